@@ -1,0 +1,289 @@
+//! The trail: one record for everything that happened, chained so that a touch shows.
+
+use ring::digest;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::domain::{
+    encode,
+    id::{ClientId, RequestId, TaskId, TokenId},
+    task::Requester,
+    time::Timestamp,
+};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Event {
+    /// A token was issued, or refused.
+    #[serde(rename = "token.issue")]
+    TokenIssue,
+    /// A token was introspected.
+    #[serde(rename = "token.introspect")]
+    TokenIntrospect,
+    /// Something was taken back.
+    #[serde(rename = "revocation")]
+    Revocation,
+    /// An object of the registry was put or removed.
+    #[serde(rename = "registry.change")]
+    RegistryChange,
+    /// A client got a new secret.
+    #[serde(rename = "secret.change")]
+    SecretChange,
+    /// A grant was recorded or withdrawn.
+    #[serde(rename = "grant.change")]
+    GrantChange,
+    /// A signing key was made.
+    #[serde(rename = "key.rotate")]
+    KeyRotate,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// Refused.
+    Refused,
+    /// The answer was "active".
+    Active,
+    /// The answer was "inactive".
+    Inactive,
+}
+
+/// One record: who, in whose name, for which task, what was asked, what was granted, why. Never a token, only its `jti`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: Event,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// In whose name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester: Option<Requester>,
+    /// The agents, the current one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<String>,
+    /// The client that called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientId>,
+    /// The admin that called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// The task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// What the task is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// The token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// The resource, or what else it was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// What was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Value>,
+    /// What was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Value>,
+    /// Why it was refused, or why somebody did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The request it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+impl Record {
+    /// A record with nothing but what every record has.
+    #[must_use]
+    pub fn new(at: Timestamp, event: Event, outcome: Outcome) -> Self {
+        Self {
+            at,
+            event,
+            outcome,
+            requester: None,
+            agents: Vec::new(),
+            client: None,
+            admin: None,
+            task: None,
+            purpose: None,
+            token: None,
+            resource: None,
+            asked: None,
+            granted: None,
+            reason: None,
+            request_id: None,
+        }
+    }
+}
+
+/// Who writes a chain: one start of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Writer(pub Uuid);
+
+/// The end of a writer's chain: how many records it has, and the hash of the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The number of the last record; 0 when there is none.
+    pub n: u64,
+    /// Its hash; the empty string when there is none.
+    pub hash: String,
+}
+
+impl Head {
+    /// The head of a chain without records.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { n: 0, hash: String::new() }
+    }
+}
+
+/// A record in its place. What is stored is `body`, to the letter; the hash is over its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// Who wrote it.
+    pub writer: Writer,
+    /// Its number in the writer's chain, from 1.
+    pub n: u64,
+    /// The record.
+    pub record: Record,
+    /// The canonical text: writer, number, the hash before, the record.
+    pub body: String,
+    /// SHA-256 of the body, base64url.
+    pub hash: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    n: u64,
+    prev: String,
+    record: Record,
+    writer: Writer,
+}
+
+/// Puts a record at the end of a chain and moves the head on.
+#[must_use]
+pub fn link(writer: Writer, head: &mut Head, record: &Record) -> Linked {
+    let n = head.n.saturating_add(1);
+    let body = Body { n, prev: head.hash.clone(), record: record.clone(), writer };
+    // Our own struct of strings, numbers and JSON values always has a canonical form.
+    let body = serde_json_canonicalizer::to_string(&body).unwrap_or_default();
+    let hash = digest_of(&body);
+    *head = Head { n, hash: hash.clone() };
+    Linked { writer, n, record: record.clone(), body, hash }
+}
+
+/// What somebody did to a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Tampering {
+    /// A record is missing or stands elsewhere: after `after`, `found` was found.
+    #[error("after record {after} comes {found}: a record was deleted or moved")]
+    Gap {
+        /// The last good record.
+        after: u64,
+        /// What stands there.
+        found: u64,
+    },
+    /// The hash before does not fit: the record before it is another one now.
+    #[error("record {0} does not follow the record before it: one of the two was replaced")]
+    Broken(u64),
+    /// The text does not have its hash, or can't be read: it was edited.
+    #[error("record {0} was edited")]
+    Edited(u64),
+    /// The columns that searches use say something else than the text.
+    #[error("record {0}: its search columns were edited")]
+    Columns(u64),
+    /// The chain ends before the record that its head names.
+    #[error("the chain ends at record {found}, but {expected} were written: records were deleted at its end")]
+    Truncated {
+        /// The number in the head.
+        expected: u64,
+        /// The last record that is there.
+        found: u64,
+    },
+    /// The head itself does not name the last record.
+    #[error("the head of the chain does not name its last record {0}: the head or the record was replaced")]
+    Head(u64),
+}
+
+/// Checks one record against the head of what came before it, and moves the head on. Returns the record in it.
+pub fn verify(writer: Writer, head: &mut Head, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
+    if n != head.n.saturating_add(1) {
+        return Err(Tampering::Gap { after: head.n, found: n });
+    }
+    if digest_of(body) != hash {
+        return Err(Tampering::Edited(n));
+    }
+    let parsed = serde_json::from_str::<Body>(body).map_err(|_| Tampering::Edited(n))?;
+    if parsed.n != n || parsed.writer != writer {
+        return Err(Tampering::Edited(n));
+    }
+    if parsed.prev != head.hash {
+        return Err(Tampering::Broken(n));
+    }
+    *head = Head { n, hash: hash.to_owned() };
+    Ok(parsed.record)
+}
+
+fn digest_of(body: &str) -> String {
+    encode(digest::digest(&digest::SHA256, body.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(length: u64) -> Vec<Linked> {
+        let mut head = Head::empty();
+        (0..length)
+            .map(|n| {
+                let at = Timestamp::from_unix(i64::try_from(n).unwrap());
+                link(Writer(Uuid::nil()), &mut head, &Record::new(at, Event::TokenIssue, Outcome::Done))
+            })
+            .collect()
+    }
+
+    fn check(rows: &[Linked]) -> Result<u64, Tampering> {
+        let mut head = Head::empty();
+        for row in rows {
+            verify(row.writer, &mut head, row.n, &row.body, &row.hash)?;
+        }
+        Ok(head.n)
+    }
+
+    #[test]
+    fn a_touch_shows() {
+        assert_eq!(check(&chain(5)), Ok(5));
+
+        let mut deleted = chain(5);
+        deleted.remove(2);
+        assert_eq!(check(&deleted), Err(Tampering::Gap { after: 2, found: 4 }));
+
+        let mut edited = chain(5);
+        edited[2].body = edited[2].body.replace("token.issue", "revocation");
+        assert_eq!(check(&edited), Err(Tampering::Edited(3)));
+
+        let mut edited_with_its_hash = edited.clone();
+        edited_with_its_hash[2].hash = digest_of(&edited[2].body);
+        assert_eq!(check(&edited_with_its_hash), Err(Tampering::Broken(4)));
+
+        let mut reordered = chain(5);
+        reordered.swap(1, 2);
+        assert!(matches!(check(&reordered), Err(Tampering::Gap { .. })));
+
+        let mut renumbered = chain(5);
+        renumbered.swap(1, 2);
+        (renumbered[1].n, renumbered[2].n) = (2, 3);
+        assert_eq!(check(&renumbered), Err(Tampering::Edited(2)));
+    }
+}

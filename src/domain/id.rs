@@ -1,0 +1,204 @@
+//! Names of things. A value that exists is well formed; one kind of name does not fit where another is wanted.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// A name that is not one: says which kind was wanted, never what was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("not a valid {kind}: {rule}")]
+pub struct InvalidName {
+    /// What was wanted, as an operator would call it.
+    pub kind: &'static str,
+    /// The rule it broke.
+    pub rule: &'static str,
+}
+
+macro_rules! uuid_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Names something by a UUID that the caller made.
+            #[must_use]
+            pub const fn new(id: Uuid) -> Self {
+                Self(id)
+            }
+
+            /// The UUID.
+            #[must_use]
+            pub const fn uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            /// Takes the hyphenated lower-case form only, so that one thing has one name.
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                let invalid = InvalidName { kind: $kind, rule: "a hyphenated lower-case UUID" };
+                let id = Uuid::try_parse(text).map_err(|_| invalid.clone())?;
+                let canonical = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
+                canonical.then_some(Self(id)).ok_or(invalid)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+    };
+}
+
+uuid_name!(
+    /// A token's `jti` (RFC 7519 §4.1.7).
+    TokenId,
+    "token id"
+);
+uuid_name!(
+    /// A task's id, the `txn` claim of every token that was issued for it.
+    TaskId,
+    "task id"
+);
+
+macro_rules! text_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                let check: fn(&str) -> bool = $check;
+                check(text).then(|| Self(text.into())).ok_or(InvalidName { kind: $kind, rule: $rule })
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.into()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_name!(
+    /// An OAuth client of ours: an agent, a resource or an admin. One namespace for all three.
+    ClientId,
+    "client id",
+    "1 to 128 characters of A-Z a-z 0-9 . _ ~ -",
+    |text| (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
+);
+text_name!(
+    /// The `sub` of a requester as our tokens carry it, its issuer's `subject_prefix` included.
+    Subject,
+    "subject",
+    "1 to 255 bytes without control characters",
+    |text| (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
+);
+text_name!(
+    /// A tool's name in its MCP server's `tools/list`.
+    ToolName,
+    "tool name",
+    "1 to 128 characters of A-Z a-z 0-9 . _ / -",
+    |text| (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
+);
+text_name!(
+    /// A signing key's name in a JWKS (`kid`, RFC 7517 §4.5), as we give it.
+    KeyId,
+    "key id",
+    "1 to 64 characters of A-Z a-z 0-9 _ -",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+);
+text_name!(
+    /// What ties the log lines, the answer and the audit records of one request together (`X-Request-Id`).
+    RequestId,
+    "request id",
+    "1 to 64 characters of A-Z a-z 0-9 . _ -",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+);
+text_name!(
+    /// What a piece of work is for, in the requester's or the agent's words.
+    Purpose,
+    "purpose",
+    "1 to 500 characters without control characters",
+    |text| {
+        let length = text.chars().count();
+        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
+    }
+);
+text_name!(
+    /// Why an admin or an agent ended something; kept in the revocation log and the audit trail.
+    Reason,
+    "reason",
+    "1 to 500 characters without control characters",
+    |text| {
+        let length = text.chars().count();
+        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_out_what_a_store_or_a_log_would_choke_on() {
+        for bad in ["", "a b", "a\0b", "a\nb", "é", &"x".repeat(129)] {
+            assert!(bad.parse::<ClientId>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "a\0b", "a\u{7f}", "a\u{85}", &"x".repeat(256)] {
+            assert!(bad.parse::<Subject>().is_err(), "{bad:?}");
+        }
+        assert!("auth0|5f7c8ec7c33c6c004bbafe82".parse::<Subject>().is_ok());
+        assert!("zoë".parse::<Subject>().is_ok());
+        assert!(" ".parse::<Purpose>().is_err());
+        assert!("ö".repeat(500).parse::<Purpose>().is_ok());
+        assert!("ö".repeat(501).parse::<Purpose>().is_err());
+    }
+
+    #[test]
+    fn one_task_has_one_name() {
+        let id = "01970000-0000-7000-8000-00000000abcd";
+        assert_eq!(id.parse::<TaskId>().map(|id| id.to_string()).as_deref(), Ok(id));
+        for other in [&id.to_uppercase()[..], &id.replace('-', ""), &format!("{{{id}}}"), &format!("urn:uuid:{id}")] {
+            assert!(other.parse::<TaskId>().is_err(), "{other}");
+        }
+    }
+}

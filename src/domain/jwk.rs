@@ -1,0 +1,186 @@
+//! The names of algorithms, and public key sets as documents. What is inside a key, an adapter knows.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+/// The JWS algorithms (RFC 7518 §3.1, RFC 8037) that others may sign with. No `none`, nothing symmetric: they can't be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JwsAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// RSASSA-PSS with SHA-384.
+    PS384,
+    /// RSASSA-PSS with SHA-512.
+    PS512,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// ECDSA on P-521 with SHA-512.
+    ES512,
+    /// Ed25519.
+    EdDSA,
+}
+
+impl JwsAlgorithm {
+    /// Every algorithm, in the order of preference.
+    pub const ALL: [Self; 10] = [
+        Self::ES256,
+        Self::EdDSA,
+        Self::RS256,
+        Self::PS256,
+        Self::ES384,
+        Self::ES512,
+        Self::RS384,
+        Self::RS512,
+        Self::PS384,
+        Self::PS512,
+    ];
+
+    /// The `alg` value. RFC 9864's `Ed25519` is read as `EdDSA`, since that is the one curve we take.
+    #[must_use]
+    pub fn parse(alg: &str) -> Option<Self> {
+        match alg {
+            "Ed25519" => Some(Self::EdDSA),
+            alg => Self::ALL.into_iter().find(|a| a.as_str() == alg),
+        }
+    }
+
+    /// The `alg` value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+}
+
+impl fmt::Display for JwsAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The algorithms that we sign our own tokens with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SigningAlgorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    ES256,
+    /// Ed25519.
+    EdDSA,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 bits.
+    RS256,
+}
+
+impl SigningAlgorithm {
+    /// The `alg` value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ES256 => "ES256",
+            Self::EdDSA => "EdDSA",
+            Self::RS256 => "RS256",
+        }
+    }
+
+    /// Reads the `alg` value.
+    #[must_use]
+    pub fn parse(alg: &str) -> Option<Self> {
+        [Self::ES256, Self::EdDSA, Self::RS256].into_iter().find(|a| a.as_str() == alg)
+    }
+}
+
+impl fmt::Display for SigningAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a document is no set of public keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InvalidJwkSet {
+    /// Not `{"keys": […]}` with 1 to 64 objects.
+    #[error("not a JWK set: an object with 1 to 64 keys in `keys` is wanted (RFC 7517 section 5)")]
+    Malformed,
+    /// It holds a secret.
+    #[error("the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked")]
+    Secret,
+}
+
+/// A set of public keys (RFC 7517 §5), kept as the document it came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub struct JwkSet(Value);
+
+impl JwkSet {
+    /// The keys, each a JSON object.
+    pub fn keys(&self) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
+        self.0.get("keys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    }
+}
+
+impl TryFrom<Value> for JwkSet {
+    type Error = InvalidJwkSet;
+
+    fn try_from(document: Value) -> Result<Self, InvalidJwkSet> {
+        let keys = document.get("keys").and_then(Value::as_array).ok_or(InvalidJwkSet::Malformed)?;
+        if keys.is_empty() || keys.len() > 64 || !keys.iter().all(Value::is_object) {
+            return Err(InvalidJwkSet::Malformed);
+        }
+        // RFC 7518 §6: these members hold the private parts of EC, RSA, OKP and symmetric keys.
+        let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+        if keys.iter().any(|key| secret.iter().any(|member| key.get(member).is_some())) {
+            return Err(InvalidJwkSet::Secret);
+        }
+        Ok(Self(document))
+    }
+}
+
+impl From<JwkSet> for Value {
+    fn from(set: JwkSet) -> Self {
+        set.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_private_key_is_not_taken() {
+        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"EC","d":"x"}]})), Err(InvalidJwkSet::Secret));
+        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"oct","k":"x"}]})), Err(InvalidJwkSet::Secret));
+        assert_eq!(JwkSet::try_from(json!({"keys":[]})), Err(InvalidJwkSet::Malformed));
+        assert_eq!(JwkSet::try_from(json!([])), Err(InvalidJwkSet::Malformed));
+        assert!(JwkSet::try_from(json!({"keys":[{"kty":"EC"}]})).is_ok());
+    }
+
+    #[test]
+    fn no_name_for_none_or_symmetric() {
+        for alg in ["none", "None", "HS256", "es256", "", "ES256K", "RS1"] {
+            assert_eq!(JwsAlgorithm::parse(alg), None, "{alg}");
+        }
+        assert!(JwsAlgorithm::ALL.into_iter().all(|a| JwsAlgorithm::parse(a.as_str()) == Some(a)));
+    }
+}

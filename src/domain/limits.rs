@@ -1,0 +1,65 @@
+//! The limits that an operator sets, with the defaults of the contract.
+
+use serde::Deserialize;
+
+use crate::domain::time::Lifetime;
+
+/// `[tokens]`: lives and depths of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenLimits {
+    /// How long a task token lives when the request does not say (seconds).
+    pub lifetime: Lifetime,
+    /// How long an API token lives (seconds).
+    pub api_token_lifetime: Lifetime,
+    /// How long the chain of agents may be.
+    pub max_chain: usize,
+    /// How far another clock may be off (seconds).
+    pub leeway: Lifetime,
+    /// How long a client assertion may live at most (seconds).
+    pub max_assertion_lifetime: Lifetime,
+}
+
+/// No token lives longer than this, whatever is configured.
+pub const TOKEN_LIFETIME_CAP: Lifetime = Lifetime::minutes(15);
+/// No task lives longer than this, whatever is configured.
+pub const TASK_LIFETIME_CAP: Lifetime = Lifetime::hours(24);
+
+impl Default for TokenLimits {
+    fn default() -> Self {
+        Self {
+            lifetime: Lifetime::minutes(5),
+            api_token_lifetime: Lifetime::minutes(15),
+            max_chain: 4,
+            leeway: Lifetime::seconds(30),
+            max_assertion_lifetime: Lifetime::minutes(5),
+        }
+    }
+}
+
+/// `[tasks]`: lives of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaskLimits {
+    /// How long a task may take when the request does not say (seconds).
+    pub lifetime: Lifetime,
+    /// The longest `task_deadline` that is granted (seconds).
+    pub max_lifetime: Lifetime,
+}
+
+impl Default for TaskLimits {
+    fn default() -> Self {
+        Self { lifetime: Lifetime::hours(1), max_lifetime: TASK_LIFETIME_CAP }
+    }
+}
+
+/// How large a JWT may be (bytes).
+pub const MAX_JWT: usize = 16 * 1024;
+/// How large a request body may be (bytes).
+pub const MAX_BODY: usize = 64 * 1024;
+/// How many parameters a form may have.
+pub const MAX_PARAMETERS: usize = 64;
+/// How large `request_details` and `request_context` may be (bytes each).
+pub const MAX_CONTEXT: usize = 4 * 1024;
+/// How deep `request_details` and `request_context` may nest.
+pub const MAX_CONTEXT_DEPTH: usize = 8;

@@ -1,0 +1,39 @@
+//! The rules. No await, no I/O, no clock, no randomness, no logging, no panic: plain data in, a value out.
+
+pub mod audit;
+pub mod authority;
+pub mod chain;
+pub mod claims;
+pub mod client;
+pub mod exchange;
+
+pub mod id;
+pub mod issuer;
+pub mod json;
+pub mod jwk;
+pub mod jws;
+pub mod keys;
+pub mod limits;
+pub mod registry;
+pub mod revocation;
+pub mod scope;
+pub mod secret;
+pub mod splice;
+pub mod task;
+pub mod time;
+pub mod token;
+pub mod uri;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+/// base64url without padding (RFC 7515 §2).
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads base64url without padding; refuses padding and stray bits at the end, so that one value has one text.
+#[must_use]
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}

@@ -1,0 +1,445 @@
+//! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::domain::{
+    authority::{Authority, Permission},
+    client::{Access, Admin, Agent, Client, Resource},
+    id::ClientId,
+    issuer::{Entitlement, SubjectScopes, SubjectTokenType, TrustedIssuer},
+    scope::ScopeSet,
+    secret::SecretTag,
+    uri::{IssuerUrl, ResourceUri},
+};
+
+/// One object of the registry, as it is stored and as it goes over REST.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "body", rename_all = "snake_case")]
+pub enum Object {
+    /// A trusted identity provider.
+    Issuer(TrustedIssuer),
+    /// An agent.
+    Agent(Agent),
+    /// A resource.
+    Resource(Resource),
+    /// An admin.
+    Admin(Admin),
+}
+
+/// The kinds of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// [`TrustedIssuer`]
+    Issuer,
+    /// [`Agent`]
+    Agent,
+    /// [`Resource`]
+    Resource,
+    /// [`Admin`]
+    Admin,
+}
+
+impl Kind {
+    /// The word for it, in the store, in paths and in messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Agent => "agent",
+            Self::Resource => "resource",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Object {
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Issuer(_) => Kind::Issuer,
+            Self::Agent(_) => Kind::Agent,
+            Self::Resource(_) => Kind::Resource,
+            Self::Admin(_) => Kind::Admin,
+        }
+    }
+
+    /// Its name among its kind: an issuer's URL, a client's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Issuer(issuer) => issuer.issuer.as_str(),
+            Self::Agent(agent) => agent.id.as_str(),
+            Self::Resource(resource) => resource.id.as_str(),
+            Self::Admin(admin) => admin.id.as_str(),
+        }
+    }
+}
+
+/// Who may change an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// The configuration file; over REST it is read-only.
+    File,
+    /// Admins, over REST.
+    Api,
+}
+
+/// An object with its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The object.
+    pub object: Object,
+    /// Who may change it.
+    pub owner: Owner,
+}
+
+/// What is wrong with a set of objects: which one, at which key, why.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{kind} `{id}`: {key}: {reason}")]
+pub struct Inconsistency {
+    /// The kind of the object that is to be mended.
+    pub kind: Kind,
+    /// Its name.
+    pub id: String,
+    /// The key in it.
+    pub key: &'static str,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+/// A consistent snapshot of the registry.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    version: u64,
+    entries: Vec<Entry>,
+    issuers: BTreeMap<IssuerUrl, TrustedIssuer>,
+    agents: BTreeMap<ClientId, Agent>,
+    resources: BTreeMap<ClientId, Resource>,
+    by_uri: BTreeMap<ResourceUri, ClientId>,
+    admins: BTreeMap<ClientId, Admin>,
+    tags: BTreeMap<ClientId, SecretTag>,
+}
+
+impl Registry {
+    /// Builds a registry of objects that fit together; otherwise says everything that does not.
+    pub fn build(
+        version: u64,
+        entries: Vec<Entry>,
+        tags: BTreeMap<ClientId, SecretTag>,
+    ) -> Result<Self, Vec<Inconsistency>> {
+        let mut registry = Self { version, tags, ..Self::default() };
+        let mut faults = Vec::new();
+        for Entry { object, .. } in &entries {
+            registry.add(object, &mut faults);
+        }
+        registry.entries = entries;
+        registry.check_issuers(&mut faults);
+        registry.check_resources(&mut faults);
+        registry.check_agents(&mut faults);
+        if faults.is_empty() { Ok(registry) } else { Err(faults) }
+    }
+
+    /// Which version of the stored registry this is.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All objects with their owners.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// One object with its owner.
+    #[must_use]
+    pub fn entry(&self, kind: Kind, id: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.object.kind() == kind && e.object.id() == id)
+    }
+
+    /// The issuer with exactly this identifier.
+    #[must_use]
+    pub fn issuer(&self, issuer: &str) -> Option<&TrustedIssuer> {
+        self.issuers.iter().find(|(url, _)| url.as_str() == issuer).map(|(_, issuer)| issuer)
+    }
+
+    /// All issuers.
+    pub fn issuers(&self) -> impl Iterator<Item = &TrustedIssuer> {
+        self.issuers.values()
+    }
+
+    /// The agent with this client id.
+    #[must_use]
+    pub fn agent(&self, id: &ClientId) -> Option<&Agent> {
+        self.agents.get(id)
+    }
+
+    /// The resource with this client id.
+    #[must_use]
+    pub fn resource(&self, id: &ClientId) -> Option<&Resource> {
+        self.resources.get(id)
+    }
+
+    /// The resource with this canonical URI.
+    #[must_use]
+    pub fn resource_at(&self, uri: &ResourceUri) -> Option<&Resource> {
+        self.by_uri.get(uri).and_then(|id| self.resources.get(id))
+    }
+
+    /// All resources.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.resources.values()
+    }
+
+    /// The client with this id, of whichever kind.
+    #[must_use]
+    pub fn client(&self, id: &ClientId) -> Option<Client<'_>> {
+        let agent = self.agents.get(id).map(Client::Agent);
+        let resource = || self.resources.get(id).map(Client::Resource);
+        let admin = || self.admins.get(id).map(Client::Admin);
+        agent.or_else(resource).or_else(admin)
+    }
+
+    /// All clients that can authenticate.
+    pub fn clients(&self) -> impl Iterator<Item = Client<'_>> {
+        let agents = self.agents.values().map(Client::Agent);
+        agents.chain(self.resources.values().map(Client::Resource)).chain(self.admins.values().map(Client::Admin))
+    }
+
+    /// The tag of a client's secret, if it has one.
+    #[must_use]
+    pub fn tag(&self, id: &ClientId) -> Option<&SecretTag> {
+        self.tags.get(id)
+    }
+
+    /// The subject prefixes of all issuers but this one: a subject of `issuer` may not begin with one of them.
+    pub fn foreign_prefixes<'a>(&'a self, issuer: &'a TrustedIssuer) -> impl Iterator<Item = &'a str> {
+        self.issuers.values().filter(|other| other.issuer != issuer.issuer).filter_map(|i| i.subject_prefix.as_deref())
+    }
+
+    /// Everything that the resources offer: the catalogue, as an authority.
+    #[must_use]
+    pub fn catalogue(&self) -> Authority {
+        self.resources.values().filter(|r| !r.disabled).flat_map(|r| tools(r, |_| true)).collect()
+    }
+
+    /// What an agent may ever have, within today's catalogue.
+    #[must_use]
+    pub fn ceiling(&self, agent: &Agent) -> Authority {
+        agent
+            .access
+            .iter()
+            .filter_map(|access| self.resources.get(&access.resource).map(|resource| (access, resource)))
+            .flat_map(|(access, resource)| {
+                tools(resource, |tool| access.scopes.contains(&tool.scope) || access.tools.contains(&tool.name))
+            })
+            .collect()
+    }
+
+    /// What entitlement rules give to the holders of `rules`.
+    #[must_use]
+    pub fn entitled<'a>(&'a self, rules: impl Iterator<Item = &'a Entitlement>) -> Authority {
+        rules
+            .flat_map(|rule| {
+                let concerned = |r: &&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
+                self.resources.values().filter(concerned).flat_map(move |resource| {
+                    tools(resource, |tool| rule.scopes.contains(&tool.scope) || rule.tools.contains(&tool.name))
+                })
+            })
+            .collect()
+    }
+
+    /// All tools under these scopes, at one resource or (for a transaction token) at any.
+    #[must_use]
+    pub fn under_scopes(&self, scopes: &ScopeSet, at: Option<&ResourceUri>) -> Authority {
+        self.resources
+            .values()
+            .filter(|r| at.is_none_or(|uri| *uri == r.uri))
+            .flat_map(|r| tools(r, |tool| scopes.contains(&tool.scope)))
+            .collect()
+    }
+
+    /// The scopes whose every tool is in `authority`: what a token with it may say in `scope`, so that a resource
+    /// which only knows scopes never reads more into it than was given.
+    #[must_use]
+    pub fn scopes_covered(&self, authority: &Authority) -> ScopeSet {
+        let mut covered = BTreeSet::new();
+        let mut beyond = BTreeSet::new();
+        for uri in authority.iter().map(|p| &p.resource).collect::<BTreeSet<_>>() {
+            for tool in self.resource_at(uri).into_iter().flat_map(|r| &r.tools) {
+                let set = if authority.allows(uri, &tool.name) { &mut covered } else { &mut beyond };
+                set.insert(tool.scope.clone());
+            }
+        }
+        covered.difference(&beyond).cloned().collect()
+    }
+
+    fn add(&mut self, object: &Object, faults: &mut Vec<Inconsistency>) {
+        let fault = |key, reason: &str| Inconsistency {
+            kind: object.kind(),
+            id: object.id().to_owned(),
+            key,
+            reason: reason.to_owned(),
+        };
+        if let Object::Issuer(issuer) = object {
+            if self.issuers.insert(issuer.issuer.clone(), issuer.clone()).is_some() {
+                faults.push(fault("issuer", "stands twice"));
+            }
+            return;
+        }
+        let taken = |id: &ClientId| self.client(id).is_some();
+        match object {
+            Object::Agent(Agent { id, .. })
+            | Object::Resource(Resource { id, .. })
+            | Object::Admin(Admin { id, .. })
+                if taken(id) =>
+            {
+                faults.push(fault("id", "stands twice: agents, resources and admins share one set of client ids"));
+            }
+            Object::Agent(agent) => {
+                self.agents.insert(agent.id.clone(), agent.clone());
+            }
+            Object::Resource(resource) => {
+                if self.by_uri.insert(resource.uri.clone(), resource.id.clone()).is_some() {
+                    faults.push(fault("uri", "another resource has the same canonical URI"));
+                }
+                self.resources.insert(resource.id.clone(), resource.clone());
+            }
+            Object::Admin(admin) => {
+                self.admins.insert(admin.id.clone(), admin.clone());
+            }
+            Object::Issuer(_) => {}
+        }
+    }
+
+    fn check_issuers(&self, faults: &mut Vec<Inconsistency>) {
+        for issuer in self.issuers.values() {
+            let mut fault = |key, reason: String| {
+                faults.push(Inconsistency { kind: Kind::Issuer, id: issuer.issuer.to_string(), key, reason });
+            };
+            let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
+            for other in self.issuers.values().filter(|other| other.issuer < issuer.issuer) {
+                let theirs = other.subject_prefix.as_deref().unwrap_or_default();
+                let collide = if prefix.is_empty() || theirs.is_empty() {
+                    prefix == theirs
+                } else {
+                    prefix.starts_with(theirs) || theirs.starts_with(prefix)
+                };
+                if collide {
+                    let reason = format!(
+                        "its subjects could be taken for those of `{}`: give one of the two a prefix that is not the beginning of the other's",
+                        other.issuer
+                    );
+                    fault("subject_prefix", reason);
+                }
+            }
+            if prefix.len() > 64 || prefix.chars().any(char::is_control) {
+                fault("subject_prefix", "must be at most 64 bytes without control characters".into());
+            }
+            if issuer.algorithms.is_empty() {
+                fault("algorithms", "name at least one, such as \"RS256\"".into());
+            }
+            if issuer.token_types.is_empty() {
+                fault("token_types", "name at least one of \"access_token\", \"jwt\", \"id_token\"".into());
+            }
+            let needs_audience =
+                issuer.token_types.iter().any(|t| matches!(t, SubjectTokenType::AccessToken | SubjectTokenType::Jwt));
+            if needs_audience && issuer.audiences.iter().all(String::is_empty) {
+                fault("audiences", "name the `aud` that access tokens for this server have".into());
+            }
+            if issuer.subject_scopes == SubjectScopes::Ignore && issuer.entitlements.is_empty() {
+                let reason = "\"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have";
+                fault("subject_scopes", reason.into());
+            }
+            for rule in &issuer.entitlements {
+                if let Some(id) = &rule.resource
+                    && !self.resources.contains_key(id)
+                {
+                    fault("entitlements", format!("there is no resource `{id}`"));
+                }
+            }
+        }
+    }
+
+    fn check_resources(&self, faults: &mut Vec<Inconsistency>) {
+        for resource in self.resources.values() {
+            let names = resource.tools.iter().map(|t| &t.name).collect::<BTreeSet<_>>();
+            if names.len() != resource.tools.len() {
+                faults.push(Inconsistency {
+                    kind: Kind::Resource,
+                    id: resource.id.to_string(),
+                    key: "tools",
+                    reason: "two tools have the same name".into(),
+                });
+            }
+        }
+    }
+
+    fn check_agents(&self, faults: &mut Vec<Inconsistency>) {
+        for agent in self.agents.values() {
+            let mut fault = |key, reason: String| {
+                faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
+            };
+            for access in &agent.access {
+                let Some(resource) = self.resources.get(&access.resource) else {
+                    fault("access", format!("there is no resource `{}`", access.resource));
+                    continue;
+                };
+                self.check_access(access, resource, &mut fault);
+            }
+            for other in &agent.may_delegate_to {
+                if !self.agents.contains_key(other) {
+                    fault("may_delegate_to", format!("there is no agent `{other}`"));
+                } else if *other == agent.id {
+                    fault("may_delegate_to", "an agent does not delegate to itself".into());
+                }
+            }
+            for issuer in agent.known_as.keys() {
+                if !self.issuers.contains_key(issuer) {
+                    fault("known_as", format!("there is no issuer `{issuer}`"));
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as one of the checks, and stands among them")]
+    fn check_access(&self, access: &Access, resource: &Resource, fault: &mut impl FnMut(&'static str, String)) {
+        if access.scopes.is_empty() && access.tools.is_empty() {
+            fault("access", format!("names neither scopes nor tools of `{}`", resource.id));
+        }
+        for scope in &access.scopes {
+            if !resource.tools.iter().any(|tool| tool.scope == *scope) {
+                fault("access", format!("no tool of `{}` has the scope `{scope}`", resource.id));
+            }
+        }
+        for name in &access.tools {
+            if !resource.tools.iter().any(|tool| tool.name == *name) {
+                fault("access", format!("`{}` has no tool `{name}`", resource.id));
+            }
+        }
+    }
+}
+
+fn tools(resource: &Resource, wanted: impl Fn(&crate::domain::client::Tool) -> bool) -> Vec<Permission> {
+    resource
+        .tools
+        .iter()
+        .filter(|tool| wanted(tool))
+        .map(|tool| Permission { resource: resource.uri.clone(), tool: tool.name.clone() })
+        .collect()
+}

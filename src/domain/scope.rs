@@ -1,0 +1,153 @@
+//! OAuth scopes (RFC 6749 §3.3): the short form of "these tools".
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How many scopes one request or token may carry.
+pub const MAX_SCOPES: usize = 64;
+const MAX_SCOPE_LEN: usize = 128;
+
+/// Text that is no scope list by the grammar of RFC 6749 §3.3, or one that is too long.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("not a scope list: 1 to {MAX_SCOPES} scope tokens, one space between them (RFC 6749 section 3.3)")]
+pub struct InvalidScope;
+
+/// One scope token, such as `files:read`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ScopeToken(Box<str>);
+
+impl ScopeToken {
+    /// The scope as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ScopeToken {
+    type Err = InvalidScope;
+
+    /// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+        let ok = (1..=MAX_SCOPE_LEN).contains(&text.len())
+            && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        ok.then(|| Self(text.into())).ok_or(InvalidScope)
+    }
+}
+
+impl TryFrom<String> for ScopeToken {
+    type Error = InvalidScope;
+
+    fn try_from(text: String) -> Result<Self, InvalidScope> {
+        text.parse()
+    }
+}
+
+impl From<ScopeToken> for String {
+    fn from(token: ScopeToken) -> Self {
+        token.0.into()
+    }
+}
+
+impl fmt::Display for ScopeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A set of scopes; on the wire a list with single spaces, here and in our tokens sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScopeSet(BTreeSet<ScopeToken>);
+
+impl ScopeSet {
+    /// Whether `scope` is in the set.
+    #[must_use]
+    pub fn contains(&self, scope: &ScopeToken) -> bool {
+        self.0.contains(scope)
+    }
+
+    /// Whether the set has nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether everything in here is in `other` too.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.is_subset(&other.0)
+    }
+
+    /// The scopes, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &ScopeToken> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<ScopeToken> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = ScopeToken>>(scopes: I) -> Self {
+        Self(scopes.into_iter().collect())
+    }
+}
+
+impl FromStr for ScopeSet {
+    type Err = InvalidScope;
+
+    /// `scope = scope-token *( SP scope-token )`
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+        let mut scopes = BTreeSet::new();
+        for (n, token) in text.split(' ').enumerate() {
+            if n >= MAX_SCOPES {
+                return Err(InvalidScope);
+            }
+            scopes.insert(token.parse()?);
+        }
+        Ok(Self(scopes))
+    }
+}
+
+impl fmt::Display for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, scope) in self.0.iter().enumerate() {
+            let space = if n == 0 { "" } else { " " };
+            write!(f, "{space}{scope}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for ScopeSet {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ScopeSet {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(input)?;
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grammar() {
+        for bad in ["", " ", "a  b", " a", "a ", "a\tb", "a\"b", "a\\b", "é", "a\0", &"a ".repeat(65), &"x".repeat(129)]
+        {
+            assert_eq!(bad.parse::<ScopeSet>(), Err(InvalidScope), "{bad:?}");
+        }
+        let set = "files:write files:read files:read".parse::<ScopeSet>().unwrap();
+        assert_eq!(set.to_string(), "files:read files:write");
+        assert!("files:read".parse::<ScopeSet>().unwrap().is_within(&set));
+        assert!(!set.is_within(&"files:read".parse().unwrap()));
+    }
+}

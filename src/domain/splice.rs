@@ -1,0 +1,117 @@
+//! No splice: two honest tokens that have nothing to do with each other can't be combined into a delegation.
+//!
+//! RFC 8693 validates subject token and actor token on their own, so a compromised party could pair one user's token
+//! with an unrelated actor and get a well-formed chain that never existed. Here the requester's evidence must point at
+//! the agent that presents it: by audience, by client, by `may_act`, or by a recorded grant.
+
+use thiserror::Error;
+
+/// How the subject token stands to the agent that presents it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pointers {
+    /// Whether its `aud` names the agent (an ID token for its client).
+    pub audience: bool,
+    /// Whether its `client_id` or `azp` is the agent.
+    pub client: bool,
+    /// What its `may_act` says.
+    pub may_act: Says,
+    /// What the `actor_token`, if there is one, says.
+    pub actor: Says,
+    /// Whether a grant of this requester to this agent is on record, and not over.
+    pub grant: bool,
+}
+
+/// What a part of the request says about the agent that presents it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// There is no such part.
+    Nothing,
+    /// It names this agent.
+    ThisAgent,
+    /// It names somebody else.
+    SomebodyElse,
+}
+
+/// By what right an agent acts for the requester. Kept in the audit record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// `may_act` names it.
+    MayAct,
+    /// The token was issued to it.
+    Client,
+    /// The token is meant for it.
+    Audience,
+    /// A grant is on record.
+    Grant,
+}
+
+impl Basis {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MayAct => "may_act",
+            Self::Client => "client",
+            Self::Audience => "audience",
+            Self::Grant => "grant",
+        }
+    }
+}
+
+/// Why the agent may not act for the requester.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotThisAgent {
+    /// Nothing in the subject token points at it, and no grant is on record.
+    #[error("the subject token does not point at this agent, and no grant is on record")]
+    Unrelated,
+    /// `may_act` names somebody else; whatever else points at it.
+    #[error("`may_act` names another party")]
+    MayActNamesAnother,
+    /// The actor token is somebody else's.
+    #[error("the actor token is not this agent's")]
+    ActorIsAnother,
+}
+
+/// Whether the agent may act for the requester. `may_act` is the issuer's last word: when it names somebody else,
+/// nothing outweighs it; and an actor token that is not the agent's own is never outweighed either.
+pub fn check(pointers: Pointers) -> Result<Basis, NotThisAgent> {
+    match (pointers.actor, pointers.may_act) {
+        (Says::SomebodyElse, _) => Err(NotThisAgent::ActorIsAnother),
+        (_, Says::SomebodyElse) => Err(NotThisAgent::MayActNamesAnother),
+        (_, Says::ThisAgent) => Ok(Basis::MayAct),
+        (_, Says::Nothing) if pointers.client => Ok(Basis::Client),
+        (_, Says::Nothing) if pointers.audience => Ok(Basis::Audience),
+        (_, Says::Nothing) if pointers.grant => Ok(Basis::Grant),
+        (_, Says::Nothing) => Err(NotThisAgent::Unrelated),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAYS: [Says; 3] = [Says::Nothing, Says::ThisAgent, Says::SomebodyElse];
+
+    #[test]
+    fn every_cell_of_the_matrix() {
+        let (mut legal, mut illegal) = (0, 0);
+        for audience in [false, true] {
+            for client in [false, true] {
+                for may_act in SAYS {
+                    for actor in SAYS {
+                        for grant in [false, true] {
+                            let allowed = check(Pointers { audience, client, may_act, actor, grant }).is_ok();
+                            // Said the other way round: nobody else is named, and somebody points here.
+                            let want = actor != Says::SomebodyElse
+                                && may_act != Says::SomebodyElse
+                                && (audience || client || grant || may_act == Says::ThisAgent);
+                            assert_eq!(allowed, want, "{audience} {client} {may_act:?} {actor:?} {grant}");
+                            if allowed { legal += 1 } else { illegal += 1 }
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!((legal, illegal), (30, 42));
+    }
+}

@@ -1,0 +1,141 @@
+//! Time is data: a use-case reads the clock once and hands the reading down.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2 without its fractions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+/// 9999-12-31T23:59:59Z: the last second that RFC 3339 can write.
+const LAST: i64 = 253_402_300_799;
+
+impl Timestamp {
+    /// The first second of 1970.
+    pub const EPOCH: Self = Self(0);
+    /// The last second there is for us (end of the year 9999).
+    pub const MAX: Self = Self(LAST);
+
+    /// Takes seconds since the epoch, held within 1970..=9999.
+    #[must_use]
+    pub const fn from_unix(seconds: i64) -> Self {
+        if seconds < 0 {
+            Self(0)
+        } else if seconds > LAST {
+            Self(LAST)
+        } else {
+            Self(seconds)
+        }
+    }
+
+    /// Seconds since the epoch.
+    #[must_use]
+    pub const fn unix(self) -> i64 {
+        self.0
+    }
+
+    /// Saturates, so that a hostile number can shorten a life but never wrap one.
+    #[must_use]
+    pub const fn after(self, life: Lifetime) -> Self {
+        Self::from_unix(self.0.saturating_add(life.0 as i64))
+    }
+
+    /// The moment `life` before this one; never before 1970.
+    #[must_use]
+    pub const fn before(self, life: Lifetime) -> Self {
+        Self::from_unix(self.0.saturating_sub(life.0 as i64))
+    }
+
+    /// RFC 7519 §4.1.4: "on or after" the expiry the token is dead.
+    #[must_use]
+    pub const fn is_past(self, now: Self) -> bool {
+        self.0 <= now.0
+    }
+
+    /// How long from `now` until this moment; zero when it has passed.
+    #[must_use]
+    pub fn since(self, now: Self) -> Lifetime {
+        Lifetime(u32::try_from(self.0.saturating_sub(now.0).max(0)).unwrap_or(u32::MAX))
+    }
+
+    /// RFC 3339, in UTC, to the second.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        OffsetDateTime::from_unix_timestamp(self.0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+    }
+
+    /// Reads RFC 3339; fractions of a second are dropped.
+    #[must_use]
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        (0..=LAST).contains(&at.unix_timestamp()).then_some(Self(at.unix_timestamp()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rfc3339())
+    }
+}
+
+/// A length of time in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lifetime(u32);
+
+impl Lifetime {
+    /// Takes seconds.
+    #[must_use]
+    pub const fn seconds(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
+    /// Takes minutes.
+    #[must_use]
+    pub const fn minutes(minutes: u32) -> Self {
+        Self(minutes.saturating_mul(60))
+    }
+
+    /// Takes hours.
+    #[must_use]
+    pub const fn hours(hours: u32) -> Self {
+        Self::minutes(hours.saturating_mul(60))
+    }
+
+    /// The length in seconds.
+    #[must_use]
+    pub const fn as_seconds(self) -> u32 {
+        self.0
+    }
+
+    /// Both, one after the other.
+    #[must_use]
+    pub const fn and(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_dead_in_the_second_it_expires() {
+        let exp = Timestamp::from_unix(100);
+        assert!(!exp.is_past(Timestamp::from_unix(99)));
+        assert!(exp.is_past(Timestamp::from_unix(100)));
+        assert!(exp.is_past(Timestamp::from_unix(101)));
+    }
+
+    #[test]
+    fn hostile_numbers_saturate() {
+        assert_eq!(Timestamp::from_unix(i64::MAX).after(Lifetime(u32::MAX)), Timestamp::MAX);
+        assert_eq!(Timestamp::from_unix(i64::MIN).before(Lifetime(u32::MAX)), Timestamp::EPOCH);
+        assert_eq!(Timestamp::MAX.rfc3339(), "9999-12-31T23:59:59Z");
+        assert_eq!(Timestamp::parse_rfc3339("2026-11-20T10:00:00+01:00"), Some(Timestamp(1_795_165_200)));
+        assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! Our own tokens: what stands in them. One struct a kind, so that one can't be read as the other.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::domain::{
+    authority::Authority,
+    chain::Chain,
+    id::{ClientId, Purpose, Subject, TaskId, TokenId},
+    revocation::{Names, Seq},
+    scope::ScopeSet,
+    task::Requester,
+    time::Timestamp,
+    uri::{IssuerUrl, ResourceUri},
+};
+
+/// The `typ` of an access token (RFC 9068 §2.1): task tokens for a resource, hand-over tokens and API tokens.
+pub const TYP_ACCESS_TOKEN: &str = "at+jwt";
+/// The `typ` of a transaction token.
+pub const TYP_TXN_TOKEN: &str = "txntoken+jwt";
+/// The `typ` of a signed introspection answer (RFC 9701 §5).
+pub const TYP_INTROSPECTION: &str = "token-introspection+jwt";
+
+/// What kind of token ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    /// For one resource.
+    Access,
+    /// For Errand alone: what an agent gives to the agent it names in `may_act`, to be exchanged.
+    HandOver,
+    /// For the trust domain (Transaction Tokens).
+    Txn,
+    /// For Errand's own APIs; in nobody's name.
+    Api,
+}
+
+impl TokenKind {
+    /// The word for it, in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::HandOver => "hand_over",
+            Self::Txn => "txn",
+            Self::Api => "api",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Access, Self::HandOver, Self::Txn, Self::Api].into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// The JOSE header's `typ`.
+    #[must_use]
+    pub fn typ(self) -> &'static str {
+        match self {
+            Self::Access | Self::HandOver | Self::Api => TYP_ACCESS_TOKEN,
+            Self::Txn => TYP_TXN_TOKEN,
+        }
+    }
+}
+
+/// The claims of a token that was issued for a task: for a resource, for the trust domain, or to be handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskTokenClaims {
+    /// Us.
+    pub iss: IssuerUrl,
+    /// The resource, the trust domain, or us (for a hand-over token). One string.
+    pub aud: String,
+    /// The requester.
+    pub sub: Subject,
+    /// Whose word it is that `sub` is who they are.
+    pub sub_iss: IssuerUrl,
+    /// The client that got the token.
+    pub client_id: ClientId,
+    /// When it was issued.
+    pub iat: Timestamp,
+    /// When it ends.
+    pub exp: Timestamp,
+    /// Its id.
+    pub jti: TokenId,
+    /// The task.
+    pub txn: TaskId,
+    /// The tokens it was derived from, oldest first.
+    pub lineage: Vec<TokenId>,
+    /// The position of the revocation log that the issuing replica had applied.
+    pub rev: Seq,
+    /// The scopes that `authorization_details` cover.
+    pub scope: ScopeSet,
+    /// What may be done.
+    pub authorization_details: Authority,
+    /// Who acts. Always there.
+    pub act: Chain,
+    /// The task and the hash of what was approved for it.
+    pub task: TaskRef,
+    /// What the task is for; does not change along the chain.
+    pub tctx: TaskContext,
+    /// Under which circumstances it was asked for.
+    pub rctx: Map<String, Value>,
+    /// The workload that asked for a transaction token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub req_wl: Option<ClientId>,
+    /// The agent that a hand-over token is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_act: Option<NextActor>,
+    /// When the requester signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<Timestamp>,
+    /// How strongly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// By which means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amr: Option<Vec<String>>,
+}
+
+/// The `task` claim, after the `mission` claim of the Mission-Bound Authorization drafts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRef {
+    /// The task's id; the same as `txn`.
+    pub id: TaskId,
+    /// Where the task is kept: us.
+    pub issuer: IssuerUrl,
+    /// The hash of the authority that was approved for the task.
+    pub authority_hash: String,
+}
+
+/// The `tctx` claim: what the task is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskContext {
+    /// The task's purpose.
+    pub purpose: Purpose,
+    /// `request_details`, as the opening request gave them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Map<String, Value>>,
+}
+
+/// The one agent that a hand-over token is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NextActor {
+    /// Us: the agent is registered here.
+    pub iss: IssuerUrl,
+    /// The agent.
+    pub sub: ClientId,
+}
+
+impl TaskTokenClaims {
+    /// Which kind of token this is, by its `typ` and whether it names a next actor.
+    #[must_use]
+    pub fn kind(&self, typ: &str) -> Option<TokenKind> {
+        match (typ, &self.may_act) {
+            (TYP_ACCESS_TOKEN, None) => Some(TokenKind::Access),
+            (TYP_ACCESS_TOKEN, Some(_)) => Some(TokenKind::HandOver),
+            (TYP_TXN_TOKEN, None) => Some(TokenKind::Txn),
+            _ => None,
+        }
+    }
+
+    /// In whose name.
+    #[must_use]
+    pub fn requester(&self) -> Requester {
+        Requester { issuer: self.sub_iss.clone(), subject: self.sub.clone() }
+    }
+
+    /// Every name under which this token can be taken back.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        // Agents of ours, wherever they stand in the chain. A hop that another issuer named is none of our agents.
+        let ours = self.act.hops().filter(|hop| hop.iss == self.iss.as_str());
+        let agents = ours.filter_map(|hop| hop.sub.parse().ok()).chain([self.client_id.clone()]);
+        Names {
+            token: self.jti,
+            lineage: self.lineage.clone(),
+            task: Some(self.txn),
+            requester: Some(self.requester()),
+            agents: agents.collect(),
+            resource: self.aud.parse::<ResourceUri>().ok(),
+            rev: self.rev,
+        }
+    }
+}
+
+/// The claims of an API token: a client at Errand's own APIs, in nobody's name but its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiTokenClaims {
+    /// Us.
+    pub iss: IssuerUrl,
+    /// Us.
+    pub aud: String,
+    /// The client.
+    pub sub: ClientId,
+    /// The client again (RFC 9068 §2.2).
+    pub client_id: ClientId,
+    /// When it was issued.
+    pub iat: Timestamp,
+    /// When it ends.
+    pub exp: Timestamp,
+    /// Its id.
+    pub jti: TokenId,
+    /// The position of the revocation log that the issuing replica had applied.
+    pub rev: Seq,
+    /// Which of Errand's APIs.
+    pub scope: ScopeSet,
+}
+
+impl ApiTokenClaims {
+    /// Every name under which this token can be taken back.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        Names {
+            token: self.jti,
+            lineage: Vec::new(),
+            task: None,
+            requester: None,
+            agents: [self.client_id.clone()].into(),
+            resource: None,
+            rev: self.rev,
+        }
+    }
+}

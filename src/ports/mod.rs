@@ -1,0 +1,122 @@
+//! What Errand needs from outside, in its own words. "No" and "I could not find out" are different types: every port
+//! answers an [`Outage`] when it could not find out, and nobody turns that into a yes or a no.
+
+mod store;
+
+use std::{error::Error as StdError, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use thiserror::Error;
+use uuid::Uuid;
+
+pub use store::*;
+
+use crate::domain::{
+    issuer::TrustedIssuer,
+    jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
+    jws::Unverified,
+    time::Timestamp,
+};
+
+/// Something outside could not be asked, or did not answer. Says during what; the cause is its `source`.
+#[derive(Debug, Error)]
+#[error("{during} failed")]
+pub struct Outage {
+    /// What was being done, such as "commit".
+    pub during: &'static str,
+    /// Why it failed.
+    pub source: Box<dyn StdError + Send + Sync>,
+}
+
+impl Outage {
+    /// Wraps the cause: `….map_err(Outage::during("commit"))?`.
+    pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(during: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self { during, source: source.into() }
+    }
+}
+
+/// Time. A use-case reads it once.
+pub trait Clock: Send + Sync {
+    /// The wall clock, to the second.
+    fn now(&self) -> Timestamp;
+
+    /// A clock that never goes back, from an arbitrary start: for measuring, never for judging tokens.
+    fn monotonic(&self) -> Duration;
+}
+
+/// Dice.
+pub trait Entropy: Send + Sync {
+    /// 256 random bits.
+    fn bytes32(&self) -> Result<[u8; 32], Outage>;
+
+    /// A UUID version 7 (RFC 9562 §5.7): sorts by time, 74 random bits.
+    fn uuid(&self) -> Uuid;
+}
+
+/// A token of ours, whose signature is good.
+#[derive(Clone, Debug)]
+pub struct OwnToken {
+    /// The header's `typ`.
+    pub typ: String,
+    /// The payload.
+    pub claims: Map<String, Value>,
+}
+
+/// Our own signing keys. All tokens of ours are signed and verified here.
+pub trait Signer: Send + Sync {
+    /// Signs `claims` (a JSON object) as a compact JWS of this `typ`, with the active key of the algorithm.
+    fn sign(&self, algorithm: SigningAlgorithm, typ: &str, claims: &[u8], now: Timestamp) -> Result<String, Outage>;
+
+    /// The token, if one of our published keys signed it. Takes as long for a stranger's token as for ours.
+    fn verify(&self, token: Unverified<'_>, now: Timestamp) -> Option<OwnToken>;
+
+    /// The published keys (RFC 7517): pending, active, retired.
+    fn jwks(&self, now: Timestamp) -> JwkSet;
+
+    /// The algorithms that have an active key.
+    fn algorithms(&self, now: Timestamp) -> Vec<SigningAlgorithm>;
+}
+
+/// Why a signature of somebody else is not good.
+#[derive(Debug, Error)]
+pub enum KeyFault {
+    /// No key of theirs fits the `kid` and the algorithm.
+    #[error("no key of the signer fits `kid` and `alg`")]
+    UnknownKey,
+    /// They may not sign with this algorithm.
+    #[error("`alg` is not one that the signer may use")]
+    Algorithm,
+    /// The signature is wrong.
+    #[error("the signature is wrong")]
+    Signature,
+    /// Their keys could not be had.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+/// The keys of others: issuers, which are asked for them, and clients, whose entries hold them.
+#[async_trait]
+pub trait TrustedKeys: Send + Sync {
+    /// The payload, if a key of the issuer signed it. An unknown `kid` makes us ask the issuer again, at most once a minute.
+    async fn verify_issuer(
+        &self,
+        issuer: &TrustedIssuer,
+        token: Unverified<'_>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, KeyFault>;
+
+    /// The payload, if a key of this set signed it.
+    fn verify_with(
+        &self,
+        keys: &JwkSet,
+        algorithms: &[JwsAlgorithm],
+        token: Unverified<'_>,
+    ) -> Result<Map<String, Value>, KeyFault>;
+
+    /// Does the work of a verification and throws it away: what an unknown client costs, so that it can't be told apart.
+    fn verify_nothing(&self, token: Unverified<'_>);
+
+    /// The issuers whose keys could not be had the last time they were asked for, for health and metrics.
+    fn unreachable(&self) -> Vec<String>;
+}

@@ -1,0 +1,388 @@
+//! The store: what survives. Everything that changes it goes through [`Store::commit`], in units that happen wholly or
+//! not at all; no transaction handle leaves an adapter.
+
+use std::{collections::BTreeMap, fmt};
+
+use async_trait::async_trait;
+
+use super::Outage;
+use crate::domain::{
+    audit::{Head, Record, Writer},
+    authority::Authority,
+    id::{ClientId, KeyId, TaskId, TokenId},
+    keys::KeyDates,
+    registry::{Entry, Kind},
+    revocation::{LogEntry, NewEntry, Seq},
+    secret::SecretTag,
+    task::{Requester, Task, TaskState},
+    time::Timestamp,
+    token::TokenKind,
+    uri::IssuerUrl,
+};
+
+/// A thing that may be used once, such as the `jti` of a client assertion. All replicas share the memory of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OneTimeId {
+    /// Whose: ids of different parties don't meet.
+    pub party: String,
+    /// The id.
+    pub id: String,
+    /// When it may be forgotten.
+    pub keep_until: Timestamp,
+}
+
+/// The record of an issued token: everything but the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its `jti`.
+    pub id: TokenId,
+    /// Its kind.
+    pub kind: TokenKind,
+    /// Its task; an API token has none.
+    pub task: Option<TaskId>,
+    /// In whose name; an API token is in nobody's.
+    pub requester: Option<Requester>,
+    /// The client that got it.
+    pub client: ClientId,
+    /// The agents of ours that act, the current one first.
+    pub agents: Vec<ClientId>,
+    /// Its `aud`.
+    pub audience: String,
+    /// The tokens it was derived from, oldest first.
+    pub lineage: Vec<TokenId>,
+    /// What may be done with it.
+    pub authority: Authority,
+    /// When it was issued.
+    pub issued: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// The position of the log that its issuer had applied.
+    pub rev: Seq,
+}
+
+/// A recorded permission: this agent may act for this requester, until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// For whom.
+    pub requester: Requester,
+    /// Who.
+    pub agent: ClientId,
+    /// Until when.
+    pub until: Timestamp,
+    /// Who recorded it.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A signing key as it is stored: its dates, its public JWK, its private part encrypted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Name, algorithm and dates.
+    pub dates: KeyDates,
+    /// The public JWK, as JSON text.
+    pub public_jwk: String,
+    /// The private key (PKCS#8), AES-256-GCM under the key-encryption key, bound to its table, row and column.
+    pub sealed: Vec<u8>,
+}
+
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredKey").field("dates", &self.dates).finish_non_exhaustive()
+    }
+}
+
+/// A state of the store that a change builds on. If it moved on in between, the change does not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// The registry is still at this version.
+    Registry(u64),
+    /// The keys are still at this version.
+    Keys(u64),
+}
+
+/// One change beside issuing: rare, so carried out one after the other.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Put an object, new or in place of the old one.
+    PutObject(Box<Entry>),
+    /// Remove an object, and its secret.
+    RemoveObject(Kind, String),
+    /// Put the tag of a client's secret.
+    PutSecret(ClientId, SecretTag),
+    /// Put a key, new or with new dates.
+    PutKey(StoredKey),
+    /// Record a grant, new or with a new end.
+    PutGrant(Grant),
+    /// Withdraw a grant.
+    RemoveGrant(Requester, ClientId),
+    /// Bring a task to a state.
+    SetTask(TaskId, TaskState),
+}
+
+/// A request that may come again, by its `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Who sent it: two callers' keys don't meet.
+    pub caller: String,
+    /// The key.
+    pub key: String,
+    /// A digest of the request, so that a key is not used for another one.
+    pub fingerprint: String,
+    /// What is answered (JSON text), but for the place in the log that only the commit knows.
+    pub answer: String,
+    /// When it may be forgotten.
+    pub keep_until: Timestamp,
+}
+
+/// What happens together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Write {
+    /// A one-time id: if it was used before, nothing happens.
+    pub once: Vec<OneTimeId>,
+    /// What the change builds on: if it moved on, nothing happens.
+    pub expected: Option<Expected>,
+    /// A request that may come again: if it came before, nothing happens.
+    pub idempotency: Option<Idempotency>,
+    /// A task that is opened.
+    pub task: Option<Task>,
+    /// A token that is issued.
+    pub token: Option<TokenRecord>,
+    /// Rare changes. A change of the registry or the keys moves their version on.
+    pub changes: Vec<Change>,
+    /// Entries of the revocation log, in this order.
+    pub log: Vec<NewEntry>,
+    /// Audit records, in this order, at the end of the writer's chain.
+    pub audit: Vec<Record>,
+}
+
+/// What became of a [`Write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable. `seq` is the place of its last log entry, if it had any.
+    Done {
+        /// The place of the last entry.
+        seq: Option<Seq>,
+    },
+    /// Nothing happened: a one-time id was used before.
+    Replayed,
+    /// Nothing happened: what it builds on has moved on.
+    Moved,
+    /// Nothing happened now: it happened before, with this fingerprint and this answer.
+    Before {
+        /// The digest of the request of then.
+        fingerprint: String,
+        /// The answer of then.
+        answer: String,
+        /// The place of the last log entry of then.
+        seq: Option<Seq>,
+    },
+}
+
+/// The stored registry: objects, tags of secrets, and the version they are at, read at one moment.
+#[derive(Debug)]
+pub struct StoredRegistry {
+    /// Moves on with every change.
+    pub version: u64,
+    /// The objects.
+    pub entries: Vec<Entry>,
+    /// The tags of client secrets.
+    pub tags: BTreeMap<ClientId, SecretTag>,
+}
+
+/// The stored keys and the version they are at, read at one moment.
+#[derive(Debug)]
+pub struct StoredKeys {
+    /// Moves on with every change.
+    pub version: u64,
+    /// The keys, gone ones too until they are swept.
+    pub keys: Vec<StoredKey>,
+}
+
+/// A page of a list: what comes after a place, at most so many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The `next` of the page before.
+    pub after: Option<String>,
+    /// 1 to 1000.
+    pub limit: u32,
+}
+
+/// One page, and where the next one begins, if there may be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paged<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to give as `after` for the next page.
+    pub next: Option<String>,
+}
+
+/// Which tokens to list. All of what is given must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFilter {
+    /// Of this task.
+    pub task: Option<TaskId>,
+    /// In this requester's name.
+    pub requester: Option<(IssuerUrl, String)>,
+    /// That this client got.
+    pub client: Option<ClientId>,
+    /// With this `aud`.
+    pub audience: Option<String>,
+    /// Not expired then.
+    pub alive_at: Option<Timestamp>,
+}
+
+/// Which tasks to list. All of what is given must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// In this requester's name.
+    pub requester: Option<(IssuerUrl, String)>,
+    /// That this agent opened.
+    pub agent: Option<ClientId>,
+    /// In this state.
+    pub state: Option<TaskState>,
+}
+
+/// Which audit records to list. All of what is given must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// About this task.
+    pub task: Option<TaskId>,
+    /// In this requester's name.
+    pub requester: Option<(IssuerUrl, String)>,
+    /// Whose client or current agent is this.
+    pub agent: Option<String>,
+    /// At this time or later.
+    pub from: Option<Timestamp>,
+    /// Before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// An audit row as it lies in the store, read for verification: nothing in it is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Whose chain.
+    pub writer: Writer,
+    /// Its number there.
+    pub n: u64,
+    /// The text.
+    pub body: String,
+    /// The hash that was stored with it.
+    pub hash: String,
+    /// The search columns, as a record that has only these would fill them.
+    pub columns: AuditColumns,
+}
+
+/// What searches in the audit trail look at: copies of parts of the record's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditColumns {
+    /// When.
+    pub at: Timestamp,
+    /// The requester's issuer.
+    pub requester_issuer: Option<String>,
+    /// The requester's subject.
+    pub requester_subject: Option<String>,
+    /// The current agent.
+    pub agent: Option<String>,
+    /// The client that called.
+    pub client: Option<String>,
+    /// The task.
+    pub task: Option<String>,
+}
+
+impl AuditColumns {
+    /// The columns of a record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        Self {
+            at: record.at,
+            requester_issuer: record.requester.as_ref().map(|r| r.issuer.to_string()),
+            requester_subject: record.requester.as_ref().map(|r| r.subject.to_string()),
+            agent: record.agents.first().cloned(),
+            client: record.client.as_ref().map(ToString::to_string),
+            task: record.task.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// What a sweep dropped, by what it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// One-time ids.
+    pub once: u64,
+    /// Idempotency keys.
+    pub idempotency: u64,
+    /// Signing keys that are gone.
+    pub keys: u64,
+}
+
+/// The store. Two adapters implement it, and one suite holds both to this text.
+///
+/// Reads see everything whose [`commit`](Self::commit) returned before they began. Time comes from the caller: no
+/// adapter judges by the database's clock.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Carries out writes in one transaction, each one wholly or not at all; the answers are in the order of the batch.
+    /// An error means that nothing is known about any of them: they may have happened.
+    ///
+    /// Two writes with the same one-time id, here or at another replica: exactly one is done. Log entries get the next
+    /// places, without gaps, in the order in which transactions commit. Records go to the end of `writer`'s chain.
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage>;
+
+    /// The place of the last entry in the revocation log.
+    async fn head(&self) -> Result<Seq, Outage>;
+
+    /// Log entries after `seq` that may still end something at `now`, in order, at most `limit`.
+    async fn log_after(&self, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage>;
+
+    /// The registry at this moment.
+    async fn registry(&self) -> Result<StoredRegistry, Outage>;
+
+    /// The keys at this moment.
+    async fn keys(&self) -> Result<StoredKeys, Outage>;
+
+    /// One task.
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage>;
+
+    /// Tasks, newest first.
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage>;
+
+    /// One token's record.
+    async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage>;
+
+    /// Tokens, newest first.
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage>;
+
+    /// The grant of a requester to an agent, over or not.
+    async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage>;
+
+    /// Grants, in a stable order.
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage>;
+
+    /// Revocations as an admin wants to see them: newest first, forgotten ones too, without registry and key changes.
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage>;
+
+    /// What became of the request with this idempotency key, if there was one: always [`Written::Before`].
+    async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage>;
+
+    /// Audit records, newest first.
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage>;
+
+    /// All writers' heads.
+    async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage>;
+
+    /// A writer's chain after record `n`, in order of `n`, at most `limit` rows.
+    async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage>;
+
+    /// Drops what nobody can ask for any more at `now`.
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage>;
+
+    /// Whether the store can be reached and has the schema that this program knows.
+    async fn ping(&self) -> Result<(), Outage>;
+}
+
+/// The names of a key's parts, used as additional data where its private part is sealed.
+#[must_use]
+pub fn sealed_as(kid: &KeyId) -> String {
+    format!("signing_keys|{kid}|sealed")
+}
