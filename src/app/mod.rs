@@ -1,1 +1,174 @@
-//! .
+//! The use-cases: gather facts through ports, ask the domain, act through ports.
+
+mod admin;
+mod api_token;
+mod audit;
+mod authenticate;
+mod evidence;
+mod exchange;
+mod failure;
+mod follow;
+mod introspect;
+mod journal;
+mod revoke;
+mod sweep;
+
+use std::{fmt, sync::Arc};
+
+pub use admin::{AuditPage, GrantRequest, NewSecret, PutObject};
+pub use api_token::{ApiCaller, ApiToken};
+pub use audit::{Exported, Verification};
+pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
+pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
+pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
+pub use follow::View;
+pub use introspect::{Introspection, IntrospectionAudit};
+pub use revoke::{Revocation, Revoked, Wanted};
+
+use crate::{
+    domain::{
+        audit::Writer,
+        id::RequestId,
+        jwk::SigningAlgorithm,
+        keys::Rotation,
+        limits::{TaskLimits, TokenLimits},
+        secret::Pepper,
+        time::Timestamp,
+        uri::IssuerUrl,
+    },
+    ports::{Clock, Entropy, Signer, Store, TrustedKeys},
+};
+
+/// What an operator chose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our issuer identifier: `iss` of our tokens, the base of our endpoints.
+    pub issuer: IssuerUrl,
+    /// The `aud` of transaction tokens.
+    pub trust_domain: String,
+    /// The algorithm of our tokens, where a resource has no other.
+    pub algorithm: SigningAlgorithm,
+    /// When keys are made and dropped.
+    pub rotation: Rotation,
+    /// Lives and depths of tokens.
+    pub tokens: TokenLimits,
+    /// Lives of tasks.
+    pub tasks: TaskLimits,
+    /// Which introspections go into the audit trail.
+    pub introspection_audit: IntrospectionAudit,
+    /// How many writes may wait for the store before requests are turned away.
+    pub write_queue: usize,
+}
+
+impl Settings {
+    /// The token endpoint's URL.
+    #[must_use]
+    pub fn token_endpoint(&self) -> String {
+        self.issuer.join("/oauth2/token")
+    }
+}
+
+/// Everything outside, behind ports.
+pub struct Parts {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Dice.
+    pub entropy: Arc<dyn Entropy>,
+    /// Our keys.
+    pub signer: Arc<dyn Signer>,
+    /// The keys of others.
+    pub trusted: Arc<dyn TrustedKeys>,
+    /// What survives.
+    pub store: Arc<dyn Store>,
+    /// The key of client secrets' tags.
+    pub pepper: Pepper,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// One request, as the use-cases see it: its name and its time. The clock is read once.
+#[derive(Clone, Debug)]
+pub struct Cx {
+    /// The request's id, in logs, answers and audit records.
+    pub request_id: RequestId,
+    /// When it came.
+    pub now: Timestamp,
+}
+
+/// Errand itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    parts: Parts,
+    follower: follow::Follower,
+    journal: journal::Journal,
+    seen: introspect::Seen,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Puts the service together and starts its writer. To be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(settings: Settings, parts: Parts) -> Self {
+        let writer = Writer(parts.entropy.uuid());
+        let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
+        let follower = follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer));
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
+    }
+
+    /// What the operator chose.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The clock, for the edge: to stamp a request, and to measure it.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.parts.clock
+    }
+
+    /// A fresh request id, for a request that brings none.
+    #[must_use]
+    pub fn request_id(&self) -> Option<RequestId> {
+        self.0.parts.entropy.uuid().to_string().parse().ok()
+    }
+
+    /// How many writes wait for the store now.
+    #[must_use]
+    pub fn writes_waiting(&self) -> usize {
+        self.0.journal.waiting()
+    }
+
+    /// How many audit records of introspections were dropped because the writer could not keep up.
+    #[must_use]
+    pub fn audit_dropped(&self) -> u64 {
+        self.0.journal.dropped()
+    }
+
+    /// Issuers whose keys could not be had the last time.
+    #[must_use]
+    pub fn unreachable_issuers(&self) -> Vec<String> {
+        self.0.parts.trusted.unreachable()
+    }
+
+    /// Waits until everything that was submitted is durable. Called once, after the last request.
+    pub async fn finish(&self) {
+        self.0.journal.finish().await;
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.0.parts.store
+    }
+}

@@ -19,6 +19,9 @@ pub enum Event {
     /// A token was issued, or refused.
     #[serde(rename = "token.issue")]
     TokenIssue,
+    /// A client did not prove who it is.
+    #[serde(rename = "client.authenticate")]
+    ClientAuthenticate,
     /// A token was introspected.
     #[serde(rename = "token.introspect")]
     TokenIntrospect,

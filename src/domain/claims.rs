@@ -5,7 +5,6 @@ use thiserror::Error;
 
 use crate::domain::{
     chain::{Chain, Hop},
-    client::AssertionAudience,
     id::{ClientId, Subject},
     issuer::{OtherAudiences, SubjectTokenType, TrustedIssuer},
     scope::{ScopeSet, ScopeToken},
@@ -136,31 +135,41 @@ pub struct SignIn {
     pub amr: Option<Vec<String>>,
 }
 
-/// Checks the claims of a user token of `issuer`, whose signature is good and whose `typ` fits `kind`.
-/// `agent_names` are the client ids under which the issuer knows the agent: an ID token's `aud` must be one of them.
-/// `foreign_prefixes` are the subject prefixes of all other issuers.
-pub fn check_user_claims<'p>(
+/// What a user token is held to.
+#[derive(Clone, Debug)]
+pub struct UserTokenRules<'a> {
+    /// Who signed it.
+    pub issuer: &'a TrustedIssuer,
+    /// The type that it is; its `typ` fits.
+    pub kind: SubjectTokenType,
+    /// The client ids under which the issuer knows the agent: an ID token's `aud` must be one of them.
+    pub agent_names: &'a [String],
+    /// The subject prefixes of all other issuers.
+    pub foreign_prefixes: Vec<&'a str>,
+    /// How far the issuer's clock may be off.
+    pub leeway: Lifetime,
+}
+
+/// Checks the claims of a user token whose signature is good.
+pub fn check_user_claims(
     claims: Map<String, Value>,
-    issuer: &TrustedIssuer,
-    kind: SubjectTokenType,
-    agent_names: &[String],
-    mut foreign_prefixes: impl Iterator<Item = &'p str>,
+    rules: &UserTokenRules<'_>,
     now: Timestamp,
-    leeway: Lifetime,
 ) -> Result<UserClaims, BadClaim> {
+    let issuer = rules.issuer;
     if text(&claims, "iss")?.ok_or(BadClaim::Missing("iss"))? != issuer.issuer.as_str() {
         return Err(BadClaim::Malformed("iss"));
     }
-    let (iat, expires) = lifetime(&claims, now, leeway)?;
+    let (iat, expires) = lifetime(&claims, now, rules.leeway)?;
     iat.ok_or(BadClaim::Missing("iat"))?;
-    // RFC 8693 does not refuse it, the transaction token draft (§1.6 of the digest) and our promise 3 do: no token from an expired one.
+    // The leeway is for clocks that differ, not for tokens from expired ones: the transaction token draft forbids those.
     if expires.is_past(now) {
         return Err(BadClaim::Expired);
     }
     let audiences = audiences(&claims)?;
-    let ours = match kind {
+    let ours = match rules.kind {
         SubjectTokenType::AccessToken | SubjectTokenType::Jwt => &issuer.audiences[..],
-        SubjectTokenType::IdToken => agent_names,
+        SubjectTokenType::IdToken => rules.agent_names,
     };
     let is_ours = |aud: &String| ours.contains(aud);
     let acceptable = match issuer.other_audiences {
@@ -170,13 +179,13 @@ pub fn check_user_claims<'p>(
     if !acceptable {
         return Err(BadClaim::Audience);
     }
-    if kind == SubjectTokenType::AccessToken {
+    if rules.kind == SubjectTokenType::AccessToken {
         // RFC 9068 §2.2: an access token that says at+jwt has these.
         text(&claims, "client_id")?.ok_or(BadClaim::Missing("client_id"))?;
         text(&claims, "jti")?.ok_or(BadClaim::Missing("jti"))?;
     }
     let sub = text(&claims, "sub")?.ok_or(BadClaim::Missing("sub"))?;
-    if foreign_prefixes.any(|prefix| !prefix.is_empty() && sub.starts_with(prefix)) {
+    if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && sub.starts_with(prefix)) {
         return Err(BadClaim::Subject);
     }
     if sub.is_empty() {
@@ -272,17 +281,25 @@ pub struct AssertionClaims {
     pub remember_until: Timestamp,
 }
 
-/// Checks the claims of an assertion of `client`, whose signature is good. `issuer` is our issuer identifier,
-/// `token_endpoint` the URL that some libraries say instead.
+/// What a client assertion is held to.
+#[derive(Clone, Debug)]
+pub struct AssertionRules<'a> {
+    /// Our issuer identifier: the `aud`.
+    pub issuer: &'a str,
+    /// Our token endpoint, for a client that is let in with it as `aud` too.
+    pub token_endpoint: Option<String>,
+    /// How far the client's clock may be off.
+    pub leeway: Lifetime,
+    /// How long it may live.
+    pub max_life: Lifetime,
+}
+
+/// Checks the claims of an assertion of `client`, whose signature is good.
 pub fn check_assertion(
     claims: &Map<String, Value>,
     client: &ClientId,
-    issuer: &str,
-    token_endpoint: &str,
-    accepted: AssertionAudience,
+    rules: &AssertionRules<'_>,
     now: Timestamp,
-    leeway: Lifetime,
-    max_life: Lifetime,
 ) -> Result<AssertionClaims, BadClaim> {
     let is_client = |name| text(claims, name).map(|value| value == Some(client.as_str()));
     if !is_client("iss")? || !is_client("sub")? {
@@ -290,15 +307,15 @@ pub fn check_assertion(
     }
     // The sole string: an array, even of one, is refused (rfc7523bis).
     let aud = claims.get("aud").ok_or(BadClaim::Missing("aud"))?.as_str().ok_or(BadClaim::Audience)?;
-    let fits = aud == issuer || (accepted == AssertionAudience::TokenEndpointToo && aud == token_endpoint);
-    if !fits {
+    if aud != rules.issuer && Some(aud) != rules.token_endpoint.as_deref() {
         return Err(BadClaim::Audience);
     }
-    let (iat, exp) = lifetime(claims, now, leeway)?;
+    let (iat, exp) = lifetime(claims, now, rules.leeway)?;
     let from = iat.map_or(now, |iat| iat.min(now));
-    if exp > from.after(max_life).after(leeway) {
+    if exp > from.after(rules.max_life).after(rules.leeway) {
         return Err(BadClaim::TooLong);
     }
     let jti = text(claims, "jti")?.filter(|jti| (1..=255).contains(&jti.len())).ok_or(BadClaim::Missing("jti"))?;
-    Ok(AssertionClaims { jti: jti.to_owned(), remember_until: exp.after(leeway).after(leeway) })
+    // Past the leeway, or the sweeper would open a gap for a replay; twice, so that two replicas' clocks may differ.
+    Ok(AssertionClaims { jti: jti.to_owned(), remember_until: exp.after(rules.leeway).after(rules.leeway) })
 }

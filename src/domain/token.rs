@@ -175,13 +175,14 @@ impl TaskTokenClaims {
         // Agents of ours, wherever they stand in the chain. A hop that another issuer named is none of our agents.
         let ours = self.act.hops().filter(|hop| hop.iss == self.iss.as_str());
         let agents = ours.filter_map(|hop| hop.sub.parse().ok()).chain([self.client_id.clone()]);
+        let for_resource = self.may_act.is_none() && self.req_wl.is_none();
         Names {
             token: self.jti,
             lineage: self.lineage.clone(),
             task: Some(self.txn),
             requester: Some(self.requester()),
             agents: agents.collect(),
-            resource: self.aud.parse::<ResourceUri>().ok(),
+            resource: for_resource.then(|| self.aud.parse::<ResourceUri>().ok()).flatten(),
             rev: self.rev,
         }
     }

@@ -16,6 +16,7 @@ use crate::domain::{
     issuer::TrustedIssuer,
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
     jws::Unverified,
+    keys::KeyDates,
     time::Timestamp,
 };
 
@@ -76,6 +77,18 @@ pub trait Signer: Send + Sync {
 
     /// The algorithms that have an active key.
     fn algorithms(&self, now: Timestamp) -> Vec<SigningAlgorithm>;
+
+    /// The dates of all keys.
+    fn dates(&self) -> Vec<KeyDates>;
+
+    /// The version of the stored keys that is in use.
+    fn version(&self) -> u64;
+
+    /// Takes the stored keys into use, all at once; on an error the old ones stay.
+    fn replace(&self, keys: StoredKeys) -> Result<(), Outage>;
+
+    /// Makes a key, sealed and ready to be stored; it is not in use before it comes back by [`replace`](Self::replace).
+    fn make(&self, algorithm: SigningAlgorithm, now: Timestamp, activates: Timestamp) -> Result<StoredKey, Outage>;
 }
 
 /// Why a signature of somebody else is not good.

@@ -1,0 +1,198 @@
+//! What is a presented token worth? Parse, find out who should have signed it, verify, check the claims, look up its
+//! standing: only then is it evidence.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    app::{Cx, Failure, Service, SubjectFault, SubjectType, View},
+    domain::{
+        claims::{BadClaim, UserClaims, UserTokenRules, check_user_claims},
+        client::Client,
+        exchange::Evidence,
+        issuer::{SubjectTokenType, TrustedIssuer},
+        jws::{Header, Unverified},
+        revocation::Standing,
+        splice::Says,
+        time::Timestamp,
+        token::{ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind},
+    },
+    ports::{KeyFault, OneTimeId},
+};
+
+/// A subject token after every check on it.
+#[derive(Debug)]
+pub(super) enum Subject {
+    User(Box<UserClaims>, Box<TrustedIssuer>),
+    Own(Box<TaskTokenClaims>, TokenKind),
+}
+
+impl Subject {
+    pub(super) fn evidence(&self) -> Evidence<'_> {
+        match self {
+            Self::User(claims, issuer) => Evidence::User(claims, issuer),
+            Self::Own(claims, kind) => Evidence::Own(claims, *kind),
+        }
+    }
+}
+
+/// A token of ours whose signature is good and which has not expired. Its standing has not been looked at.
+#[derive(Debug)]
+pub(super) enum Ours {
+    Task(Box<TaskTokenClaims>, TokenKind),
+    Api(Box<ApiTokenClaims>),
+}
+
+impl Service {
+    /// Makes evidence of a subject token, for `presenter`.
+    pub(super) async fn subject(
+        &self,
+        token: &str,
+        said: SubjectType,
+        presenter: Client<'_>,
+        view: &View,
+        cx: &Cx,
+    ) -> Result<Subject, Failure> {
+        let refuse = |fault: SubjectFault| Failure::Token("subject", fault);
+        let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
+        match jws.claimed_issuer() {
+            Some(issuer) if issuer == self.settings().issuer.as_str() => {
+                self.own_subject(jws, said, view, cx).map_err(refuse)
+            }
+            Some(issuer) => {
+                let issuer = view.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
+                let issuer = issuer.ok_or_else(|| refuse(SubjectFault::Issuer))?;
+                self.user_subject(jws, said, issuer, presenter, view, cx).await
+            }
+            None => Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
+        }
+    }
+
+    /// A token of ours as subject: an access token or a transaction token, said to be what it is.
+    fn own_subject(
+        &self,
+        jws: Unverified<'_>,
+        said: SubjectType,
+        view: &View,
+        cx: &Cx,
+    ) -> Result<Subject, SubjectFault> {
+        let typ = match said {
+            SubjectType::AccessToken => TYP_ACCESS_TOKEN,
+            SubjectType::TxnToken => TYP_TXN_TOKEN,
+            SubjectType::IdToken | SubjectType::Jwt => return Err(SubjectFault::Type),
+        };
+        if jws.header().typ.as_deref() != Some(typ) {
+            return Err(SubjectFault::Type);
+        }
+        match self.own(jws, cx.now)? {
+            // An API token is a good token of ours, and not one to act for anybody with.
+            Ours::Api(_) => Err(SubjectFault::Type),
+            Ours::Task(claims, kind) => match view.standing(&claims.names()) {
+                Standing::Live => Ok(Subject::Own(claims, kind)),
+                Standing::Revoked => Err(SubjectFault::Revoked),
+            },
+        }
+    }
+
+    /// Verifies a token of ours: signature, issuer, form, expiry. Not its standing, and not whom it is for.
+    pub(super) fn own(&self, jws: Unverified<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
+        let token = self.0.parts.signer.verify(jws, now).ok_or(SubjectFault::Signature)?;
+        let issuer = self.settings().issuer.as_str();
+        let is_ours = token.claims.get("iss").and_then(Value::as_str) == Some(issuer);
+        if !is_ours {
+            return Err(SubjectFault::Issuer);
+        }
+        let ours = read_own(&token.typ, token.claims).ok_or(SubjectFault::Type)?;
+        let expires = match &ours {
+            Ours::Task(claims, _) => claims.exp,
+            Ours::Api(claims) => claims.exp,
+        };
+        if expires.is_past(now) { Err(SubjectFault::Claim(BadClaim::Expired)) } else { Ok(ours) }
+    }
+
+    async fn user_subject(
+        &self,
+        jws: Unverified<'_>,
+        said: SubjectType,
+        issuer: TrustedIssuer,
+        presenter: Client<'_>,
+        view: &View,
+        cx: &Cx,
+    ) -> Result<Subject, Failure> {
+        let refuse = |fault: SubjectFault| Failure::Token("subject", fault);
+        let kind = user_token_type(jws.header(), said).map_err(refuse)?;
+        if !issuer.token_types.contains(&kind) {
+            return Err(refuse(SubjectFault::Issuer));
+        }
+        let payload = self.0.parts.trusted.verify_issuer(&issuer, jws, cx.now).await.map_err(|fault| match fault {
+            KeyFault::Outage(outage) => Failure::Outage(outage),
+            KeyFault::UnknownKey | KeyFault::Algorithm | KeyFault::Signature => refuse(SubjectFault::Signature),
+        })?;
+        let agent_names = match presenter {
+            Client::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
+            Client::Resource(_) | Client::Admin(_) => &[],
+        };
+        let rules = UserTokenRules {
+            issuer: &issuer,
+            kind,
+            agent_names,
+            foreign_prefixes: view.registry.foreign_prefixes(&issuer).collect(),
+            leeway: self.settings().tokens.leeway,
+        };
+        let claims = check_user_claims(payload, &rules, cx.now).map_err(|fault| refuse(fault.into()))?;
+        Ok(Subject::User(Box::new(claims), Box::new(issuer)))
+    }
+
+    /// What an actor token says of the client that presents it. It must be the client's own: a fresh assertion, used
+    /// once, or its live API token. One that carries `act` is somebody's delegation, not somebody.
+    pub(super) fn actor(
+        &self,
+        token: &str,
+        said: SubjectType,
+        presenter: Client<'_>,
+        view: &View,
+        cx: &Cx,
+    ) -> Result<(Says, Option<OneTimeId>), Failure> {
+        let refuse = |fault: SubjectFault| Failure::Token("actor", fault);
+        let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
+        match said {
+            SubjectType::AccessToken => match self.own(jws, cx.now).map_err(refuse)? {
+                Ours::Task(..) => Err(refuse(SubjectFault::Type)),
+                Ours::Api(claims) if view.standing(&claims.names()) == Standing::Revoked => {
+                    Err(refuse(SubjectFault::Revoked))
+                }
+                Ours::Api(claims) if claims.sub == *presenter.id() => Ok((Says::ThisAgent, None)),
+                Ours::Api(_) => Ok((Says::SomebodyElse, None)),
+            },
+            SubjectType::Jwt => {
+                if jws.claimed_subject() != Some(presenter.id().as_str()) {
+                    return Ok((Says::SomebodyElse, None));
+                }
+                let once = self.check_assertion_of(presenter, jws, cx).map_err(|_| refuse(SubjectFault::Signature))?;
+                Ok((Says::ThisAgent, Some(once)))
+            }
+            SubjectType::IdToken | SubjectType::TxnToken => Err(refuse(SubjectFault::Type)),
+        }
+    }
+}
+
+/// Which kind of user token this is, by what the request says and by `typ` (RFC 8725 §3.11): the rules exclude each other.
+fn user_token_type(header: &Header, said: SubjectType) -> Result<SubjectTokenType, SubjectFault> {
+    match (said, header.typ.as_deref()) {
+        (SubjectType::AccessToken, Some("at+jwt")) => Ok(SubjectTokenType::AccessToken),
+        (SubjectType::Jwt, None | Some("jwt")) => Ok(SubjectTokenType::Jwt),
+        (SubjectType::IdToken, None | Some("jwt")) => Ok(SubjectTokenType::IdToken),
+        (SubjectType::AccessToken | SubjectType::Jwt | SubjectType::IdToken | SubjectType::TxnToken, _) => {
+            Err(SubjectFault::Type)
+        }
+    }
+}
+
+fn read_own(typ: &str, claims: Map<String, Value>) -> Option<Ours> {
+    let claims = Value::Object(claims);
+    if typ == TYP_ACCESS_TOKEN && claims.get("txn").is_none() {
+        return serde_json::from_value(claims).ok().map(|api| Ours::Api(Box::new(api)));
+    }
+    let claims = serde_json::from_value::<TaskTokenClaims>(claims).ok()?;
+    let kind = claims.kind(typ)?;
+    Some(Ours::Task(Box::new(claims), kind))
+}

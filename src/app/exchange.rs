@@ -1,0 +1,437 @@
+//! Token exchange (RFC 8693): evidence in, a decision by the domain, a signed token out, its record durable before it
+//! leaves.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    app::{AuthFault, AuthenticatedClient, BadRequest, Cx, Failure, Service, Unsettled, evidence::Subject},
+    domain::{
+        audit::{Event, Outcome, Record},
+        authority::Authority,
+        client::{Agent, Client, Resource},
+        exchange::{Ask, Denial, Evidence, Output, Plan, PlannedTask, Presenter, TaskWanted, decide},
+        id::{ClientId, Purpose, TaskId, TokenId},
+        scope::ScopeSet,
+        secret::Secret,
+        splice::{NotThisAgent, Says},
+        task::{Task, TaskState},
+        time::Lifetime,
+        token::{TaskContext, TaskRef, TaskTokenClaims, TokenKind},
+        uri::ResourceUri,
+    },
+    ports::{OneTimeId, TokenRecord, Write, Written},
+};
+
+/// A token exchange request, in the right grammar.
+#[derive(Debug)]
+pub struct ExchangeRequest {
+    /// `subject_token`
+    pub subject_token: Secret,
+    /// `subject_token_type`
+    pub subject_token_type: SubjectType,
+    /// `actor_token` with its type
+    pub actor: Option<(Secret, SubjectType)>,
+    /// `resource`, as it was sent
+    pub resource: Option<String>,
+    /// `audience`, as it was sent
+    pub audience: Option<String>,
+    /// `scope`
+    pub scope: Option<ScopeSet>,
+    /// `authorization_details`
+    pub authorization_details: Option<Authority>,
+    /// `requested_token_type`
+    pub requested: RequestedType,
+    /// `requested_actor`: the agent that a hand-over token is for
+    pub requested_actor: Option<ClientId>,
+    /// `task_id`
+    pub task_id: Option<TaskId>,
+    /// `purpose`
+    pub purpose: Option<Purpose>,
+    /// `task_deadline` (seconds)
+    pub task_deadline: Option<Lifetime>,
+    /// `expires_in` (seconds)
+    pub expires_in: Option<Lifetime>,
+    /// `request_details`
+    pub request_details: Option<Map<String, Value>>,
+    /// `request_context`
+    pub request_context: Option<Map<String, Value>>,
+}
+
+/// What a presented token is said to be (RFC 8693 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectType {
+    /// `urn:ietf:params:oauth:token-type:access_token`
+    AccessToken,
+    /// `urn:ietf:params:oauth:token-type:id_token`
+    IdToken,
+    /// `urn:ietf:params:oauth:token-type:jwt`
+    Jwt,
+    /// `urn:ietf:params:oauth:token-type:txn_token`
+    TxnToken,
+}
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestedType {
+    /// `urn:ietf:params:oauth:token-type:access_token`
+    #[default]
+    AccessToken,
+    /// `urn:ietf:params:oauth:token-type:txn_token`
+    TxnToken,
+}
+
+/// An issued token and what the answer says of it.
+#[derive(Debug)]
+pub struct Issued {
+    /// The token.
+    pub token: Secret,
+    /// Its kind.
+    pub kind: TokenKind,
+    /// How long it lives.
+    pub expires_in: Lifetime,
+    /// The scopes it covers.
+    pub scope: ScopeSet,
+    /// What may be done with it.
+    pub authority: Authority,
+    /// Its task.
+    pub task: TaskId,
+}
+
+/// What an exchange is about, as far as it is known when it ends: for the audit record of a refusal.
+#[derive(Default)]
+struct Trail {
+    subject: Option<Subject>,
+    once: Vec<OneTimeId>,
+}
+
+impl Service {
+    /// Exchanges a token. Every end but an outage leaves an audit record; the one of an issued token is durable, together
+    /// with the token's own record, before this returns.
+    pub async fn exchange(&self, caller: Unsettled, request: ExchangeRequest, cx: &Cx) -> Result<Issued, Failure> {
+        let (caller, once) = caller.into_parts();
+        let mut trail = Trail { once, ..Trail::default() };
+        match self.plan(&caller, &request, &mut trail, cx).await {
+            Ok(plan) => self.issue(&caller, &request, plan, trail.once, cx).await,
+            Err(Failure::Outage(outage)) => Err(outage.into()),
+            Err(refusal) => Err(self.refuse(&caller, &request, trail, refusal, cx).await),
+        }
+    }
+
+    /// Gathers what the rule needs, and asks it.
+    async fn plan(
+        &self,
+        caller: &AuthenticatedClient,
+        request: &ExchangeRequest,
+        trail: &mut Trail,
+        cx: &Cx,
+    ) -> Result<Plan, Failure> {
+        let view = caller.view();
+        let client = caller.client()?;
+        let presenter = match client {
+            Client::Agent(agent) => Presenter::Agent(agent),
+            Client::Resource(resource) => Presenter::Resource(resource),
+            Client::Admin(_) => return Err(BadRequest::GrantNotForClient.into()),
+        };
+        let subject =
+            self.subject(request.subject_token.expose(), request.subject_token_type, client, view, cx).await?;
+        let subject = trail.subject.insert(subject);
+        let actor = match &request.actor {
+            None => Says::Nothing,
+            Some((token, said)) => {
+                let (says, once) = self.actor(token.expose(), *said, client, view, cx)?;
+                trail.once.extend(once);
+                says
+            }
+        };
+        let output = self.output(caller, request, subject.evidence())?;
+        let joined = match (request.task_id, &*subject) {
+            (Some(id), Subject::User(..)) => self.store().task(id).await?,
+            (Some(_), Subject::Own(..)) | (None, _) => None,
+        };
+        let settings = self.settings();
+        let mut ask = Ask {
+            now: cx.now,
+            issuer: &settings.issuer,
+            trust_domain: &settings.trust_domain,
+            registry: &view.registry,
+            tokens: &settings.tokens,
+            tasks: &settings.tasks,
+            presenter,
+            subject: subject.evidence(),
+            actor,
+            grant: false,
+            output,
+            scope: request.scope.as_ref(),
+            details: request.authorization_details.as_ref(),
+            expires_in: request.expires_in,
+            task: match request.task_id {
+                Some(id) => TaskWanted::Named(id, joined.as_ref()),
+                None => TaskWanted::Unnamed { purpose: request.purpose.as_ref(), deadline: request.task_deadline },
+            },
+        };
+        match decide(&ask) {
+            // Only where nothing else points at the agent is it worth asking for a grant.
+            Err(Denial::Splice(NotThisAgent::Unrelated)) => {
+                ask.grant = self.is_granted(subject, caller, cx).await?;
+                Ok(decide(&ask)?)
+            }
+            decided => Ok(decided?),
+        }
+    }
+
+    async fn is_granted(&self, subject: &Subject, caller: &AuthenticatedClient, cx: &Cx) -> Result<bool, Failure> {
+        let Subject::User(claims, _) = subject else { return Ok(false) };
+        let grant = self.store().grant(&claims.requester, caller.id()).await?;
+        Ok(grant.is_some_and(|grant| !grant.until.is_past(cx.now)))
+    }
+
+    /// Exactly one registered target (RFC 8707): a resource by its URI or its registered name, or the trust domain.
+    fn output<'a>(
+        &self,
+        caller: &'a AuthenticatedClient,
+        request: &ExchangeRequest,
+        subject: Evidence<'_>,
+    ) -> Result<Output<'a>, Failure> {
+        let registry = &caller.view().registry;
+        let target = |text| Failure::Request(BadRequest::Target(text));
+        if request.requested == RequestedType::TxnToken {
+            let is_domain = request.audience.as_deref() == Some(self.settings().trust_domain.as_str());
+            return if is_domain && request.resource.is_none() && request.requested_actor.is_none() {
+                Ok(Output::Txn)
+            } else {
+                Err(target("a transaction token is for the trust domain: say that in `audience`, and nothing else"))
+            };
+        }
+        let by_uri = match &request.resource {
+            None => None,
+            Some(text) => {
+                let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not the URI of a resource"))?;
+                Some(registry.resource_at(&uri).ok_or(target("no resource is registered with this URI"))?)
+            }
+        };
+        let by_name = match &request.audience {
+            None => None,
+            Some(name) => {
+                let id = name.parse::<ClientId>().ok();
+                let found = id.as_ref().and_then(|id| registry.resource(id));
+                Some(found.ok_or(target("no resource is registered with this name"))?)
+            }
+        };
+        let resource = match (by_uri, by_name) {
+            (Some(uri), Some(name)) if uri.id != name.id => {
+                return Err(target("`resource` and `audience` are not the same resource"));
+            }
+            (Some(resource), _) | (None, Some(resource)) => resource,
+            (None, None) => Self::implied(registry, request, subject).ok_or(target("name one `resource`"))?,
+        };
+        match &request.requested_actor {
+            None => Ok(Output::Access(resource)),
+            Some(id) => {
+                let to: &Agent = registry.agent(id).ok_or(target("no agent is registered as `requested_actor`"))?;
+                Ok(Output::HandOver(to, resource))
+            }
+        }
+    }
+
+    /// Who hands over a token for a resource need not name the resource again.
+    fn implied<'a>(
+        registry: &'a crate::domain::registry::Registry,
+        request: &ExchangeRequest,
+        subject: Evidence<'_>,
+    ) -> Option<&'a Resource> {
+        match subject {
+            Evidence::Own(own, TokenKind::Access) if request.requested_actor.is_some() => {
+                own.aud.parse().ok().and_then(|uri| registry.resource_at(&uri))
+            }
+            Evidence::Own(..) | Evidence::User(..) => None,
+        }
+    }
+
+    /// Signs first, records last: if the signer is out, nothing was written; the record is the commit point; then the
+    /// token leaves.
+    async fn issue(
+        &self,
+        caller: &AuthenticatedClient,
+        request: &ExchangeRequest,
+        plan: Plan,
+        once: Vec<OneTimeId>,
+        cx: &Cx,
+    ) -> Result<Issued, Failure> {
+        let settings = self.settings();
+        let (task, claims) = self.claims(caller, request, &plan, cx);
+        let payload = serde_json::to_vec(&claims).map_err(crate::ports::Outage::during("write the claims"))?;
+        let algorithm = plan.algorithm.unwrap_or(settings.algorithm);
+        let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
+        let record = Record {
+            requester: Some(plan.requester.clone()),
+            agents: plan.chain.hops().map(|hop| hop.sub.clone()).collect(),
+            client: Some(plan.client.clone()),
+            task: Some(claims.txn),
+            purpose: Some(claims.tctx.purpose.to_string()),
+            token: Some(claims.jti),
+            resource: Some(plan.audience.clone()),
+            asked: Some(asked(request)),
+            granted: Some(json!({
+                "kind": plan.kind,
+                "authorization_details": plan.authority,
+                "scope": plan.scope,
+                "expires": plan.expires,
+                "authority_hash": claims.task.authority_hash,
+                "basis": plan.basis,
+                "lineage": plan.lineage,
+            })),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
+        };
+        let write = Write {
+            once,
+            task,
+            token: Some(TokenRecord {
+                id: claims.jti,
+                kind: plan.kind,
+                task: Some(claims.txn),
+                requester: Some(plan.requester.clone()),
+                client: plan.client.clone(),
+                agents: claims.names().agents.into_iter().collect(),
+                audience: plan.audience.clone(),
+                lineage: plan.lineage.clone(),
+                authority: plan.authority.clone(),
+                issued: cx.now,
+                expires: plan.expires,
+                rev: claims.rev,
+            }),
+            audit: vec![record],
+            ..Write::default()
+        };
+        match self.0.journal.commit(write).await? {
+            Written::Done { .. } => Ok(Issued {
+                token: Secret::new(token),
+                kind: plan.kind,
+                expires_in: plan.expires.since(cx.now),
+                scope: plan.scope,
+                authority: plan.authority,
+                task: claims.txn,
+            }),
+            Written::Replayed => {
+                let trail = Trail::default();
+                Err(self.refuse(caller, request, trail, AuthFault::Replayed.into(), cx).await)
+            }
+            Written::Moved | Written::Before { .. } => {
+                Err(crate::ports::Outage::during("issue")("the store answered a question that was not asked").into())
+            }
+        }
+    }
+
+    /// The claims of a planned token, and its task if it is a new one.
+    fn claims(
+        &self,
+        caller: &AuthenticatedClient,
+        request: &ExchangeRequest,
+        plan: &Plan,
+        cx: &Cx,
+    ) -> (Option<Task>, TaskTokenClaims) {
+        let settings = self.settings();
+        let (task, id, authority_hash, tctx) = match &plan.task {
+            PlannedTask::Existing { id, authority_hash, context } => {
+                (None, *id, authority_hash.clone(), context.clone())
+            }
+            PlannedTask::Open { purpose, authority, deadline } => {
+                let id = TaskId::new(self.0.parts.entropy.uuid());
+                let task = Task {
+                    id,
+                    requester: plan.requester.clone(),
+                    root_agent: plan.client.clone(),
+                    purpose: purpose.clone(),
+                    authority: authority.clone(),
+                    state: TaskState::Active,
+                    created: cx.now,
+                    deadline: *deadline,
+                };
+                let context = TaskContext { purpose: purpose.clone(), details: request.request_details.clone() };
+                (Some(task), id, authority.hash(), context)
+            }
+        };
+        let claims = TaskTokenClaims {
+            iss: settings.issuer.clone(),
+            aud: plan.audience.clone(),
+            sub: plan.requester.subject.clone(),
+            sub_iss: plan.requester.issuer.clone(),
+            client_id: plan.client.clone(),
+            iat: cx.now,
+            exp: plan.expires,
+            jti: TokenId::new(self.0.parts.entropy.uuid()),
+            txn: id,
+            lineage: plan.lineage.clone(),
+            rev: caller.view().seq,
+            scope: plan.scope.clone(),
+            authorization_details: plan.authority.clone(),
+            act: plan.chain.clone(),
+            task: TaskRef { id, issuer: settings.issuer.clone(), authority_hash },
+            tctx,
+            rctx: request.request_context.clone().unwrap_or_default(),
+            req_wl: plan.req_wl.clone(),
+            may_act: plan.may_act.clone(),
+            auth_time: plan.sign_in.auth_time,
+            acr: plan.sign_in.acr.clone(),
+            amr: plan.sign_in.amr.clone(),
+        };
+        (task, claims)
+    }
+
+    /// Records a refusal, together with redeeming what the request brought: a one-time id is used up by a refused
+    /// request too, and one that was used before is the answer, whatever else was wrong.
+    async fn refuse(
+        &self,
+        caller: &AuthenticatedClient,
+        request: &ExchangeRequest,
+        trail: Trail,
+        refusal: Failure,
+        cx: &Cx,
+    ) -> Failure {
+        let mut record = Record {
+            client: Some(caller.id().clone()),
+            purpose: request.purpose.as_ref().map(ToString::to_string),
+            resource: request.resource.as_ref().and_then(|text| text.parse::<ResourceUri>().ok()).map(String::from),
+            asked: Some(asked(request)),
+            reason: Some(refusal.to_string()),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
+        };
+        match &trail.subject {
+            None => {}
+            Some(Subject::User(claims, _)) => record.requester = Some(claims.requester.clone()),
+            Some(Subject::Own(claims, _)) => {
+                record.requester = Some(claims.requester());
+                record.task = Some(claims.txn);
+                record.token = Some(claims.jti);
+                record.agents = claims.act.hops().map(|hop| hop.sub.clone()).collect();
+            }
+        }
+        let write = Write { once: trail.once, audit: vec![record], ..Write::default() };
+        match self.0.journal.commit(write).await {
+            Ok(Written::Replayed) => AuthFault::Replayed.into(),
+            Ok(Written::Done { .. } | Written::Moved | Written::Before { .. }) => refusal,
+            Err(outage) => outage.into(),
+        }
+    }
+}
+
+/// What was asked, as far as it is ours to repeat: parsed values, never a token.
+fn asked(request: &ExchangeRequest) -> Value {
+    let mut asked = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            asked.insert(name.to_owned(), value);
+        }
+    };
+    put("scope", request.scope.as_ref().map(|scope| json!(scope)));
+    put("authorization_details", request.authorization_details.as_ref().map(|details| json!(details)));
+    put("task_id", request.task_id.map(|id| json!(id)));
+    put("requested_actor", request.requested_actor.as_ref().map(|id| json!(id)));
+    put("expires_in", request.expires_in.map(|life| json!(life)));
+    put("task_deadline", request.task_deadline.map(|life| json!(life)));
+    if request.requested == RequestedType::TxnToken {
+        put("requested_token_type", Some(json!("txn_token")));
+    }
+    Value::Object(asked)
+}

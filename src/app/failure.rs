@@ -1,0 +1,162 @@
+//! How a use-case says no, or that it does not know. One reason a rule; the edge has the one table to the wire.
+
+use thiserror::Error;
+
+use crate::{
+    domain::{authority::InvalidDetails, claims::BadClaim, exchange::Denial, jws::Malformed, scope::InvalidScope},
+    ports::Outage,
+};
+
+/// How a use-case ends when it does not do what was asked.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The client did not prove who it is.
+    #[error(transparent)]
+    Client(#[from] AuthFault),
+    /// The request is not one.
+    #[error(transparent)]
+    Request(#[from] BadRequest),
+    /// The subject or actor token is not good.
+    #[error("{0} token: {1}")]
+    Token(&'static str, SubjectFault),
+    /// A rule says no.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// It would not fit what is there.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// It could not be found out.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+/// Why a client did not prove who it is. One answer to the outside, whichever it is; the reason is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AuthFault {
+    /// The request has no credentials.
+    #[error("no client authentication")]
+    None,
+    /// More than one method in one request (RFC 6749 §2.3).
+    #[error("more than one way of client authentication in the request")]
+    Several,
+    /// The header or the assertion can't be read.
+    #[error("the credentials are malformed")]
+    Malformed,
+    /// No such client, or it is shut out.
+    #[error("unknown or disabled client")]
+    Unknown,
+    /// Registered with another method.
+    #[error("the client is registered with another method")]
+    Method,
+    /// The secret is wrong.
+    #[error("wrong secret")]
+    Secret,
+    /// The assertion's signature is wrong.
+    #[error("the assertion is not signed by a key of the client")]
+    Signature,
+    /// A claim of the assertion is not right.
+    #[error("assertion: {0}")]
+    Claim(BadClaim),
+    /// The assertion's `typ` says that it is something else.
+    #[error("the assertion's `typ` is that of another kind of token")]
+    Type,
+    /// The assertion was used before.
+    #[error("the assertion was used before")]
+    Replayed,
+    /// The bearer token is not a live API token.
+    #[error("not a live API token")]
+    Bearer,
+    /// The API token lacks the scope for this.
+    #[error("the API token lacks the scope")]
+    Scope,
+    /// The client is not of the kind that may do this.
+    #[error("this client may not do this")]
+    NotForThisClient,
+}
+
+/// Why a request is not one. The texts go to the client, so they are fixed: nothing that was sent comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadRequest {
+    /// A parameter is missing.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// A parameter stands twice.
+    #[error("a parameter stands twice")]
+    Repeated,
+    /// A parameter has a value that it can't have.
+    #[error("`{0}`: {1}")]
+    Invalid(&'static str, &'static str),
+    /// The body is not a form, not UTF-8, or has too many parameters.
+    #[error("the body is not an `application/x-www-form-urlencoded` form in UTF-8 with at most 64 parameters")]
+    NotAForm,
+    /// The body is not the JSON that is wanted.
+    #[error("the body is not the JSON object that is wanted here: {0}")]
+    NotJson(String),
+    /// No scope list.
+    #[error("`scope`: {0}")]
+    Scope(#[from] InvalidScope),
+    /// Not the details that we know.
+    #[error(transparent)]
+    Details(#[from] InvalidDetails),
+    /// The target is unknown, or more than one, or none.
+    #[error("target: {0}")]
+    Target(&'static str),
+    /// No such grant type.
+    #[error("`grant_type` is not one that is served here")]
+    GrantType,
+    /// The client may not use this grant.
+    #[error("the client may not use this grant")]
+    GrantNotForClient,
+    /// The scope is not one that the client may have for Errand's own APIs.
+    #[error("the client may not have this scope")]
+    ApiScope,
+    /// The token is not the client's to revoke.
+    #[error("the token was not issued to this client, and not derived from one that was")]
+    NotYourToken,
+}
+
+/// Why a presented token is not good.
+#[derive(Debug, Error)]
+pub enum SubjectFault {
+    /// No JWS.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Its `typ` is not the one of the type that it is said to be.
+    #[error("its `typ` does not fit the token type that the request says")]
+    Type,
+    /// Its issuer is not trusted, or not with this kind of token.
+    #[error("its issuer is not trusted here, or not with this type of token")]
+    Issuer,
+    /// Its signature is not good.
+    #[error("its signature can't be verified with a key of its issuer")]
+    Signature,
+    /// A claim is not right.
+    #[error(transparent)]
+    Claim(#[from] BadClaim),
+    /// It was taken back.
+    #[error("it was revoked")]
+    Revoked,
+    /// It was used before.
+    #[error("it was used before")]
+    Replayed,
+}
+
+/// Why a change of what is there does not happen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Conflict {
+    /// No such thing.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// The configuration file owns it.
+    #[error("the configuration file declares it: change it there")]
+    OwnedByFile,
+    /// It would not fit the rest.
+    #[error("{0}")]
+    Inconsistent(String),
+    /// The key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// Others keep changing it at the same moment.
+    #[error("it was changed by somebody else at the same moment: try again")]
+    Contended,
+}

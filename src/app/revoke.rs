@@ -1,0 +1,220 @@
+//! Taking back: by clients (RFC 7009) and by admins. Ending something is one entry in the revocation log, in one
+//! transaction with its audit record; everything that was derived from it carries its name.
+
+use serde_json::{Value, json};
+
+use crate::{
+    app::{ApiCaller, AuthenticatedClient, BadRequest, Conflict, Cx, Failure, Service, evidence::Ours},
+    domain::{
+        audit::{Event, Outcome, Record},
+        id::{ClientId, Reason, TaskId, TokenId},
+        jws::Unverified,
+        limits::TOKEN_LIFETIME_CAP,
+        revocation::{NewEntry, Seq, Target},
+        task::{Requester, TaskState},
+        time::{Lifetime, Timestamp},
+        token::TaskTokenClaims,
+        uri::{IssuerUrl, ResourceUri},
+    },
+    ports::{Change, Idempotency, Write, Written},
+};
+
+/// How long an entry is remembered past the last token that it could end: clocks of replicas may differ, and be set back.
+const MARGIN: Lifetime = Lifetime::minutes(10);
+/// How long the answer to an idempotency key is remembered.
+pub(super) const IDEMPOTENCY: Lifetime = Lifetime::hours(24);
+
+/// What an admin wants to take back.
+#[derive(Debug)]
+pub struct Revocation {
+    /// What.
+    pub target: Wanted,
+    /// Why.
+    pub reason: Reason,
+    /// The caller's `Idempotency-Key`: the same request again gets the same answer.
+    pub idempotency_key: Option<String>,
+}
+
+/// What can be taken back.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// One token, with all that was derived from it.
+    Token(TokenId),
+    /// One task, with all its tokens.
+    Task(TaskId),
+    /// Everything issued so far in a requester's name.
+    Requester(Requester),
+    /// Everything issued so far that an agent acts in.
+    Agent(ClientId),
+    /// Everything issued so far for a resource.
+    Resource(ClientId),
+    /// Everything issued so far on the word of an identity provider.
+    Issuer(IssuerUrl),
+}
+
+/// A revocation that is durable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// What was taken back: kind and key.
+    pub target: Target,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Service {
+    /// Takes back a token for its client, or for the client of a token that it was derived from. What is no live token
+    /// of ours is already what was wanted (RFC 7009 §2.2).
+    pub async fn revoke_own(&self, caller: &AuthenticatedClient, token: &str, cx: &Cx) -> Result<(), Failure> {
+        let Ok(jws) = Unverified::parse(token) else { return Ok(()) };
+        let Ok(ours) = self.own(jws, cx.now) else { return Ok(()) };
+        let (id, expires, may, record) = match &ours {
+            Ours::Api(claims) => {
+                let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
+                (claims.jti, claims.exp, claims.client_id == *caller.id(), record)
+            }
+            Ours::Task(claims, _) => (claims.jti, claims.exp, self.may_revoke(caller, claims), about(claims, cx)),
+        };
+        let record = Record {
+            client: Some(caller.id().clone()),
+            token: Some(id),
+            request_id: Some(cx.request_id.clone()),
+            ..record
+        };
+        if !may {
+            let refusal = BadRequest::NotYourToken;
+            let record = Record { outcome: Outcome::Refused, reason: Some(refusal.to_string()), ..record };
+            self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await?;
+            return Err(refusal.into());
+        }
+        let entry = NewEntry {
+            target: Target::Token(id),
+            reason: "revoked by its client".into(),
+            by: format!("client:{}", caller.id()),
+            at: cx.now,
+            forget_after: expires.after(MARGIN),
+        };
+        self.0.journal.commit(Write { log: vec![entry], audit: vec![record], ..Write::default() }).await?;
+        Ok(())
+    }
+
+    /// The client of the token, or of an ancestor: every ancestor's client stands in its chain.
+    fn may_revoke(&self, caller: &AuthenticatedClient, claims: &TaskTokenClaims) -> bool {
+        let ours = self.settings().issuer.as_str();
+        claims.client_id == *caller.id()
+            || claims.act.hops().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
+    }
+
+    /// Takes back what an admin names. Durable, with its audit record, before this returns.
+    pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
+        let Planned { target, forget_after, changes, about } = self.plan_revocation(admin, &wanted.target, cx).await?;
+        let entry = NewEntry {
+            target: target.clone(),
+            reason: wanted.reason.to_string(),
+            by: admin.name(),
+            at: cx.now,
+            forget_after,
+        };
+        let record = Record {
+            admin: Some(admin.name()),
+            asked: Some(json!({"kind": target.kind(), "key": target.key()})),
+            reason: Some(wanted.reason.to_string()),
+            request_id: Some(cx.request_id.clone()),
+            ..*about
+        };
+        let answer = json!({"kind": target.kind(), "key": target.key(), "at": cx.now});
+        let idempotency = wanted.idempotency_key.map(|key| Idempotency {
+            caller: admin.name(),
+            key,
+            fingerprint: format!("revoke {} {} {}", target.kind(), target.key(), wanted.reason),
+            answer: answer.to_string(),
+            keep_until: cx.now.after(IDEMPOTENCY),
+        });
+        let fingerprint = idempotency.as_ref().map(|i| i.fingerprint.clone());
+        let write = Write { idempotency, changes, log: vec![entry], audit: vec![record], ..Write::default() };
+        match self.0.journal.commit(write).await? {
+            Written::Done { seq: Some(seq) } => Ok(Revoked { seq, target, at: cx.now }),
+            Written::Before { fingerprint: then, answer, seq: Some(seq) } if Some(&then) == fingerprint.as_ref() => {
+                let at = serde_json::from_str::<Value>(&answer).ok();
+                let at = at.and_then(|answer| answer.get("at").and_then(Value::as_i64)).map(Timestamp::from_unix);
+                Ok(Revoked { seq, target, at: at.unwrap_or(cx.now) })
+            }
+            Written::Before { .. } => Err(Conflict::KeyReused.into()),
+            Written::Done { seq: None } | Written::Replayed | Written::Moved => {
+                Err(crate::ports::Outage::during("revoke")("the store gave the entry no place").into())
+            }
+        }
+    }
+
+    async fn plan_revocation(&self, admin: &ApiCaller, wanted: &Wanted, cx: &Cx) -> Result<Planned, Failure> {
+        let registry = &admin.client().view().registry;
+        let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
+        // Nothing that was issued until now, and nothing that is being issued, lives longer than this.
+        let all_gone = cx.now.after(TOKEN_LIFETIME_CAP).after(MARGIN);
+        let planned =
+            |target, forget_after, about| Planned { target, forget_after, changes: Vec::new(), about: Box::new(about) };
+        Ok(match wanted {
+            Wanted::Token(id) => {
+                let token = self.store().token(*id).await?.ok_or(Conflict::NotFound("token"))?;
+                let about = Record {
+                    token: Some(*id),
+                    task: token.task,
+                    requester: token.requester,
+                    agents: vec![token.client.to_string()],
+                    resource: Some(token.audience),
+                    ..record
+                };
+                planned(Target::Token(*id), token.expires.after(MARGIN), about)
+            }
+            Wanted::Task(id) => {
+                let task = self.store().task(*id).await?.ok_or(Conflict::NotFound("task"))?;
+                let about = Record {
+                    task: Some(*id),
+                    purpose: Some(task.purpose.to_string()),
+                    requester: Some(task.requester),
+                    agents: vec![task.root_agent.to_string()],
+                    ..record
+                };
+                let until = task.deadline.max(cx.now).after(MARGIN);
+                let changes = vec![Change::SetTask(*id, TaskState::Revoked)];
+                Planned { changes, ..planned(Target::Task(*id), until, about) }
+            }
+            Wanted::Requester(requester) => {
+                let about = Record { requester: Some(requester.clone()), ..record };
+                planned(Target::requester(requester), all_gone, about)
+            }
+            Wanted::Agent(id) => {
+                registry.client(id).ok_or(Conflict::NotFound("agent"))?;
+                planned(Target::Agent(id.clone()), all_gone, Record { agents: vec![id.to_string()], ..record })
+            }
+            Wanted::Resource(id) => {
+                let uri: ResourceUri = registry.resource(id).ok_or(Conflict::NotFound("resource"))?.uri.clone();
+                let about = Record { resource: Some(uri.to_string()), ..record };
+                planned(Target::Resource(uri), all_gone, about)
+            }
+            Wanted::Issuer(url) => {
+                registry.issuer(url.as_str()).ok_or(Conflict::NotFound("issuer"))?;
+                planned(Target::Issuer(url.clone()), all_gone, Record { resource: Some(url.to_string()), ..record })
+            }
+        })
+    }
+}
+
+struct Planned {
+    target: Target,
+    forget_after: Timestamp,
+    changes: Vec<Change>,
+    about: Box<Record>,
+}
+
+fn about(claims: &TaskTokenClaims, cx: &Cx) -> Record {
+    Record {
+        requester: Some(claims.requester()),
+        agents: claims.act.hops().map(|hop| hop.sub.clone()).collect(),
+        task: Some(claims.txn),
+        purpose: Some(claims.tctx.purpose.to_string()),
+        resource: Some(claims.aud.clone()),
+        ..Record::new(cx.now, Event::Revocation, Outcome::Done)
+    }
+}

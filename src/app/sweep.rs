@@ -1,0 +1,39 @@
+//! What has to be done from time to time: keys that are due, things that nobody can ask for any more.
+
+use crate::{
+    app::{Cx, Failure, Service},
+    domain::keys::Occasion,
+    ports::Swept,
+};
+
+impl Service {
+    /// Makes keys that are due, drops what is over. Any number of replicas may do this at once.
+    pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
+        self.rotate_keys("age", Occasion::Age, cx).await?;
+        self.0.follower.forget(cx.now);
+        Ok(self.store().sweep(cx.now).await?)
+    }
+
+    /// Whether requests can be answered: the store is reached and has the schema, there is a key to sign with.
+    pub async fn ready(&self, cx: &Cx) -> Result<(), Failure> {
+        self.store().ping().await?;
+        self.0.follower.current(cx.now).await?;
+        if self.0.parts.signer.algorithms(cx.now).contains(&self.settings().algorithm) {
+            Ok(())
+        } else {
+            Err(crate::ports::Outage::during("look for a signing key")("there is no active key").into())
+        }
+    }
+
+    /// The published keys (RFC 7517), as of now.
+    pub async fn jwks(&self, cx: &Cx) -> Result<crate::domain::jwk::JwkSet, Failure> {
+        self.0.follower.current(cx.now).await?;
+        Ok(self.0.parts.signer.jwks(cx.now))
+    }
+
+    /// The algorithms that something is signed with now.
+    #[must_use]
+    pub fn signing_algorithms(&self, cx: &Cx) -> Vec<crate::domain::jwk::SigningAlgorithm> {
+        self.0.parts.signer.algorithms(cx.now)
+    }
+}

@@ -1,0 +1,90 @@
+//! Why an exchange is refused: one variant a rule.
+
+use thiserror::Error;
+
+use crate::domain::{chain::InvalidChain, splice::NotThisAgent, task::CannotJoin};
+
+/// Why an exchange is refused. The texts go to the client: they say what to change, and nothing that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Denial {
+    /// A resource asks for something else than a transaction token.
+    #[error("a resource can only get a transaction token")]
+    OnlyTxnForResource,
+    /// The resource or the agent that it is for is shut out.
+    #[error("the target is disabled")]
+    TargetShutOut,
+    /// No edge in the registry from the one agent to the other.
+    #[error("the agent may not delegate to that agent")]
+    MayNotDelegate,
+    /// Transaction tokens stay transaction tokens.
+    #[error("a transaction token can only be replaced by a transaction token")]
+    TxnOnlyReplaced,
+    /// An API token is in nobody's name.
+    #[error("an API token is not a subject token")]
+    ApiToken,
+    /// Nothing in the user token points at this agent, or something points elsewhere.
+    #[error(transparent)]
+    Splice(NotThisAgent),
+    /// The token of ours is not this client's to present.
+    #[error("the subject token is not for this client to present; its holder can hand it over with `requested_actor`")]
+    NotThePresenter,
+    /// Somebody who takes part in the token is shut out.
+    #[error("a party to the subject token is disabled or not registered any more")]
+    ShutOut,
+    /// The chain can't grow so.
+    #[error(transparent)]
+    Chain(InvalidChain),
+    /// Derived too often.
+    #[error("the token was derived too many times: exchange a user token again")]
+    LineageTooLong,
+    /// The request names neither scope nor details.
+    #[error("name what is needed: `scope`, `authorization_details`, or both")]
+    NothingAsked,
+    /// The subject token has no scope, and its issuer's scopes are a ceiling.
+    #[error("the subject token has no scope, so nothing can be had with it")]
+    SubjectWithoutScope,
+    /// A scope that is asked for goes beyond what somebody has.
+    #[error("`scope` asks for more than {0}")]
+    ScopeTooWide(Holding),
+    /// A detail that is asked for goes beyond what somebody has.
+    #[error("`authorization_details` asks for more than {0}")]
+    DetailsTooWide(Holding),
+    /// What is asked for is all elsewhere.
+    #[error("nothing of what is asked for is at the resource that the token is for")]
+    NothingForTarget,
+    /// The subject token belongs to another task.
+    #[error("`task_id` is not the task of the subject token")]
+    OtherTask,
+    /// The named task can't be joined.
+    #[error(transparent)]
+    CannotJoin(CannotJoin),
+    /// A task is opened without saying what for.
+    #[error("`purpose` is needed to open a task: 1 to 500 characters, what the work is for")]
+    PurposeMissing,
+    /// `task_deadline` goes beyond the limit.
+    #[error("`task_deadline` is longer than a task may take here")]
+    DeadlineTooLong,
+    /// Something that the token may not outlive has come to its end.
+    #[error("the subject token or the task ends now")]
+    NoTimeLeft,
+}
+
+/// Whose ceiling a request goes beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Holding {
+    /// No resource offers it.
+    #[error("the resource offers")]
+    Catalogue,
+    /// The agent may never have it.
+    #[error("the agent may have")]
+    Agent,
+    /// The requester has not got it.
+    #[error("the requester may have")]
+    Requester,
+    /// The parent token has not got it.
+    #[error("the subject token allows")]
+    Parent,
+    /// It was not approved for the task.
+    #[error("was approved for the task")]
+    Task,
+}
