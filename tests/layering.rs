@@ -59,7 +59,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // One owner each.
     ("sqlx", &["adapters/postgres*", "adapters/sqlite*", "adapters/rows*"]),
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),
-    ("rustls", &["adapters/fetch", "adapters/issuers", "http", "cli*"]),
+    ("rustls", &["config", "adapters/fetch", "adapters/issuers", "http", "cli*"]),
     ("tokio_rustls", &["http"]),
     ("axum", &["http"]),
     ("http_body_util", &["http"]),
