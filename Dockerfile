@@ -1,0 +1,25 @@
+# syntax=docker/dockerfile:1
+
+# OpenSSL from source (`vendored`): newer than Debian's, faster at reading keys, and the image below needs no libssl.
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends make perl \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --features vendored --bin errand \
+    && cp target/release/errand /usr/local/bin/errand
+
+# No HEALTHCHECK: whoever runs the container asks /readyz, and knows on which listener.
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin errand
+COPY --from=build /usr/local/bin/errand /usr/local/bin/errand
+USER 10001:10001
+EXPOSE 8080
+ENTRYPOINT ["errand"]
+CMD ["serve", "--config", "/etc/errand/errand.toml"]
