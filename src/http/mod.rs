@@ -1,1 +1,133 @@
-//! .
+//! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
+
+mod admin;
+mod client_auth;
+mod error;
+mod exchange_form;
+mod form;
+mod listen;
+mod metadata;
+mod metrics;
+mod oauth;
+mod observe;
+mod operations;
+mod problem;
+mod query;
+mod views;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware,
+    routing::{get, post},
+};
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+
+pub use form::Form;
+pub use listen::{Listener, Tls, TlsFault, serve};
+pub use metrics::Metrics;
+
+use crate::{
+    app::Service,
+    domain::{limits::MAX_BODY, registry::Kind},
+};
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Errand itself.
+    pub service: Service,
+    /// What Prometheus reads.
+    pub metrics: Arc<Metrics>,
+}
+
+impl App {
+    /// Puts a service behind the edge.
+    #[must_use]
+    pub fn new(service: Service) -> Self {
+        Self { service, metrics: Arc::default() }
+    }
+}
+
+/// How long a request may take, and where operations are served.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeSettings {
+    /// After this the answer is 503.
+    pub request_timeout: Duration,
+    /// Whether `/healthz`, `/readyz` and `/metrics` are on the public listener too; not, where they have their own.
+    pub operations_here: bool,
+}
+
+impl Default for EdgeSettings {
+    fn default() -> Self {
+        Self { request_timeout: Duration::from_secs(10), operations_here: true }
+    }
+}
+
+/// Every route that the public listener has.
+pub fn router(app: App, settings: EdgeSettings) -> Router {
+    let operations = if settings.operations_here { operations() } else { Router::new() };
+    let routes = oauth().merge(api()).merge(documents()).merge(operations);
+    wrap(routes, app, settings)
+}
+
+/// The routes of the operations listener, where there is one.
+pub fn operations_router(app: App, settings: EdgeSettings) -> Router {
+    wrap(operations(), app, settings)
+}
+
+fn wrap(routes: Router<App>, app: App, settings: EdgeSettings) -> Router {
+    routes
+        .method_not_allowed_fallback(operations::method_not_allowed)
+        .fallback(operations::not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
+        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
+        .with_state(app)
+}
+
+fn oauth() -> Router<App> {
+    Router::new()
+        .route("/oauth2/token", post(oauth::token))
+        .route("/oauth2/introspect", post(oauth::introspect))
+        .route("/oauth2/revoke", post(oauth::revoke))
+        .route("/oauth2/authorize", get(metadata::authorize))
+        .route("/oauth2/jwks", get(metadata::jwks))
+        .route("/.well-known/oauth-authorization-server", get(metadata::metadata))
+}
+
+fn api() -> Router<App> {
+    Router::new()
+        .merge(admin::objects("/v1/admin/agents", Kind::Agent))
+        .merge(admin::objects("/v1/admin/resources", Kind::Resource))
+        .merge(admin::objects("/v1/admin/issuers", Kind::Issuer))
+        .merge(admin::objects("/v1/admin/admins", Kind::Admin))
+        .route("/v1/admin/clients/{id}/secret", post(admin::make_secret))
+        .route("/v1/admin/grants", get(admin::list_grants).post(admin::put_grant).delete(admin::remove_grant))
+        .route("/v1/admin/keys", get(admin::list_keys))
+        .route("/v1/admin/keys/rotate", post(admin::rotate_keys))
+        .route("/v1/admin/tokens", get(admin::list_tokens))
+        .route("/v1/admin/tokens/{id}", get(admin::read_token))
+        .route("/v1/admin/tasks", get(admin::list_tasks))
+        .route("/v1/admin/tasks/{id}", get(admin::read_task))
+        .route("/v1/admin/revocations", get(admin::list_revocations).post(admin::revoke))
+        .route("/v1/admin/audit", get(admin::list_audit))
+}
+
+fn documents() -> Router<App> {
+    Router::new()
+        .route("/openapi.yaml", get(operations::openapi))
+        .route("/docs", get(operations::docs))
+        .route("/docs/{file}", get(operations::docs_file))
+}
+
+fn operations() -> Router<App> {
+    Router::new()
+        .route("/healthz", get(operations::healthz))
+        .route("/readyz", get(operations::readyz))
+        .route("/metrics", get(operations::metrics))
+}

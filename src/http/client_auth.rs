@@ -1,0 +1,219 @@
+//! The extractors that are permissions: a handler that takes one of them runs only for whom it names.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Unsettled},
+    domain::{
+        client::{API_ADMIN, API_AUDIT, API_INTROSPECT},
+        secret::Secret,
+    },
+    http::{
+        App,
+        error::OAuthError,
+        form::{Form, decode},
+        problem::Problem,
+    },
+};
+
+/// RFC 7523 §2.2
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A form and the client that sent it, authenticated, its assertion not yet redeemed: for the token endpoint, which
+/// redeems it in the transaction of what it does.
+#[derive(Debug)]
+pub struct ByClient {
+    /// The client.
+    pub client: Unsettled,
+    /// The form.
+    pub form: Form,
+    /// The request's name and time.
+    pub cx: Cx,
+}
+
+impl FromRequest<App> for ByClient {
+    type Rejection = OAuthError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, OAuthError> {
+        let (cx, headers, form) = read_form(request, app).await?;
+        let credentials = credentials(&headers, &form).map_err(Failure::from)?;
+        let client = app.service.authenticate(credentials, &cx).await?;
+        Ok(Self { client, form, cx })
+    }
+}
+
+/// A form and the client that sent it, authenticated in any way: by its own credentials or, as a resource, by an API
+/// token for introspection.
+#[derive(Debug)]
+pub struct ByClientOrBearer {
+    /// The client.
+    pub client: AuthenticatedClient,
+    /// The form.
+    pub form: Form,
+    /// The request's name and time.
+    pub cx: Cx,
+    /// Its headers.
+    pub headers: HeaderMap,
+}
+
+impl FromRequest<App> for ByClientOrBearer {
+    type Rejection = OAuthError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, OAuthError> {
+        let (cx, headers, form) = read_form(request, app).await?;
+        let client = match bearer(&headers) {
+            Some(token) => {
+                if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
+                    return Err(Failure::from(AuthFault::Several).into());
+                }
+                app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+            }
+            None => {
+                let credentials = credentials(&headers, &form).map_err(Failure::from)?;
+                app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
+            }
+        };
+        Ok(Self { client, form, cx, headers })
+    }
+}
+
+/// An admin who may change things.
+#[derive(Debug)]
+pub struct Operator(pub ApiCaller, pub Cx);
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (caller, cx) = admin(parts, app, &[API_ADMIN]).await?;
+        Ok(Self(caller, cx))
+    }
+}
+
+/// An admin who may read.
+#[derive(Debug)]
+pub struct Reader(pub ApiCaller, pub Cx);
+
+impl FromRequestParts<App> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (caller, cx) = admin(parts, app, &[API_ADMIN, API_AUDIT]).await?;
+        Ok(Self(caller, cx))
+    }
+}
+
+async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
+    let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
+    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
+    let caller = app.service.authorize(&token, scopes, &cx).await?;
+    Ok((caller, cx))
+}
+
+/// A JSON object in the body, of exactly the wanted form.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
+        let is_json = media_type(request.headers()).is_some_and(|media| media == "application/json");
+        if !is_json {
+            return Err(BadRequest::NotJson("`content-type` must be application/json".into()).into());
+        }
+        let body = Bytes::from_request(request, &()).await.map_err(|_| Problem::too_large())?;
+        let value = crate::domain::json::parse(&body, 16)
+            .map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
+        // serde names the field and what it wants there; the value it quotes is cut off.
+        serde_json::from_value(value).map(Self).map_err(|e| BadRequest::NotJson(without_values(&e.to_string())).into())
+    }
+}
+
+/// serde's messages quote what was sent between backticks or quotes; only names of ours may stay.
+pub(super) fn without_values(message: &str) -> String {
+    match message.split_once("expected ") {
+        Some((_, expected)) => format!("expected {expected}"),
+        None if message.starts_with("missing field") => message.to_owned(),
+        None if message.starts_with("unknown field") => "it has a member that is not known here".to_owned(),
+        None => "a member has a value that it can't have".to_owned(),
+    }
+}
+
+async fn read_form(request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {
+    let cx = request.extensions().get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
+    let headers = request.headers().clone();
+    if media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
+        return Err(BadRequest::NotAForm.into());
+    }
+    let body = Bytes::from_request(request, &()).await.map_err(|_| OAuthError::too_large())?;
+    Ok((cx, headers, Form::parse(&body)?))
+}
+
+/// The media type, if the body's charset, where one is said, is UTF-8.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next().map(str::to_owned);
+    let utf8 = parts.filter_map(|p| p.strip_prefix("charset=")).all(|set| set.trim_matches('"') == "utf-8");
+    media.filter(|_| utf8)
+}
+
+/// The one way of client authentication that the request has (RFC 6749 §2.3).
+fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, AuthFault> {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let (header, more) = (authorization.next(), authorization.next());
+    let assertion = form.one("client_assertion").or(form.one("client_assertion_type"));
+    if more.is_some() || (header.is_some() && (assertion.is_some() || form.one("client_secret").is_some())) {
+        return Err(AuthFault::Several);
+    }
+    match (header, form.one("client_secret"), assertion) {
+        (_, Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(AuthFault::Several),
+        // client_secret_post: registered for nobody.
+        (_, Some(_), None) => Err(AuthFault::Method),
+        (Some(header), None, None) => {
+            let credentials = basic(header.to_str().map_err(|_| AuthFault::Malformed)?)?;
+            match (&credentials, form.one("client_id")) {
+                (Credentials::Basic { client, .. }, Some(id)) if id != client => Err(AuthFault::Malformed),
+                _ => Ok(credentials),
+            }
+        }
+        (None, None, Some(_)) => {
+            if form.one("client_assertion_type") != Some(JWT_BEARER) {
+                return Err(AuthFault::Malformed);
+            }
+            let assertion = form.one("client_assertion").ok_or(AuthFault::Malformed)?;
+            Ok(Credentials::Assertion {
+                client: form.one("client_id").map(str::to_owned),
+                assertion: Secret::new(assertion.to_owned()),
+            })
+        }
+        (None, None, None) => Err(AuthFault::None),
+    }
+}
+
+/// HTTP Basic (RFC 7617) with both halves form-encoded (RFC 6749 §2.3.1).
+fn basic(header: &str) -> Result<Credentials, AuthFault> {
+    let (scheme, encoded) = header.split_once(' ').ok_or(AuthFault::Malformed)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(AuthFault::Method);
+    }
+    let bytes = STANDARD.decode(encoded.trim()).map_err(|_| AuthFault::Malformed)?;
+    let text = Secret::new(String::from_utf8(bytes).map_err(|_| AuthFault::Malformed)?);
+    let (client, secret) = text.expose().split_once(':').ok_or(AuthFault::Malformed)?;
+    let half = |half: &str| decode(half.as_bytes()).map_err(|_| AuthFault::Malformed);
+    Ok(Credentials::Basic { client: half(client)?, secret: Secret::new(half(secret)?) })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Secret> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (one, more) = (all.next()?, all.next());
+    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
+    (more.is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| Secret::new(token.trim().to_owned()))
+}

@@ -1,0 +1,262 @@
+//! The one table from reasons to the wire: OAuth's own errors (RFC 6749 §5.2, RFC 8693 §2.2.2) on OAuth endpoints.
+//! Failures are logged here, once.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    app::{AuthFault, BadRequest, Conflict, Failure},
+    domain::exchange::{Denial, Holding},
+    http::observe::Reason,
+};
+
+/// An OAuth error code, with its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 400
+    InvalidRequest,
+    /// 401
+    InvalidClient,
+    /// 400
+    UnauthorizedClient,
+    /// 400
+    UnsupportedGrantType,
+    /// 400
+    InvalidScope,
+    /// 400 (RFC 8693 §2.2.2, RFC 8707 §2)
+    InvalidTarget,
+    /// 400 (RFC 9396 §5)
+    InvalidAuthorizationDetails,
+    /// 400 (actor profile draft)
+    ActorUnauthorized,
+    /// 401, of a bearer token (RFC 6750 §3.1)
+    InvalidToken,
+    /// 403, of a bearer token
+    InsufficientScope,
+    /// 403, of a client that is not of the kind that may ask
+    AccessDenied,
+    /// 503
+    TemporarilyUnavailable,
+}
+
+impl Code {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::InvalidAuthorizationDetails => "invalid_authorization_details",
+            Self::ActorUnauthorized => "actor_unauthorized",
+            Self::InvalidToken => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::AccessDenied => "access_denied",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+        }
+    }
+
+    /// The status that goes with it.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest
+            | Self::UnauthorizedClient
+            | Self::UnsupportedGrantType
+            | Self::InvalidScope
+            | Self::InvalidTarget
+            | Self::InvalidAuthorizationDetails
+            | Self::ActorUnauthorized => StatusCode::BAD_REQUEST,
+            Self::InvalidClient | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope | Self::AccessDenied => StatusCode::FORBIDDEN,
+            Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<&Failure> for Code {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Client(fault) => fault.into(),
+            Failure::Request(bad) => bad.into(),
+            // RFC 8693 §2.2.2: a subject or actor token that is not valid, for any reason, is an invalid request.
+            Failure::Token(..) => Self::InvalidRequest,
+            Failure::Denied(denial) => denial.into(),
+            Failure::Conflict(conflict) => conflict.into(),
+            Failure::Outage(_) => Self::TemporarilyUnavailable,
+        }
+    }
+}
+
+impl From<&AuthFault> for Code {
+    fn from(fault: &AuthFault) -> Self {
+        match fault {
+            AuthFault::Several => Self::InvalidRequest,
+            AuthFault::None
+            | AuthFault::Malformed
+            | AuthFault::Unknown
+            | AuthFault::Method
+            | AuthFault::Secret
+            | AuthFault::Signature
+            | AuthFault::Claim(_)
+            | AuthFault::Type
+            | AuthFault::Replayed => Self::InvalidClient,
+            AuthFault::Bearer => Self::InvalidToken,
+            AuthFault::Scope => Self::InsufficientScope,
+            AuthFault::NotForThisClient => Self::AccessDenied,
+        }
+    }
+}
+
+impl From<&BadRequest> for Code {
+    fn from(bad: &BadRequest) -> Self {
+        match bad {
+            BadRequest::Missing(_)
+            | BadRequest::Repeated
+            | BadRequest::Invalid(..)
+            | BadRequest::NotAForm
+            | BadRequest::NotJson(_) => Self::InvalidRequest,
+            BadRequest::Scope(_) | BadRequest::ApiScope => Self::InvalidScope,
+            BadRequest::Details(_) => Self::InvalidAuthorizationDetails,
+            BadRequest::Target(_) => Self::InvalidTarget,
+            BadRequest::GrantType => Self::UnsupportedGrantType,
+            BadRequest::GrantNotForClient | BadRequest::NotYourToken => Self::UnauthorizedClient,
+        }
+    }
+}
+
+impl From<&Denial> for Code {
+    fn from(denial: &Denial) -> Self {
+        match denial {
+            Denial::OnlyTxnForResource => Self::UnauthorizedClient,
+            Denial::TargetShutOut => Self::InvalidTarget,
+            Denial::MayNotDelegate | Denial::Splice(_) | Denial::NotThePresenter => Self::ActorUnauthorized,
+            Denial::TxnOnlyReplaced
+            | Denial::ApiToken
+            | Denial::ShutOut
+            | Denial::Chain(_)
+            | Denial::LineageTooLong
+            | Denial::OtherTask
+            | Denial::CannotJoin(_)
+            | Denial::PurposeMissing
+            | Denial::DeadlineTooLong
+            | Denial::NoTimeLeft => Self::InvalidRequest,
+            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) => Self::InvalidScope,
+            Denial::DetailsTooWide(
+                Holding::Catalogue | Holding::Agent | Holding::Requester | Holding::Parent | Holding::Task,
+            )
+            | Denial::NothingForTarget => Self::InvalidAuthorizationDetails,
+        }
+    }
+}
+
+impl From<&Conflict> for Code {
+    fn from(conflict: &Conflict) -> Self {
+        match conflict {
+            Conflict::NotFound(_)
+            | Conflict::OwnedByFile
+            | Conflict::Inconsistent(_)
+            | Conflict::KeyReused
+            | Conflict::Contended => Self::InvalidRequest,
+        }
+    }
+}
+
+/// A failure on its way out of an OAuth endpoint.
+#[derive(Debug)]
+pub struct OAuthError {
+    code: Code,
+    status: StatusCode,
+    description: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'static str,
+    error_description: &'a str,
+}
+
+impl From<Failure> for OAuthError {
+    fn from(failure: Failure) -> Self {
+        let code = Code::from(&failure);
+        let description = match &failure {
+            // One text for all of them: who probes for client ids learns nothing.
+            Failure::Client(fault) if code == Code::InvalidClient => match fault {
+                AuthFault::None => "client authentication is needed".to_owned(),
+                _ => "client authentication failed".to_owned(),
+            },
+            Failure::Outage(outage) => {
+                tracing::error!(error = %outage, cause = %outage.source, "request failed");
+                "try again".to_owned()
+            }
+            refusal => refusal.to_string(),
+        };
+        Self { code, status: code.status(), description, reason: failure.to_string() }
+    }
+}
+
+impl From<BadRequest> for OAuthError {
+    fn from(bad: BadRequest) -> Self {
+        Failure::from(bad).into()
+    }
+}
+
+impl OAuthError {
+    /// The body is over the limit.
+    pub(super) fn too_large() -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..BadRequest::Invalid("body", "over 65536 bytes").into() }
+    }
+}
+
+impl IntoResponse for OAuthError {
+    fn into_response(self) -> Response {
+        let description = ascii(&self.description);
+        let mut response =
+            (self.status, Json(Body { error: self.code.as_str(), error_description: &description })).into_response();
+        if let Some(challenge) = challenge(self.code) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.code == Code::TemporarilyUnavailable {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(Reason { code: self.code.as_str(), text: self.reason });
+        response
+    }
+}
+
+/// RFC 6749 §5.2 and RFC 6750 §3: a 401 says how to authenticate, a 403 of a bearer token what it lacks.
+pub(super) fn challenge(code: Code) -> Option<&'static str> {
+    match code {
+        Code::InvalidClient => Some("Basic realm=\"errand\", charset=\"UTF-8\""),
+        Code::InvalidToken => Some("Bearer realm=\"errand\", error=\"invalid_token\""),
+        Code::InsufficientScope => Some("Bearer realm=\"errand\", error=\"insufficient_scope\""),
+        Code::InvalidRequest
+        | Code::UnauthorizedClient
+        | Code::UnsupportedGrantType
+        | Code::InvalidScope
+        | Code::InvalidTarget
+        | Code::InvalidAuthorizationDetails
+        | Code::ActorUnauthorized
+        | Code::AccessDenied
+        | Code::TemporarilyUnavailable => None,
+    }
+}
+
+/// RFC 6749 §5.2 allows %x20-21 / %x23-5B / %x5D-7E in a description: no quote, no backslash, no line break.
+fn ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '"' => '\'',
+            ' '..='~' if c != '\\' => c,
+            _ => '?',
+        })
+        .collect()
+}

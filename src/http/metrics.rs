@@ -1,0 +1,113 @@
+//! What Prometheus reads (OpenMetrics text). Labels come from small closed sets: routes, codes, statuses.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::app::Service;
+
+/// The metrics of one server.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Labels, Counter>,
+    latency: Family<Route, Histogram, fn() -> Histogram>,
+    writes_waiting: Gauge,
+    audit_dropped: Gauge,
+    store_up: Gauge,
+    issuers_unreachable: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub struct Seen {
+    /// The route, as it is registered.
+    pub endpoint: String,
+    /// `ok`, or the error code.
+    pub outcome: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    endpoint: String,
+    outcome: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    endpoint: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("errand");
+        let requests = Family::default();
+        let latency = Family::new_with_constructor(buckets as fn() -> Histogram);
+        let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let issuers_unreachable = Gauge::default();
+        registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
+        registry.register_with_unit(
+            "request_duration",
+            "How long requests took, by endpoint",
+            Unit::Seconds,
+            Family::clone(&latency),
+        );
+        registry.register("writes_waiting", "Writes that wait for the store", Gauge::clone(&writes_waiting));
+        registry.register(
+            "audit_records_dropped",
+            "Audit records of introspections and refused clients that were dropped since the start",
+            Gauge::clone(&audit_dropped),
+        );
+        registry.register("store_up", "Whether the store answered when it was last asked (1 or 0)", Gauge::clone(&store_up));
+        registry.register(
+            "issuers_unreachable",
+            "Trusted issuers whose keys could not be had the last time",
+            Gauge::clone(&issuers_unreachable),
+        );
+        Self { registry, requests, latency, writes_waiting, audit_dropped, store_up, issuers_unreachable }
+    }
+}
+
+impl Metrics {
+    /// Counts a request that ended.
+    pub fn request(&self, seen: &Seen, took: Duration) {
+        let Seen { endpoint, outcome, status } = seen;
+        let labels = Labels { endpoint: endpoint.clone(), outcome: (*outcome).to_owned(), status: *status };
+        self.requests.get_or_create(&labels).inc();
+        self.latency.get_or_create(&Route { endpoint: endpoint.clone() }).observe(took.as_secs_f64());
+    }
+
+    /// The text that Prometheus reads, with the service's own numbers as of now.
+    pub fn render(&self, service: &Service, store_up: bool) -> Result<String, fmt::Error> {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.writes_waiting.set(number(service.writes_waiting()));
+        self.audit_dropped.set(i64::try_from(service.audit_dropped()).unwrap_or(i64::MAX));
+        self.store_up.set(i64::from(store_up));
+        self.issuers_unreachable.set(number(service.unreachable_issuers().len()));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// 0.1 ms to about 1.6 s.
+fn buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 15))
+}

@@ -1,0 +1,196 @@
+//! The OAuth endpoints: token (RFC 6749 §3.2, RFC 8693), introspect (RFC 7662, RFC 9701), revoke (RFC 7009).
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    app::{ApiToken, BadRequest, Introspection, Issued},
+    domain::{
+        authority::Authority,
+        chain::Chain,
+        id::{ClientId, Subject, TaskId, TokenId},
+        scope::ScopeSet,
+        time::Timestamp,
+        token::{TaskContext, TaskRef, TaskTokenClaims, TokenKind},
+        uri::IssuerUrl,
+    },
+    http::{
+        App,
+        client_auth::{ByClient, ByClientOrBearer},
+        error::OAuthError,
+        exchange_form,
+    },
+};
+
+/// RFC 9701 §4
+const SIGNED: &str = "application/token-introspection+jwt";
+
+/// `POST /oauth2/token`
+pub async fn token(State(app): State<App>, ByClient { client, form, cx }: ByClient) -> Result<Response, OAuthError> {
+    match form.required("grant_type")? {
+        "urn:ietf:params:oauth:grant-type:token-exchange" => {
+            let issued = app.service.exchange(client, exchange_form::parse(&form)?, &cx).await?;
+            Ok(Json(TokenResponse::from(&issued)).into_response())
+        }
+        "client_credentials" => {
+            let scope = form.one("scope").map(str::parse).transpose().map_err(BadRequest::Scope)?;
+            let issued = app.service.client_credentials(client, scope, &cx).await?;
+            Ok(Json(ApiTokenResponse::from(&issued)).into_response())
+        }
+        _ => Err(BadRequest::GrantType.into()),
+    }
+}
+
+/// `POST /oauth2/introspect`: JSON, or signed when the caller asks for that.
+pub async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Result<Response, OAuthError> {
+    let ByClientOrBearer { client, form, cx, headers } = caller;
+    let answer = app.service.introspect(&client, form.required("token")?, &cx).await?;
+    let body = IntrospectionResponse::from(&answer);
+    if wants_signed(&headers) {
+        let signed = app.service.sign_introspection(&client, &body, &cx)?;
+        return Ok(([(header::CONTENT_TYPE, SIGNED)], signed).into_response());
+    }
+    Ok(Json(body).into_response())
+}
+
+/// `POST /oauth2/revoke`
+pub async fn revoke(
+    State(app): State<App>,
+    ByClient { client, form, cx }: ByClient,
+) -> Result<StatusCode, OAuthError> {
+    let client = client.settle(&app.service).await?;
+    app.service.revoke_own(&client, form.required("token")?, &cx).await?;
+    Ok(StatusCode::OK)
+}
+
+fn wants_signed(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|media| {
+        media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(SIGNED))
+    })
+}
+
+/// RFC 8693 §2.2.1, with what the contract adds.
+#[derive(Serialize)]
+struct TokenResponse<'a> {
+    access_token: &'a str,
+    issued_token_type: &'static str,
+    token_type: &'static str,
+    expires_in: u32,
+    scope: &'a ScopeSet,
+    authorization_details: &'a Authority,
+    txn: TaskId,
+}
+
+impl<'a> From<&'a Issued> for TokenResponse<'a> {
+    fn from(issued: &'a Issued) -> Self {
+        let (issued_token_type, token_type) = match issued.kind {
+            TokenKind::Access | TokenKind::Api => ("urn:ietf:params:oauth:token-type:access_token", "Bearer"),
+            // No bearer of these is served anywhere, which is what N_A says (RFC 8693 §2.2.1).
+            TokenKind::HandOver => ("urn:ietf:params:oauth:token-type:access_token", "N_A"),
+            TokenKind::Txn => ("urn:ietf:params:oauth:token-type:txn_token", "N_A"),
+        };
+        Self {
+            access_token: issued.token.expose(),
+            issued_token_type,
+            token_type,
+            expires_in: issued.expires_in.as_seconds(),
+            scope: &issued.scope,
+            authorization_details: &issued.authority,
+            txn: issued.task,
+        }
+    }
+}
+
+/// RFC 6749 §4.4.3
+#[derive(Serialize)]
+struct ApiTokenResponse<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u32,
+    scope: &'a ScopeSet,
+}
+
+impl<'a> From<&'a ApiToken> for ApiTokenResponse<'a> {
+    fn from(issued: &'a ApiToken) -> Self {
+        Self {
+            access_token: issued.token.expose(),
+            token_type: "Bearer",
+            expires_in: issued.expires_in.as_seconds(),
+            scope: &issued.scope,
+        }
+    }
+}
+
+/// RFC 7662 §2.2. An inactive answer has one member and no other.
+#[derive(Serialize)]
+struct IntrospectionResponse<'a> {
+    active: bool,
+    #[serde(flatten)]
+    says: Option<Says<'a>>,
+}
+
+/// What an active token says, as it stands in the token.
+#[derive(Serialize)]
+struct Says<'a> {
+    token_type: &'static str,
+    iss: &'a IssuerUrl,
+    aud: &'a str,
+    sub: &'a Subject,
+    sub_iss: &'a IssuerUrl,
+    client_id: &'a ClientId,
+    iat: Timestamp,
+    exp: Timestamp,
+    jti: TokenId,
+    txn: TaskId,
+    scope: &'a ScopeSet,
+    authorization_details: &'a Authority,
+    act: &'a Chain,
+    task: &'a TaskRef,
+    tctx: &'a TaskContext,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acr: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amr: Option<&'a [String]>,
+}
+
+impl<'a> From<&'a Introspection> for IntrospectionResponse<'a> {
+    fn from(answer: &'a Introspection) -> Self {
+        match answer {
+            Introspection::Inactive => Self { active: false, says: None },
+            Introspection::Active(claims) => Self { active: true, says: Some(Says::of(claims)) },
+        }
+    }
+}
+
+impl<'a> Says<'a> {
+    fn of(claims: &'a TaskTokenClaims) -> Self {
+        Self {
+            token_type: "Bearer",
+            iss: &claims.iss,
+            aud: &claims.aud,
+            sub: &claims.sub,
+            sub_iss: &claims.sub_iss,
+            client_id: &claims.client_id,
+            iat: claims.iat,
+            exp: claims.exp,
+            jti: claims.jti,
+            txn: claims.txn,
+            scope: &claims.scope,
+            authorization_details: &claims.authorization_details,
+            act: &claims.act,
+            task: &claims.task,
+            tctx: &claims.tctx,
+            auth_time: claims.auth_time,
+            acr: claims.acr.as_deref(),
+            amr: claims.amr.as_deref(),
+        }
+    }
+}

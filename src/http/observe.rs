@@ -1,0 +1,64 @@
+//! What is seen of every request: its id in and out, a span, one log line, its place in the metrics. And the headers
+//! that every answer has.
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::Response,
+};
+use tracing::Instrument;
+
+use crate::{
+    app::Cx,
+    domain::id::RequestId,
+    http::{App, metrics::Seen},
+};
+
+/// The header that carries a request's id.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Why a request was refused: put into the answer's extensions by whoever refuses, read here.
+#[derive(Clone, Debug)]
+pub struct Reason {
+    /// The code on the wire.
+    pub code: &'static str,
+    /// The reason, for the log.
+    pub text: String,
+}
+
+/// Wraps a request: gives it its [`Cx`], follows it, measures it.
+pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = app.service.clock().monotonic();
+    let given = request.headers().get(&X_REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = given.and_then(|id| id.parse::<RequestId>().ok()).or_else(|| app.service.request_id());
+    let endpoint = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
+    let shown = id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let span = tracing::info_span!("request", request.id = %shown, http.method = %method, http.route = %endpoint);
+    if let Some(id) = id {
+        request.extensions_mut().insert(Cx { request_id: id, now: app.service.clock().now() });
+    }
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let took = app.service.clock().monotonic().saturating_sub(started);
+    let status = response.status();
+    let reason = response.extensions_mut().remove::<Reason>();
+    span.in_scope(|| {
+        let (status, duration_us) = (status.as_u16(), took.as_micros());
+        match &reason {
+            Some(Reason { code, text }) => {
+                tracing::info!(http.status = status, duration_us, error.code = code, reason = text, "request refused");
+            }
+            None => tracing::info!(http.status = status, duration_us, "request answered"),
+        }
+    });
+    let outcome = reason.map_or("ok", |reason| reason.code);
+    app.metrics.request(&Seen { endpoint, outcome, status: status.as_u16() }, took);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&shown) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    response
+}

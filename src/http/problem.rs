@@ -1,0 +1,113 @@
+//! Errors of the JSON APIs: problem details (RFC 9457). The same reasons as on OAuth endpoints, said in the way of a
+//! JSON API. Failures are logged here, once.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    app::{BadRequest, Conflict, Failure},
+    http::{
+        error::{Code, challenge},
+        observe::Reason,
+    },
+};
+
+/// A failure on its way out of a JSON API.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: Code,
+    detail: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let code = Code::from(&failure);
+        let status = match &failure {
+            Failure::Conflict(Conflict::NotFound(_)) => StatusCode::NOT_FOUND,
+            Failure::Conflict(Conflict::OwnedByFile | Conflict::Contended) => StatusCode::CONFLICT,
+            Failure::Conflict(Conflict::Inconsistent(_) | Conflict::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
+            Failure::Client(_)
+            | Failure::Request(_)
+            | Failure::Token(..)
+            | Failure::Denied(_)
+            | Failure::Outage(_) => code.status(),
+        };
+        let detail = match &failure {
+            Failure::Outage(outage) => {
+                tracing::error!(error = %outage, cause = %outage.source, "request failed");
+                "try again".to_owned()
+            }
+            refusal => refusal.to_string(),
+        };
+        Self { status, code, detail, reason: failure.to_string() }
+    }
+}
+
+impl From<BadRequest> for Problem {
+    fn from(bad: BadRequest) -> Self {
+        Failure::from(bad).into()
+    }
+}
+
+impl From<Conflict> for Problem {
+    fn from(conflict: Conflict) -> Self {
+        Failure::from(conflict).into()
+    }
+}
+
+impl Problem {
+    pub(super) fn too_large() -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            ..BadRequest::Invalid("body", "over 65536 bytes").into()
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self.status {
+            StatusCode::BAD_REQUEST => "The request is malformed",
+            StatusCode::UNAUTHORIZED => "A live API token is needed",
+            StatusCode::FORBIDDEN => "The API token does not allow this",
+            StatusCode::NOT_FOUND => "There is no such thing",
+            StatusCode::CONFLICT => "It can't be changed here or now",
+            StatusCode::PAYLOAD_TOO_LARGE => "The request is too large",
+            StatusCode::UNPROCESSABLE_ENTITY => "The request does not fit what is there",
+            _ => "It could not be found out",
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("urn:errand:problem:{}", self.code.as_str()),
+            title: self.title(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        // Our own struct of strings and a number always has a JSON form.
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(challenge) = challenge(self.code) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(Reason { code: self.code.as_str(), text: self.reason });
+        response
+    }
+}

@@ -1,0 +1,59 @@
+//! Query strings of lists: known names only, each once, each of its type.
+
+use std::str::FromStr;
+
+use crate::{
+    app::BadRequest,
+    domain::{time::Timestamp, uri::IssuerUrl},
+    http::form::Form,
+    ports::Page,
+};
+
+const LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1000;
+
+pub(super) struct Query(Form);
+
+impl Query {
+    /// Reads a query whose parameters may be these.
+    pub(super) fn parse(query: Option<&str>, names: &[&str]) -> Result<Self, BadRequest> {
+        let form = Form::parse(query.unwrap_or_default().as_bytes())
+            .map_err(|_| BadRequest::Invalid("query", "is not a query string, or a parameter stands in it twice"))?;
+        if form.names().all(|name| names.contains(&name)) {
+            Ok(Self(form))
+        } else {
+            Err(BadRequest::Invalid("query", "has a parameter that this list does not know"))
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.one(name)
+    }
+
+    pub(super) fn value<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, BadRequest> {
+        self.text(name).map(|text| text.parse().map_err(|_| BadRequest::Invalid(name, "is malformed"))).transpose()
+    }
+
+    pub(super) fn time(&self, name: &'static str) -> Result<Option<Timestamp>, BadRequest> {
+        let time = |text| Timestamp::parse_rfc3339(text).ok_or(BadRequest::Invalid(name, "must be an RFC 3339 time"));
+        self.text(name).map(time).transpose()
+    }
+
+    /// A requester is named by both or not at all.
+    pub(super) fn requester(&self) -> Result<Option<(IssuerUrl, String)>, BadRequest> {
+        match (self.value("issuer")?, self.text("subject")) {
+            (None, None) => Ok(None),
+            (Some(issuer), Some(subject)) => Ok(Some((issuer, subject.to_owned()))),
+            (Some(_), None) => Err(BadRequest::Missing("subject")),
+            (None, Some(_)) => Err(BadRequest::Missing("issuer")),
+        }
+    }
+
+    pub(super) fn page(&self) -> Result<Page, BadRequest> {
+        let limit = self.value::<u32>("limit")?.unwrap_or(LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(BadRequest::Invalid("limit", "must be 1 to 1000"));
+        }
+        Ok(Page { after: self.text("after").map(str::to_owned), limit })
+    }
+}

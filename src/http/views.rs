@@ -1,0 +1,238 @@
+//! How things look in the JSON APIs. Times are RFC 3339; lists come in pages with a cursor.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    app::Revoked,
+    domain::{
+        authority::Authority,
+        id::{ClientId, KeyId, TaskId, TokenId},
+        jwk::SigningAlgorithm,
+        keys::{KeyDates, KeyState},
+        registry::{Entry, Object, Owner},
+        revocation::LogEntry,
+        task::{Requester, Task, TaskState},
+        time::Timestamp,
+        token::TokenKind,
+    },
+    ports::{AuditRow, Grant, Paged, TokenRecord},
+};
+
+/// A page of anything.
+#[derive(Serialize)]
+pub(super) struct ListView<T> {
+    items: Vec<T>,
+    /// What to give as `after` for the next page; null on the last one.
+    next: Option<String>,
+}
+
+impl<T> ListView<T> {
+    pub(super) fn of<S>(page: Paged<S>, view: impl Fn(S) -> T) -> Self {
+        Self { items: page.items.into_iter().map(view).collect(), next: page.next }
+    }
+
+    pub(super) fn whole(items: Vec<T>) -> Self {
+        Self { items, next: None }
+    }
+}
+
+/// An object of the registry with its owner.
+#[derive(Serialize)]
+pub(super) struct ObjectView {
+    owner: Owner,
+    #[serde(flatten)]
+    object: Object,
+}
+
+impl From<&Entry> for ObjectView {
+    fn from(entry: &Entry) -> Self {
+        Self { owner: entry.owner, object: entry.object.clone() }
+    }
+}
+
+/// A requester.
+#[derive(Serialize)]
+pub(super) struct RequesterView {
+    issuer: String,
+    subject: String,
+}
+
+impl From<&Requester> for RequesterView {
+    fn from(requester: &Requester) -> Self {
+        Self { issuer: requester.issuer.to_string(), subject: requester.subject.to_string() }
+    }
+}
+
+/// A token's record; never the token.
+#[derive(Serialize)]
+pub(super) struct TokenView {
+    jti: TokenId,
+    kind: TokenKind,
+    task: Option<TaskId>,
+    requester: Option<RequesterView>,
+    client: ClientId,
+    agents: Vec<ClientId>,
+    audience: String,
+    lineage: Vec<TokenId>,
+    authorization_details: Authority,
+    issued: String,
+    expires: String,
+    rev: u64,
+}
+
+impl From<TokenRecord> for TokenView {
+    fn from(token: TokenRecord) -> Self {
+        Self {
+            jti: token.id,
+            kind: token.kind,
+            task: token.task,
+            requester: token.requester.as_ref().map(Into::into),
+            client: token.client,
+            agents: token.agents,
+            audience: token.audience,
+            lineage: token.lineage,
+            authorization_details: token.authority,
+            issued: token.issued.rfc3339(),
+            expires: token.expires.rfc3339(),
+            rev: token.rev.number(),
+        }
+    }
+}
+
+/// A task.
+#[derive(Serialize)]
+pub(super) struct TaskView {
+    id: TaskId,
+    requester: RequesterView,
+    root_agent: ClientId,
+    purpose: String,
+    authorization_details: Authority,
+    authority_hash: String,
+    state: TaskState,
+    created: String,
+    deadline: String,
+}
+
+impl From<Task> for TaskView {
+    fn from(task: Task) -> Self {
+        Self {
+            id: task.id,
+            requester: (&task.requester).into(),
+            root_agent: task.root_agent,
+            purpose: task.purpose.into(),
+            authority_hash: task.authority.hash(),
+            authorization_details: task.authority,
+            state: task.state,
+            created: task.created.rfc3339(),
+            deadline: task.deadline.rfc3339(),
+        }
+    }
+}
+
+/// An entry of the revocation log.
+#[derive(Serialize)]
+pub(super) struct RevocationView {
+    seq: u64,
+    kind: &'static str,
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    at: String,
+}
+
+impl From<LogEntry> for RevocationView {
+    fn from(LogEntry { seq, entry }: LogEntry) -> Self {
+        Self {
+            seq: seq.number(),
+            kind: entry.target.kind(),
+            key: entry.target.key(),
+            reason: Some(entry.reason),
+            by: Some(entry.by),
+            at: entry.at.rfc3339(),
+        }
+    }
+}
+
+impl From<Revoked> for RevocationView {
+    fn from(Revoked { seq, target, at }: Revoked) -> Self {
+        Self { seq: seq.number(), kind: target.kind(), key: target.key(), reason: None, by: None, at: at.rfc3339() }
+    }
+}
+
+/// A grant.
+#[derive(Serialize)]
+pub(super) struct GrantView {
+    requester: RequesterView,
+    agent: ClientId,
+    until: String,
+    by: String,
+    at: String,
+}
+
+impl From<Grant> for GrantView {
+    fn from(grant: Grant) -> Self {
+        Self {
+            requester: (&grant.requester).into(),
+            agent: grant.agent,
+            until: grant.until.rfc3339(),
+            by: grant.by,
+            at: grant.at.rfc3339(),
+        }
+    }
+}
+
+/// A signing key; its dates, nothing of the key.
+#[derive(Serialize)]
+pub(super) struct KeyView {
+    kid: KeyId,
+    algorithm: SigningAlgorithm,
+    state: KeyState,
+    created: String,
+    activates: String,
+    retires: Option<String>,
+    gone: Option<String>,
+}
+
+impl From<(KeyDates, KeyState)> for KeyView {
+    fn from((dates, state): (KeyDates, KeyState)) -> Self {
+        Self {
+            kid: dates.kid,
+            algorithm: dates.algorithm,
+            state,
+            created: dates.created.rfc3339(),
+            activates: dates.activates.rfc3339(),
+            retires: dates.retires.map(Timestamp::rfc3339),
+            gone: dates.gone.map(Timestamp::rfc3339),
+        }
+    }
+}
+
+/// A key that was made.
+#[derive(Serialize)]
+pub(super) struct MadeKeyView {
+    pub(super) algorithm: SigningAlgorithm,
+    pub(super) kid: KeyId,
+}
+
+/// A fresh secret: the only answer that ever shows one.
+#[derive(Serialize)]
+pub(super) struct SecretView<'a> {
+    pub(super) client_id: &'a ClientId,
+    pub(super) client_secret: &'a str,
+}
+
+/// An audit record in its place: the chained text as it is, and its hash.
+#[derive(Serialize)]
+pub(super) struct AuditView {
+    chained: Option<Box<RawValue>>,
+    hash: String,
+}
+
+impl From<AuditRow> for AuditView {
+    fn from(row: AuditRow) -> Self {
+        Self { chained: RawValue::from_string(row.body).ok(), hash: row.hash }
+    }
+}
