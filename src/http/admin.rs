@@ -40,9 +40,7 @@ pub(super) fn objects(path: &'static str, kind: Kind) -> Router<App> {
         put_object(kind, app, operator, id, body)
     };
     let remove = move |app: State<App>, operator: Operator, id: Path<String>| remove_object(kind, app, operator, id);
-    Router::new()
-        .route(path, get(list))
-        .route(&format!("{path}/{{id}}"), get(read).put(put).delete(remove))
+    Router::new().route(path, get(list)).route(&format!("{path}/{{id}}"), get(read).put(put).delete(remove))
 }
 
 fn list_objects(kind: Kind, Reader(caller, _): &Reader) -> Json<ListView<ObjectView>> {
@@ -85,7 +83,7 @@ async fn remove_object(
 }
 
 /// `POST /v1/admin/clients/{id}/secret`
-pub async fn make_secret(
+pub(super) async fn make_secret(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     Path(id): Path<String>,
@@ -99,7 +97,7 @@ pub async fn make_secret(
 /// The body of `POST /v1/admin/grants`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GrantBody {
+pub(super) struct GrantBody {
     issuer: IssuerUrl,
     subject: Subject,
     agent: ClientId,
@@ -107,12 +105,13 @@ pub struct GrantBody {
 }
 
 /// `POST /v1/admin/grants`
-pub async fn put_grant(
+pub(super) async fn put_grant(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     JsonBody(body): JsonBody<GrantBody>,
 ) -> Result<Response, Problem> {
-    let until = Timestamp::parse_rfc3339(&body.until).ok_or(BadRequest::Invalid("until", "must be an RFC 3339 time"))?;
+    let until =
+        Timestamp::parse_rfc3339(&body.until).ok_or(BadRequest::Invalid("until", "must be an RFC 3339 time"))?;
     if until.is_past(cx.now) {
         return Err(BadRequest::Invalid("until", "lies in the past").into());
     }
@@ -122,7 +121,7 @@ pub async fn put_grant(
 }
 
 /// The query of `DELETE /v1/admin/grants`: a grant has no other name than its parties.
-pub async fn remove_grant(
+pub(super) async fn remove_grant(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     RawQuery(query): RawQuery,
@@ -138,7 +137,7 @@ pub async fn remove_grant(
 }
 
 /// `GET /v1/admin/grants`
-pub async fn list_grants(
+pub(super) async fn list_grants(
     State(app): State<App>,
     _: Reader,
     RawQuery(query): RawQuery,
@@ -148,13 +147,16 @@ pub async fn list_grants(
 }
 
 /// `GET /v1/admin/keys`
-pub async fn list_keys(State(app): State<App>, Reader(_, cx): Reader) -> Result<Json<ListView<KeyView>>, Problem> {
+pub(super) async fn list_keys(
+    State(app): State<App>,
+    Reader(_, cx): Reader,
+) -> Result<Json<ListView<KeyView>>, Problem> {
     let keys = app.service.list_keys(&cx).await?;
     Ok(Json(ListView::whole(keys.into_iter().map(KeyView::from).collect())))
 }
 
 /// `POST /v1/admin/keys/rotate`
-pub async fn rotate_keys(
+pub(super) async fn rotate_keys(
     State(app): State<App>,
     Operator(admin, cx): Operator,
 ) -> Result<Json<ListView<MadeKeyView>>, Problem> {
@@ -164,7 +166,7 @@ pub async fn rotate_keys(
 }
 
 /// `GET /v1/admin/tokens`
-pub async fn list_tokens(
+pub(super) async fn list_tokens(
     State(app): State<App>,
     Reader(_, cx): Reader,
     RawQuery(query): RawQuery,
@@ -182,7 +184,7 @@ pub async fn list_tokens(
 }
 
 /// `GET /v1/admin/tokens/{id}`
-pub async fn read_token(
+pub(super) async fn read_token(
     State(app): State<App>,
     _: Reader,
     Path(id): Path<String>,
@@ -192,7 +194,7 @@ pub async fn read_token(
 }
 
 /// `GET /v1/admin/tasks`
-pub async fn list_tasks(
+pub(super) async fn list_tasks(
     State(app): State<App>,
     _: Reader,
     RawQuery(query): RawQuery,
@@ -209,7 +211,11 @@ pub async fn list_tasks(
 }
 
 /// `GET /v1/admin/tasks/{id}`
-pub async fn read_task(State(app): State<App>, _: Reader, Path(id): Path<String>) -> Result<Json<TaskView>, Problem> {
+pub(super) async fn read_task(
+    State(app): State<App>,
+    _: Reader,
+    Path(id): Path<String>,
+) -> Result<Json<TaskView>, Problem> {
     let id = id.parse::<TaskId>().map_err(|_| Conflict::NotFound("task"))?;
     Ok(Json(app.service.read_task(id).await?.into()))
 }
@@ -217,7 +223,7 @@ pub async fn read_task(State(app): State<App>, _: Reader, Path(id): Path<String>
 /// The body of `POST /v1/admin/revocations`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RevocationBody {
+pub(super) enum RevocationBody {
     /// One token, with all that was derived from it.
     Token {
         /// Its `jti`.
@@ -278,7 +284,7 @@ impl RevocationBody {
 }
 
 /// `POST /v1/admin/revocations`
-pub async fn revoke(
+pub(super) async fn revoke(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     headers: HeaderMap,
@@ -299,7 +305,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, BadRequest> {
 }
 
 /// `GET /v1/admin/revocations`
-pub async fn list_revocations(
+pub(super) async fn list_revocations(
     State(app): State<App>,
     _: Reader,
     RawQuery(query): RawQuery,
@@ -309,7 +315,7 @@ pub async fn list_revocations(
 }
 
 /// `GET /v1/admin/audit`
-pub async fn list_audit(
+pub(super) async fn list_audit(
     State(app): State<App>,
     _: Reader,
     RawQuery(query): RawQuery,

@@ -28,7 +28,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 /// A form and the client that sent it, authenticated, its assertion not yet redeemed: for the token endpoint, which
 /// redeems it in the transaction of what it does.
 #[derive(Debug)]
-pub struct ByClient {
+pub(super) struct ByClient {
     /// The client.
     pub client: Unsettled,
     /// The form.
@@ -51,7 +51,7 @@ impl FromRequest<App> for ByClient {
 /// A form and the client that sent it, authenticated in any way: by its own credentials or, as a resource, by an API
 /// token for introspection.
 #[derive(Debug)]
-pub struct ByClientOrBearer {
+pub(super) struct ByClientOrBearer {
     /// The client.
     pub client: AuthenticatedClient,
     /// The form.
@@ -85,7 +85,7 @@ impl FromRequest<App> for ByClientOrBearer {
 
 /// An admin who may change things.
 #[derive(Debug)]
-pub struct Operator(pub ApiCaller, pub Cx);
+pub(super) struct Operator(pub ApiCaller, pub Cx);
 
 impl FromRequestParts<App> for Operator {
     type Rejection = Problem;
@@ -98,7 +98,7 @@ impl FromRequestParts<App> for Operator {
 
 /// An admin who may read.
 #[derive(Debug)]
-pub struct Reader(pub ApiCaller, pub Cx);
+pub(super) struct Reader(pub ApiCaller, pub Cx);
 
 impl FromRequestParts<App> for Reader {
     type Rejection = Problem;
@@ -118,7 +118,7 @@ async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, 
 
 /// A JSON object in the body, of exactly the wanted form.
 #[derive(Debug)]
-pub struct JsonBody<T>(pub T);
+pub(super) struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Problem;
@@ -129,8 +129,7 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
             return Err(BadRequest::NotJson("`content-type` must be application/json".into()).into());
         }
         let body = Bytes::from_request(request, &()).await.map_err(|_| Problem::too_large())?;
-        let value = crate::domain::json::parse(&body, 16)
-            .map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
+        let value = crate::domain::json::parse(&body, 16).map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
         // serde names the field and what it wants there; the value it quotes is cut off.
         serde_json::from_value(value).map(Self).map_err(|e| BadRequest::NotJson(without_values(&e.to_string())).into())
     }

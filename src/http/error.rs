@@ -16,7 +16,7 @@ use crate::{
 
 /// An OAuth error code, with its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
+pub(super) enum Code {
     /// 400
     InvalidRequest,
     /// 401
@@ -46,7 +46,7 @@ pub enum Code {
 impl Code {
     /// The word on the wire.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidClient => "invalid_client",
@@ -65,7 +65,7 @@ impl Code {
 
     /// The status that goes with it.
     #[must_use]
-    pub fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest
             | Self::UnauthorizedClient
@@ -171,7 +171,7 @@ impl From<&Conflict> for Code {
 
 /// A failure on its way out of an OAuth endpoint.
 #[derive(Debug)]
-pub struct OAuthError {
+pub(super) struct OAuthError {
     code: Code,
     status: StatusCode,
     description: String,

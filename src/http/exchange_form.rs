@@ -21,7 +21,7 @@ use crate::{
 const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:";
 
 /// Reads a request. What it means, and whether it may be, is decided elsewhere.
-pub fn parse(form: &Form) -> Result<ExchangeRequest, BadRequest> {
+pub(super) fn parse(form: &Form) -> Result<ExchangeRequest, BadRequest> {
     let resource = at_most_one(form, "resource", "one `resource`, and only one: a token has one audience")?;
     let audience = at_most_one(form, "audience", "one `audience`, and only one: a token has one audience")?;
     let target = resource.as_deref().and_then(|uri| uri.parse::<ResourceUri>().ok());

@@ -53,8 +53,7 @@ impl Tls {
         let chain = CertificateDer::pem_file_iter(certificates)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| fault(certificates, format!("no PEM certificate chain: {e}")))?;
-        let private =
-            PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, format!("no PEM private key: {e}")))?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, format!("no PEM private key: {e}")))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

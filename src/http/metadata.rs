@@ -39,7 +39,7 @@ struct Metadata<'a> {
 }
 
 /// `GET /.well-known/oauth-authorization-server`
-pub async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
+pub(super) async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
     let issuer = &app.service.settings().issuer;
     let methods = ["private_key_jwt", "client_secret_basic"];
     let algorithms = || JwsAlgorithm::ALL.into_iter().map(JwsAlgorithm::as_str).collect::<Vec<_>>();
@@ -67,13 +67,13 @@ pub async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx>) -> R
 }
 
 /// `GET /oauth2/jwks`. Kept by others no longer than a key is published before it signs.
-pub async fn jwks(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<Response, OAuthError> {
+pub(super) async fn jwks(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<Response, OAuthError> {
     let keys = app.service.jwks(&cx).await.map_err(|failure: Failure| OAuthError::from(failure))?;
     Ok((public(300), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys))).into_response())
 }
 
 /// `GET /oauth2/authorize`: what there is not.
-pub async fn authorize() -> impl IntoResponse {
+pub(super) async fn authorize() -> impl IntoResponse {
     let text = "Errand has no authorization codes. Sign in at your identity provider, and exchange its token at /oauth2/token.\n";
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)
 }

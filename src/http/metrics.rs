@@ -75,7 +75,11 @@ impl Default for Metrics {
             "Audit records of introspections and refused clients that were dropped since the start",
             Gauge::clone(&audit_dropped),
         );
-        registry.register("store_up", "Whether the store answered when it was last asked (1 or 0)", Gauge::clone(&store_up));
+        registry.register(
+            "store_up",
+            "Whether the store answered when it was last asked (1 or 0)",
+            Gauge::clone(&store_up),
+        );
         registry.register(
             "issuers_unreachable",
             "Trusted issuers whose keys could not be had the last time",

@@ -31,7 +31,10 @@ use crate::{
 const SIGNED: &str = "application/token-introspection+jwt";
 
 /// `POST /oauth2/token`
-pub async fn token(State(app): State<App>, ByClient { client, form, cx }: ByClient) -> Result<Response, OAuthError> {
+pub(super) async fn token(
+    State(app): State<App>,
+    ByClient { client, form, cx }: ByClient,
+) -> Result<Response, OAuthError> {
     match form.required("grant_type")? {
         "urn:ietf:params:oauth:grant-type:token-exchange" => {
             let issued = app.service.exchange(client, exchange_form::parse(&form)?, &cx).await?;
@@ -47,7 +50,7 @@ pub async fn token(State(app): State<App>, ByClient { client, form, cx }: ByClie
 }
 
 /// `POST /oauth2/introspect`: JSON, or signed when the caller asks for that.
-pub async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Result<Response, OAuthError> {
+pub(super) async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Result<Response, OAuthError> {
     let ByClientOrBearer { client, form, cx, headers } = caller;
     let answer = app.service.introspect(&client, form.required("token")?, &cx).await?;
     let body = IntrospectionResponse::from(&answer);
@@ -59,7 +62,7 @@ pub async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Res
 }
 
 /// `POST /oauth2/revoke`
-pub async fn revoke(
+pub(super) async fn revoke(
     State(app): State<App>,
     ByClient { client, form, cx }: ByClient,
 ) -> Result<StatusCode, OAuthError> {
@@ -70,9 +73,9 @@ pub async fn revoke(
 
 fn wants_signed(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|media| {
-        media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(SIGNED))
-    })
+    accepted
+        .flat_map(|value| value.split(','))
+        .any(|media| media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(SIGNED)))
 }
 
 /// RFC 8693 §2.2.1, with what the contract adds.

@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// The header that carries a request's id.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Why a request was refused: put into the answer's extensions by whoever refuses, read here.
 #[derive(Clone, Debug)]
-pub struct Reason {
+pub(super) struct Reason {
     /// The code on the wire.
     pub code: &'static str,
     /// The reason, for the log.
@@ -28,7 +28,7 @@ pub struct Reason {
 }
 
 /// Wraps a request: gives it its [`Cx`], follows it, measures it.
-pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = app.service.clock().monotonic();
     let given = request.headers().get(&X_REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = given.and_then(|id| id.parse::<RequestId>().ok()).or_else(|| app.service.request_id());

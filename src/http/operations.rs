@@ -20,18 +20,18 @@ const DOCS_SCRIPT: &str = include_str!("docs/docs.js");
 const DOCS_STYLE: &str = include_str!("docs/docs.css");
 
 /// `GET /healthz`: the process runs.
-pub async fn healthz() -> &'static str {
+pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: requests can be answered.
-pub async fn readyz(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<&'static str, Problem> {
+pub(super) async fn readyz(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<&'static str, Problem> {
     app.service.ready(&cx).await?;
     Ok("ready\n")
 }
 
 /// `GET /metrics`, in the OpenMetrics text format.
-pub async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
+pub(super) async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
     let up = app.service.ready(&cx).await.is_ok();
     match app.metrics.render(&app.service, up) {
         Ok(text) => {
@@ -43,18 +43,18 @@ pub async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>) -> Re
 }
 
 /// `GET /openapi.yaml`
-pub async fn openapi() -> impl IntoResponse {
+pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI)
 }
 
 /// `GET /docs`. The policy lets it load its own two files and the description, and nothing else.
-pub async fn docs() -> impl IntoResponse {
+pub(super) async fn docs() -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'";
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)], DOCS)
 }
 
 /// `GET /docs/{file}`
-pub async fn docs_file(Path(file): Path<String>) -> Response {
+pub(super) async fn docs_file(Path(file): Path<String>) -> Response {
     match file.as_str() {
         "docs.js" => ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], DOCS_SCRIPT).into_response(),
         "docs.css" => ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], DOCS_STYLE).into_response(),
@@ -63,12 +63,12 @@ pub async fn docs_file(Path(file): Path<String>) -> Response {
 }
 
 /// No such path.
-pub async fn not_found() -> Problem {
+pub(super) async fn not_found() -> Problem {
     Conflict::NotFound("path").into()
 }
 
 /// The path is there, the method is not.
-pub async fn method_not_allowed() -> Response {
+pub(super) async fn method_not_allowed() -> Response {
     let mut response = Problem::from(BadRequest::Invalid("method", "is not served at this path")).into_response();
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response

@@ -17,7 +17,7 @@ use crate::{
 
 /// A failure on its way out of a JSON API.
 #[derive(Debug)]
-pub struct Problem {
+pub(super) struct Problem {
     status: StatusCode,
     code: Code,
     detail: String,
@@ -39,11 +39,9 @@ impl From<Failure> for Problem {
             Failure::Conflict(Conflict::NotFound(_)) => StatusCode::NOT_FOUND,
             Failure::Conflict(Conflict::OwnedByFile | Conflict::Contended) => StatusCode::CONFLICT,
             Failure::Conflict(Conflict::Inconsistent(_) | Conflict::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
-            Failure::Client(_)
-            | Failure::Request(_)
-            | Failure::Token(..)
-            | Failure::Denied(_)
-            | Failure::Outage(_) => code.status(),
+            Failure::Client(_) | Failure::Request(_) | Failure::Token(..) | Failure::Denied(_) | Failure::Outage(_) => {
+                code.status()
+            }
         };
         let detail = match &failure {
             Failure::Outage(outage) => {
@@ -70,10 +68,7 @@ impl From<Conflict> for Problem {
 
 impl Problem {
     pub(super) fn too_large() -> Self {
-        Self {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            ..BadRequest::Invalid("body", "over 65536 bytes").into()
-        }
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..BadRequest::Invalid("body", "over 65536 bytes").into() }
     }
 
     fn title(&self) -> &'static str {
