@@ -1,1 +1,253 @@
-//! .
+//! One file and the environment, read into a [`Config`] that exists only if everything in it holds together.
+//!
+//! Keys that are not known are refused; secrets come from other files or the environment and never stand in this one;
+//! and all mistakes are told in one run, each with its place, its reason and its remedy. `errand.example.toml` has every key.
+
+mod authentication;
+mod dev;
+mod explain;
+mod issuers;
+mod mistake;
+mod objects;
+mod reader;
+mod secrets;
+mod server;
+mod store_url;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::domain::{
+    id::ClientId,
+    jwk::SigningAlgorithm,
+    keys::Rotation,
+    limits::{TaskLimits, TokenLimits},
+    registry::Object,
+    secret::Secret,
+    uri::IssuerUrl,
+};
+use reader::{Document, Environment, Section};
+
+pub use dev::{DEV_LISTEN, dev_folder};
+pub use explain::{explain, notices};
+pub use mistake::{Mistake, Mistakes};
+pub use secrets::EncryptionKey;
+pub use store_url::{InvalidStoreUrl, StoreUrl};
+
+/// How this server is set up.
+#[derive(Debug)]
+pub struct Config {
+    /// Our name: `iss` of our tokens, and the URL that clients reach us at.
+    pub issuer: IssuerUrl,
+    /// The `aud` of transaction tokens.
+    pub trust_domain: String,
+    /// Where we listen.
+    pub listen: SocketAddr,
+    /// Our certificate; without one, somebody in front of us ends TLS.
+    pub tls: Option<Tls>,
+    /// Where health and metrics are, if not at `listen`.
+    pub operations_listen: Option<SocketAddr>,
+    /// Where everything is kept.
+    pub store: Store,
+    /// Our signing keys.
+    pub keys: Keys,
+    /// Lives and depths of tokens.
+    pub tokens: TokenLimits,
+    /// Lives of tasks.
+    pub tasks: TaskLimits,
+    /// What is recorded.
+    pub audit: Audit,
+    /// How we log.
+    pub log: Log,
+    /// How requests are held in bounds.
+    pub requests: Requests,
+    /// The objects that the file declares; consistent among themselves.
+    pub objects: Vec<Object>,
+    /// The secrets of those of them that have one by file or environment.
+    pub secrets: Vec<(ClientId, Secret)>,
+}
+
+/// `[tls]`: a chain and its key, which have been seen to fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, PEM.
+    pub certificate_file: PathBuf,
+    /// The private key, PEM.
+    pub key_file: PathBuf,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Which.
+    pub url: StoreUrl,
+    /// How many connections a replica holds at most.
+    pub max_connections: u32,
+}
+
+/// `[keys]`
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// What our tokens are signed with.
+    pub algorithm: SigningAlgorithm,
+    /// What the signing keys are encrypted with in the store.
+    pub encryption_key: EncryptionKey,
+    /// When a key follows another.
+    pub rotation: Rotation,
+}
+
+/// `[audit]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Which introspections are recorded.
+    pub introspections: Introspections,
+}
+
+/// Which introspections are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Introspections {
+    /// Every one.
+    All,
+    /// Those whose answer differs from the one before for the same token and resource.
+    #[default]
+    Changes,
+    /// None.
+    Off,
+}
+
+impl Introspections {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Changes => "changes",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// In which form.
+    pub format: LogFormat,
+    /// A filter in the syntax of `tracing`: a level, then `target=level` for exceptions.
+    pub level: String,
+}
+
+/// In which form we log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A JSON object a line, for machines.
+    Json,
+    /// For eyes.
+    Pretty,
+}
+
+/// `[requests]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// How long a request may take.
+    pub timeout_seconds: u32,
+    /// How many requests are in the works at once; one more is answered 503.
+    pub queue: u32,
+}
+
+impl Config {
+    /// Reads the file at `path`; what it names, too.
+    pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|fault| Mistake {
+            file: file.clone(),
+            position: None,
+            key: String::new(),
+            reason: format!("cannot be read: {fault}"),
+            remedy: "name the configuration file; errand.example.toml is one to start from".to_owned(),
+        })?;
+        Self::read(&file, path.parent().unwrap_or(Path::new("")), &text, environment)
+    }
+
+    /// Reads a text that is called `file` in messages and whose relative paths start at `base`.
+    fn read(file: &str, base: &Path, text: &str, environment: Environment<'_>) -> Result<Self, Mistakes> {
+        let document = Document::new(file, base, text, environment);
+        let config = read_document(&document);
+        let mistakes = document.into_mistakes();
+        // A config without mistakes is whole: whatever could not be read has been told.
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(Mistakes::sorted(mistakes)),
+        }
+    }
+}
+
+fn read_document(document: &Document<'_>) -> Option<Config> {
+    let table = document.parse()?;
+    let mut root = document.root(&table);
+    let issuer = root.must("issuer", "\"https://sts.example.com\"", |at| {
+        at.parse::<IssuerUrl>("write the URL that clients reach Errand at; https, unless it is on this machine")
+    });
+    let trust_domain = root.must("trust_domain", "\"example.com\"", |at| server::trust_domain(&at));
+    let listen = root.read("listen", |at| server::address(&at)).unwrap_or(DEV_LISTEN);
+    let operations_listen = root.read("operations_listen", |at| {
+        let address = server::address(&at)?;
+        if address == listen {
+            at.wrong("is the same as `listen`", "choose another port, or leave it out to have both at one");
+        }
+        Some(address)
+    });
+    let tls = server::tls(&mut root);
+    let store = server::store(&mut root);
+    let tokens = server::tokens(&mut root);
+    let tasks = server::tasks(&mut root);
+    let keys = server::keys(&mut root, &tokens);
+    let audit = server::audit(&mut root);
+    let log = server::log(&mut root);
+    let requests = server::requests(&mut root);
+    let declared = objects::read(&mut root, issuer.as_ref());
+    check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
+    Some(Config {
+        issuer: issuer?,
+        trust_domain: trust_domain?,
+        listen,
+        tls,
+        operations_listen,
+        store: store?,
+        keys: keys?,
+        tokens,
+        tasks,
+        audit,
+        log,
+        requests,
+        objects: declared.objects,
+        secrets: declared.secrets,
+    })
+}
+
+/// A token for the whole trust domain must not pass for one for us or for a resource.
+fn check_trust_domain(root: &Section<'_>, domain: Option<&str>, issuer: Option<&IssuerUrl>, objects: &[Object]) {
+    let resources = objects.iter().filter_map(|object| match object {
+        Object::Resource(resource) => Some(resource.uri.as_str()),
+        Object::Issuer(_) | Object::Agent(_) | Object::Admin(_) => None,
+    });
+    let named = resources.chain(issuer.map(IssuerUrl::as_str)).find(|uri| domain == Some(*uri));
+    if let Some(uri) = named {
+        let remedy = "name the domain, such as `example.com`: a token for all of it must not pass for one for this";
+        root.place_of("trust_domain").wrong(format_args!("`{uri}` is an audience of its own"), remedy);
+    }
+}
+
+/// A variable of the process's environment. The one place that reads it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the place: config.rs reads the environment, and nobody else")]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

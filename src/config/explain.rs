@@ -1,0 +1,289 @@
+//! What a configuration amounts to, in words: for `errand check-config`, and for the log at start.
+
+use std::{collections::BTreeSet, fmt::Display};
+
+use super::{Config, LogFormat};
+use crate::domain::{
+    client::{Agent, AssertionAudience, Authentication, Effect, Resource, Role},
+    id::ClientId,
+    issuer::{Entitlement, Holder, KeySource, OtherAudiences, SubjectScopes, SubjectTokenType, TrustedIssuer},
+    jwk::JwkSet,
+    registry::Object,
+    time::Lifetime,
+    uri::is_loopback,
+};
+
+/// A summary that somebody can read before they start the server: what it is, whom it trusts, who may have what.
+#[must_use]
+pub fn explain(config: &Config) -> String {
+    let mut text = Vec::new();
+    server(config, &mut text);
+    for object in &config.objects {
+        text.push(String::new());
+        match object {
+            Object::Issuer(issuer) => explain_issuer(issuer, &mut text),
+            Object::Agent(agent) => explain_agent(agent, config, &mut text),
+            Object::Resource(resource) => explain_resource(resource, config, &mut text),
+            Object::Admin(admin) => {
+                let role = match admin.role {
+                    Role::Operator => "operator: changes the registry, revokes, rotates keys, reads everything",
+                    Role::Auditor => "auditor: reads everything, changes nothing",
+                };
+                text.push(format!("admin {}{}", admin.id, shut(admin.disabled)));
+                text.push(line("may", role));
+                text.push(line("proves itself", proof(&admin.id, &admin.authentication, config)));
+            }
+        }
+    }
+    let notices = notices(config);
+    if !notices.is_empty() {
+        text.push(String::new());
+        text.push("NOTICE: chosen in this file, and worth a second look".to_owned());
+        text.extend(notices.iter().map(|notice| format!("  ! {notice}")));
+    }
+    text.join("\n") + "\n"
+}
+
+/// The choices that weaken something or surprise, one sentence each. `errand serve` logs them.
+#[must_use]
+pub fn notices(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        found.push(format!("{} is plain HTTP: only a proxy that ends TLS may reach it", config.listen));
+    }
+    if config.operations_listen.is_none() && !config.listen.ip().is_loopback() {
+        found.push("health and metrics are where the clients are: `operations_listen` is not set".to_owned());
+    }
+    if config.store.url.is_open_to_listeners() {
+        found.push("the store is asked without TLS being required: add `?sslmode=verify-full` to its URL".to_owned());
+    }
+    for object in &config.objects {
+        match object {
+            Object::Issuer(issuer) => {
+                notices_of_issuer(issuer, &mut found);
+                notices_of_rules(issuer, config, &mut found);
+            }
+            Object::Agent(agent) => notices_of_client(&agent.id, &agent.authentication, &mut found),
+            Object::Resource(resource) => notices_of_client(&resource.id, &resource.authentication, &mut found),
+            Object::Admin(admin) => notices_of_client(&admin.id, &admin.authentication, &mut found),
+        }
+    }
+    found
+}
+
+fn notices_of_issuer(issuer: &TrustedIssuer, found: &mut Vec<String>) {
+    let name = &issuer.issuer;
+    match issuer.subject_scopes {
+        SubjectScopes::Ceiling => {}
+        SubjectScopes::Ignore => found.push(format!(
+            "{name}: subject_scopes = \"ignore\": the scope of its users' tokens limits nothing; entitlement rules and the agents' ceilings decide"
+        )),
+    }
+    match issuer.other_audiences {
+        OtherAudiences::Refuse => {}
+        OtherAudiences::Accept => found.push(format!(
+            "{name}: other_audiences = \"accept\": a token that its user gave to somebody else can be exchanged here too"
+        )),
+    }
+    if !issuer.allowed_networks.is_empty() {
+        let networks = join(&issuer.allowed_networks);
+        found.push(format!("{name}: allowed_networks: its keys may be fetched from {networks}"));
+    }
+    for rule in issuer.entitlements.iter().filter(|rule| rule.to == Holder::Everyone) {
+        let at = rule.resource.as_ref().map_or_else(|| "every resource".to_owned(), ToString::to_string);
+        found.push(format!("{name}: every user of it is entitled to {} at {at}", given(&rule.scopes, &rule.tools)));
+    }
+}
+
+/// A rule may be about a resource that is declared over REST, so this is no mistake; but it may be a slip of the pen.
+fn notices_of_rules(issuer: &TrustedIssuer, config: &Config, found: &mut Vec<String>) {
+    let resources = config.objects.iter().filter_map(|object| match object {
+        Object::Resource(resource) => Some(resource),
+        Object::Issuer(_) | Object::Agent(_) | Object::Admin(_) => None,
+    });
+    let resources = resources.collect::<Vec<_>>();
+    for rule in &issuer.entitlements {
+        let concerned = resources.iter().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
+        let tools = concerned.flat_map(|resource| &resource.tools).collect::<Vec<_>>();
+        let scopes = rule.scopes.iter().filter(|scope| !tools.iter().any(|tool| tool.scope == **scope));
+        let names = rule.tools.iter().filter(|name| !tools.iter().any(|tool| tool.name == **name));
+        for missing in scopes.map(ToString::to_string).chain(names.map(|name| format!("tool {name}"))) {
+            found.push(format!("{}: entitlements: {missing} is at no resource of this file", issuer.issuer));
+        }
+    }
+}
+
+fn notices_of_client(id: &ClientId, authentication: &Authentication, found: &mut Vec<String>) {
+    if let Authentication::PrivateKeyJwt { assertion_audience: AssertionAudience::TokenEndpointToo, .. } =
+        authentication
+    {
+        found.push(format!(
+            "{id}: assertion_audience = \"token_endpoint_too\": an assertion that another server tricked it into making could be used here"
+        ));
+    }
+}
+
+fn server(config: &Config, text: &mut Vec<String>) {
+    let tls = match &config.tls {
+        Some(tls) => format!("https, certificate {}", tls.certificate_file.display()),
+        None => "plain HTTP, for a proxy that ends TLS".to_owned(),
+    };
+    let operations = config.operations_listen.unwrap_or(config.listen);
+    let rotation = &config.keys.rotation;
+    let (tokens, tasks) = (&config.tokens, &config.tasks);
+    text.push(format!("Errand at {}", config.issuer));
+    text.push(line("trust domain", &config.trust_domain));
+    text.push(line("listens", format_args!("{} ({tls})", config.listen)));
+    text.push(line("health, metrics", operations));
+    text.push(line("store", format_args!("{} ({} connections)", config.store.url, config.store.max_connections)));
+    text.push(line(
+        "keys",
+        format_args!(
+            "{}; a new one every {}, published {} ahead, kept {} after",
+            config.keys.algorithm,
+            span(rotation.every),
+            span(rotation.publish_ahead),
+            span(rotation.keep_retired)
+        ),
+    ));
+    text.push(line(
+        "tokens",
+        format_args!(
+            "{}; API tokens {}; chain of {} agents; leeway {}; assertions {}",
+            span(tokens.lifetime),
+            span(tokens.api_token_lifetime),
+            tokens.max_chain,
+            span(tokens.leeway),
+            span(tokens.max_assertion_lifetime)
+        ),
+    ));
+    text.push(line("tasks", format_args!("{}, at most {}", span(tasks.lifetime), span(tasks.max_lifetime))));
+    text.push(line("audit", format_args!("introspections: {}", config.audit.introspections.as_str())));
+    let form = match config.log.format {
+        LogFormat::Json => "json",
+        LogFormat::Pretty => "pretty",
+    };
+    text.push(line("log", format_args!("{form}, {}", config.log.level)));
+    let requests = &config.requests;
+    text.push(line("requests", format_args!("{} s, {} at once", requests.timeout_seconds, requests.queue)));
+}
+
+fn explain_issuer(issuer: &TrustedIssuer, text: &mut Vec<String>) {
+    let keys = match &issuer.keys {
+        KeySource::Discovery => "by discovery".to_owned(),
+        KeySource::JwksUri(url) => {
+            format!("from {url}{}", if is_loopback(url) { " (this machine)" } else { "" })
+        }
+        KeySource::Inline(keys) => format!("{}, which change by configuration only", count(keys)),
+    };
+    let types = issuer.token_types.iter().map(|kind| match kind {
+        SubjectTokenType::AccessToken => "access tokens",
+        SubjectTokenType::IdToken => "ID tokens",
+        SubjectTokenType::Jwt => "JWTs",
+    });
+    let types = types.collect::<Vec<_>>();
+    text.push(format!("issuer {}{}", issuer.issuer, shut(issuer.disabled)));
+    text.push(line("keys", format_args!("{keys}; {}", join(&issuer.algorithms))));
+    text.push(line("takes", format_args!("{} for {}", types.join(", "), audiences(issuer))));
+    if let Some(prefix) = &issuer.subject_prefix {
+        text.push(line("subjects", format_args!("get `{prefix}` before them")));
+    }
+    let scopes = match issuer.subject_scopes {
+        SubjectScopes::Ceiling => "what the user's token has in scope is the ceiling",
+        SubjectScopes::Ignore => "the user's token says NOTHING about what can be had",
+    };
+    text.push(line("scope", scopes));
+    for Entitlement { to, resource, scopes, tools } in &issuer.entitlements {
+        let whom = match to {
+            Holder::Everyone => "everyone".to_owned(),
+            Holder::Claim { name, value } => format!("`{name}` has `{value}`"),
+        };
+        let at = resource.as_ref().map_or_else(|| "every resource".to_owned(), ToString::to_string);
+        text.push(line("entitles", format_args!("{whom}: {} at {at}", given(scopes, tools))));
+    }
+}
+
+fn explain_agent(agent: &Agent, config: &Config, text: &mut Vec<String>) {
+    text.push(format!("agent {}{}", agent.id, shut(agent.disabled)));
+    text.push(line("proves itself", proof(&agent.id, &agent.authentication, config)));
+    for (issuer, names) in &agent.known_as {
+        text.push(line("known as", format_args!("{} at {issuer}", join(names))));
+    }
+    for access in &agent.access {
+        text.push(line("may have", format_args!("{} at {}", given(&access.scopes, &access.tools), access.resource)));
+    }
+    if agent.access.is_empty() {
+        text.push(line("may have", "nothing"));
+    }
+    if !agent.may_delegate_to.is_empty() {
+        text.push(line("may hand on to", join(&agent.may_delegate_to)));
+    }
+}
+
+fn explain_resource(resource: &Resource, config: &Config, text: &mut Vec<String>) {
+    text.push(format!("resource {} at {}{}", resource.id, resource.uri, shut(resource.disabled)));
+    text.push(line("proves itself", proof(&resource.id, &resource.authentication, config)));
+    let scopes = resource.tools.iter().map(|tool| &tool.scope).collect::<BTreeSet<_>>();
+    for scope in scopes {
+        let tools = resource.tools.iter().filter(|tool| tool.scope == *scope).map(|tool| {
+            let effect = match tool.effect {
+                Effect::Read => "reads",
+                Effect::Write => "writes",
+                Effect::Destructive => "DESTROYS",
+            };
+            format!("{} ({effect})", tool.name)
+        });
+        text.push(line("offers", format_args!("{scope}: {}", tools.collect::<Vec<_>>().join(", "))));
+    }
+    if resource.tools.is_empty() {
+        text.push(line("offers", "nothing"));
+    }
+}
+
+fn proof(id: &ClientId, authentication: &Authentication, config: &Config) -> String {
+    match authentication {
+        Authentication::PrivateKeyJwt { jwks, algorithms, .. } => {
+            format!("{}, {}, {}", authentication.method(), count(jwks), join(algorithms))
+        }
+        Authentication::ClientSecretBasic {} if config.secrets.iter().any(|(client, _)| client == id) => {
+            format!("{}, secret by file or environment", authentication.method())
+        }
+        Authentication::ClientSecretBasic {} => format!("{}, secret made over REST", authentication.method()),
+    }
+}
+
+fn audiences(issuer: &TrustedIssuer) -> String {
+    if issuer.audiences.is_empty() { "the agent's own client id".to_owned() } else { join(&issuer.audiences) }
+}
+
+fn count(keys: &JwkSet) -> String {
+    match keys.keys().count() {
+        1 => "1 key".to_owned(),
+        n => format!("{n} keys"),
+    }
+}
+
+fn given(scopes: &[impl Display], tools: &[impl Display]) -> String {
+    let names = scopes.iter().map(ToString::to_string).chain(tools.iter().map(|tool| format!("tool {tool}")));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn shut(disabled: bool) -> &'static str {
+    if disabled { " (DISABLED)" } else { "" }
+}
+
+fn line(name: &str, value: impl Display) -> String {
+    format!("  {name:<16}{value}")
+}
+
+fn join(items: &[impl Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A length of time in the largest unit that leaves nothing over.
+fn span(life: Lifetime) -> String {
+    let seconds = life.as_seconds();
+    let units = [(86_400, "d"), (3600, "h"), (60, "min")];
+    let unit = units.into_iter().find(|(unit, _)| seconds != 0 && seconds.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{seconds} s"), |(unit, name)| format!("{} {name}", seconds / unit))
+}

@@ -1,0 +1,211 @@
+//! The objects that the file declares: issuers, agents, resources, admins; and whether they fit together.
+
+use std::collections::BTreeMap;
+
+use super::{
+    authentication::{self, Proof},
+    issuers,
+    reader::{At, Place, Section},
+};
+use crate::domain::{
+    client::{Access, Admin, Agent, Resource, Tool},
+    id::ClientId,
+    limits::TOKEN_LIFETIME_CAP,
+    registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
+    scope::ScopeToken,
+    secret::Secret,
+    time::Lifetime,
+    uri::{IssuerUrl, ResourceUri},
+};
+
+/// What a file declares.
+pub(super) struct Declared {
+    pub(super) objects: Vec<Object>,
+    pub(super) secrets: Vec<(ClientId, Secret)>,
+}
+
+/// An object of the file and where it stands.
+struct Reading<'a> {
+    kind: Kind,
+    id: Option<String>,
+    /// None if something in it is wrong, and told.
+    object: Option<Object>,
+    here: Place<'a>,
+    keys: BTreeMap<&'static str, Place<'a>>,
+}
+
+pub(super) fn read(root: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Declared {
+    let mut readings = Vec::new();
+    let mut proofs = Vec::new();
+    for section in root.sections("issuers") {
+        readings.push(reading(Kind::Issuer, "issuer", section, |s| issuers::issuer(s, ours).map(Object::Issuer)));
+    }
+    for section in root.sections("agents") {
+        readings.push(reading(Kind::Agent, "id", section, |s| agent(s, &mut proofs).map(Object::Agent)));
+    }
+    for section in root.sections("resources") {
+        readings.push(reading(Kind::Resource, "id", section, |s| resource(s, ours, &mut proofs).map(Object::Resource)));
+    }
+    for section in root.sections("admins") {
+        readings.push(reading(Kind::Admin, "id", section, |s| admin(s, &mut proofs).map(Object::Admin)));
+    }
+    check_together(&readings);
+    authentication::check_secrets(&proofs);
+    let secrets = proofs.into_iter().filter_map(|proof| Some((proof.client?, proof.secret?))).collect();
+    Declared { objects: readings.into_iter().filter_map(|reading| reading.object).collect(), secrets }
+}
+
+fn reading<'a>(
+    kind: Kind,
+    name: &'static str,
+    mut section: Section<'a>,
+    read: impl FnOnce(&mut Section<'a>) -> Option<Object>,
+) -> Reading<'a> {
+    let document = section.here.document;
+    section.name_by(name);
+    let before = document.count();
+    let object = read(&mut section);
+    let keys = section.asked().iter().map(|key| (*key, section.place_of(key))).collect();
+    let (here, id) = (section.here.clone(), section.here.of.clone());
+    drop(section);
+    Reading { kind, id, object: object.filter(|_| document.count() == before), here, keys }
+}
+
+fn agent<'a>(section: &mut Section<'a>, proofs: &mut Vec<Proof<'a>>) -> Option<Agent> {
+    let id = client_id(section, "\"planner\"");
+    let name = section.read("name", |at| at.words());
+    let authentication = authentication::read(section, id.as_ref(), proofs);
+    let known_as = section.read("known_as", |at| known_as(&at)).unwrap_or_default();
+    let access = section.sections("access").into_iter().filter_map(access).collect();
+    let may_delegate_to = section.read("may_delegate_to", |at| at.each(|item| item.parse(ID))).unwrap_or_default();
+    let max_token_lifetime = max_token_lifetime(section);
+    let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
+    let (id, authentication) = (id?, authentication?);
+    Some(Agent { id, name, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled })
+}
+
+fn known_as(at: &At<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
+    let entry = |(at, issuer): (At<'_>, &str)| {
+        let issuer = issuer.parse::<IssuerUrl>().map_err(|fault| {
+            at.wrong(fault, "write the `issuer` of one of the `[[issuers]]` as it stands there");
+        });
+        let names = at.each(|name| name.words())?;
+        if names.is_empty() {
+            at.wrong("is empty", "name the client ids that the agent has there");
+        }
+        Some((issuer.ok()?, names))
+    };
+    Some(at.entries()?.into_iter().filter_map(entry).collect())
+}
+
+fn access(mut section: Section<'_>) -> Option<Access> {
+    let resource = section.must("resource", "\"files\"", |at| at.parse(ID));
+    let scopes = section.read("scopes", |at| scopes(&at)).unwrap_or_default();
+    let tools = section.read("tools", |at| at.each(|item| item.parse(TOOL))).unwrap_or_default();
+    Some(Access { resource: resource?, scopes, tools })
+}
+
+pub(super) fn scopes(at: &At<'_>) -> Option<Vec<ScopeToken>> {
+    at.each(|item| item.parse("write one scope an item, such as `files:read`"))
+}
+
+fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mut Vec<Proof<'a>>) -> Option<Resource> {
+    let id = client_id(section, "\"files\"");
+    let uri = section.must("uri", "\"https://files.example.com/mcp\"", |at| {
+        let remedy = "write the URL of the MCP server as its clients use it; https, unless it is on this machine";
+        let uri = at.parse::<ResourceUri>(remedy)?;
+        if ours.is_some_and(|ours| ours.as_str().trim_end_matches('/') == uri.as_str().trim_end_matches('/')) {
+            at.wrong("is Errand itself", "an MCP server has a URL of its own: its tokens must not be good here");
+        }
+        Some(uri)
+    });
+    let name = section.read("name", |at| at.words());
+    let authentication = authentication::read(section, id.as_ref(), proofs);
+    let tools = section.sections("tools").into_iter().filter_map(tool).collect();
+    let max_token_lifetime = max_token_lifetime(section);
+    let signing_algorithm = section.read("signing_algorithm", |at| at.word());
+    let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
+    let (id, uri, authentication) = (id?, uri?, authentication?);
+    Some(Resource { id, uri, name, authentication, tools, max_token_lifetime, signing_algorithm, disabled })
+}
+
+fn tool(mut section: Section<'_>) -> Option<Tool> {
+    let name = section.must("name", "\"read_file\"", |at| at.parse(TOOL));
+    let scope = section.must("scope", "\"files:read\"", |at| at.parse("write one scope, such as `files:read`"));
+    let effect = section.must("effect", "\"read\"", |at| at.word());
+    let risk = section.read("risk", |at| at.word()).unwrap_or_default();
+    let data_class = section.read("data_class", |at| at.words());
+    Some(Tool { name: name?, scope: scope?, effect: effect?, risk, data_class })
+}
+
+fn admin<'a>(section: &mut Section<'a>, proofs: &mut Vec<Proof<'a>>) -> Option<Admin> {
+    let id = client_id(section, "\"ops\"");
+    let role = section.must("role", "\"operator\"", |at| at.word());
+    let authentication = authentication::read(section, id.as_ref(), proofs);
+    let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
+    Some(Admin { id: id?, role: role?, authentication: authentication?, disabled })
+}
+
+pub(super) const ID: &str = "write the `id` as it stands there";
+pub(super) const TOOL: &str = "write the tool's name as the MCP server lists it";
+
+fn client_id(section: &mut Section<'_>, example: &str) -> Option<ClientId> {
+    section.must("id", example, |at| {
+        let id = at.parse::<ClientId>("choose a short name, such as `planner`")?;
+        // What Errand signs or does in its own name must not look like a client's.
+        if id.as_str().to_ascii_lowercase().starts_with("errand") {
+            at.wrong("names that begin with `errand` are Errand's own", "choose another one");
+        }
+        Some(id)
+    })
+}
+
+fn max_token_lifetime(section: &mut Section<'_>) -> Option<Lifetime> {
+    let range = 10..=TOKEN_LIFETIME_CAP.as_seconds();
+    let life =
+        section.read("max_token_lifetime", |at| at.number(range, "seconds; no token lives longer than 15 minutes"));
+    life.map(Lifetime::seconds)
+}
+
+/// Tells what does not fit together. An object in which something is wrong is not looked at, and neither is what is
+/// said about it elsewhere: its other mistakes come first.
+fn check_together(readings: &[Reading<'_>]) {
+    let (whole, broken) = readings.iter().partition::<Vec<_>, _>(|reading| reading.object.is_some());
+    let hidden =
+        broken.iter().map(|reading| reading.id.as_ref().map(|id| format!("`{id}`"))).collect::<Option<Vec<_>>>();
+    let Some(hidden) = hidden else { return };
+    let entry = |reading: &&Reading<'_>| Some(Entry { object: reading.object.clone()?, owner: Owner::File });
+    let entries = whole.iter().filter_map(entry).collect::<Vec<_>>();
+    let faults = Registry::build(0, entries, BTreeMap::new()).err().unwrap_or_default();
+    for Inconsistency { kind, id, key, reason } in faults {
+        if hidden.iter().any(|hidden| reason.contains(hidden)) {
+            continue;
+        }
+        let is_it =
+            |reading: &&&Reading<'_>| reading.kind == kind && reading.object.as_ref().is_some_and(|o| o.id() == id);
+        let twice = reason.starts_with("stands twice");
+        let found = if twice { whole.iter().rfind(is_it) } else { whole.iter().find(is_it) };
+        if let Some(reading) = found {
+            reading.keys.get(key).unwrap_or(&reading.here).wrong(reason, remedy(kind, key));
+        }
+    }
+}
+
+/// What to do about an [`Inconsistency`], by the key that it is at.
+fn remedy(kind: Kind, key: &str) -> &'static str {
+    match (kind, key) {
+        (Kind::Agent, "access") => "name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there",
+        (Kind::Agent, "may_delegate_to") => "name other `[[agents]]`",
+        (Kind::Agent, "known_as") => "write the `issuer` of one of the `[[issuers]]` as it stands there",
+        (Kind::Issuer, "subject_prefix") => "such as `subject_prefix = \"partner:\"`",
+        (Kind::Issuer, "algorithms") => "see which `alg` its keys have",
+        (Kind::Issuer, "token_types") => "see which tokens your agents get from it",
+        (Kind::Issuer, "audiences") => "see `aud` in one of its access tokens",
+        (Kind::Issuer, "subject_scopes") => "add `[[issuers.entitlements]]`, or leave `subject_scopes` out",
+        (Kind::Issuer, "entitlements") => "name what stands in `[[resources]]`, or leave `resource` out",
+        (Kind::Resource, "uri") => "one of the two has to go: a token is for one of them",
+        (Kind::Resource, "tools") => "remove one of the two",
+        (_, "id" | "issuer") => "rename or remove one of the two",
+        _ => "see errand.example.toml",
+    }
+}

@@ -1,0 +1,216 @@
+//! The sections about the server itself.
+
+use std::{net::SocketAddr, ops::RangeInclusive};
+
+use rustls::{
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    Audit, Keys, Log, LogFormat, Requests, Store, Tls,
+    reader::{At, Section},
+    secrets,
+    store_url::{InvalidStoreUrl, StoreUrl},
+};
+use crate::domain::{
+    keys::Rotation,
+    limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
+    time::Lifetime,
+};
+
+pub(super) fn trust_domain(at: &At<'_>) -> Option<String> {
+    let text = at.text()?;
+    let fits = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if !fits {
+        at.wrong(
+            "not 1 to 255 visible ASCII characters",
+            "name the domain whose services trust each other, such as `example.com`",
+        );
+    }
+    fits.then(|| text.to_owned())
+}
+
+pub(super) fn address(at: &At<'_>) -> Option<SocketAddr> {
+    at.parse("write an IP address and a port, such as `127.0.0.1:8080`")
+}
+
+pub(super) fn tls(root: &mut Section<'_>) -> Option<Tls> {
+    let mut section = root.section("tls");
+    if !section.is_there() {
+        return None;
+    }
+    let certificate = section.need("certificate_file", "\"tls/chain.pem\"");
+    let key = section.need("key_file", "\"tls/key.pem\"");
+    let (certificate, key) = (certificate?, key?);
+    secrets::is_private(&key);
+    let (chain_pem, key_pem) = (secrets::read(&certificate), secrets::read(&key));
+    let (chain_pem, key_pem) = (chain_pem?, key_pem?);
+    let chain = CertificateDer::pem_slice_iter(&chain_pem).collect::<Result<Vec<_>, _>>();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    if chain.is_none() {
+        certificate
+            .wrong("holds no certificate in PEM", "name a file with the certificate first, then what it was signed by");
+    }
+    let private = PrivateKeyDer::from_pem_slice(&key_pem).ok();
+    if private.is_none() {
+        key.wrong("holds no private key in PEM", "name a file with the key of the certificate, PKCS #8 for choice");
+    }
+    if let Err(fault) = CertifiedKey::from_der(chain?, private?, &default_provider()) {
+        let reason = match fault {
+            rustls::Error::InconsistentKeys(_) => "is not the key of the certificate".to_owned(),
+            fault => format!("can't be used: {fault}"),
+        };
+        key.wrong(reason, "put the key and the certificate together that were made together");
+        return None;
+    }
+    Some(Tls { certificate_file: certificate.path()?, key_file: key.path()? })
+}
+
+pub(super) fn store(root: &mut Section<'_>) -> Option<Store> {
+    let mut section = root.section("store");
+    let found = section.one_of(&["url", "url_file"]);
+    let max_connections = number(&mut section, "max_connections", 10, 1..=1000, "10 are enough for most");
+    let name = "ERRAND_STORE_URL";
+    let remedy = |fault| match fault {
+        InvalidStoreUrl::Malformed => "such as `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`",
+        InvalidStoreUrl::Memory => "name a file, such as `sqlite:./errand.db`",
+    };
+    let document = section.here.document;
+    let url = if let Some(text) = secrets::variable(document, name) {
+        let wrong = |fault| document.add_environment(name, InvalidStoreUrl::to_string(&fault), remedy(fault).into());
+        StoreUrl::parse(&text).map_err(wrong).ok()
+    } else if let Some((key, at)) = found {
+        let text = if key == "url" {
+            at.text().map(|text| Zeroizing::new(text.to_owned()))
+        } else {
+            secrets::read_secret(&at)
+        };
+        let url = StoreUrl::parse(&text?).map_err(|fault| at.wrong(fault, remedy(fault))).ok();
+        if key == "url" && url.as_ref().is_some_and(StoreUrl::has_password) {
+            let remedy = format!(
+                "put the URL into a file and name it with `url_file`, or into {name}; take this password for leaked"
+            );
+            at.wrong("a secret never stands in this file", remedy);
+        }
+        url.map(|url| url.below(document.base))
+    } else {
+        section.here.wrong("there is no store", format_args!("set `url` or `url_file`, or {name}"));
+        None
+    };
+    Some(Store { url: url?, max_connections })
+}
+
+pub(super) fn tokens(root: &mut Section<'_>) -> TokenLimits {
+    let mut section = root.section("tokens");
+    let default = TokenLimits::default();
+    let cap = TOKEN_LIFETIME_CAP.as_seconds();
+    let why = "seconds; no token lives longer than 15 minutes";
+    TokenLimits {
+        lifetime: life(&mut section, "lifetime", default.lifetime, 10..=cap, why),
+        api_token_lifetime: life(&mut section, "api_token_lifetime", default.api_token_lifetime, 10..=cap, why),
+        max_chain: section
+            .read("max_chain", |at| at.number(1..=8, "how many agents may stand in `act`; 4 is usual"))
+            .and_then(|length| usize::try_from(length).ok())
+            .unwrap_or(default.max_chain),
+        leeway: life(&mut section, "leeway", default.leeway, 0..=60, "seconds; mend the clocks if they differ by more"),
+        max_assertion_lifetime: life(
+            &mut section,
+            "max_assertion_lifetime",
+            default.max_assertion_lifetime,
+            10..=3600,
+            "seconds; an assertion is used at once, so minutes are enough",
+        ),
+    }
+}
+
+pub(super) fn tasks(root: &mut Section<'_>) -> TaskLimits {
+    let mut section = root.section("tasks");
+    let default = TaskLimits::default();
+    let why = "seconds; no task takes longer than 24 hours";
+    let cap = TASK_LIFETIME_CAP.as_seconds();
+    let max_lifetime = life(&mut section, "max_lifetime", default.max_lifetime, 10..=cap, why);
+    let why = "seconds; not longer than `max_lifetime`";
+    let usual = default.lifetime.min(max_lifetime);
+    TaskLimits { lifetime: life(&mut section, "lifetime", usual, 10..=max_lifetime.as_seconds(), why), max_lifetime }
+}
+
+pub(super) fn keys(root: &mut Section<'_>, tokens: &TokenLimits) -> Option<Keys> {
+    const DAY: u32 = 24 * 3600;
+    let mut section = root.section("keys");
+    let algorithm = section.read("algorithm", |at| at.word()).unwrap_or_default();
+    let file = section.get("encryption_key_file");
+    let encryption_key = secrets::encryption_key(&section.here, file.as_ref());
+    let mut section = section.section("rotation");
+    let default = Rotation::default();
+    let why = "seconds; longer than resources cache our keys, so that none meets a signature of a key it has not seen";
+    let publish_ahead = life(&mut section, "publish_ahead", default.publish_ahead, 60..=7 * DAY, why);
+    let why =
+        "seconds; a retired key stays published for longer than the longest token lives (15 minutes) and the leeway";
+    let least = TOKEN_LIFETIME_CAP.and(tokens.leeway).as_seconds() + 1;
+    let keep_retired = life(&mut section, "keep_retired", default.keep_retired, least..=90 * DAY, why);
+    let why = "seconds; longer than `publish_ahead`, at least an hour";
+    let least = publish_ahead.as_seconds().max(3599) + 1;
+    let every = life(&mut section, "every", default.every, least..=400 * DAY, why);
+    Some(Keys { algorithm, encryption_key: encryption_key?, rotation: Rotation { every, publish_ahead, keep_retired } })
+}
+
+pub(super) fn audit(root: &mut Section<'_>) -> Audit {
+    let mut section = root.section("audit");
+    Audit { introspections: section.read("introspections", |at| at.word()).unwrap_or_default() }
+}
+
+pub(super) fn log(root: &mut Section<'_>) -> Log {
+    let mut section = root.section("log");
+    let level = section.read("level", |at| {
+        let text = at.text()?;
+        let bad = text.split(',').find(|directive| !is_directive(directive));
+        if let Some(bad) = bad {
+            let remedy = "write one of off, error, warn, info, debug, trace, and `target=level` after it if needed, such as `info,errand=debug`";
+            at.wrong(format_args!("`{}` is no log level", bad.escape_debug()), remedy);
+        }
+        bad.is_none().then(|| text.to_owned())
+    });
+    Log {
+        format: section.read("format", |at| at.word()).unwrap_or(LogFormat::Json),
+        level: level.unwrap_or_else(|| "info".to_owned()),
+    }
+}
+
+/// `tracing-subscriber` takes any word for the name of a module, and logs all of it; so a misspelt level is told here.
+fn is_directive(directive: &str) -> bool {
+    let (target, level) = directive.trim().split_once('=').unwrap_or(("errand", directive.trim()));
+    let named =
+        !target.is_empty() && target.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-'));
+    named && ["off", "error", "warn", "info", "debug", "trace"].contains(&level)
+}
+
+pub(super) fn requests(root: &mut Section<'_>) -> Requests {
+    let mut section = root.section("requests");
+    Requests {
+        timeout_seconds: number(
+            &mut section,
+            "timeout_seconds",
+            10,
+            1..=120,
+            "seconds; clients give up after some ten",
+        ),
+        queue: number(&mut section, "queue", 1024, 1..=65536, "how many requests are in the works at once"),
+    }
+}
+
+fn number(section: &mut Section<'_>, key: &'static str, default: u32, range: RangeInclusive<u32>, why: &str) -> u32 {
+    section.read(key, |at| at.number(range, why)).unwrap_or(default)
+}
+
+fn life(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: Lifetime,
+    range: RangeInclusive<u32>,
+    why: &str,
+) -> Lifetime {
+    section.read(key, |at| at.number(range, why)).map_or(default, Lifetime::seconds)
+}

@@ -1,0 +1,172 @@
+//! Where the store is. The URL may hold a password, so it shows itself without.
+
+use std::{fmt, path::Path};
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::Url;
+use zeroize::Zeroizing;
+
+/// The URL of the store: `postgres:`, `postgresql:` or `sqlite:`. Shows itself without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(Zeroizing<String>);
+
+/// Why a text is no URL of a store. Does not repeat the text: there may be a password in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStoreUrl {
+    /// Not a URL with one of our schemes.
+    #[error("not a URL that begins with `postgres:`, `postgresql:` or `sqlite:`")]
+    Malformed,
+    /// A store that forgets. What was acknowledged has to survive a crash.
+    #[error("a store in memory forgets what was revoked")]
+    Memory,
+}
+
+impl StoreUrl {
+    /// Reads a URL.
+    pub fn parse(text: &str) -> Result<Self, InvalidStoreUrl> {
+        let text = text.trim();
+        if let Some(file) = sqlite_file(text) {
+            let (file, query) = file.split_once('?').unwrap_or((file, ""));
+            if file.is_empty() || file == ":memory:" || query.split('&').any(|part| part == "mode=memory") {
+                return Err(InvalidStoreUrl::Memory);
+            }
+        } else if !Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql")) {
+            return Err(InvalidStoreUrl::Malformed);
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The URL with its password. Every caller of this is a place to look at in a review.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it names a SQLite file.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        sqlite_file(&self.0).is_some()
+    }
+
+    /// Whether it has a password in it.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.postgres().is_some_and(|url| url.password().is_some() || url.query_pairs().any(|(k, _)| k == "password"))
+    }
+
+    /// Whether it leads over a network without asking for TLS.
+    #[must_use]
+    pub fn is_open_to_listeners(&self) -> bool {
+        self.postgres().is_some_and(|url| {
+            let local = url.host_str().is_none_or(|host| {
+                host.is_empty() || host.starts_with("%2F") || ["localhost", "127.0.0.1", "[::1]"].contains(&host)
+            });
+            let tls = |(key, value): (_, std::borrow::Cow<'_, str>)| {
+                key == "sslmode" && ["require", "verify-ca", "verify-full"].contains(&value.as_ref())
+            };
+            !local && !url.query_pairs().any(tls)
+        })
+    }
+
+    /// The same, with a relative SQLite file below `base`.
+    #[must_use]
+    pub(super) fn below(self, base: &Path) -> Self {
+        // What has a meaning in a SQLite URL; sqlx decodes it again.
+        const MEANS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+        let Some(file) = sqlite_file(&self.0).filter(|file| !file.starts_with('/')) else { return self };
+        let Some(base) = base.to_str().filter(|base| !base.is_empty()) else { return self };
+        Self(Zeroizing::new(format!("sqlite://{}/{file}", utf8_percent_encode(base, MEANS))))
+    }
+
+    fn postgres(&self) -> Option<Url> {
+        if self.is_sqlite() { None } else { Url::parse(&self.0).ok() }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(mut url) = self.postgres() else { return f.write_str(&self.0) };
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            return f.write_str("postgres://***");
+        }
+        let shown = url.query_pairs().map(|(key, value)| {
+            let value = if key == "password" { "***".into() } else { value.into_owned() };
+            (key.into_owned(), value)
+        });
+        let shown = shown.collect::<Vec<_>>();
+        if !shown.is_empty() {
+            url.query_pairs_mut().clear().extend_pairs(shown);
+        }
+        f.write_str(url.as_str())
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({self})")
+    }
+}
+
+fn sqlite_file(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("sqlite:")?;
+    Some(rest.strip_prefix("//").unwrap_or(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for (url, shown) in [
+            ("postgres://errand@db/errand", "postgres://errand@db/errand"),
+            ("postgres://errand:s3cret@db/errand", "postgres://errand:***@db/errand"),
+            (
+                "postgresql://errand:s3%40cret@db:5432/errand?sslmode=require",
+                "postgresql://errand:***@db:5432/errand?sslmode=require",
+            ),
+            ("postgres:///errand?host=/run/pg&password=s3cret", "postgres:///errand?host=%2Frun%2Fpg&password=***"),
+            ("sqlite:./errand.db", "sqlite:./errand.db"),
+        ] {
+            let url = StoreUrl::parse(url).unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(url.has_password(), shown.contains("***"), "{shown}");
+            assert!(!format!("{url:?}").contains("cret"));
+        }
+    }
+
+    #[test]
+    fn what_is_a_store() {
+        for (url, want) in [
+            ("mysql://db/errand", InvalidStoreUrl::Malformed),
+            ("errand.db", InvalidStoreUrl::Malformed),
+            ("postgres", InvalidStoreUrl::Malformed),
+            ("", InvalidStoreUrl::Malformed),
+            ("sqlite:", InvalidStoreUrl::Memory),
+            ("sqlite::memory:", InvalidStoreUrl::Memory),
+            ("sqlite://:memory:", InvalidStoreUrl::Memory),
+            ("sqlite:x.db?mode=memory", InvalidStoreUrl::Memory),
+        ] {
+            assert_eq!(StoreUrl::parse(url), Err(want), "{url}");
+        }
+        let below = |url: &str| StoreUrl::parse(url).unwrap().below(Path::new("/etc/er?and")).expose().to_owned();
+        assert_eq!(below("sqlite:errand.db?mode=rwc"), "sqlite:///etc/er%3Fand/errand.db?mode=rwc");
+        assert_eq!(below("sqlite:///var/lib/errand.db"), "sqlite:///var/lib/errand.db");
+        assert_eq!(below("postgres://db/errand"), "postgres://db/errand");
+    }
+
+    #[test]
+    fn who_could_listen() {
+        for (url, open) in [
+            ("postgres://errand@db/errand", true),
+            ("postgres://errand@db/errand?sslmode=prefer", true),
+            ("postgres://errand@db/errand?sslmode=verify-full", false),
+            ("postgres://errand@localhost/errand", false),
+            ("postgres://%2Frun%2Fpg/errand", false),
+            ("postgres:///errand?host=/run/pg", false),
+            ("sqlite:errand.db", false),
+        ] {
+            assert_eq!(StoreUrl::parse(url).unwrap().is_open_to_listeners(), open, "{url}");
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! Every mistake and the exact words for it.
+
+use super::{EXAMPLE, GOOD, house, load, variables};
+
+/// What is done to [`GOOD`], and everything that is then told.
+fn check(cases: &[(&str, &str, &str)]) {
+    let house = house();
+    for (was, is, want) in cases {
+        assert!(GOOD.contains(was), "{was}");
+        let got = load(&house, &GOOD.replacen(was, is, 1), &|_| None).expect_err(is);
+        assert_eq!(got, *want, "\n--- {is}");
+    }
+}
+
+#[test]
+fn syntax_is_told_with_its_place() {
+    check(&[
+        (
+            "\"discovery\"",
+            "\"discovery",
+            r#"errand.toml:8:18: invalid basic string, expected `"` (mend the TOML here: https://toml.io)"#,
+        ),
+        (
+            "keys = \"discovery\"",
+            "issuer = \"https://login.example.com\"",
+            "errand.toml:8:1: duplicate key (mend the TOML here: https://toml.io)",
+        ),
+    ]);
+}
+
+#[test]
+fn keys_that_are_not_known() {
+    check(&[
+        (
+            "trust_domain =",
+            "lisen = \"127.0.0.1:1\"\ntrust_domain =",
+            "errand.toml:2:1: lisen: is not known here (`listen` is)",
+        ),
+        (
+            "store.url",
+            "tokens.livetime = 5\nstore.url",
+            "errand.toml:3:8: tokens.livetime: is not known here (`lifetime` is)",
+        ),
+        (
+            "store.url",
+            "keys.rotation.often = 5\nstore.url",
+            "errand.toml:3:15: keys.rotation.often: is not known here (known are publish_ahead, keep_retired, every)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"discovery\"\nclaims = { user = \"sub\" }",
+            "errand.toml:9:12: issuers[0].claims.user of `https://login.example.com`: is not known here (known are client, scope)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = { jwks_url = \"https://login.example.com/keys\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: says not where the keys are (write `\"discovery\"`, `{ jwks_uri = \"https://…\" }` or `{ jwks_file = \"….json\" }`)\nerrand.toml:8:10: issuers[0].keys.jwks_url of `https://login.example.com`: is not known here (`jwks_uri` is)",
+        ),
+        (
+            "id = \"planner\"",
+            "id = \"planner\"\nscopes = [\"files:read\"]",
+            "errand.toml:15:1: agents[0].scopes of `planner`: is not known here (known are id, name, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled)",
+        ),
+        (
+            "effect = \"read\"",
+            "effect = \"read\", approval = true",
+            "errand.toml:27:71: resources[0].tools[0].approval of `files`: is not known here (known are name, scope, effect, risk, data_class)",
+        ),
+        (
+            "scopes = [\"files:read\"]",
+            "scopes = [\"files:read\"], path = \"/tmp\"",
+            "errand.toml:17:58: agents[0].access[0].path of `planner`: is not known here (known are resource, scopes, tools)",
+        ),
+        (
+            "jwks_file = \"clients/planner",
+            "secret_env = \"X\", jwks_file = \"clients/planner",
+            "errand.toml:15:48: agents[0].authentication.secret_env of `planner`: is not known here (known are method, jwks_file, jwks, algorithms, assertion_audience)",
+        ),
+    ]);
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_repeated() {
+    check(&[
+        (
+            "secret_file = \"secrets/reader\"",
+            "secret = \"s3cret\"",
+            "errand.toml:21:52: agents[1].authentication.secret of `reader`: a secret never stands in this file (name a file or a variable of the environment that holds it; take this one for leaked)",
+        ),
+        (
+            "secret_file = \"secrets/reader\"",
+            "secret_env = \"s3cret!\"",
+            "errand.toml:21:65: agents[1].authentication.secret_env of `reader`: is not the name of a variable (name a variable of A-Z, 0-9 and _ that holds the secret)",
+        ),
+        (
+            "{ method = \"client_secret_basic\" }",
+            "\"s3cret\"",
+            "errand.toml:26:18: resources[0].authentication of `files`: a string stands here (write a table)",
+        ),
+        (
+            "keys.encryption_key_file = \"secrets/encryption-key\"",
+            "keys.encryption_key = \"s3cret\"",
+            "errand.toml:4:1: keys: there is no key to encrypt the signing keys with (name a file with `encryption_key_file` or set ERRAND_ENCRYPTION_KEY; make one with `openssl rand -base64 32`)\nerrand.toml:4:6: keys.encryption_key: a secret never stands in this file (name a file or a variable of the environment that holds it; take this one for leaked)",
+        ),
+        (
+            "sqlite:errand.db",
+            "postgres://errand:s3cret@db/errand",
+            "errand.toml:3:13: store.url: a secret never stands in this file (put the URL into a file and name it with `url_file`, or into ERRAND_STORE_URL; take this password for leaked)",
+        ),
+        (
+            "jwks_file = \"clients/planner.jwks.json\"",
+            "jwks = { keys = [{ kty = \"EC\", d = \"s3cret\" }] }",
+            r#"errand.toml:15:55: agents[0].authentication.jwks of `planner`: the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked (write `{"keys": [{"kty": …}]}` with the public keys only)"#,
+        ),
+    ]);
+}
+
+#[test]
+fn secrets_that_are_not_fit() {
+    check(&[
+        (
+            "secrets/reader",
+            "secrets/short",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: the secret is too short: 256 bits are needed, 43 characters of base64url or 64 hexadecimal digits (make one with `openssl rand -hex 32`)",
+        ),
+        (
+            "secrets/reader",
+            "secrets/open",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: secrets/open has mode 0644: others than its owner can read it (chmod 600 secrets/open, and take what is in it for leaked)",
+        ),
+        (
+            "secrets/reader",
+            "secrets/none",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: cannot read the file that is named here: No such file or directory (os error 2) (name a file that exists and that Errand may read; relative paths start at this file's folder)",
+        ),
+        (
+            "secret_file = \"secrets/reader\"",
+            "secret_env = \"READER\"",
+            "errand.toml:21:65: agents[1].authentication.secret_env of `reader`: the variable `READER` is not set (set it; make one with `openssl rand -hex 32`)",
+        ),
+        (
+            "secrets/encryption-key",
+            "secrets/open-key",
+            "errand.toml:4:28: keys.encryption_key_file: secrets/open-key has mode 0644: others than its owner can read it (chmod 600 secrets/open-key, and take what is in it for leaked)",
+        ),
+        (
+            "secrets/encryption-key",
+            "secrets/short-key",
+            "errand.toml:4:28: keys.encryption_key_file: the key has 5 bytes; 32 are needed (make one with `openssl rand -base64 32`)",
+        ),
+        (
+            "secrets/encryption-key",
+            "secrets/none",
+            "errand.toml:4:28: keys.encryption_key_file: cannot read the file that is named here: No such file or directory (os error 2) (name a file that exists and that Errand may read; relative paths start at this file's folder)",
+        ),
+        (
+            "keys.encryption_key_file = \"secrets/encryption-key\"",
+            "",
+            "errand.toml: keys: there is no key to encrypt the signing keys with (name a file with `encryption_key_file` or set ERRAND_ENCRYPTION_KEY; make one with `openssl rand -base64 32`)",
+        ),
+        (
+            "{ method = \"client_secret_basic\" }",
+            "{ method = \"client_secret_basic\", secret_file = \"secrets/reader\" }",
+            "errand.toml:26:66: resources[0].authentication.secret_file of `files`: `reader` has the same secret (make one with `openssl rand -hex 32`)",
+        ),
+        (
+            "clients/planner.jwks.json",
+            "clients/private.jwks.json",
+            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked (write `{"keys": [{"kty": …}]}` with the public keys only)"#,
+        ),
+        (
+            "clients/planner.jwks.json",
+            "clients/twice.jwks.json",
+            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: not JSON, nested too deep, or a member stands in it twice (write `{"keys": [{"kty": …}]}` with the public keys only)"#,
+        ),
+        (
+            "jwks.json\"",
+            "jwks.json\", algorithms = [\"RS256\"]",
+            "errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: no key of it fits the client's `algorithms` (name in `algorithms` what the keys are for)",
+        ),
+    ]);
+}
+
+#[test]
+fn https_and_other_addresses() {
+    check(&[
+        (
+            "issuer = \"https://sts",
+            "issuer = \"http://sts",
+            "errand.toml:1:10: issuer: `http://sts.example.com`: https is needed (http is for loopback addresses only) (write the URL that clients reach Errand at; https, unless it is on this machine)",
+        ),
+        (
+            "issuer = \"https://login",
+            "issuer = \"http://login",
+            "errand.toml:7:10: issuers[0].issuer of `http://login.example.com`: `http://login.example.com`: https is needed (http is for loopback addresses only) (write the `iss` of its tokens; https, unless it is on this machine)",
+        ),
+        (
+            "issuer = \"https://login.example.com\"",
+            "issuer = \"https://sts.example.com/\"",
+            "errand.toml:7:10: issuers[0].issuer of `https://sts.example.com/`: is Errand itself (remove it: Errand knows its own tokens, and takes them as such)",
+        ),
+        (
+            "issuer = \"https://login.example.com\"",
+            "issuer = \"http://127.0.0.1:9000\"",
+            r#"errand.toml:8:8: issuers[0].keys of `http://127.0.0.1:9000`: its keys would be fetched from this machine, which is refused (add `allowed_networks = ["127.0.0.0/8"]` if the identity provider does run here)"#,
+        ),
+        (
+            "uri = \"https",
+            "uri = \"http",
+            "errand.toml:25:7: resources[0].uri of `files`: `http://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL of the MCP server as its clients use it; https, unless it is on this machine)",
+        ),
+        (
+            "https://files.example.com/mcp",
+            "https://sts.example.com",
+            "errand.toml:25:7: resources[0].uri of `files`: is Errand itself (an MCP server has a URL of its own: its tokens must not be good here)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"http://login.example.com/keys\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: https is needed (http is for loopback addresses only) (write the https URL of the keys)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"http://localhost/keys\" }\nallowed_networks = [\"10.0.0.0/8\"]",
+            r#"errand.toml:8:8: issuers[0].keys of `https://login.example.com`: its keys would be fetched from this machine, which is refused (add `allowed_networks = ["127.0.0.0/8"]` if the identity provider does run here)"#,
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"https://a\", jwks_file = \"clients/planner.jwks.json\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: `jwks_uri` and `jwks_file` exclude each other (keep one of them)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_file = \"clients/planner.jwks.json\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: no key of it fits its `algorithms` (name in `algorithms` what the keys are for)",
+        ),
+        (
+            "\"discovery\"",
+            "\"discovery\"\nallowed_networks = [\"10.0.0.1/40\"]",
+            "errand.toml:9:21: issuers[0].allowed_networks[0] of `https://login.example.com`: `10.0.0.1/40`: invalid IP address syntax (write a network with the length of its prefix, such as `10.0.0.0/8`)",
+        ),
+        (
+            "trust_domain =",
+            "listen = \"localhost:80\"\ntrust_domain =",
+            "errand.toml:2:10: listen: `localhost:80`: invalid socket address syntax (write an IP address and a port, such as `127.0.0.1:8080`)",
+        ),
+        (
+            "trust_domain =",
+            "operations_listen = \"127.0.0.1:8080\"\ntrust_domain =",
+            "errand.toml:2:21: operations_listen: is the same as `listen` (choose another port, or leave it out to have both at one)",
+        ),
+        (
+            "\"example.com\"",
+            "\"https://files.example.com/mcp\"",
+            "errand.toml:2:16: trust_domain: `https://files.example.com/mcp` is an audience of its own (name the domain, such as `example.com`: a token for all of it must not pass for one for this)",
+        ),
+        (
+            "\"example.com\"",
+            "\"\"",
+            "errand.toml:2:16: trust_domain: not 1 to 255 visible ASCII characters (name the domain whose services trust each other, such as `example.com`)",
+        ),
+        (
+            "sqlite:errand.db",
+            "mysql://db/errand",
+            "errand.toml:3:13: store.url: not a URL that begins with `postgres:`, `postgresql:` or `sqlite:` (such as `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`)",
+        ),
+        (
+            "sqlite:errand.db",
+            "sqlite::memory:",
+            "errand.toml:3:13: store.url: a store in memory forgets what was revoked (name a file, such as `sqlite:./errand.db`)",
+        ),
+        (
+            "store.url",
+            "store.url_file",
+            "errand.toml:3:18: store.url_file: cannot read the file that is named here: No such file or directory (os error 2) (name a file that exists and that Errand may read; relative paths start at this file's folder)",
+        ),
+        (
+            "store.url = \"sqlite:errand.db\"",
+            "",
+            "errand.toml: store: there is no store (set `url` or `url_file`, or ERRAND_STORE_URL)",
+        ),
+    ]);
+}
+
+#[test]
+fn caps() {
+    check(&[
+        (
+            "store.url",
+            "tokens.lifetime = 901\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: `901` is not within 10 to 900 (seconds; no token lives longer than 15 minutes)",
+        ),
+        (
+            "store.url",
+            "tokens.api_token_lifetime = 3600\nstore.url",
+            "errand.toml:3:29: tokens.api_token_lifetime: `3600` is not within 10 to 900 (seconds; no token lives longer than 15 minutes)",
+        ),
+        (
+            "store.url",
+            "tokens.max_chain = 0\nstore.url",
+            "errand.toml:3:20: tokens.max_chain: `0` is not within 1 to 8 (how many agents may stand in `act`; 4 is usual)",
+        ),
+        (
+            "store.url",
+            "tokens.max_chain = 9\nstore.url",
+            "errand.toml:3:20: tokens.max_chain: `9` is not within 1 to 8 (how many agents may stand in `act`; 4 is usual)",
+        ),
+        (
+            "store.url",
+            "tokens.leeway = 61\nstore.url",
+            "errand.toml:3:17: tokens.leeway: `61` is not within 0 to 60 (seconds; mend the clocks if they differ by more)",
+        ),
+        (
+            "store.url",
+            "tokens.leeway = -1\nstore.url",
+            "errand.toml:3:17: tokens.leeway: `-1` is not within 0 to 60 (seconds; mend the clocks if they differ by more)",
+        ),
+        (
+            "store.url",
+            "tokens.lifetime = \"5m\"\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: a string stands here (write a whole number)",
+        ),
+        (
+            "store.url",
+            "tasks.max_lifetime = 86401\nstore.url",
+            "errand.toml:3:22: tasks.max_lifetime: `86401` is not within 10 to 86400 (seconds; no task takes longer than 24 hours)",
+        ),
+        (
+            "store.url",
+            "tasks.max_lifetime = 600\ntasks.lifetime = 601\nstore.url",
+            "errand.toml:4:18: tasks.lifetime: `601` is not within 10 to 600 (seconds; not longer than `max_lifetime`)",
+        ),
+        (
+            "store.url",
+            "keys.rotation.keep_retired = 930\nstore.url",
+            "errand.toml:3:30: keys.rotation.keep_retired: `930` is not within 931 to 7776000 (seconds; a retired key stays published for longer than the longest token lives (15 minutes) and the leeway)",
+        ),
+        (
+            "store.url",
+            "keys.rotation = { every = 86400, publish_ahead = 86400 }\nstore.url",
+            "errand.toml:3:27: keys.rotation.every: `86400` is not within 86401 to 34560000 (seconds; longer than `publish_ahead`, at least an hour)",
+        ),
+        (
+            "store.url",
+            "log.level = \"loud\"\nstore.url",
+            "errand.toml:3:13: log.level: `loud` is no log level (write one of off, error, warn, info, debug, trace, and `target=level` after it if needed, such as `info,errand=debug`)",
+        ),
+        (
+            "store.url",
+            "log.format = \"xml\"\nstore.url",
+            "errand.toml:3:14: log.format: `xml` is not known here (write `json` or `pretty`)",
+        ),
+        (
+            "store.url",
+            "audit.introspections = false\nstore.url",
+            "errand.toml:3:24: audit.introspections: true or false stands here (write a string)",
+        ),
+        (
+            "store.url",
+            "requests.queue = 0\nstore.url",
+            "errand.toml:3:18: requests.queue: `0` is not within 1 to 65536 (how many requests are in the works at once)",
+        ),
+        (
+            "id = \"planner\"",
+            "id = \"planner\"\nmax_token_lifetime = 3600",
+            "errand.toml:15:22: agents[0].max_token_lifetime of `planner`: `3600` is not within 10 to 900 (seconds; no token lives longer than 15 minutes)",
+        ),
+    ]);
+}
+
+#[test]
+fn objects_that_do_not_fit_together() {
+    check(&[
+        (
+            "id = \"planner\"",
+            "id = \"Errand-planner\"",
+            "errand.toml:14:6: agents[0].id of `Errand-planner`: names that begin with `errand` are Errand's own (choose another one)",
+        ),
+        (
+            "id = \"planner\"",
+            "id = \"the planner\"",
+            "errand.toml:14:6: agents[0].id of `the planner`: `the planner`: not a valid client id: 1 to 128 characters of A-Z a-z 0-9 . _ ~ - (choose a short name, such as `planner`)",
+        ),
+        ("id = \"planner\"\n", "", r#"errand.toml:13:1: agents[0].id: is missing (such as `id = "planner"`)"#),
+        (
+            "id = \"planner\"",
+            "id = \"reader\"",
+            "errand.toml:16:19: agents[0].may_delegate_to of `reader`: an agent does not delegate to itself (name other `[[agents]]`)\nerrand.toml:20:6: agents[1].id of `reader`: stands twice: agents, resources and admins share one set of client ids (rename or remove one of the two)",
+        ),
+        (
+            "id = \"files\"",
+            "id = \"reader\"",
+            "errand.toml:17:10: agents[0].access of `planner`: there is no resource `files` (name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there)\nerrand.toml:24:6: resources[0].id of `reader`: stands twice: agents, resources and admins share one set of client ids (rename or remove one of the two)",
+        ),
+        (
+            "[\"reader\"]",
+            "[\"writer\"]",
+            "errand.toml:16:19: agents[0].may_delegate_to of `planner`: there is no agent `writer` (name other `[[agents]]`)",
+        ),
+        (
+            "scopes = [\"files:read\"]",
+            "scopes = [\"files:raed\"]",
+            "errand.toml:17:10: agents[0].access of `planner`: no tool of `files` has the scope `files:raed` (name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there)",
+        ),
+        (
+            "resource = \"files\"",
+            "resource = \"mails\"",
+            "errand.toml:17:10: agents[0].access of `planner`: there is no resource `mails` (name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there)",
+        ),
+        (
+            "scopes = [\"files:read\"]",
+            "tools = []",
+            "errand.toml:17:10: agents[0].access of `planner`: names neither scopes nor tools of `files` (name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there)",
+        ),
+    ]);
+}
+
+#[test]
+fn objects_that_are_wrong_in_themselves() {
+    check(&[
+        (
+            "effect = \"read\"",
+            "effect = \"look\"",
+            "errand.toml:27:63: resources[0].tools[0].effect of `files`: `look` is not known here (write one of `read`, `write`, `destructive`)",
+        ),
+        (
+            "\"private_key_jwt\"",
+            "\"none\"",
+            "errand.toml:15:29: agents[0].authentication.method of `planner`: `none` is not known here (write `private_key_jwt` or `client_secret_basic`)",
+        ),
+        (
+            "may_delegate_to =",
+            "known_as = { \"https://elsewhere.example\" = [\"x\"] }\nmay_delegate_to =",
+            "errand.toml:16:12: agents[0].known_as of `planner`: there is no issuer `https://elsewhere.example` (write the `issuer` of one of the `[[issuers]]` as it stands there)",
+        ),
+        (
+            "may_delegate_to =",
+            "known_as = { \"https://login.example.com\" = [] }\nmay_delegate_to =",
+            r#"errand.toml:16:44: agents[0].known_as."https://login.example.com" of `planner`: is empty (name the client ids that the agent has there)"#,
+        ),
+        (
+            "algorithms = [\"RS256\"]",
+            "algorithms = [\"HS256\"]",
+            "errand.toml:10:15: issuers[0].algorithms[0] of `https://login.example.com`: `HS256` is not known here (write one of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `EdDSA`)",
+        ),
+        (
+            "algorithms = [\"RS256\"]\n",
+            "",
+            r#"errand.toml:6:1: issuers[0].algorithms of `https://login.example.com`: is missing (such as `algorithms = ["RS256"]`)"#,
+        ),
+        (
+            "audiences = [\"https://sts.example.com\"]",
+            "subject_scopes = \"ignore\"",
+            "errand.toml:6:1: issuers[0].audiences of `https://login.example.com`: name the `aud` that access tokens for this server have (see `aud` in one of its access tokens)\nerrand.toml:9:18: issuers[0].subject_scopes of `https://login.example.com`: \"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have (add `[[issuers.entitlements]]`, or leave `subject_scopes` out)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"discovery\"\nentitlements = [{ to = \"all\" }, { to = { claim = { name = \"g\" } }, scopes = [\"s\"] }]",
+            "errand.toml:9:17: issuers[0].entitlements[0] of `https://login.example.com`: gives nothing (name `scopes` or `tools`)\nerrand.toml:9:24: issuers[0].entitlements[0].to of `https://login.example.com`: is not known here (write `\"everyone\"` or `{ claim = { name = \"groups\", value = \"…\" } }`)\nerrand.toml:9:50: issuers[0].entitlements[1].to.claim.value of `https://login.example.com`: is missing (such as `value = \"files-readers\"`)",
+        ),
+        (
+            "[[agents]]",
+            "[[issuers]]\nissuer = \"https://partner.example\"\nkeys = \"discovery\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\ntoken_types = [\"jwt\"]\n\n[[agents]]",
+            r#"errand.toml:13:1: issuers[1].subject_prefix of `https://partner.example`: its subjects could be taken for those of `https://login.example.com`: give one of the two a prefix that is not the beginning of the other's (such as `subject_prefix = "partner:"`)"#,
+        ),
+        (
+            "tools = [{",
+            "tools = [{ name = \"read_file\", scope = \"files:all\", effect = \"destructive\" }, {",
+            "errand.toml:27:9: resources[0].tools of `files`: two tools have the same name (remove one of the two)",
+        ),
+        (
+            "[[agents]]",
+            "[[issuers]]\nissuer = \"https://login.example.com\"\nkeys = \"discovery\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\ntoken_types = [\"jwt\"]\n\n[[agents]]",
+            "errand.toml:14:10: issuers[1].issuer of `https://login.example.com`: stands twice (rename or remove one of the two)",
+        ),
+        // A wrong object is told for itself only, not for everything that depends on it.
+        (
+            "uri = \"https",
+            "uri = \"ftp",
+            "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL of the MCP server as its clients use it; https, unless it is on this machine)",
+        ),
+    ]);
+}
+
+/// Nothing takes a date. So wherever one stands it has to be told, with its place, and nothing is passed over in silence.
+#[test]
+fn a_value_of_the_wrong_kind_is_told_wherever_it_stands() {
+    fn spoil(value: &mut toml::Value, path: &str, at: usize, seen: &mut usize) -> Option<String> {
+        *seen += 1;
+        if *seen == at {
+            *value = toml::Value::Datetime("2026-11-20".parse().unwrap());
+            return Some(path.to_owned());
+        }
+        match value {
+            toml::Value::Table(table) => table.iter_mut().find_map(|(key, value)| {
+                let key = if key.contains(':') { format!("\"{key}\"") } else { key.clone() };
+                spoil(value, format!("{path}.{key}").trim_start_matches('.'), at, seen)
+            }),
+            toml::Value::Array(items) => {
+                items.iter_mut().enumerate().find_map(|(n, item)| spoil(item, &format!("{path}[{n}]"), at, seen))
+            }
+            _ => None,
+        }
+    }
+    let house = house();
+    let mut spoilt = 0;
+    for at in 2.. {
+        let mut example = toml::Value::Table(EXAMPLE.parse().unwrap());
+        let Some(path) = spoil(&mut example, "", at, &mut 0) else { break };
+        let told = load(&house, &toml::to_string(&example).unwrap(), &variables).expect_err(&path);
+        assert!(told.lines().any(|line| line.contains(&path) && line.contains("a date stands here")), "{path}: {told}");
+        spoilt += 1;
+    }
+    assert!(spoilt > 100, "{spoilt}");
+}
