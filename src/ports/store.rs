@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
+use thiserror::Error;
 
 use super::Outage;
 use crate::domain::{
@@ -156,7 +157,9 @@ pub struct Write {
     pub audit: Vec<Record>,
 }
 
-/// What became of a [`Write`].
+/// What became of a [`Write`]. When several things speak against one, `Replayed` goes before `Before`, and that before
+/// `Moved`: who replays a credential learns nothing, and a request that comes again gets its first answer, although what
+/// it builds on has moved on since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It is durable. `seq` is the place of its last log entry, if it had any.
@@ -207,6 +210,12 @@ pub struct Page {
     /// 1 to 1000.
     pub limit: u32,
 }
+
+/// What was given as `after` is not the `next` of a page of this list: the `source` of an [`Outage`] that the caller
+/// brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("`after` is not the `next` of a page of this list")]
+pub struct InvalidCursor;
 
 /// One page, and where the next one begins, if there may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,7 +282,8 @@ pub struct AuditRow {
     pub columns: AuditColumns,
 }
 
-/// What searches in the audit trail look at: copies of parts of the record's text.
+/// What searches in the audit trail look at: copies of parts of the record's text, made fit for an index where strangers
+/// wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditColumns {
     /// When.
@@ -298,7 +308,8 @@ impl AuditColumns {
             at: record.at,
             requester_issuer: record.requester.as_ref().map(|r| r.issuer.to_string()),
             requester_subject: record.requester.as_ref().map(|r| r.subject.to_string()),
-            agent: record.agents.first().cloned(),
+            // Who acts may be named by another issuer, as it likes.
+            agent: record.agents.first().map(|agent| agent.replace('\0', "\u{fffd}").chars().take(255).collect()),
             client: record.client.as_ref().map(ToString::to_string),
             task: record.task.map(|id| id.to_string()),
         }

@@ -1,0 +1,258 @@
+//! What goes in comes out: one by one, and in pages, complete and without repeats.
+
+use std::future::Future;
+
+use errand::{
+    domain::{
+        revocation::Seq,
+        task::{Task, TaskState},
+        token::TokenKind,
+    },
+    ports::{Grant, InvalidCursor, Outage, Page, Paged, Store, TaskFilter, TokenFilter, TokenRecord, Write},
+};
+
+use crate::{samples::*, support::TestStore};
+
+/// Reads a list to its end, page by page.
+async fn all<T, F: Future<Output = Result<Paged<T>, Outage>>>(limit: u32, list: impl Fn(Page) -> F) -> Vec<T> {
+    let mut items = Vec::new();
+    let mut page = first(limit);
+    loop {
+        let got = list(page.clone()).await.unwrap();
+        assert!(got.items.len() <= usize::try_from(limit).unwrap());
+        assert!(got.next.is_none() || !got.items.is_empty(), "an empty page is the end");
+        items.extend(got.items);
+        match got.next {
+            Some(next) => page.after = Some(next),
+            None => return items,
+        }
+    }
+}
+
+async fn put(store: &dyn Store, tasks: &[Task], tokens: &[TokenRecord]) {
+    let tasks = tasks.iter().map(|task| Write { task: Some(task.clone()), ..Write::default() });
+    let tokens = tokens.iter().map(|token| Write { token: Some(token.clone()), ..Write::default() });
+    commit(store, &tasks.chain(tokens).collect::<Vec<_>>()).await;
+}
+
+async fn a_task_comes_back_as_it_was(on: &TestStore) {
+    let store = on.open().await;
+    let mut odd = task(2);
+    odd.authority = authority(&[]);
+    odd.state = TaskState::Revoked;
+    odd.deadline = errand::domain::time::Timestamp::MAX;
+    odd.created = errand::domain::time::Timestamp::EPOCH;
+    put(&*store, &[task(1), odd.clone()], &[]).await;
+    assert_eq!(store.task(task_id(1)).await.unwrap(), Some(task(1)));
+    assert_eq!(store.task(task_id(2)).await.unwrap(), Some(odd));
+    assert_eq!(store.task(task_id(3)).await.unwrap(), None);
+}
+
+async fn a_token_comes_back_as_it_was(on: &TestStore) {
+    let store = on.open().await;
+    let api = TokenRecord {
+        kind: TokenKind::Api,
+        task: None,
+        requester: None,
+        agents: Vec::new(),
+        audience: "https://sts.example.com".into(),
+        lineage: Vec::new(),
+        authority: authority(&[]),
+        rev: Seq::new(0),
+        ..token(2)
+    };
+    let kinds = [TokenKind::Access, TokenKind::HandOver, TokenKind::Txn, TokenKind::Api];
+    let many = (10..).zip(kinds).map(|(n, kind)| TokenRecord { kind, ..token(n) }).collect::<Vec<_>>();
+    put(&*store, &[], &[token(1), api.clone()]).await;
+    put(&*store, &[], &many).await;
+    assert_eq!(store.token(token_id(1)).await.unwrap(), Some(token(1)));
+    assert_eq!(store.token(token_id(2)).await.unwrap(), Some(api));
+    assert_eq!(store.token(token_id(3)).await.unwrap(), None);
+    for token in many {
+        assert_eq!(store.token(token.id).await.unwrap(), Some(token));
+    }
+}
+
+async fn text_is_data(on: &TestStore) {
+    let store = on.open().await;
+    let longest = ["é".repeat(127), "👩".repeat(63), "x".repeat(255)];
+    let names = HOSTILE.iter().copied().chain(longest.iter().map(String::as_str)).collect::<Vec<_>>();
+    for (n, name) in (0..).zip(&names) {
+        let mut task = task(n);
+        task.requester = requester(name);
+        task.purpose = name.parse().unwrap();
+        let mut token = token(n);
+        token.requester = Some(requester(name));
+        token.audience = format!("https://x.example/{name}");
+        let mut log = entry(errand::domain::revocation::Target::requester(&requester(name)));
+        log.reason = (*name).into();
+        let grant =
+            Grant { requester: requester(name), agent: client("planner"), until: NOW, by: (*name).into(), at: NOW };
+        let mut record = record(n);
+        record.requester = Some(requester(name));
+        record.agents = vec![(*name).into()];
+        record.reason = Some((*name).into());
+        let mut key = key(name);
+        key.answer = serde_json::to_string(name).unwrap();
+        let write = Write {
+            once: vec![once(name)],
+            idempotency: Some(key.clone()),
+            task: Some(task.clone()),
+            token: Some(token.clone()),
+            changes: vec![errand::ports::Change::PutGrant(grant.clone())],
+            log: vec![log.clone()],
+            audit: vec![record.clone()],
+            ..Write::default()
+        };
+        let seq = done(&*store, write).await.unwrap();
+        assert_eq!(store.task(task.id).await.unwrap(), Some(task.clone()));
+        assert_eq!(store.token(token.id).await.unwrap(), Some(token.clone()));
+        assert_eq!(store.grant(&grant.requester, &grant.agent).await.unwrap(), Some(grant));
+        assert_eq!(store.log_after(Seq::new(seq.number() - 1), NOW, 1).await.unwrap()[0].entry, log);
+        let who = (task.requester.issuer.clone(), (*name).to_owned());
+        let filter = TaskFilter { requester: Some(who.clone()), ..TaskFilter::default() };
+        assert_eq!(store.tasks(&filter, &first(9)).await.unwrap().items, [task]);
+        let filter = TokenFilter {
+            requester: Some(who.clone()),
+            audience: Some(token.audience.clone()),
+            ..TokenFilter::default()
+        };
+        assert_eq!(store.tokens(&filter, &first(9)).await.unwrap().items, [token]);
+        let filter =
+            errand::ports::AuditFilter { requester: Some(who), agent: Some((*name).into()), ..Default::default() };
+        let rows = store.audit(&filter, &first(9)).await.unwrap().items;
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].columns, errand::ports::AuditColumns::of(&record));
+        let Some(errand::ports::Written::Before { answer, .. }) = store.answered("admin:ops", name).await.unwrap()
+        else {
+            panic!("{name} was used");
+        };
+        assert_eq!(answer, key.answer);
+    }
+    let grants = all(2, async |page| store.grants(&page).await).await;
+    assert_eq!(grants.len(), names.len());
+}
+
+async fn pages_are_complete_and_without_repeats(on: &TestStore) {
+    let store = on.open().await;
+    // Many of the same second, so that the order needs more than the time.
+    let tasks = (0..50).map(|n| Task { created: at(NOW.unix() + i64::try_from(n % 4).unwrap()), ..task(n) });
+    let tokens = (0..50).map(|n| TokenRecord { issued: at(NOW.unix() + i64::try_from(n % 3).unwrap()), ..token(n) });
+    let (mut tasks, mut tokens) = (tasks.collect::<Vec<_>>(), tokens.collect::<Vec<_>>());
+    put(&*store, &tasks, &tokens).await;
+    tasks.sort_by_key(|task| std::cmp::Reverse((task.created, task.id)));
+    tokens.sort_by_key(|token| std::cmp::Reverse((token.issued, token.id)));
+    for limit in [1, 7, 25, 50, 51, 1000] {
+        let (none, nothing) = (TaskFilter::default(), TokenFilter::default());
+        assert_eq!(all(limit, async |page| store.tasks(&none, &page).await).await, tasks, "{limit}");
+        assert_eq!(all(limit, async |page| store.tokens(&nothing, &page).await).await, tokens, "{limit}");
+    }
+    // What is new while somebody turns the pages comes before them and moves nothing.
+    let page = store.tokens(&TokenFilter::default(), &first(20)).await.unwrap();
+    put(&*store, &[], &[TokenRecord { issued: at(NOW.unix() + 99), ..token(999) }]).await;
+    let rest = Page { after: page.next, limit: 1000 };
+    let rest = store.tokens(&TokenFilter::default(), &rest).await.unwrap();
+    assert_eq!([page.items, rest.items].concat(), tokens);
+    // A page of 0 or of millions is none that was agreed on: the nearest one is given.
+    assert_eq!(store.tokens(&TokenFilter::default(), &first(0)).await.unwrap().items.len(), 1);
+    assert_eq!(store.tokens(&TokenFilter::default(), &first(u32::MAX)).await.unwrap().items.len(), 51);
+}
+
+async fn all_of_a_filter_must_fit(on: &TestStore) {
+    let store = on.open().await;
+    let users = ["alice", "bob"];
+    let agents = ["planner", "reader"];
+    let states = [TaskState::Active, TaskState::Revoked];
+    let audiences = ["https://files.example.com/mcp", "https://notes.example.com/mcp"];
+    let (mut tasks, mut tokens) = (Vec::new(), Vec::new());
+    for n in 0..32_u128 {
+        let bit = |b: u32| usize::try_from(n >> b & 1).unwrap();
+        let mut task = task(n);
+        task.requester = requester(users[bit(0)]);
+        task.root_agent = client(agents[bit(1)]);
+        task.state = states[bit(2)];
+        tasks.push(task);
+        let mut token = token(n);
+        token.requester = (bit(4) == 0).then(|| requester(users[bit(0)]));
+        token.client = client(agents[bit(1)]);
+        token.audience = audiences[bit(2)].into();
+        token.task = (bit(4) == 0).then(|| task_id(u128::from(bit(3) == 1)));
+        token.expires = at(NOW.unix() + i64::try_from(n).unwrap());
+        tokens.push(token);
+    }
+    put(&*store, &tasks, &tokens).await;
+    let who = |name: &str| (requester(name).issuer, name.to_owned());
+    let mut seen = 0;
+    // Every combination of "any" and a value, for every part of the filter.
+    for code in 0..27_u32 {
+        let pick = |n: u32| usize::try_from(code / 3_u32.pow(n) % 3).unwrap();
+        let filter = TaskFilter {
+            requester: users.get(pick(0)).map(|name| who(name)),
+            agent: agents.get(pick(1)).map(|name| client(name)),
+            state: states.get(pick(2)).copied(),
+        };
+        let got = all(5, async |page| store.tasks(&filter, &page).await).await;
+        let fits = |task: &&Task| {
+            users.get(pick(0)).is_none_or(|name| task.requester == requester(name))
+                && filter.agent.as_ref().is_none_or(|agent| task.root_agent == *agent)
+                && filter.state.is_none_or(|state| task.state == state)
+        };
+        assert_eq!(got, tasks.iter().rev().filter(fits).cloned().collect::<Vec<_>>(), "{filter:?}");
+        seen += got.len();
+    }
+    assert!(seen > 200, "{seen}");
+    seen = 0;
+    for code in 0..243_u32 {
+        let pick = |n: u32| usize::try_from(code / 3_u32.pow(n) % 3).unwrap();
+        let filter = TokenFilter {
+            task: [0, 1].get(pick(0)).copied().map(task_id),
+            requester: users.get(pick(1)).map(|name| who(name)),
+            client: agents.get(pick(2)).map(|name| client(name)),
+            audience: audiences.get(pick(3)).map(|&uri| uri.to_owned()),
+            alive_at: [at(NOW.unix() + 9), at(NOW.unix() + 20)].get(pick(4)).copied(),
+        };
+        let got = store.tokens(&filter, &first(99)).await.unwrap().items;
+        let fits = |token: &&TokenRecord| {
+            filter.task.is_none_or(|task| token.task == Some(task))
+                && users.get(pick(1)).is_none_or(|name| token.requester == Some(requester(name)))
+                && filter.client.as_ref().is_none_or(|client| token.client == *client)
+                && filter.audience.as_ref().is_none_or(|uri| token.audience == *uri)
+                && filter.alive_at.is_none_or(|now| !token.expires.is_past(now))
+        };
+        assert_eq!(got, tokens.iter().rev().filter(fits).cloned().collect::<Vec<_>>(), "{filter:?}");
+        seen += got.len();
+    }
+    assert!(seen > 500, "{seen}");
+    // The same subject of another issuer is somebody else.
+    let other = ("https://login.example.org".parse().unwrap(), "alice".to_owned());
+    let filter = TaskFilter { requester: Some(other), ..TaskFilter::default() };
+    assert_eq!(store.tasks(&filter, &first(9)).await.unwrap().items, []);
+}
+
+async fn a_cursor_of_somewhere_else_is_refused(on: &TestStore) {
+    let store = on.open().await;
+    let page = |after: &str| Page { after: Some(after.to_owned()), limit: 10 };
+    let of_tokens = {
+        put(&*store, &[], &[token(1), token(2)]).await;
+        store.tokens(&TokenFilter::default(), &first(1)).await.unwrap().next.unwrap()
+    };
+    let foreign = |outage: Outage| outage.source.downcast_ref::<InvalidCursor>().is_some();
+    for bad in ["", "x", "!", "W10", "bnVsbA", "7"] {
+        assert!(foreign(store.tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.tasks(&TaskFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.grants(&page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.revocations(&page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.audit(&Default::default(), &page(bad)).await.unwrap_err()), "{bad}");
+    }
+    assert!(foreign(store.revocations(&page(&of_tokens)).await.unwrap_err()));
+    assert!(foreign(store.grants(&page(&of_tokens)).await.unwrap_err()));
+}
+
+conformance!(
+    a_task_comes_back_as_it_was,
+    a_token_comes_back_as_it_was,
+    text_is_data,
+    pages_are_complete_and_without_repeats,
+    all_of_a_filter_must_fit,
+    a_cursor_of_somewhere_else_is_refused,
+);

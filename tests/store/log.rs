@@ -1,0 +1,191 @@
+//! The revocation log: places without gaps, in the order of commits, for every reader at every moment.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use errand::{
+    domain::{
+        audit::Writer,
+        id::TaskId,
+        revocation::{Seq, Target},
+        task::TaskState,
+        time::Timestamp,
+    },
+    ports::{Change, Grant, Write, Written},
+};
+
+use crate::{samples::*, support::TestStore};
+
+fn ending(targets: &[Target]) -> Write {
+    Write { log: targets.iter().cloned().map(entry).collect(), ..Write::default() }
+}
+
+async fn entries_get_the_next_places(on: &TestStore) {
+    let store = on.open().await;
+    assert_eq!(store.head().await.unwrap(), Seq::new(0));
+    let targets = [
+        Target::Token(token_id(1)),
+        Target::Task(task_id(2)),
+        Target::requester(&requester(HOSTILE[0])),
+        Target::Agent(client("planner")),
+        Target::Resource("https://files.example.com/mcp".parse().unwrap()),
+        Target::Issuer("https://login.example.com".parse().unwrap()),
+        Target::Registry,
+        Target::Keys,
+    ];
+    let batch = [ending(&targets[..3]), ending(&[]), ending(&targets[3..4]), ending(&targets[4..])];
+    let seq = |n| Written::Done { seq: Some(Seq::new(n)) };
+    assert_eq!(commit(&*store, &batch).await, [seq(3), Written::Done { seq: None }, seq(4), seq(8)]);
+    assert_eq!(store.head().await.unwrap(), Seq::new(8));
+    let log = store.log_after(Seq::new(0), NOW, 100).await.unwrap();
+    assert_eq!(log.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    assert_eq!(log.iter().map(|e| e.entry.clone()).collect::<Vec<_>>(), targets.map(entry));
+    let some = store.log_after(Seq::new(2), NOW, 3).await.unwrap();
+    assert_eq!(some.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), [3, 4, 5]);
+}
+
+async fn what_is_forgotten_is_not_followed_but_is_still_listed(on: &TestStore) {
+    let store = on.open().await;
+    for (n, until) in [(1, 10), (2, 20), (3, 5), (4, 30)] {
+        let mut new = entry(Target::Task(task_id(n)));
+        new.forget_after = at(until);
+        done(&*store, Write { log: vec![new, entry(Target::Registry)], ..Write::default() }).await;
+    }
+    let places = |log: Vec<errand::domain::revocation::LogEntry>| {
+        let tasks = log.into_iter().filter(|e| e.entry.target != Target::Registry);
+        tasks.map(|e| e.seq.number()).collect::<Vec<_>>()
+    };
+    for (now, want) in [(4, vec![1, 3, 5, 7]), (5, vec![1, 3, 7]), (10, vec![3, 7]), (29, vec![7]), (30, vec![])] {
+        assert_eq!(places(store.log_after(Seq::new(0), at(now), 100).await.unwrap()), want, "{now}");
+    }
+    // An admin sees all of them, newest first, and only what is about tokens.
+    let mut seen = Vec::new();
+    let mut page = first(3);
+    loop {
+        let got = store.revocations(&page).await.unwrap();
+        assert!(got.items.iter().all(|e| e.entry.target != Target::Registry));
+        seen.extend(got.items.iter().map(|e| e.seq.number()));
+        page.after = match got.next {
+            Some(next) => Some(next),
+            None => break,
+        };
+    }
+    assert_eq!(seen, [7, 5, 3, 1]);
+}
+
+/// Whoever reads the log while others write it never sees a place without all places before it.
+pub(crate) async fn no_reader_passes_over_an_entry(on: &TestStore) {
+    const WRITERS: u128 = 5;
+    const BATCHES: u128 = 25;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let (store, over) = (on.open().await, Arc::clone(&over));
+        readers.push(tokio::spawn(async move {
+            let (mut seen, mut reads) = (0, 0_u32);
+            loop {
+                let last_round = over.load(Ordering::SeqCst);
+                let head = store.head().await.unwrap().number();
+                let log = store.log_after(Seq::new(seen), Timestamp::EPOCH, 7).await.unwrap();
+                for entry in &log {
+                    assert_eq!(entry.seq.number(), seen + 1, "an entry came after a later one was seen");
+                    seen += 1;
+                }
+                reads += 1;
+                assert!(
+                    seen >= head.min(seen + 1) || log.len() == 7,
+                    "the head {head} was there, but only {seen} entries"
+                );
+                if last_round && log.is_empty() {
+                    return (seen, reads);
+                }
+            }
+        }));
+    }
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let store = on.open().await;
+        writers.push(tokio::spawn(async move {
+            let mut places = Vec::new();
+            for n in 0..BATCHES {
+                let task = TaskId::new(uuid(writer * 1000 + n));
+                let batch = [
+                    ending(&[Target::Task(task)]),
+                    issue(writer * 1000 + n),
+                    ending(&[Target::Registry, Target::Task(task)]),
+                ];
+                for written in store.commit(Writer(uuid(writer)), &batch).await.unwrap() {
+                    let Written::Done { seq } = written else { panic!("{written:?}") };
+                    places.extend(seq.map(Seq::number));
+                }
+            }
+            assert!(places.is_sorted());
+            places
+        }));
+    }
+    let mut places = Vec::new();
+    for writer in writers {
+        places.extend(writer.await.unwrap());
+    }
+    over.store(true, Ordering::SeqCst);
+    let all = u64::try_from(WRITERS * BATCHES * 3).unwrap();
+    for reader in readers {
+        let (seen, reads) = reader.await.unwrap();
+        assert_eq!(seen, all);
+        assert!(reads > 10, "the reader was there while they wrote: {reads}");
+    }
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), usize::try_from(WRITERS * BATCHES * 2).unwrap(), "nobody shares a place");
+    assert_eq!(on.open().await.head().await.unwrap(), Seq::new(all));
+}
+
+/// Rare changes of the same things, in opposite orders, at the same time.
+async fn changes_do_not_wait_in_a_circle(on: &TestStore) {
+    const THINGS: u128 = 12;
+    let store = on.open().await;
+    for n in 0..THINGS {
+        done(&*store, Write { task: Some(task(n)), ..Write::default() }).await;
+    }
+    let mut racers = Vec::new();
+    for racer in 0..4_u128 {
+        let store = on.open().await;
+        racers.push(tokio::spawn(async move {
+            for _ in 0..8 {
+                let mut order = (0..THINGS).collect::<Vec<_>>();
+                if racer % 2 == 0 {
+                    order.reverse();
+                }
+                let write = |n: u128| Write {
+                    changes: vec![
+                        Change::SetTask(task_id(n), TaskState::Revoked),
+                        Change::PutGrant(Grant {
+                            requester: requester(&format!("user {n}")),
+                            agent: client("planner"),
+                            until: NOW,
+                            by: format!("admin:{racer}"),
+                            at: NOW,
+                        }),
+                    ],
+                    ..Write::default()
+                };
+                let batch = order.into_iter().map(write).collect::<Vec<_>>();
+                store.commit(Writer(uuid(racer)), &batch).await.unwrap();
+            }
+        }));
+    }
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    assert_eq!(store.head().await.unwrap(), Seq::new(0), "a change is no entry");
+    assert_eq!(store.grants(&first(100)).await.unwrap().items.len(), usize::try_from(THINGS).unwrap());
+}
+
+conformance!(
+    entries_get_the_next_places,
+    what_is_forgotten_is_not_followed_but_is_still_listed,
+    no_reader_passes_over_an_entry,
+    changes_do_not_wait_in_a_circle,
+);

@@ -1,0 +1,39 @@
+//! One suite holds both stores to the text of the port: every case runs on SQLite and on Postgres.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test that goes wrong fails, and shows where"
+)]
+
+/// Runs each case on both stores, each time on a new one.
+macro_rules! conformance {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&crate::support::TestStore::sqlite().await).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&crate::support::TestStore::postgres().await).await;
+            })*
+        }
+    };
+}
+
+mod guards;
+mod lists;
+mod log;
+mod registry;
+mod samples;
+mod schema;
+#[path = "../support/mod.rs"]
+mod support;
+mod trail;

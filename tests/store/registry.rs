@@ -1,0 +1,200 @@
+//! The registry, secrets, keys and grants: what is put, put again and removed.
+
+use std::collections::BTreeMap;
+
+use errand::{
+    domain::{
+        id::ClientId,
+        jwk::SigningAlgorithm,
+        keys::KeyDates,
+        registry::{Entry, Kind, Object, Owner},
+        secret::SecretTag,
+        task::TaskState,
+    },
+    ports::{Change, Grant, Store, StoredKey, Write},
+};
+use serde_json::json;
+
+use crate::{samples::*, support::TestStore};
+
+async fn change(store: &dyn Store, changes: Vec<Change>) {
+    done(store, Write { changes, ..Write::default() }).await;
+}
+
+fn object(kind: &str, body: serde_json::Value) -> Object {
+    serde_json::from_value(json!({"kind": kind, "body": body})).unwrap()
+}
+
+/// One of each kind, with about everything in it that one can have.
+fn objects() -> Vec<Entry> {
+    let basic = json!({"method": "client_secret_basic"});
+    let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "x": "a", "y": "b", "kid": "🦀 '\" \\"}]});
+    let issuer = json!({
+        "issuer": "https://login.example.com", "keys": {"inline": jwks}, "audiences": ["a", "b"],
+        "algorithms": ["RS256", "EdDSA"], "token_types": ["access_token"], "subject_prefix": "it's|",
+        "allowed_networks": ["10.0.0.0/8"],
+    });
+    let agent = json!({
+        "id": "planner", "name": HOSTILE[2], "authentication": {"method": "private_key_jwt", "jwks": jwks},
+        "known_as": {"https://login.example.com": ["planner-app"]},
+        "access": [{"resource": "files", "scopes": ["files:read"], "tools": ["write"]}], "may_delegate_to": ["reader"],
+    });
+    let resource = json!({
+        "id": "files", "uri": "https://files.example.com/mcp", "authentication": basic,
+        "tools": [{"name": "read", "scope": "files:read", "effect": "read"}],
+    });
+    let entry = |kind, body, owner| Entry { object: object(kind, body), owner };
+    vec![
+        admin("ops", "operator"),
+        entry("agent", agent, Owner::File),
+        entry("issuer", issuer, Owner::File),
+        entry("resource", resource, Owner::Api),
+    ]
+}
+
+async fn an_object_comes_back_as_it_was(on: &TestStore) {
+    let store = on.open().await;
+    assert!(store.registry().await.unwrap().entries.is_empty());
+    let puts = objects().into_iter().map(|entry| Change::PutObject(Box::new(entry))).collect();
+    change(&*store, puts).await;
+    let registry = store.registry().await.unwrap();
+    assert_eq!((registry.version, registry.entries), (1, objects()));
+    change(&*store, vec![Change::PutObject(Box::new(Entry { owner: Owner::File, ..admin("ops", "auditor") }))]).await;
+    change(&*store, vec![Change::RemoveObject(Kind::Agent, "planner".into())]).await;
+    // Another kind's object of that name, and one that is not there.
+    change(&*store, vec![Change::RemoveObject(Kind::Issuer, "files".into())]).await;
+    let registry = store.registry().await.unwrap();
+    assert_eq!(registry.version, 4);
+    let mut want = objects();
+    want[0] = Entry { owner: Owner::File, ..admin("ops", "auditor") };
+    want.remove(1);
+    assert_eq!(registry.entries, want);
+}
+
+async fn a_secret_goes_with_its_client(on: &TestStore) {
+    let store = on.open().await;
+    let tags = || async {
+        let tags = store.registry().await.unwrap().tags;
+        tags.into_iter().map(|(client, tag)| (client, tag.as_bytes().to_vec())).collect::<BTreeMap<ClientId, Vec<u8>>>()
+    };
+    let secret = |name: &str, tag: &[u8]| Change::PutSecret(client(name), SecretTag::from_bytes(tag.to_vec()));
+    change(&*store, vec![Change::PutObject(Box::new(admin("ops", "operator"))), secret("ops", &[0, 255, 39, 92])])
+        .await;
+    change(&*store, vec![secret("files", &[1; 32])]).await;
+    assert_eq!(tags().await, [(client("files"), vec![1; 32]), (client("ops"), vec![0, 255, 39, 92])].into());
+    change(&*store, vec![secret("files", &[2; 32])]).await;
+    change(&*store, vec![Change::RemoveObject(Kind::Admin, "ops".into())]).await;
+    assert_eq!(tags().await, [(client("files"), vec![2; 32])].into());
+    assert_eq!(store.registry().await.unwrap().version, 4, "a secret is a part of the registry");
+}
+
+async fn a_key_lives_until_it_is_swept(on: &TestStore) {
+    let store = on.open().await;
+    let key = |kid: &str, algorithm, gone: Option<i64>| StoredKey {
+        dates: KeyDates {
+            kid: kid.parse().unwrap(),
+            algorithm,
+            created: at(10),
+            activates: at(20),
+            retires: gone.map(|gone| at(gone - 5)),
+            gone: gone.map(at),
+        },
+        public_jwk: r#"{"kty":"OKP"}"#.into(),
+        sealed: vec![0, 1, 39, 255],
+    };
+    let keys = [
+        key("a", SigningAlgorithm::ES256, None),
+        key("b", SigningAlgorithm::EdDSA, Some(100)),
+        key("c", SigningAlgorithm::RS256, Some(101)),
+    ];
+    change(&*store, keys.iter().cloned().map(Change::PutKey).collect()).await;
+    let stored = store.keys().await.unwrap();
+    assert_eq!((stored.version, stored.keys), (1, keys.to_vec()));
+    // New dates, and another sealing of the same key.
+    let mut newer = key("a", SigningAlgorithm::ES256, Some(500));
+    newer.sealed = vec![7; 100];
+    change(&*store, vec![Change::PutKey(newer.clone())]).await;
+    assert_eq!(store.keys().await.unwrap().keys[0], newer);
+    assert_eq!(store.sweep(at(100)).await.unwrap().keys, 1);
+    let stored = store.keys().await.unwrap();
+    assert_eq!(stored.keys, [newer, keys[2].clone()]);
+    assert_eq!(stored.version, 2, "nobody plans with a key that is gone");
+    assert_eq!(store.registry().await.unwrap().version, 0);
+}
+
+async fn a_grant_is_put_renewed_and_withdrawn(on: &TestStore) {
+    let store = on.open().await;
+    let grant = |name: &str, agent: &str, until| Grant {
+        requester: requester(name),
+        agent: client(agent),
+        until: at(until),
+        by: "client:portal".into(),
+        at: NOW,
+    };
+    let all = [grant("alice", "planner", 10), grant("alice", "reader", 20), grant("bob", "planner", 30)];
+    change(&*store, all.iter().rev().cloned().map(Change::PutGrant).collect()).await;
+    assert_eq!(store.grants(&first(9)).await.unwrap().items, all);
+    assert_eq!(store.grant(&requester("alice"), &client("reader")).await.unwrap(), Some(all[1].clone()));
+    assert_eq!(store.grant(&requester("bob"), &client("reader")).await.unwrap(), None);
+    let renewed = Grant { by: "admin:ops".into(), at: at(5), ..grant("alice", "reader", 99) };
+    change(&*store, vec![Change::PutGrant(renewed.clone())]).await;
+    assert_eq!(store.grant(&requester("alice"), &client("reader")).await.unwrap(), Some(renewed.clone()));
+    change(&*store, vec![Change::RemoveGrant(requester("alice"), client("planner"))]).await;
+    change(&*store, vec![Change::RemoveGrant(requester("carol"), client("planner"))]).await;
+    assert_eq!(store.grants(&first(9)).await.unwrap().items, [renewed, all[2].clone()]);
+}
+
+async fn a_task_is_brought_to_its_end(on: &TestStore) {
+    let store = on.open().await;
+    let write = Write { task: Some(task(1)), ..Write::default() };
+    commit(&*store, &[write, Write { task: Some(task(2)), ..Write::default() }]).await;
+    change(
+        &*store,
+        vec![Change::SetTask(task_id(1), TaskState::Revoked), Change::SetTask(task_id(9), TaskState::Revoked)],
+    )
+    .await;
+    let state = |n| {
+        let store = &store;
+        async move { store.task(task_id(n)).await.unwrap().map(|task| task.state) }
+    };
+    assert_eq!(
+        (state(1).await, state(2).await, state(9).await),
+        (Some(TaskState::Revoked), Some(TaskState::Active), None)
+    );
+}
+
+/// Objects, tags and version are read at one moment, whoever changes them meanwhile.
+async fn the_registry_is_read_at_one_moment(on: &TestStore) {
+    const CHANGES: u64 = 60;
+    let (writer, reader) = (on.open().await, on.open().await);
+    let writing = tokio::spawn(async move {
+        for n in 0..CHANGES {
+            let name = format!("ops-{n}");
+            let tag = SecretTag::from_bytes(vec![1]);
+            let changes =
+                vec![Change::PutObject(Box::new(admin(&name, "operator"))), Change::PutSecret(client(&name), tag)];
+            change(&*writer, changes).await;
+        }
+    });
+    let mut reads = 0;
+    loop {
+        let registry = reader.registry().await.unwrap();
+        let version = usize::try_from(registry.version).unwrap();
+        assert_eq!((registry.entries.len(), registry.tags.len()), (version, version));
+        reads += 1;
+        if registry.version == CHANGES {
+            break;
+        }
+    }
+    assert!(reads > 5, "the reader was there while it changed: {reads}");
+    writing.await.unwrap();
+}
+
+conformance!(
+    the_registry_is_read_at_one_moment,
+    an_object_comes_back_as_it_was,
+    a_secret_goes_with_its_client,
+    a_key_lives_until_it_is_swept,
+    a_grant_is_put_renewed_and_withdrawn,
+    a_task_is_brought_to_its_end,
+);

@@ -1,0 +1,272 @@
+//! The schema, the statements, and what an operator is told when something is not as it should be.
+
+use std::time::Duration;
+
+use errand::{
+    adapters::{self, StoreOptions, connect},
+    ports::{Outage, TaskFilter, Write},
+};
+use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
+
+use crate::{samples::*, support::TestStore};
+
+fn said(outage: &Outage) -> String {
+    format!("{outage}: {}", outage.source)
+}
+
+async fn a_schema_that_is_not_ours_is_refused(on: &TestStore) {
+    let store = on.open().await;
+    store.ping().await.unwrap();
+    store.migrate().await.unwrap();
+    store.ping().await.unwrap();
+    on.tamper("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', true, '', 0)").await;
+    let newer = said(&store.ping().await.unwrap_err());
+    assert!(newer.contains("version 9999") && newer.contains("newer program"), "{newer}");
+    store.migrate().await.unwrap_err();
+    on.tamper("UPDATE _sqlx_migrations SET version = 0 WHERE version <> 9999").await;
+    on.tamper("DELETE FROM _sqlx_migrations WHERE version = 9999").await;
+    let none = said(&store.ping().await.unwrap_err());
+    assert!(none.ends_with("run `errand migrate`"), "{none}");
+}
+
+async fn what_can_not_be_read_is_named(on: &TestStore) {
+    let store = on.open().await;
+    done(&*store, Write { log: vec![entry(errand::domain::revocation::Target::Registry)], ..issue(1) }).await;
+    let id = task_id(1);
+    for (sql, want) in [
+        (
+            "UPDATE tasks SET authority = '{\"password\":\"hunter2\"'",
+            format!("table `tasks`, column `authority`, row `{id}`"),
+        ),
+        (
+            "UPDATE tasks SET authority = '[]', requester_issuer = 'hunter2'",
+            format!("table `tasks`, column `requester_issuer`, row `{id}`"),
+        ),
+        (
+            "UPDATE tasks SET requester_issuer = 'https://a.example', created = 999999999999999",
+            format!("table `tasks`, column `created`, row `{id}`"),
+        ),
+    ] {
+        on.tamper(sql).await;
+        for outage in
+            [store.task(id).await.unwrap_err(), store.tasks(&TaskFilter::default(), &first(9)).await.unwrap_err()]
+        {
+            let said = said(&outage);
+            assert!(said.contains(&want) && !said.contains("hunter2"), "{said}");
+        }
+    }
+    on.tamper("UPDATE tokens SET lineage = '[\"hunter2\"]'").await;
+    let token = said(&store.token(token_id(1)).await.unwrap_err());
+    assert!(token.contains("table `tokens`, column `lineage`") && !token.contains("hunter2"), "{token}");
+    on.tamper("UPDATE revocation_log SET key = 'x'").await;
+    let log = said(&store.log_after(Default::default(), NOW, 9).await.unwrap_err());
+    assert!(log.contains("table `revocation_log`, column `key`, row `1`"), "{log}");
+    on.tamper("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', 'planner', '{}', 'api')").await;
+    let object = said(&store.registry().await.unwrap_err());
+    assert!(object.contains("table `objects`, column `body`, row `agent/planner`"), "{object}");
+    on.tamper("DELETE FROM objects").await;
+    // An object under another one's name.
+    let body = serde_json::to_string(&admin("ops", "operator").object).unwrap();
+    on.tamper(&format!("INSERT INTO objects (kind, id, body, owner) VALUES ('admin', 'other', '{body}', 'api')")).await;
+    let object = said(&store.registry().await.unwrap_err());
+    assert!(object.contains("table `objects`, column `id`, row `admin/other`"), "{object}");
+}
+
+async fn migrate_at_once(on: &TestStore) {
+    let none = said(&on.open().await.ping().await.unwrap_err());
+    assert!(none.contains("no schema") && none.ends_with("run `errand migrate`"), "{none}");
+    let mut programs = Vec::new();
+    for _ in 0..4 {
+        let on = on.open().await;
+        programs.push(tokio::spawn(async move { on.migrate().await }));
+    }
+    for program in programs {
+        program.await.unwrap().unwrap();
+    }
+    let store = on.open().await;
+    store.ping().await.unwrap();
+    done(&*store, issue(1)).await;
+}
+
+/// Four programs that start at once on a new file, each as another process would: opening it is a race as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_is_opened_and_migrated_at_once() {
+    for _ in 0..5 {
+        let on = TestStore::empty_sqlite().await;
+        let opened = (0..4).map(|_| async {
+            let store = on.open().await;
+            store.migrate().await.unwrap();
+        });
+        let mut programs = Vec::new();
+        for open in opened {
+            programs.push(open);
+        }
+        futures_util::future::join_all(programs).await;
+        on.open().await.ping().await.unwrap();
+    }
+    migrate_at_once(&TestStore::empty_sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_is_migrated_at_once() {
+    migrate_at_once(&TestStore::empty_postgres().await).await;
+}
+
+/// Somebody else holds the lock and does not let go: that is an outage and soon, and nothing happened.
+async fn a_lock_that_is_held_is_an_outage(url: &str, lock: &'static str) {
+    let patience = Duration::from_millis(300);
+    let options = StoreOptions { acquire_timeout: patience, statement_timeout: patience, max_connections: 2 };
+    let store = connect(url, &options).await.unwrap();
+    let write = Write { log: vec![entry(errand::domain::revocation::Target::Keys)], ..issue(1) };
+    if url.starts_with("sqlite") {
+        let mut other = SqliteConnection::connect(url).await.unwrap();
+        other.execute(lock).await.unwrap();
+        store.commit(WRITER, std::slice::from_ref(&write)).await.unwrap_err();
+        other.execute("ROLLBACK").await.unwrap();
+    } else {
+        let mut other = PgConnection::connect(url).await.unwrap();
+        other.execute(lock).await.unwrap();
+        store.commit(WRITER, std::slice::from_ref(&write)).await.unwrap_err();
+        other.execute("ROLLBACK").await.unwrap();
+    }
+    assert_eq!(store.task(task_id(1)).await.unwrap(), None);
+    assert_eq!(done(&*store, write).await.map(|seq| seq.number()), Some(1));
+}
+
+#[tokio::test]
+async fn a_lock_on_the_file_is_an_outage() {
+    a_lock_that_is_held_is_an_outage(TestStore::sqlite().await.url(), "BEGIN IMMEDIATE").await;
+}
+
+#[tokio::test]
+async fn a_lock_on_the_log_is_an_outage() {
+    a_lock_that_is_held_is_an_outage(TestStore::postgres().await.url(), "BEGIN; UPDATE log_head SET seq = seq + 1")
+        .await;
+}
+
+/// An operator's defaults for the database don't change what a transaction of ours means.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_defaults_do_not_matter() {
+    for isolation in ["serializable", "repeatable read"] {
+        let (one, other) = (TestStore::postgres().await, TestStore::postgres().await);
+        for on in [&one, &other] {
+            let alter = "ALTER DATABASE %I SET default_transaction_isolation = %L";
+            let alter = format!("EXECUTE format('{alter}', current_database(), '{isolation}')");
+            on.tamper(&format!("DO $$ BEGIN {alter}; END $$")).await;
+        }
+        crate::guards::a_race_for_a_version_has_one_winner(&one).await;
+        crate::log::no_reader_passes_over_an_entry(&other).await;
+    }
+}
+
+/// A list is answered by an index, in its order, however long the table is.
+#[tokio::test]
+async fn sqlite_lists_by_index() {
+    let on = TestStore::sqlite().await;
+    let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
+    let lists = ["TASKS", "TOKENS", "AUDIT", "GRANTS", "REVOCATIONS", "LOG_AFTER", "SWEEP_ONCE", "SWEEP_IDEMPOTENCY"];
+    let mut seen = 0;
+    for (name, sql) in adapters::sqlite::STATEMENTS {
+        if !lists
+            .iter()
+            .any(|list| *name == *list || name.strip_prefix(list).is_some_and(|rest| rest.starts_with("_BY_")))
+        {
+            continue;
+        }
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        let plan = plan.fetch_all(&mut connection).await.unwrap();
+        let plan = plan.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("; ");
+        assert!(plan.contains("USING") && !plan.contains("SCAN"), "{name}: {plan}");
+        // A search for an agent looks in two columns, so it merges two indexes and sorts what it finds.
+        assert!(*name == "AUDIT_BY_AGENT" || !plan.contains("TEMP B-TREE"), "{name}: {plan}");
+        seen += 1;
+    }
+    assert!(seen >= 15, "{seen}");
+}
+
+/// Whatever stands between the quotes is SQL of this database and fits the schema, also what no test happens to run.
+#[tokio::test]
+async fn every_statement_of_sqlite_prepares() {
+    let on = TestStore::sqlite().await;
+    let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
+    for (name, sql) in adapters::sqlite::STATEMENTS {
+        if let Err(error) = (&mut connection).prepare((*sql).into_sql_str()).await {
+            panic!("{name}: {error}");
+        }
+    }
+    assert!(adapters::sqlite::STATEMENTS.len() > 50);
+}
+
+#[tokio::test]
+async fn every_statement_of_postgres_prepares() {
+    let on = TestStore::postgres().await;
+    let mut connection = PgConnection::connect(on.url()).await.unwrap();
+    for (name, sql) in adapters::postgres::STATEMENTS {
+        if let Err(error) = (&mut connection).prepare((*sql).into_sql_str()).await {
+            panic!("{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn both_stores_have_the_same_statements() {
+    let names = |of: &[(&'static str, &str)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    let postgres = names(adapters::postgres::STATEMENTS).into_iter().filter(|name| *name != "SETTINGS");
+    assert_eq!(postgres.collect::<Vec<_>>(), names(adapters::sqlite::STATEMENTS));
+    for (name, sql) in adapters::postgres::STATEMENTS.iter().chain(adapters::sqlite::STATEMENTS) {
+        let sql = sql.to_lowercase();
+        assert!(!sql.contains("now()") && !sql.contains("current_t") && !sql.contains("select *"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_leads_nowhere_says_so() {
+    let patience = Duration::from_millis(300);
+    let options = StoreOptions { acquire_timeout: patience, ..StoreOptions::default() };
+    for (url, want) in [
+        ("mysql://errand:hunter2@db/errand", "must begin with `postgres://`, `postgresql://` or `sqlite:`"),
+        ("hunter2", "must begin with"),
+        ("", "must begin with"),
+        ("postgres://errand:hunter2@db:hunter2/errand", "can't be read"),
+        ("postgres://errand:hunter2@db/errand?sslmod=hunter2", "unknown parameter"),
+        ("sqlite:///no/such/folder/errand.db", "open the store's file failed"),
+    ] {
+        let Err(outage) = connect(url, &options).await else { panic!("{url} leads somewhere") };
+        let said = said(&outage);
+        assert!(said.contains(want) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_memory_lasts_as_long_as_it_is_open() {
+    let options = StoreOptions::default();
+    for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://name?mode=memory"] {
+        let store = connect(url, &options).await.unwrap();
+        store.migrate().await.unwrap();
+        store.ping().await.unwrap();
+        done(&*store, issue(1)).await;
+        assert_eq!(store.task(task_id(1)).await.unwrap(), Some(task(1)));
+        let (a, b) = tokio::join!(store.registry(), store.commit(WRITER, &[]));
+        assert!(a.is_ok() && b.is_ok());
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_reads_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let on = TestStore::sqlite().await;
+    done(&*on.open().await, issue(1)).await;
+    let path = std::path::Path::new(on.url().trim_start_matches("sqlite://"));
+    let folder = path.parent().unwrap();
+    let mut files = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.file_name());
+        files += 1;
+    }
+    assert!(files >= 1);
+}
+
+conformance!(a_schema_that_is_not_ours_is_refused, what_can_not_be_read_is_named);

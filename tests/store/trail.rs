@@ -1,0 +1,167 @@
+//! The trail: every writer's chain is whole, whoever writes at the same time, and its head names its last record.
+
+use errand::{
+    domain::audit::{Head, Record, Tampering, Writer, verify},
+    ports::{AuditColumns, AuditFilter, Page, Store, Write},
+};
+
+use crate::{samples::*, support::TestStore};
+
+/// Checks a whole chain, read in pieces, against its head, as an auditor would.
+async fn check(store: &dyn Store, writer: Writer) -> Result<Vec<Record>, Tampering> {
+    let mut head = Head::empty();
+    let mut records = Vec::new();
+    loop {
+        let rows = store.audit_chain(writer, head.n, 7).await.unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        for row in rows {
+            let record = verify(writer, &mut head, row.n, &row.body, &row.hash)?;
+            if row.columns != AuditColumns::of(&record) {
+                return Err(Tampering::Columns(row.n));
+            }
+            records.push(record);
+        }
+    }
+    let heads = store.audit_heads().await.unwrap();
+    let stored = heads.into_iter().find(|(of, _)| *of == writer).map_or_else(Head::empty, |(_, head)| head);
+    if stored.n > head.n {
+        return Err(Tampering::Truncated { expected: stored.n, found: head.n });
+    }
+    if stored == head { Ok(records) } else { Err(Tampering::Head(head.n)) }
+}
+
+async fn records_stand_at_the_end_in_their_order(on: &TestStore) {
+    let store = on.open().await;
+    let write = |range: std::ops::Range<u128>| Write { audit: range.map(record).collect(), ..Write::default() };
+    commit(&*store, &[write(0..3), Write::default(), write(3..4)]).await;
+    commit(&*store, &[write(4..20)]).await;
+    assert_eq!(check(&*store, WRITER).await, Ok((0..20).map(record).collect()));
+    let heads = store.audit_heads().await.unwrap();
+    assert_eq!(heads.len(), 1);
+    assert_eq!(heads[0].1.n, 20);
+    assert!(store.audit_chain(Writer(uuid(99)), 0, 10).await.unwrap().is_empty());
+}
+
+/// Four writers, and two connections for each: commits of one writer overtake each other, and still stand in one chain.
+async fn chains_are_whole_when_all_write_at_once(on: &TestStore) {
+    const WRITERS: u128 = 4;
+    const BATCHES: u128 = 15;
+    let mut tasks = Vec::new();
+    for n in 0..WRITERS * 2 {
+        let (store, writer) = (on.open().await, Writer(uuid(n % WRITERS)));
+        tasks.push(tokio::spawn(async move {
+            for batch in 0..BATCHES {
+                let of = |m: u128| issue(n * 1000 + batch * 2 + m);
+                store.commit(writer, &[of(0), of(1)]).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let store = on.open().await;
+    for n in 0..WRITERS {
+        let records = check(&*store, Writer(uuid(n))).await.unwrap();
+        assert_eq!(records.len(), usize::try_from(BATCHES * 2 * 2).unwrap());
+    }
+    assert_eq!(store.audit_heads().await.unwrap().len(), usize::try_from(WRITERS).unwrap());
+}
+
+async fn the_trail_can_be_searched(on: &TestStore) {
+    let store = on.open().await;
+    let mut all = Vec::new();
+    for n in 0..48_u128 {
+        let mut record = record(n);
+        record.at = at(NOW.unix() + i64::try_from(n / 2 % 6).unwrap());
+        record.requester = (n % 2 == 0).then(|| requester(if n % 4 == 0 { "alice" } else { "bob" }));
+        record.agents = if n % 3 == 0 { vec![] } else { vec![format!("agent {}", n % 3), "planner".into()] };
+        record.client = (n % 5 != 0).then(|| client(if n % 5 == 1 { "reader" } else { "planner" }));
+        record.task = (n % 2 == 0).then(|| task_id(n % 3));
+        let writer = Writer(uuid(n % 3));
+        store.commit(writer, &[Write { audit: vec![record.clone()], ..Write::default() }]).await.unwrap();
+        all.push((record.at, writer, n / 3 + 1, record));
+    }
+    all.sort_by_key(|(at, writer, n, _)| std::cmp::Reverse((*at, *writer, *n)));
+    let who = |name: &str| (requester(name).issuer, name.to_owned());
+    let tasks = [None, Some(task_id(0)), Some(task_id(2)), Some(task_id(9))];
+    let requesters = [None, Some("alice"), Some("bob")];
+    let agents = [None, Some("agent 1"), Some("planner"), Some("reader"), Some("nobody")];
+    let from = [None, Some(at(NOW.unix() + 2))];
+    let until = [None, Some(at(NOW.unix() + 4))];
+    let mut seen = 0;
+    for code in 0..240_usize {
+        let filter = AuditFilter {
+            task: tasks[code % 4],
+            requester: requesters[code / 4 % 3].map(who),
+            agent: agents[code / 12 % 5].map(str::to_owned),
+            from: from[code / 60 % 2],
+            until: until[code / 120 % 2],
+        };
+        let mut page = first(5);
+        let mut got = Vec::new();
+        loop {
+            let part = store.audit(&filter, &page).await.unwrap();
+            got.extend(part.items);
+            match part.next {
+                Some(next) => page = Page { after: Some(next), limit: 5 },
+                None => break,
+            }
+        }
+        let fits = |record: &Record| {
+            filter.task.is_none_or(|task| record.task == Some(task))
+                && requesters[code / 4 % 3].is_none_or(|name| record.requester == Some(requester(name)))
+                && filter.agent.as_ref().is_none_or(|agent| {
+                    record.agents.first() == Some(agent) || record.client.as_ref().is_some_and(|c| c.as_str() == agent)
+                })
+                && filter.from.is_none_or(|from| record.at >= from)
+                && filter.until.is_none_or(|until| record.at < until)
+        };
+        let want = all.iter().filter(|(.., record)| fits(record));
+        let want = want.map(|(_, writer, n, record)| (*writer, *n, AuditColumns::of(record))).collect::<Vec<_>>();
+        let got = got.into_iter().map(|row| (row.writer, u128::from(row.n), row.columns)).collect::<Vec<_>>();
+        assert_eq!(got, want, "{filter:?}");
+        seen += got.len();
+    }
+    assert!(seen > 400, "{seen}");
+}
+
+/// Who acts may be named by strangers: whatever they write, the record is kept and the batch goes through.
+async fn a_stranger_can_not_keep_a_record_out(on: &TestStore) {
+    let store = on.open().await;
+    let mut hostile = record(1);
+    hostile.agents = vec![format!("a\0b\u{1}\n{}", "🦀".repeat(16_000))];
+    hostile.reason = Some("nul \0 and the like \u{1b}[31m".into());
+    let batch = [Write { audit: vec![hostile.clone()], ..Write::default() }, issue(2)];
+    commit(&*store, &batch).await;
+    assert_eq!(check(&*store, WRITER).await, Ok(vec![hostile, record(2)]));
+}
+
+async fn a_touch_shows(on: &TestStore) {
+    let store = on.open().await;
+    for (sql, want) in [
+        ("DELETE FROM audit WHERE n = 3", Tampering::Gap { after: 2, found: 4 }),
+        ("DELETE FROM audit WHERE n > 4", Tampering::Truncated { expected: 6, found: 4 }),
+        ("UPDATE audit SET body = replace(body, 'alice', 'carol') WHERE n = 2", Tampering::Edited(2)),
+        ("UPDATE audit SET requester_subject = 'carol' WHERE n = 5", Tampering::Columns(5)),
+        ("UPDATE audit SET task = NULL WHERE n = 1", Tampering::Columns(1)),
+        ("UPDATE audit_writers SET hash = 'x'", Tampering::Head(6)),
+        ("UPDATE audit_writers SET n = 5", Tampering::Head(6)),
+    ] {
+        done(&*store, Write { audit: (0..6).map(record).collect(), ..Write::default() }).await;
+        assert!(check(&*store, WRITER).await.is_ok());
+        assert!(on.tamper(sql).await > 0, "{sql}");
+        assert_eq!(check(&*store, WRITER).await, Err(want), "{sql}");
+        on.tamper("DELETE FROM audit").await;
+        on.tamper("DELETE FROM audit_writers").await;
+    }
+}
+
+conformance!(
+    records_stand_at_the_end_in_their_order,
+    chains_are_whole_when_all_write_at_once,
+    the_trail_can_be_searched,
+    a_stranger_can_not_keep_a_record_out,
+    a_touch_shows,
+);

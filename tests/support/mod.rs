@@ -1,0 +1,164 @@
+//! Stores for tests: each test has its own, migrated and empty, and it is gone when the test is over.
+//!
+//! SQLite is a file in a temporary folder. Postgres is a server that somebody else runs (`./dev test` does); each test
+//! gets a database of its own on it, copied from a template that is migrated once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use errand::adapters::{Database, StoreOptions, connect};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use url::Url;
+
+/// A store, as long as this lives.
+pub struct TestStore {
+    url: String,
+    place: Place,
+}
+
+enum Place {
+    Folder { _folder: TempDir },
+    Server { server: Url, database: String },
+}
+
+impl TestStore {
+    /// SQLite, migrated.
+    pub async fn sqlite() -> Self {
+        let store = Self::empty_sqlite().await;
+        store.open().await.migrate().await.unwrap();
+        store
+    }
+
+    /// SQLite, without a schema.
+    #[expect(clippy::unused_async, reason = "the one for Postgres asks the server")]
+    pub async fn empty_sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("errand.db").display());
+        Self { url, place: Place::Folder { _folder: folder } }
+    }
+
+    /// Postgres, migrated.
+    pub async fn postgres() -> Self {
+        Self::database(Some(template().await)).await
+    }
+
+    /// Postgres, without a schema.
+    pub async fn empty_postgres() -> Self {
+        Self::database(None).await
+    }
+
+    async fn database(template: Option<&str>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let server = server();
+        let database = format!("errand_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut admin = admin(&server).await;
+        run(&mut admin, format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await;
+        run(&mut admin, format!("CREATE DATABASE {database} TEMPLATE {}", template.unwrap_or("template0"))).await;
+        admin.close().await.unwrap();
+        Self { url: with_database(&server, &database), place: Place::Server { server, database } }
+    }
+
+    /// Its URL, for whoever opens it another way.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Opens it: every call is another instance, as another replica would be.
+    pub async fn open(&self) -> Arc<dyn Database> {
+        // Patient: tests share the machine.
+        let patience = Duration::from_secs(60);
+        let options = StoreOptions { max_connections: 4, acquire_timeout: patience, statement_timeout: patience };
+        connect(&self.url, &options).await.unwrap()
+    }
+
+    /// Does something to the tables that the program never does.
+    pub async fn tamper(&self, sql: &str) -> u64 {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let done = match &self.place {
+            Place::Folder { .. } => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+                connection.execute(sql).await.map(|done| done.rows_affected())
+            }
+            Place::Server { .. } => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                connection.execute(sql).await.map(|done| done.rows_affected())
+            }
+        };
+        done.unwrap()
+    }
+}
+
+impl Drop for TestStore {
+    fn drop(&mut self) {
+        let Place::Server { server, database } = &self.place else { return };
+        let (server, database) = (server.clone(), database.clone());
+        // A drop can't wait for a future, so a thread does.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut admin = admin(&server).await;
+                run(&mut admin, format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await;
+            });
+        });
+        // A test that fails already says why; that its database stayed behind is nothing beside it.
+        let _ = dropping.join();
+    }
+}
+
+fn server() -> Url {
+    #[expect(clippy::disallowed_methods, reason = "a test is told by its environment where Postgres is")]
+    let url = std::env::var("ERRAND_TEST_POSTGRES_URL").unwrap_or_else(|_| {
+        panic!(
+            "no Postgres to test on: run `./dev test`, or set ERRAND_TEST_POSTGRES_URL to a server on which databases can be made, such as postgres://postgres@127.0.0.1:5432/postgres"
+        )
+    });
+    Url::parse(&url).expect("ERRAND_TEST_POSTGRES_URL is a URL")
+}
+
+/// The name of a migrated database that nobody is connected to. Whoever needs it first makes it; the lock makes the
+/// others wait, in this process and in others. It is named after the migrations, so an edited one makes another.
+async fn template() -> &'static str {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    let made = TEMPLATE.get_or_init(|| async {
+        let server = server();
+        let migrations = sqlx::migrate!("migrations/postgres");
+        let sums = migrations.iter().flat_map(|migration| migration.checksum.iter().take(4));
+        let name = sums.fold("errand_template_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let mut admin = admin(&server).await;
+        run(&mut admin, "SELECT pg_advisory_lock(7277)".to_owned()).await;
+        let found = sqlx::query("SELECT 1 FROM pg_database WHERE datname = $1").bind(&name);
+        if found.fetch_optional(&mut admin).await.unwrap().is_none() {
+            let unfinished = format!("{name}_unfinished");
+            run(&mut admin, format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")).await;
+            run(&mut admin, format!("CREATE DATABASE {unfinished} TEMPLATE template0")).await;
+            let url = with_database(&server, &unfinished);
+            connect(&url, &StoreOptions::default()).await.unwrap().migrate().await.unwrap();
+            run(&mut admin, format!("ALTER DATABASE {unfinished} RENAME TO {name}")).await;
+        }
+        // The lock goes with the connection.
+        admin.close().await.unwrap();
+        name
+    });
+    made.await
+}
+
+async fn admin(server: &Url) -> PgConnection {
+    server.as_str().parse::<PgConnectOptions>().unwrap().connect().await.expect("ERRAND_TEST_POSTGRES_URL answers")
+}
+
+async fn run(connection: &mut PgConnection, sql: String) {
+    connection.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
+fn with_database(server: &Url, database: &str) -> String {
+    let mut url = server.clone();
+    url.set_path(database);
+    url.to_string()
+}
