@@ -1,1 +1,3 @@
-//! .
+//! The outside. Each file owns one foreign thing, and nobody else says its name.
+
+pub mod system;
