@@ -1,3 +1,4 @@
 //! The outside. Each file owns one foreign thing, and nobody else says its name.
 
+pub mod fetch;
 pub mod system;
