@@ -3,4 +3,5 @@
 pub mod fetch;
 pub mod issuers;
 mod jose;
+pub mod keyring;
 pub mod system;

@@ -11,5 +11,6 @@
 mod fetching;
 mod foreign;
 mod issuers;
+mod keyring;
 mod support;
 mod tls;
