@@ -6,6 +6,7 @@ mod rows;
 mod schema;
 mod sql;
 
+pub mod assertion;
 pub mod dev_idp;
 pub mod fetch;
 pub mod issuers;

@@ -8,12 +8,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     app::{AuthFault, AuthenticatedClient, Cx, Failure, Service, evidence::Ours},
     domain::{
-        audit::{Event, Outcome, Record},
+        audit::{Event, Introspections, Outcome, Record},
         client::{Client, Resource},
         exchange::admits,
         id::TokenId,
@@ -23,19 +23,6 @@ use crate::{
     },
     ports::Outage,
 };
-
-/// Which introspections go into the audit trail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IntrospectionAudit {
-    /// Every one.
-    All,
-    /// The first active answer for a token, and every inactive one.
-    #[default]
-    Changes,
-    /// None.
-    Off,
-}
 
 /// The answer.
 #[derive(Debug)]
@@ -116,9 +103,9 @@ impl Service {
 
     fn note_introspection(&self, resource: &Resource, answer: &Introspection, cx: &Cx) {
         let wanted = match (self.settings().introspection_audit, answer) {
-            (IntrospectionAudit::Off, _) => false,
-            (IntrospectionAudit::All, _) | (IntrospectionAudit::Changes, Introspection::Inactive) => true,
-            (IntrospectionAudit::Changes, Introspection::Active(claims)) => self.0.seen.is_first(claims.jti),
+            (Introspections::Off, _) => false,
+            (Introspections::All, _) | (Introspections::Changes, Introspection::Inactive) => true,
+            (Introspections::Changes, Introspection::Active(claims)) => self.0.seen.is_first(claims.jti),
         };
         if !wanted {
             return;

@@ -204,12 +204,7 @@ impl Signer for Keyring {
         Ok(())
     }
 
-    fn make(
-        &self,
-        algorithm: SigningAlgorithm,
-        now: Timestamp,
-        activates: Timestamp,
-    ) -> Result<StoredKey, Outage> {
+    fn make(&self, algorithm: SigningAlgorithm, now: Timestamp, activates: Timestamp) -> Result<StoredKey, Outage> {
         new_key(&self.kek, algorithm, now, activates).map_err(Outage::during("make a signing key"))
     }
 }
