@@ -216,17 +216,17 @@ impl Index {
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
-        let named = |target: Target| self.entries.contains_key(&target);
-        let before = |target: Target| self.entries.get(&target).is_some_and(|(seq, _)| names.rev < *seq);
-        let ended = named(Target::Token(names.token))
-            || names.lineage.iter().any(|id| named(Target::Token(*id)))
-            || names.task.is_some_and(|id| named(Target::Task(id)))
-            || names.agents.iter().any(|id| before(Target::Agent(id.clone())))
+        let is_held = |target: Target| self.entries.contains_key(&target);
+        let is_older = |target: Target| self.entries.get(&target).is_some_and(|(seq, _)| names.rev < *seq);
+        let ended = is_held(Target::Token(names.token))
+            || names.lineage.iter().any(|id| is_held(Target::Token(*id)))
+            || names.task.is_some_and(|id| is_held(Target::Task(id)))
+            || names.agents.iter().any(|id| is_older(Target::Agent(id.clone())))
             || names
                 .requester
                 .as_ref()
-                .is_some_and(|r| before(Target::requester(r)) || before(Target::Issuer(r.issuer.clone())))
-            || names.resource.as_ref().is_some_and(|uri| before(Target::Resource(uri.clone())));
+                .is_some_and(|r| is_older(Target::requester(r)) || is_older(Target::Issuer(r.issuer.clone())))
+            || names.resource.as_ref().is_some_and(|uri| is_older(Target::Resource(uri.clone())));
         if ended { Standing::Revoked } else { Standing::Live }
     }
 }
