@@ -44,7 +44,7 @@ pub enum Target {
     Requester(String),
     /// Everything issued so far that an agent acts in, at whatever place in the chain.
     Agent(ClientId),
-    /// Everything issued so far for a resource.
+    /// Everything issued so far that something may be done at a resource with.
     Resource(ResourceUri),
     /// Everything issued so far on the word of an identity provider.
     Issuer(IssuerUrl),
@@ -143,10 +143,10 @@ pub struct Names {
     pub task: Option<TaskId>,
     /// In whose name; an API token is in nobody's.
     pub requester: Option<Requester>,
-    /// Every agent in its chain, and the client that holds it.
+    /// Every agent in its chain, the client that got it, and the agent that it is to be handed to.
     pub agents: BTreeSet<ClientId>,
-    /// For which resource; a transaction token and an API token are for none.
-    pub resource: Option<ResourceUri>,
+    /// Every resource that something may be done at with it; an API token is for none.
+    pub resources: BTreeSet<ResourceUri>,
     /// The position of the log when it was issued (claim `rev`).
     pub rev: Seq,
 }
@@ -226,7 +226,7 @@ impl Index {
                 .requester
                 .as_ref()
                 .is_some_and(|r| is_older(Target::requester(r)) || is_older(Target::Issuer(r.issuer.clone())))
-            || names.resource.as_ref().is_some_and(|uri| is_older(Target::Resource(uri.clone())));
+            || names.resources.iter().any(|uri| is_older(Target::Resource(uri.clone())));
         if ended { Standing::Revoked } else { Standing::Live }
     }
 }
@@ -253,7 +253,7 @@ mod tests {
                 subject: "alice".parse().unwrap(),
             }),
             agents: ["planner", "reader"].iter().map(|id| id.parse().unwrap()).collect(),
-            resource: Some("https://files.example.com/mcp".parse().unwrap()),
+            resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
             rev: Seq::new(rev),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Ask, Denial, Evidence, Output, Presenter};
 use crate::domain::{
+    chain::Hop,
     claims::{MayAct, UserClaims},
     client::Agent,
     issuer::TrustedIssuer,
@@ -100,12 +101,13 @@ fn check_not_shut_out(ask: &Ask<'_>, own: &TaskTokenClaims) -> Result<(), Denial
 }
 
 /// Whether everybody who takes part in a token is still registered and not shut out: its requester's issuer, its
-/// client, every agent of ours in its chain, and the resource that it is for.
+/// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about.
 #[must_use]
 pub fn admits(registry: &Registry, own: &TaskTokenClaims) -> bool {
     let names = own.names();
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
     let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
-    let resource = names.resource.is_none_or(|uri| registry.resource_at(&uri).is_some_and(|r| !r.disabled));
-    issuer && clients && resource
+    let is_agent = |hop: &Hop| hop.sub.parse().is_ok_and(|id| registry.agent(&id).is_some());
+    let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
+    issuer && clients && own.our_hops().all(is_agent) && resources
 }
