@@ -185,14 +185,15 @@ pub fn check_user_claims(
         text(&claims, "jti")?.ok_or(BadClaim::Missing("jti"))?;
     }
     let sub = text(&claims, "sub")?.ok_or(BadClaim::Missing("sub"))?;
-    if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && sub.starts_with(prefix)) {
-        return Err(BadClaim::Subject);
-    }
     if sub.is_empty() {
         return Err(BadClaim::Malformed("sub"));
     }
-    let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
-    let subject = format!("{prefix}{sub}").parse::<Subject>().map_err(|_| BadClaim::Malformed("sub"))?;
+    // The whole name is what must not look like another issuer's: behind a prefix of its own, `sub` may begin with anything.
+    let name = format!("{}{sub}", issuer.subject_prefix.as_deref().unwrap_or_default());
+    if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && name.starts_with(prefix)) {
+        return Err(BadClaim::Subject);
+    }
+    let subject = name.parse::<Subject>().map_err(|_| BadClaim::Malformed("sub"))?;
     Ok(UserClaims {
         requester: Requester { issuer: issuer.issuer.clone(), subject },
         audiences,
