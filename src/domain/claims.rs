@@ -251,9 +251,10 @@ fn chain(claims: &Map<String, Value>) -> Result<Option<Chain>, BadClaim> {
     let mut next = claims.get("act");
     while let Some(value) = next {
         let act = value.as_object().ok_or(malformed)?;
-        let part = |name| text(act, name).ok().flatten().filter(|text| !text.is_empty()).map(str::to_owned);
-        let (iss, sub) = (part("iss").ok_or(malformed)?, part("sub").ok_or(malformed)?);
-        hops.push(Hop { iss, sub, sub_profile: part("sub_profile") });
+        let part = |name| text(act, name).map(|text| text.map(str::to_owned)).map_err(|_| malformed);
+        let name = |name| part(name)?.filter(|text| !text.is_empty()).ok_or(malformed);
+        // A remark that can't be kept as it is makes the hop malformed too: it is never rewritten.
+        hops.push(Hop { iss: name("iss")?, sub: name("sub")?, sub_profile: part("sub_profile")? });
         next = act.get("act");
     }
     if hops.is_empty() { Ok(None) } else { Chain::new(hops).map(Some).map_err(|_| malformed) }
