@@ -23,6 +23,7 @@ use crate::domain::{
     claims::SignIn,
     client::Agent,
     id::TokenId,
+    limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP},
     task::Requester,
     time::Timestamp,
     token::{NextActor, TaskContext, TokenKind},
@@ -149,8 +150,9 @@ fn task(ask: &Ask<'_>, wanted: &Authority) -> Result<(PlannedTask, Timestamp), D
         }
         (Evidence::User(..), TaskWanted::Unnamed { purpose, deadline }) => {
             let purpose = purpose.ok_or(Denial::PurposeMissing)?.clone();
-            let life = deadline.unwrap_or(ask.tasks.lifetime);
-            if life > ask.tasks.max_lifetime {
+            let longest = ask.tasks.max_lifetime.min(TASK_LIFETIME_CAP);
+            let life = deadline.unwrap_or(ask.tasks.lifetime.min(longest));
+            if life > longest {
                 return Err(Denial::DeadlineTooLong);
             }
             let deadline = ask.now.after(life);
@@ -163,6 +165,8 @@ fn task(ask: &Ask<'_>, wanted: &Authority) -> Result<(PlannedTask, Timestamp), D
 fn expires(ask: &Ask<'_>, deadline: Timestamp) -> Result<Timestamp, Denial> {
     let agent_cap = |agent: &Agent| agent.max_token_lifetime;
     let caps = [
+        // Whatever is configured: a revocation is forgotten when nothing that it could end lives any more.
+        Some(TOKEN_LIFETIME_CAP),
         Some(ask.tokens.lifetime),
         ask.expires_in,
         match ask.output {
@@ -178,7 +182,7 @@ fn expires(ask: &Ask<'_>, deadline: Timestamp) -> Result<Timestamp, Denial> {
             Output::Access(_) | Output::Txn => None,
         },
     ];
-    let life = caps.into_iter().flatten().min().unwrap_or(ask.tokens.lifetime);
+    let life = caps.into_iter().flatten().min().unwrap_or(TOKEN_LIFETIME_CAP);
     let subject = match ask.subject {
         Evidence::User(user, _) => user.expires,
         Evidence::Own(own, _) => own.exp,
