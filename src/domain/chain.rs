@@ -31,6 +31,9 @@ pub enum InvalidChain {
     /// An agent would stand in the chain twice.
     #[error("the agent is already part of the chain")]
     Repeated,
+    /// Another issuer speaks of an agent of ours.
+    #[error("the subject token says that an agent of this server acted, and was not issued here")]
+    NotTheirs,
     /// No hop at all: that would be impersonation.
     #[error("a chain names at least one agent")]
     Empty,

@@ -19,7 +19,7 @@ use presenter::{check_output, check_presenter};
 
 use crate::domain::{
     authority::Authority,
-    chain::{Chain, Hop},
+    chain::{Chain, Hop, InvalidChain},
     claims::SignIn,
     client::Agent,
     id::TokenId,
@@ -108,6 +108,8 @@ fn chain(ask: &Ask<'_>) -> Result<Chain, Denial> {
     let chain = match (ask.subject, ask.presenter) {
         (Evidence::User(user, _), Presenter::Agent(agent)) => match &user.chain {
             None => Ok(Chain::of(hop(agent))),
+            // Only we say which agents of ours acted: no edge of the registry was looked at for that hop.
+            Some(before) if before.hops().any(|hop| hop.iss == ask.issuer.as_str()) => Err(InvalidChain::NotTheirs),
             Some(before) => before.extended_by(hop(agent), max),
         },
         (Evidence::Own(own, TokenKind::HandOver), Presenter::Agent(agent)) => own.act.extended_by(hop(agent), max),
