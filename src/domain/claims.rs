@@ -105,6 +105,8 @@ pub struct UserClaims {
     pub client: Option<String>,
     /// `may_act`: the one party that may act for the requester.
     pub may_act: Option<MayAct>,
+    /// Whether it is bound to a key (`cnf`, RFC 7800), so that only who holds the key may use it.
+    pub bound: bool,
     /// The token's scope; `None` when it has none.
     pub scope: Option<ScopeSet>,
     /// Who acts already, by the issuer's word.
@@ -200,6 +202,7 @@ pub fn check_user_claims(
         expires,
         client: client(&claims, issuer)?,
         may_act: may_act(&claims)?,
+        bound: claims.contains_key("cnf"),
         scope: scope(&claims, issuer)?,
         chain: chain(&claims)?,
         sign_in: sign_in(&claims)?,

@@ -66,6 +66,7 @@ fn pointers(ask: &Ask<'_>, user: &UserClaims, issuer: &TrustedIssuer, agent: &Ag
             Some(may_act) if is_this_agent(may_act) => Says::ThisAgent,
             Some(_) => Says::SomebodyElse,
         },
+        bound: user.bound,
         actor: ask.actor,
         grant: ask.grant,
     }
