@@ -51,6 +51,10 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
         return Err(Denial::NothingForTarget);
     }
     let expires = expires(ask, deadline)?;
+    let read_by = match ask.output {
+        Output::Access(resource) | Output::HandOver(_, resource) => Some(&resource.uri),
+        Output::Txn => None,
+    };
     Ok(Plan {
         kind: kind(ask.output),
         audience: match ask.output {
@@ -67,7 +71,7 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
         client: ask.presenter.id().clone(),
         task,
         lineage,
-        scope: ask.registry.scopes_covered(&authority),
+        scope: ask.registry.scopes_covered(&authority, read_by),
         authority,
         expires,
         sign_in: match ask.subject {

@@ -266,25 +266,26 @@ impl Registry {
             .collect()
     }
 
-    /// All tools under these scopes, at one resource or (for a transaction token) at any.
+    /// All tools under these scopes that are offered at such places.
     #[must_use]
-    pub fn under_scopes(&self, scopes: &ScopeSet, at: Option<&ResourceUri>) -> Authority {
+    pub fn under_scopes(&self, scopes: &ScopeSet, at: impl Fn(&ResourceUri) -> bool) -> Authority {
         self.resources
             .values()
-            .filter(|r| at.is_none_or(|uri| *uri == r.uri))
+            .filter(|r| !r.disabled && at(&r.uri))
             .flat_map(|r| tools(r, |tool| scopes.contains(&tool.scope)))
             .collect()
     }
 
     /// The scopes whose every tool is in `authority`: what a token with it may say in `scope`, so that a resource
-    /// which only knows scopes never reads more into it than was given.
+    /// which only knows scopes never reads more into it than was given. The token is read by one resource, or (a
+    /// transaction token) by anybody in the trust domain: then a tool of any of them counts.
     #[must_use]
-    pub fn scopes_covered(&self, authority: &Authority) -> ScopeSet {
+    pub fn scopes_covered(&self, authority: &Authority, by: Option<&ResourceUri>) -> ScopeSet {
         let mut covered = BTreeSet::new();
         let mut beyond = BTreeSet::new();
-        for uri in authority.iter().map(|p| &p.resource).collect::<BTreeSet<_>>() {
-            for tool in self.resource_at(uri).into_iter().flat_map(|r| &r.tools) {
-                let set = if authority.allows(uri, &tool.name) { &mut covered } else { &mut beyond };
+        for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
+            for tool in &resource.tools {
+                let set = if authority.allows(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
                 set.insert(tool.scope.clone());
             }
         }

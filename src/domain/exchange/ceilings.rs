@@ -1,7 +1,7 @@
 //! How much: what is asked for, and everything that it must be within.
 
 use super::{Ask, Denial, Evidence, Holding, Output, Presenter, TaskWanted};
-use crate::domain::{authority::Authority, issuer::SubjectScopes, scope::ScopeSet};
+use crate::domain::{authority::Authority, issuer::SubjectScopes, scope::ScopeSet, uri::ResourceUri};
 
 /// `requested ∩ parent ∩ requester's ∩ agent's ∩ catalogue`, where asking for more than can be had is an error that says
 /// whose ceiling it was, and asking for nothing is one that says how to ask.
@@ -25,14 +25,15 @@ pub(super) fn authority(ask: &Ask<'_>) -> Result<Authority, Denial> {
     Ok(by_scope.iter().chain(by_details.iter()).cloned().collect())
 }
 
-/// The tools under the scopes that are asked for; a scope without a tool is unknown.
+/// The tools under the scopes that are asked for, at the places that it can be about; a scope without a tool is unknown.
 fn scopes_asked(ask: &Ask<'_>, scopes: &ScopeSet) -> Result<Authority, Denial> {
-    let at = match ask.output {
-        Output::Access(resource) | Output::HandOver(_, resource) => Some(&resource.uri),
-        Output::Txn => None,
+    let at = |uri: &ResourceUri| match (ask.output, ask.subject) {
+        (Output::Access(resource) | Output::HandOver(_, resource), _) => *uri == resource.uri,
+        (Output::Txn, Evidence::Own(own, _)) => own.authorization_details.iter().any(|p| p.resource == *uri),
+        (Output::Txn, Evidence::User(..)) => true,
     };
-    let known = |scope| !ask.registry.under_scopes(&std::iter::once(scope).collect(), at).is_empty();
-    if scopes.iter().cloned().all(known) {
+    let is_known = |scope| !ask.registry.under_scopes(&std::iter::once(scope).collect(), at).is_empty();
+    if scopes.iter().cloned().all(is_known) {
         Ok(ask.registry.under_scopes(scopes, at))
     } else {
         Err(Denial::ScopeTooWide(Holding::Catalogue))
@@ -53,7 +54,7 @@ fn ceilings(ask: &Ask<'_>) -> Result<Vec<(Holding, Authority)>, Denial> {
         Evidence::User(user, issuer) => {
             if issuer.subject_scopes == SubjectScopes::Ceiling {
                 let scope = user.scope.as_ref().ok_or(Denial::SubjectWithoutScope)?;
-                ceilings.push((Holding::Requester, ask.registry.under_scopes(scope, None)));
+                ceilings.push((Holding::Requester, ask.registry.under_scopes(scope, |_| true)));
             }
             if !issuer.entitlements.is_empty() {
                 let rules = issuer.entitlements.iter().filter(|rule| rule.to.covers(&user.all));
