@@ -43,18 +43,11 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
     let lineage = lineage(ask)?;
     let wanted = authority(ask)?;
     let (task, deadline) = task(ask, &wanted)?;
-    let authority = match ask.output {
-        Output::Access(resource) => wanted.at(&resource.uri),
-        Output::HandOver(..) | Output::Txn => wanted,
-    };
+    let authority = ask.output.resource().map_or(wanted.clone(), |resource| wanted.at(&resource.uri));
     if authority.is_empty() {
         return Err(Denial::NothingForTarget);
     }
     let expires = expires(ask, deadline)?;
-    let read_by = match ask.output {
-        Output::Access(resource) | Output::HandOver(_, resource) => Some(&resource.uri),
-        Output::Txn => None,
-    };
     Ok(Plan {
         kind: kind(ask.output),
         audience: match ask.output {
@@ -71,7 +64,7 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
         client: ask.presenter.id().clone(),
         task,
         lineage,
-        scope: ask.registry.scopes_covered(&authority, read_by),
+        scope: ask.registry.scopes_covered(&authority, ask.output.resource().map(|resource| &resource.uri)),
         authority,
         expires,
         sign_in: match ask.subject {
@@ -175,10 +168,7 @@ fn expires(ask: &Ask<'_>, deadline: Timestamp) -> Result<Timestamp, Denial> {
         Some(TOKEN_LIFETIME_CAP),
         Some(ask.tokens.lifetime),
         ask.expires_in,
-        match ask.output {
-            Output::Access(resource) | Output::HandOver(_, resource) => resource.max_token_lifetime,
-            Output::Txn => None,
-        },
+        ask.output.resource().and_then(|resource| resource.max_token_lifetime),
         match ask.presenter {
             Presenter::Agent(agent) => agent_cap(agent),
             Presenter::Resource(_) => None,

@@ -85,10 +85,21 @@ pub enum Evidence<'a> {
 pub enum Output<'a> {
     /// For one resource.
     Access(&'a Resource),
-    /// To be handed to that agent.
+    /// To be handed to that agent, for use at one resource.
     HandOver(&'a Agent, &'a Resource),
     /// For the trust domain.
     Txn,
+}
+
+impl<'a> Output<'a> {
+    /// The one resource that it is for in the end; none for the trust domain.
+    #[must_use]
+    pub fn resource(self) -> Option<&'a Resource> {
+        match self {
+            Self::Access(resource) | Self::HandOver(_, resource) => Some(resource),
+            Self::Txn => None,
+        }
+    }
 }
 
 /// Which task is wanted.

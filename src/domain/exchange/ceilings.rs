@@ -27,10 +27,10 @@ pub(super) fn authority(ask: &Ask<'_>) -> Result<Authority, Denial> {
 
 /// The tools under the scopes that are asked for, at the places that it can be about; a scope without a tool is unknown.
 fn scopes_asked(ask: &Ask<'_>, scopes: &ScopeSet) -> Result<Authority, Denial> {
-    let at = |uri: &ResourceUri| match (ask.output, ask.subject) {
-        (Output::Access(resource) | Output::HandOver(_, resource), _) => *uri == resource.uri,
-        (Output::Txn, Evidence::Own(own, _)) => own.authorization_details.iter().any(|p| p.resource == *uri),
-        (Output::Txn, Evidence::User(..)) => true,
+    let at = |uri: &ResourceUri| match (ask.output.resource(), ask.subject) {
+        (Some(resource), _) => *uri == resource.uri,
+        (None, Evidence::Own(own, _)) => own.authorization_details.iter().any(|p| p.resource == *uri),
+        (None, Evidence::User(..)) => true,
     };
     let is_known = |scope| !ask.registry.under_scopes(&std::iter::once(scope).collect(), at).is_empty();
     if scopes.iter().cloned().all(is_known) {
