@@ -114,7 +114,12 @@ fn chain(ask: &Ask<'_>) -> Result<Chain, Denial> {
         (Evidence::Own(own, _), _) => Ok(own.act.clone()),
         (Evidence::User(..), Presenter::Resource(_)) => return Err(Denial::NotThePresenter),
     };
-    chain.map_err(Denial::Chain)
+    let chain = chain.map_err(Denial::Chain)?;
+    // A token for an agent that can't join is good for nothing: say so now, and not when it is presented.
+    if let Output::HandOver(to, _) = ask.output {
+        chain.extended_by(hop(to), max).map_err(Denial::Chain)?;
+    }
+    Ok(chain)
 }
 
 fn lineage(ask: &Ask<'_>) -> Result<Vec<TokenId>, Denial> {
