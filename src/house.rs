@@ -23,7 +23,7 @@ use crate::{
 /// How often keys and leftovers are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often the keys of issuers are looked after; each is asked when its keys are ten minutes old.
-const REFRESH_EVERY: Duration = Duration::from_secs(60);
+const REFRESH_EVERY: Duration = Duration::from_mins(1);
 
 /// Why the house can't be put together. Each text says what to do.
 #[derive(Debug, Error)]

@@ -361,9 +361,8 @@ fn page_fault(outage: Outage) -> Failure {
 
 /// Whether the objects fit together; otherwise what is wrong, with the object itself first.
 fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> {
-    let faults = match Registry::build(0, entries, BTreeMap::new()) {
-        Ok(_) => return Ok(()),
-        Err(faults) => faults,
+    let Err(faults) = Registry::build(0, entries, BTreeMap::new()) else {
+        return Ok(());
     };
     let (own, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| (f.kind, f.id.as_str()) == about);
     Err(Conflict::Inconsistent(listed(if own.is_empty() { &others } else { &own })))

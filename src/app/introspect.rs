@@ -44,12 +44,7 @@ struct SignedAnswer<'a, B> {
 
 impl Service {
     /// Answers a resource about a token. Anybody else may not ask.
-    pub async fn introspect(
-        &self,
-        caller: &AuthenticatedClient,
-        token: &str,
-        cx: &Cx,
-    ) -> Result<Introspection, Failure> {
+    pub fn introspect(&self, caller: &AuthenticatedClient, token: &str, cx: &Cx) -> Result<Introspection, Failure> {
         let Client::Resource(resource) = caller.client()? else {
             return Err(AuthFault::NotForThisClient.into());
         };

@@ -104,7 +104,8 @@ async fn write_ahead(writer: &SqlitePool, patience: Duration) -> Result<(), sqlx
 
 fn is_busy(error: &sqlx::Error) -> bool {
     // SQLITE_BUSY is 5; the extended codes have it in their lowest byte.
-    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    let code =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse::<i32>().ok());
     code.is_some_and(|code| code & 0xff == 5)
 }
 
