@@ -15,7 +15,7 @@ export class Oauth4webapi {
       url,
       await oauth.discoveryRequest(url, { algorithm: 'oauth2', ...INSECURE }),
     );
-    client.client = { client_id: id, introspection_signed_response_alg: 'ES256' };
+    client.client = { client_id: id };
     client.authentication = credential.method === 'private_key_jwt'
       ? oauth.PrivateKeyJwt({ key: credential.privateKey, kid: credential.kid })
       : oauth.ClientSecretBasic(credential.secret);
@@ -46,7 +46,8 @@ export class Oauth4webapi {
 
   /** Asks for a signed answer (RFC 9701), checks its claims, then its signature with Errand's keys. */
   async introspectSigned(token) {
-    const { server, client, authentication } = this;
+    const { server, authentication } = this;
+    const client = { ...this.client, introspection_signed_response_alg: 'ES256' };
     const response = await oauth.introspectionRequest(server, client, authentication, token, {
       requestJwtResponse: true,
       ...INSECURE,

@@ -1,6 +1,7 @@
 // Everything that a test file needs, started together and stopped together: identity providers, Errand on its store,
 // its clients by their libraries, MCP servers.
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -58,7 +59,9 @@ class World {
 
   async start() {
     this.folder = await mkdtemp(path.join(os.tmpdir(), 'errand-interop-'));
-    this.#atEnd(() => rm(this.folder, { recursive: true, force: true }));
+    const remove = () => rmSync(this.folder, { recursive: true, force: true });
+    process.once('exit', remove); // there are secrets in it: it goes even when the tests are interrupted
+    this.#atEnd(async () => remove());
     this.store = await newStore(this.folder);
     this.#atEnd(() => this.store.drop());
     try {
