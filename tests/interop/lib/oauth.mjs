@@ -24,12 +24,12 @@ export function given(parameters) {
   return Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== undefined));
 }
 
-/** The request must be refused with one of these OAuth error codes, whatever library sent it. */
-export async function refused(request, ...codes) {
+/** The request must be refused with this OAuth error code, whatever library sent it. */
+export async function refused(request, code) {
   const outcome = await request.then(
     () => 'was granted',
     (error) => error.error ?? error,
   );
   if (outcome instanceof Error) throw outcome;
-  assert.ok(codes.includes(outcome), `wanted ${codes.join(' or ')}: ${outcome}`);
+  assert.equal(outcome, code);
 }

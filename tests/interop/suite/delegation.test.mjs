@@ -60,14 +60,14 @@ world.test('a hand-over token is good for one agent, for its part, and for nothi
   const { own, handed } = await handOver();
   const { planner, researcher, courier, notes } = world.clients;
 
-  await refused(courier.exchange(pickUp(handed)), 'actor_unauthorized', 'invalid_grant', 'invalid_request');
+  await refused(courier.exchange(pickUp(handed)), 'actor_unauthorized');
   await refused(researcher.exchange(pickUp(handed, WRITE)), 'invalid_scope');
   // The planner's own token was not handed over, whoever got hold of it.
-  await refused(researcher.exchange(pickUp(own)), 'actor_unauthorized', 'invalid_grant', 'invalid_request');
+  await refused(researcher.exchange(pickUp(own)), 'actor_unauthorized');
   // The planner may delegate to the researcher only.
   await refused(
     planner.exchange({ subject_token: own.access_token, subject_token_type: ACCESS_TOKEN, requested_actor: 'courier', scope: READ }),
-    'actor_unauthorized', 'invalid_grant', 'invalid_request',
+    'actor_unauthorized',
   );
   assert.deepEqual(await notes.introspect(handed.access_token), { active: false });
 });
@@ -80,5 +80,5 @@ world.test('when the first agent gives its token back, the sub-agent has lost it
 
   await planner.revoke(own.access_token);
   assert.deepEqual(await notes.introspect(picked.access_token), { active: false });
-  await refused(researcher.exchange(pickUp(handed)), 'invalid_grant', 'invalid_request');
+  await refused(researcher.exchange(pickUp(handed)), 'invalid_request');
 });

@@ -94,14 +94,14 @@ world.test('what an agent may not have is refused in the words of OAuth', async 
   const ask = (change, scope = READ) => opening(tokens.access_token, NOTES, scope, change);
 
   await refused(planner.exchange(ask({ resource: 'https://elsewhere.example.com/mcp' })), 'invalid_target');
-  await refused(planner.exchange(ask({ resource: undefined })), 'invalid_request', 'invalid_target');
+  await refused(planner.exchange(ask({ resource: undefined })), 'invalid_target');
   await refused(planner.exchange(ask({ scope: 'notes:burn' })), 'invalid_scope');
   await refused(planner.exchange(ask({ purpose: undefined })), 'invalid_request');
-  await refused(planner.exchange(ask({ subject_token: `${tokens.access_token}x` })), 'invalid_request', 'invalid_grant');
+  await refused(planner.exchange(ask({ subject_token: `${tokens.access_token}x` })), 'invalid_request');
 
   // No splice: the token was issued to the planner's application, and points at no other agent.
   for (const other of [researcher, courier, desk]) {
-    await refused(other.exchange(ask({})), 'actor_unauthorized', 'invalid_grant', 'invalid_request');
+    await refused(other.exchange(ask({})), 'actor_unauthorized');
   }
 
   // The ceiling of the person's token, and the ceiling of the agent.

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { before } from 'node:test';
 
+import { discoverAuthorizationServerMetadata } from '@modelcontextprotocol/client';
+
 import { READ } from '../lib/cast.mjs';
 import { PythonClient, Refused, SERVERS, TypeScriptClient } from '../lib/mcp.mjs';
 import { opening } from '../lib/oauth.mjs';
@@ -14,6 +16,12 @@ async function taskToken(uri) {
   const { access_token: userToken } = await world.signIn('alice', 'planner');
   return world.clients.planner.exchange(opening(userToken, uri, READ));
 }
+
+world.test('the MCP client library understands the metadata of Errand', async () => {
+  const metadata = await discoverAuthorizationServerMetadata(world.errand.issuer);
+  assert.equal(metadata.issuer, world.errand.issuer);
+  assert.equal(metadata.token_endpoint, `${world.errand.issuer}/oauth2/token`);
+});
 
 for (const server of Object.keys(SERVERS)) {
   world.test(`${server} server: refuses by the book what it can't take`, async () => {
