@@ -15,8 +15,8 @@ from joserfc.jwk import ECKey, KeySet
 class ShortLivedKeyJWT(PrivateKeyJWT):
     """Authlib's assertions live for an hour, and Errand takes five minutes at most.
 
-    `claims={"exp": ...}` is no way out: the time would be fixed when the client is made, and Authlib writes the `jti` of
-    the first assertion into that dictionary, so that every later one would be a replay.
+    `claims={"exp": ...}` is no way out: the time would be fixed when the client is made, and Authlib writes the `jti`
+    of the first assertion into that dictionary, so that every later one would be a replay.
     """
 
     def sign(self, auth, token_endpoint):
@@ -32,7 +32,8 @@ class ShortLivedKeyJWT(PrivateKeyJWT):
 
 class Client:
     def connect(self, request):
-        self.metadata = httpx.get(request["issuer"] + "/.well-known/oauth-authorization-server").raise_for_status().json()
+        well_known = request["issuer"] + "/.well-known/oauth-authorization-server"
+        self.metadata = httpx.get(well_known).raise_for_status().json()
         # Authlib takes a string for an RSA key in PEM: an EC key must be given as an object.
         credential = ECKey.import_key(request["key"]) if "key" in request else request["secret"]
         method = "private_key_jwt" if "key" in request else "client_secret_basic"
@@ -42,7 +43,7 @@ class Client:
             token_endpoint_auth_method=method,
             revocation_endpoint_auth_method=method,
         )
-        # With the token endpoint said here, `aud` is the same at every endpoint; otherwise it is each endpoint's own URL.
+        # With the token endpoint said here, `aud` is the same at every endpoint; else it is each endpoint's own URL.
         self.client.register_client_auth_method(ShortLivedKeyJWT(self.metadata["token_endpoint"]))
 
     def exchange(self, request):

@@ -9,7 +9,8 @@ export class AdminApi {
 
   /** Ends a task and all its tokens; when this returns, they are dead. */
   async endTask(task) {
-    const answer = await this.#send('POST', '/v1/admin/revocations', { kind: 'task', id: task, reason: 'the interop suite says so' });
+    const revocation = { kind: 'task', id: task, reason: 'the interop suite says so' };
+    const answer = await this.#send('POST', '/v1/admin/revocations', revocation);
     assert.ok(answer.ok, `the revocation was answered ${answer.status}: ${answer.text}`);
   }
 

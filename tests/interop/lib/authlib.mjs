@@ -10,7 +10,8 @@ export class Authlib {
   static async connect(issuer, id, credential) {
     const client = new Authlib();
     client.id = id;
-    client.driver = new Driver(`authlib ${id}`, PYTHON, [path.join(HERE, 'clients/authlib_client.py')], { env: PYTHON_ENV });
+    const script = path.join(HERE, 'clients/authlib_client.py');
+    client.driver = new Driver(`authlib ${id}`, PYTHON, [script], { env: PYTHON_ENV });
     await client.#ask({ do: 'connect', issuer, client_id: id, key: credential.privateJwk, secret: credential.secret });
     return client;
   }

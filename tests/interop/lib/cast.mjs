@@ -13,11 +13,32 @@ export const TOOLS = [
 
 /** Each agent is the client of another library, or proves who it is in another way. */
 export const AGENTS = {
-  planner: { library: 'openid-client', method: 'private_key_jwt', scopes: [READ, WRITE], mayDelegateTo: ['researcher'] },
-  researcher: { library: 'oauth4webapi', method: 'private_key_jwt', scopes: [READ, WRITE], mayDelegateTo: [] },
-  // Authlib says the token endpoint in `aud` of its assertions; Errand wants its issuer unless told otherwise.
-  courier: { library: 'authlib', method: 'private_key_jwt', audience: 'token_endpoint_too', scopes: [READ, WRITE], mayDelegateTo: [] },
-  desk: { library: 'openid-client', method: 'client_secret_basic', scopes: [READ], mayDelegateTo: [] },
+  planner: {
+    library: 'openid-client',
+    method: 'private_key_jwt',
+    scopes: [READ, WRITE],
+    mayDelegateTo: ['researcher'],
+  },
+  researcher: {
+    library: 'oauth4webapi',
+    method: 'private_key_jwt',
+    scopes: [READ, WRITE],
+    mayDelegateTo: [],
+  },
+  courier: {
+    library: 'authlib',
+    method: 'private_key_jwt',
+    // Authlib says the token endpoint in `aud` of its assertions; Errand wants its issuer unless told otherwise.
+    audience: 'token_endpoint_too',
+    scopes: [READ, WRITE],
+    mayDelegateTo: [],
+  },
+  desk: {
+    library: 'openid-client',
+    method: 'client_secret_basic',
+    scopes: [READ],
+    mayDelegateTo: [],
+  },
 };
 
 /** Resources without a server behind them: only their introspection matters. */

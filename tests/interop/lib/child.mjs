@@ -35,6 +35,12 @@ export class Child {
     return this.process.pid !== undefined && this.process.exitCode === null && this.process.signalCode === null;
   }
 
+  /** Waits until it has ended, which must be well. */
+  async succeeds(seconds = 30) {
+    await until(`${this.name} to end`, () => !this.alive, { seconds });
+    if (this.process.exitCode !== 0) throw new Error(`${this.name} failed\n${this.tail()}`);
+  }
+
   /** Waits until `url` answers with one of these statuses. */
   async answers(url, statuses = [200], seconds = 30) {
     await until(`${this.name} at ${url}\n${this.tail()}`, async () => {

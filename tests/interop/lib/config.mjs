@@ -17,6 +17,11 @@ url = ${toml(storeUrl)}
 [keys]
 algorithm = "ES256"
 encryption_key_file = ${toml(encryptionKeyFile)}
+
+# As talkative as it gets: at the end the log is searched for tokens and secrets.
+[log]
+format = "pretty"
+level = "info,errand=trace"
 `,
     ...idps.map((idp) => issuerTable(idp, issuer)),
     ...Object.entries(agents).map(([id, agent]) => agentTables(id, agent, idps, resources)),

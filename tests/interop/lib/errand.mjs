@@ -16,7 +16,11 @@ export class Errand {
     const encryptionKeyFile = path.join(folder, 'encryption.key');
     await writeFile(encryptionKeyFile, randomBytes(32).toString('base64'), { mode: 0o600 });
     const configFile = path.join(folder, 'errand.toml');
-    await writeFile(configFile, configuration({ issuer, listen, storeUrl: store.url, encryptionKeyFile, ...cast }), { mode: 0o600 });
+    const text = configuration({ issuer, listen, storeUrl: store.url, encryptionKeyFile, ...cast });
+    await writeFile(configFile, text, { mode: 0o600 });
+
+    // The schema of a shared database changes when an operator says so, never by a server that happens to start.
+    await new Child('errand migrate', binary, ['migrate', '--config', configFile], { cwd: folder }).succeeds();
 
     const errand = new Errand();
     errand.issuer = issuer;

@@ -9,7 +9,8 @@ import * as openid from 'openid-client';
 import { freePort } from './ports.mjs';
 
 const GROUPS = { alice: ['finance'], bob: ['kitchen'] };
-const REDIRECT_URI = 'http://127.0.0.1:1/callback'; // nobody listens there: the browser's last step is read off the redirect
+// Nobody listens there: the browser's last step is read off the redirect.
+const REDIRECT_URI = 'http://127.0.0.1:1/callback';
 const CLIENT_SECRET = 'only-for-this-test-provider';
 
 export class IdentityProvider {
@@ -85,7 +86,8 @@ export class IdentityProvider {
 
   /** A person signs in to an application; what the application gets: `access_token` and `id_token`. */
   async signIn(person, client, scopes = this.scopes) {
-    const config = await openid.discovery(new URL(this.issuer), client, undefined, openid.ClientSecretBasic(CLIENT_SECRET), {
+    const authentication = openid.ClientSecretBasic(CLIENT_SECRET);
+    const config = await openid.discovery(new URL(this.issuer), client, undefined, authentication, {
       execute: [openid.allowInsecureRequests],
     });
     const verifier = openid.randomPKCECodeVerifier();
@@ -113,7 +115,7 @@ class Browser {
         url = page.location;
       } else {
         const form = readForm(page.html);
-        const fields = form.prompt === 'login' ? { prompt: 'login', login: person, password: 'x' } : { prompt: form.prompt };
+        const fields = { prompt: form.prompt, ...(form.prompt === 'login' && { login: person, password: 'x' }) };
         const sent = await this.#load(new URL(form.action, url), { method: 'POST', body: new URLSearchParams(fields) });
         url = sent.location;
       }

@@ -57,7 +57,8 @@ export class PythonClient {
   static #driver;
 
   static startPython() {
-    PythonClient.#driver = new Driver('python mcp client', PYTHON, [path.join(HERE, 'clients/mcp_client.py')], { env: PYTHON_ENV });
+    const script = path.join(HERE, 'clients/mcp_client.py');
+    PythonClient.#driver = new Driver('python mcp client', PYTHON, [script], { env: PYTHON_ENV });
     return PythonClient.#driver;
   }
 

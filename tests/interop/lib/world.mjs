@@ -92,9 +92,12 @@ class World {
     for (const id of Object.keys(this.#wanted.servers)) {
       const port = await freePort();
       // They introspect with a secret: it is what every MCP SDK can do.
-      resources[id] = { library: 'openid-client', method: 'client_secret_basic', port, uri: `http://127.0.0.1:${port}/mcp` };
+      const uri = `http://127.0.0.1:${port}/mcp`;
+      resources[id] = { library: 'openid-client', method: 'client_secret_basic', port, uri };
     }
-    const equip = async ([id, party]) => [id, { ...party, credential: await newCredential(id, party.method, this.folder) }];
+    const equip = async ([id, party]) => {
+      return [id, { ...party, credential: await newCredential(id, party.method, this.folder) }];
+    };
     const all = async (cast) => Object.fromEntries(await Promise.all(Object.entries(cast).map(equip)));
     this.agents = await all(AGENTS);
     this.resources = await all(resources);
@@ -103,7 +106,8 @@ class World {
 
   async #startErrand() {
     const { port, folder, store, agents, resources, admins } = this;
-    this.errand = await Errand.start({ port, folder, store, idps: Object.values(this.idps), agents, resources, admins });
+    const idps = Object.values(this.idps);
+    this.errand = await Errand.start({ port, folder, store, idps, agents, resources, admins });
     this.keep(this.errand.process);
   }
 

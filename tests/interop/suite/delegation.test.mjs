@@ -15,14 +15,16 @@ async function handOver() {
   const { planner } = world.clients;
   const { access_token: userToken } = await world.signIn('alice', 'planner');
   const own = await planner.exchange(opening(userToken, NOTES, `${READ} ${WRITE}`));
-  const handed = await planner.exchange({
-    subject_token: own.access_token,
-    subject_token_type: ACCESS_TOKEN,
-    requested_actor: 'researcher',
-    scope: READ,
-  });
+  const handed = await planner.exchange(handingTo('researcher', own));
   return { own, handed };
 }
+
+const handingTo = (agent, own) => ({
+  subject_token: own.access_token,
+  subject_token_type: ACCESS_TOKEN,
+  requested_actor: agent,
+  scope: READ,
+});
 
 const pickUp = (handed, scope = READ) => ({
   subject_token: handed.access_token,
@@ -65,10 +67,7 @@ world.test('a hand-over token is good for one agent, for its part, and for nothi
   // The planner's own token was not handed over, whoever got hold of it.
   await refused(researcher.exchange(pickUp(own)), 'actor_unauthorized');
   // The planner may delegate to the researcher only.
-  await refused(
-    planner.exchange({ subject_token: own.access_token, subject_token_type: ACCESS_TOKEN, requested_actor: 'courier', scope: READ }),
-    'actor_unauthorized',
-  );
+  await refused(planner.exchange(handingTo('courier', own)), 'actor_unauthorized');
   assert.deepEqual(await notes.introspect(handed.access_token), { active: false });
 });
 

@@ -51,7 +51,8 @@ for (const agent of ['planner', 'researcher', 'courier', 'desk']) {
     assert.equal(claims.tctx.purpose, 'write the minutes of the meeting');
     assert.deepEqual(claims.lineage, []);
     assert.equal(claims.scope, READ);
-    assert.deepEqual(claims.authorization_details.map(tool), [tool({ type: 'mcp_tool', locations: [NOTES], identifier: 'whoami' })]);
+    const wanted = { type: 'mcp_tool', locations: [NOTES], identifier: 'whoami' };
+    assert.deepEqual(claims.authorization_details.map(named), [wanted]);
     assert.deepEqual(answer.authorization_details, claims.authorization_details);
 
     const user = jose.decodeJwt(userToken);
@@ -125,6 +126,6 @@ function assertHop(act, agent) {
 }
 
 /** The part of an authorization detail that names the tool. */
-function tool({ type, locations, identifier }) {
+function named({ type, locations, identifier }) {
   return { type, locations, identifier };
 }

@@ -41,7 +41,9 @@ for (const server of Object.keys(SERVERS)) {
   });
 
   for (const [language, Client] of [['Python', PythonClient], ['TypeScript', TypeScriptClient]]) {
-    world.test(`${server} server, ${language} client: the tool sees person and agent, until an admin ends the task`, async () => {
+    const pair = `${server} server, ${language} client`;
+
+    world.test(`${pair}: the tool sees person and agent, until an admin ends the task`, async () => {
       const { uri } = world.resources[server];
       const { access_token: token, txn } = await taskToken(uri);
       const session = await Client.connect(uri, token);
@@ -61,7 +63,7 @@ for (const server of Object.keys(SERVERS)) {
       await assert.rejects(Client.connect(uri, token), Refused);
     });
 
-    world.test(`${server} server, ${language} client: no token, and a token for another server, get nowhere`, async () => {
+    world.test(`${pair}: no token, and a token for another server, get nowhere`, async () => {
       const { uri } = world.resources[server];
       const { access_token: forAnother } = await taskToken(world.resources.notes.uri);
       await assert.rejects(Client.connect(uri, undefined), Refused);
