@@ -45,7 +45,11 @@ fn is_us(ask: &Ask<'_>, uri: &ResourceUri) -> bool {
 
 /// Whether the evidence points at the presenter. Returns by what right.
 pub(super) fn check_presenter(ask: &Ask<'_>) -> Result<&'static str, Denial> {
+    if ask.presenter.is_disabled() {
+        return Err(Denial::ShutOut);
+    }
     match (ask.subject, ask.presenter) {
+        (Evidence::User(_, issuer), _) if issuer.disabled => Err(Denial::ShutOut),
         (Evidence::User(..), Presenter::Resource(_)) => Err(Denial::NotThePresenter),
         (Evidence::User(user, issuer), Presenter::Agent(agent)) => {
             let basis = splice::check(pointers(ask, user, issuer, agent)).map_err(Denial::Splice)?;
