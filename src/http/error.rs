@@ -41,6 +41,8 @@ pub(super) enum Code {
     AccessDenied,
     /// 503
     TemporarilyUnavailable,
+    /// 500
+    ServerError,
 }
 
 impl Code {
@@ -60,6 +62,7 @@ impl Code {
             Self::InsufficientScope => "insufficient_scope",
             Self::AccessDenied => "access_denied",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
+            Self::ServerError => "server_error",
         }
     }
 
@@ -77,6 +80,7 @@ impl Code {
             Self::InvalidClient | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope | Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -212,9 +216,23 @@ impl From<BadRequest> for OAuthError {
 impl OAuthError {
     /// The body is over the limit.
     pub(super) fn too_large() -> Self {
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..BadRequest::Invalid("body", "over 65536 bytes").into() }
+        Self::from(BadRequest::Invalid("body", "over 65536 bytes")).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// A mistake of ours, which the log of the panic tells more of.
+    pub(super) fn own_fault() -> Self {
+        let code = Code::ServerError;
+        Self { code, status: code.status(), description: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned() }
+    }
+
+    /// The same with another status than its code has.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 }
+
+/// What is said of a mistake of ours.
+pub(super) const OWN_FAULT: &str = "a fault of the server itself: report it with the request id";
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
@@ -246,7 +264,8 @@ pub(super) fn challenge(code: Code) -> Option<&'static str> {
         | Code::InvalidAuthorizationDetails
         | Code::ActorUnauthorized
         | Code::AccessDenied
-        | Code::TemporarilyUnavailable => None,
+        | Code::TemporarilyUnavailable
+        | Code::ServerError => None,
     }
 }
 
