@@ -214,7 +214,7 @@ impl Edge {
         // The token is made while all is well.
         let token = service(Mood::Well).bootstrap_token(&cx()).await.unwrap();
         // Who hangs is waited for; nobody else is in a hurry.
-        let patience = if matches!(mood, Mood::Hangs) { Duration::from_millis(50) } else { Duration::from_secs(60) };
+        let patience = if matches!(mood, Mood::Hangs) { Duration::from_millis(50) } else { Duration::from_mins(1) };
         let settings = EdgeSettings { request_timeout: patience, operations_here: true };
         Self { router: router(App::new(service(mood)), settings), token: token.token.expose().to_owned() }
     }
@@ -224,7 +224,8 @@ impl Edge {
     }
 
     async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
-        let headers = [("authorization", &self.bearer()[..]), ("content-type", "application/json")];
+        let bearer = self.bearer();
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         self.ask(method, path, &headers, body).await
     }
 

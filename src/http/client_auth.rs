@@ -67,17 +67,14 @@ impl FromRequest<App> for ByClientOrBearer {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, OAuthError> {
         let (cx, headers, form) = read_form(request, app).await?;
-        let client = match bearer(&headers) {
-            Some(token) => {
-                if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
-                    return Err(Failure::from(AuthFault::Several).into());
-                }
-                app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+        let client = if let Some(token) = bearer(&headers) {
+            if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
+                return Err(Failure::from(AuthFault::Several).into());
             }
-            None => {
-                let credentials = credentials(&headers, &form).map_err(Failure::from)?;
-                app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
-            }
+            app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+        } else {
+            let credentials = credentials(&headers, &form).map_err(Failure::from)?;
+            app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
         };
         Ok(Self { client, form, cx, headers })
     }

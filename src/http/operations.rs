@@ -31,7 +31,7 @@ pub(super) async fn readyz(State(app): State<App>, Extension(cx): Extension<Cx>)
     Ok("ready\n")
 }
 
-/// `GET /metrics`, in the OpenMetrics text format.
+/// `GET /metrics`, in the `OpenMetrics` text format.
 pub(super) async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
     let up = app.service.ready(&cx).await.is_ok();
     match app.metrics.render(&app.service, up) {
