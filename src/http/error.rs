@@ -279,3 +279,49 @@ fn ascii(text: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every code. A new one does not compile before it has its place here.
+    fn codes() -> Vec<Code> {
+        let (mut codes, mut next) = (Vec::new(), Some(Code::InvalidRequest));
+        while let Some(code) = next {
+            codes.push(code);
+            next = match code {
+                Code::InvalidRequest => Some(Code::InvalidClient),
+                Code::InvalidClient => Some(Code::UnauthorizedClient),
+                Code::UnauthorizedClient => Some(Code::UnsupportedGrantType),
+                Code::UnsupportedGrantType => Some(Code::InvalidScope),
+                Code::InvalidScope => Some(Code::InvalidTarget),
+                Code::InvalidTarget => Some(Code::InvalidAuthorizationDetails),
+                Code::InvalidAuthorizationDetails => Some(Code::ActorUnauthorized),
+                Code::ActorUnauthorized => Some(Code::InvalidToken),
+                Code::InvalidToken => Some(Code::InsufficientScope),
+                Code::InsufficientScope => Some(Code::AccessDenied),
+                Code::AccessDenied => Some(Code::TemporarilyUnavailable),
+                Code::TemporarilyUnavailable => Some(Code::ServerError),
+                Code::ServerError => None,
+            };
+        }
+        codes
+    }
+
+    #[test]
+    fn every_code_is_explained_to_developers() {
+        let table = include_str!("../../docs/errors.md");
+        let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 3);
+        let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
+        let want = codes().into_iter().map(|code| format!("| `{}` | {}", code.as_str(), code.status().as_u16()));
+        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/errors.md has another table of codes");
+    }
+
+    #[test]
+    fn every_code_is_in_the_description() {
+        let description = serde_json::from_str::<serde_json::Value>(include_str!("../../openapi/errand.json")).unwrap();
+        let described = &description["components"]["schemas"]["ErrorCode"]["enum"];
+        let codes = codes().into_iter().map(Code::as_str).collect::<Vec<_>>();
+        assert_eq!(*described, serde_json::json!(codes));
+    }
+}
