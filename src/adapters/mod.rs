@@ -6,9 +6,15 @@ mod rows;
 mod schema;
 mod sql;
 
+pub mod assertion;
 pub mod dev_idp;
+pub mod fetch;
+pub mod issuers;
+mod jose;
+pub mod keyring;
 pub mod postgres;
 pub mod sqlite;
+pub mod system;
 
 use std::{sync::Arc, time::Duration};
 

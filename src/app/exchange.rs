@@ -170,8 +170,8 @@ impl Service {
             },
         };
         match decide(&ask) {
-            // Only where nothing else points at the agent is it worth asking for a grant.
-            Err(Denial::Splice(NotThisAgent::Unrelated)) => {
+            // Only where nothing else is enough is it worth asking for a grant.
+            Err(Denial::Splice(NotThisAgent::Unrelated | NotThisAgent::BoundToAKey)) => {
                 ask.grant = self.is_granted(subject, caller, cx).await?;
                 Ok(decide(&ask)?)
             }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     adapters::dev_idp,
     domain::{
-        claims::check_user_claims,
+        claims::{UserTokenRules, check_user_claims},
         issuer::SubjectTokenType,
         jws::Unverified,
         registry::{Entry, Owner, Registry},
@@ -411,8 +411,14 @@ fn a_server_for_development_needs_no_file() {
     let token = dev_idp::user_token(&dev_folder(house.path()), user, now, Dice.uuid()).unwrap();
     let issuer = registry.issuer("http://127.0.0.1:8080/dev-idp").unwrap();
     let claims = Unverified::parse(&token).unwrap().into_payload();
-    let kind = SubjectTokenType::AccessToken;
-    let user = check_user_claims(claims, issuer, kind, &[], std::iter::empty(), now, config.tokens.leeway).unwrap();
+    let rules = UserTokenRules {
+        issuer,
+        kind: SubjectTokenType::AccessToken,
+        agent_names: &[],
+        foreign_prefixes: Vec::new(),
+        leeway: config.tokens.leeway,
+    };
+    let user = check_user_claims(claims, &rules, now).unwrap();
     assert_eq!(user.client.as_deref(), Some("planner"));
 
     let again = Config::dev(house.path(), "127.0.0.1:8081".parse().unwrap(), &Dice).unwrap();

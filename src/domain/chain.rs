@@ -31,6 +31,9 @@ pub enum InvalidChain {
     /// An agent would stand in the chain twice.
     #[error("the agent is already part of the chain")]
     Repeated,
+    /// Another issuer speaks of an agent of ours.
+    #[error("the subject token says that an agent of this server acted, and was not issued here")]
+    NotTheirs,
     /// No hop at all: that would be impersonation.
     #[error("a chain names at least one agent")]
     Empty,
@@ -99,8 +102,8 @@ struct Act {
     sub: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     sub_profile: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    act: Option<Box<Act>>,
+    #[serde(rename = "act", skip_serializing_if = "Option::is_none", default)]
+    inner: Option<Box<Act>>,
 }
 
 impl Serialize for Chain {
@@ -110,7 +113,7 @@ impl Serialize for Chain {
                 iss: hop.iss.clone(),
                 sub: hop.sub.clone(),
                 sub_profile: hop.sub_profile.clone(),
-                act: inner,
+                inner,
             }))
         });
         nested.serialize(out)
@@ -122,9 +125,9 @@ impl<'de> Deserialize<'de> for Chain {
         let mut hops = Vec::new();
         let mut next = Some(Box::new(Act::deserialize(input)?));
         while let Some(act) = next {
-            let Act { iss, sub, sub_profile, act } = *act;
+            let Act { iss, sub, sub_profile, inner } = *act;
             hops.push(Hop { iss, sub, sub_profile });
-            next = act;
+            next = inner;
         }
         Self::new(hops).map_err(serde::de::Error::custom)
     }

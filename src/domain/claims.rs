@@ -105,6 +105,8 @@ pub struct UserClaims {
     pub client: Option<String>,
     /// `may_act`: the one party that may act for the requester.
     pub may_act: Option<MayAct>,
+    /// Whether it is bound to a key (`cnf`, RFC 7800), so that only who holds the key may use it.
+    pub bound: bool,
     /// The token's scope; `None` when it has none.
     pub scope: Option<ScopeSet>,
     /// Who acts already, by the issuer's word.
@@ -185,20 +187,22 @@ pub fn check_user_claims(
         text(&claims, "jti")?.ok_or(BadClaim::Missing("jti"))?;
     }
     let sub = text(&claims, "sub")?.ok_or(BadClaim::Missing("sub"))?;
-    if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && sub.starts_with(prefix)) {
-        return Err(BadClaim::Subject);
-    }
     if sub.is_empty() {
         return Err(BadClaim::Malformed("sub"));
     }
-    let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
-    let subject = format!("{prefix}{sub}").parse::<Subject>().map_err(|_| BadClaim::Malformed("sub"))?;
+    // The whole name is what must not look like another issuer's: behind a prefix of its own, `sub` may begin with anything.
+    let name = format!("{}{sub}", issuer.subject_prefix.as_deref().unwrap_or_default());
+    if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && name.starts_with(prefix)) {
+        return Err(BadClaim::Subject);
+    }
+    let subject = name.parse::<Subject>().map_err(|_| BadClaim::Malformed("sub"))?;
     Ok(UserClaims {
         requester: Requester { issuer: issuer.issuer.clone(), subject },
         audiences,
         expires,
         client: client(&claims, issuer)?,
         may_act: may_act(&claims)?,
+        bound: claims.contains_key("cnf"),
         scope: scope(&claims, issuer)?,
         chain: chain(&claims)?,
         sign_in: sign_in(&claims)?,
@@ -250,9 +254,10 @@ fn chain(claims: &Map<String, Value>) -> Result<Option<Chain>, BadClaim> {
     let mut next = claims.get("act");
     while let Some(value) = next {
         let act = value.as_object().ok_or(malformed)?;
-        let part = |name| text(act, name).ok().flatten().filter(|text| !text.is_empty()).map(str::to_owned);
-        let (iss, sub) = (part("iss").ok_or(malformed)?, part("sub").ok_or(malformed)?);
-        hops.push(Hop { iss, sub, sub_profile: part("sub_profile") });
+        let part = |name| text(act, name).map(|text| text.map(str::to_owned)).map_err(|_| malformed);
+        let name = |name| part(name)?.filter(|text| !text.is_empty()).ok_or(malformed);
+        // A remark that can't be kept as it is makes the hop malformed too: it is never rewritten.
+        hops.push(Hop { iss: name("iss")?, sub: name("sub")?, sub_profile: part("sub_profile")? });
         next = act.get("act");
     }
     if hops.is_empty() { Ok(None) } else { Chain::new(hops).map(Some).map_err(|_| malformed) }

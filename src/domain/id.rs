@@ -197,7 +197,8 @@ mod tests {
     fn one_task_has_one_name() {
         let id = "01970000-0000-7000-8000-00000000abcd";
         assert_eq!(id.parse::<TaskId>().map(|id| id.to_string()).as_deref(), Ok(id));
-        for other in [&id.to_uppercase()[..], &id.replace('-', ""), &format!("{{{id}}}"), &format!("urn:uuid:{id}")] {
+        for other in [id.to_uppercase().as_str(), &id.replace('-', ""), &format!("{{{id}}}"), &format!("urn:uuid:{id}")]
+        {
             assert!(other.parse::<TaskId>().is_err(), "{other}");
         }
     }

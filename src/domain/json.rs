@@ -1,6 +1,6 @@
 //! JSON from strangers, read strictly: no member twice (RFC 8725bis, I-JSON), no endless nesting.
 //!
-//! serde_json keeps the last of two equal members and another parser may keep the first; a signature over such a text
+//! `serde_json` keeps the last of two equal members and another parser may keep the first; a signature over such a text
 //! means two things. So the text is refused.
 
 use std::fmt;

@@ -63,9 +63,8 @@ impl<'a> Unverified<'a> {
         let bytes = |part: &str| decode(part).filter(|bytes| !bytes.is_empty()).ok_or(Malformed::Parts);
         let (header, payload, signature) = (bytes(header)?, bytes(payload)?, bytes(signature)?);
         let header = parse_header(&header)?;
-        let payload = match json::parse(&payload, MAX_PAYLOAD_DEPTH) {
-            Ok(Value::Object(payload)) => payload,
-            _ => return Err(Malformed::Payload),
+        let Ok(Value::Object(payload)) = json::parse(&payload, MAX_PAYLOAD_DEPTH) else {
+            return Err(Malformed::Payload);
         };
         Ok(Self { text, header, payload, signature })
     }

@@ -1,5 +1,7 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
+mod check;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -10,9 +12,9 @@ use thiserror::Error;
 
 use crate::domain::{
     authority::{Authority, Permission},
-    client::{Access, Admin, Agent, Client, Resource},
+    client::{Admin, Agent, Client, Resource, Tool},
     id::ClientId,
-    issuer::{Entitlement, SubjectScopes, SubjectTokenType, TrustedIssuer},
+    issuer::{Entitlement, TrustedIssuer},
     scope::ScopeSet,
     secret::SecretTag,
     uri::{IssuerUrl, ResourceUri},
@@ -151,6 +153,7 @@ impl Registry {
         registry.check_issuers(&mut faults);
         registry.check_resources(&mut faults);
         registry.check_agents(&mut faults);
+        registry.check_clients(&mut faults);
         if faults.is_empty() { Ok(registry) } else { Err(faults) }
     }
 
@@ -264,178 +267,34 @@ impl Registry {
             .collect()
     }
 
-    /// All tools under these scopes, at one resource or (for a transaction token) at any.
+    /// All tools under these scopes that are offered at such places.
     #[must_use]
-    pub fn under_scopes(&self, scopes: &ScopeSet, at: Option<&ResourceUri>) -> Authority {
+    pub fn under_scopes(&self, scopes: &ScopeSet, at: impl Fn(&ResourceUri) -> bool) -> Authority {
         self.resources
             .values()
-            .filter(|r| at.is_none_or(|uri| *uri == r.uri))
+            .filter(|r| !r.disabled && at(&r.uri))
             .flat_map(|r| tools(r, |tool| scopes.contains(&tool.scope)))
             .collect()
     }
 
     /// The scopes whose every tool is in `authority`: what a token with it may say in `scope`, so that a resource
-    /// which only knows scopes never reads more into it than was given.
+    /// which only knows scopes never reads more into it than was given. The token is read by one resource, or (a
+    /// transaction token) by anybody in the trust domain: then a tool of any of them counts.
     #[must_use]
-    pub fn scopes_covered(&self, authority: &Authority) -> ScopeSet {
+    pub fn scopes_covered(&self, authority: &Authority, by: Option<&ResourceUri>) -> ScopeSet {
         let mut covered = BTreeSet::new();
         let mut beyond = BTreeSet::new();
-        for uri in authority.iter().map(|p| &p.resource).collect::<BTreeSet<_>>() {
-            for tool in self.resource_at(uri).into_iter().flat_map(|r| &r.tools) {
-                let set = if authority.allows(uri, &tool.name) { &mut covered } else { &mut beyond };
+        for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
+            for tool in &resource.tools {
+                let set = if authority.allows(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
                 set.insert(tool.scope.clone());
             }
         }
         covered.difference(&beyond).cloned().collect()
     }
-
-    fn add(&mut self, object: &Object, faults: &mut Vec<Inconsistency>) {
-        let fault = |key, reason: &str| Inconsistency {
-            kind: object.kind(),
-            id: object.id().to_owned(),
-            key,
-            reason: reason.to_owned(),
-        };
-        if let Object::Issuer(issuer) = object {
-            if self.issuers.insert(issuer.issuer.clone(), issuer.clone()).is_some() {
-                faults.push(fault("issuer", "stands twice"));
-            }
-            return;
-        }
-        let taken = |id: &ClientId| self.client(id).is_some();
-        match object {
-            Object::Agent(Agent { id, .. })
-            | Object::Resource(Resource { id, .. })
-            | Object::Admin(Admin { id, .. })
-                if taken(id) =>
-            {
-                faults.push(fault("id", "stands twice: agents, resources and admins share one set of client ids"));
-            }
-            Object::Agent(agent) => {
-                self.agents.insert(agent.id.clone(), agent.clone());
-            }
-            Object::Resource(resource) => {
-                if self.by_uri.insert(resource.uri.clone(), resource.id.clone()).is_some() {
-                    faults.push(fault("uri", "another resource has the same canonical URI"));
-                }
-                self.resources.insert(resource.id.clone(), resource.clone());
-            }
-            Object::Admin(admin) => {
-                self.admins.insert(admin.id.clone(), admin.clone());
-            }
-            Object::Issuer(_) => {}
-        }
-    }
-
-    fn check_issuers(&self, faults: &mut Vec<Inconsistency>) {
-        for issuer in self.issuers.values() {
-            let mut fault = |key, reason: String| {
-                faults.push(Inconsistency { kind: Kind::Issuer, id: issuer.issuer.to_string(), key, reason });
-            };
-            let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
-            for other in self.issuers.values().filter(|other| other.issuer < issuer.issuer) {
-                let theirs = other.subject_prefix.as_deref().unwrap_or_default();
-                let collide = if prefix.is_empty() || theirs.is_empty() {
-                    prefix == theirs
-                } else {
-                    prefix.starts_with(theirs) || theirs.starts_with(prefix)
-                };
-                if collide {
-                    let reason = format!(
-                        "its subjects could be taken for those of `{}`: give one of the two a prefix that is not the beginning of the other's",
-                        other.issuer
-                    );
-                    fault("subject_prefix", reason);
-                }
-            }
-            if prefix.len() > 64 || prefix.chars().any(char::is_control) {
-                fault("subject_prefix", "must be at most 64 bytes without control characters".into());
-            }
-            if issuer.algorithms.is_empty() {
-                fault("algorithms", "name at least one, such as \"RS256\"".into());
-            }
-            if issuer.token_types.is_empty() {
-                fault("token_types", "name at least one of \"access_token\", \"jwt\", \"id_token\"".into());
-            }
-            let needs_audience =
-                issuer.token_types.iter().any(|t| matches!(t, SubjectTokenType::AccessToken | SubjectTokenType::Jwt));
-            if needs_audience && issuer.audiences.iter().all(String::is_empty) {
-                fault("audiences", "name the `aud` that access tokens for this server have".into());
-            }
-            if issuer.subject_scopes == SubjectScopes::Ignore && issuer.entitlements.is_empty() {
-                let reason = "\"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have";
-                fault("subject_scopes", reason.into());
-            }
-            for rule in &issuer.entitlements {
-                if let Some(id) = &rule.resource
-                    && !self.resources.contains_key(id)
-                {
-                    fault("entitlements", format!("there is no resource `{id}`"));
-                }
-            }
-        }
-    }
-
-    fn check_resources(&self, faults: &mut Vec<Inconsistency>) {
-        for resource in self.resources.values() {
-            let names = resource.tools.iter().map(|t| &t.name).collect::<BTreeSet<_>>();
-            if names.len() != resource.tools.len() {
-                faults.push(Inconsistency {
-                    kind: Kind::Resource,
-                    id: resource.id.to_string(),
-                    key: "tools",
-                    reason: "two tools have the same name".into(),
-                });
-            }
-        }
-    }
-
-    fn check_agents(&self, faults: &mut Vec<Inconsistency>) {
-        for agent in self.agents.values() {
-            let mut fault = |key, reason: String| {
-                faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
-            };
-            for access in &agent.access {
-                let Some(resource) = self.resources.get(&access.resource) else {
-                    fault("access", format!("there is no resource `{}`", access.resource));
-                    continue;
-                };
-                self.check_access(access, resource, &mut fault);
-            }
-            for other in &agent.may_delegate_to {
-                if !self.agents.contains_key(other) {
-                    fault("may_delegate_to", format!("there is no agent `{other}`"));
-                } else if *other == agent.id {
-                    fault("may_delegate_to", "an agent does not delegate to itself".into());
-                }
-            }
-            for issuer in agent.known_as.keys() {
-                if !self.issuers.contains_key(issuer) {
-                    fault("known_as", format!("there is no issuer `{issuer}`"));
-                }
-            }
-        }
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as one of the checks, and stands among them")]
-    fn check_access(&self, access: &Access, resource: &Resource, fault: &mut impl FnMut(&'static str, String)) {
-        if access.scopes.is_empty() && access.tools.is_empty() {
-            fault("access", format!("names neither scopes nor tools of `{}`", resource.id));
-        }
-        for scope in &access.scopes {
-            if !resource.tools.iter().any(|tool| tool.scope == *scope) {
-                fault("access", format!("no tool of `{}` has the scope `{scope}`", resource.id));
-            }
-        }
-        for name in &access.tools {
-            if !resource.tools.iter().any(|tool| tool.name == *name) {
-                fault("access", format!("`{}` has no tool `{name}`", resource.id));
-            }
-        }
-    }
 }
 
-fn tools(resource: &Resource, wanted: impl Fn(&crate::domain::client::Tool) -> bool) -> Vec<Permission> {
+fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission> {
     resource
         .tools
         .iter()

@@ -44,7 +44,7 @@ pub enum Target {
     Requester(String),
     /// Everything issued so far that an agent acts in, at whatever place in the chain.
     Agent(ClientId),
-    /// Everything issued so far for a resource.
+    /// Everything issued so far that something may be done at a resource with.
     Resource(ResourceUri),
     /// Everything issued so far on the word of an identity provider.
     Issuer(IssuerUrl),
@@ -143,10 +143,10 @@ pub struct Names {
     pub task: Option<TaskId>,
     /// In whose name; an API token is in nobody's.
     pub requester: Option<Requester>,
-    /// Every agent in its chain, and the client that holds it.
+    /// Every agent in its chain, the client that got it, and the agent that it is to be handed to.
     pub agents: BTreeSet<ClientId>,
-    /// For which resource; a transaction token and an API token are for none.
-    pub resource: Option<ResourceUri>,
+    /// Every resource that something may be done at with it; an API token is for none.
+    pub resources: BTreeSet<ResourceUri>,
     /// The position of the log when it was issued (claim `rev`).
     pub rev: Seq,
 }
@@ -216,17 +216,17 @@ impl Index {
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
-        let named = |target: Target| self.entries.contains_key(&target);
-        let before = |target: Target| self.entries.get(&target).is_some_and(|(seq, _)| names.rev < *seq);
-        let ended = named(Target::Token(names.token))
-            || names.lineage.iter().any(|id| named(Target::Token(*id)))
-            || names.task.is_some_and(|id| named(Target::Task(id)))
-            || names.agents.iter().any(|id| before(Target::Agent(id.clone())))
+        let is_held = |target: Target| self.entries.contains_key(&target);
+        let is_older = |target: Target| self.entries.get(&target).is_some_and(|(seq, _)| names.rev < *seq);
+        let ended = is_held(Target::Token(names.token))
+            || names.lineage.iter().any(|id| is_held(Target::Token(*id)))
+            || names.task.is_some_and(|id| is_held(Target::Task(id)))
+            || names.agents.iter().any(|id| is_older(Target::Agent(id.clone())))
             || names
                 .requester
                 .as_ref()
-                .is_some_and(|r| before(Target::requester(r)) || before(Target::Issuer(r.issuer.clone())))
-            || names.resource.as_ref().is_some_and(|uri| before(Target::Resource(uri.clone())));
+                .is_some_and(|r| is_older(Target::requester(r)) || is_older(Target::Issuer(r.issuer.clone())))
+            || names.resources.iter().any(|uri| is_older(Target::Resource(uri.clone())));
         if ended { Standing::Revoked } else { Standing::Live }
     }
 }
@@ -253,7 +253,7 @@ mod tests {
                 subject: "alice".parse().unwrap(),
             }),
             agents: ["planner", "reader"].iter().map(|id| id.parse().unwrap()).collect(),
-            resource: Some("https://files.example.com/mcp".parse().unwrap()),
+            resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
             rev: Seq::new(rev),
         }
     }

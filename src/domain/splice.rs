@@ -8,6 +8,10 @@ use thiserror::Error;
 
 /// How the subject token stands to the agent that presents it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the columns of a truth table, each true or false on its own"
+)]
 pub struct Pointers {
     /// Whether its `aud` names the agent (an ID token for its client).
     pub audience: bool,
@@ -15,6 +19,8 @@ pub struct Pointers {
     pub client: bool,
     /// What its `may_act` says.
     pub may_act: Says,
+    /// Whether it is bound to a key, of which we take no proof.
+    pub bound: bool,
     /// What the `actor_token`, if there is one, says.
     pub actor: Says,
     /// Whether a grant of this requester to this agent is on record, and not over.
@@ -64,6 +70,11 @@ pub enum NotThisAgent {
     /// Nothing in the subject token points at it, and no grant is on record.
     #[error("the subject token does not point at this agent, and no grant is on record")]
     Unrelated,
+    /// It points at it, but is bound to a key, and nobody said that another party may use it.
+    #[error(
+        "the subject token is bound to a key (`cnf`): only by `may_act` or a recorded grant may another party use it"
+    )]
+    BoundToAKey,
     /// `may_act` names somebody else; whatever else points at it.
     #[error("`may_act` names another party")]
     MayActNamesAnother,
@@ -73,15 +84,17 @@ pub enum NotThisAgent {
 }
 
 /// Whether the agent may act for the requester. `may_act` is the issuer's last word: when it names somebody else,
-/// nothing outweighs it; and an actor token that is not the agent's own is never outweighed either.
+/// nothing outweighs it; and an actor token that is not the agent's own is never outweighed either. A token that is
+/// bound to a key is of no use by being found: somebody must have said that this agent may have it.
 pub fn check(pointers: Pointers) -> Result<Basis, NotThisAgent> {
     match (pointers.actor, pointers.may_act) {
         (Says::SomebodyElse, _) => Err(NotThisAgent::ActorIsAnother),
         (_, Says::SomebodyElse) => Err(NotThisAgent::MayActNamesAnother),
         (_, Says::ThisAgent) => Ok(Basis::MayAct),
-        (_, Says::Nothing) if pointers.client => Ok(Basis::Client),
-        (_, Says::Nothing) if pointers.audience => Ok(Basis::Audience),
+        (_, Says::Nothing) if pointers.client && !pointers.bound => Ok(Basis::Client),
+        (_, Says::Nothing) if pointers.audience && !pointers.bound => Ok(Basis::Audience),
         (_, Says::Nothing) if pointers.grant => Ok(Basis::Grant),
+        (_, Says::Nothing) if pointers.client || pointers.audience => Err(NotThisAgent::BoundToAKey),
         (_, Says::Nothing) => Err(NotThisAgent::Unrelated),
     }
 }
@@ -95,23 +108,22 @@ mod tests {
     #[test]
     fn every_cell_of_the_matrix() {
         let (mut legal, mut illegal) = (0, 0);
-        for audience in [false, true] {
-            for client in [false, true] {
-                for may_act in SAYS {
-                    for actor in SAYS {
-                        for grant in [false, true] {
-                            let allowed = check(Pointers { audience, client, may_act, actor, grant }).is_ok();
-                            // Said the other way round: nobody else is named, and somebody points here.
-                            let want = actor != Says::SomebodyElse
-                                && may_act != Says::SomebodyElse
-                                && (audience || client || grant || may_act == Says::ThisAgent);
-                            assert_eq!(allowed, want, "{audience} {client} {may_act:?} {actor:?} {grant}");
-                            if allowed { legal += 1 } else { illegal += 1 }
-                        }
-                    }
+        for cell in 0..16 {
+            let [audience, client, bound, grant] = [1, 2, 4, 8].map(|bit| cell & bit != 0);
+            for may_act in SAYS {
+                for actor in SAYS {
+                    let pointers = Pointers { audience, client, may_act, bound, actor, grant };
+                    // Said the other way round: nobody else is named, and somebody points here, or, when a key is
+                    // asked for, says so.
+                    let said = grant || may_act == Says::ThisAgent;
+                    let want = actor != Says::SomebodyElse
+                        && may_act != Says::SomebodyElse
+                        && (said || (!bound && (audience || client)));
+                    assert_eq!(check(pointers).is_ok(), want, "{pointers:?}");
+                    if want { legal += 1 } else { illegal += 1 }
                 }
             }
         }
-        assert_eq!((legal, illegal), (30, 42));
+        assert_eq!((legal, illegal), (54, 90));
     }
 }

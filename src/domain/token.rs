@@ -1,17 +1,19 @@
 //! Our own tokens: what stands in them. One struct a kind, so that one can't be read as the other.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::{
     authority::Authority,
-    chain::Chain,
+    chain::{Chain, Hop},
     id::{ClientId, Purpose, Subject, TaskId, TokenId},
     revocation::{Names, Seq},
     scope::ScopeSet,
     task::Requester,
     time::Timestamp,
-    uri::{IssuerUrl, ResourceUri},
+    uri::IssuerUrl,
 };
 
 /// The `typ` of an access token (RFC 9068 §2.1): task tokens for a resource, hand-over tokens and API tokens.
@@ -169,20 +171,26 @@ impl TaskTokenClaims {
         Requester { issuer: self.sub_iss.clone(), subject: self.sub.clone() }
     }
 
+    /// The hops of agents of ours, wherever they stand in the chain. One that another issuer named is none of them.
+    pub fn our_hops(&self) -> impl Iterator<Item = &Hop> {
+        self.act.hops().filter(|hop| hop.iss == self.iss.as_str())
+    }
+
     /// Every name under which this token can be taken back.
     #[must_use]
     pub fn names(&self) -> Names {
-        // Agents of ours, wherever they stand in the chain. A hop that another issuer named is none of our agents.
-        let ours = self.act.hops().filter(|hop| hop.iss == self.iss.as_str());
-        let agents = ours.filter_map(|hop| hop.sub.parse().ok()).chain([self.client_id.clone()]);
-        let for_resource = self.may_act.is_none() && self.req_wl.is_none();
+        let acted = self.our_hops().filter_map(|hop| hop.sub.parse().ok());
+        let next = self.may_act.iter().map(|next| next.sub.clone());
+        // By what it allows, not by `aud`: a hand-over token and a transaction token are for another audience, but what
+        // they came from was for these resources, and ends with them.
+        let resources = self.authorization_details.iter().map(|permission| permission.resource.clone());
         Names {
             token: self.jti,
             lineage: self.lineage.clone(),
             task: Some(self.txn),
             requester: Some(self.requester()),
-            agents: agents.collect(),
-            resource: for_resource.then(|| self.aud.parse::<ResourceUri>().ok()).flatten(),
+            agents: acted.chain([self.client_id.clone()]).chain(next).collect(),
+            resources: resources.collect(),
             rev: self.rev,
         }
     }
@@ -222,7 +230,7 @@ impl ApiTokenClaims {
             task: None,
             requester: None,
             agents: [self.client_id.clone()].into(),
-            resource: None,
+            resources: BTreeSet::new(),
             rev: self.rev,
         }
     }

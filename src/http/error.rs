@@ -140,7 +140,7 @@ impl From<&Denial> for Code {
     fn from(denial: &Denial) -> Self {
         match denial {
             Denial::OnlyTxnForResource => Self::UnauthorizedClient,
-            Denial::TargetShutOut => Self::InvalidTarget,
+            Denial::TargetShutOut | Denial::TargetIsUs => Self::InvalidTarget,
             Denial::MayNotDelegate | Denial::Splice(_) | Denial::NotThePresenter => Self::ActorUnauthorized,
             Denial::TxnOnlyReplaced
             | Denial::ApiToken

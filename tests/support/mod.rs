@@ -73,7 +73,7 @@ impl TestStore {
     /// Opens it: every call is another instance, as another replica would be.
     pub async fn open(&self) -> Arc<dyn Database> {
         // Patient: tests share the machine.
-        let patience = Duration::from_secs(60);
+        let patience = Duration::from_mins(1);
         let options = StoreOptions { max_connections: 4, acquire_timeout: patience, statement_timeout: patience };
         connect(&self.url, &options).await.unwrap()
     }

@@ -1,0 +1,252 @@
+//! What makes a registry consistent. Every rule is one [`Inconsistency`].
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use url::{Host, Url};
+
+use super::{Inconsistency, Kind, Object, Registry};
+use crate::domain::{
+    client::{Access, Admin, Agent, Authentication, Client, Resource},
+    id::ClientId,
+    issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
+    limits::TOKEN_LIFETIME_CAP,
+    time::Lifetime,
+    uri::is_loopback,
+};
+
+/// A shorter life than this is over before the token has arrived.
+const SHORTEST_CAP: Lifetime = Lifetime::seconds(10);
+
+impl Registry {
+    pub(super) fn add(&mut self, object: &Object, faults: &mut Vec<Inconsistency>) {
+        let fault = |key, reason: &str| Inconsistency {
+            kind: object.kind(),
+            id: object.id().to_owned(),
+            key,
+            reason: reason.to_owned(),
+        };
+        if let Object::Issuer(issuer) = object {
+            if self.issuers.insert(issuer.issuer.clone(), issuer.clone()).is_some() {
+                faults.push(fault("issuer", "stands twice"));
+            }
+            return;
+        }
+        // What Errand signs or does in its own name must not look like a client's.
+        if object.id().to_ascii_lowercase().starts_with("errand") {
+            faults.push(fault("id", "names that begin with `errand` are Errand's own"));
+        }
+        let taken = |id: &ClientId| self.client(id).is_some();
+        match object {
+            Object::Agent(Agent { id, .. })
+            | Object::Resource(Resource { id, .. })
+            | Object::Admin(Admin { id, .. })
+                if taken(id) =>
+            {
+                faults.push(fault("id", "stands twice: agents, resources and admins share one set of client ids"));
+            }
+            Object::Agent(agent) => {
+                self.agents.insert(agent.id.clone(), agent.clone());
+            }
+            Object::Resource(resource) => {
+                if self.by_uri.insert(resource.uri.clone(), resource.id.clone()).is_some() {
+                    faults.push(fault("uri", "another resource has the same canonical URI"));
+                }
+                self.resources.insert(resource.id.clone(), resource.clone());
+            }
+            Object::Admin(admin) => {
+                self.admins.insert(admin.id.clone(), admin.clone());
+            }
+            Object::Issuer(_) => {}
+        }
+    }
+
+    pub(super) fn check_issuers(&self, faults: &mut Vec<Inconsistency>) {
+        for issuer in self.issuers.values() {
+            let mut fault = |key, reason: String| {
+                faults.push(Inconsistency { kind: Kind::Issuer, id: issuer.issuer.to_string(), key, reason });
+            };
+            let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
+            for other in self.issuers.values().filter(|other| other.issuer < issuer.issuer) {
+                let theirs = other.subject_prefix.as_deref().unwrap_or_default();
+                let collide = if prefix.is_empty() || theirs.is_empty() {
+                    prefix == theirs
+                } else {
+                    prefix.starts_with(theirs) || theirs.starts_with(prefix)
+                };
+                if collide {
+                    let reason = format!(
+                        "its subjects could be taken for those of `{}`: give one of the two a prefix that is not the beginning of the other's",
+                        other.issuer
+                    );
+                    fault("subject_prefix", reason);
+                }
+            }
+            if prefix.len() > 64 || prefix.chars().any(char::is_control) {
+                fault("subject_prefix", "must be at most 64 bytes without control characters".into());
+            }
+            if let Err(reason) = check_keys(issuer) {
+                fault("keys", reason.into());
+            }
+            if issuer.algorithms.is_empty() {
+                fault("algorithms", "name at least one, such as \"RS256\"".into());
+            }
+            if issuer.token_types.is_empty() {
+                fault("token_types", "name at least one of \"access_token\", \"jwt\", \"id_token\"".into());
+            }
+            let needs_audience =
+                issuer.token_types.iter().any(|t| matches!(t, SubjectTokenType::AccessToken | SubjectTokenType::Jwt));
+            if needs_audience && issuer.audiences.iter().all(String::is_empty) {
+                fault("audiences", "name the `aud` that access tokens for this server have".into());
+            }
+            if issuer.subject_scopes == SubjectScopes::Ignore && issuer.entitlements.is_empty() {
+                let reason = "\"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have";
+                fault("subject_scopes", reason.into());
+            }
+            for rule in &issuer.entitlements {
+                if rule.scopes.is_empty() && rule.tools.is_empty() {
+                    fault("entitlements", "a rule names neither scopes nor tools".into());
+                }
+                if let Some(id) = &rule.resource
+                    && !self.resources.contains_key(id)
+                {
+                    fault("entitlements", format!("there is no resource `{id}`"));
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_resources(&self, faults: &mut Vec<Inconsistency>) {
+        for resource in self.resources.values() {
+            let mut fault = |key, reason: String| {
+                faults.push(Inconsistency { kind: Kind::Resource, id: resource.id.to_string(), key, reason });
+            };
+            check_life(resource.max_token_lifetime, &mut fault);
+            let names = resource.tools.iter().map(|t| &t.name).collect::<BTreeSet<_>>();
+            if names.len() != resource.tools.len() {
+                fault("tools", "two tools have the same name".into());
+            }
+        }
+    }
+
+    pub(super) fn check_agents(&self, faults: &mut Vec<Inconsistency>) {
+        for agent in self.agents.values() {
+            let mut fault = |key, reason: String| {
+                faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
+            };
+            check_life(agent.max_token_lifetime, &mut fault);
+            for access in &agent.access {
+                let Some(resource) = self.resources.get(&access.resource) else {
+                    fault("access", format!("there is no resource `{}`", access.resource));
+                    continue;
+                };
+                self.check_access(access, resource, &mut fault);
+            }
+            for other in &agent.may_delegate_to {
+                if !self.agents.contains_key(other) {
+                    fault("may_delegate_to", format!("there is no agent `{other}`"));
+                } else if *other == agent.id {
+                    fault("may_delegate_to", "an agent does not delegate to itself".into());
+                }
+            }
+            for (issuer, names) in &agent.known_as {
+                if !self.issuers.contains_key(issuer) {
+                    fault("known_as", format!("there is no issuer `{issuer}`"));
+                }
+                if names.iter().any(String::is_empty) {
+                    fault("known_as", format!("a name at `{issuer}` is empty"));
+                }
+                // A token that names the one must not be one that the other may act with.
+                for other in self.agents.values().filter(|other| other.id < agent.id) {
+                    let theirs = other.known_as.get(issuer).map(Vec::as_slice).unwrap_or_default();
+                    for name in names.iter().filter(|name| theirs.contains(name)) {
+                        fault("known_as", format!("`{issuer}` knows `{}` as `{name}` already", other.id));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_clients(&self, faults: &mut Vec<Inconsistency>) {
+        for client in self.clients() {
+            let Authentication::PrivateKeyJwt { algorithms, .. } = client.authentication() else { continue };
+            if algorithms.is_empty() {
+                faults.push(Inconsistency {
+                    kind: kind(client),
+                    id: client.id().to_string(),
+                    key: "authentication",
+                    reason: "names no algorithm: no assertion could ever be taken".into(),
+                });
+            }
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as one of the checks, and stands among them")]
+    fn check_access(&self, access: &Access, resource: &Resource, fault: &mut impl FnMut(&'static str, String)) {
+        if access.scopes.is_empty() && access.tools.is_empty() {
+            fault("access", format!("names neither scopes nor tools of `{}`", resource.id));
+        }
+        for scope in &access.scopes {
+            if !resource.tools.iter().any(|tool| tool.scope == *scope) {
+                fault("access", format!("no tool of `{}` has the scope `{scope}`", resource.id));
+            }
+        }
+        for name in &access.tools {
+            if !resource.tools.iter().any(|tool| tool.name == *name) {
+                fault("access", format!("`{}` has no tool `{name}`", resource.id));
+            }
+        }
+    }
+}
+
+fn kind(client: Client<'_>) -> Kind {
+    match client {
+        Client::Agent(_) => Kind::Agent,
+        Client::Resource(_) => Kind::Resource,
+        Client::Admin(_) => Kind::Admin,
+    }
+}
+
+/// No token lives longer than the cap, and one that lives no time is none.
+fn check_life(life: Option<Lifetime>, fault: &mut impl FnMut(&'static str, String)) {
+    if life.is_some_and(|life| life < SHORTEST_CAP || life > TOKEN_LIFETIME_CAP) {
+        let (least, most) = (SHORTEST_CAP.as_seconds(), TOKEN_LIFETIME_CAP.as_seconds());
+        fault("max_token_lifetime", format!("must be {least} to {most} seconds"));
+    }
+}
+
+/// Where the keys are fetched from: https, or this machine if the issuer's networks say so.
+fn check_keys(issuer: &TrustedIssuer) -> Result<(), &'static str> {
+    let url = match &issuer.keys {
+        KeySource::Inline(_) => return Ok(()),
+        KeySource::JwksUri(url) => url.clone(),
+        KeySource::Discovery => Url::parse(issuer.issuer.as_str()).map_err(|_| "the issuer is not a URL")?,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+        return Err("https is needed (http is for loopback addresses only)");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err("user information and fragments are not allowed in the URL");
+    }
+    if is_loopback(&url) && !loopback_addresses(&url).iter().any(|ip| allows(issuer, *ip)) {
+        return Err(
+            "its keys would be fetched from this machine, which is refused: name the network in `allowed_networks`",
+        );
+    }
+    Ok(())
+}
+
+fn allows(issuer: &TrustedIssuer, ip: IpAddr) -> bool {
+    issuer.allowed_networks.iter().any(|network| network.contains(&ip))
+}
+
+/// The addresses that a loopback host may mean.
+fn loopback_addresses(url: &Url) -> Vec<IpAddr> {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => vec![ip.into()],
+        Some(Host::Ipv6(ip)) => vec![ip.into()],
+        Some(Host::Domain(_)) | None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+    }
+}
