@@ -69,7 +69,6 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("tower", &["http"]),
-    ("tower_http", &["http"]),
     ("toml", &["config"]),
     ("clap", &["cli*"]),
     ("tracing_subscriber", &["cli*"]),
