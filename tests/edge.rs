@@ -13,9 +13,9 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
-    app::{Cx, IntrospectionAudit, Parts, Service, Settings},
+    app::{Cx, Parts, Service, Settings},
     domain::{
-        audit::{Head, Writer},
+        audit::{Head, Introspections, Writer},
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
@@ -283,7 +283,7 @@ fn service(mood: Mood) -> Service {
         rotation: Rotation::default(),
         tokens: TokenLimits::default(),
         tasks: TaskLimits::default(),
-        introspection_audit: IntrospectionAudit::Off,
+        introspection_audit: Introspections::Off,
         write_queue: 16,
     };
     let parts = Parts {

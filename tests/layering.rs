@@ -194,7 +194,7 @@ impl Source {
         self.stem().split('/').next().unwrap_or_default()
     }
 
-    /// `adapters/postgres/mod.rs` is the module `adapters::postgres`.
+    /// `adapters/store/mod.rs` is the module `adapters::store`.
     fn module(&self) -> Vec<String> {
         self.stem().split('/').filter(|part| *part != "mod").map(str::to_owned).collect()
     }
@@ -603,8 +603,8 @@ fn sees_a_foreign_crate_out_of_its_place() {
         offence("app/audit.rs", "async fn f(pool: &sqlx::PgPool) {}"),
         "src/app/audit.rs:1: `sqlx::PgPool`: sqlx may be named in adapters/store only"
     );
-    assert_eq!(offences("adapters/postgres/log.rs", "use sqlx::{PgPool, Row};"), [""; 0]);
-    assert_eq!(offences("adapters/rows.rs", "use sqlx::Row;"), [""; 0]);
+    assert_eq!(offences("adapters/store/postgres/log.rs", "use sqlx::{PgPool, Row};"), [""; 0]);
+    assert_eq!(offences("adapters/store/rows.rs", "use sqlx::Row;"), [""; 0]);
     for (path, text) in [
         ("app/mod.rs", "use josekit as j;"),
         ("app/mod.rs", "use ::josekit::jws;"),
