@@ -177,6 +177,7 @@ fn names_of(token: &Issued) -> Vec<Target> {
         Target::Agent(claims.client_id.clone()),
     ];
     names.extend(claims.act.hops().map(|hop| Target::Agent(hop.sub.parse().unwrap())));
+    names.extend(claims.may_act.iter().map(|next| Target::Agent(next.sub.clone())));
     if token.kind == TokenKind::Access {
         names.push(Target::Resource(claims.aud.parse().unwrap()));
     }
