@@ -24,6 +24,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::domain::{
+    audit::Introspections,
     id::ClientId,
     jwk::SigningAlgorithm,
     keys::Rotation,
@@ -107,31 +108,6 @@ pub struct Keys {
 pub struct Audit {
     /// Which introspections are recorded.
     pub introspections: Introspections,
-}
-
-/// Which introspections are recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Introspections {
-    /// Every one.
-    All,
-    /// Those whose answer differs from the one before for the same token and resource.
-    #[default]
-    Changes,
-    /// None.
-    Off,
-}
-
-impl Introspections {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Changes => "changes",
-            Self::Off => "off",
-        }
-    }
 }
 
 /// `[log]`

@@ -17,5 +17,6 @@ pub mod adapters;
 pub mod app;
 pub mod config;
 pub mod domain;
+pub mod house;
 pub mod http;
 pub mod ports;

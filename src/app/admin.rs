@@ -2,10 +2,12 @@
 //!
 //! A change of the registry builds on the version it read: if somebody was quicker, it is made anew on what they left.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, Conflict, Cx, Failure, Service, follow::load},
+    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, follow::load},
     domain::{
         audit::{Event, Outcome, Record},
         client::Authentication,
@@ -20,8 +22,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Change, Expected, Grant, Outage, Page, Paged, StoredKey, TaskFilter, TokenFilter,
-        TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Change, Expected, Grant, InvalidCursor, Outage, Page, Paged, StoredKey, TaskFilter,
+        TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -151,8 +153,7 @@ impl Service {
             if changes.is_empty() {
                 return Ok(false);
             }
-            Registry::build(0, entries, std::collections::BTreeMap::new())
-                .map_err(|faults| Conflict::Inconsistent(listed(&faults)))?;
+            Registry::build(0, entries, BTreeMap::new()).map_err(|faults| Conflict::Inconsistent(listed(&faults)))?;
             let names = changes.iter().map(named).collect::<Vec<_>>();
             let write = Write {
                 expected: Some(Expected::Registry(registry.version())),
@@ -253,7 +254,7 @@ impl Service {
             for algorithm in self.algorithms_in_use(&view.registry) {
                 let rotation = &self.settings().rotation;
                 let Some(plan) = plan_rotation(&dates, algorithm, rotation, occasion, cx.now) else { continue };
-                let key = signer.make(algorithm, cx.now, plan.activates)?;
+                let key = self.make_key(algorithm, cx.now, plan.activates).await?;
                 made.push((algorithm, key.dates.kid.clone()));
                 changes.push(Change::PutKey(key));
                 changes.extend(self.with_new_dates(plan.replaced).await?);
@@ -279,6 +280,18 @@ impl Service {
             }
         }
         Err(Conflict::Contended.into())
+    }
+
+    /// An RSA key takes a good part of a second: not on a thread that serves requests.
+    async fn make_key(
+        &self,
+        algorithm: SigningAlgorithm,
+        now: Timestamp,
+        activates: Timestamp,
+    ) -> Result<StoredKey, Outage> {
+        let signer = Arc::clone(&self.0.parts.signer);
+        let made = tokio::task::spawn_blocking(move || signer.make(algorithm, now, activates)).await;
+        made.map_err(Outage::during("make a signing key"))?
     }
 
     async fn with_new_dates(&self, replaced: Vec<KeyDates>) -> Result<Vec<Change>, Outage> {
@@ -308,7 +321,7 @@ impl Service {
 
     /// Tasks, newest first.
     pub async fn list_tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Failure> {
-        Ok(self.store().tasks(filter, page).await?)
+        self.store().tasks(filter, page).await.map_err(page_fault)
     }
 
     /// One token's record.
@@ -318,30 +331,38 @@ impl Service {
 
     /// Tokens, newest first.
     pub async fn list_tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Failure> {
-        Ok(self.store().tokens(filter, page).await?)
+        self.store().tokens(filter, page).await.map_err(page_fault)
     }
 
     /// Grants.
     pub async fn list_grants(&self, page: &Page) -> Result<Paged<Grant>, Failure> {
-        Ok(self.store().grants(page).await?)
+        self.store().grants(page).await.map_err(page_fault)
     }
 
     /// Revocations, newest first.
     pub async fn list_revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Failure> {
-        Ok(self.store().revocations(page).await?)
+        self.store().revocations(page).await.map_err(page_fault)
     }
 
     /// The audit trail, newest first.
     pub async fn list_audit(&self, filter: &AuditFilter, page: &Page) -> Result<AuditPage, Failure> {
-        Ok(self.store().audit(filter, page).await?)
+        self.store().audit(filter, page).await.map_err(page_fault)
+    }
+}
+
+/// A cursor that is none is the caller's mistake; everything else is an outage.
+fn page_fault(outage: Outage) -> Failure {
+    if outage.source.is::<InvalidCursor>() {
+        BadRequest::Invalid("after", "is not the `next` of a page of this list").into()
+    } else {
+        outage.into()
     }
 }
 
 /// Whether the objects fit together; otherwise what is wrong, with the object itself first.
 fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> {
-    let faults = match Registry::build(0, entries, std::collections::BTreeMap::new()) {
-        Ok(_) => return Ok(()),
-        Err(faults) => faults,
+    let Err(faults) = Registry::build(0, entries, BTreeMap::new()) else {
+        return Ok(());
     };
     let (own, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| (f.kind, f.id.as_str()) == about);
     Err(Conflict::Inconsistent(listed(if own.is_empty() { &others } else { &own })))

@@ -22,12 +22,12 @@ pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
 pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
-pub use introspect::{Introspection, IntrospectionAudit};
+pub use introspect::Introspection;
 pub use revoke::{Revocation, Revoked, Wanted};
 
 use crate::{
     domain::{
-        audit::Writer,
+        audit::{Introspections, Writer},
         id::RequestId,
         jwk::SigningAlgorithm,
         keys::Rotation,
@@ -55,7 +55,7 @@ pub struct Settings {
     /// Lives of tasks.
     pub tasks: TaskLimits,
     /// Which introspections go into the audit trail.
-    pub introspection_audit: IntrospectionAudit,
+    pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
 }

@@ -2,8 +2,13 @@
 
 use crate::{
     app::{Cx, Failure, Service},
-    domain::keys::Occasion,
-    ports::Swept,
+    domain::{
+        issuer::TrustedIssuer,
+        jwk::{JwkSet, SigningAlgorithm},
+        keys::Occasion,
+        time::Timestamp,
+    },
+    ports::{Outage, Swept},
 };
 
 impl Service {
@@ -21,19 +26,25 @@ impl Service {
         if self.0.parts.signer.algorithms(cx.now).contains(&self.settings().algorithm) {
             Ok(())
         } else {
-            Err(crate::ports::Outage::during("look for a signing key")("there is no active key").into())
+            Err(Outage::during("look for a signing key")("there is no active key").into())
         }
     }
 
+    /// The issuers that are trusted now, for whoever keeps their keys fresh.
+    pub async fn trusted_issuers(&self, now: Timestamp) -> Result<Vec<TrustedIssuer>, Failure> {
+        let view = self.0.follower.current(now).await?;
+        Ok(view.registry.issuers().filter(|issuer| !issuer.disabled).cloned().collect())
+    }
+
     /// The published keys (RFC 7517), as of now.
-    pub async fn jwks(&self, cx: &Cx) -> Result<crate::domain::jwk::JwkSet, Failure> {
+    pub async fn jwks(&self, cx: &Cx) -> Result<JwkSet, Failure> {
         self.0.follower.current(cx.now).await?;
         Ok(self.0.parts.signer.jwks(cx.now))
     }
 
     /// The algorithms that something is signed with now.
     #[must_use]
-    pub fn signing_algorithms(&self, cx: &Cx) -> Vec<crate::domain::jwk::SigningAlgorithm> {
+    pub fn signing_algorithms(&self, cx: &Cx) -> Vec<SigningAlgorithm> {
         self.0.parts.signer.algorithms(cx.now)
     }
 }

@@ -56,6 +56,31 @@ pub enum Outcome {
     Inactive,
 }
 
+/// Which introspections go into the trail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Introspections {
+    /// Every one.
+    All,
+    /// The first active answer for a token and resource, and every inactive one.
+    #[default]
+    Changes,
+    /// None.
+    Off,
+}
+
+impl Introspections {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Changes => "changes",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// One record: who, in whose name, for which task, what was asked, what was granted, why. Never a token, only its `jti`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

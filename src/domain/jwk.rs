@@ -155,6 +155,13 @@ impl TryFrom<Value> for JwkSet {
     }
 }
 
+/// Our own published keys. The caller made them of public members only; there may be none yet.
+impl FromIterator<serde_json::Map<String, Value>> for JwkSet {
+    fn from_iter<I: IntoIterator<Item = serde_json::Map<String, Value>>>(keys: I) -> Self {
+        Self(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))
+    }
+}
+
 impl From<JwkSet> for Value {
     fn from(set: JwkSet) -> Self {
         set.0

@@ -1,4 +1,4 @@
-//! What Prometheus reads (OpenMetrics text). Labels come from small closed sets: routes, codes, statuses.
+//! What Prometheus reads (`OpenMetrics` text). Labels come from small closed sets: routes, codes, statuses.
 
 use std::{fmt, time::Duration};
 

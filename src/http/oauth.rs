@@ -52,7 +52,7 @@ pub(super) async fn token(
 /// `POST /oauth2/introspect`: JSON, or signed when the caller asks for that.
 pub(super) async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Result<Response, OAuthError> {
     let ByClientOrBearer { client, form, cx, headers } = caller;
-    let answer = app.service.introspect(&client, form.required("token")?, &cx).await?;
+    let answer = app.service.introspect(&client, form.required("token")?, &cx)?;
     let body = IntrospectionResponse::from(&answer);
     if wants_signed(&headers) {
         let signed = app.service.sign_introspection(&client, &body, &cx)?;

@@ -1,0 +1,60 @@
+//! The other side of client authentication: making an assertion (RFC 7523), for `errand token` at a terminal.
+
+use josekit::{
+    jwk::Jwk,
+    jws::{ES256, EdDSA, JwsHeader, JwsSigner, RS256},
+};
+use serde::Serialize;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        secret::Secret,
+        time::{Lifetime, Timestamp},
+    },
+    ports::Outage,
+};
+
+/// How long an assertion lives: long enough for a slow network, and no longer.
+const LIFE: Lifetime = Lifetime::seconds(60);
+
+/// A private key that no assertion can be signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the key file holds no private JWK for ES256, EdDSA (Ed25519) or RS256")]
+pub struct UnusableKey;
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    iat: Timestamp,
+    exp: Timestamp,
+    jti: Uuid,
+}
+
+/// Makes an assertion of `client` for the server with this issuer, signed with a private JWK.
+pub fn make(jwk: &Secret, client: &str, server: &str, now: Timestamp, jti: Uuid) -> Result<Secret, Outage> {
+    let during = "sign a client assertion";
+    let jwk = Jwk::from_bytes(jwk.expose()).map_err(|_| Outage { during, source: UnusableKey.into() })?;
+    let signer = signer(&jwk).ok_or(Outage { during, source: UnusableKey.into() })?;
+    let mut header = JwsHeader::new();
+    header.set_token_type("client-authentication+jwt");
+    if let Some(kid) = jwk.key_id() {
+        header.set_key_id(kid);
+    }
+    let claims = Claims { iss: client, sub: client, aud: server, iat: now, exp: now.after(LIFE), jti };
+    let payload = serde_json::to_vec(&claims).map_err(Outage::during(during))?;
+    let signed = josekit::jws::serialize_compact(&payload, &header, &*signer).map_err(Outage::during(during))?;
+    Ok(Secret::new(signed))
+}
+
+fn signer(jwk: &Jwk) -> Option<Box<dyn JwsSigner>> {
+    match jwk.key_type() {
+        "EC" => Some(Box::new(ES256.signer_from_jwk(jwk).ok()?)),
+        "OKP" => Some(Box::new(EdDSA.signer_from_jwk(jwk).ok()?)),
+        "RSA" => Some(Box::new(RS256.signer_from_jwk(jwk).ok()?)),
+        _ => None,
+    }
+}

@@ -1,0 +1,280 @@
+//! Asking strangers for documents over HTTPS, with little patience and less trust. reqwest lives here.
+//!
+//! No redirect is followed, no proxy asked, no cookie kept. Addresses are judged at the moment of connecting, in the
+//! resolver itself, so that a name can't mean one address when it is checked and another when it is used.
+
+mod addresses;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use reqwest::{
+    Client, StatusCode,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+    retry,
+};
+use serde_json::Value;
+use thiserror::Error;
+use url::{Host, Url};
+
+pub use addresses::is_special;
+
+use crate::domain::{json, uri::is_loopback};
+
+/// How deep a fetched document may nest.
+const MAX_DEPTH: usize = 16;
+/// How many distinct lists of networks have a client that is kept.
+const MAX_CLIENTS: usize = 64;
+
+/// How much of others we put up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// The longest that one fetch may take, from the name look-up to the last byte.
+    pub time: Duration,
+    /// The largest document.
+    pub bytes: usize,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(5), bytes: 512 * 1024 }
+    }
+}
+
+/// Why a document could not be had.
+#[derive(Debug, Error)]
+pub enum FetchFault {
+    /// A URL that we don't follow.
+    #[error(
+        "`{0}` is not fetched: https without user information is needed (http only to loopback in `allowed_networks`)"
+    )]
+    Url(Box<str>),
+    /// It leads to where strangers have no business.
+    #[error("`{host}` has the special address {ip}, which is in none of the issuer's `allowed_networks`")]
+    Address {
+        /// The host as the URL names it.
+        host: Box<str>,
+        /// Its address.
+        ip: IpAddr,
+    },
+    /// The HTTP client could not be built, for want of root certificates for instance.
+    #[error("no HTTP client could be made")]
+    Client(#[source] reqwest::Error),
+    /// No connection, no answer, not in time.
+    #[error("no answer")]
+    Transport(#[source] reqwest::Error),
+    /// An answer other than 200.
+    #[error("the answer was {0}, and 200 is needed (redirects are not followed)")]
+    Status(StatusCode),
+    /// More than we read.
+    #[error("the document has more than {0} bytes")]
+    TooLarge(usize),
+    /// No JSON.
+    #[error("the document is not strict JSON")]
+    NotJson,
+}
+
+/// Fetches JSON.
+#[derive(Debug)]
+pub struct Fetcher {
+    limits: FetchLimits,
+    clients: Mutex<HashMap<Reach, Client>>,
+}
+
+impl Fetcher {
+    /// Makes one; its HTTP clients are made when they are needed. Sees to it that TLS has a provider (ring).
+    #[must_use]
+    pub fn new(limits: FetchLimits) -> Self {
+        // An error means that there is a provider already: main's, which is ring as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self { limits, clients: Mutex::default() }
+    }
+
+    /// Fetches a JSON document. `networks` are those with special addresses that may be reached all the same.
+    pub async fn json(&self, url: &Url, networks: &[IpNet]) -> Result<Value, FetchFault> {
+        let reach = Reach::of(url, networks)?;
+        let transport = |fault: reqwest::Error| FetchFault::Transport(fault.without_url());
+        let request = self.client(reach)?.get(url.clone()).header("accept", "application/json");
+        let mut answer = request.send().await.map_err(transport)?;
+        if answer.status() != StatusCode::OK {
+            return Err(FetchFault::Status(answer.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(transport)? {
+            if chunk.len() > self.limits.bytes - body.len() {
+                return Err(FetchFault::TooLarge(self.limits.bytes));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        json::parse(&body, MAX_DEPTH).map_err(|_| FetchFault::NotJson)
+    }
+
+    /// reqwest's resolver belongs to a client, so each reach has a client of its own.
+    fn client(&self, reach: Reach) -> Result<Client, FetchFault> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&reach) {
+            return Ok(client.clone());
+        }
+        let client = self.build(&reach).map_err(FetchFault::Client)?;
+        if clients.len() >= MAX_CLIENTS {
+            clients.clear();
+        }
+        clients.insert(reach, client.clone());
+        Ok(client)
+    }
+
+    fn build(&self, reach: &Reach) -> Result<Client, reqwest::Error> {
+        let builder = Client::builder()
+            .timeout(self.limits.time)
+            .redirect(Policy::none())
+            .retry(retry::never())
+            .no_proxy()
+            .referer(false)
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(GuardedDns(reach.clone()));
+        match reach.scheme {
+            Scheme::Https => builder.https_only(true),
+            // A machine without root certificates can still ask itself.
+            Scheme::Http => builder.tls_certs_only([]),
+        }
+        .build()
+    }
+}
+
+/// How far a client may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Reach {
+    scheme: Scheme,
+    networks: Vec<IpNet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Scheme {
+    Https,
+    /// To this machine only.
+    Http,
+}
+
+impl Reach {
+    /// The reach that the URL needs, if it may be followed. Judges the addresses that are written in it: those are not
+    /// looked up.
+    fn of(url: &Url, networks: &[IpNet]) -> Result<Self, FetchFault> {
+        let scheme = match url.scheme() {
+            "https" => Scheme::Https,
+            "http" if is_loopback(url) => Scheme::Http,
+            _ => return Err(refused(url)),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused(url));
+        }
+        let reach = Self { scheme, networks: networks.to_vec() };
+        match url.host().ok_or_else(|| refused(url))? {
+            Host::Ipv4(ip) => reach.check(url.host_str().unwrap_or_default(), ip.into())?,
+            Host::Ipv6(ip) => reach.check(url.host_str().unwrap_or_default(), ip.into())?,
+            Host::Domain(_) => {}
+        }
+        Ok(reach)
+    }
+
+    fn check(&self, host: &str, ip: IpAddr) -> Result<(), FetchFault> {
+        let fits = match self.scheme {
+            Scheme::Https => true,
+            Scheme::Http => ip.is_loopback(),
+        };
+        if fits && addresses::is_allowed(ip, &self.networks) {
+            return Ok(());
+        }
+        Err(FetchFault::Address { host: host.into(), ip })
+    }
+
+    /// All of them or none: a name that means a public and a private address is up to no good.
+    fn check_all(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, FetchFault> {
+        found.iter().try_for_each(|address| self.check(host, address.ip()))?;
+        Ok(found)
+    }
+}
+
+/// Without what could be a secret in it.
+fn refused(url: &Url) -> FetchFault {
+    FetchFault::Url(format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()).into())
+}
+
+/// Looks names up and hands out checked addresses only. The connector connects to these and asks nobody else.
+struct GuardedDns(Reach);
+
+impl Resolve for GuardedDns {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let checked = reach.check_all(name.as_str(), found)?;
+            Ok(Box::new(checked.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(url: &str, networks: &[&str]) -> Result<Reach, FetchFault> {
+        let networks: Vec<IpNet> = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Reach::of(&url.parse().unwrap(), &networks)
+    }
+
+    #[test]
+    fn what_a_url_may_say() {
+        for (url, networks, ok) in [
+            ("https://login.example.com/jwks", &[][..], true),
+            ("https://8.8.8.8/jwks", &[], true),
+            ("https://127.0.0.1/jwks", &[], false),
+            ("https://2130706433/jwks", &[], false),
+            ("https://[::ffff:127.0.0.1]/jwks", &["127.0.0.0/8"], false),
+            ("https://10.0.0.7/jwks", &["10.0.0.0/24"], true),
+            ("http://127.0.0.1:8080/jwks", &["127.0.0.0/8"], true),
+            ("http://127.0.0.1:8080/jwks", &[], false),
+            ("http://localhost:8080/jwks", &["127.0.0.0/8"], true),
+            ("http://10.0.0.7/jwks", &["10.0.0.0/24"], false),
+            ("http://8.8.8.8/jwks", &["0.0.0.0/0"], false),
+            ("http://login.example.com/jwks", &["0.0.0.0/0"], false),
+            ("https://a:b@login.example.com/jwks", &[], false),
+            ("https://a@login.example.com/jwks", &[], false),
+            ("ftp://login.example.com/jwks", &[], false),
+            ("file:///etc/passwd", &["0.0.0.0/0"], false),
+            ("data:application/json,{}", &["0.0.0.0/0"], false),
+        ] {
+            assert_eq!(reach(url, networks).is_ok(), ok, "{url} {networks:?}");
+        }
+        assert!(!reach("https://u:s3cret@x.example/?s3cret", &[]).unwrap_err().to_string().contains("s3cret"));
+    }
+
+    /// What a name server may answer. One bad address spoils all: the connector tries one after the other.
+    #[test]
+    fn what_a_name_may_mean() {
+        let answers = |list: &[&str]| list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect::<Vec<_>>();
+        let https = reach("https://login.example.com", &["10.0.0.0/24"]).unwrap();
+        for (found, ok) in [
+            (&["8.8.8.8"][..], true),
+            (&["8.8.8.8", "10.0.0.7"], true),
+            (&["8.8.8.8", "127.0.0.1"], false),
+            (&["169.254.169.254"], false),
+            (&["2606:4700::1", "::1"], false),
+            (&["::ffff:10.0.0.7"], false),
+        ] {
+            assert_eq!(https.check_all("login.example.com", answers(found)).is_ok(), ok, "{found:?}");
+        }
+        let http = reach("http://localhost", &["127.0.0.0/8", "10.0.0.0/8"]).unwrap();
+        for (found, ok) in
+            [(&["127.0.0.1"][..], true), (&["127.0.0.1", "::1"], false), (&["10.0.0.7"], false), (&["8.8.8.8"], false)]
+        {
+            assert_eq!(http.check_all("localhost", answers(found)).is_ok(), ok, "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! josekit, which reads the keys of others and verifies their signatures. All it is trusted with is
+//! `(key, message, signature) -> good or not`: it never sees a header or a claim.
+//!
+//! Its payload validator and its date getters are not used anywhere: the one lets a token without `aud` or `exp` pass,
+//! the others panic on `exp: 1e300`.
+
+use josekit::{
+    jwk::{Jwk, KeyPair, alg::rsa::RsaKeyPair},
+    jws::{self, JwsVerifier},
+};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::{
+    domain::{
+        decode,
+        jwk::{JwkSet, JwsAlgorithm},
+        jws::Unverified,
+    },
+    ports::{KeyFault, Outage},
+};
+
+/// The keys of one signer, each bound to the algorithms that it fits and that the signer may use. Costs a hundred
+/// microseconds a key to build, so build it once and keep it.
+#[derive(Debug)]
+pub(super) struct VerifierSet(Vec<Verifier>);
+
+#[derive(Debug)]
+struct Verifier {
+    kid: Option<String>,
+    algorithm: JwsAlgorithm,
+    key: Box<dyn JwsVerifier>,
+}
+
+impl VerifierSet {
+    /// Takes what can be used of a key set. A key that can't be is passed over: issuers publish keys for other purposes
+    /// and of kinds to come (RFC 7517 §5).
+    pub(super) fn build(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Self {
+        let verifiers = keys.keys().flat_map(|key| {
+            let usable = UsableKey::read(key);
+            let usable = usable.into_iter();
+            usable.flat_map(|key| algorithms.iter().filter_map(move |algorithm| key.verifier(*algorithm)))
+        });
+        Self(verifiers.collect())
+    }
+
+    /// Whether one of the keys signed it: the keys named `kid` if the token names one, else every key of the algorithm.
+    /// Two keys with one name are both tried.
+    pub(super) fn verify(&self, algorithm: JwsAlgorithm, token: &Unverified<'_>) -> Result<(), KeyFault> {
+        let kid = token.header().kid.as_deref();
+        let mut fitting = self
+            .0
+            .iter()
+            .filter(|one| one.algorithm == algorithm && (kid.is_none() || one.kid.as_deref() == kid))
+            .peekable();
+        if fitting.peek().is_none() {
+            return Err(KeyFault::UnknownKey);
+        }
+        let good = fitting.any(|one| one.key.verify(token.signing_input(), token.signature()).is_ok());
+        if good { Ok(()) } else { Err(KeyFault::Signature) }
+    }
+
+    /// Does the work of verifying an ES256 signature and throws it away. The signature is a constant of the right form,
+    /// because a malformed one would cost nothing.
+    pub(super) fn verify_for_nothing(&self, token: &Unverified<'_>) {
+        for one in &self.0 {
+            let _ = std::hint::black_box(one.key.verify(token.signing_input(), &[1; 64]).is_ok());
+        }
+    }
+}
+
+/// The algorithm that the token says, if it is one of the allowed ones. `none` and symmetric algorithms have no name here.
+pub(super) fn algorithm(token: &Unverified<'_>, allowed: &[JwsAlgorithm]) -> Result<JwsAlgorithm, KeyFault> {
+    JwsAlgorithm::parse(&token.header().alg).filter(|said| allowed.contains(said)).ok_or(KeyFault::Algorithm)
+}
+
+/// A new RSA key of 2048 bits as PKCS#8: the one thing that ring can't do.
+pub(super) fn generate_rsa() -> Result<Zeroizing<Vec<u8>>, Outage> {
+    let pair = RsaKeyPair::generate(2048).map_err(Outage::during("making an RSA key"))?;
+    Ok(Zeroizing::new(pair.to_der_private_key()))
+}
+
+/// A public key for signatures, as far as it has been looked at.
+struct UsableKey<'a> {
+    key: &'a Map<String, Value>,
+    kid: Option<String>,
+    alg: Option<JwsAlgorithm>,
+}
+
+impl<'a> UsableKey<'a> {
+    /// `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when they are there. So is their type.
+    fn read(key: &'a Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| match key.get(name) {
+            None => Some(None),
+            Some(value) => value.as_str().map(Some),
+        };
+        let for_signatures = text("use")?.is_none_or(|purpose| purpose == "sig");
+        let for_verifying = match key.get("key_ops") {
+            None => true,
+            Some(operations) => operations.as_array()?.iter().any(|operation| operation == "verify"),
+        };
+        let alg = match text("alg")? {
+            None => None,
+            Some(alg) => Some(JwsAlgorithm::parse(alg)?),
+        };
+        let kid = text("kid")?.map(str::to_owned);
+        (for_signatures && for_verifying).then_some(Self { key, kid, alg })
+    }
+
+    fn verifier(&self, algorithm: JwsAlgorithm) -> Option<Verifier> {
+        if self.alg.is_some_and(|alg| alg != algorithm) {
+            return None;
+        }
+        let material = self.material(algorithm)?;
+        Some(Verifier { kid: self.kid.clone(), algorithm, key: verifier(algorithm, &material)? })
+    }
+
+    /// The bare public key, if it is of the kind that the algorithm wants. josekit gets these members and no other.
+    fn material(&self, algorithm: JwsAlgorithm) -> Option<Jwk> {
+        use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+        let members: &[&str] = match algorithm {
+            RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => {
+                let sound = self.is("kty", "RSA") && self.has_sound_modulus()? && self.has_sound_exponent()?;
+                sound.then_some(&["kty", "n", "e"])?
+            }
+            ES256 => self.is_on_curve("P-256", 32).then_some(&["kty", "crv", "x", "y"])?,
+            ES384 => self.is_on_curve("P-384", 48).then_some(&["kty", "crv", "x", "y"])?,
+            ES512 => self.is_on_curve("P-521", 66).then_some(&["kty", "crv", "x", "y"])?,
+            // josekit would take Ed448 as well.
+            EdDSA => {
+                let sound = self.is("kty", "OKP") && self.is("crv", "Ed25519") && self.has_len("x", 32);
+                sound.then_some(&["kty", "crv", "x"])?
+            }
+        };
+        let bare = members.iter().filter_map(|name| Some(((*name).to_owned(), self.key.get(*name)?.clone())));
+        Jwk::from_map(bare.collect::<Map<_, _>>()).ok()
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.key.get(name).and_then(Value::as_str) == Some(value)
+    }
+
+    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        decode(self.key.get(name)?.as_str()?)
+    }
+
+    fn has_len(&self, name: &str, len: usize) -> bool {
+        self.bytes(name).is_some_and(|bytes| bytes.len() == len)
+    }
+
+    fn is_on_curve(&self, curve: &str, len: usize) -> bool {
+        self.is("kty", "EC") && self.is("crv", curve) && self.has_len("x", len) && self.has_len("y", len)
+    }
+
+    /// 2048 bits (RFC 7518 §3.3, counted in bits: josekit rounds up to bytes) to 8192, since larger ones take too long.
+    fn has_sound_modulus(&self) -> Option<bool> {
+        let modulus = self.bytes("n")?;
+        let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+        let first = modulus.get(zeros)?;
+        let bits = (modulus.len() - zeros) * 8 - first.leading_zeros() as usize;
+        Some((2048..=8192).contains(&bits))
+    }
+
+    /// Odd, at least 3, at most 5 bytes: with an exponent of 1 anybody can sign, and a long one takes too long.
+    fn has_sound_exponent(&self) -> Option<bool> {
+        let exponent = self.bytes("e")?;
+        let value = exponent.iter().try_fold(0_u64, |sum, byte| Some(sum.checked_mul(256)? | u64::from(*byte)))?;
+        Some(value % 2 == 1 && (3..1 << 40).contains(&value))
+    }
+}
+
+fn verifier(algorithm: JwsAlgorithm, key: &Jwk) -> Option<Box<dyn JwsVerifier>> {
+    fn boxed<V: JwsVerifier + 'static, E>(built: Result<V, E>) -> Option<Box<dyn JwsVerifier>> {
+        built.ok().map(|verifier| Box::new(verifier) as Box<dyn JwsVerifier>)
+    }
+    match algorithm {
+        JwsAlgorithm::RS256 => boxed(jws::RS256.verifier_from_jwk(key)),
+        JwsAlgorithm::RS384 => boxed(jws::RS384.verifier_from_jwk(key)),
+        JwsAlgorithm::RS512 => boxed(jws::RS512.verifier_from_jwk(key)),
+        JwsAlgorithm::PS256 => boxed(jws::PS256.verifier_from_jwk(key)),
+        JwsAlgorithm::PS384 => boxed(jws::PS384.verifier_from_jwk(key)),
+        JwsAlgorithm::PS512 => boxed(jws::PS512.verifier_from_jwk(key)),
+        JwsAlgorithm::ES256 => boxed(jws::ES256.verifier_from_jwk(key)),
+        JwsAlgorithm::ES384 => boxed(jws::ES384.verifier_from_jwk(key)),
+        JwsAlgorithm::ES512 => boxed(jws::ES512.verifier_from_jwk(key)),
+        JwsAlgorithm::EdDSA => boxed(jws::EdDSA.verifier_from_jwk(key)),
+    }
+}

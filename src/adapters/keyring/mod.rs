@@ -1,0 +1,210 @@
+//! Our own signing keys. They lie in the store with their private parts sealed; here they are open, parsed once, and
+//! used by their dates.
+
+mod kek;
+mod own_key;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+use thiserror::Error;
+
+pub use kek::Kek;
+use own_key::OwnKey;
+
+use crate::{
+    domain::{
+        encode,
+        id::KeyId,
+        jwk::{JwkSet, SigningAlgorithm},
+        jws::Unverified,
+        keys::{KeyDates, KeyState, signing_key},
+        time::Timestamp,
+    },
+    ports::{Outage, OwnToken, Signer, StoredKey, StoredKeys},
+};
+
+/// Why our keys can't be used or made.
+#[derive(Debug, Error)]
+pub enum KeyringFault {
+    /// The seal does not open.
+    #[error(
+        "signing key `{kid}` can't be opened: the file with the key-encryption key is not the one that the stored keys \
+         were sealed with (or the stored key was altered); put the right file back, every replica needs the same one"
+    )]
+    Sealed {
+        /// The key.
+        kid: KeyId,
+    },
+    /// The seal opens, and there is no such key in it.
+    #[error("signing key `{kid}` is no private key of its algorithm: the stored key was altered")]
+    Malformed {
+        /// The key.
+        kid: KeyId,
+    },
+    /// Name or public part do not belong to the private part.
+    #[error(
+        "the name or the public part of signing key `{kid}` is not that of its private part: the stored key was altered"
+    )]
+    PublicPart {
+        /// The key.
+        kid: KeyId,
+    },
+    /// ring refused, which it does not do with keys that are as they should be.
+    #[error("{0} failed")]
+    Crypto(&'static str),
+    /// No dice.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+/// Our keys, open.
+#[derive(Debug)]
+pub struct Keyring {
+    kek: Kek,
+    keys: RwLock<Arc<Keys>>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    version: u64,
+    dates: Vec<KeyDates>,
+    open: Vec<OwnKey>,
+}
+
+impl Keyring {
+    /// Opens the stored keys. All of them must open: a replica with half of the keys would call good tokens bad.
+    pub fn open(kek: Kek, stored: &StoredKeys) -> Result<Self, KeyringFault> {
+        let keys = RwLock::new(Arc::new(Keys::open(&kek, stored)?));
+        Ok(Self { kek, keys })
+    }
+
+    /// Takes what is stored now instead. On a fault the keys stay as they were.
+    pub fn replace(&self, stored: &StoredKeys) -> Result<(), KeyringFault> {
+        let keys = Arc::new(Keys::open(&self.kek, stored)?);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    /// The version of the stored keys that are open here.
+    pub fn version(&self) -> u64 {
+        self.keys().version
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A new key, to be stored. An RSA key takes a good part of a second: not on a thread that serves requests.
+pub fn new_key(
+    kek: &Kek,
+    algorithm: SigningAlgorithm,
+    created: Timestamp,
+    activates: Timestamp,
+) -> Result<StoredKey, KeyringFault> {
+    let private = OwnKey::generate(algorithm)?;
+    let key = OwnKey::parse(algorithm, &private).ok_or(KeyringFault::Crypto("reading a new signing key"))?;
+    let public_jwk = serde_json::Value::Object(key.public_jwk()).to_string();
+    let sealed = kek.seal(&key.kid, &private)?;
+    let dates = KeyDates { kid: key.kid, algorithm, created, activates, retires: None, gone: None };
+    Ok(StoredKey { dates, public_jwk, sealed })
+}
+
+impl Keys {
+    fn open(kek: &Kek, stored: &StoredKeys) -> Result<Self, KeyringFault> {
+        let open = |key: &StoredKey| OwnKey::check(key, &kek.open(&key.dates.kid, &key.sealed)?);
+        Ok(Self {
+            version: stored.version,
+            dates: stored.keys.iter().map(|key| key.dates.clone()).collect(),
+            open: stored.keys.iter().map(open).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn published(&self, now: Timestamp) -> impl Iterator<Item = &OwnKey> {
+        self.dates
+            .iter()
+            .zip(&self.open)
+            .filter(move |(dates, _)| dates.state(now) != KeyState::Gone)
+            .map(|(_, key)| key)
+    }
+
+    fn signing(&self, algorithm: SigningAlgorithm, now: Timestamp) -> Option<&OwnKey> {
+        let dates = signing_key(&self.dates, algorithm, now)?;
+        self.open.iter().find(|key| key.kid == dates.kid)
+    }
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+    kid: &'a str,
+}
+
+impl Signer for Keyring {
+    fn sign(&self, algorithm: SigningAlgorithm, typ: &str, claims: &[u8], now: Timestamp) -> Result<String, Outage> {
+        let keys = self.keys();
+        let key = keys
+            .signing(algorithm, now)
+            .ok_or_else(|| Outage::during("signing")(format!("there is no active {algorithm} key")))?;
+        let header = Header { alg: algorithm.as_str(), typ, kid: key.kid.as_str() };
+        let header = serde_json::to_vec(&header).map_err(Outage::during("signing"))?;
+        let mut token = format!("{}.{}", encode(&header), encode(claims));
+        let signature = key.sign(token.as_bytes()).map_err(Outage::during("signing"))?;
+        token.push('.');
+        token.push_str(&encode(&signature));
+        Ok(token)
+    }
+
+    fn verify(&self, token: Unverified<'_>, now: Timestamp) -> Option<OwnToken> {
+        let keys = self.keys();
+        let header = token.header();
+        let named =
+            |key: &&OwnKey| header.kid.as_deref() == Some(key.kid.as_str()) && header.alg == key.algorithm.as_str();
+        let Some(key) = keys.published(now).find(named) else {
+            // A stranger's token costs what a forged one of ours costs: the work is done and thrown away.
+            let alike = keys.published(now).find(|key| header.alg == key.algorithm.as_str());
+            if let Some(key) = alike.or_else(|| keys.published(now).next()) {
+                let _ = std::hint::black_box(key.verifies(token.signing_input(), token.signature()));
+            }
+            return None;
+        };
+        if !key.verifies(token.signing_input(), token.signature()) {
+            return None;
+        }
+        let typ = header.typ.clone()?;
+        Some(OwnToken { typ, claims: token.into_payload() })
+    }
+
+    fn jwks(&self, now: Timestamp) -> JwkSet {
+        self.keys().published(now).map(OwnKey::public_jwk).collect()
+    }
+
+    fn algorithms(&self, now: Timestamp) -> Vec<SigningAlgorithm> {
+        let keys = self.keys();
+        [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256]
+            .into_iter()
+            .filter(|algorithm| keys.signing(*algorithm, now).is_some())
+            .collect()
+    }
+
+    fn dates(&self) -> Vec<KeyDates> {
+        self.keys().dates.clone()
+    }
+
+    fn version(&self) -> u64 {
+        self.keys().version
+    }
+
+    /// All of the stored keys must open: a replica with half of the keys would call good tokens bad.
+    fn replace(&self, stored: StoredKeys) -> Result<(), Outage> {
+        let keys = Keys::open(&self.kek, &stored).map_err(Outage::during("open the signing keys"))?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(())
+    }
+
+    fn make(&self, algorithm: SigningAlgorithm, now: Timestamp, activates: Timestamp) -> Result<StoredKey, Outage> {
+        new_key(&self.kek, algorithm, now, activates).map_err(Outage::during("make a signing key"))
+    }
+}

@@ -1,0 +1,199 @@
+//! One signing key of ours: made, opened, used. Signatures are ring's.
+
+use std::fmt;
+
+use ring::{
+    digest,
+    rsa::PublicKeyComponents,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+        RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
+    },
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::KeyringFault;
+use crate::{
+    adapters::{jose, system},
+    domain::{encode, id::KeyId, jwk::SigningAlgorithm, keys::KeyDates},
+    ports::StoredKey,
+};
+
+/// A signing key, ready for use.
+pub(super) struct OwnKey {
+    pub(super) algorithm: SigningAlgorithm,
+    pub(super) kid: KeyId,
+    pair: Pair,
+    public: PublicKey,
+}
+
+enum Pair {
+    Es256(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+    Rs256(RsaKeyPair),
+}
+
+impl OwnKey {
+    /// The private part (PKCS#8) of a new key.
+    pub(super) fn generate(algorithm: SigningAlgorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
+        let failed = |_| KeyringFault::Crypto("making a signing key");
+        let dice = system::dice();
+        let pkcs8 = match algorithm {
+            SigningAlgorithm::ES256 => {
+                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &dice).map_err(failed)?
+            }
+            SigningAlgorithm::EdDSA => Ed25519KeyPair::generate_pkcs8(&dice).map_err(failed)?,
+            SigningAlgorithm::RS256 => return Ok(jose::generate_rsa()?),
+        };
+        Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+    }
+
+    /// Reads a private part. The public part and the name are made of it and of nothing else.
+    pub(super) fn parse(algorithm: SigningAlgorithm, pkcs8: &[u8]) -> Option<Self> {
+        let pair = match algorithm {
+            SigningAlgorithm::ES256 => {
+                Pair::Es256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &system::dice()).ok()?)
+            }
+            SigningAlgorithm::EdDSA => Pair::Ed25519(Ed25519KeyPair::from_pkcs8(pkcs8).ok()?),
+            SigningAlgorithm::RS256 => Pair::Rs256(RsaKeyPair::from_pkcs8(pkcs8).ok()?),
+        };
+        let public = PublicKey::of(&pair)?;
+        Some(Self { algorithm, kid: public.thumbprint()?, pair, public })
+    }
+
+    /// Opened and read, if what is stored beside the private part is true of it. The public JWK in the database is only
+    /// compared: whoever could change it there could otherwise publish a key of theirs as ours.
+    pub(super) fn check(stored: &StoredKey, pkcs8: &[u8]) -> Result<Self, KeyringFault> {
+        let KeyDates { kid, algorithm, .. } = &stored.dates;
+        let key = Self::parse(*algorithm, pkcs8).ok_or_else(|| KeyringFault::Malformed { kid: kid.clone() })?;
+        let public = serde_json::from_str::<Map<String, Value>>(&stored.public_jwk).ok();
+        if key.kid != *kid || public != Some(key.public_jwk()) {
+            return Err(KeyringFault::PublicPart { kid: kid.clone() });
+        }
+        Ok(key)
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyringFault> {
+        let failed = |_| KeyringFault::Crypto("signing");
+        match &self.pair {
+            Pair::Es256(pair) => {
+                pair.sign(&system::dice(), message).map(|signature| signature.as_ref().to_vec()).map_err(failed)
+            }
+            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Pair::Rs256(pair) => {
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &system::dice(), message, &mut signature).map_err(failed)?;
+                Ok(signature)
+            }
+        }
+    }
+
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let good = match &self.pair {
+            Pair::Es256(pair) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key()).verify(message, signature)
+            }
+            Pair::Ed25519(pair) => UnparsedPublicKey::new(&ED25519, pair.public_key()).verify(message, signature),
+            Pair::Rs256(pair) => {
+                UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public()).verify(message, signature)
+            }
+        };
+        good.is_ok()
+    }
+
+    /// The key as it is published: what is needed to verify with it, its name and its purpose.
+    pub(super) fn public_jwk(&self) -> Map<String, Value> {
+        let published =
+            Published { kid: self.kid.as_str(), alg: self.algorithm.as_str(), purpose: "sig", key: &self.public };
+        match serde_json::to_value(published) {
+            Ok(Value::Object(jwk)) => jwk,
+            _ => Map::new(),
+        }
+    }
+}
+
+impl fmt::Debug for OwnKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnKey").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize)]
+struct Published<'a> {
+    kid: &'a str,
+    alg: &'a str,
+    #[serde(rename = "use")]
+    purpose: &'a str,
+    #[serde(flatten)]
+    key: &'a PublicKey,
+}
+
+/// The members that make the key (RFC 7518 §6, RFC 8037 §2), in the order in which a thumbprint wants them.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PublicKey {
+    Ec { crv: &'static str, kty: &'static str, x: String, y: String },
+    Okp { crv: &'static str, kty: &'static str, x: String },
+    Rsa { e: String, kty: &'static str, n: String },
+}
+
+impl PublicKey {
+    fn of(pair: &Pair) -> Option<Self> {
+        Some(match pair {
+            Pair::Es256(pair) => {
+                // SEC 1 §2.3.3: 4, x, y.
+                let point = pair.public_key().as_ref().strip_prefix(&[4])?;
+                let (x, y) = point.split_at_checked(32)?;
+                Self::Ec { crv: "P-256", kty: "EC", x: encode(x), y: encode(y) }
+            }
+            Pair::Ed25519(pair) => Self::Okp { crv: "Ed25519", kty: "OKP", x: encode(pair.public_key().as_ref()) },
+            Pair::Rs256(pair) => {
+                let parts = PublicKeyComponents::<Vec<u8>>::from(pair.public());
+                Self::Rsa { e: encode(&parts.e), kty: "RSA", n: encode(&parts.n) }
+            }
+        })
+    }
+
+    /// RFC 7638 §3: the required members in lexicographic order, without blanks, hashed.
+    fn thumbprint(&self) -> Option<KeyId> {
+        let text = serde_json::to_vec(self).ok()?;
+        encode(digest::digest(&digest::SHA256, &text).as_ref()).parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_thumbprints() {
+        // RFC 7638 §3.1 and RFC 8037 appendix A.3.
+        let rsa = PublicKey::Rsa {
+            e: "AQAB".into(),
+            kty: "RSA",
+            n: concat!(
+                "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiF",
+                "V4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9",
+                "c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1",
+                "jF44-csFCur-kEgU8awapJzKnqDKgw"
+            )
+            .into(),
+        };
+        assert_eq!(rsa.thumbprint().unwrap().as_str(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        let ed25519 =
+            PublicKey::Okp { crv: "Ed25519", kty: "OKP", x: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".into() };
+        assert_eq!(ed25519.thumbprint().unwrap().as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn a_private_part_is_of_one_algorithm() {
+        for made in [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256] {
+            let pkcs8 = OwnKey::generate(made).unwrap();
+            for read in [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256] {
+                assert_eq!(OwnKey::parse(read, &pkcs8).is_some(), made == read, "{made} read as {read}");
+            }
+        }
+    }
+}

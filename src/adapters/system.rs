@@ -1,0 +1,128 @@
+//! The clock and the dice. The one place that may read them: everybody else is told the time and given numbers.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+use uuid::{Builder, Uuid};
+
+use crate::{
+    domain::time::Timestamp,
+    ports::{Clock, Entropy, Outage},
+};
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// Starts the monotonic clock at zero.
+    #[expect(clippy::disallowed_methods, reason = "this is the Clock port")]
+    #[expect(clippy::new_without_default, reason = "a clock that starts is no default value")]
+    #[must_use]
+    pub fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch = wall_clock();
+        Timestamp::from_unix(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// The operating system's random numbers.
+pub struct Dice {
+    random: SystemRandom,
+    ids: hmac::Key,
+    made: AtomicU64,
+}
+
+impl Dice {
+    /// Draws the seed of the ids. Fails if the operating system has no random numbers; then nothing can work.
+    pub fn new() -> Result<Self, Outage> {
+        let random = dice();
+        let ids = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| no_dice())?;
+        Ok(Self { random, ids, made: AtomicU64::new(0) })
+    }
+}
+
+impl Entropy for Dice {
+    fn bytes32(&self) -> Result<[u8; 32], Outage> {
+        let mut bytes = [0; 32];
+        self.random.fill(&mut bytes).map_err(|_| no_dice())?;
+        Ok(bytes)
+    }
+
+    /// The random bits are `HMAC-SHA-256(seed, count)`: as good as the seed, and there is no way to fail half way through
+    /// a request.
+    fn uuid(&self) -> Uuid {
+        let count = self.made.fetch_add(1, Ordering::Relaxed);
+        let tag = hmac::sign(&self.ids, &count.to_be_bytes());
+        let bits = tag.as_ref().first_chunk::<10>().copied().unwrap_or_default();
+        let millis = u64::try_from(wall_clock().as_millis()).unwrap_or(u64::MAX);
+        Builder::from_unix_timestamp_millis(millis, &bits).into_uuid()
+    }
+}
+
+impl fmt::Debug for Dice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dice(..)")
+    }
+}
+
+/// The dice as ring wants them, for the adapters that make keys and signatures.
+#[expect(clippy::disallowed_methods, reason = "this is where dice come from")]
+pub(super) fn dice() -> SystemRandom {
+    SystemRandom::new()
+}
+
+/// Said wherever dice fail.
+pub(super) fn no_dice() -> Outage {
+    Outage::during("drawing random numbers")("the operating system gave none")
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the Clock port")]
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_version_7_and_never_the_same() {
+        let dice = Dice::new().unwrap();
+        let ids: BTreeSet<Uuid> = (0..10_000).map(|_| dice.uuid()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
+        let other = Dice::new().unwrap();
+        assert_ne!(dice.uuid().as_bytes()[6..], other.uuid().as_bytes()[6..], "each process has its own seed");
+        assert_ne!(dice.bytes32().unwrap(), dice.bytes32().unwrap());
+    }
+
+    #[test]
+    fn an_id_begins_with_the_time() {
+        let (clock, dice) = (SystemClock::new(), Dice::new().unwrap());
+        let before = clock.now().unix();
+        let (seconds, _) = dice.uuid().get_timestamp().unwrap().to_unix();
+        let seconds = i64::try_from(seconds).unwrap();
+        assert!(before <= seconds && seconds <= clock.now().unix());
+    }
+}

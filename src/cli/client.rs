@@ -1,0 +1,123 @@
+//! `errand token`: the client side, for a terminal. What curl does, readable.
+
+use std::{fs, io::Read, path::Path};
+
+use errand::{
+    adapters::{
+        assertion,
+        system::{Dice, SystemClock},
+    },
+    domain::{jws::Unverified, secret::Secret},
+    ports::{Clock, Entropy},
+};
+use serde_json::Value;
+
+use super::{CliFault, Exchange, Who, operator::block_on, say};
+
+/// RFC 8693 §2.1
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// RFC 8693 §3
+const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:";
+/// RFC 7523 §2.2
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+type Form = Vec<(&'static str, String)>;
+
+pub(super) fn exchange(ask: &Exchange) -> Result<(), CliFault> {
+    let subject = read(&ask.subject_token_file)?;
+    let mut form: Form = vec![
+        ("grant_type", TOKEN_EXCHANGE.to_owned()),
+        ("subject_token", subject.expose().to_owned()),
+        ("subject_token_type", format!("{TOKEN_TYPE}{}", ask.subject_token_type)),
+    ];
+    let optional = [
+        ("resource", ask.resource.clone()),
+        ("audience", ask.audience.clone()),
+        ("scope", ask.scope.clone()),
+        ("authorization_details", ask.authorization_details.clone()),
+        ("purpose", ask.purpose.clone()),
+        ("task_id", ask.task.clone()),
+        ("requested_actor", ask.to.clone()),
+        ("expires_in", ask.expires_in.map(|seconds| seconds.to_string())),
+    ];
+    form.extend(optional.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))));
+    if ask.audience.is_some() && ask.resource.is_none() {
+        form.push(("requested_token_type", format!("{TOKEN_TYPE}txn_token")));
+    }
+    let answer = post(&ask.who, "/oauth2/token", form)?;
+    let token = answer.get("access_token").and_then(Value::as_str).ok_or(CliFault::new("the answer has no token"))?;
+    if ask.bare {
+        return say(token);
+    }
+    show_claims(token)?;
+    say(format!("\n{token}"))
+}
+
+pub(super) fn introspect(who: &Who, token_file: &Path) -> Result<(), CliFault> {
+    let token = read(token_file)?;
+    let answer = post(who, "/oauth2/introspect", vec![("token", token.expose().to_owned())])?;
+    say(serde_json::to_string_pretty(&answer)?)
+}
+
+pub(super) fn revoke(who: &Who, token_file: &Path) -> Result<(), CliFault> {
+    let token = read(token_file)?;
+    post(who, "/oauth2/revoke", vec![("token", token.expose().to_owned())])?;
+    say("revoked, with all that was derived from it")
+}
+
+/// Sends a form as this client, and takes a JSON answer; an OAuth error becomes the fault's text.
+fn post(who: &Who, path: &str, mut form: Form) -> Result<Value, CliFault> {
+    // Only one process-wide provider is there to be installed; a second call finds it in place.
+    let _: Result<(), _> = rustls::crypto::ring::default_provider().install_default();
+    let url = format!("{}{path}", who.server.trim_end_matches('/'));
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let mut request = client.post(url);
+    match (&who.secret_file, &who.key_file) {
+        (Some(file), _) => {
+            let secret = read(file)?;
+            request = request.basic_auth(encoded(&who.client), Some(encoded(secret.expose())));
+        }
+        (None, Some(file)) => {
+            let (now, id) = (SystemClock::new().now(), Dice::new()?.uuid());
+            let made = assertion::make(&read(file)?, &who.client, &who.server, now, id)?;
+            form.push(("client_assertion_type", JWT_BEARER.to_owned()));
+            form.push(("client_assertion", made.expose().to_owned()));
+        }
+        (None, None) => return Err(CliFault::new("--secret-file or --key-file is needed")),
+    }
+    let mut answer = Value::Null;
+    block_on(async {
+        let response = request.form(&form).send().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        answer = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(());
+        }
+        let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or("no reason given");
+        Err(CliFault::new(format!("{status}: {}: {}", text("error"), text("error_description"))))
+    })?;
+    Ok(answer)
+}
+
+/// RFC 6749 §2.3.1: both halves of HTTP Basic are form-encoded.
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// The claims of a token that the server has just given us over its own connection: shown, not judged.
+fn show_claims(token: &str) -> Result<(), CliFault> {
+    let claims = Unverified::parse(token)?.into_payload();
+    say(serde_json::to_string_pretty(&claims)?)
+}
+
+/// Reads a secret or a token from a file or standard input; the line break at its end is not part of it.
+fn read(file: &Path) -> Result<Secret, CliFault> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().lock().read_to_string(&mut text)?;
+    } else {
+        text = fs::read_to_string(file).map_err(|e| CliFault::new(format!("{}: {e}", file.display())))?;
+    }
+    Ok(Secret::new(text.trim().to_owned()))
+}

@@ -1,0 +1,219 @@
+//! The command line. Each command is a few lines around a use-case; what goes wrong is said in one line, with exit code 1.
+
+mod client;
+mod config;
+mod dev;
+mod operator;
+mod output;
+mod serve;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use output::{CliFault, say};
+
+/// An OAuth token-exchange server for AI agents.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Serve(Serve),
+    /// Parses a configuration file, validates it, explains it.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Brings the database to the schema of this version.
+    Migrate(With),
+    /// The server's signing keys.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// For whoever can read the server's own keys.
+    #[command(subcommand)]
+    Admin(Admin),
+    /// The audit trail.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// A client at the terminal: what curl does, readable.
+    #[command(subcommand)]
+    Token(Token),
+    /// Things for `errand serve --dev`.
+    #[command(subcommand)]
+    Dev(Dev),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct ServeFrom {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// No file: SQLite in ./errand-dev.db, demo objects, loopback only. For development.
+    #[arg(long)]
+    dev: bool,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    from: ServeFrom,
+    /// With --dev: another loopback address.
+    #[arg(long, requires = "dev", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// Which server it is about.
+#[derive(Debug, Args)]
+struct With {
+    /// The configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Shows the keys and where they are in their lives.
+    List(With),
+    /// Makes the next key of each algorithm in use; it signs once it has been published for long enough.
+    Rotate(With),
+}
+
+#[derive(Debug, Subcommand)]
+enum Admin {
+    /// Makes a short-lived admin token, signed with the server's own key: to begin with.
+    Token(With),
+}
+
+#[derive(Debug, Subcommand)]
+enum Audit {
+    /// Reads every chain and says what somebody did to it; exit code 1 if anything.
+    Verify(With),
+    /// Writes every record as a line of JSON.
+    Export(With),
+}
+
+/// How the client proves who it is.
+#[derive(Debug, Args)]
+struct Who {
+    /// The server's issuer URL.
+    #[arg(long, env = "ERRAND_SERVER", value_name = "URL")]
+    server: String,
+    /// The client id.
+    #[arg(long, env = "ERRAND_CLIENT_ID", value_name = "ID")]
+    client: String,
+    /// A file with the client's secret.
+    #[arg(long, value_name = "FILE", required_unless_present = "key_file", conflicts_with = "key_file")]
+    secret_file: Option<PathBuf>,
+    /// A file with the client's private key, a JWK.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Exchanges a token (RFC 8693) and shows what came of it.
+    Exchange(Box<Exchange>),
+    /// Asks the server about a token (RFC 7662), as a resource.
+    Introspect {
+        #[command(flatten)]
+        who: Who,
+        /// A file with the token; `-` is standard input.
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        token_file: PathBuf,
+    },
+    /// Takes a token back (RFC 7009), with all that was derived from it.
+    Revoke {
+        #[command(flatten)]
+        who: Who,
+        /// A file with the token; `-` is standard input.
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        token_file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Exchange {
+    #[command(flatten)]
+    who: Who,
+    /// A file with the subject token; `-` is standard input. Tokens don't stand in arguments: others can see those.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    subject_token_file: PathBuf,
+    /// What the subject token is: `access_token`, `id_token`, `jwt` or `txn_token`.
+    #[arg(long, value_name = "TYPE", default_value = "access_token")]
+    subject_token_type: String,
+    /// The resource that the token is for.
+    #[arg(long, value_name = "URI")]
+    resource: Option<String>,
+    /// The trust domain, for a transaction token; or the registered name of the resource.
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
+    /// The scopes.
+    #[arg(long, value_name = "SCOPES")]
+    scope: Option<String>,
+    /// The permissions, as RFC 9396 has them.
+    #[arg(long, value_name = "JSON")]
+    authorization_details: Option<String>,
+    /// What the work is for; needed to open a task.
+    #[arg(long, value_name = "TEXT")]
+    purpose: Option<String>,
+    /// Joins this task.
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
+    /// The agent that the token is to be handed to.
+    #[arg(long, value_name = "ID")]
+    to: Option<String>,
+    /// How long it should live at most, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u32>,
+    /// Prints the token and nothing else.
+    #[arg(long)]
+    bare: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Dev {
+    /// Makes a user token of the demo identity provider, which `errand serve --dev` trusts.
+    UserToken {
+        /// Who it is for.
+        #[arg(long, default_value = "alice")]
+        sub: String,
+        /// What they allow.
+        #[arg(long, default_value = "files:read files:write")]
+        scope: String,
+        /// The agent that they signed in at.
+        #[arg(long, default_value = "planner")]
+        client: String,
+    },
+}
+
+/// Runs a command and says how it ended.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let result = match arguments.command {
+        Command::Serve(Serve { from: ServeFrom { config, .. }, listen }) => serve::run(config.as_deref(), listen),
+        Command::CheckConfig { file } => config::check(&file),
+        Command::Migrate(with) => operator::migrate(&with.config),
+        Command::Keys(Keys::List(with)) => operator::list_keys(&with.config),
+        Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with.config),
+        Command::Admin(Admin::Token(with)) => operator::admin_token(&with.config),
+        Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with.config),
+        Command::Audit(Audit::Export(with)) => operator::export_audit(&with.config),
+        Command::Token(Token::Exchange(ask)) => client::exchange(&ask),
+        Command::Token(Token::Introspect { who, token_file }) => client::introspect(&who, &token_file),
+        Command::Token(Token::Revoke { who, token_file }) => client::revoke(&who, &token_file),
+        Command::Dev(Dev::UserToken { sub, scope, client }) => dev::user_token(&sub, &scope, &client),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            output::complain(&fault);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Commands for who runs the server. They work on its store, beside it while it runs.
+
+use std::{future::Future, path::Path};
+
+use errand::{
+    domain::keys::Occasion,
+    house::{self, House, Schema},
+};
+
+use super::{CliFault, config, say};
+
+pub(super) fn migrate(file: &Path) -> Result<(), CliFault> {
+    let config = config::load(file)?;
+    block_on(async {
+        let store = house::store(&config).await?;
+        store.migrate().await?;
+        store.ping().await?;
+        say("the database has the schema of this version")
+    })
+}
+
+pub(super) fn list_keys(file: &Path) -> Result<(), CliFault> {
+    inside(file, |house| async move {
+        for (key, state) in house.service.list_keys(&house.cx()?).await? {
+            let retires = key.retires.map(|at| format!(", retires {at}")).unwrap_or_default();
+            let gone = key.gone.map(|at| format!(", gone {at}")).unwrap_or_default();
+            let state = format!("{state:?}").to_lowercase();
+            say(format!("{} {} {state}: signs from {}{retires}{gone}", key.kid, key.algorithm, key.activates))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn rotate_keys(file: &Path) -> Result<(), CliFault> {
+    inside(file, |house| async move {
+        let made = house.service.rotate_keys("admin:command-line", Occasion::Command, &house.cx()?).await?;
+        if made.is_empty() {
+            return say("nothing to do: the next key is already waiting");
+        }
+        for (algorithm, kid) in made {
+            say(format!("made {kid} ({algorithm}); `errand keys list` shows from when on it signs"))?;
+        }
+        house.service.finish().await;
+        Ok(())
+    })
+}
+
+pub(super) fn admin_token(file: &Path) -> Result<(), CliFault> {
+    inside(file, |house| async move {
+        let issued = house.service.bootstrap_token(&house.cx()?).await?;
+        house.service.finish().await;
+        say(issued.token.expose())
+    })
+}
+
+pub(super) fn verify_audit(file: &Path) -> Result<(), CliFault> {
+    inside(file, |house| async move {
+        let found = house.service.verify_audit().await?;
+        for (writer, head) in &found.heads {
+            say(format!("chain {}: {} records, head {}", writer.0, head.n, head.hash))?;
+        }
+        for (writer, finding) in &found.findings {
+            say(format!("chain {}: {finding}", writer.0))?;
+        }
+        say(format!("{} records in {} chains", found.records, found.chains))?;
+        if found.findings.is_empty() {
+            say("nobody touched them; keep the heads elsewhere, and a removed chain shows too")
+        } else {
+            Err(CliFault::new(format!("{} of the chains were touched", found.findings.len())))
+        }
+    })
+}
+
+pub(super) fn export_audit(file: &Path) -> Result<(), CliFault> {
+    inside(file, |house| async move {
+        let mut written = Ok(());
+        house
+            .service
+            .export_audit(|line| {
+                written = serde_json::to_string(line).map_err(CliFault::from).and_then(say);
+                written.is_ok()
+            })
+            .await?;
+        written
+    })
+}
+
+/// Runs something in the house of this configuration.
+fn inside<F: Future<Output = Result<(), CliFault>>>(
+    file: &Path,
+    work: impl FnOnce(House) -> F,
+) -> Result<(), CliFault> {
+    let config = config::load(file)?;
+    block_on(async {
+        let house = House::open(&config, Schema::Embedded).await?;
+        work(house).await
+    })
+}
+
+pub(super) fn block_on<F: Future<Output = Result<(), CliFault>>>(work: F) -> Result<(), CliFault> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(work)
+}

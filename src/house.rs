@@ -1,0 +1,157 @@
+//! Puts the house together: from a [`Config`] to a [`Service`] with its adapters, and what has to be done from time to
+//! time. It names every room and holds no rule.
+
+use std::{sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use crate::{
+    adapters::{
+        fetch::FetchLimits,
+        issuers::ForeignKeys,
+        keyring::{Kek, Keyring},
+        store::{Database, StoreOptions, connect},
+        system::{Dice, SystemClock},
+    },
+    app::{Cx, Failure, Parts, Service, Settings},
+    config::Config,
+    domain::keys::Occasion,
+    ports::{Clock, Outage},
+};
+
+/// How often keys and leftovers are looked after.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How often the keys of issuers are looked after; each is asked when its keys are ten minutes old.
+const REFRESH_EVERY: Duration = Duration::from_mins(1);
+
+/// Why the house can't be put together. Each text says what to do.
+#[derive(Debug, Error)]
+pub enum HouseFault {
+    /// The store can't be used.
+    #[error("[store] url: {}: {}", .0.during, .0.source)]
+    Store(Outage),
+    /// The signing keys in the store can't be opened.
+    #[error("[keys] encryption_key: {0}")]
+    Keys(String),
+    /// No dice.
+    #[error("the system has no randomness: {}", .0.source)]
+    Entropy(Outage),
+    /// What the file declares does not fit what is in the store.
+    #[error("the objects in the file don't fit those in the store: {0}")]
+    Objects(Failure),
+}
+
+/// Whether the schema is brought up to date on the way in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// It is, for a database that nobody else uses: SQLite.
+    Embedded,
+    /// It is, whatever the database.
+    Migrate,
+}
+
+/// The house, put together.
+pub struct House {
+    /// Errand itself.
+    pub service: Service,
+    keys: Arc<ForeignKeys>,
+}
+
+impl std::fmt::Debug for House {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("House").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+/// Connects to the store that the configuration names.
+pub async fn store(config: &Config) -> Result<Arc<dyn Database>, HouseFault> {
+    let options = StoreOptions { max_connections: config.store.max_connections, ..StoreOptions::default() };
+    connect(config.store.url.expose(), &options).await.map_err(HouseFault::Store)
+}
+
+impl House {
+    /// Puts the house together on its store: schema, keys, adapters. Nothing is written but the schema.
+    pub async fn open(config: &Config, schema: Schema) -> Result<Self, HouseFault> {
+        let store = store(config).await?;
+        if schema == Schema::Migrate || config.store.url.is_sqlite() {
+            store.migrate().await.map_err(HouseFault::Store)?;
+        }
+        store.ping().await.map_err(HouseFault::Store)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let entropy = Arc::new(Dice::new().map_err(HouseFault::Entropy)?);
+        let kek = Kek::new(config.keys.encryption_key.expose()).map_err(|e| HouseFault::Keys(e.to_string()))?;
+        let pepper = kek.pepper();
+        let stored = store.keys().await.map_err(HouseFault::Store)?;
+        let keyring = Keyring::open(kek, &stored).map_err(|e| HouseFault::Keys(e.to_string()))?;
+        let keys = Arc::new(ForeignKeys::new(Arc::clone(&clock), FetchLimits::default()));
+        let settings = Settings {
+            issuer: config.issuer.clone(),
+            trust_domain: config.trust_domain.clone(),
+            algorithm: config.keys.algorithm,
+            rotation: config.keys.rotation,
+            tokens: config.tokens,
+            tasks: config.tasks,
+            introspection_audit: config.audit.introspections,
+            write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
+        };
+        let parts = Parts {
+            clock,
+            entropy,
+            signer: Arc::new(keyring),
+            trusted: Arc::clone(&keys) as _,
+            store: store as _,
+            pepper,
+        };
+        Ok(Self { service: Service::new(settings, parts), keys })
+    }
+
+    /// Brings the store to what the file declares and makes the first keys: what a server does before it serves.
+    pub async fn furnish(&self, config: &Config) -> Result<(), HouseFault> {
+        let cx = self.cx()?;
+        let service = &self.service;
+        let changed = service.apply_file(&config.objects, &config.secrets, &cx).await.map_err(HouseFault::Objects)?;
+        let made = service.rotate_keys("start", Occasion::Age, &cx).await.map_err(HouseFault::Objects)?;
+        tracing::info!(registry.changed = changed, keys.made = made.len(), "house furnished");
+        Ok(())
+    }
+
+    /// A name and a time for something that no request asked for.
+    pub fn cx(&self) -> Result<Cx, HouseFault> {
+        let missing = || HouseFault::Entropy(Outage::during("make a request id")("no UUID"));
+        Ok(Cx { request_id: self.service.request_id().ok_or_else(missing)?, now: self.service.clock().now() })
+    }
+
+    /// Looks after what has to be looked after, until the set is dropped.
+    #[must_use]
+    pub fn tend(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sweep(self.service.clone()));
+        tasks.spawn(refresh(self.service.clone(), Arc::clone(&self.keys)));
+        tasks
+    }
+}
+
+async fn sweep(service: Service) {
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        let Some(request_id) = service.request_id() else { continue };
+        let cx = Cx { request_id, now: service.clock().now() };
+        if let Err(failure) = service.sweep(&cx).await {
+            tracing::warn!(error = %failure, "sweep failed; it is tried again");
+        }
+    }
+}
+
+async fn refresh(service: Service, keys: Arc<ForeignKeys>) {
+    let mut every = tokio::time::interval(REFRESH_EVERY);
+    loop {
+        every.tick().await;
+        let now = service.clock().now();
+        match service.trusted_issuers(now).await {
+            Ok(issuers) => keys.refresh(&issuers).await,
+            Err(failure) => tracing::warn!(error = %failure, "issuers not refreshed; it is tried again"),
+        }
+    }
+}

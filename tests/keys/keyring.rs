@@ -1,0 +1,295 @@
+//! Our own keys: sealed, opened, used by their dates.
+
+use std::slice::from_ref;
+
+use errand::{
+    adapters::keyring::{Kek, Keyring, KeyringFault, new_key},
+    domain::{
+        id::KeyId,
+        jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
+        jws::Unverified,
+        time::{Lifetime, Timestamp},
+    },
+    ports::{Signer, StoredKey, StoredKeys},
+};
+use josekit::{jwk::Jwk, jws::JwsSigner as _};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hkdf,
+};
+use serde_json::{Value, json};
+
+use crate::support::{NOW, Party, Verifying, signed};
+
+const ALGORITHMS: [SigningAlgorithm; 3] = [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256];
+const CLAIMS: &[u8] = br#"{"iss":"https://sts.example.com","sub":"alice","aud":"https://files.example.com/mcp"}"#;
+
+fn kek() -> Kek {
+    Kek::new(&[7; 32]).unwrap()
+}
+
+fn key(algorithm: SigningAlgorithm) -> StoredKey {
+    new_key(&kek(), algorithm, NOW, NOW).unwrap()
+}
+
+fn stored(keys: &[StoredKey]) -> StoredKeys {
+    StoredKeys { version: 1, keys: keys.to_vec() }
+}
+
+fn keyring(keys: &[StoredKey]) -> Keyring {
+    Keyring::open(kek(), &stored(keys)).unwrap()
+}
+
+fn verifies(keyring: &Keyring, token: &str, now: Timestamp) -> bool {
+    keyring.verify(Unverified::parse(token).unwrap(), now).is_some()
+}
+
+/// What ring signs, ring and josekit verify, by the key as it is published.
+#[test]
+fn our_tokens_are_anybodys_to_verify() {
+    let keyring = keyring(&ALGORITHMS.map(key));
+    assert_eq!(keyring.algorithms(NOW), ALGORITHMS);
+    for algorithm in ALGORITHMS {
+        let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
+        let own = keyring.verify(Unverified::parse(&token).unwrap(), NOW).unwrap();
+        assert_eq!((own.typ.as_str(), &own.claims["sub"]), ("at+jwt", &json!("alice")), "{algorithm}");
+        let allowed = [JwsAlgorithm::parse(algorithm.as_str()).unwrap()];
+        assert_eq!(Verifying::new().verify_with(&keyring.jwks(NOW), &allowed, &token), None, "{algorithm}");
+    }
+}
+
+/// What josekit signs with one of our keys, ring verifies. The seal is opened here by what is written about it.
+#[test]
+fn what_others_sign_with_our_keys_we_verify() {
+    for algorithm in ALGORITHMS {
+        let stored = key(algorithm);
+        let pkcs8 = unsealed(&stored);
+        let public: Value = serde_json::from_str(&stored.public_jwk).unwrap();
+        let private = match algorithm {
+            // Where ring's templates put the 32 bytes.
+            SigningAlgorithm::ES256 => with_d(&public, &pkcs8[36..68]),
+            SigningAlgorithm::EdDSA => with_d(&public, &pkcs8[16..48]),
+            SigningAlgorithm::RS256 => {
+                let pair = josekit::jwk::alg::rsa::RsaKeyPair::from_der(&pkcs8).unwrap();
+                josekit::jwk::KeyPair::to_jwk_key_pair(&pair)
+            }
+        };
+        let party = Party(private);
+        let foreign = JwsAlgorithm::parse(algorithm.as_str()).unwrap();
+        let token = party.token(foreign, json!({"kid": public["kid"], "typ": "at+jwt"}));
+        assert!(verifies(&keyring(from_ref(&stored)), &token, NOW), "{algorithm}");
+        assert!(!verifies(&keyring(&[key(algorithm)]), &token, NOW), "{algorithm}: another key");
+    }
+}
+
+fn with_d(public: &Value, d: &[u8]) -> Jwk {
+    let mut key = public.as_object().unwrap().clone();
+    key.insert("d".into(), errand::domain::encode(d).into());
+    Jwk::from_map(key).unwrap()
+}
+
+/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce in front and the row's name as additional data.
+fn unsealed(key: &StoredKey) -> Vec<u8> {
+    let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"errand key-encryption key").extract(&[7; 32]);
+    let info = [&b"errand signing keys v1"[..]];
+    let sealing = LessSafeKey::new(UnboundKey::from(root.expand(&info, &AES_256_GCM).unwrap()));
+    let (nonce, rest) = key.sealed.split_at(12);
+    let mut text = rest.to_vec();
+    let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
+    let name = Aad::from(format!("signing_keys|{}|sealed", key.dates.kid));
+    sealing.open_in_place(nonce, name, &mut text).unwrap().to_vec()
+}
+
+/// The name must be one of ours, and the algorithm that name's.
+#[test]
+fn a_token_names_one_of_our_keys() {
+    let keyring = keyring(&ALGORITHMS.map(key));
+    let names: Vec<String> = keyring.jwks(NOW).keys().map(|key| key["kid"].as_str().unwrap().to_owned()).collect();
+    for (n, algorithm) in ALGORITHMS.into_iter().enumerate() {
+        let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
+        let signature = token.rsplit_once('.').unwrap().1;
+        let signature = errand::domain::decode(signature).unwrap();
+        for (m, kid) in names.iter().map(String::as_str).chain(["../../x", "' OR 1=1 --", ""]).enumerate() {
+            for alg in ["ES256", "EdDSA", "RS256", "Ed25519", "PS256", "HS256", "none"] {
+                let forged = signed(alg, json!({"kid": kid, "typ": "at+jwt"}), |_| signature.clone());
+                assert!(!verifies(&keyring, &forged, NOW), "{algorithm} signature under {kid} ({m}, {n}) and {alg}");
+            }
+        }
+        let nameless = signed(algorithm.as_str(), json!({"typ": "at+jwt"}), |_| signature.clone());
+        assert!(!verifies(&keyring, &nameless, NOW));
+    }
+    let zeros = signed("ES256", json!({"kid": names[0], "typ": "at+jwt"}), |_| vec![0; 64]);
+    assert!(!verifies(&keyring, &zeros, NOW), "r = s = 0");
+    assert!(!verifies(&self::keyring(&[]), &zeros, NOW), "no key at all");
+}
+
+/// Tokens that our key did sign, with a header that we would not write.
+#[test]
+fn a_good_signature_is_not_enough() {
+    let stored = key(SigningAlgorithm::EdDSA);
+    let public: Value = serde_json::from_str(&stored.public_jwk).unwrap();
+    let signer = josekit::jws::EdDSA.signer_from_jwk(&with_d(&public, &unsealed(&stored)[16..48])).unwrap();
+    let keyring = keyring(&[stored]);
+    for (alg, header, want) in [
+        ("EdDSA", json!({"kid": public["kid"], "typ": "at+jwt"}), true),
+        ("EdDSA", json!({"kid": public["kid"]}), false),
+        ("EdDSA", json!({"typ": "at+jwt"}), false),
+        ("EdDSA", json!({"kid": "", "typ": "at+jwt"}), false),
+        ("Ed25519", json!({"kid": public["kid"], "typ": "at+jwt"}), false),
+        ("ES256", json!({"kid": public["kid"], "typ": "at+jwt"}), false),
+        ("none", json!({"kid": public["kid"], "typ": "at+jwt"}), false),
+    ] {
+        let token = signed(alg, header.clone(), |message| signer.sign(message).unwrap());
+        assert_eq!(verifies(&keyring, &token, NOW), want, "{alg} {header}");
+    }
+}
+
+#[test]
+fn one_bit_and_it_is_not_ours() {
+    let keyring = keyring(&ALGORITHMS.map(key));
+    for algorithm in ALGORITHMS {
+        let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
+        assert!(verifies(&keyring, &token, NOW));
+        let mut parsed = 0;
+        for at in 0..token.len() {
+            for bit in 0..7 {
+                let mut changed = token.clone().into_bytes();
+                changed[at] ^= 1 << bit;
+                let changed = String::from_utf8(changed).unwrap();
+                if Unverified::parse(&changed).is_ok() {
+                    parsed += 1;
+                    assert!(!verifies(&keyring, &changed, NOW), "{algorithm}: bit {bit} of byte {at}");
+                }
+            }
+        }
+        assert!(parsed > 100, "the test must reach the signature, did so {parsed} times");
+    }
+}
+
+/// Published, signs, retired, gone: by the dates, whatever this replica did before.
+#[test]
+fn a_key_lives_by_its_dates() {
+    let at = |seconds| NOW.after(Lifetime::seconds(seconds));
+    let mut old = key(SigningAlgorithm::ES256);
+    old.dates.retires = Some(at(100));
+    old.dates.gone = Some(at(200));
+    let new = new_key(&kek(), SigningAlgorithm::ES256, NOW, at(100)).unwrap();
+    let keyring = keyring(&[old.clone(), new.clone()]);
+    let kid = |token: &str| Unverified::parse(token).unwrap().header().kid.clone().unwrap();
+    let by_old = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(99)).unwrap();
+    let by_new = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(100)).unwrap();
+    assert_eq!((kid(&by_old), kid(&by_new)), (old.dates.kid.to_string(), new.dates.kid.to_string()));
+    for (now, published) in [(0, 2), (99, 2), (199, 2), (200, 1)] {
+        assert_eq!(keyring.jwks(at(now)).keys().count(), published, "{now}");
+        assert_eq!(verifies(&keyring, &by_old, at(now)), published == 2, "{now}");
+        assert!(verifies(&keyring, &by_new, at(now)), "{now}: another replica's clock may be ahead");
+    }
+    assert!(keyring.sign(SigningAlgorithm::RS256, "at+jwt", CLAIMS, NOW).is_err(), "no such key");
+    let none = self::keyring(&[]);
+    assert_eq!((none.algorithms(NOW), none.jwks(NOW).keys().count()), (vec![], 0));
+}
+
+#[test]
+fn keys_are_replaced_wholly_or_not_at_all() {
+    let (first, second) = (key(SigningAlgorithm::ES256), key(SigningAlgorithm::EdDSA));
+    let keyring = keyring(from_ref(&first));
+    let token = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
+    let mut broken = second.clone();
+    broken.sealed[20] ^= 1;
+    let fault = keyring.replace(&StoredKeys { version: 2, keys: vec![second.clone(), broken] }).unwrap_err();
+    assert!(matches!(fault, KeyringFault::Sealed { .. }));
+    assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (1, true));
+    keyring.replace(&StoredKeys { version: 3, keys: vec![second] }).unwrap();
+    assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (3, false));
+    assert_eq!(keyring.algorithms(NOW), [SigningAlgorithm::EdDSA]);
+}
+
+/// Who can write to the database can't make us use or publish a key of theirs.
+#[test]
+fn what_the_database_says_is_checked() {
+    let (a, b) = (key(SigningAlgorithm::ES256), key(SigningAlgorithm::ES256));
+    let fault = |key: StoredKey| Keyring::open(kek(), &stored(&[key])).unwrap_err();
+    let moved = StoredKey { dates: b.dates.clone(), ..a.clone() };
+    assert!(matches!(fault(moved), KeyringFault::Sealed { .. }), "a private part under another name");
+    let swapped = StoredKey { public_jwk: b.public_jwk.clone(), ..a.clone() };
+    assert!(matches!(fault(swapped), KeyringFault::PublicPart { .. }), "another public part");
+    let garbled = StoredKey { public_jwk: "{".into(), ..a.clone() };
+    assert!(matches!(fault(garbled), KeyringFault::PublicPart { .. }));
+    let mut relabelled = a.clone();
+    relabelled.dates.algorithm = SigningAlgorithm::EdDSA;
+    assert!(matches!(fault(relabelled), KeyringFault::Malformed { .. }), "another algorithm");
+    let cut = StoredKey { sealed: vec![1; 5], ..a };
+    assert!(matches!(fault(cut), KeyringFault::Sealed { .. }));
+}
+
+#[test]
+fn the_wrong_file_is_said_to_be_the_wrong_file() {
+    let key = key(SigningAlgorithm::ES256);
+    let fault = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        format!(
+            "signing key `{}` can't be opened: the file with the key-encryption key is not the one that the stored keys \
+             were sealed with (or the stored key was altered); put the right file back, every replica needs the same one",
+            key.dates.kid
+        )
+    );
+}
+
+#[test]
+fn the_published_form() {
+    for algorithm in ALGORITHMS {
+        let key = key(algorithm);
+        let keys = keyring(from_ref(&key)).jwks(NOW);
+        let published = keys.keys().next().unwrap();
+        assert_eq!(published["kid"], key.dates.kid.as_str());
+        assert_eq!((&published["alg"], &published["use"]), (&json!(algorithm.as_str()), &json!("sig")));
+        let mut members: Vec<_> = published.keys().map(String::as_str).collect();
+        members.sort_unstable();
+        let want: &[&str] = match algorithm {
+            SigningAlgorithm::ES256 => &["alg", "crv", "kid", "kty", "use", "x", "y"],
+            SigningAlgorithm::EdDSA => &["alg", "crv", "kid", "kty", "use", "x"],
+            SigningAlgorithm::RS256 => &["alg", "e", "kid", "kty", "n", "use"],
+        };
+        assert_eq!(members, want, "{algorithm}");
+        assert!(JwkSet::try_from(Value::from(keys.clone())).is_ok(), "a key set that anybody takes");
+        assert!(published["kid"].as_str().unwrap().parse::<KeyId>().is_ok());
+    }
+}
+
+/// Whatever is printed, no private byte is in it, in no writing.
+#[test]
+fn nothing_private_is_printed() {
+    for algorithm in ALGORITHMS {
+        let key = key(algorithm);
+        let private = unsealed(&key);
+        let keyring = keyring(from_ref(&key));
+        let fault = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
+        let jwks = Value::from(keyring.jwks(NOW));
+        let printed =
+            format!("{keyring:?} {keyring:#?} {key:?} {:?} {fault:?} {fault} {jwks} {}", kek(), key.public_jwk);
+        let writings = |bytes: &[u8]| {
+            let hex: String = bytes
+                .iter()
+                .flat_map(|byte| [byte >> 4, byte & 15])
+                .filter_map(|n| char::from_digit(n.into(), 16))
+                .collect();
+            let list: Vec<String> = bytes.iter().map(ToString::to_string).collect();
+            [errand::domain::encode(bytes), hex, list.join(", ")]
+        };
+        // The part of the PKCS#8 that holds the secret: ES256 d, Ed25519 seed, RSA's private exponent and primes.
+        let secret = match algorithm {
+            SigningAlgorithm::ES256 => &private[36..68],
+            SigningAlgorithm::EdDSA => &private[16..48],
+            SigningAlgorithm::RS256 => &private[320..],
+        };
+        for part in secret.chunks_exact(6) {
+            for writing in writings(part) {
+                assert!(!printed.contains(&writing), "{algorithm}: {writing}");
+            }
+        }
+        for writing in writings(&[7; 6]) {
+            assert!(!printed.contains(&writing), "the key-encryption key: {writing}");
+        }
+    }
+}

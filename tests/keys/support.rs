@@ -1,0 +1,301 @@
+//! A clock that is held, a party that signs with josekit, and an identity provider that answers as it is told.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{Response, StatusCode},
+};
+use errand::{
+    adapters::{fetch::FetchLimits, issuers::ForeignKeys},
+    domain::{
+        encode,
+        issuer::TrustedIssuer,
+        jwk::{JwkSet, JwsAlgorithm},
+        jws::Unverified,
+        time::Timestamp,
+    },
+    ports::{Clock, KeyFault, TrustedKeys},
+};
+use futures_util::{StreamExt, stream};
+use josekit::{
+    jwk::{
+        Jwk,
+        alg::{ec::EcCurve, ed::EdCurve},
+    },
+    jws::{self, JwsSigner},
+};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
+
+/// A clock that moves when it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct HeldClock(AtomicU64);
+
+impl HeldClock {
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HeldClock {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A party with a key pair.
+#[derive(Clone)]
+pub(crate) struct Party(pub(crate) Jwk);
+
+static RSA: LazyLock<Party> = LazyLock::new(|| Party(Jwk::generate_rsa_key(2048).unwrap()));
+
+impl Party {
+    /// With a key that fits the algorithm. RSA keys take long to make: all are the same one.
+    pub(crate) fn new(algorithm: JwsAlgorithm) -> Self {
+        use JwsAlgorithm::{ES256, ES384, ES512, EdDSA};
+        let key = match algorithm {
+            ES256 => Jwk::generate_ec_key(EcCurve::P256),
+            ES384 => Jwk::generate_ec_key(EcCurve::P384),
+            ES512 => Jwk::generate_ec_key(EcCurve::P521),
+            EdDSA => Jwk::generate_ed_key(EdCurve::Ed25519),
+            _ => return RSA.clone(),
+        };
+        Self(key.unwrap())
+    }
+
+    /// The public key with these members on top.
+    pub(crate) fn public(&self, more: Value) -> Value {
+        let Value::Object(mut key) = serde_json::to_value(self.0.to_public_key().unwrap().as_ref()).unwrap() else {
+            panic!("a JWK is an object")
+        };
+        let Value::Object(more) = more else { panic!("members are wanted") };
+        key.extend(more);
+        Value::Object(key)
+    }
+
+    /// A token of the party, with this header plus `alg`.
+    pub(crate) fn token(&self, algorithm: JwsAlgorithm, header: Value) -> String {
+        let signer = self.signer(algorithm);
+        signed(algorithm.as_str(), header, |message| signer.sign(message).unwrap())
+    }
+
+    fn signer(&self, algorithm: JwsAlgorithm) -> Box<dyn JwsSigner> {
+        let key = &self.0;
+        match algorithm {
+            JwsAlgorithm::RS256 => Box::new(jws::RS256.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::RS384 => Box::new(jws::RS384.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::RS512 => Box::new(jws::RS512.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::PS256 => Box::new(jws::PS256.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::PS384 => Box::new(jws::PS384.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::PS512 => Box::new(jws::PS512.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::ES256 => Box::new(jws::ES256.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::ES384 => Box::new(jws::ES384.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::ES512 => Box::new(jws::ES512.signer_from_jwk(key).unwrap()),
+            JwsAlgorithm::EdDSA => Box::new(jws::EdDSA.signer_from_jwk(key).unwrap()),
+        }
+    }
+}
+
+/// A compact JWS of fixed claims with any signature at all.
+pub(crate) fn signed(alg: &str, mut header: Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    header["alg"] = alg.into();
+    let claims = json!({"iss": "https://login.example.com", "sub": "alice"});
+    let message = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let signature = sign(message.as_bytes());
+    format!("{message}.{}", encode(&signature))
+}
+
+pub(crate) fn set(keys: &[Value]) -> JwkSet {
+    JwkSet::try_from(json!({ "keys": keys })).unwrap()
+}
+
+/// What went wrong, as something that can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    UnknownKey,
+    Algorithm,
+    Signature,
+    Outage,
+}
+
+pub(crate) fn fault(verdict: &Result<Map<String, Value>, KeyFault>) -> Option<Fault> {
+    verdict.as_ref().err().map(|fault| match fault {
+        KeyFault::UnknownKey => Fault::UnknownKey,
+        KeyFault::Algorithm => Fault::Algorithm,
+        KeyFault::Signature => Fault::Signature,
+        KeyFault::Outage(_) => Fault::Outage,
+    })
+}
+
+/// The keys of others, as a server has them, with a held clock.
+pub(crate) struct Verifying {
+    pub(crate) clock: Arc<HeldClock>,
+    pub(crate) keys: ForeignKeys,
+}
+
+impl Verifying {
+    pub(crate) fn new() -> Self {
+        Self::with(FetchLimits::default())
+    }
+
+    pub(crate) fn with(limits: FetchLimits) -> Self {
+        let clock = Arc::new(HeldClock::default());
+        Self { keys: ForeignKeys::new(Arc::clone(&clock) as Arc<dyn Clock>, limits), clock }
+    }
+
+    /// By the keys of an entry.
+    pub(crate) fn verify_with(&self, keys: &JwkSet, algorithms: &[JwsAlgorithm], token: &str) -> Option<Fault> {
+        fault(&self.keys.verify_with(keys, algorithms, Unverified::parse(token).unwrap()))
+    }
+
+    /// By the keys of an issuer.
+    pub(crate) async fn verify(&self, issuer: &TrustedIssuer, token: &str) -> Option<Fault> {
+        fault(&self.keys.verify_issuer(issuer, Unverified::parse(token).unwrap(), NOW).await)
+    }
+
+    /// Why the issuer's keys could not be had, with all causes.
+    pub(crate) async fn outage(&self, issuer: &TrustedIssuer, token: &str) -> String {
+        let verdict = self.keys.verify_issuer(issuer, Unverified::parse(token).unwrap(), NOW).await;
+        let Err(KeyFault::Outage(outage)) = verdict else { panic!("no outage: {verdict:?}") };
+        let mut text = outage.to_string();
+        let mut cause = std::error::Error::source(&outage);
+        while let Some(fault) = cause {
+            text = format!("{text}: {fault}");
+            cause = fault.source();
+        }
+        text
+    }
+}
+
+/// An entry whose keys come from there.
+pub(crate) fn issuer(url: &str, keys: impl Into<Value>, allowed_networks: &[&str]) -> TrustedIssuer {
+    let keys: Value = keys.into();
+    let entry = json!({"issuer": url, "keys": keys, "algorithms": ["ES256"], "token_types": ["access_token"],
+        "allowed_networks": allowed_networks});
+    serde_json::from_value(entry).unwrap()
+}
+
+/// What the provider answers on one path.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    Json(Value),
+    Raw(&'static str, Bytes),
+    Status(u16),
+    Redirect(&'static str),
+    /// After so long.
+    Late(Duration, Value),
+    /// Never begins to answer.
+    Silence,
+    /// Begins and never ends, with nothing more coming.
+    Stall,
+    /// Begins and never ends, with more and more coming.
+    Flood,
+}
+
+/// An identity provider on loopback.
+pub(crate) struct Provider {
+    pub(crate) url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    replies: Mutex<HashMap<String, Reply>>,
+    asked: Mutex<Vec<String>>,
+    open: watch::Sender<bool>,
+}
+
+impl Provider {
+    pub(crate) async fn start() -> Self {
+        let shared =
+            Arc::new(Shared { replies: Mutex::default(), asked: Mutex::default(), open: watch::Sender::new(true) });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, shared }
+    }
+
+    pub(crate) fn answers(&self, path: &str, reply: Reply) {
+        self.shared.replies.lock().unwrap().insert(path.to_owned(), reply);
+    }
+
+    /// Serves these keys at `/jwks`.
+    pub(crate) fn publishes(&self, keys: &[Value]) {
+        self.answers("/jwks", Reply::Json(json!({ "keys": keys })));
+    }
+
+    /// The paths that were asked for, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
+    pub(crate) fn hits(&self) -> usize {
+        self.asked().len()
+    }
+
+    /// Holds all answers back, or lets them go.
+    pub(crate) fn hold(&self, back: bool) {
+        self.shared.open.send_replace(!back);
+    }
+
+    /// An entry for it, with its keys at `/jwks`.
+    pub(crate) fn entry(&self) -> TrustedIssuer {
+        self.entry_at("/jwks")
+    }
+
+    pub(crate) fn entry_at(&self, path: &str) -> TrustedIssuer {
+        issuer(&self.url, json!({ "jwks_uri": format!("{}{path}", self.url) }), &["127.0.0.0/8"])
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    shared.asked.lock().unwrap().push(path.clone());
+    let _ = shared.open.subscribe().wait_for(|open| *open).await;
+    let reply = shared.replies.lock().unwrap().get(&path).cloned();
+    let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
+    let (status, name, value, body) = match reply {
+        None => (404, "x-none", "", Body::empty()),
+        Some(Reply::Json(document)) => (200, "content-type", "application/json", Body::from(document.to_string())),
+        Some(Reply::Raw(encoding, bytes)) => (200, "content-encoding", encoding, Body::from(bytes)),
+        Some(Reply::Status(status)) => (status, "x-none", "", Body::empty()),
+        Some(Reply::Redirect(to)) => (302, "location", to, Body::empty()),
+        Some(Reply::Late(time, document)) => {
+            tokio::time::sleep(time).await;
+            (200, "x-none", "", Body::from(document.to_string()))
+        }
+        Some(Reply::Silence) => pending().await,
+        Some(Reply::Stall) => (200, "x-none", "", Body::from_stream(stream::iter([chunk()]).chain(stream::pending()))),
+        Some(Reply::Flood) => (200, "x-none", "", Body::from_stream(stream::repeat_with(chunk))),
+    };
+    let status = StatusCode::from_u16(status).unwrap();
+    Response::builder().status(status).header(name, value).body(body).unwrap()
+}
+
+/// Waits until it is so, with a limit.
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never so: {what}");
+}

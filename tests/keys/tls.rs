@@ -1,0 +1,90 @@
+//! Keys over TLS, with a certificate that the system trusts and with one that it doesn't.
+
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use errand::domain::jwk::JwsAlgorithm::ES256;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
+};
+
+use crate::support::{Party, Verifying, issuer};
+
+/// Answers every request with this document. Returns the URL and the certificate (PEM).
+async fn serve(document: Value) -> (String, String) {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let private = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], private)
+        .unwrap();
+    let (acceptor, body) = (TlsAcceptor::from(Arc::new(config)), document.to_string());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/jwks", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = answer(&acceptor, stream, &body).await;
+        }
+    });
+    (url, cert.pem())
+}
+
+async fn answer(acceptor: &TlsAcceptor, stream: TcpStream, body: &str) -> std::io::Result<()> {
+    let mut stream = acceptor.accept(stream).await?;
+    let _ = stream.read(&mut [0; 4096]).await?;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// The system's trust is read from the environment, once: the part that is trusted runs in a process of its own.
+#[tokio::test]
+async fn the_certificate_must_be_trusted() {
+    let party = Party::new(ES256);
+    let (url, certificate) = serve(json!({"keys": [party.public(json!({"kid": "a"}))]})).await;
+    let token = party.token(ES256, json!({"kid": "a"}));
+
+    let outage = Verifying::new().outage(&entry(&url), &token).await;
+    assert!(outage.contains("certificate"), "{outage}");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tls::with_the_system_s_trust", "--ignored", "--nocapture"])
+        .env("SSL_CERT_FILE", file.path())
+        .env_remove("SSL_CERT_DIR")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    serde_json::to_writer(child.stdin.take().unwrap(), &json!([url, token])).unwrap();
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Is given what to ask for by [`the_certificate_must_be_trusted`].
+#[tokio::test]
+#[ignore = "the other half of a test"]
+async fn with_the_system_s_trust() {
+    let (url, token): (String, String) = serde_json::from_reader(std::io::stdin()).unwrap();
+    assert_eq!(Verifying::new().verify(&entry(&url), &token).await, None);
+    let by_address = url.replace("localhost", "127.0.0.1");
+    let outage = Verifying::new().outage(&entry(&by_address), &token).await;
+    assert!(outage.contains("certificate"), "made out to another name: {outage}");
+}
+
+fn entry(url: &str) -> errand::domain::issuer::TrustedIssuer {
+    issuer("https://login.example.com", json!({ "jwks_uri": url }), &["127.0.0.0/8", "::1/128"])
+}

@@ -1,0 +1,65 @@
+//! An identity provider for tests: keys and whatever token a test wants signed with them, the wrong ones included. The
+//! interop suite has a real provider; this one makes what a real one never would.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use josekit::{
+    jwk::{Jwk, alg::ec::EcCurve},
+    jws::{ES256, JwsSigner},
+};
+use serde_json::{Value, json};
+
+/// base64url without padding.
+pub fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// An ES256 key with its name.
+pub struct Key {
+    pub kid: String,
+    jwk: Jwk,
+}
+
+impl Key {
+    pub fn new(kid: &str) -> Self {
+        let mut jwk = Jwk::generate_ec_key(EcCurve::P256).unwrap();
+        jwk.set_key_id(kid);
+        jwk.set_algorithm("ES256");
+        jwk.set_key_use("sig");
+        Self { kid: kid.to_owned(), jwk }
+    }
+
+    /// The public half, as a JWK.
+    pub fn public(&self) -> Value {
+        // josekit leaves the names out.
+        let mut public = serde_json::to_value(self.jwk.to_public_key().unwrap()).unwrap();
+        public["kid"] = json!(self.kid);
+        public["alg"] = json!("ES256");
+        public
+    }
+
+    /// The public half, in a set.
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": [self.public()] })
+    }
+
+    /// The private half, as the text of a JWK.
+    pub fn private(&self) -> String {
+        serde_json::to_string(&self.jwk).unwrap()
+    }
+
+    /// A compact JWS of this `typ` (none, when empty) over these claims.
+    pub fn sign(&self, typ: &str, claims: &Value) -> String {
+        let mut header = json!({ "alg": "ES256", "kid": self.kid });
+        if !typ.is_empty() {
+            header["typ"] = json!(typ);
+        }
+        self.sign_raw(&header.to_string(), &claims.to_string())
+    }
+
+    /// A compact JWS over exactly these texts, whatever they are.
+    pub fn sign_raw(&self, header: &str, payload: &str) -> String {
+        let input = format!("{}.{}", b64(header), b64(payload));
+        let signature = ES256.signer_from_jwk(&self.jwk).unwrap().sign(input.as_bytes()).unwrap();
+        format!("{input}.{}", b64(signature))
+    }
+}
