@@ -1,11 +1,14 @@
-//! Writes: a batch is one transaction, and there is one at a time, whoever writes: `BEGIN IMMEDIATE` takes the file's
-//! one lock on writing. The order of the statements is the one that Postgres needs.
+//! Writes: a batch is one transaction.
+//!
+//! Locks are taken in one order by everybody, so that no two transactions wait for each other in a circle: versions,
+//! idempotency keys (sorted), one-time ids (sorted), the head of the log, whatever a rare change touches, the writer's
+//! end of chain. Each of them that is not needed is not taken: to issue tokens takes none that others issue by.
 
-use sqlx::{SqliteConnection, SqlitePool, query, query_as, query_scalar};
+use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
 
 use super::sql;
 use crate::{
-    adapters::{
+    adapters::store::{
         batch::{Asked, Found, Plan},
         rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed},
     },
@@ -17,7 +20,7 @@ use crate::{
     ports::{Change, Outage, Swept, Write, Written},
 };
 
-pub(super) async fn commit(pool: &SqlitePool, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+pub(super) async fn commit(pool: &PgPool, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
     let during = "begin to commit";
     let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(during))?;
     let found = guards(&mut tx, &Asked::by(batch)).await?;
@@ -47,7 +50,7 @@ pub(super) async fn commit(pool: &SqlitePool, writer: Writer, batch: &[Write]) -
 }
 
 /// Asks the tables what the batch's guards need, and takes what is free.
-async fn guards(tx: &mut SqliteConnection, asked: &Asked) -> Result<Found, Outage> {
+async fn guards(tx: &mut PgConnection, asked: &Asked) -> Result<Found, Outage> {
     let mut found = Found::default();
     if asked.versions {
         let versions = query_as(sql::LOCK_VERSIONS);
@@ -71,7 +74,7 @@ async fn guards(tx: &mut SqliteConnection, asked: &Asked) -> Result<Found, Outag
 }
 
 /// Gives back what was taken for writes that don't happen, and moves on the versions of those that do.
-async fn settle(tx: &mut SqliteConnection, plan: &Plan<'_>) -> Result<(), Outage> {
+async fn settle(tx: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Outage> {
     execute_rows(tx, sql::FREE_KEYS, &plan.free_keys, "give back idempotency keys").await?;
     execute_rows(tx, sql::FREE_ONCE, &plan.free_once, "give back one-time ids").await?;
     for VersionRow { name, version } in &plan.versions {
@@ -82,32 +85,33 @@ async fn settle(tx: &mut SqliteConnection, plan: &Plan<'_>) -> Result<(), Outage
 }
 
 /// Puts the records at the end of the writer's chain.
-async fn trail(tx: &mut SqliteConnection, writer: Writer, plan: &Plan<'_>) -> Result<(), Outage> {
+async fn trail(tx: &mut PgConnection, writer: Writer, plan: &Plan<'_>) -> Result<(), Outage> {
     if plan.records().next().is_none() {
         return Ok(());
     }
     let during = "write the trail";
     let mut head = chain_end(tx, writer).await?;
     if head.is_none() {
-        let new = query(sql::NEW_WRITER).bind(writer.0.to_string());
+        let new = query(sql::NEW_WRITER).bind(writer.0);
         new.execute(&mut *tx).await.map_err(Outage::during(during))?;
+        // Another commit of this writer may have been quicker, and its records stand first.
         head = chain_end(tx, writer).await?;
     }
     let mut head = head.unwrap_or_else(Head::empty);
     let rows = RecordRow::link(writer, &mut head, plan.records());
     execute_rows(tx, sql::INSERT_AUDIT, &rows, during).await?;
-    let moved = query(sql::MOVE_WRITER).bind(writer.0.to_string()).bind(signed(head.n)).bind(head.hash);
+    let moved = query(sql::MOVE_WRITER).bind(writer.0).bind(signed(head.n)).bind(head.hash);
     moved.execute(&mut *tx).await.map_err(Outage::during(during))?;
     Ok(())
 }
 
-async fn chain_end(tx: &mut SqliteConnection, writer: Writer) -> Result<Option<Head>, Outage> {
-    let lock = query_as(sql::LOCK_WRITER).bind(writer.0.to_string());
+async fn chain_end(tx: &mut PgConnection, writer: Writer) -> Result<Option<Head>, Outage> {
+    let lock = query_as(sql::LOCK_WRITER).bind(writer.0);
     let row: Option<HeadRow> = lock.fetch_optional(tx).await.map_err(Outage::during("write the trail"))?;
     row.map(|row| row.read().map(|(_, head)| head)).transpose()
 }
 
-async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Outage> {
+async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage> {
     let done = match change {
         Change::PutObject(entry) => {
             let row = ObjectRow::of(entry)?;
@@ -135,7 +139,7 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
             remove.bind(agent.as_str()).execute(tx).await
         }
-        Change::SetTask(id, state) => query(sql::SET_TASK).bind(id.to_string()).bind(state.as_str()).execute(tx).await,
+        Change::SetTask(id, state) => query(sql::SET_TASK).bind(id.uuid()).bind(state.as_str()).execute(tx).await,
     };
     done.map_err(Outage::during("carry out a change"))?;
     Ok(())
@@ -143,7 +147,7 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
 
 /// One statement for all rows, or none for none.
 async fn execute_rows<T: serde::Serialize>(
-    tx: &mut SqliteConnection,
+    tx: &mut PgConnection,
     statement: &'static str,
     rows: &[T],
     during: &'static str,
@@ -154,7 +158,7 @@ async fn execute_rows<T: serde::Serialize>(
     Ok(())
 }
 
-pub(super) async fn sweep(pool: &SqlitePool, now: Timestamp) -> Result<Swept, Outage> {
+pub(super) async fn sweep(pool: &PgPool, now: Timestamp) -> Result<Swept, Outage> {
     Ok(Swept {
         once: drop_past(pool, sql::SWEEP_ONCE, now).await?,
         idempotency: drop_past(pool, sql::SWEEP_IDEMPOTENCY, now).await?,
@@ -162,7 +166,7 @@ pub(super) async fn sweep(pool: &SqlitePool, now: Timestamp) -> Result<Swept, Ou
     })
 }
 
-async fn drop_past(pool: &SqlitePool, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
+async fn drop_past(pool: &PgPool, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
     let mut dropped = 0;
     loop {
         let done = query(statement).bind(now.unix()).execute(pool).await.map_err(Outage::during("sweep"))?;

@@ -18,7 +18,7 @@ use sqlx::{
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::{Database, StoreOptions, schema},
+    adapters::store::{Database, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
         id::{ClientId, TaskId, TokenId},
