@@ -153,6 +153,7 @@ impl Registry {
         registry.check_issuers(&mut faults);
         registry.check_resources(&mut faults);
         registry.check_agents(&mut faults);
+        registry.check_clients(&mut faults);
         if faults.is_empty() { Ok(registry) } else { Err(faults) }
     }
 

@@ -1,6 +1,6 @@
 //! The statements. Those for SQLite stand in the same order under the same names.
 
-use crate::adapters::sql::statements;
+use crate::adapters::store::sql::statements;
 
 /// A statement sees what was committed before it began, whatever the database's default is: after a wait for another
 /// transaction's lock, the next statement sees what that one wrote.

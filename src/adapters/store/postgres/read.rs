@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::sql;
 use crate::{
-    adapters::{
+    adapters::store::{
         batch::{KEYS, REGISTRY},
         cursor,
         rows::{

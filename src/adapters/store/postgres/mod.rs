@@ -18,7 +18,7 @@ use url::Url;
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::{Database, InvalidStoreUrl, StoreOptions, schema},
+    adapters::store::{Database, InvalidStoreUrl, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
         id::{ClientId, TaskId, TokenId},

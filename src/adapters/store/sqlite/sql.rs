@@ -1,6 +1,6 @@
 //! The statements. Those for Postgres stand in the same order under the same names.
 
-use crate::adapters::sql::statements;
+use crate::adapters::store::sql::statements;
 
 /// Readers see the last commit while somebody writes.
 pub(super) const WRITE_AHEAD: &str = "PRAGMA journal_mode = WAL";

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
 
 use super::sql;
 use crate::{
-    adapters::{
+    adapters::store::{
         batch::{Asked, Found, Plan},
         rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed},
     },
@@ -90,15 +90,14 @@ async fn trail(tx: &mut PgConnection, writer: Writer, plan: &Plan<'_>) -> Result
         return Ok(());
     }
     let during = "write the trail";
-    let mut head = match chain_end(tx, writer).await? {
-        Some(head) => head,
-        None => {
-            let new = query(sql::NEW_WRITER).bind(writer.0);
-            new.execute(&mut *tx).await.map_err(Outage::during(during))?;
-            // Another commit of this writer may have been quicker, and its records stand first.
-            chain_end(tx, writer).await?.unwrap_or_else(Head::empty)
-        }
-    };
+    let mut head = chain_end(tx, writer).await?;
+    if head.is_none() {
+        let new = query(sql::NEW_WRITER).bind(writer.0);
+        new.execute(&mut *tx).await.map_err(Outage::during(during))?;
+        // Another commit of this writer may have been quicker, and its records stand first.
+        head = chain_end(tx, writer).await?;
+    }
+    let mut head = head.unwrap_or_else(Head::empty);
     let rows = RecordRow::link(writer, &mut head, plan.records());
     execute_rows(tx, sql::INSERT_AUDIT, &rows, during).await?;
     let moved = query(sql::MOVE_WRITER).bind(writer.0).bind(signed(head.n)).bind(head.hash);

@@ -9,6 +9,7 @@ use std::{fmt, fs, io, path::Path, str::FromStr, time::Duration};
 use async_trait::async_trait;
 use sqlx::{
     Executor, SqlitePool,
+    error::DatabaseError,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -17,7 +18,7 @@ use sqlx::{
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::{Database, StoreOptions, schema},
+    adapters::store::{Database, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
         id::{ClientId, TaskId, TokenId},
@@ -104,9 +105,8 @@ async fn write_ahead(writer: &SqlitePool, patience: Duration) -> Result<(), sqlx
 
 fn is_busy(error: &sqlx::Error) -> bool {
     // SQLITE_BUSY is 5; the extended codes have it in their lowest byte.
-    let code =
-        error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse::<i32>().ok());
-    code.is_some_and(|code| code & 0xff == 5)
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 fn is_in_memory(url: &str) -> bool {

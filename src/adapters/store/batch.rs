@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
-    adapters::rows::{AnswerRow, LogRow, OnceRow, TaskRow, TokenRow, VersionRow, digest_of, signed},
+    adapters::store::rows::{AnswerRow, LogRow, OnceRow, TaskRow, TokenRow, VersionRow, digest_of, signed},
     domain::{
         audit::Record,
         revocation::{NewEntry, Seq},
