@@ -34,4 +34,6 @@ macro_rules! on_both_stores {
     };
 }
 
+mod hostile;
 mod one_errand;
+mod tokens;
