@@ -34,6 +34,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod grammar;
 mod hostile;
 mod one_errand;
 mod tokens;

@@ -76,7 +76,8 @@ async fn as_actor(server: Server) {
     tokens.extend(bad_payloads(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.push(("used before", good));
     // What names another client is another's; everything else is no token.
-    let another = ["sub a number", "sub empty", "sub null", "sub an array", "sub with NUL", "no sub", "another payload"];
+    let another =
+        ["sub a number", "sub empty", "sub null", "sub an array", "sub with NUL", "no sub", "another payload"];
     let rows = tokens.into_iter().map(|(name, token)| {
         let want = match name {
             name if another.contains(&name) => (400, "actor_unauthorized"),
