@@ -37,4 +37,6 @@ macro_rules! on_both_stores {
 mod grammar;
 mod hostile;
 mod one_errand;
+mod splice;
 mod tokens;
+mod types;
