@@ -34,8 +34,11 @@ macro_rules! on_both_stores {
     };
 }
 
+mod clients;
 mod grammar;
 mod hostile;
+mod introspection;
+mod keys;
 mod one_errand;
 mod splice;
 mod tokens;
