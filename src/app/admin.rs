@@ -16,7 +16,7 @@ use crate::{
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState, Occasion, plan_rotation},
         registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
-        revocation::{LogEntry, NewEntry, Target},
+        revocation::{LogEntry, NewEntry, Target, Verb},
         secret::Secret,
         task::{Requester, Task},
         time::Timestamp,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How often a change is made anew when others are quicker.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
 /// An object as an admin puts it.
 pub type PutObject = Object;
@@ -374,7 +374,7 @@ fn listed(faults: &[Inconsistency]) -> String {
 
 /// The entry that makes every replica read the registry or the keys again. Never forgotten: a replica may be away for long.
 fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
-    NewEntry { target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
+    NewEntry { verb: Verb::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 
 fn named(change: &Change) -> String {
@@ -385,7 +385,7 @@ fn named(change: &Change) -> String {
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
         Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
-        Change::SetTask(id, state) => format!("task {id} {}", state.as_str()),
+        Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),
     }
 }
 

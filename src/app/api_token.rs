@@ -156,7 +156,7 @@ impl Service {
         let Ok(Ours::Api(claims)) = self.own(jws, cx.now) else {
             return Err(AuthFault::Bearer.into());
         };
-        if claims.aud != self.settings().issuer.as_str() || view.standing(&claims.names()) == Standing::Revoked {
+        if claims.aud != self.settings().issuer.as_str() || view.standing(&claims.names()) != Standing::Live {
             return Err(AuthFault::Bearer.into());
         }
         let may_still = if claims.sub.as_str() == BOOTSTRAP {

@@ -68,10 +68,12 @@ impl Service {
             None => return Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
         };
         match &*known.insert(subject) {
-            Subject::Own(claims, _) if view.standing(&claims.names()) == Standing::Revoked => {
-                Err(refuse(SubjectFault::Revoked))
-            }
-            subject => Ok(subject),
+            subject @ Subject::Own(claims, _) => match view.standing(&claims.names()) {
+                Standing::Live => Ok(subject),
+                Standing::Suspended => Err(refuse(SubjectFault::Suspended)),
+                Standing::Revoked => Err(refuse(SubjectFault::Revoked)),
+            },
+            subject @ Subject::User(..) => Ok(subject),
         }
     }
 
@@ -161,7 +163,7 @@ impl Service {
         match said {
             SubjectType::AccessToken => match self.own(jws, cx.now).map_err(refuse)? {
                 Ours::Task(..) => Err(refuse(SubjectFault::Type)),
-                Ours::Api(claims) if view.standing(&claims.names()) == Standing::Revoked => {
+                Ours::Api(claims) if view.standing(&claims.names()) != Standing::Live => {
                     Err(refuse(SubjectFault::Revoked))
                 }
                 Ours::Api(claims) if claims.sub == *presenter.id() => Ok((Says::ThisAgent, None)),

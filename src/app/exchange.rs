@@ -345,6 +345,8 @@ impl Service {
                     state: TaskState::Active,
                     created: cx.now,
                     deadline: *deadline,
+                    turns: 0,
+                    turned: None,
                 };
                 let context = TaskContext { purpose: purpose.clone(), details: request.request_details.clone() };
                 (Some(task), id, authority.hash(), context)

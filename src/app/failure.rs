@@ -3,7 +3,10 @@
 use thiserror::Error;
 
 use crate::{
-    domain::{authority::InvalidDetails, claims::BadClaim, exchange::Denial, jws::Malformed, scope::InvalidScope},
+    domain::{
+        authority::InvalidDetails, claims::BadClaim, exchange::Denial, jws::Malformed, scope::InvalidScope,
+        task::CannotTurn,
+    },
     ports::Outage,
 };
 
@@ -136,6 +139,9 @@ pub enum SubjectFault {
     /// It was taken back.
     #[error("it was revoked")]
     Revoked,
+    /// It is held back.
+    #[error("its task is suspended; it works again when the task is resumed")]
+    Suspended,
     /// It was used before.
     #[error("it was used before")]
     Replayed,
@@ -156,6 +162,9 @@ pub enum Conflict {
     /// The key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The state of the task does not allow it.
+    #[error(transparent)]
+    CannotTurn(CannotTurn),
     /// Others keep changing it at the same moment.
     #[error("it was changed by somebody else at the same moment: try again")]
     Contended,

@@ -12,6 +12,7 @@ mod introspect;
 mod journal;
 mod revoke;
 mod sweep;
+mod tasks;
 
 use std::{fmt, sync::Arc};
 
@@ -24,6 +25,7 @@ pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
 pub use introspect::Introspection;
 pub use revoke::{Revocation, Revoked, Wanted};
+pub use tasks::{TaskTree, TokenNode, TokenStanding, Turning};
 
 use crate::{
     domain::{

@@ -4,23 +4,28 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{ApiCaller, AuthenticatedClient, BadRequest, Conflict, Cx, Failure, Service, evidence::Ours},
+    app::{
+        ApiCaller, AuthenticatedClient, BadRequest, Conflict, Cx, Failure, Service,
+        admin::ATTEMPTS,
+        evidence::Ours,
+        tasks::{about_task, task_forgotten},
+    },
     domain::{
         audit::{Event, Outcome, Record},
         id::{ClientId, Reason, TaskId, TokenId},
         jws::Unverified,
         limits::TOKEN_LIFETIME_CAP,
-        revocation::{NewEntry, Seq, Target},
-        task::{Requester, TaskState},
+        revocation::{NewEntry, Seq, Target, Verb},
+        task::{Act, Party, Requester, Turn},
         time::{Lifetime, Timestamp},
         token::TaskTokenClaims,
         uri::{IssuerUrl, ResourceUri},
     },
-    ports::{Change, Idempotency, Write, Written},
+    ports::{Change, Expected, Idempotency, Write, Written},
 };
 
 /// How long an entry is remembered past the last token that it could end: clocks of replicas may differ, and be set back.
-const MARGIN: Lifetime = Lifetime::minutes(10);
+pub(super) const MARGIN: Lifetime = Lifetime::minutes(10);
 /// How long the answer to an idempotency key is remembered.
 pub(super) const IDEMPOTENCY: Lifetime = Lifetime::hours(24);
 
@@ -89,6 +94,7 @@ impl Service {
             return Err(refusal.into());
         }
         let entry = NewEntry {
+            verb: Verb::Revoke,
             target: Target::Token(id),
             reason: "revoked by its client".into(),
             by: format!("client:{}", caller.id()),
@@ -108,8 +114,20 @@ impl Service {
 
     /// Takes back what an admin names. Durable, with its audit record, before this returns.
     pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
-        let Planned { target, forget_after, changes, about } = self.plan_revocation(admin, &wanted.target, cx).await?;
+        for _ in 0..ATTEMPTS {
+            if let Some(revoked) = self.try_to_revoke(admin, &wanted, cx).await? {
+                return Ok(revoked);
+            }
+        }
+        Err(Conflict::Contended.into())
+    }
+
+    /// `None`: somebody changed the task's state at the same moment.
+    async fn try_to_revoke(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Option<Revoked>, Failure> {
+        let planned = self.plan_revocation(admin, wanted, cx).await?;
+        let Planned { target, forget_after, expected, changes, about } = planned;
         let entry = NewEntry {
+            verb: Verb::Revoke,
             target: target.clone(),
             reason: wanted.reason.to_string(),
             by: admin.name(),
@@ -124,7 +142,7 @@ impl Service {
             ..*about
         };
         let answer = json!({"kind": target.kind(), "key": target.key(), "at": cx.now});
-        let idempotency = wanted.idempotency_key.map(|key| Idempotency {
+        let idempotency = wanted.idempotency_key.clone().map(|key| Idempotency {
             caller: admin.name(),
             key,
             fingerprint: format!("revoke {} {} {}", target.kind(), target.key(), wanted.reason),
@@ -132,29 +150,35 @@ impl Service {
             keep_until: cx.now.after(IDEMPOTENCY),
         });
         let fingerprint = idempotency.as_ref().map(|i| i.fingerprint.clone());
-        let write = Write { idempotency, changes, log: vec![entry], audit: vec![record], ..Write::default() };
+        let write = Write { expected, idempotency, changes, log: vec![entry], audit: vec![record], ..Write::default() };
         match self.0.journal.commit(write).await? {
-            Written::Done { seq: Some(seq) } => Ok(Revoked { seq, target, at: cx.now }),
+            Written::Done { seq: Some(seq) } => Ok(Some(Revoked { seq, target, at: cx.now })),
             Written::Before { fingerprint: then, answer, seq: Some(seq) } if Some(&then) == fingerprint.as_ref() => {
                 let at = serde_json::from_str::<Value>(&answer).ok();
                 let at = at.and_then(|answer| answer.get("at").and_then(Value::as_i64)).map(Timestamp::from_unix);
-                Ok(Revoked { seq, target, at: at.unwrap_or(cx.now) })
+                Ok(Some(Revoked { seq, target, at: at.unwrap_or(cx.now) }))
             }
             Written::Before { .. } => Err(Conflict::KeyReused.into()),
-            Written::Done { seq: None } | Written::Replayed | Written::Moved => {
+            Written::Moved => Ok(None),
+            Written::Done { seq: None } | Written::Replayed => {
                 Err(crate::ports::Outage::during("revoke")("the store gave the entry no place").into())
             }
         }
     }
 
-    async fn plan_revocation(&self, admin: &ApiCaller, wanted: &Wanted, cx: &Cx) -> Result<Planned, Failure> {
+    async fn plan_revocation(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Planned, Failure> {
         let registry = &admin.client().view().registry;
         let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
         // Nothing that was issued until now, and nothing that is being issued, lives longer than this.
         let all_gone = cx.now.after(TOKEN_LIFETIME_CAP).after(MARGIN);
-        let planned =
-            |target, forget_after, about| Planned { target, forget_after, changes: Vec::new(), about: Box::new(about) };
-        Ok(match wanted {
+        let planned = |target, forget_after, about| Planned {
+            target,
+            forget_after,
+            expected: None,
+            changes: Vec::new(),
+            about: Box::new(about),
+        };
+        Ok(match &wanted.target {
             Wanted::Token(id) => {
                 let token = self.store().token(*id).await?.ok_or(Conflict::NotFound("token"))?;
                 let about = Record {
@@ -169,16 +193,18 @@ impl Service {
             }
             Wanted::Task(id) => {
                 let task = self.store().task(*id).await?.ok_or(Conflict::NotFound("task"))?;
-                let about = Record {
-                    task: Some(*id),
-                    purpose: Some(task.purpose.to_string()),
-                    requester: Some(task.requester),
-                    agents: vec![task.root_agent.to_string()],
-                    ..record
-                };
-                let until = task.deadline.max(cx.now).after(MARGIN);
-                let changes = vec![Change::SetTask(*id, TaskState::Revoked)];
-                Planned { changes, ..planned(Target::Task(*id), until, about) }
+                let plan = planned(Target::Task(*id), task_forgotten(&task, cx.now), about_task(&task, record));
+                let by = Party::Admin(admin.name());
+                match task.after(Act::Revoke, &by, cx.now) {
+                    Ok(state) => {
+                        let reason = Some(wanted.reason.clone());
+                        let turn = Turn { state, at: cx.now, by: by.to_string(), reason, outcome: None };
+                        let expected = Some(Expected::Task(*id, task.turns));
+                        Planned { expected, changes: vec![Change::TurnTask(*id, turn)], ..plan }
+                    }
+                    // It has ended, and stays what it became. To take back what is over is no mistake, and never refused.
+                    Err(_) => plan,
+                }
             }
             Wanted::Requester(requester) => {
                 let about = Record { requester: Some(requester.clone()), ..record };
@@ -204,6 +230,7 @@ impl Service {
 struct Planned {
     target: Target,
     forget_after: Timestamp,
+    expected: Option<Expected>,
     changes: Vec<Change>,
     about: Box<Record>,
 }

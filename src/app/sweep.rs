@@ -12,10 +12,11 @@ use crate::{
 };
 
 impl Service {
-    /// Makes keys that are due, drops what is over. Any number of replicas may do this at once.
+    /// Makes keys that are due, ends tasks past their deadline, drops what is over. Any number of replicas may do this at once.
     pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
         self.rotate_keys("age", Occasion::Age, cx).await?;
         self.0.follower.forget(cx.now);
+        self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }
 

@@ -37,6 +37,9 @@ pub enum Event {
     /// A grant was recorded or withdrawn.
     #[serde(rename = "grant.change")]
     GrantChange,
+    /// The state of a task changed, or did not.
+    #[serde(rename = "task.turn")]
+    TaskTurn,
     /// A signing key was made.
     #[serde(rename = "key.rotate")]
     KeyRotate,

@@ -173,6 +173,16 @@ text_name!(
         (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
     }
 );
+text_name!(
+    /// What came of a piece of work, in the words of who ended it.
+    OutcomeText,
+    "outcome",
+    "1 to 500 characters without control characters",
+    |text| {
+        let length = text.chars().count();
+        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
+    }
+);
 
 #[cfg(test)]
 mod tests {

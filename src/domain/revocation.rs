@@ -108,9 +108,45 @@ impl Target {
     }
 }
 
+/// What an entry does to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Ends it, for good.
+    Revoke,
+    /// Holds its tokens back. Of tasks only.
+    Suspend,
+    /// Lets the same tokens work again. Of tasks only.
+    Resume,
+}
+
+impl Verb {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoke => "revoke",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// Reads the word, where it means something for the target.
+    #[must_use]
+    pub fn parse(word: &str, target: &Target) -> Option<Self> {
+        match word {
+            "revoke" => Some(Self::Revoke),
+            "suspend" if matches!(target, Target::Task(_)) => Some(Self::Suspend),
+            "resume" if matches!(target, Target::Task(_)) => Some(Self::Resume),
+            _ => None,
+        }
+    }
+}
+
 /// One entry of the revocation log, before it has its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEntry {
+    /// What is done.
+    pub verb: Verb,
     /// What is taken back.
     pub target: Target,
     /// Why.
@@ -151,11 +187,13 @@ pub struct Names {
     pub rev: Seq,
 }
 
-/// What the log says of a token now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the log says of a token now. Of two words about one token, the later one in this order counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// Nothing that would end it.
     Live,
+    /// Held back, until its task is resumed.
+    Suspended,
     /// Ended, for good.
     Revoked,
 }
@@ -164,7 +202,18 @@ pub enum Standing {
 #[derive(Debug, Default)]
 pub struct Index {
     applied: Seq,
-    entries: HashMap<Target, (Seq, Timestamp)>,
+    entries: HashMap<Target, Held>,
+}
+
+/// What is held against a name.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// The place of the last entry about it.
+    seq: Seq,
+    /// When it may be forgotten.
+    until: Timestamp,
+    /// What it makes of a token; never [`Standing::Live`].
+    standing: Standing,
 }
 
 impl Index {
@@ -195,9 +244,21 @@ impl Index {
         if matches!(entry.entry.target, Target::Registry | Target::Keys) {
             return;
         }
-        let until = entry.entry.forget_after;
-        let slot = self.entries.entry(entry.entry.target.clone()).or_insert((entry.seq, until));
-        *slot = (entry.seq, slot.1.max(until));
+        let NewEntry { verb, target, forget_after, .. } = &entry.entry;
+        let before = self.entries.get(target).copied();
+        // What was ended stays ended, whatever is said of it later.
+        let is_ended = before.is_some_and(|held| held.standing == Standing::Revoked);
+        let standing = match verb {
+            Verb::Revoke => Standing::Revoked,
+            Verb::Suspend | Verb::Resume if is_ended => Standing::Revoked,
+            Verb::Suspend => Standing::Suspended,
+            Verb::Resume => {
+                self.entries.remove(target);
+                return;
+            }
+        };
+        let until = before.map_or(*forget_after, |held| held.until.max(*forget_after));
+        self.entries.insert(target.clone(), Held { seq: entry.seq, until, standing });
     }
 
     /// Says that the log has been read up to `seq`, forgotten entries included.
@@ -207,7 +268,7 @@ impl Index {
 
     /// Drops what can't end any token any more.
     pub fn forget(&mut self, now: Timestamp) {
-        self.entries.retain(|_, (_, until)| !until.is_past(now));
+        self.entries.retain(|_, held| !held.until.is_past(now));
     }
 
     /// What the log says of a token: a handful of look-ups.
@@ -216,18 +277,19 @@ impl Index {
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
-        let is_held = |target: Target| self.entries.contains_key(&target);
-        let is_older = |target: Target| self.entries.get(&target).is_some_and(|(seq, _)| names.rev < *seq);
-        let ended = is_held(Target::Token(names.token))
-            || names.lineage.iter().any(|id| is_held(Target::Token(*id)))
-            || names.task.is_some_and(|id| is_held(Target::Task(id)))
-            || names.agents.iter().any(|id| is_older(Target::Agent(id.clone())))
-            || names
-                .requester
-                .as_ref()
-                .is_some_and(|r| is_older(Target::requester(r)) || is_older(Target::Issuer(r.issuer.clone())))
-            || names.resources.iter().any(|uri| is_older(Target::Resource(uri.clone())));
-        if ended { Standing::Revoked } else { Standing::Live }
+        if self.entries.is_empty() {
+            return Standing::Live;
+        }
+        let held = |target: Target| self.entries.get(&target).map(|held| held.standing);
+        let older =
+            |target: Target| self.entries.get(&target).filter(|held| names.rev < held.seq).map(|held| held.standing);
+        let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
+        let by_name = tokens.map(Target::Token).chain(names.task.map(Target::Task)).filter_map(held);
+        let agents = names.agents.iter().cloned().map(Target::Agent);
+        let requester = names.requester.iter().flat_map(|r| [Target::requester(r), Target::Issuer(r.issuer.clone())]);
+        let resources = names.resources.iter().cloned().map(Target::Resource);
+        let by_age = agents.chain(requester).chain(resources).filter_map(older);
+        by_name.chain(by_age).max().unwrap_or(Standing::Live)
     }
 }
 
@@ -260,7 +322,14 @@ mod tests {
 
     fn entry(seq: u64, target: Target) -> LogEntry {
         let now = Timestamp::from_unix(1000);
-        let entry = NewEntry { target, reason: "x".into(), by: "admin:ops".into(), at: now, forget_after: now };
+        let entry = NewEntry {
+            verb: Verb::Revoke,
+            target,
+            reason: "x".into(),
+            by: "admin:ops".into(),
+            at: now,
+            forget_after: now,
+        };
         LogEntry { seq: Seq::new(seq), entry }
     }
 
@@ -292,6 +361,52 @@ mod tests {
             assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
         }
+    }
+
+    #[test]
+    fn the_last_word_counts_until_it_is_ended() {
+        use Standing::{Live, Revoked, Suspended};
+        use Verb::{Resume, Revoke, Suspend};
+        let standing = |verbs: &[Verb]| {
+            let mut index = Index::default();
+            for (seq, verb) in (1..).zip(verbs) {
+                let mut entry = entry(seq, Target::Task(task(9)));
+                entry.entry.verb = *verb;
+                index.apply(&entry);
+            }
+            index.standing(&names(99))
+        };
+        for (verbs, want) in [
+            (&[Suspend][..], Suspended),
+            (&[Suspend, Resume], Live),
+            (&[Resume], Live),
+            (&[Suspend, Resume, Suspend], Suspended),
+            (&[Suspend, Suspend, Resume], Live),
+            (&[Revoke, Resume], Revoked),
+            (&[Revoke, Suspend, Resume], Revoked),
+            (&[Suspend, Revoke, Resume], Revoked),
+            (&[Suspend, Resume, Revoke], Revoked),
+        ] {
+            assert_eq!(standing(verbs), want, "{verbs:?}");
+        }
+        // Ended by one name and held back by another: ended.
+        let mut index = Index::default();
+        let mut held = entry(1, Target::Task(task(9)));
+        held.entry.verb = Suspend;
+        index.apply(&held);
+        index.apply(&entry(2, Target::Token(token(1))));
+        assert_eq!(index.standing(&names(0)), Revoked);
+    }
+
+    #[test]
+    fn only_a_task_is_held_back() {
+        let task = Target::Task(task(9));
+        for verb in [Verb::Revoke, Verb::Suspend, Verb::Resume] {
+            assert_eq!(Verb::parse(verb.as_str(), &task), Some(verb));
+            let of_token = Verb::parse(verb.as_str(), &Target::Token(token(1)));
+            assert_eq!(of_token, (verb == Verb::Revoke).then_some(verb));
+        }
+        assert_eq!(Verb::parse("", &task), None);
     }
 
     #[test]

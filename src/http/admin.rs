@@ -15,7 +15,7 @@ use crate::{
         id::{ClientId, Reason, Subject, TaskId, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
-        task::{Requester, TaskState},
+        task::Requester,
         time::Timestamp,
         uri::IssuerUrl,
     },
@@ -26,11 +26,10 @@ use crate::{
         problem::Problem,
         query::Query,
         views::{
-            AuditView, GrantView, KeyView, ListView, MadeKeyView, ObjectView, RevocationView, SecretView, TaskView,
-            TokenView,
+            AuditView, GrantView, KeyView, ListView, MadeKeyView, ObjectView, RevocationView, SecretView, TokenView,
         },
     },
-    ports::{AuditFilter, TaskFilter, TokenFilter},
+    ports::{AuditFilter, TokenFilter},
 };
 
 /// The routes of one kind of object.
@@ -188,29 +187,6 @@ pub(super) async fn list_tokens(
 pub(super) async fn read_token(State(app): State<App>, _: Reader, Id(id): Id) -> Result<Json<TokenView>, Problem> {
     let id = id.parse::<TokenId>().map_err(|_| Conflict::NotFound("token"))?;
     Ok(Json(app.service.read_token(id).await?.into()))
-}
-
-/// `GET /v1/admin/tasks`
-pub(super) async fn list_tasks(
-    State(app): State<App>,
-    _: Reader,
-    RawQuery(query): RawQuery,
-) -> Result<Json<ListView<TaskView>>, Problem> {
-    let query = Query::parse(query.as_deref(), &["after", "limit", "issuer", "subject", "agent", "state"])?;
-    let state = match query.text("state") {
-        None => None,
-        Some("active") => Some(TaskState::Active),
-        Some("revoked") => Some(TaskState::Revoked),
-        Some(_) => return Err(BadRequest::Invalid("state", "must be active or revoked").into()),
-    };
-    let filter = TaskFilter { requester: query.requester()?, agent: query.value("agent")?, state };
-    Ok(Json(ListView::of(app.service.list_tasks(&filter, &query.page()?).await?, TaskView::from)))
-}
-
-/// `GET /v1/admin/tasks/{id}`
-pub(super) async fn read_task(State(app): State<App>, _: Reader, Id(id): Id) -> Result<Json<TaskView>, Problem> {
-    let id = id.parse::<TaskId>().map_err(|_| Conflict::NotFound("task"))?;
-    Ok(Json(app.service.read_task(id).await?.into()))
 }
 
 /// The body of `POST /v1/admin/revocations`.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Unsettled},
     domain::{
-        client::{API_ADMIN, API_AUDIT, API_INTROSPECT},
+        client::{API_ADMIN, API_AUDIT, API_INTROSPECT, API_TASKS},
         secret::Secret,
     },
     http::{
@@ -88,7 +88,7 @@ impl FromRequestParts<App> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (caller, cx) = admin(parts, app, &[API_ADMIN]).await?;
+        let (caller, cx) = by_api_token(parts, app, &[API_ADMIN]).await?;
         Ok(Self(caller, cx))
     }
 }
@@ -101,12 +101,25 @@ impl FromRequestParts<App> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (caller, cx) = admin(parts, app, &[API_ADMIN, API_AUDIT]).await?;
+        let (caller, cx) = by_api_token(parts, app, &[API_ADMIN, API_AUDIT]).await?;
         Ok(Self(caller, cx))
     }
 }
 
-async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
+/// A client that takes part in tasks: an agent or a resource.
+#[derive(Debug)]
+pub(super) struct Participant(pub ApiCaller, pub Cx);
+
+impl FromRequestParts<App> for Participant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (caller, cx) = by_api_token(parts, app, &[API_TASKS]).await?;
+        Ok(Self(caller, cx))
+    }
+}
+
+async fn by_api_token(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
     let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
     let caller = app.service.authorize(&token, scopes, &cx).await?;

@@ -15,6 +15,7 @@ mod operations;
 mod path;
 mod problem;
 mod query;
+mod tasks;
 mod views;
 
 use std::{sync::Arc, time::Duration};
@@ -32,7 +33,7 @@ pub use metrics::Metrics;
 
 use crate::{
     app::Service,
-    domain::{limits::MAX_BODY, registry::Kind},
+    domain::{limits::MAX_BODY, registry::Kind, task::Act},
 };
 
 /// What handlers share.
@@ -111,8 +112,17 @@ fn api() -> Router<App> {
         .route("/v1/admin/keys/rotate", post(admin::rotate_keys))
         .route("/v1/admin/tokens", get(admin::list_tokens))
         .route("/v1/admin/tokens/{id}", get(admin::read_token))
-        .route("/v1/admin/tasks", get(admin::list_tasks))
-        .route("/v1/admin/tasks/{id}", get(admin::read_task))
+        .route("/v1/admin/tasks", get(tasks::list))
+        .route("/v1/admin/tasks/{id}", get(tasks::read))
+        .route("/v1/admin/tasks/{id}/suspend", post(tasks::by_admin(Act::Suspend)))
+        .route("/v1/admin/tasks/{id}/resume", post(tasks::by_admin(Act::Resume)))
+        .route("/v1/admin/tasks/{id}/complete", post(tasks::by_admin(Act::Complete)))
+        .route("/v1/admin/tasks/{id}/fail", post(tasks::by_admin(Act::Fail)))
+        .route("/v1/tasks/{id}", get(tasks::read_own))
+        .route("/v1/tasks/{id}/suspend", post(tasks::by_agent(Act::Suspend)))
+        .route("/v1/tasks/{id}/resume", post(tasks::by_agent(Act::Resume)))
+        .route("/v1/tasks/{id}/complete", post(tasks::by_agent(Act::Complete)))
+        .route("/v1/tasks/{id}/fail", post(tasks::by_agent(Act::Fail)))
         .route("/v1/admin/revocations", get(admin::list_revocations).post(admin::revoke))
         .route("/v1/admin/audit", get(admin::list_audit))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     app::{BadRequest, Conflict, Failure},
+    domain::task::TaskState,
     http::{
         error::{Code, OWN_FAULT, challenge},
         observe::Reason,
@@ -23,6 +24,7 @@ pub(super) struct Problem {
     code: Code,
     detail: String,
     reason: String,
+    state: Option<TaskState>,
 }
 
 #[derive(Serialize)]
@@ -31,6 +33,9 @@ struct Body<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
+    /// Where the task is whose state does not allow what was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<TaskState>,
 }
 
 impl From<Failure> for Problem {
@@ -44,7 +49,9 @@ impl From<Failure> for Problem {
         let code = Code::from(&failure);
         let status = match &failure {
             Failure::Conflict(Conflict::NotFound(_)) => StatusCode::NOT_FOUND,
-            Failure::Conflict(Conflict::OwnedByFile | Conflict::Contended) => StatusCode::CONFLICT,
+            Failure::Conflict(Conflict::OwnedByFile | Conflict::CannotTurn(_) | Conflict::Contended) => {
+                StatusCode::CONFLICT
+            }
             Failure::Conflict(Conflict::Inconsistent(_) | Conflict::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
             Failure::Client(_) | Failure::Request(_) | Failure::Token(..) | Failure::Denied(_) | Failure::Outage(_) => {
                 code.status()
@@ -57,7 +64,11 @@ impl From<Failure> for Problem {
             }
             refusal => refusal.to_string(),
         };
-        Self { status, code, detail, reason: failure.to_string() }
+        let state = match &failure {
+            Failure::Conflict(Conflict::CannotTurn(refusal)) => Some(refusal.state()),
+            _ => None,
+        };
+        Self { status, code, detail, reason: failure.to_string(), state }
     }
 }
 
@@ -88,7 +99,7 @@ impl Problem {
     /// A mistake of ours, which the log of the panic tells more of.
     pub(super) fn own_fault() -> Self {
         let code = Code::ServerError;
-        Self { status: code.status(), code, detail: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned() }
+        Self { status: code.status(), code, detail: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned(), state: None }
     }
 
     /// The same with another status than its code has.
@@ -120,6 +131,7 @@ impl IntoResponse for Problem {
             title: self.title(),
             status: self.status.as_u16(),
             detail: &self.detail,
+            state: self.state,
         };
         // Our own struct of strings and a number always has a JSON form.
         let body = serde_json::to_string(&body).unwrap_or_default();

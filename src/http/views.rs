@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::Revoked,
+    app::{Revoked, TaskTree, TokenNode, TokenStanding},
     domain::{
         authority::Authority,
         id::{ClientId, KeyId, TaskId, TokenId},
@@ -12,7 +12,7 @@ use crate::{
         keys::{KeyDates, KeyState},
         registry::{Entry, Object, Owner},
         revocation::LogEntry,
-        task::{Requester, Task, TaskState},
+        task::{Requester, Task, TaskState, Turn},
         time::Timestamp,
         token::TokenKind,
     },
@@ -112,20 +112,86 @@ pub(super) struct TaskView {
     state: TaskState,
     created: String,
     deadline: String,
+    /// The last change of its state; null when there was none.
+    turned: Option<TurnView>,
 }
 
-impl From<Task> for TaskView {
-    fn from(task: Task) -> Self {
+impl TaskView {
+    pub(super) fn of(task: Task, now: Timestamp) -> Self {
         Self {
+            state: task.state_at(now),
             id: task.id,
             requester: (&task.requester).into(),
             root_agent: task.root_agent,
             purpose: task.purpose.into(),
             authority_hash: task.authority.hash(),
             authorization_details: task.authority,
-            state: task.state,
             created: task.created.rfc3339(),
             deadline: task.deadline.rfc3339(),
+            turned: task.turned.map(Into::into),
+        }
+    }
+}
+
+/// A change of a task's state.
+#[derive(Serialize)]
+pub(super) struct TurnView {
+    state: TaskState,
+    at: String,
+    by: String,
+    reason: Option<String>,
+    outcome: Option<String>,
+}
+
+impl From<Turn> for TurnView {
+    fn from(turn: Turn) -> Self {
+        Self {
+            state: turn.state,
+            at: turn.at.rfc3339(),
+            by: turn.by,
+            reason: turn.reason.map(Into::into),
+            outcome: turn.outcome.map(Into::into),
+        }
+    }
+}
+
+/// A task with the tree of its tokens.
+#[derive(Serialize)]
+pub(super) struct TaskTreeView {
+    #[serde(flatten)]
+    task: TaskView,
+    tokens: Vec<TokenNodeView>,
+    /// Whether there are older tokens that are not shown.
+    more: bool,
+}
+
+impl TaskTreeView {
+    pub(super) fn of(tree: TaskTree, now: Timestamp) -> Self {
+        let tokens = tree.tokens.into_iter().map(Into::into).collect();
+        Self { task: TaskView::of(tree.task, now), tokens, more: tree.has_more }
+    }
+}
+
+/// A token in the tree of its task.
+#[derive(Serialize)]
+pub(super) struct TokenNodeView {
+    #[serde(flatten)]
+    token: TokenView,
+    standing: &'static str,
+    derived: Vec<TokenNodeView>,
+}
+
+impl From<TokenNode> for TokenNodeView {
+    fn from(node: TokenNode) -> Self {
+        Self {
+            token: node.token.into(),
+            standing: match node.standing {
+                TokenStanding::Live => "live",
+                TokenStanding::Suspended => "suspended",
+                TokenStanding::Revoked => "revoked",
+                TokenStanding::Expired => "expired",
+            },
+            derived: node.derived.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -134,6 +200,8 @@ impl From<Task> for TaskView {
 #[derive(Serialize)]
 pub(super) struct RevocationView {
     seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verb: Option<&'static str>,
     kind: &'static str,
     key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,6 +215,7 @@ impl From<LogEntry> for RevocationView {
     fn from(LogEntry { seq, entry }: LogEntry) -> Self {
         Self {
             seq: seq.number(),
+            verb: Some(entry.verb.as_str()),
             kind: entry.target.kind(),
             key: entry.target.key(),
             reason: Some(entry.reason),
@@ -158,7 +227,15 @@ impl From<LogEntry> for RevocationView {
 
 impl From<Revoked> for RevocationView {
     fn from(Revoked { seq, target, at }: Revoked) -> Self {
-        Self { seq: seq.number(), kind: target.kind(), key: target.key(), reason: None, by: None, at: at.rfc3339() }
+        Self {
+            seq: seq.number(),
+            verb: None,
+            kind: target.kind(),
+            key: target.key(),
+            reason: None,
+            by: None,
+            at: at.rfc3339(),
+        }
     }
 }
 

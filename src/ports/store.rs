@@ -13,12 +13,12 @@ use crate::domain::{
     id::{ClientId, KeyId, TaskId, TokenId},
     keys::KeyDates,
     registry::{Entry, Kind},
-    revocation::{LogEntry, NewEntry, Seq},
+    revocation::{LogEntry, Names, NewEntry, Seq},
     secret::SecretTag,
-    task::{Requester, Task, TaskState},
+    task::{Requester, Task, TaskState, Turn},
     time::Timestamp,
     token::TokenKind,
-    uri::IssuerUrl,
+    uri::{IssuerUrl, ResourceUri},
 };
 
 /// A thing that may be used once, such as the `jti` of a client assertion. All replicas share the memory of it.
@@ -61,6 +61,22 @@ pub struct TokenRecord {
     pub rev: Seq,
 }
 
+impl TokenRecord {
+    /// Every name under which the token can be taken back, as the token itself says them.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        Names {
+            token: self.id,
+            lineage: self.lineage.clone(),
+            task: self.task,
+            requester: self.requester.clone(),
+            agents: self.agents.iter().cloned().chain([self.client.clone()]).collect(),
+            resources: self.authority.iter().map(|permission| permission.resource.clone()).collect(),
+            rev: self.rev,
+        }
+    }
+}
+
 /// A recorded permission: this agent may act for this requester, until then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -100,6 +116,8 @@ pub enum Expected {
     Registry(u64),
     /// The keys are still at this version.
     Keys(u64),
+    /// The task is there, and its state has changed so many times.
+    Task(TaskId, u64),
 }
 
 /// One change beside issuing: rare, so carried out one after the other.
@@ -117,8 +135,8 @@ pub enum Change {
     PutGrant(Grant),
     /// Withdraw a grant.
     RemoveGrant(Requester, ClientId),
-    /// Bring a task to a state.
-    SetTask(TaskId, TaskState),
+    /// Bring a task to another state: [`Task::turns`] goes on by one.
+    TurnTask(TaskId, Turn),
 }
 
 /// A request that may come again, by its `Idempotency-Key`.
@@ -250,6 +268,12 @@ pub struct TaskFilter {
     pub agent: Option<ClientId>,
     /// In this state.
     pub state: Option<TaskState>,
+    /// Approved for something at this resource.
+    pub resource: Option<ResourceUri>,
+    /// Opened at this time or later.
+    pub from: Option<Timestamp>,
+    /// Opened before this time.
+    pub until: Option<Timestamp>,
 }
 
 /// Which audit records to list. All of what is given must fit.
@@ -354,6 +378,9 @@ pub trait Store: Send + Sync {
 
     /// One task.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage>;
+
+    /// Tasks whose deadline has passed at `now` and which are in no final state, longest overdue first, at most `limit`.
+    async fn tasks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage>;
 
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage>;

@@ -41,5 +41,6 @@ mod introspection;
 mod keys;
 mod one_errand;
 mod splice;
+mod tasks;
 mod tokens;
 mod types;

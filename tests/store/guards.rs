@@ -105,10 +105,7 @@ async fn batches_that_want_the_same_do_not_block_each_other(on: &TestStore) {
 /// A write that touches everything, and builds on a state of the registry that never was.
 fn everything(n: u128) -> Write {
     Write {
-        changes: vec![
-            Change::PutObject(Box::new(admin("ops", "operator"))),
-            Change::SetTask(task_id(1), TaskState::Revoked),
-        ],
+        changes: vec![Change::PutObject(Box::new(admin("ops", "operator"))), turning(1, TaskState::Revoked)],
         log: vec![entry(Target::Task(task_id(n)))],
         ..issue(n)
     }
@@ -193,7 +190,7 @@ async fn a_version_moves_on_with_every_change(on: &TestStore) {
     let only_look = Write { expected: Some(Expected::Registry(2)), ..redeem(&["a"]) };
     done(&*store, only_look).await;
     assert_eq!(versions().await, (2, 0), "to build on a state is no change of it");
-    let grants = Write { changes: vec![Change::SetTask(task_id(1), TaskState::Revoked)], ..Write::default() };
+    let grants = Write { changes: vec![turning(1, TaskState::Revoked)], ..Write::default() };
     done(&*store, grants).await;
     assert_eq!(versions().await, (2, 0), "nor is a change of something else");
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use errand::{
     domain::{
+        authority::Permission,
         revocation::Seq,
         task::{Task, TaskState},
         token::TokenKind,
@@ -43,6 +44,8 @@ async fn a_task_comes_back_as_it_was(on: &TestStore) {
     let mut odd = task(2);
     odd.authority = authority(&[]);
     odd.state = TaskState::Revoked;
+    odd.turns = 3;
+    odd.turned = Some(turn(TaskState::Revoked));
     odd.deadline = errand::domain::time::Timestamp::MAX;
     odd.created = errand::domain::time::Timestamp::EPOCH;
     put(&*store, &[task(1), odd.clone()], &[]).await;
@@ -192,6 +195,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
             requester: users.get(pick(0)).map(|name| who(name)),
             agent: agents.get(pick(1)).map(|name| client(name)),
             state: states.get(pick(2)).copied(),
+            ..TaskFilter::default()
         };
         let got = all(5, async |page| store.tasks(&filter, &page).await).await;
         let fits = |task: &&Task| {
@@ -250,7 +254,39 @@ async fn a_cursor_of_somewhere_else_is_refused(on: &TestStore) {
     assert!(foreign(store.grants(&page(&of_tokens)).await.unwrap_err()));
 }
 
+async fn tasks_are_found_by_resource_and_age(on: &TestStore) {
+    let store = on.open().await;
+    let mut tasks = Vec::new();
+    for n in 0..6_u128 {
+        let mut task = task(n);
+        task.created = at(NOW.unix() + i64::try_from(n).unwrap());
+        if n % 2 == 1 {
+            let elsewhere = Permission {
+                resource: "https://notes.example.com/mcp".parse().unwrap(),
+                tool: "read_notes".parse().unwrap(),
+            };
+            task.authority = task.authority.iter().cloned().chain([elsewhere]).collect();
+        }
+        tasks.push(task);
+    }
+    put(&*store, &tasks, &[]).await;
+    let found = async |filter: TaskFilter| {
+        let got = all(2, async |page| store.tasks(&filter, &page).await).await;
+        got.iter().map(|found| tasks.iter().position(|task| task == found).unwrap()).collect::<Vec<_>>()
+    };
+    let at_resource = |uri: &str| TaskFilter { resource: Some(uri.parse().unwrap()), ..TaskFilter::default() };
+    assert_eq!(found(at_resource("https://notes.example.com/mcp")).await, [5, 3, 1]);
+    assert_eq!(found(at_resource("https://files.example.com/mcp")).await, [5, 4, 3, 2, 1, 0]);
+    assert_eq!(found(at_resource("https://files.example.com/mc")).await, [] as [usize; 0]);
+    let seconds = |n: i64| Some(at(NOW.unix() + n));
+    assert_eq!(found(TaskFilter { from: seconds(2), ..TaskFilter::default() }).await, [5, 4, 3, 2]);
+    assert_eq!(found(TaskFilter { until: seconds(2), ..TaskFilter::default() }).await, [1, 0]);
+    let both = TaskFilter { from: seconds(1), until: seconds(4), ..at_resource("https://notes.example.com/mcp") };
+    assert_eq!(found(both).await, [3, 1]);
+}
+
 conformance!(
+    tasks_are_found_by_resource_and_age,
     a_task_comes_back_as_it_was,
     a_token_comes_back_as_it_was,
     text_is_data,

@@ -160,7 +160,7 @@ async fn changes_do_not_wait_in_a_circle(on: &TestStore) {
                 }
                 let write = |n: u128| Write {
                     changes: vec![
-                        Change::SetTask(task_id(n), TaskState::Revoked),
+                        turning(n, TaskState::Revoked),
                         Change::PutGrant(Grant {
                             requester: requester(&format!("user {n}")),
                             agent: client("planner"),

@@ -36,4 +36,5 @@ mod samples;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;
+mod tasks;
 mod trail;

@@ -148,11 +148,7 @@ async fn a_task_is_brought_to_its_end(on: &TestStore) {
     let store = on.open().await;
     let write = Write { task: Some(task(1)), ..Write::default() };
     commit(&*store, &[write, Write { task: Some(task(2)), ..Write::default() }]).await;
-    change(
-        &*store,
-        vec![Change::SetTask(task_id(1), TaskState::Revoked), Change::SetTask(task_id(9), TaskState::Revoked)],
-    )
-    .await;
+    change(&*store, vec![turning(1, TaskState::Revoked), turning(9, TaskState::Revoked)]).await;
     let state = |n| {
         let store = &store;
         async move { store.task(task_id(n)).await.unwrap().map(|task| task.state) }

@@ -6,12 +6,12 @@ use errand::{
         authority::{Authority, Permission},
         id::{ClientId, TaskId, TokenId},
         registry::{Entry, Object, Owner},
-        revocation::{NewEntry, Seq, Target},
-        task::{Requester, Task, TaskState},
+        revocation::{NewEntry, Seq, Target, Verb},
+        task::{Requester, Task, TaskState, Turn},
         time::Timestamp,
         token::TokenKind,
     },
-    ports::{Idempotency, OneTimeId, Page, Store, TokenRecord, Write, Written},
+    ports::{Change, Idempotency, OneTimeId, Page, Store, TokenRecord, Write, Written},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -71,7 +71,24 @@ pub fn task(n: u128) -> Task {
         state: TaskState::Active,
         created: NOW,
         deadline: at(NOW.unix() + 3600),
+        turns: 0,
+        turned: None,
     }
+}
+
+pub fn turn(state: TaskState) -> Turn {
+    Turn {
+        state,
+        at: NOW,
+        by: "admin:ops".into(),
+        reason: Some("lost laptop".parse().unwrap()),
+        outcome: Some(HOSTILE[1].parse().unwrap()),
+    }
+}
+
+/// Brings a task to a state.
+pub fn turning(n: u128, state: TaskState) -> Change {
+    Change::TurnTask(task_id(n), turn(state))
 }
 
 pub fn token(n: u128) -> TokenRecord {
@@ -107,6 +124,7 @@ pub fn key(key: &str) -> Idempotency {
 
 pub fn entry(target: Target) -> NewEntry {
     NewEntry {
+        verb: Verb::Revoke,
         target,
         reason: "lost laptop".into(),
         by: "admin:ops".into(),

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
-    adapters::store::rows::{AnswerRow, LogRow, OnceRow, TaskRow, TokenRow, VersionRow, digest_of, signed},
+    adapters::store::rows::{AnswerRow, LogRow, OnceRow, TaskRow, TokenRow, TurnsRow, VersionRow, digest_of, signed},
     domain::{
         audit::Record,
+        id::TaskId,
         revocation::{NewEntry, Seq},
     },
     ports::{Change, Expected, Idempotency, Outage, Write, Written},
@@ -30,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) keys: Vec<AnswerRow>,
     /// One-time ids to be taken, if they are free: sorted.
     pub(crate) once: Vec<OnceRow>,
+    /// Tasks whose turns are to be read, and locked until the end: sorted.
+    pub(crate) tasks: Vec<String>,
 }
 
 impl Asked {
@@ -47,8 +50,25 @@ impl Asked {
                 *keep_until = row.keep_until.max(*keep_until);
             }
         }
+        let expected = batch.iter().filter_map(|write| write.expected);
+        let turned = batch.iter().flat_map(|write| &write.changes).filter_map(|change| match change {
+            Change::TurnTask(id, _) => Some(*id),
+            Change::PutObject(_)
+            | Change::RemoveObject(..)
+            | Change::PutSecret(..)
+            | Change::PutKey(_)
+            | Change::PutGrant(_)
+            | Change::RemoveGrant(..) => None,
+        });
+        let tasks = expected.clone().filter_map(|expected| match expected {
+            Expected::Task(id, _) => Some(id),
+            Expected::Registry(_) | Expected::Keys(_) => None,
+        });
+        let builds_on_version = expected.clone().any(|expected| !matches!(expected, Expected::Task(..)));
         Self {
-            versions: batch.iter().any(|w| w.expected.is_some() || w.changes.iter().any(|c| version_of(c).is_some())),
+            tasks: tasks.chain(turned).collect::<BTreeSet<_>>().iter().map(TaskId::to_string).collect(),
+            versions: builds_on_version
+                || batch.iter().flat_map(|write| &write.changes).any(|change| version_of(change).is_some()),
             keys: keys.into_values().collect(),
             once: once.into_iter().map(|(digest, keep_until)| OnceRow { digest, keep_until }).collect(),
         }
@@ -66,6 +86,8 @@ pub(crate) struct Found {
     pub(crate) before: Vec<AnswerRow>,
     /// The one-time ids that were free, and are taken now.
     pub(crate) once: Vec<String>,
+    /// The tasks that are there, with their turns.
+    pub(crate) tasks: Vec<TurnsRow>,
 }
 
 enum Verdict<'a> {
@@ -106,6 +128,7 @@ impl<'a> Plan<'a> {
             }
         }
         let read = versions.clone();
+        let mut turns = found.tasks.iter().map(TurnsRow::read).collect::<Result<BTreeMap<_, _>, _>>()?;
         let mut verdicts = Vec::with_capacity(batch.len());
         for (n, write) in batch.iter().enumerate() {
             let once = write.once.iter().map(|id| digest_of(&id.party, &id.id)).collect::<BTreeSet<_>>();
@@ -132,6 +155,7 @@ impl<'a> Plan<'a> {
                 None => true,
                 Some(Expected::Registry(version)) => versions.get(REGISTRY) == Some(&version),
                 Some(Expected::Keys(version)) => versions.get(KEYS) == Some(&version),
+                Some(Expected::Task(id, version)) => turns.get(&id) == Some(&version),
             };
             if !stands {
                 verdicts.push(Verdict::Moved);
@@ -144,6 +168,11 @@ impl<'a> Plan<'a> {
             }
             for name in write.changes.iter().filter_map(version_of).collect::<BTreeSet<_>>() {
                 versions.entry(name).and_modify(|version| *version = version.saturating_add(1));
+            }
+            for change in &write.changes {
+                if let Change::TurnTask(id, _) = change {
+                    turns.entry(*id).and_modify(|turns| *turns = turns.saturating_add(1));
+                }
             }
             verdicts.push(Verdict::Go);
         }
@@ -256,6 +285,6 @@ fn version_of(change: &Change) -> Option<&'static str> {
     match change {
         Change::PutObject(_) | Change::RemoveObject(..) | Change::PutSecret(..) => Some(REGISTRY),
         Change::PutKey(_) => Some(KEYS),
-        Change::PutGrant(_) | Change::RemoveGrant(..) | Change::SetTask(..) => None,
+        Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
     }
 }

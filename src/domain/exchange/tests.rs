@@ -305,6 +305,8 @@ fn task(authority: Authority) -> Task {
         state: TaskState::Active,
         created: NOW,
         deadline: NOW.after(Lifetime::minutes(30)),
+        turns: 0,
+        turned: None,
     }
 }
 

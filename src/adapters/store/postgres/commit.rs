@@ -1,7 +1,7 @@
 //! Writes: a batch is one transaction.
 //!
 //! Locks are taken in one order by everybody, so that no two transactions wait for each other in a circle: versions,
-//! idempotency keys (sorted), one-time ids (sorted), the head of the log, whatever a rare change touches, the writer's
+//! idempotency keys (sorted), one-time ids (sorted), tasks that change (sorted), the head of the log, whatever a rare change touches, the writer's
 //! end of chain. Each of them that is not needed is not taken: to issue tokens takes none that others issue by.
 
 use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
@@ -10,7 +10,7 @@ use super::sql;
 use crate::{
     adapters::store::{
         batch::{Asked, Found, Plan},
-        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed},
+        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed, turn_json},
     },
     domain::{
         audit::{Head, Writer},
@@ -69,6 +69,10 @@ async fn guards(tx: &mut PgConnection, asked: &Asked) -> Result<Found, Outage> {
     if !asked.once.is_empty() {
         let take = query_scalar(sql::TAKE_ONCE).bind(json(&asked.once)?);
         found.once = take.fetch_all(&mut *tx).await.map_err(Outage::during("redeem one-time ids"))?;
+    }
+    if !asked.tasks.is_empty() {
+        let lock = query_as(sql::LOCK_TASKS).bind(json(&asked.tasks)?);
+        found.tasks = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
     }
     Ok(found)
 }
@@ -139,7 +143,10 @@ async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage>
             let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
             remove.bind(agent.as_str()).execute(tx).await
         }
-        Change::SetTask(id, state) => query(sql::SET_TASK).bind(id.uuid()).bind(state.as_str()).execute(tx).await,
+        Change::TurnTask(id, turn) => {
+            let turned = turn_json(turn)?;
+            query(sql::TURN_TASK).bind(id.uuid()).bind(turn.state.as_str()).bind(turned).execute(tx).await
+        }
     };
     done.map_err(Outage::during("carry out a change"))?;
     Ok(())

@@ -142,6 +142,10 @@ impl Store for PostgresStore {
         read::task(&self.pool, id).await
     }
 
+    async fn tasks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_due(&self.pool, now, limit).await
+    }
+
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
         read::tasks(&self.pool, filter, page).await
     }

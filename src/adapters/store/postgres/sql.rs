@@ -13,10 +13,13 @@ pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ R
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline FROM tasks WHERE ",
+            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned FROM tasks WHERE ",
             $first,
             "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR root_agent = $3)
-             AND ($4::text IS NULL OR state = $4) AND (created, id) < ($5, $6) ORDER BY created DESC, tasks.id DESC LIMIT $7"
+             AND ($4::text IS NULL OR state = $4)
+             AND ($8::text IS NULL OR authority::jsonb @> jsonb_build_array(jsonb_build_object('locations', jsonb_build_array($8::text))))
+             AND ($9::bigint IS NULL OR created >= $9) AND ($10::bigint IS NULL OR created < $10)
+             AND (created, id) < ($5, $6) ORDER BY created DESC, tasks.id DESC LIMIT $7"
         )
     };
 }
@@ -73,6 +76,9 @@ statements! {
     TAKE_ONCE = "INSERT INTO one_time_ids (digest, keep_until)
         SELECT digest, keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
+    /// Locks the rows, always in the same order, until the end: the states that a change builds on stand still from here on.
+    LOCK_TASKS = "SELECT id::text AS id, turns FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
+        ORDER BY tasks.id FOR UPDATE";
     FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT json_array_elements_text($1::json))";
     MOVE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
 
@@ -82,13 +88,13 @@ statements! {
     /// in a circle, and held to the commit, so that the order of places is the order of commits. Whoever sees a place
     /// sees all before it.
     TAKE_PLACES = "UPDATE log_head SET seq = seq + $1 WHERE one = 1 RETURNING seq";
-    INSERT_LOG = "INSERT INTO revocation_log (seq, kind, key, reason, done_by, done_at, forget_after)
-        SELECT seq, kind, key, reason, done_by, done_at, forget_after
-        FROM json_to_recordset($1::json) AS r(seq bigint, kind text, key text, reason text, done_by text, done_at bigint, forget_after bigint)";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline)
-        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
+    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after)
+        SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after
+        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, done_by text, done_at bigint, forget_after bigint)";
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned)
+        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
-            authority text, state text, created bigint, deadline bigint)";
+            authority text, state text, created bigint, deadline bigint, turns bigint, turned text)";
     INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev)
         SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev
         FROM json_to_recordset($1::json) AS r(id uuid, kind text, task uuid, requester_issuer text, requester_subject text, client text,
@@ -121,21 +127,23 @@ statements! {
         ON CONFLICT (requester_issuer, requester_subject, agent)
         DO UPDATE SET until = excluded.until, done_by = excluded.done_by, done_at = excluded.done_at";
     REMOVE_GRANT = "DELETE FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3";
-    SET_TASK = "UPDATE tasks SET state = $2 WHERE id = $1";
+    TURN_TASK = "UPDATE tasks SET state = $2, turns = turns + 1, turned = $3 WHERE id = $1";
 
     // ---- reads ----
 
     HEAD = "SELECT seq FROM log_head WHERE one = 1";
-    LOG_AFTER = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
-    REVOCATIONS = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag FROM secrets";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
-    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
+    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
         FROM tasks WHERE id = $1";
+    TASKS_DUE = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
+        FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= $1 ORDER BY deadline, tasks.id LIMIT $2";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = $3 AND ");

@@ -5,7 +5,12 @@ use sqlx::FromRow;
 
 use super::{Place, digest_of, signed};
 use crate::{
-    domain::{revocation::Seq, task::Task, token::TokenKind},
+    domain::{
+        id::TaskId,
+        revocation::Seq,
+        task::{Task, Turn},
+        token::TokenKind,
+    },
     ports::{Idempotency, OneTimeId, Outage, TokenRecord, Written},
 };
 
@@ -21,6 +26,22 @@ pub(crate) struct TaskRow {
     state: String,
     created: i64,
     deadline: i64,
+    turns: i64,
+    turned: Option<String>,
+}
+
+/// `tasks`, how often the state of one has changed
+#[derive(Debug, FromRow)]
+pub(crate) struct TurnsRow {
+    id: String,
+    turns: i64,
+}
+
+impl TurnsRow {
+    pub(crate) fn read(&self) -> Result<(TaskId, u64), Outage> {
+        let place = Place { table: "tasks", row: &self.id };
+        Ok((place.name("id", &self.id)?, place.number("turns", self.turns)?))
+    }
 }
 
 impl TaskRow {
@@ -35,6 +56,8 @@ impl TaskRow {
             state: task.state.as_str().to_owned(),
             created: task.created.unix(),
             deadline: task.deadline.unix(),
+            turns: signed(task.turns),
+            turned: task.turned.as_ref().map(turn_json).transpose()?,
         })
     }
 
@@ -49,8 +72,15 @@ impl TaskRow {
             state: place.word("state", &self.state)?,
             created: place.time("created", self.created)?,
             deadline: place.time("deadline", self.deadline)?,
+            turns: place.number("turns", self.turns)?,
+            turned: self.turned.as_ref().map(|turned| place.json("turned", turned)).transpose()?,
         })
     }
+}
+
+/// A task's last change, as it is kept.
+pub(crate) fn turn_json(turn: &Turn) -> Result<String, Outage> {
+    serde_json::to_string(turn).map_err(Outage::during("write a task"))
 }
 
 /// `tokens`

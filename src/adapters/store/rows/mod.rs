@@ -16,7 +16,7 @@ use crate::{
     ports::Outage,
 };
 
-pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow};
+pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
 pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
 pub(crate) use trail::{HeadRow, LogRow, RecordRow};
 

@@ -7,7 +7,7 @@ use super::{Place, signed};
 use crate::{
     domain::{
         audit::{self, Head, Record, Writer},
-        revocation::{LogEntry, NewEntry, Seq, Target},
+        revocation::{LogEntry, NewEntry, Seq, Target, Verb},
     },
     ports::{AuditColumns, AuditRow, Outage},
 };
@@ -16,6 +16,7 @@ use crate::{
 #[derive(Serialize, FromRow)]
 pub(crate) struct LogRow {
     seq: i64,
+    verb: String,
     kind: String,
     key: String,
     reason: String,
@@ -28,6 +29,7 @@ impl LogRow {
     pub(crate) fn of(entry: &NewEntry, seq: Seq) -> Self {
         Self {
             seq: signed(seq.number()),
+            verb: entry.verb.as_str().to_owned(),
             kind: entry.target.kind().to_owned(),
             key: entry.target.key(),
             reason: entry.reason.clone(),
@@ -39,8 +41,10 @@ impl LogRow {
 
     pub(crate) fn read(self) -> Result<LogEntry, Outage> {
         let place = Place { table: "revocation_log", row: &self.seq };
+        let target = Target::parse(&self.kind, &self.key).ok_or_else(|| place.corrupt("key"))?;
         let entry = NewEntry {
-            target: Target::parse(&self.kind, &self.key).ok_or_else(|| place.corrupt("key"))?,
+            verb: Verb::parse(&self.verb, &target).ok_or_else(|| place.corrupt("verb"))?,
+            target,
             at: place.time("done_at", self.done_at)?,
             forget_after: place.time("forget_after", self.forget_after)?,
             reason: self.reason,

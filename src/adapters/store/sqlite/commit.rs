@@ -7,7 +7,7 @@ use super::sql;
 use crate::{
     adapters::store::{
         batch::{Asked, Found, Plan},
-        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed},
+        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed, turn_json},
     },
     domain::{
         audit::{Head, Writer},
@@ -66,6 +66,10 @@ async fn guards(tx: &mut SqliteConnection, asked: &Asked) -> Result<Found, Outag
     if !asked.once.is_empty() {
         let take = query_scalar(sql::TAKE_ONCE).bind(json(&asked.once)?);
         found.once = take.fetch_all(&mut *tx).await.map_err(Outage::during("redeem one-time ids"))?;
+    }
+    if !asked.tasks.is_empty() {
+        let lock = query_as(sql::LOCK_TASKS).bind(json(&asked.tasks)?);
+        found.tasks = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
     }
     Ok(found)
 }
@@ -135,7 +139,10 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
             remove.bind(agent.as_str()).execute(tx).await
         }
-        Change::SetTask(id, state) => query(sql::SET_TASK).bind(id.to_string()).bind(state.as_str()).execute(tx).await,
+        Change::TurnTask(id, turn) => {
+            let turned = turn_json(turn)?;
+            query(sql::TURN_TASK).bind(id.to_string()).bind(turn.state.as_str()).bind(turned).execute(tx).await
+        }
     };
     done.map_err(Outage::during("carry out a change"))?;
     Ok(())

@@ -152,6 +152,10 @@ impl Store for SqliteStore {
         read::task(&self.readers, id).await
     }
 
+    async fn tasks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_due(&self.readers, now, limit).await
+    }
+
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
         read::tasks(&self.readers, filter, page).await
     }

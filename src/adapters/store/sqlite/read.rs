@@ -19,6 +19,7 @@ use crate::{
         revocation::{LogEntry, Seq},
         task::{Requester, Task, TaskState},
         time::Timestamp,
+        uri::ResourceUri,
     },
     ports::{
         AuditFilter, AuditRow, Grant, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter, TokenFilter,
@@ -83,11 +84,17 @@ pub(super) async fn task(pool: &SqlitePool, id: TaskId) -> Result<Option<Task>, 
     row.as_ref().map(TaskRow::read).transpose()
 }
 
+pub(super) async fn tasks_due(pool: &SqlitePool, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::TASKS_DUE).bind(now.unix()).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks past their deadline"))?;
+    rows.iter().map(TaskRow::read).collect()
+}
+
 pub(super) async fn tasks(pool: &SqlitePool, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
     let statement = match filter {
         TaskFilter { requester: Some(_), .. } => sql::TASKS_BY_REQUESTER,
         TaskFilter { agent: Some(_), .. } => sql::TASKS_BY_AGENT,
-        TaskFilter { requester: None, agent: None, state: _ } => sql::TASKS,
+        TaskFilter { requester: None, agent: None, .. } => sql::TASKS,
     };
     let (created, id) = cursor::after(page, (i64::MAX, Uuid::max()))?;
     let requester = filter.requester.as_ref();
@@ -98,7 +105,10 @@ pub(super) async fn tasks(pool: &SqlitePool, filter: &TaskFilter, page: &Page) -
         .bind(filter.state.map(TaskState::as_str))
         .bind(created)
         .bind(id.to_string())
-        .bind(cursor::limit(page));
+        .bind(cursor::limit(page))
+        .bind(filter.resource.as_ref().map(ResourceUri::as_str))
+        .bind(filter.from.map(Timestamp::unix))
+        .bind(filter.until.map(Timestamp::unix));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks"))?;
     let tasks = rows.iter().map(TaskRow::read).collect::<Result<_, _>>()?;
     cursor::paged(page, tasks, |task: &Task| (task.created, task.id))

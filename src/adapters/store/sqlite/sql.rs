@@ -13,10 +13,13 @@ pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline FROM tasks WHERE ",
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned FROM tasks WHERE ",
             $first,
             "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
-             AND (?4 IS NULL OR state = ?4) AND (created, id) < (?5, ?6) ORDER BY created DESC, tasks.id DESC LIMIT ?7"
+             AND (?4 IS NULL OR state = ?4)
+             AND (?8 IS NULL OR EXISTS (SELECT 1 FROM json_each(authority) WHERE value->>'$.locations[0]' = ?8))
+             AND (?9 IS NULL OR created >= ?9) AND (?10 IS NULL OR created < ?10)
+             AND (created, id) < (?5, ?6) ORDER BY created DESC, tasks.id DESC LIMIT ?7"
         )
     };
 }
@@ -66,6 +69,7 @@ statements! {
         SELECT value->>'digest', value->>'keep_until'
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
+    LOCK_TASKS = "SELECT id, turns FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
     FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT value FROM json_each(?1))";
     MOVE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
 
@@ -73,13 +77,13 @@ statements! {
 
     /// One transaction writes at a time, so the order of places is the order of commits.
     TAKE_PLACES = "UPDATE log_head SET seq = seq + ?1 WHERE one = 1 RETURNING seq";
-    INSERT_LOG = "INSERT INTO revocation_log (seq, kind, key, reason, done_by, done_at, forget_after)
-        SELECT value->>'seq', value->>'kind', value->>'key', value->>'reason', value->>'done_by', value->>'done_at',
+    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after)
+        SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'done_by', value->>'done_at',
             value->>'forget_after'
         FROM json_each(?1) WHERE true";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline)
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned)
         SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
-            value->>'authority', value->>'state', value->>'created', value->>'deadline'
+            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'turns', value->>'turned'
         FROM json_each(?1) WHERE true";
     INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev)
         SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
@@ -115,21 +119,23 @@ statements! {
         ON CONFLICT (requester_issuer, requester_subject, agent)
         DO UPDATE SET until = excluded.until, done_by = excluded.done_by, done_at = excluded.done_at";
     REMOVE_GRANT = "DELETE FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3";
-    SET_TASK = "UPDATE tasks SET state = ?2 WHERE id = ?1";
+    TURN_TASK = "UPDATE tasks SET state = ?2, turns = turns + 1, turned = ?3 WHERE id = ?1";
 
     // ---- reads ----
 
     HEAD = "SELECT seq FROM log_head WHERE one = 1";
-    LOG_AFTER = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
-    REVOCATIONS = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag FROM secrets";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
-    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
+    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
         FROM tasks WHERE id = ?1";
+    TASKS_DUE = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
+        FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");

@@ -40,6 +40,7 @@ fn number(denial: Denial) -> usize {
         Denial::OtherTask => 19,
         Denial::CannotJoin(CannotJoin::NotYours) => 20,
         Denial::CannotJoin(CannotJoin::Ended) => 21,
+        Denial::CannotJoin(CannotJoin::Suspended) => 35,
         Denial::PurposeMissing => 22,
         Denial::DeadlineTooLong => 23,
         Denial::NoTimeLeft => 24,
@@ -47,7 +48,7 @@ fn number(denial: Denial) -> usize {
         Denial::DetailsTooWide(whose) => 30 + holding(whose),
     }
 }
-const REASONS: usize = 35;
+const REASONS: usize = 36;
 
 type Row = (&'static str, Case, Denial);
 
@@ -374,6 +375,8 @@ fn about_tasks() -> Vec<Row> {
         ),
         ("another agent's task", join(|t| t.root_agent = "reader".parse().unwrap()), not_yours),
         ("a revoked task", join(|t| t.state = TaskState::Revoked), ended),
+        ("a completed task", join(|t| t.state = TaskState::Completed), ended),
+        ("a suspended task", join(|t| t.state = TaskState::Suspended), Denial::CannotJoin(CannotJoin::Suspended)),
         ("a task at its deadline", join(|t| t.deadline = NOW), ended),
         ("no purpose", unnamed(None, None), Denial::PurposeMissing),
         ("a second over the limit", unnamed(Some("x"), Some(24 * 3600 + 1)), Denial::DeadlineTooLong),

@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use super::*;
-use crate::domain::revocation::{Index, LogEntry, NewEntry, Standing, Target};
+use crate::domain::revocation::{Index, LogEntry, NewEntry, Standing, Target, Verb};
 
 /// Everything that a yes must be.
 pub(super) fn check(
@@ -143,7 +143,14 @@ fn check_audience(world: &World, attempt: &Try, plan: &Plan) -> TestCaseResult {
 /// Whatever ends a token, by any of its names, ends everything that came of it; and nothing else's name does.
 pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseResult {
     let ended = |victim: &Issued, target: &Target| {
-        let entry = NewEntry { target: target.clone(), reason: "x".into(), by: "x".into(), at: NOW, forget_after: NOW };
+        let entry = NewEntry {
+            verb: Verb::Revoke,
+            target: target.clone(),
+            reason: "x".into(),
+            by: "x".into(),
+            at: NOW,
+            forget_after: NOW,
+        };
         let mut index = Index::default();
         index.apply(&LogEntry { seq: Seq::new(1_000), entry });
         index.standing(&victim.claims.names()) == Standing::Revoked

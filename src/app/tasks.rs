@@ -1,0 +1,292 @@
+//! The life of a task: read, suspend, resume, complete, fail; and its end by the deadline.
+//!
+//! A change of state is one write: the new state, on the condition that nobody changed the old one meanwhile, the entry in
+//! the revocation log, the audit record. At the deadline there is no entry: no token outlives its task.
+
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use crate::{
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS, revoke::MARGIN},
+    domain::{
+        audit::{Event, Outcome, Record},
+        client::Client,
+        id::{OutcomeText, Reason, TaskId},
+        revocation::{NewEntry, Standing, Target, Verb},
+        task::{Act, CannotTurn, Party, Task, TaskState, Turn},
+        time::Timestamp,
+    },
+    ports::{Change, Expected, Page, TokenFilter, TokenRecord, Write, Written},
+};
+
+/// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
+const AT_A_TIME: u32 = 64;
+/// How often a sweep looks for more before it leaves the rest to the next one.
+const ROUNDS: usize = 1000;
+/// The most tokens that are shown of a task.
+const SHOWN: u32 = 1000;
+
+/// What is done to a task, and what is said about it.
+#[derive(Clone, Debug)]
+pub struct Turning {
+    /// What is done.
+    pub act: Act,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// What came of the work.
+    pub outcome: Option<OutcomeText>,
+}
+
+/// A task with the tokens that came of it.
+#[derive(Debug)]
+pub struct TaskTree {
+    /// The task.
+    pub task: Task,
+    /// The tokens that were exchanged for a token of the requester, each with what was derived from it; oldest first.
+    pub tokens: Vec<TokenNode>,
+    /// Whether it has more tokens than are shown: then the newest are.
+    pub has_more: bool,
+}
+
+/// A token in the tree of its task.
+#[derive(Debug)]
+pub struct TokenNode {
+    /// Its record.
+    pub token: TokenRecord,
+    /// What it is worth now.
+    pub standing: TokenStanding,
+    /// The tokens that were derived from it, oldest first.
+    pub derived: Vec<TokenNode>,
+}
+
+/// What a token is worth: its expiry, and what the log says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenStanding {
+    /// It works.
+    Live,
+    /// It is held back.
+    Suspended,
+    /// It was ended.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
+impl TokenStanding {
+    fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
+        match standing {
+            Standing::Revoked => Self::Revoked,
+            Standing::Live | Standing::Suspended if expires.is_past(now) => Self::Expired,
+            Standing::Suspended => Self::Suspended,
+            Standing::Live => Self::Live,
+        }
+    }
+}
+
+impl Service {
+    /// One task, for an agent that takes part in it. For everybody else there is none.
+    pub async fn read_own_task(&self, caller: &ApiCaller, id: TaskId) -> Result<Task, Failure> {
+        let agent = match caller.client().client()? {
+            Client::Agent(agent) => &agent.id,
+            Client::Resource(_) | Client::Admin(_) => return Err(AuthFault::NotForThisClient.into()),
+        };
+        let task = self.store().task(id).await?.ok_or(Conflict::NotFound("task"))?;
+        if task.root_agent == *agent {
+            return Ok(task);
+        }
+        let its_tokens = TokenFilter { task: Some(id), client: Some(agent.clone()), ..TokenFilter::default() };
+        let found = self.store().tokens(&its_tokens, &Page { after: None, limit: 1 }).await?;
+        if found.items.is_empty() { Err(Conflict::NotFound("task").into()) } else { Ok(task) }
+    }
+
+    /// Changes the state of a task for the agent that opened it. An agent that was given a part reads, and no more.
+    pub async fn turn_own_task(
+        &self,
+        caller: &ApiCaller,
+        id: TaskId,
+        turning: &Turning,
+        cx: &Cx,
+    ) -> Result<Task, Failure> {
+        let task = self.read_own_task(caller, id).await?;
+        let agent = caller.client().id();
+        if task.root_agent != *agent {
+            return Err(AuthFault::NotForThisClient.into());
+        }
+        self.turn_task(&Party::Agent(agent.clone()), task, turning, cx).await
+    }
+
+    /// Changes the state of a task for an admin.
+    pub async fn turn_any_task(
+        &self,
+        admin: &ApiCaller,
+        id: TaskId,
+        turning: &Turning,
+        cx: &Cx,
+    ) -> Result<Task, Failure> {
+        let task = self.read_task(id).await?;
+        self.turn_task(&Party::Admin(admin.name()), task, turning, cx).await
+    }
+
+    async fn turn_task(&self, by: &Party, mut task: Task, turning: &Turning, cx: &Cx) -> Result<Task, Failure> {
+        check_words(turning)?;
+        for _ in 0..ATTEMPTS {
+            let state = match task.after(turning.act, by, cx.now) {
+                Ok(state) => state,
+                Err(refusal) => return Err(self.refuse_turn(by, &task, turning, refusal, cx).await),
+            };
+            let turn = turn(state, by, turning, cx);
+            let entry = NewEntry {
+                verb: match turning.act {
+                    Act::Suspend => Verb::Suspend,
+                    Act::Resume => Verb::Resume,
+                    Act::Complete | Act::Fail | Act::Expire | Act::Revoke => Verb::Revoke,
+                },
+                target: Target::Task(task.id),
+                reason: turning.reason.as_ref().map_or_else(|| turning.act.done().to_owned(), ToString::to_string),
+                by: by.to_string(),
+                at: cx.now,
+                forget_after: task_forgotten(&task, cx.now),
+            };
+            let record = turn_record(by, &task, &turn, cx);
+            let write = Write { log: vec![entry], ..turn_write(&task, turn.clone(), record) };
+            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
+                return Ok(turned(task, turn));
+            }
+            task = self.read_task(task.id).await?;
+        }
+        Err(Conflict::Contended.into())
+    }
+
+    async fn refuse_turn(&self, by: &Party, task: &Task, turning: &Turning, refusal: CannotTurn, cx: &Cx) -> Failure {
+        let record = Record {
+            asked: Some(json!({"act": turning.act})),
+            granted: None,
+            outcome: Outcome::Refused,
+            reason: Some(refusal.to_string()),
+            ..turn_record(by, task, &turn(task.state, by, turning, cx), cx)
+        };
+        match self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await {
+            Ok(_) => Conflict::CannotTurn(refusal).into(),
+            Err(outage) => outage.into(),
+        }
+    }
+
+    /// Brings tasks past their deadline to their end. Any number of replicas may do this at once: each task is ended, and
+    /// recorded, by one of them.
+    pub(super) async fn expire_tasks(&self, cx: &Cx) -> Result<(), Failure> {
+        for _ in 0..ROUNDS {
+            let due = self.store().tasks_due(cx.now, AT_A_TIME).await?;
+            let is_last = due.len() < usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
+            let expire = Turning { act: Act::Expire, reason: None, outcome: None };
+            let writes = due.iter().filter_map(|task| {
+                let state = task.after(Act::Expire, &Party::Deadline, cx.now).ok()?;
+                let turn = turn(state, &Party::Deadline, &expire, cx);
+                let record = turn_record(&Party::Deadline, task, &turn, cx);
+                Some(self.0.journal.commit(turn_write(task, turn, record)))
+            });
+            // One that moved on meanwhile was ended by somebody else.
+            try_join_all(writes).await?;
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One task with the tree of its tokens, as of now.
+    pub async fn task_tree(&self, admin: &ApiCaller, id: TaskId, cx: &Cx) -> Result<TaskTree, Failure> {
+        let task = self.read_task(id).await?;
+        let of_task = TokenFilter { task: Some(id), ..TokenFilter::default() };
+        let page = self.store().tokens(&of_task, &Page { after: None, limit: SHOWN }).await?;
+        let view = admin.client().view();
+        let nodes = page.items.into_iter().rev().map(|token| {
+            let standing = TokenStanding::of(view.standing(&token.names()), token.expires, cx.now);
+            TokenNode { token, standing, derived: Vec::new() }
+        });
+        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more: page.next.is_some() })
+    }
+}
+
+/// Puts every token below the one that it was derived from; what has no such one here stands at the top. A token is
+/// derived from older ones only, so from the deepest lineage up, everything finds its place.
+fn tree(mut nodes: Vec<TokenNode>) -> Vec<TokenNode> {
+    let deepest = nodes.iter().map(|node| node.token.lineage.len()).max().unwrap_or_default();
+    let mut tops = Vec::new();
+    for depth in (1..=deepest).rev() {
+        let (below, mut above): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| node.token.lineage.len() == depth);
+        for node in below {
+            match above.iter_mut().find(|parent| node.token.lineage.last() == Some(&parent.token.id)) {
+                Some(parent) => parent.derived.push(node),
+                None => tops.push(node),
+            }
+        }
+        nodes = above;
+    }
+    nodes.extend(tops);
+    nodes.sort_by_key(|node| (node.token.issued, node.token.id));
+    nodes
+}
+
+fn check_words(turning: &Turning) -> Result<(), BadRequest> {
+    let needs_reason = matches!(turning.act, Act::Suspend | Act::Fail);
+    if needs_reason && turning.reason.is_none() {
+        return Err(BadRequest::Missing("reason"));
+    }
+    if turning.outcome.is_some() && !matches!(turning.act, Act::Complete | Act::Fail) {
+        return Err(BadRequest::Invalid("outcome", "only what ends has one"));
+    }
+    Ok(())
+}
+
+fn turn(state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> Turn {
+    Turn { state, at: cx.now, by: by.to_string(), reason: turning.reason.clone(), outcome: turning.outcome.clone() }
+}
+
+fn turned(task: Task, turn: Turn) -> Task {
+    Task { state: turn.state, turns: task.turns.saturating_add(1), turned: Some(turn), ..task }
+}
+
+fn turn_write(task: &Task, turn: Turn, record: Record) -> Write {
+    Write {
+        expected: Some(Expected::Task(task.id, task.turns)),
+        changes: vec![Change::TurnTask(task.id, turn)],
+        audit: vec![record],
+        ..Write::default()
+    }
+}
+
+fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
+    let (client, admin) = match by {
+        Party::Agent(id) => (Some(id.clone()), None),
+        Party::Admin(name) => (None, Some(name.clone())),
+        Party::Deadline => (None, None),
+    };
+    Record {
+        client,
+        admin,
+        granted: Some(match &turn.outcome {
+            Some(outcome) => json!({"state": turn.state, "outcome": outcome}),
+            None => json!({"state": turn.state}),
+        }),
+        reason: turn.reason.as_ref().map(ToString::to_string),
+        request_id: Some(cx.request_id.clone()),
+        ..about_task(task, Record::new(cx.now, Event::TaskTurn, Outcome::Done))
+    }
+}
+
+/// The record with what every record about a task has.
+pub(super) fn about_task(task: &Task, record: Record) -> Record {
+    Record {
+        task: Some(task.id),
+        purpose: Some(task.purpose.to_string()),
+        requester: Some(task.requester.clone()),
+        agents: vec![task.root_agent.to_string()],
+        ..record
+    }
+}
+
+/// When an entry about a task may be forgotten: no token outlives it. All entries about one task are forgotten together.
+pub(super) fn task_forgotten(task: &Task, now: Timestamp) -> Timestamp {
+    task.deadline.max(now).after(MARGIN)
+}
