@@ -41,6 +41,9 @@ enum Command {
     /// The audit trail.
     #[command(subcommand)]
     Audit(Audit),
+    /// The delegated pieces of work.
+    #[command(subcommand)]
+    Task(Task),
     /// A client at the terminal: what curl does, readable.
     #[command(subcommand)]
     Token(Token),
@@ -97,6 +100,18 @@ enum Audit {
     Verify(With),
     /// Writes every record as a line of JSON.
     Export(With),
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Tells what happened in a task, oldest first: intent, exchanges, calls, end.
+    Trail {
+        /// The task's id, the `txn` of its tokens.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        with: With,
+    },
 }
 
 /// How the client proves who it is.
@@ -204,6 +219,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Admin(Admin::Token(with)) => operator::admin_token(&with.config),
         Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with.config),
         Command::Audit(Audit::Export(with)) => operator::export_audit(&with.config),
+        Command::Task(Task::Trail { id, with }) => operator::task_trail(&id, &with.config),
         Command::Token(Token::Exchange(ask)) => client::exchange(&ask),
         Command::Token(Token::Introspect { who, token_file }) => client::introspect(&who, &token_file),
         Command::Token(Token::Revoke { who, token_file }) => client::revoke(&who, &token_file),

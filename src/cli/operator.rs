@@ -3,7 +3,7 @@
 use std::{future::Future, path::Path};
 
 use errand::{
-    domain::keys::Occasion,
+    domain::{id::TaskId, keys::Occasion},
     house::{self, House, Schema},
 };
 
@@ -82,6 +82,25 @@ pub(super) fn export_audit(file: &Path) -> Result<(), CliFault> {
             })
             .await?;
         written
+    })
+}
+
+pub(super) fn task_trail(id: &str, file: &Path) -> Result<(), CliFault> {
+    let id = id.parse::<TaskId>()?;
+    inside(file, |house| async move {
+        let now = house.cx()?.now;
+        let trail = house.service.task_trail(id).await?;
+        let task = &trail.task;
+        say(format!("task {id}: \"{}\"", task.purpose))?;
+        let requester = &task.requester;
+        say(format!("{} ({}) and {}, until {}", requester.subject, requester.issuer, task.root_agent, task.deadline))?;
+        if trail.has_more {
+            say("… and what was before that")?;
+        }
+        for step in &trail.steps {
+            say(format!("{}  {}", step.at(), step.tell()))?;
+        }
+        say(format!("now it is {}", task.state_at(now)))
     })
 }
 

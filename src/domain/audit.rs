@@ -40,6 +40,9 @@ pub enum Event {
     /// The state of a task changed, or did not.
     #[serde(rename = "task.turn")]
     TaskTurn,
+    /// A resource reported what a call did.
+    #[serde(rename = "tool.call")]
+    ToolCall,
     /// A signing key was made.
     #[serde(rename = "key.rotate")]
     KeyRotate,
@@ -53,6 +56,8 @@ pub enum Outcome {
     Done,
     /// Refused.
     Refused,
+    /// Tried, and not done.
+    Failed,
     /// The answer was "active".
     Active,
     /// The answer was "inactive".
@@ -264,6 +269,17 @@ pub fn verify(writer: Writer, head: &mut Head, n: u64, body: &str, hash: &str) -
     }
     *head = Head { n, hash: hash.to_owned() };
     Ok(parsed.record)
+}
+
+/// Reads one record by itself: whether its text has its hash and its place. Where it stands among the others is not
+/// looked at.
+pub fn read(writer: Writer, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
+    let parsed = serde_json::from_str::<Body>(body).map_err(|_| Tampering::Edited(n))?;
+    if digest_of(body) == hash && parsed.n == n && parsed.writer == writer {
+        Ok(parsed.record)
+    } else {
+        Err(Tampering::Edited(n))
+    }
 }
 
 fn digest_of(body: &str) -> String {

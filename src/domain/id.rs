@@ -183,6 +183,22 @@ text_name!(
         (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
     }
 );
+text_name!(
+    /// A resource's name for one call that was made with a token.
+    CallId,
+    "call id",
+    "1 to 128 characters of A-Z a-z 0-9 . _ ~ -",
+    |text| (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
+);
+text_name!(
+    /// A class of data, such as `personal` or `public`.
+    DataClass,
+    "data class",
+    "1 to 64 characters of A-Z a-z 0-9 . _ -",
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod call;
 pub mod chain;
 pub mod claims;
 pub mod client;
@@ -19,6 +20,7 @@ pub mod revocation;
 pub mod scope;
 pub mod secret;
 pub mod splice;
+pub mod story;
 pub mod task;
 pub mod time;
 pub mod token;

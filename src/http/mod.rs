@@ -118,6 +118,8 @@ fn api() -> Router<App> {
         .route("/v1/admin/tasks/{id}/resume", post(tasks::by_admin(Act::Resume)))
         .route("/v1/admin/tasks/{id}/complete", post(tasks::by_admin(Act::Complete)))
         .route("/v1/admin/tasks/{id}/fail", post(tasks::by_admin(Act::Fail)))
+        .route("/v1/admin/tasks/{id}/trail", get(tasks::trail))
+        .route("/v1/tasks/{id}/calls", post(tasks::report_call))
         .route("/v1/tasks/{id}", get(tasks::read_own))
         .route("/v1/tasks/{id}/suspend", post(tasks::by_agent(Act::Suspend)))
         .route("/v1/tasks/{id}/resume", post(tasks::by_agent(Act::Resume)))

@@ -5,12 +5,15 @@ use std::{future::Future, pin::Pin};
 use axum::{
     Json,
     extract::{RawQuery, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 
 use crate::{
     app::{BadRequest, Conflict, Turning},
     domain::{
+        call::CallReport,
         id::{OutcomeText, Reason, TaskId},
         task::{Act, TaskState},
     },
@@ -20,7 +23,7 @@ use crate::{
         path::Id,
         problem::Problem,
         query::Query,
-        views::{ListView, TaskTreeView, TaskView},
+        views::{ListView, ReportedView, TaskTreeView, TaskView, TrailView},
     },
     ports::TaskFilter,
 };
@@ -105,6 +108,24 @@ pub(super) async fn read(
 ) -> Result<Json<TaskTreeView>, Problem> {
     let tree = app.service.task_tree(&admin, task_id(&id)?, &cx).await?;
     Ok(Json(TaskTreeView::of(tree, cx.now)))
+}
+
+/// `POST /v1/tasks/{id}/calls`
+pub(super) async fn report_call(
+    State(app): State<App>,
+    Participant(caller, cx): Participant,
+    id: Id,
+    JsonBody(report): JsonBody<CallReport>,
+) -> Result<Response, Problem> {
+    let reported = app.service.report_call(&caller, task_id(&id)?, &report, &cx).await?;
+    let status = if reported.is_repeated { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(ReportedView::of(&report, &reported))).into_response())
+}
+
+/// `GET /v1/admin/tasks/{id}/trail`
+pub(super) async fn trail(State(app): State<App>, Reader(_, cx): Reader, id: Id) -> Result<Json<TrailView>, Problem> {
+    let trail = app.service.task_trail(task_id(&id)?).await?;
+    Ok(Json(TrailView::of(trail, cx.now)))
 }
 
 fn task_id(Id(id): &Id) -> Result<TaskId, Problem> {

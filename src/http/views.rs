@@ -4,10 +4,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{Revoked, TaskTree, TokenNode, TokenStanding},
+    app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding},
     domain::{
+        audit::Record,
         authority::Authority,
-        id::{ClientId, KeyId, TaskId, TokenId},
+        call::CallReport,
+        id::{CallId, ClientId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState},
         registry::{Entry, Object, Owner},
@@ -193,6 +195,58 @@ impl From<TokenNode> for TokenNodeView {
             },
             derived: node.derived.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+/// A report of a call that is on record.
+#[derive(Serialize)]
+pub(super) struct ReportedView {
+    id: CallId,
+    jti: TokenId,
+    at: String,
+    named_by_token: bool,
+}
+
+impl ReportedView {
+    pub(super) fn of(report: &CallReport, reported: &Reported) -> Self {
+        let (at, named_by_token) = (reported.at.rfc3339(), reported.named_by_token);
+        Self { id: report.id.clone(), jti: report.jti, at, named_by_token }
+    }
+}
+
+/// A task and what happened in it, oldest first.
+#[derive(Serialize)]
+pub(super) struct TrailView {
+    task: TaskView,
+    steps: Vec<StepView>,
+    /// Whether there are older steps that are not shown.
+    more: bool,
+}
+
+impl TrailView {
+    pub(super) fn of(trail: TaskTrail, now: Timestamp) -> Self {
+        let steps = trail.steps.into_iter().map(Into::into).collect();
+        Self { task: TaskView::of(trail.task, now), steps, more: trail.has_more }
+    }
+}
+
+/// A step: what it is about, in words, and the record; null if somebody edited that.
+#[derive(Serialize)]
+pub(super) struct StepView {
+    at: String,
+    kind: &'static str,
+    text: String,
+    record: Option<Box<Record>>,
+}
+
+impl From<Step> for StepView {
+    fn from(step: Step) -> Self {
+        let (at, kind, text) = (step.at().rfc3339(), step.chapter(), step.tell());
+        let record = match step {
+            Step::Record(record) => Some(record),
+            Step::Edited(_) => None,
+        };
+        Self { at, kind, text, record }
     }
 }
 

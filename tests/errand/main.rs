@@ -34,6 +34,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod calls;
 mod clients;
 mod grammar;
 mod hostile;

@@ -1,0 +1,195 @@
+//! What a call did, as the resource reports it; and the trail that it joins: intent, privilege, call and outcome in one place.
+
+use serde_json::{Value, json};
+
+use crate::{
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, revoke::MARGIN},
+    domain::{
+        audit::{self, Event, Outcome, Record},
+        call::{CallOutcome, CallReport},
+        client::Client,
+        id::TaskId,
+        story,
+        task::Task,
+        time::{Lifetime, Timestamp},
+        token::TokenKind,
+    },
+    ports::{AuditFilter, AuditRow, Idempotency, Outage, Page, Write, Written},
+};
+
+/// How long after a task's deadline a call is still reported.
+const REPORTED_WITHIN: Lifetime = Lifetime::hours(24);
+/// How many records are read at a time.
+const PAGE: u32 = 1000;
+/// The most records that a trail shows.
+const LONGEST_TRAIL: usize = 10_000;
+
+/// A report that is durable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// When it was first reported.
+    pub at: Timestamp,
+    /// Whether the token named the tool.
+    pub named_by_token: bool,
+    /// Whether it was reported before.
+    pub is_repeated: bool,
+}
+
+/// A task and what happened in it, oldest first.
+#[derive(Debug)]
+pub struct TaskTrail {
+    /// The task.
+    pub task: Task,
+    /// What happened.
+    pub steps: Vec<Step>,
+    /// Whether there is more than is shown: then the newest is.
+    pub has_more: bool,
+}
+
+/// One record of a trail.
+#[derive(Debug)]
+pub enum Step {
+    /// The record as it was written.
+    Record(Box<Record>),
+    /// Somebody edited it.
+    Edited(AuditRow),
+}
+
+impl Step {
+    /// When.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Record(record) => record.at,
+            Self::Edited(row) => row.columns.at,
+        }
+    }
+
+    /// What it is about, in one word.
+    #[must_use]
+    pub fn chapter(&self) -> &'static str {
+        match self {
+            Self::Record(record) => story::chapter(record),
+            Self::Edited(_) => "edited",
+        }
+    }
+
+    /// What happened, in a sentence.
+    #[must_use]
+    pub fn tell(&self) -> String {
+        match self {
+            Self::Record(record) => story::tell(record),
+            Self::Edited(row) => {
+                format!("record {} of {} was edited: what it said is not known", row.n, row.writer.0)
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Takes a resource's report of a call: about a token of this task, for this resource. The same report again is the
+    /// same report.
+    pub async fn report_call(
+        &self,
+        caller: &ApiCaller,
+        task: TaskId,
+        report: &CallReport,
+        cx: &Cx,
+    ) -> Result<Reported, Failure> {
+        let Client::Resource(resource) = caller.client().client()? else {
+            return Err(AuthFault::NotForThisClient.into());
+        };
+        report.check().map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
+        let unknown = Conflict::NotFound("token of this task for this resource");
+        let token = self.store().token(report.jti).await?.ok_or_else(|| unknown.clone())?;
+        let is_its =
+            token.task == Some(task) && token.kind == TokenKind::Access && token.audience == resource.uri.as_str();
+        if !is_its {
+            return Err(unknown.into());
+        }
+        let task = self.store().task(task).await?.ok_or(unknown)?;
+        let until = task.deadline.after(REPORTED_WITHIN);
+        if until.is_past(cx.now) {
+            let late = "the task's deadline is over a day ago: its calls are no longer reported";
+            return Err(Conflict::Inconsistent(late.into()).into());
+        }
+        let named_by_token = report.is_named_by(&token.authority, &resource.uri);
+        let others = token.agents.iter().filter(|agent| **agent != token.client);
+        let record = Record {
+            requester: token.requester.clone(),
+            agents: [&token.client].into_iter().chain(others).map(ToString::to_string).collect(),
+            client: Some(resource.id.clone()),
+            task: Some(task.id),
+            purpose: Some(task.purpose.to_string()),
+            token: Some(token.id),
+            resource: Some(resource.uri.to_string()),
+            asked: Some(json!({
+                "call": report.id,
+                "tool": report.tool,
+                "arguments": report.arguments,
+                "outcome": report.outcome,
+                "data": report.data,
+                "named_by_token": named_by_token,
+            })),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::ToolCall, audited(report.outcome))
+        };
+        // Longer than a report is taken: so it is the same one as long as it can come.
+        let idempotency = Idempotency {
+            caller: format!("client:{}", resource.id),
+            key: format!("call {} {}", report.jti, report.id),
+            fingerprint: serde_json::to_string(report).map_err(Outage::during("read the report"))?,
+            answer: json!({"at": cx.now}).to_string(),
+            keep_until: until.after(MARGIN),
+        };
+        let fingerprint = idempotency.fingerprint.clone();
+        let write = Write { idempotency: Some(idempotency), audit: vec![record], ..Write::default() };
+        match self.0.journal.commit(write).await? {
+            Written::Done { .. } => Ok(Reported { at: cx.now, named_by_token, is_repeated: false }),
+            Written::Before { fingerprint: then, answer, .. } if then == fingerprint => {
+                let answer = serde_json::from_str::<Value>(&answer).unwrap_or_default();
+                let at = answer.get("at").and_then(Value::as_i64).map_or(cx.now, Timestamp::from_unix);
+                Ok(Reported { at, named_by_token, is_repeated: true })
+            }
+            Written::Before { .. } => {
+                Err(Conflict::Inconsistent("this call was reported before, and otherwise".into()).into())
+            }
+            Written::Replayed | Written::Moved => {
+                Err(Outage::during("report a call")("the store answered a question that was not asked").into())
+            }
+        }
+    }
+
+    /// A task and everything that is on record about it, oldest first. Of records of the same second, those of one replica
+    /// stand in their order.
+    pub async fn task_trail(&self, id: TaskId) -> Result<TaskTrail, Failure> {
+        let task = self.read_task(id).await?;
+        let filter = AuditFilter { task: Some(id), ..AuditFilter::default() };
+        let mut page = Page { after: None, limit: PAGE };
+        let mut rows = Vec::new();
+        let has_more = loop {
+            let got = self.store().audit(&filter, &page).await?;
+            rows.extend(got.items);
+            page.after = got.next;
+            if page.after.is_none() || rows.len() >= LONGEST_TRAIL {
+                break page.after.is_some();
+            }
+        };
+        let steps = rows.into_iter().rev().map(|row| match audit::read(row.writer, row.n, &row.body, &row.hash) {
+            Ok(record) => Step::Record(Box::new(record)),
+            Err(_) => Step::Edited(row),
+        });
+        let mut steps = steps.collect::<Vec<_>>();
+        // Whoever wrote it down: nothing in a task was before its intent.
+        steps.sort_by_key(|step| (step.at(), step.chapter() != "intent"));
+        Ok(TaskTrail { task, steps, has_more })
+    }
+}
+
+fn audited(outcome: CallOutcome) -> Outcome {
+    match outcome {
+        CallOutcome::Succeeded => Outcome::Done,
+        CallOutcome::Failed => Outcome::Failed,
+        CallOutcome::Refused => Outcome::Refused,
+    }
+}

@@ -1,0 +1,172 @@
+//! What a call of a tool did, as the resource that carried it out reports it.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::domain::{
+    authority::Authority,
+    decode,
+    id::{CallId, DataClass, InvalidName, TokenId, ToolName},
+    uri::ResourceUri,
+};
+
+/// How many classes of data one report may name.
+pub const MAX_CLASSES: usize = 16;
+/// The most that a report can count: what every reader of JSON reads without loss.
+pub const MAX_COUNT: u64 = (1 << 53) - 1;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallOutcome {
+    /// The tool did what it was asked.
+    Succeeded,
+    /// The tool tried and did not.
+    Failed,
+    /// The resource did not let the call through.
+    Refused,
+}
+
+impl CallOutcome {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The SHA-256 of a call's arguments in their canonical form (RFC 8785): `sha-256:` and base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ArgumentsDigest(String);
+
+impl TryFrom<String> for ArgumentsDigest {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        let digest = text.strip_prefix("sha-256:").and_then(decode);
+        let rule = "`sha-256:` and the digest, base64url without padding";
+        if digest.is_some_and(|digest| digest.len() == 32) {
+            Ok(Self(text))
+        } else {
+            Err(InvalidName { kind: "digest", rule })
+        }
+    }
+}
+
+impl From<ArgumentsDigest> for String {
+    fn from(digest: ArgumentsDigest) -> Self {
+        digest.0
+    }
+}
+
+/// Data that a call touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Touched {
+    /// Which class of data.
+    pub class: DataClass,
+    /// How many records, files, rows.
+    pub count: u64,
+}
+
+/// What a resource reports about one call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallReport {
+    /// The resource's name for the call, unique for the token.
+    pub id: CallId,
+    /// The token that the call was made with.
+    pub jti: TokenId,
+    /// The tool.
+    pub tool: ToolName,
+    /// The digest of the arguments; never the arguments.
+    pub arguments: ArgumentsDigest,
+    /// How it ended.
+    pub outcome: CallOutcome,
+    /// What it touched.
+    #[serde(default)]
+    pub data: Vec<Touched>,
+}
+
+/// Why a report is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InvalidReport {
+    /// Too many classes.
+    #[error("at most 16 classes of data")]
+    TooManyClasses,
+    /// A class stands twice.
+    #[error("a class of data stands twice")]
+    Repeated,
+    /// More than can be counted.
+    #[error("a count is over 9007199254740991")]
+    TooMany,
+}
+
+impl CallReport {
+    /// Whether the report holds together.
+    pub fn check(&self) -> Result<(), InvalidReport> {
+        if self.data.len() > MAX_CLASSES {
+            return Err(InvalidReport::TooManyClasses);
+        }
+        let is_first = |(n, touched): (usize, &Touched)| !self.data.iter().take(n).any(|t| t.class == touched.class);
+        if !self.data.iter().enumerate().all(is_first) {
+            return Err(InvalidReport::Repeated);
+        }
+        if self.data.iter().any(|touched| touched.count > MAX_COUNT) {
+            return Err(InvalidReport::TooMany);
+        }
+        Ok(())
+    }
+
+    /// Whether the token named the tool at this resource. Its constraints can't be looked at: the arguments stay where
+    /// they are. A call that it did not name is recorded too; that somebody let it through is what an auditor looks for.
+    #[must_use]
+    pub fn is_named_by(&self, authority: &Authority, resource: &ResourceUri) -> bool {
+        authority.iter().any(|permission| permission.resource == *resource && permission.tool == self.tool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(data: &[(&str, u64)]) -> CallReport {
+        CallReport {
+            id: "c-1".parse().unwrap(),
+            jti: TokenId::new(uuid::Uuid::from_u128(1)),
+            tool: "read_file".parse().unwrap(),
+            arguments: format!("sha-256:{}", "A".repeat(43)).try_into().unwrap(),
+            outcome: CallOutcome::Succeeded,
+            data: data.iter().map(|(class, count)| Touched { class: class.parse().unwrap(), count: *count }).collect(),
+        }
+    }
+
+    #[test]
+    fn a_report_holds_together() {
+        assert_eq!(report(&[]).check(), Ok(()));
+        assert_eq!(report(&[("personal", MAX_COUNT), ("public", 0)]).check(), Ok(()));
+        assert_eq!(report(&[("personal", MAX_COUNT + 1)]).check(), Err(InvalidReport::TooMany));
+        assert_eq!(report(&[("a", 1), ("b", 1), ("a", 1)]).check(), Err(InvalidReport::Repeated));
+        let names = (0..17).map(|n| format!("c{n}")).collect::<Vec<_>>();
+        let many = names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>();
+        assert_eq!(report(&many[..16]).check(), Ok(()));
+        assert_eq!(report(&many).check(), Err(InvalidReport::TooManyClasses));
+    }
+
+    #[test]
+    fn a_digest_is_one() {
+        let digest = |text: &str| ArgumentsDigest::try_from(text.to_owned()).is_ok();
+        assert!(digest(&format!("sha-256:{}", "A".repeat(43))));
+        for bad in ["", "sha-256:", "sha-256:AAAA", "AAAA", "sha-512:AAAA"] {
+            assert!(!digest(bad), "{bad}");
+        }
+        for bad in ["A".repeat(43), format!("sha-256:{}", "A".repeat(42)), format!("sha-256:{}=", "A".repeat(43))] {
+            assert!(!digest(&bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What calls did, and the trail of a task: intent, privilege, call, outcome and end in one place, over HTTP and as the
+//! command line tells it.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::{NOTES, Server, changed, changed_form, claims, read};
+
+on_both_stores!(a_call_is_reported_once, who_may_report_what, the_trail_is_a_story);
+
+fn digest() -> String {
+    format!("sha-256:{}", "A".repeat(43))
+}
+
+/// A good report about a call with this token.
+fn report(token: &str) -> Value {
+    json!({
+        "id": "call-1", "jti": claims(token)["jti"], "tool": "read_file", "arguments": digest(), "outcome": "succeeded",
+        "data": [{"class": "personal", "count": 3}],
+    })
+}
+
+fn task_of(token: &str) -> String {
+    claims(token)["txn"].as_str().unwrap().to_owned()
+}
+
+async fn send(server: &Server, client: &str, task: &str, report: &Value) -> (u16, Value) {
+    let token = server.api_token(client, "errand:tasks").await;
+    let request = server.post(&format!("/v1/tasks/{task}/calls")).bearer_auth(token).json(report);
+    let (status, body) = read(request.send().await.unwrap()).await;
+    (status.as_u16(), body)
+}
+
+async fn calls(server: &Server, task: &str) -> Vec<Value> {
+    let (status, body) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
+    assert_eq!(status, 200, "{body}");
+    body["steps"].as_array().unwrap().iter().filter(|step| step["kind"] == "call").cloned().collect()
+}
+
+async fn a_call_is_reported_once(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    let good = report(&token);
+    let (status, first) = send(&server, "files", &task, &good).await;
+    assert_eq!((status, &first["named_by_token"]), (201, &json!(true)), "{first}");
+    let replica = server.replica().await;
+    assert_eq!(send(&server, "files", &task, &good).await, (200, first.clone()));
+    assert_eq!(send(&replica, "files", &task, &good).await, (200, first));
+    // The same call, told otherwise; and another call.
+    let (status, body) = send(&replica, "files", &task, &changed(good.clone(), json!({"outcome": "failed"}))).await;
+    assert_eq!(status, 422, "{body}");
+    // Two replicas are told of the same calls at once.
+    let racers = (0..8).map(|n| {
+        let at = if n % 2 == 0 { &server } else { &replica };
+        let report = changed(good.clone(), json!({"id": format!("raced-{}", n / 4)}));
+        let task = &task;
+        async move { send(at, "files", task, &report).await.0 }
+    });
+    let mut answers = futures_util::future::join_all(racers).await;
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 200, 200, 200, 200, 200, 201, 201]);
+    let recorded = calls(&server, &task).await;
+    assert_eq!(recorded.len(), 3);
+    // Records of two replicas may be of the same second, so a call is found by its name.
+    let named =
+        |calls: Vec<Value>, id: &str| calls.into_iter().find(|step| step["record"]["asked"]["call"] == id).unwrap();
+    let record = &named(recorded, "call-1")["record"];
+    assert_eq!((&record["client"], &record["agents"][0]), (&json!("files"), &json!("planner")), "{record}");
+    assert_eq!((&record["asked"]["arguments"], &record["asked"]["data"]), (&good["arguments"], &good["data"]));
+    // After the end it is still told what was done; and what the token does not name is told, and stands out.
+    server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
+    let outside = changed(good, json!({"id": "late", "tool": "delete_file", "outcome": "refused", "data": null}));
+    let (status, body) = send(&server, "files", &task, &outside).await;
+    assert_eq!((status, &body["named_by_token"]), (201, &json!(false)), "{body}");
+    let told = named(calls(&server, &task).await, "late");
+    assert_eq!(told["text"], "planner called delete_file at files (the token does not name this tool): it was refused");
+    replica.stop().await;
+    server.stop().await;
+}
+
+async fn who_may_report_what(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    let good = report(&token);
+    let other = task_of(&server.task_token().await);
+    let handed = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
+    let with = |changes: Value| changed(good.clone(), changes);
+    for (name, client, task, report, want) in [
+        ("the wrong resource", "notes", &task, good.clone(), 404),
+        ("the wrong task", "files", &other, good.clone(), 404),
+        ("a token for nobody's resource", "files", &task, with(json!({"jti": claims(&handed)["jti"]})), 404),
+        ("a token that is none", "files", &task, with(json!({"jti": task})), 404),
+        ("its agent", "planner", &task, good.clone(), 403),
+        ("another agent", "stranger", &task, good.clone(), 403),
+        ("no digest", "files", &task, with(json!({"arguments": null})), 400),
+        ("the arguments themselves", "files", &task, with(json!({"arguments": {"path": "/secret-of-mine"}})), 400),
+        ("half a digest", "files", &task, with(json!({"arguments": "sha-256:secret-of-mine"})), 400),
+        ("another outcome", "files", &task, with(json!({"outcome": "secret-of-mine"})), 400),
+        (
+            "a class twice",
+            "files",
+            &task,
+            with(json!({"data": [{"class": "a", "count": 1}, {"class": "a", "count": 1}]})),
+            400,
+        ),
+        ("less than nothing", "files", &task, with(json!({"data": [{"class": "a", "count": -1}]})), 400),
+        (
+            "more than can be counted",
+            "files",
+            &task,
+            with(json!({"data": [{"class": "a", "count": 1_u64 << 53}]})),
+            400,
+        ),
+        ("a member of its own", "files", &task, with(json!({"result": "secret-of-mine"})), 400),
+    ] {
+        let (status, body) = send(&server, client, task, &report).await;
+        assert_eq!(status, want, "{name}: {body}");
+        assert!(!body.to_string().contains("secret-of-mine"), "{name}: {body}");
+    }
+    assert!(calls(&server, &task).await.is_empty());
+    let scope = server.api_token("files", "errand:introspect").await;
+    let request = server.post(&format!("/v1/tasks/{task}/calls")).bearer_auth(scope).json(&good);
+    assert_eq!(request.send().await.unwrap().status(), 403);
+    let (status, _) =
+        server.admin(Method::GET, &format!("/tasks/{}/trail", claims(&token)["jti"].as_str().unwrap()), None).await;
+    assert_eq!(status, 404);
+    server.stop().await;
+}
+
+async fn the_trail_is_a_story(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    assert!(server.is_live(&token).await);
+    send(&server, "files", &task, &report(&token)).await;
+    let handed = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
+    let part = server.issued("reader", &server.exchange_form(&handed)).await;
+    let elsewhere = changed_form(&server.exchange_form(&part), &[("resource", NOTES), ("scope", "notes:read")]);
+    assert_eq!(server.token_as("reader", &elsewhere).await.0, 400);
+    let admin = async |act: &str, body: Value| {
+        assert_eq!(server.admin(Method::POST, &format!("/tasks/{task}/{act}"), Some(body)).await.0, 200);
+    };
+    admin("suspend", json!({"reason": "looked into"})).await;
+    assert!(!server.is_live(&part).await);
+    admin("resume", json!({})).await;
+    send(&server, "files", &task, &changed(report(&part), json!({"outcome": "failed", "data": []}))).await;
+    let api = server.api_token("planner", "errand:tasks").await;
+    let complete = server.post(&format!("/v1/tasks/{task}/complete")).bearer_auth(api);
+    let body = json!({"outcome": "the report is in the folder"});
+    assert_eq!(complete.json(&body).send().await.unwrap().status(), 200);
+    server.house.service.finish().await;
+
+    let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
+    assert_eq!((&trail["task"]["state"], &trail["more"]), (&json!("completed"), &json!(false)), "{trail}");
+    let steps = trail["steps"].as_array().unwrap();
+    let told = steps.iter().map(|step| (step["kind"].as_str().unwrap(), step["text"].as_str().unwrap()));
+    let told = told.collect::<Vec<_>>();
+    let files = crate::server::FILES;
+    let got = |who: &str| format!("{who} got a token for list_files, read_file at {files}, in the name of alice");
+    let sent = format!(
+        "alice sent planner on an errand, \"the quarterly report\": planner got a token for list_files, read_file at {files}"
+    );
+    let reader = got("reader");
+    let refused = told[5].1.to_owned();
+    assert!(refused.starts_with("reader was refused a token: "), "{refused}");
+    let want = [
+        ("intent", &*sent),
+        ("introspection", "files asked about a token of planner: it was live"),
+        ("call", "planner called read_file at files: it has succeeded, and touched 3 personal"),
+        ("exchange", "planner handed list_files, read_file over to reader"),
+        ("exchange", &*reader),
+        ("exchange", &*refused),
+        ("state", "admin:ops suspended the task: looked into"),
+        ("introspection", "files asked about a token of reader: it was not"),
+        ("state", "admin:ops resumed the task"),
+        ("call", "reader called read_file at files: it has failed"),
+        ("state", "planner completed the task, and all its tokens ended; what came of it: the report is in the folder"),
+    ];
+    assert_eq!(told, want);
+    assert!(steps.iter().all(|step| step["record"]["task"] == json!(task)));
+
+    // The command line tells the same; and what somebody edited is not told, but named.
+    let trail_of = || {
+        let config = server.config_file();
+        let errand = std::process::Command::new(env!("CARGO_BIN_EXE_errand"))
+            .args(["task", "trail", &task, "--config"])
+            .arg(config)
+            .output()
+            .unwrap();
+        assert!(errand.status.success(), "{errand:?}");
+        String::from_utf8(errand.stdout).unwrap()
+    };
+    let text = trail_of();
+    let lines = text.lines().collect::<Vec<_>>();
+    assert_eq!(lines[0], format!("task {task}: \"the quarterly report\""));
+    assert!(lines[1].starts_with("alice (https://login.example.com) and planner, until "), "{text}");
+    assert_eq!(lines.last(), Some(&"now it is completed"));
+    for (line, (_, sentence)) in lines[2..].iter().zip(want) {
+        assert_eq!(line.split_once("  ").unwrap().1, sentence);
+    }
+    assert_eq!(lines.len(), want.len() + 3);
+    server.store.tamper("UPDATE audit SET body = replace(body, 'personal', 'harmless')").await;
+    let text = trail_of();
+    assert!(text.contains("was edited: what it said is not known") && !text.contains("harmless"), "{text}");
+    server.stop().await;
+}
