@@ -1,12 +1,14 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
 mod check;
+mod ours;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
+pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -34,12 +34,17 @@ macro_rules! on_both_stores {
     };
 }
 
+mod answers;
 mod clients;
 mod grammar;
 mod hostile;
 mod introspection;
 mod keys;
 mod one_errand;
+mod race;
+mod revocation;
 mod splice;
+mod tasks;
 mod tokens;
+mod txn;
 mod types;
