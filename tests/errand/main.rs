@@ -42,6 +42,7 @@ mod introspection;
 mod keys;
 mod one_errand;
 mod race;
+mod registry;
 mod revocation;
 mod splice;
 mod tasks;
