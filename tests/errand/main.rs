@@ -47,5 +47,6 @@ mod revocation;
 mod splice;
 mod tasks;
 mod tokens;
+mod trail;
 mod txn;
 mod types;
