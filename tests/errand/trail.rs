@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::server::{IDP, Server, changed_form, claims, form, read, secret, until, with_assertion};
 
-on_both_stores!(what_is_on_record, a_touch_shows, searches);
+on_both_stores!(what_is_on_record, a_touch_shows, verified_beside_a_server_that_writes, searches);
 
 impl Server {
     /// All records, newest first.
@@ -217,6 +217,15 @@ async fn a_touch_shows(server: Server) {
         assert_eq!(store.tamper(&format!("UPDATE audit SET {to} WHERE {from} AND {row}")).await, 1);
     }
     assert!(found().await.findings.is_empty());
+    // A record behind the end, that no writer of ours wrote.
+    let columns = "body, hash, done_at, requester_issuer, requester_subject, agent, client, task";
+    let end = format!("n = (SELECT max(n) FROM audit WHERE {row}) AND {row}");
+    let forge =
+        format!("INSERT INTO audit (writer, n, {columns}) SELECT writer, n + 1, {columns} FROM audit WHERE {end}");
+    assert_eq!(store.tamper(&forge).await, 1);
+    assert_eq!(found().await.findings.len(), 1, "a forged one");
+    assert_eq!(store.tamper(&format!("DELETE FROM audit WHERE {end}")).await, 1);
+    assert!(found().await.findings.is_empty());
     // What is gone stays gone: one in the middle, then the end.
     let last = format!("DELETE FROM audit WHERE n = (SELECT max(n) FROM audit WHERE {row}) AND {row}");
     assert_eq!(store.tamper(&last).await, 1);
@@ -224,4 +233,25 @@ async fn a_touch_shows(server: Server) {
     assert_eq!(store.tamper(&format!("DELETE FROM audit WHERE n = 2 AND {row}")).await, 1);
     assert_eq!(found().await.findings.len(), 1, "the middle");
     house.service.finish().await;
+}
+
+/// Records that are written while the trail is read are nobody's tampering.
+async fn verified_beside_a_server_that_writes(server: Server) {
+    let server = std::sync::Arc::new(server);
+    let writing = {
+        let server = std::sync::Arc::clone(&server);
+        tokio::spawn(async move {
+            for _ in 0..150 {
+                server.introspect("no-token-at-all").await;
+            }
+        })
+    };
+    let mut records = 0;
+    while !writing.is_finished() {
+        let found = server.house.service.verify_audit().await.unwrap();
+        assert!(found.findings.is_empty(), "{found:?}");
+        assert!(found.records >= records, "the trail only grows");
+        records = found.records;
+    }
+    writing.await.unwrap();
 }
