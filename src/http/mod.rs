@@ -11,6 +11,7 @@ mod metrics;
 mod oauth;
 mod observe;
 mod operations;
+mod patience;
 mod problem;
 mod query;
 mod views;
@@ -20,11 +21,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::StatusCode,
     middleware,
     routing::{get, post},
 };
-use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 
 pub use form::Form;
 pub use listen::{Listener, Tls, TlsFault, serve};
@@ -84,7 +84,7 @@ fn wrap(routes: Router<App>, app: App, settings: EdgeSettings) -> Router {
         .method_not_allowed_fallback(operations::method_not_allowed)
         .fallback(operations::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
+        .layer(middleware::from_fn_with_state(settings.request_timeout, patience::in_time))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
