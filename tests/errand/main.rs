@@ -42,6 +42,7 @@ mod introspection;
 mod jwks;
 mod keys;
 mod one_errand;
+mod outage;
 mod race;
 mod registry;
 mod revocation;
