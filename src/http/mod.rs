@@ -12,6 +12,7 @@ mod oauth;
 mod observe;
 mod operations;
 mod patience;
+mod preface;
 mod problem;
 mod query;
 mod views;
