@@ -41,6 +41,7 @@ mod hostile;
 mod introspection;
 mod jwks;
 mod keys;
+mod listening;
 mod one_errand;
 mod outage;
 mod race;
