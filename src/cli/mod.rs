@@ -65,7 +65,7 @@ struct Serve {
     #[command(flatten)]
     from: ServeFrom,
     /// With --dev: another loopback address.
-    #[arg(long, requires = "dev", value_name = "ADDRESS:PORT")]
+    #[arg(long, conflicts_with = "config", value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
 }
 
