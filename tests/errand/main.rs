@@ -35,6 +35,7 @@ macro_rules! on_both_stores {
 }
 
 mod answers;
+mod binary;
 mod clients;
 mod grammar;
 mod hostile;
