@@ -15,7 +15,7 @@ use crate::{
         id::{ClientId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState, Occasion, plan_rotation},
-        registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
+        registry::{Entry, Inconsistency, Kind, Object, Owner, Registry, taken_for_us},
         revocation::{LogEntry, NewEntry, Target},
         secret::Secret,
         task::{Requester, Task},
@@ -59,6 +59,10 @@ impl Service {
     /// Puts an object of the registry, new or in place of the old one. Returns whether it is new.
     pub async fn put_object(&self, admin: &ApiCaller, object: &PutObject, cx: &Cx) -> Result<bool, Failure> {
         let (kind, id) = (object.kind(), object.id().to_owned());
+        let settings = self.settings();
+        if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
+            return Err(Conflict::Inconsistent(fault.to_string()).into());
+        }
         let entry = Entry { object: object.clone(), owner: Owner::Api };
         self.change_registry(admin, cx, |registry| {
             let old = registry.entry(kind, &id);

@@ -114,7 +114,7 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
     let uri = section.must("uri", "\"https://files.example.com/mcp\"", |at| {
         let remedy = "write the URL of the MCP server as its clients use it; https, unless it is on this machine";
         let uri = at.parse::<ResourceUri>(remedy)?;
-        if ours.is_some_and(|ours| ours.as_str().trim_end_matches('/') == uri.as_str().trim_end_matches('/')) {
+        if ours.is_some_and(|ours| ours.is_place_of(uri.as_str())) {
             at.wrong("is Errand itself", "an MCP server has a URL of its own: its tokens must not be good here");
         }
         Some(uri)
@@ -152,8 +152,7 @@ pub(super) const TOOL: &str = "write the tool's name as the MCP server lists it"
 fn client_id(section: &mut Section<'_>, example: &str) -> Option<ClientId> {
     section.must("id", example, |at| {
         let id = at.parse::<ClientId>("choose a short name, such as `planner`")?;
-        // What Errand signs or does in its own name must not look like a client's.
-        if id.as_str().to_ascii_lowercase().starts_with("errand") {
+        if id.is_reserved() {
             at.wrong("names that begin with `errand` are Errand's own", "choose another one");
         }
         Some(id)

@@ -122,6 +122,14 @@ text_name!(
     |text| (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
 );
+impl ClientId {
+    /// Whether this name is Errand's own: what it signs or does in its own name must not look like a client's.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.to_ascii_lowercase().starts_with("errand")
+    }
+}
+
 text_name!(
     /// The `sub` of a requester as our tokens carry it, its issuer's `subject_prefix` included.
     Subject,

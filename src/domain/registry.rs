@@ -1,6 +1,7 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
 mod check;
+mod ours;
 #[cfg(test)]
 mod tests;
 
@@ -9,6 +10,7 @@ use std::{
     fmt,
 };
 
+pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

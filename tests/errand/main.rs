@@ -34,12 +34,21 @@ macro_rules! on_both_stores {
     };
 }
 
+mod answers;
 mod clients;
 mod grammar;
 mod hostile;
 mod introspection;
+mod jwks;
 mod keys;
 mod one_errand;
+mod race;
+mod registry;
+mod revocation;
+mod secrecy;
 mod splice;
+mod tasks;
 mod tokens;
+mod trail;
+mod txn;
 mod types;

@@ -1,0 +1,99 @@
+//! Tasks: opened with a purpose, joined by the same two parties, ended for good.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::{IDP, Server, changed_form, claims};
+
+on_both_stores!(joined_by_the_same_parties, an_ended_task_is_ended, what_is_kept_of_it);
+
+impl Server {
+    /// Joins a task: who, with which user token.
+    async fn join(&self, agent: &str, task: &str, user: Value, changes: &[(&str, &str)]) -> (u16, Value) {
+        let form = self.exchange_form(&self.user_token(user));
+        let form = changed_form(&form, &[&[("task_id", task), ("purpose", "")], changes].concat());
+        let (status, body) = self.token_as(agent, &form).await;
+        (status.as_u16(), body)
+    }
+}
+
+async fn joined_by_the_same_parties(server: Server) {
+    let form =
+        changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("scope", "files:read files:write")]);
+    let first = claims(&server.issued("planner", &form).await);
+    let task = first["txn"].as_str().unwrap();
+    let (status, body) = server.join("planner", task, json!({}), &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let joined = claims(body["access_token"].as_str().unwrap());
+    assert_eq!((&joined["txn"], &joined["task"]), (&first["txn"], &first["task"]));
+    assert_eq!(joined["tctx"]["purpose"], "the quarterly report", "what it is for does not change");
+    assert_eq!(body["txn"], first["txn"]);
+    let (status, body) = server.join("planner", task, json!({}), &[("purpose", "another purpose")]).await;
+    let purpose = body["access_token"].as_str().map(|token| claims(token)["tctx"]["purpose"].clone());
+    assert!(status == 400 || purpose == Some(json!("the quarterly report")), "{status} {body}");
+
+    for (name, agent, user) in [
+        ("another requester", "planner", json!({"sub": "mallory"})),
+        ("another agent", "reader", json!({"client_id": "reader-client"})),
+        ("both", "reader", json!({"client_id": "reader-client", "sub": "mallory"})),
+    ] {
+        let (status, body) = server.join(agent, task, user, &[]).await;
+        assert_eq!((status, &body["error"]), (400, &json!("invalid_request")), "{name} {body}");
+        let (_, unknown) = server.join(agent, "01970000-0000-7000-8000-00000000abcd", json!({}), &[]).await;
+        assert!(agent != "planner" || unknown == body, "{name}: a task of others looks like none: {unknown} {body}");
+    }
+    // Not more than was approved when it was opened.
+    let narrow = claims(&server.task_token().await);
+    let wide = [("scope", "files:read files:write")];
+    let (status, body) = server.join("planner", narrow["txn"].as_str().unwrap(), json!({}), &wide).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "{body}");
+    let (status, body) = server.join("planner", task, json!({"scope": "files:read"}), &wide).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "this time the user allows less: {body}");
+    server.stop().await;
+}
+
+async fn an_ended_task_is_ended(server: Server) {
+    let token = server.task_token().await;
+    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+    server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
+    let (status, body) = server.join("planner", &task, json!({}), &[]).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_request")), "{body}");
+    assert!(!server.is_live(&token).await);
+    let (_, view) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
+    assert_eq!(view["state"], "revoked");
+
+    let short = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("task_deadline", "1")]);
+    let over = claims(&server.issued("planner", &short).await);
+    let ended = || async { server.join("planner", over["txn"].as_str().unwrap(), json!({}), &[]).await.0 == 400 };
+    crate::server::until("the deadline has come", ended).await;
+    server.stop().await;
+}
+
+async fn what_is_kept_of_it(server: Server) {
+    let says = claims(&server.task_token().await);
+    let task = says["txn"].as_str().unwrap();
+    let (status, view) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
+    assert_eq!(status, 200, "{view}");
+    assert_eq!(view["requester"], json!({"issuer": IDP, "subject": "alice"}));
+    assert_eq!((&view["root_agent"], &view["purpose"]), (&json!("planner"), &json!("the quarterly report")));
+    assert_eq!((&view["state"], &view["authority_hash"]), (&json!("active"), &says["task"]["authority_hash"]));
+    assert_eq!(view["authorization_details"], says["authorization_details"]);
+    for (query, found) in [
+        ("", true),
+        ("?state=active", true),
+        ("?state=revoked", false),
+        ("?agent=planner", true),
+        ("?agent=reader", false),
+        ("?issuer=https://login.example.com&subject=alice", true),
+        ("?issuer=https://login.example.com&subject=mallory", false),
+    ] {
+        let (_, list) = server.admin(Method::GET, &format!("/tasks{query}"), None).await;
+        let ids = list["items"].as_array().unwrap().iter().map(|task| task["id"].clone()).collect::<Vec<_>>();
+        assert_eq!(ids.contains(&json!(task)), found, "{query} {list}");
+    }
+    let (_, list) = server.admin(Method::GET, &format!("/tokens?task={task}&alive=true"), None).await;
+    assert_eq!(list["items"][0]["jti"], says["jti"], "{list}");
+    let (status, _) = server.admin(Method::GET, "/tasks/01970000-0000-7000-8000-00000000abcd", None).await;
+    assert_eq!(status, 404);
+    server.stop().await;
+}
