@@ -13,9 +13,9 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
-    app::{Cx, IntrospectionAudit, Parts, Service, Settings},
+    app::{Cx, Parts, Service, Settings},
     domain::{
-        audit::{Head, Writer},
+        audit::{Head, Introspections, Writer},
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
@@ -102,6 +102,8 @@ async fn a_query_is_read_strictly() {
         ("?limit=x", StatusCode::BAD_REQUEST),
         ("?limit=1&limit=1", StatusCode::BAD_REQUEST),
         ("?limits=1", StatusCode::BAD_REQUEST),
+        ("?task=", StatusCode::BAD_REQUEST),
+        ("?alive", StatusCode::BAD_REQUEST),
         ("?after=unknown", StatusCode::BAD_REQUEST),
         ("?audience=a%00b", StatusCode::BAD_REQUEST),
         ("?after=%00", StatusCode::BAD_REQUEST),
@@ -283,7 +285,7 @@ fn service(mood: Mood) -> Service {
         rotation: Rotation::default(),
         tokens: TokenLimits::default(),
         tasks: TaskLimits::default(),
-        introspection_audit: IntrospectionAudit::Off,
+        introspection_audit: Introspections::Off,
         write_queue: 16,
     };
     let parts = Parts {
