@@ -260,8 +260,13 @@ fn the_registry_takes_the_examples() {
     }
     // The agent hands over to another one, which is not among the examples.
     let Object::Agent(planner) = entries[0].object.clone() else { panic!("the first is the agent") };
-    let id = planner.may_delegate_to[0].clone();
-    let reader = Agent { id, may_delegate_to: Vec::new(), known_as: BTreeMap::new(), ..planner };
+    let reader = Agent {
+        id: planner.may_delegate_to[0].clone(),
+        may_delegate_to: Vec::new(),
+        // One client of a provider is one agent.
+        known_as: BTreeMap::new(),
+        ..planner
+    };
     entries.push(Entry { object: Object::Agent(reader), owner: Owner::Api });
     Registry::build(1, entries, BTreeMap::new()).unwrap();
 }

@@ -43,38 +43,41 @@ pub(super) enum Ours {
 }
 
 impl Service {
-    /// Makes evidence of a subject token, for `presenter`.
-    pub(super) async fn subject(
+    /// Makes evidence of a subject token, for `presenter`. Whose token it is stands in `known` even if it was taken back: what
+    /// is tried with it then belongs into the trail of its task.
+    pub(super) async fn subject<'a>(
         &self,
         token: &str,
         said: SubjectType,
         presenter: Client<'_>,
         view: &View,
+        known: &'a mut Option<Subject>,
         cx: &Cx,
-    ) -> Result<Subject, Failure> {
+    ) -> Result<&'a Subject, Failure> {
         let refuse = |fault: SubjectFault| Failure::Token("subject", fault);
         let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
-        match jws.claimed_issuer() {
+        let subject = match jws.claimed_issuer() {
             Some(issuer) if issuer == self.settings().issuer.as_str() => {
-                self.own_subject(jws, said, view, cx).map_err(refuse)
+                self.own_subject(jws, said, cx).map_err(refuse)?
             }
             Some(issuer) => {
                 let issuer = view.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
                 let issuer = issuer.ok_or_else(|| refuse(SubjectFault::Issuer))?;
-                self.user_subject(jws, said, issuer, presenter, view, cx).await
+                self.user_subject(jws, said, issuer, presenter, view, cx).await?
             }
-            None => Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
+            None => return Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
+        };
+        match &*known.insert(subject) {
+            Subject::Own(claims, _) if view.standing(&claims.names()) == Standing::Revoked => {
+                Err(refuse(SubjectFault::Revoked))
+            }
+            subject => Ok(subject),
         }
     }
 
-    /// A token of ours as subject: an access token or a transaction token, said to be what it is.
-    fn own_subject(
-        &self,
-        jws: Unverified<'_>,
-        said: SubjectType,
-        view: &View,
-        cx: &Cx,
-    ) -> Result<Subject, SubjectFault> {
+    /// A token of ours as subject: an access token or a transaction token, said to be what it is. Its standing has not
+    /// been looked at.
+    fn own_subject(&self, jws: Unverified<'_>, said: SubjectType, cx: &Cx) -> Result<Subject, SubjectFault> {
         let typ = match said {
             SubjectType::AccessToken => TYP_ACCESS_TOKEN,
             SubjectType::TxnToken => TYP_TXN_TOKEN,
@@ -86,10 +89,7 @@ impl Service {
         match self.own(jws, cx.now)? {
             // An API token is a good token of ours, and not one to act for anybody with.
             Ours::Api(_) => Err(SubjectFault::Type),
-            Ours::Task(claims, kind) => match view.standing(&claims.names()) {
-                Standing::Live => Ok(Subject::Own(claims, kind)),
-                Standing::Revoked => Err(SubjectFault::Revoked),
-            },
+            Ours::Task(claims, kind) => Ok(Subject::Own(claims, kind)),
         }
     }
 

@@ -132,14 +132,23 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     }
 }
 
-/// serde's messages quote what was sent between backticks or quotes; only names of ours may stay.
+/// serde's messages quote what was sent before they say what was expected; only what comes last, which is ours, may
+/// stay. What was sent may have the word in it as well.
 pub(super) fn without_values(message: &str) -> String {
-    match message.split_once("expected ") {
-        Some((_, expected)) => format!("expected {expected}"),
-        None if message.starts_with("missing field") => message.to_owned(),
-        None if message.starts_with("unknown field") => "it has a member that is not known here".to_owned(),
-        None => "a member has a value that it can't have".to_owned(),
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant `", "unknown field `"];
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if quotes.iter().any(|start| message.starts_with(start)) && !has_no_list(message) => {
+            format!("expected {expected}")
+        }
+        _ if message.starts_with("missing field") => message.to_owned(),
+        _ if message.starts_with("unknown field") => "it has a member that is not known here".to_owned(),
+        _ => "a member has a value that it can't have".to_owned(),
     }
+}
+
+/// Where nothing could stand, serde says so in place of the list, and the quote is the last to say "expected".
+fn has_no_list(message: &str) -> bool {
+    message.ends_with("there are no fields") || message.ends_with("there are no variants")
 }
 
 async fn read_form(request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {

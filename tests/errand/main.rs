@@ -34,4 +34,12 @@ macro_rules! on_both_stores {
     };
 }
 
+mod clients;
+mod grammar;
+mod hostile;
+mod introspection;
+mod keys;
 mod one_errand;
+mod splice;
+mod tokens;
+mod types;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use errand::{
-    adapters::{self, StoreOptions, connect},
+    adapters::store::{self, StoreOptions, connect},
     domain::revocation::{Seq, Target},
     ports::{Outage, Store, TaskFilter, Write},
 };
@@ -168,7 +168,7 @@ async fn a_lock_on_the_log_is_an_outage() {
 #[tokio::test]
 async fn postgres_connections_are_set_up() {
     let on = TestStore::postgres().await;
-    let (_, settings) = adapters::postgres::STATEMENTS.iter().find(|(name, _)| *name == "SETTINGS").unwrap();
+    let (_, settings) = store::postgres::STATEMENTS.iter().find(|(name, _)| *name == "SETTINGS").unwrap();
     for (before, after) in [("off", "on"), ("on", "on"), ("local", "local"), ("remote_apply", "remote_apply")] {
         let mut connection = PgConnection::connect(on.url()).await.unwrap();
         sqlx::query("SELECT set_config('synchronous_commit', $1, false)")
@@ -216,7 +216,7 @@ async fn sqlite_lists_by_index() {
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
     let lists = ["TASKS", "TOKENS", "AUDIT", "GRANTS", "REVOCATIONS", "LOG_AFTER", "SWEEP_ONCE", "SWEEP_IDEMPOTENCY"];
     let mut seen = 0;
-    for (name, sql) in adapters::sqlite::STATEMENTS {
+    for (name, sql) in store::sqlite::STATEMENTS {
         if !lists
             .iter()
             .any(|list| *name == *list || name.strip_prefix(list).is_some_and(|rest| rest.starts_with("_BY_")))
@@ -239,19 +239,19 @@ async fn sqlite_lists_by_index() {
 async fn every_statement_of_sqlite_prepares() {
     let on = TestStore::sqlite().await;
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
-    for (name, sql) in adapters::sqlite::STATEMENTS {
+    for (name, sql) in store::sqlite::STATEMENTS {
         if let Err(error) = (&mut connection).prepare((*sql).into_sql_str()).await {
             panic!("{name}: {error}");
         }
     }
-    assert!(adapters::sqlite::STATEMENTS.len() > 50);
+    assert!(store::sqlite::STATEMENTS.len() > 50);
 }
 
 #[tokio::test]
 async fn every_statement_of_postgres_prepares() {
     let on = TestStore::postgres().await;
     let mut connection = PgConnection::connect(on.url()).await.unwrap();
-    for (name, sql) in adapters::postgres::STATEMENTS {
+    for (name, sql) in store::postgres::STATEMENTS {
         if let Err(error) = (&mut connection).prepare((*sql).into_sql_str()).await {
             panic!("{name}: {error}");
         }
@@ -261,9 +261,9 @@ async fn every_statement_of_postgres_prepares() {
 #[test]
 fn both_stores_have_the_same_statements() {
     let names = |of: &[(&'static str, &str)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-    let postgres = names(adapters::postgres::STATEMENTS).into_iter().filter(|name| *name != "SETTINGS");
-    assert_eq!(postgres.collect::<Vec<_>>(), names(adapters::sqlite::STATEMENTS));
-    for (name, sql) in adapters::postgres::STATEMENTS.iter().chain(adapters::sqlite::STATEMENTS) {
+    let postgres = names(store::postgres::STATEMENTS).into_iter().filter(|name| *name != "SETTINGS");
+    assert_eq!(postgres.collect::<Vec<_>>(), names(store::sqlite::STATEMENTS));
+    for (name, sql) in store::postgres::STATEMENTS.iter().chain(store::sqlite::STATEMENTS) {
         let sql = sql.to_lowercase();
         assert!(!sql.contains("now()") && !sql.contains("current_t") && !sql.contains("select *"), "{name}");
     }

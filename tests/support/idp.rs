@@ -14,6 +14,7 @@ pub fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// An ES256 key with its name.
+#[derive(Clone)]
 pub struct Key {
     pub kid: String,
     jwk: Jwk,

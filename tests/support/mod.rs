@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use errand::adapters::{Database, StoreOptions, connect};
+use errand::adapters::store::{Database, StoreOptions, connect};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;

@@ -6,14 +6,14 @@
 //! (read_file, list_files: files:read; write_file: files:write; delete_file: files:delete), `notes` (read_notes:
 //! notes:read). Admins: `ops` (operator), `audit` (auditor).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
     config::Config,
     house::{House, Schema},
     http::{App, EdgeSettings, Listener, router, serve},
 };
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -26,6 +26,8 @@ pub const NOTES: &str = "https://notes.example.com/mcp";
 pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 pub const TXN_TOKEN: &str = "urn:ietf:params:oauth:token-type:txn_token";
+pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+pub const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The secret of a client here: 256 bits, and no secret at all.
@@ -41,16 +43,34 @@ pub fn form(pairs: &[(&str, &str)]) -> Form {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// One Errand.
+/// The same form with some parameters changed: an empty value takes one out, a new name is put at the end.
+pub fn changed_form(form: &Form, changes: &[(&str, &str)]) -> Form {
+    let mut form = form.clone();
+    for (name, value) in changes {
+        let at = form.iter().position(|(other, _)| other == name);
+        match (at, value.is_empty()) {
+            (Some(at), true) => drop(form.remove(at)),
+            (Some(at), false) => form[at].1 = (*value).to_owned(),
+            (None, _) => form.push(((*name).to_owned(), (*value).to_owned())),
+        }
+    }
+    form
+}
+
+/// One Errand: one process, as far as its store can tell.
 pub struct Server {
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// Where it is reached: the issuer, or another port for another replica.
     pub url: String,
     pub address: SocketAddr,
     pub house: House,
+    pub config: Arc<Config>,
     pub idp: Key,
     pub planner: Key,
     pub http: Client,
-    pub store: TestStore,
-    pub folder: TempDir,
+    pub store: Arc<TestStore>,
+    pub folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -63,28 +83,71 @@ impl Server {
 
     /// Starts one, with more TOML after the tables of the file below (new tables only).
     pub async fn start_with(store: TestStore, more: &str) -> Self {
+        Self::start_edited(store, |text| format!("{text}\n{more}")).await
+    }
+
+    /// Starts one on a file that was edited.
+    pub async fn start_edited(store: TestStore, edit: impl FnOnce(String) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let folder = tempfile::tempdir().unwrap();
         let (idp, planner) = (Key::new("idp-1"), Key::new("planner-1"));
-        let config = write_config(&folder, address, store.url(), &idp, &planner, more);
+        let file = write_config(&folder, address, store.url(), &idp, &planner, edit);
+        let config = Config::load(&file, &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        Self::serve(address, Arc::new(config), idp, planner, Arc::new(store), Arc::new(folder)).await
+    }
+
+    /// Another replica: the same configuration, the same store, another port.
+    pub async fn replica(&self) -> Self {
+        self.replica_with(|_| {}).await
+    }
+
+    /// Another replica, whose configuration is changed after it was read.
+    pub async fn replica_with(&self, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::load(&self.config_file(), &|_| None).unwrap();
+        change(&mut config);
+        let (idp, planner) = (self.idp.clone(), self.planner.clone());
+        let here = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::serve(here, Arc::new(config), idp, planner, Arc::clone(&self.store), Arc::clone(&self.folder)).await
+    }
+
+    async fn serve(
+        address: SocketAddr,
+        config: Arc<Config>,
+        idp: Key,
+        planner: Key,
+        store: Arc<TestStore>,
+        folder: Arc<TempDir>,
+    ) -> Self {
         let house = House::open(&config, Schema::Migrate).await.unwrap();
         house.furnish(&config).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let app = router(App::new(house.service.clone()), EdgeSettings::default());
         let listener = Listener::bind(address, None).await.unwrap();
+        let address = listener.address().unwrap();
         let serving = tokio::spawn(serve(listener, app, async {
             let _ = stopped.await;
         }));
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
-        let url = format!("http://{address}");
-        Self { url, address, house, idp, planner, http, store, folder, stop: Some(stop), serving: Some(serving) }
+        let (issuer, url) = (config.issuer.to_string(), format!("http://{address}"));
+        let (stop, serving) = (Some(stop), Some(serving));
+        Self { issuer, url, address, house, config, idp, planner, http, store, folder, stop, serving }
+    }
+
+    /// The configuration file; what it names lies beside it.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("errand.toml")
+    }
+
+    /// Tells it to stop.
+    pub fn tell_to_stop(&mut self) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
     }
 
     /// Stops it, and waits until everything is durable.
-    pub async fn stop(mut self) -> TestStore {
-        let _ = self.stop.take().map(|stop| stop.send(()));
+    pub async fn stop(mut self) -> Arc<TestStore> {
+        self.tell_to_stop();
         if let Some(serving) = self.serving.take() {
             serving.await.unwrap();
         }
@@ -101,7 +164,7 @@ impl Server {
     pub fn user_claims(&self) -> Value {
         let now = Self::now();
         json!({
-            "iss": IDP, "aud": self.url, "sub": "alice", "client_id": "planner-client", "iat": now, "exp": now + 600,
+            "iss": IDP, "aud": self.issuer, "sub": "alice", "client_id": "planner-client", "iat": now, "exp": now + 600,
             "jti": uuid::Uuid::new_v4(), "scope": "files:read files:write", "auth_time": now - 60, "acr": "loa2", "amr": ["hwk"],
         })
     }
@@ -111,18 +174,27 @@ impl Server {
         self.idp.sign("at+jwt", &changed(self.user_claims(), changes))
     }
 
+    /// The claims of a good assertion of the planner.
+    pub fn assertion_claims(&self) -> Value {
+        let now = Self::now();
+        json!({
+            "iss": "planner", "sub": "planner", "aud": self.issuer, "iat": now, "exp": now + 60, "jti": uuid::Uuid::new_v4(),
+        })
+    }
+
     /// A good assertion of the planner, with these claims changed (null: left out).
     pub fn assertion(&self, changes: Value) -> String {
-        let now = Self::now();
-        let claims = json!({
-            "iss": "planner", "sub": "planner", "aud": self.url, "iat": now, "exp": now + 60, "jti": uuid::Uuid::new_v4(),
-        });
-        self.planner.sign("client-authentication+jwt", &changed(claims, changes))
+        self.planner.sign("client-authentication+jwt", &changed(self.assertion_claims(), changes))
     }
 
     /// A request to a path.
     pub fn post(&self, path: &str) -> RequestBuilder {
-        self.http.post(format!("{}{path}", self.url)).timeout(Duration::from_secs(30))
+        self.request(Method::POST, path)
+    }
+
+    /// A request to a path.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).timeout(Duration::from_secs(60))
     }
 
     /// Posts a form as a client with a secret.
@@ -130,12 +202,29 @@ impl Server {
         read(self.post(path).basic_auth(client, Some(secret(client))).form(form).send().await.unwrap()).await
     }
 
+    /// Posts a form with an assertion.
+    pub async fn post_with_assertion(&self, path: &str, form: &Form, assertion: &str) -> (StatusCode, Value) {
+        read(self.post(path).form(&with_assertion(form, assertion)).send().await.unwrap()).await
+    }
+
     /// Posts a form as the planner, with a fresh assertion.
     pub async fn post_as_planner(&self, path: &str, form: &Form) -> (StatusCode, Value) {
-        let mut form = form.clone();
-        form.push(("client_assertion_type".into(), JWT_BEARER.into()));
-        form.push(("client_assertion".into(), self.assertion(json!({}))));
-        read(self.post(path).form(&form).send().await.unwrap()).await
+        self.post_with_assertion(path, form, &self.assertion(json!({}))).await
+    }
+
+    /// Posts a form to the token endpoint as any agent.
+    pub async fn token_as(&self, agent: &str, form: &Form) -> (StatusCode, Value) {
+        match agent {
+            "planner" => self.post_as_planner("/oauth2/token", form).await,
+            _ => self.post_as(agent, "/oauth2/token", form).await,
+        }
+    }
+
+    /// A token that an agent gets by a form that is good.
+    pub async fn issued(&self, agent: &str, form: &Form) -> String {
+        let (status, body) = self.token_as(agent, form).await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
     }
 
     /// The form of a good exchange of a user token, for `files`, to read.
@@ -146,16 +235,30 @@ impl Server {
             ("subject_token_type", ACCESS_TOKEN),
             ("resource", FILES),
             ("scope", "files:read"),
-            ("purpose", "quarterly report"),
+            ("purpose", "the quarterly report"),
         ])
+    }
+
+    /// The form of a hand-over to another agent.
+    pub fn hand_over_form(&self, subject_token: &str, to: &str) -> Form {
+        let form = self.exchange_form(subject_token);
+        changed_form(&form, &[("resource", ""), ("purpose", ""), ("requested_actor", to)])
+    }
+
+    /// The form of an exchange for a transaction token.
+    pub fn txn_form(&self, subject_token: &str, subject_token_type: &str) -> Form {
+        let changes = [
+            ("resource", ""),
+            ("subject_token_type", subject_token_type),
+            ("requested_token_type", TXN_TOKEN),
+            ("audience", "example.com"),
+        ];
+        changed_form(&self.exchange_form(subject_token), &changes)
     }
 
     /// A task token of the planner for `files`, to read, in alice's name.
     pub async fn task_token(&self) -> String {
-        let (status, body) =
-            self.post_as_planner("/oauth2/token", &self.exchange_form(&self.user_token(json!({})))).await;
-        assert_eq!(status, 200, "{body}");
-        body["access_token"].as_str().unwrap().to_owned()
+        self.issued("planner", &self.exchange_form(&self.user_token(json!({})))).await
     }
 
     /// What `files` is told about a token.
@@ -165,24 +268,52 @@ impl Server {
         body
     }
 
+    /// Whether a token is live for the resource `files`.
+    pub async fn is_live(&self, token: &str) -> bool {
+        let answer = self.introspect(token).await;
+        let active = answer["active"].as_bool().unwrap();
+        assert!(active || answer == json!({"active": false}), "{answer}");
+        active
+    }
+
     /// An API token of a client with these scopes.
     pub async fn api_token(&self, client: &str, scope: &str) -> String {
-        let grant = form(&[("grant_type", "client_credentials"), ("scope", scope)]);
-        let (status, body) = self.post_as(client, "/oauth2/token", &grant).await;
-        assert_eq!(status, 200, "{body}");
-        body["access_token"].as_str().unwrap().to_owned()
+        self.issued(client, &form(&[("grant_type", "client_credentials"), ("scope", scope)])).await
     }
 
     /// A call of the admin API by `ops`.
-    pub async fn admin(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let token = self.api_token("ops", "errand:admin errand:audit").await;
-        let request = self.http.request(method, format!("{}/v1/admin{path}", self.url)).bearer_auth(token);
+        self.admin_with(&token, method, path, body).await
+    }
+
+    /// A call of the admin API with this API token.
+    pub async fn admin_with(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let request = self.request(method, &format!("/v1/admin{path}")).bearer_auth(token);
         let request = match body {
             Some(body) => request.json(&body),
             None => request,
         };
         read(request.send().await.unwrap()).await
     }
+
+    /// Takes something back as `ops`, and says what was answered.
+    pub async fn revoke(&self, what: Value) -> Value {
+        let (status, body) = self.admin(Method::POST, "/revocations", Some(what)).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+}
+
+/// The form with a client assertion.
+pub fn with_assertion(form: &Form, assertion: &str) -> Form {
+    changed_form(form, &[("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)])
 }
 
 /// Status and body; a body that is no JSON is a string.
@@ -194,12 +325,22 @@ pub async fn read(response: Response) -> (StatusCode, Value) {
 
 /// The claims of a token of ours; not verified.
 pub fn claims(token: &str) -> Value {
+    part(token, 1)
+}
+
+/// The header of a token; not verified.
+pub fn header(token: &str) -> Value {
+    part(token, 0)
+}
+
+fn part(token: &str, n: usize) -> Value {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    let payload = token.split('.').nth(1).unwrap();
+    let payload = token.split('.').nth(n).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-fn changed(mut claims: Value, changes: Value) -> Value {
+/// The claims with these changed (null: left out).
+pub fn changed(mut claims: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         match value {
             Value::Null => {
@@ -211,7 +352,14 @@ fn changed(mut claims: Value, changes: Value) -> Value {
     claims
 }
 
-fn write_config(folder: &TempDir, address: SocketAddr, store: &str, idp: &Key, planner: &Key, more: &str) -> Config {
+fn write_config(
+    folder: &TempDir,
+    address: SocketAddr,
+    store: &str,
+    idp: &Key,
+    planner: &Key,
+    edit: impl FnOnce(String) -> String,
+) -> PathBuf {
     let write = |name: &str, text: &str| {
         use std::os::unix::fs::PermissionsExt;
         let path = folder.path().join(name);
@@ -226,7 +374,17 @@ fn write_config(folder: &TempDir, address: SocketAddr, store: &str, idp: &Key, p
     for client in ["reader", "writer", "stranger", "files", "notes", "ops", "audit"] {
         write(&format!("{client}.secret"), &secret(client));
     }
-    let text = include_str!("server.toml").replace("ADDRESS", &address.to_string());
-    let file = write("errand.toml", &format!("{text}\n{more}"));
-    Config::load(&file, &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    let text = edit(include_str!("server.toml").to_owned()).replace("ADDRESS", &address.to_string());
+    write("errand.toml", &text)
+}
+
+/// Waits until something is so, with a limit.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
+    for _ in 0..1200 {
+        if so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("never so: {what}");
 }

@@ -1,8 +1,10 @@
 //! The rule, held to what it promises: a world to read, one row a denial, one row a way, and chains by the thousand.
 
+mod chains;
 mod denials;
 mod lifetimes;
 mod splices;
+mod walk;
 mod ways;
 
 use serde_json::{Map, Value, json};

@@ -26,8 +26,23 @@ fn told(plan: &Plan) -> String {
     )
 }
 
+type Row = (&'static str, Case, String);
+
 #[test]
 fn each_way_gives_what_it_should() {
+    for (what, case, want) in from_users().into_iter().chain(from_ours()) {
+        let plan = case.decide().unwrap();
+        assert_eq!(told(&plan), want, "{what}");
+        assert_eq!(plan.sign_in, alice().sign_in, "{what}: how alice signed in is never refreshed");
+        assert_eq!(plan.may_act.is_some(), plan.kind == TokenKind::HandOver, "{what}");
+        assert_eq!(plan.req_wl.as_ref(), (plan.kind == TokenKind::Txn).then_some(&plan.client), "{what}");
+        if let PlannedTask::Existing { authority_hash, .. } = &plan.task {
+            assert!(authority_hash.starts_with("sha-256:"), "{what}");
+        }
+    }
+}
+
+fn from_users() -> Vec<Row> {
     let unpointed = || Case::user().user_claims(|u| u.client = Some("some-web-app".into()));
     let join = || {
         let task = task(tools(&["read_file", "list_files", "search"]));
@@ -35,7 +50,7 @@ fn each_way_gives_what_it_should() {
     };
     let bob = |groups| Case::user().change(|c| c.subject = Subject::User(Box::new(bob(&groups))));
     let planned = "planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []";
-    let rows: Vec<(&str, Case, String)> = vec![
+    vec![
         ("issued to its client", Case::user(), format!("access by client: {planned}")),
         (
             "meant for it, under either of its names",
@@ -98,6 +113,11 @@ fn each_way_gives_what_it_should() {
             Case::user().user_claims(|u| u.chain = Some(Chain::new(vec![hop(LOGIN, "web"), hop(PARTNER, "planner")]).unwrap())),
             "access by client: planner at https://files.example.com/mcp, planner@sts.example.com < web@login.example.com < planner@partner.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []".into(),
         ),
+    ]
+}
+
+fn from_ours() -> Vec<Row> {
+    vec![
         (
             "the holder goes on, with less",
             Case::held().change(|c| (c.scope, c.details) = (None, Some(tools(&["list_files"])))),
@@ -148,17 +168,7 @@ fn each_way_gives_what_it_should() {
             Case::held().change(|c| c.output = Out::Txn),
             "txn by holder: planner at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
-    ];
-    for (what, case, want) in rows {
-        let plan = case.decide().unwrap();
-        assert_eq!(told(&plan), want, "{what}");
-        assert_eq!(plan.sign_in, alice().sign_in, "{what}: how alice signed in is never refreshed");
-        assert_eq!(plan.may_act.is_some(), plan.kind == TokenKind::HandOver, "{what}");
-        assert_eq!(plan.req_wl.as_ref(), (plan.kind == TokenKind::Txn).then_some(&plan.client), "{what}");
-        if let PlannedTask::Existing { authority_hash, .. } = &plan.task {
-            assert!(authority_hash.starts_with("sha-256:"), "{what}");
-        }
-    }
+    ]
 }
 
 fn planned_with(permissions: usize) -> String {

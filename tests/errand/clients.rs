@@ -1,0 +1,218 @@
+//! Client authentication: one answer to whoever does not prove who it is, and an assertion is good for one use.
+
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use crate::{
+    idp::Key,
+    server::{Form, JWT_BEARER, Server, changed_form, form, read, secret, with_assertion},
+};
+
+on_both_stores!(
+    who_probes_learns_nothing,
+    one_method_and_the_registered_one,
+    an_assertion_is_used_once_in_all,
+    a_refused_request_uses_it_up,
+    the_libraries_that_cannot_do_better,
+);
+
+/// Everything of an answer but its id, its date and its length in time.
+async fn whole(request: RequestBuilder) -> (u16, Vec<(String, String)>, String) {
+    let response = request.send().await.unwrap();
+    let headers = response.headers().iter().filter(|(name, _)| !["x-request-id", "date"].contains(&name.as_str()));
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    (response.status().as_u16(), headers, response.text().await.unwrap())
+}
+
+async fn who_probes_learns_nothing(server: Server) {
+    // One more, who is shut out.
+    let closed = json!({"id": "closed", "disabled": true, "authentication": {"method": "client_secret_basic"}});
+    let (status, _) = server.admin(reqwest::Method::PUT, "/agents/closed", Some(closed)).await;
+    assert_eq!(status, 201);
+    let (status, made) = server.admin(reqwest::Method::POST, "/clients/closed/secret", None).await;
+    assert_eq!(status, 201);
+    let closed = made["client_secret"].as_str().unwrap();
+    let grant = form(&[("grant_type", "client_credentials"), ("token", "x")]);
+    let stranger = Key::new("planner-1");
+    for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
+        let basic = |id: &str, secret: &str| server.post(path).basic_auth(id, Some(secret)).form(&grant);
+        let signed = |key: &Key, changes: Value| {
+            let claims = crate::server::changed(server.assertion_claims(), changes);
+            let assertion = key.sign("client-authentication+jwt", &claims);
+            server.post(path).form(&with_assertion(&grant, &assertion))
+        };
+        let nobody = json!({"iss": "nobody", "sub": "nobody"});
+        let reader = json!({"iss": "reader", "sub": "reader"});
+        let want = whole(basic("nobody", &secret("nobody"))).await;
+        assert_eq!(
+            (want.0, &want.2[..]),
+            (401, r#"{"error":"invalid_client","error_description":"client authentication failed"}"#)
+        );
+        let challenge = ("www-authenticate".to_owned(), r#"Basic realm="errand", charset="UTF-8""#.to_owned());
+        assert!(want.1.contains(&challenge), "{want:?}");
+        for (name, request) in [
+            ("wrong secret", basic("reader", &secret("writer"))),
+            ("no secret", basic("reader", "")),
+            ("part of a secret", basic("reader", &secret("reader")[..40])),
+            ("secret of a client with a key", basic("planner", &secret("planner"))),
+            ("disabled, right secret", basic("closed", closed)),
+            ("disabled, wrong secret", basic("closed", &secret("closed"))),
+            ("an id that is none", basic("no such client!", "x")),
+            ("an id of 10,000", basic(&"a".repeat(10_000), "x")),
+            ("an id with NUL", basic("rea\0der", "x")),
+            ("unknown, signed", signed(&stranger, nobody)),
+            ("wrong key", signed(&stranger, json!({}))),
+            ("right key, of another", signed(&server.idp, json!({}))),
+            ("a key for a client with a secret", signed(&server.planner, reader)),
+            ("right key, wrong audience", signed(&server.planner, json!({"aud": "https://elsewhere.example"}))),
+            ("right key, expired", signed(&server.planner, json!({"exp": Server::now() - 600}))),
+        ] {
+            assert_eq!(whole(request).await, want, "{path} {name}");
+        }
+    }
+    server.stop().await;
+}
+
+async fn one_method_and_the_registered_one(server: Server) {
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let assertion = || server.assertion(json!({}));
+    let basic = |form: &Form| server.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(form);
+    let bare = |form: &Form| server.post("/oauth2/token").form(form);
+    let in_body = changed_form(&grant, &[("client_id", "reader"), ("client_secret", &secret("reader"))]);
+    let client_id = |id: &str| changed_form(&grant, &[("client_id", id)]);
+    let several = (400, "invalid_request");
+    let failed = (401, "invalid_client");
+    let rows: Vec<(&str, RequestBuilder, (u16, &str))> = vec![
+        ("Basic", basic(&grant), (200, "")),
+        ("Basic and its id", basic(&client_id("reader")), (200, "")),
+        ("Basic and another's id", basic(&client_id("writer")), failed),
+        ("Basic and an assertion", basic(&with_assertion(&grant, &assertion())), several),
+        (
+            "Basic and an assertion type",
+            basic(&changed_form(&grant, &[("client_assertion_type", JWT_BEARER)])),
+            several,
+        ),
+        ("Basic and a secret in the body", basic(&in_body), several),
+        ("two headers", basic(&grant).header("authorization", "Bearer x"), several),
+        ("a secret in the body", bare(&in_body), failed),
+        ("an assertion and a secret", bare(&with_assertion(&in_body, &assertion())), several),
+        ("an id alone", bare(&client_id("reader")), failed),
+        ("nothing", bare(&grant), failed),
+        ("Bearer", bare(&grant).bearer_auth("x"), failed),
+        ("Digest", bare(&grant).header("authorization", "Digest username=\"reader\""), failed),
+        ("Basic without anything", bare(&grant).header("authorization", "Basic"), failed),
+        ("Basic, no base64", bare(&grant).header("authorization", "Basic !!!"), failed),
+        ("Basic, no colon", bare(&grant).header("authorization", "Basic cmVhZGVy"), failed),
+        ("an assertion", bare(&with_assertion(&grant, &assertion())), (200, "")),
+        ("an assertion and its id", bare(&with_assertion(&client_id("planner"), &assertion())), (200, "")),
+        ("an assertion and another's id", bare(&with_assertion(&client_id("reader"), &assertion())), failed),
+        ("an assertion without type", bare(&changed_form(&grant, &[("client_assertion", &assertion())])), failed),
+        (
+            "an assertion of another type",
+            bare(&changed_form(
+                &with_assertion(&grant, &assertion()),
+                &[("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer")],
+            )),
+            failed,
+        ),
+        ("a type without assertion", bare(&changed_form(&grant, &[("client_assertion_type", JWT_BEARER)])), failed),
+    ];
+    for (name, request, want) in rows {
+        let (status, body) = read(request.send().await.unwrap()).await;
+        assert_eq!((status.as_u16(), body["error"].as_str().unwrap_or_default()), want, "{name}: {body}");
+    }
+    server.stop().await;
+}
+
+/// Sixteen requests with one assertion, at two replicas: one wins. What it wins does not matter.
+async fn an_assertion_is_used_once_in_all(server: Server) {
+    let other = server.replica().await;
+    let grant = form(&[("grant_type", "client_credentials")]);
+    for round in 0..4 {
+        let assertion = server.assertion(json!({}));
+        let user = server.user_token(json!({}));
+        let tries = (0..16).map(|n| {
+            let (at, form) = match n % 4 {
+                0 => (&server, with_assertion(&server.exchange_form(&user), &assertion)),
+                1 => (&other, with_assertion(&server.exchange_form(&user), &assertion)),
+                2 => (&server, with_assertion(&grant, &assertion)),
+                _ => (&other, with_assertion(&grant, &assertion)),
+            };
+            tokio::spawn(at.post("/oauth2/token").form(&form).send())
+        });
+        let (mut won, mut lost) = (0, 0);
+        for answer in tries.collect::<Vec<_>>() {
+            match read(answer.await.unwrap().unwrap()).await {
+                (status, _) if status == 200 => won += 1,
+                (status, body) => {
+                    assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{body}");
+                    lost += 1;
+                }
+            }
+        }
+        assert_eq!((won, lost), (1, 15), "round {round}");
+        // And not a second time anywhere else, however long after.
+        for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
+            let form = changed_form(&grant, &[("token", "x")]);
+            let (status, body) = other.post_with_assertion(path, &form, &assertion).await;
+            assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{path} {body}");
+        }
+    }
+    // A jti is one's own: the same one of another signature is the same, that of another client is not.
+    let claims = crate::server::changed(server.assertion_claims(), json!({"jti": "same-for-all"}));
+    let (first, again) = (server.planner.sign("JWT", &claims), server.planner.sign("JWT", &claims));
+    assert_ne!(first, again);
+    assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &first).await.0, 200);
+    assert_eq!(other.post_with_assertion("/oauth2/token", &grant, &again).await.0, 401);
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn a_refused_request_uses_it_up(server: Server) {
+    let token = server.task_token().await;
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let asked = form(&[("token", &token)]);
+    let exchange =
+        |changes: &[(&str, &str)]| changed_form(&server.exchange_form(&server.user_token(json!({}))), changes);
+    for (name, path, form, want) in [
+        ("a scope too wide", "/oauth2/token", exchange(&[("scope", "files:delete")]), 400),
+        ("an unknown target", "/oauth2/token", exchange(&[("resource", "https://unknown.example")]), 400),
+        ("a bad subject", "/oauth2/token", exchange(&[("subject_token", "a.b.c")]), 400),
+        ("an API scope too wide", "/oauth2/token", changed_form(&grant, &[("scope", "errand:admin")]), 400),
+        ("an agent that asks", "/oauth2/introspect", asked.clone(), 403),
+        ("a revocation", "/oauth2/revoke", changed_form(&asked, &[("token", "unknown")]), 200),
+    ] {
+        let assertion = server.assertion(json!({}));
+        let (status, body) = server.post_with_assertion(path, &form, &assertion).await;
+        assert_eq!(status, want, "{name} {body}");
+        let (status, body) = server.post_with_assertion("/oauth2/token", &grant, &assertion).await;
+        assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{name} {body}");
+    }
+    assert!(server.is_live(&token).await);
+    server.stop().await;
+}
+
+async fn the_libraries_that_cannot_do_better(server: Server) {
+    let agent = |audience: &str| {
+        json!({"id": "authlib", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks(),
+            "assertion_audience": audience}})
+    };
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let endpoint = format!("{}/oauth2/token", server.issuer);
+    for (registered, audience, want) in [
+        ("issuer", json!(server.issuer), 200),
+        ("issuer", json!(endpoint), 401),
+        ("token_endpoint_too", json!(server.issuer), 200),
+        ("token_endpoint_too", json!(endpoint), 200),
+        ("token_endpoint_too", json!([endpoint]), 401),
+        ("token_endpoint_too", json!(format!("{}/oauth2/introspect", server.issuer)), 401),
+        ("token_endpoint_too", json!(format!("{endpoint}/")), 401),
+    ] {
+        let (status, body) = server.admin(reqwest::Method::PUT, "/agents/authlib", Some(agent(registered))).await;
+        assert!(status.is_success(), "{body}");
+        let changes = json!({"iss": "authlib", "sub": "authlib", "aud": audience});
+        let (status, body) = server.post_with_assertion("/oauth2/token", &grant, &server.assertion(changes)).await;
+        assert_eq!(status, want, "{registered} {audience} {body}");
+    }
+    server.stop().await;
+}

@@ -1,0 +1,282 @@
+//! What a hostile request must not get: a 5xx, the wrong error, or any piece of what it sent.
+
+use std::collections::HashSet;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use reqwest::{RequestBuilder, header::HeaderMap};
+use serde_json::Value;
+
+use crate::{
+    idp::{Key, b64},
+    server::{ACCESS_TOKEN, EXCHANGE, Form, ID_TOKEN, JWT_BEARER, TXN_TOKEN},
+};
+
+/// One request, what stands in it, and how it must be answered.
+pub struct Row {
+    pub name: String,
+    pub request: RequestBuilder,
+    pub sent: Vec<String>,
+    pub want: (u16, &'static str),
+}
+
+impl Row {
+    /// A request with a form.
+    pub fn form(name: impl Into<String>, request: RequestBuilder, form: &Form, want: (u16, &'static str)) -> Self {
+        let sent = form.iter().map(|(_, value)| value.clone()).collect();
+        Self { name: name.into(), request: request.form(form), sent, want }
+    }
+
+    /// A form that is sent as it stands there.
+    pub fn raw(
+        name: impl Into<String>,
+        request: RequestBuilder,
+        body: impl Into<Vec<u8>>,
+        want: (u16, &'static str),
+    ) -> Self {
+        let body = body.into();
+        let sent = vec![String::from_utf8_lossy(&body).into_owned()];
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        Self { name: name.into(), request, sent, want }
+    }
+}
+
+/// Sends them all, and fails with everything that was not as it must be.
+pub async fn check(rows: Vec<Row>) {
+    let mut wrong = Vec::new();
+    for Row { name, request, sent, want } in rows {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                wrong.push(format!("{name}: {error:?}"));
+                continue;
+            }
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let code = code(&text);
+        if (status, code.as_str()) != want {
+            wrong.push(format!("{name}: {status} {text}, and not {want:?}"));
+        }
+        if let Some(piece) = echo(&headers, &text, &sent) {
+            wrong.push(format!("{name}: `{piece}` comes back in {text} {headers:?}"));
+        }
+        if headers.get("cache-control").is_none_or(|value| value != "no-store") || !headers.contains_key("x-request-id")
+        {
+            wrong.push(format!("{name}: {headers:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The error code of an OAuth error or of a problem; of anything else, nothing.
+pub fn code(text: &str) -> String {
+    let body = serde_json::from_str::<Value>(text).unwrap_or_default();
+    let problem = body["type"].as_str().and_then(|uri| uri.strip_prefix("urn:errand:problem:"));
+    body["error"].as_str().or(problem).unwrap_or_default().to_owned()
+}
+
+const PIECE: usize = 8;
+
+/// A piece of eight characters of what was sent that came back, if there is one. The constants of the standards are
+/// nobody's.
+pub fn echo(headers: &HeaderMap, body: &str, sent: &[String]) -> Option<String> {
+    // The request's id begins with the time, as the ids in our tokens do.
+    let headers = headers.iter().filter(|(name, _)| *name != "x-request-id");
+    let answer = headers.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect::<String>();
+    let answer = pieces(&(answer + body));
+    let public = [ACCESS_TOKEN, TXN_TOKEN, ID_TOKEN, EXCHANGE, JWT_BEARER, "client-authentication+jwt"];
+    // Words of ours that a request may have in it as well.
+    let words = [", expected ", "identifier\"", "locations", "resource"];
+    let ours = public.iter().chain(&words).flat_map(|text| pieces(text)).collect::<HashSet<_>>();
+    let all = sent.iter().flat_map(|value| [vec![value.clone()], leaves(value)].concat());
+    all.flat_map(|value| pieces(&value)).find(|piece| answer.contains(piece) && !ours.contains(piece))
+}
+
+fn pieces(text: &str) -> HashSet<String> {
+    let chars = text.chars().collect::<Vec<_>>();
+    // Long runs of one character are for length, not for meaning.
+    chars.windows(PIECE).filter(|window| window.iter().any(|c| *c != window[0])).map(|w| w.iter().collect()).collect()
+}
+
+/// What stands in a token, in clear: the values in its header and its payload.
+fn leaves(token: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in token.split('.') {
+        let Ok(bytes) = URL_SAFE_NO_PAD.decode(part) else { continue };
+        let Ok(value) = serde_json::from_slice::<Value>(&bytes) else { continue };
+        collect(&value, &mut found);
+    }
+    found
+}
+
+fn collect(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Number(number) => found.push(number.to_string()),
+        Value::Array(list) => list.iter().for_each(|value| collect(value, found)),
+        Value::Object(object) => object.values().for_each(|value| collect(value, found)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// A good token, broken in every way that needs no key.
+pub fn broken(token: &str) -> Vec<(&'static str, String)> {
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let with_header = |header: &str| format!("{}.{payload}.{signature}", b64(header));
+    let last = signature.chars().last().unwrap();
+    // The last character of 64 bytes has four bits that stand for nothing.
+    let other = char::from(last as u8 + 1);
+    let bits = format!("{header}.{payload}.{}{other}", &signature[..signature.len() - 1]);
+    let mut flipped = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    flipped[5] ^= 1;
+    let none = r#"{"alg":"none","typ":"at+jwt"}"#;
+    vec![
+        ("nothing but dots", "..".into()),
+        ("one part", header.into()),
+        ("two parts", format!("{header}.{payload}")),
+        ("two parts and a dot", format!("{header}.{payload}.")),
+        ("four parts", format!("{token}.{signature}")),
+        ("five parts", format!("{token}.{signature}.{signature}")),
+        ("padding", format!("{token}==")),
+        ("padding in the payload", format!("{header}.{payload}=.{signature}")),
+        ("bits that stand for nothing", bits),
+        ("a blank before it", format!(" {token}")),
+        ("a line break after it", format!("{token}\n")),
+        ("the other alphabet", format!("{header}.{payload}.{}+/", &signature[..signature.len() - 2])),
+        ("not ASCII", format!("{header}.{payload}.ä{signature}")),
+        ("a NUL", format!("{header}.{payload}\0.{signature}")),
+        ("alg none", format!("{}.{payload}.", b64(none))),
+        ("alg none with a signature", with_header(none)),
+        ("alg NONE", with_header(r#"{"alg":"NONE","typ":"at+jwt"}"#)),
+        ("alg empty", with_header(r#"{"alg":"","typ":"at+jwt"}"#)),
+        ("no alg", with_header(r#"{"typ":"at+jwt"}"#)),
+        ("header an array", with_header("[]")),
+        ("header no JSON", with_header("alg=ES256")),
+        ("r = s = 0", format!("{header}.{payload}.{}", b64([0; 64]))),
+        ("r = s = 0 in DER", format!("{header}.{payload}.{}", b64([0x30, 6, 2, 1, 0, 2, 1, 0]))),
+        ("r = s = 255…", format!("{header}.{payload}.{}", b64([255; 64]))),
+        ("a bit of the signature", format!("{header}.{payload}.{}", b64(flipped))),
+        ("a short signature", format!("{header}.{payload}.{}", b64([1; 8]))),
+        ("another payload", format!("{header}.{}.{signature}", b64(r#"{"sub":"mallory-the-other"}"#))),
+        ("20 KiB", format!("{header}.{}.{signature}", "A".repeat(20 * 1024))),
+    ]
+}
+
+/// Headers that nobody may send, under a good signature where a key of ours can make one.
+pub fn bad_headers(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, String)> {
+    let (kid, payload) = (&key.kid, claims.to_string());
+    let good = format!(r#""alg":"ES256","typ":"{typ}""#);
+    let signed = |header: String| key.sign_raw(&header, &payload);
+    let stranger = Key::new("stranger-1");
+    let symmetric = |secret: &[u8]| {
+        let input = format!("{}.{}", b64(format!(r#"{{"alg":"HS256","typ":"{typ}","kid":"{kid}"}}"#)), b64(&payload));
+        let mac = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret), input.as_bytes());
+        format!("{input}.{}", b64(mac))
+    };
+    let public = key.public();
+    let point = ["x", "y"].map(|name| URL_SAFE_NO_PAD.decode(public[name].as_str().unwrap()).unwrap());
+    let embedded = format!(r#"{{{good},"jwk":{}}}"#, stranger.public());
+    vec![
+        ("crit", signed(format!(r#"{{{good},"kid":"{kid}","crit":["exp"],"exp":1}}"#))),
+        ("crit empty", signed(format!(r#"{{{good},"kid":"{kid}","crit":[]}}"#))),
+        ("b64", signed(format!(r#"{{{good},"kid":"{kid}","b64":false}}"#))),
+        ("zip", signed(format!(r#"{{{good},"kid":"{kid}","zip":"DEF"}}"#))),
+        ("its own key", stranger.sign_raw(&embedded, &payload)),
+        ("the right key, brought along", signed(format!(r#"{{{good},"jwk":{public}}}"#))),
+        ("jku", signed(format!(r#"{{{good},"kid":"{kid}","jku":"https://evil.example/keys"}}"#))),
+        ("x5u", signed(format!(r#"{{{good},"kid":"{kid}","x5u":"https://evil.example/cert"}}"#))),
+        ("kid with a path", signed(format!(r#"{{{good},"kid":"../../../../dev/null"}}"#))),
+        ("kid with SQL", signed(format!(r#"{{{good},"kid":"x' OR '1'='1'; DROP TABLE audit; --"}}"#))),
+        ("kid with NUL", signed(format!(r#"{{{good},"kid":"idp\u0000-1"}}"#))),
+        ("kid a number", signed(format!(r#"{{{good},"kid":17}}"#))),
+        ("kid null", signed(format!(r#"{{{good},"kid":null}}"#))),
+        ("another's key under this kid", stranger.sign_raw(&format!(r#"{{{good},"kid":"{kid}"}}"#), &payload)),
+        ("another's key without kid", stranger.sign_raw(&format!("{{{good}}}"), &payload)),
+        ("alg twice", signed(format!(r#"{{"alg":"none",{good},"kid":"{kid}"}}"#))),
+        ("alg in lower case", signed(format!(r#"{{"alg":"es256","typ":"{typ}","kid":"{kid}"}}"#))),
+        ("alg of another size", signed(format!(r#"{{"alg":"ES384","typ":"{typ}","kid":"{kid}"}}"#))),
+        ("alg none, and signed", signed(format!(r#"{{"alg":"none","typ":"{typ}","kid":"{kid}"}}"#))),
+        ("typ a number", signed(format!(r#"{{"alg":"ES256","typ":7,"kid":"{kid}"}}"#))),
+        ("header nested", signed(format!(r#"{{{good},"kid":"{kid}","x":{}1{}}}"#, "[".repeat(500), "]".repeat(500)))),
+        ("HS256 with the public JWK", symmetric(public.to_string().as_bytes())),
+        ("HS256 with the point", symmetric(&[&[4_u8][..], &point[0], &point[1]].concat())),
+        ("HS256 with nothing", symmetric(b"")),
+    ]
+}
+
+/// Payloads that mean nothing or two things, under a good signature; for every kind of token.
+pub fn bad_payloads(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, String)> {
+    let header = format!(r#"{{"alg":"ES256","typ":"{typ}","kid":"{}"}}"#, key.kid);
+    let text = claims.to_string();
+    let members = &text[1..];
+    let without = |name: &str| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        claims.to_string()
+    };
+    // What comes last counts for careless parsers, so the poison stands in both places.
+    let with = |name: &str, value: &str| {
+        let rest = without(name);
+        format!(r#"{{"{name}":{value},{}"#, &rest[1..])
+    };
+    let audience = claims["aud"].as_str().unwrap();
+    let mut rows = vec![
+        ("payload an array", format!("[{text}]")),
+        ("payload a string", Value::String(text.clone()).to_string()),
+        ("payload a number", "17".into()),
+        ("payload null", "null".into()),
+        ("payload no JSON", "sub=alice-the-first".into()),
+        ("payload and more", format!("{text} {text}")),
+        ("sub twice", format!(r#"{{"sub":"mallory-the-other",{members}"#)),
+        ("sub twice, escaped", format!(r#"{{"\u0073ub":"mallory-the-other",{members}"#)),
+        ("aud twice", format!(r#"{{"aud":"https://other.example/mcp",{members}"#)),
+        ("nested 100 levels", with("x", &format!("{}{}", "[".repeat(100), "]".repeat(100)))),
+        ("nested 10,000 levels", with("x", &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)))),
+    ];
+    for (name, claim, value) in [
+        ("exp a float", "exp", "4102444800.5"),
+        ("exp a whole float", "exp", "4102444800.0"),
+        ("exp negative", "exp", "-1"),
+        ("exp 1e400", "exp", "1e400"),
+        ("exp 1e300", "exp", "1e300"),
+        ("exp beyond 64 bits", "exp", "18446744073709551616"),
+        ("exp at the end of 64 bits", "exp", "9223372036854775807"),
+        ("exp a string", "exp", r#""4102444800""#),
+        ("exp null", "exp", "null"),
+        ("exp true", "exp", "true"),
+        ("exp past", "exp", "1700000000"),
+        ("nbf ahead", "nbf", "4102444800"),
+        ("nbf a string", "nbf", r#""1700000000""#),
+        ("iat ahead", "iat", "4102444800"),
+        ("iat a float", "iat", "1700000000.5"),
+        ("iss a number", "iss", "1234567890"),
+        ("iss an array", "iss", r#"["https://login.example.com"]"#),
+        ("iss another", "iss", r#""https://elsewhere.example""#),
+        ("sub a number", "sub", "1234567890"),
+        ("sub empty", "sub", r#""""#),
+        ("sub null", "sub", "null"),
+        ("sub an array", "sub", r#"["alice-the-first"]"#),
+        ("sub with NUL", "sub", r#""alice\u0000-the-first""#),
+        ("aud empty", "aud", r#""""#),
+        ("aud an empty array", "aud", "[]"),
+        ("aud null", "aud", "null"),
+        ("aud a number", "aud", "1234567890"),
+        ("aud an object", "aud", r#"{"a":"b"}"#),
+        ("jti a number", "jti", "1234567890"),
+        ("jti null", "jti", "null"),
+    ] {
+        rows.push((name, with(claim, value)));
+    }
+    let audiences = [
+        ("aud of two", format!(r#"["{audience}","https://other.example/mcp"]"#)),
+        ("aud twice the same", format!(r#"["{audience}","{audience}"]"#)),
+        ("aud in another case", format!(r#""{}""#, audience.to_uppercase())),
+        ("aud with a slash", format!(r#""{audience}/""#)),
+        ("aud with a blank", format!(r#"" {audience}""#)),
+        ("aud with a path", format!(r#""{audience}/oauth2/other""#)),
+    ];
+    rows.extend(audiences.iter().map(|(name, value)| (*name, with("aud", value))));
+    rows.extend([("no exp", without("exp")), ("no sub", without("sub")), ("no iss", without("iss"))]);
+    rows.extend([("no aud", without("aud")), ("no jti", without("jti"))]);
+    rows.into_iter().map(|(name, payload)| (name, key.sign_raw(&header, &payload))).collect()
+}

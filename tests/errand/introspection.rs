@@ -1,0 +1,190 @@
+//! Introspection: active for the one resource it is for, as long as everything is well; otherwise one answer for all.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::{ACCESS_TOKEN, Server, changed_form, claims, form, header, read, secret, until};
+
+on_both_stores!(one_answer_for_everything_else, who_may_ask, a_signed_answer, parties_that_are_gone);
+
+impl Server {
+    /// The whole body that a resource gets.
+    async fn asked_by(&self, resource: &str, token: &str) -> String {
+        let request = self.post("/oauth2/introspect").basic_auth(resource, Some(secret(resource)));
+        let response = request.form(&form(&[("token", token)])).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        response.text().await.unwrap()
+    }
+}
+
+const INACTIVE: &str = r#"{"active":false}"#;
+
+async fn one_answer_for_everything_else(server: Server) {
+    let good = server.task_token().await;
+    let hand_over = server.issued("planner", &server.hand_over_form(&good, "reader")).await;
+    let txn = server.issued("planner", &server.txn_form(&good, ACCESS_TOKEN)).await;
+    let api = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
+    let short = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "1")]);
+    let expired = server.issued("planner", &short).await;
+    until("it expired", || async { Server::now() >= claims(&expired)["exp"].as_i64().unwrap() }).await;
+    let revoked = server.task_token().await;
+    let (status, _) = server.post_as_planner("/oauth2/revoke", &form(&[("token", &revoked)])).await;
+    assert_eq!(status, 200);
+    for (name, token) in [
+        ("unknown", "00000000-0000-0000-0000-000000000000"),
+        ("nothing like a token", "x"),
+        ("foreign", &server.user_token(json!({}))),
+        ("expired", &expired),
+        ("revoked", &revoked),
+        ("malformed", &good[..good.len() - 1]),
+        ("hand-over", &hand_over),
+        ("txn", &txn),
+        ("API", &api),
+        ("assertion", &server.assertion(json!({}))),
+    ] {
+        assert_eq!(server.asked_by("files", token).await, INACTIVE, "{name}");
+    }
+    assert_eq!(server.asked_by("notes", &good).await, INACTIVE, "another audience");
+    let hinted = form(&[("token", &good), ("token_type_hint", "refresh_token")]);
+    let (_, answer) = server.post_as("files", "/oauth2/introspect", &hinted).await;
+    assert_eq!(answer["active"], true, "a hint is no more than that");
+    for kept_back in ["lineage", "rev", "rctx"] {
+        assert_eq!(answer[kept_back], Value::Null);
+    }
+    server.stop().await;
+}
+
+async fn who_may_ask(server: Server) {
+    let good = server.task_token().await;
+    let asked = form(&[("token", &good)]);
+    for (client, want) in [("reader", 403), ("ops", 403), ("audit", 403), ("files", 200)] {
+        let (status, body) = server.post_as(client, "/oauth2/introspect", &asked).await;
+        assert_eq!(status, want, "{client} {body}");
+        assert!(want == 200 || (body["error"] == "access_denied" && body["active"].is_null()), "{body}");
+    }
+    let (status, body) = server.post_as_planner("/oauth2/introspect", &asked).await;
+    assert_eq!((status.as_u16(), &body["error"]), (403, &json!("access_denied")));
+
+    let bearer = async |token: &str| {
+        let response = server.post("/oauth2/introspect").bearer_auth(token).form(&asked).send().await.unwrap();
+        let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), challenge, response.json::<Value>().await.unwrap())
+    };
+    let (status, _, body) = bearer(&server.api_token("files", "errand:introspect").await).await;
+    assert_eq!((status, &body["active"]), (200, &json!(true)));
+    let (status, _, body) = bearer(&server.api_token("notes", "errand:introspect").await).await;
+    assert_eq!((status, body), (200, json!({"active": false})));
+    for (name, token, want) in [
+        ("another scope", server.api_token("files", "errand:tasks").await, 403),
+        ("an agent's", server.api_token("reader", "errand:tasks").await, 403),
+        ("an admin's", server.api_token("ops", "errand:admin").await, 403),
+        ("no API token", good.clone(), 401),
+        ("no token", "x".to_owned(), 401),
+    ] {
+        let (status, challenge, body) = bearer(&token).await;
+        assert_eq!((status, &body["active"]), (want, &Value::Null), "{name} {body}");
+        assert!(challenge.is_some_and(|text| text.starts_with("Bearer ")), "{name}");
+    }
+    let nobody = server.post("/oauth2/introspect").form(&asked).send().await.unwrap();
+    assert_eq!(nobody.status(), 401);
+    assert!(nobody.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
+    let both = server.post("/oauth2/introspect").bearer_auth(server.api_token("files", "errand:introspect").await);
+    let both = both.form(&crate::server::with_assertion(&asked, &server.assertion(json!({}))));
+    assert_eq!(both.send().await.unwrap().status(), 400, "two ways in one request");
+    for method in [Method::GET, Method::HEAD, Method::PUT] {
+        let request = server.request(method, &format!("/oauth2/introspect?token={good}"));
+        assert_eq!(request.basic_auth("files", Some(secret("files"))).send().await.unwrap().status(), 405);
+    }
+    server.stop().await;
+}
+
+/// RFC 9701.
+async fn a_signed_answer(server: Server) {
+    let good = server.task_token().await;
+    let signed = async |token: &str, accept: &str| {
+        let request = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
+        let response = request.header("accept", accept).form(&form(&[("token", token)])).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/token-introspection+jwt");
+        response.text().await.unwrap()
+    };
+    let jwks = read(server.request(Method::GET, "/oauth2/jwks").send().await.unwrap()).await.1;
+    for (token, active) in [(&good[..], true), ("x", false)] {
+        for accept in
+            ["application/token-introspection+jwt", "application/json;q=0.5, Application/Token-Introspection+JWT;q=0.9"]
+        {
+            let jwt = signed(token, accept).await;
+            assert_eq!(header(&jwt)["typ"], "token-introspection+jwt");
+            crate::keys::verify(&jwks, &jwt);
+            let says = claims(&jwt);
+            let names = says.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+            assert_eq!(names, ["iss", "aud", "iat", "token_introspection"], "nobody takes it for a token");
+            assert_eq!((&says["iss"], &says["aud"]), (&json!(server.issuer), &json!("files")));
+            assert!((Server::now() - says["iat"].as_i64().unwrap()).abs() < 60);
+            assert_eq!(says["token_introspection"], server.introspect(token).await);
+            assert_eq!(says["token_introspection"]["active"], active);
+        }
+    }
+    server.stop().await;
+}
+
+/// A party that is disabled or removed ends its tokens; the same byte for byte.
+async fn parties_that_are_gone(server: Server) {
+    let admin = server.api_token("ops", "errand:admin errand:audit").await;
+    let put = async |path: &str, body: Value| {
+        let (status, body) = server.admin_with(&admin, Method::PUT, path, Some(body)).await;
+        assert!(status.is_success(), "{body}");
+    };
+    let agent = |disabled: bool| {
+        json!({"id": "guest", "authentication": {"method": "client_secret_basic"}, "disabled": disabled,
+            "known_as": {(crate::server::IDP): ["guest-client"]}, "access": [{"resource": "vault", "scopes": ["vault:read"]}]})
+    };
+    let resource = |disabled: bool| {
+        json!({"id": "vault", "uri": "https://vault.example.com", "authentication": {"method": "client_secret_basic"},
+            "disabled": disabled, "tools": [{"name": "open", "scope": "vault:read", "effect": "read"}]})
+    };
+    put("/resources/vault", resource(false)).await;
+    put("/agents/guest", agent(false)).await;
+    let mut secrets = Vec::new();
+    for client in ["guest", "vault"] {
+        let (_, made) = server.admin_with(&admin, Method::POST, &format!("/clients/{client}/secret"), None).await;
+        secrets.push(made["client_secret"].as_str().unwrap().to_owned());
+    }
+    let exchange = || {
+        let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
+        let changes = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
+        changed_form(&server.exchange_form(&user), &changes)
+    };
+    let issue = async || {
+        let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0])).form(&exchange());
+        read(request.send().await.unwrap()).await
+    };
+    let ask = async |token: &str| {
+        let request = server.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
+        let response = request.form(&form(&[("token", token)])).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (status, body) = issue().await;
+    assert_eq!(status, 200, "{body}");
+    let token = body["access_token"].as_str().unwrap().to_owned();
+    assert!(ask(&token).await.1.contains(r#""active":true"#));
+
+    put("/agents/guest", agent(true)).await;
+    assert_eq!(ask(&token).await, (200, INACTIVE.to_owned()), "its agent is disabled");
+    assert_eq!(issue().await.0, 401, "and can't come in");
+    put("/agents/guest", agent(false)).await;
+    assert!(ask(&token).await.1.contains(r#""active":true"#), "disabling holds back; ending is a revocation");
+
+    put("/resources/vault", resource(true)).await;
+    assert_eq!(ask(&token).await.0, 401, "a disabled resource can't ask");
+    let (status, body) = issue().await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_target")));
+    put("/resources/vault", resource(false)).await;
+
+    let (status, body) = server.admin_with(&admin, Method::DELETE, "/agents/guest", None).await;
+    assert_eq!(status, 204, "{body}");
+    assert_eq!(ask(&token).await, (200, INACTIVE.to_owned()), "its agent is gone");
+    assert_eq!(issue().await.0, 401);
+    server.stop().await;
+}

@@ -1,0 +1,170 @@
+//! Our keys: published before they sign, one a rotation, every algorithm.
+
+use josekit::{
+    jwk::Jwk,
+    jws::{ES256, EdDSA, JwsVerifier, RS256},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    idp::b64,
+    server::{Server, changed_form, claims, header, read, until},
+    support::TestStore,
+};
+
+on_both_stores!(a_rotation, two_replicas_rotate_at_once, a_resource_with_an_algorithm_of_its_own, every_algorithm);
+
+/// Verifies a token by a JWKS, as a stranger would: by its `kid`, with another library. Fails if it is not good.
+pub fn verify(jwks: &Value, token: &str) {
+    let head = header(token);
+    let key = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == head["kid"]).expect("it is published");
+    assert_eq!((&key["use"], &key["alg"]), (&json!("sig"), &head["alg"]), "{key}");
+    for private in ["d", "p", "q", "k"] {
+        assert_eq!(key[private], Value::Null);
+    }
+    let key = Jwk::from_map(key.as_object().unwrap().clone()).unwrap();
+    let verifier: Box<dyn JwsVerifier> = match head["alg"].as_str().unwrap() {
+        "ES256" => Box::new(ES256.verifier_from_jwk(&key).unwrap()),
+        "EdDSA" => Box::new(EdDSA.verifier_from_jwk(&key).unwrap()),
+        "RS256" => Box::new(RS256.verifier_from_jwk(&key).unwrap()),
+        other => panic!("{other}"),
+    };
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    use base64::Engine;
+    let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(signature).unwrap();
+    verifier.verify(input.as_bytes(), &signature).unwrap();
+    let other = format!("{}.{}", input.split('.').next().unwrap(), b64("{}"));
+    assert!(verifier.verify(other.as_bytes(), &signature).is_err());
+}
+
+impl Server {
+    pub async fn jwks(&self) -> Value {
+        let response = self.request(Method::GET, "/oauth2/jwks").send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/jwk-set+json");
+        read(response).await.1
+    }
+}
+
+/// A replica that publishes its next key for two seconds only.
+async fn hasty(server: &Server) -> Server {
+    server.replica_with(|config| config.keys.rotation.publish_ahead = errand::domain::time::Lifetime::seconds(2)).await
+}
+
+async fn a_rotation(server: Server) {
+    let hasty = hasty(&server).await;
+    let before = server.task_token().await;
+    let old = header(&before)["kid"].clone();
+    assert_eq!(server.jwks().await["keys"].as_array().unwrap().len(), 1);
+    let (status, made) = hasty.admin(Method::POST, "/keys/rotate", None).await;
+    assert_eq!(status, 200, "{made}");
+    let new = made["items"][0]["kid"].clone();
+    let (_, list) = server.admin(Method::GET, "/keys", None).await;
+    let key = |kid: &Value| list["items"].as_array().unwrap().iter().find(|key| key["kid"] == *kid).unwrap().clone();
+    assert_eq!(key(&old)["retires"], key(&new)["activates"], "no gap");
+    assert_eq!(
+        server.jwks().await["keys"].as_array().unwrap().len(),
+        2,
+        "at once at the other replica, before it signs"
+    );
+
+    // Whichever signs, it is published, at both.
+    let after = || async {
+        let token = server.task_token().await;
+        for at in [&server, &hasty] {
+            verify(&at.jwks().await, &token);
+            verify(&at.jwks().await, &before);
+            assert!(at.is_live(&token).await && at.is_live(&before).await);
+        }
+        header(&token)["kid"] == new
+    };
+    until("the new key signs", after).await;
+    let (_, again) = server.admin(Method::GET, "/keys", None).await;
+    for (kid, state) in [(&old, "retired"), (&new, "active")] {
+        assert!(again["items"].as_array().unwrap().iter().any(|key| key["kid"] == *kid && key["state"] == state));
+    }
+    hasty.stop().await;
+    server.stop().await;
+}
+
+async fn two_replicas_rotate_at_once(server: Server) {
+    let other = server.replica().await;
+    let token = server.api_token("ops", "errand:admin errand:audit").await;
+    let rotate = |at: &Server| tokio::spawn(at.post("/v1/admin/keys/rotate").bearer_auth(&token).send());
+    let all = (0..8).map(|n| rotate(if n % 2 == 0 { &server } else { &other })).collect::<Vec<_>>();
+    let mut made = Vec::new();
+    for answer in all {
+        let (status, body) = read(answer.await.unwrap().unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        made.extend(body["items"].as_array().unwrap().clone());
+    }
+    assert_eq!(made.len(), 1, "{made:?}");
+    for at in [&server, &other] {
+        assert_eq!(at.jwks().await["keys"].as_array().unwrap().len(), 2);
+    }
+    let auditor = server.api_token("audit", "errand:audit").await;
+    let (status, _) = server.admin_with(&auditor, Method::POST, "/keys/rotate", None).await;
+    assert_eq!(status, 403);
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn a_resource_with_an_algorithm_of_its_own(server: Server) {
+    let vault = json!({"id": "vault", "uri": "https://vault.example.com", "signing_algorithm": "EdDSA",
+        "authentication": {"method": "client_secret_basic"},
+        "tools": [{"name": "open", "scope": "vault:read", "effect": "read"}]});
+    let guest = json!({"id": "guest", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks()},
+        "known_as": {(crate::server::IDP): ["guest-client"]}, "access": [{"resource": "vault", "scopes": ["vault:read"]}]});
+    for (path, body) in [("/resources/vault", vault), ("/agents/guest", guest)] {
+        let (status, body) = server.admin(Method::PUT, path, Some(body)).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    let issue = || async {
+        let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
+        let changes = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
+        let form = changed_form(&server.exchange_form(&user), &changes);
+        let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
+        server.post_with_assertion("/oauth2/token", &form, &assertion).await
+    };
+    // A key of a new algorithm is made when it is asked for, or by the next look after the keys.
+    let (status, body) = issue().await;
+    if status != 200 {
+        assert_eq!((status.as_u16(), &body["error"]), (503, &json!("temporarily_unavailable")), "{body}");
+        let (status, made) = server.admin(Method::POST, "/keys/rotate", None).await;
+        assert_eq!(status, 200, "{made}");
+    }
+    let (status, body) = issue().await;
+    assert_eq!(status, 200, "{body}");
+    let token = body["access_token"].as_str().unwrap();
+    assert_eq!(header(token)["alg"], "EdDSA");
+    verify(&server.jwks().await, token);
+    assert_eq!(header(&server.task_token().await)["alg"], "ES256", "all others as before");
+    server.stop().await;
+}
+
+async fn every_algorithm(server: Server) {
+    // The store of this server is of its kind; each algorithm gets one more of the same kind.
+    let is_sqlite = server.store.url().starts_with("sqlite");
+    server.stop().await;
+    for algorithm in ["ES256", "EdDSA", "RS256"] {
+        let store = if is_sqlite { TestStore::sqlite().await } else { TestStore::postgres().await };
+        let edit = |text: String| text.replace("[keys]\n", &format!("[keys]\nalgorithm = \"{algorithm}\"\n"));
+        let server = Server::start_edited(store, edit).await;
+        let token = server.task_token().await;
+        assert_eq!(header(&token)["alg"], algorithm);
+        verify(&server.jwks().await, &token);
+        assert!(server.is_live(&token).await);
+        let api = server.api_token("ops", "errand:audit").await;
+        verify(&server.jwks().await, &api);
+        assert_eq!(server.admin_with(&api, Method::GET, "/keys", None).await.0, 200);
+        let hand_over = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
+        let part = server.issued("reader", &changed_form(&server.exchange_form(&hand_over), &[("purpose", "")])).await;
+        verify(&server.jwks().await, &part);
+        assert!(server.is_live(&part).await);
+        assert_eq!(claims(&part)["txn"], claims(&token)["txn"]);
+        let metadata = server.request(Method::GET, "/.well-known/oauth-authorization-server").send().await.unwrap();
+        let (_, metadata) = read(metadata).await;
+        assert!(metadata["introspection_signing_alg_values_supported"].as_array().unwrap().contains(&json!(algorithm)));
+        server.stop().await;
+    }
+}
