@@ -102,6 +102,8 @@ async fn a_query_is_read_strictly() {
         ("?limit=x", StatusCode::BAD_REQUEST),
         ("?limit=1&limit=1", StatusCode::BAD_REQUEST),
         ("?limits=1", StatusCode::BAD_REQUEST),
+        ("?task=", StatusCode::BAD_REQUEST),
+        ("?alive", StatusCode::BAD_REQUEST),
         ("?after=unknown", StatusCode::BAD_REQUEST),
         ("?audience=a%00b", StatusCode::BAD_REQUEST),
         ("?after=%00", StatusCode::BAD_REQUEST),

@@ -13,7 +13,6 @@ use crate::{
         error::{Code, OWN_FAULT, challenge},
         observe::Reason,
     },
-    ports::InvalidCursor,
 };
 
 /// A failure on its way out of a JSON API.
@@ -35,12 +34,6 @@ struct Body<'a> {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let failure = match failure {
-            Failure::Outage(outage) if outage.source.is::<InvalidCursor>() => {
-                BadRequest::Invalid("after", "is not the `next` of a page of this list").into()
-            }
-            failure => failure,
-        };
         let code = Code::from(&failure);
         let status = match &failure {
             Failure::Conflict(Conflict::NotFound(_)) => StatusCode::NOT_FOUND,

@@ -19,7 +19,13 @@ pub(super) struct Query(Form);
 impl Query {
     /// Reads a query whose parameters may be these.
     pub(super) fn parse(query: Option<&str>, names: &[&str]) -> Result<Self, BadRequest> {
-        let form = Form::parse(query.unwrap_or_default().as_bytes())
+        let query = query.unwrap_or_default();
+        // A filter that lost its value on the way, such as an unset variable in a script, must not widen the answer.
+        let has_value = |pair: &str| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty());
+        if !query.split('&').filter(|pair| !pair.is_empty()).all(has_value) {
+            return Err(BadRequest::Invalid("query", "has a parameter without a value"));
+        }
+        let form = Form::parse(query.as_bytes())
             .map_err(|_| BadRequest::Invalid("query", "is not a query string, or a parameter stands in it twice"))?;
         if !form.names().all(|name| names.contains(&name)) {
             return Err(BadRequest::Invalid("query", "has a parameter that is not known here"));
