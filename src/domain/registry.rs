@@ -83,6 +83,17 @@ impl Object {
         }
     }
 
+    /// Its client id; an issuer has none.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&ClientId> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(&agent.id),
+            Self::Resource(resource) => Some(&resource.id),
+            Self::Admin(admin) => Some(&admin.id),
+        }
+    }
+
     /// Its name among its kind: an issuer's URL, a client's id.
     #[must_use]
     pub fn id(&self) -> &str {

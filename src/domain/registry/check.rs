@@ -34,8 +34,7 @@ impl Registry {
             }
             return;
         }
-        // What Errand signs or does in its own name must not look like a client's.
-        if object.id().to_ascii_lowercase().starts_with("errand") {
+        if object.client_id().is_some_and(ClientId::is_reserved) {
             faults.push(fault("id", "names that begin with `errand` are Errand's own"));
         }
         let taken = |id: &ClientId| self.client(id).is_some();
