@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 
 use crate::{
     adapters::{
-        Database, StoreOptions, connect,
         fetch::FetchLimits,
         issuers::ForeignKeys,
         keyring::{Kek, Keyring},
+        store::{Database, StoreOptions, connect},
         system::{Dice, SystemClock},
     },
     app::{Cx, Failure, Parts, Service, Settings},

@@ -43,38 +43,41 @@ pub(super) enum Ours {
 }
 
 impl Service {
-    /// Makes evidence of a subject token, for `presenter`.
-    pub(super) async fn subject(
+    /// Makes evidence of a subject token, for `presenter`. Whose token it is stands in `known` even if it was taken back: what
+    /// is tried with it then belongs into the trail of its task.
+    pub(super) async fn subject<'a>(
         &self,
         token: &str,
         said: SubjectType,
         presenter: Client<'_>,
         view: &View,
+        known: &'a mut Option<Subject>,
         cx: &Cx,
-    ) -> Result<Subject, Failure> {
+    ) -> Result<&'a Subject, Failure> {
         let refuse = |fault: SubjectFault| Failure::Token("subject", fault);
         let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
-        match jws.claimed_issuer() {
+        let subject = match jws.claimed_issuer() {
             Some(issuer) if issuer == self.settings().issuer.as_str() => {
-                self.own_subject(jws, said, view, cx).map_err(refuse)
+                self.own_subject(jws, said, cx).map_err(refuse)?
             }
             Some(issuer) => {
                 let issuer = view.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
                 let issuer = issuer.ok_or_else(|| refuse(SubjectFault::Issuer))?;
-                self.user_subject(jws, said, issuer, presenter, view, cx).await
+                self.user_subject(jws, said, issuer, presenter, view, cx).await?
             }
-            None => Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
+            None => return Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
+        };
+        match &*known.insert(subject) {
+            Subject::Own(claims, _) if view.standing(&claims.names()) == Standing::Revoked => {
+                Err(refuse(SubjectFault::Revoked))
+            }
+            subject => Ok(subject),
         }
     }
 
-    /// A token of ours as subject: an access token or a transaction token, said to be what it is.
-    fn own_subject(
-        &self,
-        jws: Unverified<'_>,
-        said: SubjectType,
-        view: &View,
-        cx: &Cx,
-    ) -> Result<Subject, SubjectFault> {
+    /// A token of ours as subject: an access token or a transaction token, said to be what it is. Its standing has not
+    /// been looked at.
+    fn own_subject(&self, jws: Unverified<'_>, said: SubjectType, cx: &Cx) -> Result<Subject, SubjectFault> {
         let typ = match said {
             SubjectType::AccessToken => TYP_ACCESS_TOKEN,
             SubjectType::TxnToken => TYP_TXN_TOKEN,
@@ -86,27 +89,28 @@ impl Service {
         match self.own(jws, cx.now)? {
             // An API token is a good token of ours, and not one to act for anybody with.
             Ours::Api(_) => Err(SubjectFault::Type),
-            Ours::Task(claims, kind) => match view.standing(&claims.names()) {
-                Standing::Live => Ok(Subject::Own(claims, kind)),
-                Standing::Revoked => Err(SubjectFault::Revoked),
-            },
+            Ours::Task(claims, kind) => Ok(Subject::Own(claims, kind)),
         }
     }
 
     /// Verifies a token of ours: signature, issuer, form, expiry. Not its standing, and not whom it is for.
     pub(super) fn own(&self, jws: Unverified<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
-        let token = self.0.parts.signer.verify(jws, now).ok_or(SubjectFault::Signature)?;
-        let issuer = self.settings().issuer.as_str();
-        let is_ours = token.claims.get("iss").and_then(Value::as_str) == Some(issuer);
-        if !is_ours {
-            return Err(SubjectFault::Issuer);
-        }
-        let ours = read_own(&token.typ, token.claims).ok_or(SubjectFault::Type)?;
+        let ours = self.issued_here(jws, now)?;
         let expires = match &ours {
             Ours::Task(claims, _) => claims.exp,
             Ours::Api(claims) => claims.exp,
         };
         if expires.is_past(now) { Err(SubjectFault::Claim(BadClaim::Expired)) } else { Ok(ours) }
+    }
+
+    /// A token that was issued here, as its signature shows; how long ago is not looked at.
+    pub(super) fn issued_here(&self, jws: Unverified<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
+        let token = self.0.parts.signer.verify(jws, now).ok_or(SubjectFault::Signature)?;
+        let issuer = self.settings().issuer.as_str();
+        if token.claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+            return Err(SubjectFault::Issuer);
+        }
+        read_own(&token.typ, token.claims).ok_or(SubjectFault::Type)
     }
 
     async fn user_subject(

@@ -132,9 +132,8 @@ impl Service {
             Client::Resource(resource) => Presenter::Resource(resource),
             Client::Admin(_) => return Err(BadRequest::GrantNotForClient.into()),
         };
-        let subject =
-            self.subject(request.subject_token.expose(), request.subject_token_type, client, view, cx).await?;
-        let subject = trail.subject.insert(subject);
+        let (token, said) = (request.subject_token.expose(), request.subject_token_type);
+        let subject = self.subject(token, said, client, view, &mut trail.subject, cx).await?;
         let actor = match &request.actor {
             None => Says::Nothing,
             Some((token, said)) => {
@@ -144,7 +143,7 @@ impl Service {
             }
         };
         let output = self.output(caller, request, subject.evidence())?;
-        let joined = match (request.task_id, &*subject) {
+        let joined = match (request.task_id, subject) {
             (Some(id), Subject::User(..)) => self.store().task(id).await?,
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };

@@ -48,30 +48,21 @@ impl Service {
         let Client::Resource(resource) = caller.client()? else {
             return Err(AuthFault::NotForThisClient.into());
         };
-        let answer = match self.look_at(caller, resource, token, cx) {
-            Some(claims) => Introspection::Active(claims),
-            None => Introspection::Inactive,
+        let ours = Unverified::parse(token).ok().and_then(|jws| self.issued_here(jws, cx.now).ok());
+        let Some(Ours::Task(claims, kind)) = ours else {
+            self.note_introspection(resource, None, Outcome::Inactive, cx);
+            return Ok(Introspection::Inactive);
         };
-        self.note_introspection(resource, &answer, cx);
-        Ok(answer)
-    }
-
-    /// The claims, if the token is a live access token for this resource.
-    fn look_at(
-        &self,
-        caller: &AuthenticatedClient,
-        resource: &Resource,
-        token: &str,
-        cx: &Cx,
-    ) -> Option<Box<TaskTokenClaims>> {
         let view = caller.view();
-        let jws = Unverified::parse(token).ok()?;
-        let Ok(Ours::Task(claims, kind)) = self.own(jws, cx.now) else { return None };
         let is_access = kind == TokenKind::Access;
         let is_for_caller = claims.aud == resource.uri.as_str();
+        let is_young = !claims.exp.is_past(cx.now);
         let is_live = view.standing(&claims.names()) == Standing::Live;
         let is_admitted = admits(&view.registry, &claims);
-        (is_access & is_for_caller & is_live & is_admitted).then_some(claims)
+        let is_active = is_access & is_for_caller & is_young & is_live & is_admitted;
+        let outcome = if is_active { Outcome::Active } else { Outcome::Inactive };
+        self.note_introspection(resource, Some(&claims), outcome, cx);
+        Ok(if is_active { Introspection::Active(claims) } else { Introspection::Inactive })
     }
 
     /// The answer as a signed JWT for this resource (RFC 9701). `body` is the answer of RFC 7662.
@@ -96,30 +87,27 @@ impl Service {
         Ok(self.0.parts.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
     }
 
-    fn note_introspection(&self, resource: &Resource, answer: &Introspection, cx: &Cx) {
-        let wanted = match (self.settings().introspection_audit, answer) {
-            (Introspections::Off, _) => false,
-            (Introspections::All, _) | (Introspections::Changes, Introspection::Inactive) => true,
-            (Introspections::Changes, Introspection::Active(claims)) => self.0.seen.is_first(claims.jti),
+    /// The record names whose token it was, so that a task's trail shows who still tried it after it was ended. The
+    /// answer does not.
+    fn note_introspection(&self, resource: &Resource, claims: Option<&TaskTokenClaims>, outcome: Outcome, cx: &Cx) {
+        let is_first = || claims.is_none_or(|claims| self.0.seen.is_first(claims.jti));
+        let is_wanted = match self.settings().introspection_audit {
+            Introspections::Off => false,
+            Introspections::All => true,
+            Introspections::Changes => outcome != Outcome::Active || is_first(),
         };
-        if !wanted {
+        if !is_wanted {
             return;
         }
-        let base = |outcome| Record {
+        self.0.journal.note(Record {
+            requester: claims.map(TaskTokenClaims::requester),
+            agents: claims.iter().flat_map(|claims| claims.act.hops()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
+            task: claims.map(|claims| claims.txn),
+            token: claims.map(|claims| claims.jti),
             resource: Some(resource.uri.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIntrospect, outcome)
-        };
-        self.0.journal.note(match answer {
-            Introspection::Inactive => base(Outcome::Inactive),
-            Introspection::Active(claims) => Record {
-                requester: Some(claims.requester()),
-                agents: claims.act.hops().map(|hop| hop.sub.clone()).collect(),
-                task: Some(claims.txn),
-                token: Some(claims.jti),
-                ..base(Outcome::Active)
-            },
         });
     }
 }

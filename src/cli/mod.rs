@@ -145,7 +145,7 @@ struct Exchange {
     /// A file with the subject token; `-` is standard input. Tokens don't stand in arguments: others can see those.
     #[arg(long, value_name = "FILE", default_value = "-")]
     subject_token_file: PathBuf,
-    /// What the subject token is: access_token, id_token, jwt or txn_token.
+    /// What the subject token is: `access_token`, `id_token`, `jwt` or `txn_token`.
     #[arg(long, value_name = "TYPE", default_value = "access_token")]
     subject_token_type: String,
     /// The resource that the token is for.

@@ -324,3 +324,6 @@ pub fn check_assertion(
     // Past the leeway, or the sweeper would open a gap for a replay; twice, so that two replicas' clocks may differ.
     Ok(AssertionClaims { jti: jti.to_owned(), remember_until: exp.after(rules.leeway).after(rules.leeway) })
 }
+
+#[cfg(test)]
+mod tests;

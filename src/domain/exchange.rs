@@ -8,6 +8,8 @@ mod ceilings;
 mod denial;
 mod plan;
 mod presenter;
+#[cfg(test)]
+mod tests;
 
 pub use ask::{Ask, Evidence, Output, Presenter, TaskWanted};
 pub use denial::{Denial, Holding};

@@ -2,6 +2,8 @@
 
 mod check;
 mod ours;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,6 +83,17 @@ impl Object {
         }
     }
 
+    /// Its client id; an issuer has none.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&ClientId> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(&agent.id),
+            Self::Resource(resource) => Some(&resource.id),
+            Self::Admin(admin) => Some(&admin.id),
+        }
+    }
+
     /// Its name among its kind: an issuer's URL, a client's id.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -155,6 +168,7 @@ impl Registry {
         registry.check_issuers(&mut faults);
         registry.check_resources(&mut faults);
         registry.check_agents(&mut faults);
+        registry.check_clients(&mut faults);
         if faults.is_empty() { Ok(registry) } else { Err(faults) }
     }
 

@@ -8,7 +8,10 @@ use thiserror::Error;
 
 /// How the subject token stands to the agent that presents it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are the axes of the matrix, and each has its name")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the columns of a truth table, each true or false on its own"
+)]
 pub struct Pointers {
     /// Whether its `aud` names the agent (an ID token for its client).
     pub audience: bool,

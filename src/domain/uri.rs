@@ -88,7 +88,8 @@ impl FromStr for ResourceUri {
         }
         let bare = url.path() == "/" && url.query().is_none();
         let canonical = if bare { url.as_str().trim_end_matches('/') } else { url.as_str() };
-        Ok(Self(canonical.into()))
+        // Escapes make it longer, and what is taken here must be taken again when it is read from the store.
+        (canonical.len() <= MAX_URL_LEN).then(|| Self(canonical.into())).ok_or(InvalidUrl::Malformed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::get,
@@ -22,6 +22,7 @@ use crate::{
     http::{
         App,
         client_auth::{JsonBody, Operator, Reader},
+        path::Id,
         problem::Problem,
         query::Query,
         views::{
@@ -35,11 +36,11 @@ use crate::{
 /// The routes of one kind of object.
 pub(super) fn objects(path: &'static str, kind: Kind) -> Router<App> {
     let list = move |reader: Reader| async move { list_objects(kind, &reader) };
-    let read = move |reader: Reader, id: Path<String>| async move { read_object(kind, &reader, &id) };
-    let put = move |app: State<App>, operator: Operator, id: Path<String>, body: JsonBody<serde_json::Value>| {
+    let read = move |reader: Reader, id: Id| async move { read_object(kind, &reader, &id.0) };
+    let put = move |app: State<App>, operator: Operator, id: Id, body: JsonBody<serde_json::Value>| {
         put_object(kind, app, operator, id, body)
     };
-    let remove = move |app: State<App>, operator: Operator, id: Path<String>| remove_object(kind, app, operator, id);
+    let remove = move |app: State<App>, operator: Operator, id: Id| remove_object(kind, app, operator, id);
     Router::new().route(path, get(list)).route(&format!("{path}/{{id}}"), get(read).put(put).delete(remove))
 }
 
@@ -58,7 +59,7 @@ async fn put_object(
     kind: Kind,
     State(app): State<App>,
     Operator(admin, cx): Operator,
-    Path(id): Path<String>,
+    Id(id): Id,
     JsonBody(body): JsonBody<serde_json::Value>,
 ) -> Result<Response, Problem> {
     let object = serde_json::from_value::<Object>(serde_json::json!({"kind": kind, "body": body}))
@@ -76,7 +77,7 @@ async fn remove_object(
     kind: Kind,
     State(app): State<App>,
     Operator(admin, cx): Operator,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<StatusCode, Problem> {
     app.service.remove_object(&admin, kind, &id, &cx).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -86,7 +87,7 @@ async fn remove_object(
 pub(super) async fn make_secret(
     State(app): State<App>,
     Operator(admin, cx): Operator,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, Problem> {
     let id = id.parse::<ClientId>().map_err(|_| Conflict::NotFound("client"))?;
     let made = app.service.make_secret(&admin, &id, &cx).await?;
@@ -184,11 +185,7 @@ pub(super) async fn list_tokens(
 }
 
 /// `GET /v1/admin/tokens/{id}`
-pub(super) async fn read_token(
-    State(app): State<App>,
-    _: Reader,
-    Path(id): Path<String>,
-) -> Result<Json<TokenView>, Problem> {
+pub(super) async fn read_token(State(app): State<App>, _: Reader, Id(id): Id) -> Result<Json<TokenView>, Problem> {
     let id = id.parse::<TokenId>().map_err(|_| Conflict::NotFound("token"))?;
     Ok(Json(app.service.read_token(id).await?.into()))
 }
@@ -211,11 +208,7 @@ pub(super) async fn list_tasks(
 }
 
 /// `GET /v1/admin/tasks/{id}`
-pub(super) async fn read_task(
-    State(app): State<App>,
-    _: Reader,
-    Path(id): Path<String>,
-) -> Result<Json<TaskView>, Problem> {
+pub(super) async fn read_task(State(app): State<App>, _: Reader, Id(id): Id) -> Result<Json<TaskView>, Problem> {
     let id = id.parse::<TaskId>().map_err(|_| Conflict::NotFound("task"))?;
     Ok(Json(app.service.read_task(id).await?.into()))
 }

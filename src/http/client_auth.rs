@@ -3,7 +3,7 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::DeserializeOwned;
@@ -67,17 +67,14 @@ impl FromRequest<App> for ByClientOrBearer {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, OAuthError> {
         let (cx, headers, form) = read_form(request, app).await?;
-        let client = match bearer(&headers) {
-            Some(token) => {
-                if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
-                    return Err(Failure::from(AuthFault::Several).into());
-                }
-                app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+        let client = if let Some(token) = bearer(&headers) {
+            if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
+                return Err(Failure::from(AuthFault::Several).into());
             }
-            None => {
-                let credentials = credentials(&headers, &form).map_err(Failure::from)?;
-                app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
-            }
+            app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+        } else {
+            let credentials = credentials(&headers, &form).map_err(Failure::from)?;
+            app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
         };
         Ok(Self { client, form, cx, headers })
     }
@@ -126,9 +123,9 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
         let is_json = media_type(request.headers()).is_some_and(|media| media == "application/json");
         if !is_json {
-            return Err(BadRequest::NotJson("`content-type` must be application/json".into()).into());
+            return Err(Problem::not_json());
         }
-        let body = Bytes::from_request(request, &()).await.map_err(|_| Problem::too_large())?;
+        let body = read_body(request).await?.ok_or_else(Problem::too_large)?;
         let value = crate::domain::json::parse(&body, 16).map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
         // serde names the field and what it wants there; the value it quotes is cut off.
         serde_json::from_value(value).map(Self).map_err(|e| BadRequest::NotJson(without_values(&e.to_string())).into())
@@ -160,8 +157,17 @@ async fn read_form(request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), O
     if media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
         return Err(BadRequest::NotAForm.into());
     }
-    let body = Bytes::from_request(request, &()).await.map_err(|_| OAuthError::too_large())?;
+    let body = read_body(request).await?.ok_or_else(OAuthError::too_large)?;
     Ok((cx, headers, Form::parse(&body)?))
+}
+
+/// The body; `None` when it is over the limit.
+async fn read_body(request: Request) -> Result<Option<Bytes>, BadRequest> {
+    match Bytes::from_request(request, &()).await {
+        Ok(body) => Ok(Some(body)),
+        Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => Ok(None),
+        Err(_) => Err(BadRequest::Invalid("body", "it broke off, or its framing is wrong")),
+    }
 }
 
 /// The media type, if the body's charset, where one is said, is UTF-8.

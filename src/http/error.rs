@@ -41,6 +41,8 @@ pub(super) enum Code {
     AccessDenied,
     /// 503
     TemporarilyUnavailable,
+    /// 500
+    ServerError,
 }
 
 impl Code {
@@ -60,6 +62,7 @@ impl Code {
             Self::InsufficientScope => "insufficient_scope",
             Self::AccessDenied => "access_denied",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
+            Self::ServerError => "server_error",
         }
     }
 
@@ -77,6 +80,7 @@ impl Code {
             Self::InvalidClient | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope | Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -136,7 +140,7 @@ impl From<&Denial> for Code {
     fn from(denial: &Denial) -> Self {
         match denial {
             Denial::OnlyTxnForResource => Self::UnauthorizedClient,
-            Denial::TargetShutOut => Self::InvalidTarget,
+            Denial::TargetShutOut | Denial::TargetIsUs => Self::InvalidTarget,
             Denial::MayNotDelegate | Denial::Splice(_) | Denial::NotThePresenter => Self::ActorUnauthorized,
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
@@ -212,9 +216,23 @@ impl From<BadRequest> for OAuthError {
 impl OAuthError {
     /// The body is over the limit.
     pub(super) fn too_large() -> Self {
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..BadRequest::Invalid("body", "over 65536 bytes").into() }
+        Self::from(BadRequest::Invalid("body", "over 65536 bytes")).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// A mistake of ours, which the log of the panic tells more of.
+    pub(super) fn own_fault() -> Self {
+        let code = Code::ServerError;
+        Self { code, status: code.status(), description: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned() }
+    }
+
+    /// The same with another status than its code has.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 }
+
+/// What is said of a mistake of ours.
+pub(super) const OWN_FAULT: &str = "a fault of the server itself: report it with the request id";
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
@@ -246,7 +264,8 @@ pub(super) fn challenge(code: Code) -> Option<&'static str> {
         | Code::InvalidAuthorizationDetails
         | Code::ActorUnauthorized
         | Code::AccessDenied
-        | Code::TemporarilyUnavailable => None,
+        | Code::TemporarilyUnavailable
+        | Code::ServerError => None,
     }
 }
 
@@ -259,4 +278,50 @@ fn ascii(text: &str) -> String {
             _ => '?',
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every code. A new one does not compile before it has its place here.
+    fn codes() -> Vec<Code> {
+        let (mut codes, mut next) = (Vec::new(), Some(Code::InvalidRequest));
+        while let Some(code) = next {
+            codes.push(code);
+            next = match code {
+                Code::InvalidRequest => Some(Code::InvalidClient),
+                Code::InvalidClient => Some(Code::UnauthorizedClient),
+                Code::UnauthorizedClient => Some(Code::UnsupportedGrantType),
+                Code::UnsupportedGrantType => Some(Code::InvalidScope),
+                Code::InvalidScope => Some(Code::InvalidTarget),
+                Code::InvalidTarget => Some(Code::InvalidAuthorizationDetails),
+                Code::InvalidAuthorizationDetails => Some(Code::ActorUnauthorized),
+                Code::ActorUnauthorized => Some(Code::InvalidToken),
+                Code::InvalidToken => Some(Code::InsufficientScope),
+                Code::InsufficientScope => Some(Code::AccessDenied),
+                Code::AccessDenied => Some(Code::TemporarilyUnavailable),
+                Code::TemporarilyUnavailable => Some(Code::ServerError),
+                Code::ServerError => None,
+            };
+        }
+        codes
+    }
+
+    #[test]
+    fn every_code_is_explained_to_developers() {
+        let table = include_str!("../../docs/errors.md");
+        let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 3);
+        let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
+        let want = codes().into_iter().map(|code| format!("| `{}` | {}", code.as_str(), code.status().as_u16()));
+        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/errors.md has another table of codes");
+    }
+
+    #[test]
+    fn every_code_is_in_the_description() {
+        let description = serde_json::from_str::<serde_json::Value>(include_str!("../../openapi/errand.json")).unwrap();
+        let described = &description["components"]["schemas"]["ErrorCode"]["enum"];
+        let codes = codes().into_iter().map(Code::as_str).collect::<Vec<_>>();
+        assert_eq!(*described, serde_json::json!(codes));
+    }
 }

@@ -5,13 +5,14 @@ mod client_auth;
 mod error;
 mod exchange_form;
 mod form;
+mod guard;
 mod listen;
 mod metadata;
 mod metrics;
 mod oauth;
 mod observe;
 mod operations;
-mod patience;
+mod path;
 mod preface;
 mod problem;
 mod query;
@@ -25,7 +26,6 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub use form::Form;
 pub use listen::{Listener, Tls, TlsFault, serve};
@@ -82,11 +82,10 @@ pub fn operations_router(app: App, settings: EdgeSettings) -> Router {
 
 fn wrap(routes: Router<App>, app: App, settings: EdgeSettings) -> Router {
     routes
-        .method_not_allowed_fallback(operations::method_not_allowed)
-        .fallback(operations::not_found)
+        .method_not_allowed_fallback(guard::method_not_allowed)
+        .fallback(guard::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(settings.request_timeout, patience::in_time))
-        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn_with_state(settings.request_timeout, guard::guard))
         .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
 }
@@ -121,7 +120,8 @@ fn api() -> Router<App> {
 
 fn documents() -> Router<App> {
     Router::new()
-        .route("/openapi.yaml", get(operations::openapi))
+        .route("/openapi.yaml", get(operations::openapi_yaml))
+        .route("/openapi.json", get(operations::openapi_json))
         .route("/docs", get(operations::docs))
         .route("/docs/{file}", get(operations::docs_file))
 }

@@ -45,11 +45,10 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     let reason = response.extensions_mut().remove::<Reason>();
     span.in_scope(|| {
         let (status, duration_us) = (status.as_u16(), took.as_micros());
-        match &reason {
-            Some(Reason { code, text }) => {
-                tracing::info!(http.status = status, duration_us, error.code = code, reason = text, "request refused");
-            }
-            None => tracing::info!(http.status = status, duration_us, "request answered"),
+        if let Some(Reason { code, text }) = &reason {
+            tracing::info!(http.status = status, duration_us, error.code = code, reason = text, "request refused");
+        } else {
+            tracing::info!(http.status = status, duration_us, "request answered");
         }
     });
     let outcome = reason.map_or("ok", |reason| reason.code);

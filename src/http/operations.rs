@@ -2,18 +2,19 @@
 
 use axum::{
     Extension,
-    extract::{Path, State},
-    http::{StatusCode, header},
+    extract::State,
+    http::header,
     response::{IntoResponse, Response},
 };
 
 use crate::{
-    app::{BadRequest, Conflict, Cx},
-    http::{App, problem::Problem},
+    app::{Conflict, Cx},
+    http::{App, path::Id, problem::Problem},
 };
 
-/// The description of the API, part of the program.
+/// The description of the API, part of the program: as it is written, and the same for who reads no YAML.
 const OPENAPI: &str = include_str!("../../openapi/errand.yaml");
+const OPENAPI_JSON: &str = include_str!("../../openapi/errand.json");
 /// The page that shows it, and what it needs; nothing from anywhere else.
 const DOCS: &str = include_str!("docs/index.html");
 const DOCS_SCRIPT: &str = include_str!("docs/docs.js");
@@ -38,38 +39,33 @@ pub(super) async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>
             let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, media)], text).into_response()
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => Problem::own_fault().into_response(),
     }
 }
 
 /// `GET /openapi.yaml`
-pub(super) async fn openapi() -> impl IntoResponse {
+pub(super) async fn openapi_yaml() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI)
 }
 
+/// `GET /openapi.json`
+pub(super) async fn openapi_json() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI_JSON)
+}
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// `GET /docs`. The policy lets it load its own two files and the description, and nothing else.
 pub(super) async fn docs() -> impl IntoResponse {
-    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'";
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)], DOCS)
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)], DOCS)
 }
 
 /// `GET /docs/{file}`
-pub(super) async fn docs_file(Path(file): Path<String>) -> Response {
+pub(super) async fn docs_file(Id(file): Id) -> Response {
     match file.as_str() {
         "docs.js" => ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], DOCS_SCRIPT).into_response(),
         "docs.css" => ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], DOCS_STYLE).into_response(),
-        _ => not_found().await.into_response(),
+        _ => Problem::from(Conflict::NotFound("file")).into_response(),
     }
-}
-
-/// No such path.
-pub(super) async fn not_found() -> Problem {
-    Conflict::NotFound("path").into()
-}
-
-/// The path is there, the method is not.
-pub(super) async fn method_not_allowed() -> Response {
-    let mut response = Problem::from(BadRequest::Invalid("method", "is not served at this path")).into_response();
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     app::{BadRequest, Conflict, Failure},
     http::{
-        error::{Code, challenge},
+        error::{Code, OWN_FAULT, challenge},
         observe::Reason,
     },
 };
@@ -67,8 +67,26 @@ impl From<Conflict> for Problem {
 }
 
 impl Problem {
+    /// The body is over the limit.
     pub(super) fn too_large() -> Self {
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..BadRequest::Invalid("body", "over 65536 bytes").into() }
+        Self::from(BadRequest::Invalid("body", "over 65536 bytes")).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// The body is said to be something else than JSON.
+    pub(super) fn not_json() -> Self {
+        let bad = BadRequest::NotJson("`content-type` must be application/json".into());
+        Self::from(bad).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    }
+
+    /// A mistake of ours, which the log of the panic tells more of.
+    pub(super) fn own_fault() -> Self {
+        let code = Code::ServerError;
+        Self { status: code.status(), code, detail: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned() }
+    }
+
+    /// The same with another status than its code has.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     fn title(&self) -> &'static str {
@@ -77,9 +95,12 @@ impl Problem {
             StatusCode::UNAUTHORIZED => "A live API token is needed",
             StatusCode::FORBIDDEN => "The API token does not allow this",
             StatusCode::NOT_FOUND => "There is no such thing",
+            StatusCode::METHOD_NOT_ALLOWED => "The path does not have this method",
             StatusCode::CONFLICT => "It can't be changed here or now",
             StatusCode::PAYLOAD_TOO_LARGE => "The request is too large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "The body is of another media type",
             StatusCode::UNPROCESSABLE_ENTITY => "The request does not fit what is there",
+            StatusCode::INTERNAL_SERVER_ERROR => "The server made a mistake",
             _ => "It could not be found out",
         }
     }

@@ -4,26 +4,41 @@ use std::str::FromStr;
 
 use crate::{
     app::BadRequest,
-    domain::{time::Timestamp, uri::IssuerUrl},
+    domain::{id::Subject, time::Timestamp, uri::IssuerUrl},
     http::form::Form,
     ports::Page,
 };
 
 const LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1000;
+/// How many characters a parameter may have.
+const MAX_TEXT: usize = 2048;
 
 pub(super) struct Query(Form);
 
 impl Query {
     /// Reads a query whose parameters may be these.
     pub(super) fn parse(query: Option<&str>, names: &[&str]) -> Result<Self, BadRequest> {
-        let form = Form::parse(query.unwrap_or_default().as_bytes())
-            .map_err(|_| BadRequest::Invalid("query", "is not a query string, or a parameter stands in it twice"))?;
-        if form.names().all(|name| names.contains(&name)) {
-            Ok(Self(form))
-        } else {
-            Err(BadRequest::Invalid("query", "has a parameter that this list does not know"))
+        let query = query.unwrap_or_default();
+        // A filter that lost its value on the way, such as an unset variable in a script, must not widen the answer.
+        let has_value = |pair: &str| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty());
+        if !query.split('&').filter(|pair| !pair.is_empty()).all(has_value) {
+            return Err(BadRequest::Invalid("query", "has a parameter without a value"));
         }
+        let form = Form::parse(query.as_bytes())
+            .map_err(|_| BadRequest::Invalid("query", "is not a query string, or a parameter stands in it twice"))?;
+        if !form.names().all(|name| names.contains(&name)) {
+            return Err(BadRequest::Invalid("query", "has a parameter that is not known here"));
+        }
+        // A store may not even be able to look for U+0000 in a text.
+        let is_text = |text: &str| text.chars().count() <= MAX_TEXT && !text.chars().any(char::is_control);
+        if !names.iter().filter_map(|name| form.one(name)).all(is_text) {
+            return Err(BadRequest::Invalid(
+                "query",
+                "has a control character, or over 2048 characters in a parameter",
+            ));
+        }
+        Ok(Self(form))
     }
 
     pub(super) fn text(&self, name: &str) -> Option<&str> {
@@ -41,9 +56,9 @@ impl Query {
 
     /// A requester is named by both or not at all.
     pub(super) fn requester(&self) -> Result<Option<(IssuerUrl, String)>, BadRequest> {
-        match (self.value("issuer")?, self.text("subject")) {
+        match (self.value("issuer")?, self.value::<Subject>("subject")?) {
             (None, None) => Ok(None),
-            (Some(issuer), Some(subject)) => Ok(Some((issuer, subject.to_owned()))),
+            (Some(issuer), Some(subject)) => Ok(Some((issuer, subject.into()))),
             (Some(_), None) => Err(BadRequest::Missing("subject")),
             (None, Some(_)) => Err(BadRequest::Missing("issuer")),
         }

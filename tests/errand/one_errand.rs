@@ -55,5 +55,12 @@ async fn an_errand(server: Server) {
     }
     let (status, refused) = server.post_as("reader", "/oauth2/token", &server.exchange_form(handed)).await;
     assert_eq!((status.as_u16(), &refused["error"]), (400, &json!("invalid_request")), "{refused}");
+    let path = format!("/audit?task={}", says["txn"].as_str().unwrap());
+    let (_, trail) = server.admin(reqwest::Method::GET, &path, None).await;
+    let trail = trail["items"].as_array().unwrap();
+    let is_refusal = |item: &&serde_json::Value| item["chained"]["record"]["outcome"] == "refused";
+    let refusal =
+        &trail.iter().find(is_refusal).expect("what was tried with a dead token is in its task's trail")["chained"];
+    assert_eq!((&refusal["record"]["client"], &refusal["record"]["token"]), (&json!("reader"), &claims(handed)["jti"]));
     server.stop().await;
 }

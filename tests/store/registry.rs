@@ -21,7 +21,7 @@ async fn change(store: &dyn Store, changes: Vec<Change>) {
     done(store, Write { changes, ..Write::default() }).await;
 }
 
-fn object(kind: &str, body: serde_json::Value) -> Object {
+fn object(kind: &str, body: &serde_json::Value) -> Object {
     serde_json::from_value(json!({"kind": kind, "body": body})).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn objects() -> Vec<Entry> {
         "id": "files", "uri": "https://files.example.com/mcp", "authentication": basic,
         "tools": [{"name": "read", "scope": "files:read", "effect": "read"}],
     });
-    let entry = |kind, body, owner| Entry { object: object(kind, body), owner };
+    let entry = |kind, body, owner| Entry { object: object(kind, &body), owner };
     vec![
         admin("ops", "operator"),
         entry("agent", agent, Owner::File),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use errand::{
-    adapters::{self, StoreOptions, connect},
-    ports::{Outage, TaskFilter, Write},
+    adapters::store::{self, StoreOptions, connect},
+    domain::revocation::{Seq, Target},
+    ports::{Outage, Store, TaskFilter, Write},
 };
 use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
@@ -31,7 +32,7 @@ async fn a_schema_that_is_not_ours_is_refused(on: &TestStore) {
 
 async fn what_can_not_be_read_is_named(on: &TestStore) {
     let store = on.open().await;
-    done(&*store, Write { log: vec![entry(errand::domain::revocation::Target::Registry)], ..issue(1) }).await;
+    done(&*store, Write { log: vec![entry(Target::Registry)], ..issue(1) }).await;
     let id = task_id(1);
     for (sql, want) in [
         (
@@ -59,7 +60,7 @@ async fn what_can_not_be_read_is_named(on: &TestStore) {
     let token = said(&store.token(token_id(1)).await.unwrap_err());
     assert!(token.contains("table `tokens`, column `lineage`") && !token.contains("hunter2"), "{token}");
     on.tamper("UPDATE revocation_log SET key = 'x'").await;
-    let log = said(&store.log_after(Default::default(), NOW, 9).await.unwrap_err());
+    let log = said(&store.log_after(Seq::default(), NOW, 9).await.unwrap_err());
     assert!(log.contains("table `revocation_log`, column `key`, row `1`"), "{log}");
     on.tamper("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', 'planner', '{}', 'api')").await;
     let object = said(&store.registry().await.unwrap_err());
@@ -88,23 +89,35 @@ async fn migrate_at_once(on: &TestStore) {
     done(&*store, issue(1)).await;
 }
 
-/// Four programs that start at once on a new file, each as another process would: opening it is a race as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_is_opened_and_migrated_at_once() {
-    for _ in 0..5 {
-        let on = TestStore::empty_sqlite().await;
-        let opened = (0..4).map(|_| async {
-            let store = on.open().await;
-            store.migrate().await.unwrap();
-        });
-        let mut programs = Vec::new();
-        for open in opened {
-            programs.push(open);
-        }
-        futures_util::future::join_all(programs).await;
-        on.open().await.ping().await.unwrap();
-    }
+async fn sqlite_is_migrated_at_once() {
     migrate_at_once(&TestStore::empty_sqlite().await).await;
+    // Where the list of migrations is there already, all of them begin by reading.
+    let on = TestStore::empty_sqlite().await;
+    on.open().await;
+    on.tamper(
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
+            installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL,
+            execution_time BIGINT NOT NULL)",
+    )
+    .await;
+    migrate_at_once(&on).await;
+}
+
+/// A new file, and somebody writes to it before it has its write-ahead log.
+#[tokio::test]
+async fn sqlite_opens_a_file_that_is_in_use() {
+    let on = TestStore::empty_sqlite().await;
+    let new = format!("{}?mode=rwc", on.url());
+    let mut other = SqliteConnection::connect(&new).await.unwrap();
+    other.execute("CREATE TABLE x (y INTEGER)").await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let (store, ()) = tokio::join!(on.open(), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        other.execute("ROLLBACK").await.unwrap();
+    });
+    store.migrate().await.unwrap();
+    store.ping().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,20 +130,26 @@ async fn a_lock_that_is_held_is_an_outage(url: &str, lock: &'static str) {
     let patience = Duration::from_millis(300);
     let options = StoreOptions { acquire_timeout: patience, statement_timeout: patience, max_connections: 2 };
     let store = connect(url, &options).await.unwrap();
-    let write = Write { log: vec![entry(errand::domain::revocation::Target::Keys)], ..issue(1) };
+    let write = Write { log: vec![entry(Target::Keys)], ..issue(1) };
     if url.starts_with("sqlite") {
         let mut other = SqliteConnection::connect(url).await.unwrap();
         other.execute(lock).await.unwrap();
-        store.commit(WRITER, std::slice::from_ref(&write)).await.unwrap_err();
+        refused_soon(&*store, &write).await;
         other.execute("ROLLBACK").await.unwrap();
     } else {
         let mut other = PgConnection::connect(url).await.unwrap();
         other.execute(lock).await.unwrap();
-        store.commit(WRITER, std::slice::from_ref(&write)).await.unwrap_err();
+        refused_soon(&*store, &write).await;
         other.execute("ROLLBACK").await.unwrap();
     }
     assert_eq!(store.task(task_id(1)).await.unwrap(), None);
-    assert_eq!(done(&*store, write).await.map(|seq| seq.number()), Some(1));
+    assert_eq!(done(&*store, write).await.map(Seq::number), Some(1));
+}
+
+async fn refused_soon(store: &dyn Store, write: &Write) {
+    let commit = store.commit(WRITER, std::slice::from_ref(write));
+    let refused = tokio::time::timeout(Duration::from_secs(20), commit).await.expect("it does not wait for ever");
+    refused.unwrap_err();
 }
 
 #[tokio::test]
@@ -142,6 +161,37 @@ async fn a_lock_on_the_file_is_an_outage() {
 async fn a_lock_on_the_log_is_an_outage() {
     a_lock_that_is_held_is_an_outage(TestStore::postgres().await.url(), "BEGIN; UPDATE log_head SET seq = seq + 1")
         .await;
+}
+
+/// What every connection is given: nothing waits for ever, not even the server for a program that was stopped in the
+/// middle of a transaction, and what was acknowledged is durable.
+#[tokio::test]
+async fn postgres_connections_are_set_up() {
+    let on = TestStore::postgres().await;
+    let (_, settings) = store::postgres::STATEMENTS.iter().find(|(name, _)| *name == "SETTINGS").unwrap();
+    for (before, after) in [("off", "on"), ("on", "on"), ("local", "local"), ("remote_apply", "remote_apply")] {
+        let mut connection = PgConnection::connect(on.url()).await.unwrap();
+        sqlx::query("SELECT set_config('synchronous_commit', $1, false)")
+            .bind(before)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let row = sqlx::query(*settings).bind("1234ms").fetch_one(&mut connection).await.unwrap();
+        assert!(!row.get::<bool, _>("standby"));
+        for (setting, want) in [
+            ("synchronous_commit", after),
+            ("statement_timeout", "1234ms"),
+            ("idle_in_transaction_session_timeout", "1234ms"),
+        ] {
+            let query = sqlx::query_scalar::<_, String>("SELECT current_setting($1)").bind(setting);
+            assert_eq!(query.fetch_one(&mut connection).await.unwrap(), want, "{setting}");
+        }
+    }
+    let mut connection = PgConnection::connect(on.url()).await.unwrap();
+    let store = on.open().await;
+    store.ping().await.unwrap();
+    let named = sqlx::query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'errand'");
+    assert!(!named.fetch_all(&mut connection).await.unwrap().is_empty());
 }
 
 /// An operator's defaults for the database don't change what a transaction of ours means.
@@ -166,7 +216,7 @@ async fn sqlite_lists_by_index() {
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
     let lists = ["TASKS", "TOKENS", "AUDIT", "GRANTS", "REVOCATIONS", "LOG_AFTER", "SWEEP_ONCE", "SWEEP_IDEMPOTENCY"];
     let mut seen = 0;
-    for (name, sql) in adapters::sqlite::STATEMENTS {
+    for (name, sql) in store::sqlite::STATEMENTS {
         if !lists
             .iter()
             .any(|list| *name == *list || name.strip_prefix(list).is_some_and(|rest| rest.starts_with("_BY_")))
@@ -189,19 +239,19 @@ async fn sqlite_lists_by_index() {
 async fn every_statement_of_sqlite_prepares() {
     let on = TestStore::sqlite().await;
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
-    for (name, sql) in adapters::sqlite::STATEMENTS {
+    for (name, sql) in store::sqlite::STATEMENTS {
         if let Err(error) = (&mut connection).prepare((*sql).into_sql_str()).await {
             panic!("{name}: {error}");
         }
     }
-    assert!(adapters::sqlite::STATEMENTS.len() > 50);
+    assert!(store::sqlite::STATEMENTS.len() > 50);
 }
 
 #[tokio::test]
 async fn every_statement_of_postgres_prepares() {
     let on = TestStore::postgres().await;
     let mut connection = PgConnection::connect(on.url()).await.unwrap();
-    for (name, sql) in adapters::postgres::STATEMENTS {
+    for (name, sql) in store::postgres::STATEMENTS {
         if let Err(error) = (&mut connection).prepare((*sql).into_sql_str()).await {
             panic!("{name}: {error}");
         }
@@ -211,9 +261,9 @@ async fn every_statement_of_postgres_prepares() {
 #[test]
 fn both_stores_have_the_same_statements() {
     let names = |of: &[(&'static str, &str)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-    let postgres = names(adapters::postgres::STATEMENTS).into_iter().filter(|name| *name != "SETTINGS");
-    assert_eq!(postgres.collect::<Vec<_>>(), names(adapters::sqlite::STATEMENTS));
-    for (name, sql) in adapters::postgres::STATEMENTS.iter().chain(adapters::sqlite::STATEMENTS) {
+    let postgres = names(store::postgres::STATEMENTS).into_iter().filter(|name| *name != "SETTINGS");
+    assert_eq!(postgres.collect::<Vec<_>>(), names(store::sqlite::STATEMENTS));
+    for (name, sql) in store::postgres::STATEMENTS.iter().chain(store::sqlite::STATEMENTS) {
         let sql = sql.to_lowercase();
         assert!(!sql.contains("now()") && !sql.contains("current_t") && !sql.contains("select *"), "{name}");
     }

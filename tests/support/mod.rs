@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use errand::adapters::{Database, StoreOptions, connect};
+use errand::adapters::store::{Database, StoreOptions, connect};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -73,7 +73,7 @@ impl TestStore {
     /// Opens it: every call is another instance, as another replica would be.
     pub async fn open(&self) -> Arc<dyn Database> {
         // Patient: tests share the machine.
-        let patience = Duration::from_secs(60);
+        let patience = Duration::from_mins(1);
         let options = StoreOptions { max_connections: 4, acquire_timeout: patience, statement_timeout: patience };
         connect(&self.url, &options).await.unwrap()
     }

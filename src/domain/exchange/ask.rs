@@ -71,6 +71,17 @@ impl<'a> Presenter<'a> {
     }
 }
 
+impl Presenter<'_> {
+    /// Whether it is shut out.
+    #[must_use]
+    pub fn is_disabled(self) -> bool {
+        match self {
+            Self::Agent(agent) => agent.disabled,
+            Self::Resource(resource) => resource.disabled,
+        }
+    }
+}
+
 /// A presented token after every check on it.
 #[derive(Clone, Copy, Debug)]
 pub enum Evidence<'a> {

@@ -13,6 +13,9 @@ pub enum Denial {
     /// The resource or the agent that it is for is shut out.
     #[error("the target is disabled")]
     TargetShutOut,
+    /// The resource is called like us or like the trust domain: tokens that are for us alone would be good there.
+    #[error("the target has the name of this server or of its trust domain")]
+    TargetIsUs,
     /// No edge in the registry from the one agent to the other.
     #[error("the agent may not delegate to that agent")]
     MayNotDelegate,

@@ -9,6 +9,7 @@ use crate::domain::{
     registry::Registry,
     splice::{self, Pointers, Says},
     token::{TaskTokenClaims, TokenKind},
+    uri::ResourceUri,
 };
 
 /// Which outputs there are for whom, and that the target is not shut out.
@@ -26,6 +27,9 @@ pub(super) fn check_output(ask: &Ask<'_>) -> Result<(), Denial> {
         }
         (Presenter::Agent(_), Output::Access(_)) | (_, Output::Txn) => {}
     }
+    if ask.output.resource().is_some_and(|resource| is_us(ask, &resource.uri)) {
+        return Err(Denial::TargetIsUs);
+    }
     match ask.subject {
         Evidence::Own(_, TokenKind::Txn) if !matches!(ask.output, Output::Txn) => Err(Denial::TxnOnlyReplaced),
         Evidence::Own(_, TokenKind::Api) => Err(Denial::ApiToken),
@@ -33,9 +37,19 @@ pub(super) fn check_output(ask: &Ask<'_>) -> Result<(), Denial> {
     }
 }
 
+/// Hand-over tokens and API tokens are for us, transaction tokens for the trust domain, and none of them for a resource.
+fn is_us(ask: &Ask<'_>, uri: &ResourceUri) -> bool {
+    let named = |name: &str| name == uri.as_str() || name.parse::<ResourceUri>().is_ok_and(|name| name == *uri);
+    named(ask.issuer.as_str()) || named(ask.trust_domain)
+}
+
 /// Whether the evidence points at the presenter. Returns by what right.
 pub(super) fn check_presenter(ask: &Ask<'_>) -> Result<&'static str, Denial> {
+    if ask.presenter.is_disabled() {
+        return Err(Denial::ShutOut);
+    }
     match (ask.subject, ask.presenter) {
+        (Evidence::User(_, issuer), _) if issuer.disabled => Err(Denial::ShutOut),
         (Evidence::User(..), Presenter::Resource(_)) => Err(Denial::NotThePresenter),
         (Evidence::User(user, issuer), Presenter::Agent(agent)) => {
             let basis = splice::check(pointers(ask, user, issuer, agent)).map_err(Denial::Splice)?;

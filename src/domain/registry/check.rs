@@ -1,13 +1,24 @@
 //! What makes a registry consistent. Every rule is one [`Inconsistency`].
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use url::{Host, Url};
 
 use super::{Inconsistency, Kind, Object, Registry};
 use crate::domain::{
-    client::{Access, Admin, Agent, Resource},
+    client::{Access, Admin, Agent, Authentication, Client, Resource},
     id::ClientId,
-    issuer::{SubjectScopes, SubjectTokenType},
+    issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
+    limits::TOKEN_LIFETIME_CAP,
+    time::Lifetime,
+    uri::is_loopback,
 };
+
+/// A shorter life than this is over before the token has arrived.
+const SHORTEST_CAP: Lifetime = Lifetime::seconds(10);
 
 impl Registry {
     pub(super) fn add(&mut self, object: &Object, faults: &mut Vec<Inconsistency>) {
@@ -22,6 +33,9 @@ impl Registry {
                 faults.push(fault("issuer", "stands twice"));
             }
             return;
+        }
+        if object.client_id().is_some_and(ClientId::is_reserved) {
+            faults.push(fault("id", "names that begin with `errand` are Errand's own"));
         }
         let taken = |id: &ClientId| self.client(id).is_some();
         match object {
@@ -72,6 +86,9 @@ impl Registry {
             if prefix.len() > 64 || prefix.chars().any(char::is_control) {
                 fault("subject_prefix", "must be at most 64 bytes without control characters".into());
             }
+            if let Err(reason) = check_keys(issuer) {
+                fault("keys", reason.into());
+            }
             if issuer.algorithms.is_empty() {
                 fault("algorithms", "name at least one, such as \"RS256\"".into());
             }
@@ -88,6 +105,9 @@ impl Registry {
                 fault("subject_scopes", reason.into());
             }
             for rule in &issuer.entitlements {
+                if rule.scopes.is_empty() && rule.tools.is_empty() {
+                    fault("entitlements", "a rule names neither scopes nor tools".into());
+                }
                 if let Some(id) = &rule.resource
                     && !self.resources.contains_key(id)
                 {
@@ -99,14 +119,13 @@ impl Registry {
 
     pub(super) fn check_resources(&self, faults: &mut Vec<Inconsistency>) {
         for resource in self.resources.values() {
+            let mut fault = |key, reason: String| {
+                faults.push(Inconsistency { kind: Kind::Resource, id: resource.id.to_string(), key, reason });
+            };
+            check_life(resource.max_token_lifetime, &mut fault);
             let names = resource.tools.iter().map(|t| &t.name).collect::<BTreeSet<_>>();
             if names.len() != resource.tools.len() {
-                faults.push(Inconsistency {
-                    kind: Kind::Resource,
-                    id: resource.id.to_string(),
-                    key: "tools",
-                    reason: "two tools have the same name".into(),
-                });
+                fault("tools", "two tools have the same name".into());
             }
         }
     }
@@ -116,6 +135,7 @@ impl Registry {
             let mut fault = |key, reason: String| {
                 faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
             };
+            check_life(agent.max_token_lifetime, &mut fault);
             for access in &agent.access {
                 let Some(resource) = self.resources.get(&access.resource) else {
                     fault("access", format!("there is no resource `{}`", access.resource));
@@ -130,10 +150,34 @@ impl Registry {
                     fault("may_delegate_to", "an agent does not delegate to itself".into());
                 }
             }
-            for issuer in agent.known_as.keys() {
+            for (issuer, names) in &agent.known_as {
                 if !self.issuers.contains_key(issuer) {
                     fault("known_as", format!("there is no issuer `{issuer}`"));
                 }
+                if names.iter().any(String::is_empty) {
+                    fault("known_as", format!("a name at `{issuer}` is empty"));
+                }
+                // A token that names the one must not be one that the other may act with.
+                for other in self.agents.values().filter(|other| other.id < agent.id) {
+                    let theirs = other.known_as.get(issuer).map(Vec::as_slice).unwrap_or_default();
+                    for name in names.iter().filter(|name| theirs.contains(name)) {
+                        fault("known_as", format!("`{issuer}` knows `{}` as `{name}` already", other.id));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_clients(&self, faults: &mut Vec<Inconsistency>) {
+        for client in self.clients() {
+            let Authentication::PrivateKeyJwt { algorithms, .. } = client.authentication() else { continue };
+            if algorithms.is_empty() {
+                faults.push(Inconsistency {
+                    kind: kind(client),
+                    id: client.id().to_string(),
+                    key: "authentication",
+                    reason: "names no algorithm: no assertion could ever be taken".into(),
+                });
             }
         }
     }
@@ -153,5 +197,55 @@ impl Registry {
                 fault("access", format!("`{}` has no tool `{name}`", resource.id));
             }
         }
+    }
+}
+
+fn kind(client: Client<'_>) -> Kind {
+    match client {
+        Client::Agent(_) => Kind::Agent,
+        Client::Resource(_) => Kind::Resource,
+        Client::Admin(_) => Kind::Admin,
+    }
+}
+
+/// No token lives longer than the cap, and one that lives no time is none.
+fn check_life(life: Option<Lifetime>, fault: &mut impl FnMut(&'static str, String)) {
+    if life.is_some_and(|life| life < SHORTEST_CAP || life > TOKEN_LIFETIME_CAP) {
+        let (least, most) = (SHORTEST_CAP.as_seconds(), TOKEN_LIFETIME_CAP.as_seconds());
+        fault("max_token_lifetime", format!("must be {least} to {most} seconds"));
+    }
+}
+
+/// Where the keys are fetched from: https, or this machine if the issuer's networks say so.
+fn check_keys(issuer: &TrustedIssuer) -> Result<(), &'static str> {
+    let url = match &issuer.keys {
+        KeySource::Inline(_) => return Ok(()),
+        KeySource::JwksUri(url) => url.clone(),
+        KeySource::Discovery => Url::parse(issuer.issuer.as_str()).map_err(|_| "the issuer is not a URL")?,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+        return Err("https is needed (http is for loopback addresses only)");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err("user information and fragments are not allowed in the URL");
+    }
+    if is_loopback(&url) && !loopback_addresses(&url).iter().any(|ip| allows(issuer, *ip)) {
+        return Err(
+            "its keys would be fetched from this machine, which is refused: name the network in `allowed_networks`",
+        );
+    }
+    Ok(())
+}
+
+fn allows(issuer: &TrustedIssuer, ip: IpAddr) -> bool {
+    issuer.allowed_networks.iter().any(|network| network.contains(&ip))
+}
+
+/// The addresses that a loopback host may mean.
+fn loopback_addresses(url: &Url) -> Vec<IpAddr> {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => vec![ip.into()],
+        Some(Host::Ipv6(ip)) => vec![ip.into()],
+        Some(Host::Domain(_)) | None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
     }
 }

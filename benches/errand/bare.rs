@@ -1,0 +1,84 @@
+//! What the signatures of a request cost by themselves: the same libraries, the same keys, messages of the same length,
+//! and nothing around them.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use josekit::jws::JwsVerifier;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+
+use crate::cast::{Cast, UserTokens};
+
+/// Microseconds for one of each.
+#[derive(Clone, Copy, Default, serde::Serialize)]
+pub struct Bare {
+    /// What identity providers and agents signed with ES256, verified by josekit.
+    pub verify_es256: f64,
+    /// What identity providers signed with RS256, verified by josekit.
+    pub verify_rs256: f64,
+    /// A token of ours, verified by ring.
+    pub verify_own: f64,
+    /// A token of ours, signed by ring.
+    pub sign: f64,
+}
+
+impl Bare {
+    /// The assertion, the user token, the new token.
+    pub fn exchange(&self, user: UserTokens) -> f64 {
+        let user = match user {
+            UserTokens::Es256 => self.verify_es256,
+            UserTokens::Rs256 => self.verify_rs256,
+        };
+        self.verify_es256 + user + self.sign
+    }
+
+    /// The token.
+    pub fn introspection(&self) -> f64 {
+        self.verify_own
+    }
+}
+
+/// Measures each for a while. `own` is a token that the server issued: ours are as long, and with a key as good.
+pub fn measure(cast: &Cast, own: &str) -> Bare {
+    let es256 = cast.user_token(UserTokens::Es256, 0);
+    let rs256 = cast.user_token(UserTokens::Rs256, 0);
+    let key = &cast.planner;
+    let (message, _) = split(own);
+    let signature = key.sign(message.as_bytes());
+    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public());
+    Bare {
+        verify_es256: verify(&cast.idp.verifier(), &es256),
+        verify_rs256: verify(&cast.idp_rsa.verifier(), &rs256),
+        verify_own: time(|| public.verify(message.as_bytes(), &signature).unwrap()),
+        sign: time(|| drop(black_box(key.sign(message.as_bytes())))),
+    }
+}
+
+fn verify(verifier: &impl JwsVerifier, token: &str) -> f64 {
+    let (message, signature) = split(token);
+    time(|| verifier.verify(message.as_bytes(), &signature).unwrap())
+}
+
+fn split(token: &str) -> (&str, Vec<u8>) {
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    (message, errand::domain::decode(signature).unwrap())
+}
+
+/// The median of batches that take about 10 ms each, in microseconds for one.
+fn time(mut one: impl FnMut()) -> f64 {
+    let mut batches = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        let batch = Instant::now();
+        let mut count = 0_u32;
+        while batch.elapsed() < Duration::from_millis(10) {
+            one();
+            count += 1;
+        }
+        batches.push(batch.elapsed().as_secs_f64() * 1e6 / f64::from(count));
+    }
+    batches.sort_by(f64::total_cmp);
+    batches[batches.len() / 2]
+}

@@ -1,0 +1,242 @@
+//! Who takes part: an identity provider with a key of each kind, the agent `planner`, the resource `files`, the admin
+//! `ops`; and what they send, made before it is needed.
+
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use errand::domain::encode;
+use josekit::{
+    jwk::{Jwk, alg::rsa::RsaKeyPair},
+    jws::{ES256, JwsSigner, JwsVerifier, RS256, alg::rsassa::RsassaJwsSigner},
+};
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use serde_json::{Value, json};
+use url::form_urlencoded::Serializer;
+
+use crate::load::Requests;
+
+const IDP: &str = "https://login.example.com";
+const FILES: &str = "https://files.example.com/mcp";
+
+/// The algorithm of user tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum UserTokens {
+    Es256,
+    Rs256,
+}
+
+/// An ES256 key.
+pub struct Es256Key {
+    kid: &'static str,
+    pair: EcdsaKeyPair,
+    dice: SystemRandom,
+}
+
+impl Es256Key {
+    pub fn new(kid: &'static str) -> Self {
+        let dice = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &dice).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &dice).unwrap();
+        Self { kid, pair, dice }
+    }
+
+    pub fn public(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(&self.dice, message).unwrap().as_ref().to_vec()
+    }
+
+    fn jwk(&self) -> Value {
+        let (x, y) = self.public()[1..].split_at(32);
+        json!({"kty": "EC", "crv": "P-256", "kid": self.kid, "alg": "ES256", "use": "sig", "x": encode(x), "y": encode(y)})
+    }
+
+    pub fn verifier(&self) -> impl JwsVerifier {
+        ES256.verifier_from_jwk(&Jwk::from_map(self.jwk().as_object().unwrap().clone()).unwrap()).unwrap()
+    }
+
+    fn token(&self, typ: &str, claims: &Value) -> String {
+        let input = signing_input("ES256", self.kid, typ, claims);
+        let signature = self.sign(input.as_bytes());
+        format!("{input}.{}", encode(&signature))
+    }
+}
+
+/// An RS256 key of 2048 bits.
+pub struct Rs256Key {
+    jwk: Jwk,
+    signer: RsassaJwsSigner,
+}
+
+impl Rs256Key {
+    fn new(kid: &str) -> Self {
+        let pair = RsaKeyPair::generate(2048).unwrap();
+        let signer = RS256.signer_from_der(pair.to_der_private_key()).unwrap();
+        let mut jwk = pair.to_jwk_public_key();
+        jwk.set_key_id(kid);
+        jwk.set_algorithm("RS256");
+        Self { jwk, signer }
+    }
+
+    pub fn verifier(&self) -> impl JwsVerifier {
+        RS256.verifier_from_jwk(&self.jwk).unwrap()
+    }
+
+    fn token(&self, typ: &str, claims: &Value) -> String {
+        let input = signing_input("RS256", "idp-rsa", typ, claims);
+        let signature = self.signer.sign(input.as_bytes()).unwrap();
+        format!("{input}.{}", encode(&signature))
+    }
+}
+
+fn signing_input(alg: &str, kid: &str, typ: &str, claims: &Value) -> String {
+    let header = json!({"alg": alg, "kid": kid, "typ": typ}).to_string();
+    format!("{}.{}", encode(header.as_bytes()), encode(claims.to_string().as_bytes()))
+}
+
+/// Everybody, around one server.
+pub struct Cast {
+    pub address: SocketAddr,
+    pub idp: Es256Key,
+    pub idp_rsa: Rs256Key,
+    pub planner: Es256Key,
+}
+
+impl Cast {
+    pub fn new(address: SocketAddr) -> Self {
+        let (idp, planner) = (Es256Key::new("idp-ec"), Es256Key::new("planner-1"));
+        Self { address, idp, idp_rsa: Rs256Key::new("idp-rsa"), planner }
+    }
+
+    /// Writes the server's configuration into a folder, for this store.
+    pub fn configure(&self, folder: &Path, store: &str) {
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write("kek", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+        write("store-url", store);
+        let rsa = serde_json::to_value(&self.idp_rsa.jwk).unwrap();
+        write("idp.json", &json!({"keys": [self.idp.jwk(), rsa]}).to_string());
+        write("planner.json", &json!({"keys": [self.planner.jwk()]}).to_string());
+        for client in ["files", "ops"] {
+            write(&format!("{client}.secret"), &secret(client));
+        }
+        write("errand.toml", &include_str!("errand.toml").replace("ADDRESS", &self.address.to_string()));
+    }
+
+    /// Exchanges of user tokens for a task token, by assertion. Each is good for one use. User tokens come round: a user
+    /// signs in once and has more than one thing done.
+    pub fn exchanges(&self, user: UserTokens, count: usize) -> Requests {
+        let users = (0..count.min(64)).map(|n| self.user_token(user, n)).collect::<Vec<_>>();
+        let all = (0..count).map(|n| self.exchange(&users[n % users.len()], &self.assertion()));
+        Requests { all: Arc::new(all.collect()), once: true, good: r#"{"access_token":""# }
+    }
+
+    /// Questions of `files` about these tokens.
+    pub fn introspections(&self, tokens: &[String], once: bool) -> Requests {
+        let all = tokens.iter().map(|token| self.post("/oauth2/introspect", Some("files"), &[("token", token)]));
+        Requests { all: Arc::new(all.collect()), once, good: r#"{"active":true"# }
+    }
+
+    /// A question of `ops` for an API token.
+    pub fn api_token(&self) -> Vec<u8> {
+        let form = [("grant_type", "client_credentials"), ("scope", "errand:admin")];
+        self.post("/oauth2/token", Some("ops"), &form)
+    }
+
+    /// Revocations of these tokens, one by one.
+    pub fn revocations(&self, tokens: &[String], api_token: &str) -> Requests {
+        let one = |token: &String| {
+            let body =
+                json!({"kind": "token", "id": claims(token)["jti"], "reason": "the benchmark says so"}).to_string();
+            let head = format!(
+                "POST /v1/admin/revocations HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {api_token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                self.address,
+                body.len()
+            );
+            (head + &body).into_bytes()
+        };
+        Requests { all: Arc::new(tokens.iter().map(one).collect()), once: true, good: "{" }
+    }
+
+    fn exchange(&self, user_token: &str, assertion: &str) -> Vec<u8> {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", user_token),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ("resource", FILES),
+            ("scope", "files:read"),
+            ("purpose", "quarterly report"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion),
+        ];
+        self.post("/oauth2/token", None, &form)
+    }
+
+    pub fn user_token(&self, algorithm: UserTokens, user: usize) -> String {
+        let now = now();
+        let claims = json!({
+            "iss": IDP, "aud": self.us(), "sub": format!("user-{user}"), "client_id": "planner-client", "iat": now,
+            "exp": now + 3600, "jti": uuid::Uuid::new_v4(), "scope": "files:read files:write", "auth_time": now - 60,
+            "acr": "loa2", "amr": ["hwk"],
+        });
+        match algorithm {
+            UserTokens::Es256 => self.idp.token("at+jwt", &claims),
+            UserTokens::Rs256 => self.idp_rsa.token("at+jwt", &claims),
+        }
+    }
+
+    pub fn assertion(&self) -> String {
+        let now = now();
+        let claims = json!({
+            "iss": "planner", "sub": "planner", "aud": self.us(), "iat": now, "exp": now + 290, "jti": uuid::Uuid::new_v4(),
+        });
+        self.planner.token("client-authentication+jwt", &claims)
+    }
+
+    fn us(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn post(&self, path: &str, client: Option<&str>, form: &[(&str, &str)]) -> Vec<u8> {
+        let body = Serializer::new(String::new()).extend_pairs(form).finish();
+        let basic = client.map(|client| format!("authorization: Basic {}\r\n", basic(client))).unwrap_or_default();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\n{basic}content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        (head + &body).into_bytes()
+    }
+}
+
+/// The claims of a token; not verified.
+pub fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&errand::domain::decode(payload).unwrap()).unwrap()
+}
+
+/// A token in the body of an answer of the token endpoint.
+pub fn token_in(body: &str) -> String {
+    let answer = serde_json::from_str::<Value>(body).unwrap();
+    answer["access_token"].as_str().unwrap().to_owned()
+}
+
+fn secret(client: &str) -> String {
+    encode(format!("{client:-<32}").as_bytes())
+}
+
+fn basic(client: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode(format!("{client}:{}", secret(client)))
+}
+
+fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}

@@ -1,0 +1,167 @@
+//! The load: clients that each have one connection and one request at a time, over HTTP/1.1 with keep-alive. Requests are
+//! bytes that were made before, and of an answer no more is read than is needed, so that the load costs little.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+/// Requests of one kind.
+#[derive(Clone)]
+pub struct Requests {
+    /// Whole requests, as they go over the wire.
+    pub all: Arc<Vec<Vec<u8>>>,
+    /// Whether each is good for one use only; else they come round again.
+    pub once: bool,
+    /// How the body of a good answer begins.
+    pub good: &'static str,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Outcome {
+    /// How long each request took, in microseconds, sorted.
+    pub latencies: Vec<f64>,
+    /// The bodies of the answers, where they are wanted.
+    pub bodies: Vec<String>,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// Requests in a second.
+    pub fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+
+    /// A percentile of the latencies, in microseconds.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        self.latencies[(self.latencies.len() - 1) * percent / 100]
+    }
+}
+
+/// Runs so many clients for so long, or until the requests are used up.
+pub async fn run(address: SocketAddr, requests: &Requests, clients: usize, time: Duration, keep: bool) -> Outcome {
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(Connection::open(address).await.unwrap());
+    }
+    let next = Arc::new(AtomicUsize::new(0));
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for connection in connections {
+        running.spawn(client(connection, requests.clone(), Arc::clone(&next), start + time, keep));
+    }
+    let parts = running.join_all().await;
+    let took = start.elapsed();
+    let mut all = Outcome { took, ..Outcome::default() };
+    for (latencies, bodies) in parts {
+        all.latencies.extend(latencies);
+        all.bodies.extend(bodies);
+    }
+    assert!(!all.latencies.is_empty(), "no request was answered in time");
+    all.latencies.sort_by(f64::total_cmp);
+    all
+}
+
+async fn client(
+    mut connection: Connection,
+    requests: Requests,
+    next: Arc<AtomicUsize>,
+    end: Instant,
+    keep: bool,
+) -> (Vec<f64>, Vec<String>) {
+    let (mut latencies, mut bodies) = (Vec::new(), Vec::new());
+    let mut now = Instant::now();
+    while now < end {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        let request = if requests.once { requests.all.get(n) } else { Some(&requests.all[n % requests.all.len()]) };
+        let Some(request) = request else { break };
+        let body = connection.ask(request, requests.good).await;
+        if keep {
+            bodies.push(body.to_owned());
+        }
+        let then = now;
+        now = Instant::now();
+        latencies.push((now - then).as_secs_f64() * 1e6);
+    }
+    (latencies, bodies)
+}
+
+/// Sends requests one by one with a pause before each: how long one takes when nothing else is going on.
+pub async fn at_leisure(address: SocketAddr, requests: &Requests, pause: Duration) -> Outcome {
+    let mut connection = Connection::open(address).await.unwrap();
+    let mut outcome = Outcome::default();
+    for request in requests.all.iter() {
+        tokio::time::sleep(pause).await;
+        let start = Instant::now();
+        connection.ask(request, requests.good).await;
+        outcome.latencies.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    outcome.latencies.sort_by(f64::total_cmp);
+    outcome
+}
+
+/// Sends one request on a connection of its own and returns the body of the answer, which must begin like this.
+pub async fn once(address: SocketAddr, request: &[u8], good: &str) -> String {
+    Connection::open(address).await.unwrap().ask(request, good).await.to_owned()
+}
+
+/// Whether somebody serves this address.
+pub async fn answers(address: SocketAddr) -> bool {
+    let Ok(mut connection) = Connection::open(address).await else { return false };
+    connection.exchange(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n").await.is_some()
+}
+
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
+    }
+
+    async fn ask(&mut self, request: &[u8], good: &str) -> &str {
+        let (status, body) = self.exchange(request).await.expect("the server hung up");
+        assert!(status == 200 && body.starts_with(good), "not the answer that was wanted: {status} {body}");
+        body
+    }
+
+    /// Sends a request and reads the answer: its status and its body.
+    async fn exchange(&mut self, request: &[u8]) -> Option<(u16, &str)> {
+        self.stream.write_all(request).await.ok()?;
+        self.buffer.clear();
+        let head = loop {
+            self.more().await?;
+            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+        };
+        let text = std::str::from_utf8(&self.buffer[..head]).ok()?;
+        let status = text.get(9..12)?.parse().ok()?;
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+        let end = head + length.parse::<usize>().ok()?;
+        while self.buffer.len() < end {
+            self.more().await?;
+        }
+        Some((status, std::str::from_utf8(&self.buffer[head..end]).ok()?))
+    }
+
+    async fn more(&mut self) -> Option<()> {
+        (self.stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())
+    }
+}

@@ -1,0 +1,79 @@
+//! What we run on. On anything but Linux some of it stays unknown, and nothing is pinned.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+
+/// What can be said about the machine, for whoever compares two reports.
+pub fn describe() -> Value {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name").map(|rest| rest.trim_start_matches([' ', '\t', ':'])));
+    json!({
+        "cpu": model.unwrap_or("unknown"),
+        "cores": cores(),
+        "os": std::env::consts::OS,
+        "architecture": std::env::consts::ARCH,
+        "pinned": can_pin(),
+    })
+}
+
+/// The load averages of 1, 5 and 15 minutes: who else was there.
+pub fn load_average() -> Vec<f64> {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// How many cores the machine has, whatever this process may use.
+pub fn cores() -> usize {
+    let online = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let counted = online.lines().filter(|line| line.starts_with("processor")).count();
+    if counted > 0 { counted } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Whether processes can be put on cores of their own.
+pub fn can_pin() -> bool {
+    let there = Command::new("taskset").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    cores() > 1 && there.is_ok_and(|status| status.success())
+}
+
+/// Keeps this process off one core.
+pub fn keep_off(core: usize) {
+    if !can_pin() {
+        return;
+    }
+    let others = (0..cores()).filter(|one| *one != core).map(|one| one.to_string()).collect::<Vec<_>>().join(",");
+    let pinned = Command::new("taskset").args(["-a", "-c", "-p", &others, &std::process::id().to_string()]).output();
+    assert!(pinned.is_ok_and(|output| output.status.success()), "taskset does not put this process on cores {others}");
+}
+
+/// The CPU time that a process with all its threads has used so far, in microseconds.
+pub fn cpu_time(process: u32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name of the program stands in brackets and may hold anything. Then: state is the third field, utime the 14th.
+    let fields = text.rsplit_once(')')?.1.split_whitespace().collect::<Vec<_>>();
+    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    // A tick is 1/100 s wherever Linux shows it to a program.
+    Some(ticks * 10_000.0)
+}
+
+/// What a durable write costs on this disk: 4 KiB, and wait until they are there. The median, in microseconds.
+pub fn sync_us() -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = File::create(folder.path().join("sync")).unwrap();
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let start = Instant::now();
+        file.write_all(&[7; 4096]).unwrap();
+        file.sync_data().unwrap();
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

@@ -1,0 +1,84 @@
+//! `./dev bench [quick] [sqlite] [postgres]`: what Errand does in a second, beside what the machine could do at best.
+//!
+//! The server is the program itself (`errand serve`), on one core; the load comes from here, on the others. In the same
+//! run and under the same load stands an empty handler behind the same HTTP server, and the bare cost of the signatures
+//! that a request needs. Absolute numbers belong to a machine and its mood; what stays are the ratios.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
+)]
+
+mod bare;
+mod cast;
+mod empty;
+mod load;
+mod machine;
+mod process;
+mod report;
+mod rounds;
+#[expect(dead_code, reason = "tests need more of a store than we do")]
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::{env, time::Duration};
+
+use report::Report;
+use support::TestStore;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// How long one measurement takes.
+    pub duration: Duration,
+    /// How many there are of each, of which the median counts.
+    pub times: usize,
+    /// How many clients there are, each with one connection and one request at a time.
+    pub clients: &'static [usize],
+    /// How many revocations, and how many requests at leisure.
+    pub singles: usize,
+}
+
+const FULL: Plan = Plan { duration: Duration::from_secs(3), times: 3, clients: &[1, 16, 64], singles: 300 };
+const QUICK: Plan = Plan { duration: Duration::from_millis(500), times: 1, clients: &[1, 16], singles: 50 };
+
+fn main() {
+    // `cargo bench` puts `--bench` at the end.
+    let words = env::args().skip(1).filter(|word| word != "--bench").collect::<Vec<_>>();
+    if words.first().is_some_and(|word| word == empty::COMMAND) {
+        return empty::serve(&words[1..]);
+    }
+    let known = ["quick", "sqlite", "postgres"];
+    if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {
+        eprintln!("`{word}` is not known; usage: ./dev bench [quick] [sqlite] [postgres]");
+        std::process::exit(2);
+    }
+    let plan = if words.iter().any(|word| word == "quick") { QUICK } else { FULL };
+    let named = |store: &str| words.iter().any(|word| word == store);
+    let both = !named("sqlite") && !named("postgres");
+    // Before the first thread, so that all of them stay off the server's core.
+    machine::keep_off(process::SERVER_CORE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut report = Report::new(plan);
+        if both || named("sqlite") {
+            rounds::measure("sqlite", TestStore::sqlite().await, plan, &mut report).await;
+        }
+        if both || named("postgres") {
+            rounds::measure("postgres", TestStore::postgres().await, plan, &mut report).await;
+        }
+        report.print();
+        let file = report.write();
+        println!("\nEvery number is in {}.", file.display());
+    });
+}

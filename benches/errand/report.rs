@@ -1,0 +1,140 @@
+//! What was measured: as a table for eyes, as JSON for whoever compares.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{Plan, bare::Bare, machine, rounds::median};
+
+/// One thing under one load, beside the empty handler under the same. Medians.
+#[derive(Serialize)]
+pub struct Row {
+    pub store: &'static str,
+    pub what: &'static str,
+    pub clients: usize,
+    pub per_second: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// CPU time of the server for one request.
+    pub cpu_us: Option<f64>,
+    pub empty_per_second: f64,
+    pub empty_p50_us: f64,
+    pub empty_cpu_us: Option<f64>,
+    /// What the signatures of one request cost by themselves.
+    pub bare_signatures_us: f64,
+    /// Requests a second: ours divided by the empty handler's.
+    pub of_empty: f64,
+    /// CPU time: ours divided by the empty handler's with the bare signatures.
+    pub cpu_over_floor: Option<f64>,
+    pub each_per_second: Vec<f64>,
+}
+
+/// One at a time.
+#[derive(Serialize)]
+pub struct Singles {
+    pub store: &'static str,
+    pub what: &'static str,
+    pub count: usize,
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+/// Everything.
+pub struct Report {
+    plan: Plan,
+    load_before: Vec<f64>,
+    pub rows: Vec<Row>,
+    pub singles: Vec<Singles>,
+    pub bare: Vec<Bare>,
+    pub sync_us: Vec<f64>,
+}
+
+impl Report {
+    pub fn new(plan: Plan) -> Self {
+        let load_before = machine::load_average();
+        Self { plan, load_before, rows: Vec::new(), singles: Vec::new(), bare: Vec::new(), sync_us: Vec::new() }
+    }
+
+    fn bare(&self) -> Bare {
+        let of = |one: fn(&Bare) -> f64| median(self.bare.iter().map(one).collect());
+        Bare {
+            verify_es256: of(|bare| bare.verify_es256),
+            verify_rs256: of(|bare| bare.verify_rs256),
+            verify_own: of(|bare| bare.verify_own),
+            sign: of(|bare| bare.sign),
+        }
+    }
+
+    /// Prints it.
+    pub fn print(&self) {
+        let or_dash = |number: Option<f64>, digits| number.map_or("-".into(), |number| format!("{number:.digits$}"));
+        println!(
+            "\n{:<9} {:<18} {:>7} {:>9} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>7}",
+            "store",
+            "what",
+            "clients",
+            "/s",
+            "p50 ms",
+            "p99 ms",
+            "CPU us",
+            "empty /s",
+            "of empty",
+            "floor us",
+            "x floor"
+        );
+        for row in &self.rows {
+            let floor = row.empty_cpu_us.map(|empty| empty + row.bare_signatures_us);
+            println!(
+                "{:<9} {:<18} {:>7} {:>9.0} {:>8.2} {:>8.2} {:>8} {:>9.0} {:>8.3} {:>8} {:>7}",
+                row.store,
+                row.what,
+                row.clients,
+                row.per_second,
+                row.p50_us / 1e3,
+                row.p99_us / 1e3,
+                or_dash(row.cpu_us, 0),
+                row.empty_per_second,
+                row.of_empty,
+                or_dash(floor, 0),
+                or_dash(row.cpu_over_floor, 2),
+            );
+        }
+        println!("\n{:<9} {:<42} {:>6} {:>8} {:>8}", "store", "one at a time", "count", "p50 ms", "p99 ms");
+        for Singles { store, what, count, p50_us, p99_us } in &self.singles {
+            println!("{store:<9} {what:<42} {count:>6} {:>8.2} {:>8.2}", p50_us / 1e3, p99_us / 1e3);
+        }
+        let Bare { verify_es256, verify_rs256, verify_own, sign } = self.bare();
+        println!(
+            "\nbare: verify ES256 {verify_es256:.0} us, RS256 {verify_rs256:.0} us (josekit); verify {verify_own:.0} us, sign {sign:.0} us (ring); durable write of 4 KiB {:.0} us",
+            median(self.sync_us.clone())
+        );
+        let loads = (&self.load_before, machine::load_average());
+        println!("{} cores; load average before {:?}, after {:?}", machine::cores(), loads.0, loads.1);
+        println!("floor: the CPU time of the empty handler for a request, and of the bare signatures that it needs");
+    }
+
+    /// Writes all of it into a file in the target folder.
+    pub fn write(&self) -> PathBuf {
+        let report = json!({
+            "machine": machine::describe(),
+            "load_average": {"before": self.load_before, "after": machine::load_average()},
+            "settings": {
+                "seconds": self.plan.duration.as_secs_f64(), "times": self.plan.times, "clients": self.plan.clients,
+                "server_cores": 1, "protocol": "HTTP/1.1, keep-alive, one request at a time on each connection",
+                "signing": "ES256", "log": "info, JSON, to a file", "introspection_audit": "changes",
+            },
+            "bare_us": self.bare(),
+            "durable_write_us": median(self.sync_us.clone()),
+            "load": self.rows,
+            "one_at_a_time": self.singles,
+        });
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let file = target.join("bench.json");
+        fs::write(&file, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
+        file
+    }
+}

@@ -1,0 +1,191 @@
+//! The measurements, in rounds: in each, everything stands beside everything that it is compared with.
+
+use std::{env, path::Path, time::Duration};
+
+use crate::{
+    Plan, bare,
+    cast::{Cast, UserTokens, token_in},
+    empty,
+    load::{self, Outcome, Requests},
+    machine,
+    process::{Server, free_address},
+    report::{Report, Row, Singles},
+    support::TestStore,
+};
+
+/// How many tokens `seen before` is about.
+const KNOWN: usize = 256;
+/// How long the load runs before it is measured.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Starts Errand on this store and measures it.
+pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let cast = Cast::new(free_address());
+    cast.configure(folder.path(), store.url());
+    let config = folder.path().join("errand.toml");
+    let program = Path::new(env!("CARGO_BIN_EXE_errand"));
+    let arguments = ["serve", "--config", config.to_str().unwrap()];
+    let migrated = ["migrate", "--config", config.to_str().unwrap()];
+    assert!(std::process::Command::new(program).args(migrated).output().unwrap().status.success());
+    let errand = Server::start(program, &arguments, cast.address, &folder.path().join("errand.log")).await;
+
+    // What is asked about later; and how long the answers are.
+    let first =
+        load::run(cast.address, &cast.exchanges(UserTokens::Es256, KNOWN), 16, Duration::from_mins(1), true).await;
+    let known = first.bodies.iter().map(|body| token_in(body)).collect::<Vec<_>>();
+    let asked = load::once(cast.address, &cast.introspections(&known[..1], false).all[0], "{").await;
+    let empty = empty::start(&folder.path().join("empty.log"), first.bodies[0].len(), asked.len()).await;
+
+    let mut bench = Bench { name, cast, errand, empty, plan, fresh: Vec::new(), rate: 2_000.0 };
+    let own = known[0].clone();
+    for &clients in plan.clients {
+        bench.round(clients, &known, &own, report).await;
+    }
+    bench.singles(&known, report).await;
+}
+
+struct Bench {
+    name: &'static str,
+    cast: Cast,
+    errand: Server,
+    empty: Server,
+    plan: Plan,
+    /// Tokens that were issued and never asked about.
+    fresh: Vec<String>,
+    /// About how many exchanges there are in a second: how many requests have to be made in advance.
+    rate: f64,
+}
+
+/// One measurement of the server and the one of the empty handler beside it.
+struct Pair {
+    bare: f64,
+    errand: (Outcome, Option<f64>),
+    empty: (Outcome, Option<f64>),
+}
+
+impl Bench {
+    async fn round(&mut self, clients: usize, known: &[String], own: &str, report: &mut Report) {
+        let mut rows = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        for time in 0..=self.plan.times {
+            let bare = bare::measure(&self.cast, own);
+            let duration = if time == 0 { WARM_UP } else { self.plan.duration };
+            let exchange = self.exchanges(UserTokens::Es256, clients, duration, bare.exchange(UserTokens::Es256)).await;
+            let rsa = self.exchanges(UserTokens::Rs256, clients, duration, bare.exchange(UserTokens::Rs256)).await;
+            let fresh = std::mem::take(&mut self.fresh);
+            let first = self.cast.introspections(&fresh, true);
+            let first = self.beside(&first, clients, duration, bare.introspection()).await;
+            self.fresh = fresh.into_iter().skip(first.errand.0.latencies.len()).collect();
+            let again = self.cast.introspections(known, false);
+            let again = self.beside(&again, clients, duration, bare.introspection()).await;
+            if time > 0 {
+                report.bare.push(bare);
+                for (row, pair) in rows.iter_mut().zip([exchange, rsa, first, again]) {
+                    row.push(pair);
+                }
+            }
+        }
+        let names = ["exchange, ES256", "exchange, RS256", "introspect, first", "introspect, again"];
+        for (what, pairs) in names.into_iter().zip(rows) {
+            report.rows.push(row(self.name, what, clients, &pairs));
+        }
+    }
+
+    async fn exchanges(&mut self, user: UserTokens, clients: usize, duration: Duration, bare: f64) -> Pair {
+        let count = (self.rate * duration.as_secs_f64() * 1.5) as usize + 200;
+        let requests = self.cast.exchanges(user, count);
+        let pair = self.beside(&requests, clients, duration, bare).await;
+        self.fresh.extend(pair.errand.0.bodies.iter().map(|body| token_in(body)));
+        self.rate = pair.errand.0.per_second().max(500.0);
+        pair
+    }
+
+    /// The same load on the empty handler, then on Errand.
+    async fn beside(&self, requests: &Requests, clients: usize, duration: Duration, bare: f64) -> Pair {
+        let keep = requests.once;
+        let nothing = Requests { once: false, good: " ", ..requests.clone() };
+        let empty = measured(&self.empty, &nothing, clients, duration / 2, false).await;
+        let errand = measured(&self.errand, requests, clients, duration, keep).await;
+        Pair { bare, errand, empty }
+    }
+
+    /// What is not about load: one exchange at a time, and how soon a revocation is acknowledged.
+    async fn singles(&mut self, known: &[String], report: &mut Report) {
+        let (address, pause, count) = (self.cast.address, Duration::from_millis(5), self.plan.singles);
+        let idle = load::at_leisure(address, &self.cast.exchanges(UserTokens::Es256, count), pause).await;
+        let api_token = token_in(&load::once(address, &self.cast.api_token(), r#"{"access_token":""#).await);
+        let mut ended = Vec::new();
+        while ended.len() < 2 * count {
+            let requests = self.cast.exchanges(UserTokens::Es256, 2 * count);
+            let issued = load::run(address, &requests, 16, Duration::from_mins(1), true).await;
+            ended.extend(issued.bodies.iter().map(|body| token_in(body)));
+        }
+        let revocations = |tokens: &[String]| self.cast.revocations(tokens, &api_token);
+        let calm = load::at_leisure(address, &revocations(&ended[..count]), pause).await;
+        let under_load = {
+            let questions = self.cast.introspections(known, false);
+            let time = pause * u32::try_from(count).unwrap() * 10;
+            let crowd = load::run(address, &questions, 16, time, false);
+            let revoked = revocations(&ended[count..2 * count]);
+            let one_by_one = load::at_leisure(address, &revoked, pause);
+            tokio::pin!(crowd);
+            // The crowd goes on until the last one is revoked.
+            tokio::select! {
+                revoked = one_by_one => revoked,
+                _ = &mut crowd => panic!("the crowd left too early"),
+            }
+        };
+        let question = &self.cast.introspections(&ended[..1], false).all[0];
+        load::once(address, question, r#"{"active":false}"#).await;
+        for (what, outcome) in [
+            ("exchange, nothing else going on", idle),
+            ("revocation, nothing else going on", calm),
+            ("revocation, while 16 clients introspect", under_load),
+        ] {
+            let (p50_us, p99_us) = (outcome.percentile(50), outcome.percentile(99));
+            report.singles.push(Singles { store: self.name, what, count, p50_us, p99_us });
+        }
+        report.sync_us.push(machine::sync_us());
+    }
+}
+
+async fn measured(
+    server: &Server,
+    requests: &Requests,
+    clients: usize,
+    duration: Duration,
+    keep: bool,
+) -> (Outcome, Option<f64>) {
+    let before = server.cpu_time();
+    let outcome = load::run(server.address, requests, clients, duration, keep).await;
+    let after = server.cpu_time();
+    let count = outcome.latencies.len() as f64;
+    (outcome, before.zip(after).map(|(before, after)| (after - before) / count))
+}
+
+fn row(store: &'static str, what: &'static str, clients: usize, pairs: &[Pair]) -> Row {
+    let all = |one: &dyn Fn(&Pair) -> f64| median(pairs.iter().map(one).collect());
+    let maybe = |one: &dyn Fn(&Pair) -> Option<f64>| pairs.iter().map(one).collect::<Option<Vec<_>>>().map(median);
+    Row {
+        store,
+        what,
+        clients,
+        per_second: all(&|pair| pair.errand.0.per_second()),
+        p50_us: all(&|pair| pair.errand.0.percentile(50)),
+        p99_us: all(&|pair| pair.errand.0.percentile(99)),
+        cpu_us: maybe(&|pair| pair.errand.1),
+        empty_per_second: all(&|pair| pair.empty.0.per_second()),
+        empty_p50_us: all(&|pair| pair.empty.0.percentile(50)),
+        empty_cpu_us: maybe(&|pair| pair.empty.1),
+        bare_signatures_us: all(&|pair| pair.bare),
+        of_empty: all(&|pair| pair.errand.0.per_second() / pair.empty.0.per_second()),
+        cpu_over_floor: maybe(&|pair| pair.errand.1.zip(pair.empty.1).map(|(cpu, empty)| cpu / (empty + pair.bare))),
+        each_per_second: pairs.iter().map(|pair| pair.errand.0.per_second()).collect(),
+    }
+}
+
+/// The one in the middle.
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}

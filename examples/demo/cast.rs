@@ -1,0 +1,162 @@
+//! Who plays: an identity provider, Errand, an MCP server, two agents, an admin. All on free ports of this machine, their
+//! files in a temporary folder that goes with them.
+
+use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+
+use base64::{Engine, engine::general_purpose};
+use errand::{
+    adapters::system::Dice,
+    config::Config,
+    domain::secret::Secret,
+    house::{House, Schema},
+    http::{App, EdgeSettings, Listener, router, serve},
+    ports::Entropy,
+};
+use reqwest::{Client, redirect::Policy};
+use tempfile::TempDir;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::{
+    agent::{Credential, Party},
+    guard::Guard,
+    idp,
+    key::Key,
+    mcp_server,
+    telling::Fault,
+};
+
+/// The file that is read, and the file that must not be touched.
+pub(crate) const FIGURES: &str = "figures.txt";
+pub(crate) const FIGURES_TEXT: &str = "Q1 120, Q2 135, Q3 128, Q4 150";
+
+pub(crate) struct Cast {
+    pub(crate) http: Client,
+    /// The identity provider.
+    pub(crate) provider: String,
+    pub(crate) errand: Errand,
+    /// The MCP server.
+    pub(crate) mcp: String,
+    pub(crate) planner: Party,
+    pub(crate) reader: Party,
+    pub(crate) ops: Party,
+    folder: TempDir,
+}
+
+/// Errand, served.
+pub(crate) struct Errand {
+    pub(crate) url: String,
+    house: House,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+    _tending: JoinSet<()>,
+}
+
+impl Cast {
+    pub(crate) async fn start() -> Result<Self, Fault> {
+        let folder = tempfile::Builder::new().prefix("errand-demo.").tempdir()?;
+        let files = folder.path().join("files");
+        std::fs::create_dir(&files)?;
+        std::fs::write(files.join(FIGURES), FIGURES_TEXT)?;
+
+        let dice = Arc::new(Dice::new()?);
+        let planner_key = Key::generate("planner-1")?;
+        let secret = |client| Ok::<_, Fault>((client, Secret::new(random(&dice)?)));
+        let secrets: [(&str, Secret); 3] = [secret("reader")?, secret("files")?, secret("ops")?];
+
+        let provider = idp::start().await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mcp = format!("http://{}/mcp", listener.local_addr()?);
+        let errand = Errand::start(folder.path(), &provider, &mcp, &planner_key, &secrets).await?;
+
+        let http = client()?;
+        let [(_, reader), (resource, resource_secret), (_, ops)] = secrets;
+        let guard = Guard {
+            http: http.clone(),
+            errand: errand.url.clone(),
+            client_id: resource.to_owned(),
+            client_secret: resource_secret.expose().to_owned(),
+            resource: mcp.parse()?,
+            scopes: &["files:read", "files:write", "files:delete"],
+        };
+        mcp_server::start(listener, guard, files.into());
+        let party = |id, credential| Party { id, credential, http: http.clone(), dice: Arc::clone(&dice) };
+        Ok(Self {
+            planner: party("planner", Credential::Key(planner_key.private()?)),
+            reader: party("reader", Credential::Secret(reader)),
+            ops: party("ops", Credential::Secret(ops)),
+            http,
+            provider,
+            errand,
+            mcp,
+            folder,
+        })
+    }
+
+    /// What is in the file now: nothing, if it is gone.
+    pub(crate) fn figures(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("files").join(FIGURES)).unwrap_or_default()
+    }
+
+    /// Ends it all; what was answered is durable.
+    pub(crate) async fn stop(self) -> Result<(), Fault> {
+        // An error means that it has stopped already.
+        let _: Result<(), ()> = self.errand.stop.send(());
+        self.errand.serving.await?;
+        self.errand.house.service.finish().await;
+        Ok(self.folder.close()?)
+    }
+}
+
+impl Errand {
+    /// Starts it as `errand serve` does, from a configuration file, on SQLite and a free port.
+    async fn start(
+        folder: &Path,
+        provider: &str,
+        mcp: &str,
+        planner: &Key,
+        secrets: &[(&str, Secret)],
+    ) -> Result<Self, Fault> {
+        let listener = Listener::bind("127.0.0.1:0".parse()?, None).await?;
+        let address = listener.address()?.to_string();
+        write(folder, "store-url", &format!("sqlite://{}", folder.join("errand.db").display()))?;
+        write(folder, "encryption-key", &general_purpose::STANDARD.encode(Dice::new()?.bytes32()?))?;
+        write(folder, "planner.jwks.json", &planner.public()?.to_string())?;
+        for (client, secret) in secrets {
+            write(folder, &format!("{client}.secret"), secret.expose())?;
+        }
+        let text = include_str!("errand.toml");
+        let text =
+            text.replace("ERRAND", &address).replace("PROVIDER", provider).replace("\"MCP\"", &format!("\"{mcp}\""));
+        write(folder, "errand.toml", &text)?;
+        let config = Config::load(&folder.join("errand.toml"), &|_| None)?;
+
+        let house = House::open(&config, Schema::Embedded).await?;
+        house.furnish(&config).await?;
+        let (stop, stopped) = oneshot::channel();
+        let app = router(App::new(house.service.clone()), EdgeSettings::default());
+        let serving = tokio::spawn(serve(listener, app, async {
+            // An error means that nobody is left who could want it served.
+            let _: Result<(), oneshot::error::RecvError> = stopped.await;
+        }));
+        Ok(Self { url: config.issuer.to_string(), _tending: house.tend(), house, stop, serving })
+    }
+}
+
+/// Everything is on this machine: no proxy, and no root certificates, which a bare machine may not have.
+fn client() -> Result<Client, Fault> {
+    Ok(Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]).build()?)
+}
+
+fn random(dice: &Dice) -> Result<String, Fault> {
+    Ok(general_purpose::URL_SAFE_NO_PAD.encode(dice.bytes32()?))
+}
+
+/// Writes a file that only its owner can read: Errand takes secrets from no other.
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), Fault> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(name))?;
+    Ok(file.write_all(text.as_bytes())?)
+}

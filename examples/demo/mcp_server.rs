@@ -1,0 +1,99 @@
+//! The MCP server: three tools on the files of a folder. What protects them is `guard.rs`, and two places here: the router
+//! goes through [`Guard::protect`], and every call through [`Permit::check`].
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::Router;
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    handler::server::{tool::ToolCallContext, wrapper::Parameters},
+    model::{CallToolRequestParams, CallToolResponse},
+    schemars::{self, JsonSchema},
+    service::RequestContext,
+    tool, tool_handler, tool_router,
+    transport::{
+        StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
+    },
+};
+use serde::Deserialize;
+use tokio::{fs, net::TcpListener};
+
+use crate::guard::{Guard, Permit};
+
+/// Serves the files in `folder`, guarded.
+pub(crate) fn start(listener: TcpListener, guard: Guard, folder: Arc<Path>) {
+    // Without sessions each request stands for itself: its own token, its own question to Errand.
+    let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
+    let files = move || Ok(Files(Arc::clone(&folder)));
+    let mcp = StreamableHttpService::new(files, LocalSessionManager::default().into(), config);
+    let router = guard.protect(Router::new().nest_service("/mcp", mcp));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+}
+
+#[derive(Clone)]
+struct Files(Arc<Path>);
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// The file's name.
+    name: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Written {
+    /// The file's name.
+    name: String,
+    /// Its new text.
+    text: String,
+}
+
+#[tool_router]
+impl Files {
+    #[tool(description = "Read a file", annotations(read_only_hint = true))]
+    async fn read_file(&self, Parameters(Named { name }): Parameters<Named>) -> Result<String, String> {
+        fs::read_to_string(self.path(&name)?).await.map_err(said)
+    }
+
+    #[tool(description = "Write a file", annotations(destructive_hint = false))]
+    async fn write_file(&self, Parameters(Written { name, text }): Parameters<Written>) -> Result<String, String> {
+        fs::write(self.path(&name)?, text).await.map_err(said)?;
+        Ok(format!("{name} is written"))
+    }
+
+    #[tool(description = "Delete a file for good", annotations(destructive_hint = true))]
+    async fn delete_file(&self, Parameters(Named { name }): Parameters<Named>) -> Result<String, String> {
+        fs::remove_file(self.path(&name)?).await.map_err(said)?;
+        Ok(format!("{name} is gone"))
+    }
+
+    /// A bare name: nothing outside the folder has one.
+    fn path(&self, name: &str) -> Result<PathBuf, String> {
+        let is_bare = Path::new(name).file_name().is_some_and(|bare| bare == name);
+        if is_bare { Ok(self.0.join(name)) } else { Err("not the name of a file here".to_owned()) }
+    }
+}
+
+#[tool_handler(name = "files", version = "1.0.0")]
+impl ServerHandler for Files {
+    /// Every tool goes through here, so no tool can forget to ask.
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let permit = Permit::of(&context)?;
+        permit.check(&request.name)?;
+        let Permit { sub, client_id, txn, .. } = permit;
+        tracing::info!(tool = %request.name, user = sub, agent = client_id, task = txn, "call");
+        Self::tool_router().call(ToolCallContext::new(self, request, context)).await
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it goes into map_err")]
+fn said(fault: io::Error) -> String {
+    fault.kind().to_string()
+}

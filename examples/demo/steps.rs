@@ -1,0 +1,294 @@
+//! The steps of the story. Each does something over the wire and holds what comes back to what should come back.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use crate::{
+    agent::{Answer, AuthorizationServer, Session, knock},
+    cast::{Cast, FIGURES, FIGURES_TEXT},
+    idp,
+    telling::{Fault, Step},
+};
+
+const PURPOSE: &str = "Sum up the figures of this year";
+
+pub(crate) async fn find_errand(cast: &Cast, step: &mut Step) -> Result<AuthorizationServer, Fault> {
+    let (status, challenge) = knock(&cast.http, &cast.mcp, None).await?;
+    step.show("answer", format!("{status} {challenge}"));
+    step.expect("the status", 401, status);
+    let at = challenge.split('"').skip_while(|part| !part.ends_with("resource_metadata=")).nth(1);
+    let document = Answer::to(cast.http.get(at.ok_or("the challenge names no document")?)).await?;
+    let servers = document.text("authorization_servers");
+    step.show("get tokens at", servers.clone());
+    step.expect("the MCP server that the document is about", cast.mcp.as_str(), document.text("resource"));
+    // An MCP server could name anybody.
+    step.expect("who gives tokens", json!([cast.errand.url]), servers);
+    let metadata =
+        Answer::to(cast.http.get(format!("{}/.well-known/oauth-authorization-server", cast.errand.url))).await?;
+    let errand = serde_json::from_value::<AuthorizationServer>(metadata.body)?;
+    step.show("token endpoint", errand.token_endpoint.as_str());
+    step.expect("Errand's issuer", cast.errand.url.as_str(), errand.issuer.as_str());
+    Ok(errand)
+}
+
+pub(crate) async fn sign_in(cast: &Cast, step: &mut Step) -> Result<String, Fault> {
+    let allowed = "files:read files:write files:delete";
+    let login = json!({"username": idp::USER, "client_id": idp::APP, "resource": cast.errand.url, "scope": allowed});
+    let answer = Answer::to(cast.http.post(format!("{}/login", cast.provider)).json(&login)).await?;
+    let token = answer.token()?;
+    let claims = decoded(&token)?;
+    step.expect("who vouches for her", cast.provider.as_str(), at(&claims, "/iss"));
+    step.expect("whom the token stands for", idp::USER, at(&claims, "/sub"));
+    step.expect("the app that it was made for", idp::APP, at(&claims, "/client_id"));
+    step.show("user token", claims);
+    Ok(token)
+}
+
+pub(crate) async fn turned_away(cast: &Cast, step: &mut Step, token: &str) -> Result<(), Fault> {
+    let (status, challenge) = knock(&cast.http, &cast.mcp, Some(token)).await?;
+    step.show("answer", format!("{status} {challenge}"));
+    step.expect("the status", 401, status);
+    Ok(())
+}
+
+pub(crate) async fn splice(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    alices: &str,
+) -> Result<(), Fault> {
+    let wanted = [("resource", cast.mcp.as_str()), ("scope", "files:read"), ("purpose", PURPOSE)];
+    let answer = cast.reader.exchange(errand, alices, &wanted).await?;
+    refusal(step, &answer, "actor_unauthorized");
+    Ok(())
+}
+
+pub(crate) async fn too_much(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    alices: &str,
+) -> Result<(), Fault> {
+    let wanted =
+        [("resource", cast.mcp.as_str()), ("authorization_details", &tool("delete_file")), ("purpose", PURPOSE)];
+    let answer = cast.planner.exchange(errand, alices, &wanted).await?;
+    refusal(step, &answer, "invalid_authorization_details");
+    Ok(())
+}
+
+/// A task token, and what the story needs to know of it.
+pub(crate) struct TaskToken {
+    pub(crate) token: String,
+    pub(crate) task: String,
+    expires: i64,
+}
+
+pub(crate) async fn exchange(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    alices: &str,
+) -> Result<TaskToken, Fault> {
+    let wanted = [("resource", cast.mcp.as_str()), ("authorization_details", &tool("read_file")), ("purpose", PURPOSE)];
+    let answer = cast.planner.exchange(errand, alices, &wanted).await?;
+    let token = answer.token()?;
+    let claims = decoded(&token)?;
+    step.expect("who issued it", errand.issuer.as_str(), at(&claims, "/iss"));
+    step.expect("on whose behalf", idp::USER, at(&claims, "/sub"));
+    step.expect("whose word that is", cast.provider.as_str(), at(&claims, "/sub_iss"));
+    step.expect("who acts", "planner", at(&claims, "/act/sub"));
+    step.expect("where it is good", cast.mcp.as_str(), at(&claims, "/aud"));
+    step.expect("which tools", vec!["read_file"], tools(&claims));
+    step.expect("what for", PURPOSE, at(&claims, "/tctx/purpose"));
+    let expires = number(&claims, "exp");
+    let life = expires - number(&claims, "iat");
+    step.expect("a life of at most five minutes", true, (1..=300).contains(&life));
+    let task = text(&claims, "txn").to_owned();
+    step.show("task token", claims);
+    Ok(TaskToken { token, task, expires })
+}
+
+pub(crate) async fn reads(cast: &Cast, step: &mut Step, token: &str) -> Result<Session, Fault> {
+    let session = Session::open(&cast.http, &cast.mcp, token).await?;
+    let reply = session.call("read_file", json!({"name": FIGURES})).await?;
+    step.show(FIGURES, reply.text());
+    step.expect("the call", "done", reply.outcome());
+    step.expect("the text", FIGURES_TEXT, reply.text());
+    Ok(session)
+}
+
+pub(crate) async fn refused(
+    cast: &Cast,
+    step: &mut Step,
+    session: &Session,
+    tool: &'static str,
+    with: Value,
+) -> Result<(), Fault> {
+    let reply = session.call(tool, with).await?;
+    step.show("answer", format!("{}: {}", reply.outcome(), reply.text()));
+    step.expect("the call", "insufficient_scope", reply.outcome());
+    let text = cast.figures();
+    step.show("the file now", text.as_str());
+    step.expect("the file", FIGURES_TEXT, text);
+    Ok(())
+}
+
+pub(crate) async fn hand_over(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    planners: &TaskToken,
+) -> Result<String, Fault> {
+    let part = [("requested_actor", "reader"), ("scope", "files:read"), ("expires_in", "60")];
+    let answer = cast.planner.exchange(errand, &planners.token, &part).await?;
+    let token = answer.token()?;
+    let claims = decoded(&token)?;
+    step.expect("no bearer token", "N_A", answer.text("token_type"));
+    step.expect("whom it is for", "reader", at(&claims, "/may_act/sub"));
+    step.expect("where it is good", errand.issuer.as_str(), at(&claims, "/aud"));
+    step.show("hand-over token", claims);
+    let (status, _) = knock(&cast.http, &cast.mcp, Some(&token)).await?;
+    step.show("MCP server", status);
+    step.expect("the MCP server's answer to it", 401, status);
+    Ok(token)
+}
+
+pub(crate) async fn take_over(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    planners: &TaskToken,
+    handed: &str,
+) -> Result<TaskToken, Fault> {
+    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast)).await?;
+    let token = answer.token()?;
+    let claims = decoded(&token)?;
+    step.expect("on whose behalf", idp::USER, at(&claims, "/sub"));
+    step.expect("who acts", "reader", at(&claims, "/act/sub"));
+    step.expect("who sent it", "planner", at(&claims, "/act/act/sub"));
+    step.expect("which task", planners.task.as_str(), at(&claims, "/txn"));
+    step.expect("which tools", vec!["read_file"], tools(&claims));
+    let expires = number(&claims, "exp");
+    step.expect("it ends no later than the planner's", true, expires <= planners.expires);
+    step.show("task token", claims);
+    Ok(TaskToken { token, task: planners.task.clone(), expires })
+}
+
+pub(crate) async fn revoke(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    task: &str,
+) -> Result<String, Fault> {
+    let grant = [("grant_type", "client_credentials"), ("scope", "errand:admin errand:audit")];
+    let api = cast.ops.ask(errand, &grant).await?.token()?;
+    let order = json!({"kind": "task", "id": task, "reason": "Alice called: the figures are the wrong ones"});
+    let url = format!("{}/v1/admin/revocations", errand.issuer);
+    let answer = Answer::to(cast.http.post(url).bearer_auth(&api).json(&order)).await?;
+    step.show("order", order);
+    step.show("answer", answer.body.clone());
+    step.expect("the status", 200, answer.status);
+    step.expect("what was ended", task, answer.text("key"));
+    Ok(api)
+}
+
+pub(crate) async fn dead(cast: &Cast, step: &mut Step, session: &Session) -> Result<(), Fault> {
+    let reply = session.call("read_file", json!({"name": FIGURES})).await?;
+    step.show("answer", format!("{} {}", reply.outcome(), reply.text()));
+    step.expect("the call", "401", reply.outcome());
+    step.expect("the challenge says why", true, reply.text().contains("error=\"invalid_token\""));
+    step.expect("the file", FIGURES_TEXT, cast.figures());
+    Ok(())
+}
+
+pub(crate) async fn no_way_back(
+    cast: &Cast,
+    step: &mut Step,
+    errand: &AuthorizationServer,
+    handed: &str,
+) -> Result<(), Fault> {
+    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast)).await?;
+    refusal(step, &answer, "invalid_request");
+    Ok(())
+}
+
+pub(crate) async fn audit(cast: &Cast, step: &mut Step, api: &str, task: &str) -> Result<(), Fault> {
+    let url = format!("{}/v1/admin/audit?task={task}", cast.errand.url);
+    let answer = Answer::to(cast.http.get(url).bearer_auth(api)).await?;
+    step.expect("the status", 200, answer.status);
+    let items = list(&answer.body, "items");
+    // The list begins with the newest.
+    let records = items.rev().filter_map(|item| item.pointer("/chained/record")).collect::<Vec<_>>();
+    step.show("records", records.iter().map(|record| in_words(record)).collect::<Vec<_>>());
+    for (what, event, outcome, times) in [
+        ("tokens issued: the planner's, the hand-over, the reader's", "token.issue", "done", 3),
+        ("tokens let in by the MCP server", "token.introspect", "active", 2),
+        ("tokens turned away: the hand-over, and both after the end", "token.introspect", "inactive", 3),
+        ("tokens refused: the reader's after the end", "token.issue", "refused", 1),
+        ("the end", "revocation", "done", 1),
+    ] {
+        let found = records
+            .iter()
+            .filter(|record| text(record, "event") == event && text(record, "outcome") == outcome)
+            .count();
+        step.expect(what, times, found);
+    }
+    Ok(())
+}
+
+// ---- what they share -----------------------------------------------------------------------------------------------
+
+fn wanted_by_reader(cast: &Cast) -> [(&'static str, &str); 2] {
+    [("resource", &cast.mcp), ("scope", "files:read")]
+}
+
+/// One tool, as RFC 9396 has it.
+fn tool(name: &str) -> String {
+    json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": name}]).to_string()
+}
+
+fn refusal(step: &mut Step, answer: &Answer, error: &str) {
+    step.show("answer", format!("{} {}", answer.status, text(&answer.body, "error")));
+    step.show("which says", answer.text("error_description"));
+    step.expect("the status", 400, answer.status);
+    step.expect("the error", error, answer.text("error"));
+}
+
+/// The claims of a token. An agent may look, to know what it has; what it says counts for those who verify it.
+fn decoded(token: &str) -> Result<Value, Fault> {
+    let payload = token.split('.').nth(1).ok_or("not a JWT")?;
+    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
+}
+
+fn at(json: &Value, pointer: &str) -> Value {
+    json.pointer(pointer).cloned().unwrap_or_default()
+}
+
+fn text<'a>(json: &'a Value, name: &str) -> &'a str {
+    json.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number(json: &Value, name: &str) -> i64 {
+    json.get(name).and_then(Value::as_i64).unwrap_or_default()
+}
+
+fn list<'a>(json: &'a Value, name: &str) -> std::slice::Iter<'a, Value> {
+    json.get(name).and_then(Value::as_array).map(|list| list.iter()).unwrap_or_default()
+}
+
+/// The tools in a token or in the record of one.
+fn tools(json: &Value) -> Vec<&str> {
+    list(json, "authorization_details").map(|detail| text(detail, "identifier")).collect()
+}
+
+/// A record of the trail on one line: what, by whom, what came of it.
+fn in_words(record: &Value) -> String {
+    let who = [text(record, "client"), text(record, "admin")].concat();
+    let agents = list(record, "agents").filter_map(Value::as_str).collect::<Vec<_>>().join(" < ");
+    let tools = record.get("granted").map(tools).unwrap_or_default().join(" ");
+    let reason = text(record, "reason");
+    let reason = if reason.is_empty() { String::new() } else { format!("({reason})") };
+    let (event, outcome) = (text(record, "event"), text(record, "outcome"));
+    let line = format!("{event:<17}{outcome:<9}by {who:<10} act: {agents:<17} {tools}{reason}");
+    line.trim_end().to_owned()
+}

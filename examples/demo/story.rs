@@ -1,0 +1,200 @@
+//! The story: what is done in which order, and why it matters.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use crate::{
+    agent::{AuthorizationServer, Session},
+    cast::{Cast, FIGURES},
+    steps::{
+        TaskToken, audit, dead, exchange, find_errand, hand_over, no_way_back, reads, refused, revoke, sign_in, splice,
+        take_over, too_much, turned_away,
+    },
+    telling::{Stopped, Teller},
+};
+
+pub(crate) async fn tell(cast: &Cast, teller: &mut Teller<impl Write>) -> Result<(), Stopped> {
+    teller.say(&opening(cast))?;
+    let (errand, alices) = a_human(cast, teller).await?;
+    let (planners, planner) = an_agent(cast, teller, &errand, &alices).await?;
+    let (handed, reader) = a_second_agent(cast, teller, &errand, &planners).await?;
+    the_end(cast, teller, &errand, &planners.task, &handed, [planner, reader]).await
+}
+
+// ---- the story -----------------------------------------------------------------------------------------------------
+
+/// Errand, and what a user token is good for without it: nothing.
+async fn a_human(cast: &Cast, teller: &mut Teller<impl Write>) -> Result<(AuthorizationServer, String), Stopped> {
+    let errand = teller
+        .step(
+            "The planner comes to the MCP server without a token, and is told where to get one",
+            "The 401 names a document (RFC 9728), the document names Errand, and Errand's metadata (RFC 8414) names its \
+             endpoints. Whether it trusts that Errand with a user's token, an agent has to know by itself.",
+            async |step| find_errand(cast, step).await,
+        )
+        .await?;
+    let alices = teller
+        .step(
+            "Alice signs in at her identity provider",
+            "This is how it is done today, up to here: the planner's app holds a token that stands for Alice, and for all \
+             that she may do, deleting included.",
+            async |step| sign_in(cast, step).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The MCP server does not take Alice's own token",
+            "If it did, nobody could say afterwards whether it was Alice or an agent that came.",
+            async |step| turned_away(cast, step, &alices).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The reader, another agent, tries to use Alice's token at Errand",
+            "The token was made for the planner's app. To hold somebody's token is not to act for somebody.",
+            async |step| splice(cast, step, &errand, &alices).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The planner asks for more than it may ever have: delete_file",
+            "Alice may delete, the planner may not. What is asked is held to the ceilings of both.",
+            async |step| too_much(cast, step, &errand, &alices).await,
+        )
+        .await?;
+    Ok((errand, alices))
+}
+
+/// What the planner gets, and what it doesn't.
+async fn an_agent(
+    cast: &Cast,
+    teller: &mut Teller<impl Write>,
+    errand: &AuthorizationServer,
+    alices: &str,
+) -> Result<(TaskToken, Session), Stopped> {
+    let planners = teller
+        .step(
+            "The planner exchanges Alice's token for a task token: one task, one server, one tool",
+            "`sub` is who it is done for, `act` who does it: always both. `aud` is the one place where the token is good, \
+             `authorization_details` the one tool, `txn` the task that it belongs to.",
+            async |step| exchange(cast, step, errand, alices).await,
+        )
+        .await?;
+    let planner = teller
+        .step(
+            "The planner calls read_file over MCP",
+            "The MCP server asked Errand about the token first (RFC 7662), as it does for every request.",
+            async |step| reads(cast, step, &planners.token).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The planner tries the destructive tool, and is refused",
+            "The token is good, but not for this. Whatever talked the agent into it, a prompt or a bug, the file is there.",
+            async |step| refused(cast, step, &planner, "delete_file", json!({"name": FIGURES})).await,
+        )
+        .await?;
+    Ok((planners, planner))
+}
+
+/// The planner has the reader do a part.
+async fn a_second_agent(
+    cast: &Cast,
+    teller: &mut Teller<impl Write>,
+    errand: &AuthorizationServer,
+    planners: &TaskToken,
+) -> Result<(String, Session), Stopped> {
+    let handed = teller
+        .step(
+            "The planner hands a part to the reader: the same tool, for one minute",
+            "What it gets for the reader is no key to anything: only the reader can use it (`may_act`), only at Errand \
+             (`aud`). Stolen on the way, it opens no door.",
+            async |step| hand_over(cast, step, errand, planners).await,
+        )
+        .await?;
+    let readers = teller
+        .step(
+            "The reader exchanges what it was handed for a token of its own",
+            "`act` now tells the whole way: the reader acts, sent by the planner, for Alice. It is still the same task, and \
+             this token ends no later than the one that it comes from.",
+            async |step| take_over(cast, step, errand, planners, &handed).await,
+        )
+        .await?;
+    let reader = teller
+        .step(
+            "The reader calls read_file over MCP",
+            "Two agents are at work in Alice's name now, each with a token of its own.",
+            async |step| reads(cast, step, &readers.token).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The reader tries to write, and is refused",
+            "Authority only shrinks on its way from hand to hand.",
+            async |step| refused(cast, step, &reader, "write_file", json!({"name": FIGURES, "text": "0"})).await,
+        )
+        .await?;
+    Ok((handed, reader))
+}
+
+/// The task is taken back, and everything with it.
+async fn the_end(
+    cast: &Cast,
+    teller: &mut Teller<impl Write>,
+    errand: &AuthorizationServer,
+    task: &str,
+    handed: &str,
+    [planner, reader]: [Session; 2],
+) -> Result<(), Stopped> {
+    let api = teller
+        .step(
+            "The admin on call ends the task: POST /v1/admin/revocations",
+            "One entry in one log. From this answer on, no replica of Errand says \"active\" about any token of the task.",
+            async |step| revoke(cast, step, errand, task).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The planner's next call is refused",
+            "Its token has minutes to live and a signature that is good. It is dead all the same.",
+            async |step| dead(cast, step, &planner).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The reader's next call is refused",
+            "Nobody had to know that there was a reader: its token carries the task's name.",
+            async |step| dead(cast, step, &reader).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The reader can't get another token from what it was handed",
+            "What was ended can't be begun again from anything that came of it.",
+            async |step| no_way_back(cast, step, errand, handed).await,
+        )
+        .await?;
+    teller
+        .step(
+            "An auditor asks what happened in this task: GET /v1/admin/audit?task=…",
+            "Each record holds the hash of the one before it, so a deleted or edited one shows.",
+            async |step| audit(cast, step, &api, task).await,
+        )
+        .await
+}
+
+fn opening(cast: &Cast) -> String {
+    let Cast { provider, errand, mcp, .. } = cast;
+    format!(
+        "One errand, from end to end. Alice asks the planner, an agent, to sum up some figures; the planner has the reader,
+another agent, look at them. Identity provider, Errand, MCP server and agents are all in this process, and talk
+HTTP, OAuth and MCP to each other.
+
+      identity provider   {provider}
+      Errand              {}
+      MCP server          {mcp}   (read_file, write_file, delete_file)
+",
+        errand.url
+    )
+}

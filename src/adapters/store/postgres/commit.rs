@@ -1,0 +1,178 @@
+//! Writes: a batch is one transaction.
+//!
+//! Locks are taken in one order by everybody, so that no two transactions wait for each other in a circle: versions,
+//! idempotency keys (sorted), one-time ids (sorted), the head of the log, whatever a rare change touches, the writer's
+//! end of chain. Each of them that is not needed is not taken: to issue tokens takes none that others issue by.
+
+use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
+
+use super::sql;
+use crate::{
+    adapters::store::{
+        batch::{Asked, Found, Plan},
+        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed},
+    },
+    domain::{
+        audit::{Head, Writer},
+        revocation::Seq,
+        time::Timestamp,
+    },
+    ports::{Change, Outage, Swept, Write, Written},
+};
+
+pub(super) async fn commit(pool: &PgPool, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+    let during = "begin to commit";
+    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(during))?;
+    let found = guards(&mut tx, &Asked::by(batch)).await?;
+    let mut plan = Plan::of(batch, found)?;
+    if plan.is_empty() {
+        // Nothing happens, so what was taken in advance goes back as well.
+        tx.rollback().await.map_err(Outage::during("roll back"))?;
+        return plan.written();
+    }
+    settle(&mut tx, &plan).await?;
+    let rare = plan.entries() > 0 || plan.changes().next().is_some();
+    if rare {
+        let places = query_scalar(sql::TAKE_PLACES).bind(signed(plan.entries()));
+        let last: i64 = places.fetch_one(&mut *tx).await.map_err(Outage::during("take places in the log"))?;
+        let log = plan.log(Seq::new(last.unsigned_abs()));
+        execute_rows(&mut tx, sql::INSERT_LOG, &log, "append to the log").await?;
+        for change in plan.changes() {
+            carry_out(&mut tx, change).await?;
+        }
+    }
+    execute_rows(&mut tx, sql::INSERT_TASKS, &plan.tasks()?, "open tasks").await?;
+    execute_rows(&mut tx, sql::INSERT_TOKENS, &plan.tokens()?, "record tokens").await?;
+    execute_rows(&mut tx, sql::FILL_KEYS, &plan.answers(), "keep an answer").await?;
+    trail(&mut tx, writer, &plan).await?;
+    tx.commit().await.map_err(Outage::during("commit"))?;
+    plan.written()
+}
+
+/// Asks the tables what the batch's guards need, and takes what is free.
+async fn guards(tx: &mut PgConnection, asked: &Asked) -> Result<Found, Outage> {
+    let mut found = Found::default();
+    if asked.versions {
+        let versions = query_as(sql::LOCK_VERSIONS);
+        found.versions = versions.fetch_all(&mut *tx).await.map_err(Outage::during("read the versions"))?;
+    }
+    if !asked.keys.is_empty() {
+        let during = "look up idempotency keys";
+        let take = query_scalar(sql::TAKE_KEYS).bind(json(&asked.keys)?);
+        found.keys = take.fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+        let others = asked.keys.iter().filter(|row| !found.keys.contains(&row.digest)).cloned().collect::<Vec<_>>();
+        if !others.is_empty() {
+            let before = query_as(sql::BEFORE).bind(json::<AnswerRow>(&others)?);
+            found.before = before.fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+        }
+    }
+    if !asked.once.is_empty() {
+        let take = query_scalar(sql::TAKE_ONCE).bind(json(&asked.once)?);
+        found.once = take.fetch_all(&mut *tx).await.map_err(Outage::during("redeem one-time ids"))?;
+    }
+    Ok(found)
+}
+
+/// Gives back what was taken for writes that don't happen, and moves on the versions of those that do.
+async fn settle(tx: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Outage> {
+    execute_rows(tx, sql::FREE_KEYS, &plan.free_keys, "give back idempotency keys").await?;
+    execute_rows(tx, sql::FREE_ONCE, &plan.free_once, "give back one-time ids").await?;
+    for VersionRow { name, version } in &plan.versions {
+        let moved = query(sql::MOVE_VERSION).bind(name).bind(version);
+        moved.execute(&mut *tx).await.map_err(Outage::during("move a version on"))?;
+    }
+    Ok(())
+}
+
+/// Puts the records at the end of the writer's chain.
+async fn trail(tx: &mut PgConnection, writer: Writer, plan: &Plan<'_>) -> Result<(), Outage> {
+    if plan.records().next().is_none() {
+        return Ok(());
+    }
+    let during = "write the trail";
+    let mut head = chain_end(tx, writer).await?;
+    if head.is_none() {
+        let new = query(sql::NEW_WRITER).bind(writer.0);
+        new.execute(&mut *tx).await.map_err(Outage::during(during))?;
+        // Another commit of this writer may have been quicker, and its records stand first.
+        head = chain_end(tx, writer).await?;
+    }
+    let mut head = head.unwrap_or_else(Head::empty);
+    let rows = RecordRow::link(writer, &mut head, plan.records());
+    execute_rows(tx, sql::INSERT_AUDIT, &rows, during).await?;
+    let moved = query(sql::MOVE_WRITER).bind(writer.0).bind(signed(head.n)).bind(head.hash);
+    moved.execute(&mut *tx).await.map_err(Outage::during(during))?;
+    Ok(())
+}
+
+async fn chain_end(tx: &mut PgConnection, writer: Writer) -> Result<Option<Head>, Outage> {
+    let lock = query_as(sql::LOCK_WRITER).bind(writer.0);
+    let row: Option<HeadRow> = lock.fetch_optional(tx).await.map_err(Outage::during("write the trail"))?;
+    row.map(|row| row.read().map(|(_, head)| head)).transpose()
+}
+
+async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage> {
+    let done = match change {
+        Change::PutObject(entry) => {
+            let row = ObjectRow::of(entry)?;
+            query(sql::PUT_OBJECT).bind(row.kind).bind(row.id).bind(row.body).bind(row.owner).execute(tx).await
+        }
+        Change::RemoveObject(kind, id) => {
+            let secret = query(sql::REMOVE_SECRET).bind(id).execute(&mut *tx).await;
+            secret.map_err(Outage::during("remove a secret"))?;
+            query(sql::REMOVE_OBJECT).bind(kind.as_str()).bind(id).execute(tx).await
+        }
+        Change::PutSecret(client, tag) => {
+            query(sql::PUT_SECRET).bind(client.as_str()).bind(tag.as_bytes()).execute(tx).await
+        }
+        Change::PutKey(key) => {
+            let row = KeyRow::of(key);
+            let put = query(sql::PUT_KEY).bind(row.kid).bind(row.algorithm).bind(row.created).bind(row.activates);
+            put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
+        }
+        Change::PutGrant(grant) => {
+            let row = GrantRow::of(grant);
+            let put = query(sql::PUT_GRANT).bind(row.requester_issuer).bind(row.requester_subject).bind(row.agent);
+            put.bind(row.until).bind(row.done_by).bind(row.done_at).execute(tx).await
+        }
+        Change::RemoveGrant(requester, agent) => {
+            let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
+            remove.bind(agent.as_str()).execute(tx).await
+        }
+        Change::SetTask(id, state) => query(sql::SET_TASK).bind(id.uuid()).bind(state.as_str()).execute(tx).await,
+    };
+    done.map_err(Outage::during("carry out a change"))?;
+    Ok(())
+}
+
+/// One statement for all rows, or none for none.
+async fn execute_rows<T: serde::Serialize>(
+    tx: &mut PgConnection,
+    statement: &'static str,
+    rows: &[T],
+    during: &'static str,
+) -> Result<(), Outage> {
+    if !rows.is_empty() {
+        query(statement).bind(json(rows)?).execute(tx).await.map_err(Outage::during(during))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn sweep(pool: &PgPool, now: Timestamp) -> Result<Swept, Outage> {
+    Ok(Swept {
+        once: drop_past(pool, sql::SWEEP_ONCE, now).await?,
+        idempotency: drop_past(pool, sql::SWEEP_IDEMPOTENCY, now).await?,
+        keys: drop_past(pool, sql::SWEEP_KEYS, now).await?,
+    })
+}
+
+async fn drop_past(pool: &PgPool, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
+    let mut dropped = 0;
+    loop {
+        let done = query(statement).bind(now.unix()).execute(pool).await.map_err(Outage::during("sweep"))?;
+        if done.rows_affected() == 0 {
+            return Ok(dropped);
+        }
+        dropped += done.rows_affected();
+    }
+}

@@ -1,0 +1,225 @@
+//! The store on Postgres.
+
+mod commit;
+mod read;
+mod sql;
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    ConnectOptions, Connection, PgPool, Row,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use url::Url;
+
+#[doc(hidden)]
+pub use sql::STATEMENTS;
+
+use crate::{
+    adapters::store::{Database, InvalidStoreUrl, StoreOptions, schema},
+    domain::{
+        audit::{Head, Writer},
+        id::{ClientId, TaskId, TokenId},
+        revocation::{LogEntry, Seq},
+        task::{Requester, Task},
+        time::Timestamp,
+    },
+    ports::{
+        AuditFilter, AuditRow, Grant, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept, TaskFilter,
+        TokenFilter, TokenRecord, Write, Written,
+    },
+};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
+const PARAMETERS: [&str; 13] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// The store on Postgres.
+pub struct PostgresStore {
+    pool: PgPool,
+    connect: PgConnectOptions,
+}
+
+impl fmt::Debug for PostgresStore {
+    /// Says nothing of where it is connected: that holds the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Takes the URL; connections are made when they are needed, so a server that is down is an outage and no more.
+    pub fn new(url: &str, options: &StoreOptions) -> Result<Self, InvalidStoreUrl> {
+        let connect = parse(url)?;
+        let timeout = milliseconds(options.statement_timeout);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .after_connect(move |connection, _| {
+                let timeout = timeout.clone();
+                Box::pin(async move {
+                    let settings = sqlx::query(sql::SETTINGS).bind(timeout);
+                    let standby: bool = settings.fetch_one(connection).await?.try_get("standby")?;
+                    if standby { Err(sqlx::Error::Configuration(STANDBY.into())) } else { Ok(()) }
+                })
+            })
+            .connect_lazy_with(connect.clone());
+        Ok(Self { pool, connect })
+    }
+}
+
+const STANDBY: &str = "the server is a standby, and what it says may be old: the URL must lead to the primary";
+
+fn parse(text: &str) -> Result<PgConnectOptions, InvalidStoreUrl> {
+    let url = Url::parse(text).map_err(|_| InvalidStoreUrl::Malformed)?;
+    if url.query_pairs().any(|(name, _)| !PARAMETERS.contains(&&*name)) {
+        return Err(InvalidStoreUrl::Parameter);
+    }
+    // The cause is left out: it may quote the URL.
+    let options = PgConnectOptions::from_str(text).map_err(|_| InvalidStoreUrl::Malformed)?;
+    let named = url.query_pairs().any(|(name, _)| name == "application_name");
+    Ok(if named { options } else { options.application_name("errand") })
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+#[async_trait]
+impl Database for PostgresStore {
+    async fn migrate(&self) -> Result<(), Outage> {
+        // A connection of its own, without time limits. Closing it also gives back the lock that keeps two programs from
+        // migrating at once, which sqlx does not do after an error.
+        let during = "migrate the store";
+        let mut connection = self.connect.connect().await.map_err(Outage::during(during))?;
+        let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
+        let closed = connection.close().await;
+        migrated.map_err(Outage::during(during))?;
+        closed.map_err(Outage::during(during))
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+        commit::commit(&self.pool, writer, batch).await
+    }
+
+    async fn head(&self) -> Result<Seq, Outage> {
+        read::head(&self.pool).await
+    }
+
+    async fn log_after(&self, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
+        read::log_after(&self.pool, seq, now, limit).await
+    }
+
+    async fn registry(&self) -> Result<StoredRegistry, Outage> {
+        read::registry(&self.pool).await
+    }
+
+    async fn keys(&self) -> Result<StoredKeys, Outage> {
+        read::keys(&self.pool).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::task(&self.pool, id).await
+    }
+
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+        read::tasks(&self.pool, filter, page).await
+    }
+
+    async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+        read::token(&self.pool, id).await
+    }
+
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+        read::tokens(&self.pool, filter, page).await
+    }
+
+    async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage> {
+        read::grant(&self.pool, requester, agent).await
+    }
+
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+        read::grants(&self.pool, page).await
+    }
+
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+        read::revocations(&self.pool, page).await
+    }
+
+    async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage> {
+        read::answered(&self.pool, caller, key).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+        read::audit(&self.pool, filter, page).await
+    }
+
+    async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage> {
+        read::audit_heads(&self.pool).await
+    }
+
+    async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
+        read::audit_chain(&self.pool, writer, n, limit).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage> {
+        commit::sweep(&self.pool, now).await
+    }
+
+    async fn ping(&self) -> Result<(), Outage> {
+        let during = Outage::during("reach the store");
+        schema::check(read::schema_version(&self.pool).await.map_err(during)?, &MIGRATOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_in_what_is_said() {
+        for url in [
+            "postgres://errand:hunter2@db.example/errand",
+            "postgres://errand:hunter2@db.example:port/errand",
+            "postgres://errand:hunter2@db.example/errand?sslmode=hunter2",
+            "postgres://errand@db.example/errand?passwort=hunter2",
+            "postgres://errand:hunter2#x@db.example/errand",
+            "postgres://errand@db.example/errand?password=hunter2&port=hunter2",
+        ] {
+            let said = match parse(url) {
+                Ok(_) => String::new(),
+                Err(invalid) => format!("{invalid} {invalid:?}"),
+            };
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_an_outage_and_soon() {
+        let options = StoreOptions { acquire_timeout: Duration::from_millis(300), ..StoreOptions::default() };
+        let store = PostgresStore::new("postgres://errand:hunter2@127.0.0.1:1/errand", &options).unwrap();
+        let outage = store.head().await.unwrap_err();
+        let said = format!("{outage} {} {outage:?} {store:?}", outage.source);
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}

@@ -1,0 +1,199 @@
+//! Reads.
+
+use sqlx::{PgPool, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::sql;
+use crate::{
+    adapters::store::{
+        batch::{KEYS, REGISTRY},
+        cursor,
+        rows::{
+            AnswerRow, GrantRow, HeadRow, KeyRow, LogRow, ObjectRow, RecordRow, SecretRow, TaskRow, TokenRow,
+            VersionRow, digest_of, signed,
+        },
+    },
+    domain::{
+        audit::{Head, Writer},
+        id::{ClientId, TaskId, TokenId},
+        revocation::{LogEntry, Seq},
+        task::{Requester, Task, TaskState},
+        time::Timestamp,
+    },
+    ports::{
+        AuditFilter, AuditRow, Grant, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter, TokenFilter,
+        TokenRecord, Written,
+    },
+};
+
+pub(super) async fn schema_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(pool).await? {
+        return Ok(0);
+    }
+    query_scalar(sql::SCHEMA_VERSION).fetch_one(pool).await
+}
+
+pub(super) async fn head(pool: &PgPool) -> Result<Seq, Outage> {
+    let seq: i64 = query_scalar(sql::HEAD).fetch_one(pool).await.map_err(Outage::during("read the log's head"))?;
+    Ok(Seq::new(seq.unsigned_abs()))
+}
+
+pub(super) async fn log_after(pool: &PgPool, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
+    let query = query_as(sql::LOG_AFTER).bind(signed(seq.number())).bind(now.unix()).bind(i64::from(limit));
+    let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("read the log"))?;
+    rows.into_iter().map(LogRow::read).collect()
+}
+
+pub(super) async fn registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
+    let during = "read the registry";
+    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(during))?;
+    let versions: Vec<VersionRow> =
+        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    let objects: Vec<ObjectRow> = query_as(sql::OBJECTS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    let secrets: Vec<SecretRow> = query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    tx.commit().await.map_err(Outage::during(during))?;
+    Ok(StoredRegistry {
+        version: VersionRow::find(&versions, REGISTRY)?,
+        entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
+        tags: SecretRow::read_all(secrets)?,
+    })
+}
+
+pub(super) async fn keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
+    let during = "read the keys";
+    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(during))?;
+    let versions: Vec<VersionRow> =
+        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    tx.commit().await.map_err(Outage::during(during))?;
+    Ok(StoredKeys {
+        version: VersionRow::find(&versions, KEYS)?,
+        keys: keys.into_iter().map(KeyRow::read).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) async fn task(pool: &PgPool, id: TaskId) -> Result<Option<Task>, Outage> {
+    let query = query_as(sql::TASK).bind(id.uuid());
+    let row: Option<TaskRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a task"))?;
+    row.as_ref().map(TaskRow::read).transpose()
+}
+
+pub(super) async fn tasks(pool: &PgPool, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    let statement = match filter {
+        TaskFilter { requester: Some(_), .. } => sql::TASKS_BY_REQUESTER,
+        TaskFilter { agent: Some(_), .. } => sql::TASKS_BY_AGENT,
+        TaskFilter { requester: None, agent: None, state: _ } => sql::TASKS,
+    };
+    let (created, id) = cursor::after(page, (i64::MAX, Uuid::max()))?;
+    let requester = filter.requester.as_ref();
+    let query = query_as::<_, TaskRow>(statement)
+        .bind(requester.map(|(issuer, _)| issuer.as_str()))
+        .bind(requester.map(|(_, subject)| subject.as_str()))
+        .bind(filter.agent.as_ref().map(ClientId::as_str))
+        .bind(filter.state.map(TaskState::as_str))
+        .bind(created)
+        .bind(id)
+        .bind(cursor::limit(page));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks"))?;
+    let tasks = rows.iter().map(TaskRow::read).collect::<Result<_, _>>()?;
+    cursor::paged(page, tasks, |task: &Task| (task.created, task.id))
+}
+
+pub(super) async fn token(pool: &PgPool, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+    let query = query_as(sql::TOKEN).bind(id.uuid());
+    let row: Option<TokenRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a token's record"))?;
+    row.map(TokenRow::read).transpose()
+}
+
+pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    let statement = match filter {
+        TokenFilter { task: Some(_), .. } => sql::TOKENS_BY_TASK,
+        TokenFilter { requester: Some(_), .. } => sql::TOKENS_BY_REQUESTER,
+        TokenFilter { client: Some(_), .. } => sql::TOKENS_BY_CLIENT,
+        TokenFilter { audience: Some(_), .. } => sql::TOKENS_BY_AUDIENCE,
+        TokenFilter { task: None, requester: None, client: None, audience: None, alive_at: _ } => sql::TOKENS,
+    };
+    let (issued, id) = cursor::after(page, (i64::MAX, Uuid::max()))?;
+    let requester = filter.requester.as_ref();
+    let query = query_as::<_, TokenRow>(statement)
+        .bind(filter.task.map(TaskId::uuid))
+        .bind(requester.map(|(issuer, _)| issuer.as_str()))
+        .bind(requester.map(|(_, subject)| subject.as_str()))
+        .bind(filter.client.as_ref().map(ClientId::as_str))
+        .bind(filter.audience.as_deref())
+        .bind(filter.alive_at.map(Timestamp::unix))
+        .bind(issued)
+        .bind(id)
+        .bind(cursor::limit(page));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens"))?;
+    let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
+    cursor::paged(page, tokens, |token: &TokenRecord| (token.issued, token.id))
+}
+
+pub(super) async fn grant(pool: &PgPool, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage> {
+    let query =
+        query_as(sql::GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str()).bind(agent.as_str());
+    let row: Option<GrantRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a grant"))?;
+    row.map(GrantRow::read).transpose()
+}
+
+pub(super) async fn grants(pool: &PgPool, page: &Page) -> Result<Paged<Grant>, Outage> {
+    let (issuer, subject, agent) = cursor::after(page, (String::new(), String::new(), String::new()))?;
+    let query = query_as(sql::GRANTS).bind(issuer).bind(subject).bind(agent).bind(cursor::limit(page));
+    let rows: Vec<GrantRow> = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
+    let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
+    cursor::paged(page, grants, |grant: &Grant| {
+        (grant.requester.issuer.clone(), grant.requester.subject.clone(), grant.agent.clone())
+    })
+}
+
+pub(super) async fn revocations(pool: &PgPool, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    let query = query_as(sql::REVOCATIONS).bind(cursor::after(page, i64::MAX)?).bind(cursor::limit(page));
+    let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("list revocations"))?;
+    let entries = rows.into_iter().map(LogRow::read).collect::<Result<_, _>>()?;
+    cursor::paged(page, entries, |entry: &LogEntry| entry.seq)
+}
+
+pub(super) async fn answered(pool: &PgPool, caller: &str, key: &str) -> Result<Option<Written>, Outage> {
+    let query = query_as(sql::ANSWERED).bind(digest_of(caller, key));
+    let row: Option<AnswerRow> =
+        query.fetch_optional(pool).await.map_err(Outage::during("look up an idempotency key"))?;
+    row.map(AnswerRow::read).transpose()
+}
+
+pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    let statement = match filter {
+        AuditFilter { task: Some(_), .. } => sql::AUDIT_BY_TASK,
+        AuditFilter { requester: Some(_), .. } => sql::AUDIT_BY_REQUESTER,
+        AuditFilter { agent: Some(_), .. } => sql::AUDIT_BY_AGENT,
+        AuditFilter { task: None, requester: None, agent: None, from: _, until: _ } => sql::AUDIT,
+    };
+    let (at, writer, n) = cursor::after(page, (i64::MAX, Uuid::max(), i64::MAX))?;
+    let requester = filter.requester.as_ref();
+    let query = query_as::<_, RecordRow>(statement)
+        .bind(filter.task.map(|id| id.to_string()))
+        .bind(requester.map(|(issuer, _)| issuer.as_str()))
+        .bind(requester.map(|(_, subject)| subject.as_str()))
+        .bind(filter.agent.as_deref())
+        .bind(filter.from.map(Timestamp::unix))
+        .bind(filter.until.map(Timestamp::unix))
+        .bind(at)
+        .bind(writer)
+        .bind(n)
+        .bind(cursor::limit(page));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list audit records"))?;
+    let records = rows.into_iter().map(RecordRow::read).collect::<Result<_, _>>()?;
+    cursor::paged(page, records, |row: &AuditRow| (row.columns.at, row.writer, row.n))
+}
+
+pub(super) async fn audit_heads(pool: &PgPool) -> Result<Vec<(Writer, Head)>, Outage> {
+    let query = query_as(sql::AUDIT_HEADS);
+    let rows: Vec<HeadRow> = query.fetch_all(pool).await.map_err(Outage::during("read the heads of the trail"))?;
+    rows.into_iter().map(HeadRow::read).collect()
+}
+
+pub(super) async fn audit_chain(pool: &PgPool, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
+    let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(signed(n)).bind(i64::from(limit));
+    let rows: Vec<RecordRow> = query.fetch_all(pool).await.map_err(Outage::during("read a chain of the trail"))?;
+    rows.into_iter().map(RecordRow::read).collect()
+}

@@ -1,0 +1,172 @@
+//! The statements. Those for SQLite stand in the same order under the same names.
+
+use crate::adapters::store::sql::statements;
+
+/// A statement sees what was committed before it began, whatever the database's default is: after a wait for another
+/// transaction's lock, the next statement sees what that one wrote.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// All statements see one moment.
+pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// The first condition is the one that an index answers; the rest narrows down what it finds. (In ORDER BY a bare `id`
+/// would be the text that is selected, and no index has that.)
+macro_rules! tasks_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline FROM tasks WHERE ",
+            $first,
+            "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR root_agent = $3)
+             AND ($4::text IS NULL OR state = $4) AND (created, id) < ($5, $6) ORDER BY created DESC, tasks.id DESC LIMIT $7"
+        )
+    };
+}
+
+macro_rules! tokens_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev FROM tokens WHERE ",
+            $first,
+            "($1::uuid IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
+             AND ($4::text IS NULL OR client = $4) AND ($5::text IS NULL OR audience = $5) AND ($6::bigint IS NULL OR expires > $6)
+             AND (issued, id) < ($7, $8) ORDER BY issued DESC, tokens.id DESC LIMIT $9"
+        )
+    };
+}
+
+macro_rules! audit_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT writer::text AS writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task FROM audit WHERE ",
+            $first,
+            "($1::text IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
+             AND ($4::text IS NULL OR agent = $4 OR client = $4) AND ($5::bigint IS NULL OR done_at >= $5) AND ($6::bigint IS NULL OR done_at < $6)
+             AND (done_at, writer, n) < ($7, $8, $9) ORDER BY done_at DESC, audit.writer DESC, n DESC LIMIT $10"
+        )
+    };
+}
+
+statements! {
+    // ---- a connection, the schema ----
+
+    /// What every connection is given, and whether it leads to a standby, which may be behind: its answers would be old.
+    /// A process that is stopped in the middle of a transaction must not keep the others from revoking, so the server
+    /// ends it. What was acknowledged must be durable, so `off` (and nothing else) is overruled.
+    SETTINGS = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
+        set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
+        pg_is_in_recovery() AS standby";
+    HAS_SCHEMA = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+
+    // ---- commit: guards ----
+
+    /// Locks both rows, always in the same order, until the end: what a change builds on stands still from here on.
+    LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name FOR UPDATE";
+    /// Waits for another transaction that holds one of the keys. The answer is filled in when it is known.
+    TAKE_KEYS = "INSERT INTO idempotency (digest, fingerprint, answer, keep_until)
+        SELECT digest, '', '', keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
+        ON CONFLICT DO NOTHING RETURNING digest";
+    BEFORE = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency
+        WHERE digest IN (SELECT digest FROM json_to_recordset($1::json) AS r(digest text))";
+    FREE_KEYS = "DELETE FROM idempotency WHERE digest IN (SELECT json_array_elements_text($1::json))";
+    /// Waits for another transaction that holds one of the ids: exactly one of two gets it. The ids are sorted, so two
+    /// that want the same ones wait in one order.
+    TAKE_ONCE = "INSERT INTO one_time_ids (digest, keep_until)
+        SELECT digest, keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
+        ON CONFLICT DO NOTHING RETURNING digest";
+    FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT json_array_elements_text($1::json))";
+    MOVE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
+
+    // ---- commit: what happens ----
+
+    /// The one lock of everything rare: taken before the changes, so that two batches of them can't wait for each other
+    /// in a circle, and held to the commit, so that the order of places is the order of commits. Whoever sees a place
+    /// sees all before it.
+    TAKE_PLACES = "UPDATE log_head SET seq = seq + $1 WHERE one = 1 RETURNING seq";
+    INSERT_LOG = "INSERT INTO revocation_log (seq, kind, key, reason, done_by, done_at, forget_after)
+        SELECT seq, kind, key, reason, done_by, done_at, forget_after
+        FROM json_to_recordset($1::json) AS r(seq bigint, kind text, key text, reason text, done_by text, done_at bigint, forget_after bigint)";
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline)
+        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
+        FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
+            authority text, state text, created bigint, deadline bigint)";
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev)
+        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev
+        FROM json_to_recordset($1::json) AS r(id uuid, kind text, task uuid, requester_issuer text, requester_subject text, client text,
+            agents text, audience text, lineage text, authority text, issued bigint, expires bigint, rev bigint)";
+    FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
+        FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, answer text, seq bigint, keep_until bigint)
+        WHERE i.digest = r.digest";
+    /// The end of the writer's chain, locked until this batch's records stand after it.
+    LOCK_WRITER = "SELECT writer::text AS writer, n, hash FROM audit_writers WHERE writer = $1 FOR UPDATE";
+    NEW_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES ($1, 0, '') ON CONFLICT DO NOTHING";
+    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task)
+        SELECT writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task
+        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, body text, hash text, done_at bigint, requester_issuer text,
+            requester_subject text, agent text, client text, task text)";
+    MOVE_WRITER = "UPDATE audit_writers SET n = $2, hash = $3 WHERE writer = $1";
+
+    // ---- commit: rare changes ----
+
+    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
+    REMOVE_OBJECT = "DELETE FROM objects WHERE kind = $1 AND id = $2";
+    PUT_SECRET = "INSERT INTO secrets (client, tag) VALUES ($1, $2) ON CONFLICT (client) DO UPDATE SET tag = excluded.tag";
+    REMOVE_SECRET = "DELETE FROM secrets WHERE client = $1";
+    PUT_KEY = "INSERT INTO signing_keys (kid, algorithm, created, activates, retires, gone, public_jwk, sealed)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
+            retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
+    PUT_GRANT = "INSERT INTO grants (requester_issuer, requester_subject, agent, until, done_by, done_at)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (requester_issuer, requester_subject, agent)
+        DO UPDATE SET until = excluded.until, done_by = excluded.done_by, done_at = excluded.done_at";
+    REMOVE_GRANT = "DELETE FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3";
+    SET_TASK = "UPDATE tasks SET state = $2 WHERE id = $1";
+
+    // ---- reads ----
+
+    HEAD = "SELECT seq FROM log_head WHERE one = 1";
+    LOG_AFTER = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+        WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
+    REVOCATIONS = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+        WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
+    VERSIONS = "SELECT name, version FROM versions";
+    OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
+    SECRETS = "SELECT client, tag FROM secrets";
+    SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
+    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
+        FROM tasks WHERE id = $1";
+    TASKS = tasks_where!("");
+    TASKS_BY_REQUESTER = tasks_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
+    TASKS_BY_AGENT = tasks_where!("root_agent = $3 AND ");
+    TOKEN = "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage,
+        authority, issued, expires, rev FROM tokens WHERE id = $1";
+    TOKENS = tokens_where!("");
+    TOKENS_BY_TASK = tokens_where!("task = $1 AND ");
+    TOKENS_BY_REQUESTER = tokens_where!("requester_subject = $3 AND requester_issuer = $2 AND ");
+    TOKENS_BY_CLIENT = tokens_where!("client = $4 AND ");
+    TOKENS_BY_AUDIENCE = tokens_where!("audience = $5 AND ");
+    GRANT = "SELECT requester_issuer, requester_subject, agent, until, done_by, done_at FROM grants
+        WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3";
+    GRANTS = "SELECT requester_issuer, requester_subject, agent, until, done_by, done_at FROM grants
+        WHERE (requester_issuer, requester_subject, agent) > ($1, $2, $3)
+        ORDER BY requester_issuer, requester_subject, agent LIMIT $4";
+    ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = $1";
+    AUDIT = audit_where!("");
+    AUDIT_BY_TASK = audit_where!("task = $1 AND ");
+    AUDIT_BY_REQUESTER = audit_where!("requester_subject = $3 AND requester_issuer = $2 AND ");
+    AUDIT_BY_AGENT = audit_where!("(agent = $4 OR client = $4) AND ");
+    AUDIT_HEADS = "SELECT writer::text AS writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
+    AUDIT_CHAIN = "SELECT writer::text AS writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task
+        FROM audit WHERE writer = $1 AND n > $2 ORDER BY n LIMIT $3";
+
+    // ---- sweep ----
+
+    /// Passes over what another sweep has in hand, so that two can't wait for each other.
+    SWEEP_ONCE = "DELETE FROM one_time_ids WHERE digest IN
+        (SELECT digest FROM one_time_ids WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+    SWEEP_IDEMPOTENCY = "DELETE FROM idempotency WHERE digest IN
+        (SELECT digest FROM idempotency WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+    SWEEP_KEYS = "DELETE FROM signing_keys WHERE kid IN
+        (SELECT kid FROM signing_keys WHERE gone <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+}

@@ -1,0 +1,163 @@
+//! What the registry is kept in: objects, secrets, keys, grants, and the versions that changes of them build on.
+
+use std::collections::BTreeMap;
+
+use sqlx::FromRow;
+
+use super::Place;
+use crate::{
+    domain::{
+        id::ClientId,
+        jwk::SigningAlgorithm,
+        keys::KeyDates,
+        registry::{Entry, Object, Owner},
+        secret::SecretTag,
+        time::Timestamp,
+    },
+    ports::{Grant, Outage, StoredKey},
+};
+
+/// `objects`
+#[derive(FromRow)]
+pub(crate) struct ObjectRow {
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    pub(crate) body: String,
+    pub(crate) owner: String,
+}
+
+impl ObjectRow {
+    pub(crate) fn of(entry: &Entry) -> Result<Self, Outage> {
+        let owner = match entry.owner {
+            Owner::File => "file",
+            Owner::Api => "api",
+        };
+        Ok(Self {
+            kind: entry.object.kind().as_str().to_owned(),
+            id: entry.object.id().to_owned(),
+            body: serde_json::to_string(&entry.object).map_err(Outage::during("write an object"))?,
+            owner: owner.to_owned(),
+        })
+    }
+
+    pub(crate) fn read(&self) -> Result<Entry, Outage> {
+        let row = format!("{}/{}", self.kind, self.id);
+        let place = Place { table: "objects", row: &row };
+        let object: Object = place.json("body", &self.body)?;
+        // An object that stands under another one's name would be changed and removed as that one.
+        if object.kind().as_str() != self.kind || object.id() != self.id {
+            return Err(place.corrupt("id"));
+        }
+        Ok(Entry { object, owner: place.word("owner", &self.owner)? })
+    }
+}
+
+/// `secrets`
+#[derive(FromRow)]
+pub(crate) struct SecretRow {
+    client: String,
+    tag: Vec<u8>,
+}
+
+impl SecretRow {
+    pub(crate) fn read_all(rows: Vec<Self>) -> Result<BTreeMap<ClientId, SecretTag>, Outage> {
+        rows.into_iter()
+            .map(|row| {
+                let client = Place { table: "secrets", row: &row.client }.name("client", &row.client)?;
+                Ok((client, SecretTag::from_bytes(row.tag)))
+            })
+            .collect()
+    }
+}
+
+/// `versions`
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct VersionRow {
+    pub(crate) name: String,
+    pub(crate) version: i64,
+}
+
+impl VersionRow {
+    pub(crate) fn find(rows: &[Self], name: &'static str) -> Result<u64, Outage> {
+        let place = Place { table: "versions", row: &name };
+        let row = rows.iter().find(|row| row.name == name).ok_or_else(|| place.corrupt("version"))?;
+        place.number("version", row.version)
+    }
+}
+
+/// `signing_keys`
+#[derive(FromRow)]
+pub(crate) struct KeyRow {
+    pub(crate) kid: String,
+    pub(crate) algorithm: String,
+    pub(crate) created: i64,
+    pub(crate) activates: i64,
+    pub(crate) retires: Option<i64>,
+    pub(crate) gone: Option<i64>,
+    pub(crate) public_jwk: String,
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl KeyRow {
+    pub(crate) fn of(key: &StoredKey) -> Self {
+        Self {
+            kid: key.dates.kid.to_string(),
+            algorithm: key.dates.algorithm.as_str().to_owned(),
+            created: key.dates.created.unix(),
+            activates: key.dates.activates.unix(),
+            retires: key.dates.retires.map(Timestamp::unix),
+            gone: key.dates.gone.map(Timestamp::unix),
+            public_jwk: key.public_jwk.clone(),
+            sealed: key.sealed.clone(),
+        }
+    }
+
+    pub(crate) fn read(self) -> Result<StoredKey, Outage> {
+        let place = Place { table: "signing_keys", row: &self.kid };
+        let dates = KeyDates {
+            kid: place.name("kid", &self.kid)?,
+            algorithm: SigningAlgorithm::parse(&self.algorithm).ok_or_else(|| place.corrupt("algorithm"))?,
+            created: place.time("created", self.created)?,
+            activates: place.time("activates", self.activates)?,
+            retires: self.retires.map(|at| place.time("retires", at)).transpose()?,
+            gone: self.gone.map(|at| place.time("gone", at)).transpose()?,
+        };
+        Ok(StoredKey { dates, public_jwk: self.public_jwk, sealed: self.sealed })
+    }
+}
+
+/// `grants`
+#[derive(FromRow)]
+pub(crate) struct GrantRow {
+    pub(crate) requester_issuer: String,
+    pub(crate) requester_subject: String,
+    pub(crate) agent: String,
+    pub(crate) until: i64,
+    pub(crate) done_by: String,
+    pub(crate) done_at: i64,
+}
+
+impl GrantRow {
+    pub(crate) fn of(grant: &Grant) -> Self {
+        Self {
+            requester_issuer: grant.requester.issuer.to_string(),
+            requester_subject: grant.requester.subject.to_string(),
+            agent: grant.agent.to_string(),
+            until: grant.until.unix(),
+            done_by: grant.by.clone(),
+            done_at: grant.at.unix(),
+        }
+    }
+
+    pub(crate) fn read(self) -> Result<Grant, Outage> {
+        let row = format!("{} {} {}", self.requester_issuer, self.requester_subject, self.agent);
+        let place = Place { table: "grants", row: &row };
+        Ok(Grant {
+            requester: place.requester(&self.requester_issuer, &self.requester_subject)?,
+            agent: place.name("agent", &self.agent)?,
+            until: place.time("until", self.until)?,
+            by: self.done_by,
+            at: place.time("done_at", self.done_at)?,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The statements. Those for Postgres stand in the same order under the same names.
+
+use crate::adapters::store::sql::statements;
+
+/// Readers see the last commit while somebody writes.
+pub(super) const WRITE_AHEAD: &str = "PRAGMA journal_mode = WAL";
+/// Takes the one lock on writing at once: to read first and write later would fail when another process wrote in between.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// All statements see one moment.
+pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
+
+/// The first condition is the one that an index answers; the rest narrows down what it finds.
+macro_rules! tasks_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline FROM tasks WHERE ",
+            $first,
+            "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
+             AND (?4 IS NULL OR state = ?4) AND (created, id) < (?5, ?6) ORDER BY created DESC, tasks.id DESC LIMIT ?7"
+        )
+    };
+}
+
+macro_rules! tokens_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev FROM tokens WHERE ",
+            $first,
+            "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
+             AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
+             AND (issued, id) < (?7, ?8) ORDER BY issued DESC, tokens.id DESC LIMIT ?9"
+        )
+    };
+}
+
+macro_rules! audit_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task FROM audit WHERE ",
+            $first,
+            "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
+             AND (?4 IS NULL OR agent = ?4 OR client = ?4) AND (?5 IS NULL OR done_at >= ?5) AND (?6 IS NULL OR done_at < ?6)
+             AND (done_at, writer, n) < (?7, ?8, ?9) ORDER BY done_at DESC, audit.writer DESC, n DESC LIMIT ?10"
+        )
+    };
+}
+
+statements! {
+    // ---- the schema ----
+
+    HAS_SCHEMA = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
+    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+
+    // ---- commit: guards ----
+
+    LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name";
+    /// The answer is filled in when it is known. (`WHERE true` keeps `ON CONFLICT` from being read as a join.)
+    TAKE_KEYS = "INSERT INTO idempotency (digest, fingerprint, answer, keep_until)
+        SELECT value->>'digest', '', '', value->>'keep_until'
+        FROM json_each(?1) WHERE true
+        ON CONFLICT DO NOTHING RETURNING digest";
+    BEFORE = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency
+        WHERE digest IN (SELECT value->>'digest' FROM json_each(?1))";
+    FREE_KEYS = "DELETE FROM idempotency WHERE digest IN (SELECT value FROM json_each(?1))";
+    TAKE_ONCE = "INSERT INTO one_time_ids (digest, keep_until)
+        SELECT value->>'digest', value->>'keep_until'
+        FROM json_each(?1) WHERE true
+        ON CONFLICT DO NOTHING RETURNING digest";
+    FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT value FROM json_each(?1))";
+    MOVE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
+
+    // ---- commit: what happens ----
+
+    /// One transaction writes at a time, so the order of places is the order of commits.
+    TAKE_PLACES = "UPDATE log_head SET seq = seq + ?1 WHERE one = 1 RETURNING seq";
+    INSERT_LOG = "INSERT INTO revocation_log (seq, kind, key, reason, done_by, done_at, forget_after)
+        SELECT value->>'seq', value->>'kind', value->>'key', value->>'reason', value->>'done_by', value->>'done_at',
+            value->>'forget_after'
+        FROM json_each(?1) WHERE true";
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline)
+        SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
+            value->>'authority', value->>'state', value->>'created', value->>'deadline'
+        FROM json_each(?1) WHERE true";
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev)
+        SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
+            value->>'client', value->>'agents', value->>'audience', value->>'lineage', value->>'authority', value->>'issued',
+            value->>'expires', value->>'rev'
+        FROM json_each(?1) WHERE true";
+    FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
+        FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'answer' AS answer, value->>'seq' AS seq,
+            value->>'keep_until' AS keep_until FROM json_each(?1)) AS r
+        WHERE i.digest = r.digest";
+    /// The end of the writer's chain: nobody moves it until this batch's records stand after it.
+    LOCK_WRITER = "SELECT writer, n, hash FROM audit_writers WHERE writer = ?1";
+    NEW_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES (?1, 0, '') ON CONFLICT DO NOTHING";
+    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task)
+        SELECT value->>'writer', value->>'n', value->>'body', value->>'hash', value->>'done_at', value->>'requester_issuer',
+            value->>'requester_subject', value->>'agent', value->>'client', value->>'task'
+        FROM json_each(?1) WHERE true";
+    MOVE_WRITER = "UPDATE audit_writers SET n = ?2, hash = ?3 WHERE writer = ?1";
+
+    // ---- commit: rare changes ----
+
+    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
+    REMOVE_OBJECT = "DELETE FROM objects WHERE kind = ?1 AND id = ?2";
+    PUT_SECRET = "INSERT INTO secrets (client, tag) VALUES (?1, ?2) ON CONFLICT (client) DO UPDATE SET tag = excluded.tag";
+    REMOVE_SECRET = "DELETE FROM secrets WHERE client = ?1";
+    PUT_KEY = "INSERT INTO signing_keys (kid, algorithm, created, activates, retires, gone, public_jwk, sealed)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
+            retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
+    PUT_GRANT = "INSERT INTO grants (requester_issuer, requester_subject, agent, until, done_by, done_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        ON CONFLICT (requester_issuer, requester_subject, agent)
+        DO UPDATE SET until = excluded.until, done_by = excluded.done_by, done_at = excluded.done_at";
+    REMOVE_GRANT = "DELETE FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3";
+    SET_TASK = "UPDATE tasks SET state = ?2 WHERE id = ?1";
+
+    // ---- reads ----
+
+    HEAD = "SELECT seq FROM log_head WHERE one = 1";
+    LOG_AFTER = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+        WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
+    REVOCATIONS = "SELECT seq, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+        WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
+    VERSIONS = "SELECT name, version FROM versions";
+    OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
+    SECRETS = "SELECT client, tag FROM secrets";
+    SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
+    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
+        FROM tasks WHERE id = ?1";
+    TASKS = tasks_where!("");
+    TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
+    TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");
+    TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
+        authority, issued, expires, rev FROM tokens WHERE id = ?1";
+    TOKENS = tokens_where!("");
+    TOKENS_BY_TASK = tokens_where!("task = ?1 AND ");
+    TOKENS_BY_REQUESTER = tokens_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
+    TOKENS_BY_CLIENT = tokens_where!("client = ?4 AND ");
+    TOKENS_BY_AUDIENCE = tokens_where!("audience = ?5 AND ");
+    GRANT = "SELECT requester_issuer, requester_subject, agent, until, done_by, done_at FROM grants
+        WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3";
+    GRANTS = "SELECT requester_issuer, requester_subject, agent, until, done_by, done_at FROM grants
+        WHERE (requester_issuer, requester_subject, agent) > (?1, ?2, ?3)
+        ORDER BY requester_issuer, requester_subject, agent LIMIT ?4";
+    ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = ?1";
+    AUDIT = audit_where!("");
+    AUDIT_BY_TASK = audit_where!("task = ?1 AND ");
+    AUDIT_BY_REQUESTER = audit_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
+    AUDIT_BY_AGENT = audit_where!("(agent = ?4 OR client = ?4) AND ");
+    AUDIT_HEADS = "SELECT writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
+    AUDIT_CHAIN = "SELECT writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task
+        FROM audit WHERE writer = ?1 AND n > ?2 ORDER BY n LIMIT ?3";
+
+    // ---- sweep ----
+
+    /// Some at a time, so that a commit gets its turn.
+    SWEEP_ONCE = "DELETE FROM one_time_ids WHERE digest IN
+        (SELECT digest FROM one_time_ids WHERE keep_until <= ?1 LIMIT 10000)";
+    SWEEP_IDEMPOTENCY = "DELETE FROM idempotency WHERE digest IN
+        (SELECT digest FROM idempotency WHERE keep_until <= ?1 LIMIT 10000)";
+    SWEEP_KEYS = "DELETE FROM signing_keys WHERE kid IN
+        (SELECT kid FROM signing_keys WHERE gone <= ?1 LIMIT 10000)";
+}

@@ -1,0 +1,89 @@
+//! The claims of client assertions and of actor tokens of the same form.
+
+use super::*;
+
+const PLANNER: &str = "planner";
+
+fn assertion(changes: &Value, token_endpoint: Option<&str>) -> Result<AssertionClaims, BadClaim> {
+    let claims = json!({"iss": PLANNER, "sub": PLANNER, "aud": US, "iat": NOW, "exp": NOW + 60, "jti": "one"});
+    let rules = AssertionRules {
+        issuer: US,
+        token_endpoint: token_endpoint.map(str::to_owned),
+        leeway: Lifetime::seconds(30),
+        max_life: Lifetime::minutes(5),
+    };
+    let client = PLANNER.parse().unwrap();
+    check_assertion(&changed(claims, changes), &client, &rules, Timestamp::from_unix(NOW))
+}
+
+#[test]
+fn assertions() {
+    let endpoint = format!("{US}/oauth2/token");
+    let not_it = Err(BadClaim::NotTheClient);
+    let rows = [
+        (json!({}), Ok(())),
+        (json!({"iss": null}), not_it),
+        (json!({"sub": null}), not_it),
+        (json!({"iss": "reader"}), not_it),
+        (json!({"sub": "reader"}), not_it),
+        (json!({"iss": "reader", "sub": "reader"}), not_it),
+        (json!({"iss": "Planner", "sub": "Planner"}), not_it),
+        (json!({"iss": LOGIN}), not_it),
+        (json!({"iss": [PLANNER]}), Err(BadClaim::Malformed("iss"))),
+        (json!({"aud": null}), Err(BadClaim::Missing("aud"))),
+        (json!({"aud": [US]}), Err(BadClaim::Audience)),
+        (json!({"aud": [US, LOGIN]}), Err(BadClaim::Audience)),
+        (json!({"aud": format!("{US}/")}), Err(BadClaim::Audience)),
+        (json!({"aud": endpoint}), Err(BadClaim::Audience)),
+        (json!({"aud": ""}), Err(BadClaim::Audience)),
+        (json!({"exp": null}), Err(BadClaim::Missing("exp"))),
+        (json!({"exp": 1.8e9}), Err(BadClaim::Malformed("exp"))),
+        (json!({"exp": "1795200060"}), Err(BadClaim::Malformed("exp"))),
+        // Here the leeway counts: a client's clock may be late.
+        (json!({"exp": NOW - 29}), Ok(())),
+        (json!({"exp": NOW - 30}), Err(BadClaim::Expired)),
+        (json!({"iat": NOW + 30}), Ok(())),
+        (json!({"iat": NOW + 31}), Err(BadClaim::NotYet)),
+        (json!({"nbf": NOW + 31}), Err(BadClaim::NotYet)),
+        (json!({"nbf": "now"}), Err(BadClaim::Malformed("nbf"))),
+        (json!({"iat": null}), Ok(())),
+        (json!({"exp": NOW + 330}), Ok(())),
+        (json!({"exp": NOW + 331}), Err(BadClaim::TooLong)),
+        (json!({"iat": null, "exp": NOW + 331}), Err(BadClaim::TooLong)),
+        // A date ahead does not buy time, and one behind counts from there.
+        (json!({"iat": NOW + 30, "exp": NOW + 331}), Err(BadClaim::TooLong)),
+        (json!({"iat": NOW - 200, "exp": NOW + 130}), Ok(())),
+        (json!({"iat": NOW - 200, "exp": NOW + 131}), Err(BadClaim::TooLong)),
+        (json!({"iat": 0}), Err(BadClaim::TooLong)),
+        (json!({"exp": 253_402_300_799_i64}), Err(BadClaim::TooLong)),
+        (json!({"jti": null}), Err(BadClaim::Missing("jti"))),
+        (json!({"jti": ""}), Err(BadClaim::Missing("jti"))),
+        (json!({"jti": "x".repeat(255)}), Ok(())),
+        (json!({"jti": "x".repeat(256)}), Err(BadClaim::Missing("jti"))),
+        (json!({"jti": 7}), Err(BadClaim::Malformed("jti"))),
+        (json!({"jti": "a\u{0}"}), Err(BadClaim::Malformed("jti"))),
+    ];
+    for (changes, want) in rows {
+        assert_eq!(assertion(&changes, None).map(|_| ()), want, "{changes}");
+    }
+    for (aud, want) in [
+        (json!(endpoint), Ok(())),
+        (json!(US), Ok(())),
+        (json!([endpoint]), Err(BadClaim::Audience)),
+        (json!(format!("{endpoint}/")), Err(BadClaim::Audience)),
+        (json!(format!("{US}/oauth2/introspect")), Err(BadClaim::Audience)),
+    ] {
+        assert_eq!(assertion(&json!({"aud": aud}), Some(&endpoint)).map(|_| ()), want, "{aud}");
+    }
+}
+
+/// As long as an assertion would be taken, its id is remembered; and some more, for a replica whose clock is late.
+#[test]
+fn an_assertion_is_remembered_longer_than_it_lives() {
+    for exp in [NOW - 29, NOW, NOW + 60, NOW + 330] {
+        let claims = assertion(&json!({"exp": exp}), None).unwrap();
+        let last = exp + 30;
+        assert_eq!((claims.jti.as_str(), claims.remember_until.unix()), ("one", exp + 60));
+        assert!(claims.remember_until.unix() > last);
+    }
+}

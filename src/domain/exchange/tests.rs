@@ -1,0 +1,327 @@
+//! The rule, held to what it promises: a world to read, one row a denial, one row a way, and chains by the thousand.
+
+mod chains;
+mod denials;
+mod lifetimes;
+mod splices;
+mod walk;
+mod ways;
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    authority::{Authority, Permission},
+    chain::InvalidChain,
+    claims::{MayAct, UserClaims},
+    id::TaskId,
+    limits::{TaskLimits, TokenLimits},
+    registry::{Entry, Object, Owner, Registry},
+    revocation::Seq,
+    splice::Says,
+    task::{Task, TaskState},
+    time::Lifetime,
+    token::{TaskRef, TaskTokenClaims},
+};
+
+const US: &str = "https://sts.example.com";
+const DOMAIN: &str = "example.com";
+const LOGIN: &str = "https://login.example.com";
+const PARTNER: &str = "https://partner.example.com";
+const FILES: &str = "https://files.example.com/mcp";
+const MAIL: &str = "https://mail.example.com/mcp";
+const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
+
+fn secret() -> Value {
+    json!({"method": "client_secret_basic"})
+}
+
+/// Whom and what the rows are about: two identity providers, four agents, two resources.
+fn objects() -> Vec<Value> {
+    let tool = |name: &str, scope: &str, effect: &str| json!({"name": name, "scope": scope, "effect": effect});
+    let keys = json!({"inline": {"keys": [{"kty": "EC"}]}});
+    vec![
+        json!({"kind": "issuer", "body": {"issuer": LOGIN, "keys": keys, "audiences": [US], "algorithms": ["RS256"],
+            "token_types": ["access_token", "id_token"]}}),
+        json!({"kind": "issuer", "body": {"issuer": PARTNER, "keys": keys, "audiences": [US], "algorithms": ["RS256"],
+            "token_types": ["jwt"], "subject_prefix": "partner:", "subject_scopes": "ignore", "entitlements": [
+                {"to": {"claim": {"name": "groups", "value": "staff"}}, "resource": "files", "scopes": ["files:read"]},
+                {"to": "everyone", "tools": ["search"]}]}}),
+        json!({"kind": "agent", "body": {"id": "planner", "authentication": secret(),
+            "known_as": {LOGIN: ["planner-app", "planner-web"], PARTNER: ["planner-there"]},
+            "access": [{"resource": "files", "scopes": ["files:read", "files:write"]},
+                {"resource": "mail", "scopes": ["mail:read"], "tools": ["send"]}],
+            "may_delegate_to": ["reader", "writer"]}}),
+        json!({"kind": "agent", "body": {"id": "reader", "authentication": secret(), "known_as": {LOGIN: ["reader-app"]},
+            "access": [{"resource": "files", "scopes": ["files:read"]}], "may_delegate_to": ["writer", "planner"]}}),
+        json!({"kind": "agent", "body": {"id": "writer", "authentication": secret(),
+            "access": [{"resource": "files", "scopes": ["files:read", "files:write"]}]}}),
+        json!({"kind": "agent", "body": {"id": "loner", "authentication": secret(), "known_as": {LOGIN: ["loner-app"]},
+            "access": [{"resource": "files", "scopes": ["files:delete"]}]}}),
+        json!({"kind": "resource", "body": {"id": "files", "uri": FILES, "authentication": secret(), "tools": [
+            tool("read_file", "files:read", "read"), tool("list_files", "files:read", "read"),
+            tool("write_file", "files:write", "write"), tool("delete_file", "files:delete", "destructive")]}}),
+        json!({"kind": "resource", "body": {"id": "mail", "uri": MAIL, "authentication": secret(),
+            "signing_algorithm": "RS256",
+            "tools": [tool("search", "mail:read", "read"), tool("send", "mail:send", "write")]}}),
+    ]
+}
+
+fn registry(objects: Vec<Value>) -> Registry {
+    let entry = |object| Entry { object: serde_json::from_value::<Object>(object).unwrap(), owner: Owner::File };
+    Registry::build(1, objects.into_iter().map(entry).collect(), std::collections::BTreeMap::new()).unwrap()
+}
+
+/// An [`Ask`] that owns what it is made of. The rows start from a legal one and change one thing.
+#[derive(Clone)]
+struct Case {
+    objects: Vec<Value>,
+    tokens: TokenLimits,
+    tasks: TaskLimits,
+    now: Timestamp,
+    presenter: &'static str,
+    subject: Subject,
+    actor: Says,
+    grant: bool,
+    output: Out,
+    scope: Option<&'static str>,
+    details: Option<Authority>,
+    expires_in: Option<u32>,
+    task: Wanted,
+}
+
+#[derive(Clone)]
+enum Subject {
+    User(Box<UserClaims>),
+    Own(Box<TaskTokenClaims>, TokenKind),
+}
+
+#[derive(Clone, Copy)]
+enum Out {
+    Access(&'static str),
+    HandOver(&'static str, &'static str),
+    Txn,
+}
+
+#[derive(Clone)]
+enum Wanted {
+    Unnamed { purpose: Option<&'static str>, deadline: Option<u32> },
+    Named(TaskId, Option<Box<Task>>),
+}
+
+impl Case {
+    /// The planner presents a token of alice that was issued to it, and asks for a scope that all have.
+    fn user() -> Self {
+        Self {
+            objects: objects(),
+            tokens: TokenLimits::default(),
+            tasks: TaskLimits::default(),
+            now: NOW,
+            presenter: "planner",
+            subject: Subject::User(Box::new(alice())),
+            actor: Says::Nothing,
+            grant: false,
+            output: Out::Access("files"),
+            scope: Some("files:read"),
+            details: None,
+            expires_in: None,
+            task: Wanted::Unnamed { purpose: Some("quarterly report"), deadline: None },
+        }
+    }
+
+    /// `presenter` presents what came of another case, and asks for the same again.
+    fn with(presenter: &'static str, token: (TaskTokenClaims, TokenKind)) -> Self {
+        let subject = Subject::Own(Box::new(token.0), token.1);
+        Self { presenter, subject, task: Wanted::Unnamed { purpose: None, deadline: None }, ..Self::user() }
+    }
+
+    /// The planner's access token for files.
+    fn held() -> Self {
+        Self::with("planner", Self::user().token(1))
+    }
+
+    /// The reader presents what the planner handed over to it.
+    fn handed() -> Self {
+        Self::with("reader", Self::held().change(|c| c.output = Out::HandOver("reader", "files")).token(2))
+    }
+
+    /// The resource asked for a transaction token with what the planner called it with, and presents that.
+    fn inside() -> Self {
+        let first = Self::with("files", Self::user().token(1)).change(|c| c.output = Out::Txn);
+        Self::with("files", first.token(2)).change(|c| c.output = Out::Txn)
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn user_claims(self, change: impl FnOnce(&mut UserClaims)) -> Self {
+        self.change(|case| match &mut case.subject {
+            Subject::User(user) => change(user),
+            Subject::Own(..) => panic!("no user token"),
+        })
+    }
+
+    fn own(self, change: impl FnOnce(&mut TaskTokenClaims)) -> Self {
+        self.change(|case| match &mut case.subject {
+            Subject::Own(own, _) => change(own),
+            Subject::User(..) => panic!("no token of ours"),
+        })
+    }
+
+    /// Changes an object of the registry.
+    fn object(self, id: &str, change: impl FnOnce(&mut Value)) -> Self {
+        self.change(|case| {
+            let named = |o: &&mut Value| o["body"]["id"] == id || o["body"]["issuer"] == id;
+            change(&mut case.objects.iter_mut().find(named).unwrap()["body"]);
+        })
+    }
+
+    fn decide(&self) -> Result<Plan, Denial> {
+        let registry = registry(self.objects.clone());
+        let resource = |id: &str| registry.resource(&id.parse().unwrap()).unwrap();
+        let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
+        let scope = self.scope.map(|scope| scope.parse().unwrap());
+        let (purpose, deadline) = match self.task {
+            Wanted::Unnamed { purpose, deadline } => (purpose.map(|p| p.parse().unwrap()), deadline),
+            Wanted::Named(..) => (None, None),
+        };
+        decide(&Ask {
+            now: self.now,
+            issuer: &US.parse().unwrap(),
+            trust_domain: DOMAIN,
+            registry: &registry,
+            tokens: &self.tokens,
+            tasks: &self.tasks,
+            presenter: registry
+                .agent(&self.presenter.parse().unwrap())
+                .map_or_else(|| Presenter::Resource(resource(self.presenter)), Presenter::Agent),
+            subject: match &self.subject {
+                Subject::User(user) => Evidence::User(user, registry.issuer(user.requester.issuer.as_str()).unwrap()),
+                Subject::Own(own, kind) => Evidence::Own(own, *kind),
+            },
+            actor: self.actor,
+            grant: self.grant,
+            output: match self.output {
+                Out::Access(to) => Output::Access(resource(to)),
+                Out::HandOver(to, at) => Output::HandOver(agent(to), resource(at)),
+                Out::Txn => Output::Txn,
+            },
+            scope: scope.as_ref(),
+            details: self.details.as_ref(),
+            expires_in: self.expires_in.map(Lifetime::seconds),
+            task: match &self.task {
+                Wanted::Unnamed { .. } => {
+                    TaskWanted::Unnamed { purpose: purpose.as_ref(), deadline: deadline.map(Lifetime::seconds) }
+                }
+                Wanted::Named(id, task) => TaskWanted::Named(*id, task.as_deref()),
+            },
+        })
+    }
+
+    /// The token that is issued, as number `n`.
+    fn token(&self, n: u128) -> (TaskTokenClaims, TokenKind) {
+        issue(&self.decide().unwrap(), self.now, n)
+    }
+}
+
+/// Makes the claims of a planned token, as the use-case does. A new task gets the number of its first token.
+fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
+    let (txn, authority_hash, tctx) = match &plan.task {
+        PlannedTask::Open { purpose, authority, .. } => {
+            (task_id(n), authority.hash(), TaskContext { purpose: purpose.clone(), details: None })
+        }
+        PlannedTask::Existing { id, authority_hash, context } => (*id, authority_hash.clone(), context.clone()),
+    };
+    let claims = TaskTokenClaims {
+        iss: US.parse().unwrap(),
+        aud: plan.audience.clone(),
+        sub: plan.requester.subject.clone(),
+        sub_iss: plan.requester.issuer.clone(),
+        client_id: plan.client.clone(),
+        iat: now,
+        exp: plan.expires,
+        jti: token_id(n),
+        txn,
+        lineage: plan.lineage.clone(),
+        rev: Seq::new(u64::try_from(n).unwrap()),
+        scope: plan.scope.clone(),
+        authorization_details: plan.authority.clone(),
+        act: plan.chain.clone(),
+        task: TaskRef { id: txn, issuer: US.parse().unwrap(), authority_hash },
+        tctx,
+        rctx: Map::new(),
+        req_wl: plan.req_wl.clone(),
+        may_act: plan.may_act.clone(),
+        auth_time: plan.sign_in.auth_time,
+        acr: plan.sign_in.acr.clone(),
+        amr: plan.sign_in.amr.clone(),
+    };
+    let kind = claims.kind(plan.kind.typ()).unwrap();
+    assert_eq!(kind, plan.kind, "what is issued is read back as what it is");
+    (claims, kind)
+}
+
+fn alice() -> UserClaims {
+    UserClaims {
+        requester: Requester { issuer: LOGIN.parse().unwrap(), subject: "alice".parse().unwrap() },
+        audiences: vec![US.into()],
+        expires: NOW.after(Lifetime::hours(1)),
+        client: Some("planner-app".into()),
+        may_act: None,
+        bound: false,
+        scope: Some("files:read files:write mail:read mail:send".parse().unwrap()),
+        chain: None,
+        sign_in: SignIn {
+            auth_time: Some(Timestamp::from_unix(1_795_199_000)),
+            acr: Some("loa2".into()),
+            amr: Some(vec!["hwk".into()]),
+        },
+        all: Map::new(),
+    }
+}
+
+/// Bob of the partner: no scopes, what his groups give.
+fn bob(groups: &Value) -> UserClaims {
+    UserClaims {
+        requester: Requester { issuer: PARTNER.parse().unwrap(), subject: "partner:bob".parse().unwrap() },
+        client: Some("planner-there".into()),
+        scope: None,
+        all: [("groups".to_owned(), groups.clone())].into_iter().collect(),
+        ..alice()
+    }
+}
+
+/// Alice's task for the planner, as it was approved for these tools.
+fn task(authority: Authority) -> Task {
+    Task {
+        id: task_id(7),
+        requester: alice().requester,
+        root_agent: "planner".parse().unwrap(),
+        purpose: "quarterly report".parse().unwrap(),
+        authority,
+        state: TaskState::Active,
+        created: NOW,
+        deadline: NOW.after(Lifetime::minutes(30)),
+    }
+}
+
+fn task_id(n: u128) -> TaskId {
+    TaskId::new(Uuid::from_u128(n))
+}
+
+fn token_id(n: u128) -> TokenId {
+    TokenId::new(Uuid::from_u128(n))
+}
+
+/// `read_file` and `list_files` are tools of files, `search` and `send` of mail.
+fn tools(names: &[&str]) -> Authority {
+    let at = |name: &str| if matches!(name, "search" | "send") { MAIL } else { FILES };
+    names.iter().map(|n| Permission { resource: at(n).parse().unwrap(), tool: n.parse().unwrap() }).collect()
+}
+
+fn hop(iss: &str, sub: &str) -> Hop {
+    Hop { iss: iss.into(), sub: sub.into(), sub_profile: None }
+}

@@ -1,0 +1,389 @@
+//! One row a rule: a legal request with one thing wrong gets the reason that is about this thing.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::*;
+use crate::domain::{splice::NotThisAgent, task::CannotJoin};
+
+/// A number for each reason. There is no wildcard: who adds a reason adds a number here and a row below.
+fn number(denial: Denial) -> usize {
+    let holding = |holding| match holding {
+        Holding::Catalogue => 0,
+        Holding::Agent => 1,
+        Holding::Requester => 2,
+        Holding::Parent => 3,
+        Holding::Task => 4,
+    };
+    match denial {
+        Denial::OnlyTxnForResource => 0,
+        Denial::TargetShutOut => 1,
+        Denial::TargetIsUs => 2,
+        Denial::MayNotDelegate => 3,
+        Denial::TxnOnlyReplaced => 4,
+        Denial::ApiToken => 5,
+        Denial::Splice(NotThisAgent::Unrelated) => 6,
+        Denial::Splice(NotThisAgent::BoundToAKey) => 7,
+        Denial::Splice(NotThisAgent::MayActNamesAnother) => 8,
+        Denial::Splice(NotThisAgent::ActorIsAnother) => 9,
+        Denial::NotThePresenter => 10,
+        Denial::ShutOut => 11,
+        Denial::Chain(InvalidChain::TooDeep) => 12,
+        Denial::Chain(InvalidChain::Repeated) => 13,
+        Denial::Chain(InvalidChain::NotTheirs) => 14,
+        Denial::Chain(InvalidChain::Empty) => panic!("nothing is ever made of an empty chain"),
+        Denial::LineageTooLong => 15,
+        Denial::NothingAsked => 16,
+        Denial::SubjectWithoutScope => 17,
+        Denial::NothingForTarget => 18,
+        Denial::OtherTask => 19,
+        Denial::CannotJoin(CannotJoin::NotYours) => 20,
+        Denial::CannotJoin(CannotJoin::Ended) => 21,
+        Denial::PurposeMissing => 22,
+        Denial::DeadlineTooLong => 23,
+        Denial::NoTimeLeft => 24,
+        Denial::ScopeTooWide(whose) => 25 + holding(whose),
+        Denial::DetailsTooWide(whose) => 30 + holding(whose),
+    }
+}
+const REASONS: usize = 35;
+
+type Row = (&'static str, Case, Denial);
+
+#[test]
+fn each_rule_has_its_reason() {
+    let rows =
+        [about_targets(), about_user_tokens(), about_our_tokens(), about_chains(), about_authority(), about_tasks()];
+    let mut seen = BTreeSet::new();
+    for (what, case, want) in rows.into_iter().flatten() {
+        assert_eq!(case.decide(), Err(want), "{what}");
+        let text = want.to_string();
+        assert!(text.is_ascii() && !text.contains("alice") && !text.contains("planner"), "{text}");
+        seen.insert(number(want));
+    }
+    assert_eq!(seen, (0..REASONS).collect(), "every reason has a row");
+    for legal in [Case::user(), Case::held(), Case::handed(), Case::inside()] {
+        legal.decide().unwrap();
+    }
+}
+
+fn about_targets() -> Vec<Row> {
+    let to_reader = |c: &mut Case| c.output = Out::HandOver("reader", "files");
+    let disable = |o: &mut Value| o["disabled"] = true.into();
+    vec![
+        ("a resource wants an access token", Case::with("files", Case::user().token(1)), Denial::OnlyTxnForResource),
+        (
+            "a resource hands over",
+            Case::with("files", Case::user().token(1)).change(to_reader),
+            Denial::OnlyTxnForResource,
+        ),
+        ("the resource is disabled", Case::user().object("files", disable), Denial::TargetShutOut),
+        (
+            "the resource of a hand-over is disabled",
+            Case::user().change(to_reader).object("files", disable),
+            Denial::TargetShutOut,
+        ),
+        (
+            "the agent to hand over to is disabled",
+            Case::held().change(to_reader).object("reader", disable),
+            Denial::TargetShutOut,
+        ),
+        ("a resource called like us", Case::user().object("files", |o| o["uri"] = US.into()), Denial::TargetIsUs),
+        (
+            "a resource called like us, by another spelling",
+            Case::user().object("files", |o| o["uri"] = "https://STS.example.com:443/".into()),
+            Denial::TargetIsUs,
+        ),
+        ("no edge", Case::held().change(|c| c.output = Out::HandOver("loner", "files")), Denial::MayNotDelegate),
+        (
+            "an edge that is gone when the token is redeemed",
+            Case::handed().object("planner", |o| o["may_delegate_to"] = json!(["writer"])),
+            Denial::MayNotDelegate,
+        ),
+        (
+            "a transaction token comes out again",
+            Case::inside().change(|c| {
+                c.presenter = "planner";
+                c.output = Out::Access("files");
+            }),
+            Denial::TxnOnlyReplaced,
+        ),
+        (
+            "a transaction token is handed over",
+            Case::inside().change(|c| (c.presenter, c.output) = ("planner", Out::HandOver("reader", "files"))),
+            Denial::TxnOnlyReplaced,
+        ),
+        (
+            "an API token as subject",
+            Case::held().change(|c| {
+                if let Subject::Own(_, kind) = &mut c.subject {
+                    *kind = TokenKind::Api;
+                }
+            }),
+            Denial::ApiToken,
+        ),
+    ]
+}
+
+fn about_user_tokens() -> Vec<Row> {
+    let disable = |o: &mut Value| o["disabled"] = true.into();
+    let by_reader = |iss: Option<&str>, sub: &str| Some(MayAct { iss: iss.map(str::to_owned), sub: sub.into() });
+    vec![
+        (
+            "issued to another client: the confused deputy",
+            Case::user().change(|c| c.presenter = "reader"),
+            Denial::Splice(NotThisAgent::Unrelated),
+        ),
+        (
+            "issued to a client that has this name at another issuer",
+            Case::user().user_claims(|u| u.client = Some("planner-there".into())),
+            Denial::Splice(NotThisAgent::Unrelated),
+        ),
+        (
+            "issued to a client that is called like our agent, which the issuer knows by another name",
+            Case::user().user_claims(|u| u.client = Some("planner".into())),
+            Denial::Splice(NotThisAgent::Unrelated),
+        ),
+        ("bound to a key", Case::user().user_claims(|u| u.bound = true), Denial::Splice(NotThisAgent::BoundToAKey)),
+        (
+            "may_act names another, though the token was issued to this one",
+            Case::user().user_claims(|u| u.may_act = by_reader(None, "reader-app")),
+            Denial::Splice(NotThisAgent::MayActNamesAnother),
+        ),
+        (
+            "may_act has our id in the issuer's namespace",
+            Case::user().user_claims(|u| u.may_act = by_reader(Some(LOGIN), "planner")),
+            Denial::Splice(NotThisAgent::MayActNamesAnother),
+        ),
+        (
+            "may_act has the issuer's name in our namespace",
+            Case::user().user_claims(|u| u.may_act = by_reader(Some(US), "planner-app")),
+            Denial::Splice(NotThisAgent::MayActNamesAnother),
+        ),
+        (
+            "may_act names it in a third namespace",
+            Case::user().user_claims(|u| u.may_act = by_reader(Some(PARTNER), "planner-app")),
+            Denial::Splice(NotThisAgent::MayActNamesAnother),
+        ),
+        (
+            "the actor token is another's",
+            Case::user().change(|c| c.actor = Says::SomebodyElse),
+            Denial::Splice(NotThisAgent::ActorIsAnother),
+        ),
+        (
+            "the actor token is another's, beside a token of ours",
+            Case::held().change(|c| c.actor = Says::SomebodyElse),
+            Denial::Splice(NotThisAgent::ActorIsAnother),
+        ),
+        (
+            "a resource presents a user token",
+            Case::user().change(|c| (c.presenter, c.output) = ("files", Out::Txn)),
+            Denial::NotThePresenter,
+        ),
+        ("the agent is disabled", Case::user().object("planner", disable), Denial::ShutOut),
+        ("the issuer is disabled", Case::user().object(LOGIN, disable), Denial::ShutOut),
+        ("no scope", Case::user().user_claims(|u| u.scope = None), Denial::SubjectWithoutScope),
+    ]
+}
+
+fn about_our_tokens() -> Vec<Row> {
+    let disable = |o: &mut Value| o["disabled"] = true.into();
+    let without = |case: Case, id: &'static str| case.change(|c| c.objects.retain(|o| o["body"]["id"] != id));
+    let no_edges = |case: Case| {
+        case.object("planner", |o| o["may_delegate_to"] = json!([]))
+            .object("reader", |o| o["may_delegate_to"] = json!([]))
+    };
+    let handed = || Case::held().change(|c| c.output = Out::HandOver("reader", "files")).token(2);
+    vec![
+        ("another agent's token", Case::with("reader", Case::user().token(1)), Denial::NotThePresenter),
+        (
+            "a token for another resource",
+            Case::with("mail", Case::user().token(1)).change(|c| c.output = Out::Txn),
+            Denial::NotThePresenter,
+        ),
+        ("who handed over goes on with it", Case::with("planner", handed()), Denial::NotThePresenter),
+        ("a third agent takes what was handed over", Case::with("writer", handed()), Denial::NotThePresenter),
+        (
+            "a resource takes what was handed over",
+            Case::with("files", handed()).change(|c| c.output = Out::Txn),
+            Denial::NotThePresenter,
+        ),
+        (
+            "handed over to an agent of that name elsewhere",
+            Case::handed().own(|own| own.may_act.as_mut().unwrap().iss = LOGIN.parse().unwrap()),
+            Denial::NotThePresenter,
+        ),
+        ("another workload replaces it", Case::inside().change(|c| c.presenter = "mail"), Denial::NotThePresenter),
+        ("the agent in it replaces it", Case::inside().change(|c| c.presenter = "planner"), Denial::NotThePresenter),
+        ("an agent of the chain is disabled", Case::handed().object("planner", disable), Denial::ShutOut),
+        ("the requester's issuer is disabled", Case::held().object(LOGIN, disable), Denial::ShutOut),
+        (
+            "the requester's issuer is gone",
+            Case::held().own(|own| own.sub_iss = "https://gone.example.com".parse().unwrap()),
+            Denial::ShutOut,
+        ),
+        ("an agent of the chain is gone", without(no_edges(Case::handed()), "planner"), Denial::ShutOut),
+        (
+            "an agent of the chain is a resource by now",
+            Case::held().own(|own| {
+                own.act = Chain::new(vec![hop(US, "planner"), hop(US, "mail")]).unwrap();
+            }),
+            Denial::ShutOut,
+        ),
+        (
+            "the resource that it came from is disabled",
+            Case::inside().object("files", disable).change(|c| {
+                c.presenter = "mail";
+                let Subject::Own(own, _) = &mut c.subject else { panic!() };
+                own.req_wl = Some("mail".parse().unwrap());
+            }),
+            Denial::ShutOut,
+        ),
+        (
+            "derived too often",
+            Case::held().own(|own| own.lineage = (10..26).map(token_id).collect()),
+            Denial::LineageTooLong,
+        ),
+        ("it ends now", Case::held().change(|c| c.now = NOW.after(Lifetime::minutes(5))), Denial::NoTimeLeft),
+    ]
+}
+
+fn about_chains() -> Vec<Row> {
+    let deep = |max| move |c: &mut Case| c.tokens.max_chain = max;
+    vec![
+        ("too deep", Case::handed().change(deep(1)), Denial::Chain(InvalidChain::TooDeep)),
+        (
+            "too deep for who it is handed over to",
+            Case::held().change(deep(1)).change(|c| c.output = Out::HandOver("reader", "files")),
+            Denial::Chain(InvalidChain::TooDeep),
+        ),
+        (
+            "too deep by another issuer's word",
+            Case::user().change(deep(1)).user_claims(|u| u.chain = Some(Chain::of(hop(LOGIN, "web")))),
+            Denial::Chain(InvalidChain::TooDeep),
+        ),
+        (
+            "handed back",
+            Case::handed().change(|c| c.output = Out::HandOver("planner", "files")),
+            Denial::Chain(InvalidChain::Repeated),
+        ),
+        (
+            "another issuer says that an agent of ours acted",
+            Case::user().user_claims(|u| {
+                u.chain = Some(Chain::new(vec![hop(LOGIN, "web"), hop(US, "reader")]).unwrap());
+            }),
+            Denial::Chain(InvalidChain::NotTheirs),
+        ),
+    ]
+}
+
+fn about_authority() -> Vec<Row> {
+    let scope = |scope| move |c: &mut Case| c.scope = Some(scope);
+    let details = |names: &'static [&'static str]| {
+        move |c: &mut Case| {
+            c.scope = None;
+            c.details = Some(tools(names));
+        }
+    };
+    let all = |u: &mut UserClaims| u.scope = Some("files:read files:write files:delete".parse().unwrap());
+    let little = |u: &mut UserClaims| u.scope = Some("files:read".parse().unwrap());
+    let bob = |groups: Value| Case::user().change(|c| c.subject = Subject::User(Box::new(bob(&groups))));
+    let join = |authority| Case::user().change(|c| c.task = Wanted::Named(task_id(7), Some(Box::new(task(authority)))));
+    let wide = Denial::ScopeTooWide;
+    let much = Denial::DetailsTooWide;
+    let write = "files:write";
+    vec![
+        ("asks for nothing", Case::user().change(|c| c.scope = None), Denial::NothingAsked),
+        ("an unknown scope", Case::user().change(scope("files:read files:own")), wide(Holding::Catalogue)),
+        ("a scope of another resource", Case::user().change(scope("mail:read")), wide(Holding::Catalogue)),
+        ("an unknown tool", Case::user().change(details(&["read_file", "own_file"])), much(Holding::Catalogue)),
+        (
+            "a tool of a disabled resource, beside others",
+            Case::user().change(details(&["read_file", "search"])).object("mail", |o| o["disabled"] = true.into()),
+            much(Holding::Catalogue),
+        ),
+        ("more than the agent may", Case::user().user_claims(all).change(scope("files:delete")), wide(Holding::Agent)),
+        (
+            "more than the agent may, by name",
+            Case::user().user_claims(all).change(details(&["delete_file"])),
+            much(Holding::Agent),
+        ),
+        (
+            "more than the next agent may",
+            Case::user().change(scope(write)).change(|c| c.output = Out::HandOver("reader", "files")),
+            wide(Holding::Agent),
+        ),
+        ("more than the user's scope", Case::user().user_claims(little).change(scope(write)), wide(Holding::Requester)),
+        (
+            "more than the user's scope, by name",
+            Case::user().user_claims(little).change(details(&["write_file"])),
+            much(Holding::Requester),
+        ),
+        ("more than the user's groups give", bob(json!(["staff"])).change(scope(write)), wide(Holding::Requester)),
+        ("a group of another name", bob(json!(["staffing", "Staff", 1])), wide(Holding::Requester)),
+        ("groups as one text", bob(json!("staff admins")), wide(Holding::Requester)),
+        ("more than the parent", Case::held().change(scope(write)), wide(Holding::Parent)),
+        (
+            "more than the parent, by name",
+            Case::handed().change(details(&["write_file"])).object("reader", |o| {
+                o["access"] = json!([{"resource": "files", "scopes": ["files:read", "files:write"]}]);
+            }),
+            much(Holding::Parent),
+        ),
+        ("more than the parent, inside", Case::inside().change(details(&["search"])), much(Holding::Parent)),
+        ("more than the task", join(tools(&["read_file"])), wide(Holding::Task)),
+        (
+            "more than the task, by name",
+            join(tools(&["read_file"])).change(details(&["list_files"])),
+            much(Holding::Task),
+        ),
+        ("all elsewhere", Case::user().change(details(&["search"])), Denial::NothingForTarget),
+        (
+            "all elsewhere, to be handed over",
+            Case::user()
+                .change(details(&["search"]))
+                .change(|c| c.output = Out::HandOver("writer", "files"))
+                .object("writer", |o| o["access"] = json!([{"resource": "mail", "tools": ["search"]}])),
+            Denial::NothingForTarget,
+        ),
+    ]
+}
+
+fn about_tasks() -> Vec<Row> {
+    let join = |change: fn(&mut Task)| {
+        let mut task = task(tools(&["read_file", "list_files"]));
+        change(&mut task);
+        Case::user().change(|c| c.task = Wanted::Named(task_id(7), Some(Box::new(task))))
+    };
+    let not_yours = Denial::CannotJoin(CannotJoin::NotYours);
+    let ended = Denial::CannotJoin(CannotJoin::Ended);
+    let unnamed = |purpose, deadline| Case::user().change(|c| c.task = Wanted::Unnamed { purpose, deadline });
+    vec![
+        (
+            "another task than the token's",
+            Case::held().change(|c| c.task = Wanted::Named(task_id(9), None)),
+            Denial::OtherTask,
+        ),
+        ("no such task", Case::user().change(|c| c.task = Wanted::Named(task_id(7), None)), not_yours),
+        ("another user's task", join(|t| t.requester.subject = "carol".parse().unwrap()), not_yours),
+        (
+            "the task of an equal name at another issuer",
+            join(|t| t.requester.issuer = PARTNER.parse().unwrap()),
+            not_yours,
+        ),
+        ("another agent's task", join(|t| t.root_agent = "reader".parse().unwrap()), not_yours),
+        ("a revoked task", join(|t| t.state = TaskState::Revoked), ended),
+        ("a task at its deadline", join(|t| t.deadline = NOW), ended),
+        ("no purpose", unnamed(None, None), Denial::PurposeMissing),
+        ("a second over the limit", unnamed(Some("x"), Some(24 * 3600 + 1)), Denial::DeadlineTooLong),
+        (
+            "over the cap, whatever is configured",
+            unnamed(Some("x"), Some(24 * 3600 + 1)).change(|c| c.tasks.max_lifetime = Lifetime::hours(48)),
+            Denial::DeadlineTooLong,
+        ),
+        ("a task of no time", unnamed(Some("x"), Some(0)), Denial::NoTimeLeft),
+        ("a token of no time", Case::user().change(|c| c.expires_in = Some(0)), Denial::NoTimeLeft),
+        ("the user token ends now", Case::user().user_claims(|u| u.expires = NOW), Denial::NoTimeLeft),
+    ]
+}

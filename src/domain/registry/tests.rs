@@ -1,0 +1,300 @@
+//! What does not fit together, in the words that an operator reads.
+
+mod ceilings;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const LOGIN: &str = "https://login.example.com";
+const PARTNER: &str = "https://partner.example.com";
+
+/// Objects by name; a row changes one of them.
+type World = BTreeMap<&'static str, Value>;
+
+fn world() -> World {
+    let secret = json!({"method": "client_secret_basic"});
+    let issuer = |url: &str, prefix: Option<&str>| {
+        json!({"issuer": url, "keys": "discovery", "audiences": ["https://sts.example.com"], "algorithms": ["RS256"],
+            "token_types": ["access_token"], "subject_prefix": prefix})
+    };
+    let tool = |name: &str, scope: &str| json!({"name": name, "scope": scope, "effect": "read"});
+    [
+        ("issuer login", issuer(LOGIN, None)),
+        ("issuer partner", issuer(PARTNER, Some("partner:"))),
+        (
+            "agent planner",
+            json!({"id": "planner", "authentication": secret, "known_as": {LOGIN: ["planner-app"]},
+                "access": [{"resource": "files", "scopes": ["s:read"], "tools": ["drop"]}], "may_delegate_to": ["reader"]}),
+        ),
+        ("agent reader", json!({"id": "reader", "authentication": secret, "known_as": {LOGIN: ["reader-app"]}})),
+        (
+            "resource files",
+            json!({"id": "files", "uri": "https://files.example.com/mcp", "authentication": secret, "tools":
+                [tool("read", "s:read"), tool("list", "s:read"), tool("write", "s:write"), tool("drop", "s:drop")]}),
+        ),
+        (
+            "resource mail",
+            json!({"id": "mail", "uri": "https://mail.example.com/mcp", "authentication": secret, "tools":
+                [tool("read", "s:read"), tool("send", "s:send")]}),
+        ),
+        ("admin ops", json!({"id": "ops", "role": "operator", "authentication": secret})),
+    ]
+    .into()
+}
+
+fn build(world: World) -> Result<Registry, Vec<String>> {
+    let entries = world.into_iter().map(|(name, body)| {
+        let kind = name.split(' ').next().unwrap();
+        let object = serde_json::from_value(json!({"kind": kind, "body": body})).unwrap();
+        Entry { object, owner: Owner::File }
+    });
+    let built = Registry::build(1, entries.collect(), BTreeMap::new());
+    built.map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+fn faults(change: impl FnOnce(&mut World)) -> Vec<String> {
+    let mut world = world();
+    change(&mut world);
+    build(world).err().unwrap_or_default()
+}
+
+/// Sets one key of one object, and tells what is wrong then.
+fn faults_with(object: &'static str, key: &str, value: Value) -> Vec<String> {
+    faults(|world| world.get_mut(object).unwrap()[key] = value)
+}
+
+#[test]
+fn what_fits_together_is_no_fault() {
+    assert_eq!(faults(|_| {}), [""; 0]);
+    let empty = Registry::build(0, Vec::new(), BTreeMap::new()).unwrap();
+    assert!(empty.catalogue().is_empty());
+}
+
+#[test]
+fn names_are_given_once() {
+    let twice =
+        |name: &str| format!("{name}: id: stands twice: agents, resources and admins share one set of client ids");
+    assert_eq!(faults_with("agent reader", "id", json!("planner"))[..1], [twice("agent `planner`")]);
+    assert_eq!(faults_with("resource mail", "id", json!("planner")), [twice("resource `planner`")]);
+    // Whichever is added second is the one to be mended.
+    assert_eq!(faults_with("admin ops", "id", json!("planner")), [twice("agent `planner`")]);
+    assert_eq!(
+        faults_with("issuer partner", "issuer", json!(LOGIN)),
+        ["issuer `https://login.example.com`: issuer: stands twice"]
+    );
+    for uri in ["https://files.example.com/mcp", "https://FILES.example.com:443/mcp"] {
+        assert_eq!(
+            faults_with("resource mail", "uri", json!(uri)),
+            ["resource `mail`: uri: another resource has the same canonical URI"],
+            "{uri}"
+        );
+    }
+    assert_eq!(faults_with("resource mail", "uri", json!("https://files.example.com/mcp/")), [""; 0]);
+}
+
+#[test]
+fn names_that_look_like_ours_are_ours() {
+    for id in ["errand", "errand-mail", "ERRAND.mail", "errands"] {
+        for (kind, object) in [("resource", "resource mail"), ("agent", "agent planner"), ("admin", "admin ops")] {
+            assert_eq!(
+                faults_with(object, "id", json!(id)),
+                [format!("{kind} `{id}`: id: names that begin with `errand` are Errand's own")],
+            );
+        }
+    }
+    assert_eq!(faults_with("resource mail", "id", json!("my-errand")), [""; 0]);
+}
+
+#[test]
+fn subjects_of_two_issuers_can_not_be_the_same() {
+    let collide = |prefix: Value, other: Value| {
+        faults(|world| {
+            world.get_mut("issuer partner").unwrap()["subject_prefix"] = prefix;
+            world.get_mut("issuer login").unwrap()["subject_prefix"] = other;
+        })
+    };
+    let text = "issuer `https://partner.example.com`: subject_prefix: its subjects could be taken for those of `https://login.example.com`: give one of the two a prefix that is not the beginning of the other's";
+    for (prefix, other) in [
+        (Value::Null, Value::Null),
+        (json!(""), Value::Null),
+        (json!("a:"), json!("a:")),
+        (json!("a"), json!("ab:")),
+        (json!("ab:"), json!("a")),
+    ] {
+        assert_eq!(collide(prefix.clone(), other.clone()), [text], "{prefix} {other}");
+    }
+    for (prefix, other) in
+        [(json!("a:"), Value::Null), (json!("a:"), json!("")), (json!("a:"), json!("A:")), (json!("ab"), json!("ac"))]
+    {
+        assert_eq!(collide(prefix.clone(), other.clone()), [""; 0], "{prefix} {other}");
+    }
+    let text =
+        "issuer `https://partner.example.com`: subject_prefix: must be at most 64 bytes without control characters";
+    for prefix in ["a\n", "\u{0}", &"x".repeat(65), &"é".repeat(33)] {
+        assert_eq!(faults_with("issuer partner", "subject_prefix", json!(prefix)), [text], "{prefix}");
+    }
+    assert_eq!(faults_with("issuer partner", "subject_prefix", json!("x".repeat(64))), [""; 0]);
+}
+
+#[test]
+fn an_issuer_says_what_it_is_trusted_with() {
+    let one = |key: &str, value: Value, text: &str| {
+        let got = faults_with("issuer login", key, value);
+        assert_eq!(got, [format!("issuer `{LOGIN}`: {text}")]);
+    };
+    one("algorithms", json!([]), "algorithms: name at least one, such as \"RS256\"");
+    one("token_types", json!([]), "token_types: name at least one of \"access_token\", \"jwt\", \"id_token\"");
+    let audience = "audiences: name the `aud` that access tokens for this server have";
+    one("audiences", json!([]), audience);
+    one("audiences", json!([""]), audience);
+    let ignore = "subject_scopes: \"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have";
+    one("subject_scopes", json!("ignore"), ignore);
+    let rule = |more: Value| {
+        let mut rule = json!({"to": "everyone"});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([rule])
+    };
+    one("entitlements", rule(json!({"resource": "gone", "tools": ["x"]})), "entitlements: there is no resource `gone`");
+    one(
+        "entitlements",
+        rule(json!({"resource": "reader", "tools": ["x"]})),
+        "entitlements: there is no resource `reader`",
+    );
+    one("entitlements", rule(json!({"resource": "mail"})), "entitlements: a rule names neither scopes nor tools");
+    let id_tokens = faults(|world| {
+        let login = world.get_mut("issuer login").unwrap();
+        (login["token_types"], login["audiences"]) = (json!(["id_token"]), json!([]));
+    });
+    assert_eq!(id_tokens, [""; 0], "an ID token's audience is the agent");
+}
+
+#[test]
+fn keys_are_fetched_over_https_or_from_this_machine_if_it_is_named() {
+    const HTTPS: Option<&str> = Some("https is needed (http is for loopback addresses only)");
+    const HERE: Option<&str> =
+        Some("its keys would be fetched from this machine, which is refused: name the network in `allowed_networks`");
+    const PARTS: Option<&str> = Some("user information and fragments are not allowed in the URL");
+    for (uri, networks, want) in [
+        ("https://login.example.com/keys", json!([]), None),
+        ("https://login.example.com/keys?tenant=a", json!([]), None),
+        ("http://login.example.com/keys", json!([]), HTTPS),
+        ("http://login.example.com/keys", json!(["0.0.0.0/0"]), HTTPS),
+        ("http://10.0.0.7/keys", json!(["10.0.0.0/8"]), HTTPS),
+        ("http://localhost.example.com/keys", json!(["127.0.0.0/8"]), HTTPS),
+        ("http://127.0.0.1.example.com/keys", json!(["127.0.0.0/8"]), HTTPS),
+        ("file:///etc/passwd", json!([]), HTTPS),
+        ("data:application/json,{}", json!([]), HTTPS),
+        ("ftp://login.example.com/keys", json!([]), HTTPS),
+        ("https://user:s3cret@login.example.com/keys", json!([]), PARTS),
+        ("https://user@login.example.com/keys", json!([]), PARTS),
+        ("https://login.example.com/keys#a", json!([]), PARTS),
+        ("http://127.0.0.1:9000/keys", json!([]), HERE),
+        ("http://127.0.0.1:9000/keys", json!(["10.0.0.0/8"]), HERE),
+        ("http://127.0.0.1:9000/keys", json!(["127.0.0.0/8"]), None),
+        ("http://127.0.0.9:9000/keys", json!(["127.0.0.1/32"]), HERE),
+        ("http://2130706433/keys", json!(["127.0.0.1/32"]), None),
+        ("http://[::1]:9000/keys", json!(["127.0.0.0/8"]), HERE),
+        ("http://[::1]:9000/keys", json!(["::1/128"]), None),
+        ("http://localhost:9000/keys", json!([]), HERE),
+        ("http://localhost:9000/keys", json!(["127.0.0.1/32"]), None),
+        ("https://localhost:9000/keys", json!([]), HERE),
+    ] {
+        let got = faults(|world| {
+            let login = world.get_mut("issuer login").unwrap();
+            (login["keys"], login["allowed_networks"]) = (json!({"jwks_uri": uri}), networks.clone());
+        });
+        let want = want.map(|reason| format!("issuer `{LOGIN}`: keys: {reason}"));
+        assert_eq!(got, Vec::from_iter(want), "{uri} {networks}");
+    }
+    // An issuer whose metadata is asked for is held to the same; one whose keys are here is not asked.
+    let local = |keys: Value, networks: Value| {
+        faults(|world| {
+            world.remove("agent planner");
+            world.remove("agent reader");
+            let login = world.get_mut("issuer login").unwrap();
+            login["issuer"] = "http://127.0.0.1:9000".into();
+            (login["keys"], login["allowed_networks"]) = (keys, networks);
+        })
+    };
+    let here = format!("issuer `http://127.0.0.1:9000`: keys: {}", HERE.unwrap());
+    assert_eq!(local(json!("discovery"), json!([])), [here]);
+    assert_eq!(local(json!("discovery"), json!(["127.0.0.0/8"])), [""; 0]);
+    assert_eq!(local(json!({"inline": {"keys": [{"kty": "EC"}]}}), json!([])), [""; 0]);
+}
+
+#[test]
+fn an_agent_is_made_of_what_there_is() {
+    let one = |key: &str, value: Value, text: &str| {
+        assert_eq!(faults_with("agent reader", key, value), [format!("agent `reader`: {text}")]);
+    };
+    let access = |value: Value| json!([value]);
+    one("access", access(json!({"resource": "gone", "scopes": ["s:read"]})), "access: there is no resource `gone`");
+    one("access", access(json!({"resource": "files"})), "access: names neither scopes nor tools of `files`");
+    one(
+        "access",
+        access(json!({"resource": "files", "scopes": ["s:read", "s:send"]})),
+        "access: no tool of `files` has the scope `s:send`",
+    );
+    one("access", access(json!({"resource": "files", "tools": ["send"]})), "access: `files` has no tool `send`");
+    one("may_delegate_to", json!(["gone"]), "may_delegate_to: there is no agent `gone`");
+    one("may_delegate_to", json!(["files"]), "may_delegate_to: there is no agent `files`");
+    one("may_delegate_to", json!(["reader"]), "may_delegate_to: an agent does not delegate to itself");
+    one(
+        "known_as",
+        json!({"https://login.example.com/": ["x"]}),
+        "known_as: there is no issuer `https://login.example.com/`",
+    );
+    one("known_as", json!({LOGIN: ["reader-app", ""]}), "known_as: a name at `https://login.example.com` is empty");
+    one(
+        "known_as",
+        json!({LOGIN: ["reader-app", "planner-app"]}),
+        "known_as: `https://login.example.com` knows `planner` as `planner-app` already",
+    );
+    for names in
+        [json!({PARTNER: ["planner-app"]}), json!({LOGIN: ["Planner-App", "planner"]}), json!({LOGIN: ["x", "x"]})]
+    {
+        assert_eq!(faults_with("agent reader", "known_as", names.clone()), [""; 0], "{names}");
+    }
+}
+
+#[test]
+fn lives_methods_and_tools() {
+    for (object, kind, id) in [("agent reader", "agent", "reader"), ("resource mail", "resource", "mail")] {
+        for life in [0, 9, 901, u32::MAX] {
+            assert_eq!(
+                faults_with(object, "max_token_lifetime", json!(life)),
+                [format!("{kind} `{id}`: max_token_lifetime: must be 10 to 900 seconds")],
+            );
+        }
+        for life in [10, 900] {
+            assert_eq!(faults_with(object, "max_token_lifetime", json!(life)), [""; 0]);
+        }
+    }
+    let keyless = json!({"method": "private_key_jwt", "jwks": {"keys": [{"kty": "EC"}]}, "algorithms": []});
+    for (object, name) in
+        [("agent reader", "agent `reader`"), ("resource mail", "resource `mail`"), ("admin ops", "admin `ops`")]
+    {
+        assert_eq!(
+            faults_with(object, "authentication", keyless.clone()),
+            [format!("{name}: authentication: names no algorithm: no assertion could ever be taken")],
+        );
+    }
+    let tool = |scope: &str| json!({"name": "read", "scope": scope, "effect": "read"});
+    assert_eq!(
+        faults_with("resource mail", "tools", json!([tool("a"), tool("b")])),
+        ["resource `mail`: tools: two tools have the same name"]
+    );
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let all = faults(|world| {
+        world.get_mut("issuer login").unwrap()["algorithms"] = json!([]);
+        world.get_mut("agent reader").unwrap()["may_delegate_to"] = json!(["gone", "reader"]);
+        world.get_mut("resource mail").unwrap()["max_token_lifetime"] = json!(1);
+    });
+    assert_eq!(all.len(), 4, "{all:#?}");
+}

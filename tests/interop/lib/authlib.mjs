@@ -1,0 +1,48 @@
+// A client of Errand that uses PyPI Authlib; it runs in a Python process of its own (clients/authlib_client.py).
+import path from 'node:path';
+
+import { Driver } from './child.mjs';
+import { TOKEN_EXCHANGE } from './oauth.mjs';
+import { HERE, PYTHON, PYTHON_ENV } from './python.mjs';
+import { secret } from './secrets.mjs';
+
+export class Authlib {
+  static async connect(issuer, id, credential) {
+    const client = new Authlib();
+    client.id = id;
+    const script = path.join(HERE, 'clients/authlib_client.py');
+    client.driver = new Driver(`authlib ${id}`, PYTHON, [script], { env: PYTHON_ENV });
+    await client.#ask({ do: 'connect', issuer, client_id: id, key: credential.privateJwk, secret: credential.secret });
+    return client;
+  }
+
+  async exchange(parameters) {
+    const answer = await this.#ask({ do: 'exchange', parameters: { grant_type: TOKEN_EXCHANGE, ...parameters } });
+    secret(answer.access_token);
+    return answer;
+  }
+
+  introspect(token) {
+    return this.#ask({ do: 'introspect', token });
+  }
+
+  /** The HTTP status that the revocation was answered with. */
+  revoke(token) {
+    return this.#ask({ do: 'revoke', token });
+  }
+
+  /** The claims, after joserfc, the JOSE library under Authlib, has checked signature and claims. */
+  verify(token, audience) {
+    return this.#ask({ do: 'verify', token, audience });
+  }
+
+  async stop() {
+    await this.driver.stop();
+  }
+
+  async #ask(question) {
+    const { answer, error, description } = await this.driver.ask(question);
+    if (error) throw Object.assign(new Error(`${error}: ${description}`), { error });
+    return answer;
+  }
+}

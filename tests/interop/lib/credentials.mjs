@@ -1,0 +1,24 @@
+// What a client proves itself with, and the file with the other half of it that Errand reads.
+import { randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+
+import * as jose from 'jose';
+
+import { secret } from './secrets.mjs';
+
+/** Makes a key pair or a secret for client `id`; `file` is what Errand gets to see of it. */
+export async function newCredential(id, method, folder) {
+  if (method === 'client_secret_basic') {
+    const file = path.join(folder, `${id}.secret`);
+    const text = secret(randomBytes(32).toString('base64url'));
+    await writeFile(file, text, { mode: 0o600 });
+    return { method, secret: text, file };
+  }
+  const file = path.join(folder, `${id}.jwks.json`);
+  const kid = `${id}-1`;
+  const { privateKey, publicKey } = await jose.generateKeyPair('ES256', { extractable: true });
+  const publicJwk = { ...(await jose.exportJWK(publicKey)), kid, use: 'sig', alg: 'ES256' };
+  await writeFile(file, JSON.stringify({ keys: [publicJwk] }));
+  return { method, privateKey, privateJwk: { ...(await jose.exportJWK(privateKey)), kid }, kid, file };
+}

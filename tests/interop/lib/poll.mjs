@@ -1,0 +1,21 @@
+// Waiting: asks again until it is so, and says what it waited for when it never is.
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Calls `attempt` until it returns something truthy; what it throws counts as "not yet". */
+export async function until(what, attempt, { seconds = 10, every = 50 } = {}) {
+  const end = Date.now() + seconds * 1000;
+  let last;
+  for (;;) {
+    try {
+      const result = await attempt();
+      if (result) return result;
+      last = undefined;
+    } catch (error) {
+      last = error;
+    }
+    if (Date.now() > end) {
+      throw new Error(`waited ${seconds} s for ${what}`, { cause: last });
+    }
+    await sleep(every);
+  }
+}

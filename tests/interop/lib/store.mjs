@@ -1,0 +1,39 @@
+// The database of one Errand: a file, or a database of its own on the Postgres server that the environment names.
+import { randomBytes } from 'node:crypto';
+import path from 'node:path';
+
+import pg from 'pg';
+
+/** The store that this run is about; `run` goes through all of them. */
+export const STORE = process.env.INTEROP_STORE ?? 'sqlite';
+
+export async function newStore(folder) {
+  switch (STORE) {
+    case 'sqlite':
+      return { url: `sqlite://${path.join(folder, 'errand.db')}`, async drop() {} };
+    case 'postgres':
+      return newDatabase();
+    default:
+      throw new Error(`INTEROP_STORE is "${STORE}": wanted "sqlite" or "postgres"`);
+  }
+}
+
+async function newDatabase() {
+  const server = process.env.ERRAND_TEST_POSTGRES_URL;
+  if (!server) throw new Error('ERRAND_TEST_POSTGRES_URL is not set: run this through ./dev test');
+  const name = `errand_interop_${randomBytes(6).toString('hex')}`;
+  await administer(server, `CREATE DATABASE ${name}`);
+  const url = new URL(server);
+  url.pathname = `/${name}`;
+  return { url: url.href, drop: () => administer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`) };
+}
+
+async function administer(server, statement) {
+  const client = new pg.Client({ connectionString: server });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}

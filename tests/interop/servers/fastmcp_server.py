@@ -1,0 +1,45 @@
+"""An MCP server by FastMCP, whose own introspection verifier asks Errand: no code of ours between the two."""
+
+import json
+import os
+
+from fastmcp import FastMCP
+from fastmcp.server.auth import RemoteAuthProvider
+from fastmcp.server.auth.providers.introspection import IntrospectionTokenVerifier
+from fastmcp.server.dependencies import get_access_token
+
+ISSUER = os.environ["ERRAND_ISSUER"]
+RESOURCE = os.environ["RESOURCE_URI"]
+
+verifier = IntrospectionTokenVerifier(
+    introspection_url=f"{ISSUER}/oauth2/introspect",
+    client_id=os.environ["CLIENT_ID"],
+    client_secret=os.environ["CLIENT_SECRET"],
+    required_scopes=[os.environ["REQUIRED_SCOPE"]],
+    audience=RESOURCE,
+)
+server = FastMCP(
+    "notes",
+    auth=RemoteAuthProvider(
+        token_verifier=verifier,
+        authorization_servers=[ISSUER],
+        base_url=RESOURCE.removesuffix("/mcp"),
+    ),
+)
+
+
+@server.tool
+def whoami() -> str:
+    """Says on whose behalf, and by which agent, it was called."""
+    token = get_access_token()
+    return json.dumps(
+        {
+            "requester": token.claims["sub"],
+            "agent": token.client_id,
+            "act": token.claims["act"],
+            "scopes": token.scopes,
+        }
+    )
+
+
+server.run(transport="http", host="127.0.0.1", port=int(os.environ["PORT"]), show_banner=False)

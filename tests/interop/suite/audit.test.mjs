@@ -1,0 +1,48 @@
+// The trail of a task tells what happened, and holds no token.
+import assert from 'node:assert/strict';
+
+import * as jose from 'jose';
+
+import { READ } from '../lib/cast.mjs';
+import { opening } from '../lib/oauth.mjs';
+import { until } from '../lib/poll.mjs';
+import { assertNoSecretIn } from '../lib/secrets.mjs';
+import { newWorld } from '../lib/world.mjs';
+
+const world = newWorld();
+
+world.test('issue, introspection and revocation stand in the trail of the task, and no token does', async () => {
+  const { planner, notes } = world.clients;
+  const { access_token: userToken } = await world.signIn('alice', 'planner');
+  const { access_token: token, txn } = await planner.exchange(opening(userToken, world.resources.notes.uri, READ));
+  await notes.introspect(token);
+  await world.admin.endTask(txn);
+
+  // Issue and revocation are durable before they are answered. Introspections are written a little later.
+  const wanted = [
+    ['token.issue', 'done'],
+    ['token.introspect', 'active'],
+    ['revocation', 'done'],
+  ];
+  const { records, text } = await until('the whole trail', async () => {
+    const trail = await world.admin.trail(txn);
+    return wanted.every(([event, outcome]) => find(trail.records, event, outcome)) && trail;
+  });
+
+  const issue = find(records, 'token.issue', 'done');
+  assert.equal(issue.requester.subject, 'alice');
+  assert.equal(issue.requester.issuer, world.idps.login.issuer);
+  assert.equal(issue.client, 'planner');
+  assert.deepEqual(issue.agents, ['planner']);
+  assert.equal(issue.task, txn);
+  assert.equal(issue.purpose, 'write the minutes of the meeting');
+  assert.equal(issue.token, jose.decodeJwt(token).jti);
+  assert.equal(find(records, 'token.introspect', 'active').client, 'notes');
+  assert.match(find(records, 'revocation', 'done').admin, /ops/);
+  assert.equal(find(records, 'revocation', 'done').reason, 'the interop suite says so');
+  assertNoSecretIn('the audit trail', text);
+});
+
+function find(records, event, outcome) {
+  return records.find((record) => record.event === event && record.outcome === outcome);
+}

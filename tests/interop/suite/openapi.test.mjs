@@ -1,0 +1,51 @@
+// schemathesis reads openapi/errand.yaml and tries to make Errand say something that does not stand there.
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+
+import * as jose from 'jose';
+
+import { READ } from '../lib/cast.mjs';
+import { Child } from '../lib/child.mjs';
+import { opening } from '../lib/oauth.mjs';
+import { until } from '../lib/poll.mjs';
+import { HERE, PYTHON_ENV } from '../lib/python.mjs';
+import { secret } from '../lib/secrets.mjs';
+import { newWorld } from '../lib/world.mjs';
+
+const DESCRIPTION = path.resolve(HERE, '../../openapi/errand.yaml');
+
+const world = newWorld();
+
+world.test('Errand answers as openapi/errand.yaml says, and never with a server error', async () => {
+  assert.ok(existsSync(DESCRIPTION), `${DESCRIPTION} is missing: it describes the API, and this test checks it`);
+  const { access_token: userToken } = await world.signIn('alice', 'planner');
+  const open = opening(userToken, world.resources.notes.uri, READ);
+  const { access_token: token, txn } = await world.clients.planner.exchange(open);
+  const run = world.keep(new Child('schemathesis', path.join(HERE, '.venv/bin/schemathesis'), [
+    '--config-file', path.join(HERE, 'schemathesis.toml'),
+    '--no-color',
+    'run', DESCRIPTION,
+    '--url', world.errand.issuer,
+    '--generation-deterministic', // the same questions every time: what fails here fails again
+    '--request-timeout', '10',
+  ], {
+    cwd: world.folder, // it leaves files where it runs
+    env: {
+      ...PYTHON_ENV,
+      AGENT_CREDENTIALS: basic('desk', world.agents.desk),
+      RESOURCE_CREDENTIALS: basic('notes', world.resources.notes),
+      ADMIN_TOKEN: world.admin.token,
+      TASK_ID: txn,
+      TOKEN_ID: jose.decodeJwt(token).jti,
+    },
+  }));
+  // The number of its questions is bounded by schemathesis.toml: if this is not enough, lower it there.
+  await until('schemathesis to end', () => !run.alive, { seconds: 120, every: 200 });
+  assert.equal(run.process.exitCode, 0, `schemathesis found something\n${run.tail(150)}`);
+  assert.match(run.output, /Test cases:\n +[1-9]\d+ generated/, `it asked next to nothing\n${run.tail(150)}`);
+});
+
+function basic(id, { credential }) {
+  return secret(btoa(`${id}:${credential.secret}`));
+}
