@@ -46,12 +46,7 @@ async fn a_form(server: Server) {
             });
         }
         let bare = server.as_reader(path).body(good());
-        rows.push(Row {
-            name: format!("{path} no type"),
-            request: bare,
-            sent: Vec::new(),
-            want: (415, "invalid_request"),
-        });
+        rows.push(Row { name: format!("{path} no type"), request: bare, sent: Vec::new(), want: INVALID });
         let many = |n: usize| (0..n).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
         for (name, body, want) in [
             ("1 MiB", format!("token={}", "x".repeat(1024 * 1024)).into_bytes(), (413, "invalid_request")),
