@@ -256,10 +256,9 @@ impl Service {
         once: Vec<OneTimeId>,
         cx: &Cx,
     ) -> Result<Issued, Failure> {
-        let settings = self.settings();
         let (task, claims) = self.claims(caller, request, &plan, cx);
         let payload = serde_json::to_vec(&claims).map_err(crate::ports::Outage::during("write the claims"))?;
-        let algorithm = plan.algorithm.unwrap_or(settings.algorithm);
+        let algorithm = self.signing_algorithm(plan.algorithm, cx);
         let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
         let record = Record {
             requester: Some(plan.requester.clone()),

@@ -83,7 +83,7 @@ impl Service {
             token_introspection: body,
         };
         let payload = serde_json::to_vec(&answer).map_err(Outage::during("write the answer"))?;
-        let algorithm = resource.signing_algorithm.unwrap_or(settings.algorithm);
+        let algorithm = self.signing_algorithm(resource.signing_algorithm, cx);
         Ok(self.0.parts.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
     }
 

@@ -9,7 +9,7 @@ use crate::{
         audit::{Event, Outcome, Record},
         id::{ClientId, Reason, TaskId, TokenId},
         jws::Unverified,
-        limits::TOKEN_LIFETIME_CAP,
+        limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
         revocation::{NewEntry, Seq, Target},
         task::{Requester, TaskState},
         time::{Lifetime, Timestamp},
@@ -19,8 +19,6 @@ use crate::{
     ports::{Change, Idempotency, Write, Written},
 };
 
-/// How long an entry is remembered past the last token that it could end: clocks of replicas may differ, and be set back.
-const MARGIN: Lifetime = Lifetime::minutes(10);
 /// How long the answer to an idempotency key is remembered.
 pub(super) const IDEMPOTENCY: Lifetime = Lifetime::hours(24);
 
@@ -93,7 +91,7 @@ impl Service {
             reason: "revoked by its client".into(),
             by: format!("client:{}", caller.id()),
             at: cx.now,
-            forget_after: expires.after(MARGIN),
+            forget_after: expires.after(CLOCKS_MAY_DIFFER),
         };
         self.0.journal.commit(Write { log: vec![entry], audit: vec![record], ..Write::default() }).await?;
         Ok(())
@@ -151,7 +149,7 @@ impl Service {
         let registry = &admin.client().view().registry;
         let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
         // Nothing that was issued until now, and nothing that is being issued, lives longer than this.
-        let all_gone = cx.now.after(TOKEN_LIFETIME_CAP).after(MARGIN);
+        let all_gone = cx.now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER);
         let planned =
             |target, forget_after, about| Planned { target, forget_after, changes: Vec::new(), about: Box::new(about) };
         Ok(match wanted {
@@ -165,7 +163,7 @@ impl Service {
                     resource: Some(token.audience),
                     ..record
                 };
-                planned(Target::Token(*id), token.expires.after(MARGIN), about)
+                planned(Target::Token(*id), token.expires.after(CLOCKS_MAY_DIFFER), about)
             }
             Wanted::Task(id) => {
                 let task = self.store().task(*id).await?.ok_or(Conflict::NotFound("task"))?;
@@ -176,7 +174,7 @@ impl Service {
                     agents: vec![task.root_agent.to_string()],
                     ..record
                 };
-                let until = task.deadline.max(cx.now).after(MARGIN);
+                let until = task.deadline.max(cx.now).after(CLOCKS_MAY_DIFFER);
                 let changes = vec![Change::SetTask(*id, TaskState::Revoked)];
                 Planned { changes, ..planned(Target::Task(*id), until, about) }
             }

@@ -15,7 +15,7 @@ impl Service {
     /// Makes keys that are due, drops what is over. Any number of replicas may do this at once.
     pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
         self.rotate_keys("age", Occasion::Age, cx).await?;
-        self.0.follower.forget(cx.now);
+        self.0.follower.forget();
         Ok(self.store().sweep(cx.now).await?)
     }
 

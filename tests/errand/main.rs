@@ -37,6 +37,7 @@ macro_rules! on_both_stores {
 mod answers;
 mod binary;
 mod clients;
+mod clocks;
 mod grammar;
 mod hostile;
 mod introspection;
