@@ -124,7 +124,7 @@ impl Bench {
         let calm = load::at_leisure(address, &revocations(&ended[..count]), pause).await;
         let under_load = {
             let questions = self.cast.introspections(known, false);
-            let time = pause * u32::try_from(count).unwrap() * 10;
+            let time = Duration::from_mins(10);
             let crowd = load::run(address, &questions, 16, time, false);
             let revoked = revocations(&ended[count..2 * count]);
             let one_by_one = load::at_leisure(address, &revoked, pause);

@@ -1,6 +1,6 @@
 //! Following the revocation log: one thing to follow for what was taken back, for the registry and for the keys.
 //!
-//! Every request reads the head of the log from the store and applies what came since; then everything that was
+//! For every request the head of the log is read from the store, and what came since is applied; then everything that was
 //! acknowledged before the request began is known here. No answer comes from an old memory: when the head can't be
 //! read, that is an outage.
 
@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 
 use crate::{
+    app::shared::Shared,
     domain::{
         registry::Registry,
         revocation::{Index, Names, Seq, Standing, Target},
@@ -23,6 +24,8 @@ const BATCH: u32 = 10_000;
 pub(super) struct Follower {
     store: Arc<dyn Store>,
     signer: Arc<dyn Signer>,
+    /// The head of the log, as the store says it is.
+    head: Shared<Seq>,
     /// Held while catching up, so that one request does it and the others wait for it.
     catching_up: Mutex<()>,
     known: RwLock<Known>,
@@ -55,12 +58,19 @@ impl View {
 
 impl Follower {
     pub(super) fn new(store: Arc<dyn Store>, signer: Arc<dyn Signer>) -> Self {
-        Self { store, signer, catching_up: Mutex::default(), known: RwLock::default(), index: Arc::default() }
+        Self {
+            store,
+            signer,
+            head: Shared::new("read the log's head"),
+            catching_up: Mutex::default(),
+            known: RwLock::default(),
+            index: Arc::default(),
+        }
     }
 
     /// Everything that was committed before this was called.
     pub(super) async fn current(&self, now: Timestamp) -> Result<View, Outage> {
-        let head = self.store.head().await?;
+        let head = self.head.read(|| self.store.head()).await?;
         if let Some(view) = self.view_at(head) {
             return Ok(view);
         }

@@ -11,6 +11,7 @@ mod follow;
 mod introspect;
 mod journal;
 mod revoke;
+mod shared;
 mod sweep;
 
 use std::{fmt, sync::Arc};

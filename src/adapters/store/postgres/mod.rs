@@ -34,6 +34,10 @@ use crate::{
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
+/// a server that went away in the meantime.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
 const PARAMETERS: [&str; 13] = [
     "sslmode",
@@ -72,6 +76,11 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
+            // A connection that was in use just now need not be asked whether it lives: that is a round trip.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move { Ok(meta.idle_for < FRESH || connection.ping().await.is_ok()) })
+            })
             .after_connect(move |connection, _| {
                 let timeout = timeout.clone();
                 Box::pin(async move {

@@ -58,7 +58,9 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(options.statement_timeout);
         let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.acquire_timeout)
+            let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.acquire_timeout);
+            // A file does not hang up, and to ask costs as much as a read.
+            pool.test_before_acquire(false)
         };
         if is_in_memory(url) {
             // What is in memory is gone with its connection, so that one stays.
