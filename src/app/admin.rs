@@ -10,7 +10,7 @@ use crate::{
     app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, follow::load},
     domain::{
         audit::{Event, Outcome, Record},
-        client::Authentication,
+        client::{Authentication, Resource},
         encode,
         id::{ClientId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
@@ -64,7 +64,7 @@ impl Service {
             return Err(Conflict::Inconsistent(fault.to_string()).into());
         }
         let entry = Entry { object: object.clone(), owner: Owner::Api };
-        self.change_registry(admin, cx, |registry| {
+        let change = self.change_registry(admin, cx, |registry| {
             let old = registry.entry(kind, &id);
             if old.is_some_and(|old| old.owner == Owner::File) {
                 return Err(Conflict::OwnedByFile);
@@ -77,8 +77,13 @@ impl Service {
                 ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
             };
             Ok((vec![Change::PutObject(Box::new(entry.clone()))], record, old.is_none()))
-        })
-        .await
+        });
+        let is_new = change.await?;
+        if let Object::Resource(Resource { signing_algorithm: Some(_), .. }) = object {
+            // It may be the first with this algorithm: its key is there before anybody asks for a token.
+            self.rotate_keys(&admin.name(), Occasion::Age, cx).await?;
+        }
+        Ok(is_new)
     }
 
     /// Removes an object of the registry, and its secret. Tokens that it takes part in are dead from then on.

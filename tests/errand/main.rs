@@ -3,10 +3,14 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    clippy::unused_self,
     clippy::panic,
     clippy::disallowed_methods,
     unreachable_pub,
-    reason = "a test: to stop is how it says no, and it plays the part of the world outside, clocks included"
+    reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and its tables are as long as they are"
 )]
 
 #[path = "../support/idp.rs"]

@@ -2,10 +2,12 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::{
     hostile::code,
     server::{Server, claims, form, secret, until, with_assertion},
+    support::TestStore,
 };
 
 on_both_stores!(out_of_reach, a_store_that_hangs);
@@ -53,6 +55,54 @@ impl Server {
     }
 }
 
+/// Puts the store out of reach.
+async fn take_away(store: &TestStore) {
+    match server_of(store).await {
+        // A file that is open stays so; without its first table, nothing can be asked of it.
+        None => drop(store.tamper("ALTER TABLE log_head RENAME TO log_head_away").await),
+        Some((mut server, database)) => {
+            for sql in [
+                format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false"),
+                format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"),
+            ] {
+                server.execute(AssertSqlSafe(sql)).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Puts it back into reach.
+async fn give_back(store: &TestStore) {
+    match server_of(store).await {
+        None => drop(store.tamper("ALTER TABLE log_head_away RENAME TO log_head").await),
+        Some((mut server, database)) => {
+            let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
+            server.execute(AssertSqlSafe(sql)).await.unwrap();
+        }
+    }
+}
+
+/// The Postgres server that the store is a database of, reached by another database, and its name there.
+async fn server_of(store: &TestStore) -> Option<(PgConnection, String)> {
+    let mut url = url::Url::parse(store.url()).ok().filter(|url| url.scheme().starts_with("postgres"))?;
+    let database = url.path().trim_start_matches('/').to_owned();
+    url.set_path("postgres");
+    Some((PgConnection::connect(url.as_str()).await.unwrap(), database))
+}
+
+/// Makes all writes wait, and no read, as long as what it returns lives.
+async fn hold_writes(store: &TestStore) -> Box<dyn Send> {
+    if store.url().starts_with("sqlite") {
+        let mut connection = SqliteConnection::connect(store.url()).await.unwrap();
+        connection.execute("BEGIN IMMEDIATE").await.unwrap();
+        Box::new(connection)
+    } else {
+        let mut connection = PgConnection::connect(store.url()).await.unwrap();
+        connection.execute("BEGIN; LOCK TABLE audit, tokens IN EXCLUSIVE MODE").await.unwrap();
+        Box::new(connection)
+    }
+}
+
 /// Sends all at once, and holds each answer to being "I don't know".
 async fn nobody_knows(requests: Vec<(&'static str, RequestBuilder)>) {
     let sent = requests.into_iter().map(|(name, request)| (name, tokio::spawn(request.send()))).collect::<Vec<_>>();
@@ -73,12 +123,12 @@ async fn out_of_reach(server: Server) {
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     for _ in 0..2 {
         assert_eq!((server.status("/healthz").await, server.status("/readyz").await), (200, 200));
-        server.store.take_away().await;
+        take_away(&server.store).await;
         nobody_knows(server.everything(&token, &api)).await;
         assert_eq!(server.status("/healthz").await, 200, "the process runs");
         let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
         assert!(metrics.contains("errand_store_up 0"), "{metrics}");
-        server.store.give_back().await;
+        give_back(&server.store).await;
         until("it is ready again", || async { server.status("/readyz").await == 200 }).await;
         assert!(server.is_live(&token).await, "nothing was taken back, for nobody was told so");
         let fresh = server.task_token().await;
@@ -94,7 +144,7 @@ async fn a_store_that_hangs(server: Server) {
     let token = server.task_token().await;
     assert!(server.is_live(&token).await, "its first answer is on record");
     let api = server.api_token("ops", "errand:admin errand:audit").await;
-    let held = server.store.hold_writes().await;
+    let held = hold_writes(&server.store).await;
     let writes = ["exchange", "client_credentials", "revocation", "admin: revoke", "admin: put", "a bad exchange"];
     let all = (0..3).flat_map(|_| server.everything(&token, &api));
     let sending = nobody_knows(all.filter(|(name, _)| writes.contains(name)).collect());

@@ -77,10 +77,13 @@ async fn tree(server: &Server) -> Tree {
     Tree { tokens, hand_over, txn }
 }
 
+/// What is taken back, and what lives on.
+type Row = (&'static str, fn(&Tree) -> Value, &'static [&'static str]);
+
 async fn each_kind_on_a_tree(server: Server) {
     let other = server.replica().await;
     // An issuer of its own would be without effect here: all users are of one. So that ends all.
-    let rows: [(&str, fn(&Tree) -> Value, &[&str]); 9] = [
+    let rows: [Row; 9] = [
         (
             "a leaf",
             |t| json!({"kind": "token", "id": claims(t.get("child"))["jti"]}),

@@ -78,46 +78,6 @@ impl TestStore {
         connect(&self.url, &options).await.unwrap()
     }
 
-    /// Puts the store out of reach: no connection to it is served, until [`give_back`](Self::give_back).
-    pub async fn take_away(&self) {
-        match &self.place {
-            // A file that is open stays so; without its first table, nothing can be asked of it.
-            Place::Folder { .. } => drop(self.tamper("ALTER TABLE log_head RENAME TO log_head_away").await),
-            Place::Server { server, database } => {
-                let mut admin = admin(server).await;
-                run(&mut admin, format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await;
-                let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname =";
-                run(&mut admin, format!("{end} '{database}'")).await;
-            }
-        }
-    }
-
-    /// Puts it back into reach.
-    pub async fn give_back(&self) {
-        match &self.place {
-            Place::Folder { .. } => drop(self.tamper("ALTER TABLE log_head_away RENAME TO log_head").await),
-            Place::Server { server, database } => {
-                run(&mut admin(server).await, format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true")).await;
-            }
-        }
-    }
-
-    /// Makes all writes wait, and no read, as long as what it returns lives.
-    pub async fn hold_writes(&self) -> Box<dyn Send> {
-        match &self.place {
-            Place::Folder { .. } => {
-                let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-                connection.execute("BEGIN IMMEDIATE").await.unwrap();
-                Box::new(connection)
-            }
-            Place::Server { .. } => {
-                let mut connection = PgConnection::connect(&self.url).await.unwrap();
-                connection.execute("BEGIN; LOCK TABLE audit, tokens IN EXCLUSIVE MODE").await.unwrap();
-                Box::new(connection)
-            }
-        }
-    }
-
     /// Does something to the tables that the program never does.
     pub async fn tamper(&self, sql: &str) -> u64 {
         let sql = AssertSqlSafe(sql.to_owned());
