@@ -115,8 +115,9 @@ async fn a_resource_with_an_algorithm_of_its_own(server: Server) {
         "tools": [{"name": "open", "scope": "vault:read", "effect": "read"}]});
     let guest = json!({"id": "guest", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks()},
         "known_as": {(crate::server::IDP): ["guest-client"]}, "access": [{"resource": "vault", "scopes": ["vault:read"]}]});
+    let hasty = hasty(&server).await;
     for (path, body) in [("/resources/vault", vault), ("/agents/guest", guest)] {
-        let (status, body) = server.admin(Method::PUT, path, Some(body)).await;
+        let (status, body) = hasty.admin(Method::PUT, path, Some(body)).await;
         assert_eq!(status, 201, "{body}");
     }
     let issue = || async {
@@ -126,12 +127,20 @@ async fn a_resource_with_an_algorithm_of_its_own(server: Server) {
         let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
         server.post_with_assertion("/oauth2/token", &form, &assertion).await
     };
-    let (status, body) = issue().await;
-    assert_eq!(status, 200, "{body}");
-    let token = body["access_token"].as_str().unwrap();
-    assert_eq!(header(token)["alg"], "EdDSA");
-    verify(&server.jwks().await, token);
+    let keys = server.jwks().await;
+    let is_new = |key: &Value| key["crv"] == "Ed25519";
+    assert!(keys["keys"].as_array().unwrap().iter().any(is_new), "its key is published before it signs: {keys}");
+    // Until then its tokens are signed like all others; whichever signs was published all along.
+    let signed_with = || async {
+        let (status, body) = issue().await;
+        assert_eq!(status, 200, "{body}");
+        let token = body["access_token"].as_str().unwrap();
+        verify(&keys, token);
+        header(token)["alg"].clone()
+    };
+    until("the new key signs", || async { signed_with().await == "EdDSA" }).await;
     assert_eq!(header(&server.task_token().await)["alg"], "ES256", "all others as before");
+    hasty.stop().await;
     server.stop().await;
 }
 
