@@ -301,7 +301,8 @@ impl Registry {
         let mut beyond = BTreeSet::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
             for tool in &resource.tools {
-                let set = if authority.allows(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
+                let set =
+                    if authority.allows_every_call(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
                 set.insert(tool.scope.clone());
             }
         }
@@ -314,6 +315,6 @@ fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission>
         .tools
         .iter()
         .filter(|tool| wanted(tool))
-        .map(|tool| Permission { resource: resource.uri.clone(), tool: tool.name.clone() })
+        .map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()))
         .collect()
 }

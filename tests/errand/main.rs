@@ -39,6 +39,7 @@ macro_rules! on_both_stores {
 }
 
 mod answers;
+mod arguments;
 mod binary;
 mod clients;
 mod clocks;
