@@ -13,6 +13,7 @@ mod journal;
 mod revoke;
 mod shared;
 mod sweep;
+mod target;
 
 use std::{fmt, sync::Arc};
 

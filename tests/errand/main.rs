@@ -46,6 +46,7 @@ mod listening;
 mod one_errand;
 mod outage;
 mod race;
+mod refusals;
 mod registry;
 mod revocation;
 mod secrecy;
