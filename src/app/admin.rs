@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, follow::load},
+    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, revoke::all_gone},
     domain::{
         audit::{Event, Outcome, Record},
         client::Authentication,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How often a change is made anew when others are quicker.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
 /// An object as an admin puts it.
 pub type PutObject = Object;
@@ -130,8 +130,8 @@ impl Service {
             let (changes, record, result) = plan(&view.registry)?;
             let write = Write {
                 expected: Some(Expected::Registry(view.registry.version())),
+                log: log_of(&changes, &view.registry, &admin.name(), cx.now),
                 changes,
-                log: vec![changed(Target::Registry, admin.name(), cx.now)],
                 audit: vec![Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record }],
                 ..Write::default()
             };
@@ -140,64 +140,6 @@ impl Service {
             }
         }
         Err(Conflict::Contended.into())
-    }
-
-    /// Brings the store to what the configuration file declares: its objects are put, those that an earlier file
-    /// declared and this one does not are removed, secrets from files get their tags. Returns whether anything changed.
-    /// Two replicas that start at once agree: whoever is second finds nothing to change.
-    pub async fn apply_file(
-        &self,
-        objects: &[Object],
-        secrets: &[(ClientId, Secret)],
-        cx: &Cx,
-    ) -> Result<bool, Failure> {
-        for _ in 0..ATTEMPTS {
-            let registry = load(self.store()).await?;
-            let (changes, entries) = self.file_changes(&registry, objects, secrets);
-            if changes.is_empty() {
-                return Ok(false);
-            }
-            Registry::build(0, entries, BTreeMap::new()).map_err(|faults| Conflict::Inconsistent(listed(&faults)))?;
-            let names = changes.iter().map(named).collect::<Vec<_>>();
-            let write = Write {
-                expected: Some(Expected::Registry(registry.version())),
-                changes,
-                log: vec![changed(Target::Registry, "file".into(), cx.now)],
-                audit: vec![Record {
-                    admin: Some("file".into()),
-                    asked: Some(json!({"changes": names})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-                }],
-                ..Write::default()
-            };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
-                return Ok(true);
-            }
-        }
-        Err(Conflict::Contended.into())
-    }
-
-    fn file_changes(
-        &self,
-        registry: &Registry,
-        objects: &[Object],
-        secrets: &[(ClientId, Secret)],
-    ) -> (Vec<Change>, Vec<Entry>) {
-        let declared =
-            |entry: &Entry| objects.iter().any(|o| o.kind() == entry.object.kind() && o.id() == entry.object.id());
-        let put = objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File });
-        let changed = put.clone().filter(|entry| registry.entry(entry.object.kind(), entry.object.id()) != Some(entry));
-        let gone = registry.entries().iter().filter(|entry| entry.owner == Owner::File && !declared(entry));
-        let removals = gone.map(|e| Change::RemoveObject(e.object.kind(), e.object.id().to_owned()));
-        let tags = secrets.iter().filter_map(|(client, secret)| {
-            let pepper = &self.0.parts.pepper;
-            let known = registry.tag(client).is_some_and(|tag| pepper.matches(client.as_str(), secret, tag));
-            (!known).then(|| Change::PutSecret(client.clone(), pepper.tag(client.as_str(), secret)))
-        });
-        let changes = removals.chain(changed.map(|e| Change::PutObject(Box::new(e)))).chain(tags).collect();
-        let kept = registry.entries().iter().filter(|entry| entry.owner == Owner::Api && !declared(entry)).cloned();
-        (changes, kept.chain(put).collect())
     }
 
     /// Records that an agent may act for a requester.
@@ -372,7 +314,7 @@ fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> 
     Err(Conflict::Inconsistent(listed(if own.is_empty() { &others } else { &own })))
 }
 
-fn listed(faults: &[Inconsistency]) -> String {
+pub(super) fn listed(faults: &[Inconsistency]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
@@ -381,16 +323,20 @@ fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
     NewEntry { target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 
-fn named(change: &Change) -> String {
-    match change {
-        Change::PutObject(entry) => format!("put {} {}", entry.object.kind(), entry.object.id()),
-        Change::RemoveObject(kind, id) => format!("remove {kind} {id}"),
-        Change::PutSecret(client, _) => format!("secret of {client}"),
-        Change::PutKey(key) => format!("key {}", key.dates.kid),
-        Change::PutGrant(grant) => format!("grant to {}", grant.agent),
-        Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
-        Change::SetTask(id, state) => format!("task {id} {}", state.as_str()),
-    }
+/// What goes into the log with a change of the registry: that it changed, and the end of what is removed.
+pub(super) fn log_of(changes: &[Change], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
+    let removed = changes.iter().filter_map(|change| match change {
+        Change::RemoveObject(kind, id) => registry.entry(*kind, id),
+        _ => None,
+    });
+    let ended = removed.flat_map(|entry| entry.object.ends()).map(|target| NewEntry {
+        target,
+        reason: "removed from the registry".into(),
+        by: by.to_owned(),
+        at,
+        forget_after: all_gone(at),
+    });
+    ended.chain([changed(Target::Registry, by.to_owned(), at)]).collect()
 }
 
 fn grant_record(admin: &ApiCaller, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {

@@ -7,6 +7,7 @@ mod authenticate;
 mod evidence;
 mod exchange;
 mod failure;
+mod file;
 mod follow;
 mod introspect;
 mod journal;

@@ -150,8 +150,7 @@ impl Service {
     async fn plan_revocation(&self, admin: &ApiCaller, wanted: &Wanted, cx: &Cx) -> Result<Planned, Failure> {
         let registry = &admin.client().view().registry;
         let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
-        // Nothing that was issued until now, and nothing that is being issued, lives longer than this.
-        let all_gone = cx.now.after(TOKEN_LIFETIME_CAP).after(MARGIN);
+        let all_gone = all_gone(cx.now);
         let planned =
             |target, forget_after, about| Planned { target, forget_after, changes: Vec::new(), about: Box::new(about) };
         Ok(match wanted {
@@ -199,6 +198,11 @@ impl Service {
             }
         })
     }
+}
+
+/// Nothing that was issued until now, and nothing that is being issued, lives longer than this.
+pub(super) fn all_gone(now: Timestamp) -> Timestamp {
+    now.after(TOKEN_LIFETIME_CAP).after(MARGIN)
 }
 
 struct Planned {

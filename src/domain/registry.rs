@@ -19,6 +19,7 @@ use crate::domain::{
     client::{Admin, Agent, Client, Resource, Tool},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
+    revocation::Target,
     scope::ScopeSet,
     secret::SecretTag,
     uri::{IssuerUrl, ResourceUri},
@@ -102,6 +103,18 @@ impl Object {
             Self::Agent(agent) => agent.id.as_str(),
             Self::Resource(resource) => resource.id.as_str(),
             Self::Admin(admin) => admin.id.as_str(),
+        }
+    }
+
+    /// What ends with it when it is removed: another one of its name is another one.
+    #[must_use]
+    pub fn ends(&self) -> Vec<Target> {
+        match self {
+            Self::Issuer(issuer) => vec![Target::Issuer(issuer.issuer.clone())],
+            Self::Agent(Agent { id, .. }) | Self::Admin(Admin { id, .. }) => vec![Target::Agent(id.clone())],
+            Self::Resource(Resource { id, uri, .. }) => {
+                vec![Target::Agent(id.clone()), Target::Resource(uri.clone())]
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ mod keys;
 mod listening;
 mod one_errand;
 mod outage;
+mod owners;
 mod race;
 mod refusals;
 mod registry;
