@@ -15,7 +15,7 @@ use crate::{
         id::{ClientId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState, Occasion, plan_rotation},
-        registry::{Entry, Inconsistency, Kind, Object, Owner, Registry, taken_for_us},
+        registry::{Entry, Inconsistency, Kind, Object, OwnedTag, Owner, Registry, taken_for_us},
         revocation::{LogEntry, NewEntry, Target},
         secret::Secret,
         task::{Requester, Task},
@@ -100,7 +100,8 @@ impl Service {
         .await
     }
 
-    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on.
+    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. One that the file gives
+    /// is the file's: the next start would bring it back.
     pub async fn make_secret(&self, admin: &ApiCaller, client: &ClientId, cx: &Cx) -> Result<NewSecret, Failure> {
         let secret = Secret::new(encode(&self.0.parts.entropy.bytes32()?));
         let tag = self.0.parts.pepper.tag(client.as_str(), &secret);
@@ -109,11 +110,14 @@ impl Service {
             if !matches!(known.authentication(), Authentication::ClientSecretBasic {}) {
                 return Err(Conflict::Inconsistent("the client does not authenticate by a secret".into()));
             }
+            if registry.tag(client).is_some_and(|known| known.owner == Owner::File) {
+                return Err(Conflict::OwnedByFile);
+            }
             let record = Record {
                 resource: Some(format!("client {client}")),
                 ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
             };
-            Ok((vec![Change::PutSecret(client.clone(), tag.clone())], record, ()))
+            Ok((vec![Change::PutSecret(client.clone(), OwnedTag { tag: tag.clone(), owner: Owner::Api })], record, ()))
         })
         .await?;
         Ok(NewSecret { client: client.clone(), secret })

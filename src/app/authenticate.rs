@@ -169,7 +169,8 @@ impl Service {
         let known = registered.filter(|client| !client.is_disabled());
         let tag = known
             .filter(|client| matches!(client.authentication(), Authentication::ClientSecretBasic {}))
-            .and_then(|client| view.registry.tag(client.id()));
+            .and_then(|client| view.registry.tag(client.id()))
+            .map(|owned| &owned.tag);
         // The same work whether there is a tag or not: a tag of 32 zeros fits no secret.
         let nothing = SecretTag::from_bytes(vec![0; 32]);
         let right = self.0.parts.pepper.matches(client, secret, tag.unwrap_or(&nothing));

@@ -13,7 +13,7 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         id::ClientId,
-        registry::{Entry, Object, Owner, Registry},
+        registry::{Entry, Object, OwnedTag, Owner, Registry},
         secret::Secret,
     },
     ports::{Change, Expected, Write, Written},
@@ -68,13 +68,22 @@ impl Service {
         let put = objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File });
         let changed = put.clone().filter(|entry| registry.entry(entry.object.kind(), entry.object.id()) != Some(entry));
         let gone = registry.entries().iter().filter(|entry| entry.owner == Owner::File && !declared(entry));
-        let removals = gone.map(|e| Change::RemoveObject(e.object.kind(), e.object.id().to_owned()));
+        let removals = gone.clone().map(|e| Change::RemoveObject(e.object.kind(), e.object.id().to_owned()));
         let tags = secrets.iter().filter_map(|(client, secret)| {
             let pepper = &self.0.parts.pepper;
-            let known = registry.tag(client).is_some_and(|tag| pepper.matches(client.as_str(), secret, tag));
-            (!known).then(|| Change::PutSecret(client.clone(), pepper.tag(client.as_str(), secret)))
+            let fits =
+                |owned: &OwnedTag| owned.owner == Owner::File && pepper.matches(client.as_str(), secret, &owned.tag);
+            // An object takes the secret of its name with it, also where another kind of object comes in its place.
+            let known =
+                registry.tag(client).is_some_and(fits) && !gone.clone().any(|e| e.object.id() == client.as_str());
+            let tag = || OwnedTag { tag: pepper.tag(client.as_str(), secret), owner: Owner::File };
+            (!known).then(|| Change::PutSecret(client.clone(), tag()))
         });
-        let changes = removals.chain(changed.map(|e| Change::PutObject(Box::new(e)))).chain(tags).collect();
+        let not_given = |id: &ClientId| !secrets.iter().any(|(client, _)| client == id);
+        let taken = registry.tags().filter(|(client, owned)| owned.owner == Owner::File && not_given(client));
+        let taken = taken.map(|(client, _)| Change::RemoveSecret(client.clone()));
+        let puts = changed.map(|e| Change::PutObject(Box::new(e)));
+        let changes = removals.chain(taken).chain(puts).chain(tags).collect();
         let kept = registry.entries().iter().filter(|entry| entry.owner == Owner::Api && !declared(entry)).cloned();
         (changes, kept.chain(put).collect())
     }
@@ -85,6 +94,7 @@ fn named(change: &Change) -> String {
         Change::PutObject(entry) => format!("put {} {}", entry.object.kind(), entry.object.id()),
         Change::RemoveObject(kind, id) => format!("remove {kind} {id}"),
         Change::PutSecret(client, _) => format!("secret of {client}"),
+        Change::RemoveSecret(client) => format!("no secret of {client}"),
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
         Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),

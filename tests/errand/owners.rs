@@ -3,9 +3,13 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed, changed_form, form, read};
+use crate::server::{IDP, Server, changed, changed_form, form, read, secret};
 
-on_both_stores!(what_is_removed_does_not_come_back, what_the_file_removes_does_not_come_back);
+on_both_stores!(
+    what_is_removed_does_not_come_back,
+    what_the_file_removes_does_not_come_back,
+    a_secret_of_the_file_is_the_files,
+);
 
 const SECOND: &str = "https://second.example";
 const SECOND_PATH: &str = "/issuers/https%3A%2F%2Fsecond.example";
@@ -39,6 +43,10 @@ impl Server {
         let request = self.post("/oauth2/token").basic_auth(client, Some(secret));
         let (_, body) = read(request.form(&form(&[("grant_type", "client_credentials")])).send().await.unwrap()).await;
         body["access_token"].as_str().map(str::to_owned)
+    }
+
+    async fn secret_status(&self, client: &str) -> u16 {
+        self.admin(Method::POST, &format!("/clients/{client}/secret"), None).await.0.as_u16()
     }
 
     async fn may_read(&self, token: &str) -> bool {
@@ -138,4 +146,34 @@ async fn what_the_file_removes_does_not_come_back(server: Server) {
     again.stop().await;
     without.stop().await;
     server.stop().await;
+}
+
+async fn a_secret_of_the_file_is_the_files(server: Server) {
+    let (reader, given) = (secret("reader"), ", secret_file = \"reader.secret\"");
+    let (status, answer) = server.admin(Method::POST, "/clients/reader/secret", None).await;
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("configuration file"), "{answer}");
+    assert!(server.own_token("reader", &reader).await.is_some());
+
+    // The file stops giving it: it goes, and the client stays writable.
+    let whole = std::fs::read_to_string(server.config_file()).unwrap();
+    assert!(whole.contains(given));
+    let without = server.restarted(|text| text.replace(given, "")).await;
+    assert!(
+        without.own_token("reader", &reader).await.is_none() && server.own_token("reader", &reader).await.is_none()
+    );
+    assert!(without.own_token("writer", &secret("writer")).await.is_some());
+    let made = without.new_secret("reader").await;
+    assert!(without.own_token("reader", &made).await.is_some());
+    let third = without.restarted(|text| text).await;
+    assert!(third.own_token("reader", &made).await.is_some(), "it survives the next start");
+    assert_eq!(third.secret_status("reader").await, 201);
+
+    // The file gives one again: then it is the file's.
+    let again = third.restarted(|_| whole).await;
+    assert!(again.own_token("reader", &made).await.is_none() && again.own_token("reader", &reader).await.is_some());
+    assert_eq!(again.secret_status("reader").await, 409);
+    for one in [again, third, without, server] {
+        one.stop().await;
+    }
 }
