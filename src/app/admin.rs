@@ -59,43 +59,43 @@ impl Service {
     /// Puts an object of the registry, new or in place of the old one. Returns whether it is new.
     pub async fn put_object(&self, admin: &ApiCaller, object: &PutObject, cx: &Cx) -> Result<bool, Failure> {
         let (kind, id) = (object.kind(), object.id().to_owned());
-        let settings = self.settings();
-        if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
-            return Err(Conflict::Inconsistent(fault.to_string()).into());
-        }
         let entry = Entry { object: object.clone(), owner: Owner::Api };
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            asked: Some(json!({"put": object})),
+            resource: Some(format!("{kind} {id}")),
+            ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, cx, |registry| {
+            let settings = self.settings();
+            if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
+                return Err(Conflict::Inconsistent(fault.to_string()));
+            }
             let old = registry.entry(kind, &id);
             if old.is_some_and(|old| old.owner == Owner::File) {
                 return Err(Conflict::OwnedByFile);
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().chain([entry.clone()]).collect(), (kind, &id))?;
-            let record = Record {
-                asked: Some(json!({"put": entry.object})),
-                resource: Some(format!("{kind} {id}")),
-                ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-            };
-            Ok((vec![Change::PutObject(Box::new(entry.clone()))], record, old.is_none()))
+            Ok((vec![Change::PutObject(Box::new(entry.clone()))], old.is_none()))
         })
         .await
     }
 
     /// Removes an object of the registry, and its secret. Tokens that it takes part in are dead from then on.
     pub async fn remove_object(&self, admin: &ApiCaller, kind: Kind, id: &str, cx: &Cx) -> Result<(), Failure> {
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            asked: Some(json!({"remove": {"kind": kind, "id": id}})),
+            resource: Some(format!("{kind} {id}")),
+            ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, cx, |registry| {
             let old = registry.entry(kind, id).ok_or(Conflict::NotFound(kind.as_str()))?;
             if old.owner == Owner::File {
                 return Err(Conflict::OwnedByFile);
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().collect(), (kind, id))?;
-            let record = Record {
-                asked: Some(json!({"remove": {"kind": kind, "id": id}})),
-                resource: Some(format!("{kind} {id}")),
-                ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-            };
-            Ok((vec![Change::RemoveObject(kind, id.to_owned())], record, ()))
+            Ok((vec![Change::RemoveObject(kind, id.to_owned())], ()))
         })
         .await
     }
@@ -105,7 +105,11 @@ impl Service {
     pub async fn make_secret(&self, admin: &ApiCaller, client: &ClientId, cx: &Cx) -> Result<NewSecret, Failure> {
         let secret = Secret::new(encode(&self.0.parts.entropy.bytes32()?));
         let tag = self.0.parts.pepper.tag(client.as_str(), &secret);
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            resource: Some(format!("client {client}")),
+            ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, cx, |registry| {
             let known = registry.client(client).ok_or(Conflict::NotFound("client"))?;
             if !matches!(known.authentication(), Authentication::ClientSecretBasic {}) {
                 return Err(Conflict::Inconsistent("the client does not authenticate by a secret".into()));
@@ -113,11 +117,7 @@ impl Service {
             if registry.tag(client).is_some_and(|known| known.owner == Owner::File) {
                 return Err(Conflict::OwnedByFile);
             }
-            let record = Record {
-                resource: Some(format!("client {client}")),
-                ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
-            };
-            Ok((vec![Change::PutSecret(client.clone(), OwnedTag { tag: tag.clone(), owner: Owner::Api })], record, ()))
+            Ok((vec![Change::PutSecret(client.clone(), OwnedTag { tag: tag.clone(), owner: Owner::Api })], ()))
         })
         .await?;
         Ok(NewSecret { client: client.clone(), secret })
@@ -126,35 +126,50 @@ impl Service {
     async fn change_registry<T>(
         &self,
         admin: &ApiCaller,
+        record: Record,
         cx: &Cx,
-        plan: impl Fn(&Registry) -> Result<(Vec<Change>, Record, T), Conflict>,
+        plan: impl Fn(&Registry) -> Result<(Vec<Change>, T), Conflict>,
     ) -> Result<T, Failure> {
+        let record = Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record };
         for _ in 0..ATTEMPTS {
             let view = self.0.follower.current(cx.now).await?;
-            let (changes, record, result) = plan(&view.registry)?;
+            let (changes, result) = match plan(&view.registry) {
+                Ok(planned) => planned,
+                Err(conflict) => return Err(self.refused(record, conflict)),
+            };
             let write = Write {
                 expected: Some(Expected::Registry(view.registry.version())),
                 log: log_of(&changes, &view.registry, &admin.name(), cx.now),
                 changes,
-                audit: vec![Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record }],
+                audit: vec![record.clone()],
                 ..Write::default()
             };
             if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
                 return Ok(result);
             }
         }
-        Err(Conflict::Contended.into())
+        Err(self.refused(record, Conflict::Contended))
+    }
+
+    /// Notes that an admin was refused what `record` says.
+    pub(super) fn refused(&self, record: Record, conflict: Conflict) -> Failure {
+        let reason = Some(conflict.to_string());
+        self.0.journal.note(Record { outcome: Outcome::Refused, reason, ..record });
+        conflict.into()
     }
 
     /// Records that an agent may act for a requester.
     pub async fn put_grant(&self, admin: &ApiCaller, request: GrantRequest, cx: &Cx) -> Result<Grant, Failure> {
-        admin.client().view().registry.agent(&request.agent).ok_or(Conflict::NotFound("agent"))?;
         let GrantRequest { requester, agent, until } = request;
         let grant = Grant { requester, agent, until, by: admin.name(), at: cx.now };
         let record = Record {
             granted: Some(json!({"until": grant.until})),
             ..grant_record(admin, &grant.requester, &grant.agent, cx)
         };
+        if admin.client().view().registry.agent(&grant.agent).is_none() {
+            let asked = record.granted.clone();
+            return Err(self.refused(Record { asked, granted: None, ..record }, Conflict::NotFound("agent")));
+        }
         let changes = vec![Change::PutGrant(grant.clone())];
         self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
         Ok(grant)
@@ -168,8 +183,10 @@ impl Service {
         agent: &ClientId,
         cx: &Cx,
     ) -> Result<(), Failure> {
-        self.store().grant(requester, agent).await?.ok_or(Conflict::NotFound("grant"))?;
         let record = Record { asked: Some(json!("withdraw")), ..grant_record(admin, requester, agent, cx) };
+        if self.store().grant(requester, agent).await?.is_none() {
+            return Err(self.refused(record, Conflict::NotFound("grant")));
+        }
         let changes = vec![Change::RemoveGrant(requester.clone(), agent.clone())];
         self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
         Ok(())
@@ -229,7 +246,12 @@ impl Service {
                 return Ok(made);
             }
         }
-        Err(Conflict::Contended.into())
+        let record = Record {
+            admin: Some(by.to_owned()),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
+        };
+        Err(self.refused(record, Conflict::Contended))
     }
 
     /// An RSA key takes a good part of a second: not on a thread that serves requests.

@@ -85,7 +85,7 @@ impl FromRequest<App> for ByClientOrBearer {
             if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
                 return Err(Failure::from(AuthFault::Several).into());
             }
-            app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+            app.service.authorize(&token, &[API_INTROSPECT], "POST /oauth2/introspect", &cx).await?.into_client()
         } else {
             let credentials = credentials(&headers, &form).map_err(Failure::from)?;
             app.service.authenticate(credentials, &cx).await?.settle(&app.service, &cx).await?
@@ -123,7 +123,9 @@ impl FromRequestParts<App> for Reader {
 async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
     let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
-    let caller = app.service.authorize(&token, scopes, &cx).await?;
+    // As it was sent, so in ASCII; and no longer than names are.
+    let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
+    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
     Ok((caller, cx))
 }
 
