@@ -220,6 +220,7 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
         };
+        let ours = plan.chain.hops().filter(|hop| hop.iss == settings.issuer.as_str());
         let write = Write {
             once,
             task,
@@ -229,7 +230,7 @@ impl Service {
                 task: Some(claims.txn),
                 requester: Some(plan.requester.clone()),
                 client: plan.client.clone(),
-                agents: claims.names().agents.into_iter().collect(),
+                agents: ours.filter_map(|hop| hop.sub.parse().ok()).collect(),
                 audience: plan.audience.clone(),
                 lineage: plan.lineage.clone(),
                 authority: plan.authority.clone(),
