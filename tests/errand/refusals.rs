@@ -1,11 +1,11 @@
 //! Who was refused what is on record, as far as it is known who it was.
 
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::server::{Server, changed, changed_form, form, read, secret, with_assertion};
+use crate::server::{IDP, Server, changed, changed_form, form, read, secret, with_assertion};
 
-on_both_stores!(a_replayed_assertion, outside_the_grammar, wrong_credentials);
+on_both_stores!(a_replayed_assertion, outside_the_grammar, wrong_credentials, of_admins);
 
 impl Server {
     /// The record of a refused request, which is sent here.
@@ -79,6 +79,47 @@ async fn wrong_credentials(server: Server) {
         let record = server.refusal(id, request, 401).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &who), "{id} {record}");
         assert!(!record.to_string().contains("nobody"), "what was claimed is not repeated: {record}");
+    }
+    server.stop().await;
+}
+
+async fn of_admins(server: Server) {
+    let auditor = server.api_token("audit", "errand:audit").await;
+    let operator = server.api_token("ops", "errand:admin").await;
+    let call = |token: &str, method: &Method, path: &str, body: &Value| {
+        let request = server.request(method.clone(), &format!("/v1/admin{path}")).bearer_auth(token);
+        if body.is_null() { request } else { request.json(body) }
+    };
+    let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
+    let unfit = changed(guest.clone(), json!({"may_delegate_to": ["nobody"]}));
+    let ours = json!({"id": "errand", "authentication": {"method": "client_secret_basic"}});
+    let planner = changed(guest.clone(), json!({"id": "planner"}));
+    let grant = json!({"issuer": IDP, "subject": "alice", "agent": "nobody", "until": "2100-01-01T00:00:00Z"});
+    let grants = format!("/grants?issuer={IDP}&subject=alice&agent=nobody");
+    let unknown = "01970000-0000-7000-8000-00000000abcd";
+    let end = json!({"kind": "task", "id": unknown, "reason": "x"});
+    for (id, method, path, body, want, event) in [
+        ("put-file", Method::PUT, "/agents/planner", &planner, 409, "registry.change"),
+        ("put-unfit", Method::PUT, "/agents/guest", &unfit, 422, "registry.change"),
+        ("put-ours", Method::PUT, "/agents/errand", &ours, 422, "registry.change"),
+        ("remove-file", Method::DELETE, "/agents/planner", &Value::Null, 409, "registry.change"),
+        ("remove-none", Method::DELETE, "/agents/nobody", &Value::Null, 404, "registry.change"),
+        ("secret-file", Method::POST, "/clients/reader/secret", &Value::Null, 409, "secret.change"),
+        ("secret-key", Method::POST, "/clients/planner/secret", &Value::Null, 422, "secret.change"),
+        ("grant-none", Method::POST, "/grants", &grant, 404, "grant.change"),
+        ("withdraw-none", Method::DELETE, &grants, &Value::Null, 404, "grant.change"),
+        ("revoke-none", Method::POST, "/revocations", &end, 404, "revocation"),
+    ] {
+        let record = server.refusal(id, call(&operator, &method, path, body), want).await;
+        assert_eq!((&record["event"], &record["admin"]), (&json!(event), &json!("admin:ops")), "{id} {record}");
+        assert!(record["reason"].is_string(), "{id} {record}");
+        let what = [&record["asked"], &record["resource"]];
+        assert!(what.iter().any(|what| !what.is_null()) && record["granted"].is_null(), "{id} {record}");
+
+        let record = server.refusal(&format!("{id}-audit"), call(&auditor, &method, path, body), 403).await;
+        assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("audit")), "{record}");
+        let path = path.split('?').next().unwrap();
+        assert_eq!(record["asked"]["call"], format!("{method} /v1/admin{path}"), "{record}");
     }
     server.stop().await;
 }
