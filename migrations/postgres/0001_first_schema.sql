@@ -15,7 +15,8 @@ CREATE TABLE objects (                      -- the registry: issuers, agents, re
 
 CREATE TABLE secrets (                      -- what is kept instead of a client's secret
     client text COLLATE "C" PRIMARY KEY,    -- the client's id
-    tag bytea NOT NULL                      -- HMAC-SHA-256 under the pepper; of no use to try secrets with without it
+    tag bytea NOT NULL,                     -- HMAC-SHA-256 under the pepper; of no use to try secrets with without it
+    owner text NOT NULL CHECK (owner IN ('file', 'api')) -- who gave the secret
 );
 
 CREATE TABLE versions (                     -- what a change of the registry or of the keys builds on

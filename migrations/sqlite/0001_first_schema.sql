@@ -15,7 +15,8 @@ CREATE TABLE objects (                      -- the registry: issuers, agents, re
 
 CREATE TABLE secrets (                      -- what is kept instead of a client's secret
     client TEXT PRIMARY KEY,                -- the client's id
-    tag BLOB NOT NULL                       -- HMAC-SHA-256 under the pepper; of no use to try secrets with without it
+    tag BLOB NOT NULL,                      -- HMAC-SHA-256 under the pepper; of no use to try secrets with without it
+    owner TEXT NOT NULL CHECK (owner IN ('file', 'api')) -- who gave the secret
 ) STRICT;
 
 CREATE TABLE versions (                     -- what a change of the registry or of the keys builds on

@@ -7,12 +7,14 @@ mod authenticate;
 mod evidence;
 mod exchange;
 mod failure;
+mod file;
 mod follow;
 mod introspect;
 mod journal;
 mod revoke;
 mod shared;
 mod sweep;
+mod target;
 
 use std::{fmt, sync::Arc};
 

@@ -19,7 +19,7 @@ pub enum Event {
     /// A token was issued, or refused.
     #[serde(rename = "token.issue")]
     TokenIssue,
-    /// A client did not prove who it is.
+    /// A client did not prove who it is, or that it may call what it called.
     #[serde(rename = "client.authenticate")]
     ClientAuthenticate,
     /// A token was introspected.

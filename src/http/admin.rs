@@ -17,7 +17,7 @@ use crate::{
         registry::{Kind, Object},
         task::{Requester, TaskState},
         time::Timestamp,
-        uri::IssuerUrl,
+        uri::{IssuerUrl, ResourceUri},
     },
     http::{
         App,
@@ -247,10 +247,12 @@ pub(super) enum RevocationBody {
         /// Why.
         reason: Reason,
     },
-    /// Everything issued so far for a resource.
+    /// Everything issued so far for a resource: named by one of the two.
     Resource {
-        /// Its client id.
-        id: ClientId,
+        /// Its client id, as long as it is registered.
+        id: Option<ClientId>,
+        /// Its URI.
+        uri: Option<ResourceUri>,
         /// Why.
         reason: Reason,
     },
@@ -264,15 +266,17 @@ pub(super) enum RevocationBody {
 }
 
 impl RevocationBody {
-    fn into_parts(self) -> (Wanted, Reason) {
-        match self {
+    fn into_parts(self) -> Result<(Wanted, Reason), BadRequest> {
+        Ok(match self {
             Self::Token { id, reason } => (Wanted::Token(id), reason),
             Self::Task { id, reason } => (Wanted::Task(id), reason),
             Self::Requester { issuer, subject, reason } => (Wanted::Requester(Requester { issuer, subject }), reason),
             Self::Agent { id, reason } => (Wanted::Agent(id), reason),
-            Self::Resource { id, reason } => (Wanted::Resource(id), reason),
+            Self::Resource { id: Some(id), uri: None, reason } => (Wanted::Resource(id), reason),
+            Self::Resource { id: None, uri: Some(uri), reason } => (Wanted::ResourceAt(uri), reason),
+            Self::Resource { .. } => return Err(BadRequest::Invalid("id", "name the resource by `id` or by `uri`")),
             Self::Issuer { id, reason } => (Wanted::Issuer(id), reason),
-        }
+        })
     }
 }
 
@@ -283,7 +287,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     JsonBody(body): JsonBody<RevocationBody>,
 ) -> Result<Json<RevocationView>, Problem> {
-    let (target, reason) = body.into_parts();
+    let (target, reason) = body.into_parts()?;
     let idempotency_key = idempotency_key(&headers)?;
     let revoked = app.service.revoke(&admin, Revocation { target, reason, idempotency_key }, &cx).await?;
     Ok(Json(revoked.into()))

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Unsettled},
     domain::{
+        audit::Event,
         client::{API_ADMIN, API_AUDIT, API_INTROSPECT},
         secret::Secret,
     },
@@ -25,16 +26,29 @@ use crate::{
 /// RFC 7523 §2.2
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A form and the client that sent it, authenticated, its assertion not yet redeemed: for the token endpoint, which
-/// redeems it in the transaction of what it does.
+/// A form and the client that sent it, its assertion not yet redeemed: for endpoints that redeem it in the transaction
+/// of what they do. There is one way to the form, and it can't lose the client.
 #[derive(Debug)]
 pub(super) struct ByClient {
-    /// The client.
-    pub client: Unsettled,
-    /// The form.
-    pub form: Form,
-    /// The request's name and time.
-    pub cx: Cx,
+    client: Unsettled,
+    form: Form,
+    cx: Cx,
+}
+
+impl ByClient {
+    /// Reads the form. One that is not in the grammar is refused: that goes on record as `event`, and uses the assertion
+    /// up.
+    pub(super) async fn read<T>(
+        self,
+        app: &App,
+        event: Event,
+        grammar: impl FnOnce(&Form) -> Result<T, BadRequest>,
+    ) -> Result<(Unsettled, T, Cx), Failure> {
+        match grammar(&self.form) {
+            Ok(request) => Ok((self.client, request, self.cx)),
+            Err(bad) => Err(app.service.refuse_request(self.client, event, bad, &self.cx).await),
+        }
+    }
 }
 
 impl FromRequest<App> for ByClient {
@@ -71,10 +85,10 @@ impl FromRequest<App> for ByClientOrBearer {
             if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
                 return Err(Failure::from(AuthFault::Several).into());
             }
-            app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+            app.service.authorize(&token, &[API_INTROSPECT], "POST /oauth2/introspect", &cx).await?.into_client()
         } else {
             let credentials = credentials(&headers, &form).map_err(Failure::from)?;
-            app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
+            app.service.authenticate(credentials, &cx).await?.settle(&app.service, &cx).await?
         };
         Ok(Self { client, form, cx, headers })
     }
@@ -109,7 +123,9 @@ impl FromRequestParts<App> for Reader {
 async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
     let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
-    let caller = app.service.authorize(&token, scopes, &cx).await?;
+    // As it was sent, so in ASCII; and no longer than names are.
+    let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
+    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
     Ok((caller, cx))
 }
 

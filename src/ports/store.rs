@@ -12,9 +12,8 @@ use crate::domain::{
     authority::Authority,
     id::{ClientId, KeyId, TaskId, TokenId},
     keys::KeyDates,
-    registry::{Entry, Kind},
+    registry::{Entry, Kind, OwnedTag},
     revocation::{LogEntry, NewEntry, Seq},
-    secret::SecretTag,
     task::{Requester, Task, TaskState},
     time::Timestamp,
     token::TokenKind,
@@ -110,7 +109,9 @@ pub enum Change {
     /// Remove an object, and its secret.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
-    PutSecret(ClientId, SecretTag),
+    PutSecret(ClientId, OwnedTag),
+    /// Remove the tag of a client's secret.
+    RemoveSecret(ClientId),
     /// Put a key, new or with new dates.
     PutKey(StoredKey),
     /// Record a grant, new or with a new end.
@@ -190,7 +191,7 @@ pub struct StoredRegistry {
     /// The objects.
     pub entries: Vec<Entry>,
     /// The tags of client secrets.
-    pub tags: BTreeMap<ClientId, SecretTag>,
+    pub tags: BTreeMap<ClientId, OwnedTag>,
 }
 
 /// The stored keys and the version they are at, read at one moment.

@@ -21,7 +21,12 @@ async fn a_revoker_that_is_slow(server: Server) {
     let token = server.task_token().await;
     assert_eq!(replica.introspect(&token).await["active"], true);
     let bearer = Secret::new(server.api_token("ops", API_ADMIN).await);
-    let admin = server.house.service.authorize(&bearer, &[API_ADMIN], &server.cx()).await.unwrap();
+    let admin = server
+        .house
+        .service
+        .authorize(&bearer, &[API_ADMIN], "POST /v1/admin/revocations", &server.cx())
+        .await
+        .unwrap();
     let an_hour_ago = Cx { now: server.cx().now.before(Lifetime::hours(1)), ..server.cx() };
     for target in [
         Wanted::Agent("planner".parse().unwrap()),

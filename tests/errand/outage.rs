@@ -91,7 +91,7 @@ async fn server_of(store: &TestStore) -> Option<(PgConnection, String)> {
 }
 
 /// Makes all writes wait, and no read, as long as what it returns lives.
-async fn hold_writes(store: &TestStore) -> Box<dyn Send> {
+pub async fn hold_writes(store: &TestStore) -> Box<dyn Send> {
     if store.url().starts_with("sqlite") {
         let mut connection = SqliteConnection::connect(store.url()).await.unwrap();
         connection.execute("BEGIN IMMEDIATE").await.unwrap();

@@ -110,7 +110,8 @@ statements! {
     PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner) VALUES ($1, $2, $3, $4)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = $1 AND id = $2";
-    PUT_SECRET = "INSERT INTO secrets (client, tag) VALUES ($1, $2) ON CONFLICT (client) DO UPDATE SET tag = excluded.tag";
+    PUT_SECRET = "INSERT INTO secrets (client, tag, owner) VALUES ($1, $2, $3)
+        ON CONFLICT (client) DO UPDATE SET tag = excluded.tag, owner = excluded.owner";
     REMOVE_SECRET = "DELETE FROM secrets WHERE client = $1";
     PUT_KEY = "INSERT INTO signing_keys (kid, algorithm, created, activates, retires, gone, public_jwk, sealed)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -132,7 +133,7 @@ statements! {
         WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
-    SECRETS = "SELECT client, tag FROM secrets";
+    SECRETS = "SELECT client, tag, owner FROM secrets";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline
         FROM tasks WHERE id = $1";
