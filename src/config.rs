@@ -8,6 +8,7 @@ mod dev;
 mod explain;
 mod issuers;
 mod mistake;
+mod names;
 mod objects;
 mod reader;
 mod secrets;
