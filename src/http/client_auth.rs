@@ -108,7 +108,7 @@ impl FromRequestParts<App> for Reader {
 
 async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
-    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
+    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::NoBearer))?;
     let caller = app.service.authorize(&token, scopes, &cx).await?;
     Ok((caller, cx))
 }
