@@ -151,9 +151,12 @@ struct Exchange {
     /// The resource that the token is for.
     #[arg(long, value_name = "URI")]
     resource: Option<String>,
-    /// The trust domain, for a transaction token; or the registered name of the resource.
+    /// The registered name of the resource, in place of its URI; with --txn, the trust domain.
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
+    /// Asks for a transaction token.
+    #[arg(long, requires = "audience", conflicts_with = "resource")]
+    txn: bool,
     /// The scopes.
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
@@ -163,6 +166,15 @@ struct Exchange {
     /// What the work is for; needed to open a task.
     #[arg(long, value_name = "TEXT")]
     purpose: Option<String>,
+    /// When the task that is opened ends by itself, in seconds from now.
+    #[arg(long, value_name = "SECONDS")]
+    task_deadline: Option<u32>,
+    /// What the transaction is about, for a transaction token.
+    #[arg(long, value_name = "JSON")]
+    request_details: Option<String>,
+    /// Where the request came from, for a transaction token.
+    #[arg(long, value_name = "JSON")]
+    request_context: Option<String>,
     /// Joins this task.
     #[arg(long, value_name = "ID")]
     task: Option<String>,
