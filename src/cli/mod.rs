@@ -223,6 +223,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read what we write has seen enough, such as `head`.
+        Err(fault) if fault.is_closed_pipe() => ExitCode::SUCCESS,
         Err(fault) => {
             output::complain(&fault);
             ExitCode::FAILURE
