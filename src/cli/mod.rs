@@ -49,10 +49,11 @@ enum Command {
     Dev(Dev),
 }
 
+/// Which server it is about.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct ServeFrom {
-    /// The configuration file.
+struct With {
+    /// The configuration file of the server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// No file: SQLite in ./errand-dev.db, demo objects, loopback only. For development.
@@ -63,18 +64,10 @@ struct ServeFrom {
 #[derive(Debug, Args)]
 struct Serve {
     #[command(flatten)]
-    from: ServeFrom,
+    with: With,
     /// With --dev: another loopback address.
     #[arg(long, conflicts_with = "config", value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-}
-
-/// Which server it is about.
-#[derive(Debug, Args)]
-struct With {
-    /// The configuration file of the server.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,14 +201,14 @@ enum Dev {
 /// Runs a command and says how it ended.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
-        Command::Serve(Serve { from: ServeFrom { config, .. }, listen }) => serve::run(config.as_deref(), listen),
+        Command::Serve(Serve { with, listen }) => serve::run(with.config.as_deref(), listen),
         Command::CheckConfig { file } => config::check(&file),
-        Command::Migrate(with) => operator::migrate(&with.config),
-        Command::Keys(Keys::List(with)) => operator::list_keys(&with.config),
-        Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with.config),
-        Command::Admin(Admin::Token(with)) => operator::admin_token(&with.config),
-        Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with.config),
-        Command::Audit(Audit::Export(with)) => operator::export_audit(&with.config),
+        Command::Migrate(with) => operator::migrate(&with),
+        Command::Keys(Keys::List(with)) => operator::list_keys(&with),
+        Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with),
+        Command::Admin(Admin::Token(with)) => operator::admin_token(&with),
+        Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with),
+        Command::Audit(Audit::Export(with)) => operator::export_audit(&with),
         Command::Token(Token::Exchange(ask)) => client::exchange(&ask),
         Command::Token(Token::Introspect { who, token_file }) => client::introspect(&who, &token_file),
         Command::Token(Token::Revoke { who, token_file }) => client::revoke(&who, &token_file),

@@ -10,7 +10,7 @@ use std::{
 use errand::{
     adapters::system::Dice,
     config::{Config, DEV_LISTEN, LogFormat, notices},
-    house::{House, Schema},
+    house::{House, Migrations},
     http::{App, EdgeSettings, Listener, Tls, operations_router, router, serve},
 };
 use tokio::{
@@ -40,7 +40,7 @@ async fn stay(config: Config, development: bool) -> Result<(), CliFault> {
     for notice in notices(&config) {
         tracing::warn!(notice, "configuration");
     }
-    let house = House::open(&config, Schema::Embedded).await?;
+    let house = House::open(&config, Migrations::IfEmbedded).await?;
     house.furnish(&config).await?;
     let tasks = house.tend();
 
