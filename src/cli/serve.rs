@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{CliFault, config, operator::block_on};
+use super::{CliFault, config, dev, operator::block_on, output::tell};
 
 /// Serves by a file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliFault> {
@@ -58,6 +58,9 @@ async fn stay(config: Config, development: bool) -> Result<(), CliFault> {
         let operations = bind(address, None, "operations_listen").await?;
         tracing::info!(address = %operations.address()?, "listening for operations");
         servers.spawn(serve(operations, operations_router(app, settings), until(stopped)));
+    }
+    if development {
+        tell(dev::try_it(&config.issuer));
     }
     told_to_stop().await?;
     tracing::info!("stopping: finishing what is under way");
