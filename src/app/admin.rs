@@ -30,8 +30,6 @@ use crate::{
 /// How often a change is made anew when others are quicker.
 pub(super) const ATTEMPTS: usize = 5;
 
-/// An object as an admin puts it.
-pub type PutObject = Object;
 /// One page of the audit trail.
 pub type AuditPage = Paged<AuditRow>;
 
@@ -57,7 +55,7 @@ pub struct NewSecret {
 
 impl Service {
     /// Puts an object of the registry, new or in place of the old one. Returns whether it is new.
-    pub async fn put_object(&self, admin: &ApiCaller, object: &PutObject, cx: &Cx) -> Result<bool, Failure> {
+    pub async fn put_object(&self, admin: &ApiCaller, object: &Object, cx: &Cx) -> Result<bool, Failure> {
         let (kind, id) = (object.kind(), object.id().to_owned());
         let entry = Entry { object: object.clone(), owner: Owner::Api };
         let record = Record {

@@ -63,6 +63,9 @@ pub enum AuthFault {
     /// The assertion was used before.
     #[error("the assertion was used before")]
     Replayed,
+    /// The request has no bearer token, where only one will do.
+    #[error("an API token is needed: `Authorization: Bearer …`")]
+    NoBearer,
     /// The bearer token is not a live API token.
     #[error("not a live API token")]
     Bearer,

@@ -18,7 +18,7 @@ mod target;
 
 use std::{fmt, sync::Arc};
 
-pub use admin::{AuditPage, GrantRequest, NewSecret, PutObject};
+pub use admin::{AuditPage, GrantRequest, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};

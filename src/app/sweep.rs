@@ -8,7 +8,7 @@ use crate::{
         keys::Occasion,
         time::Timestamp,
     },
-    ports::{Outage, Swept},
+    ports::{FIND_KEY, Outage, Swept},
 };
 
 impl Service {
@@ -26,7 +26,7 @@ impl Service {
         if self.0.parts.signer.algorithms(cx.now).contains(&self.settings().algorithm) {
             Ok(())
         } else {
-            Err(Outage::during("look for a signing key")("there is no active key").into())
+            Err(Outage::during(FIND_KEY)("there is no active key").into())
         }
     }
 

@@ -122,7 +122,7 @@ impl FromRequestParts<App> for Reader {
 
 async fn admin(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
-    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
+    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::NoBearer))?;
     // As it was sent, so in ASCII; and no longer than names are.
     let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
     let caller = app.service.authorize(&token, scopes, &call, &cx).await?;

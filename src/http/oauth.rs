@@ -85,9 +85,17 @@ pub(super) async fn revoke(State(app): State<App>, request: ByClient) -> Result<
 
 fn wants_signed(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .any(|media| media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(SIGNED)))
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let signed = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(SIGNED));
+        signed && !parts.any(is_refusal)
+    })
+}
+
+/// RFC 9110 §12.4.2: a weight of zero means "not this one".
+fn is_refusal(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0))
 }
 
 /// RFC 8693 §2.2.1, with what the contract adds.
@@ -206,6 +214,28 @@ impl<'a> Says<'a> {
             auth_time: claims.auth_time,
             acr: claims.acr.as_deref(),
             amr: claims.amr.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn who_wants_it_signed() {
+        for (accept, signed) in [
+            ("application/token-introspection+jwt", true),
+            ("application/json, Application/Token-Introspection+JWT;q=0.5", true),
+            ("application/token-introspection+jwt; q=0", false),
+            ("application/token-introspection+jwt;Q=0.000, application/json", false),
+            ("application/json", false),
+            ("*/*", false),
+        ] {
+            let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+            assert_eq!(wants_signed(&headers), signed, "{accept}");
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         error::{Code, OWN_FAULT, challenge},
         observe::Reason,
     },
+    ports::{CHECK_SCHEMA, FIND_KEY, Outage},
 };
 
 /// A failure on its way out of a JSON API.
@@ -20,6 +21,7 @@ use crate::{
 pub(super) struct Problem {
     status: StatusCode,
     code: Code,
+    challenge: Option<&'static str>,
     detail: String,
     reason: String,
 }
@@ -50,7 +52,7 @@ impl From<Failure> for Problem {
             }
             refusal => refusal.to_string(),
         };
-        Self { status, code, detail, reason: failure.to_string() }
+        Self { status, code, challenge: challenge(&failure), detail, reason: failure.to_string() }
     }
 }
 
@@ -81,7 +83,18 @@ impl Problem {
     /// A mistake of ours, which the log of the panic tells more of.
     pub(super) fn own_fault() -> Self {
         let code = Code::ServerError;
-        Self { status: code.status(), code, detail: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned() }
+        let (detail, reason) = (OWN_FAULT.to_owned(), OWN_FAULT.to_owned());
+        Self { status: code.status(), code, challenge: None, detail, reason }
+    }
+
+    /// Requests can't be answered: says at which check that showed, and no more; the cause is in the log.
+    pub(super) fn not_ready(failure: Failure) -> Self {
+        let check = match &failure {
+            Failure::Outage(Outage { during: CHECK_SCHEMA, .. }) => "schema",
+            Failure::Outage(Outage { during: FIND_KEY, .. }) => "keys",
+            _ => "store",
+        };
+        Self { detail: format!("failed check: {check}; try again"), ..Self::from(failure) }
     }
 
     /// The same with another status than its code has.
@@ -117,7 +130,7 @@ impl IntoResponse for Problem {
         // Our own struct of strings and a number always has a JSON form.
         let body = serde_json::to_string(&body).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
-        if let Some(challenge) = challenge(self.code) {
+        if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -152,6 +152,20 @@ async fn the_client_side(server: Server) {
     assert!(code == 1 && out.is_empty() && err.contains("invalid_scope"), "{err}");
 
     write("token", token);
+    // A slash at the end of the URL does not matter, not even to an assertion. A resource may be called by its name.
+    let slash = format!("{}/", server.issuer);
+    let who_with_slash = ["--server", &slash, "--client", "planner", "--key-file", "planner.key"];
+    let named = ["token", "exchange", "--subject-token-file", "user-token", "--audience", "files"];
+    let deadline = ["--task-deadline", "600", "--bare"];
+    let (code, out, err) = errand(folder, &[&named[..], &who_with_slash, &asked, &deadline].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(claims(out.trim())["aud"], crate::server::FILES);
+    let files = ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret"];
+    let txn = ["--txn", "--audience", "example.com", "--scope", "files:read", "--request-context", r#"{"a":"b"}"#];
+    let txn = [&["token", "exchange", "--subject-token-file", "token", "--bare"][..], &files, &txn].concat();
+    let (code, out, err) = errand(folder, &txn).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(claims(out.trim())["rctx"]["a"], "b");
     let files =
         ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret", "--token-file", "token"];
     let (code, out, err) = errand(folder, &[&["token", "introspect"][..], &files].concat()).await;
@@ -227,11 +241,117 @@ async fn migrates(store: TestStore) {
         let (code, out, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
         assert!(code == 0 && out.contains("schema"), "{out} {err}");
     }
-    let (code, _, err) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
-    assert_eq!(code, 0, "{err}");
+    let (code, list, err) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+    assert!(code == 0 && list.contains("no keys yet"), "{list} {err}");
     private("kek", "b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgMTI=");
     let (code, _, err) = errand(folder.path(), &[&["keys", "rotate"][..], &with].concat()).await;
     assert_eq!(code, 0, "no key is there yet that another one sealed: {err}");
+}
+
+/// Between `migrate` and the first start of a server, which would make the first key.
+async fn the_example(store: TestStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::copy(root.join("errand.example.toml"), folder.path().join("errand.example.toml")).unwrap();
+    for _ in 0..2 {
+        let mut make = Command::new(root.join("deploy/example-secrets"));
+        let made = make.arg(folder.path()).env("ERRAND_STORE_URL", store.url()).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let with = ["--config", "errand.example.toml"];
+    let (code, out, err) = errand(folder.path(), &["check-config", "errand.example.toml"]).await;
+    assert!(code == 0 && out.contains("good"), "{err}");
+    let (code, _, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let (code, token, err) = errand(folder.path(), &[&["admin", "token"][..], &with].concat()).await;
+    assert_eq!((code, &claims(token.trim())["iss"]), (0, &json!("https://sts.example.com")), "{err}");
+    let (_, list, _) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+    assert!(list.lines().count() == 1 && list.contains("ES256 active"), "{list}");
+}
+
+#[tokio::test]
+async fn the_example_on_sqlite() {
+    the_example(TestStore::empty_sqlite().await).await;
+}
+
+#[tokio::test]
+async fn the_example_on_postgres() {
+    the_example(TestStore::empty_postgres().await).await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let kek = folder.path().join("kek");
+    std::fs::write(&kek, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    std::fs::set_permissions(&kek, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = "issuer = \"http://127.0.0.1:1\"\ntrust_domain = \"x\"\nstore.url = \"postgres://errand@127.0.0.1:1/books\"\nkeys.encryption_key_file = \"kek\"\n";
+    std::fs::write(folder.path().join("errand.toml"), text).unwrap();
+    for command in [&["serve"][..], &["migrate"], &["keys", "list"]] {
+        let (code, _, err) = errand(folder.path(), &[command, &["--config", "errand.toml"]].concat()).await;
+        assert!(code == 1 && err.contains("127.0.0.1:1, database `books`") && err.contains("refused"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_reads() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args(["check-config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/no-such-file.toml")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1), "a failure stays one");
+}
+
+#[tokio::test]
+async fn beside_a_server_for_development() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args(["serve", "--dev", "--listen", &port.to_string()])
+        .current_dir(folder.path())
+        .env_clear()
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = std::io::BufReader::new(server.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("introspect --token-file errand-dev/reader.token") {
+        assert!(std::io::BufRead::read_line(&mut log, &mut said).unwrap() > 0, "{said}");
+    }
+    assert!(said.contains(&format!("export ERRAND_SERVER=http://{port}\n")), "{said}");
+
+    // Beside it, the commands for who runs it; it keeps its address.
+    let (code, token, err) = errand(folder.path(), &["admin", "token", "--dev"]).await;
+    assert_eq!((code, &claims(token.trim())["iss"]), (0, &json!(format!("http://{port}"))), "{err}");
+    for command in [&["keys", "list", "--dev"][..], &["audit", "verify", "--dev"], &["keys", "rotate", "--dev"]] {
+        let (code, out, err) = errand(folder.path(), command).await;
+        assert!(code == 0 && !out.is_empty(), "{command:?}: {err}");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args(["audit", "export", "--dev"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert_eq!((status.code(), stderr.as_slice()), (Some(0), &b""[..]), "whoever reads has seen enough");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let (code, _, err) = errand(tempfile::tempdir().unwrap().path(), &["keys", "list", "--dev"]).await;
+    assert!(code == 1 && err.contains("errand serve --dev"), "{err}");
+}
+
+/// What `errand serve --dev` says to paste is what the README says.
+#[test]
+fn what_to_paste() {
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(include_str!("../../src/cli/try-it.sh")), "README.md and src/cli/try-it.sh differ");
 }
 
 #[tokio::test]

@@ -125,6 +125,8 @@ async fn out_of_reach(server: Server) {
         assert_eq!((server.status("/healthz").await, server.status("/readyz").await), (200, 200));
         take_away(&server.store).await;
         nobody_knows(server.everything(&token, &api)).await;
+        let ready = server.request(Method::GET, "/readyz").send().await.unwrap().json::<Value>().await.unwrap();
+        assert_eq!(ready["detail"], "failed check: store; try again", "{ready}");
         assert_eq!(server.status("/healthz").await, 200, "the process runs");
         let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
         assert!(metrics.contains("errand_store_up 0"), "{metrics}");

@@ -164,7 +164,7 @@ async fn a_touch_shows(server: Server) {
     other.task_token().await;
     other.stop().await;
     server.stop().await;
-    let house = errand::house::House::open(&config, errand::house::Schema::Migrate).await.unwrap();
+    let house = errand::house::House::open(&config, errand::house::Migrations::Always).await.unwrap();
     let found = async || house.service.verify_audit().await.unwrap();
     let clean = found().await;
     assert!(clean.findings.is_empty() && clean.chains >= 2 && clean.records >= 6, "{clean:?}");

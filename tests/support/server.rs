@@ -10,7 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
     config::Config,
-    house::{House, Schema},
+    house::{House, Migrations},
     http::{App, EdgeSettings, Listener, router, serve},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -120,7 +120,7 @@ impl Server {
         store: Arc<TestStore>,
         folder: Arc<TempDir>,
     ) -> Self {
-        let house = House::open(&config, Schema::Migrate).await.unwrap();
+        let house = House::open(&config, Migrations::Always).await.unwrap();
         house.furnish(&config).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let app = router(App::new(house.service.clone()), EdgeSettings::default());
