@@ -250,10 +250,10 @@ impl Registry {
         self.issuers.values().filter(|other| other.issuer != issuer.issuer).filter_map(|i| i.subject_prefix.as_deref())
     }
 
-    /// Everything that the resources offer: the catalogue, as an authority.
+    /// Everything that the resources at such places offer: that part of the catalogue, as an authority.
     #[must_use]
-    pub fn catalogue(&self) -> Authority {
-        self.resources.values().filter(|r| !r.disabled).flat_map(|r| tools(r, |_| true)).collect()
+    pub fn catalogue(&self, at: impl Fn(&ResourceUri) -> bool) -> Authority {
+        self.resources.values().filter(|r| !r.disabled && at(&r.uri)).flat_map(|r| tools(r, |_| true)).collect()
     }
 
     /// What an agent may ever have, within today's catalogue.
@@ -269,13 +269,18 @@ impl Registry {
             .collect()
     }
 
-    /// What entitlement rules give to the holders of `rules`.
+    /// What entitlement rules give to the holders of `rules` at such places.
     #[must_use]
-    pub fn entitled<'a>(&'a self, rules: impl Iterator<Item = &'a Entitlement>) -> Authority {
+    pub fn entitled<'a>(
+        &'a self,
+        rules: impl Iterator<Item = &'a Entitlement>,
+        at: impl Fn(&ResourceUri) -> bool,
+    ) -> Authority {
+        let resources = self.resources.values().filter(|r| at(&r.uri)).collect::<Vec<_>>();
         rules
             .flat_map(|rule| {
-                let concerned = |r: &&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
-                self.resources.values().filter(concerned).flat_map(move |resource| {
+                let concerned = |r: &&&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
+                resources.iter().filter(concerned).flat_map(move |resource| {
                     tools(resource, |tool| rule.scopes.contains(&tool.scope) || rule.tools.contains(&tool.name))
                 })
             })
