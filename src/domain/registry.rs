@@ -8,6 +8,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 pub use ours::taken_for_us;
@@ -144,7 +145,7 @@ pub struct Inconsistency {
 pub struct Registry {
     version: u64,
     entries: Vec<Entry>,
-    issuers: BTreeMap<IssuerUrl, TrustedIssuer>,
+    issuers: BTreeMap<IssuerUrl, Arc<TrustedIssuer>>,
     agents: BTreeMap<ClientId, Agent>,
     resources: BTreeMap<ClientId, Resource>,
     by_uri: BTreeMap<ResourceUri, ClientId>,
@@ -190,15 +191,15 @@ impl Registry {
         self.entries.iter().find(|e| e.object.kind() == kind && e.object.id() == id)
     }
 
-    /// The issuer with exactly this identifier.
+    /// The issuer with exactly this identifier; shared, for who holds it longer than a look.
     #[must_use]
-    pub fn issuer(&self, issuer: &str) -> Option<&TrustedIssuer> {
+    pub fn issuer(&self, issuer: &str) -> Option<&Arc<TrustedIssuer>> {
         self.issuers.iter().find(|(url, _)| url.as_str() == issuer).map(|(_, issuer)| issuer)
     }
 
     /// All issuers.
     pub fn issuers(&self) -> impl Iterator<Item = &TrustedIssuer> {
-        self.issuers.values()
+        self.issuers.values().map(AsRef::as_ref)
     }
 
     /// The agent with this client id.
