@@ -8,6 +8,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 pub use ours::taken_for_us;
@@ -177,7 +178,7 @@ pub struct Inconsistency {
 pub struct Registry {
     version: u64,
     entries: Vec<Entry>,
-    issuers: BTreeMap<IssuerUrl, TrustedIssuer>,
+    issuers: BTreeMap<IssuerUrl, Arc<TrustedIssuer>>,
     agents: BTreeMap<ClientId, Agent>,
     resources: BTreeMap<ClientId, Resource>,
     by_uri: BTreeMap<ResourceUri, ClientId>,
@@ -223,15 +224,15 @@ impl Registry {
         self.entries.iter().find(|e| e.object.kind() == kind && e.object.id() == id)
     }
 
-    /// The issuer with exactly this identifier.
+    /// The issuer with exactly this identifier; shared, for who holds it longer than a look.
     #[must_use]
-    pub fn issuer(&self, issuer: &str) -> Option<&TrustedIssuer> {
+    pub fn issuer(&self, issuer: &str) -> Option<&Arc<TrustedIssuer>> {
         self.issuers.iter().find(|(url, _)| url.as_str() == issuer).map(|(_, issuer)| issuer)
     }
 
     /// All issuers.
     pub fn issuers(&self) -> impl Iterator<Item = &TrustedIssuer> {
-        self.issuers.values()
+        self.issuers.values().map(AsRef::as_ref)
     }
 
     /// The agent with this client id.
@@ -288,10 +289,10 @@ impl Registry {
         self.issuers.values().filter(|other| other.issuer != issuer.issuer).filter_map(|i| i.subject_prefix.as_deref())
     }
 
-    /// Everything that the resources offer: the catalogue, as an authority.
+    /// Everything that the resources at such places offer: that part of the catalogue, as an authority.
     #[must_use]
-    pub fn catalogue(&self) -> Authority {
-        self.resources.values().filter(|r| !r.disabled).flat_map(|r| tools(r, |_| true)).collect()
+    pub fn catalogue(&self, at: impl Fn(&ResourceUri) -> bool) -> Authority {
+        self.resources.values().filter(|r| !r.disabled && at(&r.uri)).flat_map(|r| tools(r, |_| true)).collect()
     }
 
     /// What an agent may ever have, within today's catalogue.
@@ -307,13 +308,18 @@ impl Registry {
             .collect()
     }
 
-    /// What entitlement rules give to the holders of `rules`.
+    /// What entitlement rules give to the holders of `rules` at such places.
     #[must_use]
-    pub fn entitled<'a>(&'a self, rules: impl Iterator<Item = &'a Entitlement>) -> Authority {
+    pub fn entitled<'a>(
+        &'a self,
+        rules: impl Iterator<Item = &'a Entitlement>,
+        at: impl Fn(&ResourceUri) -> bool,
+    ) -> Authority {
+        let resources = self.resources.values().filter(|r| at(&r.uri)).collect::<Vec<_>>();
         rules
             .flat_map(|rule| {
-                let concerned = |r: &&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
-                self.resources.values().filter(concerned).flat_map(move |resource| {
+                let concerned = |r: &&&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
+                resources.iter().filter(concerned).flat_map(move |resource| {
                     tools(resource, |tool| rule.scopes.contains(&tool.scope) || rule.tools.contains(&tool.name))
                 })
             })

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use url::{Host, Url};
@@ -29,7 +30,7 @@ impl Registry {
             reason: reason.to_owned(),
         };
         if let Object::Issuer(issuer) = object {
-            if self.issuers.insert(issuer.issuer.clone(), issuer.clone()).is_some() {
+            if self.issuers.insert(issuer.issuer.clone(), Arc::new(issuer.clone())).is_some() {
                 faults.push(fault("issuer", "stands twice"));
             }
             return;
