@@ -8,7 +8,7 @@ use crate::{
     server::{EXCHANGE, FILES, Form, JWT_BEARER, Server, TXN_TOKEN, changed_form, form, read, secret},
 };
 
-on_both_stores!(a_form, its_parameters, targets_scopes_and_details, json_bodies, paths_and_methods);
+on_both_stores!(a_form, its_parameters, targets_and_scopes, details, json_bodies, paths_and_methods);
 
 const INVALID: (u16, &str) = (400, "invalid_request");
 
@@ -162,7 +162,7 @@ async fn its_parameters(server: Server) {
     server.stop().await;
 }
 
-async fn targets_scopes_and_details(server: Server) {
+async fn targets_and_scopes(server: Server) {
     let good = server.reader_form().await;
     let target = (400, "invalid_target");
     let mut rows = Vec::new();
@@ -230,6 +230,13 @@ async fn targets_scopes_and_details(server: Server) {
         let form = changed_form(&good, &[("scope", &scope)]);
         rows.push(Row::form(format!("scope {name}"), server.as_reader("/oauth2/token"), &form, (400, "invalid_scope")));
     }
+    check(rows).await;
+    server.stop().await;
+}
+
+async fn details(server: Server) {
+    let good = server.reader_form().await;
+    let mut rows = Vec::new();
     let detail = |more: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -49,13 +49,12 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
     let asked = asked.fetch_add(1, Ordering::SeqCst);
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
     let (status, body) = match how.as_str() {
-        "good" => (200, Body::from(keys.to_string())),
         // Its first answer is without the key.
         "new" if asked == 0 => (200, Body::from(json!({"keys": [Key::new("idp-0").public()]}).to_string())),
-        "new" => (200, Body::from(keys.to_string())),
+        "good" | "new" => (200, Body::from(keys.to_string())),
         "slow" => (200, Body::from_stream(stream::iter([chunk()]).chain(stream::pending()))),
         "silent" => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             (200, Body::from(keys.to_string()))
         }
         "huge" => (200, Body::from_stream(stream::repeat_with(chunk))),

@@ -31,8 +31,7 @@ pub fn verify(jwks: &Value, token: &str) {
         other => panic!("{other}"),
     };
     let (input, signature) = token.rsplit_once('.').unwrap();
-    use base64::Engine;
-    let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let signature = errand::domain::decode(signature).unwrap();
     verifier.verify(input.as_bytes(), &signature).unwrap();
     let other = format!("{}.{}", input.split('.').next().unwrap(), b64("{}"));
     assert!(verifier.verify(other.as_bytes(), &signature).is_err());

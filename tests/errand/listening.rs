@@ -21,7 +21,7 @@ on_both_stores!(what_is_under_way_is_finished, who_dawdles_is_cut_off, by_tls, o
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     // A reset is an end, too.
-    let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut text)).await.expect("the connection ends");
+    let _ = timeout(Duration::from_mins(1), stream.read_to_end(&mut text)).await.expect("the connection ends");
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -29,7 +29,7 @@ async fn read_until(stream: &mut TcpStream, what: &str) {
     let mut text = String::new();
     while !text.contains(what) {
         let mut bytes = [0; 256];
-        let n = timeout(Duration::from_secs(60), stream.read(&mut bytes)).await.unwrap().unwrap();
+        let n = timeout(Duration::from_mins(1), stream.read(&mut bytes)).await.unwrap().unwrap();
         assert!(n > 0, "it ended: {text}");
         text += &String::from_utf8_lossy(&bytes[..n]);
     }

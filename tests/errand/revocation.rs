@@ -77,10 +77,13 @@ async fn tree(server: &Server) -> Tree {
     Tree { tokens, hand_over, txn }
 }
 
+/// What is taken back of a tree.
+type What = fn(&Tree) -> Value;
+
 async fn each_kind_on_a_tree(server: Server) {
     let other = server.replica().await;
     // An issuer of its own would be without effect here: all users are of one. So that ends all.
-    let rows: [(&str, fn(&Tree) -> Value, &[&str]); 9] = [
+    let rows: [(&str, What, &[&str]); 9] = [
         (
             "a leaf",
             |t| json!({"kind": "token", "id": claims(t.get("child"))["jti"]}),

@@ -34,6 +34,7 @@ mod log;
 mod registry;
 mod samples;
 mod schema;
+#[expect(dead_code, reason = "the tests over HTTP need more of a store than we do")]
 #[path = "../support/mod.rs"]
 mod support;
 mod trail;
