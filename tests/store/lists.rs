@@ -124,7 +124,7 @@ async fn text_is_data(on: &TestStore) {
         let filter = AuditFilter { requester: Some(who), agent: Some((*name).into()), ..AuditFilter::default() };
         let rows = store.audit(&filter, &first(9)).await.unwrap().items;
         assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].columns, errand::ports::AuditColumns::of(&record));
+        assert_eq!(rows[0].columns, errand::domain::audit::Columns::of(&record));
         let Some(errand::ports::Written::Before { answer, .. }) = store.answered("admin:ops", name).await.unwrap()
         else {
             panic!("{name} was used");

@@ -14,8 +14,8 @@ use crate::{
         },
     },
     domain::{
-        audit::{Head, Writer},
-        id::{ClientId, TaskId, TokenId},
+        audit::{self, Head, Writer},
+        id::{ClientId, RequestId, TaskId, TokenId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task, TaskState},
         time::Timestamp,
@@ -168,18 +168,28 @@ pub(super) async fn answered(pool: &SqlitePool, caller: &str, key: &str) -> Resu
 
 pub(super) async fn audit(pool: &SqlitePool, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
     let statement = match filter {
+        AuditFilter { request_id: Some(_), .. } => sql::AUDIT_BY_REQUEST,
+        AuditFilter { token: Some(_), .. } => sql::AUDIT_BY_TOKEN,
         AuditFilter { task: Some(_), .. } => sql::AUDIT_BY_TASK,
         AuditFilter { requester: Some(_), .. } => sql::AUDIT_BY_REQUESTER,
         AuditFilter { agent: Some(_), .. } => sql::AUDIT_BY_AGENT,
-        AuditFilter { task: None, requester: None, agent: None, from: _, until: _ } => sql::AUDIT,
+        AuditFilter { resource: Some(_), .. } => sql::AUDIT_BY_RESOURCE,
+        AuditFilter { event: Some(_), .. } => sql::AUDIT_BY_EVENT,
+        AuditFilter { outcome: Some(_), .. } => sql::AUDIT_BY_OUTCOME,
+        _ => sql::AUDIT,
     };
     let (at, writer, n) = cursor::after(page, (i64::MAX, Uuid::max(), i64::MAX))?;
     let requester = filter.requester.as_ref();
     let query = query_as::<_, RecordRow>(statement)
+        .bind(filter.request_id.as_ref().map(RequestId::as_str))
+        .bind(filter.token.map(|id| id.to_string()))
         .bind(filter.task.map(|id| id.to_string()))
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
         .bind(requester.map(|(_, subject)| subject.as_str()))
         .bind(filter.agent.as_deref())
+        .bind(filter.resource.as_deref())
+        .bind(filter.event.map(audit::word))
+        .bind(filter.outcome.map(audit::word))
         .bind(filter.from.map(Timestamp::unix))
         .bind(filter.until.map(Timestamp::unix))
         .bind(at)
