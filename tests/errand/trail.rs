@@ -158,6 +158,16 @@ async fn searches(server: Server) {
     }
     assert_eq!(tokens(&format!("&from={}", at(now - 60))).await, [true, true]);
     assert_eq!(tokens(&format!("&until={}", at(now - 60))).await, [false, false]);
+    // When and what stand beside the text that was chained, in the way of a JSON API.
+    let (_, list) = server.admin(Method::GET, "/audit?agent=reader", None).await;
+    for item in list["items"].as_array().unwrap() {
+        let (chained, record) = (&item["chained"], &item["chained"]["record"]);
+        assert_eq!(item["at"], at(record["at"].as_i64().unwrap()));
+        assert_eq!((&item["event"], &item["outcome"]), (&record["event"], &record["outcome"]));
+        assert_eq!((&item["writer"], &item["n"]), (&chained["writer"], &chained["n"]));
+        let hash = ring::digest::digest(&ring::digest::SHA256, chained.to_string().as_bytes());
+        assert_eq!(item["hash"], errand::domain::encode(hash.as_ref()), "what is shown is what was hashed");
+    }
     // Page by page it is the same.
     let mut paged = Vec::new();
     let mut after = String::new();
