@@ -29,7 +29,7 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, InvalidCursor, KeyFault, Outage, OwnToken, Page, Paged, Signer,
+        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
         Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
         Written,
     },
@@ -399,11 +399,11 @@ impl Mood {
         }
     }
 
-    async fn page<T>(self, page: &Page) -> Result<Paged<T>, Outage> {
+    async fn page<T>(self, page: &Page) -> Result<Paged<T>, ListFault> {
         if page.after.as_deref().is_some_and(|after| after != "next") {
-            return Err(Outage { during: "read a cursor", source: InvalidCursor.into() });
+            return Err(ListFault::Cursor);
         }
-        self.get(Paged { items: Vec::new(), next: None }).await
+        Ok(self.get(Paged { items: Vec::new(), next: None }).await?)
     }
 }
 
@@ -433,7 +433,7 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn tasks(&self, _: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    async fn tasks(&self, _: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
         self.page(page).await
     }
 
@@ -441,7 +441,7 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn tokens(&self, _: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    async fn tokens(&self, _: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
         self.page(page).await
     }
 
@@ -449,11 +449,11 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
         self.page(page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
         self.page(page).await
     }
 
@@ -461,7 +461,7 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn audit(&self, _: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    async fn audit(&self, _: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
         self.page(page).await
     }
 

@@ -211,11 +211,16 @@ pub struct Page {
     pub limit: u32,
 }
 
-/// What was given as `after` is not the `next` of a page of this list: the `source` of an [`Outage`] that the caller
-/// brought about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("`after` is not the `next` of a page of this list")]
-pub struct InvalidCursor;
+/// Why a page of a list can't be had.
+#[derive(Debug, Error)]
+pub enum ListFault {
+    /// What was given as `after` is not the `next` of a page of this list: the caller's mistake.
+    #[error("`after` is not the `next` of a page of this list")]
+    Cursor,
+    /// The list could not be read.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
 
 /// One page, and where the next one begins, if there may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,28 +339,28 @@ pub trait Store: Send + Sync {
     async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage>;
 
     /// Tasks, newest first.
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage>;
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault>;
 
     /// One token's record.
     async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage>;
 
     /// Tokens, newest first.
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage>;
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault>;
 
     /// The grant of a requester to an agent, over or not.
     async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage>;
 
     /// Grants, in a stable order.
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage>;
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault>;
 
     /// Revocations as an admin wants to see them: newest first, forgotten ones too, without registry and key changes.
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage>;
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault>;
 
     /// What became of the request with this idempotency key, if there was one: always [`Written::Before`].
     async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage>;
 
     /// Audit records, newest first.
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage>;
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault>;
 
     /// All writers' heads.
     async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage>;

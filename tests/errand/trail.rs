@@ -151,6 +151,12 @@ async fn searches(server: Server) {
     let found = server.records(&format!("&agent=planner&token={}", part["jti"].as_str().unwrap())).await;
     assert_eq!((found.len(), &found[0]["agents"]), (1, &json!(["reader", "planner"])));
     assert_eq!(found[0]["client"], "reader");
+    // What no store could look for is the caller's mistake, not an outage.
+    let nul = errand::domain::encode(br#"["https://login.example.com","a\u0000b","planner"]"#);
+    for list in ["grants", "tasks", "tokens", "revocations", "audit"] {
+        let (status, body) = server.admin(Method::GET, &format!("/{list}?after={nul}"), None).await;
+        assert_eq!(status, 400, "{list}: {body}");
+    }
     for bad in ["token=x", "event=issue", "outcome=", "outcome=Done", "request_id=a%20b", "agent=a%00", "resource=%00"]
     {
         let (status, body) = server.admin(Method::GET, &format!("/audit?{bad}"), None).await;
