@@ -260,6 +260,15 @@ impl Answer {
             assert!(body["error_description"].is_string(), "{path}");
         } else {
             assert_eq!(self.header(header::CONTENT_TYPE.as_str()), "application/problem+json", "{path}");
+            // What OAuth has one word for.
+            let code = match status {
+                StatusCode::BAD_REQUEST => "malformed",
+                StatusCode::NOT_FOUND => "not_found",
+                StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+                StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+                _ => code,
+            };
             assert_eq!(body["type"], format!("urn:errand:problem:{code}"), "{path}");
             assert_eq!(body["status"], status.as_u16(), "{path}");
             assert!(body["title"].is_string() && body["detail"].is_string(), "{path}");
