@@ -22,7 +22,8 @@ use crate::{
     },
     http::{
         App,
-        client_auth::{JsonBody, Operator, Reader},
+        body::JsonBody,
+        client_auth::{Operator, Reader},
         path::Id,
         problem::Problem,
         query::Query,
@@ -64,7 +65,7 @@ async fn put_object(
     JsonBody(body): JsonBody<serde_json::Value>,
 ) -> Result<Response, Problem> {
     let object = serde_json::from_value::<Object>(serde_json::json!({"kind": kind, "body": body}))
-        .map_err(|fault| BadRequest::NotJson(super::client_auth::without_values(&fault.to_string())))?;
+        .map_err(|fault| BadRequest::NotJson(super::body::without_values(&fault.to_string())))?;
     if object.id() != id {
         return Err(BadRequest::Invalid("id", "is not the one in the path").into());
     }
