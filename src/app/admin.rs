@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, revoke::all_gone},
+    app::{ApiCaller, Conflict, Cx, Failure, Service, revoke::all_gone},
     domain::{
         audit::{Event, Outcome, Record},
         client::{Authentication, Resource},
@@ -22,8 +22,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Change, Expected, Grant, InvalidCursor, Outage, Page, Paged, StoredKey, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Change, Expected, Grant, Outage, Page, Paged, StoredKey, TaskFilter, TokenFilter,
+        TokenRecord, Write, Written,
     },
 };
 
@@ -296,7 +296,7 @@ impl Service {
 
     /// Tasks, newest first.
     pub async fn list_tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Failure> {
-        self.store().tasks(filter, page).await.map_err(page_fault)
+        Ok(self.store().tasks(filter, page).await?)
     }
 
     /// One token's record.
@@ -306,31 +306,22 @@ impl Service {
 
     /// Tokens, newest first.
     pub async fn list_tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Failure> {
-        self.store().tokens(filter, page).await.map_err(page_fault)
+        Ok(self.store().tokens(filter, page).await?)
     }
 
     /// Grants.
     pub async fn list_grants(&self, page: &Page) -> Result<Paged<Grant>, Failure> {
-        self.store().grants(page).await.map_err(page_fault)
+        Ok(self.store().grants(page).await?)
     }
 
     /// Revocations, newest first.
     pub async fn list_revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Failure> {
-        self.store().revocations(page).await.map_err(page_fault)
+        Ok(self.store().revocations(page).await?)
     }
 
     /// The audit trail, newest first.
     pub async fn list_audit(&self, filter: &AuditFilter, page: &Page) -> Result<AuditPage, Failure> {
-        self.store().audit(filter, page).await.map_err(page_fault)
-    }
-}
-
-/// A cursor that is none is the caller's mistake; everything else is an outage.
-fn page_fault(outage: Outage) -> Failure {
-    if outage.source.is::<InvalidCursor>() {
-        BadRequest::Invalid("after", "is not the `next` of a page of this list").into()
-    } else {
-        outage.into()
+        Ok(self.store().audit(filter, page).await?)
     }
 }
 

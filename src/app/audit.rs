@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     app::{Failure, Service},
-    domain::audit::{Head, Tampering, Writer, verify},
-    ports::{AuditColumns, AuditRow},
+    domain::audit::{Columns, Head, Tampering, Writer, verify},
+    ports::AuditRow,
 };
 
 const PAGE: u32 = 1000;
@@ -101,5 +101,5 @@ impl Service {
 
 fn check(writer: Writer, head: &mut Head, row: &AuditRow) -> Result<(), Tampering> {
     let record = verify(writer, head, row.n, &row.body, &row.hash)?;
-    if AuditColumns::of(&record) == row.columns { Ok(()) } else { Err(Tampering::Columns(row.n)) }
+    if Columns::of(&record) == row.columns { Ok(()) } else { Err(Tampering::Columns(row.n)) }
 }

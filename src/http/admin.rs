@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     app::{BadRequest, Conflict, GrantRequest, Revocation, Wanted},
     domain::{
+        audit::searchable,
         id::{ClientId, Reason, Subject, TaskId, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
@@ -21,7 +22,8 @@ use crate::{
     },
     http::{
         App,
-        client_auth::{JsonBody, Operator, Reader},
+        body::JsonBody,
+        client_auth::{Operator, Reader},
         path::Id,
         problem::Problem,
         query::Query,
@@ -63,7 +65,7 @@ async fn put_object(
     JsonBody(body): JsonBody<serde_json::Value>,
 ) -> Result<Response, Problem> {
     let object = serde_json::from_value::<Object>(serde_json::json!({"kind": kind, "body": body}))
-        .map_err(|fault| BadRequest::NotJson(super::client_auth::without_values(&fault.to_string())))?;
+        .map_err(|fault| BadRequest::NotJson(super::body::without_values(&fault.to_string())))?;
     if object.id() != id {
         return Err(BadRequest::Invalid("id", "is not the one in the path").into());
     }
@@ -317,12 +319,18 @@ pub(super) async fn list_audit(
     _: Reader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<AuditView>>, Problem> {
-    let query =
-        Query::parse(query.as_deref(), &["after", "limit", "task", "issuer", "subject", "agent", "from", "until"])?;
+    let names = ["after", "limit", "from", "until", "task", "issuer", "subject", "agent", "token", "resource"];
+    let names = [&names[..], &["request_id", "event", "outcome"]].concat();
+    let query = Query::parse(query.as_deref(), &names)?;
     let filter = AuditFilter {
         task: query.value("task")?,
         requester: query.requester()?,
-        agent: query.text("agent").map(str::to_owned),
+        agent: query.text("agent").map(searchable),
+        token: query.value("token")?,
+        resource: query.text("resource").map(searchable),
+        request_id: query.value("request_id")?,
+        event: query.word("event")?,
+        outcome: query.word("outcome")?,
         from: query.time("from")?,
         until: query.time("until")?,
     };

@@ -1,6 +1,7 @@
 //! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
 
 mod admin;
+mod body;
 mod client_auth;
 mod error;
 mod exchange_form;

@@ -5,8 +5,6 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::needless_pass_by_value,
-    clippy::too_many_lines,
-    clippy::unused_self,
     clippy::panic,
     clippy::disallowed_methods,
     unreachable_pub,

@@ -134,8 +134,46 @@ async fn searches(server: Server) {
     assert_eq!(tokens("&agent=reader").await, [false, true]);
     assert_eq!(tokens("&agent=planner").await, [true, false]);
     assert_eq!(tokens("&issuer=https://login.example.com&subject=bob").await, [false, true]);
+    assert_eq!(tokens(&format!("&token={}", other["jti"].as_str().unwrap())).await, [false, true]);
+    assert_eq!(tokens("&resource=https://files.example.com/mcp").await, [true, true]);
+    assert_eq!(tokens("&resource=https://notes.example.com/mcp").await, [false, false]);
+    assert_eq!(tokens("&event=token.issue&outcome=done").await, [true, true]);
+    assert_eq!(tokens("&event=token.issue&outcome=refused").await, [false, false]);
+    assert_eq!(tokens("&event=key.rotate").await, [false, false]);
+    let request_id = server.records("&agent=reader").await[0]["request_id"].as_str().unwrap().to_owned();
+    assert_eq!(tokens(&format!("&request_id={request_id}")).await, [false, true]);
+    assert_eq!(server.records("&request_id=r-that-never-was").await, Vec::<Value>::new());
+    // What was issued further down the chain is found by whoever stands in it.
+    let root = server.task_token().await;
+    let handed = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
+    let part = changed_form(&server.exchange_form(&handed), &[("purpose", "")]);
+    let part = claims(&server.issued("reader", &part).await);
+    let found = server.records(&format!("&agent=planner&token={}", part["jti"].as_str().unwrap())).await;
+    assert_eq!((found.len(), &found[0]["agents"]), (1, &json!(["reader", "planner"])));
+    assert_eq!(found[0]["client"], "reader");
+    // What no store could look for is the caller's mistake, not an outage.
+    let nul = errand::domain::encode(br#"["https://login.example.com","a\u0000b","planner"]"#);
+    for list in ["grants", "tasks", "tokens", "revocations", "audit"] {
+        let (status, body) = server.admin(Method::GET, &format!("/{list}?after={nul}"), None).await;
+        assert_eq!(status, 400, "{list}: {body}");
+    }
+    for bad in ["token=x", "event=issue", "outcome=", "outcome=Done", "request_id=a%20b", "agent=a%00", "resource=%00"]
+    {
+        let (status, body) = server.admin(Method::GET, &format!("/audit?{bad}"), None).await;
+        assert_eq!(status, 400, "{bad}: {body}");
+    }
     assert_eq!(tokens(&format!("&from={}", at(now - 60))).await, [true, true]);
     assert_eq!(tokens(&format!("&until={}", at(now - 60))).await, [false, false]);
+    // When and what stand beside the text that was chained, in the way of a JSON API.
+    let (_, list) = server.admin(Method::GET, "/audit?agent=reader", None).await;
+    for item in list["items"].as_array().unwrap() {
+        let (chained, record) = (&item["chained"], &item["chained"]["record"]);
+        assert_eq!(item["at"], at(record["at"].as_i64().unwrap()));
+        assert_eq!((&item["event"], &item["outcome"]), (&record["event"], &record["outcome"]));
+        assert_eq!((&item["writer"], &item["n"]), (&chained["writer"], &chained["n"]));
+        let hash = ring::digest::digest(&ring::digest::SHA256, chained.to_string().as_bytes());
+        assert_eq!(item["hash"], errand::domain::encode(hash.as_ref()), "what is shown is what was hashed");
+    }
     // Page by page it is the same.
     let mut paged = Vec::new();
     let mut after = String::new();
@@ -177,8 +215,8 @@ async fn a_touch_shows(server: Server) {
         ),
         (
             "an edited search column",
-            format!("UPDATE audit SET client = 'nobody' WHERE n = 4 AND {row}"),
-            format!("UPDATE audit SET client = 'planner' WHERE n = 4 AND {row}"),
+            format!("UPDATE audit SET event = 'key.rotate' WHERE n = 4 AND {row}"),
+            format!("UPDATE audit SET event = 'token.issue' WHERE n = 4 AND {row}"),
         ),
         (
             "an edited time",
@@ -218,7 +256,7 @@ async fn a_touch_shows(server: Server) {
     }
     assert!(found().await.findings.is_empty());
     // A record behind the end, that no writer of ours wrote.
-    let columns = "body, hash, done_at, requester_issuer, requester_subject, agent, client, task";
+    let columns = "body, hash, done_at, event, outcome, requester_issuer, requester_subject, task";
     let end = format!("n = (SELECT max(n) FROM audit WHERE {row}) AND {row}");
     let forge =
         format!("INSERT INTO audit (writer, n, {columns}) SELECT writer, n + 1, {columns} FROM audit WHERE {end}");

@@ -5,7 +5,7 @@
 /// A prefix with a slash in it is one of a path: it ends where a segment ends, and what follows may not climb, by
 /// whichever spelling: `/reports` has `/reports/q3.md` below it, and neither `/reports-old` nor `/reports/../etc/passwd`.
 #[must_use]
-pub fn is_below(value: &str, prefix: &str) -> bool {
+pub(super) fn is_below(value: &str, prefix: &str) -> bool {
     let Some(rest) = value.strip_prefix(prefix) else { return false };
     if !prefix.contains('/') {
         return true;
@@ -19,7 +19,7 @@ pub fn is_below(value: &str, prefix: &str) -> bool {
 
 /// Whether a prefix is one that can be compared: a path in it goes straight down.
 #[must_use]
-pub fn is_straight(prefix: &str) -> bool {
+pub(super) fn is_straight(prefix: &str) -> bool {
     if !prefix.contains('/') {
         return !prefix.is_empty();
     }

@@ -29,8 +29,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Grant, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
+        TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -161,7 +161,7 @@ impl Store for PostgresStore {
         read::task(&self.pool, id).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
         read::tasks(&self.pool, filter, page).await
     }
 
@@ -169,7 +169,7 @@ impl Store for PostgresStore {
         read::token(&self.pool, id).await
     }
 
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
         read::tokens(&self.pool, filter, page).await
     }
 
@@ -177,11 +177,11 @@ impl Store for PostgresStore {
         read::grant(&self.pool, requester, agent).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
         read::grants(&self.pool, page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
         read::revocations(&self.pool, page).await
     }
 
@@ -189,7 +189,7 @@ impl Store for PostgresStore {
         read::answered(&self.pool, caller, key).await
     }
 
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
         read::audit(&self.pool, filter, page).await
     }
 

@@ -95,8 +95,9 @@ async fn trail(tx: &mut SqliteConnection, writer: Writer, plan: &Plan<'_>) -> Re
         head = chain_end(tx, writer).await?;
     }
     let mut head = head.unwrap_or_else(Head::empty);
-    let rows = RecordRow::link(writer, &mut head, plan.records());
+    let (rows, actors) = RecordRow::link(writer, &mut head, plan.records());
     execute_rows(tx, sql::INSERT_AUDIT, &rows, during).await?;
+    execute_rows(tx, sql::INSERT_AUDIT_AGENTS, &actors, during).await?;
     let moved = query(sql::MOVE_WRITER).bind(writer.0.to_string()).bind(signed(head.n)).bind(head.hash);
     moved.execute(&mut *tx).await.map_err(Outage::during(during))?;
     Ok(())
