@@ -1,6 +1,7 @@
 //! The use-cases: gather facts through ports, ask the domain, act through ports.
 
 mod admin;
+mod again;
 mod api_token;
 mod audit;
 mod authenticate;
@@ -11,6 +12,7 @@ mod follow;
 mod introspect;
 mod journal;
 mod revoke;
+mod rotate;
 mod shared;
 mod sweep;
 
