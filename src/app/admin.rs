@@ -1,20 +1,19 @@
-//! What admins see and change: the registry, secrets, grants, keys; tokens, tasks, revocations and the trail to read.
+//! What admins see and change: the registry, secrets, grants; tokens, tasks, revocations and the trail to read.
 //!
 //! A change of the registry builds on the version it read: if somebody was quicker, it is made anew on what they left.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, Conflict, Cx, Failure, Service, revoke::all_gone},
+    app::{ApiCaller, Conflict, Cx, Failure, Service, again, revoke::all_gone},
     domain::{
         audit::{Event, Outcome, Record},
         client::{Authentication, Resource},
         encode,
-        id::{ClientId, KeyId, TaskId, TokenId},
-        jwk::SigningAlgorithm,
-        keys::{KeyDates, KeyState, Occasion, plan_rotation},
+        id::{ClientId, TaskId, TokenId},
+        keys::Occasion,
         registry::{Entry, Inconsistency, Kind, Object, OwnedTag, Owner, Registry, taken_for_us},
         revocation::{LogEntry, NewEntry, Target},
         secret::Secret,
@@ -22,8 +21,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Change, Expected, Grant, Outage, Page, Paged, StoredKey, TaskFilter, TokenFilter,
-        TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Change, Expected, Grant, Idempotency, Page, Paged, TaskFilter, TokenFilter, TokenRecord,
+        Write, Written,
     },
 };
 
@@ -42,6 +41,8 @@ pub struct GrantRequest {
     pub agent: ClientId,
     /// Until when.
     pub until: Timestamp,
+    /// The caller's `Idempotency-Key`: the same request again gets the same answer.
+    pub idempotency_key: Option<String>,
 }
 
 /// A fresh client secret. It is shown once; only its tag is kept.
@@ -63,7 +64,7 @@ impl Service {
             resource: Some(format!("{kind} {id}")),
             ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
         };
-        let change = self.change_registry(admin, record, cx, |registry| {
+        let change = self.change_registry(admin, record, None, cx, |registry| {
             let settings = self.settings();
             if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
                 return Err(Conflict::Inconsistent(fault.to_string()));
@@ -91,7 +92,7 @@ impl Service {
             resource: Some(format!("{kind} {id}")),
             ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
         };
-        self.change_registry(admin, record, cx, |registry| {
+        self.change_registry(admin, record, None, cx, |registry| {
             let old = registry.entry(kind, id).ok_or(Conflict::NotFound(kind.as_str()))?;
             if old.owner == Owner::File {
                 return Err(Conflict::OwnedByFile);
@@ -103,16 +104,24 @@ impl Service {
         .await
     }
 
-    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. One that the file gives
-    /// is the file's: the next start would bring it back.
-    pub async fn make_secret(&self, admin: &ApiCaller, client: &ClientId, cx: &Cx) -> Result<NewSecret, Failure> {
+    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. A request that comes
+    /// again makes no other one. One that the file gives is the file's: the next start would bring it back.
+    pub async fn make_secret(
+        &self,
+        admin: &ApiCaller,
+        client: &ClientId,
+        key: Option<String>,
+        cx: &Cx,
+    ) -> Result<NewSecret, Failure> {
+        let request = again::request(admin.name(), key, format!("secret of {client}"), cx);
+        let request = request.map(|request| Idempotency { answer: "true".into(), ..request });
         let secret = Secret::new(encode(&self.0.parts.entropy.bytes32()?));
         let tag = self.0.parts.pepper.tag(client.as_str(), &secret);
         let record = Record {
             resource: Some(format!("client {client}")),
             ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
         };
-        self.change_registry(admin, record, cx, |registry| {
+        self.change_registry(admin, record, request, cx, |registry| {
             let known = registry.client(client).ok_or(Conflict::NotFound("client"))?;
             if !matches!(known.authentication(), Authentication::ClientSecretBasic {}) {
                 return Err(Conflict::Inconsistent("the client does not authenticate by a secret".into()));
@@ -130,10 +139,13 @@ impl Service {
         &self,
         admin: &ApiCaller,
         record: Record,
+        request: Option<Idempotency>,
         cx: &Cx,
         plan: impl Fn(&Registry) -> Result<(Vec<Change>, T), Conflict>,
     ) -> Result<T, Failure> {
         let record = Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record };
+        let before = |done: Option<bool>| done.map_or(Ok(()), |_| Err(Failure::from(Conflict::ShownOnce)));
+        before(self.answered(request.as_ref()).await?)?;
         for _ in 0..ATTEMPTS {
             let view = self.0.follower.current(cx.now).await?;
             let (changes, result) = match plan(&view.registry) {
@@ -143,11 +155,14 @@ impl Service {
             let write = Write {
                 expected: Some(Expected::Registry(view.registry.version())),
                 log: log_of(&changes, &view.registry, &admin.name(), cx.now),
+                idempotency: request.clone(),
                 changes,
                 audit: vec![record.clone()],
                 ..Write::default()
             };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
+            let written = self.0.journal.commit(write).await?;
+            before(again::first_answer(request.as_ref(), &written)?)?;
+            if matches!(written, Written::Done { .. }) {
                 return Ok(result);
             }
         }
@@ -163,7 +178,10 @@ impl Service {
 
     /// Records that an agent may act for a requester.
     pub async fn put_grant(&self, admin: &ApiCaller, request: GrantRequest, cx: &Cx) -> Result<Grant, Failure> {
-        let GrantRequest { requester, agent, until } = request;
+        let GrantRequest { requester, agent, until, idempotency_key } = request;
+        let fingerprint = format!("grant {} {} {agent} {}", requester.issuer, requester.subject, until.unix());
+        let request = again::request(admin.name(), idempotency_key, fingerprint, cx);
+        let idempotency = request.map(|request| Idempotency { answer: cx.now.unix().to_string(), ..request });
         let grant = Grant { requester, agent, until, by: admin.name(), at: cx.now };
         let record = Record {
             granted: Some(json!({"until": grant.until})),
@@ -174,8 +192,10 @@ impl Service {
             return Err(self.refused(Record { asked, granted: None, ..record }, Conflict::NotFound("agent")));
         }
         let changes = vec![Change::PutGrant(grant.clone())];
-        self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
-        Ok(grant)
+        let write = Write { idempotency: idempotency.clone(), changes, audit: vec![record], ..Write::default() };
+        let written = self.0.journal.commit(write).await?;
+        let at = again::first_answer(idempotency.as_ref(), &written)?.map_or(grant.at, Timestamp::from_unix);
+        Ok(Grant { at, ..grant })
     }
 
     /// Withdraws a grant. Tokens that rest on it live out their minutes; ending those is a revocation.
@@ -193,100 +213,6 @@ impl Service {
         let changes = vec![Change::RemoveGrant(requester.clone(), agent.clone())];
         self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
         Ok(())
-    }
-
-    /// The signing keys with their states.
-    pub async fn list_keys(&self, cx: &Cx) -> Result<Vec<(KeyDates, KeyState)>, Failure> {
-        self.0.follower.current(cx.now).await?;
-        let dates = self.0.parts.signer.dates();
-        Ok(dates
-            .into_iter()
-            .map(|key| {
-                let state = key.state(cx.now);
-                (key, state)
-            })
-            .collect())
-    }
-
-    /// Makes the keys that are needed: on command one for each algorithm in use, by age only where one is due. Returns
-    /// what was made. Two replicas that rotate at once make one key: the second finds the first one's.
-    pub async fn rotate_keys(
-        &self,
-        by: &str,
-        occasion: Occasion,
-        cx: &Cx,
-    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Failure> {
-        for _ in 0..ATTEMPTS {
-            let view = self.0.follower.current(cx.now).await?;
-            let signer = &self.0.parts.signer;
-            let (version, dates) = (signer.version(), signer.dates());
-            let (mut made, mut changes) = (Vec::new(), Vec::new());
-            for algorithm in self.algorithms_in_use(&view.registry) {
-                let rotation = &self.settings().rotation;
-                let Some(plan) = plan_rotation(&dates, algorithm, rotation, occasion, cx.now) else { continue };
-                let key = self.make_key(algorithm, cx.now, plan.activates).await?;
-                made.push((algorithm, key.dates.kid.clone()));
-                changes.push(Change::PutKey(key));
-                changes.extend(self.with_new_dates(plan.replaced).await?);
-            }
-            if changes.is_empty() {
-                return Ok(made);
-            }
-            let write = Write {
-                expected: Some(Expected::Keys(version)),
-                changes,
-                log: vec![changed(Target::Keys, by.to_owned(), cx.now)],
-                audit: vec![Record {
-                    admin: Some(by.to_owned()),
-                    granted: Some(json!({"keys": made})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
-                }],
-                ..Write::default()
-            };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
-                self.0.follower.current(cx.now).await?;
-                return Ok(made);
-            }
-        }
-        let record = Record {
-            admin: Some(by.to_owned()),
-            request_id: Some(cx.request_id.clone()),
-            ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
-        };
-        Err(self.refused(record, Conflict::Contended))
-    }
-
-    /// An RSA key takes a good part of a second: not on a thread that serves requests.
-    async fn make_key(
-        &self,
-        algorithm: SigningAlgorithm,
-        now: Timestamp,
-        activates: Timestamp,
-    ) -> Result<StoredKey, Outage> {
-        let signer = Arc::clone(&self.0.parts.signer);
-        let made = tokio::task::spawn_blocking(move || signer.make(algorithm, now, activates)).await;
-        made.map_err(Outage::during("make a signing key"))?
-    }
-
-    async fn with_new_dates(&self, replaced: Vec<KeyDates>) -> Result<Vec<Change>, Outage> {
-        if replaced.is_empty() {
-            return Ok(Vec::new());
-        }
-        let stored = self.store().keys().await?.keys;
-        let renewed = replaced.into_iter().filter_map(|dates| {
-            let key = stored.iter().find(|key| key.dates.kid == dates.kid)?;
-            Some(Change::PutKey(StoredKey { dates, ..key.clone() }))
-        });
-        Ok(renewed.collect())
-    }
-
-    fn algorithms_in_use(&self, registry: &Registry) -> Vec<SigningAlgorithm> {
-        let special = registry.resources().filter_map(|resource| resource.signing_algorithm);
-        let mut all = special.chain([self.settings().algorithm]).collect::<Vec<_>>();
-        all.sort_unstable();
-        all.dedup();
-        all
     }
 
     /// One task.
@@ -339,7 +265,7 @@ pub(super) fn listed(faults: &[Inconsistency]) -> String {
 }
 
 /// The entry that makes every replica read the registry or the keys again. Never forgotten: a replica may be away for long.
-fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
+pub(super) fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
     NewEntry { target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 

@@ -168,6 +168,9 @@ pub enum Conflict {
     /// The key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// It was done, and its answer is one that is shown once.
+    #[error("a secret was made for this idempotency key, and it is not shown again: make another one with another key")]
+    ShownOnce,
     /// Others keep changing it at the same moment.
     #[error("it was changed by somebody else at the same moment: try again")]
     Contended,

@@ -1,6 +1,7 @@
 //! The use-cases: gather facts through ports, ask the domain, act through ports.
 
 mod admin;
+mod again;
 mod api_token;
 mod audit;
 mod authenticate;
@@ -12,6 +13,7 @@ mod follow;
 mod introspect;
 mod journal;
 mod revoke;
+mod rotate;
 mod shared;
 mod sweep;
 mod target;
@@ -161,10 +163,17 @@ impl Service {
         self.0.journal.dropped()
     }
 
-    /// Issuers whose keys could not be had the last time.
-    #[must_use]
-    pub fn unreachable_issuers(&self) -> Vec<String> {
-        self.0.parts.trusted.unreachable()
+    /// The trusted issuers, each with whether its keys could be had the last time they were asked for.
+    pub async fn issuers(&self, cx: &Cx) -> Result<Vec<(String, bool)>, Failure> {
+        let view = self.0.follower.current(cx.now).await?;
+        let unreachable = self.0.parts.trusted.unreachable();
+        let names = view.registry.issuers().map(|issuer| issuer.issuer.to_string());
+        Ok(names
+            .map(|name| {
+                let up = !unreachable.contains(&name);
+                (name, up)
+            })
+            .collect())
     }
 
     /// Waits until everything that was submitted is durable. Called once, after the last request.

@@ -90,9 +90,10 @@ pub(super) async fn make_secret(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     Id(id): Id,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = id.parse::<ClientId>().map_err(|_| Conflict::NotFound("client"))?;
-    let made = app.service.make_secret(&admin, &id, &cx).await?;
+    let made = app.service.make_secret(&admin, &id, idempotency_key(&headers)?, &cx).await?;
     let view = SecretView { client_id: &made.client, client_secret: made.secret.expose() };
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
@@ -111,6 +112,7 @@ pub(super) struct GrantBody {
 pub(super) async fn put_grant(
     State(app): State<App>,
     Operator(admin, cx): Operator,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<GrantBody>,
 ) -> Result<Response, Problem> {
     let until =
@@ -119,7 +121,9 @@ pub(super) async fn put_grant(
         return Err(BadRequest::Invalid("until", "lies in the past").into());
     }
     let requester = Requester { issuer: body.issuer, subject: body.subject };
-    let grant = app.service.put_grant(&admin, GrantRequest { requester, agent: body.agent, until }, &cx).await?;
+    let idempotency_key = idempotency_key(&headers)?;
+    let request = GrantRequest { requester, agent: body.agent, until, idempotency_key };
+    let grant = app.service.put_grant(&admin, request, &cx).await?;
     Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
 }
 
@@ -162,8 +166,10 @@ pub(super) async fn list_keys(
 pub(super) async fn rotate_keys(
     State(app): State<App>,
     Operator(admin, cx): Operator,
+    headers: HeaderMap,
 ) -> Result<Json<ListView<MadeKeyView>>, Problem> {
-    let made = app.service.rotate_keys(&admin.name(), Occasion::Command, &cx).await?;
+    let key = idempotency_key(&headers)?;
+    let made = app.service.rotate_keys_once(&admin.name(), Occasion::Command, key, &cx).await?;
     let views = made.into_iter().map(|(algorithm, kid)| MadeKeyView { algorithm, kid });
     Ok(Json(ListView::whole(views.collect())))
 }

@@ -168,6 +168,7 @@ impl From<&Conflict> for Code {
             | Conflict::OwnedByFile
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
+            | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,
         }
     }

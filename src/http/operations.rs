@@ -33,8 +33,11 @@ pub(super) async fn readyz(State(app): State<App>, Extension(cx): Extension<Cx>)
 
 /// `GET /metrics`, in the `OpenMetrics` text format.
 pub(super) async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
-    let up = app.service.ready(&cx).await.is_ok();
-    match app.metrics.render(&app.service, up) {
+    let issuers = match app.service.ready(&cx).await {
+        Ok(()) => app.service.issuers(&cx).await.ok(),
+        Err(_) => None,
+    };
+    match app.metrics.render(&app.service, issuers) {
         Ok(text) => {
             let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, media)], text).into_response()

@@ -135,6 +135,15 @@ async fn out_of_reach(server: Server) {
         assert!(server.is_live(&token).await, "nothing was taken back, for nobody was told so");
         let fresh = server.task_token().await;
         assert!(server.is_live(&fresh).await);
+        let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        for line in [
+            "errand_store_up 1",
+            "errand_issuer_up{issuer=\"https://login.example.com\"} 1",
+            "# TYPE errand_audit_records_dropped counter",
+            "errand_audit_records_dropped_total 0",
+        ] {
+            assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
+        }
     }
     let found = server.house.service.verify_audit().await.unwrap();
     assert!(found.findings.is_empty(), "{found:?}");

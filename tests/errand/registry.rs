@@ -17,6 +17,7 @@ on_both_stores!(
     by_role,
     grants_come_and_go,
     two_admins_at_once,
+    what_comes_again_is_done_once
 );
 
 fn guest() -> Value {
@@ -319,5 +320,37 @@ async fn two_admins_at_once(server: Server) {
         assert!(made.iter().all(|n| there.contains(n)) && there.len() == made.len(), "{made:?} {there:?}");
     }
     other.stop().await;
+    server.stop().await;
+}
+
+async fn what_comes_again_is_done_once(server: Server) {
+    let api = server.api_token("ops", "errand:admin").await;
+    let send = async |path: &str, key: &str, body: Value| {
+        let request = server.post(&format!("/v1/admin{path}")).bearer_auth(&api).header("idempotency-key", key);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let (status, body) = crate::server::read(request.send().await.unwrap()).await;
+        (status.as_u16(), body)
+    };
+    let grant = |until: &str| json!({"issuer": "https://login.example.com", "subject": "alice", "agent": "reader", "until": until});
+    let first = send("/grants", "k-grant", grant("2100-01-01T00:00:00Z")).await;
+    assert_eq!(first.0, 201, "{first:?}");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert_eq!(send("/grants", "k-grant", grant("2100-01-01T00:00:00Z")).await, first, "its time is the first one's");
+    let (status, body) = send("/grants", "k-grant", grant("2101-01-01T00:00:00Z")).await;
+    assert_eq!((status, &body["type"]), (422, &json!("urn:errand:problem:key_reused")), "{body}");
+
+    let first = send("/keys/rotate", "k-keys", Value::Null).await;
+    assert_eq!((first.0, first.1["items"].as_array().map(Vec::len)), (200, Some(1)), "{first:?}");
+    assert_eq!(send("/keys/rotate", "k-keys", Value::Null).await, first);
+    assert_eq!(send("/keys/rotate", "k-grant", Value::Null).await.0, 422);
+
+    let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
+    let (status, body) = server.admin(reqwest::Method::PUT, "/agents/guest", Some(guest)).await;
+    assert_eq!(status, 201, "{body}");
+    assert_eq!(send("/clients/guest/secret", "k-secret", Value::Null).await.0, 201);
+    let (status, body) = send("/clients/guest/secret", "k-secret", Value::Null).await;
+    assert_eq!((status, &body["type"]), (409, &json!("urn:errand:problem:shown_once")), "{body}");
+    assert_eq!(server.records("&event=secret.change").await.len(), 1, "no other one was made");
+    assert_eq!(send("/clients/files/secret", "k-secret", Value::Null).await.0, 422);
     server.stop().await;
 }
