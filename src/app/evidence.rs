@@ -193,7 +193,7 @@ fn user_token_type(header: &Header, said: SubjectType) -> Result<SubjectTokenTyp
     }
 }
 
-fn read_own(typ: &str, claims: Map<String, Value>) -> Option<Ours> {
+pub(super) fn read_own(typ: &str, claims: Map<String, Value>) -> Option<Ours> {
     let claims = Value::Object(claims);
     if typ == TYP_ACCESS_TOKEN && claims.get("txn").is_none() {
         return serde_json::from_value(claims).ok().map(|api| Ours::Api(Box::new(api)));

@@ -4,13 +4,18 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    app::{BadRequest, Cx, Failure, Service, Unsettled, authenticate::Identified, evidence::Subject},
+    app::{
+        AuthFault, BadRequest, Cx, Failure, Service, Unsettled,
+        authenticate::Identified,
+        evidence::{Subject, read_own},
+    },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
         client::Client,
         exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{ClientId, Purpose, TaskId, TokenId},
+        jws::Unverified,
         scope::ScopeSet,
         secret::Secret,
         splice::{NotThisAgent, Says},
@@ -138,6 +143,10 @@ impl Service {
             None => Says::Nothing,
             Some((token, said)) => {
                 let (says, once) = self.actor(token.expose(), *said, client, view, cx)?;
+                // One assertion can't be two in one request either.
+                if once.as_ref().is_some_and(|once| trail.once.contains(once)) {
+                    return Err(AuthFault::Replayed.into());
+                }
                 trail.once.extend(once);
                 says
             }
@@ -198,6 +207,10 @@ impl Service {
         let payload = serde_json::to_vec(&claims).map_err(crate::ports::Outage::during("write the claims"))?;
         let algorithm = self.signing_algorithm(plan.algorithm, cx);
         let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
+        if !can_be_read(&token, plan.kind.typ()) {
+            let trail = Trail { once, ..Trail::default() };
+            return Err(self.refuse(caller, request, trail, BadRequest::TooMuch.into(), cx).await);
+        }
         let record = Record {
             requester: Some(plan.requester.clone()),
             agents: plan.chain.hops().map(|hop| hop.sub.clone()).collect(),
@@ -346,6 +359,12 @@ impl Service {
             Err(failure) => failure,
         }
     }
+}
+
+/// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
+fn can_be_read(token: &str, typ: &str) -> bool {
+    let claims = Unverified::parse(token).map(Unverified::into_payload);
+    claims.is_ok_and(|claims| read_own(typ, claims).is_some())
 }
 
 /// What was asked, as far as it is ours to repeat: parsed values, never a token.

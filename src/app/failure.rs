@@ -113,6 +113,9 @@ pub enum BadRequest {
     /// The target is unknown, or more than one, or none.
     #[error("target: {0}")]
     Target(&'static str),
+    /// The token would be too large to be read by anybody, us included.
+    #[error("the token would be larger than is read anywhere: ask for fewer tools or scopes, or send less context")]
+    TooMuch,
     /// No such grant type.
     #[error("`grant_type` is not one that is served here")]
     GrantType,

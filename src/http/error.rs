@@ -126,7 +126,8 @@ impl From<&BadRequest> for Code {
             | BadRequest::Repeated
             | BadRequest::Invalid(..)
             | BadRequest::NotAForm
-            | BadRequest::NotJson(_) => Self::InvalidRequest,
+            | BadRequest::NotJson(_)
+            | BadRequest::TooMuch => Self::InvalidRequest,
             BadRequest::Scope(_) | BadRequest::ApiScope => Self::InvalidScope,
             BadRequest::Details(_) => Self::InvalidAuthorizationDetails,
             BadRequest::Target(_) => Self::InvalidTarget,

@@ -11,7 +11,8 @@ on_both_stores!(
     lives_end_with_what_they_come_from,
     sign_in_is_passed_on,
     nothing_passes_through,
-    what_every_answer_has
+    what_every_answer_has,
+    no_token_that_nobody_reads,
 );
 
 impl Server {
@@ -194,5 +195,28 @@ async fn what_every_answer_has(server: Server) {
     let both = changed_form(&server.exchange_form(&user), &[("scope", "files:read notes:read")]);
     let (status, _) = server.post_as_planner("/oauth2/token", &both).await;
     assert_eq!(status, 400, "never two audiences, and {NOTES} is another");
+    server.stop().await;
+}
+
+/// Many tools with long names under one scope: more than a token can hold that we would read ourselves.
+async fn no_token_that_nobody_reads(server: Server) {
+    let tool = |n: usize| json!({"name": format!("{}_{n}", "t".repeat(100)), "scope": "big:all", "effect": "read"});
+    let big = json!({"id": "big", "uri": "https://big.example.com/mcp", "authentication": {"method": "client_secret_basic"},
+        "tools": (0..120).map(tool).collect::<Vec<_>>()});
+    let guest = json!({"id": "guest", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks()},
+        "known_as": {(crate::server::IDP): ["guest-client"]}, "access": [{"resource": "big", "scopes": ["big:all"]}]});
+    for (path, body) in [("/resources/big", big), ("/agents/guest", guest)] {
+        let (status, body) = server.admin(Method::PUT, path, Some(body)).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    let user = server.user_token(json!({"client_id": "guest-client", "scope": "big:all"}));
+    let changes = [("resource", "https://big.example.com/mcp"), ("scope", "big:all")];
+    let form = changed_form(&server.exchange_form(&user), &changes);
+    let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
+    let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
+    assert!(body["error_description"].as_str().unwrap().contains("larger than is read"));
+    let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
+    assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "used up: {body}");
     server.stop().await;
 }
