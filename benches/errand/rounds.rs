@@ -9,7 +9,7 @@ use crate::{
     load::{self, Outcome, Requests},
     machine,
     process::{Server, free_address},
-    report::{Report, Row, Singles},
+    report::{Report, Row, Singles, median},
     support::TestStore,
 };
 
@@ -182,10 +182,4 @@ fn row(store: &'static str, what: &'static str, clients: usize, pairs: &[Pair]) 
         cpu_over_floor: maybe(&|pair| pair.errand.1.zip(pair.empty.1).map(|(cpu, empty)| cpu / (empty + pair.bare))),
         each_per_second: pairs.iter().map(|pair| pair.errand.0.per_second()).collect(),
     }
-}
-
-/// The one in the middle.
-pub fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

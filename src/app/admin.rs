@@ -7,31 +7,29 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, follow::load},
+    app::{ApiCaller, Conflict, Cx, Failure, Service, revoke::all_gone},
     domain::{
         audit::{Event, Outcome, Record},
-        client::Authentication,
+        client::{Authentication, Resource},
         encode,
         id::{ClientId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState, Occasion, plan_rotation},
-        registry::{Entry, Inconsistency, Kind, Object, Owner, Registry, taken_for_us},
+        registry::{Entry, Inconsistency, Kind, Object, OwnedTag, Owner, Registry, taken_for_us},
         revocation::{LogEntry, NewEntry, Target},
         secret::Secret,
         task::{Requester, Task},
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Change, Expected, Grant, InvalidCursor, Outage, Page, Paged, StoredKey, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Change, Expected, Grant, Outage, Page, Paged, StoredKey, TaskFilter, TokenFilter,
+        TokenRecord, Write, Written,
     },
 };
 
 /// How often a change is made anew when others are quicker.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
-/// An object as an admin puts it.
-pub type PutObject = Object;
 /// One page of the audit trail.
 pub type AuditPage = Paged<AuditRow>;
 
@@ -57,63 +55,72 @@ pub struct NewSecret {
 
 impl Service {
     /// Puts an object of the registry, new or in place of the old one. Returns whether it is new.
-    pub async fn put_object(&self, admin: &ApiCaller, object: &PutObject, cx: &Cx) -> Result<bool, Failure> {
+    pub async fn put_object(&self, admin: &ApiCaller, object: &Object, cx: &Cx) -> Result<bool, Failure> {
         let (kind, id) = (object.kind(), object.id().to_owned());
-        let settings = self.settings();
-        if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
-            return Err(Conflict::Inconsistent(fault.to_string()).into());
-        }
         let entry = Entry { object: object.clone(), owner: Owner::Api };
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            asked: Some(json!({"put": object})),
+            resource: Some(format!("{kind} {id}")),
+            ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
+        };
+        let change = self.change_registry(admin, record, cx, |registry| {
+            let settings = self.settings();
+            if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
+                return Err(Conflict::Inconsistent(fault.to_string()));
+            }
             let old = registry.entry(kind, &id);
             if old.is_some_and(|old| old.owner == Owner::File) {
                 return Err(Conflict::OwnedByFile);
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().chain([entry.clone()]).collect(), (kind, &id))?;
-            let record = Record {
-                asked: Some(json!({"put": entry.object})),
-                resource: Some(format!("{kind} {id}")),
-                ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-            };
-            Ok((vec![Change::PutObject(Box::new(entry.clone()))], record, old.is_none()))
-        })
-        .await
+            Ok((vec![Change::PutObject(Box::new(entry.clone()))], old.is_none()))
+        });
+        let is_new = change.await?;
+        if let Object::Resource(Resource { signing_algorithm: Some(_), .. }) = object {
+            // It may be the first with this algorithm: its key is there before anybody asks for a token.
+            self.rotate_keys(&admin.name(), Occasion::Age, cx).await?;
+        }
+        Ok(is_new)
     }
 
     /// Removes an object of the registry, and its secret. Tokens that it takes part in are dead from then on.
     pub async fn remove_object(&self, admin: &ApiCaller, kind: Kind, id: &str, cx: &Cx) -> Result<(), Failure> {
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            asked: Some(json!({"remove": {"kind": kind, "id": id}})),
+            resource: Some(format!("{kind} {id}")),
+            ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, cx, |registry| {
             let old = registry.entry(kind, id).ok_or(Conflict::NotFound(kind.as_str()))?;
             if old.owner == Owner::File {
                 return Err(Conflict::OwnedByFile);
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().collect(), (kind, id))?;
-            let record = Record {
-                asked: Some(json!({"remove": {"kind": kind, "id": id}})),
-                resource: Some(format!("{kind} {id}")),
-                ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-            };
-            Ok((vec![Change::RemoveObject(kind, id.to_owned())], record, ()))
+            Ok((vec![Change::RemoveObject(kind, id.to_owned())], ()))
         })
         .await
     }
 
-    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on.
+    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. One that the file gives
+    /// is the file's: the next start would bring it back.
     pub async fn make_secret(&self, admin: &ApiCaller, client: &ClientId, cx: &Cx) -> Result<NewSecret, Failure> {
         let secret = Secret::new(encode(&self.0.parts.entropy.bytes32()?));
         let tag = self.0.parts.pepper.tag(client.as_str(), &secret);
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            resource: Some(format!("client {client}")),
+            ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, cx, |registry| {
             let known = registry.client(client).ok_or(Conflict::NotFound("client"))?;
             if !matches!(known.authentication(), Authentication::ClientSecretBasic {}) {
                 return Err(Conflict::Inconsistent("the client does not authenticate by a secret".into()));
             }
-            let record = Record {
-                resource: Some(format!("client {client}")),
-                ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
-            };
-            Ok((vec![Change::PutSecret(client.clone(), tag.clone())], record, ()))
+            if registry.tag(client).is_some_and(|known| known.owner == Owner::File) {
+                return Err(Conflict::OwnedByFile);
+            }
+            Ok((vec![Change::PutSecret(client.clone(), OwnedTag { tag: tag.clone(), owner: Owner::Api })], ()))
         })
         .await?;
         Ok(NewSecret { client: client.clone(), secret })
@@ -122,93 +129,50 @@ impl Service {
     async fn change_registry<T>(
         &self,
         admin: &ApiCaller,
+        record: Record,
         cx: &Cx,
-        plan: impl Fn(&Registry) -> Result<(Vec<Change>, Record, T), Conflict>,
+        plan: impl Fn(&Registry) -> Result<(Vec<Change>, T), Conflict>,
     ) -> Result<T, Failure> {
+        let record = Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record };
         for _ in 0..ATTEMPTS {
             let view = self.0.follower.current(cx.now).await?;
-            let (changes, record, result) = plan(&view.registry)?;
+            let (changes, result) = match plan(&view.registry) {
+                Ok(planned) => planned,
+                Err(conflict) => return Err(self.refused(record, conflict)),
+            };
             let write = Write {
                 expected: Some(Expected::Registry(view.registry.version())),
+                log: log_of(&changes, &view.registry, &admin.name(), cx.now),
                 changes,
-                log: vec![changed(Target::Registry, admin.name(), cx.now)],
-                audit: vec![Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record }],
+                audit: vec![record.clone()],
                 ..Write::default()
             };
             if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
                 return Ok(result);
             }
         }
-        Err(Conflict::Contended.into())
+        Err(self.refused(record, Conflict::Contended))
     }
 
-    /// Brings the store to what the configuration file declares: its objects are put, those that an earlier file
-    /// declared and this one does not are removed, secrets from files get their tags. Returns whether anything changed.
-    /// Two replicas that start at once agree: whoever is second finds nothing to change.
-    pub async fn apply_file(
-        &self,
-        objects: &[Object],
-        secrets: &[(ClientId, Secret)],
-        cx: &Cx,
-    ) -> Result<bool, Failure> {
-        for _ in 0..ATTEMPTS {
-            let registry = load(self.store()).await?;
-            let (changes, entries) = self.file_changes(&registry, objects, secrets);
-            if changes.is_empty() {
-                return Ok(false);
-            }
-            Registry::build(0, entries, BTreeMap::new()).map_err(|faults| Conflict::Inconsistent(listed(&faults)))?;
-            let names = changes.iter().map(named).collect::<Vec<_>>();
-            let write = Write {
-                expected: Some(Expected::Registry(registry.version())),
-                changes,
-                log: vec![changed(Target::Registry, "file".into(), cx.now)],
-                audit: vec![Record {
-                    admin: Some("file".into()),
-                    asked: Some(json!({"changes": names})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-                }],
-                ..Write::default()
-            };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
-                return Ok(true);
-            }
-        }
-        Err(Conflict::Contended.into())
-    }
-
-    fn file_changes(
-        &self,
-        registry: &Registry,
-        objects: &[Object],
-        secrets: &[(ClientId, Secret)],
-    ) -> (Vec<Change>, Vec<Entry>) {
-        let declared =
-            |entry: &Entry| objects.iter().any(|o| o.kind() == entry.object.kind() && o.id() == entry.object.id());
-        let put = objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File });
-        let changed = put.clone().filter(|entry| registry.entry(entry.object.kind(), entry.object.id()) != Some(entry));
-        let gone = registry.entries().iter().filter(|entry| entry.owner == Owner::File && !declared(entry));
-        let removals = gone.map(|e| Change::RemoveObject(e.object.kind(), e.object.id().to_owned()));
-        let tags = secrets.iter().filter_map(|(client, secret)| {
-            let pepper = &self.0.parts.pepper;
-            let known = registry.tag(client).is_some_and(|tag| pepper.matches(client.as_str(), secret, tag));
-            (!known).then(|| Change::PutSecret(client.clone(), pepper.tag(client.as_str(), secret)))
-        });
-        let changes = removals.chain(changed.map(|e| Change::PutObject(Box::new(e)))).chain(tags).collect();
-        let kept = registry.entries().iter().filter(|entry| entry.owner == Owner::Api && !declared(entry)).cloned();
-        (changes, kept.chain(put).collect())
+    /// Notes that an admin was refused what `record` says.
+    pub(super) fn refused(&self, record: Record, conflict: Conflict) -> Failure {
+        let reason = Some(conflict.to_string());
+        self.0.journal.note(Record { outcome: Outcome::Refused, reason, ..record });
+        conflict.into()
     }
 
     /// Records that an agent may act for a requester.
     pub async fn put_grant(&self, admin: &ApiCaller, request: GrantRequest, cx: &Cx) -> Result<Grant, Failure> {
-        admin.client().view().registry.agent(&request.agent).ok_or(Conflict::NotFound("agent"))?;
         let GrantRequest { requester, agent, until } = request;
         let grant = Grant { requester, agent, until, by: admin.name(), at: cx.now };
         let record = Record {
             granted: Some(json!({"until": grant.until})),
             ..grant_record(admin, &grant.requester, &grant.agent, cx)
         };
+        if admin.client().view().registry.agent(&grant.agent).is_none() {
+            let asked = record.granted.clone();
+            return Err(self.refused(Record { asked, granted: None, ..record }, Conflict::NotFound("agent")));
+        }
         let changes = vec![Change::PutGrant(grant.clone())];
         self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
         Ok(grant)
@@ -222,8 +186,10 @@ impl Service {
         agent: &ClientId,
         cx: &Cx,
     ) -> Result<(), Failure> {
-        self.store().grant(requester, agent).await?.ok_or(Conflict::NotFound("grant"))?;
         let record = Record { asked: Some(json!("withdraw")), ..grant_record(admin, requester, agent, cx) };
+        if self.store().grant(requester, agent).await?.is_none() {
+            return Err(self.refused(record, Conflict::NotFound("grant")));
+        }
         let changes = vec![Change::RemoveGrant(requester.clone(), agent.clone())];
         self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
         Ok(())
@@ -283,7 +249,12 @@ impl Service {
                 return Ok(made);
             }
         }
-        Err(Conflict::Contended.into())
+        let record = Record {
+            admin: Some(by.to_owned()),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
+        };
+        Err(self.refused(record, Conflict::Contended))
     }
 
     /// An RSA key takes a good part of a second: not on a thread that serves requests.
@@ -325,7 +296,7 @@ impl Service {
 
     /// Tasks, newest first.
     pub async fn list_tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Failure> {
-        self.store().tasks(filter, page).await.map_err(page_fault)
+        Ok(self.store().tasks(filter, page).await?)
     }
 
     /// One token's record.
@@ -335,31 +306,22 @@ impl Service {
 
     /// Tokens, newest first.
     pub async fn list_tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Failure> {
-        self.store().tokens(filter, page).await.map_err(page_fault)
+        Ok(self.store().tokens(filter, page).await?)
     }
 
     /// Grants.
     pub async fn list_grants(&self, page: &Page) -> Result<Paged<Grant>, Failure> {
-        self.store().grants(page).await.map_err(page_fault)
+        Ok(self.store().grants(page).await?)
     }
 
     /// Revocations, newest first.
     pub async fn list_revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Failure> {
-        self.store().revocations(page).await.map_err(page_fault)
+        Ok(self.store().revocations(page).await?)
     }
 
     /// The audit trail, newest first.
     pub async fn list_audit(&self, filter: &AuditFilter, page: &Page) -> Result<AuditPage, Failure> {
-        self.store().audit(filter, page).await.map_err(page_fault)
-    }
-}
-
-/// A cursor that is none is the caller's mistake; everything else is an outage.
-fn page_fault(outage: Outage) -> Failure {
-    if outage.source.is::<InvalidCursor>() {
-        BadRequest::Invalid("after", "is not the `next` of a page of this list").into()
-    } else {
-        outage.into()
+        Ok(self.store().audit(filter, page).await?)
     }
 }
 
@@ -372,7 +334,7 @@ fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> 
     Err(Conflict::Inconsistent(listed(if own.is_empty() { &others } else { &own })))
 }
 
-fn listed(faults: &[Inconsistency]) -> String {
+pub(super) fn listed(faults: &[Inconsistency]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
@@ -381,16 +343,20 @@ fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
     NewEntry { target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 
-fn named(change: &Change) -> String {
-    match change {
-        Change::PutObject(entry) => format!("put {} {}", entry.object.kind(), entry.object.id()),
-        Change::RemoveObject(kind, id) => format!("remove {kind} {id}"),
-        Change::PutSecret(client, _) => format!("secret of {client}"),
-        Change::PutKey(key) => format!("key {}", key.dates.kid),
-        Change::PutGrant(grant) => format!("grant to {}", grant.agent),
-        Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
-        Change::SetTask(id, state) => format!("task {id} {}", state.as_str()),
-    }
+/// What goes into the log with a change of the registry: that it changed, and the end of what is removed.
+pub(super) fn log_of(changes: &[Change], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
+    let removed = changes.iter().filter_map(|change| match change {
+        Change::RemoveObject(kind, id) => registry.entry(*kind, id),
+        _ => None,
+    });
+    let ended = removed.flat_map(|entry| entry.object.ends()).map(|target| NewEntry {
+        target,
+        reason: "removed from the registry".into(),
+        by: by.to_owned(),
+        at,
+        forget_after: all_gone(at),
+    });
+    ended.chain([changed(Target::Registry, by.to_owned(), at)]).collect()
 }
 
 fn grant_record(admin: &ApiCaller, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::{
     domain::{authority::InvalidDetails, claims::BadClaim, exchange::Denial, jws::Malformed, scope::InvalidScope},
-    ports::Outage,
+    ports::{ListFault, Outage},
 };
 
 /// How a use-case ends when it does not do what was asked.
@@ -28,6 +28,15 @@ pub enum Failure {
     /// It could not be found out.
     #[error(transparent)]
     Outage(#[from] Outage),
+}
+
+impl From<ListFault> for Failure {
+    fn from(fault: ListFault) -> Self {
+        match fault {
+            ListFault::Cursor => BadRequest::Invalid("after", "is not the `next` of a page of this list").into(),
+            ListFault::Outage(outage) => outage.into(),
+        }
+    }
 }
 
 /// Why a client did not prove who it is. One answer to the outside, whichever it is; the reason is for the log.
@@ -63,6 +72,9 @@ pub enum AuthFault {
     /// The assertion was used before.
     #[error("the assertion was used before")]
     Replayed,
+    /// The request has no bearer token, where only one will do.
+    #[error("an API token is needed: `Authorization: Bearer …`")]
+    NoBearer,
     /// The bearer token is not a live API token.
     #[error("not a live API token")]
     Bearer,

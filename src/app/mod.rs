@@ -7,16 +7,18 @@ mod authenticate;
 mod evidence;
 mod exchange;
 mod failure;
+mod file;
 mod follow;
 mod introspect;
 mod journal;
 mod revoke;
 mod shared;
 mod sweep;
+mod target;
 
 use std::{fmt, sync::Arc};
 
-pub use admin::{AuditPage, GrantRequest, NewSecret, PutObject};
+pub use admin::{AuditPage, GrantRequest, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
@@ -107,7 +109,7 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     settings: Settings,
     parts: Parts,
-    follower: follow::Follower,
+    follower: Arc<follow::Follower>,
     journal: journal::Journal,
     seen: introspect::Seen,
 }
@@ -124,7 +126,8 @@ impl Service {
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let writer = Writer(parts.entropy.uuid());
         let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
-        let follower = follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer));
+        let follower =
+            follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
         Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
     }
 
@@ -167,6 +170,13 @@ impl Service {
     /// Waits until everything that was submitted is durable. Called once, after the last request.
     pub async fn finish(&self) {
         self.0.journal.finish().await;
+    }
+
+    /// What to sign something with: what its resource wants, once a key for that has been published for long enough; the
+    /// configured algorithm until then.
+    fn signing_algorithm(&self, wanted: Option<SigningAlgorithm>, cx: &Cx) -> SigningAlgorithm {
+        let active = |algorithm: &SigningAlgorithm| self.0.parts.signer.algorithms(cx.now).contains(algorithm);
+        wanted.filter(active).unwrap_or(self.settings().algorithm)
     }
 
     fn store(&self) -> &dyn Store {

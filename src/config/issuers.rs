@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{
     authentication::{jwks, jwks_file, key_fits},
-    objects::{ID, TOOL, scopes},
+    names::{ID, TOOL, scopes},
     reader::{At, Section},
 };
 use crate::domain::{

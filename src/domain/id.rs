@@ -166,21 +166,21 @@ text_name!(
     Purpose,
     "purpose",
     "1 to 500 characters without control characters",
-    |text| {
-        let length = text.chars().count();
-        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
-    }
+    is_sentence
 );
 text_name!(
     /// Why an admin or an agent ended something; kept in the revocation log and the audit trail.
     Reason,
     "reason",
     "1 to 500 characters without control characters",
-    |text| {
-        let length = text.chars().count();
-        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
-    }
+    is_sentence
 );
+
+/// What somebody says in their own words.
+fn is_sentence(text: &str) -> bool {
+    let length = text.chars().count();
+    (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
+}
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,7 @@ use crate::domain::{
     client::{Admin, Agent, Client, Resource, Tool},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
+    revocation::Target,
     scope::ScopeSet,
     secret::SecretTag,
     uri::{IssuerUrl, ResourceUri},
@@ -105,6 +106,18 @@ impl Object {
             Self::Admin(admin) => admin.id.as_str(),
         }
     }
+
+    /// What ends with it when it is removed: another one of its name is another one.
+    #[must_use]
+    pub fn ends(&self) -> Vec<Target> {
+        match self {
+            Self::Issuer(issuer) => vec![Target::Issuer(issuer.issuer.clone())],
+            Self::Agent(Agent { id, .. }) | Self::Admin(Admin { id, .. }) => vec![Target::Agent(id.clone())],
+            Self::Resource(Resource { id, uri, .. }) => {
+                vec![Target::Agent(id.clone()), Target::Resource(uri.clone())]
+            }
+        }
+    }
 }
 
 /// Who may change an object.
@@ -117,12 +130,32 @@ pub enum Owner {
     Api,
 }
 
+impl Owner {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Api => "api",
+        }
+    }
+}
+
 /// An object with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The object.
     pub object: Object,
     /// Who may change it.
+    pub owner: Owner,
+}
+
+/// What is kept in place of a client's secret, with who gave the secret.
+#[derive(Clone, Debug)]
+pub struct OwnedTag {
+    /// The tag.
+    pub tag: SecretTag,
+    /// Who may change it: of a client that the file declares, an admin may, as long as the file gives no secret.
     pub owner: Owner,
 }
 
@@ -150,7 +183,7 @@ pub struct Registry {
     resources: BTreeMap<ClientId, Resource>,
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
-    tags: BTreeMap<ClientId, SecretTag>,
+    tags: BTreeMap<ClientId, OwnedTag>,
 }
 
 impl Registry {
@@ -158,7 +191,7 @@ impl Registry {
     pub fn build(
         version: u64,
         entries: Vec<Entry>,
-        tags: BTreeMap<ClientId, SecretTag>,
+        tags: BTreeMap<ClientId, OwnedTag>,
     ) -> Result<Self, Vec<Inconsistency>> {
         let mut registry = Self { version, tags, ..Self::default() };
         let mut faults = Vec::new();
@@ -242,8 +275,13 @@ impl Registry {
 
     /// The tag of a client's secret, if it has one.
     #[must_use]
-    pub fn tag(&self, id: &ClientId) -> Option<&SecretTag> {
+    pub fn tag(&self, id: &ClientId) -> Option<&OwnedTag> {
         self.tags.get(id)
+    }
+
+    /// The clients that have a secret, with its tag.
+    pub fn tags(&self) -> impl Iterator<Item = (&ClientId, &OwnedTag)> {
+        self.tags.iter()
     }
 
     /// The subject prefixes of all issuers but this one: a subject of `issuer` may not begin with one of them.
@@ -307,7 +345,8 @@ impl Registry {
         let mut beyond = BTreeSet::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
             for tool in &resource.tools {
-                let set = if authority.allows(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
+                let set =
+                    if authority.allows_every_call(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
                 set.insert(tool.scope.clone());
             }
         }
@@ -320,6 +359,6 @@ fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission>
         .tools
         .iter()
         .filter(|tool| wanted(tool))
-        .map(|tool| Permission { resource: resource.uri.clone(), tool: tool.name.clone() })
+        .map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()))
         .collect()
 }

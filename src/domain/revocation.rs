@@ -3,12 +3,16 @@
 //! A token carries every name under which it can be taken back, so ending an ancestor is one entry: no walk over
 //! descendants, and no lock against a child that is being issued at that moment.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     id::{ClientId, TaskId, TokenId},
+    limits::TOKEN_LIFETIME_CAP,
     task::Requester,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
@@ -119,7 +123,7 @@ pub struct NewEntry {
     pub by: String,
     /// When.
     pub at: Timestamp,
-    /// The moment after which no token that this could end is unexpired: then it may be forgotten.
+    /// The moment after which no token that this could end is unexpired: then it need not be read at a start.
     pub forget_after: Timestamp,
 }
 
@@ -160,11 +164,22 @@ pub enum Standing {
     Revoked,
 }
 
-/// The entries that are not forgotten, by name. Pure data: whoever follows the log feeds it.
+/// How long an entry is held after it was applied: longer than any token lives that it could end, and than wall clocks of
+/// replicas may differ. Counted on the holder's own monotonic clock: nobody's wall clock can make an entry go early.
+pub const HOLD: Duration = Duration::from_secs(TOKEN_LIFETIME_CAP.as_seconds() as u64 + 3600);
+
+/// The entries that are held, by name. Pure data: whoever follows the log feeds it.
 #[derive(Debug, Default)]
 pub struct Index {
     applied: Seq,
-    entries: HashMap<Target, (Seq, Timestamp)>,
+    entries: HashMap<Target, Held>,
+}
+
+/// The latest entry for a name, and until when (on the holder's monotonic clock) it is held.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    seq: Seq,
+    until: Duration,
 }
 
 impl Index {
@@ -186,8 +201,9 @@ impl Index {
         self.entries.is_empty()
     }
 
-    /// Applies one entry. Entries come in the order of the log; one that was applied before is passed over.
-    pub fn apply(&mut self, entry: &LogEntry) {
+    /// Applies one entry at `now` on the monotonic clock. Entries come in the order of the log; one that was applied
+    /// before is passed over.
+    pub fn apply(&mut self, entry: &LogEntry, now: Duration) {
         if entry.seq <= self.applied {
             return;
         }
@@ -195,9 +211,8 @@ impl Index {
         if matches!(entry.entry.target, Target::Registry | Target::Keys) {
             return;
         }
-        let until = entry.entry.forget_after;
-        let slot = self.entries.entry(entry.entry.target.clone()).or_insert((entry.seq, until));
-        *slot = (entry.seq, slot.1.max(until));
+        let held = Held { seq: entry.seq, until: now.saturating_add(HOLD) };
+        self.entries.insert(entry.entry.target.clone(), held);
     }
 
     /// Says that the log has been read up to `seq`, forgotten entries included.
@@ -205,9 +220,9 @@ impl Index {
         self.applied = self.applied.max(seq);
     }
 
-    /// Drops what can't end any token any more.
-    pub fn forget(&mut self, now: Timestamp) {
-        self.entries.retain(|_, (_, until)| !until.is_past(now));
+    /// Drops what has been held for long enough at `now` on the monotonic clock.
+    pub fn forget(&mut self, now: Duration) {
+        self.entries.retain(|_, held| held.until > now);
     }
 
     /// What the log says of a token: a handful of look-ups.
@@ -217,7 +232,7 @@ impl Index {
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
         let is_held = |target: Target| self.entries.contains_key(&target);
-        let is_older = |target: Target| self.entries.get(&target).is_some_and(|(seq, _)| names.rev < *seq);
+        let is_older = |target: Target| self.entries.get(&target).is_some_and(|held| names.rev < held.seq);
         let ended = is_held(Target::Token(names.token))
             || names.lineage.iter().any(|id| is_held(Target::Token(*id)))
             || names.task.is_some_and(|id| is_held(Target::Task(id)))
@@ -287,7 +302,7 @@ mod tests {
             (Target::Keys, false, false),
         ] {
             let mut index = Index::default();
-            index.apply(&entry(5, target.clone()));
+            index.apply(&entry(5, target.clone()), Duration::ZERO);
             let ended = |rev| index.standing(&names(rev)) == Standing::Revoked;
             assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
@@ -297,12 +312,14 @@ mod tests {
     #[test]
     fn forgets_only_what_can_end_nothing_any_more() {
         let mut index = Index::default();
-        index.apply(&entry(1, Target::Token(token(3))));
-        index.forget(Timestamp::from_unix(999));
+        let (start, tick) = (Duration::from_secs(500), Duration::from_nanos(1));
+        // Whatever the revoker's wall clock said: the entry claims to be over since long ago.
+        index.apply(&entry(1, Target::Token(token(3))), start);
+        index.forget((start + HOLD).saturating_sub(tick));
         assert_eq!(index.standing(&names(0)), Standing::Revoked);
-        index.forget(Timestamp::from_unix(1000));
+        index.forget(start + HOLD);
         assert!(index.is_empty());
-        index.apply(&entry(1, Target::Token(token(3))));
+        index.apply(&entry(1, Target::Token(token(3))), start);
         assert!(index.is_empty(), "what was applied once is not applied again");
         assert_eq!(index.applied(), Seq::new(1));
     }

@@ -12,16 +12,18 @@ use serde::Deserialize;
 use crate::{
     app::{BadRequest, Conflict, GrantRequest, Revocation, Wanted},
     domain::{
+        audit::searchable,
         id::{ClientId, Reason, Subject, TaskId, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
         task::{Requester, TaskState},
         time::Timestamp,
-        uri::IssuerUrl,
+        uri::{IssuerUrl, ResourceUri},
     },
     http::{
         App,
-        client_auth::{JsonBody, Operator, Reader},
+        body::JsonBody,
+        client_auth::{Operator, Reader},
         path::Id,
         problem::Problem,
         query::Query,
@@ -63,7 +65,7 @@ async fn put_object(
     JsonBody(body): JsonBody<serde_json::Value>,
 ) -> Result<Response, Problem> {
     let object = serde_json::from_value::<Object>(serde_json::json!({"kind": kind, "body": body}))
-        .map_err(|fault| BadRequest::NotJson(super::client_auth::without_values(&fault.to_string())))?;
+        .map_err(|fault| BadRequest::NotJson(super::body::without_values(&fault.to_string())))?;
     if object.id() != id {
         return Err(BadRequest::Invalid("id", "is not the one in the path").into());
     }
@@ -247,10 +249,12 @@ pub(super) enum RevocationBody {
         /// Why.
         reason: Reason,
     },
-    /// Everything issued so far for a resource.
+    /// Everything issued so far for a resource: named by one of the two.
     Resource {
-        /// Its client id.
-        id: ClientId,
+        /// Its client id, as long as it is registered.
+        id: Option<ClientId>,
+        /// Its URI.
+        uri: Option<ResourceUri>,
         /// Why.
         reason: Reason,
     },
@@ -264,15 +268,17 @@ pub(super) enum RevocationBody {
 }
 
 impl RevocationBody {
-    fn into_parts(self) -> (Wanted, Reason) {
-        match self {
+    fn into_parts(self) -> Result<(Wanted, Reason), BadRequest> {
+        Ok(match self {
             Self::Token { id, reason } => (Wanted::Token(id), reason),
             Self::Task { id, reason } => (Wanted::Task(id), reason),
             Self::Requester { issuer, subject, reason } => (Wanted::Requester(Requester { issuer, subject }), reason),
             Self::Agent { id, reason } => (Wanted::Agent(id), reason),
-            Self::Resource { id, reason } => (Wanted::Resource(id), reason),
+            Self::Resource { id: Some(id), uri: None, reason } => (Wanted::Resource(id), reason),
+            Self::Resource { id: None, uri: Some(uri), reason } => (Wanted::ResourceAt(uri), reason),
+            Self::Resource { .. } => return Err(BadRequest::Invalid("id", "name the resource by `id` or by `uri`")),
             Self::Issuer { id, reason } => (Wanted::Issuer(id), reason),
-        }
+        })
     }
 }
 
@@ -283,7 +289,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     JsonBody(body): JsonBody<RevocationBody>,
 ) -> Result<Json<RevocationView>, Problem> {
-    let (target, reason) = body.into_parts();
+    let (target, reason) = body.into_parts()?;
     let idempotency_key = idempotency_key(&headers)?;
     let revoked = app.service.revoke(&admin, Revocation { target, reason, idempotency_key }, &cx).await?;
     Ok(Json(revoked.into()))
@@ -313,12 +319,18 @@ pub(super) async fn list_audit(
     _: Reader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<AuditView>>, Problem> {
-    let query =
-        Query::parse(query.as_deref(), &["after", "limit", "task", "issuer", "subject", "agent", "from", "until"])?;
+    let names = ["after", "limit", "from", "until", "task", "issuer", "subject", "agent", "token", "resource"];
+    let names = [&names[..], &["request_id", "event", "outcome"]].concat();
+    let query = Query::parse(query.as_deref(), &names)?;
     let filter = AuditFilter {
         task: query.value("task")?,
         requester: query.requester()?,
-        agent: query.text("agent").map(str::to_owned),
+        agent: query.text("agent").map(searchable),
+        token: query.value("token")?,
+        resource: query.text("resource").map(searchable),
+        request_id: query.value("request_id")?,
+        event: query.word("event")?,
+        outcome: query.word("outcome")?,
         from: query.time("from")?,
         until: query.time("until")?,
     };

@@ -27,7 +27,7 @@ pub(super) async fn healthz() -> &'static str {
 
 /// `GET /readyz`: requests can be answered.
 pub(super) async fn readyz(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<&'static str, Problem> {
-    app.service.ready(&cx).await?;
+    app.service.ready(&cx).await.map_err(Problem::not_ready)?;
     Ok("ready\n")
 }
 

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::de::{DeserializeOwned, value::StrDeserializer};
+
 use crate::{
     app::BadRequest,
     domain::{id::Subject, time::Timestamp, uri::IssuerUrl},
@@ -47,6 +49,12 @@ impl Query {
 
     pub(super) fn value<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, BadRequest> {
         self.text(name).map(|text| text.parse().map_err(|_| BadRequest::Invalid(name, "is malformed"))).transpose()
+    }
+
+    /// One of an enum's words.
+    pub(super) fn word<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BadRequest> {
+        let word = |text| T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text));
+        self.text(name).map(word).transpose().map_err(|_| BadRequest::Invalid(name, "is not a word that it can be"))
     }
 
     pub(super) fn time(&self, name: &'static str) -> Result<Option<Timestamp>, BadRequest> {

@@ -8,13 +8,12 @@ use thiserror::Error;
 
 use super::Outage;
 use crate::domain::{
-    audit::{Head, Record, Writer},
+    audit::{Columns, Event, Head, Outcome, Record, Writer},
     authority::Authority,
-    id::{ClientId, KeyId, TaskId, TokenId},
+    id::{ClientId, KeyId, RequestId, TaskId, TokenId},
     keys::KeyDates,
-    registry::{Entry, Kind},
+    registry::{Entry, Kind, OwnedTag},
     revocation::{LogEntry, NewEntry, Seq},
-    secret::SecretTag,
     task::{Requester, Task, TaskState},
     time::Timestamp,
     token::TokenKind,
@@ -110,7 +109,9 @@ pub enum Change {
     /// Remove an object, and its secret.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
-    PutSecret(ClientId, SecretTag),
+    PutSecret(ClientId, OwnedTag),
+    /// Remove the tag of a client's secret.
+    RemoveSecret(ClientId),
     /// Put a key, new or with new dates.
     PutKey(StoredKey),
     /// Record a grant, new or with a new end.
@@ -190,7 +191,7 @@ pub struct StoredRegistry {
     /// The objects.
     pub entries: Vec<Entry>,
     /// The tags of client secrets.
-    pub tags: BTreeMap<ClientId, SecretTag>,
+    pub tags: BTreeMap<ClientId, OwnedTag>,
 }
 
 /// The stored keys and the version they are at, read at one moment.
@@ -211,11 +212,16 @@ pub struct Page {
     pub limit: u32,
 }
 
-/// What was given as `after` is not the `next` of a page of this list: the `source` of an [`Outage`] that the caller
-/// brought about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("`after` is not the `next` of a page of this list")]
-pub struct InvalidCursor;
+/// Why a page of a list can't be had.
+#[derive(Debug, Error)]
+pub enum ListFault {
+    /// What was given as `after` is not the `next` of a page of this list: the caller's mistake.
+    #[error("`after` is not the `next` of a page of this list")]
+    Cursor,
+    /// The list could not be read.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
 
 /// One page, and where the next one begins, if there may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,8 +265,20 @@ pub struct AuditFilter {
     pub task: Option<TaskId>,
     /// In this requester's name.
     pub requester: Option<(IssuerUrl, String)>,
-    /// Whose client or current agent is this.
+    /// In whose chain of agents this one acts, wherever, or whose client it is; as [`searchable`] has it.
+    ///
+    /// [`searchable`]: crate::domain::audit::searchable
     pub agent: Option<String>,
+    /// About this token.
+    pub token: Option<TokenId>,
+    /// About this resource, or whatever else; as [`searchable`](crate::domain::audit::searchable) has it.
+    pub resource: Option<String>,
+    /// Of this request.
+    pub request_id: Option<RequestId>,
+    /// Of what happened.
+    pub event: Option<Event>,
+    /// Of how it ended.
+    pub outcome: Option<Outcome>,
     /// At this time or later.
     pub from: Option<Timestamp>,
     /// Before this time.
@@ -279,41 +297,7 @@ pub struct AuditRow {
     /// The hash that was stored with it.
     pub hash: String,
     /// The search columns, as a record that has only these would fill them.
-    pub columns: AuditColumns,
-}
-
-/// What searches in the audit trail look at: copies of parts of the record's text, made fit for an index where strangers
-/// wrote them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditColumns {
-    /// When.
-    pub at: Timestamp,
-    /// The requester's issuer.
-    pub requester_issuer: Option<String>,
-    /// The requester's subject.
-    pub requester_subject: Option<String>,
-    /// The current agent.
-    pub agent: Option<String>,
-    /// The client that called.
-    pub client: Option<String>,
-    /// The task.
-    pub task: Option<String>,
-}
-
-impl AuditColumns {
-    /// The columns of a record.
-    #[must_use]
-    pub fn of(record: &Record) -> Self {
-        Self {
-            at: record.at,
-            requester_issuer: record.requester.as_ref().map(|r| r.issuer.to_string()),
-            requester_subject: record.requester.as_ref().map(|r| r.subject.to_string()),
-            // Who acts may be named by another issuer, as it likes.
-            agent: record.agents.first().map(|agent| agent.replace('\0', "\u{fffd}").chars().take(255).collect()),
-            client: record.client.as_ref().map(ToString::to_string),
-            task: record.task.map(|id| id.to_string()),
-        }
-    }
+    pub columns: Columns,
 }
 
 /// What a sweep dropped, by what it was.
@@ -356,28 +340,28 @@ pub trait Store: Send + Sync {
     async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage>;
 
     /// Tasks, newest first.
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage>;
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault>;
 
     /// One token's record.
     async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage>;
 
     /// Tokens, newest first.
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage>;
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault>;
 
     /// The grant of a requester to an agent, over or not.
     async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage>;
 
     /// Grants, in a stable order.
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage>;
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault>;
 
     /// Revocations as an admin wants to see them: newest first, forgotten ones too, without registry and key changes.
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage>;
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault>;
 
     /// What became of the request with this idempotency key, if there was one: always [`Written::Before`].
     async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage>;
 
     /// Audit records, newest first.
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage>;
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault>;
 
     /// All writers' heads.
     async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage>;

@@ -49,13 +49,12 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
     let asked = asked.fetch_add(1, Ordering::SeqCst);
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
     let (status, body) = match how.as_str() {
-        "good" => (200, Body::from(keys.to_string())),
         // Its first answer is without the key.
         "new" if asked == 0 => (200, Body::from(json!({"keys": [Key::new("idp-0").public()]}).to_string())),
-        "new" => (200, Body::from(keys.to_string())),
+        "good" | "new" => (200, Body::from(keys.to_string())),
         "slow" => (200, Body::from_stream(stream::iter([chunk()]).chain(stream::pending()))),
         "silent" => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             (200, Body::from(keys.to_string()))
         }
         "huge" => (200, Body::from_stream(stream::repeat_with(chunk))),
@@ -72,19 +71,25 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
 
 impl Server {
     /// Trusts an issuer with keys from there.
-    async fn trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) -> String {
+    async fn trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) {
+        let (status, body) = self.try_trust(name, jwks_uri, networks).await;
+        assert!(status.is_success(), "{body}");
+    }
+
+    /// Asks for an issuer with keys from there to be trusted; the agent that goes with it is there if it is.
+    async fn try_trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) -> (reqwest::StatusCode, Value) {
         let issuer = format!("https://{name}.example");
         let body = json!({"issuer": issuer, "keys": {"jwks_uri": jwks_uri}, "audiences": [self.issuer],
             "algorithms": ["ES256"], "token_types": ["access_token"], "subject_prefix": format!("{name}:"),
             "allowed_networks": networks});
         let path = format!("/issuers/{}", issuer.replace(':', "%3A").replace('/', "%2F"));
         let (status, body) = self.admin(Method::PUT, &path, Some(body)).await;
-        assert!(status.is_success(), "{body}");
+        if !status.is_success() {
+            return (status, body);
+        }
         let agent = json!({"id": format!("agent-{name}"), "authentication": {"method": "private_key_jwt", "jwks": self.planner.jwks()},
             "known_as": {&issuer: ["planner-client"]}, "access": [{"resource": "files", "scopes": ["files:read"]}]});
-        let (status, body) = self.admin(Method::PUT, &format!("/agents/agent-{name}"), Some(agent)).await;
-        assert!(status.is_success(), "{body}");
-        issuer
+        self.admin(Method::PUT, &format!("/agents/agent-{name}"), Some(agent)).await
     }
 
     /// Exchanges a token of that issuer: status, error, `Retry-After`.
@@ -152,22 +157,28 @@ async fn a_key_that_is_new(server: Server) {
 async fn from_where_keys_are_not_fetched(server: Server) {
     let provider = Provider::start(&server.idp.jwks()).await;
     let port = provider.url.rsplit(':').next().unwrap();
-    for (name, uri, networks) in [
-        ("loopback", format!("http://127.0.0.1:{port}/good"), &[][..]),
-        ("localhost", format!("http://localhost:{port}/good"), &[]),
-        ("other-loopback", format!("https://127.1.2.3:{port}/good"), &[]),
-        ("six", format!("http://[::1]:{port}/good"), &[]),
-        ("mapped", format!("https://[::ffff:127.0.0.1]:{port}/good"), &[]),
-        ("zero", format!("https://0.0.0.0:{port}/good"), &[]),
-        ("decimal", format!("https://2130706433:{port}/good"), &[]),
-        ("metadata-service", "https://169.254.169.254/latest/meta-data".to_owned(), &[]),
-        ("private", "https://10.0.0.1/good".to_owned(), &[]),
-        ("other-network", format!("http://127.0.0.1:{port}/good"), &["10.0.0.0/8"]),
-        ("plain", "http://keys.example.com/good".to_owned(), &LOOPBACK[..]),
-        ("with-user", format!("https://user:pass@127.0.0.1:{port}/good"), &LOOPBACK[..]),
-        ("file", "file:///etc/passwd".to_owned(), &LOOPBACK[..]),
+    // What is plainly wrong is refused at the door; the rest when its keys are wanted.
+    for (name, uri, networks, at_the_door) in [
+        ("loopback", format!("http://127.0.0.1:{port}/good"), &[][..], true),
+        ("localhost", format!("http://localhost:{port}/good"), &[], true),
+        ("other-loopback", format!("https://127.1.2.3:{port}/good"), &[], true),
+        ("six", format!("http://[::1]:{port}/good"), &[], true),
+        ("mapped", format!("https://[::ffff:127.0.0.1]:{port}/good"), &[], false),
+        ("zero", format!("https://0.0.0.0:{port}/good"), &[], false),
+        ("decimal", format!("https://2130706433:{port}/good"), &[], true),
+        ("metadata-service", "https://169.254.169.254/latest/meta-data".to_owned(), &[], false),
+        ("private", "https://10.0.0.1/good".to_owned(), &[], false),
+        ("other-network", format!("http://127.0.0.1:{port}/good"), &["10.0.0.0/8"], true),
+        ("plain", "http://keys.example.com/good".to_owned(), &LOOPBACK[..], true),
+        ("with-user", format!("https://user:pass@127.0.0.1:{port}/good"), &LOOPBACK[..], true),
+        ("file", "file:///etc/passwd".to_owned(), &LOOPBACK[..], true),
     ] {
-        server.trust(name, &uri, networks).await;
+        let (status, body) = server.try_trust(name, &uri, networks).await;
+        if at_the_door {
+            assert_eq!(status, 422, "{name}: {body}");
+            continue;
+        }
+        assert!(status.is_success(), "{name}: {body}");
         let (status, error, retry) = server.try_issuer(name, &server.idp).await;
         assert_eq!((status, &error[..], retry.as_deref()), (503, "temporarily_unavailable", Some("1")), "{name}");
     }

@@ -12,6 +12,7 @@ on_both_stores!(
     on_record_together,
     a_request_that_comes_again,
     by_whom,
+    whom_it_was_about,
 );
 
 /// Tokens in two names, of two agents, for two resources: who is asked about each, and where it comes from.
@@ -77,10 +78,13 @@ async fn tree(server: &Server) -> Tree {
     Tree { tokens, hand_over, txn }
 }
 
+/// What is taken back, and what lives on.
+type Row = (&'static str, fn(&Tree) -> Value, &'static [&'static str]);
+
 async fn each_kind_on_a_tree(server: Server) {
     let other = server.replica().await;
     // An issuer of its own would be without effect here: all users are of one. So that ends all.
-    let rows: [(&str, fn(&Tree) -> Value, &[&str]); 9] = [
+    let rows: [Row; 10] = [
         (
             "a leaf",
             |t| json!({"kind": "token", "id": claims(t.get("child"))["jti"]}),
@@ -105,6 +109,7 @@ async fn each_kind_on_a_tree(server: Server) {
             &["root", "child", "joined", "notes", "bob", "txn"],
         ),
         ("a resource", |_| json!({"kind": "resource", "id": "files"}), &["notes"]),
+        ("a resource, by where it is", |_| json!({"kind": "resource", "uri": FILES}), &["notes"]),
         ("the issuer", |_| json!({"kind": "issuer", "id": IDP}), &[]),
     ];
     for (name, target, want) in rows {
@@ -128,9 +133,12 @@ async fn each_kind_on_a_tree(server: Server) {
         (json!({"kind": "requester", "issuer": IDP, "subject": "alic"}), 200),
         (json!({"kind": "requester", "issuer": "https://login.example.org", "subject": "alice"}), 200),
         (json!({"kind": "agent", "id": "writer"}), 200),
-        (json!({"kind": "agent", "id": "nobody"}), 404),
+        (json!({"kind": "agent", "id": "nobody"}), 200),
         (json!({"kind": "resource", "id": "planner"}), 404),
-        (json!({"kind": "issuer", "id": "https://login.example.org"}), 404),
+        (json!({"kind": "resource", "uri": "https://files.example.com"}), 200),
+        (json!({"kind": "resource", "id": "files", "uri": FILES}), 400),
+        (json!({"kind": "resource"}), 400),
+        (json!({"kind": "issuer", "id": "https://login.example.org"}), 200),
         (json!({"kind": "token", "id": "01970000-0000-7000-8000-00000000abcd"}), 404),
         (json!({"kind": "task", "id": "01970000-0000-7000-8000-00000000abcd"}), 404),
     ] {
@@ -197,13 +205,23 @@ async fn by_clients(server: Server) {
     }
     assert_eq!(back("planner", &part).await, done, "of an agent that it handed to");
     assert!(!server.is_live(&part).await && server.is_live(&root).await);
+    let entries = async || {
+        let (_, list) = server.admin(Method::GET, "/revocations", None).await;
+        list["items"].as_array().unwrap().len()
+    };
+    let before = entries().await;
     assert_eq!(back("planner", &part).await, done, "twice is once");
+    assert_eq!(back("stranger", &part).await, not_mine, "ended or not");
+    assert_eq!(entries().await, before, "and one entry");
     let other = server.issued("reader", &again(&hand_over)).await;
     assert_eq!(back("reader", &other).await, done, "its own");
     assert!(!server.is_live(&other).await);
     let last = server.issued("reader", &again(&hand_over)).await;
     assert_eq!(back("planner", &root).await, done, "with all that was derived from it");
     assert!(!server.is_live(&root).await && !server.is_live(&last).await);
+    let before = entries().await;
+    assert_eq!(back("reader", &last).await, done, "it ended with what it was derived from");
+    assert_eq!(entries().await, before);
     let (status, body) = server.post_as("reader", "/oauth2/revoke", &form(&[])).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")));
     let (status, _) = read(server.post("/oauth2/revoke").form(&form(&[("token", &root)])).send().await.unwrap()).await;
@@ -297,5 +315,26 @@ async fn by_whom(server: Server) {
     assert_eq!(bare.status(), 401);
     assert!(bare.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer "));
     assert!(server.is_live(&token).await, "{FILES}");
+    server.stop().await;
+}
+
+async fn whom_it_was_about(server: Server) {
+    let tree = tree(&server).await;
+    let end = async |name: &str, body: Value| {
+        let mut body = body;
+        body["reason"] = json!("for the test");
+        let api = server.api_token("ops", "errand:admin").await;
+        let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", name);
+        let (status, answer) = read(request.json(&body).send().await.unwrap()).await;
+        assert_eq!(status, 200, "{answer}");
+        server.record_of(name).await
+    };
+    let part = claims(tree.get("part"));
+    let record = end("a-token", json!({"kind": "token", "id": part["jti"]})).await;
+    assert_eq!((&record["agents"], &record["resource"]), (&json!(["reader", "planner"]), &json!(FILES)));
+    let record = end("an-issuer", json!({"kind": "issuer", "id": IDP})).await;
+    assert_eq!((&record["resource"], &record["asked"]), (&Value::Null, &json!({"kind": "issuer", "key": IDP})));
+    let record = end("a-resource", json!({"kind": "resource", "uri": NOTES})).await;
+    assert_eq!(record["resource"], NOTES);
     server.stop().await;
 }

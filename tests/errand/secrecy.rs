@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use reqwest::Method;
@@ -16,9 +16,17 @@ use crate::{
     support::TestStore,
 };
 
-/// What was logged on this thread. Everything that the server does here is done on it, but for SQLite's own thread.
+/// What was logged in this process, at its loudest. Other tests of the process log here too; that only makes the search
+/// longer.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+static LOG: LazyLock<Log> = LazyLock::new(|| {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    log
+});
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -50,13 +58,10 @@ async fn on_postgres() {
 }
 
 async fn nothing_of_it_is_kept(store: TestStore) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let log = LOG.clone();
     let server = Server::start(store).await;
     let secrets = use_everything(&server).await;
     let store = server.stop().await;
-    drop(guard);
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("request answered") && log.contains("request refused"), "it is the log of the server");
     let kept = dump(&store).await;

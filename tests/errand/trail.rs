@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::server::{IDP, Server, changed_form, claims, form, read, secret, until, with_assertion};
 
-on_both_stores!(what_is_on_record, a_touch_shows, searches);
+on_both_stores!(what_is_on_record, a_touch_shows, verified_beside_a_server_that_writes, searches);
 
 impl Server {
     /// All records, newest first.
@@ -16,7 +16,7 @@ impl Server {
     }
 
     /// The record of a request, when it has been written: nobody waits for some of them.
-    async fn record_of(&self, id: &str) -> Value {
+    pub async fn record_of(&self, id: &str) -> Value {
         let find = async || self.records("").await.into_iter().find(|record| record["request_id"] == id);
         until(id, || async { find().await.is_some() }).await;
         find().await.unwrap()
@@ -66,7 +66,7 @@ async fn what_is_on_record(server: Server) {
     send(named("/oauth2/token", "r-who").basic_auth("reader", Some("wrong")).form(&good), 401).await;
     let record = server.record_of("r-who").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("client.authenticate"), &json!("refused")));
-    assert_eq!(record["client"], Value::Null, "what was claimed is not repeated");
+    assert_eq!(record["client"], "reader", "there is one of this name");
 
     let ask = |id: &str, token: &str| {
         named("/oauth2/introspect", id).basic_auth("files", Some(secret("files"))).form(&form(&[("token", token)]))
@@ -134,8 +134,46 @@ async fn searches(server: Server) {
     assert_eq!(tokens("&agent=reader").await, [false, true]);
     assert_eq!(tokens("&agent=planner").await, [true, false]);
     assert_eq!(tokens("&issuer=https://login.example.com&subject=bob").await, [false, true]);
+    assert_eq!(tokens(&format!("&token={}", other["jti"].as_str().unwrap())).await, [false, true]);
+    assert_eq!(tokens("&resource=https://files.example.com/mcp").await, [true, true]);
+    assert_eq!(tokens("&resource=https://notes.example.com/mcp").await, [false, false]);
+    assert_eq!(tokens("&event=token.issue&outcome=done").await, [true, true]);
+    assert_eq!(tokens("&event=token.issue&outcome=refused").await, [false, false]);
+    assert_eq!(tokens("&event=key.rotate").await, [false, false]);
+    let request_id = server.records("&agent=reader").await[0]["request_id"].as_str().unwrap().to_owned();
+    assert_eq!(tokens(&format!("&request_id={request_id}")).await, [false, true]);
+    assert_eq!(server.records("&request_id=r-that-never-was").await, Vec::<Value>::new());
+    // What was issued further down the chain is found by whoever stands in it.
+    let root = server.task_token().await;
+    let handed = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
+    let part = changed_form(&server.exchange_form(&handed), &[("purpose", "")]);
+    let part = claims(&server.issued("reader", &part).await);
+    let found = server.records(&format!("&agent=planner&token={}", part["jti"].as_str().unwrap())).await;
+    assert_eq!((found.len(), &found[0]["agents"]), (1, &json!(["reader", "planner"])));
+    assert_eq!(found[0]["client"], "reader");
+    // What no store could look for is the caller's mistake, not an outage.
+    let nul = errand::domain::encode(br#"["https://login.example.com","a\u0000b","planner"]"#);
+    for list in ["grants", "tasks", "tokens", "revocations", "audit"] {
+        let (status, body) = server.admin(Method::GET, &format!("/{list}?after={nul}"), None).await;
+        assert_eq!(status, 400, "{list}: {body}");
+    }
+    for bad in ["token=x", "event=issue", "outcome=", "outcome=Done", "request_id=a%20b", "agent=a%00", "resource=%00"]
+    {
+        let (status, body) = server.admin(Method::GET, &format!("/audit?{bad}"), None).await;
+        assert_eq!(status, 400, "{bad}: {body}");
+    }
     assert_eq!(tokens(&format!("&from={}", at(now - 60))).await, [true, true]);
     assert_eq!(tokens(&format!("&until={}", at(now - 60))).await, [false, false]);
+    // When and what stand beside the text that was chained, in the way of a JSON API.
+    let (_, list) = server.admin(Method::GET, "/audit?agent=reader", None).await;
+    for item in list["items"].as_array().unwrap() {
+        let (chained, record) = (&item["chained"], &item["chained"]["record"]);
+        assert_eq!(item["at"], at(record["at"].as_i64().unwrap()));
+        assert_eq!((&item["event"], &item["outcome"]), (&record["event"], &record["outcome"]));
+        assert_eq!((&item["writer"], &item["n"]), (&chained["writer"], &chained["n"]));
+        let hash = ring::digest::digest(&ring::digest::SHA256, chained.to_string().as_bytes());
+        assert_eq!(item["hash"], errand::domain::encode(hash.as_ref()), "what is shown is what was hashed");
+    }
     // Page by page it is the same.
     let mut paged = Vec::new();
     let mut after = String::new();
@@ -164,7 +202,7 @@ async fn a_touch_shows(server: Server) {
     other.task_token().await;
     other.stop().await;
     server.stop().await;
-    let house = errand::house::House::open(&config, errand::house::Schema::Migrate).await.unwrap();
+    let house = errand::house::House::open(&config, errand::house::Migrations::Always).await.unwrap();
     let found = async || house.service.verify_audit().await.unwrap();
     let clean = found().await;
     assert!(clean.findings.is_empty() && clean.chains >= 2 && clean.records >= 6, "{clean:?}");
@@ -177,8 +215,8 @@ async fn a_touch_shows(server: Server) {
         ),
         (
             "an edited search column",
-            format!("UPDATE audit SET client = 'nobody' WHERE n = 4 AND {row}"),
-            format!("UPDATE audit SET client = 'planner' WHERE n = 4 AND {row}"),
+            format!("UPDATE audit SET event = 'key.rotate' WHERE n = 4 AND {row}"),
+            format!("UPDATE audit SET event = 'token.issue' WHERE n = 4 AND {row}"),
         ),
         (
             "an edited time",
@@ -217,6 +255,15 @@ async fn a_touch_shows(server: Server) {
         assert_eq!(store.tamper(&format!("UPDATE audit SET {to} WHERE {from} AND {row}")).await, 1);
     }
     assert!(found().await.findings.is_empty());
+    // A record behind the end, that no writer of ours wrote.
+    let columns = "body, hash, done_at, event, outcome, requester_issuer, requester_subject, task";
+    let end = format!("n = (SELECT max(n) FROM audit WHERE {row}) AND {row}");
+    let forge =
+        format!("INSERT INTO audit (writer, n, {columns}) SELECT writer, n + 1, {columns} FROM audit WHERE {end}");
+    assert_eq!(store.tamper(&forge).await, 1);
+    assert_eq!(found().await.findings.len(), 1, "a forged one");
+    assert_eq!(store.tamper(&format!("DELETE FROM audit WHERE {end}")).await, 1);
+    assert!(found().await.findings.is_empty());
     // What is gone stays gone: one in the middle, then the end.
     let last = format!("DELETE FROM audit WHERE n = (SELECT max(n) FROM audit WHERE {row}) AND {row}");
     assert_eq!(store.tamper(&last).await, 1);
@@ -224,4 +271,25 @@ async fn a_touch_shows(server: Server) {
     assert_eq!(store.tamper(&format!("DELETE FROM audit WHERE n = 2 AND {row}")).await, 1);
     assert_eq!(found().await.findings.len(), 1, "the middle");
     house.service.finish().await;
+}
+
+/// Records that are written while the trail is read are nobody's tampering.
+async fn verified_beside_a_server_that_writes(server: Server) {
+    let server = std::sync::Arc::new(server);
+    let writing = {
+        let server = std::sync::Arc::clone(&server);
+        tokio::spawn(async move {
+            for _ in 0..150 {
+                server.introspect("no-token-at-all").await;
+            }
+        })
+    };
+    let mut records = 0;
+    while !writing.is_finished() {
+        let found = server.house.service.verify_audit().await.unwrap();
+        assert!(found.findings.is_empty(), "{found:?}");
+        assert!(found.records >= records, "the trail only grows");
+        records = found.records;
+    }
+    writing.await.unwrap();
 }

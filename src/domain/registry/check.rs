@@ -152,8 +152,15 @@ impl Registry {
                 }
             }
             for (issuer, names) in &agent.known_as {
-                if !self.issuers.contains_key(issuer) {
-                    fault("known_as", format!("there is no issuer `{issuer}`"));
+                match self.issuers.get(issuer) {
+                    None => fault("known_as", format!("there is no issuer `{issuer}`")),
+                    // Else every user token of the issuer would point at this agent, whoever it was issued to.
+                    Some(issuer) if names.iter().any(|name| issuer.audiences.contains(name)) => {
+                        let reason =
+                            "names an audience that means this server: every user token would point at the agent";
+                        fault("known_as", reason.into());
+                    }
+                    Some(_) => {}
                 }
                 if names.iter().any(String::is_empty) {
                     fault("known_as", format!("a name at `{issuer}` is empty"));

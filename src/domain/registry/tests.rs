@@ -253,6 +253,11 @@ fn an_agent_is_made_of_what_there_is() {
         json!({LOGIN: ["reader-app", "planner-app"]}),
         "known_as: `https://login.example.com` knows `planner` as `planner-app` already",
     );
+    one(
+        "known_as",
+        json!({LOGIN: ["reader-app", "https://sts.example.com"]}),
+        "known_as: names an audience that means this server: every user token would point at the agent",
+    );
     for names in
         [json!({PARTNER: ["planner-app"]}), json!({LOGIN: ["Planner-App", "planner"]}), json!({LOGIN: ["x", "x"]})]
     {

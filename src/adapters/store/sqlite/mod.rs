@@ -27,8 +27,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Grant, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
+        TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -154,7 +154,7 @@ impl Store for SqliteStore {
         read::task(&self.readers, id).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
         read::tasks(&self.readers, filter, page).await
     }
 
@@ -162,7 +162,7 @@ impl Store for SqliteStore {
         read::token(&self.readers, id).await
     }
 
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
         read::tokens(&self.readers, filter, page).await
     }
 
@@ -170,11 +170,11 @@ impl Store for SqliteStore {
         read::grant(&self.readers, requester, agent).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
         read::grants(&self.readers, page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
         read::revocations(&self.readers, page).await
     }
 
@@ -182,7 +182,7 @@ impl Store for SqliteStore {
         read::answered(&self.readers, caller, key).await
     }
 
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
         read::audit(&self.readers, filter, page).await
     }
 

@@ -89,7 +89,7 @@ fn a_scope_is_covered_when_every_tool_under_it_is() {
     let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
     let mail = "https://mail.example.com/mcp".parse::<ResourceUri>().unwrap();
     let at = |uri: &ResourceUri, tools: &[&str]| {
-        let permission = |tool: &&str| Permission { resource: uri.clone(), tool: tool.parse().unwrap() };
+        let permission = |tool: &&str| Permission::unconstrained(uri.clone(), tool.parse().unwrap());
         tools.iter().map(permission).collect::<Vec<_>>()
     };
     let both = [at(&files, &["read", "list"]), at(&mail, &["read"])].concat();

@@ -145,7 +145,7 @@ pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseRes
     let ended = |victim: &Issued, target: &Target| {
         let entry = NewEntry { target: target.clone(), reason: "x".into(), by: "x".into(), at: NOW, forget_after: NOW };
         let mut index = Index::default();
-        index.apply(&LogEntry { seq: Seq::new(1_000), entry });
+        index.apply(&LogEntry { seq: Seq::new(1_000), entry }, std::time::Duration::ZERO);
         index.standing(&victim.claims.names()) == Standing::Revoked
     };
     for victim in issued {
