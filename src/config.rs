@@ -8,6 +8,7 @@ mod dev;
 mod explain;
 mod issuers;
 mod mistake;
+mod names;
 mod objects;
 mod reader;
 mod secrets;
@@ -35,7 +36,7 @@ use crate::domain::{
 };
 use reader::{Document, Environment, Section};
 
-pub use dev::{DEV_LISTEN, dev_folder};
+pub use dev::{DEV_LISTEN, dev_address, dev_folder};
 pub use explain::{explain, notices};
 pub use mistake::{Mistake, Mistakes};
 pub use secrets::EncryptionKey;

@@ -40,15 +40,18 @@ pub enum HouseFault {
     /// What the file declares does not fit what is in the store.
     #[error("the objects in the file don't fit those in the store: {0}")]
     Objects(Failure),
+    /// The signing keys that are due can't be made.
+    #[error("the signing keys can't be made: {0}")]
+    Rotation(Failure),
 }
 
-/// Whether the schema is brought up to date on the way in.
+/// When the schema is brought up to date on the way in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
-    /// It is, for a database that nobody else uses: SQLite.
-    Embedded,
-    /// It is, whatever the database.
-    Migrate,
+pub enum Migrations {
+    /// Only if the database is part of this program, and so nobody else's: SQLite.
+    IfEmbedded,
+    /// Whatever the database.
+    Always,
 }
 
 /// The house, put together.
@@ -72,9 +75,9 @@ pub async fn store(config: &Config) -> Result<Arc<dyn Database>, HouseFault> {
 
 impl House {
     /// Puts the house together on its store: schema, keys, adapters. Nothing is written but the schema.
-    pub async fn open(config: &Config, schema: Schema) -> Result<Self, HouseFault> {
+    pub async fn open(config: &Config, migrations: Migrations) -> Result<Self, HouseFault> {
         let store = store(config).await?;
-        if schema == Schema::Migrate || config.store.url.is_sqlite() {
+        if migrations == Migrations::Always || config.store.url.is_sqlite() {
             store.migrate().await.map_err(HouseFault::Store)?;
         }
         store.ping().await.map_err(HouseFault::Store)?;
@@ -109,11 +112,17 @@ impl House {
     /// Brings the store to what the file declares and makes the first keys: what a server does before it serves.
     pub async fn furnish(&self, config: &Config) -> Result<(), HouseFault> {
         let cx = self.cx()?;
-        let service = &self.service;
-        let changed = service.apply_file(&config.objects, &config.secrets, &cx).await.map_err(HouseFault::Objects)?;
-        let made = service.rotate_keys("start", Occasion::Age, &cx).await.map_err(HouseFault::Objects)?;
-        tracing::info!(registry.changed = changed, keys.made = made.len(), "house furnished");
+        let applied = self.service.apply_file(&config.objects, &config.secrets, &cx).await;
+        let changed = applied.map_err(HouseFault::Objects)?;
+        let made = self.make_due_keys("start").await?;
+        tracing::info!(registry.changed = changed, keys.made = made, "house furnished");
         Ok(())
+    }
+
+    /// Makes the signing keys that are due, the first ones above all. Returns how many.
+    pub async fn make_due_keys(&self, by: &str) -> Result<usize, HouseFault> {
+        let made = self.service.rotate_keys(by, Occasion::Age, &self.cx()?).await;
+        made.map(|made| made.len()).map_err(HouseFault::Rotation)
     }
 
     /// A name and a time for something that no request asked for.

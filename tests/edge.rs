@@ -29,7 +29,7 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, InvalidCursor, KeyFault, Outage, OwnToken, Page, Paged, Signer,
+        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
         Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
         Written,
     },
@@ -102,6 +102,8 @@ async fn a_query_is_read_strictly() {
         ("?limit=x", StatusCode::BAD_REQUEST),
         ("?limit=1&limit=1", StatusCode::BAD_REQUEST),
         ("?limits=1", StatusCode::BAD_REQUEST),
+        ("?task=", StatusCode::BAD_REQUEST),
+        ("?alive", StatusCode::BAD_REQUEST),
         ("?after=unknown", StatusCode::BAD_REQUEST),
         ("?audience=a%00b", StatusCode::BAD_REQUEST),
         ("?after=%00", StatusCode::BAD_REQUEST),
@@ -258,6 +260,15 @@ impl Answer {
             assert!(body["error_description"].is_string(), "{path}");
         } else {
             assert_eq!(self.header(header::CONTENT_TYPE.as_str()), "application/problem+json", "{path}");
+            // What OAuth has one word for.
+            let code = match status {
+                StatusCode::BAD_REQUEST => "malformed",
+                StatusCode::NOT_FOUND => "not_found",
+                StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+                StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+                _ => code,
+            };
             assert_eq!(body["type"], format!("urn:errand:problem:{code}"), "{path}");
             assert_eq!(body["status"], status.as_u16(), "{path}");
             assert!(body["title"].is_string() && body["detail"].is_string(), "{path}");
@@ -397,11 +408,11 @@ impl Mood {
         }
     }
 
-    async fn page<T>(self, page: &Page) -> Result<Paged<T>, Outage> {
+    async fn page<T>(self, page: &Page) -> Result<Paged<T>, ListFault> {
         if page.after.as_deref().is_some_and(|after| after != "next") {
-            return Err(Outage { during: "read a cursor", source: InvalidCursor.into() });
+            return Err(ListFault::Cursor);
         }
-        self.get(Paged { items: Vec::new(), next: None }).await
+        Ok(self.get(Paged { items: Vec::new(), next: None }).await?)
     }
 }
 
@@ -435,7 +446,7 @@ impl Store for Mood {
         self.get(Vec::new()).await
     }
 
-    async fn tasks(&self, _: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    async fn tasks(&self, _: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
         self.page(page).await
     }
 
@@ -443,7 +454,7 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn tokens(&self, _: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    async fn tokens(&self, _: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
         self.page(page).await
     }
 
@@ -451,11 +462,11 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
         self.page(page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
         self.page(page).await
     }
 
@@ -463,7 +474,7 @@ impl Store for Mood {
         self.get(None).await
     }
 
-    async fn audit(&self, _: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    async fn audit(&self, _: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
         self.page(page).await
     }
 

@@ -9,7 +9,10 @@ use std::{
 use josekit::jws::JwsVerifier;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
-use crate::cast::{Cast, UserTokens};
+use crate::{
+    cast::{Cast, UserTokens},
+    machine,
+};
 
 /// Microseconds for one of each.
 #[derive(Clone, Copy, Default, serde::Serialize)]
@@ -66,19 +69,16 @@ fn split(token: &str) -> (&str, Vec<u8>) {
     (message, errand::domain::decode(signature).unwrap())
 }
 
-/// The median of batches that take about 10 ms each, in microseconds for one.
+/// Microseconds of CPU time for one. What others do on the machine does not count, no more than it does for the server.
 fn time(mut one: impl FnMut()) -> f64 {
-    let mut batches = Vec::new();
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(300) {
-        let batch = Instant::now();
-        let mut count = 0_u32;
-        while batch.elapsed() < Duration::from_millis(10) {
+    let mut count = 0_u32;
+    let (start, cpu) = (Instant::now(), machine::thread_cpu_time());
+    while start.elapsed() < Duration::from_millis(200) {
+        for _ in 0..16 {
             one();
-            count += 1;
         }
-        batches.push(batch.elapsed().as_secs_f64() * 1e6 / f64::from(count));
+        count += 16;
     }
-    batches.sort_by(f64::total_cmp);
-    batches[batches.len() / 2]
+    let used = cpu.zip(machine::thread_cpu_time()).map(|(before, after)| after - before);
+    used.unwrap_or_else(|| start.elapsed().as_secs_f64() * 1e6) / f64::from(count)
 }

@@ -127,7 +127,8 @@ impl Cast {
         for client in ["files", "ops"] {
             write(&format!("{client}.secret"), &secret(client));
         }
-        write("errand.toml", &include_str!("errand.toml").replace("ADDRESS", &self.address.to_string()));
+        let text = include_str!("errand.toml").replace("ADDRESS", &self.address.to_string());
+        write("errand.toml", &(text + &crowd()));
     }
 
     /// Exchanges of user tokens for a task token, by assertion. Each is good for one use. User tokens come round: a user
@@ -214,6 +215,38 @@ impl Cast {
         );
         (head + &body).into_bytes()
     }
+}
+
+/// How many resources and agents there are besides, and how many tools each of those resources has.
+pub const OTHERS: usize = 50;
+/// See [`OTHERS`].
+pub const TOOLS: usize = 20;
+
+/// Everybody else who is registered: nobody runs Errand for one agent and one resource.
+fn crowd() -> String {
+    let authentication = r#"{ method = "private_key_jwt", jwks_file = "planner.json" }"#;
+    let others = (0..OTHERS).map(|n| {
+        let tool = |t: usize| {
+            let effect = if t.is_multiple_of(2) { "read" } else { "write" };
+            format!(r#"{{ name = "tool_{t}", scope = "r{n}:{effect}", effect = "{effect}" }}"#)
+        };
+        let tools = (0..TOOLS).map(tool).collect::<Vec<_>>().join(", ");
+        format!(
+            r#"
+[[resources]]
+id = "r{n}"
+uri = "https://r{n}.example.com/mcp"
+authentication = {authentication}
+tools = [{tools}]
+
+[[agents]]
+id = "agent{n}"
+authentication = {authentication}
+access = [{{ resource = "r{n}", scopes = ["r{n}:read"] }}]
+"#
+        )
+    });
+    others.collect()
 }
 
 /// The claims of a token; not verified.

@@ -63,6 +63,12 @@ pub fn cpu_time(process: u32) -> Option<f64> {
     Some(ticks * 10_000.0)
 }
 
+/// The CPU time that this thread has used so far, in microseconds.
+pub fn thread_cpu_time() -> Option<f64> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e3)
+}
+
 /// What a durable write costs on this disk: 4 KiB, and wait until they are there. The median, in microseconds.
 pub fn sync_us() -> f64 {
     let folder = tempfile::tempdir().unwrap();

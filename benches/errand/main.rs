@@ -66,6 +66,12 @@ fn main() {
     let plan = if words.iter().any(|word| word == "quick") { QUICK } else { FULL };
     let named = |store: &str| words.iter().any(|word| word == store);
     let both = !named("sqlite") && !named("postgres");
+    if (both || named("postgres")) && env::var_os("ERRAND_TEST_POSTGRES_URL").is_none() {
+        eprintln!(
+            "no Postgres to measure: run `./dev bench`, or set ERRAND_TEST_POSTGRES_URL to a server that is durable"
+        );
+        std::process::exit(2);
+    }
     // Before the first thread, so that all of them stay off the server's core.
     machine::keep_off(process::SERVER_CORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{Plan, bare::Bare, machine, rounds::median};
+use crate::{Plan, bare::Bare, cast, machine};
 
 /// One thing under one load, beside the empty handler under the same. Medians.
 #[derive(Serialize)]
@@ -125,7 +125,7 @@ impl Report {
             "settings": {
                 "seconds": self.plan.duration.as_secs_f64(), "times": self.plan.times, "clients": self.plan.clients,
                 "server_cores": 1, "protocol": "HTTP/1.1, keep-alive, one request at a time on each connection",
-                "signing": "ES256", "log": "info, JSON, to a file", "introspection_audit": "changes",
+                "signing": "ES256", "other_resources": cast::OTHERS, "tools_of_each": cast::TOOLS, "other_agents": cast::OTHERS, "log": "info, JSON, to a file", "introspection_audit": "changes",
             },
             "bare_us": self.bare(),
             "durable_write_us": median(self.sync_us.clone()),
@@ -137,4 +137,10 @@ impl Report {
         fs::write(&file, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
         file
     }
+}
+
+/// The one in the middle.
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
 }

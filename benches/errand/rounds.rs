@@ -9,7 +9,7 @@ use crate::{
     load::{self, Outcome, Requests},
     machine,
     process::{Server, free_address},
-    report::{Report, Row, Singles},
+    report::{Report, Row, Singles, median},
     support::TestStore,
 };
 
@@ -124,7 +124,7 @@ impl Bench {
         let calm = load::at_leisure(address, &revocations(&ended[..count]), pause).await;
         let under_load = {
             let questions = self.cast.introspections(known, false);
-            let time = pause * u32::try_from(count).unwrap() * 10;
+            let time = Duration::from_mins(10);
             let crowd = load::run(address, &questions, 16, time, false);
             let revoked = revocations(&ended[count..2 * count]);
             let one_by_one = load::at_leisure(address, &revoked, pause);
@@ -182,10 +182,4 @@ fn row(store: &'static str, what: &'static str, clients: usize, pairs: &[Pair]) 
         cpu_over_floor: maybe(&|pair| pair.errand.1.zip(pair.empty.1).map(|(cpu, empty)| cpu / (empty + pair.bare))),
         each_per_second: pairs.iter().map(|pair| pair.errand.0.per_second()).collect(),
     }
-}
-
-/// The one in the middle.
-pub fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

@@ -8,7 +8,7 @@ use errand::{
     adapters::system::Dice,
     config::Config,
     domain::secret::Secret,
-    house::{House, Schema},
+    house::{House, Migrations},
     http::{App, EdgeSettings, Listener, router, serve},
     ports::Entropy,
 };
@@ -134,7 +134,7 @@ impl Errand {
         write(folder, "errand.toml", &text)?;
         let config = Config::load(&folder.join("errand.toml"), &|_| None)?;
 
-        let house = House::open(&config, Schema::Embedded).await?;
+        let house = House::open(&config, Migrations::IfEmbedded).await?;
         house.furnish(&config).await?;
         let (stop, stopped) = oneshot::channel();
         let app = router(App::new(house.service.clone()), EdgeSettings::default());

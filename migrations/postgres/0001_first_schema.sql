@@ -15,7 +15,8 @@ CREATE TABLE objects (                      -- the registry: issuers, agents, re
 
 CREATE TABLE secrets (                      -- what is kept instead of a client's secret
     client text COLLATE "C" PRIMARY KEY,    -- the client's id
-    tag bytea NOT NULL                      -- HMAC-SHA-256 under the pepper; of no use to try secrets with without it
+    tag bytea NOT NULL,                     -- HMAC-SHA-256 under the pepper; of no use to try secrets with without it
+    owner text NOT NULL CHECK (owner IN ('file', 'api')) -- who gave the secret
 );
 
 CREATE TABLE versions (                     -- what a change of the registry or of the keys builds on
@@ -120,18 +121,33 @@ CREATE TABLE audit (                        -- the trail. Nobody's permission to
     body text NOT NULL,                     -- canonical JSON: writer, n, the hash before, the record
     hash text NOT NULL,                     -- SHA-256 of the body, base64url
     done_at bigint NOT NULL CHECK (done_at >= 0), -- this and the rest: copies of parts of the body, for searching
+    event text COLLATE "C" NOT NULL,
+    outcome text COLLATE "C" NOT NULL,
     requester_issuer text COLLATE "C",
     requester_subject text COLLATE "C",
-    agent text COLLATE "C",                 -- the current agent
-    client text COLLATE "C",                -- the client that called
     task text COLLATE "C",                  -- text and no uuid: a copy that was edited must be readable too
+    token text COLLATE "C",
+    resource text COLLATE "C",
+    request_id text COLLATE "C",
     PRIMARY KEY (writer, n)
 );
 CREATE INDEX audit_newest ON audit (done_at, writer, n);
 CREATE INDEX audit_by_task ON audit (task, done_at, writer, n);
 CREATE INDEX audit_by_requester ON audit (requester_subject, requester_issuer, done_at, writer, n);
-CREATE INDEX audit_by_agent ON audit (agent, done_at, writer, n);
-CREATE INDEX audit_by_client ON audit (client, done_at, writer, n);
+CREATE INDEX audit_by_token ON audit (token, done_at, writer, n);
+CREATE INDEX audit_by_resource ON audit (resource, done_at, writer, n);
+CREATE INDEX audit_by_request ON audit (request_id, done_at, writer, n);
+CREATE INDEX audit_by_event ON audit (event, done_at, writer, n);
+CREATE INDEX audit_by_outcome ON audit (outcome, done_at, writer, n);
+
+CREATE TABLE audit_agents (                 -- whoever acted in a record: all agents of its chain, and its client. Copies too
+    writer uuid NOT NULL,
+    n bigint NOT NULL,
+    agent text COLLATE "C" NOT NULL,
+    done_at bigint NOT NULL,                -- that of the record, so that a search has its order
+    PRIMARY KEY (writer, n, agent)
+);
+CREATE INDEX audit_agents_by_agent ON audit_agents (agent, done_at, writer, n);
 
 CREATE TABLE audit_writers (                -- the end of every chain, so that a cut at the end shows
     writer uuid PRIMARY KEY,

@@ -56,6 +56,11 @@ impl VerifierSet {
         if fitting.peek().is_none() {
             return Err(KeyFault::UnknownKey);
         }
+        if algorithm == JwsAlgorithm::ES256 && token.signature().len() != 64 {
+            // It would be refused for nothing; an unknown client's costs a verification, and the two must look alike.
+            self.verify_for_nothing(token);
+            return Err(KeyFault::Signature);
+        }
         let good = fitting.any(|one| one.key.verify(token.signing_input(), token.signature()).is_ok());
         if good { Ok(()) } else { Err(KeyFault::Signature) }
     }

@@ -1,37 +1,34 @@
-//! What admins see and change: the registry, secrets, grants, keys; tokens, tasks, revocations and the trail to read.
+//! What admins see and change: the registry, secrets, grants; tokens, tasks, revocations and the trail to read.
 //!
 //! A change of the registry builds on the version it read: if somebody was quicker, it is made anew on what they left.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, Service, follow::load},
+    app::{ApiCaller, Conflict, Cx, Failure, Service, again, revoke::all_gone},
     domain::{
         audit::{Event, Outcome, Record},
-        client::Authentication,
+        client::{Authentication, Resource},
         encode,
-        id::{ClientId, KeyId, TaskId, TokenId},
-        jwk::SigningAlgorithm,
-        keys::{KeyDates, KeyState, Occasion, plan_rotation},
-        registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
+        id::{ClientId, TaskId, TokenId},
+        keys::Occasion,
+        registry::{Entry, Inconsistency, Kind, Object, OwnedTag, Owner, Registry, taken_for_us},
         revocation::{LogEntry, NewEntry, Target, Verb},
         secret::Secret,
         task::{Requester, Task},
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Change, Expected, Grant, InvalidCursor, Outage, Page, Paged, StoredKey, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Change, Expected, Grant, Idempotency, Page, Paged, TaskFilter, TokenFilter, TokenRecord,
+        Write, Written,
     },
 };
 
 /// How often a change is made anew when others are quicker.
 pub(super) const ATTEMPTS: usize = 5;
 
-/// An object as an admin puts it.
-pub type PutObject = Object;
 /// One page of the audit trail.
 pub type AuditPage = Paged<AuditRow>;
 
@@ -44,6 +41,8 @@ pub struct GrantRequest {
     pub agent: ClientId,
     /// Until when.
     pub until: Timestamp,
+    /// The caller's `Idempotency-Key`: the same request again gets the same answer.
+    pub idempotency_key: Option<String>,
 }
 
 /// A fresh client secret. It is shown once; only its tag is kept.
@@ -57,59 +56,80 @@ pub struct NewSecret {
 
 impl Service {
     /// Puts an object of the registry, new or in place of the old one. Returns whether it is new.
-    pub async fn put_object(&self, admin: &ApiCaller, object: &PutObject, cx: &Cx) -> Result<bool, Failure> {
+    pub async fn put_object(&self, admin: &ApiCaller, object: &Object, cx: &Cx) -> Result<bool, Failure> {
         let (kind, id) = (object.kind(), object.id().to_owned());
         let entry = Entry { object: object.clone(), owner: Owner::Api };
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            asked: Some(json!({"put": object})),
+            resource: Some(format!("{kind} {id}")),
+            ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
+        };
+        let change = self.change_registry(admin, record, None, cx, |registry| {
+            let settings = self.settings();
+            if let Some(fault) = taken_for_us(object, &settings.issuer, &settings.trust_domain) {
+                return Err(Conflict::Inconsistent(fault.to_string()));
+            }
             let old = registry.entry(kind, &id);
             if old.is_some_and(|old| old.owner == Owner::File) {
                 return Err(Conflict::OwnedByFile);
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().chain([entry.clone()]).collect(), (kind, &id))?;
-            let record = Record {
-                asked: Some(json!({"put": entry.object})),
-                resource: Some(format!("{kind} {id}")),
-                ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-            };
-            Ok((vec![Change::PutObject(Box::new(entry.clone()))], record, old.is_none()))
-        })
-        .await
+            Ok((vec![Change::PutObject(Box::new(entry.clone()))], old.is_none()))
+        });
+        let is_new = change.await?;
+        if let Object::Resource(Resource { signing_algorithm: Some(_), .. }) = object {
+            // It may be the first with this algorithm: its key is there before anybody asks for a token.
+            self.rotate_keys(&admin.name(), Occasion::Age, cx).await?;
+        }
+        Ok(is_new)
     }
 
     /// Removes an object of the registry, and its secret. Tokens that it takes part in are dead from then on.
     pub async fn remove_object(&self, admin: &ApiCaller, kind: Kind, id: &str, cx: &Cx) -> Result<(), Failure> {
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            asked: Some(json!({"remove": {"kind": kind, "id": id}})),
+            resource: Some(format!("{kind} {id}")),
+            ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, None, cx, |registry| {
             let old = registry.entry(kind, id).ok_or(Conflict::NotFound(kind.as_str()))?;
             if old.owner == Owner::File {
                 return Err(Conflict::OwnedByFile);
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().collect(), (kind, id))?;
-            let record = Record {
-                asked: Some(json!({"remove": {"kind": kind, "id": id}})),
-                resource: Some(format!("{kind} {id}")),
-                ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-            };
-            Ok((vec![Change::RemoveObject(kind, id.to_owned())], record, ()))
+            Ok((vec![Change::RemoveObject(kind, id.to_owned())], ()))
         })
         .await
     }
 
-    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on.
-    pub async fn make_secret(&self, admin: &ApiCaller, client: &ClientId, cx: &Cx) -> Result<NewSecret, Failure> {
+    /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. A request that comes
+    /// again makes no other one. One that the file gives is the file's: the next start would bring it back.
+    pub async fn make_secret(
+        &self,
+        admin: &ApiCaller,
+        client: &ClientId,
+        key: Option<String>,
+        cx: &Cx,
+    ) -> Result<NewSecret, Failure> {
+        let request = again::request(admin.name(), key, format!("secret of {client}"), cx);
+        let request = request.map(|request| Idempotency { answer: "true".into(), ..request });
         let secret = Secret::new(encode(&self.0.parts.entropy.bytes32()?));
         let tag = self.0.parts.pepper.tag(client.as_str(), &secret);
-        self.change_registry(admin, cx, |registry| {
+        let record = Record {
+            resource: Some(format!("client {client}")),
+            ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
+        };
+        self.change_registry(admin, record, request, cx, |registry| {
             let known = registry.client(client).ok_or(Conflict::NotFound("client"))?;
             if !matches!(known.authentication(), Authentication::ClientSecretBasic {}) {
                 return Err(Conflict::Inconsistent("the client does not authenticate by a secret".into()));
             }
-            let record = Record {
-                resource: Some(format!("client {client}")),
-                ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
-            };
-            Ok((vec![Change::PutSecret(client.clone(), tag.clone())], record, ()))
+            if registry.tag(client).is_some_and(|known| known.owner == Owner::File) {
+                return Err(Conflict::OwnedByFile);
+            }
+            Ok((vec![Change::PutSecret(client.clone(), OwnedTag { tag: tag.clone(), owner: Owner::Api })], ()))
         })
         .await?;
         Ok(NewSecret { client: client.clone(), secret })
@@ -118,96 +138,64 @@ impl Service {
     async fn change_registry<T>(
         &self,
         admin: &ApiCaller,
+        record: Record,
+        request: Option<Idempotency>,
         cx: &Cx,
-        plan: impl Fn(&Registry) -> Result<(Vec<Change>, Record, T), Conflict>,
+        plan: impl Fn(&Registry) -> Result<(Vec<Change>, T), Conflict>,
     ) -> Result<T, Failure> {
+        let record = Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record };
+        let before = |done: Option<bool>| done.map_or(Ok(()), |_| Err(Failure::from(Conflict::ShownOnce)));
+        before(self.answered(request.as_ref()).await?)?;
         for _ in 0..ATTEMPTS {
             let view = self.0.follower.current(cx.now).await?;
-            let (changes, record, result) = plan(&view.registry)?;
+            let (changes, result) = match plan(&view.registry) {
+                Ok(planned) => planned,
+                Err(conflict) => return Err(self.refused(record, conflict)),
+            };
             let write = Write {
                 expected: Some(Expected::Registry(view.registry.version())),
+                log: log_of(&changes, &view.registry, &admin.name(), cx.now),
+                idempotency: request.clone(),
                 changes,
-                log: vec![changed(Target::Registry, admin.name(), cx.now)],
-                audit: vec![Record { admin: Some(admin.name()), request_id: Some(cx.request_id.clone()), ..record }],
+                audit: vec![record.clone()],
                 ..Write::default()
             };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
+            let written = self.0.journal.commit(write).await?;
+            before(again::first_answer(request.as_ref(), &written)?)?;
+            if matches!(written, Written::Done { .. }) {
                 return Ok(result);
             }
         }
-        Err(Conflict::Contended.into())
+        Err(self.refused(record, Conflict::Contended))
     }
 
-    /// Brings the store to what the configuration file declares: its objects are put, those that an earlier file
-    /// declared and this one does not are removed, secrets from files get their tags. Returns whether anything changed.
-    /// Two replicas that start at once agree: whoever is second finds nothing to change.
-    pub async fn apply_file(
-        &self,
-        objects: &[Object],
-        secrets: &[(ClientId, Secret)],
-        cx: &Cx,
-    ) -> Result<bool, Failure> {
-        for _ in 0..ATTEMPTS {
-            let registry = load(self.store()).await?;
-            let (changes, entries) = self.file_changes(&registry, objects, secrets);
-            if changes.is_empty() {
-                return Ok(false);
-            }
-            Registry::build(0, entries, BTreeMap::new()).map_err(|faults| Conflict::Inconsistent(listed(&faults)))?;
-            let names = changes.iter().map(named).collect::<Vec<_>>();
-            let write = Write {
-                expected: Some(Expected::Registry(registry.version())),
-                changes,
-                log: vec![changed(Target::Registry, "file".into(), cx.now)],
-                audit: vec![Record {
-                    admin: Some("file".into()),
-                    asked: Some(json!({"changes": names})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
-                }],
-                ..Write::default()
-            };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
-                return Ok(true);
-            }
-        }
-        Err(Conflict::Contended.into())
-    }
-
-    fn file_changes(
-        &self,
-        registry: &Registry,
-        objects: &[Object],
-        secrets: &[(ClientId, Secret)],
-    ) -> (Vec<Change>, Vec<Entry>) {
-        let declared =
-            |entry: &Entry| objects.iter().any(|o| o.kind() == entry.object.kind() && o.id() == entry.object.id());
-        let put = objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File });
-        let changed = put.clone().filter(|entry| registry.entry(entry.object.kind(), entry.object.id()) != Some(entry));
-        let gone = registry.entries().iter().filter(|entry| entry.owner == Owner::File && !declared(entry));
-        let removals = gone.map(|e| Change::RemoveObject(e.object.kind(), e.object.id().to_owned()));
-        let tags = secrets.iter().filter_map(|(client, secret)| {
-            let pepper = &self.0.parts.pepper;
-            let known = registry.tag(client).is_some_and(|tag| pepper.matches(client.as_str(), secret, tag));
-            (!known).then(|| Change::PutSecret(client.clone(), pepper.tag(client.as_str(), secret)))
-        });
-        let changes = removals.chain(changed.map(|e| Change::PutObject(Box::new(e)))).chain(tags).collect();
-        let kept = registry.entries().iter().filter(|entry| entry.owner == Owner::Api && !declared(entry)).cloned();
-        (changes, kept.chain(put).collect())
+    /// Notes that an admin was refused what `record` says.
+    pub(super) fn refused(&self, record: Record, conflict: Conflict) -> Failure {
+        let reason = Some(conflict.to_string());
+        self.0.journal.note(Record { outcome: Outcome::Refused, reason, ..record });
+        conflict.into()
     }
 
     /// Records that an agent may act for a requester.
     pub async fn put_grant(&self, admin: &ApiCaller, request: GrantRequest, cx: &Cx) -> Result<Grant, Failure> {
-        admin.client().view().registry.agent(&request.agent).ok_or(Conflict::NotFound("agent"))?;
-        let GrantRequest { requester, agent, until } = request;
+        let GrantRequest { requester, agent, until, idempotency_key } = request;
+        let fingerprint = format!("grant {} {} {agent} {}", requester.issuer, requester.subject, until.unix());
+        let request = again::request(admin.name(), idempotency_key, fingerprint, cx);
+        let idempotency = request.map(|request| Idempotency { answer: cx.now.unix().to_string(), ..request });
         let grant = Grant { requester, agent, until, by: admin.name(), at: cx.now };
         let record = Record {
             granted: Some(json!({"until": grant.until})),
             ..grant_record(admin, &grant.requester, &grant.agent, cx)
         };
+        if admin.client().view().registry.agent(&grant.agent).is_none() {
+            let asked = record.granted.clone();
+            return Err(self.refused(Record { asked, granted: None, ..record }, Conflict::NotFound("agent")));
+        }
         let changes = vec![Change::PutGrant(grant.clone())];
-        self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
-        Ok(grant)
+        let write = Write { idempotency: idempotency.clone(), changes, audit: vec![record], ..Write::default() };
+        let written = self.0.journal.commit(write).await?;
+        let at = again::first_answer(idempotency.as_ref(), &written)?.map_or(grant.at, Timestamp::from_unix);
+        Ok(Grant { at, ..grant })
     }
 
     /// Withdraws a grant. Tokens that rest on it live out their minutes; ending those is a revocation.
@@ -218,100 +206,13 @@ impl Service {
         agent: &ClientId,
         cx: &Cx,
     ) -> Result<(), Failure> {
-        self.store().grant(requester, agent).await?.ok_or(Conflict::NotFound("grant"))?;
         let record = Record { asked: Some(json!("withdraw")), ..grant_record(admin, requester, agent, cx) };
+        if self.store().grant(requester, agent).await?.is_none() {
+            return Err(self.refused(record, Conflict::NotFound("grant")));
+        }
         let changes = vec![Change::RemoveGrant(requester.clone(), agent.clone())];
         self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
         Ok(())
-    }
-
-    /// The signing keys with their states.
-    pub async fn list_keys(&self, cx: &Cx) -> Result<Vec<(KeyDates, KeyState)>, Failure> {
-        self.0.follower.current(cx.now).await?;
-        let dates = self.0.parts.signer.dates();
-        Ok(dates
-            .into_iter()
-            .map(|key| {
-                let state = key.state(cx.now);
-                (key, state)
-            })
-            .collect())
-    }
-
-    /// Makes the keys that are needed: on command one for each algorithm in use, by age only where one is due. Returns
-    /// what was made. Two replicas that rotate at once make one key: the second finds the first one's.
-    pub async fn rotate_keys(
-        &self,
-        by: &str,
-        occasion: Occasion,
-        cx: &Cx,
-    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Failure> {
-        for _ in 0..ATTEMPTS {
-            let view = self.0.follower.current(cx.now).await?;
-            let signer = &self.0.parts.signer;
-            let (version, dates) = (signer.version(), signer.dates());
-            let (mut made, mut changes) = (Vec::new(), Vec::new());
-            for algorithm in self.algorithms_in_use(&view.registry) {
-                let rotation = &self.settings().rotation;
-                let Some(plan) = plan_rotation(&dates, algorithm, rotation, occasion, cx.now) else { continue };
-                let key = self.make_key(algorithm, cx.now, plan.activates).await?;
-                made.push((algorithm, key.dates.kid.clone()));
-                changes.push(Change::PutKey(key));
-                changes.extend(self.with_new_dates(plan.replaced).await?);
-            }
-            if changes.is_empty() {
-                return Ok(made);
-            }
-            let write = Write {
-                expected: Some(Expected::Keys(version)),
-                changes,
-                log: vec![changed(Target::Keys, by.to_owned(), cx.now)],
-                audit: vec![Record {
-                    admin: Some(by.to_owned()),
-                    granted: Some(json!({"keys": made})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
-                }],
-                ..Write::default()
-            };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
-                self.0.follower.current(cx.now).await?;
-                return Ok(made);
-            }
-        }
-        Err(Conflict::Contended.into())
-    }
-
-    /// An RSA key takes a good part of a second: not on a thread that serves requests.
-    async fn make_key(
-        &self,
-        algorithm: SigningAlgorithm,
-        now: Timestamp,
-        activates: Timestamp,
-    ) -> Result<StoredKey, Outage> {
-        let signer = Arc::clone(&self.0.parts.signer);
-        let made = tokio::task::spawn_blocking(move || signer.make(algorithm, now, activates)).await;
-        made.map_err(Outage::during("make a signing key"))?
-    }
-
-    async fn with_new_dates(&self, replaced: Vec<KeyDates>) -> Result<Vec<Change>, Outage> {
-        if replaced.is_empty() {
-            return Ok(Vec::new());
-        }
-        let stored = self.store().keys().await?.keys;
-        let renewed = replaced.into_iter().filter_map(|dates| {
-            let key = stored.iter().find(|key| key.dates.kid == dates.kid)?;
-            Some(Change::PutKey(StoredKey { dates, ..key.clone() }))
-        });
-        Ok(renewed.collect())
-    }
-
-    fn algorithms_in_use(&self, registry: &Registry) -> Vec<SigningAlgorithm> {
-        let special = registry.resources().filter_map(|resource| resource.signing_algorithm);
-        let mut all = special.chain([self.settings().algorithm]).collect::<Vec<_>>();
-        all.sort_unstable();
-        all.dedup();
-        all
     }
 
     /// One task.
@@ -321,7 +222,7 @@ impl Service {
 
     /// Tasks, newest first.
     pub async fn list_tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Failure> {
-        self.store().tasks(filter, page).await.map_err(page_fault)
+        Ok(self.store().tasks(filter, page).await?)
     }
 
     /// One token's record.
@@ -331,31 +232,22 @@ impl Service {
 
     /// Tokens, newest first.
     pub async fn list_tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Failure> {
-        self.store().tokens(filter, page).await.map_err(page_fault)
+        Ok(self.store().tokens(filter, page).await?)
     }
 
     /// Grants.
     pub async fn list_grants(&self, page: &Page) -> Result<Paged<Grant>, Failure> {
-        self.store().grants(page).await.map_err(page_fault)
+        Ok(self.store().grants(page).await?)
     }
 
     /// Revocations, newest first.
     pub async fn list_revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Failure> {
-        self.store().revocations(page).await.map_err(page_fault)
+        Ok(self.store().revocations(page).await?)
     }
 
     /// The audit trail, newest first.
     pub async fn list_audit(&self, filter: &AuditFilter, page: &Page) -> Result<AuditPage, Failure> {
-        self.store().audit(filter, page).await.map_err(page_fault)
-    }
-}
-
-/// A cursor that is none is the caller's mistake; everything else is an outage.
-fn page_fault(outage: Outage) -> Failure {
-    if outage.source.is::<InvalidCursor>() {
-        BadRequest::Invalid("after", "is not the `next` of a page of this list").into()
-    } else {
-        outage.into()
+        Ok(self.store().audit(filter, page).await?)
     }
 }
 
@@ -368,25 +260,30 @@ fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> 
     Err(Conflict::Inconsistent(listed(if own.is_empty() { &others } else { &own })))
 }
 
-fn listed(faults: &[Inconsistency]) -> String {
+pub(super) fn listed(faults: &[Inconsistency]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The entry that makes every replica read the registry or the keys again. Never forgotten: a replica may be away for long.
-fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
+pub(super) fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
     NewEntry { verb: Verb::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 
-fn named(change: &Change) -> String {
-    match change {
-        Change::PutObject(entry) => format!("put {} {}", entry.object.kind(), entry.object.id()),
-        Change::RemoveObject(kind, id) => format!("remove {kind} {id}"),
-        Change::PutSecret(client, _) => format!("secret of {client}"),
-        Change::PutKey(key) => format!("key {}", key.dates.kid),
-        Change::PutGrant(grant) => format!("grant to {}", grant.agent),
-        Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
-        Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),
-    }
+/// What goes into the log with a change of the registry: that it changed, and the end of what is removed.
+pub(super) fn log_of(changes: &[Change], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
+    let removed = changes.iter().filter_map(|change| match change {
+        Change::RemoveObject(kind, id) => registry.entry(*kind, id),
+        _ => None,
+    });
+    let ended = removed.flat_map(|entry| entry.object.ends()).map(|target| NewEntry {
+        verb: Verb::Revoke,
+        target,
+        reason: "removed from the registry".into(),
+        by: by.to_owned(),
+        at,
+        forget_after: all_gone(at),
+    });
+    ended.chain([changed(Target::Registry, by.to_owned(), at)]).collect()
 }
 
 fn grant_record(admin: &ApiCaller, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {

@@ -14,7 +14,7 @@ use crate::{
         time::Lifetime,
         token::{ApiTokenClaims, TokenKind},
     },
-    ports::{OneTimeId, Outage, TokenRecord, Write, Written},
+    ports::{OneTimeId, Outage, TokenRecord, Write},
 };
 
 /// The client id of the token that `errand admin token` makes: no registered client can have it.
@@ -78,10 +78,8 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
         };
-        match self.0.journal.commit(Write { once, audit: vec![record], ..Write::default() }).await? {
-            Written::Replayed => Err(AuthFault::Replayed.into()),
-            Written::Done { .. } | Written::Moved | Written::Before { .. } => Err(refusal.into()),
-        }
+        self.redeem(caller.id(), Write { once, audit: vec![record], ..Write::default() }, cx).await?;
+        Err(refusal.into())
     }
 
     /// An admin token for whoever can read the server's own keys: `errand admin token`.
@@ -130,7 +128,7 @@ impl Service {
                 kind: TokenKind::Api,
                 task: None,
                 requester: None,
-                client,
+                client: client.clone(),
                 agents: Vec::new(),
                 audience: claims.aud,
                 lineage: Vec::new(),
@@ -141,16 +139,13 @@ impl Service {
             }),
             ..Write::default()
         };
-        match self.0.journal.commit(write).await? {
-            Written::Replayed => Err(AuthFault::Replayed.into()),
-            Written::Done { .. } | Written::Moved | Written::Before { .. } => {
-                Ok(ApiToken { token: Secret::new(token), expires_in, scope })
-            }
-        }
+        self.redeem(&client, write, cx).await?;
+        Ok(ApiToken { token: Secret::new(token), expires_in, scope })
     }
 
-    /// Whether a bearer token is a live API token with one of these scopes, of a client that may still have it.
-    pub async fn authorize(&self, bearer: &Secret, wanted: &[&str], cx: &Cx) -> Result<ApiCaller, Failure> {
+    /// Whether a bearer token is a live API token with one of these scopes, of a client that may still have it. `call` is
+    /// what it is wanted for, for the record when it is not enough.
+    pub async fn authorize(&self, bearer: &Secret, wanted: &[&str], call: &str, cx: &Cx) -> Result<ApiCaller, Failure> {
         let view = self.0.follower.current(cx.now).await?;
         let jws = Unverified::parse(bearer.expose()).map_err(|_| AuthFault::Bearer)?;
         let Ok(Ours::Api(claims)) = self.own(jws, cx.now) else {
@@ -168,6 +163,14 @@ impl Service {
         let fits =
             |scope: &&str| scope.parse().is_ok_and(|scope| claims.scope.contains(&scope) && may_still.contains(&scope));
         if !wanted.iter().any(fits) {
+            self.0.journal.note(Record {
+                client: Some(claims.sub.clone()),
+                token: Some(claims.jti),
+                asked: Some(serde_json::json!({"call": call, "scopes": wanted})),
+                reason: Some(AuthFault::Scope.to_string()),
+                request_id: Some(cx.request_id.clone()),
+                ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
+            });
             return Err(AuthFault::Scope.into());
         }
         Ok(ApiCaller { client: AuthenticatedClient::by_api_token(claims.sub.clone(), view) })

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     app::{Failure, Service},
-    domain::audit::{Head, Tampering, Writer, verify},
-    ports::{AuditColumns, AuditRow},
+    domain::audit::{Columns, Head, Tampering, Writer, verify},
+    ports::AuditRow,
 };
 
 const PAGE: u32 = 1000;
@@ -33,7 +33,7 @@ pub struct Exported {
 }
 
 impl Service {
-    /// Reads every chain from its first record and says what somebody did to it.
+    /// Reads every chain, from its first record to where it ended when this began, and says what somebody did to it.
     pub async fn verify_audit(&self) -> Result<Verification, Failure> {
         let mut found = Verification::default();
         for (writer, expected) in self.store().audit_heads().await? {
@@ -52,10 +52,11 @@ impl Service {
         records: &mut u64,
     ) -> Result<Option<Tampering>, Failure> {
         let mut head = Head::empty();
-        loop {
-            let rows = self.store().audit_chain(writer, head.n, PAGE).await?;
+        while head.n < expected.n {
+            let left = u32::try_from(expected.n - head.n).map_or(PAGE, |left| left.min(PAGE));
+            let rows = self.store().audit_chain(writer, head.n, left).await?;
             if rows.is_empty() {
-                break;
+                return Ok(Some(Tampering::Truncated { expected: expected.n, found: head.n }));
             }
             for row in rows {
                 if let Err(tampering) = check(writer, &mut head, &row) {
@@ -64,13 +65,17 @@ impl Service {
                 *records += 1;
             }
         }
-        Ok(if head.n < expected.n {
-            Some(Tampering::Truncated { expected: expected.n, found: head.n })
-        } else if head != *expected {
-            Some(Tampering::Head(head.n))
-        } else {
-            None
-        })
+        if head == *expected { self.beyond(writer, expected).await } else { Ok(Some(Tampering::Head(head.n))) }
+    }
+
+    /// Looks for records behind the end of a chain. One that is written while we read moves the end on in the same
+    /// transaction; any other is nobody's.
+    async fn beyond(&self, writer: Writer, end: &Head) -> Result<Option<Tampering>, Failure> {
+        let rows = self.store().audit_chain(writer, end.n, PAGE).await?;
+        let Some(last) = rows.last() else { return Ok(None) };
+        let heads = self.store().audit_heads().await?;
+        let end = heads.into_iter().find(|(other, _)| *other == writer).map(|(_, head)| head.n);
+        Ok(if end >= Some(last.n) { None } else { Some(Tampering::Head(last.n)) })
     }
 
     /// Hands every record, chain by chain, to `line`, until it says stop by returning `false`.
@@ -96,5 +101,5 @@ impl Service {
 
 fn check(writer: Writer, head: &mut Head, row: &AuditRow) -> Result<(), Tampering> {
     let record = verify(writer, head, row.n, &row.body, &row.hash)?;
-    if AuditColumns::of(&record) == row.columns { Ok(()) } else { Err(Tampering::Columns(row.n)) }
+    if Columns::of(&record) == row.columns { Ok(()) } else { Err(Tampering::Columns(row.n)) }
 }

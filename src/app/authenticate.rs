@@ -3,7 +3,7 @@
 //! An unknown client and a wrong credential get the same answer for the same work.
 
 use crate::{
-    app::{AuthFault, Cx, Failure, Service, View, follow},
+    app::{AuthFault, BadRequest, Cx, Failure, Service, View, follow},
     domain::{
         audit::{Event, Outcome, Record},
         claims::{AssertionRules, check_assertion},
@@ -34,23 +34,22 @@ pub enum Credentials {
     },
 }
 
-/// Proof that [`Service::authenticate`] said yes and that nothing is left to be redeemed. No other code can make one.
+/// A client whose credentials are right. Whether they were used before is not known yet, so it is no proof: it does not
+/// leave the use-cases, and what is done for it is done in the write that redeems them.
 #[derive(Debug)]
-pub struct AuthenticatedClient {
+pub(super) struct Identified {
     id: ClientId,
     view: View,
 }
 
-impl AuthenticatedClient {
+impl Identified {
     /// Its client id.
-    #[must_use]
-    pub fn id(&self) -> &ClientId {
+    pub(super) fn id(&self) -> &ClientId {
         &self.id
     }
 
     /// What was known when it authenticated.
-    #[must_use]
-    pub fn view(&self) -> &View {
+    pub(super) fn view(&self) -> &View {
         &self.view
     }
 
@@ -58,38 +57,63 @@ impl AuthenticatedClient {
     pub(super) fn client(&self) -> Result<Client<'_>, AuthFault> {
         self.view.registry.client(&self.id).ok_or(AuthFault::Unknown)
     }
+}
+
+/// Proof that a client is who it says, and that nothing is left to be redeemed. Only [`Unsettled::settle`] and
+/// [`Service::authorize`] make one.
+#[derive(Debug)]
+pub struct AuthenticatedClient(Identified);
+
+impl AuthenticatedClient {
+    /// Its client id.
+    #[must_use]
+    pub fn id(&self) -> &ClientId {
+        &self.0.id
+    }
+
+    /// What was known when it authenticated.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.0.view
+    }
+
+    /// The client itself.
+    pub(super) fn client(&self) -> Result<Client<'_>, AuthFault> {
+        self.0.client()
+    }
 
     /// Used by the one other way to authenticate: an API token.
     pub(super) fn by_api_token(id: ClientId, view: follow::View) -> Self {
-        Self { id, view }
+        Self(Identified { id, view })
     }
 }
 
-/// An authenticated client whose assertion has yet to be redeemed: either on its own, by [`settle`](Self::settle), or
-/// together with what the request does.
+/// A client whose assertion has yet to be redeemed: on its own, by [`settle`](Self::settle), together with what the
+/// request does, or with its refusal ([`Service::refuse_request`]). Whoever drops one lets the assertion be used again.
 #[derive(Debug)]
+#[must_use = "its assertion is not redeemed yet"]
 pub struct Unsettled {
-    client: AuthenticatedClient,
+    client: Identified,
     once: Vec<OneTimeId>,
 }
 
 impl Unsettled {
     /// Redeems the assertion on its own. A replayed one is refused here.
-    pub async fn settle(self, service: &Service) -> Result<AuthenticatedClient, Failure> {
+    pub async fn settle(self, service: &Service, cx: &Cx) -> Result<AuthenticatedClient, Failure> {
         if !self.once.is_empty() {
-            let write = Write { once: self.once, ..Write::default() };
-            if service.0.journal.commit(write).await? == Written::Replayed {
-                return Err(AuthFault::Replayed.into());
-            }
+            service.redeem(&self.client.id, Write { once: self.once, ..Write::default() }, cx).await?;
         }
-        Ok(self.client)
+        Ok(AuthenticatedClient(self.client))
     }
 
     /// The client, and what has to be redeemed in the transaction of what it does.
-    pub(super) fn into_parts(self) -> (AuthenticatedClient, Vec<OneTimeId>) {
+    pub(super) fn into_parts(self) -> (Identified, Vec<OneTimeId>) {
         (self.client, self.once)
     }
 }
+
+/// Why it is not a client, and which one it claims to be, if there is one of this name.
+type NotAuthenticated = (AuthFault, Option<ClientId>);
 
 impl Service {
     /// Finds out who the client is, against the registry of this moment.
@@ -103,35 +127,60 @@ impl Service {
                 self.check_client_assertion(&view, client.as_deref(), &assertion, cx).map(|(id, once)| (id, vec![once]))
             }
         };
-        let (id, once) = checked.inspect_err(|fault| self.note_refused_client(*fault, cx))?;
-        Ok(Unsettled { client: AuthenticatedClient { id, view }, once })
+        // Anybody can cause this, so it never waits and is dropped first when there are too many.
+        let (id, once) = checked.map_err(|(fault, known)| {
+            self.0.journal.note(refused_client(fault, known, cx));
+            fault
+        })?;
+        Ok(Unsettled { client: Identified { id, view }, once })
     }
 
-    /// Notes a refused client. Anybody can cause one, so it never waits and is dropped first when there are too many;
-    /// and what was claimed is not repeated.
-    fn note_refused_client(&self, fault: AuthFault, cx: &Cx) {
-        self.0.journal.note(Record {
-            reason: Some(fault.to_string()),
+    /// Commits a write with the one-time ids that a client brought. If one of them was used before, nothing of it
+    /// happens, and that is on record: somebody may have got hold of the client's assertion.
+    pub(super) async fn redeem(&self, client: &ClientId, write: Write, cx: &Cx) -> Result<Written, Failure> {
+        match self.0.journal.commit(write).await? {
+            Written::Replayed => {
+                let audit = vec![refused_client(AuthFault::Replayed, Some(client.clone()), cx)];
+                self.0.journal.commit(Write { audit, ..Write::default() }).await?;
+                Err(AuthFault::Replayed.into())
+            }
+            written => Ok(written),
+        }
+    }
+
+    /// Refuses a request whose client is known but which is none: the refusal is on record, and the assertion is used up.
+    pub async fn refuse_request(&self, caller: Unsettled, event: Event, bad: BadRequest, cx: &Cx) -> Failure {
+        let record = Record {
+            client: Some(caller.client.id.clone()),
+            reason: Some(bad.to_string()),
             request_id: Some(cx.request_id.clone()),
-            ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
-        });
+            ..Record::new(cx.now, event, Outcome::Refused)
+        };
+        let write = Write { once: caller.once, audit: vec![record], ..Write::default() };
+        match self.redeem(&caller.client.id, write, cx).await {
+            Ok(_) => bad.into(),
+            Err(failure) => failure,
+        }
     }
 
-    fn check_secret(&self, view: &View, client: &str, secret: &Secret) -> Result<ClientId, AuthFault> {
+    fn check_secret(&self, view: &View, client: &str, secret: &Secret) -> Result<ClientId, NotAuthenticated> {
         let id = client.parse::<ClientId>().ok();
-        let known = id.as_ref().and_then(|id| view.registry.client(id)).filter(|client| !client.is_disabled());
+        let registered = id.as_ref().and_then(|id| view.registry.client(id));
+        let known = registered.filter(|client| !client.is_disabled());
         let tag = known
             .filter(|client| matches!(client.authentication(), Authentication::ClientSecretBasic {}))
-            .and_then(|client| view.registry.tag(client.id()));
+            .and_then(|client| view.registry.tag(client.id()))
+            .map(|owned| &owned.tag);
         // The same work whether there is a tag or not: a tag of 32 zeros fits no secret.
         let nothing = SecretTag::from_bytes(vec![0; 32]);
         let right = self.0.parts.pepper.matches(client, secret, tag.unwrap_or(&nothing));
-        match (id, known, tag) {
-            (Some(id), Some(_), Some(_)) if right => Ok(id),
-            (_, Some(_), Some(_)) => Err(AuthFault::Secret),
-            (_, Some(_), None) => Err(AuthFault::Method),
-            (_, None, _) => Err(AuthFault::Unknown),
-        }
+        let fault = match (known, tag) {
+            (Some(client), Some(_)) if right => return Ok(client.id().clone()),
+            (Some(_), Some(_)) => AuthFault::Secret,
+            (Some(_), None) => AuthFault::Method,
+            (None, _) => AuthFault::Unknown,
+        };
+        Err((fault, registered.map(|client| client.id().clone())))
     }
 
     fn check_client_assertion(
@@ -140,8 +189,8 @@ impl Service {
         client: Option<&str>,
         assertion: &Secret,
         cx: &Cx,
-    ) -> Result<(ClientId, OneTimeId), AuthFault> {
-        let jws = Unverified::parse(assertion.expose()).map_err(|_| AuthFault::Malformed)?;
+    ) -> Result<(ClientId, OneTimeId), NotAuthenticated> {
+        let jws = Unverified::parse(assertion.expose()).map_err(|_| (AuthFault::Malformed, None))?;
         let claimed = jws.claimed_subject().map(str::to_owned);
         // RFC 7521 §4.2: `client_id` is not needed, and must be the same when it is there.
         let named = match (client, claimed) {
@@ -149,17 +198,15 @@ impl Service {
             (_, claimed) => claimed,
         };
         let id = named.and_then(|name| name.parse::<ClientId>().ok());
-        let known = id.as_ref().and_then(|id| view.registry.client(id)).filter(|client| !client.is_disabled());
-        match known {
+        let registered = id.as_ref().and_then(|id| view.registry.client(id));
+        let checked = match registered.filter(|client| !client.is_disabled()) {
             None => {
                 self.0.parts.trusted.verify_nothing(jws);
                 Err(AuthFault::Unknown)
             }
-            Some(client) => {
-                let once = self.check_assertion_of(client, jws, cx)?;
-                Ok((client.id().clone(), once))
-            }
-        }
+            Some(client) => self.check_assertion_of(client, jws, cx).map(|once| (client.id().clone(), once)),
+        };
+        checked.map_err(|fault| (fault, registered.map(|client| client.id().clone())))
     }
 
     /// Checks an assertion that `client` should have signed. Also what an actor token of type `jwt` has to stand.
@@ -195,5 +242,15 @@ impl Service {
         };
         let checked = check_assertion(&claims, client.id(), &rules, cx.now).map_err(AuthFault::Claim)?;
         Ok(OneTimeId { party: format!("client:{}", client.id()), id: checked.jti, keep_until: checked.remember_until })
+    }
+}
+
+/// What was claimed is not repeated: a client is named when there is one of this name.
+fn refused_client(fault: AuthFault, known: Option<ClientId>, cx: &Cx) -> Record {
+    Record {
+        client: known,
+        reason: Some(fault.to_string()),
+        request_id: Some(cx.request_id.clone()),
+        ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
     }
 }

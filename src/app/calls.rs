@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, revoke::MARGIN},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service},
     domain::{
         audit::{self, Event, Outcome, Record},
         call::{CallOutcome, CallReport},
         client::Client,
         id::TaskId,
+        limits::CLOCKS_MAY_DIFFER,
         story,
         task::Task,
         time::{Lifetime, Timestamp},
@@ -52,7 +53,7 @@ pub enum Step {
     /// The record as it was written.
     Record(Box<Record>),
     /// Somebody edited it.
-    Edited(AuditRow),
+    Edited(Box<AuditRow>),
 }
 
 impl Step {
@@ -114,10 +115,9 @@ impl Service {
             return Err(Conflict::Inconsistent(late.into()).into());
         }
         let named_by_token = report.is_named_by(&token.authority, &resource.uri);
-        let others = token.agents.iter().filter(|agent| **agent != token.client);
         let record = Record {
             requester: token.requester.clone(),
-            agents: [&token.client].into_iter().chain(others).map(ToString::to_string).collect(),
+            agents: token.agents.iter().map(ToString::to_string).collect(),
             client: Some(resource.id.clone()),
             task: Some(task.id),
             purpose: Some(task.purpose.to_string()),
@@ -140,7 +140,7 @@ impl Service {
             key: format!("call {} {}", report.jti, report.id),
             fingerprint: serde_json::to_string(report).map_err(Outage::during("read the report"))?,
             answer: json!({"at": cx.now}).to_string(),
-            keep_until: until.after(MARGIN),
+            keep_until: until.after(CLOCKS_MAY_DIFFER),
         };
         let fingerprint = idempotency.fingerprint.clone();
         let write = Write { idempotency: Some(idempotency), audit: vec![record], ..Write::default() };
@@ -177,7 +177,7 @@ impl Service {
         };
         let steps = rows.into_iter().rev().map(|row| match audit::read(row.writer, row.n, &row.body, &row.hash) {
             Ok(record) => Step::Record(Box::new(record)),
-            Err(_) => Step::Edited(row),
+            Err(_) => Step::Edited(Box::new(row)),
         });
         let mut steps = steps.collect::<Vec<_>>();
         // Whoever wrote it down: nothing in a task was before its intent.

@@ -1,6 +1,8 @@
 //! What is a presented token worth? Parse, find out who should have signed it, verify, check the claims, look up its
 //! standing: only then is it evidence.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -22,7 +24,7 @@ use crate::{
 /// A subject token after every check on it.
 #[derive(Debug)]
 pub(super) enum Subject {
-    User(Box<UserClaims>, Box<TrustedIssuer>),
+    User(Box<UserClaims>, Arc<TrustedIssuer>),
     Own(Box<TaskTokenClaims>, TokenKind),
 }
 
@@ -119,7 +121,7 @@ impl Service {
         &self,
         jws: Unverified<'_>,
         said: SubjectType,
-        issuer: TrustedIssuer,
+        issuer: Arc<TrustedIssuer>,
         presenter: Client<'_>,
         view: &View,
         cx: &Cx,
@@ -145,7 +147,7 @@ impl Service {
             leeway: self.settings().tokens.leeway,
         };
         let claims = check_user_claims(payload, &rules, cx.now).map_err(|fault| refuse(fault.into()))?;
-        Ok(Subject::User(Box::new(claims), Box::new(issuer)))
+        Ok(Subject::User(Box::new(claims), issuer))
     }
 
     /// What an actor token says of the client that presents it. It must be the client's own: a fresh assertion, used
@@ -193,7 +195,7 @@ fn user_token_type(header: &Header, said: SubjectType) -> Result<SubjectTokenTyp
     }
 }
 
-fn read_own(typ: &str, claims: Map<String, Value>) -> Option<Ours> {
+pub(super) fn read_own(typ: &str, claims: Map<String, Value>) -> Option<Ours> {
     let claims = Value::Object(claims);
     if typ == TYP_ACCESS_TOKEN && claims.get("txn").is_none() {
         return serde_json::from_value(claims).ok().map(|api| Ours::Api(Box::new(api)));

@@ -4,13 +4,18 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    app::{AuthFault, AuthenticatedClient, BadRequest, Cx, Failure, Service, Unsettled, evidence::Subject},
+    app::{
+        AuthFault, BadRequest, Cx, Failure, Service, Unsettled,
+        authenticate::Identified,
+        evidence::{Subject, read_own},
+    },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
-        client::{Agent, Client, Resource},
-        exchange::{Ask, Denial, Evidence, Output, Plan, PlannedTask, Presenter, TaskWanted, decide},
+        client::Client,
+        exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{ClientId, Purpose, TaskId, TokenId},
+        jws::Unverified,
         scope::ScopeSet,
         secret::Secret,
         splice::{NotThisAgent, Says},
@@ -120,7 +125,7 @@ impl Service {
     /// Gathers what the rule needs, and asks it.
     async fn plan(
         &self,
-        caller: &AuthenticatedClient,
+        caller: &Identified,
         request: &ExchangeRequest,
         trail: &mut Trail,
         cx: &Cx,
@@ -138,6 +143,10 @@ impl Service {
             None => Says::Nothing,
             Some((token, said)) => {
                 let (says, once) = self.actor(token.expose(), *said, client, view, cx)?;
+                // One assertion can't be two in one request either.
+                if once.as_ref().is_some_and(|once| trail.once.contains(once)) {
+                    return Err(AuthFault::Replayed.into());
+                }
                 trail.once.extend(once);
                 says
             }
@@ -178,89 +187,30 @@ impl Service {
         }
     }
 
-    async fn is_granted(&self, subject: &Subject, caller: &AuthenticatedClient, cx: &Cx) -> Result<bool, Failure> {
+    async fn is_granted(&self, subject: &Subject, caller: &Identified, cx: &Cx) -> Result<bool, Failure> {
         let Subject::User(claims, _) = subject else { return Ok(false) };
         let grant = self.store().grant(&claims.requester, caller.id()).await?;
         Ok(grant.is_some_and(|grant| !grant.until.is_past(cx.now)))
-    }
-
-    /// Exactly one registered target (RFC 8707): a resource by its URI or its registered name, or the trust domain.
-    fn output<'a>(
-        &self,
-        caller: &'a AuthenticatedClient,
-        request: &ExchangeRequest,
-        subject: Evidence<'_>,
-    ) -> Result<Output<'a>, Failure> {
-        let registry = &caller.view().registry;
-        let target = |text| Failure::Request(BadRequest::Target(text));
-        if request.requested == RequestedType::TxnToken {
-            let is_domain = request.audience.as_deref() == Some(self.settings().trust_domain.as_str());
-            return if is_domain && request.resource.is_none() && request.requested_actor.is_none() {
-                Ok(Output::Txn)
-            } else {
-                Err(target("a transaction token is for the trust domain: say that in `audience`, and nothing else"))
-            };
-        }
-        let by_uri = match &request.resource {
-            None => None,
-            Some(text) => {
-                let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not the URI of a resource"))?;
-                Some(registry.resource_at(&uri).ok_or(target("no resource is registered with this URI"))?)
-            }
-        };
-        let by_name = match &request.audience {
-            None => None,
-            Some(name) => {
-                let id = name.parse::<ClientId>().ok();
-                let found = id.as_ref().and_then(|id| registry.resource(id));
-                Some(found.ok_or(target("no resource is registered with this name"))?)
-            }
-        };
-        let resource = match (by_uri, by_name) {
-            (Some(uri), Some(name)) if uri.id != name.id => {
-                return Err(target("`resource` and `audience` are not the same resource"));
-            }
-            (Some(resource), _) | (None, Some(resource)) => resource,
-            (None, None) => Self::implied(registry, request, subject).ok_or(target("name one `resource`"))?,
-        };
-        match &request.requested_actor {
-            None => Ok(Output::Access(resource)),
-            Some(id) => {
-                let to: &Agent = registry.agent(id).ok_or(target("no agent is registered as `requested_actor`"))?;
-                Ok(Output::HandOver(to, resource))
-            }
-        }
-    }
-
-    /// Who hands over a token for a resource need not name the resource again.
-    fn implied<'a>(
-        registry: &'a crate::domain::registry::Registry,
-        request: &ExchangeRequest,
-        subject: Evidence<'_>,
-    ) -> Option<&'a Resource> {
-        match subject {
-            Evidence::Own(own, TokenKind::Access) if request.requested_actor.is_some() => {
-                own.aud.parse().ok().and_then(|uri| registry.resource_at(&uri))
-            }
-            Evidence::Own(..) | Evidence::User(..) => None,
-        }
     }
 
     /// Signs first, records last: if the signer is out, nothing was written; the record is the commit point; then the
     /// token leaves.
     async fn issue(
         &self,
-        caller: &AuthenticatedClient,
+        caller: &Identified,
         request: &ExchangeRequest,
         plan: Plan,
         once: Vec<OneTimeId>,
         cx: &Cx,
     ) -> Result<Issued, Failure> {
-        let settings = self.settings();
         let (task, claims) = self.claims(caller, request, &plan, cx);
         let payload = serde_json::to_vec(&claims).map_err(crate::ports::Outage::during("write the claims"))?;
-        let algorithm = plan.algorithm.unwrap_or(settings.algorithm);
+        let algorithm = self.signing_algorithm(plan.algorithm, cx);
         let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
+        if !can_be_read(&token, plan.kind.typ()) {
+            let trail = Trail { once, ..Trail::default() };
+            return Err(self.refuse(caller, request, trail, BadRequest::TooMuch.into(), cx).await);
+        }
         let record = Record {
             requester: Some(plan.requester.clone()),
             agents: plan.chain.hops().map(|hop| hop.sub.clone()).collect(),
@@ -282,6 +232,7 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
         };
+        let ours = plan.chain.hops().filter(|hop| hop.iss == self.settings().issuer.as_str());
         let write = Write {
             once,
             task,
@@ -291,7 +242,7 @@ impl Service {
                 task: Some(claims.txn),
                 requester: Some(plan.requester.clone()),
                 client: plan.client.clone(),
-                agents: claims.names().agents.into_iter().collect(),
+                agents: ours.filter_map(|hop| hop.sub.parse().ok()).collect(),
                 audience: plan.audience.clone(),
                 lineage: plan.lineage.clone(),
                 authority: plan.authority.clone(),
@@ -302,7 +253,7 @@ impl Service {
             audit: vec![record],
             ..Write::default()
         };
-        match self.0.journal.commit(write).await? {
+        match self.redeem(caller.id(), write, cx).await? {
             Written::Done { .. } => Ok(Issued {
                 token: Secret::new(token),
                 kind: plan.kind,
@@ -311,11 +262,7 @@ impl Service {
                 authority: plan.authority,
                 task: claims.txn,
             }),
-            Written::Replayed => {
-                let trail = Trail::default();
-                Err(self.refuse(caller, request, trail, AuthFault::Replayed.into(), cx).await)
-            }
-            Written::Moved | Written::Before { .. } => {
+            Written::Replayed | Written::Moved | Written::Before { .. } => {
                 Err(crate::ports::Outage::during("issue")("the store answered a question that was not asked").into())
             }
         }
@@ -324,7 +271,7 @@ impl Service {
     /// The claims of a planned token, and its task if it is a new one.
     fn claims(
         &self,
-        caller: &AuthenticatedClient,
+        caller: &Identified,
         request: &ExchangeRequest,
         plan: &Plan,
         cx: &Cx,
@@ -383,7 +330,7 @@ impl Service {
     /// request too, and one that was used before is the answer, whatever else was wrong.
     async fn refuse(
         &self,
-        caller: &AuthenticatedClient,
+        caller: &Identified,
         request: &ExchangeRequest,
         trail: Trail,
         refusal: Failure,
@@ -409,12 +356,17 @@ impl Service {
             }
         }
         let write = Write { once: trail.once, audit: vec![record], ..Write::default() };
-        match self.0.journal.commit(write).await {
-            Ok(Written::Replayed) => AuthFault::Replayed.into(),
-            Ok(Written::Done { .. } | Written::Moved | Written::Before { .. }) => refusal,
-            Err(outage) => outage.into(),
+        match self.redeem(caller.id(), write, cx).await {
+            Ok(_) => refusal,
+            Err(failure) => failure,
         }
     }
+}
+
+/// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
+fn can_be_read(token: &str, typ: &str) -> bool {
+    let claims = Unverified::parse(token).map(Unverified::into_payload);
+    claims.is_ok_and(|claims| read_own(typ, claims).is_some())
 }
 
 /// What was asked, as far as it is ours to repeat: parsed values, never a token.

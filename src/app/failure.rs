@@ -7,7 +7,7 @@ use crate::{
         authority::InvalidDetails, claims::BadClaim, exchange::Denial, jws::Malformed, scope::InvalidScope,
         task::CannotTurn,
     },
-    ports::Outage,
+    ports::{ListFault, Outage},
 };
 
 /// How a use-case ends when it does not do what was asked.
@@ -31,6 +31,15 @@ pub enum Failure {
     /// It could not be found out.
     #[error(transparent)]
     Outage(#[from] Outage),
+}
+
+impl From<ListFault> for Failure {
+    fn from(fault: ListFault) -> Self {
+        match fault {
+            ListFault::Cursor => BadRequest::Invalid("after", "is not the `next` of a page of this list").into(),
+            ListFault::Outage(outage) => outage.into(),
+        }
+    }
 }
 
 /// Why a client did not prove who it is. One answer to the outside, whichever it is; the reason is for the log.
@@ -66,6 +75,9 @@ pub enum AuthFault {
     /// The assertion was used before.
     #[error("the assertion was used before")]
     Replayed,
+    /// The request has no bearer token, where only one will do.
+    #[error("an API token is needed: `Authorization: Bearer …`")]
+    NoBearer,
     /// The bearer token is not a live API token.
     #[error("not a live API token")]
     Bearer,
@@ -104,6 +116,9 @@ pub enum BadRequest {
     /// The target is unknown, or more than one, or none.
     #[error("target: {0}")]
     Target(&'static str),
+    /// The token would be too large to be read by anybody, us included.
+    #[error("the token would be larger than is read anywhere: ask for fewer tools or scopes, or send less context")]
+    TooMuch,
     /// No such grant type.
     #[error("`grant_type` is not one that is served here")]
     GrantType,
@@ -165,6 +180,9 @@ pub enum Conflict {
     /// The state of the task does not allow it.
     #[error(transparent)]
     CannotTurn(CannotTurn),
+    /// It was done, and its answer is one that is shown once.
+    #[error("a secret was made for this idempotency key, and it is not shown again: make another one with another key")]
+    ShownOnce,
     /// Others keep changing it at the same moment.
     #[error("it was changed by somebody else at the same moment: try again")]
     Contended,

@@ -1,6 +1,6 @@
 //! Following the revocation log: one thing to follow for what was taken back, for the registry and for the keys.
 //!
-//! Every request reads the head of the log from the store and applies what came since; then everything that was
+//! For every request the head of the log is read from the store, and what came since is applied; then everything that was
 //! acknowledged before the request began is known here. No answer comes from an old memory: when the head can't be
 //! read, that is an outage.
 
@@ -9,20 +9,27 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 
 use crate::{
+    app::shared::Shared,
     domain::{
         registry::Registry,
         revocation::{Index, Names, Seq, Standing, Target},
-        time::Timestamp,
+        time::{Lifetime, Timestamp},
     },
-    ports::{Outage, Signer, Store},
+    ports::{Clock, Outage, Signer, Store},
 };
 
 /// How many entries are read at a time.
 const BATCH: u32 = 10_000;
+/// How far wall clocks may have been wrong for what is read at a start.
+const COLD_SLACK: Lifetime = Lifetime::hours(24);
+const DURING: &str = "follow the revocation log";
 
 pub(super) struct Follower {
     store: Arc<dyn Store>,
     signer: Arc<dyn Signer>,
+    clock: Arc<dyn Clock>,
+    /// The head of the log, as the store says it is.
+    head: Shared<Seq>,
     /// Held while catching up, so that one request does it and the others wait for it.
     catching_up: Mutex<()>,
     known: RwLock<Known>,
@@ -54,26 +61,40 @@ impl View {
 }
 
 impl Follower {
-    pub(super) fn new(store: Arc<dyn Store>, signer: Arc<dyn Signer>) -> Self {
-        Self { store, signer, catching_up: Mutex::default(), known: RwLock::default(), index: Arc::default() }
+    pub(super) fn new(store: Arc<dyn Store>, signer: Arc<dyn Signer>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            signer,
+            clock,
+            head: Shared::new("read the log's head"),
+            catching_up: Mutex::default(),
+            known: RwLock::default(),
+            index: Arc::default(),
+        })
     }
 
     /// Everything that was committed before this was called.
-    pub(super) async fn current(&self, now: Timestamp) -> Result<View, Outage> {
-        let head = self.store.head().await?;
+    pub(super) async fn current(self: &Arc<Self>, now: Timestamp) -> Result<View, Outage> {
+        let head = self.head.read(|| self.store.head()).await?;
         if let Some(view) = self.view_at(head) {
             return Ok(view);
         }
-        let _one_at_a_time = self.catching_up.lock().await;
-        if self.view_at(head).is_none() {
-            self.catch_up(head, now).await?;
-        }
-        self.view_at(head).ok_or_else(|| Outage::during("follow the revocation log")("entries are missing"))
+        // A task of its own: what was read is kept, even if whoever asked goes away meanwhile.
+        let follower = Arc::clone(self);
+        let caught_up = tokio::spawn(async move {
+            let _one_at_a_time = follower.catching_up.lock().await;
+            match follower.view_at(head) {
+                Some(_) => Ok(()),
+                None => follower.catch_up(head, now).await,
+            }
+        });
+        caught_up.await.map_err(Outage::during(DURING))??;
+        self.view_at(head).ok_or_else(|| Outage::during(DURING)("entries are missing"))
     }
 
     /// Drops entries that can't end any token any more.
-    pub(super) fn forget(&self, now: Timestamp) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).forget(now);
+    pub(super) fn forget(&self) {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).forget(self.clock.monotonic());
     }
 
     fn view_at(&self, head: Seq) -> Option<View> {
@@ -90,9 +111,12 @@ impl Follower {
     /// who sees the position also sees what it stands for.
     async fn catch_up(&self, head: Seq, now: Timestamp) -> Result<(), Outage> {
         let loaded = self.known.read().unwrap_or_else(PoisonError::into_inner).loaded;
+        // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
+        // of its end, and at a start nothing is passed over that ended less than a day ago.
+        let alive_at = if loaded { Timestamp::EPOCH } else { now.before(COLD_SLACK) };
         let (mut entries, mut from) = (Vec::new(), self.applied());
         loop {
-            let page = self.store.log_after(from, now, BATCH).await?;
+            let page = self.store.log_after(from, alive_at, BATCH).await?;
             let Some(last) = page.last() else { break };
             from = last.seq;
             entries.extend(page);
@@ -106,9 +130,10 @@ impl Follower {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             *known = Known { registry: Arc::new(registry), loaded: true };
         }
+        let applied_at = self.clock.monotonic();
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for entry in &entries {
-            index.apply(entry);
+            index.apply(entry, applied_at);
         }
         index.applied_up_to(head);
         Ok(())

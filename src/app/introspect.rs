@@ -83,14 +83,14 @@ impl Service {
             token_introspection: body,
         };
         let payload = serde_json::to_vec(&answer).map_err(Outage::during("write the answer"))?;
-        let algorithm = resource.signing_algorithm.unwrap_or(settings.algorithm);
+        let algorithm = self.signing_algorithm(resource.signing_algorithm, cx);
         Ok(self.0.parts.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
     }
 
     /// The record names whose token it was, so that a task's trail shows who still tried it after it was ended. The
     /// answer does not.
     fn note_introspection(&self, resource: &Resource, claims: Option<&TaskTokenClaims>, outcome: Outcome, cx: &Cx) {
-        let is_first = || claims.is_none_or(|claims| self.0.seen.is_first(claims.jti));
+        let is_first = || claims.is_none_or(|claims| !self.0.seen.has(claims.jti));
         let is_wanted = match self.settings().introspection_audit {
             Introspections::Off => false,
             Introspections::All => true,
@@ -99,7 +99,7 @@ impl Service {
         if !is_wanted {
             return;
         }
-        self.0.journal.note(Record {
+        let is_queued = self.0.journal.note(Record {
             requester: claims.map(TaskTokenClaims::requester),
             agents: claims.iter().flat_map(|claims| claims.act.hops()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
@@ -109,6 +109,10 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIntrospect, outcome)
         });
+        // Only then: the next answer makes up for a record that was dropped.
+        if let (true, Outcome::Active, Some(claims)) = (is_queued, outcome, claims) {
+            self.0.seen.mark(claims.jti);
+        }
     }
 }
 
@@ -120,11 +124,15 @@ pub(super) struct Seen(Mutex<(HashSet<TokenId>, VecDeque<TokenId>)>);
 const SEEN: usize = 65_536;
 
 impl Seen {
-    fn is_first(&self, id: TokenId) -> bool {
+    fn has(&self, id: TokenId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.contains(&id)
+    }
+
+    fn mark(&self, id: TokenId) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (set, order) = &mut *seen;
         if !set.insert(id) {
-            return false;
+            return;
         }
         order.push_back(id);
         if order.len() > SEEN
@@ -132,6 +140,5 @@ impl Seen {
         {
             set.remove(&oldest);
         }
-        true
     }
 }

@@ -50,12 +50,14 @@ impl Journal {
     }
 
     /// Notes a record that nobody waits for. It never stands in the way: when the queue is more than half full, it is
-    /// dropped and counted.
-    pub(super) fn note(&self, record: Record) {
+    /// dropped and counted. Returns whether it was taken.
+    pub(super) fn note(&self, record: Record) -> bool {
         let crowded = self.waiting() > self.capacity / 2;
         if crowded || self.queue.try_send(Order::Note(Box::new(record))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            return false;
         }
+        true
     }
 
     pub(super) fn waiting(&self) -> usize {

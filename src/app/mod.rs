@@ -1,6 +1,7 @@
 //! The use-cases: gather facts through ports, ask the domain, act through ports.
 
 mod admin;
+mod again;
 mod api_token;
 mod audit;
 mod authenticate;
@@ -8,16 +9,20 @@ mod calls;
 mod evidence;
 mod exchange;
 mod failure;
+mod file;
 mod follow;
 mod introspect;
 mod journal;
 mod revoke;
+mod rotate;
+mod shared;
 mod sweep;
+mod target;
 mod tasks;
 
 use std::{fmt, sync::Arc};
 
-pub use admin::{AuditPage, GrantRequest, NewSecret, PutObject};
+pub use admin::{AuditPage, GrantRequest, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
@@ -110,7 +115,7 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     settings: Settings,
     parts: Parts,
-    follower: follow::Follower,
+    follower: Arc<follow::Follower>,
     journal: journal::Journal,
     seen: introspect::Seen,
 }
@@ -127,7 +132,8 @@ impl Service {
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let writer = Writer(parts.entropy.uuid());
         let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
-        let follower = follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer));
+        let follower =
+            follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
         Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
     }
 
@@ -161,15 +167,29 @@ impl Service {
         self.0.journal.dropped()
     }
 
-    /// Issuers whose keys could not be had the last time.
-    #[must_use]
-    pub fn unreachable_issuers(&self) -> Vec<String> {
-        self.0.parts.trusted.unreachable()
+    /// The trusted issuers, each with whether its keys could be had the last time they were asked for.
+    pub async fn issuers(&self, cx: &Cx) -> Result<Vec<(String, bool)>, Failure> {
+        let view = self.0.follower.current(cx.now).await?;
+        let unreachable = self.0.parts.trusted.unreachable();
+        let names = view.registry.issuers().map(|issuer| issuer.issuer.to_string());
+        Ok(names
+            .map(|name| {
+                let up = !unreachable.contains(&name);
+                (name, up)
+            })
+            .collect())
     }
 
     /// Waits until everything that was submitted is durable. Called once, after the last request.
     pub async fn finish(&self) {
         self.0.journal.finish().await;
+    }
+
+    /// What to sign something with: what its resource wants, once a key for that has been published for long enough; the
+    /// configured algorithm until then.
+    fn signing_algorithm(&self, wanted: Option<SigningAlgorithm>, cx: &Cx) -> SigningAlgorithm {
+        let active = |algorithm: &SigningAlgorithm| self.0.parts.signer.algorithms(cx.now).contains(algorithm);
+        wanted.filter(active).unwrap_or(self.settings().algorithm)
     }
 
     fn store(&self) -> &dyn Store {

@@ -14,8 +14,8 @@ use crate::{
         audit::{Event, Outcome, Record},
         id::{ClientId, Reason, TaskId, TokenId},
         jws::Unverified,
-        limits::TOKEN_LIFETIME_CAP,
-        revocation::{NewEntry, Seq, Target, Verb},
+        limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
+        revocation::{NewEntry, Seq, Standing, Target, Verb},
         task::{Act, Party, Requester, Turn},
         time::{Lifetime, Timestamp},
         token::TaskTokenClaims,
@@ -24,8 +24,6 @@ use crate::{
     ports::{Change, Expected, Idempotency, Write, Written},
 };
 
-/// How long an entry is remembered past the last token that it could end: clocks of replicas may differ, and be set back.
-pub(super) const MARGIN: Lifetime = Lifetime::minutes(10);
 /// How long the answer to an idempotency key is remembered.
 pub(super) const IDEMPOTENCY: Lifetime = Lifetime::hours(24);
 
@@ -51,10 +49,28 @@ pub enum Wanted {
     Requester(Requester),
     /// Everything issued so far that an agent acts in.
     Agent(ClientId),
-    /// Everything issued so far for a resource.
+    /// Everything issued so far for a resource that is registered.
     Resource(ClientId),
+    /// Everything issued so far for the resource at this URI, registered or not.
+    ResourceAt(ResourceUri),
     /// Everything issued so far on the word of an identity provider.
     Issuer(IssuerUrl),
+}
+
+impl Wanted {
+    /// For the record of a refusal: the kind and the key, as they were asked for.
+    fn asked(&self) -> Value {
+        let (kind, key) = match self {
+            Self::Token(id) => ("token", id.to_string()),
+            Self::Task(id) => ("task", id.to_string()),
+            Self::Requester(requester) => ("requester", format!("{} {}", requester.issuer, requester.subject)),
+            Self::Agent(id) => ("agent", id.to_string()),
+            Self::Resource(id) => ("resource", id.to_string()),
+            Self::ResourceAt(uri) => ("resource", uri.to_string()),
+            Self::Issuer(url) => ("issuer", url.to_string()),
+        };
+        json!({"kind": kind, "key": key})
+    }
 }
 
 /// A revocation that is durable.
@@ -74,13 +90,14 @@ impl Service {
     pub async fn revoke_own(&self, caller: &AuthenticatedClient, token: &str, cx: &Cx) -> Result<(), Failure> {
         let Ok(jws) = Unverified::parse(token) else { return Ok(()) };
         let Ok(ours) = self.own(jws, cx.now) else { return Ok(()) };
-        let (id, expires, may, record) = match &ours {
+        let (names, expires, may, record) = match &ours {
             Ours::Api(claims) => {
                 let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
-                (claims.jti, claims.exp, claims.client_id == *caller.id(), record)
+                (claims.names(), claims.exp, claims.client_id == *caller.id(), record)
             }
-            Ours::Task(claims, _) => (claims.jti, claims.exp, self.may_revoke(caller, claims), about(claims, cx)),
+            Ours::Task(claims, _) => (claims.names(), claims.exp, self.may_revoke(caller, claims), about(claims, cx)),
         };
+        let id = names.token;
         let record = Record {
             client: Some(caller.id().clone()),
             token: Some(id),
@@ -93,13 +110,16 @@ impl Service {
             self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await?;
             return Err(refusal.into());
         }
+        if caller.view().standing(&names) == Standing::Revoked {
+            return Ok(());
+        }
         let entry = NewEntry {
             verb: Verb::Revoke,
             target: Target::Token(id),
             reason: "revoked by its client".into(),
             by: format!("client:{}", caller.id()),
             at: cx.now,
-            forget_after: expires.after(MARGIN),
+            forget_after: expires.after(CLOCKS_MAY_DIFFER),
         };
         self.0.journal.commit(Write { log: vec![entry], audit: vec![record], ..Write::default() }).await?;
         Ok(())
@@ -119,13 +139,27 @@ impl Service {
                 return Ok(revoked);
             }
         }
-        Err(Conflict::Contended.into())
+        Err(self.refused_revocation(admin, &wanted, Conflict::Contended, cx))
+    }
+
+    fn refused_revocation(&self, admin: &ApiCaller, wanted: &Revocation, conflict: Conflict, cx: &Cx) -> Failure {
+        let record = Record {
+            admin: Some(admin.name()),
+            asked: Some(wanted.target.asked()),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::Revocation, Outcome::Done)
+        };
+        self.refused(record, conflict)
     }
 
     /// `None`: somebody changed the task's state at the same moment.
     async fn try_to_revoke(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Option<Revoked>, Failure> {
-        let planned = self.plan_revocation(admin, wanted, cx).await?;
-        let Planned { target, forget_after, expected, changes, about } = planned;
+        let refused = |conflict| self.refused_revocation(admin, wanted, conflict, cx);
+        let planned = self.plan_revocation(admin, wanted, cx).await;
+        let Planned { target, forget_after, expected, changes, about } = planned.map_err(|failure| match failure {
+            Failure::Conflict(conflict) => refused(conflict),
+            other => other,
+        })?;
         let entry = NewEntry {
             verb: Verb::Revoke,
             target: target.clone(),
@@ -158,7 +192,7 @@ impl Service {
                 let at = at.and_then(|answer| answer.get("at").and_then(Value::as_i64)).map(Timestamp::from_unix);
                 Ok(Some(Revoked { seq, target, at: at.unwrap_or(cx.now) }))
             }
-            Written::Before { .. } => Err(Conflict::KeyReused.into()),
+            Written::Before { .. } => Err(refused(Conflict::KeyReused)),
             Written::Moved => Ok(None),
             Written::Done { seq: None } | Written::Replayed => {
                 Err(crate::ports::Outage::during("revoke")("the store gave the entry no place").into())
@@ -169,8 +203,7 @@ impl Service {
     async fn plan_revocation(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Planned, Failure> {
         let registry = &admin.client().view().registry;
         let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
-        // Nothing that was issued until now, and nothing that is being issued, lives longer than this.
-        let all_gone = cx.now.after(TOKEN_LIFETIME_CAP).after(MARGIN);
+        let all_gone = all_gone(cx.now);
         let planned = |target, forget_after, about| Planned {
             target,
             forget_after,
@@ -178,18 +211,21 @@ impl Service {
             changes: Vec::new(),
             about: Box::new(about),
         };
+        // What is not registered any more must still be possible to take back.
         Ok(match &wanted.target {
             Wanted::Token(id) => {
                 let token = self.store().token(*id).await?.ok_or(Conflict::NotFound("token"))?;
+                // An API token has no agents: it is its client's.
+                let agents = if token.agents.is_empty() { vec![token.client] } else { token.agents };
                 let about = Record {
                     token: Some(*id),
                     task: token.task,
                     requester: token.requester,
-                    agents: vec![token.client.to_string()],
+                    agents: agents.iter().map(ToString::to_string).collect(),
                     resource: Some(token.audience),
                     ..record
                 };
-                planned(Target::Token(*id), token.expires.after(MARGIN), about)
+                planned(Target::Token(*id), token.expires.after(CLOCKS_MAY_DIFFER), about)
             }
             Wanted::Task(id) => {
                 let task = self.store().task(*id).await?.ok_or(Conflict::NotFound("task"))?;
@@ -211,7 +247,6 @@ impl Service {
                 planned(Target::requester(requester), all_gone, about)
             }
             Wanted::Agent(id) => {
-                registry.client(id).ok_or(Conflict::NotFound("agent"))?;
                 planned(Target::Agent(id.clone()), all_gone, Record { agents: vec![id.to_string()], ..record })
             }
             Wanted::Resource(id) => {
@@ -219,12 +254,18 @@ impl Service {
                 let about = Record { resource: Some(uri.to_string()), ..record };
                 planned(Target::Resource(uri), all_gone, about)
             }
-            Wanted::Issuer(url) => {
-                registry.issuer(url.as_str()).ok_or(Conflict::NotFound("issuer"))?;
-                planned(Target::Issuer(url.clone()), all_gone, Record { resource: Some(url.to_string()), ..record })
+            Wanted::ResourceAt(uri) => {
+                let about = Record { resource: Some(uri.to_string()), ..record };
+                planned(Target::Resource(uri.clone()), all_gone, about)
             }
+            Wanted::Issuer(url) => planned(Target::Issuer(url.clone()), all_gone, record),
         })
     }
+}
+
+/// Nothing that was issued until now, and nothing that is being issued, lives longer than this.
+pub(super) fn all_gone(now: Timestamp) -> Timestamp {
+    now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER)
 }
 
 struct Planned {

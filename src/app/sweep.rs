@@ -8,14 +8,14 @@ use crate::{
         keys::Occasion,
         time::Timestamp,
     },
-    ports::{Outage, Swept},
+    ports::{FIND_KEY, Outage, Swept},
 };
 
 impl Service {
     /// Makes keys that are due, ends tasks past their deadline, drops what is over. Any number of replicas may do this at once.
     pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
         self.rotate_keys("age", Occasion::Age, cx).await?;
-        self.0.follower.forget(cx.now);
+        self.0.follower.forget();
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }
@@ -27,7 +27,7 @@ impl Service {
         if self.0.parts.signer.algorithms(cx.now).contains(&self.settings().algorithm) {
             Ok(())
         } else {
-            Err(Outage::during("look for a signing key")("there is no active key").into())
+            Err(Outage::during(FIND_KEY)("there is no active key").into())
         }
     }
 

@@ -7,11 +7,12 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS, revoke::MARGIN},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS},
     domain::{
         audit::{Event, Outcome, Record},
         client::Client,
         id::{OutcomeText, Reason, TaskId},
+        limits::CLOCKS_MAY_DIFFER,
         revocation::{NewEntry, Standing, Target, Verb},
         task::{Act, CannotTurn, Party, Task, TaskState, Turn},
         time::Timestamp,
@@ -123,7 +124,16 @@ impl Service {
         turning: &Turning,
         cx: &Cx,
     ) -> Result<Task, Failure> {
-        let task = self.read_task(id).await?;
+        let Some(task) = self.store().task(id).await? else {
+            let record = Record {
+                admin: Some(admin.name()),
+                task: Some(id),
+                asked: Some(json!({"act": turning.act})),
+                request_id: Some(cx.request_id.clone()),
+                ..Record::new(cx.now, Event::TaskTurn, Outcome::Done)
+            };
+            return Err(self.refused(record, Conflict::NotFound("task")));
+        };
         self.turn_task(&Party::Admin(admin.name()), task, turning, cx).await
     }
 
@@ -154,7 +164,9 @@ impl Service {
             }
             task = self.read_task(task.id).await?;
         }
-        Err(Conflict::Contended.into())
+        let record = turn_record(by, &task, &turn(task.state, by, turning, cx), cx);
+        let asked = Some(json!({"act": turning.act}));
+        Err(self.refused(Record { asked, granted: None, ..record }, Conflict::Contended))
     }
 
     async fn refuse_turn(&self, by: &Party, task: &Task, turning: &Turning, refusal: CannotTurn, cx: &Cx) -> Failure {
@@ -288,5 +300,5 @@ pub(super) fn about_task(task: &Task, record: Record) -> Record {
 
 /// When an entry about a task may be forgotten: no token outlives it. All entries about one task are forgotten together.
 pub(super) fn task_forgotten(task: &Task, now: Timestamp) -> Timestamp {
-    task.deadline.max(now).after(MARGIN)
+    task.deadline.max(now).after(CLOCKS_MAY_DIFFER)
 }

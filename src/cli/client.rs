@@ -1,6 +1,6 @@
 //! `errand token`: the client side, for a terminal. What curl does, readable.
 
-use std::{fs, io::Read, path::Path};
+use std::{fs, io::Read, path::Path, time::Duration};
 
 use errand::{
     adapters::{
@@ -21,6 +21,11 @@ const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:";
 /// RFC 7523 §2.2
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+/// How long the server may take: as long as it gives itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than any answer has.
+const MAX_BODY: usize = 1024 * 1024;
+
 type Form = Vec<(&'static str, String)>;
 
 pub(super) fn exchange(ask: &Exchange) -> Result<(), CliFault> {
@@ -36,12 +41,15 @@ pub(super) fn exchange(ask: &Exchange) -> Result<(), CliFault> {
         ("scope", ask.scope.clone()),
         ("authorization_details", ask.authorization_details.clone()),
         ("purpose", ask.purpose.clone()),
+        ("task_deadline", ask.task_deadline.map(|seconds| seconds.to_string())),
+        ("request_details", ask.request_details.clone()),
+        ("request_context", ask.request_context.clone()),
         ("task_id", ask.task.clone()),
         ("requested_actor", ask.to.clone()),
         ("expires_in", ask.expires_in.map(|seconds| seconds.to_string())),
     ];
     form.extend(optional.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))));
-    if ask.audience.is_some() && ask.resource.is_none() {
+    if ask.txn {
         form.push(("requested_token_type", format!("{TOKEN_TYPE}txn_token")));
     }
     let answer = post(&ask.who, "/oauth2/token", form)?;
@@ -69,9 +77,10 @@ pub(super) fn revoke(who: &Who, token_file: &Path) -> Result<(), CliFault> {
 fn post(who: &Who, path: &str, mut form: Form) -> Result<Value, CliFault> {
     // Only one process-wide provider is there to be installed; a second call finds it in place.
     let _: Result<(), _> = rustls::crypto::ring::default_provider().install_default();
-    let url = format!("{}{path}", who.server.trim_end_matches('/'));
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-    let mut request = client.post(url);
+    // An issuer has no slash at its end, and what an assertion is for must be the issuer to the letter.
+    let issuer = who.server.trim_end_matches('/');
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?;
+    let mut request = client.post(format!("{issuer}{path}"));
     match (&who.secret_file, &who.key_file) {
         (Some(file), _) => {
             let secret = read(file)?;
@@ -79,7 +88,7 @@ fn post(who: &Who, path: &str, mut form: Form) -> Result<Value, CliFault> {
         }
         (None, Some(file)) => {
             let (now, id) = (SystemClock::new().now(), Dice::new()?.uuid());
-            let made = assertion::make(&read(file)?, &who.client, &who.server, now, id)?;
+            let made = assertion::make(&read(file)?, &who.client, issuer, now, id)?;
             form.push(("client_assertion_type", JWT_BEARER.to_owned()));
             form.push(("client_assertion", made.expose().to_owned()));
         }
@@ -89,8 +98,7 @@ fn post(who: &Who, path: &str, mut form: Form) -> Result<Value, CliFault> {
     block_on(async {
         let response = request.form(&form).send().await?;
         let status = response.status();
-        let body = response.bytes().await?;
-        answer = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        answer = serde_json::from_slice(&body(response).await?).unwrap_or(Value::Null);
         if status.is_success() {
             return Ok(());
         }
@@ -98,6 +106,18 @@ fn post(who: &Who, path: &str, mut form: Form) -> Result<Value, CliFault> {
         Err(CliFault::new(format!("{status}: {}: {}", text("error"), text("error_description"))))
     })?;
     Ok(answer)
+}
+
+/// The body, as far as it is one of ours.
+async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, CliFault> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        body.extend_from_slice(&part);
+        if body.len() > MAX_BODY {
+            return Err(CliFault::new("the answer is over 1 MiB: is this an Errand?"));
+        }
+    }
+    Ok(body)
 }
 
 /// RFC 6749 §2.3.1: both halves of HTTP Basic are form-encoded.

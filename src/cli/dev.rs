@@ -8,10 +8,20 @@ use errand::{
         system::{Dice, SystemClock},
     },
     config::dev_folder,
+    domain::uri::IssuerUrl,
     ports::{Clock, Entropy},
 };
 
 use super::{CliFault, say};
+
+/// One errand from end to end, in commands to paste; README.md has the same.
+const TRY_IT: &str = include_str!("try-it.sh");
+
+/// What to paste to try out the server that has just been started.
+pub(super) fn try_it(server: &IssuerUrl) -> String {
+    let commands = TRY_IT.replace("http://127.0.0.1:8080", server.as_str());
+    format!("\nTry it, in another terminal and this folder:\n\n{commands}")
+}
 
 pub(super) fn user_token(sub: &str, scope: &str, client: &str) -> Result<(), CliFault> {
     let scope = (!scope.is_empty()).then_some(scope);

@@ -52,10 +52,11 @@ enum Command {
     Dev(Dev),
 }
 
+/// Which server it is about.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct ServeFrom {
-    /// The configuration file.
+struct With {
+    /// The configuration file of the server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// No file: SQLite in ./errand-dev.db, demo objects, loopback only. For development.
@@ -66,18 +67,10 @@ struct ServeFrom {
 #[derive(Debug, Args)]
 struct Serve {
     #[command(flatten)]
-    from: ServeFrom,
+    with: With,
     /// With --dev: another loopback address.
-    #[arg(long, requires = "dev", value_name = "ADDRESS:PORT")]
+    #[arg(long, conflicts_with = "config", value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-}
-
-/// Which server it is about.
-#[derive(Debug, Args)]
-struct With {
-    /// The configuration file of the server.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,9 +159,12 @@ struct Exchange {
     /// The resource that the token is for.
     #[arg(long, value_name = "URI")]
     resource: Option<String>,
-    /// The trust domain, for a transaction token; or the registered name of the resource.
+    /// The registered name of the resource, in place of its URI; with --txn, the trust domain.
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
+    /// Asks for a transaction token.
+    #[arg(long, requires = "audience", conflicts_with = "resource")]
+    txn: bool,
     /// The scopes.
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
@@ -178,6 +174,15 @@ struct Exchange {
     /// What the work is for; needed to open a task.
     #[arg(long, value_name = "TEXT")]
     purpose: Option<String>,
+    /// When the task that is opened ends by itself, in seconds from now.
+    #[arg(long, value_name = "SECONDS")]
+    task_deadline: Option<u32>,
+    /// What the transaction is about, for a transaction token.
+    #[arg(long, value_name = "JSON")]
+    request_details: Option<String>,
+    /// Where the request came from, for a transaction token.
+    #[arg(long, value_name = "JSON")]
+    request_context: Option<String>,
     /// Joins this task.
     #[arg(long, value_name = "ID")]
     task: Option<String>,
@@ -211,15 +216,15 @@ enum Dev {
 /// Runs a command and says how it ended.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
-        Command::Serve(Serve { from: ServeFrom { config, .. }, listen }) => serve::run(config.as_deref(), listen),
+        Command::Serve(Serve { with, listen }) => serve::run(with.config.as_deref(), listen),
         Command::CheckConfig { file } => config::check(&file),
-        Command::Migrate(with) => operator::migrate(&with.config),
-        Command::Keys(Keys::List(with)) => operator::list_keys(&with.config),
-        Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with.config),
-        Command::Admin(Admin::Token(with)) => operator::admin_token(&with.config),
-        Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with.config),
-        Command::Audit(Audit::Export(with)) => operator::export_audit(&with.config),
-        Command::Task(Task::Trail { id, with }) => operator::task_trail(&id, &with.config),
+        Command::Migrate(with) => operator::migrate(&with),
+        Command::Keys(Keys::List(with)) => operator::list_keys(&with),
+        Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with),
+        Command::Admin(Admin::Token(with)) => operator::admin_token(&with),
+        Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with),
+        Command::Audit(Audit::Export(with)) => operator::export_audit(&with),
+        Command::Task(Task::Trail { id, with }) => operator::task_trail(&id, &with),
         Command::Token(Token::Exchange(ask)) => client::exchange(&ask),
         Command::Token(Token::Introspect { who, token_file }) => client::introspect(&who, &token_file),
         Command::Token(Token::Revoke { who, token_file }) => client::revoke(&who, &token_file),
@@ -227,6 +232,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read what we write has seen enough, such as `head`.
+        Err(fault) if fault.is_closed_pipe() => ExitCode::SUCCESS,
         Err(fault) => {
             output::complain(&fault);
             ExitCode::FAILURE

@@ -1,16 +1,16 @@
 //! Commands for who runs the server. They work on its store, beside it while it runs.
 
-use std::{future::Future, path::Path};
+use std::future::Future;
 
 use errand::{
     domain::{id::TaskId, keys::Occasion},
-    house::{self, House, Schema},
+    house::{self, House, Migrations},
 };
 
-use super::{CliFault, config, say};
+use super::{CliFault, With, config, say};
 
-pub(super) fn migrate(file: &Path) -> Result<(), CliFault> {
-    let config = config::load(file)?;
+pub(super) fn migrate(with: &With) -> Result<(), CliFault> {
+    let config = config::of(with)?;
     block_on(async {
         let store = house::store(&config).await?;
         store.migrate().await?;
@@ -19,9 +19,13 @@ pub(super) fn migrate(file: &Path) -> Result<(), CliFault> {
     })
 }
 
-pub(super) fn list_keys(file: &Path) -> Result<(), CliFault> {
-    inside(file, |house| async move {
-        for (key, state) in house.service.list_keys(&house.cx()?).await? {
+pub(super) fn list_keys(with: &With) -> Result<(), CliFault> {
+    inside(with, |house| async move {
+        let keys = house.service.list_keys(&house.cx()?).await?;
+        if keys.is_empty() {
+            return say("no keys yet: `errand serve` makes the first at its start");
+        }
+        for (key, state) in keys {
             let retires = key.retires.map(|at| format!(", retires {at}")).unwrap_or_default();
             let gone = key.gone.map(|at| format!(", gone {at}")).unwrap_or_default();
             let state = format!("{state:?}").to_lowercase();
@@ -31,8 +35,8 @@ pub(super) fn list_keys(file: &Path) -> Result<(), CliFault> {
     })
 }
 
-pub(super) fn rotate_keys(file: &Path) -> Result<(), CliFault> {
-    inside(file, |house| async move {
+pub(super) fn rotate_keys(with: &With) -> Result<(), CliFault> {
+    inside(with, |house| async move {
         let made = house.service.rotate_keys("admin:command-line", Occasion::Command, &house.cx()?).await?;
         if made.is_empty() {
             return say("nothing to do: the next key is already waiting");
@@ -45,16 +49,18 @@ pub(super) fn rotate_keys(file: &Path) -> Result<(), CliFault> {
     })
 }
 
-pub(super) fn admin_token(file: &Path) -> Result<(), CliFault> {
-    inside(file, |house| async move {
+pub(super) fn admin_token(with: &With) -> Result<(), CliFault> {
+    inside(with, |house| async move {
+        // Before the first start of a server there is no key to sign with.
+        house.make_due_keys("admin:command-line").await?;
         let issued = house.service.bootstrap_token(&house.cx()?).await?;
         house.service.finish().await;
         say(issued.token.expose())
     })
 }
 
-pub(super) fn verify_audit(file: &Path) -> Result<(), CliFault> {
-    inside(file, |house| async move {
+pub(super) fn verify_audit(with: &With) -> Result<(), CliFault> {
+    inside(with, |house| async move {
         let found = house.service.verify_audit().await?;
         for (writer, head) in &found.heads {
             say(format!("chain {}: {} records, head {}", writer.0, head.n, head.hash))?;
@@ -71,8 +77,8 @@ pub(super) fn verify_audit(file: &Path) -> Result<(), CliFault> {
     })
 }
 
-pub(super) fn export_audit(file: &Path) -> Result<(), CliFault> {
-    inside(file, |house| async move {
+pub(super) fn export_audit(with: &With) -> Result<(), CliFault> {
+    inside(with, |house| async move {
         let mut written = Ok(());
         house
             .service
@@ -85,9 +91,9 @@ pub(super) fn export_audit(file: &Path) -> Result<(), CliFault> {
     })
 }
 
-pub(super) fn task_trail(id: &str, file: &Path) -> Result<(), CliFault> {
+pub(super) fn task_trail(id: &str, with: &With) -> Result<(), CliFault> {
     let id = id.parse::<TaskId>()?;
-    inside(file, |house| async move {
+    inside(with, |house| async move {
         let now = house.cx()?.now;
         let trail = house.service.task_trail(id).await?;
         let task = &trail.task;
@@ -106,12 +112,12 @@ pub(super) fn task_trail(id: &str, file: &Path) -> Result<(), CliFault> {
 
 /// Runs something in the house of this configuration.
 fn inside<F: Future<Output = Result<(), CliFault>>>(
-    file: &Path,
+    with: &With,
     work: impl FnOnce(House) -> F,
 ) -> Result<(), CliFault> {
-    let config = config::load(file)?;
+    let config = config::of(with)?;
     block_on(async {
-        let house = House::open(&config, Schema::Embedded).await?;
+        let house = House::open(&config, Migrations::IfEmbedded).await?;
         work(house).await
     })
 }

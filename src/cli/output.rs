@@ -7,22 +7,30 @@ use std::{
 
 /// Why a command failed, in the words for whoever typed it.
 #[derive(Debug)]
-pub(crate) struct CliFault(String);
+pub(crate) struct CliFault {
+    text: String,
+    closed_pipe: bool,
+}
 
 impl fmt::Display for CliFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl CliFault {
     pub(crate) fn new(text: impl fmt::Display) -> Self {
-        Self(text.to_string())
+        Self { text: text.to_string(), closed_pipe: false }
+    }
+
+    /// Whether nobody reads standard output any more.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        self.closed_pipe
     }
 
     /// Says what was being done when it failed.
     pub(crate) fn during<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |cause| Self(format!("{what}: {cause}"))
+        move |cause| Self::new(format!("{what}: {cause}"))
     }
 }
 
@@ -34,13 +42,19 @@ impl<E: std::error::Error> From<E> for CliFault {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        Self(text)
+        Self::new(text)
     }
 }
 
-/// Writes a line to standard output. A closed pipe ends the command as it should.
+/// Writes a line to standard output. A closed pipe ends the command, and is no failure.
 pub(crate) fn say(line: impl fmt::Display) -> Result<(), CliFault> {
-    writeln!(io::stdout().lock(), "{line}").map_err(CliFault::from)
+    let fault = |e: io::Error| CliFault { closed_pipe: e.kind() == io::ErrorKind::BrokenPipe, ..CliFault::from(e) };
+    writeln!(io::stdout().lock(), "{line}").map_err(fault)
+}
+
+/// Writes a line for whoever started a server by hand, beside its log. If nobody reads it, nobody misses it.
+pub(super) fn tell(line: impl fmt::Display) {
+    let _: io::Result<()> = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes why a command failed to standard error. If that is closed, nobody is there to be told.

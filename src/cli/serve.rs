@@ -10,7 +10,7 @@ use std::{
 use errand::{
     adapters::system::Dice,
     config::{Config, DEV_LISTEN, LogFormat, notices},
-    house::{House, Schema},
+    house::{House, Migrations},
     http::{App, EdgeSettings, Listener, Tls, operations_router, router, serve},
 };
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{CliFault, config, operator::block_on};
+use super::{CliFault, config, dev, operator::block_on, output::tell};
 
 /// Serves by a file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliFault> {
@@ -40,7 +40,7 @@ async fn stay(config: Config, development: bool) -> Result<(), CliFault> {
     for notice in notices(&config) {
         tracing::warn!(notice, "configuration");
     }
-    let house = House::open(&config, Schema::Embedded).await?;
+    let house = House::open(&config, Migrations::IfEmbedded).await?;
     house.furnish(&config).await?;
     let tasks = house.tend();
 
@@ -58,6 +58,9 @@ async fn stay(config: Config, development: bool) -> Result<(), CliFault> {
         let operations = bind(address, None, "operations_listen").await?;
         tracing::info!(address = %operations.address()?, "listening for operations");
         servers.spawn(serve(operations, operations_router(app, settings), until(stopped)));
+    }
+    if development {
+        tell(dev::try_it(&config.issuer));
     }
     told_to_stop().await?;
     tracing::info!("stopping: finishing what is under way");

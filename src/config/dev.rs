@@ -27,6 +27,13 @@ pub fn dev_folder(dir: &Path) -> PathBuf {
     dir.join("errand-dev")
 }
 
+/// Where the server for development in `dir` listened when it was last started.
+#[must_use]
+pub fn dev_address(dir: &Path) -> Option<SocketAddr> {
+    let server = fs::read_to_string(dev_folder(dir).join(dev_idp::SERVER)).ok()?;
+    server.trim().strip_prefix("http://")?.parse().ok()
+}
+
 impl Config {
     /// The configuration for development in `dir`, at a loopback address.
     pub fn dev(dir: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<Self, Mistakes> {

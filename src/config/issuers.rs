@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{
     authentication::{jwks, jwks_file, key_fits},
-    objects::{ID, TOOL, scopes},
+    names::{ID, TOOL, scopes},
     reader::{At, Section},
 };
 use crate::domain::{
@@ -16,7 +16,7 @@ use crate::domain::{
 pub(super) fn issuer(section: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Option<TrustedIssuer> {
     let issuer = section.must("issuer", "\"https://login.example.com\"", |at| {
         let issuer = at.parse::<IssuerUrl>("write the `iss` of its tokens; https, unless it is on this machine")?;
-        if ours.is_some_and(|ours| ours.as_str().trim_end_matches('/') == issuer.as_str().trim_end_matches('/')) {
+        if ours.is_some_and(|ours| ours.is_place_of(issuer.as_str())) {
             at.wrong("is Errand itself", "remove it: Errand knows its own tokens, and takes them as such");
         }
         Some(issuer)

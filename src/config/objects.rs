@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     authentication::{self, Proof},
     issuers,
+    names::{ID, TOOL, scopes},
     reader::{At, Place, Section},
 };
 use crate::domain::{
@@ -12,7 +13,6 @@ use crate::domain::{
     id::ClientId,
     limits::TOKEN_LIFETIME_CAP,
     registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
-    scope::ScopeToken,
     secret::Secret,
     time::Lifetime,
     uri::{IssuerUrl, ResourceUri},
@@ -105,16 +105,12 @@ fn access(mut section: Section<'_>) -> Option<Access> {
     Some(Access { resource: resource?, scopes, tools })
 }
 
-pub(super) fn scopes(at: &At<'_>) -> Option<Vec<ScopeToken>> {
-    at.each(|item| item.parse("write one scope an item, such as `files:read`"))
-}
-
 fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mut Vec<Proof<'a>>) -> Option<Resource> {
     let id = client_id(section, "\"files\"");
     let uri = section.must("uri", "\"https://files.example.com/mcp\"", |at| {
         let remedy = "write the URL of the MCP server as its clients use it; https, unless it is on this machine";
         let uri = at.parse::<ResourceUri>(remedy)?;
-        if ours.is_some_and(|ours| ours.as_str().trim_end_matches('/') == uri.as_str().trim_end_matches('/')) {
+        if ours.is_some_and(|ours| ours.is_place_of(uri.as_str())) {
             at.wrong("is Errand itself", "an MCP server has a URL of its own: its tokens must not be good here");
         }
         Some(uri)
@@ -146,14 +142,10 @@ fn admin<'a>(section: &mut Section<'a>, proofs: &mut Vec<Proof<'a>>) -> Option<A
     Some(Admin { id: id?, role: role?, authentication: authentication?, disabled })
 }
 
-pub(super) const ID: &str = "write the `id` as it stands there";
-pub(super) const TOOL: &str = "write the tool's name as the MCP server lists it";
-
 fn client_id(section: &mut Section<'_>, example: &str) -> Option<ClientId> {
     section.must("id", example, |at| {
         let id = at.parse::<ClientId>("choose a short name, such as `planner`")?;
-        // What Errand signs or does in its own name must not look like a client's.
-        if id.as_str().to_ascii_lowercase().starts_with("errand") {
+        if id.is_reserved() {
             at.wrong("names that begin with `errand` are Errand's own", "choose another one");
         }
         Some(id)
@@ -186,25 +178,31 @@ fn check_together(readings: &[Reading<'_>]) {
         let twice = reason.starts_with("stands twice");
         let found = if twice { whole.iter().rfind(is_it) } else { whole.iter().find(is_it) };
         if let Some(reading) = found {
-            reading.keys.get(key).unwrap_or(&reading.here).wrong(reason, remedy(kind, key));
+            let remedy = remedy(kind, key, &reason);
+            reading.keys.get(key).unwrap_or(&reading.here).wrong(reason, remedy);
         }
     }
 }
 
-/// What to do about an [`Inconsistency`], by the key that it is at.
-fn remedy(kind: Kind, key: &str) -> &'static str {
+/// What to do about an [`Inconsistency`], by the key that it is at; where a key can be wrong in several ways, by the reason.
+fn remedy(kind: Kind, key: &str, reason: &str) -> &'static str {
+    let unknown = reason.starts_with("there is no ");
     match (kind, key) {
         (Kind::Agent, "access") => "name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there",
         (Kind::Agent, "may_delegate_to") => "name other `[[agents]]`",
-        (Kind::Agent, "known_as") => "write the `issuer` of one of the `[[issuers]]` as it stands there",
+        (Kind::Agent, "known_as") if unknown => "write the `issuer` of one of the `[[issuers]]` as it stands there",
+        (Kind::Agent, "known_as") => "name client ids that stand for this agent alone there",
         (Kind::Issuer, "subject_prefix") => "such as `subject_prefix = \"partner:\"`",
         (Kind::Issuer, "algorithms") => "see which `alg` its keys have",
         (Kind::Issuer, "token_types") => "see which tokens your agents get from it",
         (Kind::Issuer, "audiences") => "see `aud` in one of its access tokens",
         (Kind::Issuer, "subject_scopes") => "add `[[issuers.entitlements]]`, or leave `subject_scopes` out",
-        (Kind::Issuer, "entitlements") => "name what stands in `[[resources]]`, or leave `resource` out",
+        (Kind::Issuer, "entitlements") if unknown => "name what stands in `[[resources]]`, or leave `resource` out",
+        (Kind::Issuer, "entitlements") => "name `scopes` or `tools` in each rule",
         (Kind::Resource, "uri") => "one of the two has to go: a token is for one of them",
         (Kind::Resource, "tools") => "remove one of the two",
+        (_, "max_token_lifetime") => "write a number of seconds in this range, or leave it out",
+        (_, "authentication") => "name in `algorithms` what it signs with, or leave `algorithms` out",
         (_, "id" | "issuer") => "rename or remove one of the two",
         _ => "see errand.example.toml",
     }

@@ -16,7 +16,7 @@ use super::{
     store_url::{InvalidStoreUrl, StoreUrl},
 };
 use crate::domain::{
-    keys::Rotation,
+    keys::{JWKS_MAX_AGE, Rotation},
     limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
     time::Lifetime,
 };
@@ -146,7 +146,7 @@ pub(super) fn keys(root: &mut Section<'_>, tokens: &TokenLimits) -> Option<Keys>
     let mut section = section.section("rotation");
     let default = Rotation::default();
     let why = "seconds; longer than resources cache our keys, so that none meets a signature of a key it has not seen";
-    let publish_ahead = life(&mut section, "publish_ahead", default.publish_ahead, 60..=7 * DAY, why);
+    let publish_ahead = life(&mut section, "publish_ahead", default.publish_ahead, JWKS_MAX_AGE + 60..=7 * DAY, why);
     let why =
         "seconds; a retired key stays published for longer than the longest token lives (15 minutes) and the leeway";
     let least = TOKEN_LIFETIME_CAP.and(tokens.leeway).as_seconds() + 1;

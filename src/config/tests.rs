@@ -31,6 +31,7 @@ fn house() -> TempDir {
         ("secrets/store-url", "postgres://errand:s3cret@db.example.com/errand".to_owned(), 0o600),
         ("secrets/encryption-key", KEY.to_owned(), 0o600),
         ("secrets/reader", secret(1), 0o600),
+        ("secrets/files", secret(4), 0o600),
         ("secrets/auditor", secret(2), 0o600),
         ("secrets/open", secret(3), 0o644),
         ("secrets/short", "hunter2".to_owned(), 0o600),

@@ -1,5 +1,7 @@
 //! The trail: one record for everything that happened, chained so that a touch shows.
 
+use std::collections::BTreeSet;
+
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +21,7 @@ pub enum Event {
     /// A token was issued, or refused.
     #[serde(rename = "token.issue")]
     TokenIssue,
-    /// A client did not prove who it is.
+    /// A client did not prove who it is, or that it may call what it called.
     #[serde(rename = "client.authenticate")]
     ClientAuthenticate,
     /// A token was introspected.
@@ -159,6 +161,66 @@ impl Record {
             request_id: None,
         }
     }
+}
+
+/// What searches look at: copies of parts of a record's text, made fit for an index where strangers wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// When.
+    pub at: Timestamp,
+    /// The word for what happened.
+    pub event: String,
+    /// The word for how it ended.
+    pub outcome: String,
+    /// The requester's issuer.
+    pub requester_issuer: Option<String>,
+    /// The requester's subject.
+    pub requester_subject: Option<String>,
+    /// Everybody who acted: all agents of the chain, and the client that called.
+    pub agents: BTreeSet<String>,
+    /// The task.
+    pub task: Option<String>,
+    /// The token.
+    pub token: Option<String>,
+    /// The resource, or what else it was about.
+    pub resource: Option<String>,
+    /// The request it belongs to.
+    pub request_id: Option<String>,
+}
+
+impl Columns {
+    /// The columns of a record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let client = record.client.as_ref().map(ClientId::as_str);
+        // Who acts may be named by another issuer, as it likes.
+        let agents = record.agents.iter().map(String::as_str).chain(client).filter(|name| !name.is_empty());
+        Self {
+            at: record.at,
+            event: word(record.event),
+            outcome: word(record.outcome),
+            requester_issuer: record.requester.as_ref().map(|r| r.issuer.to_string()),
+            requester_subject: record.requester.as_ref().map(|r| r.subject.to_string()),
+            agents: agents.map(searchable).collect(),
+            task: record.task.map(|id| id.to_string()),
+            token: record.token.map(|id| id.to_string()),
+            resource: record.resource.as_deref().map(searchable),
+            request_id: record.request_id.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A name as it stands in the search columns, and so as it must be looked for: its first 255 characters, without U+0000.
+#[must_use]
+pub fn searchable(name: &str) -> String {
+    name.replace('\0', "\u{fffd}").chars().take(255).collect()
+}
+
+/// An [`Event`] or an [`Outcome`] as a record's text has it.
+#[must_use]
+pub fn word<T: Serialize>(of: T) -> String {
+    let word = serde_json::to_value(of).ok();
+    word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Who writes a chain: one start of one process.
@@ -306,6 +368,17 @@ mod tests {
             verify(row.writer, &mut head, row.n, &row.body, &row.hash)?;
         }
         Ok(head.n)
+    }
+
+    #[test]
+    fn whoever_acted_is_found() {
+        let mut record = Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Refused);
+        record.agents = vec!["reader".into(), "planner".into(), String::new(), format!("a\0{}", "🦀".repeat(300))];
+        record.client = "reader".parse().ok();
+        let columns = Columns::of(&record);
+        let long = format!("a\u{fffd}{}", "🦀".repeat(253));
+        assert_eq!(columns.agents, BTreeSet::from([long, "planner".into(), "reader".into()]));
+        assert_eq!((columns.event.as_str(), columns.outcome.as_str()), ("token.issue", "refused"));
     }
 
     #[test]

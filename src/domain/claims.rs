@@ -7,6 +7,7 @@ use crate::domain::{
     chain::{Chain, Hop},
     id::{ClientId, Subject},
     issuer::{OtherAudiences, SubjectTokenType, TrustedIssuer},
+    limits::CLOCKS_MAY_DIFFER,
     scope::{ScopeSet, ScopeToken},
     task::Requester,
     time::{Lifetime, Timestamp},
@@ -36,6 +37,9 @@ pub enum BadClaim {
     /// The subject could be taken for another issuer's.
     #[error("the subject begins with another issuer's prefix")]
     Subject,
+    /// It is a security event, not a token for anybody.
+    #[error("`events` makes it a security event, not a user token")]
+    SecurityEvent,
     /// `iss` and `sub` of an assertion are not the client.
     #[error("`iss` and `sub` must both be the client")]
     NotTheClient,
@@ -161,6 +165,10 @@ pub fn check_user_claims(
     let issuer = rules.issuer;
     if text(&claims, "iss")?.ok_or(BadClaim::Missing("iss"))? != issuer.issuer.as_str() {
         return Err(BadClaim::Malformed("iss"));
+    }
+    // RFC 8417: a security event, such as a logout token, is addressed like an ID token and says the opposite.
+    if claims.contains_key("events") {
+        return Err(BadClaim::SecurityEvent);
     }
     let (iat, expires) = lifetime(&claims, now, rules.leeway)?;
     iat.ok_or(BadClaim::Missing("iat"))?;
@@ -321,8 +329,9 @@ pub fn check_assertion(
         return Err(BadClaim::TooLong);
     }
     let jti = text(claims, "jti")?.filter(|jti| (1..=255).contains(&jti.len())).ok_or(BadClaim::Missing("jti"))?;
-    // Past the leeway, or the sweeper would open a gap for a replay; twice, so that two replicas' clocks may differ.
-    Ok(AssertionClaims { jti: jti.to_owned(), remember_until: exp.after(rules.leeway).after(rules.leeway) })
+    // Past the leeway, or the sweeper would open a gap for a replay; and by so much that replicas' clocks may differ.
+    let remember_until = exp.after(rules.leeway).after(CLOCKS_MAY_DIFFER);
+    Ok(AssertionClaims { jti: jti.to_owned(), remember_until })
 }
 
 #[cfg(test)]

@@ -122,6 +122,14 @@ text_name!(
     |text| (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
 );
+impl ClientId {
+    /// Whether this name is Errand's own: what it signs or does in its own name must not look like a client's.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.to_ascii_lowercase().starts_with("errand")
+    }
+}
+
 text_name!(
     /// The `sub` of a requester as our tokens carry it, its issuer's `subject_prefix` included.
     Subject,
@@ -158,20 +166,14 @@ text_name!(
     Purpose,
     "purpose",
     "1 to 500 characters without control characters",
-    |text| {
-        let length = text.chars().count();
-        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
-    }
+    is_sentence
 );
 text_name!(
     /// Why an admin or an agent ended something; kept in the revocation log and the audit trail.
     Reason,
     "reason",
     "1 to 500 characters without control characters",
-    |text| {
-        let length = text.chars().count();
-        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
-    }
+    is_sentence
 );
 text_name!(
     /// What came of a piece of work, in the words of who ended it.
@@ -199,6 +201,12 @@ text_name!(
     |text| (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 );
+
+/// What somebody says in their own words.
+fn is_sentence(text: &str) -> bool {
+    let length = text.chars().count();
+    (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,9 @@ use crate::domain::{
     time::{Lifetime, Timestamp},
 };
 
+/// How long others may keep our JWKS (seconds). A key is published for longer than this before it signs.
+pub const JWKS_MAX_AGE: u32 = 300;
+
 /// `[keys]`, the part that is a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -101,7 +104,7 @@ pub enum Occasion {
 
 /// Whether a new key of this algorithm is to be made now, and what that changes.
 ///
-/// The first key signs at once. A later one is published first, and its predecessor stays published until nothing it
+/// The first key of all signs at once. A later one is published first, and its predecessor stays published until nothing it
 /// signed can be alive. A key that already waits is kept: the rotation that made it is under way.
 #[must_use]
 pub fn plan_rotation(
@@ -112,12 +115,15 @@ pub fn plan_rotation(
     now: Timestamp,
 ) -> Option<RotationPlan> {
     let of_kind = |state| keys.iter().filter(move |key| key.algorithm == algorithm && key.state(now) == state);
-    let Some(current) = signing_key(keys, algorithm, now) else {
-        return Some(RotationPlan { activates: now, replaced: Vec::new() });
-    };
     if of_kind(KeyState::Pending).next().is_some() {
         return None;
     }
+    let Some(current) = signing_key(keys, algorithm, now) else {
+        // The very first key signs at once. One of a further algorithm is published first, like any other.
+        let is_first = keys.iter().all(|key| key.state(now) == KeyState::Gone);
+        let activates = if is_first { now } else { now.after(rotation.publish_ahead) };
+        return Some(RotationPlan { activates, replaced: Vec::new() });
+    };
     let old_enough = current.activates.after(rotation.every).is_past(now.after(rotation.publish_ahead));
     if occasion == Occasion::Age && !old_enough {
         return None;
@@ -172,5 +178,7 @@ mod tests {
             assert_eq!(keys.iter().filter(|k| k.state(at(now)) != KeyState::Gone).count(), published, "{now}");
         }
         assert_eq!(signing_key(&keys, SigningAlgorithm::RS256, at(1005)), None);
+        let further = plan_rotation(&keys, SigningAlgorithm::RS256, &rotation, Occasion::Age, at(1005)).unwrap();
+        assert_eq!(further.activates, at(1105), "a key of a further algorithm is published before it signs");
     }
 }

@@ -22,6 +22,8 @@ pub struct TokenLimits {
 
 /// No token lives longer than this, whatever is configured.
 pub const TOKEN_LIFETIME_CAP: Lifetime = Lifetime::minutes(15);
+/// How far the wall clocks of replicas may differ before something is forgotten too early.
+pub const CLOCKS_MAY_DIFFER: Lifetime = Lifetime::hours(1);
 /// No task lives longer than this, whatever is configured.
 pub const TASK_LIFETIME_CAP: Lifetime = Lifetime::hours(24);
 

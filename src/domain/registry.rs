@@ -1,14 +1,17 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
 mod check;
+mod ours;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
+pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -17,6 +20,7 @@ use crate::domain::{
     client::{Admin, Agent, Client, Resource, Tool},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
+    revocation::Target,
     scope::ScopeSet,
     secret::SecretTag,
     uri::{IssuerUrl, ResourceUri},
@@ -81,6 +85,17 @@ impl Object {
         }
     }
 
+    /// Its client id; an issuer has none.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&ClientId> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(&agent.id),
+            Self::Resource(resource) => Some(&resource.id),
+            Self::Admin(admin) => Some(&admin.id),
+        }
+    }
+
     /// Its name among its kind: an issuer's URL, a client's id.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -89,6 +104,18 @@ impl Object {
             Self::Agent(agent) => agent.id.as_str(),
             Self::Resource(resource) => resource.id.as_str(),
             Self::Admin(admin) => admin.id.as_str(),
+        }
+    }
+
+    /// What ends with it when it is removed: another one of its name is another one.
+    #[must_use]
+    pub fn ends(&self) -> Vec<Target> {
+        match self {
+            Self::Issuer(issuer) => vec![Target::Issuer(issuer.issuer.clone())],
+            Self::Agent(Agent { id, .. }) | Self::Admin(Admin { id, .. }) => vec![Target::Agent(id.clone())],
+            Self::Resource(Resource { id, uri, .. }) => {
+                vec![Target::Agent(id.clone()), Target::Resource(uri.clone())]
+            }
         }
     }
 }
@@ -103,12 +130,32 @@ pub enum Owner {
     Api,
 }
 
+impl Owner {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Api => "api",
+        }
+    }
+}
+
 /// An object with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The object.
     pub object: Object,
     /// Who may change it.
+    pub owner: Owner,
+}
+
+/// What is kept in place of a client's secret, with who gave the secret.
+#[derive(Clone, Debug)]
+pub struct OwnedTag {
+    /// The tag.
+    pub tag: SecretTag,
+    /// Who may change it: of a client that the file declares, an admin may, as long as the file gives no secret.
     pub owner: Owner,
 }
 
@@ -131,12 +178,12 @@ pub struct Inconsistency {
 pub struct Registry {
     version: u64,
     entries: Vec<Entry>,
-    issuers: BTreeMap<IssuerUrl, TrustedIssuer>,
+    issuers: BTreeMap<IssuerUrl, Arc<TrustedIssuer>>,
     agents: BTreeMap<ClientId, Agent>,
     resources: BTreeMap<ClientId, Resource>,
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
-    tags: BTreeMap<ClientId, SecretTag>,
+    tags: BTreeMap<ClientId, OwnedTag>,
 }
 
 impl Registry {
@@ -144,7 +191,7 @@ impl Registry {
     pub fn build(
         version: u64,
         entries: Vec<Entry>,
-        tags: BTreeMap<ClientId, SecretTag>,
+        tags: BTreeMap<ClientId, OwnedTag>,
     ) -> Result<Self, Vec<Inconsistency>> {
         let mut registry = Self { version, tags, ..Self::default() };
         let mut faults = Vec::new();
@@ -177,15 +224,15 @@ impl Registry {
         self.entries.iter().find(|e| e.object.kind() == kind && e.object.id() == id)
     }
 
-    /// The issuer with exactly this identifier.
+    /// The issuer with exactly this identifier; shared, for who holds it longer than a look.
     #[must_use]
-    pub fn issuer(&self, issuer: &str) -> Option<&TrustedIssuer> {
+    pub fn issuer(&self, issuer: &str) -> Option<&Arc<TrustedIssuer>> {
         self.issuers.iter().find(|(url, _)| url.as_str() == issuer).map(|(_, issuer)| issuer)
     }
 
     /// All issuers.
     pub fn issuers(&self) -> impl Iterator<Item = &TrustedIssuer> {
-        self.issuers.values()
+        self.issuers.values().map(AsRef::as_ref)
     }
 
     /// The agent with this client id.
@@ -228,8 +275,13 @@ impl Registry {
 
     /// The tag of a client's secret, if it has one.
     #[must_use]
-    pub fn tag(&self, id: &ClientId) -> Option<&SecretTag> {
+    pub fn tag(&self, id: &ClientId) -> Option<&OwnedTag> {
         self.tags.get(id)
+    }
+
+    /// The clients that have a secret, with its tag.
+    pub fn tags(&self) -> impl Iterator<Item = (&ClientId, &OwnedTag)> {
+        self.tags.iter()
     }
 
     /// The subject prefixes of all issuers but this one: a subject of `issuer` may not begin with one of them.
@@ -237,10 +289,10 @@ impl Registry {
         self.issuers.values().filter(|other| other.issuer != issuer.issuer).filter_map(|i| i.subject_prefix.as_deref())
     }
 
-    /// Everything that the resources offer: the catalogue, as an authority.
+    /// Everything that the resources at such places offer: that part of the catalogue, as an authority.
     #[must_use]
-    pub fn catalogue(&self) -> Authority {
-        self.resources.values().filter(|r| !r.disabled).flat_map(|r| tools(r, |_| true)).collect()
+    pub fn catalogue(&self, at: impl Fn(&ResourceUri) -> bool) -> Authority {
+        self.resources.values().filter(|r| !r.disabled && at(&r.uri)).flat_map(|r| tools(r, |_| true)).collect()
     }
 
     /// What an agent may ever have, within today's catalogue.
@@ -256,13 +308,18 @@ impl Registry {
             .collect()
     }
 
-    /// What entitlement rules give to the holders of `rules`.
+    /// What entitlement rules give to the holders of `rules` at such places.
     #[must_use]
-    pub fn entitled<'a>(&'a self, rules: impl Iterator<Item = &'a Entitlement>) -> Authority {
+    pub fn entitled<'a>(
+        &'a self,
+        rules: impl Iterator<Item = &'a Entitlement>,
+        at: impl Fn(&ResourceUri) -> bool,
+    ) -> Authority {
+        let resources = self.resources.values().filter(|r| at(&r.uri)).collect::<Vec<_>>();
         rules
             .flat_map(|rule| {
-                let concerned = |r: &&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
-                self.resources.values().filter(concerned).flat_map(move |resource| {
+                let concerned = |r: &&&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
+                resources.iter().filter(concerned).flat_map(move |resource| {
                     tools(resource, |tool| rule.scopes.contains(&tool.scope) || rule.tools.contains(&tool.name))
                 })
             })
@@ -288,7 +345,8 @@ impl Registry {
         let mut beyond = BTreeSet::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
             for tool in &resource.tools {
-                let set = if authority.allows(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
+                let set =
+                    if authority.allows_every_call(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
                 set.insert(tool.scope.clone());
             }
         }
@@ -301,6 +359,6 @@ fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission>
         .tools
         .iter()
         .filter(|tool| wanted(tool))
-        .map(|tool| Permission { resource: resource.uri.clone(), tool: tool.name.clone() })
+        .map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()))
         .collect()
 }

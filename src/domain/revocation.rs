@@ -3,12 +3,16 @@
 //! A token carries every name under which it can be taken back, so ending an ancestor is one entry: no walk over
 //! descendants, and no lock against a child that is being issued at that moment.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     id::{ClientId, TaskId, TokenId},
+    limits::TOKEN_LIFETIME_CAP,
     task::Requester,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
@@ -155,7 +159,7 @@ pub struct NewEntry {
     pub by: String,
     /// When.
     pub at: Timestamp,
-    /// The moment after which no token that this could end is unexpired: then it may be forgotten.
+    /// The moment after which no token that this could end is unexpired: then it need not be read at a start.
     pub forget_after: Timestamp,
 }
 
@@ -198,7 +202,11 @@ pub enum Standing {
     Revoked,
 }
 
-/// The entries that are not forgotten, by name. Pure data: whoever follows the log feeds it.
+/// How long an entry is held after it was applied: longer than any token lives that it could end, and than wall clocks of
+/// replicas may differ. Counted on the holder's own monotonic clock: nobody's wall clock can make an entry go early.
+pub const HOLD: Duration = Duration::from_secs(TOKEN_LIFETIME_CAP.as_seconds() as u64 + 3600);
+
+/// The entries that are held, by name. Pure data: whoever follows the log feeds it.
 #[derive(Debug, Default)]
 pub struct Index {
     applied: Seq,
@@ -210,8 +218,8 @@ pub struct Index {
 struct Held {
     /// The place of the last entry about it.
     seq: Seq,
-    /// When it may be forgotten.
-    until: Timestamp,
+    /// Until when (on the holder's monotonic clock) it is held.
+    until: Duration,
     /// What it makes of a token; never [`Standing::Live`].
     standing: Standing,
 }
@@ -235,8 +243,9 @@ impl Index {
         self.entries.is_empty()
     }
 
-    /// Applies one entry. Entries come in the order of the log; one that was applied before is passed over.
-    pub fn apply(&mut self, entry: &LogEntry) {
+    /// Applies one entry at `now` on the monotonic clock. Entries come in the order of the log; one that was applied
+    /// before is passed over.
+    pub fn apply(&mut self, entry: &LogEntry, now: Duration) {
         if entry.seq <= self.applied {
             return;
         }
@@ -244,10 +253,9 @@ impl Index {
         if matches!(entry.entry.target, Target::Registry | Target::Keys) {
             return;
         }
-        let NewEntry { verb, target, forget_after, .. } = &entry.entry;
-        let before = self.entries.get(target).copied();
+        let NewEntry { verb, target, .. } = &entry.entry;
         // What was ended stays ended, whatever is said of it later.
-        let is_ended = before.is_some_and(|held| held.standing == Standing::Revoked);
+        let is_ended = self.entries.get(target).is_some_and(|held| held.standing == Standing::Revoked);
         let standing = match verb {
             Verb::Revoke => Standing::Revoked,
             Verb::Suspend | Verb::Resume if is_ended => Standing::Revoked,
@@ -257,8 +265,8 @@ impl Index {
                 return;
             }
         };
-        let until = before.map_or(*forget_after, |held| held.until.max(*forget_after));
-        self.entries.insert(target.clone(), Held { seq: entry.seq, until, standing });
+        let held = Held { seq: entry.seq, until: now.saturating_add(HOLD), standing };
+        self.entries.insert(target.clone(), held);
     }
 
     /// Says that the log has been read up to `seq`, forgotten entries included.
@@ -266,9 +274,9 @@ impl Index {
         self.applied = self.applied.max(seq);
     }
 
-    /// Drops what can't end any token any more.
-    pub fn forget(&mut self, now: Timestamp) {
-        self.entries.retain(|_, held| !held.until.is_past(now));
+    /// Drops what has been held for long enough at `now` on the monotonic clock.
+    pub fn forget(&mut self, now: Duration) {
+        self.entries.retain(|_, held| held.until > now);
     }
 
     /// What the log says of a token: a handful of look-ups.
@@ -356,7 +364,7 @@ mod tests {
             (Target::Keys, false, false),
         ] {
             let mut index = Index::default();
-            index.apply(&entry(5, target.clone()));
+            index.apply(&entry(5, target.clone()), Duration::ZERO);
             let ended = |rev| index.standing(&names(rev)) == Standing::Revoked;
             assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
@@ -372,7 +380,7 @@ mod tests {
             for (seq, verb) in (1..).zip(verbs) {
                 let mut entry = entry(seq, Target::Task(task(9)));
                 entry.entry.verb = *verb;
-                index.apply(&entry);
+                index.apply(&entry, Duration::ZERO);
             }
             index.standing(&names(99))
         };
@@ -393,8 +401,8 @@ mod tests {
         let mut index = Index::default();
         let mut held = entry(1, Target::Task(task(9)));
         held.entry.verb = Suspend;
-        index.apply(&held);
-        index.apply(&entry(2, Target::Token(token(1))));
+        index.apply(&held, Duration::ZERO);
+        index.apply(&entry(2, Target::Token(token(1))), Duration::ZERO);
         assert_eq!(index.standing(&names(0)), Revoked);
     }
 
@@ -412,12 +420,14 @@ mod tests {
     #[test]
     fn forgets_only_what_can_end_nothing_any_more() {
         let mut index = Index::default();
-        index.apply(&entry(1, Target::Token(token(3))));
-        index.forget(Timestamp::from_unix(999));
+        let (start, tick) = (Duration::from_secs(500), Duration::from_nanos(1));
+        // Whatever the revoker's wall clock said: the entry claims to be over since long ago.
+        index.apply(&entry(1, Target::Token(token(3))), start);
+        index.forget((start + HOLD).saturating_sub(tick));
         assert_eq!(index.standing(&names(0)), Standing::Revoked);
-        index.forget(Timestamp::from_unix(1000));
+        index.forget(start + HOLD);
         assert!(index.is_empty());
-        index.apply(&entry(1, Target::Token(token(3))));
+        index.apply(&entry(1, Target::Token(token(3))), start);
         assert!(index.is_empty(), "what was applied once is not applied again");
         assert_eq!(index.applied(), Seq::new(1));
     }

@@ -37,6 +37,12 @@ impl IssuerUrl {
         &self.0
     }
 
+    /// Whether a URL leads to this issuer: a slash at the end, which tells two names apart, leads nowhere else.
+    #[must_use]
+    pub fn is_place_of(&self, url: &str) -> bool {
+        self.0.trim_end_matches('/') == url.trim_end_matches('/')
+    }
+
     /// A URL below this issuer, such as its token endpoint.
     #[must_use]
     pub fn join(&self, path: &str) -> String {

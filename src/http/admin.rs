@@ -12,16 +12,18 @@ use serde::Deserialize;
 use crate::{
     app::{BadRequest, Conflict, GrantRequest, Revocation, Wanted},
     domain::{
+        audit::searchable,
         id::{ClientId, Reason, Subject, TaskId, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
         task::Requester,
         time::Timestamp,
-        uri::IssuerUrl,
+        uri::{IssuerUrl, ResourceUri},
     },
     http::{
         App,
-        client_auth::{JsonBody, Operator, Reader},
+        body::JsonBody,
+        client_auth::{Operator, Reader},
         path::Id,
         problem::Problem,
         query::Query,
@@ -62,7 +64,7 @@ async fn put_object(
     JsonBody(body): JsonBody<serde_json::Value>,
 ) -> Result<Response, Problem> {
     let object = serde_json::from_value::<Object>(serde_json::json!({"kind": kind, "body": body}))
-        .map_err(|fault| BadRequest::NotJson(super::client_auth::without_values(&fault.to_string())))?;
+        .map_err(|fault| BadRequest::NotJson(super::body::without_values(&fault.to_string())))?;
     if object.id() != id {
         return Err(BadRequest::Invalid("id", "is not the one in the path").into());
     }
@@ -87,9 +89,10 @@ pub(super) async fn make_secret(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     Id(id): Id,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = id.parse::<ClientId>().map_err(|_| Conflict::NotFound("client"))?;
-    let made = app.service.make_secret(&admin, &id, &cx).await?;
+    let made = app.service.make_secret(&admin, &id, idempotency_key(&headers)?, &cx).await?;
     let view = SecretView { client_id: &made.client, client_secret: made.secret.expose() };
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
@@ -108,6 +111,7 @@ pub(super) struct GrantBody {
 pub(super) async fn put_grant(
     State(app): State<App>,
     Operator(admin, cx): Operator,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<GrantBody>,
 ) -> Result<Response, Problem> {
     let until =
@@ -116,7 +120,9 @@ pub(super) async fn put_grant(
         return Err(BadRequest::Invalid("until", "lies in the past").into());
     }
     let requester = Requester { issuer: body.issuer, subject: body.subject };
-    let grant = app.service.put_grant(&admin, GrantRequest { requester, agent: body.agent, until }, &cx).await?;
+    let idempotency_key = idempotency_key(&headers)?;
+    let request = GrantRequest { requester, agent: body.agent, until, idempotency_key };
+    let grant = app.service.put_grant(&admin, request, &cx).await?;
     Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
 }
 
@@ -159,8 +165,10 @@ pub(super) async fn list_keys(
 pub(super) async fn rotate_keys(
     State(app): State<App>,
     Operator(admin, cx): Operator,
+    headers: HeaderMap,
 ) -> Result<Json<ListView<MadeKeyView>>, Problem> {
-    let made = app.service.rotate_keys(&admin.name(), Occasion::Command, &cx).await?;
+    let key = idempotency_key(&headers)?;
+    let made = app.service.rotate_keys_once(&admin.name(), Occasion::Command, key, &cx).await?;
     let views = made.into_iter().map(|(algorithm, kid)| MadeKeyView { algorithm, kid });
     Ok(Json(ListView::whole(views.collect())))
 }
@@ -223,10 +231,12 @@ pub(super) enum RevocationBody {
         /// Why.
         reason: Reason,
     },
-    /// Everything issued so far for a resource.
+    /// Everything issued so far for a resource: named by one of the two.
     Resource {
-        /// Its client id.
-        id: ClientId,
+        /// Its client id, as long as it is registered.
+        id: Option<ClientId>,
+        /// Its URI.
+        uri: Option<ResourceUri>,
         /// Why.
         reason: Reason,
     },
@@ -240,15 +250,17 @@ pub(super) enum RevocationBody {
 }
 
 impl RevocationBody {
-    fn into_parts(self) -> (Wanted, Reason) {
-        match self {
+    fn into_parts(self) -> Result<(Wanted, Reason), BadRequest> {
+        Ok(match self {
             Self::Token { id, reason } => (Wanted::Token(id), reason),
             Self::Task { id, reason } => (Wanted::Task(id), reason),
             Self::Requester { issuer, subject, reason } => (Wanted::Requester(Requester { issuer, subject }), reason),
             Self::Agent { id, reason } => (Wanted::Agent(id), reason),
-            Self::Resource { id, reason } => (Wanted::Resource(id), reason),
+            Self::Resource { id: Some(id), uri: None, reason } => (Wanted::Resource(id), reason),
+            Self::Resource { id: None, uri: Some(uri), reason } => (Wanted::ResourceAt(uri), reason),
+            Self::Resource { .. } => return Err(BadRequest::Invalid("id", "name the resource by `id` or by `uri`")),
             Self::Issuer { id, reason } => (Wanted::Issuer(id), reason),
-        }
+        })
     }
 }
 
@@ -259,7 +271,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     JsonBody(body): JsonBody<RevocationBody>,
 ) -> Result<Json<RevocationView>, Problem> {
-    let (target, reason) = body.into_parts();
+    let (target, reason) = body.into_parts()?;
     let idempotency_key = idempotency_key(&headers)?;
     let revoked = app.service.revoke(&admin, Revocation { target, reason, idempotency_key }, &cx).await?;
     Ok(Json(revoked.into()))
@@ -289,12 +301,18 @@ pub(super) async fn list_audit(
     _: Reader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<AuditView>>, Problem> {
-    let query =
-        Query::parse(query.as_deref(), &["after", "limit", "task", "issuer", "subject", "agent", "from", "until"])?;
+    let names = ["after", "limit", "from", "until", "task", "issuer", "subject", "agent", "token", "resource"];
+    let names = [&names[..], &["request_id", "event", "outcome"]].concat();
+    let query = Query::parse(query.as_deref(), &names)?;
     let filter = AuditFilter {
         task: query.value("task")?,
         requester: query.requester()?,
-        agent: query.text("agent").map(str::to_owned),
+        agent: query.text("agent").map(searchable),
+        token: query.value("token")?,
+        resource: query.text("resource").map(searchable),
+        request_id: query.value("request_id")?,
+        event: query.word("event")?,
+        outcome: query.word("outcome")?,
         from: query.time("from")?,
         until: query.time("until")?,
     };

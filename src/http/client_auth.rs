@@ -1,21 +1,21 @@
 //! The extractors that are permissions: a handler that takes one of them runs only for whom it names.
 
 use axum::{
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::de::DeserializeOwned;
 
 use crate::{
     app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Unsettled},
     domain::{
+        audit::Event,
         client::{API_ADMIN, API_AUDIT, API_INTROSPECT, API_TASKS},
         secret::Secret,
     },
     http::{
         App,
+        body::{media_type, read_body},
         error::OAuthError,
         form::{Form, decode},
         problem::Problem,
@@ -25,16 +25,29 @@ use crate::{
 /// RFC 7523 §2.2
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A form and the client that sent it, authenticated, its assertion not yet redeemed: for the token endpoint, which
-/// redeems it in the transaction of what it does.
+/// A form and the client that sent it, its assertion not yet redeemed: for endpoints that redeem it in the transaction
+/// of what they do. There is one way to the form, and it can't lose the client.
 #[derive(Debug)]
 pub(super) struct ByClient {
-    /// The client.
-    pub client: Unsettled,
-    /// The form.
-    pub form: Form,
-    /// The request's name and time.
-    pub cx: Cx,
+    client: Unsettled,
+    form: Form,
+    cx: Cx,
+}
+
+impl ByClient {
+    /// Reads the form. One that is not in the grammar is refused: that goes on record as `event`, and uses the assertion
+    /// up.
+    pub(super) async fn read<T>(
+        self,
+        app: &App,
+        event: Event,
+        grammar: impl FnOnce(&Form) -> Result<T, BadRequest>,
+    ) -> Result<(Unsettled, T, Cx), Failure> {
+        match grammar(&self.form) {
+            Ok(request) => Ok((self.client, request, self.cx)),
+            Err(bad) => Err(app.service.refuse_request(self.client, event, bad, &self.cx).await),
+        }
+    }
 }
 
 impl FromRequest<App> for ByClient {
@@ -71,10 +84,10 @@ impl FromRequest<App> for ByClientOrBearer {
             if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
                 return Err(Failure::from(AuthFault::Several).into());
             }
-            app.service.authorize(&token, &[API_INTROSPECT], &cx).await?.into_client()
+            app.service.authorize(&token, &[API_INTROSPECT], "POST /oauth2/introspect", &cx).await?.into_client()
         } else {
             let credentials = credentials(&headers, &form).map_err(Failure::from)?;
-            app.service.authenticate(credentials, &cx).await?.settle(&app.service).await?
+            app.service.authenticate(credentials, &cx).await?.settle(&app.service, &cx).await?
         };
         Ok(Self { client, form, cx, headers })
     }
@@ -121,47 +134,11 @@ impl FromRequestParts<App> for Participant {
 
 async fn by_api_token(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
-    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::Bearer))?;
-    let caller = app.service.authorize(&token, scopes, &cx).await?;
+    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::NoBearer))?;
+    // As it was sent, so in ASCII; and no longer than names are.
+    let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
+    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
     Ok((caller, cx))
-}
-
-/// A JSON object in the body, of exactly the wanted form.
-#[derive(Debug)]
-pub(super) struct JsonBody<T>(pub T);
-
-impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
-        let is_json = media_type(request.headers()).is_some_and(|media| media == "application/json");
-        if !is_json {
-            return Err(Problem::not_json());
-        }
-        let body = read_body(request).await?.ok_or_else(Problem::too_large)?;
-        let value = crate::domain::json::parse(&body, 16).map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
-        // serde names the field and what it wants there; the value it quotes is cut off.
-        serde_json::from_value(value).map(Self).map_err(|e| BadRequest::NotJson(without_values(&e.to_string())).into())
-    }
-}
-
-/// serde's messages quote what was sent before they say what was expected; only what comes last, which is ours, may
-/// stay. What was sent may have the word in it as well.
-pub(super) fn without_values(message: &str) -> String {
-    let quotes = ["invalid type: ", "invalid value: ", "unknown variant `", "unknown field `"];
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) if quotes.iter().any(|start| message.starts_with(start)) && !has_no_list(message) => {
-            format!("expected {expected}")
-        }
-        _ if message.starts_with("missing field") => message.to_owned(),
-        _ if message.starts_with("unknown field") => "it has a member that is not known here".to_owned(),
-        _ => "a member has a value that it can't have".to_owned(),
-    }
-}
-
-/// Where nothing could stand, serde says so in place of the list, and the quote is the last to say "expected".
-fn has_no_list(message: &str) -> bool {
-    message.ends_with("there are no fields") || message.ends_with("there are no variants")
 }
 
 async fn read_form(request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {
@@ -172,24 +149,6 @@ async fn read_form(request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), O
     }
     let body = read_body(request).await?.ok_or_else(OAuthError::too_large)?;
     Ok((cx, headers, Form::parse(&body)?))
-}
-
-/// The body; `None` when it is over the limit.
-async fn read_body(request: Request) -> Result<Option<Bytes>, BadRequest> {
-    match Bytes::from_request(request, &()).await {
-        Ok(body) => Ok(Some(body)),
-        Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => Ok(None),
-        Err(_) => Err(BadRequest::Invalid("body", "it broke off, or its framing is wrong")),
-    }
-}
-
-/// The media type, if the body's charset, where one is said, is UTF-8.
-fn media_type(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
-    let mut parts = text.split(';').map(str::trim);
-    let media = parts.next().map(str::to_owned);
-    let utf8 = parts.filter_map(|p| p.strip_prefix("charset=")).all(|set| set.trim_matches('"') == "utf-8");
-    media.filter(|_| utf8)
 }
 
 /// The one way of client authentication that the request has (RFC 6749 §2.3).

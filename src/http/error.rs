@@ -112,7 +112,7 @@ impl From<&AuthFault> for Code {
             | AuthFault::Claim(_)
             | AuthFault::Type
             | AuthFault::Replayed => Self::InvalidClient,
-            AuthFault::Bearer => Self::InvalidToken,
+            AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
             AuthFault::NotForThisClient => Self::AccessDenied,
         }
@@ -126,7 +126,8 @@ impl From<&BadRequest> for Code {
             | BadRequest::Repeated
             | BadRequest::Invalid(..)
             | BadRequest::NotAForm
-            | BadRequest::NotJson(_) => Self::InvalidRequest,
+            | BadRequest::NotJson(_)
+            | BadRequest::TooMuch => Self::InvalidRequest,
             BadRequest::Scope(_) | BadRequest::ApiScope => Self::InvalidScope,
             BadRequest::Details(_) => Self::InvalidAuthorizationDetails,
             BadRequest::Target(_) => Self::InvalidTarget,
@@ -169,6 +170,7 @@ impl From<&Conflict> for Code {
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
             | Conflict::CannotTurn(_)
+            | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,
         }
     }
@@ -179,6 +181,7 @@ impl From<&Conflict> for Code {
 pub(super) struct OAuthError {
     code: Code,
     status: StatusCode,
+    challenge: Option<&'static str>,
     description: String,
     reason: String,
 }
@@ -204,7 +207,8 @@ impl From<Failure> for OAuthError {
             }
             refusal => refusal.to_string(),
         };
-        Self { code, status: code.status(), description, reason: failure.to_string() }
+        let challenge = challenge(&failure);
+        Self { code, status: code.status(), challenge, description, reason: failure.to_string() }
     }
 }
 
@@ -223,7 +227,8 @@ impl OAuthError {
     /// A mistake of ours, which the log of the panic tells more of.
     pub(super) fn own_fault() -> Self {
         let code = Code::ServerError;
-        Self { code, status: code.status(), description: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned() }
+        let (description, reason) = (OWN_FAULT.to_owned(), OWN_FAULT.to_owned());
+        Self { code, status: code.status(), challenge: None, description, reason }
     }
 
     /// The same with another status than its code has.
@@ -240,7 +245,7 @@ impl IntoResponse for OAuthError {
         let description = ascii(&self.description);
         let mut response =
             (self.status, Json(Body { error: self.code.as_str(), error_description: &description })).into_response();
-        if let Some(challenge) = challenge(self.code) {
+        if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.code == Code::TemporarilyUnavailable {
@@ -252,8 +257,12 @@ impl IntoResponse for OAuthError {
 }
 
 /// RFC 6749 §5.2 and RFC 6750 §3: a 401 says how to authenticate, a 403 of a bearer token what it lacks.
-pub(super) fn challenge(code: Code) -> Option<&'static str> {
-    match code {
+pub(super) fn challenge(failure: &Failure) -> Option<&'static str> {
+    match Code::from(failure) {
+        // RFC 6750 §3.1: who sent no token hears how to authenticate, and of no error.
+        Code::InvalidToken if matches!(failure, Failure::Client(AuthFault::NoBearer)) => {
+            Some("Bearer realm=\"errand\"")
+        }
         Code::InvalidClient => Some("Basic realm=\"errand\", charset=\"UTF-8\""),
         Code::InvalidToken => Some("Bearer realm=\"errand\", error=\"invalid_token\""),
         Code::InsufficientScope => Some("Bearer realm=\"errand\", error=\"insufficient_scope\""),

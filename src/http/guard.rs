@@ -38,13 +38,6 @@ impl Voice {
         }
     }
 
-    fn refuse(self, status: StatusCode, failure: impl Into<Failure>) -> Response {
-        match self {
-            Self::OAuth => OAuthError::from(failure.into()).with_status(status).into_response(),
-            Self::Api => Problem::from(failure.into()).with_status(status).into_response(),
-        }
-    }
-
     fn own_fault(self) -> Response {
         match self {
             Self::OAuth => OAuthError::own_fault().into_response(),
@@ -67,11 +60,18 @@ pub(super) async fn guard(State(patience): State<Duration>, request: Request, ne
 
 /// No such path.
 pub(super) async fn not_found(uri: Uri) -> Response {
-    Voice::of(&uri).refuse(StatusCode::NOT_FOUND, Conflict::NotFound("path"))
+    let failure = Failure::from(Conflict::NotFound("path"));
+    match Voice::of(&uri) {
+        Voice::OAuth => OAuthError::from(failure).with_status(StatusCode::NOT_FOUND).into_response(),
+        Voice::Api => Problem::from(failure).into_response(),
+    }
 }
 
 /// The path is there, the method is not. The router says in `Allow` which are.
 pub(super) async fn method_not_allowed(uri: Uri) -> Response {
     let bad = BadRequest::Invalid("method", "is not served at this path");
-    Voice::of(&uri).refuse(StatusCode::METHOD_NOT_ALLOWED, bad)
+    match Voice::of(&uri) {
+        Voice::OAuth => OAuthError::from(bad).with_status(StatusCode::METHOD_NOT_ALLOWED).into_response(),
+        Voice::Api => Problem::method_not_allowed(bad).into_response(),
+    }
 }

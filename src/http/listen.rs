@@ -21,6 +21,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use crate::http::preface::Prefaced;
+
 /// How long a client may take for a handshake, and for the headers of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long requests that are under way get when the server stops.
@@ -53,6 +55,9 @@ impl Tls {
         let chain = CertificateDer::pem_file_iter(certificates)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| fault(certificates, format!("no PEM certificate chain: {e}")))?;
+        if chain.is_empty() {
+            return Err(fault(certificates, "no certificate in PEM: name a file with the server's own first".into()));
+        }
         let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, format!("no PEM private key: {e}")))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -134,7 +139,8 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).max_concurrent_streams(128);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
+    let stream = TokioIo::new(Prefaced::new(stream, PATIENCE));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(router)).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error = %error, "connection ended");
     }

@@ -11,7 +11,10 @@ use serde_json::Value;
 
 use crate::{
     app::{Cx, Failure},
-    domain::jwk::{JwsAlgorithm, SigningAlgorithm},
+    domain::{
+        jwk::{JwsAlgorithm, SigningAlgorithm},
+        keys::JWKS_MAX_AGE,
+    },
     http::{App, error::OAuthError},
 };
 
@@ -69,7 +72,8 @@ pub(super) async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx
 /// `GET /oauth2/jwks`. Kept by others no longer than a key is published before it signs.
 pub(super) async fn jwks(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<Response, OAuthError> {
     let keys = app.service.jwks(&cx).await.map_err(|failure: Failure| OAuthError::from(failure))?;
-    Ok((public(300), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys))).into_response())
+    Ok((public(JWKS_MAX_AGE), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys)))
+        .into_response())
 }
 
 /// `GET /oauth2/authorize`: what there is not.

@@ -1,6 +1,6 @@
 //! What Prometheus reads (`OpenMetrics` text). Labels come from small closed sets: routes, codes, statuses.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::Ordering, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -21,9 +21,9 @@ pub struct Metrics {
     requests: Family<Labels, Counter>,
     latency: Family<Route, Histogram, fn() -> Histogram>,
     writes_waiting: Gauge,
-    audit_dropped: Gauge,
+    audit_dropped: Counter,
     store_up: Gauge,
-    issuers_unreachable: Gauge,
+    issuer_up: Family<Issuer, Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -55,13 +55,18 @@ struct Route {
     endpoint: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Issuer {
+    issuer: String,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("errand");
         let requests = Family::default();
         let latency = Family::new_with_constructor(buckets as fn() -> Histogram);
-        let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Gauge::default(), Gauge::default());
-        let issuers_unreachable = Gauge::default();
+        let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Counter::default(), Gauge::default());
+        let issuer_up = Family::default();
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
         registry.register_with_unit(
             "request_duration",
@@ -73,7 +78,7 @@ impl Default for Metrics {
         registry.register(
             "audit_records_dropped",
             "Audit records of introspections and refused clients that were dropped since the start",
-            Gauge::clone(&audit_dropped),
+            Counter::clone(&audit_dropped),
         );
         registry.register(
             "store_up",
@@ -81,11 +86,11 @@ impl Default for Metrics {
             Gauge::clone(&store_up),
         );
         registry.register(
-            "issuers_unreachable",
-            "Trusted issuers whose keys could not be had the last time",
-            Gauge::clone(&issuers_unreachable),
+            "issuer_up",
+            "Whether the keys of a trusted issuer could be had the last time they were asked for (1 or 0)",
+            Family::clone(&issuer_up),
         );
-        Self { registry, requests, latency, writes_waiting, audit_dropped, store_up, issuers_unreachable }
+        Self { registry, requests, latency, writes_waiting, audit_dropped, store_up, issuer_up }
     }
 }
 
@@ -99,12 +104,18 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads, with the service's own numbers as of now.
-    pub fn render(&self, service: &Service, store_up: bool) -> Result<String, fmt::Error> {
+    /// Without the issuers, which a store that is out can't tell, those of before stay.
+    pub fn render(&self, service: &Service, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.writes_waiting.set(number(service.writes_waiting()));
-        self.audit_dropped.set(i64::try_from(service.audit_dropped()).unwrap_or(i64::MAX));
-        self.store_up.set(i64::from(store_up));
-        self.issuers_unreachable.set(number(service.unreachable_issuers().len()));
+        self.audit_dropped.inner().fetch_max(service.audit_dropped(), Ordering::Relaxed);
+        self.store_up.set(i64::from(issuers.is_some()));
+        if let Some(issuers) = issuers {
+            self.issuer_up.clear();
+            for (issuer, up) in issuers {
+                self.issuer_up.get_or_create(&Issuer { issuer }).set(i64::from(up));
+            }
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

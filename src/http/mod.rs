@@ -1,6 +1,7 @@
 //! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
 
 mod admin;
+mod body;
 mod client_auth;
 mod error;
 mod exchange_form;
@@ -13,6 +14,7 @@ mod oauth;
 mod observe;
 mod operations;
 mod path;
+mod preface;
 mod problem;
 mod query;
 mod tasks;

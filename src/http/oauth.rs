@@ -9,12 +9,14 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    app::{ApiToken, BadRequest, Introspection, Issued},
+    app::{ApiToken, BadRequest, ExchangeRequest, Introspection, Issued},
     domain::{
+        audit::Event,
         authority::Authority,
         chain::Chain,
         id::{ClientId, Subject, TaskId, TokenId},
         scope::ScopeSet,
+        secret::Secret,
         time::Timestamp,
         token::{TaskContext, TaskRef, TaskTokenClaims, TokenKind},
         uri::IssuerUrl,
@@ -24,6 +26,7 @@ use crate::{
         client_auth::{ByClient, ByClientOrBearer},
         error::OAuthError,
         exchange_form,
+        form::Form,
     },
 };
 
@@ -31,21 +34,31 @@ use crate::{
 const SIGNED: &str = "application/token-introspection+jwt";
 
 /// `POST /oauth2/token`
-pub(super) async fn token(
-    State(app): State<App>,
-    ByClient { client, form, cx }: ByClient,
-) -> Result<Response, OAuthError> {
-    match form.required("grant_type")? {
-        "urn:ietf:params:oauth:grant-type:token-exchange" => {
-            let issued = app.service.exchange(client, exchange_form::parse(&form)?, &cx).await?;
+pub(super) async fn token(State(app): State<App>, request: ByClient) -> Result<Response, OAuthError> {
+    let (client, wanted, cx) = request.read(&app, Event::TokenIssue, grant).await?;
+    match wanted {
+        Grant::Exchange(request) => {
+            let issued = app.service.exchange(client, *request, &cx).await?;
             Ok(Json(TokenResponse::from(&issued)).into_response())
         }
-        "client_credentials" => {
-            let scope = form.one("scope").map(str::parse).transpose().map_err(BadRequest::Scope)?;
+        Grant::ClientCredentials(scope) => {
             let issued = app.service.client_credentials(client, scope, &cx).await?;
             Ok(Json(ApiTokenResponse::from(&issued)).into_response())
         }
-        _ => Err(BadRequest::GrantType.into()),
+    }
+}
+
+/// The grants that are served.
+enum Grant {
+    Exchange(Box<ExchangeRequest>),
+    ClientCredentials(Option<ScopeSet>),
+}
+
+fn grant(form: &Form) -> Result<Grant, BadRequest> {
+    match form.required("grant_type")? {
+        "urn:ietf:params:oauth:grant-type:token-exchange" => Ok(Grant::Exchange(Box::new(exchange_form::parse(form)?))),
+        "client_credentials" => Ok(Grant::ClientCredentials(form.one("scope").map(str::parse).transpose()?)),
+        _ => Err(BadRequest::GrantType),
     }
 }
 
@@ -62,20 +75,27 @@ pub(super) async fn introspect(State(app): State<App>, caller: ByClientOrBearer)
 }
 
 /// `POST /oauth2/revoke`
-pub(super) async fn revoke(
-    State(app): State<App>,
-    ByClient { client, form, cx }: ByClient,
-) -> Result<StatusCode, OAuthError> {
-    let client = client.settle(&app.service).await?;
-    app.service.revoke_own(&client, form.required("token")?, &cx).await?;
+pub(super) async fn revoke(State(app): State<App>, request: ByClient) -> Result<StatusCode, OAuthError> {
+    let token = |form: &Form| form.required("token").map(|token| Secret::new(token.to_owned()));
+    let (client, token, cx) = request.read(&app, Event::Revocation, token).await?;
+    let client = client.settle(&app.service, &cx).await?;
+    app.service.revoke_own(&client, token.expose(), &cx).await?;
     Ok(StatusCode::OK)
 }
 
 fn wants_signed(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .any(|media| media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(SIGNED)))
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let signed = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(SIGNED));
+        signed && !parts.any(is_refusal)
+    })
+}
+
+/// RFC 9110 §12.4.2: a weight of zero means "not this one".
+fn is_refusal(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0))
 }
 
 /// RFC 8693 §2.2.1, with what the contract adds.
@@ -194,6 +214,28 @@ impl<'a> Says<'a> {
             auth_time: claims.auth_time,
             acr: claims.acr.as_deref(),
             amr: claims.amr.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn who_wants_it_signed() {
+        for (accept, signed) in [
+            ("application/token-introspection+jwt", true),
+            ("application/json, Application/Token-Introspection+JWT;q=0.5", true),
+            ("application/token-introspection+jwt; q=0", false),
+            ("application/token-introspection+jwt;Q=0.000, application/json", false),
+            ("application/json", false),
+            ("*/*", false),
+        ] {
+            let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+            assert_eq!(wants_signed(&headers), signed, "{accept}");
         }
     }
 }

@@ -27,14 +27,17 @@ pub(super) async fn healthz() -> &'static str {
 
 /// `GET /readyz`: requests can be answered.
 pub(super) async fn readyz(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<&'static str, Problem> {
-    app.service.ready(&cx).await?;
+    app.service.ready(&cx).await.map_err(Problem::not_ready)?;
     Ok("ready\n")
 }
 
 /// `GET /metrics`, in the `OpenMetrics` text format.
 pub(super) async fn metrics(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
-    let up = app.service.ready(&cx).await.is_ok();
-    match app.metrics.render(&app.service, up) {
+    let issuers = match app.service.ready(&cx).await {
+        Ok(()) => app.service.issuers(&cx).await.ok(),
+        Err(_) => None,
+    };
+    match app.metrics.render(&app.service, issuers) {
         Ok(text) => {
             let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, media)], text).into_response()

@@ -14,14 +14,108 @@ use crate::{
         error::{Code, OWN_FAULT, challenge},
         observe::Reason,
     },
-    ports::InvalidCursor,
+    ports::{CHECK_SCHEMA, FIND_KEY, Outage},
 };
+
+/// What kind of problem it is: a program decides by this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    Malformed,
+    NotFound,
+    MethodNotAllowed,
+    OwnedByFile,
+    WrongState,
+    Contended,
+    ShownOnce,
+    TooLarge,
+    UnsupportedMedia,
+    Inconsistent,
+    KeyReused,
+    /// One that OAuth has a word for.
+    OAuth(Code),
+}
+
+impl Type {
+    /// The last part of its URN.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::OwnedByFile => "owned_by_file",
+            Self::WrongState => "wrong_state",
+            Self::Contended => "contended",
+            Self::ShownOnce => "shown_once",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMedia => "unsupported_media_type",
+            Self::Inconsistent => "inconsistent",
+            Self::KeyReused => "key_reused",
+            Self::OAuth(code) => code.as_str(),
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::OwnedByFile | Self::WrongState | Self::Contended | Self::ShownOnce => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Inconsistent | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::OAuth(code) => code.status(),
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Malformed => "The request is malformed",
+            Self::NotFound => "There is no such thing",
+            Self::MethodNotAllowed => "The path does not have this method",
+            Self::OwnedByFile => "It can't be changed here",
+            Self::WrongState => "The state of the task does not allow it",
+            Self::Contended => "It can't be changed now",
+            Self::ShownOnce => "It was done, and what came of it is shown once",
+            Self::TooLarge => "The request is too large",
+            Self::UnsupportedMedia => "The body is of another media type",
+            Self::Inconsistent => "The request does not fit what is there",
+            Self::KeyReused => "The idempotency key belongs to another request",
+            Self::OAuth(code) => match code.status() {
+                StatusCode::UNAUTHORIZED => "A live API token is needed",
+                StatusCode::FORBIDDEN => "The API token does not allow this",
+                StatusCode::INTERNAL_SERVER_ERROR => "The server made a mistake",
+                StatusCode::SERVICE_UNAVAILABLE => "It could not be found out",
+                _ => "The request is refused",
+            },
+        }
+    }
+}
+
+impl From<&Failure> for Type {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Conflict(Conflict::NotFound(_)) => Self::NotFound,
+            Failure::Conflict(Conflict::OwnedByFile) => Self::OwnedByFile,
+            Failure::Conflict(Conflict::CannotTurn(_)) => Self::WrongState,
+            Failure::Conflict(Conflict::Contended) => Self::Contended,
+            Failure::Conflict(Conflict::ShownOnce) => Self::ShownOnce,
+            Failure::Conflict(Conflict::Inconsistent(_)) => Self::Inconsistent,
+            Failure::Conflict(Conflict::KeyReused) => Self::KeyReused,
+            Failure::Client(_) | Failure::Request(_) | Failure::Token(..) | Failure::Denied(_) | Failure::Outage(_) => {
+                match Code::from(failure) {
+                    Code::InvalidRequest => Self::Malformed,
+                    code => Self::OAuth(code),
+                }
+            }
+        }
+    }
+}
 
 /// A failure on its way out of a JSON API.
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
-    code: Code,
+    r#type: Type,
+    challenge: Option<&'static str>,
     detail: String,
     reason: String,
     state: Option<TaskState>,
@@ -40,23 +134,6 @@ struct Body<'a> {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let failure = match failure {
-            Failure::Outage(outage) if outage.source.is::<InvalidCursor>() => {
-                BadRequest::Invalid("after", "is not the `next` of a page of this list").into()
-            }
-            failure => failure,
-        };
-        let code = Code::from(&failure);
-        let status = match &failure {
-            Failure::Conflict(Conflict::NotFound(_)) => StatusCode::NOT_FOUND,
-            Failure::Conflict(Conflict::OwnedByFile | Conflict::CannotTurn(_) | Conflict::Contended) => {
-                StatusCode::CONFLICT
-            }
-            Failure::Conflict(Conflict::Inconsistent(_) | Conflict::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
-            Failure::Client(_) | Failure::Request(_) | Failure::Token(..) | Failure::Denied(_) | Failure::Outage(_) => {
-                code.status()
-            }
-        };
         let detail = match &failure {
             Failure::Outage(outage) => {
                 tracing::error!(error = %outage, cause = %outage.source, "request failed");
@@ -64,11 +141,12 @@ impl From<Failure> for Problem {
             }
             refusal => refusal.to_string(),
         };
+        let r#type = Type::from(&failure);
         let state = match &failure {
             Failure::Conflict(Conflict::CannotTurn(refusal)) => Some(refusal.state()),
             _ => None,
         };
-        Self { status, code, detail, reason: failure.to_string(), state }
+        Self { r#type, challenge: challenge(&failure), detail, reason: failure.to_string(), state }
     }
 }
 
@@ -87,62 +165,104 @@ impl From<Conflict> for Problem {
 impl Problem {
     /// The body is over the limit.
     pub(super) fn too_large() -> Self {
-        Self::from(BadRequest::Invalid("body", "over 65536 bytes")).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+        Self { r#type: Type::TooLarge, ..BadRequest::Invalid("body", "over 65536 bytes").into() }
     }
 
     /// The body is said to be something else than JSON.
     pub(super) fn not_json() -> Self {
         let bad = BadRequest::NotJson("`content-type` must be application/json".into());
-        Self::from(bad).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        Self { r#type: Type::UnsupportedMedia, ..bad.into() }
+    }
+
+    /// The path does not have the method.
+    pub(super) fn method_not_allowed(bad: BadRequest) -> Self {
+        Self { r#type: Type::MethodNotAllowed, ..bad.into() }
     }
 
     /// A mistake of ours, which the log of the panic tells more of.
     pub(super) fn own_fault() -> Self {
-        let code = Code::ServerError;
-        Self { status: code.status(), code, detail: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned(), state: None }
+        let r#type = Type::OAuth(Code::ServerError);
+        Self { r#type, challenge: None, detail: OWN_FAULT.to_owned(), reason: OWN_FAULT.to_owned(), state: None }
     }
 
-    /// The same with another status than its code has.
-    pub(super) fn with_status(self, status: StatusCode) -> Self {
-        Self { status, ..self }
-    }
-
-    fn title(&self) -> &'static str {
-        match self.status {
-            StatusCode::BAD_REQUEST => "The request is malformed",
-            StatusCode::UNAUTHORIZED => "A live API token is needed",
-            StatusCode::FORBIDDEN => "The API token does not allow this",
-            StatusCode::NOT_FOUND => "There is no such thing",
-            StatusCode::METHOD_NOT_ALLOWED => "The path does not have this method",
-            StatusCode::CONFLICT => "It can't be changed here or now",
-            StatusCode::PAYLOAD_TOO_LARGE => "The request is too large",
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => "The body is of another media type",
-            StatusCode::UNPROCESSABLE_ENTITY => "The request does not fit what is there",
-            StatusCode::INTERNAL_SERVER_ERROR => "The server made a mistake",
-            _ => "It could not be found out",
-        }
+    /// Requests can't be answered: says at which check that showed, and no more; the cause is in the log.
+    pub(super) fn not_ready(failure: Failure) -> Self {
+        let check = match &failure {
+            Failure::Outage(Outage { during: CHECK_SCHEMA, .. }) => "schema",
+            Failure::Outage(Outage { during: FIND_KEY, .. }) => "keys",
+            _ => "store",
+        };
+        Self { detail: format!("failed check: {check}; try again"), ..Self::from(failure) }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let (code, status) = (self.r#type.as_str(), self.r#type.status());
         let body = Body {
-            r#type: format!("urn:errand:problem:{}", self.code.as_str()),
-            title: self.title(),
-            status: self.status.as_u16(),
+            r#type: format!("urn:errand:problem:{code}"),
+            title: self.r#type.title(),
+            status: status.as_u16(),
             detail: &self.detail,
             state: self.state,
         };
         // Our own struct of strings and a number always has a JSON form.
         let body = serde_json::to_string(&body).unwrap_or_default();
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
-        if let Some(challenge) = challenge(self.code) {
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        response.extensions_mut().insert(Reason { code: self.code.as_str(), text: self.reason });
+        response.extensions_mut().insert(Reason { code, text: self.reason });
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every type that is none of OAuth's. A new one does not compile before it has its place here.
+    fn types() -> Vec<Type> {
+        let (mut types, mut next) = (Vec::new(), Some(Type::Malformed));
+        while let Some(one) = next {
+            types.push(one);
+            next = match one {
+                Type::Malformed => Some(Type::NotFound),
+                Type::NotFound => Some(Type::MethodNotAllowed),
+                Type::MethodNotAllowed => Some(Type::OwnedByFile),
+                Type::OwnedByFile => Some(Type::WrongState),
+                Type::WrongState => Some(Type::Contended),
+                Type::Contended => Some(Type::ShownOnce),
+                Type::ShownOnce => Some(Type::TooLarge),
+                Type::TooLarge => Some(Type::UnsupportedMedia),
+                Type::UnsupportedMedia => Some(Type::Inconsistent),
+                Type::Inconsistent => Some(Type::KeyReused),
+                Type::KeyReused | Type::OAuth(_) => None,
+            };
+        }
+        types
+    }
+
+    #[test]
+    fn every_type_is_explained_to_developers() {
+        let table = include_str!("../../docs/errors.md");
+        let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 2);
+        let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
+        let want = types().into_iter().map(|one| format!("| `{}` | {}", one.as_str(), one.status().as_u16()));
+        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/errors.md has another table of types");
+    }
+
+    #[test]
+    fn every_type_is_in_the_description() {
+        let description = serde_json::from_str::<serde_json::Value>(include_str!("../../openapi/errand.json")).unwrap();
+        let described =
+            description["components"]["schemas"]["Problem"]["properties"]["type"]["enum"].as_array().unwrap();
+        for one in types() {
+            let urn = format!("urn:errand:problem:{}", one.as_str());
+            assert!(described.iter().any(|other| *other == urn), "{urn}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::de::{DeserializeOwned, value::StrDeserializer};
+
 use crate::{
     app::BadRequest,
     domain::{id::Subject, time::Timestamp, uri::IssuerUrl},
@@ -19,7 +21,13 @@ pub(super) struct Query(Form);
 impl Query {
     /// Reads a query whose parameters may be these.
     pub(super) fn parse(query: Option<&str>, names: &[&str]) -> Result<Self, BadRequest> {
-        let form = Form::parse(query.unwrap_or_default().as_bytes())
+        let query = query.unwrap_or_default();
+        // A filter that lost its value on the way, such as an unset variable in a script, must not widen the answer.
+        let has_value = |pair: &str| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty());
+        if !query.split('&').filter(|pair| !pair.is_empty()).all(has_value) {
+            return Err(BadRequest::Invalid("query", "has a parameter without a value"));
+        }
+        let form = Form::parse(query.as_bytes())
             .map_err(|_| BadRequest::Invalid("query", "is not a query string, or a parameter stands in it twice"))?;
         if !form.names().all(|name| names.contains(&name)) {
             return Err(BadRequest::Invalid("query", "has a parameter that is not known here"));
@@ -41,6 +49,12 @@ impl Query {
 
     pub(super) fn value<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, BadRequest> {
         self.text(name).map(|text| text.parse().map_err(|_| BadRequest::Invalid(name, "is malformed"))).transpose()
+    }
+
+    /// One of an enum's words.
+    pub(super) fn word<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BadRequest> {
+        let word = |text| T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text));
+        self.text(name).map(word).transpose().map_err(|_| BadRequest::Invalid(name, "is not a word that it can be"))
     }
 
     pub(super) fn time(&self, name: &'static str) -> Result<Option<Timestamp>, BadRequest> {

@@ -19,7 +19,8 @@ use crate::{
     },
     http::{
         App,
-        client_auth::{JsonBody, Operator, Participant, Reader},
+        body::JsonBody,
+        client_auth::{Operator, Participant, Reader},
         path::Id,
         problem::Problem,
         query::Query,

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding},
     domain::{
-        audit::Record,
+        audit::{Record, Writer},
         authority::Authority,
         call::CallReport,
         id::{CallId, ClientId, KeyId, TaskId, TokenId},
@@ -355,15 +355,28 @@ pub(super) struct SecretView<'a> {
     pub(super) client_secret: &'a str,
 }
 
-/// An audit record in its place: the chained text as it is, and its hash.
+/// An audit record in its place: when and what, to be read, the chained text as it is, and its hash.
 #[derive(Serialize)]
 pub(super) struct AuditView {
+    writer: Writer,
+    n: u64,
+    at: String,
+    event: String,
+    outcome: String,
     chained: Option<Box<RawValue>>,
     hash: String,
 }
 
 impl From<AuditRow> for AuditView {
-    fn from(row: AuditRow) -> Self {
-        Self { chained: RawValue::from_string(row.body).ok(), hash: row.hash }
+    fn from(AuditRow { writer, n, body, hash, columns }: AuditRow) -> Self {
+        Self {
+            writer,
+            n,
+            at: columns.at.rfc3339(),
+            event: columns.event,
+            outcome: columns.outcome,
+            chained: RawValue::from_string(body).ok(),
+            hash,
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use thiserror::Error;
 
+use super::Outage;
 use crate::domain::{
-    audit::{Record, Writer},
-    id::{ClientId, TaskId},
+    audit::{Columns, Event, Outcome, Writer},
+    id::{ClientId, RequestId, TaskId, TokenId},
     task::TaskState,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
@@ -19,11 +20,16 @@ pub struct Page {
     pub limit: u32,
 }
 
-/// What was given as `after` is not the `next` of a page of this list: the `source` of an [`Outage`] that the caller
-/// brought about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("`after` is not the `next` of a page of this list")]
-pub struct InvalidCursor;
+/// Why a page of a list can't be had.
+#[derive(Debug, Error)]
+pub enum ListFault {
+    /// What was given as `after` is not the `next` of a page of this list: the caller's mistake.
+    #[error("`after` is not the `next` of a page of this list")]
+    Cursor,
+    /// The list could not be read.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
 
 /// One page, and where the next one begins, if there may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +79,20 @@ pub struct AuditFilter {
     pub task: Option<TaskId>,
     /// In this requester's name.
     pub requester: Option<(IssuerUrl, String)>,
-    /// Whose client or current agent is this.
+    /// In whose chain of agents this one acts, wherever, or whose client it is; as [`searchable`] has it.
+    ///
+    /// [`searchable`]: crate::domain::audit::searchable
     pub agent: Option<String>,
+    /// About this token.
+    pub token: Option<TokenId>,
+    /// About this resource, or whatever else; as [`searchable`](crate::domain::audit::searchable) has it.
+    pub resource: Option<String>,
+    /// Of this request.
+    pub request_id: Option<RequestId>,
+    /// Of what happened.
+    pub event: Option<Event>,
+    /// Of how it ended.
+    pub outcome: Option<Outcome>,
     /// At this time or later.
     pub from: Option<Timestamp>,
     /// Before this time.
@@ -93,39 +111,5 @@ pub struct AuditRow {
     /// The hash that was stored with it.
     pub hash: String,
     /// The search columns, as a record that has only these would fill them.
-    pub columns: AuditColumns,
-}
-
-/// What searches in the audit trail look at: copies of parts of the record's text, made fit for an index where strangers
-/// wrote them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditColumns {
-    /// When.
-    pub at: Timestamp,
-    /// The requester's issuer.
-    pub requester_issuer: Option<String>,
-    /// The requester's subject.
-    pub requester_subject: Option<String>,
-    /// The current agent.
-    pub agent: Option<String>,
-    /// The client that called.
-    pub client: Option<String>,
-    /// The task.
-    pub task: Option<String>,
-}
-
-impl AuditColumns {
-    /// The columns of a record.
-    #[must_use]
-    pub fn of(record: &Record) -> Self {
-        Self {
-            at: record.at,
-            requester_issuer: record.requester.as_ref().map(|r| r.issuer.to_string()),
-            requester_subject: record.requester.as_ref().map(|r| r.subject.to_string()),
-            // Who acts may be named by another issuer, as it likes.
-            agent: record.agents.first().map(|agent| agent.replace('\0', "\u{fffd}").chars().take(255).collect()),
-            client: record.client.as_ref().map(ToString::to_string),
-            task: record.task.map(|id| id.to_string()),
-        }
-    }
+    pub columns: Columns,
 }

@@ -32,6 +32,11 @@ pub struct Outage {
     pub source: Box<dyn StdError + Send + Sync>,
 }
 
+/// What an [`Outage`] says when the store has another schema than this program needs.
+pub const CHECK_SCHEMA: &str = "check the store's schema";
+/// What an [`Outage`] says when there is no key to sign with.
+pub const FIND_KEY: &str = "look for a signing key";
+
 impl Outage {
     /// Wraps the cause: `….map_err(Outage::during("commit"))?`.
     pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(during: &'static str) -> impl FnOnce(E) -> Self {

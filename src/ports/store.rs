@@ -5,15 +5,14 @@ use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 
-use super::{AuditFilter, AuditRow, Outage, Page, Paged, TaskFilter, TokenFilter};
+use super::{AuditFilter, AuditRow, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
 use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
     id::{ClientId, KeyId, TaskId, TokenId},
     keys::KeyDates,
-    registry::{Entry, Kind},
+    registry::{Entry, Kind, OwnedTag},
     revocation::{LogEntry, Names, NewEntry, Seq},
-    secret::SecretTag,
     task::{Requester, Task, Turn},
     time::Timestamp,
     token::TokenKind,
@@ -60,7 +59,8 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// Every name under which the token can be taken back, as the token itself says them.
+    /// The names under which the token can be taken back, but for one: the record does not have the agent that a hand-over
+    /// token is for. For showing what a token is worth; what decides is what the token itself says.
     #[must_use]
     pub fn names(&self) -> Names {
         Names {
@@ -126,7 +126,9 @@ pub enum Change {
     /// Remove an object, and its secret.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
-    PutSecret(ClientId, SecretTag),
+    PutSecret(ClientId, OwnedTag),
+    /// Remove the tag of a client's secret.
+    RemoveSecret(ClientId),
     /// Put a key, new or with new dates.
     PutKey(StoredKey),
     /// Record a grant, new or with a new end.
@@ -206,7 +208,7 @@ pub struct StoredRegistry {
     /// The objects.
     pub entries: Vec<Entry>,
     /// The tags of client secrets.
-    pub tags: BTreeMap<ClientId, SecretTag>,
+    pub tags: BTreeMap<ClientId, OwnedTag>,
 }
 
 /// The stored keys and the version they are at, read at one moment.
@@ -261,28 +263,28 @@ pub trait Store: Send + Sync {
     async fn tasks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage>;
 
     /// Tasks, newest first.
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage>;
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault>;
 
     /// One token's record.
     async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage>;
 
     /// Tokens, newest first.
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage>;
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault>;
 
     /// The grant of a requester to an agent, over or not.
     async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage>;
 
     /// Grants, in a stable order.
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage>;
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault>;
 
     /// Revocations as an admin wants to see them: newest first, forgotten ones too, without registry and key changes.
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage>;
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault>;
 
     /// What became of the request with this idempotency key, if there was one: always [`Written::Before`].
     async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage>;
 
     /// Audit records, newest first.
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage>;
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault>;
 
     /// All writers' heads.
     async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage>;

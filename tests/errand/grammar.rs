@@ -8,9 +8,10 @@ use crate::{
     server::{EXCHANGE, FILES, Form, JWT_BEARER, Server, TXN_TOKEN, changed_form, form, read, secret},
 };
 
-on_both_stores!(a_form, its_parameters, targets_scopes_and_details, json_bodies, paths_and_methods);
+on_both_stores!(a_form, its_parameters, targets_and_scopes, details, json_bodies, paths_and_methods);
 
 const INVALID: (u16, &str) = (400, "invalid_request");
+const MALFORMED: (u16, &str) = (400, "malformed");
 
 impl Server {
     fn as_reader(&self, path: &str) -> reqwest::RequestBuilder {
@@ -162,7 +163,7 @@ async fn its_parameters(server: Server) {
     server.stop().await;
 }
 
-async fn targets_scopes_and_details(server: Server) {
+async fn targets_and_scopes(server: Server) {
     let good = server.reader_form().await;
     let target = (400, "invalid_target");
     let mut rows = Vec::new();
@@ -230,6 +231,13 @@ async fn targets_scopes_and_details(server: Server) {
         let form = changed_form(&good, &[("scope", &scope)]);
         rows.push(Row::form(format!("scope {name}"), server.as_reader("/oauth2/token"), &form, (400, "invalid_scope")));
     }
+    check(rows).await;
+    server.stop().await;
+}
+
+async fn details(server: Server) {
+    let good = server.reader_form().await;
+    let mut rows = Vec::new();
     let detail = |more: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -288,36 +296,41 @@ async fn json_bodies(server: Server) {
     ] {
         let request = || server.request(method.clone(), path).bearer_auth(&token);
         for (name, body, want) in [
-            ("nothing", String::new(), INVALID),
-            ("no JSON", "some-words-of-mine".into(), INVALID),
-            ("an array", "[\"some-words-of-mine\"]".into(), INVALID),
-            ("a string", "\"some-words-of-mine\"".into(), INVALID),
-            ("empty", "{}".into(), INVALID),
-            ("a member twice", r#"{"kind":"task","kind":"token-of-mine"}"#.into(), INVALID),
-            ("a member of its own", r#"{"some-words-of-mine":"more-words-of-mine"}"#.into(), INVALID),
+            ("nothing", String::new(), MALFORMED),
+            ("no JSON", "some-words-of-mine".into(), MALFORMED),
+            ("an array", "[\"some-words-of-mine\"]".into(), MALFORMED),
+            ("a string", "\"some-words-of-mine\"".into(), MALFORMED),
+            ("empty", "{}".into(), MALFORMED),
+            ("a member twice", r#"{"kind":"task","kind":"token-of-mine"}"#.into(), MALFORMED),
+            ("a member of its own", r#"{"some-words-of-mine":"more-words-of-mine"}"#.into(), MALFORMED),
             // A message that quotes what was sent has its own words in it.
-            ("a member that expects", r#"{"expected some-words-of-mine":1}"#.into(), INVALID),
-            ("a kind that expects", r#"{"kind":"expected some-words-of-mine, expected more"}"#.into(), INVALID),
-            ("a method that expects", r#"{"id":"new-one","authentication":{"method":"expected some-words-of-mine"}}"#.into(), INVALID),
-            ("a method with a member that expects", r#"{"id":"new-one","authentication":{"method":"client_secret_basic","`, expected some-words-of-mine":1}}"#.into(), INVALID),
-            ("an id that expects", r#"{"id":"expected some-words-of-mine","kind":"task","reason":"x"}"#.into(), INVALID),
-            ("a role that expects", r#"{"id":"new-one","role":"expected some-words-of-mine"}"#.into(), INVALID),
-            ("a number for a name", r#"{"id":1234567890,"kind":"task","reason":"x"}"#.into(), INVALID),
-            ("1e400", r#"{"id":1e400}"#.into(), INVALID),
-            ("10,000 levels deep", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), INVALID),
-            ("20 levels deep", format!(r#"{{"a":{}{}}}"#, "[".repeat(20), "]".repeat(20)), INVALID),
-            ("1 MiB", format!("\"{}\"", "x".repeat(1024 * 1024)), (413, "invalid_request")),
+            ("a member that expects", r#"{"expected some-words-of-mine":1}"#.into(), MALFORMED),
+            ("a kind that expects", r#"{"kind":"expected some-words-of-mine, expected more"}"#.into(), MALFORMED),
+            ("a method that expects", r#"{"id":"new-one","authentication":{"method":"expected some-words-of-mine"}}"#.into(), MALFORMED),
+            ("a method with a member that expects", r#"{"id":"new-one","authentication":{"method":"client_secret_basic","`, expected some-words-of-mine":1}}"#.into(), MALFORMED),
+            ("an id that expects", r#"{"id":"expected some-words-of-mine","kind":"task","reason":"x"}"#.into(), MALFORMED),
+            ("a role that expects", r#"{"id":"new-one","role":"expected some-words-of-mine"}"#.into(), MALFORMED),
+            ("a number for a name", r#"{"id":1234567890,"kind":"task","reason":"x"}"#.into(), MALFORMED),
+            ("1e400", r#"{"id":1e400}"#.into(), MALFORMED),
+            ("10,000 levels deep", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), MALFORMED),
+            ("20 levels deep", format!(r#"{{"a":{}{}}}"#, "[".repeat(20), "]".repeat(20)), MALFORMED),
+            ("1 MiB", format!("\"{}\"", "x".repeat(1024 * 1024)), (413, "too_large")),
         ] {
             rows.push(json_row(&format!("{path} {name}"), request(), body, want));
         }
         let request = request().header("content-type", "text/plain").body("{}");
-        rows.push(Row { name: format!("{path} text"), request, sent: Vec::new(), want: INVALID });
+        rows.push(Row {
+            name: format!("{path} text"),
+            request,
+            sent: Vec::new(),
+            want: (415, "unsupported_media_type"),
+        });
     }
     let long = "x".repeat(256);
     for key in ["", &long] {
         let request = server.post("/v1/admin/revocations").bearer_auth(&token).header("idempotency-key", key);
         let body = r#"{"kind":"agent","id":"reader","reason":"for a test"}"#;
-        rows.push(json_row("an idempotency key that is none", request, body, INVALID));
+        rows.push(json_row("an idempotency key that is none", request, body, MALFORMED));
     }
     let mut lists = [
         "tokens?task=not-a-task-id",
@@ -350,7 +363,7 @@ async fn json_bodies(server: Server) {
     rows.extend(lists.into_iter().map(|list| {
         let request = server.request(Method::GET, &format!("/v1/admin/{list}")).bearer_auth(&reader);
         let sent = list.split(['?', '&', '=']).skip(2).map(str::to_owned).collect();
-        Row { name: list, request, sent, want: INVALID }
+        Row { name: list, request, sent, want: MALFORMED }
     }));
     check(rows).await;
     server.stop().await;
@@ -373,7 +386,8 @@ async fn paths_and_methods(server: Server) {
         ["/some-unknown-path", "/oauth2/token/some-more", "/v1/admin/some-unknown-path", "/docs/..%2f..%2fetc%2fpasswd"]
     {
         let request = server.request(Method::GET, path);
-        rows.push(Row { name: path.into(), request, sent: vec![path.into()], want: (404, "invalid_request") });
+        let code = if path.starts_with("/oauth2/") { "invalid_request" } else { "not_found" };
+        rows.push(Row { name: path.into(), request, sent: vec![path.into()], want: (404, code) });
     }
     // Credentials in the query are none.
     let query =

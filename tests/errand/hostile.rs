@@ -82,8 +82,8 @@ const PIECE: usize = 8;
 pub fn echo(headers: &HeaderMap, body: &str, sent: &[String]) -> Option<String> {
     // The request's id begins with the time, as the ids in our tokens do.
     let headers = headers.iter().filter(|(name, _)| *name != "x-request-id");
-    let answer = headers.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect::<String>();
-    let answer = pieces(&(answer + body));
+    let lines = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+    let answer = pieces(&lines.chain([body.to_owned()]).collect::<Vec<_>>().join("\n"));
     let public = [ACCESS_TOKEN, TXN_TOKEN, ID_TOKEN, EXCHANGE, JWT_BEARER, "client-authentication+jwt"];
     // Words of ours that a request may have in it as well.
     let words = [", expected ", "identifier\"", "locations", "resource"];

@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 
 use crate::server::{ACCESS_TOKEN, Server, changed_form, claims, form, header, read, secret, until};
 
-on_both_stores!(one_answer_for_everything_else, who_may_ask, a_signed_answer, parties_that_are_gone);
+on_both_stores!(
+    one_answer_for_everything_else,
+    who_may_ask,
+    a_signed_answer,
+    parties_that_are_gone,
+    what_was_dropped_is_made_up_for,
+);
 
 impl Server {
     /// The whole body that a resource gets.
@@ -186,5 +192,41 @@ async fn parties_that_are_gone(server: Server) {
     assert_eq!(status, 204, "{body}");
     assert_eq!(ask(&token).await, (200, INACTIVE.to_owned()), "its agent is gone");
     assert_eq!(issue().await.0, 401);
+    server.stop().await;
+}
+
+/// A first answer whose record was dropped, because the writer could not keep up, is made up for by the next one.
+async fn what_was_dropped_is_made_up_for(server: Server) {
+    let token = server.task_token().await;
+    let small = server.replica_with(|config| config.requests.queue = 4).await;
+    let held = crate::outage::hold_writes(&small.store).await;
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let (service, mut waiting) = (&small.house.service, Vec::new());
+    for _ in 0..500 {
+        if service.writes_waiting() > 2 {
+            break;
+        }
+        let request = small.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant);
+        waiting.push(tokio::spawn(request.send()));
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let dropped = service.audit_dropped();
+    assert!(small.is_live(&token).await);
+    assert_eq!(service.audit_dropped(), dropped + 1);
+    drop(held);
+    for one in waiting {
+        drop(one.await);
+    }
+    until("the queue is empty", async || small.house.service.writes_waiting() == 0).await;
+    assert!(small.is_live(&token).await && small.is_live(&token).await);
+    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+    let query = format!("&task={task}");
+    let answers = async || {
+        let records = server.records(&query).await;
+        records.iter().filter(|record| record["event"] == "token.introspect").count()
+    };
+    until("it is on record", async || answers().await > 0).await;
+    assert_eq!(answers().await, 1);
+    small.stop().await;
     server.stop().await;
 }

@@ -3,10 +3,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::needless_pass_by_value,
     clippy::panic,
     clippy::disallowed_methods,
     unreachable_pub,
-    reason = "a test: to stop is how it says no, and it plays the part of the world outside, clocks included"
+    reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and its tables are as long as they are"
 )]
 
 #[path = "../support/idp.rs"]
@@ -34,14 +36,30 @@ macro_rules! on_both_stores {
     };
 }
 
+mod answers;
+mod arguments;
+mod binary;
 mod calls;
 mod clients;
+mod clocks;
 mod grammar;
 mod hostile;
 mod introspection;
+mod jwks;
 mod keys;
+mod listening;
 mod one_errand;
+mod outage;
+mod owners;
+mod race;
+mod refusals;
+mod registry;
+mod revocation;
+mod secrecy;
 mod splice;
+mod task_life;
 mod tasks;
 mod tokens;
+mod trail;
+mod txn;
 mod types;

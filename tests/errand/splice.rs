@@ -35,7 +35,7 @@ enum Grant {
     Over,
 }
 
-/// Subject audience × client × may_act × actor × grant. A grant is about a requester, so each state has its own.
+/// Subject audience × client × `may_act` × actor × grant. A grant is about a requester, so each state has its own.
 async fn only_the_legal_cells_issue(server: Server) {
     let until = |seconds: i64| {
         let at = time::OffsetDateTime::from_unix_timestamp(Server::now() + seconds).unwrap();

@@ -9,15 +9,13 @@ use errand::{
         task::{Task, TaskState},
         token::TokenKind,
     },
-    ports::{
-        AuditFilter, Grant, InvalidCursor, Outage, Page, Paged, Store, TaskFilter, TokenFilter, TokenRecord, Write,
-    },
+    ports::{AuditFilter, Grant, ListFault, Page, Paged, Store, TaskFilter, TokenFilter, TokenRecord, Write},
 };
 
 use crate::{samples::*, support::TestStore};
 
 /// Reads a list to its end, page by page.
-async fn all<T, F: Future<Output = Result<Paged<T>, Outage>>>(limit: u32, list: impl Fn(Page) -> F) -> Vec<T> {
+async fn all<T, F: Future<Output = Result<Paged<T>, ListFault>>>(limit: u32, list: impl Fn(Page) -> F) -> Vec<T> {
     let mut items = Vec::new();
     let mut page = first(limit);
     loop {
@@ -127,7 +125,7 @@ async fn text_is_data(on: &TestStore) {
         let filter = AuditFilter { requester: Some(who), agent: Some((*name).into()), ..AuditFilter::default() };
         let rows = store.audit(&filter, &first(9)).await.unwrap().items;
         assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].columns, errand::ports::AuditColumns::of(&record));
+        assert_eq!(rows[0].columns, errand::domain::audit::Columns::of(&record));
         let Some(errand::ports::Written::Before { answer, .. }) = store.answered("admin:ops", name).await.unwrap()
         else {
             panic!("{name} was used");
@@ -242,8 +240,9 @@ async fn a_cursor_of_somewhere_else_is_refused(on: &TestStore) {
         put(&*store, &[], &[token(1), token(2)]).await;
         store.tokens(&TokenFilter::default(), &first(1)).await.unwrap().next.unwrap()
     };
-    let foreign = |outage: Outage| outage.source.downcast_ref::<InvalidCursor>().is_some();
-    for bad in ["", "x", "!", "W10", "bnVsbA", "7"] {
+    let foreign = |fault: ListFault| matches!(fault, ListFault::Cursor);
+    let nul = errand::domain::encode(br#"["https://login.example.com","a\u0000b","planner"]"#);
+    for bad in ["", "x", "!", "W10", "bnVsbA", "7", &nul] {
         assert!(foreign(store.tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
         assert!(foreign(store.tasks(&TaskFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
         assert!(foreign(store.grants(&page(bad)).await.unwrap_err()), "{bad}");
@@ -261,10 +260,10 @@ async fn tasks_are_found_by_resource_and_age(on: &TestStore) {
         let mut task = task(n);
         task.created = at(NOW.unix() + i64::try_from(n).unwrap());
         if n % 2 == 1 {
-            let elsewhere = Permission {
-                resource: "https://notes.example.com/mcp".parse().unwrap(),
-                tool: "read_notes".parse().unwrap(),
-            };
+            let elsewhere = Permission::unconstrained(
+                "https://notes.example.com/mcp".parse().unwrap(),
+                "read_notes".parse().unwrap(),
+            );
             task.authority = task.authority.iter().cloned().chain([elsewhere]).collect();
         }
         tasks.push(task);

@@ -7,7 +7,7 @@ use errand::{
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
-        registry::{Entry, Kind, Object, Owner},
+        registry::{Entry, Kind, Object, OwnedTag, Owner},
         secret::SecretTag,
         task::TaskState,
     },
@@ -71,21 +71,32 @@ async fn an_object_comes_back_as_it_was(on: &TestStore) {
     assert_eq!(registry.entries, want);
 }
 
+fn tag_of(bytes: &[u8], owner: Owner) -> OwnedTag {
+    OwnedTag { tag: SecretTag::from_bytes(bytes.to_vec()), owner }
+}
+
 async fn a_secret_goes_with_its_client(on: &TestStore) {
     let store = on.open().await;
     let tags = || async {
         let tags = store.registry().await.unwrap().tags;
-        tags.into_iter().map(|(client, tag)| (client, tag.as_bytes().to_vec())).collect::<BTreeMap<ClientId, Vec<u8>>>()
+        tags.into_iter()
+            .map(|(client, owned)| (client, (owned.tag.as_bytes().to_vec(), owned.owner)))
+            .collect::<BTreeMap<ClientId, _>>()
     };
-    let secret = |name: &str, tag: &[u8]| Change::PutSecret(client(name), SecretTag::from_bytes(tag.to_vec()));
+    let secret = |name: &str, tag: &[u8]| Change::PutSecret(client(name), tag_of(tag, Owner::File));
     change(&*store, vec![Change::PutObject(Box::new(admin("ops", "operator"))), secret("ops", &[0, 255, 39, 92])])
         .await;
     change(&*store, vec![secret("files", &[1; 32])]).await;
-    assert_eq!(tags().await, [(client("files"), vec![1; 32]), (client("ops"), vec![0, 255, 39, 92])].into());
-    change(&*store, vec![secret("files", &[2; 32])]).await;
+    assert_eq!(
+        tags().await,
+        [(client("files"), (vec![1; 32], Owner::File)), (client("ops"), (vec![0, 255, 39, 92], Owner::File))].into()
+    );
+    change(&*store, vec![Change::PutSecret(client("files"), tag_of(&[2; 32], Owner::Api))]).await;
     change(&*store, vec![Change::RemoveObject(Kind::Admin, "ops".into())]).await;
-    assert_eq!(tags().await, [(client("files"), vec![2; 32])].into());
-    assert_eq!(store.registry().await.unwrap().version, 4, "a secret is a part of the registry");
+    assert_eq!(tags().await, [(client("files"), (vec![2; 32], Owner::Api))].into());
+    change(&*store, vec![Change::RemoveSecret(client("files"))]).await;
+    assert_eq!(tags().await, [].into());
+    assert_eq!(store.registry().await.unwrap().version, 5, "a secret is a part of the registry");
 }
 
 async fn a_key_lives_until_it_is_swept(on: &TestStore) {
@@ -166,7 +177,7 @@ async fn the_registry_is_read_at_one_moment(on: &TestStore) {
     let writing = tokio::spawn(async move {
         for n in 0..CHANGES {
             let name = format!("ops-{n}");
-            let tag = SecretTag::from_bytes(vec![1]);
+            let tag = tag_of(&[1], Owner::File);
             let changes =
                 vec![Change::PutObject(Box::new(admin(&name, "operator"))), Change::PutSecret(client(&name), tag)];
             change(&*writer, changes).await;

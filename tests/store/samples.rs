@@ -54,9 +54,8 @@ pub fn requester(name: &str) -> Requester {
 }
 
 pub fn authority(tools: &[&str]) -> Authority {
-    let permission = |tool: &&str| Permission {
-        resource: "https://files.example.com/mcp".parse().unwrap(),
-        tool: tool.parse().unwrap(),
+    let permission = |tool: &&str| {
+        Permission::unconstrained("https://files.example.com/mcp".parse().unwrap(), tool.parse().unwrap())
     };
     tools.iter().map(permission).collect()
 }

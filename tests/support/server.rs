@@ -1,16 +1,16 @@
 //! A whole Errand in this process, on a store of its own and a free port, spoken to over HTTP; with an identity provider
 //! whose tokens it trusts.
 //!
-//! Agents: `planner` (private_key_jwt; may hand over to `reader`), `reader` (secret; may hand over to `writer`), `writer`
+//! Agents: `planner` (`private_key_jwt`; may hand over to `reader`), `reader` (secret; may hand over to `writer`), `writer`
 //! (secret), `stranger` (secret; nothing is known about it at the provider). Resources: `files`
-//! (read_file, list_files: files:read; write_file: files:write; delete_file: files:delete), `notes` (read_notes:
+//! (`read_file`, `list_files`: files:read; `write_file`: files:write; `delete_file`: files:delete), `notes` (`read_notes`:
 //! notes:read). Admins: `ops` (operator), `audit` (auditor).
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
     config::Config,
-    house::{House, Schema},
+    house::{House, Migrations},
     http::{App, EdgeSettings, Listener, router, serve},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -50,7 +50,7 @@ pub fn changed_form(form: &Form, changes: &[(&str, &str)]) -> Form {
         let at = form.iter().position(|(other, _)| other == name);
         match (at, value.is_empty()) {
             (Some(at), true) => drop(form.remove(at)),
-            (Some(at), false) => form[at].1 = (*value).to_owned(),
+            (Some(at), false) => (*value).clone_into(&mut form[at].1),
             (None, _) => form.push(((*name).to_owned(), (*value).to_owned())),
         }
     }
@@ -120,7 +120,7 @@ impl Server {
         store: Arc<TestStore>,
         folder: Arc<TempDir>,
     ) -> Self {
-        let house = House::open(&config, Schema::Migrate).await.unwrap();
+        let house = House::open(&config, Migrations::Always).await.unwrap();
         house.furnish(&config).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let app = router(App::new(house.service.clone()), EdgeSettings::default());
@@ -194,7 +194,7 @@ impl Server {
 
     /// A request to a path.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url)).timeout(Duration::from_secs(60))
+        self.http.request(method, format!("{}{path}", self.url)).timeout(Duration::from_mins(1))
     }
 
     /// Posts a form as a client with a secret.
@@ -228,6 +228,7 @@ impl Server {
     }
 
     /// The form of a good exchange of a user token, for `files`, to read.
+    #[expect(clippy::unused_self, reason = "it is a form for this server")]
     pub fn exchange_form(&self, subject_token: &str) -> Form {
         form(&[
             ("grant_type", EXCHANGE),
@@ -340,6 +341,7 @@ fn part(token: &str, n: usize) -> Value {
 }
 
 /// The claims with these changed (null: left out).
+#[expect(clippy::needless_pass_by_value, reason = "changes are written where they are passed")]
 pub fn changed(mut claims: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         match value {

@@ -56,6 +56,7 @@ impl Asked {
             Change::PutObject(_)
             | Change::RemoveObject(..)
             | Change::PutSecret(..)
+            | Change::RemoveSecret(_)
             | Change::PutKey(_)
             | Change::PutGrant(_)
             | Change::RemoveGrant(..) => None,
@@ -283,7 +284,9 @@ fn last_of((entries, first): (&[NewEntry], u64)) -> Option<Seq> {
 /// Which version a change moves on.
 fn version_of(change: &Change) -> Option<&'static str> {
     match change {
-        Change::PutObject(_) | Change::RemoveObject(..) | Change::PutSecret(..) => Some(REGISTRY),
+        Change::PutObject(_) | Change::RemoveObject(..) | Change::PutSecret(..) | Change::RemoveSecret(_) => {
+            Some(REGISTRY)
+        }
         Change::PutKey(_) => Some(KEYS),
         Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
     }

@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     domain::{decode, encode},
-    ports::{InvalidCursor, Outage, Page, Paged},
+    ports::{ListFault, Outage, Page, Paged},
 };
 
 /// How many items a page has.
@@ -12,15 +12,18 @@ pub(crate) fn limit(page: &Page) -> i64 {
     i64::from(page.limit.clamp(1, 1000))
 }
 
-/// Where the page begins: after the place that was given, or at the start of the list.
-pub(crate) fn after<T: DeserializeOwned>(page: &Page, start: T) -> Result<T, Outage> {
-    let Some(text) = &page.after else { return Ok(start) };
-    let place = decode(text).and_then(|json| serde_json::from_slice(&json).ok());
-    place.ok_or_else(|| Outage { during: "read a cursor", source: InvalidCursor.into() })
+/// Where the page begins: after the place that was given, or, without one, at the start of the list.
+pub(crate) fn after<T: DeserializeOwned>(page: &Page) -> Result<Option<T>, ListFault> {
+    let place = |text: &String| decode(text).and_then(|json| serde_json::from_slice(&json).ok());
+    page.after.as_ref().map(|text| place(text).ok_or(ListFault::Cursor)).transpose()
 }
 
 /// A page, with the place of its last item if it is full.
-pub(crate) fn paged<T, P: Serialize>(page: &Page, items: Vec<T>, place: impl Fn(&T) -> P) -> Result<Paged<T>, Outage> {
+pub(crate) fn paged<T, P: Serialize>(
+    page: &Page,
+    items: Vec<T>,
+    place: impl Fn(&T) -> P,
+) -> Result<Paged<T>, ListFault> {
     let full = usize::try_from(limit(page)).is_ok_and(|limit| items.len() >= limit);
     let last = items.last().filter(|_| full);
     let next = last.map(|item| serde_json::to_vec(&place(item)).map(|json| encode(&json))).transpose();

@@ -3,7 +3,7 @@
 use sqlx::migrate::Migrator;
 use thiserror::Error;
 
-use crate::ports::Outage;
+use crate::ports::{CHECK_SCHEMA, Outage};
 
 /// Why the store's schema can't be worked with, and what to do about it.
 #[derive(Debug, Error)]
@@ -27,5 +27,5 @@ pub(crate) fn check(found: i64, migrator: &Migrator) -> Result<(), Outage> {
         found if found > known => WrongSchema::Newer { found, known },
         _ => return Ok(()),
     };
-    Err(Outage { during: "check the store's schema", source: wrong.into() })
+    Err(Outage { during: CHECK_SCHEMA, source: wrong.into() })
 }

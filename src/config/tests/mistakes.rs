@@ -434,6 +434,11 @@ fn objects_that_are_wrong_in_themselves() {
             "errand.toml:16:12: agents[0].known_as of `planner`: there is no issuer `https://elsewhere.example` (write the `issuer` of one of the `[[issuers]]` as it stands there)",
         ),
         (
+            "id = \"reader\"\n",
+            "id = \"writer\"\nauthentication = { method = \"client_secret_basic\" }\nknown_as = { \"https://login.example.com\" = [\"x\"] }\n[[agents]]\nid = \"reader\"\nknown_as = { \"https://login.example.com\" = [\"x\"] }\n",
+            "errand.toml:22:12: agents[1].known_as of `writer`: `https://login.example.com` knows `reader` as `x` already (name client ids that stand for this agent alone there)",
+        ),
+        (
             "may_delegate_to =",
             "known_as = { \"https://login.example.com\" = [] }\nmay_delegate_to =",
             r#"errand.toml:16:44: agents[0].known_as."https://login.example.com" of `planner`: is empty (name the client ids that the agent has there)"#,

@@ -246,6 +246,7 @@ fn clients_and_ids() {
         (json!({"client_id": "x".repeat(1025)}), Err(BadClaim::Malformed("client_id"))),
         (json!({"jti": null}), Err(BadClaim::Missing("jti"))),
         (json!({"jti": 7}), Err(BadClaim::Malformed("jti"))),
+        (json!({"events": {}}), Err(BadClaim::SecurityEvent)),
         (json!({"jti": "x".repeat(1025)}), Err(BadClaim::Malformed("jti"))),
     ];
     hold(rows, check);

@@ -1,5 +1,7 @@
 //! How much: what is asked for, and everything that it must be within.
 
+use std::collections::BTreeSet;
+
 use super::{Ask, Denial, Evidence, Holding, Output, Presenter, TaskWanted};
 use crate::domain::{authority::Authority, issuer::SubjectScopes, scope::ScopeSet, uri::ResourceUri};
 
@@ -14,7 +16,9 @@ pub(super) fn authority(ask: &Ask<'_>) -> Result<Authority, Denial> {
     if ask.scope.is_none() && ask.details.is_none() {
         return Err(Denial::NothingAsked);
     }
-    for (holding, ceiling) in ceilings(ask)? {
+    // What lies elsewhere can't be exceeded here, and the catalogue may be large.
+    let places = by_scope.iter().chain(by_details.iter()).map(|p| &p.resource).collect::<BTreeSet<_>>();
+    for (holding, ceiling) in ceilings(ask, |uri| places.contains(uri))? {
         if !by_scope.within(&ceiling) {
             return Err(Denial::ScopeTooWide(holding));
         }
@@ -40,9 +44,9 @@ fn scopes_asked(ask: &Ask<'_>, scopes: &ScopeSet) -> Result<Authority, Denial> {
     }
 }
 
-/// Everything that the asked must be within, and whose it is.
-fn ceilings(ask: &Ask<'_>) -> Result<Vec<(Holding, Authority)>, Denial> {
-    let mut ceilings = vec![(Holding::Catalogue, ask.registry.catalogue())];
+/// Everything that the asked must be within, as far as it is about such places, and whose it is.
+fn ceilings(ask: &Ask<'_>, at: impl Fn(&ResourceUri) -> bool + Copy) -> Result<Vec<(Holding, Authority)>, Denial> {
+    let mut ceilings = vec![(Holding::Catalogue, ask.registry.catalogue(at))];
     if let Presenter::Agent(agent) = ask.presenter {
         ceilings.push((Holding::Agent, ask.registry.ceiling(agent)));
     }
@@ -54,11 +58,11 @@ fn ceilings(ask: &Ask<'_>) -> Result<Vec<(Holding, Authority)>, Denial> {
         Evidence::User(user, issuer) => {
             if issuer.subject_scopes == SubjectScopes::Ceiling {
                 let scope = user.scope.as_ref().ok_or(Denial::SubjectWithoutScope)?;
-                ceilings.push((Holding::Requester, ask.registry.under_scopes(scope, |_| true)));
+                ceilings.push((Holding::Requester, ask.registry.under_scopes(scope, at)));
             }
             if !issuer.entitlements.is_empty() {
                 let rules = issuer.entitlements.iter().filter(|rule| rule.to.covers(&user.all));
-                ceilings.push((Holding::Requester, ask.registry.entitled(rules)));
+                ceilings.push((Holding::Requester, ask.registry.entitled(rules, at)));
             }
         }
     }

@@ -321,7 +321,7 @@ fn token_id(n: u128) -> TokenId {
 /// `read_file` and `list_files` are tools of files, `search` and `send` of mail.
 fn tools(names: &[&str]) -> Authority {
     let at = |name: &str| if matches!(name, "search" | "send") { MAIL } else { FILES };
-    names.iter().map(|n| Permission { resource: at(n).parse().unwrap(), tool: n.parse().unwrap() }).collect()
+    names.iter().map(|n| Permission::unconstrained(at(n).parse().unwrap(), n.parse().unwrap())).collect()
 }
 
 fn hop(iss: &str, sub: &str) -> Hop {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use url::{Host, Url};
@@ -29,13 +30,12 @@ impl Registry {
             reason: reason.to_owned(),
         };
         if let Object::Issuer(issuer) = object {
-            if self.issuers.insert(issuer.issuer.clone(), issuer.clone()).is_some() {
+            if self.issuers.insert(issuer.issuer.clone(), Arc::new(issuer.clone())).is_some() {
                 faults.push(fault("issuer", "stands twice"));
             }
             return;
         }
-        // What Errand signs or does in its own name must not look like a client's.
-        if object.id().to_ascii_lowercase().starts_with("errand") {
+        if object.client_id().is_some_and(ClientId::is_reserved) {
             faults.push(fault("id", "names that begin with `errand` are Errand's own"));
         }
         let taken = |id: &ClientId| self.client(id).is_some();
@@ -152,8 +152,15 @@ impl Registry {
                 }
             }
             for (issuer, names) in &agent.known_as {
-                if !self.issuers.contains_key(issuer) {
-                    fault("known_as", format!("there is no issuer `{issuer}`"));
+                match self.issuers.get(issuer) {
+                    None => fault("known_as", format!("there is no issuer `{issuer}`")),
+                    // Else every user token of the issuer would point at this agent, whoever it was issued to.
+                    Some(issuer) if names.iter().any(|name| issuer.audiences.contains(name)) => {
+                        let reason =
+                            "names an audience that means this server: every user token would point at the agent";
+                        fault("known_as", reason.into());
+                    }
+                    Some(_) => {}
                 }
                 if names.iter().any(String::is_empty) {
                     fault("known_as", format!("a name at `{issuer}` is empty"));

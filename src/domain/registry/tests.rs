@@ -70,7 +70,7 @@ fn faults_with(object: &'static str, key: &str, value: Value) -> Vec<String> {
 fn what_fits_together_is_no_fault() {
     assert_eq!(faults(|_| {}), [""; 0]);
     let empty = Registry::build(0, Vec::new(), BTreeMap::new()).unwrap();
-    assert!(empty.catalogue().is_empty());
+    assert!(empty.catalogue(|_| true).is_empty());
 }
 
 #[test]
@@ -252,6 +252,11 @@ fn an_agent_is_made_of_what_there_is() {
         "known_as",
         json!({LOGIN: ["reader-app", "planner-app"]}),
         "known_as: `https://login.example.com` knows `planner` as `planner-app` already",
+    );
+    one(
+        "known_as",
+        json!({LOGIN: ["reader-app", "https://sts.example.com"]}),
+        "known_as: names an audience that means this server: every user token would point at the agent",
     );
     for names in
         [json!({PARTNER: ["planner-app"]}), json!({LOGIN: ["Planner-App", "planner"]}), json!({LOGIN: ["x", "x"]})]

@@ -14,6 +14,7 @@ use crate::{
     },
     domain::{
         audit::{Head, Writer},
+        registry::OwnedTag,
         revocation::Seq,
         time::Timestamp,
     },
@@ -102,8 +103,9 @@ async fn trail(tx: &mut PgConnection, writer: Writer, plan: &Plan<'_>) -> Result
         head = chain_end(tx, writer).await?;
     }
     let mut head = head.unwrap_or_else(Head::empty);
-    let rows = RecordRow::link(writer, &mut head, plan.records());
+    let (rows, actors) = RecordRow::link(writer, &mut head, plan.records());
     execute_rows(tx, sql::INSERT_AUDIT, &rows, during).await?;
+    execute_rows(tx, sql::INSERT_AUDIT_AGENTS, &actors, during).await?;
     let moved = query(sql::MOVE_WRITER).bind(writer.0).bind(signed(head.n)).bind(head.hash);
     moved.execute(&mut *tx).await.map_err(Outage::during(during))?;
     Ok(())
@@ -126,9 +128,11 @@ async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage>
             secret.map_err(Outage::during("remove a secret"))?;
             query(sql::REMOVE_OBJECT).bind(kind.as_str()).bind(id).execute(tx).await
         }
-        Change::PutSecret(client, tag) => {
-            query(sql::PUT_SECRET).bind(client.as_str()).bind(tag.as_bytes()).execute(tx).await
+        Change::PutSecret(client, OwnedTag { tag, owner }) => {
+            let put = query(sql::PUT_SECRET).bind(client.as_str()).bind(tag.as_bytes());
+            put.bind(owner.as_str()).execute(tx).await
         }
+        Change::RemoveSecret(client) => query(sql::REMOVE_SECRET).bind(client.as_str()).execute(tx).await,
         Change::PutKey(key) => {
             let row = KeyRow::of(key);
             let put = query(sql::PUT_KEY).bind(row.kid).bind(row.algorithm).bind(row.created).bind(row.activates);

@@ -1,6 +1,7 @@
 //! The store on Postgres.
 
 mod commit;
+mod reach;
 mod read;
 mod sql;
 
@@ -8,12 +9,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    ConnectOptions, Connection, PgPool, Row,
+    Connection, PgPool, Row,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use url::Url;
 
+use reach::Server;
 #[doc(hidden)]
 pub use sql::STATEMENTS;
 
@@ -27,12 +29,16 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Grant, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
+        TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
+/// a server that went away in the meantime.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
 const PARAMETERS: [&str; 13] = [
@@ -54,7 +60,7 @@ const PARAMETERS: [&str; 13] = [
 /// The store on Postgres.
 pub struct PostgresStore {
     pool: PgPool,
-    connect: PgConnectOptions,
+    server: Server,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -72,6 +78,11 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
+            // A connection that was in use just now need not be asked whether it lives: that is a round trip.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move { Ok(meta.idle_for < FRESH || connection.ping().await.is_ok()) })
+            })
             .after_connect(move |connection, _| {
                 let timeout = timeout.clone();
                 Box::pin(async move {
@@ -81,7 +92,12 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(connect.clone());
-        Ok(Self { pool, connect })
+        Ok(Self { pool, server: Server::new(connect) })
+    }
+
+    /// The same outage; why the server can't be reached, where that is its cause, in words that help.
+    async fn explained(&self, outage: Outage) -> Outage {
+        Outage { source: self.server.cause(outage.source, &self.pool).await, ..outage }
     }
 }
 
@@ -108,7 +124,7 @@ impl Database for PostgresStore {
         // A connection of its own, without time limits. Closing it also gives back the lock that keeps two programs from
         // migrating at once, which sqlx does not do after an error.
         let during = "migrate the store";
-        let mut connection = self.connect.connect().await.map_err(Outage::during(during))?;
+        let mut connection = self.server.connect().await.map_err(Outage::during(during))?;
         let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
         let closed = connection.close().await;
         migrated.map_err(Outage::during(during))?;
@@ -123,7 +139,10 @@ impl Store for PostgresStore {
     }
 
     async fn head(&self) -> Result<Seq, Outage> {
-        read::head(&self.pool).await
+        match read::head(&self.pool).await {
+            Ok(seq) => Ok(seq),
+            Err(outage) => Err(self.explained(outage).await),
+        }
     }
 
     async fn log_after(&self, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
@@ -146,7 +165,7 @@ impl Store for PostgresStore {
         read::tasks_due(&self.pool, now, limit).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
         read::tasks(&self.pool, filter, page).await
     }
 
@@ -154,7 +173,7 @@ impl Store for PostgresStore {
         read::token(&self.pool, id).await
     }
 
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
         read::tokens(&self.pool, filter, page).await
     }
 
@@ -162,11 +181,11 @@ impl Store for PostgresStore {
         read::grant(&self.pool, requester, agent).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
         read::grants(&self.pool, page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
         read::revocations(&self.pool, page).await
     }
 
@@ -174,7 +193,7 @@ impl Store for PostgresStore {
         read::answered(&self.pool, caller, key).await
     }
 
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
         read::audit(&self.pool, filter, page).await
     }
 
@@ -191,8 +210,10 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        let during = Outage::during("reach the store");
-        schema::check(read::schema_version(&self.pool).await.map_err(during)?, &MIGRATOR)
+        match read::schema_version(&self.pool).await {
+            Ok(version) => schema::check(version, &MIGRATOR),
+            Err(error) => Err(self.explained(Outage::during("reach the store")(error)).await),
+        }
     }
 }
 
@@ -225,5 +246,8 @@ mod tests {
         let outage = store.head().await.unwrap_err();
         let said = format!("{outage} {} {outage:?} {store:?}", outage.source);
         assert!(!said.contains("hunter2"), "{said}");
+        let why = "PostgreSQL at 127.0.0.1:1, database `errand`, user `errand`: Connection refused";
+        let source = outage.source.to_string();
+        assert!(source.starts_with(why) && source.ends_with("in the store's URL"), "{source}");
     }
 }

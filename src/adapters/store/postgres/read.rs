@@ -14,16 +14,16 @@ use crate::{
         },
     },
     domain::{
-        audit::{Head, Writer},
-        id::{ClientId, TaskId, TokenId},
+        audit::{self, Head, Writer},
+        id::{ClientId, RequestId, Subject, TaskId, TokenId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task, TaskState},
         time::Timestamp,
-        uri::ResourceUri,
+        uri::{IssuerUrl, ResourceUri},
     },
     ports::{
-        AuditFilter, AuditRow, Grant, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter, TokenFilter,
-        TokenRecord, Written,
+        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter,
+        TokenFilter, TokenRecord, Written,
     },
 };
 
@@ -85,13 +85,13 @@ pub(super) async fn tasks_due(pool: &PgPool, now: Timestamp, limit: u32) -> Resu
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn tasks(pool: &PgPool, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+pub(super) async fn tasks(pool: &PgPool, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
     let statement = match filter {
         TaskFilter { requester: Some(_), .. } => sql::TASKS_BY_REQUESTER,
         TaskFilter { agent: Some(_), .. } => sql::TASKS_BY_AGENT,
         TaskFilter { requester: None, agent: None, .. } => sql::TASKS,
     };
-    let (created, id) = cursor::after(page, (i64::MAX, Uuid::max()))?;
+    let (created, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, TaskRow>(statement)
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
@@ -115,7 +115,7 @@ pub(super) async fn token(pool: &PgPool, id: TokenId) -> Result<Option<TokenReco
     row.map(TokenRow::read).transpose()
 }
 
-pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
     let statement = match filter {
         TokenFilter { task: Some(_), .. } => sql::TOKENS_BY_TASK,
         TokenFilter { requester: Some(_), .. } => sql::TOKENS_BY_REQUESTER,
@@ -123,7 +123,7 @@ pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> 
         TokenFilter { audience: Some(_), .. } => sql::TOKENS_BY_AUDIENCE,
         TokenFilter { task: None, requester: None, client: None, audience: None, alive_at: _ } => sql::TOKENS,
     };
-    let (issued, id) = cursor::after(page, (i64::MAX, Uuid::max()))?;
+    let (issued, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, TokenRow>(statement)
         .bind(filter.task.map(TaskId::uuid))
@@ -147,9 +147,11 @@ pub(super) async fn grant(pool: &PgPool, requester: &Requester, agent: &ClientId
     row.map(GrantRow::read).transpose()
 }
 
-pub(super) async fn grants(pool: &PgPool, page: &Page) -> Result<Paged<Grant>, Outage> {
-    let (issuer, subject, agent) = cursor::after(page, (String::new(), String::new(), String::new()))?;
-    let query = query_as(sql::GRANTS).bind(issuer).bind(subject).bind(agent).bind(cursor::limit(page));
+pub(super) async fn grants(pool: &PgPool, page: &Page) -> Result<Paged<Grant>, ListFault> {
+    // Names, not just any text: a store may not even be able to look for U+0000.
+    let after = cursor::after::<(IssuerUrl, Subject, ClientId)>(page)?;
+    let after = after.as_ref().map_or(("", "", ""), |(i, s, a)| (i.as_str(), s.as_str(), a.as_str()));
+    let query = query_as(sql::GRANTS).bind(after.0).bind(after.1).bind(after.2).bind(cursor::limit(page));
     let rows: Vec<GrantRow> = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
     let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
     cursor::paged(page, grants, |grant: &Grant| {
@@ -157,8 +159,8 @@ pub(super) async fn grants(pool: &PgPool, page: &Page) -> Result<Paged<Grant>, O
     })
 }
 
-pub(super) async fn revocations(pool: &PgPool, page: &Page) -> Result<Paged<LogEntry>, Outage> {
-    let query = query_as(sql::REVOCATIONS).bind(cursor::after(page, i64::MAX)?).bind(cursor::limit(page));
+pub(super) async fn revocations(pool: &PgPool, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
+    let query = query_as(sql::REVOCATIONS).bind(cursor::after(page)?.unwrap_or(i64::MAX)).bind(cursor::limit(page));
     let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("list revocations"))?;
     let entries = rows.into_iter().map(LogRow::read).collect::<Result<_, _>>()?;
     cursor::paged(page, entries, |entry: &LogEntry| entry.seq)
@@ -171,20 +173,30 @@ pub(super) async fn answered(pool: &PgPool, caller: &str, key: &str) -> Result<O
     row.map(AnswerRow::read).transpose()
 }
 
-pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
     let statement = match filter {
+        AuditFilter { request_id: Some(_), .. } => sql::AUDIT_BY_REQUEST,
+        AuditFilter { token: Some(_), .. } => sql::AUDIT_BY_TOKEN,
         AuditFilter { task: Some(_), .. } => sql::AUDIT_BY_TASK,
         AuditFilter { requester: Some(_), .. } => sql::AUDIT_BY_REQUESTER,
         AuditFilter { agent: Some(_), .. } => sql::AUDIT_BY_AGENT,
-        AuditFilter { task: None, requester: None, agent: None, from: _, until: _ } => sql::AUDIT,
+        AuditFilter { resource: Some(_), .. } => sql::AUDIT_BY_RESOURCE,
+        AuditFilter { event: Some(_), .. } => sql::AUDIT_BY_EVENT,
+        AuditFilter { outcome: Some(_), .. } => sql::AUDIT_BY_OUTCOME,
+        _ => sql::AUDIT,
     };
-    let (at, writer, n) = cursor::after(page, (i64::MAX, Uuid::max(), i64::MAX))?;
+    let (at, writer, n) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max(), i64::MAX));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, RecordRow>(statement)
+        .bind(filter.request_id.as_ref().map(RequestId::as_str))
+        .bind(filter.token.map(|id| id.to_string()))
         .bind(filter.task.map(|id| id.to_string()))
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
         .bind(requester.map(|(_, subject)| subject.as_str()))
         .bind(filter.agent.as_deref())
+        .bind(filter.resource.as_deref())
+        .bind(filter.event.map(audit::word))
+        .bind(filter.outcome.map(audit::word))
         .bind(filter.from.map(Timestamp::unix))
         .bind(filter.until.map(Timestamp::unix))
         .bind(at)

@@ -10,7 +10,7 @@ use crate::{
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
-        registry::{Entry, Object, Owner},
+        registry::{Entry, Object, OwnedTag},
         secret::SecretTag,
         time::Timestamp,
     },
@@ -28,15 +28,11 @@ pub(crate) struct ObjectRow {
 
 impl ObjectRow {
     pub(crate) fn of(entry: &Entry) -> Result<Self, Outage> {
-        let owner = match entry.owner {
-            Owner::File => "file",
-            Owner::Api => "api",
-        };
         Ok(Self {
             kind: entry.object.kind().as_str().to_owned(),
             id: entry.object.id().to_owned(),
             body: serde_json::to_string(&entry.object).map_err(Outage::during("write an object"))?,
-            owner: owner.to_owned(),
+            owner: entry.owner.as_str().to_owned(),
         })
     }
 
@@ -57,14 +53,16 @@ impl ObjectRow {
 pub(crate) struct SecretRow {
     client: String,
     tag: Vec<u8>,
+    owner: String,
 }
 
 impl SecretRow {
-    pub(crate) fn read_all(rows: Vec<Self>) -> Result<BTreeMap<ClientId, SecretTag>, Outage> {
+    pub(crate) fn read_all(rows: Vec<Self>) -> Result<BTreeMap<ClientId, OwnedTag>, Outage> {
         rows.into_iter()
             .map(|row| {
-                let client = Place { table: "secrets", row: &row.client }.name("client", &row.client)?;
-                Ok((client, SecretTag::from_bytes(row.tag)))
+                let place = Place { table: "secrets", row: &row.client };
+                let (client, owner) = (place.name("client", &row.client)?, place.word("owner", &row.owner)?);
+                Ok((client, OwnedTag { tag: SecretTag::from_bytes(row.tag), owner }))
             })
             .collect()
     }

@@ -6,10 +6,10 @@ use sqlx::FromRow;
 use super::{Place, signed};
 use crate::{
     domain::{
-        audit::{self, Head, Record, Writer},
+        audit::{self, Columns, Head, Record, Writer},
         revocation::{LogEntry, NewEntry, Seq, Target, Verb},
     },
-    ports::{AuditColumns, AuditRow, Outage},
+    ports::{AuditRow, Outage},
 };
 
 /// `revocation_log`
@@ -62,11 +62,26 @@ pub(crate) struct RecordRow {
     body: String,
     hash: String,
     done_at: i64,
+    event: String,
+    outcome: String,
     requester_issuer: Option<String>,
     requester_subject: Option<String>,
-    agent: Option<String>,
-    client: Option<String>,
     task: Option<String>,
+    token: Option<String>,
+    resource: Option<String>,
+    request_id: Option<String>,
+    /// Those in `audit_agents`, when it is read: a JSON list, in which the empty name stands for a row at another time.
+    #[serde(skip)]
+    agents: String,
+}
+
+/// `audit_agents`
+#[derive(Serialize)]
+pub(crate) struct ActorRow {
+    writer: String,
+    n: i64,
+    agent: String,
+    done_at: i64,
 }
 
 impl RecordRow {
@@ -75,23 +90,32 @@ impl RecordRow {
         writer: Writer,
         head: &mut Head,
         records: impl IntoIterator<Item = &'a Record>,
-    ) -> Vec<Self> {
-        records.into_iter().map(|record| Self::of(audit::link(writer, head, record))).collect()
+    ) -> (Vec<Self>, Vec<ActorRow>) {
+        let mut actors = Vec::new();
+        let rows = records.into_iter().map(|record| Self::of(audit::link(writer, head, record), &mut actors)).collect();
+        (rows, actors)
     }
 
-    fn of(linked: audit::Linked) -> Self {
-        let columns = AuditColumns::of(&linked.record);
+    fn of(linked: audit::Linked, actors: &mut Vec<ActorRow>) -> Self {
+        let columns = Columns::of(&linked.record);
+        let (writer, n, done_at) = (linked.writer.0.to_string(), signed(linked.n), columns.at.unix());
+        let agents = columns.agents.into_iter();
+        actors.extend(agents.map(|agent| ActorRow { writer: writer.clone(), n, agent, done_at }));
         Self {
-            writer: linked.writer.0.to_string(),
-            n: signed(linked.n),
+            writer,
+            n,
             body: linked.body,
             hash: linked.hash,
-            done_at: columns.at.unix(),
+            done_at,
+            event: columns.event,
+            outcome: columns.outcome,
             requester_issuer: columns.requester_issuer,
             requester_subject: columns.requester_subject,
-            agent: columns.agent,
-            client: columns.client,
             task: columns.task,
+            token: columns.token,
+            resource: columns.resource,
+            request_id: columns.request_id,
+            agents: String::new(),
         }
     }
 
@@ -103,13 +127,17 @@ impl RecordRow {
             n: place.number("n", self.n)?,
             body: self.body,
             hash: self.hash,
-            columns: AuditColumns {
+            columns: Columns {
                 at: place.time("done_at", self.done_at)?,
+                event: self.event,
+                outcome: self.outcome,
                 requester_issuer: self.requester_issuer,
                 requester_subject: self.requester_subject,
-                agent: self.agent,
-                client: self.client,
+                agents: place.json("agents", &self.agents)?,
                 task: self.task,
+                token: self.token,
+                resource: self.resource,
+                request_id: self.request_id,
             },
         })
     }

@@ -27,8 +27,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Grant, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept, TaskFilter,
-        TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
+        TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -58,7 +58,9 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(options.statement_timeout);
         let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.acquire_timeout)
+            let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.acquire_timeout);
+            // A file does not hang up, and to ask costs as much as a read.
+            pool.test_before_acquire(false)
         };
         if is_in_memory(url) {
             // What is in memory is gone with its connection, so that one stays.
@@ -156,7 +158,7 @@ impl Store for SqliteStore {
         read::tasks_due(&self.readers, now, limit).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, Outage> {
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
         read::tasks(&self.readers, filter, page).await
     }
 
@@ -164,7 +166,7 @@ impl Store for SqliteStore {
         read::token(&self.readers, id).await
     }
 
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Outage> {
+    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
         read::tokens(&self.readers, filter, page).await
     }
 
@@ -172,11 +174,11 @@ impl Store for SqliteStore {
         read::grant(&self.readers, requester, agent).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, Outage> {
+    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
         read::grants(&self.readers, page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, Outage> {
+    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
         read::revocations(&self.readers, page).await
     }
 
@@ -184,7 +186,7 @@ impl Store for SqliteStore {
         read::answered(&self.readers, caller, key).await
     }
 
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, Outage> {
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
         read::audit(&self.readers, filter, page).await
     }
 

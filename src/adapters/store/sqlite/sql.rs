@@ -36,15 +36,46 @@ macro_rules! tokens_where {
     };
 }
 
+macro_rules! audit_columns {
+    () => {
+        "audit.writer AS writer, audit.n AS n, body, hash, audit.done_at AS done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
+             (SELECT json_group_array(CASE WHEN a.done_at = audit.done_at THEN a.agent ELSE '' END)
+             FROM audit_agents AS a WHERE a.writer = audit.writer AND a.n = audit.n) AS agents"
+    };
+}
+
+/// `$place` is the table whose index has the order.
 macro_rules! audit_where {
-    ($first:literal) => {
+    ($from:literal, $place:literal, $first:literal) => {
         concat!(
-            "SELECT writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task FROM audit WHERE ",
+            "SELECT ",
+            audit_columns!(),
+            " FROM ",
+            $from,
+            " WHERE ",
             $first,
-            "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
-             AND (?4 IS NULL OR agent = ?4 OR client = ?4) AND (?5 IS NULL OR done_at >= ?5) AND (?6 IS NULL OR done_at < ?6)
-             AND (done_at, writer, n) < (?7, ?8, ?9) ORDER BY done_at DESC, audit.writer DESC, n DESC LIMIT ?10"
+            "(?1 IS NULL OR request_id = ?1) AND (?2 IS NULL OR token = ?2) AND (?3 IS NULL OR task = ?3)
+             AND (?4 IS NULL OR (requester_issuer = ?4 AND requester_subject = ?5))
+             AND (?6 IS NULL OR EXISTS (SELECT 1 FROM audit_agents AS b WHERE b.writer = audit.writer AND b.n = audit.n AND b.agent = ?6))
+             AND (?7 IS NULL OR resource = ?7) AND (?8 IS NULL OR event = ?8) AND (?9 IS NULL OR outcome = ?9)
+             AND (?10 IS NULL OR audit.done_at >= ?10) AND (?11 IS NULL OR audit.done_at < ?11)
+             AND (",
+            $place,
+            ".done_at, ",
+            $place,
+            ".writer, ",
+            $place,
+            ".n) < (?12, ?13, ?14) ORDER BY ",
+            $place,
+            ".done_at DESC, ",
+            $place,
+            ".writer DESC, ",
+            $place,
+            ".n DESC LIMIT ?15"
         )
+    };
+    ($first:literal) => {
+        audit_where!("audit", "audit", $first)
     };
 }
 
@@ -97,10 +128,12 @@ statements! {
     /// The end of the writer's chain: nobody moves it until this batch's records stand after it.
     LOCK_WRITER = "SELECT writer, n, hash FROM audit_writers WHERE writer = ?1";
     NEW_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES (?1, 0, '') ON CONFLICT DO NOTHING";
-    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task)
-        SELECT value->>'writer', value->>'n', value->>'body', value->>'hash', value->>'done_at', value->>'requester_issuer',
-            value->>'requester_subject', value->>'agent', value->>'client', value->>'task'
+    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
+        SELECT value->>'writer', value->>'n', value->>'body', value->>'hash', value->>'done_at', value->>'event',
+            value->>'outcome', value->>'requester_issuer', value->>'requester_subject', value->>'task', value->>'token', value->>'resource', value->>'request_id'
         FROM json_each(?1) WHERE true";
+    INSERT_AUDIT_AGENTS = "INSERT INTO audit_agents (writer, n, agent, done_at)
+        SELECT value->>'writer', value->>'n', value->>'agent', value->>'done_at' FROM json_each(?1) WHERE true";
     MOVE_WRITER = "UPDATE audit_writers SET n = ?2, hash = ?3 WHERE writer = ?1";
 
     // ---- commit: rare changes ----
@@ -108,7 +141,8 @@ statements! {
     PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = ?1 AND id = ?2";
-    PUT_SECRET = "INSERT INTO secrets (client, tag) VALUES (?1, ?2) ON CONFLICT (client) DO UPDATE SET tag = excluded.tag";
+    PUT_SECRET = "INSERT INTO secrets (client, tag, owner) VALUES (?1, ?2, ?3)
+        ON CONFLICT (client) DO UPDATE SET tag = excluded.tag, owner = excluded.owner";
     REMOVE_SECRET = "DELETE FROM secrets WHERE client = ?1";
     PUT_KEY = "INSERT INTO signing_keys (kid, algorithm, created, activates, retires, gone, public_jwk, sealed)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -130,7 +164,7 @@ statements! {
         WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
-    SECRETS = "SELECT client, tag FROM secrets";
+    SECRETS = "SELECT client, tag, owner FROM secrets";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
         FROM tasks WHERE id = ?1";
@@ -153,12 +187,16 @@ statements! {
         ORDER BY requester_issuer, requester_subject, agent LIMIT ?4";
     ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = ?1";
     AUDIT = audit_where!("");
-    AUDIT_BY_TASK = audit_where!("task = ?1 AND ");
-    AUDIT_BY_REQUESTER = audit_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
-    AUDIT_BY_AGENT = audit_where!("(agent = ?4 OR client = ?4) AND ");
+    AUDIT_BY_REQUEST = audit_where!("request_id = ?1 AND ");
+    AUDIT_BY_TOKEN = audit_where!("token = ?2 AND ");
+    AUDIT_BY_TASK = audit_where!("task = ?3 AND ");
+    AUDIT_BY_REQUESTER = audit_where!("requester_subject = ?5 AND requester_issuer = ?4 AND ");
+    AUDIT_BY_AGENT = audit_where!("audit_agents AS g JOIN audit ON audit.writer = g.writer AND audit.n = g.n", "g", "g.agent = ?6 AND ");
+    AUDIT_BY_RESOURCE = audit_where!("resource = ?7 AND ");
+    AUDIT_BY_EVENT = audit_where!("event = ?8 AND ");
+    AUDIT_BY_OUTCOME = audit_where!("outcome = ?9 AND ");
     AUDIT_HEADS = "SELECT writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
-    AUDIT_CHAIN = "SELECT writer, n, body, hash, done_at, requester_issuer, requester_subject, agent, client, task
-        FROM audit WHERE writer = ?1 AND n > ?2 ORDER BY n LIMIT ?3";
+    AUDIT_CHAIN = concat!("SELECT ", audit_columns!(), " FROM audit WHERE audit.writer = ?1 AND audit.n > ?2 ORDER BY audit.n LIMIT ?3");
 
     // ---- sweep ----
 

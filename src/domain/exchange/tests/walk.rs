@@ -116,7 +116,7 @@ pub(super) fn uri(n: usize) -> String {
 }
 
 fn permission(uri: &str, tool: &str) -> Permission {
-    Permission { resource: uri.parse().unwrap(), tool: tool.parse().unwrap() }
+    Permission::unconstrained(uri.parse().unwrap(), tool.parse().unwrap())
 }
 
 fn bit(mask: u16, n: usize) -> bool {

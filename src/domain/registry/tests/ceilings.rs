@@ -15,7 +15,7 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
     let mut objects = world();
     let registry = build(objects.clone()).unwrap();
     let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
-    assert_eq!(told(&registry.catalogue()), "files.drop files.list files.read files.write mail.read mail.send");
+    assert_eq!(told(&registry.catalogue(|_| true)), "files.drop files.list files.read files.write mail.read mail.send");
     // `s:read` at files, and `drop` by name; not the `s:read` of mail.
     assert_eq!(told(&registry.ceiling(agent("planner"))), "files.drop files.list files.read");
     assert_eq!(told(&registry.ceiling(agent("reader"))), "");
@@ -25,6 +25,12 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
     assert_eq!(told(&registry.under_scopes(&scopes("s:read"), |_| true)), "files.list files.read mail.read");
     assert_eq!(told(&registry.under_scopes(&scopes("s:read s:send"), |uri| *uri == files)), "files.list files.read");
     assert_eq!(told(&registry.under_scopes(&scopes("S:read s"), |_| true)), "");
+
+    assert_eq!(
+        told(&registry.catalogue(|uri| *uri == files)),
+        "files.drop files.list files.read files.write",
+        "the part that is there"
+    );
 
     let rule = |rule: Value| serde_json::from_value::<Entitlement>(rule).unwrap();
     for (rules, want) in [
@@ -43,13 +49,15 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
             "files.drop mail.send",
         ),
     ] {
-        assert_eq!(told(&registry.entitled(rules.iter())), want, "{rules:?}");
+        let everywhere = registry.entitled(rules.iter(), |_| true);
+        assert_eq!(told(&everywhere), want, "{rules:?}");
+        assert_eq!(registry.entitled(rules.iter(), |uri| *uri == files), everywhere.at(&files), "{rules:?}");
     }
 
     // What is shut out is not offered, and not meant by a scope.
     objects.get_mut("resource mail").unwrap()["disabled"] = true.into();
     let less = build(objects).unwrap();
-    assert_eq!(told(&less.catalogue()), "files.drop files.list files.read files.write");
+    assert_eq!(told(&less.catalogue(|_| true)), "files.drop files.list files.read files.write");
     assert_eq!(told(&less.under_scopes(&scopes("s:read"), |_| true)), "files.list files.read");
 }
 
@@ -81,7 +89,7 @@ fn a_scope_is_covered_when_every_tool_under_it_is() {
     let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
     let mail = "https://mail.example.com/mcp".parse::<ResourceUri>().unwrap();
     let at = |uri: &ResourceUri, tools: &[&str]| {
-        let permission = |tool: &&str| Permission { resource: uri.clone(), tool: tool.parse().unwrap() };
+        let permission = |tool: &&str| Permission::unconstrained(uri.clone(), tool.parse().unwrap());
         tools.iter().map(permission).collect::<Vec<_>>()
     };
     let both = [at(&files, &["read", "list"]), at(&mail, &["read"])].concat();
@@ -100,7 +108,10 @@ fn a_scope_is_covered_when_every_tool_under_it_is() {
         let authority = authority.into_iter().collect();
         assert_eq!(registry.scopes_covered(&authority, by).to_string(), want, "{} {by:?}", told(&authority));
     }
-    assert_eq!(registry.scopes_covered(&registry.catalogue(), None).to_string(), "s:drop s:read s:send s:write");
+    assert_eq!(
+        registry.scopes_covered(&registry.catalogue(|_| true), None).to_string(),
+        "s:drop s:read s:send s:write"
+    );
 }
 
 #[test]

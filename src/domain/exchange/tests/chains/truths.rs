@@ -152,7 +152,7 @@ pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseRes
             forget_after: NOW,
         };
         let mut index = Index::default();
-        index.apply(&LogEntry { seq: Seq::new(1_000), entry });
+        index.apply(&LogEntry { seq: Seq::new(1_000), entry }, std::time::Duration::ZERO);
         index.standing(&victim.claims.names()) == Standing::Revoked
     };
     for victim in issued {

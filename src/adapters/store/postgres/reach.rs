@@ -1,0 +1,98 @@
+//! Why the server can't be reached, in words for whoever has to mend it. Never the password.
+
+use std::{error::Error as StdError, time::Duration};
+
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use thiserror::Error;
+use tokio::{sync::Mutex, time::timeout};
+
+/// How long one connection may take to be made, when it is asked for only to find out why there is none.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The server can't be worked with. Says where it was looked for, why not, and what to do.
+#[derive(Debug, Error)]
+#[error("PostgreSQL at {place}: {reason}{}{remedy}", if remedy.is_empty() { "" } else { ": " })]
+pub(super) struct Unreachable {
+    place: String,
+    reason: String,
+    remedy: &'static str,
+}
+
+/// Where the server is, and who is asking why it can't be reached: one at a time, so as not to crowd it.
+pub(super) struct Server {
+    options: PgConnectOptions,
+    asking: Mutex<()>,
+}
+
+impl Server {
+    pub(super) fn new(options: PgConnectOptions) -> Self {
+        Self { options, asking: Mutex::new(()) }
+    }
+
+    /// A connection beside the pool's.
+    pub(super) async fn connect(&self) -> Result<PgConnection, Unreachable> {
+        self.options.connect().await.map_err(|error| self.explain(&error))
+    }
+
+    /// The cause of a failure. If it is that the pool had no connection in time, one is made to see why.
+    pub(super) async fn cause(
+        &self,
+        source: Box<dyn StdError + Send + Sync>,
+        pool: &PgPool,
+    ) -> Box<dyn StdError + Send + Sync> {
+        let error = match source.downcast::<sqlx::Error>() {
+            Ok(error) => error,
+            Err(other) => return other,
+        };
+        let waited = matches!(*error, sqlx::Error::PoolTimedOut);
+        let Ok(_asking) = self.asking.try_lock() else { return error };
+        if !waited {
+            return self.explain(&error).into();
+        }
+        match timeout(PATIENCE, self.options.connect()).await {
+            Ok(Ok(connection)) => {
+                // It has told what it was made for; how it ends does not matter.
+                let _: Result<(), sqlx::Error> = connection.close().await;
+                let reason = format!("it answers, but all {} connections are in use", pool.size());
+                self.unreachable(reason, "raise `max_connections` in `[store]` if that goes on")
+            }
+            Ok(Err(error)) => self.explain(&error),
+            Err(_) => self.unreachable("no answer".into(), LOOK),
+        }
+        .into()
+    }
+
+    fn explain(&self, error: &sqlx::Error) -> Unreachable {
+        match error {
+            // Its message alone: the rest says where in the server's source it was written.
+            sqlx::Error::Database(said) => {
+                let remedy = match said.code().as_deref() {
+                    Some("28P01" | "28000") => "mend the user and the password in the store's URL",
+                    Some("3D000") => "create the database, or mend its name in the store's URL",
+                    Some("53300") => "let the server have more connections, or lower `max_connections` in `[store]`",
+                    _ => "",
+                };
+                self.unreachable(said.message().to_owned(), remedy)
+            }
+            sqlx::Error::Io(error) => self.unreachable(error.to_string(), LOOK),
+            sqlx::Error::Tls(error) => {
+                self.unreachable(format!("TLS: {error}"), "see `sslmode` and `sslrootcert` in the store's URL")
+            }
+            other => self.unreachable(other.to_string(), ""),
+        }
+    }
+
+    fn unreachable(&self, reason: String, remedy: &'static str) -> Unreachable {
+        let options = &self.options;
+        let host = match options.get_socket() {
+            Some(folder) => folder.display().to_string(),
+            None => options.get_host().to_owned(),
+        };
+        // libpq: a database that is not named has the name of the user.
+        let (user, port) = (options.get_username(), options.get_port());
+        let database = options.get_database().unwrap_or(user);
+        Unreachable { place: format!("{host}:{port}, database `{database}`, user `{user}`"), reason, remedy }
+    }
+}
+
+const LOOK: &str = "start it, or mend the host and the port in the store's URL";

@@ -1,0 +1,235 @@
+//! Constraints on the arguments of a call, and the three relations on them: `allows`, `within`, `meet`.
+//!
+//! `within` is sound, not clever: it may say no when it is not sure, and never yes wrongly.
+
+use std::collections::BTreeMap;
+
+use super::{
+    path::is_below,
+    value::{Arg, Decimal, Kind},
+};
+
+/// What the arguments of a call must be like. The empty one, open to more, constrains nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Constraints {
+    /// The arguments that are named, each with its rule.
+    pub arguments: BTreeMap<String, Rule>,
+    /// Whether a call may have arguments that are not named.
+    pub additional: bool,
+}
+
+/// What one argument must be like: all that is said must hold. An argument with a rule must be there, except with the
+/// rule that says nothing (`any`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// It is one of these (`equals` is one of one).
+    pub one_of: Option<Vec<Arg>>,
+    /// It is of the kind of all of these, and none of them.
+    pub not_one_of: Vec<Arg>,
+    /// It is a number, and not less.
+    pub min: Option<Decimal>,
+    /// It is a number, and not more.
+    pub max: Option<Decimal>,
+    /// It is a string below this.
+    pub prefix: Option<String>,
+    /// It is an array of these only.
+    pub subset: Option<Vec<Arg>>,
+    /// It is a string of at most so many characters, or an array of at most so many items.
+    pub max_length: Option<u32>,
+}
+
+impl Constraints {
+    /// None at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { arguments: BTreeMap::new(), additional: true }
+    }
+
+    /// Whether every call fits.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.additional && self.arguments.values().all(Rule::is_any)
+    }
+
+    /// Whether a call with these arguments fits.
+    #[must_use]
+    pub fn allow(&self, arguments: &BTreeMap<String, Arg>) -> bool {
+        let known = self.additional || arguments.keys().all(|name| self.arguments.contains_key(name));
+        known
+            && self
+                .arguments
+                .iter()
+                .all(|(name, rule)| arguments.get(name).map_or_else(|| rule.is_any(), |argument| rule.allows(argument)))
+    }
+
+    /// Whether every call that fits here fits there.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> bool {
+        let closed = other.additional
+            || (!self.additional && self.arguments.keys().all(|name| other.arguments.contains_key(name)));
+        closed
+            && other.arguments.iter().all(|(name, theirs)| {
+                theirs.is_any() || self.arguments.get(name).is_some_and(|ours| ours.within(theirs))
+            })
+    }
+
+    /// What fits here and there; `None` when it is plain that no call does.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Option<Self> {
+        let mut arguments = BTreeMap::new();
+        for (name, ours) in &self.arguments {
+            match other.arguments.get(name) {
+                Some(theirs) => {
+                    arguments.insert(name.clone(), ours.meet(theirs)?);
+                }
+                None if other.additional => {
+                    arguments.insert(name.clone(), ours.clone());
+                }
+                // Named here without a rule, not known there: a call without it fits both.
+                None if ours.is_any() => {}
+                None => return None,
+            }
+        }
+        for (name, theirs) in other.arguments.iter().filter(|(name, _)| !self.arguments.contains_key(*name)) {
+            if self.additional {
+                arguments.insert(name.clone(), theirs.clone());
+            } else if !theirs.is_any() {
+                return None;
+            }
+        }
+        Some(Self { arguments, additional: self.additional && other.additional })
+    }
+}
+
+impl Rule {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether there may be a value that fits: a rule that contradicts itself is a mistake of whoever wrote it.
+    #[must_use]
+    pub fn can_be_met(&self) -> bool {
+        match &self.one_of {
+            Some(list) => list.iter().any(|arg| self.allows(arg)),
+            None => !self.is_contradictory(),
+        }
+    }
+
+    /// Whether the argument fits.
+    #[must_use]
+    pub fn allows(&self, argument: &Arg) -> bool {
+        let number = |fits: &dyn Fn(&Decimal) -> bool| matches!(argument, Arg::Number(n) if fits(n));
+        self.one_of.as_ref().is_none_or(|list| list.contains(argument))
+            && self.not_one_of.iter().all(|no| no.kind() == argument.kind() && no != argument)
+            && self.min.as_ref().is_none_or(|min| number(&|n| n >= min))
+            && self.max.as_ref().is_none_or(|max| number(&|n| n <= max))
+            && self.prefix.as_ref().is_none_or(|prefix| matches!(argument, Arg::Text(text) if is_below(text, prefix)))
+            && self
+                .subset
+                .as_ref()
+                .is_none_or(|set| matches!(argument, Arg::List(list) if list.iter().all(|item| set.contains(item))))
+            && self.max_length.is_none_or(|max| length(argument).is_some_and(|length| length <= u64::from(max)))
+    }
+
+    /// Whether every argument that fits here fits there.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> bool {
+        if let Some(list) = &self.one_of {
+            // Only these can fit here, so trying them is the whole truth.
+            return list.iter().filter(|arg| self.allows(arg)).all(|arg| other.allows(arg));
+        }
+        let not_less = |ours: &Option<Decimal>, theirs: &Option<Decimal>, fits: fn(&Decimal, &Decimal) -> bool| {
+            theirs.as_ref().is_none_or(|theirs| ours.as_ref().is_some_and(|ours| fits(ours, theirs)))
+        };
+        other.one_of.is_none()
+            && other.not_one_of.iter().all(|no| self.kind() == Some(no.kind()) && !self.allows(no))
+            && not_less(&self.min, &other.min, |ours, theirs| ours >= theirs)
+            && not_less(&self.max, &other.max, |ours, theirs| ours <= theirs)
+            && other
+                .prefix
+                .as_ref()
+                .is_none_or(|theirs| self.prefix.as_ref().is_some_and(|ours| is_below(ours, theirs)))
+            && other.subset.as_ref().is_none_or(|theirs| {
+                self.subset.as_ref().is_some_and(|ours| ours.iter().all(|item| theirs.contains(item)))
+            })
+            && other.max_length.is_none_or(|theirs| self.max_length.is_some_and(|ours| ours <= theirs))
+    }
+
+    /// What fits here and there; `None` when it is plain that nothing does.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Option<Self> {
+        let prefix = match (&self.prefix, &other.prefix) {
+            (Some(ours), Some(theirs)) if is_below(ours, theirs) => Some(ours),
+            (Some(ours), Some(theirs)) if is_below(theirs, ours) => Some(theirs),
+            (Some(_), Some(_)) => return None,
+            (one, None) | (None, one) => one.as_ref(),
+        };
+        let both = Self {
+            one_of: common(self.one_of.as_ref(), other.one_of.as_ref()),
+            not_one_of: joined(&self.not_one_of, &other.not_one_of),
+            min: self.min.iter().chain(&other.min).max().cloned(),
+            max: self.max.iter().chain(&other.max).min().cloned(),
+            prefix: prefix.cloned(),
+            subset: common(self.subset.as_ref(), other.subset.as_ref()),
+            max_length: self.max_length.iter().chain(&other.max_length).min().copied(),
+        };
+        // The listed values are the only ones that can fit: those that don't need not be listed.
+        let fitting = |list: &Vec<Arg>| list.iter().filter(|arg| both.allows(arg)).cloned().collect::<Vec<_>>();
+        match both.one_of.as_ref().map(fitting) {
+            Some(list) if list.is_empty() => None,
+            Some(list) => Some(Self { one_of: Some(list), ..Self::default() }),
+            None if both.is_contradictory() => None,
+            None => Some(both),
+        }
+    }
+
+    /// The kind that every fitting argument has, as far as the rule tells.
+    fn kind(&self) -> Option<Kind> {
+        let number = (self.min.is_some() || self.max.is_some()).then_some(Kind::Number);
+        let text = self.prefix.is_some().then_some(Kind::Text);
+        let list = self.subset.is_some().then_some(Kind::List);
+        number.or(text).or(list).or_else(|| self.not_one_of.first().map(Arg::kind))
+    }
+
+    /// Whether it wants two kinds at once, or a number between bounds that cross.
+    fn is_contradictory(&self) -> bool {
+        let bounds = self.min.is_some() || self.max.is_some();
+        let kinds = [bounds, self.prefix.is_some(), self.subset.is_some()].into_iter().filter(|wanted| *wanted).count();
+        let crossed = matches!((&self.min, &self.max), (Some(min), Some(max)) if min > max);
+        let unlike = self.not_one_of.iter().any(|no| Some(no.kind()) != self.kind());
+        let unsized_kind = self.max_length.is_some() && !matches!(self.kind(), None | Some(Kind::Text | Kind::List));
+        kinds > 1 || crossed || unlike || unsized_kind
+    }
+}
+
+fn length(argument: &Arg) -> Option<u64> {
+    let length = match argument {
+        Arg::Text(text) => text.chars().count(),
+        Arg::List(list) => list.len(),
+        Arg::Null | Arg::Bool(_) | Arg::Number(_) | Arg::Object(_) => return None,
+    };
+    u64::try_from(length).ok()
+}
+
+fn common(ours: Option<&Vec<Arg>>, theirs: Option<&Vec<Arg>>) -> Option<Vec<Arg>> {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => Some(ours.iter().filter(|arg| theirs.contains(arg)).cloned().collect()),
+        (one, None) | (None, one) => one.cloned(),
+    }
+}
+
+fn joined(ours: &[Arg], theirs: &[Arg]) -> Vec<Arg> {
+    in_order(ours.iter().chain(theirs))
+}
+
+/// Values in the order of their canonical texts (RFC 8785), each once: so a list is written in one way.
+pub(super) fn in_order<'a>(values: impl IntoIterator<Item = &'a Arg>) -> Vec<Arg> {
+    let text = |value: &Arg| {
+        let value = value.to_canonical();
+        value.and_then(|value| serde_json_canonicalizer::to_string(&value).ok()).unwrap_or_default()
+    };
+    let sorted = values.into_iter().map(|value| (text(value), value.clone())).collect::<BTreeMap<_, _>>();
+    sorted.into_values().collect()
+}

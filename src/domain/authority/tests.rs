@@ -1,0 +1,46 @@
+//! The relations on authorities: as tables, over a whole small universe, and as properties of generated ones.
+
+mod relations;
+mod wire;
+
+use std::collections::BTreeMap;
+
+use super::{Arg, Authority, Constraints, Permission, Rule, parse_details};
+use crate::domain::uri::ResourceUri;
+
+const FILES: &str = "https://files.example.com/mcp";
+
+fn files() -> ResourceUri {
+    FILES.parse().unwrap()
+}
+
+fn parsed(text: &str) -> Result<Authority, String> {
+    parse_details(text, Some(&files())).map_err(|e| e.to_string())
+}
+
+/// The rule that a text means.
+fn rule(text: &str) -> Rule {
+    constraints(&format!(r#""constraints":{{"x":{text}}}"#)).arguments["x"].clone()
+}
+
+/// The constraints that these members of a detail mean.
+fn constraints(members: &str) -> Constraints {
+    let comma = if members.is_empty() { "" } else { "," };
+    let detail = format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"t"{comma}{members}}}]"#);
+    parsed(&detail).unwrap().0[0].constraints.clone()
+}
+
+fn arg(text: &str) -> Arg {
+    Arg::parse(text, 8).unwrap()
+}
+
+fn arguments(text: &str) -> BTreeMap<String, Arg> {
+    match arg(text) {
+        Arg::Object(arguments) => arguments,
+        other => panic!("{other:?} is no object"),
+    }
+}
+
+fn permission(tool: &str, constraints: Constraints) -> Permission {
+    Permission { resource: files(), tool: tool.parse().unwrap(), constraints }
+}

@@ -1,0 +1,329 @@
+use std::cell::Cell;
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+use super::*;
+
+#[test]
+fn what_a_rule_lets_through() {
+    for (text, yes, no) in [
+        (
+            r#"{"equals":1}"#,
+            &["1", "1.0", "10e-1"][..],
+            &["2", "\"1\"", "true", "[1]", "null", "1.0000000000000000000001"][..],
+        ),
+        (r#"{"equals":0.3}"#, &["0.3", "0.30"], &["0.30000000000000004", "0.29999999999999998"]),
+        (r#"{"equals":{"a":[1,{"b":null}]}}"#, &[r#"{"a":[1.0,{"b":null}]}"#], &[r#"{"a":[1]}"#, "{}"]),
+        (r#"{"one_of":["a","é"]}"#, &["\"a\"", "\"\\u00e9\""], &["\"A\"", "\"e\\u0301\"", "\"\"", "[\"a\"]"]),
+        (
+            r#"{"not_one_of":["rm","dd"]}"#,
+            &["\"ls\"", "\"\"", "\"RM\""],
+            &["\"rm\"", "\"dd\"", "[\"rm\"]", "7", "null"],
+        ),
+        (
+            r#"{"min":0,"max":100}"#,
+            &["0", "-0", "100", "1e2", "99.999"],
+            &["-1", "100.00000000000000000001", "1e400", "\"5\"", "-1e-400"],
+        ),
+        (r#"{"max":18446744073709551615e-1}"#, &["0"], &["1844674407370955162"]),
+        (
+            r#"{"prefix":"/reports/"}"#,
+            &["\"/reports/q3.md\""],
+            &["\"/reports/../etc\"", "\"/reports\"", "7", "[\"/reports/a\"]"],
+        ),
+        (
+            r#"{"subset":["a","b"]}"#,
+            &["[]", "[\"a\"]", "[\"b\",\"a\",\"a\"]"],
+            &["[\"c\"]", "[\"a\",1]", "\"a\"", "{}"],
+        ),
+        (r#"{"max_length":2}"#, &["\"\"", "\"éé\"", "\"😀😀\"", "[1,2]"], &["\"abc\"", "[1,2,3]", "12", "{}", "null"]),
+        (r#"{"any":true}"#, &["null", "1", "\"x\"", "[[]]", "{}"], &[]),
+        (
+            r#"{"prefix":"a","max_length":3,"not_one_of":["abc"]}"#,
+            &["\"a\"", "\"abd\""],
+            &["\"abc\"", "\"abcd\"", "\"b\""],
+        ),
+    ] {
+        // Not every number can be asked for; what it would let through is worth a row all the same.
+        let Ok(_) = parsed(&format!(
+            r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"t","constraints":{{"x":{text}}}}}]"#
+        )) else {
+            assert!(text.contains("18446744073709551615"), "{text}");
+            continue;
+        };
+        let rule = rule(text);
+        for value in yes {
+            assert!(rule.allows(&arg(value)), "{text} lets {value} through");
+        }
+        for value in no {
+            assert!(!rule.allows(&arg(value)), "{text} stops {value}");
+        }
+    }
+}
+
+#[test]
+fn which_arguments_may_be_there() {
+    for (members, yes, no) in [
+        ("", &["{}", r#"{"a":1}"#][..], &[][..]),
+        (r#""additional_arguments":false"#, &["{}"], &[r#"{"a":1}"#]),
+        (
+            r#""constraints":{"a":{"equals":1}}"#,
+            &[r#"{"a":1}"#],
+            &["{}", r#"{"a":2}"#, r#"{"a":1,"b":1}"#, r#"{"a":null}"#],
+        ),
+        (
+            r#""constraints":{"a":{"equals":1}},"additional_arguments":true"#,
+            &[r#"{"a":1}"#, r#"{"a":1,"b":1}"#],
+            &["{}", r#"{"b":1}"#],
+        ),
+        (r#""constraints":{"a":{"any":true}}"#, &["{}", r#"{"a":[7]}"#], &[r#"{"A":1}"#]),
+    ] {
+        let constraints = constraints(members);
+        for call in yes {
+            assert!(constraints.allow(&arguments(call)), "{members} lets {call} through");
+        }
+        for call in no {
+            assert!(!constraints.allow(&arguments(call)), "{members} stops {call}");
+        }
+    }
+}
+
+#[test]
+fn what_is_within_what() {
+    for (narrow, wide) in [
+        (r#"{"equals":5}"#, r#"{"min":1,"max":10}"#),
+        (r#"{"one_of":[5,50]}"#, r#"{"min":1}"#),
+        (r#"{"min":2,"max":3}"#, r#"{"min":1,"max":10}"#),
+        (r#"{"prefix":"/reports/2026/"}"#, r#"{"prefix":"/reports"}"#),
+        (r#"{"equals":"/reports/q3.md"}"#, r#"{"prefix":"/reports/"}"#),
+        (r#"{"min":10}"#, r#"{"not_one_of":[1,2]}"#),
+        (r#"{"not_one_of":["a","b"]}"#, r#"{"not_one_of":["a"]}"#),
+        (r#"{"subset":["a"]}"#, r#"{"subset":["a","b"]}"#),
+        (r#"{"max_length":2}"#, r#"{"max_length":3}"#),
+        (r#"{"prefix":"a","max_length":2}"#, r#"{"max_length":3}"#),
+        (r#"{"one_of":["a","b"]}"#, r#"{"one_of":["b","c","a"]}"#),
+        (r#"{"equals":1}"#, r#"{"any":true}"#),
+    ] {
+        assert!(rule(narrow).within(&rule(wide)), "{narrow} is within {wide}");
+        assert!(!rule(wide).within(&rule(narrow)), "{wide} is not within {narrow}");
+    }
+    for (narrow, wide) in [
+        (r#""constraints":{"a":{"equals":1}}"#, r#""constraints":{"a":{"equals":1}},"additional_arguments":true"#),
+        (
+            r#""constraints":{"a":{"equals":1},"b":{"equals":2}},"additional_arguments":true"#,
+            r#""constraints":{"a":{"min":0}},"additional_arguments":true"#,
+        ),
+        (r#""additional_arguments":false"#, ""),
+        (r#""additional_arguments":false"#, r#""constraints":{"a":{"any":true}}"#),
+    ] {
+        assert!(constraints(narrow).within(&constraints(wide)), "{narrow} is within {wide}");
+        assert!(!constraints(wide).within(&constraints(narrow)), "{wide} is not within {narrow}");
+    }
+}
+
+#[test]
+fn an_authority_keeps_what_matters() {
+    let every = permission("t", Constraints::none());
+    let some = permission("t", constraints(r#""constraints":{"a":{"max":5}}"#));
+    let fewer = permission("t", constraints(r#""constraints":{"a":{"max":3}}"#));
+    let other = permission("u", Constraints::none());
+    let of = |permissions: &[&Permission]| permissions.iter().map(|p| (*p).clone()).collect::<Authority>();
+    assert_eq!(of(&[&some, &every, &fewer, &other, &some]), of(&[&every, &other]));
+    assert_eq!(of(&[&fewer, &some]), of(&[&some]));
+    assert!(of(&[&some]).allows(&files(), &"t".parse().unwrap(), &arguments(r#"{"a":5}"#)));
+    assert!(!of(&[&some]).allows(&files(), &"t".parse().unwrap(), &arguments(r#"{"a":6}"#)));
+    assert!(!of(&[&some]).allows(&files(), &"u".parse().unwrap(), &arguments(r#"{"a":5}"#)));
+    assert!(!of(&[&some]).allows_every_call(&files(), &"t".parse().unwrap()));
+    assert_eq!(of(&[&every]).meet(&of(&[&some, &other])), of(&[&some]));
+    assert_eq!(of(&[&every, &other]).beyond(&of(&[&some, &other])), Some(&every));
+}
+
+/// A universe small enough to try everything in: a few rules for two arguments, and every call with a few values.
+#[test]
+fn in_a_small_universe_every_answer_is_right() {
+    let rules = [
+        r#"{"any":true}"#,
+        r#"{"equals":1}"#,
+        r#"{"one_of":[1,2]}"#,
+        r#"{"one_of":["a","/r/x"]}"#,
+        r#"{"not_one_of":[1]}"#,
+        r#"{"not_one_of":["a"]}"#,
+        r#"{"min":1}"#,
+        r#"{"max":1}"#,
+        r#"{"min":1,"max":2}"#,
+        r#"{"prefix":"a"}"#,
+        r#"{"prefix":"/r"}"#,
+        r#"{"prefix":"/r/"}"#,
+        r#"{"subset":[1]}"#,
+        r#"{"subset":["a",1]}"#,
+        r#"{"max_length":1}"#,
+        r#"{"max_length":1,"prefix":"a"}"#,
+        r#"{"max_length":1,"subset":[1]}"#,
+    ]
+    .map(rule);
+    let rules = rules.into_iter().map(Some).chain([None]).collect::<Vec<_>>();
+    let values = [
+        "0",
+        "1",
+        "2",
+        "1.5",
+        "\"\"",
+        "\"a\"",
+        "\"ab\"",
+        "\"/r\"",
+        "\"/r/x\"",
+        "\"/r/../x\"",
+        "\"/rx\"",
+        "[]",
+        "[1]",
+        "[1,\"a\"]",
+        "[2]",
+        "null",
+        "true",
+        "{}",
+    ]
+    .map(arg);
+    let values = values.into_iter().map(Some).chain([None]).collect::<Vec<_>>();
+    let named = |x: &Option<Rule>, additional| Constraints {
+        arguments: x.iter().map(|rule| ("x".to_owned(), rule.clone())).collect(),
+        additional,
+    };
+    let call = |x: &Option<Arg>, y: bool| {
+        let y = y.then(|| ("y".to_owned(), arg("1")));
+        x.iter().map(|value| ("x".to_owned(), value.clone())).chain(y).collect::<BTreeMap<_, _>>()
+    };
+    let (mut within, mut allowed, mut meets) = (0, 0, 0);
+    for a in rules.iter().flat_map(|x| [named(x, true), named(x, false)]) {
+        assert!(a.within(&a), "{a:?}");
+        for b in rules.iter().flat_map(|x| [named(x, true), named(x, false)]) {
+            let is_within = a.within(&b);
+            let meet = a.meet(&b);
+            if let Some(meet) = &meet {
+                assert!(meet.within(&a) && meet.within(&b), "{a:?} {b:?} {meet:?}");
+                meets += 1;
+            }
+            for call in values.iter().flat_map(|x| [call(x, false), call(x, true)]) {
+                let (here, there) = (a.allow(&call), b.allow(&call));
+                assert!(!is_within || !here || there, "{a:?} within {b:?}, but not for {call:?}");
+                let both = meet.as_ref().is_some_and(|meet| meet.allow(&call));
+                assert_eq!(both, here && there, "{a:?} and {b:?} for {call:?}");
+                within += u32::from(is_within && here);
+                allowed += u32::from(here);
+            }
+        }
+    }
+    assert!(within > 500 && allowed > 5_000 && meets > 300, "{within} {allowed} {meets}");
+}
+
+// ---- generated ------------------------------------------------------------------------------------------------------
+
+fn scalar() -> impl Strategy<Value = Arg> {
+    prop_oneof![
+        (-3i32..6).prop_map(|n| arg(&n.to_string())),
+        prop_oneof![Just("0.5"), Just("1e2"), Just("-0"), Just("9007199254740991")].prop_map(arg),
+        prop_oneof![
+            Just("\"a\""),
+            Just("\"ab\""),
+            Just("\"b\""),
+            Just("\"/r\""),
+            Just("\"/r/x\""),
+            Just("\"/r/x/y\""),
+            Just("\"/r/../x\""),
+            Just("\"/rx\""),
+            Just("\"\"")
+        ]
+        .prop_map(arg),
+        Just(Arg::Null),
+        any::<bool>().prop_map(Arg::Bool),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Arg> {
+    prop_oneof![4 => scalar(), 1 => proptest::collection::vec(scalar(), 0..3).prop_map(Arg::List)]
+}
+
+fn generated_rule() -> impl Strategy<Value = Rule> {
+    let number = || prop_oneof![Just("-1"), Just("0"), Just("1"), Just("3"), Just("0.5")];
+    let decimal = |text: &str| super::super::Decimal::parse(text);
+    let wire_sorted = |list: Vec<Arg>| super::super::constraint::in_order(&list);
+    prop_oneof![
+        2 => Just(Rule::default()),
+        4 => proptest::collection::vec(value(), 1..4).prop_map(move |l| Rule { one_of: Some(wire_sorted(l)), ..Rule::default() }),
+        2 => proptest::collection::vec(scalar(), 1..3).prop_map(move |l| Rule { not_one_of: wire_sorted(l), ..Rule::default() }),
+        3 => (proptest::option::of(number()), proptest::option::of(number())).prop_map(move |(min, max)| Rule {
+            min: min.and_then(decimal),
+            max: max.and_then(decimal),
+            ..Rule::default()
+        }),
+        3 => (prop_oneof![Just("a"), Just("/r"), Just("/r/"), Just("/r/x"), Just("/")], proptest::option::of(0u32..6))
+            .prop_map(|(p, max_length)| Rule { prefix: Some(p.into()), max_length, ..Rule::default() }),
+        2 => (proptest::collection::vec(scalar(), 0..4), proptest::option::of(0u32..3))
+            .prop_map(move |(l, max_length)| Rule { subset: Some(wire_sorted(l)), max_length, ..Rule::default() }),
+        1 => (0u32..4).prop_map(|n| Rule { max_length: Some(n), ..Rule::default() }),
+    ]
+    .prop_filter("a request with it is refused", Rule::can_be_met)
+}
+
+fn generated_constraints() -> impl Strategy<Value = Constraints> {
+    let name = prop_oneof![Just("x".to_owned()), Just("y".to_owned()), Just("z".to_owned())];
+    prop_oneof![
+        1 => Just(Constraints::none()),
+        6 => (proptest::collection::btree_map(name, generated_rule(), 0..3), any::<bool>())
+            .prop_map(|(arguments, additional)| Constraints { arguments, additional }),
+    ]
+}
+
+fn authorities() -> impl Strategy<Value = Authority> {
+    let one = (0u8..2, generated_constraints()).prop_map(|(t, c)| permission(&format!("t{t}"), c));
+    proptest::collection::vec(one, 0..4).prop_map(|ps| ps.into_iter().collect())
+}
+
+/// Two authorities of which the first is often made from the second, so that `within` has something to say yes to.
+fn related() -> impl Strategy<Value = (Authority, Authority)> {
+    (authorities(), authorities(), 0u8..4).prop_map(|(a, b, how)| match how {
+        0 => (a, b),
+        1 => (a.meet(&b), b),
+        2 => (a.clone(), a.iter().chain(b.iter()).cloned().collect()),
+        _ => (a.clone(), a),
+    })
+}
+
+fn calls() -> impl Strategy<Value = (u8, BTreeMap<String, Arg>)> {
+    let name = prop_oneof![Just("x".to_owned()), Just("y".to_owned()), Just("z".to_owned())];
+    (0u8..2, proptest::collection::btree_map(name, value(), 0..3))
+}
+
+/// Each pair of authorities is tried with eight calls: 100,000 cases of "within, and allowed here, so allowed there".
+#[test]
+fn shrinking_is_sound_for_a_hundred_thousand_cases() {
+    let mut runner = TestRunner::new(Config { cases: 12_500, failure_persistence: None, ..Config::default() });
+    let count = Cell::new((0u32, 0u32, 0u32));
+    let calls = proptest::collection::vec(calls(), 8);
+    runner
+        .run(&(related(), authorities(), calls), |((a, b), c, calls)| {
+            let (within, meet) = (a.within(&b), a.meet(&b));
+            prop_assert!(meet.within(&a) && meet.within(&b), "a meet is within both");
+            prop_assert!(a.within(&a), "reflexive");
+            prop_assert!(!(within && b.within(&c)) || a.within(&c), "transitive");
+            let json = serde_json::to_string(&a).unwrap();
+            let back = serde_json::from_str::<Authority>(&json).unwrap();
+            prop_assert_eq!(back.hash(), a.hash(), "what is written reads back");
+            prop_assert!(back.within(&a) && a.within(&back));
+            for (tool, call) in calls {
+                let tool = format!("t{tool}").parse().unwrap();
+                let allows = |authority: &Authority| authority.allows(&files(), &tool, &call);
+                prop_assert!(!(within && allows(&a)) || allows(&b), "a wrong yes");
+                prop_assert_eq!(allows(&meet), allows(&a) && allows(&b), "a meet allows what both allow");
+                let (n, yes, used) = count.get();
+                count.set((n + 1, yes + u32::from(within && !a.is_empty()), used + u32::from(within && allows(&a))));
+            }
+            Ok(())
+        })
+        .unwrap();
+    let (n, yes, used) = count.get();
+    let enough = n >= 100_000 && yes > n / 3 && used > n / 50;
+    assert!(enough, "{n} cases, {yes} of them within, {used} with a call that counts");
+}

@@ -1,0 +1,178 @@
+use super::*;
+
+fn one(members: &str) -> String {
+    format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"x",{members}}}]"#)
+}
+
+#[test]
+fn a_detail_is_the_product_of_its_arrays() {
+    let authority = parsed(
+        r#"[{"type":"mcp_tool","locations":["https://a.example","https://b.example/"],"actions":["tools/call"],"identifier":"read"},
+            {"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"}]"#,
+    )
+    .unwrap();
+    let names = authority.iter().map(|p| format!("{} {}", p.resource, p.tool)).collect::<Vec<_>>();
+    assert_eq!(names, ["https://a.example read", "https://b.example read", "https://files.example.com/mcp read_file"]);
+    let json = serde_json::to_string(&authority.at(&files())).unwrap();
+    assert_eq!(
+        json,
+        r#"[{"type":"mcp_tool","locations":["https://files.example.com/mcp"],"actions":["tools/call"],"identifier":"read_file"}]"#
+    );
+    assert_eq!(parsed(&json).unwrap(), serde_json::from_str::<Authority>(&json).unwrap());
+}
+
+#[test]
+fn says_where_it_is_wrong_and_never_what_was_sent() {
+    let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints and additional_arguments";
+    let lossy = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
+    let place = |place: &str, rule: &str| format!("authorization_details[0].constraints.{place}: {rule}");
+    for (text, want) in [
+        ("{}".into(), "authorization_details: must be an array of objects".into()),
+        ("[]".into(), "authorization_details: must hold 1 to 64 objects".into()),
+        ("[1]".into(), "authorization_details[0]: must be an object".into()),
+        (
+            r#"[{"type":"payment"}]"#.into(),
+            "authorization_details[0].type: the one type known here is `mcp_tool`".into(),
+        ),
+        (
+            r#"[{"identifier":"x"}]"#.into(),
+            "authorization_details[0].type: the one type known here is `mcp_tool`".into(),
+        ),
+        (one(r#""privileges":["admin"]"#), members.into()),
+        (
+            one(r#""identifier":"a b""#).replacen(r#""identifier":"x","#, "", 1),
+            "authorization_details[0].identifier: must be the name of a tool".into(),
+        ),
+        (
+            one(r#""locations":"https://a.example""#),
+            "authorization_details[0].locations: must be an array of 1 to 64 resource URIs".into(),
+        ),
+        (
+            one(r#""locations":["https://a.example","a#b"]"#),
+            "authorization_details[0].locations[1]: must be the URI of a resource".into(),
+        ),
+        (
+            r#"[{"type":"mcp_tool","identifier":"x"}]"#.into(),
+            "authorization_details[0].actions: must be [\"tools/call\"]".into(),
+        ),
+        (
+            one(r#""identifier":"y""#),
+            "authorization_details: not JSON, nested too deep, or a member stands in it twice".into(),
+        ),
+        (
+            one(r#""constraints":[]"#),
+            "authorization_details[0].constraints: must be an object: the name of an argument, and its rule".into(),
+        ),
+        (
+            one(r#""additional_arguments":"no""#),
+            "authorization_details[0].additional_arguments: must be true or false".into(),
+        ),
+        (one(r#""constraints":{"path":"/etc"}"#), place("path", "must be an object, such as {\"one_of\": […]}")),
+        (
+            one(r#""constraints":{"path":{}}"#),
+            place("path", "says nothing: to leave an argument open, say {\"any\": true}"),
+        ),
+        (
+            one(r#""constraints":{"path":{"regex":".*"}}"#),
+            place("path", "has a kind of constraint that is not known here"),
+        ),
+        (
+            one(r#""constraints":{"path":{"any":true,"prefix":"a"}}"#),
+            place("path.any", "must be true, and stand alone"),
+        ),
+        (one(r#""constraints":{"path":{"any":false}}"#), place("path.any", "must be true, and stand alone")),
+        (
+            one(r#""constraints":{"path":{"equals":1,"one_of":[1]}}"#),
+            place("path.equals", "stands beside `one_of`: say one"),
+        ),
+        (
+            one(r#""constraints":{"path":{"one_of":[]}}"#),
+            place("path.one_of", "must be an array of at most 256 values"),
+        ),
+        (
+            one(r#""constraints":{"path":{"one_of":"a"}}"#),
+            place("path.one_of", "must be an array of at most 256 values"),
+        ),
+        (one(r#""constraints":{"n":{"min":"1"}}"#), place("n.min", "must be a number")),
+        (one(r#""constraints":{"n":{"min":1e400}}"#), place("n.min", lossy)),
+        (one(r#""constraints":{"n":{"max":9223372036854775808}}"#), place("n.max", lossy)),
+        (one(r#""constraints":{"n":{"one_of":[{"a":[0.1000000000000000055]}]}}"#), place("n.one_of", lossy)),
+        (one(r#""constraints":{"n":{"max_length":1.5}}"#), place("n.max_length", "must be a whole number from 0 on")),
+        (one(r#""constraints":{"n":{"max_length":-1}}"#), place("n.max_length", "must be a whole number from 0 on")),
+        (
+            one(r#""constraints":{"p":{"prefix":"/a/../b"}}"#),
+            place("p.prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+        ),
+        (
+            one(r#""constraints":{"p":{"prefix":7}}"#),
+            place("p.prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+        ),
+        (one(r#""constraints":{"p":{"min":2,"max":1}}"#), place("p", "can't be met by any value")),
+        (one(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), place("p", "can't be met by any value")),
+        (one(r#""constraints":{"p":{"not_one_of":[1,"a"]}}"#), place("p", "can't be met by any value")),
+        (one(r#""constraints":{"p":{"one_of":["a"],"min":1}}"#), place("p", "can't be met by any value")),
+        (one(r#""constraints":{"p":{"equals":"a\u0000b"}}"#), place("p.equals", "must not have a NUL character in it")),
+        // The name of an argument is said only if it can stand in an answer.
+        (
+            one(r#""constraints":{"p\"\n":{}}"#),
+            place("?", "says nothing: to leave an argument open, say {\"any\": true}"),
+        ),
+    ] {
+        assert_eq!(parsed(&text), Err(want), "{text}");
+    }
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    assert!(parsed(&deep).unwrap_err().contains("nested too deep"));
+    assert!(parsed(&" ".repeat(16_385)).unwrap_err().contains("16384"));
+}
+
+#[test]
+fn what_was_granted_is_written_in_one_way() {
+    for (members, want) in [
+        (
+            r#""constraints":{"path":{"one_of":["/b","/a","/b"]},"limit":{"max":1e2}}"#,
+            r#","constraints":{"limit":{"max":100},"path":{"one_of":["/a","/b"]}}"#,
+        ),
+        (r#""constraints":{"path":{"one_of":["/a"]}}"#, r#","constraints":{"path":{"equals":"/a"}}"#),
+        (r#""constraints":{},"additional_arguments":true"#, ""),
+        (r#""additional_arguments":false"#, r#","additional_arguments":false"#),
+        (
+            r#""constraints":{"a":{"any":true}},"additional_arguments":true"#,
+            r#","additional_arguments":true,"constraints":{"a":{"any":true}}"#,
+        ),
+        (r#""constraints":{"a":{"subset":[],"max_length":3}}"#, r#","constraints":{"a":{"max_length":3,"subset":[]}}"#),
+        (
+            r#""constraints":{"a":{"not_one_of":[1.50],"min":-0}}"#,
+            r#","constraints":{"a":{"min":0,"not_one_of":[1.5]}}"#,
+        ),
+    ] {
+        let authority = parsed(&one(members)).unwrap();
+        let canonical = serde_json_canonicalizer::to_string(&authority).unwrap();
+        let (before, rest) = (
+            r#""actions":["tools/call"]"#,
+            r#","identifier":"x","locations":["https://files.example.com/mcp"],"type":"mcp_tool""#,
+        );
+        // Members are sorted: what a permission adds stands between the two.
+        let additional = want.starts_with(r#","additional"#);
+        let (extra, tail) = want.split_once(r#","constraints""#).unwrap_or((want, ""));
+        let tail = if tail.is_empty() { String::new() } else { format!(r#","constraints"{tail}"#) };
+        let want = if additional {
+            format!("[{{{before}{extra}{tail}{rest}}}]")
+        } else {
+            format!("[{{{before}{want}{rest}}}]")
+        };
+        assert_eq!(canonical, want, "{members}");
+        assert_eq!(serde_json::from_str::<Authority>(&canonical).unwrap(), authority, "{members}");
+        assert_eq!(parsed(&canonical).unwrap().hash(), authority.hash(), "{members}");
+    }
+}
+
+#[test]
+fn the_hash_is_of_the_canonical_form() {
+    let a = parsed(&one(r#""constraints":{"b":{"max":1},"a":{"equals":"x"}}"#)).unwrap();
+    let again =
+        parsed(&one(r#""additional_arguments":false,"constraints":{"a":{"one_of":["x"]},"b":{"max":1.0}}"#)).unwrap();
+    let other = parsed(&one(r#""constraints":{"b":{"max":2},"a":{"equals":"x"}}"#)).unwrap();
+    assert_eq!(a.hash(), again.hash());
+    assert_ne!(a.hash(), other.hash());
+    assert!(a.hash().starts_with("sha-256:") && a.hash().len() == 51);
+}

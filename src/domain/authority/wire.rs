@@ -1,0 +1,275 @@
+//! The wire form of an authority: `authorization_details` of type `mcp_tool` (RFC 9396). A request is read strictly: what
+//! is not known is refused and never passed over, and the answer says where.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use super::{
+    Authority, Permission,
+    constraint::{Constraints, Rule, in_order},
+    value::{Arg, Decimal},
+};
+use crate::domain::{id::ToolName, uri::ResourceUri};
+
+/// The one `type` of `authorization_details` that we know.
+pub const DETAIL_TYPE: &str = "mcp_tool";
+/// The one action on a tool.
+pub const ACTION: &str = "tools/call";
+/// How many details one request or token may carry.
+pub const MAX_DETAILS: usize = 64;
+/// How many bytes of `authorization_details` a request may carry.
+pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
+/// How deep `authorization_details` may nest.
+pub const MAX_DETAILS_DEPTH: usize = 8;
+
+const MEMBERS: [&str; 6] = ["type", "locations", "actions", "identifier", "constraints", "additional_arguments"];
+
+/// What is wrong in `authorization_details`, and where; never what was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("authorization_details{path}: {rule}")]
+pub struct InvalidDetails {
+    /// The place, such as `[0].constraints.path.one_of`.
+    pub path: String,
+    /// The rule that is broken there.
+    pub rule: &'static str,
+}
+
+/// A fault on its way up: each level puts its place in front.
+type Fault = (String, &'static str);
+
+fn fault<T>(path: impl Into<String>, rule: &'static str) -> Result<T, Fault> {
+    Err((path.into(), rule))
+}
+
+/// Reads the `authorization_details` of a request (RFC 9396 §2). The meaning of one detail is the product of its arrays;
+/// without `locations` it is about `target`, the resource that the request names.
+pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authority, InvalidDetails> {
+    let invalid = |path: String, rule| InvalidDetails { path, rule };
+    if text.len() > MAX_DETAILS_BYTES {
+        return Err(invalid(String::new(), "longer than 16384 bytes"));
+    }
+    let value = Arg::parse(text, MAX_DETAILS_DEPTH)
+        .map_err(|_| invalid(String::new(), "not JSON, nested too deep, or a member stands in it twice"))?;
+    let Arg::List(details) = value else {
+        return Err(invalid(String::new(), "must be an array of objects"));
+    };
+    if details.is_empty() || details.len() > MAX_DETAILS {
+        return Err(invalid(String::new(), "must hold 1 to 64 objects"));
+    }
+    let mut permissions = Vec::new();
+    for (n, detail) in details.iter().enumerate() {
+        permissions.extend(parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?);
+        if permissions.len() > MAX_DETAILS {
+            return Err(invalid(String::new(), "means more than 64 permissions"));
+        }
+    }
+    Ok(permissions.into_iter().collect())
+}
+
+fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, Fault> {
+    let Arg::Object(object) = detail else { return fault("", "must be an object") };
+    if !matches!(object.get("type"), Some(Arg::Text(kind)) if kind == DETAIL_TYPE) {
+        return fault(".type", "the one type known here is `mcp_tool`");
+    }
+    if object.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
+        return fault(
+            "",
+            "has a member other than type, locations, actions, identifier, constraints and additional_arguments",
+        );
+    }
+    let is_call = |list: &[Arg]| matches!(list, [Arg::Text(action)] if action == ACTION);
+    if !matches!(object.get("actions"), Some(Arg::List(list)) if is_call(list)) {
+        return fault(".actions", "must be [\"tools/call\"]");
+    }
+    let tool = match object.get("identifier") {
+        Some(Arg::Text(name)) => name.parse::<ToolName>().ok(),
+        _ => None,
+    };
+    let Some(tool) = tool else { return fault(".identifier", "must be the name of a tool") };
+    let resources = match (object.get("locations"), target) {
+        (None, Some(target)) => vec![target.clone()],
+        (None, None) => return fault(".locations", "is missing, and the request names no resource"),
+        (Some(locations), _) => parse_locations(locations)?,
+    };
+    let constraints = parse_constraints(object)?;
+    let permission = |resource| Permission { resource, tool: tool.clone(), constraints: constraints.clone() };
+    Ok(resources.into_iter().map(permission).collect())
+}
+
+fn parse_locations(locations: &Arg) -> Result<Vec<ResourceUri>, Fault> {
+    let list = match locations {
+        Arg::List(list) if (1..=MAX_DETAILS).contains(&list.len()) => list,
+        _ => return fault(".locations", "must be an array of 1 to 64 resource URIs"),
+    };
+    let uri = |(n, location): (usize, &Arg)| match location {
+        Arg::Text(uri) => uri.parse().or_else(|_| fault(format!(".locations[{n}]"), "must be the URI of a resource")),
+        _ => fault(format!(".locations[{n}]"), "must be the URI of a resource"),
+    };
+    list.iter().enumerate().map(uri).collect()
+}
+
+fn parse_constraints(detail: &BTreeMap<String, Arg>) -> Result<Constraints, Fault> {
+    let mut arguments = BTreeMap::new();
+    match detail.get("constraints") {
+        None => {}
+        Some(Arg::Object(rules)) => {
+            for (name, rule) in rules {
+                let place = |(path, rule): Fault| (format!(".constraints.{}{path}", shown(name)), rule);
+                arguments.insert(name.clone(), parse_rule(rule).map_err(place)?);
+            }
+        }
+        Some(_) => return fault(".constraints", "must be an object: the name of an argument, and its rule"),
+    }
+    let additional = match detail.get("additional_arguments") {
+        None => arguments.is_empty(),
+        Some(Arg::Bool(additional)) => *additional,
+        Some(_) => return fault(".additional_arguments", "must be true or false"),
+    };
+    Ok(Constraints { arguments, additional })
+}
+
+fn parse_rule(rule: &Arg) -> Result<Rule, Fault> {
+    let Arg::Object(kinds) = rule else { return fault("", "must be an object, such as {\"one_of\": […]}") };
+    if kinds.is_empty() {
+        return fault("", "says nothing: to leave an argument open, say {\"any\": true}");
+    }
+    if kinds.contains_key("any") {
+        let alone = kinds.len() == 1 && kinds.get("any") == Some(&Arg::Bool(true));
+        return if alone { Ok(Rule::default()) } else { fault(".any", "must be true, and stand alone") };
+    }
+    let mut read = Rule::default();
+    for (kind, value) in kinds {
+        match kind.as_str() {
+            "equals" if kinds.contains_key("one_of") => return fault(".equals", "stands beside `one_of`: say one"),
+            "equals" => read.one_of = Some(values(".equals", std::slice::from_ref(value))?),
+            "one_of" => read.one_of = Some(list(".one_of", value, 1)?),
+            "not_one_of" => read.not_one_of = list(".not_one_of", value, 1)?,
+            "min" => read.min = Some(number(".min", value)?),
+            "max" => read.max = Some(number(".max", value)?),
+            "prefix" => read.prefix = Some(prefix(value)?),
+            "subset" => read.subset = Some(list(".subset", value, 0)?),
+            "max_length" => read.max_length = Some(count(value)?),
+            _ => return fault("", "has a kind of constraint that is not known here"),
+        }
+    }
+    if read.can_be_met() { Ok(read) } else { fault("", "can't be met by any value") }
+}
+
+/// Values in their canonical order, each once.
+fn list(place: &'static str, value: &Arg, least: usize) -> Result<Vec<Arg>, Fault> {
+    match value {
+        Arg::List(list) if (least..=256).contains(&list.len()) => values(place, list),
+        _ => fault(place, "must be an array of at most 256 values"),
+    }
+}
+
+fn values(place: &'static str, list: &[Arg]) -> Result<Vec<Arg>, Fault> {
+    for value in list {
+        let Some(canonical) = value.to_canonical() else { return fault(place, NOT_CANONICAL) };
+        if canonical.to_string().contains("\\u0000") {
+            return fault(place, "must not have a NUL character in it");
+        }
+    }
+    Ok(in_order(list))
+}
+
+const NOT_CANONICAL: &str = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
+
+fn number(place: &'static str, value: &Arg) -> Result<Decimal, Fault> {
+    match value {
+        Arg::Number(_) if value.to_canonical().is_none() => fault(place, NOT_CANONICAL),
+        Arg::Number(number) => Ok(number.clone()),
+        _ => fault(place, "must be a number"),
+    }
+}
+
+fn prefix(value: &Arg) -> Result<String, Fault> {
+    match value {
+        Arg::Text(prefix) if super::path::is_straight(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
+        _ => fault(".prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+    }
+}
+
+fn count(value: &Arg) -> Result<u32, Fault> {
+    let number = value.to_canonical().and_then(|value| value.as_u64()).and_then(|count| u32::try_from(count).ok());
+    number.map_or_else(|| fault(".max_length", "must be a whole number from 0 on"), Ok)
+}
+
+/// The name of an argument, as far as it can stand in an answer.
+fn shown(name: &str) -> &str {
+    let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if plain && !name.is_empty() { name } else { "?" }
+}
+
+impl Rule {
+    fn to_wire(&self) -> Value {
+        let mut wire = Map::new();
+        let mut put = |kind: &str, value: Option<Value>| {
+            wire.extend(value.map(|value| (kind.to_owned(), value)));
+        };
+        // Everything in a rule has a canonical form: a request is refused otherwise.
+        let all = |list: &[Arg]| Value::Array(list.iter().filter_map(Arg::to_canonical).collect());
+        let number = |n: &Decimal| Arg::Number(n.clone()).to_canonical();
+        match self.one_of.as_deref() {
+            Some([one]) => put("equals", one.to_canonical()),
+            Some(list) => put("one_of", Some(all(list))),
+            None => {}
+        }
+        put("not_one_of", (!self.not_one_of.is_empty()).then(|| all(&self.not_one_of)));
+        put("min", self.min.as_ref().and_then(number));
+        put("max", self.max.as_ref().and_then(number));
+        put("prefix", self.prefix.clone().map(Value::String));
+        put("subset", self.subset.as_deref().map(all));
+        put("max_length", self.max_length.map(Value::from));
+        if self.is_any() {
+            put("any", Some(Value::Bool(true)));
+        }
+        Value::Object(wire)
+    }
+}
+
+impl Serialize for Permission {
+    /// One location, one action; what is the default is left out.
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut detail = json!({
+            "type": DETAIL_TYPE,
+            "locations": [self.resource],
+            "actions": [ACTION],
+            "identifier": self.tool,
+        });
+        if let Some(detail) = detail.as_object_mut() {
+            let Constraints { arguments, additional } = &self.constraints;
+            if !arguments.is_empty() {
+                let rules = arguments.iter().map(|(name, rule)| (name.clone(), rule.to_wire())).collect();
+                detail.insert("constraints".to_owned(), Value::Object(rules));
+            }
+            if *additional != arguments.is_empty() {
+                detail.insert("additional_arguments".to_owned(), Value::Bool(*additional));
+            }
+        }
+        detail.serialize(out)
+    }
+}
+
+impl Serialize for Authority {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Authority {
+    /// Reads what we wrote ourselves, as strictly as a request: from a token, from the store, from an answer.
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let details = Vec::<Value>::deserialize(input)?;
+        let mut permissions = BTreeSet::new();
+        for detail in &details {
+            let detail = Arg::try_from(detail).map_err(serde::de::Error::custom)?;
+            let parsed = parse_detail(&detail, None).map_err(|(_, rule)| serde::de::Error::custom(rule))?;
+            permissions.extend(parsed);
+        }
+        Ok(permissions.into_iter().collect())
+    }
+}

@@ -1,0 +1,69 @@
+//! Bodies: what they are said to be, how long they may be, and JSON of exactly the wanted form.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, StatusCode, header},
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    app::BadRequest,
+    http::{App, problem::Problem},
+};
+
+/// A JSON object in the body, of exactly the wanted form.
+#[derive(Debug)]
+pub(super) struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
+        let is_json = media_type(request.headers()).is_some_and(|media| media == "application/json");
+        if !is_json {
+            return Err(Problem::not_json());
+        }
+        let body = read_body(request).await?.ok_or_else(Problem::too_large)?;
+        let value = crate::domain::json::parse(&body, 16).map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
+        // serde names the field and what it wants there; the value it quotes is cut off.
+        serde_json::from_value(value).map(Self).map_err(|e| BadRequest::NotJson(without_values(&e.to_string())).into())
+    }
+}
+
+/// serde's messages quote what was sent before they say what was expected; only what comes last, which is ours, may
+/// stay. What was sent may have the word in it as well.
+pub(super) fn without_values(message: &str) -> String {
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant `", "unknown field `"];
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if quotes.iter().any(|start| message.starts_with(start)) && !has_no_list(message) => {
+            format!("expected {expected}")
+        }
+        _ if message.starts_with("missing field") => message.to_owned(),
+        _ if message.starts_with("unknown field") => "it has a member that is not known here".to_owned(),
+        _ => "a member has a value that it can't have".to_owned(),
+    }
+}
+
+/// Where nothing could stand, serde says so in place of the list, and the quote is the last to say "expected".
+fn has_no_list(message: &str) -> bool {
+    message.ends_with("there are no fields") || message.ends_with("there are no variants")
+}
+
+/// The body; `None` when it is over the limit.
+pub(super) async fn read_body(request: Request) -> Result<Option<Bytes>, BadRequest> {
+    match Bytes::from_request(request, &()).await {
+        Ok(body) => Ok(Some(body)),
+        Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => Ok(None),
+        Err(_) => Err(BadRequest::Invalid("body", "it broke off, or its framing is wrong")),
+    }
+}
+
+/// The media type, if the body's charset, where one is said, is UTF-8.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next().map(str::to_owned);
+    let utf8 = parts.filter_map(|p| p.strip_prefix("charset=")).all(|set| set.trim_matches('"') == "utf-8");
+    media.filter(|_| utf8)
+}

@@ -1,0 +1,222 @@
+//! What is issued: how long it lives, what it says, what it never holds; and what every answer has.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::{ACCESS_TOKEN, NOTES, Server, changed_form, claims, form, read, secret, with_assertion};
+
+on_both_stores!(
+    lives_end_with_what_they_come_from,
+    sign_in_is_passed_on,
+    nothing_passes_through,
+    what_every_answer_has,
+    no_token_that_nobody_reads,
+);
+
+impl Server {
+    async fn life(&self, user: Value, changes: &[(&str, &str)]) -> (i64, Value) {
+        let form = changed_form(&self.exchange_form(&self.user_token(user)), changes);
+        let (status, body) = self.post_as_planner("/oauth2/token", &form).await;
+        assert_eq!(status, 200, "{body}");
+        let says = claims(body["access_token"].as_str().unwrap());
+        let life = says["exp"].as_i64().unwrap() - says["iat"].as_i64().unwrap();
+        assert_eq!(body["expires_in"], life, "{body}");
+        (life, says)
+    }
+}
+
+async fn lives_end_with_what_they_come_from(server: Server) {
+    let now = Server::now();
+    assert_eq!(server.life(json!({}), &[]).await.0, 300, "the default");
+    assert_eq!(server.life(json!({}), &[("expires_in", "60")]).await.0, 60);
+    assert_eq!(server.life(json!({}), &[("expires_in", "86400")]).await.0, 300, "asking for more changes nothing");
+    let (_, says) = server.life(json!({"exp": now + 100}), &[]).await;
+    assert_eq!(says["exp"], now + 100, "the user token's");
+    let (_, says) = server.life(json!({"exp": now + 100}), &[("expires_in", "200")]).await;
+    assert_eq!(says["exp"], now + 100);
+    assert_eq!(server.life(json!({}), &[("task_deadline", "50")]).await.0, 50, "the task's deadline");
+    // A task that was opened with a short deadline is joined: its deadline holds.
+    let (_, opened) = server.life(json!({}), &[("task_deadline", "120")]).await;
+    let task = opened["txn"].as_str().unwrap();
+    let (_, joined) = server.life(json!({}), &[("task_id", task), ("purpose", "")]).await;
+    assert_eq!(joined["exp"], opened["exp"]);
+    // Down a chain: never later than the one before.
+    let parent = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "90")]);
+    let parent = server.issued("planner", &parent).await;
+    let mut last = claims(&parent)["exp"].as_i64().unwrap();
+    let hand_over = server.issued("planner", &server.hand_over_form(&parent, "reader")).await;
+    let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", ""), ("expires_in", "280")]);
+    let part = server.issued("reader", &part).await;
+    let txn = server.issued("reader", &changed_form(&server.txn_form(&part, ACCESS_TOKEN), &[("purpose", "")])).await;
+    for token in [&hand_over, &part, &txn] {
+        let exp = claims(token)["exp"].as_i64().unwrap();
+        assert!(exp <= last, "{exp} after {last}");
+        last = exp;
+    }
+    let (status, body) = {
+        let late = changed_form(&server.exchange_form(&server.user_token(json!({"exp": now - 1}))), &[]);
+        server.post_as_planner("/oauth2/token", &late).await
+    };
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (400, &json!("invalid_request")),
+        "the leeway is not for user tokens"
+    );
+    server.stop().await;
+}
+
+async fn sign_in_is_passed_on(server: Server) {
+    let long_ago = Server::now() - 86_400;
+    for (user, want) in [
+        (json!({}), json!({"acr": "loa2", "amr": ["hwk"], "auth_time": Value::Null})),
+        (json!({"auth_time": long_ago}), json!({"acr": "loa2", "amr": ["hwk"], "auth_time": long_ago})),
+        (
+            json!({"auth_time": null, "acr": null, "amr": null}),
+            json!({"acr": Value::Null, "amr": Value::Null, "auth_time": Value::Null}),
+        ),
+    ] {
+        let token = server.user_token(user.clone());
+        let mut want = want;
+        if want["auth_time"].is_null() {
+            want["auth_time"] = claims(&token)["auth_time"].clone();
+        }
+        let access = server.issued("planner", &server.exchange_form(&token)).await;
+        let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
+        let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", "")]);
+        let part = server.issued("reader", &part).await;
+        for (name, token) in [("access", &access), ("hand-over", &hand_over), ("part", &part)] {
+            let says = claims(token);
+            for claim in ["auth_time", "acr", "amr"] {
+                assert_eq!(says[claim], want[claim], "{name} {claim} {user}");
+            }
+        }
+    }
+    server.stop().await;
+}
+
+/// Promise 9: no part of a token that comes in goes out.
+async fn nothing_passes_through(server: Server) {
+    let user = server.user_token(json!({"email": "alice@example.com", "nonce": "n-0S6_WzA2Mj-n-0S6"}));
+    let assertion = server.assertion(json!({}));
+    let form = with_assertion(&server.exchange_form(&user), &assertion);
+    let (status, body) = read(server.post("/oauth2/token").form(&form).send().await.unwrap()).await;
+    assert_eq!(status, 200, "{body}");
+    let access = body["access_token"].as_str().unwrap().to_owned();
+    let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
+    let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", "")]);
+    let part = server.issued("reader", &part).await;
+    let decoded = |token: &str| {
+        let [header, claims] = [crate::server::header(token), claims(token)];
+        format!("{token} {header} {claims}")
+    };
+    for (name, came_in, went_out) in [
+        ("user token", &user, &access),
+        ("assertion", &assertion, &access),
+        ("user token, two hops on", &user, &part),
+        ("access token", &access, &hand_over),
+        ("hand-over", &hand_over, &part),
+    ] {
+        let in_lineage = name == "access token" || name == "hand-over";
+        let out = decoded(went_out);
+        let parts = came_in.split('.').collect::<Vec<_>>();
+        // A signature is like no other. A name that both tokens hold, such as the issuer's, may look alike in base64; and
+        // what one token of ours passes on to the next does.
+        let ours = in_lineage.then_some(usize::MAX);
+        for (part, length) in [(parts[1], ours.unwrap_or(48)), (parts[2], 12)] {
+            for piece in part.as_bytes().windows(length) {
+                let piece = std::str::from_utf8(piece).unwrap();
+                assert!(!out.contains(piece), "{name}: {piece}");
+            }
+        }
+        for secret in ["alice@example.com", "n-0S6_WzA2Mj"] {
+            assert!(!out.contains(secret), "{name}");
+        }
+        let jti = claims(came_in)["jti"].as_str().unwrap().to_owned();
+        assert_eq!(out.contains(&jti), in_lineage, "{name}: only our own names are kept");
+    }
+    server.stop().await;
+}
+
+async fn what_every_answer_has(server: Server) {
+    let mut ids = HashSet::new();
+    let user = server.user_token(json!({}));
+    let good = || {
+        server.post("/oauth2/token").form(&with_assertion(&server.exchange_form(&user), &server.assertion(json!({}))))
+    };
+    let api = server.api_token("ops", "errand:admin errand:audit").await;
+    let access = server.task_token().await;
+    let ask = || {
+        server.post("/oauth2/introspect").basic_auth("files", Some(secret("files"))).form(&form(&[("token", &access)]))
+    };
+    let back =
+        || server.post("/oauth2/revoke").basic_auth("reader", Some(secret("reader"))).form(&form(&[("token", "x")]));
+    let public = ["/oauth2/jwks", "/.well-known/oauth-authorization-server"];
+    for (name, request, again) in [
+        ("issued", good(), good()),
+        ("introspected", ask(), ask()),
+        ("revoked", back(), back()),
+        ("refused", server.post("/oauth2/token"), server.post("/oauth2/token")),
+        (
+            "admin",
+            server.request(Method::GET, "/v1/admin/keys").bearer_auth(&api),
+            server.request(Method::GET, "/v1/admin/keys").bearer_auth(&api),
+        ),
+        ("admin refused", server.request(Method::GET, "/v1/admin/keys"), server.request(Method::GET, "/v1/admin/keys")),
+        ("nowhere", server.request(Method::GET, "/nowhere"), server.request(Method::GET, "/nowhere")),
+        ("health", server.request(Method::GET, "/healthz"), server.request(Method::GET, "/healthz")),
+        ("keys", server.request(Method::GET, public[0]), server.request(Method::GET, public[0])),
+        ("metadata", server.request(Method::GET, public[1]), server.request(Method::GET, public[1])),
+    ] {
+        let response = request.send().await.unwrap();
+        let headers = response.headers();
+        assert!(ids.insert(headers["x-request-id"].to_str().unwrap().to_owned()), "{name}: each has its own");
+        let cached = headers["cache-control"].to_str().unwrap().to_owned();
+        let want = if ["keys", "metadata"].contains(&name) { "public, max-age=300" } else { "no-store" };
+        assert_eq!(cached, want, "{name}");
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{name}");
+        let named = again.header("x-request-id", format!("mine-{}", ids.len())).send().await.unwrap();
+        assert_eq!(named.headers()["x-request-id"], format!("mine-{}", ids.len()), "{name}");
+    }
+    // The scope is always in the answer, and what it stands for; also where only details were asked for.
+    let details = r#"[{"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"}]"#;
+    let form = changed_form(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", details)]);
+    let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
+    assert_eq!(status, 200, "{body}");
+    let want = json!([{"type": "mcp_tool", "locations": [crate::server::FILES], "actions": ["tools/call"], "identifier": "read_file"}]);
+    assert_eq!(body["authorization_details"], want);
+    assert_eq!(body["scope"], "", "a scope stands for all its tools, and this is one of two");
+    assert_eq!(body["issued_token_type"], ACCESS_TOKEN);
+    assert_eq!((&body["token_type"], body["txn"].is_string()), (&json!("Bearer"), true));
+    let names = changed_form(&server.exchange_form(&user), &[("resource", ""), ("audience", "files")]);
+    let (status, body) = server.post_as_planner("/oauth2/token", &names).await;
+    assert_eq!((status.as_u16(), &body["scope"]), (200, &json!("files:read")), "{body}");
+    let both = changed_form(&server.exchange_form(&user), &[("scope", "files:read notes:read")]);
+    let (status, _) = server.post_as_planner("/oauth2/token", &both).await;
+    assert_eq!(status, 400, "never two audiences, and {NOTES} is another");
+    server.stop().await;
+}
+
+/// Many tools with long names under one scope: more than a token can hold that we would read ourselves.
+async fn no_token_that_nobody_reads(server: Server) {
+    let tool = |n: usize| json!({"name": format!("{}_{n}", "t".repeat(100)), "scope": "big:all", "effect": "read"});
+    let big = json!({"id": "big", "uri": "https://big.example.com/mcp", "authentication": {"method": "client_secret_basic"},
+        "tools": (0..120).map(tool).collect::<Vec<_>>()});
+    let guest = json!({"id": "guest", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks()},
+        "known_as": {(crate::server::IDP): ["guest-client"]}, "access": [{"resource": "big", "scopes": ["big:all"]}]});
+    for (path, body) in [("/resources/big", big), ("/agents/guest", guest)] {
+        let (status, body) = server.admin(Method::PUT, path, Some(body)).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    let user = server.user_token(json!({"client_id": "guest-client", "scope": "big:all"}));
+    let changes = [("resource", "https://big.example.com/mcp"), ("scope", "big:all")];
+    let form = changed_form(&server.exchange_form(&user), &changes);
+    let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
+    let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
+    assert!(body["error_description"].as_str().unwrap().contains("larger than is read"));
+    let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
+    assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "used up: {body}");
+    server.stop().await;
+}

@@ -1,0 +1,62 @@
+//! Authority down to the argument: asked for, granted, passed on, and never more.
+
+use serde_json::{Value, json};
+
+use crate::server::{FILES, Server, changed_form, claims};
+
+on_both_stores!(constraints_go_along_and_only_shrink);
+
+fn details(constraints: &Value) -> String {
+    json!([{"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": "read_file", "constraints": constraints}])
+        .to_string()
+}
+
+async fn constraints_go_along_and_only_shrink(server: Server) {
+    let user = server.user_token(json!({}));
+    let ask = |constraints: &Value| {
+        let details = details(constraints);
+        changed_form(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", &details)])
+    };
+    let wide = json!({"path": {"prefix": "/reports/"}, "limit": {"max": 100}});
+    let (status, body) = server.post_as_planner("/oauth2/token", &ask(&wide)).await;
+    assert_eq!(status, 200, "{body}");
+    let token = body["access_token"].as_str().unwrap();
+    let says = claims(token);
+    assert_eq!(says["authorization_details"][0]["constraints"], wide);
+    assert_eq!(says["scope"], "", "a server that only knows scopes must not read more into it");
+    assert_eq!(says["task"]["authority_hash"].as_str().unwrap().len(), 51);
+    let answer = server.introspect(token).await;
+    assert_eq!(answer["authorization_details"], says["authorization_details"]);
+
+    for (constraints, want) in [
+        (json!({"path": {"equals": "/reports/q3.md"}, "limit": {"max": 10}}), None),
+        (json!({"path": {"prefix": "/reports/2026"}, "limit": {"min": 1, "max": 100}}), None),
+        (json!({"path": {"prefix": "/reports/"}}), Some("invalid_authorization_details")),
+        (json!({"path": {"prefix": "/"}, "limit": {"max": 10}}), Some("invalid_authorization_details")),
+        (json!({"path": {"equals": "/reports/../etc"}, "limit": {"max": 10}}), Some("invalid_authorization_details")),
+        (json!({"path": {"equals": "/reports/a"}, "limit": {"max": 101}}), Some("invalid_authorization_details")),
+        (json!({"path": {"regex": ".*"}}), Some("invalid_authorization_details")),
+    ] {
+        let narrower = details(&constraints);
+        let form = changed_form(
+            &server.hand_over_form(token, "reader"),
+            &[("scope", ""), ("authorization_details", &narrower)],
+        );
+        let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
+        match want {
+            None => {
+                assert_eq!(status, 200, "{constraints}: {body}");
+                assert_eq!(body["authorization_details"][0]["constraints"], constraints);
+            }
+            Some(code) => assert_eq!((status.as_u16(), &body["error"]), (400, &json!(code)), "{constraints}: {body}"),
+        }
+    }
+    let by_scope = server.hand_over_form(token, "reader");
+    let (status, body) = server.post_as_planner("/oauth2/token", &by_scope).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (400, &json!("invalid_scope")),
+        "a scope means every argument: {body}"
+    );
+    server.stop().await;
+}

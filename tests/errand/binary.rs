@@ -1,0 +1,379 @@
+//! The binary: what each command says and how it ends, beside a server that runs on the same store.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    server::{Server, claims, form, secret, until},
+    support::TestStore,
+};
+
+on_both_stores!(
+    check_config,
+    keys_and_the_bootstrap_token,
+    audit_verify_and_export,
+    the_client_side,
+    serve_until_it_is_told_to_stop,
+);
+
+/// Runs a command with nothing in its environment. Returns the exit code and what it wrote.
+async fn errand(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_errand"));
+    command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null());
+    let Output { status, stdout, stderr } =
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+async fn check_config(server: Server) {
+    let folder = server.folder.path();
+    let (code, out, err) = errand(folder, &["check-config", "errand.toml"]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("errand.toml: good") && out.contains("planner") && out.contains(&server.issuer), "{out}");
+    for text in [&out, &err] {
+        for client in ["reader", "files", "ops"] {
+            assert!(!text.contains(&secret(client)), "no secret is shown");
+        }
+    }
+    let good = std::fs::read_to_string(server.config_file()).unwrap();
+    for (name, from, to, key, reason) in [
+        ("an unknown key", "trust_domain =", "trust_domian =", "trust_domian", "trust_domain"),
+        ("a bad URL", "issuer = \"http://127", "issuer = \"ftp://127", "issuer", "https"),
+        ("a missing file", "reader.secret", "nowhere.secret", "secret_file", "cannot read"),
+        (
+            "an unknown agent",
+            "may_delegate_to = [\"reader\"]",
+            "may_delegate_to = [\"nobody\"]",
+            "may_delegate_to",
+            "nobody",
+        ),
+        ("a reserved id", "id = \"stranger\"", "id = \"errand-stranger\"", "id", "errand"),
+        ("no TOML", "[store]", "[store", "", "errand.toml"),
+    ] {
+        assert!(good.contains(from), "{name}");
+        std::fs::write(folder.join("bad.toml"), good.replacen(from, to, 1)).unwrap();
+        let (code, out, err) = errand(folder, &["check-config", "bad.toml"]).await;
+        assert_eq!((code, out.as_str()), (1, ""), "{name}: {err}");
+        let says = |text: &str| err.contains(text) || text == "errand.toml";
+        assert!(err.contains("bad.toml") && says(key) && says(reason), "{name}: {err}");
+        // No other command starts with it either.
+        for command in [
+            &["migrate", "--config", "bad.toml"][..],
+            &["serve", "--config", "bad.toml"],
+            &["keys", "list", "--config", "bad.toml"],
+        ] {
+            assert_eq!(errand(folder, command).await.0, 1, "{name} {command:?}");
+        }
+    }
+    let (code, _, err) = errand(folder, &["check-config", "not-there.toml"]).await;
+    assert!(code == 1 && err.contains("not-there.toml"), "{err}");
+    assert_eq!(errand(folder, &["no-such-command"]).await.0, 2);
+    server.stop().await;
+}
+
+async fn keys_and_the_bootstrap_token(server: Server) {
+    let folder = server.folder.path();
+    let with = ["--config", "errand.toml"];
+    let (code, out, err) = errand(folder, &[&["migrate"][..], &with].concat()).await;
+    assert!(code == 0 && out.contains("schema"), "again is nothing: {err}");
+
+    let (code, list, err) = errand(folder, &[&["keys", "list"][..], &with].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let kid = server.jwks().await["keys"][0]["kid"].as_str().unwrap().to_owned();
+    assert!(list.lines().count() == 1 && list.contains(&kid) && list.contains("ES256 active"), "{list}");
+    let (code, out, err) = errand(folder, &[&["keys", "rotate"][..], &with].concat()).await;
+    assert!(code == 0 && out.contains("made "), "{out} {err}");
+    let (code, out, _) = errand(folder, &[&["keys", "rotate"][..], &with].concat()).await;
+    assert!(code == 0 && out.contains("nothing to do"), "{out}");
+    let (_, list, _) = errand(folder, &[&["keys", "list"][..], &with].concat()).await;
+    assert!(list.lines().count() == 2 && list.contains("pending"), "{list}");
+    assert_eq!(server.jwks().await["keys"].as_array().unwrap().len(), 2, "the server that runs publishes it at once");
+
+    let (code, token, err) = errand(folder, &[&["admin", "token"][..], &with].concat()).await;
+    assert_eq!((code, token.lines().count()), (0, 1), "{err}");
+    let token = token.trim();
+    let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
+    assert_eq!(server.admin_with(token, Method::PUT, "/agents/guest", Some(guest)).await.0, 201);
+    assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 200);
+    assert_eq!(server.admin_with(&format!("{token}x"), Method::GET, "/agents", None).await.0, 401);
+    let trail = server.records("").await;
+    let issued = trail.iter().find(|record| record["token"] == claims(token)["jti"]).unwrap();
+    assert_eq!((&issued["event"], &issued["client"]), (&json!("token.issue"), &json!("errand-bootstrap")));
+    // It can be taken back like any other.
+    server.revoke(json!({"kind": "token", "id": claims(token)["jti"], "reason": "done with it"})).await;
+    assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
+    server.stop().await;
+}
+
+async fn audit_verify_and_export(server: Server) {
+    let says = claims(&server.task_token().await);
+    let folder = std::sync::Arc::clone(&server.folder);
+    let store = server.stop().await;
+    let with = ["--config", "errand.toml"];
+    let verify = [&["audit", "verify"][..], &with].concat();
+    let (code, out, err) = errand(folder.path(), &verify).await;
+    assert!(code == 0 && out.contains("nobody touched them"), "{out} {err}");
+    let (code, out, err) = errand(folder.path(), &[&["audit", "export"][..], &with].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+    assert!(lines.iter().any(|line| line["body"]["record"]["token"] == says["jti"]), "{out}");
+    assert!(lines.iter().all(|line| line["hash"].as_str().is_some_and(|hash| hash.len() == 43)), "{out}");
+    assert_eq!(
+        store.tamper("UPDATE audit SET body = replace(body, 'quarterly', 'hourly') WHERE task IS NOT NULL").await,
+        1
+    );
+    let (code, out, err) = errand(folder.path(), &verify).await;
+    assert!(code == 1 && err.contains("touched"), "{out} {err}");
+}
+
+async fn the_client_side(server: Server) {
+    let folder = server.folder.path();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write("user-token", &server.user_token(json!({})));
+    write("planner.key", &server.planner.private());
+    let who = ["--server", &server.issuer, "--client", "planner", "--key-file", "planner.key"];
+    let exchange = ["token", "exchange", "--subject-token-file", "user-token", "--resource", crate::server::FILES];
+    let asked = ["--scope", "files:read", "--purpose", "from a terminal"];
+    let (code, out, err) = errand(folder, &[&exchange[..], &who, &asked, &["--bare"]].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let token = out.trim();
+    assert!(server.is_live(token).await);
+    assert_eq!(claims(token)["tctx"]["purpose"], "from a terminal");
+    let (code, out, _) = errand(folder, &[&exchange[..], &who, &asked].concat()).await;
+    assert!(code == 0 && out.contains("\"sub\": \"alice\""), "{out}");
+    let (code, out, err) =
+        errand(folder, &[&exchange[..], &who, &["--scope", "files:delete", "--purpose", "x"]].concat()).await;
+    assert!(code == 1 && out.is_empty() && err.contains("invalid_scope"), "{err}");
+
+    write("token", token);
+    // A slash at the end of the URL does not matter, not even to an assertion. A resource may be called by its name.
+    let slash = format!("{}/", server.issuer);
+    let who_with_slash = ["--server", &slash, "--client", "planner", "--key-file", "planner.key"];
+    let named = ["token", "exchange", "--subject-token-file", "user-token", "--audience", "files"];
+    let deadline = ["--task-deadline", "600", "--bare"];
+    let (code, out, err) = errand(folder, &[&named[..], &who_with_slash, &asked, &deadline].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(claims(out.trim())["aud"], crate::server::FILES);
+    let files = ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret"];
+    let txn = ["--txn", "--audience", "example.com", "--scope", "files:read", "--request-context", r#"{"a":"b"}"#];
+    let txn = [&["token", "exchange", "--subject-token-file", "token", "--bare"][..], &files, &txn].concat();
+    let (code, out, err) = errand(folder, &txn).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(claims(out.trim())["rctx"]["a"], "b");
+    let files =
+        ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret", "--token-file", "token"];
+    let (code, out, err) = errand(folder, &[&["token", "introspect"][..], &files].concat()).await;
+    assert!(code == 0 && out.contains("\"active\": true"), "{out} {err}");
+    let (code, _, err) = errand(folder, &[&["token", "revoke"][..], &who, &["--token-file", "token"]].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let (code, out, _) = errand(folder, &[&["token", "introspect"][..], &files].concat()).await;
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, json!({"active": false})));
+    write("wrong.secret", &secret("notes"));
+    let wrong =
+        ["--server", &server.issuer, "--client", "files", "--secret-file", "wrong.secret", "--token-file", "token"];
+    let (code, _, err) = errand(folder, &[&["token", "introspect"][..], &wrong].concat()).await;
+    assert!(code == 1 && err.contains("invalid_client") && !err.contains(&secret("notes")), "{err}");
+    server.stop().await;
+}
+
+async fn serve_until_it_is_told_to_stop(server: Server) {
+    let (issuer, folder) = (server.issuer.clone(), std::sync::Arc::clone(&server.folder));
+    let token = server.task_token().await;
+    let user = server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})));
+    let http = server.http.clone();
+    let _store = server.stop().await;
+    for signal in ["TERM", "INT"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
+            .args(["serve", "--config", "errand.toml"])
+            .current_dir(folder.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
+        let ready = || async { http.get(format!("{issuer}/readyz")).send().await.is_ok_and(|a| a.status() == 200) };
+        until("it serves", ready).await;
+        let post = |path: &str, client: &str, form: &crate::server::Form| {
+            http.post(format!("{issuer}{path}")).basic_auth(client, Some(secret(client))).form(form).send()
+        };
+        let answer = post("/oauth2/introspect", "files", &form(&[("token", &token)])).await.unwrap();
+        assert_eq!(answer.json::<Value>().await.unwrap()["active"], true, "tokens outlive the process");
+        assert_eq!(post("/oauth2/token", "reader", &user).await.unwrap().status(), 200);
+        let kill = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+        let log = log.join().unwrap();
+        assert_eq!(status.code(), Some(0), "{signal}: {log}");
+        assert!(log.contains("listening") && log.contains("stopped"), "{log}");
+        assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "JSON, line by line: {log}");
+        assert!(!log.contains(&token) && !log.contains(&secret("reader")), "no secret in the log");
+    }
+}
+
+async fn migrates(store: TestStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let private = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    private("url", store.url());
+    private("kek", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+    let text = "issuer = \"http://127.0.0.1:1\"\ntrust_domain = \"example.com\"\n[store]\nurl_file = \"url\"\n[keys]\nencryption_key_file = \"kek\"\n";
+    private("errand.toml", text);
+    let with = ["--config", "errand.toml"];
+    if store.url().starts_with("postgres") {
+        let (code, _, err) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+        assert!(code == 1 && err.contains("errand migrate"), "it says what to do: {err}");
+        let (code, _, err) = errand(folder.path(), &[&["serve"][..], &with].concat()).await;
+        assert!(code == 1 && err.contains("errand migrate"), "it says what to do: {err}");
+    }
+    for _ in 0..2 {
+        let (code, out, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
+        assert!(code == 0 && out.contains("schema"), "{out} {err}");
+    }
+    let (code, list, err) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+    assert!(code == 0 && list.contains("no keys yet"), "{list} {err}");
+    private("kek", "b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgMTI=");
+    let (code, _, err) = errand(folder.path(), &[&["keys", "rotate"][..], &with].concat()).await;
+    assert_eq!(code, 0, "no key is there yet that another one sealed: {err}");
+}
+
+/// Between `migrate` and the first start of a server, which would make the first key.
+async fn the_example(store: TestStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::copy(root.join("errand.example.toml"), folder.path().join("errand.example.toml")).unwrap();
+    for _ in 0..2 {
+        let mut make = Command::new(root.join("deploy/example-secrets"));
+        let made = make.arg(folder.path()).env("ERRAND_STORE_URL", store.url()).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let with = ["--config", "errand.example.toml"];
+    let (code, out, err) = errand(folder.path(), &["check-config", "errand.example.toml"]).await;
+    assert!(code == 0 && out.contains("good"), "{err}");
+    let (code, _, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let (code, token, err) = errand(folder.path(), &[&["admin", "token"][..], &with].concat()).await;
+    assert_eq!((code, &claims(token.trim())["iss"]), (0, &json!("https://sts.example.com")), "{err}");
+    let (_, list, _) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+    assert!(list.lines().count() == 1 && list.contains("ES256 active"), "{list}");
+}
+
+#[tokio::test]
+async fn the_example_on_sqlite() {
+    the_example(TestStore::empty_sqlite().await).await;
+}
+
+#[tokio::test]
+async fn the_example_on_postgres() {
+    the_example(TestStore::empty_postgres().await).await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let kek = folder.path().join("kek");
+    std::fs::write(&kek, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    std::fs::set_permissions(&kek, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = "issuer = \"http://127.0.0.1:1\"\ntrust_domain = \"x\"\nstore.url = \"postgres://errand@127.0.0.1:1/books\"\nkeys.encryption_key_file = \"kek\"\n";
+    std::fs::write(folder.path().join("errand.toml"), text).unwrap();
+    for command in [&["serve"][..], &["migrate"], &["keys", "list"]] {
+        let (code, _, err) = errand(folder.path(), &[command, &["--config", "errand.toml"]].concat()).await;
+        assert!(code == 1 && err.contains("127.0.0.1:1, database `books`") && err.contains("refused"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_reads() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args(["check-config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/no-such-file.toml")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1), "a failure stays one");
+}
+
+#[tokio::test]
+async fn beside_a_server_for_development() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args(["serve", "--dev", "--listen", &port.to_string()])
+        .current_dir(folder.path())
+        .env_clear()
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = std::io::BufReader::new(server.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("introspect --token-file errand-dev/reader.token") {
+        assert!(std::io::BufRead::read_line(&mut log, &mut said).unwrap() > 0, "{said}");
+    }
+    assert!(said.contains(&format!("export ERRAND_SERVER=http://{port}\n")), "{said}");
+
+    // Beside it, the commands for who runs it; it keeps its address.
+    let (code, token, err) = errand(folder.path(), &["admin", "token", "--dev"]).await;
+    assert_eq!((code, &claims(token.trim())["iss"]), (0, &json!(format!("http://{port}"))), "{err}");
+    for command in [&["keys", "list", "--dev"][..], &["audit", "verify", "--dev"], &["keys", "rotate", "--dev"]] {
+        let (code, out, err) = errand(folder.path(), command).await;
+        assert!(code == 0 && !out.is_empty(), "{command:?}: {err}");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args(["audit", "export", "--dev"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert_eq!((status.code(), stderr.as_slice()), (Some(0), &b""[..]), "whoever reads has seen enough");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let (code, _, err) = errand(tempfile::tempdir().unwrap().path(), &["keys", "list", "--dev"]).await;
+    assert!(code == 1 && err.contains("errand serve --dev"), "{err}");
+}
+
+/// What `errand serve --dev` says to paste is what the README says.
+#[test]
+fn what_to_paste() {
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(include_str!("../../src/cli/try-it.sh")), "README.md and src/cli/try-it.sh differ");
+}
+
+#[tokio::test]
+async fn migrate_on_sqlite() {
+    migrates(TestStore::empty_sqlite().await).await;
+}
+
+#[tokio::test]
+async fn migrate_on_postgres() {
+    migrates(TestStore::empty_postgres().await).await;
+}
+
+#[tokio::test]
+async fn development_is_for_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
+        let (code, out, err) = errand(folder.path(), &["serve", "--dev", "--listen", address]).await;
+        assert!(code == 1 && out.is_empty() && err.contains("loopback"), "{address}: {err}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made for it");
+    // An address is for development; and it is one or the other.
+    assert_eq!(errand(folder.path(), &["serve"]).await.0, 2);
+    assert_eq!(errand(folder.path(), &["serve", "--dev", "--config", "x"]).await.0, 2);
+    assert_eq!(errand(folder.path(), &["serve", "--config", "x", "--listen", "127.0.0.1:0"]).await.0, 2);
+}

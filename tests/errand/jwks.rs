@@ -1,0 +1,187 @@
+//! An identity provider whose keys can't be had: nothing is known about its tokens, so it is 503, and nobody else waits
+//! or is refused for it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::{Response, StatusCode},
+    routing::get,
+};
+use futures_util::{StreamExt, stream};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    idp::Key,
+    server::{Server, until},
+};
+
+on_both_stores!(what_cannot_be_known_is_503, a_key_that_is_new, from_where_keys_are_not_fetched);
+
+/// A provider on loopback that answers in the way that its path names.
+struct Provider {
+    url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Provider {
+    async fn start(keys: &Value) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::default());
+        let shared = (keys.clone(), Arc::clone(&asked));
+        let router = Router::new().route("/{how}", get(answer)).with_state(shared);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, asked }
+    }
+}
+
+async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how): Path<String>) -> Response<Body> {
+    let asked = asked.fetch_add(1, Ordering::SeqCst);
+    let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
+    let (status, body) = match how.as_str() {
+        // Its first answer is without the key.
+        "new" if asked == 0 => (200, Body::from(json!({"keys": [Key::new("idp-0").public()]}).to_string())),
+        "good" | "new" => (200, Body::from(keys.to_string())),
+        "slow" => (200, Body::from_stream(stream::iter([chunk()]).chain(stream::pending()))),
+        "silent" => {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            (200, Body::from(keys.to_string()))
+        }
+        "huge" => (200, Body::from_stream(stream::repeat_with(chunk))),
+        "redirect" => (302, Body::empty()),
+        "error" => (500, Body::from("no")),
+        "none" => (200, Body::from(json!({"keys": []}).to_string())),
+        "words" => (200, Body::from("these are no keys")),
+        "html" => (200, Body::from("<html>Please sign in</html>")),
+        "private" => (200, Body::from(json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string())),
+        _ => (404, Body::empty()),
+    };
+    Response::builder().status(StatusCode::from_u16(status).unwrap()).header("location", "/good").body(body).unwrap()
+}
+
+impl Server {
+    /// Trusts an issuer with keys from there.
+    async fn trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) {
+        let (status, body) = self.try_trust(name, jwks_uri, networks).await;
+        assert!(status.is_success(), "{body}");
+    }
+
+    /// Asks for an issuer with keys from there to be trusted; the agent that goes with it is there if it is.
+    async fn try_trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) -> (reqwest::StatusCode, Value) {
+        let issuer = format!("https://{name}.example");
+        let body = json!({"issuer": issuer, "keys": {"jwks_uri": jwks_uri}, "audiences": [self.issuer],
+            "algorithms": ["ES256"], "token_types": ["access_token"], "subject_prefix": format!("{name}:"),
+            "allowed_networks": networks});
+        let path = format!("/issuers/{}", issuer.replace(':', "%3A").replace('/', "%2F"));
+        let (status, body) = self.admin(Method::PUT, &path, Some(body)).await;
+        if !status.is_success() {
+            return (status, body);
+        }
+        let agent = json!({"id": format!("agent-{name}"), "authentication": {"method": "private_key_jwt", "jwks": self.planner.jwks()},
+            "known_as": {&issuer: ["planner-client"]}, "access": [{"resource": "files", "scopes": ["files:read"]}]});
+        self.admin(Method::PUT, &format!("/agents/agent-{name}"), Some(agent)).await
+    }
+
+    /// Exchanges a token of that issuer: status, error, `Retry-After`.
+    async fn try_issuer(&self, name: &str, key: &Key) -> (u16, String, Option<String>) {
+        let issuer = format!("https://{name}.example");
+        let claims = crate::server::changed(self.user_claims(), json!({"iss": issuer}));
+        let form = self.exchange_form(&key.sign("at+jwt", &claims));
+        let id = format!("agent-{name}");
+        let form = crate::server::with_assertion(&form, &self.assertion(json!({"iss": id, "sub": id})));
+        let response = self.post("/oauth2/token").form(&form).send().await.unwrap();
+        let retry = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = response.json::<Value>().await.unwrap();
+        assert!(status == 200 || body["access_token"].is_null());
+        (status, body["error"].as_str().unwrap_or_default().to_owned(), retry)
+    }
+}
+
+const LOOPBACK: [&str; 1] = ["127.0.0.0/8"];
+
+async fn what_cannot_be_known_is_503(server: Server) {
+    let provider = Provider::start(&server.idp.jwks()).await;
+    server.trust("good", &format!("{}/good", provider.url), &LOOPBACK).await;
+    assert_eq!(server.try_issuer("good", &server.idp).await.0, 200);
+    let server = Arc::new(server);
+    let mut asking = Vec::new();
+    for how in ["slow", "silent", "huge", "redirect", "error", "none", "words", "html", "private", "nothing"] {
+        server.trust(how, &format!("{}/{how}", provider.url), &LOOPBACK).await;
+        let server = Arc::clone(&server);
+        asking.push((how, tokio::spawn(async move { server.try_issuer(how, &server.idp).await })));
+    }
+    // Meanwhile, all others are served.
+    assert_eq!(server.try_issuer("good", &server.idp).await.0, 200);
+    let token = server.task_token().await;
+    assert!(server.is_live(&token).await);
+    for (how, answer) in asking {
+        let want = (503, "temporarily_unavailable".to_owned(), Some("1".to_owned()));
+        assert_eq!(answer.await.unwrap(), want, "{how}");
+    }
+    // Nobody is there at all.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}/good", listener.local_addr().unwrap());
+    drop(listener);
+    server.trust("nobody", &nobody, &LOOPBACK).await;
+    assert_eq!(server.try_issuer("nobody", &server.idp).await.0, 503);
+    // A known issuer and a key that is not its: that is known.
+    let (status, error, _) = server.try_issuer("good", &Key::new("idp-1")).await;
+    assert_eq!((status, &error[..]), (400, "invalid_request"));
+}
+
+async fn a_key_that_is_new(server: Server) {
+    let provider = Provider::start(&server.idp.jwks()).await;
+    server.trust("new", &format!("{}/new", provider.url), &LOOPBACK).await;
+    assert_eq!(server.try_issuer("new", &server.idp).await.0, 200, "an unknown kid is asked for, once");
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
+    let unknown = Key::new("never-seen");
+    for _ in 0..5 {
+        assert_eq!(server.try_issuer("new", &unknown).await.0, 400);
+    }
+    assert!(provider.asked.load(Ordering::SeqCst) <= 3, "strangers can't make us ask again and again");
+    until("it still works", || async { server.try_issuer("new", &server.idp).await.0 == 200 }).await;
+    server.stop().await;
+}
+
+async fn from_where_keys_are_not_fetched(server: Server) {
+    let provider = Provider::start(&server.idp.jwks()).await;
+    let port = provider.url.rsplit(':').next().unwrap();
+    // What is plainly wrong is refused at the door; the rest when its keys are wanted.
+    for (name, uri, networks, at_the_door) in [
+        ("loopback", format!("http://127.0.0.1:{port}/good"), &[][..], true),
+        ("localhost", format!("http://localhost:{port}/good"), &[], true),
+        ("other-loopback", format!("https://127.1.2.3:{port}/good"), &[], true),
+        ("six", format!("http://[::1]:{port}/good"), &[], true),
+        ("mapped", format!("https://[::ffff:127.0.0.1]:{port}/good"), &[], false),
+        ("zero", format!("https://0.0.0.0:{port}/good"), &[], false),
+        ("decimal", format!("https://2130706433:{port}/good"), &[], true),
+        ("metadata-service", "https://169.254.169.254/latest/meta-data".to_owned(), &[], false),
+        ("private", "https://10.0.0.1/good".to_owned(), &[], false),
+        ("other-network", format!("http://127.0.0.1:{port}/good"), &["10.0.0.0/8"], true),
+        ("plain", "http://keys.example.com/good".to_owned(), &LOOPBACK[..], true),
+        ("with-user", format!("https://user:pass@127.0.0.1:{port}/good"), &LOOPBACK[..], true),
+        ("file", "file:///etc/passwd".to_owned(), &LOOPBACK[..], true),
+    ] {
+        let (status, body) = server.try_trust(name, &uri, networks).await;
+        if at_the_door {
+            assert_eq!(status, 422, "{name}: {body}");
+            continue;
+        }
+        assert!(status.is_success(), "{name}: {body}");
+        let (status, error, retry) = server.try_issuer(name, &server.idp).await;
+        assert_eq!((status, &error[..], retry.as_deref()), (503, "temporarily_unavailable", Some("1")), "{name}");
+    }
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 0, "nobody was asked");
+    server.stop().await;
+}

@@ -1,0 +1,197 @@
+//! Connections: what is under way is finished, who dawdles is cut off, TLS is TLS.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use errand::http::{App, EdgeSettings, Listener, Tls, operations_router, router, serve};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use reqwest::Method;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+    time::{Duration, timeout},
+};
+
+use crate::server::{Server, form, secret, until};
+
+on_both_stores!(what_is_under_way_is_finished, who_dawdles_is_cut_off, by_tls, operations_of_their_own);
+
+/// Reads until the other side is done, with a limit.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset is an end, too.
+    let _ = timeout(Duration::from_mins(1), stream.read_to_end(&mut text)).await.expect("the connection ends");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+async fn read_until(stream: &mut TcpStream, what: &str) {
+    let mut text = String::new();
+    while !text.contains(what) {
+        let mut bytes = [0; 256];
+        let n = timeout(Duration::from_mins(1), stream.read(&mut bytes)).await.unwrap().unwrap();
+        assert!(n > 0, "it ended: {text}");
+        text += &String::from_utf8_lossy(&bytes[..n]);
+    }
+}
+
+async fn what_is_under_way_is_finished(mut server: Server) {
+    let token = server.task_token().await;
+    let user = server.user_token(json!({"client_id": "reader-client"}));
+    let body = server.exchange_form(&user);
+    let body = server.http.post("http://x").form(&body).build().unwrap();
+    let body = body.body().unwrap().as_bytes().unwrap().to_vec();
+    let head = |path: &str, length: usize| {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let credentials = STANDARD.encode(format!("reader:{}", secret("reader")));
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Basic {credentials}\r\nexpect: 100-continue\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    // Each is asked for its body: so it is in the works when the server is told to stop.
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head("/oauth2/token", body.len()).as_bytes()).await.unwrap();
+        read_until(&mut stream, "100 Continue").await;
+        streams.push(stream);
+    }
+    server.tell_to_stop();
+    until("no more connections", || async { TcpStream::connect(server.address).await.is_err() }).await;
+    let mut issued = Vec::new();
+    for mut stream in streams {
+        stream.write_all(&body).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let json = answer.split("\r\n\r\n").nth(1).unwrap();
+        issued.push(
+            serde_json::from_str::<serde_json::Value>(json).unwrap()["access_token"].as_str().unwrap().to_owned(),
+        );
+    }
+    let again = server.replica().await;
+    server.stop().await;
+    for token in issued.iter().chain([&token]) {
+        assert!(again.is_live(token).await, "what it issued at last is on record");
+    }
+    again.stop().await;
+}
+
+async fn who_dawdles_is_cut_off(server: Server) {
+    let beginnings: [&[u8]; 7] = [
+        b"",
+        b"P",
+        b"POST",
+        b"PRI * HTTP/2.0\r\n",
+        b"POST /oauth2/token HTTP/1.1\r\nhost: x\r\n",
+        b"GET /healthz HTTP/1.1\r\nx-slow: aaaaaaaa",
+        b"\x16\x03\x01",
+    ];
+    let mut waiting = Vec::new();
+    for beginning in beginnings {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        waiting.push((
+            String::from_utf8_lossy(beginning).into_owned(),
+            tokio::spawn(async move { rest(&mut stream).await }),
+        ));
+    }
+    // One drop at a time is no better.
+    let address = server.address;
+    let dripping = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+        for n in 0..1000 {
+            if stream.write_all(format!("x-{n}: drop\r\n").as_bytes()).await.is_err() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    });
+    assert_eq!(server.request(Method::GET, "/healthz").send().await.unwrap().status(), 200, "others are served");
+    let mut open = Vec::new();
+    for (beginning, ended) in waiting {
+        match ended.await {
+            Ok(answer) => assert!(!answer.contains("200 OK"), "{beginning:?} {answer}"),
+            Err(_) => open.push(beginning),
+        }
+    }
+    assert!(open.is_empty(), "still open: {open:?}");
+    assert!(dripping.await.unwrap());
+    server.stop().await;
+}
+
+/// A server of its own in front of the same house.
+async fn serve_here(server: &Server, tls: Option<Tls>, operations: bool) -> (SocketAddr, JoinHandle<()>) {
+    let app = App::new(server.house.service.clone());
+    let settings = EdgeSettings { operations_here: operations, ..EdgeSettings::default() };
+    let routes = if operations { operations_router(app, settings) } else { router(app, settings) };
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls).await.unwrap();
+    let address = listener.address().unwrap();
+    (address, tokio::spawn(serve(listener, routes, std::future::pending())))
+}
+
+async fn by_tls(server: Server) {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let write = |name: &str, text: String| {
+        let path: PathBuf = server.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (chain, key) = (write("chain.pem", cert.pem()), write("key.pem", signing_key.serialize_pem()));
+    let (address, serving) = serve_here(&server, Some(Tls::load(&chain, &key).unwrap()), false).await;
+
+    let trusting = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(cert.pem().as_bytes()).unwrap()])
+        .no_proxy()
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{}", address.port());
+    let token = server.task_token().await;
+    let ask = || {
+        let request = trusting.post(format!("{url}/oauth2/introspect")).basic_auth("files", Some(secret("files")));
+        request.form(&form(&[("token", &token)])).send()
+    };
+    let answer = ask().await.unwrap().json::<serde_json::Value>().await.unwrap();
+    assert_eq!(answer["active"], true, "{answer}");
+
+    // Plain HTTP, nonsense, a handshake that stops: each ends without an answer, and nobody else notices.
+    let plain = server.http.get(format!("http://localhost:{}/healthz", address.port())).send().await;
+    assert!(plain.is_err(), "{plain:?}");
+    for beginning in [&b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"[..], &[0; 64], b"\x16\x03\x01\x02\x00", b""] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        assert!(!rest(&mut stream).await.contains("HTTP/1.1"), "{beginning:?}");
+    }
+    assert!(trusting.get(format!("https://127.0.0.1:{}", address.port())).send().await.is_err(), "another name");
+    assert_eq!(ask().await.unwrap().status(), 200);
+
+    // Files that don't fit say which one and why.
+    let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap().signing_key.serialize_pem();
+    let (other, nothing) = (write("other.pem", other), write("nothing.pem", "nothing".to_owned()));
+    for (chain, key, names) in [(&chain, &other, &other), (&nothing, &key, &nothing), (&chain, &nothing, &nothing)] {
+        let fault = Tls::load(chain, key).unwrap_err().to_string();
+        assert!(fault.contains(&names.display().to_string()), "{fault}");
+    }
+    serving.abort();
+    server.stop().await;
+}
+
+async fn operations_of_their_own(server: Server) {
+    let (public, serving) = serve_here(&server, None, false).await;
+    let (operations, other) = serve_here(&server, None, true).await;
+    let status = async |at: SocketAddr, path: &str| {
+        server.http.get(format!("http://{at}{path}")).send().await.unwrap().status().as_u16()
+    };
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!((status(public, path).await, status(operations, path).await), (404, 200), "{path}");
+    }
+    for path in ["/oauth2/jwks", "/.well-known/oauth-authorization-server"] {
+        assert_eq!((status(public, path).await, status(operations, path).await), (200, 404), "{path}");
+    }
+    assert_eq!((status(public, "/v1/admin/agents").await, status(operations, "/v1/admin/agents").await), (401, 404));
+    serving.abort();
+    other.abort();
+    server.stop().await;
+}

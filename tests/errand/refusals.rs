@@ -1,0 +1,125 @@
+//! Who was refused what is on record, as far as it is known who it was.
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::server::{IDP, Server, changed, changed_form, form, read, secret, with_assertion};
+
+on_both_stores!(a_replayed_assertion, outside_the_grammar, wrong_credentials, of_admins);
+
+impl Server {
+    /// The record of a refused request, which is sent here.
+    async fn refusal(&self, id: &str, request: RequestBuilder, want: u16) -> Value {
+        let (status, body) = read(request.header("x-request-id", id).send().await.unwrap()).await;
+        assert_eq!(status, want, "{id}: {body}");
+        let record = self.record_of(id).await;
+        assert_eq!(record["outcome"], "refused", "{id}: {record}");
+        record
+    }
+}
+
+async fn a_replayed_assertion(server: Server) {
+    let token = server.task_token().await;
+    let user = server.user_token(json!({}));
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let assertion = server.assertion(json!({}));
+    assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &assertion).await.0, 200);
+    for (id, path, form) in [
+        ("again-exchange", "/oauth2/token", server.exchange_form(&user)),
+        ("again-refused", "/oauth2/token", changed_form(&server.exchange_form(&user), &[("scope", "files:delete")])),
+        ("again-grammar", "/oauth2/token", form(&[("grant_type", "password")])),
+        ("again-api", "/oauth2/token", grant.clone()),
+        ("again-api-scope", "/oauth2/token", changed_form(&grant, &[("scope", "errand:admin")])),
+        ("again-introspect", "/oauth2/introspect", form(&[("token", &token)])),
+        ("again-revoke", "/oauth2/revoke", form(&[("token", &token)])),
+    ] {
+        let record = server.refusal(id, server.post(path).form(&with_assertion(&form, &assertion)), 401).await;
+        assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("planner")), "{id}");
+        assert!(record["reason"].as_str().unwrap().contains("used before"), "{record}");
+    }
+    assert!(server.is_live(&token).await);
+    server.stop().await;
+}
+
+async fn outside_the_grammar(server: Server) {
+    let exchange = server.exchange_form(&server.user_token(json!({})));
+    let grant = form(&[("grant_type", "client_credentials"), ("scope", "\"")]);
+    for (id, path, form, event) in [
+        ("no-subject", "/oauth2/token", changed_form(&exchange, &[("subject_token", "")]), "token.issue"),
+        ("no-grant", "/oauth2/token", changed_form(&exchange, &[("grant_type", "")]), "token.issue"),
+        ("other-grant", "/oauth2/token", changed_form(&exchange, &[("grant_type", "password")]), "token.issue"),
+        ("no-scope", "/oauth2/token", grant, "token.issue"),
+        ("no-token", "/oauth2/revoke", form(&[("x", "y")]), "revocation"),
+    ] {
+        let request = server.post(path).basic_auth("reader", Some(secret("reader"))).form(&form);
+        let record = server.refusal(id, request, 400).await;
+        assert_eq!((&record["event"], &record["client"]), (&json!(event), &json!("reader")), "{id}");
+        assert!(record["reason"].is_string(), "{record}");
+    }
+    server.stop().await;
+}
+
+async fn wrong_credentials(server: Server) {
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let basic = |client: &str| server.post("/oauth2/token").basic_auth(client, Some("wrong")).form(&grant);
+    let signed = |assertion: &str| server.post("/oauth2/token").form(&with_assertion(&grant, assertion));
+    let by = |claims: Value| changed(server.assertion_claims(), claims);
+    let forged = server.idp.sign("client-authentication+jwt", &server.assertion_claims());
+    let late = server.assertion(json!({"exp": 1}));
+    let nobody = server.planner.sign("JWT", &by(json!({"iss": "nobody", "sub": "nobody"})));
+    for (id, request, who) in [
+        ("wrong-secret", basic("reader"), json!("reader")),
+        ("wrong-method", basic("planner"), json!("planner")),
+        ("wrong-key", signed(&forged), json!("planner")),
+        ("wrong-time", signed(&late), json!("planner")),
+        ("unknown-basic", basic("nobody"), Value::Null),
+        ("unknown-signed", signed(&nobody), Value::Null),
+        ("nothing", signed("a.b.c"), Value::Null),
+    ] {
+        let record = server.refusal(id, request, 401).await;
+        assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &who), "{id} {record}");
+        assert!(!record.to_string().contains("nobody"), "what was claimed is not repeated: {record}");
+    }
+    server.stop().await;
+}
+
+async fn of_admins(server: Server) {
+    let auditor = server.api_token("audit", "errand:audit").await;
+    let operator = server.api_token("ops", "errand:admin").await;
+    let call = |token: &str, method: &Method, path: &str, body: &Value| {
+        let request = server.request(method.clone(), &format!("/v1/admin{path}")).bearer_auth(token);
+        if body.is_null() { request } else { request.json(body) }
+    };
+    let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
+    let unfit = changed(guest.clone(), json!({"may_delegate_to": ["nobody"]}));
+    let ours = json!({"id": "errand", "authentication": {"method": "client_secret_basic"}});
+    let planner = changed(guest.clone(), json!({"id": "planner"}));
+    let grant = json!({"issuer": IDP, "subject": "alice", "agent": "nobody", "until": "2100-01-01T00:00:00Z"});
+    let grants = format!("/grants?issuer={IDP}&subject=alice&agent=nobody");
+    let unknown = "01970000-0000-7000-8000-00000000abcd";
+    let end = json!({"kind": "task", "id": unknown, "reason": "x"});
+    for (id, method, path, body, want, event) in [
+        ("put-file", Method::PUT, "/agents/planner", &planner, 409, "registry.change"),
+        ("put-unfit", Method::PUT, "/agents/guest", &unfit, 422, "registry.change"),
+        ("put-ours", Method::PUT, "/agents/errand", &ours, 422, "registry.change"),
+        ("remove-file", Method::DELETE, "/agents/planner", &Value::Null, 409, "registry.change"),
+        ("remove-none", Method::DELETE, "/agents/nobody", &Value::Null, 404, "registry.change"),
+        ("secret-file", Method::POST, "/clients/reader/secret", &Value::Null, 409, "secret.change"),
+        ("secret-key", Method::POST, "/clients/planner/secret", &Value::Null, 422, "secret.change"),
+        ("grant-none", Method::POST, "/grants", &grant, 404, "grant.change"),
+        ("withdraw-none", Method::DELETE, &grants, &Value::Null, 404, "grant.change"),
+        ("revoke-none", Method::POST, "/revocations", &end, 404, "revocation"),
+    ] {
+        let record = server.refusal(id, call(&operator, &method, path, body), want).await;
+        assert_eq!((&record["event"], &record["admin"]), (&json!(event), &json!("admin:ops")), "{id} {record}");
+        assert!(record["reason"].is_string(), "{id} {record}");
+        let what = [&record["asked"], &record["resource"]];
+        assert!(what.iter().any(|what| !what.is_null()) && record["granted"].is_null(), "{id} {record}");
+
+        let record = server.refusal(&format!("{id}-audit"), call(&auditor, &method, path, body), 403).await;
+        assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("audit")), "{record}");
+        let path = path.split('?').next().unwrap();
+        assert_eq!(record["asked"]["call"], format!("{method} /v1/admin{path}"), "{record}");
+    }
+    server.stop().await;
+}

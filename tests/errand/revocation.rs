@@ -1,0 +1,340 @@
+//! Taking back: exactly what was meant ends, everywhere, and what is issued afterwards lives.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::{ACCESS_TOKEN, FILES, IDP, NOTES, Server, changed_form, claims, form, read};
+
+on_both_stores!(
+    by_clients,
+    each_kind_on_a_tree,
+    issued_afterwards_lives,
+    on_record_together,
+    a_request_that_comes_again,
+    by_whom,
+    whom_it_was_about,
+);
+
+/// Tokens in two names, of two agents, for two resources: who is asked about each, and where it comes from.
+struct Tree {
+    /// (name, resource to ask, token)
+    tokens: Vec<(&'static str, &'static str, String)>,
+    hand_over: String,
+    txn: String,
+}
+
+impl Tree {
+    fn get(&self, name: &str) -> &str {
+        &self.tokens.iter().find(|(other, ..)| *other == name).unwrap().2
+    }
+
+    /// The names of those that live, and whether the hand-over and the transaction token are good for anything.
+    async fn alive(&self, server: &Server) -> Vec<&'static str> {
+        let mut alive = Vec::new();
+        for (name, resource, token) in &self.tokens {
+            let (_, answer) = server.post_as(resource, "/oauth2/introspect", &form(&[("token", token)])).await;
+            if answer["active"] == true {
+                alive.push(*name);
+            } else {
+                assert_eq!(answer, json!({"active": false}));
+            }
+        }
+        let again = changed_form(&server.exchange_form(&self.hand_over), &[("purpose", "")]);
+        if server.token_as("reader", &again).await.0 == 200 {
+            alive.push("hand-over");
+        }
+        let again = changed_form(&server.txn_form(&self.txn, crate::server::TXN_TOKEN), &[("purpose", "")]);
+        if server.token_as("planner", &again).await.0 == 200 {
+            alive.push("txn");
+        }
+        alive
+    }
+}
+
+const ALL: [&str; 7] = ["root", "child", "part", "joined", "notes", "bob", "reader"];
+
+/// root → child, root → hand-over → part (reader), root → txn; joined: the same task; notes: another resource;
+/// bob: another requester; reader: another agent.
+async fn tree(server: &Server) -> Tree {
+    let root = server.task_token().await;
+    let again = |token: &str| changed_form(&server.exchange_form(token), &[("purpose", "")]);
+    let child = server.issued("planner", &again(&root)).await;
+    let hand_over = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
+    let part = server.issued("reader", &again(&hand_over)).await;
+    let txn = server.issued("planner", &changed_form(&server.txn_form(&root, ACCESS_TOKEN), &[("purpose", "")])).await;
+    let task = claims(&root)["txn"].as_str().unwrap().to_owned();
+    let user = server.user_token(json!({}));
+    let joined = changed_form(&server.exchange_form(&user), &[("purpose", ""), ("task_id", &task)]);
+    let joined = server.issued("planner", &joined).await;
+    let user = server.user_token(json!({"scope": "notes:read"}));
+    let notes = changed_form(&server.exchange_form(&user), &[("resource", NOTES), ("scope", "notes:read")]);
+    let notes = server.issued("planner", &notes).await;
+    let bob = server.issued("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
+    let other = server.user_token(json!({"client_id": "reader-client", "sub": "carol"}));
+    let reader = server.issued("reader", &server.exchange_form(&other)).await;
+    let at = ["files", "files", "files", "files", "notes", "files", "files"];
+    let tokens = [root, child, part, joined, notes, bob, reader];
+    let tokens = ALL.into_iter().zip(at).zip(tokens).map(|((name, at), token)| (name, at, token)).collect();
+    Tree { tokens, hand_over, txn }
+}
+
+/// What is taken back, and what lives on.
+type Row = (&'static str, fn(&Tree) -> Value, &'static [&'static str]);
+
+async fn each_kind_on_a_tree(server: Server) {
+    let other = server.replica().await;
+    // An issuer of its own would be without effect here: all users are of one. So that ends all.
+    let rows: [Row; 10] = [
+        (
+            "a leaf",
+            |t| json!({"kind": "token", "id": claims(t.get("child"))["jti"]}),
+            &["root", "part", "joined", "notes", "bob", "reader", "hand-over", "txn"],
+        ),
+        (
+            "the root",
+            |t| json!({"kind": "token", "id": claims(t.get("root"))["jti"]}),
+            &["joined", "notes", "bob", "reader"],
+        ),
+        (
+            "the hand-over",
+            |t| json!({"kind": "token", "id": claims(&t.hand_over)["jti"]}),
+            &["root", "child", "joined", "notes", "bob", "reader", "txn"],
+        ),
+        ("the task", |t| json!({"kind": "task", "id": claims(t.get("root"))["txn"]}), &["notes", "bob", "reader"]),
+        ("the requester", |_| json!({"kind": "requester", "issuer": IDP, "subject": "alice"}), &["bob", "reader"]),
+        ("the first agent", |_| json!({"kind": "agent", "id": "planner"}), &["reader"]),
+        (
+            "the second agent",
+            |_| json!({"kind": "agent", "id": "reader"}),
+            &["root", "child", "joined", "notes", "bob", "txn"],
+        ),
+        ("a resource", |_| json!({"kind": "resource", "id": "files"}), &["notes"]),
+        ("a resource, by where it is", |_| json!({"kind": "resource", "uri": FILES}), &["notes"]),
+        ("the issuer", |_| json!({"kind": "issuer", "id": IDP}), &[]),
+    ];
+    for (name, target, want) in rows {
+        let tree = tree(&server).await;
+        let whole = [&ALL[..], &["hand-over", "txn"]].concat();
+        assert_eq!(tree.alive(&other).await, whole, "before {name}");
+        let mut body = target(&tree);
+        body["reason"] = json!("for the test");
+        let answer = server.revoke(body.clone()).await;
+        assert_eq!(answer["kind"], body["kind"]);
+        for at in [&other, &server] {
+            assert_eq!(tree.alive(at).await, want, "after {name}");
+        }
+        // For the next round: what was issued before it is told apart from what comes after.
+        assert!(answer["seq"].as_u64().unwrap() > 0);
+    }
+    // Somebody else's name, an unknown one, a part of one: nothing ends.
+    let tree = tree(&server).await;
+    let whole = [&ALL[..], &["hand-over", "txn"]].concat();
+    for (body, want) in [
+        (json!({"kind": "requester", "issuer": IDP, "subject": "alic"}), 200),
+        (json!({"kind": "requester", "issuer": "https://login.example.org", "subject": "alice"}), 200),
+        (json!({"kind": "agent", "id": "writer"}), 200),
+        (json!({"kind": "agent", "id": "nobody"}), 200),
+        (json!({"kind": "resource", "id": "planner"}), 404),
+        (json!({"kind": "resource", "uri": "https://files.example.com"}), 200),
+        (json!({"kind": "resource", "id": "files", "uri": FILES}), 400),
+        (json!({"kind": "resource"}), 400),
+        (json!({"kind": "issuer", "id": "https://login.example.org"}), 200),
+        (json!({"kind": "token", "id": "01970000-0000-7000-8000-00000000abcd"}), 404),
+        (json!({"kind": "task", "id": "01970000-0000-7000-8000-00000000abcd"}), 404),
+    ] {
+        let mut body = body;
+        body["reason"] = json!("for the test");
+        let (status, answer) = server.admin(Method::POST, "/revocations", Some(body.clone())).await;
+        assert_eq!(status, want, "{body} {answer}");
+    }
+    assert_eq!(tree.alive(&other).await, whole);
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn issued_afterwards_lives(server: Server) {
+    for body in [
+        json!({"kind": "requester", "issuer": IDP, "subject": "alice"}),
+        json!({"kind": "agent", "id": "planner"}),
+        json!({"kind": "resource", "id": "files"}),
+        json!({"kind": "issuer", "id": IDP}),
+    ] {
+        let before = server.task_token().await;
+        let mut body = body;
+        body["reason"] = json!("a new beginning");
+        server.revoke(body.clone()).await;
+        let after = server.task_token().await;
+        assert_eq!((server.is_live(&before).await, server.is_live(&after).await), (false, true), "{body}");
+        assert!(claims(&before)["rev"].as_u64() < claims(&after)["rev"].as_u64());
+        // What is derived from what ended stays ended.
+        let (status, _) = server.post_as_planner("/oauth2/token", &server.exchange_form(&before)).await;
+        assert_eq!(status, 400);
+    }
+    // Of an agent, its API tokens too.
+    let api = server.api_token("files", "errand:introspect").await;
+    server.revoke(json!({"kind": "agent", "id": "files", "reason": "its API token leaked"})).await;
+    let (status, _) =
+        read(server.post("/oauth2/introspect").bearer_auth(&api).form(&form(&[("token", "x")])).send().await.unwrap())
+            .await;
+    assert_eq!(status, 401);
+    server.stop().await;
+}
+
+async fn by_clients(server: Server) {
+    let root = server.task_token().await;
+    let hand_over = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
+    let again = |token: &str| changed_form(&server.exchange_form(token), &[("purpose", "")]);
+    let part = server.issued("reader", &again(&hand_over)).await;
+    let back = async |client: &str, token: &str| {
+        let form = form(&[("token", token), ("token_type_hint", "access_token")]);
+        let (status, body) = match client {
+            "planner" => server.post_as_planner("/oauth2/revoke", &form).await,
+            _ => server.post_as(client, "/oauth2/revoke", &form).await,
+        };
+        (status.as_u16(), body["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let not_mine = (400, "unauthorized_client".to_owned());
+    let done = (200, String::new());
+    for client in ["stranger", "writer", "files", "ops"] {
+        assert_eq!(back(client, &part).await, not_mine, "{client}");
+    }
+    assert_eq!(back("reader", &root).await, not_mine, "an ancestor is not its to end");
+    assert!(server.is_live(&part).await && server.is_live(&root).await);
+    for unknown in ["x", "a.b.c", &server.user_token(json!({}))] {
+        assert_eq!(back("reader", unknown).await, done);
+    }
+    assert_eq!(back("planner", &part).await, done, "of an agent that it handed to");
+    assert!(!server.is_live(&part).await && server.is_live(&root).await);
+    let entries = async || {
+        let (_, list) = server.admin(Method::GET, "/revocations", None).await;
+        list["items"].as_array().unwrap().len()
+    };
+    let before = entries().await;
+    assert_eq!(back("planner", &part).await, done, "twice is once");
+    assert_eq!(back("stranger", &part).await, not_mine, "ended or not");
+    assert_eq!(entries().await, before, "and one entry");
+    let other = server.issued("reader", &again(&hand_over)).await;
+    assert_eq!(back("reader", &other).await, done, "its own");
+    assert!(!server.is_live(&other).await);
+    let last = server.issued("reader", &again(&hand_over)).await;
+    assert_eq!(back("planner", &root).await, done, "with all that was derived from it");
+    assert!(!server.is_live(&root).await && !server.is_live(&last).await);
+    let before = entries().await;
+    assert_eq!(back("reader", &last).await, done, "it ended with what it was derived from");
+    assert_eq!(entries().await, before);
+    let (status, body) = server.post_as("reader", "/oauth2/revoke", &form(&[])).await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")));
+    let (status, _) = read(server.post("/oauth2/revoke").form(&form(&[("token", &root)])).send().await.unwrap()).await;
+    assert_eq!(status, 401);
+    // An API token is its client's alone.
+    let api = server.api_token("ops", "errand:admin").await;
+    assert_eq!(back("reader", &api).await, not_mine);
+    assert_eq!(back("ops", &api).await, done);
+    assert_eq!(server.admin_with(&api, Method::GET, "/agents", None).await.0, 401);
+    server.stop().await;
+}
+
+async fn on_record_together(server: Server) {
+    let says = claims(&server.task_token().await);
+    let body = json!({"kind": "task", "id": says["txn"], "reason": "because I say so"});
+    let api = server.api_token("ops", "errand:admin errand:audit").await;
+    let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", "the-end-of-it");
+    let (status, answer) = read(request.json(&body).send().await.unwrap()).await;
+    assert_eq!(status, 200);
+    let (_, list) = server.admin(Method::GET, "/revocations", None).await;
+    let entry = &list["items"][0];
+    assert_eq!((&entry["seq"], &entry["kind"], &entry["key"]), (&answer["seq"], &json!("task"), &says["txn"]));
+    assert_eq!((&entry["reason"], &entry["by"]), (&json!("because I say so"), &json!("admin:ops")));
+    let (_, trail) = server.admin(Method::GET, &format!("/audit?task={}", says["txn"].as_str().unwrap()), None).await;
+    let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
+    let record = records.clone().find(|record| record["event"] == "revocation").unwrap_or_else(|| panic!("{trail}"));
+    assert_eq!((&record["admin"], &record["reason"]), (&json!("admin:ops"), &json!("because I say so")));
+    assert_eq!((&record["request_id"], &record["task"]), (&json!("the-end-of-it"), &says["txn"]));
+    assert_eq!(record["purpose"], "the quarterly report");
+    server.stop().await;
+}
+
+async fn a_request_that_comes_again(server: Server) {
+    let (one, two) = (claims(&server.task_token().await), claims(&server.task_token().await));
+    let other = server.replica().await;
+    let api = server.api_token("ops", "errand:admin").await;
+    let send = async |at: &Server, key: &str, body: &Value| {
+        let request = at.post("/v1/admin/revocations").bearer_auth(&api).header("idempotency-key", key);
+        let (status, body) = read(request.json(body).send().await.unwrap()).await;
+        (status.as_u16(), body)
+    };
+    let body = json!({"kind": "task", "id": one["txn"], "reason": "once"});
+    let first = send(&server, "key-1", &body).await;
+    assert_eq!(first.0, 200, "{first:?}");
+    for at in [&server, &other, &server] {
+        assert_eq!(send(at, "key-1", &body).await, first, "the same answer, and no second entry");
+    }
+    let (_, list) = server.admin(Method::GET, "/revocations", None).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+    for changed in [
+        json!({"kind": "task", "id": two["txn"], "reason": "once"}),
+        json!({"kind": "task", "id": one["txn"], "reason": "twice"}),
+        json!({"kind": "token", "id": one["jti"], "reason": "once"}),
+    ] {
+        assert_eq!(send(&other, "key-1", &changed).await.0, 422, "{changed}");
+    }
+    // At the same time, at both: one entry, one answer.
+    let body = json!({"kind": "task", "id": two["txn"], "reason": "at once"});
+    let tries = (0..8).map(|n| {
+        let at = if n % 2 == 0 { &server } else { &other };
+        let request = at.post("/v1/admin/revocations").bearer_auth(&api).header("idempotency-key", "key-2");
+        tokio::spawn(request.json(&body).send())
+    });
+    let mut answers = Vec::new();
+    for answer in tries.collect::<Vec<_>>() {
+        let (status, body) = read(answer.await.unwrap().unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        answers.push(body["seq"].as_u64().unwrap());
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1);
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn by_whom(server: Server) {
+    let token = server.task_token().await;
+    let body = json!({"kind": "token", "id": claims(&token)["jti"], "reason": "let me"});
+    let own = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
+    for (name, bearer, want) in [
+        ("auditor", server.api_token("audit", "errand:audit").await, 403),
+        ("operator without the scope", server.api_token("ops", "errand:audit").await, 403),
+        ("resource", server.api_token("files", "errand:introspect errand:tasks").await, 403),
+        ("agent", own, 403),
+        ("task token", token.clone(), 401),
+    ] {
+        let (status, answer) = server.admin_with(&bearer, Method::POST, "/revocations", Some(body.clone())).await;
+        assert_eq!(status, want, "{name} {answer}");
+    }
+    let bare = server.post("/v1/admin/revocations").json(&body).send().await.unwrap();
+    assert_eq!(bare.status(), 401);
+    assert!(bare.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer "));
+    assert!(server.is_live(&token).await, "{FILES}");
+    server.stop().await;
+}
+
+async fn whom_it_was_about(server: Server) {
+    let tree = tree(&server).await;
+    let end = async |name: &str, body: Value| {
+        let mut body = body;
+        body["reason"] = json!("for the test");
+        let api = server.api_token("ops", "errand:admin").await;
+        let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", name);
+        let (status, answer) = read(request.json(&body).send().await.unwrap()).await;
+        assert_eq!(status, 200, "{answer}");
+        server.record_of(name).await
+    };
+    let part = claims(tree.get("part"));
+    let record = end("a-token", json!({"kind": "token", "id": part["jti"]})).await;
+    assert_eq!((&record["agents"], &record["resource"]), (&json!(["reader", "planner"]), &json!(FILES)));
+    let record = end("an-issuer", json!({"kind": "issuer", "id": IDP})).await;
+    assert_eq!((&record["resource"], &record["asked"]), (&Value::Null, &json!({"kind": "issuer", "key": IDP})));
+    let record = end("a-resource", json!({"kind": "resource", "uri": NOTES})).await;
+    assert_eq!(record["resource"], NOTES);
+    server.stop().await;
+}

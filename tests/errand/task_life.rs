@@ -1,0 +1,356 @@
+//! The life of a task over HTTP: suspended and resumed, ended in each way, by who may and by nobody else.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::server::{NOTES, Server, changed_form, claims, read};
+
+on_both_stores!(
+    the_very_same_tokens_work_again,
+    completion_ends_the_tokens_of_both_agents,
+    what_may_not_be_is_refused_with_the_state,
+    who_may_do_what,
+    an_admin_takes_the_hold_over,
+    a_revocation_brings_the_task_to_its_end,
+    a_task_ends_at_its_deadline_once,
+    many_who_end_a_task_end_it_once,
+    a_task_is_listed_and_shows_its_tokens,
+);
+
+/// A call of the API for tasks, by a client with its API token.
+async fn call(server: &Server, client: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    let token = server.api_token(client, "errand:tasks").await;
+    let request = server.request(method, &format!("/v1/tasks{path}")).bearer_auth(token);
+    let request = match body {
+        Some(body) => request.json(&body),
+        None => request,
+    };
+    let (status, body) = read(request.send().await.unwrap()).await;
+    (status.as_u16(), body)
+}
+
+async fn act(server: &Server, client: &str, task: &str, act: &str, body: Value) -> (u16, Value) {
+    call(server, client, Method::POST, &format!("/{task}/{act}"), Some(body)).await
+}
+
+async fn admin_act(server: &Server, task: &str, act: &str, body: Value) -> (u16, Value) {
+    let (status, body) = server.admin(Method::POST, &format!("/tasks/{task}/{act}"), Some(body)).await;
+    (status.as_u16(), body)
+}
+
+fn why() -> Value {
+    json!({"reason": "the test says so"})
+}
+
+fn task_of(token: &str) -> String {
+    claims(token)["txn"].as_str().unwrap().to_owned()
+}
+
+/// A token that `reader` got for a part of what `planner` may with this one.
+async fn part_of(server: &Server, token: &str) -> String {
+    let handed = server.issued("planner", &server.hand_over_form(token, "reader")).await;
+    server.issued("reader", &server.exchange_form(&handed)).await
+}
+
+async fn records(server: &Server, task: &str, event: &str) -> Vec<Value> {
+    let (status, body) = server.admin(Method::GET, &format!("/audit?task={task}"), None).await;
+    assert_eq!(status, 200, "{body}");
+    let records = body["items"].as_array().unwrap().iter().map(|item| item["chained"]["record"].clone());
+    records.filter(|record| record["event"] == event).collect()
+}
+
+async fn the_very_same_tokens_work_again(server: Server) {
+    let user = server.user_token(json!({}));
+    let token = server.issued("planner", &server.exchange_form(&user)).await;
+    let part = part_of(&server, &token).await;
+    let task = task_of(&token);
+    let join = changed_form(&server.exchange_form(&user), &[("purpose", ""), ("task_id", &task)]);
+    let replica = server.replica().await;
+    for round in 0..2 {
+        assert!(server.is_live(&token).await && replica.is_live(&part).await, "round {round}");
+        let (status, body) = act(&server, "planner", &task, "suspend", json!({"reason": "lunch"})).await;
+        assert_eq!((status, &body["state"]), (200, &json!("suspended")), "{body}");
+        assert_eq!((&body["turned"]["by"], &body["turned"]["reason"]), (&json!("client:planner"), &json!("lunch")));
+        for at in [&server, &replica] {
+            for held in [&token, &part] {
+                assert_eq!(at.introspect(held).await, json!({"active": false}));
+            }
+            let derived = at.token_as("planner", &at.hand_over_form(&token, "reader")).await;
+            let joined = at.token_as("planner", &join).await;
+            for (status, body) in [derived, joined] {
+                assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")), "{body}");
+                assert!(body["error_description"].as_str().unwrap().contains("suspended"), "{body}");
+            }
+        }
+        let (status, body) = act(&replica, "planner", &task, "resume", json!({})).await;
+        assert_eq!((status, &body["state"]), (200, &json!("active")), "{body}");
+        for at in [&server, &replica] {
+            assert!(at.is_live(&token).await && at.is_live(&part).await);
+        }
+    }
+    // One that was revoked while the task slept is not woken with it.
+    act(&server, "planner", &task, "suspend", why()).await;
+    server.revoke(json!({"kind": "token", "id": claims(&part)["jti"], "reason": "lost"})).await;
+    act(&server, "planner", &task, "resume", json!({})).await;
+    assert!(server.is_live(&token).await && !server.is_live(&part).await);
+    server.issued("planner", &join).await;
+    assert_eq!(records(&server, &task, "task.turn").await.len(), 6);
+    replica.stop().await;
+    server.stop().await;
+}
+
+async fn completion_ends_the_tokens_of_both_agents(server: Server) {
+    for (end, state, body) in [
+        ("complete", "completed", json!({"outcome": "the report is in the folder"})),
+        ("fail", "failed", json!({"reason": "the folder is gone", "outcome": "nothing was written"})),
+    ] {
+        let user = server.user_token(json!({}));
+        let token = server.issued("planner", &server.exchange_form(&user)).await;
+        let part = part_of(&server, &token).await;
+        let task = task_of(&token);
+        let (status, answer) = act(&server, "planner", &task, end, body.clone()).await;
+        assert_eq!((status, &answer["state"]), (200, &json!(state)), "{answer}");
+        assert_eq!(answer["turned"]["outcome"], body["outcome"]);
+        for dead in [&token, &part] {
+            assert_eq!(server.introspect(dead).await, json!({"active": false}));
+        }
+        let join = changed_form(&server.exchange_form(&user), &[("purpose", ""), ("task_id", &task)]);
+        let (status, refused) = server.token_as("planner", &join).await;
+        assert_eq!(status, 400);
+        assert!(refused["error_description"].as_str().unwrap().contains("has ended"), "{refused}");
+        let records = records(&server, &task, "task.turn").await;
+        let [record] = &records[..] else { panic!("{records:?}") };
+        assert_eq!((&record["outcome"], &record["client"]), (&json!("done"), &json!("planner")));
+        assert_eq!(record["granted"], json!({"state": state, "outcome": body["outcome"]}));
+        let (_, log) = server.admin(Method::GET, "/revocations?limit=1", None).await;
+        let entry = &log["items"][0];
+        assert_eq!(
+            (&entry["key"], &entry["verb"], &entry["by"]),
+            (&json!(task), &json!("revoke"), &json!("client:planner"))
+        );
+    }
+    server.stop().await;
+}
+
+async fn what_may_not_be_is_refused_with_the_state(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    let refused = async |act: &str, state: &str| {
+        let (status, body) = admin_act(&server, &task, act, why()).await;
+        assert_eq!((status, &body["state"]), (409, &json!(state)), "{act}: {body}");
+        assert!(body["detail"].as_str().unwrap().starts_with(&format!("the task is {state}: it can't be")), "{body}");
+    };
+    refused("resume", "active").await;
+    assert_eq!(admin_act(&server, &task, "suspend", why()).await.0, 200);
+    refused("suspend", "suspended").await;
+    assert_eq!(admin_act(&server, &task, "complete", json!({})).await.0, 200);
+    for act in ["suspend", "resume", "complete", "fail"] {
+        refused(act, "completed").await;
+    }
+    assert_eq!(records(&server, &task, "task.turn").await.iter().filter(|r| r["outcome"] == "refused").count(), 6);
+    // What has to be said, and what can't be.
+    let other = task_of(&server.task_token().await);
+    for (act, body, status) in [
+        ("suspend", json!({}), 400),
+        ("fail", json!({"outcome": "x"}), 400),
+        ("suspend", json!({"reason": "x", "outcome": "x"}), 400),
+        ("suspend", json!({"reason": ""}), 400),
+        ("suspend", json!({"reason": "x".repeat(501)}), 400),
+        ("complete", json!({"outcome": "a\u{0}b"}), 400),
+        ("complete", json!({"result": "x"}), 400),
+        ("complete", json!([]), 400),
+    ] {
+        let (got, answer) = admin_act(&server, &other, act, body.clone()).await;
+        assert_eq!(got, status, "{act} {body}: {answer}");
+    }
+    for unknown in ["x", "01970000-0000-7000-8000-00000000abcd"] {
+        assert_eq!(admin_act(&server, unknown, "suspend", why()).await.0, 404);
+        assert_eq!(act(&server, "planner", unknown, "suspend", why()).await.0, 404);
+    }
+    let (_, body) = call(&server, "planner", Method::GET, &format!("/{other}"), None).await;
+    assert_eq!((&body["state"], &body["turned"]), (&json!("active"), &Value::Null), "{body}");
+    server.stop().await;
+}
+
+async fn who_may_do_what(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    let path = format!("/{task}");
+    // Before it takes part, there is no such task for `reader`; afterwards it reads, and no more.
+    assert_eq!(call(&server, "reader", Method::GET, &path, None).await.0, 404);
+    assert_eq!(act(&server, "reader", &task, "fail", why()).await.0, 404);
+    let part = part_of(&server, &token).await;
+    let (status, body) = call(&server, "reader", Method::GET, &path, None).await;
+    assert_eq!((status, &body["purpose"]), (200, &json!("the quarterly report")), "{body}");
+    for wanted in ["suspend", "resume", "complete", "fail"] {
+        assert_eq!(act(&server, "reader", &task, wanted, why()).await.0, 403, "{wanted}");
+        assert_eq!(act(&server, "stranger", &task, wanted, why()).await.0, 404, "{wanted}");
+        assert_eq!(act(&server, "files", &task, wanted, why()).await.0, 403, "{wanted}");
+    }
+    assert_eq!(call(&server, "stranger", Method::GET, &path, None).await.0, 404);
+    assert_eq!(call(&server, "files", Method::GET, &path, None).await.0, 403);
+    // Neither a task token nor another API token opens it; and an agent's token opens nothing of the admins'.
+    let with = async |bearer: &str, path: &str| {
+        let request = server.request(Method::GET, path).bearer_auth(bearer);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(with(&token, &format!("/v1/tasks/{task}")).await, 401);
+    let admin = server.api_token("ops", "errand:admin").await;
+    assert_eq!(with(&admin, &format!("/v1/tasks/{task}")).await, 403);
+    let agent = server.api_token("planner", "errand:tasks").await;
+    assert_eq!(with(&agent, &format!("/v1/admin/tasks/{task}")).await, 403);
+    let auditor = server.api_token("audit", "errand:audit").await;
+    let read_only = server.admin_with(&auditor, Method::POST, &format!("/tasks/{task}/fail"), Some(why())).await;
+    assert_eq!(read_only.0, 403);
+    assert!(server.is_live(&token).await && server.is_live(&part).await, "nothing of that did anything");
+    // What an admin holds, an agent does not let go.
+    assert_eq!(admin_act(&server, &task, "suspend", why()).await.0, 200);
+    let (status, body) = act(&server, "planner", &task, "resume", json!({})).await;
+    assert_eq!((status, &body["state"]), (409, &json!("suspended")), "{body}");
+    assert!(!server.is_live(&token).await);
+    assert_eq!(admin_act(&server, &task, "resume", json!({})).await.0, 200);
+    assert!(server.is_live(&token).await);
+    server.stop().await;
+}
+
+async fn an_admin_takes_the_hold_over(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    assert_eq!(act(&server, "planner", &task, "suspend", why()).await.0, 200);
+    assert_eq!(admin_act(&server, &task, "suspend", json!({"reason": "looked into"})).await.0, 200);
+    assert_eq!(act(&server, "planner", &task, "resume", json!({})).await.0, 409);
+    assert!(!server.is_live(&token).await);
+    assert_eq!(admin_act(&server, &task, "resume", json!({})).await.0, 200);
+    assert!(server.is_live(&token).await);
+    server.stop().await;
+}
+
+async fn a_revocation_brings_the_task_to_its_end(server: Server) {
+    let state = async |task: &str| {
+        let (_, body) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
+        body["state"].as_str().unwrap().to_owned()
+    };
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    assert_eq!(admin_act(&server, &task, "suspend", why()).await.0, 200);
+    let first = server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
+    assert_eq!(state(&task).await, "revoked");
+    assert!(!server.is_live(&token).await);
+    // Again, and of one that ended otherwise: never refused, and it stays what it became.
+    let again = server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
+    assert!(again["seq"].as_u64() > first["seq"].as_u64(), "{first} {again}");
+    let done = task_of(&server.task_token().await);
+    assert_eq!(act(&server, "planner", &done, "complete", json!({})).await.0, 200);
+    server.revoke(json!({"kind": "task", "id": done, "reason": "to be sure"})).await;
+    assert_eq!((state(&task).await, state(&done).await), ("revoked".to_owned(), "completed".to_owned()));
+    assert_eq!(admin_act(&server, &task, "resume", json!({})).await.0, 409);
+    server.stop().await;
+}
+
+async fn a_task_ends_at_its_deadline_once(server: Server) {
+    let form = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("task_deadline", "1")]);
+    let mut tasks = Vec::new();
+    for _ in 0..5 {
+        tasks.push(task_of(&server.issued("planner", &form).await));
+    }
+    let held = &tasks[0];
+    // It may be over already, if this machine is slow; then it is refused.
+    let (status, _) = admin_act(&server, held, "suspend", why()).await;
+    assert!([200, 409].contains(&status));
+    let replica = server.replica().await;
+    let (_, before) = server.admin(Method::GET, "/revocations?limit=1", None).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    // Before any sweep, it is over for everybody who asks.
+    let (status, body) = admin_act(&server, &tasks[1], "complete", json!({})).await;
+    assert_eq!((status, &body["state"]), (409, &json!("expired")), "{body}");
+    let sweeps = (0..6).map(|n| {
+        let house = if n % 2 == 0 { &server.house } else { &replica.house };
+        async move { house.service.sweep(&house.cx().unwrap()).await.unwrap() }
+    });
+    futures_util::future::join_all(sweeps).await;
+    for task in &tasks {
+        let (_, body) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
+        assert_eq!((&body["state"], &body["turned"]["by"]), (&json!("expired"), &json!("deadline")), "{body}");
+        let expired = records(&server, task, "task.turn").await;
+        let expired = expired.iter().filter(|record| record["granted"]["state"] == "expired");
+        assert_eq!(expired.filter(|record| record["outcome"] == "done").count(), 1, "each is ended once");
+    }
+    let (_, after) = server.admin(Method::GET, "/revocations?limit=1", None).await;
+    assert_eq!(before["items"], after["items"], "no token outlives its task, so there is nothing to end");
+    let (_, listed) = server.admin(Method::GET, "/tasks?state=expired", None).await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), tasks.len());
+    replica.stop().await;
+    server.stop().await;
+}
+
+async fn many_who_end_a_task_end_it_once(server: Server) {
+    let replica = server.replica().await;
+    for _ in 0..3 {
+        let token = server.task_token().await;
+        let task = task_of(&token);
+        let ends = [("complete", json!({})), ("fail", why()), ("complete", json!({})), ("fail", why())];
+        let racers = ends.into_iter().enumerate().map(|(n, (end, body))| {
+            let at = if n < 2 { &server } else { &replica };
+            let task = &task;
+            async move {
+                if n % 2 == 0 {
+                    admin_act(at, task, end, body).await
+                } else {
+                    act(at, "planner", task, end, body).await
+                }
+            }
+        });
+        let answers = futures_util::future::join_all(racers).await;
+        let won = answers.iter().filter(|(status, _)| *status == 200).collect::<Vec<_>>();
+        assert_eq!(won.len(), 1, "{answers:?}");
+        let end = &won[0].1["state"];
+        assert!(answers.iter().all(|(status, body)| *status == 200 || (*status == 409 && body["state"] == *end)));
+        let done = records(&server, &task, "task.turn").await;
+        assert_eq!(done.iter().filter(|record| record["outcome"] == "done").count(), 1);
+        assert!(!server.is_live(&token).await && !replica.is_live(&token).await);
+    }
+    replica.stop().await;
+    server.stop().await;
+}
+
+async fn a_task_is_listed_and_shows_its_tokens(server: Server) {
+    let token = server.task_token().await;
+    let task = task_of(&token);
+    let part = part_of(&server, &token).await;
+    let bob = server.user_token(json!({"sub": "bob"}));
+    let other = task_of(&server.issued("planner", &server.exchange_form(&bob)).await);
+    let listed = async |query: &str| {
+        let (status, body) = server.admin(Method::GET, &format!("/tasks?{query}"), None).await;
+        assert_eq!(status, 200, "{body}");
+        body["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    admin_act(&server, &other, "suspend", why()).await;
+    assert_eq!(listed("state=active").await, [task.as_str()]);
+    assert_eq!(listed("state=suspended").await, [other.as_str()]);
+    assert_eq!(listed("agent=planner").await.len(), 2);
+    assert_eq!(listed("agent=reader").await.len(), 0);
+    assert_eq!(listed("issuer=https://login.example.com&subject=bob").await, [other.as_str()]);
+    assert_eq!(listed(&format!("resource={}", crate::server::FILES)).await.len(), 2);
+    assert_eq!(listed(&format!("resource={NOTES}")).await.len(), 0);
+    assert_eq!(listed("from=2000-01-01T00:00:00Z").await.len(), 2);
+    assert_eq!(listed("until=2000-01-01T00:00:00Z").await.len(), 0);
+    for bad in ["state=x", "resource=x", "from=x", "age=1"] {
+        assert_eq!(server.admin(Method::GET, &format!("/tasks?{bad}"), None).await.0, 400, "{bad}");
+    }
+
+    let tree = async || server.admin(Method::GET, &format!("/tasks/{task}"), None).await.1;
+    let shown = tree().await;
+    let [root] = &shown["tokens"].as_array().unwrap()[..] else { panic!("{shown}") };
+    let (handed, leaf) = (&root["derived"][0], &root["derived"][0]["derived"][0]);
+    assert_eq!((&root["jti"], &leaf["jti"]), (&claims(&token)["jti"], &claims(&part)["jti"]), "{shown}");
+    assert_eq!((&handed["kind"], &leaf["client"]), (&json!("hand_over"), &json!("reader")));
+    assert_eq!(leaf["authorization_details"], claims(&part)["authorization_details"]);
+    assert_eq!([root, handed, leaf].map(|node| node["standing"].as_str().unwrap()), ["live"; 3]);
+    server.revoke(json!({"kind": "token", "id": leaf["jti"], "reason": "x"})).await;
+    admin_act(&server, &task, "suspend", why()).await;
+    let shown = tree().await;
+    let root = &shown["tokens"][0];
+    let standings = [root, &root["derived"][0], &root["derived"][0]["derived"][0]];
+    assert_eq!(standings.map(|node| node["standing"].as_str().unwrap()), ["suspended", "suspended", "revoked"]);
+    server.stop().await;
+}
