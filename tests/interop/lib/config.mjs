@@ -5,14 +5,14 @@ import { TOOLS, TRUST_DOMAIN, appOf } from './cast.mjs';
 
 const toml = JSON.stringify;
 
-export function configuration({ issuer, listen, storeUrl, encryptionKeyFile, idps, agents, resources, admins }) {
+export function configuration({ issuer, listen, storeUrlFile, encryptionKeyFile, idps, agents, resources, admins }) {
   return [
     `issuer = ${toml(issuer)}
 trust_domain = ${toml(TRUST_DOMAIN)}
 listen = ${toml(listen)}
 
 [store]
-url = ${toml(storeUrl)}
+url_file = ${toml(storeUrlFile)}
 
 [keys]
 algorithm = "ES256"

@@ -15,8 +15,11 @@ export class Errand {
     const issuer = `http://${listen}`;
     const encryptionKeyFile = path.join(folder, 'encryption.key');
     await writeFile(encryptionKeyFile, randomBytes(32).toString('base64'), { mode: 0o600 });
+    // There is a password in a Postgres URL, and no secret stands in the configuration itself.
+    const storeUrlFile = path.join(folder, 'store.url');
+    await writeFile(storeUrlFile, store.url, { mode: 0o600 });
     const configFile = path.join(folder, 'errand.toml');
-    const text = configuration({ issuer, listen, storeUrl: store.url, encryptionKeyFile, ...cast });
+    const text = configuration({ issuer, listen, storeUrlFile, encryptionKeyFile, ...cast });
     await writeFile(configFile, text, { mode: 0o600 });
 
     // The schema of a shared database changes when an operator says so, never by a server that happens to start.
