@@ -30,9 +30,9 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
-        Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
-        Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged,
+        Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys,
+        Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -424,8 +424,8 @@ impl Mood {
 
 #[async_trait]
 impl Store for Mood {
-    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
-        self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await
+    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+        Ok(self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await?)
     }
 
     async fn head(&self) -> Result<Seq, Outage> {

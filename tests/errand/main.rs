@@ -43,6 +43,7 @@ mod calls;
 mod clients;
 mod clocks;
 mod grammar;
+mod group_commit;
 mod hostile;
 mod introspection;
 mod jwks;
