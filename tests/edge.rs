@@ -16,12 +16,13 @@ use errand::{
     app::{Cx, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
+        id::KeyId,
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
         jws::Unverified,
         keys::{KeyDates, Rotation},
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         revocation::{LogEntry, Seq},
         secret::Pepper,
         task::{Requester, Task},
@@ -296,6 +297,7 @@ fn service(mood: Mood) -> Service {
         tasks: TaskLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
+        memory: MemoryLimits::default(),
     };
     let parts = Parts {
         clock: Arc::new(Still),
@@ -339,7 +341,11 @@ impl Signer for Still {
 
     fn verify(&self, token: Unverified<'_>, _: Timestamp) -> Option<OwnToken> {
         let typ = token.header().typ.clone()?;
-        Some(OwnToken { typ, claims: token.into_payload() })
+        Some(OwnToken { key: "still".parse().unwrap(), typ, claims: token.into_payload() })
+    }
+
+    fn publishes(&self, _: &KeyId, _: Timestamp) -> bool {
+        true
     }
 
     fn jwks(&self, _: Timestamp) -> JwkSet {

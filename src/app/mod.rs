@@ -19,6 +19,7 @@ mod shared;
 mod sweep;
 mod target;
 mod tasks;
+mod verified;
 
 use std::{fmt, sync::Arc};
 
@@ -40,7 +41,7 @@ use crate::{
         id::RequestId,
         jwk::SigningAlgorithm,
         keys::Rotation,
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         secret::Pepper,
         time::Timestamp,
         uri::IssuerUrl,
@@ -67,6 +68,8 @@ pub struct Settings {
     pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
+    /// How much is kept in memory.
+    pub memory: MemoryLimits,
 }
 
 impl Settings {
@@ -118,6 +121,7 @@ struct Inner {
     follower: Arc<follow::Follower>,
     journal: journal::Journal,
     seen: introspect::Seen,
+    verified: verified::Verified,
 }
 
 impl fmt::Debug for Service {
@@ -134,7 +138,8 @@ impl Service {
         let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
         let follower =
             follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
+        let verified = verified::Verified::new(settings.memory);
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default(), verified }))
     }
 
     /// What the operator chose.
@@ -165,6 +170,12 @@ impl Service {
     #[must_use]
     pub fn audit_dropped(&self) -> u64 {
         self.0.journal.dropped()
+    }
+
+    /// How many tokens that were found good are kept, and how many bytes they take at most.
+    #[must_use]
+    pub fn verified_tokens(&self) -> (usize, u64) {
+        self.0.verified.size()
     }
 
     /// The trusted issuers, each with whether its keys could be had the last time they were asked for.

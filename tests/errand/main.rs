@@ -47,6 +47,7 @@ mod hostile;
 mod introspection;
 mod jwks;
 mod keys;
+mod known_again;
 mod listening;
 mod one_errand;
 mod outage;
