@@ -2,17 +2,19 @@
 
 mod check;
 mod ours;
+mod shut_out;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
 
 pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
+pub use shut_out::{Door, How, NoChange, ShutOut, Who};
 use thiserror::Error;
 
 use crate::domain::{
@@ -23,6 +25,7 @@ use crate::domain::{
     revocation::Target,
     scope::ScopeSet,
     secret::SecretTag,
+    task::Requester,
     uri::{IssuerUrl, ResourceUri},
 };
 
@@ -184,6 +187,8 @@ pub struct Registry {
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
     tags: BTreeMap<ClientId, OwnedTag>,
+    shut_out: Vec<ShutOut>,
+    requesters_out: HashSet<Requester>,
 }
 
 impl Registry {

@@ -146,6 +146,7 @@ impl From<&Denial> for Code {
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
             | Denial::ShutOut
+            | Denial::RequesterShutOut
             | Denial::Chain(_)
             | Denial::LineageTooLong
             | Denial::OtherTask
@@ -170,6 +171,8 @@ impl From<&Conflict> for Code {
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
             | Conflict::CannotTurn(_)
+            | Conflict::Door(_)
+            | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,
         }
