@@ -96,6 +96,7 @@ fn named(change: &Change) -> String {
         Change::PutSecret(client, _) => format!("secret of {client}"),
         Change::RemoveSecret(client) => format!("no secret of {client}"),
         Change::PutKey(key) => format!("key {}", key.dates.kid),
+        Change::RemoveKey(kid) => format!("no key {kid}"),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
         Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
         Change::ShutOut(one) => format!("{} {} {}", one.how, one.who.kind(), one.who.id()),

@@ -13,7 +13,7 @@ use crate::{
     app::{BadRequest, Conflict, GrantRequest},
     domain::{
         audit::searchable,
-        id::{ClientId, Subject, TokenId},
+        id::{ClientId, KeyId, Reason, Subject, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
         task::Requester,
@@ -168,6 +168,28 @@ pub(super) async fn rotate_keys(
 ) -> Result<Json<ListView<MadeKeyView>>, Problem> {
     let key = idempotency_key(&headers)?;
     let made = app.service.rotate_keys_once(&admin.name(), Occasion::Command, key, &cx).await?;
+    let views = made.into_iter().map(|(algorithm, kid)| MadeKeyView { algorithm, kid });
+    Ok(Json(ListView::whole(views.collect())))
+}
+
+/// The body of `POST /v1/admin/keys/{kid}/revoke`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyRevocationBody {
+    reason: Reason,
+}
+
+/// `POST /v1/admin/keys/{kid}/revoke`
+pub(super) async fn revoke_key(
+    State(app): State<App>,
+    Operator(admin, cx): Operator,
+    Id(kid): Id,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<KeyRevocationBody>,
+) -> Result<Json<ListView<MadeKeyView>>, Problem> {
+    let kid = kid.parse::<KeyId>().map_err(|_| Conflict::NotFound("key"))?;
+    let key = idempotency_key(&headers)?;
+    let made = app.service.revoke_key(&admin.name(), &kid, &body.reason, key, &cx).await?;
     let views = made.into_iter().map(|(algorithm, kid)| MadeKeyView { algorithm, kid });
     Ok(Json(ListView::whole(views.collect())))
 }

@@ -113,6 +113,7 @@ fn api() -> Router<App> {
         .route("/v1/admin/grants", get(admin::list_grants).post(admin::put_grant).delete(admin::remove_grant))
         .route("/v1/admin/keys", get(admin::list_keys))
         .route("/v1/admin/keys/rotate", post(admin::rotate_keys))
+        .route("/v1/admin/keys/{kid}/revoke", post(admin::revoke_key))
         .route("/v1/admin/tokens", get(admin::list_tokens))
         .route("/v1/admin/tokens/{id}", get(admin::read_token))
         .route("/v1/admin/tasks", get(tasks::list))

@@ -133,6 +133,8 @@ pub enum Change {
     RemoveSecret(ClientId),
     /// Put a key, new or with new dates.
     PutKey(StoredKey),
+    /// Remove a key, whatever it signed.
+    RemoveKey(KeyId),
     /// Record a grant, new or with a new end.
     PutGrant(Grant),
     /// Withdraw a grant.

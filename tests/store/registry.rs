@@ -128,8 +128,11 @@ async fn a_key_lives_until_it_is_swept(on: &TestStore) {
     assert_eq!(store.keys().await.unwrap().keys[0], newer);
     assert_eq!(store.sweep(at(100)).await.unwrap().keys, 1);
     let stored = store.keys().await.unwrap();
-    assert_eq!(stored.keys, [newer, keys[2].clone()]);
+    assert_eq!(stored.keys, [newer.clone(), keys[2].clone()]);
     assert_eq!(stored.version, 2, "nobody plans with a key that is gone");
+    change(&*store, vec![Change::RemoveKey("c".parse().unwrap()), Change::RemoveKey("nobody".parse().unwrap())]).await;
+    let left = store.keys().await.unwrap();
+    assert_eq!((left.version, left.keys), (3, vec![newer]), "removed, whatever its dates say");
     assert_eq!(store.registry().await.unwrap().version, 0);
 }
 

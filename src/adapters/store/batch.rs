@@ -58,6 +58,7 @@ impl Asked {
             | Change::PutSecret(..)
             | Change::RemoveSecret(_)
             | Change::PutKey(_)
+            | Change::RemoveKey(_)
             | Change::PutGrant(_)
             | Change::RemoveGrant(..)
             | Change::ShutOut(_)
@@ -295,7 +296,7 @@ fn version_of(change: &Change) -> Option<&'static str> {
         | Change::RemoveSecret(_)
         | Change::ShutOut(_)
         | Change::LetIn(_) => Some(REGISTRY),
-        Change::PutKey(_) => Some(KEYS),
+        Change::PutKey(_) | Change::RemoveKey(_) => Some(KEYS),
         Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
     }
 }

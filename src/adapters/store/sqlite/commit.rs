@@ -136,6 +136,7 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             let put = query(sql::PUT_KEY).bind(row.kid).bind(row.algorithm).bind(row.created).bind(row.activates);
             put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
         }
+        Change::RemoveKey(kid) => query(sql::REMOVE_KEY).bind(kid.as_str()).execute(tx).await,
         Change::PutGrant(grant) => {
             let row = GrantRow::of(grant);
             let put = query(sql::PUT_GRANT).bind(row.requester_issuer).bind(row.requester_subject).bind(row.agent);

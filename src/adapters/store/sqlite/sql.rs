@@ -148,6 +148,7 @@ statements! {
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
+    REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = ?1";
     PUT_GRANT = "INSERT INTO grants (requester_issuer, requester_subject, agent, until, done_by, done_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (requester_issuer, requester_subject, agent)
