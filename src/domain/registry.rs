@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::domain::{
     authority::{Authority, Permission},
-    client::{Admin, Agent, Client, Resource, Tool},
+    client::{Admin, Agent, Authentication, Client, Resource, Tool},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
     revocation::Target,
@@ -96,6 +96,17 @@ impl Object {
             Self::Agent(agent) => Some(&agent.id),
             Self::Resource(resource) => Some(&resource.id),
             Self::Admin(admin) => Some(&admin.id),
+        }
+    }
+
+    /// How it proves who it is; an issuer does not.
+    #[must_use]
+    pub fn authentication(&self) -> Option<&Authentication> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(&agent.authentication),
+            Self::Resource(resource) => Some(&resource.authentication),
+            Self::Admin(admin) => Some(&admin.authentication),
         }
     }
 

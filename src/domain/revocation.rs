@@ -48,6 +48,8 @@ pub enum Target {
     Requester(String),
     /// Everything issued so far that an agent acts in, at whatever place in the chain.
     Agent(ClientId),
+    /// Every API token that a client got so far: with credentials that it has no more.
+    Credentials(ClientId),
     /// Everything issued so far that something may be done at a resource with.
     Resource(ResourceUri),
     /// Everything issued so far on the word of an identity provider.
@@ -74,6 +76,7 @@ impl Target {
             Self::Task(_) => "task",
             Self::Requester(_) => "requester",
             Self::Agent(_) => "agent",
+            Self::Credentials(_) => "credentials",
             Self::Resource(_) => "resource",
             Self::Issuer(_) => "issuer",
             Self::Registry => "registry",
@@ -88,7 +91,7 @@ impl Target {
             Self::Token(id) => id.to_string(),
             Self::Task(id) => id.to_string(),
             Self::Requester(key) => key.clone(),
-            Self::Agent(id) => id.to_string(),
+            Self::Agent(id) | Self::Credentials(id) => id.to_string(),
             Self::Resource(uri) => uri.to_string(),
             Self::Issuer(url) => url.to_string(),
             Self::Registry | Self::Keys => String::new(),
@@ -103,6 +106,7 @@ impl Target {
             "task" => Self::Task(key.parse().ok()?),
             "requester" => Self::Requester(key.split_once(' ').map(|_| key.to_owned())?),
             "agent" => Self::Agent(key.parse().ok()?),
+            "credentials" => Self::Credentials(key.parse().ok()?),
             "resource" => Self::Resource(key.parse().ok()?),
             "issuer" => Self::Issuer(key.parse().ok()?),
             "registry" if key.is_empty() => Self::Registry,
@@ -309,9 +313,11 @@ impl Index {
         let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
         let by_name = tokens.map(Target::Token).chain(names.task.map(Target::Task)).filter_map(held);
         let agents = names.agents.iter().cloned().map(Target::Agent);
+        // Only an API token is of no task: it is its client's alone.
+        let client = names.agents.iter().filter(|_| names.task.is_none()).cloned().map(Target::Credentials);
         let requester = names.requester.iter().flat_map(|r| [Target::requester(r), Target::Issuer(r.issuer.clone())]);
         let resources = names.resources.iter().cloned().map(Target::Resource);
-        let by_age = agents.chain(requester).chain(resources).filter_map(older);
+        let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(older);
         by_name.chain(by_age).chain(held_back).max().unwrap_or(Standing::Live)
     }
 }
@@ -371,6 +377,7 @@ mod tests {
             (Target::Agent("planner".parse().unwrap()), true, false),
             (Target::Agent("reader".parse().unwrap()), true, false),
             (Target::Agent("writer".parse().unwrap()), false, false),
+            (Target::Credentials("planner".parse().unwrap()), false, false),
             (Target::Resource("https://files.example.com/mcp".parse().unwrap()), true, false),
             (Target::Resource("https://files.example.com".parse().unwrap()), false, false),
             (Target::Issuer("https://login.example.com".parse().unwrap()), true, false),
@@ -383,6 +390,19 @@ mod tests {
             let ended = |rev| index.standing(&names(rev)) == Standing::Revoked;
             assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
+        }
+    }
+
+    #[test]
+    fn new_credentials_end_the_api_tokens_of_before() {
+        let mut index = Index::default();
+        index.apply(&entry(5, Target::Credentials("planner".parse().unwrap())), Duration::ZERO);
+        for (client, rev, want) in
+            [("planner", 4, Standing::Revoked), ("planner", 5, Standing::Live), ("reader", 4, Standing::Live)]
+        {
+            let agents = [client.parse().unwrap()].into();
+            let api = Names { task: None, requester: None, lineage: Vec::new(), agents, ..names(rev) };
+            assert_eq!(index.standing(&api), want, "{client} {rev}");
         }
     }
 
