@@ -75,6 +75,9 @@ pub enum AuthFault {
     /// The assertion was used before.
     #[error("the assertion was used before")]
     Replayed,
+    /// How it proves who it is was changed while it was being answered.
+    #[error("the client's credentials were changed at the same moment")]
+    Changed,
     /// The request has no bearer token, where only one will do.
     #[error("an API token is needed: `Authorization: Bearer …`")]
     NoBearer,

@@ -111,7 +111,8 @@ impl From<&AuthFault> for Code {
             | AuthFault::Signature
             | AuthFault::Claim(_)
             | AuthFault::Type
-            | AuthFault::Replayed => Self::InvalidClient,
+            | AuthFault::Replayed
+            | AuthFault::Changed => Self::InvalidClient,
             AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
             AuthFault::NotForThisClient => Self::AccessDenied,
