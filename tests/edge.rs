@@ -437,7 +437,7 @@ impl Store for Mood {
     }
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new() }).await
+        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new(), shut_out: Vec::new() }).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

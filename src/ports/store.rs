@@ -12,7 +12,7 @@ use crate::domain::{
     authority::Authority,
     id::{ClientId, KeyId, TaskId, TokenId},
     keys::KeyDates,
-    registry::{Entry, Kind, OwnedTag},
+    registry::{Entry, Kind, OwnedTag, ShutOut, Who},
     revocation::{LogEntry, Names, NewEntry, Seq},
     task::{Requester, Task, Turn},
     time::Timestamp,
@@ -109,7 +109,7 @@ impl fmt::Debug for StoredKey {
 }
 
 /// A state of the store that a change builds on. If it moved on in between, the change does not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The registry is still at this version.
     Registry(u64),
@@ -117,6 +117,8 @@ pub enum Expected {
     Keys(u64),
     /// The task is there, and its state has changed so many times.
     Task(TaskId, u64),
+    /// All of these are there, and each one's state has changed so many times.
+    Tasks(Vec<(TaskId, u64)>),
 }
 
 /// One change beside issuing: rare, so carried out one after the other.
@@ -132,10 +134,16 @@ pub enum Change {
     RemoveSecret(ClientId),
     /// Put a key, new or with new dates.
     PutKey(StoredKey),
+    /// Remove a key, whatever it signed.
+    RemoveKey(KeyId),
     /// Record a grant, new or with a new end.
     PutGrant(Grant),
     /// Withdraw a grant.
     RemoveGrant(Requester, ClientId),
+    /// Shut somebody out, or in another way than before.
+    ShutOut(ShutOut),
+    /// Let somebody in again.
+    LetIn(Who),
     /// Bring a task to another state: [`Task::turns`] goes on by one.
     TurnTask(TaskId, Turn),
 }
@@ -221,7 +229,7 @@ impl From<CommitFault> for Outage {
     }
 }
 
-/// The stored registry: objects, tags of secrets, and the version they are at, read at one moment.
+/// The stored registry: objects, tags of secrets, who is shut out, and the version they are at, read at one moment.
 #[derive(Debug)]
 pub struct StoredRegistry {
     /// Moves on with every change.
@@ -230,6 +238,8 @@ pub struct StoredRegistry {
     pub entries: Vec<Entry>,
     /// The tags of client secrets.
     pub tags: BTreeMap<ClientId, OwnedTag>,
+    /// Who is shut out by an admin.
+    pub shut_out: Vec<ShutOut>,
 }
 
 /// The stored keys and the version they are at, read at one moment.

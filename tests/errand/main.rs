@@ -39,6 +39,7 @@ macro_rules! on_both_stores {
 mod answers;
 mod arguments;
 mod binary;
+mod bulk;
 mod calls;
 mod clients;
 mod clocks;
@@ -58,6 +59,7 @@ mod refusals;
 mod registry;
 mod revocation;
 mod secrecy;
+mod shut_out;
 mod splice;
 mod task_life;
 mod tasks;

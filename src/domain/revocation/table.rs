@@ -28,6 +28,7 @@ pub(super) enum Name<'a> {
     Task(TaskId),
     Requester(&'a Requester),
     Agent(&'a ClientId),
+    Credentials(&'a ClientId),
     Resource(&'a ResourceUri),
     Issuer(&'a IssuerUrl),
 }
@@ -39,6 +40,7 @@ pub(super) struct Table {
     tasks: Ids,
     requesters: Texts,
     agents: Texts,
+    credentials: Texts,
     resources: Texts,
     issuers: Texts,
 }
@@ -47,7 +49,7 @@ type Texts = HashMap<Box<str>, Packed>;
 
 impl Table {
     pub(super) fn len(&self) -> usize {
-        let texts = [&self.requesters, &self.agents, &self.resources, &self.issuers];
+        let texts = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
         self.tokens.len + self.tasks.len + texts.into_iter().map(HashMap::len).sum::<usize>()
     }
 
@@ -64,6 +66,7 @@ impl Table {
                 _ => None,
             },
             Name::Agent(id) => text(&self.agents, id.as_str()),
+            Name::Credentials(id) => text(&self.credentials, id.as_str()),
             Name::Resource(uri) => text(&self.resources, uri.as_str()),
             Name::Issuer(url) => text(&self.issuers, url.as_str()),
         };
@@ -77,6 +80,7 @@ impl Table {
             Target::Task(id) => self.tasks.get(id.uuid()),
             Target::Requester(key) => self.requesters.get(key.as_str()).copied(),
             Target::Agent(id) => self.agents.get(id.as_str()).copied(),
+            Target::Credentials(id) => self.credentials.get(id.as_str()).copied(),
             Target::Resource(uri) => self.resources.get(uri.as_str()).copied(),
             Target::Issuer(url) => self.issuers.get(url.as_str()).copied(),
             Target::Registry | Target::Keys => None,
@@ -93,6 +97,7 @@ impl Table {
             Target::Task(id) => self.tasks.insert(id.uuid(), packed),
             Target::Requester(key) => put(&mut self.requesters, key),
             Target::Agent(id) => put(&mut self.agents, id.as_str()),
+            Target::Credentials(id) => put(&mut self.credentials, id.as_str()),
             Target::Resource(uri) => put(&mut self.resources, uri.as_str()),
             Target::Issuer(url) => put(&mut self.issuers, url.as_str()),
             Target::Registry | Target::Keys => {}
@@ -106,6 +111,7 @@ impl Table {
             Target::Task(id) => self.tasks.remove(id.uuid()),
             Target::Requester(key) => _ = self.requesters.remove(key.as_str()),
             Target::Agent(id) => _ = self.agents.remove(id.as_str()),
+            Target::Credentials(id) => _ = self.credentials.remove(id.as_str()),
             Target::Resource(uri) => _ = self.resources.remove(uri.as_str()),
             Target::Issuer(url) => _ = self.issuers.remove(url.as_str()),
             Target::Registry | Target::Keys => {}
@@ -120,7 +126,8 @@ impl Table {
         }
         // There are few of these.
         if n == 0 {
-            for texts in [&mut self.requesters, &mut self.agents, &mut self.resources, &mut self.issuers] {
+            let named = [&mut self.requesters, &mut self.agents, &mut self.credentials];
+            for texts in named.into_iter().chain([&mut self.resources, &mut self.issuers]) {
                 texts.retain(|_, packed| is_kept(packed));
             }
         }

@@ -7,7 +7,9 @@ use super::sql;
 use crate::{
     adapters::store::{
         batch::{Asked, Found, Goes, Plan, is_refusal},
-        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed, turn_json},
+        rows::{
+            AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, ShutOutRow, VersionRow, json, signed, turn_json,
+        },
     },
     domain::{
         audit::{Head, Writer},
@@ -151,6 +153,7 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             let put = query(sql::PUT_KEY).bind(row.kid).bind(row.algorithm).bind(row.created).bind(row.activates);
             put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
         }
+        Change::RemoveKey(kid) => query(sql::REMOVE_KEY).bind(kid.as_str()).execute(tx).await,
         Change::PutGrant(grant) => {
             let row = GrantRow::of(grant);
             let put = query(sql::PUT_GRANT).bind(row.requester_issuer).bind(row.requester_subject).bind(row.agent);
@@ -160,6 +163,12 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
             remove.bind(agent.as_str()).execute(tx).await
         }
+        Change::ShutOut(one) => {
+            let row = ShutOutRow::of(one);
+            let put = query(sql::PUT_SHUT_OUT).bind(row.kind).bind(row.id).bind(row.how).bind(row.reason);
+            put.bind(row.done_by).bind(row.done_at).execute(tx).await
+        }
+        Change::LetIn(who) => query(sql::REMOVE_SHUT_OUT).bind(who.kind()).bind(who.id()).execute(tx).await,
         Change::TurnTask(id, turn) => {
             let turned = turn_json(turn)?;
             query(sql::TURN_TASK).bind(id.to_string()).bind(turn.state.as_str()).bind(turned).execute(tx).await
