@@ -297,6 +297,7 @@ fn service(mood: Mood) -> Service {
         tasks: TaskLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
+        write_batch: 16,
         memory: MemoryLimits::default(),
     };
     let parts = Parts {

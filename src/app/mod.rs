@@ -73,6 +73,8 @@ pub struct Settings {
     pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
+    /// How many writes share a commit at most.
+    pub write_batch: usize,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
 }
@@ -140,7 +142,8 @@ impl Service {
     #[must_use]
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let writer = Writer(parts.entropy.uuid());
-        let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
+        let store = Arc::clone(&parts.store);
+        let journal = journal::Journal::start(store, writer, settings.write_queue, settings.write_batch);
         let follower =
             follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
         let verified = verified::Verified::new(settings.memory);
