@@ -4,7 +4,6 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     missing_debug_implementations,
     unreachable_pub,
@@ -17,7 +16,7 @@ mod bare;
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 #[path = "../errand/cast.rs"]
 mod cast;
-#[expect(dead_code, clippy::panic, reason = "the other benchmark needs more of it")]
+#[expect(dead_code, clippy::expect_used, reason = "the other benchmark needs more of it")]
 #[path = "../errand/load.rs"]
 mod load;
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
