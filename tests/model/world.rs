@@ -23,7 +23,7 @@ pub struct Replica {
     /// What is left of its lease in its own eyes.
     pub own: u8,
     /// The revocations that were asked for here and are not acknowledged yet.
-    pub waits_for: u8,
+    pub rounds: [Round; 2],
     pub renewal: Renewal,
     pub introspection: Option<Introspection>,
     pub row: Option<Row>,
@@ -31,12 +31,28 @@ pub struct Replica {
     pub stray: Option<u8>,
 }
 
+/// A revocation, where it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Round {
+    None,
+    /// Only in a broken variant: the rows have been looked at, and there is no entry yet.
+    Looked,
+    /// Its entry is in the log.
+    Committed,
+    /// The rows have been looked at since. `left`: until every lease of then is over.
+    Waiting {
+        left: u8,
+    },
+}
+
 /// What everybody sees of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
-    /// What is left of the lease in the eyes of the database.
+    /// What is left of the lease in the eyes of who has watched this row since it was committed.
     pub left: u8,
     pub applied: u8,
+    /// Which revocations wait for it.
+    pub waited_for: u8,
 }
 
 /// A renewal on its way. `left`: what would be left of the lease, counted from when it was sent.
@@ -46,22 +62,18 @@ pub enum Renewal {
     Sent {
         left: u8,
         applied: u8,
-        had_lapsed: bool,
     },
-    /// The statement has seen the clock and the log. Nobody sees the row yet.
+    /// The statement has seen the log. Nobody sees the row yet.
     CarriedOut {
         left: u8,
         applied: u8,
-        had_lapsed: bool,
-        row_left: u8,
         head: u8,
     },
     Committed {
         left: u8,
-        had_lapsed: bool,
         head: u8,
     },
-    /// Only where the lease had lapsed: the head is read by a statement of its own.
+    /// The head is read by a statement of its own.
     AsksForHead {
         left: u8,
     },
@@ -86,18 +98,19 @@ pub enum Introspection {
         late: u8,
         head: u8,
     },
-    /// Only in the broken variant: the memory was read before the lease was looked at.
+    /// Only in a broken variant: the memory was read before the lease was looked at.
     HasRead {
         late: u8,
         applied: u8,
     },
 }
 
-/// Something that happens. The number is the replica's.
+/// Something that happens. The first number is the replica's, the second one the revocation's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     Tick,
     Revoke(usize),
+    LookAtRows(usize, u8),
     Acknowledge(usize, u8),
     Apply(usize),
     SendRenewal(usize),
@@ -105,7 +118,7 @@ pub enum Step {
     CommitRenewal(usize),
     ReceiveRenewal(usize),
     ReadHead(usize),
-    WinBack(usize),
+    TakeLease(usize),
     GiveUp(usize),
     CommitStray(usize),
     Crash(usize),
@@ -123,12 +136,21 @@ impl Replica {
             is_up: false,
             applied: 0,
             own: 0,
-            waits_for: 0,
+            rounds: [Round::None; 2],
             renewal: Renewal::None,
             introspection: None,
             row: None,
             stray: None,
         }
+    }
+
+    /// How far a revocation is that was asked for here.
+    pub fn round(&self, revocation: u8) -> Round {
+        self.rounds[usize::from(revocation) - 1]
+    }
+
+    pub fn set_round(&mut self, revocation: u8, round: Round) {
+        self.rounds[usize::from(revocation) - 1] = round;
     }
 }
 
@@ -137,8 +159,10 @@ impl World {
         self.acknowledged & bit(revocation) != 0
     }
 
-    pub fn revocations(&self) -> impl Iterator<Item = u8> {
-        1..=self.log
+    /// The rows of all replicas but this one.
+    pub fn rows_but(&mut self, replica: usize) -> impl Iterator<Item = &mut Row> {
+        let others = self.replicas.iter_mut().enumerate().filter(move |(n, _)| *n != replica);
+        others.filter_map(|(_, replica)| replica.row.as_mut())
     }
 }
 
@@ -152,8 +176,9 @@ impl fmt::Display for Step {
         match self {
             Self::Tick => write!(f, "time passes"),
             Self::Revoke(n) => write!(f, "replica {n} commits a revocation"),
+            Self::LookAtRows(n, k) => write!(f, "replica {n} sees for whom revocation {k} has to wait"),
             Self::Acknowledge(n, k) => {
-                write!(f, "replica {n} sees no live lease without revocation {k}, acknowledges it")
+                write!(f, "replica {n} waits for nobody any more and acknowledges revocation {k}")
             }
             Self::Apply(n) => write!(f, "replica {n} applies the next entry"),
             Self::SendRenewal(n) => write!(f, "replica {n} sends a renewal"),
@@ -161,7 +186,7 @@ impl fmt::Display for Step {
             Self::CommitRenewal(n) => write!(f, "the database commits the renewal of replica {n}"),
             Self::ReceiveRenewal(n) => write!(f, "replica {n} receives the answer to its renewal"),
             Self::ReadHead(n) => write!(f, "the database reads the log's head for replica {n}"),
-            Self::WinBack(n) => write!(f, "replica {n} has applied up to the head and trusts its memory again"),
+            Self::TakeLease(n) => write!(f, "replica {n} has applied up to the head, and the lease is its own"),
             Self::GiveUp(n) => write!(f, "replica {n} gives its renewal up"),
             Self::CommitStray(n) => write!(f, "the database commits a renewal that replica {n} has given up"),
             Self::Crash(n) => write!(f, "replica {n} crashes"),
