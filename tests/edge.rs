@@ -13,7 +13,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
-    app::{Cx, Parts, Service, Settings},
+    app::{Cx, Following, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
         id::{ClientId, TaskId, TokenId},
@@ -22,6 +22,7 @@ use errand::{
         jws::Unverified,
         keys::{KeyDates, Rotation},
         limits::{TaskLimits, TokenLimits},
+        replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         secret::Pepper,
         task::{Requester, Task},
@@ -29,7 +30,7 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
+        AuditFilter, AuditRow, Clock, Ear, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
         Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
         Written,
     },
@@ -296,6 +297,11 @@ fn service(mood: Mood) -> Service {
         tasks: TaskLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
+        following: Following {
+            name: "edge".into(),
+            lease: Duration::from_secs(2),
+            heartbeat: Duration::from_millis(500),
+        },
     };
     let parts = Parts {
         clock: Arc::new(Still),
@@ -484,6 +490,22 @@ impl Store for Mood {
 
     async fn audit_chain(&self, _: Writer, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
         self.get(Vec::new()).await
+    }
+
+    async fn renew(&self, _: &Beat, _: bool) -> Result<(), Outage> {
+        self.get(()).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn remove_replica(&self, _: ReplicaId, _: u64) -> Result<bool, Outage> {
+        self.get(false).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
+        Err(Outage::during("listen")("nobody speaks"))
     }
 
     async fn sweep(&self, _: Timestamp) -> Result<Swept, Outage> {

@@ -1,6 +1,8 @@
 //! Taking back: by clients (RFC 7009) and by admins. Ending something is one entry in the revocation log, in one
 //! transaction with its audit record; everything that was derived from it carries its name.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
         id::{ClientId, Reason, TaskId, TokenId},
         jws::Unverified,
         limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
+        replica::Spread,
         revocation::{NewEntry, Seq, Standing, Target, Verb},
         task::{Act, Party, Requester, Turn},
         time::{Lifetime, Timestamp},
@@ -82,14 +85,21 @@ pub struct Revoked {
     pub target: Target,
     /// When.
     pub at: Timestamp,
+    /// How far it got.
+    pub spread: Spread,
 }
 
 impl Service {
     /// Takes back a token for its client, or for the client of a token that it was derived from. What is no live token
-    /// of ours is already what was wanted (RFC 7009 §2.2).
-    pub async fn revoke_own(&self, caller: &AuthenticatedClient, token: &str, cx: &Cx) -> Result<(), Failure> {
-        let Ok(jws) = Unverified::parse(token) else { return Ok(()) };
-        let Ok(ours) = self.own(jws, cx.now) else { return Ok(()) };
+    /// of ours is already what was wanted (RFC 7009 §2.2). Says how far it got, once that is everywhere.
+    pub async fn revoke_own(
+        &self,
+        caller: &AuthenticatedClient,
+        token: &str,
+        cx: &Cx,
+    ) -> Result<Option<Spread>, Failure> {
+        let Ok(jws) = Unverified::parse(token) else { return Ok(None) };
+        let Ok(ours) = self.own(jws, cx.now) else { return Ok(None) };
         let (names, expires, may, record) = match &ours {
             Ours::Api(claims) => {
                 let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
@@ -111,7 +121,8 @@ impl Service {
             return Err(refusal.into());
         }
         if caller.view().standing(&names) == Standing::Revoked {
-            return Ok(());
+            // Here; whoever asks again because the first answer got lost must find it so everywhere.
+            return Ok(Some(self.0.journal.spread(self.log_applied(), None).await?));
         }
         let entry = NewEntry {
             verb: Verb::Revoke,
@@ -121,8 +132,8 @@ impl Service {
             at: cx.now,
             forget_after: expires.after(CLOCKS_MAY_DIFFER),
         };
-        self.0.journal.commit(Write { log: vec![entry], audit: vec![record], ..Write::default() }).await?;
-        Ok(())
+        let write = Write { log: vec![entry], audit: vec![record], ..Write::default() };
+        Ok(self.0.journal.publish(write, None).await?.1)
     }
 
     /// The client of the token, or of an ancestor: every ancestor's client stands in its chain.
@@ -132,10 +143,22 @@ impl Service {
             || claims.act.hops().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
     }
 
-    /// Takes back what an admin names. Durable, with its audit record, before this returns.
+    /// Takes back what an admin names. Durable, with its audit record, and known everywhere before this returns.
     pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
+        self.revoke_within(admin, wanted, None, cx).await
+    }
+
+    /// The same, but waits no longer than that for all replicas to know: then it is durable, and
+    /// [not yet everywhere](Spread::is_everywhere).
+    pub async fn revoke_within(
+        &self,
+        admin: &ApiCaller,
+        wanted: Revocation,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<Revoked, Failure> {
         for _ in 0..ATTEMPTS {
-            if let Some(revoked) = self.try_to_revoke(admin, &wanted, cx).await? {
+            if let Some(revoked) = self.try_to_revoke(admin, &wanted, patience, cx).await? {
                 return Ok(revoked);
             }
         }
@@ -153,7 +176,13 @@ impl Service {
     }
 
     /// `None`: somebody changed the task's state at the same moment.
-    async fn try_to_revoke(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Option<Revoked>, Failure> {
+    async fn try_to_revoke(
+        &self,
+        admin: &ApiCaller,
+        wanted: &Revocation,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<Option<Revoked>, Failure> {
         let refused = |conflict| self.refused_revocation(admin, wanted, conflict, cx);
         let planned = self.plan_revocation(admin, wanted, cx).await;
         let Planned { target, forget_after, expected, changes, about } = planned.map_err(|failure| match failure {
@@ -185,16 +214,18 @@ impl Service {
         });
         let fingerprint = idempotency.as_ref().map(|i| i.fingerprint.clone());
         let write = Write { expected, idempotency, changes, log: vec![entry], audit: vec![record], ..Write::default() };
-        match self.0.journal.commit(write).await? {
-            Written::Done { seq: Some(seq) } => Ok(Some(Revoked { seq, target, at: cx.now })),
-            Written::Before { fingerprint: then, answer, seq: Some(seq) } if Some(&then) == fingerprint.as_ref() => {
+        match self.0.journal.publish(write, patience).await? {
+            (Written::Done { seq: Some(seq) }, Some(spread)) => Ok(Some(Revoked { seq, target, at: cx.now, spread })),
+            (Written::Before { fingerprint: then, answer, seq: Some(seq) }, Some(spread))
+                if Some(&then) == fingerprint.as_ref() =>
+            {
                 let at = serde_json::from_str::<Value>(&answer).ok();
                 let at = at.and_then(|answer| answer.get("at").and_then(Value::as_i64)).map(Timestamp::from_unix);
-                Ok(Some(Revoked { seq, target, at: at.unwrap_or(cx.now) }))
+                Ok(Some(Revoked { seq, target, at: at.unwrap_or(cx.now), spread }))
             }
-            Written::Before { .. } => Err(refused(Conflict::KeyReused)),
-            Written::Moved => Ok(None),
-            Written::Done { seq: None } | Written::Replayed => {
+            (Written::Before { .. }, _) => Err(refused(Conflict::KeyReused)),
+            (Written::Moved, _) => Ok(None),
+            (Written::Done { .. } | Written::Replayed, _) => {
                 Err(crate::ports::Outage::during("revoke")("the store gave the entry no place").into())
             }
         }

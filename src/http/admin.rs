@@ -27,8 +27,10 @@ use crate::{
         path::Id,
         problem::Problem,
         query::Query,
+        replicas::Patience,
         views::{
-            AuditView, GrantView, KeyView, ListView, MadeKeyView, ObjectView, RevocationView, SecretView, TokenView,
+            AuditView, GrantView, KeyView, ListView, MadeKeyView, ObjectView, RevocationView, RevokedView, SecretView,
+            TokenView,
         },
     },
     ports::{AuditFilter, TokenFilter},
@@ -269,12 +271,14 @@ pub(super) async fn revoke(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     headers: HeaderMap,
+    patience: Patience,
     JsonBody(body): JsonBody<RevocationBody>,
-) -> Result<Json<RevocationView>, Problem> {
+) -> Result<Response, Problem> {
     let (target, reason) = body.into_parts()?;
     let idempotency_key = idempotency_key(&headers)?;
-    let revoked = app.service.revoke(&admin, Revocation { target, reason, idempotency_key }, &cx).await?;
-    Ok(Json(revoked.into()))
+    let revocation = Revocation { target, reason, idempotency_key };
+    let revoked = app.service.revoke_within(&admin, revocation, patience.0, &cx).await?;
+    Ok(patience.answer(&app, &revoked.spread, RevokedView::from(&revoked)))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, BadRequest> {

@@ -17,6 +17,7 @@ mod path;
 mod preface;
 mod problem;
 mod query;
+mod replicas;
 mod tasks;
 mod views;
 
@@ -128,6 +129,7 @@ fn api() -> Router<App> {
         .route("/v1/tasks/{id}/complete", post(tasks::by_agent(Act::Complete)))
         .route("/v1/tasks/{id}/fail", post(tasks::by_agent(Act::Fail)))
         .route("/v1/admin/revocations", get(admin::list_revocations).post(admin::revoke))
+        .route("/v1/admin/replicas", get(replicas::list))
         .route("/v1/admin/audit", get(admin::list_audit))
 }
 

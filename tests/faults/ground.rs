@@ -131,6 +131,20 @@ impl Ground {
         panic!("replica {number} does not come up: {}", self.said(number));
     }
 
+    /// Waits until a replica answers from memory.
+    pub async fn leased(&self, number: usize) {
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let url = format!("{}/metrics", self.replicas[number].url);
+        for _ in 0..600 {
+            let answer = http.get(&url).send().await.unwrap().text().await.unwrap();
+            if answer.lines().any(|line| line == "errand_lease_valid 1") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("replica {number} gets no lease: {}", self.said(number));
+    }
+
     /// The end of what a replica wrote into its log.
     pub fn said(&self, number: usize) -> String {
         let text = fs::read_to_string(self.log(number)).unwrap_or_default();

@@ -17,6 +17,7 @@ async fn two(second: Program) -> (Arc<Ground>, Caller, crate::caller::Issued) {
         ground.start(number, program);
         ground.ready(number, program).await;
     }
+    ground.leased(1).await;
     let caller = Caller::new(Arc::clone(&ground));
     let issued = caller.open(0, "reader", "alice").await.unwrap();
     assert_eq!(caller.introspect(1, &issued).await, Said::Active);
@@ -59,9 +60,12 @@ async fn paused_it_looks_again() {
     assert_eq!(caller.introspect(1, &issued).await, Said::Inactive);
 }
 
-/// Its clock may stand still: it trusts no memory, and reads the head of the log for every question.
+/// A lease that never lapses in the eyes of who holds it: then it lies, and the checker must say so. If this test fails,
+/// the others prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_off_with_a_frozen_clock_it_does_not_know_either() {
+async fn with_a_frozen_clock_it_lies_and_the_checker_sees_it() {
     let (said, offences) = cut_off(Program::Frozen).await;
-    assert_eq!((said, offences), (Said::Unknown, vec![]));
+    assert_eq!(said, Said::Active, "its clock stands still, and it knows all the same: what did it ask?");
+    let is_the_lie = |offence: &Offence| matches!(offence, Offence::Active { at: 1, ended: Target::Token(_), .. });
+    assert!(offences.len() == 1 && offences.iter().all(is_the_lie), "{offences:?}");
 }

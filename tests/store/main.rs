@@ -32,6 +32,7 @@ mod guards;
 mod lists;
 mod log;
 mod registry;
+mod replicas;
 mod samples;
 mod schema;
 #[path = "../support/mod.rs"]

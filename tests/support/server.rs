@@ -16,7 +16,11 @@ use errand::{
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{idp::Key, support::TestStore};
 
@@ -73,6 +77,8 @@ pub struct Server {
     pub folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
+    /// Follows the log as long as it is there.
+    pub following: JoinSet<()>,
 }
 
 impl Server {
@@ -122,6 +128,7 @@ impl Server {
     ) -> Self {
         let house = House::open(&config, Migrations::Always).await.unwrap();
         house.furnish(&config).await.unwrap();
+        let following = house.follow();
         let (stop, stopped) = oneshot::channel();
         let app = router(App::new(house.service.clone()), EdgeSettings::default());
         let listener = Listener::bind(address, None).await.unwrap();
@@ -132,7 +139,7 @@ impl Server {
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
         let (issuer, url) = (config.issuer.to_string(), format!("http://{address}"));
         let (stop, serving) = (Some(stop), Some(serving));
-        Self { issuer, url, address, house, config, idp, planner, http, store, folder, stop, serving }
+        Self { issuer, url, address, house, config, idp, planner, http, store, folder, stop, serving, following }
     }
 
     /// The configuration file; what it names lies beside it.
