@@ -1,7 +1,10 @@
 //! Makes calls, and writes each of them down with when it began and when it was over.
 
 use std::{
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,7 +13,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::{
-    ground::{Ground, secret},
+    ground::{Ground, REPLICAS, secret},
     history::{Call, Change, Said, Target, Token, Told, Verb, What},
 };
 
@@ -30,6 +33,8 @@ pub struct Caller {
     /// The wall clock when it began.
     epoch: Duration,
     history: Mutex<Vec<Call>>,
+    /// Which replicas didn't answer the last time.
+    is_silent: [AtomicBool; REPLICAS],
     /// The API token of `ops`, and when it was had.
     admin: tokio::sync::Mutex<Option<(String, Instant)>>,
 }
@@ -67,12 +72,18 @@ impl Caller {
         let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let (history, admin) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { ground, http, begun: Instant::now(), epoch, history, admin }
+        let is_silent = std::array::from_fn(|_| AtomicBool::new(false));
+        Self { ground, http, begun: Instant::now(), epoch, history, is_silent, admin }
     }
 
     /// Time since it began.
     pub fn now(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Whether nothing was heard of a replica the last time.
+    pub fn is_silent(&self, at: usize) -> bool {
+        self.is_silent[at].load(Ordering::SeqCst)
     }
 
     /// What has happened.
@@ -81,8 +92,9 @@ impl Caller {
     }
 
     fn note(&self, at: usize, answer: &Answer, what: What) {
-        let (start, end) = (answer.start, answer.end);
-        self.history.lock().unwrap().push(Call { at, start, end, what });
+        let (start, end, is_answered) = (answer.start, answer.end, answer.status.is_some());
+        self.is_silent[at].store(!is_answered, Ordering::SeqCst);
+        self.history.lock().unwrap().push(Call { at, start, end, is_answered, what });
     }
 
     async fn send(&self, request: RequestBuilder) -> Answer {

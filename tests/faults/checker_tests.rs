@@ -12,7 +12,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn call(start: u64, end: u64, what: What) -> Call {
-    Call { at: 1, start: ms(start), end: ms(end), what }
+    Call { at: 1, start: ms(start), end: ms(end), is_answered: true, what }
 }
 
 fn token(id: &str, rev: u64, lineage: &[&str]) -> Token {

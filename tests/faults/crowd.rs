@@ -29,6 +29,8 @@ const TOKENS: usize = 200;
 const YOUNG: usize = 20;
 /// How old they get. They live for five minutes.
 const AGE: Duration = Duration::from_mins(2);
+/// How many are taken back in calm weather.
+const CALM: usize = 60;
 /// How many requesters there are.
 const REQUESTERS: u64 = 12;
 
@@ -70,8 +72,9 @@ impl Crowd {
                 43..85 => self.ask(at, &mut dice).await,
                 _ => self.change(at, &mut dice).await,
             }
-            // Where nobody answers, there is no need to ask as fast as one can.
-            tokio::time::sleep(Duration::from_millis(dice.between(0, 40))).await;
+            // Who is down need not be asked as fast as one can.
+            let long = if self.caller.is_silent(at) { 400 } else { 30 };
+            tokio::time::sleep(Duration::from_millis(dice.between(0, long))).await;
         }
     }
 
@@ -167,6 +170,17 @@ impl Crowd {
     async fn look(&self, issued: &Issued, told: Told) {
         if told == Told::Done {
             join_all((0..REPLICAS).map(|at| self.caller.introspect(at, issued))).await;
+        }
+    }
+
+    /// Takes back one token after the other, with nobody else there and nothing wrong.
+    pub async fn take_back_in_calm(&self) {
+        for n in 0..CALM {
+            let (at, elsewhere) = (n % REPLICAS, (n + 1) % REPLICAS);
+            if let Some(issued) = self.caller.open(at, "reader", "calm").await {
+                let told = self.caller.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
+                self.look(&issued, told).await;
+            }
         }
     }
 

@@ -9,6 +9,8 @@ pub struct Call {
     pub at: usize,
     pub start: Duration,
     pub end: Duration,
+    /// Whether there was an answer at all.
+    pub is_answered: bool,
     pub what: What,
 }
 

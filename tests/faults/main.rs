@@ -85,6 +85,8 @@ async fn survives() {
         ground.ready(number, Program::Errand).await;
     }
     crowd.look_at_all().await;
+    let bad_until = caller.now();
+    crowd.take_back_in_calm().await;
     for replica in &ground.replicas {
         replica.stop().await;
     }
@@ -93,7 +95,8 @@ async fn survives() {
 
     let history = caller.history();
     let tally = Tally::of(&history);
-    println!("{}", tally.told(seed, long, survived));
+    let calm = history.iter().filter(|call| call.start >= bad_until).cloned().collect::<Vec<_>>();
+    println!("{}in calm weather:\n{}", tally.told(seed, long, survived), Tally::of(&calm).times());
     let offences = check(&history, &kept(&ground).await);
     assert!(offences.is_empty(), "seed {seed}: {}", explained(&offences, &history));
     // What never happened was never right either.

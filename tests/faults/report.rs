@@ -14,8 +14,10 @@ pub struct Tally {
     pub issued: usize,
     pub active: usize,
     pub inactive: usize,
-    /// Answers that were none: 503, or silence.
+    /// "I do not know": 503, or 202.
     pub unknown: usize,
+    /// Nobody was there, or said anything in time.
+    pub silent: usize,
     pub ended: usize,
     pub suspended: usize,
     pub resumed: usize,
@@ -29,11 +31,15 @@ impl Tally {
     pub fn of(history: &[Call]) -> Self {
         let mut tally = Self { calls: history.len(), ..Self::default() };
         for call in history {
+            tally.silent += usize::from(!call.is_answered);
+            let unknown = usize::from(call.is_answered);
             match &call.what {
                 What::Issued(_) => tally.issued += 1,
                 What::Introspected { said: Said::Active, .. } => tally.active += 1,
                 What::Introspected { said: Said::Inactive, .. } => tally.inactive += 1,
-                What::Introspected { said: Said::Unknown, .. } | What::NotIssued(Told::Unknown) => tally.unknown += 1,
+                What::Introspected { said: Said::Unknown, .. } | What::NotIssued(Told::Unknown) => {
+                    tally.unknown += unknown;
+                }
                 What::Changed(change) => match (change.told, change.verb) {
                     (Told::Done, verb) => {
                         match verb {
@@ -44,7 +50,7 @@ impl Tally {
                         tally.took.push(call.end.saturating_sub(call.start));
                         tally.propagated.extend(change.propagated);
                     }
-                    (Told::Unknown, _) => tally.unknown += 1,
+                    (Told::Unknown, _) => tally.unknown += unknown,
                     (Told::Refused, _) => {}
                 },
                 What::NotIssued(_) | What::Strange(_) => {}
@@ -58,7 +64,7 @@ impl Tally {
     /// For whoever reads the output of a test.
     pub fn told(&self, seed: u64, long: Duration, survived: Survived) -> String {
         let Survived { kills, pauses, cuts, blocks, restarts } = survived;
-        let Self { calls, issued, active, inactive, unknown, ended, suspended, resumed, .. } = self;
+        let Self { calls, issued, active, inactive, unknown, silent, ended, suspended, resumed, .. } = self;
         let mut text = format!("seed {seed}, {} s of bad weather\n", long.as_secs());
         let _ = writeln!(
             text,
@@ -66,10 +72,15 @@ impl Tally {
         );
         let _ = writeln!(
             text,
-            "{calls} calls: {issued} tokens issued, {active} times active, {inactive} times inactive, {unknown} times no answer"
+            "{calls} calls: {issued} tokens issued, {active} times active, {inactive} times inactive, {unknown} times 503, {silent} times silence"
         );
         let _ = writeln!(text, "acknowledged: {ended} ends, {suspended} suspensions, {resumed} resumptions");
-        let _ = writeln!(text, "a change, as the caller saw it: {}", spread(&self.took));
+        text + &self.times()
+    }
+
+    /// How long changes took.
+    pub fn times(&self) -> String {
+        let mut text = format!("a change, as the caller saw it: {}\n", spread(&self.took));
         if !self.propagated.is_empty() {
             let _ = writeln!(text, "until all replicas had it (propagated_ms): {}", spread(&self.propagated));
         }
