@@ -38,6 +38,8 @@ const REQUESTERS: u64 = 12;
 pub struct Crowd {
     caller: Arc<Caller>,
     tokens: Mutex<VecDeque<(Duration, Issued)>>,
+    /// What was changed last: that is worth more questions than one.
+    changed: Mutex<VecDeque<Issued>>,
     places: [Semaphore; REPLICAS],
     is_over: AtomicBool,
 }
@@ -45,7 +47,13 @@ pub struct Crowd {
 impl Crowd {
     pub fn new(caller: Arc<Caller>) -> Arc<Self> {
         let places = std::array::from_fn(|_| Semaphore::new(AT_ONE));
-        Arc::new(Self { caller, tokens: Mutex::default(), places, is_over: AtomicBool::new(false) })
+        Arc::new(Self {
+            caller,
+            tokens: Mutex::default(),
+            changed: Mutex::default(),
+            places,
+            is_over: AtomicBool::new(false),
+        })
     }
 
     /// Lets them come. They go on until they are sent home.
@@ -119,7 +127,11 @@ impl Crowd {
     }
 
     async fn ask(&self, at: usize, dice: &mut Dice) {
-        if let Some(issued) = self.any(dice) {
+        let changed = {
+            let changed = self.changed.lock().unwrap();
+            changed.get(dice.below(2 * changed.len())).cloned()
+        };
+        if let Some(issued) = changed.or_else(|| self.any(dice)) {
             self.caller.introspect(at, &issued).await;
         }
     }
@@ -169,6 +181,11 @@ impl Crowd {
 
     async fn look(&self, issued: &Issued, told: Told) {
         if told == Told::Done {
+            {
+                let mut changed = self.changed.lock().unwrap();
+                changed.push_front(issued.clone());
+                changed.truncate(YOUNG);
+            }
             join_all((0..REPLICAS).map(|at| self.caller.introspect(at, issued))).await;
         }
     }
