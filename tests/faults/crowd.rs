@@ -190,11 +190,19 @@ impl Crowd {
         }
     }
 
-    /// Takes back one token after the other, with nobody else there and nothing wrong.
+    /// Takes back one token after the other, some after they were held back and let go, with nobody else there and nothing
+    /// wrong.
     pub async fn take_back_in_calm(&self) {
         for n in 0..CALM {
             let (at, elsewhere) = (n % REPLICAS, (n + 1) % REPLICAS);
             if let Some(issued) = self.caller.open(at, "reader", "calm").await {
+                self.look(&issued, Told::Done).await;
+                for act in ["suspend", "resume"] {
+                    if n % 4 == 0 {
+                        let told = self.caller.turn(elsewhere, &issued.token.task, act).await;
+                        self.look(&issued, told).await;
+                    }
+                }
                 let told = self.caller.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
                 self.look(&issued, told).await;
             }

@@ -95,7 +95,7 @@ async fn survives() {
 
     let history = caller.history();
     let tally = Tally::of(&history);
-    let calm = history.iter().filter(|call| call.start >= bad_until).cloned().collect::<Vec<_>>();
+    let (bad, calm) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
     println!("{}in calm weather:\n{}", tally.told(seed, long, survived), Tally::of(&calm).times());
     let offences = check(&history, &kept(&ground).await);
     assert!(offences.is_empty(), "seed {seed}: {}", explained(&offences, &history));
@@ -111,6 +111,8 @@ async fn survives() {
     ] {
         assert!(*times > 0, "{name}: never: there was nothing to check");
     }
+    let Tally { active, ended, .. } = Tally::of(&bad);
+    assert!(active > 0 && ended > 0, "{active} times active, {ended} ends while it mattered");
 }
 
 /// What the store has in the end.
