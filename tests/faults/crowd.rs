@@ -209,6 +209,14 @@ impl Crowd {
         }
     }
 
+    /// Issues a token at one replica, and takes it back at another.
+    pub async fn take_back_one(&self, at: usize, elsewhere: usize) {
+        if let Some(issued) = self.caller.open(at, "reader", "calm").await {
+            let told = self.caller.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
+            self.look(&issued, told).await;
+        }
+    }
+
     /// Asks every replica about every token that is left.
     pub async fn look_at_all(&self) {
         let tokens = self.tokens.lock().unwrap().iter().map(|(_, issued)| issued.clone()).collect::<Vec<_>>();

@@ -87,6 +87,9 @@ async fn survives() {
     crowd.look_at_all().await;
     let bad_until = caller.now();
     crowd.take_back_in_calm().await;
+    let crashed_at = caller.now();
+    ground.replicas[REPLICAS - 1].kill();
+    crowd.take_back_one(0, 0).await;
     for replica in &ground.replicas {
         replica.stop().await;
     }
@@ -95,8 +98,10 @@ async fn survives() {
 
     let history = caller.history();
     let tally = Tally::of(&history);
-    let (bad, calm) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
+    let (bad, good) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
+    let (calm, crashed) = good.iter().cloned().partition::<Vec<_>, _>(|call| call.start < crashed_at);
     println!("{}in calm weather:\n{}", tally.told(seed, long, survived), Tally::of(&calm).times());
+    println!("right after a crash:\n{}", Tally::of(&crashed).times());
     let offences = check(&history, &kept(&ground).await);
     assert!(offences.is_empty(), "seed {seed}: {}", explained(&offences, &history));
     // What never happened was never right either.
