@@ -76,12 +76,16 @@ pub async fn store(config: &Config) -> Result<Arc<dyn Database>, HouseFault> {
 impl House {
     /// Puts the house together on its store: schema, keys, adapters. Nothing is written but the schema.
     pub async fn open(config: &Config, migrations: Migrations) -> Result<Self, HouseFault> {
+        Self::open_by(Arc::new(SystemClock::new()), config, migrations).await
+    }
+
+    /// Puts it together with another clock than the machine's.
+    pub async fn open_by(clock: Arc<dyn Clock>, config: &Config, migrations: Migrations) -> Result<Self, HouseFault> {
         let store = store(config).await?;
         if migrations == Migrations::Always || config.store.url.is_sqlite() {
             store.migrate().await.map_err(HouseFault::Store)?;
         }
         store.ping().await.map_err(HouseFault::Store)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy = Arc::new(Dice::new().map_err(HouseFault::Entropy)?);
         let kek = Kek::new(config.keys.encryption_key.expose()).map_err(|e| HouseFault::Keys(e.to_string()))?;
         let pepper = kek.pepper();
