@@ -42,6 +42,7 @@ mod binary;
 mod calls;
 mod clients;
 mod clocks;
+mod delegation;
 mod grammar;
 mod hostile;
 mod introspection;

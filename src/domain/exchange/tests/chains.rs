@@ -10,7 +10,7 @@ use super::{
     walk::{Seed, Step, World, seeds, uri},
     *,
 };
-use crate::domain::scope::ScopeSet;
+use crate::domain::scope::ScopeList;
 use truths::{check, check_revocations};
 
 /// A token that was issued, and where it comes from.
@@ -211,8 +211,9 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
     let mask = |n: usize| step.mask >> (n % 16) & 1 == 1;
     let details = may.iter().enumerate().filter(|(n, _)| mask(*n)).map(|(_, p)| p.clone()).collect::<Authority>();
     let scope = world.covered(&details, output.resource().map(|r| r.uri.as_str()));
-    let scope = scope.iter().map(|scope| scope.parse().unwrap()).collect::<ScopeSet>();
-    let by_scope = step.by_scope && !scope.is_empty();
+    let scope = scope.iter().map(|scope| scope.parse().unwrap()).collect::<ScopeList>();
+    let by_scope = step.by_scope && scope.iter().next().is_some();
+    let asked = details.iter().cloned().collect::<Details>();
     let purpose = "anything".parse().unwrap();
     let joined = attempt.join.map(|n| {
         let root = &issued[n];
@@ -232,7 +233,7 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
         grant: false,
         output,
         scope: by_scope.then_some(&scope),
-        details: (!by_scope).then_some(&details),
+        details: (!by_scope).then_some(&asked),
         expires_in: step.expires_in.map(|life| Lifetime::seconds(life.into())),
         task: match &joined {
             Some(task) => TaskWanted::Named(task.id, Some(task)),
