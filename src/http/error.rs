@@ -114,7 +114,8 @@ impl From<&AuthFault> for Code {
             | AuthFault::Signature
             | AuthFault::Claim(_)
             | AuthFault::Type
-            | AuthFault::Replayed => Self::InvalidClient,
+            | AuthFault::Replayed
+            | AuthFault::Changed => Self::InvalidClient,
             AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
             AuthFault::NotForThisClient => Self::AccessDenied,
@@ -151,6 +152,7 @@ impl From<&Denial> for Code {
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
             | Denial::ShutOut
+            | Denial::RequesterShutOut
             | Denial::Chain(_)
             | Denial::TooFar
             | Denial::LineageTooLong
@@ -184,6 +186,8 @@ impl From<&Conflict> for Code {
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
             | Conflict::CannotTurn(_)
+            | Conflict::Door(_)
+            | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,
         }
