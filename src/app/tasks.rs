@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS, again},
     domain::{
         audit::{Event, Outcome, Record},
         client::Client,
@@ -17,7 +17,7 @@ use crate::{
         task::{Act, CannotTurn, Party, Task, TaskState, Turn},
         time::Timestamp,
     },
-    ports::{Change, Expected, Page, TokenFilter, TokenRecord, Write, Written},
+    ports::{Change, Expected, Idempotency, Page, TokenFilter, TokenRecord, Write, Written},
 };
 
 /// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
@@ -106,6 +106,7 @@ impl Service {
         caller: &ApiCaller,
         id: TaskId,
         turning: &Turning,
+        key: Option<String>,
         cx: &Cx,
     ) -> Result<Task, Failure> {
         let task = self.read_own_task(caller, id).await?;
@@ -113,7 +114,7 @@ impl Service {
         if task.root_agent != *agent {
             return Err(AuthFault::NotForThisClient.into());
         }
-        self.turn_task(&Party::Agent(agent.clone()), task, turning, cx).await
+        self.turn_task(&Party::Agent(agent.clone()), task, turning, key, cx).await
     }
 
     /// Changes the state of a task for an admin.
@@ -122,6 +123,7 @@ impl Service {
         admin: &ApiCaller,
         id: TaskId,
         turning: &Turning,
+        key: Option<String>,
         cx: &Cx,
     ) -> Result<Task, Failure> {
         let Some(task) = self.store().task(id).await? else {
@@ -134,11 +136,23 @@ impl Service {
             };
             return Err(self.refused(record, Conflict::NotFound("task")));
         };
-        self.turn_task(&Party::Admin(admin.name()), task, turning, cx).await
+        self.turn_task(&Party::Admin(admin.name()), task, turning, key, cx).await
     }
 
-    async fn turn_task(&self, by: &Party, mut task: Task, turning: &Turning, cx: &Cx) -> Result<Task, Failure> {
+    async fn turn_task(
+        &self,
+        by: &Party,
+        mut task: Task,
+        turning: &Turning,
+        key: Option<String>,
+        cx: &Cx,
+    ) -> Result<Task, Failure> {
         check_words(turning)?;
+        let asked = json!(["turn", task.id, turning.act, turning.reason, turning.outcome]);
+        let request = again::request(by.to_string(), key, asked.to_string(), cx);
+        if let Some((turns, turn)) = self.answered::<(u64, Turn)>(request.as_ref()).await? {
+            return Ok(Task { turns, ..turned(task, turn) });
+        }
         for _ in 0..ATTEMPTS {
             let state = match task.after(turning.act, by, cx.now) {
                 Ok(state) => state,
@@ -146,8 +160,14 @@ impl Service {
             };
             let (turn, entry) = planned_turn(&task, state, by, turning, cx);
             let record = turn_record(by, &task, &turn, cx);
-            let write = Write { log: vec![entry], ..turn_write(&task, turn.clone(), record) };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
+            let answer = json!((task.turns.saturating_add(1), &turn)).to_string();
+            let idempotency = request.clone().map(|request| Idempotency { answer, ..request });
+            let write = Write { log: vec![entry], idempotency, ..turn_write(&task, turn.clone(), record) };
+            let written = self.0.journal.commit(write).await?;
+            if let Some((turns, turn)) = again::first_answer::<(u64, Turn)>(request.as_ref(), &written)? {
+                return Ok(Task { turns, ..turned(task, turn) });
+            }
+            if matches!(written, Written::Done { .. }) {
                 return Ok(turned(task, turn));
             }
             task = self.read_task(task.id).await?;

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin};
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -19,6 +19,7 @@ use crate::{
     },
     http::{
         App,
+        admin::idempotency_key,
         body::JsonBody,
         client_auth::{Operator, Participant, Reader},
         path::Id,
@@ -48,10 +49,11 @@ type Answer = Pin<Box<dyn Future<Output = Result<Json<TaskView>, Problem>> + Sen
 /// `POST /v1/tasks/{id}/…`
 pub(super) fn by_agent(
     act: Act,
-) -> impl Fn(State<App>, Participant, Id, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
-    move |State(app), Participant(caller, cx), id, JsonBody(body)| {
+) -> impl Fn(State<App>, Participant, Id, HeaderMap, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
+    move |State(app), Participant(caller, cx), id, headers, JsonBody(body)| {
         Box::pin(async move {
-            let task = app.service.turn_own_task(&caller, task_id(&id)?, &body.turning(act), &cx).await?;
+            let key = idempotency_key(&headers)?;
+            let task = app.service.turn_own_task(&caller, task_id(&id)?, &body.turning(act), key, &cx).await?;
             Ok(Json(TaskView::of(task, cx.now)))
         })
     }
@@ -60,10 +62,11 @@ pub(super) fn by_agent(
 /// `POST /v1/admin/tasks/{id}/…`
 pub(super) fn by_admin(
     act: Act,
-) -> impl Fn(State<App>, Operator, Id, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
-    move |State(app), Operator(admin, cx), id, JsonBody(body)| {
+) -> impl Fn(State<App>, Operator, Id, HeaderMap, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
+    move |State(app), Operator(admin, cx), id, headers, JsonBody(body)| {
         Box::pin(async move {
-            let task = app.service.turn_any_task(&admin, task_id(&id)?, &body.turning(act), &cx).await?;
+            let key = idempotency_key(&headers)?;
+            let task = app.service.turn_any_task(&admin, task_id(&id)?, &body.turning(act), key, &cx).await?;
             Ok(Json(TaskView::of(task, cx.now)))
         })
     }
