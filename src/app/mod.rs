@@ -10,11 +10,13 @@ mod calls;
 mod dry_run;
 mod evidence;
 mod exchange;
+mod exchange_request;
 mod failure;
 mod file;
 mod follow;
 mod introspect;
 mod journal;
+mod refusals;
 mod revoke;
 mod rotate;
 mod shared;
@@ -32,7 +34,8 @@ pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
 pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
 pub use calls::{Reported, Step, TaskTrail};
 pub use dry_run::DryRun;
-pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
+pub use exchange::Issued;
+pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
 pub use introspect::Introspection;
@@ -123,6 +126,7 @@ struct Inner {
     follower: Arc<follow::Follower>,
     journal: journal::Journal,
     seen: introspect::Seen,
+    refusals: refusals::Refusals,
 }
 
 impl fmt::Debug for Service {
@@ -139,7 +143,8 @@ impl Service {
         let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
         let follower =
             follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
+        let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals }))
     }
 
     /// What the operator chose.
@@ -187,6 +192,9 @@ impl Service {
 
     /// Waits until everything that was submitted is durable. Called once, after the last request.
     pub async fn finish(&self) {
+        for record in self.0.refusals.take(self.0.parts.clock.now(), true) {
+            self.0.journal.note(record);
+        }
         self.0.journal.finish().await;
     }
 

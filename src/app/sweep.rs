@@ -16,6 +16,9 @@ impl Service {
     pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
         self.rotate_keys("age", Occasion::Age, cx).await?;
         self.0.follower.forget();
+        for record in self.0.refusals.take(cx.now, false) {
+            self.0.journal.note(record);
+        }
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }
