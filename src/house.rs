@@ -97,6 +97,7 @@ impl House {
             tasks: config.tasks,
             introspection_audit: config.audit.introspections,
             write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
+            memory: config.memory,
         };
         let parts = Parts {
             clock,

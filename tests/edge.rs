@@ -16,12 +16,13 @@ use errand::{
     app::{Cx, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
+        id::KeyId,
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
         jws::Unverified,
         keys::{KeyDates, Rotation},
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         revocation::{LogEntry, Seq},
         secret::Pepper,
         task::{Requester, Task},
@@ -29,9 +30,9 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
-        Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
-        Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged,
+        Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys,
+        Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -296,6 +297,7 @@ fn service(mood: Mood) -> Service {
         tasks: TaskLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
+        memory: MemoryLimits::default(),
     };
     let parts = Parts {
         clock: Arc::new(Still),
@@ -339,7 +341,11 @@ impl Signer for Still {
 
     fn verify(&self, token: Unverified<'_>, _: Timestamp) -> Option<OwnToken> {
         let typ = token.header().typ.clone()?;
-        Some(OwnToken { typ, claims: token.into_payload() })
+        Some(OwnToken { key: "still".parse().unwrap(), typ, claims: token.into_payload() })
+    }
+
+    fn publishes(&self, _: &KeyId, _: Timestamp) -> bool {
+        true
     }
 
     fn jwks(&self, _: Timestamp) -> JwkSet {
@@ -418,8 +424,8 @@ impl Mood {
 
 #[async_trait]
 impl Store for Mood {
-    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
-        self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await
+    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+        Ok(self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await?)
     }
 
     async fn head(&self) -> Result<Seq, Outage> {

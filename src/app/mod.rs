@@ -24,6 +24,7 @@ mod shut_out;
 mod sweep;
 mod target;
 mod tasks;
+mod verified;
 
 use std::{fmt, sync::Arc};
 
@@ -48,7 +49,7 @@ use crate::{
         id::RequestId,
         jwk::SigningAlgorithm,
         keys::Rotation,
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         secret::Pepper,
         time::Timestamp,
         uri::IssuerUrl,
@@ -75,6 +76,8 @@ pub struct Settings {
     pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
+    /// How much is kept in memory.
+    pub memory: MemoryLimits,
 }
 
 impl Settings {
@@ -127,6 +130,7 @@ struct Inner {
     journal: journal::Journal,
     seen: introspect::Seen,
     refusals: refusals::Refusals,
+    verified: verified::Verified,
 }
 
 impl fmt::Debug for Service {
@@ -144,7 +148,8 @@ impl Service {
         let follower =
             follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
         let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals }))
+        let verified = verified::Verified::new(settings.memory);
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified }))
     }
 
     /// What the operator chose.
@@ -175,6 +180,12 @@ impl Service {
     #[must_use]
     pub fn audit_dropped(&self) -> u64 {
         self.0.journal.dropped()
+    }
+
+    /// How many tokens that were found good are kept, and how many bytes they take at most.
+    #[must_use]
+    pub fn verified_tokens(&self) -> (usize, u64) {
+        self.0.verified.size()
     }
 
     /// The trusted issuers, each with whether its keys could be had the last time they were asked for.

@@ -19,6 +19,7 @@ impl Service {
         for record in self.0.refusals.take(cx.now, false) {
             self.0.journal.note(record);
         }
+        self.0.verified.forget(cx.now);
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }

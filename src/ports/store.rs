@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
+use thiserror::Error;
 
 use super::{AuditFilter, AuditRow, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
 use crate::domain::{
@@ -208,6 +209,26 @@ pub enum Written {
     },
 }
 
+/// Why a batch was not committed, as far as that is known.
+#[derive(Debug, Error)]
+pub enum CommitFault {
+    /// Nothing of it happened, for certain: something in it was refused, and all was rolled back. Its parts may be tried
+    /// again.
+    #[error("nothing was committed: {0}")]
+    Refused(Outage),
+    /// Nothing is known about any of it: it may have happened.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+impl From<CommitFault> for Outage {
+    fn from(fault: CommitFault) -> Self {
+        match fault {
+            CommitFault::Refused(outage) | CommitFault::Outage(outage) => outage,
+        }
+    }
+}
+
 /// The stored registry: objects, tags of secrets, who is shut out, and the version they are at, read at one moment.
 #[derive(Debug)]
 pub struct StoredRegistry {
@@ -248,11 +269,11 @@ pub struct Swept {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Carries out writes in one transaction, each one wholly or not at all; the answers are in the order of the batch.
-    /// An error means that nothing is known about any of them: they may have happened.
+    /// What an error says of them is in [`CommitFault`]: that none happened, or that they may have.
     ///
     /// Two writes with the same one-time id, here or at another replica: exactly one is done. Log entries get the next
     /// places, without gaps, in the order in which transactions commit. Records go to the end of `writer`'s chain.
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage>;
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault>;
 
     /// The place of the last entry in the revocation log.
     async fn head(&self) -> Result<Seq, Outage>;

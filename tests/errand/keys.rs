@@ -110,7 +110,11 @@ async fn a_leaked_key_is_removed(server: Server) {
     let token = server.task_token().await;
     let api = server.api_token("ops", "errand:admin").await;
     let leaked = header(&token)["kid"].clone();
-    // A forger's token has no record anywhere: the signature is all that it has.
+    // Whoever asks is answered from memory by now; and that remembers by which key it knows.
+    for at in [&other, &server] {
+        assert!(at.is_live(&token).await && at.is_live(&token).await);
+        assert_eq!(at.admin_with(&api, Method::GET, "/keys", None).await.0, 200);
+    }
     let (status, made) = revoke_key(&server, &leaked).await;
     assert_eq!((status, made["items"].as_array().unwrap().len()), (200, 1), "{made}");
     let new = made["items"][0]["kid"].clone();

@@ -96,6 +96,28 @@ pub(crate) struct Found {
     pub(crate) tasks: Vec<TurnsRow>,
 }
 
+/// How the transaction is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
+    /// It is committed.
+    On,
+    /// It is rolled back: nothing in it happens.
+    Back,
+}
+
+/// Whether the fault is in what was to be written, or in what is stored about it, and not in the store: then the other
+/// writes of the batch may well go through without the one that has it. `is_about_data` knows the database's codes.
+pub(crate) fn is_refusal(outage: &Outage, is_about_data: fn(&str) -> bool) -> bool {
+    match outage.source.downcast_ref::<sqlx::Error>() {
+        // Our own: rows that can't be written as text, stored ones that can't be read.
+        None => true,
+        Some(sqlx::Error::Database(said)) => said.code().is_some_and(|code| is_about_data(&code)),
+        Some(fault) => {
+            matches!(fault, sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+        }
+    }
+}
+
 enum Verdict<'a> {
     Go,
     Replayed,
@@ -245,8 +267,8 @@ impl<'a> Plan<'a> {
         self.going().flat_map(|write| &write.audit)
     }
 
-    /// What became of each write, once it is durable.
-    pub(crate) fn written(self) -> Result<Vec<Written>, Outage> {
+    /// What becomes of each write, when it is durable.
+    pub(crate) fn written(&self) -> Result<Vec<Written>, Outage> {
         let seqs = self.places().into_iter().map(|place| place.and_then(last_of)).collect::<Vec<_>>();
         let seq_of = |n: usize| seqs.get(n).copied().flatten();
         let verdicts = self.verdicts.iter().zip(&seqs);

@@ -8,6 +8,12 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Whether what the server refused was a value or a row (appendix A of its manual): a data exception, a violated
+/// constraint, a value that is too large for an index.
+pub(super) fn is_about_data(code: &str) -> bool {
+    ["22", "23", "54"].iter().any(|class| code.starts_with(class))
+}
+
 /// The first condition is the one that an index answers; the rest narrows down what it finds. (In ORDER BY a bare `id`
 /// would be the text that is selected, and no index has that.)
 macro_rules! tasks_where {

@@ -27,8 +27,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
-        TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry,
+        Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -130,7 +130,7 @@ impl Database for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
         commit::commit(&self.writer, writer, batch).await
     }
 

@@ -9,6 +9,12 @@ pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
 
+/// Whether what SQLite refused was a value or a row: too big (18), against a constraint (19), of the wrong type (20). The
+/// extended codes have it in their lowest byte.
+pub(super) fn is_about_data(code: &str) -> bool {
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+}
+
 /// The first condition is the one that an index answers; the rest narrows down what it finds.
 macro_rules! tasks_where {
     ($first:literal) => {
