@@ -202,16 +202,19 @@ impl Service {
         let asked = wanted.target.asked();
         let fingerprint = format!("{} {asked} {}", wanted.what.as_str(), wanted.reason);
         let request = again::request(admin.name(), wanted.idempotency_key.clone(), fingerprint, cx);
-        if let Some(request) = &request
-            && let Some(before) = self.store().answered(&request.caller, &request.key).await?
-        {
-            return Ok(Some(revoked_before(Some(request), &before).map_err(refused)?));
+        if let Some(before) = self.revoked_already(request.as_ref()).await? {
+            return Ok(Some(before.map_err(refused)?));
         }
         let planned = self.plan_revocation(admin, wanted, cx).await;
-        let Planned { target, log, expected, changes, about } = planned.map_err(|failure| match failure {
-            Failure::Conflict(conflict) => refused(conflict),
-            other => other,
-        })?;
+        let planned = match planned {
+            Err(Failure::Conflict(conflict)) => {
+                // The same request may have done it a moment ago, and that is why it can't be done.
+                let before = self.revoked_already(request.as_ref()).await?.unwrap_or(Err(conflict));
+                return Ok(Some(before.map_err(refused)?));
+            }
+            planned => planned?,
+        };
+        let Planned { target, log, expected, changes, about } = planned;
         let record = Record {
             admin: Some(admin.name()),
             asked: Some(with_verb(json!({"kind": target.kind(), "key": target.key()}), wanted.what)),
@@ -316,6 +319,16 @@ impl Service {
             }
             Wanted::Issuer(url) => planned(Target::Issuer(url.clone()), all_gone, record),
         })
+    }
+
+    /// What this request was answered, if it came before.
+    async fn revoked_already(
+        &self,
+        request: Option<&Idempotency>,
+    ) -> Result<Option<Result<Revoked, Conflict>>, Outage> {
+        let Some(asked) = request else { return Ok(None) };
+        let before = self.store().answered(&asked.caller, &asked.key).await?;
+        Ok(before.map(|before| revoked_before(request, &before)))
     }
 
     /// The task's own rules say what may follow on what.
