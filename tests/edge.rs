@@ -16,6 +16,7 @@ use errand::{
     app::{Cx, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
+        client::Resource,
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
@@ -26,12 +27,13 @@ use errand::{
         secret::Pepper,
         task::{Requester, Task},
         time::Timestamp,
+        tool::ToolRecord,
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
-        Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
-        Written,
+        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Listed, McpServers, NotListed, Outage,
+        OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter,
+        TokenRecord, TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -302,6 +304,7 @@ fn service(mood: Mood) -> Service {
         entropy: Arc::new(Still),
         signer: Arc::new(Still),
         trusted: Arc::new(Still),
+        servers: Arc::new(Still),
         store: Arc::new(mood),
         pepper: Pepper::new(&[7; 32]),
     };
@@ -364,6 +367,13 @@ impl Signer for Still {
 
     fn make(&self, _: SigningAlgorithm, _: Timestamp, _: Timestamp) -> Result<StoredKey, Outage> {
         Err(Outage::during("make a key")("there are no dice"))
+    }
+}
+
+#[async_trait]
+impl McpServers for Still {
+    async fn tools(&self, _: &Resource) -> Result<Listed, NotListed> {
+        Err(NotListed::NoAnswer)
     }
 }
 
@@ -431,7 +441,12 @@ impl Store for Mood {
     }
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new() }).await
+        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new(), tools: BTreeMap::new() })
+            .await
+    }
+
+    async fn tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        self.get(Vec::new()).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

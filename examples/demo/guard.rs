@@ -126,11 +126,17 @@ impl Permit {
     }
 
     /// Whether the token is for this tool. Errand writes one tool a detail, in exactly this form; a detail that says more
-    /// says it to limit the tool, so what isn't understood here allows nothing.
+    /// says it to limit the tool, so what isn't understood here allows nothing. Which definition of the tool is meant, Errand
+    /// has looked at just now.
     pub(crate) fn check(&self, tool: &str) -> Result<(), ErrorData> {
         let detail =
             json!({"type": "mcp_tool", "locations": [self.aud], "actions": ["tools/call"], "identifier": tool});
-        if self.authorization_details.contains(&detail) {
+        let names_it = |given: &Value| {
+            let mut given = given.clone();
+            given.as_object_mut().map(|members| members.remove("tool_digest"));
+            given == detail
+        };
+        if self.authorization_details.iter().any(names_it) {
             return Ok(());
         }
         let text = format!("this token is not for the tool `{tool}`: exchange for one that is");

@@ -98,6 +98,8 @@ fn named(change: &Change) -> String {
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
         Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
+        Change::PutTool(record) => format!("tool {} of {}", record.tool, record.resource),
+        Change::RemoveTool(resource, tool) => format!("no tool {tool} of {resource}"),
         Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         exchange::admits,
         id::TokenId,
         jws::Unverified,
+        registry::Registry,
         revocation::Standing,
         token::{TYP_INTROSPECTION, TaskTokenClaims, TokenKind},
     },
@@ -59,7 +60,8 @@ impl Service {
         let is_young = !claims.exp.is_past(cx.now);
         let is_live = view.standing(&claims.names()) == Standing::Live;
         let is_admitted = admits(&view.registry, &claims);
-        let is_active = is_access & is_for_caller & is_young & is_live & is_admitted;
+        let (claims, has_any) = good_part(&view.registry, claims, resource);
+        let is_active = is_access & is_for_caller & is_young & is_live & is_admitted & has_any;
         let outcome = if is_active { Outcome::Active } else { Outcome::Inactive };
         self.note_introspection(resource, Some(&claims), outcome, cx);
         Ok(if is_active { Introspection::Active(claims) } else { Introspection::Inactive })
@@ -114,6 +116,17 @@ impl Service {
             self.0.seen.mark(claims.jti);
         }
     }
+}
+
+/// The claims without the tools that are not any more what was accepted, and without the scopes that stand for one of them;
+/// with whether anything is left.
+fn good_part(registry: &Registry, mut claims: Box<TaskTokenClaims>, reader: &Resource) -> (Box<TaskTokenClaims>, bool) {
+    let Some(good) = registry.still_good(&claims.authorization_details) else { return (claims, true) };
+    let covered = registry.scopes_covered(&good, Some(&reader.uri));
+    claims.scope = claims.scope.iter().filter(|scope| covered.contains(scope)).cloned().collect();
+    claims.authorization_details = good;
+    let has_any = !claims.authorization_details.is_empty();
+    (claims, has_any)
 }
 
 /// The tokens whose first active answer is on record. Bounded: a token that fell out is recorded once more. A token has

@@ -6,6 +6,7 @@ mod api_token;
 mod audit;
 mod authenticate;
 mod calls;
+mod catalogue;
 mod evidence;
 mod exchange;
 mod failure;
@@ -27,6 +28,7 @@ pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
 pub use calls::{Reported, Step, TaskTrail};
+pub use catalogue::{Catalogue, Importing};
 pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
@@ -45,7 +47,7 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{Clock, Entropy, Signer, Store, TrustedKeys},
+    ports::{Clock, Entropy, McpServers, Signer, Store, TrustedKeys},
 };
 
 /// What an operator chose.
@@ -87,6 +89,8 @@ pub struct Parts {
     pub signer: Arc<dyn Signer>,
     /// The keys of others.
     pub trusted: Arc<dyn TrustedKeys>,
+    /// The MCP servers.
+    pub servers: Arc<dyn McpServers>,
     /// What survives.
     pub store: Arc<dyn Store>,
     /// The key of client secrets' tags.

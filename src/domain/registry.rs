@@ -1,5 +1,6 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
+mod catalogue;
 mod check;
 mod ours;
 #[cfg(test)]
@@ -11,13 +12,17 @@ use std::{
     sync::Arc,
 };
 
+pub(crate) use catalogue::has_other_definition;
+pub use catalogue::{KnownTools, Unaccepted};
 pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use catalogue::{offers, scopes_of};
+
 use crate::domain::{
-    authority::{Authority, Permission},
-    client::{Admin, Agent, Client, Resource, Tool},
+    authority::Authority,
+    client::{Admin, Agent, Client, Resource},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
     revocation::Target,
@@ -184,6 +189,7 @@ pub struct Registry {
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
     tags: BTreeMap<ClientId, OwnedTag>,
+    known: KnownTools,
 }
 
 impl Registry {
@@ -292,7 +298,11 @@ impl Registry {
     /// Everything that the resources at such places offer: that part of the catalogue, as an authority.
     #[must_use]
     pub fn catalogue(&self, at: impl Fn(&ResourceUri) -> bool) -> Authority {
-        self.resources.values().filter(|r| !r.disabled && at(&r.uri)).flat_map(|r| tools(r, |_| true)).collect()
+        self.resources
+            .values()
+            .filter(|r| !r.disabled && at(&r.uri))
+            .flat_map(|r| offers(r, |_| true, |_| true))
+            .collect()
     }
 
     /// What an agent may ever have, within today's catalogue.
@@ -303,7 +313,7 @@ impl Registry {
             .iter()
             .filter_map(|access| self.resources.get(&access.resource).map(|resource| (access, resource)))
             .flat_map(|(access, resource)| {
-                tools(resource, |tool| access.scopes.contains(&tool.scope) || access.tools.contains(&tool.name))
+                offers(resource, |scope| access.scopes.contains(scope), |tool| access.tools.contains(tool))
             })
             .collect()
     }
@@ -320,7 +330,7 @@ impl Registry {
             .flat_map(|rule| {
                 let concerned = |r: &&&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
                 resources.iter().filter(concerned).flat_map(move |resource| {
-                    tools(resource, |tool| rule.scopes.contains(&tool.scope) || rule.tools.contains(&tool.name))
+                    offers(resource, |scope| rule.scopes.contains(scope), |tool| rule.tools.contains(tool))
                 })
             })
             .collect()
@@ -332,7 +342,7 @@ impl Registry {
         self.resources
             .values()
             .filter(|r| !r.disabled && at(&r.uri))
-            .flat_map(|r| tools(r, |tool| scopes.contains(&tool.scope)))
+            .flat_map(|r| offers(r, |scope| scopes.contains(scope), |_| false))
             .collect()
     }
 
@@ -344,21 +354,11 @@ impl Registry {
         let mut covered = BTreeSet::new();
         let mut beyond = BTreeSet::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
-            for tool in &resource.tools {
-                let set =
-                    if authority.allows_every_call(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
-                set.insert(tool.scope.clone());
+            for (scope, is_allowed) in scopes_of(resource, authority) {
+                let set = if is_allowed { &mut covered } else { &mut beyond };
+                set.insert(scope.clone());
             }
         }
         covered.difference(&beyond).cloned().collect()
     }
-}
-
-fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission> {
-    resource
-        .tools
-        .iter()
-        .filter(|tool| wanted(tool))
-        .map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()))
-        .collect()
 }

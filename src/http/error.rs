@@ -94,7 +94,8 @@ impl From<&Failure> for Code {
             Failure::Token(..) => Self::InvalidRequest,
             Failure::Denied(denial) => denial.into(),
             Failure::Conflict(conflict) => conflict.into(),
-            Failure::Outage(_) => Self::TemporarilyUnavailable,
+            // No OAuth endpoint asks an MCP server anything.
+            Failure::NotListed(_) | Failure::Outage(_) => Self::TemporarilyUnavailable,
         }
     }
 }
@@ -153,10 +154,13 @@ impl From<&Denial> for Code {
             | Denial::PurposeMissing
             | Denial::DeadlineTooLong
             | Denial::NoTimeLeft => Self::InvalidRequest,
-            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) => Self::InvalidScope,
+            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) | Denial::ScopeNotGood(..) => {
+                Self::InvalidScope
+            }
             Denial::DetailsTooWide(
                 Holding::Catalogue | Holding::Agent | Holding::Requester | Holding::Parent | Holding::Task,
             )
+            | Denial::DetailsNotGood(..)
             | Denial::NothingForTarget => Self::InvalidAuthorizationDetails,
         }
     }
@@ -169,6 +173,7 @@ impl From<&Conflict> for Code {
             | Conflict::OwnedByFile
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
+            | Conflict::CannotAccept(_)
             | Conflict::CannotTurn(_)
             | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,

@@ -59,7 +59,9 @@ impl Asked {
             | Change::RemoveSecret(_)
             | Change::PutKey(_)
             | Change::PutGrant(_)
-            | Change::RemoveGrant(..) => None,
+            | Change::RemoveGrant(..)
+            | Change::PutTool(_)
+            | Change::RemoveTool(..) => None,
         });
         let tasks = expected.clone().filter_map(|expected| match expected {
             Expected::Task(id, _) => Some(id),
@@ -284,9 +286,12 @@ fn last_of((entries, first): (&[NewEntry], u64)) -> Option<Seq> {
 /// Which version a change moves on.
 fn version_of(change: &Change) -> Option<&'static str> {
     match change {
-        Change::PutObject(_) | Change::RemoveObject(..) | Change::PutSecret(..) | Change::RemoveSecret(_) => {
-            Some(REGISTRY)
-        }
+        Change::PutObject(_)
+        | Change::RemoveObject(..)
+        | Change::PutSecret(..)
+        | Change::RemoveSecret(_)
+        | Change::PutTool(_)
+        | Change::RemoveTool(..) => Some(REGISTRY),
         Change::PutKey(_) => Some(KEYS),
         Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
     }

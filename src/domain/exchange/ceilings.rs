@@ -3,7 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{Ask, Denial, Evidence, Holding, Output, Presenter, TaskWanted};
-use crate::domain::{authority::Authority, issuer::SubjectScopes, scope::ScopeSet, uri::ResourceUri};
+use crate::domain::{
+    authority::Authority,
+    issuer::SubjectScopes,
+    registry::{Unaccepted, has_other_definition},
+    scope::ScopeSet,
+    tool::NotGood,
+    uri::ResourceUri,
+};
 
 /// `requested ∩ parent ∩ requester's ∩ agent's ∩ catalogue`, where asking for more than can be had is an error that says
 /// whose ceiling it was, and asking for nothing is one that says how to ask.
@@ -16,14 +23,22 @@ pub(super) fn authority(ask: &Ask<'_>) -> Result<Authority, Denial> {
     if ask.scope.is_none() && ask.details.is_none() {
         return Err(Denial::NothingAsked);
     }
+    let by_scope =
+        ask.registry.pinned(&by_scope).map_err(|Unaccepted { tool, why }| Denial::ScopeNotGood(tool, why))?;
+    let by_details =
+        ask.registry.pinned(&by_details).map_err(|Unaccepted { tool, why }| Denial::DetailsNotGood(tool, why))?;
     // What lies elsewhere can't be exceeded here, and the catalogue may be large.
     let places = by_scope.iter().chain(by_details.iter()).map(|p| &p.resource).collect::<BTreeSet<_>>();
     for (holding, ceiling) in ceilings(ask, |uri| places.contains(uri))? {
-        if !by_scope.within(&ceiling) {
-            return Err(Denial::ScopeTooWide(holding));
+        // A tool that was meant otherwise is not too much: it is another tool by now.
+        let other = |beyond| has_other_definition(&ceiling, beyond);
+        if let Some(beyond) = by_scope.beyond(&ceiling) {
+            let too_wide = Denial::ScopeTooWide(holding);
+            return Err(other(beyond).map_or(too_wide, |tool| Denial::ScopeNotGood(tool, NotGood::OtherBefore)));
         }
-        if !by_details.within(&ceiling) {
-            return Err(Denial::DetailsTooWide(holding));
+        if let Some(beyond) = by_details.beyond(&ceiling) {
+            let too_wide = Denial::DetailsTooWide(holding);
+            return Err(other(beyond).map_or(too_wide, |tool| Denial::DetailsNotGood(tool, NotGood::OtherBefore)));
         }
     }
     Ok(by_scope.iter().chain(by_details.iter()).cloned().collect())

@@ -2,10 +2,10 @@
 
 use thiserror::Error;
 
-use crate::domain::{chain::InvalidChain, splice::NotThisAgent, task::CannotJoin};
+use crate::domain::{chain::InvalidChain, id::ToolName, splice::NotThisAgent, task::CannotJoin, tool::NotGood};
 
 /// Why an exchange is refused. The texts go to the client: they say what to change, and nothing that was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denial {
     /// A resource asks for something else than a transaction token.
     #[error("a resource can only get a transaction token")]
@@ -52,6 +52,12 @@ pub enum Denial {
     /// A detail that is asked for goes beyond what somebody has.
     #[error("`authorization_details` asks for more than {0}")]
     DetailsTooWide(Holding),
+    /// A tool under a scope that is asked for is not good now. The name of the tool is the catalogue's.
+    #[error("`scope` asks for the tool `{0}`: {1}")]
+    ScopeNotGood(ToolName, NotGood),
+    /// A tool that is asked for is not good now.
+    #[error("`authorization_details` asks for the tool `{0}`: {1}")]
+    DetailsNotGood(ToolName, NotGood),
     /// What is asked for is all elsewhere.
     #[error("nothing of what is asked for is at the resource that the token is for")]
     NothingForTarget,

@@ -94,6 +94,10 @@ fn walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
             world.shut_out(&format!("a{}", usize::from(step.who) % world.agents.len()));
             continue;
         }
+        if step.op == 1 {
+            world.change_a_tool(step.who.into());
+            continue;
+        }
         let attempt = attempt(&world, &issued, step);
         let plan = ask(&world, &issued, step, &attempt, now);
         if step.stray {

@@ -5,16 +5,23 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::*;
-use crate::domain::{splice::NotThisAgent, task::CannotJoin};
+use crate::domain::{splice::NotThisAgent, task::CannotJoin, tool::NotGood};
 
 /// A number for each reason. There is no wildcard: who adds a reason adds a number here and a row below.
-fn number(denial: Denial) -> usize {
-    let holding = |holding| match holding {
+fn number(denial: &Denial) -> usize {
+    let holding = |holding: &Holding| match holding {
         Holding::Catalogue => 0,
         Holding::Agent => 1,
         Holding::Requester => 2,
         Holding::Parent => 3,
         Holding::Task => 4,
+    };
+    let not_good = |why: &NotGood| match why {
+        NotGood::Changed => 0,
+        NotGood::Gone => 1,
+        NotGood::Proposed => 2,
+        NotGood::OtherBefore => 3,
+        NotGood::OtherAsked => 4,
     };
     match denial {
         Denial::OnlyTxnForResource => 0,
@@ -46,22 +53,32 @@ fn number(denial: Denial) -> usize {
         Denial::NoTimeLeft => 24,
         Denial::ScopeTooWide(whose) => 25 + holding(whose),
         Denial::DetailsTooWide(whose) => 30 + holding(whose),
+        Denial::ScopeNotGood(_, NotGood::OtherAsked) => panic!("a scope names no definition"),
+        Denial::ScopeNotGood(_, why) => 36 + not_good(why),
+        Denial::DetailsNotGood(_, why) => 40 + not_good(why),
     }
 }
-const REASONS: usize = 36;
+const REASONS: usize = 45;
 
 type Row = (&'static str, Case, Denial);
 
 #[test]
 fn each_rule_has_its_reason() {
-    let rows =
-        [about_targets(), about_user_tokens(), about_our_tokens(), about_chains(), about_authority(), about_tasks()];
+    let rows = [
+        about_targets(),
+        about_user_tokens(),
+        about_our_tokens(),
+        about_chains(),
+        about_authority(),
+        about_tasks(),
+        about_definitions(),
+    ];
     let mut seen = BTreeSet::new();
     for (what, case, want) in rows.into_iter().flatten() {
-        assert_eq!(case.decide(), Err(want), "{what}");
+        assert_eq!(case.decide(), Err(want.clone()), "{what}");
         let text = want.to_string();
         assert!(text.is_ascii() && !text.contains("alice") && !text.contains("planner"), "{text}");
-        seen.insert(number(want));
+        seen.insert(number(&want));
     }
     assert_eq!(seen, (0..REASONS).collect(), "every reason has a row");
     for legal in [Case::user(), Case::held(), Case::handed(), Case::inside()] {
@@ -357,8 +374,8 @@ fn about_tasks() -> Vec<Row> {
         change(&mut task);
         Case::user().change(|c| c.task = Wanted::Named(task_id(7), Some(Box::new(task))))
     };
-    let not_yours = Denial::CannotJoin(CannotJoin::NotYours);
-    let ended = Denial::CannotJoin(CannotJoin::Ended);
+    let not_yours = || Denial::CannotJoin(CannotJoin::NotYours);
+    let ended = || Denial::CannotJoin(CannotJoin::Ended);
     let unnamed = |purpose, deadline| Case::user().change(|c| c.task = Wanted::Unnamed { purpose, deadline });
     vec![
         (
@@ -366,18 +383,18 @@ fn about_tasks() -> Vec<Row> {
             Case::held().change(|c| c.task = Wanted::Named(task_id(9), None)),
             Denial::OtherTask,
         ),
-        ("no such task", Case::user().change(|c| c.task = Wanted::Named(task_id(7), None)), not_yours),
-        ("another user's task", join(|t| t.requester.subject = "carol".parse().unwrap()), not_yours),
+        ("no such task", Case::user().change(|c| c.task = Wanted::Named(task_id(7), None)), not_yours()),
+        ("another user's task", join(|t| t.requester.subject = "carol".parse().unwrap()), not_yours()),
         (
             "the task of an equal name at another issuer",
             join(|t| t.requester.issuer = PARTNER.parse().unwrap()),
-            not_yours,
+            not_yours(),
         ),
-        ("another agent's task", join(|t| t.root_agent = "reader".parse().unwrap()), not_yours),
-        ("a revoked task", join(|t| t.state = TaskState::Revoked), ended),
-        ("a completed task", join(|t| t.state = TaskState::Completed), ended),
+        ("another agent's task", join(|t| t.root_agent = "reader".parse().unwrap()), not_yours()),
+        ("a revoked task", join(|t| t.state = TaskState::Revoked), ended()),
+        ("a completed task", join(|t| t.state = TaskState::Completed), ended()),
         ("a suspended task", join(|t| t.state = TaskState::Suspended), Denial::CannotJoin(CannotJoin::Suspended)),
-        ("a task at its deadline", join(|t| t.deadline = NOW), ended),
+        ("a task at its deadline", join(|t| t.deadline = NOW), ended()),
         ("no purpose", unnamed(None, None), Denial::PurposeMissing),
         ("a second over the limit", unnamed(Some("x"), Some(24 * 3600 + 1)), Denial::DeadlineTooLong),
         (
@@ -389,4 +406,51 @@ fn about_tasks() -> Vec<Row> {
         ("a token of no time", Case::user().change(|c| c.expires_in = Some(0)), Denial::NoTimeLeft),
         ("the user token ends now", Case::user().user_claims(|u| u.expires = NOW), Denial::NoTimeLeft),
     ]
+}
+
+fn about_definitions() -> Vec<Row> {
+    let read = || "read_file".parse().unwrap();
+    let by_scope = |why| Denial::ScopeNotGood(read(), why);
+    let by_name = |why| Denial::DetailsNotGood(read(), why);
+    let asks = |case: Case| case.change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"]))));
+    let asks_for = |text: &'static str| {
+        move |c: &mut Case| {
+            let plain = tools(&["read_file"]).iter().next().unwrap().clone();
+            let digest = Some(definition("read_file", text).digest());
+            (c.scope, c.details) = (None, Some([Permission { digest, ..plain }].into_iter().collect()));
+        }
+    };
+    let mut rows = Vec::new();
+    for (what, accepted, seen, why) in [
+        ("a tool that changed", Some("a"), Some("b"), NotGood::Changed),
+        ("a tool that is gone", Some("a"), None, NotGood::Gone),
+        ("a tool that was never there", None, None, NotGood::Gone),
+        ("a tool that nobody has looked at", None, Some("a"), NotGood::Proposed),
+    ] {
+        rows.push((what, Case::user().known("read_file", accepted, seen), by_scope(why)));
+        rows.push((what, asks(Case::user().known("read_file", accepted, seen)), by_name(why)));
+    }
+    let good = || Case::user().known("read_file", Some("a"), Some("a"));
+    let held = || Case::with("planner", good().token(1)).known("read_file", Some("b"), Some("b"));
+    let join = || {
+        let approved = good().decide().unwrap().authority;
+        Case::user().change(|c| c.task = Wanted::Named(task_id(7), Some(Box::new(task(approved))))).known(
+            "read_file",
+            Some("b"),
+            Some("b"),
+        )
+    };
+    rows.extend([
+        ("another definition by name", good().change(asks_for("b")), by_name(NotGood::OtherAsked)),
+        // A scope can't name a definition; a parent token or a task can have been made for another one.
+        ("what the parent was not made for", held(), by_scope(NotGood::OtherBefore)),
+        ("what the parent was not made for, by name", asks(held()), by_name(NotGood::OtherBefore)),
+        ("what the task was not made for", join(), by_scope(NotGood::OtherBefore)),
+        (
+            "what is not offered anyway",
+            asks(Case::user().known("own_file", None, Some("a"))).change(|c| c.details = Some(tools(&["own_file"]))),
+            Denial::DetailsTooWide(Holding::Catalogue),
+        ),
+    ]);
+    rows
 }

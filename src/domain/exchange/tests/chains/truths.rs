@@ -23,6 +23,7 @@ pub(super) fn check(
     let presenter = world.agents.iter().position(|a| *a == attempt.presenter);
     prop_assert!(!plan.authority.is_empty());
     prop_assert!(plan.authority.within(&world.everything()));
+    prop_assert!(world.is_up_to_date(&plan.authority), "a tool by another definition than the accepted one");
     prop_assert!(plan.authority.within(&world.users));
     prop_assert!(presenter.is_none_or(|a| plan.authority.within(&world.ceilings[a])));
     prop_assert!(parent.is_none_or(|p| plan.authority.within(&p.claims.authorization_details)));
