@@ -29,7 +29,7 @@ use crate::domain::{
     id::ClientId,
     jwk::SigningAlgorithm,
     keys::Rotation,
-    limits::{TaskLimits, TokenLimits},
+    limits::{MemoryLimits, TaskLimits, TokenLimits},
     registry::Object,
     secret::Secret,
     uri::IssuerUrl,
@@ -69,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// How requests are held in bounds.
     pub requests: Requests,
+    /// How much is kept in memory.
+    pub memory: MemoryLimits,
     /// The objects that the file declares; consistent among themselves.
     pub objects: Vec<Object>,
     /// The secrets of those of them that have one by file or environment.
@@ -191,6 +193,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
     let audit = server::audit(&mut root);
     let log = server::log(&mut root);
     let requests = server::requests(&mut root);
+    let memory = server::memory(&mut root);
     let declared = objects::read(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
     Some(Config {
@@ -206,6 +209,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         audit,
         log,
         requests,
+        memory,
         objects: declared.objects,
         secrets: declared.secrets,
         catalogue_tokens: declared.catalogue_tokens,

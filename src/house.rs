@@ -100,6 +100,7 @@ impl House {
             tasks: config.tasks,
             introspection_audit: config.audit.introspections,
             write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
+            memory: config.memory,
         };
         let tokens =
             config.catalogue_tokens.iter().map(|(id, token)| (id.clone(), Secret::new(token.expose().to_owned())));

@@ -17,12 +17,13 @@ use errand::{
     domain::{
         audit::{Head, Introspections, Writer},
         client::Resource,
+        id::KeyId,
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
         jws::Unverified,
         keys::{KeyDates, Rotation},
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         revocation::{LogEntry, Seq},
         secret::Pepper,
         task::{Requester, Task},
@@ -31,9 +32,9 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, Grant, KeyFault, ListFault, Listed, McpServers, NotListed, Outage,
-        OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter,
-        TokenRecord, TrustedKeys, Write, Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Entropy, Grant, KeyFault, ListFault, Listed, McpServers, NotListed,
+        Outage, OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter,
+        TokenFilter, TokenRecord, TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -298,6 +299,7 @@ fn service(mood: Mood) -> Service {
         tasks: TaskLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
+        memory: MemoryLimits::default(),
     };
     let parts = Parts {
         clock: Arc::new(Still),
@@ -342,7 +344,11 @@ impl Signer for Still {
 
     fn verify(&self, token: Unverified<'_>, _: Timestamp) -> Option<OwnToken> {
         let typ = token.header().typ.clone()?;
-        Some(OwnToken { typ, claims: token.into_payload() })
+        Some(OwnToken { key: "still".parse().unwrap(), typ, claims: token.into_payload() })
+    }
+
+    fn publishes(&self, _: &KeyId, _: Timestamp) -> bool {
+        true
     }
 
     fn jwks(&self, _: Timestamp) -> JwkSet {
@@ -428,8 +434,8 @@ impl Mood {
 
 #[async_trait]
 impl Store for Mood {
-    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
-        self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await
+    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+        Ok(self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await?)
     }
 
     async fn head(&self) -> Result<Seq, Outage> {
@@ -441,8 +447,14 @@ impl Store for Mood {
     }
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new(), tools: BTreeMap::new() })
-            .await
+        self.get(StoredRegistry {
+            version: 0,
+            entries: Vec::new(),
+            tags: BTreeMap::new(),
+            shut_out: Vec::new(),
+            tools: BTreeMap::new(),
+        })
+        .await
     }
 
     async fn tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {

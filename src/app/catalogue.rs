@@ -129,15 +129,19 @@ impl Service {
             let mut resource = resource.clone();
             let mut changes = Vec::new();
             if !tools.is_empty() {
-                let owner = registry.entry(Kind::Resource, resource.id.as_str()).map(|entry| entry.owner);
-                if owner != Some(Owner::Api) {
+                // As it was declared: whoever is shut out is so beside it.
+                let id = resource.id.to_string();
+                let declared = registry.entry(Kind::Resource, &id).filter(|entry| entry.owner == Owner::Api);
+                let Some(Entry { object: Object::Resource(declared), .. }) = declared else {
                     return Err(Conflict::OwnedByFile);
-                }
+                };
+                let mut declared = declared.clone();
+                declared.tools.extend(tools.iter().cloned());
                 resource.tools.extend(tools);
-                let entry = Entry { object: Object::Resource(resource.clone()), owner: Owner::Api };
-                let is_it = |e: &&Entry| e.object.kind() == Kind::Resource && e.object.id() == resource.id.as_str();
+                let entry = Entry { object: Object::Resource(declared), owner: Owner::Api };
+                let is_it = |e: &&Entry| e.object.kind() == Kind::Resource && e.object.id() == id;
                 let others = registry.entries().iter().filter(|e| !is_it(e)).cloned();
-                consistent(others.chain([entry.clone()]).collect(), (Kind::Resource, resource.id.as_str()))?;
+                consistent(others.chain([entry.clone()]).collect(), (Kind::Resource, &id))?;
                 changes.push(Change::PutObject(Box::new(entry)));
             }
             let mut now = records.to_vec();

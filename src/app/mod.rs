@@ -5,8 +5,10 @@ mod again;
 mod api_token;
 mod audit;
 mod authenticate;
+mod bulk;
 mod calls;
 mod catalogue;
+mod dry_run;
 mod evidence;
 mod exchange;
 mod failure;
@@ -17,9 +19,11 @@ mod journal;
 mod revoke;
 mod rotate;
 mod shared;
+mod shut_out;
 mod sweep;
 mod target;
 mod tasks;
+mod verified;
 
 use std::{fmt, sync::Arc};
 
@@ -27,13 +31,15 @@ pub use admin::{AuditPage, GrantRequest, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
+pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
 pub use calls::{Reported, Step, TaskTrail};
 pub use catalogue::{Catalogue, Importing};
+pub use dry_run::DryRun;
 pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
 pub use introspect::Introspection;
-pub use revoke::{Revocation, Revoked, Wanted};
+pub use revoke::{Revocation, Revoked, Wanted, What};
 pub use tasks::{TaskTree, TokenNode, TokenStanding, Turning};
 
 use crate::{
@@ -42,7 +48,7 @@ use crate::{
         id::RequestId,
         jwk::SigningAlgorithm,
         keys::Rotation,
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         secret::Pepper,
         time::Timestamp,
         uri::IssuerUrl,
@@ -69,6 +75,8 @@ pub struct Settings {
     pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
+    /// How much is kept in memory.
+    pub memory: MemoryLimits,
 }
 
 impl Settings {
@@ -122,6 +130,7 @@ struct Inner {
     follower: Arc<follow::Follower>,
     journal: journal::Journal,
     seen: introspect::Seen,
+    verified: verified::Verified,
 }
 
 impl fmt::Debug for Service {
@@ -138,7 +147,8 @@ impl Service {
         let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
         let follower =
             follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
+        let verified = verified::Verified::new(settings.memory);
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default(), verified }))
     }
 
     /// What the operator chose.
@@ -169,6 +179,12 @@ impl Service {
     #[must_use]
     pub fn audit_dropped(&self) -> u64 {
         self.0.journal.dropped()
+    }
+
+    /// How many tokens that were found good are kept, and how many bytes they take at most.
+    #[must_use]
+    pub fn verified_tokens(&self) -> (usize, u64) {
+        self.0.verified.size()
     }
 
     /// The trusted issuers, each with whether its keys could be had the last time they were asked for.

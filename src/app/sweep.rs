@@ -16,6 +16,7 @@ impl Service {
     pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
         self.rotate_keys("age", Occasion::Age, cx).await?;
         self.0.follower.forget();
+        self.0.verified.forget(cx.now);
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }

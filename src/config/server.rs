@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     keys::{JWKS_MAX_AGE, Rotation},
-    limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
+    limits::{MemoryLimits, TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
     time::Lifetime,
 };
 
@@ -199,6 +199,16 @@ pub(super) fn requests(root: &mut Section<'_>) -> Requests {
         ),
         queue: number(&mut section, "queue", 1024, 1..=65536, "how many requests are in the works at once"),
     }
+}
+
+pub(super) fn memory(root: &mut Section<'_>) -> MemoryLimits {
+    let mut section = root.section("memory");
+    let default = MemoryLimits::default();
+    let why = "how many tokens are known again; 0 for none";
+    let verified_tokens = number(&mut section, "verified_tokens", default.verified_tokens, 0..=16_777_216, why);
+    let why = "MiB; a token takes some five to ten KiB";
+    let megabytes = number(&mut section, "verified_megabytes", default.verified_megabytes, 1..=65_536, why);
+    MemoryLimits { verified_tokens, verified_megabytes: megabytes }
 }
 
 fn number(section: &mut Section<'_>, key: &'static str, default: u32, range: RangeInclusive<u32>, why: &str) -> u32 {

@@ -263,6 +263,7 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
       audit           introspections: changes
       log             json, info
       requests        10 s, 1024 at once
+      memory          32768 verified tokens, 128 MiB of them at most
 
     issuer https://login.example.com
       keys            by discovery; RS256

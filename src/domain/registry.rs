@@ -3,11 +3,12 @@
 mod catalogue;
 mod check;
 mod ours;
+mod shut_out;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
@@ -16,18 +17,20 @@ pub(crate) use catalogue::has_other_definition;
 pub use catalogue::{KnownTools, Unaccepted};
 pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
+pub use shut_out::{Door, How, NoChange, ShutOut, Who};
 use thiserror::Error;
 
 use catalogue::{offers, scopes_of};
 
 use crate::domain::{
     authority::Authority,
-    client::{Admin, Agent, Client, Resource},
+    client::{Admin, Agent, Authentication, Client, Resource},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
     revocation::Target,
     scope::ScopeSet,
     secret::SecretTag,
+    task::Requester,
     uri::{IssuerUrl, ResourceUri},
 };
 
@@ -98,6 +101,17 @@ impl Object {
             Self::Agent(agent) => Some(&agent.id),
             Self::Resource(resource) => Some(&resource.id),
             Self::Admin(admin) => Some(&admin.id),
+        }
+    }
+
+    /// How it proves who it is; an issuer does not.
+    #[must_use]
+    pub fn authentication(&self) -> Option<&Authentication> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(&agent.authentication),
+            Self::Resource(resource) => Some(&resource.authentication),
+            Self::Admin(admin) => Some(&admin.authentication),
         }
     }
 
@@ -190,6 +204,8 @@ pub struct Registry {
     admins: BTreeMap<ClientId, Admin>,
     tags: BTreeMap<ClientId, OwnedTag>,
     known: KnownTools,
+    shut_out: Vec<ShutOut>,
+    requesters_out: HashSet<Requester>,
 }
 
 impl Registry {

@@ -112,7 +112,8 @@ impl From<&AuthFault> for Code {
             | AuthFault::Signature
             | AuthFault::Claim(_)
             | AuthFault::Type
-            | AuthFault::Replayed => Self::InvalidClient,
+            | AuthFault::Replayed
+            | AuthFault::Changed => Self::InvalidClient,
             AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
             AuthFault::NotForThisClient => Self::AccessDenied,
@@ -147,6 +148,7 @@ impl From<&Denial> for Code {
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
             | Denial::ShutOut
+            | Denial::RequesterShutOut
             | Denial::Chain(_)
             | Denial::LineageTooLong
             | Denial::OtherTask
@@ -175,6 +177,8 @@ impl From<&Conflict> for Code {
             | Conflict::KeyReused
             | Conflict::CannotAccept(_)
             | Conflict::CannotTurn(_)
+            | Conflict::Door(_)
+            | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,
         }

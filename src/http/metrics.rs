@@ -22,6 +22,8 @@ pub struct Metrics {
     latency: Family<Route, Histogram, fn() -> Histogram>,
     writes_waiting: Gauge,
     audit_dropped: Counter,
+    verified_tokens: Gauge,
+    verified_bytes: Gauge,
     store_up: Gauge,
     issuer_up: Family<Issuer, Gauge>,
 }
@@ -66,6 +68,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let latency = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Counter::default(), Gauge::default());
+        let (verified_tokens, verified_bytes) = (Gauge::default(), Gauge::default());
         let issuer_up = Family::default();
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
         registry.register_with_unit(
@@ -81,6 +84,17 @@ impl Default for Metrics {
             Counter::clone(&audit_dropped),
         );
         registry.register(
+            "verified_tokens",
+            "Tokens that were found good and are kept, so that they need not be verified again",
+            Gauge::clone(&verified_tokens),
+        );
+        registry.register_with_unit(
+            "verified_tokens_size",
+            "How much they take at most",
+            Unit::Bytes,
+            Gauge::clone(&verified_bytes),
+        );
+        registry.register(
             "store_up",
             "Whether the store answered when it was last asked (1 or 0)",
             Gauge::clone(&store_up),
@@ -90,7 +104,17 @@ impl Default for Metrics {
             "Whether the keys of a trusted issuer could be had the last time they were asked for (1 or 0)",
             Family::clone(&issuer_up),
         );
-        Self { registry, requests, latency, writes_waiting, audit_dropped, store_up, issuer_up }
+        Self {
+            registry,
+            requests,
+            latency,
+            writes_waiting,
+            audit_dropped,
+            verified_tokens,
+            verified_bytes,
+            store_up,
+            issuer_up,
+        }
     }
 }
 
@@ -109,6 +133,9 @@ impl Metrics {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.writes_waiting.set(number(service.writes_waiting()));
         self.audit_dropped.inner().fetch_max(service.audit_dropped(), Ordering::Relaxed);
+        let (tokens, bytes) = service.verified_tokens();
+        self.verified_tokens.set(number(tokens));
+        self.verified_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.store_up.set(i64::from(issuers.is_some()));
         if let Some(issuers) = issuers {
             self.issuer_up.clear();

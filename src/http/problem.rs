@@ -28,6 +28,7 @@ enum Type {
     NotAsLookedAt,
     Contended,
     ShownOnce,
+    Unconfirmed,
     TooLarge,
     UnsupportedMedia,
     Inconsistent,
@@ -49,6 +50,7 @@ impl Type {
             Self::NotAsLookedAt => "not_as_looked_at",
             Self::Contended => "contended",
             Self::ShownOnce => "shown_once",
+            Self::Unconfirmed => "unconfirmed",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::Inconsistent => "inconsistent",
@@ -63,9 +65,12 @@ impl Type {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OwnedByFile | Self::WrongState | Self::NotAsLookedAt | Self::Contended | Self::ShownOnce => {
-                StatusCode::CONFLICT
-            }
+            Self::OwnedByFile
+            | Self::WrongState
+            | Self::NotAsLookedAt
+            | Self::Contended
+            | Self::ShownOnce
+            | Self::Unconfirmed => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Inconsistent | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -80,10 +85,11 @@ impl Type {
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The path does not have this method",
             Self::OwnedByFile => "It can't be changed here",
-            Self::WrongState => "The state of the task does not allow it",
+            Self::WrongState => "The state it is in does not allow it",
             Self::NotAsLookedAt => "It is not what was looked at",
             Self::Contended => "It can't be changed now",
             Self::ShownOnce => "It was done, and what came of it is shown once",
+            Self::Unconfirmed => "It is not confirmed",
             Self::TooLarge => "The request is too large",
             Self::UnsupportedMedia => "The body is of another media type",
             Self::Inconsistent => "The request does not fit what is there",
@@ -105,7 +111,7 @@ impl From<&Failure> for Type {
         match failure {
             Failure::Conflict(Conflict::NotFound(_)) => Self::NotFound,
             Failure::Conflict(Conflict::OwnedByFile) => Self::OwnedByFile,
-            Failure::Conflict(Conflict::CannotTurn(_)) => Self::WrongState,
+            Failure::Conflict(Conflict::CannotTurn(_) | Conflict::Door(_)) => Self::WrongState,
             Failure::Conflict(Conflict::CannotAccept(CannotAccept::Twice(_) | CannotAccept::InCatalogue(_))) => {
                 Self::Inconsistent
             }
@@ -114,6 +120,7 @@ impl From<&Failure> for Type {
             }
             Failure::Conflict(Conflict::Contended) => Self::Contended,
             Failure::Conflict(Conflict::ShownOnce) => Self::ShownOnce,
+            Failure::Conflict(Conflict::Unconfirmed(_)) => Self::Unconfirmed,
             Failure::Conflict(Conflict::Inconsistent(_)) => Self::Inconsistent,
             Failure::Conflict(Conflict::KeyReused) => Self::KeyReused,
             Failure::NotListed(_) => Self::NotListed,
@@ -253,7 +260,8 @@ mod tests {
                 Type::WrongState => Some(Type::NotAsLookedAt),
                 Type::NotAsLookedAt => Some(Type::Contended),
                 Type::Contended => Some(Type::ShownOnce),
-                Type::ShownOnce => Some(Type::TooLarge),
+                Type::ShownOnce => Some(Type::Unconfirmed),
+                Type::Unconfirmed => Some(Type::TooLarge),
                 Type::TooLarge => Some(Type::UnsupportedMedia),
                 Type::UnsupportedMedia => Some(Type::Inconsistent),
                 Type::Inconsistent => Some(Type::KeyReused),
