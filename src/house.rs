@@ -13,9 +13,9 @@ use crate::{
         keyring::{Kek, Keyring},
         mcp::ToolAsker,
         store::{Database, StoreOptions, connect},
-        system::{Dice, SystemClock},
+        system::{Dice, SystemClock, host_name},
     },
-    app::{Cx, Failure, Parts, Service, Settings},
+    app::{Cx, Failure, Following, Parts, Service, Settings},
     config::Config,
     domain::{id::ClientId, keys::Occasion, secret::Secret},
     ports::{Clock, Outage},
@@ -100,6 +100,12 @@ impl House {
             tasks: config.tasks,
             introspection_audit: config.audit.introspections,
             write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
+            following: Following {
+                name: config.replicas.name.clone().unwrap_or_else(host_name),
+                lease: Duration::from_millis(u64::from(config.replicas.lease_ms)),
+                heartbeat: Duration::from_millis(u64::from(config.replicas.heartbeat_ms)),
+            },
+            write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
         };
         let tokens =
@@ -138,15 +144,27 @@ impl House {
         Ok(Cx { request_id: self.service.request_id().ok_or_else(missing)?, now: self.service.clock().now() })
     }
 
+    /// Follows what happens at other replicas, until the set is dropped.
+    #[must_use]
+    pub fn follow(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(self.service.clone()));
+        tasks
+    }
+
     /// Looks after what has to be looked after, until the set is dropped.
     #[must_use]
     pub fn tend(&self) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
+        let mut tasks = self.follow();
         tasks.spawn(sweep(self.service.clone()));
         tasks.spawn(refresh(self.service.clone(), Arc::clone(&self.keys)));
         tasks.spawn(look_at_catalogues(self.service.clone()));
         tasks
     }
+}
+
+async fn follow(service: Service) {
+    service.follow().await;
 }
 
 async fn sweep(service: Service) {

@@ -176,6 +176,15 @@ fn server(config: &Config, text: &mut Vec<String>) {
     };
     text.push(line("log", format_args!("{form}, {}", config.log.level)));
     let requests = &config.requests;
+    let replicas = &config.replicas;
+    let name = replicas.name.as_deref().unwrap_or("named as the machine");
+    text.push(line(
+        "replicas",
+        format_args!(
+            "{name}; answers from memory for {} ms, renewed every {} ms",
+            replicas.lease_ms, replicas.heartbeat_ms
+        ),
+    ));
     text.push(line("requests", format_args!("{} s, {} at once", requests.timeout_seconds, requests.queue)));
     let MemoryLimits { verified_tokens, verified_megabytes } = config.memory;
     text.push(line(

@@ -10,7 +10,7 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::{
-    Audit, Keys, Log, LogFormat, Requests, Store, Tls,
+    Audit, Keys, Log, LogFormat, Replicas, Requests, Store, Tls,
     reader::{At, Section},
     secrets,
     store_url::{InvalidStoreUrl, StoreUrl},
@@ -73,6 +73,7 @@ pub(super) fn store(root: &mut Section<'_>) -> Option<Store> {
     let mut section = root.section("store");
     let found = section.one_of(&["url", "url_file"]);
     let max_connections = number(&mut section, "max_connections", 10, 1..=1000, "10 are enough for most");
+    let max_batch = number(&mut section, "max_batch", 256, 1..=4096, "how many writes share a commit at most");
     let name = "ERRAND_STORE_URL";
     let remedy = |fault| match fault {
         InvalidStoreUrl::Malformed => "such as `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`",
@@ -100,7 +101,7 @@ pub(super) fn store(root: &mut Section<'_>) -> Option<Store> {
         section.here.wrong("there is no store", format_args!("set `url` or `url_file`, or {name}"));
         None
     };
-    Some(Store { url: url?, max_connections })
+    Some(Store { url: url?, max_connections, max_batch })
 }
 
 pub(super) fn tokens(root: &mut Section<'_>) -> TokenLimits {
@@ -199,6 +200,28 @@ pub(super) fn requests(root: &mut Section<'_>) -> Requests {
         ),
         queue: number(&mut section, "queue", 1024, 1..=65536, "how many requests are in the works at once"),
     }
+}
+
+pub(super) fn replicas(root: &mut Section<'_>, requests: Requests) -> Replicas {
+    let mut section = root.section("replicas");
+    let name = section.read("name", |at| {
+        let text = at.text()?;
+        let fits = (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        if !fits {
+            at.wrong(
+                "not 1 to 100 characters",
+                "name this replica as you call it, or leave it out for the machine's name",
+            );
+        }
+        fits.then(|| text.to_owned())
+    });
+    // Whoever takes something back while a replica is dead waits for its lease, and must still get an answer.
+    let most = requests.timeout_seconds.saturating_mul(1000).saturating_sub(250).min(30_000);
+    let why = "milliseconds; shorter than `timeout_seconds` in `[requests]` by a quarter of a second: a revocation waits for a dead replica as long as this";
+    let lease_ms = number(&mut section, "lease_ms", 2000.min(most), 100..=most, why);
+    let why = "milliseconds; at most a third of `lease_ms`, so that a lost renewal does no harm";
+    let heartbeat_ms = number(&mut section, "heartbeat_ms", lease_ms / 4, 20..=lease_ms / 3, why);
+    Replicas { name, lease_ms, heartbeat_ms }
 }
 
 pub(super) fn memory(root: &mut Section<'_>) -> MemoryLimits {

@@ -3,6 +3,7 @@
 
 mod directory;
 mod lists;
+mod replicas;
 mod store;
 
 use std::{error::Error as StdError, time::Duration};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 pub use directory::*;
 pub use lists::*;
+pub use replicas::*;
 pub use store::*;
 
 use crate::domain::{
@@ -52,7 +54,8 @@ pub trait Clock: Send + Sync {
     /// The wall clock, to the second.
     fn now(&self) -> Timestamp;
 
-    /// A clock that never goes back, from an arbitrary start: for measuring, never for judging tokens.
+    /// A clock that never goes back, from an arbitrary start: for measuring, and for leases; never for judging tokens. It
+    /// goes on while the machine sleeps, as far as the machine can tell.
     fn monotonic(&self) -> Duration;
 }
 

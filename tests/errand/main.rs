@@ -58,6 +58,7 @@ mod owners;
 mod race;
 mod refusals;
 mod registry;
+mod replicas;
 mod revocation;
 mod secrecy;
 mod shop;

@@ -7,6 +7,7 @@ use crate::domain::{
     client::Agent,
     issuer::TrustedIssuer,
     registry::Registry,
+    revocation::Names,
     splice::{self, Pointers, Says},
     token::{TaskTokenClaims, TokenKind},
     uri::ResourceUri,
@@ -113,16 +114,16 @@ fn check_own(
 
 /// Nothing is derived from what somebody who is shut out took part in.
 fn check_not_shut_out(ask: &Ask<'_>, own: &TaskTokenClaims) -> Result<(), Denial> {
-    if admits(ask.registry, own) { Ok(()) } else { Err(Denial::ShutOut) }
+    if admits(ask.registry, own, &own.names()) { Ok(()) } else { Err(Denial::ShutOut) }
 }
 
 /// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
 /// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about.
+/// `names` are the token's own.
 #[must_use]
-pub fn admits(registry: &Registry, own: &TaskTokenClaims) -> bool {
-    let names = own.names();
+pub fn admits(registry: &Registry, own: &TaskTokenClaims, names: &Names) -> bool {
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
-    let requester = !names.requester.is_some_and(|requester| registry.is_out(&requester));
+    let requester = !names.requester.as_ref().is_some_and(|requester| registry.is_out(requester));
     let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
     let is_agent = |hop: &Hop| hop.sub.parse().is_ok_and(|id| registry.agent(&id).is_some());
     let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));

@@ -3,6 +3,7 @@
 
 mod issued;
 mod registry;
+mod replicas;
 mod tools;
 mod trail;
 
@@ -19,6 +20,7 @@ use crate::{
 
 pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
 pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, ShutOutRow, VersionRow};
+pub(crate) use replicas::ReplicaRow;
 pub(crate) use tools::{KnownToolRow, ToolRow};
 pub(crate) use trail::{HeadRow, LogRow, RecordRow};
 
