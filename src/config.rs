@@ -29,7 +29,7 @@ use crate::domain::{
     id::ClientId,
     jwk::SigningAlgorithm,
     keys::Rotation,
-    limits::{TaskLimits, TokenLimits},
+    limits::{MemoryLimits, TaskLimits, TokenLimits},
     registry::Object,
     secret::Secret,
     uri::IssuerUrl,
@@ -71,6 +71,8 @@ pub struct Config {
     pub requests: Requests,
     /// How replicas follow what happens at others.
     pub replicas: Replicas,
+    /// How much is kept in memory.
+    pub memory: MemoryLimits,
     /// The objects that the file declares; consistent among themselves.
     pub objects: Vec<Object>,
     /// The secrets of those of them that have one by file or environment.
@@ -203,6 +205,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
     let log = server::log(&mut root);
     let requests = server::requests(&mut root);
     let replicas = server::replicas(&mut root, requests);
+    let memory = server::memory(&mut root);
     let declared = objects::read(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
     Some(Config {
@@ -219,6 +222,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         log,
         requests,
         replicas,
+        memory,
         objects: declared.objects,
         secrets: declared.secrets,
     })

@@ -106,6 +106,7 @@ impl House {
                 lease: Duration::from_millis(u64::from(config.replicas.lease_ms)),
                 heartbeat: Duration::from_millis(u64::from(config.replicas.heartbeat_ms)),
             },
+            memory: config.memory,
         };
         let parts = Parts {
             clock,

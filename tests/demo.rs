@@ -39,7 +39,7 @@ fn every_step_goes_as_it_should() {
     assert!(output.status.success(), "{stdout}{stderr}");
     assert_eq!(stderr, "");
     let steps: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(steps.len(), 17);
+    assert_eq!(steps.len(), 26);
     for (n, step) in steps.iter().enumerate() {
         let members: Vec<&String> = step.as_object().unwrap().keys().collect();
         assert_eq!(members, ["step", "title", "ok", "detail"]);
@@ -54,7 +54,7 @@ fn it_can_be_read_by_humans() {
     let output = run(&[]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.lines().last(), Some("All 17 steps went as they should."));
+    assert_eq!(said.lines().last(), Some("All 26 steps went as they should."));
     assert!(!said.contains('\x1b'), "no colours where there is no terminal");
     assert!(!said.contains("eyJ"), "no token is shown");
 }

@@ -16,12 +16,13 @@ use errand::{
     app::{Cx, Following, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
+        id::KeyId,
         id::{ClientId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
         jws::Unverified,
         keys::{KeyDates, Rotation},
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         secret::Pepper,
@@ -30,9 +31,9 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Ear, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
-        Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
-        Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page,
+        Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord,
+        TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -302,6 +303,7 @@ fn service(mood: Mood) -> Service {
             lease: Duration::from_secs(2),
             heartbeat: Duration::from_millis(500),
         },
+        memory: MemoryLimits::default(),
     };
     let parts = Parts {
         clock: Arc::new(Still),
@@ -345,7 +347,11 @@ impl Signer for Still {
 
     fn verify(&self, token: Unverified<'_>, _: Timestamp) -> Option<OwnToken> {
         let typ = token.header().typ.clone()?;
-        Some(OwnToken { typ, claims: token.into_payload() })
+        Some(OwnToken { key: "still".parse().unwrap(), typ, claims: token.into_payload() })
+    }
+
+    fn publishes(&self, _: &KeyId, _: Timestamp) -> bool {
+        true
     }
 
     fn jwks(&self, _: Timestamp) -> JwkSet {
@@ -424,8 +430,8 @@ impl Mood {
 
 #[async_trait]
 impl Store for Mood {
-    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
-        self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await
+    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+        Ok(self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await?)
     }
 
     async fn head(&self) -> Result<Seq, Outage> {
@@ -437,7 +443,7 @@ impl Store for Mood {
     }
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new() }).await
+        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new(), shut_out: Vec::new() }).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

@@ -70,6 +70,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("tower", &["http"]),
+    ("quick_cache", &["app/verified"]),
     ("toml", &["config"]),
     ("clap", &["cli*"]),
     ("tracing_subscriber", &["cli*"]),

@@ -29,9 +29,15 @@ use crate::{
     telling::Fault,
 };
 
-/// The file that is read, and the file that must not be touched.
+/// The file that both agents read, and that must not be touched.
 pub(crate) const FIGURES: &str = "figures.txt";
 pub(crate) const FIGURES_TEXT: &str = "Q1 120, Q2 135, Q3 128, Q4 150";
+/// The file that is the planner's alone to read.
+pub(crate) const FORECAST: &str = "forecast.txt";
+const FORECAST_TEXT: &str = "Q1 155, Q2 161";
+/// The file that is nobody's to read.
+pub(crate) const SALARIES: &str = "salaries.txt";
+const SALARIES_TEXT: &str = "not for agents";
 
 pub(crate) struct Cast {
     pub(crate) http: Client,
@@ -60,7 +66,9 @@ impl Cast {
         let folder = tempfile::Builder::new().prefix("errand-demo.").tempdir()?;
         let files = folder.path().join("files");
         std::fs::create_dir(&files)?;
-        std::fs::write(files.join(FIGURES), FIGURES_TEXT)?;
+        for (name, text) in [(FIGURES, FIGURES_TEXT), (FORECAST, FORECAST_TEXT), (SALARIES, SALARIES_TEXT)] {
+            std::fs::write(files.join(name), text)?;
+        }
 
         let dice = Arc::new(Dice::new()?);
         let planner_key = Key::generate("planner-1")?;

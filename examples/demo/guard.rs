@@ -1,10 +1,11 @@
-//! Protects an MCP server with Errand. Copy this file; it needs axum, reqwest, rmcp, serde, `serde_json`, tracing and url.
+//! Protects an MCP server with Errand. Copy this file; it needs axum, errand, reqwest, rmcp, serde, `serde_json`, tracing and
+//! url.
 //!
 //! [`Guard::protect`] asks Errand about the token of every request (RFC 7662), so what was revoked is refused from the next
-//! request on. [`Permit::check`] holds a call to the tools that the token names. And nobody is left without a way in: a 401
-//! says where to read who gives tokens (RFC 9728).
+//! request on. [`Permit::check`] holds a call to the tools that the token names, and to what it says of their arguments. And
+//! nobody is left without a way in: a 401 says where to read who gives tokens (RFC 9728).
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -14,8 +15,18 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use rmcp::{ErrorData, RoleServer, model::ErrorCode, service::RequestContext};
-use serde::Deserialize;
+use errand::domain::{
+    authority::{Arg, Authority, parse_details},
+    id::ToolName,
+    json::NotStrictJson,
+    uri::ResourceUri,
+};
+use rmcp::{
+    ErrorData, RoleServer,
+    model::{ErrorCode, JsonObject},
+    service::RequestContext,
+};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -39,7 +50,15 @@ pub(crate) struct Permit {
     pub(crate) sub: String,
     pub(crate) client_id: String,
     pub(crate) txn: String,
-    authorization_details: Vec<Value>,
+    pub(crate) jti: String,
+    #[serde(rename = "authorization_details", deserialize_with = "authority")]
+    authority: Authority,
+}
+
+/// Strictly: a constraint that isn't understood would limit nothing.
+fn authority<'de, D: Deserializer<'de>>(details: D) -> Result<Authority, D::Error> {
+    let text = Value::deserialize(details)?.to_string();
+    parse_details(&text, None).map_err(de::Error::custom)
 }
 
 #[derive(Deserialize)]
@@ -48,13 +67,13 @@ struct Verdict {
 }
 
 /// How long Errand may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Guard {
     /// Lets requests to `router` pass with a live token only, and tells everybody where to get one.
-    pub(crate) fn protect(self, router: Router) -> Router {
+    pub(crate) fn protect(self: &Arc<Self>, router: Router) -> Router {
         let (path, document) = (self.metadata_url().path().to_owned(), self.metadata());
-        router.layer(middleware::from_fn_with_state(Arc::new(self), guard)).route(&path, get(async || Json(document)))
+        router.layer(middleware::from_fn_with_state(Arc::clone(self), guard)).route(&path, get(async || Json(document)))
     }
 
     /// The permit of a token; none, if it isn't good here and now. An answer that can't be had or read is neither.
@@ -125,19 +144,23 @@ impl Permit {
         permit.map(AsRef::as_ref).ok_or_else(|| ErrorData::internal_error("this server is not guarded", None))
     }
 
-    /// Whether the token is for this tool. Errand writes one tool a detail, in exactly this form; a detail that says more
-    /// says it to limit the tool, so what isn't understood here allows nothing.
-    pub(crate) fn check(&self, tool: &str) -> Result<(), ErrorData> {
-        let detail =
-            json!({"type": "mcp_tool", "locations": [self.aud], "actions": ["tools/call"], "identifier": tool});
-        if self.authorization_details.contains(&detail) {
-            return Ok(());
+    /// Whether the token is for this call: it names the tool, and the arguments are within what it says of them.
+    pub(crate) fn check(&self, tool: &str, arguments: &JsonObject) -> Result<(), ErrorData> {
+        let (Ok(resource), Ok(name)) = (self.aud.parse::<ResourceUri>(), tool.parse::<ToolName>()) else {
+            return Err(refusal(format!("this token is not for a tool of this name: {tool:?}"), tool));
+        };
+        let is_named = self.authority.iter().any(|permission| permission.tool == name);
+        let arguments = arguments.iter().map(|(name, value)| Ok((name.clone(), Arg::try_from(value)?)));
+        // An argument that can't be compared without loss is within nothing.
+        let arguments = arguments.collect::<Result<BTreeMap<_, _>, NotStrictJson>>();
+        match arguments {
+            Ok(arguments) if self.authority.allows(&resource, &name, &arguments) => Ok(()),
+            _ if is_named => Err(refusal(format!("this token is for `{tool}`, but not with these arguments"), tool)),
+            _ => Err(refusal(format!("this token is not for the tool `{tool}`: exchange for one that is"), tool)),
         }
-        let text = format!("this token is not for the tool `{tool}`: exchange for one that is");
-        Err(ErrorData::new(
-            ErrorCode::INVALID_REQUEST,
-            text,
-            Some(json!({"error": "insufficient_scope", "tool": tool})),
-        ))
     }
+}
+
+fn refusal(text: String, tool: &str) -> ErrorData {
+    ErrorData::new(ErrorCode::INVALID_REQUEST, text, Some(json!({"error": "insufficient_scope", "tool": tool})))
 }

@@ -4,12 +4,14 @@
 //! main.rs        arguments and exit code
 //! story.rs       what is done in which order, and why it matters
 //! steps.rs       how it is done, and what should come of it
+//! life.rs        the same, of the life of a task: pause, end, trail
 //! telling.rs     how it is told, and that a step which goes otherwise ends it
 //! cast.rs        who plays; errand.toml is Errand's configuration
 //! idp.rs         the identity provider
 //! agent.rs       the agents: OAuth to Errand, MCP to the server
 //! mcp_server.rs  the MCP server, and
 //! guard.rs       what protects it: to be copied
+//! report.rs      and what tells Errand what its calls did
 //! key.rs         a signing key
 //! ```
 
@@ -18,7 +20,9 @@ mod cast;
 mod guard;
 mod idp;
 mod key;
+mod life;
 mod mcp_server;
+mod report;
 mod steps;
 mod story;
 mod telling;

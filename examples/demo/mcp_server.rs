@@ -1,5 +1,5 @@
 //! The MCP server: three tools on the files of a folder. What protects them is `guard.rs`, and two places here: the router
-//! goes through [`Guard::protect`], and every call through [`Permit::check`].
+//! goes through [`Guard::protect`], and every call through [`Permit::check`]. What each call did is told to Errand.
 
 use std::{
     io,
@@ -22,20 +22,31 @@ use rmcp::{
 use serde::Deserialize;
 use tokio::{fs, net::TcpListener};
 
-use crate::guard::{Guard, Permit};
+use crate::{
+    guard::{Guard, Permit},
+    report::Did,
+};
 
 /// Serves the files in `folder`, guarded.
 pub(crate) fn start(listener: TcpListener, guard: Guard, folder: Arc<Path>) {
     // Without sessions each request stands for itself: its own token, its own question to Errand.
     let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
-    let files = move || Ok(Files(Arc::clone(&folder)));
+    let guard = Arc::new(guard);
+    let files = Files { folder, guard: Arc::clone(&guard) };
+    let files = move || Ok(files.clone());
     let mcp = StreamableHttpService::new(files, LocalSessionManager::default().into(), config);
     let router = guard.protect(Router::new().nest_service("/mcp", mcp));
     tokio::spawn(async move { axum::serve(listener, router).await });
 }
 
 #[derive(Clone)]
-struct Files(Arc<Path>);
+struct Files {
+    folder: Arc<Path>,
+    guard: Arc<Guard>,
+}
+
+/// What is in the files, for the trail.
+const DATA_CLASS: &str = "internal";
 
 #[derive(Deserialize, JsonSchema)]
 struct Named {
@@ -73,23 +84,35 @@ impl Files {
     /// A bare name: nothing outside the folder has one.
     fn path(&self, name: &str) -> Result<PathBuf, String> {
         let is_bare = Path::new(name).file_name().is_some_and(|bare| bare == name);
-        if is_bare { Ok(self.0.join(name)) } else { Err("not the name of a file here".to_owned()) }
+        if is_bare { Ok(self.folder.join(name)) } else { Err("not the name of a file here".to_owned()) }
     }
 }
 
 #[tool_handler(name = "files", version = "1.0.0")]
 impl ServerHandler for Files {
-    /// Every tool goes through here, so no tool can forget to ask.
+    /// Every tool goes through here, so no tool can forget to ask, or to tell.
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let permit = Permit::of(&context)?;
-        permit.check(&request.name)?;
-        let Permit { sub, client_id, txn, .. } = permit;
-        tracing::info!(tool = %request.name, user = sub, agent = client_id, task = txn, "call");
-        Self::tool_router().call(ToolCallContext::new(self, request, context)).await
+        let permit = Permit::of(&context)?.clone();
+        let (tool, arguments) = (request.name.clone(), request.arguments.clone().unwrap_or_default());
+        tracing::info!(%tool, user = permit.sub, agent = permit.client_id, task = permit.txn, "call");
+        let result = match permit.check(&tool, &arguments) {
+            Ok(()) => Self::tool_router().call(ToolCallContext::new(self, request, context)).await,
+            Err(refusal) => Err(refusal),
+        };
+        let did = match &result {
+            Ok(CallToolResponse::Complete(result)) if result.is_error != Some(true) => Did::Succeeded(DATA_CLASS, 1),
+            Ok(_) => Did::Failed,
+            Err(_) => Did::Refused,
+        };
+        if let Err(fault) = self.guard.report(&permit, &tool, &arguments, &did).await {
+            // What was done was done; that it was not told must not be lost as well.
+            tracing::error!(error = %fault, task = permit.txn, %tool, "a call was not reported");
+        }
+        result
     }
 }
 

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{Answer, AuthorizationServer, Session, knock},
-    cast::{Cast, FIGURES, FIGURES_TEXT},
+    cast::{Cast, FIGURES, FIGURES_TEXT, FORECAST},
     idp,
     telling::{Fault, Step},
 };
 
-const PURPOSE: &str = "Sum up the figures of this year";
+pub(crate) const PURPOSE: &str = "Sum up the figures of this year";
 
 pub(crate) async fn find_errand(cast: &Cast, step: &mut Step) -> Result<AuthorizationServer, Fault> {
     let (status, challenge) = knock(&cast.http, &cast.mcp, None).await?;
@@ -70,7 +70,7 @@ pub(crate) async fn too_much(
     alices: &str,
 ) -> Result<(), Fault> {
     let wanted =
-        [("resource", cast.mcp.as_str()), ("authorization_details", &tool("delete_file")), ("purpose", PURPOSE)];
+        [("resource", cast.mcp.as_str()), ("authorization_details", &detail("delete_file")), ("purpose", PURPOSE)];
     let answer = cast.planner.exchange(errand, alices, &wanted).await?;
     refusal(step, &answer, "invalid_authorization_details");
     Ok(())
@@ -88,8 +88,10 @@ pub(crate) async fn exchange(
     step: &mut Step,
     errand: &AuthorizationServer,
     alices: &str,
+    purpose: &str,
 ) -> Result<TaskToken, Fault> {
-    let wanted = [("resource", cast.mcp.as_str()), ("authorization_details", &tool("read_file")), ("purpose", PURPOSE)];
+    let files = reading(&cast.mcp, &[FIGURES, FORECAST]);
+    let wanted = [("resource", cast.mcp.as_str()), ("authorization_details", &files), ("purpose", purpose)];
     let answer = cast.planner.exchange(errand, alices, &wanted).await?;
     let token = answer.token()?;
     let claims = decoded(&token)?;
@@ -99,7 +101,8 @@ pub(crate) async fn exchange(
     step.expect("who acts", "planner", at(&claims, "/act/sub"));
     step.expect("where it is good", cast.mcp.as_str(), at(&claims, "/aud"));
     step.expect("which tools", vec!["read_file"], tools(&claims));
-    step.expect("what for", PURPOSE, at(&claims, "/tctx/purpose"));
+    step.expect("which files", json!({"one_of": [FIGURES, FORECAST]}), at(&claims, NAMES));
+    step.expect("what for", purpose, at(&claims, "/tctx/purpose"));
     let expires = number(&claims, "exp");
     let life = expires - number(&claims, "iat");
     step.expect("a life of at most five minutes", true, (1..=300).contains(&life));
@@ -139,7 +142,8 @@ pub(crate) async fn hand_over(
     errand: &AuthorizationServer,
     planners: &TaskToken,
 ) -> Result<String, Fault> {
-    let part = [("requested_actor", "reader"), ("scope", "files:read"), ("expires_in", "60")];
+    let files = reading(&cast.mcp, &[FIGURES]);
+    let part = [("requested_actor", "reader"), ("authorization_details", files.as_str()), ("expires_in", "60")];
     let answer = cast.planner.exchange(errand, &planners.token, &part).await?;
     let token = answer.token()?;
     let claims = decoded(&token)?;
@@ -160,7 +164,7 @@ pub(crate) async fn take_over(
     planners: &TaskToken,
     handed: &str,
 ) -> Result<TaskToken, Fault> {
-    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast)).await?;
+    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast, &reading(&cast.mcp, &[FIGURES]))).await?;
     let token = answer.token()?;
     let claims = decoded(&token)?;
     step.expect("on whose behalf", idp::USER, at(&claims, "/sub"));
@@ -168,86 +172,40 @@ pub(crate) async fn take_over(
     step.expect("who sent it", "planner", at(&claims, "/act/act/sub"));
     step.expect("which task", planners.task.as_str(), at(&claims, "/txn"));
     step.expect("which tools", vec!["read_file"], tools(&claims));
+    step.expect("which file", json!({"equals": FIGURES}), at(&claims, NAMES));
     let expires = number(&claims, "exp");
     step.expect("it ends no later than the planner's", true, expires <= planners.expires);
     step.show("task token", claims);
     Ok(TaskToken { token, task: planners.task.clone(), expires })
 }
 
-pub(crate) async fn revoke(
-    cast: &Cast,
-    step: &mut Step,
-    errand: &AuthorizationServer,
-    task: &str,
-) -> Result<String, Fault> {
-    let grant = [("grant_type", "client_credentials"), ("scope", "errand:admin errand:audit")];
-    let api = cast.ops.ask(errand, &grant).await?.token()?;
-    let order = json!({"kind": "task", "id": task, "reason": "Alice called: the figures are the wrong ones"});
-    let url = format!("{}/v1/admin/revocations", errand.issuer);
-    let answer = Answer::to(cast.http.post(url).bearer_auth(&api).json(&order)).await?;
-    step.show("order", order);
-    step.show("answer", answer.body.clone());
-    step.expect("the status", 200, answer.status);
-    step.expect("what was ended", task, answer.text("key"));
-    Ok(api)
-}
-
-pub(crate) async fn dead(cast: &Cast, step: &mut Step, session: &Session) -> Result<(), Fault> {
-    let reply = session.call("read_file", json!({"name": FIGURES})).await?;
-    step.show("answer", format!("{} {}", reply.outcome(), reply.text()));
-    step.expect("the call", "401", reply.outcome());
-    step.expect("the challenge says why", true, reply.text().contains("error=\"invalid_token\""));
-    step.expect("the file", FIGURES_TEXT, cast.figures());
-    Ok(())
-}
-
-pub(crate) async fn no_way_back(
-    cast: &Cast,
-    step: &mut Step,
-    errand: &AuthorizationServer,
-    handed: &str,
-) -> Result<(), Fault> {
-    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast)).await?;
-    refusal(step, &answer, "invalid_request");
-    Ok(())
-}
-
-pub(crate) async fn audit(cast: &Cast, step: &mut Step, api: &str, task: &str) -> Result<(), Fault> {
-    let url = format!("{}/v1/admin/audit?task={task}", cast.errand.url);
-    let answer = Answer::to(cast.http.get(url).bearer_auth(api)).await?;
-    step.expect("the status", 200, answer.status);
-    let items = list(&answer.body, "items");
-    // The list begins with the newest.
-    let records = items.rev().filter_map(|item| item.pointer("/chained/record")).collect::<Vec<_>>();
-    step.show("records", records.iter().map(|record| in_words(record)).collect::<Vec<_>>());
-    for (what, event, outcome, times) in [
-        ("tokens issued: the planner's, the hand-over, the reader's", "token.issue", "done", 3),
-        ("tokens let in by the MCP server", "token.introspect", "active", 2),
-        ("tokens turned away: the hand-over, and both after the end", "token.introspect", "inactive", 3),
-        ("tokens refused: the reader's after the end", "token.issue", "refused", 1),
-        ("the end", "revocation", "done", 1),
-    ] {
-        let found = records
-            .iter()
-            .filter(|record| text(record, "event") == event && text(record, "outcome") == outcome)
-            .count();
-        step.expect(what, times, found);
-    }
-    Ok(())
-}
-
 // ---- what they share -----------------------------------------------------------------------------------------------
 
-fn wanted_by_reader(cast: &Cast) -> [(&'static str, &str); 2] {
-    [("resource", &cast.mcp), ("scope", "files:read")]
+/// Where the file names stand that a token for reading is held to.
+const NAMES: &str = "/authorization_details/0/constraints/name";
+
+pub(crate) fn wanted_by_reader<'a>(cast: &'a Cast, files: &'a str) -> [(&'static str, &'a str); 2] {
+    [("resource", &cast.mcp), ("authorization_details", files)]
 }
 
 /// One tool, as RFC 9396 has it.
-fn tool(name: &str) -> String {
-    json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": name}]).to_string()
+fn detail(tool: &str) -> String {
+    json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": tool}]).to_string()
 }
 
-fn refusal(step: &mut Step, answer: &Answer, error: &str) {
+/// One tool of an MCP server, for these files only.
+pub(crate) fn reading(mcp: &str, files: &[&str]) -> String {
+    json!([{
+        "type": "mcp_tool",
+        "locations": [mcp],
+        "actions": ["tools/call"],
+        "identifier": "read_file",
+        "constraints": {"name": {"one_of": files}},
+    }])
+    .to_string()
+}
+
+pub(crate) fn refusal(step: &mut Step, answer: &Answer, error: &str) {
     step.show("answer", format!("{} {}", answer.status, text(&answer.body, "error")));
     step.show("which says", answer.text("error_description"));
     step.expect("the status", 400, answer.status);
@@ -264,7 +222,7 @@ fn at(json: &Value, pointer: &str) -> Value {
     json.pointer(pointer).cloned().unwrap_or_default()
 }
 
-fn text<'a>(json: &'a Value, name: &str) -> &'a str {
+pub(crate) fn text<'a>(json: &'a Value, name: &str) -> &'a str {
     json.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -272,23 +230,11 @@ fn number(json: &Value, name: &str) -> i64 {
     json.get(name).and_then(Value::as_i64).unwrap_or_default()
 }
 
-fn list<'a>(json: &'a Value, name: &str) -> std::slice::Iter<'a, Value> {
+pub(crate) fn list<'a>(json: &'a Value, name: &str) -> std::slice::Iter<'a, Value> {
     json.get(name).and_then(Value::as_array).map(|list| list.iter()).unwrap_or_default()
 }
 
 /// The tools in a token or in the record of one.
-fn tools(json: &Value) -> Vec<&str> {
+pub(crate) fn tools(json: &Value) -> Vec<&str> {
     list(json, "authorization_details").map(|detail| text(detail, "identifier")).collect()
-}
-
-/// A record of the trail on one line: what, by whom, what came of it.
-fn in_words(record: &Value) -> String {
-    let who = [text(record, "client"), text(record, "admin")].concat();
-    let agents = list(record, "agents").filter_map(Value::as_str).collect::<Vec<_>>().join(" < ");
-    let tools = record.get("granted").map(tools).unwrap_or_default().join(" ");
-    let reason = text(record, "reason");
-    let reason = if reason.is_empty() { String::new() } else { format!("({reason})") };
-    let (event, outcome) = (text(record, "event"), text(record, "outcome"));
-    let line = format!("{event:<17}{outcome:<9}by {who:<10} act: {agents:<17} {tools}{reason}");
-    line.trim_end().to_owned()
 }

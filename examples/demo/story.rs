@@ -6,10 +6,11 @@ use serde_json::json;
 
 use crate::{
     agent::{AuthorizationServer, Session},
-    cast::{Cast, FIGURES},
+    cast::{Cast, FIGURES, FORECAST, SALARIES},
+    life::{audit, both, dead, no_way_back, revoke, trail, turn},
     steps::{
-        TaskToken, audit, dead, exchange, find_errand, hand_over, no_way_back, reads, refused, revoke, sign_in, splice,
-        take_over, too_much, turned_away,
+        PURPOSE, TaskToken, exchange, find_errand, hand_over, reads, refused, sign_in, splice, take_over, too_much,
+        turned_away,
     },
     telling::{Stopped, Teller},
 };
@@ -18,8 +19,18 @@ pub(crate) async fn tell(cast: &Cast, teller: &mut Teller<impl Write>) -> Result
     teller.say(&opening(cast))?;
     let (errand, alices) = a_human(cast, teller).await?;
     let (planners, planner) = an_agent(cast, teller, &errand, &alices).await?;
-    let (handed, reader) = a_second_agent(cast, teller, &errand, &planners).await?;
-    the_end(cast, teller, &errand, &planners.task, &handed, [planner, reader]).await
+    let reader = a_second_agent(cast, teller, &errand, &planners).await?;
+    let sessions = [planner, reader];
+    a_pause(cast, teller, &errand, &planners.task, &sessions).await?;
+    done(cast, teller, &errand, &planners.task, &sessions).await?;
+    let api = taken_back(cast, teller, &errand, &alices).await?;
+    teller
+        .step(
+            "And the first errand, read as a story: GET /v1/admin/tasks/{id}/trail",
+            "Intent, privilege, call and outcome in one place. What the calls did is the MCP server's word.",
+            async |step| trail(cast, step, &api, &planners.task).await,
+        )
+        .await
 }
 
 // ---- the story -----------------------------------------------------------------------------------------------------
@@ -75,10 +86,10 @@ async fn an_agent(
 ) -> Result<(TaskToken, Session), Stopped> {
     let planners = teller
         .step(
-            "The planner exchanges Alice's token for a task token: one task, one server, one tool",
+            "The planner exchanges Alice's token for a task token: one task, one server, one tool, two files",
             "`sub` is who it is done for, `act` who does it: always both. `aud` is the one place where the token is good, \
-             `authorization_details` the one tool, `txn` the task that it belongs to.",
-            async |step| exchange(cast, step, errand, alices).await,
+             `authorization_details` the one tool and what its arguments may be, `txn` the task that it belongs to.",
+            async |step| exchange(cast, step, errand, alices, PURPOSE).await,
         )
         .await?;
     let planner = teller
@@ -86,6 +97,13 @@ async fn an_agent(
             "The planner calls read_file over MCP",
             "The MCP server asked Errand about the token first (RFC 7662), as it does for every request.",
             async |step| reads(cast, step, &planners.token).await,
+        )
+        .await?;
+    teller
+        .step(
+            "The planner calls the same tool for another file, and is refused",
+            "Not only which tool: which arguments. The token names two files, and this is neither.",
+            async |step| refused(cast, step, &planner, "read_file", json!({"name": SALARIES})).await,
         )
         .await?;
     teller
@@ -104,10 +122,10 @@ async fn a_second_agent(
     teller: &mut Teller<impl Write>,
     errand: &AuthorizationServer,
     planners: &TaskToken,
-) -> Result<(String, Session), Stopped> {
+) -> Result<Session, Stopped> {
     let handed = teller
         .step(
-            "The planner hands a part to the reader: the same tool, for one minute",
+            "The planner hands a part to the reader: the same tool, one of the two files, for one minute",
             "What it gets for the reader is no key to anything: only the reader can use it (`may_act`), only at Errand \
              (`aud`). Stolen on the way, it opens no door.",
             async |step| hand_over(cast, step, errand, planners).await,
@@ -130,28 +148,100 @@ async fn a_second_agent(
         .await?;
     teller
         .step(
-            "The reader tries to write, and is refused",
-            "Authority only shrinks on its way from hand to hand.",
-            async |step| refused(cast, step, &reader, "write_file", json!({"name": FIGURES, "text": "0"})).await,
+            "The reader calls it for the other file, and is refused",
+            "The planner may read the forecast; the reader was sent for the figures. Authority only shrinks on its way from \
+             hand to hand.",
+            async |step| refused(cast, step, &reader, "read_file", json!({"name": FORECAST})).await,
         )
         .await?;
-    Ok((handed, reader))
+    Ok(reader)
 }
 
-/// The task is taken back, and everything with it.
-async fn the_end(
+/// The task is held, and taken up again.
+async fn a_pause(
     cast: &Cast,
     teller: &mut Teller<impl Write>,
     errand: &AuthorizationServer,
     task: &str,
-    handed: &str,
-    [planner, reader]: [Session; 2],
+    sessions: &[Session; 2],
 ) -> Result<(), Stopped> {
+    teller
+        .step(
+            "The planner has a question for Alice, and suspends the task: POST /v1/tasks/{id}/suspend",
+            "Nobody knows how long Alice will be away, and nothing should be done in her name meanwhile.",
+            async |step| turn(cast, step, errand, task, "suspend").await,
+        )
+        .await?;
+    teller
+        .step("Both agents are refused while it is held", "Also the reader, who knows nothing of it.", async |step| {
+            both(step, sessions, "401").await
+        })
+        .await?;
+    teller
+        .step(
+            "Alice has answered, and the planner resumes the task",
+            "A pause is no end: what was held back was not taken back.",
+            async |step| turn(cast, step, errand, task, "resume").await,
+        )
+        .await?;
+    teller
+        .step(
+            "Both agents go on, with the very tokens that they had",
+            "Nobody had to exchange anything again.",
+            async |step| both(step, sessions, "done").await,
+        )
+        .await
+}
+
+/// The task is done, and everything that came of it ends with it.
+async fn done(
+    cast: &Cast,
+    teller: &mut Teller<impl Write>,
+    errand: &AuthorizationServer,
+    task: &str,
+    sessions: &[Session; 2],
+) -> Result<(), Stopped> {
+    teller
+        .step(
+            "The planner has what it came for, and completes the task",
+            "Its tokens have minutes to live. Nobody needs them any more, so nobody should have them any more.",
+            async |step| turn(cast, step, errand, task, "complete").await,
+        )
+        .await?;
+    teller
+        .step(
+            "Both agents' tokens have ended with it",
+            "The planner did not have to know which tokens had come of its task, or who had them.",
+            async |step| both(step, sessions, "401").await,
+        )
+        .await
+}
+
+/// A second task is taken back by somebody else, in the middle of the work.
+async fn taken_back(
+    cast: &Cast,
+    teller: &mut Teller<impl Write>,
+    errand: &AuthorizationServer,
+    alices: &str,
+) -> Result<String, Stopped> {
+    let (task, handed, [planner, reader]) = teller
+        .step(
+            "A second errand: the planner gets a token for a new task, hands a part to the reader, and both begin",
+            "The first task is over for good: a new piece of work is a new task, with an authority of its own.",
+            async |step| {
+                let planners = exchange(cast, step, errand, alices, "Sum them up again").await?;
+                let handed = hand_over(cast, step, errand, &planners).await?;
+                let readers = take_over(cast, step, errand, &planners, &handed).await?;
+                let sessions = [reads(cast, step, &planners.token).await?, reads(cast, step, &readers.token).await?];
+                Ok((planners.task, handed, sessions))
+            },
+        )
+        .await?;
     let api = teller
         .step(
-            "The admin on call ends the task: POST /v1/admin/revocations",
+            "The admin on call ends it: POST /v1/admin/revocations",
             "One entry in one log. From this answer on, no replica of Errand says \"active\" about any token of the task.",
-            async |step| revoke(cast, step, errand, task).await,
+            async |step| revoke(cast, step, errand, &task).await,
         )
         .await?;
     teller
@@ -172,16 +262,17 @@ async fn the_end(
         .step(
             "The reader can't get another token from what it was handed",
             "What was ended can't be begun again from anything that came of it.",
-            async |step| no_way_back(cast, step, errand, handed).await,
+            async |step| no_way_back(cast, step, errand, &handed).await,
         )
         .await?;
     teller
         .step(
             "An auditor asks what happened in this task: GET /v1/admin/audit?task=…",
             "Each record holds the hash of the one before it, so a deleted or edited one shows.",
-            async |step| audit(cast, step, &api, task).await,
+            async |step| audit(cast, step, &api, &task).await,
         )
-        .await
+        .await?;
+    Ok(api)
 }
 
 fn opening(cast: &Cast) -> String {

@@ -1,18 +1,23 @@
 //! Tokens for Errand's own APIs: `client_credentials` (RFC 6749 §4.4) gives one, and a bearer of one may call.
 
+use std::sync::Arc;
+
 use crate::{
-    app::{AuthFault, AuthenticatedClient, BadRequest, Cx, Failure, Service, Unsettled, evidence::Ours},
+    app::{
+        AuthFault, AuthenticatedClient, BadRequest, Cx, Failure, Service, Unsettled, View, evidence::Ours,
+        verified::Known,
+    },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
         client::API_ADMIN,
         id::{ClientId, TokenId},
         jws::Unverified,
-        revocation::{Seq, Standing},
+        revocation::{Names, Seq, Standing},
         scope::ScopeSet,
         secret::Secret,
         time::Lifetime,
-        token::{ApiTokenClaims, TokenKind},
+        token::{ApiTokenClaims, TokenDigest, TokenKind},
     },
     ports::{OneTimeId, Outage, TokenRecord, Write},
 };
@@ -147,13 +152,8 @@ impl Service {
     /// what it is wanted for, for the record when it is not enough.
     pub async fn authorize(&self, bearer: &Secret, wanted: &[&str], call: &str, cx: &Cx) -> Result<ApiCaller, Failure> {
         let view = self.0.follower.current(cx.now).await?;
-        let jws = Unverified::parse(bearer.expose()).map_err(|_| AuthFault::Bearer)?;
-        let Ok(Ours::Api(claims)) = self.own(jws, cx.now) else {
-            return Err(AuthFault::Bearer.into());
-        };
-        if claims.aud != self.settings().issuer.as_str() || view.standing(&claims.names()) != Standing::Live {
-            return Err(AuthFault::Bearer.into());
-        }
+        let known = self.live_api_token(bearer.expose(), &view, cx)?;
+        let claims = &known.claims;
         let may_still = if claims.sub.as_str() == BOOTSTRAP {
             claims.scope.clone()
         } else {
@@ -174,5 +174,32 @@ impl Service {
             return Err(AuthFault::Scope.into());
         }
         Ok(ApiCaller { client: AuthenticatedClient::by_api_token(claims.sub.clone(), view) })
+    }
+
+    /// A live API token: from memory if it was found good before, or else verified. What is found and not good any more
+    /// is verified all the same, so that the time it takes tells nothing.
+    fn live_api_token(&self, bearer: &str, view: &View, cx: &Cx) -> Result<Arc<Known<ApiTokenClaims>>, AuthFault> {
+        let is_live = |names: &Names| view.standing(names) == Standing::Live;
+        let digest = TokenDigest::of(bearer);
+        if let Some(known) = digest.and_then(|digest| self.0.verified.api(&digest))
+            && self.0.parts.signer.publishes(&known.key, cx.now)
+            && !known.claims.exp.is_past(cx.now)
+            && is_live(&known.names)
+        {
+            return Ok(known);
+        }
+        let jws = Unverified::parse(bearer).map_err(|_| AuthFault::Bearer)?;
+        let Ok((Ours::Api(claims), key)) = self.own_by_key(jws, cx.now) else {
+            return Err(AuthFault::Bearer);
+        };
+        let names = claims.names();
+        if claims.aud != self.settings().issuer.as_str() || !is_live(&names) {
+            return Err(AuthFault::Bearer);
+        }
+        let known = Arc::new(Known::api(*claims, names, key, bearer.len()));
+        if let Some(digest) = digest {
+            self.0.verified.keep_api(digest, Arc::clone(&known));
+        }
+        Ok(known)
     }
 }

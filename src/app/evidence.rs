@@ -11,6 +11,7 @@ use crate::{
         claims::{BadClaim, UserClaims, UserTokenRules, check_user_claims},
         client::Client,
         exchange::Evidence,
+        id::KeyId,
         issuer::{SubjectTokenType, TrustedIssuer},
         jws::{Header, Unverified},
         revocation::Standing,
@@ -99,22 +100,28 @@ impl Service {
 
     /// Verifies a token of ours: signature, issuer, form, expiry. Not its standing, and not whom it is for.
     pub(super) fn own(&self, jws: Unverified<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
-        let ours = self.issued_here(jws, now)?;
+        self.own_by_key(jws, now).map(|(ours, _)| ours)
+    }
+
+    /// The same, and the key that signed it.
+    pub(super) fn own_by_key(&self, jws: Unverified<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
+        let (ours, key) = self.issued_here(jws, now)?;
         let expires = match &ours {
             Ours::Task(claims, _) => claims.exp,
             Ours::Api(claims) => claims.exp,
         };
-        if expires.is_past(now) { Err(SubjectFault::Claim(BadClaim::Expired)) } else { Ok(ours) }
+        if expires.is_past(now) { Err(SubjectFault::Claim(BadClaim::Expired)) } else { Ok((ours, key)) }
     }
 
-    /// A token that was issued here, as its signature shows; how long ago is not looked at.
-    pub(super) fn issued_here(&self, jws: Unverified<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
+    /// A token that was issued here, as its signature shows, and the key of that; how long ago is not looked at.
+    pub(super) fn issued_here(&self, jws: Unverified<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
         let token = self.0.parts.signer.verify(jws, now).ok_or(SubjectFault::Signature)?;
         let issuer = self.settings().issuer.as_str();
         if token.claims.get("iss").and_then(Value::as_str) != Some(issuer) {
             return Err(SubjectFault::Issuer);
         }
-        read_own(&token.typ, token.claims).ok_or(SubjectFault::Type)
+        let ours = read_own(&token.typ, token.claims).ok_or(SubjectFault::Type)?;
+        Ok((ours, token.key))
     }
 
     async fn user_subject(

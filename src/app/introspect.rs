@@ -1,25 +1,27 @@
 //! Introspection (RFC 7662): is this token good, at this moment, for the resource that asks?
 //!
 //! Whatever is wrong, the answer is the same `{"active":false}`, and as far as it can be had for the same work: the
-//! signature is always verified, and all checks are made before any of them decides.
+//! signature is always verified, and all checks are made before any of them decides. Only the way to a yes is shorter for
+//! a token that had one before; when it ends in a no, it is taken for a token that was never seen.
 
 use std::{
     collections::{HashSet, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
-    app::{AuthFault, AuthenticatedClient, Cx, Failure, Service, evidence::Ours},
+    app::{AuthFault, AuthenticatedClient, Cx, Failure, Service, View, evidence::Ours, verified::Known},
     domain::{
         audit::{Event, Introspections, Outcome, Record},
         client::{Client, Resource},
         exchange::admits,
         id::TokenId,
         jws::Unverified,
-        revocation::Standing,
-        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenKind},
+        revocation::{Names, Standing},
+        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind},
     },
     ports::Outage,
 };
@@ -27,8 +29,8 @@ use crate::{
 /// The answer.
 #[derive(Debug)]
 pub enum Introspection {
-    /// Good, and what it says.
-    Active(Box<TaskTokenClaims>),
+    /// Good, and what is told of it.
+    Active(Bytes),
     /// Anything else.
     Inactive,
 }
@@ -43,26 +45,46 @@ struct SignedAnswer<'a, B> {
 }
 
 impl Service {
-    /// Answers a resource about a token. Anybody else may not ask.
-    pub fn introspect(&self, caller: &AuthenticatedClient, token: &str, cx: &Cx) -> Result<Introspection, Failure> {
+    /// Answers a resource about a token. Anybody else may not ask. `tell` puts what a token says into words, and is asked
+    /// for the same token once: it goes by what stands in the token, and by nothing else.
+    pub fn introspect(
+        &self,
+        caller: &AuthenticatedClient,
+        token: &str,
+        tell: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, Outage>,
+        cx: &Cx,
+    ) -> Result<Introspection, Failure> {
         let Client::Resource(resource) = caller.client()? else {
             return Err(AuthFault::NotForThisClient.into());
         };
+        let view = caller.view();
+        let digest = TokenDigest::of(token);
+        if let Some(known) = digest.and_then(|digest| self.0.verified.task(&digest))
+            && self.0.parts.signer.publishes(&known.key, cx.now)
+            && is_good(&known.claims, &known.names, resource, view, cx)
+        {
+            self.note_introspection(resource, Some(&known.claims), Outcome::Active, cx);
+            return Ok(Introspection::Active(known.answer.clone()));
+        }
         let ours = Unverified::parse(token).ok().and_then(|jws| self.issued_here(jws, cx.now).ok());
-        let Some(Ours::Task(claims, kind)) = ours else {
+        let Some((Ours::Task(claims, kind), key)) = ours else {
             self.note_introspection(resource, None, Outcome::Inactive, cx);
             return Ok(Introspection::Inactive);
         };
-        let view = caller.view();
+        let names = claims.names();
         let is_access = kind == TokenKind::Access;
-        let is_for_caller = claims.aud == resource.uri.as_str();
-        let is_young = !claims.exp.is_past(cx.now);
-        let is_live = view.standing(&claims.names()) == Standing::Live;
-        let is_admitted = admits(&view.registry, &claims);
-        let is_active = is_access & is_for_caller & is_young & is_live & is_admitted;
+        let is_active = is_access & is_good(&claims, &names, resource, view, cx);
         let outcome = if is_active { Outcome::Active } else { Outcome::Inactive };
         self.note_introspection(resource, Some(&claims), outcome, cx);
-        Ok(if is_active { Introspection::Active(claims) } else { Introspection::Inactive })
+        if !is_active {
+            return Ok(Introspection::Inactive);
+        }
+        let answer = tell(&claims)?;
+        if let Some(digest) = digest {
+            let known = Known::task(*claims, names, key, answer.clone(), token.len());
+            self.0.verified.keep_task(digest, known);
+        }
+        Ok(Introspection::Active(answer))
     }
 
     /// The answer as a signed JWT for this resource (RFC 9701). `body` is the answer of RFC 7662.
@@ -114,6 +136,16 @@ impl Service {
             self.0.seen.mark(claims.jti);
         }
     }
+}
+
+/// Whether an access token of ours is good for this resource at this moment. All is looked at, whatever the first of it
+/// says. `names` are the token's.
+fn is_good(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &View, cx: &Cx) -> bool {
+    let is_for_caller = claims.aud == resource.uri.as_str();
+    let is_young = !claims.exp.is_past(cx.now);
+    let is_live = view.standing(names) == Standing::Live;
+    let is_admitted = admits(&view.registry, claims);
+    is_for_caller & is_young & is_live & is_admitted
 }
 
 /// The tokens whose first active answer is on record. Bounded: a token that fell out is recorded once more. A token has

@@ -5,7 +5,9 @@ mod again;
 mod api_token;
 mod audit;
 mod authenticate;
+mod bulk;
 mod calls;
+mod dry_run;
 mod evidence;
 mod exchange;
 mod failure;
@@ -18,9 +20,11 @@ mod publish;
 mod revoke;
 mod rotate;
 mod shared;
+mod shut_out;
 mod sweep;
 mod target;
 mod tasks;
+mod verified;
 
 use std::{fmt, sync::Arc};
 
@@ -28,14 +32,16 @@ pub use admin::{AuditPage, GrantRequest, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
+pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
 pub use calls::{Reported, Step, TaskTrail};
+pub use dry_run::DryRun;
 pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
 pub use introspect::Introspection;
 pub use lease::{Following, ReplicaStanding};
-pub use revoke::{Revocation, Revoked, Wanted};
-pub use tasks::{TaskTree, TokenNode, TokenStanding, Turned, Turning};
+pub use revoke::{Revocation, Revoked, Wanted, What};
+pub use tasks::{TaskTree, TokenNode, TokenStanding, TurnedTask, Turning};
 
 use crate::{
     domain::{
@@ -43,7 +49,7 @@ use crate::{
         id::RequestId,
         jwk::SigningAlgorithm,
         keys::Rotation,
-        limits::{TaskLimits, TokenLimits},
+        limits::{MemoryLimits, TaskLimits, TokenLimits},
         replica::ReplicaId,
         secret::Pepper,
         time::Timestamp,
@@ -73,6 +79,8 @@ pub struct Settings {
     pub write_queue: usize,
     /// How this replica follows the log.
     pub following: Following,
+    /// How much is kept in memory.
+    pub memory: MemoryLimits,
 }
 
 impl Settings {
@@ -124,6 +132,7 @@ struct Inner {
     follower: Arc<follow::Follower>,
     journal: publish::Publisher,
     seen: introspect::Seen,
+    verified: verified::Verified,
 }
 
 impl fmt::Debug for Service {
@@ -143,7 +152,8 @@ impl Service {
         let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));
         let follower = follow::Follower::new(store, signer, Arc::clone(&parts.clock), lease);
         let journal = publish::Publisher::new(journal, Arc::clone(&follower));
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default() }))
+        let verified = verified::Verified::new(settings.memory);
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default(), verified }))
     }
 
     /// What the operator chose.
@@ -174,6 +184,12 @@ impl Service {
     #[must_use]
     pub fn audit_dropped(&self) -> u64 {
         self.0.journal.dropped()
+    }
+
+    /// How many tokens that were found good are kept, and how many bytes they take at most.
+    #[must_use]
+    pub fn verified_tokens(&self) -> (usize, u64) {
+        self.0.verified.size()
     }
 
     /// The trusted issuers, each with whether its keys could be had the last time they were asked for.

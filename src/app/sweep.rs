@@ -17,6 +17,7 @@ impl Service {
         self.rotate_keys("age", Occasion::Age, cx).await?;
         self.0.follower.forget();
         self.0.follower.sweep_replicas().await?;
+        self.0.verified.forget(cx.now);
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }

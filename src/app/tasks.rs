@@ -43,7 +43,7 @@ pub struct Turning {
 
 /// A task whose state was changed, and how far the word of it got.
 #[derive(Debug)]
-pub struct Turned {
+pub struct TurnedTask {
     /// The task as it is now.
     pub task: Task,
     /// The entry of the log, and who knows of it.
@@ -121,7 +121,7 @@ impl Service {
         turning: &Turning,
         patience: Option<Duration>,
         cx: &Cx,
-    ) -> Result<Turned, Failure> {
+    ) -> Result<TurnedTask, Failure> {
         let task = self.read_own_task(caller, id).await?;
         let agent = caller.client().id();
         if task.root_agent != *agent {
@@ -139,7 +139,7 @@ impl Service {
         turning: &Turning,
         patience: Option<Duration>,
         cx: &Cx,
-    ) -> Result<Turned, Failure> {
+    ) -> Result<TurnedTask, Failure> {
         let Some(task) = self.store().task(id).await? else {
             let record = Record {
                 admin: Some(admin.name()),
@@ -160,30 +160,18 @@ impl Service {
         turning: &Turning,
         patience: Option<Duration>,
         cx: &Cx,
-    ) -> Result<Turned, Failure> {
+    ) -> Result<TurnedTask, Failure> {
         check_words(turning)?;
         for _ in 0..ATTEMPTS {
             let state = match task.after(turning.act, by, cx.now) {
                 Ok(state) => state,
                 Err(refusal) => return Err(self.refuse_turn(by, &task, turning, refusal, cx).await),
             };
-            let turn = turn(state, by, turning, cx);
-            let entry = NewEntry {
-                verb: match turning.act {
-                    Act::Suspend => Verb::Suspend,
-                    Act::Resume => Verb::Resume,
-                    Act::Complete | Act::Fail | Act::Expire | Act::Revoke => Verb::Revoke,
-                },
-                target: Target::Task(task.id),
-                reason: turning.reason.as_ref().map_or_else(|| turning.act.done().to_owned(), ToString::to_string),
-                by: by.to_string(),
-                at: cx.now,
-                forget_after: task_forgotten(&task, cx.now),
-            };
+            let (turn, entry) = planned_turn(&task, state, by, turning, cx);
             let record = turn_record(by, &task, &turn, cx);
             let write = Write { log: vec![entry], ..turn_write(&task, turn.clone(), record) };
             if let (Written::Done { .. }, Some(spread)) = self.0.journal.publish(write, patience).await? {
-                return Ok(Turned { task: turned(task, turn), spread });
+                return Ok(TurnedTask { task: turned(task, turn), spread });
             }
             task = self.read_task(task.id).await?;
         }
@@ -276,6 +264,23 @@ fn check_words(turning: &Turning) -> Result<(), BadRequest> {
     Ok(())
 }
 
+/// A change of state: what the task says of it, and what the log says.
+pub(super) fn planned_turn(task: &Task, state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> (Turn, NewEntry) {
+    let entry = NewEntry {
+        verb: match turning.act {
+            Act::Suspend => Verb::Suspend,
+            Act::Resume => Verb::Resume,
+            Act::Complete | Act::Fail | Act::Expire | Act::Revoke => Verb::Revoke,
+        },
+        target: Target::Task(task.id),
+        reason: turning.reason.as_ref().map_or_else(|| turning.act.done().to_owned(), ToString::to_string),
+        by: by.to_string(),
+        at: cx.now,
+        forget_after: task_forgotten(task, cx.now),
+    };
+    (turn(state, by, turning, cx), entry)
+}
+
 fn turn(state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> Turn {
     Turn { state, at: cx.now, by: by.to_string(), reason: turning.reason.clone(), outcome: turning.outcome.clone() }
 }
@@ -293,7 +298,7 @@ fn turn_write(task: &Task, turn: Turn, record: Record) -> Write {
     }
 }
 
-fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
+pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
     let (client, admin) = match by {
         Party::Agent(id) => (Some(id.clone()), None),
         Party::Admin(name) => (None, Some(name.clone())),

@@ -8,6 +8,7 @@ use crate::domain::{
     id::ClientId,
     issuer::{Entitlement, Holder, KeySource, OtherAudiences, SubjectScopes, SubjectTokenType, TrustedIssuer},
     jwk::JwkSet,
+    limits::MemoryLimits,
     registry::Object,
     time::Lifetime,
     uri::is_loopback,
@@ -175,6 +176,11 @@ fn server(config: &Config, text: &mut Vec<String>) {
         ),
     ));
     text.push(line("requests", format_args!("{} s, {} at once", requests.timeout_seconds, requests.queue)));
+    let MemoryLimits { verified_tokens, verified_megabytes } = config.memory;
+    text.push(line(
+        "memory",
+        format_args!("{verified_tokens} verified tokens, {verified_megabytes} MiB of them at most"),
+    ));
 }
 
 fn explain_issuer(issuer: &TrustedIssuer, text: &mut Vec<String>) {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     keys::{JWKS_MAX_AGE, Rotation},
-    limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
+    limits::{MemoryLimits, TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
     time::Lifetime,
 };
 
@@ -221,6 +221,16 @@ pub(super) fn replicas(root: &mut Section<'_>, requests: Requests) -> Replicas {
     let why = "milliseconds; at most a third of `lease_ms`, so that a lost renewal does no harm";
     let heartbeat_ms = number(&mut section, "heartbeat_ms", lease_ms / 4, 20..=lease_ms / 3, why);
     Replicas { name, lease_ms, heartbeat_ms }
+}
+
+pub(super) fn memory(root: &mut Section<'_>) -> MemoryLimits {
+    let mut section = root.section("memory");
+    let default = MemoryLimits::default();
+    let why = "how many tokens are known again; 0 for none";
+    let verified_tokens = number(&mut section, "verified_tokens", default.verified_tokens, 0..=16_777_216, why);
+    let why = "MiB; a token takes some five to ten KiB";
+    let megabytes = number(&mut section, "verified_megabytes", default.verified_megabytes, 1..=65_536, why);
+    MemoryLimits { verified_tokens, verified_megabytes: megabytes }
 }
 
 fn number(section: &mut Section<'_>, key: &'static str, default: u32, range: RangeInclusive<u32>, why: &str) -> u32 {

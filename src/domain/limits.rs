@@ -55,6 +55,29 @@ impl Default for TaskLimits {
     }
 }
 
+/// `[memory]`: what is kept in memory so that it need not be worked out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// How many tokens that were found good are kept; none, where it is 0.
+    pub verified_tokens: u32,
+    /// How much they may take (MiB).
+    pub verified_megabytes: u32,
+}
+
+impl MemoryLimits {
+    /// How much the tokens that were found good may take (bytes).
+    #[must_use]
+    pub fn verified_bytes(self) -> u64 {
+        u64::from(self.verified_megabytes) << 20
+    }
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self { verified_tokens: 32_768, verified_megabytes: 128 }
+    }
+}
+
 /// How large a JWT may be (bytes).
 pub const MAX_JWT: usize = 16 * 1024;
 /// How large a request body may be (bytes).

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,6 +10,7 @@ use crate::domain::{
     authority::Authority,
     chain::{Chain, Hop},
     id::{ClientId, Purpose, Subject, TaskId, TokenId},
+    limits::MAX_JWT,
     revocation::{Names, Seq},
     scope::ScopeSet,
     task::Requester,
@@ -22,6 +24,19 @@ pub const TYP_ACCESS_TOKEN: &str = "at+jwt";
 pub const TYP_TXN_TOKEN: &str = "txntoken+jwt";
 /// The `typ` of a signed introspection answer (RFC 9701 §5).
 pub const TYP_INTROSPECTION: &str = "token-introspection+jwt";
+
+/// The SHA-256 of a token's whole text, by which it is known again. Nobody gets the token back from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The digest of a text that may be a token; one that is too long for that has none.
+    #[must_use]
+    pub fn of(token: &str) -> Option<Self> {
+        let fits = token.len() <= MAX_JWT;
+        fits.then(|| digest(&SHA256, token.as_bytes()).as_ref().try_into().ok().map(Self)).flatten()
+    }
+}
 
 /// What kind of token ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

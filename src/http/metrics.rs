@@ -22,6 +22,8 @@ pub struct Metrics {
     latency: Family<Route, Histogram, fn() -> Histogram>,
     writes_waiting: Gauge,
     audit_dropped: Counter,
+    verified_tokens: Gauge,
+    verified_bytes: Gauge,
     store_up: Gauge,
     issuer_up: Family<Issuer, Gauge>,
     lease_valid: Gauge,
@@ -69,6 +71,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let latency = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Counter::default(), Gauge::default());
+        let (verified_tokens, verified_bytes) = (Gauge::default(), Gauge::default());
         let issuer_up = Family::default();
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
         registry.register_with_unit(
@@ -82,6 +85,17 @@ impl Default for Metrics {
             "audit_records_dropped",
             "Audit records of introspections and refused clients that were dropped since the start",
             Counter::clone(&audit_dropped),
+        );
+        registry.register(
+            "verified_tokens",
+            "Tokens that were found good and are kept, so that they need not be verified again",
+            Gauge::clone(&verified_tokens),
+        );
+        registry.register_with_unit(
+            "verified_tokens_size",
+            "How much they take at most",
+            Unit::Bytes,
+            Gauge::clone(&verified_bytes),
         );
         registry.register(
             "store_up",
@@ -116,6 +130,8 @@ impl Default for Metrics {
             latency,
             writes_waiting,
             audit_dropped,
+            verified_tokens,
+            verified_bytes,
             store_up,
             issuer_up,
             lease_valid,
@@ -149,6 +165,9 @@ impl Metrics {
         self.audit_dropped.inner().fetch_max(service.audit_dropped(), Ordering::Relaxed);
         self.lease_valid.set(i64::from(service.holds_lease()));
         self.log_applied.set(i64::try_from(service.log_applied().number()).unwrap_or(i64::MAX));
+        let (tokens, bytes) = service.verified_tokens();
+        self.verified_tokens.set(number(tokens));
+        self.verified_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.store_up.set(i64::from(issuers.is_some()));
         if let Some(issuers) = issuers {
             self.issuer_up.clear();

@@ -2,14 +2,16 @@
 
 use axum::{
     Json,
+    body::Bytes,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{
-    app::{ApiToken, BadRequest, ExchangeRequest, Introspection, Issued},
+    app::{ApiToken, BadRequest, ExchangeRequest, Failure, Introspection, Issued},
     domain::{
         audit::Event,
         authority::Authority,
@@ -28,6 +30,7 @@ use crate::{
         exchange_form,
         form::Form,
     },
+    ports::Outage,
 };
 
 /// RFC 9701 §4
@@ -65,13 +68,25 @@ fn grant(form: &Form) -> Result<Grant, BadRequest> {
 /// `POST /oauth2/introspect`: JSON, or signed when the caller asks for that.
 pub(super) async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Result<Response, OAuthError> {
     let ByClientOrBearer { client, form, cx, headers } = caller;
-    let answer = app.service.introspect(&client, form.required("token")?, &cx)?;
-    let body = IntrospectionResponse::from(&answer);
+    let answer = match app.service.introspect(&client, form.required("token")?, tell, &cx)? {
+        Introspection::Active(answer) => answer,
+        Introspection::Inactive => Bytes::from_static(INACTIVE),
+    };
     if wants_signed(&headers) {
-        let signed = app.service.sign_introspection(&client, &body, &cx)?;
+        let body = serde_json::from_slice::<&RawValue>(&answer).map_err(Outage::during("read an answer"));
+        let signed = app.service.sign_introspection(&client, body.map_err(Failure::from)?, &cx)?;
         return Ok(([(header::CONTENT_TYPE, SIGNED)], signed).into_response());
     }
-    Ok(Json(body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
+}
+
+/// RFC 7662 §2.2: an inactive answer has one member and no other.
+const INACTIVE: &[u8] = br#"{"active":false}"#;
+
+/// RFC 7662 §2.2: an active one.
+fn tell(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
+    let body = serde_json::to_vec(&Says::of(claims)).map_err(Outage::during("write the answer"))?;
+    Ok(body.into())
 }
 
 /// `POST /oauth2/revoke`
@@ -152,17 +167,10 @@ impl<'a> From<&'a ApiToken> for ApiTokenResponse<'a> {
     }
 }
 
-/// RFC 7662 §2.2. An inactive answer has one member and no other.
-#[derive(Serialize)]
-struct IntrospectionResponse<'a> {
-    active: bool,
-    #[serde(flatten)]
-    says: Option<Says<'a>>,
-}
-
 /// What an active token says, as it stands in the token.
 #[derive(Serialize)]
 struct Says<'a> {
+    active: bool,
     token_type: &'static str,
     iss: &'a IssuerUrl,
     aud: &'a str,
@@ -186,18 +194,10 @@ struct Says<'a> {
     amr: Option<&'a [String]>,
 }
 
-impl<'a> From<&'a Introspection> for IntrospectionResponse<'a> {
-    fn from(answer: &'a Introspection) -> Self {
-        match answer {
-            Introspection::Inactive => Self { active: false, says: None },
-            Introspection::Active(claims) => Self { active: true, says: Some(Says::of(claims)) },
-        }
-    }
-}
-
 impl<'a> Says<'a> {
     fn of(claims: &'a TaskTokenClaims) -> Self {
         Self {
+            active: true,
             token_type: "Bearer",
             iss: &claims.iss,
             aud: &claims.aud,

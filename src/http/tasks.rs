@@ -25,7 +25,7 @@ use crate::{
         problem::Problem,
         query::Query,
         replicas::Patience,
-        views::{ListView, ReportedView, TaskTreeView, TaskView, TrailView, TurnedView},
+        views::{ListView, ReportedView, TaskTreeView, TaskView, TrailView, TurnedTaskView},
     },
     ports::TaskFilter,
 };
@@ -55,7 +55,7 @@ pub(super) fn by_agent(
             let (id, turning) = (task_id(&id)?, body.turning(act));
             let turned = app.service.turn_own_task(&caller, id, &turning, patience.0, &cx).await?;
             let spread = turned.spread;
-            Ok(patience.answer(&app, &spread, TurnedView::of(turned, cx.now)))
+            Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn by_admin(
             let (id, turning) = (task_id(&id)?, body.turning(act));
             let turned = app.service.turn_any_task(&admin, id, &turning, patience.0, &cx).await?;
             let spread = turned.spread;
-            Ok(patience.answer(&app, &spread, TurnedView::of(turned, cx.now)))
+            Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding, Turned},
+    app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding, TurnedTask},
     domain::{
         audit::{Record, Writer},
         authority::Authority,
@@ -12,7 +12,7 @@ use crate::{
         id::{CallId, ClientId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState},
-        registry::{Entry, Object, Owner},
+        registry::{Entry, How, Object, Owner, Registry, ShutOut, Who},
         revocation::LogEntry,
         task::{Requester, Task, TaskState, Turn},
         time::Timestamp,
@@ -40,17 +40,45 @@ impl<T> ListView<T> {
     }
 }
 
-/// An object of the registry with its owner.
+/// An object of the registry with its owner; and whether an admin has shut it out, whatever it says itself.
 #[derive(Serialize)]
 pub(super) struct ObjectView {
     owner: Owner,
     #[serde(flatten)]
     object: Object,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shut_out: Option<ShutOutView>,
 }
 
-impl From<&Entry> for ObjectView {
-    fn from(entry: &Entry) -> Self {
-        Self { owner: entry.owner, object: entry.object.clone() }
+impl ObjectView {
+    pub(super) fn of(entry: &Entry, registry: &Registry) -> Self {
+        let who = Who::Object(entry.object.kind(), entry.object.id().to_owned());
+        let shut_out = registry.shut_out_of(&who).map(ShutOutView::from);
+        Self { owner: entry.owner, object: entry.object.clone(), shut_out }
+    }
+}
+
+/// Somebody who is shut out.
+#[derive(Serialize)]
+pub(super) struct ShutOutView {
+    kind: &'static str,
+    id: String,
+    how: How,
+    reason: String,
+    by: String,
+    at: String,
+}
+
+impl From<&ShutOut> for ShutOutView {
+    fn from(one: &ShutOut) -> Self {
+        Self {
+            kind: one.who.kind(),
+            id: one.who.id(),
+            how: one.how,
+            reason: one.reason.to_string(),
+            by: one.by.clone(),
+            at: one.at.rfc3339(),
+        }
     }
 }
 
@@ -138,15 +166,15 @@ impl TaskView {
 
 /// A task whose state was changed, and how far the word of it got.
 #[derive(Serialize)]
-pub(super) struct TurnedView {
+pub(super) struct TurnedTaskView {
     #[serde(flatten)]
     task: TaskView,
     #[serde(flatten)]
     spread: SpreadView,
 }
 
-impl TurnedView {
-    pub(super) fn of(Turned { task, spread }: Turned, now: Timestamp) -> Self {
+impl TurnedTaskView {
+    pub(super) fn of(TurnedTask { task, spread }: TurnedTask, now: Timestamp) -> Self {
         Self { task: TaskView::of(task, now), spread: (&spread).into() }
     }
 }

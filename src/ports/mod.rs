@@ -17,6 +17,7 @@ pub use replicas::*;
 pub use store::*;
 
 use crate::domain::{
+    id::KeyId,
     issuer::TrustedIssuer,
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
     jws::Unverified,
@@ -68,6 +69,8 @@ pub trait Entropy: Send + Sync {
 /// A token of ours, whose signature is good.
 #[derive(Clone, Debug)]
 pub struct OwnToken {
+    /// The key that signed it.
+    pub key: KeyId,
     /// The header's `typ`.
     pub typ: String,
     /// The payload.
@@ -81,6 +84,9 @@ pub trait Signer: Send + Sync {
 
     /// The token, if one of our published keys signed it. Takes as long for a stranger's token as for ours.
     fn verify(&self, token: Unverified<'_>, now: Timestamp) -> Option<OwnToken>;
+
+    /// Whether this is still one of our published keys: what it signed is ours as long as it is.
+    fn publishes(&self, key: &KeyId, now: Timestamp) -> bool;
 
     /// The published keys (RFC 7517): pending, active, retired.
     fn jwks(&self, now: Timestamp) -> JwkSet;

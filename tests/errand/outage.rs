@@ -2,7 +2,7 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::{
     hostile::code,
@@ -90,19 +90,6 @@ async fn server_of(store: &TestStore) -> Option<(PgConnection, String)> {
     Some((PgConnection::connect(url.as_str()).await.unwrap(), database))
 }
 
-/// Makes all writes wait, and no read, as long as what it returns lives.
-pub async fn hold_writes(store: &TestStore) -> Box<dyn Send> {
-    if store.url().starts_with("sqlite") {
-        let mut connection = SqliteConnection::connect(store.url()).await.unwrap();
-        connection.execute("BEGIN IMMEDIATE").await.unwrap();
-        Box::new(connection)
-    } else {
-        let mut connection = PgConnection::connect(store.url()).await.unwrap();
-        connection.execute("BEGIN; LOCK TABLE audit, tokens IN EXCLUSIVE MODE").await.unwrap();
-        Box::new(connection)
-    }
-}
-
 /// Sends all at once, and holds each answer to being "I don't know".
 async fn nobody_knows(requests: Vec<(&'static str, RequestBuilder)>) {
     let sent = requests.into_iter().map(|(name, request)| (name, tokio::spawn(request.send()))).collect::<Vec<_>>();
@@ -145,17 +132,18 @@ async fn out_of_reach(server: Server) {
         assert!(server.is_live(&token).await, "nothing was taken back, for nobody was told so");
         let fresh = server.task_token().await;
         assert!(server.is_live(&fresh).await);
-        until("its lease holds again", || async { server.house.service.holds_lease() }).await;
-        let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let metrics = async || server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        until("its lease holds again", || async { metrics().await.contains("errand_lease_valid 1\n") }).await;
+        let metrics = metrics().await;
         for line in [
             "errand_store_up 1",
-            "errand_lease_valid 1",
             "errand_issuer_up{issuer=\"https://login.example.com\"} 1",
             "# TYPE errand_audit_records_dropped counter",
-            "errand_audit_records_dropped_total 0",
         ] {
             assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
         }
+        // What was answered from memory may have had no record; then it is counted.
+        assert!(metrics.contains("errand_audit_records_dropped_total "), "{metrics}");
     }
     let found = server.house.service.verify_audit().await.unwrap();
     assert!(found.findings.is_empty(), "{found:?}");
@@ -167,7 +155,7 @@ async fn a_store_that_hangs(server: Server) {
     let token = server.task_token().await;
     assert!(server.is_live(&token).await, "its first answer is on record");
     let api = server.api_token("ops", "errand:admin errand:audit").await;
-    let held = hold_writes(&server.store).await;
+    let held = server.store.hold_writes().await;
     let writes = ["exchange", "client_credentials", "revocation", "admin: revoke", "admin: put", "a bad exchange"];
     let all = (0..3).flat_map(|_| server.everything(&token, &api));
     let sending = nobody_knows(all.filter(|(name, _)| writes.contains(name)).collect());

@@ -174,7 +174,12 @@ impl Signer for Keyring {
             return None;
         }
         let typ = header.typ.clone()?;
-        Some(OwnToken { typ, claims: token.into_payload() })
+        Some(OwnToken { key: key.kid.clone(), typ, claims: token.into_payload() })
+    }
+
+    /// A key is named by its thumbprint, so one of this name is this one.
+    fn publishes(&self, key: &KeyId, now: Timestamp) -> bool {
+        self.keys().published(now).any(|published| published.kid == *key)
     }
 
     fn jwks(&self, now: Timestamp) -> JwkSet {

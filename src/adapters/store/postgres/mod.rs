@@ -31,8 +31,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
-        TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -140,7 +140,7 @@ impl Database for PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
         commit::commit(&self.pool, writer, batch).await
     }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
-pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
+pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, ShutOutRow, VersionRow};
 pub(crate) use replicas::ReplicaRow;
 pub(crate) use trail::{HeadRow, LogRow, RecordRow};
 

@@ -29,8 +29,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
-        TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -132,7 +132,7 @@ impl Database for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
         commit::commit(&self.writer, writer, batch).await
     }
 
