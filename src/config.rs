@@ -95,6 +95,8 @@ pub struct Store {
     pub url: StoreUrl,
     /// How many connections a replica holds at most.
     pub max_connections: u32,
+    /// How many writes share a commit at most.
+    pub max_batch: u32,
 }
 
 /// `[keys]`

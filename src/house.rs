@@ -106,6 +106,7 @@ impl House {
                 lease: Duration::from_millis(u64::from(config.replicas.lease_ms)),
                 heartbeat: Duration::from_millis(u64::from(config.replicas.heartbeat_ms)),
             },
+            write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
         };
         let parts = Parts {

@@ -303,6 +303,7 @@ fn service(mood: Mood) -> Service {
             lease: Duration::from_secs(2),
             heartbeat: Duration::from_millis(500),
         },
+        write_batch: 16,
         memory: MemoryLimits::default(),
     };
     let parts = Parts {

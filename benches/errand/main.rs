@@ -21,6 +21,7 @@
 
 mod bare;
 mod cast;
+mod crowd;
 mod empty;
 mod load;
 mod machine;
@@ -49,7 +50,7 @@ pub struct Plan {
     pub singles: usize,
 }
 
-const FULL: Plan = Plan { duration: Duration::from_secs(3), times: 3, clients: &[1, 16, 64], singles: 300 };
+const FULL: Plan = Plan { duration: Duration::from_secs(2), times: 5, clients: &[1, 16, 64], singles: 300 };
 const QUICK: Plan = Plan { duration: Duration::from_millis(500), times: 1, clients: &[1, 16], singles: 50 };
 
 fn main() {
@@ -79,9 +80,11 @@ fn main() {
         let mut report = Report::new(plan);
         if both || named("sqlite") {
             rounds::measure("sqlite", TestStore::sqlite().await, plan, &mut report).await;
+            crowd::a_commit_each("sqlite", TestStore::sqlite().await, plan, &mut report).await;
         }
         if both || named("postgres") {
             rounds::measure("postgres", TestStore::postgres().await, plan, &mut report).await;
+            crowd::a_commit_each("postgres", TestStore::postgres().await, plan, &mut report).await;
         }
         report.print();
         let file = report.write();

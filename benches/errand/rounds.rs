@@ -1,6 +1,6 @@
 //! The measurements, in rounds: in each, everything stands beside everything that it is compared with.
 
-use std::{env, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::{
     Plan, bare,
@@ -24,11 +24,7 @@ pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &
     let cast = Cast::new(free_address());
     cast.configure(folder.path(), store.url());
     let config = folder.path().join("errand.toml");
-    let program = Path::new(env!("CARGO_BIN_EXE_errand"));
-    let arguments = ["serve", "--config", config.to_str().unwrap()];
-    let migrated = ["migrate", "--config", config.to_str().unwrap()];
-    assert!(std::process::Command::new(program).args(migrated).output().unwrap().status.success());
-    let errand = Server::start(program, &arguments, cast.address, &folder.path().join("errand.log")).await;
+    let errand = start(&config, cast.address, &folder.path().join("errand.log")).await;
 
     // What is asked about later; and how long the answers are.
     let first =
@@ -43,14 +39,27 @@ pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &
         bench.round(clients, &known, &own, report).await;
     }
     bench.singles(&known, report).await;
+    bench.burst(&known, &store, report).await;
+    if name == "postgres" {
+        bench.replicas(folder.path(), report).await;
+    }
 }
 
-struct Bench {
-    name: &'static str,
-    cast: Cast,
+/// Brings the schema up to date and starts Errand by this file.
+pub async fn start(config: &Path, address: SocketAddr, log: &Path) -> Server {
+    let program = Path::new(env!("CARGO_BIN_EXE_errand"));
+    let arguments = |word| [word, "--config", config.to_str().unwrap()];
+    assert!(std::process::Command::new(program).args(arguments("migrate")).output().unwrap().status.success());
+    Server::start(program, &arguments("serve"), address, log).await
+}
+
+/// One store, and everybody around it.
+pub struct Bench {
+    pub name: &'static str,
+    pub cast: Cast,
     errand: Server,
     empty: Server,
-    plan: Plan,
+    pub plan: Plan,
     /// Tokens that were issued and never asked about.
     fresh: Vec<String>,
     /// About how many exchanges there are in a second: how many requests have to be made in advance.
@@ -176,9 +185,12 @@ fn row(store: &'static str, what: &'static str, clients: usize, pairs: &[Pair]) 
         cpu_us: maybe(&|pair| pair.errand.1),
         empty_per_second: all(&|pair| pair.empty.0.per_second()),
         empty_p50_us: all(&|pair| pair.empty.0.percentile(50)),
+        empty_p99_us: all(&|pair| pair.empty.0.percentile(99)),
         empty_cpu_us: maybe(&|pair| pair.empty.1),
         bare_signatures_us: all(&|pair| pair.bare),
         of_empty: all(&|pair| pair.errand.0.per_second() / pair.empty.0.per_second()),
+        p99_of_empty: all(&|pair| pair.errand.0.percentile(99) / pair.empty.0.percentile(99)),
+        of_signatures: all(&|pair| pair.errand.0.per_second() * pair.bare / 1e6),
         cpu_over_floor: maybe(&|pair| pair.errand.1.zip(pair.empty.1).map(|(cpu, empty)| cpu / (empty + pair.bare))),
         each_per_second: pairs.iter().map(|pair| pair.errand.0.per_second()).collect(),
     }

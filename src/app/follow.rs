@@ -120,7 +120,11 @@ impl Follower {
 
     /// Drops entries that can't end any token any more.
     pub(super) fn forget(&self) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).forget(self.clock.monotonic());
+        let now = self.clock.monotonic();
+        // Part by part, so that nobody waits for long.
+        for part in 0..Index::PARTS {
+            self.index.write().unwrap_or_else(PoisonError::into_inner).forget(part, now);
+        }
     }
 
     fn view_at(&self, head: Seq) -> Option<View> {

@@ -144,7 +144,7 @@ fn is_good(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &
     let is_for_caller = claims.aud == resource.uri.as_str();
     let is_young = !claims.exp.is_past(cx.now);
     let is_live = view.standing(names) == Standing::Live;
-    let is_admitted = admits(&view.registry, claims);
+    let is_admitted = admits(&view.registry, claims, names);
     is_for_caller & is_young & is_live & is_admitted
 }
 

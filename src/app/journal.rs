@@ -16,9 +16,6 @@ use crate::{
     ports::{CommitFault, Outage, Store, Write, Written},
 };
 
-/// How many writes one transaction takes at most.
-const BATCH: usize = 256;
-
 pub(super) struct Journal {
     queue: mpsc::Sender<Order>,
     capacity: usize,
@@ -35,10 +32,11 @@ enum Order {
 }
 
 impl Journal {
-    pub(super) fn start(store: Arc<dyn Store>, writer: Writer, capacity: usize) -> Self {
+    /// Starts the writer: so many writes may wait for it, and so many share a transaction.
+    pub(super) fn start(store: Arc<dyn Store>, writer: Writer, capacity: usize, most: usize) -> Self {
         let (queue, orders) = mpsc::channel(capacity);
         let dropped = Arc::<AtomicU64>::default();
-        tokio::spawn(run(store, writer, orders, Arc::clone(&dropped)));
+        tokio::spawn(run(store, writer, orders, most.max(1), Arc::clone(&dropped)));
         Self { queue, capacity, dropped }
     }
 
@@ -81,9 +79,15 @@ impl Journal {
     }
 }
 
-async fn run(store: Arc<dyn Store>, writer: Writer, mut orders: mpsc::Receiver<Order>, dropped: Arc<AtomicU64>) {
-    let mut taken = Vec::with_capacity(BATCH);
-    while orders.recv_many(&mut taken, BATCH).await > 0 {
+async fn run(
+    store: Arc<dyn Store>,
+    writer: Writer,
+    mut orders: mpsc::Receiver<Order>,
+    most: usize,
+    dropped: Arc<AtomicU64>,
+) {
+    let mut taken = Vec::with_capacity(most);
+    while orders.recv_many(&mut taken, most).await > 0 {
         let mut writes = Vec::with_capacity(taken.len());
         let (mut tells, mut notes, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
         for order in taken.drain(..) {

@@ -79,6 +79,8 @@ pub struct Settings {
     pub write_queue: usize,
     /// How this replica follows the log.
     pub following: Following,
+    /// How many writes share a commit at most.
+    pub write_batch: usize,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
 }
@@ -146,7 +148,8 @@ impl Service {
     #[must_use]
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let writer = Writer(parts.entropy.uuid());
-        let journal = journal::Journal::start(Arc::clone(&parts.store), writer, settings.write_queue);
+        let store = Arc::clone(&parts.store);
+        let journal = journal::Journal::start(store, writer, settings.write_queue, settings.write_batch);
         let replica = lease::replica(ReplicaId(parts.entropy.uuid()), &settings.following, parts.clock.now());
         let lease = lease::Lease::new(replica, settings.following.clone());
         let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));

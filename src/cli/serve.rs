@@ -108,7 +108,8 @@ fn start_log(config: &Config) -> Result<(), CliFault> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match config.log.format {
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        // A request has one span, so the list of spans would only repeat it.
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
         LogFormat::Pretty => log.try_init(),
     };
     started.map_err(CliFault::during("start the log"))

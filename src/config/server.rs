@@ -73,6 +73,7 @@ pub(super) fn store(root: &mut Section<'_>) -> Option<Store> {
     let mut section = root.section("store");
     let found = section.one_of(&["url", "url_file"]);
     let max_connections = number(&mut section, "max_connections", 10, 1..=1000, "10 are enough for most");
+    let max_batch = number(&mut section, "max_batch", 256, 1..=4096, "how many writes share a commit at most");
     let name = "ERRAND_STORE_URL";
     let remedy = |fault| match fault {
         InvalidStoreUrl::Malformed => "such as `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`",
@@ -100,7 +101,7 @@ pub(super) fn store(root: &mut Section<'_>) -> Option<Store> {
         section.here.wrong("there is no store", format_args!("set `url` or `url_file`, or {name}"));
         None
     };
-    Some(Store { url: url?, max_connections })
+    Some(Store { url: url?, max_connections, max_batch })
 }
 
 pub(super) fn tokens(root: &mut Section<'_>) -> TokenLimits {

@@ -3,12 +3,15 @@
 //! A token carries every name under which it can be taken back, so ending an ancestor is one entry: no walk over
 //! descendants, and no lock against a child that is being issued at that moment.
 
+mod table;
+
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet, VecDeque},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use table::{Held, Name, PARTS, Table};
 
 use crate::domain::{
     id::{ClientId, TaskId, TokenId},
@@ -214,23 +217,29 @@ pub const HOLD: Duration = Duration::from_secs(TOKEN_LIFETIME_CAP.as_seconds() a
 #[derive(Debug, Default)]
 pub struct Index {
     applied: Seq,
-    entries: HashMap<Target, Held>,
+    entries: Table,
     /// Agents that are held back: with all that they act in, whenever it was issued, for as long as nobody resumes them.
     agents: HashSet<ClientId>,
+    /// Up to which place entries had been applied at which time, oldest first: at most one for every second.
+    ages: VecDeque<Age>,
 }
 
-/// What is held against a name.
+/// Everything up to this place was applied at this time or before it.
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    /// The place of the last entry about it.
+struct Age {
     seq: Seq,
-    /// Until when (on the holder's monotonic clock) it is held.
+    /// When the first and the last of them were (on the holder's monotonic clock).
+    from: Duration,
     until: Duration,
-    /// What it makes of a token; never [`Standing::Live`].
-    standing: Standing,
 }
+
+/// How exact an age is.
+const AGE: Duration = Duration::from_secs(1);
 
 impl Index {
+    /// In how many steps it forgets.
+    pub const PARTS: usize = PARTS;
+
     /// The position up to which the log has been applied.
     #[must_use]
     pub fn applied(&self) -> Seq {
@@ -246,7 +255,7 @@ impl Index {
     /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.agents.is_empty()
+        self.entries.len() == 0 && self.agents.is_empty()
     }
 
     /// Applies one entry at `now` on the monotonic clock. Entries come in the order of the log; one that was applied
@@ -273,18 +282,23 @@ impl Index {
             (Verb::Revoke | Verb::Suspend | Verb::Resume, _) => {}
         }
         // What was ended stays ended, whatever is said of it later.
-        let is_ended = self.entries.get(target).is_some_and(|held| held.standing == Standing::Revoked);
+        let is_ended = || self.entries.held(target).is_some_and(|held| held.standing == Standing::Revoked);
         let standing = match verb {
             Verb::Revoke => Standing::Revoked,
-            Verb::Suspend | Verb::Resume if is_ended => Standing::Revoked,
+            Verb::Suspend | Verb::Resume if is_ended() => Standing::Revoked,
             Verb::Suspend => Standing::Suspended,
             Verb::Resume => {
                 self.entries.remove(target);
                 return;
             }
         };
-        let held = Held { seq: entry.seq, until: now.saturating_add(HOLD), standing };
-        self.entries.insert(target.clone(), held);
+        self.entries.put(target, Held { seq: entry.seq, standing });
+        match self.ages.back_mut() {
+            Some(age) if now.saturating_sub(age.from) < AGE => {
+                (age.seq, age.until) = (entry.seq, now.max(age.until));
+            }
+            Some(_) | None => self.ages.push_back(Age { seq: entry.seq, from: now, until: now }),
+        }
     }
 
     /// Says that the log has been read up to `seq`, forgotten entries included.
@@ -292,9 +306,16 @@ impl Index {
         self.applied = self.applied.max(seq);
     }
 
-    /// Drops what has been held for long enough at `now` on the monotonic clock.
-    pub fn forget(&mut self, now: Duration) {
-        self.entries.retain(|_, held| held.until > now);
+    /// Drops what has been held for long enough at `now` on the monotonic clock: the `n`th part of it, of
+    /// [`PARTS`](Self::PARTS). Each takes a moment, so whoever shares the index can let others in between.
+    pub fn forget(&mut self, n: usize, now: Duration) {
+        let is_over = |age: &Age| age.until.saturating_add(HOLD) <= now;
+        let over = self.ages.partition_point(is_over);
+        let Some(last) = over.checked_sub(1).and_then(|n| self.ages.get(n)).map(|age| age.seq) else { return };
+        self.entries.forget(n, last);
+        if n + 1 == PARTS {
+            self.ages.drain(..over);
+        }
     }
 
     /// What the log says of a token: a handful of look-ups.
@@ -307,16 +328,15 @@ impl Index {
             return Standing::Live;
         }
         let held_back = names.agents.iter().any(|id| self.agents.contains(id)).then_some(Standing::Suspended);
-        let held = |target: Target| self.entries.get(&target).map(|held| held.standing);
+        let held = |name: Name<'_>| self.entries.find(name).map(|held| held.standing);
         let older =
-            |target: Target| self.entries.get(&target).filter(|held| names.rev < held.seq).map(|held| held.standing);
+            |name: Name<'_>| self.entries.find(name).filter(|held| names.rev < held.seq).map(|held| held.standing);
         let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
-        let by_name = tokens.map(Target::Token).chain(names.task.map(Target::Task)).filter_map(held);
-        let agents = names.agents.iter().cloned().map(Target::Agent);
+        let by_name = tokens.map(Name::Token).chain(names.task.map(Name::Task)).filter_map(held);
         // Only an API token is of no task: it is its client's alone.
-        let client = names.agents.iter().filter(|_| names.task.is_none()).cloned().map(Target::Credentials);
-        let requester = names.requester.iter().flat_map(|r| [Target::requester(r), Target::Issuer(r.issuer.clone())]);
-        let resources = names.resources.iter().cloned().map(Target::Resource);
+        let client = names.agents.iter().filter(|_| names.task.is_none()).map(Name::Credentials);
+        let requester = names.requester.iter().flat_map(|r| [Name::Requester(r), Name::Issuer(&r.issuer)]);
+        let (agents, resources) = (names.agents.iter().map(Name::Agent), names.resources.iter().map(Name::Resource));
         let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(older);
         by_name.chain(by_age).chain(held_back).max().unwrap_or(Standing::Live)
     }
@@ -324,6 +344,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn token(n: u8) -> TokenId {
@@ -465,7 +487,7 @@ mod tests {
             }
             assert_eq!((index.standing(&names(0)), index.standing(&names(99))), (before, after), "{said:?}");
             // Nobody resumed it, so it is still held back when everything else is forgotten.
-            index.forget(HOLD);
+            forget(&mut index, HOLD);
             assert_eq!(index.standing(&names(0)), after, "{said:?}");
         }
     }
@@ -482,18 +504,118 @@ mod tests {
         assert_eq!(Verb::parse("", &Target::Task(task(9))), None);
     }
 
+    fn forget(index: &mut Index, now: Duration) {
+        (0..Index::PARTS).for_each(|n| index.forget(n, now));
+    }
+
     #[test]
     fn forgets_only_what_can_end_nothing_any_more() {
         let mut index = Index::default();
         let (start, tick) = (Duration::from_secs(500), Duration::from_nanos(1));
         // Whatever the revoker's wall clock said: the entry claims to be over since long ago.
         index.apply(&entry(1, Target::Token(token(3))), start);
-        index.forget((start + HOLD).saturating_sub(tick));
+        forget(&mut index, (start + HOLD).saturating_sub(tick));
         assert_eq!(index.standing(&names(0)), Standing::Revoked);
-        index.forget(start + HOLD);
+        forget(&mut index, start + HOLD);
         assert!(index.is_empty());
         index.apply(&entry(1, Target::Token(token(3))), start);
         assert!(index.is_empty(), "what was applied once is not applied again");
         assert_eq!(index.applied(), Seq::new(1));
+    }
+
+    /// Kinds of target by number, so that equal numbers of different kinds are different names.
+    fn target(kind: u8, n: u8) -> Target {
+        match kind {
+            0 => Target::Token(token(n)),
+            1 => Target::Task(task(n)),
+            2 => Target::Requester(format!("https://login.example.com r{n}")),
+            3 => Target::Agent(format!("a{n}").parse().unwrap()),
+            4 => Target::Resource(format!("https://r{n}.example.com").parse().unwrap()),
+            _ => Target::Issuer(format!("https://i{n}.example.com").parse().unwrap()),
+        }
+    }
+
+    /// A token with one name of each kind.
+    fn named(n: u8, rev: u64) -> Names {
+        let issuer = |n: u8| format!("https://i{n}.example.com").parse().unwrap();
+        Names {
+            token: token(n),
+            lineage: Vec::new(),
+            task: Some(task(n)),
+            requester: Some(Requester { issuer: issuer(n), subject: "x".parse().unwrap() }),
+            agents: [format!("a{n}").parse().unwrap()].into(),
+            resources: [format!("https://r{n}.example.com").parse().unwrap()].into(),
+            rev: Seq::new(rev),
+        }
+    }
+
+    proptest! {
+        /// The table says what a plain list of the entries says, at every moment, whatever was forgotten: nothing goes
+        /// before its time, and nothing stays for more than a second after it.
+        #[test]
+        fn as_the_log_says(
+            log in proptest::collection::vec(
+                (0_u8..6, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
+                1..60,
+            ),
+            asked in 0_u64..60,
+        ) {
+            let (mut index, mut now, mut all) = (Index::default(), Duration::ZERO, Vec::new());
+            for (seq, (kind, n, verb, later)) in (1..).zip(log) {
+                now += Duration::from_millis(later);
+                let mut entry = entry(seq, target(kind, n));
+                entry.entry.verb = match verb {
+                    0 if kind == 1 => Verb::Suspend,
+                    1 if kind == 1 => Verb::Resume,
+                    _ => Verb::Revoke,
+                };
+                forget(&mut index, now);
+                index.apply(&entry, now);
+                all.push((entry, now));
+                for n in 0..3 {
+                    let names = named(n, asked);
+                    let (must, may) = (plainly(&all, &names, now, HOLD), plainly(&all, &names, now, HOLD + AGE));
+                    let found = index.standing(&names);
+                    prop_assert!(found == must || found == may, "{found:?}: {must:?} or {may:?}");
+                    prop_assert!(must == Standing::Live || found != Standing::Live);
+                }
+            }
+            forget(&mut index, now + HOLD + AGE);
+            prop_assert!(index.is_empty());
+            prop_assert_eq!(index.standing(&named(0, 0)), Standing::Live);
+        }
+    }
+
+    /// What the entries that are held for so long say, one after the other.
+    fn plainly(all: &[(LogEntry, Duration)], names: &Names, now: Duration, hold: Duration) -> Standing {
+        let says = |is_named: &dyn Fn(&Target) -> bool, by_age: bool| {
+            let mut standing = (Standing::Live, Duration::ZERO);
+            for (LogEntry { seq, entry }, at) in all.iter().filter(|(entry, _)| is_named(&entry.entry.target)) {
+                if standing.1 + hold <= *at {
+                    standing.0 = Standing::Live;
+                }
+                if by_age && names.rev >= *seq {
+                    continue;
+                }
+                standing = match (standing.0, entry.verb) {
+                    (Standing::Revoked, _) | (_, Verb::Revoke) => (Standing::Revoked, *at),
+                    (_, Verb::Suspend) => (Standing::Suspended, *at),
+                    (_, Verb::Resume) => (Standing::Live, *at),
+                };
+            }
+            if standing.1 + hold <= now { Standing::Live } else { standing.0 }
+        };
+        let issuer = names.requester.as_ref().unwrap().issuer.clone();
+        [
+            says(&|target| *target == Target::Token(names.token), false),
+            says(&|target| Some(target) == names.task.map(Target::Task).as_ref(), false),
+            says(&|target| *target == Target::requester(names.requester.as_ref().unwrap()), true),
+            says(&|target| matches!(target, Target::Agent(id) if names.agents.contains(id)), true),
+            says(&|target| matches!(target, Target::Resource(uri) if names.resources.contains(uri)), true),
+            says(&|target| *target == Target::Issuer(issuer.clone()), true),
+        ]
+        .into_iter()
+        .max()
+        .unwrap()
     }
 }

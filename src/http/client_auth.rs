@@ -141,9 +141,9 @@ async fn by_api_token(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiC
     Ok((caller, cx))
 }
 
-async fn read_form(request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {
+async fn read_form(mut request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {
     let cx = request.extensions().get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
-    let headers = request.headers().clone();
+    let headers = std::mem::take(request.headers_mut());
     if media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
         return Err(BadRequest::NotAForm.into());
     }

@@ -61,6 +61,10 @@ impl Form {
 
 /// Undoes the form encoding of a name or a value; also what HTTP Basic wants of its two halves (RFC 6749 §2.3.1).
 pub(super) fn decode(text: &[u8]) -> Result<String, BadRequest> {
+    // Most names and values mean themselves.
+    if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return String::from_utf8(text.to_vec()).map_err(|_| BadRequest::NotAForm);
+    }
     let mut rest = text;
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         match rest.get(at + 1..at + 3) {

@@ -1,6 +1,10 @@
 //! What Prometheus reads (`OpenMetrics` text). Labels come from small closed sets: routes, codes, statuses.
 
-use std::{fmt, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -41,7 +45,7 @@ impl fmt::Debug for Metrics {
 #[derive(Debug)]
 pub struct Seen {
     /// The route, as it is registered.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
     /// `ok`, or the error code.
     pub outcome: &'static str,
     /// The HTTP status.
@@ -50,14 +54,14 @@ pub struct Seen {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    endpoint: String,
-    outcome: String,
+    endpoint: Arc<str>,
+    outcome: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Route {
-    endpoint: String,
+    endpoint: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -145,9 +149,9 @@ impl Metrics {
     /// Counts a request that ended.
     pub fn request(&self, seen: &Seen, took: Duration) {
         let Seen { endpoint, outcome, status } = seen;
-        let labels = Labels { endpoint: endpoint.clone(), outcome: (*outcome).to_owned(), status: *status };
+        let labels = Labels { endpoint: Arc::clone(endpoint), outcome, status: *status };
         self.requests.get_or_create(&labels).inc();
-        self.latency.get_or_create(&Route { endpoint: endpoint.clone() }).observe(took.as_secs_f64());
+        self.latency.get_or_create(&Route { endpoint: Arc::clone(endpoint) }).observe(took.as_secs_f64());
     }
 
     /// Takes note of how far a revocation got.

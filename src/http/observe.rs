@@ -1,6 +1,8 @@
 //! What is seen of every request: its id in and out, a span, one log line, its place in the metrics. And the headers
 //! that every answer has.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, header},
@@ -32,7 +34,8 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     let started = app.service.clock().monotonic();
     let given = request.headers().get(&X_REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = given.and_then(|id| id.parse::<RequestId>().ok()).or_else(|| app.service.request_id());
-    let endpoint = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let endpoint = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let endpoint = Arc::<str>::from(endpoint);
     let method = request.method().clone();
     let shown = id.as_ref().map(ToString::to_string).unwrap_or_default();
     let span = tracing::info_span!("request", request.id = %shown, http.method = %method, http.route = %endpoint);

@@ -43,6 +43,7 @@ mod bulk;
 mod calls;
 mod clients;
 mod clocks;
+mod delegation;
 mod grammar;
 mod group_commit;
 mod hostile;

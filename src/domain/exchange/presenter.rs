@@ -7,6 +7,7 @@ use crate::domain::{
     client::Agent,
     issuer::TrustedIssuer,
     registry::Registry,
+    revocation::Names,
     splice::{self, Pointers, Says},
     token::{TaskTokenClaims, TokenKind},
     uri::ResourceUri,
@@ -21,7 +22,7 @@ pub(super) fn check_output(ask: &Ask<'_>) -> Result<(), Denial> {
             if resource.disabled || to.disabled {
                 return Err(Denial::TargetShutOut);
             }
-            if !from.may_delegate_to.contains(&to.id) {
+            if from.edge_to(&to.id).is_none() {
                 return Err(Denial::MayNotDelegate);
             }
         }
@@ -99,12 +100,7 @@ fn check_own(
         (TokenKind::Access, Presenter::Resource(resource)) if resource.uri.as_str() == own.aud => Ok("audience"),
         (TokenKind::HandOver, Presenter::Agent(agent)) => {
             let named = own.may_act.as_ref().is_some_and(|next| next.iss == *ask.issuer && next.sub == agent.id);
-            if !named {
-                return Err(Denial::NotThePresenter);
-            }
-            // The edge is looked at again: it may have been taken out of the registry since the hand-over.
-            let from = ask.registry.agent(&own.client_id).ok_or(Denial::ShutOut)?;
-            if from.may_delegate_to.contains(&agent.id) { Ok("hand_over") } else { Err(Denial::MayNotDelegate) }
+            if named { Ok("hand_over") } else { Err(Denial::NotThePresenter) }
         }
         (TokenKind::Txn, presenter) if own.req_wl.as_ref() == Some(presenter.id()) => Ok("holder"),
         _ => Err(Denial::NotThePresenter),
@@ -113,16 +109,16 @@ fn check_own(
 
 /// Nothing is derived from what somebody who is shut out took part in.
 fn check_not_shut_out(ask: &Ask<'_>, own: &TaskTokenClaims) -> Result<(), Denial> {
-    if admits(ask.registry, own) { Ok(()) } else { Err(Denial::ShutOut) }
+    if admits(ask.registry, own, &own.names()) { Ok(()) } else { Err(Denial::ShutOut) }
 }
 
 /// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
 /// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about.
+/// `names` are the token's own.
 #[must_use]
-pub fn admits(registry: &Registry, own: &TaskTokenClaims) -> bool {
-    let names = own.names();
+pub fn admits(registry: &Registry, own: &TaskTokenClaims, names: &Names) -> bool {
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
-    let requester = !names.requester.is_some_and(|requester| registry.is_out(&requester));
+    let requester = !names.requester.as_ref().is_some_and(|requester| registry.is_out(requester));
     let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
     let is_agent = |hop: &Hop| hop.sub.parse().is_ok_and(|id| registry.agent(&id).is_some());
     let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));

@@ -1,0 +1,96 @@
+//! Ten million revoked tokens and tasks in memory: what they take, how long it takes to find one, and to start with them.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use errand::domain::{
+    id::{TaskId, TokenId},
+    revocation::{Index, LogEntry, Names, NewEntry, Seq, Standing, Target, Verb},
+    task::Requester,
+    time::Timestamp,
+};
+use uuid::Uuid;
+
+use crate::{Line, time};
+
+const ENTRIES: u64 = 10_000_000;
+
+/// The `n`th id: spread as random ones are, and the same each time.
+fn id(n: u64) -> Uuid {
+    let mix = |n: u64| {
+        let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    };
+    Uuid::from_u64_pair(mix(2 * n + 1), mix(2 * n + 2))
+}
+
+fn entry(n: u64) -> LogEntry {
+    let target =
+        if n.is_multiple_of(2) { Target::Token(TokenId::new(id(n))) } else { Target::Task(TaskId::new(id(n))) };
+    let at = Timestamp::from_unix(1_795_200_000);
+    let entry = NewEntry { verb: Verb::Revoke, target, reason: String::new(), by: String::new(), at, forget_after: at };
+    LogEntry { seq: Seq::new(n + 1), entry }
+}
+
+/// A token of a chain of two, with all its names.
+fn names(n: u64) -> Names {
+    Names {
+        token: TokenId::new(id(n)),
+        lineage: vec![TokenId::new(id(n + ENTRIES * 3))],
+        task: Some(TaskId::new(id(n + ENTRIES * 2))),
+        requester: Some(Requester {
+            issuer: "https://login.example.com".parse().unwrap(),
+            subject: "alice".parse().unwrap(),
+        }),
+        agents: ["planner", "reader"].map(|id| id.parse().unwrap()).into(),
+        resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
+        rev: Seq::new(0),
+    }
+}
+
+pub fn measure() -> Vec<Line> {
+    let (mut index, mut took) = (Index::default(), Duration::ZERO);
+    let info = allocation_counter::measure(|| {
+        let start = Instant::now();
+        for n in 0..ENTRIES {
+            // A thousand a second, as it might come.
+            index.apply(&entry(n), Duration::from_millis(n));
+        }
+        took = start.elapsed();
+    });
+    assert_eq!(index.len() as u64, ENTRIES);
+    let line = |what: &str, number: f64, unit, at_most| Line {
+        what: what.to_owned(),
+        number,
+        unit,
+        allocations: None,
+        at_most: Some(at_most),
+    };
+    let memory = info.bytes_current as f64 / ENTRIES as f64;
+    let mut lines = vec![
+        line("index of ten million: memory of an entry", memory, "bytes", 64.0),
+        line("index of ten million: to apply all of it", took.as_secs_f64(), "s", 10.0),
+    ];
+    for (from, standing) in [(0, Standing::Revoked), (ENTRIES, Standing::Live)] {
+        let names = (0..4096).map(|n| names(from + n * 2 * 1213)).collect::<Vec<_>>();
+        assert!(names.iter().all(|names| index.standing(names) == standing));
+        let mut next = 0;
+        let what = format!("index of ten million: standing of a token, {standing:?}");
+        lines.push(time(what, Some(1.0), || {
+            next += 1;
+            index.standing(&names[next % names.len()])
+        }));
+    }
+    let mut longest = Duration::ZERO;
+    for n in 0..Index::PARTS {
+        let start = Instant::now();
+        index.forget(n, Duration::from_secs(1_000_000));
+        longest = longest.max(start.elapsed());
+    }
+    assert!(black_box(index).is_empty());
+    lines.push(line("index of ten million: longest hold-up when it forgets", longest.as_secs_f64() * 1e3, "ms", 10.0));
+    lines
+}

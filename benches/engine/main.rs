@@ -1,0 +1,106 @@
+//! `./dev bench engine`: what the rules and the memory cost by themselves: in this process, on one thread, without HTTP.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
+)]
+
+#[expect(dead_code, reason = "the other benchmark needs more of it")]
+#[path = "../errand/bare.rs"]
+mod bare;
+#[expect(dead_code, reason = "the other benchmark needs more of it")]
+#[path = "../errand/cast.rs"]
+mod cast;
+#[expect(dead_code, clippy::expect_used, reason = "the other benchmark needs more of it")]
+#[path = "../errand/load.rs"]
+mod load;
+#[expect(dead_code, reason = "the other benchmark needs more of it")]
+#[path = "../errand/machine.rs"]
+mod machine;
+#[expect(dead_code, clippy::panic, clippy::expect_used, reason = "tests need more of a store than we do")]
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod index;
+mod introspection;
+mod relations;
+
+use std::{
+    fs,
+    hint::black_box,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use serde_json::json;
+
+/// One thing, measured.
+#[derive(Serialize)]
+pub struct Line {
+    /// What it is.
+    pub what: String,
+    /// How much there is of it, the medians of five.
+    pub number: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// How often it allocates each time.
+    pub allocations: Option<u64>,
+    /// What it is to stay below, where that is written down.
+    pub at_most: Option<f64>,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let before = machine::load_average();
+    let mut lines = relations::measure();
+    lines.extend(runtime.block_on(introspection::measure()));
+    lines.extend(index::measure());
+    println!("{:<64} {:>10} {:<10} {:>11} {:>8}", "one thread, medians of five", "", "", "allocations", "at most");
+    for Line { what, number, unit, allocations, at_most } in &lines {
+        let count = allocations.map_or("-".to_owned(), |count| count.to_string());
+        let limit = at_most.map_or(String::new(), |limit| limit.to_string());
+        println!("{what:<64} {number:>10.3} {unit:<10} {count:>11} {limit:>8}");
+    }
+    println!("load average before {before:?}, after {:?}", machine::load_average());
+    let report = json!({
+        "machine": machine::describe(),
+        "load_average": {"before": before, "after": machine::load_average()},
+        "engine": lines,
+    });
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("bench-engine.json");
+    fs::write(&file, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
+    println!("Every number is in {}.", file.display());
+}
+
+/// Microseconds of one, and how often it allocates. The median of five times a fifth of a second, by the CPU time of this
+/// thread: what others do on the machine counts little.
+pub fn time<T>(what: impl Into<String>, at_most: Option<f64>, mut one: impl FnMut() -> T) -> Line {
+    black_box(one());
+    let info = allocation_counter::measure(|| drop(black_box(one())));
+    let runs = (0..5).map(|_| {
+        let (start, cpu) = (Instant::now(), machine::thread_cpu_time());
+        let mut count = 0_u32;
+        while start.elapsed() < Duration::from_millis(200) {
+            for _ in 0..64 {
+                black_box(one());
+            }
+            count += 64;
+        }
+        let used = cpu.zip(machine::thread_cpu_time()).map(|(before, after)| after - before);
+        used.unwrap_or_else(|| start.elapsed().as_secs_f64() * 1e6) / f64::from(count)
+    });
+    let number = median(runs.collect());
+    Line { what: what.into(), number, unit: "us", allocations: Some(info.count_total), at_most }
+}
+
+/// The one in the middle.
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}

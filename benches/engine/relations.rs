@@ -1,0 +1,46 @@
+//! `within` and `allows`: for every call that a resource asks about, and for every link of a chain.
+
+use std::collections::BTreeMap;
+
+use errand::domain::{
+    authority::{Arg, Authority, parse_details},
+    id::ToolName,
+};
+use serde_json::{Value, json};
+
+use crate::{Line, time};
+
+const FILES: &str = "https://files.example.com/mcp";
+
+/// An authority of so many details: each a tool with three constraints, or the same with narrower ones.
+fn authority(details: usize, is_narrow: bool) -> Authority {
+    let (prefix, max) = if is_narrow { ("/reports/2026/", 10) } else { ("/reports/", 1000) };
+    let detail = |n: usize| {
+        json!({"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": format!("tool_{n}"),
+            "constraints": {"path": {"prefix": prefix}, "lines": {"min": 1, "max": max}, "mode": {"one_of": ["text", "raw"]}}})
+    };
+    parse_details(&(0..details).map(detail).collect::<Value>().to_string(), None).unwrap()
+}
+
+pub fn measure() -> Vec<Line> {
+    let arguments = [("path", Arg::Text("/reports/2026/q3.txt".into())), ("mode", Arg::Text("text".into()))];
+    let mut arguments = arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>();
+    let Arg::List(numbers) = Arg::parse("[7, 7000]", 2).unwrap() else { unreachable!() };
+    let resource = FILES.parse().unwrap();
+    let mut lines = Vec::new();
+    for details in [1, 4, 16, 64] {
+        let (wide, narrow) = (authority(details, false), authority(details, true));
+        assert!(wide.len() == details && narrow.within(&wide) && !wide.within(&narrow));
+        // The last one: whoever looks for it goes past all others.
+        let tool = format!("tool_{}", details - 1).parse::<ToolName>().unwrap();
+        lines.push(time(format!("within, {details} details"), None, || narrow.within(&wide)));
+        for (word, number) in ["yes", "no"].into_iter().zip(&numbers) {
+            arguments.insert("lines".to_owned(), number.clone());
+            assert_eq!(wide.allows(&resource, &tool, &arguments), word == "yes");
+            let what = format!("allows, {details} details, {word}");
+            lines.push(time(what, None, || wide.allows(&resource, &tool, &arguments)));
+        }
+        lines.push(time(format!("meet, {details} details"), None, || wide.meet(&narrow)));
+    }
+    lines
+}

@@ -1,0 +1,112 @@
+//! What takes more than one server, or more than one kind of load at once: a burst of revocations, three replicas, commits
+//! that are not shared.
+
+use std::{fs, path::Path, time::Duration};
+
+use errand::{
+    domain::{
+        audit::Writer,
+        id::TokenId,
+        revocation::{NewEntry, Target, Verb},
+        time::Timestamp,
+    },
+    ports::{Store, Write},
+};
+use uuid::Uuid;
+
+use crate::{
+    Plan,
+    cast::{Cast, UserTokens, token_in},
+    load::{self, Outcome},
+    process::free_address,
+    report::{Alone, Report, Singles, median},
+    rounds::{Bench, start},
+    support::TestStore,
+};
+
+const BURST: usize = 100_000;
+
+impl Bench {
+    /// Sixteen clients introspect; then they go on while somebody revokes a hundred thousand tokens.
+    pub async fn burst(&self, known: &[String], store: &TestStore, report: &mut Report) {
+        let questions = self.cast.introspections(known, false);
+        let (address, time) = (self.cast.address, 2 * self.plan.duration);
+        let calm = load::run(address, &questions, 16, time, false).await;
+        let revoker = store.open().await;
+        let (stormy, ()) =
+            tokio::join!(load::run(address, &questions, 16, time, false), revoke_many(&*revoker, time / 4));
+        self.tell("introspection, 16 clients, calm", &calm, report);
+        self.tell("introspection, 16 clients, 100,000 revocations", &stormy, report);
+    }
+
+    /// How soon a revocation is acknowledged when three replicas have to know of it, and when one of them was just killed.
+    pub async fn replicas(&self, folder: &Path, report: &mut Report) {
+        let mut others = Vec::new();
+        for n in 0..2 {
+            let address = free_address();
+            let config = folder.join(format!("replica-{n}.toml"));
+            let text = fs::read_to_string(folder.join("errand.toml")).unwrap();
+            let listen = |address| format!("listen = \"{address}\"");
+            fs::write(&config, text.replace(&listen(self.cast.address), &listen(address))).unwrap();
+            others.push(start(&config, address, &folder.join(format!("replica-{n}.log"))).await);
+        }
+        let (count, few, pause) = (self.plan.singles, self.plan.singles.min(20), Duration::from_millis(5));
+        let requests = self.cast.exchanges(UserTokens::Es256, count + few + 64);
+        let issued = load::run(self.cast.address, &requests, 16, Duration::from_mins(1), true).await;
+        let tokens = issued.bodies.iter().map(|body| token_in(body)).collect::<Vec<_>>();
+        let grant = load::once(self.cast.address, &self.cast.api_token(), r#"{"access_token":""#).await;
+        let revocations = |tokens: &[String]| self.cast.revocations(tokens, &token_in(&grant));
+        let three = load::at_leisure(self.cast.address, &revocations(&tokens[..count]), pause).await;
+        self.tell("revocation, three replicas", &three, report);
+        drop(others.pop());
+        let two = load::at_leisure(self.cast.address, &revocations(&tokens[count..count + few]), pause).await;
+        self.tell("revocation, one of three replicas just killed", &two, report);
+    }
+
+    fn tell(&self, what: &'static str, outcome: &Outcome, report: &mut Report) {
+        let (p50_us, p99_us) = (outcome.percentile(50), outcome.percentile(99));
+        report.singles.push(Singles { store: self.name, what, count: outcome.latencies.len(), p50_us, p99_us });
+    }
+}
+
+/// As another replica would: entries of the log, many to a commit.
+async fn revoke_many(store: &dyn Store, after: Duration) {
+    let at = Timestamp::from_unix(time::OffsetDateTime::now_utc().unix_timestamp());
+    let entry = || NewEntry {
+        verb: Verb::Revoke,
+        target: Target::Token(TokenId::new(Uuid::new_v4())),
+        reason: "the benchmark says so".into(),
+        by: "admin:bench".into(),
+        at,
+        forget_after: Timestamp::from_unix(at.unix() + 900),
+    };
+    tokio::time::sleep(after).await;
+    let writer = Writer(Uuid::new_v4());
+    for _ in 0..BURST / 1000 {
+        let write = Write { log: (0..1000).map(|_| entry()).collect(), ..Write::default() };
+        store.commit(writer, &[write]).await.unwrap();
+    }
+}
+
+/// The same exchanges with a commit for each, on a store of their own.
+pub async fn a_commit_each(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
+    let Some(&clients) = plan.clients.last() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let cast = Cast::new(free_address());
+    cast.configure(folder.path(), store.url());
+    let config = folder.path().join("errand.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[store]\n", "[store]\nmax_batch = 1\n")).unwrap();
+    let _server = start(&config, cast.address, &folder.path().join("errand.log")).await;
+    let mut rates = Vec::new();
+    for _ in 0..plan.times {
+        let count = (3_000.0 * plan.duration.as_secs_f64()) as usize;
+        let requests = cast.exchanges(UserTokens::Rs256, count);
+        rates.push(load::run(cast.address, &requests, clients, plan.duration, false).await.per_second());
+    }
+    let per_second = median(rates);
+    let is_same =
+        |row: &&crate::report::Row| row.store == name && row.what == "exchange, RS256" && row.clients == clients;
+    let gain = report.rows.iter().find(is_same).map_or(0.0, |row| row.per_second / per_second);
+    report.alone.push(Alone { store: name, clients, per_second, gain });
+}

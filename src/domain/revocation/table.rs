@@ -1,0 +1,197 @@
+//! What is held, by name. There may be millions of tokens and tasks among it, so each of them takes 24 bytes of a table and
+//! nothing else, and the table is many small ones: none takes long to grow, or to be gone through.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{Seq, Standing, Target};
+use crate::domain::{
+    id::{ClientId, TaskId, TokenId},
+    task::Requester,
+    uri::{IssuerUrl, ResourceUri},
+};
+
+/// What is held against a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The place of the last entry about it.
+    pub(super) seq: Seq,
+    /// What it makes of a token; never [`Standing::Live`].
+    pub(super) standing: Standing,
+}
+
+/// A name as it stands in a token: what a [`Target`] is in an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Name<'a> {
+    Token(TokenId),
+    Task(TaskId),
+    Requester(&'a Requester),
+    Agent(&'a ClientId),
+    Credentials(&'a ClientId),
+    Resource(&'a ResourceUri),
+    Issuer(&'a IssuerUrl),
+}
+
+/// All names that something is held against.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    tokens: Ids,
+    tasks: Ids,
+    requesters: Texts,
+    agents: Texts,
+    credentials: Texts,
+    resources: Texts,
+    issuers: Texts,
+}
+
+type Texts = HashMap<Box<str>, Packed>;
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        let texts = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
+        self.tokens.len + self.tasks.len + texts.into_iter().map(HashMap::len).sum::<usize>()
+    }
+
+    /// What is held against a name.
+    pub(super) fn find(&self, name: Name<'_>) -> Option<Held> {
+        let text = |texts: &Texts, name: &str| texts.get(name).copied();
+        let packed = match name {
+            Name::Token(id) => self.tokens.get(id.uuid()),
+            Name::Task(id) => self.tasks.get(id.uuid()),
+            // Its text has to be put together, so not for nothing.
+            Name::Requester(_) if self.requesters.is_empty() => None,
+            Name::Requester(requester) => match Target::requester(requester) {
+                Target::Requester(key) => text(&self.requesters, &key),
+                _ => None,
+            },
+            Name::Agent(id) => text(&self.agents, id.as_str()),
+            Name::Credentials(id) => text(&self.credentials, id.as_str()),
+            Name::Resource(uri) => text(&self.resources, uri.as_str()),
+            Name::Issuer(url) => text(&self.issuers, url.as_str()),
+        };
+        packed.map(Packed::held)
+    }
+
+    /// What is held against the target of an entry.
+    pub(super) fn held(&self, target: &Target) -> Option<Held> {
+        let packed = match target {
+            Target::Token(id) => self.tokens.get(id.uuid()),
+            Target::Task(id) => self.tasks.get(id.uuid()),
+            Target::Requester(key) => self.requesters.get(key.as_str()).copied(),
+            Target::Agent(id) => self.agents.get(id.as_str()).copied(),
+            Target::Credentials(id) => self.credentials.get(id.as_str()).copied(),
+            Target::Resource(uri) => self.resources.get(uri.as_str()).copied(),
+            Target::Issuer(url) => self.issuers.get(url.as_str()).copied(),
+            Target::Registry | Target::Keys => None,
+        };
+        packed.map(Packed::held)
+    }
+
+    /// Holds this against a target, in place of what was held.
+    pub(super) fn put(&mut self, target: &Target, held: Held) {
+        let packed = Packed::of(held);
+        let put = |texts: &mut Texts, name: &str| _ = texts.insert(name.into(), packed);
+        match target {
+            Target::Token(id) => self.tokens.insert(id.uuid(), packed),
+            Target::Task(id) => self.tasks.insert(id.uuid(), packed),
+            Target::Requester(key) => put(&mut self.requesters, key),
+            Target::Agent(id) => put(&mut self.agents, id.as_str()),
+            Target::Credentials(id) => put(&mut self.credentials, id.as_str()),
+            Target::Resource(uri) => put(&mut self.resources, uri.as_str()),
+            Target::Issuer(url) => put(&mut self.issuers, url.as_str()),
+            Target::Registry | Target::Keys => {}
+        }
+    }
+
+    /// Holds nothing against a target any more.
+    pub(super) fn remove(&mut self, target: &Target) {
+        match target {
+            Target::Token(id) => self.tokens.remove(id.uuid()),
+            Target::Task(id) => self.tasks.remove(id.uuid()),
+            Target::Requester(key) => _ = self.requesters.remove(key.as_str()),
+            Target::Agent(id) => _ = self.agents.remove(id.as_str()),
+            Target::Credentials(id) => _ = self.credentials.remove(id.as_str()),
+            Target::Resource(uri) => _ = self.resources.remove(uri.as_str()),
+            Target::Issuer(url) => _ = self.issuers.remove(url.as_str()),
+            Target::Registry | Target::Keys => {}
+        }
+    }
+
+    /// Drops what stands at `last` or before it in the log: in the `n`th part of the table, of [`PARTS`].
+    pub(super) fn forget(&mut self, n: usize, last: Seq) {
+        let is_kept = |packed: &Packed| packed.held().seq > last;
+        for ids in [&mut self.tokens, &mut self.tasks] {
+            ids.retain(n, is_kept);
+        }
+        // There are few of these.
+        if n == 0 {
+            let named = [&mut self.requesters, &mut self.agents, &mut self.credentials];
+            for texts in named.into_iter().chain([&mut self.resources, &mut self.issuers]) {
+                texts.retain(|_, packed| is_kept(packed));
+            }
+        }
+    }
+}
+
+/// Place and standing in eight bytes: a place fits into 63 bits, for that is what the stores count with.
+#[derive(Clone, Copy, Debug)]
+struct Packed(u64);
+
+impl Packed {
+    fn of(held: Held) -> Self {
+        Self(held.seq.number() << 1 | u64::from(held.standing == Standing::Suspended))
+    }
+
+    fn held(self) -> Held {
+        let standing = if self.0 & 1 == 1 { Standing::Suspended } else { Standing::Revoked };
+        Held { seq: Seq::new(self.0 >> 1), standing }
+    }
+}
+
+/// How many small tables there are.
+pub(super) const PARTS: usize = 256;
+
+/// Ids, by their last byte: that one is random.
+#[derive(Debug, Default)]
+struct Ids {
+    parts: Vec<HashMap<Uuid, Packed>>,
+    len: usize,
+}
+
+impl Ids {
+    fn part(id: Uuid) -> usize {
+        id.as_bytes().last().copied().map_or(0, usize::from)
+    }
+
+    fn get(&self, id: Uuid) -> Option<Packed> {
+        self.parts.get(Self::part(id))?.get(&id).copied()
+    }
+
+    fn insert(&mut self, id: Uuid, packed: Packed) {
+        if self.parts.is_empty() {
+            self.parts.resize_with(PARTS, HashMap::new);
+        }
+        if let Some(part) = self.parts.get_mut(Self::part(id)) {
+            self.len += usize::from(part.insert(id, packed).is_none());
+        }
+    }
+
+    fn remove(&mut self, id: Uuid) {
+        if let Some(part) = self.parts.get_mut(Self::part(id)) {
+            self.len -= usize::from(part.remove(&id).is_some());
+        }
+    }
+
+    fn retain(&mut self, n: usize, is_kept: impl Fn(&Packed) -> bool) {
+        if let Some(part) = self.parts.get_mut(n) {
+            let before = part.len();
+            part.retain(|_, packed| is_kept(packed));
+            self.len -= before - part.len();
+            // What a burst took is given back after it.
+            if part.len() < part.capacity() / 4 {
+                part.shrink_to_fit();
+            }
+        }
+    }
+}
