@@ -3,7 +3,7 @@
 //! An unknown client and a wrong credential get the same answer for the same work.
 
 use crate::{
-    app::{AuthFault, BadRequest, Cx, Failure, Service, View, follow},
+    app::{AuthFault, BadRequest, Cx, Failure, Service, View, follow, refusals::refused_client},
     domain::{
         audit::{Event, Outcome, Record},
         claims::{AssertionRules, check_assertion},
@@ -139,7 +139,9 @@ impl Service {
         };
         // Anybody can cause this, so it never waits and is dropped first when there are too many.
         let (id, once) = checked.map_err(|(fault, known)| {
-            self.0.journal.note(refused_client(fault, known, cx));
+            for record in self.0.refusals.add(fault, known, cx) {
+                self.0.journal.note(record);
+            }
             fault
         })?;
         Ok(Unsettled { client: Identified { id, view }, once })
@@ -257,15 +259,5 @@ impl Service {
         };
         let checked = check_assertion(&claims, client.id(), &rules, cx.now).map_err(AuthFault::Claim)?;
         Ok(OneTimeId { party: format!("client:{}", client.id()), id: checked.jti, keep_until: checked.remember_until })
-    }
-}
-
-/// What was claimed is not repeated: a client is named when there is one of this name.
-fn refused_client(fault: AuthFault, known: Option<ClientId>, cx: &Cx) -> Record {
-    Record {
-        client: known,
-        reason: Some(fault.to_string()),
-        request_id: Some(cx.request_id.clone()),
-        ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
     }
 }

@@ -1,23 +1,23 @@
 //! Token exchange (RFC 8693): evidence in, a decision by the domain, a signed token out, its record durable before it
 //! leaves.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::{
     app::{
-        BadRequest, Cx, Failure, Service, SubjectFault, Unsettled, View,
+        BadRequest, Cx, ExchangeRequest, Failure, Service, SubjectFault, Unsettled, View,
         authenticate::Identified,
         evidence::{Subject, read_own},
     },
     domain::{
         audit::{Event, Outcome, Record},
-        authority::{Authority, Details},
+        authority::Authority,
         client::Client,
         exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
-        id::{ClientId, Purpose, TaskId, TokenId},
+        id::{TaskId, TokenId},
         jws::Unverified,
         revocation::Standing,
-        scope::{ScopeList, ScopeSet},
+        scope::ScopeSet,
         secret::Secret,
         splice::{NotThisAgent, Says},
         task::{Task, TaskState},
@@ -27,64 +27,6 @@ use crate::{
     },
     ports::{OneTimeId, Outage, TokenRecord, Write, Written},
 };
-
-/// A token exchange request, in the right grammar.
-#[derive(Debug)]
-pub struct ExchangeRequest {
-    /// `subject_token`
-    pub subject_token: Secret,
-    /// `subject_token_type`
-    pub subject_token_type: SubjectType,
-    /// `actor_token` with its type
-    pub actor: Option<(Secret, SubjectType)>,
-    /// `resource`, as it was sent
-    pub resource: Option<String>,
-    /// `audience`, as it was sent
-    pub audience: Option<String>,
-    /// `scope`
-    pub scope: Option<ScopeList>,
-    /// `authorization_details`
-    pub authorization_details: Option<Details>,
-    /// `requested_token_type`
-    pub requested: RequestedType,
-    /// `requested_actor`: the agent that a hand-over token is for
-    pub requested_actor: Option<ClientId>,
-    /// `task_id`
-    pub task_id: Option<TaskId>,
-    /// `purpose`
-    pub purpose: Option<Purpose>,
-    /// `task_deadline` (seconds)
-    pub task_deadline: Option<Lifetime>,
-    /// `expires_in` (seconds)
-    pub expires_in: Option<Lifetime>,
-    /// `request_details`
-    pub request_details: Option<Map<String, Value>>,
-    /// `request_context`
-    pub request_context: Option<Map<String, Value>>,
-}
-
-/// What a presented token is said to be (RFC 8693 §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubjectType {
-    /// `urn:ietf:params:oauth:token-type:access_token`
-    AccessToken,
-    /// `urn:ietf:params:oauth:token-type:id_token`
-    IdToken,
-    /// `urn:ietf:params:oauth:token-type:jwt`
-    Jwt,
-    /// `urn:ietf:params:oauth:token-type:txn_token`
-    TxnToken,
-}
-
-/// What is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequestedType {
-    /// `urn:ietf:params:oauth:token-type:access_token`
-    #[default]
-    AccessToken,
-    /// `urn:ietf:params:oauth:token-type:txn_token`
-    TxnToken,
-}
 
 /// An issued token and what the answer says of it.
 #[derive(Debug)]
@@ -273,7 +215,7 @@ impl Service {
             purpose: Some(claims.tctx.purpose.to_string()),
             token: Some(claims.jti),
             resource: Some(plan.audience.clone()),
-            asked: Some(asked(request)),
+            asked: Some(request.asked()),
             granted: Some(json!({
                 "kind": plan.kind,
                 "authorization_details": plan.authority,
@@ -419,7 +361,7 @@ fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusa
         client: Some(caller.id().clone()),
         purpose: request.purpose.as_ref().map(ToString::to_string),
         resource: request.resource.as_ref().and_then(|text| text.parse::<ResourceUri>().ok()).map(String::from),
-        asked: Some(asked(request)),
+        asked: Some(request.asked()),
         reason: Some(refusal.to_string()),
         request_id: Some(cx.request_id.clone()),
         ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
@@ -441,24 +383,4 @@ fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusa
 fn can_be_read(token: &str, typ: &str) -> bool {
     let claims = Unverified::parse(token).map(Unverified::into_payload);
     claims.is_ok_and(|claims| read_own(typ, claims).is_some())
-}
-
-/// What was asked, as far as it is ours to repeat: parsed values, never a token.
-fn asked(request: &ExchangeRequest) -> Value {
-    let mut asked = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            asked.insert(name.to_owned(), value);
-        }
-    };
-    put("scope", request.scope.as_ref().map(|scope| json!(scope.set())));
-    put("authorization_details", request.authorization_details.as_ref().map(|details| json!(details.authority())));
-    put("task_id", request.task_id.map(|id| json!(id)));
-    put("requested_actor", request.requested_actor.as_ref().map(|id| json!(id)));
-    put("expires_in", request.expires_in.map(|life| json!(life)));
-    put("task_deadline", request.task_deadline.map(|life| json!(life)));
-    if request.requested == RequestedType::TxnToken {
-        put("requested_token_type", Some(json!("txn_token")));
-    }
-    Value::Object(asked)
 }

@@ -10,6 +10,7 @@ mod calls;
 mod dry_run;
 mod evidence;
 mod exchange;
+mod exchange_request;
 mod failure;
 mod file;
 mod follow;
@@ -17,6 +18,7 @@ mod introspect;
 mod journal;
 mod lease;
 mod publish;
+mod refusals;
 mod revoke;
 mod rotate;
 mod shared;
@@ -35,7 +37,8 @@ pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
 pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
 pub use calls::{Reported, Step, TaskTrail};
 pub use dry_run::DryRun;
-pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
+pub use exchange::Issued;
+pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
 pub use introspect::Introspection;
@@ -134,6 +137,7 @@ struct Inner {
     follower: Arc<follow::Follower>,
     journal: publish::Publisher,
     seen: introspect::Seen,
+    refusals: refusals::Refusals,
     verified: verified::Verified,
 }
 
@@ -155,8 +159,9 @@ impl Service {
         let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));
         let follower = follow::Follower::new(store, signer, Arc::clone(&parts.clock), lease);
         let journal = publish::Publisher::new(journal, Arc::clone(&follower));
+        let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
         let verified = verified::Verified::new(settings.memory);
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default(), verified }))
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified }))
     }
 
     /// What the operator chose.
@@ -210,6 +215,9 @@ impl Service {
 
     /// Waits until everything that was submitted is durable, and leaves the replicas. Called once, after the last request.
     pub async fn finish(&self) {
+        for record in self.0.refusals.take(self.0.parts.clock.now(), true) {
+            self.0.journal.note(record);
+        }
         self.0.journal.finish().await;
         if let Err(outage) = self.0.follower.leave().await {
             tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");

@@ -232,20 +232,19 @@ impl Service {
         let asked = wanted.target.asked();
         let fingerprint = format!("{} {asked} {}", wanted.what.as_str(), wanted.reason);
         let request = again::request(admin.name(), wanted.idempotency_key.clone(), fingerprint, cx);
-        if let Some(request) = &request
-            && let Some(before) = self.store().answered(&request.caller, &request.key).await?
-        {
-            let (target, at) = revoked_before(Some(request), &before).map_err(refused)?;
-            // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
-            let Written::Before { seq: Some(seq), .. } = before else { return Err(refused(Conflict::KeyReused)) };
-            let spread = self.0.journal.spread(seq, patience).await?;
-            return Ok(Some(Revoked { seq, target, at, spread }));
+        if let Some(before) = self.revoked_already(request.as_ref(), patience).await? {
+            return Ok(Some(before.map_err(refused)?));
         }
         let planned = self.plan_revocation(admin, wanted, cx).await;
-        let Planned { target, log, expected, changes, about } = planned.map_err(|failure| match failure {
-            Failure::Conflict(conflict) => refused(conflict),
-            other => other,
-        })?;
+        let planned = match planned {
+            Err(Failure::Conflict(conflict)) => {
+                // The same request may have done it a moment ago, and that is why it can't be done.
+                let before = self.revoked_already(request.as_ref(), patience).await?.unwrap_or(Err(conflict));
+                return Ok(Some(before.map_err(refused)?));
+            }
+            planned => planned?,
+        };
+        let Planned { target, log, expected, changes, about } = planned;
         let record = Record {
             admin: Some(admin.name()),
             asked: Some(with_verb(json!({"kind": target.kind(), "key": target.key()}), wanted.what)),
@@ -354,6 +353,24 @@ impl Service {
             }
             Wanted::Issuer(url) => planned(Target::Issuer(url.clone()), all_gone, record),
         })
+    }
+
+    /// What this request was answered, if it came before.
+    async fn revoked_already(
+        &self,
+        request: Option<&Idempotency>,
+        patience: Option<Duration>,
+    ) -> Result<Option<Result<Revoked, Conflict>>, Outage> {
+        let Some(asked) = request else { return Ok(None) };
+        let Some(before) = self.store().answered(&asked.caller, &asked.key).await? else { return Ok(None) };
+        let (target, at) = match revoked_before(request, &before) {
+            Ok(answer) => answer,
+            Err(conflict) => return Ok(Some(Err(conflict))),
+        };
+        // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
+        let Written::Before { seq: Some(seq), .. } = before else { return Ok(Some(Err(Conflict::KeyReused))) };
+        let spread = self.0.journal.spread(seq, patience).await?;
+        Ok(Some(Ok(Revoked { seq, target, at, spread })))
     }
 
     /// The task's own rules say what may follow on what.

@@ -73,7 +73,8 @@ impl Service {
                 changes.extend(self.with_new_dates(plan.replaced).await?);
             }
             if changes.is_empty() {
-                return Ok(made);
+                // The same request may have made one a moment ago.
+                return Ok(self.answered(request.as_ref()).await?.unwrap_or(made));
             }
             let write = Write {
                 expected: Some(Expected::Keys(version)),
@@ -132,7 +133,9 @@ impl Service {
             let (version, dates) = (signer.version(), signer.dates());
             let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
             let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
-                return Err(self.refused(record, Conflict::NotFound("key")));
+                // The same request may have removed it a moment ago.
+                let before = self.answered(request.as_ref()).await?;
+                return before.ok_or_else(|| self.refused(record, Conflict::NotFound("key")));
             };
             let is_used = self.algorithms_in_use(&view.registry).contains(&algorithm);
             let mut made = Vec::new();

@@ -17,6 +17,9 @@ impl Service {
         self.rotate_keys("age", Occasion::Age, cx).await?;
         self.0.follower.forget();
         self.0.follower.sweep_replicas().await?;
+        for record in self.0.refusals.take(cx.now, false) {
+            self.0.journal.note(record);
+        }
         self.0.verified.forget(cx.now);
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)

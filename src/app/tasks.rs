@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS, again},
     domain::{
         audit::{Event, Outcome, Record},
         client::Client,
@@ -20,7 +20,7 @@ use crate::{
         task::{Act, CannotTurn, Party, Task, TaskState, Turn},
         time::Timestamp,
     },
-    ports::{Change, Expected, Page, TokenFilter, TokenRecord, Write, Written},
+    ports::{Change, Expected, Idempotency, Page, TokenFilter, TokenRecord, Write, Written},
 };
 
 /// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
@@ -119,6 +119,7 @@ impl Service {
         caller: &ApiCaller,
         id: TaskId,
         turning: &Turning,
+        key: Option<String>,
         patience: Option<Duration>,
         cx: &Cx,
     ) -> Result<TurnedTask, Failure> {
@@ -127,7 +128,7 @@ impl Service {
         if task.root_agent != *agent {
             return Err(AuthFault::NotForThisClient.into());
         }
-        self.turn_task(&Party::Agent(agent.clone()), task, turning, patience, cx).await
+        self.turn_task(&Party::Agent(agent.clone()), task, turning, key, patience, cx).await
     }
 
     /// Changes the state of a task for an admin. Returns when no replica answers by the old state any more, or after so
@@ -137,6 +138,7 @@ impl Service {
         admin: &ApiCaller,
         id: TaskId,
         turning: &Turning,
+        key: Option<String>,
         patience: Option<Duration>,
         cx: &Cx,
     ) -> Result<TurnedTask, Failure> {
@@ -150,7 +152,7 @@ impl Service {
             };
             return Err(self.refused(record, Conflict::NotFound("task")));
         };
-        self.turn_task(&Party::Admin(admin.name()), task, turning, patience, cx).await
+        self.turn_task(&Party::Admin(admin.name()), task, turning, key, patience, cx).await
     }
 
     async fn turn_task(
@@ -158,10 +160,16 @@ impl Service {
         by: &Party,
         mut task: Task,
         turning: &Turning,
+        key: Option<String>,
         patience: Option<Duration>,
         cx: &Cx,
     ) -> Result<TurnedTask, Failure> {
         check_words(turning)?;
+        let asked = json!(["turn", task.id, turning.act, turning.reason, turning.outcome]);
+        let request = again::request(by.to_string(), key, asked.to_string(), cx);
+        if let Some(turned) = self.turned_before(request.as_ref(), &task, patience).await? {
+            return Ok(turned);
+        }
         for _ in 0..ATTEMPTS {
             let state = match task.after(turning.act, by, cx.now) {
                 Ok(state) => state,
@@ -169,15 +177,39 @@ impl Service {
             };
             let (turn, entry) = planned_turn(&task, state, by, turning, cx);
             let record = turn_record(by, &task, &turn, cx);
-            let write = Write { log: vec![entry], ..turn_write(&task, turn.clone(), record) };
-            if let (Written::Done { .. }, Some(spread)) = self.0.journal.publish(write, patience).await? {
-                return Ok(TurnedTask { task: turned(task, turn), spread });
+            let answer = json!((task.turns.saturating_add(1), &turn)).to_string();
+            let idempotency = request.clone().map(|request| Idempotency { answer, ..request });
+            let write = Write { log: vec![entry], idempotency, ..turn_write(&task, turn.clone(), record) };
+            let (written, spread) = self.0.journal.publish(write, patience).await?;
+            let before = again::first_answer::<(u64, Turn)>(request.as_ref(), &written)?;
+            match (before, spread) {
+                (Some((turns, turn)), Some(spread)) => {
+                    return Ok(TurnedTask { task: Task { turns, ..turned(task, turn) }, spread });
+                }
+                (None, Some(spread)) => return Ok(TurnedTask { task: turned(task, turn), spread }),
+                (_, None) => {}
             }
             task = self.read_task(task.id).await?;
         }
         let record = turn_record(by, &task, &turn(task.state, by, turning, cx), cx);
         let asked = Some(json!({"act": turning.act}));
         Err(self.refused(Record { asked, granted: None, ..record }, Conflict::Contended))
+    }
+
+    /// What was answered to this request the first time. Who hears it again may not have heard it then: it holds
+    /// everywhere now as well.
+    async fn turned_before(
+        &self,
+        request: Option<&Idempotency>,
+        task: &Task,
+        patience: Option<Duration>,
+    ) -> Result<Option<TurnedTask>, Failure> {
+        let Some(asked) = request else { return Ok(None) };
+        let Some(before) = self.store().answered(&asked.caller, &asked.key).await? else { return Ok(None) };
+        let answer = again::first_answer::<(u64, Turn)>(request, &before)?;
+        let (Some((turns, turn)), Written::Before { seq: Some(seq), .. }) = (answer, before) else { return Ok(None) };
+        let spread = self.0.journal.spread(seq, patience).await?;
+        Ok(Some(TurnedTask { task: Task { turns, ..turned(task.clone(), turn) }, spread }))
     }
 
     async fn refuse_turn(&self, by: &Party, task: &Task, turning: &Turning, refusal: CannotTurn, cx: &Cx) -> Failure {

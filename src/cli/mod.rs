@@ -81,8 +81,8 @@ enum Keys {
     Rotate(With),
     /// Removes a key that leaked: what it signed is inactive at once, and another one signs.
     Revoke {
-        /// The key's name, as `errand keys list` shows it.
-        #[arg(value_name = "KID")]
+        /// The key's name, as `errand keys list` shows it. It may begin with a hyphen.
+        #[arg(value_name = "KID", allow_hyphen_values = true)]
         kid: String,
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]

@@ -216,7 +216,7 @@ mod tests {
             // a is gone.
             (both.clone(), "a", 90_000, false, Some("b")),
         ] {
-            let (now, keys) = (NOW + later, [&keys[..], &[other.clone()]].concat());
+            let (now, keys) = (NOW + later, [&keys[..], std::slice::from_ref(&other)].concat());
             let plan = plan_removal(&keys, &kid.parse().unwrap(), at(now)).unwrap();
             assert_eq!(plan.makes.is_some(), makes, "{kid} {later}");
             let mut left = keys.into_iter().filter(|key| key.kid.as_str() != kid).collect::<Vec<_>>();

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin};
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -19,6 +19,7 @@ use crate::{
     },
     http::{
         App,
+        admin::idempotency_key,
         body::JsonBody,
         client_auth::{Operator, Participant, Reader},
         path::Id,
@@ -49,11 +50,13 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 /// `POST /v1/tasks/{id}/…`
 pub(super) fn by_agent(
     act: Act,
-) -> impl Fn(State<App>, Participant, Id, Patience, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
-    move |State(app), Participant(caller, cx), id, patience, JsonBody(body)| {
+) -> impl Fn(State<App>, Participant, Id, Patience, HeaderMap, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static
+{
+    move |State(app), Participant(caller, cx), id, patience, headers, JsonBody(body)| {
         Box::pin(async move {
+            let key = idempotency_key(&headers)?;
             let (id, turning) = (task_id(&id)?, body.turning(act));
-            let turned = app.service.turn_own_task(&caller, id, &turning, patience.0, &cx).await?;
+            let turned = app.service.turn_own_task(&caller, id, &turning, key, patience.0, &cx).await?;
             let spread = turned.spread;
             Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })
@@ -63,11 +66,13 @@ pub(super) fn by_agent(
 /// `POST /v1/admin/tasks/{id}/…`
 pub(super) fn by_admin(
     act: Act,
-) -> impl Fn(State<App>, Operator, Id, Patience, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
-    move |State(app), Operator(admin, cx), id, patience, JsonBody(body)| {
+) -> impl Fn(State<App>, Operator, Id, Patience, HeaderMap, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static
+{
+    move |State(app), Operator(admin, cx), id, patience, headers, JsonBody(body)| {
         Box::pin(async move {
+            let key = idempotency_key(&headers)?;
             let (id, turning) = (task_id(&id)?, body.turning(act));
-            let turned = app.service.turn_any_task(&admin, id, &turning, patience.0, &cx).await?;
+            let turned = app.service.turn_any_task(&admin, id, &turning, key, patience.0, &cx).await?;
             let spread = turned.spread;
             Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })

@@ -95,6 +95,14 @@ async fn keys_and_the_bootstrap_token(server: Server) {
     assert!(list.lines().count() == 2 && list.contains("pending"), "{list}");
     assert_eq!(server.jwks().await["keys"].as_array().unwrap().len(), 2, "the server that runs publishes it at once");
 
+    let revoke = |kid: &'static str| [&["keys", "revoke", kid, "--reason", "it leaked"][..], &with].concat();
+    let (code, _, err) = errand(folder, &revoke("nobody")).await;
+    assert!(code == 1 && err.contains("no such key"), "{err}");
+    let (code, out, err) = errand(folder, &revoke(kid.clone().leak())).await;
+    assert!(code == 0 && out.contains(&format!("removed {kid}")), "{out} {err}");
+    let left = server.jwks().await["keys"].as_array().unwrap().clone();
+    assert!(left.len() == 1 && left[0]["kid"] != *kid, "the one that waited: {left:?}");
+
     let (code, token, err) = errand(folder, &[&["admin", "token"][..], &with].concat()).await;
     assert_eq!((code, token.lines().count()), (0, 1), "{err}");
     let token = token.trim();

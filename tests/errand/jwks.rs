@@ -84,10 +84,13 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
 /// So often "asked" means that whoever waits gets an answer.
 const RELEASED: usize = 1_000_000;
 
+/// A name, what an admin does (with an agent's entry that has other access), and how the exchange ends.
+type Row = (&'static str, fn(&Server, Value) -> (Method, String, Value), u16, &'static str);
+
 /// While an exchange waits for the provider's keys, what it would be decided by changes.
 async fn an_exchange_is_decided_by_what_is_now(server: Server) {
     let read_notes = json!([{"resource": "notes", "scopes": ["notes:read"]}]);
-    let rows: [(&str, fn(&Server, Value) -> (Method, String, Value), u16, &str); 5] = [
+    let rows: [Row; 5] = [
         ("less", |_, agent| (Method::PUT, "/agents/agent-less".into(), agent), 400, "invalid_scope"),
         (
             "other-keys",

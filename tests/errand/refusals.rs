@@ -5,7 +5,14 @@ use serde_json::{Value, json};
 
 use crate::server::{IDP, JWT, Server, changed, changed_form, form, read, secret, with_assertion};
 
-on_both_stores!(a_replayed_assertion, a_replayed_actor_token, outside_the_grammar, wrong_credentials, of_admins);
+on_both_stores!(
+    a_replayed_assertion,
+    a_replayed_actor_token,
+    a_flood_is_counted,
+    outside_the_grammar,
+    wrong_credentials,
+    of_admins
+);
 
 impl Server {
     /// The record of a refused request, which is sent here.
@@ -76,6 +83,34 @@ async fn a_replayed_actor_token(server: Server) {
         assert!(reason.contains("used before"), "{id}: {record}");
         assert_eq!(reason.starts_with("actor token"), want == 400, "{id}: {record}");
     }
+    server.stop().await;
+}
+
+/// Anybody can send what is no client: the trail says how often, and does not grow by it.
+async fn a_flood_is_counted(server: Server) {
+    let grant = form(&[("grant_type", "client_credentials")]);
+    for _ in 0..3 {
+        let many = (0..20).map(|n| {
+            let client = format!("nobody-{n}");
+            server.post("/oauth2/token").basic_auth(client, Some("wrong")).form(&grant).send()
+        });
+        let answers = futures_util::future::join_all(many).await;
+        assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 401));
+    }
+    let all = async || {
+        let path = "/audit?event=client.authenticate&outcome=refused&limit=1000";
+        let (_, trail) = server.admin(Method::GET, path, None).await;
+        let items = trail["items"].as_array().unwrap().clone();
+        items.into_iter().map(|item| item["chained"]["record"].clone()).collect::<Vec<_>>()
+    };
+    crate::server::until("they are on record", async || all().await.len() == 20).await;
+    let cx = server.cx();
+    let later = errand::app::Cx { now: cx.now.after(errand::domain::time::Lifetime::minutes(2)), ..cx };
+    server.house.service.sweep(&later).await.unwrap();
+    crate::server::until("the count is on record", async || all().await.len() == 21).await;
+    let records = all().await;
+    let counted = records.iter().find(|record| record["asked"]["more"] == 40).unwrap_or_else(|| panic!("{records:?}"));
+    assert!(counted["reason"].as_str().unwrap().contains("unknown"), "{counted}");
     server.stop().await;
 }
 

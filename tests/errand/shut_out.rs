@@ -324,6 +324,14 @@ async fn a_request_that_comes_again(server: Server) {
     assert_eq!(send(&server, "k", suspend).await, first, "and it suspends nobody again");
     let (_, list) = server.admin(Method::GET, "/shut-out", None).await;
     assert_eq!(list["items"], json!([]));
+    // At once, at both: what the one did is no reason to refuse the other.
+    for round in 0..4 {
+        let verb = if round % 2 == 0 { "suspend" } else { "resume" };
+        let (key, body) = (format!("round {round}"), body(json!({"verb": verb})));
+        let tries = (0..8).map(|n| send(if n % 2 == 0 { &server } else { &other }, &key, body.clone()));
+        let answers = futures_util::future::join_all(tries).await;
+        assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0 == 200), "{verb}: {answers:?}");
+    }
     other.stop().await;
     server.stop().await;
 }

@@ -14,6 +14,7 @@ on_both_stores!(
     a_revocation_brings_the_task_to_its_end,
     a_task_ends_at_its_deadline_once,
     many_who_end_a_task_end_it_once,
+    what_comes_again_is_one_turn,
     a_task_is_listed_and_shows_its_tokens,
 );
 
@@ -280,6 +281,55 @@ async fn a_task_ends_at_its_deadline_once(server: Server) {
     let (_, listed) = server.admin(Method::GET, "/tasks?state=expired", None).await;
     assert_eq!(listed["items"].as_array().unwrap().len(), tasks.len());
     replica.stop().await;
+    server.stop().await;
+}
+
+/// The same request with the same key: one turn, one answer, wherever and however often it comes.
+async fn what_comes_again_is_one_turn(server: Server) {
+    let other = server.replica().await;
+    let token = server.task_token().await;
+    let (task, second) = (task_of(&token), task_of(&server.task_token().await));
+    let (ops, planner) =
+        (server.api_token("ops", "errand:admin").await, server.api_token("planner", "errand:tasks").await);
+    let send = async |at: &Server, who: &str, task: &str, act: &str, key: &str, body: Value| {
+        let (folder, api) = if who == "ops" { ("/v1/admin/tasks", &ops) } else { ("/v1/tasks", &planner) };
+        let request = at.post(&format!("{folder}/{task}/{act}")).bearer_auth(api).header("idempotency-key", key);
+        let (status, body) = read(request.json(&body).send().await.unwrap()).await;
+        (status.as_u16(), body)
+    };
+    for who in ["planner", "ops"] {
+        let key = "turn-1";
+        let suspended = send(&server, who, &task, "suspend", key, why()).await;
+        assert_eq!((suspended.0, &suspended.1["state"]), (200, &json!("suspended")), "{suspended:?}");
+        assert_eq!(send(&other, who, &task, "suspend", key, why()).await, suspended, "{who}");
+        let resumed = send(&other, who, &task, "resume", "turn-2", json!({})).await;
+        assert_eq!((resumed.0, &resumed.1["state"]), (200, &json!("active")), "{resumed:?}");
+        // It comes late, and suspends nothing again.
+        assert_eq!(send(&server, who, &task, "suspend", key, why()).await, suspended, "{who}");
+        assert!(server.is_live(&token).await);
+        for (task, act, body) in [
+            (&task, "suspend", json!({"reason": "another"})),
+            (&task, "fail", why()),
+            (&task, "resume", why()),
+            (&second, "suspend", why()),
+        ] {
+            let (status, answer) = send(&other, who, task, act, key, body).await;
+            assert_eq!((status, &answer["type"]), (422, &json!("urn:errand:problem:key_reused")), "{who} {act}");
+        }
+        let (status, _) = send(&server, who, &task, "suspend", "", why()).await;
+        assert_eq!(status, 400, "no key is a key");
+    }
+    // At once, at both.
+    let tries = (0..8).map(|n| {
+        let at = if n % 2 == 0 { &server } else { &other };
+        send(at, "planner", &task, "complete", "the-end", json!({"outcome": "done"}))
+    });
+    let answers = futures_util::future::join_all(tries).await;
+    assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0 == 200), "{answers:?}");
+    assert_eq!((&answers[0].1["state"], &answers[0].1["turned"]["outcome"]), (&json!("completed"), &json!("done")));
+    let turns = records(&server, &task, "task.turn").await;
+    assert_eq!(turns.len(), 5, "{turns:?}");
+    other.stop().await;
     server.stop().await;
 }
 
