@@ -69,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// How requests are held in bounds.
     pub requests: Requests,
+    /// How replicas follow what happens at others.
+    pub replicas: Replicas,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
     /// The objects that the file declares; consistent among themselves.
@@ -143,6 +145,17 @@ pub struct Requests {
     pub queue: u32,
 }
 
+/// `[replicas]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// What this one is called; the machine's name, if it is not said.
+    pub name: Option<String>,
+    /// For how long a replica answers from memory without hearing from the store.
+    pub lease_ms: u32,
+    /// How often it renews that.
+    pub heartbeat_ms: u32,
+}
+
 impl Config {
     /// Reads the file at `path`; what it names, too.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
@@ -193,6 +206,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
     let audit = server::audit(&mut root);
     let log = server::log(&mut root);
     let requests = server::requests(&mut root);
+    let replicas = server::replicas(&mut root, requests);
     let memory = server::memory(&mut root);
     let declared = objects::read(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
@@ -209,6 +223,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         audit,
         log,
         requests,
+        replicas,
         memory,
         objects: declared.objects,
         secrets: declared.secrets,

@@ -12,9 +12,9 @@ use crate::{
         issuers::ForeignKeys,
         keyring::{Kek, Keyring},
         store::{Database, StoreOptions, connect},
-        system::{Dice, SystemClock},
+        system::{Dice, SystemClock, host_name},
     },
-    app::{Cx, Failure, Parts, Service, Settings},
+    app::{Cx, Failure, Following, Parts, Service, Settings},
     config::Config,
     domain::keys::Occasion,
     ports::{Clock, Outage},
@@ -76,12 +76,16 @@ pub async fn store(config: &Config) -> Result<Arc<dyn Database>, HouseFault> {
 impl House {
     /// Puts the house together on its store: schema, keys, adapters. Nothing is written but the schema.
     pub async fn open(config: &Config, migrations: Migrations) -> Result<Self, HouseFault> {
+        Self::open_by(Arc::new(SystemClock::new()), config, migrations).await
+    }
+
+    /// Puts it together with another clock than the machine's.
+    pub async fn open_by(clock: Arc<dyn Clock>, config: &Config, migrations: Migrations) -> Result<Self, HouseFault> {
         let store = store(config).await?;
         if migrations == Migrations::Always || config.store.url.is_sqlite() {
             store.migrate().await.map_err(HouseFault::Store)?;
         }
         store.ping().await.map_err(HouseFault::Store)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy = Arc::new(Dice::new().map_err(HouseFault::Entropy)?);
         let kek = Kek::new(config.keys.encryption_key.expose()).map_err(|e| HouseFault::Keys(e.to_string()))?;
         let pepper = kek.pepper();
@@ -97,6 +101,11 @@ impl House {
             tasks: config.tasks,
             introspection_audit: config.audit.introspections,
             write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
+            following: Following {
+                name: config.replicas.name.clone().unwrap_or_else(host_name),
+                lease: Duration::from_millis(u64::from(config.replicas.lease_ms)),
+                heartbeat: Duration::from_millis(u64::from(config.replicas.heartbeat_ms)),
+            },
             write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
         };
@@ -133,14 +142,26 @@ impl House {
         Ok(Cx { request_id: self.service.request_id().ok_or_else(missing)?, now: self.service.clock().now() })
     }
 
+    /// Follows what happens at other replicas, until the set is dropped.
+    #[must_use]
+    pub fn follow(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(self.service.clone()));
+        tasks
+    }
+
     /// Looks after what has to be looked after, until the set is dropped.
     #[must_use]
     pub fn tend(&self) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
+        let mut tasks = self.follow();
         tasks.spawn(sweep(self.service.clone()));
         tasks.spawn(refresh(self.service.clone(), Arc::clone(&self.keys)));
         tasks
     }
+}
+
+async fn follow(service: Service) {
+    service.follow().await;
 }
 
 async fn sweep(service: Service) {

@@ -13,7 +13,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
-    app::{Cx, Parts, Service, Settings},
+    app::{Cx, Following, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
         id::KeyId,
@@ -23,6 +23,7 @@ use errand::{
         jws::Unverified,
         keys::{KeyDates, Rotation},
         limits::{MemoryLimits, TaskLimits, TokenLimits},
+        replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         secret::Pepper,
         task::{Requester, Task},
@@ -30,9 +31,9 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, CommitFault, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page, Paged,
-        Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys,
-        Write, Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, Grant, KeyFault, ListFault, Outage, OwnToken, Page,
+        Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord,
+        TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -297,6 +298,11 @@ fn service(mood: Mood) -> Service {
         tasks: TaskLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
+        following: Following {
+            name: "edge".into(),
+            lease: Duration::from_secs(2),
+            heartbeat: Duration::from_millis(500),
+        },
         write_batch: 16,
         memory: MemoryLimits::default(),
     };
@@ -491,6 +497,22 @@ impl Store for Mood {
 
     async fn audit_chain(&self, _: Writer, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
         self.get(Vec::new()).await
+    }
+
+    async fn renew(&self, _: &Beat, _: bool) -> Result<(), Outage> {
+        self.get(()).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn remove_replica(&self, _: ReplicaId, _: u64) -> Result<bool, Outage> {
+        self.get(false).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
+        Err(Outage::during("listen")("nobody speaks"))
     }
 
     async fn sweep(&self, _: Timestamp) -> Result<Swept, Outage> {

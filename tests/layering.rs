@@ -60,6 +60,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("josekit", &["adapters/jose", "adapters/keyring", "adapters/assertion"]),
     ("openssl", &[]),
     // One owner each.
+    ("rustix", &["adapters/system"]),
     ("sqlx", &["adapters/store"]),
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),
     ("rustls", &["config", "adapters/fetch", "adapters/issuers", "http", "cli*"]),

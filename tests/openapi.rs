@@ -261,7 +261,7 @@ fn the_registry_takes_the_examples() {
     // The agent hands over to another one, which is not among the examples.
     let Object::Agent(planner) = entries[0].object.clone() else { panic!("the first is the agent") };
     let reader = Agent {
-        id: planner.may_delegate_to[0].clone(),
+        id: planner.may_delegate_to[0].agent.clone(),
         may_delegate_to: Vec::new(),
         // One client of a provider is one agent.
         known_as: BTreeMap::new(),

@@ -3,12 +3,16 @@
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
+};
+use rustix::{
+    system::uname,
+    time::{ClockId, clock_gettime},
 };
 use uuid::{Builder, Uuid};
 
@@ -20,16 +24,15 @@ use crate::{
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
-    start: Instant,
+    start: Duration,
 }
 
 impl SystemClock {
     /// Starts the monotonic clock at zero.
-    #[expect(clippy::disallowed_methods, reason = "this is the Clock port")]
     #[expect(clippy::new_without_default, reason = "a clock that starts is no default value")]
     #[must_use]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start: since_boot() }
     }
 }
 
@@ -40,7 +43,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        since_boot().saturating_sub(self.start)
     }
 }
 
@@ -93,6 +96,26 @@ pub(super) fn dice() -> SystemRandom {
 /// Said wherever dice fail.
 pub(super) fn no_dice() -> Outage {
     Outage::during("drawing random numbers")("the operating system gave none")
+}
+
+/// A lease must not outlive a machine's sleep: what was taken back meanwhile was not waited for. `Instant` stands still
+/// then on Linux (`CLOCK_MONOTONIC`); this one goes on.
+#[cfg(target_os = "linux")]
+const MONOTONIC: ClockId = ClockId::Boottime;
+/// Whether it goes on while the machine sleeps differs from system to system.
+#[cfg(not(target_os = "linux"))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(MONOTONIC);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+/// What this machine calls itself.
+#[must_use]
+pub fn host_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the Clock port")]

@@ -32,7 +32,12 @@ impl Service {
         request: Option<&Idempotency>,
     ) -> Result<Option<T>, Failure> {
         let Some(asked) = request else { return Ok(None) };
-        let before = self.store().answered(&asked.caller, &asked.key).await?;
-        before.map_or(Ok(None), |written| first_answer(request, &written))
+        let Some(before) = self.store().answered(&asked.caller, &asked.key).await? else { return Ok(None) };
+        let answer = first_answer(request, &before)?;
+        // Who hears the first answer again may not have heard it then: it holds now as well.
+        if let Written::Before { seq: Some(seq), .. } = before {
+            self.0.journal.spread(seq, None).await?;
+        }
+        Ok(answer)
     }
 }

@@ -4,7 +4,7 @@
 //! The confirmation is a text that only we can mark. It binds the admin, the act, the selection, the moment up to which
 //! tasks were opened, how many there were, and its own end. Nothing has to be stored for it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use crate::{
         audit::{Event, Outcome, Record},
         decode, encode,
         id::{Reason, TaskId},
+        replica::Spread,
         revocation::{Seq, Target, Verb},
         task::{Act, Party, Task, TaskState},
         time::{Lifetime, Timestamp},
@@ -80,6 +81,8 @@ pub struct Turned {
     pub tasks: u64,
     /// When.
     pub at: Timestamp,
+    /// How far it got.
+    pub spread: Spread,
 }
 
 impl Bulk {
@@ -143,8 +146,15 @@ impl Service {
         Ok(found)
     }
 
-    /// Does it. Durable, with the audit records, before this returns. The confirmation is its idempotency key.
-    pub async fn turn_tasks(&self, admin: &ApiCaller, bulk: &Bulk, cx: &Cx) -> Result<Turned, Failure> {
+    /// Does it. Durable, with the audit records, and known everywhere before this returns, or after so long. The confirmation
+    /// is its idempotency key.
+    pub async fn turn_tasks(
+        &self,
+        admin: &ApiCaller,
+        bulk: &Bulk,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<Turned, Failure> {
         let refused = |conflict| self.refused(summary(admin, bulk, Outcome::Done, cx), conflict);
         let confirmation =
             bulk.confirmation.as_deref().ok_or_else(|| refused(Conflict::Unconfirmed(NO_CONFIRMATION)))?;
@@ -161,7 +171,9 @@ impl Service {
             keep_until: cx.now.after(IDEMPOTENCY),
         };
         if let Some(before) = self.store().answered(&request.caller, &request.key).await? {
-            return turned_before(&request, &before).map_err(refused);
+            let (seq, tasks, at) = turned_before(&request, &before).map_err(refused)?;
+            // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
+            return Ok(Turned { seq, tasks, at, spread: self.0.journal.spread(seq, patience).await? });
         }
         if confirmed.expires.is_past(cx.now) {
             return Err(refused(Conflict::Unconfirmed("the confirmation has expired: ask with `dry_run` again")));
@@ -174,18 +186,21 @@ impl Service {
                 return Err(refused(Conflict::Unconfirmed(grown)));
             }
             let write = bulk_write(admin, bulk, &tasks, &request, cx)?;
-            match self.0.journal.commit(write).await? {
-                Written::Done { seq } => {
-                    // Where nothing was left to do, everything is done up to where this request saw the log.
-                    let seq = seq.unwrap_or(admin.client().view().seq);
-                    return Ok(Turned { seq, tasks: tasks.len() as u64, at: cx.now });
-                }
-                before @ Written::Before { .. } => return turned_before(&request, &before).map_err(refused),
-                Written::Moved => {}
+            let (written, spread) = self.0.journal.publish(write, patience).await?;
+            let (seq, tasks, at) = match written {
+                // Where nothing was left to do, everything is done up to where this request saw the log.
+                Written::Done { seq } => (seq.unwrap_or(admin.client().view().seq), tasks.len() as u64, cx.now),
+                before @ Written::Before { .. } => turned_before(&request, &before).map_err(refused)?,
+                Written::Moved => continue,
                 Written::Replayed => {
                     return Err(Outage::during("revoke")("the store answered a question that was not asked").into());
                 }
-            }
+            };
+            let spread = match spread {
+                Some(spread) => spread,
+                None => self.0.journal.spread(seq, patience).await?,
+            };
+            return Ok(Turned { seq, tasks, at, spread });
         }
         Err(refused(Conflict::Contended))
     }
@@ -264,7 +279,7 @@ fn bulk_write(
     Ok(Write { expected: Some(Expected::Tasks(expected)), idempotency, changes, log, audit, ..Write::default() })
 }
 
-fn turned_before(request: &Idempotency, before: &Written) -> Result<Turned, Conflict> {
+fn turned_before(request: &Idempotency, before: &Written) -> Result<(Seq, u64, Timestamp), Conflict> {
     let Written::Before { fingerprint, answer, seq } = before else { return Err(Conflict::KeyReused) };
     if *fingerprint != request.fingerprint {
         return Err(Conflict::KeyReused);
@@ -273,7 +288,7 @@ fn turned_before(request: &Idempotency, before: &Written) -> Result<Turned, Conf
     let number = |name| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
     let at = answer.get("at").and_then(Value::as_i64).unwrap_or_default();
     let seq = seq.unwrap_or(Seq::new(number("seq")));
-    Ok(Turned { seq, tasks: number("tasks"), at: Timestamp::from_unix(at) })
+    Ok((seq, number("tasks"), Timestamp::from_unix(at)))
 }
 
 /// The record of the whole; each task has its own besides.

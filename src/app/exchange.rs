@@ -11,13 +11,13 @@ use crate::{
     },
     domain::{
         audit::{Event, Outcome, Record},
-        authority::Authority,
+        authority::{Authority, Details},
         client::Client,
         exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{ClientId, Purpose, TaskId, TokenId},
         jws::Unverified,
         revocation::Standing,
-        scope::ScopeSet,
+        scope::{ScopeList, ScopeSet},
         secret::Secret,
         splice::{NotThisAgent, Says},
         task::{Task, TaskState},
@@ -42,9 +42,9 @@ pub struct ExchangeRequest {
     /// `audience`, as it was sent
     pub audience: Option<String>,
     /// `scope`
-    pub scope: Option<ScopeSet>,
+    pub scope: Option<ScopeList>,
     /// `authorization_details`
-    pub authorization_details: Option<Authority>,
+    pub authorization_details: Option<Details>,
     /// `requested_token_type`
     pub requested: RequestedType,
     /// `requested_actor`: the agent that a hand-over token is for
@@ -451,8 +451,8 @@ fn asked(request: &ExchangeRequest) -> Value {
             asked.insert(name.to_owned(), value);
         }
     };
-    put("scope", request.scope.as_ref().map(|scope| json!(scope)));
-    put("authorization_details", request.authorization_details.as_ref().map(|details| json!(details)));
+    put("scope", request.scope.as_ref().map(|scope| json!(scope.set())));
+    put("authorization_details", request.authorization_details.as_ref().map(|details| json!(details.authority())));
     put("task_id", request.task_id.map(|id| json!(id)));
     put("requested_actor", request.requested_actor.as_ref().map(|id| json!(id)));
     put("expires_in", request.expires_in.map(|life| json!(life)));

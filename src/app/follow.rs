@@ -1,15 +1,15 @@
 //! Following the revocation log: one thing to follow for what was taken back, for the registry and for the keys.
 //!
-//! For every request the head of the log is read from the store, and what came since is applied; then everything that was
-//! acknowledged before the request began is known here. No answer comes from an old memory: when the head can't be
-//! read, that is an outage.
+//! While our lease holds ([`lease`](super::lease)), everything that was acknowledged before a request began is known here.
+//! When it does not, the head of the log is read from the store, and what came since is applied. No answer comes from an
+//! old memory: when the head can't be read either, that is an outage.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Mutex;
 
 use crate::{
-    app::shared::Shared,
+    app::{lease::Lease, shared::Shared},
     domain::{
         registry::Registry,
         revocation::{Index, Names, Seq, Standing, Target},
@@ -25,9 +25,11 @@ const COLD_SLACK: Lifetime = Lifetime::hours(24);
 const DURING: &str = "follow the revocation log";
 
 pub(super) struct Follower {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     signer: Arc<dyn Signer>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// For how long the log need not be asked for.
+    pub(super) lease: Lease,
     /// The head of the log, as the store says it is.
     head: Shared<Seq>,
     /// Held while catching up, so that one request does it and the others wait for it.
@@ -61,11 +63,17 @@ impl View {
 }
 
 impl Follower {
-    pub(super) fn new(store: Arc<dyn Store>, signer: Arc<dyn Signer>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        signer: Arc<dyn Signer>,
+        clock: Arc<dyn Clock>,
+        lease: Lease,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             signer,
             clock,
+            lease,
             head: Shared::new("read the log's head"),
             catching_up: Mutex::default(),
             known: RwLock::default(),
@@ -73,9 +81,27 @@ impl Follower {
         })
     }
 
-    /// Everything that was committed before this was called.
+    /// Everything that was acknowledged before this was called.
     pub(super) async fn current(self: &Arc<Self>, now: Timestamp) -> Result<View, Outage> {
+        // The lease is looked at after the request began, and that is what counts: whoever took something back before then
+        // has waited for us. If the process is stopped between here and its answer, that answer is to a request that
+        // began before whatever was acknowledged meanwhile.
+        if self.lease.holds(self.clock.monotonic())
+            && let Some(view) = self.view_at(Seq::default())
+        {
+            return Ok(view);
+        }
+        self.latest(now).await
+    }
+
+    /// Everything that was committed before this was called, acknowledged or not: for who is about to write.
+    pub(super) async fn latest(self: &Arc<Self>, now: Timestamp) -> Result<View, Outage> {
         let head = self.head.read(|| self.store.head()).await?;
+        self.reach(head, now).await
+    }
+
+    /// The log up to a place that was committed before this was called, at least.
+    pub(super) async fn reach(self: &Arc<Self>, head: Seq, now: Timestamp) -> Result<View, Outage> {
         if let Some(view) = self.view_at(head) {
             return Ok(view);
         }
@@ -143,7 +169,7 @@ impl Follower {
         Ok(())
     }
 
-    fn applied(&self) -> Seq {
+    pub(super) fn applied(&self) -> Seq {
         self.index.read().unwrap_or_else(PoisonError::into_inner).applied()
     }
 }

@@ -15,6 +15,8 @@ mod file;
 mod follow;
 mod introspect;
 mod journal;
+mod lease;
+mod publish;
 mod revoke;
 mod rotate;
 mod shared;
@@ -37,8 +39,9 @@ pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
 pub use follow::View;
 pub use introspect::Introspection;
+pub use lease::{Following, ReplicaStanding};
 pub use revoke::{Revocation, Revoked, Wanted, What};
-pub use tasks::{TaskTree, TokenNode, TokenStanding, Turning};
+pub use tasks::{TaskTree, TokenNode, TokenStanding, TurnedTask, Turning};
 
 use crate::{
     domain::{
@@ -47,6 +50,7 @@ use crate::{
         jwk::SigningAlgorithm,
         keys::Rotation,
         limits::{MemoryLimits, TaskLimits, TokenLimits},
+        replica::ReplicaId,
         secret::Pepper,
         time::Timestamp,
         uri::IssuerUrl,
@@ -73,6 +77,8 @@ pub struct Settings {
     pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
+    /// How this replica follows the log.
+    pub following: Following,
     /// How many writes share a commit at most.
     pub write_batch: usize,
     /// How much is kept in memory.
@@ -126,7 +132,7 @@ struct Inner {
     settings: Settings,
     parts: Parts,
     follower: Arc<follow::Follower>,
-    journal: journal::Journal,
+    journal: publish::Publisher,
     seen: introspect::Seen,
     verified: verified::Verified,
 }
@@ -144,8 +150,11 @@ impl Service {
         let writer = Writer(parts.entropy.uuid());
         let store = Arc::clone(&parts.store);
         let journal = journal::Journal::start(store, writer, settings.write_queue, settings.write_batch);
-        let follower =
-            follow::Follower::new(Arc::clone(&parts.store), Arc::clone(&parts.signer), Arc::clone(&parts.clock));
+        let replica = lease::replica(ReplicaId(parts.entropy.uuid()), &settings.following, parts.clock.now());
+        let lease = lease::Lease::new(replica, settings.following.clone());
+        let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));
+        let follower = follow::Follower::new(store, signer, Arc::clone(&parts.clock), lease);
+        let journal = publish::Publisher::new(journal, Arc::clone(&follower));
         let verified = verified::Verified::new(settings.memory);
         Self(Arc::new(Inner { settings, parts, follower, journal, seen: introspect::Seen::default(), verified }))
     }
@@ -199,9 +208,12 @@ impl Service {
             .collect())
     }
 
-    /// Waits until everything that was submitted is durable. Called once, after the last request.
+    /// Waits until everything that was submitted is durable, and leaves the replicas. Called once, after the last request.
     pub async fn finish(&self) {
         self.0.journal.finish().await;
+        if let Err(outage) = self.0.follower.leave().await {
+            tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");
+        }
     }
 
     /// What to sign something with: what its resource wants, once a key for that has been published for long enough; the

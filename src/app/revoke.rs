@@ -1,6 +1,8 @@
 //! Taking back: by clients (RFC 7009) and by admins. Ending something is one entry in the revocation log, in one
 //! transaction with its audit record; everything that was derived from it carries its name.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
         jws::Unverified,
         limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
         registry::Door,
+        replica::Spread,
         revocation::{NewEntry, Seq, Standing, Target, Verb},
         task::{Act, Party, Requester, Turn},
         time::{Lifetime, Timestamp},
@@ -126,14 +129,21 @@ pub struct Revoked {
     pub target: Target,
     /// When.
     pub at: Timestamp,
+    /// How far it got.
+    pub spread: Spread,
 }
 
 impl Service {
     /// Takes back a token for its client, or for the client of a token that it was derived from. What is no live token
-    /// of ours is already what was wanted (RFC 7009 §2.2).
-    pub async fn revoke_own(&self, caller: &AuthenticatedClient, token: &str, cx: &Cx) -> Result<(), Failure> {
-        let Ok(jws) = Unverified::parse(token) else { return Ok(()) };
-        let Ok(ours) = self.own(jws, cx.now) else { return Ok(()) };
+    /// of ours is already what was wanted (RFC 7009 §2.2). Says how far it got, once that is everywhere.
+    pub async fn revoke_own(
+        &self,
+        caller: &AuthenticatedClient,
+        token: &str,
+        cx: &Cx,
+    ) -> Result<Option<Spread>, Failure> {
+        let Ok(jws) = Unverified::parse(token) else { return Ok(None) };
+        let Ok(ours) = self.own(jws, cx.now) else { return Ok(None) };
         let (names, expires, may, record) = match &ours {
             Ours::Api(claims) => {
                 let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
@@ -155,7 +165,8 @@ impl Service {
             return Err(refusal.into());
         }
         if caller.view().standing(&names) == Standing::Revoked {
-            return Ok(());
+            // Here; whoever asks again because the first answer got lost must find it so everywhere.
+            return Ok(Some(self.0.journal.spread(self.log_applied(), None).await?));
         }
         let entry = NewEntry {
             verb: Verb::Revoke,
@@ -165,8 +176,8 @@ impl Service {
             at: cx.now,
             forget_after: expires.after(CLOCKS_MAY_DIFFER),
         };
-        self.0.journal.commit(Write { log: vec![entry], audit: vec![record], ..Write::default() }).await?;
-        Ok(())
+        let write = Write { log: vec![entry], audit: vec![record], ..Write::default() };
+        Ok(self.0.journal.publish(write, None).await?.1)
     }
 
     /// The client of the token, or of an ancestor: every ancestor's client stands in its chain.
@@ -176,10 +187,23 @@ impl Service {
             || claims.act.hops().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
     }
 
-    /// Takes back, holds back or lets go on what an admin names. Durable, with its audit record, before this returns.
+    /// Takes back, holds back or lets go on what an admin names. Durable, with its audit record, and known everywhere before
+    /// this returns.
     pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
+        self.revoke_within(admin, wanted, None, cx).await
+    }
+
+    /// The same, but waits no longer than that for all replicas to know: then it is durable, and
+    /// [not yet everywhere](Spread::is_everywhere).
+    pub async fn revoke_within(
+        &self,
+        admin: &ApiCaller,
+        wanted: Revocation,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<Revoked, Failure> {
         for _ in 0..ATTEMPTS {
-            if let Some(revoked) = self.try_to_revoke(admin, &wanted, cx).await? {
+            if let Some(revoked) = self.try_to_revoke(admin, &wanted, patience, cx).await? {
                 return Ok(revoked);
             }
         }
@@ -197,7 +221,13 @@ impl Service {
     }
 
     /// `None`: somebody changed the task's state, or the registry, at the same moment.
-    async fn try_to_revoke(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Option<Revoked>, Failure> {
+    async fn try_to_revoke(
+        &self,
+        admin: &ApiCaller,
+        wanted: &Revocation,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<Option<Revoked>, Failure> {
         let refused = |conflict| self.refused_revocation(admin, wanted, conflict, cx);
         let asked = wanted.target.asked();
         let fingerprint = format!("{} {asked} {}", wanted.what.as_str(), wanted.reason);
@@ -205,7 +235,11 @@ impl Service {
         if let Some(request) = &request
             && let Some(before) = self.store().answered(&request.caller, &request.key).await?
         {
-            return Ok(Some(revoked_before(Some(request), &before).map_err(refused)?));
+            let (target, at) = revoked_before(Some(request), &before).map_err(refused)?;
+            // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
+            let Written::Before { seq: Some(seq), .. } = before else { return Err(refused(Conflict::KeyReused)) };
+            let spread = self.0.journal.spread(seq, patience).await?;
+            return Ok(Some(Revoked { seq, target, at, spread }));
         }
         let planned = self.plan_revocation(admin, wanted, cx).await;
         let Planned { target, log, expected, changes, about } = planned.map_err(|failure| match failure {
@@ -222,11 +256,15 @@ impl Service {
         let answer = json!({"kind": target.kind(), "key": target.key(), "at": cx.now});
         let idempotency = request.clone().map(|request| Idempotency { answer: answer.to_string(), ..request });
         let write = Write { expected, idempotency, changes, log, audit: vec![record], ..Write::default() };
-        match self.0.journal.commit(write).await? {
-            Written::Done { seq: Some(seq) } => Ok(Some(Revoked { seq, target, at: cx.now })),
-            before @ Written::Before { .. } => Ok(Some(revoked_before(request.as_ref(), &before).map_err(refused)?)),
-            Written::Moved => Ok(None),
-            Written::Done { seq: None } | Written::Replayed => Err(Outage::during("revoke")(NO_PLACE).into()),
+        match self.0.journal.publish(write, patience).await? {
+            (Written::Done { .. }, Some(spread)) => Ok(Some(Revoked { seq: spread.seq, target, at: cx.now, spread })),
+            (before @ Written::Before { .. }, spread) => {
+                let (target, at) = revoked_before(request.as_ref(), &before).map_err(refused)?;
+                let spread = spread.ok_or_else(|| Outage::during("revoke")(NO_PLACE))?;
+                Ok(Some(Revoked { seq: spread.seq, target, at, spread }))
+            }
+            (Written::Moved, _) => Ok(None),
+            (Written::Done { .. } | Written::Replayed, _) => Err(Outage::during("revoke")(NO_PLACE).into()),
         }
     }
 
@@ -247,7 +285,7 @@ impl Service {
         };
         if let Some(door) = door {
             // Somebody else may have been quicker than this request's view.
-            let view = self.0.follower.current(cx.now).await?;
+            let view = self.0.follower.latest(cx.now).await?;
             return shut_out::plan(admin, &view.registry, &wanted.target, door, &wanted.reason, cx);
         }
         let registry = &admin.client().view().registry;
@@ -345,14 +383,14 @@ impl Service {
 const NO_PLACE: &str = "the store gave the entry no place";
 
 /// What this request was answered the first time.
-fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<Revoked, Conflict> {
-    let Written::Before { fingerprint, answer, seq: Some(seq) } = before else { return Err(Conflict::KeyReused) };
+fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<(Target, Timestamp), Conflict> {
+    let Written::Before { fingerprint, answer, seq: Some(_) } = before else { return Err(Conflict::KeyReused) };
     let answer = serde_json::from_str::<Value>(answer).unwrap_or_default();
     let text = |name| answer.get(name).and_then(Value::as_str);
     let target = text("kind").zip(text("key")).and_then(|(kind, key)| Target::parse(kind, key));
     match (target, answer.get("at").and_then(Value::as_i64)) {
         (Some(target), Some(at)) if request.is_some_and(|request| request.fingerprint == *fingerprint) => {
-            Ok(Revoked { seq: *seq, target, at: Timestamp::from_unix(at) })
+            Ok((target, Timestamp::from_unix(at)))
         }
         _ => Err(Conflict::KeyReused),
     }

@@ -93,7 +93,6 @@ impl Service {
                 return Ok(made);
             }
             if matches!(written, Written::Done { .. }) {
-                self.0.follower.current(cx.now).await?;
                 return Ok(made);
             }
         }

@@ -16,6 +16,7 @@ impl Service {
     pub async fn sweep(&self, cx: &Cx) -> Result<Swept, Failure> {
         self.rotate_keys("age", Occasion::Age, cx).await?;
         self.0.follower.forget();
+        self.0.follower.sweep_replicas().await?;
         self.0.verified.forget(cx.now);
         self.expire_tasks(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
@@ -24,7 +25,7 @@ impl Service {
     /// Whether requests can be answered: the store is reached and has the schema, there is a key to sign with.
     pub async fn ready(&self, cx: &Cx) -> Result<(), Failure> {
         self.store().ping().await?;
-        self.0.follower.current(cx.now).await?;
+        self.0.follower.latest(cx.now).await?;
         if self.0.parts.signer.algorithms(cx.now).contains(&self.settings().algorithm) {
             Ok(())
         } else {

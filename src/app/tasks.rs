@@ -3,6 +3,8 @@
 //! A change of state is one write: the new state, on the condition that nobody changed the old one meanwhile, the entry in
 //! the revocation log, the audit record. At the deadline there is no entry: no token outlives its task.
 
+use std::time::Duration;
+
 use futures_util::future::try_join_all;
 use serde_json::json;
 
@@ -13,6 +15,7 @@ use crate::{
         client::Client,
         id::{OutcomeText, Reason, TaskId},
         limits::CLOCKS_MAY_DIFFER,
+        replica::Spread,
         revocation::{NewEntry, Standing, Target, Verb},
         task::{Act, CannotTurn, Party, Task, TaskState, Turn},
         time::Timestamp,
@@ -36,6 +39,15 @@ pub struct Turning {
     pub reason: Option<Reason>,
     /// What came of the work.
     pub outcome: Option<OutcomeText>,
+}
+
+/// A task whose state was changed, and how far the word of it got.
+#[derive(Debug)]
+pub struct TurnedTask {
+    /// The task as it is now.
+    pub task: Task,
+    /// The entry of the log, and who knows of it.
+    pub spread: Spread,
 }
 
 /// A task with the tokens that came of it.
@@ -101,29 +113,33 @@ impl Service {
     }
 
     /// Changes the state of a task for the agent that opened it. An agent that was given a part reads, and no more.
+    /// Returns when no replica answers by the old state any more, or after so long.
     pub async fn turn_own_task(
         &self,
         caller: &ApiCaller,
         id: TaskId,
         turning: &Turning,
+        patience: Option<Duration>,
         cx: &Cx,
-    ) -> Result<Task, Failure> {
+    ) -> Result<TurnedTask, Failure> {
         let task = self.read_own_task(caller, id).await?;
         let agent = caller.client().id();
         if task.root_agent != *agent {
             return Err(AuthFault::NotForThisClient.into());
         }
-        self.turn_task(&Party::Agent(agent.clone()), task, turning, cx).await
+        self.turn_task(&Party::Agent(agent.clone()), task, turning, patience, cx).await
     }
 
-    /// Changes the state of a task for an admin.
+    /// Changes the state of a task for an admin. Returns when no replica answers by the old state any more, or after so
+    /// long.
     pub async fn turn_any_task(
         &self,
         admin: &ApiCaller,
         id: TaskId,
         turning: &Turning,
+        patience: Option<Duration>,
         cx: &Cx,
-    ) -> Result<Task, Failure> {
+    ) -> Result<TurnedTask, Failure> {
         let Some(task) = self.store().task(id).await? else {
             let record = Record {
                 admin: Some(admin.name()),
@@ -134,10 +150,17 @@ impl Service {
             };
             return Err(self.refused(record, Conflict::NotFound("task")));
         };
-        self.turn_task(&Party::Admin(admin.name()), task, turning, cx).await
+        self.turn_task(&Party::Admin(admin.name()), task, turning, patience, cx).await
     }
 
-    async fn turn_task(&self, by: &Party, mut task: Task, turning: &Turning, cx: &Cx) -> Result<Task, Failure> {
+    async fn turn_task(
+        &self,
+        by: &Party,
+        mut task: Task,
+        turning: &Turning,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<TurnedTask, Failure> {
         check_words(turning)?;
         for _ in 0..ATTEMPTS {
             let state = match task.after(turning.act, by, cx.now) {
@@ -147,8 +170,8 @@ impl Service {
             let (turn, entry) = planned_turn(&task, state, by, turning, cx);
             let record = turn_record(by, &task, &turn, cx);
             let write = Write { log: vec![entry], ..turn_write(&task, turn.clone(), record) };
-            if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
-                return Ok(turned(task, turn));
+            if let (Written::Done { .. }, Some(spread)) = self.0.journal.publish(write, patience).await? {
+                return Ok(TurnedTask { task: turned(task, turn), spread });
             }
             task = self.read_task(task.id).await?;
         }
@@ -165,8 +188,10 @@ impl Service {
             reason: Some(refusal.to_string()),
             ..turn_record(by, task, &turn(task.state, by, turning, cx), cx)
         };
-        match self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await {
-            Ok(_) => Conflict::CannotTurn(refusal).into(),
+        let recorded = self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await;
+        // The answer says which state the task is in, so that state is the one that everybody goes by.
+        match recorded.and(self.0.journal.settle().await) {
+            Ok(()) => Conflict::CannotTurn(refusal).into(),
             Err(outage) => outage.into(),
         }
     }

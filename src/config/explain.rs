@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use super::{Config, LogFormat};
 use crate::domain::{
-    client::{Agent, AssertionAudience, Authentication, Effect, Resource, Role},
+    client::{Access, Agent, AgentKind, AssertionAudience, Authentication, Effect, Resource, Role},
     id::ClientId,
     issuer::{Entitlement, Holder, KeySource, OtherAudiences, SubjectScopes, SubjectTokenType, TrustedIssuer},
     jwk::JwkSet,
@@ -64,7 +64,10 @@ pub fn notices(config: &Config) -> Vec<String> {
                 notices_of_issuer(issuer, &mut found);
                 notices_of_rules(issuer, config, &mut found);
             }
-            Object::Agent(agent) => notices_of_client(&agent.id, &agent.authentication, &mut found),
+            Object::Agent(agent) => {
+                notices_of_client(&agent.id, &agent.authentication, &mut found);
+                notices_of_edges(agent, config, &mut found);
+            }
             Object::Resource(resource) => notices_of_client(&resource.id, &resource.authentication, &mut found),
             Object::Admin(admin) => notices_of_client(&admin.id, &admin.authentication, &mut found),
         }
@@ -107,10 +110,35 @@ fn notices_of_rules(issuer: &TrustedIssuer, config: &Config, found: &mut Vec<Str
         let concerned = resources.iter().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
         let tools = concerned.flat_map(|resource| &resource.tools).collect::<Vec<_>>();
         let scopes = rule.scopes.iter().filter(|scope| !tools.iter().any(|tool| tool.scope == **scope));
-        let names = rule.tools.iter().filter(|name| !tools.iter().any(|tool| tool.name == **name));
-        for missing in scopes.map(ToString::to_string).chain(names.map(|name| format!("tool {name}"))) {
+        let names = rule.tools.iter().filter(|some| !tools.iter().any(|tool| tool.name == some.tool));
+        for missing in scopes.map(ToString::to_string).chain(names.map(|some| format!("tool {}", some.tool))) {
             found.push(format!("{}: entitlements: {missing} is at no resource of this file", issuer.issuer));
         }
+    }
+}
+
+/// An edge along which nothing could ever go, and a broker that no edge leads to, do no harm; but somebody meant something.
+fn notices_of_edges(agent: &Agent, config: &Config, found: &mut Vec<String>) {
+    let agents = config.objects.iter().filter_map(|object| match object {
+        Object::Agent(agent) => Some(agent),
+        Object::Issuer(_) | Object::Resource(_) | Object::Admin(_) => None,
+    });
+    let agents = agents.collect::<Vec<_>>();
+    for edge in &agent.may_delegate_to {
+        let to = agents.iter().find(|other| other.id == edge.agent);
+        let has = |who: &Agent, part: &Access| who.access.iter().any(|theirs| theirs.resource == part.resource);
+        for part in edge.access.iter().flatten() {
+            for who in [Some(&agent), to].into_iter().flatten().filter(|who| !has(who, part)) {
+                found.push(format!(
+                    "{}: may_delegate_to {}: {} has no access to {}, so nothing of it can go there",
+                    agent.id, edge.agent, who.id, part.resource
+                ));
+            }
+        }
+    }
+    let is_reached = agents.iter().any(|other| other.edge_to(&agent.id).is_some());
+    if agent.kind == AgentKind::Broker && !is_reached {
+        found.push(format!("{}: is a broker, and no agent of this file may delegate to it", agent.id));
     }
 }
 
@@ -166,6 +194,15 @@ fn server(config: &Config, text: &mut Vec<String>) {
     };
     text.push(line("log", format_args!("{form}, {}", config.log.level)));
     let requests = &config.requests;
+    let replicas = &config.replicas;
+    let name = replicas.name.as_deref().unwrap_or("named as the machine");
+    text.push(line(
+        "replicas",
+        format_args!(
+            "{name}; answers from memory for {} ms, renewed every {} ms",
+            replicas.lease_ms, replicas.heartbeat_ms
+        ),
+    ));
     text.push(line("requests", format_args!("{} s, {} at once", requests.timeout_seconds, requests.queue)));
     let MemoryLimits { verified_tokens, verified_megabytes } = config.memory;
     text.push(line(
@@ -210,20 +247,37 @@ fn explain_issuer(issuer: &TrustedIssuer, text: &mut Vec<String>) {
 }
 
 fn explain_agent(agent: &Agent, config: &Config, text: &mut Vec<String>) {
-    text.push(format!("agent {}{}", agent.id, shut(agent.disabled)));
+    let kind = match agent.kind {
+        AgentKind::Agent => "agent",
+        AgentKind::Broker => "broker",
+    };
+    text.push(format!("{kind} {}{}", agent.id, shut(agent.disabled)));
     text.push(line("proves itself", proof(&agent.id, &agent.authentication, config)));
     for (issuer, names) in &agent.known_as {
         text.push(line("known as", format_args!("{} at {issuer}", join(names))));
     }
-    for access in &agent.access {
-        text.push(line("may have", format_args!("{} at {}", given(&access.scopes, &access.tools), access.resource)));
+    for part in &agent.access {
+        text.push(line("may have", accessible(part)));
     }
     if agent.access.is_empty() {
         text.push(line("may have", "nothing"));
     }
-    if !agent.may_delegate_to.is_empty() {
-        text.push(line("may hand on to", join(&agent.may_delegate_to)));
+    for edge in &agent.may_delegate_to {
+        let what = edge.access.as_ref().map_or_else(
+            || "whatever its token allows".to_owned(),
+            |access| access.iter().map(accessible).collect::<Vec<_>>().join("; "),
+        );
+        let depth = match edge.depth {
+            None => String::new(),
+            Some(1) => ", and no further".to_owned(),
+            Some(depth) => format!(", and on to at most {} more", depth - 1),
+        };
+        text.push(line("may hand on to", format_args!("{}: {what}{depth}", edge.agent)));
     }
+}
+
+fn accessible(part: &Access) -> String {
+    format!("{} at {}", given(&part.scopes, &part.tools), part.resource)
 }
 
 fn explain_resource(resource: &Resource, config: &Config, text: &mut Vec<String>) {

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{
     authentication::{jwks, jwks_file, key_fits},
-    names::{ID, TOOL, scopes},
+    names::{ID, scopes, tools},
     reader::{At, Section},
 };
 use crate::domain::{
@@ -107,7 +107,7 @@ fn entitlement(mut section: Section<'_>) -> Option<Entitlement> {
     let to = section.must("to", "\"everyone\"", |at| holder(&at));
     let resource = section.read("resource", |at| at.parse(ID));
     let scopes = section.read("scopes", |at| scopes(&at)).unwrap_or_default();
-    let tools = section.read("tools", |at| at.each(|item| item.parse(TOOL))).unwrap_or_default();
+    let tools = section.read("tools", |at| tools(&at)).unwrap_or_default();
     if scopes.is_empty() && tools.is_empty() {
         section.here.wrong("gives nothing", "name `scopes` or `tools`");
     }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{
     authentication::{self, Proof},
     issuers,
-    names::{ID, TOOL, scopes},
+    names::{ID, TOOL, access},
     reader::{At, Place, Section},
 };
 use crate::domain::{
-    client::{Access, Admin, Agent, Resource, Tool},
+    client::{Admin, Agent, Edge, Resource, Tool},
     id::ClientId,
     limits::TOKEN_LIFETIME_CAP,
     registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
@@ -74,14 +74,15 @@ fn reading<'a>(
 fn agent<'a>(section: &mut Section<'a>, proofs: &mut Vec<Proof<'a>>) -> Option<Agent> {
     let id = client_id(section, "\"planner\"");
     let name = section.read("name", |at| at.words());
+    let kind = section.read("kind", |at| at.word()).unwrap_or_default();
     let authentication = authentication::read(section, id.as_ref(), proofs);
     let known_as = section.read("known_as", |at| known_as(&at)).unwrap_or_default();
     let access = section.sections("access").into_iter().filter_map(access).collect();
-    let may_delegate_to = section.read("may_delegate_to", |at| at.each(|item| item.parse(ID))).unwrap_or_default();
+    let may_delegate_to = section.read("may_delegate_to", |at| at.each(|item| edge(&item))).unwrap_or_default();
     let max_token_lifetime = max_token_lifetime(section);
     let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
     let (id, authentication) = (id?, authentication?);
-    Some(Agent { id, name, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled })
+    Some(Agent { id, name, kind, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled })
 }
 
 fn known_as(at: &At<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
@@ -98,11 +99,17 @@ fn known_as(at: &At<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
     Some(at.entries()?.into_iter().filter_map(entry).collect())
 }
 
-fn access(mut section: Section<'_>) -> Option<Access> {
-    let resource = section.must("resource", "\"files\"", |at| at.parse(ID));
-    let scopes = section.read("scopes", |at| scopes(&at)).unwrap_or_default();
-    let tools = section.read("tools", |at| at.each(|item| item.parse(TOOL))).unwrap_or_default();
-    Some(Access { resource: resource?, scopes, tools })
+/// `may_delegate_to`: an agent's id, or a table with it that says what may go there, and how far on.
+fn edge(at: &At<'_>) -> Option<Edge> {
+    if at.is_text() {
+        return at.parse::<ClientId>(ID).map(Into::into);
+    }
+    let mut section = at.section()?;
+    let agent = section.must("agent", "\"reader\"", |at| at.parse(ID));
+    let depths = u32::from(*Edge::DEPTHS.start())..=u32::from(*Edge::DEPTHS.end());
+    let depth = section.read("depth", |at| at.number(depths, "how many agents may follow, that one included"));
+    let access = section.read("access", |at| at.each(|item| item.section().and_then(access)));
+    Some(Edge { agent: agent?, depth: depth.and_then(|depth| depth.try_into().ok()), access })
 }
 
 fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mut Vec<Proof<'a>>) -> Option<Resource> {
@@ -187,9 +194,21 @@ fn check_together(readings: &[Reading<'_>]) {
 /// What to do about an [`Inconsistency`], by the key that it is at; where a key can be wrong in several ways, by the reason.
 fn remedy(kind: Kind, key: &str, reason: &str) -> &'static str {
     let unknown = reason.starts_with("there is no ");
+    let idle = reason.starts_with("the rules for ");
     match (kind, key) {
+        (Kind::Agent, "access" | "may_delegate_to") | (Kind::Issuer, "entitlements") if idle => {
+            "leave the rules out, or what stands beside them: a scope of the tool, or its bare name"
+        }
         (Kind::Agent, "access") => "name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there",
-        (Kind::Agent, "may_delegate_to") => "name other `[[agents]]`",
+        (Kind::Agent, "may_delegate_to") if reason.contains("`access` is empty") => {
+            "name in `access` what may go there, or leave it out for whatever the token allows"
+        }
+        (Kind::Agent, "may_delegate_to") if reason.contains(" stands there twice") => "remove one of the two",
+        (Kind::Agent, "may_delegate_to") if reason.contains(" agent ") => "name other `[[agents]]`",
+        (Kind::Agent, "may_delegate_to") => "name what stands in `[[resources]]` and its `[[resources.tools]]`",
+        (Kind::Agent, "known_as") if reason.starts_with("a broker ") => {
+            "leave `known_as` out, or `kind` if it does open tasks"
+        }
         (Kind::Agent, "known_as") if unknown => "write the `issuer` of one of the `[[issuers]]` as it stands there",
         (Kind::Agent, "known_as") => "name client ids that stand for this agent alone there",
         (Kind::Issuer, "subject_prefix") => "such as `subject_prefix = \"partner:\"`",

@@ -19,6 +19,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::Mistake;
+use crate::domain::authority::{Arg, Decimal};
 
 /// Where variables of the environment come from.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -216,6 +217,44 @@ impl<'a> At<'a> {
     /// The value as JSON.
     pub(super) fn json(&self) -> Value {
         json(self.value)
+    }
+
+    /// The value as an argument of a call, no digit of a number lost. `depth`: how many levels it may have.
+    pub(super) fn arg(&self, depth: usize) -> Option<Arg> {
+        let number = |text: &str| {
+            let number = Decimal::parse(text.trim_start_matches('+')).map(Arg::Number);
+            number.or_else(|| self.refuse("a number that JSON has not stands here", "write a number, or a string"))
+        };
+        let below = || depth.checked_sub(1).or_else(|| self.refuse("is nested too deep", "write less into it"));
+        match self.value {
+            DeValue::String(text) => Some(Arg::Text(text.to_string())),
+            DeValue::Integer(whole) => {
+                let whole = i64::from_str_radix(whole.as_str(), whole.radix()).map(|whole| whole.to_string());
+                number(whole.as_deref().unwrap_or("too large"))
+            }
+            DeValue::Float(fraction) => number(fraction.as_str()),
+            DeValue::Boolean(flag) => Some(Arg::Bool(*flag)),
+            DeValue::Datetime(_) => self.refuse("a date stands here", "write it as a string"),
+            DeValue::Array(items) => {
+                let below = below()?;
+                let list = self.each(|item| item.arg(below))?;
+                (list.len() == items.len()).then_some(Arg::List(list))
+            }
+            DeValue::Table(table) => {
+                let below = below()?;
+                let member = |(name, value): (&'a toml::Spanned<_>, &'a toml::Spanned<DeValue<'a>>)| {
+                    let name: &'a std::borrow::Cow<'a, str> = name.get_ref();
+                    let here = self.here.below(&name.escape_debug().to_string(), Some(value.span()));
+                    Some((name.to_string(), At { here, value: value.get_ref() }.arg(below)?))
+                };
+                table.iter().map(member).collect::<Option<_>>().map(Arg::Object)
+            }
+        }
+    }
+
+    fn refuse<T>(&self, reason: &str, remedy: &str) -> Option<T> {
+        self.wrong(reason, remedy);
+        None
     }
 
     fn of_kind<T>(&self, wanted: &str, value: Option<T>) -> Option<T> {

@@ -10,7 +10,7 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::{
-    Audit, Keys, Log, LogFormat, Requests, Store, Tls,
+    Audit, Keys, Log, LogFormat, Replicas, Requests, Store, Tls,
     reader::{At, Section},
     secrets,
     store_url::{InvalidStoreUrl, StoreUrl},
@@ -200,6 +200,28 @@ pub(super) fn requests(root: &mut Section<'_>) -> Requests {
         ),
         queue: number(&mut section, "queue", 1024, 1..=65536, "how many requests are in the works at once"),
     }
+}
+
+pub(super) fn replicas(root: &mut Section<'_>, requests: Requests) -> Replicas {
+    let mut section = root.section("replicas");
+    let name = section.read("name", |at| {
+        let text = at.text()?;
+        let fits = (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        if !fits {
+            at.wrong(
+                "not 1 to 100 characters",
+                "name this replica as you call it, or leave it out for the machine's name",
+            );
+        }
+        fits.then(|| text.to_owned())
+    });
+    // Whoever takes something back while a replica is dead waits for its lease, and must still get an answer.
+    let most = requests.timeout_seconds.saturating_mul(1000).saturating_sub(250).min(30_000);
+    let why = "milliseconds; shorter than `timeout_seconds` in `[requests]` by a quarter of a second: a revocation waits for a dead replica as long as this";
+    let lease_ms = number(&mut section, "lease_ms", 2000.min(most), 100..=most, why);
+    let why = "milliseconds; at most a third of `lease_ms`, so that a lost renewal does no harm";
+    let heartbeat_ms = number(&mut section, "heartbeat_ms", lease_ms / 4, 20..=lease_ms / 3, why);
+    Replicas { name, lease_ms, heartbeat_ms }
 }
 
 pub(super) fn memory(root: &mut Section<'_>) -> MemoryLimits {

@@ -245,6 +245,7 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
       tasks           1 h, at most 1 d
       audit           introspections: changes
       log             json, info
+      replicas        named as the machine; answers from memory for 2000 ms, renewed every 500 ms
       requests        10 s, 1024 at once
       memory          32768 verified tokens, 128 MiB of them at most
 
@@ -253,13 +254,13 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
       takes           access tokens for https://sts.example.com
       scope           what the user's token has in scope is the ceiling
       entitles        `groups` has `files-readers`: files:read at files
-      entitles        `groups` has `files-editors`: files:read, files:write, tool delete_file at files
+      entitles        `groups` has `files-editors`: files:read, files:write, tool delete_file with path {"prefix":"/drafts/"} at files
 
     agent planner
       proves itself   private_key_jwt, 1 key, ES256, EdDSA, RS256, PS256
       known as        planner-web, planner-mobile at https://login.example.com
-      may have        files:read, files:write at files
-      may hand on to  reader
+      may have        files:read, tool write_file with path {"prefix":"/reports/"}, text {"any":true} at files
+      may hand on to  reader: files:read, tool write_file with path {"prefix":"/reports/q3/"}, text {"any":true} at files, and no further
 
     agent reader
       proves itself   client_secret_basic, secret by file or environment
@@ -359,6 +360,25 @@ entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "
     https://login.example.com: entitlements: files:raed is at no resource of this file
     planner: assertion_audience = "token_endpoint_too": an assertion that another server tricked it into making could be used here
     "#);
+}
+
+#[test]
+fn edges_that_lead_nowhere_are_worth_a_second_look() {
+    let house = house();
+    let text = GOOD
+        .replace(
+            "may_delegate_to = [\"reader\"]",
+            "may_delegate_to = [{ agent = \"reader\", depth = 3, access = [{ resource = \"files\", scopes = [\"files:read\"] }] }]",
+        );
+    let gateway = "[[agents]]\nid = \"gateway\"\nkind = \"broker\"\nauthentication = { method = \"client_secret_basic\" }\n\n[[resources]]";
+    let config = load(&house, &text.replace("[[resources]]", gateway), &|_| None).unwrap();
+    insta::assert_snapshot!(notices(&config).join("\n"), @r#"
+    planner: may_delegate_to reader: reader has no access to files, so nothing of it can go there
+    gateway: is a broker, and no agent of this file may delegate to it
+    "#);
+    let told = explain(&config);
+    assert!(told.contains("may hand on to  reader: files:read at files, and on to at most 2 more\n"), "{told}");
+    assert!(told.contains("\nbroker gateway\n"), "{told}");
 }
 
 /// What goes over REST is what stands in the file.

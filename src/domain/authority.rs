@@ -7,6 +7,7 @@ mod constraint;
 mod path;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod value;
 mod wire;
 
@@ -15,8 +16,11 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use ring::digest;
 
 pub use constraint::{Constraints, Rule};
+pub use tools::ToolUse;
 pub use value::{Arg, Decimal, Kind};
-pub use wire::{ACTION, DETAIL_TYPE, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH, parse_details};
+pub use wire::{
+    ACTION, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH, parse_details,
+};
 
 use crate::domain::{id::ToolName, uri::ResourceUri};
 
@@ -93,13 +97,28 @@ impl Authority {
     /// Whether everything that `self` allows, `other` allows. Sound: it may say no when it is not sure.
     #[must_use]
     pub fn within(&self, other: &Self) -> bool {
-        self.beyond(other).is_none()
+        self.0.iter().all(|ours| other.covers(ours))
     }
 
-    /// The first permission of `self` that is not within one of `other`: what to name when a request asks for too much.
+    /// Whether everything that a permission allows is allowed here, by one permission alone.
     #[must_use]
-    pub fn beyond<'a>(&'a self, other: &Self) -> Option<&'a Permission> {
-        self.0.iter().find(|ours| !other.about(&ours.resource, &ours.tool).any(|theirs| ours.within(theirs)))
+    pub fn covers(&self, asked: &Permission) -> bool {
+        self.about(&asked.resource, &asked.tool).any(|theirs| asked.within(theirs))
+    }
+
+    /// Where in its wire form a permission goes beyond what is allowed here; `None` when it does not. `in_full`: whether an
+    /// argument may be named that the permission does not name itself, only a rule in here does.
+    #[must_use]
+    pub fn excess(&self, asked: &Permission, in_full: bool) -> Option<String> {
+        if self.covers(asked) {
+            return None;
+        }
+        let mut about = self.about(&asked.resource, &asked.tool);
+        Some(match (about.next(), about.next()) {
+            (None, _) => ".identifier".to_owned(),
+            (Some(only), None) => asked.constraints.excess(&only.constraints, in_full),
+            (Some(_), Some(_)) => ".constraints".to_owned(),
+        })
     }
 
     /// What both allow.

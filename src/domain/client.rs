@@ -1,10 +1,15 @@
 //! The OAuth clients of ours: agents, resources, admins; how each proves who it is, and what it may ever have.
 
+mod edge;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use edge::Edge;
+
 use crate::domain::{
+    authority::ToolUse,
     id::{ClientId, ToolName},
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
     scope::{ScopeSet, ScopeToken},
@@ -68,6 +73,9 @@ pub struct Agent {
     /// A name for humans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Whether it works for people, or stands between agents and resources.
+    #[serde(default)]
+    pub kind: AgentKind,
     /// How it proves who it is.
     pub authentication: Authentication,
     /// The client ids under which identity providers know it (`client_id`, `azp`, `aud` of an ID token, `may_act`).
@@ -78,7 +86,7 @@ pub struct Agent {
     pub access: Vec<Access>,
     /// The agents that it may hand a part of its task to.
     #[serde(default)]
-    pub may_delegate_to: Vec<ClientId>,
+    pub may_delegate_to: Vec<Edge>,
     /// The longest life of a token that it gets, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_token_lifetime: Option<Lifetime>,
@@ -87,7 +95,38 @@ pub struct Agent {
     pub disabled: bool,
 }
 
-/// A part of an agent's ceiling: some tools of one resource.
+impl Agent {
+    /// The edge to another agent, if there is one: leave to hand over to it.
+    #[must_use]
+    pub fn edge_to(&self, agent: &ClientId) -> Option<&Edge> {
+        self.may_delegate_to.iter().find(|edge| edge.agent == *agent)
+    }
+}
+
+/// What an agent is in a chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentKind {
+    /// It works for people: it opens tasks, and hands over parts of them.
+    #[default]
+    Agent,
+    /// It passes on what agents want of resources. It takes part in their tasks and opens none: there is always an agent
+    /// behind it, which stays visible.
+    Broker,
+}
+
+impl AgentKind {
+    /// What it is called in `sub_profile` of its hop (actor profile draft).
+    #[must_use]
+    pub fn profile(self) -> &'static str {
+        match self {
+            Self::Agent => "ai_agent",
+            Self::Broker => "service",
+        }
+    }
+}
+
+/// A part of a ceiling: some tools of one resource, or some calls of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Access {
@@ -96,9 +135,9 @@ pub struct Access {
     /// All tools under these scopes.
     #[serde(default)]
     pub scopes: Vec<ScopeToken>,
-    /// These tools by name.
+    /// These tools by name, each with rules for its arguments or without.
     #[serde(default)]
-    pub tools: Vec<ToolName>,
+    pub tools: Vec<ToolUse>,
 }
 
 /// An MCP server, its tools and its credential for introspection.

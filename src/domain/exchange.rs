@@ -6,17 +6,19 @@
 mod ask;
 mod ceilings;
 mod denial;
+mod edges;
 mod plan;
 mod presenter;
 #[cfg(test)]
 mod tests;
 
 pub use ask::{Ask, Evidence, Output, Presenter, TaskWanted};
-pub use denial::{Denial, Holding};
+pub use denial::{Denial, Excess, Holding};
 pub use plan::{Plan, PlannedTask};
 pub use presenter::admits;
 
 use ceilings::authority;
+use edges::edges;
 use presenter::{check_output, check_presenter};
 
 use crate::domain::{
@@ -34,16 +36,14 @@ use crate::domain::{
 /// How many tokens one can be derived from: an agent that trades its own token again and again comes to an end.
 pub const MAX_LINEAGE: usize = 16;
 
-/// What our agents are, in `sub_profile` of their hop (actor profile draft).
-const SUB_PROFILE: &str = "ai_agent";
-
 /// Decides.
 pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
     check_output(ask)?;
     let basis = check_presenter(ask)?;
     let chain = chain(ask)?;
+    let along = edges(ask, &chain)?;
     let lineage = lineage(ask)?;
-    let wanted = authority(ask)?;
+    let wanted = authority(ask, &along)?;
     let (task, deadline) = task(ask, &wanted)?;
     let authority = ask.output.resource().map_or(wanted.clone(), |resource| wanted.at(&resource.uri));
     if authority.is_empty() {
@@ -101,7 +101,7 @@ fn chain(ask: &Ask<'_>) -> Result<Chain, Denial> {
     let hop = |agent: &Agent| Hop {
         iss: ask.issuer.to_string(),
         sub: agent.id.to_string(),
-        sub_profile: Some(SUB_PROFILE.to_owned()),
+        sub_profile: Some(agent.kind.profile().to_owned()),
     };
     let max = ask.tokens.max_chain;
     let chain = match (ask.subject, ask.presenter) {

@@ -6,7 +6,8 @@ use serde_json::Value;
 use url::Url;
 
 use crate::domain::{
-    id::{ClientId, ToolName},
+    authority::ToolUse,
+    id::ClientId,
     jwk::{JwkSet, JwsAlgorithm},
     scope::ScopeToken,
     uri::IssuerUrl,
@@ -124,9 +125,9 @@ pub struct Entitlement {
     /// All tools under these scopes.
     #[serde(default)]
     pub scopes: Vec<ScopeToken>,
-    /// These tools by name.
+    /// These tools by name, each with rules for its arguments or without.
     #[serde(default)]
-    pub tools: Vec<ToolName>,
+    pub tools: Vec<ToolUse>,
 }
 
 /// Whom an entitlement rule is for.

@@ -16,6 +16,7 @@ pub mod jws;
 pub mod keys;
 pub mod limits;
 pub mod registry;
+pub mod replica;
 pub mod revocation;
 pub mod scope;
 pub mod secret;

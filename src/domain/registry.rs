@@ -18,12 +18,12 @@ pub use shut_out::{Door, How, NoChange, ShutOut, Who};
 use thiserror::Error;
 
 use crate::domain::{
-    authority::{Authority, Permission},
-    client::{Admin, Agent, Authentication, Client, Resource, Tool},
+    authority::{Authority, Permission, ToolUse},
+    client::{Access, Admin, Agent, Authentication, Client, Edge, Resource, Tool},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
     revocation::Target,
-    scope::ScopeSet,
+    scope::{ScopeSet, ScopeToken},
     secret::SecretTag,
     task::Requester,
     uri::{IssuerUrl, ResourceUri},
@@ -314,14 +314,18 @@ impl Registry {
     /// What an agent may ever have, within today's catalogue.
     #[must_use]
     pub fn ceiling(&self, agent: &Agent) -> Authority {
-        agent
-            .access
-            .iter()
-            .filter_map(|access| self.resources.get(&access.resource).map(|resource| (access, resource)))
-            .flat_map(|(access, resource)| {
-                tools(resource, |tool| access.scopes.contains(&tool.scope) || access.tools.contains(&tool.name))
-            })
-            .collect()
+        self.accessible(&agent.access)
+    }
+
+    /// What an edge lets through, within today's catalogue; `None` when it lets through whatever the token allows.
+    #[must_use]
+    pub fn let_through(&self, edge: &Edge) -> Option<Authority> {
+        edge.access.as_deref().map(|access| self.accessible(access))
+    }
+
+    fn accessible(&self, access: &[Access]) -> Authority {
+        let known = access.iter().filter_map(|part| Some((part, self.resources.get(&part.resource)?)));
+        known.flat_map(|(part, resource)| named(resource, &part.scopes, &part.tools)).collect()
     }
 
     /// What entitlement rules give to the holders of `rules` at such places.
@@ -335,9 +339,7 @@ impl Registry {
         rules
             .flat_map(|rule| {
                 let concerned = |r: &&&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
-                resources.iter().filter(concerned).flat_map(move |resource| {
-                    tools(resource, |tool| rule.scopes.contains(&tool.scope) || rule.tools.contains(&tool.name))
-                })
+                resources.iter().filter(concerned).flat_map(|resource| named(resource, &rule.scopes, &rule.tools))
             })
             .collect()
     }
@@ -368,6 +370,13 @@ impl Registry {
         }
         covered.difference(&beyond).cloned().collect()
     }
+}
+
+/// The tools of a resource under these scopes, and those of these uses that it has.
+fn named(resource: &Resource, scopes: &[ScopeToken], uses: &[ToolUse]) -> Vec<Permission> {
+    let there = uses.iter().filter(|some| resource.tools.iter().any(|tool| tool.name == some.tool));
+    let uses = there.map(|some| some.at(&resource.uri)).collect::<Vec<_>>();
+    tools(resource, |tool| scopes.contains(&tool.scope)).into_iter().chain(uses).collect()
 }
 
 fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission> {

@@ -96,14 +96,45 @@ impl FromIterator<ScopeToken> for ScopeSet {
 impl FromStr for ScopeSet {
     type Err = InvalidScope;
 
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+        Ok(text.parse::<ScopeList>()?.set())
+    }
+}
+
+/// The scopes of a request as they stand there: an answer says which of them is meant by its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeList(Vec<ScopeToken>);
+
+impl ScopeList {
+    /// Which they are.
+    #[must_use]
+    pub fn set(&self) -> ScopeSet {
+        self.iter().cloned().collect()
+    }
+
+    /// The scopes in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &ScopeToken> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<ScopeToken> for ScopeList {
+    fn from_iter<I: IntoIterator<Item = ScopeToken>>(scopes: I) -> Self {
+        Self(scopes.into_iter().collect())
+    }
+}
+
+impl FromStr for ScopeList {
+    type Err = InvalidScope;
+
     /// `scope = scope-token *( SP scope-token )`
     fn from_str(text: &str) -> Result<Self, InvalidScope> {
-        let mut scopes = BTreeSet::new();
+        let mut scopes = Vec::new();
         for (n, token) in text.split(' ').enumerate() {
             if n >= MAX_SCOPES {
                 return Err(InvalidScope);
             }
-            scopes.insert(token.parse()?);
+            scopes.push(token.parse()?);
         }
         Ok(Self(scopes))
     }

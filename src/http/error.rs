@@ -10,7 +10,10 @@ use serde::Serialize;
 
 use crate::{
     app::{AuthFault, BadRequest, Conflict, Failure},
-    domain::exchange::{Denial, Holding},
+    domain::{
+        authority::Authority,
+        exchange::{Denial, Excess, Holding},
+    },
     http::observe::Reason,
 };
 
@@ -143,12 +146,15 @@ impl From<&Denial> for Code {
         match denial {
             Denial::OnlyTxnForResource => Self::UnauthorizedClient,
             Denial::TargetShutOut | Denial::TargetIsUs => Self::InvalidTarget,
-            Denial::MayNotDelegate | Denial::Splice(_) | Denial::NotThePresenter => Self::ActorUnauthorized,
+            Denial::MayNotDelegate | Denial::BrokerAlone | Denial::Splice(_) | Denial::NotThePresenter => {
+                Self::ActorUnauthorized
+            }
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
             | Denial::ShutOut
             | Denial::RequesterShutOut
             | Denial::Chain(_)
+            | Denial::TooFar
             | Denial::LineageTooLong
             | Denial::OtherTask
             | Denial::CannotJoin(_)
@@ -156,9 +162,17 @@ impl From<&Denial> for Code {
             | Denial::DeadlineTooLong
             | Denial::NoTimeLeft => Self::InvalidRequest,
             Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) => Self::InvalidScope,
-            Denial::DetailsTooWide(
-                Holding::Catalogue | Holding::Agent | Holding::Requester | Holding::Parent | Holding::Task,
-            )
+            Denial::DetailsTooWide(Excess {
+                holding:
+                    Holding::Catalogue
+                    | Holding::Agent
+                    | Holding::NextAgent
+                    | Holding::Edge
+                    | Holding::Requester
+                    | Holding::Parent
+                    | Holding::Task,
+                ..
+            })
             | Denial::NothingForTarget => Self::InvalidAuthorizationDetails,
         }
     }
@@ -188,12 +202,16 @@ pub(super) struct OAuthError {
     challenge: Option<&'static str>,
     description: String,
     reason: String,
+    allowed: Option<Authority>,
 }
 
 #[derive(Serialize)]
 struct Body<'a> {
     error: &'static str,
     error_description: &'a str,
+    /// How much of what is too much the client's own limits leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details_allowed: Option<&'a Authority>,
 }
 
 impl From<Failure> for OAuthError {
@@ -212,7 +230,12 @@ impl From<Failure> for OAuthError {
             refusal => refusal.to_string(),
         };
         let challenge = challenge(&failure);
-        Self { code, status: code.status(), challenge, description, reason: failure.to_string() }
+        let reason = failure.to_string();
+        let allowed = match failure {
+            Failure::Denied(Denial::ScopeTooWide(excess) | Denial::DetailsTooWide(excess)) => excess.allowed,
+            _ => None,
+        };
+        Self { code, status: code.status(), challenge, description, reason, allowed }
     }
 }
 
@@ -232,7 +255,7 @@ impl OAuthError {
     pub(super) fn own_fault() -> Self {
         let code = Code::ServerError;
         let (description, reason) = (OWN_FAULT.to_owned(), OWN_FAULT.to_owned());
-        Self { code, status: code.status(), challenge: None, description, reason }
+        Self { code, status: code.status(), challenge: None, description, reason, allowed: None }
     }
 
     /// The same with another status than its code has.
@@ -247,8 +270,12 @@ pub(super) const OWN_FAULT: &str = "a fault of the server itself: report it with
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let description = ascii(&self.description);
-        let mut response =
-            (self.status, Json(Body { error: self.code.as_str(), error_description: &description })).into_response();
+        let body = Body {
+            error: self.code.as_str(),
+            error_description: &description,
+            authorization_details_allowed: self.allowed.as_ref(),
+        };
+        let mut response = (self.status, Json(body)).into_response();
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     app::{BadRequest, ExchangeRequest, RequestedType, SubjectType},
     domain::{
-        authority::parse_details,
+        authority::Details,
         json,
         limits::{MAX_CONTEXT, MAX_CONTEXT_DEPTH},
         secret::Secret,
@@ -38,7 +38,7 @@ pub(super) fn parse(form: &Form) -> Result<ExchangeRequest, BadRequest> {
         scope: form.one("scope").map(str::parse).transpose()?,
         authorization_details: form
             .one("authorization_details")
-            .map(|text| parse_details(text, target.as_ref()))
+            .map(|text| Details::parse(text, target.as_ref()))
             .transpose()?,
         requested: form.one("requested_token_type").map(requested).transpose()?.unwrap_or_default(),
         requested_actor: name(form, "requested_actor", "not a client id")?,

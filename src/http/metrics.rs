@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::app::Service;
+use crate::{app::Service, domain::replica::Spread};
 
 /// The metrics of one server.
 pub struct Metrics {
@@ -30,6 +30,9 @@ pub struct Metrics {
     verified_bytes: Gauge,
     store_up: Gauge,
     issuer_up: Family<Issuer, Gauge>,
+    lease_valid: Gauge,
+    log_applied: Gauge,
+    propagation: Histogram,
 }
 
 impl fmt::Debug for Metrics {
@@ -108,6 +111,23 @@ impl Default for Metrics {
             "Whether the keys of a trusted issuer could be had the last time they were asked for (1 or 0)",
             Family::clone(&issuer_up),
         );
+        let (lease_valid, log_applied, propagation) = (Gauge::default(), Gauge::default(), buckets());
+        registry.register(
+            "lease_valid",
+            "Whether requests are answered from memory now (1), or the store is asked for each (0)",
+            Gauge::clone(&lease_valid),
+        );
+        registry.register(
+            "log_applied_seq",
+            "Up to where the revocation log has been applied here",
+            Gauge::clone(&log_applied),
+        );
+        registry.register_with_unit(
+            "revocation_propagation",
+            "How long it took from the commit of a revocation made here until no replica answered by an older memory",
+            Unit::Seconds,
+            Histogram::clone(&propagation),
+        );
         Self {
             registry,
             requests,
@@ -118,6 +138,9 @@ impl Default for Metrics {
             verified_bytes,
             store_up,
             issuer_up,
+            lease_valid,
+            log_applied,
+            propagation,
         }
     }
 }
@@ -131,12 +154,21 @@ impl Metrics {
         self.latency.get_or_create(&Route { endpoint: Arc::clone(endpoint) }).observe(took.as_secs_f64());
     }
 
+    /// Takes note of how far a revocation got.
+    pub fn spread(&self, spread: &Spread) {
+        if spread.is_everywhere() {
+            self.propagation.observe(spread.took.as_secs_f64());
+        }
+    }
+
     /// The text that Prometheus reads, with the service's own numbers as of now.
     /// Without the issuers, which a store that is out can't tell, those of before stay.
     pub fn render(&self, service: &Service, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.writes_waiting.set(number(service.writes_waiting()));
         self.audit_dropped.inner().fetch_max(service.audit_dropped(), Ordering::Relaxed);
+        self.lease_valid.set(i64::from(service.holds_lease()));
+        self.log_applied.set(i64::try_from(service.log_applied().number()).unwrap_or(i64::MAX));
         let (tokens, bytes) = service.verified_tokens();
         self.verified_tokens.set(number(tokens));
         self.verified_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));

@@ -17,6 +17,7 @@ mod path;
 mod preface;
 mod problem;
 mod query;
+mod replicas;
 mod revocations;
 mod tasks;
 mod views;
@@ -131,6 +132,7 @@ fn api() -> Router<App> {
         .route("/v1/tasks/{id}/fail", post(tasks::by_agent(Act::Fail)))
         .route("/v1/admin/revocations", get(revocations::list).post(revocations::revoke))
         .route("/v1/admin/shut-out", get(revocations::list_shut_out))
+        .route("/v1/admin/replicas", get(replicas::list))
         .route("/v1/admin/audit", get(admin::list_audit))
 }
 

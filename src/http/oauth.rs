@@ -94,7 +94,9 @@ pub(super) async fn revoke(State(app): State<App>, request: ByClient) -> Result<
     let token = |form: &Form| form.required("token").map(|token| Secret::new(token.to_owned()));
     let (client, token, cx) = request.read(&app, Event::Revocation, token).await?;
     let client = client.settle(&app.service, &cx).await?;
-    app.service.revoke_own(&client, token.expose(), &cx).await?;
+    if let Some(spread) = app.service.revoke_own(&client, token.expose(), &cx).await? {
+        app.metrics.spread(&spread);
+    }
     Ok(StatusCode::OK)
 }
 

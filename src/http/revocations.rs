@@ -26,7 +26,8 @@ use crate::{
         client_auth::{Operator, Reader},
         problem::Problem,
         query::Query,
-        views::{ListView, RevocationView, ShutOutView, TokenView},
+        replicas::{Patience, SpreadView},
+        views::{ListView, RevocationView, RevokedView, ShutOutView, TokenView},
     },
     ports::TaskFilter,
 };
@@ -240,15 +241,16 @@ impl From<DryRun> for DryRunView {
 /// What was done to a selection of tasks.
 #[derive(Serialize)]
 struct TurnedView {
-    seq: u64,
     kind: &'static str,
     tasks: u64,
     at: String,
+    #[serde(flatten)]
+    spread: SpreadView,
 }
 
-impl From<Turned> for TurnedView {
-    fn from(Turned { seq, tasks, at }: Turned) -> Self {
-        Self { seq: seq.number(), kind: "tasks", tasks, at: at.rfc3339() }
+impl From<&Turned> for TurnedView {
+    fn from(Turned { tasks, at, spread, .. }: &Turned) -> Self {
+        Self { kind: "tasks", tasks: *tasks, at: at.rfc3339(), spread: spread.into() }
     }
 }
 
@@ -257,6 +259,7 @@ pub(super) async fn revoke(
     State(app): State<App>,
     Operator(admin, cx): Operator,
     headers: HeaderMap,
+    patience: Patience,
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let RevocationBody { about, how } =
@@ -272,7 +275,8 @@ pub(super) async fn revoke(
             if how.dry_run {
                 return Ok(Json(DryRunView::from(service.dry_run_tasks(&admin, &bulk, &cx).await?)).into_response());
             }
-            Ok(Json(TurnedView::from(service.turn_tasks(&admin, &bulk, &cx).await?)).into_response())
+            let turned = service.turn_tasks(&admin, &bulk, patience.0, &cx).await?;
+            Ok(patience.answer(&app, &turned.spread, TurnedView::from(&turned)))
         }
         Concerned::One(_) if how.confirmation.is_some() => {
             Err(BadRequest::Invalid("confirmation", "goes with a selection of tasks only").into())
@@ -282,7 +286,8 @@ pub(super) async fn revoke(
             if how.dry_run {
                 return Ok(Json(DryRunView::from(service.dry_run(&admin, &revocation, &cx).await?)).into_response());
             }
-            Ok(Json(RevocationView::from(service.revoke(&admin, revocation, &cx).await?)).into_response())
+            let revoked = service.revoke_within(&admin, revocation, patience.0, &cx).await?;
+            Ok(patience.answer(&app, &revoked.spread, RevokedView::from(&revoked)))
         }
     }
 }

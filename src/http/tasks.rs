@@ -24,7 +24,8 @@ use crate::{
         path::Id,
         problem::Problem,
         query::Query,
-        views::{ListView, ReportedView, TaskTreeView, TaskView, TrailView},
+        replicas::Patience,
+        views::{ListView, ReportedView, TaskTreeView, TaskView, TrailView, TurnedTaskView},
     },
     ports::TaskFilter,
 };
@@ -43,16 +44,18 @@ impl ActBody {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Json<TaskView>, Problem>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
 /// `POST /v1/tasks/{id}/…`
 pub(super) fn by_agent(
     act: Act,
-) -> impl Fn(State<App>, Participant, Id, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
-    move |State(app), Participant(caller, cx), id, JsonBody(body)| {
+) -> impl Fn(State<App>, Participant, Id, Patience, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
+    move |State(app), Participant(caller, cx), id, patience, JsonBody(body)| {
         Box::pin(async move {
-            let task = app.service.turn_own_task(&caller, task_id(&id)?, &body.turning(act), &cx).await?;
-            Ok(Json(TaskView::of(task, cx.now)))
+            let (id, turning) = (task_id(&id)?, body.turning(act));
+            let turned = app.service.turn_own_task(&caller, id, &turning, patience.0, &cx).await?;
+            let spread = turned.spread;
+            Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })
     }
 }
@@ -60,11 +63,13 @@ pub(super) fn by_agent(
 /// `POST /v1/admin/tasks/{id}/…`
 pub(super) fn by_admin(
     act: Act,
-) -> impl Fn(State<App>, Operator, Id, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
-    move |State(app), Operator(admin, cx), id, JsonBody(body)| {
+) -> impl Fn(State<App>, Operator, Id, Patience, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
+    move |State(app), Operator(admin, cx), id, patience, JsonBody(body)| {
         Box::pin(async move {
-            let task = app.service.turn_any_task(&admin, task_id(&id)?, &body.turning(act), &cx).await?;
-            Ok(Json(TaskView::of(task, cx.now)))
+            let (id, turning) = (task_id(&id)?, body.turning(act));
+            let turned = app.service.turn_any_task(&admin, id, &turning, patience.0, &cx).await?;
+            let spread = turned.spread;
+            Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })
     }
 }

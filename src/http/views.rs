@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding},
+    app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding, TurnedTask},
     domain::{
         audit::{Record, Writer},
         authority::Authority,
@@ -18,6 +18,7 @@ use crate::{
         time::Timestamp,
         token::TokenKind,
     },
+    http::replicas::SpreadView,
     ports::{AuditRow, Grant, Paged, TokenRecord},
 };
 
@@ -163,6 +164,21 @@ impl TaskView {
     }
 }
 
+/// A task whose state was changed, and how far the word of it got.
+#[derive(Serialize)]
+pub(super) struct TurnedTaskView {
+    #[serde(flatten)]
+    task: TaskView,
+    #[serde(flatten)]
+    spread: SpreadView,
+}
+
+impl TurnedTaskView {
+    pub(super) fn of(TurnedTask { task, spread }: TurnedTask, now: Timestamp) -> Self {
+        Self { task: TaskView::of(task, now), spread: (&spread).into() }
+    }
+}
+
 /// A change of a task's state.
 #[derive(Serialize)]
 pub(super) struct TurnView {
@@ -282,14 +298,11 @@ impl From<Step> for StepView {
 #[derive(Serialize)]
 pub(super) struct RevocationView {
     seq: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verb: Option<&'static str>,
+    verb: &'static str,
     kind: &'static str,
     key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<String>,
+    reason: String,
+    by: String,
     at: String,
 }
 
@@ -297,27 +310,29 @@ impl From<LogEntry> for RevocationView {
     fn from(LogEntry { seq, entry }: LogEntry) -> Self {
         Self {
             seq: seq.number(),
-            verb: Some(entry.verb.as_str()),
+            verb: entry.verb.as_str(),
             kind: entry.target.kind(),
             key: entry.target.key(),
-            reason: Some(entry.reason),
-            by: Some(entry.by),
+            reason: entry.reason,
+            by: entry.by,
             at: entry.at.rfc3339(),
         }
     }
 }
 
-impl From<Revoked> for RevocationView {
-    fn from(Revoked { seq, target, at }: Revoked) -> Self {
-        Self {
-            seq: seq.number(),
-            verb: None,
-            kind: target.kind(),
-            key: target.key(),
-            reason: None,
-            by: None,
-            at: at.rfc3339(),
-        }
+/// A revocation that was made, and how far it got.
+#[derive(Serialize)]
+pub(super) struct RevokedView {
+    kind: &'static str,
+    key: String,
+    at: String,
+    #[serde(flatten)]
+    spread: SpreadView,
+}
+
+impl From<&Revoked> for RevokedView {
+    fn from(Revoked { target, at, spread, .. }: &Revoked) -> Self {
+        Self { kind: target.kind(), key: target.key(), at: at.rfc3339(), spread: spread.into() }
     }
 }
 

@@ -2,6 +2,7 @@
 //! answers an [`Outage`] when it could not find out, and nobody turns that into a yes or a no.
 
 mod lists;
+mod replicas;
 mod store;
 
 use std::{error::Error as StdError, time::Duration};
@@ -12,6 +13,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub use lists::*;
+pub use replicas::*;
 pub use store::*;
 
 use crate::domain::{
@@ -50,7 +52,8 @@ pub trait Clock: Send + Sync {
     /// The wall clock, to the second.
     fn now(&self) -> Timestamp;
 
-    /// A clock that never goes back, from an arbitrary start: for measuring, never for judging tokens.
+    /// A clock that never goes back, from an arbitrary start: for measuring, and for leases; never for judging tokens. It
+    /// goes on while the machine sleeps, as far as the machine can tell.
     fn monotonic(&self) -> Duration;
 }
 

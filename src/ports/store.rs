@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, fmt};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use super::{AuditFilter, AuditRow, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
+use super::{AuditFilter, AuditRow, Ear, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
 use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
     id::{ClientId, KeyId, TaskId, TokenId},
     keys::KeyDates,
     registry::{Entry, Kind, OwnedTag, ShutOut, Who},
+    replica::{Beat, ReplicaId},
     revocation::{LogEntry, Names, NewEntry, Seq},
     task::{Requester, Task, Turn},
     time::Timestamp,
@@ -322,6 +323,19 @@ pub trait Store: Send + Sync {
 
     /// A writer's chain after record `n`, in order of `n`, at most `limit` rows.
     async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage>;
+
+    /// Records a renewal of a replica's lease, durable before this returns. One that comes after a later one of the same
+    /// replica changes nothing. `is_news`: it acknowledges more than the one before, and those who listen hear of it.
+    async fn renew(&self, beat: &Beat, is_news: bool) -> Result<(), Outage>;
+
+    /// The last renewal of every replica that is there, longest running first.
+    async fn replicas(&self) -> Result<Vec<Beat>, Outage>;
+
+    /// Removes a replica, unless it has renewed its lease after the renewal with this number. Returns whether it was there.
+    async fn remove_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage>;
+
+    /// Listens for what others write from now on.
+    async fn listen(&self) -> Result<Box<dyn Ear>, Outage>;
 
     /// Drops what nobody can ask for any more at `now`.
     async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage>;

@@ -36,6 +36,7 @@ async fn constraints_go_along_and_only_shrink(server: Server) {
         (json!({"path": {"equals": "/reports/../etc"}, "limit": {"max": 10}}), Some("invalid_authorization_details")),
         (json!({"path": {"equals": "/reports/a"}, "limit": {"max": 101}}), Some("invalid_authorization_details")),
         (json!({"path": {"regex": ".*"}}), Some("invalid_authorization_details")),
+        (json!({"pa\u{0}th": {"any": true}}), Some("invalid_authorization_details")),
     ] {
         let narrower = details(&constraints);
         let form = changed_form(

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{FILES, IDP, Server, changed, changed_form, claims, read};
+use crate::server::{FILES, IDP, Server, but_for_the_spread, changed, changed_form, claims, read};
 
 on_both_stores!(
     a_dry_run_says_what_would_happen,
@@ -251,7 +251,7 @@ async fn late(server: &Server, good: &Value) {
         confirmation: good["confirmation"].as_str().map(str::to_owned),
     };
     let later = Cx { now: server.cx().now.after(Lifetime::seconds(301)), ..server.cx() };
-    let refused = server.house.service.turn_tasks(&admin, &bulk, &later).await.unwrap_err();
+    let refused = server.house.service.turn_tasks(&admin, &bulk, None, &later).await.unwrap_err();
     assert!(
         matches!(&refused, Failure::Conflict(Conflict::Unconfirmed(text)) if text.contains("expired")),
         "{refused:?}"
@@ -305,7 +305,7 @@ async fn twice_is_once(server: Server) {
     let mut answers = Vec::new();
     for answer in tries.collect::<Vec<_>>() {
         let (status, body) = read(answer.await.unwrap().unwrap()).await;
-        answers.push((status.as_u16(), body));
+        answers.push((status.as_u16(), but_for_the_spread(body)));
     }
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0 == 200), "{answers:?}");
     assert_eq!(answers[0].1["tasks"], 5);
@@ -319,7 +319,8 @@ async fn twice_is_once(server: Server) {
     let again = confirmed(&body, &dry(&server, &body).await);
     let first = ask(&server, again.clone()).await;
     assert_eq!((first.0, &first.1["tasks"]), (200, &json!(0)));
-    assert_eq!(ask(&other, again).await, first);
+    let second = ask(&other, again).await;
+    assert_eq!((second.0, but_for_the_spread(second.1)), (first.0, but_for_the_spread(first.1)));
     other.stop().await;
     server.stop().await;
 }

@@ -33,6 +33,7 @@ mod lists;
 mod log;
 mod refused;
 mod registry;
+mod replicas;
 mod samples;
 mod schema;
 #[path = "../support/mod.rs"]

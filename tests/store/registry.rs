@@ -34,10 +34,13 @@ fn objects() -> Vec<Entry> {
         "algorithms": ["RS256", "EdDSA"], "token_types": ["access_token"], "subject_prefix": "it's|",
         "allowed_networks": ["10.0.0.0/8"],
     });
+    let rules = json!({"it's \" 🦀": {"one_of": [HOSTILE[2], 0.1, 1e21, null, {"a": []}]}, "n": {"max": 0.5}});
+    let some = json!({"identifier": "drop", "constraints": rules, "additional_arguments": true});
     let agent = json!({
-        "id": "planner", "name": HOSTILE[2], "authentication": {"method": "private_key_jwt", "jwks": jwks},
+        "id": "planner", "kind": "broker", "name": HOSTILE[2], "authentication": {"method": "private_key_jwt", "jwks": jwks},
         "known_as": {"https://login.example.com": ["planner-app"]},
-        "access": [{"resource": "files", "scopes": ["files:read"], "tools": ["write"]}], "may_delegate_to": ["reader"],
+        "access": [{"resource": "files", "scopes": ["files:read"], "tools": ["write", some]}],
+        "may_delegate_to": ["reader", {"agent": "writer", "depth": 2, "access": [{"resource": "files", "tools": [some]}]}],
     });
     let resource = json!({
         "id": "files", "uri": "https://files.example.com/mcp", "authentication": basic,

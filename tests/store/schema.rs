@@ -69,6 +69,9 @@ async fn what_can_not_be_read_is_named(on: &TestStore) {
     on.tamper("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', 'planner', '{}', 'api')").await;
     let object = said(&store.registry().await.unwrap_err());
     assert!(object.contains("table `objects`, column `body`, row `agent/planner`"), "{object}");
+    on.tamper("INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed) VALUES ('00000000-0000-0000-0000-000000000001', 'x', 'x', 999999999999999, 1, 0, 1, 0)").await;
+    let replica = said(&store.replicas().await.unwrap_err());
+    assert!(replica.contains("table `replicas`, column `started`"), "{replica}");
     on.tamper("DELETE FROM objects").await;
     // An object under another one's name.
     let body = serde_json::to_string(&admin("ops", "operator").object).unwrap();

@@ -16,7 +16,11 @@ use errand::{
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{idp::Key, support::TestStore};
 
@@ -73,6 +77,8 @@ pub struct Server {
     pub folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
+    /// Follows the log as long as it is there.
+    pub following: JoinSet<()>,
 }
 
 impl Server {
@@ -122,6 +128,7 @@ impl Server {
     ) -> Self {
         let house = House::open(&config, Migrations::Always).await.unwrap();
         house.furnish(&config).await.unwrap();
+        let following = house.follow();
         let (stop, stopped) = oneshot::channel();
         let app = router(App::new(house.service.clone()), EdgeSettings::default());
         let listener = Listener::bind(address, None).await.unwrap();
@@ -132,7 +139,7 @@ impl Server {
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
         let (issuer, url) = (config.issuer.to_string(), format!("http://{address}"));
         let (stop, serving) = (Some(stop), Some(serving));
-        Self { issuer, url, address, house, config, idp, planner, http, store, folder, stop, serving }
+        Self { issuer, url, address, house, config, idp, planner, http, store, folder, stop, serving, following }
     }
 
     /// The configuration file; what it names lies beside it.
@@ -322,6 +329,15 @@ pub async fn read(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// An answer without what is measured anew each time: how far it got, and how long that took.
+pub fn but_for_the_spread(mut answer: Value) -> Value {
+    if let Some(members) = answer.as_object_mut() {
+        assert!(members.get("replicas_pending").is_none_or(|pending| *pending == 0), "{members:?}");
+        members.retain(|name, _| !name.starts_with("replicas_") && name != "propagated_ms");
+    }
+    answer
 }
 
 /// The claims of a token of ours; not verified.

@@ -59,7 +59,7 @@ fn keys_that_are_not_known() {
         (
             "id = \"planner\"",
             "id = \"planner\"\nscopes = [\"files:read\"]",
-            "errand.toml:15:1: agents[0].scopes of `planner`: is not known here (known are id, name, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled)",
+            "errand.toml:15:1: agents[0].scopes of `planner`: is not known here (known are id, name, kind, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled)",
         ),
         (
             "effect = \"read\"",
@@ -485,6 +485,34 @@ fn objects_that_are_wrong_in_themselves() {
             "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL of the MCP server as its clients use it; https, unless it is on this machine)",
         ),
     ]);
+}
+
+#[test]
+fn rules_and_edges() {
+    let tool = "scopes = [\"files:read\"] }]";
+    let such = "(such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/AUTHORITY.md has all of them)";
+    let with = |rules: &str| format!("tools = [{{ identifier = \"read_file\", {rules} }}] }}]");
+    let edge = "may_delegate_to = [\"reader\"]";
+    let rows = [
+        (tool, with("constraints = { path = { regex = \".*\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path: has a kind of constraint that is not known here {such}")),
+        (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string; a path in it has no dot segments, empty segments or encoded slashes {such}")),
+        (tool, with("constraints = 1"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: must be an object: the name of an argument, and its rule {such}")),
+        (tool, with("constraints = { n = { max = 1e400 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: has a number that can't be written without loss by everybody (RFC 8785): use a string {such}")),
+        (tool, with("constraints = { n = { max = 50.00000000000000001 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: has a number that can't be written without loss by everybody (RFC 8785): use a string {such}")),
+        (tool, with("constraints = { n = { max = inf } }"), "errand.toml:17:98: agents[0].access[0].tools[0].constraints.n.max of `planner`: a number that JSON has not stands here (write a number, or a string)".into()),
+        (tool, with("constraint = {}"), "errand.toml:17:70: agents[0].access[0].tools[0].constraint of `planner`: is not known here (`constraints` is)".into()),
+        (tool, with("constraints = {}, additional_arguments = \"no\""), "errand.toml:17:111: agents[0].access[0].tools[0].additional_arguments of `planner`: a string stands here (write true or false)".into()),
+        (tool, format!("scopes = [\"files:read\"], {}", with("constraints = { n = { max = 5 } }")), "errand.toml:17:10: agents[0].access of `planner`: the rules for `read_file` of `files` mean nothing: every call of it is allowed beside them (leave the rules out, or what stands beside them: a scope of the tool, or its bare name)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", depth = 8 }]".into(), "errand.toml:16:48: agents[0].may_delegate_to[0].depth of `planner`: `8` is not within 1 to 7 (how many agents may follow, that one included)".into()),
+        (edge, "may_delegate_to = [{ depth = 1 }]".into(), "errand.toml:16:20: agents[0].may_delegate_to[0].agent of `planner`: is missing (such as `agent = \"reader\"`)".into()),
+        (edge, "may_delegate_to = [\"reader\", { agent = \"reader\" }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `reader` stands there twice (remove one of the two)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", access = [] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: lets nothing through to `reader`: `access` is empty (name in `access` what may go there, or leave it out for whatever the token allows)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", access = [{ resource = \"files\", tools = [\"gone\"] }] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `files` has no tool `gone` (name what stands in `[[resources]]` and its `[[resources.tools]]`)".into()),
+        ("id = \"planner\"", "id = \"planner\"\nkind = \"proxy\"".into(), "errand.toml:15:8: agents[0].kind of `planner`: `proxy` is not known here (write `agent` or `broker`)".into()),
+        ("id = \"planner\"", "id = \"planner\"\nkind = \"broker\"\nknown_as = { \"https://login.example.com\" = [\"p\"] }".into(), "errand.toml:16:12: agents[0].known_as of `planner`: a broker opens no task, so that no user token is for it (leave `known_as` out, or `kind` if it does open tasks)".into()),
+    ];
+    let rows = rows.iter().map(|(was, is, want)| (*was, is.as_str(), want.as_str())).collect::<Vec<_>>();
+    check(&rows);
 }
 
 /// Nothing takes a date. So wherever one stands it has to be told, with its place, and nothing is passed over in silence.

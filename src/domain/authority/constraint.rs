@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::{
     path::is_below,
     value::{Arg, Decimal, Kind},
+    wire::shown,
 };
 
 /// What the arguments of a call must be like. The empty one, open to more, constrains nothing.
@@ -71,6 +72,24 @@ impl Constraints {
             && other.arguments.iter().all(|(name, theirs)| {
                 theirs.is_any() || self.arguments.get(name).is_some_and(|ours| ours.within(theirs))
             })
+    }
+
+    /// Where more fits here than there: at an argument, or at those that are not named. With `in_full`, also at an argument
+    /// that is only named there.
+    pub(super) fn excess(&self, other: &Self, in_full: bool) -> String {
+        let at = |name: &str| format!(".constraints.{}", shown(name));
+        let wider = other.arguments.iter().filter(|(name, theirs)| {
+            !theirs.is_any() && !self.arguments.get(*name).is_some_and(|ours| ours.within(theirs))
+        });
+        let (named, hidden) =
+            wider.map(|(name, _)| name).partition::<Vec<_>, _>(|name| in_full || self.arguments.contains_key(*name));
+        let mut unknown =
+            self.arguments.keys().filter(|name| !other.additional && !other.arguments.contains_key(*name));
+        match (named.into_iter().next(), unknown.next()) {
+            (Some(name), _) | (None, Some(name)) => at(name),
+            (None, None) if hidden.is_empty() => ".additional_arguments".to_owned(),
+            (None, None) => ".constraints".to_owned(),
+        }
     }
 
     /// What fits here and there; `None` when it is plain that no call does.

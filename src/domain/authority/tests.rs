@@ -1,6 +1,7 @@
 //! The relations on authorities: as tables, over a whole small universe, and as properties of generated ones.
 
 mod relations;
+mod uses;
 mod wire;
 
 use std::collections::BTreeMap;

@@ -37,6 +37,56 @@ pub struct InvalidDetails {
     pub rule: &'static str,
 }
 
+/// The `authorization_details` of a request: what each of them asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details(Vec<(usize, Permission)>);
+
+impl Details {
+    /// Reads the `authorization_details` of a request (RFC 9396 §2). The meaning of one detail is the product of its arrays;
+    /// without `locations` it is about `target`, the resource that the request names.
+    pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, InvalidDetails> {
+        let invalid = |path: String, rule| InvalidDetails { path, rule };
+        if text.len() > MAX_DETAILS_BYTES {
+            return Err(invalid(String::new(), "longer than 16384 bytes"));
+        }
+        let value = Arg::parse(text, MAX_DETAILS_DEPTH)
+            .map_err(|_| invalid(String::new(), "not JSON, nested too deep, or a member stands in it twice"))?;
+        let Arg::List(details) = value else {
+            return Err(invalid(String::new(), "must be an array of objects"));
+        };
+        if details.is_empty() || details.len() > MAX_DETAILS {
+            return Err(invalid(String::new(), "must hold 1 to 64 objects"));
+        }
+        let mut permissions = Vec::new();
+        for (n, detail) in details.iter().enumerate() {
+            let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
+            permissions.extend(parsed.into_iter().map(|permission| (n, permission)));
+            if permissions.len() > MAX_DETAILS {
+                return Err(invalid(String::new(), "means more than 64 permissions"));
+            }
+        }
+        Ok(Self(permissions))
+    }
+
+    /// What is asked for, and by which of the details.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Permission)> + Clone {
+        self.0.iter().map(|(n, permission)| (*n, permission))
+    }
+
+    /// All that is asked for.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        self.0.iter().map(|(_, permission)| permission.clone()).collect()
+    }
+}
+
+/// One detail a permission, in this order.
+impl FromIterator<Permission> for Details {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        Self(permissions.into_iter().enumerate().collect())
+    }
+}
+
 /// A fault on its way up: each level puts its place in front.
 type Fault = (String, &'static str);
 
@@ -44,29 +94,9 @@ fn fault<T>(path: impl Into<String>, rule: &'static str) -> Result<T, Fault> {
     Err((path.into(), rule))
 }
 
-/// Reads the `authorization_details` of a request (RFC 9396 §2). The meaning of one detail is the product of its arrays;
-/// without `locations` it is about `target`, the resource that the request names.
+/// What the `authorization_details` of a request ask for, all in all.
 pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authority, InvalidDetails> {
-    let invalid = |path: String, rule| InvalidDetails { path, rule };
-    if text.len() > MAX_DETAILS_BYTES {
-        return Err(invalid(String::new(), "longer than 16384 bytes"));
-    }
-    let value = Arg::parse(text, MAX_DETAILS_DEPTH)
-        .map_err(|_| invalid(String::new(), "not JSON, nested too deep, or a member stands in it twice"))?;
-    let Arg::List(details) = value else {
-        return Err(invalid(String::new(), "must be an array of objects"));
-    };
-    if details.is_empty() || details.len() > MAX_DETAILS {
-        return Err(invalid(String::new(), "must hold 1 to 64 objects"));
-    }
-    let mut permissions = Vec::new();
-    for (n, detail) in details.iter().enumerate() {
-        permissions.extend(parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?);
-        if permissions.len() > MAX_DETAILS {
-            return Err(invalid(String::new(), "means more than 64 permissions"));
-        }
-    }
-    Ok(permissions.into_iter().collect())
+    Details::parse(text, target).map(|details| details.authority())
 }
 
 fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, Fault> {
@@ -94,7 +124,7 @@ fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permis
         (None, None) => return fault(".locations", "is missing, and the request names no resource"),
         (Some(locations), _) => parse_locations(locations)?,
     };
-    let constraints = parse_constraints(object)?;
+    let constraints = parse_constraints(object.get("constraints"), object.get("additional_arguments"))?;
     let permission = |resource| Permission { resource, tool: tool.clone(), constraints: constraints.clone() };
     Ok(resources.into_iter().map(permission).collect())
 }
@@ -111,19 +141,22 @@ fn parse_locations(locations: &Arg) -> Result<Vec<ResourceUri>, Fault> {
     list.iter().enumerate().map(uri).collect()
 }
 
-fn parse_constraints(detail: &BTreeMap<String, Arg>) -> Result<Constraints, Fault> {
+fn parse_constraints(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Constraints, Fault> {
     let mut arguments = BTreeMap::new();
-    match detail.get("constraints") {
+    match rules {
         None => {}
         Some(Arg::Object(rules)) => {
             for (name, rule) in rules {
                 let place = |(path, rule): Fault| (format!(".constraints.{}{path}", shown(name)), rule);
+                if name.contains('\0') {
+                    return Err(place((String::new(), "must not have a NUL character in its name")));
+                }
                 arguments.insert(name.clone(), parse_rule(rule).map_err(place)?);
             }
         }
         Some(_) => return fault(".constraints", "must be an object: the name of an argument, and its rule"),
     }
-    let additional = match detail.get("additional_arguments") {
+    let additional = match additional {
         None => arguments.is_empty(),
         Some(Arg::Bool(additional)) => *additional,
         Some(_) => return fault(".additional_arguments", "must be true or false"),
@@ -199,13 +232,32 @@ fn count(value: &Arg) -> Result<u32, Fault> {
 }
 
 /// The name of an argument, as far as it can stand in an answer.
-fn shown(name: &str) -> &str {
+pub(super) fn shown(name: &str) -> &str {
     let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     if plain && !name.is_empty() { name } else { "?" }
 }
 
+impl Constraints {
+    /// Reads the members `constraints` and `additional_arguments` of a detail; a fault says where below it.
+    pub fn parse(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Self, InvalidDetails> {
+        parse_constraints(rules, additional).map_err(|(path, rule)| InvalidDetails { path, rule })
+    }
+
+    /// Writes them; what is the default is left out.
+    pub(super) fn put_into(&self, detail: &mut Map<String, Value>) {
+        let Self { arguments, additional } = self;
+        if !arguments.is_empty() {
+            let rules = arguments.iter().map(|(name, rule)| (name.clone(), rule.to_wire())).collect();
+            detail.insert("constraints".to_owned(), Value::Object(rules));
+        }
+        if *additional != arguments.is_empty() {
+            detail.insert("additional_arguments".to_owned(), Value::Bool(*additional));
+        }
+    }
+}
+
 impl Rule {
-    fn to_wire(&self) -> Value {
+    pub(super) fn to_wire(&self) -> Value {
         let mut wire = Map::new();
         let mut put = |kind: &str, value: Option<Value>| {
             wire.extend(value.map(|value| (kind.to_owned(), value)));
@@ -241,14 +293,7 @@ impl Serialize for Permission {
             "identifier": self.tool,
         });
         if let Some(detail) = detail.as_object_mut() {
-            let Constraints { arguments, additional } = &self.constraints;
-            if !arguments.is_empty() {
-                let rules = arguments.iter().map(|(name, rule)| (name.clone(), rule.to_wire())).collect();
-                detail.insert("constraints".to_owned(), Value::Object(rules));
-            }
-            if *additional != arguments.is_empty() {
-                detail.insert("additional_arguments".to_owned(), Value::Bool(*additional));
-            }
+            self.constraints.put_into(detail);
         }
         detail.serialize(out)
     }

@@ -1,14 +1,14 @@
 //! What a decision is made of.
 
 use crate::domain::{
-    authority::Authority,
+    authority::Details,
     claims::UserClaims,
     client::{Agent, Resource},
     id::{ClientId, Purpose, TaskId},
     issuer::TrustedIssuer,
     limits::{TaskLimits, TokenLimits},
     registry::Registry,
-    scope::ScopeSet,
+    scope::ScopeList,
     splice::Says,
     task::Task,
     time::{Lifetime, Timestamp},
@@ -42,9 +42,9 @@ pub struct Ask<'a> {
     /// What it wants.
     pub output: Output<'a>,
     /// The scopes it asks for.
-    pub scope: Option<&'a ScopeSet>,
+    pub scope: Option<&'a ScopeList>,
     /// The details it asks for.
-    pub details: Option<&'a Authority>,
+    pub details: Option<&'a Details>,
     /// The life it asks for.
     pub expires_in: Option<Lifetime>,
     /// The task it asks for.

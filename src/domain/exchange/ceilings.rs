@@ -2,72 +2,135 @@
 
 use std::collections::BTreeSet;
 
-use super::{Ask, Denial, Evidence, Holding, Output, Presenter, TaskWanted};
-use crate::domain::{authority::Authority, issuer::SubjectScopes, scope::ScopeSet, uri::ResourceUri};
+use super::{Ask, Denial, Evidence, Excess, Holding, Output, Presenter, TaskWanted, edges::Step};
+use crate::domain::{
+    authority::{Authority, Details, MAX_DETAILS},
+    issuer::SubjectScopes,
+    scope::{ScopeList, ScopeToken},
+    uri::ResourceUri,
+};
+
+/// Something that whatever is issued must be within.
+struct Ceiling {
+    holding: Holding,
+    authority: Authority,
+    /// Whether the presenter may know it: what is its own, and what stands in the token that it presents. Of what others
+    /// have, it learns nothing but that it does not cover what was asked.
+    is_known: bool,
+}
+
+impl Ceiling {
+    fn known(holding: Holding, authority: Authority) -> Self {
+        Self { holding, authority, is_known: true }
+    }
+
+    fn of_others(holding: Holding, authority: Authority) -> Self {
+        Self { holding, authority, is_known: false }
+    }
+}
 
 /// `requested ∩ parent ∩ requester's ∩ agent's ∩ catalogue`, where asking for more than can be had is an error that says
-/// whose ceiling it was, and asking for nothing is one that says how to ask.
-pub(super) fn authority(ask: &Ask<'_>) -> Result<Authority, Denial> {
+/// where, and whose ceiling it was, and asking for nothing is one that says how to ask.
+pub(super) fn authority(ask: &Ask<'_>, along: &[Step<'_>]) -> Result<Authority, Denial> {
     let by_scope = match ask.scope {
         None => Authority::default(),
         Some(scopes) => scopes_asked(ask, scopes)?,
     };
-    let by_details = ask.details.cloned().unwrap_or_default();
     if ask.scope.is_none() && ask.details.is_none() {
         return Err(Denial::NothingAsked);
     }
+    let by_details = ask.details.into_iter().flat_map(Details::iter);
     // What lies elsewhere can't be exceeded here, and the catalogue may be large.
-    let places = by_scope.iter().chain(by_details.iter()).map(|p| &p.resource).collect::<BTreeSet<_>>();
-    for (holding, ceiling) in ceilings(ask, |uri| places.contains(uri))? {
-        if !by_scope.within(&ceiling) {
-            return Err(Denial::ScopeTooWide(holding));
+    let places =
+        by_scope.iter().chain(by_details.clone().map(|(_, p)| p)).map(|p| &p.resource).collect::<BTreeSet<_>>();
+    let ceilings = ceilings(ask, along, |uri| places.contains(uri))?;
+    for ceiling in &ceilings {
+        if !by_scope.within(&ceiling.authority) {
+            return Err(Denial::ScopeTooWide(scope_excess(ask, ceiling, &ceilings)));
         }
-        if !by_details.within(&ceiling) {
-            return Err(Denial::DetailsTooWide(holding));
+        for (n, wanted) in by_details.clone() {
+            if let Some(path) = ceiling.authority.excess(wanted, ceiling.is_known) {
+                let place = format!("authorization_details[{n}]{path}");
+                let part = std::iter::once(wanted.clone()).collect();
+                return Err(Denial::DetailsTooWide(excess(place, &part, ceiling, &ceilings)));
+            }
         }
     }
-    Ok(by_scope.iter().chain(by_details.iter()).cloned().collect())
+    Ok(by_scope.iter().chain(by_details.map(|(_, wanted)| wanted)).cloned().collect())
 }
 
 /// The tools under the scopes that are asked for, at the places that it can be about; a scope without a tool is unknown.
-fn scopes_asked(ask: &Ask<'_>, scopes: &ScopeSet) -> Result<Authority, Denial> {
-    let at = |uri: &ResourceUri| match (ask.output.resource(), ask.subject) {
+fn scopes_asked(ask: &Ask<'_>, scopes: &ScopeList) -> Result<Authority, Denial> {
+    if let Some(n) = scopes.iter().position(|scope| under(ask, scope).is_empty()) {
+        let holding = Holding::Catalogue;
+        return Err(Denial::ScopeTooWide(Excess { place: format!("scope[{n}]"), holding, allowed: None }));
+    }
+    Ok(ask.registry.under_scopes(&scopes.set(), |uri| can_be_about(ask, uri)))
+}
+
+fn under(ask: &Ask<'_>, scope: &ScopeToken) -> Authority {
+    ask.registry.under_scopes(&std::iter::once(scope.clone()).collect(), |uri| can_be_about(ask, uri))
+}
+
+fn can_be_about(ask: &Ask<'_>, uri: &ResourceUri) -> bool {
+    match (ask.output.resource(), ask.subject) {
         (Some(resource), _) => *uri == resource.uri,
         (None, Evidence::Own(own, _)) => own.authorization_details.iter().any(|p| p.resource == *uri),
         (None, Evidence::User(..)) => true,
-    };
-    let is_known = |scope| !ask.registry.under_scopes(&std::iter::once(scope).collect(), at).is_empty();
-    if scopes.iter().cloned().all(is_known) {
-        Ok(ask.registry.under_scopes(scopes, at))
-    } else {
-        Err(Denial::ScopeTooWide(Holding::Catalogue))
     }
 }
 
+/// The first of the scopes that is not all within the ceiling.
+fn scope_excess(ask: &Ask<'_>, ceiling: &Ceiling, ceilings: &[Ceiling]) -> Excess {
+    let parts = ask.scope.into_iter().flat_map(ScopeList::iter).map(|scope| under(ask, scope)).enumerate();
+    let first = parts.into_iter().find(|(_, part)| !part.within(&ceiling.authority));
+    let (n, part) = first.unwrap_or_default();
+    excess(format!("scope[{n}]"), &part, ceiling, ceilings)
+}
+
+/// What is told of a part that is too much. Where the ceiling is one that the presenter may know, also how much of the part
+/// all such ceilings leave.
+fn excess(place: String, part: &Authority, ceiling: &Ceiling, ceilings: &[Ceiling]) -> Excess {
+    let known = ceilings.iter().filter(|ceiling| ceiling.is_known);
+    let left = known.fold(part.clone(), |left, ceiling| left.meet(&ceiling.authority));
+    let allowed = Some(left).filter(|left| ceiling.is_known && (1..=MAX_DETAILS).contains(&left.len()));
+    Excess { place, holding: ceiling.holding, allowed }
+}
+
 /// Everything that the asked must be within, as far as it is about such places, and whose it is.
-fn ceilings(ask: &Ask<'_>, at: impl Fn(&ResourceUri) -> bool + Copy) -> Result<Vec<(Holding, Authority)>, Denial> {
-    let mut ceilings = vec![(Holding::Catalogue, ask.registry.catalogue(at))];
+fn ceilings(
+    ask: &Ask<'_>,
+    along: &[Step<'_>],
+    at: impl Fn(&ResourceUri) -> bool + Copy,
+) -> Result<Vec<Ceiling>, Denial> {
+    let registry = ask.registry;
+    let mut ceilings = vec![Ceiling::of_others(Holding::Catalogue, registry.catalogue(at))];
     if let Presenter::Agent(agent) = ask.presenter {
-        ceilings.push((Holding::Agent, ask.registry.ceiling(agent)));
+        ceilings.push(Ceiling::known(Holding::Agent, registry.ceiling(agent)));
     }
     if let Output::HandOver(to, _) = ask.output {
-        ceilings.push((Holding::Agent, ask.registry.ceiling(to)));
+        ceilings.push(Ceiling::of_others(Holding::NextAgent, registry.ceiling(to)));
+    }
+    for Step { edge, is_own } in along {
+        if let Some(authority) = registry.let_through(edge) {
+            ceilings.push(Ceiling { holding: Holding::Edge, authority, is_known: *is_own });
+        }
     }
     match ask.subject {
-        Evidence::Own(own, _) => ceilings.push((Holding::Parent, own.authorization_details.clone())),
+        Evidence::Own(own, _) => ceilings.push(Ceiling::known(Holding::Parent, own.authorization_details.clone())),
         Evidence::User(user, issuer) => {
             if issuer.subject_scopes == SubjectScopes::Ceiling {
                 let scope = user.scope.as_ref().ok_or(Denial::SubjectWithoutScope)?;
-                ceilings.push((Holding::Requester, ask.registry.under_scopes(scope, at)));
+                ceilings.push(Ceiling::of_others(Holding::Requester, registry.under_scopes(scope, at)));
             }
             if !issuer.entitlements.is_empty() {
                 let rules = issuer.entitlements.iter().filter(|rule| rule.to.covers(&user.all));
-                ceilings.push((Holding::Requester, ask.registry.entitled(rules, at)));
+                ceilings.push(Ceiling::of_others(Holding::Requester, registry.entitled(rules, at)));
             }
         }
     }
     if let TaskWanted::Named(_, Some(task)) = ask.task {
-        ceilings.push((Holding::Task, task.authority.clone()));
+        ceilings.push(Ceiling::known(Holding::Task, task.authority.clone()));
     }
     Ok(ceilings)
 }

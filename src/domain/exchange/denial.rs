@@ -1,11 +1,13 @@
 //! Why an exchange is refused: one variant a rule.
 
+use std::fmt;
+
 use thiserror::Error;
 
-use crate::domain::{chain::InvalidChain, splice::NotThisAgent, task::CannotJoin};
+use crate::domain::{authority::Authority, chain::InvalidChain, splice::NotThisAgent, task::CannotJoin};
 
 /// Why an exchange is refused. The texts go to the client: they say what to change, and nothing that was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denial {
     /// A resource asks for something else than a transaction token.
     #[error("a resource can only get a transaction token")]
@@ -19,6 +21,12 @@ pub enum Denial {
     /// No edge in the registry from the one agent to the other.
     #[error("the agent may not delegate to that agent")]
     MayNotDelegate,
+    /// An edge of the chain lets fewer agents follow.
+    #[error("an agent of the chain may delegate, but not so far: the depth of its `may_delegate_to` ends before")]
+    TooFar,
+    /// A broker acts, and no agent behind it.
+    #[error("a broker opens no task: an agent hands over to it with `requested_actor`")]
+    BrokerAlone,
     /// Transaction tokens stay transaction tokens.
     #[error("a transaction token can only be replaced by a transaction token")]
     TxnOnlyReplaced,
@@ -50,11 +58,11 @@ pub enum Denial {
     #[error("the subject token has no scope, so nothing can be had with it")]
     SubjectWithoutScope,
     /// A scope that is asked for goes beyond what somebody has.
-    #[error("`scope` asks for more than {0}")]
-    ScopeTooWide(Holding),
+    #[error(transparent)]
+    ScopeTooWide(Excess),
     /// A detail that is asked for goes beyond what somebody has.
-    #[error("`authorization_details` asks for more than {0}")]
-    DetailsTooWide(Holding),
+    #[error(transparent)]
+    DetailsTooWide(Excess),
     /// What is asked for is all elsewhere.
     #[error("nothing of what is asked for is at the resource that the token is for")]
     NothingForTarget,
@@ -75,6 +83,29 @@ pub enum Denial {
     NoTimeLeft,
 }
 
+/// What is too much: where in the request, and beyond whose ceiling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// The place in the request.
+    pub place: String,
+    /// Whose ceiling.
+    pub holding: Holding,
+    /// How much of it the ceilings leave that the client may know: its own, and what its token allows.
+    pub allowed: Option<Authority>,
+}
+
+impl std::error::Error for Excess {}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: asks for more than {}", self.place, self.holding)?;
+        if self.allowed.is_some() {
+            f.write_str("; ask by `authorization_details` for no more than `authorization_details_allowed`")?;
+        }
+        Ok(())
+    }
+}
+
 /// Whose ceiling a request goes beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Holding {
@@ -84,6 +115,12 @@ pub enum Holding {
     /// The agent may never have it.
     #[error("the agent may have")]
     Agent,
+    /// The agent that it is handed over to may never have it.
+    #[error("the agent that it is for may have")]
+    NextAgent,
+    /// It may not go from one agent of the chain to the next.
+    #[error("may be delegated along the chain of agents")]
+    Edge,
     /// The requester has not got it.
     #[error("the requester may have")]
     Requester,

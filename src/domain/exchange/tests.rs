@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{
-    authority::{Authority, Permission},
+    authority::{Authority, Details, Permission},
     chain::InvalidChain,
     claims::{MayAct, UserClaims},
     id::TaskId,
@@ -192,6 +192,7 @@ impl Case {
         let resource = |id: &str| registry.resource(&id.parse().unwrap()).unwrap();
         let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
         let scope = self.scope.map(|scope| scope.parse().unwrap());
+        let details = self.details.as_ref().map(|asked| asked.iter().cloned().collect::<Details>());
         let (purpose, deadline) = match self.task {
             Wanted::Unnamed { purpose, deadline } => (purpose.map(|p| p.parse().unwrap()), deadline),
             Wanted::Named(..) => (None, None),
@@ -218,7 +219,7 @@ impl Case {
                 Out::Txn => Output::Txn,
             },
             scope: scope.as_ref(),
-            details: self.details.as_ref(),
+            details: details.as_ref(),
             expires_in: self.expires_in.map(Lifetime::seconds),
             task: match &self.task {
                 Wanted::Unnamed { .. } => {

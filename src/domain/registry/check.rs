@@ -10,7 +10,8 @@ use url::{Host, Url};
 
 use super::{Inconsistency, Kind, Object, Registry};
 use crate::domain::{
-    client::{Access, Admin, Agent, Authentication, Client, Resource},
+    authority::{Authority, ToolUse},
+    client::{Access, Admin, Agent, AgentKind, Authentication, Client, Edge, Resource},
     id::ClientId,
     issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
     limits::TOKEN_LIFETIME_CAP,
@@ -114,6 +115,11 @@ impl Registry {
                 {
                     fault("entitlements", format!("there is no resource `{id}`"));
                 }
+                let gives = self.entitled(std::iter::once(rule), |_| true);
+                let concerned = self.resources.values().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
+                for resource in concerned {
+                    check_rules(&rule.tools, resource, &gives, &mut |reason| fault("entitlements", reason));
+                }
             }
         }
     }
@@ -137,19 +143,33 @@ impl Registry {
                 faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
             };
             check_life(agent.max_token_lifetime, &mut fault);
-            for access in &agent.access {
-                let Some(resource) = self.resources.get(&access.resource) else {
-                    fault("access", format!("there is no resource `{}`", access.resource));
-                    continue;
-                };
-                self.check_access(access, resource, &mut fault);
-            }
-            for other in &agent.may_delegate_to {
+            let ceiling = self.ceiling(agent);
+            self.check_access(&agent.access, &ceiling, &mut |reason| fault("access", reason));
+            for (n, edge) in agent.may_delegate_to.iter().enumerate() {
+                let mut fault = |reason| fault("may_delegate_to", reason);
+                let other = &edge.agent;
                 if !self.agents.contains_key(other) {
-                    fault("may_delegate_to", format!("there is no agent `{other}`"));
+                    fault(format!("there is no agent `{other}`"));
                 } else if *other == agent.id {
-                    fault("may_delegate_to", "an agent does not delegate to itself".into());
+                    fault("an agent does not delegate to itself".into());
                 }
+                if agent.may_delegate_to.iter().take(n).any(|before| before.agent == *other) {
+                    fault(format!("`{other}` stands there twice"));
+                }
+                if edge.depth.is_some_and(|depth| !Edge::DEPTHS.contains(&depth)) {
+                    let (least, most) = (Edge::DEPTHS.start(), Edge::DEPTHS.end());
+                    fault(format!("the depth for `{other}` must be {least} to {most}"));
+                }
+                match (&edge.access, self.let_through(edge)) {
+                    (Some(access), Some(_)) if access.is_empty() => {
+                        fault(format!("lets nothing through to `{other}`: `access` is empty"));
+                    }
+                    (Some(access), Some(lets)) => self.check_access(access, &lets, &mut fault),
+                    (_, _) => {}
+                }
+            }
+            if agent.kind == AgentKind::Broker && !agent.known_as.is_empty() {
+                fault("known_as", "a broker opens no task, so that no user token is for it".into());
             }
             for (issuer, names) in &agent.known_as {
                 match self.issuers.get(issuer) {
@@ -190,20 +210,39 @@ impl Registry {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "reads as one of the checks, and stands among them")]
-    fn check_access(&self, access: &Access, resource: &Resource, fault: &mut impl FnMut(&'static str, String)) {
-        if access.scopes.is_empty() && access.tools.is_empty() {
-            fault("access", format!("names neither scopes nor tools of `{}`", resource.id));
-        }
-        for scope in &access.scopes {
-            if !resource.tools.iter().any(|tool| tool.scope == *scope) {
-                fault("access", format!("no tool of `{}` has the scope `{scope}`", resource.id));
+    /// Whether what is named is there; `whole` is what the entries amount to all in all.
+    fn check_access(&self, access: &[Access], whole: &Authority, fault: &mut impl FnMut(String)) {
+        for part in access {
+            let Some(resource) = self.resources.get(&part.resource) else {
+                fault(format!("there is no resource `{}`", part.resource));
+                continue;
+            };
+            if part.scopes.is_empty() && part.tools.is_empty() {
+                fault(format!("names neither scopes nor tools of `{}`", resource.id));
             }
-        }
-        for name in &access.tools {
-            if !resource.tools.iter().any(|tool| tool.name == *name) {
-                fault("access", format!("`{}` has no tool `{name}`", resource.id));
+            for scope in &part.scopes {
+                if !resource.tools.iter().any(|tool| tool.scope == *scope) {
+                    fault(format!("no tool of `{}` has the scope `{scope}`", resource.id));
+                }
             }
+            for ToolUse { tool: name, .. } in &part.tools {
+                if !resource.tools.iter().any(|tool| tool.name == *name) {
+                    fault(format!("`{}` has no tool `{name}`", resource.id));
+                }
+            }
+            check_rules(&part.tools, resource, whole, fault);
+        }
+    }
+}
+
+/// Rules beside which every call of the tool is allowed anyway say something that does not hold.
+fn check_rules(uses: &[ToolUse], resource: &Resource, whole: &Authority, fault: &mut impl FnMut(String)) {
+    for ToolUse { tool, constraints } in uses {
+        if !constraints.is_none() && whole.allows_every_call(&resource.uri, tool) {
+            fault(format!(
+                "the rules for `{tool}` of `{}` mean nothing: every call of it is allowed beside them",
+                resource.id
+            ));
         }
     }
 }

@@ -266,6 +266,84 @@ fn an_agent_is_made_of_what_there_is() {
 }
 
 #[test]
+fn an_edge_leads_to_an_agent_with_something_and_not_forever() {
+    let one = |edge: Value, text: &str| {
+        assert_eq!(
+            faults_with("agent planner", "may_delegate_to", edge.clone()),
+            [format!("agent `planner`: may_delegate_to: {text}")],
+            "{edge}"
+        );
+    };
+    let with = |access: Value| json!([{"agent": "reader", "access": access}]);
+    one(json!([{"agent": "gone", "depth": 1}]), "there is no agent `gone`");
+    one(json!([{"agent": "planner"}]), "an agent does not delegate to itself");
+    one(json!(["reader", {"agent": "reader", "depth": 2}]), "`reader` stands there twice");
+    for depth in [0, 8, 255] {
+        one(json!([{"agent": "reader", "depth": depth}]), "the depth for `reader` must be 1 to 7");
+    }
+    one(with(json!([])), "lets nothing through to `reader`: `access` is empty");
+    one(with(json!([{"resource": "gone", "tools": ["x"]}])), "there is no resource `gone`");
+    one(with(json!([{"resource": "files"}])), "names neither scopes nor tools of `files`");
+    one(with(json!([{"resource": "files", "scopes": ["s:none"]}])), "no tool of `files` has the scope `s:none`");
+    one(
+        with(json!([{"resource": "files", "tools": [{"identifier": "gone", "constraints": {"a": {"max": 1}}}]}])),
+        "`files` has no tool `gone`",
+    );
+    one(
+        with(
+            json!([{"resource": "files", "scopes": ["s:read"], "tools": [{"identifier": "read", "constraints": {"a": {"max": 1}}}]}]),
+        ),
+        "the rules for `read` of `files` mean nothing: every call of it is allowed beside them",
+    );
+    for good in [
+        json!([{"agent": "reader"}]),
+        json!([{"agent": "reader", "depth": 1}]),
+        with(json!([{"resource": "mail", "tools": ["send"]}])),
+    ] {
+        assert_eq!(faults_with("agent planner", "may_delegate_to", good.clone()), [""; 0], "{good}");
+    }
+    // A broker is known to no identity provider.
+    assert_eq!(
+        faults_with("agent reader", "kind", json!("broker")),
+        ["agent `reader`: known_as: a broker opens no task, so that no user token is for it"]
+    );
+}
+
+/// Who writes a rule means it: one that something else beside it undoes is told, not passed over.
+#[test]
+fn rules_that_hold_nothing_back_are_told() {
+    let rule = |tool: &str| json!({"identifier": tool, "constraints": {"a": {"max": 1}}});
+    let says =
+        |tool: &str| format!("the rules for `{tool}` of `files` mean nothing: every call of it is allowed beside them");
+    for (access, want) in [
+        (json!([{"resource": "files", "tools": [rule("drop"), "drop"]}]), Some(says("drop"))),
+        (json!([{"resource": "files", "scopes": ["s:read"], "tools": [rule("list")]}]), Some(says("list"))),
+        (
+            json!([{"resource": "files", "tools": [rule("drop")]}, {"resource": "files", "scopes": ["s:drop"]}]),
+            Some(says("drop")),
+        ),
+        (json!([{"resource": "files", "scopes": ["s:write"], "tools": [rule("list"), rule("drop")]}]), None),
+        (json!([{"resource": "files", "tools": [rule("read")]}, {"resource": "mail", "scopes": ["s:read"]}]), None),
+    ] {
+        let want = want.map(|says| format!("agent `planner`: access: {says}"));
+        assert_eq!(faults_with("agent planner", "access", access.clone()), Vec::from_iter(want), "{access}");
+    }
+    let give = |rules: Value| faults_with("issuer login", "entitlements", rules);
+    let want = format!("issuer `{LOGIN}`: entitlements: {}", says("read"));
+    assert_eq!(
+        give(json!([{"to": "everyone", "resource": "files", "scopes": ["s:read"], "tools": [rule("read")]}])),
+        std::slice::from_ref(&want)
+    );
+    // At the one resource the tool is under the scope, and at the other one too.
+    let both = give(json!([{"to": "everyone", "scopes": ["s:read"], "tools": [rule("read")]}]));
+    assert_eq!(both, [want.clone(), want.replace("files", "mail")]);
+    // Others may have more than everyone.
+    let apart = json!([{"to": "everyone", "tools": [rule("read")]},
+        {"to": {"claim": {"name": "groups", "value": "x"}}, "scopes": ["s:read"]}]);
+    assert_eq!(give(apart), [""; 0]);
+}
+
+#[test]
 fn lives_methods_and_tools() {
     for (object, kind, id) in [("agent reader", "agent", "reader"), ("resource mail", "resource", "mail")] {
         for life in [0, 9, 901, u32::MAX] {

@@ -3,6 +3,7 @@
 mod commit;
 mod reach;
 mod read;
+mod replicas;
 mod sql;
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -24,13 +25,14 @@ use crate::{
     domain::{
         audit::{Head, Writer},
         id::{ClientId, TaskId, TokenId},
+        replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task},
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry,
-        Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -60,6 +62,8 @@ const PARAMETERS: [&str; 13] = [
 /// The store on Postgres.
 pub struct PostgresStore {
     pool: PgPool,
+    /// One connection, for who listens.
+    listening: PgPool,
     server: Server,
 }
 
@@ -75,6 +79,8 @@ impl PostgresStore {
     pub fn new(url: &str, options: &StoreOptions) -> Result<Self, InvalidStoreUrl> {
         let connect = parse(url)?;
         let timeout = milliseconds(options.statement_timeout);
+        let listening = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let listening = listening.acquire_timeout(options.acquire_timeout).connect_lazy_with(connect.clone());
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
@@ -92,7 +98,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(connect.clone());
-        Ok(Self { pool, server: Server::new(connect) })
+        Ok(Self { pool, listening, server: Server::new(connect) })
     }
 
     /// The same outage; why the server can't be reached, where that is its cause, in words that help.
@@ -203,6 +209,22 @@ impl Store for PostgresStore {
 
     async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::audit_chain(&self.pool, writer, n, limit).await
+    }
+
+    async fn renew(&self, beat: &Beat, is_news: bool) -> Result<(), Outage> {
+        replicas::renew(&self.pool, beat, is_news).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
+        replicas::replicas(&self.pool).await
+    }
+
+    async fn remove_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
+        replicas::remove(&self.pool, id, number).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
+        Ok(Box::new(replicas::Listener::new(&self.listening).await?))
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage> {

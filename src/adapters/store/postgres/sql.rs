@@ -8,6 +8,11 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Who listens here hears that there are entries of the log, from the moment when they are committed.
+pub(super) const TOLD_OF_LOG: &str = "errand_log";
+/// Who listens here hears that a replica has applied more of the log.
+pub(super) const TOLD_OF_ACKS: &str = "errand_acks";
+
 /// Whether what the server refused was a value or a row (appendix A of its manual): a data exception, a violated
 /// constraint, a value that is too large for an index.
 pub(super) fn is_about_data(code: &str) -> bool {
@@ -125,9 +130,11 @@ statements! {
     /// in a circle, and held to the commit, so that the order of places is the order of commits. Whoever sees a place
     /// sees all before it.
     TAKE_PLACES = "UPDATE log_head SET seq = seq + $1 WHERE one = 1 RETURNING seq";
-    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after)
+    /// Who listens hears of it when the transaction is committed, and not before.
+    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after)
         SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after
-        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, done_by text, done_at bigint, forget_after bigint)";
+        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, done_by text, done_at bigint, forget_after bigint)
+        RETURNING seq) SELECT pg_notify('errand_log', '') FROM appended LIMIT 1";
     INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned)
         SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
@@ -216,6 +223,18 @@ statements! {
     AUDIT_BY_OUTCOME = audit_where!("outcome = $9 AND ");
     AUDIT_HEADS = "SELECT writer::text AS writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
     AUDIT_CHAIN = concat!("SELECT ", audit_columns!(), " FROM audit WHERE audit.writer = $1 AND audit.n > $2 ORDER BY audit.n LIMIT $3");
+
+    // ---- replicas ----
+
+    /// A renewal that comes late, after a later one, is passed over.
+    RENEW = "WITH renewed AS (INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
+            renewed = excluded.renewed WHERE replicas.beat < excluded.beat RETURNING id)
+        SELECT pg_notify('errand_acks', '') FROM renewed WHERE $9::bool";
+    REPLICAS = "SELECT id::text AS id, name, version, started, beat, applied_seq, lease_ms, renewed FROM replicas
+        ORDER BY started, replicas.id";
+    REMOVE_REPLICA = "DELETE FROM replicas WHERE id = $1 AND beat <= $2";
 
     // ---- sweep ----
 

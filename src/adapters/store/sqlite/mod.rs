@@ -2,6 +2,7 @@
 
 mod commit;
 mod read;
+mod replicas;
 mod sql;
 
 use std::{fmt, fs, io, path::Path, str::FromStr, time::Duration};
@@ -22,13 +23,14 @@ use crate::{
     domain::{
         audit::{Head, Writer},
         id::{ClientId, TaskId, TokenId},
+        replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task},
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry,
-        Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -196,6 +198,22 @@ impl Store for SqliteStore {
 
     async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::audit_chain(&self.readers, writer, n, limit).await
+    }
+
+    async fn renew(&self, beat: &Beat, _is_news: bool) -> Result<(), Outage> {
+        replicas::renew(&self.writer, beat).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
+        replicas::replicas(&self.readers).await
+    }
+
+    async fn remove_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
+        replicas::remove(&self.writer, id, number).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
+        Ok(Box::new(replicas::Lookout::new(self.readers.clone()).await?))
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage> {

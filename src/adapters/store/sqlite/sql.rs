@@ -209,6 +209,16 @@ statements! {
     AUDIT_HEADS = "SELECT writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
     AUDIT_CHAIN = concat!("SELECT ", audit_columns!(), " FROM audit WHERE audit.writer = ?1 AND audit.n > ?2 ORDER BY audit.n LIMIT ?3");
 
+    // ---- replicas ----
+
+    /// A renewal that comes late, after a later one, is passed over.
+    RENEW = "INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
+            renewed = excluded.renewed WHERE replicas.beat < excluded.beat";
+    REPLICAS = "SELECT id, name, version, started, beat, applied_seq, lease_ms, renewed FROM replicas ORDER BY started, id";
+    REMOVE_REPLICA = "DELETE FROM replicas WHERE id = ?1 AND beat <= ?2";
+
     // ---- sweep ----
 
     /// Some at a time, so that a commit gets its turn.

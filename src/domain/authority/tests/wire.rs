@@ -67,6 +67,7 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
             one(r#""additional_arguments":"no""#),
             "authorization_details[0].additional_arguments: must be true or false".into(),
         ),
+        (one(r#""constraints":{"pa\u0000th":{"any":true}}"#), place("?", "must not have a NUL character in its name")),
         (one(r#""constraints":{"path":"/etc"}"#), place("path", "must be an object, such as {\"one_of\": […]}")),
         (
             one(r#""constraints":{"path":{}}"#),

@@ -10,8 +10,8 @@ use super::{
     walk::{Seed, Step, World, seeds, uri},
     *,
 };
-use crate::domain::scope::ScopeSet;
-use truths::{check, check_revocations};
+use crate::domain::scope::ScopeList;
+use truths::{check, check_pairs, check_revocations, line_of};
 
 /// A token that was issued, and where it comes from.
 struct Issued {
@@ -37,6 +37,18 @@ struct Tally {
     inside: Cell<usize>,
     joined: Cell<usize>,
     strays: Cell<usize>,
+    /// With rules for arguments, by brokers, along an edge with a depth, along one with tools, by an own actor token.
+    constrained: Cell<usize>,
+    brokered: Cell<usize>,
+    measured: Cell<usize>,
+    narrowed: Cell<usize>,
+    vouched: Cell<usize>,
+    /// Refused since an edge was cut, led no further, let less through, or a broker came alone.
+    cut: Cell<usize>,
+    too_far: Cell<usize>,
+    too_much: Cell<usize>,
+    alone: Cell<usize>,
+    pairs: Cell<usize>,
     killed: Cell<usize>,
     spared: Cell<usize>,
 }
@@ -48,7 +60,7 @@ fn count(cell: &Cell<usize>) {
 #[test]
 fn what_is_issued_only_shrinks() {
     let tally = Tally::default();
-    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 1_000, failure_persistence: None, ..Config::default() };
     TestRunner::new(config).run(&seeds(), |seed| walk(&seed, &tally)).unwrap();
     // A property of yeses that are never said proves nothing.
     let deep = tally.deep.iter().map(Cell::get).collect::<Vec<_>>();
@@ -60,6 +72,16 @@ fn what_is_issued_only_shrinks() {
         ("inside", &tally.inside, 60),
         ("joined", &tally.joined, 40),
         ("strays", &tally.strays, 700),
+        ("constrained", &tally.constrained, 1_500),
+        ("brokered", &tally.brokered, 400),
+        ("with a depth", &tally.measured, 200),
+        ("with tools on the edge", &tally.narrowed, 200),
+        ("vouched for", &tally.vouched, 900),
+        ("cut", &tally.cut, 700),
+        ("too far", &tally.too_far, 50),
+        ("too much for an edge", &tally.too_much, 60),
+        ("alone", &tally.alone, 150),
+        ("pairs", &tally.pairs, 6_000),
         ("killed", &tally.killed, 40_000),
         ("spared", &tally.spared, 10_000),
     ] {
@@ -75,6 +97,8 @@ struct Try {
     presenter: String,
     output: Goal,
     join: Option<usize>,
+    /// What the actor token says.
+    actor: Says,
 }
 
 /// What for: the resource, and the agent that it is handed to, by number.
@@ -90,8 +114,21 @@ fn walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
     let mut now = NOW;
     for step in &seed.steps {
         now = now.after(Lifetime::seconds(step.wait.into()));
-        if step.op == 0 {
-            world.shut_out(&format!("a{}", usize::from(step.who) % world.agents.len()));
+        let who = usize::from(step.who) % world.agents.len();
+        match step.op {
+            0 => world.shut_out(&format!("a{who}")),
+            1 | 2 => world.cut(who),
+            // An edge that the newest token came along.
+            3 | 4 => {
+                let number = |hop: &Hop| world.agents.iter().position(|a| *a == hop.sub);
+                let line = issued.last().map(|i| i.claims.act.hops().filter_map(number).collect::<Vec<_>>());
+                if let Some([to, from, ..]) = line.as_deref() {
+                    world.narrow(*from, *to);
+                }
+            }
+            _ => {}
+        }
+        if step.op < 5 {
             continue;
         }
         let attempt = attempt(&world, &issued, step);
@@ -100,7 +137,17 @@ fn walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
             count(&tally.strays);
         }
         match plan {
-            Err(_) => count(&tally.refused),
+            Err(denial) => {
+                count(&tally.refused);
+                match denial {
+                    Denial::MayNotDelegate => count(&tally.cut),
+                    Denial::TooFar => count(&tally.too_far),
+                    Denial::ScopeTooWide(Excess { holding: Holding::Edge, .. })
+                    | Denial::DetailsTooWide(Excess { holding: Holding::Edge, .. }) => count(&tally.too_much),
+                    Denial::BrokerAlone => count(&tally.alone),
+                    _ => {}
+                }
+            }
             Ok(plan) => {
                 check(&world, &issued, &attempt, step, &plan, now)?;
                 let parent = attempt.with;
@@ -109,17 +156,18 @@ fn walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
                     (_, Some(from)) => (issued[from].deadline, issued[from].approved.clone()),
                     (_, None) => return Err(TestCaseError::fail("a task from nowhere")),
                 };
-                note(tally, &attempt, &plan);
+                note(tally, &world, &attempt, &plan);
                 let n = u128::try_from(issued.len()).unwrap() + 1;
                 let (claims, kind) = issue(&plan, now, n);
                 issued.push(Issued { claims, kind, parent, deadline, approved });
             }
         }
     }
+    check_pairs(&issued, tally)?;
     check_revocations(&issued, tally)
 }
 
-fn note(tally: &Tally, attempt: &Try, plan: &Plan) {
+fn note(tally: &Tally, world: &World, attempt: &Try, plan: &Plan) {
     count(&tally.issued);
     count(&tally.deep[plan.chain.depth()]);
     match plan.kind {
@@ -133,10 +181,28 @@ fn note(tally: &Tally, attempt: &Try, plan: &Plan) {
     if attempt.join.is_some() {
         count(&tally.joined);
     }
+    let line = line_of(world, attempt, plan);
+    let steps = || line.iter().zip(line.iter().skip(1)).map(|(a, b)| &world.edges[*a][b]);
+    for (so, cell) in [
+        (plan.authority.iter().any(|p| !p.constraints.is_none()), &tally.constrained),
+        (line.iter().any(|a| world.brokers[*a]), &tally.brokered),
+        (steps().any(|(depth, _)| depth.is_some()), &tally.measured),
+        (steps().any(|(_, lets)| lets.is_some()), &tally.narrowed),
+        (attempt.actor == Says::ThisAgent, &tally.vouched),
+    ] {
+        if so {
+            count(cell);
+        }
+    }
 }
 
 /// Chooses what is tried: mostly the newest token by who may present it, sometimes anybody anything.
 fn attempt(world: &World, issued: &[Issued], step: &Step) -> Try {
+    let actor = match step.who % 8 {
+        0 => Says::SomebodyElse,
+        1 | 2 => Says::ThisAgent,
+        _ => Says::Nothing,
+    };
     let (agents, resources) = (world.agents.len(), world.resources.len());
     let who = usize::from(step.who);
     // A transaction token leads to nothing but others: most of the time one that leads on is taken.
@@ -151,7 +217,7 @@ fn attempt(world: &World, issued: &[Issued], step: &Step) -> Try {
             0 => Goal::HandOver((who + 1) % agents, who % resources),
             _ => Goal::Access(who % resources),
         };
-        return Try { with: None, presenter, output, join };
+        return Try { with: None, presenter, output, join, actor };
     };
     let parent = &issued[n];
     let at = parent.claims.authorization_details.iter().next().map(|p| p.resource.to_string());
@@ -166,7 +232,7 @@ fn attempt(world: &World, issued: &[Issued], step: &Step) -> Try {
     // Mostly to an agent that it may hand over to, and that is not in the chain yet.
     let me = world.agents.iter().position(|a| *a == presenter);
     let is_new = |to: &&usize| !parent.claims.act.hops().any(|hop| hop.sub == world.agents[**to]) && Some(**to) != me;
-    let next = me.map(|me| world.edges[me].iter().filter(is_new).copied().collect::<Vec<_>>()).unwrap_or_default();
+    let next = me.map(|me| world.edges[me].keys().filter(is_new).copied().collect::<Vec<_>>()).unwrap_or_default();
     let to = if next.is_empty() || step.stray { who % agents } else { next[who % next.len()] };
     let output = match (parent.kind, step.op % 16) {
         (TokenKind::Txn, op) if op < 14 => Goal::Txn,
@@ -175,7 +241,7 @@ fn attempt(world: &World, issued: &[Issued], step: &Step) -> Try {
         (_, 2) => Goal::Access(who % resources),
         _ => Goal::HandOver(to, at),
     };
-    Try { with, presenter, output, join: None }
+    Try { with, presenter, output, join: None, actor }
 }
 
 fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timestamp) -> Result<Plan, Denial> {
@@ -205,14 +271,22 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
         Some(n) => issued[n].claims.authorization_details.clone(),
     };
     let may = match attempt.output {
-        Goal::HandOver(to, _) if !step.greedy => may.meet(&world.ceilings[to]),
-        _ => may,
+        _ if step.greedy => may,
+        Goal::HandOver(to, _) => {
+            let me = world.agents.iter().position(|a| *a == attempt.presenter);
+            let lets = me.and_then(|me| world.edges[me].get(&to)).and_then(|(_, lets)| lets.as_ref());
+            let may = may.meet(&world.ceilings[to]);
+            lets.map_or(may.clone(), |lets| may.meet(lets))
+        }
+        Goal::Access(_) | Goal::Txn => may,
     };
+    let may = if step.rules == 0 { may } else { may.meet(&world.narrowed(step.rules)) };
     let mask = |n: usize| step.mask >> (n % 16) & 1 == 1;
     let details = may.iter().enumerate().filter(|(n, _)| mask(*n)).map(|(_, p)| p.clone()).collect::<Authority>();
     let scope = world.covered(&details, output.resource().map(|r| r.uri.as_str()));
-    let scope = scope.iter().map(|scope| scope.parse().unwrap()).collect::<ScopeSet>();
-    let by_scope = step.by_scope && !scope.is_empty();
+    let scope = scope.iter().map(|scope| scope.parse().unwrap()).collect::<ScopeList>();
+    let by_scope = step.by_scope && scope.iter().next().is_some();
+    let asked = details.iter().cloned().collect::<Details>();
     let purpose = "anything".parse().unwrap();
     let joined = attempt.join.map(|n| {
         let root = &issued[n];
@@ -228,11 +302,12 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
         tasks: &TaskLimits::default(),
         presenter,
         subject,
-        actor: Says::Nothing,
-        grant: false,
+        actor: attempt.actor,
+        // Of a broker nothing is known at the provider; a grant would do for anybody else.
+        grant: world.agents.iter().zip(&world.brokers).any(|(a, broker)| *broker && *a == attempt.presenter),
         output,
         scope: by_scope.then_some(&scope),
-        details: (!by_scope).then_some(&details),
+        details: (!by_scope).then_some(&asked),
         expires_in: step.expires_in.map(|life| Lifetime::seconds(life.into())),
         task: match &joined {
             Some(task) => TaskWanted::Named(task.id, Some(task)),

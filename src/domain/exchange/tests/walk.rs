@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::domain::authority::{Arg, ToolUse};
 
 /// The scopes that tools have. Resources share them, on purpose.
 const SCOPES: [&str; 4] = ["s:read", "s:write", "s:send", "s:drop"];
@@ -14,15 +15,54 @@ pub(super) struct Seed {
     /// For each resource the scopes of its tools, and its cap.
     resources: Vec<(Vec<u8>, Option<u16>)>,
     /// For each agent: which tools it may have, whom it may delegate to (bits), and its cap.
-    agents: Vec<(u16, u16, Option<u16>)>,
+    agents: Vec<(Tools, u16, Option<u16>)>,
+    /// For each agent: whether it is a broker, and what its edges let through, and how far.
+    edges: Vec<(bool, Limits)>,
     /// The scopes of the user's token; no ceiling when absent.
     scopes: Option<u8>,
-    /// What the user's groups give: none, or tools by bits.
-    entitled: Option<u16>,
+    /// What the user's groups give: none, or tools.
+    entitled: Option<Tools>,
     /// How deep a chain may be.
     max_chain: usize,
     /// What is tried, one after the other.
     pub(super) steps: Vec<Step>,
+}
+
+/// Tools by bits, and for each the rules for its arguments, three bits a tool.
+type Tools = (u16, u64);
+
+/// By bits: to whom an edge has a depth, which one, to whom it lets only some tools through, and which.
+type Limits = (u16, u8, u16, Tools);
+
+/// To whom: how far on, and what; `None` where it is not said.
+type Edges = std::collections::BTreeMap<usize, (Option<u8>, Option<Authority>)>;
+
+/// The arguments of a call.
+type Arguments = std::collections::BTreeMap<String, Arg>;
+
+/// Rules that a tool can have in a ceiling. The more they say the less they allow, and some have nothing in common.
+fn rules(n: u64) -> Value {
+    match n {
+        1 => json!({"constraints": {"n": {"max": 5}}}),
+        2 => json!({"constraints": {"n": {"max": 3}, "p": {"any": true}}}),
+        3 => json!({"constraints": {"n": {"one_of": [1, 3, 6]}}, "additional_arguments": true}),
+        4 => json!({"constraints": {"p": {"prefix": "/a/"}}, "additional_arguments": true}),
+        5 => json!({"constraints": {"n": {"any": true}, "p": {"prefix": "/a/b/"}}}),
+        6 => json!({"additional_arguments": false}),
+        _ => json!({}),
+    }
+}
+
+/// Calls by which authorities are compared without asking the relation that is under test.
+fn calls() -> Vec<Arguments> {
+    let numbers = ["", "1", "3", "5", "6"];
+    let paths = ["", r#""/a/x""#, r#""/a/b/x""#, r#""/c""#];
+    let mut calls = Vec::new();
+    for (n, p, other) in numbers.iter().flat_map(|n| paths.iter().flat_map(move |p| [(n, p, ""), (n, p, "true")])) {
+        let named = [("n", *n), ("p", *p), ("o", other)].into_iter().filter(|(_, value)| !value.is_empty());
+        calls.push(named.map(|(name, value)| (name.to_owned(), Arg::parse(value, 1).unwrap())).collect());
+    }
+    calls
 }
 
 /// One thing that is tried.
@@ -37,6 +77,8 @@ pub(super) struct Step {
     pub(super) stray: bool,
     /// Which tools are asked for, of those that the parent has; all of the world's when `greedy`.
     pub(super) mask: u16,
+    /// With which rules for the arguments, beside those that hold anyway.
+    pub(super) rules: u64,
     pub(super) greedy: bool,
     pub(super) by_scope: bool,
     pub(super) expires_in: Option<u16>,
@@ -54,15 +96,16 @@ fn often<T: std::fmt::Debug + Clone + 'static>(
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (
         (any::<u8>(), often(0, 0..6u8), any::<u8>(), often(false, Just(true))),
-        (often(u16::MAX, any::<u16>()), often(false, Just(true)), any::<bool>()),
+        (often(u16::MAX, any::<u16>()), often(0, any::<u64>()), often(false, Just(true)), any::<bool>()),
         (often(None, proptest::option::of(0..400u16)), often(0, 0..90u8)),
     );
-    let step = step.prop_map(|((op, token, who, stray), (mask, greedy, by_scope), (expires_in, wait))| Step {
+    let step = step.prop_map(|((op, token, who, stray), (mask, rules, greedy, by_scope), (expires_in, wait))| Step {
         op,
         token,
         who,
         stray,
         mask,
+        rules,
         greedy,
         by_scope,
         expires_in,
@@ -74,18 +117,28 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 pub(super) fn seeds() -> impl Strategy<Value = Seed> {
     let cap = || often(None, (10..400u16).prop_map(Some));
     let resource = (proptest::collection::vec(0..4u8, 1..4), cap());
-    let agent = (often(u16::MAX, any::<u16>()), often(u16::MAX, any::<u16>()), cap());
+    let some = || (often(u16::MAX, any::<u16>()), often(0, any::<u64>()));
+    let agent = (some(), often(u16::MAX, any::<u16>()), cap());
+    let edges = (often(0, any::<u16>()), 1..=7u8, often(0, any::<u16>()), some());
+    // In some worlds there is nothing to it but who knows whom: there the longest chains are.
+    let plain = (false, (0, 1, 0, (0, 0)));
+    let edges = prop_oneof![
+        2 => Just(vec![plain; 10]),
+        3 => proptest::collection::vec((often(false, Just(true)), edges), 10),
+    ];
     (
         proptest::collection::vec(resource, 1..4),
         proptest::collection::vec(agent, 3..10),
+        edges,
         often(Some(0b1111), proptest::option::of(any::<u8>())),
-        often(None, proptest::option::of(any::<u16>())),
+        often(None, proptest::option::of(some())),
         often(8, 1..=8usize),
         steps(),
     )
-        .prop_map(|(resources, agents, scopes, entitled, max_chain, steps)| Seed {
+        .prop_map(|(resources, agents, edges, scopes, entitled, max_chain, steps)| Seed {
             resources,
             agents,
+            edges,
             scopes,
             entitled,
             max_chain,
@@ -103,12 +156,16 @@ pub(super) struct World {
     pub(super) catalogue: Vec<(String, String, String)>,
     /// What each agent may ever have.
     pub(super) ceilings: Vec<Authority>,
-    /// Who may hand over to whom.
-    pub(super) edges: Vec<Vec<usize>>,
+    /// Who may hand over to whom, how far on, and what.
+    pub(super) edges: Vec<Edges>,
+    /// Which agents are brokers.
+    pub(super) brokers: Vec<bool>,
     pub(super) user: UserClaims,
     /// What the user may have.
     pub(super) users: Authority,
     pub(super) tokens: TokenLimits,
+    /// See [`calls`].
+    pub(super) calls: Vec<Arguments>,
 }
 
 pub(super) fn uri(n: usize) -> String {
@@ -117,6 +174,18 @@ pub(super) fn uri(n: usize) -> String {
 
 fn permission(uri: &str, tool: &str) -> Permission {
     Permission::unconstrained(uri.parse().unwrap(), tool.parse().unwrap())
+}
+
+/// The tool in a ceiling, with the rules that three bits choose; most often with none.
+fn written(tool: &str, rules_of_all: u64, n: usize) -> Value {
+    let mut written = rules(rules_of_all >> (3 * (n % 16)) & 7);
+    written["identifier"] = tool.into();
+    written
+}
+
+fn with_rules(uri: &str, tool: &str, rules_of_all: u64, n: usize) -> Permission {
+    let some = serde_json::from_value::<ToolUse>(written(tool, rules_of_all, n)).unwrap();
+    some.at(&uri.parse().unwrap())
 }
 
 fn bit(mask: u16, n: usize) -> bool {
@@ -131,26 +200,40 @@ impl World {
             scopes.iter().enumerate().map(tool)
         });
         let catalogue = catalogue.collect::<Vec<_>>();
-        let chosen = |mask: u16| {
+        let chosen = |(mask, rules): Tools| {
             let chosen = catalogue.iter().enumerate().filter(|(n, _)| bit(mask, *n));
-            chosen.map(|(_, (uri, tool, _))| permission(uri, tool)).collect::<Authority>()
+            chosen.map(|(n, (uri, tool, _))| with_rules(uri, tool, rules, n)).collect::<Authority>()
         };
         // By resource: the access entries, or the rules, that mean exactly these tools.
-        let entries = |mask: u16| {
+        let entries = |(mask, rules): Tools| {
             let of = |r: usize| {
                 let tools = catalogue.iter().enumerate().filter(|(n, (at, ..))| bit(mask, *n) && *at == uri(r));
-                tools.map(|(_, (_, tool, _))| tool.clone()).collect::<Vec<_>>()
+                tools.map(|(n, (_, tool, _))| written(tool, rules, n)).collect::<Vec<_>>()
             };
             let all = (0..seed.resources.len()).map(|r| (format!("r{r}"), of(r)));
             all.filter(|(_, tools)| !tools.is_empty()).collect::<Vec<_>>()
         };
-        let access = |mask| {
-            entries(mask).into_iter().map(|(r, tools)| json!({"resource": r, "tools": tools})).collect::<Vec<_>>()
+        let access = |tools| {
+            entries(tools).into_iter().map(|(r, tools)| json!({"resource": r, "tools": tools})).collect::<Vec<_>>()
         };
         let count = seed.agents.len();
-        let edges = seed.agents.iter().enumerate();
-        let edges = edges.map(|(a, (_, to, _))| (0..count).filter(|b| *b != a && bit(*to, *b)).collect::<Vec<_>>());
+        let brokers = seed.edges.iter().take(count).map(|(broker, _)| *broker).collect::<Vec<_>>();
+        let limited = |a: usize, b: usize| {
+            let (_, (deep, depth, narrow, tools)) = seed.edges[a];
+            // An edge that lets nothing through is no edge, and refused as such.
+            let lets = bit(narrow, b) && !entries(tools).is_empty();
+            (bit(deep, b).then_some(depth), lets.then_some(tools))
+        };
+        let edges = (0..count).map(|a| {
+            let others = (0..count).filter(|b| *b != a && bit(seed.agents[a].1, *b));
+            let others = others.map(|b| (b, limited(a, b)));
+            others.map(|(b, (depth, tools))| (b, (depth, tools.map(chosen)))).collect::<Edges>()
+        });
         let edges = edges.collect::<Vec<_>>();
+        let edge = |a: usize, b: usize| match limited(a, b) {
+            (None, None) => json!(format!("a{b}")),
+            (depth, tools) => json!({"agent": format!("a{b}"), "depth": depth, "access": tools.map(access)}),
+        };
         let rules = entries(seed.entitled.unwrap_or_default()).into_iter().map(
             |(r, tools)| json!({"to": {"claim": {"name": "groups", "value": "staff"}}, "resource": r, "tools": tools}),
         );
@@ -164,10 +247,12 @@ impl World {
             json!({"kind": "issuer", "body": {"issuer": LOGIN, "keys": {"inline": {"keys": [{}]}}, "audiences": [US],
             "algorithms": ["RS256"], "token_types": ["jwt"], "subject_scopes": mode, "entitlements": rules}}),
         ];
-        for (a, (mask, _, cap)) in seed.agents.iter().enumerate() {
-            let to = edges[a].iter().map(|b| format!("a{b}")).collect::<Vec<_>>();
-            objects.push(json!({"kind": "agent", "body": {"id": format!("a{a}"), "authentication": secret(),
-                "known_as": {LOGIN: [format!("app{a}")]}, "access": access(*mask), "may_delegate_to": to,
+        for (a, (tools, _, cap)) in seed.agents.iter().enumerate() {
+            let to = edges[a].keys().map(|b| edge(a, *b)).collect::<Vec<_>>();
+            let (kind, known_as) =
+                if brokers[a] { ("broker", json!({})) } else { ("agent", json!({LOGIN: [format!("app{a}")]})) };
+            objects.push(json!({"kind": "agent", "body": {"id": format!("a{a}"), "kind": kind,
+                "authentication": secret(), "known_as": known_as, "access": access(*tools), "may_delegate_to": to,
                 "max_token_lifetime": cap}}));
         }
         for (r, (_, cap)) in seed.resources.iter().enumerate() {
@@ -198,17 +283,50 @@ impl World {
             objects,
             agents: (0..count).map(|a| format!("a{a}")).collect(),
             resources: (0..seed.resources.len()).map(|r| format!("r{r}")).collect(),
-            ceilings: seed.agents.iter().map(|(mask, ..)| chosen(*mask)).collect(),
+            ceilings: seed.agents.iter().map(|(tools, ..)| chosen(*tools)).collect(),
             edges,
+            brokers,
             users: by_rule.map_or(by_scope.clone(), |by_rule| by_scope.meet(&by_rule)),
             user,
             tokens: TokenLimits { max_chain: seed.max_chain, ..TokenLimits::default() },
             catalogue,
+            calls: calls(),
         }
     }
 
     pub(super) fn everything(&self) -> Authority {
         self.catalogue.iter().map(|(at, tool, _)| permission(at, tool)).collect()
+    }
+
+    /// Every tool, with these rules.
+    pub(super) fn narrowed(&self, rules: u64) -> Authority {
+        self.catalogue.iter().enumerate().map(|(n, (at, tool, _))| with_rules(at, tool, rules, n)).collect()
+    }
+
+    /// Takes one edge out of the registry.
+    pub(super) fn cut(&mut self, a: usize) {
+        let Some((b, _)) = self.edges[a].pop_last() else { return };
+        let name = format!("a{b}");
+        let body = self.objects.iter_mut().find(|o| o["body"]["id"] == self.agents[a]).unwrap();
+        let list = body["body"]["may_delegate_to"].as_array_mut().unwrap();
+        list.retain(|edge| *edge != name && edge["agent"] != name);
+        self.registry = registry(self.objects.clone());
+    }
+
+    /// Lets no more than one tool through on an edge from now on.
+    pub(super) fn narrow(&mut self, a: usize, b: usize) {
+        let Some((depth, lets)) = self.edges[a].get_mut(&b) else { return };
+        let (at, tool, _) = &self.catalogue[0];
+        *lets = Some(std::iter::once(permission(at, tool)).collect());
+        let name = format!("a{b}");
+        let edge = json!({"agent": name, "depth": depth, "access": [{"resource": "r0", "tools": [tool]}]});
+        let body = self.objects.iter_mut().find(|o| o["body"]["id"] == self.agents[a]).unwrap();
+        for old in body["body"]["may_delegate_to"].as_array_mut().unwrap() {
+            if *old == name || old["agent"] == name {
+                *old = edge.clone();
+            }
+        }
+        self.registry = registry(self.objects.clone());
     }
 
     /// The scopes whose every tool that the reader has is in `authority`, worked out tool by tool.

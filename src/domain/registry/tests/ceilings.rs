@@ -62,6 +62,62 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
 }
 
 #[test]
+fn rules_go_from_the_registry_into_ceilings() {
+    let mut objects = world();
+    let some = json!({"identifier": "read", "constraints": {"path": {"prefix": "/a/"}}});
+    objects.get_mut("agent planner").unwrap()["access"] =
+        json!([{"resource": "files", "scopes": ["s:write"], "tools": ["list", some]}]);
+    objects.get_mut("agent planner").unwrap()["may_delegate_to"] =
+        json!([{"agent": "reader", "access": [{"resource": "files", "tools": [some]}]}]);
+    let registry = build(objects).unwrap();
+    let planner = registry.agent(&"planner".parse().unwrap()).unwrap();
+    let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
+    let reads = |authority: &Authority, path: &str| {
+        let arguments = [("path".to_owned(), crate::domain::authority::Arg::Text(path.to_owned()))].into();
+        authority.allows(&files, &"read".parse().unwrap(), &arguments)
+    };
+    let ceiling = registry.ceiling(planner);
+    assert_eq!(told(&ceiling), "files.list files.read files.write");
+    assert!(reads(&ceiling, "/a/x") && !reads(&ceiling, "/b"));
+    let edge = planner.edge_to(&"reader".parse().unwrap()).unwrap();
+    let lets = registry.let_through(edge).unwrap();
+    assert_eq!(told(&lets), "files.read");
+    assert!(reads(&lets, "/a/x") && !reads(&lets, "/b"));
+    let rule = json!({"to": "everyone", "tools": [some]});
+    let entitled = registry.entitled([serde_json::from_value(rule).unwrap()].iter(), |_| true);
+    assert_eq!(told(&entitled), "files.read mail.read");
+    assert!(reads(&entitled, "/a/x") && !reads(&entitled, "/b"));
+    assert!(planner.edge_to(&"planner".parse().unwrap()).is_none());
+}
+
+#[test]
+fn an_edge_is_written_by_name_or_with_limits() {
+    for written in [
+        json!("b"),
+        json!({"agent": "b", "depth": 2}),
+        json!({"agent": "b", "access": [{"resource": "files", "scopes": ["s:read"], "tools": []}]}),
+    ] {
+        let edge = serde_json::from_value::<Edge>(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&edge).unwrap(), written);
+        assert_eq!(edge.agent.as_str(), "b");
+    }
+    for bad in [
+        json!({}),
+        json!(1),
+        json!(["b"]),
+        json!({"agent": "b", "deep": 1}),
+        json!({"agent": "b", "depth": "1"}),
+        json!({"agent": "b", "depth": -1}),
+        json!({"agent": "b", "depth": 256}),
+        json!({"agent": "b", "access": {"resource": "files"}}),
+        json!({"agent": "not an id"}),
+        json!("not an id"),
+    ] {
+        assert!(serde_json::from_value::<Edge>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn whom_an_entitlement_is_for() {
     let holder = Holder::Claim { name: "groups".into(), value: "staff".into() };
     for (claims, want) in [

@@ -22,14 +22,16 @@ pub(super) fn check(
     // Authority: within everybody's.
     let presenter = world.agents.iter().position(|a| *a == attempt.presenter);
     prop_assert!(!plan.authority.is_empty());
-    prop_assert!(plan.authority.within(&world.everything()));
-    prop_assert!(plan.authority.within(&world.users));
-    prop_assert!(presenter.is_none_or(|a| plan.authority.within(&world.ceilings[a])));
-    prop_assert!(parent.is_none_or(|p| plan.authority.within(&p.claims.authorization_details)));
-    prop_assert!(attempt.join.is_none_or(|n| plan.authority.within(&issued[n].approved)));
+    let within = |ceiling: &Authority| is_within(world, &plan.authority, ceiling);
+    prop_assert!(within(&world.everything()));
+    prop_assert!(within(&world.users));
+    prop_assert!(presenter.is_none_or(|a| within(&world.ceilings[a])));
+    prop_assert!(parent.is_none_or(|p| within(&p.claims.authorization_details)));
+    prop_assert!(attempt.join.is_none_or(|n| within(&issued[n].approved)));
     if let Goal::HandOver(to, _) = attempt.output {
-        prop_assert!(plan.authority.within(&world.ceilings[to]));
+        prop_assert!(within(&world.ceilings[to]));
     }
+    check_edges(world, attempt, plan)?;
     let by = match attempt.output {
         Goal::Access(at) | Goal::HandOver(_, at) => Some(uri(at)),
         Goal::Txn => None,
@@ -68,6 +70,64 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Said twice: by the relation, and call by call without it.
+fn is_within(world: &World, ours: &Authority, theirs: &Authority) -> bool {
+    let call_by_call = world.catalogue.iter().all(|(at, tool, _)| {
+        let (at, tool) = (at.parse().unwrap(), tool.parse().unwrap());
+        world.calls.iter().all(|call| !ours.allows(&at, &tool, call) || theirs.allows(&at, &tool, call))
+    });
+    call_by_call && ours.within(theirs)
+}
+
+/// The agents that the work goes along, oldest first, up to the one that it is handed to.
+pub(super) fn line_of(world: &World, attempt: &Try, plan: &Plan) -> Vec<usize> {
+    let number = |hop: &Hop| world.agents.iter().position(|a| *a == hop.sub).unwrap();
+    let mut line = plan.chain.hops().rev().map(number).collect::<Vec<_>>();
+    if let Goal::HandOver(to, _) = attempt.output {
+        line.push(to);
+    }
+    line
+}
+
+/// Every edge is there now, leads so far, and lets so much through; nobody says that it is somebody else; and behind every
+/// broker is an agent.
+fn check_edges(world: &World, attempt: &Try, plan: &Plan) -> TestCaseResult {
+    let line = line_of(world, attempt, plan);
+    prop_assert!(!world.brokers[line[0]], "a broker is nobody's agent");
+    prop_assert!(attempt.actor != Says::SomebodyElse);
+    for (n, pair) in line.windows(2).enumerate() {
+        let edge = world.edges[pair[0]].get(&pair[1]);
+        prop_assert!(edge.is_some(), "no edge in {line:?}");
+        let (depth, lets) = edge.unwrap();
+        prop_assert!(depth.is_none_or(|depth| line.len() - 1 - n <= usize::from(depth)), "{line:?} too far");
+        prop_assert!(lets.as_ref().is_none_or(|lets| is_within(world, &plan.authority, lets)), "{line:?} too much");
+    }
+    for (hop, agent) in plan.chain.hops().zip(line.iter().take(plan.chain.depth()).rev()) {
+        let profile = if world.brokers[*agent] { "service" } else { "ai_agent" };
+        prop_assert_eq!(hop.sub_profile.as_deref(), Some(profile));
+    }
+    Ok(())
+}
+
+/// What holds from a token to the one it came of holds to every one before it.
+pub(super) fn check_pairs(issued: &[Issued], tally: &Tally) -> TestCaseResult {
+    for token in issued {
+        let mut line = token.parent.map(|n| &issued[n]);
+        while let Some(before) = line {
+            let (ours, theirs) = (&token.claims, &before.claims);
+            prop_assert!(ours.authorization_details.within(&theirs.authorization_details));
+            prop_assert!(ours.exp <= theirs.exp && ours.lineage.contains(&theirs.jti));
+            prop_assert_eq!((&ours.sub, &ours.sub_iss, ours.txn), (&theirs.sub, &theirs.sub_iss, theirs.txn));
+            prop_assert_eq!(&ours.task.authority_hash, &theirs.task.authority_hash);
+            let (all, first) = (ours.act.hops().collect::<Vec<_>>(), theirs.act.hops().collect::<Vec<_>>());
+            prop_assert!(all.ends_with(&first), "the agents before are as they were");
+            count(&tally.pairs);
+            line = before.parent.map(|n| &issued[n]);
+        }
+    }
+    Ok(())
+}
+
 /// Nobody but who may present it, and nobody who is shut out.
 fn check_who(world: &World, attempt: &Try, parent: Option<&Issued>, plan: &Plan) -> TestCaseResult {
     let me = attempt.presenter.as_str();
@@ -83,7 +143,7 @@ fn check_who(world: &World, attempt: &Try, parent: Option<&Issued>, plan: &Plan)
     let claims = &parent.claims;
     let edge = |from: &str, to: &str| {
         let n = |id: &str| world.agents.iter().position(|a| a == id).unwrap();
-        world.edges[n(from)].contains(&n(to))
+        world.edges[n(from)].contains_key(&n(to))
     };
     let may = match parent.kind {
         TokenKind::Access if me.starts_with('r') => uri(me.trim_start_matches('r').parse().unwrap()) == claims.aud,

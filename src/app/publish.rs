@@ -1,0 +1,113 @@
+//! Writing, and waiting until what was written is known everywhere: an entry of the log is acknowledged when no replica
+//! answers any more from a memory that is older.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    app::{follow::Follower, journal::Journal},
+    domain::{
+        audit::Record,
+        replica::{Round, Spread},
+        revocation::Seq,
+    },
+    ports::{Outage, Write, Written},
+};
+
+/// How often the acknowledgements are looked at when nothing is heard of them.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// The journal, for everybody who writes.
+pub(super) struct Publisher {
+    journal: Journal,
+    follower: Arc<Follower>,
+}
+
+impl Publisher {
+    pub(super) fn new(journal: Journal, follower: Arc<Follower>) -> Self {
+        Self { journal, follower }
+    }
+
+    /// Commits a write. If it has entries of the log, now or when it was done before, they are known everywhere when this
+    /// returns; an outage may mean that they are durable, and not known to be everywhere: the same again waits again.
+    pub(super) async fn commit(&self, write: Write) -> Result<Written, Outage> {
+        self.publish(write, None).await.map(|(written, _)| written)
+    }
+
+    /// The same, but waits no longer than that, and says how far the last entry got.
+    pub(super) async fn publish(
+        &self,
+        write: Write,
+        patience: Option<Duration>,
+    ) -> Result<(Written, Option<Spread>), Outage> {
+        let written = self.journal.commit(write).await?;
+        let spread = match &written {
+            Written::Done { seq: Some(seq) } | Written::Before { seq: Some(seq), .. } => {
+                Some(self.spread(*seq, patience).await?)
+            }
+            Written::Moved => {
+                // Somebody was quicker, and may not have been acknowledged yet: what is tried next builds on it.
+                self.follower.latest(self.follower.clock.now()).await?;
+                None
+            }
+            Written::Done { seq: None } | Written::Before { seq: None, .. } | Written::Replayed => None,
+        };
+        Ok((written, spread))
+    }
+
+    /// Waits until everything that is in the log now is known everywhere: for who is told that something is so already.
+    pub(super) async fn settle(&self) -> Result<(), Outage> {
+        let seq = self.follower.latest(self.follower.clock.now()).await?.seq;
+        self.spread(seq, None).await.map(|_| ())
+    }
+
+    /// Waits until an entry that is in the log is known everywhere, or until patience is over. Each replica is waited for
+    /// until it has acknowledged, and no longer than its lease.
+    pub(super) async fn spread(&self, seq: Seq, patience: Option<Duration>) -> Result<Spread, Outage> {
+        let (follower, lease) = (&self.follower, &self.follower.lease);
+        let clock = &follower.clock;
+        let began = clock.monotonic();
+        let mut acknowledgements = lease.acknowledgements();
+        follower.reach(seq, clock.now()).await?;
+        lease.acknowledge_soon();
+        let beats = follower.beats().await?;
+        let mut round = lease.with_peers(|peers| Round::start(seq, lease.id(), &beats, peers, clock.monotonic()));
+        let longest = round.longest_lease();
+        let limit = patience.map_or(longest, |patience| patience.min(longest));
+        let waited = timeout(limit, async {
+            while !round.is_over() {
+                // Whatever ends the wait, the next look tells.
+                let _: Result<_, _> = timeout(LOOK_AGAIN, acknowledgements.changed()).await;
+                // If the store can't be asked meanwhile, what ends it all is that the leases are over.
+                if let Ok(beats) = follower.beats().await {
+                    lease.with_peers(|peers| round.hear(&beats, peers, clock.monotonic()));
+                }
+            }
+        });
+        if waited.await.is_err() && limit == longest {
+            round.leases_are_over();
+        }
+        Ok(round.spread(clock.monotonic().saturating_sub(began)))
+    }
+
+    /// As [`Journal::note`].
+    pub(super) fn note(&self, record: Record) -> bool {
+        self.journal.note(record)
+    }
+
+    /// As [`Journal::waiting`].
+    pub(super) fn waiting(&self) -> usize {
+        self.journal.waiting()
+    }
+
+    /// As [`Journal::dropped`].
+    pub(super) fn dropped(&self) -> u64 {
+        self.journal.dropped()
+    }
+
+    /// As [`Journal::finish`].
+    pub(super) async fn finish(&self) {
+        self.journal.finish().await;
+    }
+}

@@ -1,0 +1,93 @@
+//! Tools with rules in a ceiling, and where a permission goes beyond one.
+
+use serde_json::json;
+
+use super::*;
+use crate::domain::authority::ToolUse;
+
+#[test]
+fn a_tool_is_written_by_its_name_or_with_rules() {
+    for (written, told) in [
+        (json!("t"), "t"),
+        (json!({"identifier": "t", "constraints": {"path": {"prefix": "/a/"}}}), r#"t with path {"prefix":"/a/"}"#),
+        (
+            json!({"identifier": "t", "constraints": {"a": {"max": 0.5}, "b": {"any": true}}, "additional_arguments": true}),
+            r#"t with a {"max":0.5}, b {"any":true} and any other argument"#,
+        ),
+        (json!({"identifier": "t", "additional_arguments": false}), "t without arguments"),
+    ] {
+        let read = serde_json::from_value::<ToolUse>(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), written);
+        assert_eq!(read.to_string(), told);
+        let permission = read.at(&files());
+        let as_detail = serde_json::to_value(&permission).unwrap();
+        assert_eq!(as_detail.get("constraints"), written.get("constraints"), "what fits in the one fits in the other");
+        assert_eq!(permission.constraints.is_none(), written.is_string());
+    }
+    // The long form of what the short form says.
+    for long in
+        [json!({"identifier": "t"}), json!({"identifier": "t", "constraints": {}, "additional_arguments": true})]
+    {
+        assert_eq!(serde_json::to_value(serde_json::from_value::<ToolUse>(long).unwrap()).unwrap(), json!("t"));
+    }
+}
+
+#[test]
+fn what_is_not_known_in_a_tool_is_refused() {
+    for bad in [
+        json!(null),
+        json!(1),
+        json!(["t"]),
+        json!("a b"),
+        json!(""),
+        json!({}),
+        json!({"name": "t"}),
+        json!({"identifier": 1}),
+        json!({"identifier": "a b"}),
+        json!({"identifier": "t", "constrains": {"a": {"max": 1}}}),
+        json!({"identifier": "t", "constraints": {"a": {"regex": ".*"}}}),
+        json!({"identifier": "t", "constraints": {"a": {}}}),
+        json!({"identifier": "t", "constraints": {"a\u{0}": {"any": true}}}),
+        json!({"identifier": "t", "constraints": [{"a": {"max": 1}}]}),
+        json!({"identifier": "t", "constraints": null}),
+        json!({"identifier": "t", "constraints": {"a": {"max": 9_223_372_036_854_775_807_i64}}}),
+        json!({"identifier": "t", "additional_arguments": "false"}),
+        json!({"identifier": "t", "locations": ["https://a.example"]}),
+    ] {
+        assert!(serde_json::from_value::<ToolUse>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn where_a_permission_goes_beyond() {
+    let path = r#""constraints":{"path":{"prefix":"/a/"},"limit":{"max":9},"mode":{"any":true}}"#;
+    let open = r#""constraints":{"path":{"prefix":"/a/"}},"additional_arguments":true"#;
+    let other = r#""constraints":{"path":{"prefix":"/c/"}}"#;
+    for (ceiling, asked, own, of_others) in [
+        (vec![path], r#""constraints":{"path":{"prefix":"/a/b"},"limit":{"max":9}}"#, None, None),
+        (vec![path], "", Some(".constraints.limit"), Some(".constraints")),
+        (vec![path], r#""constraints":{"limit":{"max":9}}"#, Some(".constraints.path"), Some(".constraints")),
+        (vec![path], r#""constraints":{"limit":{"max":10}}"#, Some(".constraints.limit"), Some(".constraints.limit")),
+        (
+            vec![path],
+            r#""constraints":{"path":{"equals":"/a/x"},"limit":{"max":9},"other":{"equals":1}}"#,
+            Some(".constraints.other"),
+            Some(".constraints.other"),
+        ),
+        (
+            vec![path],
+            r#""constraints":{"path":{"equals":"/a/x"},"limit":{"max":9}},"additional_arguments":true"#,
+            Some(".additional_arguments"),
+            Some(".additional_arguments"),
+        ),
+        (vec![open], r#""constraints":{"path":{"equals":"/a/x"}},"additional_arguments":true"#, None, None),
+        (vec![open], "", Some(".constraints.path"), Some(".constraints")),
+        (vec![path, other], r#""constraints":{"path":{"equals":"/b"}}"#, Some(".constraints"), Some(".constraints")),
+        (vec![], "", Some(".identifier"), Some(".identifier")),
+    ] {
+        let ceiling = ceiling.iter().map(|rules| permission("t", constraints(rules))).collect::<Authority>();
+        let asked = permission("t", constraints(asked));
+        assert_eq!(ceiling.excess(&asked, true).as_deref(), own, "{asked:?}");
+        assert_eq!(ceiling.excess(&asked, false).as_deref(), of_others, "{asked:?}");
+    }
+}

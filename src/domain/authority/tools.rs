@@ -1,0 +1,88 @@
+//! What a ceiling is made of: a tool, and which calls of it.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::{Map, Value};
+
+use super::{Constraints, Permission, value::Arg};
+use crate::domain::{id::ToolName, uri::ResourceUri};
+
+/// A tool, and which calls of it. Written as the tool's name, which means every call, or as the members of an entry of
+/// `authorization_details` that are about it: `identifier`, `constraints`, `additional_arguments`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolUse {
+    /// The tool.
+    pub tool: ToolName,
+    /// What the arguments of a call must be like.
+    pub constraints: Constraints,
+}
+
+const MEMBERS: [&str; 3] = ["identifier", "constraints", "additional_arguments"];
+
+impl ToolUse {
+    /// Leave for it at a resource.
+    #[must_use]
+    pub fn at(&self, resource: &ResourceUri) -> Permission {
+        let constraints = self.constraints.clone();
+        Permission { constraints, ..Permission::unconstrained(resource.clone(), self.tool.clone()) }
+    }
+
+    fn parse(members: &BTreeMap<String, Arg>) -> Result<Self, &'static str> {
+        if members.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
+            return Err("a tool has the members identifier, constraints and additional_arguments, and no other");
+        }
+        let Some(Arg::Text(name)) = members.get("identifier") else { return Err("`identifier` names the tool") };
+        let tool = name.parse().map_err(|_| "`identifier` must be the name of a tool")?;
+        let rules = Constraints::parse(members.get("constraints"), members.get("additional_arguments"));
+        Ok(Self { tool, constraints: rules.map_err(|fault| fault.rule)? })
+    }
+}
+
+impl From<ToolName> for ToolUse {
+    fn from(tool: ToolName) -> Self {
+        Self { tool, constraints: Constraints::none() }
+    }
+}
+
+/// For whoever reads a configuration: `read_file with path {"prefix":"/reports/"}`.
+impl fmt::Display for ToolUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Constraints { arguments, additional } = &self.constraints;
+        write!(f, "{}", self.tool)?;
+        for (n, (name, rule)) in arguments.iter().enumerate() {
+            let before = if n == 0 { " with" } else { "," };
+            write!(f, "{before} {name} {}", rule.to_wire())?;
+        }
+        match (arguments.is_empty(), additional) {
+            (true, true) | (false, false) => Ok(()),
+            (true, false) => f.write_str(" without arguments"),
+            (false, true) => f.write_str(" and any other argument"),
+        }
+    }
+}
+
+impl Serialize for ToolUse {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        if self.constraints == Constraints::none() {
+            return self.tool.serialize(out);
+        }
+        let mut members = Map::new();
+        members.insert("identifier".to_owned(), Value::String(self.tool.to_string()));
+        self.constraints.put_into(&mut members);
+        members.serialize(out)
+    }
+}
+
+impl<'de> Deserialize<'de> for ToolUse {
+    /// As strictly as a request: a rule that is not known here would let more through than was meant.
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        match Arg::try_from(&Value::deserialize(input)?).map_err(D::Error::custom)? {
+            Arg::Text(name) => name.parse::<ToolName>().map(Into::into).map_err(D::Error::custom),
+            Arg::Object(members) => Self::parse(&members).map_err(D::Error::custom),
+            Arg::Null | Arg::Bool(_) | Arg::Number(_) | Arg::List(_) => {
+                Err(D::Error::custom("must be the name of a tool, or an object"))
+            }
+        }
+    }
+}

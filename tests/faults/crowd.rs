@@ -1,0 +1,231 @@
+//! Tens of clients that issue, ask and take back, each at a replica of its choice.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    caller::{Caller, FILES, IDP, Issued},
+    dice::Dice,
+    ground::REPLICAS,
+    history::{Target, Told},
+};
+
+/// How many clients there are.
+const CLIENTS: usize = 32;
+/// How many of them may be at one replica: one that is paused must not hold all of them.
+const AT_ONE: usize = 10;
+/// How many tokens are asked about.
+const TOKENS: usize = 200;
+/// How many of them are young.
+const YOUNG: usize = 20;
+/// How old they get. They live for five minutes.
+const AGE: Duration = Duration::from_mins(2);
+/// How many are taken back in calm weather.
+const CALM: usize = 60;
+/// How many requesters there are.
+const REQUESTERS: u64 = 12;
+
+/// All clients.
+pub struct Crowd {
+    caller: Arc<Caller>,
+    tokens: Mutex<VecDeque<(Duration, Issued)>>,
+    /// What was changed last: that is worth more questions than one.
+    changed: Mutex<VecDeque<Issued>>,
+    places: [Semaphore; REPLICAS],
+    is_over: AtomicBool,
+}
+
+impl Crowd {
+    pub fn new(caller: Arc<Caller>) -> Arc<Self> {
+        let places = std::array::from_fn(|_| Semaphore::new(AT_ONE));
+        Arc::new(Self {
+            caller,
+            tokens: Mutex::default(),
+            changed: Mutex::default(),
+            places,
+            is_over: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets them come. They go on until they are sent home.
+    pub fn come(self: &Arc<Self>, dice: &mut Dice) -> JoinSet<()> {
+        (0..CLIENTS).map(|_| Arc::clone(self).one(dice.split())).collect()
+    }
+
+    /// Sends them home: each ends what it is at.
+    pub fn go_home(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+
+    async fn one(self: Arc<Self>, mut dice: Dice) {
+        while !self.is_over.load(Ordering::SeqCst) {
+            let at = dice.below(REPLICAS);
+            let Ok(_place) = self.places[at].try_acquire() else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            match dice.below(100) {
+                0..25 => self.open(at, &mut dice).await,
+                25..40 => self.derive(at, &mut dice).await,
+                40..43 => self.use_twice(&mut dice).await,
+                43..85 => self.ask(at, &mut dice).await,
+                _ => self.change(at, &mut dice).await,
+            }
+            // Who is down need not be asked as fast as one can.
+            let long = if self.caller.is_silent(at) { 400 } else { 30 };
+            tokio::time::sleep(Duration::from_millis(dice.between(0, long))).await;
+        }
+    }
+
+    /// Any token, and half of the time a young one: of the old ones most have ended.
+    fn any(&self, dice: &mut Dice) -> Option<Issued> {
+        let tokens = self.tokens.lock().unwrap();
+        let among = if dice.below(2) == 0 { tokens.len() } else { tokens.len().min(YOUNG) };
+        tokens.iter().rev().nth(dice.below(among)).map(|(_, issued)| issued.clone())
+    }
+
+    fn keep(&self, issued: Option<Issued>) {
+        let now = self.caller.now();
+        let mut tokens = self.tokens.lock().unwrap();
+        tokens.extend(issued.map(|issued| (now, issued)));
+        while tokens.len() > TOKENS || tokens.front().is_some_and(|(had, _)| *had + AGE < now) {
+            tokens.pop_front();
+        }
+    }
+
+    async fn open(&self, at: usize, dice: &mut Dice) {
+        let agent = if dice.below(3) == 0 { "planner" } else { "reader" };
+        self.keep(self.caller.open(at, agent, &requester(dice)).await);
+    }
+
+    async fn derive(&self, at: usize, dice: &mut Dice) {
+        let Some(from) = self.any(dice) else { return };
+        let child = if from.token.agents.contains("reader") || dice.below(2) == 0 {
+            self.caller.derive(at, &from).await
+        } else {
+            self.caller.hand_over(at, &from).await
+        };
+        self.keep(child);
+    }
+
+    /// One assertion, at all replicas at once.
+    async fn use_twice(&self, dice: &mut Dice) {
+        let (assertion, requester) = (self.caller.assertion(), requester(dice));
+        let tries = (0..REPLICAS).map(|at| self.caller.open_by(at, &requester, assertion.clone()));
+        for issued in join_all(tries).await {
+            self.keep(issued);
+        }
+    }
+
+    async fn ask(&self, at: usize, dice: &mut Dice) {
+        let changed = {
+            let changed = self.changed.lock().unwrap();
+            changed.get(dice.below(2 * changed.len())).cloned()
+        };
+        if let Some(issued) = changed.or_else(|| self.any(dice)) {
+            self.caller.introspect(at, &issued).await;
+        }
+    }
+
+    /// Changes something about a token, and if that was acknowledged, looks at every replica whether it is so.
+    async fn change(&self, at: usize, dice: &mut Dice) {
+        let Some(issued) = self.any(dice) else { return };
+        let (caller, token) = (&self.caller, &issued.token);
+        let task = || Target::Task(token.task.clone());
+        let told = match dice.below(1000) {
+            0..240 => caller.revoke(at, Target::Token(token.id.clone())).await,
+            240..430 => caller.give_back(at, &issued).await,
+            430..510 => return self.twice(&issued, dice).await,
+            510..590 => caller.revoke(at, task()).await,
+            590..640 => caller.turn(at, &token.task, "complete").await,
+            640..680 => caller.turn(at, &token.task, "fail").await,
+            680..930 => return self.hold(at, &issued, dice).await,
+            930..980 => caller.revoke(at, Target::Requester(token.requester.clone())).await,
+            // These end most of what there is.
+            980..986 => caller.revoke(at, Target::Agent("reader".to_owned())).await,
+            986..992 => caller.revoke(at, Target::Agent("planner".to_owned())).await,
+            992..996 => caller.revoke(at, Target::Resource(FILES.to_owned())).await,
+            _ => caller.revoke(at, Target::Issuer(IDP.to_owned())).await,
+        };
+        self.look(&issued, told).await;
+    }
+
+    /// The same end from two sides at once: who comes second may be told at once, but not sooner than it is so.
+    async fn twice(&self, issued: &Issued, dice: &mut Dice) {
+        let (one, other) = (dice.below(REPLICAS), dice.below(REPLICAS));
+        let end = Target::Token(issued.token.id.clone());
+        let first = async { self.look(issued, self.caller.revoke(one, end).await).await };
+        let second = async { self.look(issued, self.caller.give_back(other, issued).await).await };
+        tokio::join!(first, second);
+    }
+
+    /// Holds a task back, and lets it go, mostly.
+    async fn hold(&self, at: usize, issued: &Issued, dice: &mut Dice) {
+        let told = self.caller.turn(at, &issued.token.task, "suspend").await;
+        self.look(issued, told).await;
+        if dice.below(4) > 0 {
+            let at = dice.below(REPLICAS);
+            let told = self.caller.turn(at, &issued.token.task, "resume").await;
+            self.look(issued, told).await;
+        }
+    }
+
+    async fn look(&self, issued: &Issued, told: Told) {
+        if told == Told::Done {
+            {
+                let mut changed = self.changed.lock().unwrap();
+                changed.push_front(issued.clone());
+                changed.truncate(YOUNG);
+            }
+            join_all((0..REPLICAS).map(|at| self.caller.introspect(at, issued))).await;
+        }
+    }
+
+    /// Takes back one token after the other, some after they were held back and let go, with nobody else there and nothing
+    /// wrong.
+    pub async fn take_back_in_calm(&self) {
+        for n in 0..CALM {
+            let (at, elsewhere) = (n % REPLICAS, (n + 1) % REPLICAS);
+            if let Some(issued) = self.caller.open(at, "reader", "calm").await {
+                self.look(&issued, Told::Done).await;
+                for act in ["suspend", "resume"] {
+                    if n % 4 == 0 {
+                        let told = self.caller.turn(elsewhere, &issued.token.task, act).await;
+                        self.look(&issued, told).await;
+                    }
+                }
+                let told = self.caller.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
+                self.look(&issued, told).await;
+            }
+        }
+    }
+
+    /// Issues a token at one replica, and takes it back at another.
+    pub async fn take_back_one(&self, at: usize, elsewhere: usize) {
+        if let Some(issued) = self.caller.open(at, "reader", "calm").await {
+            let told = self.caller.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
+            self.look(&issued, told).await;
+        }
+    }
+
+    /// Asks every replica about every token that is left.
+    pub async fn look_at_all(&self) {
+        let tokens = self.tokens.lock().unwrap().iter().map(|(_, issued)| issued.clone()).collect::<Vec<_>>();
+        for issued in &tokens {
+            self.look(issued, Told::Done).await;
+        }
+    }
+}
+
+fn requester(dice: &mut Dice) -> String {
+    format!("alice-{}", dice.between(0, REQUESTERS))
+}

@@ -1,0 +1,145 @@
+//! What happened, as those saw it who made the calls. One clock for all of them: time since the run began.
+
+use std::{collections::BTreeSet, time::Duration};
+
+/// A call, from when it was sent to when its answer was there, or was not waited for any more.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The replica.
+    pub at: usize,
+    pub start: Duration,
+    pub end: Duration,
+    /// Whether there was an answer at all.
+    pub is_answered: bool,
+    pub what: What,
+}
+
+/// What was asked for, and what the answer was.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A token was issued.
+    Issued(Token),
+    /// None was.
+    NotIssued(Told),
+    /// A resource asked about a token.
+    Introspected { token: String, said: Said },
+    /// Something was taken back, held back or let work again.
+    Changed(Change),
+    /// An answer that means nothing to anybody, such as a 500.
+    Strange(String),
+}
+
+/// An issued token: what it says.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub id: String,
+    pub lineage: Vec<String>,
+    pub task: String,
+    pub requester: String,
+    pub agents: BTreeSet<String>,
+    pub resource: String,
+    pub issuer: String,
+    /// The position of the log that its issuer had applied.
+    pub rev: u64,
+    /// Until then it has certainly not expired.
+    pub good_until: Duration,
+    /// The one-time id that it was had with.
+    pub assertion: Option<String>,
+}
+
+/// What introspection said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    Active,
+    Inactive,
+    /// A 503, or no answer at all.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub verb: Verb,
+    pub target: Target,
+    pub told: Told,
+    /// Its place in the log, where the answer said it.
+    pub seq: Option<u64>,
+    /// How long the replicas took, as the answer said.
+    pub propagated: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// For good: by whatever way.
+    End,
+    Suspend,
+    Resume,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    Token(String),
+    Task(String),
+    Requester(String),
+    Agent(String),
+    Resource(String),
+    Issuer(String),
+}
+
+/// What whoever wanted a change was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is so, everywhere.
+    Done,
+    /// It is not.
+    Refused,
+    /// A 503, a 202, or no answer at all: it may have happened, and may still happen.
+    Unknown,
+}
+
+impl Call {
+    /// When what it asked for may have happened for the last time.
+    pub fn latest(&self) -> Duration {
+        match &self.what {
+            What::Changed(Change { told: Told::Unknown, .. }) => Duration::MAX,
+            _ => self.end,
+        }
+    }
+}
+
+impl Token {
+    /// Everything that it can be taken back by.
+    pub fn names(&self) -> impl Iterator<Item = Target> {
+        let ancestors = self.lineage.iter().cloned().map(Target::Token);
+        let agents = self.agents.iter().cloned().map(Target::Agent);
+        let others = [
+            Target::Token(self.id.clone()),
+            Target::Task(self.task.clone()),
+            Target::Requester(self.requester.clone()),
+            Target::Resource(self.resource.clone()),
+            Target::Issuer(self.issuer.clone()),
+        ];
+        ancestors.chain(agents).chain(others)
+    }
+}
+
+impl Target {
+    /// Whether such an end is for what was issued before it alone.
+    pub fn ends_what_was_before(&self) -> bool {
+        match self {
+            Self::Token(_) | Self::Task(_) => false,
+            Self::Requester(_) | Self::Agent(_) | Self::Resource(_) | Self::Issuer(_) => true,
+        }
+    }
+
+    /// Kind and key, as the log has them.
+    pub fn in_log(&self) -> (&'static str, &str) {
+        match self {
+            Self::Token(key) => ("token", key),
+            Self::Task(key) => ("task", key),
+            Self::Requester(key) => ("requester", key),
+            Self::Agent(key) => ("agent", key),
+            Self::Resource(key) => ("resource", key),
+            Self::Issuer(key) => ("issuer", key),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Three replicas on one PostgreSQL, killed, paused, cut off and restarted, while tens of clients issue, ask and take back.
+//! Every call is written down with its start and its end, and the checker reads what came of it: see `checker.rs` for what
+//! must not happen. `./dev soak` runs it for longer.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and tells what it saw"
+)]
+
+mod caller;
+mod checker;
+#[cfg(test)]
+mod checker_tests;
+mod crowd;
+mod dice;
+mod frozen;
+mod ground;
+mod history;
+#[expect(dead_code, reason = "others need more of a key than we do")]
+#[path = "../support/idp.rs"]
+mod idp;
+mod proxy;
+mod report;
+mod scenes;
+mod weather;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sqlx::{Connection, PgConnection, Row};
+
+use caller::Caller;
+use checker::{Kept, Offence, check};
+use crowd::Crowd;
+use dice::Dice;
+use ground::{Ground, Program, REPLICAS};
+use history::Call;
+use report::Tally;
+use weather::Weather;
+
+/// How long the weather is bad, unless `./dev soak` says otherwise.
+const SHORT: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survives() {
+    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}")));
+    let seed = number("ERRAND_FAULTS_SEED").unwrap_or_else(some_seed);
+    let long = number("ERRAND_FAULTS_SECONDS").map_or(SHORT, Duration::from_secs);
+    println!("seed {seed}: ERRAND_FAULTS_SEED={seed} throws the same dice again");
+    let mut dice = Dice::new(seed);
+
+    let ground = Arc::new(Ground::prepare().await);
+    for number in 0..REPLICAS {
+        ground.start(number, Program::Errand);
+        ground.ready(number, Program::Errand).await;
+    }
+    let caller = Arc::new(Caller::new(Arc::clone(&ground)));
+    let crowd = Crowd::new(Arc::clone(&caller));
+    let clients = crowd.come(&mut dice);
+    let weather = Weather::new(Arc::clone(&ground));
+    // Who has seen enough sees what was found until then; and the database is ended.
+    let interrupted = tokio::spawn({
+        let weather = Arc::clone(&weather);
+        async move {
+            tokio::signal::ctrl_c().await.unwrap();
+            weather.end();
+        }
+    });
+    let survived = weather.rage(dice.split(), long).await;
+    interrupted.abort();
+    crowd.go_home();
+    clients.join_all().await;
+
+    // The sun comes out: everything can be told now.
+    for number in 0..REPLICAS {
+        ground.ready(number, Program::Errand).await;
+    }
+    crowd.look_at_all().await;
+    let bad_until = caller.now();
+    crowd.take_back_in_calm().await;
+    let crashed_at = caller.now();
+    ground.replicas[REPLICAS - 1].kill();
+    crowd.take_back_one(0, 0).await;
+    for replica in &ground.replicas {
+        replica.stop().await;
+    }
+    let (whole, said) = ground.errand(&["audit", "verify"]).await;
+    assert!(whole, "the trail: {said}");
+
+    let history = caller.history();
+    let tally = Tally::of(&history);
+    let (bad, good) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
+    let (calm, crashed) = good.iter().cloned().partition::<Vec<_>, _>(|call| call.start < crashed_at);
+    println!("{}in calm weather:\n{}", tally.told(seed, long, survived), Tally::of(&calm).times());
+    println!("right after a crash:\n{}", Tally::of(&crashed).times());
+    let offences = check(&history, &kept(&ground).await);
+    assert!(offences.is_empty(), "seed {seed}: {}", explained(&offences, &history));
+    // What never happened was never right either.
+    let Tally { issued, active, inactive, ended, suspended, resumed, .. } = &tally;
+    for (name, times) in [
+        ("tokens issued", issued),
+        ("active", active),
+        ("inactive", inactive),
+        ("ended", ended),
+        ("suspended", suspended),
+        ("resumed", resumed),
+    ] {
+        assert!(*times > 0, "{name}: never: there was nothing to check");
+    }
+    let Tally { active, ended, .. } = Tally::of(&bad);
+    assert!(active > 0 && ended > 0, "{active} times active, {ended} ends while it mattered");
+}
+
+/// What the store has in the end.
+async fn kept(ground: &Ground) -> Kept {
+    let mut connection = PgConnection::connect(&ground.postgres.url()).await.unwrap();
+    let tokens = sqlx::query("SELECT id::text FROM tokens").fetch_all(&mut connection).await.unwrap();
+    Kept { tokens: tokens.iter().map(|row| row.get("id")).collect(), log: log(ground).await }
+}
+
+async fn log(ground: &Ground) -> BTreeMap<u64, (String, String, String)> {
+    let mut connection = PgConnection::connect(&ground.postgres.url()).await.unwrap();
+    let log = sqlx::query("SELECT seq, verb, kind, key FROM revocation_log").fetch_all(&mut connection).await.unwrap();
+    let place = |row: &sqlx::postgres::PgRow| u64::try_from(row.get::<i64, _>("seq")).unwrap();
+    log.iter().map(|row| (place(row), (row.get("verb"), row.get("kind"), row.get("key")))).collect()
+}
+
+/// The first few, with every call that has to do with the first one.
+fn explained(offences: &[Offence], history: &[Call]) -> String {
+    let mut text = format!("{} offences\n", offences.len());
+    for offence in offences.iter().take(10) {
+        let _ = writeln!(text, "{offence:?}");
+    }
+    if let Some(Offence::Active { token, .. } | Offence::Inactive { token, .. }) = offences.first() {
+        for call in history.iter().filter(|call| format!("{:?}", call.what).contains(token)) {
+            let _ = writeln!(text, "{call:?}");
+        }
+    }
+    text
+}
+
+fn some_seed() -> u64 {
+    u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos())
+}

@@ -1,0 +1,201 @@
+//! What there is at one moment, and what may happen next.
+
+use std::fmt;
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct World {
+    pub replicas: Vec<Replica>,
+    /// The head of the log.
+    pub log: u8,
+    /// Which revocations have been acknowledged: bit k - 1 is the k-th.
+    pub acknowledged: u8,
+    /// Somebody was told "active" about a token whose revocation was acknowledged before they asked.
+    pub lied: bool,
+}
+
+/// A process, and its row in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Replica {
+    pub is_up: bool,
+    /// Up to where its memory goes.
+    pub applied: u8,
+    /// What is left of its lease in its own eyes.
+    pub own: u8,
+    /// The revocations that were asked for here and are not acknowledged yet.
+    pub rounds: [Round; 2],
+    pub renewal: Renewal,
+    pub introspection: Option<Introspection>,
+    pub row: Option<Row>,
+    /// A renewal that was given up, and is still on its way: up to where the memory went.
+    pub stray: Option<u8>,
+}
+
+/// A revocation, where it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Round {
+    None,
+    /// Only in a broken variant: the rows have been looked at, and there is no entry yet.
+    Looked,
+    /// Its entry is in the log.
+    Committed,
+    /// The rows have been looked at since. `left`: until every lease of then is over.
+    Waiting {
+        left: u8,
+    },
+}
+
+/// What everybody sees of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Row {
+    /// What is left of the lease in the eyes of who has watched this row since it was committed.
+    pub left: u8,
+    pub applied: u8,
+    /// Which revocations wait for it.
+    pub waited_for: u8,
+}
+
+/// A renewal on its way. `left`: what would be left of the lease, counted from when it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Renewal {
+    None,
+    Sent {
+        left: u8,
+        applied: u8,
+    },
+    /// The statement has seen the log. Nobody sees the row yet.
+    CarriedOut {
+        left: u8,
+        applied: u8,
+        head: u8,
+    },
+    Committed {
+        left: u8,
+        head: u8,
+    },
+    /// The head is read by a statement of its own.
+    AsksForHead {
+        left: u8,
+    },
+    HasHead {
+        left: u8,
+        head: u8,
+    },
+}
+
+/// An introspection under way. `late`: the revocations that had been acknowledged when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Introspection {
+    Begun {
+        late: u8,
+    },
+    /// The lease holds, so it may answer from memory.
+    MayUseMemory {
+        late: u8,
+    },
+    /// The lease does not hold, so it has asked the store.
+    HasHead {
+        late: u8,
+        head: u8,
+    },
+    /// Only in a broken variant: the memory was read before the lease was looked at.
+    HasRead {
+        late: u8,
+        applied: u8,
+    },
+}
+
+/// Something that happens. The first number is the replica's, the second one the revocation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    Tick,
+    Revoke(usize),
+    LookAtRows(usize, u8),
+    Acknowledge(usize, u8),
+    Apply(usize),
+    SendRenewal(usize),
+    CarryRenewalOut(usize),
+    CommitRenewal(usize),
+    ReceiveRenewal(usize),
+    ReadHead(usize),
+    TakeLease(usize),
+    GiveUp(usize),
+    CommitStray(usize),
+    Crash(usize),
+    Join(usize),
+    BeginIntrospection(usize),
+    LookAtLease(usize),
+    AskStore(usize),
+    ReadMemory(usize),
+    Answer(usize),
+}
+
+impl Replica {
+    pub fn down() -> Self {
+        Self {
+            is_up: false,
+            applied: 0,
+            own: 0,
+            rounds: [Round::None; 2],
+            renewal: Renewal::None,
+            introspection: None,
+            row: None,
+            stray: None,
+        }
+    }
+
+    /// How far a revocation is that was asked for here.
+    pub fn round(&self, revocation: u8) -> Round {
+        self.rounds[usize::from(revocation) - 1]
+    }
+
+    pub fn set_round(&mut self, revocation: u8, round: Round) {
+        self.rounds[usize::from(revocation) - 1] = round;
+    }
+}
+
+impl World {
+    pub fn is_acknowledged(&self, revocation: u8) -> bool {
+        self.acknowledged & bit(revocation) != 0
+    }
+
+    /// The rows of all replicas but this one.
+    pub fn rows_but(&mut self, replica: usize) -> impl Iterator<Item = &mut Row> {
+        let others = self.replicas.iter_mut().enumerate().filter(move |(n, _)| *n != replica);
+        others.filter_map(|(_, replica)| replica.row.as_mut())
+    }
+}
+
+/// The k-th revocation, in a set of them.
+pub fn bit(revocation: u8) -> u8 {
+    1 << (revocation - 1)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tick => write!(f, "time passes"),
+            Self::Revoke(n) => write!(f, "replica {n} commits a revocation"),
+            Self::LookAtRows(n, k) => write!(f, "replica {n} sees for whom revocation {k} has to wait"),
+            Self::Acknowledge(n, k) => {
+                write!(f, "replica {n} waits for nobody any more and acknowledges revocation {k}")
+            }
+            Self::Apply(n) => write!(f, "replica {n} applies the next entry"),
+            Self::SendRenewal(n) => write!(f, "replica {n} sends a renewal"),
+            Self::CarryRenewalOut(n) => write!(f, "the database carries the renewal of replica {n} out"),
+            Self::CommitRenewal(n) => write!(f, "the database commits the renewal of replica {n}"),
+            Self::ReceiveRenewal(n) => write!(f, "replica {n} receives the answer to its renewal"),
+            Self::ReadHead(n) => write!(f, "the database reads the log's head for replica {n}"),
+            Self::TakeLease(n) => write!(f, "replica {n} has applied up to the head, and the lease is its own"),
+            Self::GiveUp(n) => write!(f, "replica {n} gives its renewal up"),
+            Self::CommitStray(n) => write!(f, "the database commits a renewal that replica {n} has given up"),
+            Self::Crash(n) => write!(f, "replica {n} crashes"),
+            Self::Join(n) => write!(f, "replica {n} starts"),
+            Self::BeginIntrospection(n) => write!(f, "somebody asks replica {n} about every token"),
+            Self::LookAtLease(n) => write!(f, "replica {n} sees that its lease holds"),
+            Self::AskStore(n) => write!(f, "replica {n} has no lease, and reads the log's head"),
+            Self::ReadMemory(n) => write!(f, "replica {n} looks into its memory"),
+            Self::Answer(n) => write!(f, "replica {n} answers"),
+        }
+    }
+}
