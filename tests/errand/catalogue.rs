@@ -307,14 +307,14 @@ async fn a_new_tool_goes_into_the_catalogue(server: Server, shop: Shop) {
     assert_eq!((&imported["unusable"], &tool(&imported, "move_file")["offered"]), (&json!(1), &Value::Null));
     let details = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "move_file"}]).to_string();
     let form = changed_form(&server.shop_form(&shop, ""), &[("authorization_details", &details)]);
-    server.refused(&form, "`authorization_details` asks for more than the resource offers").await;
+    server.refused(&form, "authorization_details[0].identifier: asks for more than the resource offers").await;
     // The file declares this resource, and so its tools; the definition can be accepted all the same.
     let digest = tool(&imported, "move_file")["seen"]["digest"].clone();
     let whole = json!({"tools": [{"name": "move_file", "digest": digest, "scope": "files:write", "effect": "write"}]});
     let (status, body) = server.catalogue("accept", whole.clone()).await;
     assert_eq!((status.as_u16(), &body["type"]), (409, &json!("urn:errand:problem:owned_by_file")));
     assert_eq!(tool(&server.accept(&imported, &["move_file"]).await, "move_file")["state"], "known");
-    server.refused(&form, "`authorization_details` asks for more than the resource offers").await;
+    server.refused(&form, "authorization_details[0].identifier: asks for more than the resource offers").await;
 
     // Of one that admins own, both in one act.
     let other = Shop::open(Manner::Stateless).await;
@@ -423,14 +423,14 @@ async fn listing_is_apart_from_calling(server: Server, shop: Shop) {
     assert_eq!(claims(&one)["scope"], "", "a server that knows scopes only would let it list resources too");
     // Who lists can't come to call with it.
     let more = changed_form(&server.shop_form(&shop, "files:read"), &[("subject_token", &lists), ("purpose", "")]);
-    server.refused(&more, "`scope` asks for more than the subject token allows").await;
+    server.refused(&more, "scope[0]: asks for more than the subject token allows").await;
     // And who may not list, or is at a resource that says nothing of it, gets nothing.
     let own = server.user_token(json!({"scope": "files:list files:read", "client_id": "reader-client"}));
     let readers = changed_form(&server.shop_form(&shop, "files:list"), &[("subject_token", &own)]);
     let (status, body) = server.token_as("reader", &readers).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_scope")), "{body}");
     let elsewhere = changed_form(&form, &[("resource", crate::server::NOTES)]);
-    server.refused(&elsewhere, "`authorization_details` asks for more than the resource offers").await;
+    server.refused(&elsewhere, "authorization_details[0].actions: asks for more than the resource offers").await;
     // A change of a tool is nothing to it.
     server.import().await;
     shop.sell(&[]);
