@@ -97,7 +97,8 @@ impl From<&Failure> for Code {
             Failure::Token(..) => Self::InvalidRequest,
             Failure::Denied(denial) => denial.into(),
             Failure::Conflict(conflict) => conflict.into(),
-            Failure::Outage(_) => Self::TemporarilyUnavailable,
+            // No OAuth endpoint asks an MCP server anything.
+            Failure::NotListed(_) | Failure::Outage(_) => Self::TemporarilyUnavailable,
         }
     }
 }
@@ -161,7 +162,9 @@ impl From<&Denial> for Code {
             | Denial::PurposeMissing
             | Denial::DeadlineTooLong
             | Denial::NoTimeLeft => Self::InvalidRequest,
-            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) => Self::InvalidScope,
+            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) | Denial::ScopeNotGood(..) => {
+                Self::InvalidScope
+            }
             Denial::DetailsTooWide(Excess {
                 holding:
                     Holding::Catalogue
@@ -173,6 +176,7 @@ impl From<&Denial> for Code {
                     | Holding::Task,
                 ..
             })
+            | Denial::DetailsNotGood(..)
             | Denial::NothingForTarget => Self::InvalidAuthorizationDetails,
         }
     }
@@ -185,6 +189,7 @@ impl From<&Conflict> for Code {
             | Conflict::OwnedByFile
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
+            | Conflict::CannotAccept(_)
             | Conflict::CannotTurn(_)
             | Conflict::Door(_)
             | Conflict::Unconfirmed(_)
