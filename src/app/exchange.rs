@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     app::{
-        AuthFault, BadRequest, Cx, Failure, Service, Unsettled,
+        AuthFault, BadRequest, ConsentNeeded, Cx, Failure, Service, Unsettled,
         authenticate::Identified,
         evidence::{Subject, read_own},
     },
@@ -13,7 +13,8 @@ use crate::{
         audit::{Event, Outcome, Record},
         authority::Authority,
         client::Client,
-        exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
+        exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, consent_wanted, decide},
+        grant::{Grant, MAX_GRANTS},
         id::{ClientId, Purpose, TaskId, TokenId},
         jws::Unverified,
         scope::ScopeSet,
@@ -157,7 +158,12 @@ impl Service {
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };
         let settings = self.settings();
-        let mut ask = Ask {
+        // Where a task rests on a grant, that one decides; else grants are looked at where nothing else is enough.
+        let grants = match &joined {
+            Some(Task { grant: Some(_), .. }) => self.grants_of(subject, caller, cx).await?,
+            Some(_) | None => Vec::new(),
+        };
+        let ask = Ask {
             now: cx.now,
             issuer: &settings.issuer,
             trust_domain: &settings.trust_domain,
@@ -167,7 +173,7 @@ impl Service {
             presenter,
             subject: subject.evidence(),
             actor,
-            grant: false,
+            grants: &grants,
             output,
             scope: request.scope.as_ref(),
             details: request.authorization_details.as_ref(),
@@ -178,19 +184,30 @@ impl Service {
             },
         };
         match decide(&ask) {
-            // Only where nothing else is enough is it worth asking for a grant.
-            Err(Denial::Splice(NotThisAgent::Unrelated | NotThisAgent::BoundToAKey)) => {
-                ask.grant = self.is_granted(subject, caller, cx).await?;
-                Ok(decide(&ask)?)
+            Err(Denial::Splice(NotThisAgent::Unrelated | NotThisAgent::BoundToAKey) | Denial::ConsentNeeded) => {
+                let grants = self.grants_of(subject, caller, cx).await?;
+                let ask = Ask { grants: &grants, ..ask };
+                decide(&ask).map_err(|denial| self.denied(denial, &ask))
             }
             decided => Ok(decided?),
         }
     }
 
-    async fn is_granted(&self, subject: &Subject, caller: &Identified, cx: &Cx) -> Result<bool, Failure> {
-        let Subject::User(claims, _) = subject else { return Ok(false) };
-        let grant = self.store().grant(&claims.requester, caller.id()).await?;
-        Ok(grant.is_some_and(|grant| !grant.until.is_past(cx.now)))
+    /// The grants that are on record between the requester and the client. Whoever withdraws one after this has read it
+    /// ends what comes of it all the same: the token names the grant.
+    async fn grants_of(&self, subject: &Subject, caller: &Identified, cx: &Cx) -> Result<Vec<Grant>, Failure> {
+        let Subject::User(claims, _) = subject else { return Ok(Vec::new()) };
+        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, MAX_GRANTS).await?)
+    }
+
+    /// The refusal; where consent is needed, with what to ask it for, and where.
+    fn denied(&self, denial: Denial, ask: &Ask<'_>) -> Failure {
+        if denial != Denial::ConsentNeeded {
+            return denial.into();
+        }
+        let wanted = consent_wanted(ask).unwrap_or_default();
+        let uri = self.settings().consent_uri.clone();
+        Failure::Consent(Box::new(ConsentNeeded { wanted, uri }))
     }
 
     /// Signs first, records last: if the signer is out, nothing was written; the record is the commit point; then the
@@ -227,6 +244,7 @@ impl Service {
                 "expires": plan.expires,
                 "authority_hash": claims.task.authority_hash,
                 "basis": plan.basis,
+                "grant": plan.grant,
                 "lineage": plan.lineage,
             })),
             request_id: Some(cx.request_id.clone()),
@@ -240,6 +258,7 @@ impl Service {
                 id: claims.jti,
                 kind: plan.kind,
                 task: Some(claims.txn),
+                grant: plan.grant,
                 requester: Some(plan.requester.clone()),
                 client: plan.client.clone(),
                 agents: ours.filter_map(|hop| hop.sub.parse().ok()).collect(),
@@ -292,6 +311,7 @@ impl Service {
                     state: TaskState::Active,
                     created: cx.now,
                     deadline: *deadline,
+                    grant: plan.grant,
                     turns: 0,
                     turned: None,
                 };
@@ -319,6 +339,7 @@ impl Service {
             rctx: request.request_context.clone().unwrap_or_default(),
             req_wl: plan.req_wl.clone(),
             may_act: plan.may_act.clone(),
+            grant: plan.grant,
             auth_time: plan.sign_in.auth_time,
             acr: plan.sign_in.acr.clone(),
             amr: plan.sign_in.amr.clone(),

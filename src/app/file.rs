@@ -97,7 +97,7 @@ fn named(change: &Change) -> String {
         Change::RemoveSecret(client) => format!("no secret of {client}"),
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
-        Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
+        Change::RemoveGrant(id) => format!("withdraw the grant {id}"),
         Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),
     }
 }

@@ -11,8 +11,10 @@ mod exchange;
 mod failure;
 mod file;
 mod follow;
+mod grants;
 mod introspect;
 mod journal;
+mod portal;
 mod revoke;
 mod rotate;
 mod shared;
@@ -23,15 +25,17 @@ mod verified;
 
 use std::{fmt, sync::Arc};
 
-pub use admin::{AuditPage, GrantRequest, NewSecret};
+pub use admin::{AuditPage, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
 pub use calls::{Reported, Step, TaskTrail};
 pub use exchange::{ExchangeRequest, Issued, RequestedType, SubjectType};
-pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
+pub use failure::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure, SubjectFault};
 pub use follow::View;
+pub use grants::{GrantRequest, Granter};
 pub use introspect::Introspection;
+pub use portal::{Caller, RequesterCaller};
 pub use revoke::{Revocation, Revoked, Wanted};
 pub use tasks::{TaskTree, TokenNode, TokenStanding, Turning};
 
@@ -56,6 +60,8 @@ pub struct Settings {
     pub issuer: IssuerUrl,
     /// The `aud` of transaction tokens.
     pub trust_domain: String,
+    /// Where requesters grant what agents need their consent for.
+    pub consent_uri: Option<String>,
     /// The algorithm of our tokens, where a resource has no other.
     pub algorithm: SigningAlgorithm,
     /// When keys are made and dropped.

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    id::{ClientId, TaskId, TokenId},
+    id::{ClientId, GrantId, TaskId, TokenId},
     limits::TOKEN_LIFETIME_CAP,
     task::Requester,
     time::Timestamp,
@@ -44,6 +44,8 @@ pub enum Target {
     Token(TokenId),
     /// One task, with all its tokens.
     Task(TaskId),
+    /// One recorded grant, with all tokens that rest on it.
+    Grant(GrantId),
     /// Everything issued so far in a requester's name. Issuer and subject, as in [`Requester`].
     Requester(String),
     /// Everything issued so far that an agent acts in, at whatever place in the chain.
@@ -72,6 +74,7 @@ impl Target {
         match self {
             Self::Token(_) => "token",
             Self::Task(_) => "task",
+            Self::Grant(_) => "grant",
             Self::Requester(_) => "requester",
             Self::Agent(_) => "agent",
             Self::Resource(_) => "resource",
@@ -87,6 +90,7 @@ impl Target {
         match self {
             Self::Token(id) => id.to_string(),
             Self::Task(id) => id.to_string(),
+            Self::Grant(id) => id.to_string(),
             Self::Requester(key) => key.clone(),
             Self::Agent(id) => id.to_string(),
             Self::Resource(uri) => uri.to_string(),
@@ -101,6 +105,7 @@ impl Target {
         Some(match kind {
             "token" => Self::Token(key.parse().ok()?),
             "task" => Self::Task(key.parse().ok()?),
+            "grant" => Self::Grant(key.parse().ok()?),
             "requester" => Self::Requester(key.split_once(' ').map(|_| key.to_owned())?),
             "agent" => Self::Agent(key.parse().ok()?),
             "resource" => Self::Resource(key.parse().ok()?),
@@ -181,6 +186,8 @@ pub struct Names {
     pub lineage: Vec<TokenId>,
     /// Its task; an API token has none.
     pub task: Option<TaskId>,
+    /// The recorded grant that it rests on.
+    pub grant: Option<GrantId>,
     /// In whose name; an API token is in nobody's.
     pub requester: Option<Requester>,
     /// Every agent in its chain, the client that got it, and the agent that it is to be handed to.
@@ -281,7 +288,7 @@ impl Index {
 
     /// What the log says of a token: a handful of look-ups.
     ///
-    /// A token or task is never used again once it is named, so presence is enough. A requester, agent, resource or
+    /// A token, task or grant is never used again once it is named, so presence is enough. A requester, agent, resource or
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
@@ -292,7 +299,8 @@ impl Index {
         let older =
             |target: Target| self.entries.get(&target).filter(|held| names.rev < held.seq).map(|held| held.standing);
         let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
-        let by_name = tokens.map(Target::Token).chain(names.task.map(Target::Task)).filter_map(held);
+        let named = names.task.map(Target::Task).into_iter().chain(names.grant.map(Target::Grant));
+        let by_name = tokens.map(Target::Token).chain(named).filter_map(held);
         let agents = names.agents.iter().cloned().map(Target::Agent);
         let requester = names.requester.iter().flat_map(|r| [Target::requester(r), Target::Issuer(r.issuer.clone())]);
         let resources = names.resources.iter().cloned().map(Target::Resource);
@@ -313,11 +321,16 @@ mod tests {
         TaskId::new(uuid::Uuid::from_bytes([n; 16]))
     }
 
+    fn grant(n: u8) -> GrantId {
+        GrantId::new(uuid::Uuid::from_bytes([n; 16]))
+    }
+
     fn names(rev: u64) -> Names {
         Names {
             token: token(3),
             lineage: vec![token(1), token(2)],
             task: Some(task(9)),
+            grant: Some(grant(7)),
             requester: Some(Requester {
                 issuer: "https://login.example.com".parse().unwrap(),
                 subject: "alice".parse().unwrap(),
@@ -350,6 +363,8 @@ mod tests {
             (Target::Token(token(4)), false, false),
             (Target::Task(task(9)), true, true),
             (Target::Task(task(8)), false, false),
+            (Target::Grant(grant(7)), true, true),
+            (Target::Grant(grant(8)), false, false),
             (requester("https://login.example.com alice"), true, false),
             (requester("https://login.example.com alic"), false, false),
             (requester("https://login.example.org alice"), false, false),

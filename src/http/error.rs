@@ -9,7 +9,8 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    app::{AuthFault, BadRequest, Conflict, Failure},
+    app::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure},
+    domain::authority::Authority,
     domain::exchange::{Denial, Holding},
     http::observe::Reason,
 };
@@ -33,6 +34,8 @@ pub(super) enum Code {
     InvalidAuthorizationDetails,
     /// 400 (actor profile draft)
     ActorUnauthorized,
+    /// 400 (as OpenID Connect Core §3.1.2.6 has it, and the interaction response drafts)
+    InteractionRequired,
     /// 401, of a bearer token (RFC 6750 §3.1)
     InvalidToken,
     /// 403, of a bearer token
@@ -58,6 +61,7 @@ impl Code {
             Self::InvalidTarget => "invalid_target",
             Self::InvalidAuthorizationDetails => "invalid_authorization_details",
             Self::ActorUnauthorized => "actor_unauthorized",
+            Self::InteractionRequired => "interaction_required",
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
             Self::AccessDenied => "access_denied",
@@ -76,7 +80,8 @@ impl Code {
             | Self::InvalidScope
             | Self::InvalidTarget
             | Self::InvalidAuthorizationDetails
-            | Self::ActorUnauthorized => StatusCode::BAD_REQUEST,
+            | Self::ActorUnauthorized
+            | Self::InteractionRequired => StatusCode::BAD_REQUEST,
             Self::InvalidClient | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope | Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -93,6 +98,7 @@ impl From<&Failure> for Code {
             // RFC 8693 §2.2.2: a subject or actor token that is not valid, for any reason, is an invalid request.
             Failure::Token(..) => Self::InvalidRequest,
             Failure::Denied(denial) => denial.into(),
+            Failure::Consent(_) => Self::InteractionRequired,
             Failure::Conflict(conflict) => conflict.into(),
             Failure::Outage(_) => Self::TemporarilyUnavailable,
         }
@@ -114,7 +120,7 @@ impl From<&AuthFault> for Code {
             | AuthFault::Replayed => Self::InvalidClient,
             AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
-            AuthFault::NotForThisClient => Self::AccessDenied,
+            AuthFault::NotForThisClient | AuthFault::NotOfPortal => Self::AccessDenied,
         }
     }
 }
@@ -142,6 +148,7 @@ impl From<&Denial> for Code {
         match denial {
             Denial::OnlyTxnForResource => Self::UnauthorizedClient,
             Denial::TargetShutOut | Denial::TargetIsUs => Self::InvalidTarget,
+            Denial::ConsentNeeded => Self::InteractionRequired,
             Denial::MayNotDelegate | Denial::Splice(_) | Denial::NotThePresenter => Self::ActorUnauthorized,
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
@@ -184,12 +191,19 @@ pub(super) struct OAuthError {
     challenge: Option<&'static str>,
     description: String,
     reason: String,
+    consent: Option<Box<ConsentNeeded>>,
 }
 
 #[derive(Serialize)]
 struct Body<'a> {
     error: &'static str,
     error_description: &'a str,
+    /// Where the requester can grant what is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interaction_uri: Option<&'a str>,
+    /// What they would have to grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<&'a Authority>,
 }
 
 impl From<Failure> for OAuthError {
@@ -208,7 +222,12 @@ impl From<Failure> for OAuthError {
             refusal => refusal.to_string(),
         };
         let challenge = challenge(&failure);
-        Self { code, status: code.status(), challenge, description, reason: failure.to_string() }
+        let reason = failure.to_string();
+        let consent = match failure {
+            Failure::Consent(consent) => Some(consent),
+            _ => None,
+        };
+        Self { code, status: code.status(), challenge, description, reason, consent }
     }
 }
 
@@ -228,7 +247,7 @@ impl OAuthError {
     pub(super) fn own_fault() -> Self {
         let code = Code::ServerError;
         let (description, reason) = (OWN_FAULT.to_owned(), OWN_FAULT.to_owned());
-        Self { code, status: code.status(), challenge: None, description, reason }
+        Self { code, status: code.status(), challenge: None, description, reason, consent: None }
     }
 
     /// The same with another status than its code has.
@@ -243,8 +262,14 @@ pub(super) const OWN_FAULT: &str = "a fault of the server itself: report it with
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let description = ascii(&self.description);
-        let mut response =
-            (self.status, Json(Body { error: self.code.as_str(), error_description: &description })).into_response();
+        let consent = self.consent.as_deref();
+        let body = Body {
+            error: self.code.as_str(),
+            error_description: &description,
+            interaction_uri: consent.and_then(|consent| consent.uri.as_deref()),
+            authorization_details: consent.map(|consent| &consent.wanted).filter(|wanted| !wanted.is_empty()),
+        };
+        let mut response = (self.status, Json(body)).into_response();
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
@@ -273,6 +298,7 @@ pub(super) fn challenge(failure: &Failure) -> Option<&'static str> {
         | Code::InvalidTarget
         | Code::InvalidAuthorizationDetails
         | Code::ActorUnauthorized
+        | Code::InteractionRequired
         | Code::AccessDenied
         | Code::TemporarilyUnavailable
         | Code::ServerError => None,
@@ -307,7 +333,8 @@ mod tests {
                 Code::InvalidScope => Some(Code::InvalidTarget),
                 Code::InvalidTarget => Some(Code::InvalidAuthorizationDetails),
                 Code::InvalidAuthorizationDetails => Some(Code::ActorUnauthorized),
-                Code::ActorUnauthorized => Some(Code::InvalidToken),
+                Code::ActorUnauthorized => Some(Code::InteractionRequired),
+                Code::InteractionRequired => Some(Code::InvalidToken),
                 Code::InvalidToken => Some(Code::InsufficientScope),
                 Code::InsufficientScope => Some(Code::AccessDenied),
                 Code::AccessDenied => Some(Code::TemporarilyUnavailable),

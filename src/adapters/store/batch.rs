@@ -59,7 +59,7 @@ impl Asked {
             | Change::RemoveSecret(_)
             | Change::PutKey(_)
             | Change::PutGrant(_)
-            | Change::RemoveGrant(..) => None,
+            | Change::RemoveGrant(_) => None,
         });
         let tasks = expected.clone().filter_map(|expected| match expected {
             Expected::Task(id, _) => Some(id),

@@ -135,14 +135,13 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
         }
         Change::PutGrant(grant) => {
-            let row = GrantRow::of(grant);
-            let put = query(sql::PUT_GRANT).bind(row.requester_issuer).bind(row.requester_subject).bind(row.agent);
-            put.bind(row.until).bind(row.done_by).bind(row.done_at).execute(tx).await
+            let row = GrantRow::of(grant)?;
+            let put =
+                query(sql::PUT_GRANT).bind(grant.id.to_string()).bind(row.requester_issuer).bind(row.requester_subject);
+            let put = put.bind(row.agent).bind(row.authority).bind(row.until);
+            put.bind(row.done_by).bind(row.done_at).execute(tx).await
         }
-        Change::RemoveGrant(requester, agent) => {
-            let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
-            remove.bind(agent.as_str()).execute(tx).await
-        }
+        Change::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.to_string()).execute(tx).await,
         Change::TurnTask(id, turn) => {
             let turned = turn_json(turn)?;
             query(sql::TURN_TASK).bind(id.to_string()).bind(turn.state.as_str()).bind(turned).execute(tx).await

@@ -229,7 +229,7 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
         presenter,
         subject,
         actor: Says::Nothing,
-        grant: false,
+        grants: &[],
         output,
         scope: by_scope.then_some(&scope),
         details: (!by_scope).then_some(&details),
