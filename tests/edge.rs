@@ -31,9 +31,9 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, Entropy, GrantFilter, KeyFault, ListFault, Outage, OwnToken, Page, Paged, Signer,
-        Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write,
-        Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Entropy, GrantFilter, KeyFault, ListFault, Outage, OwnToken, Page,
+        Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord,
+        TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -426,8 +426,8 @@ impl Mood {
 
 #[async_trait]
 impl Store for Mood {
-    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
-        self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await
+    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+        Ok(self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await?)
     }
 
     async fn head(&self) -> Result<Seq, Outage> {
@@ -439,7 +439,7 @@ impl Store for Mood {
     }
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new() }).await
+        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new(), shut_out: Vec::new() }).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

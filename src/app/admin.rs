@@ -212,19 +212,44 @@ pub(super) fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
     NewEntry { verb: Verb::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 
-/// What goes into the log with a change of the registry: that it changed, and the end of what is removed.
+/// What goes into the log with a change of the registry: that it changed, and the end of what is removed, and of what was
+/// got with credentials that are replaced.
 pub(super) fn log_of(changes: &[Change], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
     let removed = changes.iter().filter_map(|change| match change {
         Change::RemoveObject(kind, id) => registry.entry(*kind, id),
         _ => None,
     });
-    let ended = removed.flat_map(|entry| entry.object.ends()).map(|target| NewEntry {
+    let removed = removed.flat_map(|entry| entry.object.ends()).map(|target| (target, "removed from the registry"));
+    let renewed = changes.iter().filter_map(|change| new_credentials_of(change, registry));
+    let renewed = renewed.map(|id| (Target::Credentials(id.clone()), "the client has other credentials"));
+    let ended = removed.chain(renewed).map(|(target, reason)| NewEntry {
         verb: Verb::Revoke,
         target,
-        reason: "removed from the registry".into(),
+        reason: reason.into(),
         by: by.to_owned(),
         at,
         forget_after: all_gone(at),
     });
     ended.chain([changed(Target::Registry, by.to_owned(), at)]).collect()
+}
+
+/// The client whose credentials of before are good no more, if a change makes it so: neither is what it got with them. Its
+/// task tokens are its requesters', and live on; whoever doubts them revokes the agent.
+fn new_credentials_of<'a>(change: &'a Change, registry: &Registry) -> Option<&'a ClientId> {
+    match change {
+        Change::PutSecret(client, _) | Change::RemoveSecret(client) => registry.tag(client).map(|_| client),
+        Change::PutObject(entry) => {
+            let client = entry.object.client_id()?;
+            let before = registry.client(client)?;
+            (Some(before.authentication()) != entry.object.authentication()).then_some(client)
+        }
+        Change::RemoveObject(..)
+        | Change::PutKey(_)
+        | Change::RemoveKey(_)
+        | Change::PutGrant(_)
+        | Change::RemoveGrant(..)
+        | Change::ShutOut(_)
+        | Change::LetIn(_)
+        | Change::TurnTask(..) => None,
+    }
 }

@@ -57,6 +57,16 @@ impl Identified {
     pub(super) fn client(&self) -> Result<Client<'_>, AuthFault> {
         self.view.registry.client(&self.id).ok_or(AuthFault::Unknown)
     }
+
+    /// The same client by what is known later: as long as it proves who it is in the same way, with the same secret.
+    pub(super) fn later(&self, view: View) -> Result<Self, AuthFault> {
+        let now = view.registry.client(&self.id).filter(|client| !client.is_disabled()).ok_or(AuthFault::Unknown)?;
+        let tag = |view: &View| view.registry.tag(&self.id).map(|owned| owned.tag.as_bytes().to_vec());
+        if now.authentication() != self.client()?.authentication() || tag(&view) != tag(&self.view) {
+            return Err(AuthFault::Changed);
+        }
+        Ok(Self { id: self.id.clone(), view })
+    }
 }
 
 /// Proof that a client is who it says, and that nothing is left to be redeemed. Only [`Unsettled::settle`] and
@@ -139,12 +149,17 @@ impl Service {
     /// happens, and that is on record: somebody may have got hold of the client's assertion.
     pub(super) async fn redeem(&self, client: &ClientId, write: Write, cx: &Cx) -> Result<Written, Failure> {
         match self.0.journal.commit(write).await? {
-            Written::Replayed => {
-                let audit = vec![refused_client(AuthFault::Replayed, Some(client.clone()), cx)];
-                self.0.journal.commit(Write { audit, ..Write::default() }).await?;
-                Err(AuthFault::Replayed.into())
-            }
+            Written::Replayed => Err(self.replayed(client, cx).await),
             written => Ok(written),
+        }
+    }
+
+    /// Refuses a client whose one-time id was used before: that is on record.
+    pub(super) async fn replayed(&self, client: &ClientId, cx: &Cx) -> Failure {
+        let audit = vec![refused_client(AuthFault::Replayed, Some(client.clone()), cx)];
+        match self.0.journal.commit(Write { audit, ..Write::default() }).await {
+            Ok(_) => AuthFault::Replayed.into(),
+            Err(outage) => outage.into(),
         }
     }
 

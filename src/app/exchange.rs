@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     app::{
-        AuthFault, BadRequest, ConsentNeeded, Cx, Failure, Service, Unsettled,
+        BadRequest, Cx, Failure, Service, SubjectFault, Unsettled, View,
         authenticate::Identified,
         evidence::{Subject, read_own},
     },
@@ -13,10 +13,10 @@ use crate::{
         audit::{Event, Outcome, Record},
         authority::Authority,
         client::Client,
-        exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, consent_wanted, decide},
-        grant::{Grant, MAX_GRANTS},
+        exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{ClientId, Purpose, TaskId, TokenId},
         jws::Unverified,
+        revocation::Standing,
         scope::ScopeSet,
         secret::Secret,
         splice::{NotThisAgent, Says},
@@ -25,7 +25,7 @@ use crate::{
         token::{TaskContext, TaskRef, TaskTokenClaims, TokenKind},
         uri::ResourceUri,
     },
-    ports::{OneTimeId, TokenRecord, Write, Written},
+    ports::{OneTimeId, Outage, TokenRecord, Write, Written},
 };
 
 /// A token exchange request, in the right grammar.
@@ -107,20 +107,67 @@ pub struct Issued {
 #[derive(Default)]
 struct Trail {
     subject: Option<Subject>,
+    /// What the client itself brought to be used once.
     once: Vec<OneTimeId>,
+    /// What its actor token is, to be used once.
+    actor: Option<OneTimeId>,
 }
+
+impl Trail {
+    fn redeemed(&self) -> Vec<OneTimeId> {
+        self.once.iter().chain(&self.actor).cloned().collect()
+    }
+}
+
+/// A token that is signed and not recorded yet: nobody has it.
+struct Signed {
+    token: String,
+    plan: Plan,
+    task: Option<Task>,
+    claims: TaskTokenClaims,
+    /// The version of the keys that it was signed with.
+    keys: u64,
+}
+
+/// How often an exchange is decided anew because what it was decided by has changed.
+const LOOKS: usize = 5;
 
 impl Service {
     /// Exchanges a token. Every end but an outage leaves an audit record; the one of an issued token is durable, together
     /// with the token's own record, before this returns.
     pub async fn exchange(&self, caller: Unsettled, request: ExchangeRequest, cx: &Cx) -> Result<Issued, Failure> {
-        let (caller, once) = caller.into_parts();
-        let mut trail = Trail { once, ..Trail::default() };
-        match self.plan(&caller, &request, &mut trail, cx).await {
-            Ok(plan) => self.issue(&caller, &request, plan, trail.once, cx).await,
-            Err(Failure::Outage(outage)) => Err(outage.into()),
-            Err(refusal) => Err(self.refuse(&caller, &request, trail, refusal, cx).await),
+        let (mut caller, once) = caller.into_parts();
+        for _ in 0..LOOKS {
+            let mut trail = Trail { once: once.clone(), ..Trail::default() };
+            let signed = match self.plan(&caller, &request, &mut trail, cx).await {
+                Ok(plan) => self.sign(&caller, &request, plan, cx),
+                Err(refusal) => Err(refusal),
+            };
+            match signed {
+                Ok(signed) => {
+                    let view = self.0.follower.current(cx.now).await?;
+                    if self.still_stands(&caller, &signed, &view) {
+                        return self.issue(&caller, &request, signed, trail, cx).await;
+                    }
+                    match caller.later(view) {
+                        Ok(later) => caller = later,
+                        Err(changed) => return Err(self.refuse(&caller, &request, trail, changed.into(), cx).await),
+                    }
+                }
+                Err(Failure::Outage(outage)) => return Err(outage.into()),
+                Err(refusal) => return Err(self.refuse(&caller, &request, trail, refusal, cx).await),
+            }
         }
+        Err(Outage::during("exchange")("what it is decided by keeps changing").into())
+    }
+
+    /// Whether what was decided would be decided now, right before it is written: keys may have been fetched in between, or
+    /// the client may have been slow to send its request. What comes later ends the token by its `rev`.
+    fn still_stands(&self, caller: &Identified, signed: &Signed, view: &View) -> bool {
+        view.seq == caller.view().seq
+            || (view.registry.version() == caller.view().registry.version()
+                && self.0.parts.signer.version() == signed.keys
+                && view.standing(&signed.claims.names()) == Standing::Live)
     }
 
     /// Gathers what the rule needs, and asks it.
@@ -146,9 +193,9 @@ impl Service {
                 let (says, once) = self.actor(token.expose(), *said, client, view, cx)?;
                 // One assertion can't be two in one request either.
                 if once.as_ref().is_some_and(|once| trail.once.contains(once)) {
-                    return Err(AuthFault::Replayed.into());
+                    return Err(Failure::Token("actor", SubjectFault::Replayed));
                 }
-                trail.once.extend(once);
+                trail.actor = once;
                 says
             }
         };
@@ -193,21 +240,17 @@ impl Service {
         }
     }
 
-    /// The grants that are on record between the requester and the client. Whoever withdraws one after this has read it
-    /// ends what comes of it all the same: the token names the grant.
-    async fn grants_of(&self, subject: &Subject, caller: &Identified, cx: &Cx) -> Result<Vec<Grant>, Failure> {
-        let Subject::User(claims, _) = subject else { return Ok(Vec::new()) };
-        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, MAX_GRANTS).await?)
-    }
-
-    /// The refusal; where consent is needed, with what to ask it for, and where.
-    fn denied(&self, denial: Denial, ask: &Ask<'_>) -> Failure {
-        if denial != Denial::ConsentNeeded {
-            return denial.into();
+    fn sign(&self, caller: &Identified, request: &ExchangeRequest, plan: Plan, cx: &Cx) -> Result<Signed, Failure> {
+        let (task, claims) = self.claims(caller, request, &plan, cx);
+        let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
+        let algorithm = self.signing_algorithm(plan.algorithm, cx);
+        let keys = self.0.parts.signer.version();
+        let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
+        if can_be_read(&token, plan.kind.typ()) {
+            Ok(Signed { token, plan, task, claims, keys })
+        } else {
+            Err(BadRequest::TooMuch.into())
         }
-        let wanted = consent_wanted(ask).unwrap_or_default();
-        let uri = self.settings().consent_uri.clone();
-        Failure::Consent(Box::new(ConsentNeeded { wanted, uri }))
     }
 
     /// Signs first, records last: if the signer is out, nothing was written; the record is the commit point; then the
@@ -216,18 +259,11 @@ impl Service {
         &self,
         caller: &Identified,
         request: &ExchangeRequest,
-        plan: Plan,
-        once: Vec<OneTimeId>,
+        signed: Signed,
+        trail: Trail,
         cx: &Cx,
     ) -> Result<Issued, Failure> {
-        let (task, claims) = self.claims(caller, request, &plan, cx);
-        let payload = serde_json::to_vec(&claims).map_err(crate::ports::Outage::during("write the claims"))?;
-        let algorithm = self.signing_algorithm(plan.algorithm, cx);
-        let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
-        if !can_be_read(&token, plan.kind.typ()) {
-            let trail = Trail { once, ..Trail::default() };
-            return Err(self.refuse(caller, request, trail, BadRequest::TooMuch.into(), cx).await);
-        }
+        let Signed { token, plan, task, claims, .. } = signed;
         let record = Record {
             requester: Some(plan.requester.clone()),
             agents: plan.chain.hops().map(|hop| hop.sub.clone()).collect(),
@@ -236,7 +272,7 @@ impl Service {
             purpose: Some(claims.tctx.purpose.to_string()),
             token: Some(claims.jti),
             resource: Some(plan.audience.clone()),
-            asked: Some(asked(request)),
+            asked: Some(request.asked()),
             granted: Some(json!({
                 "kind": plan.kind,
                 "authorization_details": plan.authority,
@@ -252,7 +288,7 @@ impl Service {
         };
         let ours = plan.chain.hops().filter(|hop| hop.iss == self.settings().issuer.as_str());
         let write = Write {
-            once,
+            once: trail.redeemed(),
             task,
             token: Some(TokenRecord {
                 id: claims.jti,
@@ -272,7 +308,7 @@ impl Service {
             audit: vec![record],
             ..Write::default()
         };
-        match self.redeem(caller.id(), write, cx).await? {
+        match self.0.journal.commit(write).await? {
             Written::Done { .. } => Ok(Issued {
                 token: Secret::new(token),
                 kind: plan.kind,
@@ -281,8 +317,9 @@ impl Service {
                 authority: plan.authority,
                 task: claims.txn,
             }),
-            Written::Replayed | Written::Moved | Written::Before { .. } => {
-                Err(crate::ports::Outage::during("issue")("the store answered a question that was not asked").into())
+            Written::Replayed => Err(self.refuse_replayed(caller, request, trail, cx).await),
+            Written::Moved | Written::Before { .. } => {
+                Err(Outage::during("issue")("the store answered a question that was not asked").into())
             }
         }
     }
@@ -357,55 +394,54 @@ impl Service {
         refusal: Failure,
         cx: &Cx,
     ) -> Failure {
-        let mut record = Record {
-            client: Some(caller.id().clone()),
-            purpose: request.purpose.as_ref().map(ToString::to_string),
-            resource: request.resource.as_ref().and_then(|text| text.parse::<ResourceUri>().ok()).map(String::from),
-            asked: Some(asked(request)),
-            reason: Some(refusal.to_string()),
-            request_id: Some(cx.request_id.clone()),
-            ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
-        };
-        match &trail.subject {
-            None => {}
-            Some(Subject::User(claims, _)) => record.requester = Some(claims.requester.clone()),
-            Some(Subject::Own(claims, _)) => {
-                record.requester = Some(claims.requester());
-                record.task = Some(claims.txn);
-                record.token = Some(claims.jti);
-                record.agents = claims.act.hops().map(|hop| hop.sub.clone()).collect();
-            }
+        let audit = vec![refused(caller, request, &trail, &refusal, cx)];
+        match self.0.journal.commit(Write { once: trail.redeemed(), audit, ..Write::default() }).await {
+            Ok(Written::Replayed) => self.refuse_replayed(caller, request, trail, cx).await,
+            Ok(_) => refusal,
+            Err(outage) => outage.into(),
         }
-        let write = Write { once: trail.once, audit: vec![record], ..Write::default() };
-        match self.redeem(caller.id(), write, cx).await {
+    }
+
+    /// Something was used before. If it is what the client proves itself with, the client is none; if only its actor token
+    /// was, that is not good (RFC 8693 §2.2.2), and what the client brought is used up.
+    async fn refuse_replayed(&self, caller: &Identified, request: &ExchangeRequest, trail: Trail, cx: &Cx) -> Failure {
+        if trail.actor.is_none() {
+            return self.replayed(caller.id(), cx).await;
+        }
+        let refusal = Failure::Token("actor", SubjectFault::Replayed);
+        let audit = vec![refused(caller, request, &trail, &refusal, cx)];
+        match self.redeem(caller.id(), Write { once: trail.once, audit, ..Write::default() }, cx).await {
             Ok(_) => refusal,
             Err(failure) => failure,
         }
     }
 }
 
+fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusal: &Failure, cx: &Cx) -> Record {
+    let mut record = Record {
+        client: Some(caller.id().clone()),
+        purpose: request.purpose.as_ref().map(ToString::to_string),
+        resource: request.resource.as_ref().and_then(|text| text.parse::<ResourceUri>().ok()).map(String::from),
+        asked: Some(request.asked()),
+        reason: Some(refusal.to_string()),
+        request_id: Some(cx.request_id.clone()),
+        ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
+    };
+    match &trail.subject {
+        None => {}
+        Some(Subject::User(claims, _)) => record.requester = Some(claims.requester.clone()),
+        Some(Subject::Own(claims, _)) => {
+            record.requester = Some(claims.requester());
+            record.task = Some(claims.txn);
+            record.token = Some(claims.jti);
+            record.agents = claims.act.hops().map(|hop| hop.sub.clone()).collect();
+        }
+    }
+    record
+}
+
 /// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
 fn can_be_read(token: &str, typ: &str) -> bool {
     let claims = Unverified::parse(token).map(Unverified::into_payload);
     claims.is_ok_and(|claims| read_own(typ, claims).is_some())
-}
-
-/// What was asked, as far as it is ours to repeat: parsed values, never a token.
-fn asked(request: &ExchangeRequest) -> Value {
-    let mut asked = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            asked.insert(name.to_owned(), value);
-        }
-    };
-    put("scope", request.scope.as_ref().map(|scope| json!(scope)));
-    put("authorization_details", request.authorization_details.as_ref().map(|details| json!(details)));
-    put("task_id", request.task_id.map(|id| json!(id)));
-    put("requested_actor", request.requested_actor.as_ref().map(|id| json!(id)));
-    put("expires_in", request.expires_in.map(|life| json!(life)));
-    put("task_deadline", request.task_deadline.map(|life| json!(life)));
-    if request.requested == RequestedType::TxnToken {
-        put("requested_token_type", Some(json!("txn_token")));
-    }
-    Value::Object(asked)
 }

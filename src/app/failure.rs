@@ -8,6 +8,7 @@ use crate::{
         claims::BadClaim,
         exchange::Denial,
         jws::Malformed,
+        registry::NoChange,
         scope::InvalidScope,
         task::CannotTurn,
     },
@@ -91,6 +92,9 @@ pub enum AuthFault {
     /// The assertion was used before.
     #[error("the assertion was used before")]
     Replayed,
+    /// How it proves who it is was changed while it was being answered.
+    #[error("the client's credentials were changed at the same moment")]
+    Changed,
     /// The request has no bearer token, where only one will do.
     #[error("an API token is needed: `Authorization: Bearer …`")]
     NoBearer,
@@ -199,6 +203,12 @@ pub enum Conflict {
     /// The state of the task does not allow it.
     #[error(transparent)]
     CannotTurn(CannotTurn),
+    /// Whether and how it is shut out does not allow it.
+    #[error(transparent)]
+    Door(NoChange),
+    /// Many at once need what a dry run gave.
+    #[error("{0}")]
+    Unconfirmed(&'static str),
     /// It was done, and its answer is one that is shown once.
     #[error("a secret was made for this idempotency key, and it is not shown again: make another one with another key")]
     ShownOnce,

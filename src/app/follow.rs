@@ -147,8 +147,9 @@ impl Follower {
 /// The stored registry, consistent. One that is not was written by another program: nothing is answered by it.
 pub(super) async fn load(store: &dyn Store) -> Result<Registry, Outage> {
     let stored = store.registry().await?;
-    Registry::build(stored.version, stored.entries, stored.tags).map_err(|faults| {
+    let registry = Registry::build(stored.version, stored.entries, stored.tags).map_err(|faults| {
         let texts = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Outage::during("read the registry")(texts)
-    })
+    })?;
+    Ok(registry.without(stored.shut_out))
 }

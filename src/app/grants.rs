@@ -6,10 +6,14 @@
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, BadRequest, Conflict, Cx, Failure, RequesterCaller, Service, View, again, revoke::all_gone},
+    app::{
+        ApiCaller, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View, again,
+        authenticate::Identified, evidence::Subject, revoke::all_gone,
+    },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
+        exchange::{Ask, Denial, consent_wanted},
         grant::{Grant, MAX_GRANTS},
         id::{ClientId, GrantId},
         revocation::{NewEntry, Target, Verb},
@@ -187,6 +191,28 @@ impl Service {
             cx,
         )
         .await
+    }
+
+    /// The grants that are on record between the requester and the client. Whoever withdraws one after this has read it
+    /// ends what comes of it all the same: the token names the grant.
+    pub(super) async fn grants_of(
+        &self,
+        subject: &Subject,
+        caller: &Identified,
+        cx: &Cx,
+    ) -> Result<Vec<Grant>, Failure> {
+        let Subject::User(claims, _) = subject else { return Ok(Vec::new()) };
+        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, MAX_GRANTS).await?)
+    }
+
+    /// The refusal; where consent is needed, with what to ask it for, and where.
+    pub(super) fn denied(&self, denial: Denial, ask: &Ask<'_>) -> Failure {
+        if denial != Denial::ConsentNeeded {
+            return denial.into();
+        }
+        let wanted = consent_wanted(ask).unwrap_or_default();
+        let uri = self.settings().consent_uri.clone();
+        Failure::Consent(Box::new(ConsentNeeded { wanted, uri }))
     }
 
     /// Grants, newest first; a requester's own.

@@ -1,16 +1,19 @@
 //! The one writer of this process. Writes that come at the same time are committed together: the batch is whatever
 //! queued up while the last commit was under way, so nothing waits for a timer. It also keeps the audit chain straight.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    iter::repeat_n,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     domain::audit::{Record, Writer},
-    ports::{Outage, Store, Write, Written},
+    ports::{CommitFault, Outage, Store, Write, Written},
 };
 
 /// How many writes one transaction takes at most.
@@ -19,7 +22,7 @@ const BATCH: usize = 256;
 pub(super) struct Journal {
     queue: mpsc::Sender<Order>,
     capacity: usize,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 enum Order {
@@ -34,8 +37,9 @@ enum Order {
 impl Journal {
     pub(super) fn start(store: Arc<dyn Store>, writer: Writer, capacity: usize) -> Self {
         let (queue, orders) = mpsc::channel(capacity);
-        tokio::spawn(run(store, writer, orders));
-        Self { queue, capacity, dropped: AtomicU64::new(0) }
+        let dropped = Arc::<AtomicU64>::default();
+        tokio::spawn(run(store, writer, orders, Arc::clone(&dropped)));
+        Self { queue, capacity, dropped }
     }
 
     /// Commits a write. A full queue is an outage: the load is shed before it costs anything.
@@ -77,12 +81,12 @@ impl Journal {
     }
 }
 
-async fn run(store: Arc<dyn Store>, writer: Writer, mut orders: mpsc::Receiver<Order>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while orders.recv_many(&mut batch, BATCH).await > 0 {
-        let mut writes = Vec::with_capacity(batch.len());
+async fn run(store: Arc<dyn Store>, writer: Writer, mut orders: mpsc::Receiver<Order>, dropped: Arc<AtomicU64>) {
+    let mut taken = Vec::with_capacity(BATCH);
+    while orders.recv_many(&mut taken, BATCH).await > 0 {
+        let mut writes = Vec::with_capacity(taken.len());
         let (mut tells, mut notes, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
-        for order in batch.drain(..) {
+        for order in taken.drain(..) {
             match order {
                 Order::Write(write, tell) => {
                     writes.push(*write);
@@ -92,11 +96,19 @@ async fn run(store: Arc<dyn Store>, writer: Writer, mut orders: mpsc::Receiver<O
                 Order::Flush(tell) => flushes.push(tell),
             }
         }
-        if !notes.is_empty() {
-            writes.push(Write { audit: notes, ..Write::default() });
+        writes.extend(notes.into_iter().map(|record| Write { audit: vec![record], ..Write::default() }));
+        let mut batch = Batch::new(&writes);
+        while let Some(part) = batch.next() {
+            batch.told(part, store.commit(writer, part).await);
         }
-        if !writes.is_empty() {
-            answer(store.commit(writer, &writes).await, tells);
+        let mut tells = tells.into_iter();
+        for result in batch.results {
+            match (result, tells.next()) {
+                // A caller that went away does not hear it; what was committed stays committed.
+                (result, Some(tell)) => drop(tell.send(result)),
+                (Ok(_), None) => {}
+                (Err(_), None) => drop(dropped.fetch_add(1, Ordering::Relaxed)),
+            }
         }
         for tell in flushes {
             // Whoever asked may be gone; then nobody needs the answer.
@@ -105,18 +117,132 @@ async fn run(store: Arc<dyn Store>, writer: Writer, mut orders: mpsc::Receiver<O
     }
 }
 
-fn answer(result: Result<Vec<Written>, Outage>, tells: Vec<oneshot::Sender<Result<Written, Arc<Outage>>>>) {
-    let mut answers = match result {
-        Ok(written) => written.into_iter().map(Ok).collect::<Vec<_>>().into_iter(),
-        Err(outage) => {
-            let outage = Arc::new(outage);
-            tracing::error!(error = %outage, cause = %outage.source, writes = tells.len(), "commit failed");
-            tells.iter().map(|_| Err(Arc::clone(&outage))).collect::<Vec<_>>().into_iter()
+/// A batch on its way into the store: together, if that goes. Where the store refuses something in it, and so did
+/// nothing, the halves are tried one after the other, in their order: in the end only what is refused by itself has
+/// failed. Where nothing is known, nothing is tried again, for it may have happened.
+struct Batch<'a> {
+    /// What is yet to be tried; what comes first stands last.
+    parts: Vec<&'a [Write]>,
+    results: Vec<Result<Written, Arc<Outage>>>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(writes: &'a [Write]) -> Self {
+        Self { parts: vec![writes], results: Vec::with_capacity(writes.len()) }
+    }
+
+    /// What to commit next.
+    fn next(&mut self) -> Option<&'a [Write]> {
+        self.parts.pop().filter(|part| !part.is_empty())
+    }
+
+    /// What became of a part.
+    fn told(&mut self, part: &'a [Write], result: Result<Vec<Written>, CommitFault>) {
+        match result {
+            Ok(written) if written.len() == part.len() => self.results.extend(written.into_iter().map(Ok)),
+            Ok(_) => self.fail(Outage::during("commit")("the store answered another number of writes"), part.len()),
+            Err(CommitFault::Refused(_)) if part.len() > 1 => {
+                let (first, rest) = part.split_at(part.len() / 2);
+                self.parts.extend([rest, first]);
+            }
+            Err(CommitFault::Refused(outage)) => self.fail(outage, part.len()),
+            Err(CommitFault::Outage(outage)) => {
+                // What comes after it would wait for the same store.
+                let left = self.parts.drain(..).map(<[Write]>::len).sum::<usize>();
+                self.fail(outage, part.len() + left);
+            }
         }
+    }
+
+    fn fail(&mut self, outage: Outage, writes: usize) {
+        tracing::error!(error = %outage, cause = %outage.source, writes, "commit failed");
+        self.results.extend(repeat_n(Arc::new(outage), writes).map(Err));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{
+        audit::{Event, Outcome},
+        time::Timestamp,
     };
-    for tell in tells {
-        let short = || Err(Arc::new(Outage::during("commit")("the store answered fewer writes than it was given")));
-        // A caller that went away does not hear it; what was committed stays committed.
-        let _: Result<(), _> = tell.send(answers.next().unwrap_or_else(short));
+
+    /// A write that is known by its number.
+    fn write(n: usize) -> Write {
+        let request_id = n.to_string().parse().ok();
+        let record = Record { request_id, ..Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done) };
+        Write { audit: vec![record], ..Write::default() }
+    }
+
+    fn number(write: &Write) -> usize {
+        write.audit[0].request_id.as_ref().unwrap().as_str().parse().unwrap()
+    }
+
+    fn outage() -> Outage {
+        Outage::during("commit")("the test says so")
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_refused_fails_alone(count in 1_usize..257, bad in proptest::collection::btree_set(0_usize..257, 0..6)) {
+            let writes = (0..count).map(write).collect::<Vec<_>>();
+            let bad = bad.into_iter().filter(|n| *n < count).collect::<BTreeSet<_>>();
+            let (mut batch, mut done, mut commits) = (Batch::new(&writes), Vec::<usize>::new(), 0);
+            while let Some(part) = batch.next() {
+                commits += 1;
+                let numbers = part.iter().map(number).collect::<Vec<_>>();
+                let result = if numbers.iter().any(|n| bad.contains(n)) {
+                    Err(CommitFault::Refused(outage()))
+                } else {
+                    done.extend(&numbers);
+                    Ok(numbers.iter().map(|_| Written::Done { seq: None }).collect())
+                };
+                batch.told(part, result);
+            }
+            let good = (0..count).filter(|n| !bad.contains(n)).collect::<Vec<_>>();
+            prop_assert_eq!(done, good, "each once, in their order");
+            let failed = batch.results.iter().map(Result::is_err).collect::<Vec<_>>();
+            prop_assert_eq!(failed, (0..count).map(|n| bad.contains(&n)).collect::<Vec<_>>());
+            prop_assert!(commits <= 1 + 2 * 9 * bad.len(), "{} commits for {} bad ones", commits, bad.len());
+        }
+
+        /// When the connection breaks at the k-th commit, what was told before stays told, and nothing is tried after.
+        #[test]
+        fn where_nothing_is_known_nothing_is_tried_again(count in 2_usize..100, bad in 0_usize..100, at in 1_usize..12) {
+            let writes = (0..count).map(write).collect::<Vec<_>>();
+            let (mut batch, mut done, mut commits) = (Batch::new(&writes), 0, 0);
+            let mut is_over = false;
+            while let Some(part) = batch.next() {
+                prop_assert!(!is_over, "it is over");
+                commits += 1;
+                let result = if commits == at {
+                    is_over = true;
+                    Err(CommitFault::Outage(outage()))
+                } else if part.iter().any(|write| number(write) == bad % count) {
+                    Err(CommitFault::Refused(outage()))
+                } else {
+                    done += part.len();
+                    Ok(part.iter().map(|_| Written::Done { seq: None }).collect())
+                };
+                batch.told(part, result);
+            }
+            prop_assert_eq!(batch.results.len(), count);
+            prop_assert_eq!(batch.results.iter().filter(|result| result.is_ok()).count(), done);
+        }
+    }
+
+    #[test]
+    fn a_store_that_miscounts_is_not_believed() {
+        let writes = [write(0), write(1)];
+        let mut batch = Batch::new(&writes);
+        let part = batch.next().unwrap();
+        batch.told(part, Ok(vec![Written::Replayed]));
+        assert!(batch.next().is_none());
+        assert!(batch.results.len() == 2 && batch.results.iter().all(Result::is_err));
     }
 }

@@ -116,6 +116,9 @@ impl Service {
             leeway: self.settings().tokens.leeway,
         };
         let claims = check_user_claims(payload, &rules, cx.now).map_err(|_| AuthFault::Bearer)?;
+        if view.registry.is_out(&claims.requester) {
+            return Err(AuthFault::Bearer.into());
+        }
         if claims.is_of_portal(&issuer) { Ok(claims.requester) } else { Err(AuthFault::NotOfPortal.into()) }
     }
 }

@@ -7,35 +7,69 @@ use crate::{
     app::{
         ApiCaller, AuthenticatedClient, BadRequest, Conflict, Cx, Failure, Service,
         admin::ATTEMPTS,
+        again,
         evidence::Ours,
-        tasks::{about_task, task_forgotten},
+        shut_out,
+        tasks::{Turning, about_task, planned_turn, task_forgotten, turn_record},
     },
     domain::{
         audit::{Event, Outcome, Record},
         id::{ClientId, Reason, TaskId, TokenId},
         jws::Unverified,
         limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
+        registry::Door,
         revocation::{NewEntry, Seq, Standing, Target, Verb},
         task::{Act, Party, Requester, Turn},
         time::{Lifetime, Timestamp},
         token::TaskTokenClaims,
         uri::{IssuerUrl, ResourceUri},
     },
-    ports::{Change, Expected, Idempotency, Write, Written},
+    ports::{Change, Expected, Idempotency, Outage, Write, Written},
 };
 
 /// How long the answer to an idempotency key is remembered.
 pub(super) const IDEMPOTENCY: Lifetime = Lifetime::hours(24);
 
-/// What an admin wants to take back.
+/// What an admin wants to take back, to hold back, or to let go on.
 #[derive(Debug)]
 pub struct Revocation {
     /// What.
     pub target: Wanted,
+    /// What is done to it.
+    pub what: What,
     /// Why.
     pub reason: Reason,
     /// The caller's `Idempotency-Key`: the same request again gets the same answer.
     pub idempotency_key: Option<String>,
+}
+
+/// What an admin does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// End what there is.
+    Revoke,
+    /// Hold a task or an agent back.
+    Suspend,
+    /// Let the same tokens work again.
+    Resume,
+    /// End what there is, and give nothing any more.
+    Disable,
+    /// Give something again.
+    Enable,
+}
+
+impl What {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoke => "revoke",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+        }
+    }
 }
 
 /// What can be taken back.
@@ -59,7 +93,7 @@ pub enum Wanted {
 
 impl Wanted {
     /// For the record of a refusal: the kind and the key, as they were asked for.
-    fn asked(&self) -> Value {
+    pub(super) fn asked(&self) -> Value {
         let (kind, key) = match self {
             Self::Token(id) => ("token", id.to_string()),
             Self::Task(id) => ("task", id.to_string()),
@@ -71,6 +105,16 @@ impl Wanted {
         };
         json!({"kind": kind, "key": key})
     }
+}
+
+/// For the record of what was done, and of what was refused: the verb too, where it is not the usual one.
+fn with_verb(mut asked: Value, what: What) -> Value {
+    if what != What::Revoke
+        && let Some(members) = asked.as_object_mut()
+    {
+        members.insert("verb".to_owned(), json!(what.as_str()));
+    }
+    asked
 }
 
 /// A revocation that is durable.
@@ -132,7 +176,7 @@ impl Service {
             || claims.act.hops().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
     }
 
-    /// Takes back what an admin names. Durable, with its audit record, before this returns.
+    /// Takes back, holds back or lets go on what an admin names. Durable, with its audit record, before this returns.
     pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
         for _ in 0..ATTEMPTS {
             if let Some(revoked) = self.try_to_revoke(admin, &wanted, cx).await? {
@@ -145,68 +189,80 @@ impl Service {
     fn refused_revocation(&self, admin: &ApiCaller, wanted: &Revocation, conflict: Conflict, cx: &Cx) -> Failure {
         let record = Record {
             admin: Some(admin.name()),
-            asked: Some(wanted.target.asked()),
+            asked: Some(with_verb(wanted.target.asked(), wanted.what)),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::Revocation, Outcome::Done)
         };
         self.refused(record, conflict)
     }
 
-    /// `None`: somebody changed the task's state at the same moment.
+    /// `None`: somebody changed the task's state, or the registry, at the same moment.
     async fn try_to_revoke(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Option<Revoked>, Failure> {
         let refused = |conflict| self.refused_revocation(admin, wanted, conflict, cx);
+        let asked = wanted.target.asked();
+        let fingerprint = format!("{} {asked} {}", wanted.what.as_str(), wanted.reason);
+        let request = again::request(admin.name(), wanted.idempotency_key.clone(), fingerprint, cx);
+        if let Some(request) = &request
+            && let Some(before) = self.store().answered(&request.caller, &request.key).await?
+        {
+            return Ok(Some(revoked_before(Some(request), &before).map_err(refused)?));
+        }
         let planned = self.plan_revocation(admin, wanted, cx).await;
-        let Planned { target, forget_after, expected, changes, about } = planned.map_err(|failure| match failure {
+        let Planned { target, log, expected, changes, about } = planned.map_err(|failure| match failure {
             Failure::Conflict(conflict) => refused(conflict),
             other => other,
         })?;
-        let entry = NewEntry {
-            verb: Verb::Revoke,
-            target: target.clone(),
-            reason: wanted.reason.to_string(),
-            by: admin.name(),
-            at: cx.now,
-            forget_after,
-        };
         let record = Record {
             admin: Some(admin.name()),
-            asked: Some(json!({"kind": target.kind(), "key": target.key()})),
+            asked: Some(with_verb(json!({"kind": target.kind(), "key": target.key()}), wanted.what)),
             reason: Some(wanted.reason.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..*about
         };
         let answer = json!({"kind": target.kind(), "key": target.key(), "at": cx.now});
-        let idempotency = wanted.idempotency_key.clone().map(|key| Idempotency {
-            caller: admin.name(),
-            key,
-            fingerprint: format!("revoke {} {} {}", target.kind(), target.key(), wanted.reason),
-            answer: answer.to_string(),
-            keep_until: cx.now.after(IDEMPOTENCY),
-        });
-        let fingerprint = idempotency.as_ref().map(|i| i.fingerprint.clone());
-        let write = Write { expected, idempotency, changes, log: vec![entry], audit: vec![record], ..Write::default() };
+        let idempotency = request.clone().map(|request| Idempotency { answer: answer.to_string(), ..request });
+        let write = Write { expected, idempotency, changes, log, audit: vec![record], ..Write::default() };
         match self.0.journal.commit(write).await? {
             Written::Done { seq: Some(seq) } => Ok(Some(Revoked { seq, target, at: cx.now })),
-            Written::Before { fingerprint: then, answer, seq: Some(seq) } if Some(&then) == fingerprint.as_ref() => {
-                let at = serde_json::from_str::<Value>(&answer).ok();
-                let at = at.and_then(|answer| answer.get("at").and_then(Value::as_i64)).map(Timestamp::from_unix);
-                Ok(Some(Revoked { seq, target, at: at.unwrap_or(cx.now) }))
-            }
-            Written::Before { .. } => Err(refused(Conflict::KeyReused)),
+            before @ Written::Before { .. } => Ok(Some(revoked_before(request.as_ref(), &before).map_err(refused)?)),
             Written::Moved => Ok(None),
-            Written::Done { seq: None } | Written::Replayed => {
-                Err(crate::ports::Outage::during("revoke")("the store gave the entry no place").into())
-            }
+            Written::Done { seq: None } | Written::Replayed => Err(Outage::during("revoke")(NO_PLACE).into()),
         }
     }
 
-    async fn plan_revocation(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<Planned, Failure> {
+    pub(super) async fn plan_revocation(
+        &self,
+        admin: &ApiCaller,
+        wanted: &Revocation,
+        cx: &Cx,
+    ) -> Result<Planned, Failure> {
+        let door = match (wanted.what, &wanted.target) {
+            (What::Revoke, _) => None,
+            (What::Suspend, Wanted::Task(id)) => return self.plan_turn(admin, *id, Act::Suspend, wanted, cx).await,
+            (What::Resume, Wanted::Task(id)) => return self.plan_turn(admin, *id, Act::Resume, wanted, cx).await,
+            (What::Suspend, _) => Some(Door::Suspend),
+            (What::Resume, _) => Some(Door::Resume),
+            (What::Disable, _) => Some(Door::Disable),
+            (What::Enable, _) => Some(Door::Enable),
+        };
+        if let Some(door) = door {
+            // Somebody else may have been quicker than this request's view.
+            let view = self.0.follower.current(cx.now).await?;
+            return shut_out::plan(admin, &view.registry, &wanted.target, door, &wanted.reason, cx);
+        }
         let registry = &admin.client().view().registry;
         let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
         let all_gone = all_gone(cx.now);
-        let planned = |target, forget_after, about| Planned {
+        let planned = |target: Target, forget_after, about| Planned {
+            log: vec![NewEntry {
+                verb: Verb::Revoke,
+                target: target.clone(),
+                reason: wanted.reason.to_string(),
+                by: admin.name(),
+                at: cx.now,
+                forget_after,
+            }],
             target,
-            forget_after,
             expected: None,
             changes: Vec::new(),
             about: Box::new(about),
@@ -261,6 +317,45 @@ impl Service {
             Wanted::Issuer(url) => planned(Target::Issuer(url.clone()), all_gone, record),
         })
     }
+
+    /// The task's own rules say what may follow on what.
+    async fn plan_turn(
+        &self,
+        admin: &ApiCaller,
+        id: TaskId,
+        act: Act,
+        wanted: &Revocation,
+        cx: &Cx,
+    ) -> Result<Planned, Failure> {
+        let task = self.store().task(id).await?.ok_or(Conflict::NotFound("task"))?;
+        let by = Party::Admin(admin.name());
+        let state = task.after(act, &by, cx.now).map_err(Conflict::CannotTurn)?;
+        let turning = Turning { act, reason: Some(wanted.reason.clone()), outcome: None };
+        let (turn, entry) = planned_turn(&task, state, &by, &turning, cx);
+        Ok(Planned {
+            target: Target::Task(id),
+            log: vec![entry],
+            expected: Some(Expected::Task(id, task.turns)),
+            about: Box::new(turn_record(&by, &task, &turn, cx)),
+            changes: vec![Change::TurnTask(id, turn)],
+        })
+    }
+}
+
+const NO_PLACE: &str = "the store gave the entry no place";
+
+/// What this request was answered the first time.
+fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<Revoked, Conflict> {
+    let Written::Before { fingerprint, answer, seq: Some(seq) } = before else { return Err(Conflict::KeyReused) };
+    let answer = serde_json::from_str::<Value>(answer).unwrap_or_default();
+    let text = |name| answer.get(name).and_then(Value::as_str);
+    let target = text("kind").zip(text("key")).and_then(|(kind, key)| Target::parse(kind, key));
+    match (target, answer.get("at").and_then(Value::as_i64)) {
+        (Some(target), Some(at)) if request.is_some_and(|request| request.fingerprint == *fingerprint) => {
+            Ok(Revoked { seq: *seq, target, at: Timestamp::from_unix(at) })
+        }
+        _ => Err(Conflict::KeyReused),
+    }
 }
 
 /// Nothing that was issued until now, and nothing that is being issued, lives longer than this.
@@ -268,12 +363,18 @@ pub(super) fn all_gone(now: Timestamp) -> Timestamp {
     now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER)
 }
 
-struct Planned {
-    target: Target,
-    forget_after: Timestamp,
-    expected: Option<Expected>,
-    changes: Vec<Change>,
-    about: Box<Record>,
+/// What a revocation writes, but for who asked and why.
+pub(super) struct Planned {
+    /// What the answer names.
+    pub(super) target: Target,
+    /// The entries of the log.
+    pub(super) log: Vec<NewEntry>,
+    /// What it builds on.
+    pub(super) expected: Option<Expected>,
+    /// The changes that go with it.
+    pub(super) changes: Vec<Change>,
+    /// The audit record.
+    pub(super) about: Box<Record>,
 }
 
 fn about(claims: &TaskTokenClaims, cx: &Cx) -> Record {

@@ -12,9 +12,9 @@ use crate::{
     },
     domain::{
         audit::{Event, Outcome, Record},
-        id::KeyId,
+        id::{KeyId, Reason},
         jwk::SigningAlgorithm,
-        keys::{KeyDates, KeyState, Occasion, plan_rotation},
+        keys::{KeyDates, KeyState, Occasion, plan_removal, plan_rotation},
         registry::Registry,
         revocation::Target,
         time::Timestamp,
@@ -102,6 +102,65 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
         };
+        Err(self.refused(record, Conflict::Contended))
+    }
+
+    /// Removes a key that leaked. It is in the JWKS no more and what it signed is inactive, at every replica, from the commit
+    /// on. Where it was the one that signs, another one takes over at once: one that waits, or a new one, which is
+    /// returned and which nobody had the time to fetch. What the leak needs goes before what a cache wants.
+    pub async fn revoke_key(
+        &self,
+        by: &str,
+        kid: &KeyId,
+        reason: &Reason,
+        key: Option<String>,
+        cx: &Cx,
+    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Failure> {
+        let request = again::request(by.to_owned(), key, format!("revoke key {kid} {reason}"), cx);
+        if let Some(made) = self.answered(request.as_ref()).await? {
+            return Ok(made);
+        }
+        let record = Record {
+            admin: Some(by.to_owned()),
+            asked: Some(json!({"key": kid})),
+            reason: Some(reason.to_string()),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
+        };
+        for _ in 0..ATTEMPTS {
+            let view = self.0.follower.current(cx.now).await?;
+            let signer = &self.0.parts.signer;
+            let (version, dates) = (signer.version(), signer.dates());
+            let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
+            let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
+                return Err(self.refused(record, Conflict::NotFound("key")));
+            };
+            let is_used = self.algorithms_in_use(&view.registry).contains(&algorithm);
+            let mut made = Vec::new();
+            let mut changes = vec![Change::RemoveKey(kid.clone())];
+            if let Some(activates) = plan.makes.filter(|_| is_used) {
+                let key = self.make_key(algorithm, cx.now, activates).await?;
+                made.push((algorithm, key.dates.kid.clone()));
+                changes.push(Change::PutKey(key));
+            }
+            changes.extend(self.with_new_dates(plan.renewed).await?);
+            let write = Write {
+                expected: Some(Expected::Keys(version)),
+                idempotency: request.clone().map(|request| Idempotency { answer: json!(made).to_string(), ..request }),
+                changes,
+                log: vec![changed(Target::Keys, by.to_owned(), cx.now)],
+                audit: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
+                ..Write::default()
+            };
+            let written = self.0.journal.commit(write).await?;
+            if let Some(made) = again::first_answer(request.as_ref(), &written)? {
+                return Ok(made);
+            }
+            if matches!(written, Written::Done { .. }) {
+                self.0.follower.current(cx.now).await?;
+                return Ok(made);
+            }
+        }
         Err(self.refused(record, Conflict::Contended))
     }
 

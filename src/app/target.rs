@@ -1,5 +1,7 @@
 //! What a token is to be for: exactly one registered target (RFC 8707).
 
+use serde_json::{Map, Value, json};
+
 use crate::{
     app::{BadRequest, ExchangeRequest, Failure, RequestedType, Service, authenticate::Identified},
     domain::{
@@ -69,5 +71,27 @@ impl Service {
             }
             Evidence::Own(..) | Evidence::User(..) => None,
         }
+    }
+}
+
+impl ExchangeRequest {
+    /// What was asked, as far as it is ours to repeat: parsed values, never a token.
+    pub(super) fn asked(&self) -> Value {
+        let mut asked = Map::new();
+        let mut put = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                asked.insert(name.to_owned(), value);
+            }
+        };
+        put("scope", self.scope.as_ref().map(|scope| json!(scope)));
+        put("authorization_details", self.authorization_details.as_ref().map(|details| json!(details)));
+        put("task_id", self.task_id.map(|id| json!(id)));
+        put("requested_actor", self.requested_actor.as_ref().map(|id| json!(id)));
+        put("expires_in", self.expires_in.map(|life| json!(life)));
+        put("task_deadline", self.task_deadline.map(|life| json!(life)));
+        if self.requested == RequestedType::TxnToken {
+            put("requested_token_type", Some(json!("txn_token")));
+        }
+        Value::Object(asked)
     }
 }

@@ -174,19 +174,7 @@ impl Service {
                 Ok(state) => state,
                 Err(refusal) => return Err(self.refuse_turn(by, &task, turning, refusal, cx).await),
             };
-            let turn = turn(state, by, turning, cx);
-            let entry = NewEntry {
-                verb: match turning.act {
-                    Act::Suspend => Verb::Suspend,
-                    Act::Resume => Verb::Resume,
-                    Act::Complete | Act::Fail | Act::Expire | Act::Revoke => Verb::Revoke,
-                },
-                target: Target::Task(task.id),
-                reason: turning.reason.as_ref().map_or_else(|| turning.act.done().to_owned(), ToString::to_string),
-                by: by.to_string(),
-                at: cx.now,
-                forget_after: task_forgotten(&task, cx.now),
-            };
+            let (turn, entry) = planned_turn(&task, state, by, turning, cx);
             let record = turn_record(by, &task, &turn, cx);
             let write = Write { log: vec![entry], ..turn_write(&task, turn.clone(), record) };
             if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
@@ -294,6 +282,23 @@ fn check_words(turning: &Turning) -> Result<(), BadRequest> {
     Ok(())
 }
 
+/// A change of state: what the task says of it, and what the log says.
+pub(super) fn planned_turn(task: &Task, state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> (Turn, NewEntry) {
+    let entry = NewEntry {
+        verb: match turning.act {
+            Act::Suspend => Verb::Suspend,
+            Act::Resume => Verb::Resume,
+            Act::Complete | Act::Fail | Act::Expire | Act::Revoke => Verb::Revoke,
+        },
+        target: Target::Task(task.id),
+        reason: turning.reason.as_ref().map_or_else(|| turning.act.done().to_owned(), ToString::to_string),
+        by: by.to_string(),
+        at: cx.now,
+        forget_after: task_forgotten(task, cx.now),
+    };
+    (turn(state, by, turning, cx), entry)
+}
+
 fn turn(state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> Turn {
     Turn { state, at: cx.now, by: by.to_string(), reason: turning.reason.clone(), outcome: turning.outcome.clone() }
 }
@@ -311,7 +316,7 @@ fn turn_write(task: &Task, turn: Turn, record: Record) -> Write {
     }
 }
 
-fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
+pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
     let (client, admin, by) = match by {
         Party::Agent(id) => (Some(id.clone()), None, None),
         Party::Admin(name) => (None, Some(name.clone()), None),

@@ -79,6 +79,17 @@ enum Keys {
     List(With),
     /// Makes the next key of each algorithm in use; it signs once it has been published for long enough.
     Rotate(With),
+    /// Removes a key that leaked: what it signed is inactive at once, and another one signs.
+    Revoke {
+        /// The key's name, as `errand keys list` shows it.
+        #[arg(value_name = "KID")]
+        kid: String,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        with: With,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -221,6 +232,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Migrate(with) => operator::migrate(&with),
         Command::Keys(Keys::List(with)) => operator::list_keys(&with),
         Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with),
+        Command::Keys(Keys::Revoke { kid, reason, with }) => operator::revoke_key(&kid, &reason, &with),
         Command::Admin(Admin::Token(with)) => operator::admin_token(&with),
         Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with),
         Command::Audit(Audit::Export(with)) => operator::export_audit(&with),

@@ -3,7 +3,10 @@
 use std::future::Future;
 
 use errand::{
-    domain::{id::TaskId, keys::Occasion},
+    domain::{
+        id::{KeyId, Reason, TaskId},
+        keys::Occasion,
+    },
     house::{self, House, Migrations},
 };
 
@@ -45,6 +48,20 @@ pub(super) fn rotate_keys(with: &With) -> Result<(), CliFault> {
             say(format!("made {kid} ({algorithm}); `errand keys list` shows from when on it signs"))?;
         }
         house.service.finish().await;
+        Ok(())
+    })
+}
+
+pub(super) fn revoke_key(kid: &str, reason: &str, with: &With) -> Result<(), CliFault> {
+    let kid = kid.parse::<KeyId>()?;
+    let reason = reason.parse::<Reason>()?;
+    inside(with, |house| async move {
+        let made = house.service.revoke_key("admin:command-line", &kid, &reason, None, &house.cx()?).await?;
+        house.service.finish().await;
+        say(format!("removed {kid}: what it signed is inactive, and it is published no more"))?;
+        for (algorithm, kid) in made {
+            say(format!("made {kid} ({algorithm}), which signs from now on; whoever caches the JWKS has to fetch it"))?;
+        }
         Ok(())
     })
 }

@@ -48,6 +48,9 @@ pub enum Event {
     /// A signing key was made.
     #[serde(rename = "key.rotate")]
     KeyRotate,
+    /// A signing key was removed: with it, everything that it signed.
+    #[serde(rename = "key.revoke")]
+    KeyRevoke,
 }
 
 /// How it ended.

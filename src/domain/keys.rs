@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     id::KeyId,
     jwk::SigningAlgorithm,
+    limits::CLOCKS_MAY_DIFFER,
     time::{Lifetime, Timestamp},
 };
 
@@ -136,6 +137,42 @@ pub fn plan_rotation(
     Some(RotationPlan { activates, replaced })
 }
 
+/// What it takes to be without a key from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovalPlan {
+    /// From when on a new key signs, where no other one does. Nobody had the time to fetch it: to sign with a leaked key is worse.
+    pub makes: Option<Timestamp>,
+    /// Keys with other dates: one that waited and signs now, or one that was to be replaced by the removed one and is not.
+    pub renewed: Vec<KeyDates>,
+}
+
+/// What it takes to be without this key from now on; nothing, if there is no such key.
+///
+/// Whoever takes its place has been active for a while already, as far as its dates say: whichever replica's clock is behind
+/// must have a key to sign with at this moment.
+#[must_use]
+pub fn plan_removal(keys: &[KeyDates], kid: &KeyId, now: Timestamp) -> Option<RemovalPlan> {
+    let removed = keys.iter().find(|key| key.kid == *kid)?;
+    let of_kind = |state| {
+        let others = keys.iter().filter(move |key| key.kid != *kid && key.algorithm == removed.algorithm);
+        others.filter(move |key| key.state(now) == state)
+    };
+    let at_once = now.before(CLOCKS_MAY_DIFFER);
+    let active = of_kind(KeyState::Active).max_by_key(|key| (key.activates, key.created));
+    let next = of_kind(KeyState::Pending).min_by_key(|key| (key.activates, key.created));
+    let Some(heir) = active.or(next) else {
+        return Some(RemovalPlan { makes: Some(at_once), renewed: Vec::new() });
+    };
+    // It was to make room for the removed one.
+    let is_replaced = removed.state(now) == KeyState::Pending && heir.retires == Some(removed.activates);
+    let (retires, gone) = if is_replaced { (None, None) } else { (heir.retires, heir.gone) };
+    let is_alone = of_kind(KeyState::Active).count() <= 1;
+    let activates = if is_alone { heir.activates.min(at_once) } else { heir.activates };
+    let renewed = KeyDates { activates, retires, gone, ..heir.clone() };
+    let renewed = if renewed == *heir { Vec::new() } else { vec![renewed] };
+    Some(RemovalPlan { makes: None, renewed })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +190,49 @@ mod tests {
             retires: None,
             gone: None,
         }
+    }
+
+    /// Whichever key of a rotation is removed, at whichever moment: afterwards one signs, at once and for good.
+    #[test]
+    fn a_removal_leaves_no_gap() {
+        const NOW: i64 = 1_000_000;
+        let rotation = Rotation::default();
+        let first = KeyDates { created: at(NOW - 9000), ..key("a", NOW - 9000) };
+        let es256 = SigningAlgorithm::ES256;
+        let command =
+            |keys: &[KeyDates], now| plan_rotation(keys, es256, &rotation, Occasion::Command, at(now)).unwrap();
+        let plan = command(std::slice::from_ref(&first), NOW);
+        let mut both = plan.replaced;
+        both.push(KeyDates { created: at(NOW), activates: plan.activates, ..key("b", 0) });
+        let other = KeyDates { algorithm: SigningAlgorithm::EdDSA, ..key("other", 5) };
+        // The keys, which is removed, how much later; whether one is made; who signs then, if none is made.
+        for (keys, kid, later, makes, signs) in [
+            (vec![first.clone()], "a", 0, true, None),
+            (both.clone(), "a", 0, false, Some("b")),
+            (both.clone(), "b", 0, false, Some("a")),
+            // b signs, a is retired.
+            (both.clone(), "a", 1000, false, Some("b")),
+            (both.clone(), "b", 1000, true, None),
+            // a is gone.
+            (both.clone(), "a", 90_000, false, Some("b")),
+        ] {
+            let (now, keys) = (NOW + later, [&keys[..], std::slice::from_ref(&other)].concat());
+            let plan = plan_removal(&keys, &kid.parse().unwrap(), at(now)).unwrap();
+            assert_eq!(plan.makes.is_some(), makes, "{kid} {later}");
+            let mut left = keys.into_iter().filter(|key| key.kid.as_str() != kid).collect::<Vec<_>>();
+            for renewed in plan.renewed {
+                left.retain(|key| key.kid != renewed.kid);
+                left.push(renewed);
+            }
+            left.extend(plan.makes.map(|activates| KeyDates { created: at(now), activates, ..key("new", 0) }));
+            // Also by a clock that is behind, and for as long as nobody rotates.
+            for then in [now - 3600, now, now + 10, now + 10_000, now + 10_000_000] {
+                let signing = signing_key(&left, es256, at(then)).map(|key| key.kid.as_str());
+                assert_eq!(signing, Some(signs.unwrap_or("new")), "{kid} {later} {then}");
+            }
+            assert_eq!(signing_key(&left, SigningAlgorithm::EdDSA, at(now)).unwrap().kid.as_str(), "other");
+        }
+        assert_eq!(plan_removal(&both, &"c".parse().unwrap(), at(NOW)), None);
     }
 
     #[test]

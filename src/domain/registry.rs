@@ -2,27 +2,30 @@
 
 mod check;
 mod ours;
+mod shut_out;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
 
 pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
+pub use shut_out::{Door, How, NoChange, ShutOut, Who};
 use thiserror::Error;
 
 use crate::domain::{
     authority::{Authority, Permission},
-    client::{Admin, Agent, Client, Resource, Tool},
+    client::{Admin, Agent, Authentication, Client, Resource, Tool},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
     revocation::Target,
     scope::ScopeSet,
     secret::SecretTag,
+    task::Requester,
     uri::{IssuerUrl, ResourceUri},
 };
 
@@ -93,6 +96,17 @@ impl Object {
             Self::Agent(agent) => Some(&agent.id),
             Self::Resource(resource) => Some(&resource.id),
             Self::Admin(admin) => Some(&admin.id),
+        }
+    }
+
+    /// How it proves who it is; an issuer does not.
+    #[must_use]
+    pub fn authentication(&self) -> Option<&Authentication> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(&agent.authentication),
+            Self::Resource(resource) => Some(&resource.authentication),
+            Self::Admin(admin) => Some(&admin.authentication),
         }
     }
 
@@ -184,6 +198,8 @@ pub struct Registry {
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
     tags: BTreeMap<ClientId, OwnedTag>,
+    shut_out: Vec<ShutOut>,
+    requesters_out: HashSet<Requester>,
 }
 
 impl Registry {

@@ -4,7 +4,7 @@
 //! descendants, and no lock against a child that is being issued at that moment.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -50,6 +50,8 @@ pub enum Target {
     Requester(String),
     /// Everything issued so far that an agent acts in, at whatever place in the chain.
     Agent(ClientId),
+    /// Every API token that a client got so far: with credentials that it has no more.
+    Credentials(ClientId),
     /// Everything issued so far that something may be done at a resource with.
     Resource(ResourceUri),
     /// Everything issued so far on the word of an identity provider.
@@ -77,6 +79,7 @@ impl Target {
             Self::Grant(_) => "grant",
             Self::Requester(_) => "requester",
             Self::Agent(_) => "agent",
+            Self::Credentials(_) => "credentials",
             Self::Resource(_) => "resource",
             Self::Issuer(_) => "issuer",
             Self::Registry => "registry",
@@ -92,7 +95,7 @@ impl Target {
             Self::Task(id) => id.to_string(),
             Self::Grant(id) => id.to_string(),
             Self::Requester(key) => key.clone(),
-            Self::Agent(id) => id.to_string(),
+            Self::Agent(id) | Self::Credentials(id) => id.to_string(),
             Self::Resource(uri) => uri.to_string(),
             Self::Issuer(url) => url.to_string(),
             Self::Registry | Self::Keys => String::new(),
@@ -108,6 +111,7 @@ impl Target {
             "grant" => Self::Grant(key.parse().ok()?),
             "requester" => Self::Requester(key.split_once(' ').map(|_| key.to_owned())?),
             "agent" => Self::Agent(key.parse().ok()?),
+            "credentials" => Self::Credentials(key.parse().ok()?),
             "resource" => Self::Resource(key.parse().ok()?),
             "issuer" => Self::Issuer(key.parse().ok()?),
             "registry" if key.is_empty() => Self::Registry,
@@ -122,9 +126,9 @@ impl Target {
 pub enum Verb {
     /// Ends it, for good.
     Revoke,
-    /// Holds its tokens back. Of tasks only.
+    /// Holds its tokens back. Of tasks and agents only.
     Suspend,
-    /// Lets the same tokens work again. Of tasks only.
+    /// Lets the same tokens work again. Of tasks and agents only.
     Resume,
 }
 
@@ -144,8 +148,8 @@ impl Verb {
     pub fn parse(word: &str, target: &Target) -> Option<Self> {
         match word {
             "revoke" => Some(Self::Revoke),
-            "suspend" if matches!(target, Target::Task(_)) => Some(Self::Suspend),
-            "resume" if matches!(target, Target::Task(_)) => Some(Self::Resume),
+            "suspend" if matches!(target, Target::Task(_) | Target::Agent(_)) => Some(Self::Suspend),
+            "resume" if matches!(target, Target::Task(_) | Target::Agent(_)) => Some(Self::Resume),
             _ => None,
         }
     }
@@ -203,7 +207,7 @@ pub struct Names {
 pub enum Standing {
     /// Nothing that would end it.
     Live,
-    /// Held back, until its task is resumed.
+    /// Held back, until its task or the agent is resumed.
     Suspended,
     /// Ended, for good.
     Revoked,
@@ -218,6 +222,8 @@ pub const HOLD: Duration = Duration::from_secs(TOKEN_LIFETIME_CAP.as_seconds() a
 pub struct Index {
     applied: Seq,
     entries: HashMap<Target, Held>,
+    /// Agents that are held back: with all that they act in, whenever it was issued, for as long as nobody resumes them.
+    agents: HashSet<ClientId>,
 }
 
 /// What is held against a name.
@@ -241,13 +247,13 @@ impl Index {
     /// How many names are held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len().saturating_add(self.agents.len())
     }
 
     /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.agents.is_empty()
     }
 
     /// Applies one entry at `now` on the monotonic clock. Entries come in the order of the log; one that was applied
@@ -261,6 +267,18 @@ impl Index {
             return;
         }
         let NewEntry { verb, target, .. } = &entry.entry;
+        // An agent lives on: that what it had was ended and that it is held back are two things.
+        match (verb, target) {
+            (Verb::Suspend, Target::Agent(id)) => {
+                self.agents.insert(id.clone());
+                return;
+            }
+            (Verb::Resume, Target::Agent(id)) => {
+                self.agents.remove(id);
+                return;
+            }
+            (Verb::Revoke | Verb::Suspend | Verb::Resume, _) => {}
+        }
         // What was ended stays ended, whatever is said of it later.
         let is_ended = self.entries.get(target).is_some_and(|held| held.standing == Standing::Revoked);
         let standing = match verb {
@@ -292,9 +310,10 @@ impl Index {
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return Standing::Live;
         }
+        let held_back = names.agents.iter().any(|id| self.agents.contains(id)).then_some(Standing::Suspended);
         let held = |target: Target| self.entries.get(&target).map(|held| held.standing);
         let older =
             |target: Target| self.entries.get(&target).filter(|held| names.rev < held.seq).map(|held| held.standing);
@@ -302,10 +321,12 @@ impl Index {
         let named = names.task.map(Target::Task).into_iter().chain(names.grant.map(Target::Grant));
         let by_name = tokens.map(Target::Token).chain(named).filter_map(held);
         let agents = names.agents.iter().cloned().map(Target::Agent);
+        // Only an API token is of no task: it is its client's alone.
+        let client = names.agents.iter().filter(|_| names.task.is_none()).cloned().map(Target::Credentials);
         let requester = names.requester.iter().flat_map(|r| [Target::requester(r), Target::Issuer(r.issuer.clone())]);
         let resources = names.resources.iter().cloned().map(Target::Resource);
-        let by_age = agents.chain(requester).chain(resources).filter_map(older);
-        by_name.chain(by_age).max().unwrap_or(Standing::Live)
+        let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(older);
+        by_name.chain(by_age).chain(held_back).max().unwrap_or(Standing::Live)
     }
 }
 
@@ -371,6 +392,7 @@ mod tests {
             (Target::Agent("planner".parse().unwrap()), true, false),
             (Target::Agent("reader".parse().unwrap()), true, false),
             (Target::Agent("writer".parse().unwrap()), false, false),
+            (Target::Credentials("planner".parse().unwrap()), false, false),
             (Target::Resource("https://files.example.com/mcp".parse().unwrap()), true, false),
             (Target::Resource("https://files.example.com".parse().unwrap()), false, false),
             (Target::Issuer("https://login.example.com".parse().unwrap()), true, false),
@@ -383,6 +405,19 @@ mod tests {
             let ended = |rev| index.standing(&names(rev)) == Standing::Revoked;
             assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
+        }
+    }
+
+    #[test]
+    fn new_credentials_end_the_api_tokens_of_before() {
+        let mut index = Index::default();
+        index.apply(&entry(5, Target::Credentials("planner".parse().unwrap())), Duration::ZERO);
+        for (client, rev, want) in
+            [("planner", 4, Standing::Revoked), ("planner", 5, Standing::Live), ("reader", 4, Standing::Live)]
+        {
+            let agents = [client.parse().unwrap()].into();
+            let api = Names { task: None, requester: None, lineage: Vec::new(), agents, ..names(rev) };
+            assert_eq!(index.standing(&api), want, "{client} {rev}");
         }
     }
 
@@ -422,14 +457,44 @@ mod tests {
     }
 
     #[test]
-    fn only_a_task_is_held_back() {
-        let task = Target::Task(task(9));
+    fn an_agent_is_held_back_whenever_it_was_issued() {
+        use Standing::{Live, Revoked, Suspended};
+        use Verb::{Resume, Revoke, Suspend};
+        // What is said of whom, and what a token of before (rev 0) and one of afterwards (rev 99) is worth then.
+        for (said, before, after) in [
+            (&[("planner", Suspend)][..], Suspended, Suspended),
+            (&[("reader", Suspend)], Suspended, Suspended),
+            (&[("writer", Suspend)], Live, Live),
+            (&[("planner", Suspend), ("planner", Resume)], Live, Live),
+            (&[("planner", Suspend), ("reader", Suspend), ("planner", Resume)], Suspended, Suspended),
+            (&[("planner", Revoke), ("planner", Suspend)], Revoked, Suspended),
+            (&[("planner", Suspend), ("planner", Revoke)], Revoked, Suspended),
+            (&[("planner", Suspend), ("planner", Revoke), ("planner", Resume)], Revoked, Live),
+            (&[("planner", Resume)], Live, Live),
+        ] {
+            let mut index = Index::default();
+            for (seq, (agent, verb)) in (1..).zip(said) {
+                let mut entry = entry(seq, Target::Agent(agent.parse().unwrap()));
+                entry.entry.verb = *verb;
+                index.apply(&entry, Duration::ZERO);
+            }
+            assert_eq!((index.standing(&names(0)), index.standing(&names(99))), (before, after), "{said:?}");
+            // Nobody resumed it, so it is still held back when everything else is forgotten.
+            index.forget(HOLD);
+            assert_eq!(index.standing(&names(0)), after, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_task_or_an_agent_is_held_back() {
         for verb in [Verb::Revoke, Verb::Suspend, Verb::Resume] {
-            assert_eq!(Verb::parse(verb.as_str(), &task), Some(verb));
+            for target in [Target::Task(task(9)), Target::Agent("planner".parse().unwrap())] {
+                assert_eq!(Verb::parse(verb.as_str(), &target), Some(verb));
+            }
             let of_token = Verb::parse(verb.as_str(), &Target::Token(token(1)));
             assert_eq!(of_token, (verb == Verb::Revoke).then_some(verb));
         }
-        assert_eq!(Verb::parse("", &task), None);
+        assert_eq!(Verb::parse("", &Target::Task(task(9))), None);
     }
 
     #[test]

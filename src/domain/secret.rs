@@ -74,6 +74,23 @@ impl Pepper {
     pub fn matches(&self, client: &str, secret: &Secret, tag: &SecretTag) -> bool {
         hmac::verify(&self.0, message(client, secret).as_bytes(), &tag.0).is_ok()
     }
+
+    /// A mark that only we can make on a text, for what we give out and want back as it was.
+    #[must_use]
+    pub fn mark(&self, text: &str) -> Vec<u8> {
+        hmac::sign(&self.0, marked(text).as_bytes()).as_ref().to_vec()
+    }
+
+    /// Whether the mark is ours, and of this text. Constant time in the mark.
+    #[must_use]
+    pub fn is_marked(&self, text: &str, mark: &[u8]) -> bool {
+        hmac::verify(&self.0, marked(text).as_bytes(), mark).is_ok()
+    }
+}
+
+/// No secret's message begins so: a client id is not empty.
+fn marked(text: &str) -> String {
+    format!("\0{text}")
 }
 
 impl fmt::Debug for Pepper {
@@ -99,6 +116,10 @@ mod tests {
         assert!(!pepper.matches("files", &Secret::new("s3creT".into()), &tag));
         assert!(!pepper.matches("notes", &Secret::new("s3cret".into()), &tag));
         assert!(!Pepper::new(&[8; 32]).matches("files", &Secret::new("s3cret".into()), &tag));
+        // A mark is no tag, and a tag is no mark.
+        assert!(pepper.is_marked("files\0s3cret", &pepper.mark("files\0s3cret")));
+        assert!(!pepper.is_marked("files\0s3cret", tag.as_bytes()));
+        assert!(!pepper.is_marked("files", &pepper.mark("notes")) && !pepper.is_marked("files", &[]));
         assert!(!format!("{:?} {tag:?} {pepper:?}", Secret::new("s3cret".into())).contains("s3cret"));
     }
 }

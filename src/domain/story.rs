@@ -18,7 +18,8 @@ pub fn chapter(record: &Record) -> &'static str {
         | Event::RegistryChange
         | Event::SecretChange
         | Event::GrantChange
-        | Event::KeyRotate => "other",
+        | Event::KeyRotate
+        | Event::KeyRevoke => "other",
     }
 }
 
@@ -35,7 +36,8 @@ pub fn tell(record: &Record) -> String {
         | Event::RegistryChange
         | Event::SecretChange
         | Event::GrantChange
-        | Event::KeyRotate => "something else happened that names this task".to_owned(),
+        | Event::KeyRotate
+        | Event::KeyRevoke => "something else happened that names this task".to_owned(),
     };
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
@@ -184,6 +186,7 @@ mod tests {
             Event::Revocation,
             Event::TaskTurn,
             Event::KeyRotate,
+            Event::KeyRevoke,
         ] {
             for outcome in [Outcome::Done, Outcome::Refused, Outcome::Active, Outcome::Inactive, Outcome::Failed] {
                 // Records of another version may have anything where this one looks.

@@ -1,4 +1,4 @@
-//! `/v1/admin/…`: the registry, secrets, grants, keys, tokens, tasks, revocations, the trail.
+//! `/v1/admin/…`: the registry, secrets, grants, keys, tokens, the trail.
 
 use axum::{
     Json, Router,
@@ -10,14 +10,12 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    app::{BadRequest, Conflict, Revocation, Wanted},
+    app::{BadRequest, Conflict},
     domain::{
         audit::searchable,
-        id::{ClientId, Reason, Subject, TaskId, TokenId},
+        id::{ClientId, KeyId, Reason, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
-        task::Requester,
-        uri::{IssuerUrl, ResourceUri},
     },
     http::{
         App,
@@ -26,7 +24,7 @@ use crate::{
         path::Id,
         problem::Problem,
         query::Query,
-        views::{AuditView, KeyView, ListView, MadeKeyView, ObjectView, RevocationView, SecretView, TokenView},
+        views::{AuditView, KeyView, ListView, MadeKeyView, ObjectView, SecretView, TokenView},
     },
     ports::{AuditFilter, TokenFilter},
 };
@@ -45,12 +43,13 @@ pub(super) fn objects(path: &'static str, kind: Kind) -> Router<App> {
 fn list_objects(kind: Kind, Reader(caller, _): &Reader) -> Json<ListView<ObjectView>> {
     let registry = &caller.client().view().registry;
     let entries = registry.entries().iter().filter(|entry| entry.object.kind() == kind);
-    Json(ListView::whole(entries.map(ObjectView::from).collect()))
+    Json(ListView::whole(entries.map(|entry| ObjectView::of(entry, registry)).collect()))
 }
 
 fn read_object(kind: Kind, Reader(caller, _): &Reader, id: &str) -> Result<Json<ObjectView>, Problem> {
-    let entry = caller.client().view().registry.entry(kind, id).ok_or(Conflict::NotFound(kind.as_str()))?;
-    Ok(Json(entry.into()))
+    let registry = &caller.client().view().registry;
+    let entry = registry.entry(kind, id).ok_or(Conflict::NotFound(kind.as_str()))?;
+    Ok(Json(ObjectView::of(entry, registry)))
 }
 
 async fn put_object(
@@ -68,7 +67,7 @@ async fn put_object(
     let is_new = app.service.put_object(&admin, &object, &cx).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let entry = crate::domain::registry::Entry { object, owner: crate::domain::registry::Owner::Api };
-    Ok((status, Json(ObjectView::from(&entry))).into_response())
+    Ok((status, Json(ObjectView::of(&entry, &admin.client().view().registry))).into_response())
 }
 
 async fn remove_object(
@@ -115,6 +114,28 @@ pub(super) async fn rotate_keys(
     Ok(Json(ListView::whole(views.collect())))
 }
 
+/// The body of `POST /v1/admin/keys/{kid}/revoke`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyRevocationBody {
+    reason: Reason,
+}
+
+/// `POST /v1/admin/keys/{kid}/revoke`
+pub(super) async fn revoke_key(
+    State(app): State<App>,
+    Operator(admin, cx): Operator,
+    Id(kid): Id,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<KeyRevocationBody>,
+) -> Result<Json<ListView<MadeKeyView>>, Problem> {
+    let kid = kid.parse::<KeyId>().map_err(|_| Conflict::NotFound("key"))?;
+    let key = idempotency_key(&headers)?;
+    let made = app.service.revoke_key(&admin.name(), &kid, &body.reason, key, &cx).await?;
+    let views = made.into_iter().map(|(algorithm, kid)| MadeKeyView { algorithm, kid });
+    Ok(Json(ListView::whole(views.collect())))
+}
+
 /// `GET /v1/admin/tokens`
 pub(super) async fn list_tokens(
     State(app): State<App>,
@@ -129,6 +150,7 @@ pub(super) async fn list_tokens(
         client: query.value("client")?,
         audience: query.text("audience").map(str::to_owned),
         alive_at: query.value::<bool>("alive")?.unwrap_or(false).then_some(cx.now),
+        issued_from: None,
     };
     Ok(Json(ListView::of(app.service.list_tokens(&filter, &query.page()?).await?, TokenView::from)))
 }
@@ -139,102 +161,12 @@ pub(super) async fn read_token(State(app): State<App>, _: Reader, Id(id): Id) ->
     Ok(Json(app.service.read_token(id).await?.into()))
 }
 
-/// The body of `POST /v1/admin/revocations`.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum RevocationBody {
-    /// One token, with all that was derived from it.
-    Token {
-        /// Its `jti`.
-        id: TokenId,
-        /// Why.
-        reason: Reason,
-    },
-    /// One task, with all its tokens.
-    Task {
-        /// Its id.
-        id: TaskId,
-        /// Why.
-        reason: Reason,
-    },
-    /// Everything issued so far in a requester's name.
-    Requester {
-        /// The identity provider.
-        issuer: IssuerUrl,
-        /// The subject, prefix included.
-        subject: Subject,
-        /// Why.
-        reason: Reason,
-    },
-    /// Everything issued so far that an agent acts in.
-    Agent {
-        /// Its client id.
-        id: ClientId,
-        /// Why.
-        reason: Reason,
-    },
-    /// Everything issued so far for a resource: named by one of the two.
-    Resource {
-        /// Its client id, as long as it is registered.
-        id: Option<ClientId>,
-        /// Its URI.
-        uri: Option<ResourceUri>,
-        /// Why.
-        reason: Reason,
-    },
-    /// Everything issued so far on the word of an identity provider.
-    Issuer {
-        /// Its identifier.
-        id: IssuerUrl,
-        /// Why.
-        reason: Reason,
-    },
-}
-
-impl RevocationBody {
-    fn into_parts(self) -> Result<(Wanted, Reason), BadRequest> {
-        Ok(match self {
-            Self::Token { id, reason } => (Wanted::Token(id), reason),
-            Self::Task { id, reason } => (Wanted::Task(id), reason),
-            Self::Requester { issuer, subject, reason } => (Wanted::Requester(Requester { issuer, subject }), reason),
-            Self::Agent { id, reason } => (Wanted::Agent(id), reason),
-            Self::Resource { id: Some(id), uri: None, reason } => (Wanted::Resource(id), reason),
-            Self::Resource { id: None, uri: Some(uri), reason } => (Wanted::ResourceAt(uri), reason),
-            Self::Resource { .. } => return Err(BadRequest::Invalid("id", "name the resource by `id` or by `uri`")),
-            Self::Issuer { id, reason } => (Wanted::Issuer(id), reason),
-        })
-    }
-}
-
-/// `POST /v1/admin/revocations`
-pub(super) async fn revoke(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    headers: HeaderMap,
-    JsonBody(body): JsonBody<RevocationBody>,
-) -> Result<Json<RevocationView>, Problem> {
-    let (target, reason) = body.into_parts()?;
-    let idempotency_key = idempotency_key(&headers)?;
-    let revoked = app.service.revoke(&admin, Revocation { target, reason, idempotency_key }, &cx).await?;
-    Ok(Json(revoked.into()))
-}
-
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, BadRequest> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
     let text = key.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && more.is_none());
     let rule = "one, of 1 to 255 printable ASCII characters";
     text.map(|text| Some(text.to_owned())).ok_or(BadRequest::Invalid("idempotency-key", rule))
-}
-
-/// `GET /v1/admin/revocations`
-pub(super) async fn list_revocations(
-    State(app): State<App>,
-    _: Reader,
-    RawQuery(query): RawQuery,
-) -> Result<Json<ListView<RevocationView>>, Problem> {
-    let query = Query::parse(query.as_deref(), &["after", "limit"])?;
-    Ok(Json(ListView::of(app.service.list_revocations(&query.page()?).await?, RevocationView::from)))
 }
 
 /// `GET /v1/admin/audit`

@@ -117,7 +117,8 @@ impl From<&AuthFault> for Code {
             | AuthFault::Signature
             | AuthFault::Claim(_)
             | AuthFault::Type
-            | AuthFault::Replayed => Self::InvalidClient,
+            | AuthFault::Replayed
+            | AuthFault::Changed => Self::InvalidClient,
             AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
             AuthFault::NotForThisClient | AuthFault::NotOfPortal => Self::AccessDenied,
@@ -153,6 +154,7 @@ impl From<&Denial> for Code {
             Denial::TxnOnlyReplaced
             | Denial::ApiToken
             | Denial::ShutOut
+            | Denial::RequesterShutOut
             | Denial::Chain(_)
             | Denial::LineageTooLong
             | Denial::OtherTask
@@ -177,6 +179,8 @@ impl From<&Conflict> for Code {
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
             | Conflict::CannotTurn(_)
+            | Conflict::Door(_)
+            | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,
         }

@@ -18,6 +18,7 @@ mod path;
 mod preface;
 mod problem;
 mod query;
+mod revocations;
 mod tasks;
 mod views;
 
@@ -116,6 +117,7 @@ fn api() -> Router<App> {
         .route("/v1/grants/{id}", delete(grants::withdraw_own))
         .route("/v1/admin/keys", get(admin::list_keys))
         .route("/v1/admin/keys/rotate", post(admin::rotate_keys))
+        .route("/v1/admin/keys/{kid}/revoke", post(admin::revoke_key))
         .route("/v1/admin/tokens", get(admin::list_tokens))
         .route("/v1/admin/tokens/{id}", get(admin::read_token))
         .route("/v1/admin/tasks", get(tasks::list))
@@ -133,7 +135,8 @@ fn api() -> Router<App> {
         .route("/v1/tasks/{id}/resume", post(tasks::by_party(Act::Resume)))
         .route("/v1/tasks/{id}/complete", post(tasks::by_party(Act::Complete)))
         .route("/v1/tasks/{id}/fail", post(tasks::by_party(Act::Fail)))
-        .route("/v1/admin/revocations", get(admin::list_revocations).post(admin::revoke))
+        .route("/v1/admin/revocations", get(revocations::list).post(revocations::revoke))
+        .route("/v1/admin/shut-out", get(revocations::list_shut_out))
         .route("/v1/admin/audit", get(admin::list_audit))
 }
 

@@ -13,7 +13,7 @@ use crate::{
         id::{CallId, ClientId, GrantId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState},
-        registry::{Entry, Object, Owner},
+        registry::{Entry, How, Object, Owner, Registry, ShutOut, Who},
         revocation::LogEntry,
         task::{Requester, Task, TaskState, Turn},
         time::Timestamp,
@@ -40,17 +40,45 @@ impl<T> ListView<T> {
     }
 }
 
-/// An object of the registry with its owner.
+/// An object of the registry with its owner; and whether an admin has shut it out, whatever it says itself.
 #[derive(Serialize)]
 pub(super) struct ObjectView {
     owner: Owner,
     #[serde(flatten)]
     object: Object,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shut_out: Option<ShutOutView>,
 }
 
-impl From<&Entry> for ObjectView {
-    fn from(entry: &Entry) -> Self {
-        Self { owner: entry.owner, object: entry.object.clone() }
+impl ObjectView {
+    pub(super) fn of(entry: &Entry, registry: &Registry) -> Self {
+        let who = Who::Object(entry.object.kind(), entry.object.id().to_owned());
+        let shut_out = registry.shut_out_of(&who).map(ShutOutView::from);
+        Self { owner: entry.owner, object: entry.object.clone(), shut_out }
+    }
+}
+
+/// Somebody who is shut out.
+#[derive(Serialize)]
+pub(super) struct ShutOutView {
+    kind: &'static str,
+    id: String,
+    how: How,
+    reason: String,
+    by: String,
+    at: String,
+}
+
+impl From<&ShutOut> for ShutOutView {
+    fn from(one: &ShutOut) -> Self {
+        Self {
+            kind: one.who.kind(),
+            id: one.who.id(),
+            how: one.how,
+            reason: one.reason.to_string(),
+            by: one.by.clone(),
+            at: one.at.rfc3339(),
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct TokenFilter {
     pub audience: Option<String>,
     /// Not expired then.
     pub alive_at: Option<Timestamp>,
+    /// Issued at this time or later.
+    pub issued_from: Option<Timestamp>,
 }
 
 /// Which tasks to list. All of what is given must fit.

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
+use thiserror::Error;
 
 use super::{AuditFilter, AuditRow, GrantFilter, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
 use crate::domain::{
@@ -12,7 +13,7 @@ use crate::domain::{
     grant::Grant,
     id::{ClientId, GrantId, KeyId, TaskId, TokenId},
     keys::KeyDates,
-    registry::{Entry, Kind, OwnedTag},
+    registry::{Entry, Kind, OwnedTag, ShutOut, Who},
     revocation::{LogEntry, Names, NewEntry, Seq},
     task::{Requester, Task, Turn},
     time::Timestamp,
@@ -97,7 +98,7 @@ impl fmt::Debug for StoredKey {
 }
 
 /// A state of the store that a change builds on. If it moved on in between, the change does not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The registry is still at this version.
     Registry(u64),
@@ -105,6 +106,8 @@ pub enum Expected {
     Keys(u64),
     /// The task is there, and its state has changed so many times.
     Task(TaskId, u64),
+    /// All of these are there, and each one's state has changed so many times.
+    Tasks(Vec<(TaskId, u64)>),
 }
 
 /// One change beside issuing: rare, so carried out one after the other.
@@ -120,10 +123,16 @@ pub enum Change {
     RemoveSecret(ClientId),
     /// Put a key, new or with new dates.
     PutKey(StoredKey),
+    /// Remove a key, whatever it signed.
+    RemoveKey(KeyId),
     /// Record a grant.
     PutGrant(Box<Grant>),
     /// Withdraw a grant.
     RemoveGrant(GrantId),
+    /// Shut somebody out, or in another way than before.
+    ShutOut(ShutOut),
+    /// Let somebody in again.
+    LetIn(Who),
     /// Bring a task to another state: [`Task::turns`] goes on by one.
     TurnTask(TaskId, Turn),
 }
@@ -189,7 +198,27 @@ pub enum Written {
     },
 }
 
-/// The stored registry: objects, tags of secrets, and the version they are at, read at one moment.
+/// Why a batch was not committed, as far as that is known.
+#[derive(Debug, Error)]
+pub enum CommitFault {
+    /// Nothing of it happened, for certain: something in it was refused, and all was rolled back. Its parts may be tried
+    /// again.
+    #[error("nothing was committed: {0}")]
+    Refused(Outage),
+    /// Nothing is known about any of it: it may have happened.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+impl From<CommitFault> for Outage {
+    fn from(fault: CommitFault) -> Self {
+        match fault {
+            CommitFault::Refused(outage) | CommitFault::Outage(outage) => outage,
+        }
+    }
+}
+
+/// The stored registry: objects, tags of secrets, who is shut out, and the version they are at, read at one moment.
 #[derive(Debug)]
 pub struct StoredRegistry {
     /// Moves on with every change.
@@ -198,6 +227,8 @@ pub struct StoredRegistry {
     pub entries: Vec<Entry>,
     /// The tags of client secrets.
     pub tags: BTreeMap<ClientId, OwnedTag>,
+    /// Who is shut out by an admin.
+    pub shut_out: Vec<ShutOut>,
 }
 
 /// The stored keys and the version they are at, read at one moment.
@@ -227,11 +258,11 @@ pub struct Swept {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Carries out writes in one transaction, each one wholly or not at all; the answers are in the order of the batch.
-    /// An error means that nothing is known about any of them: they may have happened.
+    /// What an error says of them is in [`CommitFault`]: that none happened, or that they may have.
     ///
     /// Two writes with the same one-time id, here or at another replica: exactly one is done. Log entries get the next
     /// places, without gaps, in the order in which transactions commit. Records go to the end of `writer`'s chain.
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage>;
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault>;
 
     /// The place of the last entry in the revocation log.
     async fn head(&self) -> Result<Seq, Outage>;

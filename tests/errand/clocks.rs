@@ -1,7 +1,7 @@
 //! Wall clocks that are wrong: a revocation that was acknowledged holds whatever they say.
 
 use errand::{
-    app::{Cx, Revocation, Wanted},
+    app::{Cx, Revocation, Wanted, What},
     domain::{client::API_ADMIN, secret::Secret, time::Lifetime},
 };
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::server::{Server, claims};
 on_both_stores!(a_revoker_that_is_slow, a_replica_that_was_ahead_for_a_moment);
 
 impl Server {
-    fn cx(&self) -> Cx {
+    pub fn cx(&self) -> Cx {
         Cx { request_id: "clocks".parse().unwrap(), now: self.house.service.clock().now() }
     }
 }
@@ -33,7 +33,8 @@ async fn a_revoker_that_is_slow(server: Server) {
         Wanted::Resource("files".parse().unwrap()),
         Wanted::Task(claims(&token)["txn"].as_str().unwrap().parse().unwrap()),
     ] {
-        let revocation = Revocation { target, reason: "the clock is slow".parse().unwrap(), idempotency_key: None };
+        let reason = "the clock is slow".parse().unwrap();
+        let revocation = Revocation { target, what: What::Revoke, reason, idempotency_key: None };
         server.house.service.revoke(&admin, revocation, &an_hour_ago).await.unwrap();
         // Nobody passes it over as long gone: neither who follows the log nor who starts now.
         let newcomer = server.replica().await;

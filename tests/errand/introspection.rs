@@ -199,7 +199,7 @@ async fn parties_that_are_gone(server: Server) {
 async fn what_was_dropped_is_made_up_for(server: Server) {
     let token = server.task_token().await;
     let small = server.replica_with(|config| config.requests.queue = 4).await;
-    let held = crate::outage::hold_writes(&small.store).await;
+    let held = small.store.hold_writes().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let (service, mut waiting) = (&small.house.service, Vec::new());
     for _ in 0..500 {

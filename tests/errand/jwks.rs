@@ -25,7 +25,12 @@ use crate::{
     server::{Server, until},
 };
 
-on_both_stores!(what_cannot_be_known_is_503, a_key_that_is_new, from_where_keys_are_not_fetched);
+on_both_stores!(
+    an_exchange_is_decided_by_what_is_now,
+    what_cannot_be_known_is_503,
+    a_key_that_is_new,
+    from_where_keys_are_not_fetched
+);
 
 /// A provider on loopback that answers in the way that its path names.
 struct Provider {
@@ -46,6 +51,7 @@ impl Provider {
 }
 
 async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how): Path<String>) -> Response<Body> {
+    let asked_now = Arc::clone(&asked);
     let asked = asked.fetch_add(1, Ordering::SeqCst);
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
     let (status, body) = match how.as_str() {
@@ -58,6 +64,12 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
             (200, Body::from(keys.to_string()))
         }
         "huge" => (200, Body::from_stream(stream::repeat_with(chunk))),
+        // Once somebody waits for it: until they are let go.
+        "held" => {
+            let free = async || asked_now.load(Ordering::SeqCst) >= RELEASED;
+            until("the keys are let go", free).await;
+            (200, Body::from(keys.to_string()))
+        }
         "redirect" => (302, Body::empty()),
         "error" => (500, Body::from("no")),
         "none" => (200, Body::from(json!({"keys": []}).to_string())),
@@ -67,6 +79,75 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
         _ => (404, Body::empty()),
     };
     Response::builder().status(StatusCode::from_u16(status).unwrap()).header("location", "/good").body(body).unwrap()
+}
+
+/// So often "asked" means that whoever waits gets an answer.
+const RELEASED: usize = 1_000_000;
+
+/// While an exchange waits for the provider's keys, what it would be decided by changes.
+async fn an_exchange_is_decided_by_what_is_now(server: Server) {
+    let read_notes = json!([{"resource": "notes", "scopes": ["notes:read"]}]);
+    let rows: [(&str, fn(&Server, Value) -> (Method, String, Value), u16, &str); 5] = [
+        ("less", |_, agent| (Method::PUT, "/agents/agent-less".into(), agent), 400, "invalid_scope"),
+        (
+            "other-keys",
+            |server, agent| {
+                let keys = json!({"method": "private_key_jwt", "jwks": server.idp.jwks()});
+                let access = json!([{"resource": "files", "scopes": ["files:read"]}]);
+                let agent = crate::server::changed(agent, json!({"authentication": keys, "access": access}));
+                (Method::PUT, "/agents/agent-other-keys".into(), agent)
+            },
+            401,
+            "invalid_client",
+        ),
+        (
+            "disabled",
+            |_, _| {
+                let body = json!({"kind": "agent", "id": "agent-disabled", "disable": true, "reason": "x"});
+                (Method::POST, "/revocations".into(), body)
+            },
+            401,
+            "invalid_client",
+        ),
+        (
+            "requester",
+            |_, _| {
+                let (issuer, subject) = ("https://requester.example", "requester:alice");
+                let body =
+                    json!({"kind": "requester", "issuer": issuer, "subject": subject, "disable": true, "reason": "x"});
+                (Method::POST, "/revocations".into(), body)
+            },
+            400,
+            "invalid_request",
+        ),
+        // What was issued so far is revoked, and this was not: it may be had.
+        (
+            "revoked",
+            |_, _| {
+                (Method::POST, "/revocations".into(), json!({"kind": "agent", "id": "agent-revoked", "reason": "x"}))
+            },
+            200,
+            "",
+        ),
+    ];
+    for (name, change, status, error) in rows {
+        let key = Key::new(&format!("{name}-1"));
+        let provider = Provider::start(&key.jwks()).await;
+        server.trust(name, &format!("{}/held", provider.url), &["127.0.0.0/8"]).await;
+        let (_, agent) = server.admin(Method::GET, &format!("/agents/agent-{name}"), None).await;
+        let agent = crate::server::changed(agent["body"].clone(), json!({"access": read_notes}));
+        let exchange = server.try_issuer(name, &key);
+        let meanwhile = async {
+            until("it waits for the keys", async || provider.asked.load(Ordering::SeqCst) > 0).await;
+            let (method, path, body) = change(&server, agent);
+            let (got, answer) = server.admin(method, &path, Some(body)).await;
+            assert!(got.is_success(), "{name}: {answer}");
+            provider.asked.store(RELEASED, Ordering::SeqCst);
+        };
+        let (answer, ()) = tokio::join!(exchange, meanwhile);
+        assert_eq!((answer.0, &*answer.1), (status, error), "{name}");
+    }
+    server.stop().await;
 }
 
 impl Server {

@@ -14,7 +14,14 @@ use crate::{
     support::TestStore,
 };
 
-on_both_stores!(a_rotation, two_replicas_rotate_at_once, a_resource_with_an_algorithm_of_its_own, every_algorithm);
+on_both_stores!(
+    a_leaked_key_is_removed,
+    who_removes_a_key,
+    a_rotation,
+    two_replicas_rotate_at_once,
+    a_resource_with_an_algorithm_of_its_own,
+    every_algorithm
+);
 
 /// Verifies a token by a JWKS, as a stranger would: by its `kid`, with another library. Fails if it is not good.
 pub fn verify(jwks: &Value, token: &str) {
@@ -84,6 +91,105 @@ async fn a_rotation(server: Server) {
         assert!(again["items"].as_array().unwrap().iter().any(|key| key["kid"] == *kid && key["state"] == state));
     }
     hasty.stop().await;
+    server.stop().await;
+}
+
+/// What is asked for when a key leaked, and what is answered.
+async fn revoke_key(at: &Server, kid: &Value) -> (u16, Value) {
+    let path = format!("/keys/{}/revoke", kid.as_str().unwrap());
+    let (status, body) = at.admin(Method::POST, &path, Some(json!({"reason": "it leaked"}))).await;
+    (status.as_u16(), body)
+}
+
+async fn published(at: &Server) -> Vec<Value> {
+    at.jwks().await["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect()
+}
+
+async fn a_leaked_key_is_removed(server: Server) {
+    let other = server.replica().await;
+    let token = server.task_token().await;
+    let api = server.api_token("ops", "errand:admin").await;
+    let leaked = header(&token)["kid"].clone();
+    // A forger's token has no record anywhere: the signature is all that it has.
+    let (status, made) = revoke_key(&server, &leaked).await;
+    assert_eq!((status, made["items"].as_array().unwrap().len()), (200, 1), "{made}");
+    let new = made["items"][0]["kid"].clone();
+    for at in [&other, &server] {
+        assert_eq!(published(at).await, [new.clone()], "it is in the JWKS no more");
+        assert!(!at.is_live(&token).await);
+        assert_eq!(at.admin_with(&api, Method::GET, "/keys", None).await.0, 401);
+        let (status, body) = at.token_as("planner", &at.exchange_form(&token)).await;
+        assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
+        let fresh = at.task_token().await;
+        assert_eq!(header(&fresh)["kid"], new, "at once");
+        verify(&other.jwks().await, &fresh);
+        assert!(server.is_live(&fresh).await && other.is_live(&fresh).await);
+    }
+    assert_eq!(revoke_key(&other, &leaked).await.0, 404, "it is gone");
+    let started = server.replica().await;
+    assert_eq!(published(&started).await, [new.clone()], "whoever starts now makes no other");
+    let (_, trail) = server.admin(Method::GET, "/audit?event=key.revoke&outcome=done", None).await;
+    let record = &trail["items"][0]["chained"]["record"];
+    assert_eq!((&record["asked"]["key"], &record["reason"]), (&leaked, &json!("it leaked")));
+    assert_eq!((&record["admin"], &record["granted"]["keys"][0][1]), (&json!("admin:ops"), &new), "{trail}");
+
+    // In the middle of a rotation: the one that waits, then the one that signs.
+    let (_, made) = server.admin(Method::POST, "/keys/rotate", None).await;
+    let waiting = made["items"][0]["kid"].clone();
+    let before = server.task_token().await;
+    assert_eq!(revoke_key(&other, &waiting).await, (200, json!({"items": [], "next": null})));
+    let (_, list) = server.admin(Method::GET, "/keys", None).await;
+    assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["retires"]), (1, &Value::Null), "{list}");
+    assert!(other.is_live(&before).await, "what the other one signed is good");
+    let (_, made) = server.admin(Method::POST, "/keys/rotate", None).await;
+    let waiting = made["items"][0]["kid"].clone();
+    assert_eq!(revoke_key(&other, &new).await.0, 200);
+    for at in [&other, &server, &started] {
+        assert_eq!(published(at).await, [waiting.clone()]);
+        assert_eq!(header(&at.task_token().await)["kid"], waiting, "it does not wait any more");
+        assert!(!at.is_live(&before).await);
+    }
+    for at in [started, other, server] {
+        at.stop().await;
+    }
+}
+
+async fn who_removes_a_key(server: Server) {
+    let kid = header(&server.task_token().await)["kid"].as_str().unwrap().to_owned();
+    let auditor = server.api_token("audit", "errand:audit").await;
+    let path = format!("/keys/{kid}/revoke");
+    let body = || Some(json!({"reason": "it leaked"}));
+    assert_eq!(server.admin_with(&auditor, Method::POST, &path, body()).await.0, 403);
+    for (path, body, status) in [
+        (&*path, None, 415),
+        (&path, Some(json!({})), 400),
+        (&path, Some(json!({"reason": ""})), 400),
+        (&path, Some(json!({"reason": "x", "kid": kid})), 400),
+        ("/keys/nobody/revoke", body(), 404),
+        ("/keys/%20/revoke", body(), 404),
+        ("/keys/%ff/revoke", body(), 404),
+    ] {
+        assert_eq!(server.admin(Method::POST, path, body.clone()).await.0, status, "{path} {body:?}");
+    }
+    assert_eq!(published(&server).await, [json!(kid)]);
+    // Many at once, and again: one removal, one new key.
+    let other = server.replica().await;
+    let api = server.api_token("ops", "errand:admin").await;
+    let tries = (0..6).map(|n| {
+        let at = if n % 2 == 0 { &server } else { &other };
+        let request = at.post(&format!("/v1/admin{path}")).bearer_auth(&api).header("idempotency-key", "leak");
+        tokio::spawn(request.json(&json!({"reason": "it leaked"})).send())
+    });
+    let mut made = Vec::new();
+    for answer in tries.collect::<Vec<_>>() {
+        let (status, body) = read(answer.await.unwrap().unwrap()).await;
+        // Whoever comes later has a token that the removed key signed.
+        assert!(status == 200 || status == 401, "{status} {body}");
+        made.extend(body["items"].as_array().cloned());
+    }
+    assert!(!made.is_empty() && made.iter().all(|one| *one == made[0]), "{made:?}");
+    assert_eq!(published(&server).await.len(), 1);
+    other.stop().await;
     server.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::{
     hostile::code,
@@ -90,19 +90,6 @@ async fn server_of(store: &TestStore) -> Option<(PgConnection, String)> {
     Some((PgConnection::connect(url.as_str()).await.unwrap(), database))
 }
 
-/// Makes all writes wait, and no read, as long as what it returns lives.
-pub async fn hold_writes(store: &TestStore) -> Box<dyn Send> {
-    if store.url().starts_with("sqlite") {
-        let mut connection = SqliteConnection::connect(store.url()).await.unwrap();
-        connection.execute("BEGIN IMMEDIATE").await.unwrap();
-        Box::new(connection)
-    } else {
-        let mut connection = PgConnection::connect(store.url()).await.unwrap();
-        connection.execute("BEGIN; LOCK TABLE audit, tokens IN EXCLUSIVE MODE").await.unwrap();
-        Box::new(connection)
-    }
-}
-
 /// Sends all at once, and holds each answer to being "I don't know".
 async fn nobody_knows(requests: Vec<(&'static str, RequestBuilder)>) {
     let sent = requests.into_iter().map(|(name, request)| (name, tokio::spawn(request.send()))).collect::<Vec<_>>();
@@ -155,7 +142,7 @@ async fn a_store_that_hangs(server: Server) {
     let token = server.task_token().await;
     assert!(server.is_live(&token).await, "its first answer is on record");
     let api = server.api_token("ops", "errand:admin errand:audit").await;
-    let held = hold_writes(&server.store).await;
+    let held = server.store.hold_writes().await;
     let writes = ["exchange", "client_credentials", "revocation", "admin: revoke", "admin: put", "a bad exchange"];
     let all = (0..3).flat_map(|_| server.everything(&token, &api));
     let sending = nobody_knows(all.filter(|(name, _)| writes.contains(name)).collect());

@@ -110,6 +110,14 @@ async fn only_a_token_of_the_portal_gets_in(server: Server) {
     let form = server.exchange_form(&good);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
     assert_eq!(call(&server, &good, Method::GET, "/v1/admin/tasks", None).await.0, 401);
+    // Who is shut out is out here too.
+    let out = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "disable": true, "reason": "gone"});
+    server.revoke(out).await;
+    assert_eq!(call(&server, &good, Method::GET, "/v1/tasks", None).await.0, 401);
+    assert_eq!(
+        call(&server, &portal_token(&server, json!({"sub": "bob"})), Method::GET, "/v1/tasks", None).await.0,
+        200
+    );
     server.stop().await;
 }
 

@@ -3,9 +3,9 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed, changed_form, form, read, secret, with_assertion};
+use crate::server::{IDP, JWT, Server, changed, changed_form, form, read, secret, with_assertion};
 
-on_both_stores!(a_replayed_assertion, outside_the_grammar, wrong_credentials, of_admins);
+on_both_stores!(a_replayed_assertion, a_replayed_actor_token, outside_the_grammar, wrong_credentials, of_admins);
 
 impl Server {
     /// The record of a refused request, which is sent here.
@@ -38,6 +38,44 @@ async fn a_replayed_assertion(server: Server) {
         assert!(record["reason"].as_str().unwrap().contains("used before"), "{record}");
     }
     assert!(server.is_live(&token).await);
+    server.stop().await;
+}
+
+/// The client is who it says; what it presents as its actor token was used before. What it proved itself with is used up.
+async fn a_replayed_actor_token(server: Server) {
+    let used = server.assertion(json!({}));
+    let grant = form(&[("grant_type", "client_credentials")]);
+    assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &used).await.0, 200);
+    let with_actor = |actor: &str, scope: &str| {
+        let form = server.exchange_form(&server.user_token(json!({})));
+        changed_form(&form, &[("actor_token", actor), ("actor_token_type", JWT), ("scope", scope)])
+    };
+    let (fresh, other, both) = (server.assertion(json!({})), server.assertion(json!({})), server.assertion(json!({})));
+    let send = |form: &crate::server::Form, assertion: &str| {
+        server.post("/oauth2/token").form(&with_assertion(form, assertion))
+    };
+    for (id, request, want, event) in [
+        ("actor-again", send(&with_actor(&used, "files:read"), &fresh), 400, "token.issue"),
+        // Also where the exchange would be refused for something else.
+        ("actor-again-refused", send(&with_actor(&used, "files:delete"), &other), 400, "token.issue"),
+        // One assertion is not both.
+        ("both", send(&with_actor(&both, "files:read"), &both), 400, "token.issue"),
+        // Used up by being refused.
+        ("fresh-again", send(&with_actor(&used, "files:read"), &fresh), 401, "client.authenticate"),
+        (
+            "other-again",
+            send(&with_actor(&server.assertion(json!({})), "files:read"), &other),
+            401,
+            "client.authenticate",
+        ),
+        ("both-again", send(&grant, &both), 401, "client.authenticate"),
+    ] {
+        let record = server.refusal(id, request, want).await;
+        assert_eq!((&record["event"], &record["client"]), (&json!(event), &json!("planner")), "{id}");
+        let reason = record["reason"].as_str().unwrap();
+        assert!(reason.contains("used before"), "{id}: {record}");
+        assert_eq!(reason.starts_with("actor token"), want == 400, "{id}: {record}");
+    }
     server.stop().await;
 }
 

@@ -14,6 +14,7 @@ on_both_stores!(
     what_does_not_fit,
     seen_at_once_at_the_other_replica,
     a_secret_is_made_once,
+    new_credentials_end_the_old_api_tokens,
     by_role,
     grants_come_and_go,
     two_admins_at_once,
@@ -202,6 +203,58 @@ async fn a_secret_is_made_once(server: Server) {
     assert_eq!(try_with(&secrets[2]).await, 401);
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 201);
     assert_eq!(try_with(&secrets[2]).await, 401, "and it does not come back with it");
+    server.stop().await;
+}
+
+async fn new_credentials_end_the_old_api_tokens(server: Server) {
+    let other = server.replica().await;
+    let vault = vault();
+    assert_eq!(server.admin(Method::PUT, "/resources/vault", Some(vault.clone())).await.0, 201);
+    assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 201);
+    let make = async |client: &str| {
+        let (status, made) = server.admin(Method::POST, &format!("/clients/{client}/secret"), None).await;
+        assert_eq!(status, 201, "{made}");
+        made["client_secret"].as_str().unwrap().to_owned()
+    };
+    let send = async |at: &Server, client: &str, secret: &str, pairs: &[(&str, &str)]| {
+        let request = at.post("/oauth2/token").basic_auth(client, Some(secret)).form(&form(pairs));
+        let (status, body) = read(request.send().await.unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    };
+    let api = [("grant_type", "client_credentials")];
+    let is_good = async |at: &Server, token: &str| {
+        let request = at.request(Method::GET, "/v1/tasks/01970000-0000-7000-8000-00000000abcd").bearer_auth(token);
+        request.send().await.unwrap().status() != 401
+    };
+    let (guest_secret, vault_secret) = (make("guest").await, make("vault").await);
+    let task = server.exchange_form(&server.user_token(json!({"client_id": "guest-client"})));
+    let task = task.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>();
+    let task = send(&server, "guest", &guest_secret, &task).await;
+    let (of_guest, of_vault) =
+        (send(&server, "guest", &guest_secret, &api).await, send(&server, "vault", &vault_secret, &api).await);
+    // Nobody's business: another client's secret, and an object that is put as it was.
+    make("vault").await;
+    assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 200);
+    for at in [&other, &server] {
+        assert!(is_good(at, &of_guest).await && !is_good(at, &of_vault).await);
+    }
+    let secret = make("guest").await;
+    let fresh = send(&other, "guest", &secret, &api).await;
+    for at in [&other, &server] {
+        assert!(!is_good(at, &of_guest).await && is_good(at, &fresh).await);
+        assert!(at.is_live(&task).await, "what it does for a requester goes on");
+    }
+    let keys = json!({"method": "private_key_jwt", "jwks": server.planner.jwks()});
+    let with_keys = changed(guest(), json!({"authentication": keys}));
+    assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(with_keys)).await.0, 200);
+    for at in [&other, &server] {
+        assert!(!is_good(at, &fresh).await && at.is_live(&task).await);
+    }
+    let (_, list) = server.admin(Method::GET, "/revocations", None).await;
+    let entries = list["items"].as_array().unwrap().iter();
+    assert_eq!(entries.filter(|entry| entry["kind"] == "credentials").count(), 3, "{list}");
+    other.stop().await;
     server.stop().await;
 }
 

@@ -81,8 +81,6 @@ async fn as_actor(server: Server) {
     let rows = tokens.into_iter().map(|(name, token)| {
         let want = match name {
             name if another.contains(&name) => (400, "actor_unauthorized"),
-            // A one-time id that was used before, by the client itself, is a replay of its credential.
-            "used before" => (401, "invalid_client"),
             _ => SUBJECT,
         };
         Row::form(name, server.post("/oauth2/token"), &with_actor(&token, JWT), want)

@@ -282,7 +282,7 @@ async fn which_answer_goes_first(on: &TestStore) {
     let store = on.open().await;
     done(&*store, Write { idempotency: Some(key("k")), ..redeem(&["a"]) }).await;
     let moved = Some(Expected::Registry(9));
-    let both = Write { idempotency: Some(key("k")), expected: moved, ..redeem(&["fresh"]) };
+    let both = Write { idempotency: Some(key("k")), expected: moved.clone(), ..redeem(&["fresh"]) };
     let all = Write { idempotency: Some(key("k")), expected: moved, ..redeem(&["a"]) };
     let written = commit(&*store, &[both, all]).await;
     assert!(matches!(written[..], [Written::Before { .. }, Written::Replayed]), "{written:?}");

@@ -182,6 +182,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
         token.client = client(agents[bit(1)]);
         token.audience = audiences[bit(2)].into();
         token.task = (bit(4) == 0).then(|| task_id(u128::from(bit(3) == 1)));
+        token.issued = at(NOW.unix() + i64::try_from(n / 8).unwrap());
         token.expires = at(NOW.unix() + i64::try_from(n).unwrap());
         tokens.push(token);
     }
@@ -208,7 +209,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
     }
     assert!(seen > 200, "{seen}");
     seen = 0;
-    for code in 0..243_u32 {
+    for code in 0..729_u32 {
         let pick = |n: u32| usize::try_from(code / 3_u32.pow(n) % 3).unwrap();
         let filter = TokenFilter {
             task: [0, 1].get(pick(0)).copied().map(task_id),
@@ -216,6 +217,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
             client: agents.get(pick(2)).map(|name| client(name)),
             audience: audiences.get(pick(3)).map(|&uri| uri.to_owned()),
             alive_at: [at(NOW.unix() + 9), at(NOW.unix() + 20)].get(pick(4)).copied(),
+            issued_from: [at(NOW.unix() + 2), NOW].get(pick(5)).copied(),
         };
         let got = store.tokens(&filter, &first(99)).await.unwrap().items;
         let fits = |token: &&TokenRecord| {
@@ -224,6 +226,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
                 && filter.client.as_ref().is_none_or(|client| token.client == *client)
                 && filter.audience.as_ref().is_none_or(|uri| token.audience == *uri)
                 && filter.alive_at.is_none_or(|now| !token.expires.is_past(now))
+                && filter.issued_from.is_none_or(|from| token.issued >= from)
         };
         assert_eq!(got, tokens.iter().rev().filter(fits).cloned().collect::<Vec<_>>(), "{filter:?}");
         seen += got.len();

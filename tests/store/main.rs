@@ -31,6 +31,7 @@ macro_rules! conformance {
 mod guards;
 mod lists;
 mod log;
+mod refused;
 mod registry;
 mod samples;
 mod schema;

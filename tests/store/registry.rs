@@ -8,7 +8,7 @@ use errand::{
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
-        registry::{Entry, Kind, Object, OwnedTag, Owner},
+        registry::{Entry, How, Kind, Object, OwnedTag, Owner, ShutOut, Who},
         secret::SecretTag,
         task::{Task, TaskState},
     },
@@ -129,8 +129,11 @@ async fn a_key_lives_until_it_is_swept(on: &TestStore) {
     assert_eq!(store.keys().await.unwrap().keys[0], newer);
     assert_eq!(store.sweep(at(100)).await.unwrap().keys, 1);
     let stored = store.keys().await.unwrap();
-    assert_eq!(stored.keys, [newer, keys[2].clone()]);
+    assert_eq!(stored.keys, [newer.clone(), keys[2].clone()]);
     assert_eq!(stored.version, 2, "nobody plans with a key that is gone");
+    change(&*store, vec![Change::RemoveKey("c".parse().unwrap()), Change::RemoveKey("nobody".parse().unwrap())]).await;
+    let left = store.keys().await.unwrap();
+    assert_eq!((left.version, left.keys), (3, vec![newer]), "removed, whatever its dates say");
     assert_eq!(store.registry().await.unwrap().version, 0);
 }
 
@@ -186,6 +189,40 @@ async fn tasks_whose_grant_is_gone_are_found(on: &TestStore) {
     assert_eq!(store.tasks_without_grant(1).await.unwrap().len(), 1);
 }
 
+async fn who_is_shut_out_comes_back_as_it_was(on: &TestStore) {
+    let store = on.open().await;
+    let object = |kind, id: &str| Who::Object(kind, id.to_owned());
+    let one = |who, how, n: usize| ShutOut {
+        who,
+        how,
+        reason: HOSTILE[n].trim().parse().unwrap(),
+        by: format!("admin:{}", HOSTILE[n]),
+        at: NOW,
+    };
+    let mut all = vec![
+        one(object(Kind::Admin, "ops"), How::Disabled, 0),
+        one(object(Kind::Agent, "planner"), How::Suspended, 1),
+        one(object(Kind::Issuer, "https://login.example.com"), How::Disabled, 2),
+        one(Who::Requester(requester("Robert'); DROP TABLE tokens;--")), How::Disabled, 3),
+        one(object(Kind::Resource, "files"), How::Disabled, 4),
+    ];
+    change(&*store, all.iter().rev().cloned().map(Change::ShutOut).collect()).await;
+    let registry = store.registry().await.unwrap();
+    assert_eq!((registry.version, &registry.shut_out), (1, &all));
+    all[1] = ShutOut { at: at(5), ..one(all[1].who.clone(), How::Disabled, 3) };
+    change(&*store, vec![Change::ShutOut(all[1].clone())]).await;
+    change(&*store, vec![Change::LetIn(all[3].who.clone()), Change::LetIn(object(Kind::Agent, "ops"))]).await;
+    all.remove(3);
+    // What an object is called, or whether it is there, makes no difference.
+    change(&*store, vec![Change::PutObject(Box::new(admin("ops", "operator")))]).await;
+    change(&*store, vec![Change::RemoveObject(Kind::Admin, "ops".into())]).await;
+    let registry = store.registry().await.unwrap();
+    assert_eq!((registry.version, registry.shut_out), (5, all));
+    on.tamper("UPDATE shut_out SET reason = '' WHERE kind = 'agent'").await;
+    let outage = store.registry().await.unwrap_err();
+    assert!(outage.source.to_string().contains("table `shut_out`, column `reason`, row `agent/planner`"));
+}
+
 async fn a_task_is_brought_to_its_end(on: &TestStore) {
     let store = on.open().await;
     let write = Write { task: Some(task(1)), ..Write::default() };
@@ -235,5 +272,6 @@ conformance!(
     a_key_lives_until_it_is_swept,
     a_grant_is_put_found_and_withdrawn,
     tasks_whose_grant_is_gone_are_found,
+    who_is_shut_out_comes_back_as_it_was,
     a_task_is_brought_to_its_end,
 );

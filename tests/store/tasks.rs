@@ -42,6 +42,33 @@ async fn a_change_builds_on_the_state_it_read(on: &TestStore) {
     assert_eq!(store.task(task_id(2)).await.unwrap().unwrap().state, TaskState::Failed);
 }
 
+async fn a_change_of_many_builds_on_all_of_them(on: &TestStore) {
+    let store = on.open().await;
+    let open = |n| Write { task: Some(task(n)), ..Write::default() };
+    commit(&*store, &[open(1), open(2), open(3)]).await;
+    let many = |tasks: &[(u128, u64)], state| Write {
+        expected: Some(Expected::Tasks(tasks.iter().map(|(n, turns)| (task_id(*n), *turns)).collect())),
+        changes: tasks.iter().map(|(n, _)| turning(*n, state)).collect(),
+        ..Write::default()
+    };
+    let batch = [
+        many(&[(1, 0), (2, 0)], TaskState::Suspended),
+        many(&[(3, 0), (2, 0)], TaskState::Revoked),
+        many(&[(3, 0), (9, 0)], TaskState::Revoked),
+        many(&[], TaskState::Revoked),
+        many(&[(2, 1), (3, 0)], TaskState::Completed),
+    ];
+    let done = Written::Done { seq: None };
+    let want = [done.clone(), Written::Moved, Written::Moved, done.clone(), done];
+    assert_eq!(commit(&*store, &batch).await, want);
+    let mut states = Vec::new();
+    for n in 1..4 {
+        let task = store.task(task_id(n)).await.unwrap().unwrap();
+        states.push((task.state, task.turns));
+    }
+    assert_eq!(states, [(TaskState::Suspended, 1), (TaskState::Completed, 2), (TaskState::Completed, 1)]);
+}
+
 /// Many replicas, each with a batch over the same tasks in an order of its own: every task is ended by one of them.
 async fn a_race_to_end_a_task_has_one_winner(on: &TestStore) {
     const TASKS: u128 = 8;
@@ -133,6 +160,7 @@ async fn a_change_without_a_condition_counts(on: &TestStore) {
 
 conformance!(
     a_change_builds_on_the_state_it_read,
+    a_change_of_many_builds_on_all_of_them,
     a_race_to_end_a_task_has_one_winner,
     tasks_past_their_deadline_are_found_until_they_have_ended,
     the_log_says_what_is_done,

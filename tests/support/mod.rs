@@ -78,6 +78,22 @@ impl TestStore {
         connect(&self.url, &options).await.unwrap()
     }
 
+    /// Makes all writes wait, and no read, as long as what it returns lives.
+    pub async fn hold_writes(&self) -> Box<dyn Send> {
+        match &self.place {
+            Place::Folder { .. } => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+                connection.execute("BEGIN IMMEDIATE").await.unwrap();
+                Box::new(connection)
+            }
+            Place::Server { .. } => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                connection.execute("BEGIN; LOCK TABLE audit, tokens IN EXCLUSIVE MODE").await.unwrap();
+                Box::new(connection)
+            }
+        }
+    }
+
     /// Does something to the tables that the program never does.
     pub async fn tamper(&self, sql: &str) -> u64 {
         let sql = AssertSqlSafe(sql.to_owned());

@@ -50,7 +50,7 @@ impl Asked {
                 *keep_until = row.keep_until.max(*keep_until);
             }
         }
-        let expected = batch.iter().filter_map(|write| write.expected);
+        let expected = batch.iter().filter_map(|write| write.expected.as_ref());
         let turned = batch.iter().flat_map(|write| &write.changes).filter_map(|change| match change {
             Change::TurnTask(id, _) => Some(*id),
             Change::PutObject(_)
@@ -58,14 +58,19 @@ impl Asked {
             | Change::PutSecret(..)
             | Change::RemoveSecret(_)
             | Change::PutKey(_)
+            | Change::RemoveKey(_)
             | Change::PutGrant(_)
-            | Change::RemoveGrant(_) => None,
+            | Change::RemoveGrant(_)
+            | Change::ShutOut(_)
+            | Change::LetIn(_) => None,
         });
-        let tasks = expected.clone().filter_map(|expected| match expected {
-            Expected::Task(id, _) => Some(id),
-            Expected::Registry(_) | Expected::Keys(_) => None,
+        let tasks = expected.clone().flat_map(|expected| match expected {
+            Expected::Task(id, _) => vec![*id],
+            Expected::Tasks(tasks) => tasks.iter().map(|(id, _)| *id).collect(),
+            Expected::Registry(_) | Expected::Keys(_) => Vec::new(),
         });
-        let builds_on_version = expected.clone().any(|expected| !matches!(expected, Expected::Task(..)));
+        let builds_on_version =
+            expected.clone().any(|expected| matches!(expected, Expected::Registry(_) | Expected::Keys(_)));
         Self {
             tasks: tasks.chain(turned).collect::<BTreeSet<_>>().iter().map(TaskId::to_string).collect(),
             versions: builds_on_version
@@ -89,6 +94,28 @@ pub(crate) struct Found {
     pub(crate) once: Vec<String>,
     /// The tasks that are there, with their turns.
     pub(crate) tasks: Vec<TurnsRow>,
+}
+
+/// How the transaction is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
+    /// It is committed.
+    On,
+    /// It is rolled back: nothing in it happens.
+    Back,
+}
+
+/// Whether the fault is in what was to be written, or in what is stored about it, and not in the store: then the other
+/// writes of the batch may well go through without the one that has it. `is_about_data` knows the database's codes.
+pub(crate) fn is_refusal(outage: &Outage, is_about_data: fn(&str) -> bool) -> bool {
+    match outage.source.downcast_ref::<sqlx::Error>() {
+        // Our own: rows that can't be written as text, stored ones that can't be read.
+        None => true,
+        Some(sqlx::Error::Database(said)) => said.code().is_some_and(|code| is_about_data(&code)),
+        Some(fault) => {
+            matches!(fault, sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+        }
+    }
 }
 
 enum Verdict<'a> {
@@ -152,11 +179,12 @@ impl<'a> Plan<'a> {
                     return Err(Outage { during: "look up an idempotency key", source: source.into() });
                 }
             }
-            let stands = match write.expected {
+            let stands = match &write.expected {
                 None => true,
-                Some(Expected::Registry(version)) => versions.get(REGISTRY) == Some(&version),
-                Some(Expected::Keys(version)) => versions.get(KEYS) == Some(&version),
-                Some(Expected::Task(id, version)) => turns.get(&id) == Some(&version),
+                Some(Expected::Registry(version)) => versions.get(REGISTRY) == Some(version),
+                Some(Expected::Keys(version)) => versions.get(KEYS) == Some(version),
+                Some(Expected::Task(id, version)) => turns.get(id) == Some(version),
+                Some(Expected::Tasks(tasks)) => tasks.iter().all(|(id, version)| turns.get(id) == Some(version)),
             };
             if !stands {
                 verdicts.push(Verdict::Moved);
@@ -239,8 +267,8 @@ impl<'a> Plan<'a> {
         self.going().flat_map(|write| &write.audit)
     }
 
-    /// What became of each write, once it is durable.
-    pub(crate) fn written(self) -> Result<Vec<Written>, Outage> {
+    /// What becomes of each write, when it is durable.
+    pub(crate) fn written(&self) -> Result<Vec<Written>, Outage> {
         let seqs = self.places().into_iter().map(|place| place.and_then(last_of)).collect::<Vec<_>>();
         let seq_of = |n: usize| seqs.get(n).copied().flatten();
         let verdicts = self.verdicts.iter().zip(&seqs);
@@ -284,10 +312,13 @@ fn last_of((entries, first): (&[NewEntry], u64)) -> Option<Seq> {
 /// Which version a change moves on.
 fn version_of(change: &Change) -> Option<&'static str> {
     match change {
-        Change::PutObject(_) | Change::RemoveObject(..) | Change::PutSecret(..) | Change::RemoveSecret(_) => {
-            Some(REGISTRY)
-        }
-        Change::PutKey(_) => Some(KEYS),
+        Change::PutObject(_)
+        | Change::RemoveObject(..)
+        | Change::PutSecret(..)
+        | Change::RemoveSecret(_)
+        | Change::ShutOut(_)
+        | Change::LetIn(_) => Some(REGISTRY),
+        Change::PutKey(_) | Change::RemoveKey(_) => Some(KEYS),
         Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
     }
 }

@@ -34,6 +34,9 @@ pub enum Denial {
     /// Somebody who takes part in the token is shut out.
     #[error("a party to the subject token is disabled or not registered any more")]
     ShutOut,
+    /// Nothing may be done in the requester's name.
+    #[error("the requester is disabled here, until an admin lets them in again")]
+    RequesterShutOut,
     /// The chain can't grow so.
     #[error(transparent)]
     Chain(InvalidChain),

@@ -50,6 +50,7 @@ pub(super) fn check_presenter(ask: &Ask<'_>) -> Result<&'static str, Denial> {
     }
     match (ask.subject, ask.presenter) {
         (Evidence::User(_, issuer), _) if issuer.disabled => Err(Denial::ShutOut),
+        (Evidence::User(user, _), _) if ask.registry.is_out(&user.requester) => Err(Denial::RequesterShutOut),
         (Evidence::User(..), Presenter::Resource(_)) => Err(Denial::NotThePresenter),
         (Evidence::User(user, issuer), Presenter::Agent(agent)) => {
             let basis = splice::check(pointers(ask, user, issuer, agent)).map_err(Denial::Splice)?;
@@ -115,14 +116,15 @@ fn check_not_shut_out(ask: &Ask<'_>, own: &TaskTokenClaims) -> Result<(), Denial
     if admits(ask.registry, own) { Ok(()) } else { Err(Denial::ShutOut) }
 }
 
-/// Whether everybody who takes part in a token is still registered and not shut out: its requester's issuer, its
+/// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
 /// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about.
 #[must_use]
 pub fn admits(registry: &Registry, own: &TaskTokenClaims) -> bool {
     let names = own.names();
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
+    let requester = !names.requester.is_some_and(|requester| registry.is_out(&requester));
     let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
     let is_agent = |hop: &Hop| hop.sub.parse().is_ok_and(|id| registry.agent(&id).is_some());
     let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
-    issuer && clients && own.our_hops().all(is_agent) && resources
+    issuer && requester && clients && own.our_hops().all(is_agent) && resources
 }

@@ -19,7 +19,7 @@ use crate::domain::{
     grant::Grant,
     id::{GrantId, TaskId},
     limits::{TaskLimits, TokenLimits},
-    registry::{Entry, Object, Owner, Registry},
+    registry::{Entry, How, Object, Owner, Registry, ShutOut, Who},
     revocation::Seq,
     splice::Says,
     task::{Task, TaskState},
@@ -79,6 +79,8 @@ fn registry(objects: Vec<Value>) -> Registry {
 #[derive(Clone)]
 struct Case {
     objects: Vec<Value>,
+    /// Whom an admin has shut out.
+    out: Vec<ShutOut>,
     tokens: TokenLimits,
     tasks: TaskLimits,
     now: Timestamp,
@@ -117,6 +119,7 @@ impl Case {
     fn user() -> Self {
         Self {
             objects: objects(),
+            out: Vec::new(),
             tokens: TokenLimits::default(),
             tasks: TaskLimits::default(),
             now: NOW,
@@ -181,8 +184,13 @@ impl Case {
         })
     }
 
+    fn without(self, kind: &str, id: &str) -> Self {
+        let (who, reason) = (Who::parse(kind, id).unwrap(), "x".parse().unwrap());
+        self.change(|case| case.out.push(ShutOut { who, how: How::Disabled, reason, by: "admin:ops".into(), at: NOW }))
+    }
+
     fn decide(&self) -> Result<Plan, Denial> {
-        let registry = registry(self.objects.clone());
+        let registry = registry(self.objects.clone()).without(self.out.clone());
         let resource = |id: &str| registry.resource(&id.parse().unwrap()).unwrap();
         let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
         let scope = self.scope.map(|scope| scope.parse().unwrap());

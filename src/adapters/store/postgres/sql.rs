@@ -8,6 +8,12 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Whether what the server refused was a value or a row (appendix A of its manual): a data exception, a violated
+/// constraint, a value that is too large for an index.
+pub(super) fn is_about_data(code: &str) -> bool {
+    ["22", "23", "54"].iter().any(|class| code.starts_with(class))
+}
+
 /// The first condition is the one that an index answers; the rest narrows down what it finds. (In ORDER BY a bare `id`
 /// would be the text that is selected, and no index has that.)
 macro_rules! tasks_where {
@@ -31,7 +37,7 @@ macro_rules! tokens_where {
             $first,
             "($1::uuid IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
              AND ($4::text IS NULL OR client = $4) AND ($5::text IS NULL OR audience = $5) AND ($6::bigint IS NULL OR expires > $6)
-             AND (issued, id) < ($7, $8) ORDER BY issued DESC, tokens.id DESC LIMIT $9"
+             AND issued >= $10 AND (issued, id) < ($7, $8) ORDER BY issued DESC, tokens.id DESC LIMIT $9"
         )
     };
 }
@@ -167,9 +173,13 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
+    REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = $1";
     PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = $1";
+    PUT_SHUT_OUT = "INSERT INTO shut_out (kind, id, how, reason, done_by, done_at) VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (kind, id) DO UPDATE SET how = excluded.how, reason = excluded.reason, done_by = excluded.done_by, done_at = excluded.done_at";
+    REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = $1 AND id = $2";
     TURN_TASK = "UPDATE tasks SET state = $2, turns = turns + 1, turned = $3 WHERE id = $1";
 
     // ---- reads ----
@@ -182,6 +192,7 @@ statements! {
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
+    SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id
         FROM tasks WHERE id = $1";

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
-pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
+pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, ShutOutRow, VersionRow};
 pub(crate) use trail::{HeadRow, LogRow, RecordRow};
 
 /// What is stored can't be read back: somebody or something changed it. Says where, never what.

@@ -11,7 +11,7 @@ use crate::{
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
-        registry::{Entry, Object, OwnedTag},
+        registry::{Entry, Object, OwnedTag, ShutOut, Who},
         secret::SecretTag,
         time::Timestamp,
     },
@@ -66,6 +66,42 @@ impl SecretRow {
                 Ok((client, OwnedTag { tag: SecretTag::from_bytes(row.tag), owner }))
             })
             .collect()
+    }
+}
+
+/// `shut_out`
+#[derive(FromRow)]
+pub(crate) struct ShutOutRow {
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    pub(crate) how: String,
+    pub(crate) reason: String,
+    pub(crate) done_by: String,
+    pub(crate) done_at: i64,
+}
+
+impl ShutOutRow {
+    pub(crate) fn of(one: &ShutOut) -> Self {
+        Self {
+            kind: one.who.kind().to_owned(),
+            id: one.who.id(),
+            how: one.how.as_str().to_owned(),
+            reason: one.reason.to_string(),
+            done_by: one.by.clone(),
+            done_at: one.at.unix(),
+        }
+    }
+
+    pub(crate) fn read(self) -> Result<ShutOut, Outage> {
+        let row = format!("{}/{}", self.kind, self.id);
+        let place = Place { table: "shut_out", row: &row };
+        Ok(ShutOut {
+            who: Who::parse(&self.kind, &self.id).ok_or_else(|| place.corrupt("id"))?,
+            how: place.word("how", &self.how)?,
+            reason: place.name("reason", &self.reason)?,
+            by: self.done_by,
+            at: place.time("done_at", self.done_at)?,
+        })
     }
 }
 

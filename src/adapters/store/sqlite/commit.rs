@@ -6,8 +6,10 @@ use sqlx::{SqliteConnection, SqlitePool, query, query_as, query_scalar};
 use super::sql;
 use crate::{
     adapters::store::{
-        batch::{Asked, Found, Plan},
-        rows::{AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, VersionRow, json, signed, turn_json},
+        batch::{Asked, Found, Goes, Plan, is_refusal},
+        rows::{
+            AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, ShutOutRow, VersionRow, json, signed, turn_json,
+        },
     },
     domain::{
         audit::{Head, Writer},
@@ -15,36 +17,53 @@ use crate::{
         revocation::Seq,
         time::Timestamp,
     },
-    ports::{Change, Outage, Swept, Write, Written},
+    ports::{Change, CommitFault, Outage, Swept, Write, Written},
 };
 
-pub(super) async fn commit(pool: &SqlitePool, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
-    let during = "begin to commit";
-    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(during))?;
-    let found = guards(&mut tx, &Asked::by(batch)).await?;
+pub(super) async fn commit(pool: &SqlitePool, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during("begin to commit"))?;
+    match act(&mut tx, writer, batch).await {
+        Ok((written, Goes::On)) => {
+            tx.commit().await.map_err(Outage::during("commit"))?;
+            Ok(written)
+        }
+        Ok((written, Goes::Back)) => {
+            tx.rollback().await.map_err(Outage::during("roll back"))?;
+            Ok(written)
+        }
+        // Before the commit was even asked for.
+        Err(outage) if is_refusal(&outage, sql::is_about_data) => {
+            tx.rollback().await.map_err(Outage::during("roll back"))?;
+            Err(CommitFault::Refused(outage))
+        }
+        Err(outage) => Err(outage.into()),
+    }
+}
+
+/// Everything but the end of the transaction: what becomes of each write if it ends in this way.
+async fn act(tx: &mut SqliteConnection, writer: Writer, batch: &[Write]) -> Result<(Vec<Written>, Goes), Outage> {
+    let found = guards(tx, &Asked::by(batch)).await?;
     let mut plan = Plan::of(batch, found)?;
     if plan.is_empty() {
         // Nothing happens, so what was taken in advance goes back as well.
-        tx.rollback().await.map_err(Outage::during("roll back"))?;
-        return plan.written();
+        return Ok((plan.written()?, Goes::Back));
     }
-    settle(&mut tx, &plan).await?;
+    settle(tx, &plan).await?;
     let rare = plan.entries() > 0 || plan.changes().next().is_some();
     if rare {
         let places = query_scalar(sql::TAKE_PLACES).bind(signed(plan.entries()));
         let last: i64 = places.fetch_one(&mut *tx).await.map_err(Outage::during("take places in the log"))?;
         let log = plan.log(Seq::new(last.unsigned_abs()));
-        execute_rows(&mut tx, sql::INSERT_LOG, &log, "append to the log").await?;
+        execute_rows(tx, sql::INSERT_LOG, &log, "append to the log").await?;
         for change in plan.changes() {
-            carry_out(&mut tx, change).await?;
+            carry_out(tx, change).await?;
         }
     }
-    execute_rows(&mut tx, sql::INSERT_TASKS, &plan.tasks()?, "open tasks").await?;
-    execute_rows(&mut tx, sql::INSERT_TOKENS, &plan.tokens()?, "record tokens").await?;
-    execute_rows(&mut tx, sql::FILL_KEYS, &plan.answers(), "keep an answer").await?;
-    trail(&mut tx, writer, &plan).await?;
-    tx.commit().await.map_err(Outage::during("commit"))?;
-    plan.written()
+    execute_rows(tx, sql::INSERT_TASKS, &plan.tasks()?, "open tasks").await?;
+    execute_rows(tx, sql::INSERT_TOKENS, &plan.tokens()?, "record tokens").await?;
+    execute_rows(tx, sql::FILL_KEYS, &plan.answers(), "keep an answer").await?;
+    trail(tx, writer, &plan).await?;
+    Ok((plan.written()?, Goes::On))
 }
 
 /// Asks the tables what the batch's guards need, and takes what is free.
@@ -134,6 +153,7 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             let put = query(sql::PUT_KEY).bind(row.kid).bind(row.algorithm).bind(row.created).bind(row.activates);
             put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
         }
+        Change::RemoveKey(kid) => query(sql::REMOVE_KEY).bind(kid.as_str()).execute(tx).await,
         Change::PutGrant(grant) => {
             let row = GrantRow::of(grant)?;
             let put =
@@ -142,6 +162,12 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             put.bind(row.done_by).bind(row.done_at).execute(tx).await
         }
         Change::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.to_string()).execute(tx).await,
+        Change::ShutOut(one) => {
+            let row = ShutOutRow::of(one);
+            let put = query(sql::PUT_SHUT_OUT).bind(row.kind).bind(row.id).bind(row.how).bind(row.reason);
+            put.bind(row.done_by).bind(row.done_at).execute(tx).await
+        }
+        Change::LetIn(who) => query(sql::REMOVE_SHUT_OUT).bind(who.kind()).bind(who.id()).execute(tx).await,
         Change::TurnTask(id, turn) => {
             let turned = turn_json(turn)?;
             query(sql::TURN_TASK).bind(id.to_string()).bind(turn.state.as_str()).bind(turned).execute(tx).await

@@ -28,8 +28,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys, StoredRegistry, Swept,
-        TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -131,7 +131,7 @@ impl Database for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, Outage> {
+    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
         commit::commit(&self.writer, writer, batch).await
     }
 

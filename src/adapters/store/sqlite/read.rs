@@ -9,8 +9,8 @@ use crate::{
         batch::{KEYS, REGISTRY},
         cursor,
         rows::{
-            AnswerRow, GrantRow, HeadRow, KeyRow, LogRow, ObjectRow, RecordRow, SecretRow, TaskRow, TokenRow,
-            VersionRow, digest_of, signed,
+            AnswerRow, GrantRow, HeadRow, KeyRow, LogRow, ObjectRow, RecordRow, SecretRow, ShutOutRow, TaskRow,
+            TokenRow, VersionRow, digest_of, signed,
         },
     },
     domain::{
@@ -58,11 +58,13 @@ pub(super) async fn registry(pool: &SqlitePool) -> Result<StoredRegistry, Outage
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     let objects: Vec<ObjectRow> = query_as(sql::OBJECTS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     let secrets: Vec<SecretRow> = query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    let out: Vec<ShutOutRow> = query_as(sql::SHUT_OUT).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     tx.commit().await.map_err(Outage::during(during))?;
     Ok(StoredRegistry {
         version: VersionRow::find(&versions, REGISTRY)?,
         entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
         tags: SecretRow::read_all(secrets)?,
+        shut_out: out.into_iter().map(ShutOutRow::read).collect::<Result<_, _>>()?,
     })
 }
 
@@ -131,7 +133,9 @@ pub(super) async fn tokens(
         TokenFilter { requester: Some(_), .. } => sql::TOKENS_BY_REQUESTER,
         TokenFilter { client: Some(_), .. } => sql::TOKENS_BY_CLIENT,
         TokenFilter { audience: Some(_), .. } => sql::TOKENS_BY_AUDIENCE,
-        TokenFilter { task: None, requester: None, client: None, audience: None, alive_at: _ } => sql::TOKENS,
+        TokenFilter { task: None, requester: None, client: None, audience: None, alive_at: _, issued_from: _ } => {
+            sql::TOKENS
+        }
     };
     let (issued, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
@@ -144,7 +148,8 @@ pub(super) async fn tokens(
         .bind(filter.alive_at.map(Timestamp::unix))
         .bind(issued)
         .bind(id.to_string())
-        .bind(cursor::limit(page));
+        .bind(cursor::limit(page))
+        .bind(filter.issued_from.unwrap_or(Timestamp::EPOCH).unix());
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens"))?;
     let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
     cursor::paged(page, tokens, |token: &TokenRecord| (token.issued, token.id))

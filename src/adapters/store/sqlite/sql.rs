@@ -9,6 +9,12 @@ pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
 
+/// Whether what SQLite refused was a value or a row: too big (18), against a constraint (19), of the wrong type (20). The
+/// extended codes have it in their lowest byte.
+pub(super) fn is_about_data(code: &str) -> bool {
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+}
+
 /// The first condition is the one that an index answers; the rest narrows down what it finds.
 macro_rules! tasks_where {
     ($first:literal) => {
@@ -31,7 +37,7 @@ macro_rules! tokens_where {
             $first,
             "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
              AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
-             AND (issued, id) < (?7, ?8) ORDER BY issued DESC, tokens.id DESC LIMIT ?9"
+             AND issued >= ?10 AND (issued, id) < (?7, ?8) ORDER BY issued DESC, tokens.id DESC LIMIT ?9"
         )
     };
 }
@@ -159,9 +165,13 @@ statements! {
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
+    REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = ?1";
     PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = ?1";
+    PUT_SHUT_OUT = "INSERT INTO shut_out (kind, id, how, reason, done_by, done_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        ON CONFLICT (kind, id) DO UPDATE SET how = excluded.how, reason = excluded.reason, done_by = excluded.done_by, done_at = excluded.done_at";
+    REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = ?1 AND id = ?2";
     TURN_TASK = "UPDATE tasks SET state = ?2, turns = turns + 1, turned = ?3 WHERE id = ?1";
 
     // ---- reads ----
@@ -174,6 +184,7 @@ statements! {
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
+    SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
         FROM tasks WHERE id = ?1";

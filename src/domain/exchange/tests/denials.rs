@@ -41,15 +41,16 @@ fn number(denial: Denial) -> usize {
         Denial::CannotJoin(CannotJoin::NotYours) => 20,
         Denial::CannotJoin(CannotJoin::Ended) => 21,
         Denial::CannotJoin(CannotJoin::Suspended) => 35,
+        Denial::RequesterShutOut => 36,
         Denial::PurposeMissing => 22,
         Denial::DeadlineTooLong => 23,
         Denial::NoTimeLeft => 24,
         Denial::ScopeTooWide(whose) => 25 + holding(whose),
         Denial::DetailsTooWide(whose) => 30 + holding(whose),
-        Denial::ConsentNeeded => 36,
+        Denial::ConsentNeeded => 37,
     }
 }
-const REASONS: usize = 37;
+const REASONS: usize = 38;
 
 type Row = (&'static str, Case, Denial);
 
@@ -72,6 +73,17 @@ fn each_rule_has_its_reason() {
         seen.insert(number(want));
     }
     assert_eq!(seen, (0..REASONS).collect(), "every reason has a row");
+    // Who is shut out is who has the name, the kind and the issuer.
+    for (kind, id) in [
+        ("requester", "https://login.example.com alic"),
+        ("requester", "https://partner.example.com alice"),
+        ("agent", "writer"),
+        ("admin", "planner"),
+        ("resource", "planner"),
+        ("agent", "files"),
+    ] {
+        Case::user().without(kind, id).decide().unwrap();
+    }
     for legal in [Case::user(), Case::held(), Case::handed(), Case::inside()] {
         legal.decide().unwrap();
     }
@@ -192,6 +204,14 @@ fn about_user_tokens() -> Vec<Row> {
         ),
         ("the agent is disabled", Case::user().object("planner", disable), Denial::ShutOut),
         ("the issuer is disabled", Case::user().object(LOGIN, disable), Denial::ShutOut),
+        ("an admin shut the agent out", Case::user().without("agent", "planner"), Denial::ShutOut),
+        ("an admin shut the issuer out", Case::user().without("issuer", LOGIN), Denial::ShutOut),
+        ("an admin shut the resource out", Case::user().without("resource", "files"), Denial::TargetShutOut),
+        (
+            "an admin shut the requester out",
+            Case::user().without("requester", "https://login.example.com alice"),
+            Denial::RequesterShutOut,
+        ),
         ("no scope", Case::user().user_claims(|u| u.scope = None), Denial::SubjectWithoutScope),
     ]
 }
@@ -226,6 +246,12 @@ fn about_our_tokens() -> Vec<Row> {
         ("another workload replaces it", Case::inside().change(|c| c.presenter = "mail"), Denial::NotThePresenter),
         ("the agent in it replaces it", Case::inside().change(|c| c.presenter = "planner"), Denial::NotThePresenter),
         ("an agent of the chain is disabled", Case::handed().object("planner", disable), Denial::ShutOut),
+        ("an admin shut an agent of the chain out", Case::handed().without("agent", "planner"), Denial::ShutOut),
+        (
+            "an admin shut the requester out",
+            Case::held().without("requester", "https://login.example.com alice"),
+            Denial::ShutOut,
+        ),
         ("the requester's issuer is disabled", Case::held().object(LOGIN, disable), Denial::ShutOut),
         (
             "the requester's issuer is gone",

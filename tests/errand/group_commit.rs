@@ -1,0 +1,77 @@
+//! Writes that are committed together: what the store refuses of one does not fail the others.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{
+    server::{Server, claims, form, read, secret, until, with_assertion},
+    support::TestStore,
+};
+
+on_both_stores!(one_that_is_refused_fails_alone);
+
+/// From now on the database takes no token of the planner.
+async fn refuse_the_planner(store: &TestStore) {
+    let sql = if store.url().starts_with("sqlite") {
+        "CREATE TRIGGER no_planner BEFORE INSERT ON tokens WHEN NEW.client = 'planner' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    } else {
+        "ALTER TABLE tokens ADD CONSTRAINT no_planner CHECK (client <> 'planner') NOT VALID"
+    };
+    store.tamper(sql).await;
+}
+
+async fn take_the_planner(store: &TestStore) {
+    let sql = if store.url().starts_with("sqlite") {
+        "DROP TRIGGER no_planner"
+    } else {
+        "ALTER TABLE tokens DROP CONSTRAINT no_planner"
+    };
+    store.tamper(sql).await;
+}
+
+async fn one_that_is_refused_fails_alone(server: Server) {
+    let service = &server.house.service;
+    refuse_the_planner(&server.store).await;
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let by_secret = |client: &str| {
+        let request = server.post("/oauth2/token").basic_auth(client, Some(secret(client))).form(&grant);
+        tokio::spawn(request.send())
+    };
+    let exchange = with_assertion(&server.exchange_form(&server.user_token(json!({}))), &server.assertion(json!({})));
+    let by_planner = || server.post("/oauth2/token").form(&exchange).send();
+
+    // One is in the works, and waits; so those that come now are one batch.
+    let held = server.store.hold_writes().await;
+    let first = by_secret("stranger");
+    until("it was taken up", async || service.writes_waiting() == 0).await;
+    let clients = ["reader", "writer", "stranger", "reader", "files", "notes", "writer"];
+    let mut others = clients.iter().take(4).map(|client| by_secret(client)).collect::<Vec<_>>();
+    until("they wait", async || service.writes_waiting() == 4).await;
+    let planner = tokio::spawn(by_planner());
+    until("the planner waits with them", async || service.writes_waiting() == 5).await;
+    others.extend(clients.iter().skip(4).map(|client| by_secret(client)));
+    until("all wait", async || service.writes_waiting() == 8).await;
+    drop(held);
+
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    let response = planner.await.unwrap().unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    for other in others {
+        let (status, body) = read(other.await.unwrap().unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        let id = claims(body["access_token"].as_str().unwrap())["jti"].as_str().unwrap().to_owned();
+        let (status, record) = server.admin(Method::GET, &format!("/tokens/{id}"), None).await;
+        assert_eq!((status.as_u16(), &record["jti"]), (200, &json!(id)), "its record is there: {record}");
+    }
+
+    // Nothing of what was refused happened, and so its assertion is as good as before, once.
+    take_the_planner(&server.store).await;
+    let (status, body) = read(by_planner().await.unwrap()).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(server.is_live(body["access_token"].as_str().unwrap()).await);
+    let (status, _) = read(by_planner().await.unwrap()).await;
+    assert_eq!(status, 401, "a replay");
+    let verified = service.verify_audit().await.unwrap();
+    assert!(verified.findings.is_empty(), "{verified:?}");
+    server.stop().await;
+}
