@@ -98,7 +98,7 @@ fn named(change: &Change) -> String {
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::RemoveKey(kid) => format!("no key {kid}"),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
-        Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
+        Change::RemoveGrant(id) => format!("withdraw the grant {id}"),
         Change::ShutOut(one) => format!("{} {} {}", one.how, one.who.kind(), one.who.id()),
         Change::LetIn(who) => format!("let in {} {}", who.kind(), who.id()),
         Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),

@@ -127,9 +127,10 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
     let tools = section.sections("tools").into_iter().filter_map(tool).collect();
     let max_token_lifetime = max_token_lifetime(section);
     let signing_algorithm = section.read("signing_algorithm", |at| at.word());
+    let consent = section.read("consent", |at| at.word()).unwrap_or_default();
     let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
     let (id, uri, authentication) = (id?, uri?, authentication?);
-    Some(Resource { id, uri, name, authentication, tools, max_token_lifetime, signing_algorithm, disabled })
+    Some(Resource { id, uri, name, authentication, tools, max_token_lifetime, signing_algorithm, consent, disabled })
 }
 
 fn tool(mut section: Section<'_>) -> Option<Tool> {
@@ -216,6 +217,9 @@ fn remedy(kind: Kind, key: &str, reason: &str) -> &'static str {
         (Kind::Issuer, "token_types") => "see which tokens your agents get from it",
         (Kind::Issuer, "audiences") => "see `aud` in one of its access tokens",
         (Kind::Issuer, "subject_scopes") => "add `[[issuers.entitlements]]`, or leave `subject_scopes` out",
+        (Kind::Issuer, "api_audiences" | "portal_clients") => {
+            "name an `aud` that is for this alone, and the client ids of the portals that get tokens with it"
+        }
         (Kind::Issuer, "entitlements") if unknown => "name what stands in `[[resources]]`, or leave `resource` out",
         (Kind::Issuer, "entitlements") => "name `scopes` or `tools` in each rule",
         (Kind::Resource, "uri") => "one of the two has to go: a token is for one of them",

@@ -63,6 +63,9 @@ pub enum Denial {
     /// A detail that is asked for goes beyond what somebody has.
     #[error(transparent)]
     DetailsTooWide(Excess),
+    /// Somebody demands the requester's consent, or nothing but a grant would do, and none covers what is asked for.
+    #[error("this needs a grant of the requester to this agent that covers what is asked for")]
+    ConsentNeeded,
     /// What is asked for is all elsewhere.
     #[error("nothing of what is asked for is at the resource that the token is for")]
     NothingForTarget,

@@ -1,6 +1,7 @@
 //! One row a rule: a legal request with one thing wrong gets the reason that is about this thing.
 
 mod authority;
+mod consent;
 mod edges;
 
 use std::collections::BTreeSet;
@@ -54,9 +55,10 @@ fn number(denial: Denial) -> usize {
         Denial::DetailsTooWide(excess) => 32 + holding(excess.holding),
         Denial::TooFar => 39,
         Denial::BrokerAlone => 40,
+        Denial::ConsentNeeded => 43,
     }
 }
-const REASONS: usize = 43;
+const REASONS: usize = 44;
 
 type Row = (&'static str, Case, Denial);
 
@@ -88,6 +90,7 @@ fn each_rule_has_its_reason() {
         authority::about_arguments(),
         edges::about_edges(),
         about_tasks(),
+        consent::about_consent(),
     ];
     let mut seen = BTreeSet::new();
     for (what, case, want) in rows.into_iter().flatten() {
