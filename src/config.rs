@@ -79,6 +79,8 @@ pub struct Config {
     pub objects: Vec<Object>,
     /// The secrets of those of them that have one by file or environment.
     pub secrets: Vec<(ClientId, Secret)>,
+    /// The bearer tokens that resources are asked for their tools with.
+    pub catalogue_tokens: Vec<(ClientId, Secret)>,
 }
 
 /// `[tls]`: a chain and its key, which have been seen to fit.
@@ -235,6 +237,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         memory,
         objects: declared.objects,
         secrets: declared.secrets,
+        catalogue_tokens: declared.catalogue_tokens,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Puts the house together: from a [`Config`] to a [`Service`] with its adapters, and what has to be done from time to
 //! time. It names every room and holds no rule.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -11,12 +11,13 @@ use crate::{
         fetch::FetchLimits,
         issuers::ForeignKeys,
         keyring::{Kek, Keyring},
+        mcp::ToolAsker,
         store::{Database, StoreOptions, connect},
         system::{Dice, SystemClock, host_name},
     },
     app::{Cx, Failure, Following, Parts, Service, Settings},
     config::Config,
-    domain::keys::Occasion,
+    domain::{id::ClientId, keys::Occasion, secret::Secret},
     ports::{Clock, Outage},
 };
 
@@ -24,6 +25,8 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often the keys of issuers are looked after; each is asked when its keys are ten minutes old.
 const REFRESH_EVERY: Duration = Duration::from_mins(1);
+/// How often it is looked whether a catalogue is due.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Why the house can't be put together. Each text says what to do.
 #[derive(Debug, Error)]
@@ -110,11 +113,14 @@ impl House {
             write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
         };
+        let tokens =
+            config.catalogue_tokens.iter().map(|(id, token)| (id.clone(), Secret::new(token.expose().to_owned())));
         let parts = Parts {
             clock,
             entropy,
             signer: Arc::new(keyring),
             trusted: Arc::clone(&keys) as _,
+            servers: Arc::new(ToolAsker::new(FetchLimits::default(), tokens)),
             store: store as _,
             pepper,
         };
@@ -157,6 +163,7 @@ impl House {
         let mut tasks = self.follow();
         tasks.spawn(sweep(self.service.clone()));
         tasks.spawn(refresh(self.service.clone(), Arc::clone(&self.keys)));
+        tasks.spawn(look_at_catalogues(self.service.clone()));
         tasks
     }
 }
@@ -185,6 +192,42 @@ async fn refresh(service: Service, keys: Arc<ForeignKeys>) {
         match service.trusted_issuers(now).await {
             Ok(issuers) => keys.refresh(&issuers).await,
             Err(failure) => tracing::warn!(error = %failure, "issuers not refreshed; it is tried again"),
+        }
+    }
+}
+
+/// Asks the servers that are to be asked from time to time, one after the other. Each replica does, so that it does not matter
+/// which ones there are; what one of them finds, all know.
+async fn look_at_catalogues(service: Service) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    let mut asked = BTreeMap::<ClientId, Duration>::new();
+    loop {
+        every.tick().await;
+        let Some(request_id) = service.request_id() else { continue };
+        let cx = Cx { request_id, now: service.clock().now() };
+        let due = match service.catalogues_to_refresh(&cx).await {
+            Ok(due) => due,
+            Err(failure) => {
+                tracing::warn!(error = %failure, "catalogues not looked at; it is tried again");
+                continue;
+            }
+        };
+        asked.retain(|id, _| due.iter().any(|(other, _)| other == id));
+        for (id, pace) in due {
+            let pace = Duration::from_secs(pace.as_seconds().into());
+            let now = service.clock().monotonic();
+            if asked.get(&id).is_some_and(|at| now.saturating_sub(*at) < pace) {
+                continue;
+            }
+            asked.insert(id.clone(), now);
+            let cx = Cx { now: service.clock().now(), ..cx.clone() };
+            match service.refresh_catalogue(&id, &cx).await {
+                Ok(true) => tracing::warn!(resource = %id, "the tools of an MCP server changed"),
+                Ok(false) => {}
+                Err(failure) => {
+                    tracing::warn!(resource = %id, error = %failure, "an MCP server was not asked for its tools");
+                }
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use errand::{
     app::{Cx, Following, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
+        client::Resource,
         grant::Grant,
         id::KeyId,
         id::{ClientId, GrantId, TaskId, TokenId},
@@ -29,12 +30,13 @@ use errand::{
         secret::Pepper,
         task::{Requester, Task},
         time::Timestamp,
+        tool::ToolRecord,
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, GrantFilter, KeyFault, ListFault, Outage, OwnToken,
-        Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord,
-        TrustedKeys, Write, Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, GrantFilter, KeyFault, ListFault, Listed, McpServers,
+        NotListed, Outage, OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept,
+        TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -313,6 +315,7 @@ fn service(mood: Mood) -> Service {
         entropy: Arc::new(Still),
         signer: Arc::new(Still),
         trusted: Arc::new(Still),
+        servers: Arc::new(Still),
         store: Arc::new(mood),
         pepper: Pepper::new(&[7; 32]),
     };
@@ -383,6 +386,13 @@ impl Signer for Still {
 }
 
 #[async_trait]
+impl McpServers for Still {
+    async fn tools(&self, _: &Resource) -> Result<Listed, NotListed> {
+        Err(NotListed::NoAnswer)
+    }
+}
+
+#[async_trait]
 impl TrustedKeys for Still {
     async fn verify_issuer(
         &self,
@@ -446,7 +456,18 @@ impl Store for Mood {
     }
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry { version: 0, entries: Vec::new(), tags: BTreeMap::new(), shut_out: Vec::new() }).await
+        self.get(StoredRegistry {
+            version: 0,
+            entries: Vec::new(),
+            tags: BTreeMap::new(),
+            shut_out: Vec::new(),
+            tools: BTreeMap::new(),
+        })
+        .await
+    }
+
+    async fn tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        self.get(Vec::new()).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

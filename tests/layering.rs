@@ -63,6 +63,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("rustix", &["adapters/system"]),
     ("sqlx", &["adapters/store"]),
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),
+    ("rmcp", &["adapters/mcp"]),
+    ("sse_stream", &["adapters/mcp"]),
     ("rustls", &["config", "adapters/fetch", "adapters/issuers", "http", "cli*"]),
     ("tokio_rustls", &["http"]),
     ("axum", &["http"]),

@@ -64,7 +64,7 @@ fn main() {
     println!("{:<64} {:>10} {:<10} {:>11} {:>8}", "one thread, medians of five", "", "", "allocations", "at most");
     for Line { what, number, unit, allocations, at_most } in &lines {
         let count = allocations.map_or("-".to_owned(), |count| count.to_string());
-        let limit = at_most.map_or(String::new(), |limit| limit.to_string());
+        let limit = at_most.map_or(String::new(), |limit| format!("{limit:.1}"));
         println!("{what:<64} {number:>10.3} {unit:<10} {count:>11} {limit:>8}");
     }
     println!("load average before {before:?}, after {:?}", machine::load_average());

@@ -149,7 +149,7 @@ impl Permit {
         let (Ok(resource), Ok(name)) = (self.aud.parse::<ResourceUri>(), tool.parse::<ToolName>()) else {
             return Err(refusal(format!("this token is not for a tool of this name: {tool:?}"), tool));
         };
-        let is_named = self.authority.iter().any(|permission| permission.tool == name);
+        let is_named = self.authority.iter().any(|permission| permission.tool() == Some(&name));
         let arguments = arguments.iter().map(|(name, value)| Ok((name.clone(), Arg::try_from(value)?)));
         // An argument that can't be compared without loss is within nothing.
         let arguments = arguments.collect::<Result<BTreeMap<_, _>, NotStrictJson>>();

@@ -6,5 +6,6 @@ pub mod fetch;
 pub mod issuers;
 mod jose;
 pub mod keyring;
+pub mod mcp;
 pub mod store;
 pub mod system;

@@ -195,7 +195,7 @@ impl Service {
 }
 
 /// Whether the objects fit together; otherwise what is wrong, with the object itself first.
-fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> {
+pub(super) fn consistent(entries: Vec<Entry>, about: (Kind, &str)) -> Result<(), Conflict> {
     let Err(faults) = Registry::build(0, entries, BTreeMap::new()) else {
         return Ok(());
     };
@@ -250,6 +250,8 @@ fn new_credentials_of<'a>(change: &'a Change, registry: &Registry) -> Option<&'a
         | Change::RemoveGrant(..)
         | Change::ShutOut(_)
         | Change::LetIn(_)
+        | Change::PutTool(_)
+        | Change::RemoveTool(..)
         | Change::TurnTask(..) => None,
     }
 }

@@ -11,8 +11,9 @@ use crate::{
         registry::NoChange,
         scope::InvalidScope,
         task::CannotTurn,
+        tool::CannotAccept,
     },
-    ports::{ListFault, Outage},
+    ports::{ListFault, NotListed, Outage},
 };
 
 /// How a use-case ends when it does not do what was asked.
@@ -36,6 +37,9 @@ pub enum Failure {
     /// It would not fit what is there.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    /// An MCP server could not be asked for its tools.
+    #[error(transparent)]
+    NotListed(#[from] NotListed),
     /// It could not be found out.
     #[error(transparent)]
     Outage(#[from] Outage),
@@ -200,6 +204,9 @@ pub enum Conflict {
     /// The key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// It is not what was looked at.
+    #[error(transparent)]
+    CannotAccept(#[from] CannotAccept),
     /// The state of the task does not allow it.
     #[error(transparent)]
     CannotTurn(CannotTurn),

@@ -99,6 +99,8 @@ fn named(change: &Change) -> String {
         Change::RemoveKey(kid) => format!("no key {kid}"),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
         Change::RemoveGrant(id) => format!("withdraw the grant {id}"),
+        Change::PutTool(record) => format!("tool {} of {}", record.tool, record.resource),
+        Change::RemoveTool(resource, tool) => format!("no tool {tool} of {resource}"),
         Change::ShutOut(one) => format!("{} {} {}", one.how, one.who.kind(), one.who.id()),
         Change::LetIn(who) => format!("let in {} {}", who.kind(), who.id()),
         Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),

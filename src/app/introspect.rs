@@ -20,6 +20,7 @@ use crate::{
         exchange::admits,
         id::TokenId,
         jws::Unverified,
+        registry::Registry,
         revocation::{Names, Standing},
         token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind},
     },
@@ -46,7 +47,7 @@ struct SignedAnswer<'a, B> {
 
 impl Service {
     /// Answers a resource about a token. Anybody else may not ask. `tell` puts what a token says into words, and is asked
-    /// for the same token once: it goes by what stands in the token, and by nothing else.
+    /// for the same token once, as long as all of it is good: it goes by what it is given, and by nothing else.
     pub fn introspect(
         &self,
         caller: &AuthenticatedClient,
@@ -62,6 +63,7 @@ impl Service {
         if let Some(known) = digest.and_then(|digest| self.0.verified.task(&digest))
             && self.0.parts.signer.publishes(&known.key, cx.now)
             && is_good(&known.claims, &known.names, resource, view, cx)
+            && view.registry.still_good(&known.claims.authorization_details).is_none()
         {
             self.note_introspection(resource, Some(&known.claims), Outcome::Active, cx);
             return Ok(Introspection::Active(known.answer.clone()));
@@ -73,11 +75,18 @@ impl Service {
         };
         let names = claims.names();
         let is_access = kind == TokenKind::Access;
-        let is_active = is_access & is_good(&claims, &names, resource, view, cx);
+        let is_good = is_good(&claims, &names, resource, view, cx);
+        let good_part = good_part(&view.registry, &claims, resource);
+        let has_any = good_part.as_ref().is_none_or(|part| !part.authorization_details.is_empty());
+        let is_active = is_access & is_good & has_any;
         let outcome = if is_active { Outcome::Active } else { Outcome::Inactive };
         self.note_introspection(resource, Some(&claims), outcome, cx);
         if !is_active {
             return Ok(Introspection::Inactive);
+        }
+        if let Some(part) = good_part {
+            // True for now, and so nothing to be kept: the whole may be good again.
+            return Ok(Introspection::Active(tell(&part)?));
         }
         let answer = tell(&claims)?;
         if let Some(digest) = digest {
@@ -146,6 +155,15 @@ fn is_good(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &
     let is_live = view.standing(names) == Standing::Live;
     let is_admitted = admits(&view.registry, claims, names);
     is_for_caller & is_young & is_live & is_admitted
+}
+
+/// What of the claims is good, when it is not all: without the tools that are not any more what was accepted, and without the
+/// scopes that stand for one of them.
+fn good_part(registry: &Registry, claims: &TaskTokenClaims, reader: &Resource) -> Option<TaskTokenClaims> {
+    let good = registry.still_good(&claims.authorization_details)?;
+    let covered = registry.scopes_covered(&good, Some(&reader.uri));
+    let scope = claims.scope.iter().filter(|scope| covered.contains(scope)).cloned().collect();
+    Some(TaskTokenClaims { scope, authorization_details: good, ..claims.clone() })
 }
 
 /// The tokens whose first active answer is on record. Bounded: a token that fell out is recorded once more. A token has

@@ -7,6 +7,7 @@ mod audit;
 mod authenticate;
 mod bulk;
 mod calls;
+mod catalogue;
 mod dry_run;
 mod evidence;
 mod exchange;
@@ -38,6 +39,7 @@ pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
 pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
 pub use calls::{Reported, Step, TaskTrail};
+pub use catalogue::{Catalogue, Importing};
 pub use dry_run::DryRun;
 pub use exchange::Issued;
 pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
@@ -62,7 +64,7 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{Clock, Entropy, Signer, Store, TrustedKeys},
+    ports::{Clock, Entropy, McpServers, Signer, Store, TrustedKeys},
 };
 
 /// What an operator chose.
@@ -112,6 +114,8 @@ pub struct Parts {
     pub signer: Arc<dyn Signer>,
     /// The keys of others.
     pub trusted: Arc<dyn TrustedKeys>,
+    /// The MCP servers.
+    pub servers: Arc<dyn McpServers>,
     /// What survives.
     pub store: Arc<dyn Store>,
     /// The key of client secrets' tags.

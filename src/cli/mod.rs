@@ -5,11 +5,13 @@ mod config;
 mod dev;
 mod operator;
 mod output;
+mod resources;
 mod serve;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use errand::app::Importing;
 
 pub(crate) use output::{CliFault, say};
 
@@ -44,6 +46,9 @@ enum Command {
     /// The delegated pieces of work.
     #[command(subcommand)]
     Task(Task),
+    /// The MCP servers, and what they say of their tools.
+    #[command(subcommand)]
+    Resources(Resources),
     /// A client at the terminal: what curl does, readable.
     #[command(subcommand)]
     Token(Token),
@@ -116,6 +121,35 @@ enum Task {
         #[command(flatten)]
         with: With,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Resources {
+    /// Asks an MCP server for its tools and keeps what it says; what changed is not good until it is accepted.
+    Import(Asked),
+    /// Asks an MCP server for its tools and shows what is different from what is known.
+    Diff(Asked),
+    /// Accepts definitions that were looked at.
+    Accept {
+        /// The resource: its URI, or its id.
+        #[arg(value_name = "URL")]
+        name: String,
+        /// Tools with the digest of what was looked at, as `diff` shows it.
+        #[arg(value_name = "TOOL=DIGEST", required = true)]
+        tools: Vec<String>,
+        #[command(flatten)]
+        with: With,
+    },
+}
+
+/// Which MCP server is asked.
+#[derive(Debug, Args)]
+struct Asked {
+    /// The resource: its URI, or its id.
+    #[arg(value_name = "URL")]
+    name: String,
+    #[command(flatten)]
+    with: With,
 }
 
 /// How the client proves who it is.
@@ -237,6 +271,9 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with),
         Command::Audit(Audit::Export(with)) => operator::export_audit(&with),
         Command::Task(Task::Trail { id, with }) => operator::task_trail(&id, &with),
+        Command::Resources(Resources::Import(asked)) => resources::import(&asked.name, Importing::Keep, &asked.with),
+        Command::Resources(Resources::Diff(asked)) => resources::import(&asked.name, Importing::Show, &asked.with),
+        Command::Resources(Resources::Accept { name, tools, with }) => resources::accept(&name, &tools, &with),
         Command::Token(Token::Exchange(ask)) => client::exchange(&ask),
         Command::Token(Token::Introspect { who, token_file }) => client::introspect(&who, &token_file),
         Command::Token(Token::Revoke { who, token_file }) => client::revoke(&who, &token_file),

@@ -128,7 +128,7 @@ pub(super) fn task_trail(id: &str, with: &With) -> Result<(), CliFault> {
 }
 
 /// Runs something in the house of this configuration.
-fn inside<F: Future<Output = Result<(), CliFault>>>(
+pub(super) fn inside<F: Future<Output = Result<(), CliFault>>>(
     with: &With,
     work: impl FnOnce(House) -> F,
 ) -> Result<(), CliFault> {

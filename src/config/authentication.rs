@@ -131,12 +131,7 @@ fn secret_from_file(at: &At<'_>) -> Option<Secret> {
 }
 
 fn secret_from_environment(at: &At<'_>) -> Option<Secret> {
-    let name = at.words()?;
-    // Who writes the secret itself here shall not read it in a log.
-    if !name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') || name.len() > 64 {
-        at.wrong("is not the name of a variable", "name a variable of A-Z, 0-9 and _ that holds the secret");
-        return None;
-    }
+    let name = secrets::variable_name(at)?;
     let Some(text) = secrets::variable(at.here.document, &name) else {
         at.wrong(format_args!("the variable `{name}` is not set"), format_args!("set it; {NEW_SECRET}"));
         return None;

@@ -68,7 +68,16 @@ pub fn notices(config: &Config) -> Vec<String> {
                 notices_of_client(&agent.id, &agent.authentication, &mut found);
                 notices_of_edges(agent, config, &mut found);
             }
-            Object::Resource(resource) => notices_of_client(&resource.id, &resource.authentication, &mut found),
+            Object::Resource(resource) => {
+                notices_of_client(&resource.id, &resource.authentication, &mut found);
+                if !resource.allowed_networks.is_empty() {
+                    let networks = join(&resource.allowed_networks);
+                    found.push(format!(
+                        "{}: allowed_networks: it may be asked for its tools at {networks}",
+                        resource.id
+                    ));
+                }
+            }
             Object::Admin(admin) => notices_of_client(&admin.id, &admin.authentication, &mut found),
         }
     }
@@ -108,8 +117,9 @@ fn notices_of_rules(issuer: &TrustedIssuer, config: &Config, found: &mut Vec<Str
     let resources = resources.collect::<Vec<_>>();
     for rule in &issuer.entitlements {
         let concerned = resources.iter().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
-        let tools = concerned.flat_map(|resource| &resource.tools).collect::<Vec<_>>();
-        let scopes = rule.scopes.iter().filter(|scope| !tools.iter().any(|tool| tool.scope == **scope));
+        let concerned = concerned.collect::<Vec<_>>();
+        let scopes = rule.scopes.iter().filter(|scope| !concerned.iter().any(|resource| resource.has_scope(scope)));
+        let tools = concerned.iter().flat_map(|resource| &resource.tools).collect::<Vec<_>>();
         let names = rule.tools.iter().filter(|some| !tools.iter().any(|tool| tool.name == some.tool));
         for missing in scopes.map(ToString::to_string).chain(names.map(|some| format!("tool {}", some.tool))) {
             found.push(format!("{}: entitlements: {missing} is at no resource of this file", issuer.issuer));
@@ -297,6 +307,12 @@ fn explain_resource(resource: &Resource, config: &Config, text: &mut Vec<String>
     }
     if resource.tools.is_empty() {
         text.push(line("offers", "nothing"));
+    }
+    if let Some(scope) = &resource.discovery_scope {
+        text.push(line("offers", format_args!("{scope}: to list its tools and resources")));
+    }
+    if let Some(pace) = resource.catalogue_refresh {
+        text.push(line("is asked", format_args!("for its tools every {} s", pace.as_seconds())));
     }
 }
 

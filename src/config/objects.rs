@@ -7,6 +7,7 @@ use super::{
     issuers,
     names::{ID, TOOL, access},
     reader::{At, Place, Section},
+    secrets,
 };
 use crate::domain::{
     client::{Admin, Agent, Edge, Resource, Tool},
@@ -22,6 +23,8 @@ use crate::domain::{
 pub(super) struct Declared {
     pub(super) objects: Vec<Object>,
     pub(super) secrets: Vec<(ClientId, Secret)>,
+    /// What resources are asked for their tools with.
+    pub(super) catalogue_tokens: Vec<(ClientId, Secret)>,
 }
 
 /// An object of the file and where it stands.
@@ -37,6 +40,7 @@ struct Reading<'a> {
 pub(super) fn read(root: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Declared {
     let mut readings = Vec::new();
     let mut proofs = Vec::new();
+    let mut catalogue_tokens = Vec::new();
     for section in root.sections("issuers") {
         readings.push(reading(Kind::Issuer, "issuer", section, |s| issuers::issuer(s, ours).map(Object::Issuer)));
     }
@@ -44,7 +48,12 @@ pub(super) fn read(root: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Declared
         readings.push(reading(Kind::Agent, "id", section, |s| agent(s, &mut proofs).map(Object::Agent)));
     }
     for section in root.sections("resources") {
-        readings.push(reading(Kind::Resource, "id", section, |s| resource(s, ours, &mut proofs).map(Object::Resource)));
+        readings.push(reading(Kind::Resource, "id", section, |s| {
+            let token = catalogue_token(s);
+            let resource = resource(s, ours, &mut proofs)?;
+            catalogue_tokens.extend(token.map(|token| (resource.id.clone(), token)));
+            Some(Object::Resource(resource))
+        }));
     }
     for section in root.sections("admins") {
         readings.push(reading(Kind::Admin, "id", section, |s| admin(s, &mut proofs).map(Object::Admin)));
@@ -52,7 +61,8 @@ pub(super) fn read(root: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Declared
     check_together(&readings);
     authentication::check_secrets(&proofs);
     let secrets = proofs.into_iter().filter_map(|proof| Some((proof.client?, proof.secret?))).collect();
-    Declared { objects: readings.into_iter().filter_map(|reading| reading.object).collect(), secrets }
+    let objects = readings.into_iter().filter_map(|reading| reading.object).collect();
+    Declared { objects, secrets, catalogue_tokens }
 }
 
 fn reading<'a>(
@@ -125,12 +135,40 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
     let name = section.read("name", |at| at.words());
     let authentication = authentication::read(section, id.as_ref(), proofs);
     let tools = section.sections("tools").into_iter().filter_map(tool).collect();
+    let discovery_scope =
+        section.read("discovery_scope", |at| at.parse("write one scope that no tool has, such as `files:list`"));
+    let allowed_networks = section.read("allowed_networks", |at| {
+        at.each(|item| item.parse("write a network with the length of its prefix, such as `10.0.0.0/8`"))
+    });
+    let catalogue_refresh =
+        section.read("catalogue_refresh", |at| at.number(60..=86_400, "seconds; at least a minute, at most a day"));
     let max_token_lifetime = max_token_lifetime(section);
     let signing_algorithm = section.read("signing_algorithm", |at| at.word());
     let consent = section.read("consent", |at| at.word()).unwrap_or_default();
     let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
     let (id, uri, authentication) = (id?, uri?, authentication?);
-    Some(Resource { id, uri, name, authentication, tools, max_token_lifetime, signing_algorithm, consent, disabled })
+    Some(Resource {
+        id,
+        uri,
+        name,
+        authentication,
+        tools,
+        discovery_scope,
+        allowed_networks: allowed_networks.unwrap_or_default(),
+        catalogue_refresh: catalogue_refresh.map(Lifetime::seconds),
+        max_token_lifetime,
+        signing_algorithm,
+        consent,
+        disabled,
+    })
+}
+
+/// What the server is asked for its tools with, where it wants to know who asks.
+fn catalogue_token(section: &mut Section<'_>) -> Option<Secret> {
+    match section.one_of(&["catalogue_token_file", "catalogue_token_env"])? {
+        ("catalogue_token_file", at) => secrets::bearer_from_file(&at),
+        (_, at) => secrets::bearer_from_environment(&at),
+    }
 }
 
 fn tool(mut section: Section<'_>) -> Option<Tool> {
@@ -224,6 +262,7 @@ fn remedy(kind: Kind, key: &str, reason: &str) -> &'static str {
         (Kind::Issuer, "entitlements") => "name `scopes` or `tools` in each rule",
         (Kind::Resource, "uri") => "one of the two has to go: a token is for one of them",
         (Kind::Resource, "tools") => "remove one of the two",
+        (Kind::Resource, "discovery_scope") => "write a scope of its own, such as `files:list`",
         (_, "max_token_lifetime") => "write a number of seconds in this range, or leave it out",
         (_, "authentication") => "name in `algorithms` what it signs with, or leave `algorithms` out",
         (_, "id" | "issuer") => "rename or remove one of the two",

@@ -149,6 +149,44 @@ pub(super) fn client_secret(text: &str) -> Result<Secret, &'static str> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// A bearer token (RFC 6750 §2.1) that somebody else gave us.
+pub(super) fn bearer_from_file(at: &At<'_>) -> Option<Secret> {
+    let text = read_secret(at)?;
+    bearer(&text).map_err(|reason| at.wrong(reason, NEW_BEARER)).ok()
+}
+
+/// The same, in a variable of the environment.
+pub(super) fn bearer_from_environment(at: &At<'_>) -> Option<Secret> {
+    let name = variable_name(at)?;
+    let Some(text) = variable(at.here.document, &name) else {
+        at.wrong(format_args!("the variable `{name}` is not set"), "set it to the token");
+        return None;
+    };
+    bearer(&text).map_err(|reason| at.wrong(format_args!("`{name}`: {reason}"), NEW_BEARER)).ok()
+}
+
+const NEW_BEARER: &str = "write the token alone, as the MCP server takes it after `Bearer`";
+
+fn bearer(text: &str) -> Result<Secret, &'static str> {
+    let text = text.trim();
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=');
+    if (1..=8192).contains(&text.len()) && text.bytes().all(fits) {
+        Ok(Secret::new(text.to_owned()))
+    } else {
+        Err("is no bearer token: 1 to 8192 characters of A-Z a-z 0-9 - . _ ~ + / = are")
+    }
+}
+
+/// The name of a variable that holds a secret. Who writes the secret itself here shall not read it in a log.
+pub(super) fn variable_name(at: &At<'_>) -> Option<String> {
+    let name = at.words()?;
+    if !name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') || name.len() > 64 {
+        at.wrong("is not the name of a variable", "name a variable of A-Z, 0-9 and _ that holds the secret");
+        return None;
+    }
+    Some(name)
+}
+
 /// What to do about a bad client secret. Hexadecimal digits need no escaping in HTTP Basic (RFC 6749 §2.3.1).
 pub(super) const NEW_SECRET: &str = "make one with `openssl rand -hex 32`";
 

@@ -108,6 +108,23 @@ fn a_good_file_is_read() {
 }
 
 #[test]
+fn a_token_to_ask_with_is_kept_apart() {
+    let house = house();
+    write(&house.path().join("secrets/shop"), " s3cret.token==\n", 0o600);
+    for (line, name) in
+        [("catalogue_token_file = \"secrets/shop\"", "none"), ("catalogue_token_env = \"SHOP\"", "SHOP")]
+    {
+        let text = GOOD.replace("id = \"files\"", &format!("id = \"files\"\n{line}"));
+        let config = load(&house, &text, &|asked| (asked == name).then(|| "s3cret.token==".to_owned())).unwrap();
+        let tokens =
+            config.catalogue_tokens.iter().map(|(id, token)| (id.as_str(), token.expose())).collect::<Vec<_>>();
+        assert_eq!(tokens, [("files", "s3cret.token==")]);
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(!serde_json::to_string(&config.objects).unwrap().contains("s3cret"), "no part of what is stored");
+    }
+}
+
+#[test]
 fn all_mistakes_in_one_run() {
     let house = house();
     let text = GOOD
@@ -271,6 +288,8 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
       offers          files:delete: delete_file (DESTROYS)
       offers          files:read: read_file (reads)
       offers          files:write: write_file (writes)
+      offers          files:list: to list its tools and resources
+      is asked        for its tools every 3600 s
 
     admin ops
       may             operator: changes the registry, revokes, rotates keys, reads everything
@@ -346,7 +365,9 @@ other_audiences = "accept"
 subject_scopes = "ignore"
 allowed_networks = ["10.0.0.0/8"]
 entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "files:raed"] }]"#;
-    let config = load(&house, &text.replace("keys = \"discovery\"", more), &|_| None).unwrap();
+    let text = text.replace("keys = \"discovery\"", more);
+    let text = text.replace("id = \"files\"", "id = \"files\"\nallowed_networks = [\"10.1.0.0/16\"]");
+    let config = load(&house, &text, &|_| None).unwrap();
     let notices = notices(&config);
     assert!(notices.iter().all(|notice| explain(&config).contains(notice)));
     insta::assert_snapshot!(notices.join("\n"), @r#"
@@ -359,6 +380,7 @@ entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "
     https://login.example.com: every user of it is entitled to files:read, files:raed at files
     https://login.example.com: entitlements: files:raed is at no resource of this file
     planner: assertion_audience = "token_endpoint_too": an assertion that another server tricked it into making could be used here
+    files: allowed_networks: it may be asked for its tools at 10.1.0.0/16
     "#);
 }
 

@@ -33,6 +33,9 @@ pub enum Event {
     /// An object of the registry was put or removed.
     #[serde(rename = "registry.change")]
     RegistryChange,
+    /// The server of a resource was asked for its tools, or what it says of them was accepted.
+    #[serde(rename = "catalogue.change")]
+    CatalogueChange,
     /// A client got a new secret.
     #[serde(rename = "secret.change")]
     SecretChange,

@@ -19,43 +19,120 @@ pub use constraint::{Constraints, Rule};
 pub use tools::ToolUse;
 pub use value::{Arg, Decimal, Kind};
 pub use wire::{
-    ACTION, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH, parse_details,
+    CALL, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH, parse_details,
 };
 
-use crate::domain::{id::ToolName, uri::ResourceUri};
+use crate::domain::{
+    id::{ToolDigest, ToolName},
+    uri::ResourceUri,
+};
 
-/// One thing that may be done: call this tool of this resource, with arguments that fit.
+/// What can be done at a resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Call a tool, by its name there.
+    Call(ToolName),
+    /// See what there is. Nothing can be called with it.
+    List(Listing),
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Listing {
+    /// The tools, with their definitions.
+    Tools,
+    /// What MCP calls resources: the data that a server shows.
+    Resources,
+}
+
+impl Listing {
+    /// All of them: what a discovery scope stands for.
+    pub const ALL: [Self; 2] = [Self::Tools, Self::Resources];
+
+    /// The method of MCP.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Resources => "resources/list",
+        }
+    }
+
+    /// Reads the method.
+    #[must_use]
+    pub fn parse(method: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|listing| listing.as_str() == method)
+    }
+}
+
+impl Action {
+    /// What it is sorted and looked up by.
+    fn key(&self) -> (bool, &str) {
+        match self {
+            Self::Call(tool) => call_of(tool),
+            Self::List(listing) => (true, listing.as_str()),
+        }
+    }
+}
+
+fn call_of(tool: &ToolName) -> (bool, &str) {
+    (false, tool.as_str())
+}
+
+/// One thing that may be done: call this tool of this resource, with arguments that fit; or list what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// The MCP server.
     pub resource: ResourceUri,
-    /// The tool, by its name there.
-    pub tool: ToolName,
+    /// What may be done there.
+    pub action: Action,
     /// What the arguments must be like.
     pub constraints: Constraints,
+    /// The definition of the tool that was looked at. None: whatever it is.
+    pub digest: Option<ToolDigest>,
 }
 
 impl Permission {
     /// Every call of a tool.
     #[must_use]
     pub fn unconstrained(resource: ResourceUri, tool: ToolName) -> Self {
-        Self { resource, tool, constraints: Constraints::none() }
+        Self { resource, action: Action::Call(tool), constraints: Constraints::none(), digest: None }
     }
 
-    fn is_about_same_tool(&self, other: &Self) -> bool {
-        self.resource == other.resource && self.tool == other.tool
+    /// Seeing what there is.
+    #[must_use]
+    pub fn listing(resource: ResourceUri, listing: Listing) -> Self {
+        Self { resource, action: Action::List(listing), constraints: Constraints::none(), digest: None }
+    }
+
+    /// The tool that may be called; none, where something may only be listed.
+    #[must_use]
+    pub fn tool(&self) -> Option<&ToolName> {
+        match &self.action {
+            Action::Call(tool) => Some(tool),
+            Action::List(_) => None,
+        }
+    }
+
+    fn key(&self) -> (&ResourceUri, (bool, &str)) {
+        (&self.resource, self.action.key())
     }
 
     fn within(&self, other: &Self) -> bool {
-        self.is_about_same_tool(other) && self.constraints.within(&other.constraints)
+        let same_definition = other.digest.is_none() || self.digest == other.digest;
+        self.key() == other.key() && same_definition && self.constraints.within(&other.constraints)
     }
 
     fn meet(&self, other: &Self) -> Option<Self> {
-        let constraints = self.is_about_same_tool(other).then(|| self.constraints.meet(&other.constraints))??;
-        Some(Self { constraints, ..self.clone() })
+        let digest = match (&self.digest, &other.digest) {
+            (Some(ours), Some(theirs)) if ours != theirs => return None,
+            (ours, theirs) => ours.as_ref().or(theirs.as_ref()).cloned(),
+        };
+        let constraints = (self.key() == other.key()).then(|| self.constraints.meet(&other.constraints))??;
+        Some(Self { constraints, digest, ..self.clone() })
     }
 
-    /// What it is sorted by: its resource, its tool, and the canonical text of the rest.
+    /// What it is sorted by after its resource and its action: the canonical text of the whole.
     fn text(&self) -> String {
         serde_json_canonicalizer::to_string(self).unwrap_or_default()
     }
@@ -63,8 +140,8 @@ impl Permission {
 
 impl Ord for Permission {
     fn cmp(&self, other: &Self) -> Ordering {
-        (&self.resource, &self.tool)
-            .cmp(&(&other.resource, &other.tool))
+        self.key()
+            .cmp(&other.key())
             .then_with(|| if self == other { Ordering::Equal } else { self.text().cmp(&other.text()) })
     }
 }
@@ -85,13 +162,19 @@ impl Authority {
     /// Whether a call of this tool with these arguments is allowed.
     #[must_use]
     pub fn allows(&self, resource: &ResourceUri, tool: &ToolName, arguments: &BTreeMap<String, Arg>) -> bool {
-        self.about(resource, tool).any(|p| p.constraints.allow(arguments))
+        self.about(resource, call_of(tool)).any(|p| p.constraints.allow(arguments))
+    }
+
+    /// Whether this may be listed.
+    #[must_use]
+    pub fn allows_listing(&self, resource: &ResourceUri, listing: Listing) -> bool {
+        self.about(resource, Action::List(listing).key()).next().is_some()
     }
 
     /// Whether every call of this tool is allowed, whatever its arguments.
     #[must_use]
     pub fn allows_every_call(&self, resource: &ResourceUri, tool: &ToolName) -> bool {
-        self.about(resource, tool).any(|p| p.constraints.is_none())
+        self.about(resource, call_of(tool)).any(|p| p.constraints.is_none())
     }
 
     /// Whether everything that `self` allows, `other` allows. Sound: it may say no when it is not sure.
@@ -103,7 +186,7 @@ impl Authority {
     /// Whether everything that a permission allows is allowed here, by one permission alone.
     #[must_use]
     pub fn covers(&self, asked: &Permission) -> bool {
-        self.about(&asked.resource, &asked.tool).any(|theirs| asked.within(theirs))
+        self.about(&asked.resource, asked.action.key()).any(|theirs| asked.within(theirs))
     }
 
     /// Where in its wire form a permission goes beyond what is allowed here; `None` when it does not. `in_full`: whether an
@@ -113,21 +196,27 @@ impl Authority {
         if self.covers(asked) {
             return None;
         }
-        let mut about = self.about(&asked.resource, &asked.tool);
+        let mut about = self.about(&asked.resource, asked.action.key());
         Some(match (about.next(), about.next()) {
+            (None, _) if asked.tool().is_none() => ".actions".to_owned(),
             (None, _) => ".identifier".to_owned(),
             (Some(only), None) => asked.constraints.excess(&only.constraints, in_full),
             (Some(_), Some(_)) => ".constraints".to_owned(),
         })
     }
 
+    /// The first permission of `self` that is not within one of `other`.
+    #[must_use]
+    pub fn beyond<'a>(&'a self, other: &Self) -> Option<&'a Permission> {
+        self.0.iter().find(|ours| !other.covers(ours))
+    }
+
     /// What both allow.
     #[must_use]
     pub fn meet(&self, other: &Self) -> Self {
-        let pairs = self
-            .0
-            .iter()
-            .flat_map(|ours| other.about(&ours.resource, &ours.tool).filter_map(move |theirs| ours.meet(theirs)));
+        let pairs = self.0.iter().flat_map(|ours| {
+            other.about(&ours.resource, ours.action.key()).filter_map(move |theirs| ours.meet(theirs))
+        });
         pairs.collect()
     }
 
@@ -149,7 +238,7 @@ impl Authority {
         self.0.len()
     }
 
-    /// The permissions, sorted by resource and tool.
+    /// The permissions, sorted by resource and action.
     pub fn iter(&self) -> impl Iterator<Item = &Permission> {
         self.0.iter()
     }
@@ -162,11 +251,15 @@ impl Authority {
         format!("sha-256:{}", crate::domain::encode(digest::digest(&digest::SHA256, &canonical).as_ref()))
     }
 
-    /// The permissions about one tool: they stand side by side, since the set is sorted.
-    fn about(&self, resource: &ResourceUri, tool: &ToolName) -> impl Iterator<Item = &Permission> {
-        let from = self.0.partition_point(|p| (&p.resource, &p.tool) < (resource, tool));
+    /// The permissions about one thing: they stand side by side, since the set is sorted.
+    fn about<'a, 'b>(
+        &'a self,
+        resource: &'b ResourceUri,
+        action: (bool, &'b str),
+    ) -> impl Iterator<Item = &'a Permission> + use<'a, 'b> {
+        let from = self.0.partition_point(|p| p.key() < (resource, action));
         let rest = self.0.get(from..).unwrap_or_default();
-        rest.iter().take_while(move |p| p.resource == *resource && p.tool == *tool)
+        rest.iter().take_while(move |p| p.key() == (resource, action))
     }
 }
 

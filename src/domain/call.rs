@@ -127,7 +127,7 @@ impl CallReport {
     /// they are. A call that it did not name is recorded too; that somebody let it through is what an auditor looks for.
     #[must_use]
     pub fn is_named_by(&self, authority: &Authority, resource: &ResourceUri) -> bool {
-        authority.iter().any(|permission| permission.resource == *resource && permission.tool == self.tool)
+        authority.iter().any(|permission| permission.resource == *resource && permission.tool() == Some(&self.tool))
     }
 }
 

@@ -4,6 +4,7 @@ mod edge;
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use edge::Edge;
@@ -157,6 +158,15 @@ pub struct Resource {
     /// The catalogue: what it offers.
     #[serde(default)]
     pub tools: Vec<Tool>,
+    /// The scope that stands for listing what it has, apart from calling: without one, that can't be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery_scope: Option<ScopeToken>,
+    /// Networks with special addresses that it may be asked at for its tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_networks: Vec<IpNet>,
+    /// How often it is asked whether its tools are still what was accepted, in seconds; never, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue_refresh: Option<Lifetime>,
     /// The longest life of a token for it, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_token_lifetime: Option<Lifetime>,
@@ -169,6 +179,14 @@ pub struct Resource {
     /// Whether it is shut out: no token for it, no answer to it.
     #[serde(default)]
     pub disabled: bool,
+}
+
+impl Resource {
+    /// Whether something of it stands under this scope.
+    #[must_use]
+    pub fn has_scope(&self, scope: &ScopeToken) -> bool {
+        self.tools.iter().any(|tool| tool.scope == *scope) || self.discovery_scope.as_ref() == Some(scope)
+    }
 }
 
 /// A named operation of a resource.

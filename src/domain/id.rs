@@ -151,6 +151,22 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
 );
 text_name!(
+    /// The digest of a tool's definition: SHA-256 over its canonical JSON (RFC 8785).
+    ToolDigest,
+    "tool digest",
+    "`sha-256:` and 43 characters of base64url",
+    |text| text.strip_prefix("sha-256:").is_some_and(|digest| {
+        digest.len() == 43 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    })
+);
+impl ToolDigest {
+    /// The digest with this base64url text.
+    pub(super) fn of_sum(sum: &str) -> Self {
+        Self(format!("sha-256:{sum}").into())
+    }
+}
+
+text_name!(
     /// A signing key's name in a JWKS (`kid`, RFC 7517 §4.5), as we give it.
     KeyId,
     "key id",

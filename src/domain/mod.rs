@@ -26,6 +26,7 @@ pub mod story;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod tool;
 pub mod uri;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

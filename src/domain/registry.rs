@@ -1,5 +1,6 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
+mod catalogue;
 mod check;
 mod ours;
 mod shut_out;
@@ -12,14 +13,18 @@ use std::{
     sync::Arc,
 };
 
+pub(crate) use catalogue::has_other_definition;
+pub use catalogue::{KnownTools, Unaccepted};
 pub use ours::taken_for_us;
 use serde::{Deserialize, Serialize};
 pub use shut_out::{Door, How, NoChange, ShutOut, Who};
 use thiserror::Error;
 
+use catalogue::{offers, scopes_of};
+
 use crate::domain::{
     authority::{Authority, Permission, ToolUse},
-    client::{Access, Admin, Agent, Authentication, Client, Edge, Resource, Tool},
+    client::{Access, Admin, Agent, Authentication, Client, Edge, Resource},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
     revocation::Target,
@@ -198,6 +203,7 @@ pub struct Registry {
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
     tags: BTreeMap<ClientId, OwnedTag>,
+    known: KnownTools,
     shut_out: Vec<ShutOut>,
     requesters_out: HashSet<Requester>,
 }
@@ -308,7 +314,11 @@ impl Registry {
     /// Everything that the resources at such places offer: that part of the catalogue, as an authority.
     #[must_use]
     pub fn catalogue(&self, at: impl Fn(&ResourceUri) -> bool) -> Authority {
-        self.resources.values().filter(|r| !r.disabled && at(&r.uri)).flat_map(|r| tools(r, |_| true)).collect()
+        self.resources
+            .values()
+            .filter(|r| !r.disabled && at(&r.uri))
+            .flat_map(|r| offers(r, |_| true, |_| true))
+            .collect()
     }
 
     /// What an agent may ever have, within today's catalogue.
@@ -350,7 +360,7 @@ impl Registry {
         self.resources
             .values()
             .filter(|r| !r.disabled && at(&r.uri))
-            .flat_map(|r| tools(r, |tool| scopes.contains(&tool.scope)))
+            .flat_map(|r| offers(r, |scope| scopes.contains(scope), |_| false))
             .collect()
     }
 
@@ -362,28 +372,18 @@ impl Registry {
         let mut covered = BTreeSet::new();
         let mut beyond = BTreeSet::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
-            for tool in &resource.tools {
-                let set =
-                    if authority.allows_every_call(&resource.uri, &tool.name) { &mut covered } else { &mut beyond };
-                set.insert(tool.scope.clone());
+            for (scope, is_allowed) in scopes_of(resource, authority) {
+                let set = if is_allowed { &mut covered } else { &mut beyond };
+                set.insert(scope.clone());
             }
         }
         covered.difference(&beyond).cloned().collect()
     }
 }
 
-/// The tools of a resource under these scopes, and those of these uses that it has.
+/// The part of what a resource offers that stands under these scopes, and those of these uses that it has.
 fn named(resource: &Resource, scopes: &[ScopeToken], uses: &[ToolUse]) -> Vec<Permission> {
     let there = uses.iter().filter(|some| resource.tools.iter().any(|tool| tool.name == some.tool));
     let uses = there.map(|some| some.at(&resource.uri)).collect::<Vec<_>>();
-    tools(resource, |tool| scopes.contains(&tool.scope)).into_iter().chain(uses).collect()
-}
-
-fn tools(resource: &Resource, wanted: impl Fn(&Tool) -> bool) -> Vec<Permission> {
-    resource
-        .tools
-        .iter()
-        .filter(|tool| wanted(tool))
-        .map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()))
-        .collect()
+    offers(resource, |scope| scopes.contains(scope), |_| false).into_iter().chain(uses).collect()
 }

@@ -16,6 +16,7 @@ pub fn chapter(record: &Record) -> &'static str {
         Event::TaskTurn => "state",
         Event::ClientAuthenticate
         | Event::RegistryChange
+        | Event::CatalogueChange
         | Event::SecretChange
         | Event::GrantChange
         | Event::KeyRotate
@@ -34,6 +35,7 @@ pub fn tell(record: &Record) -> String {
         Event::TaskTurn => turn(record),
         Event::ClientAuthenticate
         | Event::RegistryChange
+        | Event::CatalogueChange
         | Event::SecretChange
         | Event::GrantChange
         | Event::KeyRotate
@@ -149,8 +151,13 @@ fn reason(record: &Record) -> &str {
 /// The tools that were granted, by their names.
 fn tools(record: &Record) -> String {
     let details = in_granted(record, "authorization_details").and_then(Value::as_array).map(Vec::as_slice);
-    let names =
-        details.unwrap_or_default().iter().filter_map(|detail| detail.get("identifier").and_then(Value::as_str));
+    // What lists something names no tool.
+    let action = |detail: &'_ Value| {
+        detail.get("actions").and_then(|actions| actions.get(0)).and_then(Value::as_str).map(str::to_owned)
+    };
+    let name =
+        |detail: &Value| detail.get("identifier").and_then(Value::as_str).map(str::to_owned).or_else(|| action(detail));
+    let names = details.unwrap_or_default().iter().filter_map(name);
     let names = names.collect::<Vec<_>>().join(", ");
     if names.is_empty() { "nothing".to_owned() } else { names }
 }

@@ -102,7 +102,8 @@ impl From<&Failure> for Code {
             Failure::Denied(denial) => denial.into(),
             Failure::Consent(_) => Self::InteractionRequired,
             Failure::Conflict(conflict) => conflict.into(),
-            Failure::Outage(_) => Self::TemporarilyUnavailable,
+            // No OAuth endpoint asks an MCP server anything.
+            Failure::NotListed(_) | Failure::Outage(_) => Self::TemporarilyUnavailable,
         }
     }
 }
@@ -167,7 +168,9 @@ impl From<&Denial> for Code {
             | Denial::PurposeMissing
             | Denial::DeadlineTooLong
             | Denial::NoTimeLeft => Self::InvalidRequest,
-            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) => Self::InvalidScope,
+            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) | Denial::ScopeNotGood(..) => {
+                Self::InvalidScope
+            }
             Denial::DetailsTooWide(Excess {
                 holding:
                     Holding::Catalogue
@@ -179,6 +182,7 @@ impl From<&Denial> for Code {
                     | Holding::Task,
                 ..
             })
+            | Denial::DetailsNotGood(..)
             | Denial::NothingForTarget => Self::InvalidAuthorizationDetails,
         }
     }
@@ -191,6 +195,7 @@ impl From<&Conflict> for Code {
             | Conflict::OwnedByFile
             | Conflict::Inconsistent(_)
             | Conflict::KeyReused
+            | Conflict::CannotAccept(_)
             | Conflict::CannotTurn(_)
             | Conflict::Door(_)
             | Conflict::Unconfirmed(_)

@@ -2,6 +2,7 @@
 
 mod admin;
 mod body;
+mod catalogue;
 mod client_auth;
 mod error;
 mod exchange_form;
@@ -111,6 +112,9 @@ fn api() -> Router<App> {
         .merge(admin::objects("/v1/admin/resources", Kind::Resource))
         .merge(admin::objects("/v1/admin/issuers", Kind::Issuer))
         .merge(admin::objects("/v1/admin/admins", Kind::Admin))
+        .route("/v1/admin/resources/{id}/catalogue", get(catalogue::read))
+        .route("/v1/admin/resources/{id}/catalogue/import", post(catalogue::import))
+        .route("/v1/admin/resources/{id}/catalogue/accept", post(catalogue::accept))
         .route("/v1/admin/clients/{id}/secret", post(admin::make_secret))
         .route("/v1/admin/grants", get(grants::list).post(grants::put).delete(grants::withdraw_all))
         .route("/v1/admin/grants/{id}", delete(grants::withdraw))

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     app::{BadRequest, Conflict, Failure},
-    domain::task::TaskState,
+    domain::{task::TaskState, tool::CannotAccept},
     http::{
         error::{Code, OWN_FAULT, challenge},
         observe::Reason,
@@ -25,6 +25,7 @@ enum Type {
     MethodNotAllowed,
     OwnedByFile,
     WrongState,
+    NotAsLookedAt,
     Contended,
     ShownOnce,
     Unconfirmed,
@@ -32,6 +33,7 @@ enum Type {
     UnsupportedMedia,
     Inconsistent,
     KeyReused,
+    NotListed,
     /// One that OAuth has a word for.
     OAuth(Code),
 }
@@ -45,6 +47,7 @@ impl Type {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::OwnedByFile => "owned_by_file",
             Self::WrongState => "wrong_state",
+            Self::NotAsLookedAt => "not_as_looked_at",
             Self::Contended => "contended",
             Self::ShownOnce => "shown_once",
             Self::Unconfirmed => "unconfirmed",
@@ -52,6 +55,7 @@ impl Type {
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::Inconsistent => "inconsistent",
             Self::KeyReused => "key_reused",
+            Self::NotListed => "not_listed",
             Self::OAuth(code) => code.as_str(),
         }
     }
@@ -61,12 +65,16 @@ impl Type {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OwnedByFile | Self::WrongState | Self::Contended | Self::ShownOnce | Self::Unconfirmed => {
-                StatusCode::CONFLICT
-            }
+            Self::OwnedByFile
+            | Self::WrongState
+            | Self::NotAsLookedAt
+            | Self::Contended
+            | Self::ShownOnce
+            | Self::Unconfirmed => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Inconsistent | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotListed => StatusCode::BAD_GATEWAY,
             Self::OAuth(code) => code.status(),
         }
     }
@@ -78,6 +86,7 @@ impl Type {
             Self::MethodNotAllowed => "The path does not have this method",
             Self::OwnedByFile => "It can't be changed here",
             Self::WrongState => "The state it is in does not allow it",
+            Self::NotAsLookedAt => "It is not what was looked at",
             Self::Contended => "It can't be changed now",
             Self::ShownOnce => "It was done, and what came of it is shown once",
             Self::Unconfirmed => "It is not confirmed",
@@ -85,6 +94,7 @@ impl Type {
             Self::UnsupportedMedia => "The body is of another media type",
             Self::Inconsistent => "The request does not fit what is there",
             Self::KeyReused => "The idempotency key belongs to another request",
+            Self::NotListed => "The MCP server could not be asked for its tools",
             Self::OAuth(code) => match code.status() {
                 StatusCode::UNAUTHORIZED => "A live API token is needed",
                 StatusCode::FORBIDDEN => "The API token does not allow this",
@@ -102,11 +112,18 @@ impl From<&Failure> for Type {
             Failure::Conflict(Conflict::NotFound(_)) => Self::NotFound,
             Failure::Conflict(Conflict::OwnedByFile) => Self::OwnedByFile,
             Failure::Conflict(Conflict::CannotTurn(_) | Conflict::Door(_)) => Self::WrongState,
+            Failure::Conflict(Conflict::CannotAccept(CannotAccept::Twice(_) | CannotAccept::InCatalogue(_))) => {
+                Self::Inconsistent
+            }
+            Failure::Conflict(Conflict::CannotAccept(CannotAccept::Unlisted(_) | CannotAccept::Moved(_))) => {
+                Self::NotAsLookedAt
+            }
             Failure::Conflict(Conflict::Contended) => Self::Contended,
             Failure::Conflict(Conflict::ShownOnce) => Self::ShownOnce,
             Failure::Conflict(Conflict::Unconfirmed(_)) => Self::Unconfirmed,
             Failure::Conflict(Conflict::Inconsistent(_)) => Self::Inconsistent,
             Failure::Conflict(Conflict::KeyReused) => Self::KeyReused,
+            Failure::NotListed(_) => Self::NotListed,
             Failure::Client(_)
             | Failure::Request(_)
             | Failure::Token(..)
@@ -243,14 +260,16 @@ mod tests {
                 Type::NotFound => Some(Type::MethodNotAllowed),
                 Type::MethodNotAllowed => Some(Type::OwnedByFile),
                 Type::OwnedByFile => Some(Type::WrongState),
-                Type::WrongState => Some(Type::Contended),
+                Type::WrongState => Some(Type::NotAsLookedAt),
+                Type::NotAsLookedAt => Some(Type::Contended),
                 Type::Contended => Some(Type::ShownOnce),
                 Type::ShownOnce => Some(Type::Unconfirmed),
                 Type::Unconfirmed => Some(Type::TooLarge),
                 Type::TooLarge => Some(Type::UnsupportedMedia),
                 Type::UnsupportedMedia => Some(Type::Inconsistent),
                 Type::Inconsistent => Some(Type::KeyReused),
-                Type::KeyReused | Type::OAuth(_) => None,
+                Type::KeyReused => Some(Type::NotListed),
+                Type::NotListed | Type::OAuth(_) => None,
             };
         }
         types

@@ -1,6 +1,7 @@
 //! What Errand needs from outside, in its own words. "No" and "I could not find out" are different types: every port
 //! answers an [`Outage`] when it could not find out, and nobody turns that into a yes or a no.
 
+mod directory;
 mod lists;
 mod replicas;
 mod store;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
+pub use directory::*;
 pub use lists::*;
 pub use replicas::*;
 pub use store::*;

@@ -11,14 +11,15 @@ use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
     grant::Grant,
-    id::{ClientId, GrantId, KeyId, TaskId, TokenId},
+    id::{ClientId, GrantId, KeyId, TaskId, TokenId, ToolName},
     keys::KeyDates,
-    registry::{Entry, Kind, OwnedTag, ShutOut, Who},
+    registry::{Entry, Kind, KnownTools, OwnedTag, ShutOut, Who},
     replica::{Beat, ReplicaId},
     revocation::{LogEntry, Names, NewEntry, Seq},
     task::{Requester, Task, Turn},
     time::Timestamp,
     token::TokenKind,
+    tool::ToolRecord,
 };
 
 /// A thing that may be used once, such as the `jti` of a client assertion. All replicas share the memory of it.
@@ -116,7 +117,7 @@ pub enum Expected {
 pub enum Change {
     /// Put an object, new or in place of the old one.
     PutObject(Box<Entry>),
-    /// Remove an object, and its secret.
+    /// Remove an object, its secret, and what is known of its tools.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
     PutSecret(ClientId, OwnedTag),
@@ -136,6 +137,10 @@ pub enum Change {
     LetIn(Who),
     /// Bring a task to another state: [`Task::turns`] goes on by one.
     TurnTask(TaskId, Turn),
+    /// Put what is known of a tool, new or in place of the old.
+    PutTool(Box<ToolRecord>),
+    /// Forget a tool of a resource.
+    RemoveTool(ClientId, ToolName),
 }
 
 /// A request that may come again, by its `Idempotency-Key`.
@@ -219,7 +224,7 @@ impl From<CommitFault> for Outage {
     }
 }
 
-/// The stored registry: objects, tags of secrets, who is shut out, and the version they are at, read at one moment.
+/// The stored registry: objects, tags of secrets, who is shut out, digests of tools, and the version they are at, read at one moment.
 #[derive(Debug)]
 pub struct StoredRegistry {
     /// Moves on with every change.
@@ -228,6 +233,8 @@ pub struct StoredRegistry {
     pub entries: Vec<Entry>,
     /// The tags of client secrets.
     pub tags: BTreeMap<ClientId, OwnedTag>,
+    /// What is known of tools.
+    pub tools: KnownTools,
     /// Who is shut out by an admin.
     pub shut_out: Vec<ShutOut>,
 }
@@ -273,6 +280,9 @@ pub trait Store: Send + Sync {
 
     /// The registry at this moment.
     async fn registry(&self) -> Result<StoredRegistry, Outage>;
+
+    /// Everything that is known of the tools of a resource, by name.
+    async fn tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage>;
 
     /// The keys at this moment.
     async fn keys(&self) -> Result<StoredKeys, Outage>;

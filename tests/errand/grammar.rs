@@ -256,7 +256,7 @@ async fn details(server: Server) {
         ("a member twice", r#"[{"type":"mcp_tool","type":"payment_initiation"}]"#.into()),
         ("another type", r#"[{"type":"payment_initiation"}]"#.into()),
         ("a type of a number", r#"[{"type":1234567890}]"#.into()),
-        ("another action", detail(json!({"actions": ["tools/list-them"]}))),
+        ("another action", detail(json!({"actions": ["prompts/get"]}))),
         ("no tool", detail(json!({"identifier": ""}))),
         ("a tool with a blank", detail(json!({"identifier": "read_file other"}))),
         ("an unknown tool", detail(json!({"identifier": "format_disk"}))),

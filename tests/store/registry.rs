@@ -11,8 +11,9 @@ use errand::{
         registry::{Entry, How, Kind, Object, OwnedTag, Owner, ShutOut, Who},
         secret::SecretTag,
         task::{Task, TaskState},
+        tool::{Definition, ToolRecord},
     },
-    ports::{Change, GrantFilter, Store, StoredKey, Write},
+    ports::{Change, Expected, GrantFilter, Store, StoredKey, Write, Written},
 };
 use serde_json::json;
 
@@ -268,7 +269,73 @@ async fn the_registry_is_read_at_one_moment(on: &TestStore) {
     writing.await.unwrap();
 }
 
+/// What is known of a tool: accepted and seen, at different times.
+fn tool(resource: &str, name: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRecord {
+    let sighting = |text: Option<&str>, then| {
+        text.map(|text| Definition::new(name, Some(text), &serde_json::Map::new()).unwrap().seen(then))
+    };
+    ToolRecord {
+        resource: client(resource),
+        tool: name.parse().unwrap(),
+        accepted: sighting(accepted, NOW),
+        accepted_by: accepted.map(|_| HOSTILE[0].to_owned()),
+        seen: sighting(seen, at(NOW.unix() + 1)),
+    }
+}
+
+async fn what_is_known_of_a_tool_goes_with_its_resource(on: &TestStore) {
+    let store = on.open().await;
+    let put = |record: &ToolRecord| Change::PutTool(Box::new(record.clone()));
+    let known = || async { store.registry().await.unwrap().tools };
+    assert_eq!(store.tools(&client("files")).await.unwrap(), []);
+    change(&*store, objects().into_iter().map(|entry| Change::PutObject(Box::new(entry))).collect()).await;
+    let before = store.registry().await.unwrap().version;
+    let hostile = HOSTILE.join("\u{0}\u{1b}\u{202e}");
+    // Sorted by bytes, in both stores.
+    let records = [
+        tool("files", "B", Some("a"), Some("a")),
+        tool("files", "a.b", Some("a"), Some(&hostile)),
+        tool("files", "a/b", None, Some("a")),
+        tool("files", "a_b", Some("a"), None),
+        tool("files", "b", None, None),
+    ];
+    change(&*store, records.iter().rev().map(put).collect()).await;
+    change(&*store, vec![put(&tool("planner", "B", None, Some("b")))]).await;
+    assert_eq!(store.tools(&client("files")).await.unwrap(), records);
+    let registry = store.registry().await.unwrap();
+    assert_eq!(registry.version, before + 2, "a change of what is known is one of the registry");
+    let want = records.iter().map(|record| (record.tool.clone(), record.known())).collect::<BTreeMap<_, _>>();
+    assert_eq!(registry.tools[&client("files")], want);
+
+    let again = tool("files", "b", Some("now"), Some("now"));
+    let gone = Change::RemoveTool(client("files"), "a_b".parse().unwrap());
+    change(&*store, vec![put(&again), gone, Change::RemoveTool(client("files"), "nothing".parse().unwrap())]).await;
+    let after = [records[0].clone(), records[1].clone(), records[2].clone(), again];
+    assert_eq!(store.tools(&client("files")).await.unwrap(), after);
+    // Somebody was quicker: nothing happens.
+    let late =
+        Write { expected: Some(Expected::Registry(before)), changes: vec![put(&records[4])], ..Write::default() };
+    assert_eq!(store.commit(WRITER, &[late]).await.unwrap(), [Written::Moved]);
+    assert_eq!(store.tools(&client("files")).await.unwrap(), after);
+    // An agent of that name is none of its business; the resource takes its tools with it.
+    change(&*store, vec![Change::RemoveObject(Kind::Agent, "files".into())]).await;
+    assert_eq!(store.tools(&client("files")).await.unwrap().len(), 4);
+    change(&*store, vec![Change::RemoveObject(Kind::Resource, "files".into())]).await;
+    assert_eq!(known().await.keys().collect::<Vec<_>>(), [&client("planner")]);
+
+    // What somebody wrote into it is not what was accepted.
+    let text = crate::schema::said(&{
+        on.tamper("UPDATE tools SET seen_definition = '{\"description\":\"hunter2\"}'").await;
+        store.tools(&client("planner")).await.unwrap_err()
+    });
+    assert!(text.contains("table `tools`, column `seen`, row `planner/B`") && !text.contains("hunter2"), "{text}");
+    on.tamper("UPDATE tools SET seen = 'hunter2'").await;
+    let text = crate::schema::said(&store.registry().await.unwrap_err());
+    assert!(text.contains("table `tools`, column `seen`, row `planner/B`") && !text.contains("hunter2"), "{text}");
+}
+
 conformance!(
+    what_is_known_of_a_tool_goes_with_its_resource,
     the_registry_is_read_at_one_moment,
     an_object_comes_back_as_it_was,
     a_secret_goes_with_its_client,

@@ -14,7 +14,7 @@ use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection
 
 use crate::{samples::*, support::TestStore};
 
-fn said(outage: &Outage) -> String {
+pub fn said(outage: &Outage) -> String {
     format!("{outage}: {}", outage.source)
 }
 

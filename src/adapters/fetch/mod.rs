@@ -7,6 +7,7 @@ mod addresses;
 
 use std::{
     collections::HashMap,
+    error::Error as StdError,
     net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -24,6 +25,7 @@ use thiserror::Error;
 use url::{Host, Url};
 
 pub use addresses::is_special;
+pub use reqwest::{Method, header};
 
 use crate::domain::{json, uri::is_loopback};
 
@@ -56,7 +58,7 @@ pub enum FetchFault {
     )]
     Url(Box<str>),
     /// It leads to where strangers have no business.
-    #[error("`{host}` has the special address {ip}, which is in none of the issuer's `allowed_networks`")]
+    #[error("`{host}` has the special address {ip}, which is in none of the `allowed_networks`")]
     Address {
         /// The host as the URL names it.
         host: Box<str>,
@@ -115,6 +117,23 @@ impl Fetcher {
         json::parse(&body, MAX_DEPTH).map_err(|_| FetchFault::NotJson)
     }
 
+    /// Sends a request to a stranger and gives the answer, whatever its status, to be read part by part: how much of it is
+    /// for the caller to say.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        networks: &[IpNet],
+        headers: impl IntoIterator<Item = (header::HeaderName, header::HeaderValue)>,
+        body: Vec<u8>,
+    ) -> Result<Answer, FetchFault> {
+        let reach = Reach::of(url, networks)?;
+        let headers = headers.into_iter().collect::<header::HeaderMap>();
+        let request = self.client(reach)?.request(method, url.clone()).headers(headers).body(body);
+        let sent = request.send().await.map_err(|fault| FetchFault::Transport(fault.without_url()))?;
+        Ok(Answer(sent))
+    }
+
     /// reqwest's resolver belongs to a client, so each reach has a client of its own.
     fn client(&self, reach: Reach) -> Result<Client, FetchFault> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,6 +164,52 @@ impl Fetcher {
             Scheme::Http => builder.tls_certs_only([]),
         }
         .build()
+    }
+}
+
+/// An answer whose body is still to be read.
+#[derive(Debug)]
+pub struct Answer(reqwest::Response);
+
+impl Answer {
+    /// The status. A redirect is one too: it is not followed.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.0.status().as_u16()
+    }
+
+    /// A header with visible ASCII in it.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The next part of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, FetchFault> {
+        let chunk = self.0.chunk().await.map_err(|fault| FetchFault::Transport(fault.without_url()))?;
+        Ok(chunk.map(Into::into))
+    }
+}
+
+impl FetchFault {
+    /// Where we did not go, and why; `None` when we went and nothing came of it.
+    #[must_use]
+    pub fn into_refusal(self) -> Option<String> {
+        match self {
+            Self::Url(_) | Self::Address { .. } => Some(self.to_string()),
+            Self::Transport(fault) => {
+                // What the resolver refuses comes back inside of what could not connect.
+                let mut cause = StdError::source(&fault);
+                while let Some(inner) = cause {
+                    if let Some(Self::Address { .. }) = inner.downcast_ref::<Self>() {
+                        return Some(inner.to_string());
+                    }
+                    cause = inner.source();
+                }
+                None
+            }
+            Self::Client(_) | Self::Status(_) | Self::TooLarge(_) | Self::NotJson => None,
+        }
     }
 }
 

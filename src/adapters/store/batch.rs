@@ -62,7 +62,9 @@ impl Asked {
             | Change::PutGrant(_)
             | Change::RemoveGrant(_)
             | Change::ShutOut(_)
-            | Change::LetIn(_) => None,
+            | Change::LetIn(_)
+            | Change::PutTool(_)
+            | Change::RemoveTool(..) => None,
         });
         let tasks = expected.clone().flat_map(|expected| match expected {
             Expected::Task(id, _) => vec![*id],
@@ -317,7 +319,9 @@ fn version_of(change: &Change) -> Option<&'static str> {
         | Change::PutSecret(..)
         | Change::RemoveSecret(_)
         | Change::ShutOut(_)
-        | Change::LetIn(_) => Some(REGISTRY),
+        | Change::LetIn(_)
+        | Change::PutTool(_)
+        | Change::RemoveTool(..) => Some(REGISTRY),
         Change::PutKey(_) | Change::RemoveKey(_) => Some(KEYS),
         Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
     }

@@ -419,6 +419,31 @@ fn objects_that_do_not_fit_together() {
 fn objects_that_are_wrong_in_themselves() {
     check(&[
         (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ndiscovery_scope = \"files:read\"",
+            "errand.toml:26:19: resources[0].discovery_scope of `files`: is the scope of a tool too: who may list must not be able to call (write a scope of its own, such as `files:list`)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_refresh = 59\nallowed_networks = [\"10.0.0.1/40\"]\ncatalogue_token_file = \"secrets/open\"",
+            "errand.toml:26:21: resources[0].catalogue_refresh of `files`: `59` is not within 60 to 86400 (seconds; at least a minute, at most a day)\nerrand.toml:27:21: resources[0].allowed_networks[0] of `files`: `10.0.0.1/40`: invalid IP address syntax (write a network with the length of its prefix, such as `10.0.0.0/8`)\nerrand.toml:28:24: resources[0].catalogue_token_file of `files`: secrets/open has mode 0644: others than its owner can read it (chmod 600 secrets/open, and take what is in it for leaked)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_token_file = \"a\"\ncatalogue_token_env = \"Hunter2\"",
+            "errand.toml:23:1: resources[0] of `files`: `catalogue_token_file` and `catalogue_token_env` exclude each other (keep one of them)\nerrand.toml:26:24: resources[0].catalogue_token_file of `files`: cannot read the file that is named here: No such file or directory (os error 2) (name a file that exists and that Errand may read; relative paths start at this file's folder)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_token_env = \"Hunter2\"",
+            "errand.toml:26:23: resources[0].catalogue_token_env of `files`: is not the name of a variable (name a variable of A-Z, 0-9 and _ that holds the secret)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_token_env = \"NOT_SET\"",
+            "errand.toml:26:23: resources[0].catalogue_token_env of `files`: the variable `NOT_SET` is not set (set it to the token)",
+        ),
+        (
             "effect = \"read\"",
             "effect = \"look\"",
             "errand.toml:27:63: resources[0].tools[0].effect of `files`: `look` is not known here (write one of `read`, `write`, `destructive`)",

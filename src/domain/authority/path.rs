@@ -31,9 +31,12 @@ pub(super) fn is_straight(prefix: &str) -> bool {
 
 /// No dot segments, no empty ones but the last, no other spelling of slash, dot or percent, no control characters.
 fn climbs_nowhere(path: &str) -> bool {
-    let lower = path.to_ascii_lowercase();
-    let spelled = ["%2e", "%2f", "%5c", "%25", "%00", "\\", "\u{2215}", "\u{2044}", "\u{ff0f}", "\u{ff0e}"];
-    if spelled.iter().any(|trick| lower.contains(trick)) || path.chars().any(char::is_control) {
+    // In capitals or not: `%2E`, `%2e`.
+    let is_encoded =
+        |digits: &str| ["2e", "2f", "5c", "25", "00"].iter().any(|trick| trick.eq_ignore_ascii_case(digits));
+    let has_encoded = path.split('%').skip(1).any(|rest| rest.get(..2).is_some_and(is_encoded));
+    let spelled = |c: char| c.is_control() || matches!(c, '\\' | '\u{2215}' | '\u{2044}' | '\u{ff0f}' | '\u{ff0e}');
+    if has_encoded || path.chars().any(spelled) {
         return false;
     }
     let body = path.strip_suffix('/').unwrap_or(path);

@@ -6,8 +6,8 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use super::{Arg, Authority, Constraints, Permission, Rule, parse_details};
-use crate::domain::uri::ResourceUri;
+use super::{Arg, Authority, Constraints, Listing, Permission, Rule, parse_details};
+use crate::domain::{id::ToolDigest, uri::ResourceUri};
 
 const FILES: &str = "https://files.example.com/mcp";
 
@@ -43,5 +43,9 @@ fn arguments(text: &str) -> BTreeMap<String, Arg> {
 }
 
 fn permission(tool: &str, constraints: Constraints) -> Permission {
-    Permission { resource: files(), tool: tool.parse().unwrap(), constraints }
+    Permission { constraints, ..Permission::unconstrained(files(), tool.parse().unwrap()) }
+}
+
+fn digest(sign: char) -> ToolDigest {
+    format!("sha-256:{}", sign.to_string().repeat(43)).parse().unwrap()
 }

@@ -8,16 +8,19 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::{
-    Authority, Permission,
+    Action, Authority, Listing, Permission,
     constraint::{Constraints, Rule, in_order},
     value::{Arg, Decimal},
 };
-use crate::domain::{id::ToolName, uri::ResourceUri};
+use crate::domain::{
+    id::{ToolDigest, ToolName},
+    uri::ResourceUri,
+};
 
 /// The one `type` of `authorization_details` that we know.
 pub const DETAIL_TYPE: &str = "mcp_tool";
 /// The one action on a tool.
-pub const ACTION: &str = "tools/call";
+pub const CALL: &str = "tools/call";
 /// How many details one request or token may carry.
 pub const MAX_DETAILS: usize = 64;
 /// How many bytes of `authorization_details` a request may carry.
@@ -25,7 +28,8 @@ pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
 /// How deep `authorization_details` may nest.
 pub const MAX_DETAILS_DEPTH: usize = 8;
 
-const MEMBERS: [&str; 6] = ["type", "locations", "actions", "identifier", "constraints", "additional_arguments"];
+const MEMBERS: [&str; 7] =
+    ["type", "locations", "actions", "identifier", "constraints", "additional_arguments", "tool_digest"];
 
 /// What is wrong in `authorization_details`, and where; never what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -107,26 +111,80 @@ fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permis
     if object.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
         return fault(
             "",
-            "has a member other than type, locations, actions, identifier, constraints and additional_arguments",
+            "has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest",
         );
     }
-    let is_call = |list: &[Arg]| matches!(list, [Arg::Text(action)] if action == ACTION);
-    if !matches!(object.get("actions"), Some(Arg::List(list)) if is_call(list)) {
-        return fault(".actions", "must be [\"tools/call\"]");
-    }
-    let tool = match object.get("identifier") {
-        Some(Arg::Text(name)) => name.parse::<ToolName>().ok(),
-        _ => None,
-    };
-    let Some(tool) = tool else { return fault(".identifier", "must be the name of a tool") };
     let resources = match (object.get("locations"), target) {
         (None, Some(target)) => vec![target.clone()],
         (None, None) => return fault(".locations", "is missing, and the request names no resource"),
         (Some(locations), _) => parse_locations(locations)?,
     };
-    let constraints = parse_constraints(object.get("constraints"), object.get("additional_arguments"))?;
-    let permission = |resource| Permission { resource, tool: tool.clone(), constraints: constraints.clone() };
-    Ok(resources.into_iter().map(permission).collect())
+    match object.get("actions") {
+        Some(Arg::List(list)) if matches!(list.as_slice(), [Arg::Text(action)] if action == CALL) => {
+            let (tool, constraints, digest) = parse_call(object)?;
+            let action = Action::Call(tool);
+            let permission = |resource| Permission {
+                resource,
+                action: action.clone(),
+                constraints: constraints.clone(),
+                digest: digest.clone(),
+            };
+            Ok(resources.into_iter().map(permission).collect())
+        }
+        Some(Arg::List(list)) => parse_listings(object, list, resources),
+        _ => fault(".actions", ACTIONS),
+    }
+}
+
+const ACTIONS: &str = "must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"";
+
+/// What a permission to call says beside its resource.
+type Call = (ToolName, Constraints, Option<ToolDigest>);
+
+fn parse_call(detail: &BTreeMap<String, Arg>) -> Result<Call, Fault> {
+    let tool = match detail.get("identifier") {
+        Some(Arg::Text(name)) => name.parse::<ToolName>().ok(),
+        _ => None,
+    };
+    let Some(tool) = tool else { return fault(".identifier", "must be the name of a tool") };
+    let digest = match detail.get("tool_digest") {
+        None => None,
+        Some(Arg::Text(digest)) => digest
+            .parse::<ToolDigest>()
+            .ok()
+            .map_or_else(|| fault(".tool_digest", DIGEST), |digest| Ok(Some(digest)))?,
+        Some(_) => return fault(".tool_digest", DIGEST),
+    };
+    Ok((tool, parse_constraints(detail.get("constraints"), detail.get("additional_arguments"))?, digest))
+}
+
+const DIGEST: &str = "must be `sha-256:` and 43 characters of base64url";
+
+/// Listing has no tool, so nothing can be said of one.
+fn parse_listings(
+    detail: &BTreeMap<String, Arg>,
+    actions: &[Arg],
+    resources: Vec<ResourceUri>,
+) -> Result<Vec<Permission>, Fault> {
+    let listing = |action: &Arg| match action {
+        Arg::Text(method) => Listing::parse(method),
+        _ => None,
+    };
+    let listings = actions.iter().map(listing).collect::<Option<BTreeSet<_>>>();
+    let Some(listings) = listings.filter(|listings| !listings.is_empty() && listings.len() == actions.len()) else {
+        return fault(".actions", ACTIONS);
+    };
+    let about_a_tool = ["identifier", "constraints", "additional_arguments", "tool_digest"];
+    if about_a_tool.iter().any(|member| detail.contains_key(*member)) {
+        return fault(
+            "",
+            "who lists calls no tool: leave out identifier, constraints, additional_arguments and tool_digest",
+        );
+    }
+    let at = |resource: ResourceUri| {
+        listings.clone().into_iter().map(move |listing| Permission::listing(resource.clone(), listing))
+    };
+    Ok(resources.into_iter().flat_map(at).collect())
 }
 
 fn parse_locations(locations: &Arg) -> Result<Vec<ResourceUri>, Fault> {
@@ -286,13 +344,14 @@ impl Rule {
 impl Serialize for Permission {
     /// One location, one action; what is the default is left out.
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let mut detail = json!({
-            "type": DETAIL_TYPE,
-            "locations": [self.resource],
-            "actions": [ACTION],
-            "identifier": self.tool,
-        });
+        let method = match &self.action {
+            Action::Call(_) => CALL,
+            Action::List(listing) => listing.as_str(),
+        };
+        let mut detail = json!({ "type": DETAIL_TYPE, "locations": [self.resource], "actions": [method] });
         if let Some(detail) = detail.as_object_mut() {
+            detail.extend(self.tool().map(|tool| ("identifier".to_owned(), json!(tool))));
+            detail.extend(self.digest.iter().map(|digest| ("tool_digest".to_owned(), json!(digest))));
             self.constraints.put_into(detail);
         }
         detail.serialize(out)

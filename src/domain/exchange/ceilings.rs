@@ -6,7 +6,9 @@ use super::{Ask, Denial, Evidence, Excess, Holding, Output, Presenter, TaskWante
 use crate::domain::{
     authority::{Authority, Details, MAX_DETAILS},
     issuer::SubjectScopes,
+    registry::{Unaccepted, has_other_definition},
     scope::{ScopeList, ScopeToken},
+    tool::NotGood,
     uri::ResourceUri,
 };
 
@@ -39,24 +41,36 @@ pub(super) fn authority(ask: &Ask<'_>, along: &[Step<'_>]) -> Result<Authority, 
     if ask.scope.is_none() && ask.details.is_none() {
         return Err(Denial::NothingAsked);
     }
-    let by_details = ask.details.into_iter().flat_map(Details::iter);
+    let by_scope =
+        ask.registry.pinned(&by_scope).map_err(|Unaccepted { tool, why }| Denial::ScopeNotGood(tool, why))?;
+    let pin = |(n, wanted)| match ask.registry.pin(wanted) {
+        Ok(pinned) => Ok((n, pinned)),
+        Err(Unaccepted { tool, why }) => Err(Denial::DetailsNotGood(tool, why)),
+    };
+    let by_details = ask.details.into_iter().flat_map(Details::iter).map(pin).collect::<Result<Vec<_>, _>>()?;
     // What lies elsewhere can't be exceeded here, and the catalogue may be large.
-    let places =
-        by_scope.iter().chain(by_details.clone().map(|(_, p)| p)).map(|p| &p.resource).collect::<BTreeSet<_>>();
+    let places = by_scope.iter().chain(by_details.iter().map(|(_, p)| p)).map(|p| &p.resource).collect::<BTreeSet<_>>();
     let ceilings = ceilings(ask, along, |uri| places.contains(uri))?;
     for ceiling in &ceilings {
-        if !by_scope.within(&ceiling.authority) {
-            return Err(Denial::ScopeTooWide(scope_excess(ask, ceiling, &ceilings)));
+        // A tool that was meant otherwise is not too much: it is another tool by now.
+        let other = |beyond| has_other_definition(&ceiling.authority, beyond);
+        if let Some(beyond) = by_scope.beyond(&ceiling.authority) {
+            return Err(match other(beyond) {
+                Some(tool) => Denial::ScopeNotGood(tool, NotGood::OtherBefore),
+                None => Denial::ScopeTooWide(scope_excess(ask, ceiling, &ceilings)),
+            });
         }
-        for (n, wanted) in by_details.clone() {
-            if let Some(path) = ceiling.authority.excess(wanted, ceiling.is_known) {
-                let place = format!("authorization_details[{n}]{path}");
-                let part = std::iter::once(wanted.clone()).collect();
-                return Err(Denial::DetailsTooWide(excess(place, &part, ceiling, &ceilings)));
+        for (n, wanted) in &by_details {
+            let Some(path) = ceiling.authority.excess(wanted, ceiling.is_known) else { continue };
+            if let Some(tool) = other(wanted) {
+                return Err(Denial::DetailsNotGood(tool, NotGood::OtherBefore));
             }
+            let place = format!("authorization_details[{n}]{path}");
+            let part = std::iter::once(wanted.clone()).collect();
+            return Err(Denial::DetailsTooWide(excess(place, &part, ceiling, &ceilings)));
         }
     }
-    Ok(by_scope.iter().chain(by_details.map(|(_, wanted)| wanted)).cloned().collect())
+    Ok(by_scope.iter().cloned().chain(by_details.into_iter().map(|(_, wanted)| wanted)).collect())
 }
 
 /// The tools under the scopes that are asked for, at the places that it can be about; a scope without a tool is unknown.
@@ -82,7 +96,9 @@ fn can_be_about(ask: &Ask<'_>, uri: &ResourceUri) -> bool {
 
 /// The first of the scopes that is not all within the ceiling.
 fn scope_excess(ask: &Ask<'_>, ceiling: &Ceiling, ceilings: &[Ceiling]) -> Excess {
-    let parts = ask.scope.into_iter().flat_map(ScopeList::iter).map(|scope| under(ask, scope)).enumerate();
+    // All of it could be pinned, so each part can.
+    let part = |scope| ask.registry.pinned(&under(ask, scope)).unwrap_or_default();
+    let parts = ask.scope.into_iter().flat_map(ScopeList::iter).map(part).enumerate();
     let first = parts.into_iter().find(|(_, part)| !part.within(&ceiling.authority));
     let (n, part) = first.unwrap_or_default();
     excess(format!("scope[{n}]"), &part, ceiling, ceilings)

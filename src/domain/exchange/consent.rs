@@ -91,6 +91,8 @@ fn demand(ask: &Ask<'_>, permission: &Permission) -> (Consent, Effect) {
     let Some(resource) = ask.registry.resource_at(&permission.resource) else {
         return (Consent::Required, Effect::Destructive);
     };
-    let tool = resource.tools.iter().find(|tool| tool.name == permission.tool);
+    // Seeing what there is calls nothing.
+    let Some(name) = permission.tool() else { return (resource.consent, Effect::Read) };
+    let tool = resource.tools.iter().find(|tool| tool.name == *name);
     (resource.consent, tool.map_or(Effect::Destructive, |tool| tool.effect))
 }

@@ -4,7 +4,9 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::domain::{authority::Authority, chain::InvalidChain, splice::NotThisAgent, task::CannotJoin};
+use crate::domain::{
+    authority::Authority, chain::InvalidChain, id::ToolName, splice::NotThisAgent, task::CannotJoin, tool::NotGood,
+};
 
 /// Why an exchange is refused. The texts go to the client: they say what to change, and nothing that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -66,6 +68,12 @@ pub enum Denial {
     /// Somebody demands the requester's consent, or nothing but a grant would do, and none covers what is asked for.
     #[error("this needs a grant of the requester to this agent that covers what is asked for")]
     ConsentNeeded,
+    /// A tool under a scope that is asked for is not good now. The name of the tool is the catalogue's.
+    #[error("`scope` asks for the tool `{0}`: {1}")]
+    ScopeNotGood(ToolName, NotGood),
+    /// A tool that is asked for is not good now.
+    #[error("`authorization_details` asks for the tool `{0}`: {1}")]
+    DetailsNotGood(ToolName, NotGood),
     /// What is asked for is all elsewhere.
     #[error("nothing of what is asked for is at the resource that the token is for")]
     NothingForTarget,

@@ -19,12 +19,13 @@ use crate::domain::{
     grant::Grant,
     id::{GrantId, TaskId},
     limits::{TaskLimits, TokenLimits},
-    registry::{Entry, How, Object, Owner, Registry, ShutOut, Who},
+    registry::{Entry, How, KnownTools, Object, Owner, Registry, ShutOut, Who},
     revocation::Seq,
     splice::Says,
     task::{Task, TaskState},
     time::Lifetime,
     token::{TaskRef, TaskTokenClaims},
+    tool::{Definition, KnownTool},
 };
 
 const US: &str = "https://sts.example.com";
@@ -93,6 +94,7 @@ struct Case {
     details: Option<Authority>,
     expires_in: Option<u32>,
     task: Wanted,
+    known: KnownTools,
 }
 
 #[derive(Clone)]
@@ -132,6 +134,7 @@ impl Case {
             details: None,
             expires_in: None,
             task: Wanted::Unnamed { purpose: Some("quarterly report"), deadline: None },
+            known: KnownTools::new(),
         }
     }
 
@@ -184,13 +187,22 @@ impl Case {
         })
     }
 
+    /// Says which definition of a tool of `files` is accepted, and which one its server has.
+    fn known(self, tool: &str, accepted: Option<&str>, seen: Option<&str>) -> Self {
+        self.change(|case| {
+            let digest = |text: Option<&str>| text.map(|text| definition(tool, text).digest());
+            let known = KnownTool { accepted: digest(accepted), seen: digest(seen) };
+            case.known.entry("files".parse().unwrap()).or_default().insert(tool.parse().unwrap(), known);
+        })
+    }
+
     fn without(self, kind: &str, id: &str) -> Self {
         let (who, reason) = (Who::parse(kind, id).unwrap(), "x".parse().unwrap());
         self.change(|case| case.out.push(ShutOut { who, how: How::Disabled, reason, by: "admin:ops".into(), at: NOW }))
     }
 
     fn decide(&self) -> Result<Plan, Denial> {
-        let registry = registry(self.objects.clone()).without(self.out.clone());
+        let registry = registry(self.objects.clone()).without(self.out.clone()).with_tools(self.known.clone());
         let resource = |id: &str| registry.resource(&id.parse().unwrap()).unwrap();
         let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
         let scope = self.scope.map(|scope| scope.parse().unwrap());
@@ -236,6 +248,10 @@ impl Case {
     fn token(&self, n: u128) -> (TaskTokenClaims, TokenKind) {
         issue(&self.decide().unwrap(), self.now, n)
     }
+}
+
+fn definition(tool: &str, text: &str) -> Definition {
+    Definition::new(tool, Some(text), &Map::new()).unwrap()
 }
 
 /// Makes the claims of a planned token, as the use-case does. A new task gets the number of its first token.

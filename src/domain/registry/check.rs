@@ -21,6 +21,10 @@ use crate::domain::{
 
 /// A shorter life than this is over before the token has arrived.
 const SHORTEST_CAP: Lifetime = Lifetime::seconds(10);
+/// Nobody is asked for its tools more often than this.
+const MIN_REFRESH: Lifetime = Lifetime::seconds(60);
+/// What is asked for its tools more rarely may as well be asked by hand.
+const MAX_REFRESH: Lifetime = Lifetime::hours(24);
 
 impl Registry {
     pub(super) fn add(&mut self, object: &Object, faults: &mut Vec<Inconsistency>) {
@@ -135,6 +139,13 @@ impl Registry {
             if names.len() != resource.tools.len() {
                 fault("tools", "two tools have the same name".into());
             }
+            if resource.discovery_scope.as_ref().is_some_and(|scope| resource.tools.iter().any(|t| t.scope == *scope)) {
+                fault("discovery_scope", "is the scope of a tool too: who may list must not be able to call".into());
+            }
+            let pace = MIN_REFRESH..=MAX_REFRESH;
+            if resource.catalogue_refresh.is_some_and(|every| !pace.contains(&every)) {
+                fault("catalogue_refresh", "must be 60 to 86400 seconds".into());
+            }
         }
     }
 
@@ -234,7 +245,7 @@ impl Registry {
                 fault(format!("names neither scopes nor tools of `{}`", resource.id));
             }
             for scope in &part.scopes {
-                if !resource.tools.iter().any(|tool| tool.scope == *scope) {
+                if !resource.has_scope(scope) {
                     fault(format!("no tool of `{}` has the scope `{scope}`", resource.id));
                 }
             }

@@ -370,6 +370,15 @@ fn lives_methods_and_tools() {
         faults_with("resource mail", "tools", json!([tool("a"), tool("b")])),
         ["resource `mail`: tools: two tools have the same name"]
     );
+    assert_eq!(
+        faults_with("resource mail", "discovery_scope", json!("s:send")),
+        ["resource `mail`: discovery_scope: is the scope of a tool too: who may list must not be able to call"]
+    );
+    // Of another resource it may be: a token is for one of them.
+    assert_eq!(faults_with("resource mail", "discovery_scope", json!("s:write")), [""; 0]);
+    for (pace, ok) in [(59, false), (60, true), (86_400, true), (86_401, false), (0, false)] {
+        assert_eq!(faults_with("resource mail", "catalogue_refresh", json!(pace)).is_empty(), ok, "{pace}");
+    }
 }
 
 #[test]

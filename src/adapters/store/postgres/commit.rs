@@ -11,12 +11,13 @@ use crate::{
     adapters::store::{
         batch::{Asked, Found, Goes, Plan, is_refusal},
         rows::{
-            AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, ShutOutRow, VersionRow, json, signed, turn_json,
+            AnswerRow, GrantRow, HeadRow, KeyRow, ObjectRow, RecordRow, ShutOutRow, ToolRow, VersionRow, json, signed,
+            turn_json,
         },
     },
     domain::{
         audit::{Head, Writer},
-        registry::OwnedTag,
+        registry::{Kind, OwnedTag},
         revocation::Seq,
         time::Timestamp,
     },
@@ -145,6 +146,10 @@ async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage>
         Change::RemoveObject(kind, id) => {
             let secret = query(sql::REMOVE_SECRET).bind(id).execute(&mut *tx).await;
             secret.map_err(Outage::during("remove a secret"))?;
+            if *kind == Kind::Resource {
+                let tools = query(sql::REMOVE_TOOLS).bind(id).execute(&mut *tx).await;
+                tools.map_err(Outage::during("forget tools"))?;
+            }
             query(sql::REMOVE_OBJECT).bind(kind.as_str()).bind(id).execute(tx).await
         }
         Change::PutSecret(client, OwnedTag { tag, owner }) => {
@@ -166,6 +171,15 @@ async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage>
             put.bind(row.done_by).bind(row.done_at).execute(tx).await
         }
         Change::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.uuid()).execute(tx).await,
+        Change::PutTool(record) => {
+            let row = ToolRow::of(record);
+            let put = query(sql::PUT_TOOL).bind(row.resource).bind(row.tool).bind(row.accepted);
+            let put = put.bind(row.accepted_definition).bind(row.accepted_at).bind(row.accepted_by);
+            put.bind(row.seen).bind(row.seen_definition).bind(row.seen_at).execute(tx).await
+        }
+        Change::RemoveTool(resource, tool) => {
+            query(sql::REMOVE_TOOL).bind(resource.as_str()).bind(tool.as_str()).execute(tx).await
+        }
         Change::ShutOut(one) => {
             let row = ShutOutRow::of(one);
             let put = query(sql::PUT_SHUT_OUT).bind(row.kind).bind(row.id).bind(row.how).bind(row.reason);

@@ -30,6 +30,7 @@ use crate::{
         revocation::{LogEntry, Seq},
         task::{Requester, Task},
         time::Timestamp,
+        tool::ToolRecord,
     },
     ports::{
         AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys,
@@ -158,6 +159,10 @@ impl Store for PostgresStore {
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
         read::registry(&self.pool).await
+    }
+
+    async fn tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::tools(&self.pool, resource).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

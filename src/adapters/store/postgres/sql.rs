@@ -189,6 +189,14 @@ statements! {
     REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = $1 AND id = $2";
     TURN_TASK = "UPDATE tasks SET state = $2, turns = turns + 1, turned = $3 WHERE id = $1";
 
+    PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        ON CONFLICT (resource, tool) DO UPDATE SET accepted = excluded.accepted, accepted_definition = excluded.accepted_definition,
+            accepted_at = excluded.accepted_at, accepted_by = excluded.accepted_by, seen = excluded.seen,
+            seen_definition = excluded.seen_definition, seen_at = excluded.seen_at";
+    REMOVE_TOOL = "DELETE FROM tools WHERE resource = $1 AND tool = $2";
+    REMOVE_TOOLS = "DELETE FROM tools WHERE resource = $1";
+
     // ---- reads ----
 
     HEAD = "SELECT seq FROM log_head WHERE one = 1";
@@ -199,6 +207,10 @@ statements! {
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
+    /// Only what decides: the texts may be long.
+    KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
+    TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at
+        FROM tools WHERE resource = $1 ORDER BY tool";
     SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id

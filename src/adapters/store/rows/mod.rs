@@ -4,6 +4,7 @@
 mod issued;
 mod registry;
 mod replicas;
+mod tools;
 mod trail;
 
 use std::{fmt::Display, str::FromStr};
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
 pub(crate) use registry::{GrantRow, KeyRow, ObjectRow, SecretRow, ShutOutRow, VersionRow};
 pub(crate) use replicas::ReplicaRow;
+pub(crate) use tools::{KnownToolRow, ToolRow};
 pub(crate) use trail::{HeadRow, LogRow, RecordRow};
 
 /// What is stored can't be read back: somebody or something changed it. Says where, never what.

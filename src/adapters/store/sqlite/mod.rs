@@ -28,6 +28,7 @@ use crate::{
         revocation::{LogEntry, Seq},
         task::{Requester, Task},
         time::Timestamp,
+        tool::ToolRecord,
     },
     ports::{
         AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys,
@@ -147,6 +148,10 @@ impl Store for SqliteStore {
 
     async fn registry(&self) -> Result<StoredRegistry, Outage> {
         read::registry(&self.readers).await
+    }
+
+    async fn tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::tools(&self.readers, resource).await
     }
 
     async fn keys(&self) -> Result<StoredKeys, Outage> {

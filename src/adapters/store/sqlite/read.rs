@@ -9,8 +9,8 @@ use crate::{
         batch::{KEYS, REGISTRY},
         cursor,
         rows::{
-            AnswerRow, GrantRow, HeadRow, KeyRow, LogRow, ObjectRow, RecordRow, SecretRow, ShutOutRow, TaskRow,
-            TokenRow, VersionRow, digest_of, signed,
+            AnswerRow, GrantRow, HeadRow, KeyRow, KnownToolRow, LogRow, ObjectRow, RecordRow, SecretRow, ShutOutRow,
+            TaskRow, TokenRow, ToolRow, VersionRow, digest_of, signed,
         },
     },
     domain::{
@@ -20,6 +20,7 @@ use crate::{
         revocation::{LogEntry, Seq},
         task::{Requester, Task, TaskState},
         time::Timestamp,
+        tool::ToolRecord,
         uri::ResourceUri,
     },
     ports::{
@@ -58,14 +59,23 @@ pub(super) async fn registry(pool: &SqlitePool) -> Result<StoredRegistry, Outage
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     let objects: Vec<ObjectRow> = query_as(sql::OBJECTS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     let secrets: Vec<SecretRow> = query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    let tools: Vec<KnownToolRow> =
+        query_as(sql::KNOWN_TOOLS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     let out: Vec<ShutOutRow> = query_as(sql::SHUT_OUT).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     tx.commit().await.map_err(Outage::during(during))?;
     Ok(StoredRegistry {
         version: VersionRow::find(&versions, REGISTRY)?,
         entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
         tags: SecretRow::read_all(secrets)?,
+        tools: KnownToolRow::read_all(tools)?,
         shut_out: out.into_iter().map(ShutOutRow::read).collect::<Result<_, _>>()?,
     })
+}
+
+pub(super) async fn tools(pool: &SqlitePool, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+    let query = query_as::<_, ToolRow>(sql::TOOLS).bind(resource.as_str());
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("read the tools of a resource"))?;
+    rows.into_iter().map(ToolRow::read).collect()
 }
 
 pub(super) async fn keys(pool: &SqlitePool) -> Result<StoredKeys, Outage> {

@@ -141,6 +141,40 @@ fn an_authority_keeps_what_matters() {
     assert!(of(&[&some, &other]).covers(&fewer) && !of(&[&some, &other]).covers(&every));
 }
 
+/// A definition narrows a permission; of two definitions none is within the other, and nothing is both.
+#[test]
+fn a_definition_narrows() {
+    let any = permission("t", Constraints::none());
+    let [one, other] = ['A', 'B'].map(|sign| Permission { digest: Some(digest(sign)), ..any.clone() });
+    let of = |permissions: &[&Permission]| permissions.iter().map(|p| (*p).clone()).collect::<Authority>();
+    for (narrow, wide, is_within) in
+        [(&one, &any, true), (&any, &one, false), (&one, &other, false), (&one, &one, true)]
+    {
+        assert_eq!(of(&[narrow]).within(&of(&[wide])), is_within, "{narrow:?} {wide:?}");
+    }
+    assert_eq!(of(&[&one]).meet(&of(&[&any])), of(&[&one]));
+    assert_eq!(of(&[&any]).meet(&of(&[&one])), of(&[&one]));
+    assert!(of(&[&one]).meet(&of(&[&other])).is_empty());
+    assert_eq!(of(&[&one, &any, &other]), of(&[&any]));
+    assert_eq!(of(&[&one, &other]).len(), 2);
+    assert_ne!(of(&[&one]).hash(), of(&[&other]).hash());
+    assert_ne!(of(&[&one]).hash(), of(&[&any]).hash());
+}
+
+/// Listing is no calling, also of a tool that is called like the method.
+#[test]
+fn listing_is_apart_from_calling() {
+    let lists = [Permission::listing(files(), Listing::Tools)].into_iter().collect::<Authority>();
+    let calls = [permission("tools/list", Constraints::none())].into_iter().collect::<Authority>();
+    let tool = "tools/list".parse().unwrap();
+    assert!(lists.allows_listing(&files(), Listing::Tools) && !lists.allows_listing(&files(), Listing::Resources));
+    assert!(!lists.allows(&files(), &tool, &BTreeMap::new()) && !lists.allows_every_call(&files(), &tool));
+    assert!(calls.allows(&files(), &tool, &BTreeMap::new()) && !calls.allows_listing(&files(), Listing::Tools));
+    assert!(!lists.within(&calls) && !calls.within(&lists) && lists.meet(&calls).is_empty());
+    let elsewhere = "https://mail.example.com/mcp".parse().unwrap();
+    assert!(!lists.allows_listing(&elsewhere, Listing::Tools));
+}
+
 /// A universe small enough to try everything in: a few rules for two arguments, and every call with a few values.
 #[test]
 fn in_a_small_universe_every_answer_is_right() {
@@ -277,8 +311,17 @@ fn generated_constraints() -> impl Strategy<Value = Constraints> {
 }
 
 fn authorities() -> impl Strategy<Value = Authority> {
-    let one = (0u8..2, generated_constraints()).prop_map(|(t, c)| permission(&format!("t{t}"), c));
+    let one = (0u8..2, generated_constraints(), digests())
+        .prop_map(|(t, c, digest)| Permission { digest, ..permission(&format!("t{t}"), c) });
+    let listing =
+        prop_oneof![Just(Listing::Tools), Just(Listing::Resources)].prop_map(|l| Permission::listing(files(), l));
+    let one = prop_oneof![8 => one, 1 => listing];
     proptest::collection::vec(one, 0..4).prop_map(|ps| ps.into_iter().collect())
+}
+
+/// No definition in particular, or one of two.
+fn digests() -> impl Strategy<Value = Option<ToolDigest>> {
+    prop_oneof![3 => Just(None), 2 => Just(Some(digest('A'))), 1 => Just(Some(digest('B')))]
 }
 
 /// Two authorities of which the first is often made from the second, so that `within` has something to say yes to.
@@ -291,9 +334,15 @@ fn related() -> impl Strategy<Value = (Authority, Authority)> {
     })
 }
 
-fn calls() -> impl Strategy<Value = (u8, BTreeMap<String, Arg>)> {
+/// Calls of a tool that is defined in one way or the other.
+fn calls() -> impl Strategy<Value = (u8, BTreeMap<String, Arg>, ToolDigest)> {
     let name = prop_oneof![Just("x".to_owned()), Just("y".to_owned()), Just("z".to_owned())];
-    (0u8..2, proptest::collection::btree_map(name, value(), 0..3))
+    (0u8..2, proptest::collection::btree_map(name, value(), 0..3), prop_oneof![Just(digest('A')), Just(digest('B'))])
+}
+
+/// The part of an authority that is for a tool that is defined so.
+fn defined(authority: &Authority, digest: &ToolDigest) -> Authority {
+    authority.iter().filter(|p| p.digest.as_ref().is_none_or(|meant| meant == digest)).cloned().collect()
 }
 
 /// Each pair of authorities is tried with eight calls: 100,000 cases of "within, and allowed here, so allowed there".
@@ -312,9 +361,14 @@ fn shrinking_is_sound_for_a_hundred_thousand_cases() {
             let back = serde_json::from_str::<Authority>(&json).unwrap();
             prop_assert_eq!(back.hash(), a.hash(), "what is written reads back");
             prop_assert!(back.within(&a) && a.within(&back));
-            for (tool, call) in calls {
+            for listing in Listing::ALL {
+                let allows = |authority: &Authority| authority.allows_listing(&files(), listing);
+                prop_assert!(!(within && allows(&a)) || allows(&b), "a wrong yes");
+                prop_assert_eq!(allows(&meet), allows(&a) && allows(&b));
+            }
+            for (tool, call, digest) in calls {
                 let tool = format!("t{tool}").parse().unwrap();
-                let allows = |authority: &Authority| authority.allows(&files(), &tool, &call);
+                let allows = |authority: &Authority| defined(authority, &digest).allows(&files(), &tool, &call);
                 prop_assert!(!(within && allows(&a)) || allows(&b), "a wrong yes");
                 prop_assert_eq!(allows(&meet), allows(&a) && allows(&b), "a meet allows what both allow");
                 let (n, yes, used) = count.get();

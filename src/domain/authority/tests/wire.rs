@@ -11,7 +11,7 @@ fn a_detail_is_the_product_of_its_arrays() {
             {"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"}]"#,
     )
     .unwrap();
-    let names = authority.iter().map(|p| format!("{} {}", p.resource, p.tool)).collect::<Vec<_>>();
+    let names = authority.iter().map(|p| format!("{} {}", p.resource, p.tool().unwrap())).collect::<Vec<_>>();
     assert_eq!(names, ["https://a.example read", "https://b.example read", "https://files.example.com/mcp read_file"]);
     let json = serde_json::to_string(&authority.at(&files())).unwrap();
     assert_eq!(
@@ -22,8 +22,53 @@ fn a_detail_is_the_product_of_its_arrays() {
 }
 
 #[test]
+fn a_definition_and_a_listing_read_back() {
+    let digest = digest('A');
+    for text in [
+        format!(
+            r#"[{{"type":"mcp_tool","locations":["{FILES}"],"actions":["tools/call"],"identifier":"t","tool_digest":"{digest}"}}]"#
+        ),
+        format!(r#"[{{"type":"mcp_tool","locations":["{FILES}"],"actions":["tools/list"]}}]"#),
+        format!(
+            r#"[{{"type":"mcp_tool","locations":["{FILES}"],"actions":["resources/list"]}},{{"type":"mcp_tool","locations":["{FILES}"],"actions":["tools/list"]}}]"#
+        ),
+    ] {
+        assert_eq!(serde_json::to_string(&parsed(&text).unwrap()).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Authority>(&text).unwrap(), parsed(&text).unwrap());
+    }
+    let both = r#"[{"type":"mcp_tool","actions":["tools/list","resources/list"]}]"#;
+    assert_eq!(parsed(both).unwrap().len(), 2);
+
+    let at = |members: &str| format!(r#"[{{"type":"mcp_tool",{members}}}]"#);
+    let apart = "authorization_details[0]: who lists calls no tool: leave out identifier, constraints, additional_arguments and tool_digest";
+    let actions = "authorization_details[0].actions: must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"";
+    let bad_digest = "authorization_details[0].tool_digest: must be `sha-256:` and 43 characters of base64url";
+    for (members, want) in [
+        (r#""actions":["tools/list"],"identifier":"t""#.to_owned(), apart),
+        (r#""actions":["tools/list"],"constraints":{}"#.to_owned(), apart),
+        (r#""actions":["tools/list"],"additional_arguments":true"#.to_owned(), apart),
+        (format!(r#""actions":["tools/list"],"tool_digest":"{digest}""#), apart),
+        (r#""actions":["tools/call","tools/list"],"identifier":"t""#.to_owned(), actions),
+        (r#""actions":["tools/list","tools/list"]"#.to_owned(), actions),
+        (r#""actions":["prompts/list"]"#.to_owned(), actions),
+        (r#""actions":[1]"#.to_owned(), actions),
+        (r#""actions":[]"#.to_owned(), actions),
+        (r#""actions":"tools/list""#.to_owned(), actions),
+        (r#""actions":["tools/call"],"identifier":"t","tool_digest":"sha-256:A""#.to_owned(), bad_digest),
+        (r#""actions":["tools/call"],"identifier":"t","tool_digest":null"#.to_owned(), bad_digest),
+        (format!(r#""actions":["tools/call"],"identifier":"t","tool_digest":"{digest}=""#), bad_digest),
+        (
+            format!(r#""actions":["tools/call"],"identifier":"t","tool_digest":"{}""#, digest.as_str().to_uppercase()),
+            bad_digest,
+        ),
+    ] {
+        assert_eq!(parsed(&at(&members)).unwrap_err(), want, "{members}");
+    }
+}
+
+#[test]
 fn says_where_it_is_wrong_and_never_what_was_sent() {
-    let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints and additional_arguments";
+    let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest";
     let lossy = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
     let place = |place: &str, rule: &str| format!("authorization_details[0].constraints.{place}: {rule}");
     for (text, want) in [
@@ -53,7 +98,7 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
         ),
         (
             r#"[{"type":"mcp_tool","identifier":"x"}]"#.into(),
-            "authorization_details[0].actions: must be [\"tools/call\"]".into(),
+            "authorization_details[0].actions: must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"".into(),
         ),
         (
             one(r#""identifier":"y""#),

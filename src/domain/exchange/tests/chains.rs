@@ -126,9 +126,10 @@ fn walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
                     world.narrow(*from, *to);
                 }
             }
+            5 => world.change_a_tool(step.who.into()),
             _ => {}
         }
-        if step.op < 5 {
+        if step.op < 6 {
             continue;
         }
         let attempt = attempt(&world, &issued, step);

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::*;
-use crate::domain::{splice::NotThisAgent, task::CannotJoin};
+use crate::domain::{splice::NotThisAgent, task::CannotJoin, tool::NotGood};
 
 /// A number for each reason. There is no wildcard: who adds a reason adds a number here and a row below.
-fn number(denial: Denial) -> usize {
-    let holding = |holding| match holding {
+fn number(denial: &Denial) -> usize {
+    let holding = |holding: Holding| match holding {
         Holding::Catalogue => 0,
         Holding::Agent => 1,
         Holding::Requester => 2,
@@ -21,6 +21,13 @@ fn number(denial: Denial) -> usize {
         Holding::Task => 4,
         Holding::NextAgent => 5,
         Holding::Edge => 6,
+    };
+    let not_good = |why: &NotGood| match why {
+        NotGood::Changed => 0,
+        NotGood::Gone => 1,
+        NotGood::Proposed => 2,
+        NotGood::OtherBefore => 3,
+        NotGood::OtherAsked => 4,
     };
     match denial {
         Denial::OnlyTxnForResource => 0,
@@ -55,10 +62,13 @@ fn number(denial: Denial) -> usize {
         Denial::DetailsTooWide(excess) => 32 + holding(excess.holding),
         Denial::TooFar => 39,
         Denial::BrokerAlone => 40,
-        Denial::ConsentNeeded => 43,
+        Denial::ConsentNeeded => 52,
+        Denial::ScopeNotGood(_, NotGood::OtherAsked) => panic!("a scope names no definition"),
+        Denial::ScopeNotGood(_, why) => 43 + not_good(why),
+        Denial::DetailsNotGood(_, why) => 47 + not_good(why),
     }
 }
-const REASONS: usize = 44;
+const REASONS: usize = 53;
 
 type Row = (&'static str, Case, Denial);
 
@@ -91,13 +101,14 @@ fn each_rule_has_its_reason() {
         edges::about_edges(),
         about_tasks(),
         consent::about_consent(),
+        about_definitions(),
     ];
     let mut seen = BTreeSet::new();
     for (what, case, want) in rows.into_iter().flatten() {
         assert_eq!(case.decide().map_err(without_allowed), Err(want.clone()), "{what}");
         let text = want.to_string();
         assert!(text.is_ascii() && !text.contains("alice") && !text.contains("planner"), "{text}");
-        seen.insert(number(want));
+        seen.insert(number(&want));
     }
     assert_eq!(seen, (0..REASONS).collect(), "every reason has a row");
     // Who is shut out is who has the name, the kind and the issuer.
@@ -378,4 +389,51 @@ fn about_tasks() -> Vec<Row> {
         ("a token of no time", Case::user().change(|c| c.expires_in = Some(0)), Denial::NoTimeLeft),
         ("the user token ends now", Case::user().user_claims(|u| u.expires = NOW), Denial::NoTimeLeft),
     ]
+}
+
+fn about_definitions() -> Vec<Row> {
+    let read = || "read_file".parse().unwrap();
+    let by_scope = |why| Denial::ScopeNotGood(read(), why);
+    let by_name = |why| Denial::DetailsNotGood(read(), why);
+    let asks = |case: Case| case.change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"]))));
+    let asks_for = |text: &'static str| {
+        move |c: &mut Case| {
+            let plain = tools(&["read_file"]).iter().next().unwrap().clone();
+            let digest = Some(definition("read_file", text).digest());
+            (c.scope, c.details) = (None, Some([Permission { digest, ..plain }].into_iter().collect()));
+        }
+    };
+    let mut rows = Vec::new();
+    for (what, accepted, seen, why) in [
+        ("a tool that changed", Some("a"), Some("b"), NotGood::Changed),
+        ("a tool that is gone", Some("a"), None, NotGood::Gone),
+        ("a tool that was never there", None, None, NotGood::Gone),
+        ("a tool that nobody has looked at", None, Some("a"), NotGood::Proposed),
+    ] {
+        rows.push((what, Case::user().known("read_file", accepted, seen), by_scope(why)));
+        rows.push((what, asks(Case::user().known("read_file", accepted, seen)), by_name(why)));
+    }
+    let good = || Case::user().known("read_file", Some("a"), Some("a"));
+    let held = || Case::with("planner", good().token(1)).known("read_file", Some("b"), Some("b"));
+    let join = || {
+        let approved = good().decide().unwrap().authority;
+        Case::user().change(|c| c.task = Wanted::Named(task_id(7), Some(Box::new(task(approved))))).known(
+            "read_file",
+            Some("b"),
+            Some("b"),
+        )
+    };
+    rows.extend([
+        ("another definition by name", good().change(asks_for("b")), by_name(NotGood::OtherAsked)),
+        // A scope can't name a definition; a parent token or a task can have been made for another one.
+        ("what the parent was not made for", held(), by_scope(NotGood::OtherBefore)),
+        ("what the parent was not made for, by name", asks(held()), by_name(NotGood::OtherBefore)),
+        ("what the task was not made for", join(), by_scope(NotGood::OtherBefore)),
+        (
+            "what is not offered anyway",
+            asks(Case::user().known("own_file", None, Some("a"))).change(|c| c.details = Some(tools(&["own_file"]))),
+            much("[0].identifier", Holding::Catalogue),
+        ),
+    ]);
+    rows
 }

@@ -1,10 +1,16 @@
 //! Generated worlds and walks through them: who knows whom, who may what, and what everybody tries, right and wrong.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::domain::authority::{Arg, ToolUse};
+use crate::domain::{
+    authority::{Arg, ToolUse},
+    registry::KnownTools,
+    tool::{Definition, KnownTool},
+};
 
 /// The scopes that tools have. Resources share them, on purpose.
 const SCOPES: [&str; 4] = ["s:read", "s:write", "s:send", "s:drop"];
@@ -166,6 +172,8 @@ pub(super) struct World {
     pub(super) tokens: TokenLimits,
     /// See [`calls`].
     pub(super) calls: Vec<Arguments>,
+    /// The definitions that are accepted, of every second tool.
+    pub(super) known: KnownTools,
 }
 
 pub(super) fn uri(n: usize) -> String {
@@ -190,6 +198,17 @@ fn with_rules(uri: &str, tool: &str, rules_of_all: u64, n: usize) -> Permission 
 
 fn bit(mask: u16, n: usize) -> bool {
     mask >> (n % 16) & 1 == 1
+}
+
+fn known(catalogue: &[(String, String, String)]) -> KnownTools {
+    let mut known = KnownTools::new();
+    for (at, tool, _) in catalogue.iter().step_by(2) {
+        let digest = Definition::new(tool, Some(at), &Map::new()).unwrap().digest();
+        let id = at.trim_start_matches("https://").split('.').next().unwrap().parse().unwrap();
+        let digests = KnownTool { accepted: Some(digest.clone()), seen: Some(digest) };
+        known.entry(id).or_default().insert(tool.parse().unwrap(), digests);
+    }
+    known
 }
 
 impl World {
@@ -278,8 +297,10 @@ impl World {
         let mut user = bob(&json!(["staff"]));
         user.requester = alice().requester;
         user.scope = scopes.map(|scopes| scopes.iter().map(|scope| scope.parse().unwrap()).collect());
+        let known = known(&catalogue);
         Self {
-            registry: registry(objects.clone()),
+            registry: registry(objects.clone()).with_tools(known.clone()),
+            known,
             objects,
             agents: (0..count).map(|a| format!("a{a}")).collect(),
             resources: (0..seed.resources.len()).map(|r| format!("r{r}")).collect(),
@@ -303,6 +324,10 @@ impl World {
         self.catalogue.iter().enumerate().map(|(n, (at, tool, _))| with_rules(at, tool, rules, n)).collect()
     }
 
+    fn rebuild(&mut self) {
+        self.registry = registry(self.objects.clone()).with_tools(self.known.clone());
+    }
+
     /// Takes one edge out of the registry.
     pub(super) fn cut(&mut self, a: usize) {
         let Some((b, _)) = self.edges[a].pop_last() else { return };
@@ -310,7 +335,7 @@ impl World {
         let body = self.objects.iter_mut().find(|o| o["body"]["id"] == self.agents[a]).unwrap();
         let list = body["body"]["may_delegate_to"].as_array_mut().unwrap();
         list.retain(|edge| *edge != name && edge["agent"] != name);
-        self.registry = registry(self.objects.clone());
+        self.rebuild();
     }
 
     /// Lets no more than one tool through on an edge from now on.
@@ -326,7 +351,7 @@ impl World {
                 *old = edge.clone();
             }
         }
-        self.registry = registry(self.objects.clone());
+        self.rebuild();
     }
 
     /// The scopes whose every tool that the reader has is in `authority`, worked out tool by tool.
@@ -334,8 +359,8 @@ impl World {
         let mut covered = Vec::new();
         for scope in SCOPES {
             let read = self.catalogue.iter().filter(|(at, _, s)| s == scope && by.is_none_or(|by| by == at));
-            let read = read.map(|(at, tool, _)| permission(at, tool)).collect::<Authority>();
-            if !read.is_empty() && read.within(authority) {
+            let read = read.map(|(at, tool, _)| (at.parse().unwrap(), tool.parse().unwrap())).collect::<Vec<_>>();
+            if !read.is_empty() && read.iter().all(|(at, tool)| authority.allows_every_call(at, tool)) {
                 covered.push(scope.to_owned());
             }
         }
@@ -346,7 +371,27 @@ impl World {
     pub(super) fn shut_out(&mut self, id: &str) {
         let body = self.objects.iter_mut().find(|o| o["body"]["id"] == id).unwrap();
         body["body"]["disabled"] = true.into();
-        self.registry = registry(self.objects.clone());
+        self.rebuild();
+    }
+
+    /// Somebody changes a tool, and an admin accepts that: what was issued for the old one is not for the new one.
+    pub(super) fn change_a_tool(&mut self, n: usize) {
+        let mut all = self.known.values_mut().flat_map(BTreeMap::iter_mut).collect::<Vec<_>>();
+        let count = all.len();
+        let Some((name, tool)) = all.get_mut(n % count.max(1)) else { return };
+        let text = format!("after {:?}", tool.accepted);
+        let next = Definition::new(name.as_str(), Some(&text), &Map::new()).unwrap().digest();
+        **tool = KnownTool { accepted: Some(next.clone()), seen: Some(next) };
+        self.rebuild();
+    }
+
+    /// Whether each tool is bound to the definition that is accepted now, where there is one.
+    pub(super) fn is_up_to_date(&self, authority: &Authority) -> bool {
+        authority.iter().all(|p| {
+            let id = self.registry.resource_at(&p.resource).unwrap().id.clone();
+            let known = self.known.get(&id).and_then(|tools| tools.get(p.tool().unwrap()));
+            p.digest == known.and_then(|known| known.accepted.clone())
+        })
     }
 
     pub(super) fn is_shut_out(&self, id: &str) -> bool {

@@ -7,7 +7,7 @@ use super::*;
 /// The plan on a few lines: by what right, what for, whose, who acts for whom, what with it, derived from how many.
 fn told(plan: &Plan) -> String {
     let acts = plan.chain.hops().map(|hop| format!("{}@{}", hop.sub, hop.iss.trim_start_matches("https://")));
-    let tools = plan.authority.iter().map(|p| p.tool.to_string());
+    let tools = plan.authority.iter().map(|p| p.tool().unwrap().to_string());
     let task = match &plan.task {
         PlannedTask::Open { purpose, authority, .. } => format!("opens \"{purpose}\" with {}", authority.len()),
         PlannedTask::Existing { id, context, .. } => format!("of {} \"{}\"", id.uuid().as_u128(), context.purpose),

@@ -1,11 +1,23 @@
 //! What agents, users and tokens may have by the registry.
 
 use super::*;
-use crate::domain::issuer::Holder;
+use crate::domain::{
+    authority::{Action, Listing, Permission},
+    id::ToolDigest,
+    issuer::Holder,
+    tool::{KnownTool, NotGood},
+};
+
+fn what(permission: &Permission) -> &str {
+    match &permission.action {
+        Action::Call(tool) => tool.as_str(),
+        Action::List(listing) => listing.as_str(),
+    }
+}
 
 fn told(authority: &Authority) -> String {
     let name = |p: &Permission| {
-        format!("{}.{}", p.resource.as_str().trim_start_matches("https://").split('.').next().unwrap(), p.tool)
+        format!("{}.{}", p.resource.as_str().trim_start_matches("https://").split('.').next().unwrap(), what(p))
     };
     authority.iter().map(name).collect::<Vec<_>>().join(" ")
 }
@@ -168,6 +180,85 @@ fn a_scope_is_covered_when_every_tool_under_it_is() {
         registry.scopes_covered(&registry.catalogue(|_| true), None).to_string(),
         "s:drop s:read s:send s:write"
     );
+}
+
+/// To list is apart from to call: by its own scope, for whoever has that, and covered by all of it.
+#[test]
+fn who_may_list() {
+    let mut objects = world();
+    objects.get_mut("resource files").unwrap()["discovery_scope"] = json!("s:list");
+    objects.get_mut("agent reader").unwrap()["access"] = json!([{"resource": "files", "scopes": ["s:list"]}]);
+    let registry = build(objects).unwrap();
+    let lists = "files.resources/list files.tools/list";
+    let agent = |id: &str| told(&registry.ceiling(registry.agent(&id.parse().unwrap()).unwrap()));
+    assert_eq!((agent("reader").as_str(), agent("planner").as_str()), (lists, "files.drop files.list files.read"));
+    let calls = "files.drop files.list files.read files.write";
+    assert_eq!(told(&registry.catalogue(|uri| uri.as_str().contains("files"))), format!("{calls} {lists}"));
+    assert_eq!(told(&registry.under_scopes(&"s:list".parse().unwrap(), |_| true)), lists);
+    assert_eq!(told(&registry.under_scopes(&"s:read".parse().unwrap(), |_| true)), "files.list files.read mail.read");
+    let rule = |rule: Value| [serde_json::from_value::<Entitlement>(rule).unwrap()];
+    assert_eq!(told(&registry.entitled(rule(json!({"to": "everyone", "scopes": ["s:list"]})).iter(), |_| true)), lists);
+    // A tool by that name is a tool.
+    assert_eq!(told(&registry.entitled(rule(json!({"to": "everyone", "tools": ["tools/list"]})).iter(), |_| true)), "");
+    let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
+    let one = [Permission::listing(files.clone(), Listing::Tools)];
+    let both = Listing::ALL.map(|listing| Permission::listing(files.clone(), listing));
+    assert_eq!(registry.scopes_covered(&one.into_iter().collect(), Some(&files)).to_string(), "");
+    assert_eq!(registry.scopes_covered(&both.into_iter().collect(), Some(&files)).to_string(), "s:list");
+}
+
+/// What goes into a token, and what of a token is good: for every state of a tool.
+#[test]
+fn a_tool_is_bound_to_its_definition() {
+    let digest = |sign: &str| format!("sha-256:{}", sign.repeat(43)).parse::<ToolDigest>().unwrap();
+    let (a, b) = (digest("a"), digest("b"));
+    let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
+    let read = |digest: Option<&ToolDigest>| {
+        let plain = Permission::unconstrained(files.clone(), "read".parse().unwrap());
+        Authority::from_iter([Permission { digest: digest.cloned(), ..plain }])
+    };
+    let list = Authority::from_iter([Permission::unconstrained(files.clone(), "list".parse().unwrap())]);
+    let with = |accepted: Option<&ToolDigest>, seen: Option<&ToolDigest>| {
+        let known = KnownTool { accepted: accepted.cloned(), seen: seen.cloned() };
+        let known = BTreeMap::from([("read".parse().unwrap(), known)]);
+        build(world()).unwrap().with_tools(BTreeMap::from([("files".parse().unwrap(), known)]))
+    };
+    let no = |why| Err(Unaccepted { tool: "read".parse().unwrap(), why });
+    let unasked = build(world()).unwrap();
+    for digest in [None, Some(&a)] {
+        assert_eq!(unasked.pinned(&read(digest)), Ok(read(digest)));
+        assert_eq!(unasked.still_good(&read(digest)), None);
+    }
+    // (accepted, seen), asked for: what goes into a token, whether it is good in one.
+    for (accepted, seen, asked, want, is_good) in [
+        (Some(&a), Some(&a), None, Ok(read(Some(&a))), true),
+        (Some(&a), Some(&a), Some(&a), Ok(read(Some(&a))), true),
+        (Some(&a), Some(&a), Some(&b), no(NotGood::OtherAsked), false),
+        (Some(&a), Some(&b), None, no(NotGood::Changed), false),
+        (Some(&a), Some(&b), Some(&a), no(NotGood::Changed), false),
+        (Some(&a), Some(&b), Some(&b), no(NotGood::Changed), false),
+        (Some(&a), None, Some(&a), no(NotGood::Gone), false),
+        (None, None, None, no(NotGood::Gone), false),
+        (None, Some(&a), Some(&a), no(NotGood::Proposed), false),
+        (None, Some(&a), None, no(NotGood::Proposed), false),
+    ] {
+        let registry = with(accepted, seen);
+        assert_eq!(registry.pinned(&read(asked)), want, "{accepted:?} {seen:?} {asked:?}");
+        let rest = if is_good { None } else { Some(Authority::default()) };
+        assert_eq!(registry.still_good(&read(asked)), rest, "{accepted:?} {seen:?} {asked:?}");
+        // The tool beside it is nobody's business, and neither is listing.
+        assert_eq!(registry.pinned(&list), Ok(list.clone()));
+        let more = read(asked).iter().chain(list.iter()).cloned().collect::<Authority>();
+        assert_eq!(registry.still_good(&more), (!is_good).then(|| list.clone()));
+        let listing = Authority::from_iter([Permission::listing(files.clone(), Listing::Tools)]);
+        assert_eq!((registry.pinned(&listing), registry.still_good(&listing)), (Ok(listing.clone()), None));
+        // A tool of that name elsewhere is another tool.
+        let mail = Authority::from_iter([Permission::unconstrained(
+            "https://mail.example.com/mcp".parse().unwrap(),
+            "read".parse().unwrap(),
+        )]);
+        assert_eq!((registry.pinned(&mail), registry.still_good(&mail)), (Ok(mail.clone()), None));
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(super) fn check(
     prop_assert!(!plan.authority.is_empty());
     let within = |ceiling: &Authority| is_within(world, &plan.authority, ceiling);
     prop_assert!(within(&world.everything()));
+    prop_assert!(world.is_up_to_date(&plan.authority), "a tool by another definition than the accepted one");
     prop_assert!(within(&world.users));
     prop_assert!(presenter.is_none_or(|a| within(&world.ceilings[a])));
     prop_assert!(parent.is_none_or(|p| within(&p.claims.authorization_details)));

@@ -1,0 +1,134 @@
+//! The catalogue: what resources offer, and whether each tool is still the one that an admin has looked at.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{
+    authority::{Action, Authority, Listing, Permission},
+    client::Resource,
+    id::{ClientId, ToolDigest, ToolName},
+    registry::Registry,
+    scope::ScopeToken,
+    tool::{KnownTool, NotGood, ToolState},
+};
+
+/// What is known of the tools of each resource.
+pub type KnownTools = BTreeMap<ClientId, BTreeMap<ToolName, KnownTool>>;
+
+/// A tool that is asked for and is not good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaccepted {
+    /// Which.
+    pub tool: ToolName,
+    /// Why not.
+    pub why: NotGood,
+}
+
+impl Registry {
+    /// The same registry, with what is known of tools.
+    #[must_use]
+    pub fn with_tools(self, known: KnownTools) -> Self {
+        Self { known, ..self }
+    }
+
+    /// How it stands with a tool of a resource.
+    #[must_use]
+    pub fn tool_state(&self, resource: &ClientId, tool: &ToolName) -> ToolState {
+        let known = self.known.get(resource).and_then(|tools| tools.get(tool));
+        known.map_or(ToolState::Unchecked, KnownTool::state)
+    }
+
+    /// Whether the server of a resource was ever asked for its tools.
+    #[must_use]
+    pub fn has_known_tools(&self, resource: &ClientId) -> bool {
+        self.known.contains_key(resource)
+    }
+
+    /// The same authority, each permission [pinned](Self::pin).
+    pub fn pinned(&self, asked: &Authority) -> Result<Authority, Unaccepted> {
+        if self.known.is_empty() {
+            return Ok(asked.clone());
+        }
+        asked.iter().map(|permission| self.pin(permission)).collect()
+    }
+
+    /// The same permission, bound to the definition of its tool where that is known: what may go into a token. Says no
+    /// where the tool is not good. What no resource offers is left to the ceilings.
+    pub fn pin(&self, asked: &Permission) -> Result<Permission, Unaccepted> {
+        let Some((tool, known)) = self.known_tool(asked).filter(|(tool, _)| self.is_offered(asked, tool)) else {
+            return Ok(asked.clone());
+        };
+        let no = |why| Err(Unaccepted { tool: tool.clone(), why });
+        let accepted = match (known.state(), &known.accepted) {
+            (ToolState::Known, Some(accepted)) => accepted,
+            (ToolState::Changed, _) => return no(NotGood::Changed),
+            (ToolState::Gone, _) => return no(NotGood::Gone),
+            (ToolState::Proposed | ToolState::Known | ToolState::Unchecked, _) => return no(NotGood::Proposed),
+        };
+        if asked.digest.as_ref().is_some_and(|digest| digest != accepted) {
+            return no(NotGood::OtherAsked);
+        }
+        Ok(Permission { digest: Some(accepted.clone()), ..asked.clone() })
+    }
+
+    /// What of an authority is good now; `None` when all of it is.
+    #[must_use]
+    pub fn still_good(&self, authority: &Authority) -> Option<Authority> {
+        if self.known.is_empty() || authority.iter().all(|permission| self.is_good(permission)) {
+            return None;
+        }
+        Some(authority.iter().filter(|permission| self.is_good(permission)).cloned().collect())
+    }
+
+    fn is_good(&self, permission: &Permission) -> bool {
+        let is_accepted = |digest: &ToolDigest, known: &KnownTool| known.accepted.as_ref() == Some(digest);
+        self.known_tool(permission).is_none_or(|(_, known)| {
+            known.state() == ToolState::Known
+                && permission.digest.as_ref().is_none_or(|digest| is_accepted(digest, known))
+        })
+    }
+
+    fn known_tool<'a>(&'a self, permission: &'a Permission) -> Option<(&'a ToolName, &'a KnownTool)> {
+        let tool = permission.tool()?;
+        let id = self.by_uri.get(&permission.resource)?;
+        Some((tool, self.known.get(id)?.get(tool)?))
+    }
+
+    fn is_offered(&self, permission: &Permission, tool: &ToolName) -> bool {
+        self.resource_at(&permission.resource).is_some_and(|r| r.tools.iter().any(|offered| offered.name == *tool))
+    }
+}
+
+/// The part of what a resource offers that stands under such a scope, or has such a name.
+pub(super) fn offers(
+    resource: &Resource,
+    under: impl Fn(&ScopeToken) -> bool,
+    named: impl Fn(&ToolName) -> bool,
+) -> Vec<Permission> {
+    let tools = resource.tools.iter().filter(|tool| under(&tool.scope) || named(&tool.name));
+    let calls = tools.map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()));
+    let may_list = resource.discovery_scope.as_ref().is_some_and(&under);
+    let listings = Listing::ALL.into_iter().filter(|_| may_list);
+    calls.chain(listings.map(|listing| Permission::listing(resource.uri.clone(), listing))).collect()
+}
+
+/// Everything that stands under a scope at a resource, with whether `authority` allows all of it, whatever the arguments.
+pub(super) fn scopes_of<'a>(
+    resource: &'a Resource,
+    authority: &'a Authority,
+) -> impl Iterator<Item = (&'a ScopeToken, bool)> {
+    let calls = resource.tools.iter().map(|tool| (&tool.scope, authority.allows_every_call(&resource.uri, &tool.name)));
+    let lists_all = || Listing::ALL.into_iter().all(|listing| authority.allows_listing(&resource.uri, listing));
+    calls.chain(resource.discovery_scope.iter().map(move |scope| (scope, lists_all())))
+}
+
+/// Whether `ceiling` knows the tool of `asked` by another definition: then it is not too much that is asked for.
+pub(crate) fn has_other_definition(ceiling: &Authority, asked: &Permission) -> Option<ToolName> {
+    let Action::Call(tool) = &asked.action else { return None };
+    let is_other = |known: &Permission| {
+        known.resource == asked.resource
+            && known.action == asked.action
+            && known.digest.is_some()
+            && known.digest != asked.digest
+    };
+    ceiling.iter().any(is_other).then(|| tool.clone())
+}

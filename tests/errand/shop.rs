@@ -1,0 +1,104 @@
+//! A real MCP server (rmcp, streamable HTTP) whose tools change while it runs.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool},
+    service::RequestContext,
+    transport::{
+        StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
+    },
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// How it talks.
+#[derive(Clone, Copy)]
+pub enum Manner {
+    /// Sessions, and answers as server-sent events.
+    Sessions,
+    /// No sessions, and answers as JSON.
+    Stateless,
+}
+
+/// The server; clones are the same one.
+#[derive(Clone)]
+pub struct Shop {
+    pub uri: String,
+    tools: Arc<Mutex<Vec<Value>>>,
+    /// The token that it wants, if any.
+    token: Arc<Mutex<Option<String>>>,
+}
+
+impl Shop {
+    pub async fn open(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let shop = Self { uri, tools: Arc::default(), token: Arc::default() };
+        let config = match manner {
+            Manner::Sessions => StreamableHttpServerConfig::default(),
+            Manner::Stateless => {
+                StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true)
+            }
+        };
+        let handler = shop.clone();
+        let mcp =
+            StreamableHttpService::new(move || Ok(handler.clone()), LocalSessionManager::default().into(), config);
+        let wanted = Arc::clone(&shop.token);
+        let guard = move |request: Request, next: Next| {
+            let wanted = wanted.lock().unwrap().as_ref().map(|token| format!("Bearer {token}"));
+            let given = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+            async move {
+                if wanted == given {
+                    next.run(request).await
+                } else {
+                    StatusCode::UNAUTHORIZED.into_response() as Response
+                }
+            }
+        };
+        let router = Router::new().nest_service("/mcp", mcp).layer(middleware::from_fn(guard));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        shop
+    }
+
+    /// Says what it has from now on: names with their descriptions.
+    pub fn sell(&self, tools: &[(&str, &str)]) {
+        let schema = json!({"type": "object", "properties": {"path": {"type": "string"}}});
+        let tool = |(name, text): &(&str, &str)| json!({"name": name, "description": text, "inputSchema": schema});
+        *self.tools.lock().unwrap() = tools.iter().map(tool).collect();
+    }
+
+    pub fn want_token(&self, token: &str) {
+        *self.token.lock().unwrap() = Some(token.to_owned());
+    }
+}
+
+/// How many tools it lists on a page.
+const PAGE: usize = 2;
+
+impl ServerHandler for Shop {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let from = request.and_then(|page| page.cursor).map_or(0, |cursor| cursor.parse::<usize>().unwrap());
+        let tools = self.tools.lock().unwrap().clone();
+        let page = tools.iter().skip(from).take(PAGE).map(|tool| serde_json::from_value::<Tool>(tool.clone()).unwrap());
+        let mut listed = ListToolsResult::with_all_items(page.collect());
+        listed.next_cursor = (from + PAGE < tools.len()).then(|| (from + PAGE).to_string());
+        Ok(listed)
+    }
+}
