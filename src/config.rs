@@ -49,6 +49,8 @@ pub struct Config {
     pub issuer: IssuerUrl,
     /// The `aud` of transaction tokens.
     pub trust_domain: String,
+    /// Where requesters grant what agents need their consent for.
+    pub consent_uri: Option<url::Url>,
     /// Where we listen.
     pub listen: SocketAddr,
     /// Our certificate; without one, somebody in front of us ends TLS.
@@ -192,6 +194,11 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         at.parse::<IssuerUrl>("write the URL that clients reach Errand at; https, unless it is on this machine")
     });
     let trust_domain = root.must("trust_domain", "\"example.com\"", |at| server::trust_domain(&at));
+    let consent_uri = root.read("consent_uri", |at| {
+        at.parse::<url::Url>(
+            "write the URL of the page where requesters make grants, such as `https://portal.example.com/grants`",
+        )
+    });
     let listen = root.read("listen", |at| server::address(&at)).unwrap_or(DEV_LISTEN);
     let operations_listen = root.read("operations_listen", |at| {
         let address = server::address(&at)?;
@@ -215,6 +222,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
     Some(Config {
         issuer: issuer?,
         trust_domain: trust_domain?,
+        consent_uri,
         listen,
         tls,
         operations_listen,

@@ -98,6 +98,7 @@ impl House {
         let settings = Settings {
             issuer: config.issuer.clone(),
             trust_domain: config.trust_domain.clone(),
+            consent_uri: config.consent_uri.as_ref().map(ToString::to_string),
             algorithm: config.keys.algorithm,
             rotation: config.keys.rotation,
             tokens: config.tokens,

@@ -17,8 +17,9 @@ use errand::{
     domain::{
         audit::{Head, Introspections, Writer},
         client::Resource,
+        grant::Grant,
         id::KeyId,
-        id::{ClientId, TaskId, TokenId},
+        id::{ClientId, GrantId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
         jws::Unverified,
@@ -33,7 +34,7 @@ use errand::{
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, Grant, KeyFault, ListFault, Listed, McpServers,
+        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, GrantFilter, KeyFault, ListFault, Listed, McpServers,
         NotListed, Outage, OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept,
         TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write, Written,
     },
@@ -294,6 +295,7 @@ fn service(mood: Mood) -> Service {
     let settings = Settings {
         issuer: "https://sts.example.com".parse().unwrap(),
         trust_domain: "example.com".into(),
+        consent_uri: None,
         algorithm: SigningAlgorithm::ES256,
         rotation: Rotation::default(),
         tokens: TokenLimits::default(),
@@ -492,11 +494,19 @@ impl Store for Mood {
         self.page(page).await
     }
 
-    async fn grant(&self, _: &Requester, _: &ClientId) -> Result<Option<Grant>, Outage> {
+    async fn tasks_without_grant(&self, _: u32) -> Result<Vec<Task>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn grant(&self, _: GrantId) -> Result<Option<Grant>, Outage> {
         self.get(None).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
+    async fn grants_between(&self, _: &Requester, _: &ClientId, _: Timestamp, _: u32) -> Result<Vec<Grant>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn grants(&self, _: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
         self.page(page).await
     }
 

@@ -206,6 +206,11 @@ fn every_operation_is_whole() {
     assert!(seen > 20, "saw only {seen} operations");
 }
 
+/// An API token, or a requester's own.
+fn is_bearer(scheme: &Value) -> bool {
+    scheme.get("apiToken").is_some() || scheme.get("requesterToken").is_some()
+}
+
 /// What can come follows from who may call and what is sent.
 fn statuses_to_expect(operation: &Value) -> Vec<&'static str> {
     let mut expected = Vec::new();
@@ -213,7 +218,7 @@ fn statuses_to_expect(operation: &Value) -> Vec<&'static str> {
     if !security.is_empty() {
         expected.extend(["401", "503"]);
     }
-    if security.iter().any(|scheme| scheme.get("apiToken").is_some()) {
+    if security.iter().any(is_bearer) {
         expected.push("403");
     }
     if let Some(body) = operation.get("requestBody") {
@@ -237,10 +242,7 @@ fn who_may_call_is_said_of_every_operation() {
                 assert!(scopes.contains(&role.as_str().unwrap()), "{method} {path}: {role}");
             }
         }
-        assert_eq!(
-            path.starts_with("/v1/"),
-            security.iter().all(|s| s.get("apiToken").is_some()) && !security.is_empty()
-        );
+        assert_eq!(path.starts_with("/v1/"), security.iter().all(is_bearer) && !security.is_empty());
     }
 }
 

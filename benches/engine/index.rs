@@ -6,7 +6,7 @@ use std::{
 };
 
 use errand::domain::{
-    id::{TaskId, TokenId},
+    id::{GrantId, TaskId, TokenId},
     revocation::{Index, LogEntry, Names, NewEntry, Seq, Standing, Target, Verb},
     task::Requester,
     time::Timestamp,
@@ -41,6 +41,7 @@ fn names(n: u64) -> Names {
         token: TokenId::new(id(n)),
         lineage: vec![TokenId::new(id(n + ENTRIES * 3))],
         task: Some(TaskId::new(id(n + ENTRIES * 2))),
+        grant: Some(GrantId::new(id(n + ENTRIES * 4))),
         requester: Some(Requester {
             issuer: "https://login.example.com".parse().unwrap(),
             subject: "alice".parse().unwrap(),

@@ -16,4 +16,4 @@ ALTER TABLE revocation_log DROP CONSTRAINT revocation_log_verb_of_tasks;
 ALTER TABLE revocation_log ADD CONSTRAINT revocation_log_verb_of_whom CHECK (verb = 'revoke' OR kind IN ('task', 'agent'));
 ALTER TABLE revocation_log DROP CONSTRAINT revocation_log_kind_check;
 ALTER TABLE revocation_log ADD CONSTRAINT revocation_log_kind_check
-    CHECK (kind IN ('token', 'task', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'registry', 'keys'));
+    CHECK (kind IN ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'registry', 'keys'));

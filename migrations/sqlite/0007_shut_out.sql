@@ -15,7 +15,7 @@ CREATE TABLE shut_out (
 -- CHECK, so the table is made anew.
 CREATE TABLE revocation_log_of_more (
     seq INTEGER PRIMARY KEY CHECK (seq > 0), -- its place: without gaps, given under the lock on log_head
-    kind TEXT NOT NULL CHECK (kind IN ('token', 'task', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'registry', 'keys')),
+    kind TEXT NOT NULL CHECK (kind IN ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'registry', 'keys')),
     key TEXT NOT NULL,                      -- the name among its kind
     reason TEXT NOT NULL,
     done_by TEXT NOT NULL,                  -- `admin:NAME`, `client:ID`

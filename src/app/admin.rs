@@ -17,12 +17,12 @@ use crate::{
         registry::{Entry, Inconsistency, Kind, Object, OwnedTag, Owner, Registry, taken_for_us},
         revocation::{LogEntry, NewEntry, Target, Verb},
         secret::Secret,
-        task::{Requester, Task},
+        task::Task,
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, Change, Expected, Grant, Idempotency, Page, Paged, TaskFilter, TokenFilter, TokenRecord,
-        Write, Written,
+        AuditFilter, AuditRow, Change, Expected, Idempotency, Page, Paged, TaskFilter, TokenFilter, TokenRecord, Write,
+        Written,
     },
 };
 
@@ -31,19 +31,6 @@ pub(super) const ATTEMPTS: usize = 5;
 
 /// One page of the audit trail.
 pub type AuditPage = Paged<AuditRow>;
-
-/// A grant as an admin records it.
-#[derive(Debug)]
-pub struct GrantRequest {
-    /// For whom.
-    pub requester: Requester,
-    /// Who.
-    pub agent: ClientId,
-    /// Until when.
-    pub until: Timestamp,
-    /// The caller's `Idempotency-Key`: the same request again gets the same answer.
-    pub idempotency_key: Option<String>,
-}
 
 /// A fresh client secret. It is shown once; only its tag is kept.
 #[derive(Debug)]
@@ -176,45 +163,6 @@ impl Service {
         conflict.into()
     }
 
-    /// Records that an agent may act for a requester.
-    pub async fn put_grant(&self, admin: &ApiCaller, request: GrantRequest, cx: &Cx) -> Result<Grant, Failure> {
-        let GrantRequest { requester, agent, until, idempotency_key } = request;
-        let fingerprint = format!("grant {} {} {agent} {}", requester.issuer, requester.subject, until.unix());
-        let request = again::request(admin.name(), idempotency_key, fingerprint, cx);
-        let idempotency = request.map(|request| Idempotency { answer: cx.now.unix().to_string(), ..request });
-        let grant = Grant { requester, agent, until, by: admin.name(), at: cx.now };
-        let record = Record {
-            granted: Some(json!({"until": grant.until})),
-            ..grant_record(admin, &grant.requester, &grant.agent, cx)
-        };
-        if admin.client().view().registry.agent(&grant.agent).is_none() {
-            let asked = record.granted.clone();
-            return Err(self.refused(Record { asked, granted: None, ..record }, Conflict::NotFound("agent")));
-        }
-        let changes = vec![Change::PutGrant(grant.clone())];
-        let write = Write { idempotency: idempotency.clone(), changes, audit: vec![record], ..Write::default() };
-        let written = self.0.journal.commit(write).await?;
-        let at = again::first_answer(idempotency.as_ref(), &written)?.map_or(grant.at, Timestamp::from_unix);
-        Ok(Grant { at, ..grant })
-    }
-
-    /// Withdraws a grant. Tokens that rest on it live out their minutes; ending those is a revocation.
-    pub async fn remove_grant(
-        &self,
-        admin: &ApiCaller,
-        requester: &Requester,
-        agent: &ClientId,
-        cx: &Cx,
-    ) -> Result<(), Failure> {
-        let record = Record { asked: Some(json!("withdraw")), ..grant_record(admin, requester, agent, cx) };
-        if self.store().grant(requester, agent).await?.is_none() {
-            return Err(self.refused(record, Conflict::NotFound("grant")));
-        }
-        let changes = vec![Change::RemoveGrant(requester.clone(), agent.clone())];
-        self.0.journal.commit(Write { changes, audit: vec![record], ..Write::default() }).await?;
-        Ok(())
-    }
-
     /// One task.
     pub async fn read_task(&self, id: TaskId) -> Result<Task, Failure> {
         Ok(self.store().task(id).await?.ok_or(Conflict::NotFound("task"))?)
@@ -233,11 +181,6 @@ impl Service {
     /// Tokens, newest first.
     pub async fn list_tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, Failure> {
         Ok(self.store().tokens(filter, page).await?)
-    }
-
-    /// Grants.
-    pub async fn list_grants(&self, page: &Page) -> Result<Paged<Grant>, Failure> {
-        Ok(self.store().grants(page).await?)
     }
 
     /// Revocations, newest first.
@@ -310,15 +253,5 @@ fn new_credentials_of<'a>(change: &'a Change, registry: &Registry) -> Option<&'a
         | Change::PutTool(_)
         | Change::RemoveTool(..)
         | Change::TurnTask(..) => None,
-    }
-}
-
-fn grant_record(admin: &ApiCaller, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {
-    Record {
-        admin: Some(admin.name()),
-        requester: Some(requester.clone()),
-        agents: vec![agent.to_string()],
-        request_id: Some(cx.request_id.clone()),
-        ..Record::new(cx.now, Event::GrantChange, Outcome::Done)
     }
 }

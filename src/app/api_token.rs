@@ -132,6 +132,7 @@ impl Service {
                 id: claims.jti,
                 kind: TokenKind::Api,
                 task: None,
+                grant: None,
                 requester: None,
                 client: client.clone(),
                 agents: Vec::new(),

@@ -147,7 +147,12 @@ impl Service {
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };
         let settings = self.settings();
-        let mut ask = Ask {
+        // Where a task rests on a grant, that one decides; else grants are looked at where nothing else is enough.
+        let grants = match &joined {
+            Some(Task { grant: Some(_), .. }) => self.grants_of(subject, caller, cx).await?,
+            Some(_) | None => Vec::new(),
+        };
+        let ask = Ask {
             now: cx.now,
             issuer: &settings.issuer,
             trust_domain: &settings.trust_domain,
@@ -157,7 +162,7 @@ impl Service {
             presenter,
             subject: subject.evidence(),
             actor,
-            grant: false,
+            grants: &grants,
             output,
             scope: request.scope.as_ref(),
             details: request.authorization_details.as_ref(),
@@ -168,19 +173,13 @@ impl Service {
             },
         };
         match decide(&ask) {
-            // Only where nothing else is enough is it worth asking for a grant.
-            Err(Denial::Splice(NotThisAgent::Unrelated | NotThisAgent::BoundToAKey)) => {
-                ask.grant = self.is_granted(subject, caller, cx).await?;
-                Ok(decide(&ask)?)
+            Err(Denial::Splice(NotThisAgent::Unrelated | NotThisAgent::BoundToAKey) | Denial::ConsentNeeded) => {
+                let grants = self.grants_of(subject, caller, cx).await?;
+                let ask = Ask { grants: &grants, ..ask };
+                decide(&ask).map_err(|denial| self.denied(denial, &ask))
             }
             decided => Ok(decided?),
         }
-    }
-
-    async fn is_granted(&self, subject: &Subject, caller: &Identified, cx: &Cx) -> Result<bool, Failure> {
-        let Subject::User(claims, _) = subject else { return Ok(false) };
-        let grant = self.store().grant(&claims.requester, caller.id()).await?;
-        Ok(grant.is_some_and(|grant| !grant.until.is_past(cx.now)))
     }
 
     fn sign(&self, caller: &Identified, request: &ExchangeRequest, plan: Plan, cx: &Cx) -> Result<Signed, Failure> {
@@ -223,6 +222,7 @@ impl Service {
                 "expires": plan.expires,
                 "authority_hash": claims.task.authority_hash,
                 "basis": plan.basis,
+                "grant": plan.grant,
                 "lineage": plan.lineage,
             })),
             request_id: Some(cx.request_id.clone()),
@@ -236,6 +236,7 @@ impl Service {
                 id: claims.jti,
                 kind: plan.kind,
                 task: Some(claims.txn),
+                grant: plan.grant,
                 requester: Some(plan.requester.clone()),
                 client: plan.client.clone(),
                 agents: ours.filter_map(|hop| hop.sub.parse().ok()).collect(),
@@ -289,6 +290,7 @@ impl Service {
                     state: TaskState::Active,
                     created: cx.now,
                     deadline: *deadline,
+                    grant: plan.grant,
                     turns: 0,
                     turned: None,
                 };
@@ -316,6 +318,7 @@ impl Service {
             rctx: request.request_context.clone().unwrap_or_default(),
             req_wl: plan.req_wl.clone(),
             may_act: plan.may_act.clone(),
+            grant: plan.grant,
             auth_time: plan.sign_in.auth_time,
             acr: plan.sign_in.acr.clone(),
             amr: plan.sign_in.amr.clone(),

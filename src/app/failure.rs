@@ -4,8 +4,14 @@ use thiserror::Error;
 
 use crate::{
     domain::{
-        authority::InvalidDetails, claims::BadClaim, exchange::Denial, jws::Malformed, registry::NoChange,
-        scope::InvalidScope, task::CannotTurn, tool::CannotAccept,
+        authority::{Authority, InvalidDetails},
+        claims::BadClaim,
+        exchange::Denial,
+        jws::Malformed,
+        registry::NoChange,
+        scope::InvalidScope,
+        task::CannotTurn,
+        tool::CannotAccept,
     },
     ports::{ListFault, NotListed, Outage},
 };
@@ -25,6 +31,9 @@ pub enum Failure {
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denial),
+    /// A rule says no as long as the requester has not consented.
+    #[error("{}", Denial::ConsentNeeded)]
+    Consent(Box<ConsentNeeded>),
     /// It would not fit what is there.
     #[error(transparent)]
     Conflict(#[from] Conflict),
@@ -34,6 +43,15 @@ pub enum Failure {
     /// It could not be found out.
     #[error(transparent)]
     Outage(#[from] Outage),
+}
+
+/// What the requester would have to consent to, and where they can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentNeeded {
+    /// All that was asked for.
+    pub wanted: Authority,
+    /// The page where grants are made, if the operator names one.
+    pub uri: Option<String>,
 }
 
 impl From<ListFault> for Failure {
@@ -90,6 +108,9 @@ pub enum AuthFault {
     /// The API token lacks the scope for this.
     #[error("the API token lacks the scope")]
     Scope,
+    /// The requester's token was not issued to a portal, or somebody else acts with it.
+    #[error("the token was not issued to a portal of its issuer for the requester alone")]
+    NotOfPortal,
     /// The client is not of the kind that may do this.
     #[error("this client may not do this")]
     NotForThisClient,

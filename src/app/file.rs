@@ -98,7 +98,7 @@ fn named(change: &Change) -> String {
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::RemoveKey(kid) => format!("no key {kid}"),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
-        Change::RemoveGrant(_, agent) => format!("withdraw the grant to {agent}"),
+        Change::RemoveGrant(id) => format!("withdraw the grant {id}"),
         Change::PutTool(record) => format!("tool {} of {}", record.tool, record.resource),
         Change::RemoveTool(resource, tool) => format!("no tool {tool} of {resource}"),
         Change::ShutOut(one) => format!("{} {} {}", one.how, one.who.kind(), one.who.id()),

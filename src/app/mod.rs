@@ -15,9 +15,11 @@ mod exchange_request;
 mod failure;
 mod file;
 mod follow;
+mod grants;
 mod introspect;
 mod journal;
 mod lease;
+mod portal;
 mod publish;
 mod refusals;
 mod revoke;
@@ -31,7 +33,7 @@ mod verified;
 
 use std::{fmt, sync::Arc};
 
-pub use admin::{AuditPage, GrantRequest, NewSecret};
+pub use admin::{AuditPage, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
@@ -41,10 +43,12 @@ pub use catalogue::{Catalogue, Importing};
 pub use dry_run::DryRun;
 pub use exchange::Issued;
 pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
-pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
+pub use failure::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure, SubjectFault};
 pub use follow::View;
+pub use grants::{GrantRequest, Granter};
 pub use introspect::Introspection;
 pub use lease::{Following, ReplicaStanding};
+pub use portal::{Caller, RequesterCaller};
 pub use revoke::{Revocation, Revoked, Wanted, What};
 pub use tasks::{TaskTree, TokenNode, TokenStanding, TurnedTask, Turning};
 
@@ -70,6 +74,8 @@ pub struct Settings {
     pub issuer: IssuerUrl,
     /// The `aud` of transaction tokens.
     pub trust_domain: String,
+    /// Where requesters grant what agents need their consent for.
+    pub consent_uri: Option<String>,
     /// The algorithm of our tokens, where a resource has no other.
     pub algorithm: SigningAlgorithm,
     /// When keys are made and dropped.

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, admin::ATTEMPTS, again},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, RequesterCaller, Service, admin::ATTEMPTS, again},
     domain::{
         audit::{Event, Outcome, Record},
         client::Client,
@@ -17,10 +17,10 @@ use crate::{
         limits::CLOCKS_MAY_DIFFER,
         replica::Spread,
         revocation::{NewEntry, Standing, Target, Verb},
-        task::{Act, CannotTurn, Party, Task, TaskState, Turn},
+        task::{Act, CannotTurn, Party, Requester, Task, TaskState, Turn},
         time::Timestamp,
     },
-    ports::{Change, Expected, Idempotency, Page, TokenFilter, TokenRecord, Write, Written},
+    ports::{Change, Expected, Idempotency, Outage, Page, Paged, TaskFilter, TokenFilter, TokenRecord, Write, Written},
 };
 
 /// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
@@ -131,6 +131,39 @@ impl Service {
         self.turn_task(&Party::Agent(agent.clone()), task, turning, key, patience, cx).await
     }
 
+    /// A requester's own tasks, newest first.
+    pub async fn list_own_tasks(
+        &self,
+        caller: &RequesterCaller,
+        filter: TaskFilter,
+        page: &Page,
+    ) -> Result<Paged<Task>, Failure> {
+        let Requester { issuer, subject } = caller.requester().clone();
+        let filter = TaskFilter { requester: Some((issuer, subject.into())), ..filter };
+        Ok(self.store().tasks(&filter, page).await?)
+    }
+
+    /// One of a requester's own tasks. Somebody else's can't be told from none.
+    pub async fn read_requested_task(&self, caller: &RequesterCaller, id: TaskId) -> Result<Task, Failure> {
+        let task = self.store().task(id).await?.filter(|task| task.requester == *caller.requester());
+        Ok(task.ok_or(Conflict::NotFound("task"))?)
+    }
+
+    /// Changes the state of a task for the requester in whose name it is. Returns when no replica answers by the old state
+    /// any more, or after so long.
+    pub async fn turn_requested_task(
+        &self,
+        caller: &RequesterCaller,
+        id: TaskId,
+        turning: &Turning,
+        key: Option<String>,
+        patience: Option<Duration>,
+        cx: &Cx,
+    ) -> Result<TurnedTask, Failure> {
+        let task = self.read_requested_task(caller, id).await?;
+        self.turn_task(&Party::Requester(caller.requester().clone()), task, turning, key, patience, cx).await
+    }
+
     /// Changes the state of a task for an admin. Returns when no replica answers by the old state any more, or after so
     /// long.
     pub async fn turn_any_task(
@@ -231,14 +264,27 @@ impl Service {
     /// Brings tasks past their deadline to their end. Any number of replicas may do this at once: each task is ended, and
     /// recorded, by one of them.
     pub(super) async fn expire_tasks(&self, cx: &Cx) -> Result<(), Failure> {
+        self.end_tasks(|limit| self.store().tasks_due(cx.now, limit), |_| (Act::Expire, Party::Deadline), cx).await
+    }
+
+    /// Ends tasks whose tokens are dead by themselves: there is no entry in the log.
+    pub(super) async fn end_tasks<F>(
+        &self,
+        due: impl Fn(u32) -> F,
+        how: impl Fn(&Task) -> (Act, Party),
+        cx: &Cx,
+    ) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<Vec<Task>, Outage>>,
+    {
         for _ in 0..ROUNDS {
-            let due = self.store().tasks_due(cx.now, AT_A_TIME).await?;
+            let due = due(AT_A_TIME).await?;
             let is_last = due.len() < usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
-            let expire = Turning { act: Act::Expire, reason: None, outcome: None };
             let writes = due.iter().filter_map(|task| {
-                let state = task.after(Act::Expire, &Party::Deadline, cx.now).ok()?;
-                let turn = turn(state, &Party::Deadline, &expire, cx);
-                let record = turn_record(&Party::Deadline, task, &turn, cx);
+                let (act, by) = how(task);
+                let state = task.after(act, &by, cx.now).ok()?;
+                let turn = turn(state, &by, &Turning { act, reason: None, outcome: None }, cx);
+                let record = turn_record(&by, task, &turn, cx);
                 Some(self.0.journal.commit(turn_write(task, turn, record)))
             });
             // One that moved on meanwhile was ended by somebody else.
@@ -331,14 +377,16 @@ fn turn_write(task: &Task, turn: Turn, record: Record) -> Write {
 }
 
 pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
-    let (client, admin) = match by {
-        Party::Agent(id) => (Some(id.clone()), None),
-        Party::Admin(name) => (None, Some(name.clone())),
-        Party::Deadline => (None, None),
+    let (client, admin, by) = match by {
+        Party::Agent(id) => (Some(id.clone()), None, None),
+        Party::Admin(name) => (None, Some(name.clone()), None),
+        Party::Requester(_) | Party::Grant(_) => (None, None, Some(by.to_string())),
+        Party::Deadline => (None, None, None),
     };
     Record {
         client,
         admin,
+        by,
         granted: Some(match &turn.outcome {
             Some(outcome) => json!({"state": turn.state, "outcome": outcome}),
             None => json!({"state": turn.state}),

@@ -34,6 +34,9 @@ pub(super) fn issuer(section: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Opt
     let allowed_networks = section.read("allowed_networks", |at| {
         at.each(|item| item.parse("write a network with the length of its prefix, such as `10.0.0.0/8`"))
     });
+    let consent = section.read("consent", |at| at.word()).unwrap_or_default();
+    let api_audiences = section.read("api_audiences", |at| at.each(|item| item.words())).unwrap_or_default();
+    let portal_clients = section.read("portal_clients", |at| at.each(|item| item.words())).unwrap_or_default();
     let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
     let issuer = TrustedIssuer {
         issuer: issuer?,
@@ -47,6 +50,9 @@ pub(super) fn issuer(section: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Opt
         subject_scopes,
         entitlements,
         allowed_networks: allowed_networks.unwrap_or_default(),
+        consent,
+        api_audiences,
+        portal_clients,
         disabled,
     };
     check_keys(&issuer, &at_keys?);

@@ -144,6 +144,7 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
         section.read("catalogue_refresh", |at| at.number(60..=86_400, "seconds; at least a minute, at most a day"));
     let max_token_lifetime = max_token_lifetime(section);
     let signing_algorithm = section.read("signing_algorithm", |at| at.word());
+    let consent = section.read("consent", |at| at.word()).unwrap_or_default();
     let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
     let (id, uri, authentication) = (id?, uri?, authentication?);
     Some(Resource {
@@ -157,6 +158,7 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
         catalogue_refresh: catalogue_refresh.map(Lifetime::seconds),
         max_token_lifetime,
         signing_algorithm,
+        consent,
         disabled,
     })
 }
@@ -253,6 +255,9 @@ fn remedy(kind: Kind, key: &str, reason: &str) -> &'static str {
         (Kind::Issuer, "token_types") => "see which tokens your agents get from it",
         (Kind::Issuer, "audiences") => "see `aud` in one of its access tokens",
         (Kind::Issuer, "subject_scopes") => "add `[[issuers.entitlements]]`, or leave `subject_scopes` out",
+        (Kind::Issuer, "api_audiences" | "portal_clients") => {
+            "name an `aud` that is for this alone, and the client ids of the portals that get tokens with it"
+        }
         (Kind::Issuer, "entitlements") if unknown => "name what stands in `[[resources]]`, or leave `resource` out",
         (Kind::Issuer, "entitlements") => "name `scopes` or `tools` in each rule",
         (Kind::Resource, "uri") => "one of the two has to go: a token is for one of them",

@@ -119,6 +119,9 @@ pub struct Record {
     /// The admin that called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
+    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// The task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
@@ -157,6 +160,7 @@ impl Record {
             agents: Vec::new(),
             client: None,
             admin: None,
+            by: None,
             task: None,
             purpose: None,
             token: None,

@@ -121,6 +121,16 @@ pub struct UserClaims {
     pub all: Map<String, Value>,
 }
 
+impl UserClaims {
+    /// Whether the requester alone holds it, at a portal of the issuer: nobody acts or may act for them, and no key that we
+    /// take no proof of is asked for.
+    #[must_use]
+    pub fn is_of_portal(&self, issuer: &TrustedIssuer) -> bool {
+        let by_portal = self.client.as_ref().is_some_and(|client| issuer.portal_clients.contains(client));
+        by_portal && self.may_act.is_none() && self.chain.is_none() && !self.bound
+    }
+}
+
 /// `may_act` (RFC 8693 §4.4): who may act. Without `iss`, `sub` is a name that the token's issuer gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MayAct {

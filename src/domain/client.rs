@@ -11,6 +11,7 @@ pub use edge::Edge;
 
 use crate::domain::{
     authority::ToolUse,
+    grant::Consent,
     id::{ClientId, ToolName},
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
     scope::{ScopeSet, ScopeToken},
@@ -172,6 +173,9 @@ pub struct Resource {
     /// The algorithm of tokens and signed answers for it; ours when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_algorithm: Option<SigningAlgorithm>,
+    /// Which calls of its tools need the requester's recorded consent.
+    #[serde(default, skip_serializing_if = "Consent::is_none")]
+    pub consent: Consent,
     /// Whether it is shut out: no token for it, no answer to it.
     #[serde(default)]
     pub disabled: bool,

@@ -5,6 +5,7 @@
 
 mod ask;
 mod ceilings;
+mod consent;
 mod denial;
 mod edges;
 mod plan;
@@ -18,6 +19,7 @@ pub use plan::{Plan, PlannedTask};
 pub use presenter::admits;
 
 use ceilings::authority;
+use consent::{Ground, ground};
 use edges::edges;
 use presenter::{check_output, check_presenter};
 
@@ -28,6 +30,7 @@ use crate::domain::{
     client::Agent,
     id::TokenId,
     limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP},
+    splice::Basis,
     task::Requester,
     time::Timestamp,
     token::{NextActor, TaskContext, TokenKind},
@@ -44,12 +47,13 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
     let along = edges(ask, &chain)?;
     let lineage = lineage(ask)?;
     let wanted = authority(ask, &along)?;
-    let (task, deadline) = task(ask, &wanted)?;
+    let ground = ground(ask, basis == Basis::Grant.as_str(), &wanted)?;
+    let (task, deadline) = task(ask, &wanted, ground)?;
     let authority = ask.output.resource().map_or(wanted.clone(), |resource| wanted.at(&resource.uri));
     if authority.is_empty() {
         return Err(Denial::NothingForTarget);
     }
-    let expires = expires(ask, deadline)?;
+    let expires = expires(ask, deadline, ground)?;
     Ok(Plan {
         kind: kind(ask.output),
         audience: match ask.output {
@@ -78,6 +82,7 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
             Output::HandOver(to, _) => Some(NextActor { iss: ask.issuer.clone(), sub: to.id.clone() }),
             Output::Access(_) | Output::Txn => None,
         },
+        grant: ground.id(),
         basis,
     })
 }
@@ -132,7 +137,7 @@ fn lineage(ask: &Ask<'_>) -> Result<Vec<TokenId>, Denial> {
     }
 }
 
-fn task(ask: &Ask<'_>, wanted: &Authority) -> Result<(PlannedTask, Timestamp), Denial> {
+fn task(ask: &Ask<'_>, wanted: &Authority, ground: Ground<'_>) -> Result<(PlannedTask, Timestamp), Denial> {
     match (ask.subject, ask.task) {
         (Evidence::Own(own, _), TaskWanted::Named(id, _)) if id != own.txn => Err(Denial::OtherTask),
         (Evidence::Own(own, _), _) => {
@@ -161,14 +166,29 @@ fn task(ask: &Ask<'_>, wanted: &Authority) -> Result<(PlannedTask, Timestamp), D
             if life > longest {
                 return Err(Denial::DeadlineTooLong);
             }
-            let deadline = ask.now.after(life);
+            let deadline = within_grant(ask.now.after(life), ground);
             Ok((PlannedTask::Open { purpose, authority: wanted.clone(), deadline }, deadline))
         }
     }
 }
 
-/// `min(asked, ours, the resource's cap, the agent's cap, the subject token's own expiry, the task's deadline)`.
-fn expires(ask: &Ask<'_>, deadline: Timestamp) -> Result<Timestamp, Denial> {
+/// Nothing outlives the grant that it rests on. What is derived ends with its parent, which does not.
+fn within_grant(end: Timestamp, ground: Ground<'_>) -> Timestamp {
+    match ground {
+        Ground::Recorded(grant) => end.min(grant.until),
+        Ground::None | Ground::Inherited(_) => end,
+    }
+}
+
+/// What the requester would have to consent to: all that is asked for, as far as it can be had.
+#[must_use]
+pub fn consent_wanted(ask: &Ask<'_>) -> Option<Authority> {
+    let along = edges(ask, &chain(ask).ok()?).ok()?;
+    authority(ask, &along).ok()
+}
+
+/// `min(asked, ours, the resource's cap, the agent's cap, the subject token's own expiry, the grant's, the task's deadline)`.
+fn expires(ask: &Ask<'_>, deadline: Timestamp, ground: Ground<'_>) -> Result<Timestamp, Denial> {
     let agent_cap = |agent: &Agent| agent.max_token_lifetime;
     let caps = [
         // Whatever is configured: a revocation is forgotten when nothing that it could end lives any more.
@@ -190,6 +210,6 @@ fn expires(ask: &Ask<'_>, deadline: Timestamp) -> Result<Timestamp, Denial> {
         Evidence::User(user, _) => user.expires,
         Evidence::Own(own, _) => own.exp,
     };
-    let expires = ask.now.after(life).min(subject).min(deadline);
+    let expires = within_grant(ask.now.after(life).min(subject).min(deadline), ground);
     if expires.is_past(ask.now) { Err(Denial::NoTimeLeft) } else { Ok(expires) }
 }

@@ -67,6 +67,11 @@ uuid_name!(
     TaskId,
     "task id"
 );
+uuid_name!(
+    /// A recorded grant's id, in every token that rests on it.
+    GrantId,
+    "grant id"
+);
 
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {

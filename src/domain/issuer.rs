@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::domain::{
     authority::ToolUse,
+    grant::Consent,
     id::ClientId,
     jwk::{JwkSet, JwsAlgorithm},
     scope::ScopeToken,
@@ -46,9 +47,32 @@ pub struct TrustedIssuer {
     /// Networks with private or special addresses that its keys may be fetched from.
     #[serde(default)]
     pub allowed_networks: Vec<IpNet>,
+    /// Which calls in its users' names need their recorded consent.
+    #[serde(default, skip_serializing_if = "Consent::is_none")]
+    pub consent: Consent,
+    /// The `aud` of tokens with which its users call Errand's own API, and nothing else is done. None: they can't.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub api_audiences: Vec<String>,
+    /// The client ids of the portals whose users may do so with tokens that were issued to these. No agent's may be one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub portal_clients: Vec<String>,
     /// Whether it is shut out: no token of it is taken.
     #[serde(default)]
     pub disabled: bool,
+}
+
+impl TrustedIssuer {
+    /// Whether its users may call Errand's own API at all.
+    #[must_use]
+    pub fn has_portal(&self) -> bool {
+        !self.api_audiences.is_empty() && !self.portal_clients.is_empty()
+    }
+
+    /// The same issuer as far as tokens for Errand's own API go: another `aud`, and none beside it.
+    #[must_use]
+    pub fn at_own_api(self) -> Self {
+        Self { audiences: self.api_audiences.clone(), other_audiences: OtherAudiences::Refuse, ..self }
+    }
 }
 
 /// Where an issuer's keys come from.

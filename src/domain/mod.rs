@@ -7,6 +7,7 @@ pub mod chain;
 pub mod claims;
 pub mod client;
 pub mod exchange;
+pub mod grant;
 
 pub mod id;
 pub mod issuer;

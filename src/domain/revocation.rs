@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use table::{Held, Name, PARTS, Table};
 
 use crate::domain::{
-    id::{ClientId, TaskId, TokenId},
+    id::{ClientId, GrantId, TaskId, TokenId},
     limits::TOKEN_LIFETIME_CAP,
     task::Requester,
     time::Timestamp,
@@ -47,6 +47,8 @@ pub enum Target {
     Token(TokenId),
     /// One task, with all its tokens.
     Task(TaskId),
+    /// One recorded grant, with all tokens that rest on it.
+    Grant(GrantId),
     /// Everything issued so far in a requester's name. Issuer and subject, as in [`Requester`].
     Requester(String),
     /// Everything issued so far that an agent acts in, at whatever place in the chain.
@@ -77,6 +79,7 @@ impl Target {
         match self {
             Self::Token(_) => "token",
             Self::Task(_) => "task",
+            Self::Grant(_) => "grant",
             Self::Requester(_) => "requester",
             Self::Agent(_) => "agent",
             Self::Credentials(_) => "credentials",
@@ -93,6 +96,7 @@ impl Target {
         match self {
             Self::Token(id) => id.to_string(),
             Self::Task(id) => id.to_string(),
+            Self::Grant(id) => id.to_string(),
             Self::Requester(key) => key.clone(),
             Self::Agent(id) | Self::Credentials(id) => id.to_string(),
             Self::Resource(uri) => uri.to_string(),
@@ -107,6 +111,7 @@ impl Target {
         Some(match kind {
             "token" => Self::Token(key.parse().ok()?),
             "task" => Self::Task(key.parse().ok()?),
+            "grant" => Self::Grant(key.parse().ok()?),
             "requester" => Self::Requester(key.split_once(' ').map(|_| key.to_owned())?),
             "agent" => Self::Agent(key.parse().ok()?),
             "credentials" => Self::Credentials(key.parse().ok()?),
@@ -188,6 +193,8 @@ pub struct Names {
     pub lineage: Vec<TokenId>,
     /// Its task; an API token has none.
     pub task: Option<TaskId>,
+    /// The recorded grant that it rests on.
+    pub grant: Option<GrantId>,
     /// In whose name; an API token is in nobody's.
     pub requester: Option<Requester>,
     /// Every agent in its chain, the client that got it, and the agent that it is to be handed to.
@@ -320,7 +327,7 @@ impl Index {
 
     /// What the log says of a token: a handful of look-ups.
     ///
-    /// A token or task is never used again once it is named, so presence is enough. A requester, agent, resource or
+    /// A token, task or grant is never used again once it is named, so presence is enough. A requester, agent, resource or
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
     pub fn standing(&self, names: &Names) -> Standing {
@@ -332,7 +339,8 @@ impl Index {
         let older =
             |name: Name<'_>| self.entries.find(name).filter(|held| names.rev < held.seq).map(|held| held.standing);
         let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
-        let by_name = tokens.map(Name::Token).chain(names.task.map(Name::Task)).filter_map(held);
+        let named = names.task.map(Name::Task).into_iter().chain(names.grant.map(Name::Grant));
+        let by_name = tokens.map(Name::Token).chain(named).filter_map(held);
         // Only an API token is of no task: it is its client's alone.
         let client = names.agents.iter().filter(|_| names.task.is_none()).map(Name::Credentials);
         let requester = names.requester.iter().flat_map(|r| [Name::Requester(r), Name::Issuer(&r.issuer)]);
@@ -356,11 +364,16 @@ mod tests {
         TaskId::new(uuid::Uuid::from_bytes([n; 16]))
     }
 
+    fn grant(n: u8) -> GrantId {
+        GrantId::new(uuid::Uuid::from_bytes([n; 16]))
+    }
+
     fn names(rev: u64) -> Names {
         Names {
             token: token(3),
             lineage: vec![token(1), token(2)],
             task: Some(task(9)),
+            grant: Some(grant(7)),
             requester: Some(Requester {
                 issuer: "https://login.example.com".parse().unwrap(),
                 subject: "alice".parse().unwrap(),
@@ -393,6 +406,8 @@ mod tests {
             (Target::Token(token(4)), false, false),
             (Target::Task(task(9)), true, true),
             (Target::Task(task(8)), false, false),
+            (Target::Grant(grant(7)), true, true),
+            (Target::Grant(grant(8)), false, false),
             (requester("https://login.example.com alice"), true, false),
             (requester("https://login.example.com alic"), false, false),
             (requester("https://login.example.org alice"), false, false),
@@ -531,6 +546,7 @@ mod tests {
             2 => Target::Requester(format!("https://login.example.com r{n}")),
             3 => Target::Agent(format!("a{n}").parse().unwrap()),
             4 => Target::Resource(format!("https://r{n}.example.com").parse().unwrap()),
+            5 => Target::Grant(grant(n)),
             _ => Target::Issuer(format!("https://i{n}.example.com").parse().unwrap()),
         }
     }
@@ -542,6 +558,7 @@ mod tests {
             token: token(n),
             lineage: Vec::new(),
             task: Some(task(n)),
+            grant: Some(grant(n)),
             requester: Some(Requester { issuer: issuer(n), subject: "x".parse().unwrap() }),
             agents: [format!("a{n}").parse().unwrap()].into(),
             resources: [format!("https://r{n}.example.com").parse().unwrap()].into(),
@@ -555,7 +572,7 @@ mod tests {
         #[test]
         fn as_the_log_says(
             log in proptest::collection::vec(
-                (0_u8..6, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
+                (0_u8..7, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
                 1..60,
             ),
             asked in 0_u64..60,
@@ -609,6 +626,7 @@ mod tests {
         [
             says(&|target| *target == Target::Token(names.token), false),
             says(&|target| Some(target) == names.task.map(Target::Task).as_ref(), false),
+            says(&|target| Some(target) == names.grant.map(Target::Grant).as_ref(), false),
             says(&|target| *target == Target::requester(names.requester.as_ref().unwrap()), true),
             says(&|target| matches!(target, Target::Agent(id) if names.agents.contains(id)), true),
             says(&|target| matches!(target, Target::Resource(uri) if names.resources.contains(uri)), true),

@@ -122,6 +122,10 @@ fn turn(record: &Record) -> String {
         Some("suspended") => "suspended the task",
         Some("completed") => "completed the task, and all its tokens ended",
         Some("failed") => "gave the task up, and all its tokens ended",
+        Some("revoked") if record.by.as_deref().is_some_and(|by| by.starts_with("grant:")) => {
+            return "the grant that the task rests on was withdrawn: the task is over".to_owned();
+        }
+        Some("revoked") => "took the task back, and all its tokens ended",
         Some("expired") => return "the task ended at its deadline".to_owned(),
         _ => "changed the task",
     };
@@ -129,7 +133,7 @@ fn turn(record: &Record) -> String {
 }
 
 fn who(record: &Record) -> &str {
-    record.admin.as_deref().unwrap_or_else(|| client(record))
+    record.admin.as_deref().or(record.by.as_deref()).unwrap_or_else(|| client(record))
 }
 
 fn client(record: &Record) -> &str {

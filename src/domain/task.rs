@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::domain::{
     authority::Authority,
-    id::{ClientId, OutcomeText, Purpose, Reason, Subject, TaskId},
+    id::{ClientId, GrantId, OutcomeText, Purpose, Reason, Subject, TaskId},
     time::Timestamp,
     uri::IssuerUrl,
 };
@@ -134,8 +134,12 @@ impl Act {
 pub enum Party {
     /// The agent that opened it.
     Agent(ClientId),
+    /// The requester in whose name it is.
+    Requester(Requester),
     /// An admin, by the name that records have: `admin:NAME`.
     Admin(String),
+    /// Nobody: the grant that it rests on was withdrawn.
+    Grant(GrantId),
     /// Nobody: the deadline passed.
     Deadline,
 }
@@ -144,9 +148,28 @@ impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent(id) => write!(f, "client:{id}"),
+            Self::Requester(requester) => write!(f, "requester:{} {}", requester.issuer, requester.subject),
             Self::Admin(name) => f.write_str(name),
+            Self::Grant(id) => write!(f, "grant:{id}"),
             Self::Deadline => f.write_str("deadline"),
         }
+    }
+}
+
+impl Party {
+    fn rank(&self) -> u8 {
+        rank(&self.to_string())
+    }
+}
+
+const ADMIN: u8 = 3;
+
+/// Who stands above whom, by the name that records have.
+fn rank(name: &str) -> u8 {
+    match name.split_once(':') {
+        Some(("client", _)) => 1,
+        Some(("requester", _)) => 2,
+        _ => ADMIN,
     }
 }
 
@@ -218,6 +241,8 @@ pub struct Task {
     pub created: Timestamp,
     /// When it ends by itself; no token of it lives longer.
     pub deadline: Timestamp,
+    /// The grant that it rests on: when that is withdrawn, the task is over.
+    pub grant: Option<GrantId>,
     /// How often its state has changed: what a change builds on.
     pub turns: u64,
     /// The last change; none since it was opened.
@@ -261,21 +286,18 @@ impl Task {
 
     /// The state after an act of somebody, or why there is none.
     ///
-    /// An agent takes up again only what it laid down itself: what an admin holds back stays held. An admin who suspends
-    /// what an agent has suspended takes the hold over.
+    /// Who holds a task back lets it go, or somebody above them: an admin stands above the requester, and the requester above
+    /// the agent. Who suspends what somebody below them has suspended takes the hold over.
     pub fn after(&self, act: Act, by: &Party, now: Timestamp) -> Result<TaskState, CannotTurn> {
         if act == Act::Expire {
             return if self.deadline.is_past(now) { self.state.after(act) } else { Err(CannotTurn::NotDue) };
         }
         let state = self.state_at(now);
-        let holder = self.turned.as_ref().map(|turn| turn.by.as_str());
-        match (state, act, by) {
-            (TaskState::Suspended, Act::Suspend, Party::Admin(_))
-                if holder.is_some_and(|by| by.starts_with("client:")) =>
-            {
-                Ok(TaskState::Suspended)
-            }
-            (TaskState::Suspended, Act::Resume, Party::Agent(_)) if holder != Some(&*by.to_string()) => {
+        let holder = self.turned.as_ref().map(|turn| turn.by.as_str()).unwrap_or_default();
+        let is_theirs = holder == by.to_string();
+        match (state, act) {
+            (TaskState::Suspended, Act::Suspend) if rank(holder) < by.rank() => Ok(TaskState::Suspended),
+            (TaskState::Suspended, Act::Resume) if !is_theirs && by.rank() < ADMIN && rank(holder) >= by.rank() => {
                 Err(CannotTurn::HeldByAnother)
             }
             _ => state.after(act),
@@ -304,6 +326,7 @@ mod tests {
             state,
             created: NOW,
             deadline: NOW.after(Lifetime::minutes(30)),
+            grant: None,
             turns: u64::from(by.is_some()),
             turned: by.map(turn),
         }

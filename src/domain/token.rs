@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::domain::{
     authority::Authority,
     chain::{Chain, Hop},
-    id::{ClientId, Purpose, Subject, TaskId, TokenId},
+    id::{ClientId, GrantId, Purpose, Subject, TaskId, TokenId},
     limits::MAX_JWT,
     revocation::{Names, Seq},
     scope::ScopeSet,
@@ -124,6 +124,9 @@ pub struct TaskTokenClaims {
     /// The agent that a hand-over token is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_act: Option<NextActor>,
+    /// The recorded grant that it rests on: it ends when that is withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantId>,
     /// When the requester signed in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Timestamp>,
@@ -203,6 +206,7 @@ impl TaskTokenClaims {
             token: self.jti,
             lineage: self.lineage.clone(),
             task: Some(self.txn),
+            grant: self.grant,
             requester: Some(self.requester()),
             agents: acted.chain([self.client_id.clone()]).chain(next).collect(),
             resources: resources.collect(),
@@ -243,6 +247,7 @@ impl ApiTokenClaims {
             token: self.jti,
             lineage: Vec::new(),
             task: None,
+            grant: None,
             requester: None,
             agents: [self.client_id.clone()].into(),
             resources: BTreeSet::new(),

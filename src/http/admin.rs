@@ -10,15 +10,12 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    app::{BadRequest, Conflict, GrantRequest},
+    app::{BadRequest, Conflict},
     domain::{
         audit::searchable,
-        id::{ClientId, KeyId, Reason, Subject, TokenId},
+        id::{ClientId, KeyId, Reason, TokenId},
         keys::Occasion,
         registry::{Kind, Object},
-        task::Requester,
-        time::Timestamp,
-        uri::IssuerUrl,
     },
     http::{
         App,
@@ -27,7 +24,7 @@ use crate::{
         path::Id,
         problem::Problem,
         query::Query,
-        views::{AuditView, GrantView, KeyView, ListView, MadeKeyView, ObjectView, SecretView, TokenView},
+        views::{AuditView, KeyView, ListView, MadeKeyView, ObjectView, SecretView, TokenView},
     },
     ports::{AuditFilter, TokenFilter},
 };
@@ -94,61 +91,6 @@ pub(super) async fn make_secret(
     let made = app.service.make_secret(&admin, &id, idempotency_key(&headers)?, &cx).await?;
     let view = SecretView { client_id: &made.client, client_secret: made.secret.expose() };
     Ok((StatusCode::CREATED, Json(view)).into_response())
-}
-
-/// The body of `POST /v1/admin/grants`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GrantBody {
-    issuer: IssuerUrl,
-    subject: Subject,
-    agent: ClientId,
-    until: String,
-}
-
-/// `POST /v1/admin/grants`
-pub(super) async fn put_grant(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    headers: HeaderMap,
-    JsonBody(body): JsonBody<GrantBody>,
-) -> Result<Response, Problem> {
-    let until =
-        Timestamp::parse_rfc3339(&body.until).ok_or(BadRequest::Invalid("until", "must be an RFC 3339 time"))?;
-    if until.is_past(cx.now) {
-        return Err(BadRequest::Invalid("until", "lies in the past").into());
-    }
-    let requester = Requester { issuer: body.issuer, subject: body.subject };
-    let idempotency_key = idempotency_key(&headers)?;
-    let request = GrantRequest { requester, agent: body.agent, until, idempotency_key };
-    let grant = app.service.put_grant(&admin, request, &cx).await?;
-    Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
-}
-
-/// The query of `DELETE /v1/admin/grants`: a grant has no other name than its parties.
-pub(super) async fn remove_grant(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    RawQuery(query): RawQuery,
-) -> Result<StatusCode, Problem> {
-    let query = Query::parse(query.as_deref(), &["issuer", "subject", "agent"])?;
-    let requester = Requester {
-        issuer: query.value("issuer")?.ok_or(BadRequest::Missing("issuer"))?,
-        subject: query.value("subject")?.ok_or(BadRequest::Missing("subject"))?,
-    };
-    let agent = query.value("agent")?.ok_or(BadRequest::Missing("agent"))?;
-    app.service.remove_grant(&admin, &requester, &agent, &cx).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// `GET /v1/admin/grants`
-pub(super) async fn list_grants(
-    State(app): State<App>,
-    _: Reader,
-    RawQuery(query): RawQuery,
-) -> Result<Json<ListView<GrantView>>, Problem> {
-    let query = Query::parse(query.as_deref(), &["after", "limit"])?;
-    Ok(Json(ListView::of(app.service.list_grants(&query.page()?).await?, GrantView::from)))
 }
 
 /// `GET /v1/admin/keys`

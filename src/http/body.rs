@@ -31,6 +31,28 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     }
 }
 
+/// The same, read from the text itself: for what must not lose a digit on the way.
+#[derive(Debug)]
+pub(super) struct JsonText<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonText<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
+        if media_type(request.headers()).is_none_or(|media| media != "application/json") {
+            return Err(Problem::not_json());
+        }
+        let body = read_body(request).await?.ok_or_else(Problem::too_large)?;
+        crate::domain::json::parse(&body, 16).map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
+        serde_json::from_slice(&body).map(Self).map_err(|fault| {
+            // Where it is wrong is said by line and column at the end.
+            let text = fault.to_string();
+            let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+            BadRequest::NotJson(without_values(text)).into()
+        })
+    }
+}
+
 /// serde's messages quote what was sent before they say what was expected; only what comes last, which is ours, may
 /// stay. What was sent may have the word in it as well.
 pub(super) fn without_values(message: &str) -> String {

@@ -7,7 +7,10 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Unsettled},
+    app::{
+        ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Caller, Credentials, Cx, Failure, RequesterCaller,
+        Unsettled,
+    },
     domain::{
         audit::Event,
         client::{API_ADMIN, API_AUDIT, API_INTROSPECT, API_TASKS},
@@ -132,13 +135,45 @@ impl FromRequestParts<App> for Participant {
     }
 }
 
+/// A client that takes part in tasks, or a requester.
+#[derive(Debug)]
+pub(super) struct Party(pub Caller, pub Cx);
+
+impl FromRequestParts<App> for Party {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (token, call, cx) = bearer_call(parts)?;
+        Ok(Self(app.service.authorize_any(&token, &[API_TASKS], &call, &cx).await?, cx))
+    }
+}
+
+/// A requester, about their own tasks and grants.
+#[derive(Debug)]
+pub(super) struct Own(pub RequesterCaller, pub Cx);
+
+impl FromRequestParts<App> for Own {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (token, call, cx) = bearer_call(parts)?;
+        Ok(Self(app.service.authorize_requester(&token, &call, &cx).await?, cx))
+    }
+}
+
 async fn by_api_token(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
+    let (token, call, cx) = bearer_call(parts)?;
+    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
+    Ok((caller, cx))
+}
+
+/// The bearer token of a request, what it calls, its name and time.
+fn bearer_call(parts: &Parts) -> Result<(Secret, String, Cx), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
     let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::NoBearer))?;
     // As it was sent, so in ASCII; and no longer than names are.
     let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
-    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
-    Ok((caller, cx))
+    Ok((token, call, cx))
 }
 
 async fn read_form(mut request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {

@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    app::{AuthFault, BadRequest, Conflict, Failure},
+    app::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure},
     domain::{
         authority::Authority,
         exchange::{Denial, Excess, Holding},
@@ -36,6 +36,8 @@ pub(super) enum Code {
     InvalidAuthorizationDetails,
     /// 400 (actor profile draft)
     ActorUnauthorized,
+    /// 400 (as OpenID Connect Core §3.1.2.6 has it, and the interaction response drafts)
+    InteractionRequired,
     /// 401, of a bearer token (RFC 6750 §3.1)
     InvalidToken,
     /// 403, of a bearer token
@@ -61,6 +63,7 @@ impl Code {
             Self::InvalidTarget => "invalid_target",
             Self::InvalidAuthorizationDetails => "invalid_authorization_details",
             Self::ActorUnauthorized => "actor_unauthorized",
+            Self::InteractionRequired => "interaction_required",
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
             Self::AccessDenied => "access_denied",
@@ -79,7 +82,8 @@ impl Code {
             | Self::InvalidScope
             | Self::InvalidTarget
             | Self::InvalidAuthorizationDetails
-            | Self::ActorUnauthorized => StatusCode::BAD_REQUEST,
+            | Self::ActorUnauthorized
+            | Self::InteractionRequired => StatusCode::BAD_REQUEST,
             Self::InvalidClient | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope | Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -96,6 +100,7 @@ impl From<&Failure> for Code {
             // RFC 8693 §2.2.2: a subject or actor token that is not valid, for any reason, is an invalid request.
             Failure::Token(..) => Self::InvalidRequest,
             Failure::Denied(denial) => denial.into(),
+            Failure::Consent(_) => Self::InteractionRequired,
             Failure::Conflict(conflict) => conflict.into(),
             // No OAuth endpoint asks an MCP server anything.
             Failure::NotListed(_) | Failure::Outage(_) => Self::TemporarilyUnavailable,
@@ -119,7 +124,7 @@ impl From<&AuthFault> for Code {
             | AuthFault::Changed => Self::InvalidClient,
             AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
             AuthFault::Scope => Self::InsufficientScope,
-            AuthFault::NotForThisClient => Self::AccessDenied,
+            AuthFault::NotForThisClient | AuthFault::NotOfPortal => Self::AccessDenied,
         }
     }
 }
@@ -147,6 +152,7 @@ impl From<&Denial> for Code {
         match denial {
             Denial::OnlyTxnForResource => Self::UnauthorizedClient,
             Denial::TargetShutOut | Denial::TargetIsUs => Self::InvalidTarget,
+            Denial::ConsentNeeded => Self::InteractionRequired,
             Denial::MayNotDelegate | Denial::BrokerAlone | Denial::Splice(_) | Denial::NotThePresenter => {
                 Self::ActorUnauthorized
             }
@@ -208,6 +214,7 @@ pub(super) struct OAuthError {
     description: String,
     reason: String,
     allowed: Option<Authority>,
+    consent: Option<Box<ConsentNeeded>>,
 }
 
 #[derive(Serialize)]
@@ -217,6 +224,12 @@ struct Body<'a> {
     /// How much of what is too much the client's own limits leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_details_allowed: Option<&'a Authority>,
+    /// Where the requester can grant what is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interaction_uri: Option<&'a str>,
+    /// What they would have to grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<&'a Authority>,
 }
 
 impl From<Failure> for OAuthError {
@@ -236,11 +249,13 @@ impl From<Failure> for OAuthError {
         };
         let challenge = challenge(&failure);
         let reason = failure.to_string();
-        let allowed = match failure {
-            Failure::Denied(Denial::ScopeTooWide(excess) | Denial::DetailsTooWide(excess)) => excess.allowed,
-            _ => None,
-        };
-        Self { code, status: code.status(), challenge, description, reason, allowed }
+        let (mut allowed, mut consent) = (None, None);
+        match failure {
+            Failure::Denied(Denial::ScopeTooWide(excess) | Denial::DetailsTooWide(excess)) => allowed = excess.allowed,
+            Failure::Consent(needed) => consent = Some(needed),
+            _ => {}
+        }
+        Self { code, status: code.status(), challenge, description, reason, allowed, consent }
     }
 }
 
@@ -260,7 +275,7 @@ impl OAuthError {
     pub(super) fn own_fault() -> Self {
         let code = Code::ServerError;
         let (description, reason) = (OWN_FAULT.to_owned(), OWN_FAULT.to_owned());
-        Self { code, status: code.status(), challenge: None, description, reason, allowed: None }
+        Self { code, status: code.status(), challenge: None, description, reason, allowed: None, consent: None }
     }
 
     /// The same with another status than its code has.
@@ -275,10 +290,13 @@ pub(super) const OWN_FAULT: &str = "a fault of the server itself: report it with
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let description = ascii(&self.description);
+        let consent = self.consent.as_deref();
         let body = Body {
             error: self.code.as_str(),
             error_description: &description,
             authorization_details_allowed: self.allowed.as_ref(),
+            interaction_uri: consent.and_then(|consent| consent.uri.as_deref()),
+            authorization_details: consent.map(|consent| &consent.wanted).filter(|wanted| !wanted.is_empty()),
         };
         let mut response = (self.status, Json(body)).into_response();
         if let Some(challenge) = self.challenge {
@@ -309,6 +327,7 @@ pub(super) fn challenge(failure: &Failure) -> Option<&'static str> {
         | Code::InvalidTarget
         | Code::InvalidAuthorizationDetails
         | Code::ActorUnauthorized
+        | Code::InteractionRequired
         | Code::AccessDenied
         | Code::TemporarilyUnavailable
         | Code::ServerError => None,
@@ -343,7 +362,8 @@ mod tests {
                 Code::InvalidScope => Some(Code::InvalidTarget),
                 Code::InvalidTarget => Some(Code::InvalidAuthorizationDetails),
                 Code::InvalidAuthorizationDetails => Some(Code::ActorUnauthorized),
-                Code::ActorUnauthorized => Some(Code::InvalidToken),
+                Code::ActorUnauthorized => Some(Code::InteractionRequired),
+                Code::InteractionRequired => Some(Code::InvalidToken),
                 Code::InvalidToken => Some(Code::InsufficientScope),
                 Code::InsufficientScope => Some(Code::AccessDenied),
                 Code::AccessDenied => Some(Code::TemporarilyUnavailable),

@@ -7,6 +7,7 @@ mod client_auth;
 mod error;
 mod exchange_form;
 mod form;
+mod grants;
 mod guard;
 mod listen;
 mod metadata;
@@ -29,7 +30,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 
 pub use form::Form;
@@ -115,7 +116,10 @@ fn api() -> Router<App> {
         .route("/v1/admin/resources/{id}/catalogue/import", post(catalogue::import))
         .route("/v1/admin/resources/{id}/catalogue/accept", post(catalogue::accept))
         .route("/v1/admin/clients/{id}/secret", post(admin::make_secret))
-        .route("/v1/admin/grants", get(admin::list_grants).post(admin::put_grant).delete(admin::remove_grant))
+        .route("/v1/admin/grants", get(grants::list).post(grants::put).delete(grants::withdraw_all))
+        .route("/v1/admin/grants/{id}", delete(grants::withdraw))
+        .route("/v1/grants", get(grants::list_own).post(grants::put_own))
+        .route("/v1/grants/{id}", delete(grants::withdraw_own))
         .route("/v1/admin/keys", get(admin::list_keys))
         .route("/v1/admin/keys/rotate", post(admin::rotate_keys))
         .route("/v1/admin/keys/{kid}/revoke", post(admin::revoke_key))
@@ -129,11 +133,13 @@ fn api() -> Router<App> {
         .route("/v1/admin/tasks/{id}/fail", post(tasks::by_admin(Act::Fail)))
         .route("/v1/admin/tasks/{id}/trail", get(tasks::trail))
         .route("/v1/tasks/{id}/calls", post(tasks::report_call))
+        .route("/v1/tasks", get(tasks::list_own))
         .route("/v1/tasks/{id}", get(tasks::read_own))
-        .route("/v1/tasks/{id}/suspend", post(tasks::by_agent(Act::Suspend)))
-        .route("/v1/tasks/{id}/resume", post(tasks::by_agent(Act::Resume)))
-        .route("/v1/tasks/{id}/complete", post(tasks::by_agent(Act::Complete)))
-        .route("/v1/tasks/{id}/fail", post(tasks::by_agent(Act::Fail)))
+        .route("/v1/tasks/{id}/revoke", post(tasks::revoke_own))
+        .route("/v1/tasks/{id}/suspend", post(tasks::by_party(Act::Suspend)))
+        .route("/v1/tasks/{id}/resume", post(tasks::by_party(Act::Resume)))
+        .route("/v1/tasks/{id}/complete", post(tasks::by_party(Act::Complete)))
+        .route("/v1/tasks/{id}/fail", post(tasks::by_party(Act::Fail)))
         .route("/v1/admin/revocations", get(revocations::list).post(revocations::revoke))
         .route("/v1/admin/shut-out", get(revocations::list_shut_out))
         .route("/v1/admin/replicas", get(replicas::list))

@@ -16,7 +16,7 @@ use crate::{
         audit::Event,
         authority::Authority,
         chain::Chain,
-        id::{ClientId, Subject, TaskId, TokenId},
+        id::{ClientId, GrantId, Subject, TaskId, TokenId},
         scope::ScopeSet,
         secret::Secret,
         time::Timestamp,
@@ -187,6 +187,8 @@ struct Says<'a> {
     task: &'a TaskRef,
     tctx: &'a TaskContext,
     #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<GrantId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     acr: Option<&'a str>,
@@ -213,6 +215,7 @@ impl<'a> Says<'a> {
             act: &claims.act,
             task: &claims.task,
             tctx: &claims.tctx,
+            grant: claims.grant,
             auth_time: claims.auth_time,
             acr: claims.acr.as_deref(),
             amr: claims.amr.as_deref(),

@@ -124,12 +124,15 @@ impl From<&Failure> for Type {
             Failure::Conflict(Conflict::Inconsistent(_)) => Self::Inconsistent,
             Failure::Conflict(Conflict::KeyReused) => Self::KeyReused,
             Failure::NotListed(_) => Self::NotListed,
-            Failure::Client(_) | Failure::Request(_) | Failure::Token(..) | Failure::Denied(_) | Failure::Outage(_) => {
-                match Code::from(failure) {
-                    Code::InvalidRequest => Self::Malformed,
-                    code => Self::OAuth(code),
-                }
-            }
+            Failure::Client(_)
+            | Failure::Request(_)
+            | Failure::Token(..)
+            | Failure::Denied(_)
+            | Failure::Consent(_)
+            | Failure::Outage(_) => match Code::from(failure) {
+                Code::InvalidRequest => Self::Malformed,
+                code => Self::OAuth(code),
+            },
         }
     }
 }

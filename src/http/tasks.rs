@@ -1,4 +1,4 @@
-//! `/v1/tasks/…` for the agents of a task, and `/v1/admin/tasks/…` for admins.
+//! `/v1/tasks…` for the agents of a task and its requester, and `/v1/admin/tasks/…` for admins.
 
 use std::{future::Future, pin::Pin};
 
@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    app::{BadRequest, Conflict, Turning},
+    app::{BadRequest, Caller, Conflict, Turning},
     domain::{
         call::CallReport,
         id::{OutcomeText, Reason, TaskId},
@@ -21,7 +21,7 @@ use crate::{
         App,
         admin::idempotency_key,
         body::JsonBody,
-        client_auth::{Operator, Participant, Reader},
+        client_auth::{Operator, Own, Participant, Party, Reader},
         path::Id,
         problem::Problem,
         query::Query,
@@ -48,19 +48,40 @@ impl ActBody {
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
 /// `POST /v1/tasks/{id}/…`
-pub(super) fn by_agent(
+pub(super) fn by_party(
     act: Act,
-) -> impl Fn(State<App>, Participant, Id, Patience, HeaderMap, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static
-{
-    move |State(app), Participant(caller, cx), id, patience, headers, JsonBody(body)| {
+) -> impl Fn(State<App>, Party, Id, Patience, HeaderMap, JsonBody<ActBody>) -> Answer + Clone + Send + Sync + 'static {
+    move |State(app), Party(caller, cx), id, patience, headers, JsonBody(body)| {
         Box::pin(async move {
             let key = idempotency_key(&headers)?;
             let (id, turning) = (task_id(&id)?, body.turning(act));
-            let turned = app.service.turn_own_task(&caller, id, &turning, key, patience.0, &cx).await?;
+            let service = &app.service;
+            let turned = match caller {
+                Caller::Client(caller) => service.turn_own_task(&caller, id, &turning, key, patience.0, &cx).await?,
+                Caller::Requester(caller) => {
+                    service.turn_requested_task(&caller, id, &turning, key, patience.0, &cx).await?
+                }
+            };
             let spread = turned.spread;
             Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
         })
     }
+}
+
+/// `POST /v1/tasks/{id}/revoke`
+pub(super) async fn revoke_own(
+    State(app): State<App>,
+    Own(caller, cx): Own,
+    id: Id,
+    patience: Patience,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<ActBody>,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let (id, turning) = (task_id(&id)?, body.turning(Act::Revoke));
+    let turned = app.service.turn_requested_task(&caller, id, &turning, key, patience.0, &cx).await?;
+    let spread = turned.spread;
+    Ok(patience.answer(&app, &spread, TurnedTaskView::of(turned, cx.now)))
 }
 
 /// `POST /v1/admin/tasks/{id}/…`
@@ -79,13 +100,27 @@ pub(super) fn by_admin(
     }
 }
 
+/// `GET /v1/tasks`
+pub(super) async fn list_own(
+    State(app): State<App>,
+    Own(caller, cx): Own,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ListView<TaskView>>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after", "limit", "agent", "state", "resource", "from", "until"])?;
+    let page = app.service.list_own_tasks(&caller, filter(&query)?, &query.page()?).await?;
+    Ok(Json(ListView::of(page, |task| TaskView::of(task, cx.now))))
+}
+
 /// `GET /v1/tasks/{id}`
 pub(super) async fn read_own(
     State(app): State<App>,
-    Participant(caller, cx): Participant,
+    Party(caller, cx): Party,
     id: Id,
 ) -> Result<Json<TaskView>, Problem> {
-    let task = app.service.read_own_task(&caller, task_id(&id)?).await?;
+    let task = match caller {
+        Caller::Client(caller) => app.service.read_own_task(&caller, task_id(&id)?).await?,
+        Caller::Requester(caller) => app.service.read_requested_task(&caller, task_id(&id)?).await?,
+    };
     Ok(Json(TaskView::of(task, cx.now)))
 }
 
@@ -97,18 +132,23 @@ pub(super) async fn list(
 ) -> Result<Json<ListView<TaskView>>, Problem> {
     let names = ["after", "limit", "issuer", "subject", "agent", "state", "resource", "from", "until"];
     let query = Query::parse(query.as_deref(), &names)?;
+    let filter = TaskFilter { requester: query.requester()?, ..filter(&query)? };
+    let page = app.service.list_tasks(&filter, &query.page()?).await?;
+    Ok(Json(ListView::of(page, |task| TaskView::of(task, cx.now))))
+}
+
+/// What is wanted of tasks, whosever they are.
+fn filter(query: &Query) -> Result<TaskFilter, BadRequest> {
     let rule = "must be active, suspended, completed, failed, expired or revoked";
     let state = |word| TaskState::parse(word).ok_or(BadRequest::Invalid("state", rule));
-    let filter = TaskFilter {
-        requester: query.requester()?,
+    Ok(TaskFilter {
+        requester: None,
         agent: query.value("agent")?,
         state: query.text("state").map(state).transpose()?,
         resource: query.value("resource")?,
         from: query.time("from")?,
         until: query.time("until")?,
-    };
-    let page = app.service.list_tasks(&filter, &query.page()?).await?;
-    Ok(Json(ListView::of(page, |task| TaskView::of(task, cx.now))))
+    })
 }
 
 /// `GET /v1/admin/tasks/{id}`

@@ -9,7 +9,8 @@ use crate::{
         audit::{Record, Writer},
         authority::Authority,
         call::CallReport,
-        id::{CallId, ClientId, KeyId, TaskId, TokenId},
+        grant::Grant,
+        id::{CallId, ClientId, GrantId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
         keys::{KeyDates, KeyState},
         registry::{Entry, How, Object, Owner, Registry, ShutOut, Who},
@@ -19,7 +20,7 @@ use crate::{
         token::TokenKind,
     },
     http::replicas::SpreadView,
-    ports::{AuditRow, Grant, Paged, TokenRecord},
+    ports::{AuditRow, Paged, TokenRecord},
 };
 
 /// A page of anything.
@@ -101,6 +102,7 @@ pub(super) struct TokenView {
     jti: TokenId,
     kind: TokenKind,
     task: Option<TaskId>,
+    grant: Option<GrantId>,
     requester: Option<RequesterView>,
     client: ClientId,
     agents: Vec<ClientId>,
@@ -118,6 +120,7 @@ impl From<TokenRecord> for TokenView {
             jti: token.id,
             kind: token.kind,
             task: token.task,
+            grant: token.grant,
             requester: token.requester.as_ref().map(Into::into),
             client: token.client,
             agents: token.agents,
@@ -143,6 +146,8 @@ pub(super) struct TaskView {
     state: TaskState,
     created: String,
     deadline: String,
+    /// The grant that it rests on; null when it rests on none.
+    grant: Option<GrantId>,
     /// The last change of its state; null when there was none.
     turned: Option<TurnView>,
 }
@@ -159,6 +164,7 @@ impl TaskView {
             authorization_details: task.authority,
             created: task.created.rfc3339(),
             deadline: task.deadline.rfc3339(),
+            grant: task.grant,
             turned: task.turned.map(Into::into),
         }
     }
@@ -339,8 +345,11 @@ impl From<&Revoked> for RevokedView {
 /// A grant.
 #[derive(Serialize)]
 pub(super) struct GrantView {
+    id: GrantId,
     requester: RequesterView,
     agent: ClientId,
+    /// What the requester consents to; null when it says only who may act.
+    authorization_details: Option<Authority>,
     until: String,
     by: String,
     at: String,
@@ -349,8 +358,10 @@ pub(super) struct GrantView {
 impl From<Grant> for GrantView {
     fn from(grant: Grant) -> Self {
         Self {
+            id: grant.id,
             requester: (&grant.requester).into(),
             agent: grant.agent,
+            authorization_details: grant.authority,
             until: grant.until.rfc3339(),
             by: grant.by,
             at: grant.at.rfc3339(),

@@ -74,6 +74,15 @@ pub struct TaskFilter {
     pub until: Option<Timestamp>,
 }
 
+/// Which grants to list. All of what is given must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantFilter {
+    /// Of this requester.
+    pub requester: Option<(IssuerUrl, String)>,
+    /// To this agent.
+    pub agent: Option<ClientId>,
+}
+
 /// Which audit records to list. All of what is given must fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {

@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, fmt};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use super::{AuditFilter, AuditRow, Ear, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
+use super::{AuditFilter, AuditRow, Ear, GrantFilter, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
 use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
-    id::{ClientId, KeyId, TaskId, TokenId, ToolName},
+    grant::Grant,
+    id::{ClientId, GrantId, KeyId, TaskId, TokenId, ToolName},
     keys::KeyDates,
     registry::{Entry, Kind, KnownTools, OwnedTag, ShutOut, Who},
     replica::{Beat, ReplicaId},
@@ -41,6 +42,8 @@ pub struct TokenRecord {
     pub kind: TokenKind,
     /// Its task; an API token has none.
     pub task: Option<TaskId>,
+    /// The recorded grant that it rests on.
+    pub grant: Option<GrantId>,
     /// In whose name; an API token is in nobody's.
     pub requester: Option<Requester>,
     /// The client that got it.
@@ -70,27 +73,13 @@ impl TokenRecord {
             token: self.id,
             lineage: self.lineage.clone(),
             task: self.task,
+            grant: self.grant,
             requester: self.requester.clone(),
             agents: self.agents.iter().cloned().chain([self.client.clone()]).collect(),
             resources: self.authority.iter().map(|permission| permission.resource.clone()).collect(),
             rev: self.rev,
         }
     }
-}
-
-/// A recorded permission: this agent may act for this requester, until then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// For whom.
-    pub requester: Requester,
-    /// Who.
-    pub agent: ClientId,
-    /// Until when.
-    pub until: Timestamp,
-    /// Who recorded it.
-    pub by: String,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// A signing key as it is stored: its dates, its public JWK, its private part encrypted.
@@ -138,10 +127,10 @@ pub enum Change {
     PutKey(StoredKey),
     /// Remove a key, whatever it signed.
     RemoveKey(KeyId),
-    /// Record a grant, new or with a new end.
-    PutGrant(Grant),
+    /// Record a grant.
+    PutGrant(Box<Grant>),
     /// Withdraw a grant.
-    RemoveGrant(Requester, ClientId),
+    RemoveGrant(GrantId),
     /// Shut somebody out, or in another way than before.
     ShutOut(ShutOut),
     /// Let somebody in again.
@@ -313,11 +302,23 @@ pub trait Store: Send + Sync {
     /// Tokens, newest first.
     async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault>;
 
-    /// The grant of a requester to an agent, over or not.
-    async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage>;
+    /// Tasks in no final state whose grant was withdrawn, at most `limit`.
+    async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage>;
 
-    /// Grants, in a stable order.
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault>;
+    /// One grant, over or not.
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage>;
+
+    /// The grants of a requester to an agent that are not over at `now`, those that last longest first, at most `limit`.
+    async fn grants_between(
+        &self,
+        requester: &Requester,
+        agent: &ClientId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Grant>, Outage>;
+
+    /// Grants, over or not, newest first.
+    async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault>;
 
     /// Revocations as an admin wants to see them: newest first, forgotten ones too, without registry and key changes.
     async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault>;

@@ -5,11 +5,12 @@ use std::future::Future;
 use errand::{
     domain::{
         authority::Permission,
+        grant::Grant,
         revocation::Seq,
         task::{Task, TaskState},
         token::TokenKind,
     },
-    ports::{AuditFilter, Grant, ListFault, Page, Paged, Store, TaskFilter, TokenFilter, TokenRecord, Write},
+    ports::{AuditFilter, GrantFilter, ListFault, Page, Paged, Store, TaskFilter, TokenFilter, TokenRecord, Write},
 };
 
 use crate::{samples::*, support::TestStore};
@@ -42,6 +43,7 @@ async fn a_task_comes_back_as_it_was(on: &TestStore) {
     let mut odd = task(2);
     odd.authority = authority(&[]);
     odd.state = TaskState::Revoked;
+    odd.grant = None;
     odd.turns = 3;
     odd.turned = Some(turn(TaskState::Revoked));
     odd.deadline = errand::domain::time::Timestamp::MAX;
@@ -61,6 +63,7 @@ async fn a_token_comes_back_as_it_was(on: &TestStore) {
         agents: Vec::new(),
         audience: "https://sts.example.com".into(),
         lineage: Vec::new(),
+        grant: None,
         authority: authority(&[]),
         rev: Seq::new(0),
         ..token(2)
@@ -90,8 +93,7 @@ async fn text_is_data(on: &TestStore) {
         token.audience = format!("https://x.example/{name}");
         let mut log = entry(errand::domain::revocation::Target::requester(&requester(name)));
         log.reason = (*name).into();
-        let grant =
-            Grant { requester: requester(name), agent: client("planner"), until: NOW, by: (*name).into(), at: NOW };
+        let grant = Grant { by: (*name).into(), ..grant(n, name, "planner") };
         let mut record = record(n);
         record.requester = Some(requester(name));
         record.agents = vec![(*name).into()];
@@ -103,7 +105,7 @@ async fn text_is_data(on: &TestStore) {
             idempotency: Some(key.clone()),
             task: Some(task.clone()),
             token: Some(token.clone()),
-            changes: vec![errand::ports::Change::PutGrant(grant.clone())],
+            changes: vec![errand::ports::Change::PutGrant(Box::new(grant.clone()))],
             log: vec![log.clone()],
             audit: vec![record.clone()],
             ..Write::default()
@@ -111,7 +113,7 @@ async fn text_is_data(on: &TestStore) {
         let seq = done(&*store, write).await.unwrap();
         assert_eq!(store.task(task.id).await.unwrap(), Some(task.clone()));
         assert_eq!(store.token(token.id).await.unwrap(), Some(token.clone()));
-        assert_eq!(store.grant(&grant.requester, &grant.agent).await.unwrap(), Some(grant));
+        assert_eq!(store.grant(grant.id).await.unwrap(), Some(grant));
         assert_eq!(store.log_after(Seq::new(seq.number() - 1), NOW, 1).await.unwrap()[0].entry, log);
         let who = (task.requester.issuer.clone(), (*name).to_owned());
         let filter = TaskFilter { requester: Some(who.clone()), ..TaskFilter::default() };
@@ -132,7 +134,7 @@ async fn text_is_data(on: &TestStore) {
         };
         assert_eq!(answer, key.answer);
     }
-    let grants = all(2, async |page| store.grants(&page).await).await;
+    let grants = all(2, async |page| store.grants(&GrantFilter::default(), &page).await).await;
     assert_eq!(grants.len(), names.len());
 }
 
@@ -248,12 +250,11 @@ async fn a_cursor_of_somewhere_else_is_refused(on: &TestStore) {
     for bad in ["", "x", "!", "W10", "bnVsbA", "7", &nul] {
         assert!(foreign(store.tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
         assert!(foreign(store.tasks(&TaskFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
-        assert!(foreign(store.grants(&page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.grants(&GrantFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
         assert!(foreign(store.revocations(&page(bad)).await.unwrap_err()), "{bad}");
         assert!(foreign(store.audit(&AuditFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
     }
     assert!(foreign(store.revocations(&page(&of_tokens)).await.unwrap_err()));
-    assert!(foreign(store.grants(&page(&of_tokens)).await.unwrap_err()));
 }
 
 async fn tasks_are_found_by_resource_and_age(on: &TestStore) {

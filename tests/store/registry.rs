@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use errand::{
     domain::{
+        grant::Grant,
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
         registry::{Entry, How, Kind, Object, OwnedTag, Owner, ShutOut, Who},
         secret::SecretTag,
-        task::TaskState,
+        task::{Task, TaskState},
         tool::{Definition, ToolRecord},
     },
-    ports::{Change, Expected, Grant, Store, StoredKey, Write, Written},
+    ports::{Change, Expected, GrantFilter, Store, StoredKey, Write, Written},
 };
 use serde_json::json;
 
@@ -140,26 +141,56 @@ async fn a_key_lives_until_it_is_swept(on: &TestStore) {
     assert_eq!(store.registry().await.unwrap().version, 0);
 }
 
-async fn a_grant_is_put_renewed_and_withdrawn(on: &TestStore) {
+async fn a_grant_is_put_found_and_withdrawn(on: &TestStore) {
     let store = on.open().await;
-    let grant = |name: &str, agent: &str, until| Grant {
-        requester: requester(name),
-        agent: client(agent),
-        until: at(until),
-        by: "client:portal".into(),
-        at: NOW,
+    let until = |seconds, grant: Grant| Grant { until: at(NOW.unix() + seconds), ..grant };
+    let all = [
+        until(10, grant(1, "alice", "planner")),
+        until(20, grant(2, "alice", "planner")),
+        until(30, grant(3, "alice", "reader")),
+        Grant { at: at(NOW.unix() - 1), ..until(30, grant(4, "bob", "planner")) },
+    ];
+    change(&*store, all.iter().cloned().map(Box::new).map(Change::PutGrant).collect()).await;
+    let list = async |filter: GrantFilter| {
+        let page = store.grants(&filter, &first(9)).await.unwrap();
+        page.items.iter().map(|grant| grant.id).collect::<Vec<_>>()
     };
-    let all = [grant("alice", "planner", 10), grant("alice", "reader", 20), grant("bob", "planner", 30)];
-    change(&*store, all.iter().rev().cloned().map(Change::PutGrant).collect()).await;
-    assert_eq!(store.grants(&first(9)).await.unwrap().items, all);
-    assert_eq!(store.grant(&requester("alice"), &client("reader")).await.unwrap(), Some(all[1].clone()));
-    assert_eq!(store.grant(&requester("bob"), &client("reader")).await.unwrap(), None);
-    let renewed = Grant { by: "admin:ops".into(), at: at(5), ..grant("alice", "reader", 99) };
-    change(&*store, vec![Change::PutGrant(renewed.clone())]).await;
-    assert_eq!(store.grant(&requester("alice"), &client("reader")).await.unwrap(), Some(renewed.clone()));
-    change(&*store, vec![Change::RemoveGrant(requester("alice"), client("planner"))]).await;
-    change(&*store, vec![Change::RemoveGrant(requester("carol"), client("planner"))]).await;
-    assert_eq!(store.grants(&first(9)).await.unwrap().items, [renewed, all[2].clone()]);
+    assert_eq!(list(GrantFilter::default()).await, [3, 2, 1, 4].map(grant_id));
+    let of = |name: &str| Some((requester(name).issuer, name.to_owned()));
+    assert_eq!(list(GrantFilter { requester: of("alice"), agent: None }).await, [3, 2, 1].map(grant_id));
+    assert_eq!(list(GrantFilter { requester: of("bob"), agent: Some(client("planner")) }).await, [4].map(grant_id));
+    assert_eq!(list(GrantFilter { requester: None, agent: Some(client("planner")) }).await, [2, 1, 4].map(grant_id));
+    assert_eq!(store.grant(grant_id(3)).await.unwrap(), Some(all[2].clone()));
+    let between = async |name: &str, seconds, limit| {
+        let (requester, now) = (requester(name), at(NOW.unix() + seconds));
+        store.grants_between(&requester, &client("planner"), now, limit).await.unwrap()
+    };
+    assert_eq!(between("alice", 9, 9).await, [all[1].clone(), all[0].clone()]);
+    assert_eq!(between("alice", 9, 1).await, [all[1].clone()]);
+    assert_eq!(between("alice", 10, 9).await, [all[1].clone()], "one that ends now is over");
+    assert_eq!(between("carol", 0, 9).await, []);
+    change(&*store, vec![Change::RemoveGrant(grant_id(2)), Change::RemoveGrant(grant_id(77))]).await;
+    assert_eq!(store.grant(grant_id(2)).await.unwrap(), None);
+    assert_eq!(list(GrantFilter::default()).await, [3, 1, 4].map(grant_id));
+}
+
+async fn tasks_whose_grant_is_gone_are_found(on: &TestStore) {
+    let store = on.open().await;
+    change(&*store, vec![Change::PutGrant(Box::new(grant(5, "alice", "planner")))]).await;
+    let resting = |n, grant, state| Write { task: Some(Task { grant, state, ..task(n) }), ..Write::default() };
+    let writes = [
+        resting(1, Some(grant_id(5)), TaskState::Active),
+        resting(2, Some(grant_id(5)), TaskState::Suspended),
+        resting(3, Some(grant_id(5)), TaskState::Completed),
+        resting(4, None, TaskState::Active),
+    ];
+    commit(&*store, &writes).await;
+    assert_eq!(store.tasks_without_grant(9).await.unwrap(), []);
+    change(&*store, vec![Change::RemoveGrant(grant_id(5))]).await;
+    let mut found = store.tasks_without_grant(9).await.unwrap();
+    found.sort_by_key(|task| task.id);
+    assert_eq!(found.iter().map(|task| task.id).collect::<Vec<_>>(), [task_id(1), task_id(2)]);
+    assert_eq!(store.tasks_without_grant(1).await.unwrap().len(), 1);
 }
 
 async fn who_is_shut_out_comes_back_as_it_was(on: &TestStore) {
@@ -309,7 +340,8 @@ conformance!(
     an_object_comes_back_as_it_was,
     a_secret_goes_with_its_client,
     a_key_lives_until_it_is_swept,
-    a_grant_is_put_renewed_and_withdrawn,
+    a_grant_is_put_found_and_withdrawn,
+    tasks_whose_grant_is_gone_are_found,
     who_is_shut_out_comes_back_as_it_was,
     a_task_is_brought_to_its_end,
 );

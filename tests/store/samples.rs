@@ -4,7 +4,8 @@ use errand::{
     domain::{
         audit::{Event, Outcome, Record, Writer},
         authority::{Authority, Permission},
-        id::{ClientId, TaskId, TokenId},
+        grant::Grant,
+        id::{ClientId, GrantId, TaskId, TokenId},
         registry::{Entry, Object, Owner},
         revocation::{NewEntry, Seq, Target, Verb},
         task::{Requester, Task, TaskState, Turn},
@@ -60,6 +61,22 @@ pub fn authority(tools: &[&str]) -> Authority {
     tools.iter().map(permission).collect()
 }
 
+pub fn grant_id(n: u128) -> GrantId {
+    GrantId::new(uuid(n))
+}
+
+pub fn grant(n: u128, name: &str, agent: &str) -> Grant {
+    Grant {
+        id: grant_id(n),
+        requester: requester(name),
+        agent: client(agent),
+        authority: n.is_multiple_of(2).then(|| authority(&["read"])),
+        until: at(NOW.unix() + 60),
+        by: "client:portal".into(),
+        at: NOW,
+    }
+}
+
 pub fn task(n: u128) -> Task {
     Task {
         id: task_id(n),
@@ -70,6 +87,7 @@ pub fn task(n: u128) -> Task {
         state: TaskState::Active,
         created: NOW,
         deadline: at(NOW.unix() + 3600),
+        grant: Some(grant_id(5)),
         turns: 0,
         turned: None,
     }
@@ -95,6 +113,7 @@ pub fn token(n: u128) -> TokenRecord {
         id: token_id(n),
         kind: TokenKind::Access,
         task: Some(task_id(1)),
+        grant: Some(grant_id(5)),
         requester: Some(requester("alice")),
         client: client("planner"),
         agents: vec![client("reader"), client("planner")],

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use errand::{
     adapters::store::{self, StoreOptions, connect},
-    domain::revocation::{Seq, Target},
-    ports::{ListFault, Outage, Store, TaskFilter, Write},
+    domain::{
+        revocation::{Seq, Target},
+        task::Task,
+    },
+    ports::{GrantFilter, ListFault, Outage, Store, TaskFilter, Write},
 };
 use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
@@ -222,8 +225,8 @@ async fn a_task_survives_its_new_table() {
     let on = TestStore::empty_sqlite().await;
     let mut connection = SqliteConnection::connect(&format!("{}?mode=rwc", on.url())).await.unwrap();
     let migrator = sqlx::migrate!("migrations/sqlite");
-    let first = migrator.iter().find(|migration| migration.version == 1).unwrap();
-    connection.execute(first.sql.clone()).await.unwrap();
+    let oldest = migrator.iter().find(|migration| migration.version == 1).unwrap();
+    connection.execute(oldest.sql.clone()).await.unwrap();
     connection
         .execute(
             "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
@@ -233,11 +236,11 @@ async fn a_task_survives_its_new_table() {
         .await
         .unwrap();
     sqlx::query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (1, 'x', true, ?1, 0)")
-        .bind(&*first.checksum)
+        .bind(&*oldest.checksum)
         .execute(&mut connection)
         .await
         .unwrap();
-    let old = task(1);
+    let old = Task { grant: None, ..task(1) };
     sqlx::query("INSERT INTO tasks VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active', ?7, ?8)")
         .bind(old.id.to_string())
         .bind(old.requester.issuer.as_str())
@@ -250,12 +253,22 @@ async fn a_task_survives_its_new_table() {
         .execute(&mut connection)
         .await
         .unwrap();
+    for agent in ["planner", "reader"] {
+        let grant = sqlx::query("INSERT INTO grants VALUES (?1, 'alice', ?2, 99, 'admin:ops', ?3)");
+        let grant = grant.bind(old.requester.issuer.as_str()).bind(agent).bind(old.created.unix());
+        grant.execute(&mut connection).await.unwrap();
+    }
     connection.close().await.unwrap();
     let store = on.open().await;
     let older = said(&store.ping().await.unwrap_err());
     assert!(older.contains("version 1") && older.ends_with("run `errand migrate`"), "{older}");
     store.migrate().await.unwrap();
     assert_eq!(store.task(old.id).await.unwrap(), Some(old));
+    let grants = store.grants(&GrantFilter::default(), &first(9)).await.unwrap().items;
+    assert_eq!(grants.len(), 2);
+    assert!(grants.iter().all(|grant| grant.authority.is_none() && grant.until == at(99)), "{grants:?}");
+    assert_ne!(grants[0].id, grants[1].id);
+    assert_eq!(store.grant(grants[0].id).await.unwrap().as_ref(), Some(&grants[0]));
 }
 
 /// A list is answered by an index, in its order, however long the table is.
@@ -269,6 +282,7 @@ async fn sqlite_lists_by_index() {
         "TOKENS",
         "AUDIT",
         "GRANTS",
+        "GRANTS_BETWEEN",
         "REVOCATIONS",
         "LOG_AFTER",
         "SWEEP_ONCE",

@@ -60,7 +60,7 @@ impl Asked {
             | Change::PutKey(_)
             | Change::RemoveKey(_)
             | Change::PutGrant(_)
-            | Change::RemoveGrant(..)
+            | Change::RemoveGrant(_)
             | Change::ShutOut(_)
             | Change::LetIn(_)
             | Change::PutTool(_)

@@ -4,6 +4,7 @@ use crate::domain::{
     authority::Details,
     claims::UserClaims,
     client::{Agent, Resource},
+    grant::Grant,
     id::{ClientId, Purpose, TaskId},
     issuer::TrustedIssuer,
     limits::{TaskLimits, TokenLimits},
@@ -37,8 +38,8 @@ pub struct Ask<'a> {
     pub subject: Evidence<'a>,
     /// What its actor token, if it has one, says.
     pub actor: Says,
-    /// Whether a grant of the requester to this agent is on record, and not over.
-    pub grant: bool,
+    /// The grants of the requester to this agent that are on record.
+    pub grants: &'a [Grant],
     /// What it wants.
     pub output: Output<'a>,
     /// The scopes it asks for.

@@ -65,6 +65,9 @@ pub enum Denial {
     /// A detail that is asked for goes beyond what somebody has.
     #[error(transparent)]
     DetailsTooWide(Excess),
+    /// Somebody demands the requester's consent, or nothing but a grant would do, and none covers what is asked for.
+    #[error("this needs a grant of the requester to this agent that covers what is asked for")]
+    ConsentNeeded,
     /// A tool under a scope that is asked for is not good now. The name of the tool is the catalogue's.
     #[error("`scope` asks for the tool `{0}`: {1}")]
     ScopeNotGood(ToolName, NotGood),

@@ -4,7 +4,7 @@ use crate::domain::{
     authority::Authority,
     chain::Chain,
     claims::SignIn,
-    id::{ClientId, Purpose, TaskId, TokenId},
+    id::{ClientId, GrantId, Purpose, TaskId, TokenId},
     jwk::SigningAlgorithm,
     scope::ScopeSet,
     task::Requester,
@@ -43,6 +43,8 @@ pub struct Plan {
     pub req_wl: Option<ClientId>,
     /// The agent that a hand-over token is for.
     pub may_act: Option<NextActor>,
+    /// The grant that it rests on.
+    pub grant: Option<GrantId>,
     /// By what right: for the audit trail.
     pub basis: &'static str,
 }

@@ -84,7 +84,7 @@ fn pointers(ask: &Ask<'_>, user: &UserClaims, issuer: &TrustedIssuer, agent: &Ag
         },
         bound: user.bound,
         actor: ask.actor,
-        grant: ask.grant,
+        grant: super::consent::live(ask).next().is_some(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rule, held to what it promises: a world to read, one row a denial, one row a way, and chains by the thousand.
 
 mod chains;
+mod consent;
 mod denials;
 mod lifetimes;
 mod splices;
@@ -15,7 +16,8 @@ use crate::domain::{
     authority::{Authority, Details, Permission},
     chain::InvalidChain,
     claims::{MayAct, UserClaims},
-    id::TaskId,
+    grant::Grant,
+    id::{GrantId, TaskId},
     limits::{TaskLimits, TokenLimits},
     registry::{Entry, How, KnownTools, Object, Owner, Registry, ShutOut, Who},
     revocation::Seq,
@@ -86,7 +88,7 @@ struct Case {
     presenter: &'static str,
     subject: Subject,
     actor: Says,
-    grant: bool,
+    grants: Vec<Grant>,
     output: Out,
     scope: Option<&'static str>,
     details: Option<Authority>,
@@ -126,7 +128,7 @@ impl Case {
             presenter: "planner",
             subject: Subject::User(Box::new(alice())),
             actor: Says::Nothing,
-            grant: false,
+            grants: Vec::new(),
             output: Out::Access("files"),
             scope: Some("files:read"),
             details: None,
@@ -224,7 +226,7 @@ impl Case {
                 Subject::Own(own, kind) => Evidence::Own(own, *kind),
             },
             actor: self.actor,
-            grant: self.grant,
+            grants: &self.grants,
             output: match self.output {
                 Out::Access(to) => Output::Access(resource(to)),
                 Out::HandOver(to, at) => Output::HandOver(agent(to), resource(at)),
@@ -280,6 +282,7 @@ fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
         rctx: Map::new(),
         req_wl: plan.req_wl.clone(),
         may_act: plan.may_act.clone(),
+        grant: plan.grant,
         auth_time: plan.sign_in.auth_time,
         acr: plan.sign_in.acr.clone(),
         amr: plan.sign_in.amr.clone(),
@@ -330,9 +333,27 @@ fn task(authority: Authority) -> Task {
         state: TaskState::Active,
         created: NOW,
         deadline: NOW.after(Lifetime::minutes(30)),
+        grant: None,
         turns: 0,
         turned: None,
     }
+}
+
+/// Alice's grant to the planner, until the end of the hour; without an authority it says only who may act.
+fn grant(n: u128, authority: Option<Authority>) -> Grant {
+    Grant {
+        id: grant_id(n),
+        requester: alice().requester,
+        agent: "planner".parse().unwrap(),
+        authority,
+        until: NOW.after(Lifetime::hours(1)),
+        by: "admin:ops".into(),
+        at: NOW,
+    }
+}
+
+fn grant_id(n: u128) -> GrantId {
+    GrantId::new(Uuid::from_u128(n))
 }
 
 fn task_id(n: u128) -> TaskId {

@@ -110,6 +110,7 @@ impl Registry {
                 let reason = "\"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have";
                 fault("subject_scopes", reason.into());
             }
+            check_portal(issuer, &mut fault);
             for rule in &issuer.entitlements {
                 if rule.scopes.is_empty() && rule.tools.is_empty() {
                     fault("entitlements", "a rule names neither scopes nor tools".into());
@@ -193,6 +194,18 @@ impl Registry {
                     }
                     Some(_) => {}
                 }
+                let portal = self.issuers.get(issuer).map(|issuer| &issuer.portal_clients);
+                // Else the agent could consent to what it does itself.
+                if let Some(name) = portal.and_then(|portal| names.iter().find(|name| portal.contains(name))) {
+                    fault(
+                        "known_as",
+                        format!("`{name}` is a portal at `{issuer}`, where requesters grant: no agent may be one"),
+                    );
+                }
+                let api = self.issuers.get(issuer).map(|issuer| &issuer.api_audiences);
+                if api.is_some_and(|api| names.iter().any(|name| api.contains(name))) {
+                    fault("known_as", "names an audience that means this server's own API".into());
+                }
                 if names.iter().any(String::is_empty) {
                     fault("known_as", format!("a name at `{issuer}` is empty"));
                 }
@@ -271,6 +284,28 @@ fn check_life(life: Option<Lifetime>, fault: &mut impl FnMut(&'static str, Strin
     if life.is_some_and(|life| life < SHORTEST_CAP || life > TOKEN_LIFETIME_CAP) {
         let (least, most) = (SHORTEST_CAP.as_seconds(), TOKEN_LIFETIME_CAP.as_seconds());
         fault("max_token_lifetime", format!("must be {least} to {most} seconds"));
+    }
+}
+
+/// A token of a requester for our own API is good for nothing else, and nothing else is good for that.
+fn check_portal(issuer: &TrustedIssuer, fault: &mut impl FnMut(&'static str, String)) {
+    let (api, portals) = (&issuer.api_audiences, &issuer.portal_clients);
+    if api.is_empty() != portals.is_empty() {
+        let key = if api.is_empty() { "api_audiences" } else { "portal_clients" };
+        fault(key, "`api_audiences` and `portal_clients` go together: neither is of use without the other".into());
+    }
+    if api.iter().chain(portals).any(String::is_empty) {
+        fault("api_audiences", "a name in it or in `portal_clients` is empty".into());
+    }
+    if api.iter().any(|audience| issuer.audiences.contains(audience)) {
+        let reason =
+            "must differ from every one of `audiences`: agents hold tokens with those, and could grant themselves";
+        fault("api_audiences", reason.into());
+    }
+    let takes_access =
+        issuer.token_types.iter().any(|t| matches!(t, SubjectTokenType::AccessToken | SubjectTokenType::Jwt));
+    if !api.is_empty() && !takes_access {
+        fault("api_audiences", "`token_types` has neither \"access_token\" nor \"jwt\"".into());
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Seq, Standing, Target};
 use crate::domain::{
-    id::{ClientId, TaskId, TokenId},
+    id::{ClientId, GrantId, TaskId, TokenId},
     task::Requester,
     uri::{IssuerUrl, ResourceUri},
 };
@@ -26,6 +26,7 @@ pub(super) struct Held {
 pub(super) enum Name<'a> {
     Token(TokenId),
     Task(TaskId),
+    Grant(GrantId),
     Requester(&'a Requester),
     Agent(&'a ClientId),
     Credentials(&'a ClientId),
@@ -38,6 +39,7 @@ pub(super) enum Name<'a> {
 pub(super) struct Table {
     tokens: Ids,
     tasks: Ids,
+    grants: Ids,
     requesters: Texts,
     agents: Texts,
     credentials: Texts,
@@ -50,7 +52,7 @@ type Texts = HashMap<Box<str>, Packed>;
 impl Table {
     pub(super) fn len(&self) -> usize {
         let texts = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
-        self.tokens.len + self.tasks.len + texts.into_iter().map(HashMap::len).sum::<usize>()
+        self.tokens.len + self.tasks.len + self.grants.len + texts.into_iter().map(HashMap::len).sum::<usize>()
     }
 
     /// What is held against a name.
@@ -59,6 +61,7 @@ impl Table {
         let packed = match name {
             Name::Token(id) => self.tokens.get(id.uuid()),
             Name::Task(id) => self.tasks.get(id.uuid()),
+            Name::Grant(id) => self.grants.get(id.uuid()),
             // Its text has to be put together, so not for nothing.
             Name::Requester(_) if self.requesters.is_empty() => None,
             Name::Requester(requester) => match Target::requester(requester) {
@@ -78,6 +81,7 @@ impl Table {
         let packed = match target {
             Target::Token(id) => self.tokens.get(id.uuid()),
             Target::Task(id) => self.tasks.get(id.uuid()),
+            Target::Grant(id) => self.grants.get(id.uuid()),
             Target::Requester(key) => self.requesters.get(key.as_str()).copied(),
             Target::Agent(id) => self.agents.get(id.as_str()).copied(),
             Target::Credentials(id) => self.credentials.get(id.as_str()).copied(),
@@ -95,6 +99,7 @@ impl Table {
         match target {
             Target::Token(id) => self.tokens.insert(id.uuid(), packed),
             Target::Task(id) => self.tasks.insert(id.uuid(), packed),
+            Target::Grant(id) => self.grants.insert(id.uuid(), packed),
             Target::Requester(key) => put(&mut self.requesters, key),
             Target::Agent(id) => put(&mut self.agents, id.as_str()),
             Target::Credentials(id) => put(&mut self.credentials, id.as_str()),
@@ -109,6 +114,7 @@ impl Table {
         match target {
             Target::Token(id) => self.tokens.remove(id.uuid()),
             Target::Task(id) => self.tasks.remove(id.uuid()),
+            Target::Grant(id) => self.grants.remove(id.uuid()),
             Target::Requester(key) => _ = self.requesters.remove(key.as_str()),
             Target::Agent(id) => _ = self.agents.remove(id.as_str()),
             Target::Credentials(id) => _ = self.credentials.remove(id.as_str()),
@@ -121,7 +127,7 @@ impl Table {
     /// Drops what stands at `last` or before it in the log: in the `n`th part of the table, of [`PARTS`].
     pub(super) fn forget(&mut self, n: usize, last: Seq) {
         let is_kept = |packed: &Packed| packed.held().seq > last;
-        for ids in [&mut self.tokens, &mut self.tasks] {
+        for ids in [&mut self.tokens, &mut self.tasks, &mut self.grants] {
             ids.retain(n, is_kept);
         }
         // There are few of these.

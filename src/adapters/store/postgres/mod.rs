@@ -24,7 +24,8 @@ use crate::{
     adapters::store::{Database, InvalidStoreUrl, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
-        id::{ClientId, TaskId, TokenId},
+        grant::Grant,
+        id::{ClientId, GrantId, TaskId, TokenId},
         replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task},
@@ -32,7 +33,7 @@ use crate::{
         tool::ToolRecord,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys,
         StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
@@ -188,12 +189,26 @@ impl Store for PostgresStore {
         read::tokens(&self.pool, filter, page).await
     }
 
-    async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage> {
-        read::grant(&self.pool, requester, agent).await
+    async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_without_grant(&self.pool, limit).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
-        read::grants(&self.pool, page).await
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
+        read::grant(&self.pool, id).await
+    }
+
+    async fn grants_between(
+        &self,
+        requester: &Requester,
+        agent: &ClientId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Grant>, Outage> {
+        read::grants_between(&self.pool, requester, agent, now, limit).await
+    }
+
+    async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
+        read::grants(&self.pool, filter, page).await
     }
 
     async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {

@@ -28,6 +28,7 @@ pub(crate) struct TaskRow {
     deadline: i64,
     turns: i64,
     turned: Option<String>,
+    grant_id: Option<String>,
 }
 
 /// `tasks`, how often the state of one has changed
@@ -58,6 +59,7 @@ impl TaskRow {
             deadline: task.deadline.unix(),
             turns: signed(task.turns),
             turned: task.turned.as_ref().map(turn_json).transpose()?,
+            grant_id: task.grant.map(|id| id.to_string()),
         })
     }
 
@@ -72,6 +74,7 @@ impl TaskRow {
             state: place.word("state", &self.state)?,
             created: place.time("created", self.created)?,
             deadline: place.time("deadline", self.deadline)?,
+            grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
             turns: place.number("turns", self.turns)?,
             turned: self.turned.as_ref().map(|turned| place.json("turned", turned)).transpose()?,
         })
@@ -99,6 +102,7 @@ pub(crate) struct TokenRow {
     issued: i64,
     expires: i64,
     rev: i64,
+    grant_id: Option<String>,
 }
 
 impl TokenRow {
@@ -118,6 +122,7 @@ impl TokenRow {
             issued: token.issued.unix(),
             expires: token.expires.unix(),
             rev: signed(token.rev.number()),
+            grant_id: token.grant.map(|id| id.to_string()),
         })
     }
 
@@ -132,6 +137,7 @@ impl TokenRow {
             id: place.name("id", &self.id)?,
             kind: TokenKind::parse(&self.kind).ok_or_else(|| place.corrupt("kind"))?,
             task: self.task.as_ref().map(|id| place.name("task", id)).transpose()?,
+            grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
             requester,
             client: place.name("client", &self.client)?,
             agents: place.json("agents", &self.agents)?,

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use super::Place;
 use crate::{
     domain::{
+        grant::Grant,
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
@@ -14,7 +15,7 @@ use crate::{
         secret::SecretTag,
         time::Timestamp,
     },
-    ports::{Grant, Outage, StoredKey},
+    ports::{Outage, StoredKey},
 };
 
 /// `objects`
@@ -163,32 +164,38 @@ impl KeyRow {
 /// `grants`
 #[derive(FromRow)]
 pub(crate) struct GrantRow {
+    id: String,
     pub(crate) requester_issuer: String,
     pub(crate) requester_subject: String,
     pub(crate) agent: String,
+    pub(crate) authority: Option<String>,
     pub(crate) until: i64,
     pub(crate) done_by: String,
     pub(crate) done_at: i64,
 }
 
 impl GrantRow {
-    pub(crate) fn of(grant: &Grant) -> Self {
-        Self {
+    pub(crate) fn of(grant: &Grant) -> Result<Self, Outage> {
+        let authority = grant.authority.as_ref().map(serde_json::to_string).transpose();
+        Ok(Self {
+            id: grant.id.to_string(),
             requester_issuer: grant.requester.issuer.to_string(),
             requester_subject: grant.requester.subject.to_string(),
             agent: grant.agent.to_string(),
+            authority: authority.map_err(Outage::during("write a grant"))?,
             until: grant.until.unix(),
             done_by: grant.by.clone(),
             done_at: grant.at.unix(),
-        }
+        })
     }
 
     pub(crate) fn read(self) -> Result<Grant, Outage> {
-        let row = format!("{} {} {}", self.requester_issuer, self.requester_subject, self.agent);
-        let place = Place { table: "grants", row: &row };
+        let place = Place { table: "grants", row: &self.id };
         Ok(Grant {
+            id: place.name("id", &self.id)?,
             requester: place.requester(&self.requester_issuer, &self.requester_subject)?,
             agent: place.name("agent", &self.agent)?,
+            authority: self.authority.as_ref().map(|text| place.json("authority", text)).transpose()?,
             until: place.time("until", self.until)?,
             by: self.done_by,
             at: place.time("done_at", self.done_at)?,

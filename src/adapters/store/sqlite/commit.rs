@@ -160,14 +160,13 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
         }
         Change::RemoveKey(kid) => query(sql::REMOVE_KEY).bind(kid.as_str()).execute(tx).await,
         Change::PutGrant(grant) => {
-            let row = GrantRow::of(grant);
-            let put = query(sql::PUT_GRANT).bind(row.requester_issuer).bind(row.requester_subject).bind(row.agent);
-            put.bind(row.until).bind(row.done_by).bind(row.done_at).execute(tx).await
+            let row = GrantRow::of(grant)?;
+            let put =
+                query(sql::PUT_GRANT).bind(grant.id.to_string()).bind(row.requester_issuer).bind(row.requester_subject);
+            let put = put.bind(row.agent).bind(row.authority).bind(row.until);
+            put.bind(row.done_by).bind(row.done_at).execute(tx).await
         }
-        Change::RemoveGrant(requester, agent) => {
-            let remove = query(sql::REMOVE_GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
-            remove.bind(agent.as_str()).execute(tx).await
-        }
+        Change::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.to_string()).execute(tx).await,
         Change::PutTool(record) => {
             let row = ToolRow::of(record);
             let put = query(sql::PUT_TOOL).bind(row.resource).bind(row.tool).bind(row.accepted);

@@ -22,7 +22,8 @@ use crate::{
     adapters::store::{Database, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
-        id::{ClientId, TaskId, TokenId},
+        grant::Grant,
+        id::{ClientId, GrantId, TaskId, TokenId},
         replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task},
@@ -30,7 +31,7 @@ use crate::{
         tool::ToolRecord,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Ear, Grant, ListFault, Outage, Page, Paged, Store, StoredKeys,
+        AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys,
         StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
@@ -177,12 +178,26 @@ impl Store for SqliteStore {
         read::tokens(&self.readers, filter, page).await
     }
 
-    async fn grant(&self, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage> {
-        read::grant(&self.readers, requester, agent).await
+    async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_without_grant(&self.readers, limit).await
     }
 
-    async fn grants(&self, page: &Page) -> Result<Paged<Grant>, ListFault> {
-        read::grants(&self.readers, page).await
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
+        read::grant(&self.readers, id).await
+    }
+
+    async fn grants_between(
+        &self,
+        requester: &Requester,
+        agent: &ClientId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Grant>, Outage> {
+        read::grants_between(&self.readers, requester, agent, now, limit).await
+    }
+
+    async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
+        read::grants(&self.readers, filter, page).await
     }
 
     async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {

@@ -15,15 +15,16 @@ use crate::{
     },
     domain::{
         audit::{self, Head, Writer},
-        id::{ClientId, RequestId, Subject, TaskId, TokenId},
+        grant::Grant,
+        id::{ClientId, GrantId, RequestId, TaskId, TokenId},
         revocation::{LogEntry, Seq},
         task::{Requester, Task, TaskState},
         time::Timestamp,
         tool::ToolRecord,
-        uri::{IssuerUrl, ResourceUri},
+        uri::ResourceUri,
     },
     ports::{
-        AuditFilter, AuditRow, Grant, ListFault, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter,
+        AuditFilter, AuditRow, GrantFilter, ListFault, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter,
         TokenFilter, TokenRecord, Written,
     },
 };
@@ -164,23 +165,49 @@ pub(super) async fn tokens(
     cursor::paged(page, tokens, |token: &TokenRecord| (token.issued, token.id))
 }
 
-pub(super) async fn grant(pool: &SqlitePool, requester: &Requester, agent: &ClientId) -> Result<Option<Grant>, Outage> {
-    let query =
-        query_as(sql::GRANT).bind(requester.issuer.as_str()).bind(requester.subject.as_str()).bind(agent.as_str());
+pub(super) async fn tasks_without_grant(pool: &SqlitePool, limit: u32) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose grant was withdrawn"))?;
+    rows.iter().map(TaskRow::read).collect()
+}
+
+pub(super) async fn grant(pool: &SqlitePool, id: GrantId) -> Result<Option<Grant>, Outage> {
+    let query = query_as(sql::GRANT).bind(id.to_string());
     let row: Option<GrantRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a grant"))?;
     row.map(GrantRow::read).transpose()
 }
 
-pub(super) async fn grants(pool: &SqlitePool, page: &Page) -> Result<Paged<Grant>, ListFault> {
-    // Names, not just any text: a store may not even be able to look for U+0000.
-    let after = cursor::after::<(IssuerUrl, Subject, ClientId)>(page)?;
-    let after = after.as_ref().map_or(("", "", ""), |(i, s, a)| (i.as_str(), s.as_str(), a.as_str()));
-    let query = query_as(sql::GRANTS).bind(after.0).bind(after.1).bind(after.2).bind(cursor::limit(page));
-    let rows: Vec<GrantRow> = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
+pub(super) async fn grants_between(
+    pool: &SqlitePool,
+    requester: &Requester,
+    agent: &ClientId,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Grant>, Outage> {
+    let query = query_as::<_, GrantRow>(sql::GRANTS_BETWEEN)
+        .bind(requester.issuer.as_str())
+        .bind(requester.subject.as_str())
+        .bind(agent.as_str())
+        .bind(now.unix())
+        .bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for grants"))?;
+    rows.into_iter().map(GrantRow::read).collect()
+}
+
+pub(super) async fn grants(pool: &SqlitePool, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
+    let statement = if filter.requester.is_some() { sql::GRANTS_BY_REQUESTER } else { sql::GRANTS };
+    let (at, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let requester = filter.requester.as_ref();
+    let query = query_as::<_, GrantRow>(statement)
+        .bind(requester.map(|(issuer, _)| issuer.as_str()))
+        .bind(requester.map(|(_, subject)| subject.as_str()))
+        .bind(filter.agent.as_ref().map(ClientId::as_str))
+        .bind(at)
+        .bind(id.to_string())
+        .bind(cursor::limit(page));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
     let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, grants, |grant: &Grant| {
-        (grant.requester.issuer.clone(), grant.requester.subject.clone(), grant.agent.clone())
-    })
+    cursor::paged(page, grants, |grant: &Grant| (grant.at, grant.id))
 }
 
 pub(super) async fn revocations(pool: &SqlitePool, page: &Page) -> Result<Paged<LogEntry>, ListFault> {

@@ -19,7 +19,7 @@ pub(super) fn is_about_data(code: &str) -> bool {
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned FROM tasks WHERE ",
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id FROM tasks WHERE ",
             $first,
             "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
              AND (?4 IS NULL OR state = ?4)
@@ -33,11 +33,22 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id FROM tokens WHERE ",
             $first,
             "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
              AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
              AND issued >= ?10 AND (issued, id) < (?7, ?8) ORDER BY issued DESC, tokens.id DESC LIMIT ?9"
+        )
+    };
+}
+
+macro_rules! grants_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at FROM grants WHERE ",
+            $first,
+            "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR agent = ?3)
+             AND (done_at, id) < (?4, ?5) ORDER BY done_at DESC, grants.id DESC LIMIT ?6"
         )
     };
 }
@@ -118,14 +129,14 @@ statements! {
         SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'done_by', value->>'done_at',
             value->>'forget_after'
         FROM json_each(?1) WHERE true";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned)
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id)
         SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
-            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'turns', value->>'turned'
+            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'turns', value->>'turned', value->>'grant_id'
         FROM json_each(?1) WHERE true";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev)
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id)
         SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
             value->>'client', value->>'agents', value->>'audience', value->>'lineage', value->>'authority', value->>'issued',
-            value->>'expires', value->>'rev'
+            value->>'expires', value->>'rev', value->>'grant_id'
         FROM json_each(?1) WHERE true";
     FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
         FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'answer' AS answer, value->>'seq' AS seq,
@@ -155,11 +166,9 @@ statements! {
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
     REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = ?1";
-    PUT_GRANT = "INSERT INTO grants (requester_issuer, requester_subject, agent, until, done_by, done_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-        ON CONFLICT (requester_issuer, requester_subject, agent)
-        DO UPDATE SET until = excluded.until, done_by = excluded.done_by, done_at = excluded.done_at";
-    REMOVE_GRANT = "DELETE FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3";
+    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    REMOVE_GRANT = "DELETE FROM grants WHERE id = ?1";
     PUT_SHUT_OUT = "INSERT INTO shut_out (kind, id, how, reason, done_by, done_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (kind, id) DO UPDATE SET how = excluded.how, reason = excluded.reason, done_by = excluded.done_by, done_at = excluded.done_at";
     REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = ?1 AND id = ?2";
@@ -189,25 +198,30 @@ statements! {
         FROM tools WHERE resource = ?1 ORDER BY tool";
     SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
-    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
+    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
         FROM tasks WHERE id = ?1";
-    TASKS_DUE = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned
+    TASKS_DUE = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
         FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
+    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
+        FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
+            AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT ?1";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");
     TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev FROM tokens WHERE id = ?1";
+        authority, issued, expires, rev, grant_id FROM tokens WHERE id = ?1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = ?1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
     TOKENS_BY_CLIENT = tokens_where!("client = ?4 AND ");
     TOKENS_BY_AUDIENCE = tokens_where!("audience = ?5 AND ");
-    GRANT = "SELECT requester_issuer, requester_subject, agent, until, done_by, done_at FROM grants
-        WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3";
-    GRANTS = "SELECT requester_issuer, requester_subject, agent, until, done_by, done_at FROM grants
-        WHERE (requester_issuer, requester_subject, agent) > (?1, ?2, ?3)
-        ORDER BY requester_issuer, requester_subject, agent LIMIT ?4";
+    GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at FROM grants
+        WHERE id = ?1";
+    GRANTS_BETWEEN = "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at FROM grants
+        WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3 AND until > ?4
+        ORDER BY until DESC, grants.id DESC LIMIT ?5";
+    GRANTS = grants_where!("");
+    GRANTS_BY_REQUESTER = grants_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = ?1";
     AUDIT = audit_where!("");
     AUDIT_BY_REQUEST = audit_where!("request_id = ?1 AND ");

@@ -294,6 +294,15 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
         let (id, approved) = (root.claims.txn, root.approved.clone());
         Task { id, root_agent: root.claims.client_id.clone(), deadline: root.deadline, ..task(approved) }
     });
+    // Of a broker nothing is known at the provider; a grant would do for anybody else.
+    let is_broker = world.agents.iter().zip(&world.brokers).any(|(a, broker)| *broker && *a == attempt.presenter);
+    let to_broker = Grant {
+        agent: id.clone(),
+        requester: user.requester.clone(),
+        until: NOW.after(Lifetime::hours(9)),
+        ..grant(1, None)
+    };
+    let grants = if is_broker { vec![to_broker] } else { Vec::new() };
     decide(&Ask {
         now,
         issuer: &US.parse().unwrap(),
@@ -304,8 +313,7 @@ fn ask(world: &World, issued: &[Issued], step: &Step, attempt: &Try, now: Timest
         presenter,
         subject,
         actor: attempt.actor,
-        // Of a broker nothing is known at the provider; a grant would do for anybody else.
-        grant: world.agents.iter().zip(&world.brokers).any(|(a, broker)| *broker && *a == attempt.presenter),
+        grants: &grants,
         output,
         scope: by_scope.then_some(&scope),
         details: (!by_scope).then_some(&asked),

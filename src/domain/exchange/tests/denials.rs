@@ -1,6 +1,7 @@
 //! One row a rule: a legal request with one thing wrong gets the reason that is about this thing.
 
 mod authority;
+mod consent;
 mod edges;
 
 use std::collections::BTreeSet;
@@ -61,12 +62,13 @@ fn number(denial: &Denial) -> usize {
         Denial::DetailsTooWide(excess) => 32 + holding(excess.holding),
         Denial::TooFar => 39,
         Denial::BrokerAlone => 40,
+        Denial::ConsentNeeded => 52,
         Denial::ScopeNotGood(_, NotGood::OtherAsked) => panic!("a scope names no definition"),
         Denial::ScopeNotGood(_, why) => 43 + not_good(why),
         Denial::DetailsNotGood(_, why) => 47 + not_good(why),
     }
 }
-const REASONS: usize = 52;
+const REASONS: usize = 53;
 
 type Row = (&'static str, Case, Denial);
 
@@ -98,6 +100,7 @@ fn each_rule_has_its_reason() {
         authority::about_arguments(),
         edges::about_edges(),
         about_tasks(),
+        consent::about_consent(),
         about_definitions(),
     ];
     let mut seen = BTreeSet::new();

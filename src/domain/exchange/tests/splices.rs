@@ -111,8 +111,9 @@ fn decide_with(
     base: &Case,
     user: &UserClaims,
     actor: Says,
-    grant: bool,
+    is_granted: bool,
 ) -> Result<&'static str, Denial> {
+    let grants = if is_granted { vec![grant(1, None)] } else { Vec::new() };
     let purpose = "quarterly report".parse().unwrap();
     let resource = registry.resource(&"files".parse().unwrap()).unwrap();
     let ask = Ask {
@@ -125,7 +126,7 @@ fn decide_with(
         presenter: Presenter::Agent(registry.agent(&"planner".parse().unwrap()).unwrap()),
         subject: Evidence::User(user, registry.issuer(user.requester.issuer.as_str()).unwrap()),
         actor,
-        grant,
+        grants: &grants,
         output: Output::Access(resource),
         scope: Some(&"files:read".parse().unwrap()),
         details: None,

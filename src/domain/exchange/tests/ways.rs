@@ -72,10 +72,10 @@ fn from_users() -> Vec<Row> {
             unpointed().user_claims(|u| u.may_act = Some(MayAct { iss: Some(US.into()), sub: "planner".into() })),
             format!("access by may_act: {planned}"),
         ),
-        ("a grant is on record", unpointed().change(|c| c.grant = true), format!("access by grant: {planned}")),
+        ("a grant is on record", unpointed().change(|c| c.grants = vec![grant(1, None)]), format!("access by grant: {planned}")),
         (
             "bound to a key, and a grant is on record",
-            Case::user().user_claims(|u| u.bound = true).change(|c| c.grant = true),
+            Case::user().user_claims(|u| u.bound = true).change(|c| c.grants = vec![grant(1, None)]),
             format!("access by grant: {planned}"),
         ),
         (

@@ -30,7 +30,11 @@ pub(super) fn about_edges() -> Vec<Row> {
     let only = |agent: &str, tools: Value| json!({"agent": agent, "access": [{"resource": "files", "tools": tools}]});
     let rules = json!([{"identifier": "read_file", "constraints": {"path": {"prefix": "/a/"}}}]);
     let one = |c: &mut Case| (c.scope, c.details) = (None, Some(tools(&["read_file"])));
-    let granted = |id: &'static str| Case::user().change(|c| (c.presenter, c.grant) = (id, true));
+    let granted = |id: &'static str| {
+        Case::user().change(|c| {
+            (c.presenter, c.grants) = (id, vec![Grant { agent: id.parse().unwrap(), ..grant(1, None) }]);
+        })
+    };
     vec![
         ("further than the first edge", edges(handed_on(), to("reader", 1), "writer".into()), Denial::TooFar),
         ("further than the first edge by now", edges(taken_on(), to("reader", 1), to("writer", 7)), Denial::TooFar),

@@ -1,0 +1,98 @@
+//! Whether the requester has consented, where somebody demands that they do; and which grant a token rests on.
+
+use super::{Ask, Denial, Evidence, TaskWanted};
+use crate::domain::{
+    authority::{Authority, Permission},
+    client::Effect,
+    grant::{Consent, Grant},
+    id::GrantId,
+    issuer::TrustedIssuer,
+};
+
+/// What a token rests on.
+#[derive(Clone, Copy)]
+pub(super) enum Ground<'a> {
+    /// No grant.
+    None,
+    /// The grant that the subject token rests on: that one outlives no grant, so ours does not.
+    Inherited(GrantId),
+    /// A recorded grant.
+    Recorded(&'a Grant),
+}
+
+impl Ground<'_> {
+    pub(super) fn id(self) -> Option<GrantId> {
+        match self {
+            Self::None => None,
+            Self::Inherited(id) => Some(id),
+            Self::Recorded(grant) => Some(grant.id),
+        }
+    }
+}
+
+/// The grants that count now: of this requester to this agent, not over; where a task rests on one, that one alone.
+pub(super) fn live<'a>(ask: &Ask<'a>) -> impl Iterator<Item = &'a Grant> {
+    let (now, agent) = (ask.now, ask.presenter.id());
+    let requester = super::requester(ask.subject);
+    let of_task = task_grant(ask);
+    ask.grants.iter().filter(move |grant| {
+        grant.requester == requester
+            && grant.agent == *agent
+            && !grant.until.is_past(now)
+            && of_task.is_none_or(|id| id == grant.id)
+    })
+}
+
+/// What the token will rest on. `pointed` says that a grant is the only thing that points at the agent.
+///
+/// A token that is derived from one of ours rests on the grant of that one. Consent is to something: where it is demanded,
+/// a grant that names no authority is not enough.
+pub(super) fn ground<'a>(ask: &Ask<'a>, pointed: bool, wanted: &Authority) -> Result<Ground<'a>, Denial> {
+    let demanded = is_demanded(ask, wanted);
+    if let Evidence::Own(own, _) = ask.subject {
+        return match own.grant {
+            Some(id) => Ok(Ground::Inherited(id)),
+            None if demanded => Err(Denial::ConsentNeeded),
+            None => Ok(Ground::None),
+        };
+    }
+    if !demanded && !pointed && task_grant(ask).is_none() {
+        return Ok(Ground::None);
+    }
+    let fits = |grant: &&Grant| grant.covers(wanted) && (grant.authority.is_some() || !demanded);
+    let longest = live(ask).filter(fits).max_by_key(|grant| (grant.until, grant.id));
+    longest.map(Ground::Recorded).ok_or(Denial::ConsentNeeded)
+}
+
+fn task_grant(ask: &Ask<'_>) -> Option<GrantId> {
+    match ask.task {
+        TaskWanted::Named(_, task) => task.and_then(|task| task.grant),
+        TaskWanted::Unnamed { .. } => None,
+    }
+}
+
+/// Whether the requester's issuer, or a resource that it is about, demands consent to any of this.
+fn is_demanded(ask: &Ask<'_>, wanted: &Authority) -> bool {
+    let of_issuer = match ask.subject {
+        Evidence::User(_, issuer) => issuer.consent,
+        Evidence::Own(own, _) => {
+            let issuer = ask.registry.issuer(own.sub_iss.as_str());
+            issuer.map_or(Consent::None, |issuer: &std::sync::Arc<TrustedIssuer>| issuer.consent)
+        }
+    };
+    wanted.iter().any(|permission| {
+        let (of_resource, effect) = demand(ask, permission);
+        of_issuer.is_needed_for(effect) || of_resource.is_needed_for(effect)
+    })
+}
+
+/// What the resource demands, and what the tool does. What is not known there is taken for the worst.
+fn demand(ask: &Ask<'_>, permission: &Permission) -> (Consent, Effect) {
+    let Some(resource) = ask.registry.resource_at(&permission.resource) else {
+        return (Consent::Required, Effect::Destructive);
+    };
+    // Seeing what there is calls nothing.
+    let Some(name) = permission.tool() else { return (resource.consent, Effect::Read) };
+    let tool = resource.tools.iter().find(|tool| tool.name == *name);
+    (resource.consent, tool.map_or(Effect::Destructive, |tool| tool.effect))
+}

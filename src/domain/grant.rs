@@ -1,0 +1,73 @@
+//! Recorded grants: that an agent may act for a requester, what for, and until when; and who demands one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    authority::Authority,
+    client::Effect,
+    id::{ClientId, GrantId},
+    task::Requester,
+    time::Timestamp,
+};
+
+/// The most grants of one requester to one agent that are not over.
+pub const MAX_GRANTS: u32 = 100;
+
+/// A recorded grant: this agent may act for this requester, until then. Never changed: another one has another id, and a
+/// token names the one that it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its id.
+    pub id: GrantId,
+    /// For whom.
+    pub requester: Requester,
+    /// Who.
+    pub agent: ClientId,
+    /// What the requester consents to: a ceiling for whatever rests on the grant. Without it the grant says who may act and
+    /// nothing of what may be done, so it is no consent.
+    pub authority: Option<Authority>,
+    /// Until when.
+    pub until: Timestamp,
+    /// Who recorded it: `admin:ID`, `requester:ISSUER SUBJECT`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Grant {
+    /// Whether what is asked for may rest on it.
+    #[must_use]
+    pub fn covers(&self, wanted: &Authority) -> bool {
+        self.authority.as_ref().is_none_or(|authority| wanted.within(authority))
+    }
+}
+
+/// Which calls need the requester's consent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consent {
+    /// None.
+    #[default]
+    None,
+    /// Those of tools whose calls can't be undone.
+    Destructive,
+    /// All.
+    Required,
+}
+
+impl Consent {
+    /// Whether a call of a tool with this effect needs it.
+    #[must_use]
+    pub fn is_needed_for(self, effect: Effect) -> bool {
+        match (self, effect) {
+            (Self::None, _) | (Self::Destructive, Effect::Read | Effect::Write) => false,
+            (Self::Destructive, Effect::Destructive) | (Self::Required, _) => true,
+        }
+    }
+
+    /// Whether there is no demand: as it is when nobody says anything.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}

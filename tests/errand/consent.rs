@@ -1,0 +1,319 @@
+//! Consent: where it is demanded nothing is had without a recorded grant, what is had rests on it, and ends with it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    server::{FILES, IDP, Server, changed_form, claims, read},
+    support::TestStore,
+};
+
+/// Runs each test on both stores, at a server whose `files` demands consent.
+macro_rules! demanding {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::demanding(crate::support::TestStore::sqlite().await).await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::demanding(crate::support::TestStore::postgres().await).await).await;
+            })*
+        }
+    };
+}
+
+demanding!(
+    nothing_without_a_grant,
+    what_rests_on_a_grant_ends_with_it,
+    a_task_rests_on_its_grant_alone,
+    nothing_outlives_a_withdrawal,
+    grants_are_made_once_and_listed,
+    what_is_no_grant_is_refused,
+);
+
+pub async fn demanding(store: TestStore) -> Server {
+    let edit = |text: String| {
+        let text = text.replace("listen =", "consent_uri = \"https://portal.example.com/grants\"\nlisten =");
+        text.replace("id = \"files\"\n", "id = \"files\"\nconsent = \"required\"\n")
+    };
+    Server::start_edited(store, edit).await
+}
+
+pub fn later(seconds: i64) -> String {
+    let at = time::OffsetDateTime::from_unix_timestamp(Server::now() + seconds).unwrap();
+    at.format(&time::format_description::well_known::Rfc3339).unwrap()
+}
+
+pub fn details(tools: &[&str]) -> Value {
+    let one =
+        |tool: &&str| json!({"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": tool});
+    tools.iter().map(one).collect()
+}
+
+/// What alice lets the planner do.
+fn grant(tools: &[&str], seconds: i64) -> Value {
+    let until = later(seconds);
+    json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": until, "authorization_details": details(tools)})
+}
+
+const READING: [&str; 2] = ["list_files", "read_file"];
+
+async fn granted(server: &Server, grant: Value) -> String {
+    let (status, body) = server.admin(Method::POST, "/grants", Some(grant)).await;
+    assert_eq!(status, 201, "{body}");
+    body["id"].as_str().unwrap().to_owned()
+}
+
+async fn withdraw(server: &Server, id: &str) -> u16 {
+    server.admin(Method::DELETE, &format!("/grants/{id}"), None).await.0.as_u16()
+}
+
+async fn nothing_without_a_grant(server: Server) {
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{body}");
+    assert_eq!(body["interaction_uri"], "https://portal.example.com/grants");
+    let wanted = body["authorization_details"].as_array().unwrap();
+    assert_eq!(wanted.iter().map(|d| &d["identifier"]).collect::<Vec<_>>(), READING);
+    let (_, trail) = server.admin(Method::GET, "/audit?event=token.issue&outcome=refused", None).await;
+    assert_eq!(trail["items"].as_array().unwrap().len(), 1, "{trail}");
+    // What is asked for can be granted as it stands in the answer, and is enough then; less is not.
+    let mut grant = grant(&[], 600);
+    grant["authorization_details"] = json!([wanted[0]]);
+    granted(&server, grant.clone()).await;
+    assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
+    grant["authorization_details"] = json!(wanted);
+    let id = granted(&server, grant).await;
+    let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
+    assert_eq!(status, 200, "{body}");
+    let token = body["access_token"].as_str().unwrap();
+    assert_eq!(claims(token)["grant"], json!(id));
+    assert_eq!(server.introspect(token).await["grant"], json!(id));
+    // Nobody else's, and not for more: the grant is of alice to the planner, to read.
+    let bob = server.exchange_form(&server.user_token(json!({"sub": "bob"})));
+    let write = changed_form(&form, &[("scope", "files:read files:write")]);
+    for (agent, form) in [
+        ("planner", bob),
+        ("planner", write),
+        ("reader", server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})))),
+    ] {
+        let (status, body) = server.token_as(agent, &form).await;
+        assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{agent} {body}");
+    }
+    // Where nobody demands it, nothing is asked.
+    let notes = changed_form(
+        &form,
+        &[
+            ("resource", crate::server::NOTES),
+            ("scope", "notes:read"),
+            ("subject_token", &server.user_token(json!({"scope": "notes:read"}))),
+        ],
+    );
+    assert_eq!(server.post_as_planner("/oauth2/token", &notes).await.0, 200);
+    server.stop().await;
+}
+
+async fn what_rests_on_a_grant_ends_with_it(server: Server) {
+    let other = server.replica().await;
+    let short = granted(&server, grant(&READING, 90)).await;
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let token = server.issued("planner", &form).await;
+    let says = claims(&token);
+    assert!(says["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
+    let handed = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
+    let child = other.issued("reader", &changed_form(&server.exchange_form(&handed), &[("purpose", "")])).await;
+    assert_eq!((&claims(&child)["grant"], &claims(&handed)["grant"]), (&json!(short), &json!(short)));
+    // Another grant is another one: what rests on the first ends with the first.
+    let second = granted(&server, grant(&READING, 60)).await;
+    assert!(server.is_live(&token).await && other.is_live(&child).await);
+    assert_eq!(withdraw(&server, &short).await, 204);
+    for at in [&server, &other] {
+        assert!(!at.is_live(&token).await && !at.is_live(&child).await);
+    }
+    let again = changed_form(&server.exchange_form(&handed), &[("purpose", "")]);
+    assert_eq!(other.token_as("reader", &again).await.0, 400);
+    let task = says["txn"].as_str().unwrap();
+    let (_, task) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
+    assert_eq!((&task["state"], &task["grant"]), (&json!("revoked"), &json!(short)), "{task}");
+    assert_eq!(task["turned"]["by"], format!("grant:{short}"));
+    let next = other.issued("planner", &form).await;
+    assert_eq!(claims(&next)["grant"], json!(second));
+    assert!(server.is_live(&next).await);
+    assert_eq!(withdraw(&other, &short).await, 404, "it is gone");
+    let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
+    assert_eq!(other.admin(Method::DELETE, &all, None).await.0, 204);
+    assert!(!server.is_live(&next).await);
+    assert_eq!(other.admin(Method::DELETE, &all, None).await.0, 404);
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn a_task_rests_on_its_grant_alone(server: Server) {
+    let first = granted(&server, grant(&READING, 600)).await;
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let task = claims(&server.issued("planner", &form).await)["txn"].as_str().unwrap().to_owned();
+    let join = changed_form(&form, &[("purpose", ""), ("task_id", &task)]);
+    // A longer grant comes: who joins stays with the task's.
+    let second = granted(&server, grant(&READING, 900)).await;
+    assert_eq!(claims(&server.issued("planner", &join).await)["grant"], json!(first));
+    assert_eq!(claims(&server.issued("planner", &form).await)["grant"], json!(second));
+    assert_eq!(withdraw(&server, &first).await, 204);
+    let (status, body) = server.post_as_planner("/oauth2/token", &join).await;
+    assert_eq!(status, 400, "{body}");
+    server.stop().await;
+}
+
+const ROUNDS: usize = 30;
+
+/// A round: four clients at two replicas exchange on a grant, one request after the other; in between it is withdrawn.
+/// Once that was answered nothing that rests on it lives, whenever it was issued.
+async fn nothing_outlives_a_withdrawal(server: Server) {
+    let other = Arc::new(server.replica().await);
+    let server = Arc::new(server);
+    let admin = server.api_token("ops", "errand:admin").await;
+    let (mut issued, mut refused) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut wanted = grant(&READING, 600);
+        (wanted["subject"], wanted["agent"]) = (json!(format!("alice-{round}")), json!("reader"));
+        let (status, body) = server.admin_with(&admin, Method::POST, "/grants", Some(wanted)).await;
+        assert_eq!(status, 201, "{body}");
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for n in 0..4 {
+            let (at, stop) = (Arc::clone(if n % 2 == 0 { &server } else { &other }), Arc::clone(&stop));
+            let user = server.user_token(json!({"client_id": "reader-client", "sub": format!("alice-{round}")}));
+            clients.spawn(async move {
+                let (mut tokens, mut refused) = (Vec::new(), 0);
+                while !stop.load(Ordering::SeqCst) && tokens.len() + refused < 40 {
+                    let (status, body) = at.post_as("reader", "/oauth2/token", &at.exchange_form(&user)).await;
+                    match status.as_u16() {
+                        200 => tokens.push(body["access_token"].as_str().unwrap().to_owned()),
+                        _ => {
+                            assert_eq!(body["error"], "interaction_required", "{body}");
+                            refused += 1;
+                        }
+                    }
+                }
+                (tokens, refused)
+            });
+        }
+        let at = if round % 2 == 0 { &server } else { &other };
+        let path = format!("/grants/{}", body["id"].as_str().unwrap());
+        assert_eq!(at.admin_with(&admin, Method::DELETE, &path, None).await.0, 204);
+        stop.store(true, Ordering::SeqCst);
+        while let Some(done) = clients.join_next().await {
+            let (tokens, no) = done.unwrap();
+            (issued, refused) = (issued + tokens.len(), refused + no);
+            for token in tokens {
+                for at in [&server, &other] {
+                    assert!(!at.is_live(&token).await, "round {round}: a token lives");
+                }
+            }
+        }
+    }
+    assert!(issued > 0 && refused > 0, "it was no race: {issued} issued, {refused} refused");
+    // Tasks that were opened at the very end are found by the sweeper.
+    server.house.service.sweep(&server.house.cx().unwrap()).await.unwrap();
+    let (_, tasks) = server.admin(Method::GET, "/tasks?state=active&limit=1000", None).await;
+    assert_eq!(tasks["items"], json!([]));
+}
+
+async fn grants_are_made_once_and_listed(server: Server) {
+    let token = server.api_token("ops", "errand:admin").await;
+    let post = async |key: &str, body: &Value| {
+        let request = server.post("/v1/admin/grants").bearer_auth(&token).header("idempotency-key", key).json(body);
+        read(request.send().await.unwrap()).await
+    };
+    let wanted = grant(&READING, 600);
+    let (status, first) = post("k", &wanted).await;
+    assert_eq!(status, 201, "{first}");
+    assert_eq!((&first["requester"]["subject"], &first["by"]), (&json!("alice"), &json!("admin:ops")));
+    assert_eq!(post("k", &wanted).await.1, first, "the same request is the same grant");
+    let mut more = wanted.clone();
+    more["authorization_details"] = details(&["read_file"]);
+    assert_eq!(post("k", &more).await.0, 422, "the key is for another authority");
+    assert_ne!(post("l", &wanted).await.1["id"], first["id"]);
+    let mut plain = wanted;
+    plain.as_object_mut().unwrap().remove("authorization_details");
+    let (_, plain) = post("m", &plain).await;
+    assert_eq!(plain["authorization_details"], Value::Null, "it says who, and nothing of what for");
+    let mut seen = Vec::new();
+    let mut next = String::new();
+    loop {
+        let path = format!("/grants?limit=1&issuer={IDP}&subject=alice{next}");
+        let (_, page) = server.admin_with(&token, Method::GET, &path, None).await;
+        seen.extend(page["items"].as_array().unwrap().iter().map(|g| g["id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(after) => next = format!("&after={after}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let (_, none) = server.admin_with(&token, Method::GET, &format!("/grants?issuer={IDP}&subject=bob"), None).await;
+    assert_eq!(none["items"], json!([]));
+    server.stop().await;
+}
+
+async fn what_is_no_grant_is_refused(server: Server) {
+    let token = server.api_token("ops", "errand:admin").await;
+    let good = grant(&READING, 600);
+    let one = |name: &str, value: Value| {
+        let mut grant = good.clone();
+        grant[name] = value;
+        grant
+    };
+    let detail = |change: Value| {
+        let mut detail = details(&["read_file"])[0].clone();
+        for (name, value) in change.as_object().unwrap() {
+            detail[name] = value.clone();
+        }
+        one("authorization_details", json!([detail]))
+    };
+    for (what, body, want) in [
+        ("nothing", one("authorization_details", json!([])), 400),
+        ("no list", one("authorization_details", json!({})), 400),
+        ("a text", one("authorization_details", json!("read_file")), 400),
+        (
+            "no place",
+            {
+                let mut grant = good.clone();
+                grant["authorization_details"][0].as_object_mut().unwrap().remove("locations");
+                grant
+            },
+            400,
+        ),
+        ("an unknown member", detail(json!({"x": 1})), 400),
+        ("an unknown constraint", detail(json!({"constraints": {"path": {"near": "x"}}})), 400),
+        ("too deep", detail(json!({"constraints": {"path": {"equals": [[[[[[[[[[[[1]]]]]]]]]]]]}}})), 400),
+        ("an unknown tool", detail(json!({"identifier": "format_disk"})), 422),
+        ("an unknown place", detail(json!({"locations": ["https://elsewhere.example/mcp"]})), 422),
+        ("an unknown agent", one("agent", json!("nobody")), 404),
+        ("a resource as agent", one("agent", json!("files")), 404),
+        ("the past", one("until", json!(later(-1))), 400),
+        ("no time", one("until", json!("tomorrow")), 400),
+        ("a number for a time", one("until", json!(5)), 400),
+        ("no issuer", one("issuer", json!("x")), 400),
+        ("a member more", one("id", json!("01970000-0000-7000-8000-00000000abcd")), 400),
+    ] {
+        let (status, answer) = server.admin_with(&token, Method::POST, "/grants", Some(body)).await;
+        assert_eq!(status, want, "{what}: {answer}");
+    }
+    for id in ["x", "01970000-0000-7000-8000-00000000abcd", "%00"] {
+        assert_eq!(withdraw(&server, id).await, 404, "{id}");
+    }
+    let audit = server.api_token("audit", "errand:audit").await;
+    assert_eq!(server.admin_with(&audit, Method::POST, "/grants", Some(good.clone())).await.0, 403);
+    let planner = server.api_token("planner", "errand:tasks").await;
+    assert_eq!(server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0, 403, "no agent grants");
+    server.stop().await;
+}
