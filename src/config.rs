@@ -26,6 +26,7 @@ use serde::Deserialize;
 
 use crate::domain::{
     audit::Introspections,
+    break_glass::BreakGlassLimits,
     id::ClientId,
     jwk::SigningAlgorithm,
     keys::Rotation,
@@ -65,6 +66,8 @@ pub struct Config {
     pub tokens: TokenLimits,
     /// Lives of tasks.
     pub tasks: TaskLimits,
+    /// Lives of grants for an emergency.
+    pub break_glass: BreakGlassLimits,
     /// What is recorded.
     pub audit: Audit,
     /// How we log.
@@ -211,6 +214,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
     let store = server::store(&mut root);
     let tokens = server::tokens(&mut root);
     let tasks = server::tasks(&mut root);
+    let break_glass = server::break_glass(&mut root);
     let keys = server::keys(&mut root, &tokens);
     let audit = server::audit(&mut root);
     let log = server::log(&mut root);
@@ -230,6 +234,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         keys: keys?,
         tokens,
         tasks,
+        break_glass,
         audit,
         log,
         requests,

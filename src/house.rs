@@ -103,6 +103,7 @@ impl House {
             rotation: config.keys.rotation,
             tokens: config.tokens,
             tasks: config.tasks,
+            break_glass: config.break_glass,
             introspection_audit: config.audit.introspections,
             write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
             following: Following {

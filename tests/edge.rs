@@ -16,6 +16,7 @@ use errand::{
     app::{Cx, Following, Parts, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
+        break_glass::{BreakGlass, BreakGlassLimits, ReviewState},
         client::Resource,
         grant::Grant,
         id::KeyId,
@@ -300,6 +301,7 @@ fn service(mood: Mood) -> Service {
         rotation: Rotation::default(),
         tokens: TokenLimits::default(),
         tasks: TaskLimits::default(),
+        break_glass: BreakGlassLimits::default(),
         introspection_audit: Introspections::Off,
         write_queue: 16,
         following: Following {
@@ -504,6 +506,14 @@ impl Store for Mood {
 
     async fn grants_between(&self, _: &Requester, _: &ClientId, _: Timestamp, _: u32) -> Result<Vec<Grant>, Outage> {
         self.get(Vec::new()).await
+    }
+
+    async fn break_glass(&self, _: GrantId) -> Result<Option<BreakGlass>, Outage> {
+        self.get(None).await
+    }
+
+    async fn break_glass_list(&self, _: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault> {
+        self.page(page).await
     }
 
     async fn grants(&self, _: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {

@@ -248,6 +248,8 @@ fn new_credentials_of<'a>(change: &'a Change, registry: &Registry) -> Option<&'a
         | Change::RemoveKey(_)
         | Change::PutGrant(_)
         | Change::RemoveGrant(..)
+        | Change::PutBreakGlass(_)
+        | Change::Review(..)
         | Change::ShutOut(_)
         | Change::LetIn(_)
         | Change::PutTool(_)

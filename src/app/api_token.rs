@@ -133,6 +133,7 @@ impl Service {
                 kind: TokenKind::Api,
                 task: None,
                 grant: None,
+                break_glass: false,
                 requester: None,
                 client: client.clone(),
                 agents: Vec::new(),

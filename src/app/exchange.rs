@@ -223,6 +223,7 @@ impl Service {
                 "authority_hash": claims.task.authority_hash,
                 "basis": plan.basis,
                 "grant": plan.grant,
+                "break_glass": plan.break_glass,
                 "lineage": plan.lineage,
             })),
             request_id: Some(cx.request_id.clone()),
@@ -237,6 +238,7 @@ impl Service {
                 kind: plan.kind,
                 task: Some(claims.txn),
                 grant: plan.grant,
+                break_glass: plan.break_glass,
                 requester: Some(plan.requester.clone()),
                 client: plan.client.clone(),
                 agents: ours.filter_map(|hop| hop.sub.parse().ok()).collect(),
@@ -247,7 +249,7 @@ impl Service {
                 expires: plan.expires,
                 rev: claims.rev,
             }),
-            audit: vec![record],
+            audit: super::break_glass::records(record, &claims),
             ..Write::default()
         };
         match self.0.journal.commit(write).await? {
@@ -319,6 +321,7 @@ impl Service {
             req_wl: plan.req_wl.clone(),
             may_act: plan.may_act.clone(),
             grant: plan.grant,
+            break_glass: plan.break_glass,
             auth_time: plan.sign_in.auth_time,
             acr: plan.sign_in.acr.clone(),
             amr: plan.sign_in.amr.clone(),

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::{
     domain::{
         authority::{Authority, InvalidDetails},
+        break_glass::NoReview,
         claims::BadClaim,
         exchange::Denial,
         jws::Malformed,
@@ -213,6 +214,9 @@ pub enum Conflict {
     /// Whether and how it is shut out does not allow it.
     #[error(transparent)]
     Door(NoChange),
+    /// A grant for an emergency is not to be signed off so.
+    #[error(transparent)]
+    Review(NoReview),
     /// Many at once need what a dry run gave.
     #[error("{0}")]
     Unconfirmed(&'static str),

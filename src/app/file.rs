@@ -98,6 +98,8 @@ fn named(change: &Change) -> String {
         Change::PutKey(key) => format!("key {}", key.dates.kid),
         Change::RemoveKey(kid) => format!("no key {kid}"),
         Change::PutGrant(grant) => format!("grant to {}", grant.agent),
+        Change::PutBreakGlass(glass) => format!("break-glass grant to {}", glass.grant.agent),
+        Change::Review(id, _) => format!("review of the break-glass grant {id}"),
         Change::RemoveGrant(id) => format!("withdraw the grant {id}"),
         Change::PutTool(record) => format!("tool {} of {}", record.tool, record.resource),
         Change::RemoveTool(resource, tool) => format!("no tool {tool} of {resource}"),

@@ -88,7 +88,7 @@ impl Service {
             Some((id, at)) => Grant { id, at, ..grant },
             None => grant,
         };
-        let grant = Grant { id, requester, agent, authority, until, by: by.name(), at: cx.now };
+        let grant = Grant { id, requester, agent, authority, until, by: by.name(), at: cx.now, break_glass: false };
         let answered = self.answered(idempotency.as_ref()).await?;
         if answered.is_some() {
             return Ok(first(answered, grant));
@@ -108,7 +108,12 @@ impl Service {
         Ok(first(again::first_answer(idempotency.as_ref(), &written)?, grant))
     }
 
-    async fn check_grant(&self, by: Granter<'_>, grant: &Grant, cx: &Cx) -> Result<Result<(), Conflict>, Outage> {
+    pub(super) async fn check_grant(
+        &self,
+        by: Granter<'_>,
+        grant: &Grant,
+        cx: &Cx,
+    ) -> Result<Result<(), Conflict>, Outage> {
         let registry = &by.view().registry;
         if registry.agent(&grant.agent).is_none() {
             return Ok(Err(Conflict::NotFound("agent")));
@@ -242,7 +247,7 @@ impl Service {
     }
 }
 
-fn grant_record(by: Granter<'_>, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {
+pub(super) fn grant_record(by: Granter<'_>, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {
     let record = Record {
         requester: Some(requester.clone()),
         agents: vec![agent.to_string()],

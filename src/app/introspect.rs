@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     app::{AuthFault, AuthenticatedClient, Cx, Failure, Service, View, evidence::Ours, verified::Known},
@@ -122,7 +123,9 @@ impl Service {
     /// answer does not.
     fn note_introspection(&self, resource: &Resource, claims: Option<&TaskTokenClaims>, outcome: Outcome, cx: &Cx) {
         let is_first = || claims.is_none_or(|claims| !self.0.seen.has(claims.jti));
+        let break_glass = claims.is_some_and(|claims| claims.break_glass);
         let is_wanted = match self.settings().introspection_audit {
+            _ if break_glass => true,
             Introspections::Off => false,
             Introspections::All => true,
             Introspections::Changes => outcome != Outcome::Active || is_first(),
@@ -137,6 +140,7 @@ impl Service {
             task: claims.map(|claims| claims.txn),
             token: claims.map(|claims| claims.jti),
             resource: Some(resource.uri.to_string()),
+            granted: break_glass.then(|| json!({"break_glass": true, "grant": claims.and_then(|claims| claims.grant)})),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIntrospect, outcome)
         });

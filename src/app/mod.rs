@@ -5,6 +5,7 @@ mod again;
 mod api_token;
 mod audit;
 mod authenticate;
+mod break_glass;
 mod bulk;
 mod calls;
 mod catalogue;
@@ -37,6 +38,7 @@ pub use admin::{AuditPage, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{Exported, Verification};
 pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
+pub use break_glass::BreakGlassRequest;
 pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
 pub use calls::{Reported, Step, TaskTrail};
 pub use catalogue::{Catalogue, Importing};
@@ -55,6 +57,7 @@ pub use tasks::{TaskTree, TokenNode, TokenStanding, TurnedTask, Turning};
 use crate::{
     domain::{
         audit::{Introspections, Writer},
+        break_glass::BreakGlassLimits,
         id::RequestId,
         jwk::SigningAlgorithm,
         keys::Rotation,
@@ -84,6 +87,8 @@ pub struct Settings {
     pub tokens: TokenLimits,
     /// Lives of tasks.
     pub tasks: TaskLimits,
+    /// Lives of grants for an emergency.
+    pub break_glass: BreakGlassLimits,
     /// Which introspections go into the audit trail.
     pub introspection_audit: Introspections,
     /// How many writes may wait for the store before requests are turned away.

@@ -145,6 +145,7 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
     let max_token_lifetime = max_token_lifetime(section);
     let signing_algorithm = section.read("signing_algorithm", |at| at.word());
     let consent = section.read("consent", |at| at.word()).unwrap_or_default();
+    let break_glass = section.read("break_glass", |at| at.word()).unwrap_or_default();
     let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
     let (id, uri, authentication) = (id?, uri?, authentication?);
     Some(Resource {
@@ -159,6 +160,7 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
         max_token_lifetime,
         signing_algorithm,
         consent,
+        break_glass,
         disabled,
     })
 }

@@ -16,8 +16,9 @@ use super::{
     store_url::{InvalidStoreUrl, StoreUrl},
 };
 use crate::domain::{
+    break_glass::BreakGlassLimits,
     keys::{JWKS_MAX_AGE, Rotation},
-    limits::{MemoryLimits, TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
+    limits::{BREAK_GLASS_CAP, MemoryLimits, TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
     time::Lifetime,
 };
 
@@ -136,6 +137,13 @@ pub(super) fn tasks(root: &mut Section<'_>) -> TaskLimits {
     let why = "seconds; not longer than `max_lifetime`";
     let usual = default.lifetime.min(max_lifetime);
     TaskLimits { lifetime: life(&mut section, "lifetime", usual, 10..=max_lifetime.as_seconds(), why), max_lifetime }
+}
+
+pub(super) fn break_glass(root: &mut Section<'_>) -> BreakGlassLimits {
+    let mut section = root.section("break_glass");
+    let why = "seconds; no grant for an emergency lasts longer than 4 hours";
+    let (usual, cap) = (BreakGlassLimits::default().max_lifetime, BREAK_GLASS_CAP.as_seconds());
+    BreakGlassLimits { max_lifetime: life(&mut section, "max_lifetime", usual, 10..=cap, why) }
 }
 
 pub(super) fn keys(root: &mut Section<'_>, tokens: &TokenLimits) -> Option<Keys> {

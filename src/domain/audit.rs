@@ -42,6 +42,15 @@ pub enum Event {
     /// A grant was recorded or withdrawn.
     #[serde(rename = "grant.change")]
     GrantChange,
+    /// A grant for an emergency was made.
+    #[serde(rename = "break_glass.make")]
+    BreakGlassMake,
+    /// A token was issued that rests on a grant for an emergency.
+    #[serde(rename = "break_glass.use")]
+    BreakGlassUse,
+    /// Somebody signed off what was done with a grant for an emergency.
+    #[serde(rename = "break_glass.review")]
+    BreakGlassReview,
     /// The state of a task changed, or did not.
     #[serde(rename = "task.turn")]
     TaskTurn,

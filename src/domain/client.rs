@@ -11,6 +11,7 @@ pub use edge::Edge;
 
 use crate::domain::{
     authority::ToolUse,
+    break_glass::BreakGlassRule,
     grant::Consent,
     id::{ClientId, ToolName},
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
@@ -176,6 +177,9 @@ pub struct Resource {
     /// Which calls of its tools need the requester's recorded consent.
     #[serde(default, skip_serializing_if = "Consent::is_none")]
     pub consent: Consent,
+    /// Whether a grant for an emergency is good for anything here.
+    #[serde(default, skip_serializing_if = "BreakGlassRule::is_allow")]
+    pub break_glass: BreakGlassRule,
     /// Whether it is shut out: no token for it, no answer to it.
     #[serde(default)]
     pub disabled: bool,

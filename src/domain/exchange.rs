@@ -83,6 +83,7 @@ pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
             Output::Access(_) | Output::Txn => None,
         },
         grant: ground.id(),
+        break_glass: ground.is_break_glass(),
         basis,
     })
 }
@@ -176,7 +177,7 @@ fn task(ask: &Ask<'_>, wanted: &Authority, ground: Ground<'_>) -> Result<(Planne
 fn within_grant(end: Timestamp, ground: Ground<'_>) -> Timestamp {
     match ground {
         Ground::Recorded(grant) => end.min(grant.until),
-        Ground::None | Ground::Inherited(_) => end,
+        Ground::None | Ground::Inherited { .. } => end,
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Grant {
     pub by: String,
     /// When.
     pub at: Timestamp,
+    /// Whether it is for an emergency: in place of what the requester would have to grant. See [`break_glass`](super::break_glass).
+    pub break_glass: bool,
 }
 
 impl Grant {

@@ -55,6 +55,11 @@ impl Default for TaskLimits {
     }
 }
 
+/// How long a grant for an emergency lasts, where nothing else is configured or asked for.
+pub const BREAK_GLASS_LIFETIME: Lifetime = Lifetime::minutes(15);
+/// No grant for an emergency lasts longer than this, whatever is configured.
+pub const BREAK_GLASS_CAP: Lifetime = Lifetime::hours(4);
+
 /// `[memory]`: what is kept in memory so that it need not be worked out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod break_glass;
 pub mod call;
 pub mod chain;
 pub mod claims;

@@ -9,7 +9,7 @@ use crate::domain::audit::{Event, Outcome, Record};
 pub fn chapter(record: &Record) -> &'static str {
     match record.event {
         Event::TokenIssue if is_opening(record) => "intent",
-        Event::TokenIssue => "exchange",
+        Event::TokenIssue | Event::BreakGlassUse => "exchange",
         Event::TokenIntrospect => "introspection",
         Event::ToolCall => "call",
         Event::Revocation => "revocation",
@@ -19,6 +19,8 @@ pub fn chapter(record: &Record) -> &'static str {
         | Event::CatalogueChange
         | Event::SecretChange
         | Event::GrantChange
+        | Event::BreakGlassMake
+        | Event::BreakGlassReview
         | Event::KeyRotate
         | Event::KeyRevoke => "other",
     }
@@ -33,11 +35,14 @@ pub fn tell(record: &Record) -> String {
         Event::ToolCall => call(record),
         Event::Revocation => revocation(record),
         Event::TaskTurn => turn(record),
+        Event::BreakGlassUse => format!("{} got it by a grant for an emergency: break-glass", client(record)),
         Event::ClientAuthenticate
         | Event::RegistryChange
         | Event::CatalogueChange
         | Event::SecretChange
         | Event::GrantChange
+        | Event::BreakGlassMake
+        | Event::BreakGlassReview
         | Event::KeyRotate
         | Event::KeyRevoke => "something else happened that names this task".to_owned(),
     };
@@ -192,6 +197,7 @@ mod tests {
             Event::ToolCall,
             Event::Revocation,
             Event::TaskTurn,
+            Event::BreakGlassUse,
             Event::KeyRotate,
             Event::KeyRevoke,
         ] {

@@ -127,6 +127,9 @@ pub struct TaskTokenClaims {
     /// The recorded grant that it rests on: it ends when that is withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantId>,
+    /// Whether that grant is for an emergency.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
     /// When the requester signed in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Timestamp>,

@@ -198,6 +198,7 @@ impl From<&Conflict> for Code {
             | Conflict::CannotAccept(_)
             | Conflict::CannotTurn(_)
             | Conflict::Door(_)
+            | Conflict::Review(_)
             | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
             | Conflict::Contended => Self::InvalidRequest,

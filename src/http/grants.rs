@@ -87,7 +87,7 @@ pub(super) async fn put_own(
     Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
 }
 
-fn details(text: &RawValue) -> Result<Authority, BadRequest> {
+pub(super) fn details(text: &RawValue) -> Result<Authority, BadRequest> {
     Ok(parse_details(text.get(), None)?)
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod body;
+mod break_glass;
 mod catalogue;
 mod client_auth;
 mod error;
@@ -118,6 +119,9 @@ fn api() -> Router<App> {
         .route("/v1/admin/clients/{id}/secret", post(admin::make_secret))
         .route("/v1/admin/grants", get(grants::list).post(grants::put).delete(grants::withdraw_all))
         .route("/v1/admin/grants/{id}", delete(grants::withdraw))
+        .route("/v1/admin/break-glass", get(break_glass::list).post(break_glass::make))
+        .route("/v1/admin/break-glass/{id}", get(break_glass::read))
+        .route("/v1/admin/break-glass/{id}/review", post(break_glass::review))
         .route("/v1/grants", get(grants::list_own).post(grants::put_own))
         .route("/v1/grants/{id}", delete(grants::withdraw_own))
         .route("/v1/admin/keys", get(admin::list_keys))

@@ -188,6 +188,8 @@ struct Says<'a> {
     tctx: &'a TaskContext,
     #[serde(skip_serializing_if = "Option::is_none")]
     grant: Option<GrantId>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    break_glass: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,6 +218,7 @@ impl<'a> Says<'a> {
             task: &claims.task,
             tctx: &claims.tctx,
             grant: claims.grant,
+            break_glass: claims.break_glass,
             auth_time: claims.auth_time,
             acr: claims.acr.as_deref(),
             amr: claims.amr.as_deref(),

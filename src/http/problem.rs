@@ -111,7 +111,7 @@ impl From<&Failure> for Type {
         match failure {
             Failure::Conflict(Conflict::NotFound(_)) => Self::NotFound,
             Failure::Conflict(Conflict::OwnedByFile) => Self::OwnedByFile,
-            Failure::Conflict(Conflict::CannotTurn(_) | Conflict::Door(_)) => Self::WrongState,
+            Failure::Conflict(Conflict::CannotTurn(_) | Conflict::Door(_) | Conflict::Review(_)) => Self::WrongState,
             Failure::Conflict(Conflict::CannotAccept(CannotAccept::Twice(_) | CannotAccept::InCatalogue(_))) => {
                 Self::Inconsistent
             }

@@ -103,6 +103,8 @@ pub(super) struct TokenView {
     kind: TokenKind,
     task: Option<TaskId>,
     grant: Option<GrantId>,
+    /// Whether that grant is for an emergency.
+    break_glass: bool,
     requester: Option<RequesterView>,
     client: ClientId,
     agents: Vec<ClientId>,
@@ -121,6 +123,7 @@ impl From<TokenRecord> for TokenView {
             kind: token.kind,
             task: token.task,
             grant: token.grant,
+            break_glass: token.break_glass,
             requester: token.requester.as_ref().map(Into::into),
             client: token.client,
             agents: token.agents,
@@ -353,6 +356,8 @@ pub(super) struct GrantView {
     until: String,
     by: String,
     at: String,
+    /// Whether it is for an emergency.
+    break_glass: bool,
 }
 
 impl From<Grant> for GrantView {
@@ -365,6 +370,7 @@ impl From<Grant> for GrantView {
             until: grant.until.rfc3339(),
             by: grant.by,
             at: grant.at.rfc3339(),
+            break_glass: grant.break_glass,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{AuditFilter, AuditRow, Ear, GrantFilter, ListFault, Outage, Page, Pa
 use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
+    break_glass::{BreakGlass, Review, ReviewState},
     grant::Grant,
     id::{ClientId, GrantId, KeyId, TaskId, TokenId, ToolName},
     keys::KeyDates,
@@ -44,6 +45,8 @@ pub struct TokenRecord {
     pub task: Option<TaskId>,
     /// The recorded grant that it rests on.
     pub grant: Option<GrantId>,
+    /// Whether that grant is for an emergency.
+    pub break_glass: bool,
     /// In whose name; an API token is in nobody's.
     pub requester: Option<Requester>,
     /// The client that got it.
@@ -131,6 +134,10 @@ pub enum Change {
     PutGrant(Box<Grant>),
     /// Withdraw a grant.
     RemoveGrant(GrantId),
+    /// Record a grant for an emergency: it is a grant, and is kept to be reviewed.
+    PutBreakGlass(Box<BreakGlass>),
+    /// Sign off what was done with a grant for an emergency. A review that is there stays.
+    Review(GrantId, Review),
     /// Shut somebody out, or in another way than before.
     ShutOut(ShutOut),
     /// Let somebody in again.
@@ -307,6 +314,12 @@ pub trait Store: Send + Sync {
 
     /// One grant, over or not.
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage>;
+
+    /// One grant for an emergency, also when it is over or withdrawn.
+    async fn break_glass(&self, id: GrantId) -> Result<Option<BreakGlass>, Outage>;
+
+    /// Grants for an emergency, newest first.
+    async fn break_glass_list(&self, review: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault>;
 
     /// The grants of a requester to an agent that are not over at `now`, those that last longest first, at most `limit`.
     async fn grants_between(

@@ -39,6 +39,7 @@ macro_rules! on_both_stores {
 mod answers;
 mod arguments;
 mod binary;
+mod break_glass;
 mod bulk;
 mod calls;
 mod catalogue;

@@ -36,7 +36,7 @@ with_portal!(
 
 const API: &str = "https://errand.example.com/api";
 
-async fn with_portal(store: TestStore) -> Server {
+pub async fn with_portal(store: TestStore) -> Server {
     let edit = |text: String| {
         let text = text.replace("id = \"files\"\n", "id = \"files\"\nconsent = \"required\"\n");
         let more =
@@ -47,7 +47,7 @@ async fn with_portal(store: TestStore) -> Server {
 }
 
 /// A token that the portal got for alice, with these claims changed.
-fn portal_token(server: &Server, changes: Value) -> String {
+pub fn portal_token(server: &Server, changes: Value) -> String {
     let mut all = json!({"aud": API, "client_id": "portal"});
     for (name, value) in changes.as_object().unwrap() {
         all[name] = value.clone();
@@ -55,7 +55,13 @@ fn portal_token(server: &Server, changes: Value) -> String {
     server.user_token(all)
 }
 
-async fn call(server: &Server, token: &str, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+pub async fn call(
+    server: &Server,
+    token: &str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> (StatusCode, Value) {
     let request = server.request(method, path).bearer_auth(token);
     let request = match body {
         Some(body) => request.json(&body),

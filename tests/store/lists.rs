@@ -64,6 +64,7 @@ async fn a_token_comes_back_as_it_was(on: &TestStore) {
         audience: "https://sts.example.com".into(),
         lineage: Vec::new(),
         grant: None,
+        break_glass: false,
         authority: authority(&[]),
         rev: Seq::new(0),
         ..token(2)

@@ -28,6 +28,7 @@ macro_rules! conformance {
     };
 }
 
+mod break_glass;
 mod guards;
 mod lists;
 mod log;

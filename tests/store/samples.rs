@@ -74,6 +74,7 @@ pub fn grant(n: u128, name: &str, agent: &str) -> Grant {
         until: at(NOW.unix() + 60),
         by: "client:portal".into(),
         at: NOW,
+        break_glass: false,
     }
 }
 
@@ -114,6 +115,7 @@ pub fn token(n: u128) -> TokenRecord {
         kind: TokenKind::Access,
         task: Some(task_id(1)),
         grant: Some(grant_id(5)),
+        break_glass: n.is_multiple_of(2),
         requester: Some(requester("alice")),
         client: client("planner"),
         agents: vec![client("reader"), client("planner")],

@@ -283,6 +283,8 @@ async fn sqlite_lists_by_index() {
         "AUDIT",
         "GRANTS",
         "GRANTS_BETWEEN",
+        "BREAK_GLASS_LIST",
+        "BREAK_GLASS_OPEN",
         "REVOCATIONS",
         "LOG_AFTER",
         "SWEEP_ONCE",

@@ -62,6 +62,8 @@ impl Asked {
             | Change::PutGrant(_)
             | Change::RemoveGrant(_)
             | Change::ShutOut(_)
+            | Change::PutBreakGlass(_)
+            | Change::Review(..)
             | Change::LetIn(_)
             | Change::PutTool(_)
             | Change::RemoveTool(..) => None,
@@ -323,6 +325,10 @@ fn version_of(change: &Change) -> Option<&'static str> {
         | Change::PutTool(_)
         | Change::RemoveTool(..) => Some(REGISTRY),
         Change::PutKey(_) | Change::RemoveKey(_) => Some(KEYS),
-        Change::PutGrant(_) | Change::RemoveGrant(..) | Change::TurnTask(..) => None,
+        Change::PutGrant(_)
+        | Change::RemoveGrant(..)
+        | Change::PutBreakGlass(_)
+        | Change::Review(..)
+        | Change::TurnTask(..) => None,
     }
 }

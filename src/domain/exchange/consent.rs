@@ -3,6 +3,7 @@
 use super::{Ask, Denial, Evidence, TaskWanted};
 use crate::domain::{
     authority::{Authority, Permission},
+    break_glass,
     client::Effect,
     grant::{Consent, Grant},
     id::GrantId,
@@ -15,7 +16,12 @@ pub(super) enum Ground<'a> {
     /// No grant.
     None,
     /// The grant that the subject token rests on: that one outlives no grant, so ours does not.
-    Inherited(GrantId),
+    Inherited {
+        /// Its id.
+        id: GrantId,
+        /// Whether it is for an emergency.
+        break_glass: bool,
+    },
     /// A recorded grant.
     Recorded(&'a Grant),
 }
@@ -24,8 +30,16 @@ impl Ground<'_> {
     pub(super) fn id(self) -> Option<GrantId> {
         match self {
             Self::None => None,
-            Self::Inherited(id) => Some(id),
+            Self::Inherited { id, .. } => Some(id),
             Self::Recorded(grant) => Some(grant.id),
+        }
+    }
+
+    pub(super) fn is_break_glass(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Inherited { break_glass, .. } => break_glass,
+            Self::Recorded(grant) => grant.break_glass,
         }
     }
 }
@@ -51,7 +65,7 @@ pub(super) fn ground<'a>(ask: &Ask<'a>, pointed: bool, wanted: &Authority) -> Re
     let demanded = is_demanded(ask, wanted);
     if let Evidence::Own(own, _) = ask.subject {
         return match own.grant {
-            Some(id) => Ok(Ground::Inherited(id)),
+            Some(id) => Ok(Ground::Inherited { id, break_glass: own.break_glass }),
             None if demanded => Err(Denial::ConsentNeeded),
             None => Ok(Ground::None),
         };
@@ -59,8 +73,12 @@ pub(super) fn ground<'a>(ask: &Ask<'a>, pointed: bool, wanted: &Authority) -> Re
     if !demanded && !pointed && task_grant(ask).is_none() {
         return Ok(Ground::None);
     }
-    let fits = |grant: &&Grant| grant.covers(wanted) && (grant.authority.is_some() || !demanded);
-    let longest = live(ask).filter(fits).max_by_key(|grant| (grant.until, grant.id));
+    let is_accepted = break_glass::is_accepted(ask.registry, wanted);
+    let fits = |grant: &&Grant| {
+        grant.covers(wanted) && (grant.authority.is_some() || !demanded) && (is_accepted || !grant.break_glass)
+    };
+    // One for an emergency only where no other is enough.
+    let longest = live(ask).filter(fits).max_by_key(|grant| (!grant.break_glass, grant.until, grant.id));
     longest.map(Ground::Recorded).ok_or(Denial::ConsentNeeded)
 }
 

@@ -45,6 +45,8 @@ pub struct Plan {
     pub may_act: Option<NextActor>,
     /// The grant that it rests on.
     pub grant: Option<GrantId>,
+    /// Whether that grant is for an emergency.
+    pub break_glass: bool,
     /// By what right: for the audit trail.
     pub basis: &'static str,
 }

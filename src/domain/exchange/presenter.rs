@@ -2,6 +2,7 @@
 
 use super::{Ask, Denial, Evidence, Output, Presenter};
 use crate::domain::{
+    break_glass,
     chain::Hop,
     claims::{MayAct, UserClaims},
     client::Agent,
@@ -113,7 +114,8 @@ fn check_not_shut_out(ask: &Ask<'_>, own: &TaskTokenClaims) -> Result<(), Denial
 }
 
 /// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
-/// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about.
+/// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about, which
+/// may take nothing that rests on a grant for an emergency.
 /// `names` are the token's own.
 #[must_use]
 pub fn admits(registry: &Registry, own: &TaskTokenClaims, names: &Names) -> bool {
@@ -122,5 +124,6 @@ pub fn admits(registry: &Registry, own: &TaskTokenClaims, names: &Names) -> bool
     let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
     let is_agent = |hop: &Hop| hop.sub.parse().is_ok_and(|id| registry.agent(&id).is_some());
     let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
+    let resources = resources && (!own.break_glass || break_glass::is_accepted(registry, &own.authorization_details));
     issuer && requester && clients && own.our_hops().all(is_agent) && resources
 }

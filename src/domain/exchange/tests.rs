@@ -1,5 +1,6 @@
 //! The rule, held to what it promises: a world to read, one row a denial, one row a way, and chains by the thousand.
 
+mod break_glass;
 mod chains;
 mod consent;
 mod denials;
@@ -283,6 +284,7 @@ fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
         req_wl: plan.req_wl.clone(),
         may_act: plan.may_act.clone(),
         grant: plan.grant,
+        break_glass: plan.break_glass,
         auth_time: plan.sign_in.auth_time,
         acr: plan.sign_in.acr.clone(),
         amr: plan.sign_in.amr.clone(),
@@ -349,6 +351,7 @@ fn grant(n: u128, authority: Option<Authority>) -> Grant {
         until: NOW.after(Lifetime::hours(1)),
         by: "admin:ops".into(),
         at: NOW,
+        break_glass: false,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     adapters::store::{Database, InvalidStoreUrl, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
+        break_glass::{BreakGlass, ReviewState},
         grant::Grant,
         id::{ClientId, GrantId, TaskId, TokenId},
         replica::{Beat, ReplicaId},
@@ -205,6 +206,14 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
         read::grants_between(&self.pool, requester, agent, now, limit).await
+    }
+
+    async fn break_glass(&self, id: GrantId) -> Result<Option<BreakGlass>, Outage> {
+        read::break_glass(&self.pool, id).await
+    }
+
+    async fn break_glass_list(&self, review: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault> {
+        read::break_glass_list(&self.pool, review, page).await
     }
 
     async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {

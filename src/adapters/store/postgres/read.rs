@@ -9,12 +9,13 @@ use crate::{
         batch::{KEYS, REGISTRY},
         cursor,
         rows::{
-            AnswerRow, GrantRow, HeadRow, KeyRow, KnownToolRow, LogRow, ObjectRow, RecordRow, SecretRow, ShutOutRow,
-            TaskRow, TokenRow, ToolRow, VersionRow, digest_of, signed,
+            AnswerRow, BreakGlassRow, GrantRow, HeadRow, KeyRow, KnownToolRow, LogRow, ObjectRow, RecordRow, SecretRow,
+            ShutOutRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, signed,
         },
     },
     domain::{
         audit::{self, Head, Writer},
+        break_glass::{BreakGlass, ReviewState},
         grant::Grant,
         id::{ClientId, GrantId, RequestId, TaskId, TokenId},
         revocation::{LogEntry, Seq},
@@ -199,6 +200,30 @@ pub(super) async fn grants(pool: &PgPool, filter: &GrantFilter, page: &Page) -> 
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
     let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
     cursor::paged(page, grants, |grant: &Grant| (grant.at, grant.id))
+}
+
+pub(super) async fn break_glass(pool: &PgPool, id: GrantId) -> Result<Option<BreakGlass>, Outage> {
+    let query = query_as(sql::BREAK_GLASS).bind(id.uuid());
+    let row: Option<BreakGlassRow> =
+        query.fetch_optional(pool).await.map_err(Outage::during("read a grant for an emergency"))?;
+    row.map(BreakGlassRow::read).transpose()
+}
+
+pub(super) async fn break_glass_list(
+    pool: &PgPool,
+    review: Option<ReviewState>,
+    page: &Page,
+) -> Result<Paged<BreakGlass>, ListFault> {
+    let statement = match review {
+        None => sql::BREAK_GLASS_LIST,
+        Some(ReviewState::Open) => sql::BREAK_GLASS_OPEN,
+        Some(ReviewState::Done) => sql::BREAK_GLASS_DONE,
+    };
+    let (at, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let query = query_as::<_, BreakGlassRow>(statement).bind(at).bind(id).bind(cursor::limit(page));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants for an emergency"))?;
+    let all = rows.into_iter().map(BreakGlassRow::read).collect::<Result<_, _>>()?;
+    cursor::paged(page, all, |one: &BreakGlass| (one.grant.at, one.grant.id))
 }
 
 pub(super) async fn revocations(pool: &PgPool, page: &Page) -> Result<Paged<LogEntry>, ListFault> {

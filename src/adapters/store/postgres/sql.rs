@@ -38,7 +38,7 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass FROM tokens WHERE ",
             $first,
             "($1::uuid IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
              AND ($4::text IS NULL OR client = $4) AND ($5::text IS NULL OR audience = $5) AND ($6::bigint IS NULL OR expires > $6)
@@ -50,10 +50,22 @@ macro_rules! tokens_where {
 macro_rules! grants_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at FROM grants WHERE ",
+            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants WHERE ",
             $first,
             "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR agent = $3)
              AND (done_at, id) < ($4, $5) ORDER BY done_at DESC, grants.id DESC LIMIT $6"
+        )
+    };
+}
+
+/// A grant that was withdrawn is a grant no more.
+macro_rules! break_glass_where {
+    ($where:literal) => {
+        concat!(
+            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, true AS break_glass, reason,
+             NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = break_glass.id) AS withdrawn, reviewed_by, reviewed_at, note
+             FROM break_glass WHERE ",
+            $where
         )
     };
 }
@@ -150,10 +162,10 @@ statements! {
         SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
             authority text, state text, created bigint, deadline bigint, turns bigint, turned text, grant_id uuid)";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id)
-        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass)
+        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass
         FROM json_to_recordset($1::json) AS r(id uuid, kind text, task uuid, requester_issuer text, requester_subject text, client text,
-            agents text, audience text, lineage text, authority text, issued bigint, expires bigint, rev bigint, grant_id uuid)";
+            agents text, audience text, lineage text, authority text, issued bigint, expires bigint, rev bigint, grant_id uuid, break_glass boolean)";
     FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
         FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, answer text, seq bigint, keep_until bigint)
         WHERE i.digest = r.digest";
@@ -181,9 +193,12 @@ statements! {
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
     REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = $1";
-    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = $1";
+    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, reason)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    REVIEW = "UPDATE break_glass SET reviewed_by = $2, reviewed_at = $3, note = $4 WHERE id = $1 AND reviewed_at IS NULL";
     PUT_SHUT_OUT = "INSERT INTO shut_out (kind, id, how, reason, done_by, done_at) VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (kind, id) DO UPDATE SET how = excluded.how, reason = excluded.reason, done_by = excluded.done_by, done_at = excluded.done_at";
     REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = $1 AND id = $2";
@@ -224,19 +239,25 @@ statements! {
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = $3 AND ");
     TOKEN = "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id::text AS grant_id FROM tokens WHERE id = $1";
+        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass FROM tokens WHERE id = $1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = $1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = $3 AND requester_issuer = $2 AND ");
     TOKENS_BY_CLIENT = tokens_where!("client = $4 AND ");
     TOKENS_BY_AUDIENCE = tokens_where!("audience = $5 AND ");
-    GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at FROM grants
+    GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
         WHERE id = $1";
-    GRANTS_BETWEEN = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at FROM grants
+    GRANTS_BETWEEN = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
         WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3 AND until > $4
         ORDER BY until DESC, grants.id DESC LIMIT $5";
     GRANTS = grants_where!("");
     GRANTS_BY_REQUESTER = grants_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
+    BREAK_GLASS = break_glass_where!("id = $1");
+    BREAK_GLASS_LIST = break_glass_where!("(done_at, id) < ($1, $2) ORDER BY done_at DESC, break_glass.id DESC LIMIT $3");
+    BREAK_GLASS_OPEN =
+        break_glass_where!("reviewed_at IS NULL AND (done_at, id) < ($1, $2) ORDER BY done_at DESC, break_glass.id DESC LIMIT $3");
+    BREAK_GLASS_DONE =
+        break_glass_where!("reviewed_at IS NOT NULL AND (done_at, id) < ($1, $2) ORDER BY done_at DESC, break_glass.id DESC LIMIT $3");
     ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = $1";
     AUDIT = audit_where!("");
     AUDIT_BY_REQUEST = audit_where!("request_id = $1 AND ");

@@ -103,6 +103,7 @@ pub(crate) struct TokenRow {
     expires: i64,
     rev: i64,
     grant_id: Option<String>,
+    break_glass: bool,
 }
 
 impl TokenRow {
@@ -123,6 +124,7 @@ impl TokenRow {
             expires: token.expires.unix(),
             rev: signed(token.rev.number()),
             grant_id: token.grant.map(|id| id.to_string()),
+            break_glass: token.break_glass,
         })
     }
 
@@ -138,6 +140,7 @@ impl TokenRow {
             kind: TokenKind::parse(&self.kind).ok_or_else(|| place.corrupt("kind"))?,
             task: self.task.as_ref().map(|id| place.name("task", id)).transpose()?,
             grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
+            break_glass: self.break_glass,
             requester,
             client: place.name("client", &self.client)?,
             agents: place.json("agents", &self.agents)?,

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use super::Place;
 use crate::{
     domain::{
+        break_glass::{BreakGlass, Review},
         grant::Grant,
         id::ClientId,
         jwk::SigningAlgorithm,
@@ -172,6 +173,7 @@ pub(crate) struct GrantRow {
     pub(crate) until: i64,
     pub(crate) done_by: String,
     pub(crate) done_at: i64,
+    pub(crate) break_glass: bool,
 }
 
 impl GrantRow {
@@ -186,6 +188,7 @@ impl GrantRow {
             until: grant.until.unix(),
             done_by: grant.by.clone(),
             done_at: grant.at.unix(),
+            break_glass: grant.break_glass,
         })
     }
 
@@ -199,6 +202,35 @@ impl GrantRow {
             until: place.time("until", self.until)?,
             by: self.done_by,
             at: place.time("done_at", self.done_at)?,
+            break_glass: self.break_glass,
         })
+    }
+}
+
+/// `break_glass`: what the grant said, and the review of what was done with it.
+#[derive(FromRow)]
+pub(crate) struct BreakGlassRow {
+    #[sqlx(flatten)]
+    grant: GrantRow,
+    reason: String,
+    withdrawn: bool,
+    reviewed_by: Option<String>,
+    reviewed_at: Option<i64>,
+    note: Option<String>,
+}
+
+impl BreakGlassRow {
+    pub(crate) fn read(self) -> Result<BreakGlass, Outage> {
+        let grant = self.grant.read()?;
+        let id = grant.id.to_string();
+        let place = Place { table: "break_glass", row: &id };
+        let review = match (self.reviewed_by, self.reviewed_at, &self.note) {
+            (Some(by), Some(at), Some(note)) => {
+                Some(Review { by, at: place.time("reviewed_at", at)?, note: place.name("note", note)? })
+            }
+            (None, None, None) => None,
+            (Some(_) | None, Some(_) | None, Some(_) | None) => return Err(place.corrupt("reviewed_by")),
+        };
+        Ok(BreakGlass { grant, reason: place.name("reason", &self.reason)?, withdrawn: self.withdrawn, review })
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     domain::{
         audit::{Head, Writer},
+        grant::Grant,
         registry::{Kind, OwnedTag},
         revocation::Seq,
         time::Timestamp,
@@ -159,13 +160,7 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
             put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
         }
         Change::RemoveKey(kid) => query(sql::REMOVE_KEY).bind(kid.as_str()).execute(tx).await,
-        Change::PutGrant(grant) => {
-            let row = GrantRow::of(grant)?;
-            let put =
-                query(sql::PUT_GRANT).bind(grant.id.to_string()).bind(row.requester_issuer).bind(row.requester_subject);
-            let put = put.bind(row.agent).bind(row.authority).bind(row.until);
-            put.bind(row.done_by).bind(row.done_at).execute(tx).await
-        }
+        Change::PutGrant(grant) => return put_grant(tx, grant).await,
         Change::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.to_string()).execute(tx).await,
         Change::PutTool(record) => {
             let row = ToolRow::of(record);
@@ -175,6 +170,17 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
         }
         Change::RemoveTool(resource, tool) => {
             query(sql::REMOVE_TOOL).bind(resource.as_str()).bind(tool.as_str()).execute(tx).await
+        }
+        Change::PutBreakGlass(glass) => {
+            put_grant(&mut *tx, &glass.grant).await?;
+            let row = GrantRow::of(&glass.grant)?;
+            let put = query(sql::PUT_BREAK_GLASS).bind(glass.grant.id.to_string()).bind(row.requester_issuer);
+            let put = put.bind(row.requester_subject).bind(row.agent).bind(row.authority).bind(row.until);
+            put.bind(row.done_by).bind(row.done_at).bind(glass.reason.as_str()).execute(tx).await
+        }
+        Change::Review(id, review) => {
+            let put = query(sql::REVIEW).bind(id.to_string()).bind(&review.by).bind(review.at.unix());
+            put.bind(review.note.as_str()).execute(tx).await
         }
         Change::ShutOut(one) => {
             let row = ShutOutRow::of(one);
@@ -188,6 +194,14 @@ async fn carry_out(tx: &mut SqliteConnection, change: &Change) -> Result<(), Out
         }
     };
     done.map_err(Outage::during("carry out a change"))?;
+    Ok(())
+}
+
+async fn put_grant(tx: &mut SqliteConnection, grant: &Grant) -> Result<(), Outage> {
+    let row = GrantRow::of(grant)?;
+    let put = query(sql::PUT_GRANT).bind(grant.id.to_string()).bind(row.requester_issuer).bind(row.requester_subject);
+    let put = put.bind(row.agent).bind(row.authority).bind(row.until).bind(row.done_by).bind(row.done_at);
+    put.bind(row.break_glass).execute(tx).await.map_err(Outage::during("record a grant"))?;
     Ok(())
 }
 

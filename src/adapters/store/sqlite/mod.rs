@@ -22,6 +22,7 @@ use crate::{
     adapters::store::{Database, StoreOptions, schema},
     domain::{
         audit::{Head, Writer},
+        break_glass::{BreakGlass, ReviewState},
         grant::Grant,
         id::{ClientId, GrantId, TaskId, TokenId},
         replica::{Beat, ReplicaId},
@@ -194,6 +195,14 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
         read::grants_between(&self.readers, requester, agent, now, limit).await
+    }
+
+    async fn break_glass(&self, id: GrantId) -> Result<Option<BreakGlass>, Outage> {
+        read::break_glass(&self.readers, id).await
+    }
+
+    async fn break_glass_list(&self, review: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault> {
+        read::break_glass_list(&self.readers, review, page).await
     }
 
     async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {

@@ -1,0 +1,132 @@
+//! `/v1/admin/break-glass`: grants for an emergency, and their review.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    app::{BreakGlassRequest, Conflict},
+    domain::{
+        break_glass::{BreakGlass, Review},
+        id::{ClientId, GrantId, Reason, Subject},
+        task::Requester,
+        time::Lifetime,
+        uri::IssuerUrl,
+    },
+    http::{
+        App,
+        admin::idempotency_key,
+        body::{JsonBody, JsonText},
+        client_auth::{Operator, Reader},
+        grants::details,
+        path::Id,
+        problem::Problem,
+        query::Query,
+        views::{GrantView, ListView},
+    },
+};
+
+/// The body of `POST /v1/admin/break-glass`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BreakGlassBody {
+    issuer: IssuerUrl,
+    subject: Subject,
+    agent: ClientId,
+    authorization_details: Box<RawValue>,
+    reason: Reason,
+    lifetime: Option<Lifetime>,
+}
+
+/// The body of `POST /v1/admin/break-glass/{id}/review`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReviewBody {
+    note: Reason,
+}
+
+/// A grant for an emergency.
+#[derive(Serialize)]
+pub(super) struct BreakGlassView {
+    #[serde(flatten)]
+    grant: GrantView,
+    reason: Reason,
+    withdrawn: bool,
+    /// Null until somebody signed it off.
+    review: Option<ReviewView>,
+}
+
+#[derive(Serialize)]
+struct ReviewView {
+    by: String,
+    at: String,
+    note: Reason,
+}
+
+impl From<BreakGlass> for BreakGlassView {
+    fn from(glass: BreakGlass) -> Self {
+        let review = |Review { by, at, note }| ReviewView { by, at: at.rfc3339(), note };
+        Self {
+            grant: glass.grant.into(),
+            reason: glass.reason,
+            withdrawn: glass.withdrawn,
+            review: glass.review.map(review),
+        }
+    }
+}
+
+/// `POST /v1/admin/break-glass`
+pub(super) async fn make(
+    State(app): State<App>,
+    Operator(admin, cx): Operator,
+    headers: HeaderMap,
+    JsonText(body): JsonText<BreakGlassBody>,
+) -> Result<Response, Problem> {
+    let request = BreakGlassRequest {
+        requester: Requester { issuer: body.issuer, subject: body.subject },
+        agent: body.agent,
+        authority: details(&body.authorization_details)?,
+        reason: body.reason,
+        lifetime: body.lifetime,
+        idempotency_key: idempotency_key(&headers)?,
+    };
+    let glass = app.service.break_glass(&admin, request, &cx).await?;
+    Ok((StatusCode::CREATED, Json(BreakGlassView::from(glass))).into_response())
+}
+
+/// `GET /v1/admin/break-glass`
+pub(super) async fn list(
+    State(app): State<App>,
+    _: Reader,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ListView<BreakGlassView>>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after", "limit", "review"])?;
+    let page = app.service.list_break_glass(query.word("review")?, &query.page()?).await?;
+    Ok(Json(ListView::of(page, BreakGlassView::from)))
+}
+
+/// `GET /v1/admin/break-glass/{id}`
+pub(super) async fn read(State(app): State<App>, _: Reader, id: Id) -> Result<Json<BreakGlassView>, Problem> {
+    Ok(Json(app.service.read_break_glass(grant_id(&id)?).await?.into()))
+}
+
+/// `POST /v1/admin/break-glass/{id}/review`
+pub(super) async fn review(
+    State(app): State<App>,
+    Operator(admin, cx): Operator,
+    id: Id,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<ReviewBody>,
+) -> Result<Json<BreakGlassView>, Problem> {
+    let (id, key) = (grant_id(&id)?, idempotency_key(&headers)?);
+    Ok(Json(app.service.review_break_glass(&admin, id, body.note, key, &cx).await?.into()))
+}
+
+fn grant_id(Id(id): &Id) -> Result<GrantId, Problem> {
+    id.parse::<GrantId>().map_err(|_| Conflict::NotFound("break-glass grant").into())
+}
