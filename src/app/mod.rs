@@ -13,6 +13,7 @@ mod evidence;
 mod exchange;
 mod exchange_request;
 mod failure;
+mod feed;
 mod file;
 mod follow;
 mod introspect;
@@ -42,6 +43,7 @@ pub use dry_run::DryRun;
 pub use exchange::Issued;
 pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, Failure, SubjectFault};
+pub use feed::{FeedPage, HEARTBEAT, Listener, MAX_WAIT, Said, Seats};
 pub use follow::View;
 pub use introspect::Introspection;
 pub use lease::{Following, ReplicaStanding};
@@ -88,6 +90,8 @@ pub struct Settings {
     pub write_batch: usize,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
+    /// How many may listen to the revocation feed.
+    pub listeners: Seats,
 }
 
 impl Settings {
@@ -143,6 +147,7 @@ struct Inner {
     seen: introspect::Seen,
     refusals: refusals::Refusals,
     verified: verified::Verified,
+    feed: feed::Feed,
 }
 
 impl fmt::Debug for Service {
@@ -165,7 +170,8 @@ impl Service {
         let journal = publish::Publisher::new(journal, Arc::clone(&follower));
         let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
         let verified = verified::Verified::new(settings.memory);
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified }))
+        let feed = feed::Feed::new(settings.listeners);
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified, feed }))
     }
 
     /// What the operator chose.

@@ -7,7 +7,7 @@ pub mod chain;
 pub mod claims;
 pub mod client;
 pub mod exchange;
-
+pub mod feed;
 pub mod id;
 pub mod issuer;
 pub mod json;

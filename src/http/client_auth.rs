@@ -7,7 +7,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Unsettled},
+    app::{ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Credentials, Cx, Failure, Listener, Unsettled},
     domain::{
         audit::Event,
         client::{API_ADMIN, API_AUDIT, API_INTROSPECT, API_TASKS},
@@ -132,13 +132,31 @@ impl FromRequestParts<App> for Participant {
     }
 }
 
+/// A client that may follow the revocation log: a resource or an admin.
+#[derive(Debug)]
+pub(super) struct Follower(pub Listener, pub Cx);
+
+impl FromRequestParts<App> for Follower {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (cx, token, call) = bearer_of(parts)?;
+        Ok(Self(app.service.listener(token, call, &cx).await?, cx))
+    }
+}
+
 async fn by_api_token(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
+    let (cx, token, call) = bearer_of(parts)?;
+    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
+    Ok((caller, cx))
+}
+
+fn bearer_of(parts: &Parts) -> Result<(Cx, Secret, String), Problem> {
     let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
     let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::NoBearer))?;
     // As it was sent, so in ASCII; and no longer than names are.
     let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
-    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
-    Ok((caller, cx))
+    Ok((cx, token, call))
 }
 
 async fn read_form(mut request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {

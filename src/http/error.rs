@@ -194,6 +194,8 @@ impl From<&Conflict> for Code {
             | Conflict::Door(_)
             | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
+            | Conflict::NoSuchPosition
+            | Conflict::TooManyListen
             | Conflict::Contended => Self::InvalidRequest,
         }
     }

@@ -1,11 +1,13 @@
 //! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
 
+mod accept;
 mod admin;
 mod body;
 mod catalogue;
 mod client_auth;
 mod error;
 mod exchange_form;
+mod feed;
 mod form;
 mod guard;
 mod listen;
@@ -138,6 +140,7 @@ fn api() -> Router<App> {
         .route("/v1/admin/shut-out", get(revocations::list_shut_out))
         .route("/v1/admin/replicas", get(replicas::list))
         .route("/v1/admin/audit", get(admin::list_audit))
+        .route("/revocations", get(feed::follow))
 }
 
 fn documents() -> Router<App> {

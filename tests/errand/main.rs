@@ -45,6 +45,7 @@ mod catalogue;
 mod clients;
 mod clocks;
 mod delegation;
+mod feed;
 mod grammar;
 mod group_commit;
 mod hostile;
