@@ -150,6 +150,10 @@ pub struct Requests {
     pub timeout_seconds: u32,
     /// How many requests are in the works at once; one more is answered 503.
     pub queue: u32,
+    /// How many may listen to the revocation feed at once.
+    pub listeners: u32,
+    /// How many of them with one client's API tokens.
+    pub listeners_per_client: u32,
 }
 
 /// `[replicas]`

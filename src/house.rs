@@ -15,7 +15,7 @@ use crate::{
         store::{Database, StoreOptions, connect},
         system::{Dice, SystemClock, host_name},
     },
-    app::{Cx, Failure, Following, Parts, Service, Settings},
+    app::{Cx, Failure, Following, Parts, Seats, Service, Settings},
     config::Config,
     domain::{id::ClientId, keys::Occasion, secret::Secret},
     ports::{Clock, Outage},
@@ -113,6 +113,10 @@ impl House {
             },
             write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
+            listeners: Seats {
+                all: usize::try_from(config.requests.listeners).unwrap_or(usize::MAX),
+                per_client: usize::try_from(config.requests.listeners_per_client).unwrap_or(usize::MAX),
+            },
         };
         let tokens =
             config.catalogue_tokens.iter().map(|(id, token)| (id.clone(), Secret::new(token.expose().to_owned())));

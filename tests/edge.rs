@@ -13,7 +13,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
-    app::{Cx, Following, Parts, Service, Settings},
+    app::{Cx, Following, Parts, Seats, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
         break_glass::{BreakGlass, BreakGlassLimits, ReviewState},
@@ -311,6 +311,7 @@ fn service(mood: Mood) -> Service {
         },
         write_batch: 16,
         memory: MemoryLimits::default(),
+        listeners: Seats { all: 2, per_client: 2 },
     };
     let parts = Parts {
         clock: Arc::new(Still),

@@ -233,7 +233,7 @@ fn statuses_to_expect(operation: &Value) -> Vec<&'static str> {
 #[test]
 fn who_may_call_is_said_of_every_operation() {
     let description = description();
-    let scopes = ["errand:introspect", "errand:tasks", "errand:admin", "errand:audit"];
+    let scopes = ["errand:introspect", "errand:revocations", "errand:tasks", "errand:admin", "errand:audit"];
     for (method, path, operation) in operations(&description) {
         let security = operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path}: no security"));
         for (scheme, roles) in security.iter().flat_map(|scheme| scheme.as_object().unwrap()) {
@@ -242,7 +242,10 @@ fn who_may_call_is_said_of_every_operation() {
                 assert!(scopes.contains(&role.as_str().unwrap()), "{method} {path}: {role}");
             }
         }
-        assert_eq!(path.starts_with("/v1/"), security.iter().all(is_bearer) && !security.is_empty());
+        assert_eq!(
+            path.starts_with("/v1/") || path == "/revocations",
+            security.iter().all(is_bearer) && !security.is_empty()
+        );
     }
 }
 

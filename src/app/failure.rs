@@ -223,6 +223,12 @@ pub enum Conflict {
     /// It was done, and its answer is one that is shown once.
     #[error("a secret was made for this idempotency key, and it is not shown again: make another one with another key")]
     ShownOnce,
+    /// The log has no such position.
+    #[error("`after` is no position of this log: begin again, without `after`")]
+    NoSuchPosition,
+    /// So many listen already.
+    #[error("as many listen already as may, with this client or all together: try again later")]
+    TooManyListen,
     /// Others keep changing it at the same moment.
     #[error("it was changed by somebody else at the same moment: try again")]
     Contended,

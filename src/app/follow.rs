@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::{
     app::{lease::Lease, shared::Shared},
@@ -36,6 +36,8 @@ pub(super) struct Follower {
     catching_up: Mutex<()>,
     known: RwLock<Known>,
     index: Arc<RwLock<Index>>,
+    /// Up to where the log was applied, for those who wait for that to change.
+    position: watch::Sender<Seq>,
 }
 
 #[derive(Default)]
@@ -78,6 +80,7 @@ impl Follower {
             catching_up: Mutex::default(),
             known: RwLock::default(),
             index: Arc::default(),
+            position: watch::Sender::default(),
         })
     }
 
@@ -116,6 +119,11 @@ impl Follower {
         });
         caught_up.await.map_err(Outage::during(DURING))??;
         self.view_at(head).ok_or_else(|| Outage::during(DURING)("entries are missing"))
+    }
+
+    /// Up to where the log has been applied, and whenever that changes.
+    pub(super) fn position(&self) -> watch::Receiver<Seq> {
+        self.position.subscribe()
     }
 
     /// Drops entries that can't end any token any more.
@@ -166,6 +174,7 @@ impl Follower {
             index.apply(entry, applied_at);
         }
         index.applied_up_to(head);
+        self.position.send_replace(index.applied());
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod evidence;
 mod exchange;
 mod exchange_request;
 mod failure;
+mod feed;
 mod file;
 mod follow;
 mod grants;
@@ -46,6 +47,7 @@ pub use dry_run::DryRun;
 pub use exchange::Issued;
 pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
 pub use failure::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure, SubjectFault};
+pub use feed::{FeedPage, HEARTBEAT, Listener, MAX_WAIT, Said, Seats};
 pub use follow::View;
 pub use grants::{GrantRequest, Granter};
 pub use introspect::Introspection;
@@ -99,6 +101,8 @@ pub struct Settings {
     pub write_batch: usize,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
+    /// How many may listen to the revocation feed.
+    pub listeners: Seats,
 }
 
 impl Settings {
@@ -154,6 +158,7 @@ struct Inner {
     seen: introspect::Seen,
     refusals: refusals::Refusals,
     verified: verified::Verified,
+    feed: feed::Feed,
 }
 
 impl fmt::Debug for Service {
@@ -176,7 +181,8 @@ impl Service {
         let journal = publish::Publisher::new(journal, Arc::clone(&follower));
         let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
         let verified = verified::Verified::new(settings.memory);
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified }))
+        let feed = feed::Feed::new(settings.listeners);
+        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified, feed }))
     }
 
     /// What the operator chose.

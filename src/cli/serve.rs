@@ -65,6 +65,7 @@ async fn stay(config: Config, development: bool) -> Result<(), CliFault> {
     told_to_stop().await?;
     tracing::info!("stopping: finishing what is under way");
     stop.send_replace(true);
+    house.service.end_streams();
     while servers.join_next().await.is_some() {}
     drop(tasks);
     house.service.finish().await;

@@ -207,6 +207,14 @@ pub(super) fn requests(root: &mut Section<'_>) -> Requests {
             "seconds; clients give up after some ten",
         ),
         queue: number(&mut section, "queue", 1024, 1..=65536, "how many requests are in the works at once"),
+        listeners: number(&mut section, "listeners", 1000, 1..=65536, "each is a connection that stays open"),
+        listeners_per_client: number(
+            &mut section,
+            "listeners_per_client",
+            100,
+            1..=65536,
+            "one for each process of an MCP server that checks offline",
+        ),
     }
 }
 

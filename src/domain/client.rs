@@ -308,7 +308,7 @@ impl Client<'_> {
     pub fn api_scopes(&self) -> ScopeSet {
         let names: &[&str] = match self {
             Self::Agent(_) => &[API_TASKS],
-            Self::Resource(_) => &[API_INTROSPECT, API_TASKS],
+            Self::Resource(_) => &[API_INTROSPECT, API_TASKS, API_REVOCATIONS],
             Self::Admin(Admin { role: Role::Operator, .. }) => &[API_ADMIN, API_AUDIT],
             Self::Admin(Admin { role: Role::Auditor, .. }) => &[API_AUDIT],
         };
@@ -320,6 +320,8 @@ impl Client<'_> {
 pub const API_INTROSPECT: &str = "errand:introspect";
 /// May read and report on tasks that it takes part in.
 pub const API_TASKS: &str = "errand:tasks";
+/// May follow the revocation log, to check tokens for its own audience offline.
+pub const API_REVOCATIONS: &str = "errand:revocations";
 /// May change the registry, revoke and rotate keys.
 pub const API_ADMIN: &str = "errand:admin";
 /// May read the registry, tokens, tasks, revocations and the audit trail.

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod claims;
 pub mod client;
 pub mod exchange;
+pub mod feed;
 pub mod grant;
 
 pub mod id;

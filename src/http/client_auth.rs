@@ -8,8 +8,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     app::{
-        ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Caller, Credentials, Cx, Failure, RequesterCaller,
-        Unsettled,
+        ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Caller, Credentials, Cx, Failure, Listener,
+        RequesterCaller, Unsettled,
     },
     domain::{
         audit::Event,
@@ -158,6 +158,19 @@ impl FromRequestParts<App> for Own {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let (token, call, cx) = bearer_call(parts)?;
         Ok(Self(app.service.authorize_requester(&token, &call, &cx).await?, cx))
+    }
+}
+
+/// A client that may follow the revocation log: a resource or an admin.
+#[derive(Debug)]
+pub(super) struct Follower(pub Listener, pub Cx);
+
+impl FromRequestParts<App> for Follower {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (token, call, cx) = bearer_call(parts)?;
+        Ok(Self(app.service.listener(token, call, &cx).await?, cx))
     }
 }
 

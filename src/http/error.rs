@@ -201,6 +201,8 @@ impl From<&Conflict> for Code {
             | Conflict::Review(_)
             | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
+            | Conflict::NoSuchPosition
+            | Conflict::TooManyListen
             | Conflict::Contended => Self::InvalidRequest,
         }
     }

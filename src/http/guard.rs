@@ -13,8 +13,8 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use crate::{
-    app::{BadRequest, Conflict, Failure},
-    http::{error::OAuthError, problem::Problem},
+    app::{BadRequest, Conflict, Failure, MAX_WAIT},
+    http::{error::OAuthError, feed, problem::Problem},
     ports::Outage,
 };
 
@@ -49,6 +49,8 @@ impl Voice {
 /// Lets a request take so long, and answers for a handler that panicked.
 pub(super) async fn guard(State(patience): State<Duration>, request: Request, next: Next) -> Response {
     let voice = Voice::of(request.uri());
+    // Who is told what is new may wait for that.
+    let patience = if request.uri().path() == feed::PATH { patience.saturating_add(MAX_WAIT) } else { patience };
     // What a handler shares with others is behind locks that take over after a panic, so going on is sound.
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     match timeout(patience, answer).await {

@@ -28,6 +28,7 @@ pub struct Metrics {
     audit_dropped: Counter,
     verified_tokens: Gauge,
     verified_bytes: Gauge,
+    listeners: Gauge,
     store_up: Gauge,
     issuer_up: Family<Issuer, Gauge>,
     lease_valid: Gauge,
@@ -76,7 +77,7 @@ impl Default for Metrics {
         let latency = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Counter::default(), Gauge::default());
         let (verified_tokens, verified_bytes) = (Gauge::default(), Gauge::default());
-        let issuer_up = Family::default();
+        let (issuer_up, listeners) = (Family::default(), Gauge::default());
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
         registry.register_with_unit(
             "request_duration",
@@ -85,6 +86,7 @@ impl Default for Metrics {
             Family::clone(&latency),
         );
         registry.register("writes_waiting", "Writes that wait for the store", Gauge::clone(&writes_waiting));
+        registry.register("listeners", "Those who listen to the revocation feed", Gauge::clone(&listeners));
         registry.register(
             "audit_records_dropped",
             "Audit records of introspections and refused clients that were dropped since the start",
@@ -136,6 +138,7 @@ impl Default for Metrics {
             audit_dropped,
             verified_tokens,
             verified_bytes,
+            listeners,
             store_up,
             issuer_up,
             lease_valid,
@@ -166,6 +169,7 @@ impl Metrics {
     pub fn render(&self, service: &Service, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.writes_waiting.set(number(service.writes_waiting()));
+        self.listeners.set(number(service.listening()));
         self.audit_dropped.inner().fetch_max(service.audit_dropped(), Ordering::Relaxed);
         self.lease_valid.set(i64::from(service.holds_lease()));
         self.log_applied.set(i64::try_from(service.log_applied().number()).unwrap_or(i64::MAX));

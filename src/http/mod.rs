@@ -1,5 +1,6 @@
 //! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
 
+mod accept;
 mod admin;
 mod body;
 mod break_glass;
@@ -7,6 +8,7 @@ mod catalogue;
 mod client_auth;
 mod error;
 mod exchange_form;
+mod feed;
 mod form;
 mod grants;
 mod guard;
@@ -148,6 +150,7 @@ fn api() -> Router<App> {
         .route("/v1/admin/shut-out", get(revocations::list_shut_out))
         .route("/v1/admin/replicas", get(replicas::list))
         .route("/v1/admin/audit", get(admin::list_audit))
+        .route("/revocations", get(feed::follow))
 }
 
 fn documents() -> Router<App> {

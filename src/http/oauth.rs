@@ -4,7 +4,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -25,6 +25,7 @@ use crate::{
     },
     http::{
         App,
+        accept::wants,
         client_auth::{ByClient, ByClientOrBearer},
         error::OAuthError,
         exchange_form,
@@ -72,7 +73,7 @@ pub(super) async fn introspect(State(app): State<App>, caller: ByClientOrBearer)
         Introspection::Active(answer) => answer,
         Introspection::Inactive => Bytes::from_static(INACTIVE),
     };
-    if wants_signed(&headers) {
+    if wants(&headers, SIGNED) {
         let body = serde_json::from_slice::<&RawValue>(&answer).map_err(Outage::during("read an answer"));
         let signed = app.service.sign_introspection(&client, body.map_err(Failure::from)?, &cx)?;
         return Ok(([(header::CONTENT_TYPE, SIGNED)], signed).into_response());
@@ -98,21 +99,6 @@ pub(super) async fn revoke(State(app): State<App>, request: ByClient) -> Result<
         app.metrics.spread(&spread);
     }
     Ok(StatusCode::OK)
-}
-
-fn wants_signed(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let signed = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(SIGNED));
-        signed && !parts.any(is_refusal)
-    })
-}
-
-/// RFC 9110 §12.4.2: a weight of zero means "not this one".
-fn is_refusal(parameter: &str) -> bool {
-    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
-    weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0))
 }
 
 /// RFC 8693 §2.2.1, with what the contract adds.
@@ -222,28 +208,6 @@ impl<'a> Says<'a> {
             auth_time: claims.auth_time,
             acr: claims.acr.as_deref(),
             amr: claims.amr.as_deref(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn who_wants_it_signed() {
-        for (accept, signed) in [
-            ("application/token-introspection+jwt", true),
-            ("application/json, Application/Token-Introspection+JWT;q=0.5", true),
-            ("application/token-introspection+jwt; q=0", false),
-            ("application/token-introspection+jwt;Q=0.000, application/json", false),
-            ("application/json", false),
-            ("*/*", false),
-        ] {
-            let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
-            assert_eq!(wants_signed(&headers), signed, "{accept}");
         }
     }
 }

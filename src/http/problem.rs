@@ -29,10 +29,12 @@ enum Type {
     Contended,
     ShownOnce,
     Unconfirmed,
+    NoSuchPosition,
     TooLarge,
     UnsupportedMedia,
     Inconsistent,
     KeyReused,
+    TooManyListen,
     NotListed,
     /// One that OAuth has a word for.
     OAuth(Code),
@@ -51,10 +53,12 @@ impl Type {
             Self::Contended => "contended",
             Self::ShownOnce => "shown_once",
             Self::Unconfirmed => "unconfirmed",
+            Self::NoSuchPosition => "no_such_position",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::Inconsistent => "inconsistent",
             Self::KeyReused => "key_reused",
+            Self::TooManyListen => "too_many_listen",
             Self::NotListed => "not_listed",
             Self::OAuth(code) => code.as_str(),
         }
@@ -71,9 +75,11 @@ impl Type {
             | Self::Contended
             | Self::ShownOnce
             | Self::Unconfirmed => StatusCode::CONFLICT,
+            Self::NoSuchPosition => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Inconsistent | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyListen => StatusCode::TOO_MANY_REQUESTS,
             Self::NotListed => StatusCode::BAD_GATEWAY,
             Self::OAuth(code) => code.status(),
         }
@@ -90,10 +96,12 @@ impl Type {
             Self::Contended => "It can't be changed now",
             Self::ShownOnce => "It was done, and what came of it is shown once",
             Self::Unconfirmed => "It is not confirmed",
+            Self::NoSuchPosition => "The log has no such position",
             Self::TooLarge => "The request is too large",
             Self::UnsupportedMedia => "The body is of another media type",
             Self::Inconsistent => "The request does not fit what is there",
             Self::KeyReused => "The idempotency key belongs to another request",
+            Self::TooManyListen => "Too many listen",
             Self::NotListed => "The MCP server could not be asked for its tools",
             Self::OAuth(code) => match code.status() {
                 StatusCode::UNAUTHORIZED => "A live API token is needed",
@@ -121,6 +129,8 @@ impl From<&Failure> for Type {
             Failure::Conflict(Conflict::Contended) => Self::Contended,
             Failure::Conflict(Conflict::ShownOnce) => Self::ShownOnce,
             Failure::Conflict(Conflict::Unconfirmed(_)) => Self::Unconfirmed,
+            Failure::Conflict(Conflict::NoSuchPosition) => Self::NoSuchPosition,
+            Failure::Conflict(Conflict::TooManyListen) => Self::TooManyListen,
             Failure::Conflict(Conflict::Inconsistent(_)) => Self::Inconsistent,
             Failure::Conflict(Conflict::KeyReused) => Self::KeyReused,
             Failure::NotListed(_) => Self::NotListed,
@@ -238,7 +248,7 @@ impl IntoResponse for Problem {
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(Reason { code, text: self.reason });
@@ -264,11 +274,13 @@ mod tests {
                 Type::NotAsLookedAt => Some(Type::Contended),
                 Type::Contended => Some(Type::ShownOnce),
                 Type::ShownOnce => Some(Type::Unconfirmed),
-                Type::Unconfirmed => Some(Type::TooLarge),
+                Type::Unconfirmed => Some(Type::NoSuchPosition),
+                Type::NoSuchPosition => Some(Type::TooLarge),
                 Type::TooLarge => Some(Type::UnsupportedMedia),
                 Type::UnsupportedMedia => Some(Type::Inconsistent),
                 Type::Inconsistent => Some(Type::KeyReused),
-                Type::KeyReused => Some(Type::NotListed),
+                Type::KeyReused => Some(Type::TooManyListen),
+                Type::TooManyListen => Some(Type::NotListed),
                 Type::NotListed | Type::OAuth(_) => None,
             };
         }

@@ -47,6 +47,7 @@ mod clients;
 mod clocks;
 mod consent;
 mod delegation;
+mod feed;
 mod grammar;
 mod group_commit;
 mod hostile;

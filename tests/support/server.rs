@@ -150,6 +150,7 @@ impl Server {
     /// Tells it to stop.
     pub fn tell_to_stop(&mut self) {
         let _ = self.stop.take().map(|stop| stop.send(()));
+        self.house.service.end_streams();
     }
 
     /// Stops it, and waits until everything is durable.

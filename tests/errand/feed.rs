@@ -1,0 +1,586 @@
+//! The revocation feed: who follows it holds what the server holds, has missed nothing, and learns no names.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use reqwest::{Method, Response, StatusCode};
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    idp::b64,
+    server::{FILES, IDP, NOTES, Server, changed_form, claims, form, read},
+    support::TestStore,
+};
+
+on_both_stores!(
+    a_follower_says_what_introspection_says,
+    no_names_and_no_more_than_is_theirs,
+    a_wait_ends_when_there_is_something,
+    a_stream_goes_on_from_where_it_was,
+    nobody_misses_anything,
+    a_stream_ends_with_the_right_to_it,
+    a_stream_ends_when_the_server_stops,
+    who_may_listen,
+    what_is_no_position,
+    so_many_listen,
+    from_far_behind,
+);
+
+const SCOPE: &str = "errand:revocations";
+/// How many revoke at once, and how often each.
+const WRITERS: u64 = 4;
+const EACH: u64 = 30;
+/// More places of the log than whoever is far behind is told one by one.
+const MANY: u64 = 10_500;
+
+/// What docs/offline.md says an MCP server does.
+#[derive(Default)]
+struct Follower {
+    held: HashMap<(String, String), (u64, &'static str)>,
+    agents: BTreeSet<String>,
+    up_to: u64,
+}
+
+impl Follower {
+    fn apply(&mut self, entry: &Value) {
+        let text = |name: &str| entry[name].as_str().unwrap().to_owned();
+        let (name, seq) = ((text("kind"), text("key")), entry["seq"].as_u64().unwrap());
+        // An agent lives on: that what it had was ended, and that it is held back, are two things.
+        match (name.0.as_str(), entry["verb"].as_str().unwrap()) {
+            ("agent", "suspend") => {
+                self.agents.insert(name.1);
+                return;
+            }
+            ("agent", "resume") => {
+                self.agents.remove(&name.1);
+                return;
+            }
+            _ => {}
+        }
+        let is_ended = self.held.get(&name).is_some_and(|(_, state)| *state == "revoked");
+        match entry["verb"].as_str().unwrap() {
+            "revoke" => drop(self.held.insert(name, (seq, "revoked"))),
+            _ if is_ended => {}
+            "suspend" => drop(self.held.insert(name, (seq, "suspended"))),
+            "resume" => drop(self.held.remove(&name)),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn takes(&self, token: &str) -> bool {
+        let claims = claims(token);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let rev = claims["rev"].as_u64().unwrap();
+        let tokens = [&claims["jti"]].into_iter().chain(claims["lineage"].as_array().unwrap());
+        let grant = claims["grant"].as_str().map(|id| ("grant", id.to_owned()));
+        let named = tokens.map(|id| ("token", text(id))).chain([("task", text(&claims["txn"]))]).chain(grant);
+        let mut agents = BTreeSet::from([text(&claims["client_id"])]);
+        let mut hop = &claims["act"];
+        while hop.is_object() {
+            if hop["iss"] == claims["iss"] {
+                agents.insert(text(&hop["sub"]));
+            }
+            hop = &hop["act"];
+        }
+        let is_held_back = agents.iter().any(|agent| self.agents.contains(&hidden("agent", agent)));
+        let (sub, sub_iss) = (text(&claims["sub"]), text(&claims["sub_iss"]));
+        let older = agents.into_iter().map(|agent| ("agent", agent)).chain([
+            ("requester", format!("{sub_iss} {sub}")),
+            ("issuer", sub_iss.clone()),
+            ("resource", text(&claims["aud"])),
+        ]);
+        let is_held = |kind: &str, key: String| self.held.get(&(kind.to_owned(), key)).map(|(seq, _)| *seq);
+        !(is_held_back
+            || named.into_iter().any(|(kind, key)| is_held(kind, key).is_some())
+            || older.into_iter().any(|(kind, name)| is_held(kind, hidden(kind, &name)).is_some_and(|seq| rev < seq)))
+    }
+
+    async fn catch_up(&mut self, at: &Server, api: &str) {
+        loop {
+            let page = page(at, api, &format!("?after={}", self.up_to)).await;
+            for entry in page["entries"].as_array().unwrap() {
+                assert!(entry["seq"].as_u64().unwrap() > self.up_to, "{page}");
+                self.apply(entry);
+            }
+            self.up_to = page["up_to"].as_u64().unwrap();
+            if page["up_to"] == page["head"] {
+                return;
+            }
+        }
+    }
+}
+
+fn hidden(kind: &str, name: &str) -> String {
+    b64(digest(&SHA256, format!("{kind} {name}").as_bytes()))
+}
+
+async fn ask(at: &Server, api: &str, query: &str) -> (StatusCode, Value) {
+    let request = at.request(Method::GET, &format!("/revocations{query}")).bearer_auth(api);
+    read(request.send().await.unwrap()).await
+}
+
+async fn page(at: &Server, api: &str, query: &str) -> Value {
+    let (status, body) = ask(at, api, query).await;
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+async fn head(at: &Server, api: &str) -> u64 {
+    let mut follower = Follower::default();
+    follower.catch_up(at, api).await;
+    follower.up_to
+}
+
+/// An open stream, read event by event.
+struct Stream {
+    response: Response,
+    text: String,
+}
+
+impl Stream {
+    async fn open(at: &Server, api: &str, query: &str, last: Option<u64>) -> Self {
+        let request = at.request(Method::GET, &format!("/revocations{query}")).bearer_auth(api);
+        let request = request.header("accept", "text/event-stream");
+        let request = match last {
+            Some(last) => request.header("last-event-id", last.to_string()),
+            None => request,
+        };
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        Self { response, text: String::new() }
+    }
+
+    /// The next event: its name, id and data. `None` at the end.
+    async fn next(&mut self) -> Option<(String, Option<u64>, Value)> {
+        while !self.text.contains("\n\n") {
+            let bytes = self.response.chunk().await.unwrap()?;
+            self.text += std::str::from_utf8(&bytes).unwrap();
+        }
+        let (event, rest) = self.text.split_once("\n\n").unwrap();
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let id = field("id").map(|id| id.parse().unwrap());
+        let event = (field("event").unwrap().to_owned(), id, serde_json::from_str(field("data").unwrap()).unwrap());
+        let rest = rest.len();
+        self.text.drain(..self.text.len() - rest);
+        Some(event)
+    }
+
+    /// The entries up to a position, each of which goes on from the one before.
+    async fn up_to(&mut self, mut at: u64, position: u64) -> Vec<Value> {
+        let mut entries = Vec::new();
+        while at < position {
+            let (event, id, data) = self.next().await.expect("the stream goes on");
+            match event.as_str() {
+                "entry" => {
+                    assert_eq!(data["after"], at, "{data}");
+                    assert!(data["seq"].as_u64().unwrap() > at, "{data}");
+                    entries.push(data.clone());
+                }
+                "position" => assert!(data["seq"].as_u64().unwrap() >= at && data["at"].is_string(), "{data}"),
+                other => panic!("{other}: {data}"),
+            }
+            at = data["seq"].as_u64().unwrap();
+            assert_eq!(id, Some(at));
+        }
+        entries
+    }
+
+    async fn reason_of_the_end(&mut self) -> Value {
+        while let Some((event, _, data)) = self.next().await {
+            if event == "end" {
+                assert!(self.next().await.is_none());
+                return data["reason"].clone();
+            }
+        }
+        panic!("it ended without a word");
+    }
+}
+
+async fn end_token(at: &Server, token: &str) -> u64 {
+    let body = json!({"kind": "token", "id": claims(token)["jti"], "reason": "for the test"});
+    at.revoke(body).await["seq"].as_u64().unwrap()
+}
+
+/// root → child; root → part, of the reader; joined: the same task; bob: another requester; reader: another agent.
+async fn tokens(server: &Server) -> Vec<(&'static str, String)> {
+    let root = server.task_token().await;
+    let again = |token: &str| changed_form(&server.exchange_form(token), &[("purpose", "")]);
+    let child = server.issued("planner", &again(&root)).await;
+    let hand_over = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
+    let part = server.issued("reader", &again(&hand_over)).await;
+    let task = claims(&root)["txn"].as_str().unwrap().to_owned();
+    let joined =
+        changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("purpose", ""), ("task_id", &task)]);
+    let joined = server.issued("planner", &joined).await;
+    let bob = server.issued("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
+    let carol = server.user_token(json!({"client_id": "reader-client", "sub": "carol"}));
+    let reader = server.issued("reader", &server.exchange_form(&carol)).await;
+    vec![("root", root), ("child", child), ("part", part), ("joined", joined), ("bob", bob), ("reader", reader)]
+}
+
+async fn a_follower_says_what_introspection_says(server: Server) {
+    let other = server.replica().await;
+    let api = server.api_token("files", SCOPE).await;
+    let (mut fresh, mut steady) = (0, Follower::default());
+    let task = |tokens: &[(&str, String)]| json!({"kind": "task", "id": claims(&tokens[0].1)["txn"]});
+    for round in 0..10 {
+        let tokens = tokens(&server).await;
+        let id = |n: usize| json!({"kind": "token", "id": claims(&tokens[n].1)["jti"]});
+        let path = format!("/tasks/{}", claims(&tokens[0].1)["txn"].as_str().unwrap());
+        let act = async |act: &str| {
+            let body = Some(json!({"reason": "for the test"}));
+            let (status, body) = server.admin(Method::POST, &format!("{path}/{act}"), body).await;
+            assert_eq!(status, 200, "{body}");
+        };
+        let body = match round {
+            0 => Some(id(1)),
+            1 => Some(id(0)),
+            2 => Some(id(2)),
+            3 => Some(task(&tokens)),
+            4 => Some(json!({"kind": "requester", "issuer": IDP, "subject": "alice"})),
+            5 => Some(json!({"kind": "agent", "id": "planner"})),
+            6 => Some(json!({"kind": "agent", "id": "reader"})),
+            7 => Some(json!({"kind": "resource", "id": "files"})),
+            8 => Some(json!({"kind": "issuer", "id": IDP})),
+            _ => None,
+        };
+        if let Some(mut body) = body {
+            body["reason"] = json!("for the test");
+            server.revoke(body).await;
+            fresh += agree(&server, &other, &api, &mut steady, &tokens).await;
+            continue;
+        }
+        for (act_now, ended) in [("suspend", 4), ("resume", 0), ("suspend", 4), ("complete", 4)] {
+            act(act_now).await;
+            assert_eq!(agree(&server, &other, &api, &mut steady, &tokens).await, ended, "{act_now}");
+        }
+    }
+    let tokens = tokens(&server).await;
+    for (verb, ended) in [("suspend", 2), ("resume", 0)] {
+        server.revoke(json!({"kind": "agent", "id": "reader", "verb": verb, "reason": "for the test"})).await;
+        assert_eq!(agree(&server, &other, &api, &mut steady, &tokens).await, ended, "{verb}");
+    }
+    // One child; root, child and part; the part; the task; what is alice's; the planner's; the reader's; all; all.
+    assert_eq!(fresh, 1 + 3 + 1 + 4 + 4 + 5 + 2 + 6 + 6);
+    other.stop().await;
+    server.stop().await;
+}
+
+/// Whether who followed from the start, at either replica, and who comes now say of each token what introspection says.
+/// Returns how many are dead.
+async fn agree(
+    server: &Server,
+    other: &Server,
+    api: &str,
+    steady: &mut Follower,
+    tokens: &[(&'static str, String)],
+) -> usize {
+    steady.catch_up(other, api).await;
+    let mut fresh = Follower::default();
+    fresh.catch_up(server, api).await;
+    let mut dead = 0;
+    for (name, token) in tokens {
+        let live = server.is_live(token).await;
+        assert_eq!((steady.takes(token), fresh.takes(token)), (live, live), "{name}");
+        dead += usize::from(!live);
+    }
+    dead
+}
+
+async fn no_names_and_no_more_than_is_theirs(server: Server) {
+    let (files, admin) = (server.api_token("files", SCOPE).await, server.api_token("audit", "errand:audit").await);
+    let token = server.task_token().await;
+    for mut body in [
+        json!({"kind": "token", "id": claims(&token)["jti"]}),
+        json!({"kind": "task", "id": claims(&token)["txn"]}),
+        json!({"kind": "requester", "issuer": IDP, "subject": "alice"}),
+        json!({"kind": "agent", "id": "planner"}),
+        json!({"kind": "issuer", "id": IDP}),
+        json!({"kind": "resource", "id": "files"}),
+        json!({"kind": "resource", "id": "notes"}),
+    ] {
+        body["reason"] = json!("because of mallory");
+        server.revoke(body).await;
+    }
+    let (status, body) = server.admin(Method::POST, "/keys/rotate", None).await;
+    assert_eq!(status, 200, "{body}");
+    // Of no concern to who checks tokens, and passed over without a gap.
+    let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
+    assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest)).await.0, 201);
+    let (own, all) = (page(&server, &files, "").await, page(&server, &admin, "").await);
+    let keys = |page: &Value| {
+        let entries = page["entries"].as_array().unwrap().iter();
+        entries.map(|e| format!("{} {}", e["kind"].as_str().unwrap(), e["key"].as_str().unwrap())).collect::<Vec<_>>()
+    };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut want = vec![
+        format!("token {}", text(&claims(&token)["jti"])),
+        format!("task {}", text(&claims(&token)["txn"])),
+        format!("requester {}", hidden("requester", &format!("{IDP} alice"))),
+        format!("agent {}", hidden("agent", "planner")),
+        format!("issuer {}", hidden("issuer", IDP)),
+        format!("resource {}", hidden("resource", FILES)),
+    ];
+    // Whoever keeps our keys reads them again; at a start they were made.
+    want.push("keys ".to_owned());
+    let told = |page: &Value| keys(page).into_iter().skip_while(|key| key == "keys ").collect::<Vec<_>>();
+    assert_eq!(told(&own), want);
+    want.insert(want.len() - 1, format!("resource {}", hidden("resource", NOTES)));
+    assert_eq!(told(&all), want);
+    for page in [&own, &all] {
+        assert_eq!((&page["from"], &page["up_to"]), (&json!(0), &page["head"]));
+        assert!(page["head"].as_u64() > page["entries"].as_array().unwrap().last().unwrap()["seq"].as_u64());
+        for name in ["alice", "planner", "mallory", "ops", "login.example.com", "example"] {
+            assert!(!page.to_string().contains(name), "{name}: {page}");
+        }
+        let members = page["entries"][0].as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(members, ["seq", "verb", "kind", "key", "at", "forget_after"]);
+    }
+    server.stop().await;
+}
+
+async fn a_wait_ends_when_there_is_something(server: Server) {
+    let other = Arc::new(server.replica().await);
+    let api = server.api_token("files", SCOPE).await;
+    let from = head(&server, &api).await;
+    // Nothing comes: an answer all the same, and one that says so.
+    let nothing = page(&server, &api, &format!("?after={from}&wait=1")).await;
+    assert_eq!((&nothing["up_to"], &nothing["entries"]), (&json!(from), &json!([])));
+    let waiting = {
+        let (other, api) = (Arc::clone(&other), api.clone());
+        tokio::spawn(async move { page(&other, &api, &format!("?after={from}&wait=30")).await })
+    };
+    // What is not for this listener does not end the wait, and is passed over.
+    server.revoke(json!({"kind": "resource", "id": "notes", "reason": "for the test"})).await;
+    let seq = end_token(&server, &server.task_token().await).await;
+    let page = waiting.await.unwrap();
+    let seqs = page["entries"].as_array().unwrap().iter().map(|e| e["seq"].clone()).collect::<Vec<_>>();
+    assert_eq!((&page["from"], seqs), (&json!(from), vec![json!(seq)]), "{page}");
+    assert!(page["up_to"].as_u64().unwrap() >= seq);
+}
+
+async fn a_stream_goes_on_from_where_it_was(server: Server) {
+    let other = server.replica().await;
+    let api = server.api_token("files", SCOPE).await;
+    let first = end_token(&server, &server.task_token().await).await;
+    let mut stream = Stream::open(&server, &api, "", None).await;
+    let seen = stream.up_to(0, first).await;
+    assert_eq!(seen.last().unwrap()["seq"], first);
+    let second = end_token(&other, &server.task_token().await).await;
+    assert_eq!(stream.up_to(first, second).await.last().unwrap()["seq"], second);
+    // Calm: it says where it is.
+    let (event, id, data) = stream.next().await.unwrap();
+    assert_eq!((event.as_str(), id, &data["seq"]), ("position", Some(second), &json!(second)));
+    drop(stream);
+    let third = end_token(&server, &server.task_token().await).await;
+    // A reader that comes again says both; where it was last counts. At another replica it goes on as well.
+    for (query, last) in [(format!("?after={second}"), None), ("?after=0".to_owned(), Some(second))] {
+        let mut stream = Stream::open(&other, &api, &query, last).await;
+        let seen = stream.up_to(second, third).await;
+        assert_eq!(seen.iter().map(|entry| entry["seq"].clone()).collect::<Vec<_>>(), [json!(third)]);
+    }
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn nobody_misses_anything(server: Server) {
+    let other = Arc::new(server.replica().await);
+    let server = Arc::new(server);
+    let api = server.api_token("files", SCOPE).await;
+    let from = head(&server, &api).await;
+    let token = server.task_token().await;
+    let admin = server.api_token("ops", "errand:admin").await;
+    let (mut readers, mut writers) = (JoinSet::new(), JoinSet::new());
+    let last = from + WRITERS * EACH;
+    for n in 0..6 {
+        let (at, api) = (Arc::clone(if n % 2 == 0 { &server } else { &other }), api.clone());
+        readers.spawn(async move {
+            if n < 4 {
+                return Stream::open(&at, &api, &format!("?after={from}"), None).await.up_to(from, last).await;
+            }
+            let (mut seen, mut position) = (Vec::new(), from);
+            while position < last {
+                let page = page(&at, &api, &format!("?after={position}&wait=30")).await;
+                assert_eq!(page["from"], position);
+                seen.extend(page["entries"].as_array().unwrap().clone());
+                position = page["up_to"].as_u64().unwrap();
+            }
+            seen
+        });
+    }
+    for n in 0..WRITERS {
+        let (at, admin) = (Arc::clone(if n % 2 == 0 { &server } else { &other }), admin.clone());
+        let body = json!({"kind": "token", "id": claims(&token)["jti"], "reason": "for the test"});
+        writers.spawn(async move {
+            for _ in 0..EACH {
+                let (status, body) = at.admin_with(&admin, Method::POST, "/revocations", Some(body.clone())).await;
+                assert_eq!(status, 200, "{body}");
+            }
+        });
+    }
+    writers.join_all().await;
+    let want = (from + 1..=last).map(Value::from).collect::<Vec<_>>();
+    for seen in readers.join_all().await {
+        assert_eq!(seen.iter().map(|entry| entry["seq"].clone()).collect::<Vec<_>>(), want);
+    }
+}
+
+async fn a_stream_ends_with_the_right_to_it(server: Server) {
+    let other = server.replica().await;
+    let (by_token, by_client) = (server.api_token("files", SCOPE).await, server.api_token("notes", SCOPE).await);
+    let mut of_token = Stream::open(&server, &by_token, "", None).await;
+    let mut of_client = Stream::open(&server, &by_client, "", None).await;
+    end_token(&other, &by_token).await;
+    assert_eq!(of_token.reason_of_the_end().await, "not_allowed");
+    assert_eq!(ask(&server, &by_token, "").await.0, 401);
+    // The other one hears of it, and listens on; until its client is taken back.
+    let position = head(&server, &by_client).await;
+    of_client.up_to(0, position).await;
+    server.revoke(json!({"kind": "agent", "id": "notes", "reason": "for the test"})).await;
+    assert_eq!(of_client.reason_of_the_end().await, "not_allowed");
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn a_stream_ends_when_the_server_stops(mut server: Server) {
+    let api = server.api_token("files", SCOPE).await;
+    let position = head(&server, &api).await;
+    let mut stream = Stream::open(&server, &api, "", None).await;
+    stream.up_to(0, position).await;
+    let waiting = server.request(Method::GET, &format!("/revocations?after={position}&wait=30")).bearer_auth(&api);
+    let waiting = tokio::spawn(waiting.send());
+    crate::server::until("both listen", || async { server.house.service.listening() == 2 }).await;
+    server.tell_to_stop();
+    assert_eq!(stream.reason_of_the_end().await, "stopping");
+    let (status, page) = read(waiting.await.unwrap().unwrap()).await;
+    assert_eq!((status.as_u16(), &page["up_to"]), (200, &json!(position)), "{page}");
+    server.stop().await;
+}
+
+async fn who_may_listen(server: Server) {
+    let task = server.task_token().await;
+    for (name, token, want) in [
+        ("resource", server.api_token("files", SCOPE).await, 200),
+        ("resource, another scope", server.api_token("files", "errand:introspect errand:tasks").await, 403),
+        ("agent", server.api_token("planner", "errand:tasks").await, 403),
+        ("operator", server.api_token("ops", "errand:admin").await, 200),
+        ("auditor", server.api_token("audit", "errand:audit").await, 200),
+        ("task token", task, 401),
+        ("nothing", String::new(), 401),
+    ] {
+        for accept in ["application/json", "text/event-stream"] {
+            let request = server.request(Method::GET, "/revocations").bearer_auth(&token).header("accept", accept);
+            assert_eq!(request.send().await.unwrap().status(), want, "{name} {accept}");
+        }
+    }
+    let (status, _) = read(server.request(Method::GET, "/revocations").send().await.unwrap()).await;
+    assert_eq!(status, 401);
+    // An agent can't have the scope, and neither can an admin.
+    for client in ["reader", "ops"] {
+        let asked = form(&[("grant_type", "client_credentials"), ("scope", SCOPE)]);
+        assert_eq!(server.token_as(client, &asked).await.0, 400, "{client}");
+    }
+    server.stop().await;
+}
+
+async fn what_is_no_position(server: Server) {
+    let api = server.api_token("files", SCOPE).await;
+    let seq = end_token(&server, &server.task_token().await).await;
+    for (query, want, problem) in [
+        (format!("?after={seq}"), 200, None),
+        (format!("?after={}", seq + 1), 410, Some("no_such_position")),
+        (format!("?after={}&wait=1", seq + 1), 410, Some("no_such_position")),
+        ("?after=9223372036854775807".to_owned(), 410, Some("no_such_position")),
+        ("?after=9223372036854775808".to_owned(), 400, Some("malformed")),
+        ("?after=-1".to_owned(), 400, Some("malformed")),
+        ("?after=".to_owned(), 400, Some("malformed")),
+        ("?after=1&after=2".to_owned(), 400, Some("malformed")),
+        ("?wait=31".to_owned(), 400, Some("malformed")),
+        ("?wait=x".to_owned(), 400, Some("malformed")),
+        ("?since=1".to_owned(), 400, Some("malformed")),
+    ] {
+        let (status, body) = ask(&server, &api, &query).await;
+        assert_eq!(status, want, "{query} {body}");
+        let problem = problem.map(|problem| json!(format!("urn:errand:problem:{problem}")));
+        assert_eq!(body.get("type"), problem.as_ref(), "{query}");
+    }
+    for (last, query, want) in
+        [("x", "", 400), ("-1", "", 400), ("\u{fc}", "", 400), ("99999999", "", 410), ("0", "?wait=1", 400)]
+    {
+        let request = server.request(Method::GET, &format!("/revocations{query}")).bearer_auth(&api);
+        let request = request.header("accept", "text/event-stream").header("last-event-id", last);
+        assert_eq!(request.send().await.unwrap().status(), want, "{last} {query}");
+    }
+    server.stop().await;
+}
+
+async fn so_many_listen(server: Server) {
+    drop(server);
+    let edit = |text: String| format!("{text}\n[requests]\nlisteners = 3\nlisteners_per_client = 2\n");
+    let server = Server::start_edited(TestStore::sqlite().await, edit).await;
+    let (files, notes) = (server.api_token("files", SCOPE).await, server.api_token("notes", SCOPE).await);
+    let first = Stream::open(&server, &files, "", None).await;
+    let _second = Stream::open(&server, &files, "", None).await;
+    let refused = async |api: &str, query: &str| {
+        let request = server.request(Method::GET, &format!("/revocations{query}")).bearer_auth(api);
+        let response = request.send().await.unwrap();
+        if response.status() == 200 {
+            return false;
+        }
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"1".parse().unwrap()));
+        let (_, body) = read(response).await;
+        assert_eq!(body["type"], "urn:errand:problem:too_many_listen");
+        true
+    };
+    assert!(refused(&files, "?wait=1").await, "one client has as many as it may");
+    assert!(!refused(&files, "").await, "who does not wait takes no seat");
+    let _third = Stream::open(&server, &notes, "", None).await;
+    assert!(refused(&notes, "?wait=1").await, "all together are as many as may");
+    // A seat is free again when its reader has gone.
+    drop(first);
+    crate::server::until("a seat is free", async || !refused(&notes, "?wait=1").await).await;
+    server.stop().await;
+}
+
+/// Who is far behind is spared what ended long ago, and gets all the rest; who is not gets everything.
+async fn from_far_behind(server: Server) {
+    let api = server.api_token("files", SCOPE).await;
+    let from = head(&server, &api).await;
+    let now = Server::now();
+    // As many revocations of tokens, two days ago, each of which ended an hour later; every thousandth ends only now.
+    let row = |n: u64| {
+        let forget = if n.is_multiple_of(1000) { now + 60 } else { now - 47 * 3600 };
+        format!(
+            "({}, 'revoke', 'token', '{}', 'x', 'admin:ops', {}, {forget})",
+            from + n,
+            uuid::Uuid::new_v4(),
+            now - 48 * 3600
+        )
+    };
+    for chunk in (1..=MANY).collect::<Vec<_>>().chunks(500) {
+        let rows = chunk.iter().map(|n| row(*n)).collect::<Vec<_>>().join(", ");
+        let insert = "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after) VALUES";
+        server.store.tamper(&format!("{insert} {rows}")).await;
+    }
+    server.store.tamper(&format!("UPDATE log_head SET seq = {}", from + MANY)).await;
+    let mut stream = Stream::open(&server, &api, "", None).await;
+    let seen = stream.up_to(0, from + MANY).await;
+    let old = seen.iter().filter(|entry| entry["seq"].as_u64().unwrap() > from).count();
+    assert_eq!(old, 10);
+    let mut stream = Stream::open(&server, &api, &format!("?after={from}"), None).await;
+    assert_eq!(stream.up_to(from, from + MANY).await.len(), 10);
+    let mut stream = Stream::open(&server, &api, &format!("?after={}", from + 600), None).await;
+    assert_eq!(stream.up_to(from + 600, from + MANY).await.len(), 9900);
+    // A row that is not there is an outage, and never a smaller truth.
+    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + MANY - 5)).await;
+    let other = server.replica().await;
+    assert_eq!(ask(&other, &api, &format!("?after={}", from + MANY - 10)).await.0, 503);
+    other.stop().await;
+    server.stop().await;
+}
