@@ -40,20 +40,32 @@ async fn one_that_is_refused_fails_alone(server: Server) {
     let exchange = with_assertion(&server.exchange_form(&server.user_token(json!({}))), &server.assertion(json!({})));
     let by_planner = || server.post("/oauth2/token").form(&exchange).send();
 
-    // One is in the works, and waits; so those that come now are one batch.
+    // When one waits, another one is in the works before it; so those that come now are one batch.
     let held = server.store.hold_writes().await;
-    let first = by_secret("stranger");
-    until("it was taken up", async || service.writes_waiting() == 0).await;
+    let mut first = Vec::new();
+    let mut looks = 0;
+    until("one is in the works", || {
+        // The first two may have been taken up together: then it takes a third.
+        if looks % 40 == 0 || looks == 1 {
+            first.push(by_secret("stranger"));
+        }
+        looks += 1;
+        let waits = service.writes_waiting() > 0;
+        async move { waits }
+    })
+    .await;
     let clients = ["reader", "writer", "stranger", "reader", "files", "notes", "writer"];
     let mut others = clients.iter().take(4).map(|client| by_secret(client)).collect::<Vec<_>>();
-    until("they wait", async || service.writes_waiting() == 4).await;
+    until("they wait", async || service.writes_waiting() >= 5).await;
     let planner = tokio::spawn(by_planner());
-    until("the planner waits with them", async || service.writes_waiting() == 5).await;
+    until("the planner waits with them", async || service.writes_waiting() >= 6).await;
     others.extend(clients.iter().skip(4).map(|client| by_secret(client)));
-    until("all wait", async || service.writes_waiting() == 8).await;
+    until("all wait", async || service.writes_waiting() >= 9).await;
     drop(held);
 
-    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    for one in first {
+        assert_eq!(one.await.unwrap().unwrap().status(), 200);
+    }
     let response = planner.await.unwrap().unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     for other in others {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use errand::adapters::store::{Database, StoreOptions, connect};
+use ring::digest::{SHA256, digest};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -145,8 +146,11 @@ async fn template() -> &'static str {
     let made = TEMPLATE.get_or_init(|| async {
         let server = server();
         let migrations = sqlx::migrate!("migrations/postgres");
-        let sums = migrations.iter().flat_map(|migration| migration.checksum.iter().take(4));
-        let name = sums.fold("errand_template_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let sums = migrations.iter().flat_map(|migration| migration.checksum.iter().copied()).collect::<Vec<_>>();
+        // No more than 63 characters: Postgres cuts longer names off.
+        let sum = digest(&SHA256, &sums);
+        let name =
+            sum.as_ref().iter().take(16).fold("errand_template_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
         let mut admin = admin(&server).await;
         run(&mut admin, "SELECT pg_advisory_lock(7277)".to_owned()).await;
         let found = sqlx::query("SELECT 1 FROM pg_database WHERE datname = $1").bind(&name);
