@@ -183,7 +183,7 @@ impl Service {
                 request_id: Some(cx.request_id.clone()),
                 ..Record::new(cx.now, Event::TaskTurn, Outcome::Done)
             };
-            return Err(self.refused(record, Conflict::NotFound("task")));
+            return Err(self.refused_as_it_is(record, Conflict::NotFound("task")).await);
         };
         self.turn_task(&Party::Admin(admin.name()), task, turning, key, patience, cx).await
     }
