@@ -280,7 +280,10 @@ fn number(place: &'static str, value: &Arg) -> Result<Decimal, Fault> {
 fn prefix(value: &Arg) -> Result<String, Fault> {
     match value {
         Arg::Text(prefix) if super::path::is_straight(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
-        _ => fault(".prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+        _ => fault(
+            ".prefix",
+            "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those",
+        ),
     }
 }
 

@@ -69,6 +69,8 @@ fn a_definition_and_a_listing_read_back() {
 #[test]
 fn says_where_it_is_wrong_and_never_what_was_sent() {
     let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest";
+    const PREFIX: &str =
+        "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those";
     let lossy = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
     let place = |place: &str, rule: &str| format!("authorization_details[0].constraints.{place}: {rule}");
     for (text, want) in [
@@ -147,11 +149,15 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
         (one(r#""constraints":{"n":{"max_length":-1}}"#), place("n.max_length", "must be a whole number from 0 on")),
         (
             one(r#""constraints":{"p":{"prefix":"/a/../b"}}"#),
-            place("p.prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+            place("p.prefix", PREFIX),
+        ),
+        (
+            one(r#""constraints":{"p":{"prefix":"C:\\reports\\"}}"#),
+            place("p.prefix", PREFIX),
         ),
         (
             one(r#""constraints":{"p":{"prefix":7}}"#),
-            place("p.prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+            place("p.prefix", PREFIX),
         ),
         (one(r#""constraints":{"p":{"min":2,"max":1}}"#), place("p", "can't be met by any value")),
         (one(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), place("p", "can't be met by any value")),
