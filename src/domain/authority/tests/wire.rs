@@ -172,6 +172,19 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
     ] {
         assert_eq!(parsed(&text), Err(want), "{text}");
     }
+    // A little that means much: what counts is the product.
+    let many = |sizes: usize, locations: usize| {
+        let values = (0..sizes).map(|n| format!("\"{n:056}\"")).collect::<Vec<_>>().join(",");
+        let locations = (0..locations).map(|n| format!("\"https://a{n}.example\"")).collect::<Vec<_>>().join(",");
+        one(&format!(r#""locations":[{locations}],"constraints":{{"p":{{"one_of":[{values}]}}}}"#))
+    };
+    assert_eq!(parsed(&many(250, 1)).map(|authority| authority.len()), Ok(1));
+    assert_eq!(parsed(&many(1, 64)).map(|authority| authority.len()), Ok(64));
+    for large in [many(250, 2), many(10, 64)] {
+        assert!(large.len() <= 16_384);
+        let want = "authorization_details: means more than 16384 bytes, with each location by itself";
+        assert_eq!(parsed(&large).unwrap_err(), want);
+    }
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     assert!(parsed(&deep).unwrap_err().contains("nested too deep"));
     assert!(parsed(&" ".repeat(16_385)).unwrap_err().contains("16384"));
