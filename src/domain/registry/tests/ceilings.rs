@@ -255,6 +255,9 @@ fn a_tool_is_bound_to_its_definition() {
         assert_eq!(registry.still_good(&more), (!is_good).then(|| list.clone()));
         let listing = Authority::from_iter([Permission::listing(files.clone(), Listing::Tools)]);
         assert_eq!((registry.pinned(&listing), registry.still_good(&listing)), (Ok(listing.clone()), None));
+        let dropped = [Permission::unconstrained(files.clone(), "dropped_tool".parse().unwrap())];
+        let dropped = list.iter().cloned().chain(dropped).collect::<Authority>();
+        assert_eq!(registry.still_good(&dropped), Some(list.clone()), "nobody offers it");
         // A tool of that name elsewhere is another tool.
         let mail = Authority::from_iter([Permission::unconstrained(
             "https://mail.example.com/mcp".parse().unwrap(),
