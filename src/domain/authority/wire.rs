@@ -62,7 +62,7 @@ impl Details {
         if details.is_empty() || details.len() > MAX_DETAILS {
             return Err(invalid(String::new(), "must hold 1 to 64 objects"));
         }
-        let (mut permissions, mut size) = (Vec::new(), 0);
+        let (mut permissions, mut size) = (Vec::new(), "]".len());
         for (n, detail) in details.iter().enumerate() {
             let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
             if permissions.len() + parsed.len() > MAX_DETAILS {
@@ -70,7 +70,7 @@ impl Details {
             }
             for permission in parsed {
                 // What is kept and put on record is the product: little of it may be sent, and all of it counts.
-                size += permission.text().len();
+                size += ",".len() + permission.text().len();
                 if size > MAX_DETAILS_BYTES {
                     return Err(invalid(String::new(), "means more than 16384 bytes, with each location by itself"));
                 }
