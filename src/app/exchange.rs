@@ -143,7 +143,10 @@ impl Service {
         };
         let output = self.output(caller, request, subject.evidence())?;
         let joined = match (request.task_id, subject) {
-            (Some(id), Subject::User(..)) => self.store().task(id).await?,
+            // Somebody else's is none.
+            (Some(id), Subject::User(user, _)) => {
+                self.store().task(id).await?.filter(|task| task.is_of(&user.requester, client.id()))
+            }
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };
         let settings = self.settings();

@@ -118,7 +118,8 @@ impl Service {
         if registry.agent(&grant.agent).is_none() {
             return Ok(Err(Conflict::NotFound("agent")));
         }
-        let offered = registry.catalogue(|_| true);
+        let offered =
+            registry.catalogue(|uri| grant.authority.iter().flat_map(Authority::iter).any(|p| p.resource == *uri));
         if grant.authority.as_ref().is_some_and(|authority| !authority.within(&offered)) {
             return Ok(Err(Conflict::Inconsistent("it names a tool that no resource offers".into())));
         }

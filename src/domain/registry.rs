@@ -321,21 +321,24 @@ impl Registry {
             .collect()
     }
 
-    /// What an agent may ever have, within today's catalogue.
+    /// What an agent may ever have at such places, within today's catalogue.
     #[must_use]
-    pub fn ceiling(&self, agent: &Agent) -> Authority {
-        self.accessible(&agent.access)
+    pub fn ceiling(&self, agent: &Agent, at: impl Fn(&ResourceUri) -> bool) -> Authority {
+        self.accessible(&agent.access, at)
     }
 
-    /// What an edge lets through, within today's catalogue; `None` when it lets through whatever the token allows.
+    /// What an edge lets through at such places, within today's catalogue; `None` when it lets through whatever the token allows.
     #[must_use]
-    pub fn let_through(&self, edge: &Edge) -> Option<Authority> {
-        edge.access.as_deref().map(|access| self.accessible(access))
+    pub fn let_through(&self, edge: &Edge, at: impl Fn(&ResourceUri) -> bool) -> Option<Authority> {
+        edge.access.as_deref().map(|access| self.accessible(access, at))
     }
 
-    fn accessible(&self, access: &[Access]) -> Authority {
+    fn accessible(&self, access: &[Access], at: impl Fn(&ResourceUri) -> bool) -> Authority {
         let known = access.iter().filter_map(|part| Some((part, self.resources.get(&part.resource)?)));
-        known.flat_map(|(part, resource)| named(resource, &part.scopes, &part.tools)).collect()
+        known
+            .filter(|(_, resource)| at(&resource.uri))
+            .flat_map(|(part, resource)| named(resource, &part.scopes, &part.tools))
+            .collect()
     }
 
     /// What entitlement rules give to the holders of `rules` at such places.
@@ -352,6 +355,13 @@ impl Registry {
                 resources.iter().filter(concerned).flat_map(|resource| named(resource, &rule.scopes, &rule.tools))
             })
             .collect()
+    }
+
+    /// The scopes that something is offered under at such places.
+    #[must_use]
+    pub fn scopes_offered(&self, at: impl Fn(&ResourceUri) -> bool) -> BTreeSet<&ScopeToken> {
+        let resources = self.resources.values().filter(|r| !r.disabled && at(&r.uri));
+        resources.flat_map(|r| r.tools.iter().map(|tool| &tool.scope).chain(&r.discovery_scope)).collect()
     }
 
     /// All tools under these scopes that are offered at such places.

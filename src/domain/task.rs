@@ -264,9 +264,15 @@ pub enum CannotJoin {
 }
 
 impl Task {
+    /// Whether it is this requester's, opened by this agent.
+    #[must_use]
+    pub fn is_of(&self, requester: &Requester, agent: &ClientId) -> bool {
+        self.requester == *requester && self.root_agent == *agent
+    }
+
     /// Whether an exchange may join: same requester, same root agent, active, before its deadline.
     pub fn admits(&self, requester: &Requester, agent: &ClientId, now: Timestamp) -> Result<(), CannotJoin> {
-        if self.requester != *requester || self.root_agent != *agent {
+        if !self.is_of(requester, agent) {
             return Err(CannotJoin::NotYours);
         }
         match self.state_at(now) {

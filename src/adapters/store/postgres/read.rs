@@ -270,9 +270,10 @@ pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> R
         .bind(writer)
         .bind(n)
         .bind(cursor::limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list audit records"))?;
+    let rows = cursor::cut(query.fetch(pool), RecordRow::size).await;
+    let (rows, is_cut) = rows.map_err(Outage::during("list audit records"))?;
     let records = rows.into_iter().map(RecordRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, records, |row: &AuditRow| (row.columns.at, row.writer, row.n))
+    cursor::paged_cut(page, (records, is_cut), |row: &AuditRow| (row.columns.at, row.writer, row.n))
 }
 
 pub(super) async fn audit_heads(pool: &PgPool) -> Result<Vec<(Writer, Head)>, Outage> {
@@ -283,6 +284,7 @@ pub(super) async fn audit_heads(pool: &PgPool) -> Result<Vec<(Writer, Head)>, Ou
 
 pub(super) async fn audit_chain(pool: &PgPool, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
     let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(signed(n)).bind(i64::from(limit));
-    let rows: Vec<RecordRow> = query.fetch_all(pool).await.map_err(Outage::during("read a chain of the trail"))?;
+    let (rows, _) =
+        cursor::cut(query.fetch(pool), RecordRow::size).await.map_err(Outage::during("read a chain of the trail"))?;
     rows.into_iter().map(RecordRow::read).collect()
 }

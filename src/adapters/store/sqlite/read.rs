@@ -279,9 +279,10 @@ pub(super) async fn audit(pool: &SqlitePool, filter: &AuditFilter, page: &Page) 
         .bind(writer.to_string())
         .bind(n)
         .bind(cursor::limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list audit records"))?;
+    let rows = cursor::cut(query.fetch(pool), RecordRow::size).await;
+    let (rows, is_cut) = rows.map_err(Outage::during("list audit records"))?;
     let records = rows.into_iter().map(RecordRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, records, |row: &AuditRow| (row.columns.at, row.writer, row.n))
+    cursor::paged_cut(page, (records, is_cut), |row: &AuditRow| (row.columns.at, row.writer, row.n))
 }
 
 pub(super) async fn audit_heads(pool: &SqlitePool) -> Result<Vec<(Writer, Head)>, Outage> {
@@ -297,6 +298,7 @@ pub(super) async fn audit_chain(
     limit: u32,
 ) -> Result<Vec<AuditRow>, Outage> {
     let query = query_as(sql::AUDIT_CHAIN).bind(writer.0.to_string()).bind(signed(n)).bind(i64::from(limit));
-    let rows: Vec<RecordRow> = query.fetch_all(pool).await.map_err(Outage::during("read a chain of the trail"))?;
+    let (rows, _) =
+        cursor::cut(query.fetch(pool), RecordRow::size).await.map_err(Outage::during("read a chain of the trail"))?;
     rows.into_iter().map(RecordRow::read).collect()
 }
