@@ -72,7 +72,8 @@ impl Service {
         Ok(is_new)
     }
 
-    /// Removes an object of the registry, and its secret. Tokens that it takes part in are dead from then on.
+    /// Removes an object of the registry, its secret, and the grants that name it. Tokens that it takes part in are dead from
+    /// then on, and its tasks are over.
     pub async fn remove_object(&self, admin: &ApiCaller, kind: Kind, id: &str, cx: &Cx) -> Result<(), Failure> {
         let record = Record {
             asked: Some(json!({"remove": {"kind": kind, "id": id}})),
@@ -88,7 +89,16 @@ impl Service {
             consistent(others.cloned().collect(), (kind, id))?;
             Ok((vec![Change::RemoveObject(kind, id.to_owned())], ()))
         })
-        .await
+        .await?;
+        self.after_removals(cx).await;
+        Ok(())
+    }
+
+    /// What was removed is dead. That its tasks say so can wait for the sweeper, if it must.
+    pub(super) async fn after_removals(&self, cx: &Cx) {
+        if let Err(failure) = self.end_tasks_of_removed(cx).await {
+            tracing::warn!(error = %failure, "tasks of what was removed are left to the sweeper");
+        }
     }
 
     /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. A request that comes

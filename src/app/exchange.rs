@@ -143,7 +143,7 @@ impl Service {
         };
         let output = self.output(caller, request, subject.evidence())?;
         let joined = match (request.task_id, subject) {
-            (Some(id), Subject::User(..)) => self.store().task(id).await?,
+            (Some(id), Subject::User(..)) => self.store().task(id).await?.filter(|task| view.registry.still_has(task)),
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };
         let settings = self.settings();
@@ -295,6 +295,7 @@ impl Service {
                     grant: plan.grant,
                     turns: 0,
                     turned: None,
+                    rev: caller.view().seq,
                 };
                 let context = TaskContext { purpose: purpose.clone(), details: request.request_details.clone() };
                 (Some(task), id, authority.hash(), context)

@@ -51,6 +51,7 @@ impl Service {
                 ..Write::default()
             };
             if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
+                self.after_removals(cx).await;
                 return Ok(true);
             }
         }

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::{
     app::{
-        ApiCaller, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View, again,
-        authenticate::Identified, evidence::Subject, revoke::all_gone,
+        ApiCaller, AuthFault, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View,
+        admin::ATTEMPTS, again, authenticate::Identified, evidence::Subject, revoke::all_gone,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -16,11 +16,12 @@ use crate::{
         exchange::{Ask, Denial, consent_wanted},
         grant::{Grant, MAX_GRANTS},
         id::{ClientId, GrantId},
+        registry::Kind,
         revocation::{NewEntry, Target, Verb},
         task::{Act, Party, Requester},
         time::Timestamp,
     },
-    ports::{Change, GrantFilter, Idempotency, Outage, Page, Paged, Write},
+    ports::{Change, Expected, GrantFilter, Idempotency, Outage, Page, Paged, Write, Written},
 };
 
 /// Who makes or withdraws a grant.
@@ -40,10 +41,13 @@ impl Granter<'_> {
         }
     }
 
-    fn view(&self) -> &View {
+    /// Whether the issuer that vouched for a requester is still the one that is registered.
+    fn is_still_there(self, now: &View) -> bool {
         match self {
-            Self::Admin(admin) => admin.client().view(),
-            Self::Requester(requester) => requester.view(),
+            Self::Admin(_) => true,
+            Self::Requester(caller) => {
+                now.registry.was_there(Kind::Issuer, caller.requester().issuer.as_str(), caller.view().seq)
+            }
         }
     }
 
@@ -95,26 +99,41 @@ impl Service {
         }
         let said = json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
-        if let Err(conflict) = self.check_grant(by, &grant, cx).await? {
-            return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+        for _ in 0..ATTEMPTS {
+            let view = self.0.follower.current(cx.now).await?;
+            if !by.is_still_there(&view) {
+                return Err(AuthFault::Bearer.into());
+            }
+            if let Err(conflict) = self.check_grant(&view, &grant, cx).await? {
+                return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+            }
+            let write = Write {
+                expected: Some(Expected::Registry(view.registry.version())),
+                idempotency: idempotency.clone(),
+                changes: vec![Change::PutGrant(Box::new(grant.clone()))],
+                audit: vec![Record { granted: Some(said.clone()), ..record.clone() }],
+                ..Write::default()
+            };
+            let written = self.0.journal.commit(write).await?;
+            if let answered @ Some(_) = again::first_answer(idempotency.as_ref(), &written)? {
+                return Ok(first(answered, grant));
+            }
+            if matches!(written, Written::Done { .. }) {
+                return Ok(grant);
+            }
         }
-        let write = Write {
-            idempotency: idempotency.clone(),
-            changes: vec![Change::PutGrant(Box::new(grant.clone()))],
-            audit: vec![Record { granted: Some(said), ..record }],
-            ..Write::default()
-        };
-        let written = self.0.journal.commit(write).await?;
-        Ok(first(again::first_answer(idempotency.as_ref(), &written)?, grant))
+        Err(self.refused(Record { asked: Some(said), ..record }, Conflict::Contended))
     }
 
+    /// Whether a grant can be made, by what is known now. It is made on the registry that this was found by: with an agent that
+    /// is removed goes what was granted to it, and nothing may come after that.
     pub(super) async fn check_grant(
         &self,
-        by: Granter<'_>,
+        view: &View,
         grant: &Grant,
         cx: &Cx,
     ) -> Result<Result<(), Conflict>, Outage> {
-        let registry = &by.view().registry;
+        let registry = &view.registry;
         if registry.agent(&grant.agent).is_none() {
             return Ok(Err(Conflict::NotFound("agent")));
         }

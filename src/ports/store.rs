@@ -14,7 +14,7 @@ use crate::domain::{
     grant::Grant,
     id::{ClientId, GrantId, KeyId, TaskId, TokenId, ToolName},
     keys::KeyDates,
-    registry::{Entry, Kind, KnownTools, OwnedTag, ShutOut, Who},
+    registry::{Entry, Kind, KnownTools, OwnedTag, Registered, ShutOut, Who},
     replica::{Beat, ReplicaId},
     revocation::{LogEntry, Names, NewEntry, Seq},
     task::{Requester, Task, Turn},
@@ -120,7 +120,7 @@ pub enum Expected {
 pub enum Change {
     /// Put an object, new or in place of the old one.
     PutObject(Box<Entry>),
-    /// Remove an object, its secret, and what is known of its tools.
+    /// Remove an object, its secret, what is known of its tools, and the grants to it, or of those for whom it vouches.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
     PutSecret(ClientId, OwnedTag),
@@ -238,6 +238,8 @@ pub struct StoredRegistry {
     pub version: u64,
     /// The objects.
     pub entries: Vec<Entry>,
+    /// From where on each of them is the one that it is.
+    pub since: Registered,
     /// The tags of client secrets.
     pub tags: BTreeMap<ClientId, OwnedTag>,
     /// What is known of tools.
@@ -311,6 +313,10 @@ pub trait Store: Send + Sync {
 
     /// Tasks in no final state whose grant was withdrawn, at most `limit`.
     async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage>;
+
+    /// Tasks in no final state whose agent, or whose requester's issuer, is not registered any more, or is another one of the
+    /// same name by now; at most `limit`.
+    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage>;
 
     /// One grant, over or not.
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage>;
