@@ -9,7 +9,7 @@ use crate::{
         ApiCaller, BadRequest, Conflict, Cx, Failure, Service, View,
         admin::ATTEMPTS,
         again,
-        grants::{Granter, grant_record},
+        grants::{Granter, grant_record, room_for},
     },
     domain::{
         audit::{Event, Record},
@@ -21,7 +21,7 @@ use crate::{
         time::{Lifetime, Timestamp},
         token::TaskTokenClaims,
     },
-    ports::{Change, Expected, Idempotency, OneTimeId, Outage, Page, Paged, Write, Written},
+    ports::{Change, Idempotency, OneTimeId, Outage, Page, Paged, Write, Written},
 };
 
 /// A grant for an emergency as it is asked for.
@@ -86,7 +86,7 @@ impl Service {
             }
             let (granted, reason) = (Some(said.clone()), Some(reason.to_string()));
             let write = Write {
-                expected: Some(Expected::Registry(view.registry.version())),
+                expected: Some(room_for(&glass.grant, &view, cx)),
                 idempotency: idempotency.clone(),
                 changes: vec![Change::PutBreakGlass(Box::new(glass.clone()))],
                 audit: vec![Record { granted, reason, ..record.clone() }],

@@ -14,14 +14,14 @@ use crate::{
         audit::{Event, Outcome, Record},
         authority::Authority,
         exchange::{Ask, Denial, consent_wanted},
-        grant::{Grant, MAX_GRANTS},
+        grant::{ALL_GRANTS, Grant},
         id::{ClientId, GrantId},
         registry::Kind,
         revocation::{NewEntry, Target, Verb},
         task::{Act, Party, Requester},
         time::Timestamp,
     },
-    ports::{Change, Expected, GrantFilter, Idempotency, Outage, Page, Paged, Write, Written},
+    ports::{Change, Expected, GrantFilter, Idempotency, Like, Outage, Page, Paged, Room, Write, Written},
 };
 
 /// Who makes or withdraws a grant.
@@ -108,7 +108,7 @@ impl Service {
                 return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
             }
             let write = Write {
-                expected: Some(Expected::Registry(view.registry.version())),
+                expected: Some(room_for(&grant, &view, cx)),
                 idempotency: idempotency.clone(),
                 changes: vec![Change::PutGrant(Box::new(grant.clone()))],
                 audit: vec![Record { granted: Some(said.clone()), ..record.clone() }],
@@ -141,11 +141,14 @@ impl Service {
         if grant.authority.as_ref().is_some_and(|authority| !authority.within(&offered)) {
             return Ok(Err(Conflict::Inconsistent("it names a tool that no resource offers".into())));
         }
-        let there = self.store().grants_between(&grant.requester, &grant.agent, cx.now, MAX_GRANTS).await?;
-        if u32::try_from(there.len()).is_ok_and(|many| many < MAX_GRANTS) {
+        let there = self.store().grants_between(&grant.requester, &grant.agent, cx.now, ALL_GRANTS).await?;
+        let many = there.iter().filter(|other| other.break_glass == grant.break_glass).count();
+        let most = grant.most();
+        if u32::try_from(many).is_ok_and(|many| many < most) {
             return Ok(Ok(()));
         }
-        let many = format!("there are {MAX_GRANTS} grants of this requester to this agent: withdraw some");
+        let kind = if grant.break_glass { " for an emergency" } else { "" };
+        let many = format!("there are {most} grants{kind} of this requester to this agent: withdraw some");
         Ok(Err(Conflict::Inconsistent(many)))
     }
 
@@ -164,7 +167,7 @@ impl Service {
         }
     }
 
-    /// Withdraws every grant of a requester to an agent that is not over.
+    /// Withdraws every grant of a requester to an agent that is not over: all that were there when it began.
     pub async fn withdraw_grants(
         &self,
         admin: &ApiCaller,
@@ -173,12 +176,22 @@ impl Service {
         cx: &Cx,
     ) -> Result<(), Failure> {
         let by = Granter::Admin(admin);
-        let grants = self.store().grants_between(requester, agent, cx.now, MAX_GRANTS).await?;
-        if grants.is_empty() {
-            let record = Record { asked: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
-            return Err(self.refused_as_it_is(record, Conflict::NotFound("grant")).await);
+        let mut is_first = true;
+        loop {
+            let grants = self.store().grants_between(requester, agent, cx.now, ALL_GRANTS).await?;
+            if is_first && grants.is_empty() {
+                let record = Record { asked: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
+                return Err(self.refused_as_it_is(record, Conflict::NotFound("grant")).await);
+            }
+            let is_last = u32::try_from(grants.len()).is_ok_and(|many| many < ALL_GRANTS);
+            if !grants.is_empty() {
+                self.withdraw(by, grants, cx).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+            is_first = false;
         }
-        self.withdraw(by, grants, cx).await
     }
 
     async fn withdraw(&self, by: Granter<'_>, grants: Vec<Grant>, cx: &Cx) -> Result<(), Failure> {
@@ -226,7 +239,7 @@ impl Service {
         cx: &Cx,
     ) -> Result<Vec<Grant>, Failure> {
         let Subject::User(claims, _) = subject else { return Ok(Vec::new()) };
-        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, MAX_GRANTS).await?)
+        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, ALL_GRANTS).await?)
     }
 
     /// The refusal; where consent is needed, with what to ask it for, and where.
@@ -255,6 +268,13 @@ impl Service {
         };
         Ok(self.store().grants(&filter, page).await?)
     }
+}
+
+/// What the making of a grant builds on.
+pub(super) fn room_for(grant: &Grant, view: &View, cx: &Cx) -> Expected {
+    let Grant { requester, agent, break_glass, .. } = grant.clone();
+    let like = Like { requester, agent, break_glass };
+    Expected::Room(Box::new(Room { registry: view.registry.version(), like, now: cx.now, most: grant.most() }))
 }
 
 pub(super) fn grant_record(by: Granter<'_>, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {

@@ -102,11 +102,37 @@ impl fmt::Debug for StoredKey {
     }
 }
 
+/// Room for one more grant: the registry is still at this version, and of such grants fewer than so many are not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The version.
+    pub registry: u64,
+    /// Such grants: of whom, to whom, for an emergency or not.
+    pub like: Like,
+    /// When it is to be made.
+    pub now: Timestamp,
+    /// How many there may be then.
+    pub most: u32,
+}
+
+/// What grants have in common that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Like {
+    /// For whom.
+    pub requester: Requester,
+    /// Who.
+    pub agent: ClientId,
+    /// Whether they are for an emergency.
+    pub break_glass: bool,
+}
+
 /// A state of the store that a change builds on. If it moved on in between, the change does not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The registry is still at this version.
     Registry(u64),
+    /// There is room for a grant.
+    Room(Box<Room>),
     /// The keys are still at this version.
     Keys(u64),
     /// The task is there, and its state has changed so many times.

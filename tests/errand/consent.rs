@@ -5,9 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use errand::{
+    domain::{audit::Writer, grant::Grant, id::GrantId},
+    ports::{Change, Write},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::{
     server::{FILES, IDP, Server, changed_form, claims, read},
@@ -39,6 +44,8 @@ demanding!(
     nothing_outlives_a_withdrawal,
     grants_are_made_once_and_listed,
     what_is_no_grant_is_refused,
+    there_are_so_many_and_no_more,
+    all_are_withdrawn,
 );
 
 pub async fn demanding(store: TestStore) -> Server {
@@ -315,5 +322,73 @@ async fn what_is_no_grant_is_refused(server: Server) {
     assert_eq!(server.admin_with(&audit, Method::POST, "/grants", Some(good.clone())).await.0, 403);
     let planner = server.api_token("planner", "errand:tasks").await;
     assert_eq!(server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0, 403, "no agent grants");
+    server.stop().await;
+}
+
+/// Sends so many of one request at once, and says how many were taken; the others were too many.
+async fn taken(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many: usize) -> usize {
+    let mut sent = JoinSet::new();
+    for _ in 0..many {
+        let (server, admin, path, body) = (Arc::clone(server), admin.to_owned(), path.to_owned(), body.clone());
+        sent.spawn(async move { server.admin_with(&admin, Method::POST, &path, Some(body)).await });
+    }
+    let mut taken = 0;
+    while let Some(answer) = sent.join_next().await {
+        match answer.unwrap() {
+            (status, _) if status == 201 => taken += 1,
+            (status, body) => {
+                assert_eq!(status, 422, "{body}");
+                assert!(body["detail"].as_str().unwrap().contains("withdraw some"), "{body}");
+            }
+        }
+    }
+    taken
+}
+
+async fn there_are_so_many_and_no_more(server: Server) {
+    let server = Arc::new(server);
+    let admin = server.api_token("ops", "errand:admin").await;
+    let wanted = grant(&READING, 6000);
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 60).await, 60);
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 60).await, 40, "at the same moment");
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 1).await, 0);
+    let mut others = wanted.clone();
+    others["agent"] = json!("reader");
+    assert_eq!(taken(&server, &admin, "/grants", &others, 1).await, 1, "to another agent");
+    // An emergency finds room, and is seen although the others last longer.
+    let glass = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "reason": "on fire",
+        "authorization_details": details(&["write_file"])});
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let form = changed_form(&form, &[("scope", "files:write")]);
+    assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
+    assert_eq!(taken(&server, &admin, "/break-glass", &glass, 1).await, 1);
+    let token = server.issued("planner", &form).await;
+    assert_eq!(claims(&token)["break_glass"], true);
+    assert_eq!(taken(&server, &admin, "/break-glass", &glass, 25).await, 19);
+    // What is withdrawn makes room.
+    let (_, list) = server.admin_with(&admin, Method::GET, "/grants?agent=planner&limit=200", None).await;
+    let list = list["items"].as_array().unwrap();
+    assert_eq!(list.len(), 120);
+    let is_plain = |grant: &&Value| grant["break_glass"] == false;
+    let plain = list.iter().find(is_plain).unwrap()["id"].as_str().unwrap();
+    assert_eq!(withdraw(&server, plain).await, 204);
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 2).await, 1);
+}
+
+/// However many there are: of before there was a limit, or more than are read at a time.
+async fn all_are_withdrawn(server: Server) {
+    let id = granted(&server, grant(&READING, 600)).await;
+    let store = server.store.open().await;
+    let first = store.grant(id.parse().unwrap()).await.unwrap().unwrap();
+    let more = (0..250).map(|n| Grant { id: GrantId::new(Uuid::from_u128(n)), ..first.clone() });
+    let changes = more.map(Box::new).map(Change::PutGrant).collect();
+    store.commit(Writer(Uuid::from_u128(7)), &[Write { changes, ..Write::default() }]).await.unwrap();
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let token = server.issued("planner", &form).await;
+    let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
+    assert_eq!(server.admin(Method::DELETE, &all, None).await.0, 204);
+    assert!(!server.is_live(&token).await);
+    assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
+    assert_eq!(server.admin(Method::GET, "/grants?agent=planner", None).await.1["items"], json!([]));
     server.stop().await;
 }

@@ -20,6 +20,7 @@ use crate::{
         grant::Grant,
         registry::{Kind, OwnedTag},
         revocation::Seq,
+        task::Requester,
         time::Timestamp,
     },
     ports::{Change, CommitFault, Outage, Swept, Write, Written},
@@ -96,6 +97,13 @@ async fn guards(tx: &mut PgConnection, asked: &Asked) -> Result<Found, Outage> {
     if !asked.tasks.is_empty() {
         let lock = query_as(sql::LOCK_TASKS).bind(json(&asked.tasks)?);
         found.tasks = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
+    }
+    for (like, now) in &asked.room {
+        let Requester { issuer, subject } = &like.requester;
+        let count = query_scalar(sql::COUNT_GRANTS).bind(issuer.as_str()).bind(subject.as_str());
+        let count = count.bind(like.agent.as_str()).bind(like.break_glass).bind(now.unix());
+        let many = count.fetch_one(&mut *tx).await.map_err(Outage::during("count grants"))?;
+        found.grants.insert(like.clone(), many);
     }
     Ok(found)
 }

@@ -144,6 +144,8 @@ statements! {
     /// Locks the rows, always in the same order, until the end: the states that a change builds on stand still from here on.
     LOCK_TASKS = "SELECT id::text AS id, turns FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
         ORDER BY tasks.id FOR UPDATE";
+    COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3
+        AND break_glass = $4 AND until > $5";
     FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT json_array_elements_text($1::json))";
     MOVE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
 

@@ -130,6 +130,8 @@ statements! {
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
     LOCK_TASKS = "SELECT id, turns FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
+    COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3
+        AND break_glass = ?4 AND until > ?5";
     FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT value FROM json_each(?1))";
     MOVE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
 
