@@ -174,6 +174,8 @@ pub enum Change {
     PutTool(Box<ToolRecord>),
     /// Forget a tool of a resource.
     RemoveTool(ClientId, ToolName),
+    /// Forget all tools of a resource.
+    ForgetTools(ClientId),
 }
 
 /// A request that may come again, by its `Idempotency-Key`.

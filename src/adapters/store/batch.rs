@@ -69,7 +69,8 @@ impl Asked {
             | Change::Review(..)
             | Change::LetIn(_)
             | Change::PutTool(_)
-            | Change::RemoveTool(..) => None,
+            | Change::RemoveTool(..)
+            | Change::ForgetTools(_) => None,
         });
         let tasks = expected.clone().flat_map(|expected| match expected {
             Expected::Task(id, _) => vec![*id],
@@ -346,7 +347,8 @@ fn version_of(change: &Change) -> Option<&'static str> {
         | Change::ShutOut(_)
         | Change::LetIn(_)
         | Change::PutTool(_)
-        | Change::RemoveTool(..) => Some(REGISTRY),
+        | Change::RemoveTool(..)
+        | Change::ForgetTools(_) => Some(REGISTRY),
         Change::PutKey(_) | Change::RemoveKey(_) => Some(KEYS),
         Change::PutGrant(_)
         | Change::RemoveGrant(..)

@@ -192,6 +192,7 @@ async fn carry_out(tx: &mut PgConnection, change: &Change, before: Seq) -> Resul
         Change::RemoveTool(resource, tool) => {
             query(sql::REMOVE_TOOL).bind(resource.as_str()).bind(tool.as_str()).execute(tx).await
         }
+        Change::ForgetTools(resource) => query(sql::REMOVE_TOOLS).bind(resource.as_str()).execute(tx).await,
         Change::PutBreakGlass(glass) => {
             put_grant(&mut *tx, &glass.grant).await?;
             let row = GrantRow::of(&glass.grant)?;
