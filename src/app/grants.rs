@@ -230,15 +230,21 @@ impl Service {
         .await
     }
 
-    /// The grants that are on record between the requester and the client. Whoever withdraws one after this has read it
-    /// ends what comes of it all the same: the token names the grant.
+    /// The grants that are on record between the requester and the client; of a token of ours, the one that it rests on. Whoever
+    /// withdraws one after this has read it ends what comes of it all the same: the token names the grant.
     pub(super) async fn grants_of(
         &self,
         subject: &Subject,
         caller: &Identified,
         cx: &Cx,
     ) -> Result<Vec<Grant>, Failure> {
-        let Subject::User(claims, _) = subject else { return Ok(Vec::new()) };
+        let claims = match subject {
+            Subject::User(claims, _) => claims,
+            Subject::Own(claims, _) => {
+                let Some(id) = claims.grant else { return Ok(Vec::new()) };
+                return Ok(self.store().grant(id).await?.into_iter().collect());
+            }
+        };
         Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, ALL_GRANTS).await?)
     }
 

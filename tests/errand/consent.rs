@@ -46,6 +46,7 @@ demanding!(
     what_is_no_grant_is_refused,
     there_are_so_many_and_no_more,
     all_are_withdrawn,
+    a_demand_that_came_later,
 );
 
 pub async fn demanding(store: TestStore) -> Server {
@@ -390,5 +391,55 @@ async fn all_are_withdrawn(server: Server) {
     assert!(!server.is_live(&token).await);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
     assert_eq!(server.admin(Method::GET, "/grants?agent=planner", None).await.1["items"], json!([]));
+    server.stop().await;
+}
+
+/// What is derived is asked for consent as well, when it was not demanded yet as its parent was issued.
+async fn a_demand_that_came_later(server: Server) {
+    const VAULT: &str = "https://vault.example.com";
+    let vault = |consent: &str| {
+        json!({"id": "vault", "uri": VAULT, "authentication": {"method": "client_secret_basic"}, "consent": consent,
+            "tools": [{"name": "open", "scope": "vault:read", "effect": "read", "risk": "low"}]})
+    };
+    let agent = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}, "known_as": {(IDP): ["guest-client"]},
+        "access": [{"resource": "vault", "scopes": ["vault:read"]}]});
+    server.put("/resources/vault", vault("none")).await;
+    server.put("/agents/guest", agent).await;
+    let secret = server.new_secret("guest").await;
+    let exchange = async |subject: &str, purpose: &str| {
+        let asks = [("resource", VAULT), ("scope", "vault:read"), ("purpose", purpose)];
+        let form = changed_form(&server.exchange_form(subject), &asks);
+        read(server.post("/oauth2/token").basic_auth("guest", Some(&secret)).form(&form).send().await.unwrap()).await
+    };
+    let token = async |subject: &str, client: &str| {
+        let user = server.user_token(json!({"sub": subject, "client_id": client, "scope": "vault:read"}));
+        let (status, body) = exchange(&user, "errands").await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    };
+    let tools = json!([{"type": "mcp_tool", "locations": [VAULT], "actions": ["tools/call"], "identifier": "open"}]);
+    let says = |subject: &str, details: Value| {
+        let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": later(600)});
+        crate::server::changed(grant, json!({"authorization_details": details}))
+    };
+    // Nothing points at the guest but the grants; dave has none, and needs none.
+    granted(&server, says("alice", Value::Null)).await;
+    let bobs = granted(&server, says("bob", tools)).await;
+    let parents = [
+        (token("alice", "elsewhere").await, false),
+        (token("bob", "elsewhere").await, true),
+        (token("dave", "guest-client").await, false),
+    ];
+    for (parent, _) in &parents {
+        assert_eq!(exchange(parent, "").await.0, 200);
+    }
+    server.put("/resources/vault", vault("required")).await;
+    for (parent, consented) in &parents {
+        let (status, body) = exchange(parent, "").await;
+        let want = if *consented { (200, &Value::Null) } else { (400, &json!("interaction_required")) };
+        assert_eq!((status.as_u16(), &body["error"]), want, "{body}");
+    }
+    assert_eq!(withdraw(&server, &bobs).await, 204);
+    assert_eq!(exchange(&parents[1].0, "").await.0, 400);
     server.stop().await;
 }
