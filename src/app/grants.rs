@@ -95,7 +95,7 @@ impl Service {
         let grant = Grant { id, requester, agent, authority, until, by: by.name(), at: cx.now, break_glass: false };
         let answered = self.answered(idempotency.as_ref()).await?;
         if answered.is_some() {
-            return Ok(first(answered, grant));
+            return self.if_there(by, first(answered, grant), cx).await;
         }
         let said = json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
@@ -116,13 +116,26 @@ impl Service {
             };
             let written = self.0.journal.commit(write).await?;
             if let answered @ Some(_) = again::first_answer(idempotency.as_ref(), &written)? {
-                return Ok(first(answered, grant));
+                return self.if_there(by, first(answered, grant), cx).await;
             }
             if matches!(written, Written::Done { .. }) {
                 return Ok(grant);
             }
         }
         Err(self.refused(Record { asked: Some(said), ..record }, Conflict::Contended))
+    }
+
+    /// A grant that was made the first time that this was asked for. Nothing rests on one that was withdrawn since, and it
+    /// is not made again: who withdrew it meant it.
+    async fn if_there(&self, by: Granter<'_>, grant: Grant, cx: &Cx) -> Result<Grant, Failure> {
+        if self.store().grant(grant.id).await?.is_some() {
+            return Ok(grant);
+        }
+        let asked = Some(json!({"id": grant.id, "again": true}));
+        let record = Record { asked, ..grant_record(by, &grant.requester, &grant.agent, cx) };
+        let gone =
+            "the grant that this request made was withdrawn since: make another one, with another idempotency key";
+        Err(self.refused_as_it_is(record, Conflict::Inconsistent(gone.into())).await)
     }
 
     /// Whether a grant can be made, by what is known now. It is made on the registry that this was found by: with an agent that

@@ -251,6 +251,12 @@ async fn grants_are_made_once_and_listed(server: Server) {
     more["authorization_details"] = details(&["read_file"]);
     assert_eq!(post("k", &more).await.0, 422, "the key is for another authority");
     assert_ne!(post("l", &wanted).await.1["id"], first["id"]);
+    assert_eq!(withdraw(&server, first["id"].as_str().unwrap()).await, 204);
+    let (status, gone) = post("k", &wanted).await;
+    assert_eq!(status, 422, "{gone}");
+    assert!(gone["detail"].as_str().unwrap().contains("withdrawn since"), "{gone}");
+    let (_, first) = post("n", &wanted).await;
+    assert_eq!(post("n", &wanted).await.1, first);
     let mut plain = wanted;
     plain.as_object_mut().unwrap().remove("authorization_details");
     let (_, plain) = post("m", &plain).await;
