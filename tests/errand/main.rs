@@ -56,6 +56,7 @@ mod jwks;
 mod keys;
 mod known_again;
 mod listening;
+mod namesakes;
 mod one_errand;
 mod outage;
 mod owners;

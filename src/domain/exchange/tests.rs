@@ -338,6 +338,7 @@ fn task(authority: Authority) -> Task {
         grant: None,
         turns: 0,
         turned: None,
+        rev: Seq::default(),
     }
 }
 
