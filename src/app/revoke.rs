@@ -389,7 +389,7 @@ impl Service {
     }
 }
 
-const NO_PLACE: &str = "the store gave the entry no place";
+pub(super) const NO_PLACE: &str = "the store gave the entry no place";
 
 /// What this request was answered the first time.
 fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<(Target, Timestamp), Conflict> {
