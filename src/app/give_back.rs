@@ -112,6 +112,7 @@ fn about(claims: &TaskTokenClaims, cx: &Cx) -> Record {
         agents: claims.act.hops().map(|hop| hop.sub.clone()).collect(),
         task: Some(claims.txn),
         purpose: Some(claims.tctx.purpose.to_string()),
+        authority_hash: Some(claims.task.authority_hash.clone()),
         resource: Some(claims.aud.clone()),
         ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }
