@@ -24,6 +24,7 @@ pub mod revocation;
 pub mod scope;
 pub mod secret;
 pub mod splice;
+pub mod status_list;
 pub mod story;
 pub mod task;
 pub mod time;
