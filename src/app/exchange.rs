@@ -248,6 +248,7 @@ impl Service {
                 issued: cx.now,
                 expires: plan.expires,
                 rev: claims.rev,
+                status: None,
             }),
             audit: super::break_glass::records(record, &claims),
             ..Write::default()
