@@ -29,7 +29,7 @@ use errand::{
         replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         secret::Pepper,
-        status_list::Shard,
+        status_list::{Listing, Shard},
         task::{Requester, Task},
         time::Timestamp,
         tool::ToolRecord,
@@ -313,6 +313,7 @@ fn service(mood: Mood) -> Service {
         write_batch: 16,
         memory: MemoryLimits::default(),
         listeners: Seats { all: 2, per_client: 2 },
+        status_list: Listing::default(),
     };
     let parts = Parts {
         clock: Arc::new(Still),

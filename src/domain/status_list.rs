@@ -78,6 +78,13 @@ impl Shard {
         self.0
     }
 
+    /// The shard of tokens that end a minute after this one, where that is another one.
+    #[must_use]
+    pub fn soon_after(expires: Timestamp) -> Option<Self> {
+        let next = Self::of(expires.after(Lifetime::minutes(1)));
+        (next != Self::of(expires)).then_some(next)
+    }
+
     /// Whether nobody asks for it any more.
     #[must_use]
     pub fn is_over(self, now: Timestamp) -> bool {
@@ -272,6 +279,8 @@ mod tests {
             prop_assert!(expires <= shard.end() && shard.end() < expires + SPAN);
             prop_assert_eq!(Shard::ending(shard.end()), Some(shard));
             prop_assert!(!shard.is_over(at(expires)));
+            let is_late = shard.end() - expires < 60;
+            prop_assert_eq!(Shard::soon_after(at(expires)).map(Shard::end), is_late.then_some(shard.end() + SPAN));
             prop_assert!(!shard.is_over(at(shard.end() + 299)) && shard.is_over(at(shard.end() + 300)));
             prop_assert!(shard.is_near(at(expires - 900)) && !shard.is_near(at(expires - 10_000)));
         }
