@@ -61,6 +61,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("josekit", &["adapters/jose", "adapters/keyring", "adapters/assertion"]),
     ("openssl", &[]),
     // One owner each.
+    ("mimalloc", &["main"]),
+    ("similar", &["cli"]),
     ("rustix", &["adapters/system"]),
     ("sqlx", &["adapters/store"]),
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),

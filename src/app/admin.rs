@@ -137,7 +137,7 @@ impl Service {
             let view = self.0.follower.current(cx.now).await?;
             let (changes, result) = match plan(&view.registry) {
                 Ok(planned) => planned,
-                Err(conflict) => return Err(self.refused(record, conflict)),
+                Err(conflict) => return Err(self.refused_as_it_is(record, conflict).await),
             };
             let write = Write {
                 expected: Some(Expected::Registry(view.registry.version())),
@@ -161,6 +161,16 @@ impl Service {
         let reason = Some(conflict.to_string());
         self.0.journal.note(Record { outcome: Outcome::Refused, reason, ..record });
         conflict.into()
+    }
+
+    /// The same where the answer says how things are. Somebody may have made them so a moment ago, so that is what
+    /// everybody goes by when it is said.
+    pub(super) async fn refused_as_it_is(&self, record: Record, conflict: Conflict) -> Failure {
+        let refusal = self.refused(record, conflict);
+        match self.0.journal.settle().await {
+            Ok(()) => refusal,
+            Err(outage) => outage.into(),
+        }
     }
 
     /// One task.

@@ -205,7 +205,7 @@ impl Service {
                 .and_then(|resource| plan(registry, resource, &records));
             let (changes, result, granted) = match planned {
                 Ok(planned) => planned,
-                Err(conflict) => return Err(self.refused(record, conflict)),
+                Err(conflict) => return Err(self.refused_as_it_is(record, conflict).await),
             };
             let by = record.admin.clone().unwrap_or_default();
             let is_refresh_without_news = changes.is_empty() && by == REFRESH;

@@ -140,7 +140,7 @@ impl Service {
                     asked: Some(json!({"withdraw": id})),
                     ..Record::new(cx.now, Event::GrantChange, Outcome::Refused)
                 };
-                Err(self.no_grant(named(by, record, cx)).await)
+                Err(self.refused_as_it_is(named(by, record, cx), Conflict::NotFound("grant")).await)
             }
         }
     }
@@ -157,18 +157,9 @@ impl Service {
         let grants = self.store().grants_between(requester, agent, cx.now, MAX_GRANTS).await?;
         if grants.is_empty() {
             let record = Record { asked: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
-            return Err(self.no_grant(record).await);
+            return Err(self.refused_as_it_is(record, Conflict::NotFound("grant")).await);
         }
         self.withdraw(by, grants, cx).await
-    }
-
-    /// That there is none may be because it was withdrawn a moment ago, so that is what everybody goes by.
-    async fn no_grant(&self, record: Record) -> Failure {
-        let refusal = self.refused(record, Conflict::NotFound("grant"));
-        match self.0.journal.settle().await {
-            Ok(()) => refusal,
-            Err(outage) => outage.into(),
-        }
     }
 
     async fn withdraw(&self, by: Granter<'_>, grants: Vec<Grant>, cx: &Cx) -> Result<(), Failure> {

@@ -138,6 +138,7 @@ impl Service {
             agents: claims.iter().flat_map(|claims| claims.act.hops()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
             task: claims.map(|claims| claims.txn),
+            authority_hash: claims.map(|claims| claims.task.authority_hash.clone()),
             token: claims.map(|claims| claims.jti),
             resource: Some(resource.uri.to_string()),
             granted: break_glass.then(|| json!({"break_glass": true, "grant": claims.and_then(|claims| claims.grant)})),

@@ -207,17 +207,7 @@ impl Service {
                 return Ok(revoked);
             }
         }
-        Err(self.refused_revocation(admin, &wanted, Conflict::Contended, cx))
-    }
-
-    fn refused_revocation(&self, admin: &ApiCaller, wanted: &Revocation, conflict: Conflict, cx: &Cx) -> Failure {
-        let record = Record {
-            admin: Some(admin.name()),
-            asked: Some(with_verb(wanted.target.asked(), wanted.what)),
-            request_id: Some(cx.request_id.clone()),
-            ..Record::new(cx.now, Event::Revocation, Outcome::Done)
-        };
-        self.refused(record, conflict)
+        Err(self.refused(revocation_record(admin, &wanted, cx), Conflict::Contended))
     }
 
     /// `None`: somebody changed the task's state, or the registry, at the same moment.
@@ -228,7 +218,7 @@ impl Service {
         patience: Option<Duration>,
         cx: &Cx,
     ) -> Result<Option<Revoked>, Failure> {
-        let refused = |conflict| self.refused_revocation(admin, wanted, conflict, cx);
+        let refused = |conflict| self.refused(revocation_record(admin, wanted, cx), conflict);
         let asked = wanted.target.asked();
         let fingerprint = format!("{} {asked} {}", wanted.what.as_str(), wanted.reason);
         let request = again::request(admin.name(), wanted.idempotency_key.clone(), fingerprint, cx);
@@ -239,8 +229,10 @@ impl Service {
         let planned = match planned {
             Err(Failure::Conflict(conflict)) => {
                 // The same request may have done it a moment ago, and that is why it can't be done.
-                let before = self.revoked_already(request.as_ref(), patience).await?.unwrap_or(Err(conflict));
-                return Ok(Some(before.map_err(refused)?));
+                return match self.revoked_already(request.as_ref(), patience).await? {
+                    Some(before) => Ok(Some(before.map_err(refused)?)),
+                    None => Err(self.refused_as_it_is(revocation_record(admin, wanted, cx), conflict).await),
+                };
             }
             planned => planned?,
         };
@@ -432,12 +424,23 @@ pub(super) struct Planned {
     pub(super) about: Box<Record>,
 }
 
+/// What a refused revocation leaves.
+fn revocation_record(admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Record {
+    Record {
+        admin: Some(admin.name()),
+        asked: Some(with_verb(wanted.target.asked(), wanted.what)),
+        request_id: Some(cx.request_id.clone()),
+        ..Record::new(cx.now, Event::Revocation, Outcome::Done)
+    }
+}
+
 fn about(claims: &TaskTokenClaims, cx: &Cx) -> Record {
     Record {
         requester: Some(claims.requester()),
         agents: claims.act.hops().map(|hop| hop.sub.clone()).collect(),
         task: Some(claims.txn),
         purpose: Some(claims.tctx.purpose.to_string()),
+        authority_hash: Some(claims.task.authority_hash.clone()),
         resource: Some(claims.aud.clone()),
         ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }

@@ -134,8 +134,10 @@ impl Service {
             let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
             let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
                 // The same request may have removed it a moment ago.
-                let before = self.answered(request.as_ref()).await?;
-                return before.ok_or_else(|| self.refused(record, Conflict::NotFound("key")));
+                return match self.answered(request.as_ref()).await? {
+                    Some(made) => Ok(made),
+                    None => Err(self.refused_as_it_is(record, Conflict::NotFound("key")).await),
+                };
             };
             let is_used = self.algorithms_in_use(&view.registry).contains(&algorithm);
             let mut made = Vec::new();

@@ -57,7 +57,7 @@ pub struct TaskTree {
     pub task: Task,
     /// The tokens that were exchanged for a token of the requester, each with what was derived from it; oldest first.
     pub tokens: Vec<TokenNode>,
-    /// Whether it has more tokens than are shown: then the newest are.
+    /// Whether it has more tokens, or calls, than are shown: then the newest are.
     pub has_more: bool,
 }
 
@@ -68,6 +68,8 @@ pub struct TokenNode {
     pub token: TokenRecord,
     /// What it is worth now.
     pub standing: TokenStanding,
+    /// The records of the calls with it that its resource reported, oldest first.
+    pub calls: Vec<Record>,
     /// The tokens that were derived from it, oldest first.
     pub derived: Vec<TokenNode>,
 }
@@ -86,7 +88,18 @@ pub enum TokenStanding {
 }
 
 impl TokenStanding {
-    fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspended => "suspended",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+
+    pub(super) fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
         match standing {
             Standing::Revoked => Self::Revoked,
             Standing::Live | Standing::Suspended if expires.is_past(now) => Self::Expired,
@@ -129,6 +142,23 @@ impl Service {
             return Err(AuthFault::NotForThisClient.into());
         }
         self.turn_task(&Party::Agent(agent.clone()), task, turning, key, patience, cx).await
+    }
+
+    /// The tasks that an agent opened, newest first: where it left off, for one that starts again.
+    pub async fn list_opened_tasks(
+        &self,
+        caller: &ApiCaller,
+        filter: TaskFilter,
+        page: &Page,
+    ) -> Result<Paged<Task>, Failure> {
+        let Client::Agent(agent) = caller.client().client()? else {
+            return Err(AuthFault::NotForThisClient.into());
+        };
+        if filter.agent.as_ref().is_some_and(|wanted| *wanted != agent.id) {
+            return Err(BadRequest::Invalid("agent", "an agent sees the tasks that it opened itself").into());
+        }
+        let filter = TaskFilter { agent: Some(agent.id.clone()), ..filter };
+        Ok(self.store().tasks(&filter, page).await?)
     }
 
     /// A requester's own tasks, newest first.
@@ -183,7 +213,7 @@ impl Service {
                 request_id: Some(cx.request_id.clone()),
                 ..Record::new(cx.now, Event::TaskTurn, Outcome::Done)
             };
-            return Err(self.refused(record, Conflict::NotFound("task")));
+            return Err(self.refused_as_it_is(record, Conflict::NotFound("task")).await);
         };
         self.turn_task(&Party::Admin(admin.name()), task, turning, key, patience, cx).await
     }
@@ -301,12 +331,15 @@ impl Service {
         let task = self.read_task(id).await?;
         let of_task = TokenFilter { task: Some(id), ..TokenFilter::default() };
         let page = self.store().tokens(&of_task, &Page { after: None, limit: SHOWN }).await?;
+        let (reported, has_more_calls) = self.reported_calls(id).await?;
         let view = admin.client().view();
         let nodes = page.items.into_iter().rev().map(|token| {
             let standing = TokenStanding::of(view.standing(&token.names()), token.expires, cx.now);
-            TokenNode { token, standing, derived: Vec::new() }
+            let calls = reported.iter().filter(|call| call.token == Some(token.id)).cloned().collect();
+            TokenNode { token, standing, calls, derived: Vec::new() }
         });
-        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more: page.next.is_some() })
+        let has_more = page.next.is_some() || has_more_calls;
+        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more })
     }
 }
 
@@ -402,6 +435,7 @@ pub(super) fn about_task(task: &Task, record: Record) -> Record {
     Record {
         task: Some(task.id),
         purpose: Some(task.purpose.to_string()),
+        authority_hash: Some(task.authority.hash()),
         requester: Some(task.requester.clone()),
         agents: vec![task.root_agent.to_string()],
         ..record

@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    binary::errand,
     server::{FILES, Form, Server, changed_form, claims, read},
     shop::{Manner, Shop},
 };
@@ -38,6 +39,7 @@ with_a_shop!(
     a_look_from_time_to_time,
     listing_is_apart_from_calling,
     seen_at_once_at_the_other_replica,
+    at_the_terminal,
 );
 
 const READ: (&str, &str) = ("read_file", "Read a file");
@@ -455,5 +457,49 @@ async fn seen_at_once_at_the_other_replica(server: Server, shop: Shop) {
     let answer = other.request(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(read(answer).await.0, 200);
     other.stop().await;
+    server.stop().await;
+}
+
+/// `errand resources`: what is shown before it is kept, and that nothing is kept by looking.
+async fn at_the_terminal(server: Server, shop: Shop) {
+    let folder = server.folder.path();
+    let run = async |words: &[&str]| {
+        let (code, out, err) = errand(folder, &[&["resources"], words, &["--config", "errand.toml"]].concat()).await;
+        assert!(code == 0 || out.is_empty(), "{out}{err}");
+        (code, format!("{out}{err}"))
+    };
+    let digest = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    // What an import accepts since nobody has looked at it yet is shown whole before.
+    let (code, first) = run(&["diff", "files"]).await;
+    assert!(code == 0 && first.contains("unchecked -> known") && first.contains("nothing was changed"), "{first}");
+    for (_, description) in ALL {
+        assert!(first.lines().any(|line| line.starts_with("  + ") && line.contains(description)), "{first}");
+    }
+    assert_eq!(run(&["diff", "files"]).await.1, first, "a look keeps nothing");
+    let (code, kept) = run(&["import", "files"]).await;
+    assert!(code == 0 && kept.contains("kept"), "{kept}");
+    // The same lines at other places.
+    shop.sell(&[("read_file", LIST.1), ("list_files", READ.1), WRITE, DELETE]);
+    let (_, changed) = run(&["diff", "files"]).await;
+    let about = changed.split("\n").skip_while(|line| !line.starts_with("read_file")).take(12).collect::<Vec<_>>();
+    let has = |sign: &str, text: &str| about.iter().any(|line| line.starts_with(sign) && line.contains(text));
+    assert!(about[0].contains("known -> changed") && has("  - ", READ.1) && has("  + ", LIST.1), "{changed}");
+    let (_, kept) = run(&["import", "files"]).await;
+    assert!(kept.contains("errand resources accept NAME TOOL=DIGEST"), "{kept}");
+    for (tool, code) in [
+        (format!("read_file={}", digest(&first, "read_file")), 1),
+        ("read_file".to_owned(), 1),
+        (format!("read_file={}", digest(&changed, "read_file")), 0),
+    ] {
+        let (got, text) = run(&["accept", "files", &tool]).await;
+        assert_eq!(got, code, "{tool}: {text}");
+    }
+    let (_, after) = run(&["diff", "files"]).await;
+    assert!(after.lines().any(|line| line.starts_with("read_file") && line.contains(" known ")), "{after}");
+    assert!(after.lines().any(|line| line.starts_with("list_files") && line.contains("changed")), "{after}");
+    assert_eq!(run(&["diff", "nowhere"]).await.0, 1);
     server.stop().await;
 }
