@@ -62,6 +62,12 @@ impl View {
     pub fn standing(&self, names: &Names) -> Standing {
         self.index.read().unwrap_or_else(PoisonError::into_inner).standing(names)
     }
+
+    /// Whether an entry that is held ends the token: every replica that has applied as much says the same.
+    #[must_use]
+    pub fn is_ended(&self, names: &Names) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).word(names) == Standing::Revoked
+    }
 }
 
 impl Follower {

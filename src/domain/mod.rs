@@ -23,6 +23,7 @@ pub mod replica;
 pub mod revocation;
 pub mod scope;
 pub mod secret;
+pub mod shown;
 pub mod splice;
 pub mod story;
 pub mod task;

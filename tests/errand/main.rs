@@ -50,6 +50,7 @@ mod delegation;
 mod feed;
 mod grammar;
 mod group_commit;
+mod heard_late;
 mod hostile;
 mod introspection;
 mod jwks;
