@@ -153,7 +153,11 @@ impl Service {
         };
         let output = self.output(caller, request, subject.evidence())?;
         let joined = match (request.task_id, subject) {
-            (Some(id), Subject::User(..)) => self.store().task(id).await?,
+            // Somebody else's is none, nor that of another agent or issuer of the same name.
+            (Some(id), Subject::User(user, _)) => {
+                let task = self.store().task(id).await?;
+                task.filter(|task| task.is_of(&user.requester, client.id()) && view.registry.still_has(task))
+            }
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };
         let settings = self.settings();
@@ -319,6 +323,7 @@ impl Service {
                     grant: plan.grant,
                     turns: 0,
                     turned: None,
+                    rev: caller.view().seq,
                 };
                 let context = TaskContext { purpose: purpose.clone(), details: request.request_details.clone() };
                 (Some(task), id, authority.hash(), context)

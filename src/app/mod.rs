@@ -17,6 +17,7 @@ mod failure;
 mod feed;
 mod file;
 mod follow;
+mod give_back;
 mod grants;
 mod introspect;
 mod journal;

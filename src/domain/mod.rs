@@ -23,6 +23,7 @@ pub mod replica;
 pub mod revocation;
 pub mod scope;
 pub mod secret;
+pub mod shown;
 pub mod splice;
 pub mod status_list;
 pub mod story;

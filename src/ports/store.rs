@@ -17,7 +17,7 @@ use crate::domain::{
     grant::Grant,
     id::{ClientId, GrantId, KeyId, TaskId, TokenId, ToolName},
     keys::KeyDates,
-    registry::{Entry, Kind, KnownTools, OwnedTag, ShutOut, Who},
+    registry::{Entry, Kind, KnownTools, OwnedTag, Registered, ShutOut, Who},
     replica::{Beat, ReplicaId},
     revocation::{LogEntry, Names, NewEntry, Seq},
     status_list::{Shard, StatusPlace},
@@ -109,11 +109,37 @@ impl fmt::Debug for StoredKey {
     }
 }
 
+/// Room for one more grant: the registry is still at this version, and of such grants fewer than so many are not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The version.
+    pub registry: u64,
+    /// Such grants: of whom, to whom, for an emergency or not.
+    pub like: Like,
+    /// When it is to be made.
+    pub now: Timestamp,
+    /// How many there may be then.
+    pub most: u32,
+}
+
+/// What grants have in common that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Like {
+    /// For whom.
+    pub requester: Requester,
+    /// Who.
+    pub agent: ClientId,
+    /// Whether they are for an emergency.
+    pub break_glass: bool,
+}
+
 /// A state of the store that a change builds on. If it moved on in between, the change does not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The registry is still at this version.
     Registry(u64),
+    /// There is room for a grant.
+    Room(Box<Room>),
     /// The keys are still at this version.
     Keys(u64),
     /// The task is there, and its state has changed so many times.
@@ -127,7 +153,7 @@ pub enum Expected {
 pub enum Change {
     /// Put an object, new or in place of the old one.
     PutObject(Box<Entry>),
-    /// Remove an object, its secret, and what is known of its tools.
+    /// Remove an object, its secret, what is known of its tools, and the grants to it, or of those for whom it vouches.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
     PutSecret(ClientId, OwnedTag),
@@ -155,6 +181,8 @@ pub enum Change {
     PutTool(Box<ToolRecord>),
     /// Forget a tool of a resource.
     RemoveTool(ClientId, ToolName),
+    /// Forget all tools of a resource.
+    ForgetTools(ClientId),
 }
 
 /// A request that may come again, by its `Idempotency-Key`.
@@ -245,6 +273,8 @@ pub struct StoredRegistry {
     pub version: u64,
     /// The objects.
     pub entries: Vec<Entry>,
+    /// From where on each of them is the one that it is.
+    pub since: Registered,
     /// The tags of client secrets.
     pub tags: BTreeMap<ClientId, OwnedTag>,
     /// What is known of tools.
@@ -336,6 +366,10 @@ pub trait Store: Send + Sync {
 
     /// Tasks in no final state whose grant was withdrawn, at most `limit`.
     async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage>;
+
+    /// Tasks in no final state whose agent, or whose requester's issuer, is not registered any more, or is another one of the
+    /// same name by now; at most `limit`.
+    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage>;
 
     /// One grant, over or not.
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage>;

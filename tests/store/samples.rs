@@ -92,6 +92,7 @@ pub fn task(n: u128) -> Task {
         grant: Some(grant_id(5)),
         turns: 0,
         turned: None,
+        rev: Seq::new(4711),
     }
 }
 

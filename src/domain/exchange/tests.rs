@@ -339,6 +339,7 @@ fn task(authority: Authority) -> Task {
         grant: None,
         turns: 0,
         turned: None,
+        rev: Seq::default(),
     }
 }
 

@@ -214,6 +214,10 @@ impl Store for PostgresStore {
         read::tasks_without_grant(&self.pool, limit).await
     }
 
+    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_of_removed(&self.pool, limit).await
+    }
+
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
         read::grant(&self.pool, id).await
     }

@@ -30,6 +30,7 @@ pub(crate) struct TaskRow {
     turns: i64,
     turned: Option<String>,
     grant_id: Option<String>,
+    rev: i64,
 }
 
 /// `tasks`, how often the state of one has changed
@@ -61,6 +62,7 @@ impl TaskRow {
             turns: signed(task.turns),
             turned: task.turned.as_ref().map(turn_json).transpose()?,
             grant_id: task.grant.map(|id| id.to_string()),
+            rev: signed(task.rev.number()),
         })
     }
 
@@ -78,6 +80,7 @@ impl TaskRow {
             grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
             turns: place.number("turns", self.turns)?,
             turned: self.turned.as_ref().map(|turned| place.json("turned", turned)).transpose()?,
+            rev: Seq::new(place.number("rev", self.rev)?),
         })
     }
 }

@@ -203,6 +203,10 @@ impl Store for SqliteStore {
         read::tasks_without_grant(&self.readers, limit).await
     }
 
+    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_of_removed(&self.readers, limit).await
+    }
+
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
         read::grant(&self.readers, id).await
     }
