@@ -150,7 +150,7 @@ impl Permit {
             return Err(refusal(format!("this token is not for a tool of this name: {tool:?}"), tool));
         };
         let is_named = self.authority.iter().any(|permission| permission.tool() == Some(&name));
-        let arguments = arguments.iter().map(|(name, value)| Ok((name.clone(), Arg::try_from(value)?)));
+        let arguments = arguments.iter().map(|(name, value)| Ok((name.clone(), Arg::try_from(value.clone())?)));
         // An argument that can't be compared without loss is within nothing.
         let arguments = arguments.collect::<Result<BTreeMap<_, _>, NotStrictJson>>();
         match arguments {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, tasks::TokenStanding},
     domain::{
         audit::{self, Event, Outcome, Record},
         call::{CallOutcome, CallReport},
@@ -117,12 +117,16 @@ impl Service {
             return Err(Conflict::Inconsistent(late.into()).into());
         }
         let named_by_token = report.is_named_by(&token.authority, &resource.uri);
+        // A report may come late, and of a call that was made in time: so it is taken, and says what the token was by then.
+        let standing = caller.client().view().standing(&token.names());
+        let standing = TokenStanding::of(standing, token.expires, cx.now);
         let record = Record {
             requester: token.requester.clone(),
             agents: token.agents.iter().map(ToString::to_string).collect(),
             client: Some(resource.id.clone()),
             task: Some(task.id),
             purpose: Some(task.purpose.to_string()),
+            authority_hash: Some(task.authority.hash()),
             token: Some(token.id),
             resource: Some(resource.uri.to_string()),
             asked: Some(json!({
@@ -132,6 +136,7 @@ impl Service {
                 "outcome": report.outcome,
                 "data": report.data,
                 "named_by_token": named_by_token,
+                "token_standing": standing.as_str(),
             })),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::ToolCall, audited(report.outcome))
@@ -160,6 +165,15 @@ impl Service {
                 Err(Outage::during("report a call")("the store answered a question that was not asked").into())
             }
         }
+    }
+
+    /// The calls of a task that were reported last, oldest first, each as its record; and whether there are more.
+    pub(super) async fn reported_calls(&self, id: TaskId) -> Result<(Vec<Record>, bool), Failure> {
+        let filter = AuditFilter { task: Some(id), event: Some(Event::ToolCall), ..AuditFilter::default() };
+        let got = self.store().audit(&filter, &Page { after: None, limit: PAGE }).await?;
+        // One that somebody edited says nothing; the trail says that it is there.
+        let read = |row: &AuditRow| audit::read(row.writer, row.n, &row.body, &row.hash).ok();
+        Ok((got.items.iter().rev().filter_map(read).collect(), got.next.is_some()))
     }
 
     /// A task and everything that is on record about it, oldest first; of a long trail the newest part, or the one before the

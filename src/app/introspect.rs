@@ -23,7 +23,7 @@ use crate::{
         jws::Unverified,
         registry::Registry,
         revocation::{Names, Standing},
-        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind},
+        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind, check_end},
     },
     ports::Outage,
 };
@@ -138,6 +138,7 @@ impl Service {
             agents: claims.iter().flat_map(|claims| claims.act.hops()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
             task: claims.map(|claims| claims.txn),
+            authority_hash: claims.map(|claims| claims.task.authority_hash.clone()),
             token: claims.map(|claims| claims.jti),
             resource: Some(resource.uri.to_string()),
             granted: break_glass.then(|| json!({"break_glass": true, "grant": claims.and_then(|claims| claims.grant)})),
@@ -155,7 +156,7 @@ impl Service {
 /// says. `names` are the token's.
 fn is_good(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &View, cx: &Cx) -> bool {
     let is_for_caller = claims.aud == resource.uri.as_str();
-    let is_young = !claims.exp.is_past(cx.now);
+    let is_young = check_end(claims.exp, cx.now).is_ok();
     let is_live = view.standing(names) == Standing::Live;
     let is_admitted = admits(&view.registry, claims, names);
     is_for_caller & is_young & is_live & is_admitted

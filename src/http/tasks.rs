@@ -103,11 +103,15 @@ pub(super) fn by_admin(
 /// `GET /v1/tasks`
 pub(super) async fn list_own(
     State(app): State<App>,
-    Own(caller, cx): Own,
+    Party(caller, cx): Party,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<TaskView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent", "state", "resource", "from", "until"])?;
-    let page = app.service.list_own_tasks(&caller, filter(&query)?, &query.page()?).await?;
+    let (filter, page) = (filter(&query)?, query.page()?);
+    let page = match caller {
+        Caller::Client(caller) => app.service.list_opened_tasks(&caller, filter, &page).await?,
+        Caller::Requester(caller) => app.service.list_own_tasks(&caller, filter, &page).await?,
+    };
     Ok(Json(ListView::of(page, |task| TaskView::of(task, cx.now))))
 }
 

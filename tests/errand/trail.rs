@@ -54,7 +54,7 @@ async fn what_is_on_record(server: Server) {
     assert_eq!((&granted["scope"], &granted["expires"]), (&json!("files:read"), &says["exp"]));
     assert_eq!((&granted["basis"], &granted["kind"]), (&json!("client"), &json!("access")));
     assert_eq!(granted["authorization_details"], says["authorization_details"]);
-    assert_eq!(granted["authority_hash"], says["task"]["authority_hash"]);
+    assert_eq!(record["authority_hash"], says["task"]["authority_hash"]);
 
     let wide = changed_form(&good, &[("scope", "files:read files:delete")]);
     send(named("/oauth2/token", "r-wide").form(&planner(wide)), 400).await;

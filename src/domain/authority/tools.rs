@@ -77,7 +77,7 @@ impl Serialize for ToolUse {
 impl<'de> Deserialize<'de> for ToolUse {
     /// As strictly as a request: a rule that is not known here would let more through than was meant.
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        match Arg::try_from(&Value::deserialize(input)?).map_err(D::Error::custom)? {
+        match Arg::try_from(Value::deserialize(input)?).map_err(D::Error::custom)? {
             Arg::Text(name) => name.parse::<ToolName>().map(Into::into).map_err(D::Error::custom),
             Arg::Object(members) => Self::parse(&members).map_err(D::Error::custom),
             Arg::Null | Arg::Bool(_) | Arg::Number(_) | Arg::List(_) => {

@@ -100,19 +100,19 @@ impl Arg {
 }
 
 /// Reads a value of ours: its numbers are canonical, so the double is the number.
-impl TryFrom<&Value> for Arg {
+impl TryFrom<Value> for Arg {
     type Error = NotStrictJson;
 
-    fn try_from(value: &Value) -> Result<Self, NotStrictJson> {
+    fn try_from(value: Value) -> Result<Self, NotStrictJson> {
         Ok(match value {
             Value::Null => Self::Null,
-            Value::Bool(b) => Self::Bool(*b),
+            Value::Bool(b) => Self::Bool(b),
             Value::Number(n) => Self::Number(Decimal::parse(&n.to_string()).ok_or(NotStrictJson)?),
-            Value::String(text) => Self::Text(text.clone()),
-            Value::Array(list) => Self::List(list.iter().map(Self::try_from).collect::<Result<_, _>>()?),
+            Value::String(text) => Self::Text(text),
+            Value::Array(list) => Self::List(list.into_iter().map(Self::try_from).collect::<Result<_, _>>()?),
             Value::Object(object) => {
-                let member = |(name, value): (&String, &Value)| Ok((name.clone(), Self::try_from(value)?));
-                Self::Object(object.iter().map(member).collect::<Result<_, _>>()?)
+                let member = |(name, value)| Ok((name, Self::try_from(value)?));
+                Self::Object(object.into_iter().map(member).collect::<Result<_, _>>()?)
             }
         })
     }

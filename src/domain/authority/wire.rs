@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error, ser::SerializeMap};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::{
@@ -338,14 +338,18 @@ impl Constraints {
 
     /// Writes them; what is the default is left out.
     pub(super) fn put_into(&self, detail: &mut Map<String, Value>) {
-        let Self { arguments, additional } = self;
-        if !arguments.is_empty() {
-            let rules = arguments.iter().map(|(name, rule)| (name.clone(), rule.to_wire())).collect();
-            detail.insert("constraints".to_owned(), Value::Object(rules));
-        }
-        if *additional != arguments.is_empty() {
-            detail.insert("additional_arguments".to_owned(), Value::Bool(*additional));
-        }
+        detail.extend(self.rules_to_say().map(|rules| ("constraints".to_owned(), Value::Object(rules))));
+        let additional = self.additional_to_say().map(Value::Bool);
+        detail.extend(additional.map(|additional| ("additional_arguments".to_owned(), additional)));
+    }
+
+    fn rules_to_say(&self) -> Option<Map<String, Value>> {
+        let rules = || self.arguments.iter().map(|(name, rule)| (name.clone(), rule.to_wire())).collect();
+        (!self.arguments.is_empty()).then(rules)
+    }
+
+    fn additional_to_say(&self) -> Option<bool> {
+        (self.additional != self.arguments.is_empty()).then_some(self.additional)
     }
 }
 
@@ -383,13 +387,23 @@ impl Serialize for Permission {
             Action::Call(_) => CALL,
             Action::List(listing) => listing.as_str(),
         };
-        let mut detail = json!({ "type": DETAIL_TYPE, "locations": [self.resource], "actions": [method] });
-        if let Some(detail) = detail.as_object_mut() {
-            detail.extend(self.tool().map(|tool| ("identifier".to_owned(), json!(tool))));
-            detail.extend(self.digest.iter().map(|digest| ("tool_digest".to_owned(), json!(digest))));
-            self.constraints.put_into(detail);
+        let mut detail = out.serialize_map(None)?;
+        detail.serialize_entry("type", DETAIL_TYPE)?;
+        detail.serialize_entry("locations", &[&self.resource])?;
+        detail.serialize_entry("actions", &[method])?;
+        if let Some(tool) = self.tool() {
+            detail.serialize_entry("identifier", tool)?;
         }
-        detail.serialize(out)
+        if let Some(digest) = &self.digest {
+            detail.serialize_entry("tool_digest", digest)?;
+        }
+        if let Some(rules) = self.constraints.rules_to_say() {
+            detail.serialize_entry("constraints", &rules)?;
+        }
+        if let Some(additional) = self.constraints.additional_to_say() {
+            detail.serialize_entry("additional_arguments", &additional)?;
+        }
+        detail.end()
     }
 }
 
@@ -403,11 +417,10 @@ impl<'de> Deserialize<'de> for Authority {
     /// Reads what we wrote ourselves, as strictly as a request: from a token, from the store, from an answer.
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let details = Vec::<Value>::deserialize(input)?;
-        let mut permissions = BTreeSet::new();
-        for detail in &details {
-            let detail = Arg::try_from(detail).map_err(serde::de::Error::custom)?;
-            let parsed = parse_detail(&detail, None).map_err(|(_, rule)| serde::de::Error::custom(rule))?;
-            permissions.extend(parsed);
+        let mut permissions = Vec::with_capacity(details.len());
+        for detail in details {
+            let detail = Arg::try_from(detail).map_err(D::Error::custom)?;
+            permissions.extend(parse_detail(&detail, None).map_err(|(_, rule)| D::Error::custom(rule))?);
         }
         Ok(permissions.into_iter().collect())
     }

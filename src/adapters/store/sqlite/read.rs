@@ -67,6 +67,7 @@ pub(super) async fn registry(pool: &SqlitePool) -> Result<StoredRegistry, Outage
     Ok(StoredRegistry {
         version: VersionRow::find(&versions, REGISTRY)?,
         entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
+        since: objects.iter().map(ObjectRow::registered).collect::<Result<_, _>>()?,
         tags: SecretRow::read_all(secrets)?,
         tools: KnownToolRow::read_all(tools)?,
         shut_out: out.into_iter().map(ShutOutRow::read).collect::<Result<_, _>>()?,
@@ -169,6 +170,12 @@ pub(super) async fn tokens(
 pub(super) async fn tasks_without_grant(pool: &SqlitePool, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose grant was withdrawn"))?;
+    rows.iter().map(TaskRow::read).collect()
+}
+
+pub(super) async fn tasks_of_removed(pool: &SqlitePool, limit: u32) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::TASKS_OF_REMOVED).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose agent was removed"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
