@@ -156,9 +156,8 @@ fn without_theirs<'a>(ask: &Ask<'a>) -> Ask<'a> {
 /// Whether the named task can be gone on with: before anything is measured by what was approved for it.
 fn check_task(ask: &Ask<'_>) -> Result<(), Denial> {
     match (ask.subject, ask.task) {
-        (_, TaskWanted::Unnamed { .. }) => Ok(()),
         (Evidence::Own(own, _), TaskWanted::Named(id, _)) if id != own.txn => Err(Denial::OtherTask),
-        (Evidence::Own(..), TaskWanted::Named(..)) => Ok(()),
+        (_, TaskWanted::Unnamed { .. }) | (Evidence::Own(..), TaskWanted::Named(..)) => Ok(()),
         (Evidence::User(..), TaskWanted::Named(_, None)) => Err(Denial::CannotJoin(CannotJoin::NotYours)),
         (Evidence::User(user, _), TaskWanted::Named(_, Some(task))) => {
             task.admits(&user.requester, ask.presenter.id(), ask.now).map_err(Denial::CannotJoin)
