@@ -152,6 +152,9 @@ impl Service {
             }
         };
         let output = self.output(caller, request, subject.evidence())?;
+        let target = output.resource().map(|resource| &resource.uri);
+        let details = request.authorization_details.as_ref().map(|asked| asked.at(target));
+        let details = details.transpose().map_err(BadRequest::from)?;
         let joined = match (request.task_id, subject) {
             // Somebody else's is none, nor that of another agent or issuer of the same name.
             (Some(id), Subject::User(user, _)) => {
@@ -179,7 +182,7 @@ impl Service {
             grants: &grants,
             output,
             scope: request.scope.as_ref(),
-            details: request.authorization_details.as_ref(),
+            details: details.as_ref(),
             expires_in: request.expires_in,
             task: match request.task_id {
                 Some(id) => TaskWanted::Named(id, joined.as_ref()),

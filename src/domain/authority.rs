@@ -19,7 +19,8 @@ pub use constraint::{Constraints, Rule};
 pub use tools::ToolUse;
 pub use value::{Arg, Decimal, Kind};
 pub use wire::{
-    CALL, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH, parse_details,
+    AskedDetails, CALL, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH,
+    parse_details,
 };
 
 use crate::domain::{

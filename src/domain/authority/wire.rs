@@ -42,42 +42,66 @@ pub struct InvalidDetails {
     pub rule: &'static str,
 }
 
-/// The `authorization_details` of a request: what each of them asks for.
+/// The `authorization_details` of a request as they were sent: those without `locations` are about a resource that is yet to be
+/// found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Details(Vec<(usize, Permission)>);
+pub struct AskedDetails(Vec<Arg>);
 
-impl Details {
-    /// Reads the `authorization_details` of a request (RFC 9396 §2). The meaning of one detail is the product of its arrays;
-    /// without `locations` it is about `target`, the resource that the request names.
-    pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, InvalidDetails> {
-        let invalid = |path: String, rule| InvalidDetails { path, rule };
+impl AskedDetails {
+    /// Reads JSON strictly (RFC 9396 §2), and nothing of what it says.
+    pub fn parse(text: &str) -> Result<Self, InvalidDetails> {
+        let invalid = |rule| InvalidDetails { path: String::new(), rule };
         if text.len() > MAX_DETAILS_BYTES {
-            return Err(invalid(String::new(), "longer than 16384 bytes"));
+            return Err(invalid("longer than 16384 bytes"));
         }
         let value = Arg::parse(text, MAX_DETAILS_DEPTH)
-            .map_err(|_| invalid(String::new(), "not JSON, nested too deep, or a member stands in it twice"))?;
+            .map_err(|_| invalid("not JSON, nested too deep, or a member stands in it twice"))?;
         let Arg::List(details) = value else {
-            return Err(invalid(String::new(), "must be an array of objects"));
+            return Err(invalid("must be an array of objects"));
         };
         if details.is_empty() || details.len() > MAX_DETAILS {
-            return Err(invalid(String::new(), "must hold 1 to 64 objects"));
+            return Err(invalid("must hold 1 to 64 objects"));
         }
-        let (mut permissions, mut size) = (Vec::new(), 0);
-        for (n, detail) in details.iter().enumerate() {
+        Ok(Self(details))
+    }
+
+    /// What they ask for, where those without `locations` are about `target`. The meaning of one detail is the product of its
+    /// arrays.
+    pub fn at(&self, target: Option<&ResourceUri>) -> Result<Details, InvalidDetails> {
+        let invalid = |path: String, rule| InvalidDetails { path, rule };
+        let (mut permissions, mut size) = (Vec::new(), "]".len());
+        for (n, detail) in self.0.iter().enumerate() {
             let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
             if permissions.len() + parsed.len() > MAX_DETAILS {
                 return Err(invalid(String::new(), "means more than 64 permissions"));
             }
             for permission in parsed {
                 // What is kept and put on record is the product: little of it may be sent, and all of it counts.
-                size += permission.text().len();
+                size += ",".len() + permission.text().len();
                 if size > MAX_DETAILS_BYTES {
                     return Err(invalid(String::new(), "means more than 16384 bytes, with each location by itself"));
                 }
                 permissions.push((n, permission));
             }
         }
-        Ok(Self(permissions))
+        Ok(Details(permissions))
+    }
+
+    /// For a record: as they were sent, each as far as its numbers have a canonical form.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        Value::Array(self.0.iter().map(|detail| detail.to_canonical().unwrap_or_default()).collect())
+    }
+}
+
+/// The `authorization_details` of a request: what each of them asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details(Vec<(usize, Permission)>);
+
+impl Details {
+    /// Reads the `authorization_details` of a request that are about `target` where they don't say.
+    pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, InvalidDetails> {
+        AskedDetails::parse(text)?.at(target)
     }
 
     /// What is asked for, and by which of the details.
