@@ -196,5 +196,5 @@ pub(super) async fn load(store: &dyn Store) -> Result<Registry, Outage> {
         let texts = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Outage::during("read the registry")(texts)
     })?;
-    Ok(registry.without(stored.shut_out).with_tools(stored.tools))
+    Ok(registry.registered(stored.since).without(stored.shut_out).with_tools(stored.tools))
 }

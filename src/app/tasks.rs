@@ -15,6 +15,7 @@ use crate::{
         client::Client,
         id::{OutcomeText, Reason, TaskId},
         limits::CLOCKS_MAY_DIFFER,
+        registry::Kind,
         replica::Spread,
         revocation::{NewEntry, Standing, Target, Verb},
         task::{Act, CannotTurn, Party, Requester, Task, TaskState, Turn},
@@ -116,13 +117,16 @@ impl Service {
             Client::Agent(agent) => &agent.id,
             Client::Resource(_) | Client::Admin(_) => return Err(AuthFault::NotForThisClient.into()),
         };
-        let task = self.store().task(id).await?.ok_or(Conflict::NotFound("task"))?;
+        let registry = &caller.client().view().registry;
+        let task = self.store().task(id).await?.filter(|task| registry.still_has(task));
+        let task = task.ok_or(Conflict::NotFound("task"))?;
         if task.root_agent == *agent {
             return Ok(task);
         }
         let its_tokens = TokenFilter { task: Some(id), client: Some(agent.clone()), ..TokenFilter::default() };
-        let found = self.store().tokens(&its_tokens, &Page { after: None, limit: 1 }).await?;
-        if found.items.is_empty() { Err(Conflict::NotFound("task").into()) } else { Ok(task) }
+        let newest = self.store().tokens(&its_tokens, &Page { after: None, limit: 1 }).await?.items;
+        let takes_part = newest.iter().any(|token| registry.was_there(Kind::Agent, agent.as_str(), token.rev));
+        if takes_part { Ok(task) } else { Err(Conflict::NotFound("task").into()) }
     }
 
     /// Changes the state of a task for the agent that opened it. An agent that was given a part reads, and no more.
@@ -170,12 +174,15 @@ impl Service {
     ) -> Result<Paged<Task>, Failure> {
         let Requester { issuer, subject } = caller.requester().clone();
         let filter = TaskFilter { requester: Some((issuer, subject.into())), ..filter };
-        Ok(self.store().tasks(&filter, page).await?)
+        let Paged { items, next } = self.store().tasks(&filter, page).await?;
+        let items = items.into_iter().filter(|task| caller.view().registry.still_has(task)).collect();
+        Ok(Paged { items, next })
     }
 
     /// One of a requester's own tasks. Somebody else's can't be told from none.
     pub async fn read_requested_task(&self, caller: &RequesterCaller, id: TaskId) -> Result<Task, Failure> {
-        let task = self.store().task(id).await?.filter(|task| task.requester == *caller.requester());
+        let is_theirs = |task: &Task| task.requester == *caller.requester() && caller.view().registry.still_has(task);
+        let task = self.store().task(id).await?.filter(is_theirs);
         Ok(task.ok_or(Conflict::NotFound("task"))?)
     }
 
@@ -297,6 +304,16 @@ impl Service {
         self.end_tasks(|limit| self.store().tasks_due(cx.now, limit), |_| (Act::Expire, Party::Deadline), cx).await
     }
 
+    /// Brings tasks to their end whose agent, or whose requester's issuer, was removed: nobody can join them any more. Any number
+    /// of replicas may do this at once.
+    pub(super) async fn end_tasks_of_removed(&self, cx: &Cx) -> Result<(), Failure> {
+        let how = |task: &Task| match task.deadline.is_past(cx.now) {
+            false => (Act::Revoke, Party::Removal),
+            true => (Act::Expire, Party::Deadline),
+        };
+        self.end_tasks(|limit| self.store().tasks_of_removed(limit), how, cx).await
+    }
+
     /// Ends tasks whose tokens are dead by themselves: there is no entry in the log.
     pub(super) async fn end_tasks<F>(
         &self,
@@ -413,7 +430,7 @@ pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Reco
     let (client, admin, by) = match by {
         Party::Agent(id) => (Some(id.clone()), None, None),
         Party::Admin(name) => (None, Some(name.clone()), None),
-        Party::Requester(_) | Party::Grant(_) => (None, None, Some(by.to_string())),
+        Party::Requester(_) | Party::Grant(_) | Party::Removal => (None, None, Some(by.to_string())),
         Party::Deadline => (None, None, None),
     };
     Record {

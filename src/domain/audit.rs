@@ -128,7 +128,7 @@ pub struct Record {
     /// The admin that called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
-    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`.
+    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`, `removal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The task.

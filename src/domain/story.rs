@@ -144,6 +144,10 @@ fn turn(record: &Record) -> String {
         Some("revoked") if record.by.as_deref().is_some_and(|by| by.starts_with("grant:")) => {
             return "the grant that the task rests on was withdrawn: the task is over".to_owned();
         }
+        Some("revoked") if record.by.as_deref() == Some("removal") => {
+            return "the agent that opened the task, or the issuer of its requester, was removed: the task is over"
+                .to_owned();
+        }
         Some("revoked") => "took the task back, and all its tokens ended",
         Some("expired") => return "the task ended at its deadline".to_owned(),
         _ => "changed the task",

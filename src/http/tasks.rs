@@ -178,8 +178,14 @@ pub(super) async fn report_call(
 }
 
 /// `GET /v1/admin/tasks/{id}/trail`
-pub(super) async fn trail(State(app): State<App>, Reader(_, cx): Reader, id: Id) -> Result<Json<TrailView>, Problem> {
-    let trail = app.service.task_trail(task_id(&id)?).await?;
+pub(super) async fn trail(
+    State(app): State<App>,
+    Reader(_, cx): Reader,
+    id: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Json<TrailView>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after"])?;
+    let trail = app.service.task_trail(task_id(&id)?, query.text("after").map(str::to_owned)).await?;
     Ok(Json(TrailView::of(trail, cx.now)))
 }
 

@@ -237,12 +237,14 @@ pub(super) struct TrailView {
     steps: Vec<StepView>,
     /// Whether there are older steps that are not shown.
     more: bool,
+    /// What to give as `after` to see those.
+    next: Option<String>,
 }
 
 impl TrailView {
     pub(super) fn of(trail: TaskTrail, now: Timestamp) -> Self {
         let steps = trail.steps.into_iter().map(Into::into).collect();
-        Self { task: TaskView::of(trail.task, now), steps, more: trail.has_more }
+        Self { task: TaskView::of(trail.task, now), steps, more: trail.next.is_some(), next: trail.next }
     }
 }
 

@@ -34,7 +34,7 @@ with_portal!(
     an_agent_can_not_grant_itself,
 );
 
-const API: &str = "https://errand.example.com/api";
+pub const API: &str = "https://errand.example.com/api";
 
 pub async fn with_portal(store: TestStore) -> Server {
     let edit = |text: String| {

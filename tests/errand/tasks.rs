@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 
 use crate::server::{IDP, Server, changed_form, claims, read};
 
-on_both_stores!(joined_by_the_same_parties, an_ended_task_is_ended, what_is_kept_of_it, where_an_agent_left_off);
+on_both_stores!(
+    joined_by_the_same_parties,
+    nothing_of_anothers_task_shows,
+    an_ended_task_is_ended,
+    what_is_kept_of_it,
+    where_an_agent_left_off,
+);
 
 impl Server {
     /// Joins a task: who, with which user token.
@@ -49,6 +55,44 @@ async fn joined_by_the_same_parties(server: Server) {
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "{body}");
     let (status, body) = server.join("planner", task, json!({"scope": "files:read"}), &wide).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "this time the user allows less: {body}");
+    server.stop().await;
+}
+
+/// Every MCP server and every sub-agent sees the id of the task it works for. It is good for nothing elsewhere: whatever is
+/// asked for with it, the answer is that of an id that nobody has.
+async fn nothing_of_anothers_task_shows(server: Server) {
+    let at_files = |rules: Value| {
+        let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
+        detail.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+        json!([detail]).to_string()
+    };
+    let secret = "/hr/layoffs.md";
+    let narrow = at_files(json!({"constraints": {"path": {"equals": secret}}}));
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let first =
+        server.issued("planner", &changed_form(&form, &[("scope", ""), ("authorization_details", &narrow)])).await;
+    let (first, none) = (claims(&first), "01970000-0000-7000-8000-00000000abcd");
+    let task = first["txn"].as_str().unwrap();
+    let (every_call, guess) = (at_files(json!({})), at_files(json!({"constraints": {"path": {"prefix": "/hr"}}})));
+    for (name, agent, user) in [
+        ("another requester", "planner", json!({"sub": "bob"})),
+        ("another agent", "reader", json!({"client_id": "reader-client"})),
+        ("both", "reader", json!({"client_id": "reader-client", "sub": "bob"})),
+        ("a token that points elsewhere", "reader", json!({})),
+    ] {
+        for asked in [
+            [("scope", "files:read"), ("authorization_details", "")],
+            [("scope", "files:write"), ("authorization_details", "")],
+            [("scope", ""), ("authorization_details", &every_call)],
+            [("scope", ""), ("authorization_details", &guess)],
+            [("scope", ""), ("authorization_details", &narrow)],
+            [("scope", ""), ("authorization_details", "")],
+        ] {
+            let theirs = server.join(agent, task, user.clone(), &asked).await;
+            assert_eq!(theirs.0, 400, "{name} {asked:?} {}", theirs.1);
+            assert_eq!(theirs, server.join(agent, none, user.clone(), &asked).await, "{name} {asked:?}");
+        }
+    }
     server.stop().await;
 }
 

@@ -23,7 +23,8 @@ pub const DETAIL_TYPE: &str = "mcp_tool";
 pub const CALL: &str = "tools/call";
 /// How many details one request or token may carry.
 pub const MAX_DETAILS: usize = 64;
-/// How many bytes of `authorization_details` a request may carry.
+/// How many bytes of `authorization_details` a request may carry, and how many those may be when each location has a detail of its
+/// own.
 pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
 /// How deep `authorization_details` may nest.
 pub const MAX_DETAILS_DEPTH: usize = 8;
@@ -61,12 +62,19 @@ impl Details {
         if details.is_empty() || details.len() > MAX_DETAILS {
             return Err(invalid(String::new(), "must hold 1 to 64 objects"));
         }
-        let mut permissions = Vec::new();
+        let (mut permissions, mut size) = (Vec::new(), 0);
         for (n, detail) in details.iter().enumerate() {
             let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
-            permissions.extend(parsed.into_iter().map(|permission| (n, permission)));
-            if permissions.len() > MAX_DETAILS {
+            if permissions.len() + parsed.len() > MAX_DETAILS {
                 return Err(invalid(String::new(), "means more than 64 permissions"));
+            }
+            for permission in parsed {
+                // What is kept and put on record is the product: little of it may be sent, and all of it counts.
+                size += permission.text().len();
+                if size > MAX_DETAILS_BYTES {
+                    return Err(invalid(String::new(), "means more than 16384 bytes, with each location by itself"));
+                }
+                permissions.push((n, permission));
             }
         }
         Ok(Self(permissions))
@@ -280,7 +288,10 @@ fn number(place: &'static str, value: &Arg) -> Result<Decimal, Fault> {
 fn prefix(value: &Arg) -> Result<String, Fault> {
     match value {
         Arg::Text(prefix) if super::path::is_straight(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
-        _ => fault(".prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+        _ => fault(
+            ".prefix",
+            "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those",
+        ),
     }
 }
 

@@ -141,6 +141,19 @@ fn an_authority_keeps_what_matters() {
     assert!(of(&[&some, &other]).covers(&fewer) && !of(&[&some, &other]).covers(&every));
 }
 
+/// What is about different things is not compared: a catalogue of sixty thousand tools takes a moment, and not the minutes
+/// after which a test is ended.
+#[test]
+fn a_large_catalogue_is_sorted_and_no_more() {
+    let tool = |n: usize| {
+        let server = format!("https://server-{}.example.com/mcp", n % 600).parse().unwrap();
+        Permission::unconstrained(server, format!("a_tool_with_a_name_{n}").parse().unwrap())
+    };
+    let catalogue = (0..60_000).map(tool).collect::<Authority>();
+    assert_eq!(catalogue.len(), 60_000);
+    assert!(catalogue.covers(&tool(59_999)) && !catalogue.covers(&tool(60_000)));
+}
+
 /// A definition narrows a permission; of two definitions none is within the other, and nothing is both.
 #[test]
 fn a_definition_narrows() {
