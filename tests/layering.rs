@@ -36,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     // Plain values and their text: harmless anywhere.
     ("base64", ANYWHERE),
+    ("flate2", &["domain"]),
     ("ipnet", ANYWHERE),
     ("serde", ANYWHERE),
     ("serde_json", ANYWHERE),

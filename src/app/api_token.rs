@@ -143,6 +143,7 @@ impl Service {
                 issued: cx.now,
                 expires: claims.exp,
                 rev,
+                status: None,
             }),
             ..Write::default()
         };

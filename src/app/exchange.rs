@@ -1,6 +1,8 @@
 //! Token exchange (RFC 8693): evidence in, a decision by the domain, a signed token out, its record durable before it
 //! leaves.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
         scope::ScopeSet,
         secret::Secret,
         splice::{NotThisAgent, Says},
+        status_list::StatusPlace,
         task::{Task, TaskState},
         time::Lifetime,
         token::{TaskContext, TaskRef, TaskTokenClaims, TokenKind},
@@ -67,12 +70,15 @@ struct Signed {
     plan: Plan,
     task: Option<Task>,
     claims: TaskTokenClaims,
+    place: Option<StatusPlace>,
     /// The version of the keys that it was signed with.
     keys: u64,
 }
 
 /// How often an exchange is decided anew because what it was decided by has changed.
 const LOOKS: usize = 5;
+/// How soon after it was last looked at what it is decided by a token is durable, or nobody gets it.
+pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Exchanges a token. Every end but an outage leaves an audit record; the one of an issued token is durable, together
@@ -82,14 +88,18 @@ impl Service {
         for _ in 0..LOOKS {
             let mut trail = Trail { once: once.clone(), ..Trail::default() };
             let signed = match self.plan(&caller, &request, &mut trail, cx).await {
-                Ok(plan) => self.sign(&caller, &request, plan, cx),
+                Ok(plan) => {
+                    let place = self.status_place(plan.kind, plan.expires).await?;
+                    self.sign(&caller, &request, plan, place, cx)
+                }
                 Err(refusal) => Err(refusal),
             };
             match signed {
                 Ok(signed) => {
+                    let looked = self.clock().monotonic();
                     let view = self.0.follower.current(cx.now).await?;
                     if self.still_stands(&caller, &signed, &view) {
-                        return self.issue(&caller, &request, signed, trail, cx).await;
+                        return self.issue(&caller, &request, signed, looked, trail, cx).await;
                     }
                     match caller.later(view) {
                         Ok(later) => caller = later,
@@ -186,14 +196,21 @@ impl Service {
         }
     }
 
-    fn sign(&self, caller: &Identified, request: &ExchangeRequest, plan: Plan, cx: &Cx) -> Result<Signed, Failure> {
-        let (task, claims) = self.claims(caller, request, &plan, cx);
+    fn sign(
+        &self,
+        caller: &Identified,
+        request: &ExchangeRequest,
+        plan: Plan,
+        place: Option<StatusPlace>,
+        cx: &Cx,
+    ) -> Result<Signed, Failure> {
+        let (task, claims) = self.claims(caller, request, &plan, place, cx);
         let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
         let algorithm = self.signing_algorithm(plan.algorithm, cx);
         let keys = self.0.parts.signer.version();
         let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
         if can_be_read(&token, plan.kind.typ()) {
-            Ok(Signed { token, plan, task, claims, keys })
+            Ok(Signed { token, plan, task, claims, place, keys })
         } else {
             Err(BadRequest::TooMuch.into())
         }
@@ -206,10 +223,11 @@ impl Service {
         caller: &Identified,
         request: &ExchangeRequest,
         signed: Signed,
+        looked: Duration,
         trail: Trail,
         cx: &Cx,
     ) -> Result<Issued, Failure> {
-        let Signed { token, plan, task, claims, .. } = signed;
+        let Signed { token, plan, task, claims, place, keys: _ } = signed;
         let record = Record {
             requester: Some(plan.requester.clone()),
             agents: plan.chain.hops().map(|hop| hop.sub.clone()).collect(),
@@ -252,11 +270,16 @@ impl Service {
                 issued: cx.now,
                 expires: plan.expires,
                 rev: claims.rev,
+                status: place,
             }),
             audit: super::break_glass::records(record, &claims),
             ..Write::default()
         };
         match self.0.journal.commit(write).await? {
+            // Whoever looks for what was taken back looks for so long, and would miss it.
+            Written::Done { .. } if self.clock().monotonic().saturating_sub(looked) > WRITTEN_WITHIN => {
+                Err(Outage::during("issue")("it took too long to be written").into())
+            }
             Written::Done { .. } => Ok(Issued {
                 token: Secret::new(token),
                 kind: plan.kind,
@@ -278,6 +301,7 @@ impl Service {
         caller: &Identified,
         request: &ExchangeRequest,
         plan: &Plan,
+        place: Option<StatusPlace>,
         cx: &Cx,
     ) -> (Option<Task>, TaskTokenClaims) {
         let settings = self.settings();
@@ -330,6 +354,7 @@ impl Service {
             auth_time: plan.sign_in.auth_time,
             acr: plan.sign_in.acr.clone(),
             amr: plan.sign_in.amr.clone(),
+            status: place.map(|place| place.claim(&settings.issuer)),
         };
         (task, claims)
     }

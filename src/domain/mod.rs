@@ -25,6 +25,7 @@ pub mod scope;
 pub mod secret;
 pub mod shown;
 pub mod splice;
+pub mod status_list;
 pub mod story;
 pub mod task;
 pub mod time;

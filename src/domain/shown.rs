@@ -61,6 +61,7 @@ mod tests {
     use crate::domain::{
         authority::Authority,
         id::TaskId,
+        revocation::Seq,
         task::{Requester, TaskState},
         time::Timestamp,
     };
@@ -77,6 +78,7 @@ mod tests {
             state: TaskState::Active,
             created: Timestamp::from_unix(100),
             deadline: Timestamp::from_unix(200),
+            rev: Seq::default(),
             grant: None,
             turns,
             turned: None,

@@ -14,6 +14,7 @@ use crate::domain::{
     limits::{CLOCKS_MAY_DIFFER, MAX_JWT, TOKEN_LIFETIME_CAP},
     revocation::{Names, Seq},
     scope::ScopeSet,
+    status_list::StatusClaim,
     task::Requester,
     time::Timestamp,
     uri::IssuerUrl,
@@ -152,6 +153,9 @@ pub struct TaskTokenClaims {
     /// By which means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amr: Option<Vec<String>>,
+    /// Its place in the status lists, for who does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusClaim>,
 }
 
 /// The `task` claim, after the `mission` claim of the Mission-Bound Authorization drafts.

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use super::{AuditFilter, AuditRow, Ear, GrantFilter, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
+use super::{
+    AuditFilter, AuditRow, Ear, GrantFilter, Having, ListFault, ListedAfter, Outage, Page, Paged, TaskFilter,
+    TokenFilter,
+};
 use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
@@ -17,6 +20,7 @@ use crate::domain::{
     registry::{Entry, Kind, KnownTools, OwnedTag, Registered, ShutOut, Who},
     replica::{Beat, ReplicaId},
     revocation::{LogEntry, Names, NewEntry, Seq},
+    status_list::{Shard, StatusPlace},
     task::{Requester, Task, Turn},
     time::Timestamp,
     token::TokenKind,
@@ -65,11 +69,14 @@ pub struct TokenRecord {
     pub expires: Timestamp,
     /// The position of the log that its issuer had applied.
     pub rev: Seq,
+    /// Its place in the status lists.
+    pub status: Option<StatusPlace>,
 }
 
 impl TokenRecord {
     /// The names under which the token can be taken back, but for one: the record does not have the agent that a hand-over
-    /// token is for. For showing what a token is worth; what decides is what the token itself says.
+    /// token is for, and such a token has no place in a status list. For showing what a token is worth, there too; what
+    /// decides here is what the token itself says.
     #[must_use]
     pub fn names(&self) -> Names {
         Names {
@@ -294,6 +301,8 @@ pub struct Swept {
     pub idempotency: u64,
     /// Signing keys that are gone.
     pub keys: u64,
+    /// Shards of status lists.
+    pub shards: u64,
 }
 
 /// The store. Two adapters implement it, and one suite holds both to this text.
@@ -338,6 +347,22 @@ pub trait Store: Send + Sync {
 
     /// Tokens, newest first.
     async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault>;
+
+    /// Tokens with a place in a status list that had not ended at `alive_at` and have this in common, and maybe more, in
+    /// the order in which they were issued.
+    async fn listed_tokens(
+        &self,
+        having: &Having,
+        alive_at: Timestamp,
+        after: ListedAfter,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage>;
+
+    /// Takes the next block of a shard's numbers, durable before this returns: nobody else ever gets it. Counts from 0.
+    async fn take_status_block(&self, shard: Shard) -> Result<u64, Outage>;
+
+    /// The shards that end after `now`, each with how many of its blocks were taken.
+    async fn status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage>;
 
     /// Tasks in no final state whose grant was withdrawn, at most `limit`.
     async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage>;

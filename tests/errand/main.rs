@@ -71,6 +71,7 @@ mod secrecy;
 mod shop;
 mod shut_out;
 mod splice;
+mod status_lists;
 mod strangers;
 mod task_life;
 mod tasks;

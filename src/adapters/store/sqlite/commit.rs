@@ -17,6 +17,7 @@ use crate::{
         grant::Grant,
         registry::{Kind, OwnedTag},
         revocation::Seq,
+        status_list::SHARDS_STAY,
         task::Requester,
         time::Timestamp,
     },
@@ -241,6 +242,8 @@ pub(super) async fn sweep(pool: &SqlitePool, now: Timestamp) -> Result<Swept, Ou
         once: drop_past(pool, sql::SWEEP_ONCE, now).await?,
         idempotency: drop_past(pool, sql::SWEEP_IDEMPOTENCY, now).await?,
         keys: drop_past(pool, sql::SWEEP_KEYS, now).await?,
+        // A shard that begins again would give numbers twice: it is long over when it goes.
+        shards: drop_past(pool, sql::SWEEP_SHARDS, now.before(SHARDS_STAY)).await?,
     })
 }
 
