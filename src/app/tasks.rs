@@ -305,9 +305,9 @@ impl Service {
     /// Brings tasks to their end whose agent, or whose requester's issuer, was removed: nobody can join them any more. Any number
     /// of replicas may do this at once.
     pub(super) async fn end_tasks_of_removed(&self, cx: &Cx) -> Result<(), Failure> {
-        let how = |task: &Task| match task.deadline.is_past(cx.now) {
-            false => (Act::Revoke, Party::Removal),
-            true => (Act::Expire, Party::Deadline),
+        let how = |task: &Task| {
+            let is_over = task.deadline.is_past(cx.now);
+            if is_over { (Act::Expire, Party::Deadline) } else { (Act::Revoke, Party::Removal) }
         };
         self.end_tasks(|limit| self.store().tasks_of_removed(limit), how, cx).await
     }
