@@ -33,6 +33,7 @@ use crate::domain::{
     limits::{MemoryLimits, TaskLimits, TokenLimits},
     registry::Object,
     secret::Secret,
+    status_list::Listing,
     uri::IssuerUrl,
 };
 use reader::{Document, Environment, Section};
@@ -78,6 +79,8 @@ pub struct Config {
     pub replicas: Replicas,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
+    /// Status lists.
+    pub status_list: Listing,
     /// The objects that the file declares; consistent among themselves.
     pub objects: Vec<Object>,
     /// The secrets of those of them that have one by file or environment.
@@ -225,6 +228,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
     let requests = server::requests(&mut root);
     let replicas = server::replicas(&mut root, requests);
     let memory = server::memory(&mut root);
+    let status_list = server::status_list(&mut root);
     let declared = objects::read(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
     Some(Config {
@@ -244,6 +248,7 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
         requests,
         replicas,
         memory,
+        status_list,
         objects: declared.objects,
         secrets: declared.secrets,
         catalogue_tokens: declared.catalogue_tokens,

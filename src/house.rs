@@ -113,6 +113,7 @@ impl House {
             },
             write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
+            status_list: config.status_list,
             listeners: Seats {
                 all: usize::try_from(config.requests.listeners).unwrap_or(usize::MAX),
                 per_client: usize::try_from(config.requests.listeners_per_client).unwrap_or(usize::MAX),

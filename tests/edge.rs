@@ -29,15 +29,16 @@ use errand::{
         replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
         secret::Pepper,
+        status_list::{Listing, Shard},
         task::{Requester, Task},
         time::Timestamp,
         tool::ToolRecord,
     },
     http::{App, EdgeSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, GrantFilter, KeyFault, ListFault, Listed, McpServers,
-        NotListed, Outage, OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys, StoredRegistry, Swept,
-        TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write, Written,
+        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, GrantFilter, Having, KeyFault, ListFault, Listed,
+        ListedAfter, McpServers, NotListed, Outage, OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys,
+        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write, Written,
     },
 };
 use http_body_util::BodyExt;
@@ -312,6 +313,7 @@ fn service(mood: Mood) -> Service {
         write_batch: 16,
         memory: MemoryLimits::default(),
         listeners: Seats { all: 2, per_client: 2 },
+        status_list: Listing::default(),
     };
     let parts = Parts {
         clock: Arc::new(Still),
@@ -462,6 +464,7 @@ impl Store for Mood {
         self.get(StoredRegistry {
             version: 0,
             entries: Vec::new(),
+            since: BTreeMap::new(),
             tags: BTreeMap::new(),
             shut_out: Vec::new(),
             tools: BTreeMap::new(),
@@ -497,7 +500,29 @@ impl Store for Mood {
         self.page(page).await
     }
 
+    async fn listed_tokens(
+        &self,
+        _: &Having,
+        _: Timestamp,
+        _: ListedAfter,
+        _: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn take_status_block(&self, _: Shard) -> Result<u64, Outage> {
+        self.get(0).await
+    }
+
+    async fn status_shards(&self, _: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        self.get(Vec::new()).await
+    }
+
     async fn tasks_without_grant(&self, _: u32) -> Result<Vec<Task>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn tasks_of_removed(&self, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
 

@@ -36,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     // Plain values and their text: harmless anywhere.
     ("base64", ANYWHERE),
+    ("flate2", &["domain"]),
     ("ipnet", ANYWHERE),
     ("serde", ANYWHERE),
     ("serde_json", ANYWHERE),
@@ -60,6 +61,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("josekit", &["adapters/jose", "adapters/keyring", "adapters/assertion"]),
     ("openssl", &[]),
     // One owner each.
+    ("mimalloc", &["main"]),
+    ("similar", &["cli"]),
     ("rustix", &["adapters/system"]),
     ("sqlx", &["adapters/store"]),
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),

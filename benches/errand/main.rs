@@ -37,6 +37,10 @@ use std::{env, time::Duration};
 use report::Report;
 use support::TestStore;
 
+/// The one that the program has: the empty handler shall not be slower for the lack of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How much is measured.
 #[derive(Clone, Copy)]
 pub struct Plan {

@@ -46,6 +46,7 @@ pub struct Singles {
     pub count: usize,
     pub p50_us: f64,
     pub p99_us: f64,
+    pub max_us: f64,
 }
 
 /// The same load with a commit for every token.
@@ -113,9 +114,13 @@ impl Report {
                 "{store:<9} exchange, RS256, {clients} clients, a commit each: {per_second:.0}/s; together {gain:.1} times that"
             );
         }
-        println!("\n{:<9} {:<42} {:>6} {:>8} {:>8}", "store", "one at a time", "count", "p50 ms", "p99 ms");
-        for Singles { store, what, count, p50_us, p99_us } in &self.singles {
-            println!("{store:<9} {what:<42} {count:>6} {:>8.2} {:>8.2}", p50_us / 1e3, p99_us / 1e3);
+        println!(
+            "\n{:<9} {:<46} {:>6} {:>8} {:>8} {:>8}",
+            "store", "one at a time", "count", "p50 ms", "p99 ms", "max ms"
+        );
+        for Singles { store, what, count, p50_us, p99_us, max_us } in &self.singles {
+            let [p50, p99, max] = [p50_us, p99_us, max_us].map(|us| us / 1e3);
+            println!("{store:<9} {what:<46} {count:>6} {p50:>8.2} {p99:>8.2} {max:>8.2}");
         }
         let Bare { verify_es256, verify_rs256, verify_own, sign } = self.bare();
         println!(

@@ -62,7 +62,7 @@ impl Service {
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             consistent(others.cloned().chain([entry.clone()]).collect(), (kind, &id))?;
-            Ok((vec![Change::PutObject(Box::new(entry.clone()))], old.is_none()))
+            Ok((put(registry, entry.clone()), old.is_none()))
         });
         let is_new = change.await?;
         if let Object::Resource(Resource { signing_algorithm: Some(_), .. }) = object {
@@ -72,7 +72,8 @@ impl Service {
         Ok(is_new)
     }
 
-    /// Removes an object of the registry, and its secret. Tokens that it takes part in are dead from then on.
+    /// Removes an object of the registry, its secret, and the grants that name it. Tokens that it takes part in are dead from
+    /// then on, and its tasks are over.
     pub async fn remove_object(&self, admin: &ApiCaller, kind: Kind, id: &str, cx: &Cx) -> Result<(), Failure> {
         let record = Record {
             asked: Some(json!({"remove": {"kind": kind, "id": id}})),
@@ -88,7 +89,16 @@ impl Service {
             consistent(others.cloned().collect(), (kind, id))?;
             Ok((vec![Change::RemoveObject(kind, id.to_owned())], ()))
         })
-        .await
+        .await?;
+        self.after_removals(cx).await;
+        Ok(())
+    }
+
+    /// What was removed is dead. That its tasks say so can wait for the sweeper, if it must.
+    pub(super) async fn after_removals(&self, cx: &Cx) {
+        if let Err(failure) = self.end_tasks_of_removed(cx).await {
+            tracing::warn!(error = %failure, "tasks of what was removed are left to the sweeper");
+        }
     }
 
     /// Makes a secret for a client that authenticates by one; the old secret is dead from then on. A request that comes
@@ -222,17 +232,35 @@ pub(super) fn changed(target: Target, by: String, at: Timestamp) -> NewEntry {
     NewEntry { verb: Verb::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
 }
 
-/// What goes into the log with a change of the registry: that it changed, and the end of what is removed, and of what was
-/// got with credentials that are replaced.
+/// What puts an object into the registry. At another URI is another server: what was accepted of the tools of the one before
+/// says nothing of it.
+pub(super) fn put(registry: &Registry, entry: Entry) -> Vec<Change> {
+    let forgotten = moved(registry, &entry.object).map(|old| Change::ForgetTools(old.id.clone()));
+    forgotten.into_iter().chain([Change::PutObject(Box::new(entry))]).collect()
+}
+
+/// The resource as it was, where it is put at another URI.
+fn moved<'a>(registry: &'a Registry, object: &Object) -> Option<&'a Resource> {
+    let Object::Resource(resource) = object else { return None };
+    registry.resource(&resource.id).filter(|old| old.uri != resource.uri)
+}
+
+/// What goes into the log with a change of the registry: that it changed, and the end of what is removed or has moved, and of
+/// what was got with credentials that are replaced.
 pub(super) fn log_of(changes: &[Change], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
     let removed = changes.iter().filter_map(|change| match change {
         Change::RemoveObject(kind, id) => registry.entry(*kind, id),
         _ => None,
     });
     let removed = removed.flat_map(|entry| entry.object.ends()).map(|target| (target, "removed from the registry"));
+    let moved = changes.iter().filter_map(|change| match change {
+        Change::PutObject(entry) => moved(registry, &entry.object),
+        _ => None,
+    });
+    let moved = moved.map(|old| (Target::Resource(old.uri.clone()), "the resource is at another URI"));
     let renewed = changes.iter().filter_map(|change| new_credentials_of(change, registry));
     let renewed = renewed.map(|id| (Target::Credentials(id.clone()), "the client has other credentials"));
-    let ended = removed.chain(renewed).map(|(target, reason)| NewEntry {
+    let ended = removed.chain(moved).chain(renewed).map(|(target, reason)| NewEntry {
         verb: Verb::Revoke,
         target,
         reason: reason.into(),
@@ -264,6 +292,7 @@ fn new_credentials_of<'a>(change: &'a Change, registry: &Registry) -> Option<&'a
         | Change::LetIn(_)
         | Change::PutTool(_)
         | Change::RemoveTool(..)
+        | Change::ForgetTools(_)
         | Change::TurnTask(..) => None,
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         scope::ScopeSet,
         secret::Secret,
         time::Lifetime,
-        token::{ApiTokenClaims, TokenDigest, TokenKind},
+        token::{ApiTokenClaims, TokenDigest, TokenKind, check_end},
     },
     ports::{OneTimeId, Outage, TokenRecord, Write},
 };
@@ -143,6 +143,7 @@ impl Service {
                 issued: cx.now,
                 expires: claims.exp,
                 rev,
+                status: None,
             }),
             ..Write::default()
         };
@@ -185,7 +186,7 @@ impl Service {
         let digest = TokenDigest::of(bearer);
         if let Some(known) = digest.and_then(|digest| self.0.verified.api(&digest))
             && self.0.parts.signer.publishes(&known.key, cx.now)
-            && !known.claims.exp.is_past(cx.now)
+            && check_end(known.claims.exp, cx.now).is_ok()
             && is_live(&known.names)
         {
             return Ok(known);

@@ -6,8 +6,10 @@ use serde_json::json;
 
 use crate::{
     app::{
-        ApiCaller, BadRequest, Conflict, Cx, Failure, Service, again,
-        grants::{Granter, grant_record},
+        ApiCaller, BadRequest, Conflict, Cx, Failure, Service, View,
+        admin::ATTEMPTS,
+        again,
+        grants::{Granter, grant_record, room_for},
     },
     domain::{
         audit::{Event, Record},
@@ -77,22 +79,30 @@ impl Service {
         let glass = made((id, cx.now));
         let said = json!({"id": id, "until": glass.grant.until, "authorization_details": authority});
         let record = record_of(admin, &glass, Event::BreakGlassMake, cx);
-        if let Err(conflict) = self.check_break_glass(admin, &glass, &authority, cx).await? {
-            return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+        for _ in 0..ATTEMPTS {
+            let view = self.0.follower.current(cx.now).await?;
+            if let Err(conflict) = self.check_break_glass(&view, &glass, &authority, cx).await? {
+                return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+            }
+            let (granted, reason) = (Some(said.clone()), Some(reason.to_string()));
+            let write = Write {
+                expected: Some(room_for(&glass.grant, &view, cx)),
+                idempotency: idempotency.clone(),
+                changes: vec![Change::PutBreakGlass(Box::new(glass.clone()))],
+                audit: vec![Record { granted, reason, ..record.clone() }],
+                ..Write::default()
+            };
+            let written = self.0.journal.commit(write).await?;
+            if let Some(first) = again::first_answer(idempotency.as_ref(), &written)? {
+                return self.as_it_is(made(first)).await;
+            }
+            if matches!(written, Written::Done { .. }) {
+                let (by, agent, until) = (admin.name(), &glass.grant.agent, glass.grant.until.rfc3339());
+                tracing::warn!(grant = %id, by, %agent, until, "break-glass: a grant for an emergency was made");
+                return Ok(glass);
+            }
         }
-        let write = Write {
-            idempotency: idempotency.clone(),
-            changes: vec![Change::PutBreakGlass(Box::new(glass.clone()))],
-            audit: vec![Record { granted: Some(said), reason: Some(reason.to_string()), ..record }],
-            ..Write::default()
-        };
-        let written = self.0.journal.commit(write).await?;
-        if let Some(first) = again::first_answer(idempotency.as_ref(), &written)? {
-            return self.as_it_is(made(first)).await;
-        }
-        let (by, agent, until) = (admin.name(), &glass.grant.agent, glass.grant.until.rfc3339());
-        tracing::warn!(grant = %id, by, %agent, until, "break-glass: a grant for an emergency was made");
-        Ok(glass)
+        Err(self.refused(Record { asked: Some(said), ..record }, Conflict::Contended))
     }
 
     /// What was made the first time, with what became of it since.
@@ -102,13 +112,13 @@ impl Service {
 
     async fn check_break_glass(
         &self,
-        admin: &ApiCaller,
+        view: &View,
         glass: &BreakGlass,
         authority: &Authority,
         cx: &Cx,
     ) -> Result<Result<(), Conflict>, Outage> {
-        let conflict = self.check_grant(Granter::Admin(admin), &glass.grant, cx).await?;
-        let is_accepted = break_glass::is_accepted(&admin.client().view().registry, authority);
+        let conflict = self.check_grant(view, &glass.grant, cx).await?;
+        let is_accepted = break_glass::is_accepted(&view.registry, authority);
         if conflict.is_ok() && !is_accepted {
             return Ok(Err(Conflict::Inconsistent("a resource that it is about refuses break-glass".into())));
         }

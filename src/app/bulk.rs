@@ -2,7 +2,7 @@
 //! itself, in one transaction.
 //!
 //! The confirmation is a text that only we can mark. It binds the admin, the act, the selection, the moment up to which
-//! tasks were opened, how many there were, and its own end. Nothing has to be stored for it.
+//! tasks were opened, which tasks were shown, and its own end. Nothing has to be stored for it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
         ApiCaller, BadRequest, Conflict, Cx, Failure, Service, Turning, What,
         admin::ATTEMPTS,
         dry_run::DryRun,
-        revoke::IDEMPOTENCY,
+        revoke::{IDEMPOTENCY, NO_PLACE},
         tasks::{about_task, planned_turn, turn_record},
     },
     domain::{
@@ -22,6 +22,7 @@ use crate::{
         id::{Reason, TaskId},
         replica::Spread,
         revocation::{Seq, Target, Verb},
+        shown::Shown,
         task::{Act, Party, Task, TaskState},
         time::{Lifetime, Timestamp},
     },
@@ -97,26 +98,27 @@ impl Bulk {
 }
 
 /// What a confirmation says, beside what the request says again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Confirmed {
     until: Timestamp,
-    tasks: u64,
+    shown: Shown,
     expires: Timestamp,
+    /// No two are the same: what was done by one does not stand for what another one is for.
+    once: String,
 }
 
 impl Confirmed {
-    fn text(self) -> String {
-        format!("{}.{}.{}", self.until.unix(), self.tasks, self.expires.unix())
+    fn text(&self) -> String {
+        format!("{}.{}.{}.{}", self.until.unix(), self.shown.text(), self.expires.unix(), self.once)
     }
 
     /// Reads it, with the mark on it. Whose it is shows in the mark.
     fn read(confirmation: &str) -> Option<(Self, Vec<u8>)> {
-        let mut parts = confirmation.split('.');
-        let mut number = || parts.next()?.parse::<i64>().ok();
-        let (until, tasks, expires) = (number()?, number()?, number()?);
-        let mark = decode(parts.next()?).filter(|_| parts.next().is_none())?;
-        let tasks = u64::try_from(tasks).ok()?;
-        Some((Self { until: Timestamp::from_unix(until), tasks, expires: Timestamp::from_unix(expires) }, mark))
+        let parts = confirmation.split('.').collect::<Vec<_>>();
+        let [until, shown, expires, once, mark] = *parts.as_slice() else { return None };
+        let time = |text: &str| text.parse().ok().map(Timestamp::from_unix);
+        let (until, shown, expires) = (time(until)?, Shown::parse(shown)?, time(expires)?);
+        Some((Self { until, shown, expires, once: once.to_owned() }, decode(mark)?))
     }
 }
 
@@ -124,10 +126,10 @@ impl Service {
     /// What the act would do now; nothing happens.
     pub async fn dry_run_tasks(&self, admin: &ApiCaller, bulk: &Bulk, cx: &Cx) -> Result<DryRun, Failure> {
         // Tasks of this second are in; those that are opened while somebody thinks it over are not.
-        let confirmed =
-            Confirmed { until: cx.now.after(Lifetime::seconds(1)), tasks: 0, expires: cx.now.after(CONFIRM_WITHIN) };
-        let tasks = self.selected(admin, bulk, confirmed.until, cx).await?;
-        let verb = match bulk.act()? {
+        let until = cx.now.after(Lifetime::seconds(1));
+        let tasks = self.selected(admin, bulk, until, cx).await?;
+        let act = bulk.act()?;
+        let verb = match act {
             Act::Suspend => Verb::Suspend,
             Act::Resume => Verb::Resume,
             Act::Revoke | Act::Complete | Act::Fail | Act::Expire => Verb::Revoke,
@@ -139,7 +141,8 @@ impl Service {
         };
         let mut found = self.would_change(admin, &targets, one, cx).await?;
         found.add_tasks(tasks.iter().map(|task| task.id));
-        let confirmed = Confirmed { tasks: tasks.len() as u64, ..confirmed };
+        let (shown, once) = (Shown::of(act, &tasks), self.0.parts.entropy.uuid().to_string());
+        let confirmed = Confirmed { until, shown, expires: cx.now.after(CONFIRM_WITHIN), once };
         let text = confirmed.text();
         let mark = self.0.parts.pepper.mark(&bound(admin, bulk, &text));
         found.confirmation = Some((format!("{text}.{}", encode(&mark)), confirmed.expires));
@@ -165,42 +168,45 @@ impl Service {
         }
         let request = Idempotency {
             caller: admin.name(),
-            key: format!("confirmation {confirmation}"),
+            // The mark stands for all of it, however many were shown.
+            key: format!("confirmation {}", encode(&mark)),
             fingerprint: bulk.reason.to_string(),
             answer: String::new(),
             keep_until: cx.now.after(IDEMPOTENCY),
         };
         if let Some(before) = self.store().answered(&request.caller, &request.key).await? {
-            let (seq, tasks, at) = turned_before(&request, &before).map_err(refused)?;
+            let (tasks, at) = turned_before(&request, &before).map_err(refused)?;
             // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
-            return Ok(Turned { seq, tasks, at, spread: self.0.journal.spread(seq, patience).await? });
+            let spread = match before {
+                Written::Before { seq: Some(seq), .. } => self.0.journal.spread(seq, patience).await?,
+                _ => self.0.journal.spread_all(patience).await?,
+            };
+            return Ok(Turned { seq: spread.seq, tasks, at, spread });
         }
         if confirmed.expires.is_past(cx.now) {
             return Err(refused(Conflict::Unconfirmed("the confirmation has expired: ask with `dry_run` again")));
         }
+        let act = bulk.act()?;
         for _ in 0..ATTEMPTS {
-            let tasks = self.selected(admin, bulk, confirmed.until, cx).await?;
-            // Some may have ended meanwhile, which is no harm; what was not shown is not touched.
-            if tasks.len() as u64 > confirmed.tasks {
-                let grown = "more tasks fit than the dry run showed: ask with `dry_run` again";
-                return Err(refused(Conflict::Unconfirmed(grown)));
+            let fitting = self.selected(admin, bulk, confirmed.until, cx).await?;
+            let (tasks, others) = fitting.into_iter().partition::<Vec<_>, _>(|task| confirmed.shown.has(act, task));
+            // Some may have ended meanwhile, which is no harm; what was not shown is not touched. One that has never turned
+            // was opened since. Any other may be what is meant, and its admin has not seen it.
+            if others.iter().any(|task| task.turns > 0) {
+                return Err(refused(Conflict::Unconfirmed(OTHERS_FIT)));
             }
             let write = bulk_write(admin, bulk, &tasks, &request, cx)?;
             let (written, spread) = self.0.journal.publish(write, patience).await?;
-            let (seq, tasks, at) = match written {
-                // Where nothing was left to do, everything is done up to where this request saw the log.
-                Written::Done { seq } => (seq.unwrap_or(admin.client().view().seq), tasks.len() as u64, cx.now),
+            let (tasks, at) = match written {
+                Written::Done { .. } => (tasks.len() as u64, cx.now),
                 before @ Written::Before { .. } => turned_before(&request, &before).map_err(refused)?,
                 Written::Moved => continue,
                 Written::Replayed => {
                     return Err(Outage::during("revoke")("the store answered a question that was not asked").into());
                 }
             };
-            let spread = match spread {
-                Some(spread) => spread,
-                None => self.0.journal.spread(seq, patience).await?,
-            };
-            return Ok(Turned { seq, tasks, at, spread });
+            let spread = spread.ok_or_else(|| Outage::during("revoke")(NO_PLACE))?;
+            return Ok(Turned { seq: spread.seq, tasks, at, spread });
         }
         Err(refused(Conflict::Contended))
     }
@@ -237,6 +243,8 @@ impl Service {
 
 const TOO_MANY: &str =
     "more than 1000 tasks fit: narrow the selection, or revoke by agent, requester, resource or issuer";
+const OTHERS_FIT: &str =
+    "more tasks fit by now than the dry run showed, or they are not as it showed them: ask with `dry_run` again";
 const NO_CONFIRMATION: &str = "a selection needs the `confirmation` that the same request with `dry_run` gives";
 const OTHER_CONFIRMATION: &str = "the confirmation is not for this request of this admin: ask with `dry_run` again";
 
@@ -274,21 +282,20 @@ fn bulk_write(
         changes.push(Change::TurnTask(task.id, turn));
         log.push(entry);
     }
-    let answer = json!({"tasks": tasks.len(), "at": cx.now, "seq": admin.client().view().seq}).to_string();
+    let answer = json!({"tasks": tasks.len(), "at": cx.now}).to_string();
     let idempotency = Some(Idempotency { answer, ..request.clone() });
     Ok(Write { expected: Some(Expected::Tasks(expected)), idempotency, changes, log, audit, ..Write::default() })
 }
 
-fn turned_before(request: &Idempotency, before: &Written) -> Result<(Seq, u64, Timestamp), Conflict> {
-    let Written::Before { fingerprint, answer, seq } = before else { return Err(Conflict::KeyReused) };
+fn turned_before(request: &Idempotency, before: &Written) -> Result<(u64, Timestamp), Conflict> {
+    let Written::Before { fingerprint, answer, .. } = before else { return Err(Conflict::KeyReused) };
     if *fingerprint != request.fingerprint {
         return Err(Conflict::KeyReused);
     }
     let answer = serde_json::from_str::<Value>(answer).unwrap_or_default();
-    let number = |name| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let tasks = answer.get("tasks").and_then(Value::as_u64).unwrap_or_default();
     let at = answer.get("at").and_then(Value::as_i64).unwrap_or_default();
-    let seq = seq.unwrap_or(Seq::new(number("seq")));
-    Ok((seq, number("tasks"), Timestamp::from_unix(at)))
+    Ok((tasks, Timestamp::from_unix(at)))
 }
 
 /// The record of the whole; each task has its own besides.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, tasks::TokenStanding},
     domain::{
         audit::{self, Event, Outcome, Record},
         call::{CallOutcome, CallReport},
@@ -24,6 +24,8 @@ const REPORTED_WITHIN: Lifetime = Lifetime::hours(24);
 const PAGE: u32 = 1000;
 /// The most records that a trail shows.
 const LONGEST_TRAIL: usize = 10_000;
+/// How many bytes of records, and then a page.
+const LARGEST_TRAIL: usize = 4 << 20;
 
 /// A report that is durable.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,8 +45,8 @@ pub struct TaskTrail {
     pub task: Task,
     /// What happened.
     pub steps: Vec<Step>,
-    /// Whether there is more than is shown: then the newest is.
-    pub has_more: bool,
+    /// Where what was before that begins, if there is more than is shown.
+    pub next: Option<String>,
 }
 
 /// One record of a trail.
@@ -115,12 +117,16 @@ impl Service {
             return Err(Conflict::Inconsistent(late.into()).into());
         }
         let named_by_token = report.is_named_by(&token.authority, &resource.uri);
+        // A report may come late, and of a call that was made in time: so it is taken, and says what the token was by then.
+        let standing = caller.client().view().standing(&token.names());
+        let standing = TokenStanding::of(standing, token.expires, cx.now);
         let record = Record {
             requester: token.requester.clone(),
             agents: token.agents.iter().map(ToString::to_string).collect(),
             client: Some(resource.id.clone()),
             task: Some(task.id),
             purpose: Some(task.purpose.to_string()),
+            authority_hash: Some(task.authority.hash()),
             token: Some(token.id),
             resource: Some(resource.uri.to_string()),
             asked: Some(json!({
@@ -130,6 +136,7 @@ impl Service {
                 "outcome": report.outcome,
                 "data": report.data,
                 "named_by_token": named_by_token,
+                "token_standing": standing.as_str(),
             })),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::ToolCall, audited(report.outcome))
@@ -160,20 +167,30 @@ impl Service {
         }
     }
 
-    /// A task and everything that is on record about it, oldest first. Of records of the same second, those of one replica
-    /// stand in their order.
-    pub async fn task_trail(&self, id: TaskId) -> Result<TaskTrail, Failure> {
+    /// The calls of a task that were reported last, oldest first, each as its record; and whether there are more.
+    pub(super) async fn reported_calls(&self, id: TaskId) -> Result<(Vec<Record>, bool), Failure> {
+        let filter = AuditFilter { task: Some(id), event: Some(Event::ToolCall), ..AuditFilter::default() };
+        let got = self.store().audit(&filter, &Page { after: None, limit: PAGE }).await?;
+        // One that somebody edited says nothing; the trail says that it is there.
+        let read = |row: &AuditRow| audit::read(row.writer, row.n, &row.body, &row.hash).ok();
+        Ok((got.items.iter().rev().filter_map(read).collect(), got.next.is_some()))
+    }
+
+    /// A task and everything that is on record about it, oldest first; of a long trail the newest part, or the one before the
+    /// `after` that came with another part. Of records of the same second, those of one replica stand in their order.
+    pub async fn task_trail(&self, id: TaskId, after: Option<String>) -> Result<TaskTrail, Failure> {
         let task = self.read_task(id).await?;
         let filter = AuditFilter { task: Some(id), ..AuditFilter::default() };
-        let mut page = Page { after: None, limit: PAGE };
-        let mut rows = Vec::new();
-        let has_more = loop {
+        let mut page = Page { after, limit: PAGE };
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let next = loop {
             let got = self.store().audit(&filter, &page).await?;
+            bytes += got.items.iter().map(|row| row.body.len()).sum::<usize>();
             rows.extend(got.items);
-            page.after = got.next;
-            if page.after.is_none() || rows.len() >= LONGEST_TRAIL {
-                break page.after.is_some();
+            if got.next.is_none() || rows.len() >= LONGEST_TRAIL || bytes >= LARGEST_TRAIL {
+                break got.next;
             }
+            page.after = got.next;
         };
         let steps = rows.into_iter().rev().map(|row| match audit::read(row.writer, row.n, &row.body, &row.hash) {
             Ok(record) => Step::Record(Box::new(record)),
@@ -182,7 +199,7 @@ impl Service {
         let mut steps = steps.collect::<Vec<_>>();
         // Whoever wrote it down: nothing in a task was before its intent.
         steps.sort_by_key(|step| (step.at(), step.chapter() != "intent"));
-        Ok(TaskTrail { task, steps, has_more })
+        Ok(TaskTrail { task, steps, next })
     }
 }
 

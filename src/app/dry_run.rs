@@ -141,7 +141,7 @@ impl Service {
 
 /// An index that holds what would be written next; nothing else.
 fn hypothetical(head: Seq, targets: &[(Verb, Target)], now: Timestamp) -> Index {
-    let mut index = Index::default();
+    let mut index = Index::after(head);
     for (seq, (verb, target)) in (head.number().saturating_add(1)..).zip(targets) {
         let verb = if *verb == Verb::Resume { Verb::Suspend } else { *verb };
         let entry = NewEntry {

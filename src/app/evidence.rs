@@ -17,7 +17,7 @@ use crate::{
         revocation::Standing,
         splice::Says,
         time::Timestamp,
-        token::{ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind},
+        token::{ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_end},
     },
     ports::{KeyFault, OneTimeId},
 };
@@ -110,7 +110,8 @@ impl Service {
             Ours::Task(claims, _) => claims.exp,
             Ours::Api(claims) => claims.exp,
         };
-        if expires.is_past(now) { Err(SubjectFault::Claim(BadClaim::Expired)) } else { Ok((ours, key)) }
+        check_end(expires, now)?;
+        Ok((ours, key))
     }
 
     /// A token that was issued here, as its signature shows, and the key of that; how long ago is not looked at.

@@ -1,6 +1,8 @@
 //! Token exchange (RFC 8693): evidence in, a decision by the domain, a signed token out, its record durable before it
 //! leaves.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
         scope::ScopeSet,
         secret::Secret,
         splice::{NotThisAgent, Says},
+        status_list::StatusPlace,
         task::{Task, TaskState},
         time::Lifetime,
         token::{TaskContext, TaskRef, TaskTokenClaims, TokenKind},
@@ -67,12 +70,15 @@ struct Signed {
     plan: Plan,
     task: Option<Task>,
     claims: TaskTokenClaims,
+    place: Option<StatusPlace>,
     /// The version of the keys that it was signed with.
     keys: u64,
 }
 
 /// How often an exchange is decided anew because what it was decided by has changed.
 const LOOKS: usize = 5;
+/// How soon after it was last looked at what it is decided by a token is durable, or nobody gets it.
+pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Exchanges a token. Every end but an outage leaves an audit record; the one of an issued token is durable, together
@@ -82,14 +88,18 @@ impl Service {
         for _ in 0..LOOKS {
             let mut trail = Trail { once: once.clone(), ..Trail::default() };
             let signed = match self.plan(&caller, &request, &mut trail, cx).await {
-                Ok(plan) => self.sign(&caller, &request, plan, cx),
+                Ok(plan) => {
+                    let place = self.status_place(plan.kind, plan.expires).await?;
+                    self.sign(&caller, &request, plan, place, cx)
+                }
                 Err(refusal) => Err(refusal),
             };
             match signed {
                 Ok(signed) => {
+                    let looked = self.clock().monotonic();
                     let view = self.0.follower.current(cx.now).await?;
                     if self.still_stands(&caller, &signed, &view) {
-                        return self.issue(&caller, &request, signed, trail, cx).await;
+                        return self.issue(&caller, &request, signed, looked, trail, cx).await;
                     }
                     match caller.later(view) {
                         Ok(later) => caller = later,
@@ -142,8 +152,15 @@ impl Service {
             }
         };
         let output = self.output(caller, request, subject.evidence())?;
+        let target = output.resource().map(|resource| &resource.uri);
+        let details = request.authorization_details.as_ref().map(|asked| asked.at(target));
+        let details = details.transpose().map_err(BadRequest::from)?;
         let joined = match (request.task_id, subject) {
-            (Some(id), Subject::User(..)) => self.store().task(id).await?,
+            // Somebody else's is none, nor that of another agent or issuer of the same name.
+            (Some(id), Subject::User(user, _)) => {
+                let task = self.store().task(id).await?;
+                task.filter(|task| task.is_of(&user.requester, client.id()) && view.registry.still_has(task))
+            }
             (Some(_), Subject::Own(..)) | (None, _) => None,
         };
         let settings = self.settings();
@@ -165,7 +182,7 @@ impl Service {
             grants: &grants,
             output,
             scope: request.scope.as_ref(),
-            details: request.authorization_details.as_ref(),
+            details: details.as_ref(),
             expires_in: request.expires_in,
             task: match request.task_id {
                 Some(id) => TaskWanted::Named(id, joined.as_ref()),
@@ -182,14 +199,21 @@ impl Service {
         }
     }
 
-    fn sign(&self, caller: &Identified, request: &ExchangeRequest, plan: Plan, cx: &Cx) -> Result<Signed, Failure> {
-        let (task, claims) = self.claims(caller, request, &plan, cx);
+    fn sign(
+        &self,
+        caller: &Identified,
+        request: &ExchangeRequest,
+        plan: Plan,
+        place: Option<StatusPlace>,
+        cx: &Cx,
+    ) -> Result<Signed, Failure> {
+        let (task, claims) = self.claims(caller, request, &plan, place, cx);
         let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
         let algorithm = self.signing_algorithm(plan.algorithm, cx);
         let keys = self.0.parts.signer.version();
         let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
         if can_be_read(&token, plan.kind.typ()) {
-            Ok(Signed { token, plan, task, claims, keys })
+            Ok(Signed { token, plan, task, claims, place, keys })
         } else {
             Err(BadRequest::TooMuch.into())
         }
@@ -202,16 +226,18 @@ impl Service {
         caller: &Identified,
         request: &ExchangeRequest,
         signed: Signed,
+        looked: Duration,
         trail: Trail,
         cx: &Cx,
     ) -> Result<Issued, Failure> {
-        let Signed { token, plan, task, claims, .. } = signed;
+        let Signed { token, plan, task, claims, place, keys: _ } = signed;
         let record = Record {
             requester: Some(plan.requester.clone()),
             agents: plan.chain.hops().map(|hop| hop.sub.clone()).collect(),
             client: Some(plan.client.clone()),
             task: Some(claims.txn),
             purpose: Some(claims.tctx.purpose.to_string()),
+            authority_hash: Some(claims.task.authority_hash.clone()),
             token: Some(claims.jti),
             resource: Some(plan.audience.clone()),
             asked: Some(request.asked()),
@@ -220,7 +246,6 @@ impl Service {
                 "authorization_details": plan.authority,
                 "scope": plan.scope,
                 "expires": plan.expires,
-                "authority_hash": claims.task.authority_hash,
                 "basis": plan.basis,
                 "grant": plan.grant,
                 "break_glass": plan.break_glass,
@@ -248,11 +273,16 @@ impl Service {
                 issued: cx.now,
                 expires: plan.expires,
                 rev: claims.rev,
+                status: place,
             }),
             audit: super::break_glass::records(record, &claims),
             ..Write::default()
         };
         match self.0.journal.commit(write).await? {
+            // Whoever looks for what was taken back looks for so long, and would miss it.
+            Written::Done { .. } if self.clock().monotonic().saturating_sub(looked) > WRITTEN_WITHIN => {
+                Err(Outage::during("issue")("it took too long to be written").into())
+            }
             Written::Done { .. } => Ok(Issued {
                 token: Secret::new(token),
                 kind: plan.kind,
@@ -274,6 +304,7 @@ impl Service {
         caller: &Identified,
         request: &ExchangeRequest,
         plan: &Plan,
+        place: Option<StatusPlace>,
         cx: &Cx,
     ) -> (Option<Task>, TaskTokenClaims) {
         let settings = self.settings();
@@ -295,6 +326,7 @@ impl Service {
                     grant: plan.grant,
                     turns: 0,
                     turned: None,
+                    rev: caller.view().seq,
                 };
                 let context = TaskContext { purpose: purpose.clone(), details: request.request_details.clone() };
                 (Some(task), id, authority.hash(), context)
@@ -325,6 +357,7 @@ impl Service {
             auth_time: plan.sign_in.auth_time,
             acr: plan.sign_in.acr.clone(),
             amr: plan.sign_in.amr.clone(),
+            status: place.map(|place| place.claim(&settings.issuer)),
         };
         (task, claims)
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    authority::Details,
+    authority::AskedDetails,
     id::{ClientId, Purpose, TaskId},
     scope::ScopeList,
     secret::Secret,
@@ -26,7 +26,7 @@ pub struct ExchangeRequest {
     /// `scope`
     pub scope: Option<ScopeList>,
     /// `authorization_details`
-    pub authorization_details: Option<Details>,
+    pub authorization_details: Option<AskedDetails>,
     /// `requested_token_type`
     pub requested: RequestedType,
     /// `requested_actor`: the agent that a hand-over token is for
@@ -69,7 +69,7 @@ pub enum RequestedType {
 }
 
 impl ExchangeRequest {
-    /// What was asked, as far as it is ours to repeat: parsed values, never a token.
+    /// What was asked, as far as it is ours to repeat: parsed values, as they were sent, never a token.
     pub(super) fn asked(&self) -> Value {
         let mut asked = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
@@ -78,7 +78,7 @@ impl ExchangeRequest {
             }
         };
         put("scope", self.scope.as_ref().map(|scope| json!(scope.set())));
-        put("authorization_details", self.authorization_details.as_ref().map(|details| json!(details.authority())));
+        put("authorization_details", self.authorization_details.as_ref().map(AskedDetails::to_value));
         put("task_id", self.task_id.map(|id| json!(id)));
         put("requested_actor", self.requested_actor.as_ref().map(|id| json!(id)));
         put("expires_in", self.expires_in.map(|life| json!(life)));

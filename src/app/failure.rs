@@ -226,6 +226,9 @@ pub enum Conflict {
     /// The log has no such position.
     #[error("`after` is no position of this log: begin again, without `after`")]
     NoSuchPosition,
+    /// All tokens of the list have ended.
+    #[error("all tokens of this status list have ended")]
+    ListIsOver,
     /// So many listen already.
     #[error("as many listen already as may, with this client or all together: try again later")]
     TooManyListen,

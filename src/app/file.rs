@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     app::{
         Conflict, Cx, Failure, Service,
-        admin::{ATTEMPTS, listed, log_of},
+        admin::{ATTEMPTS, listed, log_of, put},
         follow::load,
     },
     domain::{
@@ -51,6 +51,7 @@ impl Service {
                 ..Write::default()
             };
             if matches!(self.0.journal.commit(write).await?, Written::Done { .. }) {
+                self.after_removals(cx).await;
                 return Ok(true);
             }
         }
@@ -65,8 +66,9 @@ impl Service {
     ) -> (Vec<Change>, Vec<Entry>) {
         let declared =
             |entry: &Entry| objects.iter().any(|o| o.kind() == entry.object.kind() && o.id() == entry.object.id());
-        let put = objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File });
-        let changed = put.clone().filter(|entry| registry.entry(entry.object.kind(), entry.object.id()) != Some(entry));
+        let declares = objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File });
+        let changed =
+            declares.clone().filter(|entry| registry.entry(entry.object.kind(), entry.object.id()) != Some(entry));
         let gone = registry.entries().iter().filter(|entry| entry.owner == Owner::File && !declared(entry));
         let removals = gone.clone().map(|e| Change::RemoveObject(e.object.kind(), e.object.id().to_owned()));
         let tags = secrets.iter().filter_map(|(client, secret)| {
@@ -82,10 +84,10 @@ impl Service {
         let not_given = |id: &ClientId| !secrets.iter().any(|(client, _)| client == id);
         let taken = registry.tags().filter(|(client, owned)| owned.owner == Owner::File && not_given(client));
         let taken = taken.map(|(client, _)| Change::RemoveSecret(client.clone()));
-        let puts = changed.map(|e| Change::PutObject(Box::new(e)));
+        let puts = changed.flat_map(|entry| put(registry, entry));
         let changes = removals.chain(taken).chain(puts).chain(tags).collect();
         let kept = registry.entries().iter().filter(|entry| entry.owner == Owner::Api && !declared(entry)).cloned();
-        (changes, kept.chain(put).collect())
+        (changes, kept.chain(declares).collect())
     }
 }
 
@@ -103,6 +105,7 @@ fn named(change: &Change) -> String {
         Change::RemoveGrant(id) => format!("withdraw the grant {id}"),
         Change::PutTool(record) => format!("tool {} of {}", record.tool, record.resource),
         Change::RemoveTool(resource, tool) => format!("no tool {tool} of {resource}"),
+        Change::ForgetTools(resource) => format!("no tools of {resource}"),
         Change::ShutOut(one) => format!("{} {} {}", one.how, one.who.kind(), one.who.id()),
         Change::LetIn(who) => format!("let in {} {}", who.kind(), who.id()),
         Change::TurnTask(id, turn) => format!("task {id} {}", turn.state),

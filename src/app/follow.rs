@@ -69,6 +69,12 @@ impl View {
     pub fn standing(&self, names: &Names) -> Standing {
         self.index.read().unwrap_or_else(PoisonError::into_inner).standing(names)
     }
+
+    /// Whether an entry that is held ends the token: every replica that has applied as much says the same.
+    #[must_use]
+    pub fn is_ended(&self, names: &Names) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).word(names) == Standing::Revoked
+    }
 }
 
 impl Follower {
@@ -274,5 +280,5 @@ pub(super) async fn load(store: &dyn Store) -> Result<Registry, Outage> {
         let texts = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Outage::during("read the registry")(texts)
     })?;
-    Ok(registry.without(stored.shut_out).with_tools(stored.tools))
+    Ok(registry.registered(stored.since).without(stored.shut_out).with_tools(stored.tools))
 }

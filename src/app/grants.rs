@@ -7,20 +7,21 @@ use serde_json::json;
 
 use crate::{
     app::{
-        ApiCaller, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View, again,
-        authenticate::Identified, evidence::Subject, revoke::all_gone,
+        ApiCaller, AuthFault, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View,
+        admin::ATTEMPTS, again, authenticate::Identified, evidence::Subject, revoke::all_gone,
     },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
         exchange::{Ask, Denial, consent_wanted},
-        grant::{Grant, MAX_GRANTS},
+        grant::{ALL_GRANTS, Grant},
         id::{ClientId, GrantId},
+        registry::Kind,
         revocation::{NewEntry, Target, Verb},
         task::{Act, Party, Requester},
         time::Timestamp,
     },
-    ports::{Change, GrantFilter, Idempotency, Outage, Page, Paged, Write},
+    ports::{Change, Expected, GrantFilter, Idempotency, Like, Outage, Page, Paged, Room, Write, Written},
 };
 
 /// Who makes or withdraws a grant.
@@ -40,10 +41,13 @@ impl Granter<'_> {
         }
     }
 
-    fn view(&self) -> &View {
+    /// Whether the issuer that vouched for a requester is still the one that is registered.
+    fn is_still_there(self, now: &View) -> bool {
         match self {
-            Self::Admin(admin) => admin.client().view(),
-            Self::Requester(requester) => requester.view(),
+            Self::Admin(_) => true,
+            Self::Requester(caller) => {
+                now.registry.was_there(Kind::Issuer, caller.requester().issuer.as_str(), caller.view().seq)
+            }
         }
     }
 
@@ -91,42 +95,74 @@ impl Service {
         let grant = Grant { id, requester, agent, authority, until, by: by.name(), at: cx.now, break_glass: false };
         let answered = self.answered(idempotency.as_ref()).await?;
         if answered.is_some() {
-            return Ok(first(answered, grant));
+            return self.if_there(by, first(answered, grant), cx).await;
         }
         let said = json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
-        if let Err(conflict) = self.check_grant(by, &grant, cx).await? {
-            return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+        for _ in 0..ATTEMPTS {
+            let view = self.0.follower.current(cx.now).await?;
+            if !by.is_still_there(&view) {
+                return Err(AuthFault::Bearer.into());
+            }
+            if let Err(conflict) = self.check_grant(&view, &grant, cx).await? {
+                return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+            }
+            let write = Write {
+                expected: Some(room_for(&grant, &view, cx)),
+                idempotency: idempotency.clone(),
+                changes: vec![Change::PutGrant(Box::new(grant.clone()))],
+                audit: vec![Record { granted: Some(said.clone()), ..record.clone() }],
+                ..Write::default()
+            };
+            let written = self.0.journal.commit(write).await?;
+            if let answered @ Some(_) = again::first_answer(idempotency.as_ref(), &written)? {
+                return self.if_there(by, first(answered, grant), cx).await;
+            }
+            if matches!(written, Written::Done { .. }) {
+                return Ok(grant);
+            }
         }
-        let write = Write {
-            idempotency: idempotency.clone(),
-            changes: vec![Change::PutGrant(Box::new(grant.clone()))],
-            audit: vec![Record { granted: Some(said), ..record }],
-            ..Write::default()
-        };
-        let written = self.0.journal.commit(write).await?;
-        Ok(first(again::first_answer(idempotency.as_ref(), &written)?, grant))
+        Err(self.refused(Record { asked: Some(said), ..record }, Conflict::Contended))
     }
 
+    /// A grant that was made the first time that this was asked for. Nothing rests on one that was withdrawn since, and it
+    /// is not made again: who withdrew it meant it.
+    async fn if_there(&self, by: Granter<'_>, grant: Grant, cx: &Cx) -> Result<Grant, Failure> {
+        if self.store().grant(grant.id).await?.is_some() {
+            return Ok(grant);
+        }
+        let asked = Some(json!({"id": grant.id, "again": true}));
+        let record = Record { asked, ..grant_record(by, &grant.requester, &grant.agent, cx) };
+        let gone =
+            "the grant that this request made was withdrawn since: make another one, with another idempotency key";
+        Err(self.refused_as_it_is(record, Conflict::Inconsistent(gone.into())).await)
+    }
+
+    /// Whether a grant can be made, by what is known now. It is made on the registry that this was found by: with an agent that
+    /// is removed goes what was granted to it, and nothing may come after that.
     pub(super) async fn check_grant(
         &self,
-        by: Granter<'_>,
+        view: &View,
         grant: &Grant,
         cx: &Cx,
     ) -> Result<Result<(), Conflict>, Outage> {
-        let registry = &by.view().registry;
+        let registry = &view.registry;
         if registry.agent(&grant.agent).is_none() {
             return Ok(Err(Conflict::NotFound("agent")));
         }
-        let offered = registry.catalogue(|_| true);
+        let offered =
+            registry.catalogue(|uri| grant.authority.iter().flat_map(Authority::iter).any(|p| p.resource == *uri));
         if grant.authority.as_ref().is_some_and(|authority| !authority.within(&offered)) {
             return Ok(Err(Conflict::Inconsistent("it names a tool that no resource offers".into())));
         }
-        let there = self.store().grants_between(&grant.requester, &grant.agent, cx.now, MAX_GRANTS).await?;
-        if u32::try_from(there.len()).is_ok_and(|many| many < MAX_GRANTS) {
+        let there = self.store().grants_between(&grant.requester, &grant.agent, cx.now, ALL_GRANTS).await?;
+        let many = there.iter().filter(|other| other.break_glass == grant.break_glass).count();
+        let most = grant.most();
+        if u32::try_from(many).is_ok_and(|many| many < most) {
             return Ok(Ok(()));
         }
-        let many = format!("there are {MAX_GRANTS} grants of this requester to this agent: withdraw some");
+        let kind = if grant.break_glass { " for an emergency" } else { "" };
+        let many = format!("there are {most} grants{kind} of this requester to this agent: withdraw some");
         Ok(Err(Conflict::Inconsistent(many)))
     }
 
@@ -145,7 +181,7 @@ impl Service {
         }
     }
 
-    /// Withdraws every grant of a requester to an agent that is not over.
+    /// Withdraws every grant of a requester to an agent that is not over: all that were there when it began.
     pub async fn withdraw_grants(
         &self,
         admin: &ApiCaller,
@@ -154,12 +190,22 @@ impl Service {
         cx: &Cx,
     ) -> Result<(), Failure> {
         let by = Granter::Admin(admin);
-        let grants = self.store().grants_between(requester, agent, cx.now, MAX_GRANTS).await?;
-        if grants.is_empty() {
-            let record = Record { asked: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
-            return Err(self.refused_as_it_is(record, Conflict::NotFound("grant")).await);
+        let mut is_first = true;
+        loop {
+            let grants = self.store().grants_between(requester, agent, cx.now, ALL_GRANTS).await?;
+            if is_first && grants.is_empty() {
+                let record = Record { asked: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
+                return Err(self.refused_as_it_is(record, Conflict::NotFound("grant")).await);
+            }
+            let is_last = u32::try_from(grants.len()).is_ok_and(|many| many < ALL_GRANTS);
+            if !grants.is_empty() {
+                self.withdraw(by, grants, cx).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+            is_first = false;
         }
-        self.withdraw(by, grants, cx).await
     }
 
     async fn withdraw(&self, by: Granter<'_>, grants: Vec<Grant>, cx: &Cx) -> Result<(), Failure> {
@@ -198,16 +244,22 @@ impl Service {
         .await
     }
 
-    /// The grants that are on record between the requester and the client. Whoever withdraws one after this has read it
-    /// ends what comes of it all the same: the token names the grant.
+    /// The grants that are on record between the requester and the client; of a token of ours, the one that it rests on. Whoever
+    /// withdraws one after this has read it ends what comes of it all the same: the token names the grant.
     pub(super) async fn grants_of(
         &self,
         subject: &Subject,
         caller: &Identified,
         cx: &Cx,
     ) -> Result<Vec<Grant>, Failure> {
-        let Subject::User(claims, _) = subject else { return Ok(Vec::new()) };
-        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, MAX_GRANTS).await?)
+        let claims = match subject {
+            Subject::User(claims, _) => claims,
+            Subject::Own(claims, _) => {
+                let Some(id) = claims.grant else { return Ok(Vec::new()) };
+                return Ok(self.store().grant(id).await?.into_iter().collect());
+            }
+        };
+        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, ALL_GRANTS).await?)
     }
 
     /// The refusal; where consent is needed, with what to ask it for, and where.
@@ -236,6 +288,13 @@ impl Service {
         };
         Ok(self.store().grants(&filter, page).await?)
     }
+}
+
+/// What the making of a grant builds on.
+pub(super) fn room_for(grant: &Grant, view: &View, cx: &Cx) -> Expected {
+    let Grant { requester, agent, break_glass, .. } = grant.clone();
+    let like = Like { requester, agent, break_glass };
+    Expected::Room(Box::new(Room { registry: view.registry.version(), like, now: cx.now, most: grant.most() }))
 }
 
 pub(super) fn grant_record(by: Granter<'_>, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {

@@ -23,7 +23,7 @@ use crate::{
         jws::Unverified,
         registry::Registry,
         revocation::{Names, Standing},
-        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind},
+        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind, check_end},
     },
     ports::Outage,
 };
@@ -64,7 +64,7 @@ impl Service {
         if let Some(known) = digest.and_then(|digest| self.0.verified.task(&digest))
             && self.0.parts.signer.publishes(&known.key, cx.now)
             && is_good(&known.claims, &known.names, resource, view, cx)
-            && view.registry.still_good(&known.claims.authorization_details).is_none()
+            && is_whole(&known, resource, view)
         {
             self.note_introspection(resource, Some(&known.claims), Outcome::Active, cx);
             return Ok(Introspection::Active(known.answer.clone()));
@@ -91,7 +91,7 @@ impl Service {
         }
         let answer = tell(&claims)?;
         if let Some(digest) = digest {
-            let known = Known::task(*claims, names, key, answer.clone(), token.len());
+            let known = Known::task(*claims, names, key, answer.clone(), token.len(), view.registry.version());
             self.0.verified.keep_task(digest, known);
         }
         Ok(Introspection::Active(answer))
@@ -138,6 +138,7 @@ impl Service {
             agents: claims.iter().flat_map(|claims| claims.act.hops()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
             task: claims.map(|claims| claims.txn),
+            authority_hash: claims.map(|claims| claims.task.authority_hash.clone()),
             token: claims.map(|claims| claims.jti),
             resource: Some(resource.uri.to_string()),
             granted: break_glass.then(|| json!({"break_glass": true, "grant": claims.and_then(|claims| claims.grant)})),
@@ -155,19 +156,36 @@ impl Service {
 /// says. `names` are the token's.
 fn is_good(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &View, cx: &Cx) -> bool {
     let is_for_caller = claims.aud == resource.uri.as_str();
-    let is_young = !claims.exp.is_past(cx.now);
+    let is_young = check_end(claims.exp, cx.now).is_ok();
     let is_live = view.standing(names) == Standing::Live;
     let is_admitted = admits(&view.registry, claims, names);
     is_for_caller & is_young & is_live & is_admitted
 }
 
-/// What of the claims is good, when it is not all: without the tools that are not any more what was accepted, and without the
-/// scopes that stand for one of them.
+/// What of the claims is good, when it is not all: without the tools that are not offered any more or not any more what was
+/// accepted, and without the scopes that stand for more by now than the token was given.
 fn good_part(registry: &Registry, claims: &TaskTokenClaims, reader: &Resource) -> Option<TaskTokenClaims> {
-    let good = registry.still_good(&claims.authorization_details)?;
-    let covered = registry.scopes_covered(&good, Some(&reader.uri));
+    let rest = registry.still_good(&claims.authorization_details);
+    let covered = registry.scopes_covered(rest.as_ref().unwrap_or(&claims.authorization_details), Some(&reader.uri));
+    if rest.is_none() && claims.scope.is_within(&covered) {
+        return None;
+    }
     let scope = claims.scope.iter().filter(|scope| covered.contains(scope)).cloned().collect();
-    Some(TaskTokenClaims { scope, authorization_details: good, ..claims.clone() })
+    let authorization_details = rest.unwrap_or_else(|| claims.authorization_details.clone());
+    Some(TaskTokenClaims { scope, authorization_details, ..claims.clone() })
+}
+
+/// Whether all that a known token says is good. That goes by the registry alone, so it is found out once for each.
+fn is_whole(known: &Known<TaskTokenClaims>, reader: &Resource, view: &View) -> bool {
+    let version = view.registry.version();
+    if known.is_whole_by(version) {
+        return true;
+    }
+    let is_whole = good_part(&view.registry, &known.claims, reader).is_none();
+    if is_whole {
+        known.whole_by(version);
+    }
+    is_whole
 }
 
 /// The tokens whose first active answer is on record. Bounded: a token that fell out is recorded once more. A token has

@@ -17,6 +17,7 @@ mod failure;
 mod feed;
 mod file;
 mod follow;
+mod give_back;
 mod grants;
 mod in_time;
 mod introspect;
@@ -29,6 +30,8 @@ mod revoke;
 mod rotate;
 mod shared;
 mod shut_out;
+mod status_list;
+mod status_place;
 mod sweep;
 mod target;
 mod tasks;
@@ -57,6 +60,7 @@ pub use introspect::Introspection;
 pub use lease::{Following, ReplicaStanding};
 pub use portal::{Caller, RequesterCaller};
 pub use revoke::{Revocation, Revoked, Wanted, What};
+pub use status_list::StatusList;
 pub use tasks::{TaskTree, TokenNode, TokenStanding, TurnedTask, Turning};
 
 use crate::{
@@ -69,6 +73,7 @@ use crate::{
         limits::{MemoryLimits, TaskLimits, TokenLimits},
         replica::ReplicaId,
         secret::Pepper,
+        status_list::Listing,
         time::Timestamp,
         uri::IssuerUrl,
     },
@@ -109,6 +114,8 @@ pub struct Settings {
     pub memory: MemoryLimits,
     /// How many may listen to the revocation feed.
     pub listeners: Seats,
+    /// Status lists.
+    pub status_list: Listing,
 }
 
 impl Settings {
@@ -165,6 +172,8 @@ struct Inner {
     refusals: refusals::Refusals,
     verified: verified::Verified,
     feed: feed::Feed,
+    numbers: status_place::Numbers,
+    status_lists: status_list::StatusLists,
 }
 
 impl fmt::Debug for Service {
@@ -189,7 +198,9 @@ impl Service {
         let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
         let verified = verified::Verified::new(settings.memory);
         let feed = feed::Feed::new(settings.listeners);
-        Self(Arc::new(Inner { settings, parts, follower, journal, seen, refusals, verified, feed }))
+        let (numbers, status_lists) = (status_place::Numbers::default(), status_list::StatusLists::default());
+        let inner = Inner { settings, parts, follower, journal, seen, refusals, verified, feed, numbers, status_lists };
+        Self(Arc::new(inner))
     }
 
     /// What the operator chose.

@@ -7,7 +7,7 @@
 use crate::{
     app::{ApiCaller, AuthFault, Cx, Failure, Service, View},
     domain::{
-        audit::{Event, Outcome, Record},
+        audit::Record,
         claims::{UserTokenRules, check_user_claims},
         issuer::{SubjectTokenType, TrustedIssuer},
         jws::Unverified,
@@ -77,12 +77,11 @@ impl Service {
         match self.requester_of(bearer, &view, cx).await {
             Ok(requester) => Ok(RequesterCaller { requester, view }),
             Err(Failure::Client(fault)) => {
-                self.0.journal.note(Record {
-                    asked: Some(serde_json::json!({"call": call})),
-                    reason: Some(fault.to_string()),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
-                });
+                // Anybody can cause this.
+                for record in self.0.refusals.add(fault, None, cx) {
+                    let asked = record.asked.or_else(|| Some(serde_json::json!({"call": call})));
+                    self.0.journal.note(Record { asked, ..record });
+                }
                 Err(fault.into())
             }
             Err(failure) => Err(failure),

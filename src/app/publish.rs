@@ -30,7 +30,8 @@ impl Publisher {
     }
 
     /// Commits a write. If it has entries of the log, now or when it was done before, they are known everywhere when this
-    /// returns; an outage may mean that they are durable, and not known to be everywhere: the same again waits again.
+    /// returns; an outage may mean that they are durable, and not known to be everywhere: the same again waits again. If it
+    /// builds on something, and found nothing left to write of it, so is what it found.
     pub(super) async fn commit(&self, write: Write) -> Result<Written, Outage> {
         self.publish(write, None).await.map(|(written, _)| written)
     }
@@ -41,6 +42,7 @@ impl Publisher {
         write: Write,
         patience: Option<Duration>,
     ) -> Result<(Written, Option<Spread>), Outage> {
+        let builds_on_something = write.expected.is_some();
         let written = self.journal.commit(write).await?;
         let spread = match &written {
             Written::Done { seq: Some(seq) } | Written::Before { seq: Some(seq), .. } => {
@@ -51,6 +53,10 @@ impl Publisher {
                 self.follower.latest(self.follower.clock.now()).await?;
                 None
             }
+            Written::Done { seq: None } | Written::Before { seq: None, .. } if builds_on_something => {
+                // All is so already: somebody may have made it so a moment ago, and may not have been acknowledged yet.
+                Some(self.spread_all(patience).await?)
+            }
             Written::Done { seq: None } | Written::Before { seq: None, .. } | Written::Replayed => None,
         };
         Ok((written, spread))
@@ -58,8 +64,13 @@ impl Publisher {
 
     /// Waits until everything that is in the log now is known everywhere: for who is told that something is so already.
     pub(super) async fn settle(&self) -> Result<(), Outage> {
+        self.spread_all(None).await.map(|_| ())
+    }
+
+    /// The same, but waits no longer than that, and says how far the last entry got.
+    pub(super) async fn spread_all(&self, patience: Option<Duration>) -> Result<Spread, Outage> {
         let seq = self.follower.latest(self.follower.clock.now()).await?.seq;
-        self.spread(seq, None).await.map(|_| ())
+        self.spread(seq, patience).await
     }
 
     /// Waits until an entry that is in the log is known everywhere, or until patience is over. Each replica is waited for

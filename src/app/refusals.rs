@@ -1,4 +1,4 @@
-//! Refused clients on record, without a limit to how often one can be refused: some of a kind stand in the trail one by
+//! Refused clients, and requesters at the portal, on record, without a limit to how often one can be refused: some of a kind stand in the trail one by
 //! one, the others of the same minute are counted, and the count is one record.
 //!
 //! Anybody can send wrong credentials, as fast as the network takes them; a disk must not fill by it.

@@ -1,5 +1,5 @@
-//! Taking back: by clients (RFC 7009) and by admins. Ending something is one entry in the revocation log, in one
-//! transaction with its audit record; everything that was derived from it carries its name.
+//! Taking back, by admins. Ending something is one entry in the revocation log, in one transaction with its audit record;
+//! everything that was derived from it carries its name.
 
 use std::time::Duration;
 
@@ -7,24 +7,20 @@ use serde_json::{Value, json};
 
 use crate::{
     app::{
-        ApiCaller, AuthenticatedClient, BadRequest, Conflict, Cx, Failure, Service,
+        ApiCaller, Conflict, Cx, Failure, Service,
         admin::ATTEMPTS,
-        again,
-        evidence::Ours,
-        shut_out,
+        again, shut_out,
         tasks::{Turning, about_task, planned_turn, task_forgotten, turn_record},
     },
     domain::{
         audit::{Event, Outcome, Record},
         id::{ClientId, Reason, TaskId, TokenId},
-        jws::Unverified,
         limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
         registry::Door,
         replica::Spread,
-        revocation::{NewEntry, Seq, Standing, Target, Verb},
+        revocation::{NewEntry, Seq, Target, Verb},
         task::{Act, Party, Requester, Turn},
         time::{Lifetime, Timestamp},
-        token::TaskTokenClaims,
         uri::{IssuerUrl, ResourceUri},
     },
     ports::{Change, Expected, Idempotency, Outage, Write, Written},
@@ -134,59 +130,6 @@ pub struct Revoked {
 }
 
 impl Service {
-    /// Takes back a token for its client, or for the client of a token that it was derived from. What is no live token
-    /// of ours is already what was wanted (RFC 7009 §2.2). Says how far it got, once that is everywhere.
-    pub async fn revoke_own(
-        &self,
-        caller: &AuthenticatedClient,
-        token: &str,
-        cx: &Cx,
-    ) -> Result<Option<Spread>, Failure> {
-        let Ok(jws) = Unverified::parse(token) else { return Ok(None) };
-        let Ok(ours) = self.own(jws, cx.now) else { return Ok(None) };
-        let (names, expires, may, record) = match &ours {
-            Ours::Api(claims) => {
-                let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
-                (claims.names(), claims.exp, claims.client_id == *caller.id(), record)
-            }
-            Ours::Task(claims, _) => (claims.names(), claims.exp, self.may_revoke(caller, claims), about(claims, cx)),
-        };
-        let id = names.token;
-        let record = Record {
-            client: Some(caller.id().clone()),
-            token: Some(id),
-            request_id: Some(cx.request_id.clone()),
-            ..record
-        };
-        if !may {
-            let refusal = BadRequest::NotYourToken;
-            let record = Record { outcome: Outcome::Refused, reason: Some(refusal.to_string()), ..record };
-            self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await?;
-            return Err(refusal.into());
-        }
-        if caller.view().standing(&names) == Standing::Revoked {
-            // Here; whoever asks again because the first answer got lost must find it so everywhere.
-            return Ok(Some(self.0.journal.spread(self.log_applied(), None).await?));
-        }
-        let entry = NewEntry {
-            verb: Verb::Revoke,
-            target: Target::Token(id),
-            reason: "revoked by its client".into(),
-            by: format!("client:{}", caller.id()),
-            at: cx.now,
-            forget_after: expires.after(CLOCKS_MAY_DIFFER),
-        };
-        let write = Write { log: vec![entry], audit: vec![record], ..Write::default() };
-        Ok(self.0.journal.publish(write, None).await?.1)
-    }
-
-    /// The client of the token, or of an ancestor: every ancestor's client stands in its chain.
-    fn may_revoke(&self, caller: &AuthenticatedClient, claims: &TaskTokenClaims) -> bool {
-        let ours = self.settings().issuer.as_str();
-        claims.client_id == *caller.id()
-            || claims.act.hops().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
-    }
-
     /// Takes back, holds back or lets go on what an admin names. Durable, with its audit record, and known everywhere before
     /// this returns.
     pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
@@ -310,7 +253,7 @@ impl Service {
                     resource: Some(token.audience),
                     ..record
                 };
-                planned(Target::Token(*id), token.expires.after(CLOCKS_MAY_DIFFER), about)
+                planned(Target::Token(*id), forgotten(token.expires, cx.now), about)
             }
             Wanted::Task(id) => {
                 let task = self.store().task(*id).await?.ok_or(Conflict::NotFound("task"))?;
@@ -389,7 +332,7 @@ impl Service {
     }
 }
 
-const NO_PLACE: &str = "the store gave the entry no place";
+pub(super) const NO_PLACE: &str = "the store gave the entry no place";
 
 /// What this request was answered the first time.
 fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<(Target, Timestamp), Conflict> {
@@ -403,6 +346,12 @@ fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<(Ta
         }
         _ => Err(Conflict::KeyReused),
     }
+}
+
+/// When the entry about a token may be forgotten. Never before it is written, however long ago the token ended: where entries
+/// were passed over, nothing is good that is as old.
+pub(super) fn forgotten(expires: Timestamp, now: Timestamp) -> Timestamp {
+    expires.max(now).after(CLOCKS_MAY_DIFFER)
 }
 
 /// Nothing that was issued until now, and nothing that is being issued, lives longer than this.
@@ -430,17 +379,6 @@ fn revocation_record(admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Record 
         admin: Some(admin.name()),
         asked: Some(with_verb(wanted.target.asked(), wanted.what)),
         request_id: Some(cx.request_id.clone()),
-        ..Record::new(cx.now, Event::Revocation, Outcome::Done)
-    }
-}
-
-fn about(claims: &TaskTokenClaims, cx: &Cx) -> Record {
-    Record {
-        requester: Some(claims.requester()),
-        agents: claims.act.hops().map(|hop| hop.sub.clone()).collect(),
-        task: Some(claims.txn),
-        purpose: Some(claims.tctx.purpose.to_string()),
-        resource: Some(claims.aud.clone()),
         ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }
 }

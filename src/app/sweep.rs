@@ -23,6 +23,7 @@ impl Service {
         self.0.verified.forget(cx.now);
         self.expire_tasks(cx).await?;
         self.end_tasks_without_grant(cx).await?;
+        self.end_tasks_of_removed(cx).await?;
         Ok(self.store().sweep(cx.now).await?)
     }
 

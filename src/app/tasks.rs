@@ -15,6 +15,7 @@ use crate::{
         client::Client,
         id::{OutcomeText, Reason, TaskId},
         limits::CLOCKS_MAY_DIFFER,
+        registry::{Kind, Registry},
         replica::Spread,
         revocation::{NewEntry, Standing, Target, Verb},
         task::{Act, CannotTurn, Party, Requester, Task, TaskState, Turn},
@@ -57,7 +58,7 @@ pub struct TaskTree {
     pub task: Task,
     /// The tokens that were exchanged for a token of the requester, each with what was derived from it; oldest first.
     pub tokens: Vec<TokenNode>,
-    /// Whether it has more tokens than are shown: then the newest are.
+    /// Whether it has more tokens, or calls, than are shown: then the newest are.
     pub has_more: bool,
 }
 
@@ -68,6 +69,8 @@ pub struct TokenNode {
     pub token: TokenRecord,
     /// What it is worth now.
     pub standing: TokenStanding,
+    /// The records of the calls with it that its resource reported, oldest first.
+    pub calls: Vec<Record>,
     /// The tokens that were derived from it, oldest first.
     pub derived: Vec<TokenNode>,
 }
@@ -86,7 +89,18 @@ pub enum TokenStanding {
 }
 
 impl TokenStanding {
-    fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspended => "suspended",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+
+    pub(super) fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
         match standing {
             Standing::Revoked => Self::Revoked,
             Standing::Live | Standing::Suspended if expires.is_past(now) => Self::Expired,
@@ -103,13 +117,16 @@ impl Service {
             Client::Agent(agent) => &agent.id,
             Client::Resource(_) | Client::Admin(_) => return Err(AuthFault::NotForThisClient.into()),
         };
-        let task = self.store().task(id).await?.ok_or(Conflict::NotFound("task"))?;
+        let registry = &caller.client().view().registry;
+        let task = self.store().task(id).await?.filter(|task| registry.still_has(task));
+        let task = task.ok_or(Conflict::NotFound("task"))?;
         if task.root_agent == *agent {
             return Ok(task);
         }
         let its_tokens = TokenFilter { task: Some(id), client: Some(agent.clone()), ..TokenFilter::default() };
-        let found = self.store().tokens(&its_tokens, &Page { after: None, limit: 1 }).await?;
-        if found.items.is_empty() { Err(Conflict::NotFound("task").into()) } else { Ok(task) }
+        let newest = self.store().tokens(&its_tokens, &Page { after: None, limit: 1 }).await?.items;
+        let takes_part = newest.iter().any(|token| registry.was_there(Kind::Agent, agent.as_str(), token.rev));
+        if takes_part { Ok(task) } else { Err(Conflict::NotFound("task").into()) }
     }
 
     /// Changes the state of a task for the agent that opened it. An agent that was given a part reads, and no more.
@@ -131,6 +148,23 @@ impl Service {
         self.turn_task(&Party::Agent(agent.clone()), task, turning, key, patience, cx).await
     }
 
+    /// The tasks that an agent opened, newest first: where it left off, for one that starts again.
+    pub async fn list_opened_tasks(
+        &self,
+        caller: &ApiCaller,
+        filter: TaskFilter,
+        page: &Page,
+    ) -> Result<Paged<Task>, Failure> {
+        let Client::Agent(agent) = caller.client().client()? else {
+            return Err(AuthFault::NotForThisClient.into());
+        };
+        if filter.agent.as_ref().is_some_and(|wanted| *wanted != agent.id) {
+            return Err(BadRequest::Invalid("agent", "an agent sees the tasks that it opened itself").into());
+        }
+        let filter = TaskFilter { agent: Some(agent.id.clone()), ..filter };
+        Ok(of_today(self.store().tasks(&filter, page).await?, &caller.client().view().registry))
+    }
+
     /// A requester's own tasks, newest first.
     pub async fn list_own_tasks(
         &self,
@@ -140,12 +174,13 @@ impl Service {
     ) -> Result<Paged<Task>, Failure> {
         let Requester { issuer, subject } = caller.requester().clone();
         let filter = TaskFilter { requester: Some((issuer, subject.into())), ..filter };
-        Ok(self.store().tasks(&filter, page).await?)
+        Ok(of_today(self.store().tasks(&filter, page).await?, &caller.view().registry))
     }
 
     /// One of a requester's own tasks. Somebody else's can't be told from none.
     pub async fn read_requested_task(&self, caller: &RequesterCaller, id: TaskId) -> Result<Task, Failure> {
-        let task = self.store().task(id).await?.filter(|task| task.requester == *caller.requester());
+        let is_theirs = |task: &Task| task.requester == *caller.requester() && caller.view().registry.still_has(task);
+        let task = self.store().task(id).await?.filter(is_theirs);
         Ok(task.ok_or(Conflict::NotFound("task"))?)
     }
 
@@ -267,6 +302,16 @@ impl Service {
         self.end_tasks(|limit| self.store().tasks_due(cx.now, limit), |_| (Act::Expire, Party::Deadline), cx).await
     }
 
+    /// Brings tasks to their end whose agent, or whose requester's issuer, was removed: nobody can join them any more. Any number
+    /// of replicas may do this at once.
+    pub(super) async fn end_tasks_of_removed(&self, cx: &Cx) -> Result<(), Failure> {
+        let how = |task: &Task| {
+            let is_over = task.deadline.is_past(cx.now);
+            if is_over { (Act::Expire, Party::Deadline) } else { (Act::Revoke, Party::Removal) }
+        };
+        self.end_tasks(|limit| self.store().tasks_of_removed(limit), how, cx).await
+    }
+
     /// Ends tasks whose tokens are dead by themselves: there is no entry in the log.
     pub(super) async fn end_tasks<F>(
         &self,
@@ -301,13 +346,21 @@ impl Service {
         let task = self.read_task(id).await?;
         let of_task = TokenFilter { task: Some(id), ..TokenFilter::default() };
         let page = self.store().tokens(&of_task, &Page { after: None, limit: SHOWN }).await?;
+        let (reported, has_more_calls) = self.reported_calls(id).await?;
         let view = admin.client().view();
         let nodes = page.items.into_iter().rev().map(|token| {
             let standing = TokenStanding::of(view.standing(&token.names()), token.expires, cx.now);
-            TokenNode { token, standing, derived: Vec::new() }
+            let calls = reported.iter().filter(|call| call.token == Some(token.id)).cloned().collect();
+            TokenNode { token, standing, calls, derived: Vec::new() }
         });
-        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more: page.next.is_some() })
+        let has_more = page.next.is_some() || has_more_calls;
+        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more })
     }
+}
+
+/// A page without the tasks of others of the same names who were removed.
+fn of_today(Paged { items, next }: Paged<Task>, registry: &Registry) -> Paged<Task> {
+    Paged { items: items.into_iter().filter(|task| registry.still_has(task)).collect(), next }
 }
 
 /// Puts every token below the one that it was derived from; what has no such one here stands at the top. A token is
@@ -380,7 +433,7 @@ pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Reco
     let (client, admin, by) = match by {
         Party::Agent(id) => (Some(id.clone()), None, None),
         Party::Admin(name) => (None, Some(name.clone()), None),
-        Party::Requester(_) | Party::Grant(_) => (None, None, Some(by.to_string())),
+        Party::Requester(_) | Party::Grant(_) | Party::Removal => (None, None, Some(by.to_string())),
         Party::Deadline => (None, None, None),
     };
     Record {
@@ -402,6 +455,7 @@ pub(super) fn about_task(task: &Task, record: Record) -> Record {
     Record {
         task: Some(task.id),
         purpose: Some(task.purpose.to_string()),
+        authority_hash: Some(task.authority.hash()),
         requester: Some(task.requester.clone()),
         agents: vec![task.root_agent.to_string()],
         ..record

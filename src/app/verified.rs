@@ -3,10 +3,13 @@
 //!
 //! What is kept can't change: which key of ours signed this very text, what stands in it, how it is told. What can change
 //! is looked at each time, by whoever finds a token here: whether that key is still published, expiry, what the log says,
-//! who is registered. And only what was good is kept, so texts that are no good push nothing out; of good ones, those
+//! who is registered; and each time that the registry is another one, whether it offers all of what the token is for. And only what was good is kept, so texts that are no good push nothing out; of good ones, those
 //! that are asked about again outlast those that were asked about once.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use quick_cache::{Weighter, sync::Cache};
@@ -32,6 +35,8 @@ pub(super) struct Known<C> {
     pub(super) key: KeyId,
     /// What introspection says of it; nothing is said of an API token.
     pub(super) answer: Bytes,
+    /// The version of the registry by which all of that was good when it was last looked at.
+    whole_by: AtomicU64,
     /// What it takes at most (bytes).
     size: usize,
 }
@@ -137,20 +142,38 @@ const VALUE: usize = 3 * (size_of::<Value>() + size_of::<String>()) + 64;
 
 impl Known<TaskTokenClaims> {
     /// `length` is that of the token: no text in it is longer, and each is kept twice at most.
-    pub(super) fn task(claims: TaskTokenClaims, names: Names, key: KeyId, answer: Bytes, length: usize) -> Self {
+    /// `whole_by` is the version of the registry by which all of it is good.
+    pub(super) fn task(
+        claims: TaskTokenClaims,
+        names: Names,
+        key: KeyId,
+        answer: Bytes,
+        length: usize,
+        whole_by: u64,
+    ) -> Self {
         let permissions = claims.authorization_details.iter().map(|permission| {
             let rules = &permission.constraints.arguments;
             PERMISSION + nodes(rules.len()) * RULES + rules.values().map(size_of_rule).sum::<usize>()
         });
         let told = values_in(&claims.rctx) + claims.tctx.details.as_ref().map_or(0, values_in);
         let size = FIXED + 3 * length + answer.len() + permissions.sum::<usize>() + told * VALUE;
-        Self { claims, names, key, answer, size }
+        Self { claims, names, key, answer, whole_by: AtomicU64::new(whole_by), size }
+    }
+
+    /// Whether all of it was found good by this version of the registry, when it was last looked at.
+    pub(super) fn is_whole_by(&self, version: u64) -> bool {
+        self.whole_by.load(Ordering::Relaxed) == version
+    }
+
+    /// All of it is good by this version of the registry.
+    pub(super) fn whole_by(&self, version: u64) {
+        self.whole_by.store(version, Ordering::Relaxed);
     }
 }
 
 impl Known<ApiTokenClaims> {
     pub(super) fn api(claims: ApiTokenClaims, names: Names, key: KeyId, length: usize) -> Self {
-        Self { claims, names, key, answer: Bytes::new(), size: FIXED + 3 * length }
+        Self { claims, names, key, answer: Bytes::new(), whole_by: AtomicU64::new(0), size: FIXED + 3 * length }
     }
 }
 
@@ -215,7 +238,7 @@ mod tests {
     fn known(text: &str, claims: TaskTokenClaims) -> Known<TaskTokenClaims> {
         let (names, key) = (claims.names(), "a-key-of-ours".parse().unwrap());
         // A token is its claims in base64, and some more.
-        Known::task(claims, names, key, Bytes::from(text.to_owned()), text.len() / 3 * 4 + 120)
+        Known::task(claims, names, key, Bytes::from(text.to_owned()), text.len() / 3 * 4 + 120, 1)
     }
 
     fn digest(n: usize) -> TokenDigest {

@@ -118,6 +118,9 @@ enum Task {
         /// The task's id, the `txn` of its tokens.
         #[arg(value_name = "ID")]
         id: String,
+        /// Of a long trail: the part before the one that named this.
+        #[arg(long, value_name = "PLACE")]
+        after: Option<String>,
         #[command(flatten)]
         with: With,
     },
@@ -270,7 +273,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Admin(Admin::Token(with)) => operator::admin_token(&with),
         Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with),
         Command::Audit(Audit::Export(with)) => operator::export_audit(&with),
-        Command::Task(Task::Trail { id, with }) => operator::task_trail(&id, &with),
+        Command::Task(Task::Trail { id, after, with }) => operator::task_trail(&id, after, &with),
         Command::Resources(Resources::Import(asked)) => resources::import(&asked.name, Importing::Keep, &asked.with),
         Command::Resources(Resources::Diff(asked)) => resources::import(&asked.name, Importing::Show, &asked.with),
         Command::Resources(Resources::Accept { name, tools, with }) => resources::accept(&name, &tools, &with),

@@ -108,17 +108,17 @@ pub(super) fn export_audit(with: &With) -> Result<(), CliFault> {
     })
 }
 
-pub(super) fn task_trail(id: &str, with: &With) -> Result<(), CliFault> {
+pub(super) fn task_trail(id: &str, after: Option<String>, with: &With) -> Result<(), CliFault> {
     let id = id.parse::<TaskId>()?;
     inside(with, |house| async move {
         let now = house.cx()?.now;
-        let trail = house.service.task_trail(id).await?;
+        let trail = house.service.task_trail(id, after).await?;
         let task = &trail.task;
         say(format!("task {id}: \"{}\"", task.purpose))?;
         let requester = &task.requester;
         say(format!("{} ({}) and {}, until {}", requester.subject, requester.issuer, task.root_agent, task.deadline))?;
-        if trail.has_more {
-            say("… and what was before that")?;
+        if let Some(next) = &trail.next {
+            say(format!("… and what was before that: --after {next}"))?;
         }
         for step in &trail.steps {
             say(format!("{}  {}", step.at(), step.tell()))?;

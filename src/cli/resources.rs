@@ -5,6 +5,7 @@ use errand::{
     domain::tool::{Acceptance, Finding, Sighting, ToolState},
 };
 use serde_json::Value;
+use similar::{Algorithm, ChangeTag, capture_diff_slices, group_diff_ops};
 
 use super::{CliFault, With, operator::inside, say};
 
@@ -46,7 +47,8 @@ fn show(catalogue: &Catalogue, importing: Importing) -> Result<(), CliFault> {
         };
         let seen = finding.record.as_ref().and_then(|record| record.seen.as_ref());
         say(format!("{:24} {turn:24} {}", finding.tool.as_str(), seen.map_or("", |seen| seen.digest.as_str())))?;
-        if matches!(finding.is, ToolState::Changed | ToolState::Proposed) {
+        // What nobody has looked at yet, an import accepts as it is: so it is shown before.
+        if finding.was == ToolState::Unchecked || matches!(finding.is, ToolState::Changed | ToolState::Proposed) {
             show_definitions(finding)?;
         }
     }
@@ -66,14 +68,25 @@ fn show(catalogue: &Catalogue, importing: Importing) -> Result<(), CliFault> {
 /// Line by line what is different. A stranger wrote it, so nothing of it steers a terminal.
 fn show_definitions(finding: &Finding) -> Result<(), CliFault> {
     let Some(record) = &finding.record else { return Ok(()) };
-    let (before, after) = (lines(record.accepted.as_ref()), lines(record.seen.as_ref()));
-    for line in before.iter().filter(|line| !after.contains(line)) {
-        say(format!("  - {line}"))?;
-    }
-    for line in after.iter().filter(|line| !before.contains(line)) {
-        say(format!("  + {line}"))?;
-    }
-    Ok(())
+    let accepted = record.accepted.as_ref().filter(|_| finding.was != ToolState::Unchecked);
+    differences(&lines(accepted), &lines(record.seen.as_ref())).try_for_each(say)
+}
+
+/// What goes and what comes, each where it stands, with three lines around it.
+fn differences(before: &[String], after: &[String]) -> impl Iterator<Item = String> {
+    let all = capture_diff_slices(Algorithm::Patience, before, after);
+    let changes = group_diff_ops(all, 3).into_iter().flat_map(|group| {
+        let lines = group.iter().flat_map(|op| op.iter_changes(before, after)).map(|change| {
+            let sign = match change.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            format!("  {sign} {}", change.value())
+        });
+        lines.collect::<Vec<_>>()
+    });
+    changes.collect::<Vec<_>>().into_iter()
 }
 
 fn lines(sighting: Option<&Sighting>) -> Vec<String> {
@@ -97,6 +110,18 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changed_its_place_is_shown() {
+        let text = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (before, after) = (text(&["from: read", "to: overwrite"]), text(&["from: overwrite", "to: read"]));
+        let shown = differences(&before, &after).collect::<Vec<_>>();
+        assert_eq!(shown, ["  - from: read", "  - to: overwrite", "  + from: overwrite", "  + to: read"]);
+        let (before, after) = (text(&["a", "b", "c"]), text(&["b", "a", "c"]));
+        assert!(differences(&before, &after).any(|line| line.starts_with("  -")));
+        assert_eq!(differences(&[], &text(&["all", "of it"])).collect::<Vec<_>>(), ["  + all", "  + of it"]);
+        assert_eq!(differences(&after, &after).count(), 0);
+    }
 
     #[test]
     fn a_strangers_text_can_not_steer_a_terminal() {

@@ -10,6 +10,7 @@ use crate::domain::{
     jwk::JwkSet,
     limits::MemoryLimits,
     registry::Object,
+    status_list::Listing,
     time::Lifetime,
     uri::is_loopback,
 };
@@ -219,6 +220,13 @@ fn server(config: &Config, text: &mut Vec<String>) {
         "memory",
         format_args!("{verified_tokens} verified tokens, {verified_megabytes} MiB of them at most"),
     ));
+    text.push(line("status lists", format_args!("{}", explain_status_list(config))));
+}
+
+fn explain_status_list(config: &Config) -> String {
+    let Listing { enabled, ttl } = config.status_list;
+    let tokens = if enabled { "every token has a place" } else { "no token gets a place" };
+    format!("{tokens}; read again every {}", span(ttl))
 }
 
 fn explain_issuer(issuer: &TrustedIssuer, text: &mut Vec<String>) {

@@ -19,6 +19,7 @@ use crate::domain::{
     break_glass::BreakGlassLimits,
     keys::{JWKS_MAX_AGE, Rotation},
     limits::{BREAK_GLASS_CAP, MemoryLimits, TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP, TaskLimits, TokenLimits},
+    status_list::Listing,
     time::Lifetime,
 };
 
@@ -248,6 +249,14 @@ pub(super) fn memory(root: &mut Section<'_>) -> MemoryLimits {
     let why = "MiB; a token takes some five to ten KiB";
     let megabytes = number(&mut section, "verified_megabytes", default.verified_megabytes, 1..=65_536, why);
     MemoryLimits { verified_tokens, verified_megabytes: megabytes }
+}
+
+pub(super) fn status_list(root: &mut Section<'_>) -> Listing {
+    let mut section = root.section("status_list");
+    let default = Listing::default();
+    let enabled = section.read("enabled", |at| at.flag()).unwrap_or(default.enabled);
+    let why = "seconds; a token that was taken back is good for up to twice as long to who goes by a list";
+    Listing { enabled, ttl: life(&mut section, "ttl", default.ttl, 2..=300, why) }
 }
 
 fn number(section: &mut Section<'_>, key: &'static str, default: u32, range: RangeInclusive<u32>, why: &str) -> u32 {

@@ -265,6 +265,7 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
       replicas        named as the machine; answers from memory for 2000 ms, renewed every 500 ms
       requests        10 s, 1024 at once
       memory          32768 verified tokens, 128 MiB of them at most
+      status lists    every token has a place; read again every 10 s
 
     issuer https://login.example.com
       keys            by discovery; RS256

@@ -128,7 +128,7 @@ pub struct Record {
     /// The admin that called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
-    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`.
+    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`, `removal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The task.
@@ -137,6 +137,9 @@ pub struct Record {
     /// What the task is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
+    /// The hash of the authority that was approved for the task: what the intent was, whatever is said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority_hash: Option<String>,
     /// The token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
@@ -172,6 +175,7 @@ impl Record {
             by: None,
             task: None,
             purpose: None,
+            authority_hash: None,
             token: None,
             resource: None,
             asked: None,

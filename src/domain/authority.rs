@@ -19,7 +19,8 @@ pub use constraint::{Constraints, Rule};
 pub use tools::ToolUse;
 pub use value::{Arg, Decimal, Kind};
 pub use wire::{
-    CALL, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH, parse_details,
+    AskedDetails, CALL, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH,
+    parse_details,
 };
 
 use crate::domain::{
@@ -268,12 +269,16 @@ impl FromIterator<Permission> for Authority {
         let mut sorted = permissions.into_iter().collect::<Vec<_>>();
         sorted.sort();
         sorted.dedup();
-        let is_covered = |n: usize, ours: &Permission| {
-            sorted.iter().enumerate().any(|(m, theirs)| {
-                // Of two that cover each other, the first one stays.
-                n != m && ours.within(theirs) && (m < n || !theirs.within(ours))
-            })
-        };
-        Self(sorted.iter().enumerate().filter(|(n, p)| !is_covered(*n, p)).map(|(_, p)| p.clone()).collect())
+        // Only permissions about the same thing can cover each other, and they stand side by side.
+        let kept = sorted.chunk_by(|one, next| one.key() == next.key()).flat_map(|about| {
+            let is_covered = |n: usize, ours: &Permission| {
+                about.iter().enumerate().any(|(m, theirs)| {
+                    // Of two that cover each other, the first one stays.
+                    n != m && ours.within(theirs) && (m < n || !theirs.within(ours))
+                })
+            };
+            about.iter().enumerate().filter(move |(n, p)| !is_covered(*n, p)).map(|(_, p)| p.clone())
+        });
+        Self(kept.collect())
     }
 }

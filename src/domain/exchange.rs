@@ -31,7 +31,7 @@ use crate::domain::{
     id::TokenId,
     limits::{TASK_LIFETIME_CAP, TOKEN_LIFETIME_CAP},
     splice::Basis,
-    task::Requester,
+    task::{CannotJoin, Requester},
     time::Timestamp,
     token::{NextActor, TaskContext, TokenKind},
 };
@@ -41,11 +41,13 @@ pub const MAX_LINEAGE: usize = 16;
 
 /// Decides.
 pub fn decide(ask: &Ask<'_>) -> Result<Plan, Denial> {
+    let ask = &without_theirs(ask);
     check_output(ask)?;
     let basis = check_presenter(ask)?;
     let chain = chain(ask)?;
     let along = edges(ask, &chain)?;
     let lineage = lineage(ask)?;
+    check_task(ask)?;
     let wanted = authority(ask, &along)?;
     let ground = ground(ask, basis == Basis::Grant.as_str(), &wanted)?;
     let (task, deadline) = task(ask, &wanted, ground)?;
@@ -138,9 +140,34 @@ fn lineage(ask: &Ask<'_>) -> Result<Vec<TokenId>, Denial> {
     }
 }
 
+/// The same question, where a task that is somebody else's is none: nothing of it may show in an answer, whatever it says.
+fn without_theirs<'a>(ask: &Ask<'a>) -> Ask<'a> {
+    let task = match (ask.task, ask.subject) {
+        (TaskWanted::Named(id, task), Evidence::User(user, _)) => {
+            TaskWanted::Named(id, task.filter(|task| task.is_of(&user.requester, ask.presenter.id())))
+        }
+        // Who brings a token of ours names the task of that token, or none.
+        (TaskWanted::Named(id, _), Evidence::Own(..)) => TaskWanted::Named(id, None),
+        (unnamed @ TaskWanted::Unnamed { .. }, _) => unnamed,
+    };
+    Ask { task, ..*ask }
+}
+
+/// Whether the named task can be gone on with: before anything is measured by what was approved for it.
+fn check_task(ask: &Ask<'_>) -> Result<(), Denial> {
+    match (ask.subject, ask.task) {
+        (_, TaskWanted::Unnamed { .. }) => Ok(()),
+        (Evidence::Own(own, _), TaskWanted::Named(id, _)) if id != own.txn => Err(Denial::OtherTask),
+        (Evidence::Own(..), TaskWanted::Named(..)) => Ok(()),
+        (Evidence::User(..), TaskWanted::Named(_, None)) => Err(Denial::CannotJoin(CannotJoin::NotYours)),
+        (Evidence::User(user, _), TaskWanted::Named(_, Some(task))) => {
+            task.admits(&user.requester, ask.presenter.id(), ask.now).map_err(Denial::CannotJoin)
+        }
+    }
+}
+
 fn task(ask: &Ask<'_>, wanted: &Authority, ground: Ground<'_>) -> Result<(PlannedTask, Timestamp), Denial> {
     match (ask.subject, ask.task) {
-        (Evidence::Own(own, _), TaskWanted::Named(id, _)) if id != own.txn => Err(Denial::OtherTask),
         (Evidence::Own(own, _), _) => {
             let existing = PlannedTask::Existing {
                 id: own.txn,
@@ -150,9 +177,8 @@ fn task(ask: &Ask<'_>, wanted: &Authority, ground: Ground<'_>) -> Result<(Planne
             // The parent's expiry is never later than the task's deadline, and ours is never later than the parent's.
             Ok((existing, own.exp))
         }
-        (Evidence::User(user, _), TaskWanted::Named(_, task)) => {
-            let task = task.ok_or(Denial::CannotJoin(crate::domain::task::CannotJoin::NotYours))?;
-            task.admits(&user.requester, ask.presenter.id(), ask.now).map_err(Denial::CannotJoin)?;
+        (Evidence::User(..), TaskWanted::Named(_, task)) => {
+            let task = task.ok_or(Denial::CannotJoin(CannotJoin::NotYours))?;
             let existing = PlannedTask::Existing {
                 id: task.id,
                 authority_hash: task.authority.hash(),

@@ -10,8 +10,12 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// The most grants of one requester to one agent that are not over.
+/// The most grants of one requester to one agent that are not over, but for those for an emergency.
 pub const MAX_GRANTS: u32 = 100;
+/// The most of those for an emergency: however many others there are, there is room for one.
+pub const MAX_BREAK_GLASS: u32 = 20;
+/// All of one requester to one agent.
+pub const ALL_GRANTS: u32 = MAX_GRANTS + MAX_BREAK_GLASS;
 
 /// A recorded grant: this agent may act for this requester, until then. Never changed: another one has another id, and a
 /// token names the one that it rests on.
@@ -37,6 +41,12 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// How many of its kind there may be of one requester to one agent.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        if self.break_glass { MAX_BREAK_GLASS } else { MAX_GRANTS }
+    }
+
     /// Whether what is asked for may rest on it.
     #[must_use]
     pub fn covers(&self, wanted: &Authority) -> bool {

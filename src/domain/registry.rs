@@ -27,10 +27,10 @@ use crate::domain::{
     client::{Access, Admin, Agent, Authentication, Client, Edge, Resource},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
-    revocation::Target,
+    revocation::{Seq, Target},
     scope::{ScopeSet, ScopeToken},
     secret::SecretTag,
-    task::Requester,
+    task::{Requester, Task},
     uri::{IssuerUrl, ResourceUri},
 };
 
@@ -206,7 +206,12 @@ pub struct Registry {
     known: KnownTools,
     shut_out: Vec<ShutOut>,
     requesters_out: HashSet<Requester>,
+    since: Registered,
 }
+
+/// From which place of the log on an object is the one that it is: where the log stood before it was put for the first time.
+/// What was done under its name before that was done by another one.
+pub type Registered = BTreeMap<(Kind, String), Seq>;
 
 impl Registry {
     /// Builds a registry of objects that fit together; otherwise says everything that does not.
@@ -238,6 +243,26 @@ impl Registry {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The same registry, with when its objects came into it.
+    #[must_use]
+    pub fn registered(self, since: Registered) -> Self {
+        Self { since, ..self }
+    }
+
+    /// Whether the object of this name is the one that it was when the log stood at `rev`.
+    #[must_use]
+    pub fn was_there(&self, kind: Kind, id: &str, rev: Seq) -> bool {
+        self.since.get(&(kind, id.to_owned())).is_some_and(|since| *since <= rev)
+    }
+
+    /// Whether the agent that opened a task, and the issuer of its requester, are those that are registered now. A task of
+    /// others of the same names is nobody's any more.
+    #[must_use]
+    pub fn still_has(&self, task: &Task) -> bool {
+        self.was_there(Kind::Agent, task.root_agent.as_str(), task.rev)
+            && self.was_there(Kind::Issuer, task.requester.issuer.as_str(), task.rev)
     }
 
     /// One object with its owner.
@@ -321,21 +346,24 @@ impl Registry {
             .collect()
     }
 
-    /// What an agent may ever have, within today's catalogue.
+    /// What an agent may ever have at such places, within today's catalogue.
     #[must_use]
-    pub fn ceiling(&self, agent: &Agent) -> Authority {
-        self.accessible(&agent.access)
+    pub fn ceiling(&self, agent: &Agent, at: impl Fn(&ResourceUri) -> bool) -> Authority {
+        self.accessible(&agent.access, at)
     }
 
-    /// What an edge lets through, within today's catalogue; `None` when it lets through whatever the token allows.
+    /// What an edge lets through at such places, within today's catalogue; `None` when it lets through whatever the token allows.
     #[must_use]
-    pub fn let_through(&self, edge: &Edge) -> Option<Authority> {
-        edge.access.as_deref().map(|access| self.accessible(access))
+    pub fn let_through(&self, edge: &Edge, at: impl Fn(&ResourceUri) -> bool) -> Option<Authority> {
+        edge.access.as_deref().map(|access| self.accessible(access, at))
     }
 
-    fn accessible(&self, access: &[Access]) -> Authority {
+    fn accessible(&self, access: &[Access], at: impl Fn(&ResourceUri) -> bool) -> Authority {
         let known = access.iter().filter_map(|part| Some((part, self.resources.get(&part.resource)?)));
-        known.flat_map(|(part, resource)| named(resource, &part.scopes, &part.tools)).collect()
+        known
+            .filter(|(_, resource)| at(&resource.uri))
+            .flat_map(|(part, resource)| named(resource, &part.scopes, &part.tools))
+            .collect()
     }
 
     /// What entitlement rules give to the holders of `rules` at such places.
@@ -352,6 +380,13 @@ impl Registry {
                 resources.iter().filter(concerned).flat_map(|resource| named(resource, &rule.scopes, &rule.tools))
             })
             .collect()
+    }
+
+    /// The scopes that something is offered under at such places.
+    #[must_use]
+    pub fn scopes_offered(&self, at: impl Fn(&ResourceUri) -> bool) -> BTreeSet<&ScopeToken> {
+        let resources = self.resources.values().filter(|r| !r.disabled && at(&r.uri));
+        resources.flat_map(|r| r.tools.iter().map(|tool| &tool.scope).chain(&r.discovery_scope)).collect()
     }
 
     /// All tools under these scopes that are offered at such places.

@@ -46,7 +46,14 @@ pub fn tell(record: &Record) -> String {
         | Event::KeyRotate
         | Event::KeyRevoke => "something else happened that names this task".to_owned(),
     };
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether it is no sign of its own but does something to others: moves the cursor, turns writing around, hides.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The exchange that opened the task: of a token of the requester, and not to join one that was there.
@@ -64,7 +71,8 @@ fn issue(record: &Record) -> String {
     let target = record.resource.as_deref().unwrap_or("an unknown resource");
     let requester = record.requester.as_ref().map_or("somebody", |requester| requester.subject.as_str());
     if is_opening(record) {
-        let purpose = record.purpose.as_deref().unwrap_or("an unknown purpose");
+        // So that it ends where it ends.
+        let purpose = record.purpose.as_deref().unwrap_or("an unknown purpose").replace('"', "'");
         return format!(
             "{requester} sent {client} on an errand, \"{purpose}\": {client} got a token for {tools} at {target}"
         );
@@ -93,8 +101,14 @@ fn call(record: &Record) -> String {
     let touched = if touched.is_empty() { String::new() } else { format!(", and touched {touched}") };
     let is_named = in_asked(record, "named_by_token").and_then(Value::as_bool).unwrap_or(false);
     let warning = if is_named { "" } else { " (the token does not name this tool)" };
+    let late = match word("token_standing") {
+        "revoked" => " (reported when the token had been taken back)",
+        "suspended" => " (reported while the token was held back)",
+        "expired" => " (reported when the token had expired)",
+        _ => "",
+    };
     let (agent, tool, outcome) = (agent(record), word("tool"), word("outcome"));
-    format!("{agent} called {tool} at {}{warning}: it {} {outcome}{touched}", client(record), verb(outcome))
+    format!("{agent} called {tool} at {}{warning}: it {} {outcome}{touched}{late}", client(record), verb(outcome))
 }
 
 /// "it has succeeded", "it has failed", "it was refused".
@@ -129,6 +143,10 @@ fn turn(record: &Record) -> String {
         Some("failed") => "gave the task up, and all its tokens ended",
         Some("revoked") if record.by.as_deref().is_some_and(|by| by.starts_with("grant:")) => {
             return "the grant that the task rests on was withdrawn: the task is over".to_owned();
+        }
+        Some("revoked") if record.by.as_deref() == Some("removal") => {
+            return "the agent that opened the task, or the issuer of its requester, was removed: the task is over"
+                .to_owned();
         }
         Some("revoked") => "took the task back, and all its tokens ended",
         Some("expired") => return "the task ended at its deadline".to_owned(),
@@ -185,8 +203,17 @@ mod tests {
     #[test]
     fn what_strangers_wrote_steers_no_terminal() {
         let mut record = Record::new(Timestamp::EPOCH, Event::TokenIntrospect, Outcome::Inactive);
-        record.agents = vec!["\u{1b}[2Jplanner\n".into()];
-        assert_eq!(tell(&record), "somebody asked about a token of \u{fffd}[2Jplanner\u{fffd}: it was not");
+        record.agents = vec!["\u{1b}[2Jplanner\n\u{202e}\u{2066}\u{200b}é".into()];
+        let want = "somebody asked about a token of \u{fffd}[2Jplanner\u{fffd}\u{fffd}\u{fffd}\u{fffd}é: it was not";
+        assert_eq!(tell(&record), want);
+        let mut opening = Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done);
+        opening.purpose = Some("a report\", and got all of it for \"nothing".into());
+        opening.granted = Some(json!({"lineage": []}));
+        assert!(
+            tell(&opening).contains("errand, \"a report', and got all of it for 'nothing\": "),
+            "{}",
+            tell(&opening)
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId, OutcomeText, Purpose, Reason, Subject, TaskId},
+    revocation::Seq,
     time::Timestamp,
     uri::IssuerUrl,
 };
@@ -140,6 +141,8 @@ pub enum Party {
     Admin(String),
     /// Nobody: the grant that it rests on was withdrawn.
     Grant(GrantId),
+    /// Nobody: the agent that opened it, or the issuer of its requester, was removed from the registry.
+    Removal,
     /// Nobody: the deadline passed.
     Deadline,
 }
@@ -151,6 +154,7 @@ impl fmt::Display for Party {
             Self::Requester(requester) => write!(f, "requester:{} {}", requester.issuer, requester.subject),
             Self::Admin(name) => f.write_str(name),
             Self::Grant(id) => write!(f, "grant:{id}"),
+            Self::Removal => f.write_str("removal"),
             Self::Deadline => f.write_str("deadline"),
         }
     }
@@ -212,7 +216,7 @@ pub struct Turn {
     pub state: TaskState,
     /// When.
     pub at: Timestamp,
-    /// Who did it: `admin:NAME`, `client:ID`, `deadline`.
+    /// Who did it: `admin:NAME`, `client:ID`, `grant:ID`, `removal`, `deadline`.
     pub by: String,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,6 +251,8 @@ pub struct Task {
     pub turns: u64,
     /// The last change; none since it was opened.
     pub turned: Option<Turn>,
+    /// Where the log stood when it was opened. It is no task of an agent, or an issuer, that was registered after that.
+    pub rev: Seq,
 }
 
 /// Why an exchange can't join a task.
@@ -264,9 +270,15 @@ pub enum CannotJoin {
 }
 
 impl Task {
+    /// Whether it is this requester's, opened by this agent.
+    #[must_use]
+    pub fn is_of(&self, requester: &Requester, agent: &ClientId) -> bool {
+        self.requester == *requester && self.root_agent == *agent
+    }
+
     /// Whether an exchange may join: same requester, same root agent, active, before its deadline.
     pub fn admits(&self, requester: &Requester, agent: &ClientId, now: Timestamp) -> Result<(), CannotJoin> {
-        if self.requester != *requester || self.root_agent != *agent {
+        if !self.is_of(requester, agent) {
             return Err(CannotJoin::NotYours);
         }
         match self.state_at(now) {
@@ -329,6 +341,7 @@ mod tests {
             grant: None,
             turns: u64::from(by.is_some()),
             turned: by.map(turn),
+            rev: Seq::default(),
         }
     }
 

@@ -9,10 +9,12 @@ use serde_json::{Map, Value};
 use crate::domain::{
     authority::Authority,
     chain::{Chain, Hop},
+    claims::BadClaim,
     id::{ClientId, GrantId, Purpose, Subject, TaskId, TokenId},
-    limits::MAX_JWT,
+    limits::{CLOCKS_MAY_DIFFER, MAX_JWT, TOKEN_LIFETIME_CAP},
     revocation::{Names, Seq},
     scope::ScopeSet,
+    status_list::StatusClaim,
     task::Requester,
     time::Timestamp,
     uri::IssuerUrl,
@@ -35,6 +37,18 @@ impl TokenDigest {
     pub fn of(token: &str) -> Option<Self> {
         let fits = token.len() <= MAX_JWT;
         fits.then(|| digest(&SHA256, token.as_bytes()).as_ref().try_into().ok().map(Self)).flatten()
+    }
+}
+
+/// Whether a token of ours with this end is good at `now`, as far as that goes. One that would last longer than any that
+/// is made now is of an issuer whose clock is wrong: nobody knows how old it is.
+pub fn check_end(expires: Timestamp, now: Timestamp) -> Result<(), BadClaim> {
+    if expires.is_past(now) {
+        Err(BadClaim::Expired)
+    } else if expires > now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER) {
+        Err(BadClaim::TooLong)
+    } else {
+        Ok(())
     }
 }
 
@@ -139,6 +153,9 @@ pub struct TaskTokenClaims {
     /// By which means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amr: Option<Vec<String>>,
+    /// Its place in the status lists, for who does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusClaim>,
 }
 
 /// The `task` claim, after the `mission` claim of the Mission-Bound Authorization drafts.
@@ -255,6 +272,27 @@ impl ApiTokenClaims {
             agents: [self.client_id.clone()].into(),
             resources: BTreeSet::new(),
             rev: self.rev,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_an_end_and_not_too_late() {
+        let now = Timestamp::from_unix(1_795_200_000);
+        for (from_now, want) in [
+            (-1, Err(BadClaim::Expired)),
+            (0, Err(BadClaim::Expired)),
+            (1, Ok(())),
+            (15 * 60, Ok(())),
+            (15 * 60 + 3600, Ok(())),
+            (15 * 60 + 3601, Err(BadClaim::TooLong)),
+            (i64::MAX / 2, Err(BadClaim::TooLong)),
+        ] {
+            assert_eq!(check_end(Timestamp::from_unix(now.unix() + from_now), now), want, "{from_now}");
         }
     }
 }

@@ -1,15 +1,24 @@
 //! What a caller wants to be answered in (RFC 9110 §12.5).
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 
 /// Whether `Accept` names this media type.
 pub(super) fn wants(headers: &HeaderMap, media_type: &str) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    is_named(headers, header::ACCEPT, media_type)
+}
+
+fn is_named(headers: &HeaderMap, header: HeaderName, wanted: &str) -> bool {
+    let accepted = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
         named && !parts.any(is_refusal)
     })
+}
+
+/// Whether `Accept-Encoding` names gzip (RFC 9110 §12.5.3).
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    is_named(headers, header::ACCEPT_ENCODING, "gzip")
 }
 
 /// RFC 9110 §12.4.2: a weight of zero means "not this one".
@@ -37,5 +46,16 @@ mod tests {
             let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
             assert_eq!(wants(&headers, "application/token-introspection+jwt"), signed, "{accept}");
         }
+    }
+
+    #[test]
+    fn who_takes_it_gzipped() {
+        for (accept, takes) in
+            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("identity", false)]
+        {
+            let headers = [(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))].into_iter().collect();
+            assert_eq!(takes_gzip(&headers), takes, "{accept}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
     }
 }

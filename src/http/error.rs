@@ -202,6 +202,7 @@ impl From<&Conflict> for Code {
             | Conflict::Unconfirmed(_)
             | Conflict::ShownOnce
             | Conflict::NoSuchPosition
+            | Conflict::ListIsOver
             | Conflict::TooManyListen
             | Conflict::Contended => Self::InvalidRequest,
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     app::{BadRequest, ExchangeRequest, RequestedType, SubjectType},
     domain::{
-        authority::Details,
+        authority::AskedDetails,
         json,
         limits::{MAX_CONTEXT, MAX_CONTEXT_DEPTH},
         secret::Secret,
@@ -38,7 +38,7 @@ pub(super) fn parse(form: &Form) -> Result<ExchangeRequest, BadRequest> {
         scope: form.one("scope").map(str::parse).transpose()?,
         authorization_details: form
             .one("authorization_details")
-            .map(|text| Details::parse(text, target.as_ref()))
+            .map(|text| details(text, target.as_ref()))
             .transpose()?,
         requested: form.one("requested_token_type").map(requested).transpose()?.unwrap_or_default(),
         requested_actor: name(form, "requested_actor", "not a client id")?,
@@ -51,6 +51,15 @@ pub(super) fn parse(form: &Form) -> Result<ExchangeRequest, BadRequest> {
         resource,
         audience,
     })
+}
+
+/// What is wrong is said at once, where the target is known: it may be named otherwise, or be implied.
+fn details(text: &str, target: Option<&ResourceUri>) -> Result<AskedDetails, BadRequest> {
+    let details = AskedDetails::parse(text)?;
+    if target.is_some() {
+        details.at(target)?;
+    }
+    Ok(details)
 }
 
 fn at_most_one(form: &Form, name: &str, rule: &'static str) -> Result<Option<String>, BadRequest> {

@@ -38,6 +38,7 @@ struct Metadata<'a> {
     revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     introspection_signing_alg_values_supported: Vec<&'static str>,
     authorization_details_types_supported: [&'static str; 1],
+    status_list_aggregation_endpoint: String,
     service_documentation: String,
 }
 
@@ -64,6 +65,7 @@ pub(super) async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx
         revocation_endpoint_auth_signing_alg_values_supported: algorithms(),
         introspection_signing_alg_values_supported: signing,
         authorization_details_types_supported: ["mcp_tool"],
+        status_list_aggregation_endpoint: issuer.join("/status-lists"),
         service_documentation: issuer.join("/docs"),
     };
     (public(300), Json(document)).into_response()
@@ -83,7 +85,7 @@ pub(super) async fn authorize() -> impl IntoResponse {
 }
 
 /// Readable from any page, and to be kept for so many seconds.
-fn public(seconds: u32) -> [(HeaderName, String); 2] {
+pub(super) fn public(seconds: u32) -> [(HeaderName, String); 2] {
     [
         (header::CACHE_CONTROL, format!("public, max-age={seconds}")),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned()),

@@ -24,6 +24,7 @@ mod problem;
 mod query;
 mod replicas;
 mod revocations;
+mod status_lists;
 mod tasks;
 mod views;
 
@@ -151,6 +152,8 @@ fn api() -> Router<App> {
         .route("/v1/admin/replicas", get(replicas::list))
         .route("/v1/admin/audit", get(admin::list_audit))
         .route("/revocations", get(feed::follow))
+        .route("/status-lists", get(status_lists::all))
+        .route("/status-lists/{id}", get(status_lists::one))
 }
 
 fn documents() -> Router<App> {

@@ -103,11 +103,15 @@ pub(super) fn by_admin(
 /// `GET /v1/tasks`
 pub(super) async fn list_own(
     State(app): State<App>,
-    Own(caller, cx): Own,
+    Party(caller, cx): Party,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<TaskView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent", "state", "resource", "from", "until"])?;
-    let page = app.service.list_own_tasks(&caller, filter(&query)?, &query.page()?).await?;
+    let (filter, page) = (filter(&query)?, query.page()?);
+    let page = match caller {
+        Caller::Client(caller) => app.service.list_opened_tasks(&caller, filter, &page).await?,
+        Caller::Requester(caller) => app.service.list_own_tasks(&caller, filter, &page).await?,
+    };
     Ok(Json(ListView::of(page, |task| TaskView::of(task, cx.now))))
 }
 
@@ -174,8 +178,14 @@ pub(super) async fn report_call(
 }
 
 /// `GET /v1/admin/tasks/{id}/trail`
-pub(super) async fn trail(State(app): State<App>, Reader(_, cx): Reader, id: Id) -> Result<Json<TrailView>, Problem> {
-    let trail = app.service.task_trail(task_id(&id)?).await?;
+pub(super) async fn trail(
+    State(app): State<App>,
+    Reader(_, cx): Reader,
+    id: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Json<TrailView>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after"])?;
+    let trail = app.service.task_trail(task_id(&id)?, query.text("after").map(str::to_owned)).await?;
     Ok(Json(TrailView::of(trail, cx.now)))
 }
 

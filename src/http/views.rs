@@ -1,10 +1,12 @@
 //! How things look in the JSON APIs. Times are RFC 3339; lists come in pages with a cursor.
 
+mod tree;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{Reported, Revoked, Step, TaskTrail, TaskTree, TokenNode, TokenStanding, TurnedTask},
+    app::{Reported, Revoked, Step, TaskTrail, TurnedTask},
     domain::{
         audit::{Record, Writer},
         authority::Authority,
@@ -22,6 +24,8 @@ use crate::{
     http::replicas::SpreadView,
     ports::{AuditRow, Paged, TokenRecord},
 };
+
+pub(super) use tree::TaskTreeView;
 
 /// A page of anything.
 #[derive(Serialize)]
@@ -210,47 +214,6 @@ impl From<Turn> for TurnView {
     }
 }
 
-/// A task with the tree of its tokens.
-#[derive(Serialize)]
-pub(super) struct TaskTreeView {
-    #[serde(flatten)]
-    task: TaskView,
-    tokens: Vec<TokenNodeView>,
-    /// Whether there are older tokens that are not shown.
-    more: bool,
-}
-
-impl TaskTreeView {
-    pub(super) fn of(tree: TaskTree, now: Timestamp) -> Self {
-        let tokens = tree.tokens.into_iter().map(Into::into).collect();
-        Self { task: TaskView::of(tree.task, now), tokens, more: tree.has_more }
-    }
-}
-
-/// A token in the tree of its task.
-#[derive(Serialize)]
-pub(super) struct TokenNodeView {
-    #[serde(flatten)]
-    token: TokenView,
-    standing: &'static str,
-    derived: Vec<TokenNodeView>,
-}
-
-impl From<TokenNode> for TokenNodeView {
-    fn from(node: TokenNode) -> Self {
-        Self {
-            token: node.token.into(),
-            standing: match node.standing {
-                TokenStanding::Live => "live",
-                TokenStanding::Suspended => "suspended",
-                TokenStanding::Revoked => "revoked",
-                TokenStanding::Expired => "expired",
-            },
-            derived: node.derived.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
 /// A report of a call that is on record.
 #[derive(Serialize)]
 pub(super) struct ReportedView {
@@ -274,12 +237,14 @@ pub(super) struct TrailView {
     steps: Vec<StepView>,
     /// Whether there are older steps that are not shown.
     more: bool,
+    /// What to give as `after` to see those.
+    next: Option<String>,
 }
 
 impl TrailView {
     pub(super) fn of(trail: TaskTrail, now: Timestamp) -> Self {
         let steps = trail.steps.into_iter().map(Into::into).collect();
-        Self { task: TaskView::of(trail.task, now), steps, more: trail.has_more }
+        Self { task: TaskView::of(trail.task, now), steps, more: trail.next.is_some(), next: trail.next }
     }
 }
 

@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::Outage;
 use crate::domain::{
     audit::{Columns, Event, Outcome, Writer},
-    id::{ClientId, RequestId, TaskId, TokenId},
+    id::{ClientId, GrantId, RequestId, TaskId, TokenId},
     task::TaskState,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
@@ -55,6 +55,40 @@ pub struct TokenFilter {
     pub alive_at: Option<Timestamp>,
     /// Issued at this time or later.
     pub issued_from: Option<Timestamp>,
+}
+
+/// What tokens have in common that are looked for, to see what has become of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Having {
+    /// They are these, or of a task of one of them.
+    Tokens(Vec<TokenId>),
+    /// They are of these tasks.
+    Tasks(Vec<TaskId>),
+    /// They rest on these grants.
+    Grants(Vec<GrantId>),
+    /// They are in the name of these: issuer and subject.
+    Requesters(Vec<(String, String)>),
+    /// They are of a task in which one of these got a token that had not ended.
+    Agents(Vec<ClientId>),
+    /// Their `aud` is one of these.
+    Audiences(Vec<String>),
+    /// They are in the name of somebody whom one of these vouches for.
+    Issuers(Vec<IssuerUrl>),
+}
+
+/// Where to go on among tokens in the order of their issue; from the first, by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedAfter {
+    /// When the last one was issued.
+    pub issued: Timestamp,
+    /// Which it was.
+    pub id: TokenId,
+}
+
+impl Default for ListedAfter {
+    fn default() -> Self {
+        Self { issued: Timestamp::EPOCH, id: TokenId::new(uuid::Uuid::nil()) }
+    }
 }
 
 /// Which tasks to list. All of what is given must fit.

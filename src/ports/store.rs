@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use super::{AuditFilter, AuditRow, Ear, GrantFilter, ListFault, Outage, Page, Paged, TaskFilter, TokenFilter};
+use super::{
+    AuditFilter, AuditRow, Ear, GrantFilter, Having, ListFault, ListedAfter, Outage, Page, Paged, TaskFilter,
+    TokenFilter,
+};
 use crate::domain::{
     audit::{Head, Record, Writer},
     authority::Authority,
@@ -14,9 +17,10 @@ use crate::domain::{
     grant::Grant,
     id::{ClientId, GrantId, KeyId, TaskId, TokenId, ToolName},
     keys::KeyDates,
-    registry::{Entry, Kind, KnownTools, OwnedTag, ShutOut, Who},
+    registry::{Entry, Kind, KnownTools, OwnedTag, Registered, ShutOut, Who},
     replica::{Beat, ReplicaId},
     revocation::{LogEntry, Names, NewEntry, Seq},
+    status_list::{Shard, StatusPlace},
     task::{Requester, Task, Turn},
     time::Timestamp,
     token::TokenKind,
@@ -65,11 +69,14 @@ pub struct TokenRecord {
     pub expires: Timestamp,
     /// The position of the log that its issuer had applied.
     pub rev: Seq,
+    /// Its place in the status lists.
+    pub status: Option<StatusPlace>,
 }
 
 impl TokenRecord {
     /// The names under which the token can be taken back, but for one: the record does not have the agent that a hand-over
-    /// token is for. For showing what a token is worth; what decides is what the token itself says.
+    /// token is for, and such a token has no place in a status list. For showing what a token is worth, there too; what
+    /// decides here is what the token itself says.
     #[must_use]
     pub fn names(&self) -> Names {
         Names {
@@ -102,11 +109,37 @@ impl fmt::Debug for StoredKey {
     }
 }
 
+/// Room for one more grant: the registry is still at this version, and of such grants fewer than so many are not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The version.
+    pub registry: u64,
+    /// Such grants: of whom, to whom, for an emergency or not.
+    pub like: Like,
+    /// When it is to be made.
+    pub now: Timestamp,
+    /// How many there may be then.
+    pub most: u32,
+}
+
+/// What grants have in common that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Like {
+    /// For whom.
+    pub requester: Requester,
+    /// Who.
+    pub agent: ClientId,
+    /// Whether they are for an emergency.
+    pub break_glass: bool,
+}
+
 /// A state of the store that a change builds on. If it moved on in between, the change does not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The registry is still at this version.
     Registry(u64),
+    /// There is room for a grant.
+    Room(Box<Room>),
     /// The keys are still at this version.
     Keys(u64),
     /// The task is there, and its state has changed so many times.
@@ -120,7 +153,7 @@ pub enum Expected {
 pub enum Change {
     /// Put an object, new or in place of the old one.
     PutObject(Box<Entry>),
-    /// Remove an object, its secret, and what is known of its tools.
+    /// Remove an object, its secret, what is known of its tools, and the grants to it, or of those for whom it vouches.
     RemoveObject(Kind, String),
     /// Put the tag of a client's secret.
     PutSecret(ClientId, OwnedTag),
@@ -148,6 +181,8 @@ pub enum Change {
     PutTool(Box<ToolRecord>),
     /// Forget a tool of a resource.
     RemoveTool(ClientId, ToolName),
+    /// Forget all tools of a resource.
+    ForgetTools(ClientId),
 }
 
 /// A request that may come again, by its `Idempotency-Key`.
@@ -238,6 +273,8 @@ pub struct StoredRegistry {
     pub version: u64,
     /// The objects.
     pub entries: Vec<Entry>,
+    /// From where on each of them is the one that it is.
+    pub since: Registered,
     /// The tags of client secrets.
     pub tags: BTreeMap<ClientId, OwnedTag>,
     /// What is known of tools.
@@ -264,6 +301,8 @@ pub struct Swept {
     pub idempotency: u64,
     /// Signing keys that are gone.
     pub keys: u64,
+    /// Shards of status lists.
+    pub shards: u64,
 }
 
 /// The store. Two adapters implement it, and one suite holds both to this text.
@@ -309,8 +348,28 @@ pub trait Store: Send + Sync {
     /// Tokens, newest first.
     async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault>;
 
+    /// Tokens with a place in a status list that had not ended at `alive_at` and have this in common, and maybe more, in
+    /// the order in which they were issued.
+    async fn listed_tokens(
+        &self,
+        having: &Having,
+        alive_at: Timestamp,
+        after: ListedAfter,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage>;
+
+    /// Takes the next block of a shard's numbers, durable before this returns: nobody else ever gets it. Counts from 0.
+    async fn take_status_block(&self, shard: Shard) -> Result<u64, Outage>;
+
+    /// The shards that end after `now`, each with how many of its blocks were taken.
+    async fn status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage>;
+
     /// Tasks in no final state whose grant was withdrawn, at most `limit`.
     async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage>;
+
+    /// Tasks in no final state whose agent, or whose requester's issuer, is not registered any more, or is another one of the
+    /// same name by now; at most `limit`.
+    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage>;
 
     /// One grant, over or not.
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage>;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::server::{FILES, Server, changed_form, claims};
 
-on_both_stores!(constraints_go_along_and_only_shrink);
+on_both_stores!(constraints_go_along_and_only_shrink, details_are_about_the_target_however_it_is_named);
 
 fn details(constraints: &Value) -> String {
     json!([{"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": "read_file", "constraints": constraints}])
@@ -59,5 +59,50 @@ async fn constraints_go_along_and_only_shrink(server: Server) {
         (400, &json!("invalid_scope")),
         "a scope means every argument: {body}"
     );
+    server.stop().await;
+}
+
+/// Details without `locations` are about the resource that the token is for: named by its URI, by its name, or implied.
+async fn details_are_about_the_target_however_it_is_named(server: Server) {
+    let one = |more: Value| {
+        let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
+        detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([detail]).to_string()
+    };
+    let ask = |changes: &[(&str, &str)], details: &str| {
+        let form = server.exchange_form(&server.user_token(json!({})));
+        changed_form(&changed_form(&form, &[("scope", ""), ("authorization_details", details)]), changes)
+    };
+    let (by_name, nameless) = ([("resource", ""), ("audience", "files")], [("resource", "")]);
+    let token = server.issued("planner", &ask(&[], &one(json!({})))).await;
+    let want = &claims(&token)["authorization_details"];
+    assert_eq!(want[0]["locations"], json!([FILES]));
+    let named = server.issued("planner", &ask(&by_name, &one(json!({})))).await;
+    assert_eq!(&claims(&named)["authorization_details"], want);
+    let handed = changed_form(
+        &server.hand_over_form(&token, "reader"),
+        &[("scope", ""), ("authorization_details", &one(json!({})))],
+    );
+    assert_eq!(&claims(&server.issued("planner", &handed).await)["authorization_details"], want);
+
+    let wrong = "invalid_authorization_details";
+    let missing = "authorization_details[0].locations: is missing, and the request names no resource";
+    let txn = [
+        ("resource", ""),
+        ("audience", "example.com"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:txn_token"),
+    ];
+    for (changes, more, error, said) in [
+        (&by_name[..], json!({"constraints": {"p": {"equals": "a\u{0}b"}}}), wrong, "must not have a NUL"),
+        (&by_name, json!({"colour": "red"}), wrong, "has a member other than"),
+        (&by_name, json!({"locations": ["https://notes.example.com/mcp"]}), wrong, "asks for more"),
+        (&nameless, json!({}), "invalid_target", "name one `resource`"),
+        (&nameless, json!({"colour": "red"}), "invalid_target", "name one `resource`"),
+        (&txn, json!({}), wrong, missing),
+    ] {
+        let (status, body) = server.token_as("planner", &ask(changes, &one(more.clone()))).await;
+        let text = body["error_description"].as_str().unwrap_or_default();
+        assert!(status == 400 && body["error"] == error && text.contains(said), "{changes:?} {more}: {body}");
+    }
     server.stop().await;
 }

@@ -22,7 +22,7 @@ on_both_stores!(
 );
 
 /// Runs a command with nothing in its environment. Returns the exit code and what it wrote.
-async fn errand(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub async fn errand(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_errand"));
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null());
     let Output { status, stdout, stderr } =

@@ -11,6 +11,9 @@ on_both_stores!(
     what_is_held_back_together_works_again_together,
     a_confirmation_is_for_one_thing,
     what_came_since_is_not_touched,
+    only_what_was_shown,
+    a_hold_that_was_not_shown_stays,
+    a_busy_second,
     twice_is_once,
     what_is_no_selection,
 );
@@ -193,7 +196,7 @@ async fn a_confirmation_is_for_one_thing(server: Server) {
         parts[n] = part;
         json!(parts.join("."))
     };
-    let (more, later, next_year) = ("9", "1999999999", "1999999999");
+    let (more, later, next_year) = ("AAAAAAAAAAA", "1999999999", "1999999999");
     for changes in [
         json!({"subject": "alice"}),
         json!({"agent": "planner"}),
@@ -203,9 +206,12 @@ async fn a_confirmation_is_for_one_thing(server: Server) {
         json!({"subject": null, "issuer": null, "ids": [claims(&bob)["txn"]]}),
         json!({"confirmation": forged(0, later)}),
         json!({"confirmation": forged(1, more)}),
+        json!({"confirmation": forged(1, "")}),
         json!({"confirmation": forged(2, next_year)}),
         json!({"confirmation": forged(3, "AAAA")}),
         json!({"confirmation": forged(3, "")}),
+        json!({"confirmation": forged(4, "AAAA")}),
+        json!({"confirmation": forged(4, "")}),
         json!({"confirmation": format!("{text}.1")}),
         json!({"confirmation": format!("{text}=")}),
         json!({"confirmation": text[..text.len() - 2].to_owned()}),
@@ -262,7 +268,7 @@ async fn what_came_since_is_not_touched(server: Server) {
     let before = server.task_token().await;
     let by_agent = json!({"kind": "tasks", "agent": "planner"});
     let found = dry(&server, &by_agent).await;
-    // Tasks of another second are not of the selection; one of the same second would be, and is more than was shown.
+    // Tasks of another second are not of the selection; one of the same second would be, and was not shown.
     let shown_at = claims(&before)["iat"].as_i64().unwrap();
     crate::server::until("the clock goes on", async || server.cx().now.unix() > shown_at + 2).await;
     let since = server.task_token().await;
@@ -286,6 +292,86 @@ async fn what_came_since_is_not_touched(server: Server) {
     assert_eq!((status, &answer["type"]), (409, &json!("urn:errand:problem:unconfirmed")), "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("more tasks"), "{answer}");
     assert!(!server.is_live(&three).await);
+    server.stop().await;
+}
+
+/// Somebody does it to one task while somebody else thinks it over.
+async fn turn(server: &Server, token: &str, act: &str) {
+    let path = format!("/tasks/{}/{act}", claims(token)["txn"].as_str().unwrap());
+    let (status, body) = server.admin(Method::POST, &path, Some(json!({"reason": "x"}))).await;
+    assert!(status.is_success(), "{body}");
+}
+
+/// As many as were shown, and not the same ones.
+async fn only_what_was_shown(server: Server) {
+    let (shown, other) = (server.task_token().await, server.task_token().await);
+    for verb in ["revoke", "resume"] {
+        turn(&server, &shown, "suspend").await;
+        let body = json!({"kind": "tasks", "agent": "planner", "state": "suspended", "verb": verb});
+        let found = dry(&server, &body).await;
+        assert_eq!((&found["tasks"], &found["sample"]["tasks"]), (&json!(1), &json!([claims(&shown)["txn"]])));
+        turn(&server, &shown, "resume").await;
+        turn(&server, &other, "suspend").await;
+        let (status, answer) = ask(&server, confirmed(&body, &found)).await;
+        assert_eq!((status, &answer["type"]), (409, &json!("urn:errand:problem:unconfirmed")), "{verb}: {answer}");
+        assert_eq!((state(&server, &shown).await, state(&server, &other).await), ("active".into(), "suspended".into()));
+        assert!(!server.is_live(&other).await && server.is_live(&shown).await, "{verb}");
+        // What was shown can be done to what was shown, when nothing else fits any more.
+        turn(&server, &other, "resume").await;
+        let (status, answer) = ask(&server, confirmed(&body, &found)).await;
+        assert_eq!((status, &answer["tasks"]), (200, &json!(0)), "{verb}: {answer}");
+    }
+    // However it has turned since, it is to be ended.
+    let body = json!({"kind": "tasks", "ids": [claims(&shown)["txn"]]});
+    let found = dry(&server, &body).await;
+    turn(&server, &shown, "suspend").await;
+    let (status, answer) = ask(&server, confirmed(&body, &found)).await;
+    assert_eq!(
+        (status, &answer["tasks"], state(&server, &shown).await),
+        (200, &json!(1), "revoked".into()),
+        "{answer}"
+    );
+    server.stop().await;
+}
+
+/// The same task, and another hold.
+async fn a_hold_that_was_not_shown_stays(server: Server) {
+    let token = server.task_token().await;
+    turn(&server, &token, "suspend").await;
+    let body = json!({"kind": "tasks", "agent": "planner", "verb": "resume"});
+    let found = dry(&server, &body).await;
+    turn(&server, &token, "resume").await;
+    turn(&server, &token, "suspend").await;
+    let (status, answer) = ask(&server, confirmed(&body, &found)).await;
+    assert_eq!((status, state(&server, &token).await), (409, "suspended".into()), "{answer}");
+    let found = dry(&server, &body).await;
+    let (status, answer) = ask(&server, confirmed(&body, &found)).await;
+    assert_eq!((status, &answer["tasks"], state(&server, &token).await), (200, &json!(1), "active".into()), "{answer}");
+    server.stop().await;
+}
+
+/// Nobody is kept from ending many tasks by others that are opened meanwhile; and what is done again is done again.
+async fn a_busy_second(server: Server) {
+    let body = json!({"kind": "tasks", "agent": "planner"});
+    let mut shown = Vec::new();
+    for _ in 0..3 {
+        shown.push(server.task_token().await);
+        let found = dry(&server, &body).await;
+        let since = server.task_token().await;
+        let (status, answer) = ask(&server, confirmed(&body, &found)).await;
+        assert_eq!((status, &answer["tasks"]), (200, &json!(shown.len())), "{answer}");
+        for token in &shown {
+            assert!(!server.is_live(token).await);
+        }
+        assert!(server.is_live(&since).await);
+        shown = vec![since];
+    }
+    for verb in ["suspend", "resume", "suspend", "resume"] {
+        let body = json!({"kind": "tasks", "ids": [claims(&shown[0])["txn"]], "verb": verb});
+        let found = dry(&server, &body).await;
+        assert_eq!(ask(&server, confirmed(&body, &found)).await.1["tasks"], 1, "{verb}");
+        assert_eq!(server.is_live(&shown[0]).await, verb == "resume");
+    }
     server.stop().await;
 }
 

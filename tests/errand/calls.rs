@@ -65,6 +65,7 @@ async fn a_call_is_reported_once(server: Server) {
     let named =
         |calls: Vec<Value>, id: &str| calls.into_iter().find(|step| step["record"]["asked"]["call"] == id).unwrap();
     let record = &named(recorded, "call-1")["record"];
+    assert_eq!(record["authority_hash"], claims(&token)["task"]["authority_hash"], "what the intent was: {record}");
     assert_eq!((&record["client"], &record["agents"][0]), (&json!("files"), &json!("planner")), "{record}");
     assert_eq!((&record["asked"]["arguments"], &record["asked"]["data"]), (&good["arguments"], &good["data"]));
     // After the end it is still told what was done; and what the token does not name is told, and stands out.
@@ -73,7 +74,17 @@ async fn a_call_is_reported_once(server: Server) {
     let (status, body) = send(&server, "files", &task, &outside).await;
     assert_eq!((status, &body["named_by_token"]), (201, &json!(false)), "{body}");
     let told = named(calls(&server, &task).await, "late");
-    assert_eq!(told["text"], "planner called delete_file at files (the token does not name this tool): it was refused");
+    assert_eq!(
+        told["text"],
+        "planner called delete_file at files (the token does not name this tool): it was refused (reported when the token had been taken back)"
+    );
+    // The task shows them with the token.
+    let (_, tree) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
+    let shown = tree["tokens"][0]["calls"].as_array().unwrap();
+    let mut shown = shown.iter().map(|call| [&call["call"], &call["tool"], &call["outcome"], &call["token_standing"]]);
+    assert!(shown.any(|call| call == ["call-1", "read_file", "succeeded", "live"]), "{tree}");
+    assert!(shown.any(|call| call == ["late", "delete_file", "refused", "revoked"]), "{tree}");
+    assert_eq!(tree["tokens"][0]["calls"].as_array().unwrap().len(), 4);
     replica.stop().await;
     server.stop().await;
 }

@@ -5,9 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use errand::{
+    domain::{audit::Writer, grant::Grant, id::GrantId},
+    ports::{Change, Write},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::{
     server::{FILES, IDP, Server, changed_form, claims, read},
@@ -39,6 +44,9 @@ demanding!(
     nothing_outlives_a_withdrawal,
     grants_are_made_once_and_listed,
     what_is_no_grant_is_refused,
+    there_are_so_many_and_no_more,
+    all_are_withdrawn,
+    a_demand_that_came_later,
 );
 
 pub async fn demanding(store: TestStore) -> Server {
@@ -243,6 +251,12 @@ async fn grants_are_made_once_and_listed(server: Server) {
     more["authorization_details"] = details(&["read_file"]);
     assert_eq!(post("k", &more).await.0, 422, "the key is for another authority");
     assert_ne!(post("l", &wanted).await.1["id"], first["id"]);
+    assert_eq!(withdraw(&server, first["id"].as_str().unwrap()).await, 204);
+    let (status, gone) = post("k", &wanted).await;
+    assert_eq!(status, 422, "{gone}");
+    assert!(gone["detail"].as_str().unwrap().contains("withdrawn since"), "{gone}");
+    let (_, first) = post("n", &wanted).await;
+    assert_eq!(post("n", &wanted).await.1, first);
     let mut plain = wanted;
     plain.as_object_mut().unwrap().remove("authorization_details");
     let (_, plain) = post("m", &plain).await;
@@ -315,5 +329,123 @@ async fn what_is_no_grant_is_refused(server: Server) {
     assert_eq!(server.admin_with(&audit, Method::POST, "/grants", Some(good.clone())).await.0, 403);
     let planner = server.api_token("planner", "errand:tasks").await;
     assert_eq!(server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0, 403, "no agent grants");
+    server.stop().await;
+}
+
+/// Sends so many of one request at once, and says how many were taken; the others were too many.
+async fn taken(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many: usize) -> usize {
+    let mut sent = JoinSet::new();
+    for _ in 0..many {
+        let (server, admin, path, body) = (Arc::clone(server), admin.to_owned(), path.to_owned(), body.clone());
+        sent.spawn(async move { server.admin_with(&admin, Method::POST, &path, Some(body)).await });
+    }
+    let mut taken = 0;
+    while let Some(answer) = sent.join_next().await {
+        match answer.unwrap() {
+            (status, _) if status == 201 => taken += 1,
+            (status, body) => {
+                assert_eq!(status, 422, "{body}");
+                assert!(body["detail"].as_str().unwrap().contains("withdraw some"), "{body}");
+            }
+        }
+    }
+    taken
+}
+
+async fn there_are_so_many_and_no_more(server: Server) {
+    let server = Arc::new(server);
+    let admin = server.api_token("ops", "errand:admin").await;
+    let wanted = grant(&READING, 6000);
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 60).await, 60);
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 60).await, 40, "at the same moment");
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 1).await, 0);
+    let mut others = wanted.clone();
+    others["agent"] = json!("reader");
+    assert_eq!(taken(&server, &admin, "/grants", &others, 1).await, 1, "to another agent");
+    // An emergency finds room, and is seen although the others last longer.
+    let glass = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "reason": "on fire",
+        "authorization_details": details(&["write_file"])});
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let form = changed_form(&form, &[("scope", "files:write")]);
+    assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
+    assert_eq!(taken(&server, &admin, "/break-glass", &glass, 1).await, 1);
+    let token = server.issued("planner", &form).await;
+    assert_eq!(claims(&token)["break_glass"], true);
+    assert_eq!(taken(&server, &admin, "/break-glass", &glass, 25).await, 19);
+    // What is withdrawn makes room.
+    let (_, list) = server.admin_with(&admin, Method::GET, "/grants?agent=planner&limit=200", None).await;
+    let list = list["items"].as_array().unwrap();
+    assert_eq!(list.len(), 120);
+    let is_plain = |grant: &&Value| grant["break_glass"] == false;
+    let plain = list.iter().find(is_plain).unwrap()["id"].as_str().unwrap();
+    assert_eq!(withdraw(&server, plain).await, 204);
+    assert_eq!(taken(&server, &admin, "/grants", &wanted, 2).await, 1);
+}
+
+/// However many there are: of before there was a limit, or more than are read at a time.
+async fn all_are_withdrawn(server: Server) {
+    let id = granted(&server, grant(&READING, 600)).await;
+    let store = server.store.open().await;
+    let first = store.grant(id.parse().unwrap()).await.unwrap().unwrap();
+    let more = (0..250).map(|n| Grant { id: GrantId::new(Uuid::from_u128(n)), ..first.clone() });
+    let changes = more.map(Box::new).map(Change::PutGrant).collect();
+    store.commit(Writer(Uuid::from_u128(7)), &[Write { changes, ..Write::default() }]).await.unwrap();
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let token = server.issued("planner", &form).await;
+    let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
+    assert_eq!(server.admin(Method::DELETE, &all, None).await.0, 204);
+    assert!(!server.is_live(&token).await);
+    assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
+    assert_eq!(server.admin(Method::GET, "/grants?agent=planner", None).await.1["items"], json!([]));
+    server.stop().await;
+}
+
+/// What is derived is asked for consent as well, when it was not demanded yet as its parent was issued.
+async fn a_demand_that_came_later(server: Server) {
+    const VAULT: &str = "https://vault.example.com";
+    let vault = |consent: &str| {
+        json!({"id": "vault", "uri": VAULT, "authentication": {"method": "client_secret_basic"}, "consent": consent,
+            "tools": [{"name": "open", "scope": "vault:read", "effect": "read", "risk": "low"}]})
+    };
+    let agent = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}, "known_as": {(IDP): ["guest-client"]},
+        "access": [{"resource": "vault", "scopes": ["vault:read"]}]});
+    server.put("/resources/vault", vault("none")).await;
+    server.put("/agents/guest", agent).await;
+    let secret = server.new_secret("guest").await;
+    let exchange = async |subject: &str, purpose: &str| {
+        let asks = [("resource", VAULT), ("scope", "vault:read"), ("purpose", purpose)];
+        let form = changed_form(&server.exchange_form(subject), &asks);
+        read(server.post("/oauth2/token").basic_auth("guest", Some(&secret)).form(&form).send().await.unwrap()).await
+    };
+    let token = async |subject: &str, client: &str| {
+        let user = server.user_token(json!({"sub": subject, "client_id": client, "scope": "vault:read"}));
+        let (status, body) = exchange(&user, "errands").await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    };
+    let tools = json!([{"type": "mcp_tool", "locations": [VAULT], "actions": ["tools/call"], "identifier": "open"}]);
+    let says = |subject: &str, details: Value| {
+        let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": later(600)});
+        crate::server::changed(grant, json!({"authorization_details": details}))
+    };
+    // Nothing points at the guest but the grants; dave has none, and needs none.
+    granted(&server, says("alice", Value::Null)).await;
+    let bobs = granted(&server, says("bob", tools)).await;
+    let parents = [
+        (token("alice", "elsewhere").await, false),
+        (token("bob", "elsewhere").await, true),
+        (token("dave", "guest-client").await, false),
+    ];
+    for (parent, _) in &parents {
+        assert_eq!(exchange(parent, "").await.0, 200);
+    }
+    server.put("/resources/vault", vault("required")).await;
+    for (parent, consented) in &parents {
+        let (status, body) = exchange(parent, "").await;
+        let want = if *consented { (200, &Value::Null) } else { (400, &json!("interaction_required")) };
+        assert_eq!((status.as_u16(), &body["error"]), want, "{body}");
+    }
+    assert_eq!(withdraw(&server, &bobs).await, 204);
+    assert_eq!(exchange(&parents[1].0, "").await.0, 400);
     server.stop().await;
 }

@@ -28,6 +28,7 @@ on_both_stores!(
     what_is_no_position,
     so_many_listen,
     from_far_behind,
+    on_from_each_entry,
 );
 
 const SCOPE: &str = "errand:revocations";
@@ -577,10 +578,52 @@ async fn from_far_behind(server: Server) {
     assert_eq!(stream.up_to(from, from + MANY).await.len(), 10);
     let mut stream = Stream::open(&server, &api, &format!("?after={}", from + 600), None).await;
     assert_eq!(stream.up_to(from + 600, from + MANY).await.len(), 9900);
-    // A row that is not there is an outage, and never a smaller truth.
+    // A row that is not there is an outage, and never a smaller truth. Who starts passes over what ended two days ago, and takes
+    // no token that says that it is older.
+    let api = server.api_token("files", SCOPE).await;
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + MANY - 5)).await;
     let other = server.replica().await;
     assert_eq!(ask(&other, &api, &format!("?after={}", from + MANY - 10)).await.0, 503);
     other.stop().await;
+    server.stop().await;
+}
+
+/// Who goes on from any place is told exactly the rest: resources only what concerns them, and admins everything.
+async fn on_from_each_entry(server: Server) {
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        tokens.push(claims(&server.task_token().await));
+    }
+    for what in [
+        json!({"kind": "token", "id": tokens[0]["jti"]}),
+        json!({"kind": "task", "id": tokens[1]["txn"]}),
+        json!({"kind": "resource", "uri": NOTES}),
+        json!({"kind": "task", "id": tokens[2]["txn"], "verb": "suspend"}),
+        json!({"kind": "agent", "id": "writer", "verb": "suspend"}),
+        json!({"kind": "requester", "issuer": IDP, "subject": "bob"}),
+        json!({"kind": "task", "id": tokens[2]["txn"], "verb": "resume"}),
+        json!({"kind": "resource", "uri": FILES}),
+    ] {
+        server.revoke(crate::server::changed(what, json!({"reason": "in a test"}))).await;
+    }
+    let mut told = Vec::new();
+    for (client, scope) in [("files", SCOPE), ("ops", "errand:admin")] {
+        let bearer = server.api_token(client, scope).await;
+        let after = async |seq: u64| {
+            let request = server.request(Method::GET, &format!("/revocations?after={seq}")).bearer_auth(&bearer);
+            let (status, page) = read(request.send().await.unwrap()).await;
+            assert_eq!((status.as_u16(), &page["up_to"]), (200, &page["head"]), "{page}");
+            page
+        };
+        let whole = after(0).await;
+        let all = whole["entries"].as_array().unwrap();
+        for seq in 0..=whole["head"].as_u64().unwrap() {
+            let rest = all.iter().filter(|entry| entry["seq"].as_u64().unwrap() > seq).cloned().collect::<Vec<_>>();
+            let page = after(seq).await;
+            assert_eq!((&page["entries"], &page["head"]), (&json!(rest), &whole["head"]), "{client} after {seq}");
+        }
+        told.push(all.len());
+    }
+    assert!(0 < told[0] && told[0] < told[1], "{told:?}");
     server.stop().await;
 }

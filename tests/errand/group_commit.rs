@@ -31,6 +31,8 @@ async fn take_the_planner(store: &TestStore) {
 
 async fn one_that_is_refused_fails_alone(server: Server) {
     let service = &server.house.service;
+    // With numbers for the status lists in memory, so that all wait for the same.
+    server.task_token().await;
     refuse_the_planner(&server.store).await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let by_secret = |client: &str| {

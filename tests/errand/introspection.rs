@@ -3,9 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{ACCESS_TOKEN, Server, changed_form, claims, form, header, read, secret, until};
+use crate::server::{ACCESS_TOKEN, IDP, Server, changed_form, claims, form, header, read, secret, until};
 
 on_both_stores!(
+    a_scope_says_no_more_than_was_given,
     one_answer_for_everything_else,
     who_may_ask,
     a_signed_answer,
@@ -228,5 +229,74 @@ async fn what_was_dropped_is_made_up_for(server: Server) {
     until("it is on record", async || answers().await > 0).await;
     assert_eq!(answers().await, 1);
     small.stop().await;
+    server.stop().await;
+}
+
+/// An admin changes what stands under a scope while a token is alive. Who goes by the scope alone reads no more out of it than was
+/// given when the token was issued, and no more than there is; whether the token was asked about before or not.
+async fn a_scope_says_no_more_than_was_given(server: Server) {
+    const VAULT: &str = "https://vault.example.com";
+    let admin = server.api_token("ops", "errand:admin").await;
+    let put = async |path: &str, body: Value| {
+        let (status, body) = server.admin_with(&admin, Method::PUT, path, Some(body)).await;
+        assert!(status.is_success(), "{body}");
+    };
+    let offer = async |tools: &[(&str, &str)]| {
+        let tool = |(name, scope): &(&str, &str)| json!({"name": name, "scope": scope, "effect": "read"});
+        let tools = tools.iter().map(tool).collect::<Value>();
+        let authentication = json!({"method": "client_secret_basic"});
+        put("/resources/vault", json!({"id": "vault", "uri": VAULT, "authentication": authentication, "tools": tools}))
+            .await;
+    };
+    let (open, look, list) = (("open", "vault:use"), ("look", "vault:use"), ("list", "vault:list"));
+    offer(&[open, look, list]).await;
+    let access = json!([{"resource": "vault", "scopes": ["vault:use", "vault:list"]}]);
+    let (authentication, known_as) = (json!({"method": "client_secret_basic"}), json!({(IDP): ["guest-client"]}));
+    put(
+        "/agents/guest",
+        json!({"id": "guest", "authentication": authentication, "known_as": known_as, "access": access}),
+    )
+    .await;
+    let mut secrets = Vec::new();
+    for client in ["guest", "vault"] {
+        let (_, made) = server.admin_with(&admin, Method::POST, &format!("/clients/{client}/secret"), None).await;
+        secrets.push(made["client_secret"].as_str().unwrap().to_owned());
+    }
+    let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:use vault:list"}));
+    let form = changed_form(&server.exchange_form(&user), &[("resource", VAULT), ("scope", "vault:use vault:list")]);
+    let issue = async || {
+        let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0])).form(&form);
+        let (status, body) = read(request.send().await.unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    };
+    let ask = async |at: &Server, token: &str| {
+        let request = at.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
+        let (_, says) = read(request.form(&[("token", token)]).send().await.unwrap()).await;
+        let details = says["authorization_details"].as_array().cloned().unwrap_or_default();
+        let tools = details.iter().map(|d| d["identifier"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ");
+        (says["active"].as_bool().unwrap(), says["scope"].as_str().unwrap_or_default().to_owned(), tools)
+    };
+    let (replica, known, fresh) = (server.replica().await, issue().await, issue().await);
+    let answer = |scope: &str, tools: &str| (true, scope.to_owned(), tools.to_owned());
+    let whole = answer("vault:list vault:use", "list look open");
+    assert_eq!(ask(&server, &known).await, whole);
+    for (tools, want) in [
+        (&[open, look, list, ("destroy", "vault:use")][..], answer("vault:list", "list look open")),
+        (&[open, look, list], whole.clone()),
+        (&[open, list], answer("vault:list vault:use", "list open")),
+        (&[open, ("look", "vault:list"), list], whole.clone()),
+        (&[open, look, ("list", "vault:other"), ("more", "vault:list")], answer("vault:use", "list look open")),
+        (&[("other", "vault:use"), ("more", "vault:list")], (false, String::new(), String::new())),
+        (&[open, look, list], whole.clone()),
+    ] {
+        offer(tools).await;
+        for at in [&server, &replica] {
+            assert_eq!(ask(at, &known).await, want, "{tools:?}");
+            assert_eq!(ask(at, &known).await, want, "{tools:?}, once more");
+        }
+        assert_eq!(ask(&server, &fresh).await, want, "{tools:?}, maybe for the first time");
+    }
+    replica.stop().await;
     server.stop().await;
 }

@@ -15,24 +15,24 @@ const SECOND: &str = "https://second.example";
 const SECOND_PATH: &str = "/issuers/https%3A%2F%2Fsecond.example";
 
 impl Server {
-    async fn put(&self, path: &str, body: Value) {
+    pub async fn put(&self, path: &str, body: Value) {
         let (status, answer) = self.admin(Method::PUT, path, Some(body)).await;
         assert!(status.is_success(), "{path} {answer}");
     }
 
-    async fn remove(&self, path: &str) {
+    pub async fn remove(&self, path: &str) {
         let (status, answer) = self.admin(Method::DELETE, path, None).await;
         assert_eq!(status, 204, "{path} {answer}");
     }
 
-    async fn new_secret(&self, client: &str) -> String {
+    pub async fn new_secret(&self, client: &str) -> String {
         let (status, made) = self.admin(Method::POST, &format!("/clients/{client}/secret"), None).await;
         assert_eq!(status, 201, "{made}");
         made["client_secret"].as_str().unwrap().to_owned()
     }
 
     /// Another start, on a file that was edited.
-    async fn restarted(&self, edit: impl FnOnce(String) -> String) -> Self {
+    pub async fn restarted(&self, edit: impl FnOnce(String) -> String) -> Self {
         let text = std::fs::read_to_string(self.config_file()).unwrap();
         std::fs::write(self.config_file(), edit(text)).unwrap();
         self.replica().await

@@ -9,6 +9,7 @@ on_both_stores!(
     a_replayed_assertion,
     a_replayed_actor_token,
     a_flood_is_counted,
+    a_flood_of_bearers_is_counted,
     outside_the_grammar,
     wrong_credentials,
     of_admins
@@ -89,11 +90,25 @@ async fn a_replayed_actor_token(server: Server) {
 /// Anybody can send what is no client: the trail says how often, and does not grow by it.
 async fn a_flood_is_counted(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
+    let send = |n| server.post("/oauth2/token").basic_auth(format!("nobody-{n}"), Some("wrong")).form(&grant);
+    counted(&server, send, "unknown").await;
+    server.stop().await;
+}
+
+/// Somebody without any credentials of ours, where people are let in; whether or not they are.
+async fn a_flood_of_bearers_is_counted(server: Server) {
+    let send = |n: usize| {
+        let token = server.user_token(json!({"iss": format!("https://{n}.example"), "jti": n}));
+        server.request(Method::GET, "/v1/grants").bearer_auth(token)
+    };
+    counted(&server, send, "not a live API token").await;
+    server.stop().await;
+}
+
+/// Of 60 that are refused 20 are on record, and the count of the others.
+async fn counted(server: &Server, send: impl Fn(usize) -> RequestBuilder, reason: &str) {
     for _ in 0..3 {
-        let many = (0..20).map(|n| {
-            let client = format!("nobody-{n}");
-            server.post("/oauth2/token").basic_auth(client, Some("wrong")).form(&grant).send()
-        });
+        let many = (0..20).map(|n| send(n).send());
         let answers = futures_util::future::join_all(many).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 401));
     }
@@ -110,8 +125,7 @@ async fn a_flood_is_counted(server: Server) {
     crate::server::until("the count is on record", async || all().await.len() == 21).await;
     let records = all().await;
     let counted = records.iter().find(|record| record["asked"]["more"] == 40).unwrap_or_else(|| panic!("{records:?}"));
-    assert!(counted["reason"].as_str().unwrap().contains("unknown"), "{counted}");
-    server.stop().await;
+    assert!(counted["reason"].as_str().unwrap().contains(reason), "{counted}");
 }
 
 async fn outside_the_grammar(server: Server) {

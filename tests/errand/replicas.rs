@@ -36,7 +36,7 @@ const LONG: u32 = 6000;
 
 impl Server {
     /// Another replica with a long lease.
-    async fn with_long_lease(&self) -> Self {
+    pub async fn with_long_lease(&self) -> Self {
         let other = self
             .replica_with(|config| {
                 config.replicas.lease_ms = LONG;
@@ -47,17 +47,17 @@ impl Server {
         other
     }
 
-    async fn leased(&self) {
+    pub async fn leased(&self) {
         until("its lease holds", || async { self.house.service.holds_lease() }).await;
     }
 
     /// It follows no longer, and goes on answering: as one that is cut off from the others.
-    async fn silence(&mut self) {
+    pub async fn silence(&mut self) {
         self.following.shutdown().await;
         assert!(self.house.service.holds_lease());
     }
 
-    async fn take_back(&self, api: &str, what: &Value, prefer: Option<&str>) -> (StatusCode, Value) {
+    pub async fn take_back(&self, api: &str, what: &Value, prefer: Option<&str>) -> (StatusCode, Value) {
         let request = self.post("/v1/admin/revocations").bearer_auth(api).json(what);
         let request = match prefer {
             Some(prefer) => request.header("prefer", prefer),
@@ -73,11 +73,11 @@ impl Server {
     }
 }
 
-fn token_of(token: &str) -> Value {
+pub fn token_of(token: &str) -> Value {
     json!({"kind": "token", "id": claims(token)["jti"], "reason": "in a test"})
 }
 
-fn counts(answer: &Value) -> [u64; 3] {
+pub fn counts(answer: &Value) -> [u64; 3] {
     let count = |name| answer[format!("replicas_{name}")].as_u64().unwrap_or_else(|| panic!("{answer}"));
     ["acknowledged", "lapsed", "pending"].map(count)
 }

@@ -3,9 +3,15 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed_form, claims};
+use crate::server::{IDP, Server, changed_form, claims, read};
 
-on_both_stores!(joined_by_the_same_parties, an_ended_task_is_ended, what_is_kept_of_it);
+on_both_stores!(
+    joined_by_the_same_parties,
+    nothing_of_anothers_task_shows,
+    an_ended_task_is_ended,
+    what_is_kept_of_it,
+    where_an_agent_left_off,
+);
 
 impl Server {
     /// Joins a task: who, with which user token.
@@ -49,6 +55,44 @@ async fn joined_by_the_same_parties(server: Server) {
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "{body}");
     let (status, body) = server.join("planner", task, json!({"scope": "files:read"}), &wide).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "this time the user allows less: {body}");
+    server.stop().await;
+}
+
+/// Every MCP server and every sub-agent sees the id of the task it works for. It is good for nothing elsewhere: whatever is
+/// asked for with it, the answer is that of an id that nobody has.
+async fn nothing_of_anothers_task_shows(server: Server) {
+    let at_files = |rules: Value| {
+        let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
+        detail.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+        json!([detail]).to_string()
+    };
+    let secret = "/hr/layoffs.md";
+    let narrow = at_files(json!({"constraints": {"path": {"equals": secret}}}));
+    let form = server.exchange_form(&server.user_token(json!({})));
+    let first =
+        server.issued("planner", &changed_form(&form, &[("scope", ""), ("authorization_details", &narrow)])).await;
+    let (first, none) = (claims(&first), "01970000-0000-7000-8000-00000000abcd");
+    let task = first["txn"].as_str().unwrap();
+    let (every_call, guess) = (at_files(json!({})), at_files(json!({"constraints": {"path": {"prefix": "/hr"}}})));
+    for (name, agent, user) in [
+        ("another requester", "planner", json!({"sub": "bob"})),
+        ("another agent", "reader", json!({"client_id": "reader-client"})),
+        ("both", "reader", json!({"client_id": "reader-client", "sub": "bob"})),
+        ("a token that points elsewhere", "reader", json!({})),
+    ] {
+        for asked in [
+            [("scope", "files:read"), ("authorization_details", "")],
+            [("scope", "files:write"), ("authorization_details", "")],
+            [("scope", ""), ("authorization_details", &every_call)],
+            [("scope", ""), ("authorization_details", &guess)],
+            [("scope", ""), ("authorization_details", &narrow)],
+            [("scope", ""), ("authorization_details", "")],
+        ] {
+            let theirs = server.join(agent, task, user.clone(), &asked).await;
+            assert_eq!(theirs.0, 400, "{name} {asked:?} {}", theirs.1);
+            assert_eq!(theirs, server.join(agent, none, user.clone(), &asked).await, "{name} {asked:?}");
+        }
+    }
     server.stop().await;
 }
 
@@ -96,4 +140,26 @@ async fn what_is_kept_of_it(server: Server) {
     let (status, _) = server.admin(Method::GET, "/tasks/01970000-0000-7000-8000-00000000abcd", None).await;
     assert_eq!(status, 404);
     server.stop().await;
+}
+
+/// An agent that starts again finds the tasks that it opened: its own, and nobody else's.
+async fn where_an_agent_left_off(server: Server) {
+    let tokens = [server.task_token().await, server.task_token().await];
+    let (first, second) = (claims(&tokens[0])["txn"].clone(), claims(&tokens[1])["txn"].clone());
+    let _part = server.issued("planner", &server.hand_over_form(&tokens[0], "reader")).await;
+    server.revoke(json!({"kind": "task", "id": first, "reason": "enough"})).await;
+    let list = async |client: &str, query: &str| {
+        let api = server.api_token(client, "errand:tasks").await;
+        let request = server.request(Method::GET, &format!("/v1/tasks{query}")).bearer_auth(api);
+        let (status, body) = read(request.send().await.unwrap()).await;
+        let ids = body["items"].as_array().map(|items| items.iter().map(|task| task["id"].clone()).collect::<Vec<_>>());
+        (status.as_u16(), ids.unwrap_or_default())
+    };
+    let (status, mine) = list("planner", "").await;
+    assert_eq!((status, mine.len()), (200, 2));
+    assert!(mine.contains(&first) && mine.contains(&second), "{mine:?}");
+    assert_eq!(list("planner", "?state=active&agent=planner").await, (200, vec![second]));
+    assert_eq!(list("planner", "?agent=reader").await.0, 400);
+    assert_eq!(list("reader", "").await, (200, Vec::new()), "it was given a part, and opened nothing");
+    assert_eq!(list("files", "").await.0, 403, "no agent");
 }

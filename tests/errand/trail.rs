@@ -5,7 +5,14 @@ use serde_json::{Value, json};
 
 use crate::server::{IDP, Server, changed_form, claims, form, read, secret, until, with_assertion};
 
-on_both_stores!(what_is_on_record, a_touch_shows, verified_beside_a_server_that_writes, searches);
+on_both_stores!(
+    what_is_on_record,
+    no_more_is_kept_than_was_sent,
+    a_long_trail_comes_in_parts,
+    a_touch_shows,
+    verified_beside_a_server_that_writes,
+    searches,
+);
 
 impl Server {
     /// All records, newest first.
@@ -47,7 +54,7 @@ async fn what_is_on_record(server: Server) {
     assert_eq!((&granted["scope"], &granted["expires"]), (&json!("files:read"), &says["exp"]));
     assert_eq!((&granted["basis"], &granted["kind"]), (&json!("client"), &json!("access")));
     assert_eq!(granted["authorization_details"], says["authorization_details"]);
-    assert_eq!(granted["authority_hash"], says["task"]["authority_hash"]);
+    assert_eq!(record["authority_hash"], says["task"]["authority_hash"]);
 
     let wide = changed_form(&good, &[("scope", "files:read files:delete")]);
     send(named("/oauth2/token", "r-wide").form(&planner(wide)), 400).await;
@@ -114,6 +121,91 @@ async fn what_is_on_record(server: Server) {
     assert!(server.records("").await.iter().any(|r| r["admin"] == "file" && r["event"] == "registry.change"));
     assert!(server.records("").await.iter().any(|r| r["admin"] == "start" && r["event"] == "key.rotate"));
     server.stop().await;
+}
+
+/// Details of so many values of 56 characters, at so many locations.
+fn details_of(values: usize, locations: usize) -> String {
+    let locations = (0..locations).map(|n| format!("https://a{n}.example")).collect::<Vec<_>>();
+    let values = (0..values).map(|n| format!("{n:056}")).collect::<Vec<_>>();
+    json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "t", "locations": locations,
+        "constraints": {"p": {"one_of": values}}}])
+    .to_string()
+}
+
+/// Whoever is refused leaves a record. It is no larger than what they sent, by much: nothing in it is multiplied.
+async fn no_more_is_kept_than_was_sent(server: Server) {
+    let asking = |details: &str| {
+        changed_form(&server.exchange_form("no-token-at-all"), &[("scope", ""), ("authorization_details", details)])
+    };
+    let (product, most) = (details_of(230, 64), details_of(250, 1));
+    assert!(product.len() <= 16_384 && most.len() > 14_000);
+    let (status, body) = server.token_as("stranger", &asking(&product)).await;
+    let said = body["error_description"].as_str().unwrap_or_default();
+    assert!(status == 400 && said.contains("means more than 16384 bytes"), "{body}");
+    let (status, body) = server.token_as("stranger", &asking(&most)).await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
+    let grant = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": "2100-01-01T00:00:00Z",
+        "authorization_details": serde_json::from_str::<Value>(&product).unwrap()});
+    let (status, body) = server.admin(Method::POST, "/grants", Some(grant)).await;
+    assert!(status.is_client_error(), "{body}");
+    let refused = server.records("&outcome=refused").await;
+    assert!(
+        refused.iter().any(|r| r["asked"]["authorization_details"].to_string().len() > 14_000),
+        "what was asked is kept"
+    );
+    for record in refused {
+        assert!(record.to_string().len() < 18_000, "{} bytes", record.to_string().len());
+    }
+    server.stop().await;
+}
+
+/// However much is on record, an answer has an end, and the next one goes on there.
+async fn a_long_trail_comes_in_parts(server: Server) {
+    const REFUSED: usize = 330;
+    let token = server.task_token().await;
+    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+    let most = details_of(250, 1);
+    let form = changed_form(
+        &server.exchange_form(&token),
+        &[("scope", ""), ("purpose", ""), ("authorization_details", &most)],
+    );
+    let server = std::sync::Arc::new(server);
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (server, form) = (std::sync::Arc::clone(&server), form.clone());
+        crowd.spawn(async move {
+            for _ in 0..REFUSED / 10 {
+                assert_eq!(server.token_as("stranger", &form).await.0, 400);
+            }
+        });
+    }
+    while crowd.join_next().await.transpose().unwrap().is_some() {}
+    let api = server.api_token("audit", "errand:audit").await;
+    for (path, list) in
+        [(format!("/tasks/{task}/trail?"), "steps"), (format!("/audit?task={task}&limit=1000&"), "items")]
+    {
+        let (mut seen, mut after, mut parts) = (Vec::new(), String::new(), 0);
+        loop {
+            let (status, part) = server.admin_with(&api, Method::GET, &format!("{path}{after}"), None).await;
+            assert_eq!(status, 200, "{part}");
+            let text = |item: &Value| item.get("record").map_or_else(|| item["chained"].to_string(), Value::to_string);
+            let texts = part[list].as_array().unwrap().iter().map(text).collect::<Vec<_>>();
+            let bytes = texts.iter().map(String::len).sum::<usize>();
+            assert!(bytes < 9 << 20, "{path}: {bytes} bytes in a part");
+            seen.extend(texts);
+            parts += 1;
+            let Some(next) = part["next"].as_str() else { break };
+            after = format!("after={next}");
+        }
+        let there = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!((there, seen.len()), (REFUSED + 1, REFUSED + 1), "{path}: each once");
+        assert!(parts >= 2, "{path}: {parts} parts");
+        let (status, body) = server.admin_with(&api, Method::GET, &format!("{path}after=nowhere"), None).await;
+        assert_eq!(status, 400, "{body}");
+    }
+    std::sync::Arc::into_inner(server).unwrap().stop().await;
 }
 
 async fn searches(server: Server) {

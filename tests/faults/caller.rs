@@ -65,6 +65,17 @@ impl Answer {
             Some(status) => Err(format!("{status} {}", self.body)),
         }
     }
+
+    /// What has been done to a task already, if that is why nothing was done to it now.
+    fn already(&self) -> Option<Verb> {
+        match (self.status?, self.body["state"].as_str()?) {
+            (409, "completed" | "failed" | "revoked") => Some(Verb::End),
+            (409, "suspended") => Some(Verb::Suspend),
+            (409, "active") => Some(Verb::Resume),
+            // At its deadline it is over for everybody, whether or not that has been written down.
+            _ => None,
+        }
+    }
 }
 
 impl Caller {
@@ -293,6 +304,9 @@ impl Caller {
         let answer = self.send(request).await;
         match answer.told() {
             Ok(told) => {
+                // Where it is already is an answer too, and holds everywhere like any other.
+                let already = answer.already();
+                let (verb, told) = already.map_or((verb, told), |already| (already, Told::Already));
                 let seq = answer.body["seq"].as_u64();
                 let propagated = answer.body["propagated_ms"].as_u64().map(Duration::from_millis);
                 self.note(at, &answer, What::Changed(Change { verb, target, told, seq, propagated }));

@@ -107,7 +107,7 @@ impl<'a> Known<'a> {
         for (issuing, token) in self.line(token) {
             for name in token.names() {
                 for (call, change) in self.changes(&name, Verb::End) {
-                    let is_acknowledged = change.told == Told::Done && call.end < before;
+                    let is_acknowledged = change.told.is_so() && call.end < before;
                     let was_there = issuing.end <= call.start || change.seq.is_some_and(|seq| token.rev < seq);
                     let covers = !name.ends_what_was_before() || was_there;
                     if is_acknowledged && covers && last.as_ref().is_none_or(|(_, end)| *end < call.end) {
@@ -134,7 +134,7 @@ impl<'a> Known<'a> {
     /// Whether the task was held back during all of the call, for certain.
     fn is_suspended(&self, task: &Target, asked: &Call) -> bool {
         self.changes(task, Verb::Suspend).any(|(hold, change)| {
-            let holds = change.told == Told::Done && hold.end < asked.start;
+            let holds = change.told.is_so() && hold.end < asked.start;
             let undone = |(call, _): (&Call, &Change)| call.latest() > hold.start && call.start < asked.end;
             holds && !self.changes(task, Verb::Resume).any(undone)
         })
@@ -144,7 +144,7 @@ impl<'a> Known<'a> {
     fn may_be_suspended(&self, task: &Target, asked: &Call) -> bool {
         self.changes(task, Verb::Suspend).any(|(hold, _)| {
             let undone = |(call, change): (&Call, &Change)| {
-                change.told == Told::Done && call.start >= hold.latest() && call.end <= asked.start
+                change.told.is_so() && call.start >= hold.latest() && call.end <= asked.start
             };
             hold.start < asked.end && !self.changes(task, Verb::Resume).any(undone)
         })
@@ -199,7 +199,9 @@ impl<'a> Known<'a> {
 
 /// What was acknowledged is in the log: at its place, where the answer named one.
 fn entry(change: &Change, kept: &Kept) -> Option<Offence> {
-    if change.told != Told::Done {
+    // A task that goes on may never have been held back.
+    let is_in_log = change.told == Told::Done || (change.told == Told::Already && change.verb != Verb::Resume);
+    if !is_in_log {
         return None;
     }
     let (kind, key) = change.target.in_log();

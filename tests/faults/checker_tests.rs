@@ -122,6 +122,35 @@ fn an_end_that_was_not_acknowledged_ends_nothing_for_certain() {
     }
 }
 
+/// Who comes second is told that it is so already: then it is so everywhere, whatever the first one was told.
+#[test]
+fn so_already_is_so_everywhere() {
+    let first = issued(0, 10, token("root", 4, &[]));
+    let began = |verb| change(20, 100, verb, task(), Told::Unknown, None);
+    let already = |verb| change(25, 30, verb, task(), Told::Already, None);
+    let ask = |start, it| said(start, start + 5, "root", it);
+    let log = |verb: &str| Kept {
+        tokens: ["root".to_owned()].into(),
+        log: [(1, (verb.to_owned(), "task".to_owned(), "task".to_owned()))].into(),
+    };
+    let offences = |history: &[Call], verb: &str| check(history, &log(verb));
+    let end = [first.clone(), began(Verb::End), already(Verb::End), ask(31, Said::Active)];
+    assert!(is_active_offence(&offences(&end, "revoke")));
+    assert_eq!(offences(&[first.clone(), began(Verb::End), already(Verb::End), ask(30, Said::Active)], "revoke"), []);
+    // It does not say so without a reason.
+    assert_eq!(offences(&end[..3], "suspend"), [Offence::NoEntry { target: task(), seq: None }]);
+    let hold = [first.clone(), began(Verb::Suspend), already(Verb::Suspend), ask(31, Said::Active)];
+    assert!(matches!(&offences(&hold, "suspend")[..], [Offence::ActiveWhileSuspended { .. }]));
+    let resumed = change(31, 33, Verb::Resume, task(), Told::Unknown, None);
+    let let_go = [first.clone(), began(Verb::Suspend), already(Verb::Suspend), resumed, ask(40, Said::Active)];
+    assert_eq!(offences(&let_go, "suspend"), []);
+    // It goes on, and nobody has held it back since: it works. That it ever was held back, nobody says.
+    let held = change(12, 18, Verb::Suspend, task(), Told::Done, None);
+    let goes_on = [first.clone(), held, already(Verb::Resume), ask(31, Said::Inactive)];
+    assert!(matches!(&offences(&goes_on, "suspend")[..], [Offence::Inactive { .. }]));
+    assert_eq!(offences(&[first, already(Verb::Resume), ask(31, Said::Active)], "suspend"), []);
+}
+
 #[test]
 fn other_names_end_nothing() {
     let others = [Target::Token("other".into()), Target::Task("other".into()), Target::Requester("bob".into())];

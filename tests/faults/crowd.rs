@@ -159,9 +159,15 @@ impl Crowd {
         self.look(&issued, told).await;
     }
 
-    /// The same end from two sides at once: who comes second may be told at once, but not sooner than it is so.
+    /// The same from two sides at once: who comes second may be told at once, but not sooner than it is so.
     async fn twice(&self, issued: &Issued, dice: &mut Dice) {
         let (one, other) = (dice.below(REPLICAS), dice.below(REPLICAS));
+        let acts = ["", "suspend", "complete"];
+        if let act @ ("suspend" | "complete") = acts[dice.below(acts.len())] {
+            let turn = async |at| self.look(issued, self.caller.turn(at, &issued.token.task, act).await).await;
+            tokio::join!(turn(one), turn(other));
+            return;
+        }
         let end = Target::Token(issued.token.id.clone());
         let first = async { self.look(issued, self.caller.revoke(one, end).await).await };
         let second = async { self.look(issued, self.caller.give_back(other, issued).await).await };
@@ -180,7 +186,7 @@ impl Crowd {
     }
 
     async fn look(&self, issued: &Issued, told: Told) {
-        if told == Told::Done {
+        if told.is_so() {
             {
                 let mut changed = self.changed.lock().unwrap();
                 changed.push_front(issued.clone());

@@ -90,10 +90,22 @@ pub enum Target {
 pub enum Told {
     /// It is so, everywhere.
     Done,
+    /// It can't be done, because it is so already, everywhere.
+    Already,
     /// It is not.
     Refused,
     /// A 503, a 202, or no answer at all: it may have happened, and may still happen.
     Unknown,
+}
+
+impl Told {
+    /// Whether it is so for certain.
+    pub fn is_so(self) -> bool {
+        match self {
+            Self::Done | Self::Already => true,
+            Self::Refused | Self::Unknown => false,
+        }
+    }
 }
 
 impl Call {

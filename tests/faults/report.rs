@@ -51,7 +51,7 @@ impl Tally {
                         tally.propagated.extend(change.propagated);
                     }
                     (Told::Unknown, _) => tally.unknown += unknown,
-                    (Told::Refused, _) => {}
+                    (Told::Already | Told::Refused, _) => {}
                 },
                 What::NotIssued(_) | What::Strange(_) => {}
             }

@@ -67,6 +67,7 @@ async fn a_token_comes_back_as_it_was(on: &TestStore) {
         break_glass: false,
         authority: authority(&[]),
         rev: Seq::new(0),
+        status: None,
         ..token(2)
     };
     let kinds = [TokenKind::Access, TokenKind::HandOver, TokenKind::Txn, TokenKind::Api];

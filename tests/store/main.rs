@@ -37,6 +37,7 @@ mod registry;
 mod replicas;
 mod samples;
 mod schema;
+mod status_lists;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;

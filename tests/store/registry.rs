@@ -9,6 +9,7 @@ use errand::{
         jwk::SigningAlgorithm,
         keys::KeyDates,
         registry::{Entry, How, Kind, Object, OwnedTag, Owner, ShutOut, Who},
+        revocation::Target,
         secret::SecretTag,
         task::{Task, TaskState},
         tool::{Definition, ToolRecord},
@@ -193,6 +194,61 @@ async fn tasks_whose_grant_is_gone_are_found(on: &TestStore) {
     assert_eq!(store.tasks_without_grant(1).await.unwrap().len(), 1);
 }
 
+/// A task belongs to the agent and the issuer that were there when it was opened; an object that is put again stays the one that
+/// it is, and one that is removed takes with it what was granted.
+async fn what_is_removed_takes_its_grants_and_tasks_with_it(on: &TestStore) {
+    let store = on.open().await;
+    let of_kind = |kind| objects().into_iter().find(|entry| entry.object.kind() == kind).unwrap();
+    let object = |kind| Change::PutObject(Box::new(of_kind(kind)));
+    let (agent, issuer) = (|| object(Kind::Agent), || object(Kind::Issuer));
+    let logged = async |changes: Vec<Change>| {
+        let log = vec![entry(Target::Registry)];
+        done(&*store, Write { changes, log, ..Write::default() }).await.unwrap()
+    };
+    let put = async || {
+        let grants = [grant(1, "alice", "planner"), grant(2, "bob", "reader")];
+        change(&*store, grants.map(Box::new).map(Change::PutGrant).into()).await;
+    };
+    let grants = async || {
+        let page = store.grants(&GrantFilter::default(), &first(9)).await.unwrap();
+        page.items.iter().map(|grant| grant.id).collect::<Vec<_>>()
+    };
+    let lost = async || {
+        let mut lost = store.tasks_of_removed(9).await.unwrap().iter().map(|task| task.id).collect::<Vec<_>>();
+        lost.sort();
+        lost
+    };
+    let name = requester("a").issuer.to_string();
+    let of = |kind, id: &str| (kind, id.to_owned());
+    let seq = logged(vec![agent(), issuer()]).await;
+    let since = store.registry().await.unwrap().since;
+    assert_eq!(since[&of(Kind::Agent, "planner")], since[&of(Kind::Issuer, &name)]);
+    assert!(since[&of(Kind::Agent, "planner")] < seq);
+    let open = |n, rev, state| Write { task: Some(Task { rev, state, ..task(n) }), ..Write::default() };
+    commit(&*store, &[open(1, seq, TaskState::Active), open(2, seq, TaskState::Completed)]).await;
+    logged(vec![agent()]).await;
+    assert_eq!(store.registry().await.unwrap().since, since, "changed, and the same");
+    assert_eq!(lost().await, []);
+    put().await;
+    logged(vec![Change::RemoveObject(Kind::Agent, "planner".into())]).await;
+    assert_eq!((grants().await, lost().await), (vec![grant_id(2)], vec![task_id(1)]));
+    let seq = logged(vec![agent()]).await;
+    assert_eq!(lost().await, [task_id(1)], "another one of its name is another one");
+    commit(&*store, &[open(3, seq, TaskState::Suspended)]).await;
+    assert_eq!(lost().await, [task_id(1)]);
+    assert_eq!(store.tasks_of_removed(0).await.unwrap(), []);
+    change(&*store, vec![Change::RemoveGrant(grant_id(2))]).await;
+    put().await;
+    logged(vec![
+        Change::RemoveObject(Kind::Resource, "planner".into()),
+        Change::RemoveObject(Kind::Admin, name.clone()),
+    ])
+    .await;
+    assert_eq!(grants().await.len(), 2);
+    logged(vec![Change::RemoveObject(Kind::Issuer, name.clone())]).await;
+    assert_eq!((grants().await, lost().await), (Vec::new(), vec![task_id(1), task_id(3)]));
+}
+
 async fn who_is_shut_out_comes_back_as_it_was(on: &TestStore) {
     let store = on.open().await;
     let object = |kind, id: &str| Who::Object(kind, id.to_owned());
@@ -342,6 +398,7 @@ conformance!(
     a_key_lives_until_it_is_swept,
     a_grant_is_put_found_and_withdrawn,
     tasks_whose_grant_is_gone_are_found,
+    what_is_removed_takes_its_grants_and_tasks_with_it,
     who_is_shut_out_comes_back_as_it_was,
     a_task_is_brought_to_its_end,
 );

@@ -8,6 +8,7 @@ use errand::{
         id::{ClientId, GrantId, TaskId, TokenId},
         registry::{Entry, Object, Owner},
         revocation::{NewEntry, Seq, Target, Verb},
+        status_list::{Shard, StatusPlace},
         task::{Requester, Task, TaskState, Turn},
         time::Timestamp,
         token::TokenKind,
@@ -91,6 +92,7 @@ pub fn task(n: u128) -> Task {
         grant: Some(grant_id(5)),
         turns: 0,
         turned: None,
+        rev: Seq::new(4711),
     }
 }
 
@@ -109,6 +111,10 @@ pub fn turning(n: u128, state: TaskState) -> Change {
     Change::TurnTask(task_id(n), turn(state))
 }
 
+pub fn place(number: u64) -> StatusPlace {
+    StatusPlace { shard: Shard::of(at(NOW.unix() + 300)), number }
+}
+
 pub fn token(n: u128) -> TokenRecord {
     TokenRecord {
         id: token_id(n),
@@ -125,6 +131,7 @@ pub fn token(n: u128) -> TokenRecord {
         issued: NOW,
         expires: at(NOW.unix() + 300),
         rev: Seq::new(4711),
+        status: Some(place(u64::try_from(n).unwrap())),
     }
 }
 

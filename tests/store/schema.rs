@@ -257,13 +257,19 @@ async fn a_task_survives_its_new_table() {
         let grant = sqlx::query("INSERT INTO grants VALUES (?1, 'alice', ?2, 99, 'admin:ops', ?3)");
         let grant = grant.bind(old.requester.issuer.as_str()).bind(agent).bind(old.created.unix());
         grant.execute(&mut connection).await.unwrap();
+        let agent =
+            sqlx::query("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', ?1, '', 'api')").bind(agent);
+        agent.execute(&mut connection).await.unwrap();
     }
+    // Somebody who was removed, when that did not take the grants along.
+    let grant = "INSERT INTO grants VALUES ('https://login.example.com', 'alice', 'gone', 99, 'admin:ops', 0)";
+    sqlx::query(grant).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let store = on.open().await;
     let older = said(&store.ping().await.unwrap_err());
     assert!(older.contains("version 1") && older.ends_with("run `errand migrate`"), "{older}");
     store.migrate().await.unwrap();
-    assert_eq!(store.task(old.id).await.unwrap(), Some(old));
+    assert_eq!(store.task(old.id).await.unwrap(), Some(Task { rev: Seq::default(), ..old }));
     let grants = store.grants(&GrantFilter::default(), &first(9)).await.unwrap().items;
     assert_eq!(grants.len(), 2);
     assert!(grants.iter().all(|grant| grant.authority.is_none() && grant.until == at(99)), "{grants:?}");

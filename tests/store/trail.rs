@@ -2,7 +2,7 @@
 
 use errand::{
     domain::audit::{Columns, Event, Head, Outcome, Record, Tampering, Writer, verify},
-    ports::{AuditFilter, Page, Store, Write},
+    ports::{AuditFilter, AuditRow, Page, Store, Write},
 };
 
 use crate::{samples::*, support::TestStore};
@@ -42,6 +42,43 @@ async fn records_stand_at_the_end_in_their_order(on: &TestStore) {
     assert_eq!(heads.len(), 1);
     assert_eq!(heads[0].1.n, 20);
     assert!(store.audit_chain(Writer(uuid(99)), 0, 10).await.unwrap().is_empty());
+}
+
+/// A page, or a piece of a chain, has an end however large the records in it are; the next one goes on there.
+async fn large_records_come_in_short_pages(on: &TestStore) {
+    const MANY: u128 = 100;
+    const MOST: usize = 5 << 20;
+    let store = on.open().await;
+    let large = |n: u128| Record { reason: Some("x".repeat(64 << 10)), ..record(n) };
+    for n in 0..MANY {
+        commit(&*store, &[Write { audit: vec![large(n)], ..Write::default() }]).await;
+    }
+    let size = |rows: &[AuditRow]| rows.iter().map(|row| row.body.len()).sum::<usize>();
+    let (mut page, mut seen, mut pages) = (Page { after: None, limit: 1000 }, Vec::new(), 0);
+    loop {
+        let got = store.audit(&AuditFilter::default(), &page).await.unwrap();
+        assert!(size(&got.items) < MOST);
+        seen.extend(got.items.iter().map(|row| row.n));
+        pages += 1;
+        page.after = got.next;
+        if page.after.is_none() {
+            break;
+        }
+    }
+    seen.sort_unstable();
+    let all = (1..=u64::try_from(MANY).unwrap()).collect::<Vec<_>>();
+    assert_eq!((seen, pages), (all.clone(), 2));
+    let (mut seen, mut pieces) = (Vec::new(), 0);
+    loop {
+        let rows = store.audit_chain(WRITER, seen.last().copied().unwrap_or_default(), 1000).await.unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        assert!(size(&rows) < MOST);
+        seen.extend(rows.iter().map(|row| row.n));
+        pieces += 1;
+    }
+    assert_eq!((seen, pieces), (all, 2));
 }
 
 /// Four writers, and two connections for each: commits of one writer overtake each other, and still stand in one chain.
@@ -189,6 +226,7 @@ async fn a_touch_shows(on: &TestStore) {
 
 conformance!(
     records_stand_at_the_end_in_their_order,
+    large_records_come_in_short_pages,
     chains_are_whole_when_all_write_at_once,
     the_trail_can_be_searched,
     a_stranger_can_not_keep_a_record_out,

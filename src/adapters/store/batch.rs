@@ -13,8 +13,9 @@ use crate::{
         audit::Record,
         id::TaskId,
         revocation::{NewEntry, Seq},
+        time::Timestamp,
     },
-    ports::{Change, Expected, Idempotency, Outage, Write, Written},
+    ports::{Change, Expected, Idempotency, Like, Outage, Write, Written},
 };
 
 /// The version of the registry, in the table `versions`.
@@ -33,6 +34,8 @@ pub(crate) struct Asked {
     pub(crate) once: Vec<OnceRow>,
     /// Tasks whose turns are to be read, and locked until the end: sorted.
     pub(crate) tasks: Vec<String>,
+    /// Grants to be counted that are not over at a time. Whoever adds one holds the lock of the versions.
+    pub(crate) room: HashMap<Like, Timestamp>,
 }
 
 impl Asked {
@@ -66,21 +69,32 @@ impl Asked {
             | Change::Review(..)
             | Change::LetIn(_)
             | Change::PutTool(_)
-            | Change::RemoveTool(..) => None,
+            | Change::RemoveTool(..)
+            | Change::ForgetTools(_) => None,
         });
         let tasks = expected.clone().flat_map(|expected| match expected {
             Expected::Task(id, _) => vec![*id],
             Expected::Tasks(tasks) => tasks.iter().map(|(id, _)| *id).collect(),
-            Expected::Registry(_) | Expected::Keys(_) => Vec::new(),
+            Expected::Registry(_) | Expected::Keys(_) | Expected::Room(_) => Vec::new(),
         });
-        let builds_on_version =
-            expected.clone().any(|expected| matches!(expected, Expected::Registry(_) | Expected::Keys(_)));
+        let mut room = HashMap::<Like, Timestamp>::new();
+        for expected in expected.clone() {
+            if let Expected::Room(one) = expected {
+                // Whoever asks as of the earliest time counts the most.
+                let now = room.entry(one.like.clone()).or_insert(one.now);
+                *now = one.now.min(*now);
+            }
+        }
+        let builds_on_version = expected
+            .clone()
+            .any(|expected| matches!(expected, Expected::Registry(_) | Expected::Keys(_) | Expected::Room(_)));
         Self {
             tasks: tasks.chain(turned).collect::<BTreeSet<_>>().iter().map(TaskId::to_string).collect(),
             versions: builds_on_version
                 || batch.iter().flat_map(|write| &write.changes).any(|change| version_of(change).is_some()),
             keys: keys.into_values().collect(),
             once: once.into_iter().map(|(digest, keep_until)| OnceRow { digest, keep_until }).collect(),
+            room,
         }
     }
 }
@@ -98,6 +112,8 @@ pub(crate) struct Found {
     pub(crate) once: Vec<String>,
     /// The tasks that are there, with their turns.
     pub(crate) tasks: Vec<TurnsRow>,
+    /// How many grants there are.
+    pub(crate) grants: HashMap<Like, i64>,
 }
 
 /// How the transaction is to end.
@@ -161,6 +177,7 @@ impl<'a> Plan<'a> {
         }
         let read = versions.clone();
         let mut turns = found.tasks.iter().map(TurnsRow::read).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let mut grants = found.grants;
         let mut verdicts = Vec::with_capacity(batch.len());
         for (n, write) in batch.iter().enumerate() {
             let once = write.once.iter().map(|id| digest_of(&id.party, &id.id)).collect::<BTreeSet<_>>();
@@ -186,6 +203,10 @@ impl<'a> Plan<'a> {
             let stands = match &write.expected {
                 None => true,
                 Some(Expected::Registry(version)) => versions.get(REGISTRY) == Some(version),
+                Some(Expected::Room(room)) => {
+                    let is_room = grants.get(&room.like).is_some_and(|many| *many < i64::from(room.most));
+                    versions.get(REGISTRY) == Some(&room.registry) && is_room
+                }
                 Some(Expected::Keys(version)) => versions.get(KEYS) == Some(version),
                 Some(Expected::Task(id, version)) => turns.get(id) == Some(version),
                 Some(Expected::Tasks(tasks)) => tasks.iter().all(|(id, version)| turns.get(id) == Some(version)),
@@ -198,6 +219,9 @@ impl<'a> Plan<'a> {
             if let Some((key, request)) = key {
                 free_keys.remove(&key);
                 answered_here.insert(key, (n, request));
+            }
+            if let Some(Expected::Room(room)) = &write.expected {
+                grants.entry(room.like.clone()).and_modify(|many| *many = many.saturating_add(1));
             }
             for name in write.changes.iter().filter_map(version_of).collect::<BTreeSet<_>>() {
                 versions.entry(name).and_modify(|version| *version = version.saturating_add(1));
@@ -323,7 +347,8 @@ fn version_of(change: &Change) -> Option<&'static str> {
         | Change::ShutOut(_)
         | Change::LetIn(_)
         | Change::PutTool(_)
-        | Change::RemoveTool(..) => Some(REGISTRY),
+        | Change::RemoveTool(..)
+        | Change::ForgetTools(_) => Some(REGISTRY),
         Change::PutKey(_) | Change::RemoveKey(_) => Some(KEYS),
         Change::PutGrant(_)
         | Change::RemoveGrant(..)

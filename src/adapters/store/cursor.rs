@@ -1,5 +1,6 @@
 //! Places in lists, as text that a caller gives back: opaque to them, a JSON list in base64url for us.
 
+use futures_util::{Stream, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -18,13 +19,41 @@ pub(crate) fn after<T: DeserializeOwned>(page: &Page) -> Result<Option<T>, ListF
     page.after.as_ref().map(|text| place(text).ok_or(ListFault::Cursor)).transpose()
 }
 
+/// How large a page is that holds what others wrote (bytes): it ends with the item that reaches this.
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
+
+/// The rows of an answer up to [`PAGE_BYTES`], and whether that is where it was cut.
+pub(crate) async fn cut<T, E>(
+    mut rows: impl Stream<Item = Result<T, E>> + Unpin,
+    size: impl Fn(&T) -> usize,
+) -> Result<(Vec<T>, bool), E> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next().await.transpose()? {
+        bytes += size(&row);
+        taken.push(row);
+        if bytes >= PAGE_BYTES {
+            return Ok((taken, true));
+        }
+    }
+    Ok((taken, false))
+}
+
 /// A page, with the place of its last item if it is full.
 pub(crate) fn paged<T, P: Serialize>(
     page: &Page,
     items: Vec<T>,
     place: impl Fn(&T) -> P,
 ) -> Result<Paged<T>, ListFault> {
-    let full = usize::try_from(limit(page)).is_ok_and(|limit| items.len() >= limit);
+    paged_cut(page, (items, false), place)
+}
+
+/// The same, if it was [cut](cut) too.
+pub(crate) fn paged_cut<T, P: Serialize>(
+    page: &Page,
+    (items, is_cut): (Vec<T>, bool),
+    place: impl Fn(&T) -> P,
+) -> Result<Paged<T>, ListFault> {
+    let full = is_cut || usize::try_from(limit(page)).is_ok_and(|limit| items.len() >= limit);
     let last = items.last().filter(|_| full);
     let next = last.map(|item| serde_json::to_vec(&place(item)).map(|json| encode(&json))).transpose();
     Ok(Paged { next: next.map_err(Outage::during("write a cursor"))?, items })

@@ -520,7 +520,7 @@ fn rules_and_edges() {
     let edge = "may_delegate_to = [\"reader\"]";
     let rows = [
         (tool, with("constraints = { path = { regex = \".*\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path: has a kind of constraint that is not known here {such}")),
-        (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string; a path in it has no dot segments, empty segments or encoded slashes {such}")),
+        (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those {such}")),
         (tool, with("constraints = 1"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: must be an object: the name of an argument, and its rule {such}")),
         (tool, with("constraints = { n = { max = 1e400 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: has a number that can't be written without loss by everybody (RFC 8785): use a string {such}")),
         (tool, with("constraints = { n = { max = 50.00000000000000001 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: has a number that can't be written without loss by everybody (RFC 8785): use a string {such}")),

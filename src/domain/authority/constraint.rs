@@ -25,7 +25,7 @@ pub struct Constraints {
 pub struct Rule {
     /// It is one of these (`equals` is one of one).
     pub one_of: Option<Vec<Arg>>,
-    /// It is of the kind of all of these, and none of them.
+    /// It is of the kind of all of these, and none of them, also to a reader with doubles.
     pub not_one_of: Vec<Arg>,
     /// It is a number, and not less.
     pub min: Option<Decimal>,
@@ -141,7 +141,7 @@ impl Rule {
     pub fn allows(&self, argument: &Arg) -> bool {
         let number = |fits: &dyn Fn(&Decimal) -> bool| matches!(argument, Arg::Number(n) if fits(n));
         self.one_of.as_ref().is_none_or(|list| list.contains(argument))
-            && self.not_one_of.iter().all(|no| no.kind() == argument.kind() && no != argument)
+            && self.not_one_of.iter().all(|no| no.kind() == argument.kind() && !argument.reads_as(no))
             && self.min.as_ref().is_none_or(|min| number(&|n| n >= min))
             && self.max.as_ref().is_none_or(|max| number(&|n| n <= max))
             && self.prefix.as_ref().is_none_or(|prefix| matches!(argument, Arg::Text(text) if is_below(text, prefix)))

@@ -62,6 +62,25 @@ impl Arg {
         }
     }
 
+    /// Whether a reader with doubles takes it for this one: `4711.0000000000000000000001` for 4711.
+    #[must_use]
+    pub fn reads_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Number(ours), Self::Number(theirs)) => ours.reads_as(theirs),
+            (Self::List(ours), Self::List(theirs)) => {
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| ours.reads_as(theirs))
+            }
+            (Self::Object(ours), Self::Object(theirs)) => {
+                ours.len() == theirs.len()
+                    && ours
+                        .iter()
+                        .zip(theirs)
+                        .all(|((name, ours), (other, theirs))| name == other && ours.reads_as(theirs))
+            }
+            _ => self == other,
+        }
+    }
+
     /// The value as serde knows it, if every number in it has a canonical form (RFC 8785 §3.2.2.3): one that a reader
     /// with doubles reads, and writes again, as the same number.
     #[must_use]
@@ -177,10 +196,23 @@ impl Decimal {
         Some(Self { negative, digits, exponent: power.checked_add(whole_digits)? })
     }
 
+    /// The double next to it, if there is one.
+    fn to_double(&self) -> Option<f64> {
+        self.to_string().parse::<f64>().ok().filter(|double| double.is_finite())
+    }
+
+    fn reads_as(&self, other: &Self) -> bool {
+        self == other
+            || self
+                .to_double()
+                .zip(other.to_double())
+                .is_some_and(|(ours, theirs)| ours.partial_cmp(&theirs) == Some(Ordering::Equal))
+    }
+
     /// The number as serde knows it, if nothing is lost by that.
     #[must_use]
     fn to_canonical(&self) -> Option<Value> {
-        let double = self.to_string().parse::<f64>().ok().filter(|double| double.is_finite())?;
+        let double = self.to_double()?;
         // Whole numbers as such, so that 100 does not become 100.0 where it is shown.
         #[expect(clippy::cast_possible_truncation, reason = "a double below 2^53 without a fraction is that integer")]
         let value = if double.fract() == 0.0 && double.abs() < 9_007_199_254_740_992.0 {

@@ -23,7 +23,8 @@ pub const DETAIL_TYPE: &str = "mcp_tool";
 pub const CALL: &str = "tools/call";
 /// How many details one request or token may carry.
 pub const MAX_DETAILS: usize = 64;
-/// How many bytes of `authorization_details` a request may carry.
+/// How many bytes of `authorization_details` a request may carry, and how many those may be when each location has a detail of its
+/// own.
 pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
 /// How deep `authorization_details` may nest.
 pub const MAX_DETAILS_DEPTH: usize = 8;
@@ -41,35 +42,66 @@ pub struct InvalidDetails {
     pub rule: &'static str,
 }
 
+/// The `authorization_details` of a request as they were sent: those without `locations` are about a resource that is yet to be
+/// found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedDetails(Vec<Arg>);
+
+impl AskedDetails {
+    /// Reads JSON strictly (RFC 9396 §2), and nothing of what it says.
+    pub fn parse(text: &str) -> Result<Self, InvalidDetails> {
+        let invalid = |rule| InvalidDetails { path: String::new(), rule };
+        if text.len() > MAX_DETAILS_BYTES {
+            return Err(invalid("longer than 16384 bytes"));
+        }
+        let value = Arg::parse(text, MAX_DETAILS_DEPTH)
+            .map_err(|_| invalid("not JSON, nested too deep, or a member stands in it twice"))?;
+        let Arg::List(details) = value else {
+            return Err(invalid("must be an array of objects"));
+        };
+        if details.is_empty() || details.len() > MAX_DETAILS {
+            return Err(invalid("must hold 1 to 64 objects"));
+        }
+        Ok(Self(details))
+    }
+
+    /// What they ask for, where those without `locations` are about `target`. The meaning of one detail is the product of its
+    /// arrays.
+    pub fn at(&self, target: Option<&ResourceUri>) -> Result<Details, InvalidDetails> {
+        let invalid = |path: String, rule| InvalidDetails { path, rule };
+        let (mut permissions, mut size) = (Vec::new(), "]".len());
+        for (n, detail) in self.0.iter().enumerate() {
+            let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
+            if permissions.len() + parsed.len() > MAX_DETAILS {
+                return Err(invalid(String::new(), "means more than 64 permissions"));
+            }
+            for permission in parsed {
+                // What is kept and put on record is the product: little of it may be sent, and all of it counts.
+                size += ",".len() + permission.text().len();
+                if size > MAX_DETAILS_BYTES {
+                    return Err(invalid(String::new(), "means more than 16384 bytes, with each location by itself"));
+                }
+                permissions.push((n, permission));
+            }
+        }
+        Ok(Details(permissions))
+    }
+
+    /// For a record: as they were sent, each as far as its numbers have a canonical form.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        Value::Array(self.0.iter().map(|detail| detail.to_canonical().unwrap_or_default()).collect())
+    }
+}
+
 /// The `authorization_details` of a request: what each of them asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details(Vec<(usize, Permission)>);
 
 impl Details {
-    /// Reads the `authorization_details` of a request (RFC 9396 §2). The meaning of one detail is the product of its arrays;
-    /// without `locations` it is about `target`, the resource that the request names.
+    /// Reads the `authorization_details` of a request that are about `target` where they don't say.
     pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, InvalidDetails> {
-        let invalid = |path: String, rule| InvalidDetails { path, rule };
-        if text.len() > MAX_DETAILS_BYTES {
-            return Err(invalid(String::new(), "longer than 16384 bytes"));
-        }
-        let value = Arg::parse(text, MAX_DETAILS_DEPTH)
-            .map_err(|_| invalid(String::new(), "not JSON, nested too deep, or a member stands in it twice"))?;
-        let Arg::List(details) = value else {
-            return Err(invalid(String::new(), "must be an array of objects"));
-        };
-        if details.is_empty() || details.len() > MAX_DETAILS {
-            return Err(invalid(String::new(), "must hold 1 to 64 objects"));
-        }
-        let mut permissions = Vec::new();
-        for (n, detail) in details.iter().enumerate() {
-            let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
-            permissions.extend(parsed.into_iter().map(|permission| (n, permission)));
-            if permissions.len() > MAX_DETAILS {
-                return Err(invalid(String::new(), "means more than 64 permissions"));
-            }
-        }
-        Ok(Self(permissions))
+        AskedDetails::parse(text)?.at(target)
     }
 
     /// What is asked for, and by which of the details.
@@ -280,7 +312,10 @@ fn number(place: &'static str, value: &Arg) -> Result<Decimal, Fault> {
 fn prefix(value: &Arg) -> Result<String, Fault> {
     match value {
         Arg::Text(prefix) if super::path::is_straight(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
-        _ => fault(".prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+        _ => fault(
+            ".prefix",
+            "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those",
+        ),
     }
 }
 

@@ -75,7 +75,8 @@ pub(super) fn authority(ask: &Ask<'_>, along: &[Step<'_>]) -> Result<Authority, 
 
 /// The tools under the scopes that are asked for, at the places that it can be about; a scope without a tool is unknown.
 fn scopes_asked(ask: &Ask<'_>, scopes: &ScopeList) -> Result<Authority, Denial> {
-    if let Some(n) = scopes.iter().position(|scope| under(ask, scope).is_empty()) {
+    let offered = ask.registry.scopes_offered(|uri| can_be_about(ask, uri));
+    if let Some(n) = scopes.iter().position(|scope| !offered.contains(scope)) {
         let holding = Holding::Catalogue;
         return Err(Denial::ScopeTooWide(Excess { place: format!("scope[{n}]"), holding, allowed: None }));
     }
@@ -98,8 +99,10 @@ fn can_be_about(ask: &Ask<'_>, uri: &ResourceUri) -> bool {
 fn scope_excess(ask: &Ask<'_>, ceiling: &Ceiling, ceilings: &[Ceiling]) -> Excess {
     // All of it could be pinned, so each part can.
     let part = |scope| ask.registry.pinned(&under(ask, scope)).unwrap_or_default();
-    let parts = ask.scope.into_iter().flat_map(ScopeList::iter).map(part).enumerate();
-    let first = parts.into_iter().find(|(_, part)| !part.within(&ceiling.authority));
+    let mut seen = BTreeSet::new();
+    let scopes = ask.scope.into_iter().flat_map(ScopeList::iter).enumerate().filter(|(_, scope)| seen.insert(*scope));
+    let mut parts = scopes.map(|(n, scope)| (n, part(scope)));
+    let first = parts.find(|(_, part)| !part.within(&ceiling.authority));
     let (n, part) = first.unwrap_or_default();
     excess(format!("scope[{n}]"), &part, ceiling, ceilings)
 }
@@ -122,13 +125,13 @@ fn ceilings(
     let registry = ask.registry;
     let mut ceilings = vec![Ceiling::of_others(Holding::Catalogue, registry.catalogue(at))];
     if let Presenter::Agent(agent) = ask.presenter {
-        ceilings.push(Ceiling::known(Holding::Agent, registry.ceiling(agent)));
+        ceilings.push(Ceiling::known(Holding::Agent, registry.ceiling(agent, at)));
     }
     if let Output::HandOver(to, _) = ask.output {
-        ceilings.push(Ceiling::of_others(Holding::NextAgent, registry.ceiling(to)));
+        ceilings.push(Ceiling::of_others(Holding::NextAgent, registry.ceiling(to, at)));
     }
     for Step { edge, is_own } in along {
-        if let Some(authority) = registry.let_through(edge) {
+        if let Some(authority) = registry.let_through(edge, at) {
             ceilings.push(Ceiling { holding: Holding::Edge, authority, is_known: *is_own });
         }
     }

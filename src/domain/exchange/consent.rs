@@ -60,23 +60,24 @@ pub(super) fn live<'a>(ask: &Ask<'a>) -> impl Iterator<Item = &'a Grant> {
 /// What the token will rest on. `pointed` says that a grant is the only thing that points at the agent.
 ///
 /// A token that is derived from one of ours rests on the grant of that one. Consent is to something: where it is demanded,
-/// a grant that names no authority is not enough.
+/// a grant that names no authority is not enough, also when the demand came after the parent.
 pub(super) fn ground<'a>(ask: &Ask<'a>, pointed: bool, wanted: &Authority) -> Result<Ground<'a>, Denial> {
     let demanded = is_demanded(ask, wanted);
+    let is_accepted = || break_glass::is_accepted(ask.registry, wanted);
+    let fits = |grant: &&Grant| {
+        grant.covers(wanted) && (grant.authority.is_some() || !demanded) && (!grant.break_glass || is_accepted())
+    };
     if let Evidence::Own(own, _) = ask.subject {
+        let consents = |id| ask.grants.iter().filter(|grant| grant.id == id).any(|grant| fits(&grant));
         return match own.grant {
-            Some(id) => Ok(Ground::Inherited { id, break_glass: own.break_glass }),
-            None if demanded => Err(Denial::ConsentNeeded),
-            None => Ok(Ground::None),
+            Some(id) if !demanded || consents(id) => Ok(Ground::Inherited { id, break_glass: own.break_glass }),
+            None if !demanded => Ok(Ground::None),
+            Some(_) | None => Err(Denial::ConsentNeeded),
         };
     }
     if !demanded && !pointed && task_grant(ask).is_none() {
         return Ok(Ground::None);
     }
-    let is_accepted = break_glass::is_accepted(ask.registry, wanted);
-    let fits = |grant: &&Grant| {
-        grant.covers(wanted) && (grant.authority.is_some() || !demanded) && (is_accepted || !grant.break_glass)
-    };
     // One for an emergency only where no other is enough.
     let longest = live(ask).filter(fits).max_by_key(|grant| (!grant.break_glass, grant.until, grant.id));
     longest.map(Ground::Recorded).ok_or(Denial::ConsentNeeded)

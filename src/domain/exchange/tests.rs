@@ -288,6 +288,7 @@ fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
         auth_time: plan.sign_in.auth_time,
         acr: plan.sign_in.acr.clone(),
         amr: plan.sign_in.amr.clone(),
+        status: None,
     };
     let kind = claims.kind(plan.kind.typ()).unwrap();
     assert_eq!(kind, plan.kind, "what is issued is read back as what it is");
@@ -338,6 +339,7 @@ fn task(authority: Authority) -> Task {
         grant: None,
         turns: 0,
         turned: None,
+        rev: Seq::default(),
     }
 }
 

@@ -70,16 +70,19 @@ impl Registry {
         Ok(Permission { digest: Some(accepted.clone()), ..asked.clone() })
     }
 
-    /// What of an authority is good now; `None` when all of it is.
+    /// What of an authority is good now, each tool being offered and the one that was accepted; `None` when all of it is.
     #[must_use]
     pub fn still_good(&self, authority: &Authority) -> Option<Authority> {
-        if self.known.is_empty() || authority.iter().all(|permission| self.is_good(permission)) {
+        if authority.iter().all(|permission| self.is_good(permission)) {
             return None;
         }
         Some(authority.iter().filter(|permission| self.is_good(permission)).cloned().collect())
     }
 
     fn is_good(&self, permission: &Permission) -> bool {
+        if permission.tool().is_some_and(|tool| !self.is_offered(permission, tool)) {
+            return false;
+        }
         let is_accepted = |digest: &ToolDigest, known: &KnownTool| known.accepted.as_ref() == Some(digest);
         self.known_tool(permission).is_none_or(|(_, known)| {
             known.state() == ToolState::Known

@@ -155,7 +155,7 @@ impl Registry {
                 faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
             };
             check_life(agent.max_token_lifetime, &mut fault);
-            let ceiling = self.ceiling(agent);
+            let ceiling = self.ceiling(agent, |_| true);
             self.check_access(&agent.access, &ceiling, &mut |reason| fault("access", reason));
             for (n, edge) in agent.may_delegate_to.iter().enumerate() {
                 let mut fault = |reason| fault("may_delegate_to", reason);
@@ -172,7 +172,7 @@ impl Registry {
                     let (least, most) = (Edge::DEPTHS.start(), Edge::DEPTHS.end());
                     fault(format!("the depth for `{other}` must be {least} to {most}"));
                 }
-                match (&edge.access, self.let_through(edge)) {
+                match (&edge.access, self.let_through(edge, |_| true)) {
                     (Some(access), Some(_)) if access.is_empty() => {
                         fault(format!("lets nothing through to `{other}`: `access` is empty"));
                     }

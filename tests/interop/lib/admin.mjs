@@ -14,6 +14,12 @@ export class AdminApi {
     assert.ok(answer.ok, `the revocation was answered ${answer.status}: ${answer.text}`);
   }
 
+  /** Suspends, resumes, completes or fails a task. */
+  async turnTask(task, act) {
+    const answer = await this.#send('POST', `/v1/admin/tasks/${task}/${act}`, { reason: 'the interop suite says so' });
+    assert.ok(answer.ok, `to ${act} was answered ${answer.status}: ${answer.text}`);
+  }
+
   /** The trail of a task: its records, and the answer's text as it came. */
   async trail(task) {
     const answer = await this.#send('GET', `/v1/admin/audit?task=${task}&limit=100`);

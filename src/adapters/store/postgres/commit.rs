@@ -20,6 +20,8 @@ use crate::{
         grant::Grant,
         registry::{Kind, OwnedTag},
         revocation::Seq,
+        status_list::SHARDS_STAY,
+        task::Requester,
         time::Timestamp,
     },
     ports::{Change, CommitFault, Outage, Swept, Write, Written},
@@ -58,10 +60,11 @@ async fn act(tx: &mut PgConnection, writer: Writer, batch: &[Write]) -> Result<(
     if rare {
         let places = query_scalar(sql::TAKE_PLACES).bind(signed(plan.entries()));
         let last: i64 = places.fetch_one(&mut *tx).await.map_err(Outage::during("take places in the log"))?;
+        let before = Seq::new(last.unsigned_abs().saturating_sub(plan.entries()));
         let log = plan.log(Seq::new(last.unsigned_abs()));
         execute_rows(tx, sql::INSERT_LOG, &log, "append to the log").await?;
         for change in plan.changes() {
-            carry_out(tx, change).await?;
+            carry_out(tx, change, before).await?;
         }
     }
     execute_rows(tx, sql::INSERT_TASKS, &plan.tasks()?, "open tasks").await?;
@@ -95,6 +98,13 @@ async fn guards(tx: &mut PgConnection, asked: &Asked) -> Result<Found, Outage> {
     if !asked.tasks.is_empty() {
         let lock = query_as(sql::LOCK_TASKS).bind(json(&asked.tasks)?);
         found.tasks = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
+    }
+    for (like, now) in &asked.room {
+        let Requester { issuer, subject } = &like.requester;
+        let count = query_scalar(sql::COUNT_GRANTS).bind(issuer.as_str()).bind(subject.as_str());
+        let count = count.bind(like.agent.as_str()).bind(like.break_glass).bind(now.unix());
+        let many = count.fetch_one(&mut *tx).await.map_err(Outage::during("count grants"))?;
+        found.grants.insert(like.clone(), many);
     }
     Ok(found)
 }
@@ -138,18 +148,26 @@ async fn chain_end(tx: &mut PgConnection, writer: Writer) -> Result<Option<Head>
     row.map(|row| row.read().map(|(_, head)| head)).transpose()
 }
 
-async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage> {
+/// `before` is where the log stood.
+async fn carry_out(tx: &mut PgConnection, change: &Change, before: Seq) -> Result<(), Outage> {
     let done = match change {
         Change::PutObject(entry) => {
-            let row = ObjectRow::of(entry)?;
-            query(sql::PUT_OBJECT).bind(row.kind).bind(row.id).bind(row.body).bind(row.owner).execute(tx).await
+            let row = ObjectRow::of(entry, before)?;
+            let put = query(sql::PUT_OBJECT).bind(row.kind).bind(row.id).bind(row.body).bind(row.owner);
+            put.bind(row.since).execute(tx).await
         }
         Change::RemoveObject(kind, id) => {
             let secret = query(sql::REMOVE_SECRET).bind(id).execute(&mut *tx).await;
             secret.map_err(Outage::during("remove a secret"))?;
-            if *kind == Kind::Resource {
-                let tools = query(sql::REMOVE_TOOLS).bind(id).execute(&mut *tx).await;
-                tools.map_err(Outage::during("forget tools"))?;
+            let with_it = match kind {
+                Kind::Agent => Some(sql::REMOVE_GRANTS_TO),
+                Kind::Issuer => Some(sql::REMOVE_GRANTS_OF_ISSUER),
+                Kind::Resource => Some(sql::REMOVE_TOOLS),
+                Kind::Admin => None,
+            };
+            if let Some(with_it) = with_it {
+                let removed = query(with_it).bind(id).execute(&mut *tx).await;
+                removed.map_err(Outage::during("remove what goes with an object"))?;
             }
             query(sql::REMOVE_OBJECT).bind(kind.as_str()).bind(id).execute(tx).await
         }
@@ -175,6 +193,7 @@ async fn carry_out(tx: &mut PgConnection, change: &Change) -> Result<(), Outage>
         Change::RemoveTool(resource, tool) => {
             query(sql::REMOVE_TOOL).bind(resource.as_str()).bind(tool.as_str()).execute(tx).await
         }
+        Change::ForgetTools(resource) => query(sql::REMOVE_TOOLS).bind(resource.as_str()).execute(tx).await,
         Change::PutBreakGlass(glass) => {
             put_grant(&mut *tx, &glass.grant).await?;
             let row = GrantRow::of(&glass.grant)?;
@@ -227,6 +246,8 @@ pub(super) async fn sweep(pool: &PgPool, now: Timestamp) -> Result<Swept, Outage
         once: drop_past(pool, sql::SWEEP_ONCE, now).await?,
         idempotency: drop_past(pool, sql::SWEEP_IDEMPOTENCY, now).await?,
         keys: drop_past(pool, sql::SWEEP_KEYS, now).await?,
+        // A shard that begins again would give numbers twice: it is long over when it goes.
+        shards: drop_past(pool, sql::SWEEP_SHARDS, now.before(SHARDS_STAY)).await?,
     })
 }
 

@@ -5,6 +5,7 @@ mod reach;
 mod read;
 mod replicas;
 mod sql;
+mod status_lists;
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -30,13 +31,14 @@ use crate::{
         id::{ClientId, GrantId, TaskId, TokenId},
         replica::{Beat, ReplicaId},
         revocation::{LogEntry, Seq},
+        status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
         tool::ToolRecord,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, ListFault, Outage, Page, Paged, Store, StoredKeys,
-        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, Having, ListFault, ListedAfter, Outage, Page, Paged,
+        Store, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
     },
 };
 
@@ -211,8 +213,30 @@ impl Store for PostgresStore {
         read::tokens(&self.pool, filter, page).await
     }
 
+    async fn listed_tokens(
+        &self,
+        having: &Having,
+        alive_at: Timestamp,
+        after: ListedAfter,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        status_lists::listed_tokens(&self.pool, having, alive_at, after, limit).await
+    }
+
+    async fn take_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::take_block(&self.pool, shard).await
+    }
+
+    async fn status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::shards(&self.pool, now).await
+    }
+
     async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
         read::tasks_without_grant(&self.pool, limit).await
+    }
+
+    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::tasks_of_removed(&self.pool, limit).await
     }
 
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {

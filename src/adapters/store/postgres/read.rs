@@ -62,6 +62,7 @@ pub(super) async fn registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
     Ok(StoredRegistry {
         version: VersionRow::find(&versions, REGISTRY)?,
         entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
+        since: objects.iter().map(ObjectRow::registered).collect::<Result<_, _>>()?,
         tags: SecretRow::read_all(secrets)?,
         tools: KnownToolRow::read_all(tools)?,
         shut_out: out.into_iter().map(ShutOutRow::read).collect::<Result<_, _>>()?,
@@ -160,6 +161,12 @@ pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> 
 pub(super) async fn tasks_without_grant(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose grant was withdrawn"))?;
+    rows.iter().map(TaskRow::read).collect()
+}
+
+pub(super) async fn tasks_of_removed(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::TASKS_OF_REMOVED).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose agent was removed"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
@@ -270,9 +277,10 @@ pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> R
         .bind(writer)
         .bind(n)
         .bind(cursor::limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list audit records"))?;
+    let rows = cursor::cut(query.fetch(pool), RecordRow::size).await;
+    let (rows, is_cut) = rows.map_err(Outage::during("list audit records"))?;
     let records = rows.into_iter().map(RecordRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, records, |row: &AuditRow| (row.columns.at, row.writer, row.n))
+    cursor::paged_cut(page, (records, is_cut), |row: &AuditRow| (row.columns.at, row.writer, row.n))
 }
 
 pub(super) async fn audit_heads(pool: &PgPool) -> Result<Vec<(Writer, Head)>, Outage> {
@@ -283,6 +291,7 @@ pub(super) async fn audit_heads(pool: &PgPool) -> Result<Vec<(Writer, Head)>, Ou
 
 pub(super) async fn audit_chain(pool: &PgPool, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
     let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(signed(n)).bind(i64::from(limit));
-    let rows: Vec<RecordRow> = query.fetch_all(pool).await.map_err(Outage::during("read a chain of the trail"))?;
+    let (rows, _) =
+        cursor::cut(query.fetch(pool), RecordRow::size).await.map_err(Outage::during("read a chain of the trail"))?;
     rows.into_iter().map(RecordRow::read).collect()
 }

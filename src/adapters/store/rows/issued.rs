@@ -8,6 +8,7 @@ use crate::{
     domain::{
         id::TaskId,
         revocation::Seq,
+        status_list::{Shard, StatusPlace},
         task::{Task, Turn},
         token::TokenKind,
     },
@@ -29,6 +30,7 @@ pub(crate) struct TaskRow {
     turns: i64,
     turned: Option<String>,
     grant_id: Option<String>,
+    rev: i64,
 }
 
 /// `tasks`, how often the state of one has changed
@@ -60,6 +62,7 @@ impl TaskRow {
             turns: signed(task.turns),
             turned: task.turned.as_ref().map(turn_json).transpose()?,
             grant_id: task.grant.map(|id| id.to_string()),
+            rev: signed(task.rev.number()),
         })
     }
 
@@ -77,6 +80,7 @@ impl TaskRow {
             grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
             turns: place.number("turns", self.turns)?,
             turned: self.turned.as_ref().map(|turned| place.json("turned", turned)).transpose()?,
+            rev: Seq::new(place.number("rev", self.rev)?),
         })
     }
 }
@@ -104,6 +108,8 @@ pub(crate) struct TokenRow {
     rev: i64,
     grant_id: Option<String>,
     break_glass: bool,
+    status_shard: Option<i64>,
+    status_number: Option<i64>,
 }
 
 impl TokenRow {
@@ -125,6 +131,8 @@ impl TokenRow {
             rev: signed(token.rev.number()),
             grant_id: token.grant.map(|id| id.to_string()),
             break_glass: token.break_glass,
+            status_shard: token.status.map(|place| place.shard.end()),
+            status_number: token.status.map(|place| signed(place.number)),
         })
     }
 
@@ -134,6 +142,14 @@ impl TokenRow {
             (Some(issuer), Some(subject)) => Some(place.requester(issuer, subject)?),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("requester_subject")),
+        };
+        let status = match (self.status_shard, self.status_number) {
+            (Some(end), Some(number)) => {
+                let shard = Shard::ending(end).ok_or_else(|| place.corrupt("status_shard"))?;
+                Some(StatusPlace { shard, number: place.number("status_number", number)? })
+            }
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("status_number")),
         };
         Ok(TokenRecord {
             id: place.name("id", &self.id)?,
@@ -150,6 +166,7 @@ impl TokenRow {
             issued: place.time("issued", self.issued)?,
             expires: place.time("expires", self.expires)?,
             rev: Seq::new(place.number("rev", self.rev)?),
+            status,
         })
     }
 }

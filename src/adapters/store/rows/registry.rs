@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::FromRow;
 
-use super::Place;
+use super::{Place, signed};
 use crate::{
     domain::{
         break_glass::{BreakGlass, Review},
@@ -12,7 +12,8 @@ use crate::{
         id::ClientId,
         jwk::SigningAlgorithm,
         keys::KeyDates,
-        registry::{Entry, Object, OwnedTag, ShutOut, Who},
+        registry::{Entry, Kind, Object, OwnedTag, ShutOut, Who},
+        revocation::Seq,
         secret::SecretTag,
         time::Timestamp,
     },
@@ -26,16 +27,26 @@ pub(crate) struct ObjectRow {
     pub(crate) id: String,
     pub(crate) body: String,
     pub(crate) owner: String,
+    pub(crate) since: i64,
 }
 
 impl ObjectRow {
-    pub(crate) fn of(entry: &Entry) -> Result<Self, Outage> {
+    pub(crate) fn of(entry: &Entry, since: Seq) -> Result<Self, Outage> {
         Ok(Self {
             kind: entry.object.kind().as_str().to_owned(),
             id: entry.object.id().to_owned(),
             body: serde_json::to_string(&entry.object).map_err(Outage::during("write an object"))?,
             owner: entry.owner.as_str().to_owned(),
+            since: signed(since.number()),
         })
+    }
+
+    /// Which object it is, and from where on.
+    pub(crate) fn registered(&self) -> Result<((Kind, String), Seq), Outage> {
+        let row = format!("{}/{}", self.kind, self.id);
+        let place = Place { table: "objects", row: &row };
+        let kind = place.word("kind", &self.kind)?;
+        Ok(((kind, self.id.clone()), Seq::new(place.number("since", self.since)?)))
     }
 
     pub(crate) fn read(&self) -> Result<Entry, Outage> {

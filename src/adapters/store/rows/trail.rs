@@ -85,6 +85,11 @@ pub(crate) struct ActorRow {
 }
 
 impl RecordRow {
+    /// How much its text takes (bytes).
+    pub(crate) fn size(&self) -> usize {
+        self.body.len()
+    }
+
     /// Puts records at the end of a chain, and moves the head on.
     pub(crate) fn link<'a>(
         writer: Writer,

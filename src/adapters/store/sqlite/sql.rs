@@ -19,7 +19,7 @@ pub(super) fn is_about_data(code: &str) -> bool {
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id FROM tasks WHERE ",
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev FROM tasks WHERE ",
             $first,
             "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
              AND (?4 IS NULL OR state = ?4)
@@ -33,11 +33,23 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number FROM tokens WHERE ",
             $first,
             "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
              AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
              AND issued >= ?10 AND (issued, id) < (?7, ?8) ORDER BY issued DESC, tokens.id DESC LIMIT ?9"
+        )
+    };
+}
+
+/// Tokens that may have been touched by what was taken back. No token lives longer than from `?3` to `?2`, and by when they were
+/// issued an index finds them.
+macro_rules! listed_where {
+    ($first:literal) => {
+        concat!(
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number FROM tokens WHERE ",
+            $first,
+            " AND status_shard IS NOT NULL AND expires > ?2 AND issued >= ?3 AND (issued, id) > (?4, ?5) ORDER BY issued, tokens.id LIMIT ?6"
         )
     };
 }
@@ -130,6 +142,8 @@ statements! {
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
     LOCK_TASKS = "SELECT id, turns FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
+    COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3
+        AND break_glass = ?4 AND until > ?5";
     FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT value FROM json_each(?1))";
     MOVE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
 
@@ -141,14 +155,15 @@ statements! {
         SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'done_by', value->>'done_at',
             value->>'forget_after'
         FROM json_each(?1) WHERE true";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id)
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev)
         SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
-            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'turns', value->>'turned', value->>'grant_id'
+            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'turns', value->>'turned', value->>'grant_id',
+            value->>'rev'
         FROM json_each(?1) WHERE true";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass)
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number)
         SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
             value->>'client', value->>'agents', value->>'audience', value->>'lineage', value->>'authority', value->>'issued',
-            value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass'
+            value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass', value->>'status_shard', value->>'status_number'
         FROM json_each(?1) WHERE true";
     FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
         FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'answer' AS answer, value->>'seq' AS seq,
@@ -167,7 +182,8 @@ statements! {
 
     // ---- commit: rare changes ----
 
-    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner) VALUES (?1, ?2, ?3, ?4)
+    /// One that is there stays the one that it is.
+    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, since) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = ?1 AND id = ?2";
     PUT_SECRET = "INSERT INTO secrets (client, tag, owner) VALUES (?1, ?2, ?3)
@@ -181,6 +197,8 @@ statements! {
     PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = ?1";
+    REMOVE_GRANTS_TO = "DELETE FROM grants WHERE agent = ?1";
+    REMOVE_GRANTS_OF_ISSUER = "DELETE FROM grants WHERE requester_issuer = ?1";
     PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, reason)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     REVIEW = "UPDATE break_glass SET reviewed_by = ?2, reviewed_at = ?3, note = ?4 WHERE id = ?1 AND reviewed_at IS NULL";
@@ -205,7 +223,7 @@ statements! {
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
-    OBJECTS = "SELECT kind, id, body, owner FROM objects ORDER BY kind, id";
+    OBJECTS = "SELECT kind, id, body, owner, since FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only what decides: the texts may be long.
     KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
@@ -213,23 +231,38 @@ statements! {
         FROM tools WHERE resource = ?1 ORDER BY tool";
     SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
-    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
+    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
         FROM tasks WHERE id = ?1";
-    TASKS_DUE = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
+    TASKS_DUE = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
-    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id
+    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT ?1";
+    TASKS_OF_REMOVED = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
+        FROM tasks WHERE state IN ('active', 'suspended')
+            AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.since <= tasks.rev)
+                OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.since <= tasks.rev))
+        LIMIT ?1";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");
     TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id, break_glass FROM tokens WHERE id = ?1";
+        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number FROM tokens WHERE id = ?1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = ?1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
     TOKENS_BY_CLIENT = tokens_where!("client = ?4 AND ");
     TOKENS_BY_AUDIENCE = tokens_where!("audience = ?5 AND ");
+    LISTED_BY_TOKEN = listed_where!("task IN (SELECT p.task FROM tokens AS p WHERE p.id IN (SELECT value FROM json_each(?1)))");
+    LISTED_BY_TASK = listed_where!("task IN (SELECT value FROM json_each(?1))");
+    LISTED_BY_GRANT = listed_where!("grant_id IN (SELECT value FROM json_each(?1))");
+    LISTED_BY_REQUESTER = listed_where!("(requester_subject, requester_issuer) IN (SELECT value->>1, value->>0 FROM json_each(?1))");
+    /// An agent that acts in a token got one in the same task before, which ends no sooner.
+    LISTED_BY_AGENT = listed_where!("task IN (SELECT p.task FROM tokens AS p
+            WHERE p.client IN (SELECT value FROM json_each(?1)) AND p.issued >= ?3 AND p.expires > ?2)");
+    LISTED_BY_AUDIENCE = listed_where!("audience IN (SELECT value FROM json_each(?1))");
+    LISTED_BY_ISSUER = listed_where!("requester_issuer IN (SELECT value FROM json_each(?1))");
+    STATUS_SHARDS = "SELECT shard, blocks FROM status_shards WHERE shard > ?1 ORDER BY shard";
     GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
         WHERE id = ?1";
     GRANTS_BETWEEN = "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
@@ -256,6 +289,12 @@ statements! {
     AUDIT_HEADS = "SELECT writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
     AUDIT_CHAIN = concat!("SELECT ", audit_columns!(), " FROM audit WHERE audit.writer = ?1 AND audit.n > ?2 ORDER BY audit.n LIMIT ?3");
 
+    // ---- status lists ----
+
+    /// Two that take at once get one after the other, and so not the same.
+    TAKE_BLOCK = "INSERT INTO status_shards (shard, blocks) VALUES (?1, 1)
+        ON CONFLICT (shard) DO UPDATE SET blocks = status_shards.blocks + 1 RETURNING blocks";
+
     // ---- replicas ----
 
     /// A renewal that comes late, after a later one, is passed over.
@@ -275,4 +314,6 @@ statements! {
         (SELECT digest FROM idempotency WHERE keep_until <= ?1 LIMIT 10000)";
     SWEEP_KEYS = "DELETE FROM signing_keys WHERE kid IN
         (SELECT kid FROM signing_keys WHERE gone <= ?1 LIMIT 10000)";
+    SWEEP_SHARDS = "DELETE FROM status_shards WHERE shard IN
+        (SELECT shard FROM status_shards WHERE shard <= ?1 LIMIT 10000)";
 }

@@ -23,6 +23,25 @@ fn what_a_rule_lets_through() {
             &["\"ls\"", "\"\"", "\"RM\""],
             &["\"rm\"", "\"dd\"", "[\"rm\"]", "7", "null"],
         ),
+        // What a tool with doubles reads is what must not be it.
+        (
+            r#"{"not_one_of":[4711,0]}"#,
+            &["4712", "4711.5", "4711.000001", "1e400", "4711e99", "1e-300"],
+            &[
+                "4711",
+                "4711.0",
+                "4711.0000000000000000000001",
+                "4710.9999999999999999999999",
+                "47.11e2",
+                "1e-400",
+                "-1e-400",
+            ],
+        ),
+        (
+            r#"{"not_one_of":[[4711,{"a":1}]]}"#,
+            &["[4711]", r#"[4711,{"b":1}]"#, r#"[4711,{"a":2}]"#],
+            &[r#"[4711.0000000000000000000001,{"a":1}]"#, r#"[4711,{"a":1.0000000000000000000001}]"#, "4712"],
+        ),
         (
             r#"{"min":0,"max":100}"#,
             &["0", "-0", "100", "1e2", "99.999"],
@@ -141,6 +160,19 @@ fn an_authority_keeps_what_matters() {
     assert!(of(&[&some, &other]).covers(&fewer) && !of(&[&some, &other]).covers(&every));
 }
 
+/// What is about different things is not compared: a catalogue of sixty thousand tools takes a moment, and not the minutes
+/// after which a test is ended.
+#[test]
+fn a_large_catalogue_is_sorted_and_no_more() {
+    let tool = |n: usize| {
+        let server = format!("https://server-{}.example.com/mcp", n % 600).parse().unwrap();
+        Permission::unconstrained(server, format!("a_tool_with_a_name_{n}").parse().unwrap())
+    };
+    let catalogue = (0..60_000).map(tool).collect::<Authority>();
+    assert_eq!(catalogue.len(), 60_000);
+    assert!(catalogue.covers(&tool(59_999)) && !catalogue.covers(&tool(60_000)));
+}
+
 /// A definition narrows a permission; of two definitions none is within the other, and nothing is both.
 #[test]
 fn a_definition_narrows() {
@@ -204,6 +236,7 @@ fn in_a_small_universe_every_answer_is_right() {
         "1",
         "2",
         "1.5",
+        "1.0000000000000000000001",
         "\"\"",
         "\"a\"",
         "\"ab\"",
@@ -324,14 +357,64 @@ fn digests() -> impl Strategy<Value = Option<ToolDigest>> {
     prop_oneof![3 => Just(None), 2 => Just(Some(digest('A'))), 1 => Just(Some(digest('B')))]
 }
 
-/// Two authorities of which the first is often made from the second, so that `within` has something to say yes to.
-fn related() -> impl Strategy<Value = (Authority, Authority)> {
-    (authorities(), authorities(), 0u8..4).prop_map(|(a, b, how)| match how {
-        0 => (a, b),
-        1 => (a.meet(&b), b),
-        2 => (a.clone(), a.iter().chain(b.iter()).cloned().collect()),
-        _ => (a.clone(), a),
+/// Three authorities, each often made from the next, so that `within` has something to say yes to.
+fn related() -> impl Strategy<Value = [Authority; 3]> {
+    let cuts = || proptest::collection::vec(any::<u8>(), 1..4);
+    (authorities(), authorities(), authorities(), cuts(), cuts(), 0u8..8).prop_map(|(a, b, c, first, second, how)| {
+        let both = |b: &Authority, c: &Authority| b.iter().chain(c.iter()).cloned().collect::<Authority>();
+        match how {
+            0 => [a, b, c],
+            1 => [a.meet(&b), b.clone(), both(&b, &c)],
+            2 => [a.clone(), a, both(&b, &c)],
+            _ => {
+                let wide = if c.is_empty() { both(&a, &b) } else { c };
+                let less = cut(&wide, &first);
+                [cut(&less, &second), less, wide]
+            }
+        }
     })
+}
+
+/// The same authority with less in it, in as many places as there are numbers.
+fn cut(authority: &Authority, numbers: &[u8]) -> Authority {
+    let mut permissions = authority.iter().cloned().collect::<Vec<_>>();
+    for number in numbers.iter().map(|number| usize::from(*number)) {
+        let many = permissions.len().max(1);
+        let Some(one) = permissions.get_mut(number % many).filter(|one| one.tool().is_some()) else { continue };
+        match number / many % 6 {
+            0 => one.digest = one.digest.clone().or_else(|| Some(digest('A'))),
+            1 => one.constraints.additional = false,
+            2 if one.constraints.additional => {
+                one.constraints.arguments.entry("z".to_owned()).or_insert_with(|| rule(r#"{"max":3}"#));
+            }
+            3 if many > 1 => drop(permissions.remove(number % many)),
+            _ => one.constraints.arguments.values_mut().for_each(tighten),
+        }
+    }
+    permissions.into_iter().collect()
+}
+
+/// A rule that lets less through, where it is plain how.
+fn tighten(rule: &mut Rule) {
+    let smaller = match rule {
+        Rule { one_of: Some(list), .. } if list.len() > 1 => {
+            Rule { one_of: Some(list[1..].to_vec()), ..Rule::default() }
+        }
+        Rule { one_of: Some(_), .. } => return,
+        Rule { prefix: Some(prefix), .. } if prefix.contains('/') => {
+            Rule { prefix: Some(format!("{}/x", prefix.trim_end_matches('/'))), ..rule.clone() }
+        }
+        Rule { subset: Some(list), .. } if !list.is_empty() => {
+            Rule { subset: Some(list[1..].to_vec()), ..rule.clone() }
+        }
+        Rule { min: Some(_), max: None, .. } => Rule { max: super::super::Decimal::parse("3"), ..rule.clone() },
+        Rule { max_length: Some(length), .. } => Rule { max_length: length.checked_sub(1), ..rule.clone() },
+        Rule { min: None, max: None, .. } if rule.is_any() => Rule { max_length: Some(2), ..Rule::default() },
+        _ => return,
+    };
+    if smaller.can_be_met() && smaller.max_length.is_some() == (rule.max_length.is_some() || rule.is_any()) {
+        *rule = smaller;
+    }
 }
 
 /// Calls of a tool that is defined in one way or the other.
@@ -345,39 +428,70 @@ fn defined(authority: &Authority, digest: &ToolDigest) -> Authority {
     authority.iter().filter(|p| p.digest.as_ref().is_none_or(|meant| meant == digest)).cloned().collect()
 }
 
-/// Each pair of authorities is tried with eight calls: 100,000 cases of "within, and allowed here, so allowed there".
+/// How often there was something to say yes to.
+#[derive(Default)]
+struct Yeses {
+    /// Pairs with a call that were tried, those of them that are within, and those where the call counts.
+    tried: Cell<u32>,
+    within: Cell<u32>,
+    used: Cell<u32>,
+    /// Pairs of which one is within the other and is not the other.
+    shrunk: Cell<u32>,
+    /// Three of which each is within the next, and none is another.
+    in_line: Cell<u32>,
+}
+
+fn add(cell: &Cell<u32>, is_one: bool) {
+    cell.set(cell.get() + u32::from(is_one));
+}
+
+/// Each of 12,500 lines of three authorities is tried with eight calls: 100,000 cases of "within, and allowed here, so allowed
+/// there".
 #[test]
 fn shrinking_is_sound_for_a_hundred_thousand_cases() {
     let mut runner = TestRunner::new(Config { cases: 12_500, failure_persistence: None, ..Config::default() });
-    let count = Cell::new((0u32, 0u32, 0u32));
+    let yeses = Yeses::default();
     let calls = proptest::collection::vec(calls(), 8);
     runner
-        .run(&(related(), authorities(), calls), |((a, b), c, calls)| {
-            let (within, meet) = (a.within(&b), a.meet(&b));
-            prop_assert!(meet.within(&a) && meet.within(&b), "a meet is within both");
+        .run(&(related(), calls), |([a, b, c], calls)| {
             prop_assert!(a.within(&a), "reflexive");
-            prop_assert!(!(within && b.within(&c)) || a.within(&c), "transitive");
+            let is_line = a.within(&b) && b.within(&c);
+            prop_assert!(!is_line || a.within(&c), "transitive");
+            add(&yeses.in_line, is_line && !a.is_empty() && a != b && b != c && a != c);
+            add(&yeses.shrunk, a.within(&c) && !a.is_empty() && a != c);
             let json = serde_json::to_string(&a).unwrap();
             let back = serde_json::from_str::<Authority>(&json).unwrap();
             prop_assert_eq!(back.hash(), a.hash(), "what is written reads back");
             prop_assert!(back.within(&a) && a.within(&back));
-            for listing in Listing::ALL {
-                let allows = |authority: &Authority| authority.allows_listing(&files(), listing);
-                prop_assert!(!(within && allows(&a)) || allows(&b), "a wrong yes");
-                prop_assert_eq!(allows(&meet), allows(&a) && allows(&b));
-            }
-            for (tool, call, digest) in calls {
-                let tool = format!("t{tool}").parse().unwrap();
-                let allows = |authority: &Authority| defined(authority, &digest).allows(&files(), &tool, &call);
-                prop_assert!(!(within && allows(&a)) || allows(&b), "a wrong yes");
-                prop_assert_eq!(allows(&meet), allows(&a) && allows(&b), "a meet allows what both allow");
-                let (n, yes, used) = count.get();
-                count.set((n + 1, yes + u32::from(within && !a.is_empty()), used + u32::from(within && allows(&a))));
+            for (a, b, calls) in [(&a, &b, &calls[..]), (&b, &c, &[])] {
+                let (within, meet) = (a.within(b), a.meet(b));
+                prop_assert!(meet.within(a) && meet.within(b), "a meet is within both");
+                add(&yeses.shrunk, within && !a.is_empty() && a != b);
+                for listing in Listing::ALL {
+                    let allows = |authority: &Authority| authority.allows_listing(&files(), listing);
+                    prop_assert!(!(within && allows(a)) || allows(b), "a wrong yes");
+                    prop_assert_eq!(allows(&meet), allows(a) && allows(b));
+                }
+                for (tool, call, digest) in calls {
+                    let tool = format!("t{tool}").parse().unwrap();
+                    let allows = |authority: &Authority| defined(authority, digest).allows(&files(), &tool, call);
+                    prop_assert!(!(within && allows(a)) || allows(b), "a wrong yes");
+                    prop_assert_eq!(allows(&meet), allows(a) && allows(b), "a meet allows what both allow");
+                    add(&yeses.tried, true);
+                    add(&yeses.within, within && !a.is_empty() && a != b);
+                    add(&yeses.used, within && a != b && allows(a));
+                }
             }
             Ok(())
         })
         .unwrap();
-    let (n, yes, used) = count.get();
-    let enough = n >= 100_000 && yes > n / 3 && used > n / 50;
-    assert!(enough, "{n} cases, {yes} of them within, {used} with a call that counts");
+    for (what, count, least) in [
+        ("cases", &yeses.tried, 100_000),
+        ("within and another", &yeses.within, 25_000),
+        ("within and another, with a call that counts", &yeses.used, 1_000),
+        ("pairs that are within and different", &yeses.shrunk, 10_000),
+        ("lines of three", &yeses.in_line, 1_000),
+    ] {
+        assert!(count.get() >= least, "{what}: {} of {least}", count.get());
+    }
 }

@@ -1,6 +1,6 @@
 //! Tools with rules in a ceiling, and where a permission goes beyond one.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::authority::ToolUse;
@@ -89,5 +89,33 @@ fn where_a_permission_goes_beyond() {
         let asked = permission("t", constraints(asked));
         assert_eq!(ceiling.excess(&asked, true).as_deref(), own, "{asked:?}");
         assert_eq!(ceiling.excess(&asked, false).as_deref(), of_others, "{asked:?}");
+    }
+}
+
+/// What `docs/AUTHORITY.md` shows is what is read here: every example is one of `authorization_details`.
+#[test]
+fn the_examples_of_the_page_are_read() {
+    let page = include_str!("../../../../docs/AUTHORITY.md");
+    let details = |value: Value| match value {
+        Value::Object(answer) if answer.contains_key("error") => answer["authorization_details_allowed"].clone(),
+        Value::Object(mut one) => {
+            one.entry("type").or_insert_with(|| json!("mcp_tool"));
+            one.entry("actions").or_insert_with(|| json!(["tools/call"]));
+            json!([one])
+        }
+        list => list,
+    };
+    let blocks = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let section = page.split("## Ten examples").nth(1).unwrap().split("\n## ").next().unwrap();
+    let numbered = (1..=10).map(|n| {
+        let line = section.lines().find(|line| line.starts_with(&format!("{n}. "))).unwrap();
+        line.split('`').find(|code| code.starts_with('{')).unwrap()
+    });
+    let examples = blocks.chain(numbered).collect::<Vec<_>>();
+    assert_eq!(examples.len(), 13);
+    for example in examples {
+        let details = details(serde_json::from_str(example).unwrap()).to_string();
+        let authority = parsed(&details);
+        assert!(authority.as_ref().is_ok_and(|authority| !authority.is_empty()), "{example}: {authority:?}");
     }
 }

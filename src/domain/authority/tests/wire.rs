@@ -69,6 +69,8 @@ fn a_definition_and_a_listing_read_back() {
 #[test]
 fn says_where_it_is_wrong_and_never_what_was_sent() {
     let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest";
+    const PREFIX: &str =
+        "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those";
     let lossy = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
     let place = |place: &str, rule: &str| format!("authorization_details[0].constraints.{place}: {rule}");
     for (text, want) in [
@@ -147,11 +149,15 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
         (one(r#""constraints":{"n":{"max_length":-1}}"#), place("n.max_length", "must be a whole number from 0 on")),
         (
             one(r#""constraints":{"p":{"prefix":"/a/../b"}}"#),
-            place("p.prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+            place("p.prefix", PREFIX),
+        ),
+        (
+            one(r#""constraints":{"p":{"prefix":"C:\\reports\\"}}"#),
+            place("p.prefix", PREFIX),
         ),
         (
             one(r#""constraints":{"p":{"prefix":7}}"#),
-            place("p.prefix", "must be a string; a path in it has no dot segments, empty segments or encoded slashes"),
+            place("p.prefix", PREFIX),
         ),
         (one(r#""constraints":{"p":{"min":2,"max":1}}"#), place("p", "can't be met by any value")),
         (one(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), place("p", "can't be met by any value")),
@@ -165,6 +171,19 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
         ),
     ] {
         assert_eq!(parsed(&text), Err(want), "{text}");
+    }
+    // A little that means much: what counts is the product.
+    let many = |sizes: usize, locations: usize| {
+        let values = (0..sizes).map(|n| format!("\"{n:056}\"")).collect::<Vec<_>>().join(",");
+        let locations = (0..locations).map(|n| format!("\"https://a{n}.example\"")).collect::<Vec<_>>().join(",");
+        one(&format!(r#""locations":[{locations}],"constraints":{{"p":{{"one_of":[{values}]}}}}"#))
+    };
+    assert_eq!(parsed(&many(250, 1)).map(|authority| authority.len()), Ok(1));
+    assert_eq!(parsed(&many(1, 64)).map(|authority| authority.len()), Ok(64));
+    for large in [many(250, 2), many(10, 64)] {
+        assert!(large.len() <= 16_384);
+        let want = "authorization_details: means more than 16384 bytes, with each location by itself";
+        assert_eq!(parsed(&large).unwrap_err(), want);
     }
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     assert!(parsed(&deep).unwrap_err().contains("nested too deep"));

@@ -28,11 +28,24 @@ fn a_token_names_its_grant_and_does_not_outlive_it() {
     assert_eq!(held.names().grant, Some(short.id));
     let handing = Case::with("planner", (held, kind)).change(|c| {
         c.objects.clone_from(&case.objects);
+        c.grants = vec![short.clone()];
         c.output = Out::HandOver("reader", "files");
     });
     let handed = Case::with("reader", handing.token(2)).change(|c| c.objects.clone_from(&case.objects));
-    let plan = handed.decide().unwrap();
+    // Whether that one says what for is looked at where consent is demanded: and that one alone.
+    let with = |grants: Vec<Grant>| handed.clone().change(|c| c.grants = grants).decide();
+    let plan = with(vec![short.clone()]).unwrap();
     assert_eq!((plan.grant, plan.expires), (Some(short.id), short.until));
+    for grants in [
+        Vec::new(),
+        vec![longer],
+        vec![Grant { authority: None, ..short.clone() }],
+        vec![Grant { authority: Some(tools(&["read_file"])), ..short.clone() }],
+    ] {
+        assert_eq!(with(grants).map(|plan| plan.grant), Err(Denial::ConsentNeeded));
+    }
+    let undemanded = handed.change(|c| c.objects.clone_from(&Case::user().objects));
+    assert_eq!(undemanded.decide().map(|plan| plan.grant), Ok(Some(short.id)));
 }
 
 #[test]

@@ -391,6 +391,57 @@ fn about_tasks() -> Vec<Row> {
     ]
 }
 
+/// Nothing of somebody else's task shows, whatever is asked for: the answer is that of a task that is not there.
+#[test]
+fn a_task_of_others_looks_like_none() {
+    let little = || task(tools(&["read_file"]));
+    let on_a_grant = || Task { grant: Some(grant_id(1)), ..little() };
+    let other = |of: Task| Task { root_agent: "reader".parse().unwrap(), ..of };
+    let carols = |of: Task| Task { requester: Requester { subject: "carol".parse().unwrap(), ..of.requester }, ..of };
+    let theirs = [
+        other(little()),
+        carols(little()),
+        other(on_a_grant()),
+        carols(on_a_grant()),
+        Task { state: TaskState::Suspended, ..other(little()) },
+        Task { deadline: NOW, ..carols(little()) },
+        Task { authority: Authority::default(), ..other(little()) },
+    ];
+    let details = |wanted: Authority| {
+        move |c: &mut Case| {
+            c.scope = None;
+            c.details = Some(wanted);
+        }
+    };
+    let unpointed = || Case::user().user_claims(|u| u.client = None);
+    let demanding = || Case::user().object("files", |files| files["consent"] = json!("required"));
+    let grants = || vec![grant(2, Some(tools(&["read_file", "list_files"])))];
+    let asks = [
+        ("no more than it allows", Case::user().change(details(tools(&["read_file"])))),
+        ("more, by scope", Case::user()),
+        ("more, by name", Case::user().change(details(tools(&["list_files"])))),
+        ("more than anybody may", Case::user().change(|c| c.scope = Some("files:own"))),
+        ("nothing", Case::user().change(|c| c.scope = None)),
+        ("with a token that points nowhere", unpointed()),
+        ("with a grant that points at it", unpointed().change(|c| c.grants = grants())),
+        ("where consent is demanded", demanding()),
+        ("where consent was given", demanding().change(|c| c.grants = grants())),
+        ("a tool by another definition", Case::user().known("read_file", Some("a"), Some("b"))),
+        ("no time", Case::user().change(|c| c.expires_in = Some(0))),
+    ];
+    for (what, ask) in asks {
+        let answer = |task: Option<&Task>| {
+            let named = Wanted::Named(task_id(7), task.cloned().map(Box::new));
+            ask.clone().change(|c| c.task = named).decide()
+        };
+        let none = answer(None);
+        assert!(none.is_err(), "{what}: {none:?}");
+        for task in &theirs {
+            assert_eq!(answer(Some(task)), none, "{what}: {task:?}");
+        }
+    }
+}
+
 fn about_definitions() -> Vec<Row> {
     let read = || "read_file".parse().unwrap();
     let by_scope = |why| Denial::ScopeNotGood(read(), why);

@@ -29,8 +29,8 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
     let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
     assert_eq!(told(&registry.catalogue(|_| true)), "files.drop files.list files.read files.write mail.read mail.send");
     // `s:read` at files, and `drop` by name; not the `s:read` of mail.
-    assert_eq!(told(&registry.ceiling(agent("planner"))), "files.drop files.list files.read");
-    assert_eq!(told(&registry.ceiling(agent("reader"))), "");
+    assert_eq!(told(&registry.ceiling(agent("planner"), |_| true)), "files.drop files.list files.read");
+    assert_eq!(told(&registry.ceiling(agent("reader"), |_| true)), "");
 
     let scopes = |text: &str| text.parse().unwrap();
     let files = "https://files.example.com/mcp".parse().unwrap();
@@ -43,6 +43,9 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
         "files.drop files.list files.read files.write",
         "the part that is there"
     );
+    assert_eq!(told(&registry.ceiling(agent("planner"), |uri| *uri != files)), "");
+    let offered = registry.scopes_offered(|uri| *uri != files).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(offered, ["s:read", "s:send"]);
 
     let rule = |rule: Value| serde_json::from_value::<Entitlement>(rule).unwrap();
     for (rules, want) in [
@@ -88,11 +91,11 @@ fn rules_go_from_the_registry_into_ceilings() {
         let arguments = [("path".to_owned(), crate::domain::authority::Arg::Text(path.to_owned()))].into();
         authority.allows(&files, &"read".parse().unwrap(), &arguments)
     };
-    let ceiling = registry.ceiling(planner);
+    let ceiling = registry.ceiling(planner, |_| true);
     assert_eq!(told(&ceiling), "files.list files.read files.write");
     assert!(reads(&ceiling, "/a/x") && !reads(&ceiling, "/b"));
     let edge = planner.edge_to(&"reader".parse().unwrap()).unwrap();
-    let lets = registry.let_through(edge).unwrap();
+    let lets = registry.let_through(edge, |_| true).unwrap();
     assert_eq!(told(&lets), "files.read");
     assert!(reads(&lets, "/a/x") && !reads(&lets, "/b"));
     let rule = json!({"to": "everyone", "tools": [some]});
@@ -190,7 +193,7 @@ fn who_may_list() {
     objects.get_mut("agent reader").unwrap()["access"] = json!([{"resource": "files", "scopes": ["s:list"]}]);
     let registry = build(objects).unwrap();
     let lists = "files.resources/list files.tools/list";
-    let agent = |id: &str| told(&registry.ceiling(registry.agent(&id.parse().unwrap()).unwrap()));
+    let agent = |id: &str| told(&registry.ceiling(registry.agent(&id.parse().unwrap()).unwrap(), |_| true));
     assert_eq!((agent("reader").as_str(), agent("planner").as_str()), (lists, "files.drop files.list files.read"));
     let calls = "files.drop files.list files.read files.write";
     assert_eq!(told(&registry.catalogue(|uri| uri.as_str().contains("files"))), format!("{calls} {lists}"));
@@ -252,6 +255,9 @@ fn a_tool_is_bound_to_its_definition() {
         assert_eq!(registry.still_good(&more), (!is_good).then(|| list.clone()));
         let listing = Authority::from_iter([Permission::listing(files.clone(), Listing::Tools)]);
         assert_eq!((registry.pinned(&listing), registry.still_good(&listing)), (Ok(listing.clone()), None));
+        let dropped = [Permission::unconstrained(files.clone(), "dropped_tool".parse().unwrap())];
+        let dropped = list.iter().cloned().chain(dropped).collect::<Authority>();
+        assert_eq!(registry.still_good(&dropped), Some(list.clone()), "nobody offers it");
         // A tool of that name elsewhere is another tool.
         let mail = Authority::from_iter([Permission::unconstrained(
             "https://mail.example.com/mcp".parse().unwrap(),

@@ -212,7 +212,7 @@ pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseRes
             at: NOW,
             forget_after: NOW,
         };
-        let mut index = Index::default();
+        let mut index = Index::after(Seq::new(999));
         index.apply(&LogEntry { seq: Seq::new(1_000), entry }, std::time::Duration::ZERO);
         index.standing(&victim.claims.names()) == Standing::Revoked
     };

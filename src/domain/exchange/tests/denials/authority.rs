@@ -212,6 +212,27 @@ fn rules_let_through_what_is_within_them() {
     assert_eq!(at("/a/", 50), Err(much("[0].constraints", Holding::Agent)));
 }
 
+/// A scope that stands in a request again and again is looked at once, whether it is all right or not.
+#[test]
+fn a_scope_counts_once() {
+    let often = |scope: &str| &*format!("{} files:write", [scope; 63].join(" ")).leak();
+    let allocations = |scope: &'static str, change: fn(Case) -> Case| {
+        let case = change(Case::user()).change(|c| c.scope = Some(scope));
+        let mut answer = None;
+        let info = allocation_counter::measure(|| answer = Some(case.decide().map_err(without_allowed)));
+        (info.count_total, answer.unwrap())
+    };
+    let little: fn(Case) -> Case = |case| case.user_claims(|u| u.scope = Some("files:read".parse().unwrap()));
+    let (one, given) = allocations("files:read files:write", |case| case);
+    let (many, given_too) = allocations(often("files:read"), |case| case);
+    assert!(given.is_ok() && given.map(|plan| plan.authority) == given_too.map(|plan| plan.authority));
+    assert!(many < one + 400, "{one} allocations, and {many}");
+    let (one, refused) = allocations("files:read files:write", little);
+    let (many, refused_too) = allocations(often("files:read"), little);
+    assert_eq!((refused, refused_too), (Err(wide("[1]", Holding::Requester)), Err(wide("[63]", Holding::Requester))));
+    assert!(many < one + 400, "{one} allocations, and {many}");
+}
+
 /// Of its own limits an agent is told how much they leave; of others' nothing.
 #[test]
 fn what_can_be_had_is_told_of_ones_own_limits_alone() {

@@ -1,0 +1,12 @@
+-- A token has a place in a status list. Tokens that end within the same five minutes are a shard; replicas take the numbers
+-- of a shard in blocks, each block once.
+
+CREATE TABLE status_shards (
+    shard bigint PRIMARY KEY CHECK (shard > 0),   -- when its last token ends
+    blocks bigint NOT NULL CHECK (blocks > 0)     -- how many of its blocks were taken
+);
+
+ALTER TABLE tokens ADD COLUMN status_shard bigint;  -- its shard
+ALTER TABLE tokens ADD COLUMN status_number bigint CHECK (status_number >= 0); -- its number there
+ALTER TABLE tokens ADD CONSTRAINT tokens_status_place CHECK ((status_shard IS NULL) = (status_number IS NULL));
+CREATE INDEX tokens_on_grants ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;

@@ -1,0 +1,207 @@
+//! Statuses side by side in bytes, and small on their way (draft-ietf-oauth-status-list §4).
+
+use flate2::{Compress, Compression, FlushCompress, Status};
+
+use crate::domain::encode;
+
+/// How many bits a status has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 0 or 1.
+    One,
+    /// 0 to 3.
+    Two,
+    /// 0 to 15.
+    Four,
+    /// 0 to 255.
+    Eight,
+}
+
+impl Width {
+    /// As a number.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+
+    const fn mask(self) -> u8 {
+        u8::MAX >> (8 - self.bits())
+    }
+
+    /// In which byte a status lies, and how far from its lowest bit.
+    fn place(self, index: u64) -> (Option<usize>, u32) {
+        let per_byte = u64::from(8 / self.bits());
+        let shift = u32::try_from(index % per_byte).unwrap_or_default() * u32::from(self.bits());
+        (usize::try_from(index / per_byte).ok(), shift)
+    }
+}
+
+/// So many statuses, the first ones in the lowest bits of a byte (§4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    width: Width,
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    /// Statuses that are all 0. There are whole bytes of them.
+    #[must_use]
+    pub fn new(width: Width, size: u64) -> Self {
+        let bytes = size.saturating_mul(u64::from(width.bits())).div_ceil(8);
+        Self { width, bytes: vec![0; usize::try_from(bytes).unwrap_or_default()] }
+    }
+
+    /// How many bits each has.
+    #[must_use]
+    pub fn width(&self) -> Width {
+        self.width
+    }
+
+    /// One of them; none where the list has ended.
+    #[must_use]
+    pub fn status(&self, index: u64) -> Option<u8> {
+        let (byte, shift) = self.width.place(index);
+        Some(self.bytes.get(byte?)? >> shift & self.width.mask())
+    }
+
+    /// Puts one, and says whether it was another before. Beyond the end nothing is put; nor are bits that it has not.
+    pub fn put(&mut self, index: u64, status: u8) -> bool {
+        let (byte, shift) = self.width.place(index);
+        let Some(byte) = byte.and_then(|byte| self.bytes.get_mut(byte)) else { return false };
+        let mask = self.width.mask();
+        let new = *byte & !(mask << shift) | (status & mask) << shift;
+        let is_other = new != *byte;
+        *byte = new;
+        is_other
+    }
+
+    /// As it is sent: DEFLATE in the ZLIB format (RFC 1950), at the highest level, base64url without padding (§4.2).
+    #[must_use]
+    pub fn compressed(&self) -> String {
+        encode(&deflate(Compress::new(Compression::best(), true), &self.bytes))
+    }
+}
+
+/// For the way alone (RFC 9110 §8.4.1.3).
+#[must_use]
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    /// 32 KiB of what came before, as every reader can.
+    const WINDOW_BITS: u8 = 15;
+    deflate(Compress::new_gzip(Compression::best(), WINDOW_BITS), bytes)
+}
+
+fn deflate(mut compress: Compress, bytes: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::with_capacity(bytes.len() / 16 + 64);
+    loop {
+        let read = usize::try_from(compress.total_in()).unwrap_or(usize::MAX);
+        let rest = bytes.get(read..).unwrap_or_default();
+        match compress.compress_vec(rest, &mut compressed, FlushCompress::Finish) {
+            // What is in memory can be read, and there is room made for what is written.
+            Ok(Status::StreamEnd) | Err(_) => return compressed,
+            Ok(Status::Ok | Status::BufError) => compressed.reserve(compressed.capacity().max(64)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Decompress, FlushDecompress};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::decode;
+
+    fn inflated(text: &str, size: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(size + 1);
+        let compressed = decode(text).unwrap();
+        let status = Decompress::new(true).decompress_vec(&compressed, &mut bytes, FlushDecompress::Finish).unwrap();
+        assert_eq!(status, Status::StreamEnd);
+        bytes
+    }
+
+    fn holds(width: Width, lst: &str, statuses: impl IntoIterator<Item = (u64, u8)>) {
+        // "All examples are initialized with a size of 2^20 entries."
+        let mut packed = Packed::new(width, 1 << 20);
+        for (index, status) in statuses {
+            assert_eq!(packed.put(index, status), status != 0);
+            assert_eq!(packed.status(index), Some(status));
+        }
+        let theirs = inflated(lst, packed.bytes.len());
+        assert!(theirs == packed.bytes, "{width:?}: other bits");
+        assert!(inflated(&packed.compressed(), packed.bytes.len()) == packed.bytes, "{width:?}: not the same again");
+    }
+
+    /// §4.1, with all steps.
+    #[test]
+    fn the_small_examples_of_the_draft() {
+        let ones = [1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1];
+        let twos = [1, 2, 0, 3, 0, 1, 0, 1, 1, 2, 3, 3];
+        for (width, statuses, bytes, lst) in [
+            (Width::One, &ones[..], &[0xb9, 0xa3][..], "eNrbuRgAAhcBXQ"),
+            (Width::Two, &twos[..], &[0xc9, 0x44, 0xf9][..], "eNo76fITAAPfAgc"),
+        ] {
+            let mut packed = Packed::new(width, statuses.len() as u64);
+            for (index, status) in (0..).zip(statuses) {
+                packed.put(index, *status);
+            }
+            assert_eq!(packed.bytes, bytes);
+            assert_eq!(packed.compressed(), lst);
+            assert_eq!(packed.status(statuses.len() as u64), None, "beyond the end there is nothing");
+        }
+    }
+
+    /// Appendix C.1 to C.4.
+    #[test]
+    fn the_test_vectors_of_the_draft() {
+        let vectors = include_str!("vectors.json");
+        let vectors = serde_json::from_str::<Vec<(u8, String, Vec<(u64, u8)>)>>(vectors).unwrap();
+        assert_eq!(vectors.len(), 4);
+        for ((bits, lst, statuses), width) in
+            vectors.into_iter().zip([Width::One, Width::Two, Width::Four, Width::Eight])
+        {
+            assert_eq!(bits, width.bits());
+            holds(width, &lst, statuses);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_is_put_and_no_other(
+            width in prop_oneof![Just(Width::One), Just(Width::Two), Just(Width::Four), Just(Width::Eight)],
+            puts in proptest::collection::vec((0..200_u64, any::<u8>()), 0..40),
+        ) {
+            let mut packed = Packed::new(width, 100);
+            let mut want = vec![0; 100];
+            for (index, status) in puts {
+                let status = status & width.mask();
+                let other = packed.put(index, status);
+                match usize::try_from(index).ok().and_then(|index| want.get_mut(index)) {
+                    Some(was) => prop_assert_eq!(std::mem::replace(was, status) != status, other),
+                    // The last byte may hold more.
+                    None => prop_assert!(index < 104 || !other),
+                }
+            }
+            let read = (0..100).map(|index| packed.status(index).unwrap()).collect::<Vec<_>>();
+            prop_assert_eq!(read, want);
+            prop_assert!(inflated(&packed.compressed(), packed.bytes.len()) == packed.bytes);
+        }
+
+        #[test]
+        fn whatever_is_compressed_comes_back(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            let mut back = Vec::with_capacity(bytes.len() + 1);
+            let gzipped = gzip(&bytes);
+            Decompress::new_gzip(15).decompress_vec(&gzipped, &mut back, FlushDecompress::Finish).unwrap();
+            prop_assert_eq!(back, bytes);
+        }
+    }
+
+    #[test]
+    fn nothing_is_small() {
+        assert!(Packed::new(Width::Two, 1 << 18).compressed().len() < 200);
+    }
+}

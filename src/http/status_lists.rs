@@ -1,0 +1,92 @@
+//! Status lists (draft-ietf-oauth-status-list §8): for anybody, and to be kept for as long as they say.
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    app::{Conflict, Cx},
+    http::{App, accept::takes_gzip, metadata::public, path::Id, problem::Problem},
+};
+
+/// The media type (§8.1).
+const MEDIA_TYPE: &str = "application/statuslist+jwt";
+
+/// §9.3
+#[derive(Serialize)]
+struct Aggregation {
+    status_lists: Vec<String>,
+}
+
+/// `GET /status-lists`
+pub(super) async fn all(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<Response, Problem> {
+    let status_lists = app.service.status_lists(&cx).await?;
+    let ttl = app.service.settings().status_list.ttl;
+    Ok((public(ttl.as_seconds()), Json(Aggregation { status_lists })).into_response())
+}
+
+/// `GET /status-lists/{id}`
+pub(super) async fn one(
+    State(app): State<App>,
+    Extension(cx): Extension<Cx>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = id.parse().map_err(|_| Conflict::NotFound("status list"))?;
+    let list = app.service.status_list(id, &cx).await?;
+    // Two forms of it are two texts, and have two tags (RFC 9110 §8.8.3.3).
+    let (body, tag, encoding) = match list.gzipped.clone().filter(|_| takes_gzip(&headers)) {
+        Some(gzipped) => (gzipped, format!("\"{}-gzip\"", list.tag), Some("gzip")),
+        None => (list.token.clone(), format!("\"{}\"", list.tag), None),
+    };
+    let is_known = knows(&headers, &tag);
+    let (status, body) = if is_known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, body) };
+    let of_all = [(header::ETAG, tag), (header::VARY, header::ACCEPT_ENCODING.to_string())];
+    let mut response = (status, public(list.ttl.as_seconds()), of_all, body).into_response();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    if !is_known {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if let Some(encoding) = encoding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+    }
+    Ok(response)
+}
+
+/// Whether the caller has what has this tag (RFC 9110 §13.1.2, by the weak comparison).
+fn knows(headers: &HeaderMap, tag: &str) -> bool {
+    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = given.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_it() {
+        for (given, has) in [
+            ("\"abc\"", true),
+            ("W/\"abc\"", true),
+            ("\"x\", \"abc\"", true),
+            ("\"x\" ,W/\"abc\" , \"y\"", true),
+            ("*", true),
+            ("\"x\"", false),
+            ("abc", false),
+            ("\"abc-gzip\"", false),
+            ("w/\"abc\"", false),
+            ("", false),
+        ] {
+            let headers = [(header::IF_NONE_MATCH, HeaderValue::from_static(given))].into_iter().collect();
+            assert_eq!(knows(&headers, "\"abc\""), has, "{given}");
+        }
+        assert!(!knows(&HeaderMap::new(), "\"abc\""));
+    }
+}
