@@ -3,16 +3,19 @@
 //! While our lease holds ([`lease`](super::lease)), everything that was acknowledged before a request began is known here.
 //! When it does not, the head of the log is read from the store, and what came since is applied. No answer comes from an
 //! old memory: when the head can't be read either, that is an outage.
+//!
+//! The log only grows. One that has lost what we know of it (after a failover to a server that had not got the last
+//! commits, or from a backup) is another log: then everything is forgotten, and read anew.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{Mutex, watch};
 
 use crate::{
-    app::{lease::Lease, shared::Shared},
+    app::{in_time::in_time, lease::Lease, shared::Shared},
     domain::{
         registry::Registry,
-        revocation::{Index, Names, Seq, Standing, Target},
+        revocation::{Index, LogEntry, Names, Seq, Standing, Target},
         time::{Lifetime, Timestamp},
     },
     ports::{Clock, Outage, Signer, Store},
@@ -23,6 +26,7 @@ const BATCH: u32 = 10_000;
 /// How far wall clocks may have been wrong for what is read at a start.
 const COLD_SLACK: Lifetime = Lifetime::hours(24);
 const DURING: &str = "follow the revocation log";
+const HEAD: &str = "read the log's head";
 
 pub(super) struct Follower {
     pub(super) store: Arc<dyn Store>,
@@ -33,9 +37,8 @@ pub(super) struct Follower {
     /// The head of the log, as the store says it is.
     head: Shared<Seq>,
     /// Held while catching up, so that one request does it and the others wait for it.
-    catching_up: Mutex<()>,
+    catching_up: Arc<Mutex<()>>,
     known: RwLock<Known>,
-    index: Arc<RwLock<Index>>,
     /// Up to where the log was applied, for those who wait for that to change.
     position: watch::Sender<Seq>,
 }
@@ -44,6 +47,10 @@ pub(super) struct Follower {
 struct Known {
     registry: Arc<Registry>,
     loaded: bool,
+    /// When everything is forgotten, another one takes its place: whoever looks into this one still sees all of it.
+    index: Arc<RwLock<Index>>,
+    /// The entry up to which the log was applied.
+    last: Option<LogEntry>,
 }
 
 /// What is known at one moment: the registry, and the log up to a position. A request holds one from start to end.
@@ -82,10 +89,9 @@ impl Follower {
             signer,
             clock,
             lease,
-            head: Shared::new("read the log's head"),
-            catching_up: Mutex::default(),
+            head: Shared::new(HEAD),
+            catching_up: Arc::default(),
             known: RwLock::default(),
-            index: Arc::default(),
             position: watch::Sender::default(),
         })
     }
@@ -105,7 +111,11 @@ impl Follower {
 
     /// Everything that was committed before this was called, acknowledged or not: for who is about to write.
     pub(super) async fn latest(self: &Arc<Self>, now: Timestamp) -> Result<View, Outage> {
-        let head = self.head.read(|| self.store.head()).await?;
+        let applied = self.applied();
+        let head = self.head.read(|| in_time(HEAD, self.store.head())).await?;
+        if head < applied {
+            self.recognise().await?;
+        }
         self.reach(head, now).await
     }
 
@@ -114,17 +124,32 @@ impl Follower {
         if let Some(view) = self.view_at(head) {
             return Ok(view);
         }
-        // A task of its own: what was read is kept, even if whoever asked goes away meanwhile.
         let follower = Arc::clone(self);
-        let caught_up = tokio::spawn(async move {
-            let _one_at_a_time = follower.catching_up.lock().await;
+        self.alone(async move {
             match follower.view_at(head) {
                 Some(_) => Ok(()),
                 None => follower.catch_up(head, now).await,
             }
-        });
-        caught_up.await.map_err(Outage::during(DURING))??;
+        })
+        .await?;
         self.view_at(head).ok_or_else(|| Outage::during(DURING)("entries are missing"))
+    }
+
+    /// Looks whether the log is still the one that was applied, and forgets everything if it is not.
+    pub(super) async fn recognise(self: &Arc<Self>) -> Result<(), Outage> {
+        let follower = Arc::clone(self);
+        self.alone(async move { follower.compare().await }).await
+    }
+
+    /// Does this when nobody else does anything of the kind. A task of its own, once it is its turn: what was read is kept,
+    /// even if whoever asked goes away meanwhile; and who goes away before leaves nothing behind.
+    async fn alone(&self, act: impl Future<Output = Result<(), Outage>> + Send + 'static) -> Result<(), Outage> {
+        let turn = Arc::clone(&self.catching_up).lock_owned().await;
+        let acting = tokio::spawn(async move {
+            let _turn = turn;
+            act.await
+        });
+        acting.await.map_err(Outage::during(DURING))?
     }
 
     /// Up to where the log has been applied, and whenever that changes.
@@ -135,56 +160,115 @@ impl Follower {
     /// Drops entries that can't end any token any more.
     pub(super) fn forget(&self) {
         let now = self.clock.monotonic();
+        let index = Arc::clone(&self.known().index);
         // Part by part, so that nobody waits for long.
         for part in 0..Index::PARTS {
-            self.index.write().unwrap_or_else(PoisonError::into_inner).forget(part, now);
+            index.write().unwrap_or_else(PoisonError::into_inner).forget(part, now);
         }
     }
 
     fn view_at(&self, head: Seq) -> Option<View> {
-        let seq = self.index.read().unwrap_or_else(PoisonError::into_inner).applied();
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        // A changed registry is known before the position moves on, so this one is not older than its position.
+        let known = self.known();
+        let seq = known.applied();
         (known.loaded && seq >= head).then(|| View {
             registry: Arc::clone(&known.registry),
             seq,
-            index: Arc::clone(&self.index),
+            index: Arc::clone(&known.index),
         })
     }
 
-    /// Reads what came since, takes a changed registry and changed keys into use, and only then moves the position on:
-    /// who sees the position also sees what it stands for.
-    async fn catch_up(&self, head: Seq, now: Timestamp) -> Result<(), Outage> {
-        let loaded = self.known.read().unwrap_or_else(PoisonError::into_inner).loaded;
-        // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
-        // of its end, and at a start nothing is passed over that ended less than a day ago.
-        let alive_at = if loaded { Timestamp::EPOCH } else { now.before(COLD_SLACK) };
-        let (mut entries, mut from) = (Vec::new(), self.applied());
-        loop {
-            let page = self.store.log_after(from, alive_at, BATCH).await?;
-            let Some(last) = page.last() else { break };
-            from = last.seq;
-            entries.extend(page);
+    /// Compares what stands in the log at our position with what was applied there. It is another entry, or none, when
+    /// what we know was lost: then we know nothing, and answer nothing from memory.
+    async fn compare(&self) -> Result<(), Outage> {
+        let Some(last) = self.known().last.clone() else { return Ok(()) };
+        if self.entry_at(last.seq).await?.is_some_and(|there| there == last) {
+            return Ok(());
         }
-        let changed = |target: &Target| !loaded || entries.iter().any(|e| e.entry.target == *target);
-        if changed(&Target::Keys) {
-            self.signer.replace(self.store.keys().await?)?;
-        }
-        if changed(&Target::Registry) {
-            let registry = load(&*self.store).await?;
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            *known = Known { registry: Arc::new(registry), loaded: true };
-        }
-        let applied_at = self.clock.monotonic();
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in &entries {
-            index.apply(entry, applied_at);
-        }
-        index.applied_up_to(head);
-        self.position.send_replace(index.applied());
+        tracing::error!(seq = last.seq.number(), "the store has lost a part of the revocation log: all is read anew");
+        self.lease.drop_it();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::default();
         Ok(())
     }
 
+    /// Reads what came since, page by page. A changed registry and changed keys are taken into use before the position
+    /// moves on to where they changed: who sees the position also sees what it stands for.
+    async fn catch_up(&self, head: Seq, now: Timestamp) -> Result<(), Outage> {
+        self.compare().await?;
+        let (loaded, index) = {
+            let known = self.known();
+            (known.loaded, Arc::clone(&known.index))
+        };
+        // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
+        // of its end, and at a start nothing is passed over that ended less than a day ago.
+        let alive_at = if loaded { Timestamp::EPOCH } else { now.before(COLD_SLACK) };
+        loop {
+            let page = in_time(DURING, self.store.log_after(self.applied(), alive_at, BATCH)).await?;
+            let changed = |target: &Target| loaded && page.iter().any(|e| e.entry.target == *target);
+            if changed(&Target::Keys) {
+                self.read_keys().await?;
+            }
+            if changed(&Target::Registry) {
+                self.read_registry().await?;
+            }
+            let applied_at = self.clock.monotonic();
+            let is_last = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
+            {
+                let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+                for entry in &page {
+                    index.apply(entry, applied_at);
+                }
+            }
+            if let Some(last) = page.into_iter().last() {
+                self.known.write().unwrap_or_else(PoisonError::into_inner).last = Some(last);
+                self.position.send_replace(self.applied());
+            }
+            if is_last {
+                break;
+            }
+        }
+        if self.applied() < head {
+            // What stands there was passed over: it has long ended.
+            let last = self.entry_at(head).await?.ok_or_else(|| Outage::during(DURING)("entries are missing"))?;
+            self.known.write().unwrap_or_else(PoisonError::into_inner).last = Some(last);
+            index.write().unwrap_or_else(PoisonError::into_inner).applied_up_to(head);
+        }
+        if !loaded {
+            self.read_keys().await?;
+            self.read_registry().await?;
+        }
+        self.position.send_replace(self.applied());
+        Ok(())
+    }
+
+    async fn read_keys(&self) -> Result<(), Outage> {
+        self.signer.replace(in_time(DURING, self.store.keys()).await?)
+    }
+
+    async fn read_registry(&self) -> Result<(), Outage> {
+        let registry = Arc::new(in_time(DURING, load(&*self.store)).await?);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        (known.registry, known.loaded) = (registry, true);
+        Ok(())
+    }
+
+    async fn entry_at(&self, seq: Seq) -> Result<Option<LogEntry>, Outage> {
+        let before = Seq::new(seq.number().saturating_sub(1));
+        let found = in_time(DURING, self.store.log_after(before, Timestamp::EPOCH, 1)).await?;
+        Ok(found.into_iter().next().filter(|entry| entry.seq == seq))
+    }
+
     pub(super) fn applied(&self) -> Seq {
+        self.known().applied()
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn applied(&self) -> Seq {
         self.index.read().unwrap_or_else(PoisonError::into_inner).applied()
     }
 }

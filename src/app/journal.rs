@@ -7,19 +7,27 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    app::in_time::in_time,
     domain::audit::{Record, Writer},
-    ports::{CommitFault, Outage, Store, Write, Written},
+    ports::{Clock, CommitFault, Outage, Store, Write, Written},
 };
+
+/// How long a commit may be under way before this replica can't be said to be ready.
+const SLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Journal {
     queue: mpsc::Sender<Order>,
     capacity: usize,
     dropped: Arc<AtomicU64>,
+    clock: Arc<dyn Clock>,
+    /// When the commit began that is under way, in nanoseconds of our monotonic clock; 0 when none is.
+    began: Arc<AtomicU64>,
 }
 
 enum Order {
@@ -33,11 +41,30 @@ enum Order {
 
 impl Journal {
     /// Starts the writer: so many writes may wait for it, and so many share a transaction.
-    pub(super) fn start(store: Arc<dyn Store>, writer: Writer, capacity: usize, most: usize) -> Self {
+    pub(super) fn start(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        writer: Writer,
+        capacity: usize,
+        most: usize,
+    ) -> Self {
         let (queue, orders) = mpsc::channel(capacity);
-        let dropped = Arc::<AtomicU64>::default();
-        tokio::spawn(run(store, writer, orders, most.max(1), Arc::clone(&dropped)));
-        Self { queue, capacity, dropped }
+        let (dropped, began) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let scribe = Scribe {
+            store,
+            clock: Arc::clone(&clock),
+            writer,
+            dropped: Arc::clone(&dropped),
+            began: Arc::clone(&began),
+        };
+        tokio::spawn(scribe.run(orders, most.max(1)));
+        Self { queue, capacity, dropped, clock, began }
+    }
+
+    /// Whether the commit that is under way takes so long that nothing can be written now.
+    pub(super) fn is_stuck(&self) -> bool {
+        let began = self.began.load(Ordering::Relaxed);
+        began > 0 && nanos(self.clock.monotonic()).saturating_sub(began) > nanos(SLOW)
     }
 
     /// Commits a write. A full queue is an outage: the load is shed before it costs anything.
@@ -79,46 +106,63 @@ impl Journal {
     }
 }
 
-async fn run(
+/// Who writes.
+struct Scribe {
     store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
     writer: Writer,
-    mut orders: mpsc::Receiver<Order>,
-    most: usize,
     dropped: Arc<AtomicU64>,
-) {
-    let mut taken = Vec::with_capacity(most);
-    while orders.recv_many(&mut taken, most).await > 0 {
-        let mut writes = Vec::with_capacity(taken.len());
-        let (mut tells, mut notes, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
-        for order in taken.drain(..) {
-            match order {
-                Order::Write(write, tell) => {
-                    writes.push(*write);
-                    tells.push(tell);
+    began: Arc<AtomicU64>,
+}
+
+impl Scribe {
+    async fn run(self, mut orders: mpsc::Receiver<Order>, most: usize) {
+        let mut taken = Vec::with_capacity(most);
+        while orders.recv_many(&mut taken, most).await > 0 {
+            let mut writes = Vec::with_capacity(taken.len());
+            let (mut tells, mut notes, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
+            for order in taken.drain(..) {
+                match order {
+                    Order::Write(write, tell) => {
+                        writes.push(*write);
+                        tells.push(tell);
+                    }
+                    Order::Note(record) => notes.push(*record),
+                    Order::Flush(tell) => flushes.push(tell),
                 }
-                Order::Note(record) => notes.push(*record),
-                Order::Flush(tell) => flushes.push(tell),
             }
-        }
-        writes.extend(notes.into_iter().map(|record| Write { audit: vec![record], ..Write::default() }));
-        let mut batch = Batch::new(&writes);
-        while let Some(part) = batch.next() {
-            batch.told(part, store.commit(writer, part).await);
-        }
-        let mut tells = tells.into_iter();
-        for result in batch.results {
-            match (result, tells.next()) {
-                // A caller that went away does not hear it; what was committed stays committed.
-                (result, Some(tell)) => drop(tell.send(result)),
-                (Ok(_), None) => {}
-                (Err(_), None) => drop(dropped.fetch_add(1, Ordering::Relaxed)),
+            writes.extend(notes.into_iter().map(|record| Write { audit: vec![record], ..Write::default() }));
+            let mut batch = Batch::new(&writes);
+            while let Some(part) = batch.next() {
+                batch.told(part, self.commit(part).await);
             }
-        }
-        for tell in flushes {
-            // Whoever asked may be gone; then nobody needs the answer.
-            let _: Result<(), ()> = tell.send(());
+            let mut tells = tells.into_iter();
+            for result in batch.results {
+                match (result, tells.next()) {
+                    // A caller that went away does not hear it; what was committed stays committed.
+                    (result, Some(tell)) => drop(tell.send(result)),
+                    (Ok(_), None) => {}
+                    (Err(_), None) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+                }
+            }
+            for tell in flushes {
+                // Whoever asked may be gone; then nobody needs the answer.
+                let _: Result<(), ()> = tell.send(());
+            }
         }
     }
+
+    /// Commits. A connection that has gone silent is given up: one write after the other would wait for it.
+    async fn commit(&self, part: &[Write]) -> Result<Vec<Written>, CommitFault> {
+        self.began.store(nanos(self.clock.monotonic()).max(1), Ordering::Relaxed);
+        let done = in_time("commit", self.store.commit(self.writer, part)).await;
+        self.began.store(0, Ordering::Relaxed);
+        done
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A batch on its way into the store: together, if that goes. Where the store refuses something in it, and so did

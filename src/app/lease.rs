@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{Cx, Failure, Service, follow::Follower, shared::Shared},
+    app::{Cx, Failure, Service, follow::Follower, in_time::in_time, shared::Shared},
     domain::{
         replica::{Beat, Peers, Replica, ReplicaId, held_until},
         revocation::Seq,
@@ -112,6 +112,11 @@ impl Lease {
     /// Whether the lease holds at this time on our monotonic clock.
     pub(super) fn holds(&self, now: Duration) -> bool {
         nanos(now) < self.until.load(Ordering::SeqCst)
+    }
+
+    /// Answers from memory no more, until it is renewed.
+    pub(super) fn drop_it(&self) {
+        self.until.store(0, Ordering::SeqCst);
     }
 
     pub(super) fn id(&self) -> ReplicaId {
@@ -273,6 +278,8 @@ impl Follower {
     /// Renews once, and says whether everything that was there then is acknowledged.
     async fn renew(self: &Arc<Self>, mine: &mut Mine) -> Result<bool, Outage> {
         let Following { lease, .. } = self.lease.following;
+        // What we are about to acknowledge is in the log as it is now.
+        self.recognise().await?;
         let sent = self.clock.monotonic();
         let applied = self.applied();
         mine.number += 1;
@@ -289,7 +296,7 @@ impl Follower {
     /// All replicas, as they are in the store after this was called.
     pub(super) async fn beats(&self) -> Result<Arc<Vec<Beat>>, Outage> {
         let read = async || {
-            let beats = self.store.replicas().await?;
+            let beats = in_time("read the replicas", self.store.replicas()).await?;
             let mut peers = self.lease.peers.lock().unwrap_or_else(PoisonError::into_inner);
             peers.observe(&beats, self.clock.monotonic());
             Ok(Arc::new(beats))
@@ -314,7 +321,7 @@ impl Follower {
     pub(super) async fn leave(&self) -> Result<(), Outage> {
         let mut mine = self.lease.mine.lock().await;
         mine.is_over = true;
-        self.lease.until.store(0, Ordering::SeqCst);
+        self.lease.drop_it();
         self.lease.acknowledge_soon();
         if mine.number > 0 {
             self.store.remove_replica(self.lease.id(), mine.number).await?;

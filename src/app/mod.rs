@@ -19,6 +19,7 @@ mod file;
 mod follow;
 mod give_back;
 mod grants;
+mod in_time;
 mod introspect;
 mod journal;
 mod lease;
@@ -36,7 +37,9 @@ mod target;
 mod tasks;
 mod verified;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 pub use admin::{AuditPage, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
@@ -76,6 +79,9 @@ use crate::{
     },
     ports::{Clock, Entropy, McpServers, Signer, Store, TrustedKeys},
 };
+
+/// How long it may take, at the end, to write what was submitted: more than one commit may take.
+const FAREWELL: Duration = Duration::from_secs(15);
 
 /// What an operator chose.
 #[derive(Clone, Debug)]
@@ -182,7 +188,8 @@ impl Service {
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let writer = Writer(parts.entropy.uuid());
         let store = Arc::clone(&parts.store);
-        let journal = journal::Journal::start(store, writer, settings.write_queue, settings.write_batch);
+        let (capacity, most) = (settings.write_queue, settings.write_batch);
+        let journal = journal::Journal::start(store, Arc::clone(&parts.clock), writer, capacity, most);
         let replica = lease::replica(ReplicaId(parts.entropy.uuid()), &settings.following, parts.clock.now());
         let lease = lease::Lease::new(replica, settings.following.clone());
         let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));
@@ -245,13 +252,17 @@ impl Service {
             .collect())
     }
 
-    /// Waits until everything that was submitted is durable, and leaves the replicas. Called once, after the last request.
+    /// Waits until everything that was submitted is durable, and leaves the replicas; a store that does not answer keeps
+    /// nobody from stopping. Called once, after the last request.
     pub async fn finish(&self) {
         for record in self.0.refusals.take(self.0.parts.clock.now(), true) {
             self.0.journal.note(record);
         }
-        self.0.journal.finish().await;
-        if let Err(outage) = self.0.follower.leave().await {
+        if timeout(FAREWELL, self.0.journal.finish()).await.is_err() {
+            let writes = self.0.journal.waiting();
+            tracing::error!(writes, "the store does not answer: what waits to be written is given up");
+        }
+        if let Err(outage) = in_time::in_time("leave the replicas", self.0.follower.leave()).await {
             tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");
         }
     }

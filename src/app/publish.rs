@@ -112,6 +112,11 @@ impl Publisher {
         self.journal.waiting()
     }
 
+    /// As [`Journal::is_stuck`].
+    pub(super) fn is_stuck(&self) -> bool {
+        self.journal.is_stuck()
+    }
+
     /// As [`Journal::dropped`].
     pub(super) fn dropped(&self) -> u64 {
         self.journal.dropped()

@@ -27,9 +27,13 @@ impl Service {
         Ok(self.store().sweep(cx.now).await?)
     }
 
-    /// Whether requests can be answered: the store is reached and has the schema, there is a key to sign with.
+    /// Whether requests can be answered: the store is reached and has the schema, takes what is written, and there is a
+    /// key to sign with.
     pub async fn ready(&self, cx: &Cx) -> Result<(), Failure> {
         self.store().ping().await?;
+        if self.0.journal.is_stuck() {
+            return Err(Outage::during("write to the store")("a commit has been under way for long").into());
+        }
         self.0.follower.latest(cx.now).await?;
         if self.0.parts.signer.algorithms(cx.now).contains(&self.settings().algorithm) {
             Ok(())

@@ -15,7 +15,7 @@ use crate::{
         client::Client,
         id::{OutcomeText, Reason, TaskId},
         limits::CLOCKS_MAY_DIFFER,
-        registry::Kind,
+        registry::{Kind, Registry},
         replica::Spread,
         revocation::{NewEntry, Standing, Target, Verb},
         task::{Act, CannotTurn, Party, Requester, Task, TaskState, Turn},
@@ -162,7 +162,7 @@ impl Service {
             return Err(BadRequest::Invalid("agent", "an agent sees the tasks that it opened itself").into());
         }
         let filter = TaskFilter { agent: Some(agent.id.clone()), ..filter };
-        Ok(self.store().tasks(&filter, page).await?)
+        Ok(of_today(self.store().tasks(&filter, page).await?, &caller.client().view().registry))
     }
 
     /// A requester's own tasks, newest first.
@@ -174,9 +174,7 @@ impl Service {
     ) -> Result<Paged<Task>, Failure> {
         let Requester { issuer, subject } = caller.requester().clone();
         let filter = TaskFilter { requester: Some((issuer, subject.into())), ..filter };
-        let Paged { items, next } = self.store().tasks(&filter, page).await?;
-        let items = items.into_iter().filter(|task| caller.view().registry.still_has(task)).collect();
-        Ok(Paged { items, next })
+        Ok(of_today(self.store().tasks(&filter, page).await?, &caller.view().registry))
     }
 
     /// One of a requester's own tasks. Somebody else's can't be told from none.
@@ -307,9 +305,9 @@ impl Service {
     /// Brings tasks to their end whose agent, or whose requester's issuer, was removed: nobody can join them any more. Any number
     /// of replicas may do this at once.
     pub(super) async fn end_tasks_of_removed(&self, cx: &Cx) -> Result<(), Failure> {
-        let how = |task: &Task| match task.deadline.is_past(cx.now) {
-            false => (Act::Revoke, Party::Removal),
-            true => (Act::Expire, Party::Deadline),
+        let how = |task: &Task| {
+            let is_over = task.deadline.is_past(cx.now);
+            if is_over { (Act::Expire, Party::Deadline) } else { (Act::Revoke, Party::Removal) }
         };
         self.end_tasks(|limit| self.store().tasks_of_removed(limit), how, cx).await
     }
@@ -358,6 +356,11 @@ impl Service {
         let has_more = page.next.is_some() || has_more_calls;
         Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more })
     }
+}
+
+/// A page without the tasks of others of the same names who were removed.
+fn of_today(Paged { items, next }: Paged<Task>, registry: &Registry) -> Paged<Task> {
+    Paged { items: items.into_iter().filter(|task| registry.still_has(task)).collect(), next }
 }
 
 /// Puts every token below the one that it was derived from; what has no such one here stands at the top. A token is

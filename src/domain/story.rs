@@ -208,6 +208,7 @@ mod tests {
         assert_eq!(tell(&record), want);
         let mut opening = Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done);
         opening.purpose = Some("a report\", and got all of it for \"nothing".into());
+        opening.granted = Some(json!({"lineage": []}));
         assert!(
             tell(&opening).contains("errand, \"a report', and got all of it for 'nothing\": "),
             "{}",

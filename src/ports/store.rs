@@ -408,7 +408,8 @@ pub trait Store: Send + Sync {
     async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage>;
 
     /// Records a renewal of a replica's lease, durable before this returns. One that comes after a later one of the same
-    /// replica changes nothing. `is_news`: it acknowledges more than the one before, and those who listen hear of it.
+    /// replica changes nothing, and is an outage: nobody will wait for it. `is_news`: it acknowledges more than the one
+    /// before, and those who listen hear of it.
     async fn renew(&self, beat: &Beat, is_news: bool) -> Result<(), Outage>;
 
     /// The last renewal of every replica that is there, longest running first.

@@ -578,7 +578,9 @@ async fn from_far_behind(server: Server) {
     assert_eq!(stream.up_to(from, from + MANY).await.len(), 10);
     let mut stream = Stream::open(&server, &api, &format!("?after={}", from + 600), None).await;
     assert_eq!(stream.up_to(from + 600, from + MANY).await.len(), 9900);
-    // A row that is not there is an outage, and never a smaller truth.
+    // A row that is not there is an outage, and never a smaller truth. Who starts passes over what ended two days ago, and takes
+    // no token that says that it is older.
+    let api = server.api_token("files", SCOPE).await;
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + MANY - 5)).await;
     let other = server.replica().await;
     assert_eq!(ask(&other, &api, &format!("?after={}", from + MANY - 10)).await.0, 503);

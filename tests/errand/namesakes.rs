@@ -60,13 +60,17 @@ async fn exchange(server: &Server, secret: &str, form: &Form) -> (StatusCode, Va
     read(server.post("/oauth2/token").basic_auth("guest", Some(secret)).form(form).send().await.unwrap()).await
 }
 
-/// What an agent is told of a task, by its API token.
+/// What an agent is told of a task, by its API token; the list of what it opened says the same.
 async fn looks(server: &Server, secret: &str, task: &str) -> u16 {
     let asked = form(&[("grant_type", "client_credentials"), ("scope", "errand:tasks")]);
     let (status, body) = exchange(server, secret, &asked).await;
     assert_eq!(status, 200, "{body}");
     let token = body["access_token"].as_str().unwrap();
-    call(server, token, Method::GET, &format!("/v1/tasks/{task}"), None).await.0.as_u16()
+    let (status, read) = call(server, token, Method::GET, &format!("/v1/tasks/{task}"), None).await;
+    let (_, list) = call(server, token, Method::GET, "/v1/tasks?limit=1000", None).await;
+    let is_listed = list["items"].as_array().unwrap().iter().any(|one| one["id"] == task);
+    assert_eq!(is_listed, status == 200 && read["root_agent"] == "guest", "{status} {read} {list}");
+    status.as_u16()
 }
 
 fn txn(body: &Value) -> String {

@@ -427,7 +427,8 @@ async fn what_is_answered(server: Server) {
     assert_eq!(metadata["status_list_aggregation_endpoint"], format!("{}/status-lists", server.issuer));
     let lists = server.request(Method::GET, "/status-lists").send().await.unwrap();
     assert_eq!(lists.headers()["cache-control"], "public, max-age=10");
-    assert_eq!(lists.json::<Value>().await.unwrap(), json!({"status_lists": [uri]}));
+    // The next shard's are there ahead of time.
+    assert_eq!(lists.json::<Value>().await.unwrap()["status_lists"][0], uri.as_str());
     // Keys that are no more sign nothing that is told.
     let before = server.list(&uri).await.0;
     let (status, body) = server
@@ -533,14 +534,15 @@ async fn over_when_its_tokens_are(server: Server) {
     service.status_list(id, &at(ends.after(minutes).before(Lifetime::seconds(1)))).await.unwrap();
     let over = service.status_list(id, &at(ends.after(minutes))).await.unwrap_err();
     assert!(matches!(over, Failure::Conflict(Conflict::ListIsOver)), "{over}");
-    assert_eq!(service.status_lists(&at(ends.before(Lifetime::seconds(1)))).await.unwrap().len(), 1);
-    assert_eq!(service.status_lists(&at(ends.after(minutes))).await.unwrap(), Vec::<String>::new());
+    let uri = place(&token).0;
+    assert!(service.status_lists(&at(ends.before(Lifetime::seconds(1)))).await.unwrap().contains(&uri));
+    assert!(!service.status_lists(&at(ends.after(minutes))).await.unwrap().contains(&uri));
     // A sweep of the day after forgets it, and one of today does not.
     let store = server.store.open().await;
     service.sweep(&server.cx()).await.unwrap();
-    assert_eq!(store.status_shards(Timestamp::EPOCH).await.unwrap(), [(Shard::of(ends), 1)]);
+    assert_eq!(store.status_shards(Timestamp::EPOCH).await.unwrap()[0], (Shard::of(ends), 1));
     store.sweep(ends.after(Lifetime::hours(24))).await.unwrap();
-    assert_eq!(store.status_shards(Timestamp::EPOCH).await.unwrap(), []);
+    assert!(!store.status_shards(Timestamp::EPOCH).await.unwrap().contains(&(Shard::of(ends), 1)));
 }
 
 /// Signing is different each time, so one text is one signature.

@@ -11,10 +11,11 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Connection, PgPool, Row,
+    Connection, PgConnection, PgPool, Row,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 use url::Url;
 
 use reach::Server;
@@ -46,6 +47,10 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 /// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
 /// a server that went away in the meantime.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long a connection may take to say that it is alive, before it is used and after: one that has gone silent, without
+/// a word that it is gone, is closed, and another one is made.
+const ALIVE: Duration = Duration::from_secs(1);
+const ALIVE_AFTER: Duration = Duration::from_secs(3);
 
 /// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
 const PARAMETERS: [&str; 13] = [
@@ -67,8 +72,8 @@ const PARAMETERS: [&str; 13] = [
 /// The store on Postgres.
 pub struct PostgresStore {
     pool: PgPool,
-    /// One connection, for who listens.
-    listening: PgPool,
+    /// For who listens: a connection of its own.
+    listening: PgPoolOptions,
     server: Server,
 }
 
@@ -85,14 +90,23 @@ impl PostgresStore {
         let connect = parse(url)?;
         let timeout = milliseconds(options.statement_timeout);
         let listening = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-        let listening = listening.acquire_timeout(options.acquire_timeout).connect_lazy_with(connect.clone());
+        let listening = listening.acquire_timeout(options.acquire_timeout);
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             // A connection that was in use just now need not be asked whether it lives: that is a round trip.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
-                Box::pin(async move { Ok(meta.idle_for < FRESH || connection.ping().await.is_ok()) })
+                Box::pin(async move {
+                    if meta.idle_for >= FRESH {
+                        is_alive(connection, ALIVE).await?;
+                    }
+                    Ok(true)
+                })
+            })
+            // Whoever used it may have given up waiting: then it answers late, or never.
+            .after_release(|connection, _| {
+                Box::pin(async move { is_alive(connection, ALIVE_AFTER).await.map(|()| true) })
             })
             .after_connect(move |connection, _| {
                 let timeout = timeout.clone();
@@ -109,6 +123,13 @@ impl PostgresStore {
     /// The same outage; why the server can't be reached, where that is its cause, in words that help.
     async fn explained(&self, outage: Outage) -> Outage {
         Outage { source: self.server.cause(outage.source, &self.pool).await, ..outage }
+    }
+}
+
+async fn is_alive(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
+    match timeout(patience, connection.ping()).await {
+        Ok(answer) => answer,
+        Err(late) => Err(sqlx::Error::Io(late.into())),
     }
 }
 
@@ -277,7 +298,9 @@ impl Store for PostgresStore {
     }
 
     async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
-        Ok(Box::new(replicas::Listener::new(&self.listening).await?))
+        Ok(Box::new(
+            replicas::Listener::new(self.listening.clone().connect_lazy_with(self.server.options().clone())).await?,
+        ))
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage> {

@@ -29,6 +29,11 @@ impl Server {
         Self { options, asking: Mutex::new(()) }
     }
 
+    /// How to connect to it.
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
     /// A connection beside the pool's.
     pub(super) async fn connect(&self) -> Result<PgConnection, Unreachable> {
         self.options.connect().await.map_err(|error| self.explain(&error))

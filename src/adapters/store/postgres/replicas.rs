@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::sql;
 use crate::{
-    adapters::store::rows::{ReplicaRow, signed},
+    adapters::store::rows::{ReplicaRow, signed, was_taken},
     domain::replica::{Beat, ReplicaId},
     ports::{Ear, Heard, Outage},
 };
@@ -21,8 +21,8 @@ pub(super) async fn renew(pool: &PgPool, beat: &Beat, is_news: bool) -> Result<(
     let row = ReplicaRow::of(beat);
     let renew = query(sql::RENEW).bind(beat.replica.id.0).bind(row.name).bind(row.version).bind(row.started);
     let renew = renew.bind(row.beat).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed).bind(is_news);
-    renew.execute(pool).await.map_err(Outage::during("renew the lease"))?;
-    Ok(())
+    let done = renew.execute(pool).await.map_err(Outage::during("renew the lease"))?;
+    was_taken(done.rows_affected())
 }
 
 pub(super) async fn replicas(pool: &PgPool) -> Result<Vec<Beat>, Outage> {
@@ -37,16 +37,18 @@ pub(super) async fn remove(pool: &PgPool, id: ReplicaId, number: u64) -> Result<
     Ok(done.rows_affected() > 0)
 }
 
-/// A connection of its own: `pool` has but this one.
+/// A connection of its own, in a pool of its own: one that goes silent may keep its pool waiting for long, and who listens
+/// anew does not wait for that.
 pub(super) struct Listener(PgListener);
 
 impl Listener {
-    pub(super) async fn new(pool: &PgPool) -> Result<Self, Outage> {
+    pub(super) async fn new(pool: PgPool) -> Result<Self, Outage> {
         let during = "listen to the store";
-        let mut listener = PgListener::connect_with(pool).await.map_err(Outage::during(during))?;
+        let mut listener = PgListener::connect_with(&pool).await.map_err(Outage::during(during))?;
         // Who has heard nothing for a while because nobody was there to tell must know that.
         listener.eager_reconnect(false);
-        listener.listen_all([sql::TOLD_OF_LOG, sql::TOLD_OF_ACKS]).await.map_err(Outage::during(during))?;
+        let listening = timeout(PATIENCE, listener.listen_all([sql::TOLD_OF_LOG, sql::TOLD_OF_ACKS])).await;
+        listening.map_err(Outage::during(during))?.map_err(Outage::during(during))?;
         Ok(Self(listener))
     }
 }

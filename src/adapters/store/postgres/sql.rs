@@ -312,12 +312,12 @@ statements! {
 
     // ---- replicas ----
 
-    /// A renewal that comes late, after a later one, is passed over.
+    /// A renewal that comes late, after a later one, is passed over: then there is no row.
     RENEW = "WITH renewed AS (INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
             renewed = excluded.renewed WHERE replicas.beat < excluded.beat RETURNING id)
-        SELECT pg_notify('errand_acks', '') FROM renewed WHERE $9::bool";
+        SELECT CASE WHEN $9::bool THEN pg_notify('errand_acks', '')::text END FROM renewed";
     REPLICAS = "SELECT id::text AS id, name, version, started, beat, applied_seq, lease_ms, renewed FROM replicas
         ORDER BY started, replicas.id";
     REMOVE_REPLICA = "DELETE FROM replicas WHERE id = $1 AND beat <= $2";

@@ -21,7 +21,7 @@ use crate::{
 
 pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
 pub(crate) use registry::{BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, ShutOutRow, VersionRow};
-pub(crate) use replicas::ReplicaRow;
+pub(crate) use replicas::{ReplicaRow, was_taken};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tools::{KnownToolRow, ToolRow};
 pub(crate) use trail::{HeadRow, LogRow, RecordRow};

@@ -26,6 +26,11 @@ pub(crate) struct ReplicaRow {
     pub(crate) renewed: i64,
 }
 
+/// Whether a renewal was written: nobody waits for the lease of one that was passed over.
+pub(crate) fn was_taken(rows: u64) -> Result<(), Outage> {
+    if rows > 0 { Ok(()) } else { Err(Outage::during("renew the lease")("a later renewal is there")) }
+}
+
 impl ReplicaRow {
     pub(crate) fn of(beat: &Beat) -> Self {
         Self {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{read, sql};
 use crate::{
-    adapters::store::rows::{ReplicaRow, signed},
+    adapters::store::rows::{ReplicaRow, signed, was_taken},
     domain::{
         replica::{Beat, ReplicaId},
         revocation::Seq,
@@ -23,8 +23,8 @@ pub(super) async fn renew(pool: &SqlitePool, beat: &Beat) -> Result<(), Outage> 
     let row = ReplicaRow::of(beat);
     let renew = query(sql::RENEW).bind(row.id).bind(row.name).bind(row.version).bind(row.started);
     let renew = renew.bind(row.beat).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed);
-    renew.execute(pool).await.map_err(Outage::during("renew the lease"))?;
-    Ok(())
+    let done = renew.execute(pool).await.map_err(Outage::during("renew the lease"))?;
+    was_taken(done.rows_affected())
 }
 
 pub(super) async fn replicas(pool: &SqlitePool) -> Result<Vec<Beat>, Outage> {

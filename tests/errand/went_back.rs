@@ -1,0 +1,70 @@
+//! A store that comes back in an older state: a failover to a server that had not got the last commits.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::server::{Server, claims, until};
+
+on_both_stores!(a_log_that_lost_its_end, a_log_that_has_grown_past_what_it_lost, a_renewal_that_was_passed_over);
+
+fn of_task(token: &str) -> serde_json::Value {
+    json!({"kind": "task", "id": claims(token)["txn"], "reason": "in a test"})
+}
+
+/// Another replica, and a revocation that both have applied. Returns its place.
+async fn with_one_revocation(server: &Server, token: &str) -> (Server, u64) {
+    let other = server.replica().await;
+    let seq = server.revoke(of_task(token)).await["seq"].as_u64().unwrap();
+    for at in [server, &other] {
+        until("its lease holds", || async { at.house.service.holds_lease() }).await;
+        until("it has it", || async { at.house.service.log_applied().number() >= seq }).await;
+        assert!(!at.is_live(token).await);
+    }
+    (other, seq)
+}
+
+async fn a_log_that_lost_its_end(server: Server) {
+    let (one, two) = (server.task_token().await, server.task_token().await);
+    let (other, seq) = with_one_revocation(&server, &one).await;
+    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
+    server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
+    // The place that was lost is given again.
+    let answer = server.revoke(of_task(&two)).await;
+    assert_eq!(answer["seq"], seq, "{answer}");
+    for at in [&server, &other] {
+        // In a store that really went back, the acknowledgement of what was lost is lost as well, and they are waited for.
+        until("it is known", || async { !at.is_live(&two).await }).await;
+        assert!(at.is_live(&one).await, "what took it back was lost");
+        until("its lease holds again", || async { at.house.service.holds_lease() }).await;
+        assert!(!at.is_live(&two).await && at.is_live(&one).await);
+        assert_eq!(at.request(reqwest::Method::GET, "/readyz").send().await.unwrap().status(), StatusCode::OK);
+    }
+}
+
+async fn a_log_that_has_grown_past_what_it_lost(server: Server) {
+    let tokens = [server.task_token().await, server.task_token().await, server.task_token().await];
+    let (other, seq) = with_one_revocation(&server, &tokens[0]).await;
+    // At its place there is another one now.
+    let there = claims(&tokens[1])["txn"].as_str().unwrap().to_owned();
+    server.store.tamper(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
+    let answer = server.revoke(of_task(&tokens[2])).await;
+    assert_eq!(answer["seq"], seq + 1, "{answer}");
+    for at in [&server, &other] {
+        assert!(!at.is_live(&tokens[2]).await, "{answer}");
+        assert!(!at.is_live(&tokens[1]).await, "it is in the log, before one that was acknowledged");
+        assert!(at.is_live(&tokens[0]).await);
+    }
+}
+
+/// Nobody sees its renewals, so nobody waits for it, and it must not answer from memory.
+async fn a_renewal_that_was_passed_over(server: Server) {
+    until("its lease holds", || async { server.house.service.holds_lease() }).await;
+    let store = server.store.open().await;
+    let mut beat = store.replicas().await.unwrap().remove(0);
+    beat.number += 1_000_000;
+    store.renew(&beat, false).await.unwrap();
+    until("its lease is over", || async { !server.house.service.holds_lease() }).await;
+    let token = server.task_token().await;
+    assert!(server.is_live(&token).await, "the store is asked");
+    assert!(!server.house.service.holds_lease());
+}
