@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, tasks::TokenStanding},
+    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, task_tree::TokenStanding},
     domain::{
         audit::{self, Event, Outcome, Record},
         call::{CallOutcome, CallReport},

@@ -34,6 +34,7 @@ mod status_list;
 mod status_place;
 mod sweep;
 mod target;
+mod task_tree;
 mod tasks;
 mod verified;
 
@@ -61,7 +62,8 @@ pub use lease::{Following, ReplicaStanding};
 pub use portal::{Caller, RequesterCaller};
 pub use revoke::{Revocation, Revoked, Wanted, What};
 pub use status_list::StatusList;
-pub use tasks::{TaskTree, TokenNode, TokenStanding, TurnedTask, Turning};
+pub use task_tree::{TaskTree, TokenNode, TokenStanding};
+pub use tasks::{TurnedTask, Turning};
 
 use crate::{
     domain::{

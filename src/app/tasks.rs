@@ -17,19 +17,17 @@ use crate::{
         limits::CLOCKS_MAY_DIFFER,
         registry::{Kind, Registry},
         replica::Spread,
-        revocation::{NewEntry, Standing, Target, Verb},
+        revocation::{NewEntry, Target, Verb},
         task::{Act, CannotTurn, Party, Requester, Task, TaskState, Turn},
         time::Timestamp,
     },
-    ports::{Change, Expected, Idempotency, Outage, Page, Paged, TaskFilter, TokenFilter, TokenRecord, Write, Written},
+    ports::{Change, Expected, Idempotency, Outage, Page, Paged, TaskFilter, TokenFilter, Write, Written},
 };
 
 /// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
 const AT_A_TIME: u32 = 64;
 /// How often a sweep looks for more before it leaves the rest to the next one.
 const ROUNDS: usize = 1000;
-/// The most tokens that are shown of a task.
-const SHOWN: u32 = 1000;
 
 /// What is done to a task, and what is said about it.
 #[derive(Clone, Debug)]
@@ -49,65 +47,6 @@ pub struct TurnedTask {
     pub task: Task,
     /// The entry of the log, and who knows of it.
     pub spread: Spread,
-}
-
-/// A task with the tokens that came of it.
-#[derive(Debug)]
-pub struct TaskTree {
-    /// The task.
-    pub task: Task,
-    /// The tokens that were exchanged for a token of the requester, each with what was derived from it; oldest first.
-    pub tokens: Vec<TokenNode>,
-    /// Whether it has more tokens, or calls, than are shown: then the newest are.
-    pub has_more: bool,
-}
-
-/// A token in the tree of its task.
-#[derive(Debug)]
-pub struct TokenNode {
-    /// Its record.
-    pub token: TokenRecord,
-    /// What it is worth now.
-    pub standing: TokenStanding,
-    /// The records of the calls with it that its resource reported, oldest first.
-    pub calls: Vec<Record>,
-    /// The tokens that were derived from it, oldest first.
-    pub derived: Vec<TokenNode>,
-}
-
-/// What a token is worth: its expiry, and what the log says of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenStanding {
-    /// It works.
-    Live,
-    /// It is held back.
-    Suspended,
-    /// It was ended.
-    Revoked,
-    /// Its time is over.
-    Expired,
-}
-
-impl TokenStanding {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Suspended => "suspended",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
-
-    pub(super) fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
-        match standing {
-            Standing::Revoked => Self::Revoked,
-            Standing::Live | Standing::Suspended if expires.is_past(now) => Self::Expired,
-            Standing::Suspended => Self::Suspended,
-            Standing::Live => Self::Live,
-        }
-    }
 }
 
 impl Service {
@@ -340,48 +279,11 @@ impl Service {
         }
         Ok(())
     }
-
-    /// One task with the tree of its tokens, as of now.
-    pub async fn task_tree(&self, admin: &ApiCaller, id: TaskId, cx: &Cx) -> Result<TaskTree, Failure> {
-        let task = self.read_task(id).await?;
-        let of_task = TokenFilter { task: Some(id), ..TokenFilter::default() };
-        let page = self.store().tokens(&of_task, &Page { after: None, limit: SHOWN }).await?;
-        let (reported, has_more_calls) = self.reported_calls(id).await?;
-        let view = admin.client().view();
-        let nodes = page.items.into_iter().rev().map(|token| {
-            let standing = TokenStanding::of(view.standing(&token.names()), token.expires, cx.now);
-            let calls = reported.iter().filter(|call| call.token == Some(token.id)).cloned().collect();
-            TokenNode { token, standing, calls, derived: Vec::new() }
-        });
-        let has_more = page.next.is_some() || has_more_calls;
-        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more })
-    }
 }
 
 /// A page without the tasks of others of the same names who were removed.
 fn of_today(Paged { items, next }: Paged<Task>, registry: &Registry) -> Paged<Task> {
     Paged { items: items.into_iter().filter(|task| registry.still_has(task)).collect(), next }
-}
-
-/// Puts every token below the one that it was derived from; what has no such one here stands at the top. A token is
-/// derived from older ones only, so from the deepest lineage up, everything finds its place.
-fn tree(mut nodes: Vec<TokenNode>) -> Vec<TokenNode> {
-    let deepest = nodes.iter().map(|node| node.token.lineage.len()).max().unwrap_or_default();
-    let mut tops = Vec::new();
-    for depth in (1..=deepest).rev() {
-        let (below, mut above): (Vec<_>, Vec<_>) =
-            nodes.into_iter().partition(|node| node.token.lineage.len() == depth);
-        for node in below {
-            match above.iter_mut().find(|parent| node.token.lineage.last() == Some(&parent.token.id)) {
-                Some(parent) => parent.derived.push(node),
-                None => tops.push(node),
-            }
-        }
-        nodes = above;
-    }
-    nodes.extend(tops);
-    nodes.sort_by_key(|node| (node.token.issued, node.token.id));
-    nodes
 }
 
 fn check_words(turning: &Turning) -> Result<(), BadRequest> {
