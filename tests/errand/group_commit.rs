@@ -8,7 +8,7 @@ use crate::{
     support::TestStore,
 };
 
-on_both_stores!(one_that_is_refused_fails_alone);
+on_both_stores!(one_that_is_refused_fails_alone, a_full_queue_sheds);
 
 /// From now on the database takes no token of the planner.
 async fn refuse_the_planner(store: &TestStore) {
@@ -87,5 +87,39 @@ async fn one_that_is_refused_fails_alone(server: Server) {
     assert_eq!(status, 401, "a replay");
     let verified = service.verify_audit().await.unwrap();
     assert!(verified.findings.is_empty(), "{verified:?}");
+    server.stop().await;
+}
+
+/// While nothing can be written, who finds the queue full is told so, and when to come again; nobody piles up.
+async fn a_full_queue_sheds(server: Server) {
+    let small = server.replica_with(|config| config.requests.queue = 4).await;
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let held = server.store.hold_writes().await;
+    let sent = (0..40).map(|_| {
+        let request = small.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant);
+        tokio::spawn(request.send())
+    });
+    let mut sent = sent.collect::<Vec<_>>();
+    // Those that wait for the writer are few; all others have their answer though nothing was written.
+    until("the rest was shed", || {
+        let waiting = sent.iter().filter(|one| !one.is_finished()).count();
+        async move { waiting <= 16 }
+    })
+    .await;
+    let (shed, waiting): (Vec<_>, Vec<_>) = sent.drain(..).partition(tokio::task::JoinHandle::is_finished);
+    assert!(shed.len() >= 24 && !waiting.is_empty(), "{} while nothing was written", shed.len());
+    for one in shed {
+        let response = one.await.unwrap().unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+        let body = read(response).await.1;
+        assert_eq!(body["error"], "temporarily_unavailable", "{body}");
+    }
+    drop(held);
+    for one in waiting {
+        let status = one.await.unwrap().unwrap().status().as_u16();
+        assert!(status == 200 || status == 503, "{status}");
+    }
+    until("it writes again", || async { small.post_as("reader", "/oauth2/token", &grant).await.0 == 200 }).await;
+    small.stop().await;
     server.stop().await;
 }
