@@ -216,8 +216,9 @@ impl Service {
 
     /// What is there now.
     async fn look(&self, listener: &Listener, from: Seq, now: Timestamp) -> Result<FeedPage, Outage> {
-        let head = self.0.follower.current(now).await?.seq;
-        let stretch = self.0.feed.stretch(self.store(), from, head, now).await?;
+        let view = self.0.follower.current(now).await?;
+        let (head, log) = (view.seq, view.log);
+        let stretch = self.0.feed.stretch(self.store(), from, (head, log), now).await?;
         let entries = stretch.entries.iter().filter_map(|entry| told(entry, &listener.audience)).collect();
         Ok(FeedPage { from, up_to: stretch.up_to, head: head.max(stretch.up_to), at: now, entries })
     }
@@ -254,8 +255,15 @@ async fn say(tell: &mpsc::Sender<Said>, said: Said) -> Result<(), Gone> {
 pub(super) struct Feed {
     seats: Seats,
     taken: Arc<Taken>,
-    kept: Mutex<VecDeque<Arc<Stretch>>>,
+    kept: Mutex<Kept>,
     stopping: watch::Sender<bool>,
+}
+
+/// Stretches of one log.
+#[derive(Default)]
+struct Kept {
+    log: u64,
+    stretches: VecDeque<Arc<Stretch>>,
 }
 
 /// How many sit, by client.
@@ -308,8 +316,14 @@ impl Feed {
         Ok(Seat { taken: Arc::clone(&self.taken), client: client.clone() })
     }
 
-    /// What stands after `from`, of which at least everything up to `head` is in the store.
-    async fn stretch(&self, store: &dyn Store, from: Seq, head: Seq, now: Timestamp) -> Result<Arc<Stretch>, Outage> {
+    /// What stands after `from`, of which at least everything up to `head` is in the store; of this log.
+    async fn stretch(
+        &self,
+        store: &dyn Store,
+        from: Seq,
+        (head, log): (Seq, u64),
+        now: Timestamp,
+    ) -> Result<Arc<Stretch>, Outage> {
         if head <= from {
             return Ok(Arc::new(Stretch { from, up_to: from, entries: Vec::new() }));
         }
@@ -318,7 +332,10 @@ impl Feed {
         }
         // Held while reading: who stands at the same place waits, and reads no more.
         let mut kept = self.kept.lock().await;
-        if let Some(stretch) = kept.iter().find(|stretch| stretch.from == from) {
+        if kept.log != log {
+            *kept = Kept { log, ..Kept::default() };
+        }
+        if let Some(stretch) = kept.stretches.iter().find(|stretch| stretch.from == from) {
             return Ok(Arc::clone(stretch));
         }
         let stretch = Arc::new(read(store, from, head, Timestamp::EPOCH).await?);
@@ -328,8 +345,8 @@ impl Feed {
         if !is_whole || last < stretch.up_to {
             return Err(Outage::during(DURING)("entries are missing"));
         }
-        kept.truncate(KEPT - 1);
-        kept.push_front(Arc::clone(&stretch));
+        kept.stretches.truncate(KEPT - 1);
+        kept.stretches.push_front(Arc::clone(&stretch));
         Ok(stretch)
     }
 }

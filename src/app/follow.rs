@@ -51,6 +51,8 @@ struct Known {
     index: Arc<RwLock<Index>>,
     /// The entry up to which the log was applied.
     last: Option<LogEntry>,
+    /// How often another log took the place of the one before.
+    log: u64,
 }
 
 /// What is known at one moment: the registry, and the log up to a position. A request holds one from start to end.
@@ -60,6 +62,8 @@ pub struct View {
     pub registry: Arc<Registry>,
     /// Up to where the log was applied, at least.
     pub seq: Seq,
+    /// Of which log: it is another number when the store has lost a part of it and positions mean something else.
+    pub(super) log: u64,
     index: Arc<RwLock<Index>>,
 }
 
@@ -174,6 +178,7 @@ impl Follower {
         (known.loaded && seq >= head).then(|| View {
             registry: Arc::clone(&known.registry),
             seq,
+            log: known.log,
             index: Arc::clone(&known.index),
         })
     }
@@ -187,7 +192,8 @@ impl Follower {
         }
         tracing::error!(seq = last.seq.number(), "the store has lost a part of the revocation log: all is read anew");
         self.lease.drop_it();
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::default();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Known { log: known.log.saturating_add(1), ..Known::default() };
         Ok(())
     }
 

@@ -75,6 +75,8 @@ impl Default for StatusLists {
 /// What was worked out so far.
 #[derive(Default)]
 struct Known {
+    /// Of which log.
+    log: u64,
     /// Up to here nothing can be found any more that was not found.
     settled: Seq,
     /// Up to where the log reached at which time, beyond that.
@@ -107,7 +109,8 @@ impl Service {
         }
         {
             let known = self.0.status_lists.known.lock().await;
-            if known.is_current(view.seq, self.clock().monotonic())
+            if known.log == view.log
+                && known.is_current(view.seq, self.clock().monotonic())
                 && let Some(signed) = known.signed.get(&id)
                 && self.is_fresh(signed)
             {
@@ -163,6 +166,9 @@ impl Service {
         let mut known = self.0.status_lists.known.lock().await;
         let now = self.clock().now();
         let view = self.0.follower.current(now).await?;
+        if known.log != view.log {
+            *known = Known { log: view.log, ..Known::default() };
+        }
         if !known.is_current(view.seq, self.clock().monotonic()) {
             self.go_through(&mut known, &view, now).await?;
         }

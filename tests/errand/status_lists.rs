@@ -90,7 +90,7 @@ impl Server {
         (jwt, statuses.filter(|(_, status)| *status != 0).collect())
     }
 
-    async fn listed(&self, token: &str) -> u8 {
+    pub async fn listed(&self, token: &str) -> u8 {
         let (uri, index) = place(token);
         self.list(&uri).await.1.get(&index).copied().unwrap_or_default()
     }

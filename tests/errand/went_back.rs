@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::server::{Server, claims, until};
+use crate::server::{Server, claims, read, until};
 
 on_both_stores!(a_log_that_lost_its_end, a_log_that_has_grown_past_what_it_lost, a_renewal_that_was_passed_over);
 
@@ -26,6 +26,16 @@ async fn with_one_revocation(server: &Server, token: &str) -> (Server, u64) {
 async fn a_log_that_lost_its_end(server: Server) {
     let (one, two) = (server.task_token().await, server.task_token().await);
     let (other, seq) = with_one_revocation(&server, &one).await;
+    // What is told of it, and of the tokens in lists, is kept.
+    let api = server.api_token("ops", "errand:admin").await;
+    let told = async |at: &Server| {
+        let request = at.request(reqwest::Method::GET, &format!("/revocations?after={}", seq - 1)).bearer_auth(&api);
+        read(request.send().await.unwrap()).await.1["entries"][0]["key"].clone()
+    };
+    for at in [&server, &other] {
+        assert_eq!(told(at).await, claims(&one)["txn"]);
+        until("the lists say so", || async { at.listed(&one).await == 1 && at.listed(&two).await == 0 }).await;
+    }
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
     server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
     // The place that was lost is given again.
@@ -37,6 +47,8 @@ async fn a_log_that_lost_its_end(server: Server) {
         assert!(at.is_live(&one).await, "what took it back was lost");
         until("its lease holds again", || async { at.house.service.holds_lease() }).await;
         assert!(!at.is_live(&two).await && at.is_live(&one).await);
+        assert_eq!(told(at).await, claims(&two)["txn"], "its place has another entry now");
+        until("the lists say so too", || async { at.listed(&two).await == 1 && at.listed(&one).await == 0 }).await;
         assert_eq!(at.request(reqwest::Method::GET, "/readyz").send().await.unwrap().status(), StatusCode::OK);
     }
 }
