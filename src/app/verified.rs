@@ -3,8 +3,9 @@
 //!
 //! What is kept can't change: which key of ours signed this very text, what stands in it, how it is told. What can change
 //! is looked at each time, by whoever finds a token here: whether that key is still published, expiry, what the log says,
-//! who is registered; and each time that the registry is another one, whether it offers all of what the token is for. And only what was good is kept, so texts that are no good push nothing out; of good ones, those
-//! that are asked about again outlast those that were asked about once.
+//! who is registered; and each time that the registry is another one, whether it offers all of what the token is for. And
+//! only what was good is kept, so texts that are no good push nothing out; of good ones, those that are asked about again
+//! outlast those that were asked about once.
 
 use std::sync::{
     Arc,

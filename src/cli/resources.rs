@@ -69,24 +69,22 @@ fn show(catalogue: &Catalogue, importing: Importing) -> Result<(), CliFault> {
 fn show_definitions(finding: &Finding) -> Result<(), CliFault> {
     let Some(record) = &finding.record else { return Ok(()) };
     let accepted = record.accepted.as_ref().filter(|_| finding.was != ToolState::Unchecked);
-    differences(&lines(accepted), &lines(record.seen.as_ref())).try_for_each(say)
+    differences(&lines(accepted), &lines(record.seen.as_ref())).into_iter().try_for_each(say)
 }
 
 /// What goes and what comes, each where it stands, with three lines around it.
-fn differences(before: &[String], after: &[String]) -> impl Iterator<Item = String> {
-    let all = capture_diff_slices(Algorithm::Patience, before, after);
-    let changes = group_diff_ops(all, 3).into_iter().flat_map(|group| {
-        let lines = group.iter().flat_map(|op| op.iter_changes(before, after)).map(|change| {
-            let sign = match change.tag() {
-                ChangeTag::Delete => '-',
-                ChangeTag::Insert => '+',
-                ChangeTag::Equal => ' ',
-            };
-            format!("  {sign} {}", change.value())
-        });
-        lines.collect::<Vec<_>>()
+fn differences(before: &[String], after: &[String]) -> Vec<String> {
+    let all = group_diff_ops(capture_diff_slices(Algorithm::Patience, before, after), 3);
+    let changes = all.iter().flatten().flat_map(|op| op.iter_changes(before, after));
+    let lines = changes.map(|change| {
+        let sign = match change.tag() {
+            ChangeTag::Delete => '-',
+            ChangeTag::Insert => '+',
+            ChangeTag::Equal => ' ',
+        };
+        format!("  {sign} {}", change.value())
     });
-    changes.collect::<Vec<_>>().into_iter()
+    lines.collect()
 }
 
 fn lines(sighting: Option<&Sighting>) -> Vec<String> {
@@ -115,12 +113,12 @@ mod tests {
     fn what_changed_its_place_is_shown() {
         let text = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (before, after) = (text(&["from: read", "to: overwrite"]), text(&["from: overwrite", "to: read"]));
-        let shown = differences(&before, &after).collect::<Vec<_>>();
+        let shown = differences(&before, &after);
         assert_eq!(shown, ["  - from: read", "  - to: overwrite", "  + from: overwrite", "  + to: read"]);
         let (before, after) = (text(&["a", "b", "c"]), text(&["b", "a", "c"]));
-        assert!(differences(&before, &after).any(|line| line.starts_with("  -")));
-        assert_eq!(differences(&[], &text(&["all", "of it"])).collect::<Vec<_>>(), ["  + all", "  + of it"]);
-        assert_eq!(differences(&after, &after).count(), 0);
+        assert!(differences(&before, &after).iter().any(|line| line.starts_with("  -")));
+        assert_eq!(differences(&[], &text(&["all", "of it"])), ["  + all", "  + of it"]);
+        assert!(differences(&after, &after).is_empty());
     }
 
     #[test]

@@ -293,7 +293,6 @@ async fn sqlite_lists_by_index() {
         "BREAK_GLASS_OPEN",
         "REVOCATIONS",
         "LOG_AFTER",
-        "FIRST_NOT_FORGOTTEN",
         "SWEEP_ONCE",
         "SWEEP_IDEMPOTENCY",
     ];

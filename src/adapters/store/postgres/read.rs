@@ -43,18 +43,8 @@ pub(super) async fn head(pool: &PgPool) -> Result<Seq, Outage> {
 }
 
 pub(super) async fn log_after(pool: &PgPool, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
-    let during = "read the log";
-    let mut after = signed(seq.number());
-    if seq == Seq::default() && now > Timestamp::EPOCH {
-        // From the start, where nearly everything is forgotten.
-        let first = query_scalar::<_, Option<i64>>(sql::FIRST_NOT_FORGOTTEN).bind(now.unix());
-        match first.fetch_one(pool).await.map_err(Outage::during(during))? {
-            Some(first) => after = first.saturating_sub(1),
-            None => return Ok(Vec::new()),
-        }
-    }
-    let query = query_as(sql::LOG_AFTER).bind(after).bind(now.unix()).bind(i64::from(limit));
-    let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during(during))?;
+    let query = query_as(sql::LOG_AFTER).bind(signed(seq.number())).bind(now.unix()).bind(i64::from(limit));
+    let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("read the log"))?;
     rows.into_iter().map(LogRow::read).collect()
 }
 

@@ -233,8 +233,6 @@ statements! {
     // ---- reads ----
 
     HEAD = "SELECT seq FROM log_head WHERE one = 1";
-    /// The sum keeps it from walking along the places, past all that is forgotten: the index has what is not.
-    FIRST_NOT_FORGOTTEN = "SELECT min(seq + 0) FROM revocation_log WHERE forget_after > $1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
