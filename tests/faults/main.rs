@@ -116,6 +116,16 @@ async fn survives() {
     ] {
         assert!(*times > 0, "{name}: never: there was nothing to check");
     }
+    for (name, times) in [
+        ("kills", survived.kills),
+        ("pauses", survived.pauses),
+        ("cuts", survived.cuts),
+        ("blocked lines", survived.blocks),
+        ("silent lines", survived.silences),
+    ] {
+        assert!(times > 0, "{name}: never: there was nothing to survive");
+    }
+    assert!(survived.swallowed > 0, "the lines that fell silent lost nothing");
     let Tally { active, ended, .. } = Tally::of(&bad);
     assert!(active > 0 && ended > 0, "{active} times active, {ended} ends while it mattered");
 }

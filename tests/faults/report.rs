@@ -63,12 +63,12 @@ impl Tally {
 
     /// For whoever reads the output of a test.
     pub fn told(&self, seed: u64, long: Duration, survived: Survived) -> String {
-        let Survived { kills, pauses, cuts, blocks, restarts } = survived;
+        let Survived { kills, pauses, cuts, blocks, silences, swallowed, restarts } = survived;
         let Self { calls, issued, active, inactive, unknown, silent, ended, suspended, resumed, .. } = self;
         let mut text = format!("seed {seed}, {} s of bad weather\n", long.as_secs());
         let _ = writeln!(
             text,
-            "survived: {kills} kills, {pauses} pauses, {cuts} cuts, {blocks} blocked lines, {restarts} restarts of PostgreSQL"
+            "survived: {kills} kills, {pauses} pauses, {cuts} cuts, {blocks} blocked lines, {silences} silent lines ({swallowed} bytes swallowed), {restarts} restarts of PostgreSQL"
         );
         let _ = writeln!(
             text,

@@ -13,11 +13,13 @@ use tokio::task::JoinSet;
 use crate::{
     dice::Dice,
     ground::{Ground, Program, REPLICAS},
-    proxy::Line,
+    proxy::{Line, Lost},
 };
 
 /// The longest pause: several leases.
 const LONGEST_PAUSE: u64 = 7_000;
+/// The longest silence: longer than anybody waits for the database.
+const LONGEST_SILENCE: u64 = 13_000;
 
 /// How often each thing happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +28,9 @@ pub struct Survived {
     pub pauses: u32,
     pub cuts: u32,
     pub blocks: u32,
+    pub silences: u32,
+    /// How many bytes of the silent lines were taken and never arrived.
+    pub swallowed: u64,
     pub restarts: u32,
 }
 
@@ -36,10 +41,11 @@ enum Strike {
     Pause,
     Cut,
     Block,
+    Silence,
 }
 
 /// Each befalls somebody, whatever the dice say: a short run must not leave one out by chance.
-const AT_LEAST: [Strike; 4] = [Strike::Kill, Strike::Pause, Strike::Cut, Strike::Block];
+const AT_LEAST: [Strike; 5] = [Strike::Kill, Strike::Pause, Strike::Cut, Strike::Block, Strike::Silence];
 
 pub struct Weather {
     ground: Arc<Ground>,
@@ -81,11 +87,12 @@ impl Weather {
             if struck + 1 >= REPLICAS && dice.below(10) > 0 || self.struck[at].swap(true, Ordering::SeqCst) {
                 continue;
             }
-            let strike = first.next().unwrap_or(match dice.below(10) {
+            let strike = first.next().unwrap_or(match dice.below(12) {
                 0..3 => Strike::Kill,
                 3..6 => Strike::Pause,
                 6..8 => Strike::Cut,
-                _ => Strike::Block,
+                8..10 => Strike::Block,
+                _ => Strike::Silence,
             });
             let (weather, dice) = (Arc::clone(self), dice.split());
             under_way.spawn(async move {
@@ -94,6 +101,8 @@ impl Weather {
             });
         }
         under_way.join_all().await;
+        let swallowed = self.ground.replicas.iter().map(|replica| replica.proxy.swallowed()).sum();
+        self.count(|survived| survived.swallowed = swallowed);
         *self.survived.lock().unwrap()
     }
 
@@ -132,6 +141,20 @@ impl Weather {
                     replica.proxy.set(Line::Cut);
                     pause(dice.between(10, 200)).await;
                 }
+                replica.proxy.set(Line::Open);
+            }
+            Strike::Silence => {
+                self.count(|survived| survived.silences += 1);
+                let lost = [Lost::Both, Lost::There, Lost::Back][dice.below(3)];
+                if dice.below(2) == 0 {
+                    replica.proxy.fall_silent(lost)
+                } else {
+                    replica.proxy.forget(lost)
+                }
+                // About as long as a lease, or longer than every limit.
+                let long =
+                    if dice.below(2) == 0 { dice.between(100, 4_000) } else { dice.between(4_000, LONGEST_SILENCE) };
+                pause(long).await;
                 replica.proxy.set(Line::Open);
             }
         }
