@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::{
     ground::{Ground, REPLICAS, secret},
-    history::{Call, Change, Said, Target, Token, Told, Verb, What},
+    history::{Call, Change, Said, Selection, Target, Token, Told, Verb, What},
+    wishes::Wish,
 };
 
 pub const IDP: &str = "https://login.example.com";
@@ -59,20 +60,36 @@ struct Answer {
 impl Answer {
     fn told(&self) -> Result<Told, String> {
         match self.status {
-            Some(200) => Ok(Told::Done),
+            Some(200 | 201 | 204) => Ok(Told::Done),
             Some(400 | 401 | 403 | 404 | 409) => Ok(Told::Refused),
             None | Some(202 | 503) => Ok(Told::Unknown),
             Some(status) => Err(format!("{status} {}", self.body)),
         }
     }
 
-    /// What has been done to a task already, if that is why nothing was done to it now.
-    fn already(&self) -> Option<Verb> {
-        match (self.status?, self.body["state"].as_str()?) {
-            (409, "completed" | "failed" | "revoked") => Some(Verb::End),
-            (409, "suspended") => Some(Verb::Suspend),
-            (409, "active") => Some(Verb::Resume),
-            // At its deadline it is over for everybody, whether or not that has been written down.
+    /// What is so already, if that is why nothing was done now.
+    fn already(&self, target: &Target) -> Option<Verb> {
+        let text = |member: &str| self.body[member].as_str();
+        match (self.status?, target) {
+            // There was one: a token names it.
+            (404, Target::Grant(_) | Target::Key(_)) => Some(Verb::End),
+            (409, Target::Task(_)) => match text("state")? {
+                "completed" | "failed" | "revoked" => Some(Verb::End),
+                "suspended" => Some(Verb::Suspend),
+                "active" => Some(Verb::Resume),
+                // At its deadline it is over for everybody, whether or not that has been written down.
+                _ => None,
+            },
+            (409, Target::Agent(_) | Target::Requester(_)) => match text("detail")? {
+                "it is suspended already"
+                | "it is suspended: resume it"
+                | "it is disabled already"
+                | "it is disabled: enable it" => Some(Verb::Suspend),
+                "it is not suspended" | "no admin has disabled it: what its own entry says is changed there" => {
+                    Some(Verb::Resume)
+                }
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -216,8 +233,9 @@ impl Caller {
     }
 
     fn token(&self, jwt: &str, assertion: Option<String>) -> Token {
-        let payload = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1).unwrap()).unwrap();
-        let claims = serde_json::from_slice::<Value>(&payload).unwrap();
+        let part = |n| URL_SAFE_NO_PAD.decode(jwt.split('.').nth(n).unwrap()).unwrap();
+        let read = |n| serde_json::from_slice::<Value>(&part(n)).unwrap();
+        let (header, claims) = (read(0), read(1));
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{claims}")).to_owned();
         let mut agents = [text(&claims["client_id"])].into_iter().collect::<std::collections::BTreeSet<_>>();
         let mut act = &claims["act"];
@@ -237,7 +255,44 @@ impl Caller {
             rev: claims["rev"].as_u64().unwrap(),
             good_until: expires.saturating_sub(self.epoch).saturating_sub(Duration::from_secs(3)),
             assertion,
+            grant: claims["grant"].as_str().map(ToOwned::to_owned),
+            key: text(&header["kid"]),
         }
+    }
+
+    /// A grant of this requester to this agent, for an hour.
+    pub async fn grant(&self, at: usize, agent: &str, requester: &str) -> Told {
+        let Some(admin) = self.admin(at).await else { return Told::Refused };
+        let until = time::OffsetDateTime::now_utc() + time::Duration::HOUR;
+        let until = until.format(&time::format_description::well_known::Rfc3339).unwrap();
+        let body = json!({"issuer": IDP, "subject": requester, "agent": agent, "until": until});
+        let answer = self.send(self.post(at, "/v1/admin/grants").bearer_auth(&admin).json(&body)).await;
+        // There may be enough of them.
+        let told = if answer.status == Some(422) { Ok(Told::Refused) } else { answer.told() };
+        self.prepared(at, &answer, told).await
+    }
+
+    /// What an admin is shown before many tasks are changed, so that they can be.
+    pub async fn dry_run(&self, at: usize, verb: Verb, selection: Selection) -> Option<Wish> {
+        let admin = self.admin(at).await?;
+        let wish = Wish::selection(verb, selection);
+        let answer = self.send(self.post(at, &wish.path).bearer_auth(&admin).json(&wish.body)).await;
+        let told = self.prepared(at, &answer, answer.told()).await;
+        if told != Told::Done {
+            return None;
+        }
+        let mut wish = wish.confirmed(answer.body["confirmation"].as_str()?);
+        if let Target::Tasks(selection) = &mut wish.target {
+            (selection.asked, selection.shown) = (answer.start, answer.end);
+        }
+        Some(wish)
+    }
+
+    async fn prepared(&self, at: usize, answer: &Answer, told: Result<Told, String>) -> Told {
+        self.look_at_admin(answer).await;
+        let what = told.clone().map_or_else(What::Strange, What::Prepared);
+        self.note(at, answer, what);
+        told.unwrap_or(Told::Unknown)
     }
 
     /// What `files` is told about a token.
@@ -269,53 +324,61 @@ impl Caller {
             }
             None => self.post_as(at, &agent, "/oauth2/revoke", &form),
         };
-        self.change(at, request, Verb::End, Target::Token(issued.token.id.clone())).await
+        self.change(at, request, Verb::End, Target::Token(issued.token.id.clone()), None).await
+    }
+
+    /// Asks for a change as `ops`.
+    pub async fn wish(&self, at: usize, wish: &Wish) -> Told {
+        let Some(admin) = self.admin(at).await else { return Told::Refused };
+        let url = format!("{}{}", self.ground.replicas[at].url, wish.path);
+        let mut request = self.http.request(wish.method.clone(), url).bearer_auth(admin);
+        if !wish.body.is_null() {
+            request = request.json(&wish.body);
+        }
+        // A confirmation is one by itself.
+        if let (Some(key), true) = (&wish.key, wish.body["confirmation"].is_null()) {
+            request = request.header("idempotency-key", key);
+        }
+        self.change(at, request, wish.verb, wish.target.clone(), wish.key.clone()).await
     }
 
     /// Takes something back as `ops`.
     pub async fn revoke(&self, at: usize, target: Target) -> Told {
-        let Some(admin) = self.admin(at).await else { return Told::Refused };
-        let (kind, key) = target.in_log();
-        let mut body = match key.split_once(' ') {
-            Some((issuer, subject)) => json!({"issuer": issuer, "subject": subject}),
-            None if kind == "resource" => json!({"uri": key}),
-            None => json!({"id": key}),
-        };
-        body["kind"] = json!(kind);
-        body["reason"] = json!("the fault test");
-        let request = self.post(at, "/v1/admin/revocations").bearer_auth(admin).json(&body);
-        self.change(at, request, Verb::End, target).await
+        self.wish(at, &Wish::change(Verb::End, target)).await
     }
 
-    /// Does something to a task as `ops`: `suspend`, `resume`, `complete`, `fail`.
-    pub async fn turn(&self, at: usize, task: &str, act: &str) -> Told {
-        let Some(admin) = self.admin(at).await else { return Told::Refused };
-        let (verb, body) = match act {
-            "suspend" => (Verb::Suspend, json!({"reason": "the fault test"})),
-            "resume" => (Verb::Resume, json!({})),
-            "fail" => (Verb::End, json!({"reason": "the fault test"})),
-            _ => (Verb::End, json!({})),
-        };
-        let request = self.post(at, &format!("/v1/admin/tasks/{task}/{act}")).bearer_auth(admin).json(&body);
-        self.change(at, request, verb, Target::Task(task.to_owned())).await
-    }
-
-    async fn change(&self, at: usize, request: RequestBuilder, verb: Verb, target: Target) -> Told {
+    async fn change(
+        &self,
+        at: usize,
+        request: RequestBuilder,
+        verb: Verb,
+        target: Target,
+        key: Option<String>,
+    ) -> Told {
         let answer = self.send(request).await;
+        self.look_at_admin(&answer).await;
         match answer.told() {
             Ok(told) => {
                 // Where it is already is an answer too, and holds everywhere like any other.
-                let already = answer.already();
+                let already = answer.already(&target);
                 let (verb, told) = already.map_or((verb, told), |already| (already, Told::Already));
-                let seq = answer.body["seq"].as_u64();
+                // Where there was nothing to do, nothing has a place.
+                let seq = answer.body["seq"].as_u64().filter(|_| answer.body["tasks"] != 0);
                 let propagated = answer.body["propagated_ms"].as_u64().map(Duration::from_millis);
-                self.note(at, &answer, What::Changed(Change { verb, target, told, seq, propagated }));
+                self.note(at, &answer, What::Changed(Change { verb, target, told, seq, propagated, key }));
                 told
             }
             Err(strange) => {
                 self.note(at, &answer, What::Strange(strange));
                 Told::Unknown
             }
+        }
+    }
+
+    /// An API token may have been signed by a key that is removed: another one is had.
+    async fn look_at_admin(&self, answer: &Answer) {
+        if answer.status == Some(401) {
+            *self.admin.lock().await = None;
         }
     }
 
@@ -347,10 +410,11 @@ fn exchange(subject_token: &str) -> Form {
     ]
 }
 
-/// The agent that got a token. The planner hands over to the reader, and the reader to nobody.
+/// The agent that got a token. The planner hands over to the reader, and nobody else to anybody.
 fn current_agent(issued: &Issued) -> String {
-    let agent = if issued.token.agents.contains("reader") { "reader" } else { "planner" };
-    agent.to_owned()
+    let agents = &issued.token.agents;
+    let agent = ["reader", "stranger"].into_iter().find(|agent| agents.contains(*agent));
+    agent.unwrap_or("planner").to_owned()
 }
 
 fn unix_now() -> i64 {

@@ -15,7 +15,7 @@ fn call(start: u64, end: u64, what: What) -> Call {
     Call { at: 1, start: ms(start), end: ms(end), is_answered: true, what }
 }
 
-fn token(id: &str, rev: u64, lineage: &[&str]) -> Token {
+pub fn token(id: &str, rev: u64, lineage: &[&str]) -> Token {
     Token {
         id: id.into(),
         lineage: lineage.iter().map(ToString::to_string).collect(),
@@ -27,39 +27,41 @@ fn token(id: &str, rev: u64, lineage: &[&str]) -> Token {
         rev,
         good_until: ms(10_000),
         assertion: None,
+        grant: None,
+        key: "key".into(),
     }
 }
 
-fn issued(start: u64, end: u64, token: Token) -> Call {
+pub fn issued(start: u64, end: u64, token: Token) -> Call {
     call(start, end, What::Issued(token))
 }
 
-fn said(start: u64, end: u64, token: &str, said: Said) -> Call {
+pub fn said(start: u64, end: u64, token: &str, said: Said) -> Call {
     call(start, end, What::Introspected { token: token.into(), said })
 }
 
-fn change(start: u64, end: u64, verb: Verb, target: Target, told: Told, seq: Option<u64>) -> Call {
-    call(start, end, What::Changed(Change { verb, target, told, seq, propagated: None }))
+pub fn change(start: u64, end: u64, verb: Verb, target: Target, told: Told, seq: Option<u64>) -> Call {
+    call(start, end, What::Changed(Change { verb, target, told, seq, propagated: None, key: None }))
 }
 
-fn end(start: u64, end: u64, target: Target, seq: u64) -> Call {
+pub fn end(start: u64, end: u64, target: Target, seq: u64) -> Call {
     change(start, end, Verb::End, target, Told::Done, Some(seq))
 }
 
-fn root() -> Target {
+pub fn root() -> Target {
     Target::Token("root".into())
 }
 
-fn task() -> Target {
+pub fn task() -> Target {
     Target::Task("task".into())
 }
 
-fn requester() -> Target {
+pub fn requester() -> Target {
     Target::Requester("alice".into())
 }
 
 /// The offences, with a store that has whatever the history says.
-fn offences(history: &[Call]) -> Vec<Offence> {
+pub fn offences(history: &[Call]) -> Vec<Offence> {
     let mut kept = Kept::default();
     for call in history {
         match &call.what {
@@ -69,12 +71,18 @@ fn offences(history: &[Call]) -> Vec<Offence> {
             What::Changed(Change { verb, target, told: Told::Done, seq, .. }) => {
                 let (kind, key) = target.in_log();
                 let word = match verb {
-                    Verb::End => "revoke",
+                    Verb::End | Verb::Disable => "revoke",
                     Verb::Suspend => "suspend",
-                    Verb::Resume => "resume",
+                    Verb::Resume | Verb::Enable => "resume",
                 };
                 let seq = seq.unwrap_or_else(|| kept.log.keys().next_back().unwrap_or(&0) + 1);
-                kept.log.insert(seq, (word.into(), kind.into(), key.into()));
+                let is_of_registry = matches!(target, Target::Agent(_) | Target::Requester(_)) && *verb != Verb::End;
+                if is_of_registry {
+                    kept.log.insert(seq - 1, (word.into(), kind.into(), key.into()));
+                    kept.log.insert(seq, ("revoke".into(), "registry".into(), String::new()));
+                } else {
+                    kept.log.insert(seq, (word.into(), kind.into(), key.into()));
+                }
             }
             _ => {}
         }
@@ -86,7 +94,7 @@ fn offences(history: &[Call]) -> Vec<Offence> {
     check(history, &kept)
 }
 
-fn is_active_offence(offences: &[Offence]) -> bool {
+pub fn is_active_offence(offences: &[Offence]) -> bool {
     matches!(offences, [Offence::Active { .. }])
 }
 

@@ -1,7 +1,7 @@
 //! Tens of clients that issue, ask and take back, each at a replica of its choice.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,10 +13,12 @@ use futures_util::future::join_all;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    caller::{Caller, FILES, IDP, Issued},
+    acts::Act,
+    caller::{Caller, Issued},
     dice::Dice,
     ground::REPLICAS,
-    history::{Target, Told},
+    history::{Target, Told, Verb},
+    wishes::Wish,
 };
 
 /// How many clients there are.
@@ -33,13 +35,19 @@ const AGE: Duration = Duration::from_mins(2);
 const CALM: usize = 60;
 /// How many requesters there are.
 const REQUESTERS: u64 = 12;
+/// How many tokens are looked at after a change of more than one.
+const SOME: usize = 6;
+/// How often what got no answer is sent again.
+const AGAIN: usize = 5;
 
 /// All clients.
 pub struct Crowd {
-    caller: Arc<Caller>,
+    pub(crate) caller: Arc<Caller>,
     tokens: Mutex<VecDeque<(Duration, Issued)>>,
     /// What was changed last: that is worth more questions than one.
     changed: Mutex<VecDeque<Issued>>,
+    /// What each of them does at least once, whatever the dice say.
+    pub(crate) first: Mutex<Vec<Act>>,
     places: [Semaphore; REPLICAS],
     is_over: AtomicBool,
 }
@@ -51,6 +59,7 @@ impl Crowd {
             caller,
             tokens: Mutex::default(),
             changed: Mutex::default(),
+            first: Mutex::new(Act::ALL.to_vec()),
             places,
             is_over: AtomicBool::new(false),
         })
@@ -93,7 +102,7 @@ impl Crowd {
         tokens.iter().rev().nth(dice.below(among)).map(|(_, issued)| issued.clone())
     }
 
-    fn keep(&self, issued: Option<Issued>) {
+    pub(crate) fn keep(&self, issued: Option<Issued>) {
         let now = self.caller.now();
         let mut tokens = self.tokens.lock().unwrap();
         tokens.extend(issued.map(|issued| (now, issued)));
@@ -103,13 +112,18 @@ impl Crowd {
     }
 
     async fn open(&self, at: usize, dice: &mut Dice) {
-        let agent = if dice.below(3) == 0 { "planner" } else { "reader" };
-        self.keep(self.caller.open(at, agent, &requester(dice)).await);
+        let (agent, requester) = match dice.below(10) {
+            0..3 => ("planner", requester(dice)),
+            3..5 => return self.open_by_grant(at, &requester(dice), dice).await.map_or((), drop),
+            _ => ("reader", requester(dice)),
+        };
+        self.keep(self.caller.open(at, agent, &requester).await);
     }
 
     async fn derive(&self, at: usize, dice: &mut Dice) {
         let Some(from) = self.any(dice) else { return };
-        let child = if from.token.agents.contains("reader") || dice.below(2) == 0 {
+        let hands_over = from.token.agents.iter().all(|agent| agent == "planner");
+        let child = if !hands_over || dice.below(2) == 0 {
             self.caller.derive(at, &from).await
         } else {
             self.caller.hand_over(at, &from).await
@@ -139,24 +153,55 @@ impl Crowd {
     /// Changes something about a token, and if that was acknowledged, looks at every replica whether it is so.
     async fn change(&self, at: usize, dice: &mut Dice) {
         let Some(issued) = self.any(dice) else { return };
-        let (caller, token) = (&self.caller, &issued.token);
-        let task = || Target::Task(token.task.clone());
-        let told = match dice.below(1000) {
-            0..240 => caller.revoke(at, Target::Token(token.id.clone())).await,
-            240..430 => caller.give_back(at, &issued).await,
-            430..510 => return self.twice(&issued, dice).await,
-            510..590 => caller.revoke(at, task()).await,
-            590..640 => caller.turn(at, &token.task, "complete").await,
-            640..680 => caller.turn(at, &token.task, "fail").await,
-            680..930 => return self.hold(at, &issued, dice).await,
-            930..980 => caller.revoke(at, Target::Requester(token.requester.clone())).await,
+        let first = self.first.lock().unwrap().pop();
+        if let Some(act) = first {
+            return self.act(act, &issued, dice).await;
+        }
+        let token = &issued.token;
+        let wish = match dice.below(1000) {
+            0..220 => Wish::change(Verb::End, Target::Token(token.id.clone())),
+            220..400 => {
+                let told = self.caller.give_back(at, &issued).await;
+                return self.look(&issued, told).await;
+            }
+            400..470 => return self.twice(&issued, dice).await,
+            470..540 => Wish::change(Verb::End, Target::Task(token.task.clone())),
+            540..590 => Wish::turn(&token.task, "complete"),
+            590..630 => Wish::turn(&token.task, "fail"),
+            630..840 => return self.hold(at, &issued, dice).await,
+            840..870 => return self.act(Act::EndRequester, &issued, dice).await,
+            870..900 => return self.act(Act::EndTasks, &issued, dice).await,
+            900..915 => return self.act(Act::HoldTasks, &issued, dice).await,
+            915..940 => return self.act(Act::ShutRequesterOut, &issued, dice).await,
+            940..955 => return self.act(Act::ShutAgentOut, &issued, dice).await,
+            955..980 => return self.act(Act::Withdraw, &issued, dice).await,
             // These end most of what there is.
-            980..986 => caller.revoke(at, Target::Agent("reader".to_owned())).await,
-            986..992 => caller.revoke(at, Target::Agent("planner".to_owned())).await,
-            992..996 => caller.revoke(at, Target::Resource(FILES.to_owned())).await,
-            _ => caller.revoke(at, Target::Issuer(IDP.to_owned())).await,
+            980..985 => return self.act(Act::EndAgent, &issued, dice).await,
+            985..988 => return self.act(Act::EndResource, &issued, dice).await,
+            988..991 => return self.act(Act::EndIssuer, &issued, dice).await,
+            991..995 => return self.act(Act::RemoveKey, &issued, dice).await,
+            _ => return self.act(Act::ShutMainAgentOut, &issued, dice).await,
         };
+        let told = self.wish_from(at, &wish, dice).await;
         self.look(&issued, told).await;
+    }
+
+    /// Asks for a change, and mostly asks again, wherever, if there was no answer.
+    pub(crate) async fn wish(&self, wish: &Wish, dice: &mut Dice) -> Told {
+        self.wish_from(dice.below(REPLICAS), wish, dice).await
+    }
+
+    async fn wish_from(&self, at: usize, wish: &Wish, dice: &mut Dice) -> Told {
+        let mut told = self.caller.wish(at, wish).await;
+        // Of what is about many, it is worth more to know what came of it.
+        let is_broad = !matches!(wish.target, Target::Token(_) | Target::Task(_));
+        for _ in 0..AGAIN {
+            if told != Told::Unknown || !is_broad && dice.below(2) == 0 {
+                break;
+            }
+            told = self.caller.wish(dice.below(REPLICAS), wish).await;
+        }
+        told
     }
 
     /// The same from two sides at once: who comes second may be told at once, but not sooner than it is so.
@@ -164,7 +209,8 @@ impl Crowd {
         let (one, other) = (dice.below(REPLICAS), dice.below(REPLICAS));
         let acts = ["", "suspend", "complete"];
         if let act @ ("suspend" | "complete") = acts[dice.below(acts.len())] {
-            let turn = async |at| self.look(issued, self.caller.turn(at, &issued.token.task, act).await).await;
+            let turn =
+                async |at| self.look(issued, self.caller.wish(at, &Wish::turn(&issued.token.task, act)).await).await;
             tokio::join!(turn(one), turn(other));
             return;
         }
@@ -176,16 +222,36 @@ impl Crowd {
 
     /// Holds a task back, and lets it go, mostly.
     async fn hold(&self, at: usize, issued: &Issued, dice: &mut Dice) {
-        let told = self.caller.turn(at, &issued.token.task, "suspend").await;
+        let told = self.wish_from(at, &Wish::turn(&issued.token.task, "suspend"), dice).await;
         self.look(issued, told).await;
         if dice.below(4) > 0 {
-            let at = dice.below(REPLICAS);
-            let told = self.caller.turn(at, &issued.token.task, "resume").await;
+            let told = self.wish(&Wish::turn(&issued.token.task, "resume"), dice).await;
             self.look(issued, told).await;
         }
     }
 
-    async fn look(&self, issued: &Issued, told: Told) {
+    /// Looks at some of the tokens that have this name, and for a change of nothing they have in common at any.
+    pub(crate) async fn look_at_some(&self, target: &Target, told: Told) {
+        let is_one = |issued: &Issued| match target {
+            Target::Tasks(selection) => selection.requester.as_ref().is_none_or(|r| *r == issued.token.requester),
+            target => issued.token.names().any(|name| name == *target),
+        };
+        let some = {
+            let tokens = self.tokens.lock().unwrap();
+            let some = tokens.iter().rev().map(|(_, issued)| issued).filter(|issued| is_one(issued)).take(SOME);
+            some.cloned().collect::<Vec<_>>()
+        };
+        for issued in &some {
+            self.look(issued, told).await;
+        }
+    }
+
+    /// Some tasks that there are tokens of.
+    pub(crate) fn some_tasks(&self, dice: &mut Dice) -> BTreeSet<String> {
+        (0..SOME).filter_map(|_| self.any(dice)).map(|issued| issued.token.task).collect()
+    }
+
+    pub(crate) async fn look(&self, issued: &Issued, told: Told) {
         if told.is_so() {
             {
                 let mut changed = self.changed.lock().unwrap();
@@ -205,7 +271,7 @@ impl Crowd {
                 self.look(&issued, Told::Done).await;
                 for act in ["suspend", "resume"] {
                     if n % 4 == 0 {
-                        let told = self.caller.turn(elsewhere, &issued.token.task, act).await;
+                        let told = self.caller.wish(elsewhere, &Wish::turn(&issued.token.task, act)).await;
                         self.look(&issued, told).await;
                     }
                 }

@@ -21,6 +21,8 @@ pub enum What {
     Issued(Token),
     /// None was.
     NotIssued(Told),
+    /// What something else needs first: a grant, or what an admin is shown before many tasks are ended.
+    Prepared(Told),
     /// A resource asked about a token.
     Introspected { token: String, said: Said },
     /// Something was taken back, held back or let work again.
@@ -45,6 +47,10 @@ pub struct Token {
     pub good_until: Duration,
     /// The one-time id that it was had with.
     pub assertion: Option<String>,
+    /// The recorded grant that it rests on.
+    pub grant: Option<String>,
+    /// The key that signed it.
+    pub key: String,
 }
 
 /// What introspection said.
@@ -65,6 +71,8 @@ pub struct Change {
     pub seq: Option<u64>,
     /// How long the replicas took, as the answer said.
     pub propagated: Option<Duration>,
+    /// What names the request when it comes again: its idempotency key, or the confirmation.
+    pub key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +81,10 @@ pub enum Verb {
     End,
     Suspend,
     Resume,
+    /// End what there is, and give nothing any more.
+    Disable,
+    /// Give something again.
+    Enable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +95,23 @@ pub enum Target {
     Agent(String),
     Resource(String),
     Issuer(String),
+    Grant(String),
+    /// A signing key.
+    Key(String),
+    Tasks(Selection),
+}
+
+/// Tasks that an admin chose together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selection {
+    /// These; if it is none, all that fit.
+    pub ids: BTreeSet<String>,
+    pub requester: Option<String>,
+    /// The agent that opened them.
+    pub agent: Option<String>,
+    /// When the dry run was asked for, and when its answer was there.
+    pub asked: Duration,
+    pub shown: Duration,
 }
 
 /// What whoever wanted a change was told.
@@ -108,29 +137,21 @@ impl Told {
     }
 }
 
-impl Call {
-    /// When what it asked for may have happened for the last time.
-    pub fn latest(&self) -> Duration {
-        match &self.what {
-            What::Changed(Change { told: Told::Unknown, .. }) => Duration::MAX,
-            _ => self.end,
-        }
-    }
-}
-
 impl Token {
     /// Everything that it can be taken back by.
     pub fn names(&self) -> impl Iterator<Item = Target> {
         let ancestors = self.lineage.iter().cloned().map(Target::Token);
         let agents = self.agents.iter().cloned().map(Target::Agent);
+        let grant = self.grant.iter().cloned().map(Target::Grant);
         let others = [
+            Target::Key(self.key.clone()),
             Target::Token(self.id.clone()),
             Target::Task(self.task.clone()),
             Target::Requester(self.requester.clone()),
             Target::Resource(self.resource.clone()),
             Target::Issuer(self.issuer.clone()),
         ];
-        ancestors.chain(agents).chain(others)
+        ancestors.chain(agents).chain(grant).chain(others)
     }
 }
 
@@ -138,7 +159,7 @@ impl Target {
     /// Whether such an end is for what was issued before it alone.
     pub fn ends_what_was_before(&self) -> bool {
         match self {
-            Self::Token(_) | Self::Task(_) => false,
+            Self::Token(_) | Self::Task(_) | Self::Grant(_) | Self::Key(_) | Self::Tasks(_) => false,
             Self::Requester(_) | Self::Agent(_) | Self::Resource(_) | Self::Issuer(_) => true,
         }
     }
@@ -152,6 +173,11 @@ impl Target {
             Self::Agent(key) => ("agent", key),
             Self::Resource(key) => ("resource", key),
             Self::Issuer(key) => ("issuer", key),
+            Self::Grant(key) => ("grant", key),
+            // The log says that the keys changed, and not which.
+            Self::Key(_) => ("keys", ""),
+            // It has one entry for each of them.
+            Self::Tasks(_) => ("task", ""),
         }
     }
 }

@@ -11,12 +11,16 @@
     reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and tells what it saw"
 )]
 
+mod acts;
+#[cfg(test)]
+mod broad_tests;
 mod caller;
 mod checker;
 #[cfg(test)]
 mod checker_tests;
 mod crowd;
 mod dice;
+mod effects;
 mod frozen;
 mod ground;
 mod history;
@@ -27,6 +31,7 @@ mod proxy;
 mod report;
 mod scenes;
 mod weather;
+mod wishes;
 
 use std::{
     collections::BTreeMap,
@@ -86,6 +91,8 @@ async fn survives() {
     }
     crowd.look_at_all().await;
     let bad_until = caller.now();
+    crowd.act_in_calm(&mut dice).await;
+    let calm_from = caller.now();
     crowd.take_back_in_calm().await;
     let crashed_at = caller.now();
     ground.replicas[REPLICAS - 1].kill();
@@ -99,6 +106,7 @@ async fn survives() {
     let history = caller.history();
     let tally = Tally::of(&history);
     let (bad, good) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
+    let good = good.into_iter().filter(|call| call.start >= calm_from).collect::<Vec<_>>();
     let (calm, crashed) = good.iter().cloned().partition::<Vec<_>, _>(|call| call.start < crashed_at);
     println!("{}in calm weather:\n{}", tally.told(seed, long, survived), Tally::of(&calm).times());
     println!("right after a crash:\n{}", Tally::of(&crashed).times());
@@ -115,6 +123,17 @@ async fn survives() {
         ("resumed", resumed),
     ] {
         assert!(*times > 0, "{name}: never: there was nothing to check");
+    }
+    for act in [
+        "end selection",
+        "suspend selection",
+        "resume selection",
+        "withdraw grant",
+        "remove key",
+        "disable requester",
+        "enable requester",
+    ] {
+        assert!(tally.done.contains_key(act), "{act}: never: there was nothing to check");
     }
     for (name, times) in [
         ("kills", survived.kills),

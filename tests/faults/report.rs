@@ -1,9 +1,13 @@
 //! What a run was like, in a few lines.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    time::Duration,
+};
 
 use crate::{
-    history::{Call, Said, Told, Verb, What},
+    history::{Call, Change, Said, Target, Told, Verb, What},
     weather::Survived,
 };
 
@@ -21,6 +25,10 @@ pub struct Tally {
     pub ended: usize,
     pub suspended: usize,
     pub resumed: usize,
+    /// What was acknowledged, by what it was.
+    pub done: BTreeMap<&'static str, usize>,
+    /// How much of it when it was asked for again.
+    pub again: usize,
     /// How long a change took that was acknowledged, as whoever wanted it saw it.
     pub took: Vec<Duration>,
     /// How long the replicas took, as the answer said.
@@ -30,6 +38,7 @@ pub struct Tally {
 impl Tally {
     pub fn of(history: &[Call]) -> Self {
         let mut tally = Self { calls: history.len(), ..Self::default() };
+        let mut unanswered = BTreeSet::new();
         for call in history {
             tally.silent += usize::from(!call.is_answered);
             let unknown = usize::from(call.is_answered);
@@ -37,23 +46,31 @@ impl Tally {
                 What::Issued(_) => tally.issued += 1,
                 What::Introspected { said: Said::Active, .. } => tally.active += 1,
                 What::Introspected { said: Said::Inactive, .. } => tally.inactive += 1,
-                What::Introspected { said: Said::Unknown, .. } | What::NotIssued(Told::Unknown) => {
+                What::Introspected { said: Said::Unknown, .. }
+                | What::NotIssued(Told::Unknown)
+                | What::Prepared(Told::Unknown) => {
                     tally.unknown += unknown;
                 }
                 What::Changed(change) => match (change.told, change.verb) {
                     (Told::Done, verb) => {
                         match verb {
-                            Verb::End => tally.ended += 1,
+                            Verb::End | Verb::Disable => tally.ended += 1,
                             Verb::Suspend => tally.suspended += 1,
-                            Verb::Resume => tally.resumed += 1,
+                            Verb::Resume | Verb::Enable => tally.resumed += 1,
                         }
+                        *tally.done.entry(named(change)).or_default() += 1;
+                        // The history is in the order of the answers.
+                        tally.again += usize::from(change.key.as_ref().is_some_and(|key| unanswered.contains(key)));
                         tally.took.push(call.end.saturating_sub(call.start));
                         tally.propagated.extend(change.propagated);
                     }
-                    (Told::Unknown, _) => tally.unknown += unknown,
+                    (Told::Unknown, _) => {
+                        tally.unknown += unknown;
+                        unanswered.extend(&change.key);
+                    }
                     (Told::Already | Told::Refused, _) => {}
                 },
-                What::NotIssued(_) | What::Strange(_) => {}
+                What::NotIssued(_) | What::Prepared(_) | What::Strange(_) => {}
             }
         }
         tally.took.sort_unstable();
@@ -75,6 +92,8 @@ impl Tally {
             "{calls} calls: {issued} tokens issued, {active} times active, {inactive} times inactive, {unknown} times 503, {silent} times silence"
         );
         let _ = writeln!(text, "acknowledged: {ended} ends, {suspended} suspensions, {resumed} resumptions");
+        let done = self.done.iter().map(|(name, times)| format!("{name} {times}")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "by what they were: {done}; {} when asked for again", self.again);
         text + &self.times()
     }
 
@@ -85,6 +104,31 @@ impl Tally {
             let _ = writeln!(text, "until all replicas had it (propagated_ms): {}", spread(&self.propagated));
         }
         text
+    }
+}
+
+/// In a word, what was done.
+fn named(change: &Change) -> &'static str {
+    match (change.verb, &change.target) {
+        (Verb::End, Target::Token(_)) => "end token",
+        (Verb::End, Target::Task(_)) => "end task",
+        (Verb::End, Target::Requester(_)) => "end requester",
+        (Verb::End, Target::Agent(_)) => "end agent",
+        (Verb::End, Target::Resource(_)) => "end resource",
+        (Verb::End, Target::Issuer(_)) => "end issuer",
+        (Verb::End, Target::Grant(_)) => "withdraw grant",
+        (Verb::End, Target::Key(_)) => "remove key",
+        (Verb::End, Target::Tasks(_)) => "end selection",
+        (Verb::Suspend, Target::Tasks(_)) => "suspend selection",
+        (Verb::Suspend, Target::Agent(_)) => "suspend agent",
+        (Verb::Suspend, _) => "suspend task",
+        (Verb::Resume, Target::Tasks(_)) => "resume selection",
+        (Verb::Resume, Target::Agent(_)) => "resume agent",
+        (Verb::Resume, _) => "resume task",
+        (Verb::Disable, Target::Agent(_)) => "disable agent",
+        (Verb::Disable, _) => "disable requester",
+        (Verb::Enable, Target::Agent(_)) => "enable agent",
+        (Verb::Enable, _) => "enable requester",
     }
 }
 
