@@ -128,7 +128,8 @@ impl Service {
             ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
         };
         for _ in 0..ATTEMPTS {
-            let view = self.0.follower.current(cx.now).await?;
+            // The key may be one that somebody else has only just made.
+            let view = self.0.follower.latest(cx.now).await?;
             let signer = &self.0.parts.signer;
             let (version, dates) = (signer.version(), signer.dates());
             let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);

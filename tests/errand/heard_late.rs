@@ -12,7 +12,13 @@ use crate::{
     server::{Server, changed, claims, form, header, read, until},
 };
 
-on_both_stores!(a_key_that_was_not_heard_of, a_key_that_is_gone_here, a_selection_with_nothing_left, a_key_of_nobody);
+on_both_stores!(
+    a_key_that_was_not_heard_of,
+    a_new_key_that_leaks_as_well,
+    a_key_that_is_gone_here,
+    a_selection_with_nothing_left,
+    a_key_of_nobody
+);
 
 async fn give_back(at: &Server, token: &str) -> u16 {
     at.post_as("reader", "/oauth2/revoke", &form(&[("token", token)])).await.0.as_u16()
@@ -46,6 +52,28 @@ async fn a_key_that_was_not_heard_of(server: Server) {
     };
     let (leaked, ()) = tokio::join!(leaked, meanwhile);
     assert!(leaked.0.is_success(), "{leaked:?}");
+}
+
+/// The key that took the place of the leaked one is to go too, says somebody to a replica that has never heard of it.
+async fn a_new_key_that_leaks_as_well(server: Server) {
+    let mut silent = server.with_long_lease().await;
+    server.leased().await;
+    let kid = |token: &str| header(token)["kid"].as_str().unwrap().to_owned();
+    let old = of_the_reader(&server).await;
+    silent.silence().await;
+    let api = server.api_token("ops", "errand:admin").await;
+    let leaked = async |at: &Server, kid: &str| {
+        at.admin_with(&api, Method::POST, &format!("/keys/{kid}/revoke"), Some(json!({"reason": "it leaked"}))).await
+    };
+    let meanwhile = async {
+        until("the old key is gone at home", || async { !server.is_live(&old).await }).await;
+        let token = of_the_reader(&server).await;
+        let (status, body) = leaked(&silent, &kid(&token)).await;
+        assert!(status.is_success(), "there is such a key: {status} {body}");
+        assert!(!server.is_live(&token).await && !silent.is_live(&token).await);
+    };
+    let first = kid(&old);
+    tokio::join!(leaked(&server, &first), meanwhile);
 }
 
 /// It was taken back with its key, and that is answered when everybody knows.
