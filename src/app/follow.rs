@@ -7,7 +7,10 @@
 //! The log only grows. One that has lost what we know of it (after a failover to a server that had not got the last
 //! commits, or from a backup) is another log: then everything is forgotten, and read anew.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::{
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 
 use tokio::sync::{Mutex, watch};
 
@@ -115,11 +118,14 @@ impl Follower {
 
     /// Everything that was committed before this was called, acknowledged or not: for who is about to write.
     pub(super) async fn latest(self: &Arc<Self>, now: Timestamp) -> Result<View, Outage> {
-        let applied = self.applied();
-        let head = self.head.read(|| in_time(HEAD, self.store.head())).await?;
-        if head < applied {
-            self.recognise().await?;
-        }
+        let read = async || {
+            let head = in_time(HEAD, self.store.head()).await?;
+            let follower = Arc::clone(self);
+            // That we have got as far is not enough: it may have been by another log.
+            self.alone(async move { follower.go_up_to(head, now).await }).await?;
+            Ok(head)
+        };
+        let head = self.head.read(read).await?;
         self.reach(head, now).await
     }
 
@@ -183,33 +189,80 @@ impl Follower {
         })
     }
 
-    /// Compares what stands in the log at our position with what was applied there. It is another entry, or none, when
-    /// what we know was lost: then we know nothing, and answer nothing from memory.
+    /// Compares, and applies what there is up to the head, if we are not there.
+    async fn go_up_to(&self, head: Seq, now: Timestamp) -> Result<(), Outage> {
+        if self.applied() >= head {
+            self.compare().await?;
+        }
+        if self.view_at(head).is_none() { self.catch_up(head, now).await } else { Ok(()) }
+    }
+
+    /// Compares what stands in the log at our position with what was applied there.
     async fn compare(&self) -> Result<(), Outage> {
         let Some(last) = self.known().last.clone() else { return Ok(()) };
-        if self.entry_at(last.seq).await?.is_some_and(|there| there == last) {
-            return Ok(());
+        if self.entry_at(last.seq).await?.is_none_or(|there| there != last) {
+            self.start_anew(&last);
         }
-        tracing::error!(seq = last.seq.number(), "the store has lost a part of the revocation log: all is read anew");
-        self.lease.drop_it();
+        Ok(())
+    }
+
+    /// What stood there was lost: then we know nothing, and answer nothing from memory.
+    fn start_anew(&self, lost: &LogEntry) {
+        tracing::error!(seq = lost.seq.number(), "the store has lost a part of the revocation log: all is read anew");
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // While nobody can take one for what was known.
+        self.lease.drop_it();
         *known = Known { log: known.log.saturating_add(1), ..Known::default() };
+    }
+
+    /// Takes the lease, unless what is known is of another log than when it was acknowledged.
+    pub(super) fn take_lease(&self, log: u64, until: Duration) -> bool {
+        let known = self.known();
+        let is_same = known.log == log;
+        if is_same {
+            self.lease.hold(until);
+        }
+        is_same
+    }
+
+    /// Of which log it is what is known, and up to where.
+    pub(super) fn standpoint(&self) -> (u64, Seq) {
+        let known = self.known();
+        (known.log, known.applied())
+    }
+
+    async fn catch_up(&self, head: Seq, now: Timestamp) -> Result<(), Outage> {
+        while let Some(lost) = self.read_on(head, now).await? {
+            self.start_anew(&lost);
+        }
         Ok(())
     }
 
     /// Reads what came since, page by page. A changed registry and changed keys are taken into use before the position
-    /// moves on to where they changed: who sees the position also sees what it stands for.
-    async fn catch_up(&self, head: Seq, now: Timestamp) -> Result<(), Outage> {
-        self.compare().await?;
-        let (loaded, index) = {
+    /// moves on to where they changed: who sees the position also sees what it stands for. Returns the entry that it
+    /// wanted to go on from, if that is not there any more.
+    async fn read_on(&self, head: Seq, now: Timestamp) -> Result<Option<LogEntry>, Outage> {
+        if !self.known().loaded {
+            self.compare().await?;
+        }
+        let (loaded, index, last) = {
             let known = self.known();
-            (known.loaded, Arc::clone(&known.index))
+            (known.loaded, Arc::clone(&known.index), known.last.clone())
         };
+        let mut last = last.filter(|_| loaded);
         // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
         // of its end, and at a start nothing is passed over that ended less than a day ago.
         let alive_at = if loaded { Timestamp::EPOCH } else { now.before(COLD_SLACK) };
         loop {
-            let page = in_time(DURING, self.store.log_after(self.applied(), alive_at, BATCH)).await?;
+            let from = last.as_ref().map_or_else(|| self.applied(), |last| before(last.seq));
+            let page = in_time(DURING, self.store.log_after(from, alive_at, BATCH)).await?;
+            let is_last = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
+            // Where we go on is read together with what comes then: between two reads it might become another log.
+            let mut page = page.into_iter();
+            if last.is_some() && page.next() != last {
+                return Ok(last);
+            }
+            let page = page.collect::<Vec<_>>();
             let changed = |target: &Target| loaded && page.iter().any(|e| e.entry.target == *target);
             if changed(&Target::Keys) {
                 self.read_keys().await?;
@@ -218,16 +271,16 @@ impl Follower {
                 self.read_registry().await?;
             }
             let applied_at = self.clock.monotonic();
-            let is_last = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
             {
                 let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
                 for entry in &page {
                     index.apply(entry, applied_at);
                 }
             }
-            if let Some(last) = page.into_iter().last() {
-                self.known.write().unwrap_or_else(PoisonError::into_inner).last = Some(last);
+            if let applied @ Some(_) = page.into_iter().last() {
+                self.known.write().unwrap_or_else(PoisonError::into_inner).last.clone_from(&applied);
                 self.position.send_replace(self.applied());
+                last = applied;
             }
             if is_last {
                 break;
@@ -244,7 +297,7 @@ impl Follower {
             self.read_registry().await?;
         }
         self.position.send_replace(self.applied());
-        Ok(())
+        Ok(None)
     }
 
     async fn read_keys(&self) -> Result<(), Outage> {
@@ -259,8 +312,7 @@ impl Follower {
     }
 
     async fn entry_at(&self, seq: Seq) -> Result<Option<LogEntry>, Outage> {
-        let before = Seq::new(seq.number().saturating_sub(1));
-        let found = in_time(DURING, self.store.log_after(before, Timestamp::EPOCH, 1)).await?;
+        let found = in_time(DURING, self.store.log_after(before(seq), Timestamp::EPOCH, 1)).await?;
         Ok(found.into_iter().next().filter(|entry| entry.seq == seq))
     }
 
@@ -277,6 +329,11 @@ impl Known {
     fn applied(&self) -> Seq {
         self.index.read().unwrap_or_else(PoisonError::into_inner).applied()
     }
+}
+
+/// The place before it.
+fn before(seq: Seq) -> Seq {
+    Seq::new(seq.number().saturating_sub(1))
 }
 
 /// The stored registry, consistent. One that is not was written by another program: nothing is answered by it.

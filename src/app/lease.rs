@@ -4,7 +4,8 @@
 //! in a new statement, the head of the log is read and applied up to; only then the lease is ours, counted from before the
 //! renewal was sent. Who takes something back looks at the renewals when its entry is in the log: it sees ours and waits
 //! for us, or it does not, and then we read the entry before we use the lease. To read the head in the renewing statement
-//! would leave a gap between the two.
+//! would leave a gap between the two. The head is compared with what is known here: a log that went back meanwhile is another one,
+//! and gives no lease.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -112,6 +113,11 @@ impl Lease {
     /// Whether the lease holds at this time on our monotonic clock.
     pub(super) fn holds(&self, now: Duration) -> bool {
         nanos(now) < self.until.load(Ordering::SeqCst)
+    }
+
+    /// Answers from memory until this time on our monotonic clock, at least.
+    pub(super) fn hold(&self, until: Duration) {
+        self.until.fetch_max(nanos(until), Ordering::SeqCst);
     }
 
     /// Answers from memory no more, until it is renewed.
@@ -280,8 +286,8 @@ impl Follower {
         let Following { lease, .. } = self.lease.following;
         // What we are about to acknowledge is in the log as it is now.
         self.recognise().await?;
+        let (log, applied) = self.standpoint();
         let sent = self.clock.monotonic();
-        let applied = self.applied();
         mine.number += 1;
         let now = self.clock.now();
         let beat = Beat { replica: self.lease.replica.clone(), number: mine.number, applied, lease, at: now };
@@ -289,8 +295,8 @@ impl Follower {
         mine.acknowledged = applied;
         // In this order, always: see the text at the top.
         self.latest(now).await?;
-        self.lease.until.fetch_max(nanos(held_until(sent, lease)), Ordering::SeqCst);
-        Ok(self.applied() == applied)
+        // What was acknowledged of another log counts as something else in this one.
+        Ok(self.take_lease(log, held_until(sent, lease)) && self.applied() == applied)
     }
 
     /// All replicas, as they are in the store after this was called.

@@ -2,10 +2,19 @@
 
 use reqwest::StatusCode;
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 
-use crate::server::{Server, claims, read, until};
+use crate::{
+    server::{Server, claims, read, until},
+    support::TestStore,
+};
 
-on_both_stores!(a_log_that_lost_its_end, a_log_that_has_grown_past_what_it_lost, a_renewal_that_was_passed_over);
+on_both_stores!(
+    a_log_that_lost_its_end,
+    a_log_that_has_grown_past_what_it_lost,
+    a_log_that_is_as_long_as_before,
+    a_renewal_that_was_passed_over
+);
 
 fn of_task(token: &str) -> serde_json::Value {
     json!({"kind": "task", "id": claims(token)["txn"], "reason": "in a test"})
@@ -66,6 +75,58 @@ async fn a_log_that_has_grown_past_what_it_lost(server: Server) {
         assert!(!at.is_live(&tokens[1]).await, "it is in the log, before one that was acknowledged");
         assert!(at.is_live(&tokens[0]).await);
     }
+}
+
+/// Who has no lease asks the store how far the log goes, and that is as far as before.
+async fn a_log_that_is_as_long_as_before(server: Server) {
+    let tokens = [server.task_token().await, server.task_token().await];
+    let (mut other, seq) = with_one_revocation(&server, &tokens[0]).await;
+    other.silence().await;
+    until("its lease is over", || async { !other.house.service.holds_lease() }).await;
+    let there = claims(&tokens[1])["txn"].as_str().unwrap().to_owned();
+    server.store.tamper(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
+    assert!(!other.is_live(&tokens[1]).await, "at the place that it has applied there is another entry");
+    assert!(other.is_live(&tokens[0]).await);
+}
+
+/// A renewal arrives when the log has gone back since it was sent: it acknowledges what was lost, and who commits something
+/// else at that place will not wait. So it gives no lease, before there is another renewal that says less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_acknowledges_what_was_lost() {
+    let mut server = Server::start(TestStore::postgres().await).await;
+    let token = server.task_token().await;
+    let other = server.with_long_lease().await;
+    let seq = server.revoke(of_task(&token)).await["seq"].as_u64().unwrap();
+    until("it has it", || async { other.house.service.log_applied().number() >= seq }).await;
+    server.leased().await;
+    server.silence().await;
+    let connect = || PgConnection::connect(server.store.url());
+    let (mut first, mut second) = (connect().await.unwrap(), connect().await.unwrap());
+    // A renewal waits for the first one to let go, the second one for the renewal, and the next renewal for the second one.
+    first.execute("BEGIN; LOCK TABLE replicas IN EXCLUSIVE MODE").await.unwrap();
+    until("a renewal waits", || async { waiting(&server).await == 1 }).await;
+    let locking = tokio::spawn(async move {
+        second.execute("BEGIN; LOCK TABLE replicas IN EXCLUSIVE MODE").await.unwrap();
+        second
+    });
+    until("it is waited for", || async { waiting(&server).await == 2 }).await;
+    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
+    server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
+    first.execute("ROLLBACK").await.unwrap();
+    let second = locking.await.unwrap();
+    until("it renews again", || async { waiting(&server).await == 1 }).await;
+    assert_eq!(other.house.service.log_applied().number(), seq - 1, "it has seen that");
+    assert!(!other.house.service.holds_lease(), "it has acknowledged a place that it knows nothing of");
+    drop(second);
+    other.leased().await;
+}
+
+/// How many connections to this database wait for a lock.
+async fn waiting(server: &Server) -> i64 {
+    let mut connection = PgConnection::connect(server.store.url()).await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    sqlx::query_scalar(waiting).fetch_one(&mut connection).await.unwrap()
 }
 
 /// Nobody sees its renewals, so nobody waits for it, and it must not answer from memory.

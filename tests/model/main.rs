@@ -8,12 +8,14 @@
     reason = "a test: to stop is how it says no; and what was explored, and how each broken variant breaks, is for a reader"
 )]
 
+mod properties;
 mod protocol;
 mod world;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use protocol::{Broken, PROMISE, Protocol};
+use properties::PROMISE;
+use protocol::{Broken, Protocol};
 use world::Step;
 
 /// Small enough to be told in a path: two replicas, one revocation.
@@ -23,6 +25,9 @@ const SMALL: Protocol = Protocol {
     lease: 2,
     introspections: false,
     strays: false,
+    settles: false,
+    removes: false,
+    goes_back: false,
     coarse: false,
     nameless: false,
     broken: None,
@@ -66,12 +71,47 @@ fn three_replicas() {
     holds("three replicas", Protocol { replicas: 3, lease: 1, coarse: true, nameless: true, ..SMALL });
 }
 
+/// Somebody else wants the same, finds it in the log, and is told that it is so already: when it is so everywhere.
+#[test]
+fn it_is_so_already() {
+    holds(
+        "two replicas, two who want the same",
+        Protocol { settles: true, lease: 1, coarse: true, nameless: true, ..SMALL },
+    );
+}
+
+#[test]
+fn rows_of_the_dead_are_removed() {
+    holds("two replicas, rows removed", Protocol { removes: true, nameless: true, lease: 1, ..SMALL });
+}
+
+/// What was lost is lost. What is acknowledged afterwards holds everywhere, when the leases of before are over.
+#[test]
+fn a_log_that_went_back() {
+    holds(
+        "two replicas, a log that went back",
+        Protocol { goes_back: true, revocations: 2, lease: 1, coarse: true, nameless: true, ..SMALL },
+    );
+}
+
 /// A way on which the promise breaks, as far as it breaks.
 fn breaks(broken: Broken) -> Vec<Step> {
-    let introspections = broken == Broken::MemoryReadBeforeTheLease;
-    // Where introspections are steps as well, a lease of one tick is enough, and there are fewer states.
-    let lease = if introspections { 1 } else { SMALL.lease };
-    let protocol = Protocol { introspections, lease, broken: Some(broken), ..SMALL };
+    let protocol = Protocol { broken: Some(broken), ..SMALL };
+    // Where there is more to be explored, a lease of one tick is enough, and there are fewer states.
+    let protocol = match broken {
+        Broken::MemoryReadBeforeTheLease => Protocol { introspections: true, lease: 1, ..protocol },
+        Broken::SaidAtOnce => Protocol { settles: true, lease: 1, ..protocol },
+        Broken::RemovedTooEarly | Broken::RemovedWhateverCame => Protocol { removes: true, lease: 1, ..protocol },
+        Broken::NeverCompared | Broken::ComparedBeforeAlone | Broken::LeaseForAnotherLog | Broken::ReliedOnAtOnce => {
+            Protocol { goes_back: true, revocations: 2, lease: 1, coarse: true, ..protocol }
+        }
+        Broken::NoLease
+        | Broken::HeadReadInTheRenewal
+        | Broken::HeadReadOnlyAfterALapse
+        | Broken::RowsReadBeforeTheEntry
+        | Broken::CountedFromTheAnswer
+        | Broken::ClockTooSlow => protocol,
+    };
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let Some(path) = checker.discovery(PROMISE) else {
         let states = checker.unique_state_count();
@@ -116,5 +156,32 @@ fn each_other_part_is_needed_as_well() {
     ] {
         let steps = breaks(broken);
         assert!(steps.iter().any(|step| matches!(step, Step::Acknowledge(..))), "{steps:?}");
+    }
+}
+
+#[test]
+fn said_at_once_it_breaks() {
+    let steps = breaks(Broken::SaidAtOnce);
+    assert!(steps.iter().any(|step| matches!(step, Step::SayAlready(..))), "{steps:?}");
+}
+
+#[test]
+fn with_rows_removed_too_early_it_breaks() {
+    for broken in [Broken::RemovedTooEarly, Broken::RemovedWhateverCame] {
+        let steps = breaks(broken);
+        assert!(steps.iter().any(|step| matches!(step, Step::Remove(..))), "{steps:?}");
+    }
+}
+
+#[test]
+fn without_comparing_a_log_that_went_back_breaks_it() {
+    for broken in
+        [Broken::NeverCompared, Broken::ComparedBeforeAlone, Broken::LeaseForAnotherLog, Broken::ReliedOnAtOnce]
+    {
+        let steps = breaks(broken);
+        let at = |wanted: fn(&Step) -> bool| steps.iter().rposition(wanted).unwrap();
+        let went_back = at(|step| matches!(step, Step::GoBack));
+        let acknowledged = at(|step| matches!(step, Step::Acknowledge(_, 2)));
+        assert!(went_back < acknowledged, "{steps:?}");
     }
 }

@@ -8,10 +8,16 @@
 //! The one assumption, in the worst form that it allows: a replica counts its lease from before the renewal was sent, and its clock is so
 //! slow that it uses the whole margin up; a revoker counts from the moment when the renewal was committed, and its clock is
 //! right. A revoker that sees the renewal later waits for longer, and that is all.
+//!
+//! A store that **goes back** does so in the worst way too: with the entry everything is lost that was seen of the replicas, so
+//! nobody is waited for; and a renewal that is under way arrives at the new one.
 
 use stateright::{Model, Property};
 
-use crate::world::{Introspection, Renewal, Replica, Round, Row, Step, World, bit};
+use crate::{
+    properties,
+    world::{Introspection, Renewal, Replica, Round, Row, Step, World, bit},
+};
 
 /// What is explored.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +32,12 @@ pub struct Protocol {
     pub introspections: bool,
     /// Renewals that their replica has given up, and that are carried out after all.
     pub strays: bool,
+    /// Somebody wants the same revoked, finds it in the log, and is told that it is so already. One revocation.
+    pub settles: bool,
+    /// Rows of replicas whose leases have lapsed are removed. By the program, much later; here at once.
+    pub removes: bool,
+    /// The store loses its first entry, once, and the second one gets its place.
+    pub goes_back: bool,
     /// What a renewal does in the database, and its answer, are one step: nobody sees anything of it in between, but where it
     /// is broken. Fewer states.
     pub coarse: bool,
@@ -51,27 +63,57 @@ pub enum Broken {
     ClockTooSlow,
     /// An introspection reads the memory first, and then looks whether the lease holds.
     MemoryReadBeforeTheLease,
+    /// Who finds it revoked already says so at once.
+    SaidAtOnce,
+    /// A row is removed while its lease may hold.
+    RemovedTooEarly,
+    /// A row is removed that was renewed since it was found dead.
+    RemovedWhateverCame,
+    /// What is in the memory is never compared with what is in the log.
+    NeverCompared,
+    /// It is compared before a renewal, and not when the head is read after it.
+    ComparedBeforeAlone,
+    /// A lease is taken for a renewal that acknowledged what was lost.
+    LeaseForAnotherLog,
+    /// A store that has gone back is relied on before the leases of before are over.
+    ReliedOnAtOnce,
 }
 
-/// Promise 5.
-pub const PROMISE: &str = "who asks after a revocation was acknowledged is never told `active`";
+/// The round of who finds it revoked already.
+const OTHER: u8 = 2;
 
 impl Protocol {
-    fn is(&self, broken: Broken) -> bool {
+    pub fn is(&self, broken: Broken) -> bool {
         self.broken == Some(broken)
     }
 
     /// Whether a replica answers from its memory.
-    fn trusts_memory(&self, replica: &Replica) -> bool {
+    pub fn trusts_memory(&self, replica: &Replica) -> bool {
         replica.is_up && (replica.own > 0 || self.is(Broken::NoLease))
     }
 
+    /// Whether it answers from its memory after it has asked for the log's head: it has applied as much, and where that is
+    /// not compared, it does not know that it is something else.
+    pub fn takes_head_for_its_own(&self, world: &World, replica: &Replica) -> bool {
+        replica.is_up && !self.compares_head() && replica.applied == world.log
+    }
+
+    fn compares_head(&self) -> bool {
+        !self.is(Broken::NeverCompared) && !self.is(Broken::ComparedBeforeAlone)
+    }
+
+    /// Which revocation a round is about: its own, or the one that was found.
+    fn revocation_of(&self, round: u8) -> u8 {
+        if self.settles { 1 } else { round }
+    }
+
     /// Whether nobody is waited for any more by a revocation that was asked for at a replica.
-    fn may_acknowledge(world: &World, home: usize, revocation: u8) -> bool {
-        let waits = |row: Row| row.waited_for & bit(revocation) != 0 && row.left > 0 && row.applied < revocation;
+    fn may_acknowledge(&self, world: &World, home: usize, round: u8) -> bool {
+        let place = world.place(self.revocation_of(round));
+        let waits = |row: Row| row.waited_for & bit(round) != 0 && row.left > 0 && row.applied < place;
         let here = &world.replicas[home];
-        match here.round(revocation) {
-            Round::Waiting { left } if here.applied >= revocation => {
+        match here.round(round) {
+            Round::Waiting { left } if here.applied >= place => {
                 left == 0 || !world.replicas.iter().filter_map(|replica| replica.row).any(waits)
             }
             Round::Waiting { .. } | Round::None | Round::Looked | Round::Committed => false,
@@ -83,6 +125,13 @@ impl Protocol {
         if replica.stray.is_some() {
             steps.push(Step::CommitStray(n));
         }
+        if self.removes {
+            match replica.row {
+                Some(Row { is_doomed: true, .. }) => steps.push(Step::Remove(n)),
+                Some(row) if row.left == 0 || self.is(Broken::RemovedTooEarly) => steps.push(Step::FindDead(n)),
+                Some(_) | None => {}
+            }
+        }
         if !replica.is_up {
             return steps.push(Step::Join(n));
         }
@@ -92,7 +141,8 @@ impl Protocol {
             steps.push(Step::Apply(n));
         }
         match replica.renewal {
-            Renewal::None => steps.push(Step::SendRenewal(n)),
+            Renewal::None if self.goes_back => steps.push(Step::Compare(n)),
+            Renewal::None | Renewal::Compared => steps.push(Step::SendRenewal(n)),
             Renewal::Sent { .. } if self.coarse => steps.push(Step::CommitRenewal(n)),
             Renewal::Sent { .. } => steps.push(Step::CarryRenewalOut(n)),
             Renewal::CarriedOut { .. } => steps.push(Step::CommitRenewal(n)),
@@ -111,19 +161,36 @@ impl Protocol {
 
     fn steps_of_revoking(&self, world: &World, n: usize, steps: &mut Vec<Step>) {
         let replica = &world.replicas[n];
-        let next = world.log + 1;
-        if next <= self.revocations {
+        let next = world.log + 1 + u8::from(world.went_back);
+        let is_its_turn = !self.goes_back || world.went_back || world.log == 0;
+        if next <= self.revocations && is_its_turn {
             let looks_first = self.is(Broken::RowsReadBeforeTheEntry) && replica.round(next) == Round::None;
             steps.push(if looks_first { Step::LookAtRows(n, next) } else { Step::Revoke(n) });
         }
-        for k in 1..=world.log {
+        for k in world.in_log() {
             // At home it is applied first.
-            if replica.round(k) == Round::Committed && replica.applied >= k {
+            if replica.round(k) == Round::Committed && replica.applied >= world.place(k) {
                 steps.push(Step::LookAtRows(n, k));
             }
-            if Self::may_acknowledge(world, n, k) {
+            if self.may_acknowledge(world, n, k) {
                 steps.push(Step::Acknowledge(n, k));
             }
+        }
+        if self.settles && world.log == 1 {
+            self.steps_of_settling(world, n, steps);
+        }
+    }
+
+    /// Somebody wants what is in the log already, once at a time, and as long as nobody has been told that it is so.
+    fn steps_of_settling(&self, world: &World, n: usize, steps: &mut Vec<Step>) {
+        let replica = &world.replicas[n];
+        let nobody_asks = world.replicas.iter().all(|replica| replica.round(OTHER) == Round::None);
+        match replica.round(OTHER) {
+            Round::None if nobody_asks && world.acknowledged == 0 => steps.push(Step::Find(n)),
+            Round::Committed if self.is(Broken::SaidAtOnce) => steps.push(Step::SayAlready(n)),
+            Round::Committed if replica.applied == 1 => steps.push(Step::LookForOther(n)),
+            Round::Waiting { .. } if self.may_acknowledge(world, n, OTHER) => steps.push(Step::SayAlready(n)),
+            Round::None | Round::Looked | Round::Committed | Round::Waiting { .. } => {}
         }
     }
 
@@ -143,6 +210,7 @@ impl Protocol {
 
     fn tick(world: &mut World) {
         let less = |left: &mut u8| *left = left.saturating_sub(1);
+        less(&mut world.grace);
         for replica in &mut world.replicas {
             less(&mut replica.own);
             replica.row.iter_mut().for_each(|row| less(&mut row.left));
@@ -152,7 +220,7 @@ impl Protocol {
                 }
             }
             match &mut replica.renewal {
-                Renewal::None => {}
+                Renewal::None | Renewal::Compared => {}
                 Renewal::Sent { left, .. }
                 | Renewal::CarriedOut { left, .. }
                 | Renewal::Committed { left, .. }
@@ -163,8 +231,9 @@ impl Protocol {
     }
 
     fn look_at_rows(&self, world: &mut World, n: usize, k: u8) {
+        let place = world.place(self.revocation_of(k));
         for row in world.rows_but(n) {
-            if row.left > 0 && row.applied < k {
+            if row.left > 0 && row.applied < place {
                 row.waited_for |= bit(k);
             }
         }
@@ -189,7 +258,13 @@ impl Protocol {
         let log = world.log;
         let replica = &mut world.replicas[n];
         replica.renewal = match (step, replica.renewal) {
-            (Step::SendRenewal(_), Renewal::None) => {
+            (Step::Compare(_), Renewal::None) => {
+                if replica.is_stale && !self.is(Broken::NeverCompared) {
+                    replica.forget();
+                }
+                Renewal::Compared
+            }
+            (Step::SendRenewal(_), Renewal::None | Renewal::Compared) => {
                 let left = if self.is(Broken::ClockTooSlow) { self.lease + 1 } else { self.lease };
                 Renewal::Sent { left, applied: replica.applied }
             }
@@ -216,7 +291,19 @@ impl Protocol {
                     Renewal::AsksForHead { left }
                 }
             }
-            (Step::ReadHead(_), Renewal::AsksForHead { left }) => Renewal::HasHead { left, head: log },
+            (Step::ReadHead(_), Renewal::AsksForHead { left }) => {
+                let is_compared = self.compares_head() || log < replica.applied && !self.is(Broken::NeverCompared);
+                let is_other = replica.is_stale && is_compared;
+                if is_other {
+                    replica.forget();
+                }
+                // What was acknowledged is of the log that was lost, and so there is no lease for it.
+                if is_other && !self.is(Broken::LeaseForAnotherLog) {
+                    Renewal::None
+                } else {
+                    Renewal::HasHead { left, head: log }
+                }
+            }
             (Step::TakeLease(_), Renewal::HasHead { left, .. }) => {
                 replica.own = replica.own.max(left);
                 Renewal::None
@@ -231,7 +318,9 @@ impl Protocol {
 
     fn put_row(&self, replica: &mut Replica, applied: u8) {
         let waited_for = replica.row.map_or(0, |row| row.waited_for);
-        replica.row = Some(Row { left: self.lease, applied, waited_for });
+        // It has another number now, and who is about to remove it looks at that.
+        let is_doomed = self.is(Broken::RemovedWhateverCame) && replica.row.is_some_and(|row| row.is_doomed);
+        replica.row = Some(Row { left: self.lease, applied, waited_for, is_doomed });
     }
 
     /// What is left of a renewal whose replica does not wait for it any more.
@@ -239,6 +328,17 @@ impl Protocol {
         match renewal {
             Renewal::Sent { applied, .. } | Renewal::CarriedOut { applied, .. } if self.strays => Some(applied),
             _ => None,
+        }
+    }
+
+    /// What was lost is lost, and who waited for it to be known is told something or other.
+    fn go_back(&self, world: &mut World) {
+        (world.log, world.went_back, world.grace) = (0, true, self.lease);
+        for n in 0..world.replicas.len() {
+            Self::end_rounds(world, n, u8::MAX);
+            let replica = &mut world.replicas[n];
+            replica.row = None;
+            replica.is_stale = replica.applied > 0;
         }
     }
 
@@ -263,6 +363,7 @@ impl Protocol {
                     | Introspection::HasHead { late, .. } => (late, applied),
                 };
                 // Active for the tokens whose revocation is not in the memory.
+                // (Where the log goes back, introspections are not steps.)
                 world.lied |= (applied + 1..=log).any(|k| late & bit(k) != 0);
                 None
             }
@@ -282,6 +383,9 @@ impl Model for Protocol {
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
         steps.push(Step::Tick);
+        if self.goes_back && world.log == 1 && !world.went_back {
+            steps.push(Step::GoBack);
+        }
         for n in 0..self.replicas {
             self.steps_of(world, n, steps);
         }
@@ -293,10 +397,11 @@ impl Model for Protocol {
             Step::Tick => Self::tick(&mut next),
             Step::Revoke(n) => {
                 next.log += 1;
-                let has_looked = next.replicas[n].round(next.log) == Round::Looked;
-                next.replicas[n].set_round(next.log, Round::Committed);
+                let k = next.log + u8::from(next.went_back);
+                let has_looked = next.replicas[n].round(k) == Round::Looked;
+                next.replicas[n].set_round(k, Round::Committed);
                 if has_looked {
-                    next.replicas[n].set_round(next.log, Round::Waiting { left: self.lease });
+                    next.replicas[n].set_round(k, Round::Waiting { left: self.lease });
                 }
             }
             Step::LookAtRows(n, k) => self.look_at_rows(&mut next, n, k),
@@ -304,6 +409,15 @@ impl Model for Protocol {
                 next.acknowledged |= bit(k);
                 Self::end_rounds(&mut next, n, bit(k));
             }
+            Step::Find(n) => next.replicas[n].set_round(OTHER, Round::Committed),
+            Step::LookForOther(n) => self.look_at_rows(&mut next, n, OTHER),
+            Step::SayAlready(n) => {
+                next.acknowledged |= bit(self.revocation_of(OTHER));
+                Self::end_rounds(&mut next, n, bit(OTHER));
+            }
+            Step::FindDead(n) => next.replicas[n].row.iter_mut().for_each(|row| row.is_doomed = true),
+            Step::Remove(n) => next.replicas[n].row = None,
+            Step::GoBack => self.go_back(&mut next),
             Step::Apply(n) => next.replicas[n].applied += 1,
             Step::CommitStray(n) => {
                 let replica = &mut next.replicas[n];
@@ -320,7 +434,8 @@ impl Model for Protocol {
             // A new process has a new name, and so a row of its own. That the row of the old one is waited for until it has
             // lapsed delays, and does nothing else: it is left out.
             Step::Join(n) => next.replicas[n] = Replica { is_up: true, ..Replica::down() },
-            Step::SendRenewal(n)
+            Step::Compare(n)
+            | Step::SendRenewal(n)
             | Step::CarryRenewalOut(n)
             | Step::CommitRenewal(n)
             | Step::ReceiveRenewal(n)
@@ -340,55 +455,6 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut properties = vec![
-            Property::always(PROMISE, |protocol: &Self, world: &World| {
-                let from_memory = world.replicas.iter().filter(|replica| protocol.trusts_memory(replica));
-                // An introspection that begins and ends at this moment.
-                let lies = |replica: &Replica| (replica.applied + 1..=world.log).any(|k| world.is_acknowledged(k));
-                !world.lied && !from_memory.into_iter().any(lies)
-            }),
-            // The rest shows that there is something to look at: what never happens is never wrong.
-            Property::sometimes("every revocation is acknowledged", |protocol: &Self, world: &World| {
-                world.acknowledged == bit(protocol.revocations + 1) - 1
-            }),
-            Property::sometimes("every replica answers from memory", |protocol: &Self, world: &World| {
-                world.replicas.iter().all(|replica| protocol.trusts_memory(replica))
-            }),
-            Property::sometimes(
-                "a revocation is acknowledged without a replica that does not know it",
-                |_, world: &World| {
-                    world.replicas.iter().any(|replica| {
-                        replica.is_up && replica.row.is_some() && replica.applied == 0 && world.is_acknowledged(1)
-                    })
-                },
-            ),
-            Property::sometimes("a revocation waits for a lease that holds", |_, world: &World| {
-                let is_waited_for = |row: Row| row.waited_for != 0 && row.left > 0 && row.applied < world.log;
-                world.replicas.iter().any(|replica| replica.own > 0 && replica.row.is_some_and(is_waited_for))
-            }),
-            Property::sometimes(
-                "a revocation waits for nobody, although somebody renews on and on",
-                |_, world: &World| {
-                    let is_over = |replica: &Replica| replica.round(1) == Round::Waiting { left: 0 };
-                    let renews = |row: Row| row.waited_for != 0 && row.left > 0 && row.applied == 0;
-                    world.replicas.iter().any(is_over)
-                        && world.replicas.iter().any(|replica| replica.row.is_some_and(renews))
-                },
-            ),
-            Property::sometimes(
-                "all answer from memory after everything was acknowledged",
-                |protocol: &Self, world: &World| {
-                    let all = |replica: &Replica| protocol.trusts_memory(replica) && replica.applied == world.log;
-                    world.acknowledged == bit(protocol.revocations + 1) - 1 && world.replicas.iter().all(all)
-                },
-            ),
-        ];
-        if self.introspections {
-            properties.push(Property::sometimes("an introspection asks the store", |_, world: &World| {
-                let asks = |replica: &Replica| matches!(replica.introspection, Some(Introspection::HasHead { .. }));
-                world.replicas.iter().any(asks)
-            }));
-        }
-        properties
+        properties::all(self)
     }
 }

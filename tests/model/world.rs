@@ -12,6 +12,10 @@ pub struct World {
     pub acknowledged: u8,
     /// Somebody was told "active" about a token whose revocation was acknowledged before they asked.
     pub lied: bool,
+    /// The store has gone back: its first entry was lost, and the rows of the replicas with it.
+    pub went_back: bool,
+    /// How long leases from before that may hold.
+    pub grace: u8,
 }
 
 /// A process, and its row in the database.
@@ -20,9 +24,12 @@ pub struct Replica {
     pub is_up: bool,
     /// Up to where its memory goes.
     pub applied: u8,
+    /// What it has at the first place is the entry that was lost.
+    pub is_stale: bool,
     /// What is left of its lease in its own eyes.
     pub own: u8,
-    /// The revocations that were asked for here and are not acknowledged yet.
+    /// The revocations that were asked for here and are not acknowledged yet. Where one is found that is in the log already,
+    /// the second place is for that.
     pub rounds: [Round; 2],
     pub renewal: Renewal,
     pub introspection: Option<Introspection>,
@@ -53,12 +60,16 @@ pub struct Row {
     pub applied: u8,
     /// Which revocations wait for it.
     pub waited_for: u8,
+    /// Somebody has found it dead, and is about to remove it.
+    pub is_doomed: bool,
 }
 
 /// A renewal on its way. `left`: what would be left of the lease, counted from when it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Renewal {
     None,
+    /// What stands in the log at the end of the memory is what stands there in the memory.
+    Compared,
     Sent {
         left: u8,
         applied: u8,
@@ -112,7 +123,11 @@ pub enum Step {
     Revoke(usize),
     LookAtRows(usize, u8),
     Acknowledge(usize, u8),
+    Find(usize),
+    LookForOther(usize),
+    SayAlready(usize),
     Apply(usize),
+    Compare(usize),
     SendRenewal(usize),
     CarryRenewalOut(usize),
     CommitRenewal(usize),
@@ -123,6 +138,9 @@ pub enum Step {
     CommitStray(usize),
     Crash(usize),
     Join(usize),
+    FindDead(usize),
+    Remove(usize),
+    GoBack,
     BeginIntrospection(usize),
     LookAtLease(usize),
     AskStore(usize),
@@ -135,6 +153,7 @@ impl Replica {
         Self {
             is_up: false,
             applied: 0,
+            is_stale: false,
             own: 0,
             rounds: [Round::None; 2],
             renewal: Renewal::None,
@@ -149,6 +168,11 @@ impl Replica {
         self.rounds[usize::from(revocation) - 1]
     }
 
+    /// It knows nothing any more.
+    pub fn forget(&mut self) {
+        (self.applied, self.is_stale, self.own) = (0, false, 0);
+    }
+
     pub fn set_round(&mut self, revocation: u8, round: Round) {
         self.rounds[usize::from(revocation) - 1] = round;
     }
@@ -157,6 +181,23 @@ impl Replica {
 impl World {
     pub fn is_acknowledged(&self, revocation: u8) -> bool {
         self.acknowledged & bit(revocation) != 0
+    }
+
+    /// The revocations whose entries are in the log.
+    pub fn in_log(&self) -> impl Iterator<Item = u8> + use<> {
+        let lost = u8::from(self.went_back);
+        1 + lost..=self.log + lost
+    }
+
+    /// The place of a revocation's entry: what comes after a lost one gets its place.
+    pub fn place(&self, revocation: u8) -> u8 {
+        revocation - u8::from(self.went_back)
+    }
+
+    /// Whether a replica would say "active" by its memory, of a token whose revocation was acknowledged.
+    pub fn is_wrong(&self, replica: &Replica) -> bool {
+        let is_acknowledged = |k: &u8| self.is_acknowledged(*k);
+        self.in_log().filter(is_acknowledged).any(|k| replica.is_stale || replica.applied < self.place(k))
     }
 
     /// The rows of all replicas but this one.
@@ -180,7 +221,11 @@ impl fmt::Display for Step {
             Self::Acknowledge(n, k) => {
                 write!(f, "replica {n} waits for nobody any more and acknowledges revocation {k}")
             }
+            Self::Find(n) => write!(f, "somebody wants it revoked at replica {n}, and it is in the log already"),
+            Self::LookForOther(n) => write!(f, "replica {n} sees for whom it has to wait before it may say so"),
+            Self::SayAlready(n) => write!(f, "replica {n} says that it is revoked already"),
             Self::Apply(n) => write!(f, "replica {n} applies the next entry"),
+            Self::Compare(n) => write!(f, "replica {n} compares the end of its memory with the log"),
             Self::SendRenewal(n) => write!(f, "replica {n} sends a renewal"),
             Self::CarryRenewalOut(n) => write!(f, "the database carries the renewal of replica {n} out"),
             Self::CommitRenewal(n) => write!(f, "the database commits the renewal of replica {n}"),
@@ -191,6 +236,11 @@ impl fmt::Display for Step {
             Self::CommitStray(n) => write!(f, "the database commits a renewal that replica {n} has given up"),
             Self::Crash(n) => write!(f, "replica {n} crashes"),
             Self::Join(n) => write!(f, "replica {n} starts"),
+            Self::FindDead(n) => write!(f, "somebody takes replica {n} for dead"),
+            Self::Remove(n) => write!(f, "the row of replica {n} is removed"),
+            Self::GoBack => {
+                write!(f, "the database fails over to one that has lost the last entry, and the rows since")
+            }
             Self::BeginIntrospection(n) => write!(f, "somebody asks replica {n} about every token"),
             Self::LookAtLease(n) => write!(f, "replica {n} sees that its lease holds"),
             Self::AskStore(n) => write!(f, "replica {n} has no lease, and reads the log's head"),
