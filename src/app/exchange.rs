@@ -117,7 +117,7 @@ impl Service {
     /// the client may have been slow to send its request. What comes later ends the token by its `rev`.
     fn still_stands(&self, caller: &Identified, signed: &Signed, view: &View) -> bool {
         view.seq == caller.view().seq
-            || (view.registry.version() == caller.view().registry.version()
+            || (view.reading == caller.view().reading
                 && self.0.parts.signer.version() == signed.keys
                 && view.standing(&signed.claims.names()) == Standing::Live)
     }
@@ -242,14 +242,14 @@ impl Service {
             resource: Some(plan.audience.clone()),
             asked: Some(request.asked()),
             granted: Some(json!({
-                "kind": plan.kind,
                 "authorization_details": plan.authority,
-                "scope": plan.scope,
-                "expires": plan.expires,
                 "basis": plan.basis,
-                "grant": plan.grant,
                 "break_glass": plan.break_glass,
+                "expires": plan.expires,
+                "grant": plan.grant,
+                "kind": plan.kind,
                 "lineage": plan.lineage,
+                "scope": plan.scope,
             })),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
