@@ -9,7 +9,7 @@ use crate::{
     app::{
         BadRequest, Cx, ExchangeRequest, Failure, Service, SubjectFault, Unsettled, View,
         authenticate::Identified,
-        evidence::{Subject, read_own},
+        evidence::{Ours, Subject},
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -17,7 +17,7 @@ use crate::{
         client::Client,
         exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{TaskId, TokenId},
-        jws::Unverified,
+        jws::Unread,
         revocation::Standing,
         scope::ScopeSet,
         secret::Secret,
@@ -420,6 +420,5 @@ fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusa
 
 /// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
 fn can_be_read(token: &str, typ: &str) -> bool {
-    let claims = Unverified::parse(token).map(Unverified::into_payload);
-    claims.is_ok_and(|claims| read_own(typ, claims).is_some())
+    Unread::parse(token).is_ok_and(|jws| Ours::read(typ, &jws.into_parts().1).is_some())
 }

@@ -20,7 +20,7 @@ use crate::{
         client::{Client, Resource},
         exchange::admits,
         id::TokenId,
-        jws::Unverified,
+        jws::Unread,
         registry::Registry,
         revocation::{Names, Standing},
         token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind, check_end},
@@ -69,7 +69,7 @@ impl Service {
             self.note_introspection(resource, Some(&known.claims), Outcome::Active, cx);
             return Ok(Introspection::Active(known.answer.clone()));
         }
-        let ours = Unverified::parse(token).ok().and_then(|jws| self.issued_here(jws, cx.now).ok());
+        let ours = Unread::parse(token).ok().and_then(|jws| self.issued_here(jws, cx.now).ok());
         let Some((Ours::Task(claims, kind), key)) = ours else {
             self.note_introspection(resource, None, Outcome::Inactive, cx);
             return Ok(Introspection::Inactive);

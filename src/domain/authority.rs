@@ -5,6 +5,7 @@
 
 mod constraint;
 mod path;
+mod read;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -270,7 +271,10 @@ impl FromIterator<Permission> for Authority {
         let mut sorted = permissions.into_iter().collect::<Vec<_>>();
         sorted.sort();
         sorted.dedup();
-        // Only permissions about the same thing can cover each other, and they stand side by side.
+        // Only permissions about the same thing can cover each other, and they stand side by side. Mostly there are none.
+        if sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| one.key() != next.key()) {
+            return Self(sorted);
+        }
         let kept = sorted.chunk_by(|one, next| one.key() == next.key()).flat_map(|about| {
             let is_covered = |n: usize, ours: &Permission| {
                 about.iter().enumerate().any(|(m, theirs)| {

@@ -29,6 +29,7 @@ pub mod splice;
 pub mod status_list;
 pub mod story;
 pub mod task;
+mod text;
 pub mod time;
 pub mod token;
 pub mod tool;

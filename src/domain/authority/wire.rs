@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error, ser::SerializeMap};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -135,7 +135,7 @@ pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authori
     Details::parse(text, target).map(|details| details.authority())
 }
 
-fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, Fault> {
+pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, Fault> {
     let Arg::Object(object) = detail else { return fault("", "must be an object") };
     if !matches!(object.get("type"), Some(Arg::Text(kind)) if kind == DETAIL_TYPE) {
         return fault(".type", "the one type known here is `mcp_tool`");
@@ -410,18 +410,5 @@ impl Serialize for Permission {
 impl Serialize for Authority {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_seq(self.iter())
-    }
-}
-
-impl<'de> Deserialize<'de> for Authority {
-    /// Reads what we wrote ourselves, as strictly as a request: from a token, from the store, from an answer.
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let details = Vec::<Value>::deserialize(input)?;
-        let mut permissions = Vec::with_capacity(details.len());
-        for detail in details {
-            let detail = Arg::try_from(detail).map_err(D::Error::custom)?;
-            permissions.extend(parse_detail(&detail, None).map_err(|(_, rule)| D::Error::custom(rule))?);
-        }
-        Ok(permissions.into_iter().collect())
     }
 }
