@@ -50,6 +50,8 @@ pub(super) struct Follower {
 struct Known {
     registry: Arc<Registry>,
     loaded: bool,
+    /// How often it was read.
+    readings: u64,
     /// When everything is forgotten, another one takes its place: whoever looks into this one still sees all of it.
     index: Arc<RwLock<Index>>,
     /// The entry up to which the log was applied.
@@ -67,6 +69,9 @@ pub struct View {
     pub seq: Seq,
     /// Of which log: it is another number when the store has lost a part of it and positions mean something else.
     pub(super) log: u64,
+    /// Which reading of the registry it is: what was found by one holds for everybody who has the same one. (Its version
+    /// is a place in the store, which may have something else there after a failover.)
+    pub(super) reading: u64,
     index: Arc<RwLock<Index>>,
 }
 
@@ -185,6 +190,7 @@ impl Follower {
             registry: Arc::clone(&known.registry),
             seq,
             log: known.log,
+            reading: known.readings,
             index: Arc::clone(&known.index),
         })
     }
@@ -212,7 +218,7 @@ impl Follower {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // While nobody can take one for what was known.
         self.lease.drop_it();
-        *known = Known { log: known.log.saturating_add(1), ..Known::default() };
+        *known = Known { log: known.log.saturating_add(1), readings: known.readings, ..Known::default() };
     }
 
     /// Takes the lease, unless what is known is of another log than when it was acknowledged.
@@ -308,6 +314,7 @@ impl Follower {
         let registry = Arc::new(in_time(DURING, load(&*self.store)).await?);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         (known.registry, known.loaded) = (registry, true);
+        known.readings = known.readings.saturating_add(1);
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! Names of things. A value that exists is well formed; one kind of name does not fit where another is wanted.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::domain::text;
 
 /// A name that is not one: says which kind was wanted, never what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -76,9 +78,9 @@ uuid_name!(
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        // Shared: a name goes into many places, and never changes.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -97,17 +99,21 @@ macro_rules! text_name {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidName;
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+                out.serialize_str(&self.0)
+            }
+        }
 
-            fn try_from(text: String) -> Result<Self, InvalidName> {
-                text.parse()
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                text::read(input)
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.into()
+                name.0.as_ref().to_owned()
             }
         }
 
