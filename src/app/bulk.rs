@@ -223,17 +223,18 @@ impl Service {
             }
             Selection::Fitting(filter) => {
                 let until = filter.until.map_or(until, |asked| asked.min(until));
-                for state in [TaskState::Active, TaskState::Suspended] {
-                    if filter.state.is_some_and(|wanted| wanted != state) {
-                        continue;
-                    }
-                    let filter = TaskFilter { state: Some(state), until: Some(until), ..filter.clone() };
-                    let page = self.store().tasks(&filter, &Page { after: None, limit: 1000 }).await?;
-                    if page.next.is_some() {
-                        return Err(BadRequest::Invalid("kind", TOO_MANY).into());
-                    }
-                    found.extend(page.items);
+                // Of the two states that are not final, what is held back or let go is in one: then that is enough.
+                let state = filter.state.or(match act {
+                    Act::Suspend => Some(TaskState::Active),
+                    Act::Resume => Some(TaskState::Suspended),
+                    Act::Revoke | Act::Complete | Act::Fail | Act::Expire => None,
+                });
+                let filter = TaskFilter { state, only_open: true, until: Some(until), ..filter.clone() };
+                let page = self.store().tasks(&filter, &Page { after: None, limit: 1000 }).await?;
+                if page.next.is_some() {
+                    return Err(BadRequest::Invalid("kind", TOO_MANY).into());
                 }
+                found = page.items;
             }
         }
         found.retain(|task| task.after(act, &by, cx.now).is_ok());

@@ -171,6 +171,7 @@ impl About {
                     requester,
                     agent,
                     state,
+                    only_open: false,
                     resource,
                     from: opened_from.map(|text| time("opened_from", &text)).transpose()?,
                     until: opened_before.map(|text| time("opened_before", &text)).transpose()?,

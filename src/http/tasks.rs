@@ -149,6 +149,7 @@ fn filter(query: &Query) -> Result<TaskFilter, BadRequest> {
         requester: None,
         agent: query.value("agent")?,
         state: query.text("state").map(state).transpose()?,
+        only_open: false,
         resource: query.value("resource")?,
         from: query.time("from")?,
         until: query.time("until")?,

@@ -100,6 +100,8 @@ pub struct TaskFilter {
     pub agent: Option<ClientId>,
     /// In this state.
     pub state: Option<TaskState>,
+    /// In no final state. Both that are not are looked for at once: a task that goes from one to the other is found.
+    pub only_open: bool,
     /// Approved for something at this resource.
     pub resource: Option<ResourceUri>,
     /// Opened at this time or later.

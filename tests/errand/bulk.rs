@@ -13,6 +13,7 @@ on_both_stores!(
     what_came_since_is_not_touched,
     only_what_was_shown,
     a_hold_that_was_not_shown_stays,
+    a_task_that_turns_all_the_time,
     a_busy_second,
     twice_is_once,
     what_is_no_selection,
@@ -262,6 +263,50 @@ async fn late(server: &Server, good: &Value) {
         matches!(&refused, Failure::Conflict(Conflict::Unconfirmed(text)) if text.contains("expired")),
         "{refused:?}"
     );
+}
+
+/// Held back and let go while it is looked for, it is in the selection all the same.
+async fn a_task_that_turns_all_the_time(server: Server) {
+    let api = server.api_token("ops", "errand:admin").await;
+    for n in 0..60 {
+        let person = format!("bob-{n}");
+        let token = server.issued("planner", &server.exchange_form(&server.user_token(json!({"sub": person})))).await;
+        let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let turns = async {
+            for act in ["suspend", "resume"].into_iter().cycle() {
+                if is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+                let body = Some(json!({"reason": "x"}));
+                server.admin_with(&api, Method::POST, &format!("/tasks/{task}/{act}"), body).await;
+            }
+        };
+        let ends = async {
+            let body = json!({"kind": "tasks", "issuer": IDP, "subject": person, "reason": "for the test"});
+            let confirmation = loop {
+                let dry = changed(body.clone(), json!({"dry_run": true}));
+                let (_, found) = server.admin_with(&api, Method::POST, "/revocations", Some(dry)).await;
+                if found["tasks"] == 1 {
+                    break found["confirmation"].clone();
+                }
+            };
+            let confirmed = changed(body, json!({"confirmation": confirmation}));
+            loop {
+                let confirmed = Some(confirmed.clone());
+                let (status, answer) = server.admin_with(&api, Method::POST, "/revocations", confirmed).await;
+                // It may have turned once too often meanwhile.
+                if status == 200 {
+                    break assert_eq!(answer["tasks"], 1, "it was there all the time: {answer}");
+                }
+                assert_eq!(status, 409, "{answer}");
+            }
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        };
+        tokio::join!(turns, ends);
+        assert!(!server.is_live(&token).await);
+    }
+    server.stop().await;
 }
 
 async fn what_came_since_is_not_touched(server: Server) {

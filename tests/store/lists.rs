@@ -177,7 +177,8 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
         let mut task = task(n);
         task.requester = requester(users[bit(0)]);
         task.root_agent = client(agents[bit(1)]);
-        task.state = states[bit(2)];
+        let all = [TaskState::Active, TaskState::Revoked, TaskState::Suspended, TaskState::Expired];
+        task.state = all[bit(2) + 2 * bit(3)];
         tasks.push(task);
         let mut token = token(n);
         token.requester = (bit(4) == 0).then(|| requester(users[bit(0)]));
@@ -192,12 +193,13 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
     let who = |name: &str| (requester(name).issuer, name.to_owned());
     let mut seen = 0;
     // Every combination of "any" and a value, for every part of the filter.
-    for code in 0..27_u32 {
+    for code in 0..54_u32 {
         let pick = |n: u32| usize::try_from(code / 3_u32.pow(n) % 3).unwrap();
         let filter = TaskFilter {
             requester: users.get(pick(0)).map(|name| who(name)),
             agent: agents.get(pick(1)).map(|name| client(name)),
             state: states.get(pick(2)).copied(),
+            only_open: code >= 27,
             ..TaskFilter::default()
         };
         let got = all(5, async |page| store.tasks(&filter, &page).await).await;
@@ -205,6 +207,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
             users.get(pick(0)).is_none_or(|name| task.requester == requester(name))
                 && filter.agent.as_ref().is_none_or(|agent| task.root_agent == *agent)
                 && filter.state.is_none_or(|state| task.state == state)
+                && (!filter.only_open || matches!(task.state, TaskState::Active | TaskState::Suspended))
         };
         assert_eq!(got, tasks.iter().rev().filter(fits).cloned().collect::<Vec<_>>(), "{filter:?}");
         seen += got.len();

@@ -30,6 +30,7 @@ macro_rules! tasks_where {
              AND ($4::text IS NULL OR state = $4)
              AND ($8::text IS NULL OR authority::jsonb @> jsonb_build_array(jsonb_build_object('locations', jsonb_build_array($8::text))))
              AND ($9::bigint IS NULL OR created >= $9) AND ($10::bigint IS NULL OR created < $10)
+             AND (NOT $11::bool OR state IN ('active', 'suspended'))
              AND (created, id) < ($5, $6) ORDER BY created DESC, tasks.id DESC LIMIT $7"
         )
     };

@@ -123,7 +123,8 @@ pub(super) async fn tasks(pool: &SqlitePool, filter: &TaskFilter, page: &Page) -
         .bind(cursor::limit(page))
         .bind(filter.resource.as_ref().map(ResourceUri::as_str))
         .bind(filter.from.map(Timestamp::unix))
-        .bind(filter.until.map(Timestamp::unix));
+        .bind(filter.until.map(Timestamp::unix))
+        .bind(filter.only_open);
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks"))?;
     let tasks = rows.iter().map(TaskRow::read).collect::<Result<_, _>>()?;
     cursor::paged(page, tasks, |task: &Task| (task.created, task.id))

@@ -25,6 +25,7 @@ macro_rules! tasks_where {
              AND (?4 IS NULL OR state = ?4)
              AND (?8 IS NULL OR EXISTS (SELECT 1 FROM json_each(authority) WHERE value->>'$.locations[0]' = ?8))
              AND (?9 IS NULL OR created >= ?9) AND (?10 IS NULL OR created < ?10)
+             AND (NOT ?11 OR state IN ('active', 'suspended'))
              AND (created, id) < (?5, ?6) ORDER BY created DESC, tasks.id DESC LIMIT ?7"
         )
     };
