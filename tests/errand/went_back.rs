@@ -100,33 +100,42 @@ async fn a_renewal_that_acknowledges_what_was_lost() {
     until("it has it", || async { other.house.service.log_applied().number() >= seq }).await;
     server.leased().await;
     server.silence().await;
-    let connect = || PgConnection::connect(server.store.url());
-    let (mut first, mut second) = (connect().await.unwrap(), connect().await.unwrap());
-    // A renewal waits for the first one to let go, the second one for the renewal, and the next renewal for the second one.
-    first.execute("BEGIN; LOCK TABLE replicas IN EXCLUSIVE MODE").await.unwrap();
-    until("a renewal waits", || async { waiting(&server).await == 1 }).await;
-    let locking = tokio::spawn(async move {
-        second.execute("BEGIN; LOCK TABLE replicas IN EXCLUSIVE MODE").await.unwrap();
-        second
-    });
-    until("it is waited for", || async { waiting(&server).await == 2 }).await;
+    let mut held = locked(server.store.url()).await;
+    until("a renewal waits", || async { waiting(&server, RENEWAL).await == 1 }).await;
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
     server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
-    first.execute("ROLLBACK").await.unwrap();
-    let second = locking.await.unwrap();
-    until("it renews again", || async { waiting(&server).await == 1 }).await;
+    // One after the other: who waits gets the lock, and the next who wants it waits again. (To be prepared, a statement
+    // wants it as well.)
+    while other.house.service.log_applied().number() == seq {
+        let url = server.store.url().to_owned();
+        let next = tokio::spawn(async move { locked(&url).await });
+        until("somebody waits behind it", || async { waiting(&server, LOCK).await == 1 }).await;
+        drop(held);
+        held = next.await.unwrap();
+        until("it wants to renew again", || async { waiting(&server, RENEWAL).await == 1 }).await;
+    }
     assert_eq!(other.house.service.log_applied().number(), seq - 1, "it has seen that");
     assert!(!other.house.service.holds_lease(), "it has acknowledged a place that it knows nothing of");
-    drop(second);
+    drop(held);
     other.leased().await;
 }
 
-/// How many connections to this database wait for a lock.
-async fn waiting(server: &Server) -> i64 {
+/// Nobody renews as long as this lives.
+async fn locked(url: &str) -> PgConnection {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection.execute("BEGIN; LOCK TABLE replicas IN EXCLUSIVE MODE").await.unwrap();
+    connection
+}
+
+const LOCK: &str = "%LOCK TABLE replicas%";
+const RENEWAL: &str = "%INSERT INTO replicas%";
+
+/// How many statements like this one wait for a lock in this database.
+async fn waiting(server: &Server, like: &str) -> i64 {
     let mut connection = PgConnection::connect(server.store.url()).await.unwrap();
-    let waiting =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    sqlx::query_scalar(waiting).fetch_one(&mut connection).await.unwrap()
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1";
+    sqlx::query_scalar(waiting).bind(like).fetch_one(&mut connection).await.unwrap()
 }
 
 /// Nobody sees its renewals, so nobody waits for it, and it must not answer from memory.

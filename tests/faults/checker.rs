@@ -241,7 +241,8 @@ impl<'a> Known<'a> {
         };
         let there = |seq: u64| kept.log.get(&seq).map(|(verb, kind, key)| (verb.as_str(), kind.as_str(), key.as_str()));
         let is_there = match (told, target) {
-            (Told::Refused | Told::Unknown, _) => true,
+            // Nobody is ended or held back by being so already, and a task may have ended with its grant.
+            (Told::Refused | Told::Unknown, _) | (Told::Already, Target::Agent(_) | Target::Requester(_)) => true,
             (Told::Done, Target::Tasks(selection)) => {
                 let is_one = |seq| there(seq).is_some_and(|(verb, kind, _)| (verb, kind) == (word, "task"));
                 let has = |task: &Opened<'_>| {
@@ -258,8 +259,6 @@ impl<'a> Known<'a> {
                     |task: &&Opened<'_>| task.is_in(selection) && !task.has_grant && call.end < task.good_until;
                 seq.is_none_or(is_one) && self.tasks.iter().filter(concerned).all(has)
             }
-            // Nobody is ended or held back by being so already, and a task may have ended with its grant.
-            (Told::Already, Target::Agent(_) | Target::Requester(_)) => true,
             (Told::Already, Target::Task(id)) if self.tasks.iter().any(|task| task.id == id && task.has_grant) => true,
             // A task that goes on may never have been held back.
             (Told::Already, _) if *verb == Verb::Resume => true,

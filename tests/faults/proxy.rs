@@ -147,8 +147,7 @@ impl Connection {
         }
         if self.is_swallowed(Way::There) {
             // Nobody on the other side ever hears of it.
-            let _ = self.swallow(&mut near, Way::There, 0).await;
-            return;
+            return self.swallow(&mut near, Way::There, 0).await;
         }
         let Ok(mut far) = TcpStream::connect(upstream).await else { return };
         // Small messages back and forth.

@@ -147,9 +147,9 @@ impl Weather {
                 self.count(|survived| survived.silences += 1);
                 let lost = [Lost::Both, Lost::There, Lost::Back][dice.below(3)];
                 if dice.below(2) == 0 {
-                    replica.proxy.fall_silent(lost)
+                    replica.proxy.fall_silent(lost);
                 } else {
-                    replica.proxy.forget(lost)
+                    replica.proxy.forget(lost);
                 }
                 // About as long as a lease, or longer than every limit.
                 let long =
