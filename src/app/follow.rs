@@ -207,7 +207,7 @@ impl Follower {
         };
         // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
         // of its end, and at a start nothing is passed over that ended less than a day ago.
-        let alive_at = if loaded { Timestamp::EPOCH } else { now.before(COLD_SLACK) };
+        let alive_at = if loaded { Timestamp::EPOCH } else { long_over(now) };
         loop {
             let page = in_time(DURING, self.store.log_after(self.applied(), alive_at, BATCH)).await?;
             let changed = |target: &Target| loaded && page.iter().any(|e| e.entry.target == *target);
@@ -277,6 +277,11 @@ impl Known {
     fn applied(&self) -> Seq {
         self.index.read().unwrap_or_else(PoisonError::into_inner).applied()
     }
+}
+
+/// What had ended by then is passed over where all of the log is read. Whole hours: that is how the store finds the rest.
+pub(super) fn long_over(now: Timestamp) -> Timestamp {
+    now.before(COLD_SLACK).last_hour()
 }
 
 /// The stored registry, consistent. One that is not was written by another program: nothing is answered by it.
