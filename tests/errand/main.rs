@@ -38,6 +38,7 @@ macro_rules! on_both_stores {
 
 mod answers;
 mod arguments;
+mod beside_the_log;
 mod binary;
 mod break_glass;
 mod bulk;
