@@ -27,7 +27,7 @@ use crate::{
     ports::{Change, Expected, Idempotency, Outage, Page, Paged, TaskFilter, TokenFilter, Write, Written},
 };
 
-/// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
+/// How many tasks a sweep ends at a time: where the queue has room for them, together they are one commit.
 const AT_A_TIME: u32 = 64;
 /// How often a sweep looks for more before it leaves the rest to the next one.
 const ROUNDS: usize = 1000;
@@ -266,6 +266,8 @@ impl Service {
     where
         F: Future<Output = Result<Vec<Task>, Outage>>,
     {
+        // Those who are waited for need the queue more.
+        let at_once = (self.settings().write_queue / 8).max(1);
         for _ in 0..ROUNDS {
             let due = due(AT_A_TIME).await?;
             let is_last = due.len() < usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
@@ -277,8 +279,12 @@ impl Service {
                 let (expected, change) = turned_from(task, turn);
                 Some(Aside { expected, idempotency: None, change, record })
             });
-            // One that moved on meanwhile was ended by somebody else.
-            try_join_all(ends.map(|aside| self.0.journal.commit_aside(aside))).await?;
+            let mut ends = ends.collect::<Vec<_>>();
+            while !ends.is_empty() {
+                let few = ends.drain(..at_once.min(ends.len()));
+                // One that moved on meanwhile was ended by somebody else.
+                try_join_all(few.map(|aside| self.0.journal.commit_aside(aside))).await?;
+            }
             if is_last {
                 break;
             }

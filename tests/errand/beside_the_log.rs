@@ -1,4 +1,4 @@
-//! What has no entry in the log: nobody waits for it.
+//! What has no entry in the log: nobody waits for it, and a sweep that does much of it stands in nobody's way.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use crate::{
     consent::{details, later},
     replicas::{counts, token_of},
-    server::{IDP, Server},
+    server::{IDP, Server, changed_form},
 };
 
-on_both_stores!(what_ends_nothing_waits_for_nobody);
+on_both_stores!(what_ends_nothing_waits_for_nobody, a_sweep_leaves_room_in_the_queue);
 
 impl Server {
     /// Makes the deadline of every task one that is long past.
@@ -58,5 +58,20 @@ async fn what_ends_nothing_waits_for_nobody(server: Server) {
     assert_eq!(server.admin_with(&api, Method::DELETE, &path, None).await.0, 204);
     assert!(!silent.house.service.holds_lease());
     silent.stop().await;
+    server.stop().await;
+}
+
+/// More tasks end than writes may wait, and none of them is shed.
+async fn a_sweep_leaves_room_in_the_queue(server: Server) {
+    const TASKS: usize = 24;
+    let form = server.exchange_form(&server.user_token(json!({})));
+    for n in 0..TASKS {
+        server.issued("planner", &changed_form(&form, &[("purpose", &format!("errand {n}"))])).await;
+    }
+    server.let_time_pass().await;
+    let small = server.replica_with(|config| config.requests.queue = 4).await;
+    small.house.service.sweep(&small.house.cx().unwrap()).await.unwrap();
+    assert_eq!((server.tasks_that_are("active").await, server.tasks_that_are("expired").await), (0, TASKS));
+    small.stop().await;
     server.stop().await;
 }
