@@ -42,6 +42,7 @@ mod beside_the_log;
 mod binary;
 mod break_glass;
 mod bulk;
+mod bursts;
 mod calls;
 mod catalogue;
 mod clients;

@@ -1,10 +1,32 @@
-//! How the log is read where most of it is forgotten: stretch by stretch, each from the first entry that is not.
+//! How the log is read: a few rows at a time; and where most of it is forgotten, stretch by stretch, each from the first entry
+//! that is not.
+
+use futures_util::{Stream, StreamExt};
+use tokio::task::yield_now;
 
 use super::rows::{LogRow, signed};
 use crate::{
     domain::revocation::{LogEntry, Seq},
     ports::Outage,
 };
+
+/// How many rows are taken in before others get their turn: a whole burst may have come, and requests that are answered from
+/// memory share the core.
+const IN_A_ROW: usize = 64;
+
+/// The entries that stand in rows.
+pub(crate) async fn entries(
+    mut rows: impl Stream<Item = Result<LogRow, sqlx::Error>> + Unpin,
+) -> Result<Vec<LogEntry>, Outage> {
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().await {
+        entries.push(row.map_err(Outage::during("read the log"))?.read()?);
+        if entries.len().is_multiple_of(IN_A_ROW) {
+            yield_now().await;
+        }
+    }
+    Ok(entries)
+}
 
 /// How much longer than a page a stretch gets: then a page of entries that stand far apart does not take a statement for
 /// each, and none takes long where they stand close together.
@@ -32,24 +54,29 @@ impl Stretches {
     }
 
     /// Takes what was found in a stretch. Returns the page when it is full, or when there was nothing any more.
-    pub(crate) fn take(&mut self, rows: Vec<LogRow>) -> Result<Option<Vec<LogEntry>>, Outage> {
-        let first = rows.first().map(LogRow::place);
-        for row in rows {
-            self.found.push(row.read()?);
-        }
+    pub(crate) fn take(&mut self, found: Vec<LogEntry>) -> Option<Vec<LogEntry>> {
+        let first = found.first().map(|entry| signed(entry.seq.number()));
+        self.found.extend(found);
         match first {
             Some(first) if self.left() > 0 => {
                 self.after = first.saturating_add(self.width - 1);
                 self.width = (self.width * 2).min(self.limit * LONGEST);
-                Ok(None)
+                None
             }
-            Some(_) | None => Ok(Some(std::mem::take(&mut self.found))),
+            Some(_) | None => Some(std::mem::take(&mut self.found)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures_util::stream;
+
     use super::*;
     use crate::domain::{
         revocation::{NewEntry, Target, Verb},
@@ -64,19 +91,38 @@ mod tests {
             let from = places.clone().find(|place| *place > page.after);
             let until = from.map_or(0, |from| from + page.width);
             let found = places.filter(|place| *place > page.after && *place < until);
-            let rows = found.take(usize::try_from(page.left()).unwrap()).map(row).collect();
-            if let Some(entries) = page.take(rows).unwrap() {
+            let found = found.take(usize::try_from(page.left()).unwrap()).map(entry).collect();
+            if let Some(entries) = page.take(found) {
                 return (entries.iter().map(|entry| signed(entry.seq.number())).collect(), n);
             }
         }
         unreachable!()
     }
 
-    fn row(place: i64) -> LogRow {
+    fn entry(place: i64) -> LogEntry {
         let (now, target) = (Timestamp::EPOCH, Target::Registry);
         let (reason, by) = (String::new(), String::new());
         let entry = NewEntry { verb: Verb::Revoke, target, reason, by, at: now, forget_after: now };
-        LogRow::of(&entry, Seq::new(place.unsigned_abs()))
+        LogEntry { seq: Seq::new(place.unsigned_abs()), entry }
+    }
+
+    /// Rows that are all there at once, as those of a burst may be.
+    #[tokio::test]
+    async fn others_get_their_turn() {
+        let rows = (1..=1000).map(entry).map(|LogEntry { seq, entry }| Ok(LogRow::of(&entry, seq)));
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                yield_now().await;
+            }
+        });
+        assert_eq!(entries(stream::iter(rows)).await.unwrap(), (1..=1000).map(entry).collect::<Vec<_>>());
+        assert!(turns.load(Ordering::Relaxed) >= 1000 / IN_A_ROW, "{turns:?}");
+        other.abort();
+        let broken = stream::iter([Err(sqlx::Error::PoolClosed)]);
+        entries(broken).await.unwrap_err();
     }
 
     #[test]

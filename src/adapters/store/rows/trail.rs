@@ -39,11 +39,6 @@ impl LogRow {
         }
     }
 
-    /// Its place, as it is stored.
-    pub(crate) fn place(&self) -> i64 {
-        self.seq
-    }
-
     pub(crate) fn read(self) -> Result<LogEntry, Outage> {
         let place = Place { table: "revocation_log", row: &self.seq };
         let target = Target::parse(&self.kind, &self.key).ok_or_else(|| place.corrupt("key"))?;
