@@ -23,7 +23,7 @@ use errand::{
         id::{ClientId, GrantId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-        jws::Unverified,
+        jws::{Unread, Unverified},
         keys::{KeyDates, Rotation},
         limits::{MemoryLimits, TaskLimits, TokenLimits},
         replica::{Beat, ReplicaId},
@@ -356,9 +356,9 @@ impl Signer for Still {
         Ok(format!("{}.{}.AAAA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims)))
     }
 
-    fn verify(&self, token: Unverified<'_>, _: Timestamp) -> Option<OwnToken> {
-        let typ = token.header().typ.clone()?;
-        Some(OwnToken { key: "still".parse().unwrap(), typ, claims: token.into_payload() })
+    fn verify(&self, token: Unread<'_>, _: Timestamp) -> Option<OwnToken> {
+        let (header, payload) = token.into_parts();
+        Some(OwnToken { key: "still".parse().unwrap(), typ: header.typ?, payload })
     }
 
     fn publishes(&self, _: &KeyId, _: Timestamp) -> bool {

@@ -12,7 +12,7 @@ use crate::{
         authority::Authority,
         client::API_ADMIN,
         id::{ClientId, TokenId},
-        jws::Unverified,
+        jws::Unread,
         revocation::{Names, Seq, Standing},
         scope::ScopeSet,
         secret::Secret,
@@ -191,7 +191,7 @@ impl Service {
         {
             return Ok(known);
         }
-        let jws = Unverified::parse(bearer).map_err(|_| AuthFault::Bearer)?;
+        let jws = Unread::parse(bearer).map_err(|_| AuthFault::Bearer)?;
         let Ok((Ours::Api(claims), key)) = self.own_by_key(jws, cx.now) else {
             return Err(AuthFault::Bearer);
         };

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use crate::{
     app::{Cx, Failure, Service, SubjectFault, SubjectType, View},
     domain::{
@@ -13,11 +11,12 @@ use crate::{
         exchange::Evidence,
         id::KeyId,
         issuer::{SubjectTokenType, TrustedIssuer},
-        jws::{Header, Unverified},
+        jws::{Header, Unread, Unverified},
         revocation::Standing,
         splice::Says,
         time::Timestamp,
         token::{ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_end},
+        uri::IssuerUrl,
     },
     ports::{KeyFault, OneTimeId},
 };
@@ -43,6 +42,26 @@ impl Subject {
 pub(super) enum Ours {
     Task(Box<TaskTokenClaims>, TokenKind),
     Api(Box<ApiTokenClaims>),
+}
+
+impl Ours {
+    /// Reads the payload of a token of ours of this `typ`. What is one kind of token can't be read as another.
+    pub(super) fn read(typ: &str, payload: &[u8]) -> Option<Self> {
+        if let Ok(claims) = TaskTokenClaims::read(payload) {
+            let kind = claims.kind(typ)?;
+            return Some(Self::Task(Box::new(claims), kind));
+        }
+        let claims = (typ == TYP_ACCESS_TOKEN).then(|| ApiTokenClaims::read(payload).ok())??;
+        Some(Self::Api(Box::new(claims)))
+    }
+
+    /// Who says to have issued it.
+    fn issuer(&self) -> &IssuerUrl {
+        match self {
+            Self::Task(claims, _) => &claims.iss,
+            Self::Api(claims) => &claims.iss,
+        }
+    }
 }
 
 impl Service {
@@ -91,7 +110,7 @@ impl Service {
         if jws.header().typ.as_deref() != Some(typ) {
             return Err(SubjectFault::Type);
         }
-        match self.own(jws, cx.now)? {
+        match self.own(jws.into(), cx.now)? {
             // An API token is a good token of ours, and not one to act for anybody with.
             Ours::Api(_) => Err(SubjectFault::Type),
             Ours::Task(claims, kind) => Ok(Subject::Own(claims, kind)),
@@ -99,12 +118,12 @@ impl Service {
     }
 
     /// Verifies a token of ours: signature, issuer, form, expiry. Not its standing, and not whom it is for.
-    pub(super) fn own(&self, jws: Unverified<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
+    pub(super) fn own(&self, jws: Unread<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
         self.own_by_key(jws, now).map(|(ours, _)| ours)
     }
 
     /// The same, and the key that signed it.
-    pub(super) fn own_by_key(&self, jws: Unverified<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
+    pub(super) fn own_by_key(&self, jws: Unread<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
         let (ours, key) = self.issued_here(jws, now)?;
         let expires = match &ours {
             Ours::Task(claims, _) => claims.exp,
@@ -115,13 +134,12 @@ impl Service {
     }
 
     /// A token that was issued here, as its signature shows, and the key of that; how long ago is not looked at.
-    pub(super) fn issued_here(&self, jws: Unverified<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
+    pub(super) fn issued_here(&self, jws: Unread<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
         let token = self.0.parts.signer.verify(jws, now).ok_or(SubjectFault::Signature)?;
-        let issuer = self.settings().issuer.as_str();
-        if token.claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+        let ours = Ours::read(&token.typ, &token.payload).ok_or(SubjectFault::Type)?;
+        if *ours.issuer() != self.settings().issuer {
             return Err(SubjectFault::Issuer);
         }
-        let ours = read_own(&token.typ, token.claims).ok_or(SubjectFault::Type)?;
         Ok((ours, token.key))
     }
 
@@ -171,7 +189,7 @@ impl Service {
         let refuse = |fault: SubjectFault| Failure::Token("actor", fault);
         let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
         match said {
-            SubjectType::AccessToken => match self.own(jws, cx.now).map_err(refuse)? {
+            SubjectType::AccessToken => match self.own(jws.into(), cx.now).map_err(refuse)? {
                 Ours::Task(..) => Err(refuse(SubjectFault::Type)),
                 Ours::Api(claims) if view.standing(&claims.names()) != Standing::Live => {
                     Err(refuse(SubjectFault::Revoked))
@@ -201,14 +219,4 @@ fn user_token_type(header: &Header, said: SubjectType) -> Result<SubjectTokenTyp
             Err(SubjectFault::Type)
         }
     }
-}
-
-pub(super) fn read_own(typ: &str, claims: Map<String, Value>) -> Option<Ours> {
-    let claims = Value::Object(claims);
-    if typ == TYP_ACCESS_TOKEN && claims.get("txn").is_none() {
-        return serde_json::from_value(claims).ok().map(|api| Ours::Api(Box::new(api)));
-    }
-    let claims = serde_json::from_value::<TaskTokenClaims>(claims).ok()?;
-    let kind = claims.kind(typ)?;
-    Some(Ours::Task(Box::new(claims), kind))
 }

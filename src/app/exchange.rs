@@ -9,7 +9,7 @@ use crate::{
     app::{
         BadRequest, Cx, ExchangeRequest, Failure, Service, SubjectFault, Unsettled, View,
         authenticate::Identified,
-        evidence::{Subject, read_own},
+        evidence::{Ours, Subject},
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -17,7 +17,7 @@ use crate::{
         client::Client,
         exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{TaskId, TokenId},
-        jws::Unverified,
+        jws::Unread,
         revocation::Standing,
         scope::ScopeSet,
         secret::Secret,
@@ -117,7 +117,7 @@ impl Service {
     /// the client may have been slow to send its request. What comes later ends the token by its `rev`.
     fn still_stands(&self, caller: &Identified, signed: &Signed, view: &View) -> bool {
         view.seq == caller.view().seq
-            || (view.registry.version() == caller.view().registry.version()
+            || (view.reading == caller.view().reading
                 && self.0.parts.signer.version() == signed.keys
                 && view.standing(&signed.claims.names()) == Standing::Live)
     }
@@ -242,14 +242,14 @@ impl Service {
             resource: Some(plan.audience.clone()),
             asked: Some(request.asked()),
             granted: Some(json!({
-                "kind": plan.kind,
                 "authorization_details": plan.authority,
-                "scope": plan.scope,
-                "expires": plan.expires,
                 "basis": plan.basis,
-                "grant": plan.grant,
                 "break_glass": plan.break_glass,
+                "expires": plan.expires,
+                "grant": plan.grant,
+                "kind": plan.kind,
                 "lineage": plan.lineage,
+                "scope": plan.scope,
             })),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
@@ -420,6 +420,5 @@ fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusa
 
 /// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
 fn can_be_read(token: &str, typ: &str) -> bool {
-    let claims = Unverified::parse(token).map(Unverified::into_payload);
-    claims.is_ok_and(|claims| read_own(typ, claims).is_some())
+    Unread::parse(token).is_ok_and(|jws| Ours::read(typ, &jws.into_parts().1).is_some())
 }

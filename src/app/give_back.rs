@@ -74,7 +74,7 @@ impl Service {
         cx: &Cx,
     ) -> Result<Option<(Ours, View)>, Failure> {
         let read = || Unverified::parse(token).map_err(SubjectFault::from);
-        let look = || self.issued_here(read()?, as_others_may_see_it(cx));
+        let look = || self.issued_here(read()?.into(), as_others_may_see_it(cx));
         let fault = match look() {
             Ok((ours, _)) => return Ok(Some((ours, caller.view().clone()))),
             Err(fault) => fault,

@@ -5,6 +5,7 @@
 
 mod constraint;
 mod path;
+mod read;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -24,6 +25,7 @@ pub use wire::{
 };
 
 use crate::domain::{
+    canonical, encode,
     id::{ToolDigest, ToolName},
     uri::ResourceUri,
 };
@@ -135,7 +137,7 @@ impl Permission {
 
     /// What it is sorted by after its resource and its action: the canonical text of the whole.
     fn text(&self) -> String {
-        serde_json_canonicalizer::to_string(self).unwrap_or_default()
+        canonical::to_string(self).unwrap_or_default()
     }
 }
 
@@ -248,8 +250,8 @@ impl Authority {
     #[must_use]
     pub fn hash(&self) -> String {
         // Everything in here has a canonical form; an empty text would only ever hash to something nobody approved.
-        let canonical = serde_json_canonicalizer::to_vec(self).unwrap_or_default();
-        format!("sha-256:{}", crate::domain::encode(digest::digest(&digest::SHA256, &canonical).as_ref()))
+        let canonical = canonical::to_string(self).unwrap_or_default();
+        format!("sha-256:{}", encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
     }
 
     /// The permissions about one thing: they stand side by side, since the set is sorted.
@@ -269,7 +271,10 @@ impl FromIterator<Permission> for Authority {
         let mut sorted = permissions.into_iter().collect::<Vec<_>>();
         sorted.sort();
         sorted.dedup();
-        // Only permissions about the same thing can cover each other, and they stand side by side.
+        // Only permissions about the same thing can cover each other, and they stand side by side. Mostly there are none.
+        if sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| one.key() != next.key()) {
+            return Self(sorted);
+        }
         let kept = sorted.chunk_by(|one, next| one.key() == next.key()).flat_map(|about| {
             let is_covered = |n: usize, ours: &Permission| {
                 about.iter().enumerate().any(|(m, theirs)| {

@@ -1,6 +1,6 @@
 //! Who acts: the `act` claim (RFC 8693 §4.1), rebuilt hop by hop, each hop an issuer and a subject.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
 /// One acting party: who it is, and in whose namespace.
@@ -95,33 +95,56 @@ impl Chain {
 }
 
 /// The wire form: nested, the current actor outermost.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Act {
     iss: String,
     sub: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     sub_profile: Option<String>,
-    #[serde(rename = "act", skip_serializing_if = "Option::is_none", default)]
+    #[serde(rename = "act", default)]
     inner: Option<Box<Act>>,
 }
 
-impl Serialize for Chain {
-    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let nested = self.hops().rev().fold(None, |inner, hop| {
-            Some(Box::new(Act {
-                iss: hop.iss.clone(),
-                sub: hop.sub.clone(),
-                sub_profile: hop.sub_profile.clone(),
-                inner,
-            }))
+/// The same, to be written: a hop, and those within it.
+#[derive(Serialize)]
+struct ActOf<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub_profile: Option<&'a str>,
+    #[serde(rename = "act", skip_serializing_if = "Inner::is_empty")]
+    inner: Inner<'a>,
+}
+
+struct Inner<'a>(&'a [Hop]);
+
+impl Inner<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Inner<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let act = self.0.split_first().map(|(hop, rest)| ActOf {
+            iss: &hop.iss,
+            sub: &hop.sub,
+            sub_profile: hop.sub_profile.as_deref(),
+            inner: Inner(rest),
         });
-        nested.serialize(out)
+        act.serialize(out)
+    }
+}
+
+impl Serialize for Chain {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        Inner(&self.0).serialize(out)
     }
 }
 
 impl<'de> Deserialize<'de> for Chain {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let mut hops = Vec::new();
         let mut next = Some(Box::new(Act::deserialize(input)?));
         while let Some(act) = next {
@@ -129,7 +152,7 @@ impl<'de> Deserialize<'de> for Chain {
             hops.push(Hop { iss, sub, sub_profile });
             next = inner;
         }
-        Self::new(hops).map_err(serde::de::Error::custom)
+        Self::new(hops).map_err(D::Error::custom)
     }
 }
 

@@ -3,10 +3,10 @@
 //! `serde_json` keeps the last of two equal members and another parser may keep the first; a signature over such a text
 //! means two things. So the text is refused.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
-    Deserialize,
+    Deserialize, Deserializer as _,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
@@ -23,6 +23,35 @@ pub fn parse(text: &[u8], depth: usize) -> Result<Value, NotStrictJson> {
     let value = Strict { depth }.deserialize(&mut input).map_err(|_| NotStrictJson)?;
     input.end().map_err(|_| NotStrictJson)?;
     Ok(value)
+}
+
+/// Reads a strict JSON object member by member, without keeping it: `take` gets each with its name, and says whether it is
+/// the first one of that name. What is in a member is read strictly, as part of an object that is `depth` levels deep.
+pub fn each_member(text: &[u8], depth: usize, take: impl FnMut(&str, Value) -> bool) -> Result<(), NotStrictJson> {
+    let mut input = serde_json::Deserializer::from_slice(text);
+    input.deserialize_map(Members { depth, take }).map_err(|_| NotStrictJson)?;
+    input.end().map_err(|_| NotStrictJson)
+}
+
+/// Reads a JSON object straight into a type that is as strict itself: one that denies what it does not know, and in which
+/// nothing is of any depth or any kind but what [`members`] or the like have read.
+pub fn parse_own<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, NotStrictJson> {
+    let text = std::str::from_utf8(text).map_err(|_| NotStrictJson)?;
+    // To serde, an array is a struct too.
+    let is_object = text.trim_ascii_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(text).ok()).flatten().ok_or(NotStrictJson)
+}
+
+/// Reads the members of a strict object that stands in a text of ours, or `null`, and is at most `depth` levels deep.
+pub(super) fn members<'de, D>(input: D, depth: usize) -> Result<Option<Map<String, Value>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    match (Strict { depth }).deserialize(input)? {
+        Value::Null => Ok(None),
+        Value::Object(members) => Ok(Some(members)),
+        _ => Err(de::Error::custom("must be an object")),
+    }
 }
 
 /// Reads a strict JSON object straight into a type of ours.
@@ -100,11 +129,63 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(de::Error::custom("member stands twice"));
+                return Err(de::Error::custom(TWICE));
             }
             object.insert(name, members.next_value_seed(self.below()?)?);
         }
         Ok(Value::Object(object))
+    }
+}
+
+const TWICE: &str = "member stands twice";
+
+struct Members<F> {
+    depth: usize,
+    take: F,
+}
+
+impl<'de, F: FnMut(&str, Value) -> bool> Visitor<'de> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key_seed(Name)? {
+            let value = members.next_value_seed(Strict { depth: self.depth }.below()?)?;
+            if !(self.take)(&name, value) {
+                return Err(de::Error::custom(TWICE));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a member, where it stands.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
     }
 }
 

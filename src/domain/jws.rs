@@ -1,12 +1,15 @@
 //! A JWS in compact form (RFC 7515 §3.1), taken apart strictly and not yet believed.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::domain::{decode, json, limits::MAX_JWT};
 
 const MAX_HEADER_DEPTH: usize = 4;
-const MAX_PAYLOAD_DEPTH: usize = 32;
+/// How deep a payload may nest.
+pub(super) const MAX_PAYLOAD_DEPTH: usize = 32;
 
 /// Why a text is no JWS that we look at further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -28,13 +31,20 @@ pub enum Malformed {
     Payload,
 }
 
-/// A compact JWS, taken apart. Nothing in it is believed: see who verifies it.
+/// A compact JWS, taken apart, and its payload not looked at yet. Nothing in it is believed: see who verifies it.
 #[derive(Clone, Debug)]
-pub struct Unverified<'a> {
+pub struct Unread<'a> {
     text: &'a str,
     header: Header,
-    payload: Map<String, Value>,
+    payload: Vec<u8>,
     signature: Vec<u8>,
+}
+
+/// The same, and the payload read.
+#[derive(Clone, Debug)]
+pub struct Unverified<'a> {
+    unread: Unread<'a>,
+    payload: Map<String, Value>,
 }
 
 /// The header parameters that we read.
@@ -48,7 +58,7 @@ pub struct Header {
     pub kid: Option<String>,
 }
 
-impl<'a> Unverified<'a> {
+impl<'a> Unread<'a> {
     /// Takes a compact JWS apart.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         if text.len() > MAX_JWT {
@@ -62,23 +72,21 @@ impl<'a> Unverified<'a> {
         };
         let bytes = |part: &str| decode(part).filter(|bytes| !bytes.is_empty()).ok_or(Malformed::Parts);
         let (header, payload, signature) = (bytes(header)?, bytes(payload)?, bytes(signature)?);
-        let header = parse_header(&header)?;
-        let Ok(Value::Object(payload)) = json::parse(&payload, MAX_PAYLOAD_DEPTH) else {
-            return Err(Malformed::Payload);
-        };
-        Ok(Self { text, header, payload, signature })
+        Ok(Self { text, header: parse_header(&header)?, payload, signature })
+    }
+
+    /// Reads the payload.
+    pub fn read(self) -> Result<Unverified<'a>, Malformed> {
+        match json::parse(&self.payload, MAX_PAYLOAD_DEPTH) {
+            Ok(Value::Object(payload)) => Ok(Unverified { unread: self, payload }),
+            _ => Err(Malformed::Payload),
+        }
     }
 
     /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// The compact form itself.
-    #[must_use]
-    pub fn text(&self) -> &'a str {
-        self.text
     }
 
     /// What the signature is over (RFC 7515 §5.1): header and payload as they stand there.
@@ -91,6 +99,43 @@ impl<'a> Unverified<'a> {
     #[must_use]
     pub fn signature(&self) -> &[u8] {
         &self.signature
+    }
+
+    /// Header and payload, that one as it was sent. To be called by who has just verified the signature, and by nobody else.
+    #[must_use]
+    pub fn into_parts(self) -> (Header, Vec<u8>) {
+        (self.header, self.payload)
+    }
+}
+
+impl<'a> Unverified<'a> {
+    /// Takes a compact JWS apart.
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        Unread::parse(text)?.read()
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        self.unread.header()
+    }
+
+    /// The compact form itself.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.unread.text
+    }
+
+    /// What the signature is over (RFC 7515 §5.1): header and payload as they stand there.
+    #[must_use]
+    pub fn signing_input(&self) -> &'a [u8] {
+        self.unread.signing_input()
+    }
+
+    /// The signature.
+    #[must_use]
+    pub fn signature(&self) -> &[u8] {
+        self.unread.signature()
     }
 
     /// `iss`, which says whose keys to try and nothing else.
@@ -112,27 +157,60 @@ impl<'a> Unverified<'a> {
     }
 }
 
+/// Whoever verifies tokens of ours reads them in another way.
+impl<'a> From<Unverified<'a>> for Unread<'a> {
+    fn from(jws: Unverified<'a>) -> Self {
+        jws.unread
+    }
+}
+
 fn parse_header(bytes: &[u8]) -> Result<Header, Malformed> {
-    let Ok(Value::Object(header)) = json::parse(bytes, MAX_HEADER_DEPTH) else {
-        return Err(Malformed::Header);
-    };
-    if ["crit", "b64", "zip", "jwk", "jku", "x5u"].iter().any(|name| header.contains_key(*name)) {
+    let mut read = Parameters::default();
+    json::each_member(bytes, MAX_HEADER_DEPTH, |name, value| read.take(name, value)).map_err(|_| Malformed::Header)?;
+    if read.changes_the_rest {
         return Err(Malformed::HeaderParameter);
     }
-    let text = |name: &str| match header.get(name) {
+    let text = |value| match value {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(Malformed::Header),
     };
-    let typ = text("typ")?.map(|typ| {
-        let typ = typ.to_ascii_lowercase();
+    let typ = text(read.typ)?.map(|mut typ| {
+        typ.make_ascii_lowercase();
         typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
     });
-    Ok(Header { alg: text("alg")?.ok_or(Malformed::Header)?, typ, kid: text("kid")? })
+    Ok(Header { alg: text(read.alg)?.ok_or(Malformed::Header)?, typ, kid: text(read.kid)? })
+}
+
+/// The header parameters, as far as they are of interest.
+#[derive(Default)]
+struct Parameters {
+    alg: Option<Value>,
+    typ: Option<Value>,
+    kid: Option<Value>,
+    changes_the_rest: bool,
+    others: BTreeSet<String>,
+}
+
+impl Parameters {
+    /// Takes one; says whether it is the first one of its name.
+    fn take(&mut self, name: &str, value: Value) -> bool {
+        match name {
+            "alg" => self.alg.replace(value).is_none(),
+            "typ" => self.typ.replace(value).is_none(),
+            "kid" => self.kid.replace(value).is_none(),
+            _ => {
+                self.changes_the_rest |= matches!(name, "crit" | "b64" | "zip" | "jwk" | "jku" | "x5u");
+                self.others.insert(name.to_owned())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::encode;
 
@@ -159,6 +237,46 @@ mod tests {
             (r#"{"alg":"ES256"}"#, r#"{"sub":"a","sub":"b"}"#, Malformed::Payload),
         ] {
             assert_eq!(parsed(header, payload), Err(want), "{header} {payload}");
+        }
+    }
+
+    /// The same by way of a tree of values.
+    fn header_of_values(bytes: &[u8]) -> Result<Header, Malformed> {
+        let Ok(Value::Object(header)) = json::parse(bytes, MAX_HEADER_DEPTH) else {
+            return Err(Malformed::Header);
+        };
+        if ["crit", "b64", "zip", "jwk", "jku", "x5u"].iter().any(|name| header.contains_key(*name)) {
+            return Err(Malformed::HeaderParameter);
+        }
+        let text = |name: &str| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(Malformed::Header),
+        };
+        let typ = text("typ")?.map(|typ| typ.to_ascii_lowercase());
+        let typ = typ.map(|typ| typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ));
+        Ok(Header { alg: text("alg")?.ok_or(Malformed::Header)?, typ, kid: text("kid")? })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn a_header_is_strict_without_a_tree_of_it(
+            members in proptest::collection::vec(
+                (
+                    "(alg|typ|kid|crit|b64|jwk|x5t|x|\\\\u0061lg|k\\\\u0069d)",
+                    "(\"(ES256|JWT|APPLICATION/at.jwt|\\\\u00e9|\\\\ud800)\"|1|null|1e400|\\{\"a\":1(,\"a\":1)?\\}|\\[{1,4}1\\]{1,4}|\\[{4}\\]{4}|(\\{\"a\":){2,4}\\{\\}\\}{2,4})",
+                ),
+                0..5,
+            ),
+            tail in "( |\\{|x)?",
+        ) {
+            let members = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>();
+            let text = format!("{{\"alg\":\"ES256\"{}{}}}{tail}", if members.is_empty() { "" } else { "," }, members.join(","));
+            prop_assert_eq!(parse_header(text.as_bytes()), header_of_values(text.as_bytes()), "{}", text);
+            let text = text.replacen("\"alg\":\"ES256\",", "", 1);
+            prop_assert_eq!(parse_header(text.as_bytes()), header_of_values(text.as_bytes()), "{}", text);
         }
     }
 

@@ -1,9 +1,11 @@
 //! OAuth scopes (RFC 6749 §3.3): the short form of "these tools".
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
+
+use crate::domain::text;
 
 /// How many scopes one request or token may carry.
 pub const MAX_SCOPES: usize = 64;
@@ -15,8 +17,7 @@ const MAX_SCOPE_LEN: usize = 128;
 pub struct InvalidScope;
 
 /// One scope token, such as `files:read`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeToken(Box<str>);
 
 impl ScopeToken {
@@ -38,17 +39,15 @@ impl FromStr for ScopeToken {
     }
 }
 
-impl TryFrom<String> for ScopeToken {
-    type Error = InvalidScope;
-
-    fn try_from(text: String) -> Result<Self, InvalidScope> {
-        text.parse()
+impl Serialize for ScopeToken {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&self.0)
     }
 }
 
-impl From<ScopeToken> for String {
-    fn from(token: ScopeToken) -> Self {
-        token.0.into()
+impl<'de> Deserialize<'de> for ScopeToken {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        text::read(input)
     }
 }
 
@@ -60,13 +59,13 @@ impl fmt::Display for ScopeToken {
 
 /// A set of scopes; on the wire a list with single spaces, here and in our tokens sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScopeSet(BTreeSet<ScopeToken>);
+pub struct ScopeSet(Vec<ScopeToken>);
 
 impl ScopeSet {
     /// Whether `scope` is in the set.
     #[must_use]
     pub fn contains(&self, scope: &ScopeToken) -> bool {
-        self.0.contains(scope)
+        self.0.binary_search(scope).is_ok()
     }
 
     /// Whether the set has nothing in it.
@@ -78,7 +77,7 @@ impl ScopeSet {
     /// Whether everything in here is in `other` too.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
-        self.0.is_subset(&other.0)
+        self.iter().all(|scope| other.contains(scope))
     }
 
     /// The scopes, sorted.
@@ -89,7 +88,10 @@ impl ScopeSet {
 
 impl FromIterator<ScopeToken> for ScopeSet {
     fn from_iter<I: IntoIterator<Item = ScopeToken>>(scopes: I) -> Self {
-        Self(scopes.into_iter().collect())
+        let mut sorted = scopes.into_iter().collect::<Vec<_>>();
+        sorted.sort_unstable();
+        sorted.dedup();
+        Self(sorted)
     }
 }
 
@@ -97,7 +99,7 @@ impl FromStr for ScopeSet {
     type Err = InvalidScope;
 
     fn from_str(text: &str) -> Result<Self, InvalidScope> {
-        Ok(text.parse::<ScopeList>()?.set())
+        Ok(text.parse::<ScopeList>()?.0.into_iter().collect())
     }
 }
 
@@ -151,18 +153,14 @@ impl fmt::Display for ScopeSet {
 }
 
 impl Serialize for ScopeSet {
-    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for ScopeSet {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(input)?;
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        text.parse().map_err(serde::de::Error::custom)
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        text::read_by(input, |text| if text.is_empty() { Ok(Self::default()) } else { text.parse() })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::domain::{
     id::KeyId,
     issuer::TrustedIssuer,
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-    jws::Unverified,
+    jws::{Unread, Unverified},
     keys::KeyDates,
     time::Timestamp,
 };
@@ -75,8 +75,8 @@ pub struct OwnToken {
     pub key: KeyId,
     /// The header's `typ`.
     pub typ: String,
-    /// The payload.
-    pub claims: Map<String, Value>,
+    /// The payload, as we wrote it.
+    pub payload: Vec<u8>,
 }
 
 /// Our own signing keys. All tokens of ours are signed and verified here.
@@ -85,7 +85,7 @@ pub trait Signer: Send + Sync {
     fn sign(&self, algorithm: SigningAlgorithm, typ: &str, claims: &[u8], now: Timestamp) -> Result<String, Outage>;
 
     /// The token, if one of our published keys signed it. Takes as long for a stranger's token as for ours.
-    fn verify(&self, token: Unverified<'_>, now: Timestamp) -> Option<OwnToken>;
+    fn verify(&self, token: Unread<'_>, now: Timestamp) -> Option<OwnToken>;
 
     /// Whether this is still one of our published keys: what it signed is ours as long as it is.
     fn publishes(&self, key: &KeyId, now: Timestamp) -> bool;

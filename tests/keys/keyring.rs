@@ -7,7 +7,7 @@ use errand::{
     domain::{
         id::KeyId,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-        jws::Unverified,
+        jws::Unread,
         time::{Lifetime, Timestamp},
     },
     ports::{Signer, StoredKey, StoredKeys},
@@ -41,7 +41,7 @@ fn keyring(keys: &[StoredKey]) -> Keyring {
 }
 
 fn verifies(keyring: &Keyring, token: &str, now: Timestamp) -> bool {
-    keyring.verify(Unverified::parse(token).unwrap(), now).is_some()
+    keyring.verify(Unread::parse(token).unwrap(), now).is_some()
 }
 
 /// What ring signs, ring and josekit verify, by the key as it is published.
@@ -51,8 +51,8 @@ fn our_tokens_are_anybodys_to_verify() {
     assert_eq!(keyring.algorithms(NOW), ALGORITHMS);
     for algorithm in ALGORITHMS {
         let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
-        let own = keyring.verify(Unverified::parse(&token).unwrap(), NOW).unwrap();
-        assert_eq!((own.typ.as_str(), &own.claims["sub"]), ("at+jwt", &json!("alice")), "{algorithm}");
+        let own = keyring.verify(Unread::parse(&token).unwrap(), NOW).unwrap();
+        assert_eq!((own.typ.as_str(), own.payload.as_slice()), ("at+jwt", CLAIMS), "{algorithm}");
         let allowed = [JwsAlgorithm::parse(algorithm.as_str()).unwrap()];
         assert_eq!(Verifying::new().verify_with(&keyring.jwks(NOW), &allowed, &token), None, "{algorithm}");
     }
@@ -156,7 +156,7 @@ fn one_bit_and_it_is_not_ours() {
                 let mut changed = token.clone().into_bytes();
                 changed[at] ^= 1 << bit;
                 let changed = String::from_utf8(changed).unwrap();
-                if Unverified::parse(&changed).is_ok() {
+                if Unread::parse(&changed).is_ok() {
                     parsed += 1;
                     assert!(!verifies(&keyring, &changed, NOW), "{algorithm}: bit {bit} of byte {at}");
                 }
@@ -175,7 +175,7 @@ fn a_key_lives_by_its_dates() {
     old.dates.gone = Some(at(200));
     let new = new_key(&kek(), SigningAlgorithm::ES256, NOW, at(100)).unwrap();
     let keyring = keyring(&[old.clone(), new.clone()]);
-    let kid = |token: &str| Unverified::parse(token).unwrap().header().kid.clone().unwrap();
+    let kid = |token: &str| Unread::parse(token).unwrap().header().kid.clone().unwrap();
     let by_old = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(99)).unwrap();
     let by_new = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(100)).unwrap();
     assert_eq!((kid(&by_old), kid(&by_new)), (old.dates.kid.to_string(), new.dates.kid.to_string()));

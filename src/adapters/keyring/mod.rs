@@ -17,7 +17,7 @@ use crate::{
         encode,
         id::KeyId,
         jwk::{JwkSet, SigningAlgorithm},
-        jws::Unverified,
+        jws::Unread,
         keys::{KeyDates, KeyState, signing_key},
         time::Timestamp,
     },
@@ -157,7 +157,7 @@ impl Signer for Keyring {
         Ok(token)
     }
 
-    fn verify(&self, token: Unverified<'_>, now: Timestamp) -> Option<OwnToken> {
+    fn verify(&self, token: Unread<'_>, now: Timestamp) -> Option<OwnToken> {
         let keys = self.keys();
         let header = token.header();
         let named =
@@ -173,8 +173,8 @@ impl Signer for Keyring {
         if !key.verifies(token.signing_input(), token.signature()) {
             return None;
         }
-        let typ = header.typ.clone()?;
-        Some(OwnToken { key: key.kid.clone(), typ, claims: token.into_payload() })
+        let (header, payload) = token.into_parts();
+        Some(OwnToken { key: key.kid.clone(), typ: header.typ?, payload })
     }
 
     /// A key is named by its thumbprint, so one of this name is this one.
