@@ -35,6 +35,7 @@ pub enum Malformed {
 #[derive(Clone, Debug)]
 pub struct Unread<'a> {
     text: &'a str,
+    signed: &'a str,
     header: Header,
     payload: Vec<u8>,
     signature: Vec<u8>,
@@ -64,15 +65,12 @@ impl<'a> Unread<'a> {
         if text.len() > MAX_JWT {
             return Err(Malformed::TooLong);
         }
-        let mut parts = text.split('.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Malformed::Parts);
-        };
+        let (signed, signature) = text.rsplit_once('.').ok_or(Malformed::Parts)?;
+        // A fourth part would show here: a dot is none of the characters.
+        let (header, payload) = signed.split_once('.').ok_or(Malformed::Parts)?;
         let bytes = |part: &str| decode(part).filter(|bytes| !bytes.is_empty()).ok_or(Malformed::Parts);
         let (header, payload, signature) = (bytes(header)?, bytes(payload)?, bytes(signature)?);
-        Ok(Self { text, header: parse_header(&header)?, payload, signature })
+        Ok(Self { text, signed, header: parse_header(&header)?, payload, signature })
     }
 
     /// Reads the payload.
@@ -92,7 +90,7 @@ impl<'a> Unread<'a> {
     /// What the signature is over (RFC 7515 §5.1): header and payload as they stand there.
     #[must_use]
     pub fn signing_input(&self) -> &'a [u8] {
-        self.text.rsplit_once('.').map(|(input, _)| input).unwrap_or_default().as_bytes()
+        self.signed.as_bytes()
     }
 
     /// The signature.
