@@ -420,5 +420,5 @@ fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusa
 
 /// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
 fn can_be_read(token: &str, typ: &str) -> bool {
-    Unread::parse(token).is_ok_and(|jws| Ours::read(typ, &jws.into_parts().1).is_some())
+    Unread::parse(token).is_ok_and(|jws| Ours::read(typ, &jws.into_payload()).is_some())
 }
