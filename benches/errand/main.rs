@@ -1,4 +1,5 @@
 //! `./dev bench [quick] [sqlite] [postgres]`: what Errand does in a second, beside what the machine could do at best.
+//! `./dev bench profile exchange|introspect sqlite|postgres`: one load, kept up for a minute, for a profiler to look at the server.
 //!
 //! The server is the program itself (`errand serve`), on one core; the load comes from here, on the others. In the same
 //! run and under the same load stands an empty handler behind the same HTTP server, and the bare cost of the signatures
@@ -63,9 +64,11 @@ fn main() {
     if words.first().is_some_and(|word| word == empty::COMMAND) {
         return empty::serve(&words[1..]);
     }
-    let known = ["quick", "sqlite", "postgres"];
+    let known = ["quick", "sqlite", "postgres", "profile", "exchange", "introspect"];
     if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {
-        eprintln!("`{word}` is not known; usage: ./dev bench [quick] [sqlite] [postgres]");
+        eprintln!(
+            "`{word}` is not known; usage: ./dev bench [quick] [profile exchange|introspect] [sqlite] [postgres]"
+        );
         std::process::exit(2);
     }
     let plan = if words.iter().any(|word| word == "quick") { QUICK } else { FULL };
@@ -81,6 +84,10 @@ fn main() {
     machine::keep_off(process::SERVER_CORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        if named("profile") {
+            let store = if named("sqlite") { TestStore::sqlite().await } else { TestStore::postgres().await };
+            return rounds::profile(store, named("exchange")).await;
+        }
         let mut report = Report::new(plan);
         if both || named("sqlite") {
             rounds::measure("sqlite", TestStore::sqlite().await, plan, &mut report).await;

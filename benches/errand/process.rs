@@ -43,6 +43,11 @@ impl Server {
         server
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The CPU time it has used, in microseconds.
     pub fn cpu_time(&self) -> Option<f64> {
         machine::cpu_time(self.child.id())

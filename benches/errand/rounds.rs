@@ -45,6 +45,26 @@ pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &
     }
 }
 
+/// Keeps one load up, and says from time to time what a request costs.
+pub async fn profile(store: TestStore, exchange: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let cast = Cast::new(free_address());
+    cast.configure(folder.path(), store.url());
+    let errand = start(&folder.path().join("errand.toml"), cast.address, &folder.path().join("errand.log")).await;
+    let first = cast.exchanges(UserTokens::Rs256, KNOWN);
+    let first = load::run(cast.address, &first, 16, Duration::from_mins(1), true).await;
+    let known = first.bodies.iter().map(|body| token_in(body)).collect::<Vec<_>>();
+    println!("the server is process {}", errand.id());
+    for _ in 0..15 {
+        // Assertions are signed on the other core, before each look.
+        let requests =
+            if exchange { cast.exchanges(UserTokens::Rs256, 20_000) } else { cast.introspections(&known, false) };
+        let (outcome, cpu) = measured(&errand, &requests, 64, Duration::from_secs(4), false).await;
+        let (per_second, p99) = (outcome.per_second(), outcome.percentile(99));
+        println!("{per_second:.0} in a second, p99 {p99:.0} µs, {:.1} µs of CPU", cpu.unwrap_or_default());
+    }
+}
+
 /// Brings the schema up to date and starts Errand by this file.
 pub async fn start(config: &Path, address: SocketAddr, log: &Path) -> Server {
     let program = Path::new(env!("CARGO_BIN_EXE_errand"));

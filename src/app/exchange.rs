@@ -17,7 +17,7 @@ use crate::{
         client::Client,
         exchange::{Ask, Denial, Plan, PlannedTask, Presenter, TaskWanted, decide},
         id::{TaskId, TokenId},
-        jws::Unread,
+        limits::MAX_JWT,
         revocation::Standing,
         scope::ScopeSet,
         secret::Secret,
@@ -117,7 +117,7 @@ impl Service {
     /// the client may have been slow to send its request. What comes later ends the token by its `rev`.
     fn still_stands(&self, caller: &Identified, signed: &Signed, view: &View) -> bool {
         view.seq == caller.view().seq
-            || (view.registry.version() == caller.view().registry.version()
+            || (view.reading == caller.view().reading
                 && self.0.parts.signer.version() == signed.keys
                 && view.standing(&signed.claims.names()) == Standing::Live)
     }
@@ -212,7 +212,8 @@ impl Service {
         let algorithm = self.signing_algorithm(plan.algorithm, cx);
         let keys = self.0.parts.signer.version();
         let token = self.0.parts.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
-        if can_be_read(&token, plan.kind.typ()) {
+        // One that we would not take for what it is would be active nowhere, and could not be revoked.
+        if token.len() <= MAX_JWT && Ours::read(plan.kind.typ(), &payload).is_some() {
             Ok(Signed { token, plan, task, claims, place, keys })
         } else {
             Err(BadRequest::TooMuch.into())
@@ -242,14 +243,14 @@ impl Service {
             resource: Some(plan.audience.clone()),
             asked: Some(request.asked()),
             granted: Some(json!({
-                "kind": plan.kind,
                 "authorization_details": plan.authority,
-                "scope": plan.scope,
-                "expires": plan.expires,
                 "basis": plan.basis,
-                "grant": plan.grant,
                 "break_glass": plan.break_glass,
+                "expires": plan.expires,
+                "grant": plan.grant,
+                "kind": plan.kind,
                 "lineage": plan.lineage,
+                "scope": plan.scope,
             })),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
@@ -416,9 +417,4 @@ fn refused(caller: &Identified, request: &ExchangeRequest, trail: &Trail, refusa
         }
     }
     record
-}
-
-/// Whether we would take the token for what it is. One that is too large for us is active nowhere and can't be revoked.
-fn can_be_read(token: &str, typ: &str) -> bool {
-    Unread::parse(token).is_ok_and(|jws| Ours::read(typ, &jws.into_payload()).is_some())
 }

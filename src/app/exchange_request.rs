@@ -77,15 +77,16 @@ impl ExchangeRequest {
                 asked.insert(name.to_owned(), value);
             }
         };
-        put("scope", self.scope.as_ref().map(|scope| json!(scope.set())));
+        // In canonical order, as it is put on record.
         put("authorization_details", self.authorization_details.as_ref().map(AskedDetails::to_value));
-        put("task_id", self.task_id.map(|id| json!(id)));
-        put("requested_actor", self.requested_actor.as_ref().map(|id| json!(id)));
         put("expires_in", self.expires_in.map(|life| json!(life)));
-        put("task_deadline", self.task_deadline.map(|life| json!(life)));
+        put("requested_actor", self.requested_actor.as_ref().map(|id| json!(id)));
         if self.requested == RequestedType::TxnToken {
             put("requested_token_type", Some(json!("txn_token")));
         }
+        put("scope", self.scope.as_ref().map(|scope| json!(scope.set())));
+        put("task_deadline", self.task_deadline.map(|life| json!(life)));
+        put("task_id", self.task_id.map(|id| json!(id)));
         Value::Object(asked)
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Follower {
 struct Known {
     registry: Arc<Registry>,
     loaded: bool,
+    /// How often it was read.
+    readings: u64,
     /// When everything is forgotten, another one takes its place: whoever looks into this one still sees all of it.
     index: Arc<RwLock<Index>>,
     /// The entry up to which the log was applied.
@@ -64,6 +66,9 @@ pub struct View {
     pub seq: Seq,
     /// Of which log: it is another number when the store has lost a part of it and positions mean something else.
     pub(super) log: u64,
+    /// Which reading of the registry it is: what was found by one holds for everybody who has the same one. (Its version
+    /// is a place in the store, which may have something else there after a failover.)
+    pub(super) reading: u64,
     index: Arc<RwLock<Index>>,
 }
 
@@ -179,6 +184,7 @@ impl Follower {
             registry: Arc::clone(&known.registry),
             seq,
             log: known.log,
+            reading: known.readings,
             index: Arc::clone(&known.index),
         })
     }
@@ -193,7 +199,7 @@ impl Follower {
         tracing::error!(seq = last.seq.number(), "the store has lost a part of the revocation log: all is read anew");
         self.lease.drop_it();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Known { log: known.log.saturating_add(1), ..Known::default() };
+        *known = Known { log: known.log.saturating_add(1), readings: known.readings, ..Known::default() };
         Ok(())
     }
 
@@ -255,6 +261,7 @@ impl Follower {
         let registry = Arc::new(in_time(DURING, load(&*self.store)).await?);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         (known.registry, known.loaded) = (registry, true);
+        known.readings = known.readings.saturating_add(1);
         Ok(())
     }
 

@@ -313,7 +313,7 @@ fn named(by: Granter<'_>, record: Record, cx: &Cx) -> Record {
         Granter::Admin(admin) => Record { admin: Some(admin.name()), request_id, ..record },
         Granter::Requester(caller) => {
             let (requester, by) = (Some(caller.requester().clone()), Some(caller.name()));
-            Record { requester, by, request_id, ..record }
+            Record { by, request_id, requester, ..record }
         }
     }
 }

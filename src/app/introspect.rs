@@ -73,8 +73,8 @@ impl Service {
         let digest = TokenDigest::of(token);
         if let Some(known) = digest.and_then(|digest| self.0.verified.task(&digest))
             && self.0.parts.signer.publishes(&known.key, cx.now)
-            && is_good(&known.claims, &known.names, resource, view, cx)
-            && is_whole(&known, resource, view)
+            && is_good_now(&known.claims, &known.names, resource, view, cx)
+            && is_good_here(&known, resource, view)
         {
             self.note_introspection(resource, Some(&known.claims), Outcome::Active, cx);
             return Ok(Introspection::Active(known.answer.clone()));
@@ -86,7 +86,7 @@ impl Service {
         };
         let names = claims.names();
         let is_access = kind == TokenKind::Access;
-        let is_good = is_good(&claims, &names, resource, view, cx);
+        let is_good = is_good_now(&claims, &names, resource, view, cx) & admits(&view.registry, &claims, &names);
         let good_part = good_part(&view.registry, &claims, resource);
         let has_any = good_part.as_ref().is_none_or(|part| !part.authorization_details.is_empty());
         let is_active = is_access & is_good & has_any;
@@ -101,7 +101,7 @@ impl Service {
         }
         let answer = tell(&claims)?;
         if let Some(digest) = digest {
-            let known = Known::task(*claims, names, key, answer.clone(), token.len(), view.registry.version());
+            let known = Known::task(*claims, names, key, answer.clone(), token.len(), view.reading);
             self.0.verified.keep_task(digest, known);
         }
         Ok(Introspection::Active(answer))
@@ -162,14 +162,13 @@ impl Service {
     }
 }
 
-/// Whether an access token of ours is good for this resource at this moment. All is looked at, whatever the first of it
+/// Whether an access token of ours is for this resource and live at this moment. All is looked at, whatever the first of it
 /// says. `names` are the token's.
-fn is_good(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &View, cx: &Cx) -> bool {
+fn is_good_now(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &View, cx: &Cx) -> bool {
     let is_for_caller = claims.aud == resource.uri.as_str();
     let is_young = check_end(claims.exp, cx.now).is_ok();
     let is_live = view.standing(names) == Standing::Live;
-    let is_admitted = admits(&view.registry, claims, names);
-    is_for_caller & is_young & is_live & is_admitted
+    is_for_caller & is_young & is_live
 }
 
 /// What of the claims is good, when it is not all: without the tools that are not offered any more or not any more what was
@@ -186,17 +185,18 @@ fn good_part(registry: &Registry, claims: &TaskTokenClaims, reader: &Resource) -
     Some(TaskTokenClaims { scope, authorization_details, ..claims.clone() })
 }
 
-/// Whether all that a known token says is good. That goes by the registry alone, so it is found out once for each.
-fn is_whole(known: &Known<TaskTokenClaims>, reader: &Resource, view: &View) -> bool {
-    let version = view.registry.version();
-    if known.is_whole_by(version) {
+/// Whether everybody who takes part in a known token is let in, and all that it says is good, for the resource that it is for.
+/// That goes by the registry alone, so it is found out once for each.
+fn is_good_here(known: &Known<TaskTokenClaims>, reader: &Resource, view: &View) -> bool {
+    if known.is_good_by(view.reading) {
         return true;
     }
-    let is_whole = good_part(&view.registry, &known.claims, reader).is_none();
-    if is_whole {
-        known.whole_by(version);
+    let Known { claims, names, .. } = known;
+    let is_good = admits(&view.registry, claims, names) && good_part(&view.registry, claims, reader).is_none();
+    if is_good {
+        known.good_by(view.reading);
     }
-    is_whole
+    is_good
 }
 
 /// The tokens whose first active answer is on record. Bounded: a token that fell out is recorded once more. A token has

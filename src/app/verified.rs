@@ -2,8 +2,8 @@
 //! the answer is ready.
 //!
 //! What is kept can't change: which key of ours signed this very text, what stands in it, how it is told. What can change
-//! is looked at each time, by whoever finds a token here: whether that key is still published, expiry, what the log says,
-//! who is registered; and each time that the registry is another one, whether it offers all of what the token is for. And
+//! is looked at by whoever finds a token here: each time, whether that key is still published, expiry, what the log says;
+//! and each time that the registry was read anew, who is registered, and whether it offers all of what the token is for. And
 //! only what was good is kept, so texts that are no good push nothing out; of good ones, those that are asked about again
 //! outlast those that were asked about once.
 
@@ -36,8 +36,8 @@ pub(super) struct Known<C> {
     pub(super) key: KeyId,
     /// What introspection says of it; nothing is said of an API token.
     pub(super) answer: Bytes,
-    /// The version of the registry by which all of that was good when it was last looked at.
-    whole_by: AtomicU64,
+    /// The reading of the registry by which all of that was good when it was last looked at.
+    good_by: AtomicU64,
     /// What it takes at most (bytes).
     size: usize,
 }
@@ -143,14 +143,14 @@ const VALUE: usize = 3 * (size_of::<Value>() + size_of::<String>()) + 64;
 
 impl Known<TaskTokenClaims> {
     /// `length` is that of the token: no text in it is longer, and each is kept twice at most.
-    /// `whole_by` is the version of the registry by which all of it is good.
+    /// `good_by` is the reading of the registry by which all of it is good.
     pub(super) fn task(
         claims: TaskTokenClaims,
         names: Names,
         key: KeyId,
         answer: Bytes,
         length: usize,
-        whole_by: u64,
+        good_by: u64,
     ) -> Self {
         let permissions = claims.authorization_details.iter().map(|permission| {
             let rules = &permission.constraints.arguments;
@@ -158,23 +158,23 @@ impl Known<TaskTokenClaims> {
         });
         let told = values_in(&claims.rctx) + claims.tctx.details.as_ref().map_or(0, values_in);
         let size = FIXED + 3 * length + answer.len() + permissions.sum::<usize>() + told * VALUE;
-        Self { claims, names, key, answer, whole_by: AtomicU64::new(whole_by), size }
+        Self { claims, names, key, answer, good_by: AtomicU64::new(good_by), size }
     }
 
-    /// Whether all of it was found good by this version of the registry, when it was last looked at.
-    pub(super) fn is_whole_by(&self, version: u64) -> bool {
-        self.whole_by.load(Ordering::Relaxed) == version
+    /// Whether all of it was found good by this reading of the registry, when it was last looked at.
+    pub(super) fn is_good_by(&self, reading: u64) -> bool {
+        self.good_by.load(Ordering::Relaxed) == reading
     }
 
-    /// All of it is good by this version of the registry.
-    pub(super) fn whole_by(&self, version: u64) {
-        self.whole_by.store(version, Ordering::Relaxed);
+    /// All of it is good by this reading of the registry.
+    pub(super) fn good_by(&self, reading: u64) {
+        self.good_by.store(reading, Ordering::Relaxed);
     }
 }
 
 impl Known<ApiTokenClaims> {
     pub(super) fn api(claims: ApiTokenClaims, names: Names, key: KeyId, length: usize) -> Self {
-        Self { claims, names, key, answer: Bytes::new(), whole_by: AtomicU64::new(0), size: FIXED + 3 * length }
+        Self { claims, names, key, answer: Bytes::new(), good_by: AtomicU64::new(0), size: FIXED + 3 * length }
     }
 }
 

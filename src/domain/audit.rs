@@ -9,7 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::domain::{
-    encode,
+    canonical, encode,
     id::{ClientId, RequestId, TaskId, TokenId},
     task::Requester,
     time::Timestamp,
@@ -107,57 +107,58 @@ impl Introspections {
 }
 
 /// One record: who, in whose name, for which task, what was asked, what was granted, why. Never a token, only its `jti`.
+/// The members stand in their canonical order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// When.
-    pub at: Timestamp,
-    /// What.
-    pub event: Event,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// In whose name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requester: Option<Requester>,
-    /// The agents, the current one first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub agents: Vec<String>,
-    /// The client that called.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<ClientId>,
     /// The admin that called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
-    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`, `removal`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// The task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<TaskId>,
-    /// What the task is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub purpose: Option<String>,
-    /// The hash of the authority that was approved for the task: what the intent was, whatever is said about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authority_hash: Option<String>,
-    /// The token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<TokenId>,
-    /// The resource, or what else it was about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
+    /// The agents, the current one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<String>,
     /// What was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Value>,
+    /// When.
+    pub at: Timestamp,
+    /// The hash of the authority that was approved for the task: what the intent was, whatever is said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority_hash: Option<String>,
+    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`, `removal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The client that called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientId>,
+    /// What.
+    pub event: Event,
     /// What was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Value>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the task is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
     /// Why it was refused, or why somebody did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The request it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// In whose name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester: Option<Requester>,
+    /// The resource, or what else it was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// The token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
 }
 
 impl Record {
@@ -275,8 +276,6 @@ pub struct Linked {
     pub writer: Writer,
     /// Its number in the writer's chain, from 1.
     pub n: u64,
-    /// The record.
-    pub record: Record,
     /// The canonical text: writer, number, the hash before, the record.
     pub body: String,
     /// SHA-256 of the body, base64url.
@@ -285,23 +284,26 @@ pub struct Linked {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct Body<T, R> {
     n: u64,
-    prev: String,
-    record: Record,
+    prev: T,
+    record: R,
     writer: Writer,
+}
+
+fn parse(body: &str) -> Option<Body<String, Record>> {
+    serde_json::from_str(body).ok()
 }
 
 /// Puts a record at the end of a chain and moves the head on.
 #[must_use]
 pub fn link(writer: Writer, head: &mut Head, record: &Record) -> Linked {
     let n = head.n.saturating_add(1);
-    let body = Body { n, prev: head.hash.clone(), record: record.clone(), writer };
     // Our own struct of strings, numbers and JSON values always has a canonical form.
-    let body = serde_json_canonicalizer::to_string(&body).unwrap_or_default();
+    let body = canonical::to_string(&Body { n, prev: &head.hash, record, writer }).unwrap_or_default();
     let hash = digest_of(&body);
     *head = Head { n, hash: hash.clone() };
-    Linked { writer, n, record: record.clone(), body, hash }
+    Linked { writer, n, body, hash }
 }
 
 /// What somebody did to a chain.
@@ -345,7 +347,7 @@ pub fn verify(writer: Writer, head: &mut Head, n: u64, body: &str, hash: &str) -
     if digest_of(body) != hash {
         return Err(Tampering::Edited(n));
     }
-    let parsed = serde_json::from_str::<Body>(body).map_err(|_| Tampering::Edited(n))?;
+    let parsed = parse(body).ok_or(Tampering::Edited(n))?;
     if parsed.n != n || parsed.writer != writer {
         return Err(Tampering::Edited(n));
     }
@@ -359,7 +361,7 @@ pub fn verify(writer: Writer, head: &mut Head, n: u64, body: &str, hash: &str) -
 /// Reads one record by itself: whether its text has its hash and its place. Where it stands among the others is not
 /// looked at.
 pub fn read(writer: Writer, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
-    let parsed = serde_json::from_str::<Body>(body).map_err(|_| Tampering::Edited(n))?;
+    let parsed = parse(body).ok_or(Tampering::Edited(n))?;
     if digest_of(body) == hash && parsed.n == n && parsed.writer == writer {
         Ok(parsed.record)
     } else {
@@ -402,6 +404,35 @@ mod tests {
         let long = format!("a\u{fffd}{}", "🦀".repeat(253));
         assert_eq!(columns.agents, BTreeSet::from([long, "planner".into(), "reader".into()]));
         assert_eq!((columns.event.as_str(), columns.outcome.as_str()), ("token.issue", "refused"));
+    }
+
+    /// So it costs nothing to put it in order.
+    #[test]
+    fn what_is_written_is_canonical() {
+        let name = || Some("x".to_owned());
+        let record = Record {
+            admin: name(),
+            agents: vec!["reader".into()],
+            asked: Some(serde_json::json!({"a": 1})),
+            authority_hash: name(),
+            by: name(),
+            client: "reader".parse().ok(),
+            granted: Some(serde_json::json!(["b"])),
+            purpose: name(),
+            reason: name(),
+            request_id: "r".parse().ok(),
+            requester: Some(Requester {
+                issuer: "https://login.example.com".parse().unwrap(),
+                subject: "u".parse().unwrap(),
+            }),
+            resource: name(),
+            task: Some(TaskId::new(Uuid::nil())),
+            token: Some(TokenId::new(Uuid::nil())),
+            ..Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done)
+        };
+        let plain = serde_json::to_string(&record).unwrap();
+        assert_eq!(plain.matches(':').count(), 21, "every member is there: {plain}");
+        assert_eq!(plain, serde_json_canonicalizer::to_string(&record).unwrap());
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use wire::{
 };
 
 use crate::domain::{
+    canonical, encode,
     id::{ToolDigest, ToolName},
     uri::ResourceUri,
 };
@@ -136,7 +137,7 @@ impl Permission {
 
     /// What it is sorted by after its resource and its action: the canonical text of the whole.
     fn text(&self) -> String {
-        serde_json_canonicalizer::to_string(self).unwrap_or_default()
+        canonical::to_string(self).unwrap_or_default()
     }
 }
 
@@ -249,8 +250,8 @@ impl Authority {
     #[must_use]
     pub fn hash(&self) -> String {
         // Everything in here has a canonical form; an empty text would only ever hash to something nobody approved.
-        let canonical = serde_json_canonicalizer::to_vec(self).unwrap_or_default();
-        format!("sha-256:{}", crate::domain::encode(digest::digest(&digest::SHA256, &canonical).as_ref()))
+        let canonical = canonical::to_string(self).unwrap_or_default();
+        format!("sha-256:{}", encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
     }
 
     /// The permissions about one thing: they stand side by side, since the set is sorted.

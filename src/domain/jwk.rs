@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use ring::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
+
+use crate::domain::canonical;
 
 /// The JWS algorithms (RFC 7518 §3.1, RFC 8037) that others may sign with. No `none`, nothing symmetric: they can't be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,12 +132,28 @@ pub enum InvalidJwkSet {
 /// A set of public keys (RFC 7517 §5), kept as the document it came in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
-pub struct JwkSet(Value);
+pub struct JwkSet {
+    document: Value,
+    digest: [u8; 32],
+}
 
 impl JwkSet {
+    fn of(document: Value) -> Self {
+        let text = canonical::to_string(&document).unwrap_or_default();
+        let mut digest = [0; 32];
+        digest.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        Self { document, digest }
+    }
+
     /// The keys, each a JSON object.
     pub fn keys(&self) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
-        self.0.get("keys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+        self.document.get("keys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    }
+
+    /// SHA-256 of its canonical text: two sets that have the same one say the same.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 }
 
@@ -151,20 +170,20 @@ impl TryFrom<Value> for JwkSet {
         if keys.iter().any(|key| secret.iter().any(|member| key.get(member).is_some())) {
             return Err(InvalidJwkSet::Secret);
         }
-        Ok(Self(document))
+        Ok(Self::of(document))
     }
 }
 
 /// Our own published keys. The caller made them of public members only; there may be none yet.
 impl FromIterator<serde_json::Map<String, Value>> for JwkSet {
     fn from_iter<I: IntoIterator<Item = serde_json::Map<String, Value>>>(keys: I) -> Self {
-        Self(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))
+        Self::of(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))
     }
 }
 
 impl From<JwkSet> for Value {
     fn from(set: JwkSet) -> Self {
-        set.0
+        set.document
     }
 }
 

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod authority;
 pub mod break_glass;
 pub mod call;
+pub mod canonical;
 pub mod chain;
 pub mod claims;
 pub mod client;

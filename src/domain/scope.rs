@@ -1,6 +1,6 @@
 //! OAuth scopes (RFC 6749 §3.3): the short form of "these tools".
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -18,7 +18,7 @@ pub struct InvalidScope;
 
 /// One scope token, such as `files:read`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScopeToken(Box<str>);
+pub struct ScopeToken(Arc<str>);
 
 impl ScopeToken {
     /// The scope as text.

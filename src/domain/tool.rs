@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::domain::{
+    canonical,
     client::{Resource, Tool},
     encode,
     id::{ClientId, ToolDigest, ToolName},
@@ -44,16 +45,16 @@ impl Definition {
         if description.is_some_and(|text| text.len() > MAX_DESCRIPTION) {
             return None;
         }
-        let schema = serde_json_canonicalizer::to_vec(input_schema).ok()?;
+        let schema = canonical::to_string(input_schema)?;
         // Read back strictly: it is as deep as it is written.
-        if schema.len() > MAX_SCHEMA || json::parse(&schema, MAX_SCHEMA_DEPTH).is_err() {
+        if schema.len() > MAX_SCHEMA || json::parse(schema.as_bytes(), MAX_SCHEMA_DEPTH).is_err() {
             return None;
         }
         let mut whole = json!({ "name": name, "inputSchema": input_schema });
         if let (Some(whole), Some(text)) = (whole.as_object_mut(), description) {
             whole.insert("description".to_owned(), text.into());
         }
-        Some(Self { name, text: serde_json_canonicalizer::to_string(&whole).ok()? })
+        Some(Self { name, text: canonical::to_string(&whole)? })
     }
 
     /// The tool's name.

@@ -1,6 +1,6 @@
 //! The two URLs that name parties: an issuer (compared as a string) and a resource (compared in its canonical form).
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -29,7 +29,7 @@ pub enum InvalidUrl {
 
 /// The issuer identifier of an authorization server (RFC 8414 §2): https, no query, no fragment. Compared as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IssuerUrl(Box<str>);
+pub struct IssuerUrl(Arc<str>);
 
 impl IssuerUrl {
     /// The identifier as text.
@@ -70,7 +70,7 @@ impl FromStr for IssuerUrl {
 /// Scheme and host are lower-cased, a default port and the slash of an empty path are dropped; every other difference,
 /// a trailing slash after a path included, makes another resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ResourceUri(Box<str>);
+pub struct ResourceUri(Arc<str>);
 
 impl ResourceUri {
     /// The canonical URI as text.
@@ -184,7 +184,7 @@ macro_rules! text {
 
         impl From<$name> for String {
             fn from(url: $name) -> Self {
-                url.0.into()
+                url.0.as_ref().to_owned()
             }
         }
 

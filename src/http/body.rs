@@ -1,14 +1,18 @@
 //! Bodies: what they are said to be, how long they may be, and JSON of exactly the wanted form.
 
+use std::error::Error;
+
 use axum::{
-    body::Bytes,
+    body::{Bytes, to_bytes},
     extract::{FromRequest, Request},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
 };
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 use crate::{
     app::BadRequest,
+    domain::limits::MAX_BODY,
     http::{App, problem::Problem},
 };
 
@@ -74,9 +78,9 @@ fn has_no_list(message: &str) -> bool {
 
 /// The body; `None` when it is over the limit.
 pub(super) async fn read_body(request: Request) -> Result<Option<Bytes>, BadRequest> {
-    match Bytes::from_request(request, &()).await {
+    match to_bytes(request.into_body(), MAX_BODY).await {
         Ok(body) => Ok(Some(body)),
-        Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => Ok(None),
+        Err(fault) if fault.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => Ok(None),
         Err(_) => Err(BadRequest::Invalid("body", "it broke off, or its framing is wrong")),
     }
 }

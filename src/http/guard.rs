@@ -4,7 +4,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, Uri},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -47,7 +47,7 @@ impl Voice {
 }
 
 /// Lets a request take so long, and answers for a handler that panicked.
-pub(super) async fn guard(State(patience): State<Duration>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(patience: Duration, request: Request, next: Next) -> Response {
     let voice = Voice::of(request.uri());
     // Who is told what is new may wait for that.
     let patience = if request.uri().path() == feed::PATH { patience.saturating_add(MAX_WAIT) } else { patience };

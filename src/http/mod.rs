@@ -31,9 +31,7 @@ mod views;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
+    Router, middleware,
     routing::{delete, get, post},
 };
 
@@ -43,7 +41,7 @@ pub use metrics::Metrics;
 
 use crate::{
     app::Service,
-    domain::{limits::MAX_BODY, registry::Kind, task::Act},
+    domain::{registry::Kind, task::Act},
 };
 
 /// What handlers share.
@@ -94,9 +92,8 @@ fn wrap(routes: Router<App>, app: App, settings: EdgeSettings) -> Router {
     routes
         .method_not_allowed_fallback(guard::method_not_allowed)
         .fallback(guard::not_found)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(settings.request_timeout, guard::guard))
-        .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
+        // One layer: each is a few allocations for each request.
+        .layer(middleware::from_fn_with_state((app.clone(), settings.request_timeout), observe::observe))
         .with_state(app)
 }
 

@@ -1,7 +1,7 @@
 //! What is seen of every request: its id in and out, a span, one log line, its place in the metrics. And the headers
 //! that every answer has.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::{
     app::Cx,
     domain::id::RequestId,
-    http::{App, metrics::Seen},
+    http::{App, guard::guard, metrics::Seen},
 };
 
 /// The header that carries a request's id.
@@ -32,8 +32,12 @@ pub(super) struct Reason {
     pub text: String,
 }
 
-/// Wraps a request: gives it its [`Cx`], follows it, measures it.
-pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Wraps a request: gives it its [`Cx`], follows it, measures it. It may take so long.
+pub(super) async fn observe(
+    State((app, patience)): State<(App, Duration)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = app.service.clock().monotonic();
     let given = request.headers().get(&X_REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = given.and_then(|id| id.parse::<RequestId>().ok()).or_else(|| app.service.request_id());
@@ -41,24 +45,33 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     let endpoint = Arc::<str>::from(endpoint);
     let method = request.method().clone();
     let shown = id.as_ref().map(ToString::to_string).unwrap_or_default();
-    let span = tracing::info_span!("request", request.id = %shown, http.method = %method, http.route = %endpoint);
+    // The rest of what there is to say of it stands in its last line.
+    let span = tracing::info_span!("request", request.id = %shown);
     if let Some(id) = id {
         request.extensions_mut().insert(Cx { request_id: id, now: app.service.clock().now() });
     }
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = guard(patience, request, next).instrument(span.clone()).await;
     let took = app.service.clock().monotonic().saturating_sub(started);
     let status = response.status();
     let reason = response.extensions_mut().remove::<Reason>();
     span.in_scope(|| {
         let (status, duration_us) = (status.as_u16(), took.as_micros());
         if let Some(Reason { code, text }) = &reason {
-            tracing::info!(http.status = status, duration_us, error.code = code, reason = text, "request refused");
+            tracing::info!(
+                http.method = %method,
+                http.route = &*endpoint,
+                http.status = status,
+                duration_us,
+                error.code = code,
+                reason = text,
+                "request refused"
+            );
         } else if &*endpoint == INTROSPECT {
             // There are more of these than of everything else together, and a line costs more than the answer. The metrics
             // count them, and the audit trail has what is to be kept of them.
-            tracing::debug!(http.status = status, duration_us, "request answered");
+            tracing::debug!(http.method = %method, http.route = INTROSPECT, http.status = status, duration_us, "request answered");
         } else {
-            tracing::info!(http.status = status, duration_us, "request answered");
+            tracing::info!(http.method = %method, http.route = &*endpoint, http.status = status, duration_us, "request answered");
         }
     });
     let outcome = reason.map_or("ok", |reason| reason.code);

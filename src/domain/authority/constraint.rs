@@ -9,6 +9,7 @@ use super::{
     value::{Arg, Decimal, Kind},
     wire::shown,
 };
+use crate::domain::canonical;
 
 /// What the arguments of a call must be like. The empty one, open to more, constrains nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,7 +248,7 @@ fn joined(ours: &[Arg], theirs: &[Arg]) -> Vec<Arg> {
 pub(super) fn in_order<'a>(values: impl IntoIterator<Item = &'a Arg>) -> Vec<Arg> {
     let text = |value: &Arg| {
         let value = value.to_canonical();
-        value.and_then(|value| serde_json_canonicalizer::to_string(&value).ok()).unwrap_or_default()
+        value.and_then(|value| canonical::to_string(&value)).unwrap_or_default()
     };
     let sorted = values.into_iter().map(|value| (text(value), value.clone())).collect::<BTreeMap<_, _>>();
     sorted.into_values().collect()

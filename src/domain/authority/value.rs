@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 use serde::de::{self, Deserializer as _, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use crate::domain::json::NotStrictJson;
+use crate::domain::{canonical, json::NotStrictJson};
 
 /// The value of an argument, or of a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ impl Decimal {
         } else {
             Value::from(double)
         };
-        let written = serde_json_canonicalizer::to_string(&value).ok()?;
+        let written = canonical::to_string(&value)?;
         (Self::parse(&written).as_ref() == Some(self)).then_some(value)
     }
 }

@@ -362,47 +362,47 @@ impl Rule {
         // Everything in a rule has a canonical form: a request is refused otherwise.
         let all = |list: &[Arg]| Value::Array(list.iter().filter_map(Arg::to_canonical).collect());
         let number = |n: &Decimal| Arg::Number(n.clone()).to_canonical();
-        match self.one_of.as_deref() {
-            Some([one]) => put("equals", one.to_canonical()),
-            Some(list) => put("one_of", Some(all(list))),
-            None => {}
-        }
-        put("not_one_of", (!self.not_one_of.is_empty()).then(|| all(&self.not_one_of)));
-        put("min", self.min.as_ref().and_then(number));
+        put("any", self.is_any().then_some(Value::Bool(true)));
+        let (equals, one_of) = match self.one_of.as_deref() {
+            Some([one]) => (one.to_canonical(), None),
+            Some(list) => (None, Some(all(list))),
+            None => (None, None),
+        };
+        put("equals", equals);
         put("max", self.max.as_ref().and_then(number));
+        put("max_length", self.max_length.map(Value::from));
+        put("min", self.min.as_ref().and_then(number));
+        put("not_one_of", (!self.not_one_of.is_empty()).then(|| all(&self.not_one_of)));
+        put("one_of", one_of);
         put("prefix", self.prefix.clone().map(Value::String));
         put("subset", self.subset.as_deref().map(all));
-        put("max_length", self.max_length.map(Value::from));
-        if self.is_any() {
-            put("any", Some(Value::Bool(true)));
-        }
         Value::Object(wire)
     }
 }
 
 impl Serialize for Permission {
-    /// One location, one action; what is the default is left out.
+    /// One location, one action; what is the default is left out. In canonical order, as it is hashed.
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let method = match &self.action {
             Action::Call(_) => CALL,
             Action::List(listing) => listing.as_str(),
         };
         let mut detail = out.serialize_map(None)?;
-        detail.serialize_entry("type", DETAIL_TYPE)?;
-        detail.serialize_entry("locations", &[&self.resource])?;
         detail.serialize_entry("actions", &[method])?;
-        if let Some(tool) = self.tool() {
-            detail.serialize_entry("identifier", tool)?;
-        }
-        if let Some(digest) = &self.digest {
-            detail.serialize_entry("tool_digest", digest)?;
+        if let Some(additional) = self.constraints.additional_to_say() {
+            detail.serialize_entry("additional_arguments", &additional)?;
         }
         if let Some(rules) = self.constraints.rules_to_say() {
             detail.serialize_entry("constraints", &rules)?;
         }
-        if let Some(additional) = self.constraints.additional_to_say() {
-            detail.serialize_entry("additional_arguments", &additional)?;
+        if let Some(tool) = self.tool() {
+            detail.serialize_entry("identifier", tool)?;
         }
+        detail.serialize_entry("locations", &[&self.resource])?;
+        if let Some(digest) = &self.digest {
+            detail.serialize_entry("tool_digest", digest)?;
+        }
+        detail.serialize_entry("type", DETAIL_TYPE)?;
         detail.end()
     }
 }

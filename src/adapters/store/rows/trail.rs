@@ -97,12 +97,15 @@ impl RecordRow {
         records: impl IntoIterator<Item = &'a Record>,
     ) -> (Vec<Self>, Vec<ActorRow>) {
         let mut actors = Vec::new();
-        let rows = records.into_iter().map(|record| Self::of(audit::link(writer, head, record), &mut actors)).collect();
+        let rows = records
+            .into_iter()
+            .map(|record| Self::of(record, audit::link(writer, head, record), &mut actors))
+            .collect();
         (rows, actors)
     }
 
-    fn of(linked: audit::Linked, actors: &mut Vec<ActorRow>) -> Self {
-        let columns = Columns::of(&linked.record);
+    fn of(record: &Record, linked: audit::Linked, actors: &mut Vec<ActorRow>) -> Self {
+        let columns = Columns::of(record);
         let (writer, n, done_at) = (linked.writer.0.to_string(), signed(linked.n), columns.at.unix());
         let agents = columns.agents.into_iter();
         actors.extend(agents.map(|agent| ActorRow { writer: writer.clone(), n, agent, done_at }));

@@ -352,6 +352,15 @@ fn authorities() -> impl Strategy<Value = Authority> {
     proptest::collection::vec(one, 0..4).prop_map(|ps| ps.into_iter().collect())
 }
 
+proptest! {
+    /// So it costs nothing to put it in order when it is hashed and recorded.
+    #[test]
+    fn what_is_written_is_canonical(authority in authorities()) {
+        let canonical = serde_json_canonicalizer::to_string(&authority).unwrap();
+        prop_assert_eq!(serde_json::to_string(&authority).unwrap(), canonical);
+    }
+}
+
 /// No definition in particular, or one of two.
 fn digests() -> impl Strategy<Value = Option<ToolDigest>> {
     prop_oneof![3 => Just(None), 2 => Just(Some(digest('A'))), 1 => Just(Some(digest('B')))]

@@ -16,7 +16,7 @@ fn a_detail_is_the_product_of_its_arrays() {
     let json = serde_json::to_string(&authority.at(&files())).unwrap();
     assert_eq!(
         json,
-        r#"[{"type":"mcp_tool","locations":["https://files.example.com/mcp"],"actions":["tools/call"],"identifier":"read_file"}]"#
+        r#"[{"actions":["tools/call"],"identifier":"read_file","locations":["https://files.example.com/mcp"],"type":"mcp_tool"}]"#
     );
     assert_eq!(parsed(&json).unwrap(), serde_json::from_str::<Authority>(&json).unwrap());
 }
@@ -26,11 +26,11 @@ fn a_definition_and_a_listing_read_back() {
     let digest = digest('A');
     for text in [
         format!(
-            r#"[{{"type":"mcp_tool","locations":["{FILES}"],"actions":["tools/call"],"identifier":"t","tool_digest":"{digest}"}}]"#
+            r#"[{{"actions":["tools/call"],"identifier":"t","locations":["{FILES}"],"tool_digest":"{digest}","type":"mcp_tool"}}]"#
         ),
-        format!(r#"[{{"type":"mcp_tool","locations":["{FILES}"],"actions":["tools/list"]}}]"#),
+        format!(r#"[{{"actions":["tools/list"],"locations":["{FILES}"],"type":"mcp_tool"}}]"#),
         format!(
-            r#"[{{"type":"mcp_tool","locations":["{FILES}"],"actions":["resources/list"]}},{{"type":"mcp_tool","locations":["{FILES}"],"actions":["tools/list"]}}]"#
+            r#"[{{"actions":["resources/list"],"locations":["{FILES}"],"type":"mcp_tool"}},{{"actions":["tools/list"],"locations":["{FILES}"],"type":"mcp_tool"}}]"#
         ),
     ] {
         assert_eq!(serde_json::to_string(&parsed(&text).unwrap()).unwrap(), text);
