@@ -11,9 +11,6 @@
 )]
 
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
-#[path = "../errand/bare.rs"]
-mod bare;
-#[expect(dead_code, reason = "the other benchmark needs more of it")]
 #[path = "../errand/cast.rs"]
 mod cast;
 #[expect(dead_code, clippy::expect_used, reason = "the other benchmark needs more of it")]
@@ -81,22 +78,43 @@ fn main() {
 /// Microseconds of one, and how often it allocates. The median of five times a fifth of a second, by the CPU time of this
 /// thread: what others do on the machine counts little.
 pub fn time<T>(what: impl Into<String>, at_most: Option<f64>, mut one: impl FnMut() -> T) -> Line {
+    let allocations = Some(allocations(&mut one));
+    let number = median((0..5).map(|_| round(&mut one)).collect());
+    Line { what: what.into(), number, unit: "us", allocations, at_most }
+}
+
+/// The same of two things, a round of the one after a round of the other.
+pub fn time_both(mut one: (&str, impl FnMut()), mut other: (&str, impl FnMut())) -> (Line, Line) {
+    let allocations = [allocations(&mut one.1), allocations(&mut other.1)];
+    let rounds = (0..10).map(|_| (round(&mut one.1), round(&mut other.1)));
+    let (ones, others) = rounds.unzip::<f64, f64, Vec<_>, Vec<_>>();
+    let line = |what: &str, rounds, allocations| Line {
+        what: what.into(),
+        number: median(rounds),
+        unit: "us",
+        allocations: Some(allocations),
+        at_most: None,
+    };
+    (line(one.0, ones, allocations[0]), line(other.0, others, allocations[1]))
+}
+
+fn allocations<T>(one: &mut impl FnMut() -> T) -> u64 {
     black_box(one());
-    let info = allocation_counter::measure(|| drop(black_box(one())));
-    let runs = (0..5).map(|_| {
-        let (start, cpu) = (Instant::now(), machine::thread_cpu_time());
-        let mut count = 0_u32;
-        while start.elapsed() < Duration::from_millis(200) {
-            for _ in 0..64 {
-                black_box(one());
-            }
-            count += 64;
+    allocation_counter::measure(|| drop(black_box(one()))).count_total
+}
+
+/// Microseconds of one, over a fifth of a second.
+fn round<T>(one: &mut impl FnMut() -> T) -> f64 {
+    let (start, cpu) = (Instant::now(), machine::thread_cpu_time());
+    let mut count = 0_u32;
+    while start.elapsed() < Duration::from_millis(200) {
+        for _ in 0..64 {
+            black_box(one());
         }
-        let used = cpu.zip(machine::thread_cpu_time()).map(|(before, after)| after - before);
-        used.unwrap_or_else(|| start.elapsed().as_secs_f64() * 1e6) / f64::from(count)
-    });
-    let number = median(runs.collect());
-    Line { what: what.into(), number, unit: "us", allocations: Some(info.count_total), at_most }
+        count += 64;
+    }
+    let used = cpu.zip(machine::thread_cpu_time()).map(|(before, after)| after - before);
+    used.unwrap_or_else(|| start.elapsed().as_secs_f64() * 1e6) / f64::from(count)
 }
 
 /// The one in the middle.

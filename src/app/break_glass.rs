@@ -10,6 +10,7 @@ use crate::{
         admin::ATTEMPTS,
         again,
         grants::{Granter, grant_record, room_for},
+        publish::Aside,
     },
     domain::{
         audit::{Event, Record},
@@ -85,14 +86,13 @@ impl Service {
                 return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
             }
             let (granted, reason) = (Some(said.clone()), Some(reason.to_string()));
-            let write = Write {
-                expected: Some(room_for(&glass.grant, &view, cx)),
+            let aside = Aside {
+                expected: room_for(&glass.grant, &view, cx),
                 idempotency: idempotency.clone(),
-                changes: vec![Change::PutBreakGlass(Box::new(glass.clone()))],
-                audit: vec![Record { granted, reason, ..record.clone() }],
-                ..Write::default()
+                change: Change::PutBreakGlass(Box::new(glass.clone())),
+                record: Record { granted, reason, ..record.clone() },
             };
-            let written = self.0.journal.commit(write).await?;
+            let written = self.0.journal.commit_aside(aside).await?;
             if let Some(first) = again::first_answer(idempotency.as_ref(), &written)? {
                 return self.as_it_is(made(first)).await;
             }

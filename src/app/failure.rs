@@ -229,6 +229,9 @@ pub enum Conflict {
     /// All tokens of the list have ended.
     #[error("all tokens of this status list have ended")]
     ListIsOver,
+    /// No list of another time is kept.
+    #[error("status lists of another time are not kept: ask without `time`")]
+    NoHistory,
     /// So many listen already.
     #[error("as many listen already as may, with this client or all together: try again later")]
     TooManyListen,

@@ -15,14 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    app::{ApiCaller, AuthFault, Conflict, Cx, Failure, Service},
+    app::{ApiCaller, AuthFault, Conflict, Cx, Failure, Service, follow::long_over},
     domain::{
         client::{API_ADMIN, API_AUDIT, API_REVOCATIONS, Client},
         feed::{Audience, FeedEntry, told},
         id::ClientId,
         revocation::{LogEntry, Seq},
         secret::Secret,
-        time::{Lifetime, Timestamp},
+        time::Timestamp,
     },
     ports::{Outage, Store},
 };
@@ -41,8 +41,6 @@ const STRETCH: u32 = 1000;
 const KEPT: usize = 16;
 /// Who is so many places behind is spared what has long ended.
 const FAR_BEHIND: u64 = 10_000;
-/// How far wall clocks may have been wrong about what has ended.
-const SLACK: Lifetime = Lifetime::hours(24);
 /// How many messages may be on their way to one listener.
 const IN_FLIGHT: usize = 64;
 const DURING: &str = "read the revocation log for the feed";
@@ -328,7 +326,7 @@ impl Feed {
             return Ok(Arc::new(Stretch { from, up_to: from, entries: Vec::new() }));
         }
         if head.number().saturating_sub(from.number()) > FAR_BEHIND {
-            return read(store, from, head, now.before(SLACK)).await.map(Arc::new);
+            return read(store, from, head, long_over(now)).await.map(Arc::new);
         }
         // Held while reading: who stands at the same place waits, and reads no more.
         let mut kept = self.kept.lock().await;

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    task::yield_now,
+};
 
 use crate::{
     app::{in_time::in_time, lease::Lease, shared::Shared},
@@ -24,8 +27,12 @@ use crate::{
     ports::{Clock, Outage, Signer, Store},
 };
 
-/// How many entries are read at a time.
+/// How many entries are read at a time when nobody is answered before all of them are applied.
 const BATCH: u32 = 10_000;
+/// And while requests are answered from memory, on the same cores: what comes in a burst takes longer, and no answer does.
+const SIP: u32 = 500;
+/// How many are applied before those who look into the index get their turn.
+const AT_ONCE: usize = 256;
 /// How far wall clocks may have been wrong for what is read at a start.
 const COLD_SLACK: Lifetime = Lifetime::hours(24);
 const DURING: &str = "follow the revocation log";
@@ -258,11 +265,12 @@ impl Follower {
         let mut last = last.filter(|_| loaded);
         // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
         // of its end, and at a start nothing is passed over that ended less than a day ago.
-        let alive_at = if loaded { Timestamp::EPOCH } else { now.before(COLD_SLACK) };
+        let alive_at = if loaded { Timestamp::EPOCH } else { long_over(now) };
         loop {
+            let limit = if self.lease.holds(self.clock.monotonic()) { SIP } else { BATCH };
             let from = last.as_ref().map_or_else(|| self.applied(), |last| before(last.seq));
-            let page = in_time(DURING, self.store.log_after(from, alive_at, BATCH)).await?;
-            let is_last = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
+            let page = in_time(DURING, self.store.log_after(from, alive_at, limit)).await?;
+            let is_last = page.len() < usize::try_from(limit).unwrap_or(usize::MAX);
             // Where we go on is read together with what comes then: between two reads it might become another log.
             let mut page = page.into_iter();
             if last.is_some() && page.next() != last {
@@ -276,18 +284,8 @@ impl Follower {
             if changed(&Target::Registry) {
                 self.read_registry().await?;
             }
-            let applied_at = self.clock.monotonic();
-            {
-                let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
-                for entry in &page {
-                    index.apply(entry, applied_at);
-                }
-            }
-            if let applied @ Some(_) = page.into_iter().last() {
-                self.known.write().unwrap_or_else(PoisonError::into_inner).last.clone_from(&applied);
-                self.position.send_replace(self.applied());
-                last = applied;
-            }
+            self.apply(&page, &index).await;
+            last = page.into_iter().last().or(last);
             if is_last {
                 break;
             }
@@ -304,6 +302,24 @@ impl Follower {
         }
         self.position.send_replace(self.applied());
         Ok(None)
+    }
+
+    /// Applies a page, a few entries at a time: the position moves on with them, and nobody waits for all.
+    async fn apply(&self, page: &[LogEntry], index: &RwLock<Index>) {
+        for few in page.chunks(AT_ONCE) {
+            let applied_at = self.clock.monotonic();
+            {
+                let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+                for entry in few {
+                    index.apply(entry, applied_at);
+                }
+            }
+            self.known.write().unwrap_or_else(PoisonError::into_inner).last = few.last().cloned();
+            yield_now().await;
+        }
+        if !page.is_empty() {
+            self.position.send_replace(self.applied());
+        }
     }
 
     async fn read_keys(&self) -> Result<(), Outage> {
@@ -341,6 +357,11 @@ impl Known {
 /// The place before it.
 fn before(seq: Seq) -> Seq {
     Seq::new(seq.number().saturating_sub(1))
+}
+
+/// What had ended by then is passed over where all of the log is read. Whole hours: that is how the store finds the rest.
+pub(super) fn long_over(now: Timestamp) -> Timestamp {
+    now.before(COLD_SLACK).last_hour()
 }
 
 /// The stored registry, consistent. One that is not was written by another program: nothing is answered by it.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     app::{
         ApiCaller, AuthFault, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View,
-        admin::ATTEMPTS, again, authenticate::Identified, evidence::Subject, revoke::all_gone,
+        admin::ATTEMPTS, again, authenticate::Identified, evidence::Subject, publish::Aside, revoke::all_gone,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -107,14 +107,13 @@ impl Service {
             if let Err(conflict) = self.check_grant(&view, &grant, cx).await? {
                 return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
             }
-            let write = Write {
-                expected: Some(room_for(&grant, &view, cx)),
+            let aside = Aside {
+                expected: room_for(&grant, &view, cx),
                 idempotency: idempotency.clone(),
-                changes: vec![Change::PutGrant(Box::new(grant.clone()))],
-                audit: vec![Record { granted: Some(said.clone()), ..record.clone() }],
-                ..Write::default()
+                change: Change::PutGrant(Box::new(grant.clone())),
+                record: Record { granted: Some(said.clone()), ..record.clone() },
             };
-            let written = self.0.journal.commit(write).await?;
+            let written = self.0.journal.commit_aside(aside).await?;
             if let answered @ Some(_) = again::first_answer(idempotency.as_ref(), &written)? {
                 return self.if_there(by, first(answered, grant), cx).await;
             }

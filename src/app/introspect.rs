@@ -37,6 +37,16 @@ pub enum Introspection {
     Inactive,
 }
 
+impl Introspection {
+    /// What is told of a token, as JSON.
+    pub fn told(answer: &impl Serialize) -> Result<Bytes, Outage> {
+        // Most of them fit; and it may be kept, so it takes no more room than it needs then.
+        let mut text = Vec::with_capacity(2048);
+        serde_json::to_writer(&mut text, answer).map_err(Outage::during("write the answer"))?;
+        Ok(text.into_boxed_slice().into())
+    }
+}
+
 /// The body of a signed answer (RFC 9701 §5): no `sub`, no `exp` at the top, so that nobody takes it for a token.
 #[derive(Serialize)]
 struct SignedAnswer<'a, B> {
@@ -164,13 +174,14 @@ fn is_good_now(claims: &TaskTokenClaims, names: &Names, resource: &Resource, vie
 /// What of the claims is good, when it is not all: without the tools that are not offered any more or not any more what was
 /// accepted, and without the scopes that stand for more by now than the token was given.
 fn good_part(registry: &Registry, claims: &TaskTokenClaims, reader: &Resource) -> Option<TaskTokenClaims> {
-    let rest = registry.still_good(&claims.authorization_details);
-    let covered = registry.scopes_covered(rest.as_ref().unwrap_or(&claims.authorization_details), Some(&reader.uri));
-    if rest.is_none() && claims.scope.is_within(&covered) {
+    let (whole, by) = (&claims.authorization_details, Some(&reader.uri));
+    let rest = registry.still_good(whole);
+    if rest.is_none() && registry.covers_scopes(&claims.scope, whole, by) {
         return None;
     }
+    let authorization_details = rest.unwrap_or_else(|| whole.clone());
+    let covered = registry.scopes_covered(&authorization_details, by);
     let scope = claims.scope.iter().filter(|scope| covered.contains(scope)).cloned().collect();
-    let authorization_details = rest.unwrap_or_else(|| claims.authorization_details.clone());
     Some(TaskTokenClaims { scope, authorization_details, ..claims.clone() })
 }
 

@@ -57,7 +57,7 @@ impl Journal {
             dropped: Arc::clone(&dropped),
             began: Arc::clone(&began),
         };
-        tokio::spawn(scribe.run(orders, most.max(1)));
+        beside_the_requests(scribe.run(orders, most.max(1)));
         Self { queue, capacity, dropped, clock, began }
     }
 
@@ -103,6 +103,18 @@ impl Journal {
             // An error means that the writer is gone, and then there is nothing left to wait for.
             let _: Result<(), oneshot::error::RecvError> = told.await;
         }
+    }
+}
+
+/// Runs the writer on a thread of its own. A commit is several answers of the store, one after the other, and each would
+/// wait for its turn behind all requests that are being worked on: together they would wait several times for all of them,
+/// and then the requests for the commit.
+fn beside_the_requests(writing: impl Future<Output = ()> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let thread = std::thread::Builder::new().name("journal".to_owned());
+    if let Err(fault) = runtime.and_then(|runtime| thread.spawn(move || runtime.block_on(writing))) {
+        let error: &(dyn std::error::Error + 'static) = &fault;
+        tracing::error!(error, "there is no thread for the writer: nothing can be written");
     }
 }
 

@@ -12,11 +12,24 @@ use crate::{
         replica::{Round, Spread},
         revocation::Seq,
     },
-    ports::{Outage, Write, Written},
+    ports::{Change, Expected, Idempotency, Outage, Write, Written},
 };
 
 /// How often the acknowledgements are looked at when nothing is heard of them.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// What is written beside the log, and has no entry in it: something is made, or has ended by itself. No token is worth less
+/// by it, so no replica has to know of it before whoever asked is answered.
+pub(super) struct Aside {
+    /// What it builds on.
+    pub(super) expected: Expected,
+    /// The request that it is for, if that may come again.
+    pub(super) idempotency: Option<Idempotency>,
+    /// What happens.
+    pub(super) change: Change,
+    /// What is recorded of it.
+    pub(super) record: Record,
+}
 
 /// The journal, for everybody who writes.
 pub(super) struct Publisher {
@@ -36,30 +49,43 @@ impl Publisher {
         self.publish(write, None).await.map(|(written, _)| written)
     }
 
-    /// The same, but waits no longer than that, and says how far the last entry got.
+    /// Commits what has no entry of the log. Nothing is waited for but the commit.
+    pub(super) async fn commit_aside(&self, aside: Aside) -> Result<Written, Outage> {
+        let Aside { expected, idempotency, change, record } = aside;
+        let (expected, changes, audit) = (Some(expected), vec![change], vec![record]);
+        self.write(Write { expected, idempotency, changes, audit, ..Write::default() }).await
+    }
+
+    /// The same as [`commit`](Self::commit), but waits no longer than that, and says how far the last entry got.
     pub(super) async fn publish(
         &self,
         write: Write,
         patience: Option<Duration>,
     ) -> Result<(Written, Option<Spread>), Outage> {
         let builds_on_something = write.expected.is_some();
-        let written = self.journal.commit(write).await?;
+        let written = self.write(write).await?;
         let spread = match &written {
             Written::Done { seq: Some(seq) } | Written::Before { seq: Some(seq), .. } => {
                 Some(self.spread(*seq, patience).await?)
-            }
-            Written::Moved => {
-                // Somebody was quicker, and may not have been acknowledged yet: what is tried next builds on it.
-                self.follower.latest(self.follower.clock.now()).await?;
-                None
             }
             Written::Done { seq: None } | Written::Before { seq: None, .. } if builds_on_something => {
                 // All is so already: somebody may have made it so a moment ago, and may not have been acknowledged yet.
                 Some(self.spread_all(patience).await?)
             }
-            Written::Done { seq: None } | Written::Before { seq: None, .. } | Written::Replayed => None,
+            Written::Done { seq: None } | Written::Before { seq: None, .. } | Written::Moved | Written::Replayed => {
+                None
+            }
         };
         Ok((written, spread))
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, Outage> {
+        let written = self.journal.commit(write).await?;
+        if written == Written::Moved {
+            // Somebody was quicker, and may not have been acknowledged yet: what is tried next builds on it.
+            self.follower.latest(self.follower.clock.now()).await?;
+        }
+        Ok(written)
     }
 
     /// Waits until everything that is in the log now is known everywhere: for who is told that something is so already.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::{
-    app::{Conflict, Cx, Failure, Service, View, exchange::WRITTEN_WITHIN, shared::Shared},
+    app::{Conflict, Cx, Failure, Service, View, exchange::WRITTEN_WITHIN, follow::long_over, shared::Shared},
     domain::{
         revocation::{LogEntry, Seq, Target},
         status_list::{
@@ -35,8 +35,6 @@ const PACE: Duration = Duration::from_secs(1);
 /// After so long, no token becomes durable any more that an entry ends and that somebody gets: the longest lease, what
 /// writing may take, and what clocks that run at different rates may differ by.
 const SETTLES: Duration = Duration::from_secs(35).saturating_add(WRITTEN_WITHIN);
-/// How far wall clocks may have been wrong for what is read at a start.
-const COLD_SLACK: Lifetime = Lifetime::hours(24);
 /// How many entries, names and tokens are read at a time.
 const ENTRIES: u32 = 10_000;
 const NAMES: usize = 500;
@@ -204,7 +202,7 @@ impl Service {
     async fn go_through(&self, known: &mut Known, view: &View, now: Timestamp) -> Result<(), Outage> {
         let began = self.clock().monotonic();
         known.drop_what_is_over(now);
-        let alive_at = if known.settled == Seq::default() { now.before(COLD_SLACK) } else { Timestamp::EPOCH };
+        let alive_at = if known.settled == Seq::default() { long_over(now) } else { Timestamp::EPOCH };
         let mut from = known.settled;
         loop {
             let entries = self.store().log_after(from, alive_at, ENTRIES).await?;

@@ -9,7 +9,10 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, RequesterCaller, Service, admin::ATTEMPTS, again},
+    app::{
+        ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, RequesterCaller, Service, admin::ATTEMPTS, again,
+        publish::Aside,
+    },
     domain::{
         audit::{Event, Outcome, Record},
         client::Client,
@@ -24,7 +27,7 @@ use crate::{
     ports::{Change, Expected, Idempotency, Outage, Page, Paged, TaskFilter, TokenFilter, Write, Written},
 };
 
-/// How many tasks a sweep ends at a time: together they are one commit, and they leave room in the queue.
+/// How many tasks a sweep ends at a time: where the queue has room for them, together they are one commit.
 const AT_A_TIME: u32 = 64;
 /// How often a sweep looks for more before it leaves the rest to the next one.
 const ROUNDS: usize = 1000;
@@ -186,7 +189,9 @@ impl Service {
             let record = turn_record(by, &task, &turn, cx);
             let answer = json!((task.turns.saturating_add(1), &turn)).to_string();
             let idempotency = request.clone().map(|request| Idempotency { answer, ..request });
-            let write = Write { log: vec![entry], idempotency, ..turn_write(&task, turn.clone(), record) };
+            let (expected, change) = turned_from(&task, turn.clone());
+            let (expected, changes, log, audit) = (Some(expected), vec![change], vec![entry], vec![record]);
+            let write = Write { expected, idempotency, changes, log, audit, ..Write::default() };
             let (written, spread) = self.0.journal.publish(write, patience).await?;
             let before = again::first_answer::<(u64, Turn)>(request.as_ref(), &written)?;
             match (before, spread) {
@@ -261,18 +266,25 @@ impl Service {
     where
         F: Future<Output = Result<Vec<Task>, Outage>>,
     {
+        // Those who are waited for need the queue more.
+        let at_once = (self.settings().write_queue / 8).max(1);
         for _ in 0..ROUNDS {
             let due = due(AT_A_TIME).await?;
             let is_last = due.len() < usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
-            let writes = due.iter().filter_map(|task| {
+            let ends = due.iter().filter_map(|task| {
                 let (act, by) = how(task);
                 let state = task.after(act, &by, cx.now).ok()?;
                 let turn = turn(state, &by, &Turning { act, reason: None, outcome: None }, cx);
                 let record = turn_record(&by, task, &turn, cx);
-                Some(self.0.journal.commit(turn_write(task, turn, record)))
+                let (expected, change) = turned_from(task, turn);
+                Some(Aside { expected, idempotency: None, change, record })
             });
-            // One that moved on meanwhile was ended by somebody else.
-            try_join_all(writes).await?;
+            let mut ends = ends.collect::<Vec<_>>();
+            while !ends.is_empty() {
+                let few = ends.drain(..at_once.min(ends.len()));
+                // One that moved on meanwhile was ended by somebody else.
+                try_join_all(few.map(|aside| self.0.journal.commit_aside(aside))).await?;
+            }
             if is_last {
                 break;
             }
@@ -322,13 +334,9 @@ fn turned(task: Task, turn: Turn) -> Task {
     Task { state: turn.state, turns: task.turns.saturating_add(1), turned: Some(turn), ..task }
 }
 
-fn turn_write(task: &Task, turn: Turn, record: Record) -> Write {
-    Write {
-        expected: Some(Expected::Task(task.id, task.turns)),
-        changes: vec![Change::TurnTask(task.id, turn)],
-        audit: vec![record],
-        ..Write::default()
-    }
+/// The change, and what it builds on: that nobody changes the state in between.
+fn turned_from(task: &Task, turn: Turn) -> (Expected, Change) {
+    (Expected::Task(task.id, task.turns), Change::TurnTask(task.id, turn))
 }
 
 pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {

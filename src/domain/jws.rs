@@ -31,19 +31,22 @@ pub enum Malformed {
     Payload,
 }
 
-/// A compact JWS, taken apart, and its payload not looked at yet. Nothing in it is believed: see who verifies it.
+/// A compact JWS, taken apart, and what stands in the parts not looked at yet. Nothing in it is believed: see who verifies
+/// it.
 #[derive(Clone, Debug)]
 pub struct Unread<'a> {
     text: &'a str,
-    header: Header,
+    signed: &'a str,
+    head: &'a str,
     payload: Vec<u8>,
     signature: Vec<u8>,
 }
 
-/// The same, and the payload read.
+/// The same, and header and payload read.
 #[derive(Clone, Debug)]
 pub struct Unverified<'a> {
     unread: Unread<'a>,
+    header: Header,
     payload: Map<String, Value>,
 }
 
@@ -64,35 +67,36 @@ impl<'a> Unread<'a> {
         if text.len() > MAX_JWT {
             return Err(Malformed::TooLong);
         }
-        let mut parts = text.split('.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Malformed::Parts);
-        };
-        let bytes = |part: &str| decode(part).filter(|bytes| !bytes.is_empty()).ok_or(Malformed::Parts);
-        let (header, payload, signature) = (bytes(header)?, bytes(payload)?, bytes(signature)?);
-        Ok(Self { text, header: parse_header(&header)?, payload, signature })
+        let (signed, signature) = text.rsplit_once('.').ok_or(Malformed::Parts)?;
+        // A fourth part would show here: a dot is none of the characters.
+        let (head, payload) = signed.split_once('.').ok_or(Malformed::Parts)?;
+        Ok(Self { text, signed, head, payload: bytes(payload)?, signature: bytes(signature)? })
     }
 
-    /// Reads the payload.
+    /// Reads header and payload.
     pub fn read(self) -> Result<Unverified<'a>, Malformed> {
+        let header = self.header()?;
         match json::parse(&self.payload, MAX_PAYLOAD_DEPTH) {
-            Ok(Value::Object(payload)) => Ok(Unverified { unread: self, payload }),
+            Ok(Value::Object(payload)) => Ok(Unverified { unread: self, header, payload }),
             _ => Err(Malformed::Payload),
         }
     }
 
-    /// The header.
+    /// The header as it was sent, in base64url.
     #[must_use]
-    pub fn header(&self) -> &Header {
-        &self.header
+    pub fn head(&self) -> &'a str {
+        self.head
+    }
+
+    /// Reads the header.
+    pub fn header(&self) -> Result<Header, Malformed> {
+        parse_header(&bytes(self.head)?)
     }
 
     /// What the signature is over (RFC 7515 §5.1): header and payload as they stand there.
     #[must_use]
     pub fn signing_input(&self) -> &'a [u8] {
-        self.text.rsplit_once('.').map(|(input, _)| input).unwrap_or_default().as_bytes()
+        self.signed.as_bytes()
     }
 
     /// The signature.
@@ -101,11 +105,15 @@ impl<'a> Unread<'a> {
         &self.signature
     }
 
-    /// Header and payload, that one as it was sent. To be called by who has just verified the signature, and by nobody else.
+    /// The payload as it was sent. To be called by who has just verified the signature, and by nobody else.
     #[must_use]
-    pub fn into_parts(self) -> (Header, Vec<u8>) {
-        (self.header, self.payload)
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload
     }
+}
+
+fn bytes(part: &str) -> Result<Vec<u8>, Malformed> {
+    decode(part).filter(|bytes| !bytes.is_empty()).ok_or(Malformed::Parts)
 }
 
 impl<'a> Unverified<'a> {
@@ -117,7 +125,7 @@ impl<'a> Unverified<'a> {
     /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
-        self.unread.header()
+        &self.header
     }
 
     /// The compact form itself.

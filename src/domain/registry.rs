@@ -404,15 +404,26 @@ impl Registry {
     /// transaction token) by anybody in the trust domain: then a tool of any of them counts.
     #[must_use]
     pub fn scopes_covered(&self, authority: &Authority, by: Option<&ResourceUri>) -> ScopeSet {
-        let mut covered = BTreeSet::new();
-        let mut beyond = BTreeSet::new();
+        let covered = self.covered(authority, by).into_iter().filter(|(_, is_covered)| *is_covered);
+        covered.map(|(scope, _)| scope.clone()).collect()
+    }
+
+    /// Whether all of these scopes are [covered](Self::scopes_covered).
+    #[must_use]
+    pub fn covers_scopes(&self, scopes: &ScopeSet, authority: &Authority, by: Option<&ResourceUri>) -> bool {
+        let covered = self.covered(authority, by);
+        scopes.iter().all(|scope| covered.get(scope).copied().unwrap_or_default())
+    }
+
+    /// The scopes that something stands under, with whether `authority` has all of that.
+    fn covered<'a>(&'a self, authority: &'a Authority, by: Option<&ResourceUri>) -> BTreeMap<&'a ScopeToken, bool> {
+        let mut covered = BTreeMap::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
             for (scope, is_allowed) in scopes_of(resource, authority) {
-                let set = if is_allowed { &mut covered } else { &mut beyond };
-                set.insert(scope.clone());
+                *covered.entry(scope).or_insert(true) &= is_allowed;
             }
         }
-        covered.difference(&beyond).cloned().collect()
+        covered
     }
 }
 

@@ -49,6 +49,12 @@ impl Timestamp {
         Self::from_unix(self.0.saturating_sub(life.0 as i64))
     }
 
+    /// The last second of the hour before the one that this is in; never before 1970.
+    #[must_use]
+    pub const fn last_hour(self) -> Self {
+        Self::from_unix(self.0 - self.0 % 3600 - 1)
+    }
+
     /// RFC 7519 §4.1.4: "on or after" the expiry the token is dead.
     #[must_use]
     pub const fn is_past(self, now: Self) -> bool {
@@ -137,5 +143,13 @@ mod tests {
         assert_eq!(Timestamp::MAX.rfc3339(), "9999-12-31T23:59:59Z");
         assert_eq!(Timestamp::parse_rfc3339("2026-11-20T10:00:00+01:00"), Some(Timestamp(1_795_165_200)));
         assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn an_hour_ends_before_the_next_one() {
+        for (at, want) in [(7200, 7199), (7199, 3599), (3600, 3599), (3599, 0), (0, 0)] {
+            assert_eq!(Timestamp::from_unix(at).last_hour(), Timestamp::from_unix(want), "{at}");
+        }
+        assert_eq!(Timestamp::MAX.last_hour().rfc3339(), "9999-12-31T22:59:59Z");
     }
 }

@@ -242,19 +242,30 @@ impl TaskTokenClaims {
     /// Every name under which this token can be taken back.
     #[must_use]
     pub fn names(&self) -> Names {
-        let acted = self.our_hops().filter_map(|hop| hop.sub.parse().ok());
-        let next = self.may_act.iter().map(|next| next.sub.clone());
+        let mut agents = BTreeSet::from([self.client_id.clone()]);
+        for hop in self.our_hops() {
+            // The client is mostly the one that acts.
+            if agents.iter().all(|id| id.as_str() != hop.sub) {
+                agents.extend(hop.sub.parse::<ClientId>());
+            }
+        }
+        agents.extend(self.may_act.iter().map(|next| next.sub.clone()));
         // By what it allows, not by `aud`: a hand-over token and a transaction token are for another audience, but what
         // they came from was for these resources, and ends with them.
-        let resources = self.authorization_details.iter().map(|permission| permission.resource.clone());
+        let mut resources = BTreeSet::new();
+        for permission in self.authorization_details.iter() {
+            if !resources.contains(&permission.resource) {
+                resources.insert(permission.resource.clone());
+            }
+        }
         Names {
             token: self.jti,
             lineage: self.lineage.clone(),
             task: Some(self.txn),
             grant: self.grant,
             requester: Some(self.requester()),
-            agents: acted.chain([self.client_id.clone()]).chain(next).collect(),
-            resources: resources.collect(),
+            agents,
+            resources,
             rev: self.rev,
         }
     }

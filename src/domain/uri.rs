@@ -101,34 +101,43 @@ impl FromStr for ResourceUri {
 /// The path of a URL that is plainly one of a party and that the URL standard writes as it is. That is a small part of all
 /// URLs, and nearly all that parties have; `None` says nothing of a text. It is for speed: they stand in every token.
 fn plain_path(text: &str) -> Option<&str> {
-    let (scheme, rest) = text.split_once("://")?;
+    let (is_https, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://")?),
+    };
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len()))?;
     let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-    let (is_host, default_port) = match scheme {
-        "https" => (is_plain_host(host), "443"),
-        "http" => (matches!(host, "127.0.0.1" | "localhost"), "80"),
-        _ => return None,
-    };
+    let (is_host, default_port) =
+        if is_https { (is_plain_host(host), "443") } else { (matches!(host, "127.0.0.1" | "localhost"), "80") };
     let is_port = |port: &str| port != default_port && !port.starts_with(['0', '+']) && port.parse::<u16>().is_ok();
     let is_plain = text.len() <= MAX_URL_LEN && is_host && port.is_none_or(is_port) && is_plain_path(path);
     is_plain.then_some(path)
 }
 
-/// A domain of lower-case labels. The last one begins with a letter, or it could be an IPv4 address.
+/// A domain of lower-case labels, in which a hyphen stands alone and inside: behind `xn--` is another alphabet, which the
+/// standard looks into. The last label begins with a letter, or it could be an IPv4 address.
 fn is_plain_host(host: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            // Behind `xn--` is another alphabet, which the standard looks into.
-            && !(label.starts_with('-') || label.ends_with('-') || label.contains("--"))
-    };
+    let (mut before, mut length) = (b'.', 0);
+    for b in host.bytes() {
+        length = if b == b'.' { 0 } else { length + 1 };
+        let is_inside = !matches!(before, b'.' | b'-');
+        if length > 63 || !(b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-') && is_inside) {
+            return false;
+        }
+        before = b;
+    }
     let last = host.rsplit('.').next().unwrap_or_default();
-    host.len() <= 253 && host.split('.').all(is_label) && last.starts_with(|c: char| c.is_ascii_lowercase())
+    host.len() <= 253 && before != b'-' && last.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
+/// No segment begins with a dot: some of those mean another path.
 fn is_plain_path(path: &str) -> bool {
-    path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/'))
-        && path.split('/').all(|segment| !matches!(segment, "." | ".."))
+    let mut before = b'/';
+    path.bytes().all(|b| {
+        let is_hidden = b == b'.' && before == b'/';
+        before = b;
+        !is_hidden && (b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/'))
+    })
 }
 
 fn parse(text: &str) -> Result<Url, InvalidUrl> {

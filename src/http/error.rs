@@ -203,6 +203,7 @@ impl From<&Conflict> for Code {
             | Conflict::ShownOnce
             | Conflict::NoSuchPosition
             | Conflict::ListIsOver
+            | Conflict::NoHistory
             | Conflict::TooManyListen
             | Conflict::Contended => Self::InvalidRequest,
         }

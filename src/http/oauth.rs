@@ -86,8 +86,7 @@ const INACTIVE: &[u8] = br#"{"active":false}"#;
 
 /// RFC 7662 §2.2: an active one.
 fn tell(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
-    let body = serde_json::to_vec(&Says::of(claims)).map_err(Outage::during("write the answer"))?;
-    Ok(body.into())
+    Introspection::told(&Says::of(claims))
 }
 
 /// `POST /oauth2/revoke`

@@ -36,6 +36,7 @@ enum Type {
     Inconsistent,
     KeyReused,
     TooManyListen,
+    NoHistory,
     NotListed,
     /// One that OAuth has a word for.
     OAuth(Code),
@@ -61,6 +62,7 @@ impl Type {
             Self::Inconsistent => "inconsistent",
             Self::KeyReused => "key_reused",
             Self::TooManyListen => "too_many_listen",
+            Self::NoHistory => "no_history",
             Self::NotListed => "not_listed",
             Self::OAuth(code) => code.as_str(),
         }
@@ -82,6 +84,7 @@ impl Type {
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Inconsistent | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyListen => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoHistory => StatusCode::NOT_IMPLEMENTED,
             Self::NotListed => StatusCode::BAD_GATEWAY,
             Self::OAuth(code) => code.status(),
         }
@@ -105,6 +108,7 @@ impl Type {
             Self::Inconsistent => "The request does not fit what is there",
             Self::KeyReused => "The idempotency key belongs to another request",
             Self::TooManyListen => "Too many listen",
+            Self::NoHistory => "There is only the list of now",
             Self::NotListed => "The MCP server could not be asked for its tools",
             Self::OAuth(code) => match code.status() {
                 StatusCode::UNAUTHORIZED => "A live API token is needed",
@@ -135,6 +139,7 @@ impl From<&Failure> for Type {
             Failure::Conflict(Conflict::NoSuchPosition) => Self::NoSuchPosition,
             Failure::Conflict(Conflict::ListIsOver) => Self::ListIsOver,
             Failure::Conflict(Conflict::TooManyListen) => Self::TooManyListen,
+            Failure::Conflict(Conflict::NoHistory) => Self::NoHistory,
             Failure::Conflict(Conflict::Inconsistent(_)) => Self::Inconsistent,
             Failure::Conflict(Conflict::KeyReused) => Self::KeyReused,
             Failure::NotListed(_) => Self::NotListed,
@@ -285,7 +290,8 @@ mod tests {
                 Type::UnsupportedMedia => Some(Type::Inconsistent),
                 Type::Inconsistent => Some(Type::KeyReused),
                 Type::KeyReused => Some(Type::TooManyListen),
-                Type::TooManyListen => Some(Type::NotListed),
+                Type::TooManyListen => Some(Type::NoHistory),
+                Type::NoHistory => Some(Type::NotListed),
                 Type::NotListed | Type::OAuth(_) => None,
             };
         }

@@ -2,12 +2,13 @@
 
 use axum::{
     Extension, Json,
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use serde::Serialize;
+use url::form_urlencoded;
 
 use crate::{
     app::{Conflict, Cx},
@@ -35,8 +36,13 @@ pub(super) async fn one(
     State(app): State<App>,
     Extension(cx): Extension<Cx>,
     Id(id): Id,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Who asks what was then must not take what is now for it (§8.4).
+    if form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(name, _)| name == "time") {
+        return Err(Conflict::NoHistory.into());
+    }
     let id = id.parse().map_err(|_| Conflict::NotFound("status list"))?;
     let list = app.service.status_list(id, &cx).await?;
     // Two forms of it are two texts, and have two tags (RFC 9110 §8.8.3.3).

@@ -6,7 +6,7 @@ mod lists;
 mod replicas;
 mod store;
 
-use std::{error::Error as StdError, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -74,7 +74,7 @@ pub struct OwnToken {
     /// The key that signed it.
     pub key: KeyId,
     /// The header's `typ`.
-    pub typ: String,
+    pub typ: Cow<'static, str>,
     /// The payload, as we wrote it.
     pub payload: Vec<u8>,
 }

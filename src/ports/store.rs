@@ -321,7 +321,9 @@ pub trait Store: Send + Sync {
     /// The place of the last entry in the revocation log.
     async fn head(&self) -> Result<Seq, Outage>;
 
-    /// Log entries after `seq` that may still end something at `now`, in order, at most `limit`.
+    /// Log entries after `seq` that may still end something at `now`, in order, at most `limit`: all of them, if `now` is
+    /// the first second there is. Otherwise what is forgotten costs nothing to pass over, but for what was in the very hour
+    /// of `now`.
     async fn log_after(&self, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage>;
 
     /// The registry at this moment.

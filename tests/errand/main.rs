@@ -38,9 +38,11 @@ macro_rules! on_both_stores {
 
 mod answers;
 mod arguments;
+mod beside_the_log;
 mod binary;
 mod break_glass;
 mod bulk;
+mod bursts;
 mod calls;
 mod catalogue;
 mod clients;

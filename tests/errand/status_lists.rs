@@ -39,6 +39,7 @@ on_both_stores!(
     what_is_answered,
     a_large_one,
     what_is_no_list,
+    not_of_another_time,
     over_when_its_tokens_are,
     once_for_all_who_ask,
     nobody_knows_without_the_store,
@@ -520,6 +521,32 @@ async fn what_is_no_list(server: Server) {
         };
         assert_eq!(body["type"], kind, "{id}: {body}");
     }
+}
+
+/// Who asks how it was is not told how it is: not for any time, however it is written, and of no list.
+async fn not_of_another_time(server: Server) {
+    let token = server.task_token().await;
+    let (uri, _) = place(&token);
+    let id = uri.rsplit_once('/').unwrap().1;
+    for query in ["time=1795200000", "time=0", "time=", "time", "a=b&time=1", "time=1&time=2", "ti%6de=1", "time=x%ff"]
+    {
+        for id in [id, "300-0", "x"] {
+            let path = format!("/status-lists/{id}?{query}");
+            let answer = server.request(Method::GET, &path).header("if-none-match", "*").send().await.unwrap();
+            assert_eq!(answer.headers()["cache-control"], "no-store", "{query}");
+            let (status, body) = read(answer).await;
+            assert_eq!(
+                (status.as_u16(), &body["type"]),
+                (501, &json!("urn:errand:problem:no_history")),
+                "{path}: {body}"
+            );
+        }
+    }
+    for query in ["", "?", "?times=1", "?now=time"] {
+        let answer = server.request(Method::GET, &format!("/status-lists/{id}{query}")).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{query}");
+    }
+    server.stop().await;
 }
 
 async fn over_when_its_tokens_are(server: Server) {

@@ -50,11 +50,17 @@ fn our_tokens_are_anybodys_to_verify() {
     let keyring = keyring(&ALGORITHMS.map(key));
     assert_eq!(keyring.algorithms(NOW), ALGORITHMS);
     for algorithm in ALGORITHMS {
-        let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
-        let own = keyring.verify(Unread::parse(&token).unwrap(), NOW).unwrap();
-        assert_eq!((own.typ.as_str(), own.payload.as_slice()), ("at+jwt", CLAIMS), "{algorithm}");
-        let allowed = [JwsAlgorithm::parse(algorithm.as_str()).unwrap()];
-        assert_eq!(Verifying::new().verify_with(&keyring.jwks(NOW), &allowed, &token), None, "{algorithm}");
+        for typ in ["at+jwt", "txntoken+jwt", "token-introspection+jwt"] {
+            let token = keyring.sign(algorithm, typ, CLAIMS, NOW).unwrap();
+            let jws = Unread::parse(&token).unwrap();
+            let header = jws.header().unwrap();
+            assert_eq!((header.alg.as_str(), header.typ.as_deref()), (algorithm.as_str(), Some(typ)));
+            let own = keyring.verify(jws, NOW).unwrap();
+            assert_eq!(header.kid.as_deref(), Some(own.key.as_str()));
+            assert_eq!((&*own.typ, own.payload.as_slice()), (typ, CLAIMS), "{algorithm}");
+            let allowed = [JwsAlgorithm::parse(algorithm.as_str()).unwrap()];
+            assert_eq!(Verifying::new().verify_with(&keyring.jwks(NOW), &allowed, &token), None, "{algorithm}");
+        }
     }
 }
 
@@ -175,7 +181,7 @@ fn a_key_lives_by_its_dates() {
     old.dates.gone = Some(at(200));
     let new = new_key(&kek(), SigningAlgorithm::ES256, NOW, at(100)).unwrap();
     let keyring = keyring(&[old.clone(), new.clone()]);
-    let kid = |token: &str| Unread::parse(token).unwrap().header().kid.clone().unwrap();
+    let kid = |token: &str| Unread::parse(token).unwrap().header().unwrap().kid.unwrap();
     let by_old = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(99)).unwrap();
     let by_new = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(100)).unwrap();
     assert_eq!((kid(&by_old), kid(&by_new)), (old.dates.kid.to_string(), new.dates.kid.to_string()));

@@ -32,6 +32,7 @@ mod break_glass;
 mod guards;
 mod lists;
 mod log;
+mod long_log;
 mod refused;
 mod registry;
 mod replicas;

@@ -191,6 +191,7 @@ async fn postgres_connections_are_set_up() {
         for (setting, want) in [
             ("synchronous_commit", after),
             ("statement_timeout", "1234ms"),
+            ("jit", "off"),
             ("idle_in_transaction_session_timeout", "1234ms"),
         ] {
             let query = sqlx::query_scalar::<_, String>("SELECT current_setting($1)").bind(setting);

@@ -4,9 +4,11 @@
 mod kek;
 mod own_key;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, PoisonError, RwLock},
+};
 
-use serde::Serialize;
 use thiserror::Error;
 
 pub use kek::Kek;
@@ -135,22 +137,14 @@ impl Keys {
     }
 }
 
-#[derive(Serialize)]
-struct Header<'a> {
-    alg: &'a str,
-    typ: &'a str,
-    kid: &'a str,
-}
-
 impl Signer for Keyring {
     fn sign(&self, algorithm: SigningAlgorithm, typ: &str, claims: &[u8], now: Timestamp) -> Result<String, Outage> {
         let keys = self.keys();
         let key = keys
             .signing(algorithm, now)
             .ok_or_else(|| Outage::during("signing")(format!("there is no active {algorithm} key")))?;
-        let header = Header { alg: algorithm.as_str(), typ, kid: key.kid.as_str() };
-        let header = serde_json::to_vec(&header).map_err(Outage::during("signing"))?;
-        let mut token = format!("{}.{}", encode(&header), encode(claims));
+        let head = key.head(typ).map_err(Outage::during("signing"))?;
+        let mut token = format!("{head}.{}", encode(claims));
         let signature = key.sign(token.as_bytes()).map_err(Outage::during("signing"))?;
         token.push('.');
         token.push_str(&encode(&signature));
@@ -159,7 +153,15 @@ impl Signer for Keyring {
 
     fn verify(&self, token: Unread<'_>, now: Timestamp) -> Option<OwnToken> {
         let keys = self.keys();
-        let header = token.header();
+        let own = |key: &OwnKey, typ, token: Unread<'_>| {
+            let is_good = key.verifies(token.signing_input(), token.signature());
+            is_good.then(|| OwnToken { key: key.kid.clone(), typ, payload: token.into_payload() })
+        };
+        // Nearly every token begins as we write it, and that need not be read again.
+        if let Some((key, typ)) = keys.published(now).find_map(|key| Some((key, key.typ_of(token.head())?))) {
+            return own(key, Cow::Borrowed(typ), token);
+        }
+        let header = token.header().ok()?;
         let named =
             |key: &&OwnKey| header.kid.as_deref() == Some(key.kid.as_str()) && header.alg == key.algorithm.as_str();
         let Some(key) = keys.published(now).find(named) else {
@@ -170,11 +172,7 @@ impl Signer for Keyring {
             }
             return None;
         };
-        if !key.verifies(token.signing_input(), token.signature()) {
-            return None;
-        }
-        let (header, payload) = token.into_parts();
-        Some(OwnToken { key: key.kid.clone(), typ: header.typ?, payload })
+        own(key, Cow::Owned(header.typ?), token)
     }
 
     /// A key is named by its thumbprint, so one of this name is this one.

@@ -1,6 +1,6 @@
 //! One signing key of ours: made, opened, used. Signatures are ring's.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use ring::{
     digest,
@@ -17,7 +17,13 @@ use zeroize::Zeroizing;
 use super::KeyringFault;
 use crate::{
     adapters::{jose, system},
-    domain::{encode, id::KeyId, jwk::SigningAlgorithm, keys::KeyDates},
+    domain::{
+        encode,
+        id::KeyId,
+        jwk::SigningAlgorithm,
+        keys::KeyDates,
+        token::{TYP_ACCESS_TOKEN, TYP_TXN_TOKEN},
+    },
     ports::StoredKey,
 };
 
@@ -27,6 +33,20 @@ pub(super) struct OwnKey {
     pub(super) kid: KeyId,
     pair: Pair,
     public: PublicKey,
+    /// How tokens begin that it signed, by their `typ`.
+    heads: [(&'static str, String); 2],
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+    kid: &'a str,
+}
+
+fn head(algorithm: SigningAlgorithm, typ: &str, kid: &KeyId) -> serde_json::Result<String> {
+    let header = serde_json::to_vec(&Header { alg: algorithm.as_str(), typ, kid: kid.as_str() })?;
+    Ok(encode(&header))
 }
 
 enum Pair {
@@ -60,7 +80,23 @@ impl OwnKey {
             SigningAlgorithm::RS256 => Pair::Rs256(RsaKeyPair::from_pkcs8(pkcs8).ok()?),
         };
         let public = PublicKey::of(&pair)?;
-        Some(Self { algorithm, kid: public.thumbprint()?, pair, public })
+        let kid = public.thumbprint()?;
+        let ready = |typ| Some((typ, head(algorithm, typ, &kid).ok()?));
+        let heads = [ready(TYP_ACCESS_TOKEN)?, ready(TYP_TXN_TOKEN)?];
+        Some(Self { algorithm, kid, pair, public, heads })
+    }
+
+    /// The header of a token of this `typ`, in base64url.
+    pub(super) fn head(&self, typ: &str) -> serde_json::Result<Cow<'_, str>> {
+        match self.heads.iter().find(|(known, _)| *known == typ) {
+            Some((_, ready)) => Ok(ready.into()),
+            None => head(self.algorithm, typ, &self.kid).map(Cow::Owned),
+        }
+    }
+
+    /// The `typ` of a token that begins like this, if one of this key does.
+    pub(super) fn typ_of(&self, head: &str) -> Option<&'static str> {
+        self.heads.iter().find(|(_, known)| known == head).map(|(typ, _)| *typ)
     }
 
     /// Opened and read, if what is stored beside the private part is true of it. The public JWK in the database is only

@@ -5,6 +5,7 @@ mod cursor;
 mod rows;
 mod schema;
 mod sql;
+mod stretches;
 
 pub mod postgres;
 pub mod sqlite;

@@ -1,7 +1,7 @@
 //! Reads authorities that we wrote ourselves: from a token, from the store, from an answer. As strictly as a request, and
 //! without a tree of values in between, except for what constraints say.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -116,8 +116,8 @@ enum Member {
 #[derive(Default)]
 struct Members {
     kind: Option<Kind>,
-    locations: Option<Vec<ResourceUri>>,
-    actions: Option<Vec<Method>>,
+    locations: Option<Locations>,
+    actions: Option<Actions>,
     tool: Option<ToolName>,
     rules: Option<Arg>,
     additional: Option<bool>,
@@ -133,8 +133,46 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
+/// The resources, of which there is mostly one.
+struct Locations {
+    others: Vec<ResourceUri>,
+    last: ResourceUri,
+}
+
+impl<'de> Deserialize<'de> for Locations {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let (mut others, mut last) = (Vec::new(), None::<ResourceUri>);
+        each(input, |uri| others.extend(last.replace(uri)))?;
+        let last = last.filter(|_| others.len() < MAX_DETAILS);
+        last.map(|last| Self { others, last }).ok_or_else(|| D::Error::custom("must be 1 to 64"))
+    }
+}
+
+/// What may be done: call, or list this.
+enum Actions {
+    Call,
+    List(Vec<Listing>),
+}
+
+impl<'de> Deserialize<'de> for Actions {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let (mut calls, mut listings, mut is_twice) = (0_usize, Vec::new(), false);
+        each(input, |method| match method {
+            Method::Call => calls += 1,
+            Method::List(listing) => {
+                is_twice |= listings.contains(&listing);
+                listings.push(listing);
+            }
+        })?;
+        match (calls, is_twice) {
+            (1, false) if listings.is_empty() => Ok(Self::Call),
+            (0, false) if !listings.is_empty() => Ok(Self::List(listings)),
+            _ => Err(D::Error::custom("must be to call, or to list one thing or more, each once")),
+        }
+    }
+}
+
 /// What can stand in `actions`.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Method {
     Call,
     List(Listing),
@@ -149,43 +187,53 @@ impl<'de> Deserialize<'de> for Method {
     }
 }
 
+/// Gives each item of a list to `take`, without keeping them.
+fn each<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D, take: impl FnMut(T)) -> Result<(), D::Error> {
+    input.deserialize_seq(Each(take, PhantomData))
+}
+
+struct Each<F, T>(F, PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<F, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element()? {
+            (self.0)(item);
+        }
+        Ok(())
+    }
+}
+
 impl Members {
     /// Puts there what they mean, the product of their arrays; or says what is wrong with them.
     fn put_into(self, permissions: &mut Vec<Permission>) -> Result<(), &'static str> {
         let Self { kind, locations, actions, tool, rules, additional, digest } = self;
-        let (Some(Kind), Some(resources), Some(actions)) = (kind, locations, actions) else {
+        let (Some(Kind), Some(Locations { others, last }), Some(actions)) = (kind, locations, actions) else {
             return Err("lacks its type, its locations or its actions");
         };
-        if !(1..=MAX_DETAILS).contains(&resources.len()) {
-            return Err("must have 1 to 64 locations");
-        }
-        if actions == [Method::Call] {
-            let action = Action::Call(tool.ok_or("lacks its identifier")?);
-            let additional = additional.map(Arg::Bool);
-            let constraints =
-                Constraints::parse(rules.as_ref(), additional.as_ref()).map_err(|invalid| invalid.rule)?;
-            let mut resources = resources.into_iter();
-            let last = resources.next_back();
-            let permission = |resource| Permission {
-                resource,
-                action: action.clone(),
-                constraints: constraints.clone(),
-                digest: digest.clone(),
-            };
-            permissions.extend(resources.map(permission));
-            permissions.extend(last.map(|resource| Permission { resource, action, constraints, digest }));
-            return Ok(());
-        }
-        let about_a_tool = tool.is_some() || rules.is_some() || additional.is_some() || digest.is_some();
-        if actions.is_empty() || about_a_tool {
-            return Err("lists, and says something of a tool; or does nothing");
-        }
-        for (n, method) in actions.iter().enumerate() {
-            let Method::List(listing) = method else { return Err("calls, and something else") };
-            if actions.iter().take(n).any(|before| before == method) {
-                return Err("has an action twice");
+        let listings = match actions {
+            Actions::Call => {
+                let action = Action::Call(tool.ok_or("lacks its identifier")?);
+                let additional = additional.map(Arg::Bool);
+                let constraints =
+                    Constraints::parse(rules.as_ref(), additional.as_ref()).map_err(|invalid| invalid.rule)?;
+                let last = Permission { resource: last, action, constraints, digest };
+                permissions.extend(others.into_iter().map(|resource| Permission { resource, ..last.clone() }));
+                permissions.push(last);
+                return Ok(());
             }
-            permissions.extend(resources.iter().map(|resource| Permission::listing(resource.clone(), *listing)));
+            Actions::List(listings) => listings,
+        };
+        if tool.is_some() || rules.is_some() || additional.is_some() || digest.is_some() {
+            return Err("lists, and says something of a tool");
+        }
+        for resource in others.into_iter().chain([last]) {
+            permissions.extend(listings.iter().map(|listing| Permission::listing(resource.clone(), *listing)));
         }
         Ok(())
     }

@@ -122,7 +122,8 @@ pub fn admits(registry: &Registry, own: &TaskTokenClaims, names: &Names) -> bool
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
     let requester = !names.requester.as_ref().is_some_and(|requester| registry.is_out(requester));
     let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
-    let is_agent = |hop: &Hop| hop.sub.parse().is_ok_and(|id| registry.agent(&id).is_some());
+    // What is no client id is none of the names.
+    let is_agent = |hop: &Hop| names.agents.iter().any(|id| id.as_str() == hop.sub && registry.agent(id).is_some());
     let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
     let resources = resources && (!own.break_glass || break_glass::is_accepted(registry, &own.authorization_details));
     issuer && requester && clients && own.our_hops().all(is_agent) && resources

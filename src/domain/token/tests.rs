@@ -182,6 +182,10 @@ fn a_token_of_one_kind_is_none_of_the_other() {
     assert_eq!(read(&both), (false, false));
     both["txn"] = Value::Null;
     assert_eq!(read(&both), (false, false));
+    // To serde, the members of a struct may also stand in an array.
+    let bare = api.as_object().unwrap().values().cloned().collect::<Value>();
+    assert!(serde_json::from_value::<ApiTokenClaims>(bare.clone()).is_ok());
+    assert_eq!(read(&bare), (false, false));
 }
 
 /// JSON as it may be sent: members in any order, and more than once.

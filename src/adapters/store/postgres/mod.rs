@@ -52,6 +52,9 @@ const FRESH: Duration = Duration::from_secs(1);
 const ALIVE: Duration = Duration::from_secs(1);
 const ALIVE_AFTER: Duration = Duration::from_secs(3);
 
+/// One commit at a time, and another connection where one was given up a moment ago.
+const COMMITS: u32 = 2;
+
 /// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
 const PARAMETERS: [&str; 13] = [
     "sslmode",
@@ -72,6 +75,8 @@ const PARAMETERS: [&str; 13] = [
 /// The store on Postgres.
 pub struct PostgresStore {
     pool: PgPool,
+    /// For who commits: connections are served by the thread that made them, and that one has a thread of its own.
+    commits: PgPool,
     /// For who listens: a connection of its own.
     listening: PgPoolOptions,
     server: Server,
@@ -92,7 +97,6 @@ impl PostgresStore {
         let listening = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let listening = listening.acquire_timeout(options.acquire_timeout);
         let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             // A connection that was in use just now need not be asked whether it lives: that is a round trip.
             .test_before_acquire(false)
@@ -115,9 +119,10 @@ impl PostgresStore {
                     let standby: bool = settings.fetch_one(connection).await?.try_get("standby")?;
                     if standby { Err(sqlx::Error::Configuration(STANDBY.into())) } else { Ok(()) }
                 })
-            })
-            .connect_lazy_with(connect.clone());
-        Ok(Self { pool, listening, server: Server::new(connect) })
+            });
+        let of = |most| pool.clone().max_connections(most).connect_lazy_with(connect.clone());
+        let (pool, commits) = (of(options.max_connections), of(COMMITS));
+        Ok(Self { pool, commits, listening, server: Server::new(connect) })
     }
 
     /// The same outage; why the server can't be reached, where that is its cause, in words that help.
@@ -167,7 +172,7 @@ impl Database for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
-        commit::commit(&self.pool, writer, batch).await
+        commit::commit(&self.commits, writer, batch).await
     }
 
     async fn head(&self) -> Result<Seq, Outage> {

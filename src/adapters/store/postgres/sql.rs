@@ -131,8 +131,10 @@ statements! {
 
     /// What every connection is given, and whether it leads to a standby, which may be behind: its answers would be old.
     /// A process that is stopped in the middle of a transaction must not keep the others from revoking, so the server
-    /// ends it. What was acknowledged must be durable, so `off` (and nothing else) is overruled.
+    /// ends it. What was acknowledged must be durable, so `off` (and nothing else) is overruled. No statement of ours takes
+    /// so long that to compile it would pay.
     SETTINGS = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
+        set_config('jit', 'off', false),
         set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
         pg_is_in_recovery() AS standby";
     HAS_SCHEMA = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
@@ -236,6 +238,20 @@ statements! {
     HEAD = "SELECT seq FROM log_head WHERE one = 1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
+    /// The hours in which something will be forgotten that is not yet; the first place after one that is not forgotten; and
+    /// from there on so many places. Each look is one into the index by hour: what is forgotten is not seen. `seq + 0` is
+    /// what that index has, and no other.
+    LOG_ALIVE_AFTER = "WITH RECURSIVE hours (hour) AS (
+            (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 >= ($2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
+            UNION ALL
+            SELECT (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 > hour ORDER BY forget_after / 3600 LIMIT 1)
+            FROM hours WHERE hour IS NOT NULL),
+        first (place) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log
+            WHERE forget_after / 3600 = hour AND seq + 0 > $1 AND forget_after > $2 ORDER BY seq + 0 LIMIT 1)) FROM hours)
+        SELECT entry.seq, verb, kind, key, reason, done_by, done_at, forget_after FROM first CROSS JOIN hours CROSS JOIN LATERAL
+            (SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+            WHERE forget_after / 3600 = hour AND seq + 0 >= place AND seq + 0 < place + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
+        ORDER BY entry.seq LIMIT $3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";

@@ -12,6 +12,7 @@ use crate::{
             AnswerRow, BreakGlassRow, GrantRow, HeadRow, KeyRow, KnownToolRow, LogRow, ObjectRow, RecordRow, SecretRow,
             ShutOutRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, signed,
         },
+        stretches::{Stretches, entries},
     },
     domain::{
         audit::{self, Head, Writer},
@@ -48,9 +49,17 @@ pub(super) async fn log_after(
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<LogEntry>, Outage> {
-    let query = query_as(sql::LOG_AFTER).bind(signed(seq.number())).bind(now.unix()).bind(i64::from(limit));
-    let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("read the log"))?;
-    rows.into_iter().map(LogRow::read).collect()
+    if now == Timestamp::EPOCH {
+        let query = query_as(sql::LOG_AFTER).bind(signed(seq.number())).bind(now.unix()).bind(i64::from(limit));
+        return entries(query.fetch(pool)).await;
+    }
+    let mut page = Stretches::after(seq, limit);
+    loop {
+        let query = query_as(sql::LOG_ALIVE_AFTER).bind(page.after).bind(now.unix()).bind(page.left()).bind(page.width);
+        if let Some(found) = page.take(entries(query.fetch(pool)).await?) {
+            return Ok(found);
+        }
+    }
 }
 
 pub(super) async fn registry(pool: &SqlitePool) -> Result<StoredRegistry, Outage> {

@@ -221,6 +221,20 @@ statements! {
     HEAD = "SELECT seq FROM log_head WHERE one = 1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
+    /// The hours in which something will be forgotten that is not yet; the first place after one that is not forgotten; and
+    /// from there on so many places. Each look is one into the index by hour: what is forgotten is not seen.
+    LOG_ALIVE_AFTER = "WITH RECURSIVE hours (hour) AS (
+            SELECT (SELECT forget_after / 3600 FROM revocation_log INDEXED BY revocation_log_by_hour
+                WHERE forget_after / 3600 >= (?2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
+            UNION ALL
+            SELECT (SELECT forget_after / 3600 FROM revocation_log INDEXED BY revocation_log_by_hour
+                WHERE forget_after / 3600 > hour ORDER BY forget_after / 3600 LIMIT 1)
+            FROM hours WHERE hour IS NOT NULL),
+        first (place) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log INDEXED BY revocation_log_by_hour
+            WHERE forget_after / 3600 = hour AND seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT 1)) FROM hours)
+        SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after
+        FROM first CROSS JOIN hours CROSS JOIN revocation_log INDEXED BY revocation_log_by_hour
+        WHERE forget_after / 3600 = hour AND seq >= place AND seq < place + ?4 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
         WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";

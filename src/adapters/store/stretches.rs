@@ -1,0 +1,139 @@
+//! How the log is read: a few rows at a time; and where most of it is forgotten, stretch by stretch, each from the first entry
+//! that is not.
+
+use futures_util::{Stream, StreamExt};
+use tokio::task::yield_now;
+
+use super::rows::{LogRow, signed};
+use crate::{
+    domain::revocation::{LogEntry, Seq},
+    ports::Outage,
+};
+
+/// How many rows are taken in before others get their turn: a whole burst may have come, and requests that are answered from
+/// memory share the core.
+const IN_A_ROW: usize = 64;
+
+/// The entries that stand in rows.
+pub(crate) async fn entries(
+    mut rows: impl Stream<Item = Result<LogRow, sqlx::Error>> + Unpin,
+) -> Result<Vec<LogEntry>, Outage> {
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().await {
+        entries.push(row.map_err(Outage::during("read the log"))?.read()?);
+        if entries.len().is_multiple_of(IN_A_ROW) {
+            yield_now().await;
+        }
+    }
+    Ok(entries)
+}
+
+/// How much longer than a page a stretch gets: then a page of entries that stand far apart does not take a statement for
+/// each, and none takes long where they stand close together.
+const LONGEST: i64 = 16;
+
+/// A page of the log, as far as it was read.
+pub(crate) struct Stretches {
+    /// The next stretch begins at the first entry after this place that is not forgotten.
+    pub(crate) after: i64,
+    /// Over how many places it goes.
+    pub(crate) width: i64,
+    limit: i64,
+    found: Vec<LogEntry>,
+}
+
+impl Stretches {
+    pub(crate) fn after(seq: Seq, limit: u32) -> Self {
+        let limit = i64::from(limit);
+        Self { after: signed(seq.number()), width: limit, limit, found: Vec::new() }
+    }
+
+    /// How many entries the page may still have.
+    pub(crate) fn left(&self) -> i64 {
+        self.limit.saturating_sub(i64::try_from(self.found.len()).unwrap_or(i64::MAX))
+    }
+
+    /// Takes what was found in a stretch. Returns the page when it is full, or when there was nothing any more.
+    pub(crate) fn take(&mut self, found: Vec<LogEntry>) -> Option<Vec<LogEntry>> {
+        let first = found.first().map(|entry| signed(entry.seq.number()));
+        self.found.extend(found);
+        match first {
+            Some(first) if self.left() > 0 => {
+                self.after = first.saturating_add(self.width - 1);
+                self.width = (self.width * 2).min(self.limit * LONGEST);
+                None
+            }
+            Some(_) | None => Some(std::mem::take(&mut self.found)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures_util::stream;
+
+    use super::*;
+    use crate::domain::{
+        revocation::{NewEntry, Target, Verb},
+        time::Timestamp,
+    };
+
+    /// Reads a page from a log in which every `apart`th entry is not forgotten; in how many statements.
+    fn page(apart: usize, limit: u32) -> (Vec<i64>, usize) {
+        let mut page = Stretches::after(Seq::default(), limit);
+        for n in 1.. {
+            let places = (1..=1_000_000_i64).step_by(apart);
+            let from = places.clone().find(|place| *place > page.after);
+            let until = from.map_or(0, |from| from + page.width);
+            let found = places.filter(|place| *place > page.after && *place < until);
+            let found = found.take(usize::try_from(page.left()).unwrap()).map(entry).collect();
+            if let Some(entries) = page.take(found) {
+                return (entries.iter().map(|entry| signed(entry.seq.number())).collect(), n);
+            }
+        }
+        unreachable!()
+    }
+
+    fn entry(place: i64) -> LogEntry {
+        let (now, target) = (Timestamp::EPOCH, Target::Registry);
+        let (reason, by) = (String::new(), String::new());
+        let entry = NewEntry { verb: Verb::Revoke, target, reason, by, at: now, forget_after: now };
+        LogEntry { seq: Seq::new(place.unsigned_abs()), entry }
+    }
+
+    /// Rows that are all there at once, as those of a burst may be.
+    #[tokio::test]
+    async fn others_get_their_turn() {
+        let rows = (1..=1000).map(entry).map(|LogEntry { seq, entry }| Ok(LogRow::of(&entry, seq)));
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                yield_now().await;
+            }
+        });
+        assert_eq!(entries(stream::iter(rows)).await.unwrap(), (1..=1000).map(entry).collect::<Vec<_>>());
+        assert!(turns.load(Ordering::Relaxed) >= 1000 / IN_A_ROW, "{turns:?}");
+        other.abort();
+        let broken = stream::iter([Err(sqlx::Error::PoolClosed)]);
+        entries(broken).await.unwrap_err();
+    }
+
+    #[test]
+    fn a_page_takes_few_statements() {
+        for (apart, limit, most) in [(1, 100, 1), (2, 100, 3), (10, 100, 6), (100, 100, 16), (1_000, 100, 100)] {
+            let (places, statements) = page(apart, limit);
+            let want = (1..).step_by(apart).take(100).collect::<Vec<_>>();
+            assert_eq!(places, want, "every {apart}th");
+            assert!(statements <= most, "every {apart}th: {statements}");
+        }
+        assert_eq!(page(100_000, 100), ((1..=900_001).step_by(100_000).collect(), 11), "to the end of the log");
+        assert_eq!(page(1, 0), (Vec::new(), 1));
+    }
+}
