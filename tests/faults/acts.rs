@@ -135,12 +135,15 @@ impl Crowd {
         }
     }
 
-    /// A token of an agent that needs a grant for it: often there is one.
+    /// A token of an agent that needs a grant for it: where there is none, one is made.
     pub async fn open_by_grant(&self, at: usize, requester: &str, dice: &mut Dice) -> Option<Issued> {
-        if dice.below(2) == 0 {
-            self.caller.grant(at, BY_GRANT, requester).await;
+        let mut issued = None;
+        if dice.below(4) > 0 {
+            issued = self.caller.open(at, BY_GRANT, requester).await;
         }
-        let issued = self.caller.open(at, BY_GRANT, requester).await;
+        if issued.is_none() && self.caller.grant(at, BY_GRANT, requester).await == Told::Done {
+            issued = self.caller.open(at, BY_GRANT, requester).await;
+        }
         self.keep(issued.clone());
         issued
     }

@@ -159,22 +159,22 @@ impl Crowd {
         }
         let token = &issued.token;
         let wish = match dice.below(1000) {
-            0..220 => Wish::change(Verb::End, Target::Token(token.id.clone())),
-            220..400 => {
+            0..205 => Wish::change(Verb::End, Target::Token(token.id.clone())),
+            205..385 => {
                 let told = self.caller.give_back(at, &issued).await;
                 return self.look(&issued, told).await;
             }
-            400..470 => return self.twice(&issued, dice).await,
-            470..540 => Wish::change(Verb::End, Target::Task(token.task.clone())),
-            540..590 => Wish::turn(&token.task, "complete"),
-            590..630 => Wish::turn(&token.task, "fail"),
-            630..840 => return self.hold(at, &issued, dice).await,
-            840..870 => return self.act(Act::EndRequester, &issued, dice).await,
-            870..900 => return self.act(Act::EndTasks, &issued, dice).await,
-            900..915 => return self.act(Act::HoldTasks, &issued, dice).await,
-            915..940 => return self.act(Act::ShutRequesterOut, &issued, dice).await,
-            940..955 => return self.act(Act::ShutAgentOut, &issued, dice).await,
-            955..980 => return self.act(Act::Withdraw, &issued, dice).await,
+            385..455 => return self.twice(&issued, dice).await,
+            455..525 => Wish::change(Verb::End, Target::Task(token.task.clone())),
+            525..575 => Wish::turn(&token.task, "complete"),
+            575..615 => Wish::turn(&token.task, "fail"),
+            615..825 => return self.hold(at, &issued, dice).await,
+            825..855 => return self.act(Act::EndRequester, &issued, dice).await,
+            855..885 => return self.act(Act::EndTasks, &issued, dice).await,
+            885..900 => return self.act(Act::HoldTasks, &issued, dice).await,
+            900..925 => return self.act(Act::ShutRequesterOut, &issued, dice).await,
+            925..940 => return self.act(Act::ShutAgentOut, &issued, dice).await,
+            940..980 => return self.act(Act::Withdraw, &issued, dice).await,
             // These end most of what there is.
             980..985 => return self.act(Act::EndAgent, &issued, dice).await,
             985..988 => return self.act(Act::EndResource, &issued, dice).await,
