@@ -13,7 +13,7 @@ use crate::{
         keyring::{Kek, Keyring},
         mcp::ToolAsker,
         store::{Database, StoreOptions, connect},
-        system::{Dice, SystemClock, host_name},
+        system::{Dice, OwnThreads, SystemClock, host_name},
     },
     app::{Cx, Failure, Following, Parts, Seats, Service, Settings},
     config::Config,
@@ -124,6 +124,7 @@ impl House {
         let parts = Parts {
             clock,
             entropy,
+            threads: Arc::new(OwnThreads),
             signer: Arc::new(keyring),
             trusted: Arc::clone(&keys) as _,
             servers: Arc::new(ToolAsker::new(FetchLimits::default(), tokens)),

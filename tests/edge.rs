@@ -13,6 +13,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
+    adapters::system::OwnThreads,
     app::{Cx, Following, Parts, Seats, Service, Settings},
     domain::{
         audit::{Head, Introspections, Writer},
@@ -318,6 +319,7 @@ fn service(mood: Mood) -> Service {
     let parts = Parts {
         clock: Arc::new(Still),
         entropy: Arc::new(Still),
+        threads: Arc::new(OwnThreads),
         signer: Arc::new(Still),
         trusted: Arc::new(Still),
         servers: Arc::new(Still),

@@ -1,7 +1,9 @@
-//! The clock and the dice. The one place that may read them: everybody else is told the time and given numbers.
+//! The clock, the dice and the threads. The one place that may have them: everybody else is told the time, given numbers
+//! and run.
 
 use std::{
     fmt,
+    pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +20,7 @@ use uuid::{Builder, Uuid};
 
 use crate::{
     domain::time::Timestamp,
-    ports::{Clock, Entropy, Outage},
+    ports::{Clock, Entropy, Outage, Threads},
 };
 
 /// The machine's clocks.
@@ -44,6 +46,19 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Duration {
         since_boot().saturating_sub(self.start)
+    }
+}
+
+/// The operating system's threads, each with a runtime of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnThreads;
+
+impl Threads for OwnThreads {
+    fn run(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let started = runtime.and_then(|runtime| thread.spawn(move || runtime.block_on(work)));
+        started.map(drop).map_err(Outage::during("start a thread"))
     }
 }
 

@@ -79,7 +79,7 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{Clock, Entropy, McpServers, Signer, Store, TrustedKeys},
+    ports::{Clock, Entropy, McpServers, Signer, Store, Threads, TrustedKeys},
 };
 
 /// How long it may take, at the end, to write what was submitted: more than one commit may take.
@@ -134,6 +134,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Dice.
     pub entropy: Arc<dyn Entropy>,
+    /// Threads beside those of the requests.
+    pub threads: Arc<dyn Threads>,
     /// Our keys.
     pub signer: Arc<dyn Signer>,
     /// The keys of others.
@@ -191,7 +193,7 @@ impl Service {
         let writer = Writer(parts.entropy.uuid());
         let store = Arc::clone(&parts.store);
         let (capacity, most) = (settings.write_queue, settings.write_batch);
-        let journal = journal::Journal::start(store, Arc::clone(&parts.clock), writer, capacity, most);
+        let journal = journal::Journal::start(&*parts.threads, store, Arc::clone(&parts.clock), writer, capacity, most);
         let replica = lease::replica(ReplicaId(parts.entropy.uuid()), &settings.following, parts.clock.now());
         let lease = lease::Lease::new(replica, settings.following.clone());
         let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));

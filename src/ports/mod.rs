@@ -6,7 +6,7 @@ mod lists;
 mod replicas;
 mod store;
 
-use std::{borrow::Cow, error::Error as StdError, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -66,6 +66,12 @@ pub trait Entropy: Send + Sync {
 
     /// A UUID version 7 (RFC 9562 §5.7): sorts by time, 74 random bits.
     fn uuid(&self) -> Uuid;
+}
+
+/// Threads beside those that serve requests.
+pub trait Threads: Send + Sync {
+    /// Runs this on a thread of its own until it ends.
+    fn run(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage>;
 }
 
 /// A token of ours, whose signature is good.

@@ -221,6 +221,15 @@ pub struct Write {
     pub audit: Vec<Record>,
 }
 
+impl Write {
+    /// Whether others may have to be waited for, who hold what it needs until they have committed: a version, a task, the
+    /// head of the log, a request that came twice. To issue a token needs nothing that others hold.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        self.expected.is_some() || self.idempotency.is_some() || !self.changes.is_empty() || !self.log.is_empty()
+    }
+}
+
 /// What became of a [`Write`]. When several things speak against one, `Replayed` goes before `Before`, and that before
 /// `Moved`: who replays a credential learns nothing, and a request that comes again gets its first answer, although what
 /// it builds on has moved on since.

@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 
 use crate::{
     server::{Server, claims, form, read, secret, until, with_assertion},
@@ -29,6 +30,24 @@ async fn take_the_planner(store: &TestStore) {
     store.tamper(sql).await;
 }
 
+/// While writes are held: writes, until one is in the works and another waits for it. What comes then is one batch with that
+/// one.
+async fn one_in_the_works(server: &Server, mut write: impl FnMut()) {
+    let (mut looks, mut waits) = (0_u32, 0_u32);
+    until("one is in the works, and one waits", || {
+        // The first two may have been taken up together: then it takes a third.
+        if looks.is_multiple_of(40) || looks == 1 {
+            write();
+        }
+        looks += 1;
+        // What is seen to wait may be about to be taken up, once.
+        waits = if server.house.service.writes_waiting() > 0 { waits + 1 } else { 0 };
+        let is_so = waits > 10;
+        async move { is_so }
+    })
+    .await;
+}
+
 async fn one_that_is_refused_fails_alone(server: Server) {
     let service = &server.house.service;
     // With numbers for the status lists in memory, so that all wait for the same.
@@ -45,17 +64,7 @@ async fn one_that_is_refused_fails_alone(server: Server) {
     // When one waits, another one is in the works before it; so those that come now are one batch.
     let held = server.store.hold_writes().await;
     let mut first = Vec::new();
-    let mut looks = 0;
-    until("one is in the works", || {
-        // The first two may have been taken up together: then it takes a third.
-        if looks % 40 == 0 || looks == 1 {
-            first.push(by_secret("stranger"));
-        }
-        looks += 1;
-        let waits = service.writes_waiting() > 0;
-        async move { waits }
-    })
-    .await;
+    one_in_the_works(&server, || first.push(by_secret("stranger"))).await;
     let clients = ["reader", "writer", "stranger", "reader", "files", "notes", "writer"];
     let mut others = clients.iter().take(4).map(|client| by_secret(client)).collect::<Vec<_>>();
     until("they wait", async || service.writes_waiting() >= 5).await;
@@ -87,6 +96,42 @@ async fn one_that_is_refused_fails_alone(server: Server) {
     assert_eq!(status, 401, "a replay");
     let verified = service.verify_audit().await.unwrap();
     assert!(verified.findings.is_empty(), "{verified:?}");
+    server.stop().await;
+}
+
+/// Somebody holds the registry in the database and does not let go: who wants to change it waits in vain, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_in_vain_fails_alone() {
+    let server = Server::start(TestStore::postgres().await).await;
+    let service = &server.house.service;
+    let admin = server.api_token("ops", "errand:admin").await;
+    let mut elsewhere = PgConnection::connect(server.store.url()).await.unwrap();
+    elsewhere.execute("BEGIN; SELECT * FROM versions FOR UPDATE").await.unwrap();
+
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let issue = || {
+        let request = server.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant);
+        tokio::spawn(request.send())
+    };
+    let held = server.store.hold_writes().await;
+    let mut issues = Vec::new();
+    one_in_the_works(&server, || issues.push(issue())).await;
+    let before = service.writes_waiting();
+    let suspend = json!({"kind": "agent", "id": "writer", "verb": "suspend", "reason": "in a test"});
+    let change = server.request(Method::POST, "/v1/admin/revocations").bearer_auth(&admin).json(&suspend);
+    let change = tokio::spawn(change.send());
+    until("the change waits with it", async || service.writes_waiting() > before).await;
+    issues.push(issue());
+    until("and one more", async || service.writes_waiting() > before + 1).await;
+    drop(held);
+
+    for one in issues {
+        assert_eq!(one.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(change.await.unwrap().unwrap().status(), 503, "nobody let go");
+    elsewhere.execute("COMMIT").await.unwrap();
+    let (status, body) = server.admin_with(&admin, Method::POST, "/revocations", Some(suspend)).await;
+    assert_eq!(status, 200, "{body}");
     server.stop().await;
 }
 
