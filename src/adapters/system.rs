@@ -4,7 +4,11 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -55,10 +59,18 @@ pub struct OwnThreads;
 
 impl Threads for OwnThreads {
     fn run(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        let started = runtime.and_then(|runtime| thread.spawn(move || runtime.block_on(work)));
-        started.map(drop).map_err(Outage::during("start a thread"))
+        let during = "start a thread";
+        let (tell, told) = mpsc::channel();
+        // The runtime is made there and ends there: one can't be dropped where others are at work.
+        let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                drop(tell.send(Ok(())));
+                runtime.block_on(work);
+            }
+            Err(fault) => drop(tell.send(Err(fault))),
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Outage::during(during))?;
+        told.recv().map_err(Outage::during(during))?.map_err(Outage::during(during))
     }
 }
 

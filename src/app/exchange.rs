@@ -116,7 +116,7 @@ impl Service {
     /// Whether what was decided would be decided now, right before it is written: keys may have been fetched in between, or
     /// the client may have been slow to send its request. What comes later ends the token by its `rev`.
     fn still_stands(&self, caller: &Identified, signed: &Signed, view: &View) -> bool {
-        view.seq == caller.view().seq
+        (view.log == caller.view().log && view.seq == caller.view().seq)
             || (view.reading == caller.view().reading
                 && self.0.parts.signer.version() == signed.keys
                 && view.standing(&signed.claims.names()) == Standing::Live)

@@ -137,16 +137,17 @@ impl Scribe {
             let (writes, tells): (Vec<_>, Vec<_>) = quick.into_iter().chain(waiting).unzip();
             // Who waits for others, and in vain, takes nobody along who need not.
             let (quick, waiting) = writes.split_at_checked(count).unwrap_or((&writes, &[]));
-            let mut batch = Batch::new([quick, waiting]);
+            let (mut batch, mut tells) = (Batch::new([quick, waiting]), tells.into_iter());
             while let Some(part) = batch.next() {
                 batch.told(part, self.commit(part).await);
-            }
-            for (result, tell) in batch.results.into_iter().zip(tells) {
-                match (result, tell) {
-                    // A caller that went away does not hear it; what was committed stays committed.
-                    (result, Some(tell)) => drop(tell.send(result)),
-                    (Ok(_), None) => {}
-                    (Err(_), None) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+                // At once: nobody waits for the rest.
+                for (result, tell) in batch.results.drain(..).zip(&mut tells) {
+                    match (result, tell) {
+                        // A caller that went away does not hear it; what was committed stays committed.
+                        (result, Some(tell)) => drop(tell.send(result)),
+                        (Ok(_), None) => {}
+                        (Err(_), None) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+                    }
                 }
             }
             for tell in flushes {
@@ -175,6 +176,7 @@ fn nanos(time: Duration) -> u64 {
 struct Batch<'a> {
     /// What is yet to be tried; what comes first stands last.
     parts: Vec<&'a [Write]>,
+    /// In their order, those that are known.
     results: Vec<Result<Written, Arc<Outage>>>,
 }
 

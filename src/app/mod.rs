@@ -82,8 +82,8 @@ use crate::{
     ports::{Clock, Entropy, McpServers, Signer, Store, Threads, TrustedKeys},
 };
 
-/// How long it may take, at the end, to write what was submitted: more than one commit may take.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// How long it may take, at the end, to write what was submitted: more than the two commits of a batch may take.
+const FAREWELL: Duration = Duration::from_secs(20);
 
 /// What an operator chose.
 #[derive(Clone, Debug)]

@@ -128,6 +128,7 @@ async fn who_waits_in_vain_fails_alone() {
     for one in issues {
         assert_eq!(one.await.unwrap().unwrap().status(), 200);
     }
+    assert!(!change.is_finished(), "they are told when what they asked for is durable, and do not wait for who waits");
     assert_eq!(change.await.unwrap().unwrap().status(), 503, "nobody let go");
     elsewhere.execute("COMMIT").await.unwrap();
     let (status, body) = server.admin_with(&admin, Method::POST, "/revocations", Some(suspend)).await;

@@ -197,4 +197,43 @@ fn blocks(plan: &str) -> u64 {
     counts.filter(|(what, _)| ["hit", "read"].contains(what)).map(|(_, n)| n.parse::<u64>().unwrap()).sum()
 }
 
-conformance!(what_is_alive_is_found);
+/// While somebody writes, who reads page by page misses nothing, though all of it is alive.
+async fn a_log_that_grows_has_no_holes(on: &TestStore) {
+    const TIMES: u64 = 400;
+    const AT_ONCE: u64 = 25;
+    let store = on.open().await;
+    let until = NOW.unix() + 900;
+    let statement = |n: u64| {
+        let row = |n: u64| format!("({n}, 'revoke', 'token', '{}', 'x', 'admin:ops', 0, {until})", uuid(n.into()));
+        let rows = (1..=AT_ONCE).map(|k| row(n * AT_ONCE + k)).collect::<Vec<_>>().join(", ");
+        AssertSqlSafe(format!(
+            "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after) VALUES {rows}"
+        ))
+    };
+    let write = async {
+        if on.url().starts_with("sqlite") {
+            let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
+            for n in 0..TIMES {
+                connection.execute(statement(n)).await.unwrap();
+            }
+        } else {
+            let mut connection = PgConnection::connect(on.url()).await.unwrap();
+            for n in 0..TIMES {
+                connection.execute(statement(n)).await.unwrap();
+            }
+        }
+    };
+    let read = async {
+        let mut last = 0;
+        while last < TIMES * AT_ONCE {
+            let page = store.log_after(Seq::new(last), NOW, 20).await.unwrap();
+            for entry in page {
+                assert_eq!(entry.seq.number(), last + 1, "what stands between them is passed over for good");
+                last = entry.seq.number();
+            }
+        }
+    };
+    tokio::join!(write, read);
+}
+
+conformance!(what_is_alive_is_found, a_log_that_grows_has_no_holes);

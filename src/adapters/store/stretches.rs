@@ -55,11 +55,13 @@ impl Stretches {
 
     /// Takes what was found in a stretch. Returns the page when it is full, or when there was nothing any more.
     pub(crate) fn take(&mut self, found: Vec<LogEntry>) -> Option<Vec<LogEntry>> {
-        let first = found.first().map(|entry| signed(entry.seq.number()));
+        // Not where the stretch ends: that may be beyond the end of the log, and what comes until the next statement stands
+        // before it.
+        let last = found.last().map(|entry| signed(entry.seq.number()));
         self.found.extend(found);
-        match first {
-            Some(first) if self.left() > 0 => {
-                self.after = first.saturating_add(self.width - 1);
+        match last {
+            Some(last) if self.left() > 0 => {
+                self.after = last;
                 self.width = (self.width * 2).min(self.limit * LONGEST);
                 None
             }
@@ -135,5 +137,23 @@ mod tests {
         }
         assert_eq!(page(100_000, 100), ((1..=900_001).step_by(100_000).collect(), 11), "to the end of the log");
         assert_eq!(page(1, 0), (Vec::new(), 1));
+    }
+
+    /// The log grows between two statements of a page, as it does in a burst.
+    #[test]
+    fn what_comes_between_two_statements_is_not_passed_over() {
+        let mut page = Stretches::after(Seq::default(), 10);
+        // How far the log goes when each of the statements is carried out. All of it is alive.
+        for head in [5, 20, 30, 40] {
+            let places = page.after + 1..page.after + 1 + page.width;
+            let found = places.filter(|place| *place <= head).take(usize::try_from(page.left()).unwrap());
+            if let Some(entries) = page.take(found.map(entry).collect()) {
+                let places = entries.iter().map(|entry| signed(entry.seq.number())).collect::<Vec<_>>();
+                let whole = (1..=i64::try_from(places.len()).unwrap()).collect::<Vec<_>>();
+                assert_eq!(places, whole, "whoever goes on after the last of them never sees the others");
+                return;
+            }
+        }
+        unreachable!()
     }
 }
