@@ -34,7 +34,7 @@ pub fn each_member(text: &[u8], depth: usize, take: impl FnMut(&str, Value) -> b
 }
 
 /// Reads a JSON object straight into a type that is as strict itself: one that denies what it does not know, and in which
-/// nothing is of any depth or any kind but what [`members`] or the like have read.
+/// nothing is of any depth or any kind but what `members` or the like have read.
 pub fn parse_own<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, NotStrictJson> {
     let text = std::str::from_utf8(text).map_err(|_| NotStrictJson)?;
     // To serde, an array is a struct too.
