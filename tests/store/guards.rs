@@ -328,17 +328,17 @@ impl<F: Future + Unpin> Future for Cut<F> {
 }
 
 async fn a_caller_that_goes_away_leaves_all_or_nothing(on: &TestStore) {
-    const CALLERS: u64 = 60;
+    const CALLERS: u64 = 120;
     let store = on.open().await;
     let mut gone = 0;
     for n in 0..CALLERS {
         let write = Write { log: vec![entry(Target::Task(task_id(n.into())))], ..issue(n.into()) };
         let batch = [write];
-        let commit = Cut { future: store.commit(WRITER, &batch), polls: n };
+        let commit = Cut { future: store.commit(WRITER, &batch), polls: n / 2 };
         gone += u32::from(commit.await.is_none());
     }
-    // How often a commit wakes up is the machine's affair: one was not begun, and some broke off under way.
-    assert!(gone > 2, "{gone}");
+    // How often a commit wakes up is the machine's affair; but three times it does.
+    assert!(gone > 5, "{gone}");
     // What the last one sent may still be under way; an entry waits until it is over, one way or the other.
     let last = done(&*store, Write { log: vec![entry(Target::Keys)], ..Write::default() }).await.unwrap();
     let mut happened = 0;

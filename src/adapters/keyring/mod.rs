@@ -153,13 +153,14 @@ impl Signer for Keyring {
 
     fn verify(&self, token: Unread<'_>, now: Timestamp) -> Option<OwnToken> {
         let keys = self.keys();
-        let own = |key: &OwnKey, typ, token: Unread<'_>| {
+        // The signature first, whatever else there is to say: all tokens cost the same.
+        let own = |key: &OwnKey, typ: Option<Cow<'static, str>>, token: Unread<'_>| {
             let is_good = key.verifies(token.signing_input(), token.signature());
-            is_good.then(|| OwnToken { key: key.kid.clone(), typ, payload: token.into_payload() })
+            typ.filter(|_| is_good).map(|typ| OwnToken { key: key.kid.clone(), typ, payload: token.into_payload() })
         };
         // Nearly every token begins as we write it, and that need not be read again.
         if let Some((key, typ)) = keys.published(now).find_map(|key| Some((key, key.typ_of(token.head())?))) {
-            return own(key, Cow::Borrowed(typ), token);
+            return own(key, Some(Cow::Borrowed(typ)), token);
         }
         let header = token.header().ok()?;
         let named =
@@ -172,7 +173,7 @@ impl Signer for Keyring {
             }
             return None;
         };
-        own(key, Cow::Owned(header.typ?), token)
+        own(key, header.typ.map(Cow::Owned), token)
     }
 
     /// A key is named by its thumbprint, so one of this name is this one.
