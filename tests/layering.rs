@@ -1,4 +1,4 @@
-//! Holds the code to the plan of the house (`docs/ARCHITECTURE.md`): which room may import which, where each foreign crate
+//! Holds the code to the plan of the house (`docs/architecture.md`): which room may import which, where each foreign crate
 //! may be named, which words have no place in the rules, and how long a file may be. It reads `src/**` as text, so it sees
 //! what the compiler allows. `#[cfg(test)]` code may do as it likes, and so may `main.rs`, which names every room.
 #![expect(

@@ -40,7 +40,7 @@ fn tool_use(at: &At<'_>) -> Option<ToolUse> {
     let constraints = Constraints::parse(read.as_ref(), additional.as_ref()).map_err(|fault| {
         let place = fault.path.strip_prefix(".constraints").unwrap_or(&fault.path).trim_start_matches('.');
         let colon = if place.is_empty() { "" } else { ": " };
-        let remedy = "such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/AUTHORITY.md has all of them";
+        let remedy = "such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/reference/authority.md has all of them";
         rules.as_ref().unwrap_or(at).wrong(format_args!("{place}{colon}{}", fault.rule), remedy);
     });
     Some(ToolUse { tool: tool?, constraints: constraints.ok()? })

@@ -381,11 +381,11 @@ mod tests {
 
     #[test]
     fn every_code_is_explained_to_developers() {
-        let table = include_str!("../../docs/errors.md");
+        let table = include_str!("../../docs/reference/errors.md");
         let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 3);
         let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
         let want = codes().into_iter().map(|code| format!("| `{}` | {}", code.as_str(), code.status().as_u16()));
-        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/errors.md has another table of codes");
+        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/reference/errors.md has another table of codes");
     }
 
     #[test]

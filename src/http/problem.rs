@@ -300,11 +300,11 @@ mod tests {
 
     #[test]
     fn every_type_is_explained_to_developers() {
-        let table = include_str!("../../docs/errors.md");
+        let table = include_str!("../../docs/reference/errors.md");
         let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 2);
         let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
         let want = types().into_iter().map(|one| format!("| `{}` | {}", one.as_str(), one.status().as_u16()));
-        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/errors.md has another table of types");
+        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/reference/errors.md has another table of types");
     }
 
     #[test]

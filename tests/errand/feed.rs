@@ -38,7 +38,7 @@ const EACH: u64 = 30;
 /// More places of the log than whoever is far behind is told one by one.
 const MANY: u64 = 10_500;
 
-/// What docs/offline.md says an MCP server does.
+/// What docs/guides/offline-verification.md says an MCP server does.
 #[derive(Default)]
 struct Follower {
     held: HashMap<(String, String), (u64, &'static str)>,

@@ -1,4 +1,4 @@
-//! The revocation protocol (`docs/REVOCATION.md`), explored in every order in which its steps can happen. The promise is an
+//! The revocation protocol (`docs/reference/revocation-protocol.md`), explored in every order in which its steps can happen. The promise is an
 //! invariant; with any one part of the protocol taken out, there is a path on which it breaks, and the test prints it.
 #![expect(
     clippy::panic,

@@ -515,7 +515,7 @@ fn objects_that_are_wrong_in_themselves() {
 #[test]
 fn rules_and_edges() {
     let tool = "scopes = [\"files:read\"] }]";
-    let such = "(such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/AUTHORITY.md has all of them)";
+    let such = "(such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/reference/authority.md has all of them)";
     let with = |rules: &str| format!("tools = [{{ identifier = \"read_file\", {rules} }}] }}]");
     let edge = "may_delegate_to = [\"reader\"]";
     let rows = [

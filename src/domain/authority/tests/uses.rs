@@ -92,10 +92,10 @@ fn where_a_permission_goes_beyond() {
     }
 }
 
-/// What `docs/AUTHORITY.md` shows is what is read here: every example is one of `authorization_details`.
+/// What `docs/reference/authority.md` shows is what is read here: every example is one of `authorization_details`.
 #[test]
 fn the_examples_of_the_page_are_read() {
-    let page = include_str!("../../../../docs/AUTHORITY.md");
+    let page = include_str!("../../../../docs/reference/authority.md");
     let details = |value: Value| match value {
         Value::Object(answer) if answer.contains_key("error") => answer["authorization_details_allowed"].clone(),
         Value::Object(mut one) => {
