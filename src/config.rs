@@ -25,24 +25,24 @@ use std::{
 use serde::Deserialize;
 
 use crate::domain::{
-    audit::Introspections,
+    audit::IntrospectionAuditMode,
     break_glass::BreakGlassLimits,
     id::ClientId,
     jwk::SigningAlgorithm,
-    keys::Rotation,
+    keys::RotationSettings,
     limits::{MemoryLimits, TaskLimits, TokenLimits},
-    registry::Object,
+    registry::RegistryObject,
     secret::Secret,
-    status_list::Listing,
+    status_list::StatusListSettings,
     uri::IssuerUrl,
 };
 use reader::{Document, Environment, Section};
 
 pub use dev::{DEV_LISTEN, dev_address, dev_folder};
-pub use explain::{explain, notices};
-pub use mistake::{Mistake, Mistakes};
+pub use explain::{summarize, warnings};
+pub use mistake::{ConfigError, ConfigErrors};
 pub use secrets::EncryptionKey;
-pub use store_url::{InvalidStoreUrl, StoreUrl};
+pub use store_url::{StoreUrl, StoreUrlParseError};
 
 /// How this server is set up.
 #[derive(Debug)]
@@ -80,9 +80,9 @@ pub struct Config {
     /// How much is kept in memory.
     pub memory: MemoryLimits,
     /// Status lists.
-    pub status_list: Listing,
+    pub status_list: StatusListSettings,
     /// The objects that the file declares; consistent among themselves.
-    pub objects: Vec<Object>,
+    pub objects: Vec<RegistryObject>,
     /// The secrets of those of them that have one by file or environment.
     pub secrets: Vec<(ClientId, Secret)>,
     /// The bearer tokens that resources are asked for their tools with.
@@ -117,14 +117,14 @@ pub struct Keys {
     /// What the signing keys are encrypted with in the store.
     pub encryption_key: EncryptionKey,
     /// When a key follows another.
-    pub rotation: Rotation,
+    pub rotation: RotationSettings,
 }
 
 /// `[audit]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Audit {
     /// Which introspections are recorded.
-    pub introspections: Introspections,
+    pub introspections: IntrospectionAuditMode,
 }
 
 /// `[log]`
@@ -172,64 +172,64 @@ pub struct Replicas {
 
 impl Config {
     /// Reads the file at `path`; what it names, too.
-    pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
+    pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|fault| Mistake {
+        let text = std::fs::read_to_string(path).map_err(|fault| ConfigError {
             file: file.clone(),
             position: None,
             key: String::new(),
             reason: format!("cannot be read: {fault}"),
             remedy: "name the configuration file; errand.example.toml is one to start from".to_owned(),
         })?;
-        Self::read(&file, path.parent().unwrap_or(Path::new("")), &text, environment)
+        Self::parse(&file, path.parent().unwrap_or(Path::new("")), &text, environment)
     }
 
     /// Reads a text that is called `file` in messages and whose relative paths start at `base`.
-    fn read(file: &str, base: &Path, text: &str, environment: Environment<'_>) -> Result<Self, Mistakes> {
+    fn parse(file: &str, base: &Path, text: &str, environment: Environment<'_>) -> Result<Self, ConfigErrors> {
         let document = Document::new(file, base, text, environment);
-        let config = read_document(&document);
-        let mistakes = document.into_mistakes();
+        let config = parse_document(&document);
+        let mistakes = document.into_errors();
         // A config without mistakes is whole: whatever could not be read has been told.
         match config {
             Some(config) if mistakes.is_empty() => Ok(config),
-            _ => Err(Mistakes::sorted(mistakes)),
+            _ => Err(ConfigErrors::sorted(mistakes)),
         }
     }
 }
 
-fn read_document(document: &Document<'_>) -> Option<Config> {
+fn parse_document(document: &Document<'_>) -> Option<Config> {
     let table = document.parse()?;
-    let mut root = document.root(&table);
-    let issuer = root.must("issuer", "\"https://sts.example.com\"", |at| {
+    let mut root = document.top_level(&table);
+    let issuer = root.required("issuer", "\"https://sts.example.com\"", |at| {
         at.parse::<IssuerUrl>("write the URL that clients reach Errand at; https, unless it is on this machine")
     });
-    let trust_domain = root.must("trust_domain", "\"example.com\"", |at| server::trust_domain(&at));
-    let consent_uri = root.read("consent_uri", |at| {
+    let trust_domain = root.required("trust_domain", "\"example.com\"", |at| server::read_trust_domain(&at));
+    let consent_uri = root.optional("consent_uri", |at| {
         at.parse::<url::Url>(
             "write the URL of the page where requesters make grants, such as `https://portal.example.com/grants`",
         )
     });
-    let listen = root.read("listen", |at| server::address(&at)).unwrap_or(DEV_LISTEN);
-    let operations_listen = root.read("operations_listen", |at| {
-        let address = server::address(&at)?;
+    let listen = root.optional("listen", |at| server::read_address(&at)).unwrap_or(DEV_LISTEN);
+    let operations_listen = root.optional("operations_listen", |at| {
+        let address = server::read_address(&at)?;
         if address == listen {
-            at.wrong("is the same as `listen`", "choose another port, or leave it out to have both at one");
+            at.error("is the same as `listen`", "choose another port, or leave it out to have both at one");
         }
         Some(address)
     });
-    let tls = server::tls(&mut root);
-    let store = server::store(&mut root);
-    let tokens = server::tokens(&mut root);
-    let tasks = server::tasks(&mut root);
-    let break_glass = server::break_glass(&mut root);
-    let keys = server::keys(&mut root, &tokens);
-    let audit = server::audit(&mut root);
-    let log = server::log(&mut root);
-    let requests = server::requests(&mut root);
-    let replicas = server::replicas(&mut root, requests);
-    let memory = server::memory(&mut root);
-    let status_list = server::status_list(&mut root);
-    let declared = objects::read(&mut root, issuer.as_ref());
+    let tls = server::read_tls(&mut root);
+    let store = server::read_store(&mut root);
+    let tokens = server::read_tokens(&mut root);
+    let tasks = server::read_tasks(&mut root);
+    let break_glass = server::read_break_glass(&mut root);
+    let keys = server::read_keys(&mut root, &tokens);
+    let audit = server::read_audit(&mut root);
+    let log = server::read_log(&mut root);
+    let requests = server::read_requests(&mut root);
+    let replicas = server::read_replicas(&mut root, requests);
+    let memory = server::read_memory(&mut root);
+    let status_list = server::read_status_list(&mut root);
+    let declared = objects::read_registry(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
     Some(Config {
         issuer: issuer?,
@@ -256,21 +256,26 @@ fn read_document(document: &Document<'_>) -> Option<Config> {
 }
 
 /// A token for the whole trust domain must not pass for one for us or for a resource.
-fn check_trust_domain(root: &Section<'_>, domain: Option<&str>, issuer: Option<&IssuerUrl>, objects: &[Object]) {
+fn check_trust_domain(
+    root: &Section<'_>,
+    domain: Option<&str>,
+    issuer: Option<&IssuerUrl>,
+    objects: &[RegistryObject],
+) {
     let resources = objects.iter().filter_map(|object| match object {
-        Object::Resource(resource) => Some(resource.uri.as_str()),
-        Object::Issuer(_) | Object::Agent(_) | Object::Admin(_) => None,
+        RegistryObject::Resource(resource) => Some(resource.uri.as_str()),
+        RegistryObject::Issuer(_) | RegistryObject::Agent(_) | RegistryObject::Admin(_) => None,
     });
     let named = resources.chain(issuer.map(IssuerUrl::as_str)).find(|uri| domain == Some(*uri));
     if let Some(uri) = named {
         let remedy = "name the domain, such as `example.com`: a token for all of it must not pass for one for this";
-        root.place_of("trust_domain").wrong(format_args!("`{uri}` is an audience of its own"), remedy);
+        root.location_of("trust_domain").error(format_args!("`{uri}` is an audience of its own"), remedy);
     }
 }
 
 /// A variable of the process's environment. The one place that reads it.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the place: config.rs reads the environment, and nobody else")]
-pub fn environment(name: &str) -> Option<String> {
+pub fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -33,7 +33,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn every_step_goes_as_it_should() {
+fn every_demo_step_succeeds() {
     let output = run(&["--json"]);
     let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{stdout}{stderr}");
@@ -50,7 +50,7 @@ fn every_step_goes_as_it_should() {
 }
 
 #[test]
-fn it_can_be_read_by_humans() {
+fn default_output_is_readable_text() {
     let output = run(&[]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
@@ -60,7 +60,7 @@ fn it_can_be_read_by_humans() {
 }
 
 #[test]
-fn what_it_does_not_know_it_refuses() {
+fn unknown_arguments_are_rejected() {
     let output = run(&["--jsno"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "usage: demo [--json]\n");

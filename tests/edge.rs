@@ -13,33 +13,34 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
-    adapters::system::OwnThreads,
-    app::{Cx, Following, Parts, Seats, Service, Settings},
+    adapters::system::DedicatedThreads,
+    app::{LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     domain::{
-        audit::{Head, Introspections, Writer},
-        break_glass::{BreakGlass, BreakGlassLimits, ReviewState},
+        audit::{Head, IntrospectionAuditMode, WriterId},
+        break_glass::{BreakGlassGrant, BreakGlassLimits, ReviewState},
         client::Resource,
         grant::Grant,
         id::KeyId,
         id::{ClientId, GrantId, TaskId, TokenId},
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-        jws::{Unread, Unverified},
-        keys::{KeyDates, Rotation},
+        jws::{CompactJws, UnverifiedJws},
+        keys::{KeySchedule, RotationSettings},
         limits::{MemoryLimits, TaskLimits, TokenLimits},
-        replica::{Beat, ReplicaId},
-        revocation::{LogEntry, Seq},
+        replica::{Heartbeat, ReplicaId},
+        revocation::{LogEntry, LogPosition},
         secret::Pepper,
-        status_list::{Listing, Shard},
+        status_list::{Shard, StatusListSettings},
         task::{Requester, Task},
         time::Timestamp,
         tool::ToolRecord,
     },
-    http::{App, EdgeSettings, router},
+    http::{AppState, HttpSettings, router},
     ports::{
-        AuditFilter, AuditRow, Clock, CommitFault, Ear, Entropy, GrantFilter, Having, KeyFault, ListFault, Listed,
-        ListedAfter, McpServers, NotListed, Outage, OwnToken, Page, Paged, Signer, Store, StoredKey, StoredKeys,
-        StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, TrustedKeys, Write, Written,
+        AuditFilter, AuditRow, ChangeListener, Clock, CommitError, Entropy, GcStats, GrantFilter, ListError,
+        McpServers, Outage, Page, PageRequest, SignatureError, Signer, Store, StoredKey, StoredKeys, StoredRegistry,
+        TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector, ToolListing, ToolListingError, TrustedKeys,
+        VerifiedToken, WriteOutcome, WriteSet,
     },
 };
 use http_body_util::BodyExt;
@@ -50,9 +51,9 @@ use uuid::Uuid;
 // ---- the tests ------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn every_described_path_refuses_other_methods_and_names_its_own() {
+async fn undescribed_methods_return_405_with_allow() {
     let description: Value = serde_json::from_str(include_str!("../openapi/errand.json")).unwrap();
-    let edge = Edge::new(Mood::Well).await;
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
     for (path, item) in description["paths"].as_object().unwrap() {
         let mut described: Vec<String> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
         described.retain(|member| member != "PARAMETERS");
@@ -61,8 +62,8 @@ async fn every_described_path_refuses_other_methods_and_names_its_own() {
         }
         described.sort();
         for method in ["TRACE", "QUERY", "OPTIONS", "PATCH"] {
-            let answer = edge.ask(method, path, &[], "").await;
-            answer.refuses(path, StatusCode::METHOD_NOT_ALLOWED, "invalid_request");
+            let answer = edge.send(method, path, &[], "").await;
+            answer.assert_refused(path, StatusCode::METHOD_NOT_ALLOWED, "invalid_request");
             let mut allowed: Vec<&str> = answer.header("allow").split(',').map(str::trim).collect();
             allowed.sort_unstable();
             assert_eq!(allowed, described, "{path}");
@@ -71,36 +72,36 @@ async fn every_described_path_refuses_other_methods_and_names_its_own() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_not_found() {
-    let edge = Edge::new(Mood::Well).await;
+async fn unknown_path_returns_404() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
     for path in ["/", "/oauth2", "/oauth2/", "/oauth2/%00", "/.well-known/x", "/v1/admin", "/v1/admin/agents/", "/%ff"]
     {
-        edge.ask("GET", path, &[], "").await.refuses(path, StatusCode::NOT_FOUND, "invalid_request");
+        edge.send("GET", path, &[], "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
     }
 }
 
 #[tokio::test]
-async fn a_name_that_can_not_be_one_is_not_found_but_only_for_who_may_know() {
-    let edge = Edge::new(Mood::Well).await;
+async fn invalid_id_returns_404_to_authorized_callers_only() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
     let long = "x".repeat(3000);
     for folder in ["agents", "resources", "issuers", "admins", "tokens", "tasks"] {
         for name in ["%ff", "%00", "nobody", "%2f..%2f", "https%3A%2F%2Flogin.example.com", &long] {
             let path = format!("/v1/admin/{folder}/{name}");
-            let unknown = edge.ask("GET", &path, &[], "").await;
-            unknown.refuses(&path, StatusCode::UNAUTHORIZED, "invalid_token");
-            edge.admin("GET", &path, "").await.refuses(&path, StatusCode::NOT_FOUND, "invalid_request");
+            let unknown = edge.send("GET", &path, &[], "").await;
+            unknown.assert_refused(&path, StatusCode::UNAUTHORIZED, "invalid_token");
+            edge.admin("GET", &path, "").await.assert_refused(&path, StatusCode::NOT_FOUND, "invalid_request");
         }
     }
     let put = edge.admin("PUT", "/v1/admin/admins/%ff", ADMIN).await;
-    put.refuses("/v1", StatusCode::BAD_REQUEST, "invalid_request");
+    put.assert_refused("/v1", StatusCode::BAD_REQUEST, "invalid_request");
     let path = "/v1/admin/clients/%ff/secret";
-    edge.admin("POST", path, "").await.refuses(path, StatusCode::NOT_FOUND, "invalid_request");
-    edge.ask("GET", "/docs/%ff", &[], "").await.refuses("/docs", StatusCode::NOT_FOUND, "invalid_request");
+    edge.admin("POST", path, "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
+    edge.send("GET", "/docs/%ff", &[], "").await.assert_refused("/docs", StatusCode::NOT_FOUND, "invalid_request");
 }
 
 #[tokio::test]
-async fn a_query_is_read_strictly() {
-    let edge = Edge::new(Mood::Well).await;
+async fn query_parameters_are_parsed_strictly() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
     for (query, status) in [
         ("", StatusCode::OK),
         ("?limit=1000&after=next&audience=x&alive=true", StatusCode::OK),
@@ -129,14 +130,14 @@ async fn a_query_is_read_strictly() {
         if status == StatusCode::OK {
             assert_eq!(answer.status, status, "{path}: {}", answer.body);
         } else {
-            answer.refuses(&path, status, "invalid_request");
+            answer.assert_refused(&path, status, "invalid_request");
         }
     }
 }
 
 #[tokio::test]
-async fn a_body_is_what_it_is_said_to_be() {
-    let edge = Edge::new(Mood::Well).await;
+async fn body_must_match_its_content_type() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
     let path = "/v1/admin/admins/ops";
     let token = edge.bearer();
     for (media, body, status) in [
@@ -148,43 +149,47 @@ async fn a_body_is_what_it_is_said_to_be() {
         ("application/json", r#"{"id":"ops","id":"ops"}"#, StatusCode::BAD_REQUEST),
         ("application/json", &" ".repeat(65_537), StatusCode::PAYLOAD_TOO_LARGE),
     ] {
-        let answer = edge.ask("PUT", path, &[("content-type", media), ("authorization", &token)], body).await;
-        answer.refuses(path, status, "invalid_request");
+        let answer = edge.send("PUT", path, &[("content-type", media), ("authorization", &token)], body).await;
+        answer.assert_refused(path, status, "invalid_request");
     }
     assert_eq!(edge.admin("PUT", path, ADMIN).await.status, StatusCode::CREATED);
 
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
-        edge.ask("POST", path, &[], "token=x").await.refuses(path, StatusCode::BAD_REQUEST, "invalid_request");
-        edge.ask("POST", path, &form, "a=%zz").await.refuses(path, StatusCode::BAD_REQUEST, "invalid_request");
-        let large = edge.ask("POST", path, &form, &"a".repeat(65_537)).await;
-        large.refuses(path, StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
-        edge.ask("POST", path, &form, "token=x").await.refuses(path, StatusCode::UNAUTHORIZED, "invalid_client");
+        edge.send("POST", path, &[], "token=x").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
+        edge.send("POST", path, &form, "a=%zz").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
+        let large = edge.send("POST", path, &form, &"a".repeat(65_537)).await;
+        large.assert_refused(path, StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
+        edge.send("POST", path, &form, "token=x").await.assert_refused(
+            path,
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+        );
     }
 }
 
 #[tokio::test]
-async fn what_can_not_be_found_out_is_a_503_and_a_mistake_of_ours_a_500() {
+async fn outage_returns_503_and_internal_error_returns_500() {
     let form = [("content-type", "application/x-www-form-urlencoded"), ("authorization", "Basic YTpi")];
     for (mood, status, code) in [
-        (Mood::Out, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
-        (Mood::Hangs, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
-        (Mood::Panics, StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        (StoreBehavior::Out, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        (StoreBehavior::Hangs, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        (StoreBehavior::Panics, StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
     ] {
-        let edge = Edge::new(mood).await;
+        let edge = HttpFixture::new(mood).await;
         for (method, path) in [("POST", "/oauth2/token"), ("POST", "/oauth2/introspect"), ("GET", "/oauth2/jwks")] {
-            edge.ask(method, path, &form, "token=x").await.refuses(path, status, code);
+            edge.send(method, path, &form, "token=x").await.assert_refused(path, status, code);
         }
         for path in ["/v1/admin/keys", "/v1/admin/tokens", "/readyz"] {
-            edge.admin("GET", path, "").await.refuses(path, status, code);
+            edge.admin("GET", path, "").await.assert_refused(path, status, code);
         }
-        assert_eq!(edge.ask("GET", "/healthz", &[], "").await.status, StatusCode::OK);
+        assert_eq!(edge.send("GET", "/healthz", &[], "").await.status, StatusCode::OK);
     }
 }
 
 #[tokio::test]
-async fn the_page_and_the_description_are_served() {
-    let edge = Edge::new(Mood::Well).await;
+async fn docs_page_and_openapi_are_served() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
     for (path, media) in [
         ("/docs", "text/html; charset=utf-8"),
         ("/docs/docs.js", "text/javascript; charset=utf-8"),
@@ -192,11 +197,11 @@ async fn the_page_and_the_description_are_served() {
         ("/openapi.json", "application/json"),
         ("/openapi.yaml", "application/yaml"),
     ] {
-        let answer = edge.ask("GET", path, &[], "").await;
+        let answer = edge.send("GET", path, &[], "").await;
         assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, media), "{path}");
         assert!(!answer.body.is_empty(), "{path}");
     }
-    let page = edge.ask("GET", "/docs", &[], "").await;
+    let page = edge.send("GET", "/docs", &[], "").await;
     assert!(page.header("content-security-policy").starts_with("default-src 'none';"));
     // What the policy would refuse must not be in the page.
     for inline in ["style=", "<style", "<script>", "onclick=", "onload=", "javascript:", "http://", "https://"] {
@@ -208,38 +213,39 @@ async fn the_page_and_the_description_are_served() {
 
 const ADMIN: &str = r#"{"id":"ops","role":"operator","authentication":{"method":"client_secret_basic"}}"#;
 
-struct Edge {
+struct HttpFixture {
     router: Router,
     token: String,
 }
 
-struct Answer {
+struct TestResponse {
     status: StatusCode,
     headers: axum::http::HeaderMap,
     body: String,
 }
 
-impl Edge {
-    async fn new(mood: Mood) -> Self {
+impl HttpFixture {
+    async fn new(mood: StoreBehavior) -> Self {
         // The token is made while all is well.
-        let token = service(Mood::Well).bootstrap_token(&cx()).await.unwrap();
+        let token = service(StoreBehavior::Well).issue_bootstrap_token(&cx()).await.unwrap();
         // Who hangs is waited for; nobody else is in a hurry.
-        let patience = if matches!(mood, Mood::Hangs) { Duration::from_millis(50) } else { Duration::from_mins(1) };
-        let settings = EdgeSettings { request_timeout: patience, operations_here: true };
-        Self { router: router(App::new(service(mood)), settings), token: token.token.expose().to_owned() }
+        let patience =
+            if matches!(mood, StoreBehavior::Hangs) { Duration::from_millis(50) } else { Duration::from_mins(1) };
+        let settings = HttpSettings { request_timeout: patience, serves_operations: true };
+        Self { router: router(AppState::new(service(mood)), settings), token: token.token.expose().to_owned() }
     }
 
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
 
-    async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
+    async fn admin(&self, method: &str, path: &str, body: &str) -> TestResponse {
         let bearer = self.bearer();
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        self.ask(method, path, &headers, body).await
+        self.send(method, path, &headers, body).await
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TestResponse {
         let mut request = Request::builder().method(method).uri(path).header("x-request-id", "r-1");
         for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
             request = request.header(*name, *value);
@@ -248,17 +254,17 @@ impl Edge {
         let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+        TestResponse { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
     }
 }
 
-impl Answer {
+impl TestResponse {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no `{name}`")).to_str().unwrap()
     }
 
     /// An error of this status and code, in the form that the path has.
-    fn refuses(&self, path: &str, status: StatusCode, code: &str) {
+    fn assert_refused(&self, path: &str, status: StatusCode, code: &str) {
         assert_eq!(self.status, status, "{path}: {}", self.body);
         assert_eq!((self.header("x-request-id"), self.header("cache-control")), ("r-1", "no-store"), "{path}");
         let body: Value = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{path}: {}", self.body));
@@ -288,41 +294,41 @@ impl Answer {
 
 // ---- a server without an outside ------------------------------------------------------------------------------------
 
-fn cx() -> Cx {
-    Cx { request_id: "r-1".parse().unwrap(), now: NOW }
+fn cx() -> RequestContext {
+    RequestContext { request_id: "r-1".parse().unwrap(), now: NOW }
 }
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 
-fn service(mood: Mood) -> Service {
+fn service(mood: StoreBehavior) -> Service {
     let settings = Settings {
         issuer: "https://sts.example.com".parse().unwrap(),
         trust_domain: "example.com".into(),
         consent_uri: None,
         algorithm: SigningAlgorithm::ES256,
-        rotation: Rotation::default(),
+        rotation: RotationSettings::default(),
         tokens: TokenLimits::default(),
         tasks: TaskLimits::default(),
         break_glass: BreakGlassLimits::default(),
-        introspection_audit: Introspections::Off,
+        introspection_audit: IntrospectionAuditMode::Off,
         write_queue: 16,
-        following: Following {
-            name: "edge".into(),
-            lease: Duration::from_secs(2),
-            heartbeat: Duration::from_millis(500),
+        lease: LeaseSettings {
+            replica_name: "edge".into(),
+            duration: Duration::from_secs(2),
+            heartbeat_interval: Duration::from_millis(500),
         },
         write_batch: 16,
         memory: MemoryLimits::default(),
-        listeners: Seats { all: 2, per_client: 2 },
-        status_list: Listing::default(),
+        subscribers: SubscriberLimits { total: 2, per_client: 2 },
+        status_list: StatusListSettings::default(),
     };
-    let parts = Parts {
-        clock: Arc::new(Still),
-        entropy: Arc::new(Still),
-        threads: Arc::new(OwnThreads),
-        signer: Arc::new(Still),
-        trusted: Arc::new(Still),
-        servers: Arc::new(Still),
+    let parts = Ports {
+        clock: Arc::new(FrozenClock),
+        entropy: Arc::new(FrozenClock),
+        threads: Arc::new(DedicatedThreads),
+        signer: Arc::new(FrozenClock),
+        trusted_keys: Arc::new(FrozenClock),
+        mcp_servers: Arc::new(FrozenClock),
         store: Arc::new(mood),
         pepper: Pepper::new(&[7; 32]),
     };
@@ -330,9 +336,9 @@ fn service(mood: Mood) -> Service {
 }
 
 /// Clock, dice and keys that never move; its signatures are worth nothing.
-struct Still;
+struct FrozenClock;
 
-impl Clock for Still {
+impl Clock for FrozenClock {
     fn now(&self) -> Timestamp {
         NOW
     }
@@ -342,28 +348,28 @@ impl Clock for Still {
     }
 }
 
-impl Entropy for Still {
-    fn bytes32(&self) -> Result<[u8; 32], Outage> {
+impl Entropy for FrozenClock {
+    fn random_bytes32(&self) -> Result<[u8; 32], Outage> {
         Ok([7; 32])
     }
 
-    fn uuid(&self) -> Uuid {
+    fn new_uuid(&self) -> Uuid {
         Uuid::from_bytes([7; 16])
     }
 }
 
-impl Signer for Still {
+impl Signer for FrozenClock {
     fn sign(&self, _: SigningAlgorithm, typ: &str, claims: &[u8], _: Timestamp) -> Result<String, Outage> {
         let header = json!({"alg": "ES256", "typ": typ}).to_string();
         Ok(format!("{}.{}.AAAA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims)))
     }
 
-    fn verify(&self, token: Unread<'_>, _: Timestamp) -> Option<OwnToken> {
-        let typ = token.header().ok()?.typ?.into();
-        Some(OwnToken { key: "still".parse().unwrap(), typ, payload: token.into_payload() })
+    fn verify(&self, token: CompactJws<'_>, _: Timestamp) -> Option<VerifiedToken> {
+        let typ = token.decode_header().ok()?.typ?.into();
+        Some(VerifiedToken { key: "still".parse().unwrap(), typ, payload: token.into_payload() })
     }
 
-    fn publishes(&self, _: &KeyId, _: Timestamp) -> bool {
+    fn is_published(&self, _: &KeyId, _: Timestamp) -> bool {
         true
     }
 
@@ -371,11 +377,11 @@ impl Signer for Still {
         JwkSet::try_from(json!({"keys": [{"kty": "EC"}]})).unwrap()
     }
 
-    fn algorithms(&self, _: Timestamp) -> Vec<SigningAlgorithm> {
+    fn active_algorithms(&self, _: Timestamp) -> Vec<SigningAlgorithm> {
         vec![SigningAlgorithm::ES256]
     }
 
-    fn dates(&self) -> Vec<KeyDates> {
+    fn schedules(&self) -> Vec<KeySchedule> {
         Vec::new()
     }
 
@@ -383,54 +389,59 @@ impl Signer for Still {
         0
     }
 
-    fn replace(&self, _: StoredKeys) -> Result<(), Outage> {
+    fn replace_keys(&self, _: StoredKeys) -> Result<(), Outage> {
         Ok(())
     }
 
-    fn make(&self, _: SigningAlgorithm, _: Timestamp, _: Timestamp) -> Result<StoredKey, Outage> {
+    fn create_key(&self, _: SigningAlgorithm, _: Timestamp, _: Timestamp) -> Result<StoredKey, Outage> {
         Err(Outage::during("make a key")("there are no dice"))
     }
 }
 
 #[async_trait]
-impl McpServers for Still {
-    async fn tools(&self, _: &Resource) -> Result<Listed, NotListed> {
-        Err(NotListed::NoAnswer)
+impl McpServers for FrozenClock {
+    async fn list_tools(&self, _: &Resource) -> Result<ToolListing, ToolListingError> {
+        Err(ToolListingError::NoResponse)
     }
 }
 
 #[async_trait]
-impl TrustedKeys for Still {
-    async fn verify_issuer(
+impl TrustedKeys for FrozenClock {
+    async fn verify_with_issuer(
         &self,
         _: &TrustedIssuer,
-        _: Unverified<'_>,
+        _: UnverifiedJws<'_>,
         _: Timestamp,
-    ) -> Result<Map<String, Value>, KeyFault> {
-        Err(KeyFault::UnknownKey)
+    ) -> Result<Map<String, Value>, SignatureError> {
+        Err(SignatureError::UnknownKey)
     }
 
-    fn verify_with(&self, _: &JwkSet, _: &[JwsAlgorithm], _: Unverified<'_>) -> Result<Map<String, Value>, KeyFault> {
-        Err(KeyFault::UnknownKey)
+    fn verify_with_keys(
+        &self,
+        _: &JwkSet,
+        _: &[JwsAlgorithm],
+        _: UnverifiedJws<'_>,
+    ) -> Result<Map<String, Value>, SignatureError> {
+        Err(SignatureError::UnknownKey)
     }
 
-    fn verify_nothing(&self, _: Unverified<'_>) {}
+    fn verify_dummy(&self, _: UnverifiedJws<'_>) {}
 
-    fn unreachable(&self) -> Vec<String> {
+    fn unreachable_issuers(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
 /// A store that has nothing in it and forgets what is put in, or worse.
 #[derive(Clone, Copy)]
-enum Mood {
+enum StoreBehavior {
     Well,
     Out,
     Hangs,
     Panics,
 }
 
-impl Mood {
+impl StoreBehavior {
     async fn get<T>(self, answer: T) -> Result<T, Outage> {
         match self {
             Self::Well => Ok(answer),
@@ -440,152 +451,156 @@ impl Mood {
         }
     }
 
-    async fn page<T>(self, page: &Page) -> Result<Paged<T>, ListFault> {
-        if page.after.as_deref().is_some_and(|after| after != "next") {
-            return Err(ListFault::Cursor);
+    async fn page<T>(self, page: &PageRequest) -> Result<Page<T>, ListError> {
+        if page.cursor.as_deref().is_some_and(|after| after != "next") {
+            return Err(ListError::InvalidCursor);
         }
-        Ok(self.get(Paged { items: Vec::new(), next: None }).await?)
+        Ok(self.get(Page { items: Vec::new(), next: None }).await?)
     }
 }
 
 #[async_trait]
-impl Store for Mood {
-    async fn commit(&self, _: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
-        Ok(self.get(batch.iter().map(|_| Written::Done { seq: None }).collect()).await?)
+impl Store for StoreBehavior {
+    async fn commit(&self, _: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
+        Ok(self.get(batch.iter().map(|_| WriteOutcome::Committed { seq: None }).collect()).await?)
     }
 
-    async fn head(&self) -> Result<Seq, Outage> {
-        self.get(Seq::new(0)).await
+    async fn read_log_head(&self) -> Result<LogPosition, Outage> {
+        self.get(LogPosition::new(0)).await
     }
 
-    async fn log_after(&self, _: Seq, _: Timestamp, _: u32) -> Result<Vec<LogEntry>, Outage> {
+    async fn read_log_after(&self, _: LogPosition, _: Timestamp, _: u32) -> Result<Vec<LogEntry>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn registry(&self) -> Result<StoredRegistry, Outage> {
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
         self.get(StoredRegistry {
             version: 0,
             entries: Vec::new(),
-            since: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            shut_out: Vec::new(),
-            tools: BTreeMap::new(),
+            registration_positions: BTreeMap::new(),
+            secret_tags: BTreeMap::new(),
+            blocks: Vec::new(),
+            known_tools: BTreeMap::new(),
         })
         .await
     }
 
-    async fn tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+    async fn list_tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn keys(&self) -> Result<StoredKeys, Outage> {
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
         self.get(StoredKeys { version: 0, keys: Vec::new() }).await
     }
 
-    async fn task(&self, _: TaskId) -> Result<Option<Task>, Outage> {
+    async fn find_task(&self, _: TaskId) -> Result<Option<Task>, Outage> {
         self.get(None).await
     }
 
-    async fn tasks_due(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
+    async fn list_overdue_tasks(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn tasks(&self, _: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
+    async fn list_tasks(&self, _: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
         self.page(page).await
     }
 
-    async fn token(&self, _: TokenId) -> Result<Option<TokenRecord>, Outage> {
+    async fn find_token(&self, _: TokenId) -> Result<Option<TokenRecord>, Outage> {
         self.get(None).await
     }
 
-    async fn tokens(&self, _: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
+    async fn list_tokens(&self, _: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         self.page(page).await
     }
 
-    async fn listed_tokens(
+    async fn list_tokens_with_status(
         &self,
-        _: &Having,
+        _: &TokenSelector,
         _: Timestamp,
-        _: ListedAfter,
+        _: TokenCursor,
         _: u32,
     ) -> Result<Vec<TokenRecord>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn take_status_block(&self, _: Shard) -> Result<u64, Outage> {
+    async fn allocate_status_block(&self, _: Shard) -> Result<u64, Outage> {
         self.get(0).await
     }
 
-    async fn status_shards(&self, _: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+    async fn list_status_shards(&self, _: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn tasks_without_grant(&self, _: u32) -> Result<Vec<Task>, Outage> {
+    async fn list_tasks_without_grant(&self, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn tasks_of_removed(&self, _: u32) -> Result<Vec<Task>, Outage> {
+    async fn list_orphaned_tasks(&self, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn grant(&self, _: GrantId) -> Result<Option<Grant>, Outage> {
+    async fn find_grant(&self, _: GrantId) -> Result<Option<Grant>, Outage> {
         self.get(None).await
     }
 
-    async fn grants_between(&self, _: &Requester, _: &ClientId, _: Timestamp, _: u32) -> Result<Vec<Grant>, Outage> {
+    async fn list_live_grants(&self, _: &Requester, _: &ClientId, _: Timestamp, _: u32) -> Result<Vec<Grant>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn break_glass(&self, _: GrantId) -> Result<Option<BreakGlass>, Outage> {
+    async fn find_break_glass(&self, _: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
         self.get(None).await
     }
 
-    async fn break_glass_list(&self, _: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault> {
+    async fn list_break_glass(
+        &self,
+        _: Option<ReviewState>,
+        page: &PageRequest,
+    ) -> Result<Page<BreakGlassGrant>, ListError> {
         self.page(page).await
     }
 
-    async fn grants(&self, _: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
+    async fn list_grants(&self, _: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
         self.page(page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
         self.page(page).await
     }
 
-    async fn answered(&self, _: &str, _: &str) -> Result<Option<Written>, Outage> {
+    async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
         self.get(None).await
     }
 
-    async fn audit(&self, _: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
+    async fn list_audit_records(&self, _: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
         self.page(page).await
     }
 
-    async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage> {
+    async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn audit_chain(&self, _: Writer, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
+    async fn read_audit_chain(&self, _: WriterId, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn renew(&self, _: &Beat, _: bool) -> Result<(), Outage> {
+    async fn record_heartbeat(&self, _: &Heartbeat, _: bool) -> Result<(), Outage> {
         self.get(()).await
     }
 
-    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
+    async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
         self.get(Vec::new()).await
     }
 
-    async fn remove_replica(&self, _: ReplicaId, _: u64) -> Result<bool, Outage> {
+    async fn deregister_replica(&self, _: ReplicaId, _: u64) -> Result<bool, Outage> {
         self.get(false).await
     }
 
-    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
+    async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Err(Outage::during("listen")("nobody speaks"))
     }
 
-    async fn sweep(&self, _: Timestamp) -> Result<Swept, Outage> {
-        self.get(Swept::default()).await
+    async fn collect_garbage(&self, _: Timestamp) -> Result<GcStats, Outage> {
+        self.get(GcStats::default()).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {

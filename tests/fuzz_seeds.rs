@@ -35,7 +35,7 @@ macro_rules! targets {
 targets!(form, jws, details, claims, scope, uri);
 
 #[test]
-fn every_target_is_here() {
+fn every_fuzz_target_is_listed() {
     let manifest = include_str!("../fuzz/Cargo.toml");
     let bins = manifest.split("[[bin]]").skip(1).map(|bin| bin.split('"').nth(1).unwrap());
     assert_eq!(bins.collect::<Vec<_>>(), TARGETS);
@@ -48,29 +48,29 @@ fn run(name: &str, target: fn(&[u8])) {
     let seeds = files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
     assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
     let dictionary = seeds.iter().flatten().copied().collect::<Vec<_>>();
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut dice = SeededRng(0x9e37_79b9_7f4a_7c15);
     for seed in &seeds {
-        try_one(target, seed);
+        run_input(target, seed);
     }
     for n in 0..MUTATIONS {
         let mut input = seeds[n % seeds.len()].clone();
         for _ in 0..=dice.below(4) {
             mutate(&mut input, &dictionary, &mut dice);
         }
-        try_one(target, &input);
+        run_input(target, &input);
     }
 }
 
-fn try_one(target: fn(&[u8]), input: &[u8]) {
+fn run_input(target: fn(&[u8]), input: &[u8]) {
     let broke = catch_unwind(AssertUnwindSafe(|| target(input))).is_err();
     let text = String::from_utf8_lossy(input);
     assert!(!broke, "see above; it broke on {text:?} ({input:?}): fix it, and put this into fuzz/seeds");
 }
 
 /// One change: a byte, a hole, a stretch doubled, or a stretch of some seed put in.
-fn mutate(input: &mut Vec<u8>, dictionary: &[u8], dice: &mut Dice) {
+fn mutate(input: &mut Vec<u8>, dictionary: &[u8], dice: &mut SeededRng) {
     let at = dice.below(input.len() + 1);
-    let stretch = |from: &[u8], dice: &mut Dice| {
+    let stretch = |from: &[u8], dice: &mut SeededRng| {
         let start = dice.below(from.len().max(1)).min(from.len());
         let end = (start + 1 + dice.below(24)).min(from.len());
         from[start..end].to_vec()
@@ -91,9 +91,9 @@ fn mutate(input: &mut Vec<u8>, dictionary: &[u8], dice: &mut Dice) {
 }
 
 /// The same numbers in every run (xorshift64), so that what failed once fails again.
-struct Dice(u64);
+struct SeededRng(u64);
 
-impl Dice {
+impl SeededRng {
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

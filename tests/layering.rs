@@ -18,7 +18,7 @@ use std::{
 // ---- the plan, as data ----------------------------------------------------------------------------------------------
 
 /// A room, and the rooms whose names may stand in it.
-const ROOMS: &[(&str, &[&str])] = &[
+const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     ("ports", &["ports", "domain"]),
     ("app", &["app", "domain", "ports"]),
@@ -33,19 +33,19 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// A path of a foreign crate, and where it may be named: a room or file (`adapters/jose` is `jose.rs` and `jose/…`; a `*`
 /// at the end matches anything). The longest path that fits decides. Every dependency has a row here.
-const FOREIGN: &[(&str, &[&str])] = &[
+const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     // Plain values and their text: harmless anywhere.
-    ("base64", ANYWHERE),
+    ("base64", ANY_LAYER),
     ("flate2", &["domain"]),
-    ("ipnet", ANYWHERE),
-    ("serde", ANYWHERE),
-    ("serde_json", ANYWHERE),
-    ("serde_json_canonicalizer", ANYWHERE),
-    ("thiserror", ANYWHERE),
-    ("time", ANYWHERE),
-    ("url", ANYWHERE),
-    ("uuid", ANYWHERE),
-    ("zeroize", ANYWHERE),
+    ("ipnet", ANY_LAYER),
+    ("serde", ANY_LAYER),
+    ("serde_json", ANY_LAYER),
+    ("serde_json_canonicalizer", ANY_LAYER),
+    ("thiserror", ANY_LAYER),
+    ("time", ANY_LAYER),
+    ("url", ANY_LAYER),
+    ("uuid", ANY_LAYER),
+    ("zeroize", ANY_LAYER),
     // Plumbing: wherever something waits or is observed; never in the rules.
     ("async_trait", &["ports", "app", "adapters", "http"]),
     ("bytes", &["app", "adapters", "http", "cli"]),
@@ -87,46 +87,46 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("std::thread", &["adapters"]),
     ("std::time::SystemTime", &["adapters/system"]),
 ];
-const ANYWHERE: &[&str] = &["*"];
+const ANY_LAYER: &[&str] = &["*"];
 
 /// Words that have no place in a room.
-const WORDS: &[(&str, &[&str], &str)] = &[
+const RESTRICTED_WORDS: &[(&str, &[&str], &str)] = &[
     ("domain", &["async", "await"], "the rules don't wait: they get facts and answer a value"),
     ("domain", &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log: the edge does, once"),
 ];
 
 /// A file longer than this holds a concept that wants a name and a file of its own.
-const LONGEST_FILE: usize = 450;
+const MAX_FILE_LINES: usize = 450;
 
 // ---- the tests ------------------------------------------------------------------------------------------------------
 
 #[test]
-fn imports_go_down_only() {
-    let offences: Vec<String> = sources().iter().flat_map(Source::offences).collect();
+fn imports_follow_layer_order() {
+    let offences: Vec<String> = sources().iter().flat_map(SourceFile::violations).collect();
     assert!(offences.is_empty(), "{} against the plan:\n{}\n", offences.len(), offences.join("\n"));
 }
 
 #[test]
-fn no_file_is_too_long() {
+fn files_stay_below_line_limit() {
     let long: Vec<String> = sources()
         .iter()
-        .filter(|source| source.length > LONGEST_FILE)
+        .filter(|source| source.length > MAX_FILE_LINES)
         .map(|source| {
-            format!("src/{}: {} lines without its tests, of at most {LONGEST_FILE}", source.path, source.length)
+            format!("src/{}: {} lines without its tests, of at most {MAX_FILE_LINES}", source.path, source.length)
         })
         .collect();
     assert!(long.is_empty(), "too long; what in it wants a name of its own?\n{}\n", long.join("\n"));
 }
 
 #[test]
-fn every_dependency_has_its_place() {
+fn dependencies_are_used_in_their_layer() {
     let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
     let homeless: Vec<String> = manifest["dependencies"]
         .as_table()
         .unwrap()
         .keys()
         .map(|name| name.replace('-', "_"))
-        .filter(|name| !FOREIGN.iter().any(|(path, _)| path == name))
+        .filter(|name| !EXTERNAL_CRATES.iter().any(|(path, _)| path == name))
         .collect();
     assert!(
         homeless.is_empty(),
@@ -138,7 +138,7 @@ fn every_dependency_has_its_place() {
 // ---- a source and its offences --------------------------------------------------------------------------------------
 
 /// A file under `src`, without its comments, its texts and its tests.
-struct Source {
+struct SourceFile {
     /// Relative to `src`: `adapters/jose.rs`.
     path: String,
     tokens: Vec<Token>,
@@ -147,44 +147,44 @@ struct Source {
 }
 
 /// A path that the source names, and where: `crate`, `domain`, `time` on line 7.
-struct Named {
+struct ImportedPath {
     path: Vec<String>,
     line: usize,
 }
 
-impl Source {
-    fn read(path: &str, text: &str) -> Self {
+impl SourceFile {
+    fn parse(path: &str, text: &str) -> Self {
         let mut tokens = tokens(text);
         let tests = cut_tests(&mut tokens);
         Self { path: path.to_owned(), tokens, length: text.lines().count() - tests }
     }
 
-    fn offences(&self) -> Vec<String> {
-        let room = self.room();
+    fn violations(&self) -> Vec<String> {
+        let room = self.layer();
         if matches!(room, "main" | "lib") {
             return Vec::new();
         }
-        let Some((_, may_import)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        let Some((_, may_import)) = LAYERS.iter().find(|(name, _)| *name == room) else {
             return vec![format!("src/{}:1: `{room}` is no room of the plan (ROOMS in tests/layering.rs)", self.path)];
         };
         let mut offences = Vec::new();
         let mut offence =
             |line: usize, what: String| offences.push((line, format!("src/{}:{line}: {what}", self.path)));
-        for Named { path, line } in self.named() {
+        for ImportedPath { path, line } in self.imported_paths() {
             if path[0] == "crate" {
                 let foreign_room = path.get(1).filter(|target| !may_import.contains(&target.as_str()));
                 if foreign_room.is_some() {
                     let rule = format!("{room} may import {} only", may_import.join(", "));
                     offence(line, format!("`{}`: {rule}", path.join("::")));
                 }
-            } else if let Some((guarded, places)) = guard(&path)
-                && !places.iter().any(|place| fits(place, self.stem()))
+            } else if let Some((guarded, places)) = restriction_of(&path)
+                && !places.iter().any(|place| is_match(place, self.stem()))
             {
                 let places = if places.is_empty() { "main.rs".to_owned() } else { places.join(", ") };
                 offence(line, format!("`{}`: {guarded} may be named in {places} only", path.join("::")));
             }
         }
-        for (_, words, why) in WORDS.iter().filter(|(of, ..)| *of == room) {
+        for (_, words, why) in RESTRICTED_WORDS.iter().filter(|(of, ..)| *of == room) {
             for token in self.tokens.iter().filter(|token| words.contains(&token.text.as_str())) {
                 offence(token.line, format!("`{}` in {room}: {why}", token.text));
             }
@@ -197,20 +197,20 @@ impl Source {
         self.path.strip_suffix(".rs").unwrap_or(&self.path)
     }
 
-    fn room(&self) -> &str {
+    fn layer(&self) -> &str {
         self.stem().split('/').next().unwrap_or_default()
     }
 
     /// `adapters/store/mod.rs` is the module `adapters::store`.
-    fn module(&self) -> Vec<String> {
+    fn module_path(&self) -> Vec<String> {
         self.stem().split('/').filter(|part| *part != "mod").map(str::to_owned).collect()
     }
 
     /// Every path that starts at `crate`, `super` or a guarded crate, use groups spelt out.
-    fn named(&self) -> Vec<Named> {
+    fn imported_paths(&self) -> Vec<ImportedPath> {
         let mut named = Vec::new();
         let mut ours = BTreeSet::new(); // names of this file, which may be spelt like a crate's: `use crate::domain::time`
-        let mut module = self.module();
+        let mut module = self.module_path();
         let mut closes = Vec::new(); // at which depth each inline module ends
         let (mut at, mut depth) = (0, 0_usize);
         while at < self.tokens.len() {
@@ -231,23 +231,23 @@ impl Source {
                 "use" if self.text(at + 1) != "<" => {
                     at += 1;
                     let mut leaves = Vec::new();
-                    self.tree(&mut at, &[], &mut leaves);
+                    self.collect_use_tree(&mut at, &[], &mut leaves);
                     for (path, line, name) in leaves {
                         if path.len() > 1 {
                             ours.insert(name);
                         }
-                        named.push(Named { path: absolute(path, &module), line });
+                        named.push(ImportedPath { path: absolute_path(path, &module), line });
                     }
                     continue;
                 }
                 _ if self.starts_path(at) => {
                     let mut leaves = Vec::new();
-                    self.tree(&mut at, &[], &mut leaves);
+                    self.collect_use_tree(&mut at, &[], &mut leaves);
                     named.extend(
                         leaves
                             .into_iter()
                             .filter(|(path, ..)| !ours.contains(&path[0]))
-                            .map(|(path, line, _)| Named { path: absolute(path, &module), line }),
+                            .map(|(path, line, _)| ImportedPath { path: absolute_path(path, &module), line }),
                     );
                     continue;
                 }
@@ -269,7 +269,7 @@ impl Source {
     }
 
     /// Reads a path or a use tree at `at`; its leaves are full paths, with line and local name.
-    fn tree(&self, at: &mut usize, before: &[String], leaves: &mut Vec<(Vec<String>, usize, String)>) {
+    fn collect_use_tree(&self, at: &mut usize, before: &[String], leaves: &mut Vec<(Vec<String>, usize, String)>) {
         let mut path = before.to_vec();
         let mut line = self.tokens.get(*at).map_or(0, |token| token.line);
         loop {
@@ -277,7 +277,7 @@ impl Source {
                 "{" => {
                     *at += 1;
                     while !matches!(self.text(*at), "}" | "") {
-                        self.tree(at, &path, leaves);
+                        self.collect_use_tree(at, &path, leaves);
                         *at += usize::from(self.text(*at) == ",");
                     }
                     *at += 1;
@@ -317,7 +317,7 @@ impl Source {
 }
 
 /// `super::x` in `http::form` is `crate::http::x`; the binary says `errand` for `crate`.
-fn absolute(mut path: Vec<String>, module: &[String]) -> Vec<String> {
+fn absolute_path(mut path: Vec<String>, module: &[String]) -> Vec<String> {
     if path[0] == "errand" {
         path[0] = String::from("crate");
     }
@@ -330,12 +330,12 @@ fn absolute(mut path: Vec<String>, module: &[String]) -> Vec<String> {
 }
 
 /// The row of FOREIGN that decides about this path: the longest that fits.
-fn guard(path: &[String]) -> Option<(&'static str, &'static [&'static str])> {
+fn restriction_of(path: &[String]) -> Option<(&'static str, &'static [&'static str])> {
     let fits = |row: &str| row.split("::").enumerate().all(|(at, part)| path.get(at).is_some_and(|it| it == part));
-    FOREIGN.iter().filter(|(row, _)| fits(row)).max_by_key(|(row, _)| row.len()).copied()
+    EXTERNAL_CRATES.iter().filter(|(row, _)| fits(row)).max_by_key(|(row, _)| row.len()).copied()
 }
 
-fn fits(place: &str, stem: &str) -> bool {
+fn is_match(place: &str, stem: &str) -> bool {
     match place.strip_suffix('*') {
         Some(start) => stem.starts_with(start),
         None => stem.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
@@ -349,7 +349,7 @@ fn root() -> PathBuf {
 }
 
 /// All of `src`, but for the files that a `#[cfg(test)] mod …;` brings in.
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<SourceFile> {
     let src = root().join("src");
     let mut files = Vec::new();
     walk(&src, &mut files);
@@ -364,8 +364,8 @@ fn sources() -> Vec<Source> {
     let exempt: Vec<String> = texts.iter().flat_map(|(path, text)| test_files(path, text)).collect();
     texts
         .iter()
-        .filter(|(path, _)| !exempt.iter().any(|test| fits(test, path.trim_end_matches(".rs"))))
-        .map(|(path, text)| Source::read(path, text))
+        .filter(|(path, _)| !exempt.iter().any(|test| is_match(test, path.trim_end_matches(".rs"))))
+        .map(|(path, text)| SourceFile::parse(path, text))
         .collect()
 }
 
@@ -509,13 +509,13 @@ fn after_cfg_test(tokens: &[Token], at: usize) -> Option<usize> {
     }
     let mut item = at + 7;
     while is(item, &["#", "["]) {
-        item = past(tokens, item + 1)?;
+        item = skip_block(tokens, item + 1)?;
     }
     Some(item)
 }
 
 /// The token after the bracket that closes the one at `open`.
-fn past(tokens: &[Token], open: usize) -> Option<usize> {
+fn skip_block(tokens: &[Token], open: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
         match token.text.as_str() {
@@ -543,7 +543,7 @@ fn cut_tests(tokens: &mut Vec<Token>) -> usize {
             let block = token.text == "{";
             let last = block || token.text == ";";
             end = if matches!(token.text.as_str(), "(" | "[" | "{") {
-                past(tokens, end).unwrap_or(tokens.len())
+                skip_block(tokens, end).unwrap_or(tokens.len())
             } else {
                 end + 1
             };
@@ -559,59 +559,66 @@ fn cut_tests(tokens: &mut Vec<Token>) -> usize {
 
 // ---- does this test see? ---------------------------------------------------------------------------------------------
 
-fn offences(path: &str, text: &str) -> Vec<String> {
-    Source::read(path, text).offences()
+fn violations_in(path: &str, text: &str) -> Vec<String> {
+    SourceFile::parse(path, text).violations()
 }
 
 /// The one offence of this source, without the rule.
-fn offence(path: &str, text: &str) -> String {
-    let all = offences(path, text);
+fn single_violation(path: &str, text: &str) -> String {
+    let all = violations_in(path, text);
     assert_eq!(all.len(), 1, "{text}: {all:?}");
     all[0].clone()
 }
 
 #[test]
-fn sees_a_room_that_may_not_be_imported() {
+fn forbidden_layer_import_is_detected() {
     assert_eq!(
-        offence("http/token.rs", "use crate::app::Service;\n\nuse crate::adapters::postgres::Store;\n"),
+        single_violation("http/token.rs", "use crate::app::Service;\n\nuse crate::adapters::postgres::Store;\n"),
         "src/http/token.rs:3: `crate::adapters::postgres::Store`: http may import http, app, domain, ports only"
     );
-    assert!(offence("domain/scope.rs", "fn f() -> crate::ports::Outage {}").starts_with("src/domain/scope.rs:1:"));
-    assert!(offence("app/mod.rs", "fn f(c: &crate::config::Config) {}").contains("`crate::config::Config`"));
-    assert!(offence("adapters/mod.rs", "use crate::app;").contains("`crate::app`"));
-    assert!(offence("ports/store.rs", "use crate::{app::Service};").contains("`crate::app::Service`"));
-    assert!(offence("attic/junk.rs", "").contains("`attic` is no room"));
-    assert!(offence("app/mod.rs", "use crate::Shortcut;").contains("`crate::Shortcut`"));
-    assert_eq!(offences("app/mod.rs", "use crate::{domain::time, ports::{Clock, Store}};"), [""; 0]);
-    assert_eq!(offences("main.rs", "use errand::{adapters::postgres, http};"), [""; 0]);
+    assert!(
+        single_violation("domain/scope.rs", "fn f() -> crate::ports::Outage {}").starts_with("src/domain/scope.rs:1:")
+    );
+    assert!(single_violation("app/mod.rs", "fn f(c: &crate::config::Config) {}").contains("`crate::config::Config`"));
+    assert!(single_violation("adapters/mod.rs", "use crate::app;").contains("`crate::app`"));
+    assert!(single_violation("ports/store.rs", "use crate::{app::Service};").contains("`crate::app::Service`"));
+    assert!(single_violation("attic/junk.rs", "").contains("`attic` is no room"));
+    assert!(single_violation("app/mod.rs", "use crate::Shortcut;").contains("`crate::Shortcut`"));
+    assert_eq!(violations_in("app/mod.rs", "use crate::{domain::time, ports::{Clock, Store}};"), [""; 0]);
+    assert_eq!(violations_in("main.rs", "use errand::{adapters::postgres, http};"), [""; 0]);
 }
 
 #[test]
-fn sees_into_nested_groups() {
+fn nested_use_groups_are_checked() {
     let text = "use crate::{\n    domain::{id, scope::{self, Scope}},\n    http::{form as f, error},\n};\n";
-    let all = offences("app/exchange.rs", text);
+    let all = violations_in("app/exchange.rs", text);
     assert_eq!(all.len(), 2, "{all:?}");
     assert!(all[0].starts_with("src/app/exchange.rs:3: `crate::http::error`"), "{all:?}");
     assert!(all[1].starts_with("src/app/exchange.rs:3: `crate::http::form`"), "{all:?}");
 }
 
 #[test]
-fn sees_through_super() {
-    assert_eq!(offences("http/token.rs", "use super::form;"), [""; 0]);
-    assert!(offence("http/token.rs", "use super::super::adapters::jose;").contains("`crate::adapters::jose`"));
-    assert!(offence("http/mod.rs", "use super::config;").contains("`crate::config`"));
-    assert!(offence("http/mod.rs", "mod a { use super::form; use super::super::config; }").contains("`crate::config`"));
-    assert!(offence("http/mod.rs", "mod a { fn f() {} }\nuse super::config;").starts_with("src/http/mod.rs:2:"));
+fn super_paths_are_resolved() {
+    assert_eq!(violations_in("http/token.rs", "use super::form;"), [""; 0]);
+    assert!(single_violation("http/token.rs", "use super::super::adapters::jose;").contains("`crate::adapters::jose`"));
+    assert!(single_violation("http/mod.rs", "use super::config;").contains("`crate::config`"));
+    assert!(
+        single_violation("http/mod.rs", "mod a { use super::form; use super::super::config; }")
+            .contains("`crate::config`")
+    );
+    assert!(
+        single_violation("http/mod.rs", "mod a { fn f() {} }\nuse super::config;").starts_with("src/http/mod.rs:2:")
+    );
 }
 
 #[test]
-fn sees_a_foreign_crate_out_of_its_place() {
+fn misplaced_external_crate_is_detected() {
     assert_eq!(
-        offence("app/audit.rs", "async fn f(pool: &sqlx::PgPool) {}"),
+        single_violation("app/audit.rs", "async fn f(pool: &sqlx::PgPool) {}"),
         "src/app/audit.rs:1: `sqlx::PgPool`: sqlx may be named in adapters/store only"
     );
-    assert_eq!(offences("adapters/store/postgres/log.rs", "use sqlx::{PgPool, Row};"), [""; 0]);
-    assert_eq!(offences("adapters/store/rows.rs", "use sqlx::Row;"), [""; 0]);
+    assert_eq!(violations_in("adapters/store/postgres/log.rs", "use sqlx::{PgPool, Row};"), [""; 0]);
+    assert_eq!(violations_in("adapters/store/rows.rs", "use sqlx::Row;"), [""; 0]);
     for (path, text) in [
         ("app/mod.rs", "use josekit as j;"),
         ("app/mod.rs", "use ::josekit::jws;"),
@@ -625,34 +632,36 @@ fn sees_a_foreign_crate_out_of_its_place() {
         ("app/mod.rs", "fn f() { std::fs::read(\"x\"); }"),
         ("cli.rs", "use openssl::x509;"),
     ] {
-        offence(path, text);
+        single_violation(path, text);
     }
 }
 
 #[test]
-fn tells_the_parts_of_a_crate_apart() {
-    assert_eq!(offences("domain/secret.rs", "use ring::{digest, hmac};"), [""; 0]);
-    assert!(offence("domain/secret.rs", "use ring::{digest, rand};").contains("`ring::rand`"));
-    assert!(offence("app/mod.rs", "use ring::signature::KeyPair;").contains("ring may be named in"));
+fn crate_submodules_are_distinguished() {
+    assert_eq!(violations_in("domain/secret.rs", "use ring::{digest, hmac};"), [""; 0]);
+    assert!(single_violation("domain/secret.rs", "use ring::{digest, rand};").contains("`ring::rand`"));
+    assert!(single_violation("app/mod.rs", "use ring::signature::KeyPair;").contains("ring may be named in"));
 }
 
 #[test]
-fn does_not_take_our_own_names_for_a_crate() {
-    assert_eq!(offences("app/mod.rs", "use crate::domain::toml;\nfn f() { toml::read() }"), [""; 0]);
-    assert_eq!(offences("app/mod.rs", "mod toml;\nfn f() { toml::read() }"), [""; 0]);
-    assert_eq!(offences("app/mod.rs", "fn f() { domain::toml::read(); x.tokio.sqlx() }"), [""; 0]);
+fn local_names_are_not_taken_for_crates() {
+    assert_eq!(violations_in("app/mod.rs", "use crate::domain::toml;\nfn f() { toml::read() }"), [""; 0]);
+    assert_eq!(violations_in("app/mod.rs", "mod toml;\nfn f() { toml::read() }"), [""; 0]);
+    assert_eq!(violations_in("app/mod.rs", "fn f() { domain::toml::read(); x.tokio.sqlx() }"), [""; 0]);
 }
 
 #[test]
-fn sees_words_that_the_rules_may_not_use() {
-    assert!(offence("domain/task.rs", "fn f() {}\nasync fn g() {}").starts_with("src/domain/task.rs:2: `async`"));
-    assert!(offence("domain/task.rs", "fn f() { x().await; }").contains("don't wait"));
-    assert!(offence("domain/task.rs", "fn f() { println!(\"{}\", 1) }").contains("don't log"));
-    assert_eq!(offences("app/task.rs", "async fn g() { f().await }"), [""; 0]);
+fn restricted_words_are_detected() {
+    assert!(
+        single_violation("domain/task.rs", "fn f() {}\nasync fn g() {}").starts_with("src/domain/task.rs:2: `async`")
+    );
+    assert!(single_violation("domain/task.rs", "fn f() { x().await; }").contains("don't wait"));
+    assert!(single_violation("domain/task.rs", "fn f() { println!(\"{}\", 1) }").contains("don't log"));
+    assert_eq!(violations_in("app/task.rs", "async fn g() { f().await }"), [""; 0]);
 }
 
 #[test]
-fn leaves_out_comments_texts_and_tests() {
+fn comments_strings_and_tests_are_ignored() {
     for text in [
         "// use crate::http::x;\n/* crate::http /* nested */ async */ /// `crate::app`",
         "const A: &str = \"crate::http \\\" async\"; const B: &[u8] = b\"\\\\\"; const C: &str = r#\"async \" await\"#;",
@@ -661,7 +670,7 @@ fn leaves_out_comments_texts_and_tests() {
         "#[cfg(test)]\n#[expect(lint, reason = \"x\")]\nfn f(a: [u8; 2]) { sqlx::f() }\nfn g() {}",
         "#[cfg(test)]\nuse crate::http::x;\nfn g() {}",
     ] {
-        assert_eq!(offences("domain/x.rs", text), [""; 0], "{text}");
+        assert_eq!(violations_in("domain/x.rs", text), [""; 0], "{text}");
     }
     // And sees again what comes after them.
     for before in [
@@ -672,19 +681,19 @@ fn leaves_out_comments_texts_and_tests() {
         "#[cfg(test)] use std::fs;",
         "/* /* */ */",
     ] {
-        offence("domain/x.rs", &format!("{before} use crate::http::x;"));
+        single_violation("domain/x.rs", &format!("{before} use crate::http::x;"));
     }
 }
 
 #[test]
-fn counts_lines_without_tests() {
+fn line_count_excludes_tests() {
     let text = "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    fn g() {}\n}\n";
-    assert_eq!(Source::read("domain/x.rs", text).length, 2);
-    assert_eq!(Source::read("domain/x.rs", "fn f() {}\n").length, 1);
+    assert_eq!(SourceFile::parse("domain/x.rs", text).length, 2);
+    assert_eq!(SourceFile::parse("domain/x.rs", "fn f() {}\n").length, 1);
 }
 
 #[test]
-fn finds_the_files_of_test_modules() {
+fn test_module_files_are_found() {
     assert_eq!(test_files("adapters/mod.rs", "#[cfg(test)]\nmod suite;\nmod jose;"), ["adapters/suite"]);
     assert_eq!(test_files("domain/exchange.rs", "#[cfg(test)] mod tests;"), ["domain/exchange/tests"]);
     assert_eq!(test_files("lib.rs", "#[cfg(test)]\nmod suite;"), ["suite"]);

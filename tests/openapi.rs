@@ -10,7 +10,7 @@ use std::{
 
 use errand::domain::{
     client::Agent,
-    registry::{Entry, Kind, Object, Owner, Registry},
+    registry::{Entry, ObjectKind, Registry, RegistryObject, Source},
 };
 use serde_json::{Value, json};
 
@@ -22,8 +22,8 @@ const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 // ---- the file and the routes ----------------------------------------------------------------------------------------
 
 #[test]
-fn every_route_is_described_and_everything_described_is_a_route() {
-    let (served, described) = (served(&sources()), described(&description()));
+fn routes_and_openapi_paths_match() {
+    let (served, described) = (served_routes(&sources()), described_routes(&description()));
     let undescribed: Vec<_> = served.difference(&described).collect();
     let unserved: Vec<_> = described.difference(&served).collect();
     assert!(undescribed.is_empty(), "routes that openapi/errand.yaml does not have: {undescribed:#?}");
@@ -31,7 +31,7 @@ fn every_route_is_described_and_everything_described_is_a_route() {
 }
 
 #[test]
-fn sees_routes_in_the_source() {
+fn routes_are_extracted_from_source() {
     let source = r#"
         fn api() { Router::new().route("/a", get(a::list).post(|x| x.get(1)))
             .merge(admin::objects("/k", Kind::Agent)).route(
@@ -39,13 +39,13 @@ fn sees_routes_in_the_source() {
         fn objects(path: &'static str) { r.route(path, get(list)).route(&format!("{path}/{{id}}"), put(move |y: Y| y)) }
         #[cfg(test)] mod tests { fn x() { r.route("/test", get(x)) } }
     "#;
-    let routes = served(&[source.to_owned()]);
+    let routes = served_routes(&[source.to_owned()]);
     let wanted = ["DELETE /a/{id}", "GET /a", "GET /k", "POST /a", "PUT /k/{id}"];
     assert_eq!(routes.iter().collect::<Vec<_>>(), wanted);
 }
 
 /// What the router has, read from the source: axum keeps no list.
-fn served(sources: &[String]) -> Routes {
+fn served_routes(sources: &[String]) -> Routes {
     let mut routes = Routes::new();
     let mut below = Vec::new();
     let mut folders = Vec::new();
@@ -116,7 +116,7 @@ fn sources() -> Vec<String> {
     files.filter(|path| path.extension().is_some_and(|is| is == "rs")).map(|path| read(&path)).collect()
 }
 
-fn described(description: &Value) -> Routes {
+fn described_routes(description: &Value) -> Routes {
     operations(description).map(|(method, path, _)| format!("{} {path}", method.to_uppercase())).collect()
 }
 
@@ -124,7 +124,7 @@ fn described(description: &Value) -> Routes {
 
 /// `ERRAND_WRITE_OPENAPI=1 cargo test --test openapi` writes the JSON anew.
 #[test]
-fn the_json_says_what_the_yaml_says() {
+fn json_and_yaml_descriptions_match() {
     let (yaml, path) = (description(), root().join("openapi/errand.json"));
     #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
     let write = std::env::var("ERRAND_WRITE_OPENAPI").is_ok();
@@ -136,7 +136,7 @@ fn the_json_says_what_the_yaml_says() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_component_is_used() {
+fn references_resolve_and_components_are_used() {
     let description = description();
     let mut references = BTreeSet::new();
     collect_references(&description, &mut references);
@@ -162,9 +162,9 @@ fn collect_references(value: &Value, into: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_operation_is_whole() {
+fn every_operation_is_complete() {
     let description = description();
-    let tags: BTreeSet<&str> = texts(&description["tags"], "name");
+    let tags: BTreeSet<&str> = string_set(&description["tags"], "name");
     let (mut ids, mut faults, mut seen) = (BTreeMap::new(), Vec::new(), 0);
     for (method, path, operation) in operations(&description) {
         seen += 1;
@@ -190,7 +190,7 @@ fn every_operation_is_whole() {
             }
         }
         for (status, response) in operation["responses"].as_object().unwrap() {
-            let response = followed(&description, response);
+            let response = resolve_reference(&description, response);
             if response["headers"].get("X-Request-Id").is_none() {
                 fault(format!("{status} comes without X-Request-Id"));
             }
@@ -231,7 +231,7 @@ fn statuses_to_expect(operation: &Value) -> Vec<&'static str> {
 }
 
 #[test]
-fn who_may_call_is_said_of_every_operation() {
+fn every_operation_declares_its_security() {
     let description = description();
     let scopes = ["errand:introspect", "errand:revocations", "errand:tasks", "errand:admin", "errand:audit"];
     for (method, path, operation) in operations(&description) {
@@ -250,21 +250,24 @@ fn who_may_call_is_said_of_every_operation() {
 }
 
 #[test]
-fn the_registry_takes_the_examples() {
+fn registry_accepts_the_examples() {
     let description = description();
     let mut entries = Vec::new();
-    for (folder, kind) in
-        [("agents", Kind::Agent), ("resources", Kind::Resource), ("issuers", Kind::Issuer), ("admins", Kind::Admin)]
-    {
+    for (folder, kind) in [
+        ("agents", ObjectKind::Agent),
+        ("resources", ObjectKind::Resource),
+        ("issuers", ObjectKind::Issuer),
+        ("admins", ObjectKind::Admin),
+    ] {
         let put = &description["paths"][format!("/v1/admin/{folder}/{{id}}")]["put"];
         let example = &put["requestBody"]["content"]["application/json"]["example"];
-        let object: Object = serde_json::from_value(json!({"kind": kind, "body": example})).unwrap();
+        let object: RegistryObject = serde_json::from_value(json!({"kind": kind, "body": example})).unwrap();
         // Whole: it says everything that can be said, so nothing is added when it is written again.
         assert_eq!(&serde_json::to_value(&object).unwrap()["body"], example, "{folder}");
-        entries.push(Entry { object, owner: Owner::Api });
+        entries.push(Entry { object, source: Source::Api });
     }
     // The agent hands over to another one, which is not among the examples.
-    let Object::Agent(planner) = entries[0].object.clone() else { panic!("the first is the agent") };
+    let RegistryObject::Agent(planner) = entries[0].object.clone() else { panic!("the first is the agent") };
     let reader = Agent {
         id: planner.may_delegate_to[0].agent.clone(),
         may_delegate_to: Vec::new(),
@@ -272,7 +275,7 @@ fn the_registry_takes_the_examples() {
         known_as: BTreeMap::new(),
         ..planner
     };
-    entries.push(Entry { object: Object::Agent(reader), owner: Owner::Api });
+    entries.push(Entry { object: RegistryObject::Agent(reader), source: Source::Api });
     Registry::build(1, entries, BTreeMap::new()).unwrap();
 }
 
@@ -293,12 +296,12 @@ fn operations(description: &Value) -> impl Iterator<Item = (&str, &str, &Value)>
 }
 
 /// Where a `$ref` leads, if it is one.
-fn followed<'a>(description: &'a Value, value: &'a Value) -> &'a Value {
+fn resolve_reference<'a>(description: &'a Value, value: &'a Value) -> &'a Value {
     let reference = value.get("$ref").and_then(Value::as_str);
     reference.map_or(value, |reference| description.pointer(&reference[1..]).unwrap())
 }
 
-fn texts<'a>(list: &'a Value, member: &str) -> BTreeSet<&'a str> {
+fn string_set<'a>(list: &'a Value, member: &str) -> BTreeSet<&'a str> {
     list.as_array().unwrap().iter().map(|one| one[member].as_str().unwrap()).collect()
 }
 

@@ -7,13 +7,13 @@ use std::{
 
 use errand::domain::{
     id::{GrantId, TaskId, TokenId},
-    revocation::{Index, LogEntry, Names, NewEntry, Seq, Standing, Target, Verb},
+    revocation::{Index, LogAction, LogEntry, LogPosition, NewEntry, RevocationKeys, Standing, Target},
     task::Requester,
     time::Timestamp,
 };
 use uuid::Uuid;
 
-use crate::{Line, time};
+use crate::{Line, measure_one};
 
 const ENTRIES: u64 = 10_000_000;
 
@@ -31,13 +31,14 @@ fn entry(n: u64) -> LogEntry {
     let target =
         if n.is_multiple_of(2) { Target::Token(TokenId::new(id(n))) } else { Target::Task(TaskId::new(id(n))) };
     let at = Timestamp::from_unix(1_795_200_000);
-    let entry = NewEntry { verb: Verb::Revoke, target, reason: String::new(), by: String::new(), at, forget_after: at };
-    LogEntry { seq: Seq::new(n + 1), entry }
+    let entry =
+        NewEntry { verb: LogAction::Revoke, target, reason: String::new(), by: String::new(), at, forget_after: at };
+    LogEntry { seq: LogPosition::new(n + 1), entry }
 }
 
 /// A token of a chain of two, with all its names.
-fn names(n: u64) -> Names {
-    Names {
+fn revocation_keys(n: u64) -> RevocationKeys {
+    RevocationKeys {
         token: TokenId::new(id(n)),
         lineage: vec![TokenId::new(id(n + ENTRIES * 3))],
         task: Some(TaskId::new(id(n + ENTRIES * 2))),
@@ -48,7 +49,7 @@ fn names(n: u64) -> Names {
         }),
         agents: ["planner", "reader"].map(|id| id.parse().unwrap()).into(),
         resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
-        rev: Seq::new(0),
+        rev: LogPosition::new(0),
     }
 }
 
@@ -64,11 +65,11 @@ pub fn measure() -> Vec<Line> {
     });
     assert_eq!(index.len() as u64, ENTRIES);
     let line = |what: &str, number: f64, unit, at_most| Line {
-        what: what.to_owned(),
-        number,
+        name: what.to_owned(),
+        value: number,
         unit,
         allocations: None,
-        at_most: Some(at_most),
+        limit: Some(at_most),
     };
     let memory = info.bytes_current as f64 / ENTRIES as f64;
     let mut lines = vec![
@@ -76,19 +77,19 @@ pub fn measure() -> Vec<Line> {
         line("index of ten million: to apply all of it", took.as_secs_f64(), "s", 10.0),
     ];
     for (from, standing) in [(0, Standing::Revoked), (ENTRIES, Standing::Live)] {
-        let names = (0..4096).map(|n| names(from + n * 2 * 1213)).collect::<Vec<_>>();
+        let names = (0..4096).map(|n| revocation_keys(from + n * 2 * 1213)).collect::<Vec<_>>();
         assert!(names.iter().all(|names| index.standing(names) == standing));
         let mut next = 0;
         let what = format!("index of ten million: standing of a token, {standing:?}");
-        lines.push(time(what, Some(1.0), || {
+        lines.push(measure_one(what, Some(1.0), || {
             next += 1;
             index.standing(&names[next % names.len()])
         }));
     }
     let mut longest = Duration::ZERO;
-    for n in 0..Index::PARTS {
+    for n in 0..Index::SHARD_COUNT {
         let start = Instant::now();
-        index.forget(n, Duration::from_secs(1_000_000));
+        index.evict(n, Duration::from_secs(1_000_000));
         longest = longest.max(start.elapsed());
     }
     assert!(black_box(index).is_empty());

@@ -41,15 +41,15 @@ use serde_json::json;
 #[derive(Serialize)]
 pub struct Line {
     /// What it is.
-    pub what: String,
+    pub name: String,
     /// How much there is of it, the medians of five.
-    pub number: f64,
+    pub value: f64,
     /// Of what.
     pub unit: &'static str,
     /// How often it allocates each time.
     pub allocations: Option<u64>,
     /// What it is to stay below, where that is written down.
-    pub at_most: Option<f64>,
+    pub limit: Option<f64>,
 }
 
 fn main() {
@@ -59,7 +59,7 @@ fn main() {
     lines.extend(runtime.block_on(introspection::measure()));
     lines.extend(index::measure());
     println!("{:<64} {:>10} {:<10} {:>11} {:>8}", "one thread, medians of five", "", "", "allocations", "at most");
-    for Line { what, number, unit, allocations, at_most } in &lines {
+    for Line { name: what, value: number, unit, allocations, limit: at_most } in &lines {
         let count = allocations.map_or("-".to_owned(), |count| count.to_string());
         let limit = at_most.map_or(String::new(), |limit| format!("{limit:.1}"));
         println!("{what:<64} {number:>10.3} {unit:<10} {count:>11} {limit:>8}");
@@ -77,34 +77,34 @@ fn main() {
 
 /// Microseconds of one, and how often it allocates. The median of five times a fifth of a second, by the CPU time of this
 /// thread: what others do on the machine counts little.
-pub fn time<T>(what: impl Into<String>, at_most: Option<f64>, mut one: impl FnMut() -> T) -> Line {
-    let allocations = Some(allocations(&mut one));
-    let number = median((0..5).map(|_| round(&mut one)).collect());
-    Line { what: what.into(), number, unit: "us", allocations, at_most }
+pub fn measure_one<T>(what: impl Into<String>, at_most: Option<f64>, mut one: impl FnMut() -> T) -> Line {
+    let allocations = Some(count_allocations(&mut one));
+    let number = median((0..5).map(|_| run_round(&mut one)).collect());
+    Line { name: what.into(), value: number, unit: "us", allocations, limit: at_most }
 }
 
 /// The same of two things, a round of the one after a round of the other.
-pub fn time_both(mut one: (&str, impl FnMut()), mut other: (&str, impl FnMut())) -> (Line, Line) {
-    let allocations = [allocations(&mut one.1), allocations(&mut other.1)];
-    let rounds = (0..10).map(|_| (round(&mut one.1), round(&mut other.1)));
+pub fn measure_both(mut one: (&str, impl FnMut()), mut other: (&str, impl FnMut())) -> (Line, Line) {
+    let allocations = [count_allocations(&mut one.1), count_allocations(&mut other.1)];
+    let rounds = (0..10).map(|_| (run_round(&mut one.1), run_round(&mut other.1)));
     let (ones, others) = rounds.unzip::<f64, f64, Vec<_>, Vec<_>>();
     let line = |what: &str, rounds, allocations| Line {
-        what: what.into(),
-        number: median(rounds),
+        name: what.into(),
+        value: median(rounds),
         unit: "us",
         allocations: Some(allocations),
-        at_most: None,
+        limit: None,
     };
     (line(one.0, ones, allocations[0]), line(other.0, others, allocations[1]))
 }
 
-fn allocations<T>(one: &mut impl FnMut() -> T) -> u64 {
+fn count_allocations<T>(one: &mut impl FnMut() -> T) -> u64 {
     black_box(one());
     allocation_counter::measure(|| drop(black_box(one()))).count_total
 }
 
 /// Microseconds of one, over a fifth of a second.
-fn round<T>(one: &mut impl FnMut() -> T) -> f64 {
+fn run_round<T>(one: &mut impl FnMut() -> T) -> f64 {
     let (start, cpu) = (Instant::now(), machine::thread_cpu_time());
     let mut count = 0_u32;
     while start.elapsed() < Duration::from_millis(200) {

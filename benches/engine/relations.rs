@@ -8,7 +8,7 @@ use errand::domain::{
 };
 use serde_json::{Value, json};
 
-use crate::{Line, time};
+use crate::{Line, measure_one};
 
 const FILES: &str = "https://files.example.com/mcp";
 
@@ -30,17 +30,17 @@ pub fn measure() -> Vec<Line> {
     let mut lines = Vec::new();
     for details in [1, 4, 16, 64] {
         let (wide, narrow) = (authority(details, false), authority(details, true));
-        assert!(wide.len() == details && narrow.within(&wide) && !wide.within(&narrow));
+        assert!(wide.len() == details && narrow.is_subset_of(&wide) && !wide.is_subset_of(&narrow));
         // The last one: whoever looks for it goes past all others.
         let tool = format!("tool_{}", details - 1).parse::<ToolName>().unwrap();
-        lines.push(time(format!("within, {details} details"), None, || narrow.within(&wide)));
+        lines.push(measure_one(format!("within, {details} details"), None, || narrow.is_subset_of(&wide)));
         for (word, number) in ["yes", "no"].into_iter().zip(&numbers) {
             arguments.insert("lines".to_owned(), number.clone());
             assert_eq!(wide.allows(&resource, &tool, &arguments), word == "yes");
             let what = format!("allows, {details} details, {word}");
-            lines.push(time(what, None, || wide.allows(&resource, &tool, &arguments)));
+            lines.push(measure_one(what, None, || wide.allows(&resource, &tool, &arguments)));
         }
-        lines.push(time(format!("meet, {details} details"), None, || wide.meet(&narrow)));
+        lines.push(measure_one(format!("meet, {details} details"), None, || wide.intersect(&narrow)));
     }
     lines
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
-use errand::domain::encode;
+use errand::domain::encode_base64url;
 use josekit::{
     jwk::{Jwk, alg::rsa::RsaKeyPair},
     jws::{ES256, JwsSigner, JwsVerifier, RS256, alg::rsassa::RsassaJwsSigner},
@@ -31,7 +31,7 @@ pub enum UserTokens {
 pub struct Es256Key {
     kid: &'static str,
     pair: EcdsaKeyPair,
-    dice: SystemRandom,
+    rng: SystemRandom,
 }
 
 impl Es256Key {
@@ -39,7 +39,7 @@ impl Es256Key {
         let dice = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &dice).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &dice).unwrap();
-        Self { kid, pair, dice }
+        Self { kid, pair, rng: dice }
     }
 
     pub fn public(&self) -> &[u8] {
@@ -47,12 +47,12 @@ impl Es256Key {
     }
 
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(&self.dice, message).unwrap().as_ref().to_vec()
+        self.pair.sign(&self.rng, message).unwrap().as_ref().to_vec()
     }
 
     fn jwk(&self) -> Value {
         let (x, y) = self.public()[1..].split_at(32);
-        json!({"kty": "EC", "crv": "P-256", "kid": self.kid, "alg": "ES256", "use": "sig", "x": encode(x), "y": encode(y)})
+        json!({"kty": "EC", "crv": "P-256", "kid": self.kid, "alg": "ES256", "use": "sig", "x": encode_base64url(x), "y": encode_base64url(y)})
     }
 
     pub fn verifier(&self) -> impl JwsVerifier {
@@ -62,7 +62,7 @@ impl Es256Key {
     fn token(&self, typ: &str, claims: &Value) -> String {
         let input = signing_input("ES256", self.kid, typ, claims);
         let signature = self.sign(input.as_bytes());
-        format!("{input}.{}", encode(&signature))
+        format!("{input}.{}", encode_base64url(&signature))
     }
 }
 
@@ -89,24 +89,24 @@ impl Rs256Key {
     fn token(&self, typ: &str, claims: &Value) -> String {
         let input = signing_input("RS256", "idp-rsa", typ, claims);
         let signature = self.signer.sign(input.as_bytes()).unwrap();
-        format!("{input}.{}", encode(&signature))
+        format!("{input}.{}", encode_base64url(&signature))
     }
 }
 
 fn signing_input(alg: &str, kid: &str, typ: &str, claims: &Value) -> String {
     let header = json!({"alg": alg, "kid": kid, "typ": typ}).to_string();
-    format!("{}.{}", encode(header.as_bytes()), encode(claims.to_string().as_bytes()))
+    format!("{}.{}", encode_base64url(header.as_bytes()), encode_base64url(claims.to_string().as_bytes()))
 }
 
 /// Everybody, around one server.
-pub struct Cast {
+pub struct Fixtures {
     pub address: SocketAddr,
     pub idp: Es256Key,
     pub idp_rsa: Rs256Key,
     pub planner: Es256Key,
 }
 
-impl Cast {
+impl Fixtures {
     pub fn new(address: SocketAddr) -> Self {
         let (idp, planner) = (Es256Key::new("idp-ec"), Es256Key::new("planner-1"));
         Self { address, idp, idp_rsa: Rs256Key::new("idp-rsa"), planner }
@@ -128,7 +128,7 @@ impl Cast {
             write(&format!("{client}.secret"), &secret(client));
         }
         let text = include_str!("errand.toml").replace("ADDRESS", &self.address.to_string());
-        write("errand.toml", &(text + &crowd()));
+        write("errand.toml", &(text + &extra_registry()));
     }
 
     /// Exchanges of user tokens for a task token, by assertion. Each is good for one use. User tokens come round: a user
@@ -136,13 +136,13 @@ impl Cast {
     pub fn exchanges(&self, user: UserTokens, count: usize) -> Requests {
         let users = (0..count.min(64)).map(|n| self.user_token(user, n)).collect::<Vec<_>>();
         let all = (0..count).map(|n| self.exchange(&users[n % users.len()], &self.assertion()));
-        Requests { all: Arc::new(all.collect()), once: true, good: r#"{"access_token":""# }
+        Requests { all: Arc::new(all.collect()), once: true, expected_prefix: r#"{"access_token":""# }
     }
 
     /// Questions of `files` about these tokens.
     pub fn introspections(&self, tokens: &[String], once: bool) -> Requests {
         let all = tokens.iter().map(|token| self.post("/oauth2/introspect", Some("files"), &[("token", token)]));
-        Requests { all: Arc::new(all.collect()), once, good: r#"{"active":true"# }
+        Requests { all: Arc::new(all.collect()), once, expected_prefix: r#"{"active":true"# }
     }
 
     /// A question of `ops` for an API token.
@@ -163,7 +163,7 @@ impl Cast {
             );
             (head + &body).into_bytes()
         };
-        Requests { all: Arc::new(tokens.iter().map(one).collect()), once: true, good: "{" }
+        Requests { all: Arc::new(tokens.iter().map(one).collect()), once: true, expected_prefix: "{" }
     }
 
     fn exchange(&self, user_token: &str, assertion: &str) -> Vec<u8> {
@@ -183,7 +183,7 @@ impl Cast {
     pub fn user_token(&self, algorithm: UserTokens, user: usize) -> String {
         let now = now();
         let claims = json!({
-            "iss": IDP, "aud": self.us(), "sub": format!("user-{user}"), "client_id": "planner-client", "iat": now,
+            "iss": IDP, "aud": self.own_url(), "sub": format!("user-{user}"), "client_id": "planner-client", "iat": now,
             "exp": now + 3600, "jti": uuid::Uuid::new_v4(), "scope": "files:read files:write", "auth_time": now - 60,
             "acr": "loa2", "amr": ["hwk"],
         });
@@ -196,12 +196,12 @@ impl Cast {
     pub fn assertion(&self) -> String {
         let now = now();
         let claims = json!({
-            "iss": "planner", "sub": "planner", "aud": self.us(), "iat": now, "exp": now + 290, "jti": uuid::Uuid::new_v4(),
+            "iss": "planner", "sub": "planner", "aud": self.own_url(), "iat": now, "exp": now + 290, "jti": uuid::Uuid::new_v4(),
         });
         self.planner.token("client-authentication+jwt", &claims)
     }
 
-    fn us(&self) -> String {
+    fn own_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -218,19 +218,19 @@ impl Cast {
 }
 
 /// How many resources and agents there are besides, and how many tools each of those resources has.
-pub const OTHERS: usize = 50;
+pub const OTHER_AGENTS: usize = 50;
 /// See [`OTHERS`].
-pub const TOOLS: usize = 20;
+pub const TOOLS_PER_RESOURCE: usize = 20;
 
 /// Everybody else who is registered: nobody runs Errand for one agent and one resource.
-fn crowd() -> String {
+fn extra_registry() -> String {
     let authentication = r#"{ method = "private_key_jwt", jwks_file = "planner.json" }"#;
-    let others = (0..OTHERS).map(|n| {
+    let others = (0..OTHER_AGENTS).map(|n| {
         let tool = |t: usize| {
             let effect = if t.is_multiple_of(2) { "read" } else { "write" };
             format!(r#"{{ name = "tool_{t}", scope = "r{n}:{effect}", effect = "{effect}" }}"#)
         };
-        let tools = (0..TOOLS).map(tool).collect::<Vec<_>>().join(", ");
+        let tools = (0..TOOLS_PER_RESOURCE).map(tool).collect::<Vec<_>>().join(", ");
         format!(
             r#"
 [[resources]]
@@ -252,17 +252,17 @@ access = [{{ resource = "r{n}", scopes = ["r{n}:read"] }}]
 /// The claims of a token; not verified.
 pub fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&errand::domain::decode(payload).unwrap()).unwrap()
+    serde_json::from_slice(&errand::domain::decode_base64url(payload).unwrap()).unwrap()
 }
 
 /// A token in the body of an answer of the token endpoint.
-pub fn token_in(body: &str) -> String {
+pub fn access_token_of(body: &str) -> String {
     let answer = serde_json::from_str::<Value>(body).unwrap();
     answer["access_token"].as_str().unwrap().to_owned()
 }
 
 fn secret(client: &str) -> String {
-    encode(format!("{client:-<32}").as_bytes())
+    encode_base64url(format!("{client:-<32}").as_bytes())
 }
 
 fn basic(client: &str) -> String {

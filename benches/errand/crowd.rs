@@ -6,32 +6,32 @@ use std::{fs, path::Path, time::Duration};
 use errand::{
     adapters::store::{StoreOptions, connect},
     domain::{
-        audit::Writer,
+        audit::WriterId,
         id::TokenId,
-        revocation::{NewEntry, Target, Verb},
+        revocation::{LogAction, NewEntry, Target},
         time::Timestamp,
     },
-    ports::{Store, Write},
+    ports::{Store, WriteSet},
 };
 use uuid::Uuid;
 
 use crate::{
     Plan,
-    cast::{Cast, UserTokens, token_in},
+    cast::{Fixtures, UserTokens, access_token_of},
     load::{self, Outcome},
     process::free_address,
-    report::{Alone, Report, Singles, median},
+    report::{Report, SingleCommits, Singles, median},
     rounds::{Bench, start},
     support::TestStore,
 };
 
-const BURST: usize = 100_000;
+const BURST_REVOCATIONS: usize = 100_000;
 
 impl Bench {
     /// Sixteen clients introspect; then they go on while somebody revokes a hundred thousand tokens.
     pub async fn burst(&self, known: &[String], store: &TestStore, report: &mut Report) {
-        let questions = self.cast.introspections(known, false);
-        let (address, time) = (self.cast.address, 2 * self.plan.duration);
+        let questions = self.fixtures.introspections(known, false);
+        let (address, time) = (self.fixtures.address, 2 * self.plan.duration);
         let calm = load::run(address, &questions, 16, time, false).await;
         // On a thread of its own, beside the load: it shall not be this program that the clients wait for.
         let url = store.url().to_owned();
@@ -44,8 +44,8 @@ impl Bench {
         });
         let stormy = load::run(address, &questions, 16, time, false).await;
         revoker.join().unwrap();
-        self.tell("introspection, 16 clients, calm", &calm, report);
-        self.tell("introspection, 16 clients, 100,000 revocations", &stormy, report);
+        self.report_outcome("introspection, 16 clients, calm", &calm, report);
+        self.report_outcome("introspection, 16 clients, 100,000 revocations", &stormy, report);
     }
 
     /// How soon a revocation is acknowledged when three replicas have to know of it, and when one of them was just killed.
@@ -56,27 +56,27 @@ impl Bench {
             let config = folder.join(format!("replica-{n}.toml"));
             let text = fs::read_to_string(folder.join("errand.toml")).unwrap();
             let listen = |address| format!("listen = \"{address}\"");
-            fs::write(&config, text.replace(&listen(self.cast.address), &listen(address))).unwrap();
+            fs::write(&config, text.replace(&listen(self.fixtures.address), &listen(address))).unwrap();
             others.push(start(&config, address, &folder.join(format!("replica-{n}.log"))).await);
         }
         let (count, few, pause) = (self.plan.singles, self.plan.singles.min(20), Duration::from_millis(5));
-        let requests = self.cast.exchanges(UserTokens::Es256, count + few + 64);
-        let issued = load::run(self.cast.address, &requests, 16, Duration::from_mins(1), true).await;
-        let tokens = issued.bodies.iter().map(|body| token_in(body)).collect::<Vec<_>>();
-        let grant = load::once(self.cast.address, &self.cast.api_token(), r#"{"access_token":""#).await;
-        let revocations = |tokens: &[String]| self.cast.revocations(tokens, &token_in(&grant));
-        let three = load::at_leisure(self.cast.address, &revocations(&tokens[..count]), pause).await;
-        self.tell("revocation, three replicas", &three, report);
+        let requests = self.fixtures.exchanges(UserTokens::Es256, count + few + 64);
+        let issued = load::run(self.fixtures.address, &requests, 16, Duration::from_mins(1), true).await;
+        let tokens = issued.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
+        let grant = load::send_once(self.fixtures.address, &self.fixtures.api_token(), r#"{"access_token":""#).await;
+        let revocations = |tokens: &[String]| self.fixtures.revocations(tokens, &access_token_of(&grant));
+        let three = load::run_paced(self.fixtures.address, &revocations(&tokens[..count]), pause).await;
+        self.report_outcome("revocation, three replicas", &three, report);
         drop(others.pop());
         // The first one waits until the dead one's lease is over; the next ones know that it is.
         let (first, rest) = tokens[count..=count + few].split_at(1);
-        let first = load::at_leisure(self.cast.address, &revocations(first), pause).await;
-        self.tell("revocation, one of three replicas just killed", &first, report);
-        let rest = load::at_leisure(self.cast.address, &revocations(rest), pause).await;
-        self.tell("revocation, its lease is over", &rest, report);
+        let first = load::run_paced(self.fixtures.address, &revocations(first), pause).await;
+        self.report_outcome("revocation, one of three replicas just killed", &first, report);
+        let rest = load::run_paced(self.fixtures.address, &revocations(rest), pause).await;
+        self.report_outcome("revocation, its lease is over", &rest, report);
     }
 
-    fn tell(&self, what: &'static str, outcome: &Outcome, report: &mut Report) {
+    fn report_outcome(&self, what: &'static str, outcome: &Outcome, report: &mut Report) {
         let [p50_us, p99_us, max_us] = [50, 99, 100].map(|percent| outcome.percentile(percent));
         report.singles.push(Singles { store: self.name, what, count: outcome.latencies.len(), p50_us, p99_us, max_us });
     }
@@ -86,7 +86,7 @@ impl Bench {
 async fn revoke_many(store: &dyn Store, after: Duration) {
     let at = Timestamp::from_unix(time::OffsetDateTime::now_utc().unix_timestamp());
     let entry = || NewEntry {
-        verb: Verb::Revoke,
+        verb: LogAction::Revoke,
         target: Target::Token(TokenId::new(Uuid::new_v4())),
         reason: "the benchmark says so".into(),
         by: "admin:bench".into(),
@@ -94,25 +94,25 @@ async fn revoke_many(store: &dyn Store, after: Duration) {
         forget_after: Timestamp::from_unix(at.unix() + 900),
     };
     tokio::time::sleep(after).await;
-    let writer = Writer(Uuid::new_v4());
-    for _ in 0..BURST / 1000 {
-        let write = Write { log: (0..1000).map(|_| entry()).collect(), ..Write::default() };
+    let writer = WriterId(Uuid::new_v4());
+    for _ in 0..BURST_REVOCATIONS / 1000 {
+        let write = WriteSet { log_entries: (0..1000).map(|_| entry()).collect(), ..WriteSet::default() };
         store.commit(writer, &[write]).await.unwrap();
     }
 }
 
 /// The same exchanges with a commit for each, on a store of their own.
-pub async fn a_commit_each(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
+pub async fn measure_single_commits(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
     let Some(&clients) = plan.clients.last() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let cast = Cast::new(free_address());
+    let cast = Fixtures::new(free_address());
     cast.configure(folder.path(), store.url());
     let config = folder.path().join("errand.toml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("[store]\n", "[store]\nmax_batch = 1\n")).unwrap();
     let _server = start(&config, cast.address, &folder.path().join("errand.log")).await;
     let mut rates = Vec::new();
-    for _ in 0..plan.times {
+    for _ in 0..plan.repetitions {
         let count = (3_000.0 * plan.duration.as_secs_f64()) as usize;
         let requests = cast.exchanges(UserTokens::Rs256, count);
         rates.push(load::run(cast.address, &requests, clients, plan.duration, false).await.per_second());
@@ -121,5 +121,5 @@ pub async fn a_commit_each(name: &'static str, store: TestStore, plan: Plan, rep
     let is_same =
         |row: &&crate::report::Row| row.store == name && row.what == "exchange, RS256" && row.clients == clients;
     let gain = report.rows.iter().find(is_same).map_or(0.0, |row| row.per_second / per_second);
-    report.alone.push(Alone { store: name, clients, per_second, gain });
+    report.alone.push(SingleCommits { store: name, clients, per_second, gain });
 }

@@ -26,14 +26,14 @@ pub fn serve(words: &[String]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let router = Router::new()
-            .route("/oauth2/token", post(async move |body: Bytes| answer(&body, exchange)))
-            .route("/oauth2/introspect", post(async move |body: Bytes| answer(&body, introspect)));
+            .route("/oauth2/token", post(async move |body: Bytes| respond(&body, exchange)))
+            .route("/oauth2/introspect", post(async move |body: Bytes| respond(&body, introspect)));
         let listener = Listener::bind(address, None).await.unwrap();
         http::serve(listener, router, std::future::pending()).await;
     });
 }
 
-fn answer(body: &[u8], length: usize) -> ([(header::HeaderName, &'static str); 1], String) {
+fn respond(body: &[u8], length: usize) -> ([(header::HeaderName, &'static str); 1], String) {
     assert!(Form::parse(body).is_ok());
     ([(header::CONTENT_TYPE, "application/json")], " ".repeat(length))
 }

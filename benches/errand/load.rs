@@ -24,7 +24,7 @@ pub struct Requests {
     /// Whether each is good for one use only; else they come round again.
     pub once: bool,
     /// How the body of a good answer begins.
-    pub good: &'static str,
+    pub expected_prefix: &'static str,
 }
 
 /// What came of it.
@@ -87,7 +87,7 @@ async fn client(
         let n = next.fetch_add(1, Ordering::Relaxed);
         let request = if requests.once { requests.all.get(n) } else { Some(&requests.all[n % requests.all.len()]) };
         let Some(request) = request else { break };
-        let body = connection.ask(request, requests.good).await;
+        let body = connection.send(request, requests.expected_prefix).await;
         if keep {
             bodies.push(body.to_owned());
         }
@@ -99,13 +99,13 @@ async fn client(
 }
 
 /// Sends requests one by one with a pause before each: how long one takes when nothing else is going on.
-pub async fn at_leisure(address: SocketAddr, requests: &Requests, pause: Duration) -> Outcome {
+pub async fn run_paced(address: SocketAddr, requests: &Requests, pause: Duration) -> Outcome {
     let mut connection = Connection::open(address).await.unwrap();
     let mut outcome = Outcome::default();
     for request in requests.all.iter() {
         tokio::time::sleep(pause).await;
         let start = Instant::now();
-        connection.ask(request, requests.good).await;
+        connection.send(request, requests.expected_prefix).await;
         outcome.latencies.push(start.elapsed().as_secs_f64() * 1e6);
     }
     outcome.latencies.sort_by(f64::total_cmp);
@@ -113,12 +113,12 @@ pub async fn at_leisure(address: SocketAddr, requests: &Requests, pause: Duratio
 }
 
 /// Sends one request on a connection of its own and returns the body of the answer, which must begin like this.
-pub async fn once(address: SocketAddr, request: &[u8], good: &str) -> String {
-    Connection::open(address).await.unwrap().ask(request, good).await.to_owned()
+pub async fn send_once(address: SocketAddr, request: &[u8], good: &str) -> String {
+    Connection::open(address).await.unwrap().send(request, good).await.to_owned()
 }
 
 /// Whether somebody serves this address.
-pub async fn answers(address: SocketAddr) -> bool {
+pub async fn is_answering(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else { return false };
     connection.exchange(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n").await.is_some()
 }
@@ -135,7 +135,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
     }
 
-    async fn ask(&mut self, request: &[u8], good: &str) -> &str {
+    async fn send(&mut self, request: &[u8], good: &str) -> &str {
         let (status, body) = self.exchange(request).await.expect("the server hung up");
         assert!(status == 200 && body.starts_with(good), "not the answer that was wanted: {status} {body}");
         body
@@ -146,7 +146,7 @@ impl Connection {
         self.stream.write_all(request).await.ok()?;
         self.buffer.clear();
         let head = loop {
-            self.more().await?;
+            self.read_more().await?;
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
@@ -156,12 +156,12 @@ impl Connection {
         let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
         let end = head + length.parse::<usize>().ok()?;
         while self.buffer.len() < end {
-            self.more().await?;
+            self.read_more().await?;
         }
         Some((status, std::str::from_utf8(&self.buffer[head..end]).ok()?))
     }
 
-    async fn more(&mut self) -> Option<()> {
+    async fn read_more(&mut self) -> Option<()> {
         (self.stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())
     }
 }

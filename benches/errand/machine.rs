@@ -20,7 +20,7 @@ pub fn describe() -> Value {
         "cores": cores(),
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
-        "pinned": can_pin(),
+        "pinned": has_taskset(),
     })
 }
 
@@ -38,14 +38,14 @@ pub fn cores() -> usize {
 }
 
 /// Whether processes can be put on cores of their own.
-pub fn can_pin() -> bool {
+pub fn has_taskset() -> bool {
     let there = Command::new("taskset").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
     cores() > 1 && there.is_ok_and(|status| status.success())
 }
 
 /// Keeps this process off one core.
-pub fn keep_off(core: usize) {
-    if !can_pin() {
+pub fn leave_core(core: usize) {
+    if !has_taskset() {
         return;
     }
     let others = (0..cores()).filter(|one| *one != core).map(|one| one.to_string()).collect::<Vec<_>>().join(",");

@@ -48,15 +48,15 @@ pub struct Plan {
     /// How long one measurement takes.
     pub duration: Duration,
     /// How many there are of each, of which the median counts.
-    pub times: usize,
+    pub repetitions: usize,
     /// How many clients there are, each with one connection and one request at a time.
     pub clients: &'static [usize],
     /// How many revocations, and how many requests at leisure.
     pub singles: usize,
 }
 
-const FULL: Plan = Plan { duration: Duration::from_secs(2), times: 5, clients: &[1, 16, 64], singles: 300 };
-const QUICK: Plan = Plan { duration: Duration::from_millis(500), times: 1, clients: &[1, 16], singles: 50 };
+const FULL_PLAN: Plan = Plan { duration: Duration::from_secs(2), repetitions: 5, clients: &[1, 16, 64], singles: 300 };
+const QUICK_PLAN: Plan = Plan { duration: Duration::from_millis(500), repetitions: 1, clients: &[1, 16], singles: 50 };
 
 fn main() {
     // `cargo bench` puts `--bench` at the end.
@@ -71,7 +71,7 @@ fn main() {
         );
         std::process::exit(2);
     }
-    let plan = if words.iter().any(|word| word == "quick") { QUICK } else { FULL };
+    let plan = if words.iter().any(|word| word == "quick") { QUICK_PLAN } else { FULL_PLAN };
     let named = |store: &str| words.iter().any(|word| word == store);
     let both = !named("sqlite") && !named("postgres");
     if (both || named("postgres")) && env::var_os("ERRAND_TEST_POSTGRES_URL").is_none() {
@@ -81,7 +81,7 @@ fn main() {
         std::process::exit(2);
     }
     // Before the first thread, so that all of them stay off the server's core.
-    machine::keep_off(process::SERVER_CORE);
+    machine::leave_core(process::SERVER_CORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         if named("profile") {
@@ -91,11 +91,11 @@ fn main() {
         let mut report = Report::new(plan);
         if both || named("sqlite") {
             rounds::measure("sqlite", TestStore::sqlite().await, plan, &mut report).await;
-            crowd::a_commit_each("sqlite", TestStore::sqlite().await, plan, &mut report).await;
+            crowd::measure_single_commits("sqlite", TestStore::sqlite().await, plan, &mut report).await;
         }
         if both || named("postgres") {
             rounds::measure("postgres", TestStore::postgres().await, plan, &mut report).await;
-            crowd::a_commit_each("postgres", TestStore::postgres().await, plan, &mut report).await;
+            crowd::measure_single_commits("postgres", TestStore::postgres().await, plan, &mut report).await;
         }
         report.print();
         let file = report.write();

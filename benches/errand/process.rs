@@ -22,7 +22,7 @@ pub struct Server {
 impl Server {
     /// Starts a program that will serve this address, and waits until it does. Its log goes into a file, as it would.
     pub async fn start(program: &Path, arguments: &[&str], address: SocketAddr, log: &Path) -> Self {
-        let mut command = if machine::can_pin() {
+        let mut command = if machine::has_taskset() {
             let mut command = Command::new("taskset");
             command.args(["-c", &SERVER_CORE.to_string()]).arg(program);
             command
@@ -33,7 +33,7 @@ impl Server {
         let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).spawn();
         let mut server = Self { address, child: child.unwrap() };
         let started = Instant::now();
-        while !load::answers(address).await {
+        while !load::is_answering(address).await {
             let ended = server.child.try_wait().unwrap();
             let late = started.elapsed() > Duration::from_secs(30);
             let said = || std::fs::read_to_string(log).unwrap_or_default();

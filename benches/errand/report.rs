@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{Plan, bare::Bare, cast, machine};
+use crate::{Plan, bare::RawSignatureCosts, cast, machine};
 
 /// One thing under one load, beside the empty handler under the same. Medians.
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ pub struct Singles {
 
 /// The same load with a commit for every token.
 #[derive(Serialize)]
-pub struct Alone {
+pub struct SingleCommits {
     pub store: &'static str,
     pub clients: usize,
     pub per_second: f64,
@@ -65,8 +65,8 @@ pub struct Report {
     load_before: Vec<f64>,
     pub rows: Vec<Row>,
     pub singles: Vec<Singles>,
-    pub alone: Vec<Alone>,
-    pub bare: Vec<Bare>,
+    pub alone: Vec<SingleCommits>,
+    pub bare: Vec<RawSignatureCosts>,
     pub sync_us: Vec<f64>,
 }
 
@@ -77,12 +77,12 @@ impl Report {
         Self { plan, load_before, rows, singles, alone, bare, sync_us }
     }
 
-    fn bare(&self) -> Bare {
-        let of = |one: fn(&Bare) -> f64| median(self.bare.iter().map(one).collect());
-        Bare {
+    fn bare(&self) -> RawSignatureCosts {
+        let of = |one: fn(&RawSignatureCosts) -> f64| median(self.bare.iter().map(one).collect());
+        RawSignatureCosts {
             verify_es256: of(|bare| bare.verify_es256),
             verify_rs256: of(|bare| bare.verify_rs256),
-            verify_own: of(|bare| bare.verify_own),
+            verify_issued: of(|bare| bare.verify_issued),
             sign: of(|bare| bare.sign),
         }
     }
@@ -109,7 +109,7 @@ impl Report {
                 row.of_signatures,
             );
         }
-        for Alone { store, clients, per_second, gain } in &self.alone {
+        for SingleCommits { store, clients, per_second, gain } in &self.alone {
             println!(
                 "{store:<9} exchange, RS256, {clients} clients, a commit each: {per_second:.0}/s; together {gain:.1} times that"
             );
@@ -122,7 +122,7 @@ impl Report {
             let [p50, p99, max] = [p50_us, p99_us, max_us].map(|us| us / 1e3);
             println!("{store:<9} {what:<46} {count:>6} {p50:>8.2} {p99:>8.2} {max:>8.2}");
         }
-        let Bare { verify_es256, verify_rs256, verify_own, sign } = self.bare();
+        let RawSignatureCosts { verify_es256, verify_rs256, verify_issued: verify_own, sign } = self.bare();
         println!(
             "\nbare: verify ES256 {verify_es256:.0} us, RS256 {verify_rs256:.0} us (josekit); verify {verify_own:.0} us, sign {sign:.0} us (ring); durable write of 4 KiB {:.0} us",
             median(self.sync_us.clone())
@@ -143,9 +143,9 @@ impl Report {
             "machine": machine::describe(),
             "load_average": {"before": self.load_before, "after": machine::load_average()},
             "settings": {
-                "seconds": self.plan.duration.as_secs_f64(), "times": self.plan.times, "clients": self.plan.clients,
+                "seconds": self.plan.duration.as_secs_f64(), "times": self.plan.repetitions, "clients": self.plan.clients,
                 "server_cores": 1, "protocol": "HTTP/1.1, keep-alive, one request at a time on each connection",
-                "signing": "ES256", "other_resources": cast::OTHERS, "tools_of_each": cast::TOOLS, "other_agents": cast::OTHERS, "log": "info, JSON, to a file", "introspection_audit": "changes",
+                "signing": "ES256", "other_resources": cast::OTHER_AGENTS, "tools_of_each": cast::TOOLS_PER_RESOURCE, "other_agents": cast::OTHER_AGENTS, "log": "info, JSON, to a file", "introspection_audit": "changes",
             },
             "bare_us": self.bare(),
             "durable_write_us": median(self.sync_us.clone()),

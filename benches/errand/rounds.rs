@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::{
     Plan, bare,
-    cast::{Cast, UserTokens, token_in},
+    cast::{Fixtures, UserTokens, access_token_of},
     empty,
     load::{self, Outcome, Requests},
     machine,
@@ -14,31 +14,32 @@ use crate::{
 };
 
 /// How many tokens `seen before` is about.
-const KNOWN: usize = 256;
+const KNOWN_TOKENS: usize = 256;
 /// How long the load runs before it is measured.
-const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP_DURATION: Duration = Duration::from_millis(500);
 
 /// Starts Errand on this store and measures it.
 pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let cast = Cast::new(free_address());
+    let cast = Fixtures::new(free_address());
     cast.configure(folder.path(), store.url());
     let config = folder.path().join("errand.toml");
     let errand = start(&config, cast.address, &folder.path().join("errand.log")).await;
 
     // What is asked about later; and how long the answers are.
     let first =
-        load::run(cast.address, &cast.exchanges(UserTokens::Es256, KNOWN), 16, Duration::from_mins(1), true).await;
-    let known = first.bodies.iter().map(|body| token_in(body)).collect::<Vec<_>>();
-    let asked = load::once(cast.address, &cast.introspections(&known[..1], false).all[0], "{").await;
+        load::run(cast.address, &cast.exchanges(UserTokens::Es256, KNOWN_TOKENS), 16, Duration::from_mins(1), true)
+            .await;
+    let known = first.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
+    let asked = load::send_once(cast.address, &cast.introspections(&known[..1], false).all[0], "{").await;
     let empty = empty::start(&folder.path().join("empty.log"), first.bodies[0].len(), asked.len()).await;
 
-    let mut bench = Bench { name, cast, errand, empty, plan, fresh: Vec::new(), rate: 2_000.0 };
+    let mut bench = Bench { name, fixtures: cast, errand, empty, plan, fresh: Vec::new(), rate: 2_000.0 };
     let own = known[0].clone();
     for &clients in plan.clients {
-        bench.round(clients, &known, &own, report).await;
+        bench.run_round(clients, &known, &own, report).await;
     }
-    bench.singles(&known, report).await;
+    bench.measure_singles(&known, report).await;
     bench.burst(&known, &store, report).await;
     if name == "postgres" {
         bench.replicas(folder.path(), report).await;
@@ -48,18 +49,18 @@ pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &
 /// Keeps one load up, and says from time to time what a request costs.
 pub async fn profile(store: TestStore, exchange: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let cast = Cast::new(free_address());
+    let cast = Fixtures::new(free_address());
     cast.configure(folder.path(), store.url());
     let errand = start(&folder.path().join("errand.toml"), cast.address, &folder.path().join("errand.log")).await;
-    let first = cast.exchanges(UserTokens::Rs256, KNOWN);
+    let first = cast.exchanges(UserTokens::Rs256, KNOWN_TOKENS);
     let first = load::run(cast.address, &first, 16, Duration::from_mins(1), true).await;
-    let known = first.bodies.iter().map(|body| token_in(body)).collect::<Vec<_>>();
+    let known = first.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
     println!("the server is process {}", errand.id());
     for _ in 0..15 {
         // Assertions are signed on the other core, before each look.
         let requests =
             if exchange { cast.exchanges(UserTokens::Rs256, 20_000) } else { cast.introspections(&known, false) };
-        let (outcome, cpu) = measured(&errand, &requests, 64, Duration::from_secs(4), false).await;
+        let (outcome, cpu) = measure_run(&errand, &requests, 64, Duration::from_secs(4), false).await;
         let (per_second, p99) = (outcome.per_second(), outcome.percentile(99));
         println!("{per_second:.0} in a second, p99 {p99:.0} µs, {:.1} µs of CPU", cpu.unwrap_or_default());
     }
@@ -76,7 +77,7 @@ pub async fn start(config: &Path, address: SocketAddr, log: &Path) -> Server {
 /// One store, and everybody around it.
 pub struct Bench {
     pub name: &'static str,
-    pub cast: Cast,
+    pub fixtures: Fixtures,
     errand: Server,
     empty: Server,
     pub plan: Plan,
@@ -87,26 +88,28 @@ pub struct Bench {
 }
 
 /// One measurement of the server and the one of the empty handler beside it.
-struct Pair {
+struct Comparison {
     bare: f64,
     errand: (Outcome, Option<f64>),
     empty: (Outcome, Option<f64>),
 }
 
 impl Bench {
-    async fn round(&mut self, clients: usize, known: &[String], own: &str, report: &mut Report) {
+    async fn run_round(&mut self, clients: usize, known: &[String], own: &str, report: &mut Report) {
         let mut rows = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-        for time in 0..=self.plan.times {
-            let bare = bare::measure(&self.cast, own);
-            let duration = if time == 0 { WARM_UP } else { self.plan.duration };
-            let exchange = self.exchanges(UserTokens::Es256, clients, duration, bare.exchange(UserTokens::Es256)).await;
-            let rsa = self.exchanges(UserTokens::Rs256, clients, duration, bare.exchange(UserTokens::Rs256)).await;
+        for time in 0..=self.plan.repetitions {
+            let bare = bare::measure(&self.fixtures, own);
+            let duration = if time == 0 { WARM_UP_DURATION } else { self.plan.duration };
+            let exchange =
+                self.measure_exchanges(UserTokens::Es256, clients, duration, bare.exchange(UserTokens::Es256)).await;
+            let rsa =
+                self.measure_exchanges(UserTokens::Rs256, clients, duration, bare.exchange(UserTokens::Rs256)).await;
             let fresh = std::mem::take(&mut self.fresh);
-            let first = self.cast.introspections(&fresh, true);
-            let first = self.beside(&first, clients, duration, bare.introspection()).await;
+            let first = self.fixtures.introspections(&fresh, true);
+            let first = self.measure_beside_empty(&first, clients, duration, bare.introspection()).await;
             self.fresh = fresh.into_iter().skip(first.errand.0.latencies.len()).collect();
-            let again = self.cast.introspections(known, false);
-            let again = self.beside(&again, clients, duration, bare.introspection()).await;
+            let again = self.fixtures.introspections(known, false);
+            let again = self.measure_beside_empty(&again, clients, duration, bare.introspection()).await;
             if time > 0 {
                 report.bare.push(bare);
                 for (row, pair) in rows.iter_mut().zip([exchange, rsa, first, again]) {
@@ -120,43 +123,56 @@ impl Bench {
         }
     }
 
-    async fn exchanges(&mut self, user: UserTokens, clients: usize, duration: Duration, bare: f64) -> Pair {
+    async fn measure_exchanges(
+        &mut self,
+        user: UserTokens,
+        clients: usize,
+        duration: Duration,
+        bare: f64,
+    ) -> Comparison {
         let count = (self.rate * duration.as_secs_f64() * 1.5) as usize + 200;
-        let requests = self.cast.exchanges(user, count);
-        let pair = self.beside(&requests, clients, duration, bare).await;
-        self.fresh.extend(pair.errand.0.bodies.iter().map(|body| token_in(body)));
+        let requests = self.fixtures.exchanges(user, count);
+        let pair = self.measure_beside_empty(&requests, clients, duration, bare).await;
+        self.fresh.extend(pair.errand.0.bodies.iter().map(|body| access_token_of(body)));
         self.rate = pair.errand.0.per_second().max(500.0);
         pair
     }
 
     /// The same load on the empty handler, then on Errand.
-    async fn beside(&self, requests: &Requests, clients: usize, duration: Duration, bare: f64) -> Pair {
+    async fn measure_beside_empty(
+        &self,
+        requests: &Requests,
+        clients: usize,
+        duration: Duration,
+        bare: f64,
+    ) -> Comparison {
         let keep = requests.once;
-        let nothing = Requests { once: false, good: " ", ..requests.clone() };
-        let empty = measured(&self.empty, &nothing, clients, duration / 2, false).await;
-        let errand = measured(&self.errand, requests, clients, duration, keep).await;
-        Pair { bare, errand, empty }
+        let nothing = Requests { once: false, expected_prefix: " ", ..requests.clone() };
+        let empty = measure_run(&self.empty, &nothing, clients, duration / 2, false).await;
+        let errand = measure_run(&self.errand, requests, clients, duration, keep).await;
+        Comparison { bare, errand, empty }
     }
 
     /// What is not about load: one exchange at a time, and how soon a revocation is acknowledged.
-    async fn singles(&mut self, known: &[String], report: &mut Report) {
-        let (address, pause, count) = (self.cast.address, Duration::from_millis(5), self.plan.singles);
-        let idle = load::at_leisure(address, &self.cast.exchanges(UserTokens::Es256, count), pause).await;
-        let api_token = token_in(&load::once(address, &self.cast.api_token(), r#"{"access_token":""#).await);
+    async fn measure_singles(&mut self, known: &[String], report: &mut Report) {
+        let (address, pause, count) = (self.fixtures.address, Duration::from_millis(5), self.plan.singles);
+        let idle = load::run_paced(address, &self.fixtures.exchanges(UserTokens::Es256, count), pause).await;
+        let api_token =
+            access_token_of(&load::send_once(address, &self.fixtures.api_token(), r#"{"access_token":""#).await);
         let mut ended = Vec::new();
         while ended.len() < 2 * count {
-            let requests = self.cast.exchanges(UserTokens::Es256, 2 * count);
+            let requests = self.fixtures.exchanges(UserTokens::Es256, 2 * count);
             let issued = load::run(address, &requests, 16, Duration::from_mins(1), true).await;
-            ended.extend(issued.bodies.iter().map(|body| token_in(body)));
+            ended.extend(issued.bodies.iter().map(|body| access_token_of(body)));
         }
-        let revocations = |tokens: &[String]| self.cast.revocations(tokens, &api_token);
-        let calm = load::at_leisure(address, &revocations(&ended[..count]), pause).await;
+        let revocations = |tokens: &[String]| self.fixtures.revocations(tokens, &api_token);
+        let calm = load::run_paced(address, &revocations(&ended[..count]), pause).await;
         let under_load = {
-            let questions = self.cast.introspections(known, false);
+            let questions = self.fixtures.introspections(known, false);
             let time = Duration::from_mins(10);
             let crowd = load::run(address, &questions, 16, time, false);
             let revoked = revocations(&ended[count..2 * count]);
-            let one_by_one = load::at_leisure(address, &revoked, pause);
+            let one_by_one = load::run_paced(address, &revoked, pause);
             tokio::pin!(crowd);
             // The crowd goes on until the last one is revoked.
             tokio::select! {
@@ -164,8 +180,8 @@ impl Bench {
                 _ = &mut crowd => panic!("the crowd left too early"),
             }
         };
-        let question = &self.cast.introspections(&ended[..1], false).all[0];
-        load::once(address, question, r#"{"active":false}"#).await;
+        let question = &self.fixtures.introspections(&ended[..1], false).all[0];
+        load::send_once(address, question, r#"{"active":false}"#).await;
         for (what, outcome) in [
             ("exchange, nothing else going on", idle),
             ("revocation, nothing else going on", calm),
@@ -178,7 +194,7 @@ impl Bench {
     }
 }
 
-async fn measured(
+async fn measure_run(
     server: &Server,
     requests: &Requests,
     clients: usize,
@@ -192,9 +208,10 @@ async fn measured(
     (outcome, before.zip(after).map(|(before, after)| (after - before) / count))
 }
 
-fn row(store: &'static str, what: &'static str, clients: usize, pairs: &[Pair]) -> Row {
-    let all = |one: &dyn Fn(&Pair) -> f64| median(pairs.iter().map(one).collect());
-    let maybe = |one: &dyn Fn(&Pair) -> Option<f64>| pairs.iter().map(one).collect::<Option<Vec<_>>>().map(median);
+fn row(store: &'static str, what: &'static str, clients: usize, pairs: &[Comparison]) -> Row {
+    let all = |one: &dyn Fn(&Comparison) -> f64| median(pairs.iter().map(one).collect());
+    let maybe =
+        |one: &dyn Fn(&Comparison) -> Option<f64>| pairs.iter().map(one).collect::<Option<Vec<_>>>().map(median);
     Row {
         store,
         what,

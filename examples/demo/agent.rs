@@ -6,7 +6,7 @@ use std::{error::Error, sync::Arc};
 use errand::{
     adapters::{
         assertion,
-        system::{Dice, SystemClock},
+        system::{OsEntropy, SystemClock},
     },
     domain::secret::Secret,
     ports::{Clock, Entropy},
@@ -24,18 +24,18 @@ use rmcp::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::telling::Fault;
+use crate::telling::BoxError;
 
 pub(crate) const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A client of Errand: an agent or an admin.
-pub(crate) struct Party {
+pub(crate) struct OAuthClient {
     pub(crate) id: &'static str,
     pub(crate) credential: Credential,
     pub(crate) http: Client,
-    pub(crate) dice: Arc<Dice>,
+    pub(crate) entropy: Arc<OsEntropy>,
 }
 
 /// How it proves who it is.
@@ -54,19 +54,19 @@ pub(crate) struct AuthorizationServer {
 }
 
 /// Status and body of an answer.
-pub(crate) struct Answer {
+pub(crate) struct TokenEndpointResponse {
     pub(crate) status: u16,
     pub(crate) body: Value,
 }
 
-impl Answer {
-    pub(crate) async fn to(request: RequestBuilder) -> Result<Self, Fault> {
+impl TokenEndpointResponse {
+    pub(crate) async fn send(request: RequestBuilder) -> Result<Self, BoxError> {
         let answer = request.send().await?;
         let status = answer.status().as_u16();
         Ok(Self { status, body: answer.json().await? })
     }
 
-    pub(crate) fn token(&self) -> Result<String, Fault> {
+    pub(crate) fn token(&self) -> Result<String, BoxError> {
         let token = self.body.get("access_token").and_then(Value::as_str);
         token.map(str::to_owned).ok_or_else(|| format!("no token came, but {} {}", self.status, self.body).into())
     }
@@ -77,36 +77,40 @@ impl Answer {
     }
 }
 
-impl Party {
+impl OAuthClient {
     /// Exchanges a token for another one (RFC 8693).
     pub(crate) async fn exchange(
         &self,
         at: &AuthorizationServer,
         token: &str,
         parameters: &[(&str, &str)],
-    ) -> Result<Answer, Fault> {
+    ) -> Result<TokenEndpointResponse, BoxError> {
         let start = [("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ACCESS_TOKEN)];
-        self.ask(at, &[&start, parameters].concat()).await
+        self.post_form(at, &[&start, parameters].concat()).await
     }
 
     /// Posts a form to the token endpoint, authenticated.
-    pub(crate) async fn ask(&self, at: &AuthorizationServer, form: &[(&str, &str)]) -> Result<Answer, Fault> {
+    pub(crate) async fn post_form(
+        &self,
+        at: &AuthorizationServer,
+        form: &[(&str, &str)],
+    ) -> Result<TokenEndpointResponse, BoxError> {
         let request = self.http.post(&at.token_endpoint);
         let request = match &self.credential {
             Credential::Secret(secret) => request.basic_auth(self.id, Some(secret.expose())).form(form),
             Credential::Key(key) => {
                 let now = SystemClock::new().now();
-                let assertion = assertion::make(key, self.id, &at.issuer, now, self.dice.uuid())?;
+                let assertion = assertion::sign(key, self.id, &at.issuer, now, self.entropy.new_uuid())?;
                 let proof = [("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.expose())];
                 request.form(&[form, &proof].concat())
             }
         };
-        Answer::to(request).await
+        TokenEndpointResponse::send(request).await
     }
 }
 
 /// Knocks at an MCP server's door: status and challenge.
-pub(crate) async fn knock(http: &Client, mcp: &str, token: Option<&str>) -> Result<(u16, String), Fault> {
+pub(crate) async fn probe(http: &Client, mcp: &str, token: Option<&str>) -> Result<(u16, String), BoxError> {
     let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     let request = http.post(mcp).header(header::ACCEPT, "application/json, text/event-stream").json(&hello);
     let request = match token {
@@ -149,7 +153,7 @@ impl Reply {
 }
 
 impl Session {
-    pub(crate) async fn open(http: &Client, mcp: &str, token: &str) -> Result<Self, Fault> {
+    pub(crate) async fn open(http: &Client, mcp: &str, token: &str) -> Result<Self, BoxError> {
         let config = StreamableHttpClientTransportConfig::with_uri(mcp).auth_header(token);
         let transport = StreamableHttpClientTransport::with_client(http.clone(), config);
         let mode = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
@@ -157,7 +161,7 @@ impl Session {
     }
 
     /// Calls a tool.
-    pub(crate) async fn call(&self, tool: &'static str, arguments: Value) -> Result<Reply, Fault> {
+    pub(crate) async fn call(&self, tool: &'static str, arguments: Value) -> Result<Reply, BoxError> {
         let arguments = serde_json::from_value(arguments)?;
         match self.0.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await {
             Ok(result) => {

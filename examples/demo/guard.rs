@@ -18,7 +18,7 @@ use axum::{
 use errand::domain::{
     authority::{Arg, Authority, parse_details},
     id::ToolName,
-    json::NotStrictJson,
+    json::StrictJsonError,
     uri::ResourceUri,
 };
 use rmcp::{
@@ -32,7 +32,7 @@ use url::Url;
 
 /// This MCP server, as Errand knows it: `[[resources]]` in its configuration.
 #[derive(Clone)]
-pub(crate) struct Guard {
+pub(crate) struct ResourceGuard {
     pub(crate) http: reqwest::Client,
     /// Errand's issuer URL.
     pub(crate) errand: String,
@@ -45,7 +45,7 @@ pub(crate) struct Guard {
 
 /// What Errand says of a live token: in whose name, by which agent, for which task, and which tools.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Permit {
+pub(crate) struct VerifiedToken {
     aud: String,
     pub(crate) sub: String,
     pub(crate) client_id: String,
@@ -62,14 +62,14 @@ fn authority<'de, D: Deserializer<'de>>(details: D) -> Result<Authority, D::Erro
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct IntrospectionResult {
     active: bool,
 }
 
 /// How long Errand may take to answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Guard {
+impl ResourceGuard {
     /// Lets requests to `router` pass with a live token only, and tells everybody where to get one.
     pub(crate) fn protect(self: &Arc<Self>, router: Router) -> Router {
         let (path, document) = (self.metadata_url().path().to_owned(), self.metadata());
@@ -77,14 +77,14 @@ impl Guard {
     }
 
     /// The permit of a token; none, if it isn't good here and now. An answer that can't be had or read is neither.
-    async fn ask(&self, token: &str) -> Result<Option<Permit>, Box<dyn Error + Send + Sync>> {
+    async fn introspect(&self, token: &str) -> Result<Option<VerifiedToken>, Box<dyn Error + Send + Sync>> {
         let question = self.http.post(format!("{}/oauth2/introspect", self.errand)).form(&[("token", token)]);
-        let question = question.basic_auth(&self.client_id, Some(&self.client_secret)).timeout(PATIENCE);
+        let question = question.basic_auth(&self.client_id, Some(&self.client_secret)).timeout(REQUEST_TIMEOUT);
         let answer = question.send().await?.error_for_status()?.json::<Value>().await?;
-        if !Verdict::deserialize(&answer)?.active {
+        if !IntrospectionResult::deserialize(&answer)?.active {
             return Ok(None);
         }
-        let permit = Permit::deserialize(&answer)?;
+        let permit = VerifiedToken::deserialize(&answer)?;
         Ok((Url::parse(&permit.aud)? == self.resource).then_some(permit))
     }
 
@@ -113,9 +113,9 @@ impl Guard {
 }
 
 /// Every request, one question.
-async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+async fn guard(State(guard): State<Arc<ResourceGuard>>, mut request: Request, next: Next) -> Response {
     let Some(token) = bearer(request.headers()) else { return guard.challenge("") };
-    match guard.ask(token).await {
+    match guard.introspect(token).await {
         Ok(Some(permit)) => {
             // The token ends here: a tool that calls others must not be able to pass it on.
             request.headers_mut().remove(header::AUTHORIZATION);
@@ -136,9 +136,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-impl Permit {
+impl VerifiedToken {
     /// The permit of the request that a tool call came with.
-    pub(crate) fn of(call: &RequestContext<RoleServer>) -> Result<&Self, ErrorData> {
+    pub(crate) fn from_request(call: &RequestContext<RoleServer>) -> Result<&Self, ErrorData> {
         let parts = call.extensions.get::<Parts>();
         let permit = parts.and_then(|parts| parts.extensions.get::<Arc<Self>>());
         permit.map(AsRef::as_ref).ok_or_else(|| ErrorData::internal_error("this server is not guarded", None))
@@ -147,20 +147,22 @@ impl Permit {
     /// Whether the token is for this call: it names the tool, and the arguments are within what it says of them.
     pub(crate) fn check(&self, tool: &str, arguments: &JsonObject) -> Result<(), ErrorData> {
         let (Ok(resource), Ok(name)) = (self.aud.parse::<ResourceUri>(), tool.parse::<ToolName>()) else {
-            return Err(refusal(format!("this token is not for a tool of this name: {tool:?}"), tool));
+            return Err(refusal_error(format!("this token is not for a tool of this name: {tool:?}"), tool));
         };
         let is_named = self.authority.iter().any(|permission| permission.tool() == Some(&name));
         let arguments = arguments.iter().map(|(name, value)| Ok((name.clone(), Arg::try_from(value.clone())?)));
         // An argument that can't be compared without loss is within nothing.
-        let arguments = arguments.collect::<Result<BTreeMap<_, _>, NotStrictJson>>();
+        let arguments = arguments.collect::<Result<BTreeMap<_, _>, StrictJsonError>>();
         match arguments {
             Ok(arguments) if self.authority.allows(&resource, &name, &arguments) => Ok(()),
-            _ if is_named => Err(refusal(format!("this token is for `{tool}`, but not with these arguments"), tool)),
-            _ => Err(refusal(format!("this token is not for the tool `{tool}`: exchange for one that is"), tool)),
+            _ if is_named => {
+                Err(refusal_error(format!("this token is for `{tool}`, but not with these arguments"), tool))
+            }
+            _ => Err(refusal_error(format!("this token is not for the tool `{tool}`: exchange for one that is"), tool)),
         }
     }
 }
 
-fn refusal(text: String, tool: &str) -> ErrorData {
+fn refusal_error(text: String, tool: &str) -> ErrorData {
     ErrorData::new(ErrorCode::INVALID_REQUEST, text, Some(json!({"error": "insufficient_scope", "tool": tool})))
 }

@@ -11,14 +11,14 @@ use axum::{
     routing::{get, post},
 };
 use errand::{
-    adapters::system::{Dice, SystemClock},
+    adapters::system::{OsEntropy, SystemClock},
     ports::{Clock, Entropy},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::{key::Key, telling::Fault};
+use crate::{key::Key, telling::BoxError};
 
 /// The one user.
 pub(crate) const USER: &str = "alice";
@@ -28,16 +28,20 @@ pub(crate) const APP: &str = "planner-app";
 struct Provider {
     url: String,
     key: Key,
-    dice: Dice,
+    entropy: OsEntropy,
     clock: SystemClock,
 }
 
 /// Starts it on a free port; the answer is its URL, which is its issuer identifier.
-pub(crate) async fn start() -> Result<String, Fault> {
+pub(crate) async fn start() -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let provider =
-        Provider { url: url.clone(), key: Key::generate("login-1")?, dice: Dice::new()?, clock: SystemClock::new() };
+    let provider = Provider {
+        url: url.clone(),
+        key: Key::generate("login-1")?,
+        entropy: OsEntropy::new()?,
+        clock: SystemClock::new(),
+    };
     let router = Router::new()
         .route("/.well-known/openid-configuration", get(metadata))
         .route("/keys", get(keys))
@@ -82,7 +86,7 @@ async fn login(State(provider): State<Arc<Provider>>, Json(login): Json<Login>) 
         "scope": login.scope,
         "iat": now,
         "exp": now + 600,
-        "jti": provider.dice.uuid(),
+        "jti": provider.entropy.new_uuid(),
         "auth_time": now,
         "acr": "phr",
         "amr": ["hwk", "user"],

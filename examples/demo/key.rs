@@ -7,19 +7,19 @@ use josekit::{
 };
 use serde_json::{Value, json};
 
-use crate::telling::Fault;
+use crate::telling::BoxError;
 
 pub(crate) struct Key(Jwk);
 
 impl Key {
-    pub(crate) fn generate(kid: &str) -> Result<Self, Fault> {
+    pub(crate) fn generate(kid: &str) -> Result<Self, BoxError> {
         let mut jwk = Jwk::generate_ec_key(EcCurve::P256)?;
         jwk.set_key_id(kid);
         Ok(Self(jwk))
     }
 
     /// The public half, in a set (RFC 7517).
-    pub(crate) fn public(&self) -> Result<Value, Fault> {
+    pub(crate) fn public(&self) -> Result<Value, BoxError> {
         let mut jwk = self.0.to_public_key()?;
         jwk.set_key_id(self.0.key_id().unwrap_or_default());
         jwk.set_algorithm("ES256");
@@ -28,12 +28,12 @@ impl Key {
     }
 
     /// The private half, as a JWK.
-    pub(crate) fn private(&self) -> Result<Secret, Fault> {
+    pub(crate) fn private(&self) -> Result<Secret, BoxError> {
         Ok(Secret::new(serde_json::to_string(&self.0)?))
     }
 
     /// Signs claims as a JWT of this `typ`.
-    pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, Fault> {
+    pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, BoxError> {
         let mut header = JwsHeader::new();
         header.set_token_type(typ);
         header.set_key_id(self.0.key_id().unwrap_or_default());

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Answer, AuthorizationServer, Party, Session},
-    cast::{Cast, FIGURES, FIGURES_TEXT},
-    steps::{list, reading, refusal, text, tools, wanted_by_reader},
-    telling::{Fault, Step},
+    agent::{AuthorizationServer, OAuthClient, Session, TokenEndpointResponse},
+    cast::{FIGURES, FIGURES_TEXT, Fixtures},
+    steps::{expect_refusal, list, read_details, reader_request, text, tools},
+    telling::{BoxError, Step},
 };
 
 /// What Alice is waited for in the middle of the work.
@@ -14,13 +14,13 @@ const QUESTION: &str = "Alice is asked which quarters she means";
 const OUTCOME: &str = "533 in four quarters";
 
 /// The planner brings its task to another state.
-pub(crate) async fn turn(
-    cast: &Cast,
+pub(crate) async fn transition_task(
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     task: &str,
     act: &str,
-) -> Result<(), Fault> {
+) -> Result<(), BoxError> {
     let api = api_token(&cast.planner, errand, "errand:tasks").await?;
     let (said, state) = match act {
         "suspend" => (json!({"reason": QUESTION}), "suspended"),
@@ -28,7 +28,7 @@ pub(crate) async fn turn(
         _ => (json!({}), "active"),
     };
     let url = format!("{}/v1/tasks/{task}/{act}", errand.issuer);
-    let answer = Answer::to(cast.http.post(url).bearer_auth(&api).json(&said)).await?;
+    let answer = TokenEndpointResponse::send(cast.http.post(url).bearer_auth(&api).json(&said)).await?;
     step.show("the planner says", said);
     step.show("the task now", answer.text("state"));
     step.expect("the status", 200, answer.status);
@@ -37,7 +37,11 @@ pub(crate) async fn turn(
 }
 
 /// Both agents have the very tokens that they had.
-pub(crate) async fn both(step: &mut Step, sessions: &[Session; 2], outcome: &str) -> Result<(), Fault> {
+pub(crate) async fn expect_both_sessions(
+    step: &mut Step,
+    sessions: &[Session; 2],
+    outcome: &str,
+) -> Result<(), BoxError> {
     for (who, session) in ["the planner", "the reader"].into_iter().zip(sessions) {
         let reply = session.call("read_file", json!({"name": FIGURES})).await?;
         step.show(who, format!("{} {}", reply.outcome(), reply.text()));
@@ -47,15 +51,15 @@ pub(crate) async fn both(step: &mut Step, sessions: &[Session; 2], outcome: &str
 }
 
 pub(crate) async fn revoke(
-    cast: &Cast,
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     task: &str,
-) -> Result<String, Fault> {
+) -> Result<String, BoxError> {
     let api = api_token(&cast.ops, errand, "errand:admin errand:audit").await?;
     let order = json!({"kind": "task", "id": task, "reason": "Alice called: the figures are the wrong ones"});
     let url = format!("{}/v1/admin/revocations", errand.issuer);
-    let answer = Answer::to(cast.http.post(url).bearer_auth(&api).json(&order)).await?;
+    let answer = TokenEndpointResponse::send(cast.http.post(url).bearer_auth(&api).json(&order)).await?;
     step.show("order", order);
     step.show("answer", answer.body.clone());
     step.expect("the status", 200, answer.status);
@@ -63,7 +67,7 @@ pub(crate) async fn revoke(
     Ok(api)
 }
 
-pub(crate) async fn dead(cast: &Cast, step: &mut Step, session: &Session) -> Result<(), Fault> {
+pub(crate) async fn expect_session_ended(cast: &Fixtures, step: &mut Step, session: &Session) -> Result<(), BoxError> {
     let reply = session.call("read_file", json!({"name": FIGURES})).await?;
     step.show("answer", format!("{} {}", reply.outcome(), reply.text()));
     step.expect("the call", "401", reply.outcome());
@@ -72,25 +76,26 @@ pub(crate) async fn dead(cast: &Cast, step: &mut Step, session: &Session) -> Res
     Ok(())
 }
 
-pub(crate) async fn no_way_back(
-    cast: &Cast,
+pub(crate) async fn expect_exchange_refused(
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     handed: &str,
-) -> Result<(), Fault> {
-    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast, &reading(&cast.mcp, &[FIGURES]))).await?;
-    refusal(step, &answer, "invalid_request");
+) -> Result<(), BoxError> {
+    let answer =
+        cast.reader.exchange(errand, handed, &reader_request(cast, &read_details(&cast.mcp, &[FIGURES]))).await?;
+    expect_refusal(step, &answer, "invalid_request");
     Ok(())
 }
 
-pub(crate) async fn audit(cast: &Cast, step: &mut Step, api: &str, task: &str) -> Result<(), Fault> {
+pub(crate) async fn show_audit(cast: &Fixtures, step: &mut Step, api: &str, task: &str) -> Result<(), BoxError> {
     let url = format!("{}/v1/admin/audit?task={task}", cast.errand.url);
-    let answer = Answer::to(cast.http.get(url).bearer_auth(api)).await?;
+    let answer = TokenEndpointResponse::send(cast.http.get(url).bearer_auth(api)).await?;
     step.expect("the status", 200, answer.status);
     let items = list(&answer.body, "items");
     // The list begins with the newest.
     let records = items.rev().filter_map(|item| item.pointer("/chained/record")).collect::<Vec<_>>();
-    step.show("records", records.iter().map(|record| in_words(record)).collect::<Vec<_>>());
+    step.show("records", records.iter().map(|record| describe_record(record)).collect::<Vec<_>>());
     for (what, event, outcome, times) in [
         ("tokens issued: the planner's, the hand-over, the reader's", "token.issue", "done", 3),
         ("tokens let in by the MCP server", "token.introspect", "active", 2),
@@ -107,9 +112,9 @@ pub(crate) async fn audit(cast: &Cast, step: &mut Step, api: &str, task: &str) -
     Ok(())
 }
 
-pub(crate) async fn trail(cast: &Cast, step: &mut Step, api: &str, task: &str) -> Result<(), Fault> {
+pub(crate) async fn show_trail(cast: &Fixtures, step: &mut Step, api: &str, task: &str) -> Result<(), BoxError> {
     let url = format!("{}/v1/admin/tasks/{task}/trail", cast.errand.url);
-    let answer = Answer::to(cast.http.get(url).bearer_auth(api)).await?;
+    let answer = TokenEndpointResponse::send(cast.http.get(url).bearer_auth(api)).await?;
     step.expect("the status", 200, answer.status);
     step.show("the trail", list(&answer.body, "steps").map(|step| text(step, "text")).collect::<Vec<_>>());
     let outcome = |step: &Value| step.pointer("/record/asked/outcome").cloned().unwrap_or_default();
@@ -128,13 +133,13 @@ pub(crate) async fn trail(cast: &Cast, step: &mut Step, api: &str, task: &str) -
 }
 
 /// A token for Errand's own API.
-async fn api_token(party: &Party, errand: &AuthorizationServer, scope: &str) -> Result<String, Fault> {
+async fn api_token(party: &OAuthClient, errand: &AuthorizationServer, scope: &str) -> Result<String, BoxError> {
     let grant = [("grant_type", "client_credentials"), ("scope", scope)];
-    party.ask(errand, &grant).await?.token()
+    party.post_form(errand, &grant).await?.token()
 }
 
 /// A record of the trail on one line: what, by whom, what came of it.
-fn in_words(record: &Value) -> String {
+fn describe_record(record: &Value) -> String {
     let who = [text(record, "client"), text(record, "admin")].concat();
     let agents = list(record, "agents").filter_map(Value::as_str).collect::<Vec<_>>().join(" < ");
     let tools = record.get("granted").map(tools).unwrap_or_default().join(" ");

@@ -32,47 +32,49 @@ use std::{
     process::ExitCode,
 };
 
-use cast::Cast;
-use telling::{Fault, Form, Stopped, Teller};
+use cast::Fixtures;
+use telling::{BoxError, OutputFormat, Printer, StepFailed};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = std::env::args().skip(1).collect::<Vec<_>>();
     let form = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => Form::Words { colours: io::stdout().is_terminal() && errand::config::environment("NO_COLOR").is_none() },
-        ["--json"] => Form::Json,
+        [] => {
+            OutputFormat::Text { colours: io::stdout().is_terminal() && errand::config::env_var("NO_COLOR").is_none() }
+        }
+        ["--json"] => OutputFormat::Json,
         _ => {
-            complain("usage: demo [--json]");
+            print_error("usage: demo [--json]");
             return ExitCode::from(2);
         }
     };
     match run(form).await {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(Stopped)) => {
-            complain("demo: not every step went as it should");
+        Ok(Err(StepFailed)) => {
+            print_error("demo: not every step went as it should");
             ExitCode::FAILURE
         }
         Err(fault) => {
-            complain(&format!("demo: {fault}"));
+            print_error(&format!("demo: {fault}"));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(form: Form) -> Result<Result<(), Stopped>, Fault> {
-    let cast = Cast::start().await?;
-    let mut teller = Teller::new(io::stdout(), form);
+async fn run(form: OutputFormat) -> Result<Result<(), StepFailed>, BoxError> {
+    let cast = Fixtures::start().await?;
+    let mut teller = Printer::new(io::stdout(), form);
     let ended = tokio::select! {
-        ended = story::tell(&cast, &mut teller) => ended,
+        ended = story::run_scenario(&cast, &mut teller) => ended,
         // Interrupted, it tidies up all the same.
-        _ = tokio::signal::ctrl_c() => Err(Stopped),
+        _ = tokio::signal::ctrl_c() => Err(StepFailed),
     };
-    let ended = teller.end(ended);
+    let ended = teller.finish(ended);
     cast.stop().await?;
     Ok(ended)
 }
 
-fn complain(text: &str) {
+fn print_error(text: &str) {
     // Where nobody reads errors, the exit code says it.
     let _: io::Result<()> = writeln!(io::stderr(), "{text}");
 }

@@ -23,12 +23,12 @@ use serde::Deserialize;
 use tokio::{fs, net::TcpListener};
 
 use crate::{
-    guard::{Guard, Permit},
-    report::Did,
+    guard::{ResourceGuard, VerifiedToken},
+    report::CallOutcome,
 };
 
 /// Serves the files in `folder`, guarded.
-pub(crate) fn start(listener: TcpListener, guard: Guard, folder: Arc<Path>) {
+pub(crate) fn start(listener: TcpListener, guard: ResourceGuard, folder: Arc<Path>) {
     // Without sessions each request stands for itself: its own token, its own question to Errand.
     let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
     let guard = Arc::new(guard);
@@ -42,20 +42,20 @@ pub(crate) fn start(listener: TcpListener, guard: Guard, folder: Arc<Path>) {
 #[derive(Clone)]
 struct Files {
     folder: Arc<Path>,
-    guard: Arc<Guard>,
+    guard: Arc<ResourceGuard>,
 }
 
 /// What is in the files, for the trail.
 const DATA_CLASS: &str = "internal";
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct FileName {
     /// The file's name.
     name: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Written {
+struct FileContent {
     /// The file's name.
     name: String,
     /// Its new text.
@@ -65,19 +65,22 @@ struct Written {
 #[tool_router]
 impl Files {
     #[tool(description = "Read a file", annotations(read_only_hint = true))]
-    async fn read_file(&self, Parameters(Named { name }): Parameters<Named>) -> Result<String, String> {
-        fs::read_to_string(self.path(&name)?).await.map_err(said)
+    async fn read_file(&self, Parameters(FileName { name }): Parameters<FileName>) -> Result<String, String> {
+        fs::read_to_string(self.path(&name)?).await.map_err(error_text)
     }
 
     #[tool(description = "Write a file", annotations(destructive_hint = false))]
-    async fn write_file(&self, Parameters(Written { name, text }): Parameters<Written>) -> Result<String, String> {
-        fs::write(self.path(&name)?, text).await.map_err(said)?;
+    async fn write_file(
+        &self,
+        Parameters(FileContent { name, text }): Parameters<FileContent>,
+    ) -> Result<String, String> {
+        fs::write(self.path(&name)?, text).await.map_err(error_text)?;
         Ok(format!("{name} is written"))
     }
 
     #[tool(description = "Delete a file for good", annotations(destructive_hint = true))]
-    async fn delete_file(&self, Parameters(Named { name }): Parameters<Named>) -> Result<String, String> {
-        fs::remove_file(self.path(&name)?).await.map_err(said)?;
+    async fn delete_file(&self, Parameters(FileName { name }): Parameters<FileName>) -> Result<String, String> {
+        fs::remove_file(self.path(&name)?).await.map_err(error_text)?;
         Ok(format!("{name} is gone"))
     }
 
@@ -96,7 +99,7 @@ impl ServerHandler for Files {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let permit = Permit::of(&context)?.clone();
+        let permit = VerifiedToken::from_request(&context)?.clone();
         let (tool, arguments) = (request.name.clone(), request.arguments.clone().unwrap_or_default());
         tracing::info!(%tool, user = permit.sub, agent = permit.client_id, task = permit.txn, "call");
         let result = match permit.check(&tool, &arguments) {
@@ -104,9 +107,11 @@ impl ServerHandler for Files {
             Err(refusal) => Err(refusal),
         };
         let did = match &result {
-            Ok(CallToolResponse::Complete(result)) if result.is_error != Some(true) => Did::Succeeded(DATA_CLASS, 1),
-            Ok(_) => Did::Failed,
-            Err(_) => Did::Refused,
+            Ok(CallToolResponse::Complete(result)) if result.is_error != Some(true) => {
+                CallOutcome::Succeeded(DATA_CLASS, 1)
+            }
+            Ok(_) => CallOutcome::Failed,
+            Err(_) => CallOutcome::Refused,
         };
         if let Err(fault) = self.guard.report(&permit, &tool, &arguments, &did).await {
             // What was done was done; that it was not told must not be lost as well.
@@ -117,6 +122,6 @@ impl ServerHandler for Files {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it goes into map_err")]
-fn said(fault: io::Error) -> String {
+fn error_text(fault: io::Error) -> String {
     fault.kind().to_string()
 }

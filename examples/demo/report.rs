@@ -3,18 +3,18 @@
 //! needs.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use errand::{adapters::system::Dice, ports::Entropy};
+use errand::{adapters::system::OsEntropy, ports::Entropy};
 use ring::digest;
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 use crate::{
-    guard::{Guard, PATIENCE, Permit},
-    telling::Fault,
+    guard::{REQUEST_TIMEOUT, ResourceGuard, VerifiedToken},
+    telling::BoxError,
 };
 
 /// What a call did.
-pub(crate) enum Did {
+pub(crate) enum CallOutcome {
     /// It touched so many things of this class.
     Succeeded(&'static str, u64),
     /// The tool tried, in vain.
@@ -23,24 +23,24 @@ pub(crate) enum Did {
     Refused,
 }
 
-impl Guard {
+impl ResourceGuard {
     /// Reports a call. The arguments stay here: their digest is what goes (SHA-256 of the canonical JSON, RFC 8785).
     pub(crate) async fn report(
         &self,
-        permit: &Permit,
+        permit: &VerifiedToken,
         tool: &str,
         arguments: &JsonObject,
-        did: &Did,
-    ) -> Result<(), Fault> {
+        did: &CallOutcome,
+    ) -> Result<(), BoxError> {
         let canonical = serde_json_canonicalizer::to_vec(arguments)?;
         let digest = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &canonical));
         let (outcome, data) = match did {
-            Did::Succeeded(class, count) => ("succeeded", json!([{"class": class, "count": count}])),
-            Did::Failed => ("failed", json!([])),
-            Did::Refused => ("refused", json!([])),
+            CallOutcome::Succeeded(class, count) => ("succeeded", json!([{"class": class, "count": count}])),
+            CallOutcome::Failed => ("failed", json!([])),
+            CallOutcome::Refused => ("refused", json!([])),
         };
         let report = json!({
-            "id": Dice::new()?.uuid(),
+            "id": OsEntropy::new()?.new_uuid(),
             "jti": permit.jti,
             "tool": tool,
             "arguments": format!("sha-256:{digest}"),
@@ -49,16 +49,16 @@ impl Guard {
         });
         let url = format!("{}/v1/tasks/{}/calls", self.errand, permit.txn);
         let token = self.api_token().await?;
-        let answer = self.http.post(url).bearer_auth(token).json(&report).timeout(PATIENCE).send().await?;
+        let answer = self.http.post(url).bearer_auth(token).json(&report).timeout(REQUEST_TIMEOUT).send().await?;
         answer.error_for_status()?;
         Ok(())
     }
 
     /// A token for Errand's own API. It is good for some minutes: a server with many calls keeps it for as long.
-    async fn api_token(&self) -> Result<String, Fault> {
+    async fn api_token(&self) -> Result<String, BoxError> {
         let form = [("grant_type", "client_credentials"), ("scope", "errand:tasks")];
         let question = self.http.post(format!("{}/oauth2/token", self.errand)).form(&form);
-        let question = question.basic_auth(&self.client_id, Some(&self.client_secret)).timeout(PATIENCE);
+        let question = question.basic_auth(&self.client_id, Some(&self.client_secret)).timeout(REQUEST_TIMEOUT);
         let answer = question.send().await?.error_for_status()?.json::<Value>().await?;
         let token = answer.get("access_token").and_then(Value::as_str);
         Ok(token.ok_or("Errand's answer has no token")?.to_owned())

@@ -4,75 +4,77 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Answer, AuthorizationServer, Session, knock},
-    cast::{Cast, FIGURES, FIGURES_TEXT, FORECAST},
+    agent::{AuthorizationServer, Session, TokenEndpointResponse, probe},
+    cast::{FIGURES, FIGURES_TEXT, FORECAST, Fixtures},
     idp,
-    telling::{Fault, Step},
+    telling::{BoxError, Step},
 };
 
 pub(crate) const PURPOSE: &str = "Sum up the figures of this year";
 
-pub(crate) async fn find_errand(cast: &Cast, step: &mut Step) -> Result<AuthorizationServer, Fault> {
-    let (status, challenge) = knock(&cast.http, &cast.mcp, None).await?;
+pub(crate) async fn find_errand(cast: &Fixtures, step: &mut Step) -> Result<AuthorizationServer, BoxError> {
+    let (status, challenge) = probe(&cast.http, &cast.mcp, None).await?;
     step.show("answer", format!("{status} {challenge}"));
     step.expect("the status", 401, status);
     let at = challenge.split('"').skip_while(|part| !part.ends_with("resource_metadata=")).nth(1);
-    let document = Answer::to(cast.http.get(at.ok_or("the challenge names no document")?)).await?;
+    let document = TokenEndpointResponse::send(cast.http.get(at.ok_or("the challenge names no document")?)).await?;
     let servers = document.text("authorization_servers");
     step.show("get tokens at", servers.clone());
     step.expect("the MCP server that the document is about", cast.mcp.as_str(), document.text("resource"));
     // An MCP server could name anybody.
     step.expect("who gives tokens", json!([cast.errand.url]), servers);
-    let metadata =
-        Answer::to(cast.http.get(format!("{}/.well-known/oauth-authorization-server", cast.errand.url))).await?;
+    let metadata = TokenEndpointResponse::send(
+        cast.http.get(format!("{}/.well-known/oauth-authorization-server", cast.errand.url)),
+    )
+    .await?;
     let errand = serde_json::from_value::<AuthorizationServer>(metadata.body)?;
     step.show("token endpoint", errand.token_endpoint.as_str());
     step.expect("Errand's issuer", cast.errand.url.as_str(), errand.issuer.as_str());
     Ok(errand)
 }
 
-pub(crate) async fn sign_in(cast: &Cast, step: &mut Step) -> Result<String, Fault> {
+pub(crate) async fn sign_in(cast: &Fixtures, step: &mut Step) -> Result<String, BoxError> {
     let allowed = "files:read files:write files:delete";
     let login = json!({"username": idp::USER, "client_id": idp::APP, "resource": cast.errand.url, "scope": allowed});
-    let answer = Answer::to(cast.http.post(format!("{}/login", cast.provider)).json(&login)).await?;
+    let answer = TokenEndpointResponse::send(cast.http.post(format!("{}/login", cast.provider)).json(&login)).await?;
     let token = answer.token()?;
-    let claims = decoded(&token)?;
-    step.expect("who vouches for her", cast.provider.as_str(), at(&claims, "/iss"));
-    step.expect("whom the token stands for", idp::USER, at(&claims, "/sub"));
-    step.expect("the app that it was made for", idp::APP, at(&claims, "/client_id"));
+    let claims = decode_claims(&token)?;
+    step.expect("who vouches for her", cast.provider.as_str(), value_at(&claims, "/iss"));
+    step.expect("whom the token stands for", idp::USER, value_at(&claims, "/sub"));
+    step.expect("the app that it was made for", idp::APP, value_at(&claims, "/client_id"));
     step.show("user token", claims);
     Ok(token)
 }
 
-pub(crate) async fn turned_away(cast: &Cast, step: &mut Step, token: &str) -> Result<(), Fault> {
-    let (status, challenge) = knock(&cast.http, &cast.mcp, Some(token)).await?;
+pub(crate) async fn expect_unauthorized(cast: &Fixtures, step: &mut Step, token: &str) -> Result<(), BoxError> {
+    let (status, challenge) = probe(&cast.http, &cast.mcp, Some(token)).await?;
     step.show("answer", format!("{status} {challenge}"));
     step.expect("the status", 401, status);
     Ok(())
 }
 
-pub(crate) async fn splice(
-    cast: &Cast,
+pub(crate) async fn expect_splicing_refused(
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     alices: &str,
-) -> Result<(), Fault> {
+) -> Result<(), BoxError> {
     let wanted = [("resource", cast.mcp.as_str()), ("scope", "files:read"), ("purpose", PURPOSE)];
     let answer = cast.reader.exchange(errand, alices, &wanted).await?;
-    refusal(step, &answer, "actor_unauthorized");
+    expect_refusal(step, &answer, "actor_unauthorized");
     Ok(())
 }
 
-pub(crate) async fn too_much(
-    cast: &Cast,
+pub(crate) async fn expect_excess_refused(
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     alices: &str,
-) -> Result<(), Fault> {
+) -> Result<(), BoxError> {
     let wanted =
         [("resource", cast.mcp.as_str()), ("authorization_details", &detail("delete_file")), ("purpose", PURPOSE)];
     let answer = cast.planner.exchange(errand, alices, &wanted).await?;
-    refusal(step, &answer, "invalid_authorization_details");
+    expect_refusal(step, &answer, "invalid_authorization_details");
     Ok(())
 }
 
@@ -84,25 +86,25 @@ pub(crate) struct TaskToken {
 }
 
 pub(crate) async fn exchange(
-    cast: &Cast,
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     alices: &str,
     purpose: &str,
-) -> Result<TaskToken, Fault> {
-    let files = reading(&cast.mcp, &[FIGURES, FORECAST]);
+) -> Result<TaskToken, BoxError> {
+    let files = read_details(&cast.mcp, &[FIGURES, FORECAST]);
     let wanted = [("resource", cast.mcp.as_str()), ("authorization_details", &files), ("purpose", purpose)];
     let answer = cast.planner.exchange(errand, alices, &wanted).await?;
     let token = answer.token()?;
-    let claims = decoded(&token)?;
-    step.expect("who issued it", errand.issuer.as_str(), at(&claims, "/iss"));
-    step.expect("on whose behalf", idp::USER, at(&claims, "/sub"));
-    step.expect("whose word that is", cast.provider.as_str(), at(&claims, "/sub_iss"));
-    step.expect("who acts", "planner", at(&claims, "/act/sub"));
-    step.expect("where it is good", cast.mcp.as_str(), at(&claims, "/aud"));
+    let claims = decode_claims(&token)?;
+    step.expect("who issued it", errand.issuer.as_str(), value_at(&claims, "/iss"));
+    step.expect("on whose behalf", idp::USER, value_at(&claims, "/sub"));
+    step.expect("whose word that is", cast.provider.as_str(), value_at(&claims, "/sub_iss"));
+    step.expect("who acts", "planner", value_at(&claims, "/act/sub"));
+    step.expect("where it is good", cast.mcp.as_str(), value_at(&claims, "/aud"));
     step.expect("which tools", vec!["read_file"], tools(&claims));
-    step.expect("which files", json!({"one_of": [FIGURES, FORECAST]}), at(&claims, NAMES));
-    step.expect("what for", purpose, at(&claims, "/tctx/purpose"));
+    step.expect("which files", json!({"one_of": [FIGURES, FORECAST]}), value_at(&claims, NAMES));
+    step.expect("what for", purpose, value_at(&claims, "/tctx/purpose"));
     let expires = number(&claims, "exp");
     let life = expires - number(&claims, "iat");
     step.expect("a life of at most five minutes", true, (1..=300).contains(&life));
@@ -111,7 +113,7 @@ pub(crate) async fn exchange(
     Ok(TaskToken { token, task, expires })
 }
 
-pub(crate) async fn reads(cast: &Cast, step: &mut Step, token: &str) -> Result<Session, Fault> {
+pub(crate) async fn read_figures(cast: &Fixtures, step: &mut Step, token: &str) -> Result<Session, BoxError> {
     let session = Session::open(&cast.http, &cast.mcp, token).await?;
     let reply = session.call("read_file", json!({"name": FIGURES})).await?;
     step.show(FIGURES, reply.text());
@@ -120,13 +122,13 @@ pub(crate) async fn reads(cast: &Cast, step: &mut Step, token: &str) -> Result<S
     Ok(session)
 }
 
-pub(crate) async fn refused(
-    cast: &Cast,
+pub(crate) async fn expect_tool_refused(
+    cast: &Fixtures,
     step: &mut Step,
     session: &Session,
     tool: &'static str,
     with: Value,
-) -> Result<(), Fault> {
+) -> Result<(), BoxError> {
     let reply = session.call(tool, with).await?;
     step.show("answer", format!("{}: {}", reply.outcome(), reply.text()));
     step.expect("the call", "insufficient_scope", reply.outcome());
@@ -136,43 +138,44 @@ pub(crate) async fn refused(
     Ok(())
 }
 
-pub(crate) async fn hand_over(
-    cast: &Cast,
+pub(crate) async fn delegate(
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     planners: &TaskToken,
-) -> Result<String, Fault> {
-    let files = reading(&cast.mcp, &[FIGURES]);
+) -> Result<String, BoxError> {
+    let files = read_details(&cast.mcp, &[FIGURES]);
     let part = [("requested_actor", "reader"), ("authorization_details", files.as_str()), ("expires_in", "60")];
     let answer = cast.planner.exchange(errand, &planners.token, &part).await?;
     let token = answer.token()?;
-    let claims = decoded(&token)?;
+    let claims = decode_claims(&token)?;
     step.expect("no bearer token", "N_A", answer.text("token_type"));
-    step.expect("whom it is for", "reader", at(&claims, "/may_act/sub"));
-    step.expect("where it is good", errand.issuer.as_str(), at(&claims, "/aud"));
+    step.expect("whom it is for", "reader", value_at(&claims, "/may_act/sub"));
+    step.expect("where it is good", errand.issuer.as_str(), value_at(&claims, "/aud"));
     step.show("hand-over token", claims);
-    let (status, _) = knock(&cast.http, &cast.mcp, Some(&token)).await?;
+    let (status, _) = probe(&cast.http, &cast.mcp, Some(&token)).await?;
     step.show("MCP server", status);
     step.expect("the MCP server's answer to it", 401, status);
     Ok(token)
 }
 
-pub(crate) async fn take_over(
-    cast: &Cast,
+pub(crate) async fn accept_delegation(
+    cast: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     planners: &TaskToken,
     handed: &str,
-) -> Result<TaskToken, Fault> {
-    let answer = cast.reader.exchange(errand, handed, &wanted_by_reader(cast, &reading(&cast.mcp, &[FIGURES]))).await?;
+) -> Result<TaskToken, BoxError> {
+    let answer =
+        cast.reader.exchange(errand, handed, &reader_request(cast, &read_details(&cast.mcp, &[FIGURES]))).await?;
     let token = answer.token()?;
-    let claims = decoded(&token)?;
-    step.expect("on whose behalf", idp::USER, at(&claims, "/sub"));
-    step.expect("who acts", "reader", at(&claims, "/act/sub"));
-    step.expect("who sent it", "planner", at(&claims, "/act/act/sub"));
-    step.expect("which task", planners.task.as_str(), at(&claims, "/txn"));
+    let claims = decode_claims(&token)?;
+    step.expect("on whose behalf", idp::USER, value_at(&claims, "/sub"));
+    step.expect("who acts", "reader", value_at(&claims, "/act/sub"));
+    step.expect("who sent it", "planner", value_at(&claims, "/act/act/sub"));
+    step.expect("which task", planners.task.as_str(), value_at(&claims, "/txn"));
     step.expect("which tools", vec!["read_file"], tools(&claims));
-    step.expect("which file", json!({"equals": FIGURES}), at(&claims, NAMES));
+    step.expect("which file", json!({"equals": FIGURES}), value_at(&claims, NAMES));
     let expires = number(&claims, "exp");
     step.expect("it ends no later than the planner's", true, expires <= planners.expires);
     step.show("task token", claims);
@@ -184,7 +187,7 @@ pub(crate) async fn take_over(
 /// Where the file names stand that a token for reading is held to.
 const NAMES: &str = "/authorization_details/0/constraints/name";
 
-pub(crate) fn wanted_by_reader<'a>(cast: &'a Cast, files: &'a str) -> [(&'static str, &'a str); 2] {
+pub(crate) fn reader_request<'a>(cast: &'a Fixtures, files: &'a str) -> [(&'static str, &'a str); 2] {
     [("resource", &cast.mcp), ("authorization_details", files)]
 }
 
@@ -194,7 +197,7 @@ fn detail(tool: &str) -> String {
 }
 
 /// One tool of an MCP server, for these files only.
-pub(crate) fn reading(mcp: &str, files: &[&str]) -> String {
+pub(crate) fn read_details(mcp: &str, files: &[&str]) -> String {
     json!([{
         "type": "mcp_tool",
         "locations": [mcp],
@@ -205,7 +208,7 @@ pub(crate) fn reading(mcp: &str, files: &[&str]) -> String {
     .to_string()
 }
 
-pub(crate) fn refusal(step: &mut Step, answer: &Answer, error: &str) {
+pub(crate) fn expect_refusal(step: &mut Step, answer: &TokenEndpointResponse, error: &str) {
     step.show("answer", format!("{} {}", answer.status, text(&answer.body, "error")));
     step.show("which says", answer.text("error_description"));
     step.expect("the status", 400, answer.status);
@@ -213,12 +216,12 @@ pub(crate) fn refusal(step: &mut Step, answer: &Answer, error: &str) {
 }
 
 /// The claims of a token. An agent may look, to know what it has; what it says counts for those who verify it.
-fn decoded(token: &str) -> Result<Value, Fault> {
+fn decode_claims(token: &str) -> Result<Value, BoxError> {
     let payload = token.split('.').nth(1).ok_or("not a JWT")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
 }
 
-fn at(json: &Value, pointer: &str) -> Value {
+fn value_at(json: &Value, pointer: &str) -> Value {
     json.pointer(pointer).cloned().unwrap_or_default()
 }
 

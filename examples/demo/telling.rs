@@ -9,17 +9,17 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// Why a step could not be taken at all.
-pub(crate) type Fault = Box<dyn Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A step did not go as it should, and that has been told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stopped;
+pub(crate) struct StepFailed;
 
 /// Whom it is told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum OutputFormat {
     /// A human, who may have a terminal with colours.
-    Words { colours: bool },
+    Text { colours: bool },
     /// A program: a JSON object a line.
     Json,
 }
@@ -28,14 +28,14 @@ pub(crate) enum Form {
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     seen: Map<String, Value>,
-    wrong: Vec<Wrong>,
+    mismatches: Vec<Mismatch>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Wrong {
+struct Mismatch {
     what: String,
     expected: Value,
-    came: Value,
+    actual: Value,
 }
 
 impl Step {
@@ -48,29 +48,29 @@ impl Step {
     pub(crate) fn expect(&mut self, what: &str, expected: impl Into<Value>, came: impl Into<Value>) {
         let (expected, came) = (expected.into(), came.into());
         if expected != came {
-            self.wrong.push(Wrong { what: what.to_owned(), expected, came });
+            self.mismatches.push(Mismatch { what: what.to_owned(), expected, actual: came });
         }
     }
 }
 
 /// Who tells.
-pub(crate) struct Teller<W> {
+pub(crate) struct Printer<W> {
     out: W,
-    form: Form,
-    told: usize,
-    good: usize,
+    form: OutputFormat,
+    steps_run: usize,
+    steps_passed: usize,
 }
 
-impl<W: Write> Teller<W> {
-    pub(crate) fn new(out: W, form: Form) -> Self {
-        Self { out, form, told: 0, good: 0 }
+impl<W: Write> Printer<W> {
+    pub(crate) fn new(out: W, form: OutputFormat) -> Self {
+        Self { out, form, steps_run: 0, steps_passed: 0 }
     }
 
     /// Says something that is no step.
-    pub(crate) fn say(&mut self, text: &str) -> Result<(), Stopped> {
+    pub(crate) fn print(&mut self, text: &str) -> Result<(), StepFailed> {
         match self.form {
-            Form::Words { .. } => writeln!(self.out, "{text}").map_err(|_| Stopped),
-            Form::Json => Ok(()),
+            OutputFormat::Text { .. } => writeln!(self.out, "{text}").map_err(|_| StepFailed),
+            OutputFormat::Json => Ok(()),
         }
     }
 
@@ -79,65 +79,66 @@ impl<W: Write> Teller<W> {
         &mut self,
         title: &str,
         why: &str,
-        act: impl AsyncFnOnce(&mut Step) -> Result<T, Fault>,
-    ) -> Result<T, Stopped> {
+        act: impl AsyncFnOnce(&mut Step) -> Result<T, BoxError>,
+    ) -> Result<T, StepFailed> {
         let mut step = Step::default();
-        let done =
-            act(&mut step).await.inspect_err(|fault| step.expect("the step can be taken", Value::Null, told(fault)));
-        self.told += 1;
+        let done = act(&mut step)
+            .await
+            .inspect_err(|fault| step.expect("the step can be taken", Value::Null, error_text(fault)));
+        self.steps_run += 1;
         let told = match self.form {
-            Form::Json => self.tell_in_json(title, &step),
-            Form::Words { colours } => self.tell_in_words(title, why, &step, Ink(colours)),
+            OutputFormat::Json => self.print_json(title, &step),
+            OutputFormat::Text { colours } => self.print_text(title, why, &step, Style(colours)),
         };
         match (done, told) {
-            (Ok(value), Ok(())) if step.wrong.is_empty() => {
-                self.good += 1;
+            (Ok(value), Ok(())) if step.mismatches.is_empty() => {
+                self.steps_passed += 1;
                 Ok(value)
             }
-            _ => Err(Stopped),
+            _ => Err(StepFailed),
         }
     }
 
     /// Ends the story: how many steps went as they should.
-    pub(crate) fn end(mut self, ended: Result<(), Stopped>) -> Result<(), Stopped> {
+    pub(crate) fn finish(mut self, ended: Result<(), StepFailed>) -> Result<(), StepFailed> {
         let line = match ended {
-            Ok(()) => format!("All {} steps went as they should.", self.good),
-            Err(Stopped) => {
+            Ok(()) => format!("All {} steps went as they should.", self.steps_passed),
+            Err(StepFailed) => {
                 format!(
                     "{} steps went as they should; step {} did not, and the story ends there.",
-                    self.good, self.told
+                    self.steps_passed, self.steps_run
                 )
             }
         };
-        self.say(&line)?;
+        self.print(&line)?;
         ended
     }
 
-    fn tell_in_json(&mut self, title: &str, step: &Step) -> io::Result<()> {
+    fn print_json(&mut self, title: &str, step: &Step) -> io::Result<()> {
         let mut detail = step.seen.clone();
-        if !step.wrong.is_empty() {
-            detail.insert("wrong".to_owned(), json!(step.wrong));
+        if !step.mismatches.is_empty() {
+            detail.insert("wrong".to_owned(), json!(step.mismatches));
         }
         writeln!(
             self.out,
             "{}",
-            json!({"step": self.told, "title": title, "ok": step.wrong.is_empty(), "detail": detail})
+            json!({"step": self.steps_run, "title": title, "ok": step.mismatches.is_empty(), "detail": detail})
         )?;
         self.out.flush()
     }
 
-    fn tell_in_words(&mut self, title: &str, why: &str, step: &Step, ink: Ink) -> io::Result<()> {
-        let Self { out, told, .. } = self;
-        let mark = if step.wrong.is_empty() { ink.green("ok") } else { ink.red("NOT AS IT SHOULD BE") };
+    fn print_text(&mut self, title: &str, why: &str, step: &Step, ink: Style) -> io::Result<()> {
+        let Self { out, steps_run: told, .. } = self;
+        let mark = if step.mismatches.is_empty() { ink.green("ok") } else { ink.red("NOT AS IT SHOULD BE") };
         writeln!(out, "{told:>2}. {}  {mark}", ink.bold(title))?;
         for (name, value) in &step.seen {
-            tell_value(out, name, value)?;
+            print_value(out, name, value)?;
         }
-        for Wrong { what, expected, came } in &step.wrong {
+        for Mismatch { what, expected, actual: came } in &step.mismatches {
             writeln!(out, "      {}", ink.red(what))?;
-            writeln!(out, "        expected: {}\n        came:     {}", shortened(expected), shortened(came))?;
+            writeln!(out, "        expected: {}\n        came:     {}", shorten(expected), shorten(came))?;
         }
-        for line in lines(why) {
+        for line in wrap_lines(why) {
             writeln!(out, "      {}", ink.dim(&line))?;
         }
         writeln!(out)?;
@@ -146,7 +147,7 @@ impl<W: Write> Teller<W> {
 }
 
 /// A fault with everything beneath it.
-fn told(fault: &Fault) -> String {
+fn error_text(fault: &BoxError) -> String {
     let mut text = fault.to_string();
     let mut cause = fault.source();
     while let Some(beneath) = cause {
@@ -157,15 +158,16 @@ fn told(fault: &Fault) -> String {
 }
 
 /// A text stands on one line; of an object or a list, each member does, if there is anything in it.
-fn tell_value(out: &mut impl Write, name: &str, value: &Value) -> io::Result<()> {
+fn print_value(out: &mut impl Write, name: &str, value: &Value) -> io::Result<()> {
     let is_empty = |value: &Value| *value == json!([]) || *value == json!({});
     let texts: Vec<String> = match value {
         Value::Object(members) => {
             let full = members.iter().filter(|(_, value)| !is_empty(value));
-            full.map(|(name, value)| format!("{name}: {}{}", shortened(value), remark(name, members))).collect()
+            full.map(|(name, value)| format!("{name}: {}{}", shorten(value), summarize_members(name, members)))
+                .collect()
         }
-        Value::Array(items) => items.iter().map(shortened).collect(),
-        other => vec![shortened(other)],
+        Value::Array(items) => items.iter().map(shorten).collect(),
+        other => vec![shorten(other)],
     };
     for (n, text) in texts.iter().enumerate() {
         writeln!(out, "      {:<17}{text}", if n == 0 { name } else { "" })?;
@@ -174,7 +176,7 @@ fn tell_value(out: &mut impl Write, name: &str, value: &Value) -> io::Result<()>
 }
 
 /// How long a token lives is easier to read than when it ends.
-fn remark(name: &str, members: &Map<String, Value>) -> String {
+fn summarize_members(name: &str, members: &Map<String, Value>) -> String {
     let second = |name: &str| members.get(name).and_then(Value::as_i64);
     match (name, second("iat"), second("exp")) {
         ("exp", Some(iat), Some(exp)) => format!(" ({} s later)", exp - iat),
@@ -183,24 +185,24 @@ fn remark(name: &str, members: &Map<String, Value>) -> String {
 }
 
 /// JSON on one line, with ids and hashes cut to what tells them apart.
-fn shortened(value: &Value) -> String {
+fn shorten(value: &Value) -> String {
     match value {
-        Value::String(text) => short_name(text),
-        other => cut(other).to_string(),
+        Value::String(text) => shorten_name(text),
+        other => truncate(other).to_string(),
     }
 }
 
-fn cut(value: &Value) -> Value {
+fn truncate(value: &Value) -> Value {
     match value {
-        Value::String(text) => Value::String(short_name(text)),
-        Value::Array(items) => items.iter().map(cut).collect(),
-        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), cut(value))).collect(),
+        Value::String(text) => Value::String(shorten_name(text)),
+        Value::Array(items) => items.iter().map(truncate).collect(),
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), truncate(value))).collect(),
         other => other.clone(),
     }
 }
 
 /// The end of a UUID is what differs between two that were made in the same moment.
-fn short_name(text: &str) -> String {
+fn shorten_name(text: &str) -> String {
     if uuid::Uuid::try_parse(text).is_ok() {
         return format!("…{}", text.chars().skip(24).collect::<String>());
     }
@@ -211,7 +213,7 @@ fn short_name(text: &str) -> String {
 }
 
 /// Breaks a text between words.
-fn lines(text: &str) -> Vec<String> {
+fn wrap_lines(text: &str) -> Vec<String> {
     const WIDTH: usize = 100;
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -228,9 +230,9 @@ fn lines(text: &str) -> Vec<String> {
 
 /// Colours, or none.
 #[derive(Clone, Copy)]
-struct Ink(bool);
+struct Style(bool);
 
-impl Ink {
+impl Style {
     fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
@@ -257,11 +259,11 @@ mod tests {
     use super::*;
 
     /// Tells a story of two steps, of which the second may go wrong, and gives back what was said.
-    async fn tell(form: Form, second: impl AsyncFnOnce(&mut Step) -> Result<(), Fault>) -> (String, bool) {
+    async fn tell(form: OutputFormat, second: impl AsyncFnOnce(&mut Step) -> Result<(), BoxError>) -> (String, bool) {
         let mut out = Vec::new();
-        let mut teller = Teller::new(&mut out, form);
+        let mut teller = Printer::new(&mut out, form);
         let ended = async {
-            teller.say("Once upon a time").unwrap();
+            teller.print("Once upon a time").unwrap();
             let token = json!({"jti": "01a0b8b9-1a2b-7c3d-8e4f-0123456789ab", "aud": "files", "rctx": {}});
             let first = teller.step("Somebody knocks", "It is cold.", async |step| {
                 step.show("token", token);
@@ -272,17 +274,17 @@ mod tests {
             teller.step("Somebody opens", "It is warm.", second).await
         };
         let ended = ended.await;
-        let good = teller.end(ended).is_ok();
+        let good = teller.finish(ended).is_ok();
         (String::from_utf8(out).unwrap(), good)
     }
 
     #[tokio::test]
     async fn a_story_that_goes_well() {
-        let (said, good) = tell(Form::Words { colours: false }, async |_| Ok(())).await;
+        let (said, good) = tell(OutputFormat::Text { colours: false }, async |_| Ok(())).await;
         assert!(good && said.starts_with("Once upon a time\n 1. Somebody knocks  ok\n"), "{said}");
         assert!(said.contains("token            jti: …0123456789ab\n                       aud: files\n"), "{said}");
         assert!(said.ends_with("All 2 steps went as they should.\n") && !said.contains('\x1b'), "{said}");
-        let (said, _) = tell(Form::Words { colours: true }, async |_| Ok(())).await;
+        let (said, _) = tell(OutputFormat::Text { colours: true }, async |_| Ok(())).await;
         assert!(said.contains("\x1b[32mok\x1b[0m"), "{said}");
     }
 
@@ -292,7 +294,7 @@ mod tests {
             step.expect("the answer", 401, 200);
             Ok(())
         };
-        let (said, good) = tell(Form::Words { colours: false }, otherwise).await;
+        let (said, good) = tell(OutputFormat::Text { colours: false }, otherwise).await;
         assert!(!good && said.contains(" 2. Somebody opens  NOT AS IT SHOULD BE\n      the answer\n"), "{said}");
         assert!(said.contains("        expected: 401\n        came:     200\n"), "{said}");
         assert!(said.ends_with("1 steps went as they should; step 2 did not, and the story ends there.\n"), "{said}");
@@ -305,7 +307,7 @@ mod tests {
             step.expect("the answer", 401, 200);
             Ok(())
         };
-        let (said, good) = tell(Form::Json, otherwise).await;
+        let (said, good) = tell(OutputFormat::Json, otherwise).await;
         assert!(!good);
         let told: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(told.len(), 2);
@@ -321,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn a_step_that_cannot_be_taken_is_told_with_its_causes() {
         let fault = || io::Error::other(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
-        let (said, good) = tell(Form::Words { colours: false }, async |_| Err(Fault::from(fault()))).await;
+        let (said, good) = tell(OutputFormat::Text { colours: false }, async |_| Err(BoxError::from(fault()))).await;
         assert!(!good && said.contains("the step can be taken\n") && said.contains("no answer"), "{said}");
     }
 }

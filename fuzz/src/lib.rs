@@ -5,11 +5,11 @@ use errand::{
     domain::{
         authority::{Authority, MAX_DETAILS, MAX_DETAILS_BYTES, parse_details},
         claims::{AssertionRules, UserTokenRules, check_assertion, check_user_claims},
-        encode,
+        encode_base64url,
         issuer::{SubjectTokenType, TrustedIssuer},
         json,
-        jws::Unverified,
-        limits::MAX_JWT,
+        jws::UnverifiedJws,
+        limits::MAX_JWT_BYTES,
         scope::ScopeSet,
         time::{Lifetime, Timestamp},
         uri::{IssuerUrl, ResourceUri},
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 pub fn form(input: &[u8]) {
     let Ok(form) = Form::parse(input) else { return };
     let names = form.names().collect::<Vec<_>>();
-    let pairs = || names.iter().flat_map(|name| form.all(name).map(move |value| (*name, value)));
+    let pairs = || names.iter().flat_map(|name| form.get_all(name).map(move |value| (*name, value)));
     for (n, name) in names.iter().enumerate() {
         let repeated = names.iter().take(n).any(|before| before == name);
         assert!(!repeated || matches!(*name, "resource" | "audience"), "`{name}` stands twice");
@@ -33,10 +33,10 @@ pub fn form(input: &[u8]) {
     once.sort_unstable();
     once.dedup();
     let again =
-        once.iter().flat_map(|name| form.all(name).map(|value| format!("{}={}", escaped(name), escaped(value))));
+        once.iter().flat_map(|name| form.get_all(name).map(|value| format!("{}={}", escaped(name), escaped(value))));
     let again = Form::parse(again.collect::<Vec<_>>().join("&").as_bytes()).expect("what was read can be written");
     for name in once {
-        assert!(form.all(name).eq(again.all(name)), "`{name}` reads another way when it is escaped");
+        assert!(form.get_all(name).eq(again.get_all(name)), "`{name}` reads another way when it is escaped");
     }
 }
 
@@ -48,16 +48,21 @@ pub fn jws(input: &[u8]) {
     }
     let mut parts = input.splitn(2, |byte| *byte == 0);
     if let (Some(header), Some(payload)) = (parts.next(), parts.next()) {
-        taken_apart(&format!("{}.{}.{}", encode(header), encode(payload), encode(b"signature")));
+        taken_apart(&format!(
+            "{}.{}.{}",
+            encode_base64url(header),
+            encode_base64url(payload),
+            encode_base64url(b"signature")
+        ));
     }
 }
 
 /// Whatever was taken apart is one token with one text.
 fn taken_apart(text: &str) {
-    let Ok(jws) = Unverified::parse(text) else { return };
-    assert!(text.len() <= MAX_JWT && jws.text() == text);
+    let Ok(jws) = UnverifiedJws::parse(text) else { return };
+    assert!(text.len() <= MAX_JWT_BYTES && jws.text() == text);
     let signed = std::str::from_utf8(jws.signing_input()).expect("a part of a text is a text");
-    assert_eq!(format!("{signed}.{}", encode(jws.signature())), text, "a value has one text");
+    assert_eq!(format!("{signed}.{}", encode_base64url(jws.signature())), text, "a value has one text");
     let header = jws.header();
     assert!(header.typ.as_ref().is_none_or(|typ| !typ.bytes().any(|byte| byte.is_ascii_uppercase())));
     let (issuer, subject) = (jws.claimed_issuer().map(str::to_owned), jws.claimed_subject().map(str::to_owned));
@@ -76,7 +81,9 @@ pub fn details(input: &[u8]) {
     let stored = serde_json::from_str::<Authority>(&written).expect("what we write, we read");
     assert_eq!(stored, authority);
     assert_eq!(stored.hash(), authority.hash());
-    assert!(authority.within(&stored) && stored.within(&authority) && authority.meet(&stored) == authority);
+    assert!(
+        authority.is_subset_of(&stored) && stored.is_subset_of(&authority) && authority.intersect(&stored) == authority
+    );
     // A product of arrays is longer once it is written out, so it may be too long for a request.
     if written.len() <= MAX_DETAILS_BYTES {
         assert_eq!(parse_details(&written, None).as_ref(), Ok(&authority));
@@ -98,32 +105,35 @@ pub fn claims(input: &[u8]) {
     let Value::Object(claims) = value else { return };
     let leeway = Lifetime::seconds(30);
     let issuer = issuer();
-    let agent_names = ["planner-client".to_owned()];
+    let agent_client_ids = ["planner-client".to_owned()];
     for kind in [SubjectTokenType::AccessToken, SubjectTokenType::IdToken, SubjectTokenType::Jwt] {
         let rules = UserTokenRules {
             issuer: &issuer,
             kind,
-            agent_names: &agent_names,
+            agent_client_ids: &agent_client_ids,
             foreign_prefixes: vec!["corp|"],
             leeway,
         };
         if let Ok(user) = check_user_claims(claims.clone(), &rules, NOW) {
             assert!(user.expires > NOW && user.requester.issuer == issuer.issuer);
             assert!(user.requester.subject.as_str().starts_with("idp|"));
-            let ours = if kind == SubjectTokenType::IdToken { &agent_names[..] } else { &issuer.audiences };
+            let ours = if kind == SubjectTokenType::IdToken { &agent_client_ids[..] } else { &issuer.audiences };
             assert!(user.audiences.len() == 1 && ours.contains(&user.audiences[0]));
-            assert_eq!(user.bound, claims.contains_key("cnf"));
+            assert_eq!(user.is_key_bound, claims.contains_key("cnf"));
             assert_eq!(user.chain.is_some(), claims.contains_key("act"));
-            assert_eq!(user.all, claims);
+            assert_eq!(user.raw_claims, claims);
         }
     }
     let planner = "planner".parse().expect("a client id");
-    let max_life = Lifetime::minutes(5);
-    let rules = AssertionRules { issuer: US, token_endpoint: None, leeway, max_life };
+    let max_lifetime = Lifetime::minutes(5);
+    let rules = AssertionRules { issuer: US, token_endpoint: None, leeway, max_lifetime };
     if let Ok(checked) = check_assertion(&claims, &planner, &rules, NOW) {
         let exp = claims.get("exp").and_then(Value::as_i64).map(Timestamp::from_unix).expect("there is no end");
         assert!(!checked.jti.is_empty());
-        assert!(!exp.after(leeway).is_past(NOW) && exp <= NOW.after(max_life).after(leeway));
+        assert!(
+            !exp.saturating_add(leeway).has_passed(NOW)
+                && exp <= NOW.saturating_add(max_lifetime).saturating_add(leeway)
+        );
         assert!(checked.remember_until > exp, "a replay would find a gap");
     }
 }

@@ -47,7 +47,7 @@ CREATE TABLE tasks (
     created bigint NOT NULL CHECK (created >= 0),
     deadline bigint NOT NULL CHECK (deadline >= 0) -- no token of it lives longer
 );
-CREATE INDEX tasks_newest ON tasks (created, id);
+CREATE INDEX tasks_by_created ON tasks (created, id);
 CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
 CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
 
@@ -67,7 +67,7 @@ CREATE TABLE tokens (                       -- the record of every issued token:
     rev bigint NOT NULL CHECK (rev >= 0),   -- the place in the revocation log that its issuer had applied
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL))
 );
-CREATE INDEX tokens_newest ON tokens (issued, id);
+CREATE INDEX tokens_by_issued ON tokens (issued, id);
 CREATE INDEX tokens_by_task ON tokens (task, issued, id);
 CREATE INDEX tokens_by_requester ON tokens (requester_subject, requester_issuer, issued, id);
 CREATE INDEX tokens_by_client ON tokens (client, issued, id);
@@ -78,49 +78,49 @@ CREATE TABLE grants (                       -- recorded permissions: this agent 
     requester_subject text COLLATE "C" NOT NULL,
     agent text COLLATE "C" NOT NULL,
     until bigint NOT NULL CHECK (until >= 0),
-    done_by text NOT NULL,                  -- who recorded it
-    done_at bigint NOT NULL CHECK (done_at >= 0),
+    actor text NOT NULL,                  -- who recorded it
+    occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     PRIMARY KEY (requester_issuer, requester_subject, agent)
 );
 
-CREATE TABLE one_time_ids (                 -- what was used and may not be used again
+CREATE TABLE replay_guards (                 -- what was used and may not be used again
     digest text COLLATE "C" PRIMARY KEY,    -- SHA-256 of party and id, base64url: both may be of any length, with any character
     keep_until bigint NOT NULL CHECK (keep_until >= 0)
 );
-CREATE INDEX one_time_ids_to_sweep ON one_time_ids (keep_until);
+CREATE INDEX replay_guards_by_keep_until ON replay_guards (keep_until);
 
-CREATE TABLE idempotency (                  -- requests that may come again, and what they were answered
+CREATE TABLE idempotency_keys (                  -- requests that may come again, and what they were answered
     digest text COLLATE "C" PRIMARY KEY,    -- SHA-256 of caller and key, base64url
     fingerprint text NOT NULL,              -- a digest of the request, so that a key is not used for another one
-    answer text NOT NULL,                   -- JSON
+    response text NOT NULL,                   -- JSON
     seq bigint,                             -- the place of its last entry in the revocation log, if it had any
     keep_until bigint NOT NULL CHECK (keep_until >= 0)
 );
-CREATE INDEX idempotency_to_sweep ON idempotency (keep_until);
+CREATE INDEX idempotency_keys_by_keep_until ON idempotency_keys (keep_until);
 
 CREATE TABLE revocation_log (               -- everything that was taken back, in commit order; only ever grows
     seq bigint PRIMARY KEY CHECK (seq > 0), -- its place: without gaps, given under the lock on log_head
     kind text NOT NULL CHECK (kind IN ('token', 'task', 'requester', 'agent', 'resource', 'issuer', 'registry', 'keys')),
     key text NOT NULL,                      -- the name among its kind
     reason text NOT NULL,
-    done_by text NOT NULL,                  -- `admin:NAME`, `client:ID`
-    done_at bigint NOT NULL CHECK (done_at >= 0),
+    actor text NOT NULL,                  -- `admin:NAME`, `client:ID`
+    occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     forget_after bigint NOT NULL CHECK (forget_after >= 0) -- after this it can end nothing that is alive
 );
-CREATE INDEX revocation_log_not_forgotten ON revocation_log (forget_after, seq);
+CREATE INDEX revocation_log_by_forget_after ON revocation_log (forget_after, seq);
 
 CREATE TABLE log_head (                     -- one row. Its lock, held to the commit, is what makes seq the commit order
-    one smallint PRIMARY KEY CHECK (one = 1),
+    singleton smallint PRIMARY KEY CHECK (singleton = 1),
     seq bigint NOT NULL CHECK (seq >= 0)    -- the place of the last entry
 );
-INSERT INTO log_head (one, seq) VALUES (1, 0);
+INSERT INTO log_head (singleton, seq) VALUES (1, 0);
 
 CREATE TABLE audit (                        -- the trail. Nobody's permission to change it is needed: a change shows
     writer uuid NOT NULL,                   -- one start of one process; each has its own chain
     n bigint NOT NULL CHECK (n > 0),        -- the number in the chain, from 1
     body text NOT NULL,                     -- canonical JSON: writer, n, the hash before, the record
     hash text NOT NULL,                     -- SHA-256 of the body, base64url
-    done_at bigint NOT NULL CHECK (done_at >= 0), -- this and the rest: copies of parts of the body, for searching
+    occurred_at bigint NOT NULL CHECK (occurred_at >= 0), -- this and the rest: copies of parts of the body, for searching
     event text COLLATE "C" NOT NULL,
     outcome text COLLATE "C" NOT NULL,
     requester_issuer text COLLATE "C",
@@ -131,23 +131,23 @@ CREATE TABLE audit (                        -- the trail. Nobody's permission to
     request_id text COLLATE "C",
     PRIMARY KEY (writer, n)
 );
-CREATE INDEX audit_newest ON audit (done_at, writer, n);
-CREATE INDEX audit_by_task ON audit (task, done_at, writer, n);
-CREATE INDEX audit_by_requester ON audit (requester_subject, requester_issuer, done_at, writer, n);
-CREATE INDEX audit_by_token ON audit (token, done_at, writer, n);
-CREATE INDEX audit_by_resource ON audit (resource, done_at, writer, n);
-CREATE INDEX audit_by_request ON audit (request_id, done_at, writer, n);
-CREATE INDEX audit_by_event ON audit (event, done_at, writer, n);
-CREATE INDEX audit_by_outcome ON audit (outcome, done_at, writer, n);
+CREATE INDEX audit_by_time ON audit (occurred_at, writer, n);
+CREATE INDEX audit_by_task ON audit (task, occurred_at, writer, n);
+CREATE INDEX audit_by_requester ON audit (requester_subject, requester_issuer, occurred_at, writer, n);
+CREATE INDEX audit_by_token ON audit (token, occurred_at, writer, n);
+CREATE INDEX audit_by_resource ON audit (resource, occurred_at, writer, n);
+CREATE INDEX audit_by_request ON audit (request_id, occurred_at, writer, n);
+CREATE INDEX audit_by_event ON audit (event, occurred_at, writer, n);
+CREATE INDEX audit_by_outcome ON audit (outcome, occurred_at, writer, n);
 
 CREATE TABLE audit_agents (                 -- whoever acted in a record: all agents of its chain, and its client. Copies too
     writer uuid NOT NULL,
     n bigint NOT NULL,
     agent text COLLATE "C" NOT NULL,
-    done_at bigint NOT NULL,                -- that of the record, so that a search has its order
+    occurred_at bigint NOT NULL,                -- that of the record, so that a search has its order
     PRIMARY KEY (writer, n, agent)
 );
-CREATE INDEX audit_agents_by_agent ON audit_agents (agent, done_at, writer, n);
+CREATE INDEX audit_agents_by_agent ON audit_agents (agent, occurred_at, writer, n);
 
 CREATE TABLE audit_writers (                -- the end of every chain, so that a cut at the end shows
     writer uuid PRIMARY KEY,

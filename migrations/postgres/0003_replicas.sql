@@ -9,9 +9,9 @@ CREATE TABLE replicas (
     id uuid PRIMARY KEY,                    -- one start of one process
     name text NOT NULL,                     -- what its operator calls it
     version text NOT NULL,                  -- of the program
-    started bigint NOT NULL CHECK (started >= 0), -- by its own clock
-    beat bigint NOT NULL CHECK (beat > 0),  -- the how manieth renewal this is, by its own count: never the same twice
+    started_at bigint NOT NULL CHECK (started_at >= 0), -- by its own clock
+    heartbeat_number bigint NOT NULL CHECK (heartbeat_number > 0),  -- the how manieth renewal this is, by its own count: never the same twice
     applied_seq bigint NOT NULL CHECK (applied_seq >= 0), -- its acknowledgement: up to where it has applied the log
     lease_ms bigint NOT NULL CHECK (lease_ms > 0), -- for how long after it sent this renewal it may answer from memory
-    renewed bigint NOT NULL CHECK (renewed >= 0) -- when, by its own clock: to be shown, never judged by
+    renewed_at bigint NOT NULL CHECK (renewed_at >= 0) -- when, by its own clock: to be shown, never judged by
 );

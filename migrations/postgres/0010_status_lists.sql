@@ -3,10 +3,10 @@
 
 CREATE TABLE status_shards (
     shard bigint PRIMARY KEY CHECK (shard > 0),   -- when its last token ends
-    blocks bigint NOT NULL CHECK (blocks > 0)     -- how many of its blocks were taken
+    allocated_blocks bigint NOT NULL CHECK (allocated_blocks > 0)     -- how many of its blocks were taken
 );
 
 ALTER TABLE tokens ADD COLUMN status_shard bigint;  -- its shard
-ALTER TABLE tokens ADD COLUMN status_number bigint CHECK (status_number >= 0); -- its number there
-ALTER TABLE tokens ADD CONSTRAINT tokens_status_place CHECK ((status_shard IS NULL) = (status_number IS NULL));
-CREATE INDEX tokens_on_grants ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;
+ALTER TABLE tokens ADD COLUMN status_index bigint CHECK (status_index >= 0); -- its number there
+ALTER TABLE tokens ADD CONSTRAINT tokens_status_index_check CHECK ((status_shard IS NULL) = (status_index IS NULL));
+CREATE INDEX tokens_by_grant ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;

@@ -3,4 +3,4 @@
 -- is found by this index alone: along the primary key a walk would lead over all that is forgotten.
 
 CREATE INDEX revocation_log_by_hour ON revocation_log ((forget_after / 3600), (seq + 0));
-DROP INDEX revocation_log_not_forgotten;
+DROP INDEX revocation_log_by_forget_after;

@@ -47,7 +47,7 @@ CREATE TABLE tasks (
     created INTEGER NOT NULL CHECK (created >= 0),
     deadline INTEGER NOT NULL CHECK (deadline >= 0) -- no token of it lives longer
 ) STRICT;
-CREATE INDEX tasks_newest ON tasks (created, id);
+CREATE INDEX tasks_by_created ON tasks (created, id);
 CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
 CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
 
@@ -67,7 +67,7 @@ CREATE TABLE tokens (                       -- the record of every issued token:
     rev INTEGER NOT NULL CHECK (rev >= 0),  -- the place in the revocation log that its issuer had applied
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL))
 ) STRICT;
-CREATE INDEX tokens_newest ON tokens (issued, id);
+CREATE INDEX tokens_by_issued ON tokens (issued, id);
 CREATE INDEX tokens_by_task ON tokens (task, issued, id);
 CREATE INDEX tokens_by_requester ON tokens (requester_subject, requester_issuer, issued, id);
 CREATE INDEX tokens_by_client ON tokens (client, issued, id);
@@ -78,49 +78,49 @@ CREATE TABLE grants (                       -- recorded permissions: this agent 
     requester_subject TEXT NOT NULL,
     agent TEXT NOT NULL,
     until INTEGER NOT NULL CHECK (until >= 0),
-    done_by TEXT NOT NULL,                  -- who recorded it
-    done_at INTEGER NOT NULL CHECK (done_at >= 0),
+    actor TEXT NOT NULL,                  -- who recorded it
+    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     PRIMARY KEY (requester_issuer, requester_subject, agent)
 ) STRICT;
 
-CREATE TABLE one_time_ids (                 -- what was used and may not be used again
+CREATE TABLE replay_guards (                 -- what was used and may not be used again
     digest TEXT PRIMARY KEY,                -- SHA-256 of party and id, base64url: both may be of any length, with any character
     keep_until INTEGER NOT NULL CHECK (keep_until >= 0)
 ) STRICT;
-CREATE INDEX one_time_ids_to_sweep ON one_time_ids (keep_until);
+CREATE INDEX replay_guards_by_keep_until ON replay_guards (keep_until);
 
-CREATE TABLE idempotency (                  -- requests that may come again, and what they were answered
+CREATE TABLE idempotency_keys (                  -- requests that may come again, and what they were answered
     digest TEXT PRIMARY KEY,                -- SHA-256 of caller and key, base64url
     fingerprint TEXT NOT NULL,              -- a digest of the request, so that a key is not used for another one
-    answer TEXT NOT NULL,                   -- JSON
+    response TEXT NOT NULL,                   -- JSON
     seq INTEGER,                            -- the place of its last entry in the revocation log, if it had any
     keep_until INTEGER NOT NULL CHECK (keep_until >= 0)
 ) STRICT;
-CREATE INDEX idempotency_to_sweep ON idempotency (keep_until);
+CREATE INDEX idempotency_keys_by_keep_until ON idempotency_keys (keep_until);
 
 CREATE TABLE revocation_log (               -- everything that was taken back, in commit order; only ever grows
     seq INTEGER PRIMARY KEY CHECK (seq > 0), -- its place: without gaps, given under the lock on log_head
     kind TEXT NOT NULL CHECK (kind IN ('token', 'task', 'requester', 'agent', 'resource', 'issuer', 'registry', 'keys')),
     key TEXT NOT NULL,                      -- the name among its kind
     reason TEXT NOT NULL,
-    done_by TEXT NOT NULL,                  -- `admin:NAME`, `client:ID`
-    done_at INTEGER NOT NULL CHECK (done_at >= 0),
+    actor TEXT NOT NULL,                  -- `admin:NAME`, `client:ID`
+    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     forget_after INTEGER NOT NULL CHECK (forget_after >= 0) -- after this it can end nothing that is alive
 ) STRICT;
-CREATE INDEX revocation_log_not_forgotten ON revocation_log (forget_after, seq);
+CREATE INDEX revocation_log_by_forget_after ON revocation_log (forget_after, seq);
 
 CREATE TABLE log_head (                     -- one row. Its lock, held to the commit, is what makes seq the commit order
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+    singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
     seq INTEGER NOT NULL CHECK (seq >= 0)   -- the place of the last entry
 ) STRICT;
-INSERT INTO log_head (one, seq) VALUES (1, 0);
+INSERT INTO log_head (singleton, seq) VALUES (1, 0);
 
 CREATE TABLE audit (                        -- the trail. Nobody's permission to change it is needed: a change shows
     writer TEXT NOT NULL,                   -- one start of one process; each has its own chain
     n INTEGER NOT NULL CHECK (n > 0),       -- the number in the chain, from 1
     body TEXT NOT NULL,                     -- canonical JSON: writer, n, the hash before, the record
     hash TEXT NOT NULL,                     -- SHA-256 of the body, base64url
-    done_at INTEGER NOT NULL CHECK (done_at >= 0), -- this and the rest: copies of parts of the body, for searching
+    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0), -- this and the rest: copies of parts of the body, for searching
     event TEXT NOT NULL,
     outcome TEXT NOT NULL,
     requester_issuer TEXT,
@@ -131,23 +131,23 @@ CREATE TABLE audit (                        -- the trail. Nobody's permission to
     request_id TEXT,
     PRIMARY KEY (writer, n)
 ) STRICT;
-CREATE INDEX audit_newest ON audit (done_at, writer, n);
-CREATE INDEX audit_by_task ON audit (task, done_at, writer, n);
-CREATE INDEX audit_by_requester ON audit (requester_subject, requester_issuer, done_at, writer, n);
-CREATE INDEX audit_by_token ON audit (token, done_at, writer, n);
-CREATE INDEX audit_by_resource ON audit (resource, done_at, writer, n);
-CREATE INDEX audit_by_request ON audit (request_id, done_at, writer, n);
-CREATE INDEX audit_by_event ON audit (event, done_at, writer, n);
-CREATE INDEX audit_by_outcome ON audit (outcome, done_at, writer, n);
+CREATE INDEX audit_by_time ON audit (occurred_at, writer, n);
+CREATE INDEX audit_by_task ON audit (task, occurred_at, writer, n);
+CREATE INDEX audit_by_requester ON audit (requester_subject, requester_issuer, occurred_at, writer, n);
+CREATE INDEX audit_by_token ON audit (token, occurred_at, writer, n);
+CREATE INDEX audit_by_resource ON audit (resource, occurred_at, writer, n);
+CREATE INDEX audit_by_request ON audit (request_id, occurred_at, writer, n);
+CREATE INDEX audit_by_event ON audit (event, occurred_at, writer, n);
+CREATE INDEX audit_by_outcome ON audit (outcome, occurred_at, writer, n);
 
 CREATE TABLE audit_agents (                 -- whoever acted in a record: all agents of its chain, and its client. Copies too
     writer TEXT NOT NULL,
     n INTEGER NOT NULL,
     agent TEXT NOT NULL,
-    done_at INTEGER NOT NULL,               -- that of the record, so that a search has its order
+    occurred_at INTEGER NOT NULL,               -- that of the record, so that a search has its order
     PRIMARY KEY (writer, n, agent)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX audit_agents_by_agent ON audit_agents (agent, done_at, writer, n);
+CREATE INDEX audit_agents_by_agent ON audit_agents (agent, occurred_at, writer, n);
 
 CREATE TABLE audit_writers (                -- the end of every chain, so that a cut at the end shows
     writer TEXT PRIMARY KEY,

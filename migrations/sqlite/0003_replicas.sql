@@ -9,9 +9,9 @@ CREATE TABLE replicas (
     id TEXT PRIMARY KEY,                    -- one start of one process
     name TEXT NOT NULL,                     -- what its operator calls it
     version TEXT NOT NULL,                  -- of the program
-    started INTEGER NOT NULL CHECK (started >= 0), -- by its own clock
-    beat INTEGER NOT NULL CHECK (beat > 0), -- the how manieth renewal this is, by its own count: never the same twice
+    started_at INTEGER NOT NULL CHECK (started_at >= 0), -- by its own clock
+    heartbeat_number INTEGER NOT NULL CHECK (heartbeat_number > 0), -- the how manieth renewal this is, by its own count: never the same twice
     applied_seq INTEGER NOT NULL CHECK (applied_seq >= 0), -- its acknowledgement: up to where it has applied the log
     lease_ms INTEGER NOT NULL CHECK (lease_ms > 0), -- for how long after it sent this renewal it may answer from memory
-    renewed INTEGER NOT NULL CHECK (renewed >= 0) -- when, by its own clock: to be shown, never judged by
+    renewed_at INTEGER NOT NULL CHECK (renewed_at >= 0) -- when, by its own clock: to be shown, never judged by
 ) STRICT;

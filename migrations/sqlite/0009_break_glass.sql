@@ -10,14 +10,14 @@ CREATE TABLE break_glass (
     agent TEXT NOT NULL,
     authority TEXT NOT NULL,                -- what it is for, as JSON
     until INTEGER NOT NULL CHECK (until >= 0),
-    done_by TEXT NOT NULL,                  -- who made it: `admin:NAME`
-    done_at INTEGER NOT NULL CHECK (done_at >= 0),
+    actor TEXT NOT NULL,                  -- who made it: `admin:NAME`
+    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     reason TEXT NOT NULL,                   -- what the emergency is
     reviewed_by TEXT,                       -- who signed it off: another admin
     reviewed_at INTEGER CHECK (reviewed_at >= 0),
     note TEXT,                              -- what they found
     CHECK ((reviewed_by IS NULL) = (reviewed_at IS NULL) AND (note IS NULL) = (reviewed_at IS NULL)),
-    CHECK (reviewed_by <> done_by)
+    CHECK (reviewed_by <> actor)
 ) STRICT;
-CREATE INDEX break_glass_newest ON break_glass (done_at, id);
-CREATE INDEX break_glass_open ON break_glass (done_at, id) WHERE reviewed_at IS NULL;
+CREATE INDEX break_glass_by_time ON break_glass (occurred_at, id);
+CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NULL;

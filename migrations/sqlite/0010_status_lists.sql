@@ -3,10 +3,10 @@
 
 CREATE TABLE status_shards (
     shard INTEGER PRIMARY KEY CHECK (shard > 0),  -- when its last token ends
-    blocks INTEGER NOT NULL CHECK (blocks > 0)    -- how many of its blocks were taken
+    allocated_blocks INTEGER NOT NULL CHECK (allocated_blocks > 0)    -- how many of its blocks were taken
 ) STRICT;
 
 ALTER TABLE tokens ADD COLUMN status_shard INTEGER;  -- its shard
-ALTER TABLE tokens ADD COLUMN status_number INTEGER  -- its number there
-    CHECK (status_number >= 0) CHECK ((status_shard IS NULL) = (status_number IS NULL));
-CREATE INDEX tokens_on_grants ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;
+ALTER TABLE tokens ADD COLUMN status_index INTEGER  -- its number there
+    CHECK (status_index >= 0) CHECK ((status_shard IS NULL) = (status_index IS NULL));
+CREATE INDEX tokens_by_grant ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;

@@ -2,4 +2,4 @@
 -- of the log, which is that of the row ids: a reader that passes over what is forgotten never sees it, however much there is.
 
 CREATE INDEX revocation_log_by_hour ON revocation_log (forget_after / 3600);
-DROP INDEX revocation_log_not_forgotten;
+DROP INDEX revocation_log_by_forget_after;

@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// How long an assertion lives: long enough for a slow network, and no longer.
-const LIFE: Lifetime = Lifetime::seconds(60);
+const ASSERTION_LIFETIME: Lifetime = Lifetime::seconds(60);
 
 /// A private key that no assertion can be signed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the key file holds no private JWK for ES256, EdDSA (Ed25519) or RS256")]
-pub struct UnusableKey;
+pub struct UnusableKeyError;
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -35,22 +35,23 @@ struct Claims<'a> {
 }
 
 /// Makes an assertion of `client` for the server with this issuer, signed with a private JWK.
-pub fn make(jwk: &Secret, client: &str, server: &str, now: Timestamp, jti: Uuid) -> Result<Secret, Outage> {
-    let during = "sign a client assertion";
-    let jwk = Jwk::from_bytes(jwk.expose()).map_err(|_| Outage { during, source: UnusableKey.into() })?;
-    let signer = signer(&jwk).ok_or(Outage { during, source: UnusableKey.into() })?;
+pub fn sign(jwk: &Secret, client: &str, server: &str, now: Timestamp, jti: Uuid) -> Result<Secret, Outage> {
+    let operation = "sign a client assertion";
+    let jwk = Jwk::from_bytes(jwk.expose()).map_err(|_| Outage { operation, source: UnusableKeyError.into() })?;
+    let signer = load_signer(&jwk).ok_or(Outage { operation, source: UnusableKeyError.into() })?;
     let mut header = JwsHeader::new();
     header.set_token_type("client-authentication+jwt");
     if let Some(kid) = jwk.key_id() {
         header.set_key_id(kid);
     }
-    let claims = Claims { iss: client, sub: client, aud: server, iat: now, exp: now.after(LIFE), jti };
-    let payload = serde_json::to_vec(&claims).map_err(Outage::during(during))?;
-    let signed = josekit::jws::serialize_compact(&payload, &header, &*signer).map_err(Outage::during(during))?;
+    let claims =
+        Claims { iss: client, sub: client, aud: server, iat: now, exp: now.saturating_add(ASSERTION_LIFETIME), jti };
+    let payload = serde_json::to_vec(&claims).map_err(Outage::during(operation))?;
+    let signed = josekit::jws::serialize_compact(&payload, &header, &*signer).map_err(Outage::during(operation))?;
     Ok(Secret::new(signed))
 }
 
-fn signer(jwk: &Jwk) -> Option<Box<dyn JwsSigner>> {
+fn load_signer(jwk: &Jwk) -> Option<Box<dyn JwsSigner>> {
     match jwk.key_type() {
         "EC" => Some(Box::new(ES256.signer_from_jwk(jwk).ok()?)),
         "OKP" => Some(Box::new(EdDSA.signer_from_jwk(jwk).ok()?)),

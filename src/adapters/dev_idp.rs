@@ -12,20 +12,20 @@ use zeroize::Zeroizing;
 
 use crate::{
     domain::{
-        decode, encode,
+        decode_base64url, encode_base64url,
         time::{Lifetime, Timestamp},
     },
     ports::Outage,
 };
 
 /// The file with its private key (a JWK) in the folder for development.
-pub const PRIVATE_KEY: &str = "idp.private.json";
+pub const PRIVATE_KEY_FILE: &str = "idp.private.json";
 /// The file with the name of the server that it makes tokens for.
-pub const SERVER: &str = "idp.server";
+pub const SERVER_FILE: &str = "idp.server";
 
 /// What to put into a user token.
 #[derive(Clone, Copy, Debug)]
-pub struct UserToken<'a> {
+pub struct UserTokenClaims<'a> {
     /// The user.
     pub sub: &'a str,
     /// What they allow, in a list with spaces. None: the token has no scope, and nothing can be had with it.
@@ -35,70 +35,76 @@ pub struct UserToken<'a> {
 }
 
 /// Makes a user token (RFC 9068) that the server with this folder takes for an hour.
-pub fn user_token(folder: &Path, user: UserToken<'_>, now: Timestamp, jti: Uuid) -> Result<String, Outage> {
+pub fn issue_user_token(folder: &Path, user: UserTokenClaims<'_>, now: Timestamp, jti: Uuid) -> Result<String, Outage> {
     let read =
         |name| fs::read_to_string(folder.join(name)).map_err(Outage::during("read the folder of `errand serve --dev`"));
-    let server = read(SERVER)?;
-    let (jwk, pair) = load(&Zeroizing::new(read(PRIVATE_KEY)?))?;
+    let server = read(SERVER_FILE)?;
+    let (jwk, pair) = parse_key(&Zeroizing::new(read(PRIVATE_KEY_FILE)?))?;
     let claims = Claims {
         iss: &format!("{}/dev-idp", server.trim()),
         aud: server.trim(),
         sub: user.sub,
         client_id: user.client,
         iat: now,
-        exp: now.after(Lifetime::hours(1)),
+        exp: now.saturating_add(Lifetime::hours(1)),
         jti,
         auth_time: now,
         amr: ["pwd"],
         scope: user.scope,
     };
     let header = Header { alg: "ES256", typ: "at+jwt", kid: &jwk.kid };
-    let input = format!("{}.{}", part(&header)?, part(&claims)?);
-    let signature = pair.sign(&random(), input.as_bytes()).map_err(|_| outage("sign"))?;
-    Ok(format!("{input}.{}", encode(signature.as_ref())))
+    let input = format!("{}.{}", encode_part(&header)?, encode_part(&claims)?);
+    let signature = pair.sign(&system_random(), input.as_bytes()).map_err(|_| ring_outage("sign"))?;
+    Ok(format!("{input}.{}", encode_base64url(signature.as_ref())))
 }
 
 /// Makes a private key, as a JWK.
-pub fn make_key() -> Result<Zeroizing<String>, Outage> {
+pub fn generate_key() -> Result<Zeroizing<String>, Outage> {
     // ring writes keys as PKCS #8 only, in this one form (RFC 5208, RFC 5915): the number itself stands after 36 bytes.
-    const AT: usize = 36;
-    let document =
-        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random()).map_err(|_| outage("make a key"))?;
+    const SCALAR_OFFSET: usize = 36;
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &system_random())
+        .map_err(|_| ring_outage("make a key"))?;
     let document = Zeroizing::new(document.as_ref().to_vec());
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &random());
-    let pair = pair.map_err(|_| outage("read the new key"))?;
-    let number = document.get(AT..AT + 32).ok_or_else(|| outage("read the new key"))?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &system_random());
+    let pair = pair.map_err(|_| ring_outage("read the new key"))?;
+    let number = document.get(SCALAR_OFFSET..SCALAR_OFFSET + 32).ok_or_else(|| ring_outage("read the new key"))?;
     let point = pair.public_key().as_ref().get(1..).and_then(|point| point.split_at_checked(32));
-    let (x, y) = point.ok_or_else(|| outage("read the new key"))?;
+    let (x, y) = point.ok_or_else(|| ring_outage("read the new key"))?;
     let jwk = Jwk {
         kty: "EC".into(),
         crv: "P-256".into(),
-        x: encode(x),
-        y: encode(y),
-        d: Some(encode(number)),
+        x: encode_base64url(x),
+        y: encode_base64url(y),
+        d: Some(encode_base64url(number)),
         kid: "dev-idp".into(),
         alg: "ES256".into(),
     };
     let text = serde_json::to_string(&jwk).map(Zeroizing::new).map_err(Outage::during("write the new key"))?;
-    load(&text)?;
+    parse_key(&text)?;
     Ok(text)
 }
 
 /// The public half of a private JWK, as a JWK set.
-pub fn public_keys(private: &str) -> Result<String, Outage> {
-    let (jwk, _) = load(private)?;
+pub fn public_jwks(private: &str) -> Result<String, Outage> {
+    let (jwk, _) = parse_key(private)?;
     let keys = [Jwk { d: None, ..jwk }];
-    serde_json::to_string(&Keys { keys }).map_err(Outage::during("write the public key"))
+    serde_json::to_string(&PublicJwks { keys }).map_err(Outage::during("write the public key"))
 }
 
-fn load(text: &str) -> Result<(Jwk, EcdsaKeyPair), Outage> {
-    let jwk = serde_json::from_str::<Jwk>(text).map_err(|_| outage("read the key of the dev identity provider"))?;
-    let bytes = |text: &str| decode(text).ok_or_else(|| outage("read the key of the dev identity provider"));
+fn parse_key(text: &str) -> Result<(Jwk, EcdsaKeyPair), Outage> {
+    let jwk =
+        serde_json::from_str::<Jwk>(text).map_err(|_| ring_outage("read the key of the dev identity provider"))?;
+    let bytes =
+        |text: &str| decode_base64url(text).ok_or_else(|| ring_outage("read the key of the dev identity provider"));
     let number = Zeroizing::new(bytes(jwk.d.as_deref().unwrap_or_default())?);
     let point = [vec![4], bytes(&jwk.x)?, bytes(&jwk.y)?].concat();
-    let pair =
-        EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &number, &point, &random());
-    Ok((jwk, pair.map_err(|_| outage("read the key of the dev identity provider"))?))
+    let pair = EcdsaKeyPair::from_private_key_and_public_key(
+        &ECDSA_P256_SHA256_FIXED_SIGNING,
+        &number,
+        &point,
+        &system_random(),
+    );
+    Ok((jwk, pair.map_err(|_| ring_outage("read the key of the dev identity provider"))?))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,7 +121,7 @@ struct Jwk {
 }
 
 #[derive(Serialize)]
-struct Keys {
+struct PublicJwks {
     keys: [Jwk; 1],
 }
 
@@ -141,18 +147,18 @@ struct Claims<'a> {
     scope: Option<&'a str>,
 }
 
-fn part(json: &impl Serialize) -> Result<String, Outage> {
-    serde_json::to_vec(json).map(|json| encode(&json)).map_err(Outage::during("write the token"))
+fn encode_part(json: &impl Serialize) -> Result<String, Outage> {
+    serde_json::to_vec(json).map(|json| encode_base64url(&json)).map_err(Outage::during("write the token"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "ring takes no dice but its own for keys and signatures")]
-fn random() -> SystemRandom {
+fn system_random() -> SystemRandom {
     SystemRandom::new()
 }
 
 /// ring says nothing about what went wrong, on purpose.
-fn outage(during: &'static str) -> Outage {
-    Outage { during, source: "ring refused".into() }
+fn ring_outage(operation: &'static str) -> Outage {
+    Outage { operation, source: "ring refused".into() }
 }
 
 #[cfg(test)]
@@ -160,22 +166,22 @@ mod tests {
     use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
     use super::*;
-    use crate::domain::{jwk::JwkSet, jws::Unverified};
+    use crate::domain::{jwk::JwkSet, jws::UnverifiedJws};
 
     #[test]
-    fn a_user_token_is_signed_with_the_published_key() {
+    fn user_token_verifies_with_published_key() {
         let folder = tempfile::tempdir().unwrap();
-        let private = make_key().unwrap();
-        fs::write(folder.path().join(PRIVATE_KEY), private.as_bytes()).unwrap();
-        fs::write(folder.path().join(SERVER), "http://127.0.0.1:8080\n").unwrap();
-        let user = UserToken { sub: "alice", scope: Some("files:read"), client: "planner" };
-        let token = user_token(folder.path(), user, Timestamp::from_unix(1_795_200_000), Uuid::nil()).unwrap();
-        let token = Unverified::parse(&token).unwrap();
+        let private = generate_key().unwrap();
+        fs::write(folder.path().join(PRIVATE_KEY_FILE), private.as_bytes()).unwrap();
+        fs::write(folder.path().join(SERVER_FILE), "http://127.0.0.1:8080\n").unwrap();
+        let user = UserTokenClaims { sub: "alice", scope: Some("files:read"), client: "planner" };
+        let token = issue_user_token(folder.path(), user, Timestamp::from_unix(1_795_200_000), Uuid::nil()).unwrap();
+        let token = UnverifiedJws::parse(&token).unwrap();
 
-        let public = public_keys(&private).unwrap();
+        let public = public_jwks(&private).unwrap();
         let keys = JwkSet::try_from(serde_json::from_str::<serde_json::Value>(&public).unwrap()).unwrap();
         let key = keys.keys().next().unwrap();
-        let coordinate = |name: &str| decode(key[name].as_str().unwrap()).unwrap();
+        let coordinate = |name: &str| decode_base64url(key[name].as_str().unwrap()).unwrap();
         let point = [vec![4], coordinate("x"), coordinate("y")].concat();
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
         key.verify(token.signing_input(), token.signature()).unwrap();

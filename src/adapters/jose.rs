@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     domain::{
-        decode,
+        decode_base64url,
         jwk::{JwkSet, JwsAlgorithm},
-        jws::Unverified,
+        jws::UnverifiedJws,
     },
-    ports::{KeyFault, Outage},
+    ports::{Outage, SignatureError},
 };
 
 /// The keys of one signer, each bound to the algorithms that it fits and that the signer may use. Costs a hundred
@@ -37,16 +37,16 @@ impl VerifierSet {
     /// and of kinds to come (RFC 7517 §5).
     pub(super) fn build(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Self {
         let verifiers = keys.keys().flat_map(|key| {
-            let usable = UsableKey::read(key);
+            let usable = UsableKey::parse(key);
             let usable = usable.into_iter();
-            usable.flat_map(|key| algorithms.iter().filter_map(move |algorithm| key.verifier(*algorithm)))
+            usable.flat_map(|key| algorithms.iter().filter_map(move |algorithm| key.build_verifier(*algorithm)))
         });
         Self(verifiers.collect())
     }
 
     /// Whether one of the keys signed it: the keys named `kid` if the token names one, else every key of the algorithm.
     /// Two keys with one name are both tried.
-    pub(super) fn verify(&self, algorithm: JwsAlgorithm, token: &Unverified<'_>) -> Result<(), KeyFault> {
+    pub(super) fn verify(&self, algorithm: JwsAlgorithm, token: &UnverifiedJws<'_>) -> Result<(), SignatureError> {
         let kid = token.header().kid.as_deref();
         let mut fitting = self
             .0
@@ -54,20 +54,20 @@ impl VerifierSet {
             .filter(|one| one.algorithm == algorithm && (kid.is_none() || one.kid.as_deref() == kid))
             .peekable();
         if fitting.peek().is_none() {
-            return Err(KeyFault::UnknownKey);
+            return Err(SignatureError::UnknownKey);
         }
         if algorithm == JwsAlgorithm::ES256 && token.signature().len() != 64 {
             // It would be refused for nothing; an unknown client's costs a verification, and the two must look alike.
-            self.verify_for_nothing(token);
-            return Err(KeyFault::Signature);
+            self.verify_dummy(token);
+            return Err(SignatureError::InvalidSignature);
         }
         let good = fitting.any(|one| one.key.verify(token.signing_input(), token.signature()).is_ok());
-        if good { Ok(()) } else { Err(KeyFault::Signature) }
+        if good { Ok(()) } else { Err(SignatureError::InvalidSignature) }
     }
 
     /// Does the work of verifying an ES256 signature and throws it away. The signature is a constant of the right form,
     /// because a malformed one would cost nothing.
-    pub(super) fn verify_for_nothing(&self, token: &Unverified<'_>) {
+    pub(super) fn verify_dummy(&self, token: &UnverifiedJws<'_>) {
         for one in &self.0 {
             let _ = std::hint::black_box(one.key.verify(token.signing_input(), &[1; 64]).is_ok());
         }
@@ -75,8 +75,13 @@ impl VerifierSet {
 }
 
 /// The algorithm that the token says, if it is one of the allowed ones. `none` and symmetric algorithms have no name here.
-pub(super) fn algorithm(token: &Unverified<'_>, allowed: &[JwsAlgorithm]) -> Result<JwsAlgorithm, KeyFault> {
-    JwsAlgorithm::parse(&token.header().alg).filter(|said| allowed.contains(said)).ok_or(KeyFault::Algorithm)
+pub(super) fn check_algorithm(
+    token: &UnverifiedJws<'_>,
+    allowed: &[JwsAlgorithm],
+) -> Result<JwsAlgorithm, SignatureError> {
+    JwsAlgorithm::parse(&token.header().alg)
+        .filter(|said| allowed.contains(said))
+        .ok_or(SignatureError::AlgorithmNotAllowed)
 }
 
 /// A new RSA key of 2048 bits as PKCS#8: the one thing that ring can't do.
@@ -94,7 +99,7 @@ struct UsableKey<'a> {
 
 impl<'a> UsableKey<'a> {
     /// `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when they are there. So is their type.
-    fn read(key: &'a Map<String, Value>) -> Option<Self> {
+    fn parse(key: &'a Map<String, Value>) -> Option<Self> {
         let text = |name: &str| match key.get(name) {
             None => Some(None),
             Some(value) => value.as_str().map(Some),
@@ -112,20 +117,20 @@ impl<'a> UsableKey<'a> {
         (for_signatures && for_verifying).then_some(Self { key, kid, alg })
     }
 
-    fn verifier(&self, algorithm: JwsAlgorithm) -> Option<Verifier> {
+    fn build_verifier(&self, algorithm: JwsAlgorithm) -> Option<Verifier> {
         if self.alg.is_some_and(|alg| alg != algorithm) {
             return None;
         }
-        let material = self.material(algorithm)?;
-        Some(Verifier { kid: self.kid.clone(), algorithm, key: verifier(algorithm, &material)? })
+        let material = self.bare_jwk(algorithm)?;
+        Some(Verifier { kid: self.kid.clone(), algorithm, key: jws_verifier(algorithm, &material)? })
     }
 
     /// The bare public key, if it is of the kind that the algorithm wants. josekit gets these members and no other.
-    fn material(&self, algorithm: JwsAlgorithm) -> Option<Jwk> {
+    fn bare_jwk(&self, algorithm: JwsAlgorithm) -> Option<Jwk> {
         use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         let members: &[&str] = match algorithm {
             RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => {
-                let sound = self.is("kty", "RSA") && self.has_sound_modulus()? && self.has_sound_exponent()?;
+                let sound = self.has_member("kty", "RSA") && self.has_valid_modulus()? && self.has_valid_exponent()?;
                 sound.then_some(&["kty", "n", "e"])?
             }
             ES256 => self.is_on_curve("P-256", 32).then_some(&["kty", "crv", "x", "y"])?,
@@ -133,7 +138,8 @@ impl<'a> UsableKey<'a> {
             ES512 => self.is_on_curve("P-521", 66).then_some(&["kty", "crv", "x", "y"])?,
             // josekit would take Ed448 as well.
             EdDSA => {
-                let sound = self.is("kty", "OKP") && self.is("crv", "Ed25519") && self.has_len("x", 32);
+                let sound =
+                    self.has_member("kty", "OKP") && self.has_member("crv", "Ed25519") && self.has_member_len("x", 32);
                 sound.then_some(&["kty", "crv", "x"])?
             }
         };
@@ -141,25 +147,28 @@ impl<'a> UsableKey<'a> {
         Jwk::from_map(bare.collect::<Map<_, _>>()).ok()
     }
 
-    fn is(&self, name: &str, value: &str) -> bool {
+    fn has_member(&self, name: &str, value: &str) -> bool {
         self.key.get(name).and_then(Value::as_str) == Some(value)
     }
 
-    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        decode(self.key.get(name)?.as_str()?)
+    fn decode_member(&self, name: &str) -> Option<Vec<u8>> {
+        decode_base64url(self.key.get(name)?.as_str()?)
     }
 
-    fn has_len(&self, name: &str, len: usize) -> bool {
-        self.bytes(name).is_some_and(|bytes| bytes.len() == len)
+    fn has_member_len(&self, name: &str, len: usize) -> bool {
+        self.decode_member(name).is_some_and(|bytes| bytes.len() == len)
     }
 
     fn is_on_curve(&self, curve: &str, len: usize) -> bool {
-        self.is("kty", "EC") && self.is("crv", curve) && self.has_len("x", len) && self.has_len("y", len)
+        self.has_member("kty", "EC")
+            && self.has_member("crv", curve)
+            && self.has_member_len("x", len)
+            && self.has_member_len("y", len)
     }
 
     /// 2048 bits (RFC 7518 §3.3, counted in bits: josekit rounds up to bytes) to 8192, since larger ones take too long.
-    fn has_sound_modulus(&self) -> Option<bool> {
-        let modulus = self.bytes("n")?;
+    fn has_valid_modulus(&self) -> Option<bool> {
+        let modulus = self.decode_member("n")?;
         let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
         let first = modulus.get(zeros)?;
         let bits = (modulus.len() - zeros) * 8 - first.leading_zeros() as usize;
@@ -167,14 +176,14 @@ impl<'a> UsableKey<'a> {
     }
 
     /// Odd, at least 3, at most 5 bytes: with an exponent of 1 anybody can sign, and a long one takes too long.
-    fn has_sound_exponent(&self) -> Option<bool> {
-        let exponent = self.bytes("e")?;
+    fn has_valid_exponent(&self) -> Option<bool> {
+        let exponent = self.decode_member("e")?;
         let value = exponent.iter().try_fold(0_u64, |sum, byte| Some(sum.checked_mul(256)? | u64::from(*byte)))?;
         Some(value % 2 == 1 && (3..1 << 40).contains(&value))
     }
 }
 
-fn verifier(algorithm: JwsAlgorithm, key: &Jwk) -> Option<Box<dyn JwsVerifier>> {
+fn jws_verifier(algorithm: JwsAlgorithm, key: &Jwk) -> Option<Box<dyn JwsVerifier>> {
     fn boxed<V: JwsVerifier + 'static, E>(built: Result<V, E>) -> Option<Box<dyn JwsVerifier>> {
         built.ok().map(|verifier| Box::new(verifier) as Box<dyn JwsVerifier>)
     }

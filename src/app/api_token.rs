@@ -4,26 +4,26 @@ use std::sync::Arc;
 
 use crate::{
     app::{
-        AuthFault, AuthenticatedClient, BadRequest, Cx, Failure, Service, Unsettled, View, evidence::Ours,
-        verified::Known,
+        AuthError, AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
+        evidence::IssuedToken, verified::CachedToken,
     },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
-        client::API_ADMIN,
+        client::ADMIN_SCOPE,
         id::{ClientId, TokenId},
-        jws::Unread,
-        revocation::{Names, Seq, Standing},
+        jws::CompactJws,
+        revocation::{LogPosition, RevocationKeys, Standing},
         scope::ScopeSet,
         secret::Secret,
         time::Lifetime,
-        token::{ApiTokenClaims, TokenDigest, TokenKind, check_end},
+        token::{ApiTokenClaims, TokenDigest, TokenKind, check_expiry},
     },
-    ports::{OneTimeId, Outage, TokenRecord, Write},
+    ports::{Outage, ReplayGuard, TokenRecord, WriteSet},
 };
 
 /// The client id of the token that `errand admin token` makes: no registered client can have it.
-const BOOTSTRAP: &str = "errand-bootstrap";
+const BOOTSTRAP_CLIENT_ID: &str = "errand-bootstrap";
 
 /// An issued API token.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct ApiCaller {
 impl ApiCaller {
     /// Who calls, for records: `admin:ID`.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn identity(&self) -> String {
         format!("admin:{}", self.client.id())
     }
 
@@ -64,45 +64,50 @@ impl ApiCaller {
 
 impl Service {
     /// Gives a client an API token with the scopes it asks for, or with all that it may have.
-    pub async fn client_credentials(
+    pub async fn issue_client_credentials_token(
         &self,
-        caller: Unsettled,
+        caller: UnredeemedClient,
         scope: Option<ScopeSet>,
-        cx: &Cx,
-    ) -> Result<ApiToken, Failure> {
+        cx: &RequestContext,
+    ) -> Result<ApiToken, Error> {
         let (caller, once) = caller.into_parts();
         let allowed = caller.client()?.api_scopes();
         let scope = scope.unwrap_or_else(|| allowed.clone());
-        if scope.is_within(&allowed) {
-            return self.issue_api_token(caller.id().clone(), scope, caller.view().seq, once, cx).await;
+        if scope.is_subset_of(&allowed) {
+            return self.issue_api_token(caller.id().clone(), scope, caller.snapshot().seq, once, cx).await;
         }
-        let refusal = BadRequest::ApiScope;
+        let refusal = RequestError::ScopeNotAllowed;
         let record = Record {
             client: Some(caller.id().clone()),
             reason: Some(refusal.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
         };
-        self.redeem(caller.id(), Write { once, audit: vec![record], ..Write::default() }, cx).await?;
+        self.redeem(
+            caller.id(),
+            WriteSet { replay_guards: once, audit_records: vec![record], ..WriteSet::default() },
+            cx,
+        )
+        .await?;
         Err(refusal.into())
     }
 
     /// An admin token for whoever can read the server's own keys: `errand admin token`.
-    pub async fn bootstrap_token(&self, cx: &Cx) -> Result<ApiToken, Failure> {
-        let view = self.0.follower.current(cx.now).await?;
-        let client = BOOTSTRAP.parse::<ClientId>().map_err(Outage::during("name the bootstrap client"))?;
-        let scope = API_ADMIN.parse::<ScopeSet>().map_err(Outage::during("name the admin scope"))?;
-        self.issue_api_token(client, scope, view.seq, Vec::new(), cx).await
+    pub async fn issue_bootstrap_token(&self, cx: &RequestContext) -> Result<ApiToken, Error> {
+        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let client = BOOTSTRAP_CLIENT_ID.parse::<ClientId>().map_err(Outage::during("name the bootstrap client"))?;
+        let scope = ADMIN_SCOPE.parse::<ScopeSet>().map_err(Outage::during("name the admin scope"))?;
+        self.issue_api_token(client, scope, snapshot.seq, Vec::new(), cx).await
     }
 
     async fn issue_api_token(
         &self,
         client: ClientId,
         scope: ScopeSet,
-        rev: Seq,
-        once: Vec<OneTimeId>,
-        cx: &Cx,
-    ) -> Result<ApiToken, Failure> {
+        rev: LogPosition,
+        replay_guards: Vec<ReplayGuard>,
+        cx: &RequestContext,
+    ) -> Result<ApiToken, Error> {
         let settings = self.settings();
         let expires_in = settings.tokens.api_token_lifetime;
         let claims = ApiTokenClaims {
@@ -111,16 +116,16 @@ impl Service {
             sub: client.clone(),
             client_id: client.clone(),
             iat: cx.now,
-            exp: cx.now.after(expires_in),
-            jti: TokenId::new(self.0.parts.entropy.uuid()),
+            exp: cx.now.saturating_add(expires_in),
+            jti: TokenId::new(self.0.ports.entropy.new_uuid()),
             rev,
             scope: scope.clone(),
         };
         let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
-        let token = self.0.parts.signer.sign(settings.algorithm, TokenKind::Api.typ(), &payload, cx.now)?;
-        let write = Write {
-            once,
-            audit: vec![Record {
+        let token = self.0.ports.signer.sign(settings.algorithm, TokenKind::Api.typ(), &payload, cx.now)?;
+        let write = WriteSet {
+            replay_guards,
+            audit_records: vec![Record {
                 client: Some(client.clone()),
                 token: Some(claims.jti),
                 resource: Some(claims.aud.clone()),
@@ -143,9 +148,9 @@ impl Service {
                 issued: cx.now,
                 expires: claims.exp,
                 rev,
-                status: None,
+                status_index: None,
             }),
-            ..Write::default()
+            ..WriteSet::default()
         };
         self.redeem(&client, write, cx).await?;
         Ok(ApiToken { token: Secret::new(token), expires_in, scope })
@@ -153,55 +158,67 @@ impl Service {
 
     /// Whether a bearer token is a live API token with one of these scopes, of a client that may still have it. `call` is
     /// what it is wanted for, for the record when it is not enough.
-    pub async fn authorize(&self, bearer: &Secret, wanted: &[&str], call: &str, cx: &Cx) -> Result<ApiCaller, Failure> {
-        let view = self.0.follower.current(cx.now).await?;
-        let known = self.live_api_token(bearer.expose(), &view, cx)?;
+    pub async fn authorize(
+        &self,
+        bearer: &Secret,
+        required_scopes: &[&str],
+        call: &str,
+        cx: &RequestContext,
+    ) -> Result<ApiCaller, Error> {
+        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let known = self.verify_api_token(bearer.expose(), &snapshot, cx)?;
         let claims = &known.claims;
-        let may_still = if claims.sub.as_str() == BOOTSTRAP {
+        let current_scopes = if claims.sub.as_str() == BOOTSTRAP_CLIENT_ID {
             claims.scope.clone()
         } else {
-            let client = view.registry.client(&claims.sub).filter(|client| !client.is_disabled());
-            client.ok_or(AuthFault::Bearer)?.api_scopes()
+            let client = snapshot.registry.client(&claims.sub).filter(|client| !client.is_disabled());
+            client.ok_or(AuthError::InvalidBearer)?.api_scopes()
         };
-        let fits =
-            |scope: &&str| scope.parse().is_ok_and(|scope| claims.scope.contains(&scope) && may_still.contains(&scope));
-        if !wanted.iter().any(fits) {
-            self.0.journal.note(Record {
+        let fits = |scope: &&str| {
+            scope.parse().is_ok_and(|scope| claims.scope.contains(&scope) && current_scopes.contains(&scope))
+        };
+        if !required_scopes.iter().any(fits) {
+            self.0.writer.enqueue_audit(Record {
                 client: Some(claims.sub.clone()),
                 token: Some(claims.jti),
-                asked: Some(serde_json::json!({"call": call, "scopes": wanted})),
-                reason: Some(AuthFault::Scope.to_string()),
+                requested: Some(serde_json::json!({"call": call, "scopes": required_scopes})),
+                reason: Some(AuthError::InsufficientScope.to_string()),
                 request_id: Some(cx.request_id.clone()),
                 ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
             });
-            return Err(AuthFault::Scope.into());
+            return Err(AuthError::InsufficientScope.into());
         }
-        Ok(ApiCaller { client: AuthenticatedClient::by_api_token(claims.sub.clone(), view) })
+        Ok(ApiCaller { client: AuthenticatedClient::from_api_token(claims.sub.clone(), snapshot) })
     }
 
     /// A live API token: from memory if it was found good before, or else verified. What is found and not good any more
     /// is verified all the same, so that the time it takes tells nothing.
-    fn live_api_token(&self, bearer: &str, view: &View, cx: &Cx) -> Result<Arc<Known<ApiTokenClaims>>, AuthFault> {
-        let is_live = |names: &Names| view.standing(names) == Standing::Live;
+    fn verify_api_token(
+        &self,
+        bearer: &str,
+        snapshot: &Snapshot,
+        cx: &RequestContext,
+    ) -> Result<Arc<CachedToken<ApiTokenClaims>>, AuthError> {
+        let is_live = |names: &RevocationKeys| snapshot.standing(names) == Standing::Live;
         let digest = TokenDigest::of(bearer);
-        if let Some(known) = digest.and_then(|digest| self.0.verified.api(&digest))
-            && self.0.parts.signer.publishes(&known.key, cx.now)
-            && check_end(known.claims.exp, cx.now).is_ok()
-            && is_live(&known.names)
+        if let Some(known) = digest.and_then(|digest| self.0.token_cache.get_api(&digest))
+            && self.0.ports.signer.is_published(&known.key, cx.now)
+            && check_expiry(known.claims.exp, cx.now).is_ok()
+            && is_live(&known.revocation_keys)
         {
             return Ok(known);
         }
-        let jws = Unread::parse(bearer).map_err(|_| AuthFault::Bearer)?;
-        let Ok((Ours::Api(claims), key)) = self.own_by_key(jws, cx.now) else {
-            return Err(AuthFault::Bearer);
+        let jws = CompactJws::parse(bearer).map_err(|_| AuthError::InvalidBearer)?;
+        let Ok((IssuedToken::Api(claims), key)) = self.verify_issued_with_key(jws, cx.now) else {
+            return Err(AuthError::InvalidBearer);
         };
-        let names = claims.names();
+        let names = claims.revocation_keys();
         if claims.aud != self.settings().issuer.as_str() || !is_live(&names) {
-            return Err(AuthFault::Bearer);
+            return Err(AuthError::InvalidBearer);
         }
-        let known = Arc::new(Known::api(*claims, names, key, bearer.len()));
+        let known = Arc::new(CachedToken::from_api(*claims, names, key, bearer.len()));
         if let Some(digest) = digest {
-            self.0.verified.keep_api(digest, Arc::clone(&known));
+            self.0.token_cache.insert_api(digest, Arc::clone(&known));
         }
         Ok(known)
     }

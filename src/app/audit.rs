@@ -3,29 +3,29 @@
 use serde::Serialize;
 
 use crate::{
-    app::{Failure, Service},
-    domain::audit::{Columns, Head, Tampering, Writer, verify},
+    app::{Error, Service},
+    domain::audit::{Head, SearchColumns, Tampering, WriterId, verify},
     ports::AuditRow,
 };
 
-const PAGE: u32 = 1000;
+const PAGE_SIZE: u32 = 1000;
 
 /// What a verification found.
 #[derive(Debug, Default, Serialize)]
-pub struct Verification {
+pub struct AuditReport {
     /// How many writers' chains were read.
     pub chains: u64,
     /// How many records.
     pub records: u64,
     /// What somebody did to them: the writer and the finding. Empty when nobody touched anything.
-    pub findings: Vec<(Writer, String)>,
+    pub findings: Vec<(WriterId, String)>,
     /// The heads of all chains. Kept elsewhere, they prove later that no whole chain was removed.
-    pub heads: Vec<(Writer, Head)>,
+    pub heads: Vec<(WriterId, Head)>,
 }
 
 /// One exported line.
 #[derive(Debug, Serialize)]
-pub struct Exported {
+pub struct ExportedRecord {
     /// The record with its place and the hash before it, as it was chained.
     pub body: Box<serde_json::value::RawValue>,
     /// The hash of that text.
@@ -34,9 +34,9 @@ pub struct Exported {
 
 impl Service {
     /// Reads every chain, from its first record to where it ended when this began, and says what somebody did to it.
-    pub async fn verify_audit(&self) -> Result<Verification, Failure> {
-        let mut found = Verification::default();
-        for (writer, expected) in self.store().audit_heads().await? {
+    pub async fn verify_audit(&self) -> Result<AuditReport, Error> {
+        let mut found = AuditReport::default();
+        for (writer, expected) in self.store().list_audit_heads().await? {
             found.chains += 1;
             let finding = self.verify_chain(writer, &expected, &mut found.records).await?;
             found.findings.extend(finding.map(|tampering| (writer, tampering.to_string())));
@@ -47,49 +47,53 @@ impl Service {
 
     async fn verify_chain(
         &self,
-        writer: Writer,
+        writer: WriterId,
         expected: &Head,
         records: &mut u64,
-    ) -> Result<Option<Tampering>, Failure> {
+    ) -> Result<Option<Tampering>, Error> {
         let mut head = Head::empty();
         while head.n < expected.n {
-            let left = u32::try_from(expected.n - head.n).map_or(PAGE, |left| left.min(PAGE));
-            let rows = self.store().audit_chain(writer, head.n, left).await?;
+            let left = u32::try_from(expected.n - head.n).map_or(PAGE_SIZE, |left| left.min(PAGE_SIZE));
+            let rows = self.store().read_audit_chain(writer, head.n, left).await?;
             if rows.is_empty() {
                 return Ok(Some(Tampering::Truncated { expected: expected.n, found: head.n }));
             }
             for row in rows {
-                if let Err(tampering) = check(writer, &mut head, &row) {
+                if let Err(tampering) = check_record(writer, &mut head, &row) {
                     return Ok(Some(tampering));
                 }
                 *records += 1;
             }
         }
-        if head == *expected { self.beyond(writer, expected).await } else { Ok(Some(Tampering::Head(head.n))) }
+        if head == *expected {
+            self.check_after_head(writer, expected).await
+        } else {
+            Ok(Some(Tampering::Head(head.n)))
+        }
     }
 
     /// Looks for records behind the end of a chain. One that is written while we read moves the end on in the same
     /// transaction; any other is nobody's.
-    async fn beyond(&self, writer: Writer, end: &Head) -> Result<Option<Tampering>, Failure> {
-        let rows = self.store().audit_chain(writer, end.n, PAGE).await?;
+    async fn check_after_head(&self, writer: WriterId, end: &Head) -> Result<Option<Tampering>, Error> {
+        let rows = self.store().read_audit_chain(writer, end.n, PAGE_SIZE).await?;
         let Some(last) = rows.last() else { return Ok(None) };
-        let heads = self.store().audit_heads().await?;
+        let heads = self.store().list_audit_heads().await?;
         let end = heads.into_iter().find(|(other, _)| *other == writer).map(|(_, head)| head.n);
         Ok(if end >= Some(last.n) { None } else { Some(Tampering::Head(last.n)) })
     }
 
     /// Hands every record, chain by chain, to `line`, until it says stop by returning `false`.
-    pub async fn export_audit(&self, mut line: impl FnMut(&Exported) -> bool) -> Result<(), Failure> {
-        for (writer, _) in self.store().audit_heads().await? {
+    pub async fn export_audit(&self, mut line: impl FnMut(&ExportedRecord) -> bool) -> Result<(), Error> {
+        for (writer, _) in self.store().list_audit_heads().await? {
             let mut after = 0;
             loop {
-                let rows = self.store().audit_chain(writer, after, PAGE).await?;
+                let rows = self.store().read_audit_chain(writer, after, PAGE_SIZE).await?;
                 let Some(last) = rows.last() else { break };
                 after = last.n;
                 for row in rows {
                     let body = serde_json::value::RawValue::from_string(row.body)
                         .map_err(crate::ports::Outage::during("read an audit record"))?;
-                    if !line(&Exported { body, hash: row.hash }) {
+                    if !line(&ExportedRecord { body, hash: row.hash }) {
                         return Ok(());
                     }
                 }
@@ -99,7 +103,7 @@ impl Service {
     }
 }
 
-fn check(writer: Writer, head: &mut Head, row: &AuditRow) -> Result<(), Tampering> {
+fn check_record(writer: WriterId, head: &mut Head, row: &AuditRow) -> Result<(), Tampering> {
     let record = verify(writer, head, row.n, &row.body, &row.hash)?;
-    if Columns::of(&record) == row.columns { Ok(()) } else { Err(Tampering::Columns(row.n)) }
+    if SearchColumns::from_record(&record) == row.columns { Ok(()) } else { Err(Tampering::Columns(row.n)) }
 }

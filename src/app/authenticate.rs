@@ -3,16 +3,16 @@
 //! An unknown client and a wrong credential get the same answer for the same work.
 
 use crate::{
-    app::{AuthFault, BadRequest, Cx, Failure, Service, View, follow, refusals::refused_client},
+    app::{AuthError, Error, RequestContext, RequestError, Service, Snapshot, follow, refusals::auth_failure_record},
     domain::{
         audit::{Event, Outcome, Record},
         claims::{AssertionRules, check_assertion},
         client::{AssertionAudience, Authentication, Client},
         id::ClientId,
-        jws::Unverified,
+        jws::UnverifiedJws,
         secret::{Secret, SecretTag},
     },
-    ports::{KeyFault, OneTimeId, Write, Written},
+    ports::{ReplayGuard, SignatureError, WriteOutcome, WriteSet},
 };
 
 /// What a request brings to prove who its client is. Exactly one method; the edge refuses more.
@@ -37,42 +37,47 @@ pub enum Credentials {
 /// A client whose credentials are right. Whether they were used before is not known yet, so it is no proof: it does not
 /// leave the use-cases, and what is done for it is done in the write that redeems them.
 #[derive(Debug)]
-pub(super) struct Identified {
+pub(super) struct IdentifiedClient {
     id: ClientId,
-    view: View,
+    snapshot: Snapshot,
 }
 
-impl Identified {
+impl IdentifiedClient {
     /// Its client id.
     pub(super) fn id(&self) -> &ClientId {
         &self.id
     }
 
     /// What was known when it authenticated.
-    pub(super) fn view(&self) -> &View {
-        &self.view
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// The client itself.
-    pub(super) fn client(&self) -> Result<Client<'_>, AuthFault> {
-        self.view.registry.client(&self.id).ok_or(AuthFault::Unknown)
+    pub(super) fn client(&self) -> Result<Client<'_>, AuthError> {
+        self.snapshot.registry.client(&self.id).ok_or(AuthError::UnknownClient)
     }
 
     /// The same client by what is known later: as long as it proves who it is in the same way, with the same secret.
-    pub(super) fn later(&self, view: View) -> Result<Self, AuthFault> {
-        let now = view.registry.client(&self.id).filter(|client| !client.is_disabled()).ok_or(AuthFault::Unknown)?;
-        let tag = |view: &View| view.registry.tag(&self.id).map(|owned| owned.tag.as_bytes().to_vec());
-        if now.authentication() != self.client()?.authentication() || tag(&view) != tag(&self.view) {
-            return Err(AuthFault::Changed);
+    pub(super) fn revalidate(&self, snapshot: Snapshot) -> Result<Self, AuthError> {
+        let now = snapshot
+            .registry
+            .client(&self.id)
+            .filter(|client| !client.is_disabled())
+            .ok_or(AuthError::UnknownClient)?;
+        let tag =
+            |snapshot: &Snapshot| snapshot.registry.secret_tag(&self.id).map(|owned| owned.tag.as_bytes().to_vec());
+        if now.authentication() != self.client()?.authentication() || tag(&snapshot) != tag(&self.snapshot) {
+            return Err(AuthError::CredentialsChanged);
         }
-        Ok(Self { id: self.id.clone(), view })
+        Ok(Self { id: self.id.clone(), snapshot })
     }
 }
 
 /// Proof that a client is who it says, and that nothing is left to be redeemed. Only [`Unsettled::settle`] and
 /// [`Service::authorize`] make one.
 #[derive(Debug)]
-pub struct AuthenticatedClient(Identified);
+pub struct AuthenticatedClient(IdentifiedClient);
 
 impl AuthenticatedClient {
     /// Its client id.
@@ -83,18 +88,18 @@ impl AuthenticatedClient {
 
     /// What was known when it authenticated.
     #[must_use]
-    pub fn view(&self) -> &View {
-        &self.0.view
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.0.snapshot
     }
 
     /// The client itself.
-    pub(super) fn client(&self) -> Result<Client<'_>, AuthFault> {
+    pub(super) fn client(&self) -> Result<Client<'_>, AuthError> {
         self.0.client()
     }
 
     /// Used by the one other way to authenticate: an API token.
-    pub(super) fn by_api_token(id: ClientId, view: follow::View) -> Self {
-        Self(Identified { id, view })
+    pub(super) fn from_api_token(id: ClientId, snapshot: follow::Snapshot) -> Self {
+        Self(IdentifiedClient { id, snapshot })
     }
 }
 
@@ -102,112 +107,126 @@ impl AuthenticatedClient {
 /// request does, or with its refusal ([`Service::refuse_request`]). Whoever drops one lets the assertion be used again.
 #[derive(Debug)]
 #[must_use = "its assertion is not redeemed yet"]
-pub struct Unsettled {
-    client: Identified,
-    once: Vec<OneTimeId>,
+pub struct UnredeemedClient {
+    client: IdentifiedClient,
+    replay_guards: Vec<ReplayGuard>,
 }
 
-impl Unsettled {
+impl UnredeemedClient {
     /// Redeems the assertion on its own. A replayed one is refused here.
-    pub async fn settle(self, service: &Service, cx: &Cx) -> Result<AuthenticatedClient, Failure> {
-        if !self.once.is_empty() {
-            service.redeem(&self.client.id, Write { once: self.once, ..Write::default() }, cx).await?;
+    pub async fn redeem(self, service: &Service, cx: &RequestContext) -> Result<AuthenticatedClient, Error> {
+        if !self.replay_guards.is_empty() {
+            service
+                .redeem(&self.client.id, WriteSet { replay_guards: self.replay_guards, ..WriteSet::default() }, cx)
+                .await?;
         }
         Ok(AuthenticatedClient(self.client))
     }
 
     /// The client, and what has to be redeemed in the transaction of what it does.
-    pub(super) fn into_parts(self) -> (Identified, Vec<OneTimeId>) {
-        (self.client, self.once)
+    pub(super) fn into_parts(self) -> (IdentifiedClient, Vec<ReplayGuard>) {
+        (self.client, self.replay_guards)
     }
 }
 
 /// Why it is not a client, and which one it claims to be, if there is one of this name.
-type NotAuthenticated = (AuthFault, Option<ClientId>);
+type RejectedClient = (AuthError, Option<ClientId>);
 
 impl Service {
     /// Finds out who the client is, against the registry of this moment.
-    pub async fn authenticate(&self, credentials: Credentials, cx: &Cx) -> Result<Unsettled, Failure> {
-        let view = self.0.follower.current(cx.now).await?;
+    pub async fn authenticate(&self, credentials: Credentials, cx: &RequestContext) -> Result<UnredeemedClient, Error> {
+        let snapshot = self.0.follower.snapshot(cx.now).await?;
         let checked = match credentials {
             Credentials::Basic { client, secret } => {
-                self.check_secret(&view, &client, &secret).map(|id| (id, Vec::new()))
+                self.check_secret(&snapshot, &client, &secret).map(|id| (id, Vec::new()))
             }
-            Credentials::Assertion { client, assertion } => {
-                self.check_client_assertion(&view, client.as_deref(), &assertion, cx).map(|(id, once)| (id, vec![once]))
-            }
+            Credentials::Assertion { client, assertion } => self
+                .check_client_assertion(&snapshot, client.as_deref(), &assertion, cx)
+                .map(|(id, once)| (id, vec![once])),
         };
         // Anybody can cause this, so it never waits and is dropped first when there are too many.
         let (id, once) = checked.map_err(|(fault, known)| {
-            for record in self.0.refusals.add(fault, known, cx) {
-                self.0.journal.note(record);
+            for record in self.0.auth_failures.add(fault, known, cx) {
+                self.0.writer.enqueue_audit(record);
             }
             fault
         })?;
-        Ok(Unsettled { client: Identified { id, view }, once })
+        Ok(UnredeemedClient { client: IdentifiedClient { id, snapshot }, replay_guards: once })
     }
 
     /// Commits a write with the one-time ids that a client brought. If one of them was used before, nothing of it
     /// happens, and that is on record: somebody may have got hold of the client's assertion.
-    pub(super) async fn redeem(&self, client: &ClientId, write: Write, cx: &Cx) -> Result<Written, Failure> {
-        match self.0.journal.commit(write).await? {
-            Written::Replayed => Err(self.replayed(client, cx).await),
+    pub(super) async fn redeem(
+        &self,
+        client: &ClientId,
+        write: WriteSet,
+        cx: &RequestContext,
+    ) -> Result<WriteOutcome, Error> {
+        match self.0.writer.commit(write).await? {
+            WriteOutcome::Replayed => Err(self.reject_replayed_client(client, cx).await),
             written => Ok(written),
         }
     }
 
     /// Refuses a client whose one-time id was used before: that is on record.
-    pub(super) async fn replayed(&self, client: &ClientId, cx: &Cx) -> Failure {
-        let audit = vec![refused_client(AuthFault::Replayed, Some(client.clone()), cx)];
-        match self.0.journal.commit(Write { audit, ..Write::default() }).await {
-            Ok(_) => AuthFault::Replayed.into(),
+    pub(super) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
+        let audit = vec![auth_failure_record(AuthError::Replayed, Some(client.clone()), cx)];
+        match self.0.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
+            Ok(_) => AuthError::Replayed.into(),
             Err(outage) => outage.into(),
         }
     }
 
     /// Refuses a request whose client is known but which is none: the refusal is on record, and the assertion is used up.
-    pub async fn refuse_request(&self, caller: Unsettled, event: Event, bad: BadRequest, cx: &Cx) -> Failure {
+    pub async fn reject_request(
+        &self,
+        caller: UnredeemedClient,
+        event: Event,
+        error: RequestError,
+        cx: &RequestContext,
+    ) -> Error {
         let record = Record {
             client: Some(caller.client.id.clone()),
-            reason: Some(bad.to_string()),
+            reason: Some(error.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, event, Outcome::Refused)
         };
-        let write = Write { once: caller.once, audit: vec![record], ..Write::default() };
+        let write =
+            WriteSet { replay_guards: caller.replay_guards, audit_records: vec![record], ..WriteSet::default() };
         match self.redeem(&caller.client.id, write, cx).await {
-            Ok(_) => bad.into(),
+            Ok(_) => error.into(),
             Err(failure) => failure,
         }
     }
 
-    fn check_secret(&self, view: &View, client: &str, secret: &Secret) -> Result<ClientId, NotAuthenticated> {
+    fn check_secret(&self, snapshot: &Snapshot, client: &str, secret: &Secret) -> Result<ClientId, RejectedClient> {
         let id = client.parse::<ClientId>().ok();
-        let registered = id.as_ref().and_then(|id| view.registry.client(id));
+        let registered = id.as_ref().and_then(|id| snapshot.registry.client(id));
         let known = registered.filter(|client| !client.is_disabled());
         let tag = known
             .filter(|client| matches!(client.authentication(), Authentication::ClientSecretBasic {}))
-            .and_then(|client| view.registry.tag(client.id()))
+            .and_then(|client| snapshot.registry.secret_tag(client.id()))
             .map(|owned| &owned.tag);
         // The same work whether there is a tag or not: a tag of 32 zeros fits no secret.
         let nothing = SecretTag::from_bytes(vec![0; 32]);
-        let right = self.0.parts.pepper.matches(client, secret, tag.unwrap_or(&nothing));
+        let right = self.0.ports.pepper.matches(client, secret, tag.unwrap_or(&nothing));
         let fault = match (known, tag) {
             (Some(client), Some(_)) if right => return Ok(client.id().clone()),
-            (Some(_), Some(_)) => AuthFault::Secret,
-            (Some(_), None) => AuthFault::Method,
-            (None, _) => AuthFault::Unknown,
+            (Some(_), Some(_)) => AuthError::WrongSecret,
+            (Some(_), None) => AuthError::WrongMethod,
+            (None, _) => AuthError::UnknownClient,
         };
         Err((fault, registered.map(|client| client.id().clone())))
     }
 
     fn check_client_assertion(
         &self,
-        view: &View,
+        snapshot: &Snapshot,
         client: Option<&str>,
         assertion: &Secret,
-        cx: &Cx,
-    ) -> Result<(ClientId, OneTimeId), NotAuthenticated> {
-        let jws = Unverified::parse(assertion.expose()).map_err(|_| (AuthFault::Malformed, None))?;
+        cx: &RequestContext,
+    ) -> Result<(ClientId, ReplayGuard), RejectedClient> {
+        let jws = UnverifiedJws::parse(assertion.expose()).map_err(|_| (AuthError::Malformed, None))?;
         let claimed = jws.claimed_subject().map(str::to_owned);
         // RFC 7521 §4.2: `client_id` is not needed, and must be the same when it is there.
         let named = match (client, claimed) {
@@ -215,11 +234,11 @@ impl Service {
             (_, claimed) => claimed,
         };
         let id = named.and_then(|name| name.parse::<ClientId>().ok());
-        let registered = id.as_ref().and_then(|id| view.registry.client(id));
+        let registered = id.as_ref().and_then(|id| snapshot.registry.client(id));
         let checked = match registered.filter(|client| !client.is_disabled()) {
             None => {
-                self.0.parts.trusted.verify_nothing(jws);
-                Err(AuthFault::Unknown)
+                self.0.ports.trusted_keys.verify_dummy(jws);
+                Err(AuthError::UnknownClient)
             }
             Some(client) => self.check_assertion_of(client, jws, cx).map(|once| (client.id().clone(), once)),
         };
@@ -230,34 +249,40 @@ impl Service {
     pub(super) fn check_assertion_of(
         &self,
         client: Client<'_>,
-        jws: Unverified<'_>,
-        cx: &Cx,
-    ) -> Result<OneTimeId, AuthFault> {
+        jws: UnverifiedJws<'_>,
+        cx: &RequestContext,
+    ) -> Result<ReplayGuard, AuthError> {
         let Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience } = client.authentication() else {
-            self.0.parts.trusted.verify_nothing(jws);
-            return Err(AuthFault::Method);
+            self.0.ports.trusted_keys.verify_dummy(jws);
+            return Err(AuthError::WrongMethod);
         };
         // rfc7523bis: explicit typing, or none in what older libraries make. `JWT` says nothing and is let in as none.
         let typed = !matches!(jws.header().typ.as_deref(), None | Some("jwt" | "client-authentication+jwt"));
-        let claims = self.0.parts.trusted.verify_with(jwks, algorithms, jws).map_err(|fault| match fault {
-            KeyFault::UnknownKey | KeyFault::Algorithm | KeyFault::Signature | KeyFault::Outage(_) => {
-                AuthFault::Signature
-            }
-        })?;
+        let claims =
+            self.0.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|fault| match fault {
+                SignatureError::UnknownKey
+                | SignatureError::AlgorithmNotAllowed
+                | SignatureError::InvalidSignature
+                | SignatureError::Outage(_) => AuthError::BadSignature,
+            })?;
         if typed {
-            return Err(AuthFault::Type);
+            return Err(AuthError::WrongTyp);
         }
         let settings = self.settings();
         let rules = AssertionRules {
             issuer: settings.issuer.as_str(),
             token_endpoint: match assertion_audience {
                 AssertionAudience::Issuer => None,
-                AssertionAudience::TokenEndpointToo => Some(settings.token_endpoint()),
+                AssertionAudience::TokenEndpointToo => Some(settings.token_endpoint_url()),
             },
             leeway: settings.tokens.leeway,
-            max_life: settings.tokens.max_assertion_lifetime,
+            max_lifetime: settings.tokens.max_assertion_lifetime,
         };
-        let checked = check_assertion(&claims, client.id(), &rules, cx.now).map_err(AuthFault::Claim)?;
-        Ok(OneTimeId { party: format!("client:{}", client.id()), id: checked.jti, keep_until: checked.remember_until })
+        let checked = check_assertion(&claims, client.id(), &rules, cx.now).map_err(AuthError::BadClaim)?;
+        Ok(ReplayGuard {
+            party: format!("client:{}", client.id()),
+            id: checked.jti,
+            keep_until: checked.remember_until,
+        })
     }
 }

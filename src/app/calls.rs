@@ -3,33 +3,35 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, Service, task_tree::TokenStanding},
+    app::{
+        ApiCaller, AuthError, ConflictError, Error, RequestContext, RequestError, Service, task_tree::TokenStanding,
+    },
     domain::{
         audit::{self, Event, Outcome, Record},
         call::{CallOutcome, CallReport},
         client::Client,
         id::TaskId,
-        limits::CLOCKS_MAY_DIFFER,
+        limits::MAX_CLOCK_SKEW,
         story,
         task::Task,
         time::{Lifetime, Timestamp},
         token::TokenKind,
     },
-    ports::{AuditFilter, AuditRow, Idempotency, Outage, Page, Write, Written},
+    ports::{AuditFilter, AuditRow, IdempotentRequest, Outage, PageRequest, WriteOutcome, WriteSet},
 };
 
 /// How long after a task's deadline a call is still reported.
-const REPORTED_WITHIN: Lifetime = Lifetime::hours(24);
+const REPORT_WINDOW: Lifetime = Lifetime::hours(24);
 /// How many records are read at a time.
-const PAGE: u32 = 1000;
+const PAGE_SIZE: u32 = 1000;
 /// The most records that a trail shows.
-const LONGEST_TRAIL: usize = 10_000;
+const MAX_TRAIL_RECORDS: usize = 10_000;
 /// How many bytes of records, and then a page.
-const LARGEST_TRAIL: usize = 4 << 20;
+const MAX_TRAIL_BYTES: usize = 4 << 20;
 
 /// A report that is durable.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reported {
+pub struct CallReceipt {
     /// When it was first reported.
     pub at: Timestamp,
     /// Whether the token named the tool.
@@ -44,21 +46,21 @@ pub struct TaskTrail {
     /// The task.
     pub task: Task,
     /// What happened.
-    pub steps: Vec<Step>,
+    pub entries: Vec<TrailEntry>,
     /// Where what was before that begins, if there is more than is shown.
     pub next: Option<String>,
 }
 
 /// One record of a trail.
 #[derive(Debug)]
-pub enum Step {
+pub enum TrailEntry {
     /// The record as it was written.
     Record(Box<Record>),
     /// Somebody edited it.
     Edited(Box<AuditRow>),
 }
 
-impl Step {
+impl TrailEntry {
     /// When.
     #[must_use]
     pub fn at(&self) -> Timestamp {
@@ -70,18 +72,18 @@ impl Step {
 
     /// What it is about, in one word.
     #[must_use]
-    pub fn chapter(&self) -> &'static str {
+    pub fn category(&self) -> &'static str {
         match self {
-            Self::Record(record) => story::chapter(record),
+            Self::Record(record) => story::category(record),
             Self::Edited(_) => "edited",
         }
     }
 
     /// What happened, in a sentence.
     #[must_use]
-    pub fn tell(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
-            Self::Record(record) => story::tell(record),
+            Self::Record(record) => story::describe(record),
             Self::Edited(row) => {
                 format!("record {} of {} was edited: what it said is not known", row.n, row.writer.0)
             }
@@ -97,29 +99,29 @@ impl Service {
         caller: &ApiCaller,
         task: TaskId,
         report: &CallReport,
-        cx: &Cx,
-    ) -> Result<Reported, Failure> {
+        cx: &RequestContext,
+    ) -> Result<CallReceipt, Error> {
         let Client::Resource(resource) = caller.client().client()? else {
-            return Err(AuthFault::NotForThisClient.into());
+            return Err(AuthError::ClientNotAllowed.into());
         };
-        report.check().map_err(|fault| BadRequest::NotJson(fault.to_string()))?;
-        let unknown = Conflict::NotFound("token of this task for this resource");
-        let token = self.store().token(report.jti).await?.ok_or_else(|| unknown.clone())?;
+        report.validate().map_err(|fault| RequestError::MalformedJson(fault.to_string()))?;
+        let unknown = ConflictError::NotFound("token of this task for this resource");
+        let token = self.store().find_token(report.jti).await?.ok_or_else(|| unknown.clone())?;
         let is_its =
             token.task == Some(task) && token.kind == TokenKind::Access && token.audience == resource.uri.as_str();
         if !is_its {
             return Err(unknown.into());
         }
-        let task = self.store().task(task).await?.ok_or(unknown)?;
-        let until = task.deadline.after(REPORTED_WITHIN);
-        if until.is_past(cx.now) {
+        let task = self.store().find_task(task).await?.ok_or(unknown)?;
+        let until = task.deadline.saturating_add(REPORT_WINDOW);
+        if until.has_passed(cx.now) {
             let late = "the task's deadline is over a day ago: its calls are no longer reported";
-            return Err(Conflict::Inconsistent(late.into()).into());
+            return Err(ConflictError::Inconsistent(late.into()).into());
         }
         let named_by_token = report.is_named_by(&token.authority, &resource.uri);
         // A report may come late, and of a call that was made in time: so it is taken, and says what the token was by then.
-        let standing = caller.client().view().standing(&token.names());
-        let standing = TokenStanding::of(standing, token.expires, cx.now);
+        let standing = caller.client().snapshot().standing(&token.revocation_keys());
+        let standing = TokenStanding::from_standing(standing, token.expires, cx.now);
         let record = Record {
             requester: token.requester.clone(),
             agents: token.agents.iter().map(ToString::to_string).collect(),
@@ -129,7 +131,7 @@ impl Service {
             authority_hash: Some(task.authority.hash()),
             token: Some(token.id),
             resource: Some(resource.uri.to_string()),
-            asked: Some(json!({
+            requested: Some(json!({
                 "call": report.id,
                 "tool": report.tool,
                 "arguments": report.arguments,
@@ -139,38 +141,38 @@ impl Service {
                 "token_standing": standing.as_str(),
             })),
             request_id: Some(cx.request_id.clone()),
-            ..Record::new(cx.now, Event::ToolCall, audited(report.outcome))
+            ..Record::new(cx.now, Event::ToolCall, audit_outcome(report.outcome))
         };
         // Longer than a report is taken: so it is the same one as long as it can come.
-        let idempotency = Idempotency {
+        let idempotency = IdempotentRequest {
             caller: format!("client:{}", resource.id),
             key: format!("call {} {}", report.jti, report.id),
             fingerprint: serde_json::to_string(report).map_err(Outage::during("read the report"))?,
-            answer: json!({"at": cx.now}).to_string(),
-            keep_until: until.after(CLOCKS_MAY_DIFFER),
+            response: json!({"at": cx.now}).to_string(),
+            keep_until: until.saturating_add(MAX_CLOCK_SKEW),
         };
         let fingerprint = idempotency.fingerprint.clone();
-        let write = Write { idempotency: Some(idempotency), audit: vec![record], ..Write::default() };
-        match self.0.journal.commit(write).await? {
-            Written::Done { .. } => Ok(Reported { at: cx.now, named_by_token, is_repeated: false }),
-            Written::Before { fingerprint: then, answer, .. } if then == fingerprint => {
+        let write = WriteSet { idempotency: Some(idempotency), audit_records: vec![record], ..WriteSet::default() };
+        match self.0.writer.commit(write).await? {
+            WriteOutcome::Committed { .. } => Ok(CallReceipt { at: cx.now, named_by_token, is_repeated: false }),
+            WriteOutcome::AlreadyApplied { fingerprint: then, response: answer, .. } if then == fingerprint => {
                 let answer = serde_json::from_str::<Value>(&answer).unwrap_or_default();
                 let at = answer.get("at").and_then(Value::as_i64).map_or(cx.now, Timestamp::from_unix);
-                Ok(Reported { at, named_by_token, is_repeated: true })
+                Ok(CallReceipt { at, named_by_token, is_repeated: true })
             }
-            Written::Before { .. } => {
-                Err(Conflict::Inconsistent("this call was reported before, and otherwise".into()).into())
+            WriteOutcome::AlreadyApplied { .. } => {
+                Err(ConflictError::Inconsistent("this call was reported before, and otherwise".into()).into())
             }
-            Written::Replayed | Written::Moved => {
+            WriteOutcome::Replayed | WriteOutcome::Conflict => {
                 Err(Outage::during("report a call")("the store answered a question that was not asked").into())
             }
         }
     }
 
     /// The calls of a task that were reported last, oldest first, each as its record; and whether there are more.
-    pub(super) async fn reported_calls(&self, id: TaskId) -> Result<(Vec<Record>, bool), Failure> {
+    pub(super) async fn list_reported_calls(&self, id: TaskId) -> Result<(Vec<Record>, bool), Error> {
         let filter = AuditFilter { task: Some(id), event: Some(Event::ToolCall), ..AuditFilter::default() };
-        let got = self.store().audit(&filter, &Page { after: None, limit: PAGE }).await?;
+        let got = self.store().list_audit_records(&filter, &PageRequest { cursor: None, limit: PAGE_SIZE }).await?;
         // One that somebody edited says nothing; the trail says that it is there.
         let read = |row: &AuditRow| audit::read(row.writer, row.n, &row.body, &row.hash).ok();
         Ok((got.items.iter().rev().filter_map(read).collect(), got.next.is_some()))
@@ -178,32 +180,32 @@ impl Service {
 
     /// A task and everything that is on record about it, oldest first; of a long trail the newest part, or the one before the
     /// `after` that came with another part. Of records of the same second, those of one replica stand in their order.
-    pub async fn task_trail(&self, id: TaskId, after: Option<String>) -> Result<TaskTrail, Failure> {
+    pub async fn read_task_trail(&self, id: TaskId, after: Option<String>) -> Result<TaskTrail, Error> {
         let task = self.read_task(id).await?;
         let filter = AuditFilter { task: Some(id), ..AuditFilter::default() };
-        let mut page = Page { after, limit: PAGE };
+        let mut page = PageRequest { cursor: after, limit: PAGE_SIZE };
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let next = loop {
-            let got = self.store().audit(&filter, &page).await?;
+            let got = self.store().list_audit_records(&filter, &page).await?;
             bytes += got.items.iter().map(|row| row.body.len()).sum::<usize>();
             rows.extend(got.items);
-            if got.next.is_none() || rows.len() >= LONGEST_TRAIL || bytes >= LARGEST_TRAIL {
+            if got.next.is_none() || rows.len() >= MAX_TRAIL_RECORDS || bytes >= MAX_TRAIL_BYTES {
                 break got.next;
             }
-            page.after = got.next;
+            page.cursor = got.next;
         };
         let steps = rows.into_iter().rev().map(|row| match audit::read(row.writer, row.n, &row.body, &row.hash) {
-            Ok(record) => Step::Record(Box::new(record)),
-            Err(_) => Step::Edited(Box::new(row)),
+            Ok(record) => TrailEntry::Record(Box::new(record)),
+            Err(_) => TrailEntry::Edited(Box::new(row)),
         });
         let mut steps = steps.collect::<Vec<_>>();
         // Whoever wrote it down: nothing in a task was before its intent.
-        steps.sort_by_key(|step| (step.at(), step.chapter() != "intent"));
-        Ok(TaskTrail { task, steps, next })
+        steps.sort_by_key(|step| (step.at(), step.category() != "intent"));
+        Ok(TaskTrail { task, entries: steps, next })
     }
 }
 
-fn audited(outcome: CallOutcome) -> Outcome {
+fn audit_outcome(outcome: CallOutcome) -> Outcome {
     match outcome {
         CallOutcome::Succeeded => Outcome::Done,
         CallOutcome::Failed => Outcome::Failed,

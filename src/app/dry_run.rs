@@ -4,27 +4,27 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    app::{ApiCaller, BadRequest, Cx, Failure, Revocation, Service, Wanted, What},
+    app::{AdminAction, ApiCaller, Error, RequestContext, RequestError, Revocation, RevocationTarget, Service},
     domain::{
         id::{ClientId, TaskId},
-        limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
-        revocation::{Index, LogEntry, NewEntry, Seq, Standing, Target, Verb},
+        limits::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
+        revocation::{Index, LogAction, LogEntry, LogPosition, NewEntry, Standing, Target},
         time::Timestamp,
     },
-    ports::{Page, TokenFilter, TokenRecord},
+    ports::{PageRequest, TokenFilter, TokenRecord},
 };
 
 /// How many of the things are shown.
-const SAMPLE: usize = 10;
+const SAMPLE_SIZE: usize = 10;
 /// How many tokens are looked at.
-const LOOKED_AT: usize = 100_000;
-const PAGE: u32 = 1000;
+const MAX_SCANNED_TOKENS: usize = 100_000;
+const PAGE_SIZE: u32 = 1000;
 
 /// What would change.
 #[derive(Debug, Default)]
 pub struct DryRun {
     /// How many tokens would end, be held back, or work again.
-    pub tokens: u64,
+    pub token_count: u64,
     /// The tasks that they are of, and those that were selected.
     tasks: BTreeSet<TaskId>,
     /// The agents that act in them.
@@ -40,34 +40,34 @@ pub struct DryRun {
 impl DryRun {
     /// How many tasks.
     #[must_use]
-    pub fn tasks(&self) -> u64 {
+    pub fn task_count(&self) -> u64 {
         self.tasks.len() as u64
     }
 
     /// How many agents.
     #[must_use]
-    pub fn agents(&self) -> u64 {
+    pub fn agent_count(&self) -> u64 {
         self.agents.len() as u64
     }
 
     /// Some of the tasks.
     #[must_use]
-    pub fn some_tasks(&self) -> Vec<TaskId> {
-        self.tasks.iter().rev().take(SAMPLE).copied().collect()
+    pub fn sample_tasks(&self) -> Vec<TaskId> {
+        self.tasks.iter().rev().take(SAMPLE_SIZE).copied().collect()
     }
 
     pub(super) fn add_tasks(&mut self, tasks: impl Iterator<Item = TaskId>) {
         self.tasks.extend(tasks);
     }
 
-    fn add(&mut self, token: TokenRecord) {
-        self.tokens = self.tokens.saturating_add(1);
+    fn accumulate(&mut self, token: TokenRecord) {
+        self.token_count = self.token_count.saturating_add(1);
         self.tasks.extend(token.task);
         self.agents.extend(token.agents.iter().cloned());
         if token.task.is_none() {
             self.agents.insert(token.client.clone());
         }
-        if self.sample.len() < SAMPLE {
+        if self.sample.len() < SAMPLE_SIZE {
             self.sample.push(token);
         }
     }
@@ -75,75 +75,84 @@ impl DryRun {
 
 impl Service {
     /// What taking something back would do now.
-    pub async fn dry_run(&self, admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Result<DryRun, Failure> {
-        let verb = match wanted.what {
-            What::Revoke | What::Disable => Verb::Revoke,
-            What::Suspend => Verb::Suspend,
-            What::Resume | What::Enable => {
-                return Err(BadRequest::Invalid("dry_run", "is for what ends something or holds it back").into());
+    pub async fn dry_run(
+        &self,
+        admin: &ApiCaller,
+        revocation: &Revocation,
+        cx: &RequestContext,
+    ) -> Result<DryRun, Error> {
+        let verb = match revocation.action {
+            AdminAction::Revoke | AdminAction::Block => LogAction::Revoke,
+            AdminAction::Suspend => LogAction::Suspend,
+            AdminAction::Resume | AdminAction::Unblock => {
+                return Err(
+                    RequestError::InvalidParameter("dry_run", "is for what ends something or holds it back").into()
+                );
             }
         };
-        let planned = self.plan_revocation(admin, wanted, cx).await?;
+        let planned = self.plan_revocation(admin, revocation, cx).await?;
         let targets = planned.log.into_iter().filter(|entry| entry.verb == verb).map(|entry| (verb, entry.target));
-        let among = match &wanted.target {
-            Wanted::Task(id) => TokenFilter { task: Some(*id), ..TokenFilter::default() },
-            Wanted::Requester(requester) => {
+        let filter = match &revocation.target {
+            RevocationTarget::Task(id) => TokenFilter { task: Some(*id), ..TokenFilter::default() },
+            RevocationTarget::Requester(requester) => {
                 let requester = (requester.issuer.clone(), requester.subject.to_string());
                 TokenFilter { requester: Some(requester), ..TokenFilter::default() }
             }
-            Wanted::Token(_) | Wanted::Agent(_) | Wanted::Resource(_) | Wanted::ResourceAt(_) | Wanted::Issuer(_) => {
-                TokenFilter::default()
-            }
+            RevocationTarget::Token(_)
+            | RevocationTarget::Agent(_)
+            | RevocationTarget::Resource(_)
+            | RevocationTarget::ResourceAt(_)
+            | RevocationTarget::Issuer(_) => TokenFilter::default(),
         };
-        let mut found = self.would_change(admin, &targets.collect::<Vec<_>>(), among, cx).await?;
-        if let Wanted::Task(id) = &wanted.target {
-            found.add_tasks(std::iter::once(*id));
+        let mut dry_run = self.find_affected_tokens(admin, &targets.collect::<Vec<_>>(), filter, cx).await?;
+        if let RevocationTarget::Task(id) = &revocation.target {
+            dry_run.add_tasks(std::iter::once(*id));
         }
-        Ok(found)
+        Ok(dry_run)
     }
 
     /// The live tokens whose standing these entries would change, as of now.
-    pub(super) async fn would_change(
+    pub(super) async fn find_affected_tokens(
         &self,
         admin: &ApiCaller,
-        targets: &[(Verb, Target)],
-        among: TokenFilter,
-        cx: &Cx,
-    ) -> Result<DryRun, Failure> {
-        let view = admin.client().view();
-        let index = hypothetical(view.seq, targets, cx.now);
-        let is_resumed = targets.iter().any(|(verb, _)| *verb == Verb::Resume);
-        let oldest = cx.now.before(TOKEN_LIFETIME_CAP).before(CLOCKS_MAY_DIFFER);
-        let among = TokenFilter { alive_at: Some(cx.now), issued_from: Some(oldest), ..among };
-        let mut page = Page { after: None, limit: PAGE };
-        let (mut found, mut looked_at) = (DryRun::default(), 0_usize);
+        targets: &[(LogAction, Target)],
+        filter: TokenFilter,
+        cx: &RequestContext,
+    ) -> Result<DryRun, Error> {
+        let snapshot = admin.client().snapshot();
+        let index = simulate(snapshot.seq, targets, cx.now);
+        let is_resumed = targets.iter().any(|(verb, _)| *verb == LogAction::Resume);
+        let oldest = cx.now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
+        let filter = TokenFilter { unexpired_at: Some(cx.now), issued_from: Some(oldest), ..filter };
+        let mut page = PageRequest { cursor: None, limit: PAGE_SIZE };
+        let (mut dry_run, mut looked_at) = (DryRun::default(), 0_usize);
         loop {
-            let got = self.store().tokens(&among, &page).await?;
+            let got = self.store().list_tokens(&filter, &page).await?;
             looked_at = looked_at.saturating_add(got.items.len());
             for token in got.items {
-                let names = token.names();
-                let (now, then) = (view.standing(&names), index.standing(&names));
+                let names = token.revocation_keys();
+                let (now, then) = (snapshot.standing(&names), index.standing(&names));
                 // Of what is resumed, the hypothetical index says which: it holds back what would be let go.
                 let changes =
                     if is_resumed { now == Standing::Suspended && then != Standing::Live } else { then > now };
                 if changes {
-                    found.add(token);
+                    dry_run.accumulate(token);
                 }
             }
-            page.after = got.next;
-            found.is_complete = page.after.is_none();
-            if found.is_complete || looked_at >= LOOKED_AT {
-                return Ok(found);
+            page.cursor = got.next;
+            dry_run.is_complete = page.cursor.is_none();
+            if dry_run.is_complete || looked_at >= MAX_SCANNED_TOKENS {
+                return Ok(dry_run);
             }
         }
     }
 }
 
 /// An index that holds what would be written next; nothing else.
-fn hypothetical(head: Seq, targets: &[(Verb, Target)], now: Timestamp) -> Index {
-    let mut index = Index::after(head);
+fn simulate(head: LogPosition, targets: &[(LogAction, Target)], now: Timestamp) -> Index {
+    let mut index = Index::starting_after(head);
     for (seq, (verb, target)) in (head.number().saturating_add(1)..).zip(targets) {
-        let verb = if *verb == Verb::Resume { Verb::Suspend } else { *verb };
+        let verb = if *verb == LogAction::Resume { LogAction::Suspend } else { *verb };
         let entry = NewEntry {
             verb,
             target: target.clone(),
@@ -152,7 +161,7 @@ fn hypothetical(head: Seq, targets: &[(Verb, Target)], now: Timestamp) -> Index 
             at: now,
             forget_after: Timestamp::MAX,
         };
-        index.apply(&LogEntry { seq: Seq::new(seq), entry }, Duration::ZERO);
+        index.apply(&LogEntry { seq: LogPosition::new(seq), entry }, Duration::ZERO);
     }
     index
 }

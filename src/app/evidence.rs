@@ -4,31 +4,31 @@
 use std::sync::Arc;
 
 use crate::{
-    app::{Cx, Failure, Service, SubjectFault, SubjectType, View},
+    app::{Error, PresentedTokenType, RequestContext, Service, Snapshot, TokenError},
     domain::{
-        claims::{BadClaim, UserClaims, UserTokenRules, check_user_claims},
+        claims::{ClaimError, UserClaims, UserTokenRules, check_user_claims},
         client::Client,
         exchange::Evidence,
         id::KeyId,
         issuer::{SubjectTokenType, TrustedIssuer},
-        jws::{Header, Unread, Unverified},
+        jws::{CompactJws, JwsHeader, UnverifiedJws},
         revocation::Standing,
-        splice::Says,
+        splice::AgentMatch,
         time::Timestamp,
-        token::{ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_end},
+        token::{ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_expiry},
         uri::IssuerUrl,
     },
-    ports::{KeyFault, OneTimeId},
+    ports::{ReplayGuard, SignatureError},
 };
 
 /// A subject token after every check on it.
 #[derive(Debug)]
-pub(super) enum Subject {
+pub(super) enum SubjectToken {
     User(Box<UserClaims>, Arc<TrustedIssuer>),
     Own(Box<TaskTokenClaims>, TokenKind),
 }
 
-impl Subject {
+impl SubjectToken {
     pub(super) fn evidence(&self) -> Evidence<'_> {
         match self {
             Self::User(claims, issuer) => Evidence::User(claims, issuer),
@@ -39,14 +39,14 @@ impl Subject {
 
 /// A token of ours whose signature is good and which has not expired. Its standing has not been looked at.
 #[derive(Debug)]
-pub(super) enum Ours {
+pub(super) enum IssuedToken {
     Task(Box<TaskTokenClaims>, TokenKind),
     Api(Box<ApiTokenClaims>),
 }
 
-impl Ours {
+impl IssuedToken {
     /// Reads the payload of a token of ours of this `typ`. What is one kind of token can't be read as another.
-    pub(super) fn read(typ: &str, payload: &[u8]) -> Option<Self> {
+    pub(super) fn parse_payload(typ: &str, payload: &[u8]) -> Option<Self> {
         if let Ok(claims) = TaskTokenClaims::read(payload) {
             let kind = claims.kind(typ)?;
             return Some(Self::Task(Box::new(claims), kind));
@@ -67,100 +67,116 @@ impl Ours {
 impl Service {
     /// Makes evidence of a subject token, for `presenter`. Whose token it is stands in `known` even if it was taken back: what
     /// is tried with it then belongs into the trail of its task.
-    pub(super) async fn subject<'a>(
+    pub(super) async fn verify_subject_token<'a>(
         &self,
         token: &str,
-        said: SubjectType,
+        declared_type: PresentedTokenType,
         presenter: Client<'_>,
-        view: &View,
-        known: &'a mut Option<Subject>,
-        cx: &Cx,
-    ) -> Result<&'a Subject, Failure> {
-        let refuse = |fault: SubjectFault| Failure::Token("subject", fault);
-        let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
+        snapshot: &Snapshot,
+        verified: &'a mut Option<SubjectToken>,
+        cx: &RequestContext,
+    ) -> Result<&'a SubjectToken, Error> {
+        let refuse = |fault: TokenError| Error::Token("subject", fault);
+        let jws = UnverifiedJws::parse(token).map_err(|fault| refuse(fault.into()))?;
         let subject = match jws.claimed_issuer() {
             Some(issuer) if issuer == self.settings().issuer.as_str() => {
-                self.own_subject(jws, said, cx).map_err(refuse)?
+                self.verify_issued_subject_token(jws, declared_type, cx).map_err(refuse)?
             }
             Some(issuer) => {
-                let issuer = view.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
-                let issuer = issuer.ok_or_else(|| refuse(SubjectFault::Issuer))?;
-                self.user_subject(jws, said, issuer, presenter, view, cx).await?
+                let issuer = snapshot.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
+                let issuer = issuer.ok_or_else(|| refuse(TokenError::UntrustedIssuer))?;
+                self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?
             }
-            None => return Err(refuse(SubjectFault::Claim(BadClaim::Missing("iss")))),
+            None => return Err(refuse(TokenError::BadClaim(ClaimError::Missing("iss")))),
         };
-        match &*known.insert(subject) {
-            subject @ Subject::Own(claims, _) => match view.standing(&claims.names()) {
+        match &*verified.insert(subject) {
+            subject @ SubjectToken::Own(claims, _) => match snapshot.standing(&claims.revocation_keys()) {
                 Standing::Live => Ok(subject),
-                Standing::Suspended => Err(refuse(SubjectFault::Suspended)),
-                Standing::Revoked => Err(refuse(SubjectFault::Revoked)),
+                Standing::Suspended => Err(refuse(TokenError::Suspended)),
+                Standing::Revoked => Err(refuse(TokenError::Revoked)),
             },
-            subject @ Subject::User(..) => Ok(subject),
+            subject @ SubjectToken::User(..) => Ok(subject),
         }
     }
 
     /// A token of ours as subject: an access token or a transaction token, said to be what it is. Its standing has not
     /// been looked at.
-    fn own_subject(&self, jws: Unverified<'_>, said: SubjectType, cx: &Cx) -> Result<Subject, SubjectFault> {
-        let typ = match said {
-            SubjectType::AccessToken => TYP_ACCESS_TOKEN,
-            SubjectType::TxnToken => TYP_TXN_TOKEN,
-            SubjectType::IdToken | SubjectType::Jwt => return Err(SubjectFault::Type),
+    fn verify_issued_subject_token(
+        &self,
+        jws: UnverifiedJws<'_>,
+        declared_type: PresentedTokenType,
+        cx: &RequestContext,
+    ) -> Result<SubjectToken, TokenError> {
+        let typ = match declared_type {
+            PresentedTokenType::AccessToken => TYP_ACCESS_TOKEN,
+            PresentedTokenType::TxnToken => TYP_TXN_TOKEN,
+            PresentedTokenType::IdToken | PresentedTokenType::Jwt => return Err(TokenError::WrongTyp),
         };
         if jws.header().typ.as_deref() != Some(typ) {
-            return Err(SubjectFault::Type);
+            return Err(TokenError::WrongTyp);
         }
-        match self.own(jws.into(), cx.now)? {
+        match self.verify_issued(jws.into(), cx.now)? {
             // An API token is a good token of ours, and not one to act for anybody with.
-            Ours::Api(_) => Err(SubjectFault::Type),
-            Ours::Task(claims, kind) => Ok(Subject::Own(claims, kind)),
+            IssuedToken::Api(_) => Err(TokenError::WrongTyp),
+            IssuedToken::Task(claims, kind) => Ok(SubjectToken::Own(claims, kind)),
         }
     }
 
     /// Verifies a token of ours: signature, issuer, form, expiry. Not its standing, and not whom it is for.
-    pub(super) fn own(&self, jws: Unread<'_>, now: Timestamp) -> Result<Ours, SubjectFault> {
-        self.own_by_key(jws, now).map(|(ours, _)| ours)
+    pub(super) fn verify_issued(&self, jws: CompactJws<'_>, now: Timestamp) -> Result<IssuedToken, TokenError> {
+        self.verify_issued_with_key(jws, now).map(|(ours, _)| ours)
     }
 
     /// The same, and the key that signed it.
-    pub(super) fn own_by_key(&self, jws: Unread<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
-        let (ours, key) = self.issued_here(jws, now)?;
+    pub(super) fn verify_issued_with_key(
+        &self,
+        jws: CompactJws<'_>,
+        now: Timestamp,
+    ) -> Result<(IssuedToken, KeyId), TokenError> {
+        let (ours, key) = self.verify_own_signature(jws, now)?;
         let expires = match &ours {
-            Ours::Task(claims, _) => claims.exp,
-            Ours::Api(claims) => claims.exp,
+            IssuedToken::Task(claims, _) => claims.exp,
+            IssuedToken::Api(claims) => claims.exp,
         };
-        check_end(expires, now)?;
+        check_expiry(expires, now)?;
         Ok((ours, key))
     }
 
     /// A token that was issued here, as its signature shows, and the key of that; how long ago is not looked at.
-    pub(super) fn issued_here(&self, jws: Unread<'_>, now: Timestamp) -> Result<(Ours, KeyId), SubjectFault> {
-        let token = self.0.parts.signer.verify(jws, now).ok_or(SubjectFault::Signature)?;
-        let ours = Ours::read(&token.typ, &token.payload).ok_or(SubjectFault::Type)?;
+    pub(super) fn verify_own_signature(
+        &self,
+        jws: CompactJws<'_>,
+        now: Timestamp,
+    ) -> Result<(IssuedToken, KeyId), TokenError> {
+        let token = self.0.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
+        let ours = IssuedToken::parse_payload(&token.typ, &token.payload).ok_or(TokenError::WrongTyp)?;
         if *ours.issuer() != self.settings().issuer {
-            return Err(SubjectFault::Issuer);
+            return Err(TokenError::UntrustedIssuer);
         }
         Ok((ours, token.key))
     }
 
-    async fn user_subject(
+    async fn verify_user_token(
         &self,
-        jws: Unverified<'_>,
-        said: SubjectType,
+        jws: UnverifiedJws<'_>,
+        declared_type: PresentedTokenType,
         issuer: Arc<TrustedIssuer>,
         presenter: Client<'_>,
-        view: &View,
-        cx: &Cx,
-    ) -> Result<Subject, Failure> {
-        let refuse = |fault: SubjectFault| Failure::Token("subject", fault);
-        let kind = user_token_type(jws.header(), said).map_err(refuse)?;
+        snapshot: &Snapshot,
+        cx: &RequestContext,
+    ) -> Result<SubjectToken, Error> {
+        let refuse = |fault: TokenError| Error::Token("subject", fault);
+        let kind = classify_user_token(jws.header(), declared_type).map_err(refuse)?;
         if !issuer.token_types.contains(&kind) {
-            return Err(refuse(SubjectFault::Issuer));
+            return Err(refuse(TokenError::UntrustedIssuer));
         }
-        let payload = self.0.parts.trusted.verify_issuer(&issuer, jws, cx.now).await.map_err(|fault| match fault {
-            KeyFault::Outage(outage) => Failure::Outage(outage),
-            KeyFault::UnknownKey | KeyFault::Algorithm | KeyFault::Signature => refuse(SubjectFault::Signature),
-        })?;
+        let payload =
+            self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(|fault| match fault {
+                SignatureError::Outage(outage) => Error::Unavailable(outage),
+                SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
+                    refuse(TokenError::BadSignature)
+                }
+            })?;
         let agent_names = match presenter {
             Client::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
             Client::Resource(_) | Client::Admin(_) => &[],
@@ -168,55 +184,59 @@ impl Service {
         let rules = UserTokenRules {
             issuer: &issuer,
             kind,
-            agent_names,
-            foreign_prefixes: view.registry.foreign_prefixes(&issuer).collect(),
+            agent_client_ids: agent_names,
+            foreign_prefixes: snapshot.registry.foreign_prefixes(&issuer).collect(),
             leeway: self.settings().tokens.leeway,
         };
         let claims = check_user_claims(payload, &rules, cx.now).map_err(|fault| refuse(fault.into()))?;
-        Ok(Subject::User(Box::new(claims), issuer))
+        Ok(SubjectToken::User(Box::new(claims), issuer))
     }
 
     /// What an actor token says of the client that presents it. It must be the client's own: a fresh assertion, used
     /// once, or its live API token. One that carries `act` is somebody's delegation, not somebody.
-    pub(super) fn actor(
+    pub(super) fn verify_actor_token(
         &self,
         token: &str,
-        said: SubjectType,
+        declared_type: PresentedTokenType,
         presenter: Client<'_>,
-        view: &View,
-        cx: &Cx,
-    ) -> Result<(Says, Option<OneTimeId>), Failure> {
-        let refuse = |fault: SubjectFault| Failure::Token("actor", fault);
-        let jws = Unverified::parse(token).map_err(|fault| refuse(fault.into()))?;
-        match said {
-            SubjectType::AccessToken => match self.own(jws.into(), cx.now).map_err(refuse)? {
-                Ours::Task(..) => Err(refuse(SubjectFault::Type)),
-                Ours::Api(claims) if view.standing(&claims.names()) != Standing::Live => {
-                    Err(refuse(SubjectFault::Revoked))
+        snapshot: &Snapshot,
+        cx: &RequestContext,
+    ) -> Result<(AgentMatch, Option<ReplayGuard>), Error> {
+        let refuse = |fault: TokenError| Error::Token("actor", fault);
+        let jws = UnverifiedJws::parse(token).map_err(|fault| refuse(fault.into()))?;
+        match declared_type {
+            PresentedTokenType::AccessToken => match self.verify_issued(jws.into(), cx.now).map_err(refuse)? {
+                IssuedToken::Task(..) => Err(refuse(TokenError::WrongTyp)),
+                IssuedToken::Api(claims) if snapshot.standing(&claims.revocation_keys()) != Standing::Live => {
+                    Err(refuse(TokenError::Revoked))
                 }
-                Ours::Api(claims) if claims.sub == *presenter.id() => Ok((Says::ThisAgent, None)),
-                Ours::Api(_) => Ok((Says::SomebodyElse, None)),
+                IssuedToken::Api(claims) if claims.sub == *presenter.id() => Ok((AgentMatch::ThisAgent, None)),
+                IssuedToken::Api(_) => Ok((AgentMatch::OtherParty, None)),
             },
-            SubjectType::Jwt => {
+            PresentedTokenType::Jwt => {
                 if jws.claimed_subject() != Some(presenter.id().as_str()) {
-                    return Ok((Says::SomebodyElse, None));
+                    return Ok((AgentMatch::OtherParty, None));
                 }
-                let once = self.check_assertion_of(presenter, jws, cx).map_err(|_| refuse(SubjectFault::Signature))?;
-                Ok((Says::ThisAgent, Some(once)))
+                let once = self.check_assertion_of(presenter, jws, cx).map_err(|_| refuse(TokenError::BadSignature))?;
+                Ok((AgentMatch::ThisAgent, Some(once)))
             }
-            SubjectType::IdToken | SubjectType::TxnToken => Err(refuse(SubjectFault::Type)),
+            PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(refuse(TokenError::WrongTyp)),
         }
     }
 }
 
 /// Which kind of user token this is, by what the request says and by `typ` (RFC 8725 §3.11): the rules exclude each other.
-fn user_token_type(header: &Header, said: SubjectType) -> Result<SubjectTokenType, SubjectFault> {
-    match (said, header.typ.as_deref()) {
-        (SubjectType::AccessToken, Some("at+jwt")) => Ok(SubjectTokenType::AccessToken),
-        (SubjectType::Jwt, None | Some("jwt")) => Ok(SubjectTokenType::Jwt),
-        (SubjectType::IdToken, None | Some("jwt")) => Ok(SubjectTokenType::IdToken),
-        (SubjectType::AccessToken | SubjectType::Jwt | SubjectType::IdToken | SubjectType::TxnToken, _) => {
-            Err(SubjectFault::Type)
-        }
+fn classify_user_token(header: &JwsHeader, declared_type: PresentedTokenType) -> Result<SubjectTokenType, TokenError> {
+    match (declared_type, header.typ.as_deref()) {
+        (PresentedTokenType::AccessToken, Some("at+jwt")) => Ok(SubjectTokenType::AccessToken),
+        (PresentedTokenType::Jwt, None | Some("jwt")) => Ok(SubjectTokenType::Jwt),
+        (PresentedTokenType::IdToken, None | Some("jwt")) => Ok(SubjectTokenType::IdToken),
+        (
+            PresentedTokenType::AccessToken
+            | PresentedTokenType::Jwt
+            | PresentedTokenType::IdToken
+            | PresentedTokenType::TxnToken,
+            _,
+        ) => Err(TokenError::WrongTyp),
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    authority::AskedDetails,
+    authority::AuthorizationDetails,
     id::{ClientId, Purpose, TaskId},
     scope::ScopeList,
     secret::Secret,
@@ -16,9 +16,9 @@ pub struct ExchangeRequest {
     /// `subject_token`
     pub subject_token: Secret,
     /// `subject_token_type`
-    pub subject_token_type: SubjectType,
+    pub subject_token_type: PresentedTokenType,
     /// `actor_token` with its type
-    pub actor: Option<(Secret, SubjectType)>,
+    pub actor: Option<(Secret, PresentedTokenType)>,
     /// `resource`, as it was sent
     pub resource: Option<String>,
     /// `audience`, as it was sent
@@ -26,9 +26,9 @@ pub struct ExchangeRequest {
     /// `scope`
     pub scope: Option<ScopeList>,
     /// `authorization_details`
-    pub authorization_details: Option<AskedDetails>,
+    pub authorization_details: Option<AuthorizationDetails>,
     /// `requested_token_type`
-    pub requested: RequestedType,
+    pub requested_token_type: RequestedTokenType,
     /// `requested_actor`: the agent that a hand-over token is for
     pub requested_actor: Option<ClientId>,
     /// `task_id`
@@ -47,7 +47,7 @@ pub struct ExchangeRequest {
 
 /// What a presented token is said to be (RFC 8693 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubjectType {
+pub enum PresentedTokenType {
     /// `urn:ietf:params:oauth:token-type:access_token`
     AccessToken,
     /// `urn:ietf:params:oauth:token-type:id_token`
@@ -60,7 +60,7 @@ pub enum SubjectType {
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequestedType {
+pub enum RequestedTokenType {
     /// `urn:ietf:params:oauth:token-type:access_token`
     #[default]
     AccessToken,
@@ -70,23 +70,23 @@ pub enum RequestedType {
 
 impl ExchangeRequest {
     /// What was asked, as far as it is ours to repeat: parsed values, as they were sent, never a token.
-    pub(super) fn asked(&self) -> Value {
-        let mut asked = Map::new();
+    pub(super) fn audit_details(&self) -> Value {
+        let mut details = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
-                asked.insert(name.to_owned(), value);
+                details.insert(name.to_owned(), value);
             }
         };
         // In canonical order, as it is put on record.
-        put("authorization_details", self.authorization_details.as_ref().map(AskedDetails::to_value));
+        put("authorization_details", self.authorization_details.as_ref().map(AuthorizationDetails::to_value));
         put("expires_in", self.expires_in.map(|life| json!(life)));
         put("requested_actor", self.requested_actor.as_ref().map(|id| json!(id)));
-        if self.requested == RequestedType::TxnToken {
+        if self.requested_token_type == RequestedTokenType::TxnToken {
             put("requested_token_type", Some(json!("txn_token")));
         }
-        put("scope", self.scope.as_ref().map(|scope| json!(scope.set())));
+        put("scope", self.scope.as_ref().map(|scope| json!(scope.to_set())));
         put("task_deadline", self.task_deadline.map(|life| json!(life)));
         put("task_id", self.task_id.map(|id| json!(id)));
-        Value::Object(asked)
+        Value::Object(details)
     }
 }

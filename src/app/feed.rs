@@ -15,12 +15,12 @@ use tokio::{
 };
 
 use crate::{
-    app::{ApiCaller, AuthFault, Conflict, Cx, Failure, Service, follow::long_over},
+    app::{ApiCaller, AuthError, ConflictError, Error, RequestContext, Service, follow::replay_horizon},
     domain::{
-        client::{API_ADMIN, API_AUDIT, API_REVOCATIONS, Client},
-        feed::{Audience, FeedEntry, told},
+        client::{ADMIN_SCOPE, AUDIT_SCOPE, Client, REVOCATIONS_SCOPE},
+        feed::{FeedEntry, FeedScope, project},
         id::ClientId,
-        revocation::{LogEntry, Seq},
+        revocation::{LogEntry, LogPosition},
         secret::Secret,
         time::Timestamp,
     },
@@ -28,28 +28,28 @@ use crate::{
 };
 
 /// The longest that a request may wait for something new.
-pub const MAX_WAIT: Duration = Duration::from_secs(30);
+pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a stream says how far it is, and looks whether its caller may still listen.
-pub const HEARTBEAT: Duration = Duration::from_secs(5);
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Who does not take what is sent for so long is dropped.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW_CONSUMER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a position is looked for that nobody told of.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How many places of the log are read at a time.
-const STRETCH: u32 = 1000;
+const SEGMENT_SIZE: u32 = 1000;
 /// How many stretches are kept: those who follow stand at the same few places.
-const KEPT: usize = 16;
+const MAX_CACHED_SEGMENTS: usize = 16;
 /// Who is so many places behind is spared what has long ended.
-const FAR_BEHIND: u64 = 10_000;
+const LAG_THRESHOLD: u64 = 10_000;
 /// How many messages may be on their way to one listener.
-const IN_FLIGHT: usize = 64;
-const DURING: &str = "read the revocation log for the feed";
+const MAX_BUFFERED_EVENTS: usize = 64;
+const OP_READ_FEED_LOG: &str = "read the revocation log for the feed";
 
 /// How many may listen at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seats {
+pub struct SubscriberLimits {
     /// All together.
-    pub all: usize,
+    pub total: usize,
     /// With one client's API tokens.
     pub per_client: usize,
 }
@@ -58,11 +58,11 @@ pub struct Seats {
 #[derive(Debug)]
 pub struct FeedPage {
     /// The position that it goes on from.
-    pub from: Seq,
+    pub from: LogPosition,
     /// Everything up to here has been told.
-    pub up_to: Seq,
+    pub up_to: LogPosition,
     /// Where the log ends, as far as this replica knows. Beyond `up_to`: there is more.
-    pub head: Seq,
+    pub head: LogPosition,
     /// When this was so.
     pub at: Timestamp,
     /// What is told.
@@ -71,72 +71,77 @@ pub struct FeedPage {
 
 /// What a stream says.
 #[derive(Debug)]
-pub enum Said {
+pub enum FeedEvent {
     /// An entry, and the position that it goes on from.
-    Entry(FeedEntry, Seq),
+    Entry(FeedEntry, LogPosition),
     /// Everything up to a position has been told, and was all there was at that time.
-    Position(Seq, Timestamp),
+    Position(LogPosition, Timestamp),
     /// The stream ends, and why.
     End(&'static str),
 }
 
 /// Somebody who may follow the log.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Subscriber {
     client: ClientId,
-    audience: Audience,
+    scope: FeedScope,
     bearer: Secret,
     call: String,
 }
 
 impl Service {
     /// Whether the bearer of an API token may follow the log; `call` as in [`authorize`](Self::authorize).
-    pub async fn listener(&self, bearer: Secret, call: String, cx: &Cx) -> Result<Listener, Failure> {
-        let caller = self.authorize(&bearer, &[API_REVOCATIONS, API_ADMIN, API_AUDIT], &call, cx).await?;
-        let audience = audience_of(&caller)?;
-        Ok(Listener { client: caller.client().id().clone(), audience, bearer, call })
+    pub async fn authorize_subscriber(
+        &self,
+        bearer: Secret,
+        call: String,
+        cx: &RequestContext,
+    ) -> Result<Subscriber, Error> {
+        let caller = self.authorize(&bearer, &[REVOCATIONS_SCOPE, ADMIN_SCOPE, AUDIT_SCOPE], &call, cx).await?;
+        let audience = resolve_scope(&caller)?;
+        Ok(Subscriber { client: caller.client().id().clone(), scope: audience, bearer, call })
     }
 
     /// What came after a position; from the beginning, where there is none. Waits so long for something to tell.
-    pub async fn feed_page(
+    pub async fn read_feed_page(
         &self,
-        listener: &Listener,
-        after: Option<Seq>,
+        subscriber: &Subscriber,
+        after: Option<LogPosition>,
         wait: Duration,
-        cx: &Cx,
-    ) -> Result<FeedPage, Failure> {
+        cx: &RequestContext,
+    ) -> Result<FeedPage, Error> {
         let from = after.unwrap_or_default();
-        self.is_position(from, cx.now).await?;
+        self.check_position(from, cx.now).await?;
         if wait.is_zero() {
-            return Ok(self.look(listener, from, cx.now).await?);
+            return Ok(self.read_page(subscriber, from, cx.now).await?);
         }
-        let _seat = self.0.feed.sit(&listener.client)?;
-        let mut page = self.wait(listener, from, wait.min(MAX_WAIT)).await?;
+        let _permit = self.0.feed.acquire_permit(&subscriber.client)?;
+        let mut page = self.wait_for_entries(subscriber, from, wait.min(LONG_POLL_TIMEOUT)).await?;
         page.from = from;
         // Whoever lost the right to listen while waiting hears nothing.
-        self.may_still_listen(listener, cx).await?;
+        self.reauthorize(subscriber, cx).await?;
         Ok(page)
     }
 
     /// Tells everything after a position, and whatever comes, until the listener goes, is too slow or may not listen any
     /// more, or we stop.
-    pub async fn feed_stream(
+    pub async fn open_feed_stream(
         &self,
-        listener: Listener,
-        after: Option<Seq>,
-        cx: Cx,
-    ) -> Result<mpsc::Receiver<Said>, Failure> {
+        subscriber: Subscriber,
+        after: Option<LogPosition>,
+        cx: RequestContext,
+    ) -> Result<mpsc::Receiver<FeedEvent>, Error> {
         let from = after.unwrap_or_default();
-        self.is_position(from, cx.now).await?;
-        let seat = self.0.feed.sit(&listener.client)?;
-        let (tell, said) = mpsc::channel(IN_FLIGHT);
+        self.check_position(from, cx.now).await?;
+        let permit = self.0.feed.acquire_permit(&subscriber.client)?;
+        let (sender, receiver) = mpsc::channel(MAX_BUFFERED_EVENTS);
         let service = self.clone();
         tokio::spawn(async move {
-            let _seat = seat;
+            let _seat = permit;
             // An error means that the listener is gone, or does not listen.
-            let _: Result<(), Gone> = service.tell(&listener, from, &tell, &cx).await;
+            let _: Result<(), StreamClosedError> = service.stream_entries(&subscriber, from, &sender, &cx).await;
         });
-        Ok(said)
+        Ok(receiver)
     }
 
     /// Ends all streams and waits, now and from now on: nothing else would, when the server stops.
@@ -146,55 +151,68 @@ impl Service {
 
     /// How many listen now.
     #[must_use]
-    pub fn listening(&self) -> usize {
-        self.0.feed.taken().values().sum()
+    pub fn subscriber_count(&self) -> usize {
+        self.0.feed.in_use().values().sum()
     }
 
-    async fn tell(&self, listener: &Listener, mut at: Seq, tell: &mpsc::Sender<Said>, cx: &Cx) -> Result<(), Gone> {
+    async fn stream_entries(
+        &self,
+        subscriber: &Subscriber,
+        mut at: LogPosition,
+        sender: &mpsc::Sender<FeedEvent>,
+        cx: &RequestContext,
+    ) -> Result<(), StreamClosedError> {
         // Who has just come is told at once where it is.
-        let mut patience = Duration::ZERO;
+        let mut max_wait = Duration::ZERO;
         loop {
             let page = tokio::select! {
-                page = self.wait(listener, at, patience) => page,
-                () = tell.closed() => return Err(Gone),
+                page = self.wait_for_entries(subscriber, at, max_wait) => page,
+                () = sender.closed() => return Err(StreamClosedError),
             };
-            patience = HEARTBEAT;
-            let page = match (page, self.may_still_listen(listener, cx).await) {
+            max_wait = KEEP_ALIVE_INTERVAL;
+            let page = match (page, self.reauthorize(subscriber, cx).await) {
                 (Ok(page), Ok(())) => page,
-                (Err(_), _) | (_, Err(Failure::Outage(_))) => return say(tell, Said::End("unknown")).await,
-                (_, Err(_)) => return say(tell, Said::End("not_allowed")).await,
+                (Err(_), _) | (_, Err(Error::Unavailable(_))) => {
+                    return send_event(sender, FeedEvent::End("unknown")).await;
+                }
+                (_, Err(_)) => return send_event(sender, FeedEvent::End("not_allowed")).await,
             };
             for entry in page.entries {
                 let from = std::mem::replace(&mut at, entry.seq);
-                say(tell, Said::Entry(entry, from)).await?;
+                send_event(sender, FeedEvent::Entry(entry, from)).await?;
             }
             at = page.up_to;
             if at >= page.head {
-                say(tell, Said::Position(at, page.at)).await?;
+                send_event(sender, FeedEvent::Position(at, page.at)).await?;
             }
             if self.0.feed.is_stopping() {
-                return say(tell, Said::End("stopping")).await;
+                return send_event(sender, FeedEvent::End("stopping")).await;
             }
         }
     }
 
-    async fn may_still_listen(&self, listener: &Listener, cx: &Cx) -> Result<(), Failure> {
+    async fn reauthorize(&self, subscriber: &Subscriber, cx: &RequestContext) -> Result<(), Error> {
         // A long request: its time is not that of its beginning any more.
-        let cx = Cx { now: self.clock().now(), ..cx.clone() };
-        let scopes = [API_REVOCATIONS, API_ADMIN, API_AUDIT];
-        let caller = self.authorize(&listener.bearer, &scopes, &listener.call, &cx).await?;
-        if audience_of(&caller)? == listener.audience { Ok(()) } else { Err(AuthFault::NotForThisClient.into()) }
+        let cx = RequestContext { now: self.clock().now(), ..cx.clone() };
+        let scopes = [REVOCATIONS_SCOPE, ADMIN_SCOPE, AUDIT_SCOPE];
+        let caller = self.authorize(&subscriber.bearer, &scopes, &subscriber.call, &cx).await?;
+        if resolve_scope(&caller)? == subscriber.scope { Ok(()) } else { Err(AuthError::ClientNotAllowed.into()) }
     }
 
     /// What is there after a position, as soon as there is something to tell, or after so long.
-    async fn wait(&self, listener: &Listener, from: Seq, patience: Duration) -> Result<FeedPage, Outage> {
-        let until = self.clock().monotonic().saturating_add(patience);
-        let mut moves = self.0.follower.position();
+    async fn wait_for_entries(
+        &self,
+        subscriber: &Subscriber,
+        from: LogPosition,
+        max_wait: Duration,
+    ) -> Result<FeedPage, Outage> {
+        let until = self.clock().monotonic().saturating_add(max_wait);
+        let mut moves = self.0.follower.subscribe_position();
         let mut stopping = self.0.feed.stopping.subscribe();
         let mut at = from;
         loop {
             moves.mark_unchanged();
-            let page = self.look(listener, at, self.clock().now()).await?;
+            let page = self.read_page(subscriber, at, self.clock().now()).await?;
             at = page.up_to;
             let left = until.saturating_sub(self.clock().monotonic());
             let is_over = left.is_zero() || self.0.feed.is_stopping();
@@ -207,82 +225,86 @@ impl Service {
             tokio::select! {
                 _ = moves.changed() => {}
                 _ = stopping.wait_for(|stopping| *stopping) => {}
-                () = sleep(left.min(LOOK)) => {}
+                () = sleep(left.min(POLL_INTERVAL)) => {}
             }
         }
     }
 
     /// What is there now.
-    async fn look(&self, listener: &Listener, from: Seq, now: Timestamp) -> Result<FeedPage, Outage> {
-        let view = self.0.follower.current(now).await?;
-        let (head, log) = (view.seq, view.log);
-        let stretch = self.0.feed.stretch(self.store(), from, (head, log), now).await?;
-        let entries = stretch.entries.iter().filter_map(|entry| told(entry, &listener.audience)).collect();
+    async fn read_page(&self, subscriber: &Subscriber, from: LogPosition, now: Timestamp) -> Result<FeedPage, Outage> {
+        let snapshot = self.0.follower.snapshot(now).await?;
+        let (head, log) = (snapshot.seq, snapshot.log_epoch);
+        let stretch = self.0.feed.load_segment(self.store(), from, (head, log), now).await?;
+        let entries = stretch.entries.iter().filter_map(|entry| project(entry, &subscriber.scope)).collect();
         Ok(FeedPage { from, up_to: stretch.up_to, head: head.max(stretch.up_to), at: now, entries })
     }
 
     /// A position that the log has not reached was told by another log: of another store, or of a state of this one that
     /// was lost.
-    async fn is_position(&self, from: Seq, now: Timestamp) -> Result<(), Failure> {
-        let known = self.0.follower.current(now).await?.seq;
+    async fn check_position(&self, from: LogPosition, now: Timestamp) -> Result<(), Error> {
+        let known = self.0.follower.snapshot(now).await?.seq;
         // Another replica may be ahead, so it is the store that says no.
-        if from > known && from > self.store().head().await? { Err(Conflict::NoSuchPosition.into()) } else { Ok(()) }
+        if from > known && from > self.store().read_log_head().await? {
+            Err(ConflictError::UnknownCursor.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
-fn audience_of(caller: &ApiCaller) -> Result<Audience, AuthFault> {
+fn resolve_scope(caller: &ApiCaller) -> Result<FeedScope, AuthError> {
     match caller.client().client() {
-        Ok(Client::Resource(resource)) => Ok(Audience::Resource(resource.uri.clone())),
-        Ok(Client::Agent(_)) => Err(AuthFault::NotForThisClient),
+        Ok(Client::Resource(resource)) => Ok(FeedScope::Resource(resource.uri.clone())),
+        Ok(Client::Agent(_)) => Err(AuthError::ClientNotAllowed),
         // Whose token has an admin's scope and who is not registered has it from the server's own keys.
-        Ok(Client::Admin(_)) | Err(_) => Ok(Audience::Admin),
+        Ok(Client::Admin(_)) | Err(_) => Ok(FeedScope::Admin),
     }
 }
 
 /// Nobody listens any more.
-struct Gone;
+struct StreamClosedError;
 
-async fn say(tell: &mpsc::Sender<Said>, said: Said) -> Result<(), Gone> {
-    match timeout(SLOW, tell.send(said)).await {
+async fn send_event(sender: &mpsc::Sender<FeedEvent>, event: FeedEvent) -> Result<(), StreamClosedError> {
+    match timeout(SLOW_CONSUMER_TIMEOUT, sender.send(event)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Gone),
+        Ok(Err(_)) | Err(_) => Err(StreamClosedError),
     }
 }
 
 /// What listeners share.
 pub(super) struct Feed {
-    seats: Seats,
-    taken: Arc<Taken>,
-    kept: Mutex<Kept>,
+    limits: SubscriberLimits,
+    in_use: Arc<SubscriberCounts>,
+    cache: Mutex<SegmentCache>,
     stopping: watch::Sender<bool>,
 }
 
 /// Stretches of one log.
 #[derive(Default)]
-struct Kept {
-    log: u64,
-    stretches: VecDeque<Arc<Stretch>>,
+struct SegmentCache {
+    log_epoch: u64,
+    segments: VecDeque<Arc<LogSegment>>,
 }
 
 /// How many sit, by client.
-type Taken = StdMutex<HashMap<ClientId, usize>>;
+type SubscriberCounts = StdMutex<HashMap<ClientId, usize>>;
 
 /// A part of the log: what stands after `from`, up to `up_to`. It never changes.
-struct Stretch {
-    from: Seq,
-    up_to: Seq,
+struct LogSegment {
+    from: LogPosition,
+    up_to: LogPosition,
     entries: Vec<LogEntry>,
 }
 
 /// The right to be one of those who listen.
-struct Seat {
-    taken: Arc<Taken>,
+struct SubscriberPermit {
+    in_use: Arc<SubscriberCounts>,
     client: ClientId,
 }
 
-impl Drop for Seat {
+impl Drop for SubscriberPermit {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(n) = taken.get_mut(&self.client) {
             *n = n.saturating_sub(1);
         }
@@ -291,72 +313,77 @@ impl Drop for Seat {
 }
 
 impl Feed {
-    pub(super) fn new(seats: Seats) -> Self {
+    pub(super) fn new(limits: SubscriberLimits) -> Self {
         let stopping = watch::Sender::new(false);
-        Self { seats, taken: Arc::default(), kept: Mutex::default(), stopping }
+        Self { limits, in_use: Arc::default(), cache: Mutex::default(), stopping }
     }
 
     fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
-    fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<ClientId, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_use(&self) -> std::sync::MutexGuard<'_, HashMap<ClientId, usize>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sit(&self, client: &ClientId) -> Result<Seat, Conflict> {
-        let mut taken = self.taken();
+    fn acquire_permit(&self, client: &ClientId) -> Result<SubscriberPermit, ConflictError> {
+        let mut taken = self.in_use();
         let here = taken.get(client).copied().unwrap_or_default();
-        if here >= self.seats.per_client || taken.values().sum::<usize>() >= self.seats.all {
-            return Err(Conflict::TooManyListen);
+        if here >= self.limits.per_client || taken.values().sum::<usize>() >= self.limits.total {
+            return Err(ConflictError::TooManySubscribers);
         }
         taken.insert(client.clone(), here.saturating_add(1));
-        Ok(Seat { taken: Arc::clone(&self.taken), client: client.clone() })
+        Ok(SubscriberPermit { in_use: Arc::clone(&self.in_use), client: client.clone() })
     }
 
     /// What stands after `from`, of which at least everything up to `head` is in the store; of this log.
-    async fn stretch(
+    async fn load_segment(
         &self,
         store: &dyn Store,
-        from: Seq,
-        (head, log): (Seq, u64),
+        from: LogPosition,
+        (head, log): (LogPosition, u64),
         now: Timestamp,
-    ) -> Result<Arc<Stretch>, Outage> {
+    ) -> Result<Arc<LogSegment>, Outage> {
         if head <= from {
-            return Ok(Arc::new(Stretch { from, up_to: from, entries: Vec::new() }));
+            return Ok(Arc::new(LogSegment { from, up_to: from, entries: Vec::new() }));
         }
-        if head.number().saturating_sub(from.number()) > FAR_BEHIND {
-            return read(store, from, head, long_over(now)).await.map(Arc::new);
+        if head.number().saturating_sub(from.number()) > LAG_THRESHOLD {
+            return read_segment(store, from, head, replay_horizon(now)).await.map(Arc::new);
         }
         // Held while reading: who stands at the same place waits, and reads no more.
-        let mut kept = self.kept.lock().await;
-        if kept.log != log {
-            *kept = Kept { log, ..Kept::default() };
+        let mut cache = self.cache.lock().await;
+        if cache.log_epoch != log {
+            *cache = SegmentCache { log_epoch: log, ..SegmentCache::default() };
         }
-        if let Some(stretch) = kept.stretches.iter().find(|stretch| stretch.from == from) {
+        if let Some(stretch) = cache.segments.iter().find(|stretch| stretch.from == from) {
             return Ok(Arc::clone(stretch));
         }
-        let stretch = Arc::new(read(store, from, head, Timestamp::EPOCH).await?);
+        let stretch = Arc::new(read_segment(store, from, head, Timestamp::EPOCH).await?);
         let mut places = (from.number().saturating_add(1)..).zip(&stretch.entries);
         let is_whole = places.all(|(place, entry)| entry.seq.number() == place);
         let last = stretch.entries.last().map_or(from, |entry| entry.seq);
         if !is_whole || last < stretch.up_to {
-            return Err(Outage::during(DURING)("entries are missing"));
+            return Err(Outage::during(OP_READ_FEED_LOG)("entries are missing"));
         }
-        kept.stretches.truncate(KEPT - 1);
-        kept.stretches.push_front(Arc::clone(&stretch));
+        cache.segments.truncate(MAX_CACHED_SEGMENTS - 1);
+        cache.segments.push_front(Arc::clone(&stretch));
         Ok(stretch)
     }
 }
 
 /// Reads what stands after `from` and had not ended at `alive_at`.
-async fn read(store: &dyn Store, from: Seq, head: Seq, alive_at: Timestamp) -> Result<Stretch, Outage> {
-    let entries = store.log_after(from, alive_at, STRETCH).await?;
+async fn read_segment(
+    store: &dyn Store,
+    from: LogPosition,
+    head: LogPosition,
+    alive_at: Timestamp,
+) -> Result<LogSegment, Outage> {
+    let entries = store.read_log_after(from, alive_at, SEGMENT_SIZE).await?;
     let last = entries.last().map_or(from, |entry| entry.seq);
-    let is_last = entries.len() < STRETCH as usize;
+    let is_last = entries.len() < SEGMENT_SIZE as usize;
     // `head` was there before this was read: what is not among the last entries up to it has ended.
     let up_to = if is_last { head.max(last) } else { last };
-    Ok(Stretch { from, up_to, entries })
+    Ok(LogSegment { from, up_to, entries })
 }
 
 #[cfg(test)]
@@ -364,16 +391,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_are_counted_and_given_back() {
-        let feed = Feed::new(Seats { all: 3, per_client: 2 });
+    fn permits_are_counted_and_released() {
+        let feed = Feed::new(SubscriberLimits { total: 3, per_client: 2 });
         let (a, b): (ClientId, ClientId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let first = feed.sit(&a).unwrap();
-        let _second = feed.sit(&a).unwrap();
-        assert!(feed.sit(&a).is_err(), "no more for one client");
-        let _third = feed.sit(&b).unwrap();
-        assert!(feed.sit(&b).is_err(), "no more for all together");
+        let first = feed.acquire_permit(&a).unwrap();
+        let _second = feed.acquire_permit(&a).unwrap();
+        assert!(feed.acquire_permit(&a).is_err(), "no more for one client");
+        let _third = feed.acquire_permit(&b).unwrap();
+        assert!(feed.acquire_permit(&b).is_err(), "no more for all together");
         drop(first);
-        let _fourth = feed.sit(&b).unwrap();
-        assert_eq!(feed.taken().values().sum::<usize>(), 3);
+        let _fourth = feed.acquire_permit(&b).unwrap();
+        assert_eq!(feed.in_use().values().sum::<usize>(), 3);
     }
 }

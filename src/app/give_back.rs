@@ -2,38 +2,41 @@
 
 use crate::{
     app::{
-        AuthenticatedClient, BadRequest, Cx, Failure, Service, SubjectFault, View, evidence::Ours, revoke::forgotten,
+        AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, TokenError, evidence::IssuedToken,
+        revoke::retain_until,
     },
     domain::{
         audit::{Event, Outcome, Record},
-        jws::Unverified,
-        limits::CLOCKS_MAY_DIFFER,
-        replica::Spread,
-        revocation::{NewEntry, Target, Verb},
+        jws::UnverifiedJws,
+        limits::MAX_CLOCK_SKEW,
+        replica::Propagation,
+        revocation::{LogAction, NewEntry, Target},
         time::Timestamp,
         token::TaskTokenClaims,
     },
-    ports::Write,
+    ports::WriteSet,
 };
 
 impl Service {
     /// Takes back a token for its client, or for the client of a token that it was derived from. What is no live token
     /// of ours is already what was wanted (RFC 7009 §2.2). Says how far it got, once that is everywhere.
-    pub async fn revoke_own(
+    pub async fn revoke_token(
         &self,
         caller: &AuthenticatedClient,
         token: &str,
-        cx: &Cx,
-    ) -> Result<Option<Spread>, Failure> {
-        let Some((ours, view)) = self.known_for_revocation(caller, token, cx).await? else { return Ok(None) };
+        cx: &RequestContext,
+    ) -> Result<Option<Propagation>, Error> {
+        let Some((ours, view)) = self.resolve_token_to_revoke(caller, token, cx).await? else { return Ok(None) };
         let (names, expires, may, record) = match &ours {
-            Ours::Api(claims) => {
+            IssuedToken::Api(claims) => {
                 let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
-                (claims.names(), claims.exp, claims.client_id == *caller.id(), record)
+                (claims.revocation_keys(), claims.exp, claims.client_id == *caller.id(), record)
             }
-            Ours::Task(claims, _) => (claims.names(), claims.exp, self.may_revoke(caller, claims), about(claims, cx)),
+            IssuedToken::Task(claims, _) => {
+                (claims.revocation_keys(), claims.exp, self.may_revoke(caller, claims), audit_record(claims, cx))
+            }
         };
-        if expires.is_past(as_others_may_see_it(cx)) {
+        if expires.has_passed(earliest_peer_time(cx)) {
             return Ok(None);
         }
         let id = names.token;
@@ -44,52 +47,52 @@ impl Service {
             ..record
         };
         if !may {
-            let refusal = BadRequest::NotYourToken;
+            let refusal = RequestError::NotTokenOwner;
             let record = Record { outcome: Outcome::Refused, reason: Some(refusal.to_string()), ..record };
-            self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await?;
+            self.0.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await?;
             return Err(refusal.into());
         }
-        if view.is_ended(&names) {
+        if view.is_revoked(&names) {
             // Here; whoever asks again because the first answer got lost must find it so everywhere.
-            return Ok(Some(self.0.journal.spread(self.log_applied(), None).await?));
+            return Ok(Some(self.0.writer.await_propagation(self.applied_seq(), None).await?));
         }
         let entry = NewEntry {
-            verb: Verb::Revoke,
+            verb: LogAction::Revoke,
             target: Target::Token(id),
             reason: "revoked by its client".into(),
             by: format!("client:{}", caller.id()),
             at: cx.now,
-            forget_after: forgotten(expires, cx.now),
+            forget_after: retain_until(expires, cx.now),
         };
-        let write = Write { log: vec![entry], audit: vec![record], ..Write::default() };
-        Ok(self.0.journal.publish(write, None).await?.1)
+        let write = WriteSet { log_entries: vec![entry], audit_records: vec![record], ..WriteSet::default() };
+        Ok(self.0.writer.commit_and_propagate(write, None).await?.1)
     }
 
     /// A token of ours, also one that only others may still take for good, and what is known of the log then. What is none is
     /// good nowhere when this returns.
-    async fn known_for_revocation(
+    async fn resolve_token_to_revoke(
         &self,
         caller: &AuthenticatedClient,
         token: &str,
-        cx: &Cx,
-    ) -> Result<Option<(Ours, View)>, Failure> {
-        let read = || Unverified::parse(token).map_err(SubjectFault::from);
-        let look = || self.issued_here(read()?.into(), as_others_may_see_it(cx));
+        cx: &RequestContext,
+    ) -> Result<Option<(IssuedToken, Snapshot)>, Error> {
+        let read = || UnverifiedJws::parse(token).map_err(TokenError::from);
+        let look = || self.verify_own_signature(read()?.into(), earliest_peer_time(cx));
         let fault = match look() {
-            Ok((ours, _)) => return Ok(Some((ours, caller.view().clone()))),
+            Ok((ours, _)) => return Ok(Some((ours, caller.snapshot().clone()))),
             Err(fault) => fault,
         };
         let says_ours = read().is_ok_and(|jws| jws.claimed_issuer() == Some(self.settings().issuer.as_str()));
-        if !matches!(fault, SubjectFault::Signature) || !says_ours {
+        if !matches!(fault, TokenError::BadSignature) || !says_ours {
             return Ok(None);
         }
         // Its key may be one that we have not heard of yet.
-        let view = self.0.follower.latest(cx.now).await?;
+        let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
         if let Ok((ours, _)) = look() {
-            return Ok(Some((ours, view)));
+            return Ok(Some((ours, snapshot)));
         }
         // Or one that was taken back, and not everybody has heard of that.
-        self.0.journal.settle().await?;
+        self.0.writer.await_barrier().await?;
         Ok(None)
     }
 
@@ -97,19 +100,19 @@ impl Service {
     fn may_revoke(&self, caller: &AuthenticatedClient, claims: &TaskTokenClaims) -> bool {
         let ours = self.settings().issuer.as_str();
         claims.client_id == *caller.id()
-            || claims.act.hops().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
+            || claims.act.actors().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
     }
 }
 
 /// What somebody else's clock may say: for them a token may live on, and its key be published.
-fn as_others_may_see_it(cx: &Cx) -> Timestamp {
-    cx.now.before(CLOCKS_MAY_DIFFER)
+fn earliest_peer_time(cx: &RequestContext) -> Timestamp {
+    cx.now.saturating_sub(MAX_CLOCK_SKEW)
 }
 
-fn about(claims: &TaskTokenClaims, cx: &Cx) -> Record {
+fn audit_record(claims: &TaskTokenClaims, cx: &RequestContext) -> Record {
     Record {
         requester: Some(claims.requester()),
-        agents: claims.act.hops().map(|hop| hop.sub.clone()).collect(),
+        agents: claims.act.actors().map(|hop| hop.sub.clone()).collect(),
         task: Some(claims.txn),
         purpose: Some(claims.tctx.purpose.to_string()),
         authority_hash: Some(claims.task.authority_hash.clone()),

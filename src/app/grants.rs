@@ -7,52 +7,58 @@ use serde_json::json;
 
 use crate::{
     app::{
-        ApiCaller, AuthFault, BadRequest, Conflict, ConsentNeeded, Cx, Failure, RequesterCaller, Service, View,
-        admin::ATTEMPTS, again, authenticate::Identified, evidence::Subject, publish::Aside, revoke::all_gone,
+        ApiCaller, AuthError, ConflictError, ConsentRequired, Error, RequestContext, RequestError, RequesterCaller,
+        Service, Snapshot, admin::MAX_COMMIT_ATTEMPTS, again, authenticate::IdentifiedClient, evidence::SubjectToken,
+        publish::UnloggedWrite, revoke::latest_possible_expiry,
     },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
-        exchange::{Ask, Denial, consent_wanted},
-        grant::{ALL_GRANTS, Grant},
+        exchange::{Denial, ExchangeInput, authority_requiring_consent},
+        grant::{Grant, MAX_TOTAL_GRANTS},
         id::{ClientId, GrantId},
-        registry::Kind,
-        revocation::{NewEntry, Target, Verb},
-        task::{Act, Party, Requester},
+        registry::ObjectKind,
+        revocation::{LogAction, NewEntry, Target},
+        task::{Initiator, Requester, TaskAction},
         time::Timestamp,
     },
-    ports::{Change, Expected, GrantFilter, Idempotency, Like, Outage, Page, Paged, Room, Write, Written},
+    ports::{
+        GrantCapacity, GrantFilter, GrantKey, IdempotentRequest, Outage, Page, PageRequest, Precondition, StateChange,
+        WriteOutcome, WriteSet,
+    },
 };
 
 /// Who makes or withdraws a grant.
 #[derive(Clone, Copy, Debug)]
-pub enum Granter<'a> {
+pub enum GrantActor<'a> {
     /// An admin, for anybody.
     Admin(&'a ApiCaller),
     /// A requester, for themselves.
     Requester(&'a RequesterCaller),
 }
 
-impl Granter<'_> {
-    fn name(self) -> String {
+impl GrantActor<'_> {
+    fn identity(self) -> String {
         match self {
-            Self::Admin(admin) => admin.name(),
-            Self::Requester(requester) => requester.name(),
+            Self::Admin(admin) => admin.identity(),
+            Self::Requester(requester) => requester.identity(),
         }
     }
 
     /// Whether the issuer that vouched for a requester is still the one that is registered.
-    fn is_still_there(self, now: &View) -> bool {
+    fn is_still_authorized(self, snapshot: &Snapshot) -> bool {
         match self {
             Self::Admin(_) => true,
-            Self::Requester(caller) => {
-                now.registry.was_there(Kind::Issuer, caller.requester().issuer.as_str(), caller.view().seq)
-            }
+            Self::Requester(caller) => snapshot.registry.existed_at(
+                ObjectKind::Issuer,
+                caller.requester().issuer.as_str(),
+                caller.snapshot().seq,
+            ),
         }
     }
 
     /// Whether a grant is theirs to see and to withdraw.
-    fn may(self, grant: &Grant) -> bool {
+    fn may_manage(self, grant: &Grant) -> bool {
         match self {
             Self::Admin(_) => true,
             Self::Requester(requester) => grant.requester == *requester.requester(),
@@ -77,105 +83,126 @@ pub struct GrantRequest {
 
 impl Service {
     /// Records that an agent may act for a requester.
-    pub async fn put_grant(&self, by: Granter<'_>, request: GrantRequest, cx: &Cx) -> Result<Grant, Failure> {
+    pub async fn create_grant(
+        &self,
+        by: GrantActor<'_>,
+        request: GrantRequest,
+        cx: &RequestContext,
+    ) -> Result<Grant, Error> {
         let GrantRequest { requester, agent, authority, until, idempotency_key } = request;
-        if matches!(by, Granter::Requester(_)) && authority.is_none() {
-            return Err(BadRequest::Missing("authorization_details").into());
+        if matches!(by, GrantActor::Requester(_)) && authority.is_none() {
+            return Err(RequestError::MissingParameter("authorization_details").into());
         }
         let hash = authority.as_ref().map(Authority::hash).unwrap_or_default();
         let (issuer, subject) = (&requester.issuer, &requester.subject);
         let fingerprint = format!("grant {issuer} {subject} {agent} {} {hash}", until.unix());
-        let id = GrantId::new(self.0.parts.entropy.uuid());
-        let idempotency = again::request(by.name(), idempotency_key, fingerprint, cx)
-            .map(|request| Idempotency { answer: json!([id, cx.now]).to_string(), ..request });
+        let id = GrantId::new(self.0.ports.entropy.new_uuid());
+        let idempotency = again::build_idempotency(by.identity(), idempotency_key, fingerprint, cx)
+            .map(|request| IdempotentRequest { response: json!([id, cx.now]).to_string(), ..request });
         let first = |answer: Option<(GrantId, Timestamp)>, grant: Grant| match answer {
             Some((id, at)) => Grant { id, at, ..grant },
             None => grant,
         };
-        let grant = Grant { id, requester, agent, authority, until, by: by.name(), at: cx.now, break_glass: false };
-        let answered = self.answered(idempotency.as_ref()).await?;
+        let grant = Grant {
+            id,
+            requester,
+            agent,
+            authority,
+            expires: until,
+            by: by.identity(),
+            at: cx.now,
+            break_glass: false,
+        };
+        let answered = self.find_stored_response(idempotency.as_ref()).await?;
         if answered.is_some() {
-            return self.if_there(by, first(answered, grant), cx).await;
+            return self.resolve_existing_grant(by, first(answered, grant), cx).await;
         }
-        let said = json!({"id": id, "until": until, "authorization_details": grant.authority});
+        let details = json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
-        for _ in 0..ATTEMPTS {
-            let view = self.0.follower.current(cx.now).await?;
-            if !by.is_still_there(&view) {
-                return Err(AuthFault::Bearer.into());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let snapshot = self.0.follower.snapshot(cx.now).await?;
+            if !by.is_still_authorized(&snapshot) {
+                return Err(AuthError::InvalidBearer.into());
             }
-            if let Err(conflict) = self.check_grant(&view, &grant, cx).await? {
-                return Err(self.refused(Record { asked: Some(said), ..record }, conflict));
+            if let Err(conflict) = self.check_grant(&snapshot, &grant, cx).await? {
+                return Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict));
             }
-            let aside = Aside {
-                expected: room_for(&grant, &view, cx),
+            let aside = UnloggedWrite {
+                expected: capacity_guard(&grant, &snapshot, cx),
                 idempotency: idempotency.clone(),
-                change: Change::PutGrant(Box::new(grant.clone())),
-                record: Record { granted: Some(said.clone()), ..record.clone() },
+                change: StateChange::PutGrant(Box::new(grant.clone())),
+                record: Record { granted: Some(details.clone()), ..record.clone() },
             };
-            let written = self.0.journal.commit_aside(aside).await?;
-            if let answered @ Some(_) = again::first_answer(idempotency.as_ref(), &written)? {
-                return self.if_there(by, first(answered, grant), cx).await;
+            let written = self.0.writer.commit_unlogged(aside).await?;
+            if let answered @ Some(_) = again::read_stored_response(idempotency.as_ref(), &written)? {
+                return self.resolve_existing_grant(by, first(answered, grant), cx).await;
             }
-            if matches!(written, Written::Done { .. }) {
+            if matches!(written, WriteOutcome::Committed { .. }) {
                 return Ok(grant);
             }
         }
-        Err(self.refused(Record { asked: Some(said), ..record }, Conflict::Contended))
+        Err(self.record_refusal(Record { requested: Some(details), ..record }, ConflictError::ConcurrentUpdate))
     }
 
     /// A grant that was made the first time that this was asked for. Nothing rests on one that was withdrawn since, and it
     /// is not made again: who withdrew it meant it.
-    async fn if_there(&self, by: Granter<'_>, grant: Grant, cx: &Cx) -> Result<Grant, Failure> {
-        if self.store().grant(grant.id).await?.is_some() {
+    async fn resolve_existing_grant(
+        &self,
+        by: GrantActor<'_>,
+        grant: Grant,
+        cx: &RequestContext,
+    ) -> Result<Grant, Error> {
+        if self.store().find_grant(grant.id).await?.is_some() {
             return Ok(grant);
         }
         let asked = Some(json!({"id": grant.id, "again": true}));
-        let record = Record { asked, ..grant_record(by, &grant.requester, &grant.agent, cx) };
+        let record = Record { requested: asked, ..grant_record(by, &grant.requester, &grant.agent, cx) };
         let gone =
             "the grant that this request made was withdrawn since: make another one, with another idempotency key";
-        Err(self.refused_as_it_is(record, Conflict::Inconsistent(gone.into())).await)
+        Err(self.record_refusal_after_barrier(record, ConflictError::Inconsistent(gone.into())).await)
     }
 
     /// Whether a grant can be made, by what is known now. It is made on the registry that this was found by: with an agent that
     /// is removed goes what was granted to it, and nothing may come after that.
     pub(super) async fn check_grant(
         &self,
-        view: &View,
+        snapshot: &Snapshot,
         grant: &Grant,
-        cx: &Cx,
-    ) -> Result<Result<(), Conflict>, Outage> {
-        let registry = &view.registry;
+        cx: &RequestContext,
+    ) -> Result<Result<(), ConflictError>, Outage> {
+        let registry = &snapshot.registry;
         if registry.agent(&grant.agent).is_none() {
-            return Ok(Err(Conflict::NotFound("agent")));
+            return Ok(Err(ConflictError::NotFound("agent")));
         }
         let offered =
             registry.catalogue(|uri| grant.authority.iter().flat_map(Authority::iter).any(|p| p.resource == *uri));
-        if grant.authority.as_ref().is_some_and(|authority| !authority.within(&offered)) {
-            return Ok(Err(Conflict::Inconsistent("it names a tool that no resource offers".into())));
+        if grant.authority.as_ref().is_some_and(|authority| !authority.is_subset_of(&offered)) {
+            return Ok(Err(ConflictError::Inconsistent("it names a tool that no resource offers".into())));
         }
-        let there = self.store().grants_between(&grant.requester, &grant.agent, cx.now, ALL_GRANTS).await?;
+        let there = self.store().list_live_grants(&grant.requester, &grant.agent, cx.now, MAX_TOTAL_GRANTS).await?;
         let many = there.iter().filter(|other| other.break_glass == grant.break_glass).count();
-        let most = grant.most();
+        let most = grant.max_count();
         if u32::try_from(many).is_ok_and(|many| many < most) {
             return Ok(Ok(()));
         }
         let kind = if grant.break_glass { " for an emergency" } else { "" };
         let many = format!("there are {most} grants{kind} of this requester to this agent: withdraw some");
-        Ok(Err(Conflict::Inconsistent(many)))
+        Ok(Err(ConflictError::Inconsistent(many)))
     }
 
     /// Withdraws a grant. What rests on it is dead everywhere when this returns, and its tasks are over.
-    pub async fn withdraw_grant(&self, by: Granter<'_>, id: GrantId, cx: &Cx) -> Result<(), Failure> {
-        match self.store().grant(id).await? {
-            Some(grant) if by.may(&grant) => self.withdraw(by, vec![grant], cx).await,
+    pub async fn withdraw_grant(&self, by: GrantActor<'_>, id: GrantId, cx: &RequestContext) -> Result<(), Error> {
+        match self.store().find_grant(id).await? {
+            Some(grant) if by.may_manage(&grant) => self.write_withdrawal(by, vec![grant], cx).await,
             // Somebody else's can't be told from none.
             Some(_) | None => {
                 let record = Record {
-                    asked: Some(json!({"withdraw": id})),
+                    requested: Some(json!({"withdraw": id})),
                     ..Record::new(cx.now, Event::GrantChange, Outcome::Refused)
                 };
-                Err(self.refused_as_it_is(named(by, record, cx), Conflict::NotFound("grant")).await)
+                Err(self
+                    .record_refusal_after_barrier(with_grant_actor(by, record, cx), ConflictError::NotFound("grant"))
+                    .await)
             }
         }
     }
@@ -186,19 +213,19 @@ impl Service {
         admin: &ApiCaller,
         requester: &Requester,
         agent: &ClientId,
-        cx: &Cx,
-    ) -> Result<(), Failure> {
-        let by = Granter::Admin(admin);
+        cx: &RequestContext,
+    ) -> Result<(), Error> {
+        let by = GrantActor::Admin(admin);
         let mut is_first = true;
         loop {
-            let grants = self.store().grants_between(requester, agent, cx.now, ALL_GRANTS).await?;
+            let grants = self.store().list_live_grants(requester, agent, cx.now, MAX_TOTAL_GRANTS).await?;
             if is_first && grants.is_empty() {
-                let record = Record { asked: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
-                return Err(self.refused_as_it_is(record, Conflict::NotFound("grant")).await);
+                let record = Record { requested: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
+                return Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("grant")).await);
             }
-            let is_last = u32::try_from(grants.len()).is_ok_and(|many| many < ALL_GRANTS);
+            let is_last = u32::try_from(grants.len()).is_ok_and(|many| many < MAX_TOTAL_GRANTS);
             if !grants.is_empty() {
-                self.withdraw(by, grants, cx).await?;
+                self.write_withdrawal(by, grants, cx).await?;
             }
             if is_last {
                 return Ok(());
@@ -207,22 +234,24 @@ impl Service {
         }
     }
 
-    async fn withdraw(&self, by: Granter<'_>, grants: Vec<Grant>, cx: &Cx) -> Result<(), Failure> {
-        let mut write = Write::default();
+    async fn write_withdrawal(&self, by: GrantActor<'_>, grants: Vec<Grant>, cx: &RequestContext) -> Result<(), Error> {
+        let mut write = WriteSet::default();
         for grant in grants {
-            write.log.push(NewEntry {
-                verb: Verb::Revoke,
+            write.log_entries.push(NewEntry {
+                verb: LogAction::Revoke,
                 target: Target::Grant(grant.id),
                 reason: "the grant was withdrawn".into(),
-                by: by.name(),
+                by: by.identity(),
                 at: cx.now,
-                forget_after: all_gone(cx.now),
+                forget_after: latest_possible_expiry(cx.now),
             });
-            write.changes.push(Change::RemoveGrant(grant.id));
+            write.state_changes.push(StateChange::RemoveGrant(grant.id));
             let asked = Some(json!({"withdraw": grant.id}));
-            write.audit.push(Record { asked, ..grant_record(by, &grant.requester, &grant.agent, cx) });
+            write
+                .audit_records
+                .push(Record { requested: asked, ..grant_record(by, &grant.requester, &grant.agent, cx) });
         }
-        self.0.journal.commit(write).await?;
+        self.0.writer.commit(write).await?;
         // The tokens are dead. That the tasks say so can wait for the sweeper, if it must.
         if let Err(failure) = self.end_tasks_without_grant(cx).await {
             tracing::warn!(error = %failure, "tasks of a withdrawn grant are left to the sweeper");
@@ -231,12 +260,12 @@ impl Service {
     }
 
     /// Brings tasks whose grant was withdrawn to their end. Any number of replicas may do this at once.
-    pub(super) async fn end_tasks_without_grant(&self, cx: &Cx) -> Result<(), Failure> {
+    pub(super) async fn end_tasks_without_grant(&self, cx: &RequestContext) -> Result<(), Error> {
         self.end_tasks(
-            |limit| self.store().tasks_without_grant(limit),
+            |limit| self.store().list_tasks_without_grant(limit),
             |task| match task.grant {
-                Some(grant) if !task.deadline.is_past(cx.now) => (Act::Revoke, Party::Grant(grant)),
-                Some(_) | None => (Act::Expire, Party::Deadline),
+                Some(grant) if !task.deadline.has_passed(cx.now) => (TaskAction::Revoke, Initiator::Grant(grant)),
+                Some(_) | None => (TaskAction::Expire, Initiator::Deadline),
             },
             cx,
         )
@@ -245,73 +274,78 @@ impl Service {
 
     /// The grants that are on record between the requester and the client; of a token of ours, the one that it rests on. Whoever
     /// withdraws one after this has read it ends what comes of it all the same: the token names the grant.
-    pub(super) async fn grants_of(
+    pub(super) async fn find_grants(
         &self,
-        subject: &Subject,
-        caller: &Identified,
-        cx: &Cx,
-    ) -> Result<Vec<Grant>, Failure> {
+        subject: &SubjectToken,
+        caller: &IdentifiedClient,
+        cx: &RequestContext,
+    ) -> Result<Vec<Grant>, Error> {
         let claims = match subject {
-            Subject::User(claims, _) => claims,
-            Subject::Own(claims, _) => {
+            SubjectToken::User(claims, _) => claims,
+            SubjectToken::Own(claims, _) => {
                 let Some(id) = claims.grant else { return Ok(Vec::new()) };
-                return Ok(self.store().grant(id).await?.into_iter().collect());
+                return Ok(self.store().find_grant(id).await?.into_iter().collect());
             }
         };
-        Ok(self.store().grants_between(&claims.requester, caller.id(), cx.now, ALL_GRANTS).await?)
+        Ok(self.store().list_live_grants(&claims.requester, caller.id(), cx.now, MAX_TOTAL_GRANTS).await?)
     }
 
     /// The refusal; where consent is needed, with what to ask it for, and where.
-    pub(super) fn denied(&self, denial: Denial, ask: &Ask<'_>) -> Failure {
-        if denial != Denial::ConsentNeeded {
+    pub(super) fn denial_error(&self, denial: Denial, ask: &ExchangeInput<'_>) -> Error {
+        if denial != Denial::ConsentRequired {
             return denial.into();
         }
-        let wanted = consent_wanted(ask).unwrap_or_default();
+        let authority = authority_requiring_consent(ask).unwrap_or_default();
         let uri = self.settings().consent_uri.clone();
-        Failure::Consent(Box::new(ConsentNeeded { wanted, uri }))
+        Error::ConsentRequired(Box::new(ConsentRequired { authority, uri }))
     }
 
     /// Grants, newest first; a requester's own.
     pub async fn list_grants(
         &self,
-        by: Granter<'_>,
+        by: GrantActor<'_>,
         filter: GrantFilter,
-        page: &Page,
-    ) -> Result<Paged<Grant>, Failure> {
+        page: &PageRequest,
+    ) -> Result<Page<Grant>, Error> {
         let filter = match by {
-            Granter::Admin(_) => filter,
-            Granter::Requester(caller) => {
+            GrantActor::Admin(_) => filter,
+            GrantActor::Requester(caller) => {
                 let Requester { issuer, subject } = caller.requester().clone();
                 GrantFilter { requester: Some((issuer, subject.into())), ..filter }
             }
         };
-        Ok(self.store().grants(&filter, page).await?)
+        Ok(self.store().list_grants(&filter, page).await?)
     }
 }
 
 /// What the making of a grant builds on.
-pub(super) fn room_for(grant: &Grant, view: &View, cx: &Cx) -> Expected {
+pub(super) fn capacity_guard(grant: &Grant, snapshot: &Snapshot, cx: &RequestContext) -> Precondition {
     let Grant { requester, agent, break_glass, .. } = grant.clone();
-    let like = Like { requester, agent, break_glass };
-    Expected::Room(Box::new(Room { registry: view.registry.version(), like, now: cx.now, most: grant.most() }))
+    let like = GrantKey { requester, agent, break_glass };
+    Precondition::GrantCapacity(Box::new(GrantCapacity {
+        registry_version: snapshot.registry.version(),
+        key: like,
+        now: cx.now,
+        limit: grant.max_count(),
+    }))
 }
 
-pub(super) fn grant_record(by: Granter<'_>, requester: &Requester, agent: &ClientId, cx: &Cx) -> Record {
+pub(super) fn grant_record(by: GrantActor<'_>, requester: &Requester, agent: &ClientId, cx: &RequestContext) -> Record {
     let record = Record {
         requester: Some(requester.clone()),
         agents: vec![agent.to_string()],
         ..Record::new(cx.now, Event::GrantChange, Outcome::Done)
     };
-    named(by, record, cx)
+    with_grant_actor(by, record, cx)
 }
 
 /// The record with who did it: an admin by name, a requester as such.
-fn named(by: Granter<'_>, record: Record, cx: &Cx) -> Record {
+fn with_grant_actor(by: GrantActor<'_>, record: Record, cx: &RequestContext) -> Record {
     let request_id = Some(cx.request_id.clone());
     match by {
-        Granter::Admin(admin) => Record { admin: Some(admin.name()), request_id, ..record },
-        Granter::Requester(caller) => {
-            let (requester, by) = (Some(caller.requester().clone()), Some(caller.name()));
+        GrantActor::Admin(admin) => Record { admin: Some(admin.identity()), request_id, ..record },
+        GrantActor::Requester(caller) => {
+            let (requester, by) = (Some(caller.requester().clone()), Some(caller.identity()));
             Record { by, request_id, requester, ..record }
         }
     }

@@ -8,14 +8,14 @@ use tokio::time::timeout;
 use crate::ports::Outage;
 
 /// How long a call may take: as long as the store itself allows to get a connection and for a statement.
-pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const STORE_CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What the call answers, or an outage when it takes too long. What was given up may still happen.
-pub(super) async fn in_time<T, E: From<Outage>>(
+pub(super) async fn with_store_timeout<T, E: From<Outage>>(
     during: &'static str,
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    match timeout(PATIENCE, call).await {
+    match timeout(STORE_CALL_TIMEOUT, call).await {
         Ok(answer) => answer,
         Err(late) => Err(Outage::during(during)(late).into()),
     }

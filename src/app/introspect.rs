@@ -14,16 +14,19 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    app::{AuthFault, AuthenticatedClient, Cx, Failure, Service, View, evidence::Ours, verified::Known},
+    app::{
+        AuthError, AuthenticatedClient, Error, RequestContext, Service, Snapshot, evidence::IssuedToken,
+        verified::CachedToken,
+    },
     domain::{
-        audit::{Event, Introspections, Outcome, Record},
+        audit::{Event, IntrospectionAuditMode, Outcome, Record},
         client::{Client, Resource},
-        exchange::admits,
+        exchange::parties_are_active,
         id::TokenId,
-        jws::Unread,
+        jws::CompactJws,
         registry::Registry,
-        revocation::{Names, Standing},
-        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind, check_end},
+        revocation::{RevocationKeys, Standing},
+        token::{TYP_INTROSPECTION, TaskTokenClaims, TokenDigest, TokenKind, check_expiry},
     },
     ports::Outage,
 };
@@ -39,17 +42,17 @@ pub enum Introspection {
 
 impl Introspection {
     /// What is told of a token, as JSON.
-    pub fn told(answer: &impl Serialize) -> Result<Bytes, Outage> {
+    pub fn serialize_response(response: &impl Serialize) -> Result<Bytes, Outage> {
         // Most of them fit; and it may be kept, so it takes no more room than it needs then.
         let mut text = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut text, answer).map_err(Outage::during("write the answer"))?;
+        serde_json::to_writer(&mut text, response).map_err(Outage::during("write the answer"))?;
         Ok(text.into_boxed_slice().into())
     }
 }
 
 /// The body of a signed answer (RFC 9701 §5): no `sub`, no `exp` at the top, so that nobody takes it for a token.
 #[derive(Serialize)]
-struct SignedAnswer<'a, B> {
+struct SignedResponse<'a, B> {
     iss: &'a str,
     aud: &'a str,
     iat: crate::domain::time::Timestamp,
@@ -63,46 +66,48 @@ impl Service {
         &self,
         caller: &AuthenticatedClient,
         token: &str,
-        tell: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, Outage>,
-        cx: &Cx,
-    ) -> Result<Introspection, Failure> {
+        serialize: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, Outage>,
+        cx: &RequestContext,
+    ) -> Result<Introspection, Error> {
         let Client::Resource(resource) = caller.client()? else {
-            return Err(AuthFault::NotForThisClient.into());
+            return Err(AuthError::ClientNotAllowed.into());
         };
-        let view = caller.view();
+        let snapshot = caller.snapshot();
         let digest = TokenDigest::of(token);
-        if let Some(known) = digest.and_then(|digest| self.0.verified.task(&digest))
-            && self.0.parts.signer.publishes(&known.key, cx.now)
-            && is_good_now(&known.claims, &known.names, resource, view, cx)
-            && is_good_here(&known, resource, view)
+        if let Some(known) = digest.and_then(|digest| self.0.token_cache.get_task(&digest))
+            && self.0.ports.signer.is_published(&known.key, cx.now)
+            && is_active_for(&known.claims, &known.revocation_keys, resource, snapshot, cx)
+            && passes_registry(&known, resource, snapshot)
         {
-            self.note_introspection(resource, Some(&known.claims), Outcome::Active, cx);
-            return Ok(Introspection::Active(known.answer.clone()));
+            self.audit_introspection(resource, Some(&known.claims), Outcome::Active, cx);
+            return Ok(Introspection::Active(known.response.clone()));
         }
-        let ours = Unread::parse(token).ok().and_then(|jws| self.issued_here(jws, cx.now).ok());
-        let Some((Ours::Task(claims, kind), key)) = ours else {
-            self.note_introspection(resource, None, Outcome::Inactive, cx);
+        let ours = CompactJws::parse(token).ok().and_then(|jws| self.verify_own_signature(jws, cx.now).ok());
+        let Some((IssuedToken::Task(claims, kind), key)) = ours else {
+            self.audit_introspection(resource, None, Outcome::Inactive, cx);
             return Ok(Introspection::Inactive);
         };
-        let names = claims.names();
+        let names = claims.revocation_keys();
         let is_access = kind == TokenKind::Access;
-        let is_good = is_good_now(&claims, &names, resource, view, cx) & admits(&view.registry, &claims, &names);
-        let good_part = good_part(&view.registry, &claims, resource);
-        let has_any = good_part.as_ref().is_none_or(|part| !part.authorization_details.is_empty());
+        let is_good = is_active_for(&claims, &names, resource, snapshot, cx)
+            & parties_are_active(&snapshot.registry, &claims, &names);
+        let reduced = reduce_to_valid(&snapshot.registry, &claims, resource);
+        let has_any = reduced.as_ref().is_none_or(|part| !part.authorization_details.is_empty());
         let is_active = is_access & is_good & has_any;
         let outcome = if is_active { Outcome::Active } else { Outcome::Inactive };
-        self.note_introspection(resource, Some(&claims), outcome, cx);
+        self.audit_introspection(resource, Some(&claims), outcome, cx);
         if !is_active {
             return Ok(Introspection::Inactive);
         }
-        if let Some(part) = good_part {
+        if let Some(part) = reduced {
             // True for now, and so nothing to be kept: the whole may be good again.
-            return Ok(Introspection::Active(tell(&part)?));
+            return Ok(Introspection::Active(serialize(&part)?));
         }
-        let answer = tell(&claims)?;
+        let answer = serialize(&claims)?;
         if let Some(digest) = digest {
-            let known = Known::task(*claims, names, key, answer.clone(), token.len(), view.reading);
-            self.0.verified.keep_task(digest, known);
+            let known =
+                CachedToken::from_task(*claims, names, key, answer.clone(), token.len(), snapshot.registry_generation);
+            self.0.token_cache.insert_task(digest, known);
         }
         Ok(Introspection::Active(answer))
     }
@@ -112,40 +117,46 @@ impl Service {
         &self,
         caller: &AuthenticatedClient,
         body: impl Serialize,
-        cx: &Cx,
-    ) -> Result<String, Failure> {
+        cx: &RequestContext,
+    ) -> Result<String, Error> {
         let Client::Resource(resource) = caller.client()? else {
-            return Err(AuthFault::NotForThisClient.into());
+            return Err(AuthError::ClientNotAllowed.into());
         };
         let settings = self.settings();
-        let answer = SignedAnswer {
+        let response = SignedResponse {
             iss: settings.issuer.as_str(),
             aud: resource.id.as_str(),
             iat: cx.now,
             token_introspection: body,
         };
-        let payload = serde_json::to_vec(&answer).map_err(Outage::during("write the answer"))?;
-        let algorithm = self.signing_algorithm(resource.signing_algorithm, cx);
-        Ok(self.0.parts.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
+        let payload = serde_json::to_vec(&response).map_err(Outage::during("write the answer"))?;
+        let algorithm = self.select_signing_algorithm(resource.signing_algorithm, cx);
+        Ok(self.0.ports.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
     }
 
     /// The record names whose token it was, so that a task's trail shows who still tried it after it was ended. The
     /// answer does not.
-    fn note_introspection(&self, resource: &Resource, claims: Option<&TaskTokenClaims>, outcome: Outcome, cx: &Cx) {
-        let is_first = || claims.is_none_or(|claims| !self.0.seen.has(claims.jti));
+    fn audit_introspection(
+        &self,
+        resource: &Resource,
+        claims: Option<&TaskTokenClaims>,
+        outcome: Outcome,
+        cx: &RequestContext,
+    ) {
+        let is_first = || claims.is_none_or(|claims| !self.0.recently_audited.contains(claims.jti));
         let break_glass = claims.is_some_and(|claims| claims.break_glass);
         let is_wanted = match self.settings().introspection_audit {
             _ if break_glass => true,
-            Introspections::Off => false,
-            Introspections::All => true,
-            Introspections::Changes => outcome != Outcome::Active || is_first(),
+            IntrospectionAuditMode::Off => false,
+            IntrospectionAuditMode::All => true,
+            IntrospectionAuditMode::Changes => outcome != Outcome::Active || is_first(),
         };
         if !is_wanted {
             return;
         }
-        let is_queued = self.0.journal.note(Record {
+        let is_queued = self.0.writer.enqueue_audit(Record {
             requester: claims.map(TaskTokenClaims::requester),
-            agents: claims.iter().flat_map(|claims| claims.act.hops()).map(|hop| hop.sub.clone()).collect(),
+            agents: claims.iter().flat_map(|claims| claims.act.actors()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
             task: claims.map(|claims| claims.txn),
             authority_hash: claims.map(|claims| claims.task.authority_hash.clone()),
@@ -157,44 +168,51 @@ impl Service {
         });
         // Only then: the next answer makes up for a record that was dropped.
         if let (true, Outcome::Active, Some(claims)) = (is_queued, outcome, claims) {
-            self.0.seen.mark(claims.jti);
+            self.0.recently_audited.insert(claims.jti);
         }
     }
 }
 
 /// Whether an access token of ours is for this resource and live at this moment. All is looked at, whatever the first of it
 /// says. `names` are the token's.
-fn is_good_now(claims: &TaskTokenClaims, names: &Names, resource: &Resource, view: &View, cx: &Cx) -> bool {
+fn is_active_for(
+    claims: &TaskTokenClaims,
+    names: &RevocationKeys,
+    resource: &Resource,
+    snapshot: &Snapshot,
+    cx: &RequestContext,
+) -> bool {
     let is_for_caller = claims.aud == resource.uri.as_str();
-    let is_young = check_end(claims.exp, cx.now).is_ok();
-    let is_live = view.standing(names) == Standing::Live;
+    let is_young = check_expiry(claims.exp, cx.now).is_ok();
+    let is_live = snapshot.standing(names) == Standing::Live;
     is_for_caller & is_young & is_live
 }
 
 /// What of the claims is good, when it is not all: without the tools that are not offered any more or not any more what was
 /// accepted, and without the scopes that stand for more by now than the token was given.
-fn good_part(registry: &Registry, claims: &TaskTokenClaims, reader: &Resource) -> Option<TaskTokenClaims> {
+fn reduce_to_valid(registry: &Registry, claims: &TaskTokenClaims, reader: &Resource) -> Option<TaskTokenClaims> {
     let (whole, by) = (&claims.authorization_details, Some(&reader.uri));
-    let rest = registry.still_good(whole);
+    let rest = registry.remaining_available(whole);
     if rest.is_none() && registry.covers_scopes(&claims.scope, whole, by) {
         return None;
     }
     let authorization_details = rest.unwrap_or_else(|| whole.clone());
-    let covered = registry.scopes_covered(&authorization_details, by);
+    let covered = registry.covered_scopes(&authorization_details, by);
     let scope = claims.scope.iter().filter(|scope| covered.contains(scope)).cloned().collect();
     Some(TaskTokenClaims { scope, authorization_details, ..claims.clone() })
 }
 
 /// Whether everybody who takes part in a known token is let in, and all that it says is good, for the resource that it is for.
 /// That goes by the registry alone, so it is found out once for each.
-fn is_good_here(known: &Known<TaskTokenClaims>, reader: &Resource, view: &View) -> bool {
-    if known.is_good_by(view.reading) {
+fn passes_registry(known: &CachedToken<TaskTokenClaims>, reader: &Resource, snapshot: &Snapshot) -> bool {
+    if known.is_valid_for(snapshot.registry_generation) {
         return true;
     }
-    let Known { claims, names, .. } = known;
-    let is_good = admits(&view.registry, claims, names) && good_part(&view.registry, claims, reader).is_none();
+    let CachedToken { claims, revocation_keys: names, .. } = known;
+    let is_good = parties_are_active(&snapshot.registry, claims, names)
+        && reduce_to_valid(&snapshot.registry, claims, reader).is_none();
     if is_good {
-        known.good_by(view.reading);
+        known.mark_valid_for(snapshot.registry_generation);
     }
     is_good
 }
@@ -202,23 +220,23 @@ fn is_good_here(known: &Known<TaskTokenClaims>, reader: &Resource, view: &View) 
 /// The tokens whose first active answer is on record. Bounded: a token that fell out is recorded once more. A token has
 /// one audience and only that one gets an active answer, so the token alone is the key.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<(HashSet<TokenId>, VecDeque<TokenId>)>);
+pub(super) struct RecentlyAudited(Mutex<(HashSet<TokenId>, VecDeque<TokenId>)>);
 
-const SEEN: usize = 65_536;
+const AUDIT_DEDUP_CAPACITY: usize = 65_536;
 
-impl Seen {
-    fn has(&self, id: TokenId) -> bool {
+impl RecentlyAudited {
+    fn contains(&self, id: TokenId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0.contains(&id)
     }
 
-    fn mark(&self, id: TokenId) {
+    fn insert(&self, id: TokenId) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (set, order) = &mut *seen;
         if !set.insert(id) {
             return;
         }
         order.push_back(id);
-        if order.len() > SEEN
+        if order.len() > AUDIT_DEDUP_CAPACITY
             && let Some(oldest) = order.pop_front()
         {
             set.remove(&oldest);

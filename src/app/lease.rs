@@ -20,109 +20,109 @@ use tokio::{
 };
 
 use crate::{
-    app::{Cx, Failure, Service, follow::Follower, in_time::in_time, shared::Shared},
+    app::{Error, RequestContext, Service, follow::Follower, in_time::with_store_timeout, shared::CoalescedRead},
     domain::{
-        replica::{Beat, Peers, Replica, ReplicaId, held_until},
-        revocation::Seq,
+        replica::{Heartbeat, PeerObservations, Replica, ReplicaId, lease_deadline},
+        revocation::LogPosition,
         time::Timestamp,
     },
-    ports::{Heard, Outage},
+    ports::{Notification, Outage},
 };
 
 /// How long a round may take before it is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a round that failed is tried again, and a listener that was lost is replaced.
-const AGAIN_IN: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How often in a row a round acknowledges what came during it.
-const IN_A_ROW: usize = 16;
+const MAX_RENEWALS_PER_TICK: usize = 16;
 /// How many leases ago a replica was last heard of when it is removed; a minute at least.
-const FORGOTTEN_AFTER: u32 = 30;
+const REAP_AFTER_LEASES: u32 = 30;
 
 /// How replicas tell each other that they live.
 #[derive(Clone, Debug)]
-pub struct Following {
+pub struct LeaseSettings {
     /// What this one is called.
-    pub name: String,
+    pub replica_name: String,
     /// How long it may answer from memory after it sent a renewal.
-    pub lease: Duration,
+    pub duration: Duration,
     /// How often it renews; a part of the lease.
-    pub heartbeat: Duration,
+    pub heartbeat_interval: Duration,
 }
 
 /// A replica, as an admin sees it.
 #[derive(Debug)]
-pub struct ReplicaStanding {
+pub struct ReplicaStatus {
     /// Its last renewal.
-    pub beat: Beat,
+    pub heartbeat: Heartbeat,
     /// How many entries of the log it had not applied then.
-    pub behind: u64,
+    pub lag: u64,
     /// For how long this has been its last renewal, as far as the answering replica has seen.
-    pub age: Duration,
+    pub since_last_renewal: Duration,
     /// Whether its lease may still hold.
-    pub may_hold: bool,
+    pub may_hold_lease: bool,
     /// Whether it is the one that answers.
-    pub answers: bool,
+    pub is_self: bool,
 }
 
 pub(super) struct Lease {
     replica: Replica,
-    following: Following,
+    settings: LeaseSettings,
     /// Until when it holds, in nanoseconds of our monotonic clock.
-    until: AtomicU64,
+    valid_until: AtomicU64,
     /// Held during a round.
-    mine: Mutex<Mine>,
+    renewal: Mutex<RenewalState>,
     /// Moves on with everything that is heard of the log.
-    log_told: watch::Sender<u64>,
+    log_changed: watch::Sender<u64>,
     /// Moves on with every acknowledgement that is heard of.
-    acks_told: watch::Sender<u64>,
-    beats: Shared<Arc<Vec<Beat>>>,
-    peers: StdMutex<Peers>,
+    acks_changed: watch::Sender<u64>,
+    heartbeats: CoalescedRead<Arc<Vec<Heartbeat>>>,
+    peers: StdMutex<PeerObservations>,
 }
 
 /// What we have told of ourselves.
 #[derive(Default)]
-struct Mine {
+struct RenewalState {
     number: u64,
-    acknowledged: Seq,
-    is_over: bool,
+    acked_seq: LogPosition,
+    is_deregistered: bool,
 }
 
 /// Why a round is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Occasion {
+enum RenewalTrigger {
     /// It is time to renew.
-    Time,
+    Tick,
     /// There may be something to apply, or to acknowledge.
-    Told,
+    LogChanged,
 }
 
 impl Lease {
-    pub(super) fn new(replica: Replica, following: Following) -> Self {
+    pub(super) fn new(replica: Replica, settings: LeaseSettings) -> Self {
         Self {
             replica,
-            following,
-            until: AtomicU64::new(0),
-            mine: Mutex::default(),
-            log_told: watch::Sender::default(),
-            acks_told: watch::Sender::default(),
-            beats: Shared::new("read the replicas"),
+            settings,
+            valid_until: AtomicU64::new(0),
+            renewal: Mutex::default(),
+            log_changed: watch::Sender::default(),
+            acks_changed: watch::Sender::default(),
+            heartbeats: CoalescedRead::new("read the replicas"),
             peers: StdMutex::default(),
         }
     }
 
     /// Whether the lease holds at this time on our monotonic clock.
-    pub(super) fn holds(&self, now: Duration) -> bool {
-        nanos(now) < self.until.load(Ordering::SeqCst)
+    pub(super) fn is_valid(&self, now: Duration) -> bool {
+        saturating_nanos(now) < self.valid_until.load(Ordering::SeqCst)
     }
 
     /// Answers from memory until this time on our monotonic clock, at least.
-    pub(super) fn hold(&self, until: Duration) {
-        self.until.fetch_max(nanos(until), Ordering::SeqCst);
+    pub(super) fn extend(&self, until: Duration) {
+        self.valid_until.fetch_max(saturating_nanos(until), Ordering::SeqCst);
     }
 
     /// Answers from memory no more, until it is renewed.
-    pub(super) fn drop_it(&self) {
-        self.until.store(0, Ordering::SeqCst);
+    pub(super) fn invalidate(&self) {
+        self.valid_until.store(0, Ordering::SeqCst);
     }
 
     pub(super) fn id(&self) -> ReplicaId {
@@ -130,80 +130,80 @@ impl Lease {
     }
 
     /// Says that there is something to acknowledge.
-    pub(super) fn acknowledge_soon(&self) {
-        self.log_told.send_modify(|told| *told = told.wrapping_add(1));
+    pub(super) fn request_ack(&self) {
+        self.log_changed.send_modify(|counter| *counter = counter.wrapping_add(1));
     }
 
     /// Hears of acknowledgements from now on.
-    pub(super) fn acknowledgements(&self) -> watch::Receiver<u64> {
-        self.acks_told.subscribe()
+    pub(super) fn subscribe_acks(&self) -> watch::Receiver<u64> {
+        self.acks_changed.subscribe()
     }
 
     /// Judges by what was seen of the replicas.
-    pub(super) fn with_peers<T>(&self, judge: impl FnOnce(&Peers) -> T) -> T {
-        judge(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn with_peers<T>(&self, inspect: impl FnOnce(&PeerObservations) -> T) -> T {
+        inspect(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Service {
     /// Follows the log and keeps the lease, until the service is [finished](Service::finish). Without it everything is as
     /// exact, and every request asks the store.
-    pub async fn follow(&self) {
-        self.0.follower.follow().await;
+    pub async fn follow_log(&self) {
+        self.0.follower.run().await;
     }
 
     /// Whether requests are answered from memory now.
     #[must_use]
     pub fn holds_lease(&self) -> bool {
-        self.0.follower.lease.holds(self.clock().monotonic())
+        self.0.follower.lease.is_valid(self.clock().monotonic())
     }
 
     /// Up to where the log has been applied here.
     #[must_use]
-    pub fn log_applied(&self) -> Seq {
-        self.0.follower.applied()
+    pub fn applied_seq(&self) -> LogPosition {
+        self.0.follower.applied_seq()
     }
 
     /// Who follows the log, how far, and with which lease.
-    pub async fn list_replicas(&self, cx: &Cx) -> Result<Vec<ReplicaStanding>, Failure> {
+    pub async fn list_replicas(&self, cx: &RequestContext) -> Result<Vec<ReplicaStatus>, Error> {
         let follower = &self.0.follower;
-        let head = follower.latest(cx.now).await?.seq;
-        let beats = follower.beats().await?;
+        let head = follower.committed_snapshot(cx.now).await?.seq;
+        let heartbeats = follower.read_heartbeats().await?;
         let now = self.clock().monotonic();
         Ok(follower.lease.with_peers(|peers| {
-            let standing = |beat: &Beat| ReplicaStanding {
-                behind: head.number().saturating_sub(beat.applied.number()),
-                age: peers.age(beat, now),
-                may_hold: !peers.has_lapsed(beat, now),
-                answers: beat.replica.id == follower.lease.id(),
-                beat: beat.clone(),
+            let standing = |beat: &Heartbeat| ReplicaStatus {
+                lag: head.number().saturating_sub(beat.applied.number()),
+                since_last_renewal: peers.age(beat, now),
+                may_hold_lease: !peers.has_lapsed(beat, now),
+                is_self: beat.replica.id == follower.lease.id(),
+                heartbeat: beat.clone(),
             };
-            beats.iter().map(standing).collect()
+            heartbeats.iter().map(standing).collect()
         }))
     }
 }
 
 impl Follower {
-    async fn follow(self: &Arc<Self>) {
+    async fn run(self: &Arc<Self>) {
         // Neither stands in the other's way: what is not heard is found by the next round.
         tokio::select! {
-            () = self.listen() => {}
-            () = self.keep_lease() => {}
+            () = self.listen_for_changes() => {}
+            () = self.renew_loop() => {}
         }
     }
 
     /// Hears of what others write, on and on.
-    async fn listen(&self) {
+    async fn listen_for_changes(&self) {
         loop {
             match self.store.listen().await {
                 Err(outage) => tracing::debug!(error = %outage, cause = %outage.source, "can't listen to the store"),
                 Ok(mut ear) => {
                     // What was written before we listened, nobody tells us.
-                    self.tell(Heard::Log);
-                    self.tell(Heard::Acknowledgement);
+                    self.notify(Notification::Log);
+                    self.notify(Notification::Acknowledgement);
                     loop {
-                        match ear.hear().await {
-                            Ok(heard) => self.tell(heard),
+                        match ear.recv().await {
+                            Ok(heard) => self.notify(heard),
                             Err(outage) => {
                                 tracing::debug!(error = %outage, cause = %outage.source, "listening ended");
                                 break;
@@ -212,111 +212,111 @@ impl Follower {
                     }
                 }
             }
-            sleep(AGAIN_IN).await;
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    fn tell(&self, heard: Heard) {
-        let told = match heard {
-            Heard::Log => &self.lease.log_told,
-            Heard::Acknowledgement => &self.lease.acks_told,
+    fn notify(&self, notification: Notification) {
+        let changed = match notification {
+            Notification::Log => &self.lease.log_changed,
+            Notification::Acknowledgement => &self.lease.acks_changed,
         };
-        told.send_modify(|told| *told = told.wrapping_add(1));
+        changed.send_modify(|counter| *counter = counter.wrapping_add(1));
     }
 
-    async fn keep_lease(self: &Arc<Self>) {
-        let mut told = self.lease.log_told.subscribe();
-        let mut time = interval(self.lease.following.heartbeat);
+    async fn renew_loop(self: &Arc<Self>) {
+        let mut log_changed = self.lease.log_changed.subscribe();
+        let mut time = interval(self.lease.settings.heartbeat_interval);
         time.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_well = true;
+        let mut is_healthy = true;
         loop {
-            let occasion = tokio::select! {
-                _ = time.tick() => Occasion::Time,
+            let trigger = tokio::select! {
+                _ = time.tick() => RenewalTrigger::Tick,
                 // The sender lives as long as we do.
-                _ = told.changed() => Occasion::Told,
+                _ = log_changed.changed() => RenewalTrigger::LogChanged,
             };
-            let done = timeout(PATIENCE, self.round(occasion)).await;
+            let done = timeout(RENEWAL_TIMEOUT, self.heartbeat(trigger)).await;
             match done.unwrap_or_else(|late| Err(Outage::during("renew the lease")(late))) {
                 Ok(true) => return,
                 Ok(false) => {
-                    if !is_well {
+                    if !is_healthy {
                         tracing::info!("the log is followed again");
                     }
-                    is_well = true;
+                    is_healthy = true;
                 }
                 Err(outage) => {
-                    if is_well {
+                    if is_healthy {
                         tracing::warn!(error = %outage, cause = %outage.source, "the log can't be followed; it is tried again");
                     }
-                    is_well = false;
-                    time.reset_after(AGAIN_IN.min(self.lease.following.heartbeat));
+                    is_healthy = false;
+                    time.reset_after(RETRY_DELAY.min(self.lease.settings.heartbeat_interval));
                 }
             }
         }
     }
 
     /// Says whether it was the last one.
-    async fn round(self: &Arc<Self>, occasion: Occasion) -> Result<bool, Outage> {
-        let mut mine = self.lease.mine.lock().await;
-        if mine.is_over {
+    async fn heartbeat(self: &Arc<Self>, trigger: RenewalTrigger) -> Result<bool, Outage> {
+        let mut renewal = self.lease.renewal.lock().await;
+        if renewal.is_deregistered {
             return Ok(true);
         }
-        if occasion == Occasion::Told {
-            self.latest(self.clock.now()).await?;
-            if self.applied() == mine.acknowledged {
+        if trigger == RenewalTrigger::LogChanged {
+            self.committed_snapshot(self.clock.now()).await?;
+            if self.applied_seq() == renewal.acked_seq {
                 return Ok(false);
             }
         }
-        for _ in 0..IN_A_ROW {
-            if self.renew(&mut mine).await? {
+        for _ in 0..MAX_RENEWALS_PER_TICK {
+            if self.write_renewal(&mut renewal).await? {
                 break;
             }
         }
-        if occasion == Occasion::Time {
-            self.beats().await?;
+        if trigger == RenewalTrigger::Tick {
+            self.read_heartbeats().await?;
         }
-        if self.applied() > mine.acknowledged {
-            self.lease.acknowledge_soon();
+        if self.applied_seq() > renewal.acked_seq {
+            self.lease.request_ack();
         }
         Ok(false)
     }
 
     /// Renews once, and says whether everything that was there then is acknowledged.
-    async fn renew(self: &Arc<Self>, mine: &mut Mine) -> Result<bool, Outage> {
-        let Following { lease, .. } = self.lease.following;
+    async fn write_renewal(self: &Arc<Self>, renewal: &mut RenewalState) -> Result<bool, Outage> {
+        let LeaseSettings { duration: lease, .. } = self.lease.settings;
         // What we are about to acknowledge is in the log as it is now.
-        self.recognise().await?;
-        let (log, applied) = self.standpoint();
+        self.verify_log_identity().await?;
+        let (log, applied) = self.log_position();
         let sent = self.clock.monotonic();
-        mine.number += 1;
+        renewal.number += 1;
         let now = self.clock.now();
-        let beat = Beat { replica: self.lease.replica.clone(), number: mine.number, applied, lease, at: now };
-        self.store.renew(&beat, applied > mine.acknowledged).await?;
-        mine.acknowledged = applied;
+        let beat = Heartbeat { replica: self.lease.replica.clone(), number: renewal.number, applied, lease, at: now };
+        self.store.record_heartbeat(&beat, applied > renewal.acked_seq).await?;
+        renewal.acked_seq = applied;
         // In this order, always: see the text at the top.
-        self.latest(now).await?;
+        self.committed_snapshot(now).await?;
         // What was acknowledged of another log counts as something else in this one.
-        Ok(self.take_lease(log, held_until(sent, lease)) && self.applied() == applied)
+        Ok(self.acquire_lease(log, lease_deadline(sent, lease)) && self.applied_seq() == applied)
     }
 
     /// All replicas, as they are in the store after this was called.
-    pub(super) async fn beats(&self) -> Result<Arc<Vec<Beat>>, Outage> {
+    pub(super) async fn read_heartbeats(&self) -> Result<Arc<Vec<Heartbeat>>, Outage> {
         let read = async || {
-            let beats = in_time("read the replicas", self.store.replicas()).await?;
+            let heartbeats = with_store_timeout("read the replicas", self.store.list_replicas()).await?;
             let mut peers = self.lease.peers.lock().unwrap_or_else(PoisonError::into_inner);
-            peers.observe(&beats, self.clock.monotonic());
-            Ok(Arc::new(beats))
+            peers.observe(&heartbeats, self.clock.monotonic());
+            Ok(Arc::new(heartbeats))
         };
-        self.lease.beats.read(read).await
+        self.lease.heartbeats.read(read).await
     }
 
     /// Removes replicas that have not been heard of for long: each revoker would wait for them once.
-    pub(super) async fn sweep_replicas(&self) -> Result<(), Outage> {
+    pub(super) async fn reap_dead_replicas(&self) -> Result<(), Outage> {
         let now = self.clock.monotonic();
-        for beat in self.beats().await?.iter() {
-            let long = (beat.lease * FORGOTTEN_AFTER).max(Duration::from_mins(1));
+        for beat in self.read_heartbeats().await?.iter() {
+            let long = (beat.lease * REAP_AFTER_LEASES).max(Duration::from_mins(1));
             let age = self.lease.with_peers(|peers| peers.age(beat, now));
-            if age >= long && self.store.remove_replica(beat.replica.id, beat.number).await? {
+            if age >= long && self.store.deregister_replica(beat.replica.id, beat.number).await? {
                 tracing::info!(replica.id = %beat.replica.id.0, replica.name = beat.replica.name, "replica removed: nothing was heard of it");
             }
         }
@@ -324,23 +324,28 @@ impl Follower {
     }
 
     /// Answers from memory no more, and says so, so that nobody waits for us. After the last answer.
-    pub(super) async fn leave(&self) -> Result<(), Outage> {
-        let mut mine = self.lease.mine.lock().await;
-        mine.is_over = true;
-        self.lease.drop_it();
-        self.lease.acknowledge_soon();
-        if mine.number > 0 {
-            self.store.remove_replica(self.lease.id(), mine.number).await?;
+    pub(super) async fn deregister(&self) -> Result<(), Outage> {
+        let mut renewal = self.lease.renewal.lock().await;
+        renewal.is_deregistered = true;
+        self.lease.invalidate();
+        self.lease.request_ack();
+        if renewal.number > 0 {
+            self.store.deregister_replica(self.lease.id(), renewal.number).await?;
         }
         Ok(())
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+fn saturating_nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What this process calls itself among the replicas.
-pub(super) fn replica(id: ReplicaId, following: &Following, started: Timestamp) -> Replica {
-    Replica { id, name: following.name.clone(), version: env!("CARGO_PKG_VERSION").to_owned(), started }
+pub(super) fn describe_replica(id: ReplicaId, settings: &LeaseSettings, started: Timestamp) -> Replica {
+    Replica {
+        id,
+        name: settings.replica_name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: started,
+    }
 }

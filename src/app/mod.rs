@@ -44,46 +44,46 @@ use tokio::time::timeout;
 
 pub use admin::{AuditPage, NewSecret};
 pub use api_token::{ApiCaller, ApiToken};
-pub use audit::{Exported, Verification};
-pub use authenticate::{AuthenticatedClient, Credentials, Unsettled};
+pub use audit::{AuditReport, ExportedRecord};
+pub use authenticate::{AuthenticatedClient, Credentials, UnredeemedClient};
 pub use break_glass::BreakGlassRequest;
-pub use bulk::{Bulk, MOST_TASKS, Selection, Turned};
-pub use calls::{Reported, Step, TaskTrail};
-pub use catalogue::{Catalogue, Importing};
+pub use bulk::{BulkReceipt, BulkTaskAction, MAX_TASKS, Selection};
+pub use calls::{CallReceipt, TaskTrail, TrailEntry};
+pub use catalogue::{Catalogue, ImportMode};
 pub use dry_run::DryRun;
-pub use exchange::Issued;
-pub use exchange_request::{ExchangeRequest, RequestedType, SubjectType};
-pub use failure::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure, SubjectFault};
-pub use feed::{FeedPage, HEARTBEAT, Listener, MAX_WAIT, Said, Seats};
-pub use follow::View;
-pub use grants::{GrantRequest, Granter};
+pub use exchange::ExchangedToken;
+pub use exchange_request::{ExchangeRequest, PresentedTokenType, RequestedTokenType};
+pub use failure::{AuthError, ConflictError, ConsentRequired, Error, RequestError, TokenError};
+pub use feed::{FeedEvent, FeedPage, KEEP_ALIVE_INTERVAL, LONG_POLL_TIMEOUT, Subscriber, SubscriberLimits};
+pub use follow::Snapshot;
+pub use grants::{GrantActor, GrantRequest};
 pub use introspect::Introspection;
-pub use lease::{Following, ReplicaStanding};
+pub use lease::{LeaseSettings, ReplicaStatus};
 pub use portal::{Caller, RequesterCaller};
-pub use revoke::{Revocation, Revoked, Wanted, What};
+pub use revoke::{AdminAction, Revocation, RevocationReceipt, RevocationTarget};
 pub use status_list::StatusList;
 pub use task_tree::{TaskTree, TokenNode, TokenStanding};
-pub use tasks::{TurnedTask, Turning};
+pub use tasks::{TransitionOutcome, TransitionRequest};
 
 use crate::{
     domain::{
-        audit::{Introspections, Writer},
+        audit::{IntrospectionAuditMode, WriterId},
         break_glass::BreakGlassLimits,
         id::RequestId,
         jwk::SigningAlgorithm,
-        keys::Rotation,
+        keys::RotationSettings,
         limits::{MemoryLimits, TaskLimits, TokenLimits},
         replica::ReplicaId,
         secret::Pepper,
-        status_list::Listing,
+        status_list::StatusListSettings,
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{Clock, Entropy, McpServers, Signer, Store, Threads, TrustedKeys},
+    ports::{Clock, Entropy, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
 };
 
 /// How long it may take, at the end, to write what was submitted: more than the two commits of a batch may take.
-const FAREWELL: Duration = Duration::from_secs(20);
+const SHUTDOWN_FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What an operator chose.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub struct Settings {
     /// The algorithm of our tokens, where a resource has no other.
     pub algorithm: SigningAlgorithm,
     /// When keys are made and dropped.
-    pub rotation: Rotation,
+    pub rotation: RotationSettings,
     /// Lives and depths of tokens.
     pub tokens: TokenLimits,
     /// Lives of tasks.
@@ -105,50 +105,50 @@ pub struct Settings {
     /// Lives of grants for an emergency.
     pub break_glass: BreakGlassLimits,
     /// Which introspections go into the audit trail.
-    pub introspection_audit: Introspections,
+    pub introspection_audit: IntrospectionAuditMode,
     /// How many writes may wait for the store before requests are turned away.
     pub write_queue: usize,
     /// How this replica follows the log.
-    pub following: Following,
+    pub lease: LeaseSettings,
     /// How many writes share a commit at most.
     pub write_batch: usize,
     /// How much is kept in memory.
     pub memory: MemoryLimits,
     /// How many may listen to the revocation feed.
-    pub listeners: Seats,
+    pub subscribers: SubscriberLimits,
     /// Status lists.
-    pub status_list: Listing,
+    pub status_list: StatusListSettings,
 }
 
 impl Settings {
     /// The token endpoint's URL.
     #[must_use]
-    pub fn token_endpoint(&self) -> String {
+    pub fn token_endpoint_url(&self) -> String {
         self.issuer.join("/oauth2/token")
     }
 }
 
 /// Everything outside, behind ports.
-pub struct Parts {
+pub struct Ports {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Dice.
     pub entropy: Arc<dyn Entropy>,
     /// Threads beside those of the requests.
-    pub threads: Arc<dyn Threads>,
+    pub threads: Arc<dyn ThreadSpawner>,
     /// Our keys.
     pub signer: Arc<dyn Signer>,
     /// The keys of others.
-    pub trusted: Arc<dyn TrustedKeys>,
+    pub trusted_keys: Arc<dyn TrustedKeys>,
     /// The MCP servers.
-    pub servers: Arc<dyn McpServers>,
+    pub mcp_servers: Arc<dyn McpServers>,
     /// What survives.
     pub store: Arc<dyn Store>,
     /// The key of client secrets' tags.
     pub pepper: Pepper,
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
     }
@@ -156,7 +156,7 @@ impl fmt::Debug for Parts {
 
 /// One request, as the use-cases see it: its name and its time. The clock is read once.
 #[derive(Clone, Debug)]
-pub struct Cx {
+pub struct RequestContext {
     /// The request's id, in logs, answers and audit records.
     pub request_id: RequestId,
     /// When it came.
@@ -165,18 +165,18 @@ pub struct Cx {
 
 /// Errand itself. Cheap to clone.
 #[derive(Clone)]
-pub struct Service(Arc<Inner>);
+pub struct Service(Arc<ServiceInner>);
 
-struct Inner {
+struct ServiceInner {
     settings: Settings,
-    parts: Parts,
+    ports: Ports,
     follower: Arc<follow::Follower>,
-    journal: publish::Publisher,
-    seen: introspect::Seen,
-    refusals: refusals::Refusals,
-    verified: verified::Verified,
+    writer: publish::PropagatingWriter,
+    recently_audited: introspect::RecentlyAudited,
+    auth_failures: refusals::AuthFailureLog,
+    token_cache: verified::VerifiedTokenCache,
     feed: feed::Feed,
-    numbers: status_place::Numbers,
+    index_allocator: status_place::IndexAllocator,
     status_lists: status_list::StatusLists,
 }
 
@@ -189,21 +189,35 @@ impl fmt::Debug for Service {
 impl Service {
     /// Puts the service together and starts its writer. To be called inside a tokio runtime.
     #[must_use]
-    pub fn new(settings: Settings, parts: Parts) -> Self {
-        let writer = Writer(parts.entropy.uuid());
-        let store = Arc::clone(&parts.store);
+    pub fn new(settings: Settings, ports: Ports) -> Self {
+        let audit_writer = WriterId(ports.entropy.new_uuid());
+        let store = Arc::clone(&ports.store);
         let (capacity, most) = (settings.write_queue, settings.write_batch);
-        let journal = journal::Journal::start(&*parts.threads, store, Arc::clone(&parts.clock), writer, capacity, most);
-        let replica = lease::replica(ReplicaId(parts.entropy.uuid()), &settings.following, parts.clock.now());
-        let lease = lease::Lease::new(replica, settings.following.clone());
-        let (store, signer) = (Arc::clone(&parts.store), Arc::clone(&parts.signer));
-        let follower = follow::Follower::new(store, signer, Arc::clone(&parts.clock), lease);
-        let journal = publish::Publisher::new(journal, Arc::clone(&follower));
-        let (seen, refusals) = (introspect::Seen::default(), refusals::Refusals::default());
-        let verified = verified::Verified::new(settings.memory);
-        let feed = feed::Feed::new(settings.listeners);
-        let (numbers, status_lists) = (status_place::Numbers::default(), status_list::StatusLists::default());
-        let inner = Inner { settings, parts, follower, journal, seen, refusals, verified, feed, numbers, status_lists };
+        let commit_queue =
+            journal::CommitQueue::start(&*ports.threads, store, Arc::clone(&ports.clock), audit_writer, capacity, most);
+        let replica = lease::describe_replica(ReplicaId(ports.entropy.new_uuid()), &settings.lease, ports.clock.now());
+        let lease = lease::Lease::new(replica, settings.lease.clone());
+        let (store, signer) = (Arc::clone(&ports.store), Arc::clone(&ports.signer));
+        let follower = follow::Follower::new(store, signer, Arc::clone(&ports.clock), lease);
+        let writer = publish::PropagatingWriter::new(commit_queue, Arc::clone(&follower));
+        let (recently_audited, auth_failures) =
+            (introspect::RecentlyAudited::default(), refusals::AuthFailureLog::default());
+        let token_cache = verified::VerifiedTokenCache::new(settings.memory);
+        let feed = feed::Feed::new(settings.subscribers);
+        let (index_allocator, status_lists) =
+            (status_place::IndexAllocator::default(), status_list::StatusLists::default());
+        let inner = ServiceInner {
+            settings,
+            ports,
+            follower,
+            writer,
+            recently_audited,
+            auth_failures,
+            token_cache,
+            feed,
+            index_allocator,
+            status_lists,
+        };
         Self(Arc::new(inner))
     }
 
@@ -216,38 +230,38 @@ impl Service {
     /// The clock, for the edge: to stamp a request, and to measure it.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
-        &*self.0.parts.clock
+        &*self.0.ports.clock
     }
 
     /// A fresh request id, for a request that brings none.
     #[must_use]
-    pub fn request_id(&self) -> Option<RequestId> {
-        self.0.parts.entropy.uuid().to_string().parse().ok()
+    pub fn new_request_id(&self) -> Option<RequestId> {
+        self.0.ports.entropy.new_uuid().to_string().parse().ok()
     }
 
     /// How many writes wait for the store now.
     #[must_use]
-    pub fn writes_waiting(&self) -> usize {
-        self.0.journal.waiting()
+    pub fn write_queue_depth(&self) -> usize {
+        self.0.writer.queue_depth()
     }
 
     /// How many audit records of introspections were dropped because the writer could not keep up.
     #[must_use]
-    pub fn audit_dropped(&self) -> u64 {
-        self.0.journal.dropped()
+    pub fn dropped_audit_records(&self) -> u64 {
+        self.0.writer.dropped_audit_records()
     }
 
     /// How many tokens that were found good are kept, and how many bytes they take at most.
     #[must_use]
-    pub fn verified_tokens(&self) -> (usize, u64) {
-        self.0.verified.size()
+    pub fn token_cache_size(&self) -> (usize, u64) {
+        self.0.token_cache.size()
     }
 
     /// The trusted issuers, each with whether its keys could be had the last time they were asked for.
-    pub async fn issuers(&self, cx: &Cx) -> Result<Vec<(String, bool)>, Failure> {
-        let view = self.0.follower.current(cx.now).await?;
-        let unreachable = self.0.parts.trusted.unreachable();
-        let names = view.registry.issuers().map(|issuer| issuer.issuer.to_string());
+    pub async fn issuer_health(&self, cx: &RequestContext) -> Result<Vec<(String, bool)>, Error> {
+        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let unreachable = self.0.ports.trusted_keys.unreachable_issuers();
+        let names = snapshot.registry.issuers().map(|issuer| issuer.issuer.to_string());
         Ok(names
             .map(|name| {
                 let up = !unreachable.contains(&name);
@@ -258,27 +272,27 @@ impl Service {
 
     /// Waits until everything that was submitted is durable, and leaves the replicas; a store that does not answer keeps
     /// nobody from stopping. Called once, after the last request.
-    pub async fn finish(&self) {
-        for record in self.0.refusals.take(self.0.parts.clock.now(), true) {
-            self.0.journal.note(record);
+    pub async fn shutdown(&self) {
+        for record in self.0.auth_failures.drain(self.0.ports.clock.now(), true) {
+            self.0.writer.enqueue_audit(record);
         }
-        if timeout(FAREWELL, self.0.journal.finish()).await.is_err() {
-            let writes = self.0.journal.waiting();
+        if timeout(SHUTDOWN_FLUSH_TIMEOUT, self.0.writer.flush()).await.is_err() {
+            let writes = self.0.writer.queue_depth();
             tracing::error!(writes, "the store does not answer: what waits to be written is given up");
         }
-        if let Err(outage) = in_time::in_time("leave the replicas", self.0.follower.leave()).await {
+        if let Err(outage) = in_time::with_store_timeout("leave the replicas", self.0.follower.deregister()).await {
             tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");
         }
     }
 
     /// What to sign something with: what its resource wants, once a key for that has been published for long enough; the
     /// configured algorithm until then.
-    fn signing_algorithm(&self, wanted: Option<SigningAlgorithm>, cx: &Cx) -> SigningAlgorithm {
-        let active = |algorithm: &SigningAlgorithm| self.0.parts.signer.algorithms(cx.now).contains(algorithm);
-        wanted.filter(active).unwrap_or(self.settings().algorithm)
+    fn select_signing_algorithm(&self, preferred: Option<SigningAlgorithm>, cx: &RequestContext) -> SigningAlgorithm {
+        let active = |algorithm: &SigningAlgorithm| self.0.ports.signer.active_algorithms(cx.now).contains(algorithm);
+        preferred.filter(active).unwrap_or(self.settings().algorithm)
     }
 
     fn store(&self) -> &dyn Store {
-        &*self.0.parts.store
+        &*self.0.ports.store
     }
 }

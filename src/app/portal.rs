@@ -5,23 +5,23 @@
 //! registry keeps the names apart; see `docs/adr/0012`.
 
 use crate::{
-    app::{ApiCaller, AuthFault, Cx, Failure, Service, View},
+    app::{ApiCaller, AuthError, Error, RequestContext, Service, Snapshot},
     domain::{
         audit::Record,
         claims::{UserTokenRules, check_user_claims},
         issuer::{SubjectTokenType, TrustedIssuer},
-        jws::Unverified,
+        jws::UnverifiedJws,
         secret::Secret,
-        task::{Party, Requester},
+        task::{Initiator, Requester},
     },
-    ports::KeyFault,
+    ports::SignatureError,
 };
 
 /// Proof that a request's bearer token is a requester's own, for Errand's API, from a portal of their issuer.
 #[derive(Debug)]
 pub struct RequesterCaller {
     requester: Requester,
-    view: View,
+    snapshot: Snapshot,
 }
 
 impl RequesterCaller {
@@ -33,14 +33,14 @@ impl RequesterCaller {
 
     /// Who calls, for records: `requester:ISSUER SUBJECT`.
     #[must_use]
-    pub fn name(&self) -> String {
-        Party::Requester(self.requester.clone()).to_string()
+    pub fn identity(&self) -> String {
+        Initiator::Requester(self.requester.clone()).to_string()
     }
 
     /// What was known when they called.
     #[must_use]
-    pub fn view(&self) -> &View {
-        &self.view
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 }
 
@@ -58,29 +58,34 @@ impl Service {
     pub async fn authorize_any(
         &self,
         bearer: &Secret,
-        wanted: &[&str],
+        required_scopes: &[&str],
         call: &str,
-        cx: &Cx,
-    ) -> Result<Caller, Failure> {
+        cx: &RequestContext,
+    ) -> Result<Caller, Error> {
         let ours = self.settings().issuer.as_str();
-        let is_foreign = Unverified::parse(bearer.expose())
+        let is_foreign = UnverifiedJws::parse(bearer.expose())
             .is_ok_and(|jws| jws.claimed_issuer().is_some_and(|issuer| issuer != ours));
         if is_foreign {
             return Ok(Caller::Requester(self.authorize_requester(bearer, call, cx).await?));
         }
-        Ok(Caller::Client(self.authorize(bearer, wanted, call, cx).await?))
+        Ok(Caller::Client(self.authorize(bearer, required_scopes, call, cx).await?))
     }
 
     /// Whether a bearer token is a requester's own, made for this.
-    pub async fn authorize_requester(&self, bearer: &Secret, call: &str, cx: &Cx) -> Result<RequesterCaller, Failure> {
-        let view = self.0.follower.current(cx.now).await?;
-        match self.requester_of(bearer, &view, cx).await {
-            Ok(requester) => Ok(RequesterCaller { requester, view }),
-            Err(Failure::Client(fault)) => {
+    pub async fn authorize_requester(
+        &self,
+        bearer: &Secret,
+        call: &str,
+        cx: &RequestContext,
+    ) -> Result<RequesterCaller, Error> {
+        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        match self.verify_requester_token(bearer, &snapshot, cx).await {
+            Ok(requester) => Ok(RequesterCaller { requester, snapshot }),
+            Err(Error::Auth(fault)) => {
                 // Anybody can cause this.
-                for record in self.0.refusals.add(fault, None, cx) {
-                    let asked = record.asked.or_else(|| Some(serde_json::json!({"call": call})));
-                    self.0.journal.note(Record { asked, ..record });
+                for record in self.0.auth_failures.add(fault, None, cx) {
+                    let asked = record.requested.or_else(|| Some(serde_json::json!({"call": call})));
+                    self.0.writer.enqueue_audit(Record { requested: asked, ..record });
                 }
                 Err(fault.into())
             }
@@ -88,36 +93,43 @@ impl Service {
         }
     }
 
-    async fn requester_of(&self, bearer: &Secret, view: &View, cx: &Cx) -> Result<Requester, Failure> {
-        let jws = Unverified::parse(bearer.expose()).map_err(|_| AuthFault::Bearer)?;
-        let issuer = jws.claimed_issuer().and_then(|issuer| view.registry.issuer(issuer)).cloned();
-        let issuer = issuer.filter(|issuer| !issuer.disabled && issuer.has_portal()).ok_or(AuthFault::Bearer)?;
+    async fn verify_requester_token(
+        &self,
+        bearer: &Secret,
+        snapshot: &Snapshot,
+        cx: &RequestContext,
+    ) -> Result<Requester, Error> {
+        let jws = UnverifiedJws::parse(bearer.expose()).map_err(|_| AuthError::InvalidBearer)?;
+        let issuer = jws.claimed_issuer().and_then(|issuer| snapshot.registry.issuer(issuer)).cloned();
+        let issuer = issuer.filter(|issuer| !issuer.disabled && issuer.has_portal()).ok_or(AuthError::InvalidBearer)?;
         // An ID token says that somebody signed in somewhere, and gives nobody access to anything.
         let kind = match jws.header().typ.as_deref() {
             Some("at+jwt") => SubjectTokenType::AccessToken,
             None | Some("jwt") => SubjectTokenType::Jwt,
-            Some(_) => return Err(AuthFault::Bearer.into()),
+            Some(_) => return Err(AuthError::InvalidBearer.into()),
         };
         if !issuer.token_types.contains(&kind) {
-            return Err(AuthFault::Bearer.into());
+            return Err(AuthError::InvalidBearer.into());
         }
-        let verified = self.0.parts.trusted.verify_issuer(&issuer, jws, cx.now).await;
+        let verified = self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await;
         let payload = verified.map_err(|fault| match fault {
-            KeyFault::Outage(outage) => Failure::Outage(outage),
-            KeyFault::UnknownKey | KeyFault::Algorithm | KeyFault::Signature => AuthFault::Bearer.into(),
+            SignatureError::Outage(outage) => Error::Unavailable(outage),
+            SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
+                AuthError::InvalidBearer.into()
+            }
         })?;
-        let at_api = TrustedIssuer::clone(&issuer).at_own_api();
+        let at_api = TrustedIssuer::clone(&issuer).with_api_audiences();
         let rules = UserTokenRules {
             issuer: &at_api,
             kind,
-            agent_names: &[],
-            foreign_prefixes: view.registry.foreign_prefixes(&issuer).collect(),
+            agent_client_ids: &[],
+            foreign_prefixes: snapshot.registry.foreign_prefixes(&issuer).collect(),
             leeway: self.settings().tokens.leeway,
         };
-        let claims = check_user_claims(payload, &rules, cx.now).map_err(|_| AuthFault::Bearer)?;
-        if view.registry.is_out(&claims.requester) {
-            return Err(AuthFault::Bearer.into());
+        let claims = check_user_claims(payload, &rules, cx.now).map_err(|_| AuthError::InvalidBearer)?;
+        if snapshot.registry.is_blocked(&claims.requester) {
+            return Err(AuthError::InvalidBearer.into());
         }
-        if claims.is_of_portal(&issuer) { Ok(claims.requester) } else { Err(AuthFault::NotOfPortal.into()) }
+        if claims.is_issued_to_portal(&issuer) { Ok(claims.requester) } else { Err(AuthError::NotPortalToken.into()) }
     }
 }

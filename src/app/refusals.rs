@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    app::{AuthFault, Cx},
+    app::{AuthError, RequestContext},
     domain::{
         audit::{Event, Outcome, Record},
         id::ClientId,
@@ -20,47 +20,47 @@ use crate::{
 };
 
 /// How many of a kind stand in the trail one by one, each minute.
-const ONE_BY_ONE: u64 = 20;
-const INTERVAL: Lifetime = Lifetime::minutes(1);
+const BURST_LIMIT: u64 = 20;
+const WINDOW: Lifetime = Lifetime::minutes(1);
 
 /// What was refused lately, by why and whom. Bounded: the reasons are a closed set, and a client is named only when it is
 /// registered.
 #[derive(Default)]
-pub(super) struct Refusals(Mutex<HashMap<(String, Option<ClientId>), Lately>>);
+pub(super) struct AuthFailureLog(Mutex<HashMap<(String, Option<ClientId>), Window>>);
 
 #[derive(Clone, Copy)]
-struct Lately {
-    since: Timestamp,
-    times: u64,
+struct Window {
+    start: Timestamp,
+    count: u64,
 }
 
-impl Refusals {
+impl AuthFailureLog {
     /// The records to write when a client is refused now. What was claimed is not repeated: a client is named when there is
     /// one of this name.
-    pub(super) fn add(&self, fault: AuthFault, known: Option<ClientId>, cx: &Cx) -> Vec<Record> {
+    pub(super) fn add(&self, error: AuthError, known: Option<ClientId>, cx: &RequestContext) -> Vec<Record> {
         let mut records = Vec::new();
-        let of_kind = (fault.to_string(), known);
+        let of_kind = (error.to_string(), known);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = all.entry(of_kind.clone()).or_insert(Lately { since: cx.now, times: 0 });
-        if lately.is_over(cx.now) {
-            records.extend(lately.counted(&of_kind, cx.now));
-            *lately = Lately { since: cx.now, times: 0 };
+        let lately = all.entry(of_kind.clone()).or_insert(Window { start: cx.now, count: 0 });
+        if lately.is_closed(cx.now) {
+            records.extend(lately.summary_record(&of_kind, cx.now));
+            *lately = Window { start: cx.now, count: 0 };
         }
-        lately.times = lately.times.saturating_add(1);
-        if lately.times <= ONE_BY_ONE {
-            records.push(refused_client(fault, of_kind.1, cx));
+        lately.count = lately.count.saturating_add(1);
+        if lately.count <= BURST_LIMIT {
+            records.push(auth_failure_record(error, of_kind.1, cx));
         }
         records
     }
 
     /// The counts of minutes that are over at `now`; all, where it is the end.
-    pub(super) fn take(&self, now: Timestamp, is_end: bool) -> Vec<Record> {
+    pub(super) fn drain(&self, now: Timestamp, is_end: bool) -> Vec<Record> {
         let mut records = Vec::new();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|of_kind, lately| {
-            let is_over = is_end || lately.is_over(now);
+            let is_over = is_end || lately.is_closed(now);
             if is_over {
-                records.extend(lately.counted(of_kind, now));
+                records.extend(lately.summary_record(of_kind, now));
             }
             !is_over
         });
@@ -68,17 +68,17 @@ impl Refusals {
     }
 }
 
-impl Lately {
+impl Window {
     /// Also when the clock was set back: the minute is then not one.
-    fn is_over(self, now: Timestamp) -> bool {
-        self.since.after(INTERVAL).is_past(now) || now < self.since
+    fn is_closed(self, now: Timestamp) -> bool {
+        self.start.saturating_add(WINDOW).has_passed(now) || now < self.start
     }
 
-    fn counted(self, (reason, client): &(String, Option<ClientId>), now: Timestamp) -> Option<Record> {
-        let more = self.times.checked_sub(ONE_BY_ONE).filter(|more| *more > 0)?;
+    fn summary_record(self, (reason, client): &(String, Option<ClientId>), now: Timestamp) -> Option<Record> {
+        let more = self.count.checked_sub(BURST_LIMIT).filter(|more| *more > 0)?;
         Some(Record {
             client: client.clone(),
-            asked: Some(json!({"more": more, "since": self.since})),
+            requested: Some(json!({"more": more, "since": self.start})),
             reason: Some(reason.clone()),
             ..Record::new(now, Event::ClientAuthenticate, Outcome::Refused)
         })
@@ -86,10 +86,10 @@ impl Lately {
 }
 
 /// What was claimed is not repeated: a client is named when there is one of this name.
-pub(super) fn refused_client(fault: AuthFault, known: Option<ClientId>, cx: &Cx) -> Record {
+pub(super) fn auth_failure_record(error: AuthError, known: Option<ClientId>, cx: &RequestContext) -> Record {
     Record {
         client: known,
-        reason: Some(fault.to_string()),
+        reason: Some(error.to_string()),
         request_id: Some(cx.request_id.clone()),
         ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
     }
@@ -99,49 +99,49 @@ pub(super) fn refused_client(fault: AuthFault, known: Option<ClientId>, cx: &Cx)
 mod tests {
     use super::*;
 
-    fn cx(now: i64) -> Cx {
-        Cx { request_id: "r".parse().unwrap(), now: Timestamp::from_unix(now) }
+    fn cx(now: i64) -> RequestContext {
+        RequestContext { request_id: "r".parse().unwrap(), now: Timestamp::from_unix(now) }
     }
 
     fn more(record: &Record) -> Option<u64> {
-        record.asked.as_ref().and_then(|asked| asked.get("more")?.as_u64())
+        record.requested.as_ref().and_then(|asked| asked.get("more")?.as_u64())
     }
 
     #[test]
-    fn a_flood_is_a_few_records_and_a_count() {
-        let refusals = Refusals::default();
+    fn burst_is_recorded_then_counted() {
+        let refusals = AuthFailureLog::default();
         let planner = || "planner".parse().ok();
         let mut written = 0;
         for n in 0..10_000 {
-            written += refusals.add(AuthFault::Unknown, None, &cx(1000 + n / 500)).len();
+            written += refusals.add(AuthError::UnknownClient, None, &cx(1000 + n / 500)).len();
         }
         assert_eq!(written, 20);
         // Another reason, and somebody who is known, have counts of their own.
-        assert_eq!(refusals.add(AuthFault::Secret, None, &cx(1020)).len(), 1);
-        assert_eq!(refusals.add(AuthFault::Unknown, planner(), &cx(1020)).len(), 1);
-        assert!(refusals.take(Timestamp::from_unix(1059), false).is_empty());
+        assert_eq!(refusals.add(AuthError::WrongSecret, None, &cx(1020)).len(), 1);
+        assert_eq!(refusals.add(AuthError::UnknownClient, planner(), &cx(1020)).len(), 1);
+        assert!(refusals.drain(Timestamp::from_unix(1059), false).is_empty());
         // The next minute begins with the count of the last one.
-        let next = refusals.add(AuthFault::Unknown, None, &cx(1060));
+        let next = refusals.add(AuthError::UnknownClient, None, &cx(1060));
         assert_eq!(next.iter().map(more).collect::<Vec<_>>(), [Some(9_980), None]);
-        assert_eq!(next[0].asked.as_ref().unwrap()["since"], 1000);
+        assert_eq!(next[0].requested.as_ref().unwrap()["since"], 1000);
         // Few enough to stand one by one are not counted again.
-        assert!(refusals.take(Timestamp::from_unix(5000), false).is_empty());
+        assert!(refusals.drain(Timestamp::from_unix(5000), false).is_empty());
         assert!(refusals.0.lock().unwrap().is_empty());
     }
 
     #[test]
-    fn every_refusal_is_counted_once() {
-        let refusals = Refusals::default();
+    fn every_auth_failure_is_counted_once() {
+        let refusals = AuthFailureLog::default();
         let mut total = 0;
         let mut count = |records: Vec<Record>| total += records.iter().map(|r| more(r).unwrap_or(1)).sum::<u64>();
         // Clocks go on, stand still and are set back.
         for n in 0..1000_i64 {
-            count(refusals.add(AuthFault::Unknown, None, &cx(5000 + n * 7 % 311 * (n % 3))));
+            count(refusals.add(AuthError::UnknownClient, None, &cx(5000 + n * 7 % 311 * (n % 3))));
             if n % 100 == 0 {
-                count(refusals.take(Timestamp::from_unix(5000 + n), false));
+                count(refusals.drain(Timestamp::from_unix(5000 + n), false));
             }
         }
-        count(refusals.take(Timestamp::from_unix(5000), true));
+        count(refusals.drain(Timestamp::from_unix(5000), true));
         assert_eq!(total, 1000);
         assert!(refusals.0.lock().unwrap().is_empty());
     }

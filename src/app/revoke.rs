@@ -7,35 +7,35 @@ use serde_json::{Value, json};
 
 use crate::{
     app::{
-        ApiCaller, Conflict, Cx, Failure, Service,
-        admin::ATTEMPTS,
+        ApiCaller, ConflictError, Error, RequestContext, Service,
+        admin::MAX_COMMIT_ATTEMPTS,
         again, shut_out,
-        tasks::{Turning, about_task, planned_turn, task_forgotten, turn_record},
+        tasks::{TransitionRequest, plan_transition, retain_task_until, transition_record, with_task_fields},
     },
     domain::{
         audit::{Event, Outcome, Record},
         id::{ClientId, Reason, TaskId, TokenId},
-        limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
-        registry::Door,
-        replica::Spread,
-        revocation::{NewEntry, Seq, Target, Verb},
-        task::{Act, Party, Requester, Turn},
+        limits::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
+        registry::BlockAction,
+        replica::Propagation,
+        revocation::{LogAction, LogPosition, NewEntry, Target},
+        task::{Initiator, Requester, TaskAction, Transition},
         time::{Lifetime, Timestamp},
         uri::{IssuerUrl, ResourceUri},
     },
-    ports::{Change, Expected, Idempotency, Outage, Write, Written},
+    ports::{IdempotentRequest, Outage, Precondition, StateChange, WriteOutcome, WriteSet},
 };
 
 /// How long the answer to an idempotency key is remembered.
-pub(super) const IDEMPOTENCY: Lifetime = Lifetime::hours(24);
+pub(super) const IDEMPOTENCY_RETENTION: Lifetime = Lifetime::hours(24);
 
 /// What an admin wants to take back, to hold back, or to let go on.
 #[derive(Debug)]
 pub struct Revocation {
     /// What.
-    pub target: Wanted,
+    pub target: RevocationTarget,
     /// What is done to it.
-    pub what: What,
+    pub action: AdminAction,
     /// Why.
     pub reason: Reason,
     /// The caller's `Idempotency-Key`: the same request again gets the same answer.
@@ -44,7 +44,7 @@ pub struct Revocation {
 
 /// What an admin does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum AdminAction {
     /// End what there is.
     Revoke,
     /// Hold a task or an agent back.
@@ -52,12 +52,12 @@ pub enum What {
     /// Let the same tokens work again.
     Resume,
     /// End what there is, and give nothing any more.
-    Disable,
+    Block,
     /// Give something again.
-    Enable,
+    Unblock,
 }
 
-impl What {
+impl AdminAction {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -65,15 +65,15 @@ impl What {
             Self::Revoke => "revoke",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
-            Self::Disable => "disable",
-            Self::Enable => "enable",
+            Self::Block => "disable",
+            Self::Unblock => "enable",
         }
     }
 }
 
 /// What can be taken back.
 #[derive(Clone, Debug)]
-pub enum Wanted {
+pub enum RevocationTarget {
     /// One token, with all that was derived from it.
     Token(TokenId),
     /// One task, with all its tokens.
@@ -90,9 +90,9 @@ pub enum Wanted {
     Issuer(IssuerUrl),
 }
 
-impl Wanted {
+impl RevocationTarget {
     /// For the record of a refusal: the kind and the key, as they were asked for.
-    pub(super) fn asked(&self) -> Value {
+    pub(super) fn audit_details(&self) -> Value {
         let (kind, key) = match self {
             Self::Token(id) => ("token", id.to_string()),
             Self::Task(id) => ("task", id.to_string()),
@@ -107,142 +107,171 @@ impl Wanted {
 }
 
 /// For the record of what was done, and of what was refused: the verb too, where it is not the usual one.
-fn with_verb(mut asked: Value, what: What) -> Value {
-    if what != What::Revoke
+fn with_verb(mut asked: Value, action: AdminAction) -> Value {
+    if action != AdminAction::Revoke
         && let Some(members) = asked.as_object_mut()
     {
-        members.insert("verb".to_owned(), json!(what.as_str()));
+        members.insert("verb".to_owned(), json!(action.as_str()));
     }
     asked
 }
 
 /// A revocation that is durable.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Revoked {
+pub struct RevocationReceipt {
     /// Its place in the log.
-    pub seq: Seq,
+    pub seq: LogPosition,
     /// What was taken back: kind and key.
     pub target: Target,
     /// When.
     pub at: Timestamp,
     /// How far it got.
-    pub spread: Spread,
+    pub propagation: Propagation,
 }
 
 impl Service {
     /// Takes back, holds back or lets go on what an admin names. Durable, with its audit record, and known everywhere before
     /// this returns.
-    pub async fn revoke(&self, admin: &ApiCaller, wanted: Revocation, cx: &Cx) -> Result<Revoked, Failure> {
-        self.revoke_within(admin, wanted, None, cx).await
+    pub async fn revoke(
+        &self,
+        admin: &ApiCaller,
+        revocation: Revocation,
+        cx: &RequestContext,
+    ) -> Result<RevocationReceipt, Error> {
+        self.revoke_with_wait(admin, revocation, None, cx).await
     }
 
     /// The same, but waits no longer than that for all replicas to know: then it is durable, and
     /// [not yet everywhere](Spread::is_everywhere).
-    pub async fn revoke_within(
+    pub async fn revoke_with_wait(
         &self,
         admin: &ApiCaller,
-        wanted: Revocation,
-        patience: Option<Duration>,
-        cx: &Cx,
-    ) -> Result<Revoked, Failure> {
-        for _ in 0..ATTEMPTS {
-            if let Some(revoked) = self.try_to_revoke(admin, &wanted, patience, cx).await? {
+        revocation: Revocation,
+        max_wait: Option<Duration>,
+        cx: &RequestContext,
+    ) -> Result<RevocationReceipt, Error> {
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            if let Some(revoked) = self.try_revoke(admin, &revocation, max_wait, cx).await? {
                 return Ok(revoked);
             }
         }
-        Err(self.refused(revocation_record(admin, &wanted, cx), Conflict::Contended))
+        Err(self.record_refusal(revocation_record(admin, &revocation, cx), ConflictError::ConcurrentUpdate))
     }
 
     /// `None`: somebody changed the task's state, or the registry, at the same moment.
-    async fn try_to_revoke(
+    async fn try_revoke(
         &self,
         admin: &ApiCaller,
-        wanted: &Revocation,
-        patience: Option<Duration>,
-        cx: &Cx,
-    ) -> Result<Option<Revoked>, Failure> {
-        let refused = |conflict| self.refused(revocation_record(admin, wanted, cx), conflict);
-        let asked = wanted.target.asked();
-        let fingerprint = format!("{} {asked} {}", wanted.what.as_str(), wanted.reason);
-        let request = again::request(admin.name(), wanted.idempotency_key.clone(), fingerprint, cx);
-        if let Some(before) = self.revoked_already(request.as_ref(), patience).await? {
+        revocation: &Revocation,
+        max_wait: Option<Duration>,
+        cx: &RequestContext,
+    ) -> Result<Option<RevocationReceipt>, Error> {
+        let refused = |conflict| self.record_refusal(revocation_record(admin, revocation, cx), conflict);
+        let asked = revocation.target.audit_details();
+        let fingerprint = format!("{} {asked} {}", revocation.action.as_str(), revocation.reason);
+        let request = again::build_idempotency(admin.identity(), revocation.idempotency_key.clone(), fingerprint, cx);
+        if let Some(before) = self.find_replayed_receipt(request.as_ref(), max_wait).await? {
             return Ok(Some(before.map_err(refused)?));
         }
-        let planned = self.plan_revocation(admin, wanted, cx).await;
+        let planned = self.plan_revocation(admin, revocation, cx).await;
         let planned = match planned {
-            Err(Failure::Conflict(conflict)) => {
+            Err(Error::Conflict(conflict)) => {
                 // The same request may have done it a moment ago, and that is why it can't be done.
-                return match self.revoked_already(request.as_ref(), patience).await? {
+                return match self.find_replayed_receipt(request.as_ref(), max_wait).await? {
                     Some(before) => Ok(Some(before.map_err(refused)?)),
-                    None => Err(self.refused_as_it_is(revocation_record(admin, wanted, cx), conflict).await),
+                    None => {
+                        Err(self.record_refusal_after_barrier(revocation_record(admin, revocation, cx), conflict).await)
+                    }
                 };
             }
             planned => planned?,
         };
-        let Planned { target, log, expected, changes, about } = planned;
+        let RevocationPlan { target, log, expected, changes, audit_record: about } = planned;
         let record = Record {
-            admin: Some(admin.name()),
-            asked: Some(with_verb(json!({"kind": target.kind(), "key": target.key()}), wanted.what)),
-            reason: Some(wanted.reason.to_string()),
+            admin: Some(admin.identity()),
+            requested: Some(with_verb(json!({"kind": target.kind(), "key": target.key()}), revocation.action)),
+            reason: Some(revocation.reason.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..*about
         };
         let answer = json!({"kind": target.kind(), "key": target.key(), "at": cx.now});
-        let idempotency = request.clone().map(|request| Idempotency { answer: answer.to_string(), ..request });
-        let write = Write { expected, idempotency, changes, log, audit: vec![record], ..Write::default() };
-        match self.0.journal.publish(write, patience).await? {
-            (Written::Done { .. }, Some(spread)) => Ok(Some(Revoked { seq: spread.seq, target, at: cx.now, spread })),
-            (before @ Written::Before { .. }, spread) => {
-                let (target, at) = revoked_before(request.as_ref(), &before).map_err(refused)?;
-                let spread = spread.ok_or_else(|| Outage::during("revoke")(NO_PLACE))?;
-                Ok(Some(Revoked { seq: spread.seq, target, at, spread }))
+        let idempotency = request.clone().map(|request| IdempotentRequest { response: answer.to_string(), ..request });
+        let write = WriteSet {
+            precondition: expected,
+            idempotency,
+            state_changes: changes,
+            log_entries: log,
+            audit_records: vec![record],
+            ..WriteSet::default()
+        };
+        match self.0.writer.commit_and_propagate(write, max_wait).await? {
+            (WriteOutcome::Committed { .. }, Some(propagation)) => {
+                Ok(Some(RevocationReceipt { seq: propagation.seq, target, at: cx.now, propagation }))
             }
-            (Written::Moved, _) => Ok(None),
-            (Written::Done { .. } | Written::Replayed, _) => Err(Outage::during("revoke")(NO_PLACE).into()),
+            (before @ WriteOutcome::AlreadyApplied { .. }, propagation) => {
+                let (target, at) = parse_replayed_receipt(request.as_ref(), &before).map_err(refused)?;
+                let propagation = propagation.ok_or_else(|| Outage::during("revoke")(MISSING_SEQ))?;
+                Ok(Some(RevocationReceipt { seq: propagation.seq, target, at, propagation }))
+            }
+            (WriteOutcome::Conflict, _) => Ok(None),
+            (WriteOutcome::Committed { .. } | WriteOutcome::Replayed, _) => {
+                Err(Outage::during("revoke")(MISSING_SEQ).into())
+            }
         }
     }
 
     pub(super) async fn plan_revocation(
         &self,
         admin: &ApiCaller,
-        wanted: &Revocation,
-        cx: &Cx,
-    ) -> Result<Planned, Failure> {
-        let door = match (wanted.what, &wanted.target) {
-            (What::Revoke, _) => None,
-            (What::Suspend, Wanted::Task(id)) => return self.plan_turn(admin, *id, Act::Suspend, wanted, cx).await,
-            (What::Resume, Wanted::Task(id)) => return self.plan_turn(admin, *id, Act::Resume, wanted, cx).await,
-            (What::Suspend, _) => Some(Door::Suspend),
-            (What::Resume, _) => Some(Door::Resume),
-            (What::Disable, _) => Some(Door::Disable),
-            (What::Enable, _) => Some(Door::Enable),
+        revocation: &Revocation,
+        cx: &RequestContext,
+    ) -> Result<RevocationPlan, Error> {
+        let block_action = match (revocation.action, &revocation.target) {
+            (AdminAction::Revoke, _) => None,
+            (AdminAction::Suspend, RevocationTarget::Task(id)) => {
+                return self.plan_task_transition(admin, *id, TaskAction::Suspend, revocation, cx).await;
+            }
+            (AdminAction::Resume, RevocationTarget::Task(id)) => {
+                return self.plan_task_transition(admin, *id, TaskAction::Resume, revocation, cx).await;
+            }
+            (AdminAction::Suspend, _) => Some(BlockAction::Suspend),
+            (AdminAction::Resume, _) => Some(BlockAction::Resume),
+            (AdminAction::Block, _) => Some(BlockAction::Block),
+            (AdminAction::Unblock, _) => Some(BlockAction::Unblock),
         };
-        if let Some(door) = door {
+        if let Some(block_action) = block_action {
             // Somebody else may have been quicker than this request's view.
-            let view = self.0.follower.latest(cx.now).await?;
-            return shut_out::plan(admin, &view.registry, &wanted.target, door, &wanted.reason, cx);
+            let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
+            return shut_out::plan_block(
+                admin,
+                &snapshot.registry,
+                &revocation.target,
+                block_action,
+                &revocation.reason,
+                cx,
+            );
         }
-        let registry = &admin.client().view().registry;
+        let registry = &admin.client().snapshot().registry;
         let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
-        let all_gone = all_gone(cx.now);
-        let planned = |target: Target, forget_after, about| Planned {
+        let latest_expiry = latest_possible_expiry(cx.now);
+        let planned = |target: Target, forget_after, about| RevocationPlan {
             log: vec![NewEntry {
-                verb: Verb::Revoke,
+                verb: LogAction::Revoke,
                 target: target.clone(),
-                reason: wanted.reason.to_string(),
-                by: admin.name(),
+                reason: revocation.reason.to_string(),
+                by: admin.identity(),
                 at: cx.now,
                 forget_after,
             }],
             target,
             expected: None,
             changes: Vec::new(),
-            about: Box::new(about),
+            audit_record: Box::new(about),
         };
         // What is not registered any more must still be possible to take back.
-        Ok(match &wanted.target {
-            Wanted::Token(id) => {
-                let token = self.store().token(*id).await?.ok_or(Conflict::NotFound("token"))?;
+        Ok(match &revocation.target {
+            RevocationTarget::Token(id) => {
+                let token = self.store().find_token(*id).await?.ok_or(ConflictError::NotFound("token"))?;
                 // An API token has no agents: it is its client's.
                 let agents = if token.agents.is_empty() { vec![token.client] } else { token.agents };
                 let about = Record {
@@ -253,90 +282,100 @@ impl Service {
                     resource: Some(token.audience),
                     ..record
                 };
-                planned(Target::Token(*id), forgotten(token.expires, cx.now), about)
+                planned(Target::Token(*id), retain_until(token.expires, cx.now), about)
             }
-            Wanted::Task(id) => {
-                let task = self.store().task(*id).await?.ok_or(Conflict::NotFound("task"))?;
-                let plan = planned(Target::Task(*id), task_forgotten(&task, cx.now), about_task(&task, record));
-                let by = Party::Admin(admin.name());
-                match task.after(Act::Revoke, &by, cx.now) {
+            RevocationTarget::Task(id) => {
+                let task = self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?;
+                let plan =
+                    planned(Target::Task(*id), retain_task_until(&task, cx.now), with_task_fields(&task, record));
+                let by = Initiator::Admin(admin.identity());
+                match task.next_state(TaskAction::Revoke, &by, cx.now) {
                     Ok(state) => {
-                        let reason = Some(wanted.reason.clone());
-                        let turn = Turn { state, at: cx.now, by: by.to_string(), reason, outcome: None };
-                        let expected = Some(Expected::Task(*id, task.turns));
-                        Planned { expected, changes: vec![Change::TurnTask(*id, turn)], ..plan }
+                        let reason = Some(revocation.reason.clone());
+                        let turn = Transition { state, at: cx.now, by: by.to_string(), reason, outcome: None };
+                        let expected = Some(Precondition::TaskVersion(*id, task.version));
+                        RevocationPlan { expected, changes: vec![StateChange::TransitionTask(*id, turn)], ..plan }
                     }
                     // It has ended, and stays what it became. To take back what is over is no mistake, and never refused.
                     Err(_) => plan,
                 }
             }
-            Wanted::Requester(requester) => {
+            RevocationTarget::Requester(requester) => {
                 let about = Record { requester: Some(requester.clone()), ..record };
-                planned(Target::requester(requester), all_gone, about)
+                planned(Target::for_requester(requester), latest_expiry, about)
             }
-            Wanted::Agent(id) => {
-                planned(Target::Agent(id.clone()), all_gone, Record { agents: vec![id.to_string()], ..record })
+            RevocationTarget::Agent(id) => {
+                planned(Target::Agent(id.clone()), latest_expiry, Record { agents: vec![id.to_string()], ..record })
             }
-            Wanted::Resource(id) => {
-                let uri: ResourceUri = registry.resource(id).ok_or(Conflict::NotFound("resource"))?.uri.clone();
+            RevocationTarget::Resource(id) => {
+                let uri: ResourceUri = registry.resource(id).ok_or(ConflictError::NotFound("resource"))?.uri.clone();
                 let about = Record { resource: Some(uri.to_string()), ..record };
-                planned(Target::Resource(uri), all_gone, about)
+                planned(Target::Resource(uri), latest_expiry, about)
             }
-            Wanted::ResourceAt(uri) => {
+            RevocationTarget::ResourceAt(uri) => {
                 let about = Record { resource: Some(uri.to_string()), ..record };
-                planned(Target::Resource(uri.clone()), all_gone, about)
+                planned(Target::Resource(uri.clone()), latest_expiry, about)
             }
-            Wanted::Issuer(url) => planned(Target::Issuer(url.clone()), all_gone, record),
+            RevocationTarget::Issuer(url) => planned(Target::Issuer(url.clone()), latest_expiry, record),
         })
     }
 
     /// What this request was answered, if it came before.
-    async fn revoked_already(
+    async fn find_replayed_receipt(
         &self,
-        request: Option<&Idempotency>,
-        patience: Option<Duration>,
-    ) -> Result<Option<Result<Revoked, Conflict>>, Outage> {
-        let Some(asked) = request else { return Ok(None) };
-        let Some(before) = self.store().answered(&asked.caller, &asked.key).await? else { return Ok(None) };
-        let (target, at) = match revoked_before(request, &before) {
+        request: Option<&IdempotentRequest>,
+        max_wait: Option<Duration>,
+    ) -> Result<Option<Result<RevocationReceipt, ConflictError>>, Outage> {
+        let Some(idempotency) = request else { return Ok(None) };
+        let Some(before) = self.store().find_idempotent_response(&idempotency.caller, &idempotency.key).await? else {
+            return Ok(None);
+        };
+        let (target, at) = match parse_replayed_receipt(request, &before) {
             Ok(answer) => answer,
             Err(conflict) => return Ok(Some(Err(conflict))),
         };
         // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
-        let Written::Before { seq: Some(seq), .. } = before else { return Ok(Some(Err(Conflict::KeyReused))) };
-        let spread = self.0.journal.spread(seq, patience).await?;
-        Ok(Some(Ok(Revoked { seq, target, at, spread })))
+        let WriteOutcome::AlreadyApplied { seq: Some(seq), .. } = before else {
+            return Ok(Some(Err(ConflictError::IdempotencyKeyReused)));
+        };
+        let propagation = self.0.writer.await_propagation(seq, max_wait).await?;
+        Ok(Some(Ok(RevocationReceipt { seq, target, at, propagation })))
     }
 
     /// The task's own rules say what may follow on what.
-    async fn plan_turn(
+    async fn plan_task_transition(
         &self,
         admin: &ApiCaller,
         id: TaskId,
-        act: Act,
-        wanted: &Revocation,
-        cx: &Cx,
-    ) -> Result<Planned, Failure> {
-        let task = self.store().task(id).await?.ok_or(Conflict::NotFound("task"))?;
-        let by = Party::Admin(admin.name());
-        let state = task.after(act, &by, cx.now).map_err(Conflict::CannotTurn)?;
-        let turning = Turning { act, reason: Some(wanted.reason.clone()), outcome: None };
-        let (turn, entry) = planned_turn(&task, state, &by, &turning, cx);
-        Ok(Planned {
+        act: TaskAction,
+        revocation: &Revocation,
+        cx: &RequestContext,
+    ) -> Result<RevocationPlan, Error> {
+        let task = self.store().find_task(id).await?.ok_or(ConflictError::NotFound("task"))?;
+        let by = Initiator::Admin(admin.identity());
+        let state = task.next_state(act, &by, cx.now).map_err(ConflictError::IllegalTransition)?;
+        let requested = TransitionRequest { action: act, reason: Some(revocation.reason.clone()), outcome: None };
+        let (transition, entry) = plan_transition(&task, state, &by, &requested, cx);
+        Ok(RevocationPlan {
             target: Target::Task(id),
             log: vec![entry],
-            expected: Some(Expected::Task(id, task.turns)),
-            about: Box::new(turn_record(&by, &task, &turn, cx)),
-            changes: vec![Change::TurnTask(id, turn)],
+            expected: Some(Precondition::TaskVersion(id, task.version)),
+            audit_record: Box::new(transition_record(&by, &task, &transition, cx)),
+            changes: vec![StateChange::TransitionTask(id, transition)],
         })
     }
 }
 
-pub(super) const NO_PLACE: &str = "the store gave the entry no place";
+pub(super) const MISSING_SEQ: &str = "the store gave the entry no place";
 
 /// What this request was answered the first time.
-fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<(Target, Timestamp), Conflict> {
-    let Written::Before { fingerprint, answer, seq: Some(_) } = before else { return Err(Conflict::KeyReused) };
+fn parse_replayed_receipt(
+    request: Option<&IdempotentRequest>,
+    before: &WriteOutcome,
+) -> Result<(Target, Timestamp), ConflictError> {
+    let WriteOutcome::AlreadyApplied { fingerprint, response: answer, seq: Some(_) } = before else {
+        return Err(ConflictError::IdempotencyKeyReused);
+    };
     let answer = serde_json::from_str::<Value>(answer).unwrap_or_default();
     let text = |name| answer.get(name).and_then(Value::as_str);
     let target = text("kind").zip(text("key")).and_then(|(kind, key)| Target::parse(kind, key));
@@ -344,40 +383,40 @@ fn revoked_before(request: Option<&Idempotency>, before: &Written) -> Result<(Ta
         (Some(target), Some(at)) if request.is_some_and(|request| request.fingerprint == *fingerprint) => {
             Ok((target, Timestamp::from_unix(at)))
         }
-        _ => Err(Conflict::KeyReused),
+        _ => Err(ConflictError::IdempotencyKeyReused),
     }
 }
 
 /// When the entry about a token may be forgotten. Never before it is written, however long ago the token ended: where entries
 /// were passed over, nothing is good that is as old.
-pub(super) fn forgotten(expires: Timestamp, now: Timestamp) -> Timestamp {
-    expires.max(now).after(CLOCKS_MAY_DIFFER)
+pub(super) fn retain_until(expires: Timestamp, now: Timestamp) -> Timestamp {
+    expires.max(now).saturating_add(MAX_CLOCK_SKEW)
 }
 
 /// Nothing that was issued until now, and nothing that is being issued, lives longer than this.
-pub(super) fn all_gone(now: Timestamp) -> Timestamp {
-    now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER)
+pub(super) fn latest_possible_expiry(now: Timestamp) -> Timestamp {
+    now.saturating_add(TOKEN_LIFETIME_CAP).saturating_add(MAX_CLOCK_SKEW)
 }
 
 /// What a revocation writes, but for who asked and why.
-pub(super) struct Planned {
+pub(super) struct RevocationPlan {
     /// What the answer names.
     pub(super) target: Target,
     /// The entries of the log.
     pub(super) log: Vec<NewEntry>,
     /// What it builds on.
-    pub(super) expected: Option<Expected>,
+    pub(super) expected: Option<Precondition>,
     /// The changes that go with it.
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<StateChange>,
     /// The audit record.
-    pub(super) about: Box<Record>,
+    pub(super) audit_record: Box<Record>,
 }
 
 /// What a refused revocation leaves.
-fn revocation_record(admin: &ApiCaller, wanted: &Revocation, cx: &Cx) -> Record {
+fn revocation_record(admin: &ApiCaller, revocation: &Revocation, cx: &RequestContext) -> Record {
     Record {
-        admin: Some(admin.name()),
-        asked: Some(with_verb(wanted.target.asked(), wanted.what)),
+        admin: Some(admin.identity()),
+        requested: Some(with_verb(revocation.target.audit_details(), revocation.action)),
         request_id: Some(cx.request_id.clone()),
         ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }

@@ -6,27 +6,27 @@ use serde_json::json;
 
 use crate::{
     app::{
-        Conflict, Cx, Failure, Service,
-        admin::{ATTEMPTS, changed},
+        ConflictError, Error, RequestContext, Service,
+        admin::{MAX_COMMIT_ATTEMPTS, changed_entry},
         again,
     },
     domain::{
         audit::{Event, Outcome, Record},
         id::{KeyId, Reason},
         jwk::SigningAlgorithm,
-        keys::{KeyDates, KeyState, Occasion, plan_removal, plan_rotation},
+        keys::{KeySchedule, KeyState, RotationReason, plan_removal, plan_rotation},
         registry::Registry,
         revocation::Target,
         time::Timestamp,
     },
-    ports::{Change, Expected, Idempotency, Outage, StoredKey, Write, Written},
+    ports::{IdempotentRequest, Outage, Precondition, StateChange, StoredKey, WriteOutcome, WriteSet},
 };
 
 impl Service {
     /// The signing keys with their states.
-    pub async fn list_keys(&self, cx: &Cx) -> Result<Vec<(KeyDates, KeyState)>, Failure> {
-        self.0.follower.current(cx.now).await?;
-        let dates = self.0.parts.signer.dates();
+    pub async fn list_keys(&self, cx: &RequestContext) -> Result<Vec<(KeySchedule, KeyState)>, Error> {
+        self.0.follower.snapshot(cx.now).await?;
+        let dates = self.0.ports.signer.schedules();
         Ok(dates
             .into_iter()
             .map(|key| {
@@ -41,59 +41,61 @@ impl Service {
     pub async fn rotate_keys(
         &self,
         by: &str,
-        occasion: Occasion,
-        cx: &Cx,
-    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Failure> {
-        self.rotate_keys_once(by, occasion, None, cx).await
+        reason: RotationReason,
+        cx: &RequestContext,
+    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
+        self.rotate_keys_idempotently(by, reason, None, cx).await
     }
 
     /// The same for a request that may come again, by its `Idempotency-Key`.
-    pub async fn rotate_keys_once(
+    pub async fn rotate_keys_idempotently(
         &self,
         by: &str,
-        occasion: Occasion,
+        reason: RotationReason,
         key: Option<String>,
-        cx: &Cx,
-    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Failure> {
-        let request = again::request(by.to_owned(), key, "rotate keys".into(), cx);
-        if let Some(made) = self.answered(request.as_ref()).await? {
+        cx: &RequestContext,
+    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
+        let request = again::build_idempotency(by.to_owned(), key, "rotate keys".into(), cx);
+        if let Some(made) = self.find_stored_response(request.as_ref()).await? {
             return Ok(made);
         }
-        for _ in 0..ATTEMPTS {
-            let view = self.0.follower.current(cx.now).await?;
-            let signer = &self.0.parts.signer;
-            let (version, dates) = (signer.version(), signer.dates());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let snapshot = self.0.follower.snapshot(cx.now).await?;
+            let signer = &self.0.ports.signer;
+            let (version, dates) = (signer.version(), signer.schedules());
             let (mut made, mut changes) = (Vec::new(), Vec::new());
-            for algorithm in self.algorithms_in_use(&view.registry) {
+            for algorithm in self.algorithms_in_use(&snapshot.registry) {
                 let rotation = &self.settings().rotation;
-                let Some(plan) = plan_rotation(&dates, algorithm, rotation, occasion, cx.now) else { continue };
-                let key = self.make_key(algorithm, cx.now, plan.activates).await?;
-                made.push((algorithm, key.dates.kid.clone()));
-                changes.push(Change::PutKey(key));
-                changes.extend(self.with_new_dates(plan.replaced).await?);
+                let Some(plan) = plan_rotation(&dates, algorithm, rotation, reason, cx.now) else { continue };
+                let key = self.create_key(algorithm, cx.now, plan.activates_at).await?;
+                made.push((algorithm, key.schedule.kid.clone()));
+                changes.push(StateChange::PutKey(key));
+                changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
             }
             if changes.is_empty() {
                 // The same request may have made one a moment ago.
-                return Ok(self.answered(request.as_ref()).await?.unwrap_or(made));
+                return Ok(self.find_stored_response(request.as_ref()).await?.unwrap_or(made));
             }
-            let write = Write {
-                expected: Some(Expected::Keys(version)),
-                idempotency: request.clone().map(|request| Idempotency { answer: json!(made).to_string(), ..request }),
-                changes,
-                log: vec![changed(Target::Keys, by.to_owned(), cx.now)],
-                audit: vec![Record {
+            let write = WriteSet {
+                precondition: Some(Precondition::KeysVersion(version)),
+                idempotency: request
+                    .clone()
+                    .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
+                state_changes: changes,
+                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
+                audit_records: vec![Record {
                     admin: Some(by.to_owned()),
                     granted: Some(json!({"keys": made})),
                     request_id: Some(cx.request_id.clone()),
                     ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
                 }],
-                ..Write::default()
+                ..WriteSet::default()
             };
-            let written = self.0.journal.commit(write).await?;
-            if let Some(made) = again::first_answer(request.as_ref(), &written)? {
+            let written = self.0.writer.commit(write).await?;
+            if let Some(made) = again::read_stored_response(request.as_ref(), &written)? {
                 return Ok(made);
             }
-            if matches!(written, Written::Done { .. }) {
+            if matches!(written, WriteOutcome::Committed { .. }) {
                 return Ok(made);
             }
         }
@@ -102,7 +104,7 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
         };
-        Err(self.refused(record, Conflict::Contended))
+        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 
     /// Removes a key that leaked. It is in the JWKS no more and what it signed is inactive, at every replica, from the commit
@@ -114,81 +116,83 @@ impl Service {
         kid: &KeyId,
         reason: &Reason,
         key: Option<String>,
-        cx: &Cx,
-    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Failure> {
-        let request = again::request(by.to_owned(), key, format!("revoke key {kid} {reason}"), cx);
-        if let Some(made) = self.answered(request.as_ref()).await? {
+        cx: &RequestContext,
+    ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
+        let request = again::build_idempotency(by.to_owned(), key, format!("revoke key {kid} {reason}"), cx);
+        if let Some(made) = self.find_stored_response(request.as_ref()).await? {
             return Ok(made);
         }
         let record = Record {
             admin: Some(by.to_owned()),
-            asked: Some(json!({"key": kid})),
+            requested: Some(json!({"key": kid})),
             reason: Some(reason.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
         };
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
             // The key may be one that somebody else has only just made.
-            let view = self.0.follower.latest(cx.now).await?;
-            let signer = &self.0.parts.signer;
-            let (version, dates) = (signer.version(), signer.dates());
+            let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
+            let signer = &self.0.ports.signer;
+            let (version, dates) = (signer.version(), signer.schedules());
             let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
             let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
                 // The same request may have removed it a moment ago.
-                return match self.answered(request.as_ref()).await? {
+                return match self.find_stored_response(request.as_ref()).await? {
                     Some(made) => Ok(made),
-                    None => Err(self.refused_as_it_is(record, Conflict::NotFound("key")).await),
+                    None => Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("key")).await),
                 };
             };
-            let is_used = self.algorithms_in_use(&view.registry).contains(&algorithm);
+            let is_used = self.algorithms_in_use(&snapshot.registry).contains(&algorithm);
             let mut made = Vec::new();
-            let mut changes = vec![Change::RemoveKey(kid.clone())];
-            if let Some(activates) = plan.makes.filter(|_| is_used) {
-                let key = self.make_key(algorithm, cx.now, activates).await?;
-                made.push((algorithm, key.dates.kid.clone()));
-                changes.push(Change::PutKey(key));
+            let mut changes = vec![StateChange::RemoveKey(kid.clone())];
+            if let Some(activates) = plan.new_key_activates_at.filter(|_| is_used) {
+                let key = self.create_key(algorithm, cx.now, activates).await?;
+                made.push((algorithm, key.schedule.kid.clone()));
+                changes.push(StateChange::PutKey(key));
             }
-            changes.extend(self.with_new_dates(plan.renewed).await?);
-            let write = Write {
-                expected: Some(Expected::Keys(version)),
-                idempotency: request.clone().map(|request| Idempotency { answer: json!(made).to_string(), ..request }),
-                changes,
-                log: vec![changed(Target::Keys, by.to_owned(), cx.now)],
-                audit: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
-                ..Write::default()
+            changes.extend(self.reschedule_keys(plan.rescheduled_keys).await?);
+            let write = WriteSet {
+                precondition: Some(Precondition::KeysVersion(version)),
+                idempotency: request
+                    .clone()
+                    .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
+                state_changes: changes,
+                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
+                audit_records: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
+                ..WriteSet::default()
             };
-            let written = self.0.journal.commit(write).await?;
-            if let Some(made) = again::first_answer(request.as_ref(), &written)? {
+            let written = self.0.writer.commit(write).await?;
+            if let Some(made) = again::read_stored_response(request.as_ref(), &written)? {
                 return Ok(made);
             }
-            if matches!(written, Written::Done { .. }) {
-                self.0.follower.current(cx.now).await?;
+            if matches!(written, WriteOutcome::Committed { .. }) {
+                self.0.follower.snapshot(cx.now).await?;
                 return Ok(made);
             }
         }
-        Err(self.refused(record, Conflict::Contended))
+        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 
     /// An RSA key takes a good part of a second: not on a thread that serves requests.
-    async fn make_key(
+    async fn create_key(
         &self,
         algorithm: SigningAlgorithm,
         now: Timestamp,
         activates: Timestamp,
     ) -> Result<StoredKey, Outage> {
-        let signer = Arc::clone(&self.0.parts.signer);
-        let made = tokio::task::spawn_blocking(move || signer.make(algorithm, now, activates)).await;
+        let signer = Arc::clone(&self.0.ports.signer);
+        let made = tokio::task::spawn_blocking(move || signer.create_key(algorithm, now, activates)).await;
         made.map_err(Outage::during("make a signing key"))?
     }
 
-    async fn with_new_dates(&self, replaced: Vec<KeyDates>) -> Result<Vec<Change>, Outage> {
+    async fn reschedule_keys(&self, replaced: Vec<KeySchedule>) -> Result<Vec<StateChange>, Outage> {
         if replaced.is_empty() {
             return Ok(Vec::new());
         }
-        let stored = self.store().keys().await?.keys;
+        let stored = self.store().load_keys().await?.keys;
         let renewed = replaced.into_iter().filter_map(|dates| {
-            let key = stored.iter().find(|key| key.dates.kid == dates.kid)?;
-            Some(Change::PutKey(StoredKey { dates, ..key.clone() }))
+            let key = stored.iter().find(|key| key.schedule.kid == dates.kid)?;
+            Some(StateChange::PutKey(StoredKey { schedule: dates, ..key.clone() }))
         });
         Ok(renewed.collect())
     }

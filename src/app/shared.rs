@@ -12,23 +12,23 @@ use tokio::sync::Mutex;
 
 use crate::ports::Outage;
 
-pub(super) struct Shared<T> {
-    during: &'static str,
+pub(super) struct CoalescedRead<T> {
+    operation: &'static str,
     /// How many reads have begun.
-    begun: AtomicU64,
+    started: AtomicU64,
     /// The last read that ended. Held by the one that reads.
-    last: Mutex<Option<Read<T>>>,
+    last: Mutex<Option<CompletedRead<T>>>,
 }
 
-struct Read<T> {
+struct CompletedRead<T> {
     /// The how manieth it was to begin, from 1.
-    number: u64,
-    answer: Result<T, Arc<Outage>>,
+    generation: u64,
+    result: Result<T, Arc<Outage>>,
 }
 
-impl<T: Clone> Shared<T> {
-    pub(super) fn new(during: &'static str) -> Self {
-        Self { during, begun: AtomicU64::new(0), last: Mutex::default() }
+impl<T: Clone> CoalescedRead<T> {
+    pub(super) fn new(operation: &'static str) -> Self {
+        Self { operation, started: AtomicU64::new(0), last: Mutex::default() }
     }
 
     /// The answer of a read that begins after this was called: of `read`, or of somebody else's.
@@ -36,19 +36,19 @@ impl<T: Clone> Shared<T> {
     where
         F: Future<Output = Result<T, Outage>>,
     {
-        let begun_before = self.begun.load(Ordering::SeqCst);
+        let started_before = self.started.load(Ordering::SeqCst);
         let mut last = self.last.lock().await;
         let answer = match &*last {
-            Some(shared) if shared.number > begun_before => shared.answer.clone(),
+            Some(shared) if shared.generation > started_before => shared.result.clone(),
             _ => {
                 // Who goes away while reading leaves the last answer as it was, and the next one reads.
-                let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+                let number = self.started.fetch_add(1, Ordering::SeqCst) + 1;
                 let answer = read().await.map_err(Arc::new);
-                *last = Some(Read { number, answer: answer.clone() });
+                *last = Some(CompletedRead { generation: number, result: answer.clone() });
                 answer
             }
         };
-        answer.map_err(Outage::during(self.during))
+        answer.map_err(Outage::during(self.operation))
     }
 }
 
@@ -64,31 +64,31 @@ mod tests {
 
     use super::*;
 
-    fn shared() -> Arc<Shared<u32>> {
-        Arc::new(Shared::new("read"))
+    fn coalesced_read() -> Arc<CoalescedRead<u32>> {
+        Arc::new(CoalescedRead::new("read"))
     }
 
     /// Starts a read that is under way, and ends with what is sent.
-    async fn under_way(shared: &Arc<Shared<u32>>) -> (JoinSet<u32>, oneshot::Sender<u32>) {
-        let (tell, told) = oneshot::channel();
+    async fn start_read(shared: &Arc<CoalescedRead<u32>>) -> (JoinSet<u32>, oneshot::Sender<u32>) {
+        let (reply, response) = oneshot::channel();
         let (began, begins) = oneshot::channel();
         let (mut tasks, reader) = (JoinSet::new(), Arc::clone(shared));
         tasks.spawn(async move {
             let read = async || {
                 began.send(()).unwrap();
-                Ok(told.await.unwrap())
+                Ok(response.await.unwrap())
             };
             reader.read(read).await.unwrap()
         });
         begins.await.unwrap();
-        (tasks, tell)
+        (tasks, reply)
     }
 
     #[tokio::test]
-    async fn who_asks_during_a_read_shares_the_next_one() {
-        let shared = shared();
+    async fn caller_during_a_read_waits_for_the_next_read() {
+        let shared = coalesced_read();
         let reads = Arc::new(AtomicU64::new(0));
-        let (first, tell) = under_way(&shared).await;
+        let (first, tell) = start_read(&shared).await;
         let mut later = JoinSet::new();
         for _ in 0..50 {
             let (shared, reads) = (Arc::clone(&shared), Arc::clone(&reads));
@@ -112,24 +112,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_shared_and_not_kept() {
-        let shared = shared();
-        let (first, tell) = under_way(&shared).await;
+    async fn failure_is_shared_but_not_cached() {
+        let shared = coalesced_read();
+        let (first, tell) = start_read(&shared).await;
         let failing = || async { Err(Outage::during("read")("no store")) };
-        let asked = async { tokio::join!(shared.read(failing), shared.read(async || Ok(9))) };
-        let told = async {
+        let reads = async { tokio::join!(shared.read(failing), shared.read(async || Ok(9))) };
+        let release = async {
             yield_now().await;
             tell.send(1).unwrap();
         };
-        let ((failed, shared_failure), ()) = tokio::join!(asked, told);
+        let ((failed, shared_failure), ()) = tokio::join!(reads, release);
         assert!(failed.is_err() && shared_failure.is_err());
         assert_eq!(first.join_all().await, [1]);
         assert_eq!(shared.read(async || Ok(2)).await.unwrap(), 2);
     }
 
     #[tokio::test]
-    async fn who_goes_away_while_reading_holds_nobody_up() {
-        let shared = shared();
+    async fn cancelled_read_does_not_block_the_next_one() {
+        let shared = coalesced_read();
         let gone = timeout(Duration::from_millis(10), shared.read(pending)).await;
         assert!(gone.is_err());
         assert_eq!(shared.read(async || Ok(1)).await.unwrap(), 1);

@@ -18,30 +18,33 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::{
-    app::{Conflict, Cx, Failure, Service, View, exchange::WRITTEN_WITHIN, follow::long_over, shared::Shared},
+    app::{
+        ConflictError, Error, RequestContext, Service, Snapshot, exchange::ISSUE_DEADLINE, follow::replay_horizon,
+        shared::CoalescedRead,
+    },
     domain::{
-        revocation::{LogEntry, Seq, Target},
+        revocation::{LogEntry, LogPosition, Target},
         status_list::{
-            LIST_SIZE, ListId, Packed, STAYS, Shard, StatusListClaims, StatusPlace, TYP_STATUS_LIST, Width, entity_tag,
-            gzip, status_of,
+            LIST_EXPIRY_GRACE, LIST_SIZE, ListId, Shard, StatusBits, StatusIndex, StatusListClaims, TYP_STATUS_LIST,
+            Width, entity_tag, gzip, status_of,
         },
         time::{Lifetime, Timestamp},
     },
-    ports::{Having, ListedAfter, Outage},
+    ports::{Outage, TokenCursor, TokenSelector},
 };
 
 /// How old what is told may be, when the log never rests.
-const PACE: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// After so long, no token becomes durable any more that an entry ends and that somebody gets: the longest lease, what
 /// writing may take, and what clocks that run at different rates may differ by.
-const SETTLES: Duration = Duration::from_secs(35).saturating_add(WRITTEN_WITHIN);
+const STABILITY_WINDOW: Duration = Duration::from_secs(35).saturating_add(ISSUE_DEADLINE);
 /// How many entries, names and tokens are read at a time.
-const ENTRIES: u32 = 10_000;
-const NAMES: usize = 500;
-const TOKENS: u32 = 5_000;
+const LOG_PAGE_SIZE: u32 = 10_000;
+const SELECTOR_CHUNK_SIZE: usize = 500;
+const TOKEN_PAGE_SIZE: u32 = 5_000;
 /// What is shorter than this fits into one packet anyway.
-const WORTH_ZIPPING: usize = 1400;
-const DURING: &str = "work out a status list";
+const GZIP_MIN_SIZE: usize = 1400;
+const OP_BUILD_STATUS_LIST: &str = "work out a status list";
 
 /// A list as it is served.
 #[derive(Clone, Debug)]
@@ -51,65 +54,69 @@ pub struct StatusList {
     /// The same, gzipped, where that makes it smaller.
     pub gzipped: Option<Bytes>,
     /// The name of this very text.
-    pub tag: String,
+    pub etag: String,
     /// For how many seconds it may be kept.
     pub ttl: Lifetime,
 }
 
 pub(super) struct StatusLists {
     /// Held while something is worked out, so that one request does it and the others wait for it.
-    known: Mutex<Known>,
+    state: Mutex<BuildState>,
     /// How many blocks were taken of each shard, as far as that was ever read.
     shards: StdMutex<BTreeMap<Shard, u64>>,
-    reading: Shared<()>,
+    shard_read: CoalescedRead<()>,
 }
 
 impl Default for StatusLists {
     fn default() -> Self {
-        Self { known: Mutex::default(), shards: StdMutex::default(), reading: Shared::new("read the status lists") }
+        Self {
+            state: Mutex::default(),
+            shards: StdMutex::default(),
+            shard_read: CoalescedRead::new("read the status lists"),
+        }
     }
 }
 
 /// What was worked out so far.
 #[derive(Default)]
-struct Known {
+struct BuildState {
     /// Of which log.
-    log: u64,
+    log_epoch: u64,
     /// Up to here nothing can be found any more that was not found.
-    settled: Seq,
+    stable_seq: LogPosition,
     /// Up to where the log reached at which time, beyond that.
-    seen: VecDeque<(Seq, Duration)>,
+    unstable: VecDeque<(LogPosition, Duration)>,
     /// Up to where the log was looked at, and when that began.
-    looked: Option<(Seq, Duration)>,
+    last_check: Option<(LogPosition, Duration)>,
     /// Lists in which something is not 0.
-    statuses: BTreeMap<ListId, Packed>,
-    signed: BTreeMap<ListId, Signed>,
+    statuses: BTreeMap<ListId, StatusBits>,
+    signed_lists: BTreeMap<ListId, SignedList>,
 }
 
 /// A list, and what it was made of.
-struct Signed {
+struct SignedList {
     list: Arc<StatusList>,
-    at: Timestamp,
+    signed_at: Timestamp,
     /// The version of the keys.
-    keys: u64,
+    key_version: u64,
 }
 
 impl Service {
     /// A status list, no more than a second behind the log.
-    pub async fn status_list(&self, id: ListId, cx: &Cx) -> Result<Arc<StatusList>, Failure> {
-        if id.shard.is_over(cx.now) {
-            return Err(Conflict::ListIsOver.into());
+    pub async fn read_status_list(&self, id: ListId, cx: &RequestContext) -> Result<Arc<StatusList>, Error> {
+        if id.shard.is_expired(cx.now) {
+            return Err(ConflictError::StatusListExpired.into());
         }
         // Without a view there is no answer, whatever is kept.
-        let view = self.0.follower.current(cx.now).await?;
-        if !self.is_status_list(id, cx.now).await? {
-            return Err(Conflict::NotFound("status list").into());
+        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        if !self.status_list_exists(id, cx.now).await? {
+            return Err(ConflictError::NotFound("status list").into());
         }
         {
-            let known = self.0.status_lists.known.lock().await;
-            if known.log == view.log
-                && known.is_current(view.seq, self.clock().monotonic())
-                && let Some(signed) = known.signed.get(&id)
+            let state = self.0.status_lists.state.lock().await;
+            if state.log_epoch == snapshot.log_epoch
+                && state.is_current(snapshot.seq, self.clock().monotonic())
+                && let Some(signed) = state.signed_lists.get(&id)
                 && self.is_fresh(signed)
             {
                 return Ok(Arc::clone(&signed.list));
@@ -117,26 +124,26 @@ impl Service {
         }
         // A task of its own: what was worked out is kept, even if whoever asked goes away meanwhile.
         let service = self.clone();
-        let worked_out = tokio::spawn(async move { service.work_out(id).await });
-        Ok(worked_out.await.map_err(Outage::during(DURING))??)
+        let worked_out = tokio::spawn(async move { service.rebuild(id).await });
+        Ok(worked_out.await.map_err(Outage::during(OP_BUILD_STATUS_LIST))??)
     }
 
     /// The lists that there are now.
-    pub async fn status_lists(&self, cx: &Cx) -> Result<Vec<String>, Failure> {
-        self.0.follower.current(cx.now).await?;
+    pub async fn list_status_lists(&self, cx: &RequestContext) -> Result<Vec<String>, Error> {
+        self.0.follower.snapshot(cx.now).await?;
         self.read_shards(cx.now).await?;
         let shards = self.0.status_lists.shards();
-        let ids = shards.iter().flat_map(|(shard, blocks)| ListId::of(*shard, *blocks));
+        let ids = shards.iter().flat_map(|(shard, blocks)| ListId::iter_allocated(*shard, *blocks));
         Ok(ids.map(|id| id.uri(&self.settings().issuer)).collect())
     }
 
     /// Whether a number of the list was ever taken. What is not known here is asked for, once for all who ask.
-    async fn is_status_list(&self, id: ListId, now: Timestamp) -> Result<bool, Outage> {
-        let is_there = || self.0.status_lists.shards().get(&id.shard).is_some_and(|blocks| id.is_among(*blocks));
+    async fn status_list_exists(&self, id: ListId, now: Timestamp) -> Result<bool, Outage> {
+        let is_there = || self.0.status_lists.shards().get(&id.shard).is_some_and(|blocks| id.is_allocated(*blocks));
         if is_there() {
             return Ok(true);
         }
-        if !id.shard.is_near(now) {
+        if !id.shard.is_plausible(now) {
             return Ok(false);
         }
         self.read_shards(now).await?;
@@ -146,98 +153,98 @@ impl Service {
     async fn read_shards(&self, now: Timestamp) -> Result<(), Outage> {
         let lists = &self.0.status_lists;
         let read = async || {
-            let shards = self.store().status_shards(now.before(STAYS)).await?;
+            let shards = self.store().list_status_shards(now.saturating_sub(LIST_EXPIRY_GRACE)).await?;
             *lists.shards() = shards.into_iter().collect();
             Ok(())
         };
-        lists.reading.read(read).await
+        lists.shard_read.read(read).await
     }
 
     /// Whether a list can be told as it is: it is young, and signed by keys that are ours.
-    fn is_fresh(&self, signed: &Signed) -> bool {
+    fn is_fresh(&self, signed: &SignedList) -> bool {
         let (now, ttl) = (self.clock().now(), self.settings().status_list.ttl);
-        let until = signed.at.after(Lifetime::seconds((ttl.as_seconds() / 2).max(1)));
-        signed.at <= now && !until.is_past(now) && signed.keys == self.0.parts.signer.version()
+        let until = signed.signed_at.saturating_add(Lifetime::seconds((ttl.as_seconds() / 2).max(1)));
+        signed.signed_at <= now && !until.has_passed(now) && signed.key_version == self.0.ports.signer.version()
     }
 
-    async fn work_out(&self, id: ListId) -> Result<Arc<StatusList>, Outage> {
-        let mut known = self.0.status_lists.known.lock().await;
+    async fn rebuild(&self, id: ListId) -> Result<Arc<StatusList>, Outage> {
+        let mut state = self.0.status_lists.state.lock().await;
         let now = self.clock().now();
-        let view = self.0.follower.current(now).await?;
-        if known.log != view.log {
-            *known = Known { log: view.log, ..Known::default() };
+        let snapshot = self.0.follower.snapshot(now).await?;
+        if state.log_epoch != snapshot.log_epoch {
+            *state = BuildState { log_epoch: snapshot.log_epoch, ..BuildState::default() };
         }
-        if !known.is_current(view.seq, self.clock().monotonic()) {
-            self.go_through(&mut known, &view, now).await?;
+        if !state.is_current(snapshot.seq, self.clock().monotonic()) {
+            self.apply_log(&mut state, &snapshot, now).await?;
         }
-        if let Some(signed) = known.signed.get(&id).filter(|signed| self.is_fresh(signed)) {
+        if let Some(signed) = state.signed_lists.get(&id).filter(|signed| self.is_fresh(signed)) {
             return Ok(Arc::clone(&signed.list));
         }
-        let keys = self.0.parts.signer.version();
-        let list = Arc::new(self.sign_list(id, known.statuses.get(&id), now)?);
-        known.signed.insert(id, Signed { list: Arc::clone(&list), at: now, keys });
+        let keys = self.0.ports.signer.version();
+        let list = Arc::new(self.sign_list(id, state.statuses.get(&id), now)?);
+        state.signed_lists.insert(id, SignedList { list: Arc::clone(&list), signed_at: now, key_version: keys });
         Ok(list)
     }
 
-    fn sign_list(&self, id: ListId, statuses: Option<&Packed>, now: Timestamp) -> Result<StatusList, Outage> {
+    fn sign_list(&self, id: ListId, statuses: Option<&StatusBits>, now: Timestamp) -> Result<StatusList, Outage> {
         let settings = self.settings();
         let nothing;
         let statuses = match statuses {
             Some(statuses) => statuses,
             None => {
-                nothing = Packed::new(Width::Two, LIST_SIZE);
+                nothing = StatusBits::new(Width::Two, LIST_SIZE);
                 &nothing
             }
         };
         let ttl = settings.status_list.ttl;
         let claims = StatusListClaims::new(&settings.issuer, id, statuses, ttl, now);
         let claims = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
-        let token = self.0.parts.signer.sign(settings.algorithm, TYP_STATUS_LIST, &claims, now)?;
-        let gzipped = (token.len() > WORTH_ZIPPING).then(|| gzip(token.as_bytes()));
+        let token = self.0.ports.signer.sign(settings.algorithm, TYP_STATUS_LIST, &claims, now)?;
+        let gzipped = (token.len() > GZIP_MIN_SIZE).then(|| gzip(token.as_bytes()));
         let gzipped = gzipped.filter(|gzipped| gzipped.len() < token.len()).map(Bytes::from);
-        Ok(StatusList { tag: entity_tag(&token), token: token.into(), gzipped, ttl })
+        Ok(StatusList { etag: entity_tag(&token), token: token.into(), gzipped, ttl })
     }
 
     /// Goes through what is not settled of the log, and sets what has become of the tokens that it may be about.
-    async fn go_through(&self, known: &mut Known, view: &View, now: Timestamp) -> Result<(), Outage> {
+    async fn apply_log(&self, state: &mut BuildState, snapshot: &Snapshot, now: Timestamp) -> Result<(), Outage> {
         let began = self.clock().monotonic();
-        known.drop_what_is_over(now);
-        let alive_at = if known.settled == Seq::default() { long_over(now) } else { Timestamp::EPOCH };
-        let mut from = known.settled;
+        state.evict_expired(now);
+        let alive_at = if state.stable_seq == LogPosition::default() { replay_horizon(now) } else { Timestamp::EPOCH };
+        let mut from = state.stable_seq;
         loop {
-            let entries = self.store().log_after(from, alive_at, ENTRIES).await?;
+            let entries = self.store().read_log_after(from, alive_at, LOG_PAGE_SIZE).await?;
             let Some(last) = entries.last() else { break };
             from = last.seq;
-            let entries = entries.iter().filter(|entry| entry.seq <= view.seq);
-            for having in sought(entries, &self.settings().trust_domain) {
-                self.look_for(known, &having, view, now.before(STAYS)).await?;
+            let entries = entries.iter().filter(|entry| entry.seq <= snapshot.seq);
+            for having in affected_token_selectors(entries, &self.settings().trust_domain) {
+                self.mark_affected(state, &having, snapshot, now.saturating_sub(LIST_EXPIRY_GRACE)).await?;
             }
-            if from >= view.seq {
+            if from >= snapshot.seq {
                 break;
             }
         }
-        known.looked(view.seq, began);
+        state.mark_checked(snapshot.seq, began);
         Ok(())
     }
 
-    async fn look_for(
+    async fn mark_affected(
         &self,
-        known: &mut Known,
-        having: &Having,
-        view: &View,
+        state: &mut BuildState,
+        selector: &TokenSelector,
+        snapshot: &Snapshot,
         alive_at: Timestamp,
     ) -> Result<(), Outage> {
-        let mut after = ListedAfter::default();
+        let mut cursor = TokenCursor::default();
         loop {
-            let tokens = self.store().listed_tokens(having, alive_at, after, TOKENS).await?;
+            let tokens = self.store().list_tokens_with_status(selector, alive_at, cursor, TOKEN_PAGE_SIZE).await?;
             for token in &tokens {
-                if let Some(place) = token.status {
-                    known.put(place, status_of(view.standing(&token.names())));
+                if let Some(place) = token.status_index {
+                    state.set_status(place, status_of(snapshot.standing(&token.revocation_keys())));
                 }
             }
             match tokens.last() {
-                Some(last) if tokens.len() >= TOKENS as usize => {
-                    after = ListedAfter { issued: last.issued, id: last.id };
+                Some(last) if tokens.len() >= TOKEN_PAGE_SIZE as usize => {
+                    cursor = TokenCursor { issued: last.issued, id: last.id };
                 }
                 Some(_) | None => return Ok(()),
             }
@@ -251,49 +258,49 @@ impl StatusLists {
     }
 }
 
-impl Known {
+impl BuildState {
     /// Whether nothing has to be looked up, for who knows the log up to `head`.
-    fn is_current(&self, head: Seq, now: Duration) -> bool {
-        self.looked.is_some_and(|(looked, began)| {
-            let is_all = looked >= head && self.seen.is_empty();
-            is_all || now.saturating_sub(began) < PACE
+    fn is_current(&self, head: LogPosition, now: Duration) -> bool {
+        self.last_check.is_some_and(|(looked, began)| {
+            let is_all = looked >= head && self.unstable.is_empty();
+            is_all || now.saturating_sub(began) < REFRESH_INTERVAL
         })
     }
 
-    fn put(&mut self, place: StatusPlace, status: u8) {
-        let list = place.list();
+    fn set_status(&mut self, index: StatusIndex, status: u8) {
+        let list = index.list_id();
         if status == 0 && !self.statuses.contains_key(&list) {
             return;
         }
-        let statuses = self.statuses.entry(list).or_insert_with(|| Packed::new(Width::Two, LIST_SIZE));
-        if statuses.put(place.index(), status) {
-            self.signed.remove(&list);
+        let statuses = self.statuses.entry(list).or_insert_with(|| StatusBits::new(Width::Two, LIST_SIZE));
+        if statuses.set(index.idx(), status) {
+            self.signed_lists.remove(&list);
         }
     }
 
     /// The log was gone through up to `head`, and that began at `began`.
-    fn looked(&mut self, head: Seq, began: Duration) {
-        if self.seen.back().map_or(self.settled, |(seq, _)| *seq) < head {
-            self.seen.push_back((head, began));
+    fn mark_checked(&mut self, head: LogPosition, began: Duration) {
+        if self.unstable.back().map_or(self.stable_seq, |(seq, _)| *seq) < head {
+            self.unstable.push_back((head, began));
         }
-        while let Some((seq, at)) = self.seen.front()
-            && began.saturating_sub(*at) >= SETTLES
+        while let Some((seq, at)) = self.unstable.front()
+            && began.saturating_sub(*at) >= STABILITY_WINDOW
         {
-            self.settled = *seq;
-            self.seen.pop_front();
+            self.stable_seq = *seq;
+            self.unstable.pop_front();
         }
-        self.looked = Some((head, began));
+        self.last_check = Some((head, began));
     }
 
-    fn drop_what_is_over(&mut self, now: Timestamp) {
-        self.statuses.retain(|list, _| !list.shard.is_over(now));
-        self.signed.retain(|list, _| !list.shard.is_over(now));
+    fn evict_expired(&mut self, now: Timestamp) {
+        self.statuses.retain(|list, _| !list.shard.is_expired(now));
+        self.signed_lists.retain(|list, _| !list.shard.is_expired(now));
     }
 }
 
 /// How the tokens are found that entries may be about. A transaction token is for the trust domain, and for whatever
 /// resources it allows something at.
-fn sought<'a>(entries: impl Iterator<Item = &'a LogEntry>, trust_domain: &str) -> Vec<Having> {
+fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, trust_domain: &str) -> Vec<TokenSelector> {
     let (mut tokens, mut tasks, mut grants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut requesters, mut agents) = (BTreeSet::new(), BTreeSet::new());
     let (mut audiences, mut issuers) = (BTreeSet::new(), BTreeSet::new());
@@ -312,19 +319,22 @@ fn sought<'a>(entries: impl Iterator<Item = &'a LogEntry>, trust_domain: &str) -
     }
     let requesters = requesters.into_iter().map(|(issuer, subject)| (issuer.to_owned(), subject.to_owned()));
     let parts = [
-        parts(tokens, Having::Tokens),
-        parts(tasks, Having::Tasks),
-        parts(grants, Having::Grants),
-        parts(requesters, Having::Requesters),
-        parts(agents, Having::Agents),
-        parts(audiences, Having::Audiences),
-        parts(issuers, Having::Issuers),
+        chunk_selectors(tokens, TokenSelector::Tokens),
+        chunk_selectors(tasks, TokenSelector::Tasks),
+        chunk_selectors(grants, TokenSelector::Grants),
+        chunk_selectors(requesters, TokenSelector::Requesters),
+        chunk_selectors(agents, TokenSelector::Agents),
+        chunk_selectors(audiences, TokenSelector::Audiences),
+        chunk_selectors(issuers, TokenSelector::Issuers),
     ];
     parts.into_iter().flatten().collect()
 }
 
 /// So many at a time that a statement takes no time.
-fn parts<T: Clone>(names: impl IntoIterator<Item = T>, having: fn(Vec<T>) -> Having) -> Vec<Having> {
+fn chunk_selectors<T: Clone>(
+    names: impl IntoIterator<Item = T>,
+    selector: fn(Vec<T>) -> TokenSelector,
+) -> Vec<TokenSelector> {
     let names = names.into_iter().collect::<Vec<_>>();
-    names.chunks(NAMES).map(|part| having(part.to_vec())).collect()
+    names.chunks(SELECTOR_CHUNK_SIZE).map(|part| selector(part.to_vec())).collect()
 }

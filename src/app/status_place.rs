@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::{
     app::Service,
     domain::{
-        status_list::{Shard, StatusPlace, shuffled},
+        status_list::{Shard, StatusIndex, shuffle_block},
         time::Timestamp,
         token::TokenKind,
     },
@@ -19,35 +19,35 @@ use crate::{
 };
 
 /// When so few numbers of a shard are left, half a block, the next one is taken.
-const FEW: usize = 512;
-const DURING: &str = "take a block of a status list";
+const LOW_WATER_MARK: usize = 512;
+const OP_RESERVE_BLOCK: &str = "take a block of a status list";
 
 /// The numbers that are ours to give, by shard.
 #[derive(Default)]
-pub(super) struct Numbers {
-    left: StdMutex<BTreeMap<Shard, Vec<u64>>>,
+pub(super) struct IndexAllocator {
+    remaining: StdMutex<BTreeMap<Shard, Vec<u64>>>,
     /// Held while taking a block.
-    taking: Mutex<()>,
+    reserve_lock: Mutex<()>,
 }
 
-impl Numbers {
+impl IndexAllocator {
     /// The next number, and how many are left.
     fn next(&self, shard: Shard) -> (Option<u64>, usize) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
         match left.get_mut(&shard) {
             Some(numbers) => (numbers.pop(), numbers.len()),
             None => (None, 0),
         }
     }
 
-    fn left(&self, shard: Shard) -> usize {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remaining(&self, shard: Shard) -> usize {
+        let left = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
         left.get(&shard).map_or(0, Vec::len)
     }
 
-    fn put(&self, shard: Shard, block: Vec<u64>, now: Timestamp) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|shard, _| !shard.is_over(now));
+    fn refill(&self, shard: Shard, block: Vec<u64>, now: Timestamp) {
+        let mut left = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|shard, _| !shard.is_expired(now));
         // What is there is given first: it stands at the end.
         let numbers = left.entry(shard).or_default();
         numbers.splice(..0, block);
@@ -57,46 +57,46 @@ impl Numbers {
 impl Service {
     /// The place of a token that is about to be issued, if it is of a kind that has one: those that somebody may check who
     /// does not ask us. A number that is not used after all is lost.
-    pub(super) async fn status_place(
+    pub(super) async fn allocate_status_index(
         &self,
         kind: TokenKind,
         expires: Timestamp,
-    ) -> Result<Option<StatusPlace>, Outage> {
+    ) -> Result<Option<StatusIndex>, Outage> {
         match kind {
             TokenKind::Access | TokenKind::Txn if self.settings().status_list.enabled => {}
             TokenKind::Access | TokenKind::Txn | TokenKind::HandOver | TokenKind::Api => return Ok(None),
         }
-        let (shard, numbers) = (Shard::of(expires), &self.0.numbers);
+        let (shard, numbers) = (Shard::for_expiry(expires), &self.0.index_allocator);
         loop {
             let (number, left) = numbers.next(shard);
             if let Some(number) = number {
                 // Ahead of time, and nobody waits for it.
-                let next = Shard::soon_after(expires).filter(|next| numbers.left(*next) == 0);
-                if let Some(short) = Some(shard).filter(|_| left < FEW).or(next)
-                    && numbers.taking.try_lock().is_ok()
+                let next = Shard::following_shard(expires).filter(|next| numbers.remaining(*next) == 0);
+                if let Some(short) = Some(shard).filter(|_| left < LOW_WATER_MARK).or(next)
+                    && numbers.reserve_lock.try_lock().is_ok()
                 {
                     let service = self.clone();
-                    tokio::spawn(async move { service.take_block(short, FEW).await });
+                    tokio::spawn(async move { service.reserve_block(short, LOW_WATER_MARK).await });
                 }
-                return Ok(Some(StatusPlace { shard, number }));
+                return Ok(Some(StatusIndex { shard, number }));
             }
             // A task of its own: what was taken is kept, even if whoever asked goes away meanwhile.
             let service = self.clone();
-            let taken = tokio::spawn(async move { service.take_block(shard, 1).await });
-            taken.await.map_err(Outage::during(DURING))??;
+            let taken = tokio::spawn(async move { service.reserve_block(shard, 1).await });
+            taken.await.map_err(Outage::during(OP_RESERVE_BLOCK))??;
         }
     }
 
     /// Takes a block of a shard, unless there are so many numbers left.
-    async fn take_block(&self, shard: Shard, enough: usize) -> Result<(), Outage> {
-        let numbers = &self.0.numbers;
-        let _one_at_a_time = numbers.taking.lock().await;
-        if numbers.left(shard) >= enough {
+    async fn reserve_block(&self, shard: Shard, min_remaining: usize) -> Result<(), Outage> {
+        let numbers = &self.0.index_allocator;
+        let _guard = numbers.reserve_lock.lock().await;
+        if numbers.remaining(shard) >= min_remaining {
             return Ok(());
         }
-        let seed = self.0.parts.entropy.bytes32()?;
-        let block = self.store().take_status_block(shard).await?;
-        numbers.put(shard, shuffled(block, &seed), self.clock().now());
+        let seed = self.0.ports.entropy.random_bytes32()?;
+        let block = self.store().allocate_status_block(shard).await?;
+        numbers.refill(shard, shuffle_block(block, &seed), self.clock().now());
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! What a token is to be for: exactly one registered target (RFC 8707).
 
 use crate::{
-    app::{BadRequest, ExchangeRequest, Failure, RequestedType, Service, authenticate::Identified},
+    app::{Error, ExchangeRequest, RequestError, RequestedTokenType, Service, authenticate::IdentifiedClient},
     domain::{
         client::{Agent, Resource},
-        exchange::{Evidence, Output},
+        exchange::{Evidence, RequestedToken},
         id::ClientId,
         registry::Registry,
         token::TokenKind,
@@ -14,18 +14,18 @@ use crate::{
 
 impl Service {
     /// Exactly one registered target (RFC 8707): a resource by its URI or its registered name, or the trust domain.
-    pub(super) fn output<'a>(
+    pub(super) fn resolve_target<'a>(
         &self,
-        caller: &'a Identified,
+        caller: &'a IdentifiedClient,
         request: &ExchangeRequest,
         subject: Evidence<'_>,
-    ) -> Result<Output<'a>, Failure> {
-        let registry = &caller.view().registry;
-        let target = |text| Failure::Request(BadRequest::Target(text));
-        if request.requested == RequestedType::TxnToken {
+    ) -> Result<RequestedToken<'a>, Error> {
+        let registry = &caller.snapshot().registry;
+        let target = |text| Error::Request(RequestError::InvalidTarget(text));
+        if request.requested_token_type == RequestedTokenType::TxnToken {
             let is_domain = request.audience.as_deref() == Some(self.settings().trust_domain.as_str());
             return if is_domain && request.resource.is_none() && request.requested_actor.is_none() {
-                Ok(Output::Txn)
+                Ok(RequestedToken::Txn)
             } else {
                 Err(target("a transaction token is for the trust domain: say that in `audience`, and nothing else"))
             };
@@ -50,19 +50,23 @@ impl Service {
                 return Err(target("`resource` and `audience` are not the same resource"));
             }
             (Some(resource), _) | (None, Some(resource)) => resource,
-            (None, None) => Self::implied(registry, request, subject).ok_or(target("name one `resource`"))?,
+            (None, None) => Self::implied_resource(registry, request, subject).ok_or(target("name one `resource`"))?,
         };
         match &request.requested_actor {
-            None => Ok(Output::Access(resource)),
+            None => Ok(RequestedToken::Access(resource)),
             Some(id) => {
                 let to: &Agent = registry.agent(id).ok_or(target("no agent is registered as `requested_actor`"))?;
-                Ok(Output::HandOver(to, resource))
+                Ok(RequestedToken::HandOver(to, resource))
             }
         }
     }
 
     /// Who hands over a token for a resource need not name the resource again.
-    fn implied<'a>(registry: &'a Registry, request: &ExchangeRequest, subject: Evidence<'_>) -> Option<&'a Resource> {
+    fn implied_resource<'a>(
+        registry: &'a Registry,
+        request: &ExchangeRequest,
+        subject: Evidence<'_>,
+    ) -> Option<&'a Resource> {
         match subject {
             Evidence::Own(own, TokenKind::Access) if request.requested_actor.is_some() => {
                 own.aud.parse().ok().and_then(|uri| registry.resource_at(&uri))

@@ -1,13 +1,13 @@
 //! A task with everything that came of it: the tree of its tokens, what each is worth, and the calls with it.
 
 use crate::{
-    app::{ApiCaller, Cx, Failure, Service},
+    app::{ApiCaller, Error, RequestContext, Service},
     domain::{audit::Record, id::TaskId, revocation::Standing, task::Task, time::Timestamp},
-    ports::{Page, TokenFilter, TokenRecord},
+    ports::{PageRequest, TokenFilter, TokenRecord},
 };
 
 /// The most tokens that are shown of a task.
-const SHOWN: u32 = 1000;
+const MAX_TOKENS: u32 = 1000;
 
 /// A task with the tokens that came of it.
 #[derive(Debug)]
@@ -58,10 +58,10 @@ impl TokenStanding {
         }
     }
 
-    pub(super) fn of(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
+    pub(super) fn from_standing(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
         match standing {
             Standing::Revoked => Self::Revoked,
-            Standing::Live | Standing::Suspended if expires.is_past(now) => Self::Expired,
+            Standing::Live | Standing::Suspended if expires.has_passed(now) => Self::Expired,
             Standing::Suspended => Self::Suspended,
             Standing::Live => Self::Live,
         }
@@ -70,25 +70,26 @@ impl TokenStanding {
 
 impl Service {
     /// One task with the tree of its tokens, as of now.
-    pub async fn task_tree(&self, admin: &ApiCaller, id: TaskId, cx: &Cx) -> Result<TaskTree, Failure> {
+    pub async fn read_task_tree(&self, admin: &ApiCaller, id: TaskId, cx: &RequestContext) -> Result<TaskTree, Error> {
         let task = self.read_task(id).await?;
         let of_task = TokenFilter { task: Some(id), ..TokenFilter::default() };
-        let page = self.store().tokens(&of_task, &Page { after: None, limit: SHOWN }).await?;
-        let (reported, has_more_calls) = self.reported_calls(id).await?;
-        let view = admin.client().view();
+        let page = self.store().list_tokens(&of_task, &PageRequest { cursor: None, limit: MAX_TOKENS }).await?;
+        let (reported, has_more_calls) = self.list_reported_calls(id).await?;
+        let snapshot = admin.client().snapshot();
         let nodes = page.items.into_iter().rev().map(|token| {
-            let standing = TokenStanding::of(view.standing(&token.names()), token.expires, cx.now);
+            let standing =
+                TokenStanding::from_standing(snapshot.standing(&token.revocation_keys()), token.expires, cx.now);
             let calls = reported.iter().filter(|call| call.token == Some(token.id)).cloned().collect();
             TokenNode { token, standing, calls, derived: Vec::new() }
         });
         let has_more = page.next.is_some() || has_more_calls;
-        Ok(TaskTree { task, tokens: tree(nodes.collect()), has_more })
+        Ok(TaskTree { task, tokens: build_tree(nodes.collect()), has_more })
     }
 }
 
 /// Puts every token below the one that it was derived from; what has no such one here stands at the top. A token is
 /// derived from older ones only, so from the deepest lineage up, everything finds its place.
-fn tree(mut nodes: Vec<TokenNode>) -> Vec<TokenNode> {
+fn build_tree(mut nodes: Vec<TokenNode>) -> Vec<TokenNode> {
     let deepest = nodes.iter().map(|node| node.token.lineage.len()).max().unwrap_or_default();
     let mut tops = Vec::new();
     for depth in (1..=deepest).rev() {

@@ -10,33 +10,36 @@ use serde_json::json;
 
 use crate::{
     app::{
-        ApiCaller, AuthFault, BadRequest, Conflict, Cx, Failure, RequesterCaller, Service, admin::ATTEMPTS, again,
-        publish::Aside,
+        ApiCaller, AuthError, ConflictError, Error, RequestContext, RequestError, RequesterCaller, Service,
+        admin::MAX_COMMIT_ATTEMPTS, again, publish::UnloggedWrite,
     },
     domain::{
         audit::{Event, Outcome, Record},
         client::Client,
         id::{OutcomeText, Reason, TaskId},
-        limits::CLOCKS_MAY_DIFFER,
-        registry::{Kind, Registry},
-        replica::Spread,
-        revocation::{NewEntry, Target, Verb},
-        task::{Act, CannotTurn, Party, Requester, Task, TaskState, Turn},
+        limits::MAX_CLOCK_SKEW,
+        registry::{ObjectKind, Registry},
+        replica::Propagation,
+        revocation::{LogAction, NewEntry, Target},
+        task::{Initiator, Requester, Task, TaskAction, TaskState, Transition, TransitionError},
         time::Timestamp,
     },
-    ports::{Change, Expected, Idempotency, Outage, Page, Paged, TaskFilter, TokenFilter, Write, Written},
+    ports::{
+        IdempotentRequest, Outage, Page, PageRequest, Precondition, StateChange, TaskFilter, TokenFilter, WriteOutcome,
+        WriteSet,
+    },
 };
 
 /// How many tasks a sweep ends at a time: where the queue has room for them, together they are one commit.
-const AT_A_TIME: u32 = 64;
+const EXPIRY_PAGE_SIZE: u32 = 64;
 /// How often a sweep looks for more before it leaves the rest to the next one.
-const ROUNDS: usize = 1000;
+const MAX_EXPIRY_ROUNDS: usize = 1000;
 
 /// What is done to a task, and what is said about it.
 #[derive(Clone, Debug)]
-pub struct Turning {
+pub struct TransitionRequest {
     /// What is done.
-    pub act: Act,
+    pub action: TaskAction,
     /// Why.
     pub reason: Option<Reason>,
     /// What came of the work.
@@ -45,49 +48,49 @@ pub struct Turning {
 
 /// A task whose state was changed, and how far the word of it got.
 #[derive(Debug)]
-pub struct TurnedTask {
+pub struct TransitionOutcome {
     /// The task as it is now.
     pub task: Task,
     /// The entry of the log, and who knows of it.
-    pub spread: Spread,
+    pub propagation: Propagation,
 }
 
 impl Service {
     /// One task, for an agent that takes part in it. For everybody else there is none.
-    pub async fn read_own_task(&self, caller: &ApiCaller, id: TaskId) -> Result<Task, Failure> {
+    pub async fn read_own_task(&self, caller: &ApiCaller, id: TaskId) -> Result<Task, Error> {
         let agent = match caller.client().client()? {
             Client::Agent(agent) => &agent.id,
-            Client::Resource(_) | Client::Admin(_) => return Err(AuthFault::NotForThisClient.into()),
+            Client::Resource(_) | Client::Admin(_) => return Err(AuthError::ClientNotAllowed.into()),
         };
-        let registry = &caller.client().view().registry;
-        let task = self.store().task(id).await?.filter(|task| registry.still_has(task));
-        let task = task.ok_or(Conflict::NotFound("task"))?;
+        let registry = &caller.client().snapshot().registry;
+        let task = self.store().find_task(id).await?.filter(|task| registry.is_current_task(task));
+        let task = task.ok_or(ConflictError::NotFound("task"))?;
         if task.root_agent == *agent {
             return Ok(task);
         }
         let its_tokens = TokenFilter { task: Some(id), client: Some(agent.clone()), ..TokenFilter::default() };
-        let newest = self.store().tokens(&its_tokens, &Page { after: None, limit: 1 }).await?.items;
-        let takes_part = newest.iter().any(|token| registry.was_there(Kind::Agent, agent.as_str(), token.rev));
-        if takes_part { Ok(task) } else { Err(Conflict::NotFound("task").into()) }
+        let newest = self.store().list_tokens(&its_tokens, &PageRequest { cursor: None, limit: 1 }).await?.items;
+        let takes_part = newest.iter().any(|token| registry.existed_at(ObjectKind::Agent, agent.as_str(), token.rev));
+        if takes_part { Ok(task) } else { Err(ConflictError::NotFound("task").into()) }
     }
 
     /// Changes the state of a task for the agent that opened it. An agent that was given a part reads, and no more.
     /// Returns when no replica answers by the old state any more, or after so long.
-    pub async fn turn_own_task(
+    pub async fn transition_own_task(
         &self,
         caller: &ApiCaller,
         id: TaskId,
-        turning: &Turning,
+        requested: &TransitionRequest,
         key: Option<String>,
-        patience: Option<Duration>,
-        cx: &Cx,
-    ) -> Result<TurnedTask, Failure> {
+        max_wait: Option<Duration>,
+        cx: &RequestContext,
+    ) -> Result<TransitionOutcome, Error> {
         let task = self.read_own_task(caller, id).await?;
         let agent = caller.client().id();
         if task.root_agent != *agent {
-            return Err(AuthFault::NotForThisClient.into());
+            return Err(AuthError::ClientNotAllowed.into());
         }
-        self.turn_task(&Party::Agent(agent.clone()), task, turning, key, patience, cx).await
+        self.transition_task(&Initiator::Agent(agent.clone()), task, requested, key, max_wait, cx).await
     }
 
     /// The tasks that an agent opened, newest first: where it left off, for one that starts again.
@@ -95,16 +98,16 @@ impl Service {
         &self,
         caller: &ApiCaller,
         filter: TaskFilter,
-        page: &Page,
-    ) -> Result<Paged<Task>, Failure> {
+        page: &PageRequest,
+    ) -> Result<Page<Task>, Error> {
         let Client::Agent(agent) = caller.client().client()? else {
-            return Err(AuthFault::NotForThisClient.into());
+            return Err(AuthError::ClientNotAllowed.into());
         };
         if filter.agent.as_ref().is_some_and(|wanted| *wanted != agent.id) {
-            return Err(BadRequest::Invalid("agent", "an agent sees the tasks that it opened itself").into());
+            return Err(RequestError::InvalidParameter("agent", "an agent sees the tasks that it opened itself").into());
         }
         let filter = TaskFilter { agent: Some(agent.id.clone()), ..filter };
-        Ok(of_today(self.store().tasks(&filter, page).await?, &caller.client().view().registry))
+        Ok(exclude_orphans(self.store().list_tasks(&filter, page).await?, &caller.client().snapshot().registry))
     }
 
     /// A requester's own tasks, newest first.
@@ -112,178 +115,212 @@ impl Service {
         &self,
         caller: &RequesterCaller,
         filter: TaskFilter,
-        page: &Page,
-    ) -> Result<Paged<Task>, Failure> {
+        page: &PageRequest,
+    ) -> Result<Page<Task>, Error> {
         let Requester { issuer, subject } = caller.requester().clone();
         let filter = TaskFilter { requester: Some((issuer, subject.into())), ..filter };
-        Ok(of_today(self.store().tasks(&filter, page).await?, &caller.view().registry))
+        Ok(exclude_orphans(self.store().list_tasks(&filter, page).await?, &caller.snapshot().registry))
     }
 
     /// One of a requester's own tasks. Somebody else's can't be told from none.
-    pub async fn read_requested_task(&self, caller: &RequesterCaller, id: TaskId) -> Result<Task, Failure> {
-        let is_theirs = |task: &Task| task.requester == *caller.requester() && caller.view().registry.still_has(task);
-        let task = self.store().task(id).await?.filter(is_theirs);
-        Ok(task.ok_or(Conflict::NotFound("task"))?)
+    pub async fn read_requested_task(&self, caller: &RequesterCaller, id: TaskId) -> Result<Task, Error> {
+        let is_theirs =
+            |task: &Task| task.requester == *caller.requester() && caller.snapshot().registry.is_current_task(task);
+        let task = self.store().find_task(id).await?.filter(is_theirs);
+        Ok(task.ok_or(ConflictError::NotFound("task"))?)
     }
 
     /// Changes the state of a task for the requester in whose name it is. Returns when no replica answers by the old state
     /// any more, or after so long.
-    pub async fn turn_requested_task(
+    pub async fn transition_requested_task(
         &self,
         caller: &RequesterCaller,
         id: TaskId,
-        turning: &Turning,
+        requested: &TransitionRequest,
         key: Option<String>,
-        patience: Option<Duration>,
-        cx: &Cx,
-    ) -> Result<TurnedTask, Failure> {
+        max_wait: Option<Duration>,
+        cx: &RequestContext,
+    ) -> Result<TransitionOutcome, Error> {
         let task = self.read_requested_task(caller, id).await?;
-        self.turn_task(&Party::Requester(caller.requester().clone()), task, turning, key, patience, cx).await
+        self.transition_task(&Initiator::Requester(caller.requester().clone()), task, requested, key, max_wait, cx)
+            .await
     }
 
     /// Changes the state of a task for an admin. Returns when no replica answers by the old state any more, or after so
     /// long.
-    pub async fn turn_any_task(
+    pub async fn transition_any_task(
         &self,
         admin: &ApiCaller,
         id: TaskId,
-        turning: &Turning,
+        requested: &TransitionRequest,
         key: Option<String>,
-        patience: Option<Duration>,
-        cx: &Cx,
-    ) -> Result<TurnedTask, Failure> {
-        let Some(task) = self.store().task(id).await? else {
+        max_wait: Option<Duration>,
+        cx: &RequestContext,
+    ) -> Result<TransitionOutcome, Error> {
+        let Some(task) = self.store().find_task(id).await? else {
             let record = Record {
-                admin: Some(admin.name()),
+                admin: Some(admin.identity()),
                 task: Some(id),
-                asked: Some(json!({"act": turning.act})),
+                requested: Some(json!({"act": requested.action})),
                 request_id: Some(cx.request_id.clone()),
-                ..Record::new(cx.now, Event::TaskTurn, Outcome::Done)
+                ..Record::new(cx.now, Event::TaskTransition, Outcome::Done)
             };
-            return Err(self.refused_as_it_is(record, Conflict::NotFound("task")).await);
+            return Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("task")).await);
         };
-        self.turn_task(&Party::Admin(admin.name()), task, turning, key, patience, cx).await
+        self.transition_task(&Initiator::Admin(admin.identity()), task, requested, key, max_wait, cx).await
     }
 
-    async fn turn_task(
+    async fn transition_task(
         &self,
-        by: &Party,
+        by: &Initiator,
         mut task: Task,
-        turning: &Turning,
+        requested: &TransitionRequest,
         key: Option<String>,
-        patience: Option<Duration>,
-        cx: &Cx,
-    ) -> Result<TurnedTask, Failure> {
-        check_words(turning)?;
-        let asked = json!(["turn", task.id, turning.act, turning.reason, turning.outcome]);
-        let request = again::request(by.to_string(), key, asked.to_string(), cx);
-        if let Some(turned) = self.turned_before(request.as_ref(), &task, patience).await? {
-            return Ok(turned);
+        max_wait: Option<Duration>,
+        cx: &RequestContext,
+    ) -> Result<TransitionOutcome, Error> {
+        validate_texts(requested)?;
+        let fingerprint = json!(["turn", task.id, requested.action, requested.reason, requested.outcome]);
+        let request = again::build_idempotency(by.to_string(), key, fingerprint.to_string(), cx);
+        if let Some(replayed) = self.find_replayed_transition(request.as_ref(), &task, max_wait).await? {
+            return Ok(replayed);
         }
-        for _ in 0..ATTEMPTS {
-            let state = match task.after(turning.act, by, cx.now) {
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let state = match task.next_state(requested.action, by, cx.now) {
                 Ok(state) => state,
-                Err(refusal) => return Err(self.refuse_turn(by, &task, turning, refusal, cx).await),
+                Err(refusal) => return Err(self.refuse_transition(by, &task, requested, refusal, cx).await),
             };
-            let (turn, entry) = planned_turn(&task, state, by, turning, cx);
-            let record = turn_record(by, &task, &turn, cx);
-            let answer = json!((task.turns.saturating_add(1), &turn)).to_string();
-            let idempotency = request.clone().map(|request| Idempotency { answer, ..request });
-            let (expected, change) = turned_from(&task, turn.clone());
+            let (transition, entry) = plan_transition(&task, state, by, requested, cx);
+            let record = transition_record(by, &task, &transition, cx);
+            let answer = json!((task.version.saturating_add(1), &transition)).to_string();
+            let idempotency = request.clone().map(|request| IdempotentRequest { response: answer, ..request });
+            let (expected, change) = transition_change(&task, transition.clone());
             let (expected, changes, log, audit) = (Some(expected), vec![change], vec![entry], vec![record]);
-            let write = Write { expected, idempotency, changes, log, audit, ..Write::default() };
-            let (written, spread) = self.0.journal.publish(write, patience).await?;
-            let before = again::first_answer::<(u64, Turn)>(request.as_ref(), &written)?;
-            match (before, spread) {
-                (Some((turns, turn)), Some(spread)) => {
-                    return Ok(TurnedTask { task: Task { turns, ..turned(task, turn) }, spread });
+            let write = WriteSet {
+                precondition: expected,
+                idempotency,
+                state_changes: changes,
+                log_entries: log,
+                audit_records: audit,
+                ..WriteSet::default()
+            };
+            let (written, propagation) = self.0.writer.commit_and_propagate(write, max_wait).await?;
+            let before = again::read_stored_response::<(u64, Transition)>(request.as_ref(), &written)?;
+            match (before, propagation) {
+                (Some((turns, transition)), Some(propagation)) => {
+                    return Ok(TransitionOutcome {
+                        task: Task { version: turns, ..apply_transition(task, transition) },
+                        propagation,
+                    });
                 }
-                (None, Some(spread)) => return Ok(TurnedTask { task: turned(task, turn), spread }),
+                (None, Some(propagation)) => {
+                    return Ok(TransitionOutcome { task: apply_transition(task, transition), propagation });
+                }
                 (_, None) => {}
             }
             task = self.read_task(task.id).await?;
         }
-        let record = turn_record(by, &task, &turn(task.state, by, turning, cx), cx);
-        let asked = Some(json!({"act": turning.act}));
-        Err(self.refused(Record { asked, granted: None, ..record }, Conflict::Contended))
+        let record = transition_record(by, &task, &build_transition(task.state, by, requested, cx), cx);
+        let asked = Some(json!({"act": requested.action}));
+        Err(self.record_refusal(Record { requested: asked, granted: None, ..record }, ConflictError::ConcurrentUpdate))
     }
 
     /// What was answered to this request the first time. Who hears it again may not have heard it then: it holds
     /// everywhere now as well.
-    async fn turned_before(
+    async fn find_replayed_transition(
         &self,
-        request: Option<&Idempotency>,
+        request: Option<&IdempotentRequest>,
         task: &Task,
-        patience: Option<Duration>,
-    ) -> Result<Option<TurnedTask>, Failure> {
-        let Some(asked) = request else { return Ok(None) };
-        let Some(before) = self.store().answered(&asked.caller, &asked.key).await? else { return Ok(None) };
-        let answer = again::first_answer::<(u64, Turn)>(request, &before)?;
-        let (Some((turns, turn)), Written::Before { seq: Some(seq), .. }) = (answer, before) else { return Ok(None) };
-        let spread = self.0.journal.spread(seq, patience).await?;
-        Ok(Some(TurnedTask { task: Task { turns, ..turned(task.clone(), turn) }, spread }))
+        max_wait: Option<Duration>,
+    ) -> Result<Option<TransitionOutcome>, Error> {
+        let Some(idempotency) = request else { return Ok(None) };
+        let Some(before) = self.store().find_idempotent_response(&idempotency.caller, &idempotency.key).await? else {
+            return Ok(None);
+        };
+        let answer = again::read_stored_response::<(u64, Transition)>(request, &before)?;
+        let (Some((turns, transition)), WriteOutcome::AlreadyApplied { seq: Some(seq), .. }) = (answer, before) else {
+            return Ok(None);
+        };
+        let propagation = self.0.writer.await_propagation(seq, max_wait).await?;
+        Ok(Some(TransitionOutcome {
+            task: Task { version: turns, ..apply_transition(task.clone(), transition) },
+            propagation,
+        }))
     }
 
-    async fn refuse_turn(&self, by: &Party, task: &Task, turning: &Turning, refusal: CannotTurn, cx: &Cx) -> Failure {
+    async fn refuse_transition(
+        &self,
+        by: &Initiator,
+        task: &Task,
+        requested: &TransitionRequest,
+        refusal: TransitionError,
+        cx: &RequestContext,
+    ) -> Error {
         let record = Record {
-            asked: Some(json!({"act": turning.act})),
+            requested: Some(json!({"act": requested.action})),
             granted: None,
             outcome: Outcome::Refused,
             reason: Some(refusal.to_string()),
-            ..turn_record(by, task, &turn(task.state, by, turning, cx), cx)
+            ..transition_record(by, task, &build_transition(task.state, by, requested, cx), cx)
         };
-        let recorded = self.0.journal.commit(Write { audit: vec![record], ..Write::default() }).await;
+        let recorded = self.0.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await;
         // The answer says which state the task is in, so that state is the one that everybody goes by.
-        match recorded.and(self.0.journal.settle().await) {
-            Ok(()) => Conflict::CannotTurn(refusal).into(),
+        match recorded.and(self.0.writer.await_barrier().await) {
+            Ok(()) => ConflictError::IllegalTransition(refusal).into(),
             Err(outage) => outage.into(),
         }
     }
 
     /// Brings tasks past their deadline to their end. Any number of replicas may do this at once: each task is ended, and
     /// recorded, by one of them.
-    pub(super) async fn expire_tasks(&self, cx: &Cx) -> Result<(), Failure> {
-        self.end_tasks(|limit| self.store().tasks_due(cx.now, limit), |_| (Act::Expire, Party::Deadline), cx).await
+    pub(super) async fn expire_tasks(&self, cx: &RequestContext) -> Result<(), Error> {
+        self.end_tasks(
+            |limit| self.store().list_overdue_tasks(cx.now, limit),
+            |_| (TaskAction::Expire, Initiator::Deadline),
+            cx,
+        )
+        .await
     }
 
     /// Brings tasks to their end whose agent, or whose requester's issuer, was removed: nobody can join them any more. Any number
     /// of replicas may do this at once.
-    pub(super) async fn end_tasks_of_removed(&self, cx: &Cx) -> Result<(), Failure> {
+    pub(super) async fn end_orphaned_tasks(&self, cx: &RequestContext) -> Result<(), Error> {
         let how = |task: &Task| {
-            let is_over = task.deadline.is_past(cx.now);
-            if is_over { (Act::Expire, Party::Deadline) } else { (Act::Revoke, Party::Removal) }
+            let is_over = task.deadline.has_passed(cx.now);
+            if is_over { (TaskAction::Expire, Initiator::Deadline) } else { (TaskAction::Revoke, Initiator::Removal) }
         };
-        self.end_tasks(|limit| self.store().tasks_of_removed(limit), how, cx).await
+        self.end_tasks(|limit| self.store().list_orphaned_tasks(limit), how, cx).await
     }
 
     /// Ends tasks whose tokens are dead by themselves: there is no entry in the log.
     pub(super) async fn end_tasks<F>(
         &self,
         due: impl Fn(u32) -> F,
-        how: impl Fn(&Task) -> (Act, Party),
-        cx: &Cx,
-    ) -> Result<(), Failure>
+        how: impl Fn(&Task) -> (TaskAction, Initiator),
+        cx: &RequestContext,
+    ) -> Result<(), Error>
     where
         F: Future<Output = Result<Vec<Task>, Outage>>,
     {
         // Those who are waited for need the queue more.
         let at_once = (self.settings().write_queue / 8).max(1);
-        for _ in 0..ROUNDS {
-            let due = due(AT_A_TIME).await?;
-            let is_last = due.len() < usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
+        for _ in 0..MAX_EXPIRY_ROUNDS {
+            let due = due(EXPIRY_PAGE_SIZE).await?;
+            let is_last = due.len() < usize::try_from(EXPIRY_PAGE_SIZE).unwrap_or(usize::MAX);
             let ends = due.iter().filter_map(|task| {
                 let (act, by) = how(task);
-                let state = task.after(act, &by, cx.now).ok()?;
-                let turn = turn(state, &by, &Turning { act, reason: None, outcome: None }, cx);
-                let record = turn_record(&by, task, &turn, cx);
-                let (expected, change) = turned_from(task, turn);
-                Some(Aside { expected, idempotency: None, change, record })
+                let state = task.next_state(act, &by, cx.now).ok()?;
+                let transition =
+                    build_transition(state, &by, &TransitionRequest { action: act, reason: None, outcome: None }, cx);
+                let record = transition_record(&by, task, &transition, cx);
+                let (expected, change) = transition_change(task, transition);
+                Some(UnloggedWrite { expected, idempotency: None, change, record })
             });
             let mut ends = ends.collect::<Vec<_>>();
             while !ends.is_empty() {
                 let few = ends.drain(..at_once.min(ends.len()));
                 // One that moved on meanwhile was ended by somebody else.
-                try_join_all(few.map(|aside| self.0.journal.commit_aside(aside))).await?;
+                try_join_all(few.map(|aside| self.0.writer.commit_unlogged(aside))).await?;
             }
             if is_last {
                 break;
@@ -294,74 +331,94 @@ impl Service {
 }
 
 /// A page without the tasks of others of the same names who were removed.
-fn of_today(Paged { items, next }: Paged<Task>, registry: &Registry) -> Paged<Task> {
-    Paged { items: items.into_iter().filter(|task| registry.still_has(task)).collect(), next }
+fn exclude_orphans(Page { items, next }: Page<Task>, registry: &Registry) -> Page<Task> {
+    Page { items: items.into_iter().filter(|task| registry.is_current_task(task)).collect(), next }
 }
 
-fn check_words(turning: &Turning) -> Result<(), BadRequest> {
-    let needs_reason = matches!(turning.act, Act::Suspend | Act::Fail);
-    if needs_reason && turning.reason.is_none() {
-        return Err(BadRequest::Missing("reason"));
+fn validate_texts(requested: &TransitionRequest) -> Result<(), RequestError> {
+    let needs_reason = matches!(requested.action, TaskAction::Suspend | TaskAction::Fail);
+    if needs_reason && requested.reason.is_none() {
+        return Err(RequestError::MissingParameter("reason"));
     }
-    if turning.outcome.is_some() && !matches!(turning.act, Act::Complete | Act::Fail) {
-        return Err(BadRequest::Invalid("outcome", "only what ends has one"));
+    if requested.outcome.is_some() && !matches!(requested.action, TaskAction::Complete | TaskAction::Fail) {
+        return Err(RequestError::InvalidParameter("outcome", "only what ends has one"));
     }
     Ok(())
 }
 
 /// A change of state: what the task says of it, and what the log says.
-pub(super) fn planned_turn(task: &Task, state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> (Turn, NewEntry) {
+pub(super) fn plan_transition(
+    task: &Task,
+    state: TaskState,
+    by: &Initiator,
+    requested: &TransitionRequest,
+    cx: &RequestContext,
+) -> (Transition, NewEntry) {
     let entry = NewEntry {
-        verb: match turning.act {
-            Act::Suspend => Verb::Suspend,
-            Act::Resume => Verb::Resume,
-            Act::Complete | Act::Fail | Act::Expire | Act::Revoke => Verb::Revoke,
+        verb: match requested.action {
+            TaskAction::Suspend => LogAction::Suspend,
+            TaskAction::Resume => LogAction::Resume,
+            TaskAction::Complete | TaskAction::Fail | TaskAction::Expire | TaskAction::Revoke => LogAction::Revoke,
         },
         target: Target::Task(task.id),
-        reason: turning.reason.as_ref().map_or_else(|| turning.act.done().to_owned(), ToString::to_string),
+        reason: requested
+            .reason
+            .as_ref()
+            .map_or_else(|| requested.action.past_participle().to_owned(), ToString::to_string),
         by: by.to_string(),
         at: cx.now,
-        forget_after: task_forgotten(task, cx.now),
+        forget_after: retain_task_until(task, cx.now),
     };
-    (turn(state, by, turning, cx), entry)
+    (build_transition(state, by, requested, cx), entry)
 }
 
-fn turn(state: TaskState, by: &Party, turning: &Turning, cx: &Cx) -> Turn {
-    Turn { state, at: cx.now, by: by.to_string(), reason: turning.reason.clone(), outcome: turning.outcome.clone() }
+fn build_transition(
+    state: TaskState,
+    by: &Initiator,
+    requested: &TransitionRequest,
+    cx: &RequestContext,
+) -> Transition {
+    Transition {
+        state,
+        at: cx.now,
+        by: by.to_string(),
+        reason: requested.reason.clone(),
+        outcome: requested.outcome.clone(),
+    }
 }
 
-fn turned(task: Task, turn: Turn) -> Task {
-    Task { state: turn.state, turns: task.turns.saturating_add(1), turned: Some(turn), ..task }
+fn apply_transition(task: Task, transition: Transition) -> Task {
+    Task { state: transition.state, version: task.version.saturating_add(1), last_transition: Some(transition), ..task }
 }
 
 /// The change, and what it builds on: that nobody changes the state in between.
-fn turned_from(task: &Task, turn: Turn) -> (Expected, Change) {
-    (Expected::Task(task.id, task.turns), Change::TurnTask(task.id, turn))
+fn transition_change(task: &Task, transition: Transition) -> (Precondition, StateChange) {
+    (Precondition::TaskVersion(task.id, task.version), StateChange::TransitionTask(task.id, transition))
 }
 
-pub(super) fn turn_record(by: &Party, task: &Task, turn: &Turn, cx: &Cx) -> Record {
+pub(super) fn transition_record(by: &Initiator, task: &Task, transition: &Transition, cx: &RequestContext) -> Record {
     let (client, admin, by) = match by {
-        Party::Agent(id) => (Some(id.clone()), None, None),
-        Party::Admin(name) => (None, Some(name.clone()), None),
-        Party::Requester(_) | Party::Grant(_) | Party::Removal => (None, None, Some(by.to_string())),
-        Party::Deadline => (None, None, None),
+        Initiator::Agent(id) => (Some(id.clone()), None, None),
+        Initiator::Admin(name) => (None, Some(name.clone()), None),
+        Initiator::Requester(_) | Initiator::Grant(_) | Initiator::Removal => (None, None, Some(by.to_string())),
+        Initiator::Deadline => (None, None, None),
     };
     Record {
         client,
         admin,
         by,
-        granted: Some(match &turn.outcome {
-            Some(outcome) => json!({"state": turn.state, "outcome": outcome}),
-            None => json!({"state": turn.state}),
+        granted: Some(match &transition.outcome {
+            Some(outcome) => json!({"state": transition.state, "outcome": outcome}),
+            None => json!({"state": transition.state}),
         }),
-        reason: turn.reason.as_ref().map(ToString::to_string),
+        reason: transition.reason.as_ref().map(ToString::to_string),
         request_id: Some(cx.request_id.clone()),
-        ..about_task(task, Record::new(cx.now, Event::TaskTurn, Outcome::Done))
+        ..with_task_fields(task, Record::new(cx.now, Event::TaskTransition, Outcome::Done))
     }
 }
 
 /// The record with what every record about a task has.
-pub(super) fn about_task(task: &Task, record: Record) -> Record {
+pub(super) fn with_task_fields(task: &Task, record: Record) -> Record {
     Record {
         task: Some(task.id),
         purpose: Some(task.purpose.to_string()),
@@ -373,6 +430,6 @@ pub(super) fn about_task(task: &Task, record: Record) -> Record {
 }
 
 /// When an entry about a task may be forgotten: no token outlives it. All entries about one task are forgotten together.
-pub(super) fn task_forgotten(task: &Task, now: Timestamp) -> Timestamp {
-    task.deadline.max(now).after(CLOCKS_MAY_DIFFER)
+pub(super) fn retain_task_until(task: &Task, now: Timestamp) -> Timestamp {
+    task.deadline.max(now).saturating_add(MAX_CLOCK_SKEW)
 }

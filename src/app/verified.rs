@@ -20,80 +20,80 @@ use crate::domain::{
     authority::{Arg, Permission, Rule},
     id::KeyId,
     limits::MemoryLimits,
-    revocation::Names,
+    revocation::RevocationKeys,
     time::Timestamp,
     token::{ApiTokenClaims, TaskTokenClaims, TokenDigest},
 };
 
 /// A good token, without its verdict: that is not kept.
 #[derive(Debug)]
-pub(super) struct Known<C> {
+pub(super) struct CachedToken<C> {
     /// What stands in it.
     pub(super) claims: C,
     /// By what it can be taken back.
-    pub(super) names: Names,
+    pub(super) revocation_keys: RevocationKeys,
     /// The key that signed it.
     pub(super) key: KeyId,
     /// What introspection says of it; nothing is said of an API token.
-    pub(super) answer: Bytes,
+    pub(super) response: Bytes,
     /// The reading of the registry by which all of that was good when it was last looked at.
-    good_by: AtomicU64,
+    valid_generation: AtomicU64,
     /// What it takes at most (bytes).
     size: usize,
 }
 
 /// The good tokens, by the digest of their text, within limits.
-pub(super) struct Verified(Option<Cache<TokenDigest, Kept, Weight>>);
+pub(super) struct VerifiedTokenCache(Option<Cache<TokenDigest, CacheEntry, Weigher>>);
 
 #[derive(Clone)]
-enum Kept {
+enum CacheEntry {
     /// An access token, for the resource that asked.
-    Task(Arc<Known<TaskTokenClaims>>),
-    Api(Arc<Known<ApiTokenClaims>>),
+    Task(Arc<CachedToken<TaskTokenClaims>>),
+    Api(Arc<CachedToken<ApiTokenClaims>>),
 }
 
-impl Verified {
+impl VerifiedTokenCache {
     pub(super) fn new(limits: MemoryLimits) -> Self {
         let (tokens, bytes) = (u64::from(limits.verified_tokens), limits.verified_bytes());
         // One limit holds both: nothing weighs less than its share. The cache divides its capacity by a power of two
         // and rounds up, so the last bits are left out.
-        let weight = Weight { share: bytes.checked_div(tokens).unwrap_or_default().max(1) };
+        let weight = Weigher { min_weight: bytes.checked_div(tokens).unwrap_or_default().max(1) };
         let is_on = tokens > 0 && bytes > 0;
         Self(is_on.then(|| Cache::with_weighter(limits.verified_tokens as usize, bytes & !0xfff, weight)))
     }
 
-    pub(super) fn task(&self, digest: &TokenDigest) -> Option<Arc<Known<TaskTokenClaims>>> {
+    pub(super) fn get_task(&self, digest: &TokenDigest) -> Option<Arc<CachedToken<TaskTokenClaims>>> {
         match self.0.as_ref()?.get(digest)? {
-            Kept::Task(known) => Some(known),
-            Kept::Api(_) => None,
+            CacheEntry::Task(known) => Some(known),
+            CacheEntry::Api(_) => None,
         }
     }
 
-    pub(super) fn api(&self, digest: &TokenDigest) -> Option<Arc<Known<ApiTokenClaims>>> {
+    pub(super) fn get_api(&self, digest: &TokenDigest) -> Option<Arc<CachedToken<ApiTokenClaims>>> {
         match self.0.as_ref()?.get(digest)? {
-            Kept::Api(known) => Some(known),
-            Kept::Task(_) => None,
+            CacheEntry::Api(known) => Some(known),
+            CacheEntry::Task(_) => None,
         }
     }
 
-    pub(super) fn keep_task(&self, digest: TokenDigest, known: Known<TaskTokenClaims>) {
-        self.keep(digest, Kept::Task(Arc::new(known)));
+    pub(super) fn insert_task(&self, digest: TokenDigest, token: CachedToken<TaskTokenClaims>) {
+        self.insert(digest, CacheEntry::Task(Arc::new(token)));
     }
 
-    pub(super) fn keep_api(&self, digest: TokenDigest, known: Arc<Known<ApiTokenClaims>>) {
-        self.keep(digest, Kept::Api(known));
+    pub(super) fn insert_api(&self, digest: TokenDigest, token: Arc<CachedToken<ApiTokenClaims>>) {
+        self.insert(digest, CacheEntry::Api(token));
     }
 
-    fn keep(&self, digest: TokenDigest, kept: Kept) {
+    fn insert(&self, digest: TokenDigest, entry: CacheEntry) {
         if let Some(cache) = &self.0 {
-            cache.insert(digest, kept);
+            cache.insert(digest, entry);
         }
     }
 
     /// Drops what has expired.
-    pub(super) fn forget(&self, now: Timestamp) {
+    pub(super) fn evict_expired(&self, now: Timestamp) {
         if let Some(cache) = &self.0 {
-            cache.retain(|_, kept| !kept.expires().is_past(now));
+            cache.retain(|_, kept| !kept.expiry().has_passed(now));
         }
     }
 
@@ -103,8 +103,8 @@ impl Verified {
     }
 }
 
-impl Kept {
-    fn expires(&self) -> Timestamp {
+impl CacheEntry {
+    fn expiry(&self) -> Timestamp {
         match self {
             Self::Task(known) => known.claims.exp,
             Self::Api(known) => known.claims.exp,
@@ -113,97 +113,115 @@ impl Kept {
 }
 
 #[derive(Clone)]
-struct Weight {
+struct Weigher {
     /// What the smallest one weighs, so that there are not too many.
-    share: u64,
+    min_weight: u64,
 }
 
-impl Weighter<TokenDigest, Kept> for Weight {
-    fn weight(&self, _: &TokenDigest, kept: &Kept) -> u64 {
+impl Weighter<TokenDigest, CacheEntry> for Weigher {
+    fn weight(&self, _: &TokenDigest, kept: &CacheEntry) -> u64 {
         let size = match kept {
-            Kept::Task(known) => known.size,
-            Kept::Api(known) => known.size,
+            CacheEntry::Task(known) => known.size,
+            CacheEntry::Api(known) => known.size,
         };
-        self.share.max(size as u64)
+        self.min_weight.max(size as u64)
     }
 }
 
 /// The token's own place and that in the table, the nodes of a few small sets, what the allocator rounds up.
-const FIXED: usize = 3072;
+const BASE_WEIGHT: usize = 3072;
 /// A permission, beside its text.
-const PERMISSION: usize = 2 * size_of::<Permission>() + 512;
+const PERMISSION_WEIGHT: usize = 2 * size_of::<Permission>() + 512;
 /// A node of a map has room for eleven, and five at least are in each but the first.
-const RULES: usize = 11 * (size_of::<Rule>() + size_of::<String>()) + 128;
+const RULES_NODE_WEIGHT: usize = 11 * (size_of::<Rule>() + size_of::<String>()) + 128;
 /// The same, of an argument that is an object.
-const MEMBERS: usize = 11 * (size_of::<Arg>() + size_of::<String>()) + 128;
+const MEMBERS_NODE_WEIGHT: usize = 11 * (size_of::<Arg>() + size_of::<String>()) + 128;
 /// A value in a list, which may have grown to twice what it needs.
-const ARGUMENT: usize = 2 * size_of::<Arg>() + 32;
+const ARGUMENT_WEIGHT: usize = 2 * size_of::<Arg>() + 32;
 /// A member or an item of what is told along (`rctx`, `tctx`).
-const VALUE: usize = 3 * (size_of::<Value>() + size_of::<String>()) + 64;
+const VALUE_WEIGHT: usize = 3 * (size_of::<Value>() + size_of::<String>()) + 64;
 
-impl Known<TaskTokenClaims> {
+impl CachedToken<TaskTokenClaims> {
     /// `length` is that of the token: no text in it is longer, and each is kept twice at most.
     /// `good_by` is the reading of the registry by which all of it is good.
-    pub(super) fn task(
+    pub(super) fn from_task(
         claims: TaskTokenClaims,
-        names: Names,
+        names: RevocationKeys,
         key: KeyId,
         answer: Bytes,
         length: usize,
-        good_by: u64,
+        generation: u64,
     ) -> Self {
         let permissions = claims.authorization_details.iter().map(|permission| {
             let rules = &permission.constraints.arguments;
-            PERMISSION + nodes(rules.len()) * RULES + rules.values().map(size_of_rule).sum::<usize>()
+            PERMISSION_WEIGHT
+                + count_nodes(rules.len()) * RULES_NODE_WEIGHT
+                + rules.values().map(weigh_rule).sum::<usize>()
         });
-        let told = values_in(&claims.rctx) + claims.tctx.details.as_ref().map_or(0, values_in);
-        let size = FIXED + 3 * length + answer.len() + permissions.sum::<usize>() + told * VALUE;
-        Self { claims, names, key, answer, good_by: AtomicU64::new(good_by), size }
+        let context_values = count_values(&claims.rctx) + claims.tctx.details.as_ref().map_or(0, count_values);
+        let size = BASE_WEIGHT + 3 * length + answer.len() + permissions.sum::<usize>() + context_values * VALUE_WEIGHT;
+        Self {
+            claims,
+            revocation_keys: names,
+            key,
+            response: answer,
+            valid_generation: AtomicU64::new(generation),
+            size,
+        }
     }
 
     /// Whether all of it was found good by this reading of the registry, when it was last looked at.
-    pub(super) fn is_good_by(&self, reading: u64) -> bool {
-        self.good_by.load(Ordering::Relaxed) == reading
+    pub(super) fn is_valid_for(&self, generation: u64) -> bool {
+        self.valid_generation.load(Ordering::Relaxed) == generation
     }
 
     /// All of it is good by this reading of the registry.
-    pub(super) fn good_by(&self, reading: u64) {
-        self.good_by.store(reading, Ordering::Relaxed);
+    pub(super) fn mark_valid_for(&self, generation: u64) {
+        self.valid_generation.store(generation, Ordering::Relaxed);
     }
 }
 
-impl Known<ApiTokenClaims> {
-    pub(super) fn api(claims: ApiTokenClaims, names: Names, key: KeyId, length: usize) -> Self {
-        Self { claims, names, key, answer: Bytes::new(), good_by: AtomicU64::new(0), size: FIXED + 3 * length }
+impl CachedToken<ApiTokenClaims> {
+    pub(super) fn from_api(claims: ApiTokenClaims, names: RevocationKeys, key: KeyId, length: usize) -> Self {
+        Self {
+            claims,
+            revocation_keys: names,
+            key,
+            response: Bytes::new(),
+            valid_generation: AtomicU64::new(0),
+            size: BASE_WEIGHT + 3 * length,
+        }
     }
 }
 
-fn nodes(members: usize) -> usize {
+fn count_nodes(members: usize) -> usize {
     members.div_ceil(5)
 }
 
-fn size_of_rule(rule: &Rule) -> usize {
+fn weigh_rule(rule: &Rule) -> usize {
     let lists = [rule.one_of.as_deref(), Some(&rule.not_one_of), rule.subset.as_deref()];
-    lists.into_iter().flatten().flatten().map(size_of_argument).sum()
+    lists.into_iter().flatten().flatten().map(weigh_argument).sum()
 }
 
-fn size_of_argument(argument: &Arg) -> usize {
+fn weigh_argument(argument: &Arg) -> usize {
     let parts = match argument {
-        Arg::List(items) => items.iter().map(size_of_argument).sum(),
-        Arg::Object(members) => nodes(members.len()) * MEMBERS + members.values().map(size_of_argument).sum::<usize>(),
+        Arg::List(items) => items.iter().map(weigh_argument).sum(),
+        Arg::Object(members) => {
+            count_nodes(members.len()) * MEMBERS_NODE_WEIGHT + members.values().map(weigh_argument).sum::<usize>()
+        }
         Arg::Null | Arg::Bool(_) | Arg::Number(_) | Arg::Text(_) => 0,
     };
-    ARGUMENT + parts
+    ARGUMENT_WEIGHT + parts
 }
 
-fn values_in(members: &Map<String, Value>) -> usize {
-    members.values().map(count).sum()
+fn count_values(members: &Map<String, Value>) -> usize {
+    members.values().map(count_value).sum()
 }
 
-fn count(value: &Value) -> usize {
+fn count_value(value: &Value) -> usize {
     match value {
-        Value::Object(members) => 1 + values_in(members),
-        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Object(members) => 1 + count_values(members),
+        Value::Array(items) => 1 + items.iter().map(count_value).sum::<usize>(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
     }
 }
@@ -236,10 +254,10 @@ mod tests {
         (text.clone(), serde_json::from_value(claims).unwrap())
     }
 
-    fn known(text: &str, claims: TaskTokenClaims) -> Known<TaskTokenClaims> {
-        let (names, key) = (claims.names(), "a-key-of-ours".parse().unwrap());
+    fn cached_token(text: &str, claims: TaskTokenClaims) -> CachedToken<TaskTokenClaims> {
+        let (names, key) = (claims.revocation_keys(), "a-key-of-ours".parse().unwrap());
         // A token is its claims in base64, and some more.
-        Known::task(claims, names, key, Bytes::from(text.to_owned()), text.len() / 3 * 4 + 120, 1)
+        CachedToken::from_task(claims, names, key, Bytes::from(text.to_owned()), text.len() / 3 * 4 + 120, 1)
     }
 
     fn digest(n: usize) -> TokenDigest {
@@ -257,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_no_more_than_it_says() {
+    fn memory_stays_within_the_declared_size() {
         let many = |count: usize, constraints: &Value| (0..count).map(|n| detail(n, constraints)).collect::<Value>();
         let numbers = (0..256).collect::<Vec<_>>();
         let members = (0..300).map(|n| (format!("m{n}"), json!(n))).collect::<Map<_, _>>();
@@ -284,7 +302,7 @@ mod tests {
             let mut kept = None;
             let info = allocation_counter::measure(|| {
                 let claims = serde_json::from_str::<TaskTokenClaims>(&text).unwrap();
-                kept = Some(Arc::new(known(&text, claims)));
+                kept = Some(Arc::new(cached_token(&text, claims)));
             });
             let kept = kept.unwrap();
             let taken = usize::try_from(info.bytes_current).unwrap();
@@ -296,40 +314,40 @@ mod tests {
     }
 
     #[test]
-    fn no_memory_at_all() {
+    fn zero_limit_disables_the_cache() {
         for none in [limits(0, 128), limits(100, 0)] {
-            let verified = Verified::new(none);
+            let verified = VerifiedTokenCache::new(none);
             let (text, claims) = claims(|_| {});
-            verified.keep_task(digest(1), known(&text, claims));
-            assert!(verified.task(&digest(1)).is_none());
+            verified.insert_task(digest(1), cached_token(&text, claims));
+            assert!(verified.get_task(&digest(1)).is_none());
             assert_eq!(verified.size(), (0, 0));
         }
     }
 
     #[test]
-    fn one_kind_is_not_the_other() {
-        let verified = Verified::new(MemoryLimits::default());
+    fn token_kinds_are_kept_apart() {
+        let verified = VerifiedTokenCache::new(MemoryLimits::default());
         let (text, claims) = claims(|_| {});
-        verified.keep_task(digest(1), known(&text, claims));
-        assert!(verified.task(&digest(1)).is_some() && verified.api(&digest(1)).is_none());
-        assert!(verified.task(&digest(2)).is_none());
+        verified.insert_task(digest(1), cached_token(&text, claims));
+        assert!(verified.get_task(&digest(1)).is_some() && verified.get_api(&digest(1)).is_none());
+        assert!(verified.get_task(&digest(2)).is_none());
     }
 
     /// A crowd of good tokens, each asked about once, does not drive out those that are asked about again and again.
     #[test]
-    fn a_flood_leaves_what_is_in_use() {
-        let verified = Verified::new(limits(4096, 64));
+    fn burst_does_not_evict_tokens_in_use() {
+        let verified = VerifiedTokenCache::new(limits(4096, 64));
         let (text, claims) = claims(|_| {});
-        let keep = |n: usize| verified.keep_task(digest(n), known(&text, claims.clone()));
+        let keep = |n: usize| verified.insert_task(digest(n), cached_token(&text, claims.clone()));
         (0..1000).for_each(keep);
         for n in 1000..100_000 {
             keep(n);
             // One question in ten is about a token of before.
             if n % 10 == 0 {
-                black_box(verified.task(&digest(n / 10 % 1000)));
+                black_box(verified.get_task(&digest(n / 10 % 1000)));
             }
         }
-        let left = (0..1000).filter(|n| verified.task(&digest(*n)).is_some()).count();
+        let left = (0..1000).filter(|n| verified.get_task(&digest(*n)).is_some()).count();
         assert!(left >= 950, "{left} of 1000 are left");
     }
 
@@ -337,17 +355,17 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn never_more_than_the_limits(
+        fn limits_are_never_exceeded(
             tokens in 1_u32..3000,
             megabytes in 1_u32..4,
             flood in proptest::collection::vec((0_usize..5000, 0_usize..40), 1..3000),
         ) {
-            let verified = Verified::new(limits(tokens, megabytes));
+            let verified = VerifiedTokenCache::new(limits(tokens, megabytes));
             let small = claims(|_| {});
             let large = claims(|claims| claims["authorization_details"] = (0..64).map(|n| detail(n, &json!({"a": {"min": 1}}))).collect());
             for (n, kind) in flood {
                 let (text, claims) = if kind == 0 { &large } else { &small };
-                verified.keep_task(digest(n), known(text, claims.clone()));
+                verified.insert_task(digest(n), cached_token(text, claims.clone()));
                 let (count, bytes) = verified.size();
                 prop_assert!(count <= tokens as usize, "{count} of {tokens}");
                 prop_assert!(bytes <= u64::from(megabytes) * MEBIBYTE, "{bytes}");

@@ -3,33 +3,33 @@
 use std::path::Path;
 
 use errand::{
-    adapters::system::Dice,
-    config::{Config, dev_address, environment, explain},
+    adapters::system::OsEntropy,
+    config::{Config, dev_address, env_var, summarize},
 };
 
-use super::{CliFault, With, say};
+use super::{CliError, ConfigArgs, print_line};
 
 /// Reads the file, or says everything that is wrong with it.
-pub(super) fn load(file: &Path) -> Result<Config, CliFault> {
-    Config::load(file, &environment).map_err(CliFault::new)
+pub(super) fn load(file: &Path) -> Result<Config, CliError> {
+    Config::load(file, &env_var).map_err(CliError::new)
 }
 
 /// The configuration of this server: of the file, or of the one for development in this folder, where it was last.
-pub(super) fn of(with: &With) -> Result<Config, CliFault> {
+pub(super) fn load_selected(with: &ConfigArgs) -> Result<Config, CliError> {
     if let Some(file) = &with.config {
         return load(file);
     }
     let here = Path::new(".");
     let Some(address) = dev_address(here) else {
-        return Err(CliFault::new(
+        return Err(CliError::new(
             "no server for development was started in this folder: `errand serve --dev` does it",
         ));
     };
-    Config::dev(here, address, &Dice::new()?).map_err(CliFault::new)
+    Config::dev(here, address, &OsEntropy::new()?).map_err(CliError::new)
 }
 
-pub(super) fn check(file: &Path) -> Result<(), CliFault> {
+pub(super) fn check(file: &Path) -> Result<(), CliError> {
     let config = load(file)?;
-    say(explain(&config))?;
-    say(format!("{}: good", file.display()))
+    print_line(summarize(&config))?;
+    print_line(format!("{}: good", file.display()))
 }

@@ -11,9 +11,9 @@ mod serve;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use errand::app::Importing;
+use errand::app::ImportMode;
 
-pub(crate) use output::{CliFault, say};
+pub(crate) use output::{CliError, print_line};
 
 /// An OAuth token-exchange server for AI agents.
 #[derive(Debug, Parser)]
@@ -26,41 +26,41 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the server.
-    Serve(Serve),
+    Serve(ServeArgs),
     /// Parses a configuration file, validates it, explains it.
     CheckConfig {
         /// The file.
         file: PathBuf,
     },
     /// Brings the database to the schema of this version.
-    Migrate(With),
+    Migrate(ConfigArgs),
     /// The server's signing keys.
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(KeysCommand),
     /// For whoever can read the server's own keys.
     #[command(subcommand)]
-    Admin(Admin),
+    Admin(AdminCommand),
     /// The audit trail.
     #[command(subcommand)]
-    Audit(Audit),
+    Audit(AuditCommand),
     /// The delegated pieces of work.
     #[command(subcommand)]
-    Task(Task),
+    Task(TaskCommand),
     /// The MCP servers, and what they say of their tools.
     #[command(subcommand)]
-    Resources(Resources),
+    Resources(ResourcesCommand),
     /// A client at the terminal: what curl does, readable.
     #[command(subcommand)]
-    Token(Token),
+    Token(TokenCommand),
     /// Things for `errand serve --dev`.
     #[command(subcommand)]
-    Dev(Dev),
+    Dev(DevCommand),
 }
 
 /// Which server it is about.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct With {
+struct ConfigArgs {
     /// The configuration file of the server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -70,20 +70,20 @@ struct With {
 }
 
 #[derive(Debug, Args)]
-struct Serve {
+struct ServeArgs {
     #[command(flatten)]
-    with: With,
+    config_args: ConfigArgs,
     /// With --dev: another loopback address.
     #[arg(long, conflicts_with = "config", value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Keys {
+enum KeysCommand {
     /// Shows the keys and where they are in their lives.
-    List(With),
+    List(ConfigArgs),
     /// Makes the next key of each algorithm in use; it signs once it has been published for long enough.
-    Rotate(With),
+    Rotate(ConfigArgs),
     /// Removes a key that leaked: what it signed is inactive at once, and another one signs.
     Revoke {
         /// The key's name, as `errand keys list` shows it. It may begin with a hyphen.
@@ -93,26 +93,26 @@ enum Keys {
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
-        with: With,
+        config_args: ConfigArgs,
     },
 }
 
 #[derive(Debug, Subcommand)]
-enum Admin {
+enum AdminCommand {
     /// Makes a short-lived admin token, signed with the server's own key: to begin with.
-    Token(With),
+    Token(ConfigArgs),
 }
 
 #[derive(Debug, Subcommand)]
-enum Audit {
+enum AuditCommand {
     /// Reads every chain and says what somebody did to it; exit code 1 if anything.
-    Verify(With),
+    Verify(ConfigArgs),
     /// Writes every record as a line of JSON.
-    Export(With),
+    Export(ConfigArgs),
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum TaskCommand {
     /// Tells what happened in a task, oldest first: intent, exchanges, calls, end.
     Trail {
         /// The task's id, the `txn` of its tokens.
@@ -122,16 +122,16 @@ enum Task {
         #[arg(long, value_name = "PLACE")]
         after: Option<String>,
         #[command(flatten)]
-        with: With,
+        config_args: ConfigArgs,
     },
 }
 
 #[derive(Debug, Subcommand)]
-enum Resources {
+enum ResourcesCommand {
     /// Asks an MCP server for its tools and keeps what it says; what changed is not good until it is accepted.
-    Import(Asked),
+    Import(ResourceArgs),
     /// Asks an MCP server for its tools and shows what is different from what is known.
-    Diff(Asked),
+    Diff(ResourceArgs),
     /// Accepts definitions that were looked at.
     Accept {
         /// The resource: its URI, or its id.
@@ -141,23 +141,23 @@ enum Resources {
         #[arg(value_name = "TOOL=DIGEST", required = true)]
         tools: Vec<String>,
         #[command(flatten)]
-        with: With,
+        config_args: ConfigArgs,
     },
 }
 
 /// Which MCP server is asked.
 #[derive(Debug, Args)]
-struct Asked {
+struct ResourceArgs {
     /// The resource: its URI, or its id.
     #[arg(value_name = "URL")]
     name: String,
     #[command(flatten)]
-    with: With,
+    config_args: ConfigArgs,
 }
 
 /// How the client proves who it is.
 #[derive(Debug, Args)]
-struct Who {
+struct ClientArgs {
     /// The server's issuer URL.
     #[arg(long, env = "ERRAND_SERVER", value_name = "URL")]
     server: String,
@@ -173,13 +173,13 @@ struct Who {
 }
 
 #[derive(Debug, Subcommand)]
-enum Token {
+enum TokenCommand {
     /// Exchanges a token (RFC 8693) and shows what came of it.
-    Exchange(Box<Exchange>),
+    Exchange(Box<ExchangeArgs>),
     /// Asks the server about a token (RFC 7662), as a resource.
     Introspect {
         #[command(flatten)]
-        who: Who,
+        client_args: ClientArgs,
         /// A file with the token; `-` is standard input.
         #[arg(long, value_name = "FILE", default_value = "-")]
         token_file: PathBuf,
@@ -187,7 +187,7 @@ enum Token {
     /// Takes a token back (RFC 7009), with all that was derived from it.
     Revoke {
         #[command(flatten)]
-        who: Who,
+        client_args: ClientArgs,
         /// A file with the token; `-` is standard input.
         #[arg(long, value_name = "FILE", default_value = "-")]
         token_file: PathBuf,
@@ -195,9 +195,9 @@ enum Token {
 }
 
 #[derive(Debug, Args)]
-struct Exchange {
+struct ExchangeArgs {
     #[command(flatten)]
-    who: Who,
+    client_args: ClientArgs,
     /// A file with the subject token; `-` is standard input. Tokens don't stand in arguments: others can see those.
     #[arg(long, value_name = "FILE", default_value = "-")]
     subject_token_file: PathBuf,
@@ -246,7 +246,7 @@ struct Exchange {
 }
 
 #[derive(Debug, Subcommand)]
-enum Dev {
+enum DevCommand {
     /// Makes a user token of the demo identity provider, which `errand serve --dev` trusts.
     UserToken {
         /// Who it is for.
@@ -264,30 +264,42 @@ enum Dev {
 /// Runs a command and says how it ended.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
-        Command::Serve(Serve { with, listen }) => serve::run(with.config.as_deref(), listen),
+        Command::Serve(ServeArgs { config_args: with, listen }) => serve::run(with.config.as_deref(), listen),
         Command::CheckConfig { file } => config::check(&file),
         Command::Migrate(with) => operator::migrate(&with),
-        Command::Keys(Keys::List(with)) => operator::list_keys(&with),
-        Command::Keys(Keys::Rotate(with)) => operator::rotate_keys(&with),
-        Command::Keys(Keys::Revoke { kid, reason, with }) => operator::revoke_key(&kid, &reason, &with),
-        Command::Admin(Admin::Token(with)) => operator::admin_token(&with),
-        Command::Audit(Audit::Verify(with)) => operator::verify_audit(&with),
-        Command::Audit(Audit::Export(with)) => operator::export_audit(&with),
-        Command::Task(Task::Trail { id, after, with }) => operator::task_trail(&id, after, &with),
-        Command::Resources(Resources::Import(asked)) => resources::import(&asked.name, Importing::Keep, &asked.with),
-        Command::Resources(Resources::Diff(asked)) => resources::import(&asked.name, Importing::Show, &asked.with),
-        Command::Resources(Resources::Accept { name, tools, with }) => resources::accept(&name, &tools, &with),
-        Command::Token(Token::Exchange(ask)) => client::exchange(&ask),
-        Command::Token(Token::Introspect { who, token_file }) => client::introspect(&who, &token_file),
-        Command::Token(Token::Revoke { who, token_file }) => client::revoke(&who, &token_file),
-        Command::Dev(Dev::UserToken { sub, scope, client }) => dev::user_token(&sub, &scope, &client),
+        Command::Keys(KeysCommand::List(with)) => operator::list_keys(&with),
+        Command::Keys(KeysCommand::Rotate(with)) => operator::rotate_keys(&with),
+        Command::Keys(KeysCommand::Revoke { kid, reason, config_args: with }) => {
+            operator::revoke_key(&kid, &reason, &with)
+        }
+        Command::Admin(AdminCommand::Token(with)) => operator::issue_admin_token(&with),
+        Command::Audit(AuditCommand::Verify(with)) => operator::verify_audit(&with),
+        Command::Audit(AuditCommand::Export(with)) => operator::export_audit(&with),
+        Command::Task(TaskCommand::Trail { id, after, config_args: with }) => {
+            operator::print_task_trail(&id, after, &with)
+        }
+        Command::Resources(ResourcesCommand::Import(asked)) => {
+            resources::import(&asked.name, ImportMode::Apply, &asked.config_args)
+        }
+        Command::Resources(ResourcesCommand::Diff(asked)) => {
+            resources::import(&asked.name, ImportMode::DryRun, &asked.config_args)
+        }
+        Command::Resources(ResourcesCommand::Accept { name, tools, config_args: with }) => {
+            resources::accept(&name, &tools, &with)
+        }
+        Command::Token(TokenCommand::Exchange(ask)) => client::exchange(&ask),
+        Command::Token(TokenCommand::Introspect { client_args: who, token_file }) => {
+            client::introspect(&who, &token_file)
+        }
+        Command::Token(TokenCommand::Revoke { client_args: who, token_file }) => client::revoke(&who, &token_file),
+        Command::Dev(DevCommand::UserToken { sub, scope, client }) => dev::user_token(&sub, &scope, &client),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read what we write has seen enough, such as `head`.
-        Err(fault) if fault.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(fault) if fault.is_broken_pipe() => ExitCode::SUCCESS,
         Err(fault) => {
-            output::complain(&fault);
+            output::print_error(&fault);
             ExitCode::FAILURE
         }
     }

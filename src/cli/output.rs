@@ -7,34 +7,34 @@ use std::{
 
 /// Why a command failed, in the words for whoever typed it.
 #[derive(Debug)]
-pub(crate) struct CliFault {
+pub(crate) struct CliError {
     text: String,
-    closed_pipe: bool,
+    is_pipe_closed: bool,
 }
 
-impl fmt::Display for CliFault {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl CliFault {
+impl CliError {
     pub(crate) fn new(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), closed_pipe: false }
+        Self { text: text.to_string(), is_pipe_closed: false }
     }
 
     /// Whether nobody reads standard output any more.
-    pub(super) fn is_closed_pipe(&self) -> bool {
-        self.closed_pipe
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        self.is_pipe_closed
     }
 
     /// Says what was being done when it failed.
-    pub(crate) fn during<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn with_context<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |cause| Self::new(format!("{what}: {cause}"))
     }
 }
 
-impl<E: std::error::Error> From<E> for CliFault {
+impl<E: std::error::Error> From<E> for CliError {
     fn from(error: E) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -47,17 +47,17 @@ impl<E: std::error::Error> From<E> for CliFault {
 }
 
 /// Writes a line to standard output. A closed pipe ends the command, and is no failure.
-pub(crate) fn say(line: impl fmt::Display) -> Result<(), CliFault> {
-    let fault = |e: io::Error| CliFault { closed_pipe: e.kind() == io::ErrorKind::BrokenPipe, ..CliFault::from(e) };
+pub(crate) fn print_line(line: impl fmt::Display) -> Result<(), CliError> {
+    let fault = |e: io::Error| CliError { is_pipe_closed: e.kind() == io::ErrorKind::BrokenPipe, ..CliError::from(e) };
     writeln!(io::stdout().lock(), "{line}").map_err(fault)
 }
 
 /// Writes a line for whoever started a server by hand, beside its log. If nobody reads it, nobody misses it.
-pub(super) fn tell(line: impl fmt::Display) {
+pub(super) fn eprint_line(line: impl fmt::Display) {
     let _: io::Result<()> = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes why a command failed to standard error. If that is closed, nobody is there to be told.
-pub(super) fn complain(fault: &CliFault) {
+pub(super) fn print_error(fault: &CliError) {
     let _: io::Result<()> = writeln!(io::stderr().lock(), "errand: {fault}");
 }

@@ -8,10 +8,10 @@ use std::{
 };
 
 use errand::{
-    adapters::system::Dice,
-    config::{Config, DEV_LISTEN, LogFormat, notices},
-    house::{House, Migrations},
-    http::{App, EdgeSettings, Listener, Tls, operations_router, router, serve},
+    adapters::system::OsEntropy,
+    config::{Config, DEV_LISTEN, LogFormat, warnings},
+    house::{Application, MigrationPolicy},
+    http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,81 +19,81 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{CliFault, config, dev, operator::block_on, output::tell};
+use super::{CliError, config, dev, operator::block_on, output::eprint_line};
 
 /// Serves by a file, or for development without one.
-pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliFault> {
+pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {
     let config = match file {
         Some(file) => config::load(file)?,
-        None => Config::dev(Path::new("."), listen.unwrap_or(DEV_LISTEN), &Dice::new()?).map_err(CliFault::new)?,
+        None => Config::dev(Path::new("."), listen.unwrap_or(DEV_LISTEN), &OsEntropy::new()?).map_err(CliError::new)?,
     };
-    start_log(&config)?;
-    block_on(stay(config, file.is_none()))
+    init_logging(&config)?;
+    block_on(run_server(config, file.is_none()))
 }
 
-async fn stay(config: Config, development: bool) -> Result<(), CliFault> {
+async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
     if development {
         tracing::warn!(
             "FOR DEVELOPMENT: demo objects, keys and secrets in ./errand-dev, reachable from this machine only"
         );
     }
-    for notice in notices(&config) {
+    for notice in warnings(&config) {
         tracing::warn!(notice, "configuration");
     }
-    let house = House::open(&config, Migrations::IfEmbedded).await?;
-    house.furnish(&config).await?;
-    let tasks = house.tend();
+    let house = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
+    house.initialize(&config).await?;
+    let tasks = house.spawn_background_tasks();
 
-    let app = App::new(house.service.clone());
-    let settings = EdgeSettings {
+    let app = AppState::new(house.service.clone());
+    let settings = HttpSettings {
         request_timeout: Duration::from_secs(u64::from(config.requests.timeout_seconds)),
-        operations_here: config.operations_listen.is_none(),
+        serves_operations: config.operations_listen.is_none(),
     };
     let (stop, stopped) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
-    let public = bind(config.listen, tls(&config)?, "listen").await?;
-    tracing::info!(address = %public.address()?, issuer = %config.issuer, "listening");
-    servers.spawn(serve(public, router(app.clone(), settings), until(stopped.clone())));
+    let public = bind(config.listen, load_tls(&config)?, "listen").await?;
+    tracing::info!(address = %public.local_addr()?, issuer = %config.issuer, "listening");
+    servers.spawn(serve(public, router(app.clone(), settings), wait_until_stopped(stopped.clone())));
     if let Some(address) = config.operations_listen {
         let operations = bind(address, None, "operations_listen").await?;
-        tracing::info!(address = %operations.address()?, "listening for operations");
-        servers.spawn(serve(operations, operations_router(app, settings), until(stopped)));
+        tracing::info!(address = %operations.local_addr()?, "listening for operations");
+        servers.spawn(serve(operations, operations_router(app, settings), wait_until_stopped(stopped)));
     }
     if development {
-        tell(dev::try_it(&config.issuer));
+        eprint_line(dev::quickstart(&config.issuer));
     }
-    told_to_stop().await?;
+    shutdown_signal().await?;
     tracing::info!("stopping: finishing what is under way");
     stop.send_replace(true);
     house.service.end_streams();
     while servers.join_next().await.is_some() {}
     drop(tasks);
-    house.service.finish().await;
+    house.service.shutdown().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listener, CliFault> {
+async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listener, CliError> {
     let explain = |e: std::io::Error| {
-        CliFault::new(format!("{key}: can't listen at {address}: {e}: choose a free address, or end what holds it"))
+        CliError::new(format!("{key}: can't listen at {address}: {e}: choose a free address, or end what holds it"))
     };
     Listener::bind(address, tls).await.map_err(explain)
 }
 
-fn tls(config: &Config) -> Result<Option<Tls>, CliFault> {
+fn load_tls(config: &Config) -> Result<Option<Tls>, CliError> {
     let load = |files: &errand::config::Tls| {
         let (certificates, key): (&PathBuf, &PathBuf) = (&files.certificate_file, &files.key_file);
         Tls::load(certificates, key)
     };
-    config.tls.as_ref().map(load).transpose().map_err(CliFault::from)
+    config.tls.as_ref().map(load).transpose().map_err(CliError::from)
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+async fn wait_until_stopped(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, and then it is time to stop as well.
     let _: Result<_, watch::error::RecvError> = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn told_to_stop() -> Result<(), CliFault> {
+async fn shutdown_signal() -> Result<(), CliError> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
@@ -102,8 +102,8 @@ async fn told_to_stop() -> Result<(), CliFault> {
     Ok(())
 }
 
-fn start_log(config: &Config) -> Result<(), CliFault> {
-    let filter = EnvFilter::try_new(&config.log.level).map_err(CliFault::during("[log] level"))?;
+fn init_logging(config: &Config) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(&config.log.level).map_err(CliError::with_context("[log] level"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -113,5 +113,5 @@ fn start_log(config: &Config) -> Result<(), CliFault> {
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
         LogFormat::Pretty => log.try_init(),
     };
-    started.map_err(CliFault::during("start the log"))
+    started.map_err(CliError::with_context("start the log"))
 }

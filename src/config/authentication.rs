@@ -3,11 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::{
-    reader::{At, Place, Section},
-    secrets::{self, NEW_SECRET},
+    reader::{Location, Node, Section},
+    secrets::{self, NEW_SECRET_HINT},
 };
 use crate::domain::{
-    client::{AssertionAudience, Authentication, assertion_algorithms},
+    client::{AssertionAudience, Authentication, default_assertion_algorithms},
     id::ClientId,
     json,
     jwk::{JwkSet, JwsAlgorithm},
@@ -15,101 +15,103 @@ use crate::domain::{
 };
 
 /// A client's secret, if it has one here, and where it was named.
-pub(super) struct Proof<'a> {
+pub(super) struct ClientCredentials<'a> {
     pub(super) client: Option<ClientId>,
     pub(super) secret: Option<Secret>,
-    here: Place<'a>,
+    location: Location<'a>,
 }
 
-pub(super) fn read<'a>(
+pub(super) fn read_authentication<'a>(
     client: &mut Section<'a>,
     id: Option<&ClientId>,
-    proofs: &mut Vec<Proof<'a>>,
+    proofs: &mut Vec<ClientCredentials<'a>>,
 ) -> Option<Authentication> {
-    let mut section = client.must("authentication", "{ method = \"client_secret_basic\" }", |at| at.section())?;
-    let method = section.must("method", "\"private_key_jwt\"", |at| {
-        let method = at.text()?;
+    let mut section = client.required("authentication", "{ method = \"client_secret_basic\" }", |at| at.section())?;
+    let method = section.required("method", "\"private_key_jwt\"", |at| {
+        let method = at.string()?;
         let known = ["private_key_jwt", "client_secret_basic"].contains(&method);
         if !known {
             let remedy = "write `private_key_jwt` or `client_secret_basic`";
-            at.wrong(format_args!("`{}` is not known here", method.escape_debug()), remedy);
+            at.error(format_args!("`{}` is not known here", method.escape_debug()), remedy);
         }
         known.then_some(method)
     });
     let Some(method) = method else {
-        section.forgive();
+        section.ignore_unknown_keys();
         return None;
     };
     if method == "private_key_jwt" {
-        return private_key_jwt(&mut section);
+        return read_private_key_jwt(&mut section);
     }
-    let (secret, here) = match section.one_of(&["secret_file", "secret_env"]) {
-        Some(("secret_file", at)) => (secret_from_file(&at), at.here),
-        Some((_, at)) => (secret_from_environment(&at), at.here),
-        None => (None, section.here.clone()),
+    let (secret, here) = match section.exclusive(&["secret_file", "secret_env"]) {
+        Some(("secret_file", at)) => (read_secret_file(&at), at.location),
+        Some((_, at)) => (read_secret_variable(&at), at.location),
+        None => (None, section.location.clone()),
     };
-    proofs.push(Proof { client: id.cloned(), secret, here });
+    proofs.push(ClientCredentials { client: id.cloned(), secret, location: here });
     Some(Authentication::ClientSecretBasic {})
 }
 
 /// Tells of clients with one secret: each could be the other.
-pub(super) fn check_secrets(proofs: &[Proof<'_>]) {
+pub(super) fn check_unique_secrets(proofs: &[ClientCredentials<'_>]) {
     for (n, proof) in proofs.iter().enumerate() {
         let Some(secret) = &proof.secret else { continue };
-        let same = |other: &&Proof<'_>| other.secret.as_ref().is_some_and(|theirs| theirs.expose() == secret.expose());
+        let same = |other: &&ClientCredentials<'_>| {
+            other.secret.as_ref().is_some_and(|theirs| theirs.expose() == secret.expose())
+        };
         if let Some(client) = proofs.iter().take(n).find(same).and_then(|other| other.client.as_ref()) {
-            proof.here.wrong(format_args!("`{client}` has the same secret"), NEW_SECRET);
+            proof.location.error(format_args!("`{client}` has the same secret"), NEW_SECRET_HINT);
         }
     }
 }
 
-fn private_key_jwt(section: &mut Section<'_>) -> Option<Authentication> {
-    let found = section.one_of(&["jwks_file", "jwks"]);
+fn read_private_key_jwt(section: &mut Section<'_>) -> Option<Authentication> {
+    let found = section.exclusive(&["jwks_file", "jwks"]);
     let keys = match &found {
-        Some(("jwks_file", at)) => jwks_file(at),
-        Some((_, at)) => jwks(at),
+        Some(("jwks_file", at)) => read_jwks_file(at),
+        Some((_, at)) => read_jwks(at),
         None => {
-            section.here.wrong(
+            section.location.error(
                 "the client's keys are missing",
                 "name a file with its public keys, such as `jwks_file = \"planner.jwks.json\"`",
             );
             None
         }
     };
-    let algorithms = section.read("algorithms", |at| {
-        let algorithms = at.each(|item| item.word::<JwsAlgorithm>())?;
+    let algorithms = section.optional("algorithms", |at| {
+        let algorithms = at.elements(|item| item.parse_keyword::<JwsAlgorithm>())?;
         if algorithms.is_empty() {
-            at.wrong("is empty", "name at least one, or leave the key out");
+            at.error("is empty", "name at least one, or leave the key out");
         }
         Some(algorithms)
     });
-    let algorithms = algorithms.unwrap_or_else(assertion_algorithms);
+    let algorithms = algorithms.unwrap_or_else(default_assertion_algorithms);
     let assertion_audience =
-        section.read("assertion_audience", |at| at.word::<AssertionAudience>()).unwrap_or_default();
+        section.optional("assertion_audience", |at| at.parse_keyword::<AssertionAudience>()).unwrap_or_default();
     let jwks = keys?;
-    if let Some((_, at)) = found.filter(|_| !jwks.keys().any(|key| key_fits(key, &algorithms))) {
-        at.wrong("no key of it fits the client's `algorithms`", "name in `algorithms` what the keys are for");
+    if let Some((_, at)) = found.filter(|_| !jwks.keys().any(|key| is_compatible_key(key, &algorithms))) {
+        at.error("no key of it fits the client's `algorithms`", "name in `algorithms` what the keys are for");
     }
     Some(Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience })
 }
 
 /// A JWK set in a file of its own.
-pub(super) fn jwks_file(at: &At<'_>) -> Option<JwkSet> {
-    const DEPTH: usize = 8;
-    let bytes = secrets::read(at)?;
-    let document = json::parse(&bytes, DEPTH).map_err(|fault| at.wrong(fault, JWKS)).ok()?;
-    JwkSet::try_from(document).map_err(|fault| at.wrong(fault, JWKS)).ok()
+pub(super) fn read_jwks_file(at: &Node<'_>) -> Option<JwkSet> {
+    const MAX_DEPTH: usize = 8;
+    let bytes = secrets::read_file(at)?;
+    let document = json::parse(&bytes, MAX_DEPTH).map_err(|fault| at.error(fault, JWKS_HINT)).ok()?;
+    JwkSet::try_from(document).map_err(|fault| at.error(fault, JWKS_HINT)).ok()
 }
 
 /// A JWK set in the configuration.
-pub(super) fn jwks(at: &At<'_>) -> Option<JwkSet> {
-    JwkSet::try_from(at.json()).map_err(|fault| at.wrong(fault, JWKS)).ok()
+pub(super) fn read_jwks(at: &Node<'_>) -> Option<JwkSet> {
+    JwkSet::try_from(at.to_json()).map_err(|fault| at.error(fault, JWKS_HINT)).ok()
 }
 
-const JWKS: &str = "write `{\"keys\": [{\"kty\": …}]}` with the public keys only";
+const JWKS_HINT: &str = "write `{\"keys\": [{\"kty\": …}]}` with the public keys only";
 
 /// Whether a public key can verify one of these algorithms, by what it says about itself (RFC 7517 §4, RFC 7518 §6).
-pub(super) fn key_fits(key: &Map<String, Value>, algorithms: &[JwsAlgorithm]) -> bool {
+pub(super) fn is_compatible_key(key: &Map<String, Value>, algorithms: &[JwsAlgorithm]) -> bool {
     use JwsAlgorithm as A;
     let text = |name: &str| key.get(name).and_then(Value::as_str);
     let by_type: &[A] = match (text("kty"), text("crv")) {
@@ -125,16 +127,18 @@ pub(super) fn key_fits(key: &Map<String, Value>, algorithms: &[JwsAlgorithm]) ->
     text("use") != Some("enc") && algorithms.iter().any(fits)
 }
 
-fn secret_from_file(at: &At<'_>) -> Option<Secret> {
+fn read_secret_file(at: &Node<'_>) -> Option<Secret> {
     let text = secrets::read_secret(at)?;
-    secrets::client_secret(&text).map_err(|reason| at.wrong(reason, NEW_SECRET)).ok()
+    secrets::parse_client_secret(&text).map_err(|reason| at.error(reason, NEW_SECRET_HINT)).ok()
 }
 
-fn secret_from_environment(at: &At<'_>) -> Option<Secret> {
-    let name = secrets::variable_name(at)?;
-    let Some(text) = secrets::variable(at.here.document, &name) else {
-        at.wrong(format_args!("the variable `{name}` is not set"), format_args!("set it; {NEW_SECRET}"));
+fn read_secret_variable(at: &Node<'_>) -> Option<Secret> {
+    let name = secrets::read_variable_name(at)?;
+    let Some(text) = secrets::read_variable(at.location.document, &name) else {
+        at.error(format_args!("the variable `{name}` is not set"), format_args!("set it; {NEW_SECRET_HINT}"));
         return None;
     };
-    secrets::client_secret(&text).map_err(|reason| at.wrong(format_args!("`{name}`: {reason}"), NEW_SECRET)).ok()
+    secrets::parse_client_secret(&text)
+        .map_err(|reason| at.error(format_args!("`{name}`: {reason}"), NEW_SECRET_HINT))
+        .ok()
 }

@@ -11,10 +11,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::{Config, Mistake, Mistakes};
+use super::{Config, ConfigError, ConfigErrors};
 use crate::{
     adapters::dev_idp,
-    domain::encode,
+    domain::encode_base64url,
     ports::{Entropy, Outage},
 };
 
@@ -30,16 +30,16 @@ pub fn dev_folder(dir: &Path) -> PathBuf {
 /// Where the server for development in `dir` listened when it was last started.
 #[must_use]
 pub fn dev_address(dir: &Path) -> Option<SocketAddr> {
-    let server = fs::read_to_string(dev_folder(dir).join(dev_idp::SERVER)).ok()?;
+    let server = fs::read_to_string(dev_folder(dir).join(dev_idp::SERVER_FILE)).ok()?;
     server.trim().strip_prefix("http://")?.parse().ok()
 }
 
 impl Config {
     /// The configuration for development in `dir`, at a loopback address.
-    pub fn dev(dir: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<Self, Mistakes> {
+    pub fn dev(dir: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<Self, ConfigErrors> {
         if !listen.ip().is_loopback() || listen.port() == 0 {
             let reason = format!("`{listen}` is not a loopback address with a port");
-            return Err(mistake(
+            return Err(config_error(
                 "listen",
                 reason,
                 "--dev is for this machine only: write a configuration file for others",
@@ -47,41 +47,42 @@ impl Config {
             .into());
         }
         let folder = dev_folder(dir);
-        furnish(&folder, listen, entropy).map_err(|fault| {
-            let reason = format!("{} can't be made: {}: {}", folder.display(), fault.during, fault.source);
-            mistake("errand-dev", reason, "start it where files can be made")
+        write_demo_files(&folder, listen, entropy).map_err(|fault| {
+            let reason = format!("{} can't be made: {}: {}", folder.display(), fault.operation, fault.source);
+            config_error("errand-dev", reason, "start it where files can be made")
         })?;
         let text = include_str!("dev.toml").replace("ERRAND", &listen.to_string());
-        Self::read("--dev", dir, &text, &|_| None)
+        Self::parse("--dev", dir, &text, &|_| None)
     }
 }
 
-fn mistake(key: &str, reason: String, remedy: &str) -> Mistake {
-    Mistake { file: "--dev".to_owned(), position: None, key: key.to_owned(), reason, remedy: remedy.to_owned() }
+fn config_error(key: &str, reason: String, remedy: &str) -> ConfigError {
+    ConfigError { file: "--dev".to_owned(), position: None, key: key.to_owned(), reason, remedy: remedy.to_owned() }
 }
 
 /// Makes what is missing. What is there is kept, the name of the identity provider excepted: it has the address in it.
-fn furnish(folder: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<(), Outage> {
-    make_folder(folder).map_err(Outage::during("make the folder"))?;
+fn write_demo_files(folder: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<(), Outage> {
+    create_folder(folder).map_err(Outage::during("make the folder"))?;
     let keep = |name: &str, make: &dyn Fn() -> Result<Zeroizing<String>, Outage>| {
         let path = folder.join(name);
         if path.exists() {
             return Ok(());
         }
-        write(&path, &make()?).map_err(Outage::during("write a file"))
+        write_file(&path, &make()?).map_err(Outage::during("write a file"))
     };
-    keep("encryption.key", &|| Ok(Zeroizing::new(STANDARD.encode(entropy.bytes32()?))))?;
+    keep("encryption.key", &|| Ok(Zeroizing::new(STANDARD.encode(entropy.random_bytes32()?))))?;
     for client in ["planner", "reader", "files", "ops", "audit"] {
-        keep(&format!("{client}.secret"), &|| Ok(Zeroizing::new(encode(&entropy.bytes32()?))))?;
+        keep(&format!("{client}.secret"), &|| Ok(Zeroizing::new(encode_base64url(&entropy.random_bytes32()?))))?;
     }
-    keep(dev_idp::PRIVATE_KEY, &dev_idp::make_key)?;
-    let private = fs::read_to_string(folder.join(dev_idp::PRIVATE_KEY)).map_err(Outage::during("read the key"))?;
+    keep(dev_idp::PRIVATE_KEY_FILE, &dev_idp::generate_key)?;
+    let private = fs::read_to_string(folder.join(dev_idp::PRIVATE_KEY_FILE)).map_err(Outage::during("read the key"))?;
     let private = Zeroizing::new(private);
-    write(&folder.join("idp.jwks.json"), &dev_idp::public_keys(&private)?).map_err(Outage::during("write a file"))?;
-    write(&folder.join(dev_idp::SERVER), &format!("http://{listen}")).map_err(Outage::during("write a file"))
+    write_file(&folder.join("idp.jwks.json"), &dev_idp::public_jwks(&private)?)
+        .map_err(Outage::during("write a file"))?;
+    write_file(&folder.join(dev_idp::SERVER_FILE), &format!("http://{listen}")).map_err(Outage::during("write a file"))
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+fn create_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -90,7 +91,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write_file(path: &Path, text: &str) -> io::Result<()> {
     let half = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 /// One mistake. Displays as `file:line:column: key: reason (remedy)`, one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct ConfigError {
     /// The file as the operator named it; `environment` for a variable.
     pub file: String,
     /// Line and column, from 1; none for what concerns the whole file.
@@ -17,7 +17,7 @@ pub struct Mistake {
     pub remedy: String,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if let Some((line, column)) = self.position {
@@ -32,29 +32,29 @@ impl fmt::Display for Mistake {
 
 /// All mistakes of one run, in the order of the file. Displays one line a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistakes(Vec<Mistake>);
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl Mistakes {
+impl ConfigErrors {
     /// The mistakes; at least one.
-    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 
     /// Those of the file by their place in it, then what has no place.
-    pub(super) fn sorted(mut mistakes: Vec<Mistake>) -> Self {
+    pub(super) fn sorted(mut mistakes: Vec<ConfigError>) -> Self {
         mistakes.sort_by_key(|mistake| mistake.position.unwrap_or((usize::MAX, 0)));
         mistakes.dedup();
         Self(mistakes)
     }
 }
 
-impl From<Mistake> for Mistakes {
-    fn from(mistake: Mistake) -> Self {
+impl From<ConfigError> for ConfigErrors {
+    fn from(mistake: ConfigError) -> Self {
         Self(vec![mistake])
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, mistake) in self.0.iter().enumerate() {
             let line_break = if n == 0 { "" } else { "\n" };
@@ -64,4 +64,4 @@ impl fmt::Display for Mistakes {
     }
 }
 
-impl Error for Mistakes {}
+impl Error for ConfigErrors {}

@@ -3,106 +3,119 @@
 use std::collections::BTreeMap;
 
 use super::{
-    authentication::{self, Proof},
+    authentication::{self, ClientCredentials},
     issuers,
-    names::{ID, TOOL, access},
-    reader::{At, Place, Section},
+    names::{CLIENT_ID_HINT, TOOL_NAME_HINT, read_access},
+    reader::{Location, Node, Section},
     secrets,
 };
 use crate::domain::{
     client::{Admin, Agent, Edge, Resource, Tool},
     id::ClientId,
     limits::TOKEN_LIFETIME_CAP,
-    registry::{Entry, Inconsistency, Kind, Object, Owner, Registry},
+    registry::{Entry, ObjectKind, Registry, RegistryError, RegistryObject, Source},
     secret::Secret,
     time::Lifetime,
     uri::{IssuerUrl, ResourceUri},
 };
 
 /// What a file declares.
-pub(super) struct Declared {
-    pub(super) objects: Vec<Object>,
+pub(super) struct DeclaredRegistry {
+    pub(super) objects: Vec<RegistryObject>,
     pub(super) secrets: Vec<(ClientId, Secret)>,
     /// What resources are asked for their tools with.
     pub(super) catalogue_tokens: Vec<(ClientId, Secret)>,
 }
 
 /// An object of the file and where it stands.
-struct Reading<'a> {
-    kind: Kind,
+struct ParsedObject<'a> {
+    kind: ObjectKind,
     id: Option<String>,
     /// None if something in it is wrong, and told.
-    object: Option<Object>,
-    here: Place<'a>,
-    keys: BTreeMap<&'static str, Place<'a>>,
+    object: Option<RegistryObject>,
+    location: Location<'a>,
+    key_locations: BTreeMap<&'static str, Location<'a>>,
 }
 
-pub(super) fn read(root: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Declared {
+pub(super) fn read_registry(root: &mut Section<'_>, ours: Option<&IssuerUrl>) -> DeclaredRegistry {
     let mut readings = Vec::new();
     let mut proofs = Vec::new();
     let mut catalogue_tokens = Vec::new();
     for section in root.sections("issuers") {
-        readings.push(reading(Kind::Issuer, "issuer", section, |s| issuers::issuer(s, ours).map(Object::Issuer)));
+        readings.push(parse_object(ObjectKind::Issuer, "issuer", section, |s| {
+            issuers::read_issuer(s, ours).map(RegistryObject::Issuer)
+        }));
     }
     for section in root.sections("agents") {
-        readings.push(reading(Kind::Agent, "id", section, |s| agent(s, &mut proofs).map(Object::Agent)));
+        readings.push(parse_object(ObjectKind::Agent, "id", section, |s| {
+            read_agent(s, &mut proofs).map(RegistryObject::Agent)
+        }));
     }
     for section in root.sections("resources") {
-        readings.push(reading(Kind::Resource, "id", section, |s| {
-            let token = catalogue_token(s);
-            let resource = resource(s, ours, &mut proofs)?;
+        readings.push(parse_object(ObjectKind::Resource, "id", section, |s| {
+            let token = read_catalogue_token(s);
+            let resource = read_resource(s, ours, &mut proofs)?;
             catalogue_tokens.extend(token.map(|token| (resource.id.clone(), token)));
-            Some(Object::Resource(resource))
+            Some(RegistryObject::Resource(resource))
         }));
     }
     for section in root.sections("admins") {
-        readings.push(reading(Kind::Admin, "id", section, |s| admin(s, &mut proofs).map(Object::Admin)));
+        readings.push(parse_object(ObjectKind::Admin, "id", section, |s| {
+            read_admin(s, &mut proofs).map(RegistryObject::Admin)
+        }));
     }
-    check_together(&readings);
-    authentication::check_secrets(&proofs);
+    check_consistency(&readings);
+    authentication::check_unique_secrets(&proofs);
     let secrets = proofs.into_iter().filter_map(|proof| Some((proof.client?, proof.secret?))).collect();
     let objects = readings.into_iter().filter_map(|reading| reading.object).collect();
-    Declared { objects, secrets, catalogue_tokens }
+    DeclaredRegistry { objects, secrets, catalogue_tokens }
 }
 
-fn reading<'a>(
-    kind: Kind,
+fn parse_object<'a>(
+    kind: ObjectKind,
     name: &'static str,
     mut section: Section<'a>,
-    read: impl FnOnce(&mut Section<'a>) -> Option<Object>,
-) -> Reading<'a> {
-    let document = section.here.document;
-    section.name_by(name);
-    let before = document.count();
+    read: impl FnOnce(&mut Section<'a>) -> Option<RegistryObject>,
+) -> ParsedObject<'a> {
+    let document = section.location.document;
+    section.label_from(name);
+    let before = document.error_count();
     let object = read(&mut section);
-    let keys = section.asked().iter().map(|key| (*key, section.place_of(key))).collect();
-    let (here, id) = (section.here.clone(), section.here.of.clone());
+    let keys = section.requested_keys().iter().map(|key| (*key, section.location_of(key))).collect();
+    let (here, id) = (section.location.clone(), section.location.label.clone());
     drop(section);
-    Reading { kind, id, object: object.filter(|_| document.count() == before), here, keys }
+    ParsedObject {
+        kind,
+        id,
+        object: object.filter(|_| document.error_count() == before),
+        location: here,
+        key_locations: keys,
+    }
 }
 
-fn agent<'a>(section: &mut Section<'a>, proofs: &mut Vec<Proof<'a>>) -> Option<Agent> {
-    let id = client_id(section, "\"planner\"");
-    let name = section.read("name", |at| at.words());
-    let kind = section.read("kind", |at| at.word()).unwrap_or_default();
-    let authentication = authentication::read(section, id.as_ref(), proofs);
-    let known_as = section.read("known_as", |at| known_as(&at)).unwrap_or_default();
-    let access = section.sections("access").into_iter().filter_map(access).collect();
-    let may_delegate_to = section.read("may_delegate_to", |at| at.each(|item| edge(&item))).unwrap_or_default();
-    let max_token_lifetime = max_token_lifetime(section);
-    let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
+fn read_agent<'a>(section: &mut Section<'a>, proofs: &mut Vec<ClientCredentials<'a>>) -> Option<Agent> {
+    let id = read_client_id(section, "\"planner\"");
+    let name = section.optional("name", |at| at.non_empty_string());
+    let kind = section.optional("kind", |at| at.parse_keyword()).unwrap_or_default();
+    let authentication = authentication::read_authentication(section, id.as_ref(), proofs);
+    let known_as = section.optional("known_as", |at| read_known_as(&at)).unwrap_or_default();
+    let access = section.sections("access").into_iter().filter_map(read_access).collect();
+    let may_delegate_to =
+        section.optional("may_delegate_to", |at| at.elements(|item| read_edge(&item))).unwrap_or_default();
+    let max_token_lifetime = read_max_token_lifetime(section);
+    let disabled = section.optional("disabled", |at| at.boolean()).unwrap_or_default();
     let (id, authentication) = (id?, authentication?);
     Some(Agent { id, name, kind, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled })
 }
 
-fn known_as(at: &At<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
-    let entry = |(at, issuer): (At<'_>, &str)| {
+fn read_known_as(at: &Node<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
+    let entry = |(at, issuer): (Node<'_>, &str)| {
         let issuer = issuer.parse::<IssuerUrl>().map_err(|fault| {
-            at.wrong(fault, "write the `issuer` of one of the `[[issuers]]` as it stands there");
+            at.error(fault, "write the `issuer` of one of the `[[issuers]]` as it stands there");
         });
-        let names = at.each(|name| name.words())?;
+        let names = at.elements(|name| name.non_empty_string())?;
         if names.is_empty() {
-            at.wrong("is empty", "name the client ids that the agent has there");
+            at.error("is empty", "name the client ids that the agent has there");
         }
         Some((issuer.ok()?, names))
     };
@@ -110,43 +123,47 @@ fn known_as(at: &At<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
 }
 
 /// `may_delegate_to`: an agent's id, or a table with it that says what may go there, and how far on.
-fn edge(at: &At<'_>) -> Option<Edge> {
-    if at.is_text() {
-        return at.parse::<ClientId>(ID).map(Into::into);
+fn read_edge(at: &Node<'_>) -> Option<Edge> {
+    if at.is_string() {
+        return at.parse::<ClientId>(CLIENT_ID_HINT).map(Into::into);
     }
     let mut section = at.section()?;
-    let agent = section.must("agent", "\"reader\"", |at| at.parse(ID));
-    let depths = u32::from(*Edge::DEPTHS.start())..=u32::from(*Edge::DEPTHS.end());
-    let depth = section.read("depth", |at| at.number(depths, "how many agents may follow, that one included"));
-    let access = section.read("access", |at| at.each(|item| item.section().and_then(access)));
+    let agent = section.required("agent", "\"reader\"", |at| at.parse(CLIENT_ID_HINT));
+    let depths = u32::from(*Edge::DEPTH_RANGE.start())..=u32::from(*Edge::DEPTH_RANGE.end());
+    let depth = section.optional("depth", |at| at.integer(depths, "how many agents may follow, that one included"));
+    let access = section.optional("access", |at| at.elements(|item| item.section().and_then(read_access)));
     Some(Edge { agent: agent?, depth: depth.and_then(|depth| depth.try_into().ok()), access })
 }
 
-fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mut Vec<Proof<'a>>) -> Option<Resource> {
-    let id = client_id(section, "\"files\"");
-    let uri = section.must("uri", "\"https://files.example.com/mcp\"", |at| {
+fn read_resource<'a>(
+    section: &mut Section<'a>,
+    ours: Option<&IssuerUrl>,
+    proofs: &mut Vec<ClientCredentials<'a>>,
+) -> Option<Resource> {
+    let id = read_client_id(section, "\"files\"");
+    let uri = section.required("uri", "\"https://files.example.com/mcp\"", |at| {
         let remedy = "write the URL of the MCP server as its clients use it; https, unless it is on this machine";
         let uri = at.parse::<ResourceUri>(remedy)?;
-        if ours.is_some_and(|ours| ours.is_place_of(uri.as_str())) {
-            at.wrong("is Errand itself", "an MCP server has a URL of its own: its tokens must not be good here");
+        if ours.is_some_and(|ours| ours.is_same_location(uri.as_str())) {
+            at.error("is Errand itself", "an MCP server has a URL of its own: its tokens must not be good here");
         }
         Some(uri)
     });
-    let name = section.read("name", |at| at.words());
-    let authentication = authentication::read(section, id.as_ref(), proofs);
-    let tools = section.sections("tools").into_iter().filter_map(tool).collect();
+    let name = section.optional("name", |at| at.non_empty_string());
+    let authentication = authentication::read_authentication(section, id.as_ref(), proofs);
+    let tools = section.sections("tools").into_iter().filter_map(read_tool).collect();
     let discovery_scope =
-        section.read("discovery_scope", |at| at.parse("write one scope that no tool has, such as `files:list`"));
-    let allowed_networks = section.read("allowed_networks", |at| {
-        at.each(|item| item.parse("write a network with the length of its prefix, such as `10.0.0.0/8`"))
+        section.optional("discovery_scope", |at| at.parse("write one scope that no tool has, such as `files:list`"));
+    let allowed_networks = section.optional("allowed_networks", |at| {
+        at.elements(|item| item.parse("write a network with the length of its prefix, such as `10.0.0.0/8`"))
     });
-    let catalogue_refresh =
-        section.read("catalogue_refresh", |at| at.number(60..=86_400, "seconds; at least a minute, at most a day"));
-    let max_token_lifetime = max_token_lifetime(section);
-    let signing_algorithm = section.read("signing_algorithm", |at| at.word());
-    let consent = section.read("consent", |at| at.word()).unwrap_or_default();
-    let break_glass = section.read("break_glass", |at| at.word()).unwrap_or_default();
-    let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
+    let catalogue_refresh = section
+        .optional("catalogue_refresh", |at| at.integer(60..=86_400, "seconds; at least a minute, at most a day"));
+    let max_token_lifetime = read_max_token_lifetime(section);
+    let signing_algorithm = section.optional("signing_algorithm", |at| at.parse_keyword());
+    let consent = section.optional("consent", |at| at.parse_keyword()).unwrap_or_default();
+    let break_glass = section.optional("break_glass", |at| at.parse_keyword()).unwrap_or_default();
+    let disabled = section.optional("disabled", |at| at.boolean()).unwrap_or_default();
     let (id, uri, authentication) = (id?, uri?, authentication?);
     Some(Resource {
         id,
@@ -166,105 +183,112 @@ fn resource<'a>(section: &mut Section<'a>, ours: Option<&IssuerUrl>, proofs: &mu
 }
 
 /// What the server is asked for its tools with, where it wants to know who asks.
-fn catalogue_token(section: &mut Section<'_>) -> Option<Secret> {
-    match section.one_of(&["catalogue_token_file", "catalogue_token_env"])? {
-        ("catalogue_token_file", at) => secrets::bearer_from_file(&at),
-        (_, at) => secrets::bearer_from_environment(&at),
+fn read_catalogue_token(section: &mut Section<'_>) -> Option<Secret> {
+    match section.exclusive(&["catalogue_token_file", "catalogue_token_env"])? {
+        ("catalogue_token_file", at) => secrets::read_bearer_file(&at),
+        (_, at) => secrets::read_bearer_variable(&at),
     }
 }
 
-fn tool(mut section: Section<'_>) -> Option<Tool> {
-    let name = section.must("name", "\"read_file\"", |at| at.parse(TOOL));
-    let scope = section.must("scope", "\"files:read\"", |at| at.parse("write one scope, such as `files:read`"));
-    let effect = section.must("effect", "\"read\"", |at| at.word());
-    let risk = section.read("risk", |at| at.word()).unwrap_or_default();
-    let data_class = section.read("data_class", |at| at.words());
+fn read_tool(mut section: Section<'_>) -> Option<Tool> {
+    let name = section.required("name", "\"read_file\"", |at| at.parse(TOOL_NAME_HINT));
+    let scope = section.required("scope", "\"files:read\"", |at| at.parse("write one scope, such as `files:read`"));
+    let effect = section.required("effect", "\"read\"", |at| at.parse_keyword());
+    let risk = section.optional("risk", |at| at.parse_keyword()).unwrap_or_default();
+    let data_class = section.optional("data_class", |at| at.non_empty_string());
     Some(Tool { name: name?, scope: scope?, effect: effect?, risk, data_class })
 }
 
-fn admin<'a>(section: &mut Section<'a>, proofs: &mut Vec<Proof<'a>>) -> Option<Admin> {
-    let id = client_id(section, "\"ops\"");
-    let role = section.must("role", "\"operator\"", |at| at.word());
-    let authentication = authentication::read(section, id.as_ref(), proofs);
-    let disabled = section.read("disabled", |at| at.flag()).unwrap_or_default();
+fn read_admin<'a>(section: &mut Section<'a>, proofs: &mut Vec<ClientCredentials<'a>>) -> Option<Admin> {
+    let id = read_client_id(section, "\"ops\"");
+    let role = section.required("role", "\"operator\"", |at| at.parse_keyword());
+    let authentication = authentication::read_authentication(section, id.as_ref(), proofs);
+    let disabled = section.optional("disabled", |at| at.boolean()).unwrap_or_default();
     Some(Admin { id: id?, role: role?, authentication: authentication?, disabled })
 }
 
-fn client_id(section: &mut Section<'_>, example: &str) -> Option<ClientId> {
-    section.must("id", example, |at| {
+fn read_client_id(section: &mut Section<'_>, example: &str) -> Option<ClientId> {
+    section.required("id", example, |at| {
         let id = at.parse::<ClientId>("choose a short name, such as `planner`")?;
         if id.is_reserved() {
-            at.wrong("names that begin with `errand` are Errand's own", "choose another one");
+            at.error("names that begin with `errand` are Errand's own", "choose another one");
         }
         Some(id)
     })
 }
 
-fn max_token_lifetime(section: &mut Section<'_>) -> Option<Lifetime> {
+fn read_max_token_lifetime(section: &mut Section<'_>) -> Option<Lifetime> {
     let range = 10..=TOKEN_LIFETIME_CAP.as_seconds();
-    let life =
-        section.read("max_token_lifetime", |at| at.number(range, "seconds; no token lives longer than 15 minutes"));
+    let life = section
+        .optional("max_token_lifetime", |at| at.integer(range, "seconds; no token lives longer than 15 minutes"));
     life.map(Lifetime::seconds)
 }
 
 /// Tells what does not fit together. An object in which something is wrong is not looked at, and neither is what is
 /// said about it elsewhere: its other mistakes come first.
-fn check_together(readings: &[Reading<'_>]) {
+fn check_consistency(readings: &[ParsedObject<'_>]) {
     let (whole, broken) = readings.iter().partition::<Vec<_>, _>(|reading| reading.object.is_some());
     let hidden =
         broken.iter().map(|reading| reading.id.as_ref().map(|id| format!("`{id}`"))).collect::<Option<Vec<_>>>();
     let Some(hidden) = hidden else { return };
-    let entry = |reading: &&Reading<'_>| Some(Entry { object: reading.object.clone()?, owner: Owner::File });
+    let entry = |reading: &&ParsedObject<'_>| Some(Entry { object: reading.object.clone()?, source: Source::File });
     let entries = whole.iter().filter_map(entry).collect::<Vec<_>>();
     let faults = Registry::build(0, entries, BTreeMap::new()).err().unwrap_or_default();
-    for Inconsistency { kind, id, key, reason } in faults {
+    for RegistryError { kind, id, key, reason } in faults {
         if hidden.iter().any(|hidden| reason.contains(hidden)) {
             continue;
         }
-        let is_it =
-            |reading: &&&Reading<'_>| reading.kind == kind && reading.object.as_ref().is_some_and(|o| o.id() == id);
+        let is_it = |reading: &&&ParsedObject<'_>| {
+            reading.kind == kind && reading.object.as_ref().is_some_and(|o| o.id() == id)
+        };
         let twice = reason.starts_with("stands twice");
         let found = if twice { whole.iter().rfind(is_it) } else { whole.iter().find(is_it) };
         if let Some(reading) = found {
-            let remedy = remedy(kind, key, &reason);
-            reading.keys.get(key).unwrap_or(&reading.here).wrong(reason, remedy);
+            let remedy = remedy_for(kind, key, &reason);
+            reading.key_locations.get(key).unwrap_or(&reading.location).error(reason, remedy);
         }
     }
 }
 
 /// What to do about an [`Inconsistency`], by the key that it is at; where a key can be wrong in several ways, by the reason.
-fn remedy(kind: Kind, key: &str, reason: &str) -> &'static str {
+fn remedy_for(kind: ObjectKind, key: &str, reason: &str) -> &'static str {
     let unknown = reason.starts_with("there is no ");
     let idle = reason.starts_with("the rules for ");
     match (kind, key) {
-        (Kind::Agent, "access" | "may_delegate_to") | (Kind::Issuer, "entitlements") if idle => {
+        (ObjectKind::Agent, "access" | "may_delegate_to") | (ObjectKind::Issuer, "entitlements") if idle => {
             "leave the rules out, or what stands beside them: a scope of the tool, or its bare name"
         }
-        (Kind::Agent, "access") => "name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there",
-        (Kind::Agent, "may_delegate_to") if reason.contains("`access` is empty") => {
+        (ObjectKind::Agent, "access") => {
+            "name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there"
+        }
+        (ObjectKind::Agent, "may_delegate_to") if reason.contains("`access` is empty") => {
             "name in `access` what may go there, or leave it out for whatever the token allows"
         }
-        (Kind::Agent, "may_delegate_to") if reason.contains(" stands there twice") => "remove one of the two",
-        (Kind::Agent, "may_delegate_to") if reason.contains(" agent ") => "name other `[[agents]]`",
-        (Kind::Agent, "may_delegate_to") => "name what stands in `[[resources]]` and its `[[resources.tools]]`",
-        (Kind::Agent, "known_as") if reason.starts_with("a broker ") => {
+        (ObjectKind::Agent, "may_delegate_to") if reason.contains(" stands there twice") => "remove one of the two",
+        (ObjectKind::Agent, "may_delegate_to") if reason.contains(" agent ") => "name other `[[agents]]`",
+        (ObjectKind::Agent, "may_delegate_to") => "name what stands in `[[resources]]` and its `[[resources.tools]]`",
+        (ObjectKind::Agent, "known_as") if reason.starts_with("a broker ") => {
             "leave `known_as` out, or `kind` if it does open tasks"
         }
-        (Kind::Agent, "known_as") if unknown => "write the `issuer` of one of the `[[issuers]]` as it stands there",
-        (Kind::Agent, "known_as") => "name client ids that stand for this agent alone there",
-        (Kind::Issuer, "subject_prefix") => "such as `subject_prefix = \"partner:\"`",
-        (Kind::Issuer, "algorithms") => "see which `alg` its keys have",
-        (Kind::Issuer, "token_types") => "see which tokens your agents get from it",
-        (Kind::Issuer, "audiences") => "see `aud` in one of its access tokens",
-        (Kind::Issuer, "subject_scopes") => "add `[[issuers.entitlements]]`, or leave `subject_scopes` out",
-        (Kind::Issuer, "api_audiences" | "portal_clients") => {
+        (ObjectKind::Agent, "known_as") if unknown => {
+            "write the `issuer` of one of the `[[issuers]]` as it stands there"
+        }
+        (ObjectKind::Agent, "known_as") => "name client ids that stand for this agent alone there",
+        (ObjectKind::Issuer, "subject_prefix") => "such as `subject_prefix = \"partner:\"`",
+        (ObjectKind::Issuer, "algorithms") => "see which `alg` its keys have",
+        (ObjectKind::Issuer, "token_types") => "see which tokens your agents get from it",
+        (ObjectKind::Issuer, "audiences") => "see `aud` in one of its access tokens",
+        (ObjectKind::Issuer, "subject_scopes") => "add `[[issuers.entitlements]]`, or leave `subject_scopes` out",
+        (ObjectKind::Issuer, "api_audiences" | "portal_clients") => {
             "name an `aud` that is for this alone, and the client ids of the portals that get tokens with it"
         }
-        (Kind::Issuer, "entitlements") if unknown => "name what stands in `[[resources]]`, or leave `resource` out",
-        (Kind::Issuer, "entitlements") => "name `scopes` or `tools` in each rule",
-        (Kind::Resource, "uri") => "one of the two has to go: a token is for one of them",
-        (Kind::Resource, "tools") => "remove one of the two",
-        (Kind::Resource, "discovery_scope") => "write a scope of its own, such as `files:list`",
+        (ObjectKind::Issuer, "entitlements") if unknown => {
+            "name what stands in `[[resources]]`, or leave `resource` out"
+        }
+        (ObjectKind::Issuer, "entitlements") => "name `scopes` or `tools` in each rule",
+        (ObjectKind::Resource, "uri") => "one of the two has to go: a token is for one of them",
+        (ObjectKind::Resource, "tools") => "remove one of the two",
+        (ObjectKind::Resource, "discovery_scope") => "write a scope of its own, such as `files:list`",
         (_, "max_token_lifetime") => "write a number of seconds in this range, or leave it out",
         (_, "authentication") => "name in `algorithms` what it signs with, or leave `algorithms` out",
         (_, "id" | "issuer") => "rename or remove one of the two",

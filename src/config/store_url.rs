@@ -12,26 +12,26 @@ pub struct StoreUrl(Zeroizing<String>);
 
 /// Why a text is no URL of a store. Does not repeat the text: there may be a password in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidStoreUrl {
+pub enum StoreUrlParseError {
     /// Not a URL with one of our schemes.
     #[error("not a URL that begins with `postgres:`, `postgresql:` or `sqlite:`")]
     Malformed,
     /// A store that forgets. What was acknowledged has to survive a crash.
     #[error("a store in memory forgets what was revoked")]
-    Memory,
+    InMemory,
 }
 
 impl StoreUrl {
     /// Reads a URL.
-    pub fn parse(text: &str) -> Result<Self, InvalidStoreUrl> {
+    pub fn parse(text: &str) -> Result<Self, StoreUrlParseError> {
         let text = text.trim();
-        if let Some(file) = sqlite_file(text) {
+        if let Some(file) = sqlite_path(text) {
             let (file, query) = file.split_once('?').unwrap_or((file, ""));
             if file.is_empty() || file == ":memory:" || query.split('&').any(|part| part == "mode=memory") {
-                return Err(InvalidStoreUrl::Memory);
+                return Err(StoreUrlParseError::InMemory);
             }
         } else if !Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql")) {
-            return Err(InvalidStoreUrl::Malformed);
+            return Err(StoreUrlParseError::Malformed);
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
@@ -45,19 +45,20 @@ impl StoreUrl {
     /// Whether it names a SQLite file.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
-        sqlite_file(&self.0).is_some()
+        sqlite_path(&self.0).is_some()
     }
 
     /// Whether it has a password in it.
     #[must_use]
     pub fn has_password(&self) -> bool {
-        self.postgres().is_some_and(|url| url.password().is_some() || url.query_pairs().any(|(k, _)| k == "password"))
+        self.as_postgres_url()
+            .is_some_and(|url| url.password().is_some() || url.query_pairs().any(|(k, _)| k == "password"))
     }
 
     /// Whether it leads over a network without asking for TLS.
     #[must_use]
-    pub fn is_open_to_listeners(&self) -> bool {
-        self.postgres().is_some_and(|url| {
+    pub fn has_optional_tls(&self) -> bool {
+        self.as_postgres_url().is_some_and(|url| {
             let local = url.host_str().is_none_or(|host| {
                 host.is_empty() || host.starts_with("%2F") || ["localhost", "127.0.0.1", "[::1]"].contains(&host)
             });
@@ -70,22 +71,22 @@ impl StoreUrl {
 
     /// The same, with a relative SQLite file below `base`.
     #[must_use]
-    pub(super) fn below(self, base: &Path) -> Self {
+    pub(super) fn resolve_relative_to(self, base: &Path) -> Self {
         // What has a meaning in a SQLite URL; sqlx decodes it again.
-        const MEANS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
-        let Some(file) = sqlite_file(&self.0).filter(|file| !file.starts_with('/')) else { return self };
+        const URL_ENCODE_SET: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+        let Some(file) = sqlite_path(&self.0).filter(|file| !file.starts_with('/')) else { return self };
         let Some(base) = base.to_str().filter(|base| !base.is_empty()) else { return self };
-        Self(Zeroizing::new(format!("sqlite://{}/{file}", utf8_percent_encode(base, MEANS))))
+        Self(Zeroizing::new(format!("sqlite://{}/{file}", utf8_percent_encode(base, URL_ENCODE_SET))))
     }
 
-    fn postgres(&self) -> Option<Url> {
+    fn as_postgres_url(&self) -> Option<Url> {
         if self.is_sqlite() { None } else { Url::parse(&self.0).ok() }
     }
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(mut url) = self.postgres() else { return f.write_str(&self.0) };
+        let Some(mut url) = self.as_postgres_url() else { return f.write_str(&self.0) };
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return f.write_str("postgres://***");
         }
@@ -107,7 +108,7 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-fn sqlite_file(text: &str) -> Option<&str> {
+fn sqlite_path(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("sqlite:")?;
     Some(rest.strip_prefix("//").unwrap_or(rest))
 }
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn password_is_redacted() {
         for (url, shown) in [
             ("postgres://errand@db/errand", "postgres://errand@db/errand"),
             ("postgres://errand:s3cret@db/errand", "postgres://errand:***@db/errand"),
@@ -136,27 +137,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_store() {
+    fn unsupported_store_urls_are_rejected() {
         for (url, want) in [
-            ("mysql://db/errand", InvalidStoreUrl::Malformed),
-            ("errand.db", InvalidStoreUrl::Malformed),
-            ("postgres", InvalidStoreUrl::Malformed),
-            ("", InvalidStoreUrl::Malformed),
-            ("sqlite:", InvalidStoreUrl::Memory),
-            ("sqlite::memory:", InvalidStoreUrl::Memory),
-            ("sqlite://:memory:", InvalidStoreUrl::Memory),
-            ("sqlite:x.db?mode=memory", InvalidStoreUrl::Memory),
+            ("mysql://db/errand", StoreUrlParseError::Malformed),
+            ("errand.db", StoreUrlParseError::Malformed),
+            ("postgres", StoreUrlParseError::Malformed),
+            ("", StoreUrlParseError::Malformed),
+            ("sqlite:", StoreUrlParseError::InMemory),
+            ("sqlite::memory:", StoreUrlParseError::InMemory),
+            ("sqlite://:memory:", StoreUrlParseError::InMemory),
+            ("sqlite:x.db?mode=memory", StoreUrlParseError::InMemory),
         ] {
             assert_eq!(StoreUrl::parse(url), Err(want), "{url}");
         }
-        let below = |url: &str| StoreUrl::parse(url).unwrap().below(Path::new("/etc/er?and")).expose().to_owned();
+        let below =
+            |url: &str| StoreUrl::parse(url).unwrap().resolve_relative_to(Path::new("/etc/er?and")).expose().to_owned();
         assert_eq!(below("sqlite:errand.db?mode=rwc"), "sqlite:///etc/er%3Fand/errand.db?mode=rwc");
         assert_eq!(below("sqlite:///var/lib/errand.db"), "sqlite:///var/lib/errand.db");
         assert_eq!(below("postgres://db/errand"), "postgres://db/errand");
     }
 
     #[test]
-    fn who_could_listen() {
+    fn unencrypted_store_url_is_detected() {
         for (url, open) in [
             ("postgres://errand@db/errand", true),
             ("postgres://errand@db/errand?sslmode=prefer", true),
@@ -166,7 +168,7 @@ mod tests {
             ("postgres:///errand?host=/run/pg", false),
             ("sqlite:errand.db", false),
         ] {
-            assert_eq!(StoreUrl::parse(url).unwrap().is_open_to_listeners(), open, "{url}");
+            assert_eq!(StoreUrl::parse(url).unwrap().has_optional_tls(), open, "{url}");
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     domain::{
         claims::{UserTokenRules, check_user_claims},
         issuer::SubjectTokenType,
-        jws::Unverified,
-        registry::{Entry, Owner, Registry},
+        jws::UnverifiedJws,
+        registry::{Entry, Registry, Source},
         time::Timestamp,
     },
     ports::{Entropy, Outage},
@@ -22,7 +22,7 @@ const PUBLIC: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS
 const PRIVATE: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qY","d":"nWGx"}]}"#;
 
 /// A folder with everything that the example and the cases below name.
-fn house() -> TempDir {
+fn config_dir() -> TempDir {
     let house = tempfile::tempdir().unwrap();
     let secret = |n: usize| format!("{n}{}\n", "123456789abcdef".repeat(5));
     fs::create_dir_all(house.path().join("secrets")).unwrap();
@@ -95,8 +95,8 @@ tools = [{ name = "read_file", scope = "files:read", effect = "read" }]
 "#;
 
 #[test]
-fn a_good_file_is_read() {
-    let house = house();
+fn valid_file_is_read() {
+    let house = config_dir();
     let config = load(&house, GOOD, &|_| None).unwrap();
     assert_eq!(config.listen, DEV_LISTEN);
     assert_eq!(config.tokens, TokenLimits::default());
@@ -108,8 +108,8 @@ fn a_good_file_is_read() {
 }
 
 #[test]
-fn a_token_to_ask_with_is_kept_apart() {
-    let house = house();
+fn catalogue_token_is_stored_separately() {
+    let house = config_dir();
     write(&house.path().join("secrets/shop"), " s3cret.token==\n", 0o600);
     for (line, name) in
         [("catalogue_token_file = \"secrets/shop\"", "none"), ("catalogue_token_env = \"SHOP\"", "SHOP")]
@@ -125,8 +125,8 @@ fn a_token_to_ask_with_is_kept_apart() {
 }
 
 #[test]
-fn all_mistakes_in_one_run() {
-    let house = house();
+fn all_errors_are_reported_at_once() {
+    let house = config_dir();
     let text = GOOD
         .replace("https://sts", "http://sts")
         .replace("sqlite:", "mysql:")
@@ -146,13 +146,13 @@ fn all_mistakes_in_one_run() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
-    let house = house();
+fn environment_overrides_file() {
+    let house = config_dir();
     let text = GOOD.replace("secret_file = \"secrets/reader\"", "secret_env = \"READER\"");
     let set = |name: &str| match name {
         "ERRAND_STORE_URL" => Some("postgres://errand:s3cret@db/errand".to_owned()),
         "ERRAND_ENCRYPTION_KEY" => {
-            Some(crate::domain::encode(&std::array::from_fn::<u8, 32, _>(|n| n.to_le_bytes()[0])))
+            Some(crate::domain::encode_base64url(&std::array::from_fn::<u8, 32, _>(|n| n.to_le_bytes()[0])))
         }
         "READER" => variables("ERRAND_SECRET_FILES"),
         _ => None,
@@ -176,8 +176,8 @@ fn the_environment_goes_before_the_file() {
 }
 
 #[test]
-fn tls_files_have_to_fit() {
-    let house = house();
+fn mismatched_tls_files_are_rejected() {
+    let house = config_dir();
     let pair = || {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =
@@ -231,7 +231,7 @@ fn tls_files_have_to_fit() {
 }
 
 #[test]
-fn no_file_at_all() {
+fn missing_file_is_reported() {
     let got = Config::load(Path::new("no/such/errand.toml"), &|_| None).unwrap_err().to_string();
     assert_eq!(
         got,
@@ -242,8 +242,8 @@ fn no_file_at_all() {
 const EXAMPLE: &str = include_str!("../../errand.example.toml");
 
 #[test]
-fn the_example_is_a_good_file_and_says_the_defaults() {
-    let house = house();
+fn example_is_valid_and_states_defaults() {
+    let house = config_dir();
     let as_it_is = load(&house, EXAMPLE, &variables).unwrap();
     let is_default =
         |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
@@ -251,7 +251,7 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
     let said = said.collect::<Vec<_>>().join("\n");
     assert!(said.matches("lifetime = 300").count() == 2, "the defaults are there");
     assert_eq!(format!("{as_it_is:?}"), format!("{:?}", load(&house, &said, &variables).unwrap()));
-    insta::assert_snapshot!(explain(&as_it_is), @r#"
+    insta::assert_snapshot!(summarize(&as_it_is), @r#"
     Errand at https://sts.example.com
       trust domain    example.com
       listens         127.0.0.1:8080 (plain HTTP, for a proxy that ends TLS)
@@ -306,14 +306,14 @@ fn the_example_is_a_good_file_and_says_the_defaults() {
 }
 
 #[test]
-fn the_example_has_every_key() {
-    let house = house();
+fn example_has_every_key() {
+    let house = config_dir();
     // Between them they go through every branch.
     let other = format!("{}\n[tls]\n", GOOD.replace("\"discovery\"", "{}"));
     let asked = [EXAMPLE, &other].into_iter().flat_map(|text| {
         let document = Document::new("errand.example.toml", house.path(), text, &variables);
-        read_document(&document);
-        document.asked()
+        parse_document(&document);
+        document.requested_keys()
     });
     // What stands under `[agents.authentication]` holds for the other clients too.
     let alike = |key: String| {
@@ -321,23 +321,23 @@ fn the_example_has_every_key() {
             .replace("admins.authentication", "agents.authentication")
     };
     let asked = asked.map(alike).collect::<BTreeSet<_>>();
-    let said = keys_said().into_iter().map(alike).collect::<BTreeSet<_>>();
+    let said = example_keys().into_iter().map(alike).collect::<BTreeSet<_>>();
     assert!(asked.len() > 80, "{}", asked.len());
     let missing = asked.difference(&said).collect::<Vec<_>>();
     assert!(missing.is_empty(), "errand.example.toml does not have {missing:?}");
 }
 
 /// The keys of the example, those in comments included.
-fn keys_said() -> BTreeSet<String> {
-    fn below(path: &str, value: &toml::Value, said: &mut BTreeSet<String>) {
+fn example_keys() -> BTreeSet<String> {
+    fn collect_keys(path: &str, value: &toml::Value, said: &mut BTreeSet<String>) {
         said.insert(path.to_owned());
         match value {
             toml::Value::Table(table) => {
                 for (key, value) in table {
-                    below(&format!("{path}.{key}"), value, said);
+                    collect_keys(&format!("{path}.{key}"), value, said);
                 }
             }
-            toml::Value::Array(items) => items.iter().for_each(|item| below(path, item, said)),
+            toml::Value::Array(items) => items.iter().for_each(|item| collect_keys(path, item, said)),
             _ => {}
         }
     }
@@ -348,15 +348,15 @@ fn keys_said() -> BTreeSet<String> {
             header = format!("{}.", line.trim_matches(['[', ']']));
             said.insert(line.trim_matches(['[', ']']).to_owned());
         } else if let Ok(table) = line.parse::<toml::Table>() {
-            table.iter().for_each(|(key, value)| below(&format!("{header}{key}"), value, &mut said));
+            table.iter().for_each(|(key, value)| collect_keys(&format!("{header}{key}"), value, &mut said));
         }
     }
     said
 }
 
 #[test]
-fn loud_choices() {
-    let house = house();
+fn risky_settings_are_warned_about() {
+    let house = config_dir();
     let text = GOOD
         .replace("trust_domain =", "listen = \"0.0.0.0:80\"\ntrust_domain =")
         .replace("sqlite:errand.db", "postgres://errand@db/errand")
@@ -369,8 +369,8 @@ entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "
     let text = text.replace("keys = \"discovery\"", more);
     let text = text.replace("id = \"files\"", "id = \"files\"\nallowed_networks = [\"10.1.0.0/16\"]");
     let config = load(&house, &text, &|_| None).unwrap();
-    let notices = notices(&config);
-    assert!(notices.iter().all(|notice| explain(&config).contains(notice)));
+    let notices = warnings(&config);
+    assert!(notices.iter().all(|notice| summarize(&config).contains(notice)));
     insta::assert_snapshot!(notices.join("\n"), @r#"
     0.0.0.0:80 is plain HTTP: only a proxy that ends TLS may reach it
     health and metrics are where the clients are: `operations_listen` is not set
@@ -381,13 +381,13 @@ entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "
     https://login.example.com: every user of it is entitled to files:read, files:raed at files
     https://login.example.com: entitlements: files:raed is at no resource of this file
     planner: assertion_audience = "token_endpoint_too": an assertion that another server tricked it into making could be used here
-    files: allowed_networks: it may be asked for its tools at 10.1.0.0/16
+    files: it may be asked for its tools at 10.1.0.0/16
     "#);
 }
 
 #[test]
-fn edges_that_lead_nowhere_are_worth_a_second_look() {
-    let house = house();
+fn dangling_edges_are_warned_about() {
+    let house = config_dir();
     let text = GOOD
         .replace(
             "may_delegate_to = [\"reader\"]",
@@ -395,19 +395,19 @@ fn edges_that_lead_nowhere_are_worth_a_second_look() {
         );
     let gateway = "[[agents]]\nid = \"gateway\"\nkind = \"broker\"\nauthentication = { method = \"client_secret_basic\" }\n\n[[resources]]";
     let config = load(&house, &text.replace("[[resources]]", gateway), &|_| None).unwrap();
-    insta::assert_snapshot!(notices(&config).join("\n"), @r#"
+    insta::assert_snapshot!(warnings(&config).join("\n"), @r#"
     planner: may_delegate_to reader: reader has no access to files, so nothing of it can go there
     gateway: is a broker, and no agent of this file may delegate to it
     "#);
-    let told = explain(&config);
+    let told = summarize(&config);
     assert!(told.contains("may hand on to  reader: files:read at files, and on to at most 2 more\n"), "{told}");
     assert!(told.contains("\nbroker gateway\n"), "{told}");
 }
 
 /// What goes over REST is what stands in the file.
 #[test]
-fn the_file_takes_the_form_of_the_api() {
-    let house = house();
+fn file_accepts_api_object_form() {
+    let house = config_dir();
     let objects = load(&house, EXAMPLE, &variables).unwrap().objects;
     let server = GOOD.split_once("keys.").unwrap().0;
     let mut table = server.parse::<toml::Table>().unwrap();
@@ -420,29 +420,29 @@ fn the_file_takes_the_form_of_the_api() {
     assert_eq!(load(&house, &toml::to_string(&table).unwrap(), &set).unwrap().objects, objects);
 }
 
-struct Dice;
+struct FixedEntropy;
 
-impl Entropy for Dice {
-    fn bytes32(&self) -> Result<[u8; 32], Outage> {
+impl Entropy for FixedEntropy {
+    fn random_bytes32(&self) -> Result<[u8; 32], Outage> {
         static THROWS: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
         let throw = THROWS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(std::array::from_fn(|n| throw.wrapping_mul(31).wrapping_add(n.to_le_bytes()[0])))
     }
 
-    fn uuid(&self) -> uuid::Uuid {
+    fn new_uuid(&self) -> uuid::Uuid {
         uuid::Uuid::nil()
     }
 }
 
 #[test]
-fn a_server_for_development_needs_no_file() {
+fn dev_server_needs_no_file() {
     let house = tempfile::tempdir().unwrap();
-    let config = Config::dev(house.path(), DEV_LISTEN, &Dice).unwrap();
+    let config = Config::dev(house.path(), DEV_LISTEN, &FixedEntropy).unwrap();
     assert_eq!(config.issuer.as_str(), "http://127.0.0.1:8080");
     assert_eq!(config.secrets.len(), 5);
     assert!(config.store.url.expose().ends_with("/errand-dev.db"));
-    assert_eq!(notices(&config), Vec::<String>::new());
-    let entries = config.objects.iter().map(|object| Entry { object: object.clone(), owner: Owner::File }).collect();
+    assert_eq!(warnings(&config), Vec::<String>::new());
+    let entries = config.objects.iter().map(|object| Entry { object: object.clone(), source: Source::File }).collect();
     let registry = Registry::build(1, entries, std::collections::BTreeMap::new()).unwrap();
     #[cfg(unix)]
     for entry in fs::read_dir(dev_folder(house.path())).unwrap() {
@@ -451,28 +451,28 @@ fn a_server_for_development_needs_no_file() {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
     }
 
-    let user = dev_idp::UserToken { sub: "alice", scope: Some("files:read"), client: "planner" };
+    let user = dev_idp::UserTokenClaims { sub: "alice", scope: Some("files:read"), client: "planner" };
     let now = Timestamp::from_unix(1_795_200_000);
-    let token = dev_idp::user_token(&dev_folder(house.path()), user, now, Dice.uuid()).unwrap();
+    let token = dev_idp::issue_user_token(&dev_folder(house.path()), user, now, FixedEntropy.new_uuid()).unwrap();
     let issuer = registry.issuer("http://127.0.0.1:8080/dev-idp").unwrap();
-    let claims = Unverified::parse(&token).unwrap().into_payload();
+    let claims = UnverifiedJws::parse(&token).unwrap().into_payload();
     let rules = UserTokenRules {
         issuer,
         kind: SubjectTokenType::AccessToken,
-        agent_names: &[],
+        agent_client_ids: &[],
         foreign_prefixes: Vec::new(),
         leeway: config.tokens.leeway,
     };
     let user = check_user_claims(claims, &rules, now).unwrap();
     assert_eq!(user.client.as_deref(), Some("planner"));
 
-    let again = Config::dev(house.path(), "127.0.0.1:8081".parse().unwrap(), &Dice).unwrap();
+    let again = Config::dev(house.path(), "127.0.0.1:8081".parse().unwrap(), &FixedEntropy).unwrap();
     assert_eq!(again.issuer.as_str(), "http://127.0.0.1:8081");
     assert_eq!(config.keys.encryption_key.expose(), again.keys.encryption_key.expose());
     let secrets = |config: &Config| config.secrets.iter().map(|(_, s)| s.expose().to_owned()).collect::<Vec<_>>();
     assert_eq!(secrets(&config), secrets(&again));
 
-    let open = Config::dev(house.path(), "0.0.0.0:8080".parse().unwrap(), &Dice).unwrap_err().to_string();
+    let open = Config::dev(house.path(), "0.0.0.0:8080".parse().unwrap(), &FixedEntropy).unwrap_err().to_string();
     assert_eq!(
         open,
         "--dev: listen: `0.0.0.0:8080` is not a loopback address with a port (--dev is for this machine only: write a configuration file for others)"

@@ -9,7 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::domain::{
-    canonical, encode,
+    canonical, encode_base64url,
     id::{ClientId, RequestId, TaskId, TokenId},
     task::Requester,
     time::Timestamp,
@@ -43,8 +43,8 @@ pub enum Event {
     #[serde(rename = "grant.change")]
     GrantChange,
     /// A grant for an emergency was made.
-    #[serde(rename = "break_glass.make")]
-    BreakGlassMake,
+    #[serde(rename = "break_glass.create")]
+    BreakGlassCreate,
     /// A token was issued that rests on a grant for an emergency.
     #[serde(rename = "break_glass.use")]
     BreakGlassUse,
@@ -52,8 +52,8 @@ pub enum Event {
     #[serde(rename = "break_glass.review")]
     BreakGlassReview,
     /// The state of a task changed, or did not.
-    #[serde(rename = "task.turn")]
-    TaskTurn,
+    #[serde(rename = "task.transition")]
+    TaskTransition,
     /// A resource reported what a call did.
     #[serde(rename = "tool.call")]
     ToolCall,
@@ -84,7 +84,7 @@ pub enum Outcome {
 /// Which introspections go into the trail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Introspections {
+pub enum IntrospectionAuditMode {
     /// Every one.
     All,
     /// The first active answer for a token and resource, and every inactive one.
@@ -94,7 +94,7 @@ pub enum Introspections {
     Off,
 }
 
-impl Introspections {
+impl IntrospectionAuditMode {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -119,7 +119,7 @@ pub struct Record {
     pub agents: Vec<String>,
     /// What was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Value>,
+    pub requested: Option<Value>,
     /// When.
     pub at: Timestamp,
     /// The hash of the authority that was approved for the task: what the intent was, whatever is said about it.
@@ -179,7 +179,7 @@ impl Record {
             authority_hash: None,
             token: None,
             resource: None,
-            asked: None,
+            requested: None,
             granted: None,
             reason: None,
             request_id: None,
@@ -189,7 +189,7 @@ impl Record {
 
 /// What searches look at: copies of parts of a record's text, made fit for an index where strangers wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Columns {
+pub struct SearchColumns {
     /// When.
     pub at: Timestamp,
     /// The word for what happened.
@@ -212,23 +212,23 @@ pub struct Columns {
     pub request_id: Option<String>,
 }
 
-impl Columns {
+impl SearchColumns {
     /// The columns of a record.
     #[must_use]
-    pub fn of(record: &Record) -> Self {
+    pub fn from_record(record: &Record) -> Self {
         let client = record.client.as_ref().map(ClientId::as_str);
         // Who acts may be named by another issuer, as it likes.
         let agents = record.agents.iter().map(String::as_str).chain(client).filter(|name| !name.is_empty());
         Self {
             at: record.at,
-            event: word(record.event),
-            outcome: word(record.outcome),
+            event: wire_name(record.event),
+            outcome: wire_name(record.outcome),
             requester_issuer: record.requester.as_ref().map(|r| r.issuer.to_string()),
             requester_subject: record.requester.as_ref().map(|r| r.subject.to_string()),
-            agents: agents.map(searchable).collect(),
+            agents: agents.map(normalize_search_name).collect(),
             task: record.task.map(|id| id.to_string()),
             token: record.token.map(|id| id.to_string()),
-            resource: record.resource.as_deref().map(searchable),
+            resource: record.resource.as_deref().map(normalize_search_name),
             request_id: record.request_id.as_ref().map(ToString::to_string),
         }
     }
@@ -236,13 +236,13 @@ impl Columns {
 
 /// A name as it stands in the search columns, and so as it must be looked for: its first 255 characters, without U+0000.
 #[must_use]
-pub fn searchable(name: &str) -> String {
+pub fn normalize_search_name(name: &str) -> String {
     name.replace('\0', "\u{fffd}").chars().take(255).collect()
 }
 
 /// An [`Event`] or an [`Outcome`] as a record's text has it.
 #[must_use]
-pub fn word<T: Serialize>(of: T) -> String {
+pub fn wire_name<T: Serialize>(of: T) -> String {
     let word = serde_json::to_value(of).ok();
     word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }
@@ -250,7 +250,7 @@ pub fn word<T: Serialize>(of: T) -> String {
 /// Who writes a chain: one start of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Writer(pub Uuid);
+pub struct WriterId(pub Uuid);
 
 /// The end of a writer's chain: how many records it has, and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,7 +273,7 @@ impl Head {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linked {
     /// Who wrote it.
-    pub writer: Writer,
+    pub writer: WriterId,
     /// Its number in the writer's chain, from 1.
     pub n: u64,
     /// The canonical text: writer, number, the hash before, the record.
@@ -284,23 +284,23 @@ pub struct Linked {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body<T, R> {
+struct RecordBody<T, R> {
     n: u64,
     prev: T,
     record: R,
-    writer: Writer,
+    writer: WriterId,
 }
 
-fn parse(body: &str) -> Option<Body<String, Record>> {
+fn parse_body(body: &str) -> Option<RecordBody<String, Record>> {
     serde_json::from_str(body).ok()
 }
 
 /// Puts a record at the end of a chain and moves the head on.
 #[must_use]
-pub fn link(writer: Writer, head: &mut Head, record: &Record) -> Linked {
+pub fn link(writer: WriterId, head: &mut Head, record: &Record) -> Linked {
     let n = head.n.saturating_add(1);
     // Our own struct of strings, numbers and JSON values always has a canonical form.
-    let body = canonical::to_string(&Body { n, prev: &head.hash, record, writer }).unwrap_or_default();
+    let body = canonical::to_string(&RecordBody { n, prev: &head.hash, record, writer }).unwrap_or_default();
     let hash = digest_of(&body);
     *head = Head { n, hash: hash.clone() };
     Linked { writer, n, body, hash }
@@ -319,7 +319,7 @@ pub enum Tampering {
     },
     /// The hash before does not fit: the record before it is another one now.
     #[error("record {0} does not follow the record before it: one of the two was replaced")]
-    Broken(u64),
+    BrokenLink(u64),
     /// The text does not have its hash, or can't be read: it was edited.
     #[error("record {0} was edited")]
     Edited(u64),
@@ -340,19 +340,19 @@ pub enum Tampering {
 }
 
 /// Checks one record against the head of what came before it, and moves the head on. Returns the record in it.
-pub fn verify(writer: Writer, head: &mut Head, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
+pub fn verify(writer: WriterId, head: &mut Head, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
     if n != head.n.saturating_add(1) {
         return Err(Tampering::Gap { after: head.n, found: n });
     }
     if digest_of(body) != hash {
         return Err(Tampering::Edited(n));
     }
-    let parsed = parse(body).ok_or(Tampering::Edited(n))?;
+    let parsed = parse_body(body).ok_or(Tampering::Edited(n))?;
     if parsed.n != n || parsed.writer != writer {
         return Err(Tampering::Edited(n));
     }
     if parsed.prev != head.hash {
-        return Err(Tampering::Broken(n));
+        return Err(Tampering::BrokenLink(n));
     }
     *head = Head { n, hash: hash.to_owned() };
     Ok(parsed.record)
@@ -360,8 +360,8 @@ pub fn verify(writer: Writer, head: &mut Head, n: u64, body: &str, hash: &str) -
 
 /// Reads one record by itself: whether its text has its hash and its place. Where it stands among the others is not
 /// looked at.
-pub fn read(writer: Writer, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
-    let parsed = parse(body).ok_or(Tampering::Edited(n))?;
+pub fn read(writer: WriterId, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
+    let parsed = parse_body(body).ok_or(Tampering::Edited(n))?;
     if digest_of(body) == hash && parsed.n == n && parsed.writer == writer {
         Ok(parsed.record)
     } else {
@@ -370,7 +370,7 @@ pub fn read(writer: Writer, n: u64, body: &str, hash: &str) -> Result<Record, Ta
 }
 
 fn digest_of(body: &str) -> String {
-    encode(digest::digest(&digest::SHA256, body.as_bytes()).as_ref())
+    encode_base64url(digest::digest(&digest::SHA256, body.as_bytes()).as_ref())
 }
 
 #[cfg(test)]
@@ -382,7 +382,7 @@ mod tests {
         (0..length)
             .map(|n| {
                 let at = Timestamp::from_unix(i64::try_from(n).unwrap());
-                link(Writer(Uuid::nil()), &mut head, &Record::new(at, Event::TokenIssue, Outcome::Done))
+                link(WriterId(Uuid::nil()), &mut head, &Record::new(at, Event::TokenIssue, Outcome::Done))
             })
             .collect()
     }
@@ -396,11 +396,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_acted_is_found() {
+    fn search_columns_name_every_actor() {
         let mut record = Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Refused);
         record.agents = vec!["reader".into(), "planner".into(), String::new(), format!("a\0{}", "🦀".repeat(300))];
         record.client = "reader".parse().ok();
-        let columns = Columns::of(&record);
+        let columns = SearchColumns::from_record(&record);
         let long = format!("a\u{fffd}{}", "🦀".repeat(253));
         assert_eq!(columns.agents, BTreeSet::from([long, "planner".into(), "reader".into()]));
         assert_eq!((columns.event.as_str(), columns.outcome.as_str()), ("token.issue", "refused"));
@@ -408,12 +408,12 @@ mod tests {
 
     /// So it costs nothing to put it in order.
     #[test]
-    fn what_is_written_is_canonical() {
+    fn record_serialization_is_canonical() {
         let name = || Some("x".to_owned());
         let record = Record {
             admin: name(),
             agents: vec!["reader".into()],
-            asked: Some(serde_json::json!({"a": 1})),
+            requested: Some(serde_json::json!({"a": 1})),
             authority_hash: name(),
             by: name(),
             client: "reader".parse().ok(),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_touch_shows() {
+    fn tampered_chain_is_detected() {
         assert_eq!(check(&chain(5)), Ok(5));
 
         let mut deleted = chain(5);
@@ -449,7 +449,7 @@ mod tests {
 
         let mut edited_with_its_hash = edited.clone();
         edited_with_its_hash[2].hash = digest_of(&edited[2].body);
-        assert_eq!(check(&edited_with_its_hash), Err(Tampering::Broken(4)));
+        assert_eq!(check(&edited_with_its_hash), Err(Tampering::BrokenLink(4)));
 
         let mut reordered = chain(5);
         reordered.swap(1, 2);

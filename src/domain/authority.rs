@@ -18,14 +18,14 @@ use ring::digest;
 
 pub use constraint::{Constraints, Rule};
 pub use tools::ToolUse;
-pub use value::{Arg, Decimal, Kind};
+pub use value::{Arg, Decimal, ValueKind};
 pub use wire::{
-    AskedDetails, CALL, DETAIL_TYPE, Details, InvalidDetails, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH,
-    parse_details,
+    AuthorizationDetails, CALL_ACTION, DETAIL_TYPE, DetailsError, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH,
+    RequestedPermissions, parse_details,
 };
 
 use crate::domain::{
-    canonical, encode,
+    canonical, encode_base64url,
     id::{ToolDigest, ToolName},
     uri::ResourceUri,
 };
@@ -36,19 +36,19 @@ pub enum Action {
     /// Call a tool, by its name there.
     Call(ToolName),
     /// See what there is. Nothing can be called with it.
-    List(Listing),
+    List(ListAction),
 }
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Listing {
+pub enum ListAction {
     /// The tools, with their definitions.
     Tools,
     /// What MCP calls resources: the data that a server shows.
     Resources,
 }
 
-impl Listing {
+impl ListAction {
     /// All of them: what a discovery scope stands for.
     pub const ALL: [Self; 2] = [Self::Tools, Self::Resources];
 
@@ -70,15 +70,15 @@ impl Listing {
 
 impl Action {
     /// What it is sorted and looked up by.
-    fn key(&self) -> (bool, &str) {
+    fn sort_key(&self) -> (bool, &str) {
         match self {
-            Self::Call(tool) => call_of(tool),
+            Self::Call(tool) => call_key(tool),
             Self::List(listing) => (true, listing.as_str()),
         }
     }
 }
 
-fn call_of(tool: &ToolName) -> (bool, &str) {
+fn call_key(tool: &ToolName) -> (bool, &str) {
     (false, tool.as_str())
 }
 
@@ -104,7 +104,7 @@ impl Permission {
 
     /// Seeing what there is.
     #[must_use]
-    pub fn listing(resource: ResourceUri, listing: Listing) -> Self {
+    pub fn listing(resource: ResourceUri, listing: ListAction) -> Self {
         Self { resource, action: Action::List(listing), constraints: Constraints::none(), digest: None }
     }
 
@@ -117,35 +117,36 @@ impl Permission {
         }
     }
 
-    fn key(&self) -> (&ResourceUri, (bool, &str)) {
-        (&self.resource, self.action.key())
+    fn sort_key(&self) -> (&ResourceUri, (bool, &str)) {
+        (&self.resource, self.action.sort_key())
     }
 
-    fn within(&self, other: &Self) -> bool {
+    fn is_subset_of(&self, other: &Self) -> bool {
         let same_definition = other.digest.is_none() || self.digest == other.digest;
-        self.key() == other.key() && same_definition && self.constraints.within(&other.constraints)
+        self.sort_key() == other.sort_key() && same_definition && self.constraints.is_subset_of(&other.constraints)
     }
 
-    fn meet(&self, other: &Self) -> Option<Self> {
+    fn intersect(&self, other: &Self) -> Option<Self> {
         let digest = match (&self.digest, &other.digest) {
             (Some(ours), Some(theirs)) if ours != theirs => return None,
             (ours, theirs) => ours.as_ref().or(theirs.as_ref()).cloned(),
         };
-        let constraints = (self.key() == other.key()).then(|| self.constraints.meet(&other.constraints))??;
+        let constraints =
+            (self.sort_key() == other.sort_key()).then(|| self.constraints.intersect(&other.constraints))??;
         Some(Self { constraints, digest, ..self.clone() })
     }
 
     /// What it is sorted by after its resource and its action: the canonical text of the whole.
-    fn text(&self) -> String {
+    fn canonical_text(&self) -> String {
         canonical::to_string(self).unwrap_or_default()
     }
 }
 
 impl Ord for Permission {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key()
-            .cmp(&other.key())
-            .then_with(|| if self == other { Ordering::Equal } else { self.text().cmp(&other.text()) })
+        self.sort_key().cmp(&other.sort_key()).then_with(|| {
+            if self == other { Ordering::Equal } else { self.canonical_text().cmp(&other.canonical_text()) }
+        })
     }
 }
 
@@ -165,67 +166,69 @@ impl Authority {
     /// Whether a call of this tool with these arguments is allowed.
     #[must_use]
     pub fn allows(&self, resource: &ResourceUri, tool: &ToolName, arguments: &BTreeMap<String, Arg>) -> bool {
-        self.about(resource, call_of(tool)).any(|p| p.constraints.allow(arguments))
+        self.permissions_for(resource, call_key(tool)).any(|p| p.constraints.allows(arguments))
     }
 
     /// Whether this may be listed.
     #[must_use]
-    pub fn allows_listing(&self, resource: &ResourceUri, listing: Listing) -> bool {
-        self.about(resource, Action::List(listing).key()).next().is_some()
+    pub fn allows_listing(&self, resource: &ResourceUri, listing: ListAction) -> bool {
+        self.permissions_for(resource, Action::List(listing).sort_key()).next().is_some()
     }
 
     /// Whether every call of this tool is allowed, whatever its arguments.
     #[must_use]
     pub fn allows_every_call(&self, resource: &ResourceUri, tool: &ToolName) -> bool {
-        self.about(resource, call_of(tool)).any(|p| p.constraints.is_none())
+        self.permissions_for(resource, call_key(tool)).any(|p| p.constraints.is_none())
     }
 
     /// Whether everything that `self` allows, `other` allows. Sound: it may say no when it is not sure.
     #[must_use]
-    pub fn within(&self, other: &Self) -> bool {
+    pub fn is_subset_of(&self, other: &Self) -> bool {
         self.0.iter().all(|ours| other.covers(ours))
     }
 
     /// Whether everything that a permission allows is allowed here, by one permission alone.
     #[must_use]
     pub fn covers(&self, asked: &Permission) -> bool {
-        self.about(&asked.resource, asked.action.key()).any(|theirs| asked.within(theirs))
+        self.permissions_for(&asked.resource, asked.action.sort_key()).any(|theirs| asked.is_subset_of(theirs))
     }
 
     /// Where in its wire form a permission goes beyond what is allowed here; `None` when it does not. `in_full`: whether an
     /// argument may be named that the permission does not name itself, only a rule in here does.
     #[must_use]
-    pub fn excess(&self, asked: &Permission, in_full: bool) -> Option<String> {
+    pub fn excess_path(&self, asked: &Permission, in_full: bool) -> Option<String> {
         if self.covers(asked) {
             return None;
         }
-        let mut about = self.about(&asked.resource, asked.action.key());
+        let mut about = self.permissions_for(&asked.resource, asked.action.sort_key());
         Some(match (about.next(), about.next()) {
             (None, _) if asked.tool().is_none() => ".actions".to_owned(),
             (None, _) => ".identifier".to_owned(),
-            (Some(only), None) => asked.constraints.excess(&only.constraints, in_full),
+            (Some(only), None) => asked.constraints.excess_path(&only.constraints, in_full),
             (Some(_), Some(_)) => ".constraints".to_owned(),
         })
     }
 
     /// The first permission of `self` that is not within one of `other`.
     #[must_use]
-    pub fn beyond<'a>(&'a self, other: &Self) -> Option<&'a Permission> {
+    pub fn first_excess<'a>(&'a self, other: &Self) -> Option<&'a Permission> {
         self.0.iter().find(|ours| !other.covers(ours))
     }
 
     /// What both allow.
     #[must_use]
-    pub fn meet(&self, other: &Self) -> Self {
+    pub fn intersect(&self, other: &Self) -> Self {
         let pairs = self.0.iter().flat_map(|ours| {
-            other.about(&ours.resource, ours.action.key()).filter_map(move |theirs| ours.meet(theirs))
+            other
+                .permissions_for(&ours.resource, ours.action.sort_key())
+                .filter_map(move |theirs| ours.intersect(theirs))
         });
         pairs.collect()
     }
 
     /// The part that is about one resource: what may stand in a token for it.
     #[must_use]
-    pub fn at(&self, resource: &ResourceUri) -> Self {
+    pub fn restrict_to(&self, resource: &ResourceUri) -> Self {
         Self(self.0.iter().filter(|p| p.resource == *resource).cloned().collect())
     }
 
@@ -251,18 +254,18 @@ impl Authority {
     pub fn hash(&self) -> String {
         // Everything in here has a canonical form; an empty text would only ever hash to something nobody approved.
         let canonical = canonical::to_string(self).unwrap_or_default();
-        format!("sha-256:{}", encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
+        format!("sha-256:{}", encode_base64url(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
     }
 
     /// The permissions about one thing: they stand side by side, since the set is sorted.
-    fn about<'a, 'b>(
+    fn permissions_for<'a, 'b>(
         &'a self,
         resource: &'b ResourceUri,
         action: (bool, &'b str),
     ) -> impl Iterator<Item = &'a Permission> + use<'a, 'b> {
-        let from = self.0.partition_point(|p| p.key() < (resource, action));
+        let from = self.0.partition_point(|p| p.sort_key() < (resource, action));
         let rest = self.0.get(from..).unwrap_or_default();
-        rest.iter().take_while(move |p| p.key() == (resource, action))
+        rest.iter().take_while(move |p| p.sort_key() == (resource, action))
     }
 }
 
@@ -272,14 +275,14 @@ impl FromIterator<Permission> for Authority {
         sorted.sort();
         sorted.dedup();
         // Only permissions about the same thing can cover each other, and they stand side by side. Mostly there are none.
-        if sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| one.key() != next.key()) {
+        if sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| one.sort_key() != next.sort_key()) {
             return Self(sorted);
         }
-        let kept = sorted.chunk_by(|one, next| one.key() == next.key()).flat_map(|about| {
+        let kept = sorted.chunk_by(|one, next| one.sort_key() == next.sort_key()).flat_map(|about| {
             let is_covered = |n: usize, ours: &Permission| {
                 about.iter().enumerate().any(|(m, theirs)| {
                     // Of two that cover each other, the first one stays.
-                    n != m && ours.within(theirs) && (m < n || !theirs.within(ours))
+                    n != m && ours.is_subset_of(theirs) && (m < n || !theirs.is_subset_of(ours))
                 })
             };
             about.iter().enumerate().filter(move |(n, p)| !is_covered(*n, p)).map(|(_, p)| p.clone())

@@ -6,19 +6,19 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    authority::Authority, grant::Grant, id::Reason, limits::BREAK_GLASS_LIFETIME, registry::Registry, time::Lifetime,
-    time::Timestamp,
+    authority::Authority, grant::Grant, id::Reason, limits::DEFAULT_BREAK_GLASS_LIFETIME, registry::Registry,
+    time::Lifetime, time::Timestamp,
 };
 
 /// A grant for an emergency. It is kept when the grant is over or withdrawn, to be reviewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BreakGlass {
+pub struct BreakGlassGrant {
     /// The grant. It always says what for.
     pub grant: Grant,
     /// What the emergency is.
     pub reason: Reason,
     /// Whether it was withdrawn.
-    pub withdrawn: bool,
+    pub is_withdrawn: bool,
     /// Who signed off what was done with it.
     pub review: Option<Review>,
 }
@@ -72,33 +72,33 @@ pub struct BreakGlassLimits {
 
 impl Default for BreakGlassLimits {
     fn default() -> Self {
-        Self { max_lifetime: BREAK_GLASS_LIFETIME }
+        Self { max_lifetime: DEFAULT_BREAK_GLASS_LIFETIME }
     }
 }
 
 /// Why a review is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoReview {
+pub enum ReviewError {
     /// Who made it does not judge it.
     #[error("somebody else than who made it has to sign it off")]
-    OwnGrant,
+    SelfReview,
     /// More may be done with it yet.
     #[error("it is still good: withdraw it, or wait until it is over")]
-    StillGood,
+    StillValid,
     /// It was signed off before.
     #[error("it is signed off already")]
-    AlreadyDone,
+    AlreadyReviewed,
 }
 
-impl BreakGlass {
+impl BreakGlassGrant {
     /// Whether this admin may sign it off now: somebody else than who made it, once, when nothing more can be done with it.
-    pub fn check_review(&self, by: &str, now: Timestamp) -> Result<(), NoReview> {
+    pub fn check_review(&self, by: &str, now: Timestamp) -> Result<(), ReviewError> {
         if self.grant.by == by {
-            Err(NoReview::OwnGrant)
+            Err(ReviewError::SelfReview)
         } else if self.review.is_some() {
-            Err(NoReview::AlreadyDone)
-        } else if !self.withdrawn && !self.grant.until.is_past(now) {
-            Err(NoReview::StillGood)
+            Err(ReviewError::AlreadyReviewed)
+        } else if !self.is_withdrawn && !self.grant.expires.has_passed(now) {
+            Err(ReviewError::StillValid)
         } else {
             Ok(())
         }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::domain::{id::GrantId, task::Requester};
 
-    fn glass(review: bool, withdrawn: bool) -> BreakGlass {
+    fn break_glass_grant(review: bool, withdrawn: bool) -> BreakGlassGrant {
         let at = Timestamp::from_unix(1000);
         let requester =
             Requester { issuer: "https://login.example.com".parse().unwrap(), subject: "alice".parse().unwrap() };
@@ -127,28 +127,28 @@ mod tests {
             requester,
             agent: "planner".parse().unwrap(),
             authority: Some(Authority::default()),
-            until: Timestamp::from_unix(1900),
+            expires: Timestamp::from_unix(1900),
             by: "admin:ops".into(),
             at,
             break_glass: true,
         };
         let review = review.then(|| Review { by: "admin:eve".into(), at, note: "seen".parse().unwrap() });
-        BreakGlass { grant, reason: "on fire".parse().unwrap(), withdrawn, review }
+        BreakGlassGrant { grant, reason: "on fire".parse().unwrap(), is_withdrawn: withdrawn, review }
     }
 
     #[test]
-    fn who_may_sign_off_what_and_when() {
+    fn review_by_creator_or_while_valid_or_twice_is_rejected() {
         for (by, now, reviewed, withdrawn, want) in [
             ("admin:boss", 1900, false, false, Ok(())),
             ("admin:boss", 1001, false, true, Ok(())),
-            ("admin:boss", 1899, false, false, Err(NoReview::StillGood)),
-            ("admin:boss", 1900, true, false, Err(NoReview::AlreadyDone)),
-            ("admin:eve", 1900, true, true, Err(NoReview::AlreadyDone)),
-            ("admin:ops", 1900, false, false, Err(NoReview::OwnGrant)),
-            ("admin:ops", 1001, false, true, Err(NoReview::OwnGrant)),
-            ("admin:ops", 1001, true, false, Err(NoReview::OwnGrant)),
+            ("admin:boss", 1899, false, false, Err(ReviewError::StillValid)),
+            ("admin:boss", 1900, true, false, Err(ReviewError::AlreadyReviewed)),
+            ("admin:eve", 1900, true, true, Err(ReviewError::AlreadyReviewed)),
+            ("admin:ops", 1900, false, false, Err(ReviewError::SelfReview)),
+            ("admin:ops", 1001, false, true, Err(ReviewError::SelfReview)),
+            ("admin:ops", 1001, true, false, Err(ReviewError::SelfReview)),
         ] {
-            let said = glass(reviewed, withdrawn).check_review(by, Timestamp::from_unix(now));
+            let said = break_glass_grant(reviewed, withdrawn).check_review(by, Timestamp::from_unix(now));
             assert_eq!(said, want, "{by} at {now}, reviewed: {reviewed}, withdrawn: {withdrawn}");
         }
     }

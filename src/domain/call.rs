@@ -5,13 +5,13 @@ use thiserror::Error;
 
 use crate::domain::{
     authority::Authority,
-    decode,
-    id::{CallId, DataClass, InvalidName, TokenId, ToolName},
+    decode_base64url,
+    id::{CallId, DataClass, NameError, TokenId, ToolName},
     uri::ResourceUri,
 };
 
 /// How many classes of data one report may name.
-pub const MAX_CLASSES: usize = 16;
+pub const MAX_DATA_CLASSES: usize = 16;
 /// The most that a report can count: what every reader of JSON reads without loss.
 pub const MAX_COUNT: u64 = (1 << 53) - 1;
 
@@ -45,15 +45,15 @@ impl CallOutcome {
 pub struct ArgumentsDigest(String);
 
 impl TryFrom<String> for ArgumentsDigest {
-    type Error = InvalidName;
+    type Error = NameError;
 
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        let digest = text.strip_prefix("sha-256:").and_then(decode);
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let digest = text.strip_prefix("sha-256:").and_then(decode_base64url);
         let rule = "`sha-256:` and the digest, base64url without padding";
         if digest.is_some_and(|digest| digest.len() == 32) {
             Ok(Self(text))
         } else {
-            Err(InvalidName { kind: "digest", rule })
+            Err(NameError { kind: "digest", rule })
         }
     }
 }
@@ -67,7 +67,7 @@ impl From<ArgumentsDigest> for String {
 /// Data that a call touched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Touched {
+pub struct DataAccess {
     /// Which class of data.
     pub class: DataClass,
     /// How many records, files, rows.
@@ -90,35 +90,35 @@ pub struct CallReport {
     pub outcome: CallOutcome,
     /// What it touched.
     #[serde(default)]
-    pub data: Vec<Touched>,
+    pub data: Vec<DataAccess>,
 }
 
 /// Why a report is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidReport {
+pub enum CallReportError {
     /// Too many classes.
     #[error("at most 16 classes of data")]
     TooManyClasses,
     /// A class stands twice.
     #[error("a class of data stands twice")]
-    Repeated,
+    DuplicateClass,
     /// More than can be counted.
     #[error("a count is over 9007199254740991")]
-    TooMany,
+    CountTooLarge,
 }
 
 impl CallReport {
     /// Whether the report holds together.
-    pub fn check(&self) -> Result<(), InvalidReport> {
-        if self.data.len() > MAX_CLASSES {
-            return Err(InvalidReport::TooManyClasses);
+    pub fn validate(&self) -> Result<(), CallReportError> {
+        if self.data.len() > MAX_DATA_CLASSES {
+            return Err(CallReportError::TooManyClasses);
         }
-        let is_first = |(n, touched): (usize, &Touched)| !self.data.iter().take(n).any(|t| t.class == touched.class);
+        let is_first = |(n, touched): (usize, &DataAccess)| !self.data.iter().take(n).any(|t| t.class == touched.class);
         if !self.data.iter().enumerate().all(is_first) {
-            return Err(InvalidReport::Repeated);
+            return Err(CallReportError::DuplicateClass);
         }
         if self.data.iter().any(|touched| touched.count > MAX_COUNT) {
-            return Err(InvalidReport::TooMany);
+            return Err(CallReportError::CountTooLarge);
         }
         Ok(())
     }
@@ -142,24 +142,27 @@ mod tests {
             tool: "read_file".parse().unwrap(),
             arguments: format!("sha-256:{}", "A".repeat(43)).try_into().unwrap(),
             outcome: CallOutcome::Succeeded,
-            data: data.iter().map(|(class, count)| Touched { class: class.parse().unwrap(), count: *count }).collect(),
+            data: data
+                .iter()
+                .map(|(class, count)| DataAccess { class: class.parse().unwrap(), count: *count })
+                .collect(),
         }
     }
 
     #[test]
-    fn a_report_holds_together() {
-        assert_eq!(report(&[]).check(), Ok(()));
-        assert_eq!(report(&[("personal", MAX_COUNT), ("public", 0)]).check(), Ok(()));
-        assert_eq!(report(&[("personal", MAX_COUNT + 1)]).check(), Err(InvalidReport::TooMany));
-        assert_eq!(report(&[("a", 1), ("b", 1), ("a", 1)]).check(), Err(InvalidReport::Repeated));
+    fn report_over_a_limit_or_with_duplicate_class_is_rejected() {
+        assert_eq!(report(&[]).validate(), Ok(()));
+        assert_eq!(report(&[("personal", MAX_COUNT), ("public", 0)]).validate(), Ok(()));
+        assert_eq!(report(&[("personal", MAX_COUNT + 1)]).validate(), Err(CallReportError::CountTooLarge));
+        assert_eq!(report(&[("a", 1), ("b", 1), ("a", 1)]).validate(), Err(CallReportError::DuplicateClass));
         let names = (0..17).map(|n| format!("c{n}")).collect::<Vec<_>>();
         let many = names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>();
-        assert_eq!(report(&many[..16]).check(), Ok(()));
-        assert_eq!(report(&many).check(), Err(InvalidReport::TooManyClasses));
+        assert_eq!(report(&many[..16]).validate(), Ok(()));
+        assert_eq!(report(&many).validate(), Err(CallReportError::TooManyClasses));
     }
 
     #[test]
-    fn a_digest_is_one() {
+    fn malformed_arguments_digest_is_rejected() {
         let digest = |text: &str| ArgumentsDigest::try_from(text.to_owned()).is_ok();
         assert!(digest(&format!("sha-256:{}", "A".repeat(43))));
         for bad in ["", "sha-256:", "sha-256:AAAA", "AAAA", "sha-512:AAAA"] {

@@ -13,8 +13,8 @@ pub fn to_string<T: Serialize>(value: &T) -> Option<String> {
 }
 
 /// What the text is in at some place.
-enum Within<'a> {
-    List,
+enum Container<'a> {
+    Array,
     /// An object, and its last name so far.
     Object(Option<&'a str>),
 }
@@ -26,28 +26,28 @@ fn is_canonical(text: &str) -> bool {
     let (mut rest, mut at_name) = (text, false);
     while let Some(first) = rest.bytes().next() {
         let (token, after) = match first {
-            b'"' => past_string(rest),
-            b'-' | b'0'..=b'9' => past_number(rest),
+            b'"' => split_string(rest),
+            b'-' | b'0'..=b'9' => split_number(rest),
             _ => rest.split_at_checked(1).unwrap_or((rest, "")),
         };
         rest = after;
         match first {
-            b'{' => within.push(Within::Object(None)),
-            b'[' => within.push(Within::List),
+            b'{' => within.push(Container::Object(None)),
+            b'[' => within.push(Container::Array),
             b'}' | b']' => drop(within.pop()),
             b'"' if at_name => {
-                let Some(Within::Object(last)) = within.last_mut() else { return false };
-                if !is_plain(token) || last.is_some_and(|last| last >= token) {
+                let Some(Container::Object(last)) = within.last_mut() else { return false };
+                if !is_plain_ascii(token) || last.is_some_and(|last| last >= token) {
                     return false;
                 }
                 *last = Some(token);
             }
-            b'-' | b'0'..=b'9' if !is_whole(token) => return false,
+            b'-' | b'0'..=b'9' if !is_short_integer(token) => return false,
             _ => {}
         }
         at_name = match first {
             b'{' => true,
-            b',' => matches!(within.last(), Some(Within::Object(_))),
+            b',' => matches!(within.last(), Some(Container::Object(_))),
             _ => false,
         };
     }
@@ -55,7 +55,7 @@ fn is_canonical(text: &str) -> bool {
 }
 
 /// A string, as it stands there without its quotes, and what comes after it.
-fn past_string(text: &str) -> (&str, &str) {
+fn split_string(text: &str) -> (&str, &str) {
     let mut end = 1;
     while let Some(next) =
         text.as_bytes().get(end..).and_then(|rest| rest.iter().position(|b| matches!(b, b'"' | b'\\')))
@@ -69,18 +69,18 @@ fn past_string(text: &str) -> (&str, &str) {
     (text.get(1..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default())
 }
 
-fn past_number(text: &str) -> (&str, &str) {
+fn split_number(text: &str) -> (&str, &str) {
     let end = text.bytes().position(|b| matches!(b, b',' | b'}' | b']')).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
 /// Names like this stand in one order, by bytes as by UTF-16. A quote mark, which ends them here, is less than all of them.
-fn is_plain(name: &str) -> bool {
+fn is_plain_ascii(name: &str) -> bool {
     name.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'))
 }
 
 /// Up to fifteen digits: a double holds that exactly and is written in this way.
-fn is_whole(number: &str) -> bool {
+fn is_short_integer(number: &str) -> bool {
     number.len() <= 15 && number.bytes().all(|b| b == b'-' || b.is_ascii_digit())
 }
 
@@ -119,7 +119,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn agrees_with_the_library(value in value()) {
+        fn to_string_agrees_with_canonicalizer_library(value in value()) {
             let want = serde_json_canonicalizer::to_string(&value).unwrap();
             prop_assert_eq!(to_string(&value), Some(want.clone()));
             let plain = value.to_string();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_order_is_seen_to_be() {
+    fn is_canonical_recognizes_sorted_plain_text() {
         for good in [
             json!({"a": 1, "a b": [{"x": null}, {"a": "\"\\{\u{1}é"}], "b": {"a": true, "b": {}}, "c": -999}),
             json!([]),

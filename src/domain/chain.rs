@@ -5,7 +5,7 @@ use thiserror::Error;
 
 /// One acting party: who it is, and in whose namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Hop {
+pub struct Actor {
     /// The namespace of `sub`: our own issuer for every agent of ours.
     pub iss: String,
     /// The agent.
@@ -14,7 +14,7 @@ pub struct Hop {
     pub sub_profile: Option<String>,
 }
 
-impl Hop {
+impl Actor {
     /// Whether both are the same party; the profile is a remark, not part of the name.
     #[must_use]
     pub fn is_same_party(&self, other: &Self) -> bool {
@@ -24,16 +24,16 @@ impl Hop {
 
 /// Why a chain can't be, or can't grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidChain {
+pub enum ActorChainError {
     /// More hops than the limit.
     #[error("the chain of agents is longer than allowed")]
     TooDeep,
     /// An agent would stand in the chain twice.
     #[error("the agent is already part of the chain")]
-    Repeated,
+    DuplicateActor,
     /// Another issuer speaks of an agent of ours.
     #[error("the subject token says that an agent of this server acted, and was not issued here")]
-    NotTheirs,
+    OwnAgentNamedByForeignIssuer,
     /// No hop at all: that would be impersonation.
     #[error("a chain names at least one agent")]
     Empty,
@@ -41,43 +41,43 @@ pub enum InvalidChain {
 
 /// The agents that act, the current one first. Never empty: a token without `act` is impersonation, and there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain(Vec<Hop>);
+pub struct ActorChain(Vec<Actor>);
 
 /// How many hops we read at all, whatever the configured depth is.
-pub const MAX_HOPS: usize = 16;
+pub const MAX_ACTORS: usize = 16;
 
-impl Chain {
+impl ActorChain {
     /// A chain of one.
     #[must_use]
-    pub fn of(actor: Hop) -> Self {
+    pub fn from_actor(actor: Actor) -> Self {
         Self(vec![actor])
     }
 
     /// Takes hops, the current actor first.
-    pub fn new(hops: Vec<Hop>) -> Result<Self, InvalidChain> {
+    pub fn new(hops: Vec<Actor>) -> Result<Self, ActorChainError> {
         if hops.is_empty() {
-            return Err(InvalidChain::Empty);
+            return Err(ActorChainError::Empty);
         }
-        if hops.len() > MAX_HOPS {
-            return Err(InvalidChain::TooDeep);
+        if hops.len() > MAX_ACTORS {
+            return Err(ActorChainError::TooDeep);
         }
         let repeated = hops.iter().enumerate().any(|(n, hop)| hops.iter().skip(n + 1).any(|h| h.is_same_party(hop)));
-        if repeated { Err(InvalidChain::Repeated) } else { Ok(Self(hops)) }
+        if repeated { Err(ActorChainError::DuplicateActor) } else { Ok(Self(hops)) }
     }
 
     /// The chain with `actor` in front of it, if it is not in there yet and the chain is not longer than `max` then.
-    pub fn extended_by(&self, actor: Hop, max: usize) -> Result<Self, InvalidChain> {
+    pub fn with_actor(&self, actor: Actor, max: usize) -> Result<Self, ActorChainError> {
         if self.0.iter().any(|hop| hop.is_same_party(&actor)) {
-            return Err(InvalidChain::Repeated);
+            return Err(ActorChainError::DuplicateActor);
         }
         if self.0.len() >= max {
-            return Err(InvalidChain::TooDeep);
+            return Err(ActorChainError::TooDeep);
         }
         Self::new(std::iter::once(actor).chain(self.0.iter().cloned()).collect())
     }
 
     /// The agents, the current one first.
-    pub fn hops(&self) -> impl DoubleEndedIterator<Item = &Hop> {
+    pub fn actors(&self) -> impl DoubleEndedIterator<Item = &Actor> {
         self.0.iter()
     }
 
@@ -89,7 +89,7 @@ impl Chain {
 
     /// Who acts now.
     #[must_use]
-    pub fn current(&self) -> Option<&Hop> {
+    pub fn current(&self) -> Option<&Actor> {
         self.0.first()
     }
 }
@@ -97,59 +97,59 @@ impl Chain {
 /// The wire form: nested, the current actor outermost.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Act {
+struct ActClaim {
     iss: String,
     sub: String,
     #[serde(default)]
     sub_profile: Option<String>,
     #[serde(rename = "act", default)]
-    inner: Option<Box<Act>>,
+    inner: Option<Box<ActClaim>>,
 }
 
 /// The same, to be written: a hop, and those within it.
 #[derive(Serialize)]
-struct ActOf<'a> {
+struct ActClaimRef<'a> {
     iss: &'a str,
     sub: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub_profile: Option<&'a str>,
-    #[serde(rename = "act", skip_serializing_if = "Inner::is_empty")]
-    inner: Inner<'a>,
+    #[serde(rename = "act", skip_serializing_if = "NestedActors::is_empty")]
+    inner: NestedActors<'a>,
 }
 
-struct Inner<'a>(&'a [Hop]);
+struct NestedActors<'a>(&'a [Actor]);
 
-impl Inner<'_> {
+impl NestedActors<'_> {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl Serialize for Inner<'_> {
+impl Serialize for NestedActors<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let act = self.0.split_first().map(|(hop, rest)| ActOf {
+        let act = self.0.split_first().map(|(hop, rest)| ActClaimRef {
             iss: &hop.iss,
             sub: &hop.sub,
             sub_profile: hop.sub_profile.as_deref(),
-            inner: Inner(rest),
+            inner: NestedActors(rest),
         });
         act.serialize(out)
     }
 }
 
-impl Serialize for Chain {
+impl Serialize for ActorChain {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        Inner(&self.0).serialize(out)
+        NestedActors(&self.0).serialize(out)
     }
 }
 
-impl<'de> Deserialize<'de> for Chain {
+impl<'de> Deserialize<'de> for ActorChain {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let mut hops = Vec::new();
-        let mut next = Some(Box::new(Act::deserialize(input)?));
+        let mut next = Some(Box::new(ActClaim::deserialize(input)?));
         while let Some(act) = next {
-            let Act { iss, sub, sub_profile, inner } = *act;
-            hops.push(Hop { iss, sub, sub_profile });
+            let ActClaim { iss, sub, sub_profile, inner } = *act;
+            hops.push(Actor { iss, sub, sub_profile });
             next = inner;
         }
         Self::new(hops).map_err(D::Error::custom)
@@ -160,30 +160,30 @@ impl<'de> Deserialize<'de> for Chain {
 mod tests {
     use super::*;
 
-    fn hop(sub: &str) -> Hop {
-        Hop { iss: "https://sts.example.com".into(), sub: sub.into(), sub_profile: None }
+    fn actor(sub: &str) -> Actor {
+        Actor { iss: "https://sts.example.com".into(), sub: sub.into(), sub_profile: None }
     }
 
     #[test]
-    fn nests_with_the_current_actor_outermost_and_reads_back() {
-        let chain = Chain::of(hop("a")).extended_by(hop("b"), 4).unwrap();
+    fn actor_chain_round_trips_with_current_actor_outermost() {
+        let chain = ActorChain::from_actor(actor("a")).with_actor(actor("b"), 4).unwrap();
         let json = serde_json::to_string(&chain).unwrap();
         assert_eq!(
             json,
             r#"{"iss":"https://sts.example.com","sub":"b","act":{"iss":"https://sts.example.com","sub":"a"}}"#
         );
-        assert_eq!(serde_json::from_str::<Chain>(&json).unwrap(), chain);
+        assert_eq!(serde_json::from_str::<ActorChain>(&json).unwrap(), chain);
     }
 
     #[test]
-    fn no_hop_without_issuer_no_loop_no_depth() {
-        assert!(serde_json::from_str::<Chain>(r#"{"sub":"a"}"#).is_err());
-        assert!(serde_json::from_str::<Chain>(r#"{"iss":"x"}"#).is_err());
-        let two = Chain::of(hop("a")).extended_by(hop("b"), 4).unwrap();
-        assert_eq!(two.extended_by(hop("a"), 4), Err(InvalidChain::Repeated));
-        assert_eq!(two.extended_by(hop("c"), 2), Err(InvalidChain::TooDeep));
-        assert_eq!(Chain::new(vec![]), Err(InvalidChain::Empty));
-        let long = (0..=MAX_HOPS).map(|n| hop(&n.to_string())).collect();
-        assert_eq!(Chain::new(long), Err(InvalidChain::TooDeep));
+    fn actor_chain_with_missing_issuer_duplicate_or_excess_depth_is_rejected() {
+        assert!(serde_json::from_str::<ActorChain>(r#"{"sub":"a"}"#).is_err());
+        assert!(serde_json::from_str::<ActorChain>(r#"{"iss":"x"}"#).is_err());
+        let two = ActorChain::from_actor(actor("a")).with_actor(actor("b"), 4).unwrap();
+        assert_eq!(two.with_actor(actor("a"), 4), Err(ActorChainError::DuplicateActor));
+        assert_eq!(two.with_actor(actor("c"), 2), Err(ActorChainError::TooDeep));
+        assert_eq!(ActorChain::new(vec![]), Err(ActorChainError::Empty));
+        let long = (0..=MAX_ACTORS).map(|n| actor(&n.to_string())).collect();
+        assert_eq!(ActorChain::new(long), Err(ActorChainError::TooDeep));
     }
 }

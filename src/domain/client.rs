@@ -12,7 +12,7 @@ pub use edge::Edge;
 use crate::domain::{
     authority::ToolUse,
     break_glass::BreakGlassRule,
-    grant::Consent,
+    grant::ConsentPolicy,
     id::{ClientId, ToolName},
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
     scope::{ScopeSet, ScopeToken},
@@ -29,7 +29,7 @@ pub enum Authentication {
         /// The client's public keys.
         jwks: JwkSet,
         /// The algorithms it may sign with; each key is bound to those that fit it.
-        #[serde(default = "assertion_algorithms")]
+        #[serde(default = "default_assertion_algorithms")]
         algorithms: Vec<JwsAlgorithm>,
         /// Which `aud` its assertions may have.
         #[serde(default)]
@@ -52,7 +52,7 @@ impl Authentication {
 
 /// What a client may sign its assertions with when its entry does not say.
 #[must_use]
-pub fn assertion_algorithms() -> Vec<JwsAlgorithm> {
+pub fn default_assertion_algorithms() -> Vec<JwsAlgorithm> {
     vec![JwsAlgorithm::ES256, JwsAlgorithm::EdDSA, JwsAlgorithm::RS256, JwsAlgorithm::PS256]
 }
 
@@ -175,8 +175,8 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_algorithm: Option<SigningAlgorithm>,
     /// Which calls of its tools need the requester's recorded consent.
-    #[serde(default, skip_serializing_if = "Consent::is_none")]
-    pub consent: Consent,
+    #[serde(default, skip_serializing_if = "ConsentPolicy::is_none")]
+    pub consent: ConsentPolicy,
     /// Whether a grant for an emergency is good for anything here.
     #[serde(default, skip_serializing_if = "BreakGlassRule::is_allow")]
     pub break_glass: BreakGlassRule,
@@ -307,22 +307,22 @@ impl Client<'_> {
     #[must_use]
     pub fn api_scopes(&self) -> ScopeSet {
         let names: &[&str] = match self {
-            Self::Agent(_) => &[API_TASKS],
-            Self::Resource(_) => &[API_INTROSPECT, API_TASKS, API_REVOCATIONS],
-            Self::Admin(Admin { role: Role::Operator, .. }) => &[API_ADMIN, API_AUDIT],
-            Self::Admin(Admin { role: Role::Auditor, .. }) => &[API_AUDIT],
+            Self::Agent(_) => &[TASKS_SCOPE],
+            Self::Resource(_) => &[INTROSPECT_SCOPE, TASKS_SCOPE, REVOCATIONS_SCOPE],
+            Self::Admin(Admin { role: Role::Operator, .. }) => &[ADMIN_SCOPE, AUDIT_SCOPE],
+            Self::Admin(Admin { role: Role::Auditor, .. }) => &[AUDIT_SCOPE],
         };
         names.iter().filter_map(|name| name.parse::<ScopeToken>().ok()).collect()
     }
 }
 
 /// May introspect tokens for its own audience.
-pub const API_INTROSPECT: &str = "errand:introspect";
+pub const INTROSPECT_SCOPE: &str = "errand:introspect";
 /// May read and report on tasks that it takes part in.
-pub const API_TASKS: &str = "errand:tasks";
+pub const TASKS_SCOPE: &str = "errand:tasks";
 /// May follow the revocation log, to check tokens for its own audience offline.
-pub const API_REVOCATIONS: &str = "errand:revocations";
+pub const REVOCATIONS_SCOPE: &str = "errand:revocations";
 /// May change the registry, revoke and rotate keys.
-pub const API_ADMIN: &str = "errand:admin";
+pub const ADMIN_SCOPE: &str = "errand:admin";
 /// May read the registry, tokens, tasks, revocations and the audit trail.
-pub const API_AUDIT: &str = "errand:audit";
+pub const AUDIT_SCOPE: &str = "errand:audit";

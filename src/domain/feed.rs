@@ -4,15 +4,15 @@
 use ring::digest::{SHA256, digest};
 
 use crate::domain::{
-    encode,
-    revocation::{LogEntry, Seq, Target, Verb},
+    encode_base64url,
+    revocation::{LogAction, LogEntry, LogPosition, Target},
     time::Timestamp,
     uri::ResourceUri,
 };
 
 /// Who is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub enum FeedScope {
     /// A resource: what can end tokens that are for it.
     Resource(ResourceUri),
     /// An admin: everything that can end a token.
@@ -23,9 +23,9 @@ pub enum Audience {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEntry {
     /// Its place.
-    pub seq: Seq,
+    pub seq: LogPosition,
     /// What is done.
-    pub verb: Verb,
+    pub verb: LogAction,
     /// The kind of name.
     pub kind: &'static str,
     /// The name: see [`key`].
@@ -38,12 +38,12 @@ pub struct FeedEntry {
 
 /// What is told of an entry, if anything is.
 #[must_use]
-pub fn told(LogEntry { seq, entry }: &LogEntry, audience: &Audience) -> Option<FeedEntry> {
+pub fn project(LogEntry { seq, entry }: &LogEntry, audience: &FeedScope) -> Option<FeedEntry> {
     let is_theirs = match (&entry.target, audience) {
-        (Target::Resource(uri), Audience::Resource(own)) => uri == own,
+        (Target::Resource(uri), FeedScope::Resource(own)) => uri == own,
         _ => true,
     };
-    let key = key(&entry.target).filter(|_| is_theirs)?;
+    let key = feed_key(&entry.target).filter(|_| is_theirs)?;
     Some(FeedEntry {
         seq: *seq,
         verb: entry.verb,
@@ -59,14 +59,14 @@ pub fn told(LogEntry { seq, entry }: &LogEntry, audience: &Audience) -> Option<F
 /// and nobody reads from it whose other tokens were ended. Our signing keys have no name. The registry and API tokens are of
 /// no concern to others.
 #[must_use]
-pub fn key(target: &Target) -> Option<String> {
+pub fn feed_key(target: &Target) -> Option<String> {
     match target {
         Target::Token(id) => Some(id.to_string()),
         Target::Task(id) => Some(id.to_string()),
         Target::Grant(id) => Some(id.to_string()),
         Target::Requester(_) | Target::Agent(_) | Target::Resource(_) | Target::Issuer(_) => {
             let text = format!("{} {}", target.kind(), target.key());
-            Some(encode(digest(&SHA256, text.as_bytes()).as_ref()))
+            Some(encode_base64url(digest(&SHA256, text.as_bytes()).as_ref()))
         }
         // Whoever keeps our keys reads them again.
         Target::Keys => Some(String::new()),
@@ -80,9 +80,9 @@ mod tests {
     use crate::domain::revocation::NewEntry;
 
     #[test]
-    fn who_is_told_what() {
+    fn subscriber_sees_only_its_scope() {
         let files: ResourceUri = "https://files.example.com/mcp".parse().unwrap();
-        let resource = Audience::Resource(files.clone());
+        let resource = FeedScope::Resource(files.clone());
         let id = uuid::Uuid::from_bytes([7; 16]);
         // The digests were made with sha256sum and basenc.
         for (target, want, by_resource) in [
@@ -110,13 +110,13 @@ mod tests {
             (Target::Credentials("files".parse().unwrap()), None, false),
             (Target::Keys, Some(""), true),
         ] {
-            assert_eq!(key(&target).as_deref(), want, "{target:?}");
+            assert_eq!(feed_key(&target).as_deref(), want, "{target:?}");
             let now = Timestamp::from_unix(1000);
             let (reason, by) = ("x".to_owned(), "admin:ops".to_owned());
-            let entry = NewEntry { verb: Verb::Revoke, target, reason, by, at: now, forget_after: now };
-            let entry = LogEntry { seq: Seq::new(5), entry };
-            assert_eq!(told(&entry, &Audience::Admin).map(|told| told.key).as_deref(), want);
-            assert_eq!(told(&entry, &resource).is_some(), by_resource, "{entry:?}");
+            let entry = NewEntry { verb: LogAction::Revoke, target, reason, by, at: now, forget_after: now };
+            let entry = LogEntry { seq: LogPosition::new(5), entry };
+            assert_eq!(project(&entry, &FeedScope::Admin).map(|told| told.key).as_deref(), want);
+            assert_eq!(project(&entry, &resource).is_some(), by_resource, "{entry:?}");
         }
     }
 }

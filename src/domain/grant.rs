@@ -13,9 +13,9 @@ use crate::domain::{
 /// The most grants of one requester to one agent that are not over, but for those for an emergency.
 pub const MAX_GRANTS: u32 = 100;
 /// The most of those for an emergency: however many others there are, there is room for one.
-pub const MAX_BREAK_GLASS: u32 = 20;
+pub const MAX_BREAK_GLASS_GRANTS: u32 = 20;
 /// All of one requester to one agent.
-pub const ALL_GRANTS: u32 = MAX_GRANTS + MAX_BREAK_GLASS;
+pub const MAX_TOTAL_GRANTS: u32 = MAX_GRANTS + MAX_BREAK_GLASS_GRANTS;
 
 /// A recorded grant: this agent may act for this requester, until then. Never changed: another one has another id, and a
 /// token names the one that it rests on.
@@ -31,7 +31,7 @@ pub struct Grant {
     /// nothing of what may be done, so it is no consent.
     pub authority: Option<Authority>,
     /// Until when.
-    pub until: Timestamp,
+    pub expires: Timestamp,
     /// Who recorded it: `admin:ID`, `requester:ISSUER SUBJECT`.
     pub by: String,
     /// When.
@@ -43,21 +43,21 @@ pub struct Grant {
 impl Grant {
     /// How many of its kind there may be of one requester to one agent.
     #[must_use]
-    pub fn most(&self) -> u32 {
-        if self.break_glass { MAX_BREAK_GLASS } else { MAX_GRANTS }
+    pub fn max_count(&self) -> u32 {
+        if self.break_glass { MAX_BREAK_GLASS_GRANTS } else { MAX_GRANTS }
     }
 
     /// Whether what is asked for may rest on it.
     #[must_use]
     pub fn covers(&self, wanted: &Authority) -> bool {
-        self.authority.as_ref().is_none_or(|authority| wanted.within(authority))
+        self.authority.as_ref().is_none_or(|authority| wanted.is_subset_of(authority))
     }
 }
 
 /// Which calls need the requester's consent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Consent {
+pub enum ConsentPolicy {
     /// None.
     #[default]
     None,
@@ -67,10 +67,10 @@ pub enum Consent {
     Required,
 }
 
-impl Consent {
+impl ConsentPolicy {
     /// Whether a call of a tool with this effect needs it.
     #[must_use]
-    pub fn is_needed_for(self, effect: Effect) -> bool {
+    pub fn is_required_for(self, effect: Effect) -> bool {
         match (self, effect) {
             (Self::None, _) | (Self::Destructive, Effect::Read | Effect::Write) => false,
             (Self::Destructive, Effect::Destructive) | (Self::Required, _) => true,

@@ -11,7 +11,7 @@ use crate::domain::text;
 /// A name that is not one: says which kind was wanted, never what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not a valid {kind}: {rule}")]
-pub struct InvalidName {
+pub struct NameError {
     /// What was wanted, as an operator would call it.
     pub kind: &'static str,
     /// The rule it broke.
@@ -40,11 +40,11 @@ macro_rules! uuid_name {
         }
 
         impl FromStr for $name {
-            type Err = InvalidName;
+            type Err = NameError;
 
             /// Takes the hyphenated lower-case form only, so that one thing has one name.
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
-                let invalid = InvalidName { kind: $kind, rule: "a hyphenated lower-case UUID" };
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                let invalid = NameError { kind: $kind, rule: "a hyphenated lower-case UUID" };
                 let id = Uuid::try_parse(text).map_err(|_| invalid.clone())?;
                 let canonical = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
                 canonical.then_some(Self(id)).ok_or(invalid)
@@ -91,11 +91,11 @@ macro_rules! text_name {
         }
 
         impl FromStr for $name {
-            type Err = InvalidName;
+            type Err = NameError;
 
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
+            fn from_str(text: &str) -> Result<Self, NameError> {
                 let check: fn(&str) -> bool = $check;
-                check(text).then(|| Self(text.into())).ok_or(InvalidName { kind: $kind, rule: $rule })
+                check(text).then(|| Self(text.into())).ok_or(NameError { kind: $kind, rule: $rule })
             }
         }
 
@@ -167,7 +167,7 @@ text_name!(
 );
 impl ToolDigest {
     /// The digest with this base64url text.
-    pub(super) fn of_sum(sum: &str) -> Self {
+    pub(super) fn from_base64url(sum: &str) -> Self {
         Self(format!("sha-256:{sum}").into())
     }
 }
@@ -193,14 +193,14 @@ text_name!(
     Purpose,
     "purpose",
     "1 to 500 characters without control characters",
-    is_sentence
+    is_free_text
 );
 text_name!(
     /// Why an admin or an agent ended something; kept in the revocation log and the audit trail.
     Reason,
     "reason",
     "1 to 500 characters without control characters",
-    is_sentence
+    is_free_text
 );
 text_name!(
     /// What came of a piece of work, in the words of who ended it.
@@ -230,7 +230,7 @@ text_name!(
 );
 
 /// What somebody says in their own words.
-fn is_sentence(text: &str) -> bool {
+fn is_free_text(text: &str) -> bool {
     let length = text.chars().count();
     (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
 }
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_keep_out_what_a_store_or_a_log_would_choke_on() {
+    fn name_with_control_character_or_excess_length_is_rejected() {
         for bad in ["", "a b", "a\0b", "a\nb", "é", &"x".repeat(129)] {
             assert!(bad.parse::<ClientId>().is_err(), "{bad:?}");
         }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn one_task_has_one_name() {
+    fn task_id_not_in_canonical_form_is_rejected() {
         let id = "01970000-0000-7000-8000-00000000abcd";
         assert_eq!(id.parse::<TaskId>().map(|id| id.to_string()).as_deref(), Ok(id));
         for other in [id.to_uppercase().as_str(), &id.replace('-', ""), &format!("{{{id}}}"), &format!("urn:uuid:{id}")]

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::domain::{
     authority::ToolUse,
-    grant::Consent,
+    grant::ConsentPolicy,
     id::ClientId,
     jwk::{JwkSet, JwsAlgorithm},
     scope::ScopeToken,
@@ -48,8 +48,8 @@ pub struct TrustedIssuer {
     #[serde(default)]
     pub allowed_networks: Vec<IpNet>,
     /// Which calls in its users' names need their recorded consent.
-    #[serde(default, skip_serializing_if = "Consent::is_none")]
-    pub consent: Consent,
+    #[serde(default, skip_serializing_if = "ConsentPolicy::is_none")]
+    pub consent: ConsentPolicy,
     /// The `aud` of tokens with which its users call Errand's own API, and nothing else is done. None: they can't.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api_audiences: Vec<String>,
@@ -70,7 +70,7 @@ impl TrustedIssuer {
 
     /// The same issuer as far as tokens for Errand's own API go: another `aud`, and none beside it.
     #[must_use]
-    pub fn at_own_api(self) -> Self {
+    pub fn with_api_audiences(self) -> Self {
         Self { audiences: self.api_audiences.clone(), other_audiences: OtherAudiences::Refuse, ..self }
     }
 }
@@ -142,7 +142,7 @@ impl Default for ClaimNames {
 #[serde(deny_unknown_fields)]
 pub struct Entitlement {
     /// Whom it is for.
-    pub to: Holder,
+    pub to: UserMatcher,
     /// The resource it is about, by client id; every resource when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<ClientId>,
@@ -157,7 +157,7 @@ pub struct Entitlement {
 /// Whom an entitlement rule is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Holder {
+pub enum UserMatcher {
     /// Every user of the issuer.
     Everyone,
     /// Users whose token has this claim with this value, or an array with this value in it.
@@ -169,10 +169,10 @@ pub enum Holder {
     },
 }
 
-impl Holder {
+impl UserMatcher {
     /// Whether a token with these claims is meant.
     #[must_use]
-    pub fn covers(&self, claims: &serde_json::Map<String, Value>) -> bool {
+    pub fn matches(&self, claims: &serde_json::Map<String, Value>) -> bool {
         match self {
             Self::Everyone => true,
             Self::Claim { name, value } => match claims.get(name) {

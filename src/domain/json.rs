@@ -15,39 +15,43 @@ use thiserror::Error;
 /// JSON that we don't read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not JSON, nested too deep, or a member stands in it twice")]
-pub struct NotStrictJson;
+pub struct StrictJsonError;
 
 /// Reads JSON whose objects have no member twice and that is at most `depth` levels deep (a scalar is level 0).
-pub fn parse(text: &[u8], depth: usize) -> Result<Value, NotStrictJson> {
+pub fn parse(text: &[u8], depth: usize) -> Result<Value, StrictJsonError> {
     let mut input = serde_json::Deserializer::from_slice(text);
-    let value = Strict { depth }.deserialize(&mut input).map_err(|_| NotStrictJson)?;
-    input.end().map_err(|_| NotStrictJson)?;
+    let value = StrictValueVisitor { depth }.deserialize(&mut input).map_err(|_| StrictJsonError)?;
+    input.end().map_err(|_| StrictJsonError)?;
     Ok(value)
 }
 
 /// Reads a strict JSON object member by member, without keeping it: `take` gets each with its name, and says whether it is
 /// the first one of that name. What is in a member is read strictly, as part of an object that is `depth` levels deep.
-pub fn each_member(text: &[u8], depth: usize, take: impl FnMut(&str, Value) -> bool) -> Result<(), NotStrictJson> {
+pub fn for_each_member(
+    text: &[u8],
+    depth: usize,
+    take: impl FnMut(&str, Value) -> bool,
+) -> Result<(), StrictJsonError> {
     let mut input = serde_json::Deserializer::from_slice(text);
-    input.deserialize_map(Members { depth, take }).map_err(|_| NotStrictJson)?;
-    input.end().map_err(|_| NotStrictJson)
+    input.deserialize_map(MemberVisitor { depth, handler: take }).map_err(|_| StrictJsonError)?;
+    input.end().map_err(|_| StrictJsonError)
 }
 
 /// Reads a JSON object straight into a type that is as strict itself: one that denies what it does not know, and in which
 /// nothing is of any depth or any kind but what `members` or the like have read.
-pub fn parse_own<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, NotStrictJson> {
-    let text = std::str::from_utf8(text).map_err(|_| NotStrictJson)?;
+pub fn parse_own<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, StrictJsonError> {
+    let text = std::str::from_utf8(text).map_err(|_| StrictJsonError)?;
     // To serde, an array is a struct too.
     let is_object = text.trim_ascii_start().starts_with('{');
-    is_object.then(|| serde_json::from_str(text).ok()).flatten().ok_or(NotStrictJson)
+    is_object.then(|| serde_json::from_str(text).ok()).flatten().ok_or(StrictJsonError)
 }
 
 /// Reads the members of a strict object that stands in a text of ours, or `null`, and is at most `depth` levels deep.
-pub(super) fn members<'de, D>(input: D, depth: usize) -> Result<Option<Map<String, Value>>, D::Error>
+pub(super) fn deserialize_members<'de, D>(input: D, depth: usize) -> Result<Option<Map<String, Value>>, D::Error>
 where
     D: serde::Deserializer<'de>,
 {
-    match (Strict { depth }).deserialize(input)? {
+    match (StrictValueVisitor { depth }).deserialize(input)? {
         Value::Null => Ok(None),
         Value::Object(members) => Ok(Some(members)),
         _ => Err(de::Error::custom("must be an object")),
@@ -55,26 +59,26 @@ where
 }
 
 /// Reads a strict JSON object straight into a type of ours.
-pub fn parse_as<T: for<'de> Deserialize<'de>>(text: &[u8], depth: usize) -> Result<T, NotStrictJson> {
+pub fn parse_as<T: for<'de> Deserialize<'de>>(text: &[u8], depth: usize) -> Result<T, StrictJsonError> {
     let value = parse(text, depth)?;
     if !value.is_object() {
-        return Err(NotStrictJson);
+        return Err(StrictJsonError);
     }
-    serde_json::from_value(value).map_err(|_| NotStrictJson)
+    serde_json::from_value(value).map_err(|_| StrictJsonError)
 }
 
-struct Strict {
+struct StrictValueVisitor {
     depth: usize,
 }
 
-impl Strict {
-    fn below<E: de::Error>(&self) -> Result<Self, E> {
+impl StrictValueVisitor {
+    fn descend<E: de::Error>(&self) -> Result<Self, E> {
         let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
         Ok(Self { depth })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for StrictValueVisitor {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
@@ -82,7 +86,7 @@ impl<'de> DeserializeSeed<'de> for Strict {
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for StrictValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,7 +123,7 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self.below()?)? {
+        while let Some(item) = items.next_element_seed(self.descend()?)? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -129,22 +133,22 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(de::Error::custom(TWICE));
+                return Err(de::Error::custom(DUPLICATE_MEMBER));
             }
-            object.insert(name, members.next_value_seed(self.below()?)?);
+            object.insert(name, members.next_value_seed(self.descend()?)?);
         }
         Ok(Value::Object(object))
     }
 }
 
-const TWICE: &str = "member stands twice";
+const DUPLICATE_MEMBER: &str = "member stands twice";
 
-struct Members<F> {
+struct MemberVisitor<F> {
     depth: usize,
-    take: F,
+    handler: F,
 }
 
-impl<'de, F: FnMut(&str, Value) -> bool> Visitor<'de> for Members<F> {
+impl<'de, F: FnMut(&str, Value) -> bool> Visitor<'de> for MemberVisitor<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,10 +156,10 @@ impl<'de, F: FnMut(&str, Value) -> bool> Visitor<'de> for Members<F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
-        while let Some(name) = members.next_key_seed(Name)? {
-            let value = members.next_value_seed(Strict { depth: self.depth }.below()?)?;
-            if !(self.take)(&name, value) {
-                return Err(de::Error::custom(TWICE));
+        while let Some(name) = members.next_key_seed(MemberName)? {
+            let value = members.next_value_seed(StrictValueVisitor { depth: self.depth }.descend()?)?;
+            if !(self.handler)(&name, value) {
+                return Err(de::Error::custom(DUPLICATE_MEMBER));
             }
         }
         Ok(())
@@ -163,9 +167,9 @@ impl<'de, F: FnMut(&str, Value) -> bool> Visitor<'de> for Members<F> {
 }
 
 /// The name of a member, where it stands.
-struct Name;
+struct MemberName;
 
-impl<'de> DeserializeSeed<'de> for Name {
+impl<'de> DeserializeSeed<'de> for MemberName {
     type Value = Cow<'de, str>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
@@ -173,7 +177,7 @@ impl<'de> DeserializeSeed<'de> for Name {
     }
 }
 
-impl<'de> Visitor<'de> for Name {
+impl<'de> Visitor<'de> for MemberName {
     type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_two_parsers_could_read_in_two_ways() {
+    fn parse_ambiguous_json_is_rejected() {
         for bad in [
             r#"{"a":1,"a":2}"#,
             r#"{"a":1,"\u0061":2}"#,
@@ -207,14 +211,14 @@ mod tests {
             "",
             "\u{feff}{}",
         ] {
-            assert_eq!(parse(bad.as_bytes(), 8), Err(NotStrictJson), "{bad}");
+            assert_eq!(parse(bad.as_bytes(), 8), Err(StrictJsonError), "{bad}");
         }
         assert!(parse(b"{\"a\":\"\xff\"}", 8).is_err());
         assert_eq!(parse(br#" {"a":[1,-2,0.5,"x",null,true]} "#, 8).unwrap()["a"][2], 0.5);
     }
 
     #[test]
-    fn depth_is_counted_and_never_a_stack_overflow() {
+    fn parse_beyond_depth_limit_is_rejected_without_stack_overflow() {
         assert!(parse(b"[[1]]", 2).is_ok());
         assert!(parse(b"[[[1]]]", 2).is_err());
         assert!(parse("[".repeat(100_000).as_bytes(), 64).is_err());

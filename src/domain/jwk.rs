@@ -120,13 +120,13 @@ impl fmt::Display for SigningAlgorithm {
 
 /// Why a document is no set of public keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidJwkSet {
+pub enum JwkSetError {
     /// Not `{"keys": […]}` with 1 to 64 objects.
     #[error("not a JWK set: an object with 1 to 64 keys in `keys` is wanted (RFC 7517 section 5)")]
     Malformed,
     /// It holds a secret.
     #[error("the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked")]
-    Secret,
+    ContainsSecretKey,
 }
 
 /// A set of public keys (RFC 7517 §5), kept as the document it came in.
@@ -138,7 +138,7 @@ pub struct JwkSet {
 }
 
 impl JwkSet {
-    fn of(document: Value) -> Self {
+    fn from_document(document: Value) -> Self {
         let text = canonical::to_string(&document).unwrap_or_default();
         let mut digest = [0; 32];
         digest.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
@@ -158,26 +158,26 @@ impl JwkSet {
 }
 
 impl TryFrom<Value> for JwkSet {
-    type Error = InvalidJwkSet;
+    type Error = JwkSetError;
 
-    fn try_from(document: Value) -> Result<Self, InvalidJwkSet> {
-        let keys = document.get("keys").and_then(Value::as_array).ok_or(InvalidJwkSet::Malformed)?;
+    fn try_from(document: Value) -> Result<Self, JwkSetError> {
+        let keys = document.get("keys").and_then(Value::as_array).ok_or(JwkSetError::Malformed)?;
         if keys.is_empty() || keys.len() > 64 || !keys.iter().all(Value::is_object) {
-            return Err(InvalidJwkSet::Malformed);
+            return Err(JwkSetError::Malformed);
         }
         // RFC 7518 §6: these members hold the private parts of EC, RSA, OKP and symmetric keys.
         let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
         if keys.iter().any(|key| secret.iter().any(|member| key.get(member).is_some())) {
-            return Err(InvalidJwkSet::Secret);
+            return Err(JwkSetError::ContainsSecretKey);
         }
-        Ok(Self::of(document))
+        Ok(Self::from_document(document))
     }
 }
 
 /// Our own published keys. The caller made them of public members only; there may be none yet.
 impl FromIterator<serde_json::Map<String, Value>> for JwkSet {
     fn from_iter<I: IntoIterator<Item = serde_json::Map<String, Value>>>(keys: I) -> Self {
-        Self::of(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))
+        Self::from_document(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))
     }
 }
 
@@ -194,16 +194,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_key_is_not_taken() {
-        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"EC","d":"x"}]})), Err(InvalidJwkSet::Secret));
-        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"oct","k":"x"}]})), Err(InvalidJwkSet::Secret));
-        assert_eq!(JwkSet::try_from(json!({"keys":[]})), Err(InvalidJwkSet::Malformed));
-        assert_eq!(JwkSet::try_from(json!([])), Err(InvalidJwkSet::Malformed));
+    fn private_or_symmetric_key_is_rejected() {
+        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"EC","d":"x"}]})), Err(JwkSetError::ContainsSecretKey));
+        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"oct","k":"x"}]})), Err(JwkSetError::ContainsSecretKey));
+        assert_eq!(JwkSet::try_from(json!({"keys":[]})), Err(JwkSetError::Malformed));
+        assert_eq!(JwkSet::try_from(json!([])), Err(JwkSetError::Malformed));
         assert!(JwkSet::try_from(json!({"keys":[{"kty":"EC"}]})).is_ok());
     }
 
     #[test]
-    fn no_name_for_none_or_symmetric() {
+    fn none_and_symmetric_algorithms_do_not_parse() {
         for alg in ["none", "None", "HS256", "es256", "", "ES256K", "RS1"] {
             assert_eq!(JwsAlgorithm::parse(alg), None, "{alg}");
         }

@@ -23,7 +23,7 @@ pub struct TokenLimits {
 /// No token lives longer than this, whatever is configured.
 pub const TOKEN_LIFETIME_CAP: Lifetime = Lifetime::minutes(15);
 /// How far the wall clocks of replicas may differ before something is forgotten too early.
-pub const CLOCKS_MAY_DIFFER: Lifetime = Lifetime::hours(1);
+pub const MAX_CLOCK_SKEW: Lifetime = Lifetime::hours(1);
 /// No task lives longer than this, whatever is configured.
 pub const TASK_LIFETIME_CAP: Lifetime = Lifetime::hours(24);
 
@@ -56,9 +56,9 @@ impl Default for TaskLimits {
 }
 
 /// How long a grant for an emergency lasts, where nothing else is configured or asked for.
-pub const BREAK_GLASS_LIFETIME: Lifetime = Lifetime::minutes(15);
+pub const DEFAULT_BREAK_GLASS_LIFETIME: Lifetime = Lifetime::minutes(15);
 /// No grant for an emergency lasts longer than this, whatever is configured.
-pub const BREAK_GLASS_CAP: Lifetime = Lifetime::hours(4);
+pub const BREAK_GLASS_LIFETIME_CAP: Lifetime = Lifetime::hours(4);
 
 /// `[memory]`: what is kept in memory so that it need not be worked out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +84,12 @@ impl Default for MemoryLimits {
 }
 
 /// How large a JWT may be (bytes).
-pub const MAX_JWT: usize = 16 * 1024;
+pub const MAX_JWT_BYTES: usize = 16 * 1024;
 /// How large a request body may be (bytes).
-pub const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How many parameters a form may have.
 pub const MAX_PARAMETERS: usize = 64;
 /// How large `request_details` and `request_context` may be (bytes each).
-pub const MAX_CONTEXT: usize = 4 * 1024;
+pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
 /// How deep `request_details` and `request_context` may nest.
 pub const MAX_CONTEXT_DEPTH: usize = 8;

@@ -39,12 +39,12 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// base64url without padding (RFC 7515 §2).
 #[must_use]
-pub fn encode(bytes: &[u8]) -> String {
+pub fn encode_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Reads base64url without padding; refuses padding and stray bits at the end, so that one value has one text.
 #[must_use]
-pub fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }

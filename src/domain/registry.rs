@@ -13,21 +13,21 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use catalogue::has_other_definition;
-pub use catalogue::{KnownTools, Unaccepted};
-pub use ours::taken_for_us;
+pub(crate) use catalogue::find_definition_mismatch;
+pub use catalogue::{KnownTools, UnacceptedTool};
+pub use ours::collides_with_issuer;
 use serde::{Deserialize, Serialize};
-pub use shut_out::{Door, How, NoChange, ShutOut, Who};
+pub use shut_out::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 use thiserror::Error;
 
-use catalogue::{offers, scopes_of};
+use catalogue::{offered_permissions, resource_scope_coverage};
 
 use crate::domain::{
     authority::{Authority, Permission, ToolUse},
     client::{Access, Admin, Agent, Authentication, Client, Edge, Resource},
     id::ClientId,
     issuer::{Entitlement, TrustedIssuer},
-    revocation::{Seq, Target},
+    revocation::{LogPosition, Target},
     scope::{ScopeSet, ScopeToken},
     secret::SecretTag,
     task::{Requester, Task},
@@ -37,7 +37,7 @@ use crate::domain::{
 /// One object of the registry, as it is stored and as it goes over REST.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "body", rename_all = "snake_case")]
-pub enum Object {
+pub enum RegistryObject {
     /// A trusted identity provider.
     Issuer(TrustedIssuer),
     /// An agent.
@@ -51,7 +51,7 @@ pub enum Object {
 /// The kinds of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ObjectKind {
     /// [`TrustedIssuer`]
     Issuer,
     /// [`Agent`]
@@ -62,7 +62,7 @@ pub enum Kind {
     Admin,
 }
 
-impl Kind {
+impl ObjectKind {
     /// The word for it, in the store, in paths and in messages.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -75,21 +75,21 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl Object {
+impl RegistryObject {
     /// Which kind it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ObjectKind {
         match self {
-            Self::Issuer(_) => Kind::Issuer,
-            Self::Agent(_) => Kind::Agent,
-            Self::Resource(_) => Kind::Resource,
-            Self::Admin(_) => Kind::Admin,
+            Self::Issuer(_) => ObjectKind::Issuer,
+            Self::Agent(_) => ObjectKind::Agent,
+            Self::Resource(_) => ObjectKind::Resource,
+            Self::Admin(_) => ObjectKind::Admin,
         }
     }
 
@@ -128,7 +128,7 @@ impl Object {
 
     /// What ends with it when it is removed: another one of its name is another one.
     #[must_use]
-    pub fn ends(&self) -> Vec<Target> {
+    pub fn revocation_targets(&self) -> Vec<Target> {
         match self {
             Self::Issuer(issuer) => vec![Target::Issuer(issuer.issuer.clone())],
             Self::Agent(Agent { id, .. }) | Self::Admin(Admin { id, .. }) => vec![Target::Agent(id.clone())],
@@ -142,14 +142,14 @@ impl Object {
 /// Who may change an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Owner {
+pub enum Source {
     /// The configuration file; over REST it is read-only.
     File,
     /// Admins, over REST.
     Api,
 }
 
-impl Owner {
+impl Source {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -164,26 +164,26 @@ impl Owner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The object.
-    pub object: Object,
+    pub object: RegistryObject,
     /// Who may change it.
-    pub owner: Owner,
+    pub source: Source,
 }
 
 /// What is kept in place of a client's secret, with who gave the secret.
 #[derive(Clone, Debug)]
-pub struct OwnedTag {
+pub struct StoredSecretTag {
     /// The tag.
     pub tag: SecretTag,
     /// Who may change it: of a client that the file declares, an admin may, as long as the file gives no secret.
-    pub owner: Owner,
+    pub source: Source,
 }
 
 /// What is wrong with a set of objects: which one, at which key, why.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind} `{id}`: {key}: {reason}")]
-pub struct Inconsistency {
+pub struct RegistryError {
     /// The kind of the object that is to be mended.
-    pub kind: Kind,
+    pub kind: ObjectKind,
     /// Its name.
     pub id: String,
     /// The key in it.
@@ -202,25 +202,25 @@ pub struct Registry {
     resources: BTreeMap<ClientId, Resource>,
     by_uri: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
-    tags: BTreeMap<ClientId, OwnedTag>,
-    known: KnownTools,
-    shut_out: Vec<ShutOut>,
-    requesters_out: HashSet<Requester>,
-    since: Registered,
+    secret_tags: BTreeMap<ClientId, StoredSecretTag>,
+    known_tools: KnownTools,
+    blocks: Vec<Block>,
+    blocked_requesters: HashSet<Requester>,
+    registered_at: RegistrationPositions,
 }
 
 /// From which place of the log on an object is the one that it is: where the log stood before it was put for the first time.
 /// What was done under its name before that was done by another one.
-pub type Registered = BTreeMap<(Kind, String), Seq>;
+pub type RegistrationPositions = BTreeMap<(ObjectKind, String), LogPosition>;
 
 impl Registry {
     /// Builds a registry of objects that fit together; otherwise says everything that does not.
     pub fn build(
         version: u64,
         entries: Vec<Entry>,
-        tags: BTreeMap<ClientId, OwnedTag>,
-    ) -> Result<Self, Vec<Inconsistency>> {
-        let mut registry = Self { version, tags, ..Self::default() };
+        tags: BTreeMap<ClientId, StoredSecretTag>,
+    ) -> Result<Self, Vec<RegistryError>> {
+        let mut registry = Self { version, secret_tags: tags, ..Self::default() };
         let mut faults = Vec::new();
         for Entry { object, .. } in &entries {
             registry.add(object, &mut faults);
@@ -247,27 +247,27 @@ impl Registry {
 
     /// The same registry, with when its objects came into it.
     #[must_use]
-    pub fn registered(self, since: Registered) -> Self {
-        Self { since, ..self }
+    pub fn with_registrations(self, since: RegistrationPositions) -> Self {
+        Self { registered_at: since, ..self }
     }
 
     /// Whether the object of this name is the one that it was when the log stood at `rev`.
     #[must_use]
-    pub fn was_there(&self, kind: Kind, id: &str, rev: Seq) -> bool {
-        self.since.get(&(kind, id.to_owned())).is_some_and(|since| *since <= rev)
+    pub fn existed_at(&self, kind: ObjectKind, id: &str, rev: LogPosition) -> bool {
+        self.registered_at.get(&(kind, id.to_owned())).is_some_and(|since| *since <= rev)
     }
 
     /// Whether the agent that opened a task, and the issuer of its requester, are those that are registered now. A task of
     /// others of the same names is nobody's any more.
     #[must_use]
-    pub fn still_has(&self, task: &Task) -> bool {
-        self.was_there(Kind::Agent, task.root_agent.as_str(), task.rev)
-            && self.was_there(Kind::Issuer, task.requester.issuer.as_str(), task.rev)
+    pub fn is_current_task(&self, task: &Task) -> bool {
+        self.existed_at(ObjectKind::Agent, task.root_agent.as_str(), task.rev)
+            && self.existed_at(ObjectKind::Issuer, task.requester.issuer.as_str(), task.rev)
     }
 
     /// One object with its owner.
     #[must_use]
-    pub fn entry(&self, kind: Kind, id: &str) -> Option<&Entry> {
+    pub fn entry(&self, kind: ObjectKind, id: &str) -> Option<&Entry> {
         self.entries.iter().find(|e| e.object.kind() == kind && e.object.id() == id)
     }
 
@@ -322,13 +322,13 @@ impl Registry {
 
     /// The tag of a client's secret, if it has one.
     #[must_use]
-    pub fn tag(&self, id: &ClientId) -> Option<&OwnedTag> {
-        self.tags.get(id)
+    pub fn secret_tag(&self, id: &ClientId) -> Option<&StoredSecretTag> {
+        self.secret_tags.get(id)
     }
 
     /// The clients that have a secret, with its tag.
-    pub fn tags(&self) -> impl Iterator<Item = (&ClientId, &OwnedTag)> {
-        self.tags.iter()
+    pub fn secret_tags(&self) -> impl Iterator<Item = (&ClientId, &StoredSecretTag)> {
+        self.secret_tags.iter()
     }
 
     /// The subject prefixes of all issuers but this one: a subject of `issuer` may not begin with one of them.
@@ -342,33 +342,33 @@ impl Registry {
         self.resources
             .values()
             .filter(|r| !r.disabled && at(&r.uri))
-            .flat_map(|r| offers(r, |_| true, |_| true))
+            .flat_map(|r| offered_permissions(r, |_| true, |_| true))
             .collect()
     }
 
     /// What an agent may ever have at such places, within today's catalogue.
     #[must_use]
     pub fn ceiling(&self, agent: &Agent, at: impl Fn(&ResourceUri) -> bool) -> Authority {
-        self.accessible(&agent.access, at)
+        self.resolve_access(&agent.access, at)
     }
 
     /// What an edge lets through at such places, within today's catalogue; `None` when it lets through whatever the token allows.
     #[must_use]
-    pub fn let_through(&self, edge: &Edge, at: impl Fn(&ResourceUri) -> bool) -> Option<Authority> {
-        edge.access.as_deref().map(|access| self.accessible(access, at))
+    pub fn edge_ceiling(&self, edge: &Edge, at: impl Fn(&ResourceUri) -> bool) -> Option<Authority> {
+        edge.access.as_deref().map(|access| self.resolve_access(access, at))
     }
 
-    fn accessible(&self, access: &[Access], at: impl Fn(&ResourceUri) -> bool) -> Authority {
+    fn resolve_access(&self, access: &[Access], at: impl Fn(&ResourceUri) -> bool) -> Authority {
         let known = access.iter().filter_map(|part| Some((part, self.resources.get(&part.resource)?)));
         known
             .filter(|(_, resource)| at(&resource.uri))
-            .flat_map(|(part, resource)| named(resource, &part.scopes, &part.tools))
+            .flat_map(|(part, resource)| select_permissions(resource, &part.scopes, &part.tools))
             .collect()
     }
 
     /// What entitlement rules give to the holders of `rules` at such places.
     #[must_use]
-    pub fn entitled<'a>(
+    pub fn resolve_entitlements<'a>(
         &'a self,
         rules: impl Iterator<Item = &'a Entitlement>,
         at: impl Fn(&ResourceUri) -> bool,
@@ -377,25 +377,28 @@ impl Registry {
         rules
             .flat_map(|rule| {
                 let concerned = |r: &&&Resource| rule.resource.as_ref().is_none_or(|id| *id == r.id);
-                resources.iter().filter(concerned).flat_map(|resource| named(resource, &rule.scopes, &rule.tools))
+                resources
+                    .iter()
+                    .filter(concerned)
+                    .flat_map(|resource| select_permissions(resource, &rule.scopes, &rule.tools))
             })
             .collect()
     }
 
     /// The scopes that something is offered under at such places.
     #[must_use]
-    pub fn scopes_offered(&self, at: impl Fn(&ResourceUri) -> bool) -> BTreeSet<&ScopeToken> {
+    pub fn offered_scopes(&self, at: impl Fn(&ResourceUri) -> bool) -> BTreeSet<&ScopeToken> {
         let resources = self.resources.values().filter(|r| !r.disabled && at(&r.uri));
         resources.flat_map(|r| r.tools.iter().map(|tool| &tool.scope).chain(&r.discovery_scope)).collect()
     }
 
     /// All tools under these scopes that are offered at such places.
     #[must_use]
-    pub fn under_scopes(&self, scopes: &ScopeSet, at: impl Fn(&ResourceUri) -> bool) -> Authority {
+    pub fn tools_under_scopes(&self, scopes: &ScopeSet, at: impl Fn(&ResourceUri) -> bool) -> Authority {
         self.resources
             .values()
             .filter(|r| !r.disabled && at(&r.uri))
-            .flat_map(|r| offers(r, |scope| scopes.contains(scope), |_| false))
+            .flat_map(|r| offered_permissions(r, |scope| scopes.contains(scope), |_| false))
             .collect()
     }
 
@@ -403,23 +406,27 @@ impl Registry {
     /// which only knows scopes never reads more into it than was given. The token is read by one resource, or (a
     /// transaction token) by anybody in the trust domain: then a tool of any of them counts.
     #[must_use]
-    pub fn scopes_covered(&self, authority: &Authority, by: Option<&ResourceUri>) -> ScopeSet {
-        let covered = self.covered(authority, by).into_iter().filter(|(_, is_covered)| *is_covered);
+    pub fn covered_scopes(&self, authority: &Authority, by: Option<&ResourceUri>) -> ScopeSet {
+        let covered = self.scope_coverage(authority, by).into_iter().filter(|(_, is_covered)| *is_covered);
         covered.map(|(scope, _)| scope.clone()).collect()
     }
 
     /// Whether all of these scopes are [covered](Self::scopes_covered).
     #[must_use]
     pub fn covers_scopes(&self, scopes: &ScopeSet, authority: &Authority, by: Option<&ResourceUri>) -> bool {
-        let covered = self.covered(authority, by);
+        let covered = self.scope_coverage(authority, by);
         scopes.iter().all(|scope| covered.get(scope).copied().unwrap_or_default())
     }
 
     /// The scopes that something stands under, with whether `authority` has all of that.
-    fn covered<'a>(&'a self, authority: &'a Authority, by: Option<&ResourceUri>) -> BTreeMap<&'a ScopeToken, bool> {
+    fn scope_coverage<'a>(
+        &'a self,
+        authority: &'a Authority,
+        by: Option<&ResourceUri>,
+    ) -> BTreeMap<&'a ScopeToken, bool> {
         let mut covered = BTreeMap::new();
         for resource in self.resources.values().filter(|r| by.is_none_or(|uri| *uri == r.uri)) {
-            for (scope, is_allowed) in scopes_of(resource, authority) {
+            for (scope, is_allowed) in resource_scope_coverage(resource, authority) {
                 *covered.entry(scope).or_insert(true) &= is_allowed;
             }
         }
@@ -428,8 +435,8 @@ impl Registry {
 }
 
 /// The part of what a resource offers that stands under these scopes, and those of these uses that it has.
-fn named(resource: &Resource, scopes: &[ScopeToken], uses: &[ToolUse]) -> Vec<Permission> {
+fn select_permissions(resource: &Resource, scopes: &[ScopeToken], uses: &[ToolUse]) -> Vec<Permission> {
     let there = uses.iter().filter(|some| resource.tools.iter().any(|tool| tool.name == some.tool));
-    let uses = there.map(|some| some.at(&resource.uri)).collect::<Vec<_>>();
-    offers(resource, |scope| scopes.contains(scope), |_| false).into_iter().chain(uses).collect()
+    let uses = there.map(|some| some.permission_at(&resource.uri)).collect::<Vec<_>>();
+    offered_permissions(resource, |scope| scopes.contains(scope), |_| false).into_iter().chain(uses).collect()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use table::{Held, Name, PARTS, Table};
+use table::{KeyRef, SHARD_COUNT, Tombstone, TombstoneTable};
 
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId},
@@ -24,9 +24,9 @@ use crate::domain::{
 /// A position in the revocation log. Gap-free, in commit order; 0 is before the first entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Seq(u64);
+pub struct LogPosition(u64);
 
-impl Seq {
+impl LogPosition {
     /// Takes a position.
     #[must_use]
     pub const fn new(seq: u64) -> Self {
@@ -68,7 +68,7 @@ pub enum Target {
 impl Target {
     /// The target that means a requester.
     #[must_use]
-    pub fn requester(requester: &Requester) -> Self {
+    pub fn for_requester(requester: &Requester) -> Self {
         // An issuer URL has no blank in it, so this is unambiguous.
         Self::Requester(format!("{} {}", requester.issuer, requester.subject))
     }
@@ -126,7 +126,7 @@ impl Target {
 
 /// What an entry does to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verb {
+pub enum LogAction {
     /// Ends it, for good.
     Revoke,
     /// Holds its tokens back. Of tasks and agents only.
@@ -135,7 +135,7 @@ pub enum Verb {
     Resume,
 }
 
-impl Verb {
+impl LogAction {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -162,7 +162,7 @@ impl Verb {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEntry {
     /// What is done.
-    pub verb: Verb,
+    pub verb: LogAction,
     /// What is taken back.
     pub target: Target,
     /// Why.
@@ -179,14 +179,14 @@ pub struct NewEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// Its place.
-    pub seq: Seq,
+    pub seq: LogPosition,
     /// What it says.
     pub entry: NewEntry,
 }
 
 /// Every name under which a token can be taken back, and the position of the log that its issuer had applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub struct RevocationKeys {
     /// The token itself.
     pub token: TokenId,
     /// The tokens it was derived from.
@@ -202,7 +202,7 @@ pub struct Names {
     /// Every resource that something may be done at with it; an API token is for none.
     pub resources: BTreeSet<ResourceUri>,
     /// The position of the log when it was issued (claim `rev`).
-    pub rev: Seq,
+    pub rev: LogPosition,
 }
 
 /// What the log says of a token now. Of two words about one token, the later one in this order counts.
@@ -218,60 +218,60 @@ pub enum Standing {
 
 /// How long an entry is held after it was applied: longer than any token lives that it could end, and than wall clocks of
 /// replicas may differ. Counted on the holder's own monotonic clock: nobody's wall clock can make an entry go early.
-pub const HOLD: Duration = Duration::from_secs(TOKEN_LIFETIME_CAP.as_seconds() as u64 + 3600);
+pub const RETENTION: Duration = Duration::from_secs(TOKEN_LIFETIME_CAP.as_seconds() as u64 + 3600);
 
 /// The entries that are held, by name. Pure data: whoever follows the log feeds it.
 #[derive(Debug, Default)]
 pub struct Index {
-    applied: Seq,
+    applied: LogPosition,
     /// Up to this place entries may be missing: they were passed over when the log was read, or dropped since. Whatever is
     /// as old as that has expired, if wall clocks are right; if they are not, nobody can say whether it has ended.
-    forgotten: Seq,
-    entries: Table,
+    evicted_up_to: LogPosition,
+    entries: TombstoneTable,
     /// Agents that are held back: with all that they act in, whenever it was issued, for as long as nobody resumes them.
-    agents: HashSet<ClientId>,
+    suspended_agents: HashSet<ClientId>,
     /// Up to which place entries had been applied at which time, oldest first: at most one for every second.
-    ages: VecDeque<Age>,
+    sweep_marks: VecDeque<SweepMark>,
 }
 
 /// Everything up to this place was applied at this time or before it.
 #[derive(Clone, Copy, Debug)]
-struct Age {
-    seq: Seq,
+struct SweepMark {
+    seq: LogPosition,
     /// When the first and the last of them were (on the holder's monotonic clock).
-    from: Duration,
-    until: Duration,
+    first_applied_at: Duration,
+    last_applied_at: Duration,
 }
 
 /// How exact an age is.
-const AGE: Duration = Duration::from_secs(1);
+const SWEEP_QUANTUM: Duration = Duration::from_secs(1);
 
 impl Index {
     /// In how many steps it forgets.
-    pub const PARTS: usize = PARTS;
+    pub const SHARD_COUNT: usize = SHARD_COUNT;
 
     /// One that goes on from a place, with nothing said before it.
     #[must_use]
-    pub fn after(seq: Seq) -> Self {
+    pub fn starting_after(seq: LogPosition) -> Self {
         Self { applied: seq, ..Self::default() }
     }
 
     /// The position up to which the log has been applied.
     #[must_use]
-    pub fn applied(&self) -> Seq {
+    pub fn applied(&self) -> LogPosition {
         self.applied
     }
 
     /// How many names are held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len().saturating_add(self.agents.len())
+        self.entries.len().saturating_add(self.suspended_agents.len())
     }
 
     /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.len() == 0 && self.agents.is_empty()
+        self.entries.len() == 0 && self.suspended_agents.is_empty()
     }
 
     /// Applies one entry at `now` on the monotonic clock. Entries come in the order of the log; one that was applied
@@ -281,7 +281,7 @@ impl Index {
             return;
         }
         // What is not there was passed over.
-        self.applied_up_to(Seq(entry.seq.0.saturating_sub(1)));
+        self.advance_to(LogPosition(entry.seq.0.saturating_sub(1)));
         self.applied = entry.seq;
         if matches!(entry.entry.target, Target::Registry | Target::Keys) {
             return;
@@ -289,61 +289,63 @@ impl Index {
         let NewEntry { verb, target, .. } = &entry.entry;
         // An agent lives on: that what it had was ended and that it is held back are two things.
         match (verb, target) {
-            (Verb::Suspend, Target::Agent(id)) => {
-                self.agents.insert(id.clone());
+            (LogAction::Suspend, Target::Agent(id)) => {
+                self.suspended_agents.insert(id.clone());
                 return;
             }
-            (Verb::Resume, Target::Agent(id)) => {
-                self.agents.remove(id);
+            (LogAction::Resume, Target::Agent(id)) => {
+                self.suspended_agents.remove(id);
                 return;
             }
-            (Verb::Revoke | Verb::Suspend | Verb::Resume, _) => {}
+            (LogAction::Revoke | LogAction::Suspend | LogAction::Resume, _) => {}
         }
         // What was ended stays ended, whatever is said of it later.
-        let is_ended = || self.entries.held(target).is_some_and(|held| held.standing == Standing::Revoked);
+        let is_ended = || self.entries.entry_for(target).is_some_and(|held| held.standing == Standing::Revoked);
         let standing = match verb {
-            Verb::Revoke => Standing::Revoked,
-            Verb::Suspend | Verb::Resume if is_ended() => Standing::Revoked,
-            Verb::Suspend => Standing::Suspended,
-            Verb::Resume => {
+            LogAction::Revoke => Standing::Revoked,
+            LogAction::Suspend | LogAction::Resume if is_ended() => Standing::Revoked,
+            LogAction::Suspend => Standing::Suspended,
+            LogAction::Resume => {
                 self.entries.remove(target);
                 return;
             }
         };
-        self.entries.put(target, Held { seq: entry.seq, standing });
-        match self.ages.back_mut() {
-            Some(age) if now.saturating_sub(age.from) < AGE => {
-                (age.seq, age.until) = (entry.seq, now.max(age.until));
+        self.entries.insert(target, Tombstone { seq: entry.seq, standing });
+        match self.sweep_marks.back_mut() {
+            Some(age) if now.saturating_sub(age.first_applied_at) < SWEEP_QUANTUM => {
+                (age.seq, age.last_applied_at) = (entry.seq, now.max(age.last_applied_at));
             }
-            Some(_) | None => self.ages.push_back(Age { seq: entry.seq, from: now, until: now }),
+            Some(_) | None => {
+                self.sweep_marks.push_back(SweepMark { seq: entry.seq, first_applied_at: now, last_applied_at: now })
+            }
         }
     }
 
     /// Says that the log has been read up to `seq`, forgotten entries included.
-    pub fn applied_up_to(&mut self, seq: Seq) {
+    pub fn advance_to(&mut self, seq: LogPosition) {
         if seq > self.applied {
-            (self.applied, self.forgotten) = (seq, seq);
+            (self.applied, self.evicted_up_to) = (seq, seq);
         }
     }
 
     /// Drops what has been held for long enough at `now` on the monotonic clock: the `n`th part of it, of
     /// [`PARTS`](Self::PARTS). Each takes a moment, so whoever shares the index can let others in between.
-    pub fn forget(&mut self, n: usize, now: Duration) {
-        let is_over = |age: &Age| age.until.saturating_add(HOLD) <= now;
-        let over = self.ages.partition_point(is_over);
-        let Some(last) = over.checked_sub(1).and_then(|n| self.ages.get(n)).map(|age| age.seq) else { return };
-        self.forgotten = self.forgotten.max(last);
-        self.entries.forget(n, last);
-        if n + 1 == PARTS {
-            self.ages.drain(..over);
+    pub fn evict(&mut self, n: usize, now: Duration) {
+        let is_over = |age: &SweepMark| age.last_applied_at.saturating_add(RETENTION) <= now;
+        let over = self.sweep_marks.partition_point(is_over);
+        let Some(last) = over.checked_sub(1).and_then(|n| self.sweep_marks.get(n)).map(|age| age.seq) else { return };
+        self.evicted_up_to = self.evicted_up_to.max(last);
+        self.entries.evict(n, last);
+        if n + 1 == SHARD_COUNT {
+            self.sweep_marks.drain(..over);
         }
     }
 
     /// What the log says of a token; of one that is older than what was forgotten, that it has ended. By the log's own
     /// clock again: an entry about a token comes after it, so one that is younger misses nothing.
     #[must_use]
-    pub fn standing(&self, names: &Names) -> Standing {
-        if names.rev < self.forgotten { Standing::Revoked } else { self.word(names) }
+    pub fn standing(&self, names: &RevocationKeys) -> Standing {
+        if names.rev < self.evicted_up_to { Standing::Revoked } else { self.standing_by_entries(names) }
     }
 
     /// What the entries that are held say of a token: a handful of look-ups.
@@ -351,21 +353,22 @@ impl Index {
     /// A token, task or grant is never used again once it is named, so presence is enough. A requester, agent, resource or
     /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
     #[must_use]
-    pub fn word(&self, names: &Names) -> Standing {
+    pub fn standing_by_entries(&self, names: &RevocationKeys) -> Standing {
         if self.is_empty() {
             return Standing::Live;
         }
-        let held_back = names.agents.iter().any(|id| self.agents.contains(id)).then_some(Standing::Suspended);
-        let held = |name: Name<'_>| self.entries.find(name).map(|held| held.standing);
+        let held_back = names.agents.iter().any(|id| self.suspended_agents.contains(id)).then_some(Standing::Suspended);
+        let held = |name: KeyRef<'_>| self.entries.find(name).map(|held| held.standing);
         let older =
-            |name: Name<'_>| self.entries.find(name).filter(|held| names.rev < held.seq).map(|held| held.standing);
+            |name: KeyRef<'_>| self.entries.find(name).filter(|held| names.rev < held.seq).map(|held| held.standing);
         let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
-        let named = names.task.map(Name::Task).into_iter().chain(names.grant.map(Name::Grant));
-        let by_name = tokens.map(Name::Token).chain(named).filter_map(held);
+        let named = names.task.map(KeyRef::Task).into_iter().chain(names.grant.map(KeyRef::Grant));
+        let by_name = tokens.map(KeyRef::Token).chain(named).filter_map(held);
         // Only an API token is of no task: it is its client's alone.
-        let client = names.agents.iter().filter(|_| names.task.is_none()).map(Name::Credentials);
-        let requester = names.requester.iter().flat_map(|r| [Name::Requester(r), Name::Issuer(&r.issuer)]);
-        let (agents, resources) = (names.agents.iter().map(Name::Agent), names.resources.iter().map(Name::Resource));
+        let client = names.agents.iter().filter(|_| names.task.is_none()).map(KeyRef::Credentials);
+        let requester = names.requester.iter().flat_map(|r| [KeyRef::Requester(r), KeyRef::Issuer(&r.issuer)]);
+        let (agents, resources) =
+            (names.agents.iter().map(KeyRef::Agent), names.resources.iter().map(KeyRef::Resource));
         let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(older);
         by_name.chain(by_age).chain(held_back).max().unwrap_or(Standing::Live)
     }
@@ -389,8 +392,8 @@ mod tests {
         GrantId::new(uuid::Uuid::from_bytes([n; 16]))
     }
 
-    fn names(rev: u64) -> Names {
-        Names {
+    fn revocation_keys(rev: u64) -> RevocationKeys {
+        RevocationKeys {
             token: token(3),
             lineage: vec![token(1), token(2)],
             task: Some(task(9)),
@@ -401,25 +404,25 @@ mod tests {
             }),
             agents: ["planner", "reader"].iter().map(|id| id.parse().unwrap()).collect(),
             resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
-            rev: Seq::new(rev),
+            rev: LogPosition::new(rev),
         }
     }
 
     fn entry(seq: u64, target: Target) -> LogEntry {
         let now = Timestamp::from_unix(1000);
         let entry = NewEntry {
-            verb: Verb::Revoke,
+            verb: LogAction::Revoke,
             target,
             reason: "x".into(),
             by: "admin:ops".into(),
             at: now,
             forget_after: now,
         };
-        LogEntry { seq: Seq::new(seq), entry }
+        LogEntry { seq: LogPosition::new(seq), entry }
     }
 
     #[test]
-    fn what_ends_what() {
+    fn target_revokes_only_tokens_that_carry_its_key() {
         let requester = |text: &str| Target::Requester(text.into());
         for (target, ends_older, ends_younger) in [
             (Target::Token(token(3)), true, true),
@@ -443,39 +446,40 @@ mod tests {
             (Target::Registry, false, false),
             (Target::Keys, false, false),
         ] {
-            let mut index = Index::after(Seq::new(4));
+            let mut index = Index::starting_after(LogPosition::new(4));
             index.apply(&entry(5, target.clone()), Duration::ZERO);
-            let ended = |rev| index.standing(&names(rev)) == Standing::Revoked;
+            let ended = |rev| index.standing(&revocation_keys(rev)) == Standing::Revoked;
             assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
         }
     }
 
     #[test]
-    fn new_credentials_end_the_api_tokens_of_before() {
-        let mut index = Index::after(Seq::new(4));
+    fn new_credentials_revoke_older_api_tokens() {
+        let mut index = Index::starting_after(LogPosition::new(4));
         index.apply(&entry(5, Target::Credentials("planner".parse().unwrap())), Duration::ZERO);
         for (client, rev, want) in
             [("planner", 4, Standing::Revoked), ("planner", 5, Standing::Live), ("reader", 4, Standing::Live)]
         {
             let agents = [client.parse().unwrap()].into();
-            let api = Names { task: None, requester: None, lineage: Vec::new(), agents, ..names(rev) };
+            let api =
+                RevocationKeys { task: None, requester: None, lineage: Vec::new(), agents, ..revocation_keys(rev) };
             assert_eq!(index.standing(&api), want, "{client} {rev}");
         }
     }
 
     #[test]
-    fn the_last_word_counts_until_it_is_ended() {
+    fn latest_action_wins_until_revoked() {
+        use LogAction::{Resume, Revoke, Suspend};
         use Standing::{Live, Revoked, Suspended};
-        use Verb::{Resume, Revoke, Suspend};
-        let standing = |verbs: &[Verb]| {
+        let standing = |verbs: &[LogAction]| {
             let mut index = Index::default();
             for (seq, verb) in (1..).zip(verbs) {
                 let mut entry = entry(seq, Target::Task(task(9)));
                 entry.entry.verb = *verb;
                 index.apply(&entry, Duration::ZERO);
             }
-            index.standing(&names(99))
+            index.standing(&revocation_keys(99))
         };
         for (verbs, want) in [
             (&[Suspend][..], Suspended),
@@ -496,13 +500,13 @@ mod tests {
         held.entry.verb = Suspend;
         index.apply(&held, Duration::ZERO);
         index.apply(&entry(2, Target::Token(token(1))), Duration::ZERO);
-        assert_eq!(index.standing(&names(0)), Revoked);
+        assert_eq!(index.standing(&revocation_keys(0)), Revoked);
     }
 
     #[test]
-    fn an_agent_is_held_back_whenever_it_was_issued() {
+    fn suspended_agent_suspends_tokens_of_any_age() {
+        use LogAction::{Resume, Revoke, Suspend};
         use Standing::{Live, Revoked, Suspended};
-        use Verb::{Resume, Revoke, Suspend};
         // What is said of whom, and what a token of before (rev 0) and one of afterwards (rev 99) is worth then.
         for (said, before, after) in [
             (&[("planner", Suspend)][..], Suspended, Suspended),
@@ -521,50 +525,54 @@ mod tests {
                 entry.entry.verb = *verb;
                 index.apply(&entry, Duration::ZERO);
             }
-            assert_eq!((index.standing(&names(0)), index.standing(&names(99))), (before, after), "{said:?}");
+            assert_eq!(
+                (index.standing(&revocation_keys(0)), index.standing(&revocation_keys(99))),
+                (before, after),
+                "{said:?}"
+            );
             // Nobody resumed it, so it is still held back when everything else is forgotten.
-            forget(&mut index, HOLD);
-            assert_eq!(index.standing(&names(99)), after, "{said:?}");
+            evict_all(&mut index, RETENTION);
+            assert_eq!(index.standing(&revocation_keys(99)), after, "{said:?}");
         }
     }
 
     #[test]
-    fn only_a_task_or_an_agent_is_held_back() {
-        for verb in [Verb::Revoke, Verb::Suspend, Verb::Resume] {
+    fn only_tasks_and_agents_can_be_suspended() {
+        for verb in [LogAction::Revoke, LogAction::Suspend, LogAction::Resume] {
             for target in [Target::Task(task(9)), Target::Agent("planner".parse().unwrap())] {
-                assert_eq!(Verb::parse(verb.as_str(), &target), Some(verb));
+                assert_eq!(LogAction::parse(verb.as_str(), &target), Some(verb));
             }
-            let of_token = Verb::parse(verb.as_str(), &Target::Token(token(1)));
-            assert_eq!(of_token, (verb == Verb::Revoke).then_some(verb));
+            let of_token = LogAction::parse(verb.as_str(), &Target::Token(token(1)));
+            assert_eq!(of_token, (verb == LogAction::Revoke).then_some(verb));
         }
-        assert_eq!(Verb::parse("", &Target::Task(task(9))), None);
+        assert_eq!(LogAction::parse("", &Target::Task(task(9))), None);
     }
 
-    fn forget(index: &mut Index, now: Duration) {
-        (0..Index::PARTS).for_each(|n| index.forget(n, now));
+    fn evict_all(index: &mut Index, now: Duration) {
+        (0..Index::SHARD_COUNT).for_each(|n| index.evict(n, now));
     }
 
     #[test]
-    fn forgets_only_what_can_end_nothing_any_more() {
+    fn entry_is_evicted_only_after_retention() {
         let mut index = Index::default();
         let (start, tick) = (Duration::from_secs(500), Duration::from_nanos(1));
         // Whatever the revoker's wall clock said: the entry claims to be over since long ago.
         index.apply(&entry(1, Target::Token(token(3))), start);
-        forget(&mut index, (start + HOLD).saturating_sub(tick));
-        assert_eq!(index.standing(&names(0)), Standing::Revoked);
-        forget(&mut index, start + HOLD);
+        evict_all(&mut index, (start + RETENTION).saturating_sub(tick));
+        assert_eq!(index.standing(&revocation_keys(0)), Standing::Revoked);
+        evict_all(&mut index, start + RETENTION);
         assert!(index.is_empty());
         index.apply(&entry(1, Target::Token(token(3))), start);
         assert!(index.is_empty(), "what was applied once is not applied again");
-        assert_eq!(index.applied(), Seq::new(1));
+        assert_eq!(index.applied(), LogPosition::new(1));
         // A token of before can only be there if somebody's wall clock is wrong, and may be the one that was ended.
-        assert_eq!([0, 1].map(|rev| index.standing(&names(rev))), [Standing::Revoked, Standing::Live]);
+        assert_eq!([0, 1].map(|rev| index.standing(&revocation_keys(rev))), [Standing::Revoked, Standing::Live]);
     }
 
     #[test]
-    fn what_was_passed_over_may_be_about_anybody() {
+    fn skipped_entries_revoke_all_older_tokens() {
         use Standing::{Live, Revoked};
-        let standing = |index: &Index| [2, 3, 6, 7, 9, 10].map(|rev| index.standing(&names(rev)));
+        let standing = |index: &Index| [2, 3, 6, 7, 9, 10].map(|rev| index.standing(&revocation_keys(rev)));
         let mut index = Index::default();
         for seq in 1..=2 {
             index.apply(&entry(seq, Target::Registry), Duration::ZERO);
@@ -574,14 +582,14 @@ mod tests {
         assert_eq!(standing(&index), [Revoked, Live, Live, Live, Live, Live]);
         index.apply(&entry(8, Target::Token(token(77))), Duration::ZERO);
         assert_eq!(standing(&index), [Revoked, Revoked, Revoked, Live, Live, Live]);
-        assert_eq!(index.word(&names(2)), Live, "nothing that is held says so");
-        index.applied_up_to(Seq::new(8));
-        index.applied_up_to(Seq::new(3));
+        assert_eq!(index.standing_by_entries(&revocation_keys(2)), Live, "nothing that is held says so");
+        index.advance_to(LogPosition::new(8));
+        index.advance_to(LogPosition::new(3));
         assert_eq!(standing(&index), [Revoked, Revoked, Revoked, Live, Live, Live]);
-        index.applied_up_to(Seq::new(10));
+        index.advance_to(LogPosition::new(10));
         assert_eq!(
             (standing(&index), index.applied()),
-            ([Revoked, Revoked, Revoked, Revoked, Revoked, Live], Seq::new(10))
+            ([Revoked, Revoked, Revoked, Revoked, Revoked, Live], LogPosition::new(10))
         );
     }
 
@@ -599,9 +607,9 @@ mod tests {
     }
 
     /// A token with one name of each kind.
-    fn named(n: u8, rev: u64) -> Names {
+    fn keys_of_token(n: u8, rev: u64) -> RevocationKeys {
         let issuer = |n: u8| format!("https://i{n}.example.com").parse().unwrap();
-        Names {
+        RevocationKeys {
             token: token(n),
             lineage: Vec::new(),
             task: Some(task(n)),
@@ -609,7 +617,7 @@ mod tests {
             requester: Some(Requester { issuer: issuer(n), subject: "x".parse().unwrap() }),
             agents: [format!("a{n}").parse().unwrap()].into(),
             resources: [format!("https://r{n}.example.com").parse().unwrap()].into(),
-            rev: Seq::new(rev),
+            rev: LogPosition::new(rev),
         }
     }
 
@@ -617,7 +625,7 @@ mod tests {
         /// The table says what a plain list of the entries says, at every moment, whatever was forgotten: nothing goes
         /// before its time, and nothing stays for more than a second after it.
         #[test]
-        fn as_the_log_says(
+        fn index_agrees_with_plain_log_scan(
             log in proptest::collection::vec(
                 (0_u8..7, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
                 1..60,
@@ -629,39 +637,44 @@ mod tests {
                 now += Duration::from_millis(later);
                 let mut entry = entry(seq, target(kind, n));
                 entry.entry.verb = match verb {
-                    0 if kind == 1 => Verb::Suspend,
-                    1 if kind == 1 => Verb::Resume,
-                    _ => Verb::Revoke,
+                    0 if kind == 1 => LogAction::Suspend,
+                    1 if kind == 1 => LogAction::Resume,
+                    _ => LogAction::Revoke,
                 };
-                forget(&mut index, now);
+                evict_all(&mut index, now);
                 index.apply(&entry, now);
                 all.push((entry, now));
-                let since = all.iter().filter(|(entry, _)| entry.seq > Seq::new(asked)).cloned().collect::<Vec<_>>();
+                let since = all.iter().filter(|(entry, _)| entry.seq > LogPosition::new(asked)).cloned().collect::<Vec<_>>();
                 for n in 0..3 {
-                    let names = named(n, asked);
+                    let names = keys_of_token(n, asked);
                     // Of a token that was issued then, and what was said since: if that ended it, it stays ended.
-                    let ever = plainly(&since, &names, now, Duration::MAX / 4);
+                    let ever = reference_standing(&since, &names, now, Duration::MAX / 4);
                     prop_assert!(ever != Standing::Revoked || index.standing(&names) == Standing::Revoked);
                     prop_assert!(ever == Standing::Live || index.standing(&names) != Standing::Live);
-                    if names.rev < index.forgotten {
+                    if names.rev < index.evicted_up_to {
                         prop_assert_eq!(index.standing(&names), Standing::Revoked);
-                        let mut forgotten = all.iter().filter(|(entry, _)| entry.seq <= index.forgotten);
-                        prop_assert!(forgotten.all(|(_, at)| *at + HOLD <= now), "nothing is forgotten before its time");
+                        let mut forgotten = all.iter().filter(|(entry, _)| entry.seq <= index.evicted_up_to);
+                        prop_assert!(forgotten.all(|(_, at)| *at + RETENTION <= now), "nothing is forgotten before its time");
                     }
-                    let (must, may) = (plainly(&all, &names, now, HOLD), plainly(&all, &names, now, HOLD + AGE));
-                    let found = index.word(&names);
+                    let (must, may) = (reference_standing(&all, &names, now, RETENTION), reference_standing(&all, &names, now, RETENTION + SWEEP_QUANTUM));
+                    let found = index.standing_by_entries(&names);
                     prop_assert!(must <= found && found <= may, "{found:?}: {must:?} to {may:?}");
                     prop_assert!(must == Standing::Live || found != Standing::Live);
                 }
             }
-            forget(&mut index, now + HOLD + AGE);
+            evict_all(&mut index, now + RETENTION + SWEEP_QUANTUM);
             prop_assert!(index.is_empty());
-            prop_assert_eq!(index.standing(&named(0, 60)), Standing::Live);
+            prop_assert_eq!(index.standing(&keys_of_token(0, 60)), Standing::Live);
         }
     }
 
     /// What the entries that are held for so long say, one after the other.
-    fn plainly(all: &[(LogEntry, Duration)], names: &Names, now: Duration, hold: Duration) -> Standing {
+    fn reference_standing(
+        all: &[(LogEntry, Duration)],
+        names: &RevocationKeys,
+        now: Duration,
+        hold: Duration,
+    ) -> Standing {
         let says = |is_named: &dyn Fn(&Target) -> bool, by_age: bool| {
             let mut standing = (Standing::Live, Duration::ZERO);
             for (LogEntry { seq, entry }, at) in all.iter().filter(|(entry, _)| is_named(&entry.entry.target)) {
@@ -672,9 +685,9 @@ mod tests {
                     continue;
                 }
                 standing = match (standing.0, entry.verb) {
-                    (Standing::Revoked, _) | (_, Verb::Revoke) => (Standing::Revoked, *at),
-                    (_, Verb::Suspend) => (Standing::Suspended, *at),
-                    (_, Verb::Resume) => (Standing::Live, *at),
+                    (Standing::Revoked, _) | (_, LogAction::Revoke) => (Standing::Revoked, *at),
+                    (_, LogAction::Suspend) => (Standing::Suspended, *at),
+                    (_, LogAction::Resume) => (Standing::Live, *at),
                 };
             }
             if standing.1 + hold <= now { Standing::Live } else { standing.0 }
@@ -684,7 +697,7 @@ mod tests {
             says(&|target| *target == Target::Token(names.token), false),
             says(&|target| Some(target) == names.task.map(Target::Task).as_ref(), false),
             says(&|target| Some(target) == names.grant.map(Target::Grant).as_ref(), false),
-            says(&|target| *target == Target::requester(names.requester.as_ref().unwrap()), true),
+            says(&|target| *target == Target::for_requester(names.requester.as_ref().unwrap()), true),
             says(&|target| matches!(target, Target::Agent(id) if names.agents.contains(id)), true),
             says(&|target| matches!(target, Target::Resource(uri) if names.resources.contains(uri)), true),
             says(&|target| *target == Target::Issuer(issuer.clone()), true),

@@ -14,7 +14,7 @@ const MAX_SCOPE_LEN: usize = 128;
 /// Text that is no scope list by the grammar of RFC 6749 §3.3, or one that is too long.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not a scope list: 1 to {MAX_SCOPES} scope tokens, one space between them (RFC 6749 section 3.3)")]
-pub struct InvalidScope;
+pub struct ScopeError;
 
 /// One scope token, such as `files:read`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,13 +29,13 @@ impl ScopeToken {
 }
 
 impl FromStr for ScopeToken {
-    type Err = InvalidScope;
+    type Err = ScopeError;
 
     /// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`
-    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
         let ok = (1..=MAX_SCOPE_LEN).contains(&text.len())
             && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
-        ok.then(|| Self(text.into())).ok_or(InvalidScope)
+        ok.then(|| Self(text.into())).ok_or(ScopeError)
     }
 }
 
@@ -76,7 +76,7 @@ impl ScopeSet {
 
     /// Whether everything in here is in `other` too.
     #[must_use]
-    pub fn is_within(&self, other: &Self) -> bool {
+    pub fn is_subset_of(&self, other: &Self) -> bool {
         self.iter().all(|scope| other.contains(scope))
     }
 
@@ -96,9 +96,9 @@ impl FromIterator<ScopeToken> for ScopeSet {
 }
 
 impl FromStr for ScopeSet {
-    type Err = InvalidScope;
+    type Err = ScopeError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
         Ok(text.parse::<ScopeList>()?.0.into_iter().collect())
     }
 }
@@ -110,7 +110,7 @@ pub struct ScopeList(Vec<ScopeToken>);
 impl ScopeList {
     /// Which they are.
     #[must_use]
-    pub fn set(&self) -> ScopeSet {
+    pub fn to_set(&self) -> ScopeSet {
         self.iter().cloned().collect()
     }
 
@@ -127,14 +127,14 @@ impl FromIterator<ScopeToken> for ScopeList {
 }
 
 impl FromStr for ScopeList {
-    type Err = InvalidScope;
+    type Err = ScopeError;
 
     /// `scope = scope-token *( SP scope-token )`
-    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
         let mut scopes = Vec::new();
         for (n, token) in text.split(' ').enumerate() {
             if n >= MAX_SCOPES {
-                return Err(InvalidScope);
+                return Err(ScopeError);
             }
             scopes.push(token.parse()?);
         }
@@ -160,7 +160,7 @@ impl Serialize for ScopeSet {
 
 impl<'de> Deserialize<'de> for ScopeSet {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        text::read_by(input, |text| if text.is_empty() { Ok(Self::default()) } else { text.parse() })
+        text::read_with(input, |text| if text.is_empty() { Ok(Self::default()) } else { text.parse() })
     }
 }
 
@@ -169,14 +169,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grammar() {
+    fn scope_list_outside_the_grammar_is_rejected() {
         for bad in ["", " ", "a  b", " a", "a ", "a\tb", "a\"b", "a\\b", "é", "a\0", &"a ".repeat(65), &"x".repeat(129)]
         {
-            assert_eq!(bad.parse::<ScopeSet>(), Err(InvalidScope), "{bad:?}");
+            assert_eq!(bad.parse::<ScopeSet>(), Err(ScopeError), "{bad:?}");
         }
         let set = "files:write files:read files:read".parse::<ScopeSet>().unwrap();
         assert_eq!(set.to_string(), "files:read files:write");
-        assert!("files:read".parse::<ScopeSet>().unwrap().is_within(&set));
-        assert!(!set.is_within(&"files:read".parse().unwrap()));
+        assert!("files:read".parse::<ScopeSet>().unwrap().is_subset_of(&set));
+        assert!(!set.is_subset_of(&"files:read".parse().unwrap()));
     }
 }

@@ -66,30 +66,30 @@ impl Pepper {
     /// The tag of a client's secret.
     #[must_use]
     pub fn tag(&self, client: &str, secret: &Secret) -> SecretTag {
-        SecretTag(hmac::sign(&self.0, message(client, secret).as_bytes()).as_ref().to_vec())
+        SecretTag(hmac::sign(&self.0, tag_message(client, secret).as_bytes()).as_ref().to_vec())
     }
 
     /// Whether `tag` was made of this secret for this client. Constant time in the tag, because `hmac::verify` is.
     #[must_use]
     pub fn matches(&self, client: &str, secret: &Secret, tag: &SecretTag) -> bool {
-        hmac::verify(&self.0, message(client, secret).as_bytes(), &tag.0).is_ok()
+        hmac::verify(&self.0, tag_message(client, secret).as_bytes(), &tag.0).is_ok()
     }
 
     /// A mark that only we can make on a text, for what we give out and want back as it was.
     #[must_use]
-    pub fn mark(&self, text: &str) -> Vec<u8> {
-        hmac::sign(&self.0, marked(text).as_bytes()).as_ref().to_vec()
+    pub fn mac(&self, text: &str) -> Vec<u8> {
+        hmac::sign(&self.0, mac_message(text).as_bytes()).as_ref().to_vec()
     }
 
     /// Whether the mark is ours, and of this text. Constant time in the mark.
     #[must_use]
-    pub fn is_marked(&self, text: &str, mark: &[u8]) -> bool {
-        hmac::verify(&self.0, marked(text).as_bytes(), mark).is_ok()
+    pub fn verify_mac(&self, text: &str, mark: &[u8]) -> bool {
+        hmac::verify(&self.0, mac_message(text).as_bytes(), mark).is_ok()
     }
 }
 
 /// No secret's message begins so: a client id is not empty.
-fn marked(text: &str) -> String {
+fn mac_message(text: &str) -> String {
     format!("\0{text}")
 }
 
@@ -100,7 +100,7 @@ impl fmt::Debug for Pepper {
 }
 
 /// The client is part of what is tagged, so a tag can't be moved to another client's row. A client id has no NUL.
-fn message(client: &str, secret: &Secret) -> Zeroizing<String> {
+fn tag_message(client: &str, secret: &Secret) -> Zeroizing<String> {
     Zeroizing::new(format!("{client}\0{}", secret.expose()))
 }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_fits_one_client_and_one_secret() {
+    fn secret_tag_matches_only_its_client_and_secret() {
         let pepper = Pepper::new(&[7; 32]);
         let tag = pepper.tag("files", &Secret::new("s3cret".into()));
         assert!(pepper.matches("files", &Secret::new("s3cret".into()), &tag));
@@ -117,9 +117,9 @@ mod tests {
         assert!(!pepper.matches("notes", &Secret::new("s3cret".into()), &tag));
         assert!(!Pepper::new(&[8; 32]).matches("files", &Secret::new("s3cret".into()), &tag));
         // A mark is no tag, and a tag is no mark.
-        assert!(pepper.is_marked("files\0s3cret", &pepper.mark("files\0s3cret")));
-        assert!(!pepper.is_marked("files\0s3cret", tag.as_bytes()));
-        assert!(!pepper.is_marked("files", &pepper.mark("notes")) && !pepper.is_marked("files", &[]));
+        assert!(pepper.verify_mac("files\0s3cret", &pepper.mac("files\0s3cret")));
+        assert!(!pepper.verify_mac("files\0s3cret", tag.as_bytes()));
+        assert!(!pepper.verify_mac("files", &pepper.mac("notes")) && !pepper.verify_mac("files", &[]));
         assert!(!format!("{:?} {tag:?} {pepper:?}", Secret::new("s3cret".into())).contains("s3cret"));
     }
 }

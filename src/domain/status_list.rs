@@ -15,11 +15,11 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use packed::{Packed, Width, gzip};
+pub use packed::{StatusBits, Width, gzip};
 
 use crate::domain::{
-    encode,
-    limits::{CLOCKS_MAY_DIFFER, TOKEN_LIFETIME_CAP},
+    encode_base64url,
+    limits::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
     revocation::Standing,
     time::{Lifetime, Timestamp},
     uri::IssuerUrl,
@@ -30,25 +30,25 @@ pub const TYP_STATUS_LIST: &str = "statuslist+jwt";
 /// How many numbers a list has: 64 KiB, before it is compressed.
 pub const LIST_SIZE: u64 = 1 << 18;
 /// How many numbers a replica takes at a time.
-pub const BLOCK: u64 = 1024;
+pub const INDEX_BLOCK_SIZE: u64 = 1024;
 /// Within how many seconds the tokens of a shard end.
-const SPAN: i64 = 300;
+const SHARD_SPAN_SECONDS: i64 = 300;
 /// For how long a list is there after its last token ended, for those whose clocks are behind.
-pub const STAYS: Lifetime = Lifetime::minutes(5);
+pub const LIST_EXPIRY_GRACE: Lifetime = Lifetime::minutes(5);
 
 /// For how long a shard is remembered after its last token ended: longer than clocks differ, so that it never begins again.
-pub const SHARDS_STAY: Lifetime = Lifetime::hours(24);
+pub const SHARD_RETENTION: Lifetime = Lifetime::hours(24);
 
 /// `[status_list]`: whether tokens have a place in a list, and how old a list may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listing {
+pub struct StatusListSettings {
     /// Whether tokens that are issued have a place in a list.
     pub enabled: bool,
     /// After how many seconds whoever reads a list should read it again; it ends after twice as long.
     pub ttl: Lifetime,
 }
 
-impl Default for Listing {
+impl Default for StatusListSettings {
     fn default() -> Self {
         Self { enabled: true, ttl: Lifetime::seconds(10) }
     }
@@ -61,14 +61,14 @@ pub struct Shard(i64);
 impl Shard {
     /// The shard of a token that ends then.
     #[must_use]
-    pub const fn of(expires: Timestamp) -> Self {
-        Self((expires.unix() + SPAN - 1) / SPAN * SPAN)
+    pub const fn for_expiry(expires: Timestamp) -> Self {
+        Self((expires.unix() + SHARD_SPAN_SECONDS - 1) / SHARD_SPAN_SECONDS * SHARD_SPAN_SECONDS)
     }
 
     /// The shard whose last token ends then, if there is one.
     #[must_use]
-    pub fn ending(at: i64) -> Option<Self> {
-        let is_one = at > 0 && at <= Timestamp::MAX.unix() && at % SPAN == 0;
+    pub fn ending_at(at: i64) -> Option<Self> {
+        let is_one = at > 0 && at <= Timestamp::MAX.unix() && at % SHARD_SPAN_SECONDS == 0;
         is_one.then_some(Self(at))
     }
 
@@ -80,51 +80,51 @@ impl Shard {
 
     /// The shard of tokens that end a minute after this one, where that is another one.
     #[must_use]
-    pub fn soon_after(expires: Timestamp) -> Option<Self> {
-        let next = Self::of(expires.after(Lifetime::minutes(1)));
-        (next != Self::of(expires)).then_some(next)
+    pub fn following_shard(expires: Timestamp) -> Option<Self> {
+        let next = Self::for_expiry(expires.saturating_add(Lifetime::minutes(1)));
+        (next != Self::for_expiry(expires)).then_some(next)
     }
 
     /// Whether nobody asks for it any more.
     #[must_use]
-    pub fn is_over(self, now: Timestamp) -> bool {
-        Timestamp::from_unix(self.0).after(STAYS).is_past(now)
+    pub fn is_expired(self, now: Timestamp) -> bool {
+        Timestamp::from_unix(self.0).saturating_add(LIST_EXPIRY_GRACE).has_passed(now)
     }
 
     /// Whether a token that ends so late can have been issued by anybody whose clock is halfway right.
     #[must_use]
-    pub fn is_near(self, now: Timestamp) -> bool {
-        let latest = now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER);
-        self.0 <= Self::of(latest).0
+    pub fn is_plausible(self, now: Timestamp) -> bool {
+        let latest = now.saturating_add(TOKEN_LIFETIME_CAP).saturating_add(MAX_CLOCK_SKEW);
+        self.0 <= Self::for_expiry(latest).0
     }
 }
 
 /// The place of a token: nobody else's, whichever replica issued it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StatusPlace {
+pub struct StatusIndex {
     /// Its shard.
     pub shard: Shard,
     /// Its number there.
     pub number: u64,
 }
 
-impl StatusPlace {
+impl StatusIndex {
     /// The list that it stands in.
     #[must_use]
-    pub fn list(self) -> ListId {
+    pub fn list_id(self) -> ListId {
         ListId { shard: self.shard, part: self.number / LIST_SIZE }
     }
 
     /// Its place in the list.
     #[must_use]
-    pub fn index(self) -> u64 {
+    pub fn idx(self) -> u64 {
         self.number % LIST_SIZE
     }
 
     /// The claim that says so, where lists are found under this issuer.
     #[must_use]
-    pub fn claim(self, issuer: &IssuerUrl) -> StatusClaim {
-        StatusClaim { status_list: StatusReference { idx: self.index(), uri: self.list().uri(issuer) } }
+    pub fn to_claim(self, issuer: &IssuerUrl) -> StatusClaim {
+        StatusClaim { status_list: StatusReference { idx: self.idx(), uri: self.list_id().uri(issuer) } }
     }
 }
 
@@ -146,13 +146,13 @@ impl ListId {
 
     /// Whether it is one of a shard of which so many blocks were taken.
     #[must_use]
-    pub fn is_among(self, blocks: u64) -> bool {
-        self.part.checked_mul(LIST_SIZE).is_some_and(|first| first < blocks.saturating_mul(BLOCK))
+    pub fn is_allocated(self, blocks: u64) -> bool {
+        self.part.checked_mul(LIST_SIZE).is_some_and(|first| first < blocks.saturating_mul(INDEX_BLOCK_SIZE))
     }
 
     /// The lists of a shard of which so many blocks were taken.
-    pub fn of(shard: Shard, blocks: u64) -> impl Iterator<Item = Self> {
-        (0..blocks.saturating_mul(BLOCK).div_ceil(LIST_SIZE)).map(move |part| Self { shard, part })
+    pub fn iter_allocated(shard: Shard, blocks: u64) -> impl Iterator<Item = Self> {
+        (0..blocks.saturating_mul(INDEX_BLOCK_SIZE).div_ceil(LIST_SIZE)).map(move |part| Self { shard, part })
     }
 }
 
@@ -165,28 +165,28 @@ impl fmt::Display for ListId {
 /// It is the name of no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not the name of a status list")]
-pub struct NoList;
+pub struct ListIdError;
 
 impl FromStr for ListId {
-    type Err = NoList;
+    type Err = ListIdError;
 
     /// A list has one name: nothing but what [`Display`](fmt::Display) writes is taken.
-    fn from_str(text: &str) -> Result<Self, NoList> {
-        let (end, part) = text.split_once('-').ok_or(NoList)?;
-        let shard = end.parse().ok().and_then(Shard::ending).ok_or(NoList)?;
-        let id = Self { shard, part: part.parse().map_err(|_| NoList)? };
-        if id.to_string() == text { Ok(id) } else { Err(NoList) }
+    fn from_str(text: &str) -> Result<Self, ListIdError> {
+        let (end, part) = text.split_once('-').ok_or(ListIdError)?;
+        let shard = end.parse().ok().and_then(Shard::ending_at).ok_or(ListIdError)?;
+        let id = Self { shard, part: part.parse().map_err(|_| ListIdError)? };
+        if id.to_string() == text { Ok(id) } else { Err(ListIdError) }
     }
 }
 
 /// The numbers of a block, in an order that nobody knows who does not know the seed: two tokens of a block tell nothing of
 /// which was issued first, and how many between them.
 #[must_use]
-pub fn shuffled(block: u64, seed: &[u8; 32]) -> Vec<u64> {
+pub fn shuffle_block(block: u64, seed: &[u8; 32]) -> Vec<u64> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
-    let first = block.saturating_mul(BLOCK);
+    let first = block.saturating_mul(INDEX_BLOCK_SIZE);
     let tag = |n: u64| hmac::sign(&key, &n.to_be_bytes()).as_ref().to_vec();
-    let mut numbers = (first..first.saturating_add(BLOCK)).map(|n| (tag(n), n)).collect::<Vec<_>>();
+    let mut numbers = (first..first.saturating_add(INDEX_BLOCK_SIZE)).map(|n| (tag(n), n)).collect::<Vec<_>>();
     numbers.sort_unstable();
     numbers.into_iter().map(|(_, n)| n).collect()
 }
@@ -233,12 +233,12 @@ pub struct StatusListClaims {
     /// After how many seconds it should be read again.
     pub ttl: Lifetime,
     /// What it says.
-    pub status_list: Encoded,
+    pub status_list: EncodedStatusList,
 }
 
 /// Statuses as they are sent (§4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Encoded {
+pub struct EncodedStatusList {
     /// How many bits a status has.
     pub bits: u8,
     /// The statuses.
@@ -248,16 +248,23 @@ pub struct Encoded {
 impl StatusListClaims {
     /// What a list says of its tokens at this moment.
     #[must_use]
-    pub fn new(issuer: &IssuerUrl, id: ListId, statuses: &Packed, ttl: Lifetime, now: Timestamp) -> Self {
-        let status_list = Encoded { bits: statuses.width().bits(), lst: statuses.compressed() };
-        Self { iss: issuer.clone(), sub: id.uri(issuer), iat: now, exp: now.after(ttl).after(ttl), ttl, status_list }
+    pub fn new(issuer: &IssuerUrl, id: ListId, statuses: &StatusBits, ttl: Lifetime, now: Timestamp) -> Self {
+        let status_list = EncodedStatusList { bits: statuses.width().bits(), lst: statuses.compress() };
+        Self {
+            iss: issuer.clone(),
+            sub: id.uri(issuer),
+            iat: now,
+            exp: now.saturating_add(ttl).saturating_add(ttl),
+            ttl,
+            status_list,
+        }
     }
 }
 
 /// A short name for this very text of a list (RFC 9110 §8.8.3, without the quotation marks).
 #[must_use]
 pub fn entity_tag(text: &str) -> String {
-    encode(digest(&SHA256, text.as_bytes()).as_ref().get(..16).unwrap_or_default())
+    encode_base64url(digest(&SHA256, text.as_bytes()).as_ref().get(..16).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -274,49 +281,49 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_token_has_ended_when_its_shard_has(expires in 1..Timestamp::MAX.unix() - 300) {
-            let shard = Shard::of(at(expires));
-            prop_assert!(expires <= shard.end() && shard.end() < expires + SPAN);
-            prop_assert_eq!(Shard::ending(shard.end()), Some(shard));
-            prop_assert!(!shard.is_over(at(expires)));
+        fn shard_ends_no_earlier_than_any_of_its_tokens(expires in 1..Timestamp::MAX.unix() - 300) {
+            let shard = Shard::for_expiry(at(expires));
+            prop_assert!(expires <= shard.end() && shard.end() < expires + SHARD_SPAN_SECONDS);
+            prop_assert_eq!(Shard::ending_at(shard.end()), Some(shard));
+            prop_assert!(!shard.is_expired(at(expires)));
             let is_late = shard.end() - expires < 60;
-            prop_assert_eq!(Shard::soon_after(at(expires)).map(Shard::end), is_late.then_some(shard.end() + SPAN));
-            prop_assert!(!shard.is_over(at(shard.end() + 299)) && shard.is_over(at(shard.end() + 300)));
-            prop_assert!(shard.is_near(at(expires - 900)) && !shard.is_near(at(expires - 10_000)));
+            prop_assert_eq!(Shard::following_shard(at(expires)).map(Shard::end), is_late.then_some(shard.end() + SHARD_SPAN_SECONDS));
+            prop_assert!(!shard.is_expired(at(shard.end() + 299)) && shard.is_expired(at(shard.end() + 300)));
+            prop_assert!(shard.is_plausible(at(expires - 900)) && !shard.is_plausible(at(expires - 10_000)));
         }
 
         #[test]
-        fn a_place_is_found_again(expires in 1..4_000_000_000_i64, number in 0..1_u64 << 40) {
-            let place = StatusPlace { shard: Shard::of(at(expires)), number };
-            let list = place.list().to_string().parse::<ListId>().unwrap();
-            prop_assert_eq!(list, place.list());
-            prop_assert!(place.index() < LIST_SIZE);
-            prop_assert_eq!(list.part * LIST_SIZE + place.index(), number);
-            let other = StatusPlace { number: number + 1, ..place };
-            prop_assert!((other.list(), other.index()) != (place.list(), place.index()));
+        fn status_index_round_trips_through_list_id(expires in 1..4_000_000_000_i64, number in 0..1_u64 << 40) {
+            let place = StatusIndex { shard: Shard::for_expiry(at(expires)), number };
+            let list = place.list_id().to_string().parse::<ListId>().unwrap();
+            prop_assert_eq!(list, place.list_id());
+            prop_assert!(place.idx() < LIST_SIZE);
+            prop_assert_eq!(list.part * LIST_SIZE + place.idx(), number);
+            let other = StatusIndex { number: number + 1, ..place };
+            prop_assert!((other.list_id(), other.idx()) != (place.list_id(), place.idx()));
         }
 
         #[test]
-        fn a_block_is_all_of_its_numbers_once(block in 0..1_u64 << 40, seed: [u8; 32], other: [u8; 32]) {
-            let numbers = shuffled(block, &seed);
+        fn shuffle_block_is_a_seeded_permutation(block in 0..1_u64 << 40, seed: [u8; 32], other: [u8; 32]) {
+            let numbers = shuffle_block(block, &seed);
             let all = numbers.iter().copied().collect::<BTreeSet<_>>();
-            prop_assert_eq!((numbers.len() as u64, all.len() as u64), (BLOCK, BLOCK));
-            prop_assert_eq!((all.first().copied(), all.last().copied()), (Some(block * BLOCK), Some(block * BLOCK + BLOCK - 1)));
+            prop_assert_eq!((numbers.len() as u64, all.len() as u64), (INDEX_BLOCK_SIZE, INDEX_BLOCK_SIZE));
+            prop_assert_eq!((all.first().copied(), all.last().copied()), (Some(block * INDEX_BLOCK_SIZE), Some(block * INDEX_BLOCK_SIZE + INDEX_BLOCK_SIZE - 1)));
             prop_assert!(all.iter().map(|n| n / LIST_SIZE).collect::<BTreeSet<_>>().len() == 1, "a block lies in one list");
-            prop_assert_eq!(&numbers, &shuffled(block, &seed));
-            prop_assert!(seed == other || numbers != shuffled(block, &other));
+            prop_assert_eq!(&numbers, &shuffle_block(block, &seed));
+            prop_assert!(seed == other || numbers != shuffle_block(block, &other));
         }
     }
 
     #[test]
-    fn neighbours_are_nowhere_near_in_order() {
-        let numbers = shuffled(0, &[7; 32]);
+    fn shuffle_block_separates_adjacent_numbers() {
+        let numbers = shuffle_block(0, &[7; 32]);
         let steps = numbers.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) == 1).count();
         assert!(steps < 20, "{steps}");
     }
 
     #[test]
-    fn what_is_no_list() {
+    fn malformed_list_id_is_rejected() {
         assert_eq!("1795200300-0".parse::<ListId>().unwrap().to_string(), "1795200300-0");
         for text in [
             "",
@@ -339,36 +346,37 @@ mod tests {
             "1795200300-0-0",
             "١٧٩٥٢٠٠٣٠٠-0",
         ] {
-            assert_eq!(text.parse::<ListId>(), Err(NoList), "{text}");
+            assert_eq!(text.parse::<ListId>(), Err(ListIdError), "{text}");
         }
     }
 
     #[test]
-    fn as_many_lists_as_there_are_numbers() {
-        let shard = Shard::of(at(1_795_200_000));
-        let per_list = LIST_SIZE / BLOCK;
+    fn list_count_follows_allocated_blocks() {
+        let shard = Shard::for_expiry(at(1_795_200_000));
+        let per_list = LIST_SIZE / INDEX_BLOCK_SIZE;
         for (blocks, lists) in [(0, 0), (1, 1), (per_list, 1), (per_list + 1, 2), (3 * per_list, 3)] {
-            assert_eq!(ListId::of(shard, blocks).count(), lists, "{blocks}");
+            assert_eq!(ListId::iter_allocated(shard, blocks).count(), lists, "{blocks}");
             for (part, is_among) in [(lists.saturating_sub(1), lists > 0), (lists, false), (usize::MAX, false)] {
-                assert_eq!(ListId { shard, part: part as u64 }.is_among(blocks), is_among, "{part} of {blocks}");
+                assert_eq!(ListId { shard, part: part as u64 }.is_allocated(blocks), is_among, "{part} of {blocks}");
             }
         }
     }
 
     #[test]
-    fn what_a_list_says() {
+    fn status_list_claims_match_specified_form() {
         let issuer = "https://sts.example.com".parse().unwrap();
-        let place = StatusPlace { shard: Shard::of(at(1_795_200_001)), number: LIST_SIZE + 5 };
-        let mut statuses = Packed::new(Width::Two, 12);
-        statuses.put(5, status_of(Standing::Suspended));
-        let claims = StatusListClaims::new(&issuer, place.list(), &statuses, Lifetime::seconds(10), at(1_795_200_000));
-        let lst = statuses.compressed();
+        let place = StatusIndex { shard: Shard::for_expiry(at(1_795_200_001)), number: LIST_SIZE + 5 };
+        let mut statuses = StatusBits::new(Width::Two, 12);
+        statuses.set(5, status_of(Standing::Suspended));
+        let claims =
+            StatusListClaims::new(&issuer, place.list_id(), &statuses, Lifetime::seconds(10), at(1_795_200_000));
+        let lst = statuses.compress();
         let want = serde_json::json!({
             "iss": "https://sts.example.com", "sub": "https://sts.example.com/status-lists/1795200300-1",
             "iat": 1_795_200_000, "exp": 1_795_200_020, "ttl": 10, "status_list": {"bits": 2, "lst": lst},
         });
         assert_eq!(serde_json::to_value(&claims).unwrap(), want);
-        let claim = serde_json::to_value(place.claim(&issuer)).unwrap();
+        let claim = serde_json::to_value(place.to_claim(&issuer)).unwrap();
         let uri = "https://sts.example.com/status-lists/1795200300-1";
         assert_eq!(claim, serde_json::json!({"status_list": {"idx": 5, "uri": uri}}));
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId, OutcomeText, Purpose, Reason, Subject, TaskId},
-    revocation::Seq,
+    revocation::LogPosition,
     time::Timestamp,
     uri::IssuerUrl,
 };
@@ -71,18 +71,18 @@ impl TaskState {
     }
 
     /// The state after an act, or why there is none.
-    pub fn after(self, act: Act) -> Result<Self, CannotTurn> {
+    pub fn next_state(self, act: TaskAction) -> Result<Self, TransitionError> {
         match (self, act) {
-            (Self::Active, Act::Suspend) => Ok(Self::Suspended),
-            (Self::Suspended, Act::Resume) => Ok(Self::Active),
-            (Self::Active | Self::Suspended, Act::Complete) => Ok(Self::Completed),
-            (Self::Active | Self::Suspended, Act::Fail) => Ok(Self::Failed),
-            (Self::Active | Self::Suspended, Act::Expire) => Ok(Self::Expired),
-            (Self::Active | Self::Suspended, Act::Revoke) => Ok(Self::Revoked),
-            (Self::Active, Act::Resume)
-            | (Self::Suspended, Act::Suspend)
+            (Self::Active, TaskAction::Suspend) => Ok(Self::Suspended),
+            (Self::Suspended, TaskAction::Resume) => Ok(Self::Active),
+            (Self::Active | Self::Suspended, TaskAction::Complete) => Ok(Self::Completed),
+            (Self::Active | Self::Suspended, TaskAction::Fail) => Ok(Self::Failed),
+            (Self::Active | Self::Suspended, TaskAction::Expire) => Ok(Self::Expired),
+            (Self::Active | Self::Suspended, TaskAction::Revoke) => Ok(Self::Revoked),
+            (Self::Active, TaskAction::Resume)
+            | (Self::Suspended, TaskAction::Suspend)
             | (Self::Completed | Self::Failed | Self::Expired | Self::Revoked, _) => {
-                Err(CannotTurn::Illegal { state: self, act })
+                Err(TransitionError::Illegal { state: self, action: act })
             }
         }
     }
@@ -97,7 +97,7 @@ impl fmt::Display for TaskState {
 /// What somebody does to a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Act {
+pub enum TaskAction {
     /// Hold its tokens back.
     Suspend,
     /// Let the same tokens work again.
@@ -112,13 +112,13 @@ pub enum Act {
     Revoke,
 }
 
-impl Act {
+impl TaskAction {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Suspend, Self::Resume, Self::Complete, Self::Fail, Self::Expire, Self::Revoke];
 
     /// What is done to the task, as in "it can't be resumed".
     #[must_use]
-    pub fn done(self) -> &'static str {
+    pub fn past_participle(self) -> &'static str {
         match self {
             Self::Suspend => "suspended",
             Self::Resume => "resumed",
@@ -132,7 +132,7 @@ impl Act {
 
 /// Who acts on a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Party {
+pub enum Initiator {
     /// The agent that opened it.
     Agent(ClientId),
     /// The requester in whose name it is.
@@ -147,7 +147,7 @@ pub enum Party {
     Deadline,
 }
 
-impl fmt::Display for Party {
+impl fmt::Display for Initiator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent(id) => write!(f, "client:{id}"),
@@ -160,50 +160,50 @@ impl fmt::Display for Party {
     }
 }
 
-impl Party {
-    fn rank(&self) -> u8 {
-        rank(&self.to_string())
+impl Initiator {
+    fn precedence(&self) -> u8 {
+        precedence_of(&self.to_string())
     }
 }
 
-const ADMIN: u8 = 3;
+const ADMIN_PRECEDENCE: u8 = 3;
 
 /// Who stands above whom, by the name that records have.
-fn rank(name: &str) -> u8 {
+fn precedence_of(name: &str) -> u8 {
     match name.split_once(':') {
         Some(("client", _)) => 1,
         Some(("requester", _)) => 2,
-        _ => ADMIN,
+        _ => ADMIN_PRECEDENCE,
     }
 }
 
 /// Why an act on a task is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CannotTurn {
+pub enum TransitionError {
     /// The state does not allow it.
-    #[error("the task is {state}: it can't be {}", act.done())]
+    #[error("the task is {state}: it can't be {}", action.past_participle())]
     Illegal {
         /// Where it is.
         state: TaskState,
         /// What was wanted.
-        act: Act,
+        action: TaskAction,
     },
     /// An agent would lift what somebody else put on.
     #[error("the task is suspended by somebody else: they resume it, or an admin does")]
-    HeldByAnother,
+    SuspendedByAnother,
     /// The deadline has not passed.
     #[error("the task's deadline has not passed")]
-    NotDue,
+    DeadlineNotReached,
 }
 
-impl CannotTurn {
+impl TransitionError {
     /// Where the task is.
     #[must_use]
     pub fn state(self) -> TaskState {
         match self {
             Self::Illegal { state, .. } => state,
-            Self::HeldByAnother => TaskState::Suspended,
-            Self::NotDue => TaskState::Active,
+            Self::SuspendedByAnother => TaskState::Suspended,
+            Self::DeadlineNotReached => TaskState::Active,
         }
     }
 }
@@ -211,7 +211,7 @@ impl CannotTurn {
 /// One change of a task's state: what it became, when, by whom, and what was said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Turn {
+pub struct Transition {
     /// What it became.
     pub state: TaskState,
     /// When.
@@ -242,25 +242,25 @@ pub struct Task {
     /// Where it is in its life.
     pub state: TaskState,
     /// When it was opened.
-    pub created: Timestamp,
+    pub created_at: Timestamp,
     /// When it ends by itself; no token of it lives longer.
     pub deadline: Timestamp,
     /// The grant that it rests on: when that is withdrawn, the task is over.
     pub grant: Option<GrantId>,
     /// How often its state has changed: what a change builds on.
-    pub turns: u64,
+    pub version: u64,
     /// The last change; none since it was opened.
-    pub turned: Option<Turn>,
+    pub last_transition: Option<Transition>,
     /// Where the log stood when it was opened. It is no task of an agent, or an issuer, that was registered after that.
-    pub rev: Seq,
+    pub rev: LogPosition,
 }
 
 /// Why an exchange can't join a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CannotJoin {
+pub enum JoinError {
     /// There is none with this id, or it is somebody else's: the two can't be told apart from outside.
     #[error("there is no such task for this requester and agent")]
-    NotYours,
+    UnknownTask,
     /// It is suspended.
     #[error("the task is suspended: it can be joined again when it is resumed")]
     Suspended,
@@ -272,47 +272,53 @@ pub enum CannotJoin {
 impl Task {
     /// Whether it is this requester's, opened by this agent.
     #[must_use]
-    pub fn is_of(&self, requester: &Requester, agent: &ClientId) -> bool {
+    pub fn belongs_to(&self, requester: &Requester, agent: &ClientId) -> bool {
         self.requester == *requester && self.root_agent == *agent
     }
 
     /// Whether an exchange may join: same requester, same root agent, active, before its deadline.
-    pub fn admits(&self, requester: &Requester, agent: &ClientId, now: Timestamp) -> Result<(), CannotJoin> {
-        if !self.is_of(requester, agent) {
-            return Err(CannotJoin::NotYours);
+    pub fn check_joinable(&self, requester: &Requester, agent: &ClientId, now: Timestamp) -> Result<(), JoinError> {
+        if !self.belongs_to(requester, agent) {
+            return Err(JoinError::UnknownTask);
         }
         match self.state_at(now) {
             TaskState::Active => Ok(()),
-            TaskState::Suspended => Err(CannotJoin::Suspended),
-            TaskState::Completed | TaskState::Failed | TaskState::Expired | TaskState::Revoked => {
-                Err(CannotJoin::Ended)
-            }
+            TaskState::Suspended => Err(JoinError::Suspended),
+            TaskState::Completed | TaskState::Failed | TaskState::Expired | TaskState::Revoked => Err(JoinError::Ended),
         }
     }
 
     /// Where it is now: at its deadline it is over, whether or not anybody has come by to write that down.
     #[must_use]
     pub fn state_at(&self, now: Timestamp) -> TaskState {
-        if !self.state.is_final() && self.deadline.is_past(now) { TaskState::Expired } else { self.state }
+        if !self.state.is_final() && self.deadline.has_passed(now) { TaskState::Expired } else { self.state }
     }
 
     /// The state after an act of somebody, or why there is none.
     ///
     /// Who holds a task back lets it go, or somebody above them: an admin stands above the requester, and the requester above
     /// the agent. Who suspends what somebody below them has suspended takes the hold over.
-    pub fn after(&self, act: Act, by: &Party, now: Timestamp) -> Result<TaskState, CannotTurn> {
-        if act == Act::Expire {
-            return if self.deadline.is_past(now) { self.state.after(act) } else { Err(CannotTurn::NotDue) };
+    pub fn next_state(&self, act: TaskAction, by: &Initiator, now: Timestamp) -> Result<TaskState, TransitionError> {
+        if act == TaskAction::Expire {
+            return if self.deadline.has_passed(now) {
+                self.state.next_state(act)
+            } else {
+                Err(TransitionError::DeadlineNotReached)
+            };
         }
         let state = self.state_at(now);
-        let holder = self.turned.as_ref().map(|turn| turn.by.as_str()).unwrap_or_default();
+        let holder = self.last_transition.as_ref().map(|turn| turn.by.as_str()).unwrap_or_default();
         let is_theirs = holder == by.to_string();
         match (state, act) {
-            (TaskState::Suspended, Act::Suspend) if rank(holder) < by.rank() => Ok(TaskState::Suspended),
-            (TaskState::Suspended, Act::Resume) if !is_theirs && by.rank() < ADMIN && rank(holder) >= by.rank() => {
-                Err(CannotTurn::HeldByAnother)
+            (TaskState::Suspended, TaskAction::Suspend) if precedence_of(holder) < by.precedence() => {
+                Ok(TaskState::Suspended)
             }
-            _ => state.after(act),
+            (TaskState::Suspended, TaskAction::Resume)
+                if !is_theirs && by.precedence() < ADMIN_PRECEDENCE && precedence_of(holder) >= by.precedence() =>
+            {
+                Err(TransitionError::SuspendedByAnother)
+            }
+            _ => state.next_state(act),
         }
     }
 }
@@ -325,7 +331,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 
     fn task(state: TaskState, by: Option<&str>) -> Task {
-        let turn = |by: &str| Turn { state, at: NOW, by: by.to_owned(), reason: None, outcome: None };
+        let turn = |by: &str| Transition { state, at: NOW, by: by.to_owned(), reason: None, outcome: None };
         Task {
             id: TaskId::new(uuid::Uuid::from_u128(7)),
             requester: Requester {
@@ -336,17 +342,17 @@ mod tests {
             purpose: "quarterly report".parse().unwrap(),
             authority: Authority::default(),
             state,
-            created: NOW,
-            deadline: NOW.after(Lifetime::minutes(30)),
+            created_at: NOW,
+            deadline: NOW.saturating_add(Lifetime::minutes(30)),
             grant: None,
-            turns: u64::from(by.is_some()),
-            turned: by.map(turn),
-            rev: Seq::default(),
+            version: u64::from(by.is_some()),
+            last_transition: by.map(turn),
+            rev: LogPosition::default(),
         }
     }
 
     #[test]
-    fn every_state_and_every_act() {
+    fn every_state_and_action_has_specified_next_state() {
         use TaskState::{Active, Completed, Expired, Failed, Revoked, Suspended};
         // Suspend, resume, complete, fail, expire, revoke.
         let table = [
@@ -361,51 +367,61 @@ mod tests {
         for (state, row) in table {
             assert_eq!(TaskState::parse(state.as_str()), Some(state));
             assert_eq!(state.is_final(), row.iter().all(Option::is_none));
-            for (act, want) in Act::ALL.into_iter().zip(row) {
-                let got = state.after(act);
+            for (act, want) in TaskAction::ALL.into_iter().zip(row) {
+                let got = state.next_state(act);
                 assert_eq!(got.ok(), want, "{state} {act:?}");
                 if let Err(refusal) = got {
                     assert_eq!(refusal.state(), state);
-                    assert_eq!(refusal.to_string(), format!("the task is {state}: it can't be {}", act.done()));
+                    assert_eq!(
+                        refusal.to_string(),
+                        format!("the task is {state}: it can't be {}", act.past_participle())
+                    );
                 }
             }
         }
     }
 
     #[test]
-    fn who_holds_a_task_lets_it_go() {
-        let (agent, admin) = (Party::Agent("planner".parse().unwrap()), Party::Admin("admin:ops".into()));
+    fn suspension_is_lifted_only_by_holder_or_higher_precedence() {
+        let (agent, admin) = (Initiator::Agent("planner".parse().unwrap()), Initiator::Admin("admin:ops".into()));
         let held = |by: &str| task(TaskState::Suspended, Some(by));
         for (holder, act, by, want) in [
-            ("client:planner", Act::Resume, &agent, Ok(TaskState::Active)),
-            ("client:planner", Act::Resume, &admin, Ok(TaskState::Active)),
-            ("admin:ops", Act::Resume, &agent, Err(CannotTurn::HeldByAnother)),
-            ("admin:other", Act::Resume, &admin, Ok(TaskState::Active)),
-            ("client:planner2", Act::Resume, &agent, Err(CannotTurn::HeldByAnother)),
-            ("client:planner", Act::Suspend, &admin, Ok(TaskState::Suspended)),
-            ("admin:ops", Act::Complete, &agent, Ok(TaskState::Completed)),
+            ("client:planner", TaskAction::Resume, &agent, Ok(TaskState::Active)),
+            ("client:planner", TaskAction::Resume, &admin, Ok(TaskState::Active)),
+            ("admin:ops", TaskAction::Resume, &agent, Err(TransitionError::SuspendedByAnother)),
+            ("admin:other", TaskAction::Resume, &admin, Ok(TaskState::Active)),
+            ("client:planner2", TaskAction::Resume, &agent, Err(TransitionError::SuspendedByAnother)),
+            ("client:planner", TaskAction::Suspend, &admin, Ok(TaskState::Suspended)),
+            ("admin:ops", TaskAction::Complete, &agent, Ok(TaskState::Completed)),
         ] {
-            assert_eq!(held(holder).after(act, by, NOW), want, "{holder} {act:?} {by}");
+            assert_eq!(held(holder).next_state(act, by, NOW), want, "{holder} {act:?} {by}");
         }
         for (holder, by) in [("client:planner", &agent), ("admin:ops", &agent), ("admin:ops", &admin)] {
-            let refused = Err(CannotTurn::Illegal { state: TaskState::Suspended, act: Act::Suspend });
-            assert_eq!(held(holder).after(Act::Suspend, by, NOW), refused, "{holder} {by}");
+            let refused = Err(TransitionError::Illegal { state: TaskState::Suspended, action: TaskAction::Suspend });
+            assert_eq!(held(holder).next_state(TaskAction::Suspend, by, NOW), refused, "{holder} {by}");
         }
-        assert_eq!(task(TaskState::Suspended, None).after(Act::Resume, &agent, NOW), Err(CannotTurn::HeldByAnother));
+        assert_eq!(
+            task(TaskState::Suspended, None).next_state(TaskAction::Resume, &agent, NOW),
+            Err(TransitionError::SuspendedByAnother)
+        );
     }
 
     #[test]
-    fn a_task_is_over_at_its_deadline() {
+    fn task_is_expired_from_its_deadline() {
         let task = task(TaskState::Active, None);
-        let before = NOW.after(Lifetime::minutes(29));
-        let admin = Party::Admin("admin:ops".into());
+        let before = NOW.saturating_add(Lifetime::minutes(29));
+        let admin = Initiator::Admin("admin:ops".into());
         assert_eq!(task.state_at(before), TaskState::Active);
-        assert_eq!(task.after(Act::Expire, &Party::Deadline, before), Err(CannotTurn::NotDue));
+        assert_eq!(
+            task.next_state(TaskAction::Expire, &Initiator::Deadline, before),
+            Err(TransitionError::DeadlineNotReached)
+        );
         assert_eq!(task.state_at(task.deadline), TaskState::Expired);
-        assert_eq!(task.after(Act::Expire, &Party::Deadline, task.deadline), Ok(TaskState::Expired));
-        for act in [Act::Suspend, Act::Resume, Act::Complete, Act::Fail, Act::Revoke] {
-            let refused = Err(CannotTurn::Illegal { state: TaskState::Expired, act });
-            assert_eq!(task.after(act, &admin, task.deadline), refused);
+        assert_eq!(task.next_state(TaskAction::Expire, &Initiator::Deadline, task.deadline), Ok(TaskState::Expired));
+        for act in [TaskAction::Suspend, TaskAction::Resume, TaskAction::Complete, TaskAction::Fail, TaskAction::Revoke]
+        {
+            let refused = Err(TransitionError::Illegal { state: TaskState::Expired, action: act });
+            assert_eq!(task.next_state(act, &admin, task.deadline), refused);
         }
     }
 }

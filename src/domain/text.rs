@@ -11,21 +11,21 @@ where
     T: FromStr<Err: fmt::Display>,
     D: Deserializer<'de>,
 {
-    read_by(input, str::parse)
+    read_with(input, str::parse)
 }
 
 /// Reads a string by a rule.
-pub(super) fn read_by<'de, T, E, D>(input: D, rule: impl FnOnce(&str) -> Result<T, E>) -> Result<T, D::Error>
+pub(super) fn read_with<'de, T, E, D>(input: D, rule: impl FnOnce(&str) -> Result<T, E>) -> Result<T, D::Error>
 where
     E: fmt::Display,
     D: Deserializer<'de>,
 {
-    input.deserialize_str(Text(rule, PhantomData))
+    input.deserialize_str(TextVisitor(rule, PhantomData))
 }
 
-struct Text<F, T>(F, PhantomData<T>);
+struct TextVisitor<F, T>(F, PhantomData<T>);
 
-impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for Text<F, (T, E)> {
+impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for TextVisitor<F, (T, E)> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

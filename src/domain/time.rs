@@ -11,21 +11,21 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub struct Timestamp(i64);
 
 /// 9999-12-31T23:59:59Z: the last second that RFC 3339 can write.
-const LAST: i64 = 253_402_300_799;
+const MAX_UNIX_SECONDS: i64 = 253_402_300_799;
 
 impl Timestamp {
     /// The first second of 1970.
     pub const EPOCH: Self = Self(0);
     /// The last second there is for us (end of the year 9999).
-    pub const MAX: Self = Self(LAST);
+    pub const MAX: Self = Self(MAX_UNIX_SECONDS);
 
     /// Takes seconds since the epoch, held within 1970..=9999.
     #[must_use]
     pub const fn from_unix(seconds: i64) -> Self {
         if seconds < 0 {
             Self(0)
-        } else if seconds > LAST {
-            Self(LAST)
+        } else if seconds > MAX_UNIX_SECONDS {
+            Self(MAX_UNIX_SECONDS)
         } else {
             Self(seconds)
         }
@@ -39,37 +39,37 @@ impl Timestamp {
 
     /// Saturates, so that a hostile number can shorten a life but never wrap one.
     #[must_use]
-    pub const fn after(self, life: Lifetime) -> Self {
+    pub const fn saturating_add(self, life: Lifetime) -> Self {
         Self::from_unix(self.0.saturating_add(life.0 as i64))
     }
 
     /// The moment `life` before this one; never before 1970.
     #[must_use]
-    pub const fn before(self, life: Lifetime) -> Self {
+    pub const fn saturating_sub(self, life: Lifetime) -> Self {
         Self::from_unix(self.0.saturating_sub(life.0 as i64))
     }
 
     /// The last second of the hour before the one that this is in; never before 1970.
     #[must_use]
-    pub const fn last_hour(self) -> Self {
+    pub const fn end_of_previous_hour(self) -> Self {
         Self::from_unix(self.0 - self.0 % 3600 - 1)
     }
 
     /// RFC 7519 §4.1.4: "on or after" the expiry the token is dead.
     #[must_use]
-    pub const fn is_past(self, now: Self) -> bool {
+    pub const fn has_passed(self, now: Self) -> bool {
         self.0 <= now.0
     }
 
     /// How long from `now` until this moment; zero when it has passed.
     #[must_use]
-    pub fn since(self, now: Self) -> Lifetime {
+    pub fn remaining_from(self, now: Self) -> Lifetime {
         Lifetime(u32::try_from(self.0.saturating_sub(now.0).max(0)).unwrap_or(u32::MAX))
     }
 
     /// RFC 3339, in UTC, to the second.
     #[must_use]
-    pub fn rfc3339(self) -> String {
+    pub fn to_rfc3339(self) -> String {
         OffsetDateTime::from_unix_timestamp(self.0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
     }
 
@@ -77,13 +77,13 @@ impl Timestamp {
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-        (0..=LAST).contains(&at.unix_timestamp()).then_some(Self(at.unix_timestamp()))
+        (0..=MAX_UNIX_SECONDS).contains(&at.unix_timestamp()).then_some(Self(at.unix_timestamp()))
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.rfc3339())
+        f.write_str(&self.to_rfc3339())
     }
 }
 
@@ -119,7 +119,7 @@ impl Lifetime {
 
     /// Both, one after the other.
     #[must_use]
-    pub const fn and(self, more: Self) -> Self {
+    pub const fn saturating_add(self, more: Self) -> Self {
         Self(self.0.saturating_add(more.0))
     }
 }
@@ -129,27 +129,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_dead_in_the_second_it_expires() {
+    fn timestamp_has_passed_in_its_own_second() {
         let exp = Timestamp::from_unix(100);
-        assert!(!exp.is_past(Timestamp::from_unix(99)));
-        assert!(exp.is_past(Timestamp::from_unix(100)));
-        assert!(exp.is_past(Timestamp::from_unix(101)));
+        assert!(!exp.has_passed(Timestamp::from_unix(99)));
+        assert!(exp.has_passed(Timestamp::from_unix(100)));
+        assert!(exp.has_passed(Timestamp::from_unix(101)));
     }
 
     #[test]
-    fn hostile_numbers_saturate() {
-        assert_eq!(Timestamp::from_unix(i64::MAX).after(Lifetime(u32::MAX)), Timestamp::MAX);
-        assert_eq!(Timestamp::from_unix(i64::MIN).before(Lifetime(u32::MAX)), Timestamp::EPOCH);
-        assert_eq!(Timestamp::MAX.rfc3339(), "9999-12-31T23:59:59Z");
+    fn out_of_range_timestamps_saturate() {
+        assert_eq!(Timestamp::from_unix(i64::MAX).saturating_add(Lifetime(u32::MAX)), Timestamp::MAX);
+        assert_eq!(Timestamp::from_unix(i64::MIN).saturating_sub(Lifetime(u32::MAX)), Timestamp::EPOCH);
+        assert_eq!(Timestamp::MAX.to_rfc3339(), "9999-12-31T23:59:59Z");
         assert_eq!(Timestamp::parse_rfc3339("2026-11-20T10:00:00+01:00"), Some(Timestamp(1_795_165_200)));
         assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
     }
 
     #[test]
-    fn an_hour_ends_before_the_next_one() {
+    fn end_of_previous_hour_is_in_a_complete_hour() {
         for (at, want) in [(7200, 7199), (7199, 3599), (3600, 3599), (3599, 0), (0, 0)] {
-            assert_eq!(Timestamp::from_unix(at).last_hour(), Timestamp::from_unix(want), "{at}");
+            assert_eq!(Timestamp::from_unix(at).end_of_previous_hour(), Timestamp::from_unix(want), "{at}");
         }
-        assert_eq!(Timestamp::MAX.last_hour().rfc3339(), "9999-12-31T22:59:59Z");
+        assert_eq!(Timestamp::MAX.end_of_previous_hour().to_rfc3339(), "9999-12-31T22:59:59Z");
     }
 }

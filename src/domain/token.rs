@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 
 use crate::domain::{
     authority::Authority,
-    chain::{Chain, Hop},
-    claims::BadClaim,
+    chain::{Actor, ActorChain},
+    claims::ClaimError,
     id::{ClientId, GrantId, Purpose, Subject, TaskId, TokenId},
-    json::{self, NotStrictJson},
+    json::{self, StrictJsonError},
     jws::MAX_PAYLOAD_DEPTH,
-    limits::{CLOCKS_MAY_DIFFER, MAX_JWT, TOKEN_LIFETIME_CAP},
-    revocation::{Names, Seq},
+    limits::{MAX_CLOCK_SKEW, MAX_JWT_BYTES, TOKEN_LIFETIME_CAP},
+    revocation::{LogPosition, RevocationKeys},
     scope::ScopeSet,
     status_list::StatusClaim,
     task::Requester,
@@ -37,18 +37,18 @@ impl TokenDigest {
     /// The digest of a text that may be a token; one that is too long for that has none.
     #[must_use]
     pub fn of(token: &str) -> Option<Self> {
-        let fits = token.len() <= MAX_JWT;
+        let fits = token.len() <= MAX_JWT_BYTES;
         fits.then(|| digest(&SHA256, token.as_bytes()).as_ref().try_into().ok().map(Self)).flatten()
     }
 }
 
 /// Whether a token of ours with this end is good at `now`, as far as that goes. One that would last longer than any that
 /// is made now is of an issuer whose clock is wrong: nobody knows how old it is.
-pub fn check_end(expires: Timestamp, now: Timestamp) -> Result<(), BadClaim> {
-    if expires.is_past(now) {
-        Err(BadClaim::Expired)
-    } else if expires > now.after(TOKEN_LIFETIME_CAP).after(CLOCKS_MAY_DIFFER) {
-        Err(BadClaim::TooLong)
+pub fn check_expiry(expires: Timestamp, now: Timestamp) -> Result<(), ClaimError> {
+    if expires.has_passed(now) {
+        Err(ClaimError::Expired)
+    } else if expires > now.saturating_add(TOKEN_LIFETIME_CAP).saturating_add(MAX_CLOCK_SKEW) {
+        Err(ClaimError::LifetimeTooLong)
     } else {
         Ok(())
     }
@@ -121,20 +121,20 @@ pub struct TaskTokenClaims {
     /// The tokens it was derived from, oldest first.
     pub lineage: Vec<TokenId>,
     /// The position of the revocation log that the issuing replica had applied.
-    pub rev: Seq,
+    pub rev: LogPosition,
     /// The scopes that `authorization_details` cover.
     pub scope: ScopeSet,
     /// What may be done.
-    #[serde(deserialize_with = "authority")]
+    #[serde(deserialize_with = "deserialize_authority")]
     pub authorization_details: Authority,
     /// Who acts. Always there.
-    pub act: Chain,
+    pub act: ActorChain,
     /// The task and the hash of what was approved for it.
     pub task: TaskRef,
     /// What the task is for; does not change along the chain.
     pub tctx: TaskContext,
     /// Under which circumstances it was asked for.
-    #[serde(deserialize_with = "request_context")]
+    #[serde(deserialize_with = "deserialize_request_context")]
     pub rctx: Map<String, Value>,
     /// The workload that asked for a transaction token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,7 +181,7 @@ pub struct TaskContext {
     /// The task's purpose.
     pub purpose: Purpose,
     /// `request_details`, as the opening request gave them.
-    #[serde(default, deserialize_with = "request_details", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "deserialize_request_details", skip_serializing_if = "Option::is_none")]
     pub details: Option<Map<String, Value>>,
 }
 
@@ -196,24 +196,24 @@ pub struct NextActor {
 }
 
 /// How deep a claim may nest: a payload is one level more.
-const CLAIM_DEPTH: usize = MAX_PAYLOAD_DEPTH - 1;
+const MAX_CLAIM_DEPTH: usize = MAX_PAYLOAD_DEPTH - 1;
 
-fn authority<'de, D: Deserializer<'de>>(input: D) -> Result<Authority, D::Error> {
-    Authority::read(input, CLAIM_DEPTH)
+fn deserialize_authority<'de, D: Deserializer<'de>>(input: D) -> Result<Authority, D::Error> {
+    Authority::deserialize_with_depth(input, MAX_CLAIM_DEPTH)
 }
 
-fn request_context<'de, D: Deserializer<'de>>(input: D) -> Result<Map<String, Value>, D::Error> {
-    json::members(input, CLAIM_DEPTH)?.ok_or_else(|| D::Error::custom("must be an object"))
+fn deserialize_request_context<'de, D: Deserializer<'de>>(input: D) -> Result<Map<String, Value>, D::Error> {
+    json::deserialize_members(input, MAX_CLAIM_DEPTH)?.ok_or_else(|| D::Error::custom("must be an object"))
 }
 
 /// In `tctx`, so one level further down.
-fn request_details<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Map<String, Value>>, D::Error> {
-    json::members(input, CLAIM_DEPTH - 1)
+fn deserialize_request_details<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Map<String, Value>>, D::Error> {
+    json::deserialize_members(input, MAX_CLAIM_DEPTH - 1)
 }
 
 impl TaskTokenClaims {
     /// Reads the payload of a token of ours, as strictly as that of anybody else.
-    pub fn read(payload: &[u8]) -> Result<Self, NotStrictJson> {
+    pub fn read(payload: &[u8]) -> Result<Self, StrictJsonError> {
         json::parse_own(payload)
     }
 
@@ -235,15 +235,15 @@ impl TaskTokenClaims {
     }
 
     /// The hops of agents of ours, wherever they stand in the chain. One that another issuer named is none of them.
-    pub fn our_hops(&self) -> impl Iterator<Item = &Hop> {
-        self.act.hops().filter(|hop| hop.iss == self.iss.as_str())
+    pub fn own_actors(&self) -> impl Iterator<Item = &Actor> {
+        self.act.actors().filter(|hop| hop.iss == self.iss.as_str())
     }
 
     /// Every name under which this token can be taken back.
     #[must_use]
-    pub fn names(&self) -> Names {
+    pub fn revocation_keys(&self) -> RevocationKeys {
         let mut agents = BTreeSet::from([self.client_id.clone()]);
-        for hop in self.our_hops() {
+        for hop in self.own_actors() {
             // The client is mostly the one that acts.
             if agents.iter().all(|id| id.as_str() != hop.sub) {
                 agents.extend(hop.sub.parse::<ClientId>());
@@ -258,7 +258,7 @@ impl TaskTokenClaims {
                 resources.insert(permission.resource.clone());
             }
         }
-        Names {
+        RevocationKeys {
             token: self.jti,
             lineage: self.lineage.clone(),
             task: Some(self.txn),
@@ -290,21 +290,21 @@ pub struct ApiTokenClaims {
     /// Its id.
     pub jti: TokenId,
     /// The position of the revocation log that the issuing replica had applied.
-    pub rev: Seq,
+    pub rev: LogPosition,
     /// Which of Errand's APIs.
     pub scope: ScopeSet,
 }
 
 impl ApiTokenClaims {
     /// Reads the payload of a token of ours, as strictly as that of anybody else.
-    pub fn read(payload: &[u8]) -> Result<Self, NotStrictJson> {
+    pub fn read(payload: &[u8]) -> Result<Self, StrictJsonError> {
         json::parse_own(payload)
     }
 
     /// Every name under which this token can be taken back.
     #[must_use]
-    pub fn names(&self) -> Names {
-        Names {
+    pub fn revocation_keys(&self) -> RevocationKeys {
+        RevocationKeys {
             token: self.jti,
             lineage: Vec::new(),
             task: None,

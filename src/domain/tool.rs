@@ -16,38 +16,38 @@ use thiserror::Error;
 use crate::domain::{
     canonical,
     client::{Resource, Tool},
-    encode,
+    encode_base64url,
     id::{ClientId, ToolDigest, ToolName},
     json,
     time::Timestamp,
 };
 
 /// The longest description of a tool that is kept, in bytes.
-pub const MAX_DESCRIPTION: usize = 16 * 1024;
+pub const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
 /// The longest input schema of a tool that is kept, in bytes of its canonical JSON.
-pub const MAX_SCHEMA: usize = 32 * 1024;
+pub const MAX_SCHEMA_BYTES: usize = 32 * 1024;
 /// How deep an input schema may nest.
 pub const MAX_SCHEMA_DEPTH: usize = 24;
 
 /// What a server says of a tool that it lists: what the model is told, and so what is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
+pub struct ToolDefinition {
     name: ToolName,
     /// The canonical JSON (RFC 8785) of `name`, `description` and `inputSchema`.
     text: String,
 }
 
-impl Definition {
+impl ToolDefinition {
     /// Takes what a server says; `None` when nothing like it is kept: no name of a tool, or too much of something.
     #[must_use]
     pub fn new(name: &str, description: Option<&str>, input_schema: &Map<String, Value>) -> Option<Self> {
         let name = name.parse::<ToolName>().ok()?;
-        if description.is_some_and(|text| text.len() > MAX_DESCRIPTION) {
+        if description.is_some_and(|text| text.len() > MAX_DESCRIPTION_BYTES) {
             return None;
         }
         let schema = canonical::to_string(input_schema)?;
         // Read back strictly: it is as deep as it is written.
-        if schema.len() > MAX_SCHEMA || json::parse(schema.as_bytes(), MAX_SCHEMA_DEPTH).is_err() {
+        if schema.len() > MAX_SCHEMA_BYTES || json::parse(schema.as_bytes(), MAX_SCHEMA_DEPTH).is_err() {
             return None;
         }
         let mut whole = json!({ "name": name, "inputSchema": input_schema });
@@ -65,8 +65,8 @@ impl Definition {
 
     /// What was seen, at this moment.
     #[must_use]
-    pub fn seen(&self, at: Timestamp) -> Sighting {
-        Sighting { digest: self.digest(), definition: self.text.clone(), at }
+    pub fn observe(&self, at: Timestamp) -> ObservedDefinition {
+        ObservedDefinition { digest: self.digest(), definition: self.text.clone(), at }
     }
 
     /// SHA-256 over the canonical JSON.
@@ -77,12 +77,12 @@ impl Definition {
 }
 
 fn digest_of(canonical: &str) -> ToolDigest {
-    ToolDigest::of_sum(&encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
+    ToolDigest::from_base64url(&encode_base64url(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
 }
 
 /// A definition, and when a server was first seen to say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct ObservedDefinition {
     /// Its digest.
     pub digest: ToolDigest,
     /// Its canonical JSON: for a human to read, and written by a stranger.
@@ -91,10 +91,10 @@ pub struct Sighting {
     pub at: Timestamp,
 }
 
-impl Sighting {
+impl ObservedDefinition {
     /// Whether the digest is that of the text.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
+    pub fn has_valid_digest(&self) -> bool {
         digest_of(&self.definition) == self.digest
     }
 }
@@ -107,19 +107,19 @@ pub struct ToolRecord {
     /// Which.
     pub tool: ToolName,
     /// The definition that is good, with when it was accepted.
-    pub accepted: Option<Sighting>,
+    pub accepted: Option<ObservedDefinition>,
     /// Who accepted it.
     pub accepted_by: Option<String>,
     /// What the server said when it was last asked; none when it did not list the tool.
-    pub seen: Option<Sighting>,
+    pub observed: Option<ObservedDefinition>,
 }
 
 impl ToolRecord {
     /// What decides about tokens.
     #[must_use]
-    pub fn known(&self) -> KnownTool {
-        let digest = |sighting: &Option<Sighting>| sighting.as_ref().map(|sighting| sighting.digest.clone());
-        KnownTool { accepted: digest(&self.accepted), seen: digest(&self.seen) }
+    pub fn known_tool(&self) -> KnownTool {
+        let digest = |sighting: &Option<ObservedDefinition>| sighting.as_ref().map(|sighting| sighting.digest.clone());
+        KnownTool { accepted: digest(&self.accepted), observed: digest(&self.observed) }
     }
 }
 
@@ -129,7 +129,7 @@ pub struct KnownTool {
     /// That of the definition that is good.
     pub accepted: Option<ToolDigest>,
     /// That of what the server said last.
-    pub seen: Option<ToolDigest>,
+    pub observed: Option<ToolDigest>,
 }
 
 /// How it stands with a tool.
@@ -172,7 +172,7 @@ impl KnownTool {
     /// How it stands with the tool.
     #[must_use]
     pub fn state(&self) -> ToolState {
-        match (&self.accepted, &self.seen) {
+        match (&self.accepted, &self.observed) {
             (_, None) => ToolState::Gone,
             (None, Some(_)) => ToolState::Proposed,
             (Some(accepted), Some(seen)) if accepted == seen => ToolState::Known,
@@ -183,7 +183,7 @@ impl KnownTool {
 
 /// Why a tool can't be had, although the resource offers it. The texts go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NotGood {
+pub enum ToolUnavailable {
     /// Another definition is there than was accepted.
     #[error("its definition changed, and waits for an admin to accept it")]
     Changed,
@@ -195,33 +195,33 @@ pub enum NotGood {
     Proposed,
     /// The request names another definition than the one that is good.
     #[error("`tool_digest` is not that of the definition that was accepted")]
-    OtherAsked,
+    DigestMismatch,
     /// What the request builds on was for another definition than the one that is good now.
     #[error(
         "its definition is another one than the subject token or the task was made for: open a new task with a user token"
     )]
-    OtherBefore,
+    DefinitionSuperseded,
 }
 
 /// What a look at a server makes of one tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ToolDiff {
     /// Which tool.
     pub tool: ToolName,
     /// How it stood before.
-    pub was: ToolState,
+    pub previous_state: ToolState,
     /// How it stands now.
-    pub is: ToolState,
+    pub state: ToolState,
     /// What is kept of it now; none when nothing is: an unwanted proposal that is not listed any more, or a tool that is
     /// not looked after.
     pub record: Option<ToolRecord>,
     /// Whether that is something else than before.
-    pub is_news: bool,
+    pub has_changed: bool,
 }
 
 /// What a look is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look<'a> {
+pub enum RefreshMode<'a> {
     /// An admin asked for it, who is named. A tool of the resource that is seen for the first time is accepted as it is seen.
     Import(&'a str),
     /// From time to time. Nothing is accepted by it, and a tool that was never imported is left alone.
@@ -231,15 +231,15 @@ pub enum Look<'a> {
 /// What a server's answer makes of the tools of a resource: of those that it is to have, and of those that are on record.
 /// Sorted by name.
 #[must_use]
-pub fn look(
+pub fn diff_listing(
     resource: &Resource,
     records: &[ToolRecord],
-    listed: &[Definition],
-    look: Look<'_>,
+    listed: &[ToolDefinition],
+    mode: RefreshMode<'_>,
     now: Timestamp,
-) -> Vec<Finding> {
+) -> Vec<ToolDiff> {
     let before = records.iter().map(|record| (&record.tool, record)).collect::<BTreeMap<_, _>>();
-    let mut seen = BTreeMap::<&ToolName, Option<&Definition>>::new();
+    let mut seen = BTreeMap::<&ToolName, Option<&ToolDefinition>>::new();
     for definition in listed {
         // Two definitions of one name: nobody can say which one a client takes.
         seen.entry(&definition.name).and_modify(|one| *one = None).or_insert(Some(definition));
@@ -250,36 +250,43 @@ pub fn look(
         let old = before.get(name).copied();
         let is_wanted = wanted.contains(name);
         let now_seen = seen.get(name).copied().flatten().map(|definition| {
-            let fresh = definition.seen(now);
+            let fresh = definition.observe(now);
             // The same as before keeps its time: nothing new was seen.
-            old.and_then(|old| old.seen.clone()).filter(|before| before.digest == fresh.digest).unwrap_or(fresh)
+            old.and_then(|old| old.observed.clone()).filter(|before| before.digest == fresh.digest).unwrap_or(fresh)
         });
-        let record = match (old, now_seen, look) {
-            (Some(old), seen @ Some(_), _) => Some(ToolRecord { seen, ..old.clone() }),
+        let record = match (old, now_seen, mode) {
+            (Some(old), seen @ Some(_), _) => Some(ToolRecord { observed: seen, ..old.clone() }),
             (Some(old), None, _) if is_wanted || old.accepted.is_some() => {
-                Some(ToolRecord { seen: None, ..old.clone() })
+                Some(ToolRecord { observed: None, ..old.clone() })
             }
             (Some(_), None, _) => None,
-            (None, Some(seen), Look::Import(by)) if is_wanted => Some(ToolRecord {
+            (None, Some(seen), RefreshMode::Import(by)) if is_wanted => Some(ToolRecord {
                 accepted: Some(seen.clone()),
                 accepted_by: Some(by.to_owned()),
-                ..record_of(resource, name, Some(seen))
+                ..new_record(resource, name, Some(seen))
             }),
-            (None, _, Look::Refresh) if is_wanted => None,
-            (None, seen, Look::Import(_) | Look::Refresh) => Some(record_of(resource, name, seen)),
+            (None, _, RefreshMode::Refresh) if is_wanted => None,
+            (None, seen, RefreshMode::Import(_) | RefreshMode::Refresh) => Some(new_record(resource, name, seen)),
         };
-        let state = |record: Option<&ToolRecord>| record.map_or(ToolState::Unchecked, |record| record.known().state());
+        let state =
+            |record: Option<&ToolRecord>| record.map_or(ToolState::Unchecked, |record| record.known_tool().state());
         let is = match &record {
             None if !is_wanted => ToolState::Gone,
             record => state(record.as_ref()),
         };
-        Finding { tool: name.clone(), was: state(old), is, is_news: record.as_ref() != old, record }
+        ToolDiff {
+            tool: name.clone(),
+            previous_state: state(old),
+            state: is,
+            has_changed: record.as_ref() != old,
+            record,
+        }
     };
     names.into_iter().map(finding).collect()
 }
 
-fn record_of(resource: &Resource, tool: &ToolName, seen: Option<Sighting>) -> ToolRecord {
-    ToolRecord { resource: resource.id.clone(), tool: tool.clone(), accepted: None, accepted_by: None, seen }
+fn new_record(resource: &Resource, tool: &ToolName, seen: Option<ObservedDefinition>) -> ToolRecord {
+    ToolRecord { resource: resource.id.clone(), tool: tool.clone(), accepted: None, accepted_by: None, observed: seen }
 }
 
 /// An admin's word that a definition is good: of this tool, and this one definition of it.
@@ -295,46 +302,46 @@ pub struct Acceptance {
 
 /// Why something can't be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CannotAccept {
+pub enum AcceptanceError {
     /// The server was never seen to list it.
     #[error("the tool `{0}` was never listed: import the catalogue first")]
-    Unlisted(ToolName),
+    NotListed(ToolName),
     /// What is there is not what was looked at.
     #[error("the definition of `{0}` is another one by now: look at it again")]
-    Moved(ToolName),
+    DefinitionChanged(ToolName),
     /// One tool, twice.
     #[error("the tool `{0}` stands twice")]
-    Twice(ToolName),
+    Duplicate(ToolName),
     /// It has a scope and an effect already.
     #[error("the tool `{0}` is in the catalogue already: its scope, effect, risk and data class are changed there")]
-    InCatalogue(ToolName),
+    AlreadyInCatalogue(ToolName),
 }
 
 /// What accepting makes of records and catalogue: all of it, or nothing.
-pub fn accept(
+pub fn accept_definitions(
     resource: &Resource,
     records: &[ToolRecord],
     acceptances: &[Acceptance],
     by: &str,
     now: Timestamp,
-) -> Result<(Vec<ToolRecord>, Vec<Tool>), CannotAccept> {
+) -> Result<(Vec<ToolRecord>, Vec<Tool>), AcceptanceError> {
     let mut accepted = Vec::new();
     for (n, Acceptance { name, digest, tool }) in acceptances.iter().enumerate() {
         if acceptances.iter().take(n).any(|other| other.name == *name) {
-            return Err(CannotAccept::Twice(name.clone()));
+            return Err(AcceptanceError::Duplicate(name.clone()));
         }
         let Some(record) = records.iter().find(|record| record.tool == *name) else {
-            return Err(CannotAccept::Unlisted(name.clone()));
+            return Err(AcceptanceError::NotListed(name.clone()));
         };
-        let Some(seen) = record.seen.as_ref().filter(|seen| seen.digest == *digest) else {
-            return Err(CannotAccept::Moved(name.clone()));
+        let Some(seen) = record.observed.as_ref().filter(|seen| seen.digest == *digest) else {
+            return Err(AcceptanceError::DefinitionChanged(name.clone()));
         };
         if tool.is_some() && resource.tools.iter().any(|known| known.name == *name) {
-            return Err(CannotAccept::InCatalogue(name.clone()));
+            return Err(AcceptanceError::AlreadyInCatalogue(name.clone()));
         }
         // What was accepted before keeps its name and date.
-        if record.known().state() != ToolState::Known {
-            let sighting = Sighting { at: now, ..seen.clone() };
+        if record.known_tool().state() != ToolState::Known {
+            let sighting = ObservedDefinition { at: now, ..seen.clone() };
             accepted.push(ToolRecord { accepted: Some(sighting), accepted_by: Some(by.to_owned()), ..record.clone() });
         }
     }
@@ -343,14 +350,14 @@ pub fn accept(
 
 /// How it stands with the tools of a resource, without asking its server again.
 #[must_use]
-pub fn standing(resource: &Resource, records: &[ToolRecord]) -> Vec<Finding> {
+pub fn assess_tools(resource: &Resource, records: &[ToolRecord]) -> Vec<ToolDiff> {
     let by_name = records.iter().map(|record| (&record.tool, record)).collect::<BTreeMap<_, _>>();
     let wanted = resource.tools.iter().map(|tool| &tool.name);
     let names = wanted.chain(by_name.keys().copied()).collect::<BTreeSet<_>>();
     let finding = |name: &ToolName| {
         let record = by_name.get(name).copied();
-        let is = record.map_or(ToolState::Unchecked, |record| record.known().state());
-        Finding { tool: name.clone(), was: is, is, record: record.cloned(), is_news: false }
+        let is = record.map_or(ToolState::Unchecked, |record| record.known_tool().state());
+        ToolDiff { tool: name.clone(), previous_state: is, state: is, record: record.cloned(), has_changed: false }
     };
     names.into_iter().map(finding).collect()
 }

@@ -12,7 +12,7 @@ const MAX_URL_LEN: usize = 2048;
 
 /// Why a text is no URL of the wanted kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidUrl {
+pub enum UrlError {
     /// Relative, malformed or over 2048 bytes.
     #[error("not an absolute URL of at most 2048 bytes")]
     Malformed,
@@ -21,7 +21,7 @@ pub enum InvalidUrl {
     NotHttps,
     /// It has a fragment (RFC 8707 §2) or, in an issuer, a query (RFC 8414 §2).
     #[error("a fragment (and, in an issuer, a query) is not allowed")]
-    ExtraPart,
+    QueryOrFragment,
     /// It has a user name or a password.
     #[error("user information is not allowed")]
     UserInfo,
@@ -40,7 +40,7 @@ impl IssuerUrl {
 
     /// Whether a URL leads to this issuer: a slash at the end, which tells two names apart, leads nowhere else.
     #[must_use]
-    pub fn is_place_of(&self, url: &str) -> bool {
+    pub fn is_same_location(&self, url: &str) -> bool {
         self.0.trim_end_matches('/') == url.trim_end_matches('/')
     }
 
@@ -52,13 +52,13 @@ impl IssuerUrl {
 }
 
 impl FromStr for IssuerUrl {
-    type Err = InvalidUrl;
+    type Err = UrlError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+    fn from_str(text: &str) -> Result<Self, UrlError> {
         if plain_path(text).is_none() {
-            let url = parse(text)?;
+            let url = parse_url(text)?;
             if url.query().is_some() || url.fragment().is_some() {
-                return Err(InvalidUrl::ExtraPart);
+                return Err(UrlError::QueryOrFragment);
             }
         }
         Ok(Self(text.into()))
@@ -81,20 +81,20 @@ impl ResourceUri {
 }
 
 impl FromStr for ResourceUri {
-    type Err = InvalidUrl;
+    type Err = UrlError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+    fn from_str(text: &str) -> Result<Self, UrlError> {
         if plain_path(text).is_some_and(|path| path != "/") {
             return Ok(Self(text.into()));
         }
-        let url = parse(text)?;
+        let url = parse_url(text)?;
         if url.fragment().is_some() {
-            return Err(InvalidUrl::ExtraPart);
+            return Err(UrlError::QueryOrFragment);
         }
         let bare = url.path() == "/" && url.query().is_none();
         let canonical = if bare { url.as_str().trim_end_matches('/') } else { url.as_str() };
         // Escapes make it longer, and what is taken here must be taken again when it is read from the store.
-        (canonical.len() <= MAX_URL_LEN).then(|| Self(canonical.into())).ok_or(InvalidUrl::Malformed)
+        (canonical.len() <= MAX_URL_LEN).then(|| Self(canonical.into())).ok_or(UrlError::Malformed)
     }
 }
 
@@ -140,19 +140,19 @@ fn is_plain_path(path: &str) -> bool {
     })
 }
 
-fn parse(text: &str) -> Result<Url, InvalidUrl> {
+fn parse_url(text: &str) -> Result<Url, UrlError> {
     // The URL standard forgives blanks and control characters; a name of a party may not have them.
     if text.len() > MAX_URL_LEN || text.bytes().any(|b| b <= 0x20 || b >= 0x7f || b == b'\\') {
-        return Err(InvalidUrl::Malformed);
+        return Err(UrlError::Malformed);
     }
-    let url = Url::parse(text).map_err(|_| InvalidUrl::Malformed)?;
+    let url = Url::parse(text).map_err(|_| UrlError::Malformed)?;
     match url.scheme() {
         "https" => {}
         "http" if is_loopback(&url) => {}
-        _ => return Err(InvalidUrl::NotHttps),
+        _ => return Err(UrlError::NotHttps),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(InvalidUrl::UserInfo);
+        return Err(UrlError::UserInfo);
     }
     Ok(url)
 }
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resource_has_one_name() {
+    fn resource_uri_is_canonicalized() {
         for (text, want) in [
             ("https://Files.Example.com/mcp", Ok("https://files.example.com/mcp")),
             ("HTTPS://files.example.com:443/mcp", Ok("https://files.example.com/mcp")),
@@ -214,16 +214,16 @@ mod tests {
             ("https://files.example.com", Ok("https://files.example.com")),
             ("https://files.example.com/mcp/", Ok("https://files.example.com/mcp/")),
             ("http://127.0.0.1:9203/mcp", Ok("http://127.0.0.1:9203/mcp")),
-            ("http://files.example.com/mcp", Err(InvalidUrl::NotHttps)),
-            ("http://127.0.0.1.example.com/mcp", Err(InvalidUrl::NotHttps)),
-            ("https://files.example.com/mcp#a", Err(InvalidUrl::ExtraPart)),
-            ("https://files.example.com/mcp#", Err(InvalidUrl::ExtraPart)),
-            ("https://a:b@files.example.com/mcp", Err(InvalidUrl::UserInfo)),
-            ("https://files.example.com/\n", Err(InvalidUrl::Malformed)),
-            ("https:\\\\files.example.com", Err(InvalidUrl::Malformed)),
-            ("urn:example:files", Err(InvalidUrl::NotHttps)),
-            ("/mcp", Err(InvalidUrl::Malformed)),
-            ("", Err(InvalidUrl::Malformed)),
+            ("http://files.example.com/mcp", Err(UrlError::NotHttps)),
+            ("http://127.0.0.1.example.com/mcp", Err(UrlError::NotHttps)),
+            ("https://files.example.com/mcp#a", Err(UrlError::QueryOrFragment)),
+            ("https://files.example.com/mcp#", Err(UrlError::QueryOrFragment)),
+            ("https://a:b@files.example.com/mcp", Err(UrlError::UserInfo)),
+            ("https://files.example.com/\n", Err(UrlError::Malformed)),
+            ("https:\\\\files.example.com", Err(UrlError::Malformed)),
+            ("urn:example:files", Err(UrlError::NotHttps)),
+            ("/mcp", Err(UrlError::Malformed)),
+            ("", Err(UrlError::Malformed)),
         ] {
             let got = text.parse::<ResourceUri>();
             assert_eq!(got.as_ref().map(ResourceUri::as_str), want.as_ref().map(|s| *s), "{text}");
@@ -235,7 +235,7 @@ mod tests {
 
         /// What is taken for plain, the URL standard takes for the same.
         #[test]
-        fn plain_is_what_is_written_as_it_is(
+        fn plain_path_agrees_with_url_parser(
             scheme in "(https|http|HTTPS|wss)",
             host in "((localhost|127\\.0\\.0\\.1|[a-z0-9.-]{1,8}|[a-z0-9]{1,3}(\\.(com|a|0x1|1|xn--a|-a|a-|A))?|\\[::1\\])\\.?|a{62,64}\\.com|(a{50}\\.){3,6}com)",
             port in "(:(0?[1-9][0-9]{0,5}|443|80|\\+1|0)?)?",
@@ -243,7 +243,7 @@ mod tests {
         ) {
             let text = format!("{scheme}://{host}{port}{path}");
             if let Some(path) = plain_path(&text) {
-                let url = super::parse(&text);
+                let url = super::parse_url(&text);
                 let want = if path.is_empty() { format!("{text}/") } else { text.clone() };
                 prop_assert_eq!(url.as_ref().map(Url::as_str), Ok(want.as_str()));
                 prop_assert!(url.is_ok_and(|url| url.query().is_none() && url.fragment().is_none()));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_parties_have_is_plain() {
+    fn plain_path_recognizes_common_urls() {
         for (text, want) in [
             ("https://files.example.com/mcp", Some("/mcp")),
             ("https://files.example.com:8443/a/b-c/~d_e.f/", Some("/a/b-c/~d_e.f/")),
@@ -276,11 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_is_what_it_is_written_as() {
+    fn issuer_url_is_compared_verbatim() {
         let slash = "https://login.example.com/".parse::<IssuerUrl>().unwrap();
         let bare = "https://login.example.com".parse::<IssuerUrl>().unwrap();
         assert_ne!(slash, bare);
         assert_eq!(slash.join("/oauth2/token"), bare.join("/oauth2/token"));
-        assert_eq!("https://login.example.com/?a=b".parse::<IssuerUrl>(), Err(InvalidUrl::ExtraPart));
+        assert_eq!("https://login.example.com/?a=b".parse::<IssuerUrl>(), Err(UrlError::QueryOrFragment));
     }
 }

@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{BreakGlassRequest, Conflict},
+    app::{BreakGlassRequest, ConflictError},
     domain::{
-        break_glass::{BreakGlass, Review},
+        break_glass::{BreakGlassGrant, Review},
         id::{ClientId, GrantId, Reason, Subject},
         task::Requester,
         time::Lifetime,
         uri::IssuerUrl,
     },
     http::{
-        App,
-        admin::idempotency_key,
-        body::{JsonBody, JsonText},
-        client_auth::{Operator, Reader},
-        grants::details,
-        path::Id,
+        AppState,
+        admin::extract_idempotency_key,
+        body::{JsonBody, RawJsonBody},
+        client_auth::{AdminOperator, AdminReader},
+        grants::parse_authority,
+        path::PathId,
         problem::Problem,
         query::Query,
         views::{GrantView, ListView},
@@ -68,65 +68,69 @@ struct ReviewView {
     note: Reason,
 }
 
-impl From<BreakGlass> for BreakGlassView {
-    fn from(glass: BreakGlass) -> Self {
-        let review = |Review { by, at, note }| ReviewView { by, at: at.rfc3339(), note };
+impl From<BreakGlassGrant> for BreakGlassView {
+    fn from(glass: BreakGlassGrant) -> Self {
+        let review = |Review { by, at, note }| ReviewView { by, at: at.to_rfc3339(), note };
         Self {
             grant: glass.grant.into(),
             reason: glass.reason,
-            withdrawn: glass.withdrawn,
+            withdrawn: glass.is_withdrawn,
             review: glass.review.map(review),
         }
     }
 }
 
 /// `POST /v1/admin/break-glass`
-pub(super) async fn make(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
+pub(super) async fn create(
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
     headers: HeaderMap,
-    JsonText(body): JsonText<BreakGlassBody>,
+    RawJsonBody(body): RawJsonBody<BreakGlassBody>,
 ) -> Result<Response, Problem> {
     let request = BreakGlassRequest {
         requester: Requester { issuer: body.issuer, subject: body.subject },
         agent: body.agent,
-        authority: details(&body.authorization_details)?,
+        authority: parse_authority(&body.authorization_details)?,
         reason: body.reason,
         lifetime: body.lifetime,
-        idempotency_key: idempotency_key(&headers)?,
+        idempotency_key: extract_idempotency_key(&headers)?,
     };
-    let glass = app.service.break_glass(&admin, request, &cx).await?;
+    let glass = app.service.create_break_glass(&admin, request, &cx).await?;
     Ok((StatusCode::CREATED, Json(BreakGlassView::from(glass))).into_response())
 }
 
 /// `GET /v1/admin/break-glass`
 pub(super) async fn list(
-    State(app): State<App>,
-    _: Reader,
+    State(app): State<AppState>,
+    _: AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<BreakGlassView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "review"])?;
-    let page = app.service.list_break_glass(query.word("review")?, &query.page()?).await?;
-    Ok(Json(ListView::of(page, BreakGlassView::from)))
+    let page = app.service.list_break_glass(query.parse_word("review")?, &query.parse_page()?).await?;
+    Ok(Json(ListView::from_page(page, BreakGlassView::from)))
 }
 
 /// `GET /v1/admin/break-glass/{id}`
-pub(super) async fn read(State(app): State<App>, _: Reader, id: Id) -> Result<Json<BreakGlassView>, Problem> {
-    Ok(Json(app.service.read_break_glass(grant_id(&id)?).await?.into()))
+pub(super) async fn read(
+    State(app): State<AppState>,
+    _: AdminReader,
+    id: PathId,
+) -> Result<Json<BreakGlassView>, Problem> {
+    Ok(Json(app.service.read_break_glass(parse_grant_id(&id)?).await?.into()))
 }
 
 /// `POST /v1/admin/break-glass/{id}/review`
 pub(super) async fn review(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    id: Id,
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    id: PathId,
     headers: HeaderMap,
     JsonBody(body): JsonBody<ReviewBody>,
 ) -> Result<Json<BreakGlassView>, Problem> {
-    let (id, key) = (grant_id(&id)?, idempotency_key(&headers)?);
+    let (id, key) = (parse_grant_id(&id)?, extract_idempotency_key(&headers)?);
     Ok(Json(app.service.review_break_glass(&admin, id, body.note, key, &cx).await?.into()))
 }
 
-fn grant_id(Id(id): &Id) -> Result<GrantId, Problem> {
-    id.parse::<GrantId>().map_err(|_| Conflict::NotFound("break-glass grant").into())
+fn parse_grant_id(PathId(id): &PathId) -> Result<GrantId, Problem> {
+    id.parse::<GrantId>().map_err(|_| ConflictError::NotFound("break-glass grant").into())
 }

@@ -5,25 +5,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{BadRequest, Catalogue, Importing},
+    app::{Catalogue, ImportMode, RequestError},
     domain::{
         client::{Effect, Risk, Tool},
         id::{ClientId, ToolDigest, ToolName},
         scope::ScopeToken,
-        tool::{Acceptance, Finding, Sighting, ToolState},
+        tool::{Acceptance, ObservedDefinition, ToolDiff, ToolState},
         uri::ResourceUri,
     },
     http::{
-        App,
+        AppState,
         body::JsonBody,
-        client_auth::{Operator, Reader},
-        path::Id,
+        client_auth::{AdminOperator, AdminReader},
+        path::PathId,
         problem::Problem,
     },
 };
 
 /// How many tools are accepted at once.
-const MAX_ACCEPTED: usize = 512;
+const MAX_ACCEPTED_TOOLS: usize = 512;
 
 /// A resource with its tools.
 #[derive(Serialize)]
@@ -41,14 +41,14 @@ struct ToolView {
     name: ToolName,
     was: ToolState,
     state: ToolState,
-    offered: Option<OfferView>,
-    accepted: Option<SightingView>,
+    offered: Option<CatalogueEntryView>,
+    accepted: Option<ObservedDefinitionView>,
     accepted_by: Option<String>,
-    seen: Option<SightingView>,
+    seen: Option<ObservedDefinitionView>,
 }
 
 #[derive(Serialize)]
-struct OfferView {
+struct CatalogueEntryView {
     scope: ScopeToken,
     effect: Effect,
     risk: Risk,
@@ -57,26 +57,26 @@ struct OfferView {
 
 /// A definition, as a server says it: a stranger's text.
 #[derive(Serialize)]
-struct SightingView {
+struct ObservedDefinitionView {
     digest: ToolDigest,
     definition: Option<Box<RawValue>>,
     at: String,
 }
 
-impl From<Sighting> for SightingView {
-    fn from(sighting: Sighting) -> Self {
+impl From<ObservedDefinition> for ObservedDefinitionView {
+    fn from(sighting: ObservedDefinition) -> Self {
         Self {
             digest: sighting.digest,
             definition: RawValue::from_string(sighting.definition).ok(),
-            at: sighting.at.rfc3339(),
+            at: sighting.at.to_rfc3339(),
         }
     }
 }
 
 impl From<Catalogue> for CatalogueView {
     fn from(catalogue: Catalogue) -> Self {
-        let tool = |finding: &Finding| {
-            let offered = catalogue.offered(finding).map(|tool| OfferView {
+        let tool = |finding: &ToolDiff| {
+            let offered = catalogue.find_offered_tool(finding).map(|tool| CatalogueEntryView {
                 scope: tool.scope.clone(),
                 effect: tool.effect,
                 risk: tool.risk,
@@ -85,12 +85,12 @@ impl From<Catalogue> for CatalogueView {
             let record = finding.record.as_ref();
             ToolView {
                 name: finding.tool.clone(),
-                was: finding.was,
-                state: finding.is,
+                was: finding.previous_state,
+                state: finding.state,
                 offered,
                 accepted: record.and_then(|record| record.accepted.clone()).map(Into::into),
                 accepted_by: record.and_then(|record| record.accepted_by.clone()),
-                seen: record.and_then(|record| record.seen.clone()).map(Into::into),
+                seen: record.and_then(|record| record.observed.clone()).map(Into::into),
             }
         };
         Self {
@@ -104,9 +104,9 @@ impl From<Catalogue> for CatalogueView {
 
 /// `GET /v1/admin/resources/{id}/catalogue`
 pub(super) async fn read(
-    State(app): State<App>,
-    Reader(_, cx): Reader,
-    Id(id): Id,
+    State(app): State<AppState>,
+    AdminReader(_, cx): AdminReader,
+    PathId(id): PathId,
 ) -> Result<Json<CatalogueView>, Problem> {
     Ok(Json(app.service.read_catalogue(&id, &cx).await?.into()))
 }
@@ -122,26 +122,26 @@ pub(super) struct ImportBody {
 
 /// `POST /v1/admin/resources/{id}/catalogue/import`
 pub(super) async fn import(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    Id(id): Id,
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    PathId(id): PathId,
     JsonBody(body): JsonBody<ImportBody>,
 ) -> Result<Json<CatalogueView>, Problem> {
-    let importing = if body.dry_run { Importing::Show } else { Importing::Keep };
-    Ok(Json(app.service.import_catalogue(&admin.name(), &id, importing, &cx).await?.into()))
+    let importing = if body.dry_run { ImportMode::DryRun } else { ImportMode::Apply };
+    Ok(Json(app.service.import_catalogue(&admin.identity(), &id, importing, &cx).await?.into()))
 }
 
 /// The body of `POST /v1/admin/resources/{id}/catalogue/accept`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AcceptBody {
-    tools: Vec<AcceptedBody>,
+    tools: Vec<AcceptedToolBody>,
 }
 
 /// A tool whose definition is good; with a scope and an effect, where it is to go into the catalogue as well.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AcceptedBody {
+struct AcceptedToolBody {
     name: ToolName,
     digest: ToolDigest,
     scope: Option<ScopeToken>,
@@ -150,15 +150,20 @@ struct AcceptedBody {
     data_class: Option<String>,
 }
 
-impl AcceptedBody {
-    fn read(self) -> Result<Acceptance, BadRequest> {
+impl AcceptedToolBody {
+    fn into_acceptance(self) -> Result<Acceptance, RequestError> {
         let Self { name, digest, scope, effect, risk, data_class } = self;
         let tool = match (scope, effect) {
             (Some(scope), Some(effect)) => {
                 Some(Tool { name: name.clone(), scope, effect, risk: risk.unwrap_or_default(), data_class })
             }
             (None, None) if risk.is_none() && data_class.is_none() => None,
-            _ => return Err(BadRequest::Invalid("tools", "a tool goes into the catalogue with `scope` and `effect`")),
+            _ => {
+                return Err(RequestError::InvalidParameter(
+                    "tools",
+                    "a tool goes into the catalogue with `scope` and `effect`",
+                ));
+            }
         };
         Ok(Acceptance { name, digest, tool })
     }
@@ -166,14 +171,16 @@ impl AcceptedBody {
 
 /// `POST /v1/admin/resources/{id}/catalogue/accept`
 pub(super) async fn accept(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    Id(id): Id,
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    PathId(id): PathId,
     JsonBody(body): JsonBody<AcceptBody>,
 ) -> Result<Json<CatalogueView>, Problem> {
-    if !(1..=MAX_ACCEPTED).contains(&body.tools.len()) {
-        return Err(BadRequest::Invalid("tools", "1 to 512 tools with the digest of what was looked at").into());
+    if !(1..=MAX_ACCEPTED_TOOLS).contains(&body.tools.len()) {
+        return Err(
+            RequestError::InvalidParameter("tools", "1 to 512 tools with the digest of what was looked at").into()
+        );
     }
-    let acceptances = body.tools.into_iter().map(AcceptedBody::read).collect::<Result<Vec<_>, _>>()?;
-    Ok(Json(app.service.accept_tools(&admin.name(), &id, &acceptances, &cx).await?.into()))
+    let acceptances = body.tools.into_iter().map(AcceptedToolBody::into_acceptance).collect::<Result<Vec<_>, _>>()?;
+    Ok(Json(app.service.accept_tools(&admin.identity(), &id, &acceptances, &cx).await?.into()))
 }

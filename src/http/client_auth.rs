@@ -8,57 +8,57 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     app::{
-        ApiCaller, AuthFault, AuthenticatedClient, BadRequest, Caller, Credentials, Cx, Failure, Listener,
-        RequesterCaller, Unsettled,
+        ApiCaller, AuthError, AuthenticatedClient, Caller, Credentials, Error, RequestContext, RequestError,
+        RequesterCaller, Subscriber, UnredeemedClient,
     },
     domain::{
         audit::Event,
-        client::{API_ADMIN, API_AUDIT, API_INTROSPECT, API_TASKS},
+        client::{ADMIN_SCOPE, AUDIT_SCOPE, INTROSPECT_SCOPE, TASKS_SCOPE},
         secret::Secret,
     },
     http::{
-        App,
-        body::{media_type, read_body},
+        AppState,
+        body::{parse_media_type, read_body},
         error::OAuthError,
-        form::{Form, decode},
+        form::{Form, decode_component},
         problem::Problem,
     },
 };
 
 /// RFC 7523 §2.2
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const JWT_BEARER_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A form and the client that sent it, its assertion not yet redeemed: for endpoints that redeem it in the transaction
 /// of what they do. There is one way to the form, and it can't lose the client.
 #[derive(Debug)]
-pub(super) struct ByClient {
-    client: Unsettled,
+pub(super) struct ClientForm {
+    client: UnredeemedClient,
     form: Form,
-    cx: Cx,
+    cx: RequestContext,
 }
 
-impl ByClient {
+impl ClientForm {
     /// Reads the form. One that is not in the grammar is refused: that goes on record as `event`, and uses the assertion
     /// up.
-    pub(super) async fn read<T>(
+    pub(super) async fn parse<T>(
         self,
-        app: &App,
+        app: &AppState,
         event: Event,
-        grammar: impl FnOnce(&Form) -> Result<T, BadRequest>,
-    ) -> Result<(Unsettled, T, Cx), Failure> {
+        grammar: impl FnOnce(&Form) -> Result<T, RequestError>,
+    ) -> Result<(UnredeemedClient, T, RequestContext), Error> {
         match grammar(&self.form) {
             Ok(request) => Ok((self.client, request, self.cx)),
-            Err(bad) => Err(app.service.refuse_request(self.client, event, bad, &self.cx).await),
+            Err(bad) => Err(app.service.reject_request(self.client, event, bad, &self.cx).await),
         }
     }
 }
 
-impl FromRequest<App> for ByClient {
+impl FromRequest<AppState> for ClientForm {
     type Rejection = OAuthError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, OAuthError> {
-        let (cx, headers, form) = read_form(request, app).await?;
-        let credentials = credentials(&headers, &form).map_err(Failure::from)?;
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
+        let (cx, headers, form) = extract_client_form(request, app).await?;
+        let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
         let client = app.service.authenticate(credentials, &cx).await?;
         Ok(Self { client, form, cx })
     }
@@ -67,30 +67,30 @@ impl FromRequest<App> for ByClient {
 /// A form and the client that sent it, authenticated in any way: by its own credentials or, as a resource, by an API
 /// token for introspection.
 #[derive(Debug)]
-pub(super) struct ByClientOrBearer {
+pub(super) struct ClientOrBearerForm {
     /// The client.
     pub client: AuthenticatedClient,
     /// The form.
     pub form: Form,
     /// The request's name and time.
-    pub cx: Cx,
+    pub cx: RequestContext,
     /// Its headers.
     pub headers: HeaderMap,
 }
 
-impl FromRequest<App> for ByClientOrBearer {
+impl FromRequest<AppState> for ClientOrBearerForm {
     type Rejection = OAuthError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, OAuthError> {
-        let (cx, headers, form) = read_form(request, app).await?;
-        let client = if let Some(token) = bearer(&headers) {
-            if form.one("client_assertion").is_some() || form.one("client_secret").is_some() {
-                return Err(Failure::from(AuthFault::Several).into());
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
+        let (cx, headers, form) = extract_client_form(request, app).await?;
+        let client = if let Some(token) = find_bearer_token(&headers) {
+            if form.get("client_assertion").is_some() || form.get("client_secret").is_some() {
+                return Err(Error::from(AuthError::MultipleMethods).into());
             }
-            app.service.authorize(&token, &[API_INTROSPECT], "POST /oauth2/introspect", &cx).await?.into_client()
+            app.service.authorize(&token, &[INTROSPECT_SCOPE], "POST /oauth2/introspect", &cx).await?.into_client()
         } else {
-            let credentials = credentials(&headers, &form).map_err(Failure::from)?;
-            app.service.authenticate(credentials, &cx).await?.settle(&app.service, &cx).await?
+            let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
+            app.service.authenticate(credentials, &cx).await?.redeem(&app.service, &cx).await?
         };
         Ok(Self { client, form, cx, headers })
     }
@@ -98,154 +98,162 @@ impl FromRequest<App> for ByClientOrBearer {
 
 /// An admin who may change things.
 #[derive(Debug)]
-pub(super) struct Operator(pub ApiCaller, pub Cx);
+pub(super) struct AdminOperator(pub ApiCaller, pub RequestContext);
 
-impl FromRequestParts<App> for Operator {
+impl FromRequestParts<AppState> for AdminOperator {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (caller, cx) = by_api_token(parts, app, &[API_ADMIN]).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (caller, cx) = require_api_scope(parts, app, &[ADMIN_SCOPE]).await?;
         Ok(Self(caller, cx))
     }
 }
 
 /// An admin who may read.
 #[derive(Debug)]
-pub(super) struct Reader(pub ApiCaller, pub Cx);
+pub(super) struct AdminReader(pub ApiCaller, pub RequestContext);
 
-impl FromRequestParts<App> for Reader {
+impl FromRequestParts<AppState> for AdminReader {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (caller, cx) = by_api_token(parts, app, &[API_ADMIN, API_AUDIT]).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (caller, cx) = require_api_scope(parts, app, &[ADMIN_SCOPE, AUDIT_SCOPE]).await?;
         Ok(Self(caller, cx))
     }
 }
 
 /// A client that takes part in tasks: an agent or a resource.
 #[derive(Debug)]
-pub(super) struct Participant(pub ApiCaller, pub Cx);
+pub(super) struct TaskClient(pub ApiCaller, pub RequestContext);
 
-impl FromRequestParts<App> for Participant {
+impl FromRequestParts<AppState> for TaskClient {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (caller, cx) = by_api_token(parts, app, &[API_TASKS]).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (caller, cx) = require_api_scope(parts, app, &[TASKS_SCOPE]).await?;
         Ok(Self(caller, cx))
     }
 }
 
 /// A client that takes part in tasks, or a requester.
 #[derive(Debug)]
-pub(super) struct Party(pub Caller, pub Cx);
+pub(super) struct TaskParticipant(pub Caller, pub RequestContext);
 
-impl FromRequestParts<App> for Party {
+impl FromRequestParts<AppState> for TaskParticipant {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (token, call, cx) = bearer_call(parts)?;
-        Ok(Self(app.service.authorize_any(&token, &[API_TASKS], &call, &cx).await?, cx))
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (token, call, cx) = extract_bearer(parts)?;
+        Ok(Self(app.service.authorize_any(&token, &[TASKS_SCOPE], &call, &cx).await?, cx))
     }
 }
 
 /// A requester, about their own tasks and grants.
 #[derive(Debug)]
-pub(super) struct Own(pub RequesterCaller, pub Cx);
+pub(super) struct RequesterAuth(pub RequesterCaller, pub RequestContext);
 
-impl FromRequestParts<App> for Own {
+impl FromRequestParts<AppState> for RequesterAuth {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (token, call, cx) = bearer_call(parts)?;
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (token, call, cx) = extract_bearer(parts)?;
         Ok(Self(app.service.authorize_requester(&token, &call, &cx).await?, cx))
     }
 }
 
 /// A client that may follow the revocation log: a resource or an admin.
 #[derive(Debug)]
-pub(super) struct Follower(pub Listener, pub Cx);
+pub(super) struct FeedSubscriber(pub Subscriber, pub RequestContext);
 
-impl FromRequestParts<App> for Follower {
+impl FromRequestParts<AppState> for FeedSubscriber {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let (token, call, cx) = bearer_call(parts)?;
-        Ok(Self(app.service.listener(token, call, &cx).await?, cx))
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (token, call, cx) = extract_bearer(parts)?;
+        Ok(Self(app.service.authorize_subscriber(token, call, &cx).await?, cx))
     }
 }
 
-async fn by_api_token(parts: &Parts, app: &App, scopes: &[&str]) -> Result<(ApiCaller, Cx), Problem> {
-    let (token, call, cx) = bearer_call(parts)?;
+async fn require_api_scope(
+    parts: &Parts,
+    app: &AppState,
+    scopes: &[&str],
+) -> Result<(ApiCaller, RequestContext), Problem> {
+    let (token, call, cx) = extract_bearer(parts)?;
     let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
     Ok((caller, cx))
 }
 
 /// The bearer token of a request, what it calls, its name and time.
-fn bearer_call(parts: &Parts) -> Result<(Secret, String, Cx), Problem> {
-    let cx = parts.extensions.get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
-    let token = bearer(&parts.headers).ok_or(Failure::Client(AuthFault::NoBearer))?;
+fn extract_bearer(parts: &Parts) -> Result<(Secret, String, RequestContext), Problem> {
+    let cx = parts.extensions.get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
+    let token = find_bearer_token(&parts.headers).ok_or(Error::Auth(AuthError::MissingBearer))?;
     // As it was sent, so in ASCII; and no longer than names are.
     let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
     Ok((token, call, cx))
 }
 
-async fn read_form(mut request: Request, _: &App) -> Result<(Cx, HeaderMap, Form), OAuthError> {
-    let cx = request.extensions().get::<Cx>().cloned().ok_or(BadRequest::Missing("x-request-id"))?;
+async fn extract_client_form(
+    mut request: Request,
+    _: &AppState,
+) -> Result<(RequestContext, HeaderMap, Form), OAuthError> {
+    let cx =
+        request.extensions().get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
     let headers = std::mem::take(request.headers_mut());
-    if media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
-        return Err(BadRequest::NotAForm.into());
+    if parse_media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
+        return Err(RequestError::MalformedForm.into());
     }
     let body = read_body(request).await?.ok_or_else(OAuthError::too_large)?;
     Ok((cx, headers, Form::parse(&body)?))
 }
 
 /// The one way of client authentication that the request has (RFC 6749 §2.3).
-fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, AuthFault> {
+fn extract_credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, AuthError> {
     let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
     let (header, more) = (authorization.next(), authorization.next());
-    let assertion = form.one("client_assertion").or(form.one("client_assertion_type"));
-    if more.is_some() || (header.is_some() && (assertion.is_some() || form.one("client_secret").is_some())) {
-        return Err(AuthFault::Several);
+    let assertion = form.get("client_assertion").or(form.get("client_assertion_type"));
+    if more.is_some() || (header.is_some() && (assertion.is_some() || form.get("client_secret").is_some())) {
+        return Err(AuthError::MultipleMethods);
     }
-    match (header, form.one("client_secret"), assertion) {
-        (_, Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(AuthFault::Several),
+    match (header, form.get("client_secret"), assertion) {
+        (_, Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(AuthError::MultipleMethods),
         // client_secret_post: registered for nobody.
-        (_, Some(_), None) => Err(AuthFault::Method),
+        (_, Some(_), None) => Err(AuthError::WrongMethod),
         (Some(header), None, None) => {
-            let credentials = basic(header.to_str().map_err(|_| AuthFault::Malformed)?)?;
-            match (&credentials, form.one("client_id")) {
-                (Credentials::Basic { client, .. }, Some(id)) if id != client => Err(AuthFault::Malformed),
+            let credentials = parse_basic(header.to_str().map_err(|_| AuthError::Malformed)?)?;
+            match (&credentials, form.get("client_id")) {
+                (Credentials::Basic { client, .. }, Some(id)) if id != client => Err(AuthError::Malformed),
                 _ => Ok(credentials),
             }
         }
         (None, None, Some(_)) => {
-            if form.one("client_assertion_type") != Some(JWT_BEARER) {
-                return Err(AuthFault::Malformed);
+            if form.get("client_assertion_type") != Some(JWT_BEARER_ASSERTION_TYPE) {
+                return Err(AuthError::Malformed);
             }
-            let assertion = form.one("client_assertion").ok_or(AuthFault::Malformed)?;
+            let assertion = form.get("client_assertion").ok_or(AuthError::Malformed)?;
             Ok(Credentials::Assertion {
-                client: form.one("client_id").map(str::to_owned),
+                client: form.get("client_id").map(str::to_owned),
                 assertion: Secret::new(assertion.to_owned()),
             })
         }
-        (None, None, None) => Err(AuthFault::None),
+        (None, None, None) => Err(AuthError::MissingCredentials),
     }
 }
 
 /// HTTP Basic (RFC 7617) with both halves form-encoded (RFC 6749 §2.3.1).
-fn basic(header: &str) -> Result<Credentials, AuthFault> {
-    let (scheme, encoded) = header.split_once(' ').ok_or(AuthFault::Malformed)?;
+fn parse_basic(header: &str) -> Result<Credentials, AuthError> {
+    let (scheme, encoded) = header.split_once(' ').ok_or(AuthError::Malformed)?;
     if !scheme.eq_ignore_ascii_case("basic") {
-        return Err(AuthFault::Method);
+        return Err(AuthError::WrongMethod);
     }
-    let bytes = STANDARD.decode(encoded.trim()).map_err(|_| AuthFault::Malformed)?;
-    let text = Secret::new(String::from_utf8(bytes).map_err(|_| AuthFault::Malformed)?);
-    let (client, secret) = text.expose().split_once(':').ok_or(AuthFault::Malformed)?;
-    let half = |half: &str| decode(half.as_bytes()).map_err(|_| AuthFault::Malformed);
+    let bytes = STANDARD.decode(encoded.trim()).map_err(|_| AuthError::Malformed)?;
+    let text = Secret::new(String::from_utf8(bytes).map_err(|_| AuthError::Malformed)?);
+    let (client, secret) = text.expose().split_once(':').ok_or(AuthError::Malformed)?;
+    let half = |half: &str| decode_component(half.as_bytes()).map_err(|_| AuthError::Malformed);
     Ok(Credentials::Basic { client: half(client)?, secret: Secret::new(half(secret)?) })
 }
 
-fn bearer(headers: &HeaderMap) -> Option<Secret> {
+fn find_bearer_token(headers: &HeaderMap) -> Option<Secret> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (one, more) = (all.next()?, all.next());
     let (scheme, token) = one.to_str().ok()?.split_once(' ')?;

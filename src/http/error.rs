@@ -9,17 +9,17 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    app::{AuthFault, BadRequest, Conflict, ConsentNeeded, Failure},
+    app::{AuthError, ConflictError, ConsentRequired, Error, RequestError},
     domain::{
         authority::Authority,
-        exchange::{Denial, Excess, Holding},
+        exchange::{CeilingExceeded, CeilingOwner, Denial},
     },
-    http::observe::Reason,
+    http::observe::RefusalReason,
 };
 
 /// An OAuth error code, with its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
+pub(super) enum ErrorCode {
     /// 400
     InvalidRequest,
     /// 401
@@ -50,7 +50,7 @@ pub(super) enum Code {
     ServerError,
 }
 
-impl Code {
+impl ErrorCode {
     /// The word on the wire.
     #[must_use]
     pub(super) fn as_str(self) -> &'static str {
@@ -92,120 +92,122 @@ impl Code {
     }
 }
 
-impl From<&Failure> for Code {
-    fn from(failure: &Failure) -> Self {
+impl From<&Error> for ErrorCode {
+    fn from(failure: &Error) -> Self {
         match failure {
-            Failure::Client(fault) => fault.into(),
-            Failure::Request(bad) => bad.into(),
+            Error::Auth(fault) => fault.into(),
+            Error::Request(bad) => bad.into(),
             // RFC 8693 §2.2.2: a subject or actor token that is not valid, for any reason, is an invalid request.
-            Failure::Token(..) => Self::InvalidRequest,
-            Failure::Denied(denial) => denial.into(),
-            Failure::Consent(_) => Self::InteractionRequired,
-            Failure::Conflict(conflict) => conflict.into(),
+            Error::Token(..) => Self::InvalidRequest,
+            Error::Denied(denial) => denial.into(),
+            Error::ConsentRequired(_) => Self::InteractionRequired,
+            Error::Conflict(conflict) => conflict.into(),
             // No OAuth endpoint asks an MCP server anything.
-            Failure::NotListed(_) | Failure::Outage(_) => Self::TemporarilyUnavailable,
+            Error::ToolListing(_) | Error::Unavailable(_) => Self::TemporarilyUnavailable,
         }
     }
 }
 
-impl From<&AuthFault> for Code {
-    fn from(fault: &AuthFault) -> Self {
+impl From<&AuthError> for ErrorCode {
+    fn from(fault: &AuthError) -> Self {
         match fault {
-            AuthFault::Several => Self::InvalidRequest,
-            AuthFault::None
-            | AuthFault::Malformed
-            | AuthFault::Unknown
-            | AuthFault::Method
-            | AuthFault::Secret
-            | AuthFault::Signature
-            | AuthFault::Claim(_)
-            | AuthFault::Type
-            | AuthFault::Replayed
-            | AuthFault::Changed => Self::InvalidClient,
-            AuthFault::NoBearer | AuthFault::Bearer => Self::InvalidToken,
-            AuthFault::Scope => Self::InsufficientScope,
-            AuthFault::NotForThisClient | AuthFault::NotOfPortal => Self::AccessDenied,
+            AuthError::MultipleMethods => Self::InvalidRequest,
+            AuthError::MissingCredentials
+            | AuthError::Malformed
+            | AuthError::UnknownClient
+            | AuthError::WrongMethod
+            | AuthError::WrongSecret
+            | AuthError::BadSignature
+            | AuthError::BadClaim(_)
+            | AuthError::WrongTyp
+            | AuthError::Replayed
+            | AuthError::CredentialsChanged => Self::InvalidClient,
+            AuthError::MissingBearer | AuthError::InvalidBearer => Self::InvalidToken,
+            AuthError::InsufficientScope => Self::InsufficientScope,
+            AuthError::ClientNotAllowed | AuthError::NotPortalToken => Self::AccessDenied,
         }
     }
 }
 
-impl From<&BadRequest> for Code {
-    fn from(bad: &BadRequest) -> Self {
+impl From<&RequestError> for ErrorCode {
+    fn from(bad: &RequestError) -> Self {
         match bad {
-            BadRequest::Missing(_)
-            | BadRequest::Repeated
-            | BadRequest::Invalid(..)
-            | BadRequest::NotAForm
-            | BadRequest::NotJson(_)
-            | BadRequest::TooMuch => Self::InvalidRequest,
-            BadRequest::Scope(_) | BadRequest::ApiScope => Self::InvalidScope,
-            BadRequest::Details(_) => Self::InvalidAuthorizationDetails,
-            BadRequest::Target(_) => Self::InvalidTarget,
-            BadRequest::GrantType => Self::UnsupportedGrantType,
-            BadRequest::GrantNotForClient | BadRequest::NotYourToken => Self::UnauthorizedClient,
+            RequestError::MissingParameter(_)
+            | RequestError::DuplicateParameter
+            | RequestError::InvalidParameter(..)
+            | RequestError::MalformedForm
+            | RequestError::MalformedJson(_)
+            | RequestError::TokenTooLarge => Self::InvalidRequest,
+            RequestError::InvalidScope(_) | RequestError::ScopeNotAllowed => Self::InvalidScope,
+            RequestError::InvalidDetails(_) => Self::InvalidAuthorizationDetails,
+            RequestError::InvalidTarget(_) => Self::InvalidTarget,
+            RequestError::UnsupportedGrantType => Self::UnsupportedGrantType,
+            RequestError::UnauthorizedGrantType | RequestError::NotTokenOwner => Self::UnauthorizedClient,
         }
     }
 }
 
-impl From<&Denial> for Code {
+impl From<&Denial> for ErrorCode {
     fn from(denial: &Denial) -> Self {
         match denial {
-            Denial::OnlyTxnForResource => Self::UnauthorizedClient,
-            Denial::TargetShutOut | Denial::TargetIsUs => Self::InvalidTarget,
-            Denial::ConsentNeeded => Self::InteractionRequired,
-            Denial::MayNotDelegate | Denial::BrokerAlone | Denial::Splice(_) | Denial::NotThePresenter => {
-                Self::ActorUnauthorized
-            }
-            Denial::TxnOnlyReplaced
-            | Denial::ApiToken
-            | Denial::ShutOut
-            | Denial::RequesterShutOut
+            Denial::ResourceLimitedToTxnToken => Self::UnauthorizedClient,
+            Denial::TargetBlocked | Denial::TargetIsIssuer => Self::InvalidTarget,
+            Denial::ConsentRequired => Self::InteractionRequired,
+            Denial::DelegationNotAllowed
+            | Denial::BrokerWithoutPrincipal
+            | Denial::PresenterNotBound(_)
+            | Denial::PresenterMismatch => Self::ActorUnauthorized,
+            Denial::TxnTokenNotConvertible
+            | Denial::ApiTokenNotExchangeable
+            | Denial::PartyBlocked
+            | Denial::RequesterBlocked
             | Denial::Chain(_)
-            | Denial::TooFar
+            | Denial::DelegationDepthExceeded
             | Denial::LineageTooLong
-            | Denial::OtherTask
-            | Denial::CannotJoin(_)
-            | Denial::PurposeMissing
+            | Denial::TaskMismatch
+            | Denial::TaskNotJoinable(_)
+            | Denial::PurposeRequired
             | Denial::DeadlineTooLong
-            | Denial::NoTimeLeft => Self::InvalidRequest,
-            Denial::NothingAsked | Denial::SubjectWithoutScope | Denial::ScopeTooWide(_) | Denial::ScopeNotGood(..) => {
-                Self::InvalidScope
-            }
-            Denial::DetailsTooWide(Excess {
-                holding:
-                    Holding::Catalogue
-                    | Holding::Agent
-                    | Holding::NextAgent
-                    | Holding::Edge
-                    | Holding::Requester
-                    | Holding::Parent
-                    | Holding::Task,
+            | Denial::AlreadyExpired => Self::InvalidRequest,
+            Denial::NoAuthorityRequested
+            | Denial::SubjectScopeMissing
+            | Denial::ScopeExceedsCeiling(_)
+            | Denial::ScopeToolUnavailable(..) => Self::InvalidScope,
+            Denial::DetailsExceedCeiling(CeilingExceeded {
+                owner:
+                    CeilingOwner::Catalogue
+                    | CeilingOwner::Agent
+                    | CeilingOwner::NextAgent
+                    | CeilingOwner::Edge
+                    | CeilingOwner::Requester
+                    | CeilingOwner::Parent
+                    | CeilingOwner::Task,
                 ..
             })
-            | Denial::DetailsNotGood(..)
-            | Denial::NothingForTarget => Self::InvalidAuthorizationDetails,
+            | Denial::DetailsToolUnavailable(..)
+            | Denial::NoAuthorityAtTarget => Self::InvalidAuthorizationDetails,
         }
     }
 }
 
-impl From<&Conflict> for Code {
-    fn from(conflict: &Conflict) -> Self {
+impl From<&ConflictError> for ErrorCode {
+    fn from(conflict: &ConflictError) -> Self {
         match conflict {
-            Conflict::NotFound(_)
-            | Conflict::OwnedByFile
-            | Conflict::Inconsistent(_)
-            | Conflict::KeyReused
-            | Conflict::CannotAccept(_)
-            | Conflict::CannotTurn(_)
-            | Conflict::Door(_)
-            | Conflict::Review(_)
-            | Conflict::Unconfirmed(_)
-            | Conflict::ShownOnce
-            | Conflict::NoSuchPosition
-            | Conflict::ListIsOver
-            | Conflict::NoHistory
-            | Conflict::TooManyListen
-            | Conflict::Contended => Self::InvalidRequest,
+            ConflictError::NotFound(_)
+            | ConflictError::ManagedByFile
+            | ConflictError::Inconsistent(_)
+            | ConflictError::IdempotencyKeyReused
+            | ConflictError::DefinitionChanged(_)
+            | ConflictError::IllegalTransition(_)
+            | ConflictError::Block(_)
+            | ConflictError::ReviewRejected(_)
+            | ConflictError::ConfirmationRequired(_)
+            | ConflictError::SecretAlreadyShown
+            | ConflictError::UnknownCursor
+            | ConflictError::StatusListExpired
+            | ConflictError::HistoryUnsupported
+            | ConflictError::TooManySubscribers
+            | ConflictError::ConcurrentUpdate => Self::InvalidRequest,
         }
     }
 }
@@ -213,17 +215,17 @@ impl From<&Conflict> for Code {
 /// A failure on its way out of an OAuth endpoint.
 #[derive(Debug)]
 pub(super) struct OAuthError {
-    code: Code,
+    code: ErrorCode,
     status: StatusCode,
     challenge: Option<&'static str>,
     description: String,
     reason: String,
-    allowed: Option<Authority>,
-    consent: Option<Box<ConsentNeeded>>,
+    allowed_authority: Option<Authority>,
+    needed_consent: Option<Box<ConsentRequired>>,
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct OAuthErrorBody<'a> {
     error: &'static str,
     error_description: &'a str,
     /// How much of what is too much the client's own limits leave.
@@ -237,50 +239,69 @@ struct Body<'a> {
     authorization_details: Option<&'a Authority>,
 }
 
-impl From<Failure> for OAuthError {
-    fn from(failure: Failure) -> Self {
-        let code = Code::from(&failure);
+impl From<Error> for OAuthError {
+    fn from(failure: Error) -> Self {
+        let code = ErrorCode::from(&failure);
         let description = match &failure {
             // One text for all of them: who probes for client ids learns nothing.
-            Failure::Client(fault) if code == Code::InvalidClient => match fault {
-                AuthFault::None => "client authentication is needed".to_owned(),
+            Error::Auth(fault) if code == ErrorCode::InvalidClient => match fault {
+                AuthError::MissingCredentials => "client authentication is needed".to_owned(),
                 _ => "client authentication failed".to_owned(),
             },
-            Failure::Outage(outage) => {
+            Error::Unavailable(outage) => {
                 tracing::error!(error = %outage, cause = %outage.source, "request failed");
                 "try again".to_owned()
             }
             refusal => refusal.to_string(),
         };
-        let challenge = challenge(&failure);
+        let challenge = www_authenticate(&failure);
         let reason = failure.to_string();
         let (mut allowed, mut consent) = (None, None);
         match failure {
-            Failure::Denied(Denial::ScopeTooWide(excess) | Denial::DetailsTooWide(excess)) => allowed = excess.allowed,
-            Failure::Consent(needed) => consent = Some(needed),
+            Error::Denied(Denial::ScopeExceedsCeiling(excess) | Denial::DetailsExceedCeiling(excess)) => {
+                allowed = excess.allowed
+            }
+            Error::ConsentRequired(needed) => consent = Some(needed),
             _ => {}
         }
-        Self { code, status: code.status(), challenge, description, reason, allowed, consent }
+        Self {
+            code,
+            status: code.status(),
+            challenge,
+            description,
+            reason,
+            allowed_authority: allowed,
+            needed_consent: consent,
+        }
     }
 }
 
-impl From<BadRequest> for OAuthError {
-    fn from(bad: BadRequest) -> Self {
-        Failure::from(bad).into()
+impl From<RequestError> for OAuthError {
+    fn from(bad: RequestError) -> Self {
+        Error::from(bad).into()
     }
 }
 
 impl OAuthError {
     /// The body is over the limit.
     pub(super) fn too_large() -> Self {
-        Self::from(BadRequest::Invalid("body", "over 65536 bytes")).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+        Self::from(RequestError::InvalidParameter("body", "over 65536 bytes"))
+            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
     }
 
     /// A mistake of ours, which the log of the panic tells more of.
-    pub(super) fn own_fault() -> Self {
-        let code = Code::ServerError;
-        let (description, reason) = (OWN_FAULT.to_owned(), OWN_FAULT.to_owned());
-        Self { code, status: code.status(), challenge: None, description, reason, allowed: None, consent: None }
+    pub(super) fn internal_error() -> Self {
+        let code = ErrorCode::ServerError;
+        let (description, reason) = (INTERNAL_ERROR_TEXT.to_owned(), INTERNAL_ERROR_TEXT.to_owned());
+        Self {
+            code,
+            status: code.status(),
+            challenge: None,
+            description,
+            reason,
+            allowed_authority: None,
+            needed_consent: None,
+        }
     }
 
     /// The same with another status than its code has.
@@ -290,57 +311,57 @@ impl OAuthError {
 }
 
 /// What is said of a mistake of ours.
-pub(super) const OWN_FAULT: &str = "a fault of the server itself: report it with the request id";
+pub(super) const INTERNAL_ERROR_TEXT: &str = "a fault of the server itself: report it with the request id";
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
-        let description = ascii(&self.description);
-        let consent = self.consent.as_deref();
-        let body = Body {
+        let description = to_ascii(&self.description);
+        let consent = self.needed_consent.as_deref();
+        let body = OAuthErrorBody {
             error: self.code.as_str(),
             error_description: &description,
-            authorization_details_allowed: self.allowed.as_ref(),
+            authorization_details_allowed: self.allowed_authority.as_ref(),
             interaction_uri: consent.and_then(|consent| consent.uri.as_deref()),
-            authorization_details: consent.map(|consent| &consent.wanted).filter(|wanted| !wanted.is_empty()),
+            authorization_details: consent.map(|consent| &consent.authority).filter(|wanted| !wanted.is_empty()),
         };
         let mut response = (self.status, Json(body)).into_response();
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if self.code == Code::TemporarilyUnavailable {
+        if self.code == ErrorCode::TemporarilyUnavailable {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        response.extensions_mut().insert(Reason { code: self.code.as_str(), text: self.reason });
+        response.extensions_mut().insert(RefusalReason { code: self.code.as_str(), text: self.reason });
         response
     }
 }
 
 /// RFC 6749 §5.2 and RFC 6750 §3: a 401 says how to authenticate, a 403 of a bearer token what it lacks.
-pub(super) fn challenge(failure: &Failure) -> Option<&'static str> {
-    match Code::from(failure) {
+pub(super) fn www_authenticate(failure: &Error) -> Option<&'static str> {
+    match ErrorCode::from(failure) {
         // RFC 6750 §3.1: who sent no token hears how to authenticate, and of no error.
-        Code::InvalidToken if matches!(failure, Failure::Client(AuthFault::NoBearer)) => {
+        ErrorCode::InvalidToken if matches!(failure, Error::Auth(AuthError::MissingBearer)) => {
             Some("Bearer realm=\"errand\"")
         }
-        Code::InvalidClient => Some("Basic realm=\"errand\", charset=\"UTF-8\""),
-        Code::InvalidToken => Some("Bearer realm=\"errand\", error=\"invalid_token\""),
-        Code::InsufficientScope => Some("Bearer realm=\"errand\", error=\"insufficient_scope\""),
-        Code::InvalidRequest
-        | Code::UnauthorizedClient
-        | Code::UnsupportedGrantType
-        | Code::InvalidScope
-        | Code::InvalidTarget
-        | Code::InvalidAuthorizationDetails
-        | Code::ActorUnauthorized
-        | Code::InteractionRequired
-        | Code::AccessDenied
-        | Code::TemporarilyUnavailable
-        | Code::ServerError => None,
+        ErrorCode::InvalidClient => Some("Basic realm=\"errand\", charset=\"UTF-8\""),
+        ErrorCode::InvalidToken => Some("Bearer realm=\"errand\", error=\"invalid_token\""),
+        ErrorCode::InsufficientScope => Some("Bearer realm=\"errand\", error=\"insufficient_scope\""),
+        ErrorCode::InvalidRequest
+        | ErrorCode::UnauthorizedClient
+        | ErrorCode::UnsupportedGrantType
+        | ErrorCode::InvalidScope
+        | ErrorCode::InvalidTarget
+        | ErrorCode::InvalidAuthorizationDetails
+        | ErrorCode::ActorUnauthorized
+        | ErrorCode::InteractionRequired
+        | ErrorCode::AccessDenied
+        | ErrorCode::TemporarilyUnavailable
+        | ErrorCode::ServerError => None,
     }
 }
 
 /// RFC 6749 §5.2 allows %x20-21 / %x23-5B / %x5D-7E in a description: no quote, no backslash, no line break.
-fn ascii(text: &str) -> String {
+fn to_ascii(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '"' => '\'',
@@ -355,44 +376,44 @@ mod tests {
     use super::*;
 
     /// Every code. A new one does not compile before it has its place here.
-    fn codes() -> Vec<Code> {
-        let (mut codes, mut next) = (Vec::new(), Some(Code::InvalidRequest));
+    fn all_codes() -> Vec<ErrorCode> {
+        let (mut codes, mut next) = (Vec::new(), Some(ErrorCode::InvalidRequest));
         while let Some(code) = next {
             codes.push(code);
             next = match code {
-                Code::InvalidRequest => Some(Code::InvalidClient),
-                Code::InvalidClient => Some(Code::UnauthorizedClient),
-                Code::UnauthorizedClient => Some(Code::UnsupportedGrantType),
-                Code::UnsupportedGrantType => Some(Code::InvalidScope),
-                Code::InvalidScope => Some(Code::InvalidTarget),
-                Code::InvalidTarget => Some(Code::InvalidAuthorizationDetails),
-                Code::InvalidAuthorizationDetails => Some(Code::ActorUnauthorized),
-                Code::ActorUnauthorized => Some(Code::InteractionRequired),
-                Code::InteractionRequired => Some(Code::InvalidToken),
-                Code::InvalidToken => Some(Code::InsufficientScope),
-                Code::InsufficientScope => Some(Code::AccessDenied),
-                Code::AccessDenied => Some(Code::TemporarilyUnavailable),
-                Code::TemporarilyUnavailable => Some(Code::ServerError),
-                Code::ServerError => None,
+                ErrorCode::InvalidRequest => Some(ErrorCode::InvalidClient),
+                ErrorCode::InvalidClient => Some(ErrorCode::UnauthorizedClient),
+                ErrorCode::UnauthorizedClient => Some(ErrorCode::UnsupportedGrantType),
+                ErrorCode::UnsupportedGrantType => Some(ErrorCode::InvalidScope),
+                ErrorCode::InvalidScope => Some(ErrorCode::InvalidTarget),
+                ErrorCode::InvalidTarget => Some(ErrorCode::InvalidAuthorizationDetails),
+                ErrorCode::InvalidAuthorizationDetails => Some(ErrorCode::ActorUnauthorized),
+                ErrorCode::ActorUnauthorized => Some(ErrorCode::InteractionRequired),
+                ErrorCode::InteractionRequired => Some(ErrorCode::InvalidToken),
+                ErrorCode::InvalidToken => Some(ErrorCode::InsufficientScope),
+                ErrorCode::InsufficientScope => Some(ErrorCode::AccessDenied),
+                ErrorCode::AccessDenied => Some(ErrorCode::TemporarilyUnavailable),
+                ErrorCode::TemporarilyUnavailable => Some(ErrorCode::ServerError),
+                ErrorCode::ServerError => None,
             };
         }
         codes
     }
 
     #[test]
-    fn every_code_is_explained_to_developers() {
+    fn every_code_is_documented() {
         let table = include_str!("../../docs/reference/errors.md");
         let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 3);
         let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
-        let want = codes().into_iter().map(|code| format!("| `{}` | {}", code.as_str(), code.status().as_u16()));
+        let want = all_codes().into_iter().map(|code| format!("| `{}` | {}", code.as_str(), code.status().as_u16()));
         assert_eq!(rows, want.collect::<Vec<_>>(), "docs/reference/errors.md has another table of codes");
     }
 
     #[test]
-    fn every_code_is_in_the_description() {
+    fn every_code_is_in_openapi() {
         let description = serde_json::from_str::<serde_json::Value>(include_str!("../../openapi/errand.json")).unwrap();
         let described = &description["components"]["schemas"]["ErrorCode"]["enum"];
-        let codes = codes().into_iter().map(Code::as_str).collect::<Vec<_>>();
+        let codes = all_codes().into_iter().map(ErrorCode::as_str).collect::<Vec<_>>();
         assert_eq!(*described, serde_json::json!(codes));
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{BadRequest, Conflict, GrantRequest, Granter},
+    app::{ConflictError, GrantActor, GrantRequest, RequestError},
     domain::{
         authority::{Authority, parse_details},
         id::{ClientId, GrantId, Subject},
@@ -19,11 +19,11 @@ use crate::{
         uri::IssuerUrl,
     },
     http::{
-        App,
-        admin::idempotency_key,
-        body::JsonText,
-        client_auth::{Operator, Own, Reader},
-        path::Id,
+        AppState,
+        admin::extract_idempotency_key,
+        body::RawJsonBody,
+        client_auth::{AdminOperator, AdminReader, RequesterAuth},
+        path::PathId,
         problem::Problem,
         query::Query,
         views::{GrantView, ListView},
@@ -45,113 +45,118 @@ pub(super) struct GrantBody {
 /// The body of `POST /v1/grants`: whose grant it is, the token says.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OwnGrantBody {
+pub(super) struct RequesterGrantBody {
     agent: ClientId,
     authorization_details: Box<RawValue>,
     until: String,
 }
 
 /// `POST /v1/admin/grants`
-pub(super) async fn put(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
+pub(super) async fn create(
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
     headers: HeaderMap,
-    JsonText(body): JsonText<GrantBody>,
+    RawJsonBody(body): RawJsonBody<GrantBody>,
 ) -> Result<Response, Problem> {
     let request = GrantRequest {
         requester: Requester { issuer: body.issuer, subject: body.subject },
         agent: body.agent,
-        authority: body.authorization_details.as_deref().map(details).transpose()?,
-        until: until(&body.until, cx.now)?,
-        idempotency_key: idempotency_key(&headers)?,
+        authority: body.authorization_details.as_deref().map(parse_authority).transpose()?,
+        until: parse_expiry(&body.until, cx.now)?,
+        idempotency_key: extract_idempotency_key(&headers)?,
     };
-    let grant = app.service.put_grant(Granter::Admin(&admin), request, &cx).await?;
+    let grant = app.service.create_grant(GrantActor::Admin(&admin), request, &cx).await?;
     Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
 }
 
 /// `POST /v1/grants`
-pub(super) async fn put_own(
-    State(app): State<App>,
-    Own(caller, cx): Own,
+pub(super) async fn create_own(
+    State(app): State<AppState>,
+    RequesterAuth(caller, cx): RequesterAuth,
     headers: HeaderMap,
-    JsonText(body): JsonText<OwnGrantBody>,
+    RawJsonBody(body): RawJsonBody<RequesterGrantBody>,
 ) -> Result<Response, Problem> {
     let request = GrantRequest {
         requester: caller.requester().clone(),
         agent: body.agent,
-        authority: Some(details(&body.authorization_details)?),
-        until: until(&body.until, cx.now)?,
-        idempotency_key: idempotency_key(&headers)?,
+        authority: Some(parse_authority(&body.authorization_details)?),
+        until: parse_expiry(&body.until, cx.now)?,
+        idempotency_key: extract_idempotency_key(&headers)?,
     };
-    let grant = app.service.put_grant(Granter::Requester(&caller), request, &cx).await?;
+    let grant = app.service.create_grant(GrantActor::Requester(&caller), request, &cx).await?;
     Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
 }
 
-pub(super) fn details(text: &RawValue) -> Result<Authority, BadRequest> {
+pub(super) fn parse_authority(text: &RawValue) -> Result<Authority, RequestError> {
     Ok(parse_details(text.get(), None)?)
 }
 
-fn until(text: &str, now: Timestamp) -> Result<Timestamp, BadRequest> {
-    let until = Timestamp::parse_rfc3339(text).ok_or(BadRequest::Invalid("until", "must be an RFC 3339 time"))?;
-    if until.is_past(now) { Err(BadRequest::Invalid("until", "lies in the past")) } else { Ok(until) }
+fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, RequestError> {
+    let until =
+        Timestamp::parse_rfc3339(text).ok_or(RequestError::InvalidParameter("until", "must be an RFC 3339 time"))?;
+    if until.has_passed(now) { Err(RequestError::InvalidParameter("until", "lies in the past")) } else { Ok(until) }
 }
 
 /// `DELETE /v1/admin/grants/{id}`
 pub(super) async fn withdraw(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
-    id: Id,
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    id: PathId,
 ) -> Result<StatusCode, Problem> {
-    app.service.withdraw_grant(Granter::Admin(&admin), grant_id(&id)?, &cx).await?;
+    app.service.withdraw_grant(GrantActor::Admin(&admin), parse_grant_id(&id)?, &cx).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /v1/grants/{id}`
-pub(super) async fn withdraw_own(State(app): State<App>, Own(caller, cx): Own, id: Id) -> Result<StatusCode, Problem> {
-    app.service.withdraw_grant(Granter::Requester(&caller), grant_id(&id)?, &cx).await?;
+pub(super) async fn withdraw_own(
+    State(app): State<AppState>,
+    RequesterAuth(caller, cx): RequesterAuth,
+    id: PathId,
+) -> Result<StatusCode, Problem> {
+    app.service.withdraw_grant(GrantActor::Requester(&caller), parse_grant_id(&id)?, &cx).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn grant_id(Id(id): &Id) -> Result<GrantId, Problem> {
-    id.parse::<GrantId>().map_err(|_| Conflict::NotFound("grant").into())
+fn parse_grant_id(PathId(id): &PathId) -> Result<GrantId, Problem> {
+    id.parse::<GrantId>().map_err(|_| ConflictError::NotFound("grant").into())
 }
 
 /// `DELETE /v1/admin/grants`: all of a requester to an agent.
 pub(super) async fn withdraw_all(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
     let query = Query::parse(query.as_deref(), &["issuer", "subject", "agent"])?;
     let requester = Requester {
-        issuer: query.value("issuer")?.ok_or(BadRequest::Missing("issuer"))?,
-        subject: query.value("subject")?.ok_or(BadRequest::Missing("subject"))?,
+        issuer: query.parse_value("issuer")?.ok_or(RequestError::MissingParameter("issuer"))?,
+        subject: query.parse_value("subject")?.ok_or(RequestError::MissingParameter("subject"))?,
     };
-    let agent = query.value("agent")?.ok_or(BadRequest::Missing("agent"))?;
+    let agent = query.parse_value("agent")?.ok_or(RequestError::MissingParameter("agent"))?;
     app.service.withdraw_grants(&admin, &requester, &agent, &cx).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /v1/admin/grants`
 pub(super) async fn list(
-    State(app): State<App>,
-    Reader(admin, _): Reader,
+    State(app): State<AppState>,
+    AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<GrantView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "issuer", "subject", "agent"])?;
-    let filter = GrantFilter { requester: query.requester()?, agent: query.value("agent")? };
-    let page = app.service.list_grants(Granter::Admin(&admin), filter, &query.page()?).await?;
-    Ok(Json(ListView::of(page, GrantView::from)))
+    let filter = GrantFilter { requester: query.parse_requester()?, agent: query.parse_value("agent")? };
+    let page = app.service.list_grants(GrantActor::Admin(&admin), filter, &query.parse_page()?).await?;
+    Ok(Json(ListView::from_page(page, GrantView::from)))
 }
 
 /// `GET /v1/grants`
 pub(super) async fn list_own(
-    State(app): State<App>,
-    Own(caller, _): Own,
+    State(app): State<AppState>,
+    RequesterAuth(caller, _): RequesterAuth,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<GrantView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent"])?;
-    let filter = GrantFilter { requester: None, agent: query.value("agent")? };
-    let page = app.service.list_grants(Granter::Requester(&caller), filter, &query.page()?).await?;
-    Ok(Json(ListView::of(page, GrantView::from)))
+    let filter = GrantFilter { requester: None, agent: query.parse_value("agent")? };
+    let page = app.service.list_grants(GrantActor::Requester(&caller), filter, &query.parse_page()?).await?;
+    Ok(Json(ListView::from_page(page, GrantView::from)))
 }

@@ -21,17 +21,17 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::preface::Prefaced;
+use crate::http::preface::PrefacedStream;
 
 /// How long a client may take for a handshake, and for the headers of a request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests that are under way get when the server stops.
-const FAREWELL: Duration = Duration::from_secs(15);
+const CONNECTION_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A certificate with its key that can't be used.
 #[derive(Debug, Error)]
 #[error("{file}: {reason}")]
-pub struct TlsFault {
+pub struct TlsError {
     /// The file.
     pub file: String,
     /// What is wrong with it, and what would be right.
@@ -50,8 +50,8 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// Reads a certificate chain and its key, both PEM.
-    pub fn load(certificates: &PathBuf, key: &PathBuf) -> Result<Self, TlsFault> {
-        let fault = |file: &PathBuf, reason: String| TlsFault { file: file.display().to_string(), reason };
+    pub fn load(certificates: &PathBuf, key: &PathBuf) -> Result<Self, TlsError> {
+        let fault = |file: &PathBuf, reason: String| TlsError { file: file.display().to_string(), reason };
         let chain = CertificateDer::pem_file_iter(certificates)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| fault(certificates, format!("no PEM certificate chain: {e}")))?;
@@ -85,7 +85,7 @@ impl Listener {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 }
@@ -100,7 +100,7 @@ pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output 
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => spawn(stream, listener.tls.clone(), router.clone(), &graceful),
+            Ok((stream, _)) => spawn_connection(stream, listener.tls.clone(), router.clone(), &graceful),
             Err(error) => {
                 // Out of file descriptors, most likely: others have to end before we can go on.
                 tracing::warn!(%error, "can't accept a connection");
@@ -109,12 +109,12 @@ pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output 
         }
     }
     drop(listener);
-    if timeout(FAREWELL, graceful.shutdown()).await.is_err() {
+    if timeout(CONNECTION_DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were still under way when the server stopped");
     }
 }
 
-fn spawn(stream: TcpStream, tls: Option<Tls>, router: Router, graceful: &GracefulShutdown) {
+fn spawn_connection(stream: TcpStream, tls: Option<Tls>, router: Router, graceful: &GracefulShutdown) {
     // An answer is small and complete: sending it at once is what everybody waits for.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "can't set TCP_NODELAY");
@@ -122,9 +122,9 @@ fn spawn(stream: TcpStream, tls: Option<Tls>, router: Router, graceful: &Gracefu
     let watcher = graceful.watcher();
     tokio::spawn(async move {
         match tls {
-            None => connection(stream, router, watcher).await,
-            Some(Tls(acceptor)) => match timeout(PATIENCE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, router, watcher).await,
+            None => serve_connection(stream, router, watcher).await,
+            Some(Tls(acceptor)) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => serve_connection(stream, router, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             },
@@ -132,14 +132,14 @@ fn spawn(stream: TcpStream, tls: Option<Tls>, router: Router, graceful: &Gracefu
     });
 }
 
-async fn connection<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
+async fn serve_connection<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).max_concurrent_streams(128);
-    let stream = TokioIo::new(Prefaced::new(stream, PATIENCE));
+    let stream = TokioIo::new(PrefacedStream::new(stream, HANDSHAKE_TIMEOUT));
     let connection = builder.serve_connection(stream, TowerToHyperService::new(router)).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error = %error, "connection ended");

@@ -10,12 +10,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    app::{Cx, Failure},
+    app::{Error, RequestContext},
     domain::{
         jwk::{JwsAlgorithm, SigningAlgorithm},
-        keys::JWKS_MAX_AGE,
+        keys::JWKS_MAX_AGE_SECONDS,
     },
-    http::{App, error::OAuthError},
+    http::{AppState, error::OAuthError},
 };
 
 /// RFC 8414 §2. Members whose list would be empty are left out, as §3.2 says.
@@ -43,7 +43,7 @@ struct Metadata<'a> {
 }
 
 /// `GET /.well-known/oauth-authorization-server`
-pub(super) async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx>) -> Response {
+pub(super) async fn metadata(State(app): State<AppState>, Extension(cx): Extension<RequestContext>) -> Response {
     let issuer = &app.service.settings().issuer;
     let methods = ["private_key_jwt", "client_secret_basic"];
     let algorithms = || JwsAlgorithm::ALL.into_iter().map(JwsAlgorithm::as_str).collect::<Vec<_>>();
@@ -68,13 +68,16 @@ pub(super) async fn metadata(State(app): State<App>, Extension(cx): Extension<Cx
         status_list_aggregation_endpoint: issuer.join("/status-lists"),
         service_documentation: issuer.join("/docs"),
     };
-    (public(300), Json(document)).into_response()
+    (cacheable(300), Json(document)).into_response()
 }
 
 /// `GET /oauth2/jwks`. Kept by others no longer than a key is published before it signs.
-pub(super) async fn jwks(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<Response, OAuthError> {
-    let keys = app.service.jwks(&cx).await.map_err(|failure: Failure| OAuthError::from(failure))?;
-    Ok((public(JWKS_MAX_AGE), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys)))
+pub(super) async fn jwks(
+    State(app): State<AppState>,
+    Extension(cx): Extension<RequestContext>,
+) -> Result<Response, OAuthError> {
+    let keys = app.service.jwks(&cx).await.map_err(|failure: Error| OAuthError::from(failure))?;
+    Ok((cacheable(JWKS_MAX_AGE_SECONDS), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys)))
         .into_response())
 }
 
@@ -85,7 +88,7 @@ pub(super) async fn authorize() -> impl IntoResponse {
 }
 
 /// Readable from any page, and to be kept for so many seconds.
-pub(super) fn public(seconds: u32) -> [(HeaderName, String); 2] {
+pub(super) fn cacheable(seconds: u32) -> [(HeaderName, String); 2] {
     [
         (header::CACHE_CONTROL, format!("public, max-age={seconds}")),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned()),

@@ -17,20 +17,20 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{app::Service, domain::replica::Spread};
+use crate::{app::Service, domain::replica::Propagation};
 
 /// The metrics of one server.
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Labels, Counter>,
-    latency: Family<Route, Histogram, fn() -> Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
     writes_waiting: Gauge,
     audit_dropped: Counter,
     verified_tokens: Gauge,
     verified_bytes: Gauge,
     listeners: Gauge,
     store_up: Gauge,
-    issuer_up: Family<Issuer, Gauge>,
+    issuer_up: Family<IssuerLabel, Gauge>,
     lease_valid: Gauge,
     log_applied: Gauge,
     propagation: Histogram,
@@ -44,7 +44,7 @@ impl fmt::Debug for Metrics {
 
 /// How a request ended.
 #[derive(Debug)]
-pub struct Seen {
+pub struct RequestMetric {
     /// The route, as it is registered.
     pub endpoint: Arc<str>,
     /// `ok`, or the error code.
@@ -54,19 +54,19 @@ pub struct Seen {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+struct RequestLabels {
     endpoint: Arc<str>,
     outcome: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
+struct RouteLabel {
     endpoint: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Issuer {
+struct IssuerLabel {
     issuer: String,
 }
 
@@ -74,7 +74,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("errand");
         let requests = Family::default();
-        let latency = Family::new_with_constructor(buckets as fn() -> Histogram);
+        let latency = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Counter::default(), Gauge::default());
         let (verified_tokens, verified_bytes) = (Gauge::default(), Gauge::default());
         let (issuer_up, listeners) = (Family::default(), Gauge::default());
@@ -113,7 +113,7 @@ impl Default for Metrics {
             "Whether the keys of a trusted issuer could be had the last time they were asked for (1 or 0)",
             Family::clone(&issuer_up),
         );
-        let (lease_valid, log_applied, propagation) = (Gauge::default(), Gauge::default(), buckets());
+        let (lease_valid, log_applied, propagation) = (Gauge::default(), Gauge::default(), duration_histogram());
         registry.register(
             "lease_valid",
             "Whether requests are answered from memory now (1), or the store is asked for each (0)",
@@ -150,17 +150,17 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a request that ended.
-    pub fn request(&self, seen: &Seen, took: Duration) {
-        let Seen { endpoint, outcome, status } = seen;
-        let labels = Labels { endpoint: Arc::clone(endpoint), outcome, status: *status };
+    pub fn record_request(&self, seen: &RequestMetric, took: Duration) {
+        let RequestMetric { endpoint, outcome, status } = seen;
+        let labels = RequestLabels { endpoint: Arc::clone(endpoint), outcome, status: *status };
         self.requests.get_or_create(&labels).inc();
-        self.latency.get_or_create(&Route { endpoint: Arc::clone(endpoint) }).observe(took.as_secs_f64());
+        self.latency.get_or_create(&RouteLabel { endpoint: Arc::clone(endpoint) }).observe(took.as_secs_f64());
     }
 
     /// Takes note of how far a revocation got.
-    pub fn spread(&self, spread: &Spread) {
-        if spread.is_everywhere() {
-            self.propagation.observe(spread.took.as_secs_f64());
+    pub fn record_propagation(&self, spread: &Propagation) {
+        if spread.is_complete() {
+            self.propagation.observe(spread.elapsed.as_secs_f64());
         }
     }
 
@@ -168,19 +168,19 @@ impl Metrics {
     /// Without the issuers, which a store that is out can't tell, those of before stay.
     pub fn render(&self, service: &Service, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.writes_waiting.set(number(service.writes_waiting()));
-        self.listeners.set(number(service.listening()));
-        self.audit_dropped.inner().fetch_max(service.audit_dropped(), Ordering::Relaxed);
+        self.writes_waiting.set(number(service.write_queue_depth()));
+        self.listeners.set(number(service.subscriber_count()));
+        self.audit_dropped.inner().fetch_max(service.dropped_audit_records(), Ordering::Relaxed);
         self.lease_valid.set(i64::from(service.holds_lease()));
-        self.log_applied.set(i64::try_from(service.log_applied().number()).unwrap_or(i64::MAX));
-        let (tokens, bytes) = service.verified_tokens();
+        self.log_applied.set(i64::try_from(service.applied_seq().number()).unwrap_or(i64::MAX));
+        let (tokens, bytes) = service.token_cache_size();
         self.verified_tokens.set(number(tokens));
         self.verified_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.store_up.set(i64::from(issuers.is_some()));
         if let Some(issuers) = issuers {
             self.issuer_up.clear();
             for (issuer, up) in issuers {
-                self.issuer_up.get_or_create(&Issuer { issuer }).set(i64::from(up));
+                self.issuer_up.get_or_create(&IssuerLabel { issuer }).set(i64::from(up));
             }
         }
         let mut text = String::new();
@@ -190,6 +190,6 @@ impl Metrics {
 }
 
 /// 0.1 ms to about 1.6 s.
-fn buckets() -> Histogram {
+fn duration_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 15))
 }

@@ -11,11 +11,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{ApiToken, BadRequest, ExchangeRequest, Failure, Introspection, Issued},
+    app::{ApiToken, Error, ExchangeRequest, ExchangedToken, Introspection, RequestError},
     domain::{
         audit::Event,
         authority::Authority,
-        chain::Chain,
+        chain::ActorChain,
         id::{ClientId, GrantId, Subject, TaskId, TokenId},
         scope::ScopeSet,
         secret::Secret,
@@ -24,9 +24,9 @@ use crate::{
         uri::IssuerUrl,
     },
     http::{
-        App,
-        accept::wants,
-        client_auth::{ByClient, ByClientOrBearer},
+        AppState,
+        accept::accepts,
+        client_auth::{ClientForm, ClientOrBearerForm},
         error::OAuthError,
         exchange_form,
         form::Form,
@@ -35,67 +35,72 @@ use crate::{
 };
 
 /// RFC 9701 §4
-const SIGNED: &str = "application/token-introspection+jwt";
+const TOKEN_INTROSPECTION_JWT: &str = "application/token-introspection+jwt";
 
 /// `POST /oauth2/token`
-pub(super) async fn token(State(app): State<App>, request: ByClient) -> Result<Response, OAuthError> {
-    let (client, wanted, cx) = request.read(&app, Event::TokenIssue, grant).await?;
+pub(super) async fn token(State(app): State<AppState>, request: ClientForm) -> Result<Response, OAuthError> {
+    let (client, wanted, cx) = request.parse(&app, Event::TokenIssue, parse_token_request).await?;
     match wanted {
-        Grant::Exchange(request) => {
+        TokenRequest::Exchange(request) => {
             let issued = app.service.exchange(client, *request, &cx).await?;
             Ok(Json(TokenResponse::from(&issued)).into_response())
         }
-        Grant::ClientCredentials(scope) => {
-            let issued = app.service.client_credentials(client, scope, &cx).await?;
+        TokenRequest::ClientCredentials(scope) => {
+            let issued = app.service.issue_client_credentials_token(client, scope, &cx).await?;
             Ok(Json(ApiTokenResponse::from(&issued)).into_response())
         }
     }
 }
 
 /// The grants that are served.
-enum Grant {
+enum TokenRequest {
     Exchange(Box<ExchangeRequest>),
     ClientCredentials(Option<ScopeSet>),
 }
 
-fn grant(form: &Form) -> Result<Grant, BadRequest> {
+fn parse_token_request(form: &Form) -> Result<TokenRequest, RequestError> {
     match form.required("grant_type")? {
-        "urn:ietf:params:oauth:grant-type:token-exchange" => Ok(Grant::Exchange(Box::new(exchange_form::parse(form)?))),
-        "client_credentials" => Ok(Grant::ClientCredentials(form.one("scope").map(str::parse).transpose()?)),
-        _ => Err(BadRequest::GrantType),
+        "urn:ietf:params:oauth:grant-type:token-exchange" => {
+            Ok(TokenRequest::Exchange(Box::new(exchange_form::parse(form)?)))
+        }
+        "client_credentials" => Ok(TokenRequest::ClientCredentials(form.get("scope").map(str::parse).transpose()?)),
+        _ => Err(RequestError::UnsupportedGrantType),
     }
 }
 
 /// `POST /oauth2/introspect`: JSON, or signed when the caller asks for that.
-pub(super) async fn introspect(State(app): State<App>, caller: ByClientOrBearer) -> Result<Response, OAuthError> {
-    let ByClientOrBearer { client, form, cx, headers } = caller;
-    let answer = match app.service.introspect(&client, form.required("token")?, tell, &cx)? {
+pub(super) async fn introspect(
+    State(app): State<AppState>,
+    caller: ClientOrBearerForm,
+) -> Result<Response, OAuthError> {
+    let ClientOrBearerForm { client, form, cx, headers } = caller;
+    let answer = match app.service.introspect(&client, form.required("token")?, serialize_response, &cx)? {
         Introspection::Active(answer) => answer,
-        Introspection::Inactive => Bytes::from_static(INACTIVE),
+        Introspection::Inactive => Bytes::from_static(INACTIVE_RESPONSE),
     };
-    if wants(&headers, SIGNED) {
+    if accepts(&headers, TOKEN_INTROSPECTION_JWT) {
         let body = serde_json::from_slice::<&RawValue>(&answer).map_err(Outage::during("read an answer"));
-        let signed = app.service.sign_introspection(&client, body.map_err(Failure::from)?, &cx)?;
-        return Ok(([(header::CONTENT_TYPE, SIGNED)], signed).into_response());
+        let signed = app.service.sign_introspection(&client, body.map_err(Error::from)?, &cx)?;
+        return Ok(([(header::CONTENT_TYPE, TOKEN_INTROSPECTION_JWT)], signed).into_response());
     }
     Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
 /// RFC 7662 §2.2: an inactive answer has one member and no other.
-const INACTIVE: &[u8] = br#"{"active":false}"#;
+const INACTIVE_RESPONSE: &[u8] = br#"{"active":false}"#;
 
 /// RFC 7662 §2.2: an active one.
-fn tell(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
-    Introspection::told(&Says::of(claims))
+fn serialize_response(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
+    Introspection::serialize_response(&IntrospectionResponse::new(claims))
 }
 
 /// `POST /oauth2/revoke`
-pub(super) async fn revoke(State(app): State<App>, request: ByClient) -> Result<StatusCode, OAuthError> {
+pub(super) async fn revoke(State(app): State<AppState>, request: ClientForm) -> Result<StatusCode, OAuthError> {
     let token = |form: &Form| form.required("token").map(|token| Secret::new(token.to_owned()));
-    let (client, token, cx) = request.read(&app, Event::Revocation, token).await?;
-    let client = client.settle(&app.service, &cx).await?;
-    if let Some(spread) = app.service.revoke_own(&client, token.expose(), &cx).await? {
-        app.metrics.spread(&spread);
+    let (client, token, cx) = request.parse(&app, Event::Revocation, token).await?;
+    let client = client.redeem(&app.service, &cx).await?;
+    if let Some(spread) = app.service.revoke_token(&client, token.expose(), &cx).await? {
+        app.metrics.record_propagation(&spread);
     }
     Ok(StatusCode::OK)
 }
@@ -112,8 +117,8 @@ struct TokenResponse<'a> {
     txn: TaskId,
 }
 
-impl<'a> From<&'a Issued> for TokenResponse<'a> {
-    fn from(issued: &'a Issued) -> Self {
+impl<'a> From<&'a ExchangedToken> for TokenResponse<'a> {
+    fn from(issued: &'a ExchangedToken) -> Self {
         let (issued_token_type, token_type) = match issued.kind {
             TokenKind::Access | TokenKind::Api => ("urn:ietf:params:oauth:token-type:access_token", "Bearer"),
             // No bearer of these is served anywhere, which is what N_A says (RFC 8693 §2.2.1).
@@ -154,7 +159,7 @@ impl<'a> From<&'a ApiToken> for ApiTokenResponse<'a> {
 
 /// What an active token says, as it stands in the token.
 #[derive(Serialize)]
-struct Says<'a> {
+struct IntrospectionResponse<'a> {
     active: bool,
     token_type: &'static str,
     iss: &'a IssuerUrl,
@@ -168,7 +173,7 @@ struct Says<'a> {
     txn: TaskId,
     scope: &'a ScopeSet,
     authorization_details: &'a Authority,
-    act: &'a Chain,
+    act: &'a ActorChain,
     task: &'a TaskRef,
     tctx: &'a TaskContext,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,8 +188,8 @@ struct Says<'a> {
     amr: Option<&'a [String]>,
 }
 
-impl<'a> Says<'a> {
-    fn of(claims: &'a TaskTokenClaims) -> Self {
+impl<'a> IntrospectionResponse<'a> {
+    fn new(claims: &'a TaskTokenClaims) -> Self {
         Self {
             active: true,
             token_type: "Bearer",

@@ -12,20 +12,20 @@ use axum::{
 use tracing::Instrument;
 
 use crate::{
-    app::Cx,
+    app::RequestContext,
     domain::id::RequestId,
-    http::{App, guard::guard, metrics::Seen},
+    http::{AppState, guard::run_guarded, metrics::RequestMetric},
 };
 
 /// The header that carries a request's id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where MCP servers ask about tokens.
-const INTROSPECT: &str = "/oauth2/introspect";
+const INTROSPECT_PATH: &str = "/oauth2/introspect";
 
 /// Why a request was refused: put into the answer's extensions by whoever refuses, read here.
 #[derive(Clone, Debug)]
-pub(super) struct Reason {
+pub(super) struct RefusalReason {
     /// The code on the wire.
     pub code: &'static str,
     /// The reason, for the log.
@@ -33,14 +33,14 @@ pub(super) struct Reason {
 }
 
 /// Wraps a request: gives it its [`Cx`], follows it, measures it. It may take so long.
-pub(super) async fn observe(
-    State((app, patience)): State<(App, Duration)>,
+pub(super) async fn log_request(
+    State((app, patience)): State<(AppState, Duration)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = app.service.clock().monotonic();
     let given = request.headers().get(&X_REQUEST_ID).and_then(|id| id.to_str().ok());
-    let id = given.and_then(|id| id.parse::<RequestId>().ok()).or_else(|| app.service.request_id());
+    let id = given.and_then(|id| id.parse::<RequestId>().ok()).or_else(|| app.service.new_request_id());
     let endpoint = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let endpoint = Arc::<str>::from(endpoint);
     let method = request.method().clone();
@@ -48,15 +48,15 @@ pub(super) async fn observe(
     // The rest of what there is to say of it stands in its last line.
     let span = tracing::info_span!("request", request.id = %shown);
     if let Some(id) = id {
-        request.extensions_mut().insert(Cx { request_id: id, now: app.service.clock().now() });
+        request.extensions_mut().insert(RequestContext { request_id: id, now: app.service.clock().now() });
     }
-    let mut response = guard(patience, request, next).instrument(span.clone()).await;
+    let mut response = run_guarded(patience, request, next).instrument(span.clone()).await;
     let took = app.service.clock().monotonic().saturating_sub(started);
     let status = response.status();
-    let reason = response.extensions_mut().remove::<Reason>();
+    let reason = response.extensions_mut().remove::<RefusalReason>();
     span.in_scope(|| {
         let (status, duration_us) = (status.as_u16(), took.as_micros());
-        if let Some(Reason { code, text }) = &reason {
+        if let Some(RefusalReason { code, text }) = &reason {
             tracing::info!(
                 http.method = %method,
                 http.route = &*endpoint,
@@ -66,16 +66,16 @@ pub(super) async fn observe(
                 reason = text,
                 "request refused"
             );
-        } else if &*endpoint == INTROSPECT {
+        } else if &*endpoint == INTROSPECT_PATH {
             // There are more of these than of everything else together, and a line costs more than the answer. The metrics
             // count them, and the audit trail has what is to be kept of them.
-            tracing::debug!(http.method = %method, http.route = INTROSPECT, http.status = status, duration_us, "request answered");
+            tracing::debug!(http.method = %method, http.route = INTROSPECT_PATH, http.status = status, duration_us, "request answered");
         } else {
             tracing::info!(http.method = %method, http.route = &*endpoint, http.status = status, duration_us, "request answered");
         }
     });
     let outcome = reason.map_or("ok", |reason| reason.code);
-    app.metrics.request(&Seen { endpoint, outcome, status: status.as_u16() }, took);
+    app.metrics.record_request(&RequestMetric { endpoint, outcome, status: status.as_u16() }, took);
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&shown) {
         headers.insert(X_REQUEST_ID, id);

@@ -10,9 +10,9 @@ use axum::{
 /// The name of a thing in the path, percent-decoded. What is no UTF-8 is nobody's name, and so not found like any other
 /// name that nobody has; first it is asked who wants to know.
 #[derive(Debug)]
-pub(super) struct Id(pub String);
+pub(super) struct PathId(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {

@@ -14,45 +14,45 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream that must say in time which HTTP it speaks.
-pub(super) struct Prefaced<S> {
+pub(super) struct PrefacedStream<S> {
     stream: S,
     /// Until it is told: how much of the preface has come, and when it is too late for the rest.
-    waiting: Option<(usize, Pin<Box<Sleep>>)>,
+    pending: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
-impl<S> Prefaced<S> {
+impl<S> PrefacedStream<S> {
     pub(super) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, waiting: Some((0, Box::pin(sleep(patience)))) }
+        Self { stream, pending: Some((0, Box::pin(sleep(patience)))) }
     }
 }
 
 /// How much of the preface has come; `None` when it is whole, or something else is.
-fn still_preface(before: usize, bytes: &[u8]) -> Option<usize> {
-    let rest = PREFACE.get(before..).unwrap_or_default();
+fn match_preface(before: usize, bytes: &[u8]) -> Option<usize> {
+    let rest = HTTP2_PREFACE.get(before..).unwrap_or_default();
     (bytes.len() < rest.len() && rest.starts_with(bytes)).then_some(before + bytes.len())
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Prefaced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PrefacedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let Some((seen, deadline)) = &mut self.waiting else { return read };
+        let Some((seen, deadline)) = &mut self.pending else { return read };
         if read.is_pending() {
             ready!(deadline.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        match still_preface(*seen, buffer.filled().get(before..).unwrap_or_default()) {
+        match match_preface(*seen, buffer.filled().get(before..).unwrap_or_default()) {
             Some(more) => *seen = more,
-            None => self.waiting = None,
+            None => self.pending = None,
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefaced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PrefacedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -83,13 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn told_by_the_first_byte_that_differs_or_the_last() {
-        assert_eq!(still_preface(0, b""), Some(0));
-        assert_eq!(still_preface(0, b"P"), Some(1));
-        assert_eq!(still_preface(1, b"RI * HTTP/2.0\r\n"), Some(16));
-        assert_eq!(still_preface(1, b"OST / HTTP/1.1\r\n"), None);
-        assert_eq!(still_preface(0, b"GET"), None);
-        assert_eq!(still_preface(23, b"\n"), None);
-        assert_eq!(still_preface(0, PREFACE), None);
+    fn http2_preface_is_detected() {
+        assert_eq!(match_preface(0, b""), Some(0));
+        assert_eq!(match_preface(0, b"P"), Some(1));
+        assert_eq!(match_preface(1, b"RI * HTTP/2.0\r\n"), Some(16));
+        assert_eq!(match_preface(1, b"OST / HTTP/1.1\r\n"), None);
+        assert_eq!(match_preface(0, b"GET"), None);
+        assert_eq!(match_preface(23, b"\n"), None);
+        assert_eq!(match_preface(0, HTTP2_PREFACE), None);
     }
 }

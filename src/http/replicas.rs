@@ -11,37 +11,37 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    app::ReplicaStanding,
-    domain::replica::{ReplicaId, Spread},
-    http::{App, client_auth::Reader, problem::Problem, views::ListView},
+    app::ReplicaStatus,
+    domain::replica::{Propagation, ReplicaId},
+    http::{AppState, client_auth::AdminReader, problem::Problem, views::ListView},
 };
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// `GET /v1/admin/replicas`
 pub(super) async fn list(
-    State(app): State<App>,
-    Reader(_, cx): Reader,
+    State(app): State<AppState>,
+    AdminReader(_, cx): AdminReader,
 ) -> Result<Json<ListView<ReplicaView>>, Problem> {
     let replicas = app.service.list_replicas(&cx).await?;
-    Ok(Json(ListView::whole(replicas.into_iter().map(ReplicaView::from).collect())))
+    Ok(Json(ListView::complete(replicas.into_iter().map(ReplicaView::from).collect())))
 }
 
 /// `Prefer: wait=SECONDS` (RFC 7240 §4.3): how long the caller waits for all replicas to know; without it, until they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Patience(pub Option<Duration>);
+pub(super) struct PreferWait(pub Option<Duration>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Patience {
+impl<S: Send + Sync> FromRequestParts<S> for PreferWait {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::of(&parts.headers))
+        Ok(Self::from_headers(&parts.headers))
     }
 }
 
-impl Patience {
+impl PreferWait {
     /// The first `wait` counts (RFC 7240 §2), and one that is no number of seconds is no preference.
-    fn of(headers: &HeaderMap) -> Self {
+    fn from_headers(headers: &HeaderMap) -> Self {
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let preferences = values.flat_map(|value| value.split(','));
         let mut waits = preferences.filter_map(|preference| {
@@ -55,9 +55,9 @@ impl Patience {
     }
 
     /// 200 when it is known everywhere, 202 when it is durable and that is all.
-    pub(super) fn answer(self, app: &App, spread: &Spread, body: impl Serialize) -> Response {
-        app.metrics.spread(spread);
-        let status = if spread.is_everywhere() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    pub(super) fn respond(self, app: &AppState, spread: &Propagation, body: impl Serialize) -> Response {
+        app.metrics.record_propagation(spread);
+        let status = if spread.is_complete() { StatusCode::OK } else { StatusCode::ACCEPTED };
         let mut response = (status, Json(body)).into_response();
         if let Some(applied) = self.0.and_then(|wait| HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()) {
             response.headers_mut().insert(PREFERENCE_APPLIED, applied);
@@ -68,7 +68,7 @@ impl Patience {
 
 /// How far an entry of the log got.
 #[derive(Serialize)]
-pub(super) struct SpreadView {
+pub(super) struct PropagationView {
     seq: u64,
     replicas_acknowledged: usize,
     replicas_lapsed: usize,
@@ -77,14 +77,14 @@ pub(super) struct SpreadView {
     propagated_ms: u128,
 }
 
-impl From<&Spread> for SpreadView {
-    fn from(spread: &Spread) -> Self {
+impl From<&Propagation> for PropagationView {
+    fn from(spread: &Propagation) -> Self {
         Self {
             seq: spread.seq.number(),
             replicas_acknowledged: spread.acknowledged,
             replicas_lapsed: spread.lapsed,
             replicas_pending: spread.pending,
-            propagated_ms: spread.took.as_millis(),
+            propagated_ms: spread.elapsed.as_millis(),
         }
     }
 }
@@ -105,25 +105,33 @@ pub(super) struct ReplicaView {
     renewal: u64,
     lease_ms: u128,
     /// How long the answering replica has seen no newer renewal.
-    silent_ms: u128,
+    since_last_renewal_ms: u128,
     /// Whether it may answer from memory: a revocation waits for it.
     lease_valid: bool,
 }
 
-impl From<ReplicaStanding> for ReplicaView {
-    fn from(ReplicaStanding { beat, behind, age, may_hold, answers }: ReplicaStanding) -> Self {
+impl From<ReplicaStatus> for ReplicaView {
+    fn from(
+        ReplicaStatus {
+            heartbeat: beat,
+            lag: behind,
+            since_last_renewal: age,
+            may_hold_lease: may_hold,
+            is_self: answers,
+        }: ReplicaStatus,
+    ) -> Self {
         Self {
             id: beat.replica.id,
             name: beat.replica.name,
             version: beat.replica.version,
-            started: beat.replica.started.rfc3339(),
+            started: beat.replica.started_at.to_rfc3339(),
             answering: answers,
             applied_seq: beat.applied.number(),
             behind,
-            renewed: beat.at.rfc3339(),
+            renewed: beat.at.to_rfc3339(),
             renewal: beat.number,
             lease_ms: beat.lease.as_millis(),
-            silent_ms: age.as_millis(),
+            since_last_renewal_ms: age.as_millis(),
             lease_valid: may_hold,
         }
     }
@@ -134,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_long_a_caller_waits() {
+    fn prefer_wait_is_parsed() {
         for (prefer, seconds) in [
             (&["wait=1"][..], Some(1)),
             (&["respond-async, Wait = 10"], Some(10)),
@@ -150,7 +158,7 @@ mod tests {
             (&[], None),
         ] {
             let headers = prefer.iter().map(|value| ("prefer".parse().unwrap(), value.parse().unwrap()));
-            let patience = Patience::of(&headers.collect());
+            let patience = PreferWait::from_headers(&headers.collect());
             assert_eq!(patience.0.map(|wait| wait.as_secs()), seconds, "{prefer:?}");
         }
     }

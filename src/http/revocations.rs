@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    app::{BadRequest, Bulk, DryRun, MOST_TASKS, Revocation, Selection, Turned, Wanted, What},
+    app::{
+        AdminAction, BulkReceipt, BulkTaskAction, DryRun, MAX_TASKS, RequestError, Revocation, RevocationTarget,
+        Selection,
+    },
     domain::{
         id::{ClientId, Reason, Subject, TaskId, TokenId},
         task::{Requester, TaskState},
@@ -20,45 +23,45 @@ use crate::{
         uri::{IssuerUrl, ResourceUri},
     },
     http::{
-        App,
-        admin::idempotency_key,
-        body::{JsonBody, without_values},
-        client_auth::{Operator, Reader},
+        AppState,
+        admin::extract_idempotency_key,
+        body::{JsonBody, redact_serde_error},
+        client_auth::{AdminOperator, AdminReader},
         problem::Problem,
         query::Query,
-        replicas::{Patience, SpreadView},
-        views::{ListView, RevocationView, RevokedView, ShutOutView, TokenView},
+        replicas::{PreferWait, PropagationView},
+        views::{BlockView, ListView, RevocationReceiptView, RevocationView, TokenView},
     },
     ports::TaskFilter,
 };
 
 /// The body of `POST /v1/admin/revocations`: what it is about, by its kind, and what every kind has.
 #[derive(Debug)]
-struct RevocationBody {
-    about: About,
-    how: Manner,
+struct RevocationRequest {
+    target: TargetBody,
+    options: RevocationOptions,
 }
 
-impl TryFrom<Map<String, Value>> for RevocationBody {
+impl TryFrom<Map<String, Value>> for RevocationRequest {
     type Error = serde_json::Error;
 
     fn try_from(members: Map<String, Value>) -> Result<Self, Self::Error> {
-        let (how, about) = members.into_iter().partition(|(name, _)| MANNER.contains(&name.as_str()));
+        let (how, about) = members.into_iter().partition(|(name, _)| OPTION_MEMBERS.contains(&name.as_str()));
         Ok(Self {
-            about: serde_json::from_value(Value::Object(about))?,
-            how: serde_json::from_value(Value::Object(how))?,
+            target: serde_json::from_value(Value::Object(about))?,
+            options: serde_json::from_value(Value::Object(how))?,
         })
     }
 }
 
-const MANNER: [&str; 5] = ["verb", "disable", "dry_run", "confirmation", "reason"];
+const OPTION_MEMBERS: [&str; 5] = ["verb", "disable", "dry_run", "confirmation", "reason"];
 
 /// What every kind has.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manner {
+struct RevocationOptions {
     #[serde(default)]
-    verb: VerbWord,
+    verb: RevocationVerb,
     #[serde(default)]
     disable: bool,
     #[serde(default)]
@@ -69,7 +72,7 @@ struct Manner {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum VerbWord {
+enum RevocationVerb {
     #[default]
     Revoke,
     Suspend,
@@ -77,16 +80,16 @@ enum VerbWord {
     Enable,
 }
 
-impl Manner {
-    fn what(&self) -> Result<What, BadRequest> {
+impl RevocationOptions {
+    fn parse_action(&self) -> Result<AdminAction, RequestError> {
         match (self.verb, self.disable) {
-            (VerbWord::Revoke, false) => Ok(What::Revoke),
-            (VerbWord::Revoke, true) => Ok(What::Disable),
-            (VerbWord::Suspend, false) => Ok(What::Suspend),
-            (VerbWord::Resume, false) => Ok(What::Resume),
-            (VerbWord::Enable, false) => Ok(What::Enable),
-            (VerbWord::Suspend | VerbWord::Resume | VerbWord::Enable, true) => {
-                Err(BadRequest::Invalid("disable", "goes with the verb `revoke` only"))
+            (RevocationVerb::Revoke, false) => Ok(AdminAction::Revoke),
+            (RevocationVerb::Revoke, true) => Ok(AdminAction::Block),
+            (RevocationVerb::Suspend, false) => Ok(AdminAction::Suspend),
+            (RevocationVerb::Resume, false) => Ok(AdminAction::Resume),
+            (RevocationVerb::Enable, false) => Ok(AdminAction::Unblock),
+            (RevocationVerb::Suspend | RevocationVerb::Resume | RevocationVerb::Enable, true) => {
+                Err(RequestError::InvalidParameter("disable", "goes with the verb `revoke` only"))
             }
         }
     }
@@ -95,7 +98,7 @@ impl Manner {
 /// What it is about.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum About {
+enum TargetBody {
     /// One token, with all that was derived from it.
     Token {
         /// Its `jti`.
@@ -144,28 +147,30 @@ enum About {
 }
 
 /// One thing or many tasks.
-enum Concerned {
-    One(Wanted),
-    Many(Selection),
+enum RevocationSubject {
+    Target(RevocationTarget),
+    Tasks(Selection),
 }
 
-impl About {
-    fn concerned(self) -> Result<Concerned, BadRequest> {
+impl TargetBody {
+    fn into_subject(self) -> Result<RevocationSubject, RequestError> {
         let one = match self {
-            Self::Token { id } => Wanted::Token(id),
-            Self::Task { id } => Wanted::Task(id),
-            Self::Requester { issuer, subject } => Wanted::Requester(Requester { issuer, subject }),
-            Self::Agent { id } => Wanted::Agent(id),
-            Self::Resource { id: Some(id), uri: None } => Wanted::Resource(id),
-            Self::Resource { id: None, uri: Some(uri) } => Wanted::ResourceAt(uri),
-            Self::Resource { .. } => return Err(BadRequest::Invalid("id", "name the resource by `id` or by `uri`")),
-            Self::Issuer { id } => Wanted::Issuer(id),
+            Self::Token { id } => RevocationTarget::Token(id),
+            Self::Task { id } => RevocationTarget::Task(id),
+            Self::Requester { issuer, subject } => RevocationTarget::Requester(Requester { issuer, subject }),
+            Self::Agent { id } => RevocationTarget::Agent(id),
+            Self::Resource { id: Some(id), uri: None } => RevocationTarget::Resource(id),
+            Self::Resource { id: None, uri: Some(uri) } => RevocationTarget::ResourceAt(uri),
+            Self::Resource { .. } => {
+                return Err(RequestError::InvalidParameter("id", "name the resource by `id` or by `uri`"));
+            }
+            Self::Issuer { id } => RevocationTarget::Issuer(id),
             Self::Tasks { ids, issuer, subject, agent, state, resource, opened_from, opened_before } => {
                 let requester = match (issuer, subject) {
                     (Some(issuer), Some(subject)) => Some((issuer, subject.to_string())),
                     (None, None) => None,
-                    (Some(_), None) => return Err(BadRequest::Missing("subject")),
-                    (None, Some(_)) => return Err(BadRequest::Missing("issuer")),
+                    (Some(_), None) => return Err(RequestError::MissingParameter("subject")),
+                    (None, Some(_)) => return Err(RequestError::MissingParameter("issuer")),
                 };
                 let filter = TaskFilter {
                     requester,
@@ -173,30 +178,34 @@ impl About {
                     state,
                     only_open: false,
                     resource,
-                    from: opened_from.map(|text| time("opened_from", &text)).transpose()?,
-                    until: opened_before.map(|text| time("opened_before", &text)).transpose()?,
+                    created_from: opened_from.map(|text| parse_time("opened_from", &text)).transpose()?,
+                    created_before: opened_before.map(|text| parse_time("opened_before", &text)).transpose()?,
                 };
-                return selection(ids, filter).map(Concerned::Many);
+                return parse_selection(ids, filter).map(RevocationSubject::Tasks);
             }
         };
-        Ok(Concerned::One(one))
+        Ok(RevocationSubject::Target(one))
     }
 }
 
-fn selection(ids: Option<Vec<TaskId>>, filter: TaskFilter) -> Result<Selection, BadRequest> {
+fn parse_selection(ids: Option<Vec<TaskId>>, filter: TaskFilter) -> Result<Selection, RequestError> {
     let is_open = filter == TaskFilter::default();
     match ids {
-        Some(_) if !is_open => Err(BadRequest::Invalid("ids", "name the tasks, or say what they have in common")),
-        Some(ids) if ids.is_empty() || ids.len() > MOST_TASKS => Err(BadRequest::Invalid("ids", "1 to 1000 tasks")),
-        Some(ids) => Ok(Selection::These(ids.into_iter().collect::<BTreeSet<_>>())),
+        Some(_) if !is_open => {
+            Err(RequestError::InvalidParameter("ids", "name the tasks, or say what they have in common"))
+        }
+        Some(ids) if ids.is_empty() || ids.len() > MAX_TASKS => {
+            Err(RequestError::InvalidParameter("ids", "1 to 1000 tasks"))
+        }
+        Some(ids) => Ok(Selection::Ids(ids.into_iter().collect::<BTreeSet<_>>())),
         // All tasks of everybody is nothing to select by a member that was forgotten.
-        None if is_open => Err(BadRequest::Missing("ids")),
-        None => Ok(Selection::Fitting(filter)),
+        None if is_open => Err(RequestError::MissingParameter("ids")),
+        None => Ok(Selection::Matching(filter)),
     }
 }
 
-fn time(name: &'static str, text: &str) -> Result<Timestamp, BadRequest> {
-    Timestamp::parse_rfc3339(text).ok_or(BadRequest::Invalid(name, "must be an RFC 3339 time"))
+fn parse_time(name: &'static str, text: &str) -> Result<Timestamp, RequestError> {
+    Timestamp::parse_rfc3339(text).ok_or(RequestError::InvalidParameter(name, "must be an RFC 3339 time"))
 }
 
 /// What would happen.
@@ -224,87 +233,88 @@ struct SampleView {
 
 impl From<DryRun> for DryRunView {
     fn from(found: DryRun) -> Self {
-        let (tasks, agents, some) = (found.tasks(), found.agents(), found.some_tasks());
+        let (tasks, agents, some) = (found.task_count(), found.agent_count(), found.sample_tasks());
         let (confirmation, before) = found.confirmation.unzip();
         Self {
             dry_run: true,
-            tokens: found.tokens,
+            tokens: found.token_count,
             tasks,
             agents,
             complete: found.is_complete,
             sample: SampleView { tokens: found.sample.into_iter().map(Into::into).collect(), tasks: some },
             confirmation,
-            confirm_before: before.map(Timestamp::rfc3339),
+            confirm_before: before.map(Timestamp::to_rfc3339),
         }
     }
 }
 
 /// What was done to a selection of tasks.
 #[derive(Serialize)]
-struct TurnedView {
+struct BulkTransitionView {
     kind: &'static str,
     tasks: u64,
     at: String,
     #[serde(flatten)]
-    spread: SpreadView,
+    propagation: PropagationView,
 }
 
-impl From<&Turned> for TurnedView {
-    fn from(Turned { tasks, at, spread, .. }: &Turned) -> Self {
-        Self { kind: "tasks", tasks: *tasks, at: at.rfc3339(), spread: spread.into() }
+impl From<&BulkReceipt> for BulkTransitionView {
+    fn from(BulkReceipt { tasks, at, propagation: spread, .. }: &BulkReceipt) -> Self {
+        Self { kind: "tasks", tasks: *tasks, at: at.to_rfc3339(), propagation: spread.into() }
     }
 }
 
 /// `POST /v1/admin/revocations`
 pub(super) async fn revoke(
-    State(app): State<App>,
-    Operator(admin, cx): Operator,
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
     headers: HeaderMap,
-    patience: Patience,
+    patience: PreferWait,
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, Problem> {
-    let RevocationBody { about, how } =
-        RevocationBody::try_from(body).map_err(|fault| BadRequest::NotJson(without_values(&fault.to_string())))?;
-    let (what, idempotency_key) = (how.what()?, idempotency_key(&headers)?);
+    let RevocationRequest { target: about, options: how } = RevocationRequest::try_from(body)
+        .map_err(|fault| RequestError::MalformedJson(redact_serde_error(&fault.to_string())))?;
+    let (what, idempotency_key) = (how.parse_action()?, extract_idempotency_key(&headers)?);
     if how.dry_run && how.confirmation.is_some() {
-        return Err(BadRequest::Invalid("confirmation", "is what a dry run gives").into());
+        return Err(RequestError::InvalidParameter("confirmation", "is what a dry run gives").into());
     }
     let service = &app.service;
-    match about.concerned()? {
-        Concerned::Many(tasks) => {
-            let bulk = Bulk { tasks, what, reason: how.reason, confirmation: how.confirmation };
+    match about.into_subject()? {
+        RevocationSubject::Tasks(tasks) => {
+            let bulk =
+                BulkTaskAction { selection: tasks, action: what, reason: how.reason, confirmation: how.confirmation };
             if how.dry_run {
                 return Ok(Json(DryRunView::from(service.dry_run_tasks(&admin, &bulk, &cx).await?)).into_response());
             }
-            let turned = service.turn_tasks(&admin, &bulk, patience.0, &cx).await?;
-            Ok(patience.answer(&app, &turned.spread, TurnedView::from(&turned)))
+            let turned = service.transition_tasks(&admin, &bulk, patience.0, &cx).await?;
+            Ok(patience.respond(&app, &turned.propagation, BulkTransitionView::from(&turned)))
         }
-        Concerned::One(_) if how.confirmation.is_some() => {
-            Err(BadRequest::Invalid("confirmation", "goes with a selection of tasks only").into())
+        RevocationSubject::Target(_) if how.confirmation.is_some() => {
+            Err(RequestError::InvalidParameter("confirmation", "goes with a selection of tasks only").into())
         }
-        Concerned::One(target) => {
-            let revocation = Revocation { target, what, reason: how.reason, idempotency_key };
+        RevocationSubject::Target(target) => {
+            let revocation = Revocation { target, action: what, reason: how.reason, idempotency_key };
             if how.dry_run {
                 return Ok(Json(DryRunView::from(service.dry_run(&admin, &revocation, &cx).await?)).into_response());
             }
-            let revoked = service.revoke_within(&admin, revocation, patience.0, &cx).await?;
-            Ok(patience.answer(&app, &revoked.spread, RevokedView::from(&revoked)))
+            let revoked = service.revoke_with_wait(&admin, revocation, patience.0, &cx).await?;
+            Ok(patience.respond(&app, &revoked.propagation, RevocationReceiptView::from(&revoked)))
         }
     }
 }
 
 /// `GET /v1/admin/revocations`
 pub(super) async fn list(
-    State(app): State<App>,
-    _: Reader,
+    State(app): State<AppState>,
+    _: AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<RevocationView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
-    Ok(Json(ListView::of(app.service.list_revocations(&query.page()?).await?, RevocationView::from)))
+    Ok(Json(ListView::from_page(app.service.list_revocations(&query.parse_page()?).await?, RevocationView::from)))
 }
 
-/// `GET /v1/admin/shut-out`
-pub(super) async fn list_shut_out(Reader(caller, _): Reader) -> Json<ListView<ShutOutView>> {
-    let all = caller.client().view().registry.shut_out().iter().map(ShutOutView::from);
-    Json(ListView::whole(all.collect()))
+/// `GET /v1/admin/blocks`
+pub(super) async fn list_blocks(AdminReader(caller, _): AdminReader) -> Json<ListView<BlockView>> {
+    let all = caller.client().snapshot().registry.blocks().iter().map(BlockView::from);
+    Json(ListView::complete(all.collect()))
 }

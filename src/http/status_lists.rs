@@ -11,12 +11,12 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use crate::{
-    app::{Conflict, Cx},
-    http::{App, accept::takes_gzip, metadata::public, path::Id, problem::Problem},
+    app::{ConflictError, RequestContext},
+    http::{AppState, accept::accepts_gzip, metadata::cacheable, path::PathId, problem::Problem},
 };
 
 /// The media type (§8.1).
-const MEDIA_TYPE: &str = "application/statuslist+jwt";
+const STATUS_LIST_MEDIA_TYPE: &str = "application/statuslist+jwt";
 
 /// §9.3
 #[derive(Serialize)]
@@ -25,39 +25,42 @@ struct Aggregation {
 }
 
 /// `GET /status-lists`
-pub(super) async fn all(State(app): State<App>, Extension(cx): Extension<Cx>) -> Result<Response, Problem> {
-    let status_lists = app.service.status_lists(&cx).await?;
+pub(super) async fn aggregation(
+    State(app): State<AppState>,
+    Extension(cx): Extension<RequestContext>,
+) -> Result<Response, Problem> {
+    let status_lists = app.service.list_status_lists(&cx).await?;
     let ttl = app.service.settings().status_list.ttl;
-    Ok((public(ttl.as_seconds()), Json(Aggregation { status_lists })).into_response())
+    Ok((cacheable(ttl.as_seconds()), Json(Aggregation { status_lists })).into_response())
 }
 
 /// `GET /status-lists/{id}`
-pub(super) async fn one(
-    State(app): State<App>,
-    Extension(cx): Extension<Cx>,
-    Id(id): Id,
+pub(super) async fn status_list(
+    State(app): State<AppState>,
+    Extension(cx): Extension<RequestContext>,
+    PathId(id): PathId,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // Who asks what was then must not take what is now for it (§8.4).
     if form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(name, _)| name == "time") {
-        return Err(Conflict::NoHistory.into());
+        return Err(ConflictError::HistoryUnsupported.into());
     }
-    let id = id.parse().map_err(|_| Conflict::NotFound("status list"))?;
-    let list = app.service.status_list(id, &cx).await?;
+    let id = id.parse().map_err(|_| ConflictError::NotFound("status list"))?;
+    let list = app.service.read_status_list(id, &cx).await?;
     // Two forms of it are two texts, and have two tags (RFC 9110 §8.8.3.3).
-    let (body, tag, encoding) = match list.gzipped.clone().filter(|_| takes_gzip(&headers)) {
-        Some(gzipped) => (gzipped, format!("\"{}-gzip\"", list.tag), Some("gzip")),
-        None => (list.token.clone(), format!("\"{}\"", list.tag), None),
+    let (body, tag, encoding) = match list.gzipped.clone().filter(|_| accepts_gzip(&headers)) {
+        Some(gzipped) => (gzipped, format!("\"{}-gzip\"", list.etag), Some("gzip")),
+        None => (list.token.clone(), format!("\"{}\"", list.etag), None),
     };
-    let is_known = knows(&headers, &tag);
+    let is_known = has_current_version(&headers, &tag);
     let (status, body) = if is_known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, body) };
     let of_all = [(header::ETAG, tag), (header::VARY, header::ACCEPT_ENCODING.to_string())];
-    let mut response = (status, public(list.ttl.as_seconds()), of_all, body).into_response();
+    let mut response = (status, cacheable(list.ttl.as_seconds()), of_all, body).into_response();
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_TYPE);
     if !is_known {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STATUS_LIST_MEDIA_TYPE));
         if let Some(encoding) = encoding {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
@@ -66,7 +69,7 @@ pub(super) async fn one(
 }
 
 /// Whether the caller has what has this tag (RFC 9110 §13.1.2, by the weak comparison).
-fn knows(headers: &HeaderMap, tag: &str) -> bool {
+fn has_current_version(headers: &HeaderMap, tag: &str) -> bool {
     let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = given.flat_map(|value| value.split(',')).map(str::trim);
     tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_it() {
+    fn if_none_match_matches_current_tag() {
         for (given, has) in [
             ("\"abc\"", true),
             ("W/\"abc\"", true),
@@ -91,8 +94,8 @@ mod tests {
             ("", false),
         ] {
             let headers = [(header::IF_NONE_MATCH, HeaderValue::from_static(given))].into_iter().collect();
-            assert_eq!(knows(&headers, "\"abc\""), has, "{given}");
+            assert_eq!(has_current_version(&headers, "\"abc\""), has, "{given}");
         }
-        assert!(!knows(&HeaderMap::new(), "\"abc\""));
+        assert!(!has_current_version(&HeaderMap::new(), "\"abc\""));
     }
 }

@@ -6,23 +6,23 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{Reported, Revoked, Step, TaskTrail, TurnedTask},
+    app::{CallReceipt, RevocationReceipt, TaskTrail, TrailEntry, TransitionOutcome},
     domain::{
-        audit::{Record, Writer},
+        audit::{Record, WriterId},
         authority::Authority,
         call::CallReport,
         grant::Grant,
         id::{CallId, ClientId, GrantId, KeyId, TaskId, TokenId},
         jwk::SigningAlgorithm,
-        keys::{KeyDates, KeyState},
-        registry::{Entry, How, Object, Owner, Registry, ShutOut, Who},
+        keys::{KeySchedule, KeyState},
+        registry::{Block, BlockKind, BlockSubject, Entry, Registry, RegistryObject, Source},
         revocation::LogEntry,
-        task::{Requester, Task, TaskState, Turn},
+        task::{Requester, Task, TaskState, Transition},
         time::Timestamp,
         token::TokenKind,
     },
-    http::replicas::SpreadView,
-    ports::{AuditRow, Paged, TokenRecord},
+    http::replicas::PropagationView,
+    ports::{AuditRow, Page, TokenRecord},
 };
 
 pub(super) use tree::TaskTreeView;
@@ -36,11 +36,11 @@ pub(super) struct ListView<T> {
 }
 
 impl<T> ListView<T> {
-    pub(super) fn of<S>(page: Paged<S>, view: impl Fn(S) -> T) -> Self {
+    pub(super) fn from_page<S>(page: Page<S>, view: impl Fn(S) -> T) -> Self {
         Self { items: page.items.into_iter().map(view).collect(), next: page.next }
     }
 
-    pub(super) fn whole(items: Vec<T>) -> Self {
+    pub(super) fn complete(items: Vec<T>) -> Self {
         Self { items, next: None }
     }
 }
@@ -48,41 +48,41 @@ impl<T> ListView<T> {
 /// An object of the registry with its owner; and whether an admin has shut it out, whatever it says itself.
 #[derive(Serialize)]
 pub(super) struct ObjectView {
-    owner: Owner,
+    owner: Source,
     #[serde(flatten)]
-    object: Object,
+    object: RegistryObject,
     #[serde(skip_serializing_if = "Option::is_none")]
-    shut_out: Option<ShutOutView>,
+    block: Option<BlockView>,
 }
 
 impl ObjectView {
-    pub(super) fn of(entry: &Entry, registry: &Registry) -> Self {
-        let who = Who::Object(entry.object.kind(), entry.object.id().to_owned());
-        let shut_out = registry.shut_out_of(&who).map(ShutOutView::from);
-        Self { owner: entry.owner, object: entry.object.clone(), shut_out }
+    pub(super) fn new(entry: &Entry, registry: &Registry) -> Self {
+        let who = BlockSubject::Object(entry.object.kind(), entry.object.id().to_owned());
+        let shut_out = registry.find_block(&who).map(BlockView::from);
+        Self { owner: entry.source, object: entry.object.clone(), block: shut_out }
     }
 }
 
 /// Somebody who is shut out.
 #[derive(Serialize)]
-pub(super) struct ShutOutView {
+pub(super) struct BlockView {
     kind: &'static str,
     id: String,
-    how: How,
+    how: BlockKind,
     reason: String,
     by: String,
     at: String,
 }
 
-impl From<&ShutOut> for ShutOutView {
-    fn from(one: &ShutOut) -> Self {
+impl From<&Block> for BlockView {
+    fn from(one: &Block) -> Self {
         Self {
-            kind: one.who.kind(),
-            id: one.who.id(),
-            how: one.how,
+            kind: one.subject.kind(),
+            id: one.subject.id(),
+            how: one.kind,
             reason: one.reason.to_string(),
             by: one.by.clone(),
-            at: one.at.rfc3339(),
+            at: one.at.to_rfc3339(),
         }
     }
 }
@@ -134,8 +134,8 @@ impl From<TokenRecord> for TokenView {
             audience: token.audience,
             lineage: token.lineage,
             authorization_details: token.authority,
-            issued: token.issued.rfc3339(),
-            expires: token.expires.rfc3339(),
+            issued: token.issued.to_rfc3339(),
+            expires: token.expires.to_rfc3339(),
             rev: token.rev.number(),
         }
     }
@@ -156,11 +156,11 @@ pub(super) struct TaskView {
     /// The grant that it rests on; null when it rests on none.
     grant: Option<GrantId>,
     /// The last change of its state; null when there was none.
-    turned: Option<TurnView>,
+    last_transition: Option<TransitionView>,
 }
 
 impl TaskView {
-    pub(super) fn of(task: Task, now: Timestamp) -> Self {
+    pub(super) fn new(task: Task, now: Timestamp) -> Self {
         Self {
             state: task.state_at(now),
             id: task.id,
@@ -169,32 +169,32 @@ impl TaskView {
             purpose: task.purpose.into(),
             authority_hash: task.authority.hash(),
             authorization_details: task.authority,
-            created: task.created.rfc3339(),
-            deadline: task.deadline.rfc3339(),
+            created: task.created_at.to_rfc3339(),
+            deadline: task.deadline.to_rfc3339(),
             grant: task.grant,
-            turned: task.turned.map(Into::into),
+            last_transition: task.last_transition.map(Into::into),
         }
     }
 }
 
 /// A task whose state was changed, and how far the word of it got.
 #[derive(Serialize)]
-pub(super) struct TurnedTaskView {
+pub(super) struct TransitionedTaskView {
     #[serde(flatten)]
     task: TaskView,
     #[serde(flatten)]
-    spread: SpreadView,
+    propagation: PropagationView,
 }
 
-impl TurnedTaskView {
-    pub(super) fn of(TurnedTask { task, spread }: TurnedTask, now: Timestamp) -> Self {
-        Self { task: TaskView::of(task, now), spread: (&spread).into() }
+impl TransitionedTaskView {
+    pub(super) fn new(TransitionOutcome { task, propagation: spread }: TransitionOutcome, now: Timestamp) -> Self {
+        Self { task: TaskView::new(task, now), propagation: (&spread).into() }
     }
 }
 
 /// A change of a task's state.
 #[derive(Serialize)]
-pub(super) struct TurnView {
+pub(super) struct TransitionView {
     state: TaskState,
     at: String,
     by: String,
@@ -202,11 +202,11 @@ pub(super) struct TurnView {
     outcome: Option<String>,
 }
 
-impl From<Turn> for TurnView {
-    fn from(turn: Turn) -> Self {
+impl From<Transition> for TransitionView {
+    fn from(turn: Transition) -> Self {
         Self {
             state: turn.state,
-            at: turn.at.rfc3339(),
+            at: turn.at.to_rfc3339(),
             by: turn.by,
             reason: turn.reason.map(Into::into),
             outcome: turn.outcome.map(Into::into),
@@ -216,16 +216,16 @@ impl From<Turn> for TurnView {
 
 /// A report of a call that is on record.
 #[derive(Serialize)]
-pub(super) struct ReportedView {
+pub(super) struct CallReceiptView {
     id: CallId,
     jti: TokenId,
     at: String,
     named_by_token: bool,
 }
 
-impl ReportedView {
-    pub(super) fn of(report: &CallReport, reported: &Reported) -> Self {
-        let (at, named_by_token) = (reported.at.rfc3339(), reported.named_by_token);
+impl CallReceiptView {
+    pub(super) fn new(report: &CallReport, reported: &CallReceipt) -> Self {
+        let (at, named_by_token) = (reported.at.to_rfc3339(), reported.named_by_token);
         Self { id: report.id.clone(), jti: report.jti, at, named_by_token }
     }
 }
@@ -234,7 +234,7 @@ impl ReportedView {
 #[derive(Serialize)]
 pub(super) struct TrailView {
     task: TaskView,
-    steps: Vec<StepView>,
+    steps: Vec<TrailEntryView>,
     /// Whether there are older steps that are not shown.
     more: bool,
     /// What to give as `after` to see those.
@@ -242,27 +242,27 @@ pub(super) struct TrailView {
 }
 
 impl TrailView {
-    pub(super) fn of(trail: TaskTrail, now: Timestamp) -> Self {
-        let steps = trail.steps.into_iter().map(Into::into).collect();
-        Self { task: TaskView::of(trail.task, now), steps, more: trail.next.is_some(), next: trail.next }
+    pub(super) fn new(trail: TaskTrail, now: Timestamp) -> Self {
+        let steps = trail.entries.into_iter().map(Into::into).collect();
+        Self { task: TaskView::new(trail.task, now), steps, more: trail.next.is_some(), next: trail.next }
     }
 }
 
 /// A step: what it is about, in words, and the record; null if somebody edited that.
 #[derive(Serialize)]
-pub(super) struct StepView {
+pub(super) struct TrailEntryView {
     at: String,
     kind: &'static str,
     text: String,
     record: Option<Box<Record>>,
 }
 
-impl From<Step> for StepView {
-    fn from(step: Step) -> Self {
-        let (at, kind, text) = (step.at().rfc3339(), step.chapter(), step.tell());
+impl From<TrailEntry> for TrailEntryView {
+    fn from(step: TrailEntry) -> Self {
+        let (at, kind, text) = (step.at().to_rfc3339(), step.category(), step.describe());
         let record = match step {
-            Step::Record(record) => Some(record),
-            Step::Edited(_) => None,
+            TrailEntry::Record(record) => Some(record),
+            TrailEntry::Edited(_) => None,
         };
         Self { at, kind, text, record }
     }
@@ -289,24 +289,24 @@ impl From<LogEntry> for RevocationView {
             key: entry.target.key(),
             reason: entry.reason,
             by: entry.by,
-            at: entry.at.rfc3339(),
+            at: entry.at.to_rfc3339(),
         }
     }
 }
 
 /// A revocation that was made, and how far it got.
 #[derive(Serialize)]
-pub(super) struct RevokedView {
+pub(super) struct RevocationReceiptView {
     kind: &'static str,
     key: String,
     at: String,
     #[serde(flatten)]
-    spread: SpreadView,
+    propagation: PropagationView,
 }
 
-impl From<&Revoked> for RevokedView {
-    fn from(Revoked { target, at, spread, .. }: &Revoked) -> Self {
-        Self { kind: target.kind(), key: target.key(), at: at.rfc3339(), spread: spread.into() }
+impl From<&RevocationReceipt> for RevocationReceiptView {
+    fn from(RevocationReceipt { target, at, propagation: spread, .. }: &RevocationReceipt) -> Self {
+        Self { kind: target.kind(), key: target.key(), at: at.to_rfc3339(), propagation: spread.into() }
     }
 }
 
@@ -332,9 +332,9 @@ impl From<Grant> for GrantView {
             requester: (&grant.requester).into(),
             agent: grant.agent,
             authorization_details: grant.authority,
-            until: grant.until.rfc3339(),
+            until: grant.expires.to_rfc3339(),
             by: grant.by,
-            at: grant.at.rfc3339(),
+            at: grant.at.to_rfc3339(),
             break_glass: grant.break_glass,
         }
     }
@@ -352,23 +352,23 @@ pub(super) struct KeyView {
     gone: Option<String>,
 }
 
-impl From<(KeyDates, KeyState)> for KeyView {
-    fn from((dates, state): (KeyDates, KeyState)) -> Self {
+impl From<(KeySchedule, KeyState)> for KeyView {
+    fn from((dates, state): (KeySchedule, KeyState)) -> Self {
         Self {
             kid: dates.kid,
             algorithm: dates.algorithm,
             state,
-            created: dates.created.rfc3339(),
-            activates: dates.activates.rfc3339(),
-            retires: dates.retires.map(Timestamp::rfc3339),
-            gone: dates.gone.map(Timestamp::rfc3339),
+            created: dates.created_at.to_rfc3339(),
+            activates: dates.activates_at.to_rfc3339(),
+            retires: dates.retires_at.map(Timestamp::to_rfc3339),
+            gone: dates.unpublished_at.map(Timestamp::to_rfc3339),
         }
     }
 }
 
 /// A key that was made.
 #[derive(Serialize)]
-pub(super) struct MadeKeyView {
+pub(super) struct CreatedKeyView {
     pub(super) algorithm: SigningAlgorithm,
     pub(super) kid: KeyId,
 }
@@ -383,7 +383,7 @@ pub(super) struct SecretView<'a> {
 /// An audit record in its place: when and what, to be read, the chained text as it is, and its hash.
 #[derive(Serialize)]
 pub(super) struct AuditView {
-    writer: Writer,
+    writer: WriterId,
     n: u64,
     at: String,
     event: String,
@@ -397,7 +397,7 @@ impl From<AuditRow> for AuditView {
         Self {
             writer,
             n,
-            at: columns.at.rfc3339(),
+            at: columns.at.to_rfc3339(),
             event: columns.event,
             outcome: columns.outcome,
             chained: RawValue::from_string(body).ok(),

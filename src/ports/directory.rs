@@ -3,35 +3,35 @@
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::domain::{client::Resource, tool::Definition};
+use crate::domain::{client::Resource, tool::ToolDefinition};
 
 /// What an MCP server says of its tools. Strangers wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ToolListing {
     /// The tools, in its order. A name may stand in it twice.
-    pub tools: Vec<Definition>,
+    pub tools: Vec<ToolDefinition>,
     /// How many more it listed that can't be used: a name that no tool may have, a description or a schema that is too large.
-    pub unusable: usize,
+    pub unusable_count: usize,
 }
 
 /// Why an MCP server's tools could not be had. Nothing in it is the server's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NotListed {
+pub enum ToolListingError {
     /// Errand does not go there.
     #[error("{0}")]
-    Refused(String),
+    DestinationRefused(String),
     /// No connection, or no answer in time.
     #[error("the MCP server did not answer in time, or not at all")]
-    NoAnswer,
+    NoResponse,
     /// An HTTP status that no MCP server answers a good request with; redirects are not followed.
     #[error("the MCP server answered with the HTTP status {0}")]
-    Status(u16),
+    UnexpectedStatus(u16),
     /// It wants to know who asks.
     #[error("the MCP server wants a token to be asked with (HTTP status {0}): give one with `catalogue_token_file`")]
     Unauthorized(u16),
     /// More than is read.
     #[error("the MCP server says too much: {0}")]
-    TooMuch(&'static str),
+    LimitExceeded(&'static str),
     /// Something else answered.
     #[error("what answers there is no MCP server over streamable HTTP, or it broke off")]
     NotMcp,
@@ -41,5 +41,5 @@ pub enum NotListed {
 #[async_trait]
 pub trait McpServers: Send + Sync {
     /// Asks for `tools/list`, all pages of it.
-    async fn tools(&self, resource: &Resource) -> Result<Listed, NotListed>;
+    async fn list_tools(&self, resource: &Resource) -> Result<ToolListing, ToolListingError>;
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::Outage;
 use crate::domain::{
-    audit::{Columns, Event, Outcome, Writer},
+    audit::{Event, Outcome, SearchColumns, WriterId},
     id::{ClientId, GrantId, RequestId, TaskId, TokenId},
     task::TaskState,
     time::Timestamp,
@@ -13,19 +13,19 @@ use crate::domain::{
 
 /// A page of a list: what comes after a place, at most so many.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct PageRequest {
     /// The `next` of the page before.
-    pub after: Option<String>,
+    pub cursor: Option<String>,
     /// 1 to 1000.
     pub limit: u32,
 }
 
 /// Why a page of a list can't be had.
 #[derive(Debug, Error)]
-pub enum ListFault {
+pub enum ListError {
     /// What was given as `after` is not the `next` of a page of this list: the caller's mistake.
     #[error("`after` is not the `next` of a page of this list")]
-    Cursor,
+    InvalidCursor,
     /// The list could not be read.
     #[error(transparent)]
     Outage(#[from] Outage),
@@ -33,7 +33,7 @@ pub enum ListFault {
 
 /// One page, and where the next one begins, if there may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paged<T> {
+pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
     /// What to give as `after` for the next page.
@@ -52,14 +52,14 @@ pub struct TokenFilter {
     /// With this `aud`.
     pub audience: Option<String>,
     /// Not expired then.
-    pub alive_at: Option<Timestamp>,
+    pub unexpired_at: Option<Timestamp>,
     /// Issued at this time or later.
     pub issued_from: Option<Timestamp>,
 }
 
 /// What tokens have in common that are looked for, to see what has become of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Having {
+pub enum TokenSelector {
     /// They are these, or of a task of one of them.
     Tokens(Vec<TokenId>),
     /// They are of these tasks.
@@ -78,14 +78,14 @@ pub enum Having {
 
 /// Where to go on among tokens in the order of their issue; from the first, by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListedAfter {
+pub struct TokenCursor {
     /// When the last one was issued.
     pub issued: Timestamp,
     /// Which it was.
     pub id: TokenId,
 }
 
-impl Default for ListedAfter {
+impl Default for TokenCursor {
     fn default() -> Self {
         Self { issued: Timestamp::EPOCH, id: TokenId::new(uuid::Uuid::nil()) }
     }
@@ -105,9 +105,9 @@ pub struct TaskFilter {
     /// Approved for something at this resource.
     pub resource: Option<ResourceUri>,
     /// Opened at this time or later.
-    pub from: Option<Timestamp>,
+    pub created_from: Option<Timestamp>,
     /// Opened before this time.
-    pub until: Option<Timestamp>,
+    pub created_before: Option<Timestamp>,
 }
 
 /// Which grants to list. All of what is given must fit.
@@ -141,16 +141,16 @@ pub struct AuditFilter {
     /// Of how it ended.
     pub outcome: Option<Outcome>,
     /// At this time or later.
-    pub from: Option<Timestamp>,
+    pub occurred_from: Option<Timestamp>,
     /// Before this time.
-    pub until: Option<Timestamp>,
+    pub occurred_before: Option<Timestamp>,
 }
 
 /// An audit row as it lies in the store, read for verification: nothing in it is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
     /// Whose chain.
-    pub writer: Writer,
+    pub writer: WriterId,
     /// Its number there.
     pub n: u64,
     /// The text.
@@ -158,5 +158,5 @@ pub struct AuditRow {
     /// The hash that was stored with it.
     pub hash: String,
     /// The search columns, as a record that has only these would fill them.
-    pub columns: Columns,
+    pub columns: SearchColumns,
 }

@@ -22,30 +22,30 @@ use crate::domain::{
     id::KeyId,
     issuer::TrustedIssuer,
     jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-    jws::{Unread, Unverified},
-    keys::KeyDates,
+    jws::{CompactJws, UnverifiedJws},
+    keys::KeySchedule,
     time::Timestamp,
 };
 
 /// Something outside could not be asked, or did not answer. Says during what; the cause is its `source`.
 #[derive(Debug, Error)]
-#[error("{during} failed")]
+#[error("{operation} failed")]
 pub struct Outage {
     /// What was being done, such as "commit".
-    pub during: &'static str,
+    pub operation: &'static str,
     /// Why it failed.
     pub source: Box<dyn StdError + Send + Sync>,
 }
 
 /// What an [`Outage`] says when the store has another schema than this program needs.
-pub const CHECK_SCHEMA: &str = "check the store's schema";
+pub const OP_CHECK_SCHEMA: &str = "check the store's schema";
 /// What an [`Outage`] says when there is no key to sign with.
-pub const FIND_KEY: &str = "look for a signing key";
+pub const OP_FIND_SIGNING_KEY: &str = "look for a signing key";
 
 impl Outage {
     /// Wraps the cause: `….map_err(Outage::during("commit"))?`.
-    pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(during: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self { during, source: source.into() }
+    pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self { operation, source: source.into() }
     }
 }
 
@@ -62,21 +62,21 @@ pub trait Clock: Send + Sync {
 /// Dice.
 pub trait Entropy: Send + Sync {
     /// 256 random bits.
-    fn bytes32(&self) -> Result<[u8; 32], Outage>;
+    fn random_bytes32(&self) -> Result<[u8; 32], Outage>;
 
     /// A UUID version 7 (RFC 9562 §5.7): sorts by time, 74 random bits.
-    fn uuid(&self) -> Uuid;
+    fn new_uuid(&self) -> Uuid;
 }
 
 /// Threads beside those that serve requests.
-pub trait Threads: Send + Sync {
+pub trait ThreadSpawner: Send + Sync {
     /// Runs this on a thread of its own until it ends.
-    fn run(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage>;
+    fn spawn(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage>;
 }
 
 /// A token of ours, whose signature is good.
 #[derive(Clone, Debug)]
-pub struct OwnToken {
+pub struct VerifiedToken {
     /// The key that signed it.
     pub key: KeyId,
     /// The header's `typ`.
@@ -91,42 +91,47 @@ pub trait Signer: Send + Sync {
     fn sign(&self, algorithm: SigningAlgorithm, typ: &str, claims: &[u8], now: Timestamp) -> Result<String, Outage>;
 
     /// The token, if one of our published keys signed it. Takes as long for a stranger's token as for ours.
-    fn verify(&self, token: Unread<'_>, now: Timestamp) -> Option<OwnToken>;
+    fn verify(&self, token: CompactJws<'_>, now: Timestamp) -> Option<VerifiedToken>;
 
     /// Whether this is still one of our published keys: what it signed is ours as long as it is.
-    fn publishes(&self, key: &KeyId, now: Timestamp) -> bool;
+    fn is_published(&self, key: &KeyId, now: Timestamp) -> bool;
 
     /// The published keys (RFC 7517): pending, active, retired.
     fn jwks(&self, now: Timestamp) -> JwkSet;
 
     /// The algorithms that have an active key.
-    fn algorithms(&self, now: Timestamp) -> Vec<SigningAlgorithm>;
+    fn active_algorithms(&self, now: Timestamp) -> Vec<SigningAlgorithm>;
 
     /// The dates of all keys.
-    fn dates(&self) -> Vec<KeyDates>;
+    fn schedules(&self) -> Vec<KeySchedule>;
 
     /// The version of the stored keys that is in use.
     fn version(&self) -> u64;
 
     /// Takes the stored keys into use, all at once; on an error the old ones stay.
-    fn replace(&self, keys: StoredKeys) -> Result<(), Outage>;
+    fn replace_keys(&self, keys: StoredKeys) -> Result<(), Outage>;
 
     /// Makes a key, sealed and ready to be stored; it is not in use before it comes back by [`replace`](Self::replace).
-    fn make(&self, algorithm: SigningAlgorithm, now: Timestamp, activates: Timestamp) -> Result<StoredKey, Outage>;
+    fn create_key(
+        &self,
+        algorithm: SigningAlgorithm,
+        now: Timestamp,
+        activates: Timestamp,
+    ) -> Result<StoredKey, Outage>;
 }
 
 /// Why a signature of somebody else is not good.
 #[derive(Debug, Error)]
-pub enum KeyFault {
+pub enum SignatureError {
     /// No key of theirs fits the `kid` and the algorithm.
     #[error("no key of the signer fits `kid` and `alg`")]
     UnknownKey,
     /// They may not sign with this algorithm.
     #[error("`alg` is not one that the signer may use")]
-    Algorithm,
+    AlgorithmNotAllowed,
     /// The signature is wrong.
     #[error("the signature is wrong")]
-    Signature,
+    InvalidSignature,
     /// Their keys could not be had.
     #[error(transparent)]
     Outage(#[from] Outage),
@@ -136,24 +141,24 @@ pub enum KeyFault {
 #[async_trait]
 pub trait TrustedKeys: Send + Sync {
     /// The payload, if a key of the issuer signed it. An unknown `kid` makes us ask the issuer again, at most once a minute.
-    async fn verify_issuer(
+    async fn verify_with_issuer(
         &self,
         issuer: &TrustedIssuer,
-        token: Unverified<'_>,
+        token: UnverifiedJws<'_>,
         now: Timestamp,
-    ) -> Result<Map<String, Value>, KeyFault>;
+    ) -> Result<Map<String, Value>, SignatureError>;
 
     /// The payload, if a key of this set signed it.
-    fn verify_with(
+    fn verify_with_keys(
         &self,
         keys: &JwkSet,
         algorithms: &[JwsAlgorithm],
-        token: Unverified<'_>,
-    ) -> Result<Map<String, Value>, KeyFault>;
+        token: UnverifiedJws<'_>,
+    ) -> Result<Map<String, Value>, SignatureError>;
 
     /// Does the work of a verification and throws it away: what an unknown client costs, so that it can't be told apart.
-    fn verify_nothing(&self, token: Unverified<'_>);
+    fn verify_dummy(&self, token: UnverifiedJws<'_>);
 
     /// The issuers whose keys could not be had the last time they were asked for, for health and metrics.
-    fn unreachable(&self) -> Vec<String>;
+    fn unreachable_issuers(&self) -> Vec<String>;
 }

@@ -6,7 +6,7 @@ use super::Outage;
 
 /// What somebody has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Notification {
     /// Entries of the log.
     Log,
     /// An acknowledgement: a replica has applied more of the log than before.
@@ -15,7 +15,7 @@ pub enum Heard {
 
 /// Waits for what others write. It may miss something, so nobody relies on it: it makes things quick, and no more.
 #[async_trait]
-pub trait Ear: Send {
+pub trait ChangeListener: Send {
     /// What is heard next. After an error this one hears nothing any more.
-    async fn hear(&mut self) -> Result<Heard, Outage>;
+    async fn recv(&mut self) -> Result<Notification, Outage>;
 }

@@ -5,58 +5,66 @@ use std::collections::HashSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{ACCESS_TOKEN, NOTES, Server, changed_form, claims, form, read, secret, with_assertion};
+use crate::server::{
+    ACCESS_TOKEN, NOTES, Server, decode_claims, form, form_with_changes, read_response, secret, with_assertion,
+};
 
 on_both_stores!(
-    lives_end_with_what_they_come_from,
-    sign_in_is_passed_on,
-    nothing_passes_through,
-    what_every_answer_has,
-    no_token_that_nobody_reads,
+    token_lifetime_is_bounded_by_its_sources,
+    authentication_context_is_copied,
+    subject_token_is_never_echoed,
+    every_response_has_required_headers,
+    oversized_token_is_not_issued,
 );
 
 impl Server {
-    async fn life(&self, user: Value, changes: &[(&str, &str)]) -> (i64, Value) {
-        let form = changed_form(&self.exchange_form(&self.user_token(user)), changes);
+    async fn token_lifetime(&self, user: Value, changes: &[(&str, &str)]) -> (i64, Value) {
+        let form = form_with_changes(&self.exchange_form(&self.user_token(user)), changes);
         let (status, body) = self.post_as_planner("/oauth2/token", &form).await;
         assert_eq!(status, 200, "{body}");
-        let says = claims(body["access_token"].as_str().unwrap());
+        let says = decode_claims(body["access_token"].as_str().unwrap());
         let life = says["exp"].as_i64().unwrap() - says["iat"].as_i64().unwrap();
         assert_eq!(body["expires_in"], life, "{body}");
         (life, says)
     }
 }
 
-async fn lives_end_with_what_they_come_from(server: Server) {
+async fn token_lifetime_is_bounded_by_its_sources(server: Server) {
     let now = Server::now();
-    assert_eq!(server.life(json!({}), &[]).await.0, 300, "the default");
-    assert_eq!(server.life(json!({}), &[("expires_in", "60")]).await.0, 60);
-    assert_eq!(server.life(json!({}), &[("expires_in", "86400")]).await.0, 300, "asking for more changes nothing");
-    let (_, says) = server.life(json!({"exp": now + 100}), &[]).await;
+    assert_eq!(server.token_lifetime(json!({}), &[]).await.0, 300, "the default");
+    assert_eq!(server.token_lifetime(json!({}), &[("expires_in", "60")]).await.0, 60);
+    assert_eq!(
+        server.token_lifetime(json!({}), &[("expires_in", "86400")]).await.0,
+        300,
+        "asking for more changes nothing"
+    );
+    let (_, says) = server.token_lifetime(json!({"exp": now + 100}), &[]).await;
     assert_eq!(says["exp"], now + 100, "the user token's");
-    let (_, says) = server.life(json!({"exp": now + 100}), &[("expires_in", "200")]).await;
+    let (_, says) = server.token_lifetime(json!({"exp": now + 100}), &[("expires_in", "200")]).await;
     assert_eq!(says["exp"], now + 100);
-    assert_eq!(server.life(json!({}), &[("task_deadline", "50")]).await.0, 50, "the task's deadline");
+    assert_eq!(server.token_lifetime(json!({}), &[("task_deadline", "50")]).await.0, 50, "the task's deadline");
     // A task that was opened with a short deadline is joined: its deadline holds.
-    let (_, opened) = server.life(json!({}), &[("task_deadline", "120")]).await;
+    let (_, opened) = server.token_lifetime(json!({}), &[("task_deadline", "120")]).await;
     let task = opened["txn"].as_str().unwrap();
-    let (_, joined) = server.life(json!({}), &[("task_id", task), ("purpose", "")]).await;
+    let (_, joined) = server.token_lifetime(json!({}), &[("task_id", task), ("purpose", "")]).await;
     assert_eq!(joined["exp"], opened["exp"]);
     // Down a chain: never later than the one before.
-    let parent = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "90")]);
-    let parent = server.issued("planner", &parent).await;
-    let mut last = claims(&parent)["exp"].as_i64().unwrap();
-    let hand_over = server.issued("planner", &server.hand_over_form(&parent, "reader")).await;
-    let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", ""), ("expires_in", "280")]);
-    let part = server.issued("reader", &part).await;
-    let txn = server.issued("reader", &changed_form(&server.txn_form(&part, ACCESS_TOKEN), &[("purpose", "")])).await;
+    let parent = form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "90")]);
+    let parent = server.issue_token("planner", &parent).await;
+    let mut last = decode_claims(&parent)["exp"].as_i64().unwrap();
+    let hand_over = server.issue_token("planner", &server.delegation_form(&parent, "reader")).await;
+    let part = form_with_changes(&server.exchange_form(&hand_over), &[("purpose", ""), ("expires_in", "280")]);
+    let part = server.issue_token("reader", &part).await;
+    let txn = server
+        .issue_token("reader", &form_with_changes(&server.txn_form(&part, ACCESS_TOKEN), &[("purpose", "")]))
+        .await;
     for token in [&hand_over, &part, &txn] {
-        let exp = claims(token)["exp"].as_i64().unwrap();
+        let exp = decode_claims(token)["exp"].as_i64().unwrap();
         assert!(exp <= last, "{exp} after {last}");
         last = exp;
     }
     let (status, body) = {
-        let late = changed_form(&server.exchange_form(&server.user_token(json!({"exp": now - 1}))), &[]);
+        let late = form_with_changes(&server.exchange_form(&server.user_token(json!({"exp": now - 1}))), &[]);
         server.post_as_planner("/oauth2/token", &late).await
     };
     assert_eq!(
@@ -67,7 +75,7 @@ async fn lives_end_with_what_they_come_from(server: Server) {
     server.stop().await;
 }
 
-async fn sign_in_is_passed_on(server: Server) {
+async fn authentication_context_is_copied(server: Server) {
     let long_ago = Server::now() - 86_400;
     for (user, want) in [
         (json!({}), json!({"acr": "loa2", "amr": ["hwk"], "auth_time": Value::Null})),
@@ -80,14 +88,14 @@ async fn sign_in_is_passed_on(server: Server) {
         let token = server.user_token(user.clone());
         let mut want = want;
         if want["auth_time"].is_null() {
-            want["auth_time"] = claims(&token)["auth_time"].clone();
+            want["auth_time"] = decode_claims(&token)["auth_time"].clone();
         }
-        let access = server.issued("planner", &server.exchange_form(&token)).await;
-        let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
-        let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", "")]);
-        let part = server.issued("reader", &part).await;
+        let access = server.issue_token("planner", &server.exchange_form(&token)).await;
+        let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
+        let part = form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")]);
+        let part = server.issue_token("reader", &part).await;
         for (name, token) in [("access", &access), ("hand-over", &hand_over), ("part", &part)] {
-            let says = claims(token);
+            let says = decode_claims(token);
             for claim in ["auth_time", "acr", "amr"] {
                 assert_eq!(says[claim], want[claim], "{name} {claim} {user}");
             }
@@ -97,18 +105,18 @@ async fn sign_in_is_passed_on(server: Server) {
 }
 
 /// Promise 9: no part of a token that comes in goes out.
-async fn nothing_passes_through(server: Server) {
+async fn subject_token_is_never_echoed(server: Server) {
     let user = server.user_token(json!({"email": "alice@example.com", "nonce": "n-0S6_WzA2Mj-n-0S6"}));
     let assertion = server.assertion(json!({}));
     let form = with_assertion(&server.exchange_form(&user), &assertion);
-    let (status, body) = read(server.post("/oauth2/token").form(&form).send().await.unwrap()).await;
+    let (status, body) = read_response(server.post("/oauth2/token").form(&form).send().await.unwrap()).await;
     assert_eq!(status, 200, "{body}");
     let access = body["access_token"].as_str().unwrap().to_owned();
-    let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
-    let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", "")]);
-    let part = server.issued("reader", &part).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
+    let part = form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")]);
+    let part = server.issue_token("reader", &part).await;
     let decoded = |token: &str| {
-        let [header, claims] = [crate::server::header(token), claims(token)];
+        let [header, claims] = [crate::server::decode_header(token), decode_claims(token)];
         format!("{token} {header} {claims}")
     };
     for (name, came_in, went_out) in [
@@ -133,13 +141,13 @@ async fn nothing_passes_through(server: Server) {
         for secret in ["alice@example.com", "n-0S6_WzA2Mj"] {
             assert!(!out.contains(secret), "{name}");
         }
-        let jti = claims(came_in)["jti"].as_str().unwrap().to_owned();
+        let jti = decode_claims(came_in)["jti"].as_str().unwrap().to_owned();
         assert_eq!(out.contains(&jti), in_lineage, "{name}: only our own names are kept");
     }
     server.stop().await;
 }
 
-async fn what_every_answer_has(server: Server) {
+async fn every_response_has_required_headers(server: Server) {
     let mut ids = HashSet::new();
     let user = server.user_token(json!({}));
     let good = || {
@@ -181,7 +189,7 @@ async fn what_every_answer_has(server: Server) {
     }
     // The scope is always in the answer, and what it stands for; also where only details were asked for.
     let details = r#"[{"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"}]"#;
-    let form = changed_form(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", details)]);
+    let form = form_with_changes(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", details)]);
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!(status, 200, "{body}");
     let want = json!([{"type": "mcp_tool", "locations": [crate::server::FILES], "actions": ["tools/call"], "identifier": "read_file"}]);
@@ -189,17 +197,17 @@ async fn what_every_answer_has(server: Server) {
     assert_eq!(body["scope"], "", "a scope stands for all its tools, and this is one of two");
     assert_eq!(body["issued_token_type"], ACCESS_TOKEN);
     assert_eq!((&body["token_type"], body["txn"].is_string()), (&json!("Bearer"), true));
-    let names = changed_form(&server.exchange_form(&user), &[("resource", ""), ("audience", "files")]);
+    let names = form_with_changes(&server.exchange_form(&user), &[("resource", ""), ("audience", "files")]);
     let (status, body) = server.post_as_planner("/oauth2/token", &names).await;
     assert_eq!((status.as_u16(), &body["scope"]), (200, &json!("files:read")), "{body}");
-    let both = changed_form(&server.exchange_form(&user), &[("scope", "files:read notes:read")]);
+    let both = form_with_changes(&server.exchange_form(&user), &[("scope", "files:read notes:read")]);
     let (status, _) = server.post_as_planner("/oauth2/token", &both).await;
     assert_eq!(status, 400, "never two audiences, and {NOTES} is another");
     server.stop().await;
 }
 
 /// Many tools with long names under one scope: more than a token can hold that we would read ourselves.
-async fn no_token_that_nobody_reads(server: Server) {
+async fn oversized_token_is_not_issued(server: Server) {
     let tool = |n: usize| json!({"name": format!("{}_{n}", "t".repeat(100)), "scope": "big:all", "effect": "read"});
     let big = json!({"id": "big", "uri": "https://big.example.com/mcp", "authentication": {"method": "client_secret_basic"},
         "tools": (0..120).map(tool).collect::<Vec<_>>()});
@@ -211,7 +219,7 @@ async fn no_token_that_nobody_reads(server: Server) {
     }
     let user = server.user_token(json!({"client_id": "guest-client", "scope": "big:all"}));
     let changes = [("resource", "https://big.example.com/mcp"), ("scope", "big:all")];
-    let form = changed_form(&server.exchange_form(&user), &changes);
+    let form = form_with_changes(&server.exchange_form(&user), &changes);
     let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
     let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");

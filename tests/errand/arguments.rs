@@ -2,26 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{FILES, Server, changed_form, claims};
+use crate::server::{FILES, Server, decode_claims, form_with_changes};
 
-on_both_stores!(constraints_go_along_and_only_shrink, details_are_about_the_target_however_it_is_named);
+on_both_stores!(constraints_are_inherited_and_only_narrowed, details_without_locations_apply_to_target);
 
 fn details(constraints: &Value) -> String {
     json!([{"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": "read_file", "constraints": constraints}])
         .to_string()
 }
 
-async fn constraints_go_along_and_only_shrink(server: Server) {
+async fn constraints_are_inherited_and_only_narrowed(server: Server) {
     let user = server.user_token(json!({}));
     let ask = |constraints: &Value| {
         let details = details(constraints);
-        changed_form(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", &details)])
+        form_with_changes(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", &details)])
     };
     let wide = json!({"path": {"prefix": "/reports/"}, "limit": {"max": 100}});
     let (status, body) = server.post_as_planner("/oauth2/token", &ask(&wide)).await;
     assert_eq!(status, 200, "{body}");
     let token = body["access_token"].as_str().unwrap();
-    let says = claims(token);
+    let says = decode_claims(token);
     assert_eq!(says["authorization_details"][0]["constraints"], wide);
     assert_eq!(says["scope"], "", "a server that only knows scopes must not read more into it");
     assert_eq!(says["task"]["authority_hash"].as_str().unwrap().len(), 51);
@@ -39,8 +39,8 @@ async fn constraints_go_along_and_only_shrink(server: Server) {
         (json!({"pa\u{0}th": {"any": true}}), Some("invalid_authorization_details")),
     ] {
         let narrower = details(&constraints);
-        let form = changed_form(
-            &server.hand_over_form(token, "reader"),
+        let form = form_with_changes(
+            &server.delegation_form(token, "reader"),
             &[("scope", ""), ("authorization_details", &narrower)],
         );
         let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
@@ -52,7 +52,7 @@ async fn constraints_go_along_and_only_shrink(server: Server) {
             Some(code) => assert_eq!((status.as_u16(), &body["error"]), (400, &json!(code)), "{constraints}: {body}"),
         }
     }
-    let by_scope = server.hand_over_form(token, "reader");
+    let by_scope = server.delegation_form(token, "reader");
     let (status, body) = server.post_as_planner("/oauth2/token", &by_scope).await;
     assert_eq!(
         (status.as_u16(), &body["error"]),
@@ -63,7 +63,7 @@ async fn constraints_go_along_and_only_shrink(server: Server) {
 }
 
 /// Details without `locations` are about the resource that the token is for: named by its URI, by its name, or implied.
-async fn details_are_about_the_target_however_it_is_named(server: Server) {
+async fn details_without_locations_apply_to_target(server: Server) {
     let one = |more: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -71,19 +71,19 @@ async fn details_are_about_the_target_however_it_is_named(server: Server) {
     };
     let ask = |changes: &[(&str, &str)], details: &str| {
         let form = server.exchange_form(&server.user_token(json!({})));
-        changed_form(&changed_form(&form, &[("scope", ""), ("authorization_details", details)]), changes)
+        form_with_changes(&form_with_changes(&form, &[("scope", ""), ("authorization_details", details)]), changes)
     };
     let (by_name, nameless) = ([("resource", ""), ("audience", "files")], [("resource", "")]);
-    let token = server.issued("planner", &ask(&[], &one(json!({})))).await;
-    let want = &claims(&token)["authorization_details"];
+    let token = server.issue_token("planner", &ask(&[], &one(json!({})))).await;
+    let want = &decode_claims(&token)["authorization_details"];
     assert_eq!(want[0]["locations"], json!([FILES]));
-    let named = server.issued("planner", &ask(&by_name, &one(json!({})))).await;
-    assert_eq!(&claims(&named)["authorization_details"], want);
-    let handed = changed_form(
-        &server.hand_over_form(&token, "reader"),
+    let named = server.issue_token("planner", &ask(&by_name, &one(json!({})))).await;
+    assert_eq!(&decode_claims(&named)["authorization_details"], want);
+    let handed = form_with_changes(
+        &server.delegation_form(&token, "reader"),
         &[("scope", ""), ("authorization_details", &one(json!({})))],
     );
-    assert_eq!(&claims(&server.issued("planner", &handed).await)["authorization_details"], want);
+    assert_eq!(&decode_claims(&server.issue_token("planner", &handed).await)["authorization_details"], want);
 
     let wrong = "invalid_authorization_details";
     let missing = "authorization_details[0].locations: is missing, and the request names no resource";
@@ -100,7 +100,7 @@ async fn details_are_about_the_target_however_it_is_named(server: Server) {
         (&nameless, json!({"colour": "red"}), "invalid_target", "name one `resource`"),
         (&txn, json!({}), wrong, missing),
     ] {
-        let (status, body) = server.token_as("planner", &ask(changes, &one(more.clone()))).await;
+        let (status, body) = server.request_token_as("planner", &ask(changes, &one(more.clone()))).await;
         let text = body["error_description"].as_str().unwrap_or_default();
         assert!(status == 400 && body["error"] == error && text.contains(said), "{changes:?} {more}: {body}");
     }

@@ -9,16 +9,16 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    server::{Server, claims, form, secret, until},
+    server::{Server, decode_claims, form, secret, wait_until},
     support::TestStore,
 };
 
 on_both_stores!(
-    check_config,
-    keys_and_the_bootstrap_token,
-    audit_verify_and_export,
-    the_client_side,
-    serve_until_it_is_told_to_stop,
+    check_config_reports_all_errors,
+    keys_commands_and_bootstrap_token_work,
+    audit_verify_and_export_work,
+    token_commands_work,
+    serve_stops_on_signal,
 );
 
 /// Runs a command with nothing in its environment. Returns the exit code and what it wrote.
@@ -31,7 +31,7 @@ pub async fn errand(folder: &Path, arguments: &[&str]) -> (i32, String, String) 
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-async fn check_config(server: Server) {
+async fn check_config_reports_all_errors(server: Server) {
     let folder = server.folder.path();
     let (code, out, err) = errand(folder, &["check-config", "errand.toml"]).await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -77,7 +77,7 @@ async fn check_config(server: Server) {
     server.stop().await;
 }
 
-async fn keys_and_the_bootstrap_token(server: Server) {
+async fn keys_commands_and_bootstrap_token_work(server: Server) {
     let folder = server.folder.path();
     let with = ["--config", "errand.toml"];
     let (code, out, err) = errand(folder, &[&["migrate"][..], &with].concat()).await;
@@ -110,17 +110,17 @@ async fn keys_and_the_bootstrap_token(server: Server) {
     assert_eq!(server.admin_with(token, Method::PUT, "/agents/guest", Some(guest)).await.0, 201);
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 200);
     assert_eq!(server.admin_with(&format!("{token}x"), Method::GET, "/agents", None).await.0, 401);
-    let trail = server.records("").await;
-    let issued = trail.iter().find(|record| record["token"] == claims(token)["jti"]).unwrap();
+    let trail = server.audit_records("").await;
+    let issued = trail.iter().find(|record| record["token"] == decode_claims(token)["jti"]).unwrap();
     assert_eq!((&issued["event"], &issued["client"]), (&json!("token.issue"), &json!("errand-bootstrap")));
     // It can be taken back like any other.
-    server.revoke(json!({"kind": "token", "id": claims(token)["jti"], "reason": "done with it"})).await;
+    server.revoke(json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "done with it"})).await;
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
     server.stop().await;
 }
 
-async fn audit_verify_and_export(server: Server) {
-    let says = claims(&server.task_token().await);
+async fn audit_verify_and_export_work(server: Server) {
+    let says = decode_claims(&server.task_token().await);
     let folder = std::sync::Arc::clone(&server.folder);
     let store = server.stop().await;
     let with = ["--config", "errand.toml"];
@@ -140,7 +140,7 @@ async fn audit_verify_and_export(server: Server) {
     assert!(code == 1 && err.contains("touched"), "{out} {err}");
 }
 
-async fn the_client_side(server: Server) {
+async fn token_commands_work(server: Server) {
     let folder = server.folder.path();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     write("user-token", &server.user_token(json!({})));
@@ -151,8 +151,8 @@ async fn the_client_side(server: Server) {
     let (code, out, err) = errand(folder, &[&exchange[..], &who, &asked, &["--bare"]].concat()).await;
     assert_eq!(code, 0, "{err}");
     let token = out.trim();
-    assert!(server.is_live(token).await);
-    assert_eq!(claims(token)["tctx"]["purpose"], "from a terminal");
+    assert!(server.is_active(token).await);
+    assert_eq!(decode_claims(token)["tctx"]["purpose"], "from a terminal");
     let (code, out, _) = errand(folder, &[&exchange[..], &who, &asked].concat()).await;
     assert!(code == 0 && out.contains("\"sub\": \"alice\""), "{out}");
     let (code, out, err) =
@@ -167,13 +167,13 @@ async fn the_client_side(server: Server) {
     let deadline = ["--task-deadline", "600", "--bare"];
     let (code, out, err) = errand(folder, &[&named[..], &who_with_slash, &asked, &deadline].concat()).await;
     assert_eq!(code, 0, "{err}");
-    assert_eq!(claims(out.trim())["aud"], crate::server::FILES);
+    assert_eq!(decode_claims(out.trim())["aud"], crate::server::FILES);
     let files = ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret"];
     let txn = ["--txn", "--audience", "example.com", "--scope", "files:read", "--request-context", r#"{"a":"b"}"#];
     let txn = [&["token", "exchange", "--subject-token-file", "token", "--bare"][..], &files, &txn].concat();
     let (code, out, err) = errand(folder, &txn).await;
     assert_eq!(code, 0, "{err}");
-    assert_eq!(claims(out.trim())["rctx"]["a"], "b");
+    assert_eq!(decode_claims(out.trim())["rctx"]["a"], "b");
     let files =
         ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret", "--token-file", "token"];
     let (code, out, err) = errand(folder, &[&["token", "introspect"][..], &files].concat()).await;
@@ -190,7 +190,7 @@ async fn the_client_side(server: Server) {
     server.stop().await;
 }
 
-async fn serve_until_it_is_told_to_stop(server: Server) {
+async fn serve_stops_on_signal(server: Server) {
     let (issuer, folder) = (server.issuer.clone(), std::sync::Arc::clone(&server.folder));
     let token = server.task_token().await;
     let user = server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})));
@@ -209,7 +209,7 @@ async fn serve_until_it_is_told_to_stop(server: Server) {
         let log = child.stderr.take().unwrap();
         let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
         let ready = || async { http.get(format!("{issuer}/readyz")).send().await.is_ok_and(|a| a.status() == 200) };
-        until("it serves", ready).await;
+        wait_until("it serves", ready).await;
         let post = |path: &str, client: &str, form: &crate::server::Form| {
             http.post(format!("{issuer}{path}")).basic_auth(client, Some(secret(client))).form(form).send()
         };
@@ -272,23 +272,23 @@ async fn the_example(store: TestStore) {
     let (code, _, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
     assert_eq!(code, 0, "{err}");
     let (code, token, err) = errand(folder.path(), &[&["admin", "token"][..], &with].concat()).await;
-    assert_eq!((code, &claims(token.trim())["iss"]), (0, &json!("https://sts.example.com")), "{err}");
+    assert_eq!((code, &decode_claims(token.trim())["iss"]), (0, &json!("https://sts.example.com")), "{err}");
     let (_, list, _) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
     assert!(list.lines().count() == 1 && list.contains("ES256 active"), "{list}");
 }
 
 #[tokio::test]
-async fn the_example_on_sqlite() {
+async fn example_config_works_on_sqlite() {
     the_example(TestStore::empty_sqlite().await).await;
 }
 
 #[tokio::test]
-async fn the_example_on_postgres() {
+async fn example_config_works_on_postgres() {
     the_example(TestStore::empty_postgres().await).await;
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_not_there() {
+async fn unreachable_postgres_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let kek = folder.path().join("kek");
     std::fs::write(&kek, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
@@ -302,7 +302,7 @@ async fn a_postgres_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_failure_that_nobody_reads() {
+async fn closed_pipe_is_not_an_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
         .args(["check-config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/no-such-file.toml")])
         .stdout(Stdio::piped())
@@ -314,7 +314,7 @@ async fn a_failure_that_nobody_reads() {
 }
 
 #[tokio::test]
-async fn beside_a_server_for_development() {
+async fn commands_work_beside_dev_server() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut server = Command::new(env!("CARGO_BIN_EXE_errand"))
@@ -333,7 +333,7 @@ async fn beside_a_server_for_development() {
 
     // Beside it, the commands for who runs it; it keeps its address.
     let (code, token, err) = errand(folder.path(), &["admin", "token", "--dev"]).await;
-    assert_eq!((code, &claims(token.trim())["iss"]), (0, &json!(format!("http://{port}"))), "{err}");
+    assert_eq!((code, &decode_claims(token.trim())["iss"]), (0, &json!(format!("http://{port}"))), "{err}");
     for command in [&["keys", "list", "--dev"][..], &["audit", "verify", "--dev"], &["keys", "rotate", "--dev"]] {
         let (code, out, err) = errand(folder.path(), command).await;
         assert!(code == 0 && !out.is_empty(), "{command:?}: {err}");
@@ -357,23 +357,23 @@ async fn beside_a_server_for_development() {
 
 /// What `errand serve --dev` says to paste is what the README says.
 #[test]
-fn what_to_paste() {
+fn quickstart_commands_use_the_issuer() {
     let readme = include_str!("../../README.md");
     assert!(readme.contains(include_str!("../../src/cli/try-it.sh")), "README.md and src/cli/try-it.sh differ");
 }
 
 #[tokio::test]
-async fn migrate_on_sqlite() {
+async fn migrate_works_on_sqlite() {
     migrates(TestStore::empty_sqlite().await).await;
 }
 
 #[tokio::test]
-async fn migrate_on_postgres() {
+async fn migrate_works_on_postgres() {
     migrates(TestStore::empty_postgres().await).await;
 }
 
 #[tokio::test]
-async fn development_is_for_this_machine() {
+async fn dev_server_refuses_non_loopback_address() {
     let folder = tempfile::tempdir().unwrap();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
         let (code, out, err) = errand(folder.path(), &["serve", "--dev", "--listen", address]).await;

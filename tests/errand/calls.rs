@@ -4,9 +4,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{NOTES, Server, changed, changed_form, claims, read};
+use crate::server::{NOTES, Server, decode_claims, form_with_changes, read_response, with_changes};
 
-on_both_stores!(a_call_is_reported_once, who_may_report_what, the_trail_is_a_story);
+on_both_stores!(call_report_is_idempotent, only_token_audience_may_report_calls, task_trail_describes_events_in_order);
 
 fn digest() -> String {
     format!("sha-256:{}", "A".repeat(43))
@@ -15,65 +15,70 @@ fn digest() -> String {
 /// A good report about a call with this token.
 fn report(token: &str) -> Value {
     json!({
-        "id": "call-1", "jti": claims(token)["jti"], "tool": "read_file", "arguments": digest(), "outcome": "succeeded",
+        "id": "call-1", "jti": decode_claims(token)["jti"], "tool": "read_file", "arguments": digest(), "outcome": "succeeded",
         "data": [{"class": "personal", "count": 3}],
     })
 }
 
 fn task_of(token: &str) -> String {
-    claims(token)["txn"].as_str().unwrap().to_owned()
+    decode_claims(token)["txn"].as_str().unwrap().to_owned()
 }
 
-async fn send(server: &Server, client: &str, task: &str, report: &Value) -> (u16, Value) {
+async fn report_call(server: &Server, client: &str, task: &str, report: &Value) -> (u16, Value) {
     let token = server.api_token(client, "errand:tasks").await;
     let request = server.post(&format!("/v1/tasks/{task}/calls")).bearer_auth(token).json(report);
-    let (status, body) = read(request.send().await.unwrap()).await;
+    let (status, body) = read_response(request.send().await.unwrap()).await;
     (status.as_u16(), body)
 }
 
-async fn calls(server: &Server, task: &str) -> Vec<Value> {
+async fn list_calls(server: &Server, task: &str) -> Vec<Value> {
     let (status, body) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
     assert_eq!(status, 200, "{body}");
     body["steps"].as_array().unwrap().iter().filter(|step| step["kind"] == "call").cloned().collect()
 }
 
-async fn a_call_is_reported_once(server: Server) {
+async fn call_report_is_idempotent(server: Server) {
     let token = server.task_token().await;
     let task = task_of(&token);
     let good = report(&token);
-    let (status, first) = send(&server, "files", &task, &good).await;
+    let (status, first) = report_call(&server, "files", &task, &good).await;
     assert_eq!((status, &first["named_by_token"]), (201, &json!(true)), "{first}");
     let replica = server.replica().await;
-    assert_eq!(send(&server, "files", &task, &good).await, (200, first.clone()));
-    assert_eq!(send(&replica, "files", &task, &good).await, (200, first));
+    assert_eq!(report_call(&server, "files", &task, &good).await, (200, first.clone()));
+    assert_eq!(report_call(&replica, "files", &task, &good).await, (200, first));
     // The same call, told otherwise; and another call.
-    let (status, body) = send(&replica, "files", &task, &changed(good.clone(), json!({"outcome": "failed"}))).await;
+    let (status, body) =
+        report_call(&replica, "files", &task, &with_changes(good.clone(), json!({"outcome": "failed"}))).await;
     assert_eq!(status, 422, "{body}");
     // Two replicas are told of the same calls at once.
     let racers = (0..8).map(|n| {
         let at = if n % 2 == 0 { &server } else { &replica };
-        let report = changed(good.clone(), json!({"id": format!("raced-{}", n / 4)}));
+        let report = with_changes(good.clone(), json!({"id": format!("raced-{}", n / 4)}));
         let task = &task;
-        async move { send(at, "files", task, &report).await.0 }
+        async move { report_call(at, "files", task, &report).await.0 }
     });
     let mut answers = futures_util::future::join_all(racers).await;
     answers.sort_unstable();
     assert_eq!(answers, [200, 200, 200, 200, 200, 200, 201, 201]);
-    let recorded = calls(&server, &task).await;
+    let recorded = list_calls(&server, &task).await;
     assert_eq!(recorded.len(), 3);
     // Records of two replicas may be of the same second, so a call is found by its name.
     let named =
         |calls: Vec<Value>, id: &str| calls.into_iter().find(|step| step["record"]["asked"]["call"] == id).unwrap();
     let record = &named(recorded, "call-1")["record"];
-    assert_eq!(record["authority_hash"], claims(&token)["task"]["authority_hash"], "what the intent was: {record}");
+    assert_eq!(
+        record["authority_hash"],
+        decode_claims(&token)["task"]["authority_hash"],
+        "what the intent was: {record}"
+    );
     assert_eq!((&record["client"], &record["agents"][0]), (&json!("files"), &json!("planner")), "{record}");
     assert_eq!((&record["asked"]["arguments"], &record["asked"]["data"]), (&good["arguments"], &good["data"]));
     // After the end it is still told what was done; and what the token does not name is told, and stands out.
     server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
-    let outside = changed(good, json!({"id": "late", "tool": "delete_file", "outcome": "refused", "data": null}));
-    let (status, body) = send(&server, "files", &task, &outside).await;
+    let outside = with_changes(good, json!({"id": "late", "tool": "delete_file", "outcome": "refused", "data": null}));
+    let (status, body) = report_call(&server, "files", &task, &outside).await;
     assert_eq!((status, &body["named_by_token"]), (201, &json!(false)), "{body}");
-    let told = named(calls(&server, &task).await, "late");
+    let told = named(list_calls(&server, &task).await, "late");
     assert_eq!(
         told["text"],
         "planner called delete_file at files (the token does not name this tool): it was refused (reported when the token had been taken back)"
@@ -89,17 +94,17 @@ async fn a_call_is_reported_once(server: Server) {
     server.stop().await;
 }
 
-async fn who_may_report_what(server: Server) {
+async fn only_token_audience_may_report_calls(server: Server) {
     let token = server.task_token().await;
     let task = task_of(&token);
     let good = report(&token);
     let other = task_of(&server.task_token().await);
-    let handed = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
-    let with = |changes: Value| changed(good.clone(), changes);
+    let handed = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
+    let with = |changes: Value| with_changes(good.clone(), changes);
     for (name, client, task, report, want) in [
         ("the wrong resource", "notes", &task, good.clone(), 404),
         ("the wrong task", "files", &other, good.clone(), 404),
-        ("a token for nobody's resource", "files", &task, with(json!({"jti": claims(&handed)["jti"]})), 404),
+        ("a token for nobody's resource", "files", &task, with(json!({"jti": decode_claims(&handed)["jti"]})), 404),
         ("a token that is none", "files", &task, with(json!({"jti": task})), 404),
         ("its agent", "planner", &task, good.clone(), 403),
         ("another agent", "stranger", &task, good.clone(), 403),
@@ -124,41 +129,42 @@ async fn who_may_report_what(server: Server) {
         ),
         ("a member of its own", "files", &task, with(json!({"result": "secret-of-mine"})), 400),
     ] {
-        let (status, body) = send(&server, client, task, &report).await;
+        let (status, body) = report_call(&server, client, task, &report).await;
         assert_eq!(status, want, "{name}: {body}");
         assert!(!body.to_string().contains("secret-of-mine"), "{name}: {body}");
     }
-    assert!(calls(&server, &task).await.is_empty());
+    assert!(list_calls(&server, &task).await.is_empty());
     let scope = server.api_token("files", "errand:introspect").await;
     let request = server.post(&format!("/v1/tasks/{task}/calls")).bearer_auth(scope).json(&good);
     assert_eq!(request.send().await.unwrap().status(), 403);
-    let (status, _) =
-        server.admin(Method::GET, &format!("/tasks/{}/trail", claims(&token)["jti"].as_str().unwrap()), None).await;
+    let (status, _) = server
+        .admin(Method::GET, &format!("/tasks/{}/trail", decode_claims(&token)["jti"].as_str().unwrap()), None)
+        .await;
     assert_eq!(status, 404);
     server.stop().await;
 }
 
-async fn the_trail_is_a_story(server: Server) {
+async fn task_trail_describes_events_in_order(server: Server) {
     let token = server.task_token().await;
     let task = task_of(&token);
-    assert!(server.is_live(&token).await);
-    send(&server, "files", &task, &report(&token)).await;
-    let handed = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
-    let part = server.issued("reader", &server.exchange_form(&handed)).await;
-    let elsewhere = changed_form(&server.exchange_form(&part), &[("resource", NOTES), ("scope", "notes:read")]);
-    assert_eq!(server.token_as("reader", &elsewhere).await.0, 400);
+    assert!(server.is_active(&token).await);
+    report_call(&server, "files", &task, &report(&token)).await;
+    let handed = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
+    let part = server.issue_token("reader", &server.exchange_form(&handed)).await;
+    let elsewhere = form_with_changes(&server.exchange_form(&part), &[("resource", NOTES), ("scope", "notes:read")]);
+    assert_eq!(server.request_token_as("reader", &elsewhere).await.0, 400);
     let admin = async |act: &str, body: Value| {
         assert_eq!(server.admin(Method::POST, &format!("/tasks/{task}/{act}"), Some(body)).await.0, 200);
     };
     admin("suspend", json!({"reason": "looked into"})).await;
-    assert!(!server.is_live(&part).await);
+    assert!(!server.is_active(&part).await);
     admin("resume", json!({})).await;
-    send(&server, "files", &task, &changed(report(&part), json!({"outcome": "failed", "data": []}))).await;
+    report_call(&server, "files", &task, &with_changes(report(&part), json!({"outcome": "failed", "data": []}))).await;
     let api = server.api_token("planner", "errand:tasks").await;
     let complete = server.post(&format!("/v1/tasks/{task}/complete")).bearer_auth(api);
     let body = json!({"outcome": "the report is in the folder"});
     assert_eq!(complete.json(&body).send().await.unwrap().status(), 200);
-    server.house.service.finish().await;
+    server.application.service.shutdown().await;
 
     let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
     assert_eq!((&trail["task"]["state"], &trail["more"]), (&json!("completed"), &json!(false)), "{trail}");

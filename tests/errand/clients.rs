@@ -5,26 +5,26 @@ use serde_json::{Value, json};
 
 use crate::{
     idp::Key,
-    server::{Form, JWT_BEARER, Server, changed_form, form, read, secret, with_assertion},
+    server::{Form, JWT_BEARER, Server, form, form_with_changes, read_response, secret, with_assertion},
 };
 
 on_both_stores!(
-    who_probes_learns_nothing,
-    one_method_and_the_registered_one,
-    an_assertion_is_used_once_in_all,
-    a_refused_request_uses_it_up,
-    the_libraries_that_cannot_do_better,
+    failed_authentication_reveals_nothing,
+    only_registered_method_is_accepted,
+    assertion_is_accepted_once_across_replicas,
+    rejected_request_consumes_assertion,
+    assertion_audience_setting_is_enforced,
 );
 
 /// Everything of an answer but its id, its date and its length in time.
-async fn whole(request: RequestBuilder) -> (u16, Vec<(String, String)>, String) {
+async fn send_and_read(request: RequestBuilder) -> (u16, Vec<(String, String)>, String) {
     let response = request.send().await.unwrap();
     let headers = response.headers().iter().filter(|(name, _)| !["x-request-id", "date"].contains(&name.as_str()));
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     (response.status().as_u16(), headers, response.text().await.unwrap())
 }
 
-async fn who_probes_learns_nothing(server: Server) {
+async fn failed_authentication_reveals_nothing(server: Server) {
     // One more, who is shut out.
     let closed = json!({"id": "closed", "disabled": true, "authentication": {"method": "client_secret_basic"}});
     let (status, _) = server.admin(reqwest::Method::PUT, "/agents/closed", Some(closed)).await;
@@ -37,13 +37,13 @@ async fn who_probes_learns_nothing(server: Server) {
     for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
         let basic = |id: &str, secret: &str| server.post(path).basic_auth(id, Some(secret)).form(&grant);
         let signed = |key: &Key, changes: Value| {
-            let claims = crate::server::changed(server.assertion_claims(), changes);
+            let claims = crate::server::with_changes(server.assertion_claims(), changes);
             let assertion = key.sign("client-authentication+jwt", &claims);
             server.post(path).form(&with_assertion(&grant, &assertion))
         };
         let nobody = json!({"iss": "nobody", "sub": "nobody"});
         let reader = json!({"iss": "reader", "sub": "reader"});
-        let want = whole(basic("nobody", &secret("nobody"))).await;
+        let want = send_and_read(basic("nobody", &secret("nobody"))).await;
         assert_eq!(
             (want.0, &want.2[..]),
             (401, r#"{"error":"invalid_client","error_description":"client authentication failed"}"#)
@@ -67,19 +67,19 @@ async fn who_probes_learns_nothing(server: Server) {
             ("right key, wrong audience", signed(&server.planner, json!({"aud": "https://elsewhere.example"}))),
             ("right key, expired", signed(&server.planner, json!({"exp": Server::now() - 600}))),
         ] {
-            assert_eq!(whole(request).await, want, "{path} {name}");
+            assert_eq!(send_and_read(request).await, want, "{path} {name}");
         }
     }
     server.stop().await;
 }
 
-async fn one_method_and_the_registered_one(server: Server) {
+async fn only_registered_method_is_accepted(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
     let assertion = || server.assertion(json!({}));
     let basic = |form: &Form| server.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(form);
     let bare = |form: &Form| server.post("/oauth2/token").form(form);
-    let in_body = changed_form(&grant, &[("client_id", "reader"), ("client_secret", &secret("reader"))]);
-    let client_id = |id: &str| changed_form(&grant, &[("client_id", id)]);
+    let in_body = form_with_changes(&grant, &[("client_id", "reader"), ("client_secret", &secret("reader"))]);
+    let client_id = |id: &str| form_with_changes(&grant, &[("client_id", id)]);
     let several = (400, "invalid_request");
     let failed = (401, "invalid_client");
     let rows: Vec<(&str, RequestBuilder, (u16, &str))> = vec![
@@ -89,7 +89,7 @@ async fn one_method_and_the_registered_one(server: Server) {
         ("Basic and an assertion", basic(&with_assertion(&grant, &assertion())), several),
         (
             "Basic and an assertion type",
-            basic(&changed_form(&grant, &[("client_assertion_type", JWT_BEARER)])),
+            basic(&form_with_changes(&grant, &[("client_assertion_type", JWT_BEARER)])),
             several,
         ),
         ("Basic and a secret in the body", basic(&in_body), several),
@@ -106,26 +106,30 @@ async fn one_method_and_the_registered_one(server: Server) {
         ("an assertion", bare(&with_assertion(&grant, &assertion())), (200, "")),
         ("an assertion and its id", bare(&with_assertion(&client_id("planner"), &assertion())), (200, "")),
         ("an assertion and another's id", bare(&with_assertion(&client_id("reader"), &assertion())), failed),
-        ("an assertion without type", bare(&changed_form(&grant, &[("client_assertion", &assertion())])), failed),
+        ("an assertion without type", bare(&form_with_changes(&grant, &[("client_assertion", &assertion())])), failed),
         (
             "an assertion of another type",
-            bare(&changed_form(
+            bare(&form_with_changes(
                 &with_assertion(&grant, &assertion()),
                 &[("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer")],
             )),
             failed,
         ),
-        ("a type without assertion", bare(&changed_form(&grant, &[("client_assertion_type", JWT_BEARER)])), failed),
+        (
+            "a type without assertion",
+            bare(&form_with_changes(&grant, &[("client_assertion_type", JWT_BEARER)])),
+            failed,
+        ),
     ];
     for (name, request, want) in rows {
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!((status.as_u16(), body["error"].as_str().unwrap_or_default()), want, "{name}: {body}");
     }
     server.stop().await;
 }
 
 /// Sixteen requests with one assertion, at two replicas: one wins. What it wins does not matter.
-async fn an_assertion_is_used_once_in_all(server: Server) {
+async fn assertion_is_accepted_once_across_replicas(server: Server) {
     let other = server.replica().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     for round in 0..4 {
@@ -142,7 +146,7 @@ async fn an_assertion_is_used_once_in_all(server: Server) {
         });
         let (mut won, mut lost) = (0, 0);
         for answer in tries.collect::<Vec<_>>() {
-            match read(answer.await.unwrap().unwrap()).await {
+            match read_response(answer.await.unwrap().unwrap()).await {
                 (status, _) if status == 200 => won += 1,
                 (status, body) => {
                     assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{body}");
@@ -153,13 +157,13 @@ async fn an_assertion_is_used_once_in_all(server: Server) {
         assert_eq!((won, lost), (1, 15), "round {round}");
         // And not a second time anywhere else, however long after.
         for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
-            let form = changed_form(&grant, &[("token", "x")]);
+            let form = form_with_changes(&grant, &[("token", "x")]);
             let (status, body) = other.post_with_assertion(path, &form, &assertion).await;
             assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{path} {body}");
         }
     }
     // A jti is one's own: the same one of another signature is the same, that of another client is not.
-    let claims = crate::server::changed(server.assertion_claims(), json!({"jti": "same-for-all"}));
+    let claims = crate::server::with_changes(server.assertion_claims(), json!({"jti": "same-for-all"}));
     let (first, again) = (server.planner.sign("JWT", &claims), server.planner.sign("JWT", &claims));
     assert_ne!(first, again);
     assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &first).await.0, 200);
@@ -168,12 +172,12 @@ async fn an_assertion_is_used_once_in_all(server: Server) {
     server.stop().await;
 }
 
-async fn a_refused_request_uses_it_up(server: Server) {
+async fn rejected_request_consumes_assertion(server: Server) {
     let token = server.task_token().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let asked = form(&[("token", &token)]);
     let exchange =
-        |changes: &[(&str, &str)]| changed_form(&server.exchange_form(&server.user_token(json!({}))), changes);
+        |changes: &[(&str, &str)]| form_with_changes(&server.exchange_form(&server.user_token(json!({}))), changes);
     for (name, path, form, want) in [
         ("a scope too wide", "/oauth2/token", exchange(&[("scope", "files:delete")]), 400),
         ("an unknown target", "/oauth2/token", exchange(&[("resource", "https://unknown.example")]), 400),
@@ -182,12 +186,12 @@ async fn a_refused_request_uses_it_up(server: Server) {
         ("a subject of no type", "/oauth2/token", exchange(&[("subject_token_type", "access_token")]), 400),
         ("an unknown grant", "/oauth2/token", exchange(&[("grant_type", "password")]), 400),
         ("no grant", "/oauth2/token", exchange(&[("grant_type", "")]), 400),
-        ("an API scope that is none", "/oauth2/token", changed_form(&grant, &[("scope", "\"")]), 400),
-        ("a revocation of nothing", "/oauth2/revoke", changed_form(&asked, &[("token", "")]), 400),
-        ("a question about nothing", "/oauth2/introspect", changed_form(&asked, &[("token", "")]), 400),
-        ("an API scope too wide", "/oauth2/token", changed_form(&grant, &[("scope", "errand:admin")]), 400),
+        ("an API scope that is none", "/oauth2/token", form_with_changes(&grant, &[("scope", "\"")]), 400),
+        ("a revocation of nothing", "/oauth2/revoke", form_with_changes(&asked, &[("token", "")]), 400),
+        ("a question about nothing", "/oauth2/introspect", form_with_changes(&asked, &[("token", "")]), 400),
+        ("an API scope too wide", "/oauth2/token", form_with_changes(&grant, &[("scope", "errand:admin")]), 400),
         ("an agent that asks", "/oauth2/introspect", asked.clone(), 403),
-        ("a revocation", "/oauth2/revoke", changed_form(&asked, &[("token", "unknown")]), 200),
+        ("a revocation", "/oauth2/revoke", form_with_changes(&asked, &[("token", "unknown")]), 200),
     ] {
         let assertion = server.assertion(json!({}));
         let (status, body) = server.post_with_assertion(path, &form, &assertion).await;
@@ -195,11 +199,11 @@ async fn a_refused_request_uses_it_up(server: Server) {
         let (status, body) = server.post_with_assertion("/oauth2/token", &grant, &assertion).await;
         assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{name} {body}");
     }
-    assert!(server.is_live(&token).await);
+    assert!(server.is_active(&token).await);
     server.stop().await;
 }
 
-async fn the_libraries_that_cannot_do_better(server: Server) {
+async fn assertion_audience_setting_is_enforced(server: Server) {
     let agent = |audience: &str| {
         json!({"id": "authlib", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks(),
             "assertion_audience": audience}})

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use errand::{
-    domain::{audit::Writer, grant::Grant, id::GrantId},
-    ports::{Change, Write},
+    domain::{audit::WriterId, grant::Grant, id::GrantId},
+    ports::{StateChange, WriteSet},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,41 +15,41 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
-    server::{FILES, IDP, Server, changed_form, claims, read},
+    server::{FILES, IDP, Server, decode_claims, form_with_changes, read_response},
     support::TestStore,
 };
 
 /// Runs each test on both stores, at a server whose `files` demands consent.
-macro_rules! demanding {
+macro_rules! consent_tests {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::demanding(crate::support::TestStore::sqlite().await).await).await;
+                super::$name(super::start_with_consent(crate::support::TestStore::sqlite().await).await).await;
             })*
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::demanding(crate::support::TestStore::postgres().await).await).await;
+                super::$name(super::start_with_consent(crate::support::TestStore::postgres().await).await).await;
             })*
         }
     };
 }
 
-demanding!(
-    nothing_without_a_grant,
-    what_rests_on_a_grant_ends_with_it,
-    a_task_rests_on_its_grant_alone,
-    nothing_outlives_a_withdrawal,
-    grants_are_made_once_and_listed,
-    what_is_no_grant_is_refused,
-    there_are_so_many_and_no_more,
-    all_are_withdrawn,
-    a_demand_that_came_later,
+consent_tests!(
+    exchange_without_grant_is_refused,
+    withdrawn_grant_ends_its_tokens,
+    task_depends_only_on_its_own_grant,
+    no_token_outlives_grant_withdrawal,
+    grant_creation_is_idempotent_and_listed,
+    invalid_grant_is_rejected,
+    grant_count_is_limited,
+    withdraw_all_removes_every_grant,
+    later_consent_requirement_applies_to_derived_tokens,
 );
 
-pub async fn demanding(store: TestStore) -> Server {
+pub async fn start_with_consent(store: TestStore) -> Server {
     let edit = |text: String| {
         let text = text.replace("listen =", "consent_uri = \"https://portal.example.com/grants\"\nlisten =");
         text.replace("id = \"files\"\n", "id = \"files\"\nconsent = \"required\"\n")
@@ -57,7 +57,7 @@ pub async fn demanding(store: TestStore) -> Server {
     Server::start_edited(store, edit).await
 }
 
-pub fn later(seconds: i64) -> String {
+pub fn expiry_in(seconds: i64) -> String {
     let at = time::OffsetDateTime::from_unix_timestamp(Server::now() + seconds).unwrap();
     at.format(&time::format_description::well_known::Rfc3339).unwrap()
 }
@@ -69,57 +69,57 @@ pub fn details(tools: &[&str]) -> Value {
 }
 
 /// What alice lets the planner do.
-fn grant(tools: &[&str], seconds: i64) -> Value {
-    let until = later(seconds);
+fn grant_body(tools: &[&str], seconds: i64) -> Value {
+    let until = expiry_in(seconds);
     json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": until, "authorization_details": details(tools)})
 }
 
-const READING: [&str; 2] = ["list_files", "read_file"];
+const READ_TOOLS: [&str; 2] = ["list_files", "read_file"];
 
-async fn granted(server: &Server, grant: Value) -> String {
+async fn create_grant(server: &Server, grant: Value) -> String {
     let (status, body) = server.admin(Method::POST, "/grants", Some(grant)).await;
     assert_eq!(status, 201, "{body}");
     body["id"].as_str().unwrap().to_owned()
 }
 
-async fn withdraw(server: &Server, id: &str) -> u16 {
+async fn withdraw_grant(server: &Server, id: &str) -> u16 {
     server.admin(Method::DELETE, &format!("/grants/{id}"), None).await.0.as_u16()
 }
 
-async fn nothing_without_a_grant(server: Server) {
+async fn exchange_without_grant_is_refused(server: Server) {
     let form = server.exchange_form(&server.user_token(json!({})));
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{body}");
     assert_eq!(body["interaction_uri"], "https://portal.example.com/grants");
     let wanted = body["authorization_details"].as_array().unwrap();
-    assert_eq!(wanted.iter().map(|d| &d["identifier"]).collect::<Vec<_>>(), READING);
+    assert_eq!(wanted.iter().map(|d| &d["identifier"]).collect::<Vec<_>>(), READ_TOOLS);
     let (_, trail) = server.admin(Method::GET, "/audit?event=token.issue&outcome=refused", None).await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 1, "{trail}");
     // What is asked for can be granted as it stands in the answer, and is enough then; less is not.
-    let mut grant = grant(&[], 600);
+    let mut grant = grant_body(&[], 600);
     grant["authorization_details"] = json!([wanted[0]]);
-    granted(&server, grant.clone()).await;
+    create_grant(&server, grant.clone()).await;
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
     grant["authorization_details"] = json!(wanted);
-    let id = granted(&server, grant).await;
+    let id = create_grant(&server, grant).await;
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!(status, 200, "{body}");
     let token = body["access_token"].as_str().unwrap();
-    assert_eq!(claims(token)["grant"], json!(id));
+    assert_eq!(decode_claims(token)["grant"], json!(id));
     assert_eq!(server.introspect(token).await["grant"], json!(id));
     // Nobody else's, and not for more: the grant is of alice to the planner, to read.
     let bob = server.exchange_form(&server.user_token(json!({"sub": "bob"})));
-    let write = changed_form(&form, &[("scope", "files:read files:write")]);
+    let write = form_with_changes(&form, &[("scope", "files:read files:write")]);
     for (agent, form) in [
         ("planner", bob),
         ("planner", write),
         ("reader", server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})))),
     ] {
-        let (status, body) = server.token_as(agent, &form).await;
+        let (status, body) = server.request_token_as(agent, &form).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{agent} {body}");
     }
     // Where nobody demands it, nothing is asked.
-    let notes = changed_form(
+    let notes = form_with_changes(
         &form,
         &[
             ("resource", crate::server::NOTES),
@@ -131,67 +131,68 @@ async fn nothing_without_a_grant(server: Server) {
     server.stop().await;
 }
 
-async fn what_rests_on_a_grant_ends_with_it(server: Server) {
+async fn withdrawn_grant_ends_its_tokens(server: Server) {
     let other = server.replica().await;
-    let short = granted(&server, grant(&READING, 90)).await;
+    let short = create_grant(&server, grant_body(&READ_TOOLS, 90)).await;
     let form = server.exchange_form(&server.user_token(json!({})));
-    let token = server.issued("planner", &form).await;
-    let says = claims(&token);
+    let token = server.issue_token("planner", &form).await;
+    let says = decode_claims(&token);
     assert!(says["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
-    let handed = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
-    let child = other.issued("reader", &changed_form(&server.exchange_form(&handed), &[("purpose", "")])).await;
-    assert_eq!((&claims(&child)["grant"], &claims(&handed)["grant"]), (&json!(short), &json!(short)));
+    let handed = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
+    let child =
+        other.issue_token("reader", &form_with_changes(&server.exchange_form(&handed), &[("purpose", "")])).await;
+    assert_eq!((&decode_claims(&child)["grant"], &decode_claims(&handed)["grant"]), (&json!(short), &json!(short)));
     // Another grant is another one: what rests on the first ends with the first.
-    let second = granted(&server, grant(&READING, 60)).await;
-    assert!(server.is_live(&token).await && other.is_live(&child).await);
-    assert_eq!(withdraw(&server, &short).await, 204);
+    let second = create_grant(&server, grant_body(&READ_TOOLS, 60)).await;
+    assert!(server.is_active(&token).await && other.is_active(&child).await);
+    assert_eq!(withdraw_grant(&server, &short).await, 204);
     for at in [&server, &other] {
-        assert!(!at.is_live(&token).await && !at.is_live(&child).await);
+        assert!(!at.is_active(&token).await && !at.is_active(&child).await);
     }
-    let again = changed_form(&server.exchange_form(&handed), &[("purpose", "")]);
-    assert_eq!(other.token_as("reader", &again).await.0, 400);
+    let again = form_with_changes(&server.exchange_form(&handed), &[("purpose", "")]);
+    assert_eq!(other.request_token_as("reader", &again).await.0, 400);
     let task = says["txn"].as_str().unwrap();
     let (_, task) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!((&task["state"], &task["grant"]), (&json!("revoked"), &json!(short)), "{task}");
-    assert_eq!(task["turned"]["by"], format!("grant:{short}"));
-    let next = other.issued("planner", &form).await;
-    assert_eq!(claims(&next)["grant"], json!(second));
-    assert!(server.is_live(&next).await);
-    assert_eq!(withdraw(&other, &short).await, 404, "it is gone");
+    assert_eq!(task["last_transition"]["by"], format!("grant:{short}"));
+    let next = other.issue_token("planner", &form).await;
+    assert_eq!(decode_claims(&next)["grant"], json!(second));
+    assert!(server.is_active(&next).await);
+    assert_eq!(withdraw_grant(&other, &short).await, 404, "it is gone");
     let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
     assert_eq!(other.admin(Method::DELETE, &all, None).await.0, 204);
-    assert!(!server.is_live(&next).await);
+    assert!(!server.is_active(&next).await);
     assert_eq!(other.admin(Method::DELETE, &all, None).await.0, 404);
     other.stop().await;
     server.stop().await;
 }
 
-async fn a_task_rests_on_its_grant_alone(server: Server) {
-    let first = granted(&server, grant(&READING, 600)).await;
+async fn task_depends_only_on_its_own_grant(server: Server) {
+    let first = create_grant(&server, grant_body(&READ_TOOLS, 600)).await;
     let form = server.exchange_form(&server.user_token(json!({})));
-    let task = claims(&server.issued("planner", &form).await)["txn"].as_str().unwrap().to_owned();
-    let join = changed_form(&form, &[("purpose", ""), ("task_id", &task)]);
+    let task = decode_claims(&server.issue_token("planner", &form).await)["txn"].as_str().unwrap().to_owned();
+    let join = form_with_changes(&form, &[("purpose", ""), ("task_id", &task)]);
     // A longer grant comes: who joins stays with the task's.
-    let second = granted(&server, grant(&READING, 900)).await;
-    assert_eq!(claims(&server.issued("planner", &join).await)["grant"], json!(first));
-    assert_eq!(claims(&server.issued("planner", &form).await)["grant"], json!(second));
-    assert_eq!(withdraw(&server, &first).await, 204);
+    let second = create_grant(&server, grant_body(&READ_TOOLS, 900)).await;
+    assert_eq!(decode_claims(&server.issue_token("planner", &join).await)["grant"], json!(first));
+    assert_eq!(decode_claims(&server.issue_token("planner", &form).await)["grant"], json!(second));
+    assert_eq!(withdraw_grant(&server, &first).await, 204);
     let (status, body) = server.post_as_planner("/oauth2/token", &join).await;
     assert_eq!(status, 400, "{body}");
     server.stop().await;
 }
 
-const ROUNDS: usize = 30;
+const RACE_ROUNDS: usize = 30;
 
 /// A round: four clients at two replicas exchange on a grant, one request after the other; in between it is withdrawn.
 /// Once that was answered nothing that rests on it lives, whenever it was issued.
-async fn nothing_outlives_a_withdrawal(server: Server) {
+async fn no_token_outlives_grant_withdrawal(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
     let (mut issued, mut refused) = (0, 0);
-    for round in 0..ROUNDS {
-        let mut wanted = grant(&READING, 600);
+    for round in 0..RACE_ROUNDS {
+        let mut wanted = grant_body(&READ_TOOLS, 600);
         (wanted["subject"], wanted["agent"]) = (json!(format!("alice-{round}")), json!("reader"));
         let (status, body) = server.admin_with(&admin, Method::POST, "/grants", Some(wanted)).await;
         assert_eq!(status, 201, "{body}");
@@ -224,25 +225,25 @@ async fn nothing_outlives_a_withdrawal(server: Server) {
             (issued, refused) = (issued + tokens.len(), refused + no);
             for token in tokens {
                 for at in [&server, &other] {
-                    assert!(!at.is_live(&token).await, "round {round}: a token lives");
+                    assert!(!at.is_active(&token).await, "round {round}: a token lives");
                 }
             }
         }
     }
     assert!(issued > 0 && refused > 0, "it was no race: {issued} issued, {refused} refused");
     // Tasks that were opened at the very end are found by the sweeper.
-    server.house.service.sweep(&server.house.cx().unwrap()).await.unwrap();
+    server.application.service.collect_garbage(&server.application.system_context().unwrap()).await.unwrap();
     let (_, tasks) = server.admin(Method::GET, "/tasks?state=active&limit=1000", None).await;
     assert_eq!(tasks["items"], json!([]));
 }
 
-async fn grants_are_made_once_and_listed(server: Server) {
+async fn grant_creation_is_idempotent_and_listed(server: Server) {
     let token = server.api_token("ops", "errand:admin").await;
     let post = async |key: &str, body: &Value| {
         let request = server.post("/v1/admin/grants").bearer_auth(&token).header("idempotency-key", key).json(body);
-        read(request.send().await.unwrap()).await
+        read_response(request.send().await.unwrap()).await
     };
-    let wanted = grant(&READING, 600);
+    let wanted = grant_body(&READ_TOOLS, 600);
     let (status, first) = post("k", &wanted).await;
     assert_eq!(status, 201, "{first}");
     assert_eq!((&first["requester"]["subject"], &first["by"]), (&json!("alice"), &json!("admin:ops")));
@@ -251,7 +252,7 @@ async fn grants_are_made_once_and_listed(server: Server) {
     more["authorization_details"] = details(&["read_file"]);
     assert_eq!(post("k", &more).await.0, 422, "the key is for another authority");
     assert_ne!(post("l", &wanted).await.1["id"], first["id"]);
-    assert_eq!(withdraw(&server, first["id"].as_str().unwrap()).await, 204);
+    assert_eq!(withdraw_grant(&server, first["id"].as_str().unwrap()).await, 204);
     let (status, gone) = post("k", &wanted).await;
     assert_eq!(status, 422, "{gone}");
     assert!(gone["detail"].as_str().unwrap().contains("withdrawn since"), "{gone}");
@@ -278,9 +279,9 @@ async fn grants_are_made_once_and_listed(server: Server) {
     server.stop().await;
 }
 
-async fn what_is_no_grant_is_refused(server: Server) {
+async fn invalid_grant_is_rejected(server: Server) {
     let token = server.api_token("ops", "errand:admin").await;
-    let good = grant(&READING, 600);
+    let good = grant_body(&READ_TOOLS, 600);
     let one = |name: &str, value: Value| {
         let mut grant = good.clone();
         grant[name] = value;
@@ -313,7 +314,7 @@ async fn what_is_no_grant_is_refused(server: Server) {
         ("an unknown place", detail(json!({"locations": ["https://elsewhere.example/mcp"]})), 422),
         ("an unknown agent", one("agent", json!("nobody")), 404),
         ("a resource as agent", one("agent", json!("files")), 404),
-        ("the past", one("until", json!(later(-1))), 400),
+        ("the past", one("until", json!(expiry_in(-1))), 400),
         ("no time", one("until", json!("tomorrow")), 400),
         ("a number for a time", one("until", json!(5)), 400),
         ("no issuer", one("issuer", json!("x")), 400),
@@ -323,7 +324,7 @@ async fn what_is_no_grant_is_refused(server: Server) {
         assert_eq!(status, want, "{what}: {answer}");
     }
     for id in ["x", "01970000-0000-7000-8000-00000000abcd", "%00"] {
-        assert_eq!(withdraw(&server, id).await, 404, "{id}");
+        assert_eq!(withdraw_grant(&server, id).await, 404, "{id}");
     }
     let audit = server.api_token("audit", "errand:audit").await;
     assert_eq!(server.admin_with(&audit, Method::POST, "/grants", Some(good.clone())).await.0, 403);
@@ -333,7 +334,7 @@ async fn what_is_no_grant_is_refused(server: Server) {
 }
 
 /// Sends so many of one request at once, and says how many were taken; the others were too many.
-async fn taken(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many: usize) -> usize {
+async fn count_created(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many: usize) -> usize {
     let mut sent = JoinSet::new();
     for _ in 0..many {
         let (server, admin, path, body) = (Arc::clone(server), admin.to_owned(), path.to_owned(), body.clone());
@@ -352,56 +353,59 @@ async fn taken(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many
     taken
 }
 
-async fn there_are_so_many_and_no_more(server: Server) {
+async fn grant_count_is_limited(server: Server) {
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
-    let wanted = grant(&READING, 6000);
-    assert_eq!(taken(&server, &admin, "/grants", &wanted, 60).await, 60);
-    assert_eq!(taken(&server, &admin, "/grants", &wanted, 60).await, 40, "at the same moment");
-    assert_eq!(taken(&server, &admin, "/grants", &wanted, 1).await, 0);
+    let wanted = grant_body(&READ_TOOLS, 6000);
+    assert_eq!(count_created(&server, &admin, "/grants", &wanted, 60).await, 60);
+    assert_eq!(count_created(&server, &admin, "/grants", &wanted, 60).await, 40, "at the same moment");
+    assert_eq!(count_created(&server, &admin, "/grants", &wanted, 1).await, 0);
     let mut others = wanted.clone();
     others["agent"] = json!("reader");
-    assert_eq!(taken(&server, &admin, "/grants", &others, 1).await, 1, "to another agent");
+    assert_eq!(count_created(&server, &admin, "/grants", &others, 1).await, 1, "to another agent");
     // An emergency finds room, and is seen although the others last longer.
     let glass = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "reason": "on fire",
         "authorization_details": details(&["write_file"])});
     let form = server.exchange_form(&server.user_token(json!({})));
-    let form = changed_form(&form, &[("scope", "files:write")]);
+    let form = form_with_changes(&form, &[("scope", "files:write")]);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
-    assert_eq!(taken(&server, &admin, "/break-glass", &glass, 1).await, 1);
-    let token = server.issued("planner", &form).await;
-    assert_eq!(claims(&token)["break_glass"], true);
-    assert_eq!(taken(&server, &admin, "/break-glass", &glass, 25).await, 19);
+    assert_eq!(count_created(&server, &admin, "/break-glass", &glass, 1).await, 1);
+    let token = server.issue_token("planner", &form).await;
+    assert_eq!(decode_claims(&token)["break_glass"], true);
+    assert_eq!(count_created(&server, &admin, "/break-glass", &glass, 25).await, 19);
     // What is withdrawn makes room.
     let (_, list) = server.admin_with(&admin, Method::GET, "/grants?agent=planner&limit=200", None).await;
     let list = list["items"].as_array().unwrap();
     assert_eq!(list.len(), 120);
     let is_plain = |grant: &&Value| grant["break_glass"] == false;
     let plain = list.iter().find(is_plain).unwrap()["id"].as_str().unwrap();
-    assert_eq!(withdraw(&server, plain).await, 204);
-    assert_eq!(taken(&server, &admin, "/grants", &wanted, 2).await, 1);
+    assert_eq!(withdraw_grant(&server, plain).await, 204);
+    assert_eq!(count_created(&server, &admin, "/grants", &wanted, 2).await, 1);
 }
 
 /// However many there are: of before there was a limit, or more than are read at a time.
-async fn all_are_withdrawn(server: Server) {
-    let id = granted(&server, grant(&READING, 600)).await;
+async fn withdraw_all_removes_every_grant(server: Server) {
+    let id = create_grant(&server, grant_body(&READ_TOOLS, 600)).await;
     let store = server.store.open().await;
-    let first = store.grant(id.parse().unwrap()).await.unwrap().unwrap();
+    let first = store.find_grant(id.parse().unwrap()).await.unwrap().unwrap();
     let more = (0..250).map(|n| Grant { id: GrantId::new(Uuid::from_u128(n)), ..first.clone() });
-    let changes = more.map(Box::new).map(Change::PutGrant).collect();
-    store.commit(Writer(Uuid::from_u128(7)), &[Write { changes, ..Write::default() }]).await.unwrap();
+    let changes = more.map(Box::new).map(StateChange::PutGrant).collect();
+    store
+        .commit(WriterId(Uuid::from_u128(7)), &[WriteSet { state_changes: changes, ..WriteSet::default() }])
+        .await
+        .unwrap();
     let form = server.exchange_form(&server.user_token(json!({})));
-    let token = server.issued("planner", &form).await;
+    let token = server.issue_token("planner", &form).await;
     let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
     assert_eq!(server.admin(Method::DELETE, &all, None).await.0, 204);
-    assert!(!server.is_live(&token).await);
+    assert!(!server.is_active(&token).await);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
     assert_eq!(server.admin(Method::GET, "/grants?agent=planner", None).await.1["items"], json!([]));
     server.stop().await;
 }
 
 /// What is derived is asked for consent as well, when it was not demanded yet as its parent was issued.
-async fn a_demand_that_came_later(server: Server) {
+async fn later_consent_requirement_applies_to_derived_tokens(server: Server) {
     const VAULT: &str = "https://vault.example.com";
     let vault = |consent: &str| {
         json!({"id": "vault", "uri": VAULT, "authentication": {"method": "client_secret_basic"}, "consent": consent,
@@ -409,13 +413,14 @@ async fn a_demand_that_came_later(server: Server) {
     };
     let agent = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}, "known_as": {(IDP): ["guest-client"]},
         "access": [{"resource": "vault", "scopes": ["vault:read"]}]});
-    server.put("/resources/vault", vault("none")).await;
-    server.put("/agents/guest", agent).await;
-    let secret = server.new_secret("guest").await;
+    server.put_object("/resources/vault", vault("none")).await;
+    server.put_object("/agents/guest", agent).await;
+    let secret = server.create_secret("guest").await;
     let exchange = async |subject: &str, purpose: &str| {
         let asks = [("resource", VAULT), ("scope", "vault:read"), ("purpose", purpose)];
-        let form = changed_form(&server.exchange_form(subject), &asks);
-        read(server.post("/oauth2/token").basic_auth("guest", Some(&secret)).form(&form).send().await.unwrap()).await
+        let form = form_with_changes(&server.exchange_form(subject), &asks);
+        read_response(server.post("/oauth2/token").basic_auth("guest", Some(&secret)).form(&form).send().await.unwrap())
+            .await
     };
     let token = async |subject: &str, client: &str| {
         let user = server.user_token(json!({"sub": subject, "client_id": client, "scope": "vault:read"}));
@@ -425,12 +430,12 @@ async fn a_demand_that_came_later(server: Server) {
     };
     let tools = json!([{"type": "mcp_tool", "locations": [VAULT], "actions": ["tools/call"], "identifier": "open"}]);
     let says = |subject: &str, details: Value| {
-        let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": later(600)});
-        crate::server::changed(grant, json!({"authorization_details": details}))
+        let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": expiry_in(600)});
+        crate::server::with_changes(grant, json!({"authorization_details": details}))
     };
     // Nothing points at the guest but the grants; dave has none, and needs none.
-    granted(&server, says("alice", Value::Null)).await;
-    let bobs = granted(&server, says("bob", tools)).await;
+    create_grant(&server, says("alice", Value::Null)).await;
+    let bobs = create_grant(&server, says("bob", tools)).await;
     let parents = [
         (token("alice", "elsewhere").await, false),
         (token("bob", "elsewhere").await, true),
@@ -439,13 +444,13 @@ async fn a_demand_that_came_later(server: Server) {
     for (parent, _) in &parents {
         assert_eq!(exchange(parent, "").await.0, 200);
     }
-    server.put("/resources/vault", vault("required")).await;
+    server.put_object("/resources/vault", vault("required")).await;
     for (parent, consented) in &parents {
         let (status, body) = exchange(parent, "").await;
         let want = if *consented { (200, &Value::Null) } else { (400, &json!("interaction_required")) };
         assert_eq!((status.as_u16(), &body["error"]), want, "{body}");
     }
-    assert_eq!(withdraw(&server, &bobs).await, 204);
+    assert_eq!(withdraw_grant(&server, &bobs).await, 204);
     assert_eq!(exchange(&parents[1].0, "").await.0, 400);
     server.stop().await;
 }

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    server::{ACCESS_TOKEN, FILES, Form, JWT, Server, changed_form, claims, form},
+    server::{ACCESS_TOKEN, FILES, Form, JWT, Server, decode_claims, form, form_with_changes},
     support::TestStore,
 };
 
@@ -27,11 +27,11 @@ macro_rules! on_both_stores {
 }
 
 on_both_stores!(
-    an_agents_ceiling_has_rules,
-    a_requesters_ceiling_has_rules,
-    an_edge_has_tools_and_a_depth,
-    a_broker_is_one_more_hop,
-    a_captured_token_is_of_no_use
+    agent_ceiling_limits_arguments,
+    requester_ceiling_limits_arguments,
+    edge_limits_tools_and_depth,
+    broker_adds_one_actor,
+    captured_token_cannot_be_exchanged
 );
 
 /// The planner reads reports, and lets the reader read those of one quarter, and nobody after it. `stranger` is a broker, to
@@ -74,38 +74,38 @@ entitlements = [
     Server::start_edited(store, edit).await
 }
 
-fn read_file(constraints: &Value) -> Value {
+fn read_file_detail(constraints: &Value) -> Value {
     json!([{"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": "read_file",
         "constraints": constraints}])
 }
 
-fn asking(form: &Form, details: &Value) -> Form {
-    changed_form(form, &[("scope", ""), ("authorization_details", &details.to_string())])
+fn form_with_details(form: &Form, details: &Value) -> Form {
+    form_with_changes(form, &[("scope", ""), ("authorization_details", &details.to_string())])
 }
 
 /// The form of a good exchange of a user token of somebody in these groups.
-fn in_name_of(server: &Server, groups: &Value) -> Form {
+fn user_form_with_groups(server: &Server, groups: &Value) -> Form {
     server.exchange_form(&server.user_token(json!({"groups": groups})))
 }
 
-fn refused(answer: (StatusCode, Value), code: &str) -> Value {
+fn assert_refused(answer: (StatusCode, Value), code: &str) -> Value {
     let (status, body) = answer;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!(code)), "{body}");
     body
 }
 
-fn granted(answer: (StatusCode, Value)) -> String {
+fn assert_granted(answer: (StatusCode, Value)) -> String {
     let (status, body) = answer;
     assert_eq!(status, 200, "{body}");
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-async fn an_agents_ceiling_has_rules(server: Server) {
-    let form = in_name_of(&server, &json!("staff"));
-    let ask = async |details: &Value| server.token_as("planner", &asking(&form, details)).await;
+async fn agent_ceiling_limits_arguments(server: Server) {
+    let form = user_form_with_groups(&server, &json!("staff"));
+    let ask = async |details: &Value| server.request_token_as("planner", &form_with_details(&form, details)).await;
 
     // A scope means every call: the answer says how to ask, and for how much.
-    let body = refused(server.token_as("planner", &form).await, "invalid_scope");
+    let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_scope");
     let says = body["error_description"].as_str().unwrap();
     assert!(
         says.starts_with("scope[0]: asks for more than the agent may have; ask by `authorization_details`"),
@@ -113,12 +113,12 @@ async fn an_agents_ceiling_has_rules(server: Server) {
     );
     let allowed = &body["authorization_details_allowed"];
     assert_eq!(allowed.as_array().unwrap().len(), 2, "{allowed}");
-    let token = granted(ask(allowed).await);
-    assert_eq!(claims(&token)["authorization_details"], *allowed);
+    let token = assert_granted(ask(allowed).await);
+    assert_eq!(decode_claims(&token)["authorization_details"], *allowed);
     assert_eq!(server.introspect(&token).await["authorization_details"], *allowed);
-    assert_eq!(claims(&token)["scope"], "");
+    assert_eq!(decode_claims(&token)["scope"], "");
 
-    granted(ask(&read_file(&json!({"path": {"equals": "/reports/q3/a.md"}, "limit": {"max": 1}}))).await);
+    assert_granted(ask(&read_file_detail(&json!({"path": {"equals": "/reports/q3/a.md"}, "limit": {"max": 1}}))).await);
     for (rules, place, left) in [
         (
             json!({"path": {"prefix": "/"}, "limit": {"max": 1}}),
@@ -132,7 +132,7 @@ async fn an_agents_ceiling_has_rules(server: Server) {
         ),
         (json!({"path": {"prefix": "/reports/q3"}}), "constraints.limit", Value::Null),
     ] {
-        let body = refused(ask(&read_file(&rules)).await, "invalid_authorization_details");
+        let body = assert_refused(ask(&read_file_detail(&rules)).await, "invalid_authorization_details");
         let says = body["error_description"].as_str().unwrap();
         assert!(
             says.starts_with(&format!("authorization_details[0].{place}: asks for more than the agent may have")),
@@ -140,21 +140,24 @@ async fn an_agents_ceiling_has_rules(server: Server) {
         );
         assert_eq!(body["authorization_details_allowed"][0]["constraints"], left, "{rules}");
     }
-    let body = refused(server.token_as("planner", &changed_form(&form, &[("scope", "")])).await, "invalid_scope");
+    let body = assert_refused(
+        server.request_token_as("planner", &form_with_changes(&form, &[("scope", "")])).await,
+        "invalid_scope",
+    );
     assert!(body["error_description"].as_str().unwrap().contains("name what is needed"), "{body}");
     server.stop().await;
 }
 
-async fn a_requesters_ceiling_has_rules(server: Server) {
-    let intern = in_name_of(&server, &json!(["interns"]));
-    let ask = async |details: &Value| server.token_as("planner", &asking(&intern, details)).await;
+async fn requester_ceiling_limits_arguments(server: Server) {
+    let intern = user_form_with_groups(&server, &json!(["interns"]));
+    let ask = async |details: &Value| server.request_token_as("planner", &form_with_details(&intern, details)).await;
     let within = json!({"path": {"prefix": "/reports/2026/"}, "limit": {"max": 5}});
-    let token = granted(ask(&read_file(&within)).await);
-    assert_eq!(claims(&token)["authorization_details"][0]["constraints"], within);
+    let token = assert_granted(ask(&read_file_detail(&within)).await);
+    assert_eq!(decode_claims(&token)["authorization_details"][0]["constraints"], within);
 
     // What others may have is theirs to know.
     let list = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "list_files"}]);
-    let body = refused(ask(&list).await, "invalid_authorization_details");
+    let body = assert_refused(ask(&list).await, "invalid_authorization_details");
     assert_eq!(
         body["error_description"],
         "authorization_details[0].identifier: asks for more than the requester may have"
@@ -162,28 +165,30 @@ async fn a_requesters_ceiling_has_rules(server: Server) {
     assert_eq!(body.get("authorization_details_allowed"), None);
     // In no group, and in one that says no more than it says.
     for groups in [json!("nobody"), json!(null), json!({"interns": true})] {
-        let form = asking(&in_name_of(&server, &groups), &read_file(&within));
-        refused(server.token_as("planner", &form).await, "invalid_authorization_details");
+        let form = form_with_details(&user_form_with_groups(&server, &groups), &read_file_detail(&within));
+        assert_refused(server.request_token_as("planner", &form).await, "invalid_authorization_details");
     }
     // Both groups: the union of what they give.
-    let form = asking(&in_name_of(&server, &json!(["interns", "staff"])), &list);
-    granted(server.token_as("planner", &form).await);
+    let form = form_with_details(&user_form_with_groups(&server, &json!(["interns", "staff"])), &list);
+    assert_granted(server.request_token_as("planner", &form).await);
     server.stop().await;
 }
 
-async fn an_edge_has_tools_and_a_depth(server: Server) {
-    let form = in_name_of(&server, &json!("staff"));
+async fn edge_limits_tools_and_depth(server: Server) {
+    let form = user_form_with_groups(&server, &json!("staff"));
     let reports = json!({"path": {"prefix": "/reports/"}, "limit": {"max": 100}});
-    let all = refused(server.token_as("planner", &form).await, "invalid_scope");
-    let held = granted(server.token_as("planner", &asking(&form, &all["authorization_details_allowed"])).await);
+    let all = assert_refused(server.request_token_as("planner", &form).await, "invalid_scope");
+    let held = assert_granted(
+        server.request_token_as("planner", &form_with_details(&form, &all["authorization_details_allowed"])).await,
+    );
 
     // Of what the planner has, the edge lets one part through: it is told which.
-    let hand_over = server.hand_over_form(&held, "reader");
+    let hand_over = server.delegation_form(&held, "reader");
     let list =
         json!([{"type": "mcp_tool", "locations": [FILES], "actions": ["tools/call"], "identifier": "list_files"}]);
-    for (details, place) in [(&list, "identifier"), (&read_file(&reports), "constraints.path")] {
-        let form = asking(&hand_over, details);
-        let body = refused(server.token_as("planner", &form).await, "invalid_authorization_details");
+    for (details, place) in [(&list, "identifier"), (&read_file_detail(&reports), "constraints.path")] {
+        let form = form_with_details(&hand_over, details);
+        let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_authorization_details");
         let says = body["error_description"].as_str().unwrap();
         let want = format!("authorization_details[0].{place}: asks for more than may be delegated along the chain");
         assert!(says.starts_with(&want), "{says}");
@@ -191,35 +196,36 @@ async fn an_edge_has_tools_and_a_depth(server: Server) {
         let allowed = body["authorization_details_allowed"][0].get("constraints").cloned();
         assert_eq!(allowed, (place != "identifier").then_some(left));
     }
-    let quarter = read_file(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
-    let handed = granted(server.token_as("planner", &asking(&hand_over, &quarter)).await);
-    let take = changed_form(&asking(&server.exchange_form(&handed), &quarter), &[("purpose", "")]);
-    let readers = granted(server.token_as("reader", &take).await);
-    let says = claims(&readers);
+    let quarter = read_file_detail(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
+    let handed = assert_granted(server.request_token_as("planner", &form_with_details(&hand_over, &quarter)).await);
+    let take = form_with_changes(&form_with_details(&server.exchange_form(&handed), &quarter), &[("purpose", "")]);
+    let readers = assert_granted(server.request_token_as("reader", &take).await);
+    let says = decode_claims(&readers);
     assert_eq!(says["act"]["act"]["sub"], "planner");
-    assert_eq!((&says["sub"], &says["txn"]), (&json!("alice"), &claims(&held)["txn"]));
-    assert!(says["exp"].as_i64() <= claims(&held)["exp"].as_i64());
+    assert_eq!((&says["sub"], &says["txn"]), (&json!("alice"), &decode_claims(&held)["txn"]));
+    assert!(says["exp"].as_i64() <= decode_claims(&held)["exp"].as_i64());
 
     // Here the edge ends, though the reader may delegate to the writer, and the chain may be longer.
-    let on = asking(&server.hand_over_form(&readers, "writer"), &quarter);
-    let body = refused(server.token_as("reader", &on).await, "invalid_request");
+    let on = form_with_details(&server.delegation_form(&readers, "writer"), &quarter);
+    let body = assert_refused(server.request_token_as("reader", &on).await, "invalid_request");
     assert!(body["error_description"].as_str().unwrap().contains("depth"), "{body}");
     // The reader's own work goes as far as its own edge says.
-    let form = in_name_of(&server, &json!("staff"));
+    let form = user_form_with_groups(&server, &json!("staff"));
     let own = server.user_token(json!({"groups": "staff", "client_id": "reader-client"}));
-    let own = granted(server.token_as("reader", &changed_form(&form, &[("subject_token", &own)])).await);
-    granted(server.token_as("reader", &server.hand_over_form(&own, "writer")).await);
+    let own =
+        assert_granted(server.request_token_as("reader", &form_with_changes(&form, &[("subject_token", &own)])).await);
+    assert_granted(server.request_token_as("reader", &server.delegation_form(&own, "writer")).await);
     server.stop().await;
 }
 
-async fn a_broker_is_one_more_hop(server: Server) {
-    let quarter = read_file(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
-    let form = asking(&in_name_of(&server, &json!("staff")), &quarter);
-    let held = granted(server.token_as("planner", &form).await);
-    let hand_over = asking(&server.hand_over_form(&held, "stranger"), &quarter);
-    let handed = granted(server.token_as("planner", &hand_over).await);
-    let take = changed_form(&asking(&server.exchange_form(&handed), &quarter), &[("purpose", "")]);
-    let brokered = granted(server.token_as("stranger", &take).await);
+async fn broker_adds_one_actor(server: Server) {
+    let quarter = read_file_detail(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
+    let form = form_with_details(&user_form_with_groups(&server, &json!("staff")), &quarter);
+    let held = assert_granted(server.request_token_as("planner", &form).await);
+    let hand_over = form_with_details(&server.delegation_form(&held, "stranger"), &quarter);
+    let handed = assert_granted(server.request_token_as("planner", &hand_over).await);
+    let take = form_with_changes(&form_with_details(&server.exchange_form(&handed), &quarter), &[("purpose", "")]);
+    let brokered = assert_granted(server.request_token_as("stranger", &take).await);
 
     let hop = |sub: &str, profile: &str| json!({"iss": server.issuer, "sub": sub, "sub_profile": profile});
     let mut act = hop("stranger", "service");
@@ -227,37 +233,45 @@ async fn a_broker_is_one_more_hop(server: Server) {
     let answer = server.introspect(&brokered).await;
     assert_eq!((&answer["active"], &answer["act"]), (&json!(true), &act), "the server sees who wants it");
     assert_eq!(answer["sub"], "alice");
-    let jti = claims(&brokered)["jti"].as_str().unwrap().to_owned();
+    let jti = decode_claims(&brokered)["jti"].as_str().unwrap().to_owned();
     for agent in ["planner", "stranger"] {
-        let records = server.records(&format!("&agent={agent}")).await;
+        let records = server.audit_records(&format!("&agent={agent}")).await;
         let record = records.iter().find(|record| record["token"] == jti && record["event"] == "token.issue");
         assert_eq!(record.unwrap()["agents"], json!(["stranger", "planner"]), "{agent}");
     }
     // Ending the agent behind it ends what the broker has.
     server.revoke(json!({"kind": "agent", "id": "planner", "reason": "enough"})).await;
-    assert!(!server.is_live(&brokered).await);
+    assert!(!server.is_active(&brokered).await);
 
     // On its own it is nobody: not by the user's word, and not by a grant.
     let may_act = json!({"groups": "staff", "may_act": {"iss": server.issuer, "sub": "stranger"}});
     let form = server.exchange_form(&server.user_token(may_act));
-    let body = refused(server.token_as("stranger", &form).await, "actor_unauthorized");
+    let body = assert_refused(server.request_token_as("stranger", &form).await, "actor_unauthorized");
     assert!(body["error_description"].as_str().unwrap().contains("broker"), "{body}");
     let until = "2100-01-01T00:00:00Z";
     let grant = json!({"issuer": crate::server::IDP, "subject": "alice", "agent": "stranger", "until": until});
     assert_eq!(server.admin(Method::POST, "/grants", Some(grant)).await.0, 201);
-    refused(server.token_as("stranger", &in_name_of(&server, &json!("staff"))).await, "actor_unauthorized");
+    assert_refused(
+        server.request_token_as("stranger", &user_form_with_groups(&server, &json!("staff"))).await,
+        "actor_unauthorized",
+    );
     server.stop().await;
 }
 
 /// Who presents it × what it presents × what it says with an actor token: presenter continuation is for the holder alone,
 /// presenter rebind for whom the holder named, and an actor token adds nothing to it.
-async fn a_captured_token_is_of_no_use(server: Server) {
-    let quarter = read_file(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
-    let form_of = |token: &str| changed_form(&asking(&server.exchange_form(token), &quarter), &[("purpose", "")]);
-    let held = granted(server.token_as("planner", &asking(&in_name_of(&server, &json!("staff")), &quarter)).await);
-    let hand_over = asking(&server.hand_over_form(&held, "reader"), &quarter);
-    let handed = granted(server.token_as("planner", &hand_over).await);
-    let api = async |client: &str| server.issued(client, &form(&[("grant_type", "client_credentials")])).await;
+async fn captured_token_cannot_be_exchanged(server: Server) {
+    let quarter = read_file_detail(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
+    let form_of =
+        |token: &str| form_with_changes(&form_with_details(&server.exchange_form(token), &quarter), &[("purpose", "")]);
+    let held = assert_granted(
+        server
+            .request_token_as("planner", &form_with_details(&user_form_with_groups(&server, &json!("staff")), &quarter))
+            .await,
+    );
+    let hand_over = form_with_details(&server.delegation_form(&held, "reader"), &quarter);
+    let handed = assert_granted(server.request_token_as("planner", &hand_over).await);
+    let api = async |client: &str| server.issue_token(client, &form(&[("grant_type", "client_credentials")])).await;
     let (planners, readers) = (api("planner").await, api("reader").await);
     let (mut legal, mut cells) = (0, 0);
     for (what, token) in [("held", &held), ("handed", &handed)] {
@@ -275,9 +289,9 @@ async fn a_captured_token_is_of_no_use(server: Server) {
                 let form = form_of(token);
                 let form = match actor {
                     "none" => form,
-                    _ => changed_form(&form, &[("actor_token", actor_token), ("actor_token_type", said)]),
+                    _ => form_with_changes(&form, &[("actor_token", actor_token), ("actor_token_type", said)]),
                 };
-                let (status, body) = server.token_as(presenter, &form).await;
+                let (status, body) = server.request_token_as(presenter, &form).await;
                 let cell = format!("{presenter} presents what was {what}, and as actor token: {actor}");
                 cells += 1;
                 let is_its = match what {
@@ -293,7 +307,7 @@ async fn a_captured_token_is_of_no_use(server: Server) {
                 if is_its && is_own {
                     legal += 1;
                     assert_eq!(status, 200, "{cell}: {body}");
-                    let act = &claims(body["access_token"].as_str().unwrap())["act"];
+                    let act = &decode_claims(body["access_token"].as_str().unwrap())["act"];
                     let behind = act.get("act").map(|act| &act["sub"]);
                     assert_eq!(act["sub"], presenter, "{cell}");
                     assert_eq!(behind, (what == "handed").then_some(&json!("planner")), "{cell}");

@@ -12,41 +12,41 @@ use tokio::task::JoinSet;
 
 use crate::{
     idp::b64,
-    server::{FILES, IDP, NOTES, Server, changed_form, claims, form, read},
+    server::{FILES, IDP, NOTES, Server, decode_claims, form, form_with_changes, read_response},
     support::TestStore,
 };
 
 on_both_stores!(
-    a_follower_says_what_introspection_says,
-    no_names_and_no_more_than_is_theirs,
-    a_wait_ends_when_there_is_something,
-    a_stream_goes_on_from_where_it_was,
-    nobody_misses_anything,
-    a_stream_ends_with_the_right_to_it,
-    a_stream_ends_when_the_server_stops,
-    who_may_listen,
-    what_is_no_position,
-    so_many_listen,
-    from_far_behind,
-    on_from_each_entry,
+    follower_agrees_with_introspection,
+    subscriber_sees_only_hashed_keys_in_its_scope,
+    long_poll_returns_on_new_entry,
+    stream_resumes_from_last_event_id,
+    concurrent_subscribers_miss_no_entry,
+    stream_ends_when_authorization_ends,
+    stream_ends_on_shutdown,
+    feed_requires_revocations_scope,
+    invalid_position_is_rejected,
+    subscriber_count_is_limited,
+    lagging_subscriber_skips_expired_entries,
+    resuming_from_any_entry_returns_the_rest,
 );
 
 const SCOPE: &str = "errand:revocations";
 /// How many revoke at once, and how often each.
-const WRITERS: u64 = 4;
-const EACH: u64 = 30;
+const WRITER_COUNT: u64 = 4;
+const REVOCATIONS_PER_WRITER: u64 = 30;
 /// More places of the log than whoever is far behind is told one by one.
-const MANY: u64 = 10_500;
+const BACKLOG_ENTRIES: u64 = 10_500;
 
 /// What docs/guides/offline-verification.md says an MCP server does.
 #[derive(Default)]
-struct Follower {
+struct FeedReplica {
     held: HashMap<(String, String), (u64, &'static str)>,
     agents: BTreeSet<String>,
     up_to: u64,
 }
 
-impl Follower {
+impl FeedReplica {
     fn apply(&mut self, entry: &Value) {
         let text = |name: &str| entry[name].as_str().unwrap().to_owned();
         let (name, seq) = ((text("kind"), text("key")), entry["seq"].as_u64().unwrap());
@@ -72,8 +72,8 @@ impl Follower {
         }
     }
 
-    fn takes(&self, token: &str) -> bool {
-        let claims = claims(token);
+    fn is_accepted(&self, token: &str) -> bool {
+        let claims = decode_claims(token);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let rev = claims["rev"].as_u64().unwrap();
         let tokens = [&claims["jti"]].into_iter().chain(claims["lineage"].as_array().unwrap());
@@ -87,7 +87,7 @@ impl Follower {
             }
             hop = &hop["act"];
         }
-        let is_held_back = agents.iter().any(|agent| self.agents.contains(&hidden("agent", agent)));
+        let is_held_back = agents.iter().any(|agent| self.agents.contains(&hashed_key("agent", agent)));
         let (sub, sub_iss) = (text(&claims["sub"]), text(&claims["sub_iss"]));
         let older = agents.into_iter().map(|agent| ("agent", agent)).chain([
             ("requester", format!("{sub_iss} {sub}")),
@@ -97,12 +97,14 @@ impl Follower {
         let is_held = |kind: &str, key: String| self.held.get(&(kind.to_owned(), key)).map(|(seq, _)| *seq);
         !(is_held_back
             || named.into_iter().any(|(kind, key)| is_held(kind, key).is_some())
-            || older.into_iter().any(|(kind, name)| is_held(kind, hidden(kind, &name)).is_some_and(|seq| rev < seq)))
+            || older
+                .into_iter()
+                .any(|(kind, name)| is_held(kind, hashed_key(kind, &name)).is_some_and(|seq| rev < seq)))
     }
 
     async fn catch_up(&mut self, at: &Server, api: &str) {
         loop {
-            let page = page(at, api, &format!("?after={}", self.up_to)).await;
+            let page = read_page(at, api, &format!("?after={}", self.up_to)).await;
             for entry in page["entries"].as_array().unwrap() {
                 assert!(entry["seq"].as_u64().unwrap() > self.up_to, "{page}");
                 self.apply(entry);
@@ -115,34 +117,34 @@ impl Follower {
     }
 }
 
-fn hidden(kind: &str, name: &str) -> String {
+fn hashed_key(kind: &str, name: &str) -> String {
     b64(digest(&SHA256, format!("{kind} {name}").as_bytes()))
 }
 
-async fn ask(at: &Server, api: &str, query: &str) -> (StatusCode, Value) {
+async fn request_page(at: &Server, api: &str, query: &str) -> (StatusCode, Value) {
     let request = at.request(Method::GET, &format!("/revocations{query}")).bearer_auth(api);
-    read(request.send().await.unwrap()).await
+    read_response(request.send().await.unwrap()).await
 }
 
-async fn page(at: &Server, api: &str, query: &str) -> Value {
-    let (status, body) = ask(at, api, query).await;
+async fn read_page(at: &Server, api: &str, query: &str) -> Value {
+    let (status, body) = request_page(at, api, query).await;
     assert_eq!(status, 200, "{body}");
     body
 }
 
-async fn head(at: &Server, api: &str) -> u64 {
-    let mut follower = Follower::default();
+async fn head_position(at: &Server, api: &str) -> u64 {
+    let mut follower = FeedReplica::default();
     follower.catch_up(at, api).await;
     follower.up_to
 }
 
 /// An open stream, read event by event.
-struct Stream {
+struct EventStream {
     response: Response,
     text: String,
 }
 
-impl Stream {
+impl EventStream {
     async fn open(at: &Server, api: &str, query: &str, last: Option<u64>) -> Self {
         let request = at.request(Method::GET, &format!("/revocations{query}")).bearer_auth(api);
         let request = request.header("accept", "text/event-stream");
@@ -173,7 +175,7 @@ impl Stream {
     }
 
     /// The entries up to a position, each of which goes on from the one before.
-    async fn up_to(&mut self, mut at: u64, position: u64) -> Vec<Value> {
+    async fn read_up_to(&mut self, mut at: u64, position: u64) -> Vec<Value> {
         let mut entries = Vec::new();
         while at < position {
             let (event, id, data) = self.next().await.expect("the stream goes on");
@@ -192,7 +194,7 @@ impl Stream {
         entries
     }
 
-    async fn reason_of_the_end(&mut self) -> Value {
+    async fn read_end_reason(&mut self) -> Value {
         while let Some((event, _, data)) = self.next().await {
             if event == "end" {
                 assert!(self.next().await.is_none());
@@ -204,36 +206,36 @@ impl Stream {
 }
 
 async fn end_token(at: &Server, token: &str) -> u64 {
-    let body = json!({"kind": "token", "id": claims(token)["jti"], "reason": "for the test"});
+    let body = json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "for the test"});
     at.revoke(body).await["seq"].as_u64().unwrap()
 }
 
 /// root → child; root → part, of the reader; joined: the same task; bob: another requester; reader: another agent.
-async fn tokens(server: &Server) -> Vec<(&'static str, String)> {
+async fn issue_tokens(server: &Server) -> Vec<(&'static str, String)> {
     let root = server.task_token().await;
-    let again = |token: &str| changed_form(&server.exchange_form(token), &[("purpose", "")]);
-    let child = server.issued("planner", &again(&root)).await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
-    let part = server.issued("reader", &again(&hand_over)).await;
-    let task = claims(&root)["txn"].as_str().unwrap().to_owned();
+    let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
+    let child = server.issue_token("planner", &again(&root)).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
+    let part = server.issue_token("reader", &again(&hand_over)).await;
+    let task = decode_claims(&root)["txn"].as_str().unwrap().to_owned();
     let joined =
-        changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("purpose", ""), ("task_id", &task)]);
-    let joined = server.issued("planner", &joined).await;
-    let bob = server.issued("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
+        form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("purpose", ""), ("task_id", &task)]);
+    let joined = server.issue_token("planner", &joined).await;
+    let bob = server.issue_token("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
     let carol = server.user_token(json!({"client_id": "reader-client", "sub": "carol"}));
-    let reader = server.issued("reader", &server.exchange_form(&carol)).await;
+    let reader = server.issue_token("reader", &server.exchange_form(&carol)).await;
     vec![("root", root), ("child", child), ("part", part), ("joined", joined), ("bob", bob), ("reader", reader)]
 }
 
-async fn a_follower_says_what_introspection_says(server: Server) {
+async fn follower_agrees_with_introspection(server: Server) {
     let other = server.replica().await;
     let api = server.api_token("files", SCOPE).await;
-    let (mut fresh, mut steady) = (0, Follower::default());
-    let task = |tokens: &[(&str, String)]| json!({"kind": "task", "id": claims(&tokens[0].1)["txn"]});
+    let (mut fresh, mut steady) = (0, FeedReplica::default());
+    let task = |tokens: &[(&str, String)]| json!({"kind": "task", "id": decode_claims(&tokens[0].1)["txn"]});
     for round in 0..10 {
-        let tokens = tokens(&server).await;
-        let id = |n: usize| json!({"kind": "token", "id": claims(&tokens[n].1)["jti"]});
-        let path = format!("/tasks/{}", claims(&tokens[0].1)["txn"].as_str().unwrap());
+        let tokens = issue_tokens(&server).await;
+        let id = |n: usize| json!({"kind": "token", "id": decode_claims(&tokens[n].1)["jti"]});
+        let path = format!("/tasks/{}", decode_claims(&tokens[0].1)["txn"].as_str().unwrap());
         let act = async |act: &str| {
             let body = Some(json!({"reason": "for the test"}));
             let (status, body) = server.admin(Method::POST, &format!("{path}/{act}"), body).await;
@@ -254,18 +256,18 @@ async fn a_follower_says_what_introspection_says(server: Server) {
         if let Some(mut body) = body {
             body["reason"] = json!("for the test");
             server.revoke(body).await;
-            fresh += agree(&server, &other, &api, &mut steady, &tokens).await;
+            fresh += assert_agreement(&server, &other, &api, &mut steady, &tokens).await;
             continue;
         }
         for (act_now, ended) in [("suspend", 4), ("resume", 0), ("suspend", 4), ("complete", 4)] {
             act(act_now).await;
-            assert_eq!(agree(&server, &other, &api, &mut steady, &tokens).await, ended, "{act_now}");
+            assert_eq!(assert_agreement(&server, &other, &api, &mut steady, &tokens).await, ended, "{act_now}");
         }
     }
-    let tokens = tokens(&server).await;
+    let tokens = issue_tokens(&server).await;
     for (verb, ended) in [("suspend", 2), ("resume", 0)] {
         server.revoke(json!({"kind": "agent", "id": "reader", "verb": verb, "reason": "for the test"})).await;
-        assert_eq!(agree(&server, &other, &api, &mut steady, &tokens).await, ended, "{verb}");
+        assert_eq!(assert_agreement(&server, &other, &api, &mut steady, &tokens).await, ended, "{verb}");
     }
     // One child; root, child and part; the part; the task; what is alice's; the planner's; the reader's; all; all.
     assert_eq!(fresh, 1 + 3 + 1 + 4 + 4 + 5 + 2 + 6 + 6);
@@ -275,31 +277,31 @@ async fn a_follower_says_what_introspection_says(server: Server) {
 
 /// Whether who followed from the start, at either replica, and who comes now say of each token what introspection says.
 /// Returns how many are dead.
-async fn agree(
+async fn assert_agreement(
     server: &Server,
     other: &Server,
     api: &str,
-    steady: &mut Follower,
+    steady: &mut FeedReplica,
     tokens: &[(&'static str, String)],
 ) -> usize {
     steady.catch_up(other, api).await;
-    let mut fresh = Follower::default();
+    let mut fresh = FeedReplica::default();
     fresh.catch_up(server, api).await;
     let mut dead = 0;
     for (name, token) in tokens {
-        let live = server.is_live(token).await;
-        assert_eq!((steady.takes(token), fresh.takes(token)), (live, live), "{name}");
+        let live = server.is_active(token).await;
+        assert_eq!((steady.is_accepted(token), fresh.is_accepted(token)), (live, live), "{name}");
         dead += usize::from(!live);
     }
     dead
 }
 
-async fn no_names_and_no_more_than_is_theirs(server: Server) {
+async fn subscriber_sees_only_hashed_keys_in_its_scope(server: Server) {
     let (files, admin) = (server.api_token("files", SCOPE).await, server.api_token("audit", "errand:audit").await);
     let token = server.task_token().await;
     for mut body in [
-        json!({"kind": "token", "id": claims(&token)["jti"]}),
-        json!({"kind": "task", "id": claims(&token)["txn"]}),
+        json!({"kind": "token", "id": decode_claims(&token)["jti"]}),
+        json!({"kind": "task", "id": decode_claims(&token)["txn"]}),
         json!({"kind": "requester", "issuer": IDP, "subject": "alice"}),
         json!({"kind": "agent", "id": "planner"}),
         json!({"kind": "issuer", "id": IDP}),
@@ -314,25 +316,25 @@ async fn no_names_and_no_more_than_is_theirs(server: Server) {
     // Of no concern to who checks tokens, and passed over without a gap.
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest)).await.0, 201);
-    let (own, all) = (page(&server, &files, "").await, page(&server, &admin, "").await);
+    let (own, all) = (read_page(&server, &files, "").await, read_page(&server, &admin, "").await);
     let keys = |page: &Value| {
         let entries = page["entries"].as_array().unwrap().iter();
         entries.map(|e| format!("{} {}", e["kind"].as_str().unwrap(), e["key"].as_str().unwrap())).collect::<Vec<_>>()
     };
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut want = vec![
-        format!("token {}", text(&claims(&token)["jti"])),
-        format!("task {}", text(&claims(&token)["txn"])),
-        format!("requester {}", hidden("requester", &format!("{IDP} alice"))),
-        format!("agent {}", hidden("agent", "planner")),
-        format!("issuer {}", hidden("issuer", IDP)),
-        format!("resource {}", hidden("resource", FILES)),
+        format!("token {}", text(&decode_claims(&token)["jti"])),
+        format!("task {}", text(&decode_claims(&token)["txn"])),
+        format!("requester {}", hashed_key("requester", &format!("{IDP} alice"))),
+        format!("agent {}", hashed_key("agent", "planner")),
+        format!("issuer {}", hashed_key("issuer", IDP)),
+        format!("resource {}", hashed_key("resource", FILES)),
     ];
     // Whoever keeps our keys reads them again; at a start they were made.
     want.push("keys ".to_owned());
     let told = |page: &Value| keys(page).into_iter().skip_while(|key| key == "keys ").collect::<Vec<_>>();
     assert_eq!(told(&own), want);
-    want.insert(want.len() - 1, format!("resource {}", hidden("resource", NOTES)));
+    want.insert(want.len() - 1, format!("resource {}", hashed_key("resource", NOTES)));
     assert_eq!(told(&all), want);
     for page in [&own, &all] {
         assert_eq!((&page["from"], &page["up_to"]), (&json!(0), &page["head"]));
@@ -346,16 +348,16 @@ async fn no_names_and_no_more_than_is_theirs(server: Server) {
     server.stop().await;
 }
 
-async fn a_wait_ends_when_there_is_something(server: Server) {
+async fn long_poll_returns_on_new_entry(server: Server) {
     let other = Arc::new(server.replica().await);
     let api = server.api_token("files", SCOPE).await;
-    let from = head(&server, &api).await;
+    let from = head_position(&server, &api).await;
     // Nothing comes: an answer all the same, and one that says so.
-    let nothing = page(&server, &api, &format!("?after={from}&wait=1")).await;
+    let nothing = read_page(&server, &api, &format!("?after={from}&wait=1")).await;
     assert_eq!((&nothing["up_to"], &nothing["entries"]), (&json!(from), &json!([])));
     let waiting = {
         let (other, api) = (Arc::clone(&other), api.clone());
-        tokio::spawn(async move { page(&other, &api, &format!("?after={from}&wait=30")).await })
+        tokio::spawn(async move { read_page(&other, &api, &format!("?after={from}&wait=30")).await })
     };
     // What is not for this listener does not end the wait, and is passed over.
     server.revoke(json!({"kind": "resource", "id": "notes", "reason": "for the test"})).await;
@@ -366,15 +368,15 @@ async fn a_wait_ends_when_there_is_something(server: Server) {
     assert!(page["up_to"].as_u64().unwrap() >= seq);
 }
 
-async fn a_stream_goes_on_from_where_it_was(server: Server) {
+async fn stream_resumes_from_last_event_id(server: Server) {
     let other = server.replica().await;
     let api = server.api_token("files", SCOPE).await;
     let first = end_token(&server, &server.task_token().await).await;
-    let mut stream = Stream::open(&server, &api, "", None).await;
-    let seen = stream.up_to(0, first).await;
+    let mut stream = EventStream::open(&server, &api, "", None).await;
+    let seen = stream.read_up_to(0, first).await;
     assert_eq!(seen.last().unwrap()["seq"], first);
     let second = end_token(&other, &server.task_token().await).await;
-    assert_eq!(stream.up_to(first, second).await.last().unwrap()["seq"], second);
+    assert_eq!(stream.read_up_to(first, second).await.last().unwrap()["seq"], second);
     // Calm: it says where it is.
     let (event, id, data) = stream.next().await.unwrap();
     assert_eq!((event.as_str(), id, &data["seq"]), ("position", Some(second), &json!(second)));
@@ -382,32 +384,35 @@ async fn a_stream_goes_on_from_where_it_was(server: Server) {
     let third = end_token(&server, &server.task_token().await).await;
     // A reader that comes again says both; where it was last counts. At another replica it goes on as well.
     for (query, last) in [(format!("?after={second}"), None), ("?after=0".to_owned(), Some(second))] {
-        let mut stream = Stream::open(&other, &api, &query, last).await;
-        let seen = stream.up_to(second, third).await;
+        let mut stream = EventStream::open(&other, &api, &query, last).await;
+        let seen = stream.read_up_to(second, third).await;
         assert_eq!(seen.iter().map(|entry| entry["seq"].clone()).collect::<Vec<_>>(), [json!(third)]);
     }
     other.stop().await;
     server.stop().await;
 }
 
-async fn nobody_misses_anything(server: Server) {
+async fn concurrent_subscribers_miss_no_entry(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
     let api = server.api_token("files", SCOPE).await;
-    let from = head(&server, &api).await;
+    let from = head_position(&server, &api).await;
     let token = server.task_token().await;
     let admin = server.api_token("ops", "errand:admin").await;
     let (mut readers, mut writers) = (JoinSet::new(), JoinSet::new());
-    let last = from + WRITERS * EACH;
+    let last = from + WRITER_COUNT * REVOCATIONS_PER_WRITER;
     for n in 0..6 {
         let (at, api) = (Arc::clone(if n % 2 == 0 { &server } else { &other }), api.clone());
         readers.spawn(async move {
             if n < 4 {
-                return Stream::open(&at, &api, &format!("?after={from}"), None).await.up_to(from, last).await;
+                return EventStream::open(&at, &api, &format!("?after={from}"), None)
+                    .await
+                    .read_up_to(from, last)
+                    .await;
             }
             let (mut seen, mut position) = (Vec::new(), from);
             while position < last {
-                let page = page(&at, &api, &format!("?after={position}&wait=30")).await;
+                let page = read_page(&at, &api, &format!("?after={position}&wait=30")).await;
                 assert_eq!(page["from"], position);
                 seen.extend(page["entries"].as_array().unwrap().clone());
                 position = page["up_to"].as_u64().unwrap();
@@ -415,11 +420,11 @@ async fn nobody_misses_anything(server: Server) {
             seen
         });
     }
-    for n in 0..WRITERS {
+    for n in 0..WRITER_COUNT {
         let (at, admin) = (Arc::clone(if n % 2 == 0 { &server } else { &other }), admin.clone());
-        let body = json!({"kind": "token", "id": claims(&token)["jti"], "reason": "for the test"});
+        let body = json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "for the test"});
         writers.spawn(async move {
-            for _ in 0..EACH {
+            for _ in 0..REVOCATIONS_PER_WRITER {
                 let (status, body) = at.admin_with(&admin, Method::POST, "/revocations", Some(body.clone())).await;
                 assert_eq!(status, 200, "{body}");
             }
@@ -432,39 +437,39 @@ async fn nobody_misses_anything(server: Server) {
     }
 }
 
-async fn a_stream_ends_with_the_right_to_it(server: Server) {
+async fn stream_ends_when_authorization_ends(server: Server) {
     let other = server.replica().await;
     let (by_token, by_client) = (server.api_token("files", SCOPE).await, server.api_token("notes", SCOPE).await);
-    let mut of_token = Stream::open(&server, &by_token, "", None).await;
-    let mut of_client = Stream::open(&server, &by_client, "", None).await;
+    let mut of_token = EventStream::open(&server, &by_token, "", None).await;
+    let mut of_client = EventStream::open(&server, &by_client, "", None).await;
     end_token(&other, &by_token).await;
-    assert_eq!(of_token.reason_of_the_end().await, "not_allowed");
-    assert_eq!(ask(&server, &by_token, "").await.0, 401);
+    assert_eq!(of_token.read_end_reason().await, "not_allowed");
+    assert_eq!(request_page(&server, &by_token, "").await.0, 401);
     // The other one hears of it, and listens on; until its client is taken back.
-    let position = head(&server, &by_client).await;
-    of_client.up_to(0, position).await;
+    let position = head_position(&server, &by_client).await;
+    of_client.read_up_to(0, position).await;
     server.revoke(json!({"kind": "agent", "id": "notes", "reason": "for the test"})).await;
-    assert_eq!(of_client.reason_of_the_end().await, "not_allowed");
+    assert_eq!(of_client.read_end_reason().await, "not_allowed");
     other.stop().await;
     server.stop().await;
 }
 
-async fn a_stream_ends_when_the_server_stops(mut server: Server) {
+async fn stream_ends_on_shutdown(mut server: Server) {
     let api = server.api_token("files", SCOPE).await;
-    let position = head(&server, &api).await;
-    let mut stream = Stream::open(&server, &api, "", None).await;
-    stream.up_to(0, position).await;
+    let position = head_position(&server, &api).await;
+    let mut stream = EventStream::open(&server, &api, "", None).await;
+    stream.read_up_to(0, position).await;
     let waiting = server.request(Method::GET, &format!("/revocations?after={position}&wait=30")).bearer_auth(&api);
     let waiting = tokio::spawn(waiting.send());
-    crate::server::until("both listen", || async { server.house.service.listening() == 2 }).await;
-    server.tell_to_stop();
-    assert_eq!(stream.reason_of_the_end().await, "stopping");
-    let (status, page) = read(waiting.await.unwrap().unwrap()).await;
+    crate::server::wait_until("both listen", || async { server.application.service.subscriber_count() == 2 }).await;
+    server.signal_stop();
+    assert_eq!(stream.read_end_reason().await, "stopping");
+    let (status, page) = read_response(waiting.await.unwrap().unwrap()).await;
     assert_eq!((status.as_u16(), &page["up_to"]), (200, &json!(position)), "{page}");
     server.stop().await;
 }
 
-async fn who_may_listen(server: Server) {
+async fn feed_requires_revocations_scope(server: Server) {
     let task = server.task_token().await;
     for (name, token, want) in [
         ("resource", server.api_token("files", SCOPE).await, 200),
@@ -480,24 +485,24 @@ async fn who_may_listen(server: Server) {
             assert_eq!(request.send().await.unwrap().status(), want, "{name} {accept}");
         }
     }
-    let (status, _) = read(server.request(Method::GET, "/revocations").send().await.unwrap()).await;
+    let (status, _) = read_response(server.request(Method::GET, "/revocations").send().await.unwrap()).await;
     assert_eq!(status, 401);
     // An agent can't have the scope, and neither can an admin.
     for client in ["reader", "ops"] {
         let asked = form(&[("grant_type", "client_credentials"), ("scope", SCOPE)]);
-        assert_eq!(server.token_as(client, &asked).await.0, 400, "{client}");
+        assert_eq!(server.request_token_as(client, &asked).await.0, 400, "{client}");
     }
     server.stop().await;
 }
 
-async fn what_is_no_position(server: Server) {
+async fn invalid_position_is_rejected(server: Server) {
     let api = server.api_token("files", SCOPE).await;
     let seq = end_token(&server, &server.task_token().await).await;
     for (query, want, problem) in [
         (format!("?after={seq}"), 200, None),
-        (format!("?after={}", seq + 1), 410, Some("no_such_position")),
-        (format!("?after={}&wait=1", seq + 1), 410, Some("no_such_position")),
-        ("?after=9223372036854775807".to_owned(), 410, Some("no_such_position")),
+        (format!("?after={}", seq + 1), 410, Some("unknown_cursor")),
+        (format!("?after={}&wait=1", seq + 1), 410, Some("unknown_cursor")),
+        ("?after=9223372036854775807".to_owned(), 410, Some("unknown_cursor")),
         ("?after=9223372036854775808".to_owned(), 400, Some("malformed")),
         ("?after=-1".to_owned(), 400, Some("malformed")),
         ("?after=".to_owned(), 400, Some("malformed")),
@@ -506,7 +511,7 @@ async fn what_is_no_position(server: Server) {
         ("?wait=x".to_owned(), 400, Some("malformed")),
         ("?since=1".to_owned(), 400, Some("malformed")),
     ] {
-        let (status, body) = ask(&server, &api, &query).await;
+        let (status, body) = request_page(&server, &api, &query).await;
         assert_eq!(status, want, "{query} {body}");
         let problem = problem.map(|problem| json!(format!("urn:errand:problem:{problem}")));
         assert_eq!(body.get("type"), problem.as_ref(), "{query}");
@@ -521,13 +526,13 @@ async fn what_is_no_position(server: Server) {
     server.stop().await;
 }
 
-async fn so_many_listen(server: Server) {
+async fn subscriber_count_is_limited(server: Server) {
     drop(server);
     let edit = |text: String| format!("{text}\n[requests]\nlisteners = 3\nlisteners_per_client = 2\n");
     let server = Server::start_edited(TestStore::sqlite().await, edit).await;
     let (files, notes) = (server.api_token("files", SCOPE).await, server.api_token("notes", SCOPE).await);
-    let first = Stream::open(&server, &files, "", None).await;
-    let _second = Stream::open(&server, &files, "", None).await;
+    let first = EventStream::open(&server, &files, "", None).await;
+    let _second = EventStream::open(&server, &files, "", None).await;
     let refused = async |api: &str, query: &str| {
         let request = server.request(Method::GET, &format!("/revocations{query}")).bearer_auth(api);
         let response = request.send().await.unwrap();
@@ -535,24 +540,24 @@ async fn so_many_listen(server: Server) {
             return false;
         }
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"1".parse().unwrap()));
-        let (_, body) = read(response).await;
-        assert_eq!(body["type"], "urn:errand:problem:too_many_listen");
+        let (_, body) = read_response(response).await;
+        assert_eq!(body["type"], "urn:errand:problem:too_many_subscribers");
         true
     };
     assert!(refused(&files, "?wait=1").await, "one client has as many as it may");
     assert!(!refused(&files, "").await, "who does not wait takes no seat");
-    let _third = Stream::open(&server, &notes, "", None).await;
+    let _third = EventStream::open(&server, &notes, "", None).await;
     assert!(refused(&notes, "?wait=1").await, "all together are as many as may");
     // A seat is free again when its reader has gone.
     drop(first);
-    crate::server::until("a seat is free", async || !refused(&notes, "?wait=1").await).await;
+    crate::server::wait_until("a seat is free", async || !refused(&notes, "?wait=1").await).await;
     server.stop().await;
 }
 
 /// Who is far behind is spared what ended long ago, and gets all the rest; who is not gets everything.
-async fn from_far_behind(server: Server) {
+async fn lagging_subscriber_skips_expired_entries(server: Server) {
     let api = server.api_token("files", SCOPE).await;
-    let from = head(&server, &api).await;
+    let from = head_position(&server, &api).await;
     let now = Server::now();
     // As many revocations of tokens, two days ago, each of which ended an hour later; every thousandth ends only now.
     let row = |n: u64| {
@@ -564,37 +569,41 @@ async fn from_far_behind(server: Server) {
             now - 48 * 3600
         )
     };
-    for chunk in (1..=MANY).collect::<Vec<_>>().chunks(500) {
+    for chunk in (1..=BACKLOG_ENTRIES).collect::<Vec<_>>().chunks(500) {
         let rows = chunk.iter().map(|n| row(*n)).collect::<Vec<_>>().join(", ");
-        let insert = "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after) VALUES";
+        let insert =
+            "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after) VALUES";
         server.store.tamper(&format!("{insert} {rows}")).await;
     }
-    server.store.tamper(&format!("UPDATE log_head SET seq = {}", from + MANY)).await;
+    server.store.tamper(&format!("UPDATE log_head SET seq = {}", from + BACKLOG_ENTRIES)).await;
     // The replica itself is not behind: who follows one that is gets what it applies, as it applies it.
-    crate::server::until("it has applied all of it", || async { head(&server, &api).await == from + MANY }).await;
-    let mut stream = Stream::open(&server, &api, "", None).await;
-    let seen = stream.up_to(0, from + MANY).await;
+    crate::server::wait_until("it has applied all of it", || async {
+        head_position(&server, &api).await == from + BACKLOG_ENTRIES
+    })
+    .await;
+    let mut stream = EventStream::open(&server, &api, "", None).await;
+    let seen = stream.read_up_to(0, from + BACKLOG_ENTRIES).await;
     let old = seen.iter().filter(|entry| entry["seq"].as_u64().unwrap() > from).count();
     assert_eq!(old, 10);
-    let mut stream = Stream::open(&server, &api, &format!("?after={from}"), None).await;
-    assert_eq!(stream.up_to(from, from + MANY).await.len(), 10);
-    let mut stream = Stream::open(&server, &api, &format!("?after={}", from + 600), None).await;
-    assert_eq!(stream.up_to(from + 600, from + MANY).await.len(), 9900);
+    let mut stream = EventStream::open(&server, &api, &format!("?after={from}"), None).await;
+    assert_eq!(stream.read_up_to(from, from + BACKLOG_ENTRIES).await.len(), 10);
+    let mut stream = EventStream::open(&server, &api, &format!("?after={}", from + 600), None).await;
+    assert_eq!(stream.read_up_to(from + 600, from + BACKLOG_ENTRIES).await.len(), 9900);
     // A row that is not there is an outage, and never a smaller truth. Who starts passes over what ended two days ago, and takes
     // no token that says that it is older.
     let api = server.api_token("files", SCOPE).await;
-    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + MANY - 5)).await;
+    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + BACKLOG_ENTRIES - 5)).await;
     let other = server.replica().await;
-    assert_eq!(ask(&other, &api, &format!("?after={}", from + MANY - 10)).await.0, 503);
+    assert_eq!(request_page(&other, &api, &format!("?after={}", from + BACKLOG_ENTRIES - 10)).await.0, 503);
     other.stop().await;
     server.stop().await;
 }
 
 /// Who goes on from any place is told exactly the rest: resources only what concerns them, and admins everything.
-async fn on_from_each_entry(server: Server) {
+async fn resuming_from_any_entry_returns_the_rest(server: Server) {
     let mut tokens = Vec::new();
     for _ in 0..3 {
-        tokens.push(claims(&server.task_token().await));
+        tokens.push(decode_claims(&server.task_token().await));
     }
     for what in [
         json!({"kind": "token", "id": tokens[0]["jti"]}),
@@ -606,14 +615,14 @@ async fn on_from_each_entry(server: Server) {
         json!({"kind": "task", "id": tokens[2]["txn"], "verb": "resume"}),
         json!({"kind": "resource", "uri": FILES}),
     ] {
-        server.revoke(crate::server::changed(what, json!({"reason": "in a test"}))).await;
+        server.revoke(crate::server::with_changes(what, json!({"reason": "in a test"}))).await;
     }
     let mut told = Vec::new();
     for (client, scope) in [("files", SCOPE), ("ops", "errand:admin")] {
         let bearer = server.api_token(client, scope).await;
         let after = async |seq: u64| {
             let request = server.request(Method::GET, &format!("/revocations?after={seq}")).bearer_auth(&bearer);
-            let (status, page) = read(request.send().await.unwrap()).await;
+            let (status, page) = read_response(request.send().await.unwrap()).await;
             assert_eq!((status.as_u16(), &page["up_to"]), (200, &page["head"]), "{page}");
             page
         };

@@ -4,32 +4,41 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    hostile::{Row, check},
-    server::{EXCHANGE, FILES, Form, JWT_BEARER, Server, TXN_TOKEN, changed_form, form, read, secret},
+    hostile::{Row, check_rows},
+    server::{
+        FILES, Form, JWT_BEARER, Server, TOKEN_EXCHANGE, TXN_TOKEN, form, form_with_changes, read_response, secret,
+    },
 };
 
-on_both_stores!(a_form, its_parameters, targets_and_scopes, details, json_bodies, paths_and_methods);
+on_both_stores!(
+    malformed_forms_are_rejected,
+    malformed_parameters_are_rejected,
+    malformed_targets_and_scopes_are_rejected,
+    malformed_authorization_details_are_rejected,
+    malformed_json_bodies_are_rejected,
+    unknown_paths_and_methods_are_rejected
+);
 
 const INVALID: (u16, &str) = (400, "invalid_request");
 const MALFORMED: (u16, &str) = (400, "malformed");
 
 impl Server {
-    fn as_reader(&self, path: &str) -> reqwest::RequestBuilder {
+    fn request_as_reader(&self, path: &str) -> reqwest::RequestBuilder {
         self.post(path).basic_auth("reader", Some(secret("reader")))
     }
 
     /// A good exchange by the reader, which takes no assertion and so may be sent again.
     async fn reader_form(&self) -> Form {
         let good = self.exchange_form(&self.user_token(json!({"client_id": "reader-client"})));
-        self.issued("reader", &good).await;
+        self.issue_token("reader", &good).await;
         good
     }
 }
 
-async fn a_form(server: Server) {
+async fn malformed_forms_are_rejected(server: Server) {
     let mut rows = Vec::new();
     for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
-        let typed = |kind: &str, body: Vec<u8>| server.as_reader(path).header("content-type", kind).body(body);
+        let typed = |kind: &str, body: Vec<u8>| server.request_as_reader(path).header("content-type", kind).body(body);
         let good = || b"token=some-long-token&grant_type=client_credentials".to_vec();
         for kind in [
             "application/json",
@@ -46,7 +55,7 @@ async fn a_form(server: Server) {
                 want: INVALID,
             });
         }
-        let bare = server.as_reader(path).body(good());
+        let bare = server.request_as_reader(path).body(good());
         rows.push(Row { name: format!("{path} no type"), request: bare, sent: Vec::new(), want: INVALID });
         let many = |n: usize| (0..n).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
         for (name, body, want) in [
@@ -66,12 +75,12 @@ async fn a_form(server: Server) {
             ("twice, once empty", b"token=some-long-token&token=".to_vec(), INVALID),
             ("unknown, twice", b"token=some-long-token&odd=first-value&odd=second-value".to_vec(), INVALID),
         ] {
-            rows.push(Row::raw(format!("{path} {name}"), server.as_reader(path), body, want));
+            rows.push(Row::raw(format!("{path} {name}"), server.request_as_reader(path), body, want));
         }
     }
-    check(rows).await;
+    check_rows(rows).await;
     // Parameters that nobody knows and that have no value are nothing (RFC 6749 §3.2).
-    let odd = changed_form(&server.reader_form().await, &[("odd", "one"), ("client_secret", "")]);
+    let odd = form_with_changes(&server.reader_form().await, &[("odd", "one"), ("client_secret", "")]);
     let (status, body) = server.post_as("reader", "/oauth2/token", &odd).await;
     assert_eq!(status, 200, "{body}");
     let (status, _) = server.post_as("reader", "/oauth2/token", &form(&[("grant_type", "client_credentials")])).await;
@@ -79,7 +88,7 @@ async fn a_form(server: Server) {
     server.stop().await;
 }
 
-async fn its_parameters(server: Server) {
+async fn malformed_parameters_are_rejected(server: Server) {
     let good = server.reader_form().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let jwt = server.user_token(json!({}));
@@ -89,7 +98,7 @@ async fn its_parameters(server: Server) {
         ("an unknown grant", "grant_type", "urn:example:grant-of-mine".into(), (400, "unsupported_grant_type")),
         ("a password", "grant_type", "password".into(), (400, "unsupported_grant_type")),
         ("a code", "grant_type", "authorization_code".into(), (400, "unsupported_grant_type")),
-        ("grant_type in upper case", "grant_type", EXCHANGE.to_uppercase(), (400, "unsupported_grant_type")),
+        ("grant_type in upper case", "grant_type", TOKEN_EXCHANGE.to_uppercase(), (400, "unsupported_grant_type")),
         ("no subject_token", "subject_token", String::new(), INVALID),
         ("no subject_token_type", "subject_token_type", String::new(), INVALID),
         ("an unknown type", "subject_token_type", "urn:example:some-token-type".into(), INVALID),
@@ -138,7 +147,12 @@ async fn its_parameters(server: Server) {
         ("context that is no object", "request_context", "\"some-context\"".into(), INVALID),
     ];
     let rows = rows.into_iter().map(|(name, parameter, value, want)| {
-        Row::form(name, server.as_reader("/oauth2/token"), &changed_form(&good, &[(parameter, &value)]), want)
+        Row::form(
+            name,
+            server.request_as_reader("/oauth2/token"),
+            &form_with_changes(&good, &[(parameter, &value)]),
+            want,
+        )
     });
     let mut rows = rows.collect::<Vec<_>>();
     for (name, scope) in [
@@ -147,8 +161,8 @@ async fn its_parameters(server: Server) {
         ("a scope with quotes", "\"errand:tasks\""),
         ("a scope with two blanks", "errand:tasks  errand:admin"),
     ] {
-        let form = changed_form(&grant, &[("scope", scope)]);
-        rows.push(Row::form(name, server.as_reader("/oauth2/token"), &form, (400, "invalid_scope")));
+        let form = form_with_changes(&grant, &[("scope", scope)]);
+        rows.push(Row::form(name, server.request_as_reader("/oauth2/token"), &form, (400, "invalid_scope")));
     }
     for (client, path) in [("reader", "/oauth2/revoke"), ("files", "/oauth2/introspect")] {
         let request = server.post(path).basic_auth(client, Some(secret(client)));
@@ -159,11 +173,11 @@ async fn its_parameters(server: Server) {
             INVALID,
         ));
     }
-    check(rows).await;
+    check_rows(rows).await;
     server.stop().await;
 }
 
-async fn targets_and_scopes(server: Server) {
+async fn malformed_targets_and_scopes_are_rejected(server: Server) {
     let good = server.reader_form().await;
     let target = (400, "invalid_target");
     let mut rows = Vec::new();
@@ -185,8 +199,8 @@ async fn targets_and_scopes(server: Server) {
         ("two in one", "https://files.example.com/mcp https://notes.example.com/mcp"),
         ("of another scheme", "javascript:alert(document.cookie)"),
     ] {
-        let form = changed_form(&good, &[("resource", resource)]);
-        rows.push(Row::form(format!("resource {name}"), server.as_reader("/oauth2/token"), &form, target));
+        let form = form_with_changes(&good, &[("resource", resource)]);
+        rows.push(Row::form(format!("resource {name}"), server.request_as_reader("/oauth2/token"), &form, target));
     }
     for (name, changes) in [
         ("none", vec![("resource", "")]),
@@ -201,7 +215,12 @@ async fn targets_and_scopes(server: Server) {
         ),
         ("a domain and a resource", vec![("audience", "example.com"), ("requested_token_type", TXN_TOKEN)]),
     ] {
-        rows.push(Row::form(name, server.as_reader("/oauth2/token"), &changed_form(&good, &changes), target));
+        rows.push(Row::form(
+            name,
+            server.request_as_reader("/oauth2/token"),
+            &form_with_changes(&good, &changes),
+            target,
+        ));
     }
     for name in ["resource", "audience"] {
         let mut form = good.clone();
@@ -209,7 +228,7 @@ async fn targets_and_scopes(server: Server) {
             (name.to_owned(), FILES.to_owned()),
             (name.to_owned(), "https://notes.example.com/mcp".to_owned()),
         ]);
-        rows.push(Row::form(format!("two of {name}"), server.as_reader("/oauth2/token"), &form, target));
+        rows.push(Row::form(format!("two of {name}"), server.request_as_reader("/oauth2/token"), &form, target));
     }
     let scopes = (0..65).map(|n| format!("files:read{n}")).collect::<Vec<_>>().join(" ");
     for (name, scope) in [
@@ -228,14 +247,19 @@ async fn targets_and_scopes(server: Server) {
         ("another case", "FILES:READ".to_owned()),
         ("nothing", String::new()),
     ] {
-        let form = changed_form(&good, &[("scope", &scope)]);
-        rows.push(Row::form(format!("scope {name}"), server.as_reader("/oauth2/token"), &form, (400, "invalid_scope")));
+        let form = form_with_changes(&good, &[("scope", &scope)]);
+        rows.push(Row::form(
+            format!("scope {name}"),
+            server.request_as_reader("/oauth2/token"),
+            &form,
+            (400, "invalid_scope"),
+        ));
     }
-    check(rows).await;
+    check_rows(rows).await;
     server.stop().await;
 }
 
-async fn details(server: Server) {
+async fn malformed_authorization_details_are_rejected(server: Server) {
     let good = server.reader_form().await;
     let mut rows = Vec::new();
     let detail = |more: Value| {
@@ -267,11 +291,11 @@ async fn details(server: Server) {
         ("a member of its own", detail(json!({"privileges": "all-of-them"}))),
         ("1e400", r#"[{"type":"mcp_tool","x":1e400}]"#.into()),
     ] {
-        let form = changed_form(&good, &[("authorization_details", &details)]);
+        let form = form_with_changes(&good, &[("authorization_details", &details)]);
         let want = (400, "invalid_authorization_details");
-        rows.push(Row::form(format!("details {name}"), server.as_reader("/oauth2/token"), &form, want));
+        rows.push(Row::form(format!("details {name}"), server.request_as_reader("/oauth2/token"), &form, want));
     }
-    check(rows).await;
+    check_rows(rows).await;
     server.stop().await;
 }
 
@@ -283,7 +307,7 @@ fn json_row(name: &str, request: reqwest::RequestBuilder, body: impl Into<String
     Row { name: name.into(), request, sent, want }
 }
 
-async fn json_bodies(server: Server) {
+async fn malformed_json_bodies_are_rejected(server: Server) {
     let token = server.api_token("ops", "errand:admin").await;
     let mut rows = Vec::new();
     for (method, path) in [
@@ -365,11 +389,11 @@ async fn json_bodies(server: Server) {
         let sent = list.split(['?', '&', '=']).skip(2).map(str::to_owned).collect();
         Row { name: list, request, sent, want: MALFORMED }
     }));
-    check(rows).await;
+    check_rows(rows).await;
     server.stop().await;
 }
 
-async fn paths_and_methods(server: Server) {
+async fn unknown_paths_and_methods_are_rejected(server: Server) {
     let mut rows = Vec::new();
     for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
         for method in [Method::GET, Method::PUT, Method::DELETE] {
@@ -399,11 +423,11 @@ async fn paths_and_methods(server: Server) {
         &form(&[("grant_type", "client_credentials")]),
         (401, "invalid_client"),
     ));
-    check(rows).await;
+    check_rows(rows).await;
     let answer =
         server.post("/oauth2/token").header("x-request-id", "some id\tof mine").form(&form(&[])).send().await.unwrap();
     assert!(!answer.headers()["x-request-id"].to_str().unwrap().contains("mine"), "a name that is none is not taken");
-    let (status, _) = read(answer).await;
+    let (status, _) = read_response(answer).await;
     assert_eq!(status, 401);
     server.stop().await;
 }

@@ -5,14 +5,14 @@ use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::{
-    server::{Server, claims, form, read, secret, until, with_assertion},
+    server::{Server, decode_claims, form, read_response, secret, wait_until, with_assertion},
     support::TestStore,
 };
 
-on_both_stores!(one_that_is_refused_fails_alone, a_full_queue_sheds);
+on_both_stores!(rejected_write_fails_alone, full_queue_returns_503);
 
 /// From now on the database takes no token of the planner.
-async fn refuse_the_planner(store: &TestStore) {
+async fn reject_planner_writes(store: &TestStore) {
     let sql = if store.url().starts_with("sqlite") {
         "CREATE TRIGGER no_planner BEFORE INSERT ON tokens WHEN NEW.client = 'planner' BEGIN SELECT RAISE(ABORT, 'no'); END"
     } else {
@@ -21,7 +21,7 @@ async fn refuse_the_planner(store: &TestStore) {
     store.tamper(sql).await;
 }
 
-async fn take_the_planner(store: &TestStore) {
+async fn accept_planner_writes(store: &TestStore) {
     let sql = if store.url().starts_with("sqlite") {
         "DROP TRIGGER no_planner"
     } else {
@@ -32,27 +32,27 @@ async fn take_the_planner(store: &TestStore) {
 
 /// While writes are held: writes, until one is in the works and another waits for it. What comes then is one batch with that
 /// one.
-async fn one_in_the_works(server: &Server, mut write: impl FnMut()) {
+async fn block_one_write(server: &Server, mut write: impl FnMut()) {
     let (mut looks, mut waits) = (0_u32, 0_u32);
-    until("one is in the works, and one waits", || {
+    wait_until("one is in the works, and one waits", || {
         // The first two may have been taken up together: then it takes a third.
         if looks.is_multiple_of(40) || looks == 1 {
             write();
         }
         looks += 1;
         // What is seen to wait may be about to be taken up, once.
-        waits = if server.house.service.writes_waiting() > 0 { waits + 1 } else { 0 };
+        waits = if server.application.service.write_queue_depth() > 0 { waits + 1 } else { 0 };
         let is_so = waits > 10;
         async move { is_so }
     })
     .await;
 }
 
-async fn one_that_is_refused_fails_alone(server: Server) {
-    let service = &server.house.service;
+async fn rejected_write_fails_alone(server: Server) {
+    let service = &server.application.service;
     // With numbers for the status lists in memory, so that all wait for the same.
     server.task_token().await;
-    refuse_the_planner(&server.store).await;
+    reject_planner_writes(&server.store).await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let by_secret = |client: &str| {
         let request = server.post("/oauth2/token").basic_auth(client, Some(secret(client))).form(&grant);
@@ -62,16 +62,16 @@ async fn one_that_is_refused_fails_alone(server: Server) {
     let by_planner = || server.post("/oauth2/token").form(&exchange).send();
 
     // When one waits, another one is in the works before it; so those that come now are one batch.
-    let held = server.store.hold_writes().await;
+    let held = server.store.lock_writes().await;
     let mut first = Vec::new();
-    one_in_the_works(&server, || first.push(by_secret("stranger"))).await;
+    block_one_write(&server, || first.push(by_secret("stranger"))).await;
     let clients = ["reader", "writer", "stranger", "reader", "files", "notes", "writer"];
     let mut others = clients.iter().take(4).map(|client| by_secret(client)).collect::<Vec<_>>();
-    until("they wait", async || service.writes_waiting() >= 5).await;
+    wait_until("they wait", async || service.write_queue_depth() >= 5).await;
     let planner = tokio::spawn(by_planner());
-    until("the planner waits with them", async || service.writes_waiting() >= 6).await;
+    wait_until("the planner waits with them", async || service.write_queue_depth() >= 6).await;
     others.extend(clients.iter().skip(4).map(|client| by_secret(client)));
-    until("all wait", async || service.writes_waiting() >= 9).await;
+    wait_until("all wait", async || service.write_queue_depth() >= 9).await;
     drop(held);
 
     for one in first {
@@ -80,19 +80,19 @@ async fn one_that_is_refused_fails_alone(server: Server) {
     let response = planner.await.unwrap().unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     for other in others {
-        let (status, body) = read(other.await.unwrap().unwrap()).await;
+        let (status, body) = read_response(other.await.unwrap().unwrap()).await;
         assert_eq!(status, 200, "{body}");
-        let id = claims(body["access_token"].as_str().unwrap())["jti"].as_str().unwrap().to_owned();
+        let id = decode_claims(body["access_token"].as_str().unwrap())["jti"].as_str().unwrap().to_owned();
         let (status, record) = server.admin(Method::GET, &format!("/tokens/{id}"), None).await;
         assert_eq!((status.as_u16(), &record["jti"]), (200, &json!(id)), "its record is there: {record}");
     }
 
     // Nothing of what was refused happened, and so its assertion is as good as before, once.
-    take_the_planner(&server.store).await;
-    let (status, body) = read(by_planner().await.unwrap()).await;
+    accept_planner_writes(&server.store).await;
+    let (status, body) = read_response(by_planner().await.unwrap()).await;
     assert_eq!(status, 200, "{body}");
-    assert!(server.is_live(body["access_token"].as_str().unwrap()).await);
-    let (status, _) = read(by_planner().await.unwrap()).await;
+    assert!(server.is_active(body["access_token"].as_str().unwrap()).await);
+    let (status, _) = read_response(by_planner().await.unwrap()).await;
     assert_eq!(status, 401, "a replay");
     let verified = service.verify_audit().await.unwrap();
     assert!(verified.findings.is_empty(), "{verified:?}");
@@ -101,9 +101,9 @@ async fn one_that_is_refused_fails_alone(server: Server) {
 
 /// Somebody holds the registry in the database and does not let go: who wants to change it waits in vain, and nobody else.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_in_vain_fails_alone() {
+async fn timed_out_write_fails_alone() {
     let server = Server::start(TestStore::postgres().await).await;
-    let service = &server.house.service;
+    let service = &server.application.service;
     let admin = server.api_token("ops", "errand:admin").await;
     let mut elsewhere = PgConnection::connect(server.store.url()).await.unwrap();
     elsewhere.execute("BEGIN; SELECT * FROM versions FOR UPDATE").await.unwrap();
@@ -113,16 +113,16 @@ async fn who_waits_in_vain_fails_alone() {
         let request = server.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant);
         tokio::spawn(request.send())
     };
-    let held = server.store.hold_writes().await;
+    let held = server.store.lock_writes().await;
     let mut issues = Vec::new();
-    one_in_the_works(&server, || issues.push(issue())).await;
-    let before = service.writes_waiting();
+    block_one_write(&server, || issues.push(issue())).await;
+    let before = service.write_queue_depth();
     let suspend = json!({"kind": "agent", "id": "writer", "verb": "suspend", "reason": "in a test"});
     let change = server.request(Method::POST, "/v1/admin/revocations").bearer_auth(&admin).json(&suspend);
     let change = tokio::spawn(change.send());
-    until("the change waits with it", async || service.writes_waiting() > before).await;
+    wait_until("the change waits with it", async || service.write_queue_depth() > before).await;
     issues.push(issue());
-    until("and one more", async || service.writes_waiting() > before + 1).await;
+    wait_until("and one more", async || service.write_queue_depth() > before + 1).await;
     drop(held);
 
     for one in issues {
@@ -137,17 +137,17 @@ async fn who_waits_in_vain_fails_alone() {
 }
 
 /// While nothing can be written, who finds the queue full is told so, and when to come again; nobody piles up.
-async fn a_full_queue_sheds(server: Server) {
+async fn full_queue_returns_503(server: Server) {
     let small = server.replica_with(|config| config.requests.queue = 4).await;
     let grant = form(&[("grant_type", "client_credentials")]);
-    let held = server.store.hold_writes().await;
+    let held = server.store.lock_writes().await;
     let sent = (0..40).map(|_| {
         let request = small.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant);
         tokio::spawn(request.send())
     });
     let mut sent = sent.collect::<Vec<_>>();
     // Those that wait for the writer are few; all others have their answer though nothing was written.
-    until("the rest was shed", || {
+    wait_until("the rest was shed", || {
         let waiting = sent.iter().filter(|one| !one.is_finished()).count();
         async move { waiting <= 16 }
     })
@@ -157,7 +157,7 @@ async fn a_full_queue_sheds(server: Server) {
     for one in shed {
         let response = one.await.unwrap().unwrap();
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
-        let body = read(response).await.1;
+        let body = read_response(response).await.1;
         assert_eq!(body["error"], "temporarily_unavailable", "{body}");
     }
     drop(held);
@@ -165,7 +165,7 @@ async fn a_full_queue_sheds(server: Server) {
         let status = one.await.unwrap().unwrap().status().as_u16();
         assert!(status == 200 || status == 503, "{status}");
     }
-    until("it writes again", || async { small.post_as("reader", "/oauth2/token", &grant).await.0 == 200 }).await;
+    wait_until("it writes again", || async { small.post_as("reader", "/oauth2/token", &grant).await.0 == 200 }).await;
     small.stop().await;
     server.stop().await;
 }

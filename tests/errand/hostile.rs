@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     idp::{Key, b64},
-    server::{ACCESS_TOKEN, EXCHANGE, Form, ID_TOKEN, JWT_BEARER, TXN_TOKEN},
+    server::{ACCESS_TOKEN, Form, ID_TOKEN, JWT_BEARER, TOKEN_EXCHANGE, TXN_TOKEN},
 };
 
 /// One request, what stands in it, and how it must be answered.
@@ -41,7 +41,7 @@ impl Row {
 }
 
 /// Sends them all, and fails with everything that was not as it must be.
-pub async fn check(rows: Vec<Row>) {
+pub async fn check_rows(rows: Vec<Row>) {
     let mut wrong = Vec::new();
     for Row { name, request, sent, want } in rows {
         let response = match request.send().await {
@@ -53,11 +53,11 @@ pub async fn check(rows: Vec<Row>) {
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
-        let code = code(&text);
+        let code = error_code(&text);
         if (status, code.as_str()) != want {
             wrong.push(format!("{name}: {status} {text}, and not {want:?}"));
         }
-        if let Some(piece) = echo(&headers, &text, &sent) {
+        if let Some(piece) = find_echo(&headers, &text, &sent) {
             wrong.push(format!("{name}: `{piece}` comes back in {text} {headers:?}"));
         }
         if headers.get("cache-control").is_none_or(|value| value != "no-store") || !headers.contains_key("x-request-id")
@@ -69,58 +69,62 @@ pub async fn check(rows: Vec<Row>) {
 }
 
 /// The error code of an OAuth error or of a problem; of anything else, nothing.
-pub fn code(text: &str) -> String {
+pub fn error_code(text: &str) -> String {
     let body = serde_json::from_str::<Value>(text).unwrap_or_default();
     let problem = body["type"].as_str().and_then(|uri| uri.strip_prefix("urn:errand:problem:"));
     body["error"].as_str().or(problem).unwrap_or_default().to_owned()
 }
 
-const PIECE: usize = 8;
+const FRAGMENT_LENGTH: usize = 8;
 
 /// A piece of eight characters of what was sent that came back, if there is one. The constants of the standards are
 /// nobody's.
-pub fn echo(headers: &HeaderMap, body: &str, sent: &[String]) -> Option<String> {
+pub fn find_echo(headers: &HeaderMap, body: &str, sent: &[String]) -> Option<String> {
     // The request's id begins with the time, as the ids in our tokens do.
     let headers = headers.iter().filter(|(name, _)| *name != "x-request-id");
     let lines = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
-    let answer = pieces(&lines.chain([body.to_owned()]).collect::<Vec<_>>().join("\n"));
-    let public = [ACCESS_TOKEN, TXN_TOKEN, ID_TOKEN, EXCHANGE, JWT_BEARER, "client-authentication+jwt"];
+    let answer = fragments(&lines.chain([body.to_owned()]).collect::<Vec<_>>().join("\n"));
+    let public = [ACCESS_TOKEN, TXN_TOKEN, ID_TOKEN, TOKEN_EXCHANGE, JWT_BEARER, "client-authentication+jwt"];
     // Words of ours that a request may have in it as well.
     let words = [", expected ", "identifier\"", "locations", "resource"];
-    let ours = public.iter().chain(&words).flat_map(|text| pieces(text)).collect::<HashSet<_>>();
-    let all = sent.iter().flat_map(|value| [vec![value.clone()], leaves(value)].concat());
-    all.flat_map(|value| pieces(&value)).find(|piece| answer.contains(piece) && !ours.contains(piece))
+    let ours = public.iter().chain(&words).flat_map(|text| fragments(text)).collect::<HashSet<_>>();
+    let all = sent.iter().flat_map(|value| [vec![value.clone()], claim_values(value)].concat());
+    all.flat_map(|value| fragments(&value)).find(|piece| answer.contains(piece) && !ours.contains(piece))
 }
 
-fn pieces(text: &str) -> HashSet<String> {
+fn fragments(text: &str) -> HashSet<String> {
     let chars = text.chars().collect::<Vec<_>>();
     // Long runs of one character are for length, not for meaning.
-    chars.windows(PIECE).filter(|window| window.iter().any(|c| *c != window[0])).map(|w| w.iter().collect()).collect()
+    chars
+        .windows(FRAGMENT_LENGTH)
+        .filter(|window| window.iter().any(|c| *c != window[0]))
+        .map(|w| w.iter().collect())
+        .collect()
 }
 
 /// What stands in a token, in clear: the values in its header and its payload.
-fn leaves(token: &str) -> Vec<String> {
+fn claim_values(token: &str) -> Vec<String> {
     let mut found = Vec::new();
     for part in token.split('.') {
         let Ok(bytes) = URL_SAFE_NO_PAD.decode(part) else { continue };
         let Ok(value) = serde_json::from_slice::<Value>(&bytes) else { continue };
-        collect(&value, &mut found);
+        collect_strings(&value, &mut found);
     }
     found
 }
 
-fn collect(value: &Value, found: &mut Vec<String>) {
+fn collect_strings(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::String(text) => found.push(text.clone()),
         Value::Number(number) => found.push(number.to_string()),
-        Value::Array(list) => list.iter().for_each(|value| collect(value, found)),
-        Value::Object(object) => object.values().for_each(|value| collect(value, found)),
+        Value::Array(list) => list.iter().for_each(|value| collect_strings(value, found)),
+        Value::Object(object) => object.values().for_each(|value| collect_strings(value, found)),
         Value::Null | Value::Bool(_) => {}
     }
 }
 
 /// A good token, broken in every way that needs no key.
-pub fn broken(token: &str) -> Vec<(&'static str, String)> {
+pub fn corrupted_tokens(token: &str) -> Vec<(&'static str, String)> {
     let [header, payload, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
     let with_header = |header: &str| format!("{}.{payload}.{signature}", b64(header));
     let last = signature.chars().last().unwrap();

@@ -3,20 +3,22 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{ACCESS_TOKEN, IDP, Server, changed_form, claims, form, header, read, secret, until};
+use crate::server::{
+    ACCESS_TOKEN, IDP, Server, decode_claims, decode_header, form, form_with_changes, read_response, secret, wait_until,
+};
 
 on_both_stores!(
-    a_scope_says_no_more_than_was_given,
-    one_answer_for_everything_else,
-    who_may_ask,
-    a_signed_answer,
-    parties_that_are_gone,
-    what_was_dropped_is_made_up_for,
+    scope_change_does_not_widen_issued_token,
+    inactive_tokens_get_identical_responses,
+    only_audience_resource_may_introspect,
+    signed_response_follows_rfc_9701,
+    disabled_or_removed_party_ends_tokens,
+    dropped_audit_record_is_written_by_next_introspection,
 );
 
 impl Server {
     /// The whole body that a resource gets.
-    async fn asked_by(&self, resource: &str, token: &str) -> String {
+    async fn introspect_as(&self, resource: &str, token: &str) -> String {
         let request = self.post("/oauth2/introspect").basic_auth(resource, Some(secret(resource)));
         let response = request.form(&form(&[("token", token)])).send().await.unwrap();
         assert_eq!(response.status(), 200);
@@ -27,14 +29,14 @@ impl Server {
 
 const INACTIVE: &str = r#"{"active":false}"#;
 
-async fn one_answer_for_everything_else(server: Server) {
+async fn inactive_tokens_get_identical_responses(server: Server) {
     let good = server.task_token().await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&good, "reader")).await;
-    let txn = server.issued("planner", &server.txn_form(&good, ACCESS_TOKEN)).await;
-    let api = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
-    let short = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "1")]);
-    let expired = server.issued("planner", &short).await;
-    until("it expired", || async { Server::now() >= claims(&expired)["exp"].as_i64().unwrap() }).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&good, "reader")).await;
+    let txn = server.issue_token("planner", &server.txn_form(&good, ACCESS_TOKEN)).await;
+    let api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
+    let short = form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "1")]);
+    let expired = server.issue_token("planner", &short).await;
+    wait_until("it expired", || async { Server::now() >= decode_claims(&expired)["exp"].as_i64().unwrap() }).await;
     let revoked = server.task_token().await;
     let (status, _) = server.post_as_planner("/oauth2/revoke", &form(&[("token", &revoked)])).await;
     assert_eq!(status, 200);
@@ -50,9 +52,9 @@ async fn one_answer_for_everything_else(server: Server) {
         ("API", &api),
         ("assertion", &server.assertion(json!({}))),
     ] {
-        assert_eq!(server.asked_by("files", token).await, INACTIVE, "{name}");
+        assert_eq!(server.introspect_as("files", token).await, INACTIVE, "{name}");
     }
-    assert_eq!(server.asked_by("notes", &good).await, INACTIVE, "another audience");
+    assert_eq!(server.introspect_as("notes", &good).await, INACTIVE, "another audience");
     let hinted = form(&[("token", &good), ("token_type_hint", "refresh_token")]);
     let (_, answer) = server.post_as("files", "/oauth2/introspect", &hinted).await;
     assert_eq!(answer["active"], true, "a hint is no more than that");
@@ -62,7 +64,7 @@ async fn one_answer_for_everything_else(server: Server) {
     server.stop().await;
 }
 
-async fn who_may_ask(server: Server) {
+async fn only_audience_resource_may_introspect(server: Server) {
     let good = server.task_token().await;
     let asked = form(&[("token", &good)]);
     for (client, want) in [("reader", 403), ("ops", 403), ("audit", 403), ("files", 200)] {
@@ -107,7 +109,7 @@ async fn who_may_ask(server: Server) {
 }
 
 /// RFC 9701.
-async fn a_signed_answer(server: Server) {
+async fn signed_response_follows_rfc_9701(server: Server) {
     let good = server.task_token().await;
     let signed = async |token: &str, accept: &str| {
         let request = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
@@ -116,15 +118,15 @@ async fn a_signed_answer(server: Server) {
         assert_eq!(response.headers()["content-type"], "application/token-introspection+jwt");
         response.text().await.unwrap()
     };
-    let jwks = read(server.request(Method::GET, "/oauth2/jwks").send().await.unwrap()).await.1;
+    let jwks = read_response(server.request(Method::GET, "/oauth2/jwks").send().await.unwrap()).await.1;
     for (token, active) in [(&good[..], true), ("x", false)] {
         for accept in
             ["application/token-introspection+jwt", "application/json;q=0.5, Application/Token-Introspection+JWT;q=0.9"]
         {
             let jwt = signed(token, accept).await;
-            assert_eq!(header(&jwt)["typ"], "token-introspection+jwt");
-            crate::keys::verify(&jwks, &jwt);
-            let says = claims(&jwt);
+            assert_eq!(decode_header(&jwt)["typ"], "token-introspection+jwt");
+            crate::keys::verify_signature(&jwks, &jwt);
+            let says = decode_claims(&jwt);
             let names = says.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
             assert_eq!(names, ["iss", "aud", "iat", "token_introspection"], "nobody takes it for a token");
             assert_eq!((&says["iss"], &says["aud"]), (&json!(server.issuer), &json!("files")));
@@ -137,7 +139,7 @@ async fn a_signed_answer(server: Server) {
 }
 
 /// A party that is disabled or removed ends its tokens; the same byte for byte.
-async fn parties_that_are_gone(server: Server) {
+async fn disabled_or_removed_party_ends_tokens(server: Server) {
     let admin = server.api_token("ops", "errand:admin errand:audit").await;
     let put = async |path: &str, body: Value| {
         let (status, body) = server.admin_with(&admin, Method::PUT, path, Some(body)).await;
@@ -161,11 +163,11 @@ async fn parties_that_are_gone(server: Server) {
     let exchange = || {
         let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
         let changes = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
-        changed_form(&server.exchange_form(&user), &changes)
+        form_with_changes(&server.exchange_form(&user), &changes)
     };
     let issue = async || {
         let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0])).form(&exchange());
-        read(request.send().await.unwrap()).await
+        read_response(request.send().await.unwrap()).await
     };
     let ask = async |token: &str| {
         let request = server.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
@@ -197,36 +199,36 @@ async fn parties_that_are_gone(server: Server) {
 }
 
 /// A first answer whose record was dropped, because the writer could not keep up, is made up for by the next one.
-async fn what_was_dropped_is_made_up_for(server: Server) {
+async fn dropped_audit_record_is_written_by_next_introspection(server: Server) {
     let token = server.task_token().await;
     let small = server.replica_with(|config| config.requests.queue = 4).await;
-    let held = small.store.hold_writes().await;
+    let held = small.store.lock_writes().await;
     let grant = form(&[("grant_type", "client_credentials")]);
-    let (service, mut waiting) = (&small.house.service, Vec::new());
+    let (service, mut waiting) = (&small.application.service, Vec::new());
     for _ in 0..500 {
-        if service.writes_waiting() > 2 {
+        if service.write_queue_depth() > 2 {
             break;
         }
         let request = small.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant);
         waiting.push(tokio::spawn(request.send()));
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let dropped = service.audit_dropped();
-    assert!(small.is_live(&token).await);
-    assert_eq!(service.audit_dropped(), dropped + 1);
+    let dropped = service.dropped_audit_records();
+    assert!(small.is_active(&token).await);
+    assert_eq!(service.dropped_audit_records(), dropped + 1);
     drop(held);
     for one in waiting {
         drop(one.await);
     }
-    until("the queue is empty", async || small.house.service.writes_waiting() == 0).await;
-    assert!(small.is_live(&token).await && small.is_live(&token).await);
-    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+    wait_until("the queue is empty", async || small.application.service.write_queue_depth() == 0).await;
+    assert!(small.is_active(&token).await && small.is_active(&token).await);
+    let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     let query = format!("&task={task}");
     let answers = async || {
-        let records = server.records(&query).await;
+        let records = server.audit_records(&query).await;
         records.iter().filter(|record| record["event"] == "token.introspect").count()
     };
-    until("it is on record", async || answers().await > 0).await;
+    wait_until("it is on record", async || answers().await > 0).await;
     assert_eq!(answers().await, 1);
     small.stop().await;
     server.stop().await;
@@ -234,7 +236,7 @@ async fn what_was_dropped_is_made_up_for(server: Server) {
 
 /// An admin changes what stands under a scope while a token is alive. Who goes by the scope alone reads no more out of it than was
 /// given when the token was issued, and no more than there is; whether the token was asked about before or not.
-async fn a_scope_says_no_more_than_was_given(server: Server) {
+async fn scope_change_does_not_widen_issued_token(server: Server) {
     const VAULT: &str = "https://vault.example.com";
     let admin = server.api_token("ops", "errand:admin").await;
     let put = async |path: &str, body: Value| {
@@ -263,16 +265,17 @@ async fn a_scope_says_no_more_than_was_given(server: Server) {
         secrets.push(made["client_secret"].as_str().unwrap().to_owned());
     }
     let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:use vault:list"}));
-    let form = changed_form(&server.exchange_form(&user), &[("resource", VAULT), ("scope", "vault:use vault:list")]);
+    let form =
+        form_with_changes(&server.exchange_form(&user), &[("resource", VAULT), ("scope", "vault:use vault:list")]);
     let issue = async || {
         let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0])).form(&form);
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     };
     let ask = async |at: &Server, token: &str| {
         let request = at.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
-        let (_, says) = read(request.form(&[("token", token)]).send().await.unwrap()).await;
+        let (_, says) = read_response(request.form(&[("token", token)]).send().await.unwrap()).await;
         let details = says["authorization_details"].as_array().cloned().unwrap_or_default();
         let tools = details.iter().map(|d| d["identifier"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ");
         (says["active"].as_bool().unwrap(), says["scope"].as_str().unwrap_or_default().to_owned(), tools)

@@ -22,35 +22,35 @@ use serde_json::{Value, json};
 
 use crate::{
     idp::Key,
-    server::{Server, until},
+    server::{Server, wait_until},
 };
 
 on_both_stores!(
-    an_exchange_is_decided_by_what_is_now,
-    what_cannot_be_known_is_503,
-    a_key_that_is_new,
-    from_where_keys_are_not_fetched
+    exchange_uses_state_after_key_fetch,
+    unavailable_issuer_keys_return_503,
+    new_issuer_key_is_fetched,
+    forbidden_jwks_addresses_are_not_fetched
 );
 
 /// A provider on loopback that answers in the way that its path names.
-struct Provider {
+struct JwksServer {
     url: String,
     asked: Arc<AtomicUsize>,
 }
 
-impl Provider {
+impl JwksServer {
     async fn start(keys: &Value) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::default());
         let shared = (keys.clone(), Arc::clone(&asked));
-        let router = Router::new().route("/{how}", get(answer)).with_state(shared);
+        let router = Router::new().route("/{how}", get(respond)).with_state(shared);
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, asked }
     }
 }
 
-async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how): Path<String>) -> Response<Body> {
+async fn respond(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how): Path<String>) -> Response<Body> {
     let asked_now = Arc::clone(&asked);
     let asked = asked.fetch_add(1, Ordering::SeqCst);
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
@@ -66,8 +66,8 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
         "huge" => (200, Body::from_stream(stream::repeat_with(chunk))),
         // Once somebody waits for it: until they are let go.
         "held" => {
-            let free = async || asked_now.load(Ordering::SeqCst) >= RELEASED;
-            until("the keys are let go", free).await;
+            let free = async || asked_now.load(Ordering::SeqCst) >= RELEASED_COUNT;
+            wait_until("the keys are let go", free).await;
             (200, Body::from(keys.to_string()))
         }
         "redirect" => (302, Body::empty()),
@@ -82,13 +82,13 @@ async fn answer(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how
 }
 
 /// So often "asked" means that whoever waits gets an answer.
-const RELEASED: usize = 1_000_000;
+const RELEASED_COUNT: usize = 1_000_000;
 
 /// A name, what an admin does (with an agent's entry that has other access), and how the exchange ends.
 type Row = (&'static str, fn(&Server, Value) -> (Method, String, Value), u16, &'static str);
 
 /// While an exchange waits for the provider's keys, what it would be decided by changes.
-async fn an_exchange_is_decided_by_what_is_now(server: Server) {
+async fn exchange_uses_state_after_key_fetch(server: Server) {
     let read_notes = json!([{"resource": "notes", "scopes": ["notes:read"]}]);
     let rows: [Row; 5] = [
         ("less", |_, agent| (Method::PUT, "/agents/agent-less".into(), agent), 400, "invalid_scope"),
@@ -97,7 +97,7 @@ async fn an_exchange_is_decided_by_what_is_now(server: Server) {
             |server, agent| {
                 let keys = json!({"method": "private_key_jwt", "jwks": server.idp.jwks()});
                 let access = json!([{"resource": "files", "scopes": ["files:read"]}]);
-                let agent = crate::server::changed(agent, json!({"authentication": keys, "access": access}));
+                let agent = crate::server::with_changes(agent, json!({"authentication": keys, "access": access}));
                 (Method::PUT, "/agents/agent-other-keys".into(), agent)
             },
             401,
@@ -135,17 +135,17 @@ async fn an_exchange_is_decided_by_what_is_now(server: Server) {
     ];
     for (name, change, status, error) in rows {
         let key = Key::new(&format!("{name}-1"));
-        let provider = Provider::start(&key.jwks()).await;
+        let provider = JwksServer::start(&key.jwks()).await;
         server.trust(name, &format!("{}/held", provider.url), &["127.0.0.0/8"]).await;
         let (_, agent) = server.admin(Method::GET, &format!("/agents/agent-{name}"), None).await;
-        let agent = crate::server::changed(agent["body"].clone(), json!({"access": read_notes}));
+        let agent = crate::server::with_changes(agent["body"].clone(), json!({"access": read_notes}));
         let exchange = server.try_issuer(name, &key);
         let meanwhile = async {
-            until("it waits for the keys", async || provider.asked.load(Ordering::SeqCst) > 0).await;
+            wait_until("it waits for the keys", async || provider.asked.load(Ordering::SeqCst) > 0).await;
             let (method, path, body) = change(&server, agent);
             let (got, answer) = server.admin(method, &path, Some(body)).await;
             assert!(got.is_success(), "{name}: {answer}");
-            provider.asked.store(RELEASED, Ordering::SeqCst);
+            provider.asked.store(RELEASED_COUNT, Ordering::SeqCst);
         };
         let (answer, ()) = tokio::join!(exchange, meanwhile);
         assert_eq!((answer.0, &*answer.1), (status, error), "{name}");
@@ -179,7 +179,7 @@ impl Server {
     /// Exchanges a token of that issuer: status, error, `Retry-After`.
     async fn try_issuer(&self, name: &str, key: &Key) -> (u16, String, Option<String>) {
         let issuer = format!("https://{name}.example");
-        let claims = crate::server::changed(self.user_claims(), json!({"iss": issuer}));
+        let claims = crate::server::with_changes(self.user_claims(), json!({"iss": issuer}));
         let form = self.exchange_form(&key.sign("at+jwt", &claims));
         let id = format!("agent-{name}");
         let form = crate::server::with_assertion(&form, &self.assertion(json!({"iss": id, "sub": id})));
@@ -194,8 +194,8 @@ impl Server {
 
 const LOOPBACK: [&str; 1] = ["127.0.0.0/8"];
 
-async fn what_cannot_be_known_is_503(server: Server) {
-    let provider = Provider::start(&server.idp.jwks()).await;
+async fn unavailable_issuer_keys_return_503(server: Server) {
+    let provider = JwksServer::start(&server.idp.jwks()).await;
     server.trust("good", &format!("{}/good", provider.url), &LOOPBACK).await;
     assert_eq!(server.try_issuer("good", &server.idp).await.0, 200);
     let server = Arc::new(server);
@@ -208,7 +208,7 @@ async fn what_cannot_be_known_is_503(server: Server) {
     // Meanwhile, all others are served.
     assert_eq!(server.try_issuer("good", &server.idp).await.0, 200);
     let token = server.task_token().await;
-    assert!(server.is_live(&token).await);
+    assert!(server.is_active(&token).await);
     for (how, answer) in asking {
         let want = (503, "temporarily_unavailable".to_owned(), Some("1".to_owned()));
         assert_eq!(answer.await.unwrap(), want, "{how}");
@@ -224,8 +224,8 @@ async fn what_cannot_be_known_is_503(server: Server) {
     assert_eq!((status, &error[..]), (400, "invalid_request"));
 }
 
-async fn a_key_that_is_new(server: Server) {
-    let provider = Provider::start(&server.idp.jwks()).await;
+async fn new_issuer_key_is_fetched(server: Server) {
+    let provider = JwksServer::start(&server.idp.jwks()).await;
     server.trust("new", &format!("{}/new", provider.url), &LOOPBACK).await;
     assert_eq!(server.try_issuer("new", &server.idp).await.0, 200, "an unknown kid is asked for, once");
     assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
@@ -234,12 +234,12 @@ async fn a_key_that_is_new(server: Server) {
         assert_eq!(server.try_issuer("new", &unknown).await.0, 400);
     }
     assert!(provider.asked.load(Ordering::SeqCst) <= 3, "strangers can't make us ask again and again");
-    until("it still works", || async { server.try_issuer("new", &server.idp).await.0 == 200 }).await;
+    wait_until("it still works", || async { server.try_issuer("new", &server.idp).await.0 == 200 }).await;
     server.stop().await;
 }
 
-async fn from_where_keys_are_not_fetched(server: Server) {
-    let provider = Provider::start(&server.idp.jwks()).await;
+async fn forbidden_jwks_addresses_are_not_fetched(server: Server) {
+    let provider = JwksServer::start(&server.idp.jwks()).await;
     let port = provider.url.rsplit(':').next().unwrap();
     // What is plainly wrong is refused at the door; the rest when its keys are wanted.
     for (name, uri, networks, at_the_door) in [

@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 
 use crate::{
     idp::b64,
-    server::{Server, changed_form, claims, header, read, until},
+    server::{Server, decode_claims, decode_header, form_with_changes, read_response, wait_until},
     support::TestStore,
 };
 
 on_both_stores!(
-    a_leaked_key_is_removed,
-    who_removes_a_key,
-    a_rotation,
-    two_replicas_rotate_at_once,
-    a_resource_with_an_algorithm_of_its_own,
-    every_algorithm
+    revoked_key_ends_its_tokens,
+    key_revocation_requires_operator,
+    rotated_key_signs_after_publication,
+    concurrent_rotations_create_one_key,
+    resource_algorithm_is_used_for_its_tokens,
+    every_algorithm_signs_verifiable_tokens
 );
 
 /// Verifies a token by a JWKS, as a stranger would: by its `kid`, with another library. Fails if it is not good.
-pub fn verify(jwks: &Value, token: &str) {
-    let head = header(token);
+pub fn verify_signature(jwks: &Value, token: &str) {
+    let head = decode_header(token);
     let key = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == head["kid"]).expect("it is published");
     assert_eq!((&key["use"], &key["alg"]), (&json!("sig"), &head["alg"]), "{key}");
     for private in ["d", "p", "q", "k"] {
@@ -49,19 +49,19 @@ impl Server {
     pub async fn jwks(&self) -> Value {
         let response = self.request(Method::GET, "/oauth2/jwks").send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "application/jwk-set+json");
-        read(response).await.1
+        read_response(response).await.1
     }
 }
 
 /// A replica that publishes its next key for two seconds only.
-async fn hasty(server: &Server) -> Server {
+async fn start_with_fast_rotation(server: &Server) -> Server {
     server.replica_with(|config| config.keys.rotation.publish_ahead = errand::domain::time::Lifetime::seconds(2)).await
 }
 
-async fn a_rotation(server: Server) {
-    let hasty = hasty(&server).await;
+async fn rotated_key_signs_after_publication(server: Server) {
+    let hasty = start_with_fast_rotation(&server).await;
     let before = server.task_token().await;
-    let old = header(&before)["kid"].clone();
+    let old = decode_header(&before)["kid"].clone();
     assert_eq!(server.jwks().await["keys"].as_array().unwrap().len(), 1);
     let (status, made) = hasty.admin(Method::POST, "/keys/rotate", None).await;
     assert_eq!(status, 200, "{made}");
@@ -79,13 +79,13 @@ async fn a_rotation(server: Server) {
     let after = || async {
         let token = server.task_token().await;
         for at in [&server, &hasty] {
-            verify(&at.jwks().await, &token);
-            verify(&at.jwks().await, &before);
-            assert!(at.is_live(&token).await && at.is_live(&before).await);
+            verify_signature(&at.jwks().await, &token);
+            verify_signature(&at.jwks().await, &before);
+            assert!(at.is_active(&token).await && at.is_active(&before).await);
         }
-        header(&token)["kid"] == new
+        decode_header(&token)["kid"] == new
     };
-    until("the new key signs", after).await;
+    wait_until("the new key signs", after).await;
     let (_, again) = server.admin(Method::GET, "/keys", None).await;
     for (kid, state) in [(&old, "retired"), (&new, "active")] {
         assert!(again["items"].as_array().unwrap().iter().any(|key| key["kid"] == *kid && key["state"] == state));
@@ -101,37 +101,37 @@ async fn revoke_key(at: &Server, kid: &Value) -> (u16, Value) {
     (status.as_u16(), body)
 }
 
-async fn published(at: &Server) -> Vec<Value> {
+async fn published_keys(at: &Server) -> Vec<Value> {
     at.jwks().await["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect()
 }
 
-async fn a_leaked_key_is_removed(server: Server) {
+async fn revoked_key_ends_its_tokens(server: Server) {
     let other = server.replica().await;
     let token = server.task_token().await;
     let api = server.api_token("ops", "errand:admin").await;
-    let leaked = header(&token)["kid"].clone();
+    let leaked = decode_header(&token)["kid"].clone();
     // Whoever asks is answered from memory by now; and that remembers by which key it knows.
     for at in [&other, &server] {
-        assert!(at.is_live(&token).await && at.is_live(&token).await);
+        assert!(at.is_active(&token).await && at.is_active(&token).await);
         assert_eq!(at.admin_with(&api, Method::GET, "/keys", None).await.0, 200);
     }
     let (status, made) = revoke_key(&server, &leaked).await;
     assert_eq!((status, made["items"].as_array().unwrap().len()), (200, 1), "{made}");
     let new = made["items"][0]["kid"].clone();
     for at in [&other, &server] {
-        assert_eq!(published(at).await, std::slice::from_ref(&new), "it is in the JWKS no more");
-        assert!(!at.is_live(&token).await);
+        assert_eq!(published_keys(at).await, std::slice::from_ref(&new), "it is in the JWKS no more");
+        assert!(!at.is_active(&token).await);
         assert_eq!(at.admin_with(&api, Method::GET, "/keys", None).await.0, 401);
-        let (status, body) = at.token_as("planner", &at.exchange_form(&token)).await;
+        let (status, body) = at.request_token_as("planner", &at.exchange_form(&token)).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
         let fresh = at.task_token().await;
-        assert_eq!(header(&fresh)["kid"], new, "at once");
-        verify(&other.jwks().await, &fresh);
-        assert!(server.is_live(&fresh).await && other.is_live(&fresh).await);
+        assert_eq!(decode_header(&fresh)["kid"], new, "at once");
+        verify_signature(&other.jwks().await, &fresh);
+        assert!(server.is_active(&fresh).await && other.is_active(&fresh).await);
     }
     assert_eq!(revoke_key(&other, &leaked).await.0, 404, "it is gone");
     let started = server.replica().await;
-    assert_eq!(published(&started).await, std::slice::from_ref(&new), "whoever starts now makes no other");
+    assert_eq!(published_keys(&started).await, std::slice::from_ref(&new), "whoever starts now makes no other");
     let (_, trail) = server.admin(Method::GET, "/audit?event=key.revoke&outcome=done", None).await;
     let record = &trail["items"][0]["chained"]["record"];
     assert_eq!((&record["asked"]["key"], &record["reason"]), (&leaked, &json!("it leaked")));
@@ -144,22 +144,22 @@ async fn a_leaked_key_is_removed(server: Server) {
     assert_eq!(revoke_key(&other, &waiting).await, (200, json!({"items": [], "next": null})));
     let (_, list) = server.admin(Method::GET, "/keys", None).await;
     assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["retires"]), (1, &Value::Null), "{list}");
-    assert!(other.is_live(&before).await, "what the other one signed is good");
+    assert!(other.is_active(&before).await, "what the other one signed is good");
     let (_, made) = server.admin(Method::POST, "/keys/rotate", None).await;
     let waiting = made["items"][0]["kid"].clone();
     assert_eq!(revoke_key(&other, &new).await.0, 200);
     for at in [&other, &server, &started] {
-        assert_eq!(published(at).await, std::slice::from_ref(&waiting));
-        assert_eq!(header(&at.task_token().await)["kid"], waiting, "it does not wait any more");
-        assert!(!at.is_live(&before).await);
+        assert_eq!(published_keys(at).await, std::slice::from_ref(&waiting));
+        assert_eq!(decode_header(&at.task_token().await)["kid"], waiting, "it does not wait any more");
+        assert!(!at.is_active(&before).await);
     }
     for at in [started, other, server] {
         at.stop().await;
     }
 }
 
-async fn who_removes_a_key(server: Server) {
-    let kid = header(&server.task_token().await)["kid"].as_str().unwrap().to_owned();
+async fn key_revocation_requires_operator(server: Server) {
+    let kid = decode_header(&server.task_token().await)["kid"].as_str().unwrap().to_owned();
     let auditor = server.api_token("audit", "errand:audit").await;
     let path = format!("/keys/{kid}/revoke");
     let body = || Some(json!({"reason": "it leaked"}));
@@ -175,7 +175,7 @@ async fn who_removes_a_key(server: Server) {
     ] {
         assert_eq!(server.admin(Method::POST, path, body.clone()).await.0, status, "{path} {body:?}");
     }
-    assert_eq!(published(&server).await, [json!(kid)]);
+    assert_eq!(published_keys(&server).await, [json!(kid)]);
     // Many at once, and again: one removal, one new key.
     let other = server.replica().await;
     let api = server.api_token("ops", "errand:admin").await;
@@ -186,25 +186,25 @@ async fn who_removes_a_key(server: Server) {
     });
     let mut made = Vec::new();
     for answer in tries.collect::<Vec<_>>() {
-        let (status, body) = read(answer.await.unwrap().unwrap()).await;
+        let (status, body) = read_response(answer.await.unwrap().unwrap()).await;
         // Whoever comes later has a token that the removed key signed.
         assert!(status == 200 || status == 401, "{status} {body}");
         made.extend(body["items"].as_array().cloned());
     }
     assert!(!made.is_empty() && made.iter().all(|one| *one == made[0]), "{made:?}");
-    assert_eq!(published(&server).await.len(), 1);
+    assert_eq!(published_keys(&server).await.len(), 1);
     other.stop().await;
     server.stop().await;
 }
 
-async fn two_replicas_rotate_at_once(server: Server) {
+async fn concurrent_rotations_create_one_key(server: Server) {
     let other = server.replica().await;
     let token = server.api_token("ops", "errand:admin errand:audit").await;
     let rotate = |at: &Server| tokio::spawn(at.post("/v1/admin/keys/rotate").bearer_auth(&token).send());
     let all = (0..8).map(|n| rotate(if n % 2 == 0 { &server } else { &other })).collect::<Vec<_>>();
     let mut made = Vec::new();
     for answer in all {
-        let (status, body) = read(answer.await.unwrap().unwrap()).await;
+        let (status, body) = read_response(answer.await.unwrap().unwrap()).await;
         assert_eq!(status, 200, "{body}");
         made.extend(body["items"].as_array().unwrap().clone());
     }
@@ -219,13 +219,13 @@ async fn two_replicas_rotate_at_once(server: Server) {
     server.stop().await;
 }
 
-async fn a_resource_with_an_algorithm_of_its_own(server: Server) {
+async fn resource_algorithm_is_used_for_its_tokens(server: Server) {
     let vault = json!({"id": "vault", "uri": "https://vault.example.com", "signing_algorithm": "EdDSA",
         "authentication": {"method": "client_secret_basic"},
         "tools": [{"name": "open", "scope": "vault:read", "effect": "read"}]});
     let guest = json!({"id": "guest", "authentication": {"method": "private_key_jwt", "jwks": server.planner.jwks()},
         "known_as": {(crate::server::IDP): ["guest-client"]}, "access": [{"resource": "vault", "scopes": ["vault:read"]}]});
-    let hasty = hasty(&server).await;
+    let hasty = start_with_fast_rotation(&server).await;
     for (path, body) in [("/resources/vault", vault), ("/agents/guest", guest)] {
         let (status, body) = hasty.admin(Method::PUT, path, Some(body)).await;
         assert_eq!(status, 201, "{body}");
@@ -233,7 +233,7 @@ async fn a_resource_with_an_algorithm_of_its_own(server: Server) {
     let issue = || async {
         let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
         let changes = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
-        let form = changed_form(&server.exchange_form(&user), &changes);
+        let form = form_with_changes(&server.exchange_form(&user), &changes);
         let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
         server.post_with_assertion("/oauth2/token", &form, &assertion).await
     };
@@ -245,16 +245,16 @@ async fn a_resource_with_an_algorithm_of_its_own(server: Server) {
         let (status, body) = issue().await;
         assert_eq!(status, 200, "{body}");
         let token = body["access_token"].as_str().unwrap();
-        verify(&keys, token);
-        header(token)["alg"].clone()
+        verify_signature(&keys, token);
+        decode_header(token)["alg"].clone()
     };
-    until("the new key signs", || async { signed_with().await == "EdDSA" }).await;
-    assert_eq!(header(&server.task_token().await)["alg"], "ES256", "all others as before");
+    wait_until("the new key signs", || async { signed_with().await == "EdDSA" }).await;
+    assert_eq!(decode_header(&server.task_token().await)["alg"], "ES256", "all others as before");
     hasty.stop().await;
     server.stop().await;
 }
 
-async fn every_algorithm(server: Server) {
+async fn every_algorithm_signs_verifiable_tokens(server: Server) {
     // The store of this server is of its kind; each algorithm gets one more of the same kind.
     let is_sqlite = server.store.url().starts_with("sqlite");
     server.stop().await;
@@ -263,19 +263,21 @@ async fn every_algorithm(server: Server) {
         let edit = |text: String| text.replace("[keys]\n", &format!("[keys]\nalgorithm = \"{algorithm}\"\n"));
         let server = Server::start_edited(store, edit).await;
         let token = server.task_token().await;
-        assert_eq!(header(&token)["alg"], algorithm);
-        verify(&server.jwks().await, &token);
-        assert!(server.is_live(&token).await);
+        assert_eq!(decode_header(&token)["alg"], algorithm);
+        verify_signature(&server.jwks().await, &token);
+        assert!(server.is_active(&token).await);
         let api = server.api_token("ops", "errand:audit").await;
-        verify(&server.jwks().await, &api);
+        verify_signature(&server.jwks().await, &api);
         assert_eq!(server.admin_with(&api, Method::GET, "/keys", None).await.0, 200);
-        let hand_over = server.issued("planner", &server.hand_over_form(&token, "reader")).await;
-        let part = server.issued("reader", &changed_form(&server.exchange_form(&hand_over), &[("purpose", "")])).await;
-        verify(&server.jwks().await, &part);
-        assert!(server.is_live(&part).await);
-        assert_eq!(claims(&part)["txn"], claims(&token)["txn"]);
+        let hand_over = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
+        let part = server
+            .issue_token("reader", &form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")]))
+            .await;
+        verify_signature(&server.jwks().await, &part);
+        assert!(server.is_active(&part).await);
+        assert_eq!(decode_claims(&part)["txn"], decode_claims(&token)["txn"]);
         let metadata = server.request(Method::GET, "/.well-known/oauth-authorization-server").send().await.unwrap();
-        let (_, metadata) = read(metadata).await;
+        let (_, metadata) = read_response(metadata).await;
         assert!(metadata["introspection_signing_alg_values_supported"].as_array().unwrap().contains(&json!(algorithm)));
         server.stop().await;
     }

@@ -2,39 +2,39 @@
 
 use bytes::Bytes;
 use errand::{
-    app::{Credentials, Cx, Introspection},
+    app::{Credentials, Introspection, RequestContext},
     domain::{secret::Secret, time::Lifetime},
     ports::Outage,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed_form, claims, form, read, secret};
+use crate::server::{IDP, Server, decode_claims, form, form_with_changes, read_response, secret};
 
 on_both_stores!(
-    the_second_answer_is_the_first,
-    only_what_was_good_is_kept,
-    what_ends_a_token_ends_it_at_once,
-    what_holds_a_token_back_does_so_at_once,
-    a_key_that_is_gone_takes_its_tokens_along,
-    the_same_as_without_memory,
-    api_tokens,
+    cached_response_is_reused,
+    only_active_tokens_are_cached,
+    revocation_takes_effect_on_cached_token,
+    suspension_takes_effect_on_cached_token,
+    removed_key_ends_cached_tokens,
+    cached_answers_match_uncached_answers,
+    api_tokens_are_cached,
 );
 
 const INACTIVE: &str = r#"{"active":false}"#;
 
 impl Server {
-    fn later(&self, seconds: u32) -> Cx {
-        let now = self.house.service.clock().now().after(Lifetime::seconds(seconds));
-        Cx { request_id: "known".parse().unwrap(), now }
+    fn context_after(&self, seconds: u32) -> RequestContext {
+        let now = self.application.service.clock().now().saturating_add(Lifetime::seconds(seconds));
+        RequestContext { request_id: "known".parse().unwrap(), now }
     }
 
     /// Asks as a resource, so many seconds from now: what is told, if the token is good, and whether it had to be put into
     /// words for that.
-    async fn ask(&self, resource: &str, token: &str, seconds: u32) -> (Option<Bytes>, bool) {
-        let (service, cx) = (&self.house.service, self.later(seconds));
+    async fn introspect_after(&self, resource: &str, token: &str, seconds: u32) -> (Option<Bytes>, bool) {
+        let (service, cx) = (&self.application.service, self.context_after(seconds));
         let credentials = Credentials::Basic { client: resource.into(), secret: Secret::new(secret(resource)) };
-        let caller = service.authenticate(credentials, &cx).await.unwrap().settle(service, &cx).await.unwrap();
+        let caller = service.authenticate(credentials, &cx).await.unwrap().redeem(service, &cx).await.unwrap();
         let mut told = false;
         let tell = |claims: &errand::domain::token::TaskTokenClaims| {
             told = true;
@@ -47,20 +47,20 @@ impl Server {
     }
 
     /// A task token that the server knows.
-    async fn known_token(&self) -> String {
+    async fn cached_token(&self) -> String {
         let token = self.task_token().await;
-        assert!(self.ask("files", &token, 0).await.1, "the first time it is put into words");
-        let (answer, told) = self.ask("files", &token, 0).await;
+        assert!(self.introspect_after("files", &token, 0).await.1, "the first time it is put into words");
+        let (answer, told) = self.introspect_after("files", &token, 0).await;
         assert!(answer.is_some() && !told, "it is known again");
         token
     }
 
-    fn kept(&self) -> usize {
-        self.house.service.verified_tokens().0
+    fn cached_tokens(&self) -> usize {
+        self.application.service.token_cache_size().0
     }
 }
 
-async fn the_second_answer_is_the_first(server: Server) {
+async fn cached_response_is_reused(server: Server) {
     let token = server.task_token().await;
     let ask = async |token: &str, accept: &str| {
         let request = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
@@ -70,12 +70,12 @@ async fn the_second_answer_is_the_first(server: Server) {
     let first = ask(&token, "application/json").await;
     assert_eq!(first.0, "application/json");
     assert!(first.1.starts_with(r#"{"active":true,"token_type":"Bearer","#), "{}", first.1);
-    assert_eq!(server.kept(), 1);
+    assert_eq!(server.cached_tokens(), 1);
     for _ in 0..3 {
         assert_eq!(ask(&token, "*/*").await, first);
     }
     let (_, signed) = ask(&token, "application/token-introspection+jwt").await;
-    assert_eq!(claims(&signed)["token_introspection"], serde_json::from_str::<Value>(&first.1).unwrap());
+    assert_eq!(decode_claims(&signed)["token_introspection"], serde_json::from_str::<Value>(&first.1).unwrap());
     // Another text is another token, whatever is left of the first one.
     for at in [0, 10, token.len() / 2, token.len() - 1] {
         let mut other = token.clone().into_bytes();
@@ -84,43 +84,48 @@ async fn the_second_answer_is_the_first(server: Server) {
     }
     assert_eq!(ask(&format!("{token} "), "*/*").await.1, INACTIVE);
     assert_eq!(ask(&token, "*/*").await, first);
-    assert_eq!(server.kept(), 1);
+    assert_eq!(server.cached_tokens(), 1);
     server.stop().await;
 }
 
-async fn only_what_was_good_is_kept(server: Server) {
+async fn only_active_tokens_are_cached(server: Server) {
     let good = server.task_token().await;
-    let txn = server.issued("planner", &server.txn_form(&good, crate::server::ACCESS_TOKEN)).await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&good, "reader")).await;
-    let api = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
+    let txn = server.issue_token("planner", &server.txn_form(&good, crate::server::ACCESS_TOKEN)).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&good, "reader")).await;
+    let api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
     let long = "x".repeat(20_000);
     for token in [&txn, &hand_over, &api, &long, &format!("{good}x"), &server.user_token(json!({}))] {
-        assert_eq!(server.ask("files", token, 0).await, (None, false));
+        assert_eq!(server.introspect_after("files", token, 0).await, (None, false));
     }
-    assert_eq!(server.ask("notes", &good, 0).await, (None, false), "not for this resource");
-    assert_eq!(server.ask("files", &good, 86_400).await, (None, false), "it has expired by then");
-    assert_eq!(server.kept(), 0);
-    assert!(server.ask("files", &good, 0).await.1);
-    assert_eq!(server.kept(), 1);
-    assert_eq!(server.ask("notes", &good, 0).await, (None, false), "known, and still not for this resource");
+    assert_eq!(server.introspect_after("notes", &good, 0).await, (None, false), "not for this resource");
+    assert_eq!(server.introspect_after("files", &good, 86_400).await, (None, false), "it has expired by then");
+    assert_eq!(server.cached_tokens(), 0);
+    assert!(server.introspect_after("files", &good, 0).await.1);
+    assert_eq!(server.cached_tokens(), 1);
+    assert_eq!(
+        server.introspect_after("notes", &good, 0).await,
+        (None, false),
+        "known, and still not for this resource"
+    );
     // What has expired leaves.
-    server.house.service.sweep(&server.later(0)).await.unwrap();
-    assert_eq!(server.kept(), 1);
-    server.house.service.sweep(&server.later(600)).await.unwrap();
-    assert_eq!(server.kept(), 0);
+    server.application.service.collect_garbage(&server.context_after(0)).await.unwrap();
+    assert_eq!(server.cached_tokens(), 1);
+    server.application.service.collect_garbage(&server.context_after(600)).await.unwrap();
+    assert_eq!(server.cached_tokens(), 0);
     server.stop().await;
 }
 
-async fn what_ends_a_token_ends_it_at_once(server: Server) {
+async fn revocation_takes_effect_on_cached_token(server: Server) {
     let other = server.replica().await;
-    let token = server.known_token().await;
+    let token = server.cached_token().await;
     let life =
-        u32::try_from(claims(&token)["exp"].as_i64().unwrap() - claims(&token)["iat"].as_i64().unwrap()).unwrap();
-    assert!(server.ask("files", &token, life - 30).await.0.is_some());
-    assert_eq!(server.ask("files", &token, life).await, (None, false), "it has expired");
+        u32::try_from(decode_claims(&token)["exp"].as_i64().unwrap() - decode_claims(&token)["iat"].as_i64().unwrap())
+            .unwrap();
+    assert!(server.introspect_after("files", &token, life - 30).await.0.is_some());
+    assert_eq!(server.introspect_after("files", &token, life).await, (None, false), "it has expired");
     for kind in ["token", "task", "requester", "agent", "resource", "issuer"] {
-        let token = server.known_token().await;
-        let says = claims(&token);
+        let token = server.cached_token().await;
+        let says = decode_claims(&token);
         let mut what = json!({"kind": kind, "reason": "the test says so"});
         match kind {
             "token" => what["id"] = says["jti"].clone(),
@@ -135,16 +140,16 @@ async fn what_ends_a_token_ends_it_at_once(server: Server) {
         }
         // At the other replica: this one has to learn of it.
         other.revoke(what).await;
-        assert_eq!(server.ask("files", &token, 0).await, (None, false), "{kind}");
+        assert_eq!(server.introspect_after("files", &token, 0).await, (None, false), "{kind}");
         assert_eq!(server.introspect(&token).await, json!({"active": false}));
     }
     other.stop().await;
     server.stop().await;
 }
 
-async fn what_holds_a_token_back_does_so_at_once(server: Server) {
-    let token = server.known_token().await;
-    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+async fn suspension_takes_effect_on_cached_token(server: Server) {
+    let token = server.cached_token().await;
+    let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     let turn = async |act: &str| {
         let (status, body) =
             server.admin(Method::POST, &format!("/tasks/{task}/{act}"), Some(json!({"reason": "x"}))).await;
@@ -152,32 +157,32 @@ async fn what_holds_a_token_back_does_so_at_once(server: Server) {
     };
     for _ in 0..2 {
         turn("suspend").await;
-        assert_eq!(server.ask("files", &token, 0).await, (None, false));
+        assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
         turn("resume").await;
-        let (answer, told) = server.ask("files", &token, 0).await;
+        let (answer, told) = server.introspect_after("files", &token, 0).await;
         assert!(answer.is_some() && !told, "the very same token, known all along");
     }
     turn("complete").await;
-    assert_eq!(server.ask("files", &token, 0).await, (None, false));
+    assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
     server.stop().await;
 }
 
-async fn a_key_that_is_gone_takes_its_tokens_along(server: Server) {
-    let token = server.known_token().await;
+async fn removed_key_ends_cached_tokens(server: Server) {
+    let token = server.cached_token().await;
     let past = Server::now() - 3600;
     server.store.tamper(&format!("UPDATE signing_keys SET retires = {past} - 1, gone = {past}")).await;
     // A replica that starts finds no key to sign with, makes one, and everybody reads the keys again.
     let newcomer = server.replica().await;
-    assert_eq!(server.ask("files", &token, 0).await, (None, false));
-    assert_eq!(newcomer.ask("files", &token, 0).await, (None, false));
-    let next = server.known_token().await;
-    assert!(newcomer.is_live(&next).await);
+    assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
+    assert_eq!(newcomer.introspect_after("files", &token, 0).await, (None, false));
+    let next = server.cached_token().await;
+    assert!(newcomer.is_active(&next).await);
     newcomer.stop().await;
     server.stop().await;
 }
 
 /// Whatever happens, who keeps tokens says what somebody says who keeps none.
-async fn the_same_as_without_memory(server: Server) {
+async fn cached_answers_match_uncached_answers(server: Server) {
     let forgetful = server.replica_with(|config| config.memory.verified_tokens = 0).await;
     let admin = server.api_token("ops", "errand:admin errand:audit").await;
     let call = async |method: Method, path: &str, body: Option<Value>| {
@@ -207,8 +212,8 @@ async fn the_same_as_without_memory(server: Server) {
         let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
         let wanted = [("resource", home), ("scope", "vault:read")];
         let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0]));
-        let request = request.form(&changed_form(&server.exchange_form(&user), &wanted));
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let request = request.form(&form_with_changes(&server.exchange_form(&user), &wanted));
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     };
@@ -240,13 +245,13 @@ async fn the_same_as_without_memory(server: Server) {
         assert_eq!(known, fresh, "{path} {body:?}");
         answers.push(known.1.contains(r#""active":true"#));
     }
-    assert_eq!(forgetful.kept(), 0);
+    assert_eq!(forgetful.cached_tokens(), 0);
     assert!(answers.contains(&true) && !answers[0] && answers[1] && !answers[10], "{answers:?}");
     forgetful.stop().await;
     server.stop().await;
 }
 
-async fn api_tokens(server: Server) {
+async fn api_tokens_are_cached(server: Server) {
     let good = server.task_token().await;
     let asked = form(&[("token", &good)]);
     let by = async |bearer: &str| {
@@ -254,20 +259,20 @@ async fn api_tokens(server: Server) {
         response.status().as_u16()
     };
     let token = server.api_token("files", "errand:introspect").await;
-    let before = server.kept();
+    let before = server.cached_tokens();
     assert_eq!((by(&token).await, by(&token).await, by(&token).await), (200, 200, 200));
-    assert_eq!(server.kept(), before + 2, "the API token and the token that it asked about");
+    assert_eq!(server.cached_tokens(), before + 2, "the API token and the token that it asked about");
     assert_eq!(by(&format!("{token}x")).await, 401);
     let mut other = token.clone().into_bytes();
     let last = other.len() - 2;
     other[last] = if other[last] == b'A' { b'B' } else { b'A' };
     assert_eq!(by(&String::from_utf8(other).unwrap()).await, 401);
-    let expired = server.later(3600);
+    let expired = server.context_after(3600);
     let bearer = Secret::new(token.clone());
-    assert!(server.house.service.authorize(&bearer, &["errand:introspect"], "x", &expired).await.is_err());
-    let wrong = server.house.service.authorize(&bearer, &["errand:admin"], "x", &server.later(0)).await;
+    assert!(server.application.service.authorize(&bearer, &["errand:introspect"], "x", &expired).await.is_err());
+    let wrong = server.application.service.authorize(&bearer, &["errand:admin"], "x", &server.context_after(0)).await;
     assert!(wrong.is_err(), "known, and not for this");
-    server.revoke(json!({"kind": "token", "id": claims(&token)["jti"], "reason": "it leaked"})).await;
+    server.revoke(json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "it leaked"})).await;
     assert_eq!(by(&token).await, 401);
 
     let token = server.api_token("files", "errand:introspect").await;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use errand::http::{App, EdgeSettings, Listener, Tls, operations_router, router, serve};
+use errand::http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use reqwest::Method;
 use serde_json::json;
@@ -13,12 +13,17 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use crate::server::{Server, form, secret, until};
+use crate::server::{Server, form, secret, wait_until};
 
-on_both_stores!(what_is_under_way_is_finished, who_dawdles_is_cut_off, by_tls, operations_of_their_own);
+on_both_stores!(
+    in_flight_requests_finish_on_shutdown,
+    slow_client_is_disconnected,
+    tls_serves_http1_and_http2,
+    operations_listener_serves_only_operations
+);
 
 /// Reads until the other side is done, with a limit.
-async fn rest(stream: &mut TcpStream) -> String {
+async fn read_rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     // A reset is an end, too.
     let _ = timeout(Duration::from_mins(1), stream.read_to_end(&mut text)).await.expect("the connection ends");
@@ -35,7 +40,7 @@ async fn read_until(stream: &mut TcpStream, what: &str) {
     }
 }
 
-async fn what_is_under_way_is_finished(mut server: Server) {
+async fn in_flight_requests_finish_on_shutdown(mut server: Server) {
     let token = server.task_token().await;
     let user = server.user_token(json!({"client_id": "reader-client"}));
     let body = server.exchange_form(&user);
@@ -57,12 +62,12 @@ async fn what_is_under_way_is_finished(mut server: Server) {
         read_until(&mut stream, "100 Continue").await;
         streams.push(stream);
     }
-    server.tell_to_stop();
-    until("no more connections", || async { TcpStream::connect(server.address).await.is_err() }).await;
+    server.signal_stop();
+    wait_until("no more connections", || async { TcpStream::connect(server.address).await.is_err() }).await;
     let mut issued = Vec::new();
     for mut stream in streams {
         stream.write_all(&body).await.unwrap();
-        let answer = rest(&mut stream).await;
+        let answer = read_rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let json = answer.split("\r\n\r\n").nth(1).unwrap();
         issued.push(
@@ -72,12 +77,12 @@ async fn what_is_under_way_is_finished(mut server: Server) {
     let again = server.replica().await;
     server.stop().await;
     for token in issued.iter().chain([&token]) {
-        assert!(again.is_live(token).await, "what it issued at last is on record");
+        assert!(again.is_active(token).await, "what it issued at last is on record");
     }
     again.stop().await;
 }
 
-async fn who_dawdles_is_cut_off(server: Server) {
+async fn slow_client_is_disconnected(server: Server) {
     let beginnings: [&[u8]; 7] = [
         b"",
         b"P",
@@ -93,7 +98,7 @@ async fn who_dawdles_is_cut_off(server: Server) {
         stream.write_all(beginning).await.unwrap();
         waiting.push((
             String::from_utf8_lossy(beginning).into_owned(),
-            tokio::spawn(async move { rest(&mut stream).await }),
+            tokio::spawn(async move { read_rest(&mut stream).await }),
         ));
     }
     // One drop at a time is no better.
@@ -123,16 +128,16 @@ async fn who_dawdles_is_cut_off(server: Server) {
 }
 
 /// A server of its own in front of the same house.
-async fn serve_here(server: &Server, tls: Option<Tls>, operations: bool) -> (SocketAddr, JoinHandle<()>) {
-    let app = App::new(server.house.service.clone());
-    let settings = EdgeSettings { operations_here: operations, ..EdgeSettings::default() };
+async fn start_listener(server: &Server, tls: Option<Tls>, operations: bool) -> (SocketAddr, JoinHandle<()>) {
+    let app = AppState::new(server.application.service.clone());
+    let settings = HttpSettings { serves_operations: operations, ..HttpSettings::default() };
     let routes = if operations { operations_router(app, settings) } else { router(app, settings) };
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls).await.unwrap();
-    let address = listener.address().unwrap();
+    let address = listener.local_addr().unwrap();
     (address, tokio::spawn(serve(listener, routes, std::future::pending())))
 }
 
-async fn by_tls(server: Server) {
+async fn tls_serves_http1_and_http2(server: Server) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let write = |name: &str, text: String| {
         let path: PathBuf = server.folder.path().join(name);
@@ -140,7 +145,7 @@ async fn by_tls(server: Server) {
         path
     };
     let (chain, key) = (write("chain.pem", cert.pem()), write("key.pem", signing_key.serialize_pem()));
-    let (address, serving) = serve_here(&server, Some(Tls::load(&chain, &key).unwrap()), false).await;
+    let (address, serving) = start_listener(&server, Some(Tls::load(&chain, &key).unwrap()), false).await;
 
     let trusting = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(cert.pem().as_bytes()).unwrap()])
@@ -162,7 +167,7 @@ async fn by_tls(server: Server) {
     for beginning in [&b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"[..], &[0; 64], b"\x16\x03\x01\x02\x00", b""] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(beginning).await.unwrap();
-        assert!(!rest(&mut stream).await.contains("HTTP/1.1"), "{beginning:?}");
+        assert!(!read_rest(&mut stream).await.contains("HTTP/1.1"), "{beginning:?}");
     }
     assert!(trusting.get(format!("https://127.0.0.1:{}", address.port())).send().await.is_err(), "another name");
     assert_eq!(ask().await.unwrap().status(), 200);
@@ -178,9 +183,9 @@ async fn by_tls(server: Server) {
     server.stop().await;
 }
 
-async fn operations_of_their_own(server: Server) {
-    let (public, serving) = serve_here(&server, None, false).await;
-    let (operations, other) = serve_here(&server, None, true).await;
+async fn operations_listener_serves_only_operations(server: Server) {
+    let (public, serving) = start_listener(&server, None, false).await;
+    let (operations, other) = start_listener(&server, None, true).await;
     let status = async |at: SocketAddr, path: &str| {
         server.http.get(format!("http://{at}{path}")).send().await.unwrap().status().as_u16()
     };

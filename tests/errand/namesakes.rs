@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    consent::{details, later},
-    portal::{API, call, with_portal},
-    server::{Form, IDP, NOTES, Server, changed_form, claims, form, read, secret},
+    consent::{details, expiry_in},
+    portal::{API, call_api, with_portal},
+    server::{Form, IDP, NOTES, Server, decode_claims, form, form_with_changes, read_response, secret},
 };
 
 /// Runs each test on both stores, at a server where alice can grant, and has to.
-macro_rules! at_a_portal {
+macro_rules! portal_tests {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
@@ -34,13 +34,13 @@ macro_rules! at_a_portal {
     };
 }
 
-at_a_portal!(
-    an_agent_inherits_nothing,
-    what_it_took_part_in_is_not_its_namesakes,
-    an_agent_of_the_file_inherits_nothing,
-    an_issuer_inherits_nothing,
-    nothing_is_granted_to_who_goes,
-    no_task_is_opened_for_who_comes,
+portal_tests!(
+    reregistered_agent_inherits_nothing,
+    reregistered_agent_cannot_act_on_earlier_tasks,
+    reregistered_file_agent_inherits_nothing,
+    reregistered_issuer_inherits_nothing,
+    grants_racing_with_removal_are_not_kept,
+    tasks_racing_with_reregistration_are_not_inherited,
 );
 
 const SECOND: &str = "https://second.example";
@@ -52,29 +52,29 @@ fn guest(issuer: &str, known_as: &str) -> Value {
 }
 
 fn consent(issuer: &str, subject: &str) -> Value {
-    json!({"issuer": issuer, "subject": subject, "agent": "guest", "until": later(6000),
+    json!({"issuer": issuer, "subject": subject, "agent": "guest", "until": expiry_in(6000),
         "authorization_details": details(&["read_file", "list_files"])})
 }
 
 async fn exchange(server: &Server, secret: &str, form: &Form) -> (StatusCode, Value) {
-    read(server.post("/oauth2/token").basic_auth("guest", Some(secret)).form(form).send().await.unwrap()).await
+    read_response(server.post("/oauth2/token").basic_auth("guest", Some(secret)).form(form).send().await.unwrap()).await
 }
 
 /// What an agent is told of a task, by its API token; the list of what it opened says the same.
-async fn looks(server: &Server, secret: &str, task: &str) -> u16 {
+async fn read_task_status(server: &Server, secret: &str, task: &str) -> u16 {
     let asked = form(&[("grant_type", "client_credentials"), ("scope", "errand:tasks")]);
     let (status, body) = exchange(server, secret, &asked).await;
     assert_eq!(status, 200, "{body}");
     let token = body["access_token"].as_str().unwrap();
-    let (status, read) = call(server, token, Method::GET, &format!("/v1/tasks/{task}"), None).await;
-    let (_, list) = call(server, token, Method::GET, "/v1/tasks?limit=1000", None).await;
+    let (status, read) = call_api(server, token, Method::GET, &format!("/v1/tasks/{task}"), None).await;
+    let (_, list) = call_api(server, token, Method::GET, "/v1/tasks?limit=1000", None).await;
     let is_listed = list["items"].as_array().unwrap().iter().any(|one| one["id"] == task);
     assert_eq!(is_listed, status == 200 && read["root_agent"] == "guest", "{status} {read} {list}");
     status.as_u16()
 }
 
-fn txn(body: &Value) -> String {
-    claims(body["access_token"].as_str().unwrap_or_else(|| panic!("{body}")))["txn"].as_str().unwrap().to_owned()
+fn transaction_of(body: &Value) -> String {
+    decode_claims(body["access_token"].as_str().unwrap_or_else(|| panic!("{body}")))["txn"].as_str().unwrap().to_owned()
 }
 
 async fn grants_of_guest(server: &Server) -> Value {
@@ -82,17 +82,21 @@ async fn grants_of_guest(server: &Server) -> Value {
 }
 
 /// The task is over because of a removal, and the trail says so.
-async fn is_over(server: &Server, task: &str) {
+async fn assert_task_ended(server: &Server, task: &str) {
     let (_, task_now) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
-    assert_eq!((&task_now["state"], &task_now["turned"]["by"]), (&json!("revoked"), &json!("removal")), "{task_now}");
+    assert_eq!(
+        (&task_now["state"], &task_now["last_transition"]["by"]),
+        (&json!("revoked"), &json!("removal")),
+        "{task_now}"
+    );
     let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
     assert!(trail.to_string().contains("was removed: the task is over"), "{trail}");
 }
 
-async fn an_agent_inherits_nothing(server: Server) {
+async fn reregistered_agent_inherits_nothing(server: Server) {
     let other = server.replica().await;
-    server.put("/agents/guest", guest(IDP, "guest-client")).await;
-    let old = server.new_secret("guest").await;
+    server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
+    let old = server.create_secret("guest").await;
     let (status, body) = server.admin(Method::POST, "/grants", Some(consent(IDP, "alice"))).await;
     assert_eq!(status, 201, "{body}");
     let mut emergency = consent(IDP, "alice");
@@ -103,100 +107,100 @@ async fn an_agent_inherits_nothing(server: Server) {
     let form = |known_as: &str| server.exchange_form(&server.user_token(json!({"client_id": known_as})));
     let (status, body) = exchange(&server, &old, &form("guest-client")).await;
     assert_eq!(status, 200, "{body}");
-    let (token, task) = (body["access_token"].as_str().unwrap(), txn(&body));
-    assert_eq!(looks(&server, &old, &task).await, 200);
+    let (token, task) = (body["access_token"].as_str().unwrap(), transaction_of(&body));
+    assert_eq!(read_task_status(&server, &old, &task).await, 200);
     // Notes needs no consent.
-    let notes = |form: Form| changed_form(&form, &[("resource", NOTES), ("scope", "notes:read")]);
+    let notes = |form: Form| form_with_changes(&form, &[("resource", NOTES), ("scope", "notes:read")]);
     let for_notes = |known_as: &str| {
         notes(server.exchange_form(&server.user_token(json!({"client_id": known_as, "scope": "notes:read"}))))
     };
     let (status, body) = exchange(&server, &old, &for_notes("guest-client")).await;
     assert_eq!(status, 200, "{body}");
-    let of_notes = txn(&body);
+    let of_notes = transaction_of(&body);
 
-    server.remove("/agents/guest").await;
-    is_over(&server, &of_notes).await;
-    is_over(&server, &task).await;
+    server.remove_object("/agents/guest").await;
+    assert_task_ended(&server, &of_notes).await;
+    assert_task_ended(&server, &task).await;
     assert_eq!(grants_of_guest(&server).await, json!([]));
     let path = format!("/break-glass/{}", emergency["id"].as_str().unwrap());
     assert_eq!(server.admin(Method::GET, &path, None).await.1["withdrawn"], true);
-    server.put("/agents/guest", guest(IDP, "other-client")).await;
-    let new = server.new_secret("guest").await;
+    server.put_object("/agents/guest", guest(IDP, "other-client")).await;
+    let new = server.create_secret("guest").await;
     // As if it had been opened at the very last moment, and nobody had come by to end it.
     let anew = format!("UPDATE tasks SET state = 'active' WHERE id = '{of_notes}'");
     assert_eq!(server.store.tamper(&anew).await, 1);
     for at in [&server, &other] {
-        let join = changed_form(&for_notes("other-client"), &[("purpose", ""), ("task_id", &of_notes)]);
+        let join = form_with_changes(&for_notes("other-client"), &[("purpose", ""), ("task_id", &of_notes)]);
         let (status, body) = exchange(at, &new, &join).await;
         assert_eq!(status, 400, "{body}");
         assert!(body["error_description"].as_str().unwrap().contains("no such task"), "{body}");
-        assert_eq!(looks(at, &new, &of_notes).await, 404);
-        assert!(!at.is_live(token).await);
+        assert_eq!(read_task_status(at, &new, &of_notes).await, 404);
+        assert!(!at.is_active(token).await);
         // Not by the consent to the one before, whether or not the user's token is for this one.
         let (status, body) = exchange(at, &new, &form("other-client")).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{body}");
         let (status, body) = exchange(at, &new, &form("guest-client")).await;
         assert_eq!(status, 400, "{body}");
-        assert_eq!(looks(at, &new, &task).await, 404);
+        assert_eq!(read_task_status(at, &new, &task).await, 404);
     }
     // What it is granted is its own; and the task of the other one is not there, for all that.
     assert_eq!(server.admin(Method::POST, "/grants", Some(consent(IDP, "alice"))).await.0, 201);
-    let join = changed_form(&form("other-client"), &[("purpose", ""), ("task_id", &task)]);
+    let join = form_with_changes(&form("other-client"), &[("purpose", ""), ("task_id", &task)]);
     let (status, body) = exchange(&other, &new, &join).await;
     assert_eq!(status, 400, "{body}");
     let (status, body) = exchange(&other, &new, &form("other-client")).await;
     assert_eq!(status, 200, "{body}");
-    server.house.service.sweep(&server.house.cx().unwrap()).await.unwrap();
-    is_over(&server, &of_notes).await;
-    let join = changed_form(&join, &[("task_id", &txn(&body))]);
+    server.application.service.collect_garbage(&server.application.system_context().unwrap()).await.unwrap();
+    assert_task_ended(&server, &of_notes).await;
+    let join = form_with_changes(&join, &[("task_id", &transaction_of(&body))]);
     assert_eq!(exchange(&server, &new, &join).await.0, 200, "its own task goes on");
-    assert_eq!(looks(&server, &new, &txn(&body)).await, 200);
+    assert_eq!(read_task_status(&server, &new, &transaction_of(&body)).await, 200);
     // To change an agent is not to remove it.
-    server.put("/agents/guest", guest(IDP, "third-client")).await;
+    server.put_object("/agents/guest", guest(IDP, "third-client")).await;
     assert_eq!(exchange(&server, &new, &form("third-client")).await.0, 200);
     other.stop().await;
     server.stop().await;
 }
 
-async fn what_it_took_part_in_is_not_its_namesakes(server: Server) {
+async fn reregistered_agent_cannot_act_on_earlier_tasks(server: Server) {
     let lead = |may: Value| {
         json!({"id": "lead", "authentication": {"method": "client_secret_basic"}, "known_as": {(IDP): ["lead-client"]},
             "access": [{"resource": "files", "scopes": ["files:read"], "tools": []}], "may_delegate_to": may})
     };
-    server.put("/agents/guest", guest(IDP, "guest-client")).await;
-    server.put("/agents/lead", lead(json!(["guest"]))).await;
-    let (of_lead, old) = (server.new_secret("lead").await, server.new_secret("guest").await);
+    server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
+    server.put_object("/agents/lead", lead(json!(["guest"]))).await;
+    let (of_lead, old) = (server.create_secret("lead").await, server.create_secret("guest").await);
     let grant = Value::Object(consent(IDP, "alice").as_object().unwrap().clone());
-    let grant = crate::server::changed(grant, json!({"agent": "lead"}));
+    let grant = crate::server::with_changes(grant, json!({"agent": "lead"}));
     assert_eq!(server.admin(Method::POST, "/grants", Some(grant)).await.0, 201);
     let as_lead = async |form: &Form| {
         let request = server.post("/oauth2/token").basic_auth("lead", Some(&of_lead)).form(form);
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body
     };
     let body = as_lead(&server.exchange_form(&server.user_token(json!({"client_id": "lead-client"})))).await;
-    let task = txn(&body);
-    let handed = as_lead(&server.hand_over_form(body["access_token"].as_str().unwrap(), "guest")).await;
-    let part = changed_form(&server.exchange_form(handed["access_token"].as_str().unwrap()), &[("purpose", "")]);
+    let task = transaction_of(&body);
+    let handed = as_lead(&server.delegation_form(body["access_token"].as_str().unwrap(), "guest")).await;
+    let part = form_with_changes(&server.exchange_form(handed["access_token"].as_str().unwrap()), &[("purpose", "")]);
     assert_eq!(exchange(&server, &old, &part).await.0, 200);
-    assert_eq!(looks(&server, &old, &task).await, 200);
-    server.put("/agents/lead", lead(json!([]))).await;
-    server.remove("/agents/guest").await;
-    server.put("/agents/guest", guest(IDP, "guest-client")).await;
-    server.put("/agents/lead", lead(json!(["guest"]))).await;
-    let new = server.new_secret("guest").await;
-    assert_eq!(looks(&server, &new, &task).await, 404);
+    assert_eq!(read_task_status(&server, &old, &task).await, 200);
+    server.put_object("/agents/lead", lead(json!([]))).await;
+    server.remove_object("/agents/guest").await;
+    server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
+    server.put_object("/agents/lead", lead(json!(["guest"]))).await;
+    let new = server.create_secret("guest").await;
+    assert_eq!(read_task_status(&server, &new, &task).await, 404);
     // The task goes on, without it; and with it again, where it is given a part.
     assert_eq!(server.admin(Method::GET, &format!("/tasks/{task}"), None).await.1["state"], "active");
-    let handed = as_lead(&server.hand_over_form(body["access_token"].as_str().unwrap(), "guest")).await;
-    let part = changed_form(&server.exchange_form(handed["access_token"].as_str().unwrap()), &[("purpose", "")]);
+    let handed = as_lead(&server.delegation_form(body["access_token"].as_str().unwrap(), "guest")).await;
+    let part = form_with_changes(&server.exchange_form(handed["access_token"].as_str().unwrap()), &[("purpose", "")]);
     assert_eq!(exchange(&server, &new, &part).await.0, 200);
-    assert_eq!(looks(&server, &new, &task).await, 200);
+    assert_eq!(read_task_status(&server, &new, &task).await, 200);
     server.stop().await;
 }
 
-async fn an_agent_of_the_file_inherits_nothing(server: Server) {
+async fn reregistered_file_agent_inherits_nothing(server: Server) {
     let of_file = "[[agents]]\nid = \"guest\"\nauthentication = { method = \"client_secret_basic\", secret_file = \"guest.secret\" }\n\
         known_as = { \"https://login.example.com\" = [\"guest-client\"] }\n\
         access = [{ resource = \"files\", scopes = [\"files:read\"] }]\n";
@@ -214,23 +218,23 @@ async fn an_agent_of_the_file_inherits_nothing(server: Server) {
     assert_eq!(exchange(&again, &secret("guest"), &form).await.0, 200);
     let without = again.restarted(|text| text.replace(of_file, "")).await;
     assert_eq!(grants_of_guest(&without).await, json!([]));
-    is_over(&without, &txn(&body)).await;
+    assert_task_ended(&without, &transaction_of(&body)).await;
     let back = without.restarted(|text| format!("{text}\n{of_file}")).await;
     let (status, answer) = exchange(&back, &secret("guest"), &form).await;
     assert_eq!((status.as_u16(), &answer["error"]), (400, &json!("interaction_required")), "{answer}");
-    assert_eq!(looks(&back, &secret("guest"), &txn(&body)).await, 404);
+    assert_eq!(read_task_status(&back, &secret("guest"), &transaction_of(&body)).await, 404);
     for server in [with, again, without, back, server] {
         server.stop().await;
     }
 }
 
-async fn an_issuer_inherits_nothing(server: Server) {
+async fn reregistered_issuer_inherits_nothing(server: Server) {
     let second = json!({"issuer": SECOND, "keys": {"inline": server.idp.jwks()}, "audiences": [server.issuer],
         "algorithms": ["ES256"], "token_types": ["access_token"], "subject_prefix": "second:",
         "api_audiences": [API], "portal_clients": ["portal"]});
-    server.put(SECOND_PATH, second.clone()).await;
-    server.put("/agents/guest", guest(SECOND, "guest-client")).await;
-    let guests = server.new_secret("guest").await;
+    server.put_object(SECOND_PATH, second.clone()).await;
+    server.put_object("/agents/guest", guest(SECOND, "guest-client")).await;
+    let guests = server.create_secret("guest").await;
     let bob = json!({"iss": SECOND, "sub": "second:bob", "client_id": "guest-client"});
     let at_the_portal =
         server.user_token(json!({"iss": SECOND, "sub": "second:bob", "client_id": "portal", "aud": API}));
@@ -239,37 +243,37 @@ async fn an_issuer_inherits_nothing(server: Server) {
     for name in ["issuer", "subject"] {
         own.as_object_mut().unwrap().remove(name);
     }
-    assert_eq!(call(&server, &at_the_portal, Method::POST, "/v1/grants", Some(own.clone())).await.0, 201);
+    assert_eq!(call_api(&server, &at_the_portal, Method::POST, "/v1/grants", Some(own.clone())).await.0, 201);
     let (status, body) = exchange(&server, &guests, &form).await;
     assert_eq!(status, 200, "{body}");
-    let path = format!("/v1/tasks/{}", txn(&body));
-    assert_eq!(call(&server, &at_the_portal, Method::GET, &path, None).await.0, 200);
+    let path = format!("/v1/tasks/{}", transaction_of(&body));
+    assert_eq!(call_api(&server, &at_the_portal, Method::GET, &path, None).await.0, 200);
 
-    server.put("/agents/guest", guest(IDP, "guest-client")).await;
-    server.remove(SECOND_PATH).await;
-    is_over(&server, &txn(&body)).await;
+    server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
+    server.remove_object(SECOND_PATH).await;
+    assert_task_ended(&server, &transaction_of(&body)).await;
     assert_eq!(grants_of_guest(&server).await, json!([]));
-    server.put(SECOND_PATH, second).await;
-    server.put("/agents/guest", guest(SECOND, "guest-client")).await;
+    server.put_object(SECOND_PATH, second).await;
+    server.put_object("/agents/guest", guest(SECOND, "guest-client")).await;
     // Somebody of the same name, on the word of another one.
-    assert_eq!(call(&server, &at_the_portal, Method::GET, &path, None).await.0, 404);
-    assert_eq!(call(&server, &at_the_portal, Method::GET, "/v1/tasks", None).await.1["items"], json!([]));
+    assert_eq!(call_api(&server, &at_the_portal, Method::GET, &path, None).await.0, 404);
+    assert_eq!(call_api(&server, &at_the_portal, Method::GET, "/v1/tasks", None).await.1["items"], json!([]));
     let (status, answer) = exchange(&server, &guests, &form).await;
     assert_eq!((status.as_u16(), &answer["error"]), (400, &json!("interaction_required")), "{answer}");
-    assert_eq!(call(&server, &at_the_portal, Method::POST, "/v1/grants", Some(own)).await.0, 201);
-    let join = changed_form(&form, &[("purpose", ""), ("task_id", &txn(&body))]);
+    assert_eq!(call_api(&server, &at_the_portal, Method::POST, "/v1/grants", Some(own)).await.0, 201);
+    let join = form_with_changes(&form, &[("purpose", ""), ("task_id", &transaction_of(&body))]);
     assert_eq!(exchange(&server, &guests, &join).await.0, 400);
     assert_eq!(exchange(&server, &guests, &form).await.0, 200);
     server.stop().await;
 }
 
 /// Grants are made while the agent is removed: what is left is none, or one that is refused.
-async fn nothing_is_granted_to_who_goes(server: Server) {
+async fn grants_racing_with_removal_are_not_kept(server: Server) {
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
     let (mut made, mut refused) = (0, 0);
     for round in 0..10 {
-        server.put("/agents/guest", guest(IDP, "guest-client")).await;
+        server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
         let mut granting = JoinSet::new();
         for n in 0..8 {
             let (server, admin) = (Arc::clone(&server), admin.clone());
@@ -293,14 +297,14 @@ async fn nothing_is_granted_to_who_goes(server: Server) {
 }
 
 /// The old agent exchanges while it is removed and another one comes: none of its tasks is the other one's.
-async fn no_task_is_opened_for_who_comes(server: Server) {
+async fn tasks_racing_with_reregistration_are_not_inherited(server: Server) {
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
     let form = Arc::new(server.exchange_form(&server.user_token(json!({"client_id": "guest-client"}))));
-    server.put("/agents/guest", guest(IDP, "guest-client")).await;
+    server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
     let mut opened = 0;
     for round in 0..8 {
-        let old = server.new_secret("guest").await;
+        let old = server.create_secret("guest").await;
         assert_eq!(server.admin_with(&admin, Method::POST, "/grants", Some(consent(IDP, "alice"))).await.0, 201);
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
@@ -311,7 +315,7 @@ async fn no_task_is_opened_for_who_comes(server: Server) {
                 while !stop.load(Ordering::SeqCst) {
                     let (status, body) = exchange(&server, &old, &form).await;
                     if status == 200 {
-                        tasks.push(txn(&body));
+                        tasks.push(transaction_of(&body));
                     }
                 }
                 tasks
@@ -319,22 +323,22 @@ async fn no_task_is_opened_for_who_comes(server: Server) {
         }
         // Some are under way.
         let some = async || server.admin_with(&admin, Method::GET, "/tasks?state=active&limit=1", None).await.1;
-        crate::server::until("some are under way", async || some().await["items"] != json!([])).await;
+        crate::server::wait_until("some are under way", async || some().await["items"] != json!([])).await;
         assert_eq!(server.admin_with(&admin, Method::DELETE, "/agents/guest", None).await.0, 204);
-        server.put("/agents/guest", guest(IDP, "guest-client")).await;
+        server.put_object("/agents/guest", guest(IDP, "guest-client")).await;
         stop.store(true, Ordering::SeqCst);
         assert_eq!(server.admin_with(&admin, Method::POST, "/grants", Some(consent(IDP, "alice"))).await.0, 201);
-        let new = server.new_secret("guest").await;
+        let new = server.create_secret("guest").await;
         while let Some(tasks) = clients.join_next().await {
             for task in tasks.unwrap() {
                 opened += 1;
-                let join = changed_form(&form, &[("purpose", ""), ("task_id", &task)]);
+                let join = form_with_changes(&form, &[("purpose", ""), ("task_id", &task)]);
                 let (status, body) = exchange(&server, &new, &join).await;
                 assert_eq!(status, 400, "round {round}: {body}");
             }
         }
         // Those that were opened at the very end are found by the sweeper.
-        server.house.service.sweep(&server.house.cx().unwrap()).await.unwrap();
+        server.application.service.collect_garbage(&server.application.system_context().unwrap()).await.unwrap();
         let (_, tasks) = server.admin(Method::GET, "/tasks?state=active&limit=1000", None).await;
         assert_eq!(tasks["items"], json!([]), "round {round}");
     }

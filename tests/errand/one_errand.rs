@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::server::{ACCESS_TOKEN, EXCHANGE, FILES, IDP, Server, claims, form};
+use crate::server::{ACCESS_TOKEN, FILES, IDP, Server, TOKEN_EXCHANGE, decode_claims, form};
 
-on_both_stores!(an_errand);
+on_both_stores!(happy_path_issues_introspects_and_revokes);
 
-async fn an_errand(server: Server) {
+async fn happy_path_issues_introspects_and_revokes(server: Server) {
     let token = server.task_token().await;
-    let says = claims(&token);
+    let says = decode_claims(&token);
     assert_eq!(
         (&says["iss"], &says["aud"], &says["sub"], &says["sub_iss"], &says["client_id"]),
         (&json!(server.url), &json!(FILES), &json!("alice"), &json!(IDP), &json!("planner"))
@@ -27,7 +27,7 @@ async fn an_errand(server: Server) {
     assert_eq!(elsewhere, json!({"active": false}), "another resource learns nothing");
 
     let hand_over = form(&[
-        ("grant_type", EXCHANGE),
+        ("grant_type", TOKEN_EXCHANGE),
         ("subject_token", &token),
         ("subject_token_type", ACCESS_TOKEN),
         ("requested_actor", "reader"),
@@ -41,7 +41,7 @@ async fn an_errand(server: Server) {
     let (status, part) = server.post_as("reader", "/oauth2/token", &server.exchange_form(handed)).await;
     assert_eq!(status, 200, "{part}");
     let part = part["access_token"].as_str().unwrap();
-    let says_part = claims(part);
+    let says_part = decode_claims(part);
     assert_eq!(says_part["act"]["sub"], "reader");
     assert_eq!(says_part["act"]["act"]["sub"], "planner");
     assert_eq!((&says_part["sub"], &says_part["txn"]), (&says["sub"], &says["txn"]));
@@ -61,6 +61,9 @@ async fn an_errand(server: Server) {
     let is_refusal = |item: &&serde_json::Value| item["chained"]["record"]["outcome"] == "refused";
     let refusal =
         &trail.iter().find(is_refusal).expect("what was tried with a dead token is in its task's trail")["chained"];
-    assert_eq!((&refusal["record"]["client"], &refusal["record"]["token"]), (&json!("reader"), &claims(handed)["jti"]));
+    assert_eq!(
+        (&refusal["record"]["client"], &refusal["record"]["token"]),
+        (&json!("reader"), &decode_claims(handed)["jti"])
+    );
     server.stop().await;
 }

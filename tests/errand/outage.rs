@@ -5,23 +5,23 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::{
-    hostile::code,
-    server::{Server, claims, form, secret, until, with_assertion},
+    hostile::error_code,
+    server::{Server, decode_claims, form, secret, wait_until, with_assertion},
     support::TestStore,
 };
 
-on_both_stores!(out_of_reach, a_store_that_hangs);
+on_both_stores!(unreachable_store_returns_503, store_hang_returns_503);
 
 impl Server {
     /// One of everything that needs the store.
-    fn everything(&self, token: &str, api: &str) -> Vec<(&'static str, RequestBuilder)> {
+    fn all_requests(&self, token: &str, api: &str) -> Vec<(&'static str, RequestBuilder)> {
         let signed = |path: &str, form| self.post(path).form(&with_assertion(form, &self.assertion(json!({}))));
         let by_secret =
             |path: &str, client: &str, form| self.post(path).basic_auth(client, Some(secret(client))).form(form);
         let admin = |method, path: &str| self.request(method, &format!("/v1/admin{path}")).bearer_auth(api);
         let asked = form(&[("token", token)]);
-        let end = json!({"kind": "task", "id": claims(token)["txn"], "reason": "in an outage"});
-        let again = crate::server::changed_form(&self.exchange_form(token), &[("purpose", "")]);
+        let end = json!({"kind": "task", "id": decode_claims(token)["txn"], "reason": "in an outage"});
+        let again = crate::server::form_with_changes(&self.exchange_form(token), &[("purpose", "")]);
         vec![
             ("exchange", signed("/oauth2/token", &self.exchange_form(&self.user_token(json!({}))))),
             ("exchange of an own token", signed("/oauth2/token", &again)),
@@ -50,14 +50,14 @@ impl Server {
         ]
     }
 
-    async fn status(&self, path: &str) -> u16 {
+    async fn request_status(&self, path: &str) -> u16 {
         self.request(Method::GET, path).send().await.unwrap().status().as_u16()
     }
 }
 
 /// Puts the store out of reach.
-pub async fn take_away(store: &TestStore) {
-    match server_of(store).await {
+pub async fn make_store_unavailable(store: &TestStore) {
+    match postgres_of(store).await {
         // A file that is open stays so; without its first table, nothing can be asked of it.
         None => drop(store.tamper("ALTER TABLE log_head RENAME TO log_head_away").await),
         Some((mut server, database)) => {
@@ -72,8 +72,8 @@ pub async fn take_away(store: &TestStore) {
 }
 
 /// Puts it back into reach.
-pub async fn give_back(store: &TestStore) {
-    match server_of(store).await {
+pub async fn restore_store(store: &TestStore) {
+    match postgres_of(store).await {
         None => drop(store.tamper("ALTER TABLE log_head_away RENAME TO log_head").await),
         Some((mut server, database)) => {
             let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
@@ -83,7 +83,7 @@ pub async fn give_back(store: &TestStore) {
 }
 
 /// The Postgres server that the store is a database of, reached by another database, and its name there.
-async fn server_of(store: &TestStore) -> Option<(PgConnection, String)> {
+async fn postgres_of(store: &TestStore) -> Option<(PgConnection, String)> {
     let mut url = url::Url::parse(store.url()).ok().filter(|url| url.scheme().starts_with("postgres"))?;
     let database = url.path().trim_start_matches('/').to_owned();
     url.set_path("postgres");
@@ -91,49 +91,51 @@ async fn server_of(store: &TestStore) -> Option<(PgConnection, String)> {
 }
 
 /// Sends all at once, and holds each answer to being "I don't know".
-async fn nobody_knows(requests: Vec<(&'static str, RequestBuilder)>) {
+async fn assert_all_unavailable(requests: Vec<(&'static str, RequestBuilder)>) {
     let sent = requests.into_iter().map(|(name, request)| (name, tokio::spawn(request.send()))).collect::<Vec<_>>();
     let mut wrong = Vec::new();
     for (name, answer) in sent {
         let response = answer.await.unwrap().unwrap();
         let retry = response.headers().get("retry-after").is_some_and(|value| value == "1");
         let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
-        if (status, retry, code(&text).as_str()) != (503, true, "temporarily_unavailable") || text.contains("active") {
+        if (status, retry, error_code(&text).as_str()) != (503, true, "temporarily_unavailable")
+            || text.contains("active")
+        {
             wrong.push(format!("{name}: {status} {retry} {text}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-async fn out_of_reach(server: Server) {
+async fn unreachable_store_returns_503(server: Server) {
     let token = server.task_token().await;
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     for _ in 0..2 {
-        assert_eq!((server.status("/healthz").await, server.status("/readyz").await), (200, 200));
-        until("its lease holds", || async { server.house.service.holds_lease() }).await;
-        take_away(&server.store).await;
+        assert_eq!((server.request_status("/healthz").await, server.request_status("/readyz").await), (200, 200));
+        wait_until("its lease holds", || async { server.application.service.holds_lease() }).await;
+        make_store_unavailable(&server.store).await;
         // Until its lease is over it answers from memory, and rightly; then it does not know.
-        until("its lease is over", || async {
+        wait_until("its lease is over", || async {
             let asked = form(&[("token", &token)]);
             let (status, body) = server.post_as("files", "/oauth2/introspect", &asked).await;
             assert!(status == 503 || (status == 200 && body["active"] == true), "{status} {body}");
             status == 503
         })
         .await;
-        nobody_knows(server.everything(&token, &api)).await;
+        assert_all_unavailable(server.all_requests(&token, &api)).await;
         let ready = server.request(Method::GET, "/readyz").send().await.unwrap().json::<Value>().await.unwrap();
         assert_eq!(ready["detail"], "failed check: store; try again", "{ready}");
-        assert_eq!(server.status("/healthz").await, 200, "the process runs");
+        assert_eq!(server.request_status("/healthz").await, 200, "the process runs");
         let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
         assert!(metrics.contains("errand_store_up 0"), "{metrics}");
         assert!(metrics.contains("errand_lease_valid 0"), "{metrics}");
-        give_back(&server.store).await;
-        until("it is ready again", || async { server.status("/readyz").await == 200 }).await;
-        assert!(server.is_live(&token).await, "nothing was taken back, for nobody was told so");
+        restore_store(&server.store).await;
+        wait_until("it is ready again", || async { server.request_status("/readyz").await == 200 }).await;
+        assert!(server.is_active(&token).await, "nothing was taken back, for nobody was told so");
         let fresh = server.task_token().await;
-        assert!(server.is_live(&fresh).await);
+        assert!(server.is_active(&fresh).await);
         let metrics = async || server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-        until("its lease holds again", || async { metrics().await.contains("errand_lease_valid 1\n") }).await;
+        wait_until("its lease holds again", || async { metrics().await.contains("errand_lease_valid 1\n") }).await;
         let metrics = metrics().await;
         for line in [
             "errand_store_up 1",
@@ -145,26 +147,26 @@ async fn out_of_reach(server: Server) {
         // What was answered from memory may have had no record; then it is counted.
         assert!(metrics.contains("errand_audit_records_dropped_total "), "{metrics}");
     }
-    let found = server.house.service.verify_audit().await.unwrap();
+    let found = server.application.service.verify_audit().await.unwrap();
     assert!(found.findings.is_empty(), "{found:?}");
     server.stop().await;
 }
 
 /// Who reads is served; who must write hears in time that it can't be done now.
-async fn a_store_that_hangs(server: Server) {
+async fn store_hang_returns_503(server: Server) {
     let token = server.task_token().await;
-    assert!(server.is_live(&token).await, "its first answer is on record");
+    assert!(server.is_active(&token).await, "its first answer is on record");
     let api = server.api_token("ops", "errand:admin errand:audit").await;
-    let held = server.store.hold_writes().await;
+    let held = server.store.lock_writes().await;
     let writes = ["exchange", "client_credentials", "revocation", "admin: revoke", "admin: put", "a bad exchange"];
-    let all = (0..3).flat_map(|_| server.everything(&token, &api));
-    let sending = nobody_knows(all.filter(|(name, _)| writes.contains(name)).collect());
+    let all = (0..3).flat_map(|_| server.all_requests(&token, &api));
+    let sending = assert_all_unavailable(all.filter(|(name, _)| writes.contains(name)).collect());
     let asking = async {
         for _ in 0..5 {
             let answer = server.introspect(&token).await;
             assert_eq!(answer["active"], true, "{answer}");
         }
-        assert_eq!(server.status("/readyz").await, 200);
+        assert_eq!(server.request_status("/readyz").await, 200);
     };
     tokio::join!(sending, asking);
     drop(held);
@@ -175,8 +177,8 @@ async fn a_store_that_hangs(server: Server) {
         assert!(known.contains(&body["error"]), "{body}");
         status == 200
     };
-    until("it issues again", issued).await;
-    let found = server.house.service.verify_audit().await.unwrap();
+    wait_until("it issues again", issued).await;
+    let found = server.application.service.verify_audit().await.unwrap();
     assert!(found.findings.is_empty(), "{found:?}");
     server.stop().await;
 }

@@ -3,29 +3,29 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed, changed_form, form, read, secret};
+use crate::server::{IDP, Server, form, form_with_changes, read_response, secret, with_changes};
 
 on_both_stores!(
-    what_is_removed_does_not_come_back,
-    what_the_file_removes_does_not_come_back,
-    a_secret_of_the_file_is_the_files,
+    removed_api_object_does_not_return,
+    removed_file_object_does_not_return,
+    file_secret_is_managed_by_file,
 );
 
 const SECOND: &str = "https://second.example";
 const SECOND_PATH: &str = "/issuers/https%3A%2F%2Fsecond.example";
 
 impl Server {
-    pub async fn put(&self, path: &str, body: Value) {
+    pub async fn put_object(&self, path: &str, body: Value) {
         let (status, answer) = self.admin(Method::PUT, path, Some(body)).await;
         assert!(status.is_success(), "{path} {answer}");
     }
 
-    pub async fn remove(&self, path: &str) {
+    pub async fn remove_object(&self, path: &str) {
         let (status, answer) = self.admin(Method::DELETE, path, None).await;
         assert_eq!(status, 204, "{path} {answer}");
     }
 
-    pub async fn new_secret(&self, client: &str) -> String {
+    pub async fn create_secret(&self, client: &str) -> String {
         let (status, made) = self.admin(Method::POST, &format!("/clients/{client}/secret"), None).await;
         assert_eq!(status, 201, "{made}");
         made["client_secret"].as_str().unwrap().to_owned()
@@ -39,9 +39,10 @@ impl Server {
     }
 
     /// A token by client credentials, with a secret.
-    async fn own_token(&self, client: &str, secret: &str) -> Option<String> {
+    async fn request_api_token(&self, client: &str, secret: &str) -> Option<String> {
         let request = self.post("/oauth2/token").basic_auth(client, Some(secret));
-        let (_, body) = read(request.form(&form(&[("grant_type", "client_credentials")])).send().await.unwrap()).await;
+        let (_, body) =
+            read_response(request.form(&form(&[("grant_type", "client_credentials")])).send().await.unwrap()).await;
         body["access_token"].as_str().map(str::to_owned)
     }
 
@@ -49,7 +50,7 @@ impl Server {
         self.admin(Method::POST, &format!("/clients/{client}/secret"), None).await.0.as_u16()
     }
 
-    async fn may_read(&self, token: &str) -> bool {
+    async fn has_read_access(&self, token: &str) -> bool {
         self.admin_with(token, Method::GET, "/agents", None).await.0 == 200
     }
 }
@@ -64,114 +65,121 @@ fn guest(resource: &str, scope: &str, known_as: Value) -> Value {
         "access": [{"resource": resource, "scopes": [scope]}]})
 }
 
-async fn what_is_removed_does_not_come_back(server: Server) {
+async fn removed_api_object_does_not_return(server: Server) {
     let other = server.replica().await;
     let second = json!({"issuer": SECOND, "keys": {"inline": server.idp.jwks()}, "audiences": [server.issuer],
         "algorithms": ["ES256"], "token_types": ["access_token"], "subject_prefix": "second:"});
-    server.put("/resources/vault", vault()).await;
-    server.put(SECOND_PATH, second.clone()).await;
+    server.put_object("/resources/vault", vault()).await;
+    server.put_object(SECOND_PATH, second.clone()).await;
     let known = json!({(IDP): ["guest-client"], (SECOND): ["guest-client"]});
     let (for_files, for_vault) = (guest("files", "files:read", known.clone()), guest("vault", "vault:read", known));
     let exchange = async |form: &_, secret: &str| {
         let request = server.post("/oauth2/token").basic_auth("guest", Some(secret));
-        let (status, body) = read(request.form(form).send().await.unwrap()).await;
+        let (status, body) = read_response(request.form(form).send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     };
     let alice = server.user_token(json!({"client_id": "guest-client"}));
 
-    server.put("/agents/guest", for_files.clone()).await;
-    let secret = server.new_secret("guest").await;
+    server.put_object("/agents/guest", for_files.clone()).await;
+    let secret = server.create_secret("guest").await;
     let token = exchange(&server.exchange_form(&alice), &secret).await;
-    assert!(other.is_live(&token).await);
-    server.remove("/agents/guest").await;
-    server.put("/agents/guest", for_files.clone()).await;
-    assert!(!other.is_live(&token).await, "another agent, although of that name");
-    let secret = server.new_secret("guest").await;
+    assert!(other.is_active(&token).await);
+    server.remove_object("/agents/guest").await;
+    server.put_object("/agents/guest", for_files.clone()).await;
+    assert!(!other.is_active(&token).await, "another agent, although of that name");
+    let secret = server.create_secret("guest").await;
     let token = exchange(&server.exchange_form(&alice), &secret).await;
-    assert!(other.is_live(&token).await, "what it gets now is its own");
+    assert!(other.is_active(&token).await, "what it gets now is its own");
 
     let bob = server.user_token(json!({"iss": SECOND, "sub": "second:bob", "client_id": "guest-client"}));
     let token = exchange(&server.exchange_form(&bob), &secret).await;
-    assert!(other.is_live(&token).await);
-    server.put("/agents/guest", guest("files", "files:read", json!({}))).await;
-    server.remove(SECOND_PATH).await;
-    server.put(SECOND_PATH, second).await;
-    server.put("/agents/guest", for_files.clone()).await;
-    assert!(!other.is_live(&token).await, "on the word of another issuer, although of that name");
+    assert!(other.is_active(&token).await);
+    server.put_object("/agents/guest", guest("files", "files:read", json!({}))).await;
+    server.remove_object(SECOND_PATH).await;
+    server.put_object(SECOND_PATH, second).await;
+    server.put_object("/agents/guest", for_files.clone()).await;
+    assert!(!other.is_active(&token).await, "on the word of another issuer, although of that name");
 
-    server.put("/agents/guest", for_vault.clone()).await;
+    server.put_object("/agents/guest", for_vault.clone()).await;
     let asks_vault = async |token: &str, secret: &str| {
         let request = other.post("/oauth2/introspect").basic_auth("vault", Some(secret));
-        let (status, body) = read(request.form(&form(&[("token", token)])).send().await.unwrap()).await;
+        let (status, body) = read_response(request.form(&form(&[("token", token)])).send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body["active"].as_bool().unwrap()
     };
     let alice = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
     let wanted = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
-    let token = exchange(&changed_form(&server.exchange_form(&alice), &wanted), &secret).await;
-    let vaults = server.new_secret("vault").await;
+    let token = exchange(&form_with_changes(&server.exchange_form(&alice), &wanted), &secret).await;
+    let vaults = server.create_secret("vault").await;
     assert!(asks_vault(&token, &vaults).await);
-    server.put("/agents/guest", for_files).await;
-    server.remove("/resources/vault").await;
-    server.put("/resources/vault", vault()).await;
-    server.put("/agents/guest", for_vault).await;
-    let vaults = server.new_secret("vault").await;
+    server.put_object("/agents/guest", for_files).await;
+    server.remove_object("/resources/vault").await;
+    server.put_object("/resources/vault", vault()).await;
+    server.put_object("/agents/guest", for_vault).await;
+    let vaults = server.create_secret("vault").await;
     assert!(!asks_vault(&token, &vaults).await, "for another resource, although of that name");
 
     let night = json!({"id": "night", "role": "auditor", "authentication": {"method": "client_secret_basic"}});
-    server.put("/admins/night", night.clone()).await;
-    let secret = server.new_secret("night").await;
-    let token = server.own_token("night", &secret).await.unwrap();
-    assert!(other.may_read(&token).await);
-    server.remove("/admins/night").await;
-    server.put("/admins/night", changed(night, json!({"role": "operator"}))).await;
-    assert!(!other.may_read(&token).await, "another admin, although of that name");
+    server.put_object("/admins/night", night.clone()).await;
+    let secret = server.create_secret("night").await;
+    let token = server.request_api_token("night", &secret).await.unwrap();
+    assert!(other.has_read_access(&token).await);
+    server.remove_object("/admins/night").await;
+    server.put_object("/admins/night", with_changes(night, json!({"role": "operator"}))).await;
+    assert!(!other.has_read_access(&token).await, "another admin, although of that name");
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     assert_eq!((&list["items"][0]["kind"], &list["items"][0]["key"]), (&json!("agent"), &json!("night")), "{list}");
     other.stop().await;
     server.stop().await;
 }
 
-async fn what_the_file_removes_does_not_come_back(server: Server) {
+async fn removed_file_object_does_not_return(server: Server) {
     let token = server.api_token("audit", "errand:audit").await;
-    assert!(server.may_read(&token).await);
+    assert!(server.has_read_access(&token).await);
     let whole = std::fs::read_to_string(server.config_file()).unwrap();
     let without = server.restarted(|text| text.replace("id = \"audit\"", "id = \"audit-2\"")).await;
-    assert!(!without.may_read(&token).await);
+    assert!(!without.has_read_access(&token).await);
     let again = without.restarted(|_| whole).await;
-    assert!(!again.may_read(&token).await && !server.may_read(&token).await, "another admin, although of that name");
+    assert!(
+        !again.has_read_access(&token).await && !server.has_read_access(&token).await,
+        "another admin, although of that name"
+    );
     let token = again.api_token("audit", "errand:audit").await;
-    assert!(again.may_read(&token).await, "what it gets now is its own");
+    assert!(again.has_read_access(&token).await, "what it gets now is its own");
     again.stop().await;
     without.stop().await;
     server.stop().await;
 }
 
-async fn a_secret_of_the_file_is_the_files(server: Server) {
+async fn file_secret_is_managed_by_file(server: Server) {
     let (reader, given) = (secret("reader"), ", secret_file = \"reader.secret\"");
     let (status, answer) = server.admin(Method::POST, "/clients/reader/secret", None).await;
     assert_eq!(status, 409, "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("configuration file"), "{answer}");
-    assert!(server.own_token("reader", &reader).await.is_some());
+    assert!(server.request_api_token("reader", &reader).await.is_some());
 
     // The file stops giving it: it goes, and the client stays writable.
     let whole = std::fs::read_to_string(server.config_file()).unwrap();
     assert!(whole.contains(given));
     let without = server.restarted(|text| text.replace(given, "")).await;
     assert!(
-        without.own_token("reader", &reader).await.is_none() && server.own_token("reader", &reader).await.is_none()
+        without.request_api_token("reader", &reader).await.is_none()
+            && server.request_api_token("reader", &reader).await.is_none()
     );
-    assert!(without.own_token("writer", &secret("writer")).await.is_some());
-    let made = without.new_secret("reader").await;
-    assert!(without.own_token("reader", &made).await.is_some());
+    assert!(without.request_api_token("writer", &secret("writer")).await.is_some());
+    let made = without.create_secret("reader").await;
+    assert!(without.request_api_token("reader", &made).await.is_some());
     let third = without.restarted(|text| text).await;
-    assert!(third.own_token("reader", &made).await.is_some(), "it survives the next start");
+    assert!(third.request_api_token("reader", &made).await.is_some(), "it survives the next start");
     assert_eq!(third.secret_status("reader").await, 201);
 
     // The file gives one again: then it is the file's.
     let again = third.restarted(|_| whole).await;
-    assert!(again.own_token("reader", &made).await.is_none() && again.own_token("reader", &reader).await.is_some());
+    assert!(
+        again.request_api_token("reader", &made).await.is_none()
+            && again.request_api_token("reader", &reader).await.is_some()
+    );
     assert_eq!(again.secret_status("reader").await, 409);
     for one in [again, third, without, server] {
         one.stop().await;

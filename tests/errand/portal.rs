@@ -4,12 +4,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    consent::{details, later},
-    server::{IDP, Server, claims, read},
+    consent::{details, expiry_in},
+    server::{IDP, Server, decode_claims, read_response},
     support::TestStore,
 };
 
-macro_rules! with_portal {
+macro_rules! portal_tests {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
@@ -26,12 +26,12 @@ macro_rules! with_portal {
     };
 }
 
-with_portal!(
-    only_a_token_of_the_portal_gets_in,
-    a_requester_has_their_own_tasks_in_hand,
-    what_a_requester_asks_again_is_done_once,
-    a_requester_grants_and_withdraws,
-    an_agent_can_not_grant_itself,
+portal_tests!(
+    only_portal_tokens_are_accepted,
+    requester_manages_own_tasks,
+    repeated_requester_request_is_idempotent,
+    requester_creates_and_withdraws_grants,
+    agent_cannot_grant_itself_consent,
 );
 
 pub const API: &str = "https://errand.example.com/api";
@@ -55,7 +55,7 @@ pub fn portal_token(server: &Server, changes: Value) -> String {
     server.user_token(all)
 }
 
-pub async fn call(
+pub async fn call_api(
     server: &Server,
     token: &str,
     method: Method,
@@ -67,22 +67,22 @@ pub async fn call(
         Some(body) => request.json(&body),
         None => request,
     };
-    read(request.send().await.unwrap()).await
+    read_response(request.send().await.unwrap()).await
 }
 
 fn own_grant(tools: &[&str]) -> Value {
-    json!({"agent": "planner", "until": later(600), "authorization_details": details(tools)})
+    json!({"agent": "planner", "until": expiry_in(600), "authorization_details": details(tools)})
 }
 
-const READING: [&str; 2] = ["list_files", "read_file"];
+const READ_TOOLS: [&str; 2] = ["list_files", "read_file"];
 
-async fn only_a_token_of_the_portal_gets_in(server: Server) {
+async fn only_portal_tokens_are_accepted(server: Server) {
     let good = portal_token(&server, json!({}));
     for path in ["/v1/tasks", "/v1/grants"] {
-        assert_eq!(call(&server, &good, Method::GET, path, None).await.0, 200, "{path}");
+        assert_eq!(call_api(&server, &good, Method::GET, path, None).await.0, 200, "{path}");
     }
     let other_key = crate::idp::Key::new("idp-1");
-    let portal_claims = claims(&good);
+    let portal_claims = decode_claims(&good);
     let now = Server::now();
     for (what, token, want) in [
         ("a token to be exchanged", server.user_token(json!({})), 401),
@@ -115,54 +115,54 @@ async fn only_a_token_of_the_portal_gets_in(server: Server) {
             _ => want,
         };
         for (path, want) in [("/v1/tasks", tasks), ("/v1/grants", want)] {
-            let (status, body) = call(&server, &token, Method::GET, path, None).await;
+            let (status, body) = call_api(&server, &token, Method::GET, path, None).await;
             assert_eq!(status, want, "{what} {path}: {body}");
         }
     }
     // And it is good for nothing else.
     let form = server.exchange_form(&good);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
-    assert_eq!(call(&server, &good, Method::GET, "/v1/admin/tasks", None).await.0, 401);
+    assert_eq!(call_api(&server, &good, Method::GET, "/v1/admin/tasks", None).await.0, 401);
     // Who is shut out is out here too.
     let out = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "disable": true, "reason": "gone"});
     server.revoke(out).await;
-    assert_eq!(call(&server, &good, Method::GET, "/v1/tasks", None).await.0, 401);
+    assert_eq!(call_api(&server, &good, Method::GET, "/v1/tasks", None).await.0, 401);
     assert_eq!(
-        call(&server, &portal_token(&server, json!({"sub": "bob"})), Method::GET, "/v1/tasks", None).await.0,
+        call_api(&server, &portal_token(&server, json!({"sub": "bob"})), Method::GET, "/v1/tasks", None).await.0,
         200
     );
     server.stop().await;
 }
 
-async fn a_requester_has_their_own_tasks_in_hand(server: Server) {
+async fn requester_manages_own_tasks(server: Server) {
     let (alice, bob) = (portal_token(&server, json!({})), portal_token(&server, json!({"sub": "bob"})));
-    let (status, body) = call(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READING))).await;
+    let (status, body) = call_api(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await;
     assert_eq!(status, 201, "{body}");
     let token = server.task_token().await;
-    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+    let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     let path = format!("/v1/tasks/{task}");
-    let (_, list) = call(&server, &alice, Method::GET, "/v1/tasks?agent=planner", None).await;
+    let (_, list) = call_api(&server, &alice, Method::GET, "/v1/tasks?agent=planner", None).await;
     assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
-    assert_eq!(call(&server, &bob, Method::GET, "/v1/tasks", None).await.1["items"], json!([]));
-    assert_eq!(call(&server, &alice, Method::GET, "/v1/tasks?subject=bob", None).await.0, 400);
-    assert_eq!(call(&server, &alice, Method::GET, &path, None).await.1["purpose"], "the quarterly report");
+    assert_eq!(call_api(&server, &bob, Method::GET, "/v1/tasks", None).await.1["items"], json!([]));
+    assert_eq!(call_api(&server, &alice, Method::GET, "/v1/tasks?subject=bob", None).await.0, 400);
+    assert_eq!(call_api(&server, &alice, Method::GET, &path, None).await.1["purpose"], "the quarterly report");
     let act = async |who: &str, act: &str| {
         let body = json!({"reason": "let me see first"});
-        call(&server, who, Method::POST, &format!("{path}/{act}"), Some(body)).await.0.as_u16()
+        call_api(&server, who, Method::POST, &format!("{path}/{act}"), Some(body)).await.0.as_u16()
     };
     // Somebody else's can't be told from none.
-    assert_eq!(call(&server, &bob, Method::GET, &path, None).await.0, 404);
+    assert_eq!(call_api(&server, &bob, Method::GET, &path, None).await.0, 404);
     for word in ["suspend", "resume", "complete", "fail", "revoke"] {
         assert_eq!(act(&bob, word).await, 404, "{word}");
     }
-    assert!(server.is_live(&token).await);
+    assert!(server.is_active(&token).await);
     assert_eq!(act(&alice, "suspend").await, 200);
-    assert!(!server.is_live(&token).await);
+    assert!(!server.is_active(&token).await);
     let planner = server.api_token("planner", "errand:tasks").await;
     assert_eq!(act(&planner, "resume").await, 409, "what the requester holds back, the agent does not let go");
     assert_eq!(act(&planner, "revoke").await, 401, "an agent completes or fails");
     assert_eq!(act(&alice, "resume").await, 200);
-    assert!(server.is_live(&token).await);
+    assert!(server.is_active(&token).await);
     // What her agent laid down she may take up; what an admin holds back, not.
     assert_eq!(act(&planner, "suspend").await, 200);
     assert_eq!(act(&alice, "resume").await, 200);
@@ -172,10 +172,10 @@ async fn a_requester_has_their_own_tasks_in_hand(server: Server) {
     assert_eq!(server.admin_with(&admin, Method::POST, &suspend, Some(hold)).await.0, 200);
     assert_eq!(act(&alice, "resume").await, 409);
     assert_eq!(act(&alice, "revoke").await, 200);
-    assert!(!server.is_live(&token).await);
-    let (_, ended) = call(&server, &alice, Method::GET, &path, None).await;
+    assert!(!server.is_active(&token).await);
+    let (_, ended) = call_api(&server, &alice, Method::GET, &path, None).await;
     assert_eq!(ended["state"], "revoked");
-    assert_eq!(ended["turned"]["by"], format!("requester:{IDP} alice"));
+    assert_eq!(ended["last_transition"]["by"], format!("requester:{IDP} alice"));
     let (_, trail) = server.admin_with(&admin, Method::GET, &format!("/tasks/{task}/trail"), None).await;
     let told = trail["steps"].as_array().unwrap().iter().map(|s| s["text"].as_str().unwrap().to_owned());
     let told = told.collect::<Vec<_>>().join("\n");
@@ -183,58 +183,62 @@ async fn a_requester_has_their_own_tasks_in_hand(server: Server) {
     server.stop().await;
 }
 
-async fn what_a_requester_asks_again_is_done_once(server: Server) {
+async fn repeated_requester_request_is_idempotent(server: Server) {
     let alice = portal_token(&server, json!({}));
-    assert_eq!(call(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READING))).await.0, 201);
+    assert_eq!(call_api(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await.0, 201);
     let token = server.task_token().await;
-    let path = format!("/v1/tasks/{}", claims(&token)["txn"].as_str().unwrap());
+    let path = format!("/v1/tasks/{}", decode_claims(&token)["txn"].as_str().unwrap());
     let act = async |act: &str, key: &str| {
         let request = server.post(&format!("{path}/{act}")).bearer_auth(&alice).header("idempotency-key", key);
         let request = request.header("prefer", "wait=5").json(&json!({"reason": "let me see first"}));
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["preference-applied"], "wait=5");
-        read(response).await
+        read_response(response).await
     };
     let (status, first) = act("suspend", "hold").await;
     assert_eq!((status.as_u16(), &first["replicas_pending"]), (200, &json!(0)), "{first}");
     assert_eq!(act("resume", "go on").await.0, 200);
     let (status, again) = act("suspend", "hold").await;
-    assert_eq!((status.as_u16(), &again["seq"], &again["turned"]), (200, &first["seq"], &first["turned"]), "{again}");
-    assert!(server.is_live(&token).await, "it was held back once, and let go since");
+    assert_eq!(
+        (status.as_u16(), &again["seq"], &again["last_transition"]),
+        (200, &first["seq"], &first["last_transition"]),
+        "{again}"
+    );
+    assert!(server.is_active(&token).await, "it was held back once, and let go since");
     let (status, last) = act("revoke", "enough").await;
     assert_eq!((status.as_u16(), &last["state"]), (200, &json!("revoked")), "{last}");
     let (status, again) = act("revoke", "enough").await;
     assert_eq!((status.as_u16(), &again["seq"]), (200, &last["seq"]), "{again}");
-    assert!(!server.is_live(&token).await);
+    assert!(!server.is_active(&token).await);
     server.stop().await;
 }
 
-async fn a_requester_grants_and_withdraws(server: Server) {
+async fn requester_creates_and_withdraws_grants(server: Server) {
     let (alice, bob) = (portal_token(&server, json!({})), portal_token(&server, json!({"sub": "bob"})));
     let form = server.exchange_form(&server.user_token(json!({})));
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
     // Bob's grant is Bob's.
-    assert_eq!(call(&server, &bob, Method::POST, "/v1/grants", Some(own_grant(&READING))).await.0, 201);
+    assert_eq!(call_api(&server, &bob, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await.0, 201);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
-    let (status, grant) = call(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READING))).await;
+    let (status, grant) = call_api(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await;
     assert_eq!(status, 201, "{grant}");
     assert_eq!(grant["by"], format!("requester:{IDP} alice"));
-    let token = server.issued("planner", &form).await;
+    let token = server.issue_token("planner", &form).await;
     let path = format!("/v1/grants/{}", grant["id"].as_str().unwrap());
-    assert_eq!(call(&server, &bob, Method::DELETE, &path, None).await.0, 404);
-    assert!(server.is_live(&token).await);
-    let (_, list) = call(&server, &alice, Method::GET, "/v1/grants", None).await;
+    assert_eq!(call_api(&server, &bob, Method::DELETE, &path, None).await.0, 404);
+    assert!(server.is_active(&token).await);
+    let (_, list) = call_api(&server, &alice, Method::GET, "/v1/grants", None).await;
     assert_eq!(list["items"], json!([grant]));
-    assert_eq!(call(&server, &alice, Method::DELETE, &path, None).await.0, 204);
-    assert!(!server.is_live(&token).await);
-    assert_eq!(call(&server, &alice, Method::DELETE, &path, None).await.0, 404);
+    assert_eq!(call_api(&server, &alice, Method::DELETE, &path, None).await.0, 204);
+    assert!(!server.is_active(&token).await);
+    assert_eq!(call_api(&server, &alice, Method::DELETE, &path, None).await.0, 404);
     // A requester says what for, and for themselves.
-    let mut blank = own_grant(&READING);
+    let mut blank = own_grant(&READ_TOOLS);
     blank.as_object_mut().unwrap().remove("authorization_details");
-    assert_eq!(call(&server, &alice, Method::POST, "/v1/grants", Some(blank)).await.0, 400);
-    let mut for_bob = own_grant(&READING);
+    assert_eq!(call_api(&server, &alice, Method::POST, "/v1/grants", Some(blank)).await.0, 400);
+    let mut for_bob = own_grant(&READ_TOOLS);
     for_bob["subject"] = json!("bob");
-    assert_eq!(call(&server, &alice, Method::POST, "/v1/grants", Some(for_bob)).await.0, 400);
+    assert_eq!(call_api(&server, &alice, Method::POST, "/v1/grants", Some(for_bob)).await.0, 400);
     let (_, trail) = server.admin(Method::GET, "/audit?event=grant.change&outcome=done", None).await;
     let by = trail["items"].as_array().unwrap().iter().map(|row| &row["chained"]["record"]["by"]).collect::<Vec<_>>();
     let (hers, his) = (json!(format!("requester:{IDP} alice")), json!(format!("requester:{IDP} bob")));
@@ -243,15 +247,15 @@ async fn a_requester_grants_and_withdraws(server: Server) {
 }
 
 /// Whatever an agent holds of a user, it can't consent with it to what it does itself.
-async fn an_agent_can_not_grant_itself(server: Server) {
+async fn agent_cannot_grant_itself_consent(server: Server) {
     let user = server.user_token(json!({}));
     let alice = portal_token(&server, json!({}));
-    assert_eq!(call(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READING))).await.0, 201);
-    let access = server.issued("planner", &server.exchange_form(&user)).await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
+    assert_eq!(call_api(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await.0, 201);
+    let access = server.issue_token("planner", &server.exchange_form(&user)).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
     let api = server.api_token("planner", "errand:tasks").await;
     for (what, token) in [("user", user), ("access", access), ("hand-over", hand_over), ("API", api)] {
-        let (status, body) = call(&server, &token, Method::POST, "/v1/grants", Some(own_grant(&READING))).await;
+        let (status, body) = call_api(&server, &token, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await;
         assert_eq!(status, 401, "{what}: {body}");
     }
     // And the registry takes no agent that is a portal, nor a portal's audience that agents' tokens have.
@@ -285,12 +289,12 @@ async fn an_agent_can_not_grant_itself(server: Server) {
 mod without_a_portal {
     use super::*;
 
-    on_both_stores!(nobody_gets_in);
+    on_both_stores!(self_service_is_rejected_without_a_portal);
 
-    async fn nobody_gets_in(server: Server) {
+    async fn self_service_is_rejected_without_a_portal(server: Server) {
         for token in [portal_token(&server, json!({})), server.user_token(json!({}))] {
             for path in ["/v1/tasks", "/v1/grants"] {
-                assert_eq!(call(&server, &token, Method::GET, path, None).await.0, 401, "{path}");
+                assert_eq!(call_api(&server, &token, Method::GET, path, None).await.0, 401, "{path}");
             }
         }
         server.stop().await;

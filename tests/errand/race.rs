@@ -9,31 +9,31 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::server::{IDP, Server, changed_form, claims, form, read, secret};
+use crate::server::{IDP, Server, decode_claims, form, form_with_changes, read_response, secret};
 
-on_both_stores!(no_child_outlives_its_parent);
+on_both_stores!(no_derived_token_outlives_revoked_parent);
 
-const ROUNDS: usize = 60;
+const RACE_ROUNDS: usize = 60;
 
 /// A round: four clients at two replicas issue children of one parent, one after the other, until they are told to stop;
 /// in between somebody takes the parent back. Whatever was issued, before, meanwhile or after: dead at both.
-async fn no_child_outlives_its_parent(server: Server) {
+async fn no_derived_token_outlives_revoked_parent(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
     let (mut issued, mut refused) = (0, 0);
-    for round in 0..ROUNDS {
+    for round in 0..RACE_ROUNDS {
         // The reader needs no assertion, so nothing but the race stands between its requests.
         let user = server.user_token(json!({"client_id": "reader-client", "sub": format!("alice-{round}")}));
-        let parent = server.issued("reader", &server.exchange_form(&user)).await;
-        let says = claims(&parent);
+        let parent = server.issue_token("reader", &server.exchange_form(&user)).await;
+        let says = decode_claims(&parent);
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
         for n in 0..4 {
             let (at, stop, parent) =
                 (Arc::clone(if n % 2 == 0 { &server } else { &other }), Arc::clone(&stop), parent.clone());
             clients.spawn(async move {
-                let form = changed_form(&at.exchange_form(&parent), &[("purpose", "")]);
+                let form = form_with_changes(&at.exchange_form(&parent), &[("purpose", "")]);
                 let (mut children, mut refused) = (Vec::new(), 0);
                 while !stop.load(Ordering::SeqCst) && children.len() + refused < 40 {
                     let (status, body) = at.post_as("reader", "/oauth2/token", &form).await;
@@ -48,12 +48,12 @@ async fn no_child_outlives_its_parent(server: Server) {
                 (children, refused)
             });
         }
-        take_back(if round % 2 == 0 { &server } else { &other }, &admin, round, &parent, &says).await;
+        revoke_parent(if round % 2 == 0 { &server } else { &other }, &admin, round, &parent, &says).await;
         // Acknowledged. Whatever is asked from now on must know it, also about tokens that are issued only now.
         for at in [&server, &other] {
-            assert!(!at.is_live(&parent).await, "round {round}: the parent");
+            assert!(!at.is_active(&parent).await, "round {round}: the parent");
         }
-        let late = changed_form(&other.exchange_form(&parent), &[("purpose", "")]);
+        let late = form_with_changes(&other.exchange_form(&parent), &[("purpose", "")]);
         assert_eq!(other.post_as("reader", "/oauth2/token", &late).await.0, 400, "round {round}");
         stop.store(true, Ordering::SeqCst);
         while let Some(done) = clients.join_next().await {
@@ -62,7 +62,7 @@ async fn no_child_outlives_its_parent(server: Server) {
             issued += children.len();
             for child in children {
                 for at in [&server, &other] {
-                    assert!(!at.is_live(&child).await, "round {round}: a child lives");
+                    assert!(!at.is_active(&child).await, "round {round}: a child lives");
                 }
             }
         }
@@ -71,7 +71,7 @@ async fn no_child_outlives_its_parent(server: Server) {
 }
 
 /// By token, by task, by requester, by agent, or by the client itself.
-async fn take_back(at: &Server, admin: &str, round: usize, parent: &str, says: &Value) {
+async fn revoke_parent(at: &Server, admin: &str, round: usize, parent: &str, says: &Value) {
     let body = match round % 5 {
         0 => json!({"kind": "token", "id": says["jti"], "reason": "the race"}),
         1 => json!({"kind": "task", "id": says["txn"], "reason": "the race"}),
@@ -79,7 +79,7 @@ async fn take_back(at: &Server, admin: &str, round: usize, parent: &str, says: &
         3 => json!({"kind": "agent", "id": "reader", "reason": "the race"}),
         _ => {
             let request = at.post("/oauth2/revoke").basic_auth("reader", Some(secret("reader")));
-            let (status, body) = read(request.form(&form(&[("token", parent)])).send().await.unwrap()).await;
+            let (status, body) = read_response(request.form(&form(&[("token", parent)])).send().await.unwrap()).await;
             assert_eq!(status, 200, "{body}");
             return;
         }

@@ -3,30 +3,30 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::server::{IDP, JWT, Server, changed, changed_form, form, read, secret, with_assertion};
+use crate::server::{IDP, JWT, Server, form, form_with_changes, read_response, secret, with_assertion, with_changes};
 
 on_both_stores!(
-    a_replayed_assertion,
-    a_replayed_actor_token,
-    a_flood_is_counted,
-    a_flood_of_bearers_is_counted,
-    outside_the_grammar,
-    wrong_credentials,
-    of_admins
+    replayed_assertion_is_audited,
+    replayed_actor_token_is_audited,
+    client_authentication_flood_is_sampled,
+    bearer_token_flood_is_sampled,
+    malformed_request_is_audited,
+    wrong_credentials_are_audited,
+    admin_refusals_are_audited
 );
 
 impl Server {
     /// The record of a refused request, which is sent here.
-    async fn refusal(&self, id: &str, request: RequestBuilder, want: u16) -> Value {
-        let (status, body) = read(request.header("x-request-id", id).send().await.unwrap()).await;
+    async fn find_refusal(&self, id: &str, request: RequestBuilder, want: u16) -> Value {
+        let (status, body) = read_response(request.header("x-request-id", id).send().await.unwrap()).await;
         assert_eq!(status, want, "{id}: {body}");
-        let record = self.record_of(id).await;
+        let record = self.audit_record_of(id).await;
         assert_eq!(record["outcome"], "refused", "{id}: {record}");
         record
     }
 }
 
-async fn a_replayed_assertion(server: Server) {
+async fn replayed_assertion_is_audited(server: Server) {
     let token = server.task_token().await;
     let user = server.user_token(json!({}));
     let grant = form(&[("grant_type", "client_credentials")]);
@@ -34,29 +34,33 @@ async fn a_replayed_assertion(server: Server) {
     assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &assertion).await.0, 200);
     for (id, path, form) in [
         ("again-exchange", "/oauth2/token", server.exchange_form(&user)),
-        ("again-refused", "/oauth2/token", changed_form(&server.exchange_form(&user), &[("scope", "files:delete")])),
+        (
+            "again-refused",
+            "/oauth2/token",
+            form_with_changes(&server.exchange_form(&user), &[("scope", "files:delete")]),
+        ),
         ("again-grammar", "/oauth2/token", form(&[("grant_type", "password")])),
         ("again-api", "/oauth2/token", grant.clone()),
-        ("again-api-scope", "/oauth2/token", changed_form(&grant, &[("scope", "errand:admin")])),
+        ("again-api-scope", "/oauth2/token", form_with_changes(&grant, &[("scope", "errand:admin")])),
         ("again-introspect", "/oauth2/introspect", form(&[("token", &token)])),
         ("again-revoke", "/oauth2/revoke", form(&[("token", &token)])),
     ] {
-        let record = server.refusal(id, server.post(path).form(&with_assertion(&form, &assertion)), 401).await;
+        let record = server.find_refusal(id, server.post(path).form(&with_assertion(&form, &assertion)), 401).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("planner")), "{id}");
         assert!(record["reason"].as_str().unwrap().contains("used before"), "{record}");
     }
-    assert!(server.is_live(&token).await);
+    assert!(server.is_active(&token).await);
     server.stop().await;
 }
 
 /// The client is who it says; what it presents as its actor token was used before. What it proved itself with is used up.
-async fn a_replayed_actor_token(server: Server) {
+async fn replayed_actor_token_is_audited(server: Server) {
     let used = server.assertion(json!({}));
     let grant = form(&[("grant_type", "client_credentials")]);
     assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &used).await.0, 200);
     let with_actor = |actor: &str, scope: &str| {
         let form = server.exchange_form(&server.user_token(json!({})));
-        changed_form(&form, &[("actor_token", actor), ("actor_token_type", JWT), ("scope", scope)])
+        form_with_changes(&form, &[("actor_token", actor), ("actor_token_type", JWT), ("scope", scope)])
     };
     let (fresh, other, both) = (server.assertion(json!({})), server.assertion(json!({})), server.assertion(json!({})));
     let send = |form: &crate::server::Form, assertion: &str| {
@@ -78,7 +82,7 @@ async fn a_replayed_actor_token(server: Server) {
         ),
         ("both-again", send(&grant, &both), 401, "client.authenticate"),
     ] {
-        let record = server.refusal(id, request, want).await;
+        let record = server.find_refusal(id, request, want).await;
         assert_eq!((&record["event"], &record["client"]), (&json!(event), &json!("planner")), "{id}");
         let reason = record["reason"].as_str().unwrap();
         assert!(reason.contains("used before"), "{id}: {record}");
@@ -88,25 +92,25 @@ async fn a_replayed_actor_token(server: Server) {
 }
 
 /// Anybody can send what is no client: the trail says how often, and does not grow by it.
-async fn a_flood_is_counted(server: Server) {
+async fn client_authentication_flood_is_sampled(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
     let send = |n| server.post("/oauth2/token").basic_auth(format!("nobody-{n}"), Some("wrong")).form(&grant);
-    counted(&server, send, "unknown").await;
+    assert_counted(&server, send, "unknown").await;
     server.stop().await;
 }
 
 /// Somebody without any credentials of ours, where people are let in; whether or not they are.
-async fn a_flood_of_bearers_is_counted(server: Server) {
+async fn bearer_token_flood_is_sampled(server: Server) {
     let send = |n: usize| {
         let token = server.user_token(json!({"iss": format!("https://{n}.example"), "jti": n}));
         server.request(Method::GET, "/v1/grants").bearer_auth(token)
     };
-    counted(&server, send, "not a live API token").await;
+    assert_counted(&server, send, "not a live API token").await;
     server.stop().await;
 }
 
 /// Of 60 that are refused 20 are on record, and the count of the others.
-async fn counted(server: &Server, send: impl Fn(usize) -> RequestBuilder, reason: &str) {
+async fn assert_counted(server: &Server, send: impl Fn(usize) -> RequestBuilder, reason: &str) {
     for _ in 0..3 {
         let many = (0..20).map(|n| send(n).send());
         let answers = futures_util::future::join_all(many).await;
@@ -118,39 +122,40 @@ async fn counted(server: &Server, send: impl Fn(usize) -> RequestBuilder, reason
         let items = trail["items"].as_array().unwrap().clone();
         items.into_iter().map(|item| item["chained"]["record"].clone()).collect::<Vec<_>>()
     };
-    crate::server::until("they are on record", async || all().await.len() == 20).await;
+    crate::server::wait_until("they are on record", async || all().await.len() == 20).await;
     let cx = server.cx();
-    let later = errand::app::Cx { now: cx.now.after(errand::domain::time::Lifetime::minutes(2)), ..cx };
-    server.house.service.sweep(&later).await.unwrap();
-    crate::server::until("the count is on record", async || all().await.len() == 21).await;
+    let later =
+        errand::app::RequestContext { now: cx.now.saturating_add(errand::domain::time::Lifetime::minutes(2)), ..cx };
+    server.application.service.collect_garbage(&later).await.unwrap();
+    crate::server::wait_until("the count is on record", async || all().await.len() == 21).await;
     let records = all().await;
     let counted = records.iter().find(|record| record["asked"]["more"] == 40).unwrap_or_else(|| panic!("{records:?}"));
     assert!(counted["reason"].as_str().unwrap().contains(reason), "{counted}");
 }
 
-async fn outside_the_grammar(server: Server) {
+async fn malformed_request_is_audited(server: Server) {
     let exchange = server.exchange_form(&server.user_token(json!({})));
     let grant = form(&[("grant_type", "client_credentials"), ("scope", "\"")]);
     for (id, path, form, event) in [
-        ("no-subject", "/oauth2/token", changed_form(&exchange, &[("subject_token", "")]), "token.issue"),
-        ("no-grant", "/oauth2/token", changed_form(&exchange, &[("grant_type", "")]), "token.issue"),
-        ("other-grant", "/oauth2/token", changed_form(&exchange, &[("grant_type", "password")]), "token.issue"),
+        ("no-subject", "/oauth2/token", form_with_changes(&exchange, &[("subject_token", "")]), "token.issue"),
+        ("no-grant", "/oauth2/token", form_with_changes(&exchange, &[("grant_type", "")]), "token.issue"),
+        ("other-grant", "/oauth2/token", form_with_changes(&exchange, &[("grant_type", "password")]), "token.issue"),
         ("no-scope", "/oauth2/token", grant, "token.issue"),
         ("no-token", "/oauth2/revoke", form(&[("x", "y")]), "revocation"),
     ] {
         let request = server.post(path).basic_auth("reader", Some(secret("reader"))).form(&form);
-        let record = server.refusal(id, request, 400).await;
+        let record = server.find_refusal(id, request, 400).await;
         assert_eq!((&record["event"], &record["client"]), (&json!(event), &json!("reader")), "{id}");
         assert!(record["reason"].is_string(), "{record}");
     }
     server.stop().await;
 }
 
-async fn wrong_credentials(server: Server) {
+async fn wrong_credentials_are_audited(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
     let basic = |client: &str| server.post("/oauth2/token").basic_auth(client, Some("wrong")).form(&grant);
     let signed = |assertion: &str| server.post("/oauth2/token").form(&with_assertion(&grant, assertion));
-    let by = |claims: Value| changed(server.assertion_claims(), claims);
+    let by = |claims: Value| with_changes(server.assertion_claims(), claims);
     let forged = server.idp.sign("client-authentication+jwt", &server.assertion_claims());
     let late = server.assertion(json!({"exp": 1}));
     let nobody = server.planner.sign("JWT", &by(json!({"iss": "nobody", "sub": "nobody"})));
@@ -163,14 +168,14 @@ async fn wrong_credentials(server: Server) {
         ("unknown-signed", signed(&nobody), Value::Null),
         ("nothing", signed("a.b.c"), Value::Null),
     ] {
-        let record = server.refusal(id, request, 401).await;
+        let record = server.find_refusal(id, request, 401).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &who), "{id} {record}");
         assert!(!record.to_string().contains("nobody"), "what was claimed is not repeated: {record}");
     }
     server.stop().await;
 }
 
-async fn of_admins(server: Server) {
+async fn admin_refusals_are_audited(server: Server) {
     let auditor = server.api_token("audit", "errand:audit").await;
     let operator = server.api_token("ops", "errand:admin").await;
     let call = |token: &str, method: &Method, path: &str, body: &Value| {
@@ -178,9 +183,9 @@ async fn of_admins(server: Server) {
         if body.is_null() { request } else { request.json(body) }
     };
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
-    let unfit = changed(guest.clone(), json!({"may_delegate_to": ["nobody"]}));
+    let unfit = with_changes(guest.clone(), json!({"may_delegate_to": ["nobody"]}));
     let ours = json!({"id": "errand", "authentication": {"method": "client_secret_basic"}});
-    let planner = changed(guest.clone(), json!({"id": "planner"}));
+    let planner = with_changes(guest.clone(), json!({"id": "planner"}));
     let grant = json!({"issuer": IDP, "subject": "alice", "agent": "nobody", "until": "2100-01-01T00:00:00Z"});
     let grants = format!("/grants?issuer={IDP}&subject=alice&agent=nobody");
     let unknown = "01970000-0000-7000-8000-00000000abcd";
@@ -197,13 +202,13 @@ async fn of_admins(server: Server) {
         ("withdraw-none", Method::DELETE, &grants, &Value::Null, 404, "grant.change"),
         ("revoke-none", Method::POST, "/revocations", &end, 404, "revocation"),
     ] {
-        let record = server.refusal(id, call(&operator, &method, path, body), want).await;
+        let record = server.find_refusal(id, call(&operator, &method, path, body), want).await;
         assert_eq!((&record["event"], &record["admin"]), (&json!(event), &json!("admin:ops")), "{id} {record}");
         assert!(record["reason"].is_string(), "{id} {record}");
         let what = [&record["asked"], &record["resource"]];
         assert!(what.iter().any(|what| !what.is_null()) && record["granted"].is_null(), "{id} {record}");
 
-        let record = server.refusal(&format!("{id}-audit"), call(&auditor, &method, path, body), 403).await;
+        let record = server.find_refusal(&format!("{id}-audit"), call(&auditor, &method, path, body), 403).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("audit")), "{record}");
         let path = path.split('?').next().unwrap();
         assert_eq!(record["asked"]["call"], format!("{method} /v1/admin{path}"), "{record}");

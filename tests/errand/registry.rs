@@ -4,21 +4,21 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    hostile::code,
-    server::{IDP, Server, changed, changed_form, claims, form, read},
+    hostile::error_code,
+    server::{IDP, Server, decode_claims, form, form_with_changes, read_response, with_changes},
 };
 
 on_both_stores!(
-    put_read_and_remove,
-    the_files_objects_are_the_files,
-    what_does_not_fit,
-    seen_at_once_at_the_other_replica,
-    a_secret_is_made_once,
-    new_credentials_end_the_old_api_tokens,
-    by_role,
-    grants_come_and_go,
-    two_admins_at_once,
-    what_comes_again_is_done_once
+    object_is_created_read_and_removed,
+    file_objects_cannot_be_changed,
+    inconsistent_object_is_rejected,
+    registry_change_is_visible_on_other_replica,
+    secret_creation_is_idempotent,
+    new_credentials_end_old_api_tokens,
+    admin_access_depends_on_role,
+    grants_are_created_and_withdrawn,
+    concurrent_admin_changes_do_not_conflict,
+    repeated_request_is_idempotent
 );
 
 fn guest() -> Value {
@@ -38,7 +38,7 @@ fn second_idp(server: &Server) -> Value {
 
 const SECOND: &str = "/issuers/https%3A%2F%2Fsecond.example";
 
-async fn put_read_and_remove(server: Server) {
+async fn object_is_created_read_and_removed(server: Server) {
     let admin = json!({"id": "night", "role": "auditor", "authentication": {"method": "client_secret_basic"}});
     for (list, path, body) in [
         ("/agents", "/agents/guest", guest()),
@@ -51,7 +51,7 @@ async fn put_read_and_remove(server: Server) {
         let (status, put) = server.admin(Method::PUT, path, Some(body.clone())).await;
         assert_eq!(status, 201, "{path} {put}");
         assert_eq!(put["owner"], "api");
-        assert_eq!(put["body"], changed(put["body"].clone(), body.clone()), "{path}");
+        assert_eq!(put["body"], with_changes(put["body"].clone(), body.clone()), "{path}");
         assert_eq!(server.admin(Method::PUT, path, Some(body)).await.0, 200, "{path}: again");
         assert_eq!(server.admin(Method::GET, path, None).await.1, put);
         let (_, all) = server.admin(Method::GET, list, None).await;
@@ -62,7 +62,7 @@ async fn put_read_and_remove(server: Server) {
     server.stop().await;
 }
 
-async fn the_files_objects_are_the_files(server: Server) {
+async fn file_objects_cannot_be_changed(server: Server) {
     for path in [
         "/agents/planner",
         "/agents/reader",
@@ -82,8 +82,8 @@ async fn the_files_objects_are_the_files(server: Server) {
     server.stop().await;
 }
 
-async fn what_does_not_fit(server: Server) {
-    let with = |base: Value, changes: Value| changed(base, changes);
+async fn inconsistent_object_is_rejected(server: Server) {
+    let with = |base: Value, changes: Value| with_changes(base, changes);
     assert_eq!(server.admin(Method::PUT, "/resources/vault", Some(vault())).await.0, 201);
     let us = format!("/issuers/{}", server.issuer.replace(':', "%3A").replace('/', "%2F"));
     for (path, body, says) in [
@@ -135,7 +135,7 @@ async fn what_does_not_fit(server: Server) {
     server.stop().await;
 }
 
-async fn seen_at_once_at_the_other_replica(server: Server) {
+async fn registry_change_is_visible_on_other_replica(server: Server) {
     let other = server.replica().await;
     let admin = server.api_token("ops", "errand:admin errand:audit").await;
     let user = || server.user_token(json!({"client_id": "guest-client"}));
@@ -143,7 +143,7 @@ async fn seen_at_once_at_the_other_replica(server: Server) {
     for round in 0..5 {
         let (here, there) = if round % 2 == 0 { (&server, &other) } else { (&other, &server) };
         let put = async |disabled: bool| {
-            let body = changed(guest(), json!({"disabled": disabled}));
+            let body = with_changes(guest(), json!({"disabled": disabled}));
             let (status, body) = here.admin_with(&admin, Method::PUT, "/agents/guest", Some(body)).await;
             assert!(status.is_success(), "{body}");
         };
@@ -153,17 +153,17 @@ async fn seen_at_once_at_the_other_replica(server: Server) {
         let secret = made["client_secret"].as_str().unwrap();
         let try_there = async || {
             let request = there.post("/oauth2/token").basic_auth("guest", Some(secret));
-            read(request.form(&there.exchange_form(&user())).send().await.unwrap()).await
+            read_response(request.form(&there.exchange_form(&user())).send().await.unwrap()).await
         };
         let (status, body) = try_there().await;
         assert_eq!(status, 200, "round {round} {body}");
         let token = body["access_token"].as_str().unwrap().to_owned();
-        assert!(there.is_live(&token).await && here.is_live(&token).await);
+        assert!(there.is_active(&token).await && here.is_active(&token).await);
         put(true).await;
         assert_eq!(try_there().await.0, 401, "round {round}");
-        assert!(!there.is_live(&token).await && !here.is_live(&token).await, "round {round}");
+        assert!(!there.is_active(&token).await && !here.is_active(&token).await, "round {round}");
         if let Some(before) = &held {
-            assert!(!there.is_live(before).await);
+            assert!(!there.is_active(before).await);
         }
         held = Some(token);
     }
@@ -172,7 +172,7 @@ async fn seen_at_once_at_the_other_replica(server: Server) {
     server.stop().await;
 }
 
-async fn a_secret_is_made_once(server: Server) {
+async fn secret_creation_is_idempotent(server: Server) {
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 201);
     let grant = form(&[("grant_type", "client_credentials")]);
     let try_with = async |secret: &str| {
@@ -206,7 +206,7 @@ async fn a_secret_is_made_once(server: Server) {
     server.stop().await;
 }
 
-async fn new_credentials_end_the_old_api_tokens(server: Server) {
+async fn new_credentials_end_old_api_tokens(server: Server) {
     let other = server.replica().await;
     let vault = vault();
     assert_eq!(server.admin(Method::PUT, "/resources/vault", Some(vault.clone())).await.0, 201);
@@ -218,7 +218,7 @@ async fn new_credentials_end_the_old_api_tokens(server: Server) {
     };
     let send = async |at: &Server, client: &str, secret: &str, pairs: &[(&str, &str)]| {
         let request = at.post("/oauth2/token").basic_auth(client, Some(secret)).form(&form(pairs));
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     };
@@ -243,13 +243,13 @@ async fn new_credentials_end_the_old_api_tokens(server: Server) {
     let fresh = send(&other, "guest", &secret, &api).await;
     for at in [&other, &server] {
         assert!(!is_good(at, &of_guest).await && is_good(at, &fresh).await);
-        assert!(at.is_live(&task).await, "what it does for a requester goes on");
+        assert!(at.is_active(&task).await, "what it does for a requester goes on");
     }
     let keys = json!({"method": "private_key_jwt", "jwks": server.planner.jwks()});
-    let with_keys = changed(guest(), json!({"authentication": keys}));
+    let with_keys = with_changes(guest(), json!({"authentication": keys}));
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(with_keys)).await.0, 200);
     for at in [&other, &server] {
-        assert!(!is_good(at, &fresh).await && at.is_live(&task).await);
+        assert!(!is_good(at, &fresh).await && at.is_active(&task).await);
     }
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     let entries = list["items"].as_array().unwrap().iter();
@@ -258,7 +258,7 @@ async fn new_credentials_end_the_old_api_tokens(server: Server) {
     server.stop().await;
 }
 
-async fn by_role(server: Server) {
+async fn admin_access_depends_on_role(server: Server) {
     let auditor = server.api_token("audit", "errand:audit").await;
     let operator = server.api_token("ops", "errand:admin").await;
     let resource = server.api_token("files", "errand:introspect").await;
@@ -284,10 +284,18 @@ async fn by_role(server: Server) {
             [("auditor", &auditor, "insufficient_scope"), ("resource", &resource, "insufficient_scope")]
         {
             let (status, answer) = server.admin_with(token, method.clone(), path, body.clone()).await;
-            assert_eq!((status.as_u16(), code(&answer.to_string()).as_str()), (403, want), "{name} {method} {path}");
+            assert_eq!(
+                (status.as_u16(), error_code(&answer.to_string()).as_str()),
+                (403, want),
+                "{name} {method} {path}"
+            );
         }
         let (status, answer) = server.admin_with("x.y.z", method.clone(), path, body.clone()).await;
-        assert_eq!((status.as_u16(), code(&answer.to_string()).as_str()), (401, "invalid_token"), "{method} {path}");
+        assert_eq!(
+            (status.as_u16(), error_code(&answer.to_string()).as_str()),
+            (401, "invalid_token"),
+            "{method} {path}"
+        );
     }
     assert_eq!(server.admin(Method::GET, "/agents", None).await.1, before);
     for path in [
@@ -311,7 +319,8 @@ async fn by_role(server: Server) {
     server.admin(Method::PUT, "/admins/night", Some(night("operator"))).await;
     let (_, made) = server.admin(Method::POST, "/clients/night/secret", None).await;
     let request = server.post("/oauth2/token").basic_auth("night", made["client_secret"].as_str());
-    let (_, body) = read(request.form(&form(&[("grant_type", "client_credentials")])).send().await.unwrap()).await;
+    let (_, body) =
+        read_response(request.form(&form(&[("grant_type", "client_credentials")])).send().await.unwrap()).await;
     let token = body["access_token"].as_str().unwrap();
     assert_eq!(server.admin_with(token, Method::PUT, "/agents/guest", Some(guest())).await.0, 201);
     server.admin(Method::PUT, "/admins/night", Some(night("auditor"))).await;
@@ -322,7 +331,7 @@ async fn by_role(server: Server) {
     server.stop().await;
 }
 
-async fn grants_come_and_go(server: Server) {
+async fn grants_are_created_and_withdrawn(server: Server) {
     let subject = || server.user_token(json!({"client_id": "somebody-else", "scope": "files:read"}));
     let try_it = async || server.post_as("stranger", "/oauth2/token", &server.exchange_form(&subject())).await;
     assert_eq!(try_it().await.1["error"], "actor_unauthorized");
@@ -330,7 +339,7 @@ async fn grants_come_and_go(server: Server) {
     for (body, want) in [
         (grant("2001-01-01T00:00:00Z"), 400),
         (grant("tomorrow"), 400),
-        (changed(grant("2100-01-01T00:00:00Z"), json!({"agent": "nobody"})), 404),
+        (with_changes(grant("2100-01-01T00:00:00Z"), json!({"agent": "nobody"})), 404),
         (grant("2100-01-01T00:00:00Z"), 201),
     ] {
         let (status, answer) = server.admin(Method::POST, "/grants", Some(body)).await;
@@ -338,18 +347,18 @@ async fn grants_come_and_go(server: Server) {
     }
     let (status, body) = try_it().await;
     assert_eq!(status, 200, "{body}");
-    assert_eq!(claims(body["access_token"].as_str().unwrap())["act"]["sub"], "stranger");
+    assert_eq!(decode_claims(body["access_token"].as_str().unwrap())["act"]["sub"], "stranger");
     let path = "/grants?issuer=https://login.example.com&subject=alice&agent=stranger";
     assert_eq!(server.admin(Method::DELETE, path, None).await.0, 204);
     assert_eq!(server.admin(Method::DELETE, path, None).await.0, 404);
     assert_eq!(try_it().await.1["error"], "actor_unauthorized");
-    let form = changed_form(&server.exchange_form(&subject()), &[("scope", "files:read")]);
+    let form = form_with_changes(&server.exchange_form(&subject()), &[("scope", "files:read")]);
     assert_eq!(server.post_as("stranger", "/oauth2/token", &form).await.0, 400);
     server.stop().await;
 }
 
 /// Changes at the same moment at two replicas: each is made on what the other left, or says that it could not.
-async fn two_admins_at_once(server: Server) {
+async fn concurrent_admin_changes_do_not_conflict(server: Server) {
     let other = server.replica().await;
     let token = server.api_token("ops", "errand:admin").await;
     let tries = (0..12).map(|n| {
@@ -360,7 +369,7 @@ async fn two_admins_at_once(server: Server) {
     });
     let mut made = Vec::new();
     for (n, answer) in tries.collect::<Vec<_>>() {
-        match read(answer.await.unwrap().unwrap()).await {
+        match read_response(answer.await.unwrap().unwrap()).await {
             (status, _) if status == 201 => made.push(n),
             (status, body) => assert_eq!(status, 409, "{body}"),
         }
@@ -376,12 +385,12 @@ async fn two_admins_at_once(server: Server) {
     server.stop().await;
 }
 
-async fn what_comes_again_is_done_once(server: Server) {
+async fn repeated_request_is_idempotent(server: Server) {
     let api = server.api_token("ops", "errand:admin").await;
     let send = async |path: &str, key: &str, body: Value| {
         let request = server.post(&format!("/v1/admin{path}")).bearer_auth(&api).header("idempotency-key", key);
         let request = if body.is_null() { request } else { request.json(&body) };
-        let (status, body) = crate::server::read(request.send().await.unwrap()).await;
+        let (status, body) = crate::server::read_response(request.send().await.unwrap()).await;
         (status.as_u16(), body)
     };
     let grant = |until: &str| json!({"issuer": "https://login.example.com", "subject": "alice", "agent": "reader", "until": until});
@@ -402,8 +411,8 @@ async fn what_comes_again_is_done_once(server: Server) {
     assert_eq!(status, 201, "{body}");
     assert_eq!(send("/clients/guest/secret", "k-secret", Value::Null).await.0, 201);
     let (status, body) = send("/clients/guest/secret", "k-secret", Value::Null).await;
-    assert_eq!((status, &body["type"]), (409, &json!("urn:errand:problem:shown_once")), "{body}");
-    assert_eq!(server.records("&event=secret.change").await.len(), 1, "no other one was made");
+    assert_eq!((status, &body["type"]), (409, &json!("urn:errand:problem:secret_already_shown")), "{body}");
+    assert_eq!(server.audit_records("&event=secret.change").await.len(), 1, "no other one was made");
     assert_eq!(send("/clients/files/secret", "k-secret", Value::Null).await.0, 422);
     server.stop().await;
 }

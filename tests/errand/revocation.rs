@@ -3,33 +3,35 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{ACCESS_TOKEN, FILES, IDP, NOTES, Server, but_for_the_spread, changed_form, claims, form, read};
+use crate::server::{
+    ACCESS_TOKEN, FILES, IDP, NOTES, Server, decode_claims, form, form_with_changes, read_response, without_propagation,
+};
 
 on_both_stores!(
-    by_clients,
-    each_kind_on_a_tree,
-    issued_afterwards_lives,
-    on_record_together,
-    a_request_that_comes_again,
-    by_whom,
-    whom_it_was_about,
+    client_revokes_its_own_tokens,
+    each_target_kind_ends_its_subtree,
+    token_issued_after_revocation_stays_active,
+    revocation_and_audit_record_commit_together,
+    repeated_revocation_is_idempotent,
+    revocation_records_its_admin,
+    revocation_records_its_subject,
 );
 
 /// Tokens in two names, of two agents, for two resources: who is asked about each, and where it comes from.
-struct Tree {
+struct TokenTree {
     /// (name, resource to ask, token)
     tokens: Vec<(&'static str, &'static str, String)>,
     hand_over: String,
     txn: String,
 }
 
-impl Tree {
+impl TokenTree {
     fn get(&self, name: &str) -> &str {
         &self.tokens.iter().find(|(other, ..)| *other == name).unwrap().2
     }
 
     /// The names of those that live, and whether the hand-over and the transaction token are good for anything.
-    async fn alive(&self, server: &Server) -> Vec<&'static str> {
+    async fn active_tokens(&self, server: &Server) -> Vec<&'static str> {
         let mut alive = Vec::new();
         for (name, resource, token) in &self.tokens {
             let (_, answer) = server.post_as(resource, "/oauth2/introspect", &form(&[("token", token)])).await;
@@ -39,12 +41,12 @@ impl Tree {
                 assert_eq!(answer, json!({"active": false}));
             }
         }
-        let again = changed_form(&server.exchange_form(&self.hand_over), &[("purpose", "")]);
-        if server.token_as("reader", &again).await.0 == 200 {
+        let again = form_with_changes(&server.exchange_form(&self.hand_over), &[("purpose", "")]);
+        if server.request_token_as("reader", &again).await.0 == 200 {
             alive.push("hand-over");
         }
-        let again = changed_form(&server.txn_form(&self.txn, crate::server::TXN_TOKEN), &[("purpose", "")]);
-        if server.token_as("planner", &again).await.0 == 200 {
+        let again = form_with_changes(&server.txn_form(&self.txn, crate::server::TXN_TOKEN), &[("purpose", "")]);
+        if server.request_token_as("planner", &again).await.0 == 200 {
             alive.push("txn");
         }
         alive
@@ -55,52 +57,58 @@ const ALL: [&str; 7] = ["root", "child", "part", "joined", "notes", "bob", "read
 
 /// root → child, root → hand-over → part (reader), root → txn; joined: the same task; notes: another resource;
 /// bob: another requester; reader: another agent.
-async fn tree(server: &Server) -> Tree {
+async fn issue_tree(server: &Server) -> TokenTree {
     let root = server.task_token().await;
-    let again = |token: &str| changed_form(&server.exchange_form(token), &[("purpose", "")]);
-    let child = server.issued("planner", &again(&root)).await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
-    let part = server.issued("reader", &again(&hand_over)).await;
-    let txn = server.issued("planner", &changed_form(&server.txn_form(&root, ACCESS_TOKEN), &[("purpose", "")])).await;
-    let task = claims(&root)["txn"].as_str().unwrap().to_owned();
+    let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
+    let child = server.issue_token("planner", &again(&root)).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
+    let part = server.issue_token("reader", &again(&hand_over)).await;
+    let txn = server
+        .issue_token("planner", &form_with_changes(&server.txn_form(&root, ACCESS_TOKEN), &[("purpose", "")]))
+        .await;
+    let task = decode_claims(&root)["txn"].as_str().unwrap().to_owned();
     let user = server.user_token(json!({}));
-    let joined = changed_form(&server.exchange_form(&user), &[("purpose", ""), ("task_id", &task)]);
-    let joined = server.issued("planner", &joined).await;
+    let joined = form_with_changes(&server.exchange_form(&user), &[("purpose", ""), ("task_id", &task)]);
+    let joined = server.issue_token("planner", &joined).await;
     let user = server.user_token(json!({"scope": "notes:read"}));
-    let notes = changed_form(&server.exchange_form(&user), &[("resource", NOTES), ("scope", "notes:read")]);
-    let notes = server.issued("planner", &notes).await;
-    let bob = server.issued("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
+    let notes = form_with_changes(&server.exchange_form(&user), &[("resource", NOTES), ("scope", "notes:read")]);
+    let notes = server.issue_token("planner", &notes).await;
+    let bob = server.issue_token("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
     let other = server.user_token(json!({"client_id": "reader-client", "sub": "carol"}));
-    let reader = server.issued("reader", &server.exchange_form(&other)).await;
+    let reader = server.issue_token("reader", &server.exchange_form(&other)).await;
     let at = ["files", "files", "files", "files", "notes", "files", "files"];
     let tokens = [root, child, part, joined, notes, bob, reader];
     let tokens = ALL.into_iter().zip(at).zip(tokens).map(|((name, at), token)| (name, at, token)).collect();
-    Tree { tokens, hand_over, txn }
+    TokenTree { tokens, hand_over, txn }
 }
 
 /// What is taken back, and what lives on.
-type Row = (&'static str, fn(&Tree) -> Value, &'static [&'static str]);
+type Row = (&'static str, fn(&TokenTree) -> Value, &'static [&'static str]);
 
-async fn each_kind_on_a_tree(server: Server) {
+async fn each_target_kind_ends_its_subtree(server: Server) {
     let other = server.replica().await;
     // An issuer of its own would be without effect here: all users are of one. So that ends all.
     let rows: [Row; 10] = [
         (
             "a leaf",
-            |t| json!({"kind": "token", "id": claims(t.get("child"))["jti"]}),
+            |t| json!({"kind": "token", "id": decode_claims(t.get("child"))["jti"]}),
             &["root", "part", "joined", "notes", "bob", "reader", "hand-over", "txn"],
         ),
         (
             "the root",
-            |t| json!({"kind": "token", "id": claims(t.get("root"))["jti"]}),
+            |t| json!({"kind": "token", "id": decode_claims(t.get("root"))["jti"]}),
             &["joined", "notes", "bob", "reader"],
         ),
         (
             "the hand-over",
-            |t| json!({"kind": "token", "id": claims(&t.hand_over)["jti"]}),
+            |t| json!({"kind": "token", "id": decode_claims(&t.hand_over)["jti"]}),
             &["root", "child", "joined", "notes", "bob", "reader", "txn"],
         ),
-        ("the task", |t| json!({"kind": "task", "id": claims(t.get("root"))["txn"]}), &["notes", "bob", "reader"]),
+        (
+            "the task",
+            |t| json!({"kind": "task", "id": decode_claims(t.get("root"))["txn"]}),
+            &["notes", "bob", "reader"],
+        ),
         ("the requester", |_| json!({"kind": "requester", "issuer": IDP, "subject": "alice"}), &["bob", "reader"]),
         ("the first agent", |_| json!({"kind": "agent", "id": "planner"}), &["reader"]),
         (
@@ -113,21 +121,21 @@ async fn each_kind_on_a_tree(server: Server) {
         ("the issuer", |_| json!({"kind": "issuer", "id": IDP}), &[]),
     ];
     for (name, target, want) in rows {
-        let tree = tree(&server).await;
+        let tree = issue_tree(&server).await;
         let whole = [&ALL[..], &["hand-over", "txn"]].concat();
-        assert_eq!(tree.alive(&other).await, whole, "before {name}");
+        assert_eq!(tree.active_tokens(&other).await, whole, "before {name}");
         let mut body = target(&tree);
         body["reason"] = json!("for the test");
         let answer = server.revoke(body.clone()).await;
         assert_eq!(answer["kind"], body["kind"]);
         for at in [&other, &server] {
-            assert_eq!(tree.alive(at).await, want, "after {name}");
+            assert_eq!(tree.active_tokens(at).await, want, "after {name}");
         }
         // For the next round: what was issued before it is told apart from what comes after.
         assert!(answer["seq"].as_u64().unwrap() > 0);
     }
     // Somebody else's name, an unknown one, a part of one: nothing ends.
-    let tree = tree(&server).await;
+    let tree = issue_tree(&server).await;
     let whole = [&ALL[..], &["hand-over", "txn"]].concat();
     for (body, want) in [
         (json!({"kind": "requester", "issuer": IDP, "subject": "alic"}), 200),
@@ -147,12 +155,12 @@ async fn each_kind_on_a_tree(server: Server) {
         let (status, answer) = server.admin(Method::POST, "/revocations", Some(body.clone())).await;
         assert_eq!(status, want, "{body} {answer}");
     }
-    assert_eq!(tree.alive(&other).await, whole);
+    assert_eq!(tree.active_tokens(&other).await, whole);
     other.stop().await;
     server.stop().await;
 }
 
-async fn issued_afterwards_lives(server: Server) {
+async fn token_issued_after_revocation_stays_active(server: Server) {
     for body in [
         json!({"kind": "requester", "issuer": IDP, "subject": "alice"}),
         json!({"kind": "agent", "id": "planner"}),
@@ -164,8 +172,8 @@ async fn issued_afterwards_lives(server: Server) {
         body["reason"] = json!("a new beginning");
         server.revoke(body.clone()).await;
         let after = server.task_token().await;
-        assert_eq!((server.is_live(&before).await, server.is_live(&after).await), (false, true), "{body}");
-        assert!(claims(&before)["rev"].as_u64() < claims(&after)["rev"].as_u64());
+        assert_eq!((server.is_active(&before).await, server.is_active(&after).await), (false, true), "{body}");
+        assert!(decode_claims(&before)["rev"].as_u64() < decode_claims(&after)["rev"].as_u64());
         // What is derived from what ended stays ended.
         let (status, _) = server.post_as_planner("/oauth2/token", &server.exchange_form(&before)).await;
         assert_eq!(status, 400);
@@ -173,18 +181,19 @@ async fn issued_afterwards_lives(server: Server) {
     // Of an agent, its API tokens too.
     let api = server.api_token("files", "errand:introspect").await;
     server.revoke(json!({"kind": "agent", "id": "files", "reason": "its API token leaked"})).await;
-    let (status, _) =
-        read(server.post("/oauth2/introspect").bearer_auth(&api).form(&form(&[("token", "x")])).send().await.unwrap())
-            .await;
+    let (status, _) = read_response(
+        server.post("/oauth2/introspect").bearer_auth(&api).form(&form(&[("token", "x")])).send().await.unwrap(),
+    )
+    .await;
     assert_eq!(status, 401);
     server.stop().await;
 }
 
-async fn by_clients(server: Server) {
+async fn client_revokes_its_own_tokens(server: Server) {
     let root = server.task_token().await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
-    let again = |token: &str| changed_form(&server.exchange_form(token), &[("purpose", "")]);
-    let part = server.issued("reader", &again(&hand_over)).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
+    let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
+    let part = server.issue_token("reader", &again(&hand_over)).await;
     let back = async |client: &str, token: &str| {
         let form = form(&[("token", token), ("token_type_hint", "access_token")]);
         let (status, body) = match client {
@@ -199,12 +208,12 @@ async fn by_clients(server: Server) {
         assert_eq!(back(client, &part).await, not_mine, "{client}");
     }
     assert_eq!(back("reader", &root).await, not_mine, "an ancestor is not its to end");
-    assert!(server.is_live(&part).await && server.is_live(&root).await);
+    assert!(server.is_active(&part).await && server.is_active(&root).await);
     for unknown in ["x", "a.b.c", &server.user_token(json!({}))] {
         assert_eq!(back("reader", unknown).await, done);
     }
     assert_eq!(back("planner", &part).await, done, "of an agent that it handed to");
-    assert!(!server.is_live(&part).await && server.is_live(&root).await);
+    assert!(!server.is_active(&part).await && server.is_active(&root).await);
     let entries = async || {
         let (_, list) = server.admin(Method::GET, "/revocations", None).await;
         list["items"].as_array().unwrap().len()
@@ -213,18 +222,19 @@ async fn by_clients(server: Server) {
     assert_eq!(back("planner", &part).await, done, "twice is once");
     assert_eq!(back("stranger", &part).await, not_mine, "ended or not");
     assert_eq!(entries().await, before, "and one entry");
-    let other = server.issued("reader", &again(&hand_over)).await;
+    let other = server.issue_token("reader", &again(&hand_over)).await;
     assert_eq!(back("reader", &other).await, done, "its own");
-    assert!(!server.is_live(&other).await);
-    let last = server.issued("reader", &again(&hand_over)).await;
+    assert!(!server.is_active(&other).await);
+    let last = server.issue_token("reader", &again(&hand_over)).await;
     assert_eq!(back("planner", &root).await, done, "with all that was derived from it");
-    assert!(!server.is_live(&root).await && !server.is_live(&last).await);
+    assert!(!server.is_active(&root).await && !server.is_active(&last).await);
     let before = entries().await;
     assert_eq!(back("reader", &last).await, done, "it ended with what it was derived from");
     assert_eq!(entries().await, before);
     let (status, body) = server.post_as("reader", "/oauth2/revoke", &form(&[])).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")));
-    let (status, _) = read(server.post("/oauth2/revoke").form(&form(&[("token", &root)])).send().await.unwrap()).await;
+    let (status, _) =
+        read_response(server.post("/oauth2/revoke").form(&form(&[("token", &root)])).send().await.unwrap()).await;
     assert_eq!(status, 401);
     // An API token is its client's alone.
     let api = server.api_token("ops", "errand:admin").await;
@@ -234,12 +244,12 @@ async fn by_clients(server: Server) {
     server.stop().await;
 }
 
-async fn on_record_together(server: Server) {
-    let says = claims(&server.task_token().await);
+async fn revocation_and_audit_record_commit_together(server: Server) {
+    let says = decode_claims(&server.task_token().await);
     let body = json!({"kind": "task", "id": says["txn"], "reason": "because I say so"});
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", "the-end-of-it");
-    let (status, answer) = read(request.json(&body).send().await.unwrap()).await;
+    let (status, answer) = read_response(request.json(&body).send().await.unwrap()).await;
     assert_eq!(status, 200);
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     let entry = &list["items"][0];
@@ -254,14 +264,14 @@ async fn on_record_together(server: Server) {
     server.stop().await;
 }
 
-async fn a_request_that_comes_again(server: Server) {
-    let (one, two) = (claims(&server.task_token().await), claims(&server.task_token().await));
+async fn repeated_revocation_is_idempotent(server: Server) {
+    let (one, two) = (decode_claims(&server.task_token().await), decode_claims(&server.task_token().await));
     let other = server.replica().await;
     let api = server.api_token("ops", "errand:admin").await;
     let send = async |at: &Server, key: &str, body: &Value| {
         let request = at.post("/v1/admin/revocations").bearer_auth(&api).header("idempotency-key", key);
-        let (status, body) = read(request.json(body).send().await.unwrap()).await;
-        (status.as_u16(), but_for_the_spread(body))
+        let (status, body) = read_response(request.json(body).send().await.unwrap()).await;
+        (status.as_u16(), without_propagation(body))
     };
     let body = json!({"kind": "task", "id": one["txn"], "reason": "once"});
     let first = send(&server, "key-1", &body).await;
@@ -287,7 +297,7 @@ async fn a_request_that_comes_again(server: Server) {
     });
     let mut answers = Vec::new();
     for answer in tries.collect::<Vec<_>>() {
-        let (status, body) = read(answer.await.unwrap().unwrap()).await;
+        let (status, body) = read_response(answer.await.unwrap().unwrap()).await;
         assert_eq!(status, 200, "{body}");
         answers.push(body["seq"].as_u64().unwrap());
     }
@@ -297,10 +307,10 @@ async fn a_request_that_comes_again(server: Server) {
     server.stop().await;
 }
 
-async fn by_whom(server: Server) {
+async fn revocation_records_its_admin(server: Server) {
     let token = server.task_token().await;
-    let body = json!({"kind": "token", "id": claims(&token)["jti"], "reason": "let me"});
-    let own = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
+    let body = json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "let me"});
+    let own = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
     for (name, bearer, want) in [
         ("auditor", server.api_token("audit", "errand:audit").await, 403),
         ("operator without the scope", server.api_token("ops", "errand:audit").await, 403),
@@ -314,22 +324,22 @@ async fn by_whom(server: Server) {
     let bare = server.post("/v1/admin/revocations").json(&body).send().await.unwrap();
     assert_eq!(bare.status(), 401);
     assert!(bare.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer "));
-    assert!(server.is_live(&token).await, "{FILES}");
+    assert!(server.is_active(&token).await, "{FILES}");
     server.stop().await;
 }
 
-async fn whom_it_was_about(server: Server) {
-    let tree = tree(&server).await;
+async fn revocation_records_its_subject(server: Server) {
+    let tree = issue_tree(&server).await;
     let end = async |name: &str, body: Value| {
         let mut body = body;
         body["reason"] = json!("for the test");
         let api = server.api_token("ops", "errand:admin").await;
         let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", name);
-        let (status, answer) = read(request.json(&body).send().await.unwrap()).await;
+        let (status, answer) = read_response(request.json(&body).send().await.unwrap()).await;
         assert_eq!(status, 200, "{answer}");
-        server.record_of(name).await
+        server.audit_record_of(name).await
     };
-    let part = claims(tree.get("part"));
+    let part = decode_claims(tree.get("part"));
     let record = end("a-token", json!({"kind": "token", "id": part["jti"]})).await;
     assert_eq!((&record["agents"], &record["resource"]), (&json!(["reader", "planner"]), &json!(FILES)));
     let record = end("an-issuer", json!({"kind": "issuer", "id": IDP})).await;

@@ -11,24 +11,24 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::{
-    hostile::{bad_payloads, broken},
-    server::{ACCESS_TOKEN, JWT, Server, changed_form, form, read, secret, with_assertion},
+    hostile::{bad_payloads, corrupted_tokens},
+    server::{ACCESS_TOKEN, JWT, Server, form, form_with_changes, read_response, secret, with_assertion},
     support::TestStore,
 };
 
 /// What was logged in this process, at its loudest. Other tests of the process log here too; that only makes the search
 /// longer.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-static LOG: LazyLock<Log> = LazyLock::new(|| {
-    let log = Log::default();
+static LOG: LazyLock<LogBuffer> = LazyLock::new(|| {
+    let log = LogBuffer::default();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     log
 });
 
-impl Write for Log {
+impl Write for LogBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -39,7 +39,7 @@ impl Write for Log {
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
+impl<'a> MakeWriter<'a> for LogBuffer {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -48,23 +48,23 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 #[tokio::test]
-async fn on_sqlite() {
-    nothing_of_it_is_kept(TestStore::sqlite().await).await;
+async fn no_secret_leaks_on_sqlite() {
+    assert_no_secret_is_stored(TestStore::sqlite().await).await;
 }
 
 #[tokio::test]
-async fn on_postgres() {
-    nothing_of_it_is_kept(TestStore::postgres().await).await;
+async fn no_secret_leaks_on_postgres() {
+    assert_no_secret_is_stored(TestStore::postgres().await).await;
 }
 
-async fn nothing_of_it_is_kept(store: TestStore) {
+async fn assert_no_secret_is_stored(store: TestStore) {
     let log = LOG.clone();
     let server = Server::start(store).await;
-    let secrets = use_everything(&server).await;
+    let secrets = exercise_api(&server).await;
     let store = server.stop().await;
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("request answered") && log.contains("request refused"), "it is the log of the server");
-    let kept = dump(&store).await;
+    let kept = dump_store(&store).await;
     assert!(kept.contains("token.issue") && kept.contains("planner"), "it is what the store holds");
     for (name, secret) in secrets {
         // A token as a whole, and each part that is not the same for all.
@@ -79,7 +79,7 @@ async fn nothing_of_it_is_kept(store: TestStore) {
 }
 
 /// Uses every kind of secret in every kind of request, good and bad, and says which ones.
-async fn use_everything(server: &Server) -> Vec<(&'static str, String)> {
+async fn exercise_api(server: &Server) -> Vec<(&'static str, String)> {
     let mut secrets = vec![
         ("key-encryption key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned()),
         (
@@ -107,7 +107,7 @@ async fn use_everything(server: &Server) -> Vec<(&'static str, String)> {
                 secrets.push((name, value.clone()));
             }
         }
-        let (_, body) = read(request.send().await.unwrap()).await;
+        let (_, body) = read_response(request.send().await.unwrap()).await;
         let issued = body["access_token"].as_str().unwrap_or_default().to_owned();
         if !issued.is_empty() {
             secrets.push(("issued", issued.clone()));
@@ -117,14 +117,16 @@ async fn use_everything(server: &Server) -> Vec<(&'static str, String)> {
     let user = server.user_token(json!({}));
     let access = send("user token", "/oauth2/token", server.exchange_form(&user), "planner").await;
     let actor = [("actor_token", &server.assertion(json!({}))[..]), ("actor_token_type", JWT)];
-    send("with an actor", "/oauth2/token", changed_form(&server.exchange_form(&user), &actor), "planner").await;
-    let hand_over = send("access token", "/oauth2/token", server.hand_over_form(&access, "reader"), "planner").await;
-    let part = changed_form(&server.exchange_form(&hand_over), &[("purpose", "")]);
+    send("with an actor", "/oauth2/token", form_with_changes(&server.exchange_form(&user), &actor), "planner").await;
+    let hand_over = send("access token", "/oauth2/token", server.delegation_form(&access, "reader"), "planner").await;
+    let part = form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")]);
     send("hand-over", "/oauth2/token", part, "reader").await;
-    let txn = changed_form(&server.txn_form(&access, ACCESS_TOKEN), &[("purpose", "")]);
+    let txn = form_with_changes(&server.txn_form(&access, ACCESS_TOKEN), &[("purpose", "")]);
     send("access token", "/oauth2/token", txn, "files").await;
     send("nothing", "/oauth2/token", form(&[("grant_type", "client_credentials")]), "reader").await;
-    for (name, token) in broken(&user).into_iter().chain(bad_payloads(&server.idp, "at+jwt", &server.user_claims())) {
+    for (name, token) in
+        corrupted_tokens(&user).into_iter().chain(bad_payloads(&server.idp, "at+jwt", &server.user_claims()))
+    {
         if token.len() > 60 && token.len() < 4000 {
             send(name, "/oauth2/token", server.exchange_form(&token), "planner").await;
         }
@@ -150,7 +152,7 @@ async fn use_everything(server: &Server) -> Vec<(&'static str, String)> {
 }
 
 /// Everything that the store holds, as text.
-async fn dump(store: &TestStore) -> String {
+async fn dump_store(store: &TestStore) -> String {
     let mut text = String::new();
     if let Some(path) = store.url().strip_prefix("sqlite://") {
         for file in [path.to_owned(), format!("{path}-wal")] {

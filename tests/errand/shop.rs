@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 /// How it talks.
 #[derive(Clone, Copy)]
-pub enum Manner {
+pub enum ServerBehavior {
     /// Sessions, and answers as server-sent events.
     Sessions,
     /// No sessions, and answers as JSON.
@@ -31,21 +31,21 @@ pub enum Manner {
 
 /// The server; clones are the same one.
 #[derive(Clone)]
-pub struct Shop {
+pub struct McpServerFixture {
     pub uri: String,
     tools: Arc<Mutex<Vec<Value>>>,
     /// The token that it wants, if any.
     token: Arc<Mutex<Option<String>>>,
 }
 
-impl Shop {
-    pub async fn open(manner: Manner) -> Self {
+impl McpServerFixture {
+    pub async fn start(manner: ServerBehavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}/mcp", listener.local_addr().unwrap());
         let shop = Self { uri, tools: Arc::default(), token: Arc::default() };
         let config = match manner {
-            Manner::Sessions => StreamableHttpServerConfig::default(),
-            Manner::Stateless => {
+            ServerBehavior::Sessions => StreamableHttpServerConfig::default(),
+            ServerBehavior::Stateless => {
                 StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true)
             }
         };
@@ -70,13 +70,13 @@ impl Shop {
     }
 
     /// Says what it has from now on: names with their descriptions.
-    pub fn sell(&self, tools: &[(&str, &str)]) {
+    pub fn set_tools(&self, tools: &[(&str, &str)]) {
         let schema = json!({"type": "object", "properties": {"path": {"type": "string"}}});
         let tool = |(name, text): &(&str, &str)| json!({"name": name, "description": text, "inputSchema": schema});
         *self.tools.lock().unwrap() = tools.iter().map(tool).collect();
     }
 
-    pub fn want_token(&self, token: &str) {
+    pub fn require_token(&self, token: &str) {
         *self.token.lock().unwrap() = Some(token.to_owned());
     }
 }
@@ -84,7 +84,7 @@ impl Shop {
 /// How many tools it lists on a page.
 const PAGE: usize = 2;
 
-impl ServerHandler for Shop {
+impl ServerHandler for McpServerFixture {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
     }

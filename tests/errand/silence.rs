@@ -20,19 +20,19 @@ use tokio::{
 };
 
 use crate::{
-    server::{Server, claims, form, secret, until},
+    server::{Server, decode_claims, form, secret, wait_until},
     support::TestStore,
 };
 
 /// The way to a server.
-struct Wire {
+struct TcpRelay {
     address: SocketAddr,
     /// How often it has forgotten what it had.
     forgotten: Arc<AtomicU64>,
 }
 
-impl Wire {
-    async fn to(upstream: SocketAddr) -> Self {
+impl TcpRelay {
+    async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forgotten = Arc::<AtomicU64>::default();
@@ -50,7 +50,7 @@ impl Wire {
     }
 
     /// What is connected now is never closed, and nothing passes any more.
-    fn forget(&self) {
+    fn drop_connections(&self) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -71,71 +71,71 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
 }
 
 /// A replica behind a wire, and another one that has none.
-async fn two() -> (Server, Server, Wire) {
+async fn start_two_replicas() -> (Server, Server, TcpRelay) {
     let server = Server::start(TestStore::postgres().await).await;
     let mut url = url::Url::parse(server.store.url()).unwrap();
     let upstream = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap();
-    let wire = Wire::to(upstream).await;
+    let wire = TcpRelay::start(upstream).await;
     url.set_port(Some(wire.address.port())).unwrap();
     std::fs::write(server.folder.path().join("store-url"), url.as_str()).unwrap();
     let other = server.replica().await;
     for at in [&server, &other] {
-        until("its lease holds", || async { at.house.service.holds_lease() }).await;
+        wait_until("its lease holds", || async { at.application.service.holds_lease() }).await;
     }
     (server, other, wire)
 }
 
 /// It introspects, issues, is ready and answers from memory, as before.
-async fn is_well_again(at: &Server, token: &str) {
+async fn assert_recovered(at: &Server, token: &str) {
     let grant = form(&[("grant_type", "client_credentials")]);
     let asked = form(&[("token", token)]);
-    until("it is well again", || async {
+    wait_until("it is well again", || async {
         let (introspection, body) = at.post_as("files", "/oauth2/introspect", &asked).await;
         assert!(introspection == 503 || (introspection == 200 && body["active"] == true), "{introspection} {body}");
         let (issue, _) = at.post_as("reader", "/oauth2/token", &grant).await;
         let ready = at.request(Method::GET, "/readyz").send().await.unwrap().status();
-        introspection == 200 && issue == 200 && ready == 200 && at.house.service.holds_lease()
+        introspection == 200 && issue == 200 && ready == 200 && at.application.service.holds_lease()
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_nothing_happens() {
-    let (server, other, wire) = two().await;
+async fn idle_connection_loss_is_detected() {
+    let (server, other, wire) = start_two_replicas().await;
     let token = server.task_token().await;
-    wire.forget();
-    is_well_again(&other, &token).await;
+    wire.drop_connections();
+    assert_recovered(&other, &token).await;
     // It hears of things again, and is heard of.
-    let task = json!({"kind": "task", "id": claims(&token)["txn"], "reason": "in a test"});
+    let task = json!({"kind": "task", "id": decode_claims(&token)["txn"], "reason": "in a test"});
     let answer = server.revoke(task).await;
     assert_eq!(answer["replicas_pending"], 0, "{answer}");
-    assert!(!other.is_live(&token).await);
+    assert!(!other.is_active(&token).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_commits() {
-    let (server, other, wire) = two().await;
+async fn connection_loss_during_commit_is_detected() {
+    let (server, other, wire) = start_two_replicas().await;
     let token = server.task_token().await;
-    let held = server.store.hold_writes().await;
+    let held = server.store.lock_writes().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let first = other.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant).send();
     let first = tokio::spawn(first);
     let mut lock = PgConnection::connect(server.store.url()).await.unwrap();
-    waits_for_a_lock(&mut lock).await;
-    wire.forget();
+    is_waiting_for_lock(&mut lock).await;
+    wire.drop_connections();
     drop(held);
     // A commit that never ends is no readiness.
-    until("it says that it is not ready", || async {
+    wait_until("it says that it is not ready", || async {
         let answer = other.request(Method::GET, "/readyz").send().await.unwrap();
         answer.status() == 503
     })
     .await;
     assert_eq!(first.await.unwrap().unwrap().status(), 503, "it may have happened, and may not");
-    is_well_again(&other, &token).await;
+    assert_recovered(&other, &token).await;
 }
 
 /// Waits until somebody in this database waits for a lock.
-async fn waits_for_a_lock(connection: &mut PgConnection) {
+async fn is_waiting_for_lock(connection: &mut PgConnection) {
     for _ in 0..1200 {
         let waiting =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -148,37 +148,37 @@ async fn waits_for_a_lock(connection: &mut PgConnection) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_catches_up() {
-    let (server, other, wire) = two().await;
+async fn connection_loss_during_catch_up_is_detected() {
+    let (server, other, wire) = start_two_replicas().await;
     let token = server.task_token().await;
     let api = server.api_token("ops", "errand:admin").await;
     let mut lock = PgConnection::connect(server.store.url()).await.unwrap();
-    let head = server.house.service.log_applied();
+    let head = server.application.service.applied_seq();
     // Nobody can read the registry, and the log says that it changed.
     lock.execute("BEGIN; LOCK TABLE secrets IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let body = json!({"kind": "agent", "id": "stranger", "disable": true, "reason": "in a test"});
     let disabling = server.post("/v1/admin/revocations").bearer_auth(&api).header("prefer", "wait=0").json(&body);
     let disabling = tokio::spawn(disabling.send());
     let mut watch = PgConnection::connect(server.store.url()).await.unwrap();
-    waits_for_a_lock(&mut watch).await;
-    wire.forget();
+    is_waiting_for_lock(&mut watch).await;
+    wire.drop_connections();
     lock.execute("ROLLBACK").await.unwrap();
     disabling.await.unwrap().unwrap();
-    is_well_again(&other, &token).await;
-    assert!(other.house.service.log_applied() > head);
+    assert_recovered(&other, &token).await;
+    assert!(other.application.service.applied_seq() > head);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_stops() {
-    let (server, other, wire) = two().await;
-    let held = server.store.hold_writes().await;
+async fn connection_loss_during_shutdown_is_detected() {
+    let (server, other, wire) = start_two_replicas().await;
+    let held = server.store.lock_writes().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let first = other.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(&grant).send();
     let first = tokio::spawn(first);
     let mut watch = PgConnection::connect(server.store.url()).await.unwrap();
-    waits_for_a_lock(&mut watch).await;
-    wire.forget();
-    let finished = timeout(Duration::from_secs(40), other.house.service.finish()).await;
+    is_waiting_for_lock(&mut watch).await;
+    wire.drop_connections();
+    let finished = timeout(Duration::from_secs(40), other.application.service.shutdown()).await;
     assert!(finished.is_ok(), "a database that does not answer keeps nobody from stopping");
     drop(held);
     assert_eq!(first.await.unwrap().unwrap().status(), 503);

@@ -3,12 +3,12 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{ACCESS_TOKEN, IDP, JWT, Server, changed_form, claims, form};
+use crate::server::{ACCESS_TOKEN, IDP, JWT, Server, decode_claims, form, form_with_changes};
 
 on_both_stores!(
-    only_the_legal_cells_issue,
-    a_key_or_another_delegation_is_no_pointer,
-    own_tokens_go_on_from_their_holder
+    only_bound_presenters_are_issued_tokens,
+    key_or_other_delegation_does_not_bind_presenter,
+    issued_token_is_exchanged_only_by_its_holder
 );
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,7 +36,7 @@ enum Grant {
 }
 
 /// Subject audience × client × `may_act` × actor × grant. A grant is about a requester, so each state has its own.
-async fn only_the_legal_cells_issue(server: Server) {
+async fn only_bound_presenters_are_issued_tokens(server: Server) {
     let until = |seconds: i64| {
         let at = time::OffsetDateTime::from_unix_timestamp(Server::now() + seconds).unwrap();
         at.format(&time::format_description::well_known::Rfc3339).unwrap()
@@ -54,10 +54,10 @@ async fn only_the_legal_cells_issue(server: Server) {
         let format = &time::format_description::well_known::Rfc3339;
         time::OffsetDateTime::parse(&until, format).unwrap().unix_timestamp() <= Server::now()
     };
-    crate::server::until("the grant is over", ended).await;
+    crate::server::wait_until("the grant is over", ended).await;
 
-    let own_api = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
-    let other_api = server.issued("reader", &form(&[("grant_type", "client_credentials")])).await;
+    let own_api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
+    let other_api = server.issue_token("reader", &form(&[("grant_type", "client_credentials")])).await;
     let (mut legal, mut cells) = (0, 0);
     for audience_ok in [true, false] {
         for this_client in [true, false] {
@@ -102,7 +102,7 @@ async fn only_the_legal_cells_issue(server: Server) {
                         let form = server.exchange_form(&subject);
                         let form = match actor {
                             Actor::Absent => form,
-                            _ => changed_form(&form, &[("actor_token", token), ("actor_token_type", said)]),
+                            _ => form_with_changes(&form, &[("actor_token", token), ("actor_token_type", said)]),
                         };
                         let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
                         let bound = !matches!(actor, Actor::OtherApiToken | Actor::OtherAssertion);
@@ -112,7 +112,7 @@ async fn only_the_legal_cells_issue(server: Server) {
                         if audience_ok && bound && points {
                             legal += 1;
                             assert_eq!(status, 200, "{cell:?} {body}");
-                            let says = claims(body["access_token"].as_str().unwrap());
+                            let says = decode_claims(body["access_token"].as_str().unwrap());
                             assert_eq!(
                                 says["act"],
                                 json!({"iss": server.issuer, "sub": "planner", "sub_profile": "ai_agent"})
@@ -130,7 +130,7 @@ async fn only_the_legal_cells_issue(server: Server) {
     server.stop().await;
 }
 
-async fn a_key_or_another_delegation_is_no_pointer(server: Server) {
+async fn key_or_other_delegation_does_not_bind_presenter(server: Server) {
     let try_with = async |changes: Value| {
         let form = server.exchange_form(&server.user_token(changes));
         let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
@@ -164,9 +164,9 @@ async fn a_key_or_another_delegation_is_no_pointer(server: Server) {
     server.stop().await;
 }
 
-async fn own_tokens_go_on_from_their_holder(server: Server) {
+async fn issued_token_is_exchanged_only_by_its_holder(server: Server) {
     let access = server.task_token().await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
     for (agent, token, want) in [
         ("planner", &access, 200),
         ("reader", &access, 400),
@@ -177,8 +177,8 @@ async fn own_tokens_go_on_from_their_holder(server: Server) {
         ("writer", &hand_over, 400),
         ("stranger", &hand_over, 400),
     ] {
-        let form = changed_form(&server.exchange_form(token), &[("purpose", "")]);
-        let (status, body) = server.token_as(agent, &form).await;
+        let form = form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
+        let (status, body) = server.request_token_as(agent, &form).await;
         assert_eq!(status, want, "{agent} {body}");
         if want == 400 {
             assert_eq!(body["error"], "actor_unauthorized", "{agent} {body}");
@@ -186,7 +186,7 @@ async fn own_tokens_go_on_from_their_holder(server: Server) {
     }
     // Along an edge of the registry only, and never in a circle.
     for to in ["writer", "stranger", "planner"] {
-        let (status, body) = server.post_as_planner("/oauth2/token", &server.hand_over_form(&access, to)).await;
+        let (status, body) = server.post_as_planner("/oauth2/token", &server.delegation_form(&access, to)).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("actor_unauthorized")), "{to} {body}");
     }
     server.stop().await;

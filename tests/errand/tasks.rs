@@ -3,39 +3,39 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed_form, claims, read};
+use crate::server::{IDP, Server, decode_claims, form_with_changes, read_response};
 
 on_both_stores!(
-    joined_by_the_same_parties,
-    nothing_of_anothers_task_shows,
-    an_ended_task_is_ended,
-    what_is_kept_of_it,
-    where_an_agent_left_off,
+    task_is_joined_by_same_parties_only,
+    foreign_task_is_not_revealed,
+    ended_task_cannot_be_joined,
+    task_record_keeps_its_attributes,
+    agent_lists_its_own_tasks,
 );
 
 impl Server {
     /// Joins a task: who, with which user token.
-    async fn join(&self, agent: &str, task: &str, user: Value, changes: &[(&str, &str)]) -> (u16, Value) {
+    async fn join_task(&self, agent: &str, task: &str, user: Value, changes: &[(&str, &str)]) -> (u16, Value) {
         let form = self.exchange_form(&self.user_token(user));
-        let form = changed_form(&form, &[&[("task_id", task), ("purpose", "")], changes].concat());
-        let (status, body) = self.token_as(agent, &form).await;
+        let form = form_with_changes(&form, &[&[("task_id", task), ("purpose", "")], changes].concat());
+        let (status, body) = self.request_token_as(agent, &form).await;
         (status.as_u16(), body)
     }
 }
 
-async fn joined_by_the_same_parties(server: Server) {
+async fn task_is_joined_by_same_parties_only(server: Server) {
     let form =
-        changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("scope", "files:read files:write")]);
-    let first = claims(&server.issued("planner", &form).await);
+        form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("scope", "files:read files:write")]);
+    let first = decode_claims(&server.issue_token("planner", &form).await);
     let task = first["txn"].as_str().unwrap();
-    let (status, body) = server.join("planner", task, json!({}), &[]).await;
+    let (status, body) = server.join_task("planner", task, json!({}), &[]).await;
     assert_eq!(status, 200, "{body}");
-    let joined = claims(body["access_token"].as_str().unwrap());
+    let joined = decode_claims(body["access_token"].as_str().unwrap());
     assert_eq!((&joined["txn"], &joined["task"]), (&first["txn"], &first["task"]));
     assert_eq!(joined["tctx"]["purpose"], "the quarterly report", "what it is for does not change");
     assert_eq!(body["txn"], first["txn"]);
-    let (status, body) = server.join("planner", task, json!({}), &[("purpose", "another purpose")]).await;
-    let purpose = body["access_token"].as_str().map(|token| claims(token)["tctx"]["purpose"].clone());
+    let (status, body) = server.join_task("planner", task, json!({}), &[("purpose", "another purpose")]).await;
+    let purpose = body["access_token"].as_str().map(|token| decode_claims(token)["tctx"]["purpose"].clone());
     assert!(status == 400 || purpose == Some(json!("the quarterly report")), "{status} {body}");
 
     for (name, agent, user) in [
@@ -43,24 +43,24 @@ async fn joined_by_the_same_parties(server: Server) {
         ("another agent", "reader", json!({"client_id": "reader-client"})),
         ("both", "reader", json!({"client_id": "reader-client", "sub": "mallory"})),
     ] {
-        let (status, body) = server.join(agent, task, user, &[]).await;
+        let (status, body) = server.join_task(agent, task, user, &[]).await;
         assert_eq!((status, &body["error"]), (400, &json!("invalid_request")), "{name} {body}");
-        let (_, unknown) = server.join(agent, "01970000-0000-7000-8000-00000000abcd", json!({}), &[]).await;
+        let (_, unknown) = server.join_task(agent, "01970000-0000-7000-8000-00000000abcd", json!({}), &[]).await;
         assert!(agent != "planner" || unknown == body, "{name}: a task of others looks like none: {unknown} {body}");
     }
     // Not more than was approved when it was opened.
-    let narrow = claims(&server.task_token().await);
+    let narrow = decode_claims(&server.task_token().await);
     let wide = [("scope", "files:read files:write")];
-    let (status, body) = server.join("planner", narrow["txn"].as_str().unwrap(), json!({}), &wide).await;
+    let (status, body) = server.join_task("planner", narrow["txn"].as_str().unwrap(), json!({}), &wide).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "{body}");
-    let (status, body) = server.join("planner", task, json!({"scope": "files:read"}), &wide).await;
+    let (status, body) = server.join_task("planner", task, json!({"scope": "files:read"}), &wide).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "this time the user allows less: {body}");
     server.stop().await;
 }
 
 /// Every MCP server and every sub-agent sees the id of the task it works for. It is good for nothing elsewhere: whatever is
 /// asked for with it, the answer is that of an id that nobody has.
-async fn nothing_of_anothers_task_shows(server: Server) {
+async fn foreign_task_is_not_revealed(server: Server) {
     let at_files = |rules: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
         detail.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
@@ -69,9 +69,10 @@ async fn nothing_of_anothers_task_shows(server: Server) {
     let secret = "/hr/layoffs.md";
     let narrow = at_files(json!({"constraints": {"path": {"equals": secret}}}));
     let form = server.exchange_form(&server.user_token(json!({})));
-    let first =
-        server.issued("planner", &changed_form(&form, &[("scope", ""), ("authorization_details", &narrow)])).await;
-    let (first, none) = (claims(&first), "01970000-0000-7000-8000-00000000abcd");
+    let first = server
+        .issue_token("planner", &form_with_changes(&form, &[("scope", ""), ("authorization_details", &narrow)]))
+        .await;
+    let (first, none) = (decode_claims(&first), "01970000-0000-7000-8000-00000000abcd");
     let task = first["txn"].as_str().unwrap();
     let (every_call, guess) = (at_files(json!({})), at_files(json!({"constraints": {"path": {"prefix": "/hr"}}})));
     for (name, agent, user) in [
@@ -88,33 +89,33 @@ async fn nothing_of_anothers_task_shows(server: Server) {
             [("scope", ""), ("authorization_details", &narrow)],
             [("scope", ""), ("authorization_details", "")],
         ] {
-            let theirs = server.join(agent, task, user.clone(), &asked).await;
+            let theirs = server.join_task(agent, task, user.clone(), &asked).await;
             assert_eq!(theirs.0, 400, "{name} {asked:?} {}", theirs.1);
-            assert_eq!(theirs, server.join(agent, none, user.clone(), &asked).await, "{name} {asked:?}");
+            assert_eq!(theirs, server.join_task(agent, none, user.clone(), &asked).await, "{name} {asked:?}");
         }
     }
     server.stop().await;
 }
 
-async fn an_ended_task_is_ended(server: Server) {
+async fn ended_task_cannot_be_joined(server: Server) {
     let token = server.task_token().await;
-    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
+    let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
-    let (status, body) = server.join("planner", &task, json!({}), &[]).await;
+    let (status, body) = server.join_task("planner", &task, json!({}), &[]).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_request")), "{body}");
-    assert!(!server.is_live(&token).await);
+    assert!(!server.is_active(&token).await);
     let (_, view) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!(view["state"], "revoked");
 
-    let short = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("task_deadline", "1")]);
-    let over = claims(&server.issued("planner", &short).await);
-    let ended = || async { server.join("planner", over["txn"].as_str().unwrap(), json!({}), &[]).await.0 == 400 };
-    crate::server::until("the deadline has come", ended).await;
+    let short = form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("task_deadline", "1")]);
+    let over = decode_claims(&server.issue_token("planner", &short).await);
+    let ended = || async { server.join_task("planner", over["txn"].as_str().unwrap(), json!({}), &[]).await.0 == 400 };
+    crate::server::wait_until("the deadline has come", ended).await;
     server.stop().await;
 }
 
-async fn what_is_kept_of_it(server: Server) {
-    let says = claims(&server.task_token().await);
+async fn task_record_keeps_its_attributes(server: Server) {
+    let says = decode_claims(&server.task_token().await);
     let task = says["txn"].as_str().unwrap();
     let (status, view) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!(status, 200, "{view}");
@@ -143,15 +144,15 @@ async fn what_is_kept_of_it(server: Server) {
 }
 
 /// An agent that starts again finds the tasks that it opened: its own, and nobody else's.
-async fn where_an_agent_left_off(server: Server) {
+async fn agent_lists_its_own_tasks(server: Server) {
     let tokens = [server.task_token().await, server.task_token().await];
-    let (first, second) = (claims(&tokens[0])["txn"].clone(), claims(&tokens[1])["txn"].clone());
-    let _part = server.issued("planner", &server.hand_over_form(&tokens[0], "reader")).await;
+    let (first, second) = (decode_claims(&tokens[0])["txn"].clone(), decode_claims(&tokens[1])["txn"].clone());
+    let _part = server.issue_token("planner", &server.delegation_form(&tokens[0], "reader")).await;
     server.revoke(json!({"kind": "task", "id": first, "reason": "enough"})).await;
     let list = async |client: &str, query: &str| {
         let api = server.api_token(client, "errand:tasks").await;
         let request = server.request(Method::GET, &format!("/v1/tasks{query}")).bearer_auth(api);
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         let ids = body["items"].as_array().map(|items| items.iter().map(|task| task["id"].clone()).collect::<Vec<_>>());
         (status.as_u16(), ids.unwrap_or_default())
     };

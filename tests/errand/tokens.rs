@@ -4,22 +4,29 @@
 use serde_json::{Value, json};
 
 use crate::{
-    hostile::{Row, bad_headers, bad_payloads, broken, check},
-    server::{ACCESS_TOKEN, ID_TOKEN, JWT, Server, changed, changed_form, form, secret, with_assertion},
+    hostile::{Row, bad_headers, bad_payloads, check_rows, corrupted_tokens},
+    server::{ACCESS_TOKEN, ID_TOKEN, JWT, Server, form, form_with_changes, secret, with_assertion, with_changes},
 };
 
-on_both_stores!(as_subject, as_actor, as_client_assertion, as_bearer, to_be_asked_about, to_be_taken_back);
+on_both_stores!(
+    invalid_subject_token_is_rejected,
+    invalid_actor_token_is_rejected,
+    invalid_client_assertion_is_rejected,
+    invalid_bearer_token_is_rejected,
+    invalid_token_introspects_as_inactive,
+    revoking_invalid_token_succeeds
+);
 
 const SUBJECT: (u16, &str) = (400, "invalid_request");
 
-async fn as_subject(server: Server) {
+async fn invalid_subject_token_is_rejected(server: Server) {
     let claims = server.user_claims();
     let good = server.idp.sign("at+jwt", &claims);
-    server.issued("planner", &server.exchange_form(&good)).await;
+    server.issue_token("planner", &server.exchange_form(&good)).await;
     let own = server.task_token().await;
 
-    let mut tokens = broken(&good);
-    tokens.extend(broken(&own));
+    let mut tokens = corrupted_tokens(&good);
+    tokens.extend(corrupted_tokens(&own));
     tokens.extend(bad_headers(&server.idp, "at+jwt", &claims));
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &claims));
     // An issuer that is not trusted, and ours, claimed by who has not got our key.
@@ -53,25 +60,25 @@ async fn as_subject(server: Server) {
         let form = with_assertion(&server.exchange_form(&token), &server.assertion(json!({})));
         Row::form(name, server.post("/oauth2/token"), &form, SUBJECT)
     });
-    check(rows.collect()).await;
+    check_rows(rows.collect()).await;
     server.stop().await;
 }
 
-async fn as_actor(server: Server) {
+async fn invalid_actor_token_is_rejected(server: Server) {
     let good = server.assertion(json!({}));
     let with_actor = |token: &str, said: &str| {
         let form = server.exchange_form(&server.user_token(json!({})));
-        let form = changed_form(&form, &[("actor_token", token), ("actor_token_type", said)]);
+        let form = form_with_changes(&form, &[("actor_token", token), ("actor_token_type", said)]);
         with_assertion(&form, &server.assertion(json!({})))
     };
     let (status, body) = {
         let form = with_actor(&good, JWT);
-        crate::server::read(server.post("/oauth2/token").form(&form).send().await.unwrap()).await
+        crate::server::read_response(server.post("/oauth2/token").form(&form).send().await.unwrap()).await
     };
     assert_eq!(status, 200, "{body}");
 
     let fresh = || server.assertion_claims();
-    let mut tokens = broken(&server.assertion(json!({})));
+    let mut tokens = corrupted_tokens(&server.assertion(json!({})));
     tokens.extend(bad_headers(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.extend(bad_payloads(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.push(("used before", good));
@@ -86,8 +93,8 @@ async fn as_actor(server: Server) {
         Row::form(name, server.post("/oauth2/token"), &with_actor(&token, JWT), want)
     });
     let mut rows = rows.collect::<Vec<_>>();
-    let api = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
-    rows.extend(broken(&api).into_iter().map(|(name, token)| {
+    let api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
+    rows.extend(corrupted_tokens(&api).into_iter().map(|(name, token)| {
         Row::form(name, server.post("/oauth2/token"), &with_actor(&token, ACCESS_TOKEN), SUBJECT)
     }));
     rows.push(Row::form(
@@ -96,13 +103,13 @@ async fn as_actor(server: Server) {
         &with_actor(&server.assertion(json!({})), ID_TOKEN),
         SUBJECT,
     ));
-    check(rows).await;
+    check_rows(rows).await;
     server.stop().await;
 }
 
-async fn as_client_assertion(server: Server) {
+async fn invalid_client_assertion_is_rejected(server: Server) {
     let claims = || server.assertion_claims();
-    let mut tokens = broken(&server.assertion(json!({})));
+    let mut tokens = corrupted_tokens(&server.assertion(json!({})));
     tokens.extend(bad_headers(&server.planner, "client-authentication+jwt", &claims()));
     tokens.extend(bad_payloads(&server.planner, "client-authentication+jwt", &claims()));
     let now = Server::now();
@@ -135,16 +142,16 @@ async fn as_client_assertion(server: Server) {
                 (401, "invalid_client"),
             )
         });
-        check(rows.collect()).await;
+        check_rows(rows.collect()).await;
     }
     server.stop().await;
 }
 
-async fn as_bearer(server: Server) {
+async fn invalid_bearer_token_is_rejected(server: Server) {
     let good = server.api_token("ops", "errand:admin").await;
     let (status, _) = server.admin_with(&good, reqwest::Method::GET, "/agents", None).await;
     assert_eq!(status, 200);
-    let mut tokens = broken(&good).into_iter().filter(|(_, token)| fits_a_header(token)).collect::<Vec<_>>();
+    let mut tokens = corrupted_tokens(&good).into_iter().filter(|(_, token)| is_header_safe(token)).collect::<Vec<_>>();
     tokens.push(("a task token", server.task_token().await));
     tokens.push(("a user token", server.user_token(json!({}))));
     tokens.push(("an assertion", server.assertion(json!({}))));
@@ -157,19 +164,19 @@ async fn as_bearer(server: Server) {
             want: (401, "invalid_token"),
         })
     });
-    check(rows.collect()).await;
+    check_rows(rows.collect()).await;
     server.stop().await;
 }
 
-fn fits_a_header(token: &str) -> bool {
+fn is_header_safe(token: &str) -> bool {
     token.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Whatever is wrong with a token, its resource is told the same, to the byte.
-async fn to_be_asked_about(server: Server) {
+async fn invalid_token_introspects_as_inactive(server: Server) {
     let (good, user) = (server.task_token().await, server.user_claims());
-    assert!(server.is_live(&good).await);
-    let mut tokens = broken(&good);
+    assert!(server.is_active(&good).await);
+    let mut tokens = corrupted_tokens(&good);
     tokens.extend(bad_headers(&server.idp, "at+jwt", &claims_of(&good)));
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &claims_of(&good)));
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &user));
@@ -181,27 +188,27 @@ async fn to_be_asked_about(server: Server) {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
         assert_eq!((status.as_u16(), text.as_str()), (200, r#"{"active":false}"#), "{name}");
-        assert_eq!(crate::hostile::echo(&headers, &text, &[token]), None, "{name}");
+        assert_eq!(crate::hostile::find_echo(&headers, &text, &[token]), None, "{name}");
     }
-    assert!(server.is_live(&good).await);
+    assert!(server.is_active(&good).await);
     server.stop().await;
 }
 
 /// What is no live token of ours is already what was wanted (RFC 7009 §2.2).
-async fn to_be_taken_back(server: Server) {
+async fn revoking_invalid_token_succeeds(server: Server) {
     let good = server.task_token().await;
-    let mut tokens = broken(&good);
+    let mut tokens = corrupted_tokens(&good);
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &claims_of(&good)));
     tokens.push(("a user token", server.user_token(json!({}))));
     for (name, token) in tokens {
         let (status, body) = server.post_as("reader", "/oauth2/revoke", &form(&[("token", &token)])).await;
         assert_eq!((status.as_u16(), body), (200, json!("")), "{name}");
     }
-    assert!(server.is_live(&good).await);
+    assert!(server.is_active(&good).await);
     server.stop().await;
 }
 
 /// The claims of a token, as somebody else would sign them.
 fn claims_of(token: &str) -> Value {
-    changed(crate::server::claims(token), json!({}))
+    with_changes(crate::server::decode_claims(token), json!({}))
 }

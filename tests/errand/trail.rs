@@ -3,47 +3,49 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{IDP, Server, changed_form, claims, form, read, secret, until, with_assertion};
+use crate::server::{
+    IDP, Server, decode_claims, form, form_with_changes, read_response, secret, wait_until, with_assertion,
+};
 
 on_both_stores!(
-    what_is_on_record,
-    no_more_is_kept_than_was_sent,
-    a_long_trail_comes_in_parts,
-    a_touch_shows,
-    verified_beside_a_server_that_writes,
-    searches,
+    every_event_is_audited,
+    refusal_record_size_is_bounded,
+    long_trail_is_paginated,
+    tampering_is_detected,
+    verification_tolerates_concurrent_writes,
+    audit_search_matches_filters,
 );
 
 impl Server {
     /// All records, newest first.
-    pub async fn records(&self, query: &str) -> Vec<Value> {
+    pub async fn audit_records(&self, query: &str) -> Vec<Value> {
         let (status, list) = self.admin(Method::GET, &format!("/audit?limit=1000{query}"), None).await;
         assert_eq!(status, 200, "{list}");
         list["items"].as_array().unwrap().iter().map(|item| item["chained"]["record"].clone()).collect()
     }
 
     /// The record of a request, when it has been written: nobody waits for some of them.
-    pub async fn record_of(&self, id: &str) -> Value {
-        let find = async || self.records("").await.into_iter().find(|record| record["request_id"] == id);
-        until(id, || async { find().await.is_some() }).await;
+    pub async fn audit_record_of(&self, id: &str) -> Value {
+        let find = async || self.audit_records("").await.into_iter().find(|record| record["request_id"] == id);
+        wait_until(id, || async { find().await.is_some() }).await;
         find().await.unwrap()
     }
 }
 
-async fn what_is_on_record(server: Server) {
+async fn every_event_is_audited(server: Server) {
     let named = |path: &str, id: &str| server.post(path).header("x-request-id", id);
     let send = async |request: reqwest::RequestBuilder, want: u16| {
-        let (status, body) = read(request.send().await.unwrap()).await;
+        let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!(status, want, "{body}");
         body
     };
     let planner = |form| with_assertion(&form, &server.assertion(json!({})));
-    let good = changed_form(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "120")]);
+    let good = form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "120")]);
     let body = send(named("/oauth2/token", "r-issue").form(&planner(good.clone())), 200).await;
     let token = body["access_token"].as_str().unwrap().to_owned();
-    let says = claims(&token);
+    let says = decode_claims(&token);
 
-    let record = server.record_of("r-issue").await;
+    let record = server.audit_record_of("r-issue").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("token.issue"), &json!("done")));
     assert_eq!(record["requester"], json!({"issuer": IDP, "subject": "alice"}));
     assert_eq!((&record["agents"], &record["client"]), (&json!(["planner"]), &json!("planner")));
@@ -56,22 +58,22 @@ async fn what_is_on_record(server: Server) {
     assert_eq!(granted["authorization_details"], says["authorization_details"]);
     assert_eq!(record["authority_hash"], says["task"]["authority_hash"]);
 
-    let wide = changed_form(&good, &[("scope", "files:read files:delete")]);
+    let wide = form_with_changes(&good, &[("scope", "files:read files:delete")]);
     send(named("/oauth2/token", "r-wide").form(&planner(wide)), 400).await;
-    let record = server.record_of("r-wide").await;
+    let record = server.audit_record_of("r-wide").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("token.issue"), &json!("refused")));
     assert_eq!((&record["requester"]["subject"], &record["client"]), (&json!("alice"), &json!("planner")));
     assert_eq!(record["asked"]["scope"], "files:delete files:read");
     assert!(record["reason"].as_str().unwrap().contains("scope"), "{record}");
     assert_eq!((&record["purpose"], &record["token"]), (&json!("the quarterly report"), &Value::Null));
 
-    let bad = changed_form(&good, &[("subject_token", &server.user_token(json!({"exp": 1})))]);
+    let bad = form_with_changes(&good, &[("subject_token", &server.user_token(json!({"exp": 1})))]);
     send(named("/oauth2/token", "r-bad").form(&planner(bad)), 400).await;
-    let record = server.record_of("r-bad").await;
+    let record = server.audit_record_of("r-bad").await;
     assert_eq!((&record["outcome"], &record["requester"]), (&json!("refused"), &Value::Null), "nothing is believed");
 
     send(named("/oauth2/token", "r-who").basic_auth("reader", Some("wrong")).form(&good), 401).await;
-    let record = server.record_of("r-who").await;
+    let record = server.audit_record_of("r-who").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("client.authenticate"), &json!("refused")));
     assert_eq!(record["client"], "reader", "there is one of this name");
 
@@ -79,20 +81,20 @@ async fn what_is_on_record(server: Server) {
         named("/oauth2/introspect", id).basic_auth("files", Some(secret("files"))).form(&form(&[("token", token)]))
     };
     send(ask("r-ask", &token), 200).await;
-    let record = server.record_of("r-ask").await;
+    let record = server.audit_record_of("r-ask").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("token.introspect"), &json!("active")));
     assert_eq!((&record["token"], &record["task"]), (&says["jti"], &says["txn"]));
     assert_eq!((&record["client"], &record["requester"]["subject"]), (&json!("files"), &json!("alice")));
     send(ask("r-ask-no", "what-token"), 200).await;
-    assert_eq!(server.record_of("r-ask-no").await["outcome"], "inactive");
+    assert_eq!(server.audit_record_of("r-ask-no").await["outcome"], "inactive");
 
     let theirs = named("/oauth2/revoke", "r-not-mine").basic_auth("stranger", Some(secret("stranger")));
     send(theirs.form(&form(&[("token", &token)])), 400).await;
-    let record = server.record_of("r-not-mine").await;
+    let record = server.audit_record_of("r-not-mine").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("revocation"), &json!("refused")));
     assert_eq!((&record["client"], &record["token"]), (&json!("stranger"), &says["jti"]));
     send(named("/oauth2/revoke", "r-mine").form(&planner(form(&[("token", &token)]))), 200).await;
-    let record = server.record_of("r-mine").await;
+    let record = server.audit_record_of("r-mine").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("revocation"), &json!("done")));
 
     let api = server.api_token("ops", "errand:admin").await;
@@ -113,18 +115,18 @@ async fn what_is_on_record(server: Server) {
         ("r-key", "key.rotate"),
         ("r-grant", "grant.change"),
     ] {
-        let record = server.record_of(id).await;
+        let record = server.audit_record_of(id).await;
         assert_eq!((&record["event"], &record["admin"]), (&json!(event), &json!("admin:ops")), "{record}");
         assert_eq!(record["outcome"], "done");
         assert!(!record.to_string().contains(made["client_secret"].as_str().unwrap()));
     }
-    assert!(server.records("").await.iter().any(|r| r["admin"] == "file" && r["event"] == "registry.change"));
-    assert!(server.records("").await.iter().any(|r| r["admin"] == "start" && r["event"] == "key.rotate"));
+    assert!(server.audit_records("").await.iter().any(|r| r["admin"] == "file" && r["event"] == "registry.change"));
+    assert!(server.audit_records("").await.iter().any(|r| r["admin"] == "start" && r["event"] == "key.rotate"));
     server.stop().await;
 }
 
 /// Details of so many values of 56 characters, at so many locations.
-fn details_of(values: usize, locations: usize) -> String {
+fn details_with(values: usize, locations: usize) -> String {
     let locations = (0..locations).map(|n| format!("https://a{n}.example")).collect::<Vec<_>>();
     let values = (0..values).map(|n| format!("{n:056}")).collect::<Vec<_>>();
     json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "t", "locations": locations,
@@ -133,22 +135,25 @@ fn details_of(values: usize, locations: usize) -> String {
 }
 
 /// Whoever is refused leaves a record. It is no larger than what they sent, by much: nothing in it is multiplied.
-async fn no_more_is_kept_than_was_sent(server: Server) {
+async fn refusal_record_size_is_bounded(server: Server) {
     let asking = |details: &str| {
-        changed_form(&server.exchange_form("no-token-at-all"), &[("scope", ""), ("authorization_details", details)])
+        form_with_changes(
+            &server.exchange_form("no-token-at-all"),
+            &[("scope", ""), ("authorization_details", details)],
+        )
     };
-    let (product, most) = (details_of(230, 64), details_of(250, 1));
+    let (product, most) = (details_with(230, 64), details_with(250, 1));
     assert!(product.len() <= 16_384 && most.len() > 14_000);
-    let (status, body) = server.token_as("stranger", &asking(&product)).await;
+    let (status, body) = server.request_token_as("stranger", &asking(&product)).await;
     let said = body["error_description"].as_str().unwrap_or_default();
     assert!(status == 400 && said.contains("means more than 16384 bytes"), "{body}");
-    let (status, body) = server.token_as("stranger", &asking(&most)).await;
+    let (status, body) = server.request_token_as("stranger", &asking(&most)).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
     let grant = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": "2100-01-01T00:00:00Z",
         "authorization_details": serde_json::from_str::<Value>(&product).unwrap()});
     let (status, body) = server.admin(Method::POST, "/grants", Some(grant)).await;
     assert!(status.is_client_error(), "{body}");
-    let refused = server.records("&outcome=refused").await;
+    let refused = server.audit_records("&outcome=refused").await;
     assert!(
         refused.iter().any(|r| r["asked"]["authorization_details"].to_string().len() > 14_000),
         "what was asked is kept"
@@ -160,12 +165,12 @@ async fn no_more_is_kept_than_was_sent(server: Server) {
 }
 
 /// However much is on record, an answer has an end, and the next one goes on there.
-async fn a_long_trail_comes_in_parts(server: Server) {
+async fn long_trail_is_paginated(server: Server) {
     const REFUSED: usize = 330;
     let token = server.task_token().await;
-    let task = claims(&token)["txn"].as_str().unwrap().to_owned();
-    let most = details_of(250, 1);
-    let form = changed_form(
+    let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
+    let most = details_with(250, 1);
+    let form = form_with_changes(
         &server.exchange_form(&token),
         &[("scope", ""), ("purpose", ""), ("authorization_details", &most)],
     );
@@ -175,7 +180,7 @@ async fn a_long_trail_comes_in_parts(server: Server) {
         let (server, form) = (std::sync::Arc::clone(&server), form.clone());
         crowd.spawn(async move {
             for _ in 0..REFUSED / 10 {
-                assert_eq!(server.token_as("stranger", &form).await.0, 400);
+                assert_eq!(server.request_token_as("stranger", &form).await.0, 400);
             }
         });
     }
@@ -208,17 +213,17 @@ async fn a_long_trail_comes_in_parts(server: Server) {
     std::sync::Arc::into_inner(server).unwrap().stop().await;
 }
 
-async fn searches(server: Server) {
-    let says = claims(&server.task_token().await);
+async fn audit_search_matches_filters(server: Server) {
+    let says = decode_claims(&server.task_token().await);
     let other = server.user_token(json!({"client_id": "reader-client", "sub": "bob"}));
-    let other = claims(&server.issued("reader", &server.exchange_form(&other)).await);
+    let other = decode_claims(&server.issue_token("reader", &server.exchange_form(&other)).await);
     let now = Server::now();
     let at = |seconds: i64| {
         let at = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
         at.format(&time::format_description::well_known::Rfc3339).unwrap()
     };
     let tokens = async |query: &str| {
-        let records = server.records(query).await;
+        let records = server.audit_records(query).await;
         [&says, &other].map(|says| records.iter().any(|record| record["token"] == says["jti"]))
     };
     assert_eq!(tokens("").await, [true, true]);
@@ -232,19 +237,19 @@ async fn searches(server: Server) {
     assert_eq!(tokens("&event=token.issue&outcome=done").await, [true, true]);
     assert_eq!(tokens("&event=token.issue&outcome=refused").await, [false, false]);
     assert_eq!(tokens("&event=key.rotate").await, [false, false]);
-    let request_id = server.records("&agent=reader").await[0]["request_id"].as_str().unwrap().to_owned();
+    let request_id = server.audit_records("&agent=reader").await[0]["request_id"].as_str().unwrap().to_owned();
     assert_eq!(tokens(&format!("&request_id={request_id}")).await, [false, true]);
-    assert_eq!(server.records("&request_id=r-that-never-was").await, Vec::<Value>::new());
+    assert_eq!(server.audit_records("&request_id=r-that-never-was").await, Vec::<Value>::new());
     // What was issued further down the chain is found by whoever stands in it.
     let root = server.task_token().await;
-    let handed = server.issued("planner", &server.hand_over_form(&root, "reader")).await;
-    let part = changed_form(&server.exchange_form(&handed), &[("purpose", "")]);
-    let part = claims(&server.issued("reader", &part).await);
-    let found = server.records(&format!("&agent=planner&token={}", part["jti"].as_str().unwrap())).await;
+    let handed = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
+    let part = form_with_changes(&server.exchange_form(&handed), &[("purpose", "")]);
+    let part = decode_claims(&server.issue_token("reader", &part).await);
+    let found = server.audit_records(&format!("&agent=planner&token={}", part["jti"].as_str().unwrap())).await;
     assert_eq!((found.len(), &found[0]["agents"]), (1, &json!(["reader", "planner"])));
     assert_eq!(found[0]["client"], "reader");
     // What no store could look for is the caller's mistake, not an outage.
-    let nul = errand::domain::encode(br#"["https://login.example.com","a\u0000b","planner"]"#);
+    let nul = errand::domain::encode_base64url(br#"["https://login.example.com","a\u0000b","planner"]"#);
     for list in ["grants", "tasks", "tokens", "revocations", "audit"] {
         let (status, body) = server.admin(Method::GET, &format!("/{list}?after={nul}"), None).await;
         assert_eq!(status, 400, "{list}: {body}");
@@ -264,12 +269,12 @@ async fn searches(server: Server) {
         assert_eq!((&item["event"], &item["outcome"]), (&record["event"], &record["outcome"]));
         assert_eq!((&item["writer"], &item["n"]), (&chained["writer"], &chained["n"]));
         let hash = ring::digest::digest(&ring::digest::SHA256, chained.to_string().as_bytes());
-        assert_eq!(item["hash"], errand::domain::encode(hash.as_ref()), "what is shown is what was hashed");
+        assert_eq!(item["hash"], errand::domain::encode_base64url(hash.as_ref()), "what is shown is what was hashed");
     }
     // Page by page it is the same.
     let mut paged = Vec::new();
     let mut after = String::new();
-    let whole = server.records("&agent=reader").await;
+    let whole = server.audit_records("&agent=reader").await;
     loop {
         let path = format!("/audit?agent=reader&limit=1{after}");
         let (status, page) = server.admin(Method::GET, &path, None).await;
@@ -284,7 +289,7 @@ async fn searches(server: Server) {
     server.stop().await;
 }
 
-async fn a_touch_shows(server: Server) {
+async fn tampering_is_detected(server: Server) {
     for _ in 0..5 {
         server.task_token().await;
     }
@@ -294,7 +299,7 @@ async fn a_touch_shows(server: Server) {
     other.task_token().await;
     other.stop().await;
     server.stop().await;
-    let house = errand::house::House::open(&config, errand::house::Migrations::Always).await.unwrap();
+    let house = errand::house::Application::build(&config, errand::house::MigrationPolicy::Always).await.unwrap();
     let found = async || house.service.verify_audit().await.unwrap();
     let clean = found().await;
     assert!(clean.findings.is_empty() && clean.chains >= 2 && clean.records >= 6, "{clean:?}");
@@ -312,8 +317,8 @@ async fn a_touch_shows(server: Server) {
         ),
         (
             "an edited time",
-            format!("UPDATE audit SET done_at = done_at + 1 WHERE n = 4 AND {row}"),
-            format!("UPDATE audit SET done_at = done_at - 1 WHERE n = 4 AND {row}"),
+            format!("UPDATE audit SET occurred_at = occurred_at + 1 WHERE n = 4 AND {row}"),
+            format!("UPDATE audit SET occurred_at = occurred_at - 1 WHERE n = 4 AND {row}"),
         ),
         (
             "an edited hash",
@@ -348,7 +353,7 @@ async fn a_touch_shows(server: Server) {
     }
     assert!(found().await.findings.is_empty());
     // A record behind the end, that no writer of ours wrote.
-    let columns = "body, hash, done_at, event, outcome, requester_issuer, requester_subject, task";
+    let columns = "body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task";
     let end = format!("n = (SELECT max(n) FROM audit WHERE {row}) AND {row}");
     let forge =
         format!("INSERT INTO audit (writer, n, {columns}) SELECT writer, n + 1, {columns} FROM audit WHERE {end}");
@@ -362,11 +367,11 @@ async fn a_touch_shows(server: Server) {
     assert_eq!(found().await.findings.len(), 1, "the end");
     assert_eq!(store.tamper(&format!("DELETE FROM audit WHERE n = 2 AND {row}")).await, 1);
     assert_eq!(found().await.findings.len(), 1, "the middle");
-    house.service.finish().await;
+    house.service.shutdown().await;
 }
 
 /// Records that are written while the trail is read are nobody's tampering.
-async fn verified_beside_a_server_that_writes(server: Server) {
+async fn verification_tolerates_concurrent_writes(server: Server) {
     let server = std::sync::Arc::new(server);
     let writing = {
         let server = std::sync::Arc::clone(&server);
@@ -378,7 +383,7 @@ async fn verified_beside_a_server_that_writes(server: Server) {
     };
     let mut records = 0;
     while !writing.is_finished() {
-        let found = server.house.service.verify_audit().await.unwrap();
+        let found = server.application.service.verify_audit().await.unwrap();
         assert!(found.findings.is_empty(), "{found:?}");
         assert!(found.records >= records, "the trail only grows");
         records = found.records;

@@ -3,34 +3,40 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{ACCESS_TOKEN, FILES, Server, TXN_TOKEN, changed_form, claims, form, header, read};
+use crate::server::{
+    ACCESS_TOKEN, FILES, Server, TXN_TOKEN, decode_claims, decode_header, form, form_with_changes, read_response,
+};
 
-on_both_stores!(by_agent_and_by_resource, a_replacement_changes_nothing_that_counts, only_where_it_belongs);
+on_both_stores!(
+    agent_and_resource_get_transaction_token,
+    replacement_keeps_transaction_claims,
+    transaction_token_is_not_an_access_token
+);
 
 impl Server {
-    async fn txn(&self, client: &str, token: &str, said: &str) -> Value {
-        let form = changed_form(&self.txn_form(token, said), &[("purpose", "")]);
-        let (status, body) = self.token_as(client, &form).await;
+    async fn exchange_for_txn(&self, client: &str, token: &str, said: &str) -> Value {
+        let form = form_with_changes(&self.txn_form(token, said), &[("purpose", "")]);
+        let (status, body) = self.request_token_as(client, &form).await;
         assert_eq!(status, 200, "{client} {body}");
         body
     }
 }
 
-async fn by_agent_and_by_resource(server: Server) {
+async fn agent_and_resource_get_transaction_token(server: Server) {
     let access = server.task_token().await;
-    let parent = claims(&access);
+    let parent = decode_claims(&access);
     for client in ["planner", "files"] {
-        let form = changed_form(
+        let form = form_with_changes(
             &server.txn_form(&access, ACCESS_TOKEN),
             &[("purpose", ""), ("request_context", r#"{"req_ip":"192.0.2.1"}"#)],
         );
-        let (status, body) = server.token_as(client, &form).await;
+        let (status, body) = server.request_token_as(client, &form).await;
         assert_eq!(status, 200, "{client} {body}");
         assert_eq!((&body["token_type"], &body["issued_token_type"]), (&json!("N_A"), &json!(TXN_TOKEN)));
         assert_eq!((&body["scope"], &body["txn"]), (&json!("files:read"), &parent["txn"]));
         let token = body["access_token"].as_str().unwrap();
-        let says = claims(token);
-        assert_eq!(header(token)["typ"], "txntoken+jwt");
+        let says = decode_claims(token);
+        assert_eq!(decode_header(token)["typ"], "txntoken+jwt");
         assert_eq!((&says["aud"], &says["req_wl"]), (&json!("example.com"), &json!(client)));
         assert_eq!((&says["iss"], &says["rctx"]), (&json!(server.issuer), &json!({"req_ip": "192.0.2.1"})));
         for same in ["sub", "sub_iss", "txn", "act", "tctx", "authorization_details", "auth_time", "acr", "amr"] {
@@ -40,23 +46,23 @@ async fn by_agent_and_by_resource(server: Server) {
         assert_eq!(says["lineage"], json!([parent["jti"]]));
     }
     // Straight from a user token, too, with a task of its own.
-    let form = changed_form(
+    let form = form_with_changes(
         &server.txn_form(&server.user_token(json!({})), ACCESS_TOKEN),
         &[("request_details", r#"{"order":"4711"}"#)],
     );
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!(status, 200, "{body}");
-    let says = claims(body["access_token"].as_str().unwrap());
+    let says = decode_claims(body["access_token"].as_str().unwrap());
     assert_eq!(says["tctx"], json!({"purpose": "the quarterly report", "details": {"order": "4711"}}));
     // Another resource has not received the token, and who is no party gets nothing.
-    let form = changed_form(&server.txn_form(&access, ACCESS_TOKEN), &[("purpose", "")]);
+    let form = form_with_changes(&server.txn_form(&access, ACCESS_TOKEN), &[("purpose", "")]);
     for other in ["notes", "reader", "stranger"] {
         let (status, body) = server.post_as(other, "/oauth2/token", &form).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("actor_unauthorized")), "{other} {body}");
     }
     // A resource gets nothing else, and nothing for a user token.
     for (name, form) in
-        [("access", server.exchange_form(&access)), ("hand-over", server.hand_over_form(&access, "reader"))]
+        [("access", server.exchange_form(&access)), ("hand-over", server.delegation_form(&access, "reader"))]
     {
         let (status, body) = server.post_as("files", "/oauth2/token", &form).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("unauthorized_client")), "{name} {body}");
@@ -67,13 +73,13 @@ async fn by_agent_and_by_resource(server: Server) {
     server.stop().await;
 }
 
-async fn a_replacement_changes_nothing_that_counts(server: Server) {
+async fn replacement_keeps_transaction_claims(server: Server) {
     let access = server.task_token().await;
-    let first = server.txn("files", &access, ACCESS_TOKEN).await;
+    let first = server.exchange_for_txn("files", &access, ACCESS_TOKEN).await;
     let first = first["access_token"].as_str().unwrap();
-    let second = server.txn("files", first, TXN_TOKEN).await;
+    let second = server.exchange_for_txn("files", first, TXN_TOKEN).await;
     let second = second["access_token"].as_str().unwrap();
-    let (says, before) = (claims(second), claims(first));
+    let (says, before) = (decode_claims(second), decode_claims(first));
     for same in ["txn", "sub", "sub_iss", "aud", "act", "tctx", "scope", "authorization_details", "req_wl", "task"] {
         assert_eq!(says[same], before[same], "{same}");
     }
@@ -86,31 +92,32 @@ async fn a_replacement_changes_nothing_that_counts(server: Server) {
         ("for a resource", vec![("resource", FILES)]),
         ("another domain", vec![("audience", "other.example")]),
     ] {
-        let form = changed_form(&server.txn_form(first, TXN_TOKEN), &[&[("purpose", "")], &changes[..]].concat());
+        let form = form_with_changes(&server.txn_form(first, TXN_TOKEN), &[&[("purpose", "")], &changes[..]].concat());
         let (status, body) = server.post_as("files", "/oauth2/token", &form).await;
         assert_eq!(status, 400, "{name} {body}");
     }
-    let form = changed_form(&server.txn_form(first, TXN_TOKEN), &[("purpose", "")]);
+    let form = form_with_changes(&server.txn_form(first, TXN_TOKEN), &[("purpose", "")]);
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("actor_unauthorized")), "not its holder: {body}");
     // It ends with what it came from.
-    server.revoke(json!({"kind": "token", "id": claims(&access)["jti"], "reason": "the end"})).await;
+    server.revoke(json!({"kind": "token", "id": decode_claims(&access)["jti"], "reason": "the end"})).await;
     let (status, _) = server.post_as("files", "/oauth2/token", &form).await;
     assert_eq!(status, 400);
     server.stop().await;
 }
 
-async fn only_where_it_belongs(server: Server) {
+async fn transaction_token_is_not_an_access_token(server: Server) {
     let access = server.task_token().await;
-    let txn = server.txn("planner", &access, ACCESS_TOKEN).await["access_token"].as_str().unwrap().to_owned();
+    let txn =
+        server.exchange_for_txn("planner", &access, ACCESS_TOKEN).await["access_token"].as_str().unwrap().to_owned();
     // For an access token: neither said to be one nor as what it is.
     for said in [ACCESS_TOKEN, TXN_TOKEN] {
-        let form = changed_form(&server.exchange_form(&txn), &[("subject_token_type", said), ("purpose", "")]);
+        let form = form_with_changes(&server.exchange_form(&txn), &[("subject_token_type", said), ("purpose", "")]);
         let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{said} {body}");
     }
     // An access token is no transaction token.
-    let form = changed_form(&server.txn_form(&access, TXN_TOKEN), &[("purpose", "")]);
+    let form = form_with_changes(&server.txn_form(&access, TXN_TOKEN), &[("purpose", "")]);
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
     for resource in ["files", "notes"] {
@@ -119,14 +126,14 @@ async fn only_where_it_belongs(server: Server) {
     }
     for path in ["/v1/admin/agents", "/v1/admin/tokens"] {
         let response = server.request(Method::GET, path).bearer_auth(&txn).send().await.unwrap();
-        assert_eq!(read(response).await.0, 401);
+        assert_eq!(read_response(response).await.0, 401);
     }
     // Its holder may give it back.
     let (status, _) = server.post_as_planner("/oauth2/revoke", &form_of(&txn)).await;
     assert_eq!(status, 200);
-    let form = changed_form(&server.txn_form(&txn, TXN_TOKEN), &[("purpose", "")]);
+    let form = form_with_changes(&server.txn_form(&txn, TXN_TOKEN), &[("purpose", "")]);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
-    assert!(server.is_live(&access).await, "what it came from lives on");
+    assert!(server.is_active(&access).await, "what it came from lives on");
     server.stop().await;
 }
 

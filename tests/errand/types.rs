@@ -4,12 +4,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::server::{
-    ACCESS_TOKEN, Form, ID_TOKEN, JWT, Server, TXN_TOKEN, changed_form, form, read, secret, with_assertion,
+    ACCESS_TOKEN, Form, ID_TOKEN, JWT, Server, TXN_TOKEN, form, form_with_changes, read_response, secret,
+    with_assertion,
 };
 
-on_both_stores!(every_typ_everywhere, what_is_ours_is_taken_for_what_it_is);
+on_both_stores!(every_typ_is_checked_at_every_endpoint, issued_token_types_are_not_confused);
 
-const TYPES: [&str; 16] = [
+const TYP_VALUES: [&str; 16] = [
     "at+jwt",
     "txntoken+jwt",
     "oauth-id-jag+jwt",
@@ -30,30 +31,30 @@ const TYPES: [&str; 16] = [
 
 impl Server {
     /// An exchange by the planner; the status and the error.
-    async fn tried(&self, form: &Form) -> (u16, String) {
+    async fn try_exchange(&self, form: &Form) -> (u16, String) {
         let (status, body) = self.post_as_planner("/oauth2/token", form).await;
         (status.as_u16(), body["error"].as_str().unwrap_or_default().to_owned())
     }
 }
 
 /// Good claims, a good signature, the right place; only the `typ` varies, and what the request says it is.
-async fn every_typ_everywhere(server: Server) {
+async fn every_typ_is_checked_at_every_endpoint(server: Server) {
     let refused = (400, "invalid_request".to_owned());
     let taken = (200, String::new());
-    for typ in TYPES {
+    for typ in TYP_VALUES {
         for said in [ACCESS_TOKEN, JWT, ID_TOKEN, TXN_TOKEN] {
             let subject = server.idp.sign(typ, &server.user_claims());
-            let form = changed_form(&server.exchange_form(&subject), &[("subject_token_type", said)]);
+            let form = form_with_changes(&server.exchange_form(&subject), &[("subject_token_type", said)]);
             // The issuer is trusted with access tokens alone.
             let want = if (typ, said) == ("at+jwt", ACCESS_TOKEN) { &taken } else { &refused };
-            assert_eq!(server.tried(&form).await, *want, "subject {typ} said to be {said}");
+            assert_eq!(server.try_exchange(&form).await, *want, "subject {typ} said to be {said}");
 
             let actor = server.planner.sign(typ, &server.assertion_claims());
             let form = server.exchange_form(&server.user_token(json!({})));
-            let form = changed_form(&form, &[("actor_token", &actor), ("actor_token_type", said)]);
+            let form = form_with_changes(&form, &[("actor_token", &actor), ("actor_token_type", said)]);
             let is_assertion = ["client-authentication+jwt", "JWT", ""].contains(&typ) && said == JWT;
             let want = if is_assertion { &taken } else { &refused };
-            assert_eq!(server.tried(&form).await, *want, "actor {typ} said to be {said}");
+            assert_eq!(server.try_exchange(&form).await, *want, "actor {typ} said to be {said}");
         }
         let assertion = server.planner.sign(typ, &server.assertion_claims());
         let form = server.exchange_form(&server.user_token(json!({})));
@@ -73,11 +74,11 @@ async fn every_typ_everywhere(server: Server) {
 }
 
 /// The tokens that Errand itself signs, at every acceptor.
-async fn what_is_ours_is_taken_for_what_it_is(server: Server) {
+async fn issued_token_types_are_not_confused(server: Server) {
     let access = server.task_token().await;
-    let hand_over = server.issued("planner", &server.hand_over_form(&access, "reader")).await;
-    let txn = server.issued("planner", &server.txn_form(&access, ACCESS_TOKEN)).await;
-    let api = server.issued("planner", &form(&[("grant_type", "client_credentials")])).await;
+    let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
+    let txn = server.issue_token("planner", &server.txn_form(&access, ACCESS_TOKEN)).await;
+    let api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
     let introspect = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
     let introspect = introspect.header("accept", "application/token-introspection+jwt");
     let answer = introspect.form(&form(&[("token", &access)])).send().await.unwrap().text().await.unwrap();
@@ -91,16 +92,17 @@ async fn what_is_ours_is_taken_for_what_it_is(server: Server) {
     for (name, token) in ours {
         // As a subject: an access token and a transaction token, said to be what they are, by their holder.
         for said in [ACCESS_TOKEN, TXN_TOKEN, JWT, ID_TOKEN] {
-            let form = changed_form(&server.exchange_form(token), &[("subject_token_type", said), ("purpose", "")]);
-            let (status, error) = server.tried(&form).await;
+            let form =
+                form_with_changes(&server.exchange_form(token), &[("subject_token_type", said), ("purpose", "")]);
+            let (status, error) = server.try_exchange(&form).await;
             match (name, said) {
                 ("access", ACCESS_TOKEN) => assert_eq!(status, 200, "{name} {said} {error}"),
                 // It is the reader's to present.
                 ("hand-over", ACCESS_TOKEN) => assert_eq!((status, &error[..]), (400, "actor_unauthorized")),
                 _ => assert_eq!((status, &error[..]), (400, "invalid_request"), "{name} {said}"),
             }
-            let form = changed_form(&server.txn_form(token, said), &[("purpose", "")]);
-            let (status, error) = server.tried(&form).await;
+            let form = form_with_changes(&server.txn_form(token, said), &[("purpose", "")]);
+            let (status, error) = server.try_exchange(&form).await;
             match (name, said) {
                 ("access", ACCESS_TOKEN) | ("txn", TXN_TOKEN) => assert_eq!(status, 200, "{name} {said} {error}"),
                 ("hand-over", ACCESS_TOKEN) => assert_eq!((status, &error[..]), (400, "actor_unauthorized")),
@@ -108,8 +110,8 @@ async fn what_is_ours_is_taken_for_what_it_is(server: Server) {
             }
             // As an actor: an API token of one's own.
             let user = server.exchange_form(&server.user_token(json!({})));
-            let form = changed_form(&user, &[("actor_token", token), ("actor_token_type", said)]);
-            let (status, error) = server.tried(&form).await;
+            let form = form_with_changes(&user, &[("actor_token", token), ("actor_token_type", said)]);
+            let (status, error) = server.try_exchange(&form).await;
             match (name, said) {
                 ("api", ACCESS_TOKEN) => assert_eq!(status, 200, "{name} {said} {error}"),
                 // As an assertion it is not even about this client, or it is and is not signed by it.
@@ -121,15 +123,17 @@ async fn what_is_ours_is_taken_for_what_it_is(server: Server) {
         let (status, _) = server.post_with_assertion("/oauth2/token", &form, token).await;
         assert_eq!(status, 401, "{name}");
         assert_eq!(
-            read(server.post("/oauth2/introspect").form(&with_assertion(&form, token)).send().await.unwrap()).await.0,
+            read_response(server.post("/oauth2/introspect").form(&with_assertion(&form, token)).send().await.unwrap())
+                .await
+                .0,
             401
         );
         // Asked about: an access token for the one who asks.
-        assert_eq!(server.is_live(token).await, name == "access", "{name}");
+        assert_eq!(server.is_active(token).await, name == "access", "{name}");
         // As a bearer at our own APIs: an API token, with the scope.
         let (status, body) = server.admin_with(token, Method::GET, "/agents", None).await;
         let want = if name == "api" { (403, "insufficient_scope") } else { (401, "invalid_token") };
-        let code = crate::hostile::code(&Value::to_string(&body));
+        let code = crate::hostile::error_code(&Value::to_string(&body));
         assert_eq!((status.as_u16(), &code[..]), want, "{name}");
         let bearer = server.post("/oauth2/introspect").bearer_auth(token).form(&self::form(&[("token", &access)]));
         assert_eq!(bearer.send().await.unwrap().status(), want.0, "{name}");

@@ -13,9 +13,9 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::{
-    ground::{Ground, REPLICAS, secret},
-    history::{Call, Change, Said, Selection, Target, Token, Told, Verb, What},
-    wishes::Wish,
+    ground::{Cluster, REPLICAS, secret},
+    history::{Action, Call, Change, ChangeResult, Event, IntrospectionResult, Target, TaskSelection, Token},
+    wishes::AdminRequest,
 };
 
 pub const IDP: &str = "https://login.example.com";
@@ -24,13 +24,13 @@ const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Longer than a replica is ever paused: what was asked during a pause is answered after it.
-const PATIENCE: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who calls, and what came of it.
-pub struct Caller {
-    ground: std::sync::Arc<Ground>,
+pub struct Recorder {
+    cluster: std::sync::Arc<Cluster>,
     http: Client,
-    begun: Instant,
+    started: Instant,
     /// The wall clock when it began.
     epoch: Duration,
     history: Mutex<Vec<Call>>,
@@ -42,7 +42,7 @@ pub struct Caller {
 
 /// A token with what it says.
 #[derive(Clone, Debug)]
-pub struct Issued {
+pub struct IssuedToken {
     pub jwt: String,
     pub token: Token,
 }
@@ -50,33 +50,33 @@ pub struct Issued {
 type Form = Vec<(&'static str, String)>;
 
 /// An answer, or that there was none.
-struct Answer {
+struct TimedResponse {
     status: Option<u16>,
     body: Value,
     start: Duration,
     end: Duration,
 }
 
-impl Answer {
-    fn told(&self) -> Result<Told, String> {
+impl TimedResponse {
+    fn change_result(&self) -> Result<ChangeResult, String> {
         match self.status {
-            Some(200 | 201 | 204) => Ok(Told::Done),
-            Some(400 | 401 | 403 | 404 | 409) => Ok(Told::Refused),
-            None | Some(202 | 503) => Ok(Told::Unknown),
+            Some(200 | 201 | 204) => Ok(ChangeResult::Done),
+            Some(400 | 401 | 403 | 404 | 409) => Ok(ChangeResult::Refused),
+            None | Some(202 | 503) => Ok(ChangeResult::Unknown),
             Some(status) => Err(format!("{status} {}", self.body)),
         }
     }
 
     /// What is so already, if that is why nothing was done now.
-    fn already(&self, target: &Target) -> Option<Verb> {
+    fn already_applied(&self, target: &Target) -> Option<Action> {
         let text = |member: &str| self.body[member].as_str();
         match (self.status?, target) {
             // There was one: a token names it.
-            (404, Target::Grant(_) | Target::Key(_)) => Some(Verb::End),
+            (404, Target::Grant(_) | Target::Key(_)) => Some(Action::End),
             (409, Target::Task(_)) => match text("state")? {
-                "completed" | "failed" | "revoked" => Some(Verb::End),
-                "suspended" => Some(Verb::Suspend),
-                "active" => Some(Verb::Resume),
+                "completed" | "failed" | "revoked" => Some(Action::End),
+                "suspended" => Some(Action::Suspend),
+                "active" => Some(Action::Resume),
                 // At its deadline it is over for everybody, whether or not that has been written down.
                 _ => None,
             },
@@ -84,9 +84,9 @@ impl Answer {
                 "it is suspended already"
                 | "it is suspended: resume it"
                 | "it is disabled already"
-                | "it is disabled: enable it" => Some(Verb::Suspend),
+                | "it is disabled: enable it" => Some(Action::Suspend),
                 "it is not suspended" | "no admin has disabled it: what its own entry says is changed there" => {
-                    Some(Verb::Resume)
+                    Some(Action::Resume)
                 }
                 _ => None,
             },
@@ -95,18 +95,18 @@ impl Answer {
     }
 }
 
-impl Caller {
-    pub fn new(ground: std::sync::Arc<Ground>) -> Self {
-        let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+impl Recorder {
+    pub fn new(ground: std::sync::Arc<Cluster>) -> Self {
+        let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build().unwrap();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let (history, admin) = (Mutex::default(), tokio::sync::Mutex::default());
         let is_silent = std::array::from_fn(|_| AtomicBool::new(false));
-        Self { ground, http, begun: Instant::now(), epoch, history, is_silent, admin }
+        Self { cluster: ground, http, started: Instant::now(), epoch, history, is_silent, admin }
     }
 
     /// Time since it began.
     pub fn now(&self) -> Duration {
-        self.begun.elapsed()
+        self.started.elapsed()
     }
 
     /// Whether nothing was heard of a replica the last time.
@@ -119,13 +119,13 @@ impl Caller {
         self.history.lock().unwrap().clone()
     }
 
-    fn note(&self, at: usize, answer: &Answer, what: What) {
+    fn record(&self, at: usize, answer: &TimedResponse, what: Event) {
         let (start, end, is_answered) = (answer.start, answer.end, answer.status.is_some());
         self.is_silent[at].store(!is_answered, Ordering::SeqCst);
-        self.history.lock().unwrap().push(Call { at, start, end, is_answered, what });
+        self.history.lock().unwrap().push(Call { at, start, end, is_answered, event: what });
     }
 
-    async fn send(&self, request: RequestBuilder) -> Answer {
+    async fn send(&self, request: RequestBuilder) -> TimedResponse {
         let start = self.now();
         let (status, body) = match request.send().await {
             Ok(response) => {
@@ -138,11 +138,11 @@ impl Caller {
             }
             Err(_) => (None, Value::Null),
         };
-        Answer { status, body, start, end: self.now() }
+        TimedResponse { status, body, start, end: self.now() }
     }
 
     fn post(&self, at: usize, path: &str) -> RequestBuilder {
-        self.http.post(format!("{}{path}", self.ground.replicas[at].url))
+        self.http.post(format!("{}{path}", self.cluster.replicas[at].url))
     }
 
     fn post_as(&self, at: usize, client: &str, path: &str, form: &Form) -> RequestBuilder {
@@ -152,53 +152,58 @@ impl Caller {
     /// An assertion of the planner, with its one-time id.
     pub fn assertion(&self) -> (String, String) {
         let (now, jti) = (unix_now(), uuid::Uuid::new_v4().to_string());
-        let claims = json!({"iss": "planner", "sub": "planner", "aud": self.ground.issuer, "iat": now, "exp": now + 60, "jti": jti});
-        (self.ground.planner.sign("client-authentication+jwt", &claims), jti)
+        let claims = json!({"iss": "planner", "sub": "planner", "aud": self.cluster.issuer, "iat": now, "exp": now + 60, "jti": jti});
+        (self.cluster.planner.sign("client-authentication+jwt", &claims), jti)
     }
 
     /// A user token of this requester, signed in at the client of this agent.
     fn user_token(&self, agent: &str, requester: &str) -> String {
         let now = unix_now();
         let claims = json!({
-            "iss": IDP, "aud": self.ground.issuer, "sub": requester, "client_id": format!("{agent}-client"), "iat": now,
+            "iss": IDP, "aud": self.cluster.issuer, "sub": requester, "client_id": format!("{agent}-client"), "iat": now,
             "exp": now + 600, "jti": uuid::Uuid::new_v4(), "scope": "files:read files:write", "auth_time": now - 60,
         });
-        self.ground.idp.sign("at+jwt", &claims)
+        self.cluster.idp.sign("at+jwt", &claims)
     }
 
     /// A task token for `files` by a user token: opens a task.
-    pub async fn open(&self, at: usize, agent: &str, requester: &str) -> Option<Issued> {
-        let mut form = exchange(&self.user_token(agent, requester));
+    pub async fn open(&self, at: usize, agent: &str, requester: &str) -> Option<IssuedToken> {
+        let mut form = exchange_form(&self.user_token(agent, requester));
         form.extend([("resource", FILES.to_owned()), ("purpose", "to be taken back".to_owned())]);
-        self.exchange(at, agent, form, self.assertion_of(agent)).await
+        self.exchange(at, agent, form, self.create_assertion(agent)).await
     }
 
     /// A token derived from another by the same agent.
-    pub async fn derive(&self, at: usize, from: &Issued) -> Option<Issued> {
+    pub async fn derive(&self, at: usize, from: &IssuedToken) -> Option<IssuedToken> {
         let agent = current_agent(from);
-        let mut form = exchange(&from.jwt);
+        let mut form = exchange_form(&from.jwt);
         form.push(("resource", FILES.to_owned()));
-        self.exchange(at, &agent, form, self.assertion_of(&agent)).await
+        self.exchange(at, &agent, form, self.create_assertion(&agent)).await
     }
 
     /// A part for the reader: the planner hands over, the reader redeems it.
-    pub async fn hand_over(&self, at: usize, from: &Issued) -> Option<Issued> {
-        let mut form = exchange(&from.jwt);
+    pub async fn delegate(&self, at: usize, from: &IssuedToken) -> Option<IssuedToken> {
+        let mut form = exchange_form(&from.jwt);
         form.push(("requested_actor", "reader".to_owned()));
-        let hand_over = self.exchange(at, "planner", form, self.assertion_of("planner")).await?;
-        let mut form = exchange(&hand_over.jwt);
+        let hand_over = self.exchange(at, "planner", form, self.create_assertion("planner")).await?;
+        let mut form = exchange_form(&hand_over.jwt);
         form.push(("resource", FILES.to_owned()));
         self.exchange(at, "reader", form, None).await
     }
 
     /// One assertion at several replicas at the same time.
-    pub async fn open_by(&self, at: usize, requester: &str, assertion: (String, String)) -> Option<Issued> {
-        let mut form = exchange(&self.user_token("planner", requester));
+    pub async fn open_with_assertion(
+        &self,
+        at: usize,
+        requester: &str,
+        assertion: (String, String),
+    ) -> Option<IssuedToken> {
+        let mut form = exchange_form(&self.user_token("planner", requester));
         form.extend([("resource", FILES.to_owned()), ("purpose", "to be had once".to_owned())]);
         self.exchange(at, "planner", form, Some(assertion)).await
     }
 
-    fn assertion_of(&self, agent: &str) -> Option<(String, String)> {
+    fn create_assertion(&self, agent: &str) -> Option<(String, String)> {
         (agent == "planner").then(|| self.assertion())
     }
 
@@ -208,7 +213,7 @@ impl Caller {
         agent: &str,
         mut form: Form,
         assertion: Option<(String, String)>,
-    ) -> Option<Issued> {
+    ) -> Option<IssuedToken> {
         let request = match &assertion {
             Some((assertion, _)) => {
                 let proof = [("client_assertion_type", JWT_BEARER.to_owned()), ("client_assertion", assertion.clone())];
@@ -219,20 +224,20 @@ impl Caller {
         };
         let answer = self.send(request).await;
         let jwt = answer.body["access_token"].as_str();
-        let (what, issued) = match (answer.told(), jwt) {
-            (Ok(Told::Done), Some(jwt)) => {
-                let token = self.token(jwt, assertion.map(|(_, jti)| jti));
-                (What::Issued(token.clone()), Some(Issued { jwt: jwt.to_owned(), token }))
+        let (what, issued) = match (answer.change_result(), jwt) {
+            (Ok(ChangeResult::Done), Some(jwt)) => {
+                let token = self.parse_token(jwt, assertion.map(|(_, jti)| jti));
+                (Event::Issued(token.clone()), Some(IssuedToken { jwt: jwt.to_owned(), token }))
             }
-            (Ok(Told::Done), None) => (What::Strange(format!("200 {}", answer.body)), None),
-            (Ok(told), _) => (What::NotIssued(told), None),
-            (Err(strange), _) => (What::Strange(strange), None),
+            (Ok(ChangeResult::Done), None) => (Event::UnexpectedResponse(format!("200 {}", answer.body)), None),
+            (Ok(told), _) => (Event::NotIssued(told), None),
+            (Err(strange), _) => (Event::UnexpectedResponse(strange), None),
         };
-        self.note(at, &answer, what);
+        self.record(at, &answer, what);
         issued
     }
 
-    fn token(&self, jwt: &str, assertion: Option<String>) -> Token {
+    fn parse_token(&self, jwt: &str, assertion: Option<String>) -> Token {
         let part = |n| URL_SAFE_NO_PAD.decode(jwt.split('.').nth(n).unwrap()).unwrap();
         let read = |n| serde_json::from_slice::<Value>(&part(n)).unwrap();
         let (header, claims) = (read(0), read(1));
@@ -253,7 +258,7 @@ impl Caller {
             resource: FILES.to_owned(),
             issuer: IDP.to_owned(),
             rev: claims["rev"].as_u64().unwrap(),
-            good_until: expires.saturating_sub(self.epoch).saturating_sub(Duration::from_secs(3)),
+            valid_until: expires.saturating_sub(self.epoch).saturating_sub(Duration::from_secs(3)),
             assertion,
             grant: claims["grant"].as_str().map(ToOwned::to_owned),
             key: text(&header["kid"]),
@@ -261,76 +266,81 @@ impl Caller {
     }
 
     /// A grant of this requester to this agent, for an hour.
-    pub async fn grant(&self, at: usize, agent: &str, requester: &str) -> Told {
-        let Some(admin) = self.admin(at).await else { return Told::Refused };
+    pub async fn grant(&self, at: usize, agent: &str, requester: &str) -> ChangeResult {
+        let Some(admin) = self.admin_token(at).await else { return ChangeResult::Refused };
         let until = time::OffsetDateTime::now_utc() + time::Duration::HOUR;
         let until = until.format(&time::format_description::well_known::Rfc3339).unwrap();
         let body = json!({"issuer": IDP, "subject": requester, "agent": agent, "until": until});
         let answer = self.send(self.post(at, "/v1/admin/grants").bearer_auth(&admin).json(&body)).await;
         // There may be enough of them.
-        let told = if answer.status == Some(422) { Ok(Told::Refused) } else { answer.told() };
-        self.prepared(at, &answer, told).await
+        let told = if answer.status == Some(422) { Ok(ChangeResult::Refused) } else { answer.change_result() };
+        self.record_prepared(at, &answer, told).await
     }
 
     /// What an admin is shown before many tasks are changed, so that they can be.
-    pub async fn dry_run(&self, at: usize, verb: Verb, selection: Selection) -> Option<Wish> {
-        let admin = self.admin(at).await?;
-        let wish = Wish::selection(verb, selection);
+    pub async fn dry_run(&self, at: usize, verb: Action, selection: TaskSelection) -> Option<AdminRequest> {
+        let admin = self.admin_token(at).await?;
+        let wish = AdminRequest::selection(verb, selection);
         let answer = self.send(self.post(at, &wish.path).bearer_auth(&admin).json(&wish.body)).await;
-        let told = self.prepared(at, &answer, answer.told()).await;
-        if told != Told::Done {
+        let told = self.record_prepared(at, &answer, answer.change_result()).await;
+        if told != ChangeResult::Done {
             return None;
         }
         let mut wish = wish.confirmed(answer.body["confirmation"].as_str()?);
         if let Target::Tasks(selection) = &mut wish.target {
-            (selection.asked, selection.shown) = (answer.start, answer.end);
+            (selection.dry_run_started, selection.dry_run_ended) = (answer.start, answer.end);
         }
         Some(wish)
     }
 
-    async fn prepared(&self, at: usize, answer: &Answer, told: Result<Told, String>) -> Told {
-        self.look_at_admin(answer).await;
-        let what = told.clone().map_or_else(What::Strange, What::Prepared);
-        self.note(at, answer, what);
-        told.unwrap_or(Told::Unknown)
+    async fn record_prepared(
+        &self,
+        at: usize,
+        answer: &TimedResponse,
+        told: Result<ChangeResult, String>,
+    ) -> ChangeResult {
+        self.check_admin_token(answer).await;
+        let what = told.clone().map_or_else(Event::UnexpectedResponse, Event::Prepared);
+        self.record(at, answer, what);
+        told.unwrap_or(ChangeResult::Unknown)
     }
 
     /// What `files` is told about a token.
-    pub async fn introspect(&self, at: usize, issued: &Issued) -> Said {
+    pub async fn introspect(&self, at: usize, issued: &IssuedToken) -> IntrospectionResult {
         let form = vec![("token", issued.jwt.clone())];
         let answer = self.send(self.post_as(at, "files", "/oauth2/introspect", &form)).await;
-        let said = match (answer.told(), answer.body["active"].as_bool()) {
-            (Ok(Told::Done), Some(true)) => Said::Active,
-            (Ok(Told::Done), Some(false)) => Said::Inactive,
-            (Ok(Told::Unknown), _) => Said::Unknown,
+        let said = match (answer.change_result(), answer.body["active"].as_bool()) {
+            (Ok(ChangeResult::Done), Some(true)) => IntrospectionResult::Active,
+            (Ok(ChangeResult::Done), Some(false)) => IntrospectionResult::Inactive,
+            (Ok(ChangeResult::Unknown), _) => IntrospectionResult::Unknown,
             _ => {
                 let strange = format!("{:?} {}", answer.status, answer.body);
-                self.note(at, &answer, What::Strange(strange));
-                return Said::Unknown;
+                self.record(at, &answer, Event::UnexpectedResponse(strange));
+                return IntrospectionResult::Unknown;
             }
         };
-        self.note(at, &answer, What::Introspected { token: issued.token.id.clone(), said });
+        self.record(at, &answer, Event::Introspected { token: issued.token.id.clone(), result: said });
         said
     }
 
     /// Takes a token back, as the client that got it.
-    pub async fn give_back(&self, at: usize, issued: &Issued) -> Told {
+    pub async fn revoke_by_client(&self, at: usize, issued: &IssuedToken) -> ChangeResult {
         let agent = current_agent(issued);
         let mut form = vec![("token", issued.jwt.clone())];
-        let request = match self.assertion_of(&agent) {
+        let request = match self.create_assertion(&agent) {
             Some((assertion, _)) => {
                 form.extend([("client_assertion_type", JWT_BEARER.to_owned()), ("client_assertion", assertion)]);
                 self.post(at, "/oauth2/revoke").form(&form)
             }
             None => self.post_as(at, &agent, "/oauth2/revoke", &form),
         };
-        self.change(at, request, Verb::End, Target::Token(issued.token.id.clone()), None).await
+        self.change(at, request, Action::End, Target::Token(issued.token.id.clone()), None).await
     }
 
     /// Asks for a change as `ops`.
-    pub async fn wish(&self, at: usize, wish: &Wish) -> Told {
-        let Some(admin) = self.admin(at).await else { return Told::Refused };
-        let url = format!("{}{}", self.ground.replicas[at].url, wish.path);
+    pub async fn send_admin_request(&self, at: usize, wish: &AdminRequest) -> ChangeResult {
+        let Some(admin) = self.admin_token(at).await else { return ChangeResult::Refused };
+        let url = format!("{}{}", self.cluster.replicas[at].url, wish.path);
         let mut request = self.http.request(wish.method.clone(), url).bearer_auth(admin);
         if !wish.body.is_null() {
             request = request.json(&wish.body);
@@ -343,47 +353,47 @@ impl Caller {
     }
 
     /// Takes something back as `ops`.
-    pub async fn revoke(&self, at: usize, target: Target) -> Told {
-        self.wish(at, &Wish::change(Verb::End, target)).await
+    pub async fn revoke(&self, at: usize, target: Target) -> ChangeResult {
+        self.send_admin_request(at, &AdminRequest::change(Action::End, target)).await
     }
 
     async fn change(
         &self,
         at: usize,
         request: RequestBuilder,
-        verb: Verb,
+        verb: Action,
         target: Target,
         key: Option<String>,
-    ) -> Told {
+    ) -> ChangeResult {
         let answer = self.send(request).await;
-        self.look_at_admin(&answer).await;
-        match answer.told() {
+        self.check_admin_token(&answer).await;
+        match answer.change_result() {
             Ok(told) => {
                 // Where it is already is an answer too, and holds everywhere like any other.
-                let already = answer.already(&target);
-                let (verb, told) = already.map_or((verb, told), |already| (already, Told::Already));
+                let already = answer.already_applied(&target);
+                let (verb, told) = already.map_or((verb, told), |already| (already, ChangeResult::Already));
                 // Where there was nothing to do, nothing has a place.
                 let seq = answer.body["seq"].as_u64().filter(|_| answer.body["tasks"] != 0);
                 let propagated = answer.body["propagated_ms"].as_u64().map(Duration::from_millis);
-                self.note(at, &answer, What::Changed(Change { verb, target, told, seq, propagated, key }));
+                self.record(at, &answer, Event::Changed(Change { verb, target, result: told, seq, propagated, key }));
                 told
             }
             Err(strange) => {
-                self.note(at, &answer, What::Strange(strange));
-                Told::Unknown
+                self.record(at, &answer, Event::UnexpectedResponse(strange));
+                ChangeResult::Unknown
             }
         }
     }
 
     /// An API token may have been signed by a key that is removed: another one is had.
-    async fn look_at_admin(&self, answer: &Answer) {
+    async fn check_admin_token(&self, answer: &TimedResponse) {
         if answer.status == Some(401) {
             *self.admin.lock().await = None;
         }
     }
 
     /// An API token of `ops`, which is had again before it expires.
-    async fn admin(&self, at: usize) -> Option<String> {
+    async fn admin_token(&self, at: usize) -> Option<String> {
         let mut admin = self.admin.lock().await;
         if let Some((token, had)) = &*admin
             && had.elapsed() < Duration::from_mins(5)
@@ -401,7 +411,7 @@ impl Caller {
     }
 }
 
-fn exchange(subject_token: &str) -> Form {
+fn exchange_form(subject_token: &str) -> Form {
     vec![
         ("grant_type", EXCHANGE.to_owned()),
         ("subject_token", subject_token.to_owned()),
@@ -411,7 +421,7 @@ fn exchange(subject_token: &str) -> Form {
 }
 
 /// The agent that got a token. The planner hands over to the reader, and nobody else to anybody.
-fn current_agent(issued: &Issued) -> String {
+fn current_agent(issued: &IssuedToken) -> String {
     let agents = &issued.token.agents;
     let agent = ["reader", "stranger"].into_iter().find(|agent| agents.contains(*agent));
     agent.unwrap_or("planner").to_owned()

@@ -2,19 +2,19 @@
 
 /// `SplitMix64`.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct SeededRng(u64);
 
-impl Dice {
+impl SeededRng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Other dice, whose throws have nothing to do with these.
     pub fn split(&mut self) -> Self {
-        Self(self.throw())
+        Self(self.next_u64())
     }
 
-    fn throw(&mut self) -> u64 {
+    fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,11 +24,11 @@ impl Dice {
 
     /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.throw() % u64::try_from(end.max(1)).unwrap()).unwrap()
+        usize::try_from(self.next_u64() % u64::try_from(end.max(1)).unwrap()).unwrap()
     }
 
     /// A number from `start` on, below `end`.
     pub fn between(&mut self, start: u64, end: u64) -> u64 {
-        start + self.throw() % (end - start)
+        start + self.next_u64() % (end - start)
     }
 }

@@ -6,15 +6,15 @@ use std::{
     time::Duration,
 };
 
-use crate::history::{Call, Change, Selection, Target, Told, Verb, What};
+use crate::history::{Action, Call, Change, ChangeResult, Event, Target, TaskSelection};
 
 /// One change of one thing: an end, a hold, or the end of a hold.
 #[derive(Clone, Debug)]
 pub struct Effect {
     pub target: Target,
-    pub verb: Verb,
+    pub verb: Action,
     /// Never `Refused`.
-    pub told: Told,
+    pub result: ChangeResult,
     /// Its place in the log, where the answer said it.
     pub seq: Option<u64>,
     /// It did not happen before this.
@@ -26,44 +26,44 @@ pub struct Effect {
 impl Effect {
     /// When it may have happened for the last time.
     pub fn latest(&self) -> Duration {
-        if self.told == Told::Unknown { Duration::MAX } else { self.end }
+        if self.result == ChangeResult::Unknown { Duration::MAX } else { self.end }
     }
 }
 
 /// A task, as the token tells that it was opened for.
 #[derive(Debug)]
-pub struct Opened<'a> {
+pub struct OpenedTask<'a> {
     pub id: &'a str,
     requester: &'a str,
     agents: &'a BTreeSet<String>,
     /// When that was asked for, and when it was there.
     start: Duration,
     end: Duration,
-    pub good_until: Duration,
+    pub valid_until: Duration,
     pub has_grant: bool,
 }
 
-impl Opened<'_> {
+impl OpenedTask<'_> {
     /// Whether a change of the selection is one of this task, as far as can be told.
-    fn told(&self, selection: &Selection, told: Told) -> Option<Told> {
-        if !selection.fits(self) || selection.shown <= self.start {
+    fn result_for(&self, selection: &TaskSelection, told: ChangeResult) -> Option<ChangeResult> {
+        if !selection.matches(self) || selection.dry_run_ended <= self.start {
             // What came after the dry run is not touched.
             None
-        } else if self.end <= selection.asked {
+        } else if self.end <= selection.dry_run_started {
             Some(told)
         } else {
-            Some(Told::Unknown)
+            Some(ChangeResult::Unknown)
         }
     }
 
     /// Whether a change of the selection that is done was one of this task for certain.
-    pub fn is_in(&self, selection: &Selection) -> bool {
-        self.told(selection, Told::Done) == Some(Told::Done)
+    pub fn is_in(&self, selection: &TaskSelection) -> bool {
+        self.result_for(selection, ChangeResult::Done) == Some(ChangeResult::Done)
     }
 }
 
-impl Selection {
-    fn fits(&self, task: &Opened<'_>) -> bool {
+impl TaskSelection {
+    fn matches(&self, task: &OpenedTask<'_>) -> bool {
         if !self.ids.is_empty() {
             return self.ids.contains(task.id);
         }
@@ -73,15 +73,15 @@ impl Selection {
 }
 
 /// The tasks of a history.
-pub fn opened(history: &[Call]) -> Vec<Opened<'_>> {
-    let opened = history.iter().filter_map(|call| match &call.what {
-        What::Issued(token) if token.lineage.is_empty() => Some(Opened {
+pub fn opened_tasks(history: &[Call]) -> Vec<OpenedTask<'_>> {
+    let opened = history.iter().filter_map(|call| match &call.event {
+        Event::Issued(token) if token.lineage.is_empty() => Some(OpenedTask {
             id: &token.task,
             requester: &token.requester,
             agents: &token.agents,
             start: call.start,
             end: call.end,
-            good_until: token.good_until,
+            valid_until: token.valid_until,
             has_grant: token.grant.is_some(),
         }),
         _ => None,
@@ -90,66 +90,68 @@ pub fn opened(history: &[Call]) -> Vec<Opened<'_>> {
 }
 
 /// A request, however often it was sent.
-struct Request<'a> {
+struct ChangeRequest<'a> {
     change: &'a Change,
-    told: Told,
+    result: ChangeResult,
     seq: Option<u64>,
     start: Duration,
     end: Duration,
 }
 
 /// Everything that was done, or may have been.
-pub fn effects(history: &[Call], tasks: &[Opened<'_>]) -> Vec<Effect> {
-    let mut requests = Vec::<Request<'_>>::new();
+pub fn effects(history: &[Call], tasks: &[OpenedTask<'_>]) -> Vec<Effect> {
+    let mut requests = Vec::<ChangeRequest<'_>>::new();
     let mut known = HashMap::<&str, usize>::new();
     for call in history {
-        let What::Changed(change) = &call.what else { continue };
+        let Event::Changed(change) = &call.event else { continue };
         let &Call { start, end, .. } = call;
-        let request = Request { change, told: change.told, seq: change.seq, start, end };
-        match (change.told, &change.key) {
-            (Told::Refused, _) => {}
-            (Told::Done | Told::Unknown, Some(key)) => match known.get(key.as_str()) {
-                Some(at) => requests[*at].comes_again(&request),
+        let request = ChangeRequest { change, result: change.result, seq: change.seq, start, end };
+        match (change.result, &change.key) {
+            (ChangeResult::Refused, _) => {}
+            (ChangeResult::Done | ChangeResult::Unknown, Some(key)) => match known.get(key.as_str()) {
+                Some(at) => requests[*at].merge_retry(&request),
                 None => {
                     known.insert(key, requests.len());
                     requests.push(request);
                 }
             },
             // What is so already says nothing of this request.
-            (Told::Already, _) | (_, None) => requests.push(request),
+            (ChangeResult::Already, _) | (_, None) => requests.push(request),
         }
     }
     requests.iter().flat_map(|request| request.effects(tasks)).collect()
 }
 
-impl<'a> Request<'a> {
+impl<'a> ChangeRequest<'a> {
     /// It is done once, however often it is sent; if it was acknowledged once, it was done before that.
-    fn comes_again(&mut self, again: &Request<'a>) {
+    fn merge_retry(&mut self, again: &ChangeRequest<'a>) {
         let start = self.start.min(again.start);
-        let is_news = again.told == Told::Done && (self.told == Told::Unknown || again.end < self.end);
+        let is_news =
+            again.result == ChangeResult::Done && (self.result == ChangeResult::Unknown || again.end < self.end);
         if is_news {
-            (self.told, self.seq, self.end) = (again.told, again.seq, again.end);
+            (self.result, self.seq, self.end) = (again.result, again.seq, again.end);
         }
         self.start = start;
     }
 
-    fn effects(&self, tasks: &[Opened<'_>]) -> Vec<Effect> {
-        let &Self { change, told, seq, start, end } = self;
-        let effect = |target: &Target, verb, told, seq| Effect { target: target.clone(), verb, told, seq, start, end };
+    fn effects(&self, tasks: &[OpenedTask<'_>]) -> Vec<Effect> {
+        let &Self { change, result: told, seq, start, end } = self;
+        let effect =
+            |target: &Target, verb, told, seq| Effect { target: target.clone(), verb, result: told, seq, start, end };
         match (&change.target, change.verb) {
             (Target::Tasks(selection), verb) => {
                 let each = tasks.iter().filter_map(|task| {
-                    let told = task.told(selection, told)?;
+                    let told = task.result_for(selection, told)?;
                     Some(effect(&Target::Task(task.id.to_owned()), verb, told, None))
                 });
                 each.collect()
             }
             // The last entry says that the registry changed, the one before it what has ended.
-            (target, Verb::Disable) => vec![
-                effect(target, Verb::End, told, seq.map(|seq| seq.saturating_sub(1))),
-                effect(target, Verb::Suspend, told, None),
+            (target, Action::Disable) => vec![
+                effect(target, Action::End, told, seq.map(|seq| seq.saturating_sub(1))),
+                effect(target, Action::Suspend, told, None),
             ],
-            (target, Verb::Enable) => vec![effect(target, Verb::Resume, told, None)],
+            (target, Action::Enable) => vec![effect(target, Action::Resume, told, None)],
             (target, verb) => vec![effect(target, verb, told, seq)],
         }
     }

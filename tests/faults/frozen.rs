@@ -7,17 +7,17 @@ use errand::{
     adapters::system::SystemClock,
     config::Config,
     domain::time::Timestamp,
-    house::{House, Migrations},
-    http::{App, EdgeSettings, Listener, router, serve},
+    house::{Application, MigrationPolicy},
+    http::{AppState, HttpSettings, Listener, router, serve},
     ports::Clock,
 };
 
 /// Names the configuration file to the process that is started.
-const CONFIG: &str = "ERRAND_FROZEN_REPLICA";
+const CONFIG_VARIABLE: &str = "ERRAND_FROZEN_REPLICA";
 
-struct Frozen(SystemClock, Duration);
+struct FrozenClock(SystemClock, Duration);
 
-impl Clock for Frozen {
+impl Clock for FrozenClock {
     fn now(&self) -> Timestamp {
         self.0.now()
     }
@@ -30,22 +30,23 @@ impl Clock for Frozen {
 /// What starts it, for this configuration file.
 pub fn command(config: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "frozen::a_replica_whose_clock_stands_still", "--nocapture"]);
-    command.env(CONFIG, config);
+    command.args(["--ignored", "--exact", "frozen::run_replica_with_frozen_clock", "--nocapture"]);
+    command.env(CONFIG_VARIABLE, config);
     command
 }
 
 /// What `errand serve` does, with that clock.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "no test: it is what another test starts as a process of its own"]
-async fn a_replica_whose_clock_stands_still() {
-    let file = env::var(CONFIG).expect("the test that starts it names a configuration file");
+async fn run_replica_with_frozen_clock() {
+    let file = env::var(CONFIG_VARIABLE).expect("the test that starts it names a configuration file");
     let config = Config::load(Path::new(&file), &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let clock = SystemClock::new();
-    let clock = Arc::new(Frozen(clock, clock.monotonic()));
-    let house = House::open_by(clock, &config, Migrations::IfEmbedded).await.unwrap();
-    house.furnish(&config).await.unwrap();
-    let _tasks = house.tend();
+    let clock = Arc::new(FrozenClock(clock, clock.monotonic()));
+    let house = Application::build_with_clock(clock, &config, MigrationPolicy::IfEmbedded).await.unwrap();
+    house.initialize(&config).await.unwrap();
+    let _tasks = house.spawn_background_tasks();
     let listener = Listener::bind(config.listen, None).await.unwrap();
-    serve(listener, router(App::new(house.service.clone()), EdgeSettings::default()), std::future::pending()).await;
+    serve(listener, router(AppState::new(house.service.clone()), HttpSettings::default()), std::future::pending())
+        .await;
 }

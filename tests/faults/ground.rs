@@ -23,11 +23,11 @@ use crate::{
 pub const REPLICAS: usize = 3;
 
 /// All of it; it is gone when this is dropped.
-pub struct Ground {
+pub struct Cluster {
     /// `iss` of the tokens. It names the first replica, and all of them issue under it.
     pub issuer: String,
     pub replicas: Vec<Replica>,
-    pub postgres: Postgres,
+    pub postgres: PostgresServer,
     pub idp: Key,
     pub planner: Key,
     folder: TempDir,
@@ -55,13 +55,13 @@ pub fn secret(client: &str) -> String {
     b64(format!("{client:-<32}"))
 }
 
-impl Ground {
+impl Cluster {
     /// Everything but the replicas' processes.
     pub async fn prepare() -> Self {
         // For reqwest; somebody may have done it before in this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let postgres = Postgres::start(folder.path()).await;
+        let postgres = PostgresServer::start(folder.path()).await;
         let (idp, planner) = (Key::new("idp-1"), Key::new("planner-1"));
         write(folder.path(), "kek", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
         write(folder.path(), "idp.json", &idp.jwks().to_string());
@@ -76,19 +76,19 @@ impl Ground {
         let mut replicas = Vec::new();
         for (number, address) in addresses.iter().enumerate() {
             let proxy = Proxy::start(postgres.address.subscribe()).await;
-            configure(folder.path(), &number.to_string(), addresses[0], *address, &postgres.url_by(proxy.address));
+            configure(folder.path(), &number.to_string(), addresses[0], *address, &postgres.url_through(proxy.address));
             replicas.push(Replica { url: format!("http://{address}"), proxy, number, process: Mutex::new(None) });
         }
         let direct = postgres.url();
         configure(folder.path(), "direct", addresses[0], addresses[0], &direct);
         let ground = Self { issuer: format!("http://{}", addresses[0]), replicas, postgres, idp, planner, folder };
-        let (good, said) = ground.errand(&["migrate"]).await;
+        let (good, said) = ground.run_errand(&["migrate"]).await;
         assert!(good, "{said}");
         ground
     }
 
     /// A command for who runs it, straight at the database. Returns whether it went well, and what it said.
-    pub async fn errand(&self, words: &[&str]) -> (bool, String) {
+    pub async fn run_errand(&self, words: &[&str]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_errand"));
         command.args(words).args(["--config", "direct.toml"]).current_dir(&self.folder).env_clear();
         let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await.unwrap().unwrap();
@@ -112,13 +112,13 @@ impl Ground {
             }
             Program::Frozen => crate::frozen::command(&config),
         };
-        let log = File::options().create(true).append(true).open(self.log(number)).unwrap();
+        let log = File::options().create(true).append(true).open(self.log_path(number)).unwrap();
         command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         *process = Some(command.spawn().unwrap());
     }
 
     /// Waits until a replica is ready, and starts it again if it has ended meanwhile.
-    pub async fn ready(&self, number: usize, program: Program) {
+    pub async fn wait_until_ready(&self, number: usize, program: Program) {
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         let url = format!("{}/readyz", self.replicas[number].url);
         for _ in 0..600 {
@@ -128,11 +128,11 @@ impl Ground {
             self.start(number, program);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("replica {number} does not come up: {}", self.said(number));
+        panic!("replica {number} does not come up: {}", self.log_text(number));
     }
 
     /// Waits until a replica answers from memory.
-    pub async fn leased(&self, number: usize) {
+    pub async fn wait_until_leased(&self, number: usize) {
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         let url = format!("{}/metrics", self.replicas[number].url);
         for _ in 0..600 {
@@ -142,17 +142,17 @@ impl Ground {
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("replica {number} gets no lease: {}", self.said(number));
+        panic!("replica {number} gets no lease: {}", self.log_text(number));
     }
 
     /// The end of what a replica wrote into its log.
-    pub fn said(&self, number: usize) -> String {
-        let text = fs::read_to_string(self.log(number)).unwrap_or_default();
+    pub fn log_text(&self, number: usize) -> String {
+        let text = fs::read_to_string(self.log_path(number)).unwrap_or_default();
         let lines = text.lines().rev().take(20).collect::<Vec<_>>();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    fn log(&self, number: usize) -> std::path::PathBuf {
+    fn log_path(&self, number: usize) -> std::path::PathBuf {
         self.folder.path().join(format!("{number}.log"))
     }
 }
@@ -200,23 +200,23 @@ impl Drop for Replica {
 }
 
 /// A PostgreSQL of our own, by `./dev postgres`: durable, and restarted as we please.
-pub struct Postgres {
+pub struct PostgresServer {
     state: std::path::PathBuf,
     url: Mutex<Url>,
     pub address: watch::Sender<SocketAddr>,
 }
 
-impl Postgres {
+impl PostgresServer {
     async fn start(folder: &Path) -> Self {
         let state = folder.join("postgres.state");
-        let url = dev(&state, &["start"]).await;
+        let url = run_dev_script(&state, &["start"]).await;
         let address = watch::Sender::new(address_of(&url));
         Self { state, url: Mutex::new(url), address }
     }
 
     /// Restarts it: `fast` as an operator does, `immediate` as after a crash.
     pub async fn restart(&self, mode: &'static str) {
-        let url = dev(&self.state, &["restart", mode]).await;
+        let url = run_dev_script(&self.state, &["restart", mode]).await;
         self.address.send_replace(address_of(&url));
         *self.url.lock().unwrap() = url;
     }
@@ -226,17 +226,17 @@ impl Postgres {
     }
 
     /// Its URL, by way of a proxy.
-    fn url_by(&self, proxy: SocketAddr) -> String {
+    fn url_through(&self, proxy: SocketAddr) -> String {
         let mut url = self.url.lock().unwrap().clone();
         url.set_port(Some(proxy.port())).unwrap();
         url.to_string()
     }
 }
 
-impl Drop for Postgres {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         // A test that fails already says why.
-        let _ = command(&self.state, &["stop"]).output();
+        let _ = dev_command(&self.state, &["stop"]).output();
     }
 }
 
@@ -244,15 +244,15 @@ fn address_of(url: &Url) -> SocketAddr {
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap()
 }
 
-async fn dev(state: &Path, words: &[&str]) -> Url {
-    let mut command = command(state, words);
+async fn run_dev_script(state: &Path, words: &[&str]) -> Url {
+    let mut command = dev_command(state, words);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "./dev postgres {words:?}: {said}");
     Url::parse(String::from_utf8_lossy(&output.stdout).trim()).unwrap()
 }
 
-fn command(state: &Path, words: &[&str]) -> Command {
+fn dev_command(state: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("dev"));
     command.arg("postgres").args(words).env("ERRAND_POSTGRES_STATE", state).stdin(Stdio::null());
     command

@@ -11,24 +11,24 @@ pub struct Call {
     pub end: Duration,
     /// Whether there was an answer at all.
     pub is_answered: bool,
-    pub what: What,
+    pub event: Event,
 }
 
 /// What was asked for, and what the answer was.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum Event {
     /// A token was issued.
     Issued(Token),
     /// None was.
-    NotIssued(Told),
+    NotIssued(ChangeResult),
     /// What something else needs first: a grant, or what an admin is shown before many tasks are ended.
-    Prepared(Told),
+    Prepared(ChangeResult),
     /// A resource asked about a token.
-    Introspected { token: String, said: Said },
+    Introspected { token: String, result: IntrospectionResult },
     /// Something was taken back, held back or let work again.
     Changed(Change),
     /// An answer that means nothing to anybody, such as a 500.
-    Strange(String),
+    UnexpectedResponse(String),
 }
 
 /// An issued token: what it says.
@@ -44,7 +44,7 @@ pub struct Token {
     /// The position of the log that its issuer had applied.
     pub rev: u64,
     /// Until then it has certainly not expired.
-    pub good_until: Duration,
+    pub valid_until: Duration,
     /// The one-time id that it was had with.
     pub assertion: Option<String>,
     /// The recorded grant that it rests on.
@@ -55,7 +55,7 @@ pub struct Token {
 
 /// What introspection said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum IntrospectionResult {
     Active,
     Inactive,
     /// A 503, or no answer at all.
@@ -64,9 +64,9 @@ pub enum Said {
 
 #[derive(Clone, Debug)]
 pub struct Change {
-    pub verb: Verb,
+    pub verb: Action,
     pub target: Target,
-    pub told: Told,
+    pub result: ChangeResult,
     /// Its place in the log, where the answer said it.
     pub seq: Option<u64>,
     /// How long the replicas took, as the answer said.
@@ -76,7 +76,7 @@ pub struct Change {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum Action {
     /// For good: by whatever way.
     End,
     Suspend,
@@ -98,25 +98,25 @@ pub enum Target {
     Grant(String),
     /// A signing key.
     Key(String),
-    Tasks(Selection),
+    Tasks(TaskSelection),
 }
 
 /// Tasks that an admin chose together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Selection {
+pub struct TaskSelection {
     /// These; if it is none, all that fit.
     pub ids: BTreeSet<String>,
     pub requester: Option<String>,
     /// The agent that opened them.
     pub agent: Option<String>,
     /// When the dry run was asked for, and when its answer was there.
-    pub asked: Duration,
-    pub shown: Duration,
+    pub dry_run_started: Duration,
+    pub dry_run_ended: Duration,
 }
 
 /// What whoever wanted a change was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ChangeResult {
     /// It is so, everywhere.
     Done,
     /// It can't be done, because it is so already, everywhere.
@@ -127,9 +127,9 @@ pub enum Told {
     Unknown,
 }
 
-impl Told {
+impl ChangeResult {
     /// Whether it is so for certain.
-    pub fn is_so(self) -> bool {
+    pub fn is_effective(self) -> bool {
         match self {
             Self::Done | Self::Already => true,
             Self::Refused | Self::Unknown => false,
@@ -139,7 +139,7 @@ impl Told {
 
 impl Token {
     /// Everything that it can be taken back by.
-    pub fn names(&self) -> impl Iterator<Item = Target> {
+    pub fn revocation_targets(&self) -> impl Iterator<Item = Target> {
         let ancestors = self.lineage.iter().cloned().map(Target::Token);
         let agents = self.agents.iter().cloned().map(Target::Agent);
         let grant = self.grant.iter().cloned().map(Target::Grant);
@@ -157,7 +157,7 @@ impl Token {
 
 impl Target {
     /// Whether such an end is for what was issued before it alone.
-    pub fn ends_what_was_before(&self) -> bool {
+    pub fn ends_earlier_tokens(&self) -> bool {
         match self {
             Self::Token(_) | Self::Task(_) | Self::Grant(_) | Self::Key(_) | Self::Tasks(_) => false,
             Self::Requester(_) | Self::Agent(_) | Self::Resource(_) | Self::Issuer(_) => true,
@@ -165,7 +165,7 @@ impl Target {
     }
 
     /// Kind and key, as the log has them.
-    pub fn in_log(&self) -> (&'static str, &str) {
+    pub fn log_key(&self) -> (&'static str, &str) {
         match self {
             Self::Token(key) => ("token", key),
             Self::Task(key) => ("task", key),

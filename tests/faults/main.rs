@@ -43,35 +43,35 @@ use std::{
 
 use sqlx::{Connection, PgConnection, Row};
 
-use caller::Caller;
-use checker::{Kept, Offence, check};
-use crowd::Crowd;
-use dice::Dice;
-use ground::{Ground, Program, REPLICAS};
+use caller::Recorder;
+use checker::{StoredState, Violation, find_violations};
+use crowd::Workload;
+use dice::SeededRng;
+use ground::{Cluster, Program, REPLICAS};
 use history::Call;
-use report::Tally;
-use weather::Weather;
+use report::Summary;
+use weather::Nemesis;
 
 /// How long the weather is bad, unless `./dev soak` says otherwise.
-const SHORT: Duration = Duration::from_secs(30);
+const DEFAULT_DURATION: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn survives() {
+async fn cluster_survives_faults() {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}")));
-    let seed = number("ERRAND_FAULTS_SEED").unwrap_or_else(some_seed);
-    let long = number("ERRAND_FAULTS_SECONDS").map_or(SHORT, Duration::from_secs);
+    let seed = number("ERRAND_FAULTS_SEED").unwrap_or_else(random_seed);
+    let long = number("ERRAND_FAULTS_SECONDS").map_or(DEFAULT_DURATION, Duration::from_secs);
     println!("seed {seed}: ERRAND_FAULTS_SEED={seed} throws the same dice again");
-    let mut dice = Dice::new(seed);
+    let mut dice = SeededRng::new(seed);
 
-    let ground = Arc::new(Ground::prepare().await);
+    let ground = Arc::new(Cluster::prepare().await);
     for number in 0..REPLICAS {
         ground.start(number, Program::Errand);
-        ground.ready(number, Program::Errand).await;
+        ground.wait_until_ready(number, Program::Errand).await;
     }
-    let caller = Arc::new(Caller::new(Arc::clone(&ground)));
-    let crowd = Crowd::new(Arc::clone(&caller));
-    let clients = crowd.come(&mut dice);
-    let weather = Weather::new(Arc::clone(&ground));
+    let caller = Arc::new(Recorder::new(Arc::clone(&ground)));
+    let crowd = Workload::new(Arc::clone(&caller));
+    let clients = crowd.spawn_clients(&mut dice);
+    let weather = Nemesis::new(Arc::clone(&ground));
     // Who has seen enough sees what was found until then; and the database is ended.
     let interrupted = tokio::spawn({
         let weather = Arc::clone(&weather);
@@ -80,40 +80,40 @@ async fn survives() {
             weather.end();
         }
     });
-    let survived = weather.rage(dice.split(), long).await;
+    let survived = weather.run(dice.split(), long).await;
     interrupted.abort();
-    crowd.go_home();
+    crowd.stop();
     clients.join_all().await;
 
     // The sun comes out: everything can be told now.
     for number in 0..REPLICAS {
-        ground.ready(number, Program::Errand).await;
+        ground.wait_until_ready(number, Program::Errand).await;
     }
-    crowd.look_at_all().await;
+    crowd.introspect_all().await;
     let bad_until = caller.now();
-    crowd.act_in_calm(&mut dice).await;
+    crowd.apply_final_changes(&mut dice).await;
     let calm_from = caller.now();
-    crowd.take_back_in_calm().await;
+    crowd.revoke_all().await;
     let crashed_at = caller.now();
     ground.replicas[REPLICAS - 1].kill();
-    crowd.take_back_one(0, 0).await;
+    crowd.revoke_one(0, 0).await;
     for replica in &ground.replicas {
         replica.stop().await;
     }
-    let (whole, said) = ground.errand(&["audit", "verify"]).await;
+    let (whole, said) = ground.run_errand(&["audit", "verify"]).await;
     assert!(whole, "the trail: {said}");
 
     let history = caller.history();
-    let tally = Tally::of(&history);
+    let tally = Summary::new(&history);
     let (bad, good) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
     let good = good.into_iter().filter(|call| call.start >= calm_from).collect::<Vec<_>>();
     let (calm, crashed) = good.iter().cloned().partition::<Vec<_>, _>(|call| call.start < crashed_at);
-    println!("{}in calm weather:\n{}", tally.told(seed, long, survived), Tally::of(&calm).times());
-    println!("right after a crash:\n{}", Tally::of(&crashed).times());
-    let offences = check(&history, &kept(&ground).await);
-    assert!(offences.is_empty(), "seed {seed}: {}", explained(&offences, &history));
+    println!("{}in calm weather:\n{}", tally.render(seed, long, survived), Summary::new(&calm).render_times());
+    println!("right after a crash:\n{}", Summary::new(&crashed).render_times());
+    let offences = find_violations(&history, &read_stored_state(&ground).await);
+    assert!(offences.is_empty(), "seed {seed}: {}", explain_violations(&offences, &history));
     // What never happened was never right either.
-    let Tally { issued, active, inactive, ended, suspended, resumed, .. } = &tally;
+    let Summary { issued, active, inactive, ended, suspended, resumed, .. } = &tally;
     for (name, times) in [
         ("tokens issued", issued),
         ("active", active),
@@ -145,18 +145,18 @@ async fn survives() {
         assert!(times > 0, "{name}: never: there was nothing to survive");
     }
     assert!(survived.swallowed > 0, "the lines that fell silent lost nothing");
-    let Tally { active, ended, .. } = Tally::of(&bad);
+    let Summary { active, ended, .. } = Summary::new(&bad);
     assert!(active > 0 && ended > 0, "{active} times active, {ended} ends while it mattered");
 }
 
 /// What the store has in the end.
-async fn kept(ground: &Ground) -> Kept {
+async fn read_stored_state(ground: &Cluster) -> StoredState {
     let mut connection = PgConnection::connect(&ground.postgres.url()).await.unwrap();
     let tokens = sqlx::query("SELECT id::text FROM tokens").fetch_all(&mut connection).await.unwrap();
-    Kept { tokens: tokens.iter().map(|row| row.get("id")).collect(), log: log(ground).await }
+    StoredState { tokens: tokens.iter().map(|row| row.get("id")).collect(), log: read_log(ground).await }
 }
 
-async fn log(ground: &Ground) -> BTreeMap<u64, (String, String, String)> {
+async fn read_log(ground: &Cluster) -> BTreeMap<u64, (String, String, String)> {
     let mut connection = PgConnection::connect(&ground.postgres.url()).await.unwrap();
     let log = sqlx::query("SELECT seq, verb, kind, key FROM revocation_log").fetch_all(&mut connection).await.unwrap();
     let place = |row: &sqlx::postgres::PgRow| u64::try_from(row.get::<i64, _>("seq")).unwrap();
@@ -164,19 +164,19 @@ async fn log(ground: &Ground) -> BTreeMap<u64, (String, String, String)> {
 }
 
 /// The first few, with every call that has to do with the first one.
-fn explained(offences: &[Offence], history: &[Call]) -> String {
+fn explain_violations(offences: &[Violation], history: &[Call]) -> String {
     let mut text = format!("{} offences\n", offences.len());
     for offence in offences.iter().take(10) {
         let _ = writeln!(text, "{offence:?}");
     }
-    if let Some(Offence::Active { token, .. } | Offence::Inactive { token, .. }) = offences.first() {
-        for call in history.iter().filter(|call| format!("{:?}", call.what).contains(token)) {
+    if let Some(Violation::Active { token, .. } | Violation::Inactive { token, .. }) = offences.first() {
+        for call in history.iter().filter(|call| format!("{:?}", call.event).contains(token)) {
             let _ = writeln!(text, "{call:?}");
         }
     }
     text
 }
 
-fn some_seed() -> u64 {
+fn random_seed() -> u64 {
     u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos())
 }

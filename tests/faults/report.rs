@@ -7,13 +7,13 @@ use std::{
 };
 
 use crate::{
-    history::{Call, Change, Said, Target, Told, Verb, What},
-    weather::Survived,
+    history::{Action, Call, Change, ChangeResult, Event, IntrospectionResult, Target},
+    weather::FaultCounts,
 };
 
 /// Counts of a history.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Summary {
     pub calls: usize,
     pub issued: usize,
     pub active: usize,
@@ -28,49 +28,49 @@ pub struct Tally {
     /// What was acknowledged, by what it was.
     pub done: BTreeMap<&'static str, usize>,
     /// How much of it when it was asked for again.
-    pub again: usize,
+    pub retried: usize,
     /// How long a change took that was acknowledged, as whoever wanted it saw it.
     pub took: Vec<Duration>,
     /// How long the replicas took, as the answer said.
     pub propagated: Vec<Duration>,
 }
 
-impl Tally {
-    pub fn of(history: &[Call]) -> Self {
+impl Summary {
+    pub fn new(history: &[Call]) -> Self {
         let mut tally = Self { calls: history.len(), ..Self::default() };
         let mut unanswered = BTreeSet::new();
         for call in history {
             tally.silent += usize::from(!call.is_answered);
             let unknown = usize::from(call.is_answered);
-            match &call.what {
-                What::Issued(_) => tally.issued += 1,
-                What::Introspected { said: Said::Active, .. } => tally.active += 1,
-                What::Introspected { said: Said::Inactive, .. } => tally.inactive += 1,
-                What::Introspected { said: Said::Unknown, .. }
-                | What::NotIssued(Told::Unknown)
-                | What::Prepared(Told::Unknown) => {
+            match &call.event {
+                Event::Issued(_) => tally.issued += 1,
+                Event::Introspected { result: IntrospectionResult::Active, .. } => tally.active += 1,
+                Event::Introspected { result: IntrospectionResult::Inactive, .. } => tally.inactive += 1,
+                Event::Introspected { result: IntrospectionResult::Unknown, .. }
+                | Event::NotIssued(ChangeResult::Unknown)
+                | Event::Prepared(ChangeResult::Unknown) => {
                     tally.unknown += unknown;
                 }
-                What::Changed(change) => match (change.told, change.verb) {
-                    (Told::Done, verb) => {
+                Event::Changed(change) => match (change.result, change.verb) {
+                    (ChangeResult::Done, verb) => {
                         match verb {
-                            Verb::End | Verb::Disable => tally.ended += 1,
-                            Verb::Suspend => tally.suspended += 1,
-                            Verb::Resume | Verb::Enable => tally.resumed += 1,
+                            Action::End | Action::Disable => tally.ended += 1,
+                            Action::Suspend => tally.suspended += 1,
+                            Action::Resume | Action::Enable => tally.resumed += 1,
                         }
-                        *tally.done.entry(named(change)).or_default() += 1;
+                        *tally.done.entry(change_name(change)).or_default() += 1;
                         // The history is in the order of the answers.
-                        tally.again += usize::from(change.key.as_ref().is_some_and(|key| unanswered.contains(key)));
+                        tally.retried += usize::from(change.key.as_ref().is_some_and(|key| unanswered.contains(key)));
                         tally.took.push(call.end.saturating_sub(call.start));
                         tally.propagated.extend(change.propagated);
                     }
-                    (Told::Unknown, _) => {
+                    (ChangeResult::Unknown, _) => {
                         tally.unknown += unknown;
                         unanswered.extend(&change.key);
                     }
-                    (Told::Already | Told::Refused, _) => {}
+                    (ChangeResult::Already | ChangeResult::Refused, _) => {}
                 },
-                What::NotIssued(_) | What::Prepared(_) | What::Strange(_) => {}
+                Event::NotIssued(_) | Event::Prepared(_) | Event::UnexpectedResponse(_) => {}
             }
         }
         tally.took.sort_unstable();
@@ -79,8 +79,8 @@ impl Tally {
     }
 
     /// For whoever reads the output of a test.
-    pub fn told(&self, seed: u64, long: Duration, survived: Survived) -> String {
-        let Survived { kills, pauses, cuts, blocks, silences, swallowed, restarts } = survived;
+    pub fn render(&self, seed: u64, long: Duration, survived: FaultCounts) -> String {
+        let FaultCounts { kills, pauses, cuts, blocks, silences, swallowed, restarts } = survived;
         let Self { calls, issued, active, inactive, unknown, silent, ended, suspended, resumed, .. } = self;
         let mut text = format!("seed {seed}, {} s of bad weather\n", long.as_secs());
         let _ = writeln!(
@@ -93,46 +93,46 @@ impl Tally {
         );
         let _ = writeln!(text, "acknowledged: {ended} ends, {suspended} suspensions, {resumed} resumptions");
         let done = self.done.iter().map(|(name, times)| format!("{name} {times}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "by what they were: {done}; {} when asked for again", self.again);
-        text + &self.times()
+        let _ = writeln!(text, "by what they were: {done}; {} when asked for again", self.retried);
+        text + &self.render_times()
     }
 
     /// How long changes took.
-    pub fn times(&self) -> String {
-        let mut text = format!("a change, as the caller saw it: {}\n", spread(&self.took));
+    pub fn render_times(&self) -> String {
+        let mut text = format!("a change, as the caller saw it: {}\n", percentiles(&self.took));
         if !self.propagated.is_empty() {
-            let _ = writeln!(text, "until all replicas had it (propagated_ms): {}", spread(&self.propagated));
+            let _ = writeln!(text, "until all replicas had it (propagated_ms): {}", percentiles(&self.propagated));
         }
         text
     }
 }
 
 /// In a word, what was done.
-fn named(change: &Change) -> &'static str {
+fn change_name(change: &Change) -> &'static str {
     match (change.verb, &change.target) {
-        (Verb::End, Target::Token(_)) => "end token",
-        (Verb::End, Target::Task(_)) => "end task",
-        (Verb::End, Target::Requester(_)) => "end requester",
-        (Verb::End, Target::Agent(_)) => "end agent",
-        (Verb::End, Target::Resource(_)) => "end resource",
-        (Verb::End, Target::Issuer(_)) => "end issuer",
-        (Verb::End, Target::Grant(_)) => "withdraw grant",
-        (Verb::End, Target::Key(_)) => "remove key",
-        (Verb::End, Target::Tasks(_)) => "end selection",
-        (Verb::Suspend, Target::Tasks(_)) => "suspend selection",
-        (Verb::Suspend, Target::Agent(_)) => "suspend agent",
-        (Verb::Suspend, _) => "suspend task",
-        (Verb::Resume, Target::Tasks(_)) => "resume selection",
-        (Verb::Resume, Target::Agent(_)) => "resume agent",
-        (Verb::Resume, _) => "resume task",
-        (Verb::Disable, Target::Agent(_)) => "disable agent",
-        (Verb::Disable, _) => "disable requester",
-        (Verb::Enable, Target::Agent(_)) => "enable agent",
-        (Verb::Enable, _) => "enable requester",
+        (Action::End, Target::Token(_)) => "end token",
+        (Action::End, Target::Task(_)) => "end task",
+        (Action::End, Target::Requester(_)) => "end requester",
+        (Action::End, Target::Agent(_)) => "end agent",
+        (Action::End, Target::Resource(_)) => "end resource",
+        (Action::End, Target::Issuer(_)) => "end issuer",
+        (Action::End, Target::Grant(_)) => "withdraw grant",
+        (Action::End, Target::Key(_)) => "remove key",
+        (Action::End, Target::Tasks(_)) => "end selection",
+        (Action::Suspend, Target::Tasks(_)) => "suspend selection",
+        (Action::Suspend, Target::Agent(_)) => "suspend agent",
+        (Action::Suspend, _) => "suspend task",
+        (Action::Resume, Target::Tasks(_)) => "resume selection",
+        (Action::Resume, Target::Agent(_)) => "resume agent",
+        (Action::Resume, _) => "resume task",
+        (Action::Disable, Target::Agent(_)) => "disable agent",
+        (Action::Disable, _) => "disable requester",
+        (Action::Enable, Target::Agent(_)) => "enable agent",
+        (Action::Enable, _) => "enable requester",
     }
 }
 
-fn spread(sorted: &[Duration]) -> String {
+fn percentiles(sorted: &[Duration]) -> String {
     let at = |share: usize| sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1)));
     let ms = |at: Option<&Duration>| at.map_or(0, Duration::as_millis);
     format!("p50 {} ms, p99 {} ms, max {} ms", ms(at(50)), ms(at(99)), ms(sorted.last()))

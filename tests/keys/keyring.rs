@@ -3,11 +3,11 @@
 use std::slice::from_ref;
 
 use errand::{
-    adapters::keyring::{Kek, Keyring, KeyringFault, new_key},
+    adapters::keyring::{Kek, Keyring, KeyringError, generate_key},
     domain::{
         id::KeyId,
         jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-        jws::Unread,
+        jws::CompactJws,
         time::{Lifetime, Timestamp},
     },
     ports::{Signer, StoredKey, StoredKeys},
@@ -19,7 +19,7 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{NOW, Party, Verifying, signed};
+use crate::support::{KeyPair, NOW, VerifierFixture, sign_jws};
 
 const ALGORITHMS: [SigningAlgorithm; 3] = [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256];
 const CLAIMS: &[u8] = br#"{"iss":"https://sts.example.com","sub":"alice","aud":"https://files.example.com/mcp"}"#;
@@ -29,7 +29,7 @@ fn kek() -> Kek {
 }
 
 fn key(algorithm: SigningAlgorithm) -> StoredKey {
-    new_key(&kek(), algorithm, NOW, NOW).unwrap()
+    generate_key(&kek(), algorithm, NOW, NOW).unwrap()
 }
 
 fn stored(keys: &[StoredKey]) -> StoredKeys {
@@ -41,46 +41,46 @@ fn keyring(keys: &[StoredKey]) -> Keyring {
 }
 
 fn verifies(keyring: &Keyring, token: &str, now: Timestamp) -> bool {
-    keyring.verify(Unread::parse(token).unwrap(), now).is_some()
+    keyring.verify(CompactJws::parse(token).unwrap(), now).is_some()
 }
 
 /// What ring signs, ring and josekit verify, by the key as it is published.
 #[test]
-fn our_tokens_are_anybodys_to_verify() {
+fn issued_tokens_verify_with_published_keys() {
     let keyring = keyring(&ALGORITHMS.map(key));
-    assert_eq!(keyring.algorithms(NOW), ALGORITHMS);
+    assert_eq!(keyring.active_algorithms(NOW), ALGORITHMS);
     for algorithm in ALGORITHMS {
         for typ in ["at+jwt", "txntoken+jwt", "token-introspection+jwt"] {
             let token = keyring.sign(algorithm, typ, CLAIMS, NOW).unwrap();
-            let jws = Unread::parse(&token).unwrap();
-            let header = jws.header().unwrap();
+            let jws = CompactJws::parse(&token).unwrap();
+            let header = jws.decode_header().unwrap();
             assert_eq!((header.alg.as_str(), header.typ.as_deref()), (algorithm.as_str(), Some(typ)));
             let own = keyring.verify(jws, NOW).unwrap();
             assert_eq!(header.kid.as_deref(), Some(own.key.as_str()));
             assert_eq!((&*own.typ, own.payload.as_slice()), (typ, CLAIMS), "{algorithm}");
             let allowed = [JwsAlgorithm::parse(algorithm.as_str()).unwrap()];
-            assert_eq!(Verifying::new().verify_with(&keyring.jwks(NOW), &allowed, &token), None, "{algorithm}");
+            assert_eq!(VerifierFixture::new().verify_with(&keyring.jwks(NOW), &allowed, &token), None, "{algorithm}");
         }
     }
 }
 
 /// What josekit signs with one of our keys, ring verifies. The seal is opened here by what is written about it.
 #[test]
-fn what_others_sign_with_our_keys_we_verify() {
+fn externally_signed_tokens_verify() {
     for algorithm in ALGORITHMS {
         let stored = key(algorithm);
-        let pkcs8 = unsealed(&stored);
+        let pkcs8 = unseal(&stored);
         let public: Value = serde_json::from_str(&stored.public_jwk).unwrap();
         let private = match algorithm {
             // Where ring's templates put the 32 bytes.
-            SigningAlgorithm::ES256 => with_d(&public, &pkcs8[36..68]),
-            SigningAlgorithm::EdDSA => with_d(&public, &pkcs8[16..48]),
+            SigningAlgorithm::ES256 => jwk_with_private_part(&public, &pkcs8[36..68]),
+            SigningAlgorithm::EdDSA => jwk_with_private_part(&public, &pkcs8[16..48]),
             SigningAlgorithm::RS256 => {
                 let pair = josekit::jwk::alg::rsa::RsaKeyPair::from_der(&pkcs8).unwrap();
                 josekit::jwk::KeyPair::to_jwk_key_pair(&pair)
             }
         };
-        let party = Party(private);
+        let party = KeyPair(private);
         let foreign = JwsAlgorithm::parse(algorithm.as_str()).unwrap();
         let token = party.token(foreign, json!({"kid": public["kid"], "typ": "at+jwt"}));
         assert!(verifies(&keyring(from_ref(&stored)), &token, NOW), "{algorithm}");
@@ -88,53 +88,54 @@ fn what_others_sign_with_our_keys_we_verify() {
     }
 }
 
-fn with_d(public: &Value, d: &[u8]) -> Jwk {
+fn jwk_with_private_part(public: &Value, d: &[u8]) -> Jwk {
     let mut key = public.as_object().unwrap().clone();
-    key.insert("d".into(), errand::domain::encode(d).into());
+    key.insert("d".into(), errand::domain::encode_base64url(d).into());
     Jwk::from_map(key).unwrap()
 }
 
 /// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce in front and the row's name as additional data.
-fn unsealed(key: &StoredKey) -> Vec<u8> {
+fn unseal(key: &StoredKey) -> Vec<u8> {
     let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"errand key-encryption key").extract(&[7; 32]);
     let info = [&b"errand signing keys v1"[..]];
     let sealing = LessSafeKey::new(UnboundKey::from(root.expand(&info, &AES_256_GCM).unwrap()));
-    let (nonce, rest) = key.sealed.split_at(12);
+    let (nonce, rest) = key.sealed_private_key.split_at(12);
     let mut text = rest.to_vec();
     let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
-    let name = Aad::from(format!("signing_keys|{}|sealed", key.dates.kid));
+    let name = Aad::from(format!("signing_keys|{}|sealed", key.schedule.kid));
     sealing.open_in_place(nonce, name, &mut text).unwrap().to_vec()
 }
 
 /// The name must be one of ours, and the algorithm that name's.
 #[test]
-fn a_token_names_one_of_our_keys() {
+fn unknown_kid_is_rejected() {
     let keyring = keyring(&ALGORITHMS.map(key));
     let names: Vec<String> = keyring.jwks(NOW).keys().map(|key| key["kid"].as_str().unwrap().to_owned()).collect();
     for (n, algorithm) in ALGORITHMS.into_iter().enumerate() {
         let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
         let signature = token.rsplit_once('.').unwrap().1;
-        let signature = errand::domain::decode(signature).unwrap();
+        let signature = errand::domain::decode_base64url(signature).unwrap();
         for (m, kid) in names.iter().map(String::as_str).chain(["../../x", "' OR 1=1 --", ""]).enumerate() {
             for alg in ["ES256", "EdDSA", "RS256", "Ed25519", "PS256", "HS256", "none"] {
-                let forged = signed(alg, json!({"kid": kid, "typ": "at+jwt"}), |_| signature.clone());
+                let forged = sign_jws(alg, json!({"kid": kid, "typ": "at+jwt"}), |_| signature.clone());
                 assert!(!verifies(&keyring, &forged, NOW), "{algorithm} signature under {kid} ({m}, {n}) and {alg}");
             }
         }
-        let nameless = signed(algorithm.as_str(), json!({"typ": "at+jwt"}), |_| signature.clone());
+        let nameless = sign_jws(algorithm.as_str(), json!({"typ": "at+jwt"}), |_| signature.clone());
         assert!(!verifies(&keyring, &nameless, NOW));
     }
-    let zeros = signed("ES256", json!({"kid": names[0], "typ": "at+jwt"}), |_| vec![0; 64]);
+    let zeros = sign_jws("ES256", json!({"kid": names[0], "typ": "at+jwt"}), |_| vec![0; 64]);
     assert!(!verifies(&keyring, &zeros, NOW), "r = s = 0");
     assert!(!verifies(&self::keyring(&[]), &zeros, NOW), "no key at all");
 }
 
 /// Tokens that our key did sign, with a header that we would not write.
 #[test]
-fn a_good_signature_is_not_enough() {
+fn valid_signature_with_wrong_header_is_rejected() {
     let stored = key(SigningAlgorithm::EdDSA);
     let public: Value = serde_json::from_str(&stored.public_jwk).unwrap();
-    let signer = josekit::jws::EdDSA.signer_from_jwk(&with_d(&public, &unsealed(&stored)[16..48])).unwrap();
+    let signer =
+        josekit::jws::EdDSA.signer_from_jwk(&jwk_with_private_part(&public, &unseal(&stored)[16..48])).unwrap();
     let keyring = keyring(&[stored]);
     for (alg, header, want) in [
         ("EdDSA", json!({"kid": public["kid"], "typ": "at+jwt"}), true),
@@ -145,13 +146,13 @@ fn a_good_signature_is_not_enough() {
         ("ES256", json!({"kid": public["kid"], "typ": "at+jwt"}), false),
         ("none", json!({"kid": public["kid"], "typ": "at+jwt"}), false),
     ] {
-        let token = signed(alg, header.clone(), |message| signer.sign(message).unwrap());
+        let token = sign_jws(alg, header.clone(), |message| signer.sign(message).unwrap());
         assert_eq!(verifies(&keyring, &token, NOW), want, "{alg} {header}");
     }
 }
 
 #[test]
-fn one_bit_and_it_is_not_ours() {
+fn flipped_bit_is_rejected() {
     let keyring = keyring(&ALGORITHMS.map(key));
     for algorithm in ALGORITHMS {
         let token = keyring.sign(algorithm, "at+jwt", CLAIMS, NOW).unwrap();
@@ -162,7 +163,7 @@ fn one_bit_and_it_is_not_ours() {
                 let mut changed = token.clone().into_bytes();
                 changed[at] ^= 1 << bit;
                 let changed = String::from_utf8(changed).unwrap();
-                if Unread::parse(&changed).is_ok() {
+                if CompactJws::parse(&changed).is_ok() {
                     parsed += 1;
                     assert!(!verifies(&keyring, &changed, NOW), "{algorithm}: bit {bit} of byte {at}");
                 }
@@ -174,17 +175,17 @@ fn one_bit_and_it_is_not_ours() {
 
 /// Published, signs, retired, gone: by the dates, whatever this replica did before.
 #[test]
-fn a_key_lives_by_its_dates() {
-    let at = |seconds| NOW.after(Lifetime::seconds(seconds));
+fn key_use_follows_its_schedule() {
+    let at = |seconds| NOW.saturating_add(Lifetime::seconds(seconds));
     let mut old = key(SigningAlgorithm::ES256);
-    old.dates.retires = Some(at(100));
-    old.dates.gone = Some(at(200));
-    let new = new_key(&kek(), SigningAlgorithm::ES256, NOW, at(100)).unwrap();
+    old.schedule.retires_at = Some(at(100));
+    old.schedule.unpublished_at = Some(at(200));
+    let new = generate_key(&kek(), SigningAlgorithm::ES256, NOW, at(100)).unwrap();
     let keyring = keyring(&[old.clone(), new.clone()]);
-    let kid = |token: &str| Unread::parse(token).unwrap().header().unwrap().kid.unwrap();
+    let kid = |token: &str| CompactJws::parse(token).unwrap().decode_header().unwrap().kid.unwrap();
     let by_old = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(99)).unwrap();
     let by_new = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(100)).unwrap();
-    assert_eq!((kid(&by_old), kid(&by_new)), (old.dates.kid.to_string(), new.dates.kid.to_string()));
+    assert_eq!((kid(&by_old), kid(&by_new)), (old.schedule.kid.to_string(), new.schedule.kid.to_string()));
     for (now, published) in [(0, 2), (99, 2), (199, 2), (200, 1)] {
         assert_eq!(keyring.jwks(at(now)).keys().count(), published, "{now}");
         assert_eq!(verifies(&keyring, &by_old, at(now)), published == 2, "{now}");
@@ -192,44 +193,44 @@ fn a_key_lives_by_its_dates() {
     }
     assert!(keyring.sign(SigningAlgorithm::RS256, "at+jwt", CLAIMS, NOW).is_err(), "no such key");
     let none = self::keyring(&[]);
-    assert_eq!((none.algorithms(NOW), none.jwks(NOW).keys().count()), (vec![], 0));
+    assert_eq!((none.active_algorithms(NOW), none.jwks(NOW).keys().count()), (vec![], 0));
 }
 
 #[test]
-fn keys_are_replaced_wholly_or_not_at_all() {
+fn key_replacement_is_atomic() {
     let (first, second) = (key(SigningAlgorithm::ES256), key(SigningAlgorithm::EdDSA));
     let keyring = keyring(from_ref(&first));
     let token = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
     let mut broken = second.clone();
-    broken.sealed[20] ^= 1;
+    broken.sealed_private_key[20] ^= 1;
     let fault = keyring.replace(&StoredKeys { version: 2, keys: vec![second.clone(), broken] }).unwrap_err();
-    assert!(matches!(fault, KeyringFault::Sealed { .. }));
+    assert!(matches!(fault, KeyringError::UnsealFailed { .. }));
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (1, true));
     keyring.replace(&StoredKeys { version: 3, keys: vec![second] }).unwrap();
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (3, false));
-    assert_eq!(keyring.algorithms(NOW), [SigningAlgorithm::EdDSA]);
+    assert_eq!(keyring.active_algorithms(NOW), [SigningAlgorithm::EdDSA]);
 }
 
 /// Who can write to the database can't make us use or publish a key of theirs.
 #[test]
-fn what_the_database_says_is_checked() {
+fn stored_keys_are_validated() {
     let (a, b) = (key(SigningAlgorithm::ES256), key(SigningAlgorithm::ES256));
     let fault = |key: StoredKey| Keyring::open(kek(), &stored(&[key])).unwrap_err();
-    let moved = StoredKey { dates: b.dates.clone(), ..a.clone() };
-    assert!(matches!(fault(moved), KeyringFault::Sealed { .. }), "a private part under another name");
+    let moved = StoredKey { schedule: b.schedule.clone(), ..a.clone() };
+    assert!(matches!(fault(moved), KeyringError::UnsealFailed { .. }), "a private part under another name");
     let swapped = StoredKey { public_jwk: b.public_jwk.clone(), ..a.clone() };
-    assert!(matches!(fault(swapped), KeyringFault::PublicPart { .. }), "another public part");
+    assert!(matches!(fault(swapped), KeyringError::PublicPartMismatch { .. }), "another public part");
     let garbled = StoredKey { public_jwk: "{".into(), ..a.clone() };
-    assert!(matches!(fault(garbled), KeyringFault::PublicPart { .. }));
+    assert!(matches!(fault(garbled), KeyringError::PublicPartMismatch { .. }));
     let mut relabelled = a.clone();
-    relabelled.dates.algorithm = SigningAlgorithm::EdDSA;
-    assert!(matches!(fault(relabelled), KeyringFault::Malformed { .. }), "another algorithm");
-    let cut = StoredKey { sealed: vec![1; 5], ..a };
-    assert!(matches!(fault(cut), KeyringFault::Sealed { .. }));
+    relabelled.schedule.algorithm = SigningAlgorithm::EdDSA;
+    assert!(matches!(fault(relabelled), KeyringError::Malformed { .. }), "another algorithm");
+    let cut = StoredKey { sealed_private_key: vec![1; 5], ..a };
+    assert!(matches!(fault(cut), KeyringError::UnsealFailed { .. }));
 }
 
 #[test]
-fn the_wrong_file_is_said_to_be_the_wrong_file() {
+fn wrong_encryption_key_is_reported() {
     let key = key(SigningAlgorithm::ES256);
     let fault = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
     assert_eq!(
@@ -237,18 +238,18 @@ fn the_wrong_file_is_said_to_be_the_wrong_file() {
         format!(
             "signing key `{}` can't be opened: the file with the key-encryption key is not the one that the stored keys \
              were sealed with (or the stored key was altered); put the right file back, every replica needs the same one",
-            key.dates.kid
+            key.schedule.kid
         )
     );
 }
 
 #[test]
-fn the_published_form() {
+fn published_jwks_has_public_members_only() {
     for algorithm in ALGORITHMS {
         let key = key(algorithm);
         let keys = keyring(from_ref(&key)).jwks(NOW);
         let published = keys.keys().next().unwrap();
-        assert_eq!(published["kid"], key.dates.kid.as_str());
+        assert_eq!(published["kid"], key.schedule.kid.as_str());
         assert_eq!((&published["alg"], &published["use"]), (&json!(algorithm.as_str()), &json!("sig")));
         let mut members: Vec<_> = published.keys().map(String::as_str).collect();
         members.sort_unstable();
@@ -265,10 +266,10 @@ fn the_published_form() {
 
 /// Whatever is printed, no private byte is in it, in no writing.
 #[test]
-fn nothing_private_is_printed() {
+fn debug_output_hides_private_keys() {
     for algorithm in ALGORITHMS {
         let key = key(algorithm);
-        let private = unsealed(&key);
+        let private = unseal(&key);
         let keyring = keyring(from_ref(&key));
         let fault = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
         let jwks = Value::from(keyring.jwks(NOW));
@@ -281,7 +282,7 @@ fn nothing_private_is_printed() {
                 .filter_map(|n| char::from_digit(n.into(), 16))
                 .collect();
             let list: Vec<String> = bytes.iter().map(ToString::to_string).collect();
-            [errand::domain::encode(bytes), hex, list.join(", ")]
+            [errand::domain::encode_base64url(bytes), hex, list.join(", ")]
         };
         // The part of the PKCS#8 that holds the secret: ES256 d, Ed25519 seed, RSA's private exponent and primes.
         let secret = match algorithm {

@@ -17,15 +17,15 @@ use axum::{
     http::{Response, StatusCode},
 };
 use errand::{
-    adapters::{fetch::FetchLimits, issuers::ForeignKeys},
+    adapters::{fetch::FetchLimits, issuers::JwksCache},
     domain::{
-        encode,
+        encode_base64url,
         issuer::TrustedIssuer,
         jwk::{JwkSet, JwsAlgorithm},
-        jws::Unverified,
+        jws::UnverifiedJws,
         time::Timestamp,
     },
-    ports::{Clock, KeyFault, TrustedKeys},
+    ports::{Clock, SignatureError, TrustedKeys},
 };
 use futures_util::{StreamExt, stream};
 use josekit::{
@@ -42,15 +42,15 @@ pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 
 /// A clock that moves when it is told to.
 #[derive(Debug, Default)]
-pub(crate) struct HeldClock(AtomicU64);
+pub(crate) struct ManualClock(AtomicU64);
 
-impl HeldClock {
+impl ManualClock {
     pub(crate) fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, Ordering::SeqCst);
     }
 }
 
-impl Clock for HeldClock {
+impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         NOW
     }
@@ -62,11 +62,11 @@ impl Clock for HeldClock {
 
 /// A party with a key pair.
 #[derive(Clone)]
-pub(crate) struct Party(pub(crate) Jwk);
+pub(crate) struct KeyPair(pub(crate) Jwk);
 
-static RSA: LazyLock<Party> = LazyLock::new(|| Party(Jwk::generate_rsa_key(2048).unwrap()));
+static RSA: LazyLock<KeyPair> = LazyLock::new(|| KeyPair(Jwk::generate_rsa_key(2048).unwrap()));
 
-impl Party {
+impl KeyPair {
     /// With a key that fits the algorithm. RSA keys take long to make: all are the same one.
     pub(crate) fn new(algorithm: JwsAlgorithm) -> Self {
         use JwsAlgorithm::{ES256, ES384, ES512, EdDSA};
@@ -93,7 +93,7 @@ impl Party {
     /// A token of the party, with this header plus `alg`.
     pub(crate) fn token(&self, algorithm: JwsAlgorithm, header: Value) -> String {
         let signer = self.signer(algorithm);
-        signed(algorithm.as_str(), header, |message| signer.sign(message).unwrap())
+        sign_jws(algorithm.as_str(), header, |message| signer.sign(message).unwrap())
     }
 
     fn signer(&self, algorithm: JwsAlgorithm) -> Box<dyn JwsSigner> {
@@ -114,66 +114,70 @@ impl Party {
 }
 
 /// A compact JWS of fixed claims with any signature at all.
-pub(crate) fn signed(alg: &str, mut header: Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+pub(crate) fn sign_jws(alg: &str, mut header: Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     header["alg"] = alg.into();
     let claims = json!({"iss": "https://login.example.com", "sub": "alice"});
-    let message = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let message = format!(
+        "{}.{}",
+        encode_base64url(header.to_string().as_bytes()),
+        encode_base64url(claims.to_string().as_bytes())
+    );
     let signature = sign(message.as_bytes());
-    format!("{message}.{}", encode(&signature))
+    format!("{message}.{}", encode_base64url(&signature))
 }
 
-pub(crate) fn set(keys: &[Value]) -> JwkSet {
+pub(crate) fn jwk_set(keys: &[Value]) -> JwkSet {
     JwkSet::try_from(json!({ "keys": keys })).unwrap()
 }
 
 /// What went wrong, as something that can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum FailureKind {
     UnknownKey,
     Algorithm,
     Signature,
     Outage,
 }
 
-pub(crate) fn fault(verdict: &Result<Map<String, Value>, KeyFault>) -> Option<Fault> {
+pub(crate) fn failure_kind(verdict: &Result<Map<String, Value>, SignatureError>) -> Option<FailureKind> {
     verdict.as_ref().err().map(|fault| match fault {
-        KeyFault::UnknownKey => Fault::UnknownKey,
-        KeyFault::Algorithm => Fault::Algorithm,
-        KeyFault::Signature => Fault::Signature,
-        KeyFault::Outage(_) => Fault::Outage,
+        SignatureError::UnknownKey => FailureKind::UnknownKey,
+        SignatureError::AlgorithmNotAllowed => FailureKind::Algorithm,
+        SignatureError::InvalidSignature => FailureKind::Signature,
+        SignatureError::Outage(_) => FailureKind::Outage,
     })
 }
 
 /// The keys of others, as a server has them, with a held clock.
-pub(crate) struct Verifying {
-    pub(crate) clock: Arc<HeldClock>,
-    pub(crate) keys: ForeignKeys,
+pub(crate) struct VerifierFixture {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) keys: JwksCache,
 }
 
-impl Verifying {
+impl VerifierFixture {
     pub(crate) fn new() -> Self {
-        Self::with(FetchLimits::default())
+        Self::with_limits(FetchLimits::default())
     }
 
-    pub(crate) fn with(limits: FetchLimits) -> Self {
-        let clock = Arc::new(HeldClock::default());
-        Self { keys: ForeignKeys::new(Arc::clone(&clock) as Arc<dyn Clock>, limits), clock }
+    pub(crate) fn with_limits(limits: FetchLimits) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        Self { keys: JwksCache::new(Arc::clone(&clock) as Arc<dyn Clock>, limits), clock }
     }
 
     /// By the keys of an entry.
-    pub(crate) fn verify_with(&self, keys: &JwkSet, algorithms: &[JwsAlgorithm], token: &str) -> Option<Fault> {
-        fault(&self.keys.verify_with(keys, algorithms, Unverified::parse(token).unwrap()))
+    pub(crate) fn verify_with(&self, keys: &JwkSet, algorithms: &[JwsAlgorithm], token: &str) -> Option<FailureKind> {
+        failure_kind(&self.keys.verify_with_keys(keys, algorithms, UnverifiedJws::parse(token).unwrap()))
     }
 
     /// By the keys of an issuer.
-    pub(crate) async fn verify(&self, issuer: &TrustedIssuer, token: &str) -> Option<Fault> {
-        fault(&self.keys.verify_issuer(issuer, Unverified::parse(token).unwrap(), NOW).await)
+    pub(crate) async fn verify(&self, issuer: &TrustedIssuer, token: &str) -> Option<FailureKind> {
+        failure_kind(&self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), NOW).await)
     }
 
     /// Why the issuer's keys could not be had, with all causes.
-    pub(crate) async fn outage(&self, issuer: &TrustedIssuer, token: &str) -> String {
-        let verdict = self.keys.verify_issuer(issuer, Unverified::parse(token).unwrap(), NOW).await;
-        let Err(KeyFault::Outage(outage)) = verdict else { panic!("no outage: {verdict:?}") };
+    pub(crate) async fn expect_unavailable(&self, issuer: &TrustedIssuer, token: &str) -> String {
+        let verdict = self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), NOW).await;
+        let Err(SignatureError::Outage(outage)) = verdict else { panic!("no outage: {verdict:?}") };
         let mut text = outage.to_string();
         let mut cause = std::error::Error::source(&outage);
         while let Some(fault) = cause {
@@ -194,7 +198,7 @@ pub(crate) fn issuer(url: &str, keys: impl Into<Value>, allowed_networks: &[&str
 
 /// What the provider answers on one path.
 #[derive(Clone, Debug)]
-pub(crate) enum Reply {
+pub(crate) enum CannedResponse {
     Json(Value),
     Raw(&'static str, Bytes),
     Status(u16),
@@ -210,48 +214,48 @@ pub(crate) enum Reply {
 }
 
 /// An identity provider on loopback.
-pub(crate) struct Provider {
+pub(crate) struct IssuerServer {
     pub(crate) url: String,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    replies: Mutex<HashMap<String, Reply>>,
+    replies: Mutex<HashMap<String, CannedResponse>>,
     asked: Mutex<Vec<String>>,
     open: watch::Sender<bool>,
 }
 
-impl Provider {
+impl IssuerServer {
     pub(crate) async fn start() -> Self {
         let shared =
             Arc::new(Shared { replies: Mutex::default(), asked: Mutex::default(), open: watch::Sender::new(true) });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(respond).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, shared }
     }
 
-    pub(crate) fn answers(&self, path: &str, reply: Reply) {
+    pub(crate) fn set_response(&self, path: &str, reply: CannedResponse) {
         self.shared.replies.lock().unwrap().insert(path.to_owned(), reply);
     }
 
     /// Serves these keys at `/jwks`.
-    pub(crate) fn publishes(&self, keys: &[Value]) {
-        self.answers("/jwks", Reply::Json(json!({ "keys": keys })));
+    pub(crate) fn publish_keys(&self, keys: &[Value]) {
+        self.set_response("/jwks", CannedResponse::Json(json!({ "keys": keys })));
     }
 
     /// The paths that were asked for, in order.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    pub(crate) fn requested_paths(&self) -> Vec<String> {
         self.shared.asked.lock().unwrap().clone()
     }
 
-    pub(crate) fn hits(&self) -> usize {
-        self.asked().len()
+    pub(crate) fn request_count(&self) -> usize {
+        self.requested_paths().len()
     }
 
     /// Holds all answers back, or lets them go.
-    pub(crate) fn hold(&self, back: bool) {
+    pub(crate) fn set_held(&self, back: bool) {
         self.shared.open.send_replace(!back);
     }
 
@@ -265,7 +269,7 @@ impl Provider {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
     shared.asked.lock().unwrap().push(path.clone());
     let _ = shared.open.subscribe().wait_for(|open| *open).await;
@@ -273,24 +277,28 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
     let (status, name, value, body) = match reply {
         None => (404, "x-none", "", Body::empty()),
-        Some(Reply::Json(document)) => (200, "content-type", "application/json", Body::from(document.to_string())),
-        Some(Reply::Raw(encoding, bytes)) => (200, "content-encoding", encoding, Body::from(bytes)),
-        Some(Reply::Status(status)) => (status, "x-none", "", Body::empty()),
-        Some(Reply::Redirect(to)) => (302, "location", to, Body::empty()),
-        Some(Reply::Late(time, document)) => {
+        Some(CannedResponse::Json(document)) => {
+            (200, "content-type", "application/json", Body::from(document.to_string()))
+        }
+        Some(CannedResponse::Raw(encoding, bytes)) => (200, "content-encoding", encoding, Body::from(bytes)),
+        Some(CannedResponse::Status(status)) => (status, "x-none", "", Body::empty()),
+        Some(CannedResponse::Redirect(to)) => (302, "location", to, Body::empty()),
+        Some(CannedResponse::Late(time, document)) => {
             tokio::time::sleep(time).await;
             (200, "x-none", "", Body::from(document.to_string()))
         }
-        Some(Reply::Silence) => pending().await,
-        Some(Reply::Stall) => (200, "x-none", "", Body::from_stream(stream::iter([chunk()]).chain(stream::pending()))),
-        Some(Reply::Flood) => (200, "x-none", "", Body::from_stream(stream::repeat_with(chunk))),
+        Some(CannedResponse::Silence) => pending().await,
+        Some(CannedResponse::Stall) => {
+            (200, "x-none", "", Body::from_stream(stream::iter([chunk()]).chain(stream::pending())))
+        }
+        Some(CannedResponse::Flood) => (200, "x-none", "", Body::from_stream(stream::repeat_with(chunk))),
     };
     let status = StatusCode::from_u16(status).unwrap();
     Response::builder().status(status).header(name, value).body(body).unwrap()
 }
 
 /// Waits until it is so, with a limit.
-pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if so() {
             return;

@@ -17,7 +17,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
-use crate::support::{Party, Verifying, issuer};
+use crate::support::{KeyPair, VerifierFixture, issuer};
 
 /// Answers every request with this document. Returns the URL and the certificate (PEM).
 async fn serve(document: Value) -> (String, String) {
@@ -50,18 +50,18 @@ async fn answer(acceptor: &TlsAcceptor, stream: TcpStream, body: &str) -> std::i
 
 /// The system's trust is read from the environment, once: the part that is trusted runs in a process of its own.
 #[tokio::test]
-async fn the_certificate_must_be_trusted() {
-    let party = Party::new(ES256);
+async fn untrusted_certificate_is_rejected() {
+    let party = KeyPair::new(ES256);
     let (url, certificate) = serve(json!({"keys": [party.public(json!({"kid": "a"}))]})).await;
     let token = party.token(ES256, json!({"kid": "a"}));
 
-    let outage = Verifying::new().outage(&entry(&url), &token).await;
+    let outage = VerifierFixture::new().expect_unavailable(&entry(&url), &token).await;
     assert!(outage.contains("certificate"), "{outage}");
 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), certificate).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tls::with_the_system_s_trust", "--ignored", "--nocapture"])
+        .args(["--exact", "tls::system_trust_store_is_used", "--ignored", "--nocapture"])
         .env("SSL_CERT_FILE", file.path())
         .env_remove("SSL_CERT_DIR")
         .stdin(Stdio::piped())
@@ -74,14 +74,14 @@ async fn the_certificate_must_be_trusted() {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
-/// Is given what to ask for by [`the_certificate_must_be_trusted`].
+/// Is given what to ask for by [`untrusted_certificate_is_rejected`].
 #[tokio::test]
 #[ignore = "the other half of a test"]
-async fn with_the_system_s_trust() {
+async fn system_trust_store_is_used() {
     let (url, token): (String, String) = serde_json::from_reader(std::io::stdin()).unwrap();
-    assert_eq!(Verifying::new().verify(&entry(&url), &token).await, None);
+    assert_eq!(VerifierFixture::new().verify(&entry(&url), &token).await, None);
     let by_address = url.replace("localhost", "127.0.0.1");
-    let outage = Verifying::new().outage(&entry(&by_address), &token).await;
+    let outage = VerifierFixture::new().expect_unavailable(&entry(&by_address), &token).await;
     assert!(outage.contains("certificate"), "made out to another name: {outage}");
 }
 

@@ -14,110 +14,129 @@ mod world;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use properties::PROMISE;
-use protocol::{Broken, Protocol};
+use properties::SAFETY_PROPERTY;
+use protocol::{Mutant, Protocol};
 use world::Step;
 
 /// Small enough to be told in a path: two replicas, one revocation.
-const SMALL: Protocol = Protocol {
+const SMALL_PROTOCOL: Protocol = Protocol {
     replicas: 2,
     revocations: 1,
     lease: 2,
     introspections: false,
-    strays: false,
-    settles: false,
-    removes: false,
-    goes_back: false,
-    coarse: false,
-    nameless: false,
-    broken: None,
+    has_stray_renewals: false,
+    has_barriers: false,
+    has_reaping: false,
+    has_log_rollback: false,
+    is_coarse: false,
+    is_nameless: false,
+    mutant: None,
 };
 
 /// Explores everything, and sees that the promise holds and that there was something to break it.
-fn holds(name: &str, protocol: Protocol) {
+fn assert_holds(name: &str, protocol: Protocol) {
     let checker = protocol.checker().threads(2).spawn_bfs().join();
     println!("{name}: {} states, the longest way {} steps", checker.unique_state_count(), checker.max_depth());
     checker.assert_properties();
 }
 
 #[test]
-fn introspections_of_any_length() {
-    holds(
+fn introspections_of_any_length_are_safe() {
+    assert_holds(
         "two replicas, introspections",
-        Protocol { introspections: true, lease: 1, coarse: true, nameless: true, ..SMALL },
+        Protocol { introspections: true, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
     );
 }
 
 #[test]
-fn renewals_that_come_after_they_were_given_up() {
-    holds("two replicas, stray renewals", Protocol { strays: true, nameless: true, lease: 1, ..SMALL });
+fn late_renewals_are_safe() {
+    assert_holds(
+        "two replicas, stray renewals",
+        Protocol { has_stray_renewals: true, is_nameless: true, lease: 1, ..SMALL_PROTOCOL },
+    );
 }
 
 #[test]
-fn two_replicas_and_leases_of_some_length() {
-    holds("two replicas, longer leases", Protocol { nameless: true, ..SMALL });
+fn two_replicas_with_longer_leases_are_safe() {
+    assert_holds("two replicas, longer leases", Protocol { is_nameless: true, ..SMALL_PROTOCOL });
 }
 
 #[test]
-fn two_revocations_that_overlap() {
-    holds(
+fn overlapping_revocations_are_safe() {
+    assert_holds(
         "two replicas, two revocations",
-        Protocol { revocations: 2, lease: 1, coarse: true, nameless: true, ..SMALL },
+        Protocol { revocations: 2, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
     );
 }
 
 #[test]
-fn three_replicas() {
-    holds("three replicas", Protocol { replicas: 3, lease: 1, coarse: true, nameless: true, ..SMALL });
+fn three_replicas_are_safe() {
+    assert_holds(
+        "three replicas",
+        Protocol { replicas: 3, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
+    );
 }
 
 /// Somebody else wants the same, finds it in the log, and is told that it is so already: when it is so everywhere.
 #[test]
-fn it_is_so_already() {
-    holds(
+fn repeated_revocation_is_safe() {
+    assert_holds(
         "two replicas, two who want the same",
-        Protocol { settles: true, lease: 1, coarse: true, nameless: true, ..SMALL },
+        Protocol { has_barriers: true, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
     );
 }
 
 #[test]
-fn rows_of_the_dead_are_removed() {
-    holds("two replicas, rows removed", Protocol { removes: true, nameless: true, lease: 1, ..SMALL });
+fn reaping_dead_replicas_is_safe() {
+    assert_holds(
+        "two replicas, rows removed",
+        Protocol { has_reaping: true, is_nameless: true, lease: 1, ..SMALL_PROTOCOL },
+    );
 }
 
 /// What was lost is lost. What is acknowledged afterwards holds everywhere, when the leases of before are over.
 #[test]
-fn a_log_that_went_back() {
-    holds(
+fn log_rollback_is_safe() {
+    assert_holds(
         "two replicas, a log that went back",
-        Protocol { goes_back: true, revocations: 2, lease: 1, coarse: true, nameless: true, ..SMALL },
+        Protocol {
+            has_log_rollback: true,
+            revocations: 2,
+            lease: 1,
+            is_coarse: true,
+            is_nameless: true,
+            ..SMALL_PROTOCOL
+        },
     );
 }
 
 /// A way on which the promise breaks, as far as it breaks.
-fn breaks(broken: Broken) -> Vec<Step> {
-    let protocol = Protocol { broken: Some(broken), ..SMALL };
+fn find_counterexample(broken: Mutant) -> Vec<Step> {
+    let protocol = Protocol { mutant: Some(broken), ..SMALL_PROTOCOL };
     // Where there is more to be explored, a lease of one tick is enough, and there are fewer states.
     let protocol = match broken {
-        Broken::MemoryReadBeforeTheLease => Protocol { introspections: true, lease: 1, ..protocol },
-        Broken::SaidAtOnce => Protocol { settles: true, lease: 1, ..protocol },
-        Broken::RemovedTooEarly | Broken::RemovedWhateverCame => Protocol { removes: true, lease: 1, ..protocol },
-        Broken::NeverCompared | Broken::ComparedBeforeAlone | Broken::LeaseForAnotherLog | Broken::ReliedOnAtOnce => {
-            Protocol { goes_back: true, revocations: 2, lease: 1, coarse: true, ..protocol }
+        Mutant::MemoryReadBeforeLease => Protocol { introspections: true, lease: 1, ..protocol },
+        Mutant::AcknowledgedImmediately => Protocol { has_barriers: true, lease: 1, ..protocol },
+        Mutant::ReapedTooEarly | Mutant::ReapedUnconditionally => Protocol { has_reaping: true, lease: 1, ..protocol },
+        Mutant::LogNeverCompared
+        | Mutant::ComparedBeforeExclusive
+        | Mutant::LeaseForOtherLog
+        | Mutant::TrustedImmediately => {
+            Protocol { has_log_rollback: true, revocations: 2, lease: 1, is_coarse: true, ..protocol }
         }
-        Broken::NoLease
-        | Broken::HeadReadInTheRenewal
-        | Broken::HeadReadOnlyAfterALapse
-        | Broken::RowsReadBeforeTheEntry
-        | Broken::CountedFromTheAnswer
-        | Broken::ClockTooSlow => protocol,
+        Mutant::NoLease
+        | Mutant::HeadReadDuringRenewal
+        | Mutant::HeadReadOnlyAfterLapse
+        | Mutant::RowsReadBeforeEntry
+        | Mutant::LeaseCountedFromResponse
+        | Mutant::SlowClock => protocol,
     };
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let Some(path) = checker.discovery(PROMISE) else {
+    let Some(path) = checker.discovery(SAFETY_PROPERTY) else {
         let states = checker.unique_state_count();
         panic!("{broken:?}: {states} states, and the promise held: the model does not see what it is for");
     };
-    let promise = protocol.property(PROMISE).condition;
+    let promise = protocol.property(SAFETY_PROPERTY).condition;
     let until_broken = path.into_vec().into_iter().take_while(|(world, _)| promise(&protocol, world));
     let steps = until_broken.filter_map(|(_, step)| step).collect::<Vec<_>>();
     println!("{broken:?}:");
@@ -128,59 +147,62 @@ fn breaks(broken: Broken) -> Vec<Step> {
 }
 
 #[test]
-fn without_the_lease_it_breaks() {
-    let steps = breaks(Broken::NoLease);
+fn missing_lease_breaks_safety() {
+    let steps = find_counterexample(Mutant::NoLease);
     assert!(matches!(steps.last(), Some(Step::Acknowledge(..))), "{steps:?}");
 }
 
 #[test]
-fn with_the_head_read_in_the_renewal_it_breaks() {
-    let steps = breaks(Broken::HeadReadInTheRenewal);
+fn head_read_during_renewal_breaks_safety() {
+    let steps = find_counterexample(Mutant::HeadReadDuringRenewal);
     // The race: carried out, then the revocation, which sees no such row; and only then committed.
     let at = |wanted: fn(&Step) -> bool| steps.iter().rposition(wanted).unwrap();
-    let carried_out = at(|step| matches!(step, Step::CarryRenewalOut(_)));
+    let carried_out = at(|step| matches!(step, Step::ExecuteRenewal(_)));
     let revoked = at(|step| matches!(step, Step::Revoke(_)));
-    let looked = at(|step| matches!(step, Step::LookAtRows(..)));
+    let looked = at(|step| matches!(step, Step::ReadRows(..)));
     let committed = at(|step| matches!(step, Step::CommitRenewal(_)));
     assert!(carried_out < revoked && revoked < looked && looked < committed, "{steps:?}");
 }
 
 #[test]
-fn each_other_part_is_needed_as_well() {
+fn every_other_mutant_breaks_safety() {
     for broken in [
-        Broken::HeadReadOnlyAfterALapse,
-        Broken::RowsReadBeforeTheEntry,
-        Broken::CountedFromTheAnswer,
-        Broken::ClockTooSlow,
-        Broken::MemoryReadBeforeTheLease,
+        Mutant::HeadReadOnlyAfterLapse,
+        Mutant::RowsReadBeforeEntry,
+        Mutant::LeaseCountedFromResponse,
+        Mutant::SlowClock,
+        Mutant::MemoryReadBeforeLease,
     ] {
-        let steps = breaks(broken);
+        let steps = find_counterexample(broken);
         assert!(steps.iter().any(|step| matches!(step, Step::Acknowledge(..))), "{steps:?}");
     }
 }
 
 #[test]
-fn said_at_once_it_breaks() {
-    let steps = breaks(Broken::SaidAtOnce);
-    assert!(steps.iter().any(|step| matches!(step, Step::SayAlready(..))), "{steps:?}");
+fn immediate_acknowledgement_breaks_safety() {
+    let steps = find_counterexample(Mutant::AcknowledgedImmediately);
+    assert!(steps.iter().any(|step| matches!(step, Step::ReportAlready(..))), "{steps:?}");
 }
 
 #[test]
-fn with_rows_removed_too_early_it_breaks() {
-    for broken in [Broken::RemovedTooEarly, Broken::RemovedWhateverCame] {
-        let steps = breaks(broken);
+fn early_reaping_breaks_safety() {
+    for broken in [Mutant::ReapedTooEarly, Mutant::ReapedUnconditionally] {
+        let steps = find_counterexample(broken);
         assert!(steps.iter().any(|step| matches!(step, Step::Remove(..))), "{steps:?}");
     }
 }
 
 #[test]
-fn without_comparing_a_log_that_went_back_breaks_it() {
-    for broken in
-        [Broken::NeverCompared, Broken::ComparedBeforeAlone, Broken::LeaseForAnotherLog, Broken::ReliedOnAtOnce]
-    {
-        let steps = breaks(broken);
+fn unchecked_log_rollback_breaks_safety() {
+    for broken in [
+        Mutant::LogNeverCompared,
+        Mutant::ComparedBeforeExclusive,
+        Mutant::LeaseForOtherLog,
+        Mutant::TrustedImmediately,
+    ] {
+        let steps = find_counterexample(broken);
         let at = |wanted: fn(&Step) -> bool| steps.iter().rposition(wanted).unwrap();
-        let went_back = at(|step| matches!(step, Step::GoBack));
+        let went_back = at(|step| matches!(step, Step::RollBackLog));
         let acknowledged = at(|step| matches!(step, Step::Acknowledge(_, 2)));
         assert!(went_back < acknowledged, "{steps:?}");
     }

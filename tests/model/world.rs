@@ -4,16 +4,16 @@ use std::fmt;
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct World {
+pub struct SystemState {
     pub replicas: Vec<Replica>,
     /// The head of the log.
     pub log: u8,
     /// Which revocations have been acknowledged: bit k - 1 is the k-th.
     pub acknowledged: u8,
     /// Somebody was told "active" about a token whose revocation was acknowledged before they asked.
-    pub lied: bool,
+    pub is_violated: bool,
     /// The store has gone back: its first entry was lost, and the rows of the replicas with it.
-    pub went_back: bool,
+    pub has_rolled_back: bool,
     /// How long leases from before that may hold.
     pub grace: u8,
 }
@@ -43,7 +43,7 @@ pub struct Replica {
 pub enum Round {
     None,
     /// Only in a broken variant: the rows have been looked at, and there is no entry yet.
-    Looked,
+    RowsRead,
     /// Its entry is in the log.
     Committed,
     /// The rows have been looked at since. `left`: until every lease of then is over.
@@ -75,7 +75,7 @@ pub enum Renewal {
         applied: u8,
     },
     /// The statement has seen the log. Nobody sees the row yet.
-    CarriedOut {
+    Executed {
         left: u8,
         applied: u8,
         head: u8,
@@ -85,7 +85,7 @@ pub enum Renewal {
         head: u8,
     },
     /// The head is read by a statement of its own.
-    AsksForHead {
+    AwaitingHead {
         left: u8,
     },
     HasHead {
@@ -97,7 +97,7 @@ pub enum Renewal {
 /// An introspection under way. `late`: the revocations that had been acknowledged when it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Introspection {
-    Begun {
+    Started {
         late: u8,
     },
     /// The lease holds, so it may answer from memory.
@@ -121,31 +121,31 @@ pub enum Introspection {
 pub enum Step {
     Tick,
     Revoke(usize),
-    LookAtRows(usize, u8),
+    ReadRows(usize, u8),
     Acknowledge(usize, u8),
     Find(usize),
-    LookForOther(usize),
-    SayAlready(usize),
+    FindOther(usize),
+    ReportAlready(usize),
     Apply(usize),
     Compare(usize),
     SendRenewal(usize),
-    CarryRenewalOut(usize),
+    ExecuteRenewal(usize),
     CommitRenewal(usize),
     ReceiveRenewal(usize),
     ReadHead(usize),
-    TakeLease(usize),
-    GiveUp(usize),
+    AcquireLease(usize),
+    AbandonRenewal(usize),
     CommitStray(usize),
     Crash(usize),
     Join(usize),
     FindDead(usize),
     Remove(usize),
-    GoBack,
+    RollBackLog,
     BeginIntrospection(usize),
-    LookAtLease(usize),
-    AskStore(usize),
+    CheckLease(usize),
+    QueryStore(usize),
     ReadMemory(usize),
-    Answer(usize),
+    Respond(usize),
 }
 
 impl Replica {
@@ -178,37 +178,37 @@ impl Replica {
     }
 }
 
-impl World {
+impl SystemState {
     pub fn is_acknowledged(&self, revocation: u8) -> bool {
-        self.acknowledged & bit(revocation) != 0
+        self.acknowledged & revocation_bit(revocation) != 0
     }
 
     /// The revocations whose entries are in the log.
-    pub fn in_log(&self) -> impl Iterator<Item = u8> + use<> {
-        let lost = u8::from(self.went_back);
+    pub fn log_entries(&self) -> impl Iterator<Item = u8> + use<> {
+        let lost = u8::from(self.has_rolled_back);
         1 + lost..=self.log + lost
     }
 
     /// The place of a revocation's entry: what comes after a lost one gets its place.
-    pub fn place(&self, revocation: u8) -> u8 {
-        revocation - u8::from(self.went_back)
+    pub fn position(&self, revocation: u8) -> u8 {
+        revocation - u8::from(self.has_rolled_back)
     }
 
     /// Whether a replica would say "active" by its memory, of a token whose revocation was acknowledged.
-    pub fn is_wrong(&self, replica: &Replica) -> bool {
+    pub fn has_wrong_state(&self, replica: &Replica) -> bool {
         let is_acknowledged = |k: &u8| self.is_acknowledged(*k);
-        self.in_log().filter(is_acknowledged).any(|k| replica.is_stale || replica.applied < self.place(k))
+        self.log_entries().filter(is_acknowledged).any(|k| replica.is_stale || replica.applied < self.position(k))
     }
 
     /// The rows of all replicas but this one.
-    pub fn rows_but(&mut self, replica: usize) -> impl Iterator<Item = &mut Row> {
+    pub fn other_rows(&mut self, replica: usize) -> impl Iterator<Item = &mut Row> {
         let others = self.replicas.iter_mut().enumerate().filter(move |(n, _)| *n != replica);
         others.filter_map(|(_, replica)| replica.row.as_mut())
     }
 }
 
 /// The k-th revocation, in a set of them.
-pub fn bit(revocation: u8) -> u8 {
+pub fn revocation_bit(revocation: u8) -> u8 {
     1 << (revocation - 1)
 }
 
@@ -217,35 +217,35 @@ impl fmt::Display for Step {
         match self {
             Self::Tick => write!(f, "time passes"),
             Self::Revoke(n) => write!(f, "replica {n} commits a revocation"),
-            Self::LookAtRows(n, k) => write!(f, "replica {n} sees for whom revocation {k} has to wait"),
+            Self::ReadRows(n, k) => write!(f, "replica {n} sees for whom revocation {k} has to wait"),
             Self::Acknowledge(n, k) => {
                 write!(f, "replica {n} waits for nobody any more and acknowledges revocation {k}")
             }
             Self::Find(n) => write!(f, "somebody wants it revoked at replica {n}, and it is in the log already"),
-            Self::LookForOther(n) => write!(f, "replica {n} sees for whom it has to wait before it may say so"),
-            Self::SayAlready(n) => write!(f, "replica {n} says that it is revoked already"),
+            Self::FindOther(n) => write!(f, "replica {n} sees for whom it has to wait before it may say so"),
+            Self::ReportAlready(n) => write!(f, "replica {n} says that it is revoked already"),
             Self::Apply(n) => write!(f, "replica {n} applies the next entry"),
             Self::Compare(n) => write!(f, "replica {n} compares the end of its memory with the log"),
             Self::SendRenewal(n) => write!(f, "replica {n} sends a renewal"),
-            Self::CarryRenewalOut(n) => write!(f, "the database carries the renewal of replica {n} out"),
+            Self::ExecuteRenewal(n) => write!(f, "the database carries the renewal of replica {n} out"),
             Self::CommitRenewal(n) => write!(f, "the database commits the renewal of replica {n}"),
             Self::ReceiveRenewal(n) => write!(f, "replica {n} receives the answer to its renewal"),
             Self::ReadHead(n) => write!(f, "the database reads the log's head for replica {n}"),
-            Self::TakeLease(n) => write!(f, "replica {n} has applied up to the head, and the lease is its own"),
-            Self::GiveUp(n) => write!(f, "replica {n} gives its renewal up"),
+            Self::AcquireLease(n) => write!(f, "replica {n} has applied up to the head, and the lease is its own"),
+            Self::AbandonRenewal(n) => write!(f, "replica {n} gives its renewal up"),
             Self::CommitStray(n) => write!(f, "the database commits a renewal that replica {n} has given up"),
             Self::Crash(n) => write!(f, "replica {n} crashes"),
             Self::Join(n) => write!(f, "replica {n} starts"),
             Self::FindDead(n) => write!(f, "somebody takes replica {n} for dead"),
             Self::Remove(n) => write!(f, "the row of replica {n} is removed"),
-            Self::GoBack => {
+            Self::RollBackLog => {
                 write!(f, "the database fails over to one that has lost the last entry, and the rows since")
             }
             Self::BeginIntrospection(n) => write!(f, "somebody asks replica {n} about every token"),
-            Self::LookAtLease(n) => write!(f, "replica {n} sees that its lease holds"),
-            Self::AskStore(n) => write!(f, "replica {n} has no lease, and reads the log's head"),
+            Self::CheckLease(n) => write!(f, "replica {n} sees that its lease holds"),
+            Self::QueryStore(n) => write!(f, "replica {n} has no lease, and reads the log's head"),
             Self::ReadMemory(n) => write!(f, "replica {n} looks into its memory"),
-            Self::Answer(n) => write!(f, "replica {n} answers"),
+            Self::Respond(n) => write!(f, "replica {n} answers"),
         }
     }
 }

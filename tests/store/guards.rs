@@ -7,47 +7,47 @@ use std::{
 
 use errand::{
     domain::{
-        audit::Writer,
-        revocation::{Seq, Target},
+        audit::WriterId,
+        revocation::{LogPosition, Target},
         task::TaskState,
     },
-    ports::{AuditFilter, Change, Expected, OneTimeId, TaskFilter, TokenFilter, Write, Written},
+    ports::{AuditFilter, Precondition, ReplayGuard, StateChange, TaskFilter, TokenFilter, WriteOutcome, WriteSet},
 };
 
 use crate::{samples::*, support::TestStore};
 
-const DONE: Written = Written::Done { seq: None };
+const COMMITTED: WriteOutcome = WriteOutcome::Committed { seq: None };
 
-fn redeem(ids: &[&str]) -> Write {
-    Write { once: ids.iter().map(|id| once(id)).collect(), ..Write::default() }
+fn redeem(ids: &[&str]) -> WriteSet {
+    WriteSet { replay_guards: ids.iter().map(|id| replay_guard(id)).collect(), ..WriteSet::default() }
 }
 
-async fn a_one_time_id_is_good_once(on: &TestStore) {
+async fn one_time_id_is_redeemed_once(on: &TestStore) {
     let store = on.open().await;
-    assert_eq!(commit(&*store, &[redeem(&["a"])]).await, [DONE]);
-    assert_eq!(commit(&*store, &[redeem(&["a"])]).await, [Written::Replayed]);
-    assert_eq!(commit(&*on.open().await, &[redeem(&["a"])]).await, [Written::Replayed], "another replica");
-    let of = |party: &str, id: &str| Write {
-        once: vec![OneTimeId { party: party.into(), id: id.into(), keep_until: NOW }],
-        ..Write::default()
+    assert_eq!(commit(&*store, &[redeem(&["a"])]).await, [COMMITTED]);
+    assert_eq!(commit(&*store, &[redeem(&["a"])]).await, [WriteOutcome::Replayed]);
+    assert_eq!(commit(&*on.open().await, &[redeem(&["a"])]).await, [WriteOutcome::Replayed], "another replica");
+    let of = |party: &str, id: &str| WriteSet {
+        replay_guards: vec![ReplayGuard { party: party.into(), id: id.into(), keep_until: NOW }],
+        ..WriteSet::default()
     };
     // Different parties don't meet, wherever the line between party and id is; and whatever they write is an id.
     let long = "x".repeat(20_000);
     for (party, id) in [("p", "ab"), ("pa", "b"), ("", "pab"), ("p", "a\0b"), ("p", "a\0c"), ("p", &long), ("p", "A")] {
-        assert_eq!(commit(&*store, &[of(party, id)]).await, [DONE], "{party} {id:.9}");
-        assert_eq!(commit(&*store, &[of(party, id)]).await, [Written::Replayed], "{party} {id:.9}");
+        assert_eq!(commit(&*store, &[of(party, id)]).await, [COMMITTED], "{party} {id:.9}");
+        assert_eq!(commit(&*store, &[of(party, id)]).await, [WriteOutcome::Replayed], "{party} {id:.9}");
     }
 }
 
-async fn the_same_id_twice_in_a_batch(on: &TestStore) {
+async fn duplicate_id_in_batch_is_rejected(on: &TestStore) {
     let store = on.open().await;
     let batch = [redeem(&["a"]), redeem(&["a"]), redeem(&["b", "a"]), redeem(&["b"]), redeem(&["c", "c"])];
-    let want = [DONE, Written::Replayed, Written::Replayed, DONE, DONE];
+    let want = [COMMITTED, WriteOutcome::Replayed, WriteOutcome::Replayed, COMMITTED, COMMITTED];
     assert_eq!(commit(&*store, &batch).await, want);
-    assert_eq!(commit(&*store, &batch).await, vec![Written::Replayed; 5]);
+    assert_eq!(commit(&*store, &batch).await, vec![WriteOutcome::Replayed; 5]);
 }
 
-async fn a_race_for_an_id_has_one_winner(on: &TestStore) {
+async fn concurrent_redemptions_have_one_winner(on: &TestStore) {
     const IDS: usize = 60;
     let names = (0..IDS).map(|n| format!("jti {n}")).collect::<Vec<_>>();
     let mut racers = Vec::new();
@@ -64,11 +64,11 @@ async fn a_race_for_an_id_has_one_winner(on: &TestStore) {
             // Some want all at once, and so hold what the others want while they wait for what the others hold.
             for chunk in names.chunks(if racer < 3 { IDS } else { usize::try_from(racer).unwrap() }) {
                 let batch = chunk.iter().map(|name| redeem(&[name])).collect::<Vec<_>>();
-                let written = store.commit(Writer(uuid(racer)), &batch).await.unwrap();
+                let written = store.commit(WriterId(uuid(racer)), &batch).await.unwrap();
                 for (name, written) in chunk.iter().zip(written) {
                     match written {
-                        Written::Done { .. } => won.push(name.clone()),
-                        Written::Replayed => {}
+                        WriteOutcome::Committed { .. } => won.push(name.clone()),
+                        WriteOutcome::Replayed => {}
                         other => panic!("{other:?}"),
                     }
                 }
@@ -87,7 +87,7 @@ async fn a_race_for_an_id_has_one_winner(on: &TestStore) {
 }
 
 /// Long batches of the same ids at the same time: each holds some that the other wants, and nobody waits in a circle.
-async fn batches_that_want_the_same_do_not_block_each_other(on: &TestStore) {
+async fn overlapping_batches_do_not_deadlock(on: &TestStore) {
     const IDS: usize = 400;
     for round in 0..6 {
         let mut racers = Vec::new();
@@ -95,182 +95,225 @@ async fn batches_that_want_the_same_do_not_block_each_other(on: &TestStore) {
             let store = on.open().await;
             let mut batch = (0..IDS).map(|n| redeem(&[&format!("{round} {n}")])).collect::<Vec<_>>();
             batch.rotate_left(usize::try_from(racer).unwrap() * IDS / 3);
-            racers.push(tokio::spawn(async move { store.commit(Writer(uuid(racer)), &batch).await.unwrap() }));
+            racers.push(tokio::spawn(async move { store.commit(WriterId(uuid(racer)), &batch).await.unwrap() }));
         }
         let mut won = 0;
         for racer in racers {
-            won += racer.await.unwrap().into_iter().filter(|written| *written == DONE).count();
+            won += racer.await.unwrap().into_iter().filter(|written| *written == COMMITTED).count();
         }
         assert_eq!(won, IDS, "round {round}");
     }
 }
 
 /// A write that touches everything, and builds on a state of the registry that never was.
-fn everything(n: u128) -> Write {
-    Write {
-        changes: vec![Change::PutObject(Box::new(admin("ops", "operator"))), turning(1, TaskState::Revoked)],
-        log: vec![entry(Target::Task(task_id(n)))],
-        ..issue(n)
+fn write_everything(n: u128) -> WriteSet {
+    WriteSet {
+        state_changes: vec![
+            StateChange::PutObject(Box::new(admin("ops", "operator"))),
+            transition_task(1, TaskState::Revoked),
+        ],
+        log_entries: vec![entry(Target::Task(task_id(n)))],
+        ..issue_token(n)
     }
 }
 
-async fn a_refused_write_leaves_no_trace(on: &TestStore) {
+async fn rejected_write_leaves_no_trace(on: &TestStore) {
     let store = on.open().await;
-    done(&*store, Write { idempotency: Some(key("k")), ..issue(1) }).await;
-    done(&*store, redeem(&["used"])).await;
-    let moved = Write { expected: Some(Expected::Registry(7)), idempotency: Some(key("new")), ..everything(2) };
-    let before = Write { idempotency: Some(key("k")), ..everything(3) };
-    let mut replayed = Write { idempotency: Some(key("newer")), ..everything(4) };
-    replayed.once.push(once("used"));
-    let Written::Before { fingerprint, answer, seq: None } = &commit(&*store, std::slice::from_ref(&before)).await[0]
+    commit_one(&*store, WriteSet { idempotency: Some(idempotency_key("k")), ..issue_token(1) }).await;
+    commit_one(&*store, redeem(&["used"])).await;
+    let moved = WriteSet {
+        precondition: Some(Precondition::RegistryVersion(7)),
+        idempotency: Some(idempotency_key("new")),
+        ..write_everything(2)
+    };
+    let before = WriteSet { idempotency: Some(idempotency_key("k")), ..write_everything(3) };
+    let mut replayed = WriteSet { idempotency: Some(idempotency_key("newer")), ..write_everything(4) };
+    replayed.replay_guards.push(replay_guard("used"));
+    let WriteOutcome::AlreadyApplied { fingerprint, response: answer, seq: None } =
+        &commit(&*store, std::slice::from_ref(&before)).await[0]
     else {
         panic!("the key was used before");
     };
     assert_eq!((&**fingerprint, &**answer), ("fingerprint of k", r#"{"answer":"k"}"#));
-    assert_eq!(commit(&*store, std::slice::from_ref(&moved)).await, [Written::Moved]);
-    assert_eq!(commit(&*store, std::slice::from_ref(&replayed)).await, [Written::Replayed]);
+    assert_eq!(commit(&*store, std::slice::from_ref(&moved)).await, [WriteOutcome::Conflict]);
+    assert_eq!(commit(&*store, std::slice::from_ref(&replayed)).await, [WriteOutcome::Replayed]);
     let together = commit(&*store, &[moved, before, replayed, redeem(&["another"])]).await;
     assert!(
-        matches!(together[..], [Written::Moved, Written::Before { .. }, Written::Replayed, Written::Done { .. }]),
+        matches!(
+            together[..],
+            [
+                WriteOutcome::Conflict,
+                WriteOutcome::AlreadyApplied { .. },
+                WriteOutcome::Replayed,
+                WriteOutcome::Committed { .. }
+            ]
+        ),
         "{together:?}"
     );
 
-    assert_eq!(store.head().await.unwrap(), Seq::new(0));
-    assert_eq!(store.registry().await.unwrap().version, 0);
-    assert!(store.registry().await.unwrap().entries.is_empty());
-    assert_eq!(store.tasks(&TaskFilter::default(), &first(9)).await.unwrap().items, [task(1)]);
-    assert_eq!(store.tokens(&TokenFilter::default(), &first(9)).await.unwrap().items.len(), 1);
-    assert_eq!(store.audit(&AuditFilter::default(), &first(9)).await.unwrap().items.len(), 1);
-    assert_eq!(store.answered("admin:ops", "new").await.unwrap(), None);
-    assert_eq!(store.answered("admin:ops", "newer").await.unwrap(), None);
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0));
+    assert_eq!(store.load_registry().await.unwrap().version, 0);
+    assert!(store.load_registry().await.unwrap().entries.is_empty());
+    assert_eq!(store.list_tasks(&TaskFilter::default(), &first_page(9)).await.unwrap().items, [task(1)]);
+    assert_eq!(store.list_tokens(&TokenFilter::default(), &first_page(9)).await.unwrap().items.len(), 1);
+    assert_eq!(store.list_audit_records(&AuditFilter::default(), &first_page(9)).await.unwrap().items.len(), 1);
+    assert_eq!(store.find_idempotent_response("admin:ops", "new").await.unwrap(), None);
+    assert_eq!(store.find_idempotent_response("admin:ops", "newer").await.unwrap(), None);
     // What they wanted to use up is still there to be used.
     let batch = [redeem(&["jti 2"]), redeem(&["jti 3"]), redeem(&["jti 4"])];
-    assert_eq!(commit(&*store, &batch).await, vec![DONE; 3]);
-    let again = Write { idempotency: Some(key("new")), ..Write::default() };
-    assert_eq!(commit(&*store, &[again]).await, [DONE]);
+    assert_eq!(commit(&*store, &batch).await, vec![COMMITTED; 3]);
+    let again = WriteSet { idempotency: Some(idempotency_key("new")), ..WriteSet::default() };
+    assert_eq!(commit(&*store, &[again]).await, [COMMITTED]);
 }
 
-async fn a_refused_write_gives_way_to_the_next_in_its_batch(on: &TestStore) {
+async fn rejected_write_does_not_block_the_next(on: &TestStore) {
     let store = on.open().await;
-    let refused = Write { expected: Some(Expected::Keys(3)), idempotency: Some(key("k")), ..redeem(&["a"]) };
-    let other = Write { idempotency: Some(key("other")), ..redeem(&["b"]) };
-    let mut same_key = key("k");
+    let refused = WriteSet {
+        precondition: Some(Precondition::KeysVersion(3)),
+        idempotency: Some(idempotency_key("k")),
+        ..redeem(&["a"])
+    };
+    let other = WriteSet { idempotency: Some(idempotency_key("other")), ..redeem(&["b"]) };
+    let mut same_key = idempotency_key("k");
     same_key.fingerprint = "of the second".into();
-    let second = Write { idempotency: Some(same_key), ..redeem(&["a"]) };
-    let replayed = Write { idempotency: Some(key("k")), ..redeem(&["b"]) };
+    let second = WriteSet { idempotency: Some(same_key), ..redeem(&["a"]) };
+    let replayed = WriteSet { idempotency: Some(idempotency_key("k")), ..redeem(&["b"]) };
     let batch = [refused, other, second, replayed];
-    assert_eq!(commit(&*store, &batch).await, [Written::Moved, DONE, DONE, Written::Replayed]);
-    let Some(Written::Before { fingerprint, .. }) = store.answered("admin:ops", "k").await.unwrap() else {
+    assert_eq!(commit(&*store, &batch).await, [WriteOutcome::Conflict, COMMITTED, COMMITTED, WriteOutcome::Replayed]);
+    let Some(WriteOutcome::AlreadyApplied { fingerprint, .. }) =
+        store.find_idempotent_response("admin:ops", "k").await.unwrap()
+    else {
         panic!("the second one is done");
     };
     assert_eq!(fingerprint, "of the second");
 }
 
-async fn the_others_of_a_batch_are_done(on: &TestStore) {
+async fn other_writes_of_batch_are_committed(on: &TestStore) {
     let store = on.open().await;
-    done(&*store, issue(1)).await;
-    let batch = [issue(2), issue(1), issue(3), Write { expected: Some(Expected::Keys(1)), ..issue(4) }, issue(5)];
-    assert_eq!(commit(&*store, &batch).await, [DONE, Written::Replayed, DONE, Written::Moved, DONE]);
-    let mut tasks = store.tasks(&TaskFilter::default(), &first(99)).await.unwrap().items;
+    commit_one(&*store, issue_token(1)).await;
+    let batch = [
+        issue_token(2),
+        issue_token(1),
+        issue_token(3),
+        WriteSet { precondition: Some(Precondition::KeysVersion(1)), ..issue_token(4) },
+        issue_token(5),
+    ];
+    assert_eq!(
+        commit(&*store, &batch).await,
+        [COMMITTED, WriteOutcome::Replayed, COMMITTED, WriteOutcome::Conflict, COMMITTED]
+    );
+    let mut tasks = store.list_tasks(&TaskFilter::default(), &first_page(99)).await.unwrap().items;
     tasks.sort_by_key(|task| task.id);
     assert_eq!(tasks, [1, 2, 3, 5].map(task));
-    let rows = store.audit_chain(WRITER, 0, 99).await.unwrap();
+    let rows = store.read_audit_chain(WRITER, 0, 99).await.unwrap();
     assert_eq!(rows.len(), 4);
 }
 
-async fn a_version_moves_on_with_every_change(on: &TestStore) {
+async fn version_increases_with_every_change(on: &TestStore) {
     let store = on.open().await;
-    let put = |role| vec![Change::PutObject(Box::new(admin("ops", role)))];
-    let versions = || async { (store.registry().await.unwrap().version, store.keys().await.unwrap().version) };
+    let put = |role| vec![StateChange::PutObject(Box::new(admin("ops", role)))];
+    let versions =
+        || async { (store.load_registry().await.unwrap().version, store.load_keys().await.unwrap().version) };
     assert_eq!(versions().await, (0, 0));
-    done(&*store, Write { changes: put("operator"), ..Write::default() }).await;
+    commit_one(&*store, WriteSet { state_changes: put("operator"), ..WriteSet::default() }).await;
     assert_eq!(versions().await, (1, 0), "without being asked");
-    let on_one = |role| Write { expected: Some(Expected::Registry(1)), changes: put(role), ..Write::default() };
+    let on_one = |role| WriteSet {
+        precondition: Some(Precondition::RegistryVersion(1)),
+        state_changes: put(role),
+        ..WriteSet::default()
+    };
     let written = commit(&*store, &[on_one("auditor"), on_one("operator")]).await;
-    assert_eq!(written, [DONE, Written::Moved], "what the second builds on was moved by the first");
+    assert_eq!(written, [COMMITTED, WriteOutcome::Conflict], "what the second builds on was moved by the first");
     assert_eq!(versions().await, (2, 0));
-    assert_eq!(store.registry().await.unwrap().entries, [admin("ops", "auditor")]);
-    let only_look = Write { expected: Some(Expected::Registry(2)), ..redeem(&["a"]) };
-    done(&*store, only_look).await;
+    assert_eq!(store.load_registry().await.unwrap().entries, [admin("ops", "auditor")]);
+    let only_look = WriteSet { precondition: Some(Precondition::RegistryVersion(2)), ..redeem(&["a"]) };
+    commit_one(&*store, only_look).await;
     assert_eq!(versions().await, (2, 0), "to build on a state is no change of it");
-    let grants = Write { changes: vec![turning(1, TaskState::Revoked)], ..Write::default() };
-    done(&*store, grants).await;
+    let grants = WriteSet { state_changes: vec![transition_task(1, TaskState::Revoked)], ..WriteSet::default() };
+    commit_one(&*store, grants).await;
     assert_eq!(versions().await, (2, 0), "nor is a change of something else");
 }
 
-pub(crate) async fn a_race_for_a_version_has_one_winner(on: &TestStore) {
+pub(crate) async fn concurrent_changes_of_a_version_have_one_winner(on: &TestStore) {
     const ROUNDS: u64 = 12;
     for round in 0..ROUNDS {
         let mut racers = Vec::new();
         for racer in 0..4_u128 {
             let store = on.open().await;
             racers.push(tokio::spawn(async move {
-                let write = Write {
-                    expected: Some(Expected::Registry(round)),
-                    changes: vec![Change::PutObject(Box::new(admin(&format!("r{round}-{racer}"), "operator")))],
-                    log: vec![entry(Target::Registry)],
-                    ..Write::default()
+                let write = WriteSet {
+                    precondition: Some(Precondition::RegistryVersion(round)),
+                    state_changes: vec![StateChange::PutObject(Box::new(admin(
+                        &format!("r{round}-{racer}"),
+                        "operator",
+                    )))],
+                    log_entries: vec![entry(Target::Registry)],
+                    ..WriteSet::default()
                 };
-                store.commit(Writer(uuid(racer)), &[write]).await.unwrap().remove(0)
+                store.commit(WriterId(uuid(racer)), &[write]).await.unwrap().remove(0)
             }));
         }
         let mut winners = 0;
         for racer in racers {
             match racer.await.unwrap() {
-                Written::Done { seq } => {
-                    assert_eq!(seq, Some(Seq::new(round + 1)));
+                WriteOutcome::Committed { seq } => {
+                    assert_eq!(seq, Some(LogPosition::new(round + 1)));
                     winners += 1;
                 }
-                other => assert_eq!(other, Written::Moved),
+                other => assert_eq!(other, WriteOutcome::Conflict),
             }
         }
         assert_eq!(winners, 1, "round {round}");
     }
     let store = on.open().await;
-    let registry = store.registry().await.unwrap();
+    let registry = store.load_registry().await.unwrap();
     assert_eq!((registry.version, registry.entries.len()), (ROUNDS, usize::try_from(ROUNDS).unwrap()));
 }
 
-async fn a_request_that_comes_again_finds_its_answer(on: &TestStore) {
+async fn repeated_request_finds_stored_response(on: &TestStore) {
     let store = on.open().await;
-    let write = |name: &str| Write {
-        idempotency: Some(key(name)),
-        log: vec![entry(Target::Task(task_id(1))), entry(Target::Task(task_id(2)))],
-        ..Write::default()
+    let write = |name: &str| WriteSet {
+        idempotency: Some(idempotency_key(name)),
+        log_entries: vec![entry(Target::Task(task_id(1))), entry(Target::Task(task_id(2)))],
+        ..WriteSet::default()
     };
     let before = |name: &str, seq| {
-        let of = key(name);
-        Written::Before { fingerprint: of.fingerprint, answer: of.answer, seq: Some(Seq::new(seq)) }
+        let of = idempotency_key(name);
+        WriteOutcome::AlreadyApplied {
+            fingerprint: of.fingerprint,
+            response: of.response,
+            seq: Some(LogPosition::new(seq)),
+        }
     };
-    assert_eq!(store.answered("admin:ops", "a").await.unwrap(), None);
-    assert_eq!(done(&*store, write("a")).await, Some(Seq::new(2)));
-    assert_eq!(store.answered("admin:ops", "a").await.unwrap(), Some(before("a", 2)));
-    assert_eq!(store.answered("admin:other", "a").await.unwrap(), None, "two callers' keys don't meet");
+    assert_eq!(store.find_idempotent_response("admin:ops", "a").await.unwrap(), None);
+    assert_eq!(commit_one(&*store, write("a")).await, Some(LogPosition::new(2)));
+    assert_eq!(store.find_idempotent_response("admin:ops", "a").await.unwrap(), Some(before("a", 2)));
+    assert_eq!(store.find_idempotent_response("admin:other", "a").await.unwrap(), None, "two callers' keys don't meet");
     // Again, and with others; and the same new key twice in one batch.
     let written = commit(&*store, &[write("b"), write("a"), write("b")]).await;
-    assert_eq!(written, [Written::Done { seq: Some(Seq::new(4)) }, before("a", 2), before("b", 4)]);
-    assert_eq!(store.head().await.unwrap(), Seq::new(4));
+    assert_eq!(written, [WriteOutcome::Committed { seq: Some(LogPosition::new(4)) }, before("a", 2), before("b", 4)]);
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(4));
 }
 
-async fn a_race_of_the_same_request_happens_once(on: &TestStore) {
+async fn concurrent_identical_requests_commit_once(on: &TestStore) {
     for round in 0..10 {
         let mut racers = Vec::new();
         for racer in 0..4_u128 {
             let store = on.open().await;
             racers.push(tokio::spawn(async move {
-                let write = Write {
-                    idempotency: Some(key(&format!("round {round}"))),
-                    log: vec![entry(Target::Task(task_id(racer)))],
-                    ..Write::default()
+                let write = WriteSet {
+                    idempotency: Some(idempotency_key(&format!("round {round}"))),
+                    log_entries: vec![entry(Target::Task(task_id(racer)))],
+                    ..WriteSet::default()
                 };
-                store.commit(Writer(uuid(racer)), &[write]).await.unwrap().remove(0)
+                store.commit(WriterId(uuid(racer)), &[write]).await.unwrap().remove(0)
             }));
         }
         let mut winners = 0;
         for racer in racers {
             match racer.await.unwrap() {
-                Written::Done { .. } => winners += 1,
-                Written::Before { seq, .. } => assert_eq!(seq, Some(Seq::new(round + 1))),
+                WriteOutcome::Committed { .. } => winners += 1,
+                WriteOutcome::AlreadyApplied { seq, .. } => assert_eq!(seq, Some(LogPosition::new(round + 1))),
                 other => panic!("{other:?}"),
             }
         }
@@ -278,46 +321,46 @@ async fn a_race_of_the_same_request_happens_once(on: &TestStore) {
     }
 }
 
-async fn which_answer_goes_first(on: &TestStore) {
+async fn repeated_request_precedes_conflict_and_replay(on: &TestStore) {
     let store = on.open().await;
-    done(&*store, Write { idempotency: Some(key("k")), ..redeem(&["a"]) }).await;
-    let moved = Some(Expected::Registry(9));
-    let both = Write { idempotency: Some(key("k")), expected: moved.clone(), ..redeem(&["fresh"]) };
-    let all = Write { idempotency: Some(key("k")), expected: moved, ..redeem(&["a"]) };
+    commit_one(&*store, WriteSet { idempotency: Some(idempotency_key("k")), ..redeem(&["a"]) }).await;
+    let moved = Some(Precondition::RegistryVersion(9));
+    let both = WriteSet { idempotency: Some(idempotency_key("k")), precondition: moved.clone(), ..redeem(&["fresh"]) };
+    let all = WriteSet { idempotency: Some(idempotency_key("k")), precondition: moved, ..redeem(&["a"]) };
     let written = commit(&*store, &[both, all]).await;
-    assert!(matches!(written[..], [Written::Before { .. }, Written::Replayed]), "{written:?}");
+    assert!(matches!(written[..], [WriteOutcome::AlreadyApplied { .. }, WriteOutcome::Replayed]), "{written:?}");
 }
 
-async fn a_sweep_drops_what_is_past(on: &TestStore) {
+async fn sweep_removes_expired_rows(on: &TestStore) {
     let store = on.open().await;
-    let keep = |id: &str, until| Write {
-        once: vec![OneTimeId { keep_until: at(until), ..once(id) }],
-        idempotency: Some(errand::ports::Idempotency { keep_until: at(until), ..key(id) }),
-        ..Write::default()
+    let keep = |id: &str, until| WriteSet {
+        replay_guards: vec![ReplayGuard { keep_until: at(until), ..replay_guard(id) }],
+        idempotency: Some(errand::ports::IdempotentRequest { keep_until: at(until), ..idempotency_key(id) }),
+        ..WriteSet::default()
     };
     commit(&*store, &[keep("a", 99), keep("b", 100), keep("c", 101)]).await;
-    let swept = store.sweep(at(100)).await.unwrap();
-    assert_eq!((swept.once, swept.idempotency, swept.keys), (2, 2, 0));
-    assert_eq!(store.sweep(at(100)).await.unwrap(), errand::ports::Swept::default());
+    let swept = store.collect_garbage(at(100)).await.unwrap();
+    assert_eq!((swept.replay_guards, swept.idempotency_records, swept.signing_keys), (2, 2, 0));
+    assert_eq!(store.collect_garbage(at(100)).await.unwrap(), errand::ports::GcStats::default());
     let written = commit(&*store, &[redeem(&["a"]), redeem(&["b"]), redeem(&["c"])]).await;
-    assert_eq!(written, [DONE, DONE, Written::Replayed]);
-    assert!(store.answered("admin:ops", "a").await.unwrap().is_none());
-    assert!(store.answered("admin:ops", "c").await.unwrap().is_some());
+    assert_eq!(written, [COMMITTED, COMMITTED, WriteOutcome::Replayed]);
+    assert!(store.find_idempotent_response("admin:ops", "a").await.unwrap().is_none());
+    assert!(store.find_idempotent_response("admin:ops", "c").await.unwrap().is_some());
     // The longest wish counts, when a batch has several for one id.
     let batch = [keep("d", 500), keep("d", 900)];
     commit(&*store, &batch).await;
-    store.sweep(at(600)).await.unwrap();
-    assert_eq!(commit(&*store, &[redeem(&["d"])]).await, [Written::Replayed]);
+    store.collect_garbage(at(600)).await.unwrap();
+    assert_eq!(commit(&*store, &[redeem(&["d"])]).await, [WriteOutcome::Replayed]);
 }
 
 /// A caller that goes away in the middle: its write happened or it did not, and the next one is not disturbed.
 /// A future that is let go after so many polls: in the middle of whatever it is at then, however fast the machine is.
-struct Cut<F> {
+struct CancelAfter<F> {
     future: F,
     polls: u64,
 }
 
-impl<F: Future + Unpin> Future for Cut<F> {
+impl<F: Future + Unpin> Future for CancelAfter<F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -327,55 +370,56 @@ impl<F: Future + Unpin> Future for Cut<F> {
     }
 }
 
-async fn a_caller_that_goes_away_leaves_all_or_nothing(on: &TestStore) {
+async fn cancelled_commit_is_atomic(on: &TestStore) {
     const CALLERS: u64 = 120;
     let store = on.open().await;
     let mut gone = 0;
     for n in 0..CALLERS {
-        let write = Write { log: vec![entry(Target::Task(task_id(n.into())))], ..issue(n.into()) };
+        let write = WriteSet { log_entries: vec![entry(Target::Task(task_id(n.into())))], ..issue_token(n.into()) };
         let batch = [write];
-        let commit = Cut { future: store.commit(WRITER, &batch), polls: n / 2 };
+        let commit = CancelAfter { future: store.commit(WRITER, &batch), polls: n / 2 };
         gone += u32::from(commit.await.is_none());
     }
     // How often a commit wakes up is the machine's affair; but three times it does.
     assert!(gone > 5, "{gone}");
     // What the last one sent may still be under way; an entry waits until it is over, one way or the other.
-    let last = done(&*store, Write { log: vec![entry(Target::Keys)], ..Write::default() }).await.unwrap();
+    let last =
+        commit_one(&*store, WriteSet { log_entries: vec![entry(Target::Keys)], ..WriteSet::default() }).await.unwrap();
     let mut happened = 0;
     for n in 0..CALLERS {
-        let there = store.task(task_id(n.into())).await.unwrap().is_some();
-        assert_eq!(store.token(token_id(n.into())).await.unwrap().is_some(), there, "{n}");
-        let replayed = commit(&*store, &[redeem(&[&format!("jti {n}")])]).await == [Written::Replayed];
+        let there = store.find_task(task_id(n.into())).await.unwrap().is_some();
+        assert_eq!(store.find_token(token_id(n.into())).await.unwrap().is_some(), there, "{n}");
+        let replayed = commit(&*store, &[redeem(&[&format!("jti {n}")])]).await == [WriteOutcome::Replayed];
         assert_eq!(replayed, there, "{n}");
         happened += u64::from(there);
     }
-    let log = store.log_after(Seq::new(0), NOW, 1000).await.unwrap();
-    assert_eq!(last, Seq::new(happened + 1));
+    let log = store.read_log_after(LogPosition::new(0), NOW, 1000).await.unwrap();
+    assert_eq!(last, LogPosition::new(happened + 1));
     assert_eq!(log.iter().map(|entry| entry.seq.number()).collect::<Vec<_>>(), (1..=happened + 1).collect::<Vec<_>>());
-    assert_eq!(store.audit_heads().await.unwrap().first().map_or(0, |(_, head)| head.n), happened);
+    assert_eq!(store.list_audit_heads().await.unwrap().first().map_or(0, |(_, head)| head.n), happened);
 }
 
-async fn an_empty_batch_is_nothing(on: &TestStore) {
+async fn empty_batch_commits_nothing(on: &TestStore) {
     let store = on.open().await;
     assert_eq!(commit(&*store, &[]).await, []);
-    assert_eq!(commit(&*store, &[Write::default()]).await, [DONE]);
-    assert!(store.audit_heads().await.unwrap().is_empty());
+    assert_eq!(commit(&*store, &[WriteSet::default()]).await, [COMMITTED]);
+    assert!(store.list_audit_heads().await.unwrap().is_empty());
 }
 
 conformance!(
-    a_one_time_id_is_good_once,
-    the_same_id_twice_in_a_batch,
-    a_race_for_an_id_has_one_winner,
-    batches_that_want_the_same_do_not_block_each_other,
-    a_refused_write_leaves_no_trace,
-    a_refused_write_gives_way_to_the_next_in_its_batch,
-    the_others_of_a_batch_are_done,
-    a_version_moves_on_with_every_change,
-    a_race_for_a_version_has_one_winner,
-    a_request_that_comes_again_finds_its_answer,
-    a_race_of_the_same_request_happens_once,
-    which_answer_goes_first,
-    a_sweep_drops_what_is_past,
-    a_caller_that_goes_away_leaves_all_or_nothing,
-    an_empty_batch_is_nothing,
+    one_time_id_is_redeemed_once,
+    duplicate_id_in_batch_is_rejected,
+    concurrent_redemptions_have_one_winner,
+    overlapping_batches_do_not_deadlock,
+    rejected_write_leaves_no_trace,
+    rejected_write_does_not_block_the_next,
+    other_writes_of_batch_are_committed,
+    version_increases_with_every_change,
+    concurrent_changes_of_a_version_have_one_winner,
+    repeated_request_finds_stored_response,
+    concurrent_identical_requests_commit_once,
+    repeated_request_precedes_conflict_and_replay,
+    sweep_removes_expired_rows,
+    cancelled_commit_is_atomic,
+    empty_batch_commits_nothing,
 );

@@ -6,19 +6,24 @@ use errand::{
     domain::{
         authority::Permission,
         grant::Grant,
-        revocation::Seq,
+        revocation::LogPosition,
         task::{Task, TaskState},
         token::TokenKind,
     },
-    ports::{AuditFilter, GrantFilter, ListFault, Page, Paged, Store, TaskFilter, TokenFilter, TokenRecord, Write},
+    ports::{
+        AuditFilter, GrantFilter, ListError, Page, PageRequest, Store, TaskFilter, TokenFilter, TokenRecord, WriteSet,
+    },
 };
 
 use crate::{samples::*, support::TestStore};
 
 /// Reads a list to its end, page by page.
-async fn all<T, F: Future<Output = Result<Paged<T>, ListFault>>>(limit: u32, list: impl Fn(Page) -> F) -> Vec<T> {
+async fn read_all_pages<T, F: Future<Output = Result<Page<T>, ListError>>>(
+    limit: u32,
+    list: impl Fn(PageRequest) -> F,
+) -> Vec<T> {
     let mut items = Vec::new();
-    let mut page = first(limit);
+    let mut page = first_page(limit);
     loop {
         let got = list(page.clone()).await.unwrap();
         assert!(got.items.len() <= usize::try_from(limit).unwrap());
@@ -26,35 +31,35 @@ async fn all<T, F: Future<Output = Result<Paged<T>, ListFault>>>(limit: u32, lis
         items.extend(got.items);
         assert!(items.len() < 1000, "no list of these tests is that long");
         match got.next {
-            Some(next) => page.after = Some(next),
+            Some(next) => page.cursor = Some(next),
             None => return items,
         }
     }
 }
 
-async fn put(store: &dyn Store, tasks: &[Task], tokens: &[TokenRecord]) {
-    let tasks = tasks.iter().map(|task| Write { task: Some(task.clone()), ..Write::default() });
-    let tokens = tokens.iter().map(|token| Write { token: Some(token.clone()), ..Write::default() });
+async fn put_records(store: &dyn Store, tasks: &[Task], tokens: &[TokenRecord]) {
+    let tasks = tasks.iter().map(|task| WriteSet { task: Some(task.clone()), ..WriteSet::default() });
+    let tokens = tokens.iter().map(|token| WriteSet { token: Some(token.clone()), ..WriteSet::default() });
     commit(store, &tasks.chain(tokens).collect::<Vec<_>>()).await;
 }
 
-async fn a_task_comes_back_as_it_was(on: &TestStore) {
+async fn task_round_trips(on: &TestStore) {
     let store = on.open().await;
     let mut odd = task(2);
     odd.authority = authority(&[]);
     odd.state = TaskState::Revoked;
     odd.grant = None;
-    odd.turns = 3;
-    odd.turned = Some(turn(TaskState::Revoked));
+    odd.version = 3;
+    odd.last_transition = Some(transition(TaskState::Revoked));
     odd.deadline = errand::domain::time::Timestamp::MAX;
-    odd.created = errand::domain::time::Timestamp::EPOCH;
-    put(&*store, &[task(1), odd.clone()], &[]).await;
-    assert_eq!(store.task(task_id(1)).await.unwrap(), Some(task(1)));
-    assert_eq!(store.task(task_id(2)).await.unwrap(), Some(odd));
-    assert_eq!(store.task(task_id(3)).await.unwrap(), None);
+    odd.created_at = errand::domain::time::Timestamp::EPOCH;
+    put_records(&*store, &[task(1), odd.clone()], &[]).await;
+    assert_eq!(store.find_task(task_id(1)).await.unwrap(), Some(task(1)));
+    assert_eq!(store.find_task(task_id(2)).await.unwrap(), Some(odd));
+    assert_eq!(store.find_task(task_id(3)).await.unwrap(), None);
 }
 
-async fn a_token_comes_back_as_it_was(on: &TestStore) {
+async fn token_round_trips(on: &TestStore) {
     let store = on.open().await;
     let api = TokenRecord {
         kind: TokenKind::Api,
@@ -66,23 +71,23 @@ async fn a_token_comes_back_as_it_was(on: &TestStore) {
         grant: None,
         break_glass: false,
         authority: authority(&[]),
-        rev: Seq::new(0),
-        status: None,
+        rev: LogPosition::new(0),
+        status_index: None,
         ..token(2)
     };
     let kinds = [TokenKind::Access, TokenKind::HandOver, TokenKind::Txn, TokenKind::Api];
     let many = (10..).zip(kinds).map(|(n, kind)| TokenRecord { kind, ..token(n) }).collect::<Vec<_>>();
-    put(&*store, &[], &[token(1), api.clone()]).await;
-    put(&*store, &[], &many).await;
-    assert_eq!(store.token(token_id(1)).await.unwrap(), Some(token(1)));
-    assert_eq!(store.token(token_id(2)).await.unwrap(), Some(api));
-    assert_eq!(store.token(token_id(3)).await.unwrap(), None);
+    put_records(&*store, &[], &[token(1), api.clone()]).await;
+    put_records(&*store, &[], &many).await;
+    assert_eq!(store.find_token(token_id(1)).await.unwrap(), Some(token(1)));
+    assert_eq!(store.find_token(token_id(2)).await.unwrap(), Some(api));
+    assert_eq!(store.find_token(token_id(3)).await.unwrap(), None);
     for token in many {
-        assert_eq!(store.token(token.id).await.unwrap(), Some(token));
+        assert_eq!(store.find_token(token.id).await.unwrap(), Some(token));
     }
 }
 
-async fn text_is_data(on: &TestStore) {
+async fn hostile_text_is_stored_verbatim(on: &TestStore) {
     let store = on.open().await;
     let longest = ["é".repeat(127), "👩".repeat(63), "x".repeat(255)];
     let names = HOSTILE.iter().copied().chain(longest.iter().map(String::as_str)).collect::<Vec<_>>();
@@ -93,79 +98,84 @@ async fn text_is_data(on: &TestStore) {
         let mut token = token(n);
         token.requester = Some(requester(name));
         token.audience = format!("https://x.example/{name}");
-        let mut log = entry(errand::domain::revocation::Target::requester(&requester(name)));
+        let mut log = entry(errand::domain::revocation::Target::for_requester(&requester(name)));
         log.reason = (*name).into();
         let grant = Grant { by: (*name).into(), ..grant(n, name, "planner") };
         let mut record = record(n);
         record.requester = Some(requester(name));
         record.agents = vec![(*name).into()];
         record.reason = Some((*name).into());
-        let mut key = key(name);
-        key.answer = serde_json::to_string(name).unwrap();
-        let write = Write {
-            once: vec![once(name)],
+        let mut key = idempotency_key(name);
+        key.response = serde_json::to_string(name).unwrap();
+        let write = WriteSet {
+            replay_guards: vec![replay_guard(name)],
             idempotency: Some(key.clone()),
             task: Some(task.clone()),
             token: Some(token.clone()),
-            changes: vec![errand::ports::Change::PutGrant(Box::new(grant.clone()))],
-            log: vec![log.clone()],
-            audit: vec![record.clone()],
-            ..Write::default()
+            state_changes: vec![errand::ports::StateChange::PutGrant(Box::new(grant.clone()))],
+            log_entries: vec![log.clone()],
+            audit_records: vec![record.clone()],
+            ..WriteSet::default()
         };
-        let seq = done(&*store, write).await.unwrap();
-        assert_eq!(store.task(task.id).await.unwrap(), Some(task.clone()));
-        assert_eq!(store.token(token.id).await.unwrap(), Some(token.clone()));
-        assert_eq!(store.grant(grant.id).await.unwrap(), Some(grant));
-        assert_eq!(store.log_after(Seq::new(seq.number() - 1), NOW, 1).await.unwrap()[0].entry, log);
+        let seq = commit_one(&*store, write).await.unwrap();
+        assert_eq!(store.find_task(task.id).await.unwrap(), Some(task.clone()));
+        assert_eq!(store.find_token(token.id).await.unwrap(), Some(token.clone()));
+        assert_eq!(store.find_grant(grant.id).await.unwrap(), Some(grant));
+        assert_eq!(store.read_log_after(LogPosition::new(seq.number() - 1), NOW, 1).await.unwrap()[0].entry, log);
         let who = (task.requester.issuer.clone(), (*name).to_owned());
         let filter = TaskFilter { requester: Some(who.clone()), ..TaskFilter::default() };
-        assert_eq!(store.tasks(&filter, &first(9)).await.unwrap().items, [task]);
+        assert_eq!(store.list_tasks(&filter, &first_page(9)).await.unwrap().items, [task]);
         let filter = TokenFilter {
             requester: Some(who.clone()),
             audience: Some(token.audience.clone()),
             ..TokenFilter::default()
         };
-        assert_eq!(store.tokens(&filter, &first(9)).await.unwrap().items, [token]);
+        assert_eq!(store.list_tokens(&filter, &first_page(9)).await.unwrap().items, [token]);
         let filter = AuditFilter { requester: Some(who), agent: Some((*name).into()), ..AuditFilter::default() };
-        let rows = store.audit(&filter, &first(9)).await.unwrap().items;
+        let rows = store.list_audit_records(&filter, &first_page(9)).await.unwrap().items;
         assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].columns, errand::domain::audit::Columns::of(&record));
-        let Some(errand::ports::Written::Before { answer, .. }) = store.answered("admin:ops", name).await.unwrap()
+        assert_eq!(rows[0].columns, errand::domain::audit::SearchColumns::from_record(&record));
+        let Some(errand::ports::WriteOutcome::AlreadyApplied { response: answer, .. }) =
+            store.find_idempotent_response("admin:ops", name).await.unwrap()
         else {
             panic!("{name} was used");
         };
-        assert_eq!(answer, key.answer);
+        assert_eq!(answer, key.response);
     }
-    let grants = all(2, async |page| store.grants(&GrantFilter::default(), &page).await).await;
+    let grants = read_all_pages(2, async |page| store.list_grants(&GrantFilter::default(), &page).await).await;
     assert_eq!(grants.len(), names.len());
 }
 
-async fn pages_are_complete_and_without_repeats(on: &TestStore) {
+async fn pages_are_complete_without_duplicates(on: &TestStore) {
     let store = on.open().await;
     // Many of the same second, so that the order needs more than the time.
-    let tasks = (0..50).map(|n| Task { created: at(NOW.unix() + i64::try_from(n % 4).unwrap()), ..task(n) });
+    let tasks = (0..50).map(|n| Task { created_at: at(NOW.unix() + i64::try_from(n % 4).unwrap()), ..task(n) });
     let tokens = (0..50).map(|n| TokenRecord { issued: at(NOW.unix() + i64::try_from(n % 3).unwrap()), ..token(n) });
     let (mut tasks, mut tokens) = (tasks.collect::<Vec<_>>(), tokens.collect::<Vec<_>>());
-    put(&*store, &tasks, &tokens).await;
-    tasks.sort_by_key(|task| std::cmp::Reverse((task.created, task.id)));
+    put_records(&*store, &tasks, &tokens).await;
+    tasks.sort_by_key(|task| std::cmp::Reverse((task.created_at, task.id)));
     tokens.sort_by_key(|token| std::cmp::Reverse((token.issued, token.id)));
     for limit in [1, 7, 25, 50, 51, 1000] {
         let (none, nothing) = (TaskFilter::default(), TokenFilter::default());
-        assert_eq!(all(limit, async |page| store.tasks(&none, &page).await).await, tasks, "{limit}");
-        assert_eq!(all(limit, async |page| store.tokens(&nothing, &page).await).await, tokens, "{limit}");
+        assert_eq!(read_all_pages(limit, async |page| store.list_tasks(&none, &page).await).await, tasks, "{limit}");
+        assert_eq!(
+            read_all_pages(limit, async |page| store.list_tokens(&nothing, &page).await).await,
+            tokens,
+            "{limit}"
+        );
     }
     // What is new while somebody turns the pages comes before them and moves nothing.
-    let page = store.tokens(&TokenFilter::default(), &first(20)).await.unwrap();
-    put(&*store, &[], &[TokenRecord { issued: at(NOW.unix() + 99), ..token(999) }]).await;
-    let rest = Page { after: page.next, limit: 1000 };
-    let rest = store.tokens(&TokenFilter::default(), &rest).await.unwrap();
+    let page = store.list_tokens(&TokenFilter::default(), &first_page(20)).await.unwrap();
+    put_records(&*store, &[], &[TokenRecord { issued: at(NOW.unix() + 99), ..token(999) }]).await;
+    let rest = PageRequest { cursor: page.next, limit: 1000 };
+    let rest = store.list_tokens(&TokenFilter::default(), &rest).await.unwrap();
     assert_eq!([page.items, rest.items].concat(), tokens);
     // A page of 0 or of millions is none that was agreed on: the nearest one is given.
-    assert_eq!(store.tokens(&TokenFilter::default(), &first(0)).await.unwrap().items.len(), 1);
-    assert_eq!(store.tokens(&TokenFilter::default(), &first(u32::MAX)).await.unwrap().items.len(), 51);
+    assert_eq!(store.list_tokens(&TokenFilter::default(), &first_page(0)).await.unwrap().items.len(), 1);
+    assert_eq!(store.list_tokens(&TokenFilter::default(), &first_page(u32::MAX)).await.unwrap().items.len(), 51);
 }
 
-async fn all_of_a_filter_must_fit(on: &TestStore) {
+async fn all_filter_conditions_apply(on: &TestStore) {
     let store = on.open().await;
     let users = ["alice", "bob"];
     let agents = ["planner", "reader"];
@@ -189,7 +199,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
         token.expires = at(NOW.unix() + i64::try_from(n).unwrap());
         tokens.push(token);
     }
-    put(&*store, &tasks, &tokens).await;
+    put_records(&*store, &tasks, &tokens).await;
     let who = |name: &str| (requester(name).issuer, name.to_owned());
     let mut seen = 0;
     // Every combination of "any" and a value, for every part of the filter.
@@ -202,7 +212,7 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
             only_open: code >= 27,
             ..TaskFilter::default()
         };
-        let got = all(5, async |page| store.tasks(&filter, &page).await).await;
+        let got = read_all_pages(5, async |page| store.list_tasks(&filter, &page).await).await;
         let fits = |task: &&Task| {
             users.get(pick(0)).is_none_or(|name| task.requester == requester(name))
                 && filter.agent.as_ref().is_none_or(|agent| task.root_agent == *agent)
@@ -221,16 +231,16 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
             requester: users.get(pick(1)).map(|name| who(name)),
             client: agents.get(pick(2)).map(|name| client(name)),
             audience: audiences.get(pick(3)).map(|&uri| uri.to_owned()),
-            alive_at: [at(NOW.unix() + 9), at(NOW.unix() + 20)].get(pick(4)).copied(),
+            unexpired_at: [at(NOW.unix() + 9), at(NOW.unix() + 20)].get(pick(4)).copied(),
             issued_from: [at(NOW.unix() + 2), NOW].get(pick(5)).copied(),
         };
-        let got = store.tokens(&filter, &first(99)).await.unwrap().items;
+        let got = store.list_tokens(&filter, &first_page(99)).await.unwrap().items;
         let fits = |token: &&TokenRecord| {
             filter.task.is_none_or(|task| token.task == Some(task))
                 && users.get(pick(1)).is_none_or(|name| token.requester == Some(requester(name)))
                 && filter.client.as_ref().is_none_or(|client| token.client == *client)
                 && filter.audience.as_ref().is_none_or(|uri| token.audience == *uri)
-                && filter.alive_at.is_none_or(|now| !token.expires.is_past(now))
+                && filter.unexpired_at.is_none_or(|now| !token.expires.has_passed(now))
                 && filter.issued_from.is_none_or(|from| token.issued >= from)
         };
         assert_eq!(got, tokens.iter().rev().filter(fits).cloned().collect::<Vec<_>>(), "{filter:?}");
@@ -240,34 +250,34 @@ async fn all_of_a_filter_must_fit(on: &TestStore) {
     // The same subject of another issuer is somebody else.
     let other = ("https://login.example.org".parse().unwrap(), "alice".to_owned());
     let filter = TaskFilter { requester: Some(other), ..TaskFilter::default() };
-    assert_eq!(store.tasks(&filter, &first(9)).await.unwrap().items, []);
+    assert_eq!(store.list_tasks(&filter, &first_page(9)).await.unwrap().items, []);
 }
 
-async fn a_cursor_of_somewhere_else_is_refused(on: &TestStore) {
+async fn foreign_cursor_is_rejected(on: &TestStore) {
     let store = on.open().await;
-    let page = |after: &str| Page { after: Some(after.to_owned()), limit: 10 };
+    let page = |after: &str| PageRequest { cursor: Some(after.to_owned()), limit: 10 };
     let of_tokens = {
-        put(&*store, &[], &[token(1), token(2)]).await;
-        store.tokens(&TokenFilter::default(), &first(1)).await.unwrap().next.unwrap()
+        put_records(&*store, &[], &[token(1), token(2)]).await;
+        store.list_tokens(&TokenFilter::default(), &first_page(1)).await.unwrap().next.unwrap()
     };
-    let foreign = |fault: ListFault| matches!(fault, ListFault::Cursor);
-    let nul = errand::domain::encode(br#"["https://login.example.com","a\u0000b","planner"]"#);
+    let foreign = |fault: ListError| matches!(fault, ListError::InvalidCursor);
+    let nul = errand::domain::encode_base64url(br#"["https://login.example.com","a\u0000b","planner"]"#);
     for bad in ["", "x", "!", "W10", "bnVsbA", "7", &nul] {
-        assert!(foreign(store.tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
-        assert!(foreign(store.tasks(&TaskFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
-        assert!(foreign(store.grants(&GrantFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
-        assert!(foreign(store.revocations(&page(bad)).await.unwrap_err()), "{bad}");
-        assert!(foreign(store.audit(&AuditFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.list_tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.list_tasks(&TaskFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.list_grants(&GrantFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.list_revocations(&page(bad)).await.unwrap_err()), "{bad}");
+        assert!(foreign(store.list_audit_records(&AuditFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");
     }
-    assert!(foreign(store.revocations(&page(&of_tokens)).await.unwrap_err()));
+    assert!(foreign(store.list_revocations(&page(&of_tokens)).await.unwrap_err()));
 }
 
-async fn tasks_are_found_by_resource_and_age(on: &TestStore) {
+async fn tasks_are_filtered_by_resource_and_age(on: &TestStore) {
     let store = on.open().await;
     let mut tasks = Vec::new();
     for n in 0..6_u128 {
         let mut task = task(n);
-        task.created = at(NOW.unix() + i64::try_from(n).unwrap());
+        task.created_at = at(NOW.unix() + i64::try_from(n).unwrap());
         if n % 2 == 1 {
             let elsewhere = Permission::unconstrained(
                 "https://notes.example.com/mcp".parse().unwrap(),
@@ -277,9 +287,9 @@ async fn tasks_are_found_by_resource_and_age(on: &TestStore) {
         }
         tasks.push(task);
     }
-    put(&*store, &tasks, &[]).await;
+    put_records(&*store, &tasks, &[]).await;
     let found = async |filter: TaskFilter| {
-        let got = all(2, async |page| store.tasks(&filter, &page).await).await;
+        let got = read_all_pages(2, async |page| store.list_tasks(&filter, &page).await).await;
         got.iter().map(|found| tasks.iter().position(|task| task == found).unwrap()).collect::<Vec<_>>()
     };
     let at_resource = |uri: &str| TaskFilter { resource: Some(uri.parse().unwrap()), ..TaskFilter::default() };
@@ -287,18 +297,22 @@ async fn tasks_are_found_by_resource_and_age(on: &TestStore) {
     assert_eq!(found(at_resource("https://files.example.com/mcp")).await, [5, 4, 3, 2, 1, 0]);
     assert_eq!(found(at_resource("https://files.example.com/mc")).await, [] as [usize; 0]);
     let seconds = |n: i64| Some(at(NOW.unix() + n));
-    assert_eq!(found(TaskFilter { from: seconds(2), ..TaskFilter::default() }).await, [5, 4, 3, 2]);
-    assert_eq!(found(TaskFilter { until: seconds(2), ..TaskFilter::default() }).await, [1, 0]);
-    let both = TaskFilter { from: seconds(1), until: seconds(4), ..at_resource("https://notes.example.com/mcp") };
+    assert_eq!(found(TaskFilter { created_from: seconds(2), ..TaskFilter::default() }).await, [5, 4, 3, 2]);
+    assert_eq!(found(TaskFilter { created_before: seconds(2), ..TaskFilter::default() }).await, [1, 0]);
+    let both = TaskFilter {
+        created_from: seconds(1),
+        created_before: seconds(4),
+        ..at_resource("https://notes.example.com/mcp")
+    };
     assert_eq!(found(both).await, [3, 1]);
 }
 
 conformance!(
-    tasks_are_found_by_resource_and_age,
-    a_task_comes_back_as_it_was,
-    a_token_comes_back_as_it_was,
-    text_is_data,
-    pages_are_complete_and_without_repeats,
-    all_of_a_filter_must_fit,
-    a_cursor_of_somewhere_else_is_refused,
+    tasks_are_filtered_by_resource_and_age,
+    task_round_trips,
+    token_round_trips,
+    hostile_text_is_stored_verbatim,
+    pages_are_complete_without_duplicates,
+    all_filter_conditions_apply,
+    foreign_cursor_is_rejected,
 );

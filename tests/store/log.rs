@@ -7,67 +7,67 @@ use std::sync::{
 
 use errand::{
     domain::{
-        audit::Writer,
+        audit::WriterId,
         id::TaskId,
-        revocation::{Seq, Target},
+        revocation::{LogPosition, Target},
         task::TaskState,
         time::Timestamp,
     },
-    ports::{Change, GrantFilter, Write, Written},
+    ports::{GrantFilter, StateChange, WriteOutcome, WriteSet},
 };
 
 use crate::{samples::*, support::TestStore};
 
-fn ending(targets: &[Target]) -> Write {
-    Write { log: targets.iter().cloned().map(entry).collect(), ..Write::default() }
+fn end_targets(targets: &[Target]) -> WriteSet {
+    WriteSet { log_entries: targets.iter().cloned().map(entry).collect(), ..WriteSet::default() }
 }
 
-async fn entries_get_the_next_places(on: &TestStore) {
+async fn entries_get_consecutive_positions(on: &TestStore) {
     let store = on.open().await;
-    assert_eq!(store.head().await.unwrap(), Seq::new(0));
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0));
     let targets = [
         Target::Token(token_id(1)),
         Target::Task(task_id(2)),
-        Target::requester(&requester(HOSTILE[0])),
+        Target::for_requester(&requester(HOSTILE[0])),
         Target::Agent(client("planner")),
         Target::Resource("https://files.example.com/mcp".parse().unwrap()),
         Target::Issuer("https://login.example.com".parse().unwrap()),
         Target::Registry,
         Target::Keys,
     ];
-    let batch = [ending(&targets[..3]), ending(&[]), ending(&targets[3..4]), ending(&targets[4..])];
-    let seq = |n| Written::Done { seq: Some(Seq::new(n)) };
-    assert_eq!(commit(&*store, &batch).await, [seq(3), Written::Done { seq: None }, seq(4), seq(8)]);
-    assert_eq!(store.head().await.unwrap(), Seq::new(8));
-    let log = store.log_after(Seq::new(0), NOW, 100).await.unwrap();
+    let batch = [end_targets(&targets[..3]), end_targets(&[]), end_targets(&targets[3..4]), end_targets(&targets[4..])];
+    let seq = |n| WriteOutcome::Committed { seq: Some(LogPosition::new(n)) };
+    assert_eq!(commit(&*store, &batch).await, [seq(3), WriteOutcome::Committed { seq: None }, seq(4), seq(8)]);
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(8));
+    let log = store.read_log_after(LogPosition::new(0), NOW, 100).await.unwrap();
     assert_eq!(log.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
     assert_eq!(log.iter().map(|e| e.entry.clone()).collect::<Vec<_>>(), targets.map(entry));
-    let some = store.log_after(Seq::new(2), NOW, 3).await.unwrap();
+    let some = store.read_log_after(LogPosition::new(2), NOW, 3).await.unwrap();
     assert_eq!(some.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), [3, 4, 5]);
 }
 
-async fn what_is_forgotten_is_not_followed_but_is_still_listed(on: &TestStore) {
+async fn expired_entries_are_listed_but_not_followed(on: &TestStore) {
     let store = on.open().await;
     for (n, until) in [(1, 10), (2, 20), (3, 5), (4, 30)] {
         let mut new = entry(Target::Task(task_id(n)));
         new.forget_after = at(until);
-        done(&*store, Write { log: vec![new, entry(Target::Registry)], ..Write::default() }).await;
+        commit_one(&*store, WriteSet { log_entries: vec![new, entry(Target::Registry)], ..WriteSet::default() }).await;
     }
     let places = |log: Vec<errand::domain::revocation::LogEntry>| {
         let tasks = log.into_iter().filter(|e| e.entry.target != Target::Registry);
         tasks.map(|e| e.seq.number()).collect::<Vec<_>>()
     };
     for (now, want) in [(4, vec![1, 3, 5, 7]), (5, vec![1, 3, 7]), (10, vec![3, 7]), (29, vec![7]), (30, vec![])] {
-        assert_eq!(places(store.log_after(Seq::new(0), at(now), 100).await.unwrap()), want, "{now}");
+        assert_eq!(places(store.read_log_after(LogPosition::new(0), at(now), 100).await.unwrap()), want, "{now}");
     }
     // An admin sees all of them, newest first, and only what is about tokens.
     let mut seen = Vec::new();
-    let mut page = first(3);
+    let mut page = first_page(3);
     loop {
-        let got = store.revocations(&page).await.unwrap();
+        let got = store.list_revocations(&page).await.unwrap();
         assert!(got.items.iter().all(|e| e.entry.target != Target::Registry));
         seen.extend(got.items.iter().map(|e| e.seq.number()));
-        page.after = match got.next {
+        page.cursor = match got.next {
             Some(next) => Some(next),
             None => break,
         };
@@ -76,7 +76,7 @@ async fn what_is_forgotten_is_not_followed_but_is_still_listed(on: &TestStore) {
 }
 
 /// Whoever reads the log while others write it never sees a place without all places before it.
-pub(crate) async fn no_reader_passes_over_an_entry(on: &TestStore) {
+pub(crate) async fn concurrent_reader_skips_no_entry(on: &TestStore) {
     const WRITERS: u128 = 5;
     const BATCHES: u128 = 25;
     let over = Arc::new(AtomicBool::new(false));
@@ -87,8 +87,8 @@ pub(crate) async fn no_reader_passes_over_an_entry(on: &TestStore) {
             let (mut seen, mut reads) = (0, 0_u32);
             loop {
                 let last_round = over.load(Ordering::SeqCst);
-                let head = store.head().await.unwrap().number();
-                let log = store.log_after(Seq::new(seen), Timestamp::EPOCH, 7).await.unwrap();
+                let head = store.read_log_head().await.unwrap().number();
+                let log = store.read_log_after(LogPosition::new(seen), Timestamp::EPOCH, 7).await.unwrap();
                 for entry in &log {
                     assert_eq!(entry.seq.number(), seen + 1, "an entry came after a later one was seen");
                     seen += 1;
@@ -112,13 +112,13 @@ pub(crate) async fn no_reader_passes_over_an_entry(on: &TestStore) {
             for n in 0..BATCHES {
                 let task = TaskId::new(uuid(writer * 1000 + n));
                 let batch = [
-                    ending(&[Target::Task(task)]),
-                    issue(writer * 1000 + n),
-                    ending(&[Target::Registry, Target::Task(task)]),
+                    end_targets(&[Target::Task(task)]),
+                    issue_token(writer * 1000 + n),
+                    end_targets(&[Target::Registry, Target::Task(task)]),
                 ];
-                for written in store.commit(Writer(uuid(writer)), &batch).await.unwrap() {
-                    let Written::Done { seq } = written else { panic!("{written:?}") };
-                    places.extend(seq.map(Seq::number));
+                for written in store.commit(WriterId(uuid(writer)), &batch).await.unwrap() {
+                    let WriteOutcome::Committed { seq } = written else { panic!("{written:?}") };
+                    places.extend(seq.map(LogPosition::number));
                 }
             }
             assert!(places.is_sorted());
@@ -139,15 +139,15 @@ pub(crate) async fn no_reader_passes_over_an_entry(on: &TestStore) {
     places.sort_unstable();
     places.dedup();
     assert_eq!(places.len(), usize::try_from(WRITERS * BATCHES * 2).unwrap(), "nobody shares a place");
-    assert_eq!(on.open().await.head().await.unwrap(), Seq::new(all));
+    assert_eq!(on.open().await.read_log_head().await.unwrap(), LogPosition::new(all));
 }
 
 /// Rare changes of the same things, in opposite orders, at the same time.
-async fn changes_do_not_wait_in_a_circle(on: &TestStore) {
+async fn opposite_order_changes_do_not_deadlock(on: &TestStore) {
     const THINGS: u128 = 12;
     let store = on.open().await;
     for n in 0..THINGS {
-        done(&*store, Write { task: Some(task(n)), ..Write::default() }).await;
+        commit_one(&*store, WriteSet { task: Some(task(n)), ..WriteSet::default() }).await;
     }
     let mut racers = Vec::new();
     for racer in 0..4_u128 {
@@ -158,32 +158,32 @@ async fn changes_do_not_wait_in_a_circle(on: &TestStore) {
                 if racer % 2 == 0 {
                     order.reverse();
                 }
-                let write = |n: u128| Write {
-                    changes: vec![
-                        turning(n, TaskState::Revoked),
-                        Change::RemoveGrant(grant_id(n)),
-                        Change::PutGrant(Box::new(grant(racer * 10_000 + round * 100 + n, "alice", "planner"))),
+                let write = |n: u128| WriteSet {
+                    state_changes: vec![
+                        transition_task(n, TaskState::Revoked),
+                        StateChange::RemoveGrant(grant_id(n)),
+                        StateChange::PutGrant(Box::new(grant(racer * 10_000 + round * 100 + n, "alice", "planner"))),
                     ],
-                    ..Write::default()
+                    ..WriteSet::default()
                 };
                 let batch = order.into_iter().map(write).collect::<Vec<_>>();
-                store.commit(Writer(uuid(racer)), &batch).await.unwrap();
+                store.commit(WriterId(uuid(racer)), &batch).await.unwrap();
             }
         }));
     }
     for racer in racers {
         racer.await.unwrap();
     }
-    assert_eq!(store.head().await.unwrap(), Seq::new(0), "a change is no entry");
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0), "a change is no entry");
     assert_eq!(
-        store.grants(&GrantFilter::default(), &first(1000)).await.unwrap().items.len(),
+        store.list_grants(&GrantFilter::default(), &first_page(1000)).await.unwrap().items.len(),
         usize::try_from(32 * THINGS).unwrap()
     );
 }
 
 conformance!(
-    entries_get_the_next_places,
-    what_is_forgotten_is_not_followed_but_is_still_listed,
-    no_reader_passes_over_an_entry,
-    changes_do_not_wait_in_a_circle,
+    entries_get_consecutive_positions,
+    expired_entries_are_listed_but_not_followed,
+    concurrent_reader_skips_no_entry,
+    opposite_order_changes_do_not_deadlock,
 );

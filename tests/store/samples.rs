@@ -2,23 +2,23 @@
 
 use errand::{
     domain::{
-        audit::{Event, Outcome, Record, Writer},
+        audit::{Event, Outcome, Record, WriterId},
         authority::{Authority, Permission},
         grant::Grant,
         id::{ClientId, GrantId, TaskId, TokenId},
-        registry::{Entry, Object, Owner},
-        revocation::{NewEntry, Seq, Target, Verb},
-        status_list::{Shard, StatusPlace},
-        task::{Requester, Task, TaskState, Turn},
+        registry::{Entry, RegistryObject, Source},
+        revocation::{LogAction, LogPosition, NewEntry, Target},
+        status_list::{Shard, StatusIndex},
+        task::{Requester, Task, TaskState, Transition},
         time::Timestamp,
         token::TokenKind,
     },
-    ports::{Change, Idempotency, OneTimeId, Page, Store, TokenRecord, Write, Written},
+    ports::{IdempotentRequest, PageRequest, ReplayGuard, StateChange, Store, TokenRecord, WriteOutcome, WriteSet},
 };
 use serde_json::json;
 use uuid::Uuid;
 
-pub const WRITER: Writer = Writer(uuid(1));
+pub const WRITER: WriterId = WriterId(uuid(1));
 pub const NOW: Timestamp = at(1_795_200_000);
 
 /// What a store must not choke on: it is data, whatever it looks like.
@@ -72,7 +72,7 @@ pub fn grant(n: u128, name: &str, agent: &str) -> Grant {
         requester: requester(name),
         agent: client(agent),
         authority: n.is_multiple_of(2).then(|| authority(&["read"])),
-        until: at(NOW.unix() + 60),
+        expires: at(NOW.unix() + 60),
         by: "client:portal".into(),
         at: NOW,
         break_glass: false,
@@ -87,17 +87,17 @@ pub fn task(n: u128) -> Task {
         purpose: "quarterly report".parse().unwrap(),
         authority: authority(&["read", "write"]),
         state: TaskState::Active,
-        created: NOW,
+        created_at: NOW,
         deadline: at(NOW.unix() + 3600),
         grant: Some(grant_id(5)),
-        turns: 0,
-        turned: None,
-        rev: Seq::new(4711),
+        version: 0,
+        last_transition: None,
+        rev: LogPosition::new(4711),
     }
 }
 
-pub fn turn(state: TaskState) -> Turn {
-    Turn {
+pub fn transition(state: TaskState) -> Transition {
+    Transition {
         state,
         at: NOW,
         by: "admin:ops".into(),
@@ -107,12 +107,12 @@ pub fn turn(state: TaskState) -> Turn {
 }
 
 /// Brings a task to a state.
-pub fn turning(n: u128, state: TaskState) -> Change {
-    Change::TurnTask(task_id(n), turn(state))
+pub fn transition_task(n: u128, state: TaskState) -> StateChange {
+    StateChange::TransitionTask(task_id(n), transition(state))
 }
 
-pub fn place(number: u64) -> StatusPlace {
-    StatusPlace { shard: Shard::of(at(NOW.unix() + 300)), number }
+pub fn status_index(number: u64) -> StatusIndex {
+    StatusIndex { shard: Shard::for_expiry(at(NOW.unix() + 300)), number }
 }
 
 pub fn token(n: u128) -> TokenRecord {
@@ -130,28 +130,28 @@ pub fn token(n: u128) -> TokenRecord {
         authority: authority(&["read"]),
         issued: NOW,
         expires: at(NOW.unix() + 300),
-        rev: Seq::new(4711),
-        status: Some(place(u64::try_from(n).unwrap())),
+        rev: LogPosition::new(4711),
+        status_index: Some(status_index(u64::try_from(n).unwrap())),
     }
 }
 
-pub fn once(id: &str) -> OneTimeId {
-    OneTimeId { party: "client:planner".into(), id: id.into(), keep_until: at(NOW.unix() + 60) }
+pub fn replay_guard(id: &str) -> ReplayGuard {
+    ReplayGuard { party: "client:planner".into(), id: id.into(), keep_until: at(NOW.unix() + 60) }
 }
 
-pub fn key(key: &str) -> Idempotency {
-    Idempotency {
+pub fn idempotency_key(key: &str) -> IdempotentRequest {
+    IdempotentRequest {
         caller: "admin:ops".into(),
         key: key.into(),
         fingerprint: format!("fingerprint of {key}"),
-        answer: format!(r#"{{"answer":"{key}"}}"#),
+        response: format!(r#"{{"answer":"{key}"}}"#),
         keep_until: at(NOW.unix() + 60),
     }
 }
 
 pub fn entry(target: Target) -> NewEntry {
     NewEntry {
-        verb: Verb::Revoke,
+        verb: LogAction::Revoke,
         target,
         reason: "lost laptop".into(),
         by: "admin:ops".into(),
@@ -167,39 +167,39 @@ pub fn record(n: u128) -> Record {
     record.client = Some(client("planner"));
     record.task = Some(task_id(1));
     record.token = Some(token_id(n));
-    record.asked = Some(json!({"scope": "files:read", "n": n.to_string()}));
+    record.requested = Some(json!({"scope": "files:read", "n": n.to_string()}));
     record
 }
 
 /// A registry object; `name` tells one state of it from another.
 pub fn admin(id: &str, role: &str) -> Entry {
     let body = json!({"id": id, "role": role, "authentication": {"method": "client_secret_basic"}});
-    let object: Object = serde_json::from_value(json!({"kind": "admin", "body": body})).unwrap();
-    Entry { object, owner: Owner::Api }
+    let object: RegistryObject = serde_json::from_value(json!({"kind": "admin", "body": body})).unwrap();
+    Entry { object, source: Source::Api }
 }
 
 /// A write that touches every table that issuing touches.
-pub fn issue(n: u128) -> Write {
-    Write {
-        once: vec![once(&format!("jti {n}"))],
+pub fn issue_token(n: u128) -> WriteSet {
+    WriteSet {
+        replay_guards: vec![replay_guard(&format!("jti {n}"))],
         task: Some(task(n)),
         token: Some(TokenRecord { task: Some(task_id(n)), ..token(n) }),
-        audit: vec![record(n)],
-        ..Write::default()
+        audit_records: vec![record(n)],
+        ..WriteSet::default()
     }
 }
 
-pub fn first(limit: u32) -> Page {
-    Page { after: None, limit }
+pub fn first_page(limit: u32) -> PageRequest {
+    PageRequest { cursor: None, limit }
 }
 
-pub async fn commit(store: &dyn Store, batch: &[Write]) -> Vec<Written> {
+pub async fn commit(store: &dyn Store, batch: &[WriteSet]) -> Vec<WriteOutcome> {
     store.commit(WRITER, batch).await.unwrap()
 }
 
-pub async fn done(store: &dyn Store, write: Write) -> Option<Seq> {
+pub async fn commit_one(store: &dyn Store, write: WriteSet) -> Option<LogPosition> {
     match &commit(store, &[write]).await[..] {
-        [Written::Done { seq }] => *seq,
+        [WriteOutcome::Committed { seq }] => *seq,
         other => panic!("not done: {other:?}"),
     }
 }

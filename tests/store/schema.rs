@@ -5,37 +5,37 @@ use std::time::Duration;
 use errand::{
     adapters::store::{self, StoreOptions, connect},
     domain::{
-        revocation::{Seq, Target},
+        revocation::{LogPosition, Target},
         task::Task,
     },
-    ports::{GrantFilter, ListFault, Outage, Store, TaskFilter, Write},
+    ports::{GrantFilter, ListError, Outage, Store, TaskFilter, WriteSet},
 };
 use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
 use crate::{samples::*, support::TestStore};
 
-pub fn said(outage: &Outage) -> String {
+pub fn error_text(outage: &Outage) -> String {
     format!("{outage}: {}", outage.source)
 }
 
-async fn a_schema_that_is_not_ours_is_refused(on: &TestStore) {
+async fn foreign_schema_is_rejected(on: &TestStore) {
     let store = on.open().await;
     store.ping().await.unwrap();
     store.migrate().await.unwrap();
     store.ping().await.unwrap();
     on.tamper("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', true, '', 0)").await;
-    let newer = said(&store.ping().await.unwrap_err());
+    let newer = error_text(&store.ping().await.unwrap_err());
     assert!(newer.contains("version 9999") && newer.contains("newer program"), "{newer}");
     store.migrate().await.unwrap_err();
     on.tamper("UPDATE _sqlx_migrations SET version = version - 2 WHERE version <> 9999").await;
     on.tamper("DELETE FROM _sqlx_migrations WHERE version = 9999").await;
-    let none = said(&store.ping().await.unwrap_err());
+    let none = error_text(&store.ping().await.unwrap_err());
     assert!(none.ends_with("run `errand migrate`"), "{none}");
 }
 
-async fn what_can_not_be_read_is_named(on: &TestStore) {
+async fn unreadable_column_is_named(on: &TestStore) {
     let store = on.open().await;
-    done(&*store, Write { log: vec![entry(Target::Registry)], ..issue(1) }).await;
+    commit_one(&*store, WriteSet { log_entries: vec![entry(Target::Registry)], ..issue_token(1) }).await;
     let id = task_id(1);
     for (sql, want) in [
         (
@@ -52,39 +52,40 @@ async fn what_can_not_be_read_is_named(on: &TestStore) {
         ),
     ] {
         on.tamper(sql).await;
-        let ListFault::Outage(list) = store.tasks(&TaskFilter::default(), &first(9)).await.unwrap_err() else {
+        let ListError::Outage(list) = store.list_tasks(&TaskFilter::default(), &first_page(9)).await.unwrap_err()
+        else {
             panic!("the cursor is good")
         };
-        for outage in [store.task(id).await.unwrap_err(), list] {
-            let said = said(&outage);
+        for outage in [store.find_task(id).await.unwrap_err(), list] {
+            let said = error_text(&outage);
             assert!(said.contains(&want) && !said.contains("hunter2"), "{said}");
         }
     }
     on.tamper("UPDATE tokens SET lineage = '[\"hunter2\"]'").await;
-    let token = said(&store.token(token_id(1)).await.unwrap_err());
+    let token = error_text(&store.find_token(token_id(1)).await.unwrap_err());
     assert!(token.contains("table `tokens`, column `lineage`") && !token.contains("hunter2"), "{token}");
     on.tamper("UPDATE revocation_log SET key = 'x'").await;
-    let log = said(&store.log_after(Seq::default(), NOW, 9).await.unwrap_err());
+    let log = error_text(&store.read_log_after(LogPosition::default(), NOW, 9).await.unwrap_err());
     assert!(log.contains("table `revocation_log`, column `key`, row `1`"), "{log}");
-    on.tamper("UPDATE tasks SET created = 0, turned = '{\"by\":\"hunter2\"}'").await;
-    let turned = said(&store.task(id).await.unwrap_err());
-    assert!(turned.contains("table `tasks`, column `turned`") && !turned.contains("hunter2"), "{turned}");
+    on.tamper("UPDATE tasks SET created = 0, last_transition = '{\"by\":\"hunter2\"}'").await;
+    let turned = error_text(&store.find_task(id).await.unwrap_err());
+    assert!(turned.contains("table `tasks`, column `last_transition`") && !turned.contains("hunter2"), "{turned}");
     on.tamper("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', 'planner', '{}', 'api')").await;
-    let object = said(&store.registry().await.unwrap_err());
+    let object = error_text(&store.load_registry().await.unwrap_err());
     assert!(object.contains("table `objects`, column `body`, row `agent/planner`"), "{object}");
-    on.tamper("INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed) VALUES ('00000000-0000-0000-0000-000000000001', 'x', 'x', 999999999999999, 1, 0, 1, 0)").await;
-    let replica = said(&store.replicas().await.unwrap_err());
+    on.tamper("INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at) VALUES ('00000000-0000-0000-0000-000000000001', 'x', 'x', 999999999999999, 1, 0, 1, 0)").await;
+    let replica = error_text(&store.list_replicas().await.unwrap_err());
     assert!(replica.contains("table `replicas`, column `started`"), "{replica}");
     on.tamper("DELETE FROM objects").await;
     // An object under another one's name.
     let body = serde_json::to_string(&admin("ops", "operator").object).unwrap();
     on.tamper(&format!("INSERT INTO objects (kind, id, body, owner) VALUES ('admin', 'other', '{body}', 'api')")).await;
-    let object = said(&store.registry().await.unwrap_err());
+    let object = error_text(&store.load_registry().await.unwrap_err());
     assert!(object.contains("table `objects`, column `id`, row `admin/other`"), "{object}");
 }
 
 async fn migrate_at_once(on: &TestStore) {
-    let none = said(&on.open().await.ping().await.unwrap_err());
+    let none = error_text(&on.open().await.ping().await.unwrap_err());
     assert!(none.contains("no schema") && none.ends_with("run `errand migrate`"), "{none}");
     let mut programs = Vec::new();
     for _ in 0..4 {
@@ -96,11 +97,11 @@ async fn migrate_at_once(on: &TestStore) {
     }
     let store = on.open().await;
     store.ping().await.unwrap();
-    done(&*store, issue(1)).await;
+    commit_one(&*store, issue_token(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_is_migrated_at_once() {
+async fn concurrent_migrations_work_on_sqlite() {
     migrate_at_once(&TestStore::empty_sqlite().await).await;
     // Where the list of migrations is there already, all of them begin by reading.
     let on = TestStore::empty_sqlite().await;
@@ -116,7 +117,7 @@ async fn sqlite_is_migrated_at_once() {
 
 /// A new file, and somebody writes to it before it has its write-ahead log.
 #[tokio::test]
-async fn sqlite_opens_a_file_that_is_in_use() {
+async fn sqlite_opens_file_in_use() {
     let on = TestStore::empty_sqlite().await;
     let new = format!("{}?mode=rwc", on.url());
     let mut other = SqliteConnection::connect(&new).await.unwrap();
@@ -131,54 +132,54 @@ async fn sqlite_opens_a_file_that_is_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_is_migrated_at_once() {
+async fn concurrent_migrations_work_on_postgres() {
     migrate_at_once(&TestStore::empty_postgres().await).await;
 }
 
 /// Somebody else holds the lock and does not let go: that is an outage and soon, and nothing happened.
-async fn a_lock_that_is_held_is_an_outage(url: &str, lock: &'static str) {
+async fn assert_held_lock_is_unavailable(url: &str, lock: &'static str) {
     let patience = Duration::from_millis(300);
     let options = StoreOptions { acquire_timeout: patience, statement_timeout: patience, max_connections: 2 };
     let store = connect(url, &options).await.unwrap();
-    let write = Write { log: vec![entry(Target::Keys)], ..issue(1) };
+    let write = WriteSet { log_entries: vec![entry(Target::Keys)], ..issue_token(1) };
     if url.starts_with("sqlite") {
         let mut other = SqliteConnection::connect(url).await.unwrap();
         other.execute(lock).await.unwrap();
-        refused_soon(&*store, &write).await;
+        assert_refused_soon(&*store, &write).await;
         other.execute("ROLLBACK").await.unwrap();
     } else {
         let mut other = PgConnection::connect(url).await.unwrap();
         other.execute(lock).await.unwrap();
-        refused_soon(&*store, &write).await;
+        assert_refused_soon(&*store, &write).await;
         other.execute("ROLLBACK").await.unwrap();
     }
-    assert_eq!(store.task(task_id(1)).await.unwrap(), None);
-    assert_eq!(done(&*store, write).await.map(Seq::number), Some(1));
+    assert_eq!(store.find_task(task_id(1)).await.unwrap(), None);
+    assert_eq!(commit_one(&*store, write).await.map(LogPosition::number), Some(1));
 }
 
-async fn refused_soon(store: &dyn Store, write: &Write) {
+async fn assert_refused_soon(store: &dyn Store, write: &WriteSet) {
     let commit = store.commit(WRITER, std::slice::from_ref(write));
     let refused = tokio::time::timeout(Duration::from_secs(20), commit).await.expect("it does not wait for ever");
     refused.unwrap_err();
 }
 
 #[tokio::test]
-async fn a_lock_on_the_file_is_an_outage() {
-    a_lock_that_is_held_is_an_outage(TestStore::sqlite().await.url(), "BEGIN IMMEDIATE").await;
+async fn file_lock_is_unavailable() {
+    assert_held_lock_is_unavailable(TestStore::sqlite().await.url(), "BEGIN IMMEDIATE").await;
 }
 
 #[tokio::test]
-async fn a_lock_on_the_log_is_an_outage() {
-    a_lock_that_is_held_is_an_outage(TestStore::postgres().await.url(), "BEGIN; UPDATE log_head SET seq = seq + 1")
+async fn log_lock_is_unavailable() {
+    assert_held_lock_is_unavailable(TestStore::postgres().await.url(), "BEGIN; UPDATE log_head SET seq = seq + 1")
         .await;
 }
 
 /// What every connection is given: nothing waits for ever, not even the server for a program that was stopped in the
 /// middle of a transaction, and what was acknowledged is durable.
 #[tokio::test]
-async fn postgres_connections_are_set_up() {
+async fn postgres_connections_are_configured() {
     let on = TestStore::postgres().await;
-    let (_, settings) = store::postgres::STATEMENTS.iter().find(|(name, _)| *name == "SETTINGS").unwrap();
+    let (_, settings) = store::postgres::STATEMENTS.iter().find(|(name, _)| *name == "CONFIGURE_CONNECTION").unwrap();
     for (before, after) in [("off", "on"), ("on", "on"), ("local", "local"), ("remote_apply", "remote_apply")] {
         let mut connection = PgConnection::connect(on.url()).await.unwrap();
         sqlx::query("SELECT set_config('synchronous_commit', $1, false)")
@@ -207,7 +208,7 @@ async fn postgres_connections_are_set_up() {
 
 /// An operator's defaults for the database don't change what a transaction of ours means.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_defaults_do_not_matter() {
+async fn postgres_defaults_are_overridden() {
     for isolation in ["serializable", "repeatable read"] {
         let (one, other) = (TestStore::postgres().await, TestStore::postgres().await);
         for on in [&one, &other] {
@@ -215,14 +216,14 @@ async fn postgres_defaults_do_not_matter() {
             let alter = format!("EXECUTE format('{alter}', current_database(), '{isolation}')");
             on.tamper(&format!("DO $$ BEGIN {alter}; END $$")).await;
         }
-        crate::guards::a_race_for_a_version_has_one_winner(&one).await;
-        crate::log::no_reader_passes_over_an_entry(&other).await;
+        crate::guards::concurrent_changes_of_a_version_have_one_winner(&one).await;
+        crate::log::concurrent_reader_skips_no_entry(&other).await;
     }
 }
 
 /// A SQLite file of the first schema, with a task in it, is brought to this one with all that it has.
 #[tokio::test]
-async fn a_task_survives_its_new_table() {
+async fn task_survives_table_migration() {
     let on = TestStore::empty_sqlite().await;
     let mut connection = SqliteConnection::connect(&format!("{}?mode=rwc", on.url())).await.unwrap();
     let migrator = sqlx::migrate!("migrations/sqlite");
@@ -249,14 +250,14 @@ async fn a_task_survives_its_new_table() {
         .bind(old.root_agent.as_str())
         .bind(old.purpose.as_str())
         .bind(serde_json::to_string(&old.authority).unwrap())
-        .bind(old.created.unix())
+        .bind(old.created_at.unix())
         .bind(old.deadline.unix())
         .execute(&mut connection)
         .await
         .unwrap();
     for agent in ["planner", "reader"] {
         let grant = sqlx::query("INSERT INTO grants VALUES (?1, 'alice', ?2, 99, 'admin:ops', ?3)");
-        let grant = grant.bind(old.requester.issuer.as_str()).bind(agent).bind(old.created.unix());
+        let grant = grant.bind(old.requester.issuer.as_str()).bind(agent).bind(old.created_at.unix());
         grant.execute(&mut connection).await.unwrap();
         let agent =
             sqlx::query("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', ?1, '', 'api')").bind(agent);
@@ -267,35 +268,35 @@ async fn a_task_survives_its_new_table() {
     sqlx::query(grant).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let store = on.open().await;
-    let older = said(&store.ping().await.unwrap_err());
+    let older = error_text(&store.ping().await.unwrap_err());
     assert!(older.contains("version 1") && older.ends_with("run `errand migrate`"), "{older}");
     store.migrate().await.unwrap();
-    assert_eq!(store.task(old.id).await.unwrap(), Some(Task { rev: Seq::default(), ..old }));
-    let grants = store.grants(&GrantFilter::default(), &first(9)).await.unwrap().items;
+    assert_eq!(store.find_task(old.id).await.unwrap(), Some(Task { rev: LogPosition::default(), ..old }));
+    let grants = store.list_grants(&GrantFilter::default(), &first_page(9)).await.unwrap().items;
     assert_eq!(grants.len(), 2);
-    assert!(grants.iter().all(|grant| grant.authority.is_none() && grant.until == at(99)), "{grants:?}");
+    assert!(grants.iter().all(|grant| grant.authority.is_none() && grant.expires == at(99)), "{grants:?}");
     assert_ne!(grants[0].id, grants[1].id);
-    assert_eq!(store.grant(grants[0].id).await.unwrap().as_ref(), Some(&grants[0]));
+    assert_eq!(store.find_grant(grants[0].id).await.unwrap().as_ref(), Some(&grants[0]));
 }
 
 /// A list is answered by an index, in its order, however long the table is.
 #[tokio::test]
-async fn sqlite_lists_by_index() {
+async fn sqlite_list_queries_use_indexes() {
     let on = TestStore::sqlite().await;
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
     let lists = [
         "TASKS",
-        "TASKS_DUE",
+        "OVERDUE_TASKS",
         "TOKENS",
         "AUDIT",
         "GRANTS",
-        "GRANTS_BETWEEN",
+        "LIVE_GRANTS",
         "BREAK_GLASS_LIST",
-        "BREAK_GLASS_OPEN",
+        "BREAK_GLASS_UNREVIEWED",
         "REVOCATIONS",
         "LOG_AFTER",
-        "SWEEP_ONCE",
-        "SWEEP_IDEMPOTENCY",
+        "DELETE_EXPIRED_REPLAY_GUARDS",
+        "DELETE_EXPIRED_IDEMPOTENCY_KEYS",
     ];
     let mut seen = 0;
     for (name, sql) in store::sqlite::STATEMENTS {
@@ -319,7 +320,7 @@ async fn sqlite_lists_by_index() {
 
 /// Whatever stands between the quotes is SQL of this database and fits the schema, also what no test happens to run.
 #[tokio::test]
-async fn every_statement_of_sqlite_prepares() {
+async fn sqlite_statements_prepare() {
     let on = TestStore::sqlite().await;
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
     for (name, sql) in store::sqlite::STATEMENTS {
@@ -331,7 +332,7 @@ async fn every_statement_of_sqlite_prepares() {
 }
 
 #[tokio::test]
-async fn every_statement_of_postgres_prepares() {
+async fn postgres_statements_prepare() {
     let on = TestStore::postgres().await;
     let mut connection = PgConnection::connect(on.url()).await.unwrap();
     for (name, sql) in store::postgres::STATEMENTS {
@@ -342,9 +343,9 @@ async fn every_statement_of_postgres_prepares() {
 }
 
 #[test]
-fn both_stores_have_the_same_statements() {
+fn stores_have_the_same_statements() {
     let names = |of: &[(&'static str, &str)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-    let postgres = names(store::postgres::STATEMENTS).into_iter().filter(|name| *name != "SETTINGS");
+    let postgres = names(store::postgres::STATEMENTS).into_iter().filter(|name| *name != "CONFIGURE_CONNECTION");
     assert_eq!(postgres.collect::<Vec<_>>(), names(store::sqlite::STATEMENTS));
     for (name, sql) in store::postgres::STATEMENTS.iter().chain(store::sqlite::STATEMENTS) {
         let sql = sql.to_lowercase();
@@ -353,7 +354,7 @@ fn both_stores_have_the_same_statements() {
 }
 
 #[tokio::test]
-async fn a_url_that_leads_nowhere_says_so() {
+async fn unreachable_url_is_explained() {
     let patience = Duration::from_millis(300);
     let options = StoreOptions { acquire_timeout: patience, ..StoreOptions::default() };
     for (url, want) in [
@@ -365,32 +366,32 @@ async fn a_url_that_leads_nowhere_says_so() {
         ("sqlite:///no/such/folder/errand.db", "open the store's file failed"),
     ] {
         let Err(outage) = connect(url, &options).await else { panic!("{url} leads somewhere") };
-        let said = said(&outage);
+        let said = error_text(&outage);
         assert!(said.contains(want) && !said.contains("hunter2"), "{said}");
     }
 }
 
 #[tokio::test]
-async fn a_store_in_memory_lasts_as_long_as_it_is_open() {
+async fn in_memory_store_lasts_while_open() {
     let options = StoreOptions::default();
     for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://name?mode=memory"] {
         let store = connect(url, &options).await.unwrap();
         store.migrate().await.unwrap();
         store.ping().await.unwrap();
-        done(&*store, issue(1)).await;
-        assert_eq!(store.task(task_id(1)).await.unwrap(), Some(task(1)));
-        let (a, b) = tokio::join!(store.registry(), store.commit(WRITER, &[]));
+        commit_one(&*store, issue_token(1)).await;
+        assert_eq!(store.find_task(task_id(1)).await.unwrap(), Some(task(1)));
+        let (a, b) = tokio::join!(store.load_registry(), store.commit(WRITER, &[]));
         assert!(a.is_ok() && b.is_ok());
     }
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn only_the_owner_reads_the_file() {
+async fn store_file_is_private() {
     use std::os::unix::fs::PermissionsExt;
 
     let on = TestStore::sqlite().await;
-    done(&*on.open().await, issue(1)).await;
+    commit_one(&*on.open().await, issue_token(1)).await;
     let path = std::path::Path::new(on.url().trim_start_matches("sqlite://"));
     let folder = path.parent().unwrap();
     let mut files = 0;
@@ -402,4 +403,4 @@ async fn only_the_owner_reads_the_file() {
     assert!(files >= 1);
 }
 
-conformance!(a_schema_that_is_not_ours_is_refused, what_can_not_be_read_is_named);
+conformance!(foreign_schema_is_rejected, unreadable_column_is_named);

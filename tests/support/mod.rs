@@ -21,11 +21,11 @@ use url::Url;
 /// A store, as long as this lives.
 pub struct TestStore {
     url: String,
-    place: Place,
+    backend: Backend,
 }
 
-enum Place {
-    Folder { _folder: TempDir },
+enum Backend {
+    File { _folder: TempDir },
     Server { server: Url, database: String },
 }
 
@@ -42,7 +42,7 @@ impl TestStore {
     pub async fn empty_sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("errand.db").display());
-        Self { url, place: Place::Folder { _folder: folder } }
+        Self { url, backend: Backend::File { _folder: folder } }
     }
 
     /// Postgres, migrated.
@@ -63,7 +63,7 @@ impl TestStore {
         run(&mut admin, format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await;
         run(&mut admin, format!("CREATE DATABASE {database} TEMPLATE {}", template.unwrap_or("template0"))).await;
         admin.close().await.unwrap();
-        Self { url: with_database(&server, &database), place: Place::Server { server, database } }
+        Self { url: with_database(&server, &database), backend: Backend::Server { server, database } }
     }
 
     /// Its URL, for whoever opens it another way.
@@ -80,14 +80,14 @@ impl TestStore {
     }
 
     /// Makes all writes wait, and no read, as long as what it returns lives.
-    pub async fn hold_writes(&self) -> Box<dyn Send> {
-        match &self.place {
-            Place::Folder { .. } => {
+    pub async fn lock_writes(&self) -> Box<dyn Send> {
+        match &self.backend {
+            Backend::File { .. } => {
                 let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
                 connection.execute("BEGIN IMMEDIATE").await.unwrap();
                 Box::new(connection)
             }
-            Place::Server { .. } => {
+            Backend::Server { .. } => {
                 let mut connection = PgConnection::connect(&self.url).await.unwrap();
                 connection.execute("BEGIN; LOCK TABLE audit, tokens IN EXCLUSIVE MODE").await.unwrap();
                 Box::new(connection)
@@ -98,12 +98,12 @@ impl TestStore {
     /// Does something to the tables that the program never does.
     pub async fn tamper(&self, sql: &str) -> u64 {
         let sql = AssertSqlSafe(sql.to_owned());
-        let done = match &self.place {
-            Place::Folder { .. } => {
+        let done = match &self.backend {
+            Backend::File { .. } => {
                 let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
                 connection.execute(sql).await.map(|done| done.rows_affected())
             }
-            Place::Server { .. } => {
+            Backend::Server { .. } => {
                 let mut connection = PgConnection::connect(&self.url).await.unwrap();
                 connection.execute(sql).await.map(|done| done.rows_affected())
             }
@@ -114,7 +114,7 @@ impl TestStore {
 
 impl Drop for TestStore {
     fn drop(&mut self) {
-        let Place::Server { server, database } = &self.place else { return };
+        let Backend::Server { server, database } = &self.backend else { return };
         let (server, database) = (server.clone(), database.clone());
         // A drop can't wait for a future, so a thread does.
         let dropping = std::thread::spawn(move || {

@@ -10,8 +10,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
     config::Config,
-    house::{House, Migrations},
-    http::{App, EdgeSettings, Listener, router, serve},
+    house::{Application, MigrationPolicy},
+    http::{AppState, HttpSettings, Listener, router, serve},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ use crate::{idp::Key, support::TestStore};
 pub const IDP: &str = "https://login.example.com";
 pub const FILES: &str = "https://files.example.com/mcp";
 pub const NOTES: &str = "https://notes.example.com/mcp";
-pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 pub const TXN_TOKEN: &str = "urn:ietf:params:oauth:token-type:txn_token";
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -48,7 +48,7 @@ pub fn form(pairs: &[(&str, &str)]) -> Form {
 }
 
 /// The same form with some parameters changed: an empty value takes one out, a new name is put at the end.
-pub fn changed_form(form: &Form, changes: &[(&str, &str)]) -> Form {
+pub fn form_with_changes(form: &Form, changes: &[(&str, &str)]) -> Form {
     let mut form = form.clone();
     for (name, value) in changes {
         let at = form.iter().position(|(other, _)| other == name);
@@ -68,7 +68,7 @@ pub struct Server {
     /// Where it is reached: the issuer, or another port for another replica.
     pub url: String,
     pub address: SocketAddr,
-    pub house: House,
+    pub application: Application,
     pub config: Arc<Config>,
     pub idp: Key,
     pub planner: Key,
@@ -76,9 +76,9 @@ pub struct Server {
     pub store: Arc<TestStore>,
     pub folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
-    serving: Option<JoinHandle<()>>,
+    server_task: Option<JoinHandle<()>>,
     /// Follows the log as long as it is there.
-    pub following: JoinSet<()>,
+    pub background_tasks: JoinSet<()>,
 }
 
 impl Server {
@@ -101,7 +101,7 @@ impl Server {
         let (idp, planner) = (Key::new("idp-1"), Key::new("planner-1"));
         let file = write_config(&folder, address, store.url(), &idp, &planner, edit);
         let config = Config::load(&file, &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        Self::serve(address, Arc::new(config), idp, planner, Arc::new(store), Arc::new(folder)).await
+        Self::start_server(address, Arc::new(config), idp, planner, Arc::new(store), Arc::new(folder)).await
     }
 
     /// Another replica: the same configuration, the same store, another port.
@@ -115,10 +115,11 @@ impl Server {
         change(&mut config);
         let (idp, planner) = (self.idp.clone(), self.planner.clone());
         let here = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::serve(here, Arc::new(config), idp, planner, Arc::clone(&self.store), Arc::clone(&self.folder)).await
+        Self::start_server(here, Arc::new(config), idp, planner, Arc::clone(&self.store), Arc::clone(&self.folder))
+            .await
     }
 
-    async fn serve(
+    async fn start_server(
         address: SocketAddr,
         config: Arc<Config>,
         idp: Key,
@@ -126,20 +127,34 @@ impl Server {
         store: Arc<TestStore>,
         folder: Arc<TempDir>,
     ) -> Self {
-        let house = House::open(&config, Migrations::Always).await.unwrap();
-        house.furnish(&config).await.unwrap();
-        let following = house.follow();
+        let house = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+        house.initialize(&config).await.unwrap();
+        let following = house.spawn_replication();
         let (stop, stopped) = oneshot::channel();
-        let app = router(App::new(house.service.clone()), EdgeSettings::default());
+        let app = router(AppState::new(house.service.clone()), HttpSettings::default());
         let listener = Listener::bind(address, None).await.unwrap();
-        let address = listener.address().unwrap();
+        let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, app, async {
             let _ = stopped.await;
         }));
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
         let (issuer, url) = (config.issuer.to_string(), format!("http://{address}"));
         let (stop, serving) = (Some(stop), Some(serving));
-        Self { issuer, url, address, house, config, idp, planner, http, store, folder, stop, serving, following }
+        Self {
+            issuer,
+            url,
+            address,
+            application: house,
+            config,
+            idp,
+            planner,
+            http,
+            store,
+            folder,
+            stop,
+            server_task: serving,
+            background_tasks: following,
+        }
     }
 
     /// The configuration file; what it names lies beside it.
@@ -148,18 +163,18 @@ impl Server {
     }
 
     /// Tells it to stop.
-    pub fn tell_to_stop(&mut self) {
+    pub fn signal_stop(&mut self) {
         let _ = self.stop.take().map(|stop| stop.send(()));
-        self.house.service.end_streams();
+        self.application.service.end_streams();
     }
 
     /// Stops it, and waits until everything is durable.
     pub async fn stop(mut self) -> Arc<TestStore> {
-        self.tell_to_stop();
-        if let Some(serving) = self.serving.take() {
+        self.signal_stop();
+        if let Some(serving) = self.server_task.take() {
             serving.await.unwrap();
         }
-        self.house.service.finish().await;
+        self.application.service.shutdown().await;
         self.store
     }
 
@@ -179,7 +194,7 @@ impl Server {
 
     /// A good user token, with these claims changed (null: left out).
     pub fn user_token(&self, changes: Value) -> String {
-        self.idp.sign("at+jwt", &changed(self.user_claims(), changes))
+        self.idp.sign("at+jwt", &with_changes(self.user_claims(), changes))
     }
 
     /// The claims of a good assertion of the planner.
@@ -192,7 +207,7 @@ impl Server {
 
     /// A good assertion of the planner, with these claims changed (null: left out).
     pub fn assertion(&self, changes: Value) -> String {
-        self.planner.sign("client-authentication+jwt", &changed(self.assertion_claims(), changes))
+        self.planner.sign("client-authentication+jwt", &with_changes(self.assertion_claims(), changes))
     }
 
     /// A request to a path.
@@ -207,12 +222,12 @@ impl Server {
 
     /// Posts a form as a client with a secret.
     pub async fn post_as(&self, client: &str, path: &str, form: &Form) -> (StatusCode, Value) {
-        read(self.post(path).basic_auth(client, Some(secret(client))).form(form).send().await.unwrap()).await
+        read_response(self.post(path).basic_auth(client, Some(secret(client))).form(form).send().await.unwrap()).await
     }
 
     /// Posts a form with an assertion.
     pub async fn post_with_assertion(&self, path: &str, form: &Form, assertion: &str) -> (StatusCode, Value) {
-        read(self.post(path).form(&with_assertion(form, assertion)).send().await.unwrap()).await
+        read_response(self.post(path).form(&with_assertion(form, assertion)).send().await.unwrap()).await
     }
 
     /// Posts a form as the planner, with a fresh assertion.
@@ -221,7 +236,7 @@ impl Server {
     }
 
     /// Posts a form to the token endpoint as any agent.
-    pub async fn token_as(&self, agent: &str, form: &Form) -> (StatusCode, Value) {
+    pub async fn request_token_as(&self, agent: &str, form: &Form) -> (StatusCode, Value) {
         match agent {
             "planner" => self.post_as_planner("/oauth2/token", form).await,
             _ => self.post_as(agent, "/oauth2/token", form).await,
@@ -229,8 +244,8 @@ impl Server {
     }
 
     /// A token that an agent gets by a form that is good.
-    pub async fn issued(&self, agent: &str, form: &Form) -> String {
-        let (status, body) = self.token_as(agent, form).await;
+    pub async fn issue_token(&self, agent: &str, form: &Form) -> String {
+        let (status, body) = self.request_token_as(agent, form).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     }
@@ -239,7 +254,7 @@ impl Server {
     #[expect(clippy::unused_self, reason = "it is a form for this server")]
     pub fn exchange_form(&self, subject_token: &str) -> Form {
         form(&[
-            ("grant_type", EXCHANGE),
+            ("grant_type", TOKEN_EXCHANGE),
             ("subject_token", subject_token),
             ("subject_token_type", ACCESS_TOKEN),
             ("resource", FILES),
@@ -249,9 +264,9 @@ impl Server {
     }
 
     /// The form of a hand-over to another agent.
-    pub fn hand_over_form(&self, subject_token: &str, to: &str) -> Form {
+    pub fn delegation_form(&self, subject_token: &str, to: &str) -> Form {
         let form = self.exchange_form(subject_token);
-        changed_form(&form, &[("resource", ""), ("purpose", ""), ("requested_actor", to)])
+        form_with_changes(&form, &[("resource", ""), ("purpose", ""), ("requested_actor", to)])
     }
 
     /// The form of an exchange for a transaction token.
@@ -262,12 +277,12 @@ impl Server {
             ("requested_token_type", TXN_TOKEN),
             ("audience", "example.com"),
         ];
-        changed_form(&self.exchange_form(subject_token), &changes)
+        form_with_changes(&self.exchange_form(subject_token), &changes)
     }
 
     /// A task token of the planner for `files`, to read, in alice's name.
     pub async fn task_token(&self) -> String {
-        self.issued("planner", &self.exchange_form(&self.user_token(json!({})))).await
+        self.issue_token("planner", &self.exchange_form(&self.user_token(json!({})))).await
     }
 
     /// What `files` is told about a token.
@@ -278,7 +293,7 @@ impl Server {
     }
 
     /// Whether a token is live for the resource `files`.
-    pub async fn is_live(&self, token: &str) -> bool {
+    pub async fn is_active(&self, token: &str) -> bool {
         let answer = self.introspect(token).await;
         let active = answer["active"].as_bool().unwrap();
         assert!(active || answer == json!({"active": false}), "{answer}");
@@ -287,7 +302,7 @@ impl Server {
 
     /// An API token of a client with these scopes.
     pub async fn api_token(&self, client: &str, scope: &str) -> String {
-        self.issued(client, &form(&[("grant_type", "client_credentials"), ("scope", scope)])).await
+        self.issue_token(client, &form(&[("grant_type", "client_credentials"), ("scope", scope)])).await
     }
 
     /// A call of the admin API by `ops`.
@@ -309,7 +324,7 @@ impl Server {
             Some(body) => request.json(&body),
             None => request,
         };
-        read(request.send().await.unwrap()).await
+        read_response(request.send().await.unwrap()).await
     }
 
     /// Takes something back as `ops`, and says what was answered.
@@ -322,18 +337,18 @@ impl Server {
 
 /// The form with a client assertion.
 pub fn with_assertion(form: &Form, assertion: &str) -> Form {
-    changed_form(form, &[("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)])
+    form_with_changes(form, &[("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)])
 }
 
 /// Status and body; a body that is no JSON is a string.
-pub async fn read(response: Response) -> (StatusCode, Value) {
+pub async fn read_response(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 /// An answer without what is measured anew each time: how far it got, and how long that took.
-pub fn but_for_the_spread(mut answer: Value) -> Value {
+pub fn without_propagation(mut answer: Value) -> Value {
     if let Some(members) = answer.as_object_mut() {
         assert!(members.get("replicas_pending").is_none_or(|pending| *pending == 0), "{members:?}");
         members.retain(|name, _| !name.starts_with("replicas_") && name != "propagated_ms");
@@ -342,16 +357,16 @@ pub fn but_for_the_spread(mut answer: Value) -> Value {
 }
 
 /// The claims of a token of ours; not verified.
-pub fn claims(token: &str) -> Value {
-    part(token, 1)
+pub fn decode_claims(token: &str) -> Value {
+    decode_part(token, 1)
 }
 
 /// The header of a token; not verified.
-pub fn header(token: &str) -> Value {
-    part(token, 0)
+pub fn decode_header(token: &str) -> Value {
+    decode_part(token, 0)
 }
 
-fn part(token: &str, n: usize) -> Value {
+fn decode_part(token: &str, n: usize) -> Value {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let payload = token.split('.').nth(n).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
@@ -359,7 +374,7 @@ fn part(token: &str, n: usize) -> Value {
 
 /// The claims with these changed (null: left out).
 #[expect(clippy::needless_pass_by_value, reason = "changes are written where they are passed")]
-pub fn changed(mut claims: Value, changes: Value) -> Value {
+pub fn with_changes(mut claims: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         match value {
             Value::Null => {
@@ -398,7 +413,7 @@ fn write_config(
 }
 
 /// Waits until something is so, with a limit.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
+pub async fn wait_until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
     for _ in 0..1200 {
         if so().await {
             return;

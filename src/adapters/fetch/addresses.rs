@@ -60,7 +60,7 @@ mod tests {
 
     /// The first and the last address of each special range, and their neighbours outside.
     #[test]
-    fn the_edges_of_every_range() {
+    fn range_boundaries_are_exact() {
         let special = [
             "0.0.0.0 0.255.255.255 10.0.0.0 10.255.255.255 100.64.0.0 100.127.255.255 127.0.0.1 127.255.255.255",
             "169.254.0.0 169.254.169.254 169.254.255.255 172.16.0.0 172.31.255.255 192.0.0.0 192.0.0.255 192.0.2.1",
@@ -85,7 +85,7 @@ mod tests {
 
     /// However a URL writes an IPv4 address (decimal, octal, hex, short, full-width), it is read before it is judged.
     #[test]
-    fn no_spelling_hides_an_address() {
+    fn address_spellings_are_normalized() {
         for host in [
             "127.0.0.1",
             "2130706433",
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_can_name_a_network() {
+    fn allowed_network_is_permitted() {
         let networks = ["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()];
         for (ip, want) in
             [("10.1.2.3", true), ("10.2.0.1", false), ("::1", true), ("127.0.0.1", false), ("8.8.8.8", true)]

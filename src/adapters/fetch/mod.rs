@@ -30,7 +30,7 @@ pub use reqwest::{Method, header};
 use crate::domain::{json, uri::is_loopback};
 
 /// How deep a fetched document may nest.
-const MAX_DEPTH: usize = 16;
+const MAX_JSON_DEPTH: usize = 16;
 /// How many distinct lists of networks have a client that is kept.
 const MAX_CLIENTS: usize = 64;
 
@@ -38,28 +38,28 @@ const MAX_CLIENTS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
     /// The longest that one fetch may take, from the name look-up to the last byte.
-    pub time: Duration,
+    pub timeout: Duration,
     /// The largest document.
-    pub bytes: usize,
+    pub max_bytes: usize,
 }
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(5), bytes: 512 * 1024 }
+        Self { timeout: Duration::from_secs(5), max_bytes: 512 * 1024 }
     }
 }
 
 /// Why a document could not be had.
 #[derive(Debug, Error)]
-pub enum FetchFault {
+pub enum FetchError {
     /// A URL that we don't follow.
     #[error(
         "`{0}` is not fetched: https without user information is needed (http only to loopback in `allowed_networks`)"
     )]
-    Url(Box<str>),
+    UrlNotAllowed(Box<str>),
     /// It leads to where strangers have no business.
     #[error("`{host}` has the special address {ip}, which is in none of the `allowed_networks`")]
-    Address {
+    AddressNotAllowed {
         /// The host as the URL names it.
         host: Box<str>,
         /// Its address.
@@ -67,13 +67,13 @@ pub enum FetchFault {
     },
     /// The HTTP client could not be built, for want of root certificates for instance.
     #[error("no HTTP client could be made")]
-    Client(#[source] reqwest::Error),
+    ClientBuild(#[source] reqwest::Error),
     /// No connection, no answer, not in time.
     #[error("no answer")]
     Transport(#[source] reqwest::Error),
     /// An answer other than 200.
     #[error("the answer was {0}, and 200 is needed (redirects are not followed)")]
-    Status(StatusCode),
+    UnexpectedStatus(StatusCode),
     /// More than we read.
     #[error("the document has more than {0} bytes")]
     TooLarge(usize),
@@ -86,7 +86,7 @@ pub enum FetchFault {
 #[derive(Debug)]
 pub struct Fetcher {
     limits: FetchLimits,
-    clients: Mutex<HashMap<Reach, Client>>,
+    clients: Mutex<HashMap<NetworkPolicy, Client>>,
 }
 
 impl Fetcher {
@@ -99,22 +99,22 @@ impl Fetcher {
     }
 
     /// Fetches a JSON document. `networks` are those with special addresses that may be reached all the same.
-    pub async fn json(&self, url: &Url, networks: &[IpNet]) -> Result<Value, FetchFault> {
-        let reach = Reach::of(url, networks)?;
-        let transport = |fault: reqwest::Error| FetchFault::Transport(fault.without_url());
-        let request = self.client(reach)?.get(url.clone()).header("accept", "application/json");
+    pub async fn fetch_json(&self, url: &Url, networks: &[IpNet]) -> Result<Value, FetchError> {
+        let reach = NetworkPolicy::for_url(url, networks)?;
+        let transport = |fault: reqwest::Error| FetchError::Transport(fault.without_url());
+        let request = self.client_for(reach)?.get(url.clone()).header("accept", "application/json");
         let mut answer = request.send().await.map_err(transport)?;
         if answer.status() != StatusCode::OK {
-            return Err(FetchFault::Status(answer.status()));
+            return Err(FetchError::UnexpectedStatus(answer.status()));
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(transport)? {
-            if chunk.len() > self.limits.bytes - body.len() {
-                return Err(FetchFault::TooLarge(self.limits.bytes));
+            if chunk.len() > self.limits.max_bytes - body.len() {
+                return Err(FetchError::TooLarge(self.limits.max_bytes));
             }
             body.extend_from_slice(&chunk);
         }
-        json::parse(&body, MAX_DEPTH).map_err(|_| FetchFault::NotJson)
+        json::parse(&body, MAX_JSON_DEPTH).map_err(|_| FetchError::NotJson)
     }
 
     /// Sends a request to a stranger and gives the answer, whatever its status, to be read part by part: how much of it is
@@ -126,21 +126,21 @@ impl Fetcher {
         networks: &[IpNet],
         headers: impl IntoIterator<Item = (header::HeaderName, header::HeaderValue)>,
         body: Vec<u8>,
-    ) -> Result<Answer, FetchFault> {
-        let reach = Reach::of(url, networks)?;
+    ) -> Result<FetchResponse, FetchError> {
+        let reach = NetworkPolicy::for_url(url, networks)?;
         let headers = headers.into_iter().collect::<header::HeaderMap>();
-        let request = self.client(reach)?.request(method, url.clone()).headers(headers).body(body);
-        let sent = request.send().await.map_err(|fault| FetchFault::Transport(fault.without_url()))?;
-        Ok(Answer(sent))
+        let request = self.client_for(reach)?.request(method, url.clone()).headers(headers).body(body);
+        let sent = request.send().await.map_err(|fault| FetchError::Transport(fault.without_url()))?;
+        Ok(FetchResponse(sent))
     }
 
     /// reqwest's resolver belongs to a client, so each reach has a client of its own.
-    fn client(&self, reach: Reach) -> Result<Client, FetchFault> {
+    fn client_for(&self, reach: NetworkPolicy) -> Result<Client, FetchError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&reach) {
             return Ok(client.clone());
         }
-        let client = self.build(&reach).map_err(FetchFault::Client)?;
+        let client = self.build_client(&reach).map_err(FetchError::ClientBuild)?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
@@ -148,9 +148,9 @@ impl Fetcher {
         Ok(client)
     }
 
-    fn build(&self, reach: &Reach) -> Result<Client, reqwest::Error> {
+    fn build_client(&self, reach: &NetworkPolicy) -> Result<Client, reqwest::Error> {
         let builder = Client::builder()
-            .timeout(self.limits.time)
+            .timeout(self.limits.timeout)
             .redirect(Policy::none())
             .retry(retry::never())
             .no_proxy()
@@ -169,9 +169,9 @@ impl Fetcher {
 
 /// An answer whose body is still to be read.
 #[derive(Debug)]
-pub struct Answer(reqwest::Response);
+pub struct FetchResponse(reqwest::Response);
 
-impl Answer {
+impl FetchResponse {
     /// The status. A redirect is one too: it is not followed.
     #[must_use]
     pub fn status(&self) -> u16 {
@@ -185,37 +185,37 @@ impl Answer {
     }
 
     /// The next part of the body; `None` at its end.
-    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, FetchFault> {
-        let chunk = self.0.chunk().await.map_err(|fault| FetchFault::Transport(fault.without_url()))?;
+    pub async fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, FetchError> {
+        let chunk = self.0.chunk().await.map_err(|fault| FetchError::Transport(fault.without_url()))?;
         Ok(chunk.map(Into::into))
     }
 }
 
-impl FetchFault {
+impl FetchError {
     /// Where we did not go, and why; `None` when we went and nothing came of it.
     #[must_use]
     pub fn into_refusal(self) -> Option<String> {
         match self {
-            Self::Url(_) | Self::Address { .. } => Some(self.to_string()),
+            Self::UrlNotAllowed(_) | Self::AddressNotAllowed { .. } => Some(self.to_string()),
             Self::Transport(fault) => {
                 // What the resolver refuses comes back inside of what could not connect.
                 let mut cause = StdError::source(&fault);
                 while let Some(inner) = cause {
-                    if let Some(Self::Address { .. }) = inner.downcast_ref::<Self>() {
+                    if let Some(Self::AddressNotAllowed { .. }) = inner.downcast_ref::<Self>() {
                         return Some(inner.to_string());
                     }
                     cause = inner.source();
                 }
                 None
             }
-            Self::Client(_) | Self::Status(_) | Self::TooLarge(_) | Self::NotJson => None,
+            Self::ClientBuild(_) | Self::UnexpectedStatus(_) | Self::TooLarge(_) | Self::NotJson => None,
         }
     }
 }
 
 /// How far a client may reach.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Reach {
+struct NetworkPolicy {
     scheme: Scheme,
     networks: Vec<IpNet>,
 }
@@ -227,28 +227,28 @@ enum Scheme {
     Http,
 }
 
-impl Reach {
+impl NetworkPolicy {
     /// The reach that the URL needs, if it may be followed. Judges the addresses that are written in it: those are not
     /// looked up.
-    fn of(url: &Url, networks: &[IpNet]) -> Result<Self, FetchFault> {
+    fn for_url(url: &Url, networks: &[IpNet]) -> Result<Self, FetchError> {
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
             "http" if is_loopback(url) => Scheme::Http,
-            _ => return Err(refused(url)),
+            _ => return Err(url_not_allowed(url)),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(refused(url));
+            return Err(url_not_allowed(url));
         }
         let reach = Self { scheme, networks: networks.to_vec() };
-        match url.host().ok_or_else(|| refused(url))? {
-            Host::Ipv4(ip) => reach.check(url.host_str().unwrap_or_default(), ip.into())?,
-            Host::Ipv6(ip) => reach.check(url.host_str().unwrap_or_default(), ip.into())?,
+        match url.host().ok_or_else(|| url_not_allowed(url))? {
+            Host::Ipv4(ip) => reach.check_address(url.host_str().unwrap_or_default(), ip.into())?,
+            Host::Ipv6(ip) => reach.check_address(url.host_str().unwrap_or_default(), ip.into())?,
             Host::Domain(_) => {}
         }
         Ok(reach)
     }
 
-    fn check(&self, host: &str, ip: IpAddr) -> Result<(), FetchFault> {
+    fn check_address(&self, host: &str, ip: IpAddr) -> Result<(), FetchError> {
         let fits = match self.scheme {
             Scheme::Https => true,
             Scheme::Http => ip.is_loopback(),
@@ -256,30 +256,30 @@ impl Reach {
         if fits && addresses::is_allowed(ip, &self.networks) {
             return Ok(());
         }
-        Err(FetchFault::Address { host: host.into(), ip })
+        Err(FetchError::AddressNotAllowed { host: host.into(), ip })
     }
 
     /// All of them or none: a name that means a public and a private address is up to no good.
-    fn check_all(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, FetchFault> {
-        found.iter().try_for_each(|address| self.check(host, address.ip()))?;
+    fn check_addresses(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, FetchError> {
+        found.iter().try_for_each(|address| self.check_address(host, address.ip()))?;
         Ok(found)
     }
 }
 
 /// Without what could be a secret in it.
-fn refused(url: &Url) -> FetchFault {
-    FetchFault::Url(format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()).into())
+fn url_not_allowed(url: &Url) -> FetchError {
+    FetchError::UrlNotAllowed(format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()).into())
 }
 
 /// Looks names up and hands out checked addresses only. The connector connects to these and asks nobody else.
-struct GuardedDns(Reach);
+struct GuardedDns(NetworkPolicy);
 
 impl Resolve for GuardedDns {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.0.clone();
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let checked = reach.check_all(name.as_str(), found)?;
+            let checked = reach.check_addresses(name.as_str(), found)?;
             Ok(Box::new(checked.into_iter()) as Addrs)
         })
     }
@@ -289,13 +289,13 @@ impl Resolve for GuardedDns {
 mod tests {
     use super::*;
 
-    fn reach(url: &str, networks: &[&str]) -> Result<Reach, FetchFault> {
+    fn policy(url: &str, networks: &[&str]) -> Result<NetworkPolicy, FetchError> {
         let networks: Vec<IpNet> = networks.iter().map(|network| network.parse().unwrap()).collect();
-        Reach::of(&url.parse().unwrap(), &networks)
+        NetworkPolicy::for_url(&url.parse().unwrap(), &networks)
     }
 
     #[test]
-    fn what_a_url_may_say() {
+    fn unsafe_urls_are_rejected() {
         for (url, networks, ok) in [
             ("https://login.example.com/jwks", &[][..], true),
             ("https://8.8.8.8/jwks", &[], true),
@@ -315,16 +315,16 @@ mod tests {
             ("file:///etc/passwd", &["0.0.0.0/0"], false),
             ("data:application/json,{}", &["0.0.0.0/0"], false),
         ] {
-            assert_eq!(reach(url, networks).is_ok(), ok, "{url} {networks:?}");
+            assert_eq!(policy(url, networks).is_ok(), ok, "{url} {networks:?}");
         }
-        assert!(!reach("https://u:s3cret@x.example/?s3cret", &[]).unwrap_err().to_string().contains("s3cret"));
+        assert!(!policy("https://u:s3cret@x.example/?s3cret", &[]).unwrap_err().to_string().contains("s3cret"));
     }
 
     /// What a name server may answer. One bad address spoils all: the connector tries one after the other.
     #[test]
-    fn what_a_name_may_mean() {
+    fn resolved_addresses_are_filtered() {
         let answers = |list: &[&str]| list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect::<Vec<_>>();
-        let https = reach("https://login.example.com", &["10.0.0.0/24"]).unwrap();
+        let https = policy("https://login.example.com", &["10.0.0.0/24"]).unwrap();
         for (found, ok) in [
             (&["8.8.8.8"][..], true),
             (&["8.8.8.8", "10.0.0.7"], true),
@@ -333,13 +333,13 @@ mod tests {
             (&["2606:4700::1", "::1"], false),
             (&["::ffff:10.0.0.7"], false),
         ] {
-            assert_eq!(https.check_all("login.example.com", answers(found)).is_ok(), ok, "{found:?}");
+            assert_eq!(https.check_addresses("login.example.com", answers(found)).is_ok(), ok, "{found:?}");
         }
-        let http = reach("http://localhost", &["127.0.0.0/8", "10.0.0.0/8"]).unwrap();
+        let http = policy("http://localhost", &["127.0.0.0/8", "10.0.0.0/8"]).unwrap();
         for (found, ok) in
             [(&["127.0.0.1"][..], true), (&["127.0.0.1", "::1"], false), (&["10.0.0.7"], false), (&["8.8.8.8"], false)]
         {
-            assert_eq!(http.check_all("localhost", answers(found)).is_ok(), ok, "{found:?}");
+            assert_eq!(http.check_addresses("localhost", answers(found)).is_ok(), ok, "{found:?}");
         }
     }
 }

@@ -14,14 +14,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::KeyringFault;
+use super::KeyringError;
 use crate::{
     adapters::{jose, system},
     domain::{
-        encode,
+        encode_base64url,
         id::KeyId,
         jwk::SigningAlgorithm,
-        keys::KeyDates,
+        keys::KeySchedule,
         token::{TYP_ACCESS_TOKEN, TYP_TXN_TOKEN},
     },
     ports::StoredKey,
@@ -31,10 +31,10 @@ use crate::{
 pub(super) struct OwnKey {
     pub(super) algorithm: SigningAlgorithm,
     pub(super) kid: KeyId,
-    pair: Pair,
-    public: PublicKey,
+    private_key: PrivateKey,
+    public_key: PublicKey,
     /// How tokens begin that it signed, by their `typ`.
-    heads: [(&'static str, String); 2],
+    encoded_headers: [(&'static str, String); 2],
 }
 
 #[derive(Serialize)]
@@ -44,12 +44,12 @@ struct Header<'a> {
     kid: &'a str,
 }
 
-fn head(algorithm: SigningAlgorithm, typ: &str, kid: &KeyId) -> serde_json::Result<String> {
+fn encode_header(algorithm: SigningAlgorithm, typ: &str, kid: &KeyId) -> serde_json::Result<String> {
     let header = serde_json::to_vec(&Header { alg: algorithm.as_str(), typ, kid: kid.as_str() })?;
-    Ok(encode(&header))
+    Ok(encode_base64url(&header))
 }
 
-enum Pair {
+enum PrivateKey {
     Es256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rs256(RsaKeyPair),
@@ -57,9 +57,9 @@ enum Pair {
 
 impl OwnKey {
     /// The private part (PKCS#8) of a new key.
-    pub(super) fn generate(algorithm: SigningAlgorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
-        let failed = |_| KeyringFault::Crypto("making a signing key");
-        let dice = system::dice();
+    pub(super) fn generate(algorithm: SigningAlgorithm) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+        let failed = |_| KeyringError::Crypto("making a signing key");
+        let dice = system::os_random();
         let pkcs8 = match algorithm {
             SigningAlgorithm::ES256 => {
                 EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &dice).map_err(failed)?
@@ -73,66 +73,66 @@ impl OwnKey {
     /// Reads a private part. The public part and the name are made of it and of nothing else.
     pub(super) fn parse(algorithm: SigningAlgorithm, pkcs8: &[u8]) -> Option<Self> {
         let pair = match algorithm {
-            SigningAlgorithm::ES256 => {
-                Pair::Es256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &system::dice()).ok()?)
-            }
-            SigningAlgorithm::EdDSA => Pair::Ed25519(Ed25519KeyPair::from_pkcs8(pkcs8).ok()?),
-            SigningAlgorithm::RS256 => Pair::Rs256(RsaKeyPair::from_pkcs8(pkcs8).ok()?),
+            SigningAlgorithm::ES256 => PrivateKey::Es256(
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &system::os_random()).ok()?,
+            ),
+            SigningAlgorithm::EdDSA => PrivateKey::Ed25519(Ed25519KeyPair::from_pkcs8(pkcs8).ok()?),
+            SigningAlgorithm::RS256 => PrivateKey::Rs256(RsaKeyPair::from_pkcs8(pkcs8).ok()?),
         };
-        let public = PublicKey::of(&pair)?;
+        let public = PublicKey::from_private(&pair)?;
         let kid = public.thumbprint()?;
-        let ready = |typ| Some((typ, head(algorithm, typ, &kid).ok()?));
+        let ready = |typ| Some((typ, encode_header(algorithm, typ, &kid).ok()?));
         let heads = [ready(TYP_ACCESS_TOKEN)?, ready(TYP_TXN_TOKEN)?];
-        Some(Self { algorithm, kid, pair, public, heads })
+        Some(Self { algorithm, kid, private_key: pair, public_key: public, encoded_headers: heads })
     }
 
     /// The header of a token of this `typ`, in base64url.
-    pub(super) fn head(&self, typ: &str) -> serde_json::Result<Cow<'_, str>> {
-        match self.heads.iter().find(|(known, _)| *known == typ) {
+    pub(super) fn encoded_header(&self, typ: &str) -> serde_json::Result<Cow<'_, str>> {
+        match self.encoded_headers.iter().find(|(known, _)| *known == typ) {
             Some((_, ready)) => Ok(ready.into()),
-            None => head(self.algorithm, typ, &self.kid).map(Cow::Owned),
+            None => encode_header(self.algorithm, typ, &self.kid).map(Cow::Owned),
         }
     }
 
     /// The `typ` of a token that begins like this, if one of this key does.
-    pub(super) fn typ_of(&self, head: &str) -> Option<&'static str> {
-        self.heads.iter().find(|(_, known)| known == head).map(|(typ, _)| *typ)
+    pub(super) fn typ_of_header(&self, head: &str) -> Option<&'static str> {
+        self.encoded_headers.iter().find(|(_, known)| known == head).map(|(typ, _)| *typ)
     }
 
     /// Opened and read, if what is stored beside the private part is true of it. The public JWK in the database is only
     /// compared: whoever could change it there could otherwise publish a key of theirs as ours.
-    pub(super) fn check(stored: &StoredKey, pkcs8: &[u8]) -> Result<Self, KeyringFault> {
-        let KeyDates { kid, algorithm, .. } = &stored.dates;
-        let key = Self::parse(*algorithm, pkcs8).ok_or_else(|| KeyringFault::Malformed { kid: kid.clone() })?;
+    pub(super) fn parse_checked(stored: &StoredKey, pkcs8: &[u8]) -> Result<Self, KeyringError> {
+        let KeySchedule { kid, algorithm, .. } = &stored.schedule;
+        let key = Self::parse(*algorithm, pkcs8).ok_or_else(|| KeyringError::Malformed { kid: kid.clone() })?;
         let public = serde_json::from_str::<Map<String, Value>>(&stored.public_jwk).ok();
         if key.kid != *kid || public != Some(key.public_jwk()) {
-            return Err(KeyringFault::PublicPart { kid: kid.clone() });
+            return Err(KeyringError::PublicPartMismatch { kid: kid.clone() });
         }
         Ok(key)
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyringFault> {
-        let failed = |_| KeyringFault::Crypto("signing");
-        match &self.pair {
-            Pair::Es256(pair) => {
-                pair.sign(&system::dice(), message).map(|signature| signature.as_ref().to_vec()).map_err(failed)
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyringError> {
+        let failed = |_| KeyringError::Crypto("signing");
+        match &self.private_key {
+            PrivateKey::Es256(pair) => {
+                pair.sign(&system::os_random(), message).map(|signature| signature.as_ref().to_vec()).map_err(failed)
             }
-            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
-            Pair::Rs256(pair) => {
+            PrivateKey::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            PrivateKey::Rs256(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &system::dice(), message, &mut signature).map_err(failed)?;
+                pair.sign(&RSA_PKCS1_SHA256, &system::os_random(), message, &mut signature).map_err(failed)?;
                 Ok(signature)
             }
         }
     }
 
-    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        let good = match &self.pair {
-            Pair::Es256(pair) => {
+    pub(super) fn is_valid_signature(&self, message: &[u8], signature: &[u8]) -> bool {
+        let good = match &self.private_key {
+            PrivateKey::Es256(pair) => {
                 UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key()).verify(message, signature)
             }
-            Pair::Ed25519(pair) => UnparsedPublicKey::new(&ED25519, pair.public_key()).verify(message, signature),
-            Pair::Rs256(pair) => {
+            PrivateKey::Ed25519(pair) => UnparsedPublicKey::new(&ED25519, pair.public_key()).verify(message, signature),
+            PrivateKey::Rs256(pair) => {
                 UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public()).verify(message, signature)
             }
         };
@@ -141,8 +141,12 @@ impl OwnKey {
 
     /// The key as it is published: what is needed to verify with it, its name and its purpose.
     pub(super) fn public_jwk(&self) -> Map<String, Value> {
-        let published =
-            Published { kid: self.kid.as_str(), alg: self.algorithm.as_str(), purpose: "sig", key: &self.public };
+        let published = PublishedJwk {
+            kid: self.kid.as_str(),
+            alg: self.algorithm.as_str(),
+            purpose: "sig",
+            key: &self.public_key,
+        };
         match serde_json::to_value(published) {
             Ok(Value::Object(jwk)) => jwk,
             _ => Map::new(),
@@ -157,7 +161,7 @@ impl fmt::Debug for OwnKey {
 }
 
 #[derive(Serialize)]
-struct Published<'a> {
+struct PublishedJwk<'a> {
     kid: &'a str,
     alg: &'a str,
     #[serde(rename = "use")]
@@ -176,18 +180,20 @@ enum PublicKey {
 }
 
 impl PublicKey {
-    fn of(pair: &Pair) -> Option<Self> {
+    fn from_private(pair: &PrivateKey) -> Option<Self> {
         Some(match pair {
-            Pair::Es256(pair) => {
+            PrivateKey::Es256(pair) => {
                 // SEC 1 §2.3.3: 4, x, y.
                 let point = pair.public_key().as_ref().strip_prefix(&[4])?;
                 let (x, y) = point.split_at_checked(32)?;
-                Self::Ec { crv: "P-256", kty: "EC", x: encode(x), y: encode(y) }
+                Self::Ec { crv: "P-256", kty: "EC", x: encode_base64url(x), y: encode_base64url(y) }
             }
-            Pair::Ed25519(pair) => Self::Okp { crv: "Ed25519", kty: "OKP", x: encode(pair.public_key().as_ref()) },
-            Pair::Rs256(pair) => {
+            PrivateKey::Ed25519(pair) => {
+                Self::Okp { crv: "Ed25519", kty: "OKP", x: encode_base64url(pair.public_key().as_ref()) }
+            }
+            PrivateKey::Rs256(pair) => {
                 let parts = PublicKeyComponents::<Vec<u8>>::from(pair.public());
-                Self::Rsa { e: encode(&parts.e), kty: "RSA", n: encode(&parts.n) }
+                Self::Rsa { e: encode_base64url(&parts.e), kty: "RSA", n: encode_base64url(&parts.n) }
             }
         })
     }
@@ -195,7 +201,7 @@ impl PublicKey {
     /// RFC 7638 §3: the required members in lexicographic order, without blanks, hashed.
     fn thumbprint(&self) -> Option<KeyId> {
         let text = serde_json::to_vec(self).ok()?;
-        encode(digest::digest(&digest::SHA256, &text).as_ref()).parse().ok()
+        encode_base64url(digest::digest(&digest::SHA256, &text).as_ref()).parse().ok()
     }
 }
 
@@ -204,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_thumbprints() {
+    fn key_ids_are_thumbprints() {
         // RFC 7638 §3.1 and RFC 8037 appendix A.3.
         let rsa = PublicKey::Rsa {
             e: "AQAB".into(),
@@ -224,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_part_is_of_one_algorithm() {
+    fn private_key_matches_its_algorithm() {
         for made in [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256] {
             let pkcs8 = OwnKey::generate(made).unwrap();
             for read in [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256] {

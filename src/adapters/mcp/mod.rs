@@ -21,29 +21,29 @@ use url::Url;
 
 use crate::{
     adapters::fetch::{FetchLimits, Fetcher},
-    domain::{client::Resource, id::ClientId, secret::Secret, tool::Definition},
-    ports::{Listed, McpServers, NotListed},
+    domain::{client::Resource, id::ClientId, secret::Secret, tool::ToolDefinition},
+    ports::{McpServers, ToolListing, ToolListingError},
 };
-use transport::Guarded;
+use transport::GuardedTransport;
 
 /// How many tools a server may list.
 const MAX_TOOLS: usize = 512;
 /// On how many pages.
 const MAX_PAGES: usize = 64;
 /// How long a server may take to be told goodbye.
-const GOODBYE: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Session = RunningService<RoleClient, ClientConfig>;
 
 /// Asks MCP servers, each with its own token where we were given one.
 #[derive(Debug)]
-pub struct ToolAsker {
+pub struct McpClient {
     fetcher: Arc<Fetcher>,
     limits: FetchLimits,
     tokens: BTreeMap<ClientId, Arc<Secret>>,
 }
 
-impl ToolAsker {
+impl McpClient {
     /// Makes one. The limits are for a whole conversation.
     #[must_use]
     pub fn new(limits: FetchLimits, tokens: impl IntoIterator<Item = (ClientId, Secret)>) -> Self {
@@ -53,41 +53,46 @@ impl ToolAsker {
 }
 
 #[async_trait]
-impl McpServers for ToolAsker {
-    async fn tools(&self, resource: &Resource) -> Result<Listed, NotListed> {
-        let url =
-            Url::parse(resource.uri.as_str()).map_err(|_| NotListed::Refused("its URI is not a URL".to_owned()))?;
+impl McpServers for McpClient {
+    async fn list_tools(&self, resource: &Resource) -> Result<ToolListing, ToolListingError> {
+        let url = Url::parse(resource.uri.as_str())
+            .map_err(|_| ToolListingError::DestinationRefused("its URI is not a URL".to_owned()))?;
         let token = self.tokens.get(&resource.id).cloned();
-        let wire =
-            Guarded::new(Arc::clone(&self.fetcher), url, resource.allowed_networks.clone(), token, self.limits.bytes);
-        let asked = timeout(self.limits.time, ask(&wire)).await;
+        let wire = GuardedTransport::new(
+            Arc::clone(&self.fetcher),
+            url,
+            resource.allowed_networks.clone(),
+            token,
+            self.limits.max_bytes,
+        );
+        let asked = timeout(self.limits.timeout, fetch_tools(&wire)).await;
         // What went wrong on the wire is known best there.
-        match (wire.fault(), asked) {
+        match (wire.first_error(), asked) {
             (Some(fault), _) => Err(fault),
             (None, Ok(listed)) => listed,
-            (None, Err(_)) => Err(NotListed::NoAnswer),
+            (None, Err(_)) => Err(ToolListingError::NoResponse),
         }
     }
 }
 
-async fn ask(wire: &Guarded) -> Result<Listed, NotListed> {
-    let session = match open(wire, ClientLifecycleMode::Initialize).await {
+async fn fetch_tools(wire: &GuardedTransport) -> Result<ToolListing, ToolListingError> {
+    let session = match open_session(wire, ClientLifecycleMode::Initialize).await {
         Ok(session) => session,
         // A server may speak the newer protocol only, which has no such handshake.
-        Err(NotListed::NotMcp) => {
-            wire.forget_fault();
+        Err(ToolListingError::NotMcp) => {
+            wire.clear_error();
             let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
-            open(wire, ClientLifecycleMode::Discover { preferred_versions }).await?
+            open_session(wire, ClientLifecycleMode::Discover { preferred_versions }).await?
         }
         Err(fault) => return Err(fault),
     };
-    let listed = list(&session).await;
+    let listed = list_all_pages(&session).await;
     // A server that does not let us go is left alone.
-    let _: Result<_, tokio::time::error::Elapsed> = timeout(GOODBYE, session.cancel()).await;
+    let _: Result<_, tokio::time::error::Elapsed> = timeout(CLOSE_TIMEOUT, session.cancel()).await;
     listed
 }
 
-async fn open(wire: &Guarded, mode: ClientLifecycleMode) -> Result<Session, NotListed> {
+async fn open_session(wire: &GuardedTransport, mode: ClientLifecycleMode) -> Result<Session, ToolListingError> {
     let us = Implementation::new("errand", env!("CARGO_PKG_VERSION"));
     let mut config = StreamableHttpClientTransportConfig::with_uri(wire.uri());
     config.allow_stateless = true;
@@ -95,30 +100,30 @@ async fn open(wire: &Guarded, mode: ClientLifecycleMode) -> Result<Session, NotL
     let transport = StreamableHttpClientTransport::with_client(wire.clone(), config);
     let opened =
         serve_client_with_lifecycle(ClientConfig::new(ClientCapabilities::default(), us), transport, mode).await;
-    opened.map_err(|_| wire.fault().unwrap_or(NotListed::NotMcp))
+    opened.map_err(|_| wire.first_error().unwrap_or(ToolListingError::NotMcp))
 }
 
-async fn list(session: &Session) -> Result<Listed, NotListed> {
-    let mut listed = Listed::default();
+async fn list_all_pages(session: &Session) -> Result<ToolListing, ToolListingError> {
+    let mut listed = ToolListing::default();
     let mut cursors = HashSet::new();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         let asked = PaginatedRequestParams::default().with_cursor(cursor.take());
-        let page = session.list_tools(Some(asked)).await.map_err(|_| NotListed::NotMcp)?;
+        let page = session.list_tools(Some(asked)).await.map_err(|_| ToolListingError::NotMcp)?;
         for tool in &page.tools {
-            match Definition::new(&tool.name, tool.description.as_deref(), &tool.input_schema) {
+            match ToolDefinition::new(&tool.name, tool.description.as_deref(), &tool.input_schema) {
                 Some(definition) => listed.tools.push(definition),
-                None => listed.unusable += 1,
+                None => listed.unusable_count += 1,
             }
         }
-        if listed.tools.len() + listed.unusable > MAX_TOOLS {
-            return Err(NotListed::TooMuch("more than 512 tools"));
+        if listed.tools.len() + listed.unusable_count > MAX_TOOLS {
+            return Err(ToolListingError::LimitExceeded("more than 512 tools"));
         }
         match page.next_cursor {
             None => return Ok(listed),
             Some(next) if cursors.insert(next.clone()) => cursor = Some(next),
-            Some(_) => return Err(NotListed::TooMuch("its pages go round in a circle")),
+            Some(_) => return Err(ToolListingError::LimitExceeded("its pages go round in a circle")),
         }
     }
-    Err(NotListed::TooMuch("more than 64 pages of tools"))
+    Err(ToolListingError::LimitExceeded("more than 64 pages of tools"))
 }

@@ -23,36 +23,36 @@ use url::Url;
 
 use crate::{
     adapters::fetch::{
-        Answer, FetchFault, Fetcher, Method,
+        FetchError, FetchResponse, Fetcher, Method,
         header::{HeaderName, HeaderValue},
     },
     domain::{json, secret::Secret},
-    ports::NotListed,
+    ports::ToolListingError,
 };
 
 /// Deeper than any schema that is kept: who nests deeper than that loses the tool, who nests deeper than this the answer.
-const MAX_DEPTH: usize = 64;
+const MAX_JSON_DEPTH: usize = 64;
 /// Longer than any session's name.
-const MAX_SESSION: usize = 256;
+const MAX_SESSION_ID_LEN: usize = 256;
 
-type Fault = StreamableHttpError<NotListed>;
+type TransportError = StreamableHttpError<ToolListingError>;
 
 /// The way to one server, for one conversation.
 #[derive(Clone)]
-pub(super) struct Guarded(Arc<Way>);
+pub(super) struct GuardedTransport(Arc<Connection>);
 
-struct Way {
+struct Connection {
     fetcher: Arc<Fetcher>,
     url: Url,
     networks: Vec<IpNet>,
     token: Option<Arc<Secret>>,
     /// How many bytes are still read, of all answers together.
-    left: AtomicUsize,
+    remaining_bytes: AtomicUsize,
     /// What went wrong first.
-    fault: Mutex<Option<NotListed>>,
+    first_error: Mutex<Option<ToolListingError>>,
 }
 
-impl Guarded {
+impl GuardedTransport {
     pub(super) fn new(
         fetcher: Arc<Fetcher>,
         url: Url,
@@ -61,7 +61,7 @@ impl Guarded {
         bytes: usize,
     ) -> Self {
         let (left, fault) = (AtomicUsize::new(bytes), Mutex::default());
-        Self(Arc::new(Way { fetcher, url, networks, token, left, fault }))
+        Self(Arc::new(Connection { fetcher, url, networks, token, remaining_bytes: left, first_error: fault }))
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -69,17 +69,17 @@ impl Guarded {
     }
 
     /// What went wrong on the wire, if anything did.
-    pub(super) fn fault(&self) -> Option<NotListed> {
-        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn first_error(&self) -> Option<ToolListingError> {
+        self.0.first_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn forget_fault(&self) {
-        *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub(super) fn clear_error(&self) {
+        *self.0.first_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn fail(&self, fault: NotListed) -> Fault {
-        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault.clone());
-        Fault::Client(fault)
+    fn record_error(&self, fault: ToolListingError) -> TransportError {
+        self.0.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault.clone());
+        TransportError::Client(fault)
     }
 
     async fn send(
@@ -88,12 +88,15 @@ impl Guarded {
         session: Option<&str>,
         headers: HashMap<HeaderName, HeaderValue>,
         body: Vec<u8>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<FetchResponse, TransportError> {
         let mut headers = headers;
         let mut put = |name: &'static str, value: Option<&str>| {
-            let value = value.map(HeaderValue::from_str).transpose().map_err(|_| self.fail(NotListed::NotMcp))?;
+            let value = value
+                .map(HeaderValue::from_str)
+                .transpose()
+                .map_err(|_| self.record_error(ToolListingError::NotMcp))?;
             headers.extend(value.map(|value| (HeaderName::from_static(name), value)));
-            Ok::<_, Fault>(())
+            Ok::<_, TransportError>(())
         };
         put("accept", Some("application/json, text/event-stream"))?;
         put("content-type", (!body.is_empty()).then_some("application/json"))?;
@@ -101,73 +104,73 @@ impl Guarded {
         let bearer = self.0.token.as_ref().map(|token| format!("Bearer {}", token.expose()));
         put("authorization", bearer.as_deref())?;
         let sent = self.0.fetcher.send(method, &self.0.url, &self.0.networks, headers, body).await;
-        sent.map_err(|fault| self.fail(told(fault)))
+        sent.map_err(|fault| self.record_error(listing_error(fault)))
     }
 
     /// The next part of an answer; every byte of it counts.
-    async fn chunk(&self, answer: &mut Answer) -> Result<Option<Vec<u8>>, Fault> {
-        let chunk = answer.chunk().await.map_err(|fault| self.fail(told(fault)))?;
+    async fn next_chunk(&self, answer: &mut FetchResponse) -> Result<Option<Vec<u8>>, TransportError> {
+        let chunk = answer.next_chunk().await.map_err(|fault| self.record_error(listing_error(fault)))?;
         let Some(chunk) = chunk else { return Ok(None) };
         let take = |left: usize| left.checked_sub(chunk.len());
-        if self.0.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return Err(self.fail(NotListed::TooMuch("its answers are larger than is read")));
+        if self.0.remaining_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Err(self.record_error(ToolListingError::LimitExceeded("its answers are larger than is read")));
         }
         Ok(Some(chunk))
     }
 
-    async fn message(&self, answer: &mut Answer) -> Result<ServerJsonRpcMessage, Fault> {
+    async fn read_message(&self, answer: &mut FetchResponse) -> Result<ServerJsonRpcMessage, TransportError> {
         let media = answer.header("content-type").unwrap_or_default().to_ascii_lowercase();
         match media.split(';').next().map(str::trim) {
             Some("application/json") => {
                 let mut body = Vec::new();
-                while let Some(chunk) = self.chunk(answer).await? {
+                while let Some(chunk) = self.next_chunk(answer).await? {
                     body.extend(chunk);
                 }
-                message(&body).ok_or_else(|| self.fail(NotListed::NotMcp))
+                parse_message(&body).ok_or_else(|| self.record_error(ToolListingError::NotMcp))
             }
             Some("text/event-stream") => {
-                let mut events = Events::default();
-                while let Some(chunk) = self.chunk(answer).await? {
-                    if let Some(message) = events.read(&chunk).iter().find_map(|event| answering(event)) {
+                let mut events = SseDecoder::default();
+                while let Some(chunk) = self.next_chunk(answer).await? {
+                    if let Some(message) = events.push(&chunk).iter().find_map(|event| parse_reply(event)) {
                         return Ok(message);
                     }
                 }
-                Err(self.fail(NotListed::NotMcp))
+                Err(self.record_error(ToolListingError::NotMcp))
             }
-            _ => Err(self.fail(NotListed::NotMcp)),
+            _ => Err(self.record_error(ToolListingError::NotMcp)),
         }
     }
 }
 
 /// Why something could not be fetched, in what may be told.
-fn told(fault: FetchFault) -> NotListed {
+fn listing_error(fault: FetchError) -> ToolListingError {
     match fault.into_refusal() {
-        Some(refusal) => NotListed::Refused(refusal),
-        None => NotListed::NoAnswer,
+        Some(refusal) => ToolListingError::DestinationRefused(refusal),
+        None => ToolListingError::NoResponse,
     }
 }
 
-fn message(body: &[u8]) -> Option<ServerJsonRpcMessage> {
-    let value: Value = json::parse(body, MAX_DEPTH).ok()?;
+fn parse_message(body: &[u8]) -> Option<ServerJsonRpcMessage> {
+    let value: Value = json::parse(body, MAX_JSON_DEPTH).ok()?;
     serde_json::from_value(value).ok()
 }
 
 /// The message of an event, if it answers what was asked. A server may say other things before; nobody listens.
-fn answering(event: &str) -> Option<ServerJsonRpcMessage> {
-    let message = message(event.as_bytes())?;
+fn parse_reply(event: &str) -> Option<ServerJsonRpcMessage> {
+    let message = parse_message(event.as_bytes())?;
     matches!(message, ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)).then_some(message)
 }
 
 /// The `data` of server-sent events, as far as they have come.
 #[derive(Default)]
-struct Events {
+struct SseDecoder {
     line: Vec<u8>,
     data: String,
 }
 
-impl Events {
+impl SseDecoder {
     /// Takes what came, and gives the events that are whole.
-    fn read(&mut self, chunk: &[u8]) -> Vec<String> {
+    fn push(&mut self, chunk: &[u8]) -> Vec<String> {
         let mut whole = Vec::new();
         for byte in chunk {
             if *byte != b'\n' {
@@ -190,8 +193,8 @@ impl Events {
     }
 }
 
-impl StreamableHttpClient for Guarded {
-    type Error = NotListed;
+impl StreamableHttpClient for GuardedTransport {
+    type Error = ToolListingError;
 
     async fn post_message(
         &self,
@@ -200,28 +203,29 @@ impl StreamableHttpClient for Guarded {
         session: Option<Arc<str>>,
         _: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<StreamableHttpPostResponse, Fault> {
+    ) -> Result<StreamableHttpPostResponse, TransportError> {
         let is_question = matches!(message, ClientJsonRpcMessage::Request(_));
-        let body = serde_json::to_vec(&message).map_err(|_| self.fail(NotListed::NotMcp))?;
+        let body = serde_json::to_vec(&message).map_err(|_| self.record_error(ToolListingError::NotMcp))?;
         let mut answer = self.send(Method::POST, session.as_deref(), headers, body).await?;
-        let session = answer.header("mcp-session-id").filter(|name| name.len() <= MAX_SESSION).map(str::to_owned);
+        let session =
+            answer.header("mcp-session-id").filter(|name| name.len() <= MAX_SESSION_ID_LEN).map(str::to_owned);
         match answer.status() {
             200..=299 if !is_question => Ok(StreamableHttpPostResponse::Accepted),
-            200 => Ok(StreamableHttpPostResponse::Json(self.message(&mut answer).await?, session)),
-            status @ (401 | 403) => Err(self.fail(NotListed::Unauthorized(status))),
+            200 => Ok(StreamableHttpPostResponse::Json(self.read_message(&mut answer).await?, session)),
+            status @ (401 | 403) => Err(self.record_error(ToolListingError::Unauthorized(status))),
             // A refusal may be said in the protocol's own words.
-            status @ 400..=599 => match self.message(&mut answer).await {
+            status @ 400..=599 => match self.read_message(&mut answer).await {
                 Ok(refusal @ ServerJsonRpcMessage::Error(_)) => {
-                    self.forget_fault();
+                    self.clear_error();
                     Ok(StreamableHttpPostResponse::Json(refusal, None))
                 }
-                _ if status == 400 => Err(self.fail(NotListed::NotMcp)),
+                _ if status == 400 => Err(self.record_error(ToolListingError::NotMcp)),
                 _ => {
-                    self.forget_fault();
-                    Err(self.fail(NotListed::Status(status)))
+                    self.clear_error();
+                    Err(self.record_error(ToolListingError::UnexpectedStatus(status)))
                 }
             },
-            status => Err(self.fail(NotListed::Status(status))),
+            status => Err(self.record_error(ToolListingError::UnexpectedStatus(status))),
         }
     }
 
@@ -231,7 +235,7 @@ impl StreamableHttpClient for Guarded {
         session: Arc<str>,
         _: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), TransportError> {
         // A server that can't end a session ends it by itself: nothing of ours depends on it.
         let (url, networks) = (&self.0.url, &self.0.networks);
         let mut headers = headers;
@@ -240,7 +244,7 @@ impl StreamableHttpClient for Guarded {
         let bearer = self.0.token.as_ref().map(|token| format!("Bearer {}", token.expose()));
         let bearer = bearer.and_then(|bearer| HeaderValue::from_str(&bearer).ok());
         headers.extend(bearer.map(|bearer| (HeaderName::from_static("authorization"), bearer)));
-        let _: Result<Answer, FetchFault> =
+        let _: Result<FetchResponse, FetchError> =
             self.0.fetcher.send(Method::DELETE, url, networks, headers, Vec::new()).await;
         Ok(())
     }
@@ -252,9 +256,9 @@ impl StreamableHttpClient for Guarded {
         _: Option<String>,
         _: Option<String>,
         _: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Fault> {
+    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, TransportError> {
         // We ask, and don't listen to what a server says by itself.
-        Err(Fault::ServerDoesNotSupportSse)
+        Err(TransportError::ServerDoesNotSupportSse)
     }
 }
 
@@ -263,13 +267,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_in_any_pieces() {
+    fn events_are_parsed_across_chunk_boundaries() {
         let text =
             "event: message\r\nid: 1\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\n: nothing\n\ndata:x\n\ndata: unfinished\n";
         let want = ["{\"a\":\n1}", "x"];
         for size in [1, 2, 3, 7, 1000] {
-            let mut events = Events::default();
-            let read = text.as_bytes().chunks(size).flat_map(|chunk| events.read(chunk)).collect::<Vec<_>>();
+            let mut events = SseDecoder::default();
+            let read = text.as_bytes().chunks(size).flat_map(|chunk| events.push(chunk)).collect::<Vec<_>>();
             assert_eq!(read, want, "{size}");
         }
     }

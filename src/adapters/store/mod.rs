@@ -38,10 +38,10 @@ impl Default for StoreOptions {
 
 /// Why a URL names no store. Never quotes the URL: there is a password in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidStoreUrl {
+pub enum StoreUrlError {
     /// Another scheme, or none.
     #[error("the store's URL must begin with `postgres://`, `postgresql://` or `sqlite:`")]
-    Scheme,
+    UnknownScheme,
     /// Not a URL.
     #[error(
         "the store's URL can't be read: special characters in the user name and the password must be percent-encoded, and the port and the values of parameters must be valid"
@@ -51,7 +51,7 @@ pub enum InvalidStoreUrl {
     #[error(
         "the store's URL has an unknown parameter: known are sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, options and statement-cache-capacity"
     )]
-    Parameter,
+    UnknownParameter,
 }
 
 /// A store that can bring its own schema up to date. Only who starts the program holds one; all others hold a [`Store`].
@@ -63,12 +63,12 @@ pub trait Database: Store {
 
 /// Connects to the store that a URL names. A Postgres that is down does not matter yet; [`Store::ping`] tells.
 pub async fn connect(url: &str, options: &StoreOptions) -> Result<Arc<dyn Database>, Outage> {
-    let during = "read the store's URL";
+    let operation = "read the store's URL";
     match url.split_once(':').map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => {
-            Ok(Arc::new(PostgresStore::new(url, options).map_err(Outage::during(during))?))
+            Ok(Arc::new(PostgresStore::new(url, options).map_err(Outage::during(operation))?))
         }
         Some("sqlite") => Ok(Arc::new(SqliteStore::open(url, options).await?)),
-        Some(_) | None => Err(Outage { during, source: InvalidStoreUrl::Scheme.into() }),
+        Some(_) | None => Err(Outage { operation, source: StoreUrlError::UnknownScheme.into() }),
     }
 }

@@ -3,13 +3,13 @@
 use sqlx::migrate::Migrator;
 use thiserror::Error;
 
-use crate::ports::{CHECK_SCHEMA, Outage};
+use crate::ports::{OP_CHECK_SCHEMA, Outage};
 
 /// Why the store's schema can't be worked with, and what to do about it.
 #[derive(Debug, Error)]
-pub(crate) enum WrongSchema {
+pub(crate) enum SchemaError {
     #[error("the store has no schema yet: run `errand migrate`")]
-    None,
+    Missing,
     #[error("the store's schema is at version {found}, this program needs version {known}: run `errand migrate`")]
     Older { found: i64, known: i64 },
     #[error(
@@ -19,13 +19,13 @@ pub(crate) enum WrongSchema {
 }
 
 /// Whether a schema at this version is the one that the program was built with. 0 is no schema at all.
-pub(crate) fn check(found: i64, migrator: &Migrator) -> Result<(), Outage> {
+pub(crate) fn check_version(found: i64, migrator: &Migrator) -> Result<(), Outage> {
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
     let wrong = match found {
-        0 => WrongSchema::None,
-        found if found < known => WrongSchema::Older { found, known },
-        found if found > known => WrongSchema::Newer { found, known },
+        0 => SchemaError::Missing,
+        found if found < known => SchemaError::Older { found, known },
+        found if found > known => SchemaError::Newer { found, known },
         _ => return Ok(()),
     };
-    Err(Outage { during: CHECK_SCHEMA, source: wrong.into() })
+    Err(Outage { operation: OP_CHECK_SCHEMA, source: wrong.into() })
 }

@@ -1,10 +1,10 @@
 //! Every mistake and the exact words for it.
 
-use super::{EXAMPLE, GOOD, house, load, variables};
+use super::{EXAMPLE, GOOD, config_dir, load, variables};
 
 /// What is done to [`GOOD`], and everything that is then told.
 fn check(cases: &[(&str, &str, &str)]) {
-    let house = house();
+    let house = config_dir();
     for (was, is, want) in cases {
         assert!(GOOD.contains(was), "{was}");
         let got = load(&house, &GOOD.replacen(was, is, 1), &|_| None).expect_err(is);
@@ -13,7 +13,7 @@ fn check(cases: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn syntax_is_told_with_its_place() {
+fn syntax_error_has_its_position() {
     check(&[
         (
             "\"discovery\"",
@@ -29,7 +29,7 @@ fn syntax_is_told_with_its_place() {
 }
 
 #[test]
-fn keys_that_are_not_known() {
+fn unknown_keys_are_rejected() {
     check(&[
         (
             "trust_domain =",
@@ -80,7 +80,7 @@ fn keys_that_are_not_known() {
 }
 
 #[test]
-fn a_secret_in_the_file_is_refused_and_not_repeated() {
+fn inline_secret_is_rejected_and_not_echoed() {
     check(&[
         (
             "secret_file = \"secrets/reader\"",
@@ -116,7 +116,7 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn secrets_that_are_not_fit() {
+fn unusable_secrets_are_rejected() {
     check(&[
         (
             "secrets/reader",
@@ -182,7 +182,7 @@ fn secrets_that_are_not_fit() {
 }
 
 #[test]
-fn https_and_other_addresses() {
+fn insecure_urls_are_rejected() {
     check(&[
         (
             "issuer = \"https://sts",
@@ -283,7 +283,7 @@ fn https_and_other_addresses() {
 }
 
 #[test]
-fn caps() {
+fn values_above_caps_are_rejected() {
     check(&[
         (
             "store.url",
@@ -369,7 +369,7 @@ fn caps() {
 }
 
 #[test]
-fn objects_that_do_not_fit_together() {
+fn inconsistent_objects_are_rejected() {
     check(&[
         (
             "id = \"planner\"",
@@ -416,7 +416,7 @@ fn objects_that_do_not_fit_together() {
 }
 
 #[test]
-fn objects_that_are_wrong_in_themselves() {
+fn invalid_objects_are_rejected() {
     check(&[
         (
             "uri = \"https://files.example.com/mcp\"",
@@ -513,9 +513,10 @@ fn objects_that_are_wrong_in_themselves() {
 }
 
 #[test]
-fn rules_and_edges() {
+fn invalid_rules_and_edges_are_rejected() {
     let tool = "scopes = [\"files:read\"] }]";
-    let such = "(such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/reference/authority.md has all of them)";
+    let such =
+        "(such as `constraints = { path = { prefix = \"/reports/\" } }`; docs/reference/authority.md has all of them)";
     let with = |rules: &str| format!("tools = [{{ identifier = \"read_file\", {rules} }}] }}]");
     let edge = "may_delegate_to = [\"reader\"]";
     let rows = [
@@ -542,8 +543,8 @@ fn rules_and_edges() {
 
 /// Nothing takes a date. So wherever one stands it has to be told, with its place, and nothing is passed over in silence.
 #[test]
-fn a_value_of_the_wrong_kind_is_told_wherever_it_stands() {
-    fn spoil(value: &mut toml::Value, path: &str, at: usize, seen: &mut usize) -> Option<String> {
+fn wrong_value_type_is_reported_at_every_key() {
+    fn replace_nth_value(value: &mut toml::Value, path: &str, at: usize, seen: &mut usize) -> Option<String> {
         *seen += 1;
         if *seen == at {
             *value = toml::Value::Datetime("2026-11-20".parse().unwrap());
@@ -552,19 +553,20 @@ fn a_value_of_the_wrong_kind_is_told_wherever_it_stands() {
         match value {
             toml::Value::Table(table) => table.iter_mut().find_map(|(key, value)| {
                 let key = if key.contains(':') { format!("\"{key}\"") } else { key.clone() };
-                spoil(value, format!("{path}.{key}").trim_start_matches('.'), at, seen)
+                replace_nth_value(value, format!("{path}.{key}").trim_start_matches('.'), at, seen)
             }),
-            toml::Value::Array(items) => {
-                items.iter_mut().enumerate().find_map(|(n, item)| spoil(item, &format!("{path}[{n}]"), at, seen))
-            }
+            toml::Value::Array(items) => items
+                .iter_mut()
+                .enumerate()
+                .find_map(|(n, item)| replace_nth_value(item, &format!("{path}[{n}]"), at, seen)),
             _ => None,
         }
     }
-    let house = house();
+    let house = config_dir();
     let mut spoilt = 0;
     for at in 2.. {
         let mut example = toml::Value::Table(EXAMPLE.parse().unwrap());
-        let Some(path) = spoil(&mut example, "", at, &mut 0) else { break };
+        let Some(path) = replace_nth_value(&mut example, "", at, &mut 0) else { break };
         let told = load(&house, &toml::to_string(&example).unwrap(), &variables).expect_err(&path);
         assert!(told.lines().any(|line| line.contains(&path) && line.contains("a date stands here")), "{path}: {told}");
         spoilt += 1;

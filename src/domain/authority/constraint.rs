@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use super::{
     path::is_below,
-    value::{Arg, Decimal, Kind},
-    wire::shown,
+    value::{Arg, Decimal, ValueKind},
+    wire::printable_name,
 };
 use crate::domain::canonical;
 
@@ -17,7 +17,7 @@ pub struct Constraints {
     /// The arguments that are named, each with its rule.
     pub arguments: BTreeMap<String, Rule>,
     /// Whether a call may have arguments that are not named.
-    pub additional: bool,
+    pub allows_additional: bool,
 }
 
 /// What one argument must be like: all that is said must hold. An argument with a rule must be there, except with the
@@ -44,19 +44,19 @@ impl Constraints {
     /// None at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { arguments: BTreeMap::new(), additional: true }
+        Self { arguments: BTreeMap::new(), allows_additional: true }
     }
 
     /// Whether every call fits.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.additional && self.arguments.values().all(Rule::is_any)
+        self.allows_additional && self.arguments.values().all(Rule::is_any)
     }
 
     /// Whether a call with these arguments fits.
     #[must_use]
-    pub fn allow(&self, arguments: &BTreeMap<String, Arg>) -> bool {
-        let known = self.additional || arguments.keys().all(|name| self.arguments.contains_key(name));
+    pub fn allows(&self, arguments: &BTreeMap<String, Arg>) -> bool {
+        let known = self.allows_additional || arguments.keys().all(|name| self.arguments.contains_key(name));
         known
             && self
                 .arguments
@@ -66,26 +66,26 @@ impl Constraints {
 
     /// Whether every call that fits here fits there.
     #[must_use]
-    pub fn within(&self, other: &Self) -> bool {
-        let closed = other.additional
-            || (!self.additional && self.arguments.keys().all(|name| other.arguments.contains_key(name)));
+    pub fn is_subset_of(&self, other: &Self) -> bool {
+        let closed = other.allows_additional
+            || (!self.allows_additional && self.arguments.keys().all(|name| other.arguments.contains_key(name)));
         closed
             && other.arguments.iter().all(|(name, theirs)| {
-                theirs.is_any() || self.arguments.get(name).is_some_and(|ours| ours.within(theirs))
+                theirs.is_any() || self.arguments.get(name).is_some_and(|ours| ours.is_subset_of(theirs))
             })
     }
 
     /// Where more fits here than there: at an argument, or at those that are not named. With `in_full`, also at an argument
     /// that is only named there.
-    pub(super) fn excess(&self, other: &Self, in_full: bool) -> String {
-        let at = |name: &str| format!(".constraints.{}", shown(name));
+    pub(super) fn excess_path(&self, other: &Self, in_full: bool) -> String {
+        let at = |name: &str| format!(".constraints.{}", printable_name(name));
         let wider = other.arguments.iter().filter(|(name, theirs)| {
-            !theirs.is_any() && !self.arguments.get(*name).is_some_and(|ours| ours.within(theirs))
+            !theirs.is_any() && !self.arguments.get(*name).is_some_and(|ours| ours.is_subset_of(theirs))
         });
         let (named, hidden) =
             wider.map(|(name, _)| name).partition::<Vec<_>, _>(|name| in_full || self.arguments.contains_key(*name));
         let mut unknown =
-            self.arguments.keys().filter(|name| !other.additional && !other.arguments.contains_key(*name));
+            self.arguments.keys().filter(|name| !other.allows_additional && !other.arguments.contains_key(*name));
         match (named.into_iter().next(), unknown.next()) {
             (Some(name), _) | (None, Some(name)) => at(name),
             (None, None) if hidden.is_empty() => ".additional_arguments".to_owned(),
@@ -95,14 +95,14 @@ impl Constraints {
 
     /// What fits here and there; `None` when it is plain that no call does.
     #[must_use]
-    pub fn meet(&self, other: &Self) -> Option<Self> {
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
         let mut arguments = BTreeMap::new();
         for (name, ours) in &self.arguments {
             match other.arguments.get(name) {
                 Some(theirs) => {
-                    arguments.insert(name.clone(), ours.meet(theirs)?);
+                    arguments.insert(name.clone(), ours.intersect(theirs)?);
                 }
-                None if other.additional => {
+                None if other.allows_additional => {
                     arguments.insert(name.clone(), ours.clone());
                 }
                 // Named here without a rule, not known there: a call without it fits both.
@@ -111,13 +111,13 @@ impl Constraints {
             }
         }
         for (name, theirs) in other.arguments.iter().filter(|(name, _)| !self.arguments.contains_key(*name)) {
-            if self.additional {
+            if self.allows_additional {
                 arguments.insert(name.clone(), theirs.clone());
             } else if !theirs.is_any() {
                 return None;
             }
         }
-        Some(Self { arguments, additional: self.additional && other.additional })
+        Some(Self { arguments, allows_additional: self.allows_additional && other.allows_additional })
     }
 }
 
@@ -130,7 +130,7 @@ impl Rule {
 
     /// Whether there may be a value that fits: a rule that contradicts itself is a mistake of whoever wrote it.
     #[must_use]
-    pub fn can_be_met(&self) -> bool {
+    pub fn is_satisfiable(&self) -> bool {
         match &self.one_of {
             Some(list) => list.iter().any(|arg| self.allows(arg)),
             None => !self.is_contradictory(),
@@ -142,7 +142,7 @@ impl Rule {
     pub fn allows(&self, argument: &Arg) -> bool {
         let number = |fits: &dyn Fn(&Decimal) -> bool| matches!(argument, Arg::Number(n) if fits(n));
         self.one_of.as_ref().is_none_or(|list| list.contains(argument))
-            && self.not_one_of.iter().all(|no| no.kind() == argument.kind() && !argument.reads_as(no))
+            && self.not_one_of.iter().all(|no| no.kind() == argument.kind() && !argument.is_equal_as_double(no))
             && self.min.as_ref().is_none_or(|min| number(&|n| n >= min))
             && self.max.as_ref().is_none_or(|max| number(&|n| n <= max))
             && self.prefix.as_ref().is_none_or(|prefix| matches!(argument, Arg::Text(text) if is_below(text, prefix)))
@@ -150,12 +150,12 @@ impl Rule {
                 .subset
                 .as_ref()
                 .is_none_or(|set| matches!(argument, Arg::List(list) if list.iter().all(|item| set.contains(item))))
-            && self.max_length.is_none_or(|max| length(argument).is_some_and(|length| length <= u64::from(max)))
+            && self.max_length.is_none_or(|max| value_length(argument).is_some_and(|length| length <= u64::from(max)))
     }
 
     /// Whether every argument that fits here fits there.
     #[must_use]
-    pub fn within(&self, other: &Self) -> bool {
+    pub fn is_subset_of(&self, other: &Self) -> bool {
         if let Some(list) = &self.one_of {
             // Only these can fit here, so trying them is the whole truth.
             return list.iter().filter(|arg| self.allows(arg)).all(|arg| other.allows(arg));
@@ -164,7 +164,7 @@ impl Rule {
             theirs.as_ref().is_none_or(|theirs| ours.as_ref().is_some_and(|ours| fits(ours, theirs)))
         };
         other.one_of.is_none()
-            && other.not_one_of.iter().all(|no| self.kind() == Some(no.kind()) && !self.allows(no))
+            && other.not_one_of.iter().all(|no| self.value_kind() == Some(no.kind()) && !self.allows(no))
             && not_less(&self.min, &other.min, |ours, theirs| ours >= theirs)
             && not_less(&self.max, &other.max, |ours, theirs| ours <= theirs)
             && other
@@ -179,7 +179,7 @@ impl Rule {
 
     /// What fits here and there; `None` when it is plain that nothing does.
     #[must_use]
-    pub fn meet(&self, other: &Self) -> Option<Self> {
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
         let prefix = match (&self.prefix, &other.prefix) {
             (Some(ours), Some(theirs)) if is_below(ours, theirs) => Some(ours),
             (Some(ours), Some(theirs)) if is_below(theirs, ours) => Some(theirs),
@@ -187,12 +187,12 @@ impl Rule {
             (one, None) | (None, one) => one.as_ref(),
         };
         let both = Self {
-            one_of: common(self.one_of.as_ref(), other.one_of.as_ref()),
-            not_one_of: joined(&self.not_one_of, &other.not_one_of),
+            one_of: intersect_lists(self.one_of.as_ref(), other.one_of.as_ref()),
+            not_one_of: union_lists(&self.not_one_of, &other.not_one_of),
             min: self.min.iter().chain(&other.min).max().cloned(),
             max: self.max.iter().chain(&other.max).min().cloned(),
             prefix: prefix.cloned(),
-            subset: common(self.subset.as_ref(), other.subset.as_ref()),
+            subset: intersect_lists(self.subset.as_ref(), other.subset.as_ref()),
             max_length: self.max_length.iter().chain(&other.max_length).min().copied(),
         };
         // The listed values are the only ones that can fit: those that don't need not be listed.
@@ -206,10 +206,10 @@ impl Rule {
     }
 
     /// The kind that every fitting argument has, as far as the rule tells.
-    fn kind(&self) -> Option<Kind> {
-        let number = (self.min.is_some() || self.max.is_some()).then_some(Kind::Number);
-        let text = self.prefix.is_some().then_some(Kind::Text);
-        let list = self.subset.is_some().then_some(Kind::List);
+    fn value_kind(&self) -> Option<ValueKind> {
+        let number = (self.min.is_some() || self.max.is_some()).then_some(ValueKind::Number);
+        let text = self.prefix.is_some().then_some(ValueKind::Text);
+        let list = self.subset.is_some().then_some(ValueKind::List);
         number.or(text).or(list).or_else(|| self.not_one_of.first().map(Arg::kind))
     }
 
@@ -218,13 +218,14 @@ impl Rule {
         let bounds = self.min.is_some() || self.max.is_some();
         let kinds = [bounds, self.prefix.is_some(), self.subset.is_some()].into_iter().filter(|wanted| *wanted).count();
         let crossed = matches!((&self.min, &self.max), (Some(min), Some(max)) if min > max);
-        let unlike = self.not_one_of.iter().any(|no| Some(no.kind()) != self.kind());
-        let unsized_kind = self.max_length.is_some() && !matches!(self.kind(), None | Some(Kind::Text | Kind::List));
+        let unlike = self.not_one_of.iter().any(|no| Some(no.kind()) != self.value_kind());
+        let unsized_kind =
+            self.max_length.is_some() && !matches!(self.value_kind(), None | Some(ValueKind::Text | ValueKind::List));
         kinds > 1 || crossed || unlike || unsized_kind
     }
 }
 
-fn length(argument: &Arg) -> Option<u64> {
+fn value_length(argument: &Arg) -> Option<u64> {
     let length = match argument {
         Arg::Text(text) => text.chars().count(),
         Arg::List(list) => list.len(),
@@ -233,19 +234,19 @@ fn length(argument: &Arg) -> Option<u64> {
     u64::try_from(length).ok()
 }
 
-fn common(ours: Option<&Vec<Arg>>, theirs: Option<&Vec<Arg>>) -> Option<Vec<Arg>> {
+fn intersect_lists(ours: Option<&Vec<Arg>>, theirs: Option<&Vec<Arg>>) -> Option<Vec<Arg>> {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) => Some(ours.iter().filter(|arg| theirs.contains(arg)).cloned().collect()),
         (one, None) | (None, one) => one.cloned(),
     }
 }
 
-fn joined(ours: &[Arg], theirs: &[Arg]) -> Vec<Arg> {
-    in_order(ours.iter().chain(theirs))
+fn union_lists(ours: &[Arg], theirs: &[Arg]) -> Vec<Arg> {
+    sort_canonical(ours.iter().chain(theirs))
 }
 
 /// Values in the order of their canonical texts (RFC 8785), each once: so a list is written in one way.
-pub(super) fn in_order<'a>(values: impl IntoIterator<Item = &'a Arg>) -> Vec<Arg> {
+pub(super) fn sort_canonical<'a>(values: impl IntoIterator<Item = &'a Arg>) -> Vec<Arg> {
     let text = |value: &Arg| {
         let value = value.to_canonical();
         value.and_then(|value| canonical::to_string(&value)).unwrap_or_default()

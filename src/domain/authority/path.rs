@@ -15,11 +15,11 @@ use std::borrow::Cow;
 pub(super) fn is_below(value: &str, prefix: &str) -> bool {
     let Some(rest) = value.strip_prefix(prefix) else { return false };
     if !prefix.contains('/') {
-        return is_straight(value);
+        return is_traversal_free(value);
     }
     let below = if prefix.ends_with('/') { Some(rest) } else { rest.strip_prefix('/') };
     match below {
-        Some(below) => climbs_nowhere(below),
+        Some(below) => has_only_plain_segments(below),
         None => rest.is_empty(),
     }
 }
@@ -27,13 +27,13 @@ pub(super) fn is_below(value: &str, prefix: &str) -> bool {
 /// Whether a text climbs nowhere: it is no path, or one that goes straight down. What a prefix must be, so that what lies below it
 /// can be told.
 #[must_use]
-pub(super) fn is_straight(text: &str) -> bool {
-    if !could_be_path(text) {
+pub(super) fn is_traversal_free(text: &str) -> bool {
+    if !looks_like_path(text) {
         return is_plain_segment(text);
     }
     // The two slashes after a scheme are the only empty segment that means something.
     let path = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)).map_or(text, |(_, rest)| rest);
-    climbs_nowhere(path.strip_prefix('/').unwrap_or(path))
+    has_only_plain_segments(path.strip_prefix('/').unwrap_or(path))
 }
 
 /// RFC 3986 §3.1
@@ -43,26 +43,27 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Whether there is a slash in it, or what somebody may make one of.
-fn could_be_path(text: &str) -> bool {
+fn looks_like_path(text: &str) -> bool {
     let is_escape = |rest: &str| {
         let mut next = rest.bytes();
         let first = next.next();
         matches!(first, Some(b'u' | b'U'))
             || [first, next.next()].iter().all(|b| b.is_some_and(|b| b.is_ascii_hexdigit()))
     };
-    text.contains(|c| c == '/' || is_slash(c) || is_percent(c)) || text.split('%').skip(1).any(is_escape)
+    text.contains(|c| c == '/' || is_slash_confusable(c) || is_percent_confusable(c))
+        || text.split('%').skip(1).any(is_escape)
 }
 
 /// No dot segments, no empty ones but the last, no other spelling of slash, dot or percent, nothing that is not seen.
-fn climbs_nowhere(path: &str) -> bool {
-    let Some(path) = decoded(path).filter(|path| !path.contains(is_spelled_otherwise)) else { return false };
+fn has_only_plain_segments(path: &str) -> bool {
+    let Some(path) = percent_decode(path).filter(|path| !path.contains(is_confusable)) else { return false };
     let body = path.strip_suffix('/').unwrap_or(&path);
     body.is_empty() && path.is_empty() || body.split('/').all(is_plain_segment)
 }
 
 /// The path without its escapes (RFC 3986 §2.1). `None` where something else than one stands behind a `%`, and where one hides
 /// what decides about a path, or is no UTF-8.
-fn decoded(path: &str) -> Option<Cow<'_, str>> {
+fn percent_decode(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(Cow::Borrowed(path));
     }
@@ -83,47 +84,51 @@ fn decoded(path: &str) -> Option<Cow<'_, str>> {
 
 /// Not a dot segment, and not nothing, also to who cuts parameters off (`..;x`) or trims what is not seen (`.. `).
 fn is_plain_segment(segment: &str) -> bool {
-    let name = segment.split(';').next().unwrap_or_default().trim_start_matches(is_trimmed);
+    let name = segment.split(';').next().unwrap_or_default().trim_start_matches(is_ignorable);
     match name.strip_prefix('.') {
         None => !name.is_empty(),
-        Some(rest) => rest.chars().next().is_some_and(|next| next != '.' && !is_trimmed(next)),
+        Some(rest) => rest.chars().next().is_some_and(|next| next != '.' && !is_ignorable(next)),
     }
 }
 
 /// What may be cut off a name or passed over in it: white space, and marks that show nothing of their own.
-fn is_trimmed(c: char) -> bool {
+fn is_ignorable(c: char) -> bool {
     c.is_whitespace()
-        || is_format(c)
+        || is_format_character(c)
         || matches!(c, '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}')
         || matches!(c, '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// What has no place in a path: characters that decide in it to whoever normalises them (NFKC), looks at them, or reads them
 /// in an old code page, and those that nobody sees.
-fn is_spelled_otherwise(c: char) -> bool {
-    c.is_control() || is_slash(c) || is_percent(c) || is_dot(c) || is_format(c)
+fn is_confusable(c: char) -> bool {
+    c.is_control()
+        || is_slash_confusable(c)
+        || is_percent_confusable(c)
+        || is_dot_confusable(c)
+        || is_format_character(c)
 }
 
 /// The slashes and backslashes beside `/`.
-fn is_slash(c: char) -> bool {
+fn is_slash_confusable(c: char) -> bool {
     matches!(c, '\\' | '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{29f5}' | '\u{29f8}' | '\u{29f9}')
         || matches!(c, '\u{fe68}' | '\u{ff0f}' | '\u{ff3c}')
 }
 
-fn is_percent(c: char) -> bool {
+fn is_percent_confusable(c: char) -> bool {
     matches!(c, '\u{fe6a}' | '\u{ff05}')
 }
 
 /// What NFKC makes a dot of, or a text with one in it or with a slash; and `¥` and `₩`, which stand in some code pages where the
 /// backslash is in others.
-fn is_dot(c: char) -> bool {
+fn is_dot_confusable(c: char) -> bool {
     matches!(c, '\u{2024}'..='\u{2026}' | '\u{2100}'..='\u{2101}' | '\u{2105}'..='\u{2106}' | '\u{2488}'..='\u{249b}')
         || matches!(c, '\u{33c2}' | '\u{33c7}' | '\u{33d8}' | '\u{fe19}' | '\u{fe30}' | '\u{fe52}' | '\u{ff0e}')
         || matches!(c, '\u{1f100}' | '\u{a5}' | '\u{20a9}')
 }
 
 /// The general category Cf: joiners, marks of direction, tags.
-fn is_format(c: char) -> bool {
+fn is_format_character(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}')
         || matches!(c, '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
         || matches!(c, '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}')
@@ -135,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn below_is_below() {
+    fn path_prefix_matches_only_whole_segments_without_traversal() {
         for (prefix, value, want) in [
             ("/reports/", "/reports/q3.md", true),
             ("/reports/", "/reports/2026/q3.md", true),
@@ -181,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn whichever_way_it_is_spelled() {
+    fn encoded_or_confusable_traversal_is_rejected() {
         for (prefix, value, want) in [
             ("/reports/", "/reports/\u{2025}/etc", false),
             ("/reports/", "/reports/\u{2024}\u{2024}/etc", false),
@@ -231,7 +236,7 @@ mod tests {
 
     /// Any prefix, as soon as there is something of a path.
     #[test]
-    fn below_a_prefix_that_is_no_path() {
+    fn non_path_prefix_rejects_traversal_in_value() {
         for (prefix, value, want) in [
             ("INV-", "INV-2026-17", true),
             ("INV-", "inv-2026-17", false),
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_goes_straight_down() {
+    fn prefix_with_traversal_is_rejected() {
         for good in [
             "/",
             "/reports",
@@ -287,7 +292,7 @@ mod tests {
             ".config",
             "/caf%C3%A9",
         ] {
-            assert!(is_straight(good), "{good}");
+            assert!(is_traversal_free(good), "{good}");
         }
         for bad in [
             "",
@@ -312,13 +317,13 @@ mod tests {
             "://y",
             "/a/\u{2025}",
         ] {
-            assert!(!is_straight(bad), "{bad}");
+            assert!(!is_traversal_free(bad), "{bad}");
         }
     }
 
     /// What `within` and `meet` rest on, for every text of up to four pieces and all that it begins with.
     #[test]
-    fn below_is_an_order() {
+    fn is_below_is_a_partial_order() {
         let pieces = ["a", "/", ".", "%", "2f", "c3", "a9", ";", " ", "\\", ":", "://", "\u{2025}", "\u{200b}"];
         let mut texts = vec![vec![String::new()]];
         for length in 0..4 {
@@ -328,7 +333,7 @@ mod tests {
         let (mut together, mut apart) = (0, 0);
         for value in texts.iter().flatten() {
             let starts = value.char_indices().map(|(n, _)| value.get(..n).unwrap()).chain([value.as_str()]);
-            let prefixes = starts.filter(|prefix| is_straight(prefix)).collect::<Vec<_>>();
+            let prefixes = starts.filter(|prefix| is_traversal_free(prefix)).collect::<Vec<_>>();
             for (n, long) in prefixes.iter().enumerate() {
                 assert!(is_below(long, long), "{long:?}");
                 let is_below_long = is_below(value, long);

@@ -10,9 +10,9 @@ use serde::{
 use serde_json::Number;
 
 use super::{
-    Action, Authority, Constraints, Listing, Permission,
+    Action, Authority, Constraints, ListAction, Permission,
     value::{Arg, Decimal},
-    wire::{CALL, DETAIL_TYPE, MAX_DETAILS},
+    wire::{CALL_ACTION, DETAIL_TYPE, MAX_DETAILS},
 };
 use crate::domain::{
     id::{ToolDigest, ToolName},
@@ -21,26 +21,29 @@ use crate::domain::{
 };
 
 /// How deep an authority may nest where nobody says: as deep as the parser goes.
-const ANY_DEPTH: usize = 128;
+const DEFAULT_MAX_DEPTH: usize = 128;
 
 impl<'de> Deserialize<'de> for Authority {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        Self::read(input, ANY_DEPTH)
+        Self::deserialize_with_depth(input, DEFAULT_MAX_DEPTH)
     }
 }
 
 impl Authority {
     /// Reads one that has at most `depth` levels (a scalar is level 0).
-    pub(in crate::domain) fn read<'de, D: Deserializer<'de>>(input: D, depth: usize) -> Result<Self, D::Error> {
-        input.deserialize_seq(Details { depth })
+    pub(in crate::domain) fn deserialize_with_depth<'de, D: Deserializer<'de>>(
+        input: D,
+        depth: usize,
+    ) -> Result<Self, D::Error> {
+        input.deserialize_seq(DetailsVisitor { depth })
     }
 }
 
-struct Details {
+struct DetailsVisitor {
     depth: usize,
 }
 
-impl<'de> Visitor<'de> for Details {
+impl<'de> Visitor<'de> for DetailsVisitor {
     type Value = Authority;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,24 +51,24 @@ impl<'de> Visitor<'de> for Details {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Authority, A::Error> {
-        let depth = below(self.depth)?;
+        let depth = descend(self.depth)?;
         let mut permissions = Vec::new();
-        while items.next_element_seed(Detail { depth, into: &mut permissions })?.is_some() {}
+        while items.next_element_seed(DetailSeed { depth, permissions: &mut permissions })?.is_some() {}
         Ok(permissions.into_iter().collect())
     }
 }
 
-fn below<E: Error>(depth: usize) -> Result<usize, E> {
+fn descend<E: Error>(depth: usize) -> Result<usize, E> {
     depth.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))
 }
 
 /// One detail, which is the permissions that it means.
-struct Detail<'a> {
+struct DetailSeed<'a> {
     depth: usize,
-    into: &'a mut Vec<Permission>,
+    permissions: &'a mut Vec<Permission>,
 }
 
-impl<'de> DeserializeSeed<'de> for Detail<'_> {
+impl<'de> DeserializeSeed<'de> for DetailSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
@@ -73,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Detail<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Detail<'_> {
+impl<'de> Visitor<'de> for DetailSeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,29 +84,31 @@ impl<'de> Visitor<'de> for Detail<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let mut read = Members::default();
-        while let Some(member) = members.next_key::<Member>()? {
-            let depth = below(self.depth)?;
+        let mut read = DetailMembers::default();
+        while let Some(member) = members.next_key::<DetailMember>()? {
+            let depth = descend(self.depth)?;
             let is_first = match member {
-                Member::Type => read.kind.replace(members.next_value()?).is_none(),
-                Member::Locations => read.locations.replace(members.next_value()?).is_none(),
-                Member::Actions => read.actions.replace(members.next_value()?).is_none(),
-                Member::Identifier => read.tool.replace(members.next_value()?).is_none(),
-                Member::Constraints => read.rules.replace(members.next_value_seed(AnyArg { depth })?).is_none(),
-                Member::AdditionalArguments => read.additional.replace(members.next_value()?).is_none(),
-                Member::ToolDigest => read.digest.replace(members.next_value()?).is_none(),
+                DetailMember::Type => read.kind.replace(members.next_value()?).is_none(),
+                DetailMember::Locations => read.locations.replace(members.next_value()?).is_none(),
+                DetailMember::Actions => read.actions.replace(members.next_value()?).is_none(),
+                DetailMember::Identifier => read.identifier.replace(members.next_value()?).is_none(),
+                DetailMember::Constraints => {
+                    read.constraints.replace(members.next_value_seed(ArgVisitor { depth })?).is_none()
+                }
+                DetailMember::AdditionalArguments => read.additional_arguments.replace(members.next_value()?).is_none(),
+                DetailMember::ToolDigest => read.tool_digest.replace(members.next_value()?).is_none(),
             };
             if !is_first {
                 return Err(A::Error::custom("member stands twice"));
             }
         }
-        read.put_into(self.into).map_err(A::Error::custom)
+        read.append_permissions(self.permissions).map_err(A::Error::custom)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
-enum Member {
+enum DetailMember {
     Type,
     Locations,
     Actions,
@@ -114,22 +119,22 @@ enum Member {
 }
 
 #[derive(Default)]
-struct Members {
-    kind: Option<Kind>,
+struct DetailMembers {
+    kind: Option<DetailType>,
     locations: Option<Locations>,
     actions: Option<Actions>,
-    tool: Option<ToolName>,
-    rules: Option<Arg>,
-    additional: Option<bool>,
-    digest: Option<ToolDigest>,
+    identifier: Option<ToolName>,
+    constraints: Option<Arg>,
+    additional_arguments: Option<bool>,
+    tool_digest: Option<ToolDigest>,
 }
 
 /// The one type that there is.
-struct Kind;
+struct DetailType;
 
-impl<'de> Deserialize<'de> for Kind {
+impl<'de> Deserialize<'de> for DetailType {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        text::read_by(input, |kind| (kind == DETAIL_TYPE).then_some(Self).ok_or("is not known"))
+        text::read_with(input, |kind| (kind == DETAIL_TYPE).then_some(Self).ok_or("is not known"))
     }
 }
 
@@ -142,7 +147,7 @@ struct Locations {
 impl<'de> Deserialize<'de> for Locations {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let (mut others, mut last) = (Vec::new(), None::<ResourceUri>);
-        each(input, |uri| others.extend(last.replace(uri)))?;
+        for_each_item(input, |uri| others.extend(last.replace(uri)))?;
         let last = last.filter(|_| others.len() < MAX_DETAILS);
         last.map(|last| Self { others, last }).ok_or_else(|| D::Error::custom("must be 1 to 64"))
     }
@@ -151,15 +156,15 @@ impl<'de> Deserialize<'de> for Locations {
 /// What may be done: call, or list this.
 enum Actions {
     Call,
-    List(Vec<Listing>),
+    List(Vec<ListAction>),
 }
 
 impl<'de> Deserialize<'de> for Actions {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let (mut calls, mut listings, mut is_twice) = (0_usize, Vec::new(), false);
-        each(input, |method| match method {
-            Method::Call => calls += 1,
-            Method::List(listing) => {
+        for_each_item(input, |method| match method {
+            ActionName::Call => calls += 1,
+            ActionName::List(listing) => {
                 is_twice |= listings.contains(&listing);
                 listings.push(listing);
             }
@@ -173,28 +178,31 @@ impl<'de> Deserialize<'de> for Actions {
 }
 
 /// What can stand in `actions`.
-enum Method {
+enum ActionName {
     Call,
-    List(Listing),
+    List(ListAction),
 }
 
-impl<'de> Deserialize<'de> for Method {
+impl<'de> Deserialize<'de> for ActionName {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        text::read_by(input, |method| {
-            let call = (method == CALL).then_some(Self::Call);
-            call.or_else(|| Listing::parse(method).map(Self::List)).ok_or("is not known")
+        text::read_with(input, |method| {
+            let call = (method == CALL_ACTION).then_some(Self::Call);
+            call.or_else(|| ListAction::parse(method).map(Self::List)).ok_or("is not known")
         })
     }
 }
 
 /// Gives each item of a list to `take`, without keeping them.
-fn each<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D, take: impl FnMut(T)) -> Result<(), D::Error> {
-    input.deserialize_seq(Each(take, PhantomData))
+fn for_each_item<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    input: D,
+    take: impl FnMut(T),
+) -> Result<(), D::Error> {
+    input.deserialize_seq(ItemVisitor(take, PhantomData))
 }
 
-struct Each<F, T>(F, PhantomData<T>);
+struct ItemVisitor<F, T>(F, PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<F, T> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for ItemVisitor<F, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,11 +217,19 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<F, T> {
     }
 }
 
-impl Members {
+impl DetailMembers {
     /// Puts there what they mean, the product of their arrays; or says what is wrong with them.
-    fn put_into(self, permissions: &mut Vec<Permission>) -> Result<(), &'static str> {
-        let Self { kind, locations, actions, tool, rules, additional, digest } = self;
-        let (Some(Kind), Some(Locations { others, last }), Some(actions)) = (kind, locations, actions) else {
+    fn append_permissions(self, permissions: &mut Vec<Permission>) -> Result<(), &'static str> {
+        let Self {
+            kind,
+            locations,
+            actions,
+            identifier: tool,
+            constraints: rules,
+            additional_arguments: additional,
+            tool_digest: digest,
+        } = self;
+        let (Some(DetailType), Some(Locations { others, last }), Some(actions)) = (kind, locations, actions) else {
             return Err("lacks its type, its locations or its actions");
         };
         let listings = match actions {
@@ -240,11 +256,11 @@ impl Members {
 }
 
 /// A value of an argument.
-struct AnyArg {
+struct ArgVisitor {
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for AnyArg {
+impl<'de> DeserializeSeed<'de> for ArgVisitor {
     type Value = Arg;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Arg, D::Error> {
@@ -253,12 +269,12 @@ impl<'de> DeserializeSeed<'de> for AnyArg {
 }
 
 /// A number of ours is canonical, so the double is the number.
-fn number<E: Error>(number: Option<Number>) -> Result<Arg, E> {
+fn number_value<E: Error>(number: Option<Number>) -> Result<Arg, E> {
     let decimal = number.and_then(|number| Decimal::parse(&number.to_string()));
     decimal.map(Arg::Number).ok_or_else(|| E::custom("no finite number"))
 }
 
-impl<'de> Visitor<'de> for AnyArg {
+impl<'de> Visitor<'de> for ArgVisitor {
     type Value = Arg;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -270,15 +286,15 @@ impl<'de> Visitor<'de> for AnyArg {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Arg, E> {
-        number(Some(value.into()))
+        number_value(Some(value.into()))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Arg, E> {
-        number(Some(value.into()))
+        number_value(Some(value.into()))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Arg, E> {
-        number(Number::from_f64(value))
+        number_value(Number::from_f64(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Arg, E> {
@@ -294,7 +310,7 @@ impl<'de> Visitor<'de> for AnyArg {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Arg, A::Error> {
-        let depth = below(self.depth)?;
+        let depth = descend(self.depth)?;
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(Self { depth })? {
             list.push(item);
@@ -308,7 +324,7 @@ impl<'de> Visitor<'de> for AnyArg {
             if object.contains_key(&name) {
                 return Err(A::Error::custom("member stands twice"));
             }
-            object.insert(name, members.next_value_seed(Self { depth: below(self.depth)? })?);
+            object.insert(name, members.next_value_seed(Self { depth: descend(self.depth)? })?);
         }
         Ok(Arg::Object(object))
     }

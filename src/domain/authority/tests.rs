@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Arg, Authority, Constraints, Listing, Permission, Rule, parse_details, wire::parse_detail};
+use super::{Arg, Authority, Constraints, ListAction, Permission, Rule, parse_details, wire::parse_detail};
 use crate::domain::{id::ToolDigest, uri::ResourceUri};
 
 const FILES: &str = "https://files.example.com/mcp";
 
 impl Authority {
     /// Reads what we wrote as a request is read: what [`Authority::read`] is measured by.
-    pub(in crate::domain) fn by_way_of_values(details: &Value) -> Option<Self> {
+    pub(in crate::domain) fn read_via_values(details: &Value) -> Option<Self> {
         let details = details.as_array()?.iter();
         let permissions = details.map(|detail| parse_detail(&Arg::try_from(detail.clone()).ok()?, None).ok());
         Some(permissions.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
@@ -26,7 +26,7 @@ fn files() -> ResourceUri {
     FILES.parse().unwrap()
 }
 
-fn parsed(text: &str) -> Result<Authority, String> {
+fn parse_one(text: &str) -> Result<Authority, String> {
     parse_details(text, Some(&files())).map_err(|e| e.to_string())
 }
 
@@ -39,7 +39,7 @@ fn rule(text: &str) -> Rule {
 fn constraints(members: &str) -> Constraints {
     let comma = if members.is_empty() { "" } else { "," };
     let detail = format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"t"{comma}{members}}}]"#);
-    parsed(&detail).unwrap().0[0].constraints.clone()
+    parse_one(&detail).unwrap().0[0].constraints.clone()
 }
 
 fn arg(text: &str) -> Arg {

@@ -18,18 +18,18 @@ pub struct ToolUse {
     pub constraints: Constraints,
 }
 
-const MEMBERS: [&str; 3] = ["identifier", "constraints", "additional_arguments"];
+const TOOL_USE_MEMBERS: [&str; 3] = ["identifier", "constraints", "additional_arguments"];
 
 impl ToolUse {
     /// Leave for it at a resource.
     #[must_use]
-    pub fn at(&self, resource: &ResourceUri) -> Permission {
+    pub fn permission_at(&self, resource: &ResourceUri) -> Permission {
         let constraints = self.constraints.clone();
         Permission { constraints, ..Permission::unconstrained(resource.clone(), self.tool.clone()) }
     }
 
     fn parse(members: &BTreeMap<String, Arg>) -> Result<Self, &'static str> {
-        if members.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
+        if members.keys().any(|name| !TOOL_USE_MEMBERS.contains(&name.as_str())) {
             return Err("a tool has the members identifier, constraints and additional_arguments, and no other");
         }
         let Some(Arg::Text(name)) = members.get("identifier") else { return Err("`identifier` names the tool") };
@@ -48,7 +48,7 @@ impl From<ToolName> for ToolUse {
 /// For whoever reads a configuration: `read_file with path {"prefix":"/reports/"}`.
 impl fmt::Display for ToolUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Constraints { arguments, additional } = &self.constraints;
+        let Constraints { arguments, allows_additional: additional } = &self.constraints;
         write!(f, "{}", self.tool)?;
         for (n, (name, rule)) in arguments.iter().enumerate() {
             let before = if n == 0 { " with" } else { "," };
@@ -69,7 +69,7 @@ impl Serialize for ToolUse {
         }
         let mut members = Map::new();
         members.insert("identifier".to_owned(), Value::String(self.tool.to_string()));
-        self.constraints.put_into(&mut members);
+        self.constraints.write_members(&mut members);
         members.serialize(out)
     }
 }

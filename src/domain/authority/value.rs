@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 use serde::de::{self, Deserializer as _, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use crate::domain::{canonical, json::NotStrictJson};
+use crate::domain::{canonical, json::StrictJsonError};
 
 /// The value of an argument, or of a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Arg {
 
 /// The kinds of value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// `null`
     Null,
     /// `true`, `false`
@@ -43,39 +43,40 @@ pub enum Kind {
 
 impl Arg {
     /// Reads JSON strictly: no member twice, at most `depth` levels (a scalar is level 0), no digit lost.
-    pub fn parse(text: &str, depth: usize) -> Result<Self, NotStrictJson> {
+    pub fn parse(text: &str, depth: usize) -> Result<Self, StrictJsonError> {
         // One pass that only checks the syntax and makes no nested call; then level by level.
-        let raw = serde_json::from_str::<&RawValue>(text).map_err(|_| NotStrictJson)?;
-        read(raw.get(), depth)
+        let raw = serde_json::from_str::<&RawValue>(text).map_err(|_| StrictJsonError)?;
+        parse_value(raw.get(), depth)
     }
 
     /// The kind of value.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         match self {
-            Self::Null => Kind::Null,
-            Self::Bool(_) => Kind::Bool,
-            Self::Number(_) => Kind::Number,
-            Self::Text(_) => Kind::Text,
-            Self::List(_) => Kind::List,
-            Self::Object(_) => Kind::Object,
+            Self::Null => ValueKind::Null,
+            Self::Bool(_) => ValueKind::Bool,
+            Self::Number(_) => ValueKind::Number,
+            Self::Text(_) => ValueKind::Text,
+            Self::List(_) => ValueKind::List,
+            Self::Object(_) => ValueKind::Object,
         }
     }
 
     /// Whether a reader with doubles takes it for this one: `4711.0000000000000000000001` for 4711.
     #[must_use]
-    pub fn reads_as(&self, other: &Self) -> bool {
+    pub fn is_equal_as_double(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Number(ours), Self::Number(theirs)) => ours.reads_as(theirs),
+            (Self::Number(ours), Self::Number(theirs)) => ours.is_equal_as_double(theirs),
             (Self::List(ours), Self::List(theirs)) => {
-                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| ours.reads_as(theirs))
+                ours.len() == theirs.len()
+                    && ours.iter().zip(theirs).all(|(ours, theirs)| ours.is_equal_as_double(theirs))
             }
             (Self::Object(ours), Self::Object(theirs)) => {
                 ours.len() == theirs.len()
                     && ours
                         .iter()
                         .zip(theirs)
-                        .all(|((name, ours), (other, theirs))| name == other && ours.reads_as(theirs))
+                        .all(|((name, ours), (other, theirs))| name == other && ours.is_equal_as_double(theirs))
             }
             _ => self == other,
         }
@@ -101,13 +102,13 @@ impl Arg {
 
 /// Reads a value of ours: its numbers are canonical, so the double is the number.
 impl TryFrom<Value> for Arg {
-    type Error = NotStrictJson;
+    type Error = StrictJsonError;
 
-    fn try_from(value: Value) -> Result<Self, NotStrictJson> {
+    fn try_from(value: Value) -> Result<Self, StrictJsonError> {
         Ok(match value {
             Value::Null => Self::Null,
             Value::Bool(b) => Self::Bool(b),
-            Value::Number(n) => Self::Number(Decimal::parse(&n.to_string()).ok_or(NotStrictJson)?),
+            Value::Number(n) => Self::Number(Decimal::parse(&n.to_string()).ok_or(StrictJsonError)?),
             Value::String(text) => Self::Text(text),
             Value::Array(list) => Self::List(list.into_iter().map(Self::try_from).collect::<Result<_, _>>()?),
             Value::Object(object) => {
@@ -118,33 +119,33 @@ impl TryFrom<Value> for Arg {
     }
 }
 
-fn read(text: &str, depth: usize) -> Result<Arg, NotStrictJson> {
-    let below = || depth.checked_sub(1).ok_or(NotStrictJson);
+fn parse_value(text: &str, depth: usize) -> Result<Arg, StrictJsonError> {
+    let below = || depth.checked_sub(1).ok_or(StrictJsonError);
     Ok(match text.as_bytes().first() {
         Some(b'{') => {
             let below = below()?;
             let members =
-                serde_json::Deserializer::from_str(text).deserialize_map(Members).map_err(|_| NotStrictJson)?;
-            let member = |(name, raw): (String, &RawValue)| Ok((name, read(raw.get(), below)?));
+                serde_json::Deserializer::from_str(text).deserialize_map(UniqueMembers).map_err(|_| StrictJsonError)?;
+            let member = |(name, raw): (String, &RawValue)| Ok((name, parse_value(raw.get(), below)?));
             Arg::Object(members.into_iter().map(member).collect::<Result<_, _>>()?)
         }
         Some(b'[') => {
             let below = below()?;
-            let items = serde_json::from_str::<Vec<&RawValue>>(text).map_err(|_| NotStrictJson)?;
-            Arg::List(items.into_iter().map(|raw| read(raw.get(), below)).collect::<Result<_, _>>()?)
+            let items = serde_json::from_str::<Vec<&RawValue>>(text).map_err(|_| StrictJsonError)?;
+            Arg::List(items.into_iter().map(|raw| parse_value(raw.get(), below)).collect::<Result<_, _>>()?)
         }
-        Some(b'"') => Arg::Text(serde_json::from_str(text).map_err(|_| NotStrictJson)?),
+        Some(b'"') => Arg::Text(serde_json::from_str(text).map_err(|_| StrictJsonError)?),
         Some(b't') => Arg::Bool(true),
         Some(b'f') => Arg::Bool(false),
         Some(b'n') => Arg::Null,
-        _ => Arg::Number(Decimal::parse(text).ok_or(NotStrictJson)?),
+        _ => Arg::Number(Decimal::parse(text).ok_or(StrictJsonError)?),
     })
 }
 
 /// The members of an object, none of them twice.
-struct Members;
+struct UniqueMembers;
 
-impl<'de> Visitor<'de> for Members {
+impl<'de> Visitor<'de> for UniqueMembers {
     type Value = BTreeMap<String, &'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,7 +202,7 @@ impl Decimal {
         self.to_string().parse::<f64>().ok().filter(|double| double.is_finite())
     }
 
-    fn reads_as(&self, other: &Self) -> bool {
+    fn is_equal_as_double(&self, other: &Self) -> bool {
         self == other
             || self
                 .to_double()
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_is_written() {
+    fn decimal_comparison_is_exact() {
         for (a, b, want) in [
             ("0", "-0", Ordering::Equal),
             ("0", "0.000e99", Ordering::Equal),
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_is_what_a_double_gives_back() {
+    fn number_that_a_double_loses_has_no_canonical_form() {
         for good in
             ["0", "-0", "1", "100", "0.1", "1e21", "1.5e300", "9007199254740991", "-7.25", "0.30000000000000004"]
         {
@@ -309,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_strictly() {
-        assert_eq!(Arg::parse(r#" {"a":[1.0,"x",null,true]} "#, 2).unwrap().kind(), Kind::Object);
+    fn parse_non_strict_json_is_rejected() {
+        assert_eq!(Arg::parse(r#" {"a":[1.0,"x",null,true]} "#, 2).unwrap().kind(), ValueKind::Object);
         for bad in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"\u0062":1}}"#, "[[[1]]]", "{} x", "", "[1,]", "01", "1.", "'a'"]
         {
-            assert_eq!(Arg::parse(bad, 2), Err(NotStrictJson), "{bad}");
+            assert_eq!(Arg::parse(bad, 2), Err(StrictJsonError), "{bad}");
         }
         assert!(Arg::parse(&"[".repeat(100_000), 8).is_err());
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -322,13 +323,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_integers(a in any::<i64>(), b in any::<i64>(), zeros in 0usize..4) {
+        fn decimal_order_agrees_with_integer_order(a in any::<i64>(), b in any::<i64>(), zeros in 0usize..4) {
             let text = |n: i64| format!("{n}.{}", "0".repeat(zeros + 1));
             prop_assert_eq!(number(&text(a)).cmp(&number(&b.to_string())), a.cmp(&b));
         }
 
         #[test]
-        fn a_shown_number_reads_back(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?") {
+        fn decimal_display_round_trips(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?") {
             let n = number(&text);
             prop_assert_eq!(&number(&n.to_string()), &n);
             if let Some(Value::Number(canonical)) = n.to_canonical() {

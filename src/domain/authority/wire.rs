@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::{
-    Action, Authority, Listing, Permission,
-    constraint::{Constraints, Rule, in_order},
+    Action, Authority, ListAction, Permission,
+    constraint::{Constraints, Rule, sort_canonical},
     value::{Arg, Decimal},
 };
 use crate::domain::{
@@ -20,7 +20,7 @@ use crate::domain::{
 /// The one `type` of `authorization_details` that we know.
 pub const DETAIL_TYPE: &str = "mcp_tool";
 /// The one action on a tool.
-pub const CALL: &str = "tools/call";
+pub const CALL_ACTION: &str = "tools/call";
 /// How many details one request or token may carry.
 pub const MAX_DETAILS: usize = 64;
 /// How many bytes of `authorization_details` a request may carry, and how many those may be when each location has a detail of its
@@ -29,13 +29,13 @@ pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
 /// How deep `authorization_details` may nest.
 pub const MAX_DETAILS_DEPTH: usize = 8;
 
-const MEMBERS: [&str; 7] =
+const DETAIL_MEMBERS: [&str; 7] =
     ["type", "locations", "actions", "identifier", "constraints", "additional_arguments", "tool_digest"];
 
 /// What is wrong in `authorization_details`, and where; never what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("authorization_details{path}: {rule}")]
-pub struct InvalidDetails {
+pub struct DetailsError {
     /// The place, such as `[0].constraints.path.one_of`.
     pub path: String,
     /// The rule that is broken there.
@@ -45,12 +45,12 @@ pub struct InvalidDetails {
 /// The `authorization_details` of a request as they were sent: those without `locations` are about a resource that is yet to be
 /// found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AskedDetails(Vec<Arg>);
+pub struct AuthorizationDetails(Vec<Arg>);
 
-impl AskedDetails {
+impl AuthorizationDetails {
     /// Reads JSON strictly (RFC 9396 §2), and nothing of what it says.
-    pub fn parse(text: &str) -> Result<Self, InvalidDetails> {
-        let invalid = |rule| InvalidDetails { path: String::new(), rule };
+    pub fn parse(text: &str) -> Result<Self, DetailsError> {
+        let invalid = |rule| DetailsError { path: String::new(), rule };
         if text.len() > MAX_DETAILS_BYTES {
             return Err(invalid("longer than 16384 bytes"));
         }
@@ -67,8 +67,8 @@ impl AskedDetails {
 
     /// What they ask for, where those without `locations` are about `target`. The meaning of one detail is the product of its
     /// arrays.
-    pub fn at(&self, target: Option<&ResourceUri>) -> Result<Details, InvalidDetails> {
-        let invalid = |path: String, rule| InvalidDetails { path, rule };
+    pub fn resolve(&self, target: Option<&ResourceUri>) -> Result<RequestedPermissions, DetailsError> {
+        let invalid = |path: String, rule| DetailsError { path, rule };
         let (mut permissions, mut size) = (Vec::new(), "]".len());
         for (n, detail) in self.0.iter().enumerate() {
             let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
@@ -77,14 +77,14 @@ impl AskedDetails {
             }
             for permission in parsed {
                 // What is kept and put on record is the product: little of it may be sent, and all of it counts.
-                size += ",".len() + permission.text().len();
+                size += ",".len() + permission.canonical_text().len();
                 if size > MAX_DETAILS_BYTES {
                     return Err(invalid(String::new(), "means more than 16384 bytes, with each location by itself"));
                 }
                 permissions.push((n, permission));
             }
         }
-        Ok(Details(permissions))
+        Ok(RequestedPermissions(permissions))
     }
 
     /// For a record: as they were sent, each as far as its numbers have a canonical form.
@@ -96,12 +96,12 @@ impl AskedDetails {
 
 /// The `authorization_details` of a request: what each of them asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Details(Vec<(usize, Permission)>);
+pub struct RequestedPermissions(Vec<(usize, Permission)>);
 
-impl Details {
+impl RequestedPermissions {
     /// Reads the `authorization_details` of a request that are about `target` where they don't say.
-    pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, InvalidDetails> {
-        AskedDetails::parse(text)?.at(target)
+    pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, DetailsError> {
+        AuthorizationDetails::parse(text)?.resolve(target)
     }
 
     /// What is asked for, and by which of the details.
@@ -111,48 +111,48 @@ impl Details {
 
     /// All that is asked for.
     #[must_use]
-    pub fn authority(&self) -> Authority {
+    pub fn to_authority(&self) -> Authority {
         self.0.iter().map(|(_, permission)| permission.clone()).collect()
     }
 }
 
 /// One detail a permission, in this order.
-impl FromIterator<Permission> for Details {
+impl FromIterator<Permission> for RequestedPermissions {
     fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
         Self(permissions.into_iter().enumerate().collect())
     }
 }
 
 /// A fault on its way up: each level puts its place in front.
-type Fault = (String, &'static str);
+type LocatedError = (String, &'static str);
 
-fn fault<T>(path: impl Into<String>, rule: &'static str) -> Result<T, Fault> {
+fn located_error<T>(path: impl Into<String>, rule: &'static str) -> Result<T, LocatedError> {
     Err((path.into(), rule))
 }
 
 /// What the `authorization_details` of a request ask for, all in all.
-pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authority, InvalidDetails> {
-    Details::parse(text, target).map(|details| details.authority())
+pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authority, DetailsError> {
+    RequestedPermissions::parse(text, target).map(|details| details.to_authority())
 }
 
-pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, Fault> {
-    let Arg::Object(object) = detail else { return fault("", "must be an object") };
+pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, LocatedError> {
+    let Arg::Object(object) = detail else { return located_error("", "must be an object") };
     if !matches!(object.get("type"), Some(Arg::Text(kind)) if kind == DETAIL_TYPE) {
-        return fault(".type", "the one type known here is `mcp_tool`");
+        return located_error(".type", "the one type known here is `mcp_tool`");
     }
-    if object.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
-        return fault(
+    if object.keys().any(|name| !DETAIL_MEMBERS.contains(&name.as_str())) {
+        return located_error(
             "",
             "has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest",
         );
     }
     let resources = match (object.get("locations"), target) {
         (None, Some(target)) => vec![target.clone()],
-        (None, None) => return fault(".locations", "is missing, and the request names no resource"),
+        (None, None) => return located_error(".locations", "is missing, and the request names no resource"),
         (Some(locations), _) => parse_locations(locations)?,
     };
     match object.get("actions") {
-        Some(Arg::List(list)) if matches!(list.as_slice(), [Arg::Text(action)] if action == CALL) => {
+        Some(Arg::List(list)) if matches!(list.as_slice(), [Arg::Text(action)] if action == CALL_ACTION) => {
             let (tool, constraints, digest) = parse_call(object)?;
             let action = Action::Call(tool);
             let permission = |resource| Permission {
@@ -164,51 +164,51 @@ pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result
             Ok(resources.into_iter().map(permission).collect())
         }
         Some(Arg::List(list)) => parse_listings(object, list, resources),
-        _ => fault(".actions", ACTIONS),
+        _ => located_error(".actions", ACTIONS_RULE),
     }
 }
 
-const ACTIONS: &str = "must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"";
+const ACTIONS_RULE: &str = "must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"";
 
 /// What a permission to call says beside its resource.
-type Call = (ToolName, Constraints, Option<ToolDigest>);
+type CallParts = (ToolName, Constraints, Option<ToolDigest>);
 
-fn parse_call(detail: &BTreeMap<String, Arg>) -> Result<Call, Fault> {
+fn parse_call(detail: &BTreeMap<String, Arg>) -> Result<CallParts, LocatedError> {
     let tool = match detail.get("identifier") {
         Some(Arg::Text(name)) => name.parse::<ToolName>().ok(),
         _ => None,
     };
-    let Some(tool) = tool else { return fault(".identifier", "must be the name of a tool") };
+    let Some(tool) = tool else { return located_error(".identifier", "must be the name of a tool") };
     let digest = match detail.get("tool_digest") {
         None => None,
         Some(Arg::Text(digest)) => digest
             .parse::<ToolDigest>()
             .ok()
-            .map_or_else(|| fault(".tool_digest", DIGEST), |digest| Ok(Some(digest)))?,
-        Some(_) => return fault(".tool_digest", DIGEST),
+            .map_or_else(|| located_error(".tool_digest", DIGEST_RULE), |digest| Ok(Some(digest)))?,
+        Some(_) => return located_error(".tool_digest", DIGEST_RULE),
     };
     Ok((tool, parse_constraints(detail.get("constraints"), detail.get("additional_arguments"))?, digest))
 }
 
-const DIGEST: &str = "must be `sha-256:` and 43 characters of base64url";
+const DIGEST_RULE: &str = "must be `sha-256:` and 43 characters of base64url";
 
 /// Listing has no tool, so nothing can be said of one.
 fn parse_listings(
     detail: &BTreeMap<String, Arg>,
     actions: &[Arg],
     resources: Vec<ResourceUri>,
-) -> Result<Vec<Permission>, Fault> {
+) -> Result<Vec<Permission>, LocatedError> {
     let listing = |action: &Arg| match action {
-        Arg::Text(method) => Listing::parse(method),
+        Arg::Text(method) => ListAction::parse(method),
         _ => None,
     };
     let listings = actions.iter().map(listing).collect::<Option<BTreeSet<_>>>();
     let Some(listings) = listings.filter(|listings| !listings.is_empty() && listings.len() == actions.len()) else {
-        return fault(".actions", ACTIONS);
+        return located_error(".actions", ACTIONS_RULE);
     };
     let about_a_tool = ["identifier", "constraints", "additional_arguments", "tool_digest"];
     if about_a_tool.iter().any(|member| detail.contains_key(*member)) {
-        return fault(
+        return located_error(
             "",
             "who lists calls no tool: leave out identifier, constraints, additional_arguments and tool_digest",
         );
@@ -219,137 +219,142 @@ fn parse_listings(
     Ok(resources.into_iter().flat_map(at).collect())
 }
 
-fn parse_locations(locations: &Arg) -> Result<Vec<ResourceUri>, Fault> {
+fn parse_locations(locations: &Arg) -> Result<Vec<ResourceUri>, LocatedError> {
     let list = match locations {
         Arg::List(list) if (1..=MAX_DETAILS).contains(&list.len()) => list,
-        _ => return fault(".locations", "must be an array of 1 to 64 resource URIs"),
+        _ => return located_error(".locations", "must be an array of 1 to 64 resource URIs"),
     };
     let uri = |(n, location): (usize, &Arg)| match location {
-        Arg::Text(uri) => uri.parse().or_else(|_| fault(format!(".locations[{n}]"), "must be the URI of a resource")),
-        _ => fault(format!(".locations[{n}]"), "must be the URI of a resource"),
+        Arg::Text(uri) => {
+            uri.parse().or_else(|_| located_error(format!(".locations[{n}]"), "must be the URI of a resource"))
+        }
+        _ => located_error(format!(".locations[{n}]"), "must be the URI of a resource"),
     };
     list.iter().enumerate().map(uri).collect()
 }
 
-fn parse_constraints(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Constraints, Fault> {
+fn parse_constraints(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Constraints, LocatedError> {
     let mut arguments = BTreeMap::new();
     match rules {
         None => {}
         Some(Arg::Object(rules)) => {
             for (name, rule) in rules {
-                let place = |(path, rule): Fault| (format!(".constraints.{}{path}", shown(name)), rule);
+                let place = |(path, rule): LocatedError| (format!(".constraints.{}{path}", printable_name(name)), rule);
                 if name.contains('\0') {
                     return Err(place((String::new(), "must not have a NUL character in its name")));
                 }
                 arguments.insert(name.clone(), parse_rule(rule).map_err(place)?);
             }
         }
-        Some(_) => return fault(".constraints", "must be an object: the name of an argument, and its rule"),
+        Some(_) => return located_error(".constraints", "must be an object: the name of an argument, and its rule"),
     }
     let additional = match additional {
         None => arguments.is_empty(),
         Some(Arg::Bool(additional)) => *additional,
-        Some(_) => return fault(".additional_arguments", "must be true or false"),
+        Some(_) => return located_error(".additional_arguments", "must be true or false"),
     };
-    Ok(Constraints { arguments, additional })
+    Ok(Constraints { arguments, allows_additional: additional })
 }
 
-fn parse_rule(rule: &Arg) -> Result<Rule, Fault> {
-    let Arg::Object(kinds) = rule else { return fault("", "must be an object, such as {\"one_of\": […]}") };
+fn parse_rule(rule: &Arg) -> Result<Rule, LocatedError> {
+    let Arg::Object(kinds) = rule else { return located_error("", "must be an object, such as {\"one_of\": […]}") };
     if kinds.is_empty() {
-        return fault("", "says nothing: to leave an argument open, say {\"any\": true}");
+        return located_error("", "says nothing: to leave an argument open, say {\"any\": true}");
     }
     if kinds.contains_key("any") {
         let alone = kinds.len() == 1 && kinds.get("any") == Some(&Arg::Bool(true));
-        return if alone { Ok(Rule::default()) } else { fault(".any", "must be true, and stand alone") };
+        return if alone { Ok(Rule::default()) } else { located_error(".any", "must be true, and stand alone") };
     }
     let mut read = Rule::default();
     for (kind, value) in kinds {
         match kind.as_str() {
-            "equals" if kinds.contains_key("one_of") => return fault(".equals", "stands beside `one_of`: say one"),
-            "equals" => read.one_of = Some(values(".equals", std::slice::from_ref(value))?),
-            "one_of" => read.one_of = Some(list(".one_of", value, 1)?),
-            "not_one_of" => read.not_one_of = list(".not_one_of", value, 1)?,
-            "min" => read.min = Some(number(".min", value)?),
-            "max" => read.max = Some(number(".max", value)?),
-            "prefix" => read.prefix = Some(prefix(value)?),
-            "subset" => read.subset = Some(list(".subset", value, 0)?),
-            "max_length" => read.max_length = Some(count(value)?),
-            _ => return fault("", "has a kind of constraint that is not known here"),
+            "equals" if kinds.contains_key("one_of") => {
+                return located_error(".equals", "stands beside `one_of`: say one");
+            }
+            "equals" => read.one_of = Some(parse_values(".equals", std::slice::from_ref(value))?),
+            "one_of" => read.one_of = Some(parse_list(".one_of", value, 1)?),
+            "not_one_of" => read.not_one_of = parse_list(".not_one_of", value, 1)?,
+            "min" => read.min = Some(parse_number(".min", value)?),
+            "max" => read.max = Some(parse_number(".max", value)?),
+            "prefix" => read.prefix = Some(parse_prefix(value)?),
+            "subset" => read.subset = Some(parse_list(".subset", value, 0)?),
+            "max_length" => read.max_length = Some(parse_count(value)?),
+            _ => return located_error("", "has a kind of constraint that is not known here"),
         }
     }
-    if read.can_be_met() { Ok(read) } else { fault("", "can't be met by any value") }
+    if read.is_satisfiable() { Ok(read) } else { located_error("", "can't be met by any value") }
 }
 
 /// Values in their canonical order, each once.
-fn list(place: &'static str, value: &Arg, least: usize) -> Result<Vec<Arg>, Fault> {
+fn parse_list(place: &'static str, value: &Arg, least: usize) -> Result<Vec<Arg>, LocatedError> {
     match value {
-        Arg::List(list) if (least..=256).contains(&list.len()) => values(place, list),
-        _ => fault(place, "must be an array of at most 256 values"),
+        Arg::List(list) if (least..=256).contains(&list.len()) => parse_values(place, list),
+        _ => located_error(place, "must be an array of at most 256 values"),
     }
 }
 
-fn values(place: &'static str, list: &[Arg]) -> Result<Vec<Arg>, Fault> {
+fn parse_values(place: &'static str, list: &[Arg]) -> Result<Vec<Arg>, LocatedError> {
     for value in list {
-        let Some(canonical) = value.to_canonical() else { return fault(place, NOT_CANONICAL) };
+        let Some(canonical) = value.to_canonical() else { return located_error(place, NOT_CANONICAL_RULE) };
         if canonical.to_string().contains("\\u0000") {
-            return fault(place, "must not have a NUL character in it");
+            return located_error(place, "must not have a NUL character in it");
         }
     }
-    Ok(in_order(list))
+    Ok(sort_canonical(list))
 }
 
-const NOT_CANONICAL: &str = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
+const NOT_CANONICAL_RULE: &str =
+    "has a number that can't be written without loss by everybody (RFC 8785): use a string";
 
-fn number(place: &'static str, value: &Arg) -> Result<Decimal, Fault> {
+fn parse_number(place: &'static str, value: &Arg) -> Result<Decimal, LocatedError> {
     match value {
-        Arg::Number(_) if value.to_canonical().is_none() => fault(place, NOT_CANONICAL),
+        Arg::Number(_) if value.to_canonical().is_none() => located_error(place, NOT_CANONICAL_RULE),
         Arg::Number(number) => Ok(number.clone()),
-        _ => fault(place, "must be a number"),
+        _ => located_error(place, "must be a number"),
     }
 }
 
-fn prefix(value: &Arg) -> Result<String, Fault> {
+fn parse_prefix(value: &Arg) -> Result<String, LocatedError> {
     match value {
-        Arg::Text(prefix) if super::path::is_straight(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
-        _ => fault(
+        Arg::Text(prefix) if super::path::is_traversal_free(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
+        _ => located_error(
             ".prefix",
             "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those",
         ),
     }
 }
 
-fn count(value: &Arg) -> Result<u32, Fault> {
+fn parse_count(value: &Arg) -> Result<u32, LocatedError> {
     let number = value.to_canonical().and_then(|value| value.as_u64()).and_then(|count| u32::try_from(count).ok());
-    number.map_or_else(|| fault(".max_length", "must be a whole number from 0 on"), Ok)
+    number.map_or_else(|| located_error(".max_length", "must be a whole number from 0 on"), Ok)
 }
 
 /// The name of an argument, as far as it can stand in an answer.
-pub(super) fn shown(name: &str) -> &str {
+pub(super) fn printable_name(name: &str) -> &str {
     let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     if plain && !name.is_empty() { name } else { "?" }
 }
 
 impl Constraints {
     /// Reads the members `constraints` and `additional_arguments` of a detail; a fault says where below it.
-    pub fn parse(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Self, InvalidDetails> {
-        parse_constraints(rules, additional).map_err(|(path, rule)| InvalidDetails { path, rule })
+    pub fn parse(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Self, DetailsError> {
+        parse_constraints(rules, additional).map_err(|(path, rule)| DetailsError { path, rule })
     }
 
     /// Writes them; what is the default is left out.
-    pub(super) fn put_into(&self, detail: &mut Map<String, Value>) {
-        detail.extend(self.rules_to_say().map(|rules| ("constraints".to_owned(), Value::Object(rules))));
-        let additional = self.additional_to_say().map(Value::Bool);
+    pub(super) fn write_members(&self, detail: &mut Map<String, Value>) {
+        detail.extend(self.rules_to_write().map(|rules| ("constraints".to_owned(), Value::Object(rules))));
+        let additional = self.additional_to_write().map(Value::Bool);
         detail.extend(additional.map(|additional| ("additional_arguments".to_owned(), additional)));
     }
 
-    fn rules_to_say(&self) -> Option<Map<String, Value>> {
+    fn rules_to_write(&self) -> Option<Map<String, Value>> {
         let rules = || self.arguments.iter().map(|(name, rule)| (name.clone(), rule.to_wire())).collect();
         (!self.arguments.is_empty()).then(rules)
     }
 
-    fn additional_to_say(&self) -> Option<bool> {
-        (self.additional != self.arguments.is_empty()).then_some(self.additional)
+    fn additional_to_write(&self) -> Option<bool> {
+        (self.allows_additional != self.arguments.is_empty()).then_some(self.allows_additional)
     }
 }
 
@@ -384,15 +389,15 @@ impl Serialize for Permission {
     /// One location, one action; what is the default is left out. In canonical order, as it is hashed.
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let method = match &self.action {
-            Action::Call(_) => CALL,
+            Action::Call(_) => CALL_ACTION,
             Action::List(listing) => listing.as_str(),
         };
         let mut detail = out.serialize_map(None)?;
         detail.serialize_entry("actions", &[method])?;
-        if let Some(additional) = self.constraints.additional_to_say() {
+        if let Some(additional) = self.constraints.additional_to_write() {
             detail.serialize_entry("additional_arguments", &additional)?;
         }
-        if let Some(rules) = self.constraints.rules_to_say() {
+        if let Some(rules) = self.constraints.rules_to_write() {
             detail.serialize_entry("constraints", &rules)?;
         }
         if let Some(tool) = self.tool() {

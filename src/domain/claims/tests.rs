@@ -24,23 +24,23 @@ fn token() -> Value {
 }
 
 /// Checks an access token with these members in place of its own; `null` takes one out.
-fn check(changes: &Value) -> Result<UserClaims, BadClaim> {
+fn check(changes: &Value) -> Result<UserClaims, ClaimError> {
     check_as(changes, &issuer(&json!({})), SubjectTokenType::AccessToken)
 }
 
-fn check_as(changes: &Value, issuer: &TrustedIssuer, kind: SubjectTokenType) -> Result<UserClaims, BadClaim> {
+fn check_as(changes: &Value, issuer: &TrustedIssuer, kind: SubjectTokenType) -> Result<UserClaims, ClaimError> {
     let names = ["planner-app".to_owned(), "planner-web".to_owned()];
     let rules = UserTokenRules {
         issuer,
         kind,
-        agent_names: &names,
+        agent_client_ids: &names,
         foreign_prefixes: vec!["partner:", "", "corp/"],
         leeway: Lifetime::seconds(30),
     };
-    check_user_claims(changed(token(), changes), &rules, Timestamp::from_unix(NOW))
+    check_user_claims(with_changes(token(), changes), &rules, Timestamp::from_unix(NOW))
 }
 
-fn changed(claims: Value, changes: &Value) -> Map<String, Value> {
+fn with_changes(claims: Value, changes: &Value) -> Map<String, Value> {
     let Value::Object(mut claims) = claims else { panic!() };
     for (name, value) in changes.as_object().unwrap() {
         // The text "null" stands for JSON's null, which is not the same as no member.
@@ -54,54 +54,57 @@ fn changed(claims: Value, changes: &Value) -> Map<String, Value> {
 }
 
 #[test]
-fn a_good_token_says_all_it_says() {
+fn valid_user_token_yields_all_claims() {
     let claims = check(&json!({"auth_time": NOW - 100, "acr": "loa2", "amr": ["pwd", "hwk"], "groups": ["staff"],
         "may_act": {"sub": "planner-app"}, "cnf": {"jkt": "x"},
         "act": {"iss": LOGIN, "sub": "web", "sub_profile": "web_app", "act": {"iss": LOGIN, "sub": "edge"}}}))
     .unwrap();
     assert_eq!((claims.requester.issuer.as_str(), claims.requester.subject.as_str()), (LOGIN, "alice"));
     assert_eq!((claims.audiences, claims.client.as_deref()), (vec![US.to_owned()], Some("planner-app")));
-    assert_eq!((claims.expires, claims.bound), (Timestamp::from_unix(NOW + 600), true));
+    assert_eq!((claims.expires, claims.is_key_bound), (Timestamp::from_unix(NOW + 600), true));
     assert_eq!(claims.may_act, Some(MayAct { iss: None, sub: "planner-app".into() }));
     assert_eq!(claims.scope, Some("files:read".parse().unwrap()));
-    let chain = claims.chain.unwrap().hops().map(|h| (h.sub.clone(), h.sub_profile.clone())).collect::<Vec<_>>();
+    let chain = claims.chain.unwrap().actors().map(|h| (h.sub.clone(), h.sub_profile.clone())).collect::<Vec<_>>();
     assert_eq!(chain, [("web".to_owned(), Some("web_app".to_owned())), ("edge".to_owned(), None)]);
     let amr = Some(vec!["pwd".to_owned(), "hwk".to_owned()]);
     let auth_time = Some(Timestamp::from_unix(NOW - 100));
-    assert_eq!(claims.sign_in, SignIn { auth_time, acr: Some("loa2".into()), amr });
-    assert_eq!(claims.all["groups"], json!(["staff"]));
+    assert_eq!(claims.auth_context, AuthenticationContext { auth_time, acr: Some("loa2".into()), amr });
+    assert_eq!(claims.raw_claims["groups"], json!(["staff"]));
     let plain = check(&json!({})).unwrap();
-    assert_eq!((plain.bound, plain.may_act, plain.chain, plain.sign_in), (false, None, None, SignIn::default()));
-    assert!(check(&json!({"cnf": "null"})).unwrap().bound, "whatever is in it");
+    assert_eq!(
+        (plain.is_key_bound, plain.may_act, plain.chain, plain.auth_context),
+        (false, None, None, AuthenticationContext::default())
+    );
+    assert!(check(&json!({"cnf": "null"})).unwrap().is_key_bound, "whatever is in it");
 }
 
-type Row = (Value, Result<(), BadClaim>);
+type Row = (Value, Result<(), ClaimError>);
 
-fn hold(rows: impl IntoIterator<Item = Row>, check: impl Fn(&Value) -> Result<UserClaims, BadClaim>) {
+fn assert_rows(rows: impl IntoIterator<Item = Row>, check: impl Fn(&Value) -> Result<UserClaims, ClaimError>) {
     for (changes, want) in rows {
         assert_eq!(check(&changes).map(|_| ()), want, "{changes}");
     }
 }
 
 #[test]
-fn times() {
-    let bad = |name| Err(BadClaim::Malformed(name));
+fn invalid_token_times_are_rejected() {
+    let bad = |name| Err(ClaimError::Malformed(name));
     let mut rows = vec![
-        (json!({"exp": null}), Err(BadClaim::Missing("exp"))),
-        (json!({"iat": null}), Err(BadClaim::Missing("iat"))),
+        (json!({"exp": null}), Err(ClaimError::Missing("exp"))),
+        (json!({"iat": null}), Err(ClaimError::Missing("iat"))),
         (json!({"exp": NOW + 1}), Ok(())),
         // Dead in the very second; the leeway is not for this.
-        (json!({"exp": NOW}), Err(BadClaim::Expired)),
-        (json!({"exp": NOW - 1}), Err(BadClaim::Expired)),
-        (json!({"exp": NOW - 29}), Err(BadClaim::Expired)),
-        (json!({"exp": NOW - 31}), Err(BadClaim::Expired)),
-        (json!({"exp": 0}), Err(BadClaim::Expired)),
+        (json!({"exp": NOW}), Err(ClaimError::Expired)),
+        (json!({"exp": NOW - 1}), Err(ClaimError::Expired)),
+        (json!({"exp": NOW - 29}), Err(ClaimError::Expired)),
+        (json!({"exp": NOW - 31}), Err(ClaimError::Expired)),
+        (json!({"exp": 0}), Err(ClaimError::Expired)),
         (json!({"exp": 253_402_300_799_i64}), Ok(())),
         (json!({"iat": NOW}), Ok(())),
         (json!({"iat": NOW + 30}), Ok(())),
-        (json!({"iat": NOW + 31}), Err(BadClaim::NotYet)),
+        (json!({"iat": NOW + 31}), Err(ClaimError::NotYetValid)),
         (json!({"nbf": NOW + 30}), Ok(())),
-        (json!({"nbf": NOW + 31}), Err(BadClaim::NotYet)),
+        (json!({"nbf": NOW + 31}), Err(ClaimError::NotYetValid)),
         (json!({"nbf": 0}), Ok(())),
         (json!({"auth_time": NOW + 1_000_000}), Ok(())),
     ];
@@ -125,7 +128,7 @@ fn times() {
             rows.push((json!({ name: value }), bad(name)));
         }
     }
-    hold(rows, check);
+    assert_rows(rows, check);
     // What is no number, or a member twice, does not get as far as here.
     for text in [
         r#"{"exp":1e400}"#,
@@ -138,19 +141,19 @@ fn times() {
     }
     // A number that is too long for 64 bits is read as a float, and refused as one.
     let Value::Object(huge) = parse(br#"{"exp":99999999999999999999999}"#, 8).unwrap() else { panic!() };
-    assert_eq!(date(&huge, "exp"), Err(BadClaim::Malformed("exp")));
+    assert_eq!(read_date(&huge, "exp"), Err(ClaimError::Malformed("exp")));
 }
 
 #[test]
-fn issuers_and_audiences() {
-    let wrong = Err(BadClaim::Audience);
-    let bad = Err(BadClaim::Malformed("aud"));
+fn wrong_issuer_or_audience_is_rejected() {
+    let wrong = Err(ClaimError::InvalidAudience);
+    let bad = Err(ClaimError::Malformed("aud"));
     let rows = [
-        (json!({"iss": null}), Err(BadClaim::Missing("iss"))),
-        (json!({"iss": "https://login.example.com/"}), Err(BadClaim::Malformed("iss"))),
-        (json!({"iss": "https://LOGIN.example.com"}), Err(BadClaim::Malformed("iss"))),
-        (json!({"iss": [LOGIN]}), Err(BadClaim::Malformed("iss"))),
-        (json!({"aud": null}), Err(BadClaim::Missing("aud"))),
+        (json!({"iss": null}), Err(ClaimError::Missing("iss"))),
+        (json!({"iss": "https://login.example.com/"}), Err(ClaimError::Malformed("iss"))),
+        (json!({"iss": "https://LOGIN.example.com"}), Err(ClaimError::Malformed("iss"))),
+        (json!({"iss": [LOGIN]}), Err(ClaimError::Malformed("iss"))),
+        (json!({"aud": null}), Err(ClaimError::Missing("aud"))),
         (json!({"aud": "null"}), bad),
         (json!({"aud": 1}), bad),
         (json!({"aud": {US: 1}}), bad),
@@ -174,7 +177,7 @@ fn issuers_and_audiences() {
         // An access token is for us; a name of the agent does not do.
         (json!({"aud": "planner-app"}), wrong),
     ];
-    hold(rows, check);
+    assert_rows(rows, check);
     let open = issuer(&json!({"other_audiences": "accept"}));
     let access = |changes: &Value| check_as(changes, &open, SubjectTokenType::AccessToken);
     let rows = [
@@ -182,7 +185,7 @@ fn issuers_and_audiences() {
         (json!({"aud": ["https://other.example.com"]}), wrong),
         (json!({"aud": "planner-app"}), wrong),
     ];
-    hold(rows, access);
+    assert_rows(rows, access);
     // An ID token is for the agent, and never for us.
     let id = |changes: &Value| check_as(changes, &issuer(&json!({})), SubjectTokenType::IdToken);
     let rows = [
@@ -193,17 +196,17 @@ fn issuers_and_audiences() {
         (json!({"aud": ["planner-app", "reader-app"]}), wrong),
         (json!({"aud": US}), wrong),
     ];
-    hold(rows, id);
+    assert_rows(rows, id);
     let jwt = |changes: &Value| check_as(changes, &issuer(&json!({})), SubjectTokenType::Jwt);
-    hold([(json!({"client_id": null, "jti": null}), Ok(())), (json!({"aud": "planner-app"}), wrong)], jwt);
+    assert_rows([(json!({"client_id": null, "jti": null}), Ok(())), (json!({"aud": "planner-app"}), wrong)], jwt);
 }
 
 #[test]
-fn subjects() {
-    let bad = Err(BadClaim::Malformed("sub"));
-    let foreign = Err(BadClaim::Subject);
+fn invalid_subject_is_rejected() {
+    let bad = Err(ClaimError::Malformed("sub"));
+    let foreign = Err(ClaimError::ForeignSubjectPrefix);
     let rows = [
-        (json!({"sub": null}), Err(BadClaim::Missing("sub"))),
+        (json!({"sub": null}), Err(ClaimError::Missing("sub"))),
         (json!({"sub": ""}), bad),
         (json!({"sub": 7}), bad),
         (json!({"sub": ["alice"]}), bad),
@@ -221,35 +224,37 @@ fn subjects() {
         (json!({"sub": "Partner:bob"}), Ok(())),
         (json!({"sub": "a partner:bob"}), Ok(())),
     ];
-    hold(rows, check);
+    assert_rows(rows, check);
     let prefixed = issuer(&json!({"subject_prefix": "home:"}));
     let home = |changes: &Value| check_as(changes, &prefixed, SubjectTokenType::AccessToken);
     assert_eq!(home(&json!({})).unwrap().requester.subject.as_str(), "home:alice");
     // Behind its own prefix no subject can be taken for another issuer's.
     assert_eq!(home(&json!({"sub": "partner:bob"})).unwrap().requester.subject.as_str(), "home:partner:bob");
-    hold(
+    assert_rows(
         [(json!({"sub": "x".repeat(250)}), Ok(())), (json!({"sub": "x".repeat(251)}), bad), (json!({"sub": ""}), bad)],
         home,
     );
     // A prefix that gets past the registry's rules would still be found in the whole name.
     let near = issuer(&json!({"subject_prefix": "part"}));
-    hold([(json!({"sub": "ner:bob"}), foreign)], |changes| check_as(changes, &near, SubjectTokenType::AccessToken));
+    assert_rows([(json!({"sub": "ner:bob"}), foreign)], |changes| {
+        check_as(changes, &near, SubjectTokenType::AccessToken)
+    });
 }
 
 #[test]
-fn clients_and_ids() {
+fn invalid_client_or_token_id_is_rejected() {
     let rows = [
-        (json!({"client_id": null}), Err(BadClaim::Missing("client_id"))),
-        (json!({"client_id": 7}), Err(BadClaim::Malformed("client_id"))),
-        (json!({"client_id": "null"}), Err(BadClaim::Malformed("client_id"))),
-        (json!({"client_id": "a\u{0}b"}), Err(BadClaim::Malformed("client_id"))),
-        (json!({"client_id": "x".repeat(1025)}), Err(BadClaim::Malformed("client_id"))),
-        (json!({"jti": null}), Err(BadClaim::Missing("jti"))),
-        (json!({"jti": 7}), Err(BadClaim::Malformed("jti"))),
-        (json!({"events": {}}), Err(BadClaim::SecurityEvent)),
-        (json!({"jti": "x".repeat(1025)}), Err(BadClaim::Malformed("jti"))),
+        (json!({"client_id": null}), Err(ClaimError::Missing("client_id"))),
+        (json!({"client_id": 7}), Err(ClaimError::Malformed("client_id"))),
+        (json!({"client_id": "null"}), Err(ClaimError::Malformed("client_id"))),
+        (json!({"client_id": "a\u{0}b"}), Err(ClaimError::Malformed("client_id"))),
+        (json!({"client_id": "x".repeat(1025)}), Err(ClaimError::Malformed("client_id"))),
+        (json!({"jti": null}), Err(ClaimError::Missing("jti"))),
+        (json!({"jti": 7}), Err(ClaimError::Malformed("jti"))),
+        (json!({"events": {}}), Err(ClaimError::SecurityEvent)),
+        (json!({"jti": "x".repeat(1025)}), Err(ClaimError::Malformed("jti"))),
     ];
-    hold(rows, check);
+    assert_rows(rows, check);
     let plain = |changes: &Value| check_as(changes, &issuer(&json!({})), SubjectTokenType::Jwt);
     for (changes, want) in [
         (json!({"azp": "reader-app"}), Some("planner-app")),
@@ -259,16 +264,16 @@ fn clients_and_ids() {
     ] {
         assert_eq!(plain(&changes).unwrap().client.as_deref(), want, "{changes}");
     }
-    hold([(json!({"client_id": null, "azp": 7}), Err(BadClaim::Malformed("client_id")))], plain);
+    assert_rows([(json!({"client_id": null, "azp": 7}), Err(ClaimError::Malformed("client_id")))], plain);
     let named = issuer(&json!({"claims": {"client": ["appid"], "scope": "scp"}}));
     let claims = check_as(&json!({"appid": "x", "scp": ["a", "b"]}), &named, SubjectTokenType::Jwt).unwrap();
     assert_eq!((claims.client.as_deref(), claims.scope), (Some("x"), Some("a b".parse().unwrap())));
 }
 
 #[test]
-fn who_may_act_and_who_acts() {
-    let may = Err(BadClaim::Malformed("may_act"));
-    let act = Err(BadClaim::Malformed("act"));
+fn may_act_and_act_are_read_strictly() {
+    let may = Err(ClaimError::Malformed("may_act"));
+    let act = Err(ClaimError::Malformed("act"));
     let nested = |depth: usize| {
         (0..depth).fold(Value::Null, |inner, n| {
             let mut hop = json!({"iss": LOGIN, "sub": format!("h{n}")});
@@ -307,15 +312,15 @@ fn who_may_act_and_who_acts() {
         (json!({"act": nested(16)}), Ok(())),
         (json!({"act": nested(17)}), act),
     ];
-    hold(rows, check);
+    assert_rows(rows, check);
     // Innermost last, and not turned around.
     let subs = check(&json!({"act": nested(3)})).unwrap().chain.unwrap();
-    assert_eq!(subs.hops().map(|hop| hop.sub.as_str()).collect::<Vec<_>>(), ["h2", "h1", "h0"]);
+    assert_eq!(subs.actors().map(|hop| hop.sub.as_str()).collect::<Vec<_>>(), ["h2", "h1", "h0"]);
 }
 
 #[test]
-fn scopes_and_sign_in() {
-    let bad = Err(BadClaim::Malformed("scope"));
+fn scope_and_auth_context_are_read_strictly() {
+    let bad = Err(ClaimError::Malformed("scope"));
     let rows = [
         (json!({"scope": "a \"b\""}), bad),
         (json!({"scope": "a\\b"}), bad),
@@ -328,15 +333,15 @@ fn scopes_and_sign_in() {
         (json!({"scope": ["a b"]}), bad),
         (json!({"scope": ["a\""]}), bad),
         (json!({"scope": [""]}), bad),
-        (json!({"acr": 2}), Err(BadClaim::Malformed("acr"))),
-        (json!({"acr": "a\u{7}"}), Err(BadClaim::Malformed("acr"))),
-        (json!({"amr": "pwd"}), Err(BadClaim::Malformed("amr"))),
-        (json!({"amr": ["pwd", 7]}), Err(BadClaim::Malformed("amr"))),
-        (json!({"amr": ["x".repeat(65)]}), Err(BadClaim::Malformed("amr"))),
-        (json!({"amr": vec!["x"; 17]}), Err(BadClaim::Malformed("amr"))),
+        (json!({"acr": 2}), Err(ClaimError::Malformed("acr"))),
+        (json!({"acr": "a\u{7}"}), Err(ClaimError::Malformed("acr"))),
+        (json!({"amr": "pwd"}), Err(ClaimError::Malformed("amr"))),
+        (json!({"amr": ["pwd", 7]}), Err(ClaimError::Malformed("amr"))),
+        (json!({"amr": ["x".repeat(65)]}), Err(ClaimError::Malformed("amr"))),
+        (json!({"amr": vec!["x"; 17]}), Err(ClaimError::Malformed("amr"))),
         (json!({"amr": vec!["x"; 16]}), Ok(())),
     ];
-    hold(rows, check);
+    assert_rows(rows, check);
     let none = crate::domain::scope::ScopeSet::default();
     for (scope, want) in [
         (Value::Null, None),

@@ -23,7 +23,7 @@ pub struct Edge {
 
 impl Edge {
     /// What `depth` may be: no chain has more than eight agents.
-    pub const DEPTHS: RangeInclusive<u8> = 1..=7;
+    pub const DEPTH_RANGE: RangeInclusive<u8> = 1..=7;
 }
 
 impl From<ClientId> for Edge {
@@ -35,7 +35,7 @@ impl From<ClientId> for Edge {
 /// The long form.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct EdgeObject {
     agent: ClientId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     depth: Option<u8>,
@@ -48,7 +48,7 @@ impl Serialize for Edge {
         let Self { agent, depth, access } = self.clone();
         match (depth, access) {
             (None, None) => agent.serialize(out),
-            (depth, access) => Table { agent, depth, access }.serialize(out),
+            (depth, access) => EdgeObject { agent, depth, access }.serialize(out),
         }
     }
 }
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Edge {
         if !value.is_object() {
             return Err(D::Error::custom("must be the id of an agent, or an object"));
         }
-        let Table { agent, depth, access } = serde_json::from_value(value).map_err(D::Error::custom)?;
+        let EdgeObject { agent, depth, access } = serde_json::from_value(value).map_err(D::Error::custom)?;
         Ok(Self { agent, depth, access })
     }
 }

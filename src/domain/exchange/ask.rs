@@ -1,7 +1,7 @@
 //! What a decision is made of.
 
 use crate::domain::{
-    authority::Details,
+    authority::RequestedPermissions,
     claims::UserClaims,
     client::{Agent, Resource},
     grant::Grant,
@@ -10,7 +10,7 @@ use crate::domain::{
     limits::{TaskLimits, TokenLimits},
     registry::Registry,
     scope::ScopeList,
-    splice::Says,
+    splice::AgentMatch,
     task::Task,
     time::{Lifetime, Timestamp},
     token::{TaskTokenClaims, TokenKind},
@@ -19,7 +19,7 @@ use crate::domain::{
 
 /// Everything that the decision depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct ExchangeInput<'a> {
     /// When.
     pub now: Timestamp,
     /// Us.
@@ -29,27 +29,27 @@ pub struct Ask<'a> {
     /// Whom and what we know.
     pub registry: &'a Registry,
     /// Lives and depths of tokens.
-    pub tokens: &'a TokenLimits,
+    pub token_limits: &'a TokenLimits,
     /// Lives of tasks.
-    pub tasks: &'a TaskLimits,
+    pub task_limits: &'a TaskLimits,
     /// The authenticated client.
     pub presenter: Presenter<'a>,
     /// What it presents.
     pub subject: Evidence<'a>,
     /// What its actor token, if it has one, says.
-    pub actor: Says,
+    pub actor_match: AgentMatch,
     /// The grants of the requester to this agent that are on record.
     pub grants: &'a [Grant],
     /// What it wants.
-    pub output: Output<'a>,
+    pub requested_token: RequestedToken<'a>,
     /// The scopes it asks for.
     pub scope: Option<&'a ScopeList>,
     /// The details it asks for.
-    pub details: Option<&'a Details>,
+    pub details: Option<&'a RequestedPermissions>,
     /// The life it asks for.
     pub expires_in: Option<Lifetime>,
     /// The task it asks for.
-    pub task: TaskWanted<'a>,
+    pub task: TaskSelector<'a>,
 }
 
 /// Who presents a token.
@@ -94,7 +94,7 @@ pub enum Evidence<'a> {
 
 /// What kind of token is wanted.
 #[derive(Clone, Copy, Debug)]
-pub enum Output<'a> {
+pub enum RequestedToken<'a> {
     /// For one resource.
     Access(&'a Resource),
     /// To be handed to that agent, for use at one resource.
@@ -103,7 +103,7 @@ pub enum Output<'a> {
     Txn,
 }
 
-impl<'a> Output<'a> {
+impl<'a> RequestedToken<'a> {
     /// The one resource that it is for in the end; none for the trust domain.
     #[must_use]
     pub fn resource(self) -> Option<&'a Resource> {
@@ -116,7 +116,7 @@ impl<'a> Output<'a> {
 
 /// Which task is wanted.
 #[derive(Clone, Copy, Debug)]
-pub enum TaskWanted<'a> {
+pub enum TaskSelector<'a> {
     /// None is named: the subject token's own, or a new one.
     Unnamed {
         /// What a new one is for.

@@ -2,8 +2,8 @@
 
 use crate::domain::{
     authority::Authority,
-    chain::Chain,
-    claims::SignIn,
+    chain::ActorChain,
+    claims::AuthenticationContext,
     id::{ClientId, GrantId, Purpose, TaskId, TokenId},
     jwk::SigningAlgorithm,
     scope::ScopeSet,
@@ -14,7 +14,7 @@ use crate::domain::{
 
 /// What is to be issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct TokenPlan {
     /// The kind of token.
     pub kind: TokenKind,
     /// Its `aud`.
@@ -24,7 +24,7 @@ pub struct Plan {
     /// In whose name.
     pub requester: Requester,
     /// Who acts.
-    pub chain: Chain,
+    pub chain: ActorChain,
     /// The client that gets it.
     pub client: ClientId,
     /// The task it belongs to.
@@ -38,7 +38,7 @@ pub struct Plan {
     /// When it ends.
     pub expires: Timestamp,
     /// How the requester signed in.
-    pub sign_in: SignIn,
+    pub auth_context: AuthenticationContext,
     /// The workload that asked for a transaction token.
     pub req_wl: Option<ClientId>,
     /// The agent that a hand-over token is for.

@@ -14,19 +14,19 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{
-    authority::{Authority, Details, Permission},
-    chain::InvalidChain,
+    authority::{Authority, Permission, RequestedPermissions},
+    chain::ActorChainError,
     claims::{MayAct, UserClaims},
     grant::Grant,
     id::{GrantId, TaskId},
     limits::{TaskLimits, TokenLimits},
-    registry::{Entry, How, KnownTools, Object, Owner, Registry, ShutOut, Who},
-    revocation::Seq,
-    splice::Says,
+    registry::{Block, BlockKind, BlockSubject, Entry, KnownTools, Registry, RegistryObject, Source},
+    revocation::LogPosition,
+    splice::AgentMatch,
     task::{Task, TaskState},
     time::Lifetime,
     token::{TaskRef, TaskTokenClaims},
-    tool::{Definition, KnownTool},
+    tool::{KnownTool, ToolDefinition},
 };
 
 const US: &str = "https://sts.example.com";
@@ -73,7 +73,8 @@ fn objects() -> Vec<Value> {
 }
 
 fn registry(objects: Vec<Value>) -> Registry {
-    let entry = |object| Entry { object: serde_json::from_value::<Object>(object).unwrap(), owner: Owner::File };
+    let entry =
+        |object| Entry { object: serde_json::from_value::<RegistryObject>(object).unwrap(), source: Source::File };
     Registry::build(1, objects.into_iter().map(entry).collect(), std::collections::BTreeMap::new()).unwrap()
 }
 
@@ -82,20 +83,20 @@ fn registry(objects: Vec<Value>) -> Registry {
 struct Case {
     objects: Vec<Value>,
     /// Whom an admin has shut out.
-    out: Vec<ShutOut>,
+    blocks: Vec<Block>,
     tokens: TokenLimits,
     tasks: TaskLimits,
     now: Timestamp,
     presenter: &'static str,
     subject: Subject,
-    actor: Says,
+    actor_match: AgentMatch,
     grants: Vec<Grant>,
-    output: Out,
+    requested_token: TokenRequest,
     scope: Option<&'static str>,
     details: Option<Authority>,
     expires_in: Option<u32>,
-    task: Wanted,
-    known: KnownTools,
+    task: TaskRequest,
+    known_tools: KnownTools,
 }
 
 #[derive(Clone)]
@@ -105,60 +106,71 @@ enum Subject {
 }
 
 #[derive(Clone, Copy)]
-enum Out {
+enum TokenRequest {
     Access(&'static str),
     HandOver(&'static str, &'static str),
     Txn,
 }
 
 #[derive(Clone)]
-enum Wanted {
+enum TaskRequest {
     Unnamed { purpose: Option<&'static str>, deadline: Option<u32> },
     Named(TaskId, Option<Box<Task>>),
 }
 
 impl Case {
     /// The planner presents a token of alice that was issued to it, and asks for a scope that all have.
-    fn user() -> Self {
+    fn with_user_token() -> Self {
         Self {
             objects: objects(),
-            out: Vec::new(),
+            blocks: Vec::new(),
             tokens: TokenLimits::default(),
             tasks: TaskLimits::default(),
             now: NOW,
             presenter: "planner",
             subject: Subject::User(Box::new(alice())),
-            actor: Says::Nothing,
+            actor_match: AgentMatch::Absent,
             grants: Vec::new(),
-            output: Out::Access("files"),
+            requested_token: TokenRequest::Access("files"),
             scope: Some("files:read"),
             details: None,
             expires_in: None,
-            task: Wanted::Unnamed { purpose: Some("quarterly report"), deadline: None },
-            known: KnownTools::new(),
+            task: TaskRequest::Unnamed { purpose: Some("quarterly report"), deadline: None },
+            known_tools: KnownTools::new(),
         }
     }
 
     /// `presenter` presents what came of another case, and asks for the same again.
-    fn with(presenter: &'static str, token: (TaskTokenClaims, TokenKind)) -> Self {
+    fn with_issued_token(presenter: &'static str, token: (TaskTokenClaims, TokenKind)) -> Self {
         let subject = Subject::Own(Box::new(token.0), token.1);
-        Self { presenter, subject, task: Wanted::Unnamed { purpose: None, deadline: None }, ..Self::user() }
+        Self {
+            presenter,
+            subject,
+            task: TaskRequest::Unnamed { purpose: None, deadline: None },
+            ..Self::with_user_token()
+        }
     }
 
     /// The planner's access token for files.
-    fn held() -> Self {
-        Self::with("planner", Self::user().token(1))
+    fn with_access_token() -> Self {
+        Self::with_issued_token("planner", Self::with_user_token().issue_token(1))
     }
 
     /// The reader presents what the planner handed over to it.
-    fn handed() -> Self {
-        Self::with("reader", Self::held().change(|c| c.output = Out::HandOver("reader", "files")).token(2))
+    fn with_handed_over_token() -> Self {
+        Self::with_issued_token(
+            "reader",
+            Self::with_access_token()
+                .change(|c| c.requested_token = TokenRequest::HandOver("reader", "files"))
+                .issue_token(2),
+        )
     }
 
     /// The resource asked for a transaction token with what the planner called it with, and presents that.
-    fn inside() -> Self {
-        let first = Self::with("files", Self::user().token(1)).change(|c| c.output = Out::Txn);
-        Self::with("files", first.token(2)).change(|c| c.output = Out::Txn)
+    fn with_txn_token() -> Self {
+        let first = Self::with_issued_token("files", Self::with_user_token().issue_token(1))
+            .change(|c| c.requested_token = TokenRequest::Txn);
+        Self::with_issued_token("files", first.issue_token(2)).change(|c| c.requested_token = TokenRequest::Txn)
     }
 
     fn change(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -166,14 +178,14 @@ impl Case {
         self
     }
 
-    fn user_claims(self, change: impl FnOnce(&mut UserClaims)) -> Self {
+    fn with_user_claims(self, change: impl FnOnce(&mut UserClaims)) -> Self {
         self.change(|case| match &mut case.subject {
             Subject::User(user) => change(user),
             Subject::Own(..) => panic!("no user token"),
         })
     }
 
-    fn own(self, change: impl FnOnce(&mut TaskTokenClaims)) -> Self {
+    fn with_own_claims(self, change: impl FnOnce(&mut TaskTokenClaims)) -> Self {
         self.change(|case| match &mut case.subject {
             Subject::Own(own, _) => change(own),
             Subject::User(..) => panic!("no token of ours"),
@@ -181,7 +193,7 @@ impl Case {
     }
 
     /// Changes an object of the registry.
-    fn object(self, id: &str, change: impl FnOnce(&mut Value)) -> Self {
+    fn with_object(self, id: &str, change: impl FnOnce(&mut Value)) -> Self {
         self.change(|case| {
             let named = |o: &&mut Value| o["body"]["id"] == id || o["body"]["issuer"] == id;
             change(&mut case.objects.iter_mut().find(named).unwrap()["body"]);
@@ -189,36 +201,39 @@ impl Case {
     }
 
     /// Says which definition of a tool of `files` is accepted, and which one its server has.
-    fn known(self, tool: &str, accepted: Option<&str>, seen: Option<&str>) -> Self {
+    fn with_known_tool(self, tool: &str, accepted: Option<&str>, seen: Option<&str>) -> Self {
         self.change(|case| {
             let digest = |text: Option<&str>| text.map(|text| definition(tool, text).digest());
-            let known = KnownTool { accepted: digest(accepted), seen: digest(seen) };
-            case.known.entry("files".parse().unwrap()).or_default().insert(tool.parse().unwrap(), known);
+            let known = KnownTool { accepted: digest(accepted), observed: digest(seen) };
+            case.known_tools.entry("files".parse().unwrap()).or_default().insert(tool.parse().unwrap(), known);
         })
     }
 
-    fn without(self, kind: &str, id: &str) -> Self {
-        let (who, reason) = (Who::parse(kind, id).unwrap(), "x".parse().unwrap());
-        self.change(|case| case.out.push(ShutOut { who, how: How::Disabled, reason, by: "admin:ops".into(), at: NOW }))
+    fn with_block(self, kind: &str, id: &str) -> Self {
+        let (who, reason) = (BlockSubject::parse(kind, id).unwrap(), "x".parse().unwrap());
+        self.change(|case| {
+            case.blocks.push(Block { subject: who, kind: BlockKind::Disabled, reason, by: "admin:ops".into(), at: NOW })
+        })
     }
 
-    fn decide(&self) -> Result<Plan, Denial> {
-        let registry = registry(self.objects.clone()).without(self.out.clone()).with_tools(self.known.clone());
+    fn decide(&self) -> Result<TokenPlan, Denial> {
+        let registry =
+            registry(self.objects.clone()).with_blocks(self.blocks.clone()).with_tools(self.known_tools.clone());
         let resource = |id: &str| registry.resource(&id.parse().unwrap()).unwrap();
         let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
         let scope = self.scope.map(|scope| scope.parse().unwrap());
-        let details = self.details.as_ref().map(|asked| asked.iter().cloned().collect::<Details>());
+        let details = self.details.as_ref().map(|asked| asked.iter().cloned().collect::<RequestedPermissions>());
         let (purpose, deadline) = match self.task {
-            Wanted::Unnamed { purpose, deadline } => (purpose.map(|p| p.parse().unwrap()), deadline),
-            Wanted::Named(..) => (None, None),
+            TaskRequest::Unnamed { purpose, deadline } => (purpose.map(|p| p.parse().unwrap()), deadline),
+            TaskRequest::Named(..) => (None, None),
         };
-        decide(&Ask {
+        decide(&ExchangeInput {
             now: self.now,
             issuer: &US.parse().unwrap(),
             trust_domain: DOMAIN,
             registry: &registry,
-            tokens: &self.tokens,
-            tasks: &self.tasks,
+            token_limits: &self.tokens,
+            task_limits: &self.tasks,
             presenter: registry
                 .agent(&self.presenter.parse().unwrap())
                 .map_or_else(|| Presenter::Resource(resource(self.presenter)), Presenter::Agent),
@@ -226,37 +241,37 @@ impl Case {
                 Subject::User(user) => Evidence::User(user, registry.issuer(user.requester.issuer.as_str()).unwrap()),
                 Subject::Own(own, kind) => Evidence::Own(own, *kind),
             },
-            actor: self.actor,
+            actor_match: self.actor_match,
             grants: &self.grants,
-            output: match self.output {
-                Out::Access(to) => Output::Access(resource(to)),
-                Out::HandOver(to, at) => Output::HandOver(agent(to), resource(at)),
-                Out::Txn => Output::Txn,
+            requested_token: match self.requested_token {
+                TokenRequest::Access(to) => RequestedToken::Access(resource(to)),
+                TokenRequest::HandOver(to, at) => RequestedToken::HandOver(agent(to), resource(at)),
+                TokenRequest::Txn => RequestedToken::Txn,
             },
             scope: scope.as_ref(),
             details: details.as_ref(),
             expires_in: self.expires_in.map(Lifetime::seconds),
             task: match &self.task {
-                Wanted::Unnamed { .. } => {
-                    TaskWanted::Unnamed { purpose: purpose.as_ref(), deadline: deadline.map(Lifetime::seconds) }
+                TaskRequest::Unnamed { .. } => {
+                    TaskSelector::Unnamed { purpose: purpose.as_ref(), deadline: deadline.map(Lifetime::seconds) }
                 }
-                Wanted::Named(id, task) => TaskWanted::Named(*id, task.as_deref()),
+                TaskRequest::Named(id, task) => TaskSelector::Named(*id, task.as_deref()),
             },
         })
     }
 
     /// The token that is issued, as number `n`.
-    fn token(&self, n: u128) -> (TaskTokenClaims, TokenKind) {
+    fn issue_token(&self, n: u128) -> (TaskTokenClaims, TokenKind) {
         issue(&self.decide().unwrap(), self.now, n)
     }
 }
 
-fn definition(tool: &str, text: &str) -> Definition {
-    Definition::new(tool, Some(text), &Map::new()).unwrap()
+fn definition(tool: &str, text: &str) -> ToolDefinition {
+    ToolDefinition::new(tool, Some(text), &Map::new()).unwrap()
 }
 
 /// Makes the claims of a planned token, as the use-case does. A new task gets the number of its first token.
-fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
+fn issue(plan: &TokenPlan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
     let (txn, authority_hash, tctx) = match &plan.task {
         PlannedTask::Open { purpose, authority, .. } => {
             (task_id(n), authority.hash(), TaskContext { purpose: purpose.clone(), details: None })
@@ -274,7 +289,7 @@ fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
         jti: token_id(n),
         txn,
         lineage: plan.lineage.clone(),
-        rev: Seq::new(u64::try_from(n).unwrap()),
+        rev: LogPosition::new(u64::try_from(n).unwrap()),
         scope: plan.scope.clone(),
         authorization_details: plan.authority.clone(),
         act: plan.chain.clone(),
@@ -285,9 +300,9 @@ fn issue(plan: &Plan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
         may_act: plan.may_act.clone(),
         grant: plan.grant,
         break_glass: plan.break_glass,
-        auth_time: plan.sign_in.auth_time,
-        acr: plan.sign_in.acr.clone(),
-        amr: plan.sign_in.amr.clone(),
+        auth_time: plan.auth_context.auth_time,
+        acr: plan.auth_context.acr.clone(),
+        amr: plan.auth_context.amr.clone(),
         status: None,
     };
     let kind = claims.kind(plan.kind.typ()).unwrap();
@@ -299,18 +314,18 @@ fn alice() -> UserClaims {
     UserClaims {
         requester: Requester { issuer: LOGIN.parse().unwrap(), subject: "alice".parse().unwrap() },
         audiences: vec![US.into()],
-        expires: NOW.after(Lifetime::hours(1)),
+        expires: NOW.saturating_add(Lifetime::hours(1)),
         client: Some("planner-app".into()),
         may_act: None,
-        bound: false,
+        is_key_bound: false,
         scope: Some("files:read files:write mail:read mail:send".parse().unwrap()),
         chain: None,
-        sign_in: SignIn {
+        auth_context: AuthenticationContext {
             auth_time: Some(Timestamp::from_unix(1_795_199_000)),
             acr: Some("loa2".into()),
             amr: Some(vec!["hwk".into()]),
         },
-        all: Map::new(),
+        raw_claims: Map::new(),
     }
 }
 
@@ -320,7 +335,7 @@ fn bob(groups: &Value) -> UserClaims {
         requester: Requester { issuer: PARTNER.parse().unwrap(), subject: "partner:bob".parse().unwrap() },
         client: Some("planner-there".into()),
         scope: None,
-        all: [("groups".to_owned(), groups.clone())].into_iter().collect(),
+        raw_claims: [("groups".to_owned(), groups.clone())].into_iter().collect(),
         ..alice()
     }
 }
@@ -334,12 +349,12 @@ fn task(authority: Authority) -> Task {
         purpose: "quarterly report".parse().unwrap(),
         authority,
         state: TaskState::Active,
-        created: NOW,
-        deadline: NOW.after(Lifetime::minutes(30)),
+        created_at: NOW,
+        deadline: NOW.saturating_add(Lifetime::minutes(30)),
         grant: None,
-        turns: 0,
-        turned: None,
-        rev: Seq::default(),
+        version: 0,
+        last_transition: None,
+        rev: LogPosition::default(),
     }
 }
 
@@ -350,7 +365,7 @@ fn grant(n: u128, authority: Option<Authority>) -> Grant {
         requester: alice().requester,
         agent: "planner".parse().unwrap(),
         authority,
-        until: NOW.after(Lifetime::hours(1)),
+        expires: NOW.saturating_add(Lifetime::hours(1)),
         by: "admin:ops".into(),
         at: NOW,
         break_glass: false,
@@ -375,6 +390,6 @@ fn tools(names: &[&str]) -> Authority {
     names.iter().map(|n| Permission::unconstrained(at(n).parse().unwrap(), n.parse().unwrap())).collect()
 }
 
-fn hop(iss: &str, sub: &str) -> Hop {
-    Hop { iss: iss.into(), sub: sub.into(), sub_profile: None }
+fn actor(iss: &str, sub: &str) -> Actor {
+    Actor { iss: iss.into(), sub: sub.into(), sub_profile: None }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
-    authority::{Action, Authority, Listing, Permission},
+    authority::{Action, Authority, ListAction, Permission},
     client::Resource,
     id::{ClientId, ToolDigest, ToolName},
     registry::Registry,
     scope::ScopeToken,
-    tool::{KnownTool, NotGood, ToolState},
+    tool::{KnownTool, ToolState, ToolUnavailable},
 };
 
 /// What is known of the tools of each resource.
@@ -16,70 +16,70 @@ pub type KnownTools = BTreeMap<ClientId, BTreeMap<ToolName, KnownTool>>;
 
 /// A tool that is asked for and is not good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unaccepted {
+pub struct UnacceptedTool {
     /// Which.
     pub tool: ToolName,
     /// Why not.
-    pub why: NotGood,
+    pub reason: ToolUnavailable,
 }
 
 impl Registry {
     /// The same registry, with what is known of tools.
     #[must_use]
     pub fn with_tools(self, known: KnownTools) -> Self {
-        Self { known, ..self }
+        Self { known_tools: known, ..self }
     }
 
     /// How it stands with a tool of a resource.
     #[must_use]
     pub fn tool_state(&self, resource: &ClientId, tool: &ToolName) -> ToolState {
-        let known = self.known.get(resource).and_then(|tools| tools.get(tool));
+        let known = self.known_tools.get(resource).and_then(|tools| tools.get(tool));
         known.map_or(ToolState::Unchecked, KnownTool::state)
     }
 
     /// Whether the server of a resource was ever asked for its tools.
     #[must_use]
     pub fn has_known_tools(&self, resource: &ClientId) -> bool {
-        self.known.contains_key(resource)
+        self.known_tools.contains_key(resource)
     }
 
     /// The same authority, each permission [pinned](Self::pin).
-    pub fn pinned(&self, asked: &Authority) -> Result<Authority, Unaccepted> {
-        if self.known.is_empty() {
+    pub fn bind_definitions(&self, asked: &Authority) -> Result<Authority, UnacceptedTool> {
+        if self.known_tools.is_empty() {
             return Ok(asked.clone());
         }
-        asked.iter().map(|permission| self.pin(permission)).collect()
+        asked.iter().map(|permission| self.bind_definition(permission)).collect()
     }
 
     /// The same permission, bound to the definition of its tool where that is known: what may go into a token. Says no
     /// where the tool is not good. What no resource offers is left to the ceilings.
-    pub fn pin(&self, asked: &Permission) -> Result<Permission, Unaccepted> {
+    pub fn bind_definition(&self, asked: &Permission) -> Result<Permission, UnacceptedTool> {
         let Some((tool, known)) = self.known_tool(asked).filter(|(tool, _)| self.is_offered(asked, tool)) else {
             return Ok(asked.clone());
         };
-        let no = |why| Err(Unaccepted { tool: tool.clone(), why });
+        let no = |why| Err(UnacceptedTool { tool: tool.clone(), reason: why });
         let accepted = match (known.state(), &known.accepted) {
             (ToolState::Known, Some(accepted)) => accepted,
-            (ToolState::Changed, _) => return no(NotGood::Changed),
-            (ToolState::Gone, _) => return no(NotGood::Gone),
-            (ToolState::Proposed | ToolState::Known | ToolState::Unchecked, _) => return no(NotGood::Proposed),
+            (ToolState::Changed, _) => return no(ToolUnavailable::Changed),
+            (ToolState::Gone, _) => return no(ToolUnavailable::Gone),
+            (ToolState::Proposed | ToolState::Known | ToolState::Unchecked, _) => return no(ToolUnavailable::Proposed),
         };
         if asked.digest.as_ref().is_some_and(|digest| digest != accepted) {
-            return no(NotGood::OtherAsked);
+            return no(ToolUnavailable::DigestMismatch);
         }
         Ok(Permission { digest: Some(accepted.clone()), ..asked.clone() })
     }
 
     /// What of an authority is good now, each tool being offered and the one that was accepted; `None` when all of it is.
     #[must_use]
-    pub fn still_good(&self, authority: &Authority) -> Option<Authority> {
-        if authority.iter().all(|permission| self.is_good(permission)) {
+    pub fn remaining_available(&self, authority: &Authority) -> Option<Authority> {
+        if authority.iter().all(|permission| self.is_available(permission)) {
             return None;
         }
-        Some(authority.iter().filter(|permission| self.is_good(permission)).cloned().collect())
+        Some(authority.iter().filter(|permission| self.is_available(permission)).cloned().collect())
     }
 
-    fn is_good(&self, permission: &Permission) -> bool {
+    fn is_available(&self, permission: &Permission) -> bool {
         if permission.tool().is_some_and(|tool| !self.is_offered(permission, tool)) {
             return false;
         }
@@ -93,7 +93,7 @@ impl Registry {
     fn known_tool<'a>(&'a self, permission: &'a Permission) -> Option<(&'a ToolName, &'a KnownTool)> {
         let tool = permission.tool()?;
         let id = self.by_uri.get(&permission.resource)?;
-        Some((tool, self.known.get(id)?.get(tool)?))
+        Some((tool, self.known_tools.get(id)?.get(tool)?))
     }
 
     fn is_offered(&self, permission: &Permission, tool: &ToolName) -> bool {
@@ -102,7 +102,7 @@ impl Registry {
 }
 
 /// The part of what a resource offers that stands under such a scope, or has such a name.
-pub(super) fn offers(
+pub(super) fn offered_permissions(
     resource: &Resource,
     under: impl Fn(&ScopeToken) -> bool,
     named: impl Fn(&ToolName) -> bool,
@@ -110,22 +110,22 @@ pub(super) fn offers(
     let tools = resource.tools.iter().filter(|tool| under(&tool.scope) || named(&tool.name));
     let calls = tools.map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()));
     let may_list = resource.discovery_scope.as_ref().is_some_and(&under);
-    let listings = Listing::ALL.into_iter().filter(|_| may_list);
+    let listings = ListAction::ALL.into_iter().filter(|_| may_list);
     calls.chain(listings.map(|listing| Permission::listing(resource.uri.clone(), listing))).collect()
 }
 
 /// Everything that stands under a scope at a resource, with whether `authority` allows all of it, whatever the arguments.
-pub(super) fn scopes_of<'a>(
+pub(super) fn resource_scope_coverage<'a>(
     resource: &'a Resource,
     authority: &'a Authority,
 ) -> impl Iterator<Item = (&'a ScopeToken, bool)> {
     let calls = resource.tools.iter().map(|tool| (&tool.scope, authority.allows_every_call(&resource.uri, &tool.name)));
-    let lists_all = || Listing::ALL.into_iter().all(|listing| authority.allows_listing(&resource.uri, listing));
+    let lists_all = || ListAction::ALL.into_iter().all(|listing| authority.allows_listing(&resource.uri, listing));
     calls.chain(resource.discovery_scope.iter().map(move |scope| (scope, lists_all())))
 }
 
 /// Whether `ceiling` knows the tool of `asked` by another definition: then it is not too much that is asked for.
-pub(crate) fn has_other_definition(ceiling: &Authority, asked: &Permission) -> Option<ToolName> {
+pub(crate) fn find_definition_mismatch(ceiling: &Authority, asked: &Permission) -> Option<ToolName> {
     let Action::Call(tool) = &asked.action else { return None };
     let is_other = |known: &Permission| {
         known.resource == asked.resource

@@ -8,7 +8,7 @@ use std::{
 
 use url::{Host, Url};
 
-use super::{Inconsistency, Kind, Object, Registry};
+use super::{ObjectKind, Registry, RegistryError, RegistryObject};
 use crate::domain::{
     authority::{Authority, ToolUse},
     client::{Access, Admin, Agent, AgentKind, Authentication, Client, Edge, Resource},
@@ -20,21 +20,21 @@ use crate::domain::{
 };
 
 /// A shorter life than this is over before the token has arrived.
-const SHORTEST_CAP: Lifetime = Lifetime::seconds(10);
+const MIN_TOKEN_LIFETIME_CAP: Lifetime = Lifetime::seconds(10);
 /// Nobody is asked for its tools more often than this.
-const MIN_REFRESH: Lifetime = Lifetime::seconds(60);
+const MIN_REFRESH_INTERVAL: Lifetime = Lifetime::seconds(60);
 /// What is asked for its tools more rarely may as well be asked by hand.
-const MAX_REFRESH: Lifetime = Lifetime::hours(24);
+const MAX_REFRESH_INTERVAL: Lifetime = Lifetime::hours(24);
 
 impl Registry {
-    pub(super) fn add(&mut self, object: &Object, faults: &mut Vec<Inconsistency>) {
-        let fault = |key, reason: &str| Inconsistency {
+    pub(super) fn add(&mut self, object: &RegistryObject, faults: &mut Vec<RegistryError>) {
+        let fault = |key, reason: &str| RegistryError {
             kind: object.kind(),
             id: object.id().to_owned(),
             key,
             reason: reason.to_owned(),
         };
-        if let Object::Issuer(issuer) = object {
+        if let RegistryObject::Issuer(issuer) = object {
             if self.issuers.insert(issuer.issuer.clone(), Arc::new(issuer.clone())).is_some() {
                 faults.push(fault("issuer", "stands twice"));
             }
@@ -45,33 +45,33 @@ impl Registry {
         }
         let taken = |id: &ClientId| self.client(id).is_some();
         match object {
-            Object::Agent(Agent { id, .. })
-            | Object::Resource(Resource { id, .. })
-            | Object::Admin(Admin { id, .. })
+            RegistryObject::Agent(Agent { id, .. })
+            | RegistryObject::Resource(Resource { id, .. })
+            | RegistryObject::Admin(Admin { id, .. })
                 if taken(id) =>
             {
                 faults.push(fault("id", "stands twice: agents, resources and admins share one set of client ids"));
             }
-            Object::Agent(agent) => {
+            RegistryObject::Agent(agent) => {
                 self.agents.insert(agent.id.clone(), agent.clone());
             }
-            Object::Resource(resource) => {
+            RegistryObject::Resource(resource) => {
                 if self.by_uri.insert(resource.uri.clone(), resource.id.clone()).is_some() {
                     faults.push(fault("uri", "another resource has the same canonical URI"));
                 }
                 self.resources.insert(resource.id.clone(), resource.clone());
             }
-            Object::Admin(admin) => {
+            RegistryObject::Admin(admin) => {
                 self.admins.insert(admin.id.clone(), admin.clone());
             }
-            Object::Issuer(_) => {}
+            RegistryObject::Issuer(_) => {}
         }
     }
 
-    pub(super) fn check_issuers(&self, faults: &mut Vec<Inconsistency>) {
+    pub(super) fn check_issuers(&self, faults: &mut Vec<RegistryError>) {
         for issuer in self.issuers.values() {
             let mut fault = |key, reason: String| {
-                faults.push(Inconsistency { kind: Kind::Issuer, id: issuer.issuer.to_string(), key, reason });
+                faults.push(RegistryError { kind: ObjectKind::Issuer, id: issuer.issuer.to_string(), key, reason });
             };
             let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
             for other in self.issuers.values().filter(|other| other.issuer < issuer.issuer) {
@@ -120,7 +120,7 @@ impl Registry {
                 {
                     fault("entitlements", format!("there is no resource `{id}`"));
                 }
-                let gives = self.entitled(std::iter::once(rule), |_| true);
+                let gives = self.resolve_entitlements(std::iter::once(rule), |_| true);
                 let concerned = self.resources.values().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
                 for resource in concerned {
                     check_rules(&rule.tools, resource, &gives, &mut |reason| fault("entitlements", reason));
@@ -129,12 +129,12 @@ impl Registry {
         }
     }
 
-    pub(super) fn check_resources(&self, faults: &mut Vec<Inconsistency>) {
+    pub(super) fn check_resources(&self, faults: &mut Vec<RegistryError>) {
         for resource in self.resources.values() {
             let mut fault = |key, reason: String| {
-                faults.push(Inconsistency { kind: Kind::Resource, id: resource.id.to_string(), key, reason });
+                faults.push(RegistryError { kind: ObjectKind::Resource, id: resource.id.to_string(), key, reason });
             };
-            check_life(resource.max_token_lifetime, &mut fault);
+            check_lifetime(resource.max_token_lifetime, &mut fault);
             let names = resource.tools.iter().map(|t| &t.name).collect::<BTreeSet<_>>();
             if names.len() != resource.tools.len() {
                 fault("tools", "two tools have the same name".into());
@@ -142,19 +142,19 @@ impl Registry {
             if resource.discovery_scope.as_ref().is_some_and(|scope| resource.tools.iter().any(|t| t.scope == *scope)) {
                 fault("discovery_scope", "is the scope of a tool too: who may list must not be able to call".into());
             }
-            let pace = MIN_REFRESH..=MAX_REFRESH;
+            let pace = MIN_REFRESH_INTERVAL..=MAX_REFRESH_INTERVAL;
             if resource.catalogue_refresh.is_some_and(|every| !pace.contains(&every)) {
                 fault("catalogue_refresh", "must be 60 to 86400 seconds".into());
             }
         }
     }
 
-    pub(super) fn check_agents(&self, faults: &mut Vec<Inconsistency>) {
+    pub(super) fn check_agents(&self, faults: &mut Vec<RegistryError>) {
         for agent in self.agents.values() {
             let mut fault = |key, reason: String| {
-                faults.push(Inconsistency { kind: Kind::Agent, id: agent.id.to_string(), key, reason });
+                faults.push(RegistryError { kind: ObjectKind::Agent, id: agent.id.to_string(), key, reason });
             };
-            check_life(agent.max_token_lifetime, &mut fault);
+            check_lifetime(agent.max_token_lifetime, &mut fault);
             let ceiling = self.ceiling(agent, |_| true);
             self.check_access(&agent.access, &ceiling, &mut |reason| fault("access", reason));
             for (n, edge) in agent.may_delegate_to.iter().enumerate() {
@@ -168,11 +168,11 @@ impl Registry {
                 if agent.may_delegate_to.iter().take(n).any(|before| before.agent == *other) {
                     fault(format!("`{other}` stands there twice"));
                 }
-                if edge.depth.is_some_and(|depth| !Edge::DEPTHS.contains(&depth)) {
-                    let (least, most) = (Edge::DEPTHS.start(), Edge::DEPTHS.end());
+                if edge.depth.is_some_and(|depth| !Edge::DEPTH_RANGE.contains(&depth)) {
+                    let (least, most) = (Edge::DEPTH_RANGE.start(), Edge::DEPTH_RANGE.end());
                     fault(format!("the depth for `{other}` must be {least} to {most}"));
                 }
-                match (&edge.access, self.let_through(edge, |_| true)) {
+                match (&edge.access, self.edge_ceiling(edge, |_| true)) {
                     (Some(access), Some(_)) if access.is_empty() => {
                         fault(format!("lets nothing through to `{other}`: `access` is empty"));
                     }
@@ -220,12 +220,12 @@ impl Registry {
         }
     }
 
-    pub(super) fn check_clients(&self, faults: &mut Vec<Inconsistency>) {
+    pub(super) fn check_clients(&self, faults: &mut Vec<RegistryError>) {
         for client in self.clients() {
             let Authentication::PrivateKeyJwt { algorithms, .. } = client.authentication() else { continue };
             if algorithms.is_empty() {
-                faults.push(Inconsistency {
-                    kind: kind(client),
+                faults.push(RegistryError {
+                    kind: object_kind(client),
                     id: client.id().to_string(),
                     key: "authentication",
                     reason: "names no algorithm: no assertion could ever be taken".into(),
@@ -271,18 +271,18 @@ fn check_rules(uses: &[ToolUse], resource: &Resource, whole: &Authority, fault: 
     }
 }
 
-fn kind(client: Client<'_>) -> Kind {
+fn object_kind(client: Client<'_>) -> ObjectKind {
     match client {
-        Client::Agent(_) => Kind::Agent,
-        Client::Resource(_) => Kind::Resource,
-        Client::Admin(_) => Kind::Admin,
+        Client::Agent(_) => ObjectKind::Agent,
+        Client::Resource(_) => ObjectKind::Resource,
+        Client::Admin(_) => ObjectKind::Admin,
     }
 }
 
 /// No token lives longer than the cap, and one that lives no time is none.
-fn check_life(life: Option<Lifetime>, fault: &mut impl FnMut(&'static str, String)) {
-    if life.is_some_and(|life| life < SHORTEST_CAP || life > TOKEN_LIFETIME_CAP) {
-        let (least, most) = (SHORTEST_CAP.as_seconds(), TOKEN_LIFETIME_CAP.as_seconds());
+fn check_lifetime(life: Option<Lifetime>, fault: &mut impl FnMut(&'static str, String)) {
+    if life.is_some_and(|life| life < MIN_TOKEN_LIFETIME_CAP || life > TOKEN_LIFETIME_CAP) {
+        let (least, most) = (MIN_TOKEN_LIFETIME_CAP.as_seconds(), TOKEN_LIFETIME_CAP.as_seconds());
         fault("max_token_lifetime", format!("must be {least} to {most} seconds"));
     }
 }
@@ -322,7 +322,7 @@ fn check_keys(issuer: &TrustedIssuer) -> Result<(), &'static str> {
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err("user information and fragments are not allowed in the URL");
     }
-    if is_loopback(&url) && !loopback_addresses(&url).iter().any(|ip| allows(issuer, *ip)) {
+    if is_loopback(&url) && !loopback_addresses(&url).iter().any(|ip| is_network_allowed(issuer, *ip)) {
         return Err(
             "its keys would be fetched from this machine, which is refused: name the network in `allowed_networks`",
         );
@@ -330,7 +330,7 @@ fn check_keys(issuer: &TrustedIssuer) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn allows(issuer: &TrustedIssuer, ip: IpAddr) -> bool {
+fn is_network_allowed(issuer: &TrustedIssuer, ip: IpAddr) -> bool {
     issuer.allowed_networks.iter().any(|network| network.contains(&ip))
 }
 

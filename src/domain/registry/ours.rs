@@ -1,17 +1,24 @@
 //! What no object may be: Errand itself.
 
-use super::{Inconsistency, Object};
+use super::{RegistryError, RegistryObject};
 use crate::domain::uri::IssuerUrl;
 
 /// What speaks against an object beside this server. `issuer` and `trust_domain` are the audiences of tokens that are not
 /// for a resource.
 #[must_use]
-pub fn taken_for_us(object: &Object, issuer: &IssuerUrl, trust_domain: &str) -> Option<Inconsistency> {
+pub fn collides_with_issuer(object: &RegistryObject, issuer: &IssuerUrl, trust_domain: &str) -> Option<RegistryError> {
     let (key, reason) = match object {
-        Object::Issuer(theirs) if issuer.is_place_of(theirs.issuer.as_str()) => ("issuer", "is Errand itself"),
-        Object::Resource(resource) if issuer.is_place_of(resource.uri.as_str()) => ("uri", "is Errand itself"),
-        Object::Resource(resource) if resource.uri.as_str() == trust_domain => ("uri", "is the trust domain"),
-        Object::Issuer(_) | Object::Agent(_) | Object::Resource(_) | Object::Admin(_) => return None,
+        RegistryObject::Issuer(theirs) if issuer.is_same_location(theirs.issuer.as_str()) => {
+            ("issuer", "is Errand itself")
+        }
+        RegistryObject::Resource(resource) if issuer.is_same_location(resource.uri.as_str()) => {
+            ("uri", "is Errand itself")
+        }
+        RegistryObject::Resource(resource) if resource.uri.as_str() == trust_domain => ("uri", "is the trust domain"),
+        RegistryObject::Issuer(_)
+        | RegistryObject::Agent(_)
+        | RegistryObject::Resource(_)
+        | RegistryObject::Admin(_) => return None,
     };
-    Some(Inconsistency { kind: object.kind(), id: object.id().to_owned(), key, reason: reason.to_owned() })
+    Some(RegistryError { kind: object.kind(), id: object.id().to_owned(), key, reason: reason.to_owned() })
 }

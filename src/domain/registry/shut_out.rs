@@ -6,25 +6,25 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Kind, Registry};
+use super::{ObjectKind, Registry};
 use crate::domain::{id::Reason, revocation::Target, task::Requester, time::Timestamp};
 
 /// Who can be shut out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum BlockSubject {
     /// An object of the registry by its name: this one, and any other that gets the name later.
-    Object(Kind, String),
+    Object(ObjectKind, String),
     /// A requester.
     Requester(Requester),
 }
 
-impl Who {
+impl BlockSubject {
     /// The word for what it is.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Object(kind, _) => kind.as_str(),
-            Self::Requester(_) => REQUESTER,
+            Self::Requester(_) => REQUESTER_KIND,
         }
     }
 
@@ -42,11 +42,11 @@ impl Who {
     pub fn parse(kind: &str, id: &str) -> Option<Self> {
         let object = |kind| Some(Self::Object(kind, id.to_owned()));
         match kind {
-            "issuer" => object(Kind::Issuer),
-            "agent" => object(Kind::Agent),
-            "resource" => object(Kind::Resource),
-            "admin" => object(Kind::Admin),
-            REQUESTER => {
+            "issuer" => object(ObjectKind::Issuer),
+            "agent" => object(ObjectKind::Agent),
+            "resource" => object(ObjectKind::Resource),
+            "admin" => object(ObjectKind::Admin),
+            REQUESTER_KIND => {
                 let (issuer, subject) = id.split_once(' ')?;
                 Some(Self::Requester(Requester { issuer: issuer.parse().ok()?, subject: subject.parse().ok()? }))
             }
@@ -55,19 +55,19 @@ impl Who {
     }
 }
 
-const REQUESTER: &str = "requester";
+const REQUESTER_KIND: &str = "requester";
 
 /// In which way somebody is shut out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum How {
+pub enum BlockKind {
     /// What they had is held back, and works again when this is lifted.
     Suspended,
     /// What they had was ended.
     Disabled,
 }
 
-impl How {
+impl BlockKind {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -78,7 +78,7 @@ impl How {
     }
 }
 
-impl fmt::Display for How {
+impl fmt::Display for BlockKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -86,11 +86,11 @@ impl fmt::Display for How {
 
 /// Somebody who is shut out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShutOut {
+pub struct Block {
     /// Who.
-    pub who: Who,
+    pub subject: BlockSubject,
     /// In which way.
-    pub how: How,
+    pub kind: BlockKind,
     /// Why.
     pub reason: Reason,
     /// Who did it: `admin:NAME`.
@@ -101,53 +101,53 @@ pub struct ShutOut {
 
 /// What an admin does about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum BlockAction {
     /// Hold back what they have, and give nothing.
     Suspend,
     /// Let the same work again.
     Resume,
     /// End what they have, and give nothing.
-    Disable,
+    Block,
     /// Let them in again, with nothing.
-    Enable,
+    Unblock,
 }
 
 /// Why an admin's act is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NoChange {
+pub enum BlockError {
     /// It is held back.
     #[error("it is suspended already")]
-    IsSuspended,
+    AlreadySuspended,
     /// Held back is less than shut out.
     #[error("it is disabled already")]
-    IsDisabled,
+    AlreadyDisabled,
     /// There is nothing to take up again.
     #[error("it is not suspended")]
     NotSuspended,
     /// What it had was ended, and does not come back.
     #[error("it is disabled: enable it")]
-    EnableInstead,
+    MustUnblock,
     /// It is let in again together with what it had.
     #[error("it is suspended: resume it")]
-    ResumeInstead,
+    MustResume,
     /// Nobody disabled it here.
     #[error("no admin has disabled it: what its own entry says is changed there")]
     NotDisabled,
 }
 
-impl Door {
+impl BlockAction {
     /// How somebody is shut out after this, if at all. To disable again is no mistake: it ends what there is.
-    pub fn after(self, now: Option<How>) -> Result<Option<How>, NoChange> {
+    pub fn apply(self, now: Option<BlockKind>) -> Result<Option<BlockKind>, BlockError> {
         match (now, self) {
-            (None, Self::Suspend) => Ok(Some(How::Suspended)),
-            (None | Some(How::Suspended | How::Disabled), Self::Disable) => Ok(Some(How::Disabled)),
-            (Some(How::Suspended), Self::Resume) | (Some(How::Disabled), Self::Enable) => Ok(None),
-            (None, Self::Resume) => Err(NoChange::NotSuspended),
-            (None, Self::Enable) => Err(NoChange::NotDisabled),
-            (Some(How::Suspended), Self::Suspend) => Err(NoChange::IsSuspended),
-            (Some(How::Suspended), Self::Enable) => Err(NoChange::ResumeInstead),
-            (Some(How::Disabled), Self::Suspend) => Err(NoChange::IsDisabled),
-            (Some(How::Disabled), Self::Resume) => Err(NoChange::EnableInstead),
+            (None, Self::Suspend) => Ok(Some(BlockKind::Suspended)),
+            (None | Some(BlockKind::Suspended | BlockKind::Disabled), Self::Block) => Ok(Some(BlockKind::Disabled)),
+            (Some(BlockKind::Suspended), Self::Resume) | (Some(BlockKind::Disabled), Self::Unblock) => Ok(None),
+            (None, Self::Resume) => Err(BlockError::NotSuspended),
+            (None, Self::Unblock) => Err(BlockError::NotDisabled),
+            (Some(BlockKind::Suspended), Self::Suspend) => Err(BlockError::AlreadySuspended),
+            (Some(BlockKind::Suspended), Self::Unblock) => Err(BlockError::MustResume),
+            (Some(BlockKind::Disabled), Self::Suspend) => Err(BlockError::AlreadyDisabled),
+            (Some(BlockKind::Disabled), Self::Resume) => Err(BlockError::MustUnblock),
         }
     }
 }
@@ -156,58 +156,60 @@ impl Registry {
     /// The same registry, with these shut out: their objects are disabled in whatever is looked up. The entries, which are
     /// what somebody declared, stay as they are.
     #[must_use]
-    pub fn without(mut self, shut_out: Vec<ShutOut>) -> Self {
-        for ShutOut { who, .. } in &shut_out {
+    pub fn with_blocks(mut self, shut_out: Vec<Block>) -> Self {
+        for Block { subject: who, .. } in &shut_out {
             match who {
-                Who::Object(Kind::Issuer, id) => {
+                BlockSubject::Object(ObjectKind::Issuer, id) => {
                     let issuers = self.issuers.values_mut().filter(|issuer| issuer.issuer.as_str() == id);
                     issuers.for_each(|issuer| std::sync::Arc::make_mut(issuer).disabled = true);
                 }
-                Who::Object(Kind::Agent, id) => {
+                BlockSubject::Object(ObjectKind::Agent, id) => {
                     let agents = self.agents.values_mut().filter(|agent| agent.id.as_str() == id);
                     agents.for_each(|agent| agent.disabled = true);
                 }
-                Who::Object(Kind::Resource, id) => {
+                BlockSubject::Object(ObjectKind::Resource, id) => {
                     let resources = self.resources.values_mut().filter(|resource| resource.id.as_str() == id);
                     resources.for_each(|resource| resource.disabled = true);
                 }
-                Who::Object(Kind::Admin, id) => {
+                BlockSubject::Object(ObjectKind::Admin, id) => {
                     let admins = self.admins.values_mut().filter(|admin| admin.id.as_str() == id);
                     admins.for_each(|admin| admin.disabled = true);
                 }
-                Who::Requester(requester) => {
-                    self.requesters_out.insert(requester.clone());
+                BlockSubject::Requester(requester) => {
+                    self.blocked_requesters.insert(requester.clone());
                 }
             }
         }
-        self.shut_out = shut_out;
+        self.blocks = shut_out;
         self
     }
 
     /// Everybody who is shut out by an admin.
     #[must_use]
-    pub fn shut_out(&self) -> &[ShutOut] {
-        &self.shut_out
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// Whether and how somebody is shut out by an admin.
     #[must_use]
-    pub fn shut_out_of(&self, who: &Who) -> Option<&ShutOut> {
-        self.shut_out.iter().find(|one| one.who == *who)
+    pub fn find_block(&self, who: &BlockSubject) -> Option<&Block> {
+        self.blocks.iter().find(|one| one.subject == *who)
     }
 
     /// Whether nothing may be done in a requester's name.
     #[must_use]
-    pub fn is_out(&self, requester: &Requester) -> bool {
-        self.requesters_out.contains(requester)
+    pub fn is_blocked(&self, requester: &Requester) -> bool {
+        self.blocked_requesters.contains(requester)
     }
 
     /// What somebody who is registered has: the names under which it all can be taken back.
     #[must_use]
-    pub fn targets_of(&self, who: &Who) -> Vec<Target> {
+    pub fn revocation_targets(&self, who: &BlockSubject) -> Vec<Target> {
         match who {
-            Who::Object(kind, id) => self.entry(*kind, id).map(|entry| entry.object.ends()).unwrap_or_default(),
-            Who::Requester(requester) => vec![Target::requester(requester)],
+            BlockSubject::Object(kind, id) => {
+                self.entry(*kind, id).map(|entry| entry.object.revocation_targets()).unwrap_or_default()
+            }
+            BlockSubject::Requester(requester) => vec![Target::for_requester(requester)],
         }
     }
 }
@@ -217,36 +219,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_and_every_act() {
-        use How::{Disabled, Suspended};
+    fn every_block_kind_and_action_has_specified_result() {
+        use BlockKind::{Disabled, Suspended};
         // Suspend, resume, disable, enable.
         for (now, row) in [
-            (None, [Ok(Some(Suspended)), Err(NoChange::NotSuspended), Ok(Some(Disabled)), Err(NoChange::NotDisabled)]),
-            (Some(Suspended), [Err(NoChange::IsSuspended), Ok(None), Ok(Some(Disabled)), Err(NoChange::ResumeInstead)]),
-            (Some(Disabled), [Err(NoChange::IsDisabled), Err(NoChange::EnableInstead), Ok(Some(Disabled)), Ok(None)]),
+            (
+                None,
+                [Ok(Some(Suspended)), Err(BlockError::NotSuspended), Ok(Some(Disabled)), Err(BlockError::NotDisabled)],
+            ),
+            (
+                Some(Suspended),
+                [Err(BlockError::AlreadySuspended), Ok(None), Ok(Some(Disabled)), Err(BlockError::MustResume)],
+            ),
+            (
+                Some(Disabled),
+                [Err(BlockError::AlreadyDisabled), Err(BlockError::MustUnblock), Ok(Some(Disabled)), Ok(None)],
+            ),
         ] {
-            let acts = [Door::Suspend, Door::Resume, Door::Disable, Door::Enable];
-            assert_eq!(acts.map(|act| act.after(now)), row, "{now:?}");
+            let acts = [BlockAction::Suspend, BlockAction::Resume, BlockAction::Block, BlockAction::Unblock];
+            assert_eq!(acts.map(|act| act.apply(now)), row, "{now:?}");
         }
     }
 
     #[test]
-    fn who_comes_back_as_it_was() {
+    fn block_subject_round_trips_through_kind_and_id() {
         let requester = Requester {
             issuer: "https://login.example.com".parse().unwrap(),
             subject: "alice in chains".parse().unwrap(),
         };
         for who in [
-            Who::Object(Kind::Issuer, "https://login.example.com".into()),
-            Who::Object(Kind::Agent, "planner".into()),
-            Who::Object(Kind::Resource, "files".into()),
-            Who::Object(Kind::Admin, "ops".into()),
-            Who::Requester(requester),
+            BlockSubject::Object(ObjectKind::Issuer, "https://login.example.com".into()),
+            BlockSubject::Object(ObjectKind::Agent, "planner".into()),
+            BlockSubject::Object(ObjectKind::Resource, "files".into()),
+            BlockSubject::Object(ObjectKind::Admin, "ops".into()),
+            BlockSubject::Requester(requester),
         ] {
-            assert_eq!(Who::parse(who.kind(), &who.id()), Some(who));
+            assert_eq!(BlockSubject::parse(who.kind(), &who.id()), Some(who));
         }
         for (kind, id) in [("requester", "alice"), ("requester", "alice bob"), ("client", "planner"), ("", "")] {
-            assert_eq!(Who::parse(kind, id), None, "{kind} {id}");
+            assert_eq!(BlockSubject::parse(kind, id), None, "{kind} {id}");
         }
     }
 }

@@ -12,9 +12,9 @@ const LOGIN: &str = "https://login.example.com";
 const PARTNER: &str = "https://partner.example.com";
 
 /// Objects by name; a row changes one of them.
-type World = BTreeMap<&'static str, Value>;
+type ObjectMap = BTreeMap<&'static str, Value>;
 
-fn world() -> World {
+fn consistent_objects() -> ObjectMap {
     let secret = json!({"method": "client_secret_basic"});
     let issuer = |url: &str, prefix: Option<&str>| {
         json!({"issuer": url, "keys": "discovery", "audiences": ["https://sts.example.com"], "algorithms": ["RS256"],
@@ -45,73 +45,73 @@ fn world() -> World {
     .into()
 }
 
-fn build(world: World) -> Result<Registry, Vec<String>> {
+fn build(world: ObjectMap) -> Result<Registry, Vec<String>> {
     let entries = world.into_iter().map(|(name, body)| {
         let kind = name.split(' ').next().unwrap();
         let object = serde_json::from_value(json!({"kind": kind, "body": body})).unwrap();
-        Entry { object, owner: Owner::File }
+        Entry { object, source: Source::File }
     });
     let built = Registry::build(1, entries.collect(), BTreeMap::new());
     built.map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-fn faults(change: impl FnOnce(&mut World)) -> Vec<String> {
-    let mut world = world();
+fn errors_after(change: impl FnOnce(&mut ObjectMap)) -> Vec<String> {
+    let mut world = consistent_objects();
     change(&mut world);
     build(world).err().unwrap_or_default()
 }
 
 /// Sets one key of one object, and tells what is wrong then.
-fn faults_with(object: &'static str, key: &str, value: Value) -> Vec<String> {
-    faults(|world| world.get_mut(object).unwrap()[key] = value)
+fn errors_with(object: &'static str, key: &str, value: Value) -> Vec<String> {
+    errors_after(|world| world.get_mut(object).unwrap()[key] = value)
 }
 
 #[test]
-fn what_fits_together_is_no_fault() {
-    assert_eq!(faults(|_| {}), [""; 0]);
+fn consistent_registry_is_accepted() {
+    assert_eq!(errors_after(|_| {}), [""; 0]);
     let empty = Registry::build(0, Vec::new(), BTreeMap::new()).unwrap();
     assert!(empty.catalogue(|_| true).is_empty());
 }
 
 #[test]
-fn names_are_given_once() {
+fn duplicate_name_is_rejected() {
     let twice =
         |name: &str| format!("{name}: id: stands twice: agents, resources and admins share one set of client ids");
-    assert_eq!(faults_with("agent reader", "id", json!("planner"))[..1], [twice("agent `planner`")]);
-    assert_eq!(faults_with("resource mail", "id", json!("planner")), [twice("resource `planner`")]);
+    assert_eq!(errors_with("agent reader", "id", json!("planner"))[..1], [twice("agent `planner`")]);
+    assert_eq!(errors_with("resource mail", "id", json!("planner")), [twice("resource `planner`")]);
     // Whichever is added second is the one to be mended.
-    assert_eq!(faults_with("admin ops", "id", json!("planner")), [twice("agent `planner`")]);
+    assert_eq!(errors_with("admin ops", "id", json!("planner")), [twice("agent `planner`")]);
     assert_eq!(
-        faults_with("issuer partner", "issuer", json!(LOGIN)),
+        errors_with("issuer partner", "issuer", json!(LOGIN)),
         ["issuer `https://login.example.com`: issuer: stands twice"]
     );
     for uri in ["https://files.example.com/mcp", "https://FILES.example.com:443/mcp"] {
         assert_eq!(
-            faults_with("resource mail", "uri", json!(uri)),
+            errors_with("resource mail", "uri", json!(uri)),
             ["resource `mail`: uri: another resource has the same canonical URI"],
             "{uri}"
         );
     }
-    assert_eq!(faults_with("resource mail", "uri", json!("https://files.example.com/mcp/")), [""; 0]);
+    assert_eq!(errors_with("resource mail", "uri", json!("https://files.example.com/mcp/")), [""; 0]);
 }
 
 #[test]
-fn names_that_look_like_ours_are_ours() {
+fn reserved_name_is_rejected() {
     for id in ["errand", "errand-mail", "ERRAND.mail", "errands"] {
         for (kind, object) in [("resource", "resource mail"), ("agent", "agent planner"), ("admin", "admin ops")] {
             assert_eq!(
-                faults_with(object, "id", json!(id)),
+                errors_with(object, "id", json!(id)),
                 [format!("{kind} `{id}`: id: names that begin with `errand` are Errand's own")],
             );
         }
     }
-    assert_eq!(faults_with("resource mail", "id", json!("my-errand")), [""; 0]);
+    assert_eq!(errors_with("resource mail", "id", json!("my-errand")), [""; 0]);
 }
 
 #[test]
-fn subjects_of_two_issuers_can_not_be_the_same() {
+fn overlapping_subject_prefixes_are_rejected() {
     let collide = |prefix: Value, other: Value| {
-        faults(|world| {
+        errors_after(|world| {
             world.get_mut("issuer partner").unwrap()["subject_prefix"] = prefix;
             world.get_mut("issuer login").unwrap()["subject_prefix"] = other;
         })
@@ -134,15 +134,15 @@ fn subjects_of_two_issuers_can_not_be_the_same() {
     let text =
         "issuer `https://partner.example.com`: subject_prefix: must be at most 64 bytes without control characters";
     for prefix in ["a\n", "\u{0}", &"x".repeat(65), &"é".repeat(33)] {
-        assert_eq!(faults_with("issuer partner", "subject_prefix", json!(prefix)), [text], "{prefix}");
+        assert_eq!(errors_with("issuer partner", "subject_prefix", json!(prefix)), [text], "{prefix}");
     }
-    assert_eq!(faults_with("issuer partner", "subject_prefix", json!("x".repeat(64))), [""; 0]);
+    assert_eq!(errors_with("issuer partner", "subject_prefix", json!("x".repeat(64))), [""; 0]);
 }
 
 #[test]
-fn an_issuer_says_what_it_is_trusted_with() {
+fn issuer_without_required_settings_is_rejected() {
     let one = |key: &str, value: Value, text: &str| {
-        let got = faults_with("issuer login", key, value);
+        let got = errors_with("issuer login", key, value);
         assert_eq!(got, [format!("issuer `{LOGIN}`: {text}")]);
     };
     one("algorithms", json!([]), "algorithms: name at least one, such as \"RS256\"");
@@ -164,7 +164,7 @@ fn an_issuer_says_what_it_is_trusted_with() {
         "entitlements: there is no resource `reader`",
     );
     one("entitlements", rule(json!({"resource": "mail"})), "entitlements: a rule names neither scopes nor tools");
-    let id_tokens = faults(|world| {
+    let id_tokens = errors_after(|world| {
         let login = world.get_mut("issuer login").unwrap();
         (login["token_types"], login["audiences"]) = (json!(["id_token"]), json!([]));
     });
@@ -172,37 +172,37 @@ fn an_issuer_says_what_it_is_trusted_with() {
 }
 
 #[test]
-fn keys_are_fetched_over_https_or_from_this_machine_if_it_is_named() {
-    const HTTPS: Option<&str> = Some("https is needed (http is for loopback addresses only)");
-    const HERE: Option<&str> =
+fn issuer_key_url_must_be_https_or_allowed_loopback() {
+    const HTTPS_REASON: Option<&str> = Some("https is needed (http is for loopback addresses only)");
+    const LOOPBACK_REASON: Option<&str> =
         Some("its keys would be fetched from this machine, which is refused: name the network in `allowed_networks`");
-    const PARTS: Option<&str> = Some("user information and fragments are not allowed in the URL");
+    const URL_PARTS_REASON: Option<&str> = Some("user information and fragments are not allowed in the URL");
     for (uri, networks, want) in [
         ("https://login.example.com/keys", json!([]), None),
         ("https://login.example.com/keys?tenant=a", json!([]), None),
-        ("http://login.example.com/keys", json!([]), HTTPS),
-        ("http://login.example.com/keys", json!(["0.0.0.0/0"]), HTTPS),
-        ("http://10.0.0.7/keys", json!(["10.0.0.0/8"]), HTTPS),
-        ("http://localhost.example.com/keys", json!(["127.0.0.0/8"]), HTTPS),
-        ("http://127.0.0.1.example.com/keys", json!(["127.0.0.0/8"]), HTTPS),
-        ("file:///etc/passwd", json!([]), HTTPS),
-        ("data:application/json,{}", json!([]), HTTPS),
-        ("ftp://login.example.com/keys", json!([]), HTTPS),
-        ("https://user:s3cret@login.example.com/keys", json!([]), PARTS),
-        ("https://user@login.example.com/keys", json!([]), PARTS),
-        ("https://login.example.com/keys#a", json!([]), PARTS),
-        ("http://127.0.0.1:9000/keys", json!([]), HERE),
-        ("http://127.0.0.1:9000/keys", json!(["10.0.0.0/8"]), HERE),
+        ("http://login.example.com/keys", json!([]), HTTPS_REASON),
+        ("http://login.example.com/keys", json!(["0.0.0.0/0"]), HTTPS_REASON),
+        ("http://10.0.0.7/keys", json!(["10.0.0.0/8"]), HTTPS_REASON),
+        ("http://localhost.example.com/keys", json!(["127.0.0.0/8"]), HTTPS_REASON),
+        ("http://127.0.0.1.example.com/keys", json!(["127.0.0.0/8"]), HTTPS_REASON),
+        ("file:///etc/passwd", json!([]), HTTPS_REASON),
+        ("data:application/json,{}", json!([]), HTTPS_REASON),
+        ("ftp://login.example.com/keys", json!([]), HTTPS_REASON),
+        ("https://user:s3cret@login.example.com/keys", json!([]), URL_PARTS_REASON),
+        ("https://user@login.example.com/keys", json!([]), URL_PARTS_REASON),
+        ("https://login.example.com/keys#a", json!([]), URL_PARTS_REASON),
+        ("http://127.0.0.1:9000/keys", json!([]), LOOPBACK_REASON),
+        ("http://127.0.0.1:9000/keys", json!(["10.0.0.0/8"]), LOOPBACK_REASON),
         ("http://127.0.0.1:9000/keys", json!(["127.0.0.0/8"]), None),
-        ("http://127.0.0.9:9000/keys", json!(["127.0.0.1/32"]), HERE),
+        ("http://127.0.0.9:9000/keys", json!(["127.0.0.1/32"]), LOOPBACK_REASON),
         ("http://2130706433/keys", json!(["127.0.0.1/32"]), None),
-        ("http://[::1]:9000/keys", json!(["127.0.0.0/8"]), HERE),
+        ("http://[::1]:9000/keys", json!(["127.0.0.0/8"]), LOOPBACK_REASON),
         ("http://[::1]:9000/keys", json!(["::1/128"]), None),
-        ("http://localhost:9000/keys", json!([]), HERE),
+        ("http://localhost:9000/keys", json!([]), LOOPBACK_REASON),
         ("http://localhost:9000/keys", json!(["127.0.0.1/32"]), None),
-        ("https://localhost:9000/keys", json!([]), HERE),
+        ("https://localhost:9000/keys", json!([]), LOOPBACK_REASON),
     ] {
-        let got = faults(|world| {
+        let got = errors_after(|world| {
             let login = world.get_mut("issuer login").unwrap();
             (login["keys"], login["allowed_networks"]) = (json!({"jwks_uri": uri}), networks.clone());
         });
@@ -211,7 +211,7 @@ fn keys_are_fetched_over_https_or_from_this_machine_if_it_is_named() {
     }
     // An issuer whose metadata is asked for is held to the same; one whose keys are here is not asked.
     let local = |keys: Value, networks: Value| {
-        faults(|world| {
+        errors_after(|world| {
             world.remove("agent planner");
             world.remove("agent reader");
             let login = world.get_mut("issuer login").unwrap();
@@ -219,16 +219,16 @@ fn keys_are_fetched_over_https_or_from_this_machine_if_it_is_named() {
             (login["keys"], login["allowed_networks"]) = (keys, networks);
         })
     };
-    let here = format!("issuer `http://127.0.0.1:9000`: keys: {}", HERE.unwrap());
+    let here = format!("issuer `http://127.0.0.1:9000`: keys: {}", LOOPBACK_REASON.unwrap());
     assert_eq!(local(json!("discovery"), json!([])), [here]);
     assert_eq!(local(json!("discovery"), json!(["127.0.0.0/8"])), [""; 0]);
     assert_eq!(local(json!({"inline": {"keys": [{"kty": "EC"}]}}), json!([])), [""; 0]);
 }
 
 #[test]
-fn an_agent_is_made_of_what_there_is() {
+fn agent_referring_to_unknown_object_is_rejected() {
     let one = |key: &str, value: Value, text: &str| {
-        assert_eq!(faults_with("agent reader", key, value), [format!("agent `reader`: {text}")]);
+        assert_eq!(errors_with("agent reader", key, value), [format!("agent `reader`: {text}")]);
     };
     let access = |value: Value| json!([value]);
     one("access", access(json!({"resource": "gone", "scopes": ["s:read"]})), "access: there is no resource `gone`");
@@ -261,15 +261,15 @@ fn an_agent_is_made_of_what_there_is() {
     for names in
         [json!({PARTNER: ["planner-app"]}), json!({LOGIN: ["Planner-App", "planner"]}), json!({LOGIN: ["x", "x"]})]
     {
-        assert_eq!(faults_with("agent reader", "known_as", names.clone()), [""; 0], "{names}");
+        assert_eq!(errors_with("agent reader", "known_as", names.clone()), [""; 0], "{names}");
     }
 }
 
 #[test]
-fn an_edge_leads_to_an_agent_with_something_and_not_forever() {
+fn edge_with_unknown_agent_empty_access_or_invalid_depth_is_rejected() {
     let one = |edge: Value, text: &str| {
         assert_eq!(
-            faults_with("agent planner", "may_delegate_to", edge.clone()),
+            errors_with("agent planner", "may_delegate_to", edge.clone()),
             [format!("agent `planner`: may_delegate_to: {text}")],
             "{edge}"
         );
@@ -300,18 +300,18 @@ fn an_edge_leads_to_an_agent_with_something_and_not_forever() {
         json!([{"agent": "reader", "depth": 1}]),
         with(json!([{"resource": "mail", "tools": ["send"]}])),
     ] {
-        assert_eq!(faults_with("agent planner", "may_delegate_to", good.clone()), [""; 0], "{good}");
+        assert_eq!(errors_with("agent planner", "may_delegate_to", good.clone()), [""; 0], "{good}");
     }
     // A broker is known to no identity provider.
     assert_eq!(
-        faults_with("agent reader", "kind", json!("broker")),
+        errors_with("agent reader", "kind", json!("broker")),
         ["agent `reader`: known_as: a broker opens no task, so that no user token is for it"]
     );
 }
 
 /// Who writes a rule means it: one that something else beside it undoes is told, not passed over.
 #[test]
-fn rules_that_hold_nothing_back_are_told() {
+fn rules_without_effect_are_rejected() {
     let rule = |tool: &str| json!({"identifier": tool, "constraints": {"a": {"max": 1}}});
     let says =
         |tool: &str| format!("the rules for `{tool}` of `files` mean nothing: every call of it is allowed beside them");
@@ -326,9 +326,9 @@ fn rules_that_hold_nothing_back_are_told() {
         (json!([{"resource": "files", "tools": [rule("read")]}, {"resource": "mail", "scopes": ["s:read"]}]), None),
     ] {
         let want = want.map(|says| format!("agent `planner`: access: {says}"));
-        assert_eq!(faults_with("agent planner", "access", access.clone()), Vec::from_iter(want), "{access}");
+        assert_eq!(errors_with("agent planner", "access", access.clone()), Vec::from_iter(want), "{access}");
     }
-    let give = |rules: Value| faults_with("issuer login", "entitlements", rules);
+    let give = |rules: Value| errors_with("issuer login", "entitlements", rules);
     let want = format!("issuer `{LOGIN}`: entitlements: {}", says("read"));
     assert_eq!(
         give(json!([{"to": "everyone", "resource": "files", "scopes": ["s:read"], "tools": [rule("read")]}])),
@@ -344,16 +344,16 @@ fn rules_that_hold_nothing_back_are_told() {
 }
 
 #[test]
-fn lives_methods_and_tools() {
+fn invalid_lifetime_algorithms_or_tools_are_rejected() {
     for (object, kind, id) in [("agent reader", "agent", "reader"), ("resource mail", "resource", "mail")] {
         for life in [0, 9, 901, u32::MAX] {
             assert_eq!(
-                faults_with(object, "max_token_lifetime", json!(life)),
+                errors_with(object, "max_token_lifetime", json!(life)),
                 [format!("{kind} `{id}`: max_token_lifetime: must be 10 to 900 seconds")],
             );
         }
         for life in [10, 900] {
-            assert_eq!(faults_with(object, "max_token_lifetime", json!(life)), [""; 0]);
+            assert_eq!(errors_with(object, "max_token_lifetime", json!(life)), [""; 0]);
         }
     }
     let keyless = json!({"method": "private_key_jwt", "jwks": {"keys": [{"kty": "EC"}]}, "algorithms": []});
@@ -361,29 +361,29 @@ fn lives_methods_and_tools() {
         [("agent reader", "agent `reader`"), ("resource mail", "resource `mail`"), ("admin ops", "admin `ops`")]
     {
         assert_eq!(
-            faults_with(object, "authentication", keyless.clone()),
+            errors_with(object, "authentication", keyless.clone()),
             [format!("{name}: authentication: names no algorithm: no assertion could ever be taken")],
         );
     }
     let tool = |scope: &str| json!({"name": "read", "scope": scope, "effect": "read"});
     assert_eq!(
-        faults_with("resource mail", "tools", json!([tool("a"), tool("b")])),
+        errors_with("resource mail", "tools", json!([tool("a"), tool("b")])),
         ["resource `mail`: tools: two tools have the same name"]
     );
     assert_eq!(
-        faults_with("resource mail", "discovery_scope", json!("s:send")),
+        errors_with("resource mail", "discovery_scope", json!("s:send")),
         ["resource `mail`: discovery_scope: is the scope of a tool too: who may list must not be able to call"]
     );
     // Of another resource it may be: a token is for one of them.
-    assert_eq!(faults_with("resource mail", "discovery_scope", json!("s:write")), [""; 0]);
+    assert_eq!(errors_with("resource mail", "discovery_scope", json!("s:write")), [""; 0]);
     for (pace, ok) in [(59, false), (60, true), (86_400, true), (86_401, false), (0, false)] {
-        assert_eq!(faults_with("resource mail", "catalogue_refresh", json!(pace)).is_empty(), ok, "{pace}");
+        assert_eq!(errors_with("resource mail", "catalogue_refresh", json!(pace)).is_empty(), ok, "{pace}");
     }
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
-    let all = faults(|world| {
+fn all_errors_are_reported_at_once() {
+    let all = errors_after(|world| {
         world.get_mut("issuer login").unwrap()["algorithms"] = json!([]);
         world.get_mut("agent reader").unwrap()["may_delegate_to"] = json!(["gone", "reader"]);
         world.get_mut("resource mail").unwrap()["max_token_lifetime"] = json!(1);

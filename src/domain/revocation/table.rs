@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Seq, Standing, Target};
+use super::{LogPosition, Standing, Target};
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId},
     task::Requester,
@@ -14,16 +14,16 @@ use crate::domain::{
 
 /// What is held against a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct Tombstone {
     /// The place of the last entry about it.
-    pub(super) seq: Seq,
+    pub(super) seq: LogPosition,
     /// What it makes of a token; never [`Standing::Live`].
     pub(super) standing: Standing,
 }
 
 /// A name as it stands in a token: what a [`Target`] is in an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Name<'a> {
+pub(super) enum KeyRef<'a> {
     Token(TokenId),
     Task(TaskId),
     Grant(GrantId),
@@ -36,48 +36,48 @@ pub(super) enum Name<'a> {
 
 /// All names that something is held against.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    tokens: Ids,
-    tasks: Ids,
-    grants: Ids,
-    requesters: Texts,
-    agents: Texts,
-    credentials: Texts,
-    resources: Texts,
-    issuers: Texts,
+pub(super) struct TombstoneTable {
+    tokens: ShardedIdMap,
+    tasks: ShardedIdMap,
+    grants: ShardedIdMap,
+    requesters: TextMap,
+    agents: TextMap,
+    credentials: TextMap,
+    resources: TextMap,
+    issuers: TextMap,
 }
 
-type Texts = HashMap<Box<str>, Packed>;
+type TextMap = HashMap<Box<str>, PackedTombstone>;
 
-impl Table {
+impl TombstoneTable {
     pub(super) fn len(&self) -> usize {
         let texts = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
         self.tokens.len + self.tasks.len + self.grants.len + texts.into_iter().map(HashMap::len).sum::<usize>()
     }
 
     /// What is held against a name.
-    pub(super) fn find(&self, name: Name<'_>) -> Option<Held> {
-        let text = |texts: &Texts, name: &str| texts.get(name).copied();
+    pub(super) fn find(&self, name: KeyRef<'_>) -> Option<Tombstone> {
+        let text = |texts: &TextMap, name: &str| texts.get(name).copied();
         let packed = match name {
-            Name::Token(id) => self.tokens.get(id.uuid()),
-            Name::Task(id) => self.tasks.get(id.uuid()),
-            Name::Grant(id) => self.grants.get(id.uuid()),
+            KeyRef::Token(id) => self.tokens.get(id.uuid()),
+            KeyRef::Task(id) => self.tasks.get(id.uuid()),
+            KeyRef::Grant(id) => self.grants.get(id.uuid()),
             // Its text has to be put together, so not for nothing.
-            Name::Requester(_) if self.requesters.is_empty() => None,
-            Name::Requester(requester) => match Target::requester(requester) {
+            KeyRef::Requester(_) if self.requesters.is_empty() => None,
+            KeyRef::Requester(requester) => match Target::for_requester(requester) {
                 Target::Requester(key) => text(&self.requesters, &key),
                 _ => None,
             },
-            Name::Agent(id) => text(&self.agents, id.as_str()),
-            Name::Credentials(id) => text(&self.credentials, id.as_str()),
-            Name::Resource(uri) => text(&self.resources, uri.as_str()),
-            Name::Issuer(url) => text(&self.issuers, url.as_str()),
+            KeyRef::Agent(id) => text(&self.agents, id.as_str()),
+            KeyRef::Credentials(id) => text(&self.credentials, id.as_str()),
+            KeyRef::Resource(uri) => text(&self.resources, uri.as_str()),
+            KeyRef::Issuer(url) => text(&self.issuers, url.as_str()),
         };
-        packed.map(Packed::held)
+        packed.map(PackedTombstone::unpack)
     }
 
     /// What is held against the target of an entry.
-    pub(super) fn held(&self, target: &Target) -> Option<Held> {
+    pub(super) fn entry_for(&self, target: &Target) -> Option<Tombstone> {
         let packed = match target {
             Target::Token(id) => self.tokens.get(id.uuid()),
             Target::Task(id) => self.tasks.get(id.uuid()),
@@ -89,13 +89,13 @@ impl Table {
             Target::Issuer(url) => self.issuers.get(url.as_str()).copied(),
             Target::Registry | Target::Keys => None,
         };
-        packed.map(Packed::held)
+        packed.map(PackedTombstone::unpack)
     }
 
     /// Holds this against a target, in place of what was held.
-    pub(super) fn put(&mut self, target: &Target, held: Held) {
-        let packed = Packed::of(held);
-        let put = |texts: &mut Texts, name: &str| _ = texts.insert(name.into(), packed);
+    pub(super) fn insert(&mut self, target: &Target, held: Tombstone) {
+        let packed = PackedTombstone::pack(held);
+        let put = |texts: &mut TextMap, name: &str| _ = texts.insert(name.into(), packed);
         match target {
             Target::Token(id) => self.tokens.insert(id.uuid(), packed),
             Target::Task(id) => self.tasks.insert(id.uuid(), packed),
@@ -125,8 +125,8 @@ impl Table {
     }
 
     /// Drops what stands at `last` or before it in the log: in the `n`th part of the table, of [`PARTS`].
-    pub(super) fn forget(&mut self, n: usize, last: Seq) {
-        let is_kept = |packed: &Packed| packed.held().seq > last;
+    pub(super) fn evict(&mut self, n: usize, last: LogPosition) {
+        let is_kept = |packed: &PackedTombstone| packed.unpack().seq > last;
         for ids in [&mut self.tokens, &mut self.tasks, &mut self.grants] {
             ids.retain(n, is_kept);
         }
@@ -142,55 +142,55 @@ impl Table {
 
 /// Place and standing in eight bytes: a place fits into 63 bits, for that is what the stores count with.
 #[derive(Clone, Copy, Debug)]
-struct Packed(u64);
+struct PackedTombstone(u64);
 
-impl Packed {
-    fn of(held: Held) -> Self {
+impl PackedTombstone {
+    fn pack(held: Tombstone) -> Self {
         Self(held.seq.number() << 1 | u64::from(held.standing == Standing::Suspended))
     }
 
-    fn held(self) -> Held {
+    fn unpack(self) -> Tombstone {
         let standing = if self.0 & 1 == 1 { Standing::Suspended } else { Standing::Revoked };
-        Held { seq: Seq::new(self.0 >> 1), standing }
+        Tombstone { seq: LogPosition::new(self.0 >> 1), standing }
     }
 }
 
 /// How many small tables there are.
-pub(super) const PARTS: usize = 256;
+pub(super) const SHARD_COUNT: usize = 256;
 
 /// Ids, by their last byte: that one is random.
 #[derive(Debug, Default)]
-struct Ids {
-    parts: Vec<HashMap<Uuid, Packed>>,
+struct ShardedIdMap {
+    shards: Vec<HashMap<Uuid, PackedTombstone>>,
     len: usize,
 }
 
-impl Ids {
-    fn part(id: Uuid) -> usize {
+impl ShardedIdMap {
+    fn shard_index(id: Uuid) -> usize {
         id.as_bytes().last().copied().map_or(0, usize::from)
     }
 
-    fn get(&self, id: Uuid) -> Option<Packed> {
-        self.parts.get(Self::part(id))?.get(&id).copied()
+    fn get(&self, id: Uuid) -> Option<PackedTombstone> {
+        self.shards.get(Self::shard_index(id))?.get(&id).copied()
     }
 
-    fn insert(&mut self, id: Uuid, packed: Packed) {
-        if self.parts.is_empty() {
-            self.parts.resize_with(PARTS, HashMap::new);
+    fn insert(&mut self, id: Uuid, packed: PackedTombstone) {
+        if self.shards.is_empty() {
+            self.shards.resize_with(SHARD_COUNT, HashMap::new);
         }
-        if let Some(part) = self.parts.get_mut(Self::part(id)) {
+        if let Some(part) = self.shards.get_mut(Self::shard_index(id)) {
             self.len += usize::from(part.insert(id, packed).is_none());
         }
     }
 
     fn remove(&mut self, id: Uuid) {
-        if let Some(part) = self.parts.get_mut(Self::part(id)) {
+        if let Some(part) = self.shards.get_mut(Self::shard_index(id)) {
             self.len -= usize::from(part.remove(&id).is_some());
         }
     }
 
-    fn retain(&mut self, n: usize, is_kept: impl Fn(&Packed) -> bool) {
-        if let Some(part) = self.parts.get_mut(n) {
+    fn retain(&mut self, n: usize, is_kept: impl Fn(&PackedTombstone) -> bool) {
+        if let Some(part) = self.shards.get_mut(n) {
             let before = part.len();
             part.retain(|_, packed| is_kept(packed));
             self.len -= before - part.len();

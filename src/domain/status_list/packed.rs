@@ -2,7 +2,7 @@
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-use crate::domain::encode;
+use crate::domain::encode_base64url;
 
 /// How many bits a status has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Width {
     }
 
     /// In which byte a status lies, and how far from its lowest bit.
-    fn place(self, index: u64) -> (Option<usize>, u32) {
+    fn locate(self, index: u64) -> (Option<usize>, u32) {
         let per_byte = u64::from(8 / self.bits());
         let shift = u32::try_from(index % per_byte).unwrap_or_default() * u32::from(self.bits());
         (usize::try_from(index / per_byte).ok(), shift)
@@ -43,12 +43,12 @@ impl Width {
 
 /// So many statuses, the first ones in the lowest bits of a byte (§4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
+pub struct StatusBits {
     width: Width,
     bytes: Vec<u8>,
 }
 
-impl Packed {
+impl StatusBits {
     /// Statuses that are all 0. There are whole bytes of them.
     #[must_use]
     pub fn new(width: Width, size: u64) -> Self {
@@ -65,13 +65,13 @@ impl Packed {
     /// One of them; none where the list has ended.
     #[must_use]
     pub fn status(&self, index: u64) -> Option<u8> {
-        let (byte, shift) = self.width.place(index);
+        let (byte, shift) = self.width.locate(index);
         Some(self.bytes.get(byte?)? >> shift & self.width.mask())
     }
 
     /// Puts one, and says whether it was another before. Beyond the end nothing is put; nor are bits that it has not.
-    pub fn put(&mut self, index: u64, status: u8) -> bool {
-        let (byte, shift) = self.width.place(index);
+    pub fn set(&mut self, index: u64, status: u8) -> bool {
+        let (byte, shift) = self.width.locate(index);
         let Some(byte) = byte.and_then(|byte| self.bytes.get_mut(byte)) else { return false };
         let mask = self.width.mask();
         let new = *byte & !(mask << shift) | (status & mask) << shift;
@@ -82,8 +82,8 @@ impl Packed {
 
     /// As it is sent: DEFLATE in the ZLIB format (RFC 1950), at the highest level, base64url without padding (§4.2).
     #[must_use]
-    pub fn compressed(&self) -> String {
-        encode(&deflate(Compress::new(Compression::best(), true), &self.bytes))
+    pub fn compress(&self) -> String {
+        encode_base64url(&deflate(Compress::new(Compression::best(), true), &self.bytes))
     }
 }
 
@@ -114,50 +114,50 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::decode;
+    use crate::domain::decode_base64url;
 
-    fn inflated(text: &str, size: usize) -> Vec<u8> {
+    fn inflate(text: &str, size: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(size + 1);
-        let compressed = decode(text).unwrap();
+        let compressed = decode_base64url(text).unwrap();
         let status = Decompress::new(true).decompress_vec(&compressed, &mut bytes, FlushDecompress::Finish).unwrap();
         assert_eq!(status, Status::StreamEnd);
         bytes
     }
 
-    fn holds(width: Width, lst: &str, statuses: impl IntoIterator<Item = (u64, u8)>) {
+    fn assert_vector_matches(width: Width, lst: &str, statuses: impl IntoIterator<Item = (u64, u8)>) {
         // "All examples are initialized with a size of 2^20 entries."
-        let mut packed = Packed::new(width, 1 << 20);
+        let mut packed = StatusBits::new(width, 1 << 20);
         for (index, status) in statuses {
-            assert_eq!(packed.put(index, status), status != 0);
+            assert_eq!(packed.set(index, status), status != 0);
             assert_eq!(packed.status(index), Some(status));
         }
-        let theirs = inflated(lst, packed.bytes.len());
+        let theirs = inflate(lst, packed.bytes.len());
         assert!(theirs == packed.bytes, "{width:?}: other bits");
-        assert!(inflated(&packed.compressed(), packed.bytes.len()) == packed.bytes, "{width:?}: not the same again");
+        assert!(inflate(&packed.compress(), packed.bytes.len()) == packed.bytes, "{width:?}: not the same again");
     }
 
     /// §4.1, with all steps.
     #[test]
-    fn the_small_examples_of_the_draft() {
+    fn draft_section_4_1_examples_encode_as_published() {
         let ones = [1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1];
         let twos = [1, 2, 0, 3, 0, 1, 0, 1, 1, 2, 3, 3];
         for (width, statuses, bytes, lst) in [
             (Width::One, &ones[..], &[0xb9, 0xa3][..], "eNrbuRgAAhcBXQ"),
             (Width::Two, &twos[..], &[0xc9, 0x44, 0xf9][..], "eNo76fITAAPfAgc"),
         ] {
-            let mut packed = Packed::new(width, statuses.len() as u64);
+            let mut packed = StatusBits::new(width, statuses.len() as u64);
             for (index, status) in (0..).zip(statuses) {
-                packed.put(index, *status);
+                packed.set(index, *status);
             }
             assert_eq!(packed.bytes, bytes);
-            assert_eq!(packed.compressed(), lst);
+            assert_eq!(packed.compress(), lst);
             assert_eq!(packed.status(statuses.len() as u64), None, "beyond the end there is nothing");
         }
     }
 
     /// Appendix C.1 to C.4.
     #[test]
-    fn the_test_vectors_of_the_draft() {
+    fn draft_appendix_c_vectors_encode_as_published() {
         let vectors = include_str!("vectors.json");
         let vectors = serde_json::from_str::<Vec<(u8, String, Vec<(u64, u8)>)>>(vectors).unwrap();
         assert_eq!(vectors.len(), 4);
@@ -165,21 +165,21 @@ mod tests {
             vectors.into_iter().zip([Width::One, Width::Two, Width::Four, Width::Eight])
         {
             assert_eq!(bits, width.bits());
-            holds(width, &lst, statuses);
+            assert_vector_matches(width, &lst, statuses);
         }
     }
 
     proptest! {
         #[test]
-        fn one_is_put_and_no_other(
+        fn set_changes_only_the_given_index(
             width in prop_oneof![Just(Width::One), Just(Width::Two), Just(Width::Four), Just(Width::Eight)],
             puts in proptest::collection::vec((0..200_u64, any::<u8>()), 0..40),
         ) {
-            let mut packed = Packed::new(width, 100);
+            let mut packed = StatusBits::new(width, 100);
             let mut want = vec![0; 100];
             for (index, status) in puts {
                 let status = status & width.mask();
-                let other = packed.put(index, status);
+                let other = packed.set(index, status);
                 match usize::try_from(index).ok().and_then(|index| want.get_mut(index)) {
                     Some(was) => prop_assert_eq!(std::mem::replace(was, status) != status, other),
                     // The last byte may hold more.
@@ -188,11 +188,11 @@ mod tests {
             }
             let read = (0..100).map(|index| packed.status(index).unwrap()).collect::<Vec<_>>();
             prop_assert_eq!(read, want);
-            prop_assert!(inflated(&packed.compressed(), packed.bytes.len()) == packed.bytes);
+            prop_assert!(inflate(&packed.compress(), packed.bytes.len()) == packed.bytes);
         }
 
         #[test]
-        fn whatever_is_compressed_comes_back(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+        fn gzip_round_trips(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
             let mut back = Vec::with_capacity(bytes.len() + 1);
             let gzipped = gzip(&bytes);
             Decompress::new_gzip(15).decompress_vec(&gzipped, &mut back, FlushDecompress::Finish).unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_small() {
-        assert!(Packed::new(Width::Two, 1 << 18).compressed().len() < 200);
+    fn empty_list_compresses_to_under_200_bytes() {
+        assert!(StatusBits::new(Width::Two, 1 << 18).compress().len() < 200);
     }
 }

@@ -8,24 +8,24 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn a_token_has_an_end_and_not_too_late() {
+fn expired_or_implausibly_long_token_is_rejected() {
     let now = Timestamp::from_unix(1_795_200_000);
     for (from_now, want) in [
-        (-1, Err(BadClaim::Expired)),
-        (0, Err(BadClaim::Expired)),
+        (-1, Err(ClaimError::Expired)),
+        (0, Err(ClaimError::Expired)),
         (1, Ok(())),
         (15 * 60, Ok(())),
         (15 * 60 + 3600, Ok(())),
-        (15 * 60 + 3601, Err(BadClaim::TooLong)),
-        (i64::MAX / 2, Err(BadClaim::TooLong)),
+        (15 * 60 + 3601, Err(ClaimError::LifetimeTooLong)),
+        (i64::MAX / 2, Err(ClaimError::LifetimeTooLong)),
     ] {
-        assert_eq!(check_end(Timestamp::from_unix(now.unix() + from_now), now), want, "{from_now}");
+        assert_eq!(check_expiry(Timestamp::from_unix(now.unix() + from_now), now), want, "{from_now}");
     }
 }
 
 const ID: &str = "01970000-0000-7000-8000-00000000000a";
 
-fn good() -> Value {
+fn valid_claims() -> Value {
     json!({
         "iss": "https://sts.example.com", "aud": "https://files.example.com/mcp", "sub": "zo\u{eb} \u{1f600}",
         "sub_iss": "https://login.example.com/", "client_id": "planner", "iat": 1_795_200_000, "exp": 1_795_200_300,
@@ -47,7 +47,7 @@ fn good() -> Value {
 
 /// The way that every payload of a stranger goes: strict JSON, a tree of values, and then the claims; the authority even by
 /// way of the values that a request is read into.
-fn by_way_of_values(payload: &[u8]) -> Option<TaskTokenClaims> {
+fn read_via_values(payload: &[u8]) -> Option<TaskTokenClaims> {
     let mut value = json::parse(payload, MAX_PAYLOAD_DEPTH).ok().filter(Value::is_object)?;
     let mut tree = |path| value.pointer_mut(path).map(Value::take);
     let (details, told) = (tree("/authorization_details")?, (tree("/rctx")?, tree("/tctx/details")));
@@ -61,22 +61,22 @@ fn by_way_of_values(payload: &[u8]) -> Option<TaskTokenClaims> {
         Some(Value::Object(told)) => Some(told),
         Some(_) => return None,
     };
-    let authorization_details = Authority::by_way_of_values(&details)?;
+    let authorization_details = Authority::read_via_values(&details)?;
     let tctx = TaskContext { details: details_told, ..claims.tctx };
     Some(TaskTokenClaims { authorization_details, tctx, rctx, ..claims })
 }
 
 #[track_caller]
-fn reads_the_same(payload: &[u8]) -> bool {
-    let (claims, want) = (TaskTokenClaims::read(payload).ok(), by_way_of_values(payload));
+fn assert_readers_agree(payload: &[u8]) -> bool {
+    let (claims, want) = (TaskTokenClaims::read(payload).ok(), read_via_values(payload));
     assert_eq!(claims, want, "{}", String::from_utf8_lossy(payload));
     claims.is_some()
 }
 
 #[test]
-fn our_own_payloads_are_read_as_strictly_as_any() {
-    let good = good();
-    assert!(reads_the_same(good.to_string().as_bytes()));
+fn own_payload_is_read_as_strictly_as_a_foreign_one() {
+    let good = valid_claims();
+    assert!(assert_readers_agree(good.to_string().as_bytes()));
     let read = TaskTokenClaims::read(good.to_string().as_bytes()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), good, "nothing is lost");
     for (from, to, want) in [
@@ -112,20 +112,20 @@ fn our_own_payloads_are_read_as_strictly_as_any() {
     ] {
         let text = good.to_string();
         assert!(text.contains(from), "{from}");
-        assert_eq!(reads_the_same(text.replacen(from, to, 1).as_bytes()), want, "{from} as {to}");
+        assert_eq!(assert_readers_agree(text.replacen(from, to, 1).as_bytes()), want, "{from} as {to}");
     }
     let text = good.to_string();
     for tail in ["}", " {}", ",", "\u{b}"] {
-        assert!(!reads_the_same(format!("{text}{tail}").as_bytes()), "{tail}");
+        assert!(!assert_readers_agree(format!("{text}{tail}").as_bytes()), "{tail}");
     }
-    assert!(!reads_the_same(text.replace("zo\u{eb}", "zo\u{1}").as_bytes()), "a control character");
+    assert!(!assert_readers_agree(text.replace("zo\u{eb}", "zo\u{1}").as_bytes()), "a control character");
     let bytes = text.into_bytes().into_iter().map(|byte| if byte == b'q' { 0xff } else { byte });
-    assert!(!reads_the_same(&bytes.collect::<Vec<_>>()), "not UTF-8");
+    assert!(!assert_readers_agree(&bytes.collect::<Vec<_>>()), "not UTF-8");
 }
 
 /// Wherever something of any depth may stand, it may be as deep as in anybody's token, and not a level deeper.
 #[test]
-fn depth_is_bounded_everywhere() {
+fn claim_nesting_beyond_limit_is_rejected() {
     for (path, levels_above) in [
         ("/rctx/ip", 2),
         ("/tctx/details/quarter", 3),
@@ -135,10 +135,10 @@ fn depth_is_bounded_everywhere() {
         let deepest = MAX_PAYLOAD_DEPTH - levels_above;
         for (open, inner, close) in [("[", "", "]"), ("[", "1", "]"), ("{\"m\":", "1", "}"), ("{\"m\":", "{}", "}")] {
             for depth in deepest - 3..deepest + 3 {
-                let mut claims = good();
+                let mut claims = valid_claims();
                 *claims.pointer_mut(path).unwrap() = json!("HERE");
                 let deep = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
-                let is_read = reads_the_same(claims.to_string().replace("\"HERE\"", &deep).as_bytes());
+                let is_read = assert_readers_agree(claims.to_string().replace("\"HERE\"", &deep).as_bytes());
                 assert_eq!(is_read, depth <= deepest, "{path}: {depth} levels of {open}{inner}");
             }
         }
@@ -149,17 +149,17 @@ fn depth_is_bounded_everywhere() {
             _ => format!("{{\"iss\":\"https://sts.example.com\",\"sub\":\"a{n}\",\"act\":{inner}}}"),
         };
         let act = if hops > 1000 { "{\"act\":".repeat(hops) } else { (0..hops).fold(String::new(), hop) };
-        let mut claims = good();
+        let mut claims = valid_claims();
         claims["act"] = json!("HERE");
-        assert_eq!(reads_the_same(claims.to_string().replace("\"HERE\"", &act).as_bytes()), hops <= 16, "{hops}");
+        assert_eq!(assert_readers_agree(claims.to_string().replace("\"HERE\"", &act).as_bytes()), hops <= 16, "{hops}");
     }
 }
 
 /// To `serde_json` this name means that the text beside it is to be read as JSON. To us it is a name.
 #[test]
-fn no_member_has_a_meaning_of_its_own() {
+fn serde_json_private_member_name_has_no_effect() {
     let odd = json!({"$serde_json::private::RawValue": "[1]"});
-    let mut claims = good();
+    let mut claims = valid_claims();
     claims["rctx"]["odd"] = odd.clone();
     claims["tctx"]["details"]["odd"] = odd.clone();
     claims["authorization_details"][0]["constraints"]["x"]["equals"] = odd;
@@ -168,7 +168,7 @@ fn no_member_has_a_meaning_of_its_own() {
 }
 
 #[test]
-fn a_token_of_one_kind_is_none_of_the_other() {
+fn token_of_one_kind_is_rejected_as_another() {
     let api = json!({"iss": "https://sts.example.com", "aud": "https://sts.example.com", "sub": "ops", "client_id": "ops",
         "iat": 1_795_200_000, "exp": 1_795_200_300, "jti": ID, "rev": 1, "scope": "errand:admin"});
     let read = |claims: &Value| {
@@ -176,7 +176,7 @@ fn a_token_of_one_kind_is_none_of_the_other() {
         (TaskTokenClaims::read(text.as_bytes()).is_ok(), ApiTokenClaims::read(text.as_bytes()).is_ok())
     };
     assert_eq!(read(&api), (false, true));
-    assert_eq!(read(&good()), (true, false));
+    assert_eq!(read(&valid_claims()), (true, false));
     let mut both = api.clone();
     both["txn"] = json!(ID);
     assert_eq!(read(&both), (false, false));
@@ -190,13 +190,13 @@ fn a_token_of_one_kind_is_none_of_the_other() {
 
 /// JSON as it may be sent: members in any order, and more than once.
 #[derive(Clone, Debug)]
-enum Sent {
+enum RawJson {
     Text(String),
-    List(Vec<Sent>),
-    Object(Vec<(String, Sent)>),
+    List(Vec<RawJson>),
+    Object(Vec<(String, RawJson)>),
 }
 
-impl From<&Value> for Sent {
+impl From<&Value> for RawJson {
     fn from(value: &Value) -> Self {
         match value {
             Value::Array(items) => Self::List(items.iter().map(Into::into).collect()),
@@ -208,7 +208,7 @@ impl From<&Value> for Sent {
     }
 }
 
-impl fmt::Display for Sent {
+impl fmt::Display for RawJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let comma = |n: usize| if n == 0 { "" } else { "," };
         match self {
@@ -228,33 +228,39 @@ impl fmt::Display for Sent {
     }
 }
 
-impl Sent {
+impl RawJson {
     /// The `n`th value in it, itself the first.
-    fn nth(&mut self, n: &mut usize) -> Option<&mut Self> {
+    fn nth_value(&mut self, n: &mut usize) -> Option<&mut Self> {
         if *n == 0 {
             return Some(self);
         }
         *n -= 1;
         match self {
             Self::Text(_) => None,
-            Self::List(items) => items.iter_mut().find_map(|item| item.nth(n)),
-            Self::Object(members) => members.iter_mut().find_map(|(_, value)| value.nth(n)),
+            Self::List(items) => items.iter_mut().find_map(|item| item.nth_value(n)),
+            Self::Object(members) => members.iter_mut().find_map(|(_, value)| value.nth_value(n)),
         }
     }
 
-    fn change(&mut self, change: &Change) {
-        let Change { at, what, which } = change;
-        let Some(place) = self.nth(&mut at.clone()) else { return };
+    fn mutate(&mut self, change: &MutationStep) {
+        let MutationStep { at, mutation: what, which } = change;
+        let Some(place) = self.nth_value(&mut at.clone()) else { return };
         match (what, place) {
-            (What::Put(text), place) => *place = Self::Text(text.clone()),
-            (What::Leave, Self::List(items)) if !items.is_empty() => drop(items.remove(which % items.len())),
-            (What::Leave, Self::Object(members)) if !members.is_empty() => drop(members.remove(which % members.len())),
-            (What::Twice, Self::List(items)) if !items.is_empty() => items.push(items[which % items.len()].clone()),
-            (What::Twice, Self::Object(members)) if !members.is_empty() => {
+            (Mutation::Replace(text), place) => *place = Self::Text(text.clone()),
+            (Mutation::Remove, Self::List(items)) if !items.is_empty() => drop(items.remove(which % items.len())),
+            (Mutation::Remove, Self::Object(members)) if !members.is_empty() => {
+                drop(members.remove(which % members.len()))
+            }
+            (Mutation::Duplicate, Self::List(items)) if !items.is_empty() => {
+                items.push(items[which % items.len()].clone())
+            }
+            (Mutation::Duplicate, Self::Object(members)) if !members.is_empty() => {
                 members.push(members[which % members.len()].clone());
             }
-            (What::Add(name, text), Self::Object(members)) => members.push((name.clone(), Self::Text(text.clone()))),
-            (What::Rename(name), Self::Object(members)) if !members.is_empty() => {
+            (Mutation::Add(name, text), Self::Object(members)) => {
+                members.push((name.clone(), Self::Text(text.clone())))
+            }
+            (Mutation::Rename(name), Self::Object(members)) if !members.is_empty() => {
                 let n = which % members.len();
                 members[n].0.clone_from(name);
             }
@@ -264,17 +270,17 @@ impl Sent {
 }
 
 #[derive(Clone, Debug)]
-struct Change {
+struct MutationStep {
     at: usize,
-    what: What,
+    mutation: Mutation,
     which: usize,
 }
 
 #[derive(Clone, Debug)]
-enum What {
-    Put(String),
-    Leave,
-    Twice,
+enum Mutation {
+    Replace(String),
+    Remove,
+    Duplicate,
     Add(String, String),
     Rename(String),
 }
@@ -365,28 +371,28 @@ fn any_name() -> impl Strategy<Value = String> {
     .prop_map(|name| format!("\"{name}\""))
 }
 
-fn any_change() -> impl Strategy<Value = Change> {
+fn any_mutation() -> impl Strategy<Value = MutationStep> {
     let what = prop_oneof![
-        any_json().prop_map(What::Put),
-        Just(What::Leave),
-        Just(What::Twice),
-        (any_name(), any_json()).prop_map(|(name, text)| What::Add(name, text)),
-        any_name().prop_map(What::Rename),
+        any_json().prop_map(Mutation::Replace),
+        Just(Mutation::Remove),
+        Just(Mutation::Duplicate),
+        (any_name(), any_json()).prop_map(|(name, text)| Mutation::Add(name, text)),
+        any_name().prop_map(Mutation::Rename),
     ];
-    (0_usize..80, what, any::<usize>()).prop_map(|(at, what, which)| Change { at, what, which })
+    (0_usize..80, what, any::<usize>()).prop_map(|(at, what, which)| MutationStep { at, mutation: what, which })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
-    fn whatever_is_sent_is_read_as_if_it_were_a_strangers(
-        changes in proptest::collection::vec(any_change(), 0..4),
+    fn mutated_payload_is_read_as_the_value_reader_reads_it(
+        changes in proptest::collection::vec(any_mutation(), 0..4),
         bytes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
     ) {
-        let mut sent = Sent::from(&good());
+        let mut sent = RawJson::from(&valid_claims());
         for change in &changes {
-            sent.change(change);
+            sent.mutate(change);
         }
         let mut payload = sent.to_string().into_bytes();
         for (at, byte) in bytes {
@@ -395,6 +401,6 @@ proptest! {
                 payload[at] = byte;
             }
         }
-        reads_the_same(&payload);
+        assert_readers_agree(&payload);
     }
 }

@@ -20,9 +20,9 @@ pub(in crate::http) struct TaskTreeView {
 }
 
 impl TaskTreeView {
-    pub(in crate::http) fn of(tree: TaskTree, now: Timestamp) -> Self {
+    pub(in crate::http) fn new(tree: TaskTree, now: Timestamp) -> Self {
         let tokens = tree.tokens.into_iter().map(Into::into).collect();
-        Self { task: TaskView::of(tree.task, now), tokens, more: tree.has_more }
+        Self { task: TaskView::new(tree.task, now), tokens, more: tree.has_more }
     }
 }
 
@@ -47,7 +47,7 @@ struct CallView {
 
 impl From<Record> for CallView {
     fn from(record: Record) -> Self {
-        Self { at: record.at.rfc3339(), report: record.asked }
+        Self { at: record.at.to_rfc3339(), report: record.requested }
     }
 }
 

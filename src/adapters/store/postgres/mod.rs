@@ -18,27 +18,28 @@ use sqlx::{
 use tokio::time::timeout;
 use url::Url;
 
-use reach::Server;
+use reach::ServerProbe;
 #[doc(hidden)]
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::store::{Database, InvalidStoreUrl, StoreOptions, schema},
+    adapters::store::{Database, StoreOptions, StoreUrlError, schema},
     domain::{
-        audit::{Head, Writer},
-        break_glass::{BreakGlass, ReviewState},
+        audit::{Head, WriterId},
+        break_glass::{BreakGlassGrant, ReviewState},
         grant::Grant,
         id::{ClientId, GrantId, TaskId, TokenId},
-        replica::{Beat, ReplicaId},
-        revocation::{LogEntry, Seq},
+        replica::{Heartbeat, ReplicaId},
+        revocation::{LogEntry, LogPosition},
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
         tool::ToolRecord,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, Having, ListFault, ListedAfter, Outage, Page, Paged,
-        Store, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
+        Store, StoredKeys, StoredRegistry, TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
+        WriteOutcome, WriteSet,
     },
 };
 
@@ -46,17 +47,17 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
 /// a server that went away in the meantime.
-const FRESH: Duration = Duration::from_secs(1);
+const PING_FRESHNESS: Duration = Duration::from_secs(1);
 /// How long a connection may take to say that it is alive, before it is used and after: one that has gone silent, without
 /// a word that it is gone, is closed, and another one is made.
-const ALIVE: Duration = Duration::from_secs(1);
-const ALIVE_AFTER: Duration = Duration::from_secs(3);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+const RELEASE_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One commit at a time, and another connection where one was given up a moment ago.
-const COMMITS: u32 = 2;
+const COMMIT_CONNECTIONS: u32 = 2;
 
 /// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
-const PARAMETERS: [&str; 13] = [
+const ALLOWED_URL_PARAMETERS: [&str; 13] = [
     "sslmode",
     "sslrootcert",
     "sslcert",
@@ -76,10 +77,10 @@ const PARAMETERS: [&str; 13] = [
 pub struct PostgresStore {
     pool: PgPool,
     /// For who commits: connections are served by the thread that made them, and that one has a thread of its own.
-    commits: PgPool,
+    commit_pool: PgPool,
     /// For who listens: a connection of its own.
-    listening: PgPoolOptions,
-    server: Server,
+    listener_options: PgPoolOptions,
+    probe: ServerProbe,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -91,9 +92,9 @@ impl fmt::Debug for PostgresStore {
 
 impl PostgresStore {
     /// Takes the URL; connections are made when they are needed, so a server that is down is an outage and no more.
-    pub fn new(url: &str, options: &StoreOptions) -> Result<Self, InvalidStoreUrl> {
-        let connect = parse(url)?;
-        let timeout = milliseconds(options.statement_timeout);
+    pub fn new(url: &str, options: &StoreOptions) -> Result<Self, StoreUrlError> {
+        let connect = parse_url(url)?;
+        let timeout = format_millis(options.statement_timeout);
         let listening = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let listening = listening.acquire_timeout(options.acquire_timeout);
         let pool = PgPoolOptions::new()
@@ -102,56 +103,56 @@ impl PostgresStore {
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for >= FRESH {
-                        is_alive(connection, ALIVE).await?;
+                    if meta.idle_for >= PING_FRESHNESS {
+                        check_alive(connection, PING_TIMEOUT).await?;
                     }
                     Ok(true)
                 })
             })
             // Whoever used it may have given up waiting: then it answers late, or never.
             .after_release(|connection, _| {
-                Box::pin(async move { is_alive(connection, ALIVE_AFTER).await.map(|()| true) })
+                Box::pin(async move { check_alive(connection, RELEASE_PING_TIMEOUT).await.map(|()| true) })
             })
             .after_connect(move |connection, _| {
                 let timeout = timeout.clone();
                 Box::pin(async move {
-                    let settings = sqlx::query(sql::SETTINGS).bind(timeout);
+                    let settings = sqlx::query(sql::CONFIGURE_CONNECTION).bind(timeout);
                     let standby: bool = settings.fetch_one(connection).await?.try_get("standby")?;
-                    if standby { Err(sqlx::Error::Configuration(STANDBY.into())) } else { Ok(()) }
+                    if standby { Err(sqlx::Error::Configuration(STANDBY_MESSAGE.into())) } else { Ok(()) }
                 })
             });
         let of = |most| pool.clone().max_connections(most).connect_lazy_with(connect.clone());
-        let (pool, commits) = (of(options.max_connections), of(COMMITS));
-        Ok(Self { pool, commits, listening, server: Server::new(connect) })
+        let (pool, commits) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
+        Ok(Self { pool, commit_pool: commits, listener_options: listening, probe: ServerProbe::new(connect) })
     }
 
     /// The same outage; why the server can't be reached, where that is its cause, in words that help.
-    async fn explained(&self, outage: Outage) -> Outage {
-        Outage { source: self.server.cause(outage.source, &self.pool).await, ..outage }
+    async fn explain(&self, outage: Outage) -> Outage {
+        Outage { source: self.probe.diagnose(outage.source, &self.pool).await, ..outage }
     }
 }
 
-async fn is_alive(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
-    match timeout(patience, connection.ping()).await {
+async fn check_alive(connection: &mut PgConnection, time_limit: Duration) -> Result<(), sqlx::Error> {
+    match timeout(time_limit, connection.ping()).await {
         Ok(answer) => answer,
         Err(late) => Err(sqlx::Error::Io(late.into())),
     }
 }
 
-const STANDBY: &str = "the server is a standby, and what it says may be old: the URL must lead to the primary";
+const STANDBY_MESSAGE: &str = "the server is a standby, and what it says may be old: the URL must lead to the primary";
 
-fn parse(text: &str) -> Result<PgConnectOptions, InvalidStoreUrl> {
-    let url = Url::parse(text).map_err(|_| InvalidStoreUrl::Malformed)?;
-    if url.query_pairs().any(|(name, _)| !PARAMETERS.contains(&&*name)) {
-        return Err(InvalidStoreUrl::Parameter);
+fn parse_url(text: &str) -> Result<PgConnectOptions, StoreUrlError> {
+    let url = Url::parse(text).map_err(|_| StoreUrlError::Malformed)?;
+    if url.query_pairs().any(|(name, _)| !ALLOWED_URL_PARAMETERS.contains(&&*name)) {
+        return Err(StoreUrlError::UnknownParameter);
     }
     // The cause is left out: it may quote the URL.
-    let options = PgConnectOptions::from_str(text).map_err(|_| InvalidStoreUrl::Malformed)?;
+    let options = PgConnectOptions::from_str(text).map_err(|_| StoreUrlError::Malformed)?;
     let named = url.query_pairs().any(|(name, _)| name == "application_name");
     Ok(if named { options } else { options.application_name("errand") })
 }
 
-fn milliseconds(duration: Duration) -> String {
+fn format_millis(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
 
@@ -161,7 +162,7 @@ impl Database for PostgresStore {
         // A connection of its own, without time limits. Closing it also gives back the lock that keeps two programs from
         // migrating at once, which sqlx does not do after an error.
         let during = "migrate the store";
-        let mut connection = self.server.connect().await.map_err(Outage::during(during))?;
+        let mut connection = self.probe.connect().await.map_err(Outage::during(during))?;
         let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
         let closed = connection.close().await;
         migrated.map_err(Outage::during(during))?;
@@ -171,151 +172,158 @@ impl Database for PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
-        commit::commit(&self.commits, writer, batch).await
+    async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
+        commit::commit(&self.commit_pool, writer, batch).await
     }
 
-    async fn head(&self) -> Result<Seq, Outage> {
-        match read::head(&self.pool).await {
+    async fn read_log_head(&self) -> Result<LogPosition, Outage> {
+        match read::read_log_head(&self.pool).await {
             Ok(seq) => Ok(seq),
-            Err(outage) => Err(self.explained(outage).await),
+            Err(outage) => Err(self.explain(outage).await),
         }
     }
 
-    async fn log_after(&self, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
-        read::log_after(&self.pool, seq, now, limit).await
+    async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
+        read::read_log_after(&self.pool, seq, now, limit).await
     }
 
-    async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        read::registry(&self.pool).await
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        read::load_registry(&self.pool).await
     }
 
-    async fn tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::tools(&self.pool, resource).await
+    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::list_tools(&self.pool, resource).await
     }
 
-    async fn keys(&self) -> Result<StoredKeys, Outage> {
-        read::keys(&self.pool).await
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        read::load_keys(&self.pool).await
     }
 
-    async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::task(&self.pool, id).await
+    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::find_task(&self.pool, id).await
     }
 
-    async fn tasks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::tasks_due(&self.pool, now, limit).await
+    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_overdue_tasks(&self.pool, now, limit).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
-        read::tasks(&self.pool, filter, page).await
+    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        read::list_tasks(&self.pool, filter, page).await
     }
 
-    async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
-        read::token(&self.pool, id).await
+    async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+        read::find_token(&self.pool, id).await
     }
 
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
-        read::tokens(&self.pool, filter, page).await
+    async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
+        read::list_tokens(&self.pool, filter, page).await
     }
 
-    async fn listed_tokens(
+    async fn list_tokens_with_status(
         &self,
-        having: &Having,
+        having: &TokenSelector,
         alive_at: Timestamp,
-        after: ListedAfter,
+        after: TokenCursor,
         limit: u32,
     ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::listed_tokens(&self.pool, having, alive_at, after, limit).await
+        status_lists::list_tokens_with_status(&self.pool, having, alive_at, after, limit).await
     }
 
-    async fn take_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::take_block(&self.pool, shard).await
+    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::allocate_block(&self.pool, shard).await
     }
 
-    async fn status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::shards(&self.pool, now).await
+    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::list_shards(&self.pool, now).await
     }
 
-    async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::tasks_without_grant(&self.pool, limit).await
+    async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_tasks_without_grant(&self.pool, limit).await
     }
 
-    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::tasks_of_removed(&self.pool, limit).await
+    async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_orphaned_tasks(&self.pool, limit).await
     }
 
-    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
-        read::grant(&self.pool, id).await
+    async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
+        read::find_grant(&self.pool, id).await
     }
 
-    async fn grants_between(
+    async fn list_live_grants(
         &self,
         requester: &Requester,
         agent: &ClientId,
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
-        read::grants_between(&self.pool, requester, agent, now, limit).await
+        read::list_live_grants(&self.pool, requester, agent, now, limit).await
     }
 
-    async fn break_glass(&self, id: GrantId) -> Result<Option<BreakGlass>, Outage> {
-        read::break_glass(&self.pool, id).await
+    async fn find_break_glass(&self, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
+        read::find_break_glass(&self.pool, id).await
     }
 
-    async fn break_glass_list(&self, review: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault> {
-        read::break_glass_list(&self.pool, review, page).await
+    async fn list_break_glass(
+        &self,
+        review: Option<ReviewState>,
+        page: &PageRequest,
+    ) -> Result<Page<BreakGlassGrant>, ListError> {
+        read::list_break_glass(&self.pool, review, page).await
     }
 
-    async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
-        read::grants(&self.pool, filter, page).await
+    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        read::list_grants(&self.pool, filter, page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
-        read::revocations(&self.pool, page).await
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        read::list_revocations(&self.pool, page).await
     }
 
-    async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage> {
-        read::answered(&self.pool, caller, key).await
+    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
+        read::find_idempotent_response(&self.pool, caller, key).await
     }
 
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
-        read::audit(&self.pool, filter, page).await
+    async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
+        read::list_audit_records(&self.pool, filter, page).await
     }
 
-    async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage> {
-        read::audit_heads(&self.pool).await
+    async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage> {
+        read::list_audit_heads(&self.pool).await
     }
 
-    async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
-        read::audit_chain(&self.pool, writer, n, limit).await
+    async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
+        read::read_audit_chain(&self.pool, writer, n, limit).await
     }
 
-    async fn renew(&self, beat: &Beat, is_news: bool) -> Result<(), Outage> {
-        replicas::renew(&self.pool, beat, is_news).await
+    async fn record_heartbeat(&self, beat: &Heartbeat, is_news: bool) -> Result<(), Outage> {
+        replicas::record_heartbeat(&self.pool, beat, is_news).await
     }
 
-    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
-        replicas::replicas(&self.pool).await
+    async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
+        replicas::list_replicas(&self.pool).await
     }
 
-    async fn remove_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-        replicas::remove(&self.pool, id, number).await
+    async fn deregister_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
+        replicas::deregister_replica(&self.pool, id, number).await
     }
 
-    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
+    async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Ok(Box::new(
-            replicas::Listener::new(self.listening.clone().connect_lazy_with(self.server.options().clone())).await?,
+            replicas::NotifyListener::new(
+                self.listener_options.clone().connect_lazy_with(self.probe.options().clone()),
+            )
+            .await?,
         ))
     }
 
-    async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage> {
-        commit::sweep(&self.pool, now).await
+    async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
+        commit::collect_garbage(&self.pool, now).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        match read::schema_version(&self.pool).await {
-            Ok(version) => schema::check(version, &MIGRATOR),
-            Err(error) => Err(self.explained(Outage::during("reach the store")(error)).await),
+        match read::read_schema_version(&self.pool).await {
+            Ok(version) => schema::check_version(version, &MIGRATOR),
+            Err(error) => Err(self.explain(Outage::during("reach the store")(error)).await),
         }
     }
 }
@@ -325,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_password_in_what_is_said() {
+    fn connection_errors_hide_password() {
         for url in [
             "postgres://errand:hunter2@db.example/errand",
             "postgres://errand:hunter2@db.example:port/errand",
@@ -334,7 +342,7 @@ mod tests {
             "postgres://errand:hunter2#x@db.example/errand",
             "postgres://errand@db.example/errand?password=hunter2&port=hunter2",
         ] {
-            let said = match parse(url) {
+            let said = match parse_url(url) {
                 Ok(_) => String::new(),
                 Err(invalid) => format!("{invalid} {invalid:?}"),
             };
@@ -343,10 +351,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_an_outage_and_soon() {
+    async fn unreachable_server_fails_fast() {
         let options = StoreOptions { acquire_timeout: Duration::from_millis(300), ..StoreOptions::default() };
         let store = PostgresStore::new("postgres://errand:hunter2@127.0.0.1:1/errand", &options).unwrap();
-        let outage = store.head().await.unwrap_err();
+        let outage = store.read_log_head().await.unwrap_err();
         let said = format!("{outage} {} {outage:?} {store:?}", outage.source);
         assert!(!said.contains("hunter2"), "{said}");
         let why = "PostgreSQL at 127.0.0.1:1, database `errand`, user `errand`: Connection refused";

@@ -7,26 +7,26 @@ use thiserror::Error;
 use tokio::{sync::Mutex, time::timeout};
 
 /// How long one connection may take to be made, when it is asked for only to find out why there is none.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The server can't be worked with. Says where it was looked for, why not, and what to do.
 #[derive(Debug, Error)]
-#[error("PostgreSQL at {place}: {reason}{}{remedy}", if remedy.is_empty() { "" } else { ": " })]
+#[error("PostgreSQL at {location}: {reason}{}{remedy}", if remedy.is_empty() { "" } else { ": " })]
 pub(super) struct Unreachable {
-    place: String,
+    location: String,
     reason: String,
     remedy: &'static str,
 }
 
 /// Where the server is, and who is asking why it can't be reached: one at a time, so as not to crowd it.
-pub(super) struct Server {
+pub(super) struct ServerProbe {
     options: PgConnectOptions,
-    asking: Mutex<()>,
+    probe_lock: Mutex<()>,
 }
 
-impl Server {
+impl ServerProbe {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        Self { options, asking: Mutex::new(()) }
+        Self { options, probe_lock: Mutex::new(()) }
     }
 
     /// How to connect to it.
@@ -36,11 +36,11 @@ impl Server {
 
     /// A connection beside the pool's.
     pub(super) async fn connect(&self) -> Result<PgConnection, Unreachable> {
-        self.options.connect().await.map_err(|error| self.explain(&error))
+        self.options.connect().await.map_err(|error| self.describe(&error))
     }
 
     /// The cause of a failure. If it is that the pool had no connection in time, one is made to see why.
-    pub(super) async fn cause(
+    pub(super) async fn diagnose(
         &self,
         source: Box<dyn StdError + Send + Sync>,
         pool: &PgPool,
@@ -50,24 +50,24 @@ impl Server {
             Err(other) => return other,
         };
         let waited = matches!(*error, sqlx::Error::PoolTimedOut);
-        let Ok(_asking) = self.asking.try_lock() else { return error };
+        let Ok(_asking) = self.probe_lock.try_lock() else { return error };
         if !waited {
-            return self.explain(&error).into();
+            return self.describe(&error).into();
         }
-        match timeout(PATIENCE, self.options.connect()).await {
+        match timeout(PROBE_TIMEOUT, self.options.connect()).await {
             Ok(Ok(connection)) => {
                 // It has told what it was made for; how it ends does not matter.
                 let _: Result<(), sqlx::Error> = connection.close().await;
                 let reason = format!("it answers, but all {} connections are in use", pool.size());
-                self.unreachable(reason, "raise `max_connections` in `[store]` if that goes on")
+                self.unreachable_error(reason, "raise `max_connections` in `[store]` if that goes on")
             }
-            Ok(Err(error)) => self.explain(&error),
-            Err(_) => self.unreachable("no answer".into(), LOOK),
+            Ok(Err(error)) => self.describe(&error),
+            Err(_) => self.unreachable_error("no answer".into(), CHECK_ADDRESS_REMEDY),
         }
         .into()
     }
 
-    fn explain(&self, error: &sqlx::Error) -> Unreachable {
+    fn describe(&self, error: &sqlx::Error) -> Unreachable {
         match error {
             // Its message alone: the rest says where in the server's source it was written.
             sqlx::Error::Database(said) => {
@@ -77,17 +77,17 @@ impl Server {
                     Some("53300") => "let the server have more connections, or lower `max_connections` in `[store]`",
                     _ => "",
                 };
-                self.unreachable(said.message().to_owned(), remedy)
+                self.unreachable_error(said.message().to_owned(), remedy)
             }
-            sqlx::Error::Io(error) => self.unreachable(error.to_string(), LOOK),
+            sqlx::Error::Io(error) => self.unreachable_error(error.to_string(), CHECK_ADDRESS_REMEDY),
             sqlx::Error::Tls(error) => {
-                self.unreachable(format!("TLS: {error}"), "see `sslmode` and `sslrootcert` in the store's URL")
+                self.unreachable_error(format!("TLS: {error}"), "see `sslmode` and `sslrootcert` in the store's URL")
             }
-            other => self.unreachable(other.to_string(), ""),
+            other => self.unreachable_error(other.to_string(), ""),
         }
     }
 
-    fn unreachable(&self, reason: String, remedy: &'static str) -> Unreachable {
+    fn unreachable_error(&self, reason: String, remedy: &'static str) -> Unreachable {
         let options = &self.options;
         let host = match options.get_socket() {
             Some(folder) => folder.display().to_string(),
@@ -96,8 +96,8 @@ impl Server {
         // libpq: a database that is not named has the name of the user.
         let (user, port) = (options.get_username(), options.get_port());
         let database = options.get_database().unwrap_or(user);
-        Unreachable { place: format!("{host}:{port}, database `{database}`, user `{user}`"), reason, remedy }
+        Unreachable { location: format!("{host}:{port}, database `{database}`, user `{user}`"), reason, remedy }
     }
 }
 
-const LOOK: &str = "start it, or mend the host and the port in the store's URL";
+const CHECK_ADDRESS_REMEDY: &str = "start it, or mend the host and the port in the store's URL";

@@ -6,58 +6,67 @@ use uuid::Uuid;
 use super::sql;
 use crate::{
     adapters::store::{
-        batch::{KEYS, REGISTRY},
+        batch::{KEYS_VERSION, REGISTRY_VERSION},
         cursor,
         rows::{
-            AnswerRow, BreakGlassRow, GrantRow, HeadRow, KeyRow, KnownToolRow, LogRow, ObjectRow, RecordRow, SecretRow,
-            ShutOutRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, signed,
+            AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow, KnownToolRow,
+            LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, to_i64,
         },
-        stretches::{Stretches, entries},
+        stretches::{LogScan, read_entries},
     },
     domain::{
-        audit::{self, Head, Writer},
-        break_glass::{BreakGlass, ReviewState},
+        audit::{self, Head, WriterId},
+        break_glass::{BreakGlassGrant, ReviewState},
         grant::Grant,
         id::{ClientId, GrantId, RequestId, TaskId, TokenId},
-        revocation::{LogEntry, Seq},
+        revocation::{LogEntry, LogPosition},
         task::{Requester, Task, TaskState},
         time::Timestamp,
         tool::ToolRecord,
         uri::ResourceUri,
     },
     ports::{
-        AuditFilter, AuditRow, GrantFilter, ListFault, Outage, Page, Paged, StoredKeys, StoredRegistry, TaskFilter,
-        TokenFilter, TokenRecord, Written,
+        AuditFilter, AuditRow, GrantFilter, ListError, Outage, Page, PageRequest, StoredKeys, StoredRegistry,
+        TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
     },
 };
 
-pub(super) async fn schema_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
+pub(super) async fn read_schema_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
     if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(pool).await? {
         return Ok(0);
     }
     query_scalar(sql::SCHEMA_VERSION).fetch_one(pool).await
 }
 
-pub(super) async fn head(pool: &PgPool) -> Result<Seq, Outage> {
-    let seq: i64 = query_scalar(sql::HEAD).fetch_one(pool).await.map_err(Outage::during("read the log's head"))?;
-    Ok(Seq::new(seq.unsigned_abs()))
+pub(super) async fn read_log_head(pool: &PgPool) -> Result<LogPosition, Outage> {
+    let seq: i64 = query_scalar(sql::LOG_HEAD).fetch_one(pool).await.map_err(Outage::during("read the log's head"))?;
+    Ok(LogPosition::new(seq.unsigned_abs()))
 }
 
-pub(super) async fn log_after(pool: &PgPool, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
+pub(super) async fn read_log_after(
+    pool: &PgPool,
+    seq: LogPosition,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<LogEntry>, Outage> {
     if now == Timestamp::EPOCH {
-        let query = query_as(sql::LOG_AFTER).bind(signed(seq.number())).bind(now.unix()).bind(i64::from(limit));
-        return entries(query.fetch(pool)).await;
+        let query = query_as(sql::LOG_AFTER).bind(to_i64(seq.number())).bind(now.unix()).bind(i64::from(limit));
+        return read_entries(query.fetch(pool)).await;
     }
-    let mut page = Stretches::after(seq, limit);
+    let mut page = LogScan::new(seq, limit);
     loop {
-        let query = query_as(sql::LOG_ALIVE_AFTER).bind(page.after).bind(now.unix()).bind(page.left()).bind(page.width);
-        if let Some(found) = page.take(entries(query.fetch(pool)).await?) {
+        let query = query_as(sql::RETAINED_LOG_AFTER)
+            .bind(page.position)
+            .bind(now.unix())
+            .bind(page.remaining())
+            .bind(page.width);
+        if let Some(found) = page.add_range(read_entries(query.fetch(pool)).await?) {
             return Ok(found);
         }
     }
 }
 
-pub(super) async fn registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
+pub(super) async fn load_registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
     let during = "read the registry";
     let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(during))?;
     let versions: Vec<VersionRow> =
@@ -66,25 +75,25 @@ pub(super) async fn registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
     let secrets: Vec<SecretRow> = query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     let tools: Vec<KnownToolRow> =
         query_as(sql::KNOWN_TOOLS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    let out: Vec<ShutOutRow> = query_as(sql::SHUT_OUT).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+    let out: Vec<BlockRow> = query_as(sql::BLOCKS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     tx.commit().await.map_err(Outage::during(during))?;
     Ok(StoredRegistry {
-        version: VersionRow::find(&versions, REGISTRY)?,
+        version: VersionRow::find(&versions, REGISTRY_VERSION)?,
         entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
-        since: objects.iter().map(ObjectRow::registered).collect::<Result<_, _>>()?,
-        tags: SecretRow::read_all(secrets)?,
-        tools: KnownToolRow::read_all(tools)?,
-        shut_out: out.into_iter().map(ShutOutRow::read).collect::<Result<_, _>>()?,
+        registration_positions: objects.iter().map(ObjectRow::registration_position).collect::<Result<_, _>>()?,
+        secret_tags: SecretRow::read_all(secrets)?,
+        known_tools: KnownToolRow::read_all(tools)?,
+        blocks: out.into_iter().map(BlockRow::read).collect::<Result<_, _>>()?,
     })
 }
 
-pub(super) async fn tools(pool: &PgPool, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+pub(super) async fn list_tools(pool: &PgPool, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
     let query = query_as::<_, ToolRow>(sql::TOOLS).bind(resource.as_str());
     let rows = query.fetch_all(pool).await.map_err(Outage::during("read the tools of a resource"))?;
     rows.into_iter().map(ToolRow::read).collect()
 }
 
-pub(super) async fn keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
+pub(super) async fn load_keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
     let during = "read the keys";
     let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(during))?;
     let versions: Vec<VersionRow> =
@@ -92,30 +101,34 @@ pub(super) async fn keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
     let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
     tx.commit().await.map_err(Outage::during(during))?;
     Ok(StoredKeys {
-        version: VersionRow::find(&versions, KEYS)?,
+        version: VersionRow::find(&versions, KEYS_VERSION)?,
         keys: keys.into_iter().map(KeyRow::read).collect::<Result<_, _>>()?,
     })
 }
 
-pub(super) async fn task(pool: &PgPool, id: TaskId) -> Result<Option<Task>, Outage> {
+pub(super) async fn find_task(pool: &PgPool, id: TaskId) -> Result<Option<Task>, Outage> {
     let query = query_as(sql::TASK).bind(id.uuid());
     let row: Option<TaskRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a task"))?;
     row.as_ref().map(TaskRow::read).transpose()
 }
 
-pub(super) async fn tasks_due(pool: &PgPool, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-    let query = query_as::<_, TaskRow>(sql::TASKS_DUE).bind(now.unix()).bind(i64::from(limit));
+pub(super) async fn list_overdue_tasks(pool: &PgPool, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::OVERDUE_TASKS).bind(now.unix()).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks past their deadline"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn tasks(pool: &PgPool, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
+pub(super) async fn list_tasks(
+    pool: &PgPool,
+    filter: &TaskFilter,
+    page: &PageRequest,
+) -> Result<Page<Task>, ListError> {
     let statement = match filter {
         TaskFilter { requester: Some(_), .. } => sql::TASKS_BY_REQUESTER,
         TaskFilter { agent: Some(_), .. } => sql::TASKS_BY_AGENT,
         TaskFilter { requester: None, agent: None, .. } => sql::TASKS,
     };
-    let (created, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let (created, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, TaskRow>(statement)
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
@@ -124,33 +137,37 @@ pub(super) async fn tasks(pool: &PgPool, filter: &TaskFilter, page: &Page) -> Re
         .bind(filter.state.map(TaskState::as_str))
         .bind(created)
         .bind(id)
-        .bind(cursor::limit(page))
+        .bind(cursor::clamp_limit(page))
         .bind(filter.resource.as_ref().map(ResourceUri::as_str))
-        .bind(filter.from.map(Timestamp::unix))
-        .bind(filter.until.map(Timestamp::unix))
+        .bind(filter.created_from.map(Timestamp::unix))
+        .bind(filter.created_before.map(Timestamp::unix))
         .bind(filter.only_open);
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks"))?;
     let tasks = rows.iter().map(TaskRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, tasks, |task: &Task| (task.created, task.id))
+    cursor::build_page(page, tasks, |task: &Task| (task.created_at, task.id))
 }
 
-pub(super) async fn token(pool: &PgPool, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+pub(super) async fn find_token(pool: &PgPool, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
     let query = query_as(sql::TOKEN).bind(id.uuid());
     let row: Option<TokenRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a token's record"))?;
     row.map(TokenRow::read).transpose()
 }
 
-pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
+pub(super) async fn list_tokens(
+    pool: &PgPool,
+    filter: &TokenFilter,
+    page: &PageRequest,
+) -> Result<Page<TokenRecord>, ListError> {
     let statement = match filter {
         TokenFilter { task: Some(_), .. } => sql::TOKENS_BY_TASK,
         TokenFilter { requester: Some(_), .. } => sql::TOKENS_BY_REQUESTER,
         TokenFilter { client: Some(_), .. } => sql::TOKENS_BY_CLIENT,
         TokenFilter { audience: Some(_), .. } => sql::TOKENS_BY_AUDIENCE,
-        TokenFilter { task: None, requester: None, client: None, audience: None, alive_at: _, issued_from: _ } => {
+        TokenFilter { task: None, requester: None, client: None, audience: None, unexpired_at: _, issued_from: _ } => {
             sql::TOKENS
         }
     };
-    let (issued, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let (issued, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, TokenRow>(statement)
         .bind(filter.task.map(TaskId::uuid))
@@ -158,42 +175,42 @@ pub(super) async fn tokens(pool: &PgPool, filter: &TokenFilter, page: &Page) -> 
         .bind(requester.map(|(_, subject)| subject.as_str()))
         .bind(filter.client.as_ref().map(ClientId::as_str))
         .bind(filter.audience.as_deref())
-        .bind(filter.alive_at.map(Timestamp::unix))
+        .bind(filter.unexpired_at.map(Timestamp::unix))
         .bind(issued)
         .bind(id)
-        .bind(cursor::limit(page))
+        .bind(cursor::clamp_limit(page))
         .bind(filter.issued_from.unwrap_or(Timestamp::EPOCH).unix());
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens"))?;
     let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, tokens, |token: &TokenRecord| (token.issued, token.id))
+    cursor::build_page(page, tokens, |token: &TokenRecord| (token.issued, token.id))
 }
 
-pub(super) async fn tasks_without_grant(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
+pub(super) async fn list_tasks_without_grant(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose grant was withdrawn"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn tasks_of_removed(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
-    let query = query_as::<_, TaskRow>(sql::TASKS_OF_REMOVED).bind(i64::from(limit));
+pub(super) async fn list_orphaned_tasks(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::ORPHANED_TASKS).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose agent was removed"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn grant(pool: &PgPool, id: GrantId) -> Result<Option<Grant>, Outage> {
+pub(super) async fn find_grant(pool: &PgPool, id: GrantId) -> Result<Option<Grant>, Outage> {
     let query = query_as(sql::GRANT).bind(id.uuid());
     let row: Option<GrantRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a grant"))?;
     row.map(GrantRow::read).transpose()
 }
 
-pub(super) async fn grants_between(
+pub(super) async fn list_live_grants(
     pool: &PgPool,
     requester: &Requester,
     agent: &ClientId,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<Grant>, Outage> {
-    let query = query_as::<_, GrantRow>(sql::GRANTS_BETWEEN)
+    let query = query_as::<_, GrantRow>(sql::LIVE_GRANTS)
         .bind(requester.issuer.as_str())
         .bind(requester.subject.as_str())
         .bind(agent.as_str())
@@ -203,9 +220,13 @@ pub(super) async fn grants_between(
     rows.into_iter().map(GrantRow::read).collect()
 }
 
-pub(super) async fn grants(pool: &PgPool, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
+pub(super) async fn list_grants(
+    pool: &PgPool,
+    filter: &GrantFilter,
+    page: &PageRequest,
+) -> Result<Page<Grant>, ListError> {
     let statement = if filter.requester.is_some() { sql::GRANTS_BY_REQUESTER } else { sql::GRANTS };
-    let (at, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, GrantRow>(statement)
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
@@ -213,51 +234,61 @@ pub(super) async fn grants(pool: &PgPool, filter: &GrantFilter, page: &Page) -> 
         .bind(filter.agent.as_ref().map(ClientId::as_str))
         .bind(at)
         .bind(id)
-        .bind(cursor::limit(page));
+        .bind(cursor::clamp_limit(page));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
     let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, grants, |grant: &Grant| (grant.at, grant.id))
+    cursor::build_page(page, grants, |grant: &Grant| (grant.at, grant.id))
 }
 
-pub(super) async fn break_glass(pool: &PgPool, id: GrantId) -> Result<Option<BreakGlass>, Outage> {
+pub(super) async fn find_break_glass(pool: &PgPool, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
     let query = query_as(sql::BREAK_GLASS).bind(id.uuid());
     let row: Option<BreakGlassRow> =
         query.fetch_optional(pool).await.map_err(Outage::during("read a grant for an emergency"))?;
     row.map(BreakGlassRow::read).transpose()
 }
 
-pub(super) async fn break_glass_list(
+pub(super) async fn list_break_glass(
     pool: &PgPool,
     review: Option<ReviewState>,
-    page: &Page,
-) -> Result<Paged<BreakGlass>, ListFault> {
+    page: &PageRequest,
+) -> Result<Page<BreakGlassGrant>, ListError> {
     let statement = match review {
         None => sql::BREAK_GLASS_LIST,
-        Some(ReviewState::Open) => sql::BREAK_GLASS_OPEN,
-        Some(ReviewState::Done) => sql::BREAK_GLASS_DONE,
+        Some(ReviewState::Open) => sql::BREAK_GLASS_UNREVIEWED,
+        Some(ReviewState::Done) => sql::BREAK_GLASS_REVIEWED,
     };
-    let (at, id) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max()));
-    let query = query_as::<_, BreakGlassRow>(statement).bind(at).bind(id).bind(cursor::limit(page));
+    let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let query = query_as::<_, BreakGlassRow>(statement).bind(at).bind(id).bind(cursor::clamp_limit(page));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants for an emergency"))?;
     let all = rows.into_iter().map(BreakGlassRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, all, |one: &BreakGlass| (one.grant.at, one.grant.id))
+    cursor::build_page(page, all, |one: &BreakGlassGrant| (one.grant.at, one.grant.id))
 }
 
-pub(super) async fn revocations(pool: &PgPool, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
-    let query = query_as(sql::REVOCATIONS).bind(cursor::after(page)?.unwrap_or(i64::MAX)).bind(cursor::limit(page));
+pub(super) async fn list_revocations(pool: &PgPool, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+    let query = query_as(sql::REVOCATIONS)
+        .bind(cursor::parse_cursor(page)?.unwrap_or(i64::MAX))
+        .bind(cursor::clamp_limit(page));
     let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("list revocations"))?;
     let entries = rows.into_iter().map(LogRow::read).collect::<Result<_, _>>()?;
-    cursor::paged(page, entries, |entry: &LogEntry| entry.seq)
+    cursor::build_page(page, entries, |entry: &LogEntry| entry.seq)
 }
 
-pub(super) async fn answered(pool: &PgPool, caller: &str, key: &str) -> Result<Option<Written>, Outage> {
-    let query = query_as(sql::ANSWERED).bind(digest_of(caller, key));
-    let row: Option<AnswerRow> =
+pub(super) async fn find_idempotent_response(
+    pool: &PgPool,
+    caller: &str,
+    key: &str,
+) -> Result<Option<WriteOutcome>, Outage> {
+    let query = query_as(sql::IDEMPOTENT_RESPONSE).bind(digest_of(caller, key));
+    let row: Option<IdempotencyRow> =
         query.fetch_optional(pool).await.map_err(Outage::during("look up an idempotency key"))?;
-    row.map(AnswerRow::read).transpose()
+    row.map(IdempotencyRow::read).transpose()
 }
 
-pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
+pub(super) async fn list_audit_records(
+    pool: &PgPool,
+    filter: &AuditFilter,
+    page: &PageRequest,
+) -> Result<Page<AuditRow>, ListError> {
     let statement = match filter {
         AuditFilter { request_id: Some(_), .. } => sql::AUDIT_BY_REQUEST,
         AuditFilter { token: Some(_), .. } => sql::AUDIT_BY_TOKEN,
@@ -269,9 +300,9 @@ pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> R
         AuditFilter { outcome: Some(_), .. } => sql::AUDIT_BY_OUTCOME,
         _ => sql::AUDIT,
     };
-    let (at, writer, n) = cursor::after(page)?.unwrap_or((i64::MAX, Uuid::max(), i64::MAX));
+    let (at, writer, n) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max(), i64::MAX));
     let requester = filter.requester.as_ref();
-    let query = query_as::<_, RecordRow>(statement)
+    let query = query_as::<_, AuditRecordRow>(statement)
         .bind(filter.request_id.as_ref().map(RequestId::as_str))
         .bind(filter.token.map(|id| id.to_string()))
         .bind(filter.task.map(|id| id.to_string()))
@@ -279,29 +310,35 @@ pub(super) async fn audit(pool: &PgPool, filter: &AuditFilter, page: &Page) -> R
         .bind(requester.map(|(_, subject)| subject.as_str()))
         .bind(filter.agent.as_deref())
         .bind(filter.resource.as_deref())
-        .bind(filter.event.map(audit::word))
-        .bind(filter.outcome.map(audit::word))
-        .bind(filter.from.map(Timestamp::unix))
-        .bind(filter.until.map(Timestamp::unix))
+        .bind(filter.event.map(audit::wire_name))
+        .bind(filter.outcome.map(audit::wire_name))
+        .bind(filter.occurred_from.map(Timestamp::unix))
+        .bind(filter.occurred_before.map(Timestamp::unix))
         .bind(at)
         .bind(writer)
         .bind(n)
-        .bind(cursor::limit(page));
-    let rows = cursor::cut(query.fetch(pool), RecordRow::size).await;
+        .bind(cursor::clamp_limit(page));
+    let rows = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::body_len).await;
     let (rows, is_cut) = rows.map_err(Outage::during("list audit records"))?;
-    let records = rows.into_iter().map(RecordRow::read).collect::<Result<_, _>>()?;
-    cursor::paged_cut(page, (records, is_cut), |row: &AuditRow| (row.columns.at, row.writer, row.n))
+    let records = rows.into_iter().map(AuditRecordRow::read).collect::<Result<_, _>>()?;
+    cursor::build_truncated_page(page, (records, is_cut), |row: &AuditRow| (row.columns.at, row.writer, row.n))
 }
 
-pub(super) async fn audit_heads(pool: &PgPool) -> Result<Vec<(Writer, Head)>, Outage> {
+pub(super) async fn list_audit_heads(pool: &PgPool) -> Result<Vec<(WriterId, Head)>, Outage> {
     let query = query_as(sql::AUDIT_HEADS);
-    let rows: Vec<HeadRow> = query.fetch_all(pool).await.map_err(Outage::during("read the heads of the trail"))?;
-    rows.into_iter().map(HeadRow::read).collect()
+    let rows: Vec<AuditHeadRow> = query.fetch_all(pool).await.map_err(Outage::during("read the heads of the trail"))?;
+    rows.into_iter().map(AuditHeadRow::read).collect()
 }
 
-pub(super) async fn audit_chain(pool: &PgPool, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
-    let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(signed(n)).bind(i64::from(limit));
-    let (rows, _) =
-        cursor::cut(query.fetch(pool), RecordRow::size).await.map_err(Outage::during("read a chain of the trail"))?;
-    rows.into_iter().map(RecordRow::read).collect()
+pub(super) async fn read_audit_chain(
+    pool: &PgPool,
+    writer: WriterId,
+    n: u64,
+    limit: u32,
+) -> Result<Vec<AuditRow>, Outage> {
+    let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(to_i64(n)).bind(i64::from(limit));
+    let (rows, _) = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::body_len)
+        .await
+        .map_err(Outage::during("read a chain of the trail"))?;
+    rows.into_iter().map(AuditRecordRow::read).collect()
 }

@@ -9,13 +9,13 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Who listens here hears that there are entries of the log, from the moment when they are committed.
-pub(super) const TOLD_OF_LOG: &str = "errand_log";
+pub(super) const LOG_CHANNEL: &str = "errand_log";
 /// Who listens here hears that a replica has applied more of the log.
-pub(super) const TOLD_OF_ACKS: &str = "errand_acks";
+pub(super) const ACK_CHANNEL: &str = "errand_acks";
 
 /// Whether what the server refused was a value or a row (appendix A of its manual): a data exception, a violated
 /// constraint, a value that is too large for an index.
-pub(super) fn is_about_data(code: &str) -> bool {
+pub(super) fn is_data_error_code(code: &str) -> bool {
     ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
@@ -24,7 +24,7 @@ pub(super) fn is_about_data(code: &str) -> bool {
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id, rev FROM tasks WHERE ",
+            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev FROM tasks WHERE ",
             $first,
             "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR root_agent = $3)
              AND ($4::text IS NULL OR state = $4)
@@ -39,7 +39,7 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_number FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
             $first,
             "($1::uuid IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
              AND ($4::text IS NULL OR client = $4) AND ($5::text IS NULL OR audience = $5) AND ($6::bigint IS NULL OR expires > $6)
@@ -50,10 +50,10 @@ macro_rules! tokens_where {
 
 /// Tokens that may have been touched by what was taken back. No token lives longer than from `$3` to `$2`, and by when they were
 /// issued an index finds them.
-macro_rules! listed_where {
+macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_number FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
             $first,
             " AND status_shard IS NOT NULL AND expires > $2 AND issued >= $3 AND (issued, id) > ($4, $5) ORDER BY issued, tokens.id LIMIT $6"
         )
@@ -63,10 +63,10 @@ macro_rules! listed_where {
 macro_rules! grants_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants WHERE ",
+            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants WHERE ",
             $first,
             "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR agent = $3)
-             AND (done_at, id) < ($4, $5) ORDER BY done_at DESC, grants.id DESC LIMIT $6"
+             AND (occurred_at, id) < ($4, $5) ORDER BY occurred_at DESC, grants.id DESC LIMIT $6"
         )
     };
 }
@@ -75,7 +75,7 @@ macro_rules! grants_where {
 macro_rules! break_glass_where {
     ($where:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, true AS break_glass, reason,
+            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, true AS break_glass, reason,
              NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = break_glass.id) AS withdrawn, reviewed_by, reviewed_at, note
              FROM break_glass WHERE ",
             $where
@@ -85,8 +85,8 @@ macro_rules! break_glass_where {
 
 macro_rules! audit_columns {
     () => {
-        "audit.writer::text AS writer, audit.n AS n, body, hash, audit.done_at AS done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
-             (SELECT coalesce(json_agg(CASE WHEN a.done_at = audit.done_at THEN a.agent ELSE '' END), '[]')::text
+        "audit.writer::text AS writer, audit.n AS n, body, hash, audit.occurred_at AS occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
+             (SELECT coalesce(json_agg(CASE WHEN a.occurred_at = audit.occurred_at THEN a.agent ELSE '' END), '[]')::text
              FROM audit_agents AS a WHERE a.writer = audit.writer AND a.n = audit.n) AS agents"
     };
 }
@@ -105,16 +105,16 @@ macro_rules! audit_where {
              AND ($4::text IS NULL OR (requester_issuer = $4 AND requester_subject = $5))
              AND ($6::text IS NULL OR EXISTS (SELECT 1 FROM audit_agents AS b WHERE b.writer = audit.writer AND b.n = audit.n AND b.agent = $6))
              AND ($7::text IS NULL OR resource = $7) AND ($8::text IS NULL OR event = $8) AND ($9::text IS NULL OR outcome = $9)
-             AND ($10::bigint IS NULL OR audit.done_at >= $10) AND ($11::bigint IS NULL OR audit.done_at < $11)
+             AND ($10::bigint IS NULL OR audit.occurred_at >= $10) AND ($11::bigint IS NULL OR audit.occurred_at < $11)
              AND (",
             $place,
-            ".done_at, ",
+            ".occurred_at, ",
             $place,
             ".writer, ",
             $place,
             ".n) < ($12, $13, $14) ORDER BY ",
             $place,
-            ".done_at DESC, ",
+            ".occurred_at DESC, ",
             $place,
             ".writer DESC, ",
             $place,
@@ -133,7 +133,7 @@ statements! {
     /// A process that is stopped in the middle of a transaction must not keep the others from revoking, so the server
     /// ends it. What was acknowledged must be durable, so `off` (and nothing else) is overruled. No statement of ours takes
     /// so long that to compile it would pay.
-    SETTINGS = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
+    CONFIGURE_CONNECTION = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
         set_config('jit', 'off', false),
         set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
         pg_is_in_recovery() AS standby";
@@ -145,63 +145,63 @@ statements! {
     /// Locks both rows, always in the same order, until the end: what a change builds on stands still from here on.
     LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name FOR UPDATE";
     /// Waits for another transaction that holds one of the keys. The answer is filled in when it is known.
-    TAKE_KEYS = "INSERT INTO idempotency (digest, fingerprint, answer, keep_until)
+    TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT digest, '', '', keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
-    BEFORE = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency
+    EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys
         WHERE digest IN (SELECT digest FROM json_to_recordset($1::json) AS r(digest text))";
-    FREE_KEYS = "DELETE FROM idempotency WHERE digest IN (SELECT json_array_elements_text($1::json))";
+    RELEASE_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN (SELECT json_array_elements_text($1::json))";
     /// Waits for another transaction that holds one of the ids: exactly one of two gets it. The ids are sorted, so two
     /// that want the same ones wait in one order.
-    TAKE_ONCE = "INSERT INTO one_time_ids (digest, keep_until)
+    TAKE_REPLAY_GUARDS = "INSERT INTO replay_guards (digest, keep_until)
         SELECT digest, keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
     /// Locks the rows, always in the same order, until the end: the states that a change builds on stand still from here on.
-    LOCK_TASKS = "SELECT id::text AS id, turns FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
+    LOCK_TASKS = "SELECT id::text AS id, version FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
         ORDER BY tasks.id FOR UPDATE";
     COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3
         AND break_glass = $4 AND until > $5";
-    FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT json_array_elements_text($1::json))";
-    MOVE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
+    RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT json_array_elements_text($1::json))";
+    UPDATE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
 
     // ---- commit: what happens ----
 
     /// The one lock of everything rare: taken before the changes, so that two batches of them can't wait for each other
     /// in a circle, and held to the commit, so that the order of places is the order of commits. Whoever sees a place
     /// sees all before it.
-    TAKE_PLACES = "UPDATE log_head SET seq = seq + $1 WHERE one = 1 RETURNING seq";
+    ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + $1 WHERE singleton = 1 RETURNING seq";
     /// Who listens hears of it when the transaction is committed, and not before.
-    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after)
-        SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after
-        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, done_by text, done_at bigint, forget_after bigint)
+    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
+        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after
+        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, actor text, occurred_at bigint, forget_after bigint)
         RETURNING seq) SELECT pg_notify('errand_log', '') FROM appended LIMIT 1";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev)
-        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev)
+        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
-            authority text, state text, created bigint, deadline bigint, turns bigint, turned text, grant_id uuid, rev bigint)";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number)
-        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number
+            authority text, state text, created bigint, deadline bigint, version bigint, last_transition text, grant_id uuid, rev bigint)";
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index)
+        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index
         FROM json_to_recordset($1::json) AS r(id uuid, kind text, task uuid, requester_issuer text, requester_subject text, client text,
             agents text, audience text, lineage text, authority text, issued bigint, expires bigint, rev bigint, grant_id uuid, break_glass boolean,
-            status_shard bigint, status_number bigint)";
-    FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
-        FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, answer text, seq bigint, keep_until bigint)
+            status_shard bigint, status_index bigint)";
+    STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
+        FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, response text, seq bigint, keep_until bigint)
         WHERE i.digest = r.digest";
     /// The end of the writer's chain, locked until this batch's records stand after it.
     LOCK_WRITER = "SELECT writer::text AS writer, n, hash FROM audit_writers WHERE writer = $1 FOR UPDATE";
-    NEW_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES ($1, 0, '') ON CONFLICT DO NOTHING";
-    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
-        SELECT writer, n, body, hash, done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id
-        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, body text, hash text, done_at bigint, event text, outcome text,
+    INSERT_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES ($1, 0, '') ON CONFLICT DO NOTHING";
+    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
+        SELECT writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id
+        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, body text, hash text, occurred_at bigint, event text, outcome text,
             requester_issuer text, requester_subject text, task text, token text, resource text, request_id text)";
-    INSERT_AUDIT_AGENTS = "INSERT INTO audit_agents (writer, n, agent, done_at) SELECT writer, n, agent, done_at
-        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, agent text, done_at bigint)";
-    MOVE_WRITER = "UPDATE audit_writers SET n = $2, hash = $3 WHERE writer = $1";
+    INSERT_AUDIT_AGENTS = "INSERT INTO audit_agents (writer, n, agent, occurred_at) SELECT writer, n, agent, occurred_at
+        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, agent text, occurred_at bigint)";
+    UPDATE_WRITER = "UPDATE audit_writers SET n = $2, hash = $3 WHERE writer = $1";
 
     // ---- commit: rare changes ----
 
     /// One that is there stays the one that it is.
-    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, since) VALUES ($1, $2, $3, $4, $5)
+    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, registered_seq) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = $1 AND id = $2";
     PUT_SECRET = "INSERT INTO secrets (client, tag, owner) VALUES ($1, $2, $3)
@@ -212,18 +212,18 @@ statements! {
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
     REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = $1";
-    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass)
+    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = $1";
-    REMOVE_GRANTS_TO = "DELETE FROM grants WHERE agent = $1";
+    REMOVE_GRANTS_TO_AGENT = "DELETE FROM grants WHERE agent = $1";
     REMOVE_GRANTS_OF_ISSUER = "DELETE FROM grants WHERE requester_issuer = $1";
-    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, reason)
+    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    REVIEW = "UPDATE break_glass SET reviewed_by = $2, reviewed_at = $3, note = $4 WHERE id = $1 AND reviewed_at IS NULL";
-    PUT_SHUT_OUT = "INSERT INTO shut_out (kind, id, how, reason, done_by, done_at) VALUES ($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (kind, id) DO UPDATE SET how = excluded.how, reason = excluded.reason, done_by = excluded.done_by, done_at = excluded.done_at";
-    REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = $1 AND id = $2";
-    TURN_TASK = "UPDATE tasks SET state = $2, turns = turns + 1, turned = $3 WHERE id = $1";
+    REVIEW_BREAK_GLASS = "UPDATE break_glass SET reviewed_by = $2, reviewed_at = $3, note = $4 WHERE id = $1 AND reviewed_at IS NULL";
+    PUT_BLOCK = "INSERT INTO blocks (kind, id, block_kind, reason, actor, occurred_at) VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (kind, id) DO UPDATE SET block_kind = excluded.block_kind, reason = excluded.reason, actor = excluded.actor, occurred_at = excluded.occurred_at";
+    REMOVE_BLOCK = "DELETE FROM blocks WHERE kind = $1 AND id = $2";
+    TRANSITION_TASK = "UPDATE tasks SET state = $2, version = version + 1, last_transition = $3 WHERE id = $1";
 
     PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -235,80 +235,80 @@ statements! {
 
     // ---- reads ----
 
-    HEAD = "SELECT seq FROM log_head WHERE one = 1";
-    LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
     /// The hours in which something will be forgotten that is not yet; the first place after one that is not forgotten; and
     /// from there on so many places. Each look is one into the index by hour: what is forgotten is not seen. `seq + 0` is
     /// what that index has, and no other.
-    LOG_ALIVE_AFTER = "WITH RECURSIVE hours (hour) AS (
+    RETAINED_LOG_AFTER = "WITH RECURSIVE hours (hour) AS (
             (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 >= ($2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
             UNION ALL
             SELECT (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 > hour ORDER BY forget_after / 3600 LIMIT 1)
             FROM hours WHERE hour IS NOT NULL),
         first (place) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 > $1 AND forget_after > $2 ORDER BY seq + 0 LIMIT 1)) FROM hours)
-        SELECT entry.seq, verb, kind, key, reason, done_by, done_at, forget_after FROM first CROSS JOIN hours CROSS JOIN LATERAL
-            (SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM first CROSS JOIN hours CROSS JOIN LATERAL
+            (SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 >= place AND seq + 0 < place + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
         ORDER BY entry.seq LIMIT $3";
-    REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
-    OBJECTS = "SELECT kind, id, body, owner, since FROM objects ORDER BY kind, id";
+    OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only what decides: the texts may be long.
     KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
     TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at
         FROM tools WHERE resource = $1 ORDER BY tool";
-    SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
+    BLOCKS = "SELECT kind, id, block_kind, reason, actor, occurred_at FROM blocks ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
-    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id, rev
+    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE id = $1";
-    TASKS_DUE = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id, rev
+    OVERDUE_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= $1 ORDER BY deadline, tasks.id LIMIT $2";
-    TASKS_WITHOUT_GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id, rev
+    TASKS_WITHOUT_GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT $1";
-    TASKS_OF_REMOVED = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id::text AS grant_id, rev
+    ORPHANED_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended')
-            AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.since <= tasks.rev)
-                OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.since <= tasks.rev))
+            AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.registered_seq <= tasks.rev)
+                OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.registered_seq <= tasks.rev))
         LIMIT $1";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = $3 AND ");
     TOKEN = "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_number FROM tokens WHERE id = $1";
+        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index FROM tokens WHERE id = $1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = $1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = $3 AND requester_issuer = $2 AND ");
     TOKENS_BY_CLIENT = tokens_where!("client = $4 AND ");
     TOKENS_BY_AUDIENCE = tokens_where!("audience = $5 AND ");
-    LISTED_BY_TOKEN = listed_where!("task IN (SELECT p.task FROM tokens AS p WHERE p.id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t))");
-    LISTED_BY_TASK = listed_where!("task IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
-    LISTED_BY_GRANT = listed_where!("grant_id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
-    LISTED_BY_REQUESTER = listed_where!("(requester_subject, requester_issuer) IN (SELECT r->>1, r->>0 FROM json_array_elements($1::json) AS r)");
+    STATUS_TOKENS_BY_TOKEN = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p WHERE p.id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t))");
+    STATUS_TOKENS_BY_TASK = status_tokens_where!("task IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
+    STATUS_TOKENS_BY_GRANT = status_tokens_where!("grant_id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
+    STATUS_TOKENS_BY_REQUESTER = status_tokens_where!("(requester_subject, requester_issuer) IN (SELECT r->>1, r->>0 FROM json_array_elements($1::json) AS r)");
     /// An agent that acts in a token got one in the same task before, which ends no sooner.
-    LISTED_BY_AGENT = listed_where!("task IN (SELECT p.task FROM tokens AS p
+    STATUS_TOKENS_BY_AGENT = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p
             WHERE p.client IN (SELECT json_array_elements_text($1::json)) AND p.issued >= $3 AND p.expires > $2)");
-    LISTED_BY_AUDIENCE = listed_where!("audience IN (SELECT json_array_elements_text($1::json))");
-    LISTED_BY_ISSUER = listed_where!("requester_issuer IN (SELECT json_array_elements_text($1::json))");
-    STATUS_SHARDS = "SELECT shard, blocks FROM status_shards WHERE shard > $1 ORDER BY shard";
-    GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
+    STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT json_array_elements_text($1::json))");
+    STATUS_TOKENS_BY_ISSUER = status_tokens_where!("requester_issuer IN (SELECT json_array_elements_text($1::json))");
+    STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > $1 ORDER BY shard";
+    GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE id = $1";
-    GRANTS_BETWEEN = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
+    LIVE_GRANTS = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3 AND until > $4
         ORDER BY until DESC, grants.id DESC LIMIT $5";
     GRANTS = grants_where!("");
     GRANTS_BY_REQUESTER = grants_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     BREAK_GLASS = break_glass_where!("id = $1");
-    BREAK_GLASS_LIST = break_glass_where!("(done_at, id) < ($1, $2) ORDER BY done_at DESC, break_glass.id DESC LIMIT $3");
-    BREAK_GLASS_OPEN =
-        break_glass_where!("reviewed_at IS NULL AND (done_at, id) < ($1, $2) ORDER BY done_at DESC, break_glass.id DESC LIMIT $3");
-    BREAK_GLASS_DONE =
-        break_glass_where!("reviewed_at IS NOT NULL AND (done_at, id) < ($1, $2) ORDER BY done_at DESC, break_glass.id DESC LIMIT $3");
-    ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = $1";
+    BREAK_GLASS_LIST = break_glass_where!("(occurred_at, id) < ($1, $2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT $3");
+    BREAK_GLASS_UNREVIEWED =
+        break_glass_where!("reviewed_at IS NULL AND (occurred_at, id) < ($1, $2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT $3");
+    BREAK_GLASS_REVIEWED =
+        break_glass_where!("reviewed_at IS NOT NULL AND (occurred_at, id) < ($1, $2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT $3");
+    IDEMPOTENT_RESPONSE = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys WHERE digest = $1";
     AUDIT = audit_where!("");
     AUDIT_BY_REQUEST = audit_where!("request_id = $1 AND ");
     AUDIT_BY_TOKEN = audit_where!("token = $2 AND ");
@@ -324,30 +324,30 @@ statements! {
     // ---- status lists ----
 
     /// Two that take at once get one after the other, and so not the same.
-    TAKE_BLOCK = "INSERT INTO status_shards (shard, blocks) VALUES ($1, 1)
-        ON CONFLICT (shard) DO UPDATE SET blocks = status_shards.blocks + 1 RETURNING blocks";
+    ALLOCATE_STATUS_BLOCK = "INSERT INTO status_shards (shard, allocated_blocks) VALUES ($1, 1)
+        ON CONFLICT (shard) DO UPDATE SET allocated_blocks = status_shards.allocated_blocks + 1 RETURNING allocated_blocks";
 
     // ---- replicas ----
 
     /// A renewal that comes late, after a later one, is passed over: then there is no row.
-    RENEW = "WITH renewed AS (INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed)
+    RECORD_HEARTBEAT = "WITH recorded AS (INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-        ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
-            renewed = excluded.renewed WHERE replicas.beat < excluded.beat RETURNING id)
-        SELECT CASE WHEN $9::bool THEN pg_notify('errand_acks', '')::text END FROM renewed";
-    REPLICAS = "SELECT id::text AS id, name, version, started, beat, applied_seq, lease_ms, renewed FROM replicas
-        ORDER BY started, replicas.id";
-    REMOVE_REPLICA = "DELETE FROM replicas WHERE id = $1 AND beat <= $2";
+        ON CONFLICT (id) DO UPDATE SET heartbeat_number = excluded.heartbeat_number, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
+            renewed_at = excluded.renewed_at WHERE replicas.heartbeat_number < excluded.heartbeat_number RETURNING id)
+        SELECT CASE WHEN $9::bool THEN pg_notify('errand_acks', '')::text END FROM recorded";
+    REPLICAS = "SELECT id::text AS id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at FROM replicas
+        ORDER BY started_at, replicas.id";
+    DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = $1 AND heartbeat_number <= $2";
 
     // ---- sweep ----
 
     /// Passes over what another sweep has in hand, so that two can't wait for each other.
-    SWEEP_ONCE = "DELETE FROM one_time_ids WHERE digest IN
-        (SELECT digest FROM one_time_ids WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
-    SWEEP_IDEMPOTENCY = "DELETE FROM idempotency WHERE digest IN
-        (SELECT digest FROM idempotency WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
-    SWEEP_KEYS = "DELETE FROM signing_keys WHERE kid IN
+    DELETE_EXPIRED_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN
+        (SELECT digest FROM replay_guards WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+    DELETE_EXPIRED_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN
+        (SELECT digest FROM idempotency_keys WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+    DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE kid IN
         (SELECT kid FROM signing_keys WHERE gone <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
-    SWEEP_SHARDS = "DELETE FROM status_shards WHERE shard IN
+    DELETE_EXPIRED_STATUS_SHARDS = "DELETE FROM status_shards WHERE shard IN
         (SELECT shard FROM status_shards WHERE shard <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
 }

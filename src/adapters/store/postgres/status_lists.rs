@@ -4,46 +4,46 @@ use sqlx::{PgPool, query_as, query_scalar};
 
 use super::sql;
 use crate::{
-    adapters::store::rows::{ShardRow, TokenRow, json},
+    adapters::store::rows::{ShardRow, TokenRow, to_json},
     domain::{limits::TOKEN_LIFETIME_CAP, status_list::Shard, time::Timestamp},
-    ports::{Having, ListedAfter, Outage, TokenRecord},
+    ports::{Outage, TokenCursor, TokenRecord, TokenSelector},
 };
 
-pub(super) async fn take_block(pool: &PgPool, shard: Shard) -> Result<u64, Outage> {
+pub(super) async fn allocate_block(pool: &PgPool, shard: Shard) -> Result<u64, Outage> {
     let during = "take a block of a status list";
     let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(during))?;
-    let take = query_scalar(sql::TAKE_BLOCK).bind(shard.end());
+    let take = query_scalar(sql::ALLOCATE_STATUS_BLOCK).bind(shard.end());
     let taken: i64 = take.fetch_one(&mut *tx).await.map_err(Outage::during(during))?;
     tx.commit().await.map_err(Outage::during(during))?;
-    ShardRow { shard: shard.end(), blocks: taken }.read().map(|(_, blocks)| blocks.saturating_sub(1))
+    ShardRow { shard: shard.end(), allocated_blocks: taken }.read().map(|(_, blocks)| blocks.saturating_sub(1))
 }
 
-pub(super) async fn shards(pool: &PgPool, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+pub(super) async fn list_shards(pool: &PgPool, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
     let query = query_as::<_, ShardRow>(sql::STATUS_SHARDS).bind(now.unix());
     let rows = query.fetch_all(pool).await.map_err(Outage::during("read the status lists"))?;
     rows.iter().map(ShardRow::read).collect()
 }
 
-pub(super) async fn listed_tokens(
+pub(super) async fn list_tokens_with_status(
     pool: &PgPool,
-    having: &Having,
+    having: &TokenSelector,
     alive_at: Timestamp,
-    after: ListedAfter,
+    after: TokenCursor,
     limit: u32,
 ) -> Result<Vec<TokenRecord>, Outage> {
     let (statement, keys) = match having {
-        Having::Tokens(ids) => (sql::LISTED_BY_TOKEN, json(ids)),
-        Having::Tasks(ids) => (sql::LISTED_BY_TASK, json(ids)),
-        Having::Grants(ids) => (sql::LISTED_BY_GRANT, json(ids)),
-        Having::Requesters(pairs) => (sql::LISTED_BY_REQUESTER, json(pairs)),
-        Having::Agents(ids) => (sql::LISTED_BY_AGENT, json(ids)),
-        Having::Audiences(texts) => (sql::LISTED_BY_AUDIENCE, json(texts)),
-        Having::Issuers(urls) => (sql::LISTED_BY_ISSUER, json(urls)),
+        TokenSelector::Tokens(ids) => (sql::STATUS_TOKENS_BY_TOKEN, to_json(ids)),
+        TokenSelector::Tasks(ids) => (sql::STATUS_TOKENS_BY_TASK, to_json(ids)),
+        TokenSelector::Grants(ids) => (sql::STATUS_TOKENS_BY_GRANT, to_json(ids)),
+        TokenSelector::Requesters(pairs) => (sql::STATUS_TOKENS_BY_REQUESTER, to_json(pairs)),
+        TokenSelector::Agents(ids) => (sql::STATUS_TOKENS_BY_AGENT, to_json(ids)),
+        TokenSelector::Audiences(texts) => (sql::STATUS_TOKENS_BY_AUDIENCE, to_json(texts)),
+        TokenSelector::Issuers(urls) => (sql::STATUS_TOKENS_BY_ISSUER, to_json(urls)),
     };
     let query = query_as::<_, TokenRow>(statement)
         .bind(keys?)
         .bind(alive_at.unix())
-        .bind(alive_at.before(TOKEN_LIFETIME_CAP).unix())
+        .bind(alive_at.saturating_sub(TOKEN_LIFETIME_CAP).unix())
         .bind(after.issued.unix())
         .bind(after.id.uuid())
         .bind(i64::from(limit));

@@ -3,16 +3,16 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{Place, digest_of, signed};
+use super::{RowContext, digest_of, to_i64};
 use crate::{
     domain::{
         id::TaskId,
-        revocation::Seq,
-        status_list::{Shard, StatusPlace},
-        task::{Task, Turn},
+        revocation::LogPosition,
+        status_list::{Shard, StatusIndex},
+        task::{Task, Transition},
         token::TokenKind,
     },
-    ports::{Idempotency, OneTimeId, Outage, TokenRecord, Written},
+    ports::{IdempotentRequest, Outage, ReplayGuard, TokenRecord, WriteOutcome},
 };
 
 /// `tasks`
@@ -27,28 +27,28 @@ pub(crate) struct TaskRow {
     state: String,
     created: i64,
     deadline: i64,
-    turns: i64,
-    turned: Option<String>,
+    version: i64,
+    last_transition: Option<String>,
     grant_id: Option<String>,
     rev: i64,
 }
 
 /// `tasks`, how often the state of one has changed
 #[derive(Debug, FromRow)]
-pub(crate) struct TurnsRow {
+pub(crate) struct TaskVersionRow {
     id: String,
-    turns: i64,
+    version: i64,
 }
 
-impl TurnsRow {
+impl TaskVersionRow {
     pub(crate) fn read(&self) -> Result<(TaskId, u64), Outage> {
-        let place = Place { table: "tasks", row: &self.id };
-        Ok((place.name("id", &self.id)?, place.number("turns", self.turns)?))
+        let place = RowContext { table: "tasks", row: &self.id };
+        Ok((place.parse("id", &self.id)?, place.parse_u64("version", self.version)?))
     }
 }
 
 impl TaskRow {
-    pub(crate) fn of(task: &Task) -> Result<Self, Outage> {
+    pub(crate) fn new(task: &Task) -> Result<Self, Outage> {
         Ok(Self {
             id: task.id.to_string(),
             requester_issuer: task.requester.issuer.to_string(),
@@ -57,36 +57,40 @@ impl TaskRow {
             purpose: task.purpose.to_string(),
             authority: serde_json::to_string(&task.authority).map_err(Outage::during("write a task"))?,
             state: task.state.as_str().to_owned(),
-            created: task.created.unix(),
+            created: task.created_at.unix(),
             deadline: task.deadline.unix(),
-            turns: signed(task.turns),
-            turned: task.turned.as_ref().map(turn_json).transpose()?,
+            version: to_i64(task.version),
+            last_transition: task.last_transition.as_ref().map(transition_json).transpose()?,
             grant_id: task.grant.map(|id| id.to_string()),
-            rev: signed(task.rev.number()),
+            rev: to_i64(task.rev.number()),
         })
     }
 
     pub(crate) fn read(&self) -> Result<Task, Outage> {
-        let place = Place { table: "tasks", row: &self.id };
+        let place = RowContext { table: "tasks", row: &self.id };
         Ok(Task {
-            id: place.name("id", &self.id)?,
-            requester: place.requester(&self.requester_issuer, &self.requester_subject)?,
-            root_agent: place.name("root_agent", &self.root_agent)?,
-            purpose: place.name("purpose", &self.purpose)?,
-            authority: place.json("authority", &self.authority)?,
-            state: place.word("state", &self.state)?,
-            created: place.time("created", self.created)?,
-            deadline: place.time("deadline", self.deadline)?,
-            grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
-            turns: place.number("turns", self.turns)?,
-            turned: self.turned.as_ref().map(|turned| place.json("turned", turned)).transpose()?,
-            rev: Seq::new(place.number("rev", self.rev)?),
+            id: place.parse("id", &self.id)?,
+            requester: place.parse_requester(&self.requester_issuer, &self.requester_subject)?,
+            root_agent: place.parse("root_agent", &self.root_agent)?,
+            purpose: place.parse("purpose", &self.purpose)?,
+            authority: place.parse_json("authority", &self.authority)?,
+            state: place.parse_word("state", &self.state)?,
+            created_at: place.parse_time("created", self.created)?,
+            deadline: place.parse_time("deadline", self.deadline)?,
+            grant: self.grant_id.as_ref().map(|id| place.parse("grant_id", id)).transpose()?,
+            version: place.parse_u64("version", self.version)?,
+            last_transition: self
+                .last_transition
+                .as_ref()
+                .map(|turned| place.parse_json("last_transition", turned))
+                .transpose()?,
+            rev: LogPosition::new(place.parse_u64("rev", self.rev)?),
         })
     }
 }
 
 /// A task's last change, as it is kept.
-pub(crate) fn turn_json(turn: &Turn) -> Result<String, Outage> {
+pub(crate) fn transition_json(turn: &Transition) -> Result<String, Outage> {
     serde_json::to_string(turn).map_err(Outage::during("write a task"))
 }
 
@@ -109,11 +113,11 @@ pub(crate) struct TokenRow {
     grant_id: Option<String>,
     break_glass: bool,
     status_shard: Option<i64>,
-    status_number: Option<i64>,
+    status_index: Option<i64>,
 }
 
 impl TokenRow {
-    pub(crate) fn of(token: &TokenRecord) -> Result<Self, Outage> {
+    pub(crate) fn new(token: &TokenRecord) -> Result<Self, Outage> {
         let during = "write a token's record";
         Ok(Self {
             id: token.id.to_string(),
@@ -128,86 +132,86 @@ impl TokenRow {
             authority: serde_json::to_string(&token.authority).map_err(Outage::during(during))?,
             issued: token.issued.unix(),
             expires: token.expires.unix(),
-            rev: signed(token.rev.number()),
+            rev: to_i64(token.rev.number()),
             grant_id: token.grant.map(|id| id.to_string()),
             break_glass: token.break_glass,
-            status_shard: token.status.map(|place| place.shard.end()),
-            status_number: token.status.map(|place| signed(place.number)),
+            status_shard: token.status_index.map(|place| place.shard.end()),
+            status_index: token.status_index.map(|place| to_i64(place.number)),
         })
     }
 
     pub(crate) fn read(self) -> Result<TokenRecord, Outage> {
-        let place = Place { table: "tokens", row: &self.id };
+        let place = RowContext { table: "tokens", row: &self.id };
         let requester = match (&self.requester_issuer, &self.requester_subject) {
-            (Some(issuer), Some(subject)) => Some(place.requester(issuer, subject)?),
+            (Some(issuer), Some(subject)) => Some(place.parse_requester(issuer, subject)?),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("requester_subject")),
         };
-        let status = match (self.status_shard, self.status_number) {
+        let status = match (self.status_shard, self.status_index) {
             (Some(end), Some(number)) => {
-                let shard = Shard::ending(end).ok_or_else(|| place.corrupt("status_shard"))?;
-                Some(StatusPlace { shard, number: place.number("status_number", number)? })
+                let shard = Shard::ending_at(end).ok_or_else(|| place.corrupt("status_shard"))?;
+                Some(StatusIndex { shard, number: place.parse_u64("status_index", number)? })
             }
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("status_number")),
+            (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("status_index")),
         };
         Ok(TokenRecord {
-            id: place.name("id", &self.id)?,
+            id: place.parse("id", &self.id)?,
             kind: TokenKind::parse(&self.kind).ok_or_else(|| place.corrupt("kind"))?,
-            task: self.task.as_ref().map(|id| place.name("task", id)).transpose()?,
-            grant: self.grant_id.as_ref().map(|id| place.name("grant_id", id)).transpose()?,
+            task: self.task.as_ref().map(|id| place.parse("task", id)).transpose()?,
+            grant: self.grant_id.as_ref().map(|id| place.parse("grant_id", id)).transpose()?,
             break_glass: self.break_glass,
             requester,
-            client: place.name("client", &self.client)?,
-            agents: place.json("agents", &self.agents)?,
+            client: place.parse("client", &self.client)?,
+            agents: place.parse_json("agents", &self.agents)?,
             audience: self.audience,
-            lineage: place.json("lineage", &self.lineage)?,
-            authority: place.json("authority", &self.authority)?,
-            issued: place.time("issued", self.issued)?,
-            expires: place.time("expires", self.expires)?,
-            rev: Seq::new(place.number("rev", self.rev)?),
-            status,
+            lineage: place.parse_json("lineage", &self.lineage)?,
+            authority: place.parse_json("authority", &self.authority)?,
+            issued: place.parse_time("issued", self.issued)?,
+            expires: place.parse_time("expires", self.expires)?,
+            rev: LogPosition::new(place.parse_u64("rev", self.rev)?),
+            status_index: status,
         })
     }
 }
 
-/// `one_time_ids`
+/// `replay_guards`
 #[derive(Debug, Serialize)]
-pub(crate) struct OnceRow {
+pub(crate) struct ReplayGuardRow {
     pub(crate) digest: String,
     pub(crate) keep_until: i64,
 }
 
-impl OnceRow {
-    pub(crate) fn of(id: &OneTimeId) -> Self {
+impl ReplayGuardRow {
+    pub(crate) fn new(id: &ReplayGuard) -> Self {
         Self { digest: digest_of(&id.party, &id.id), keep_until: id.keep_until.unix() }
     }
 }
 
 /// `idempotency`
 #[derive(Clone, Debug, Serialize, FromRow)]
-pub(crate) struct AnswerRow {
+pub(crate) struct IdempotencyRow {
     pub(crate) digest: String,
     pub(crate) fingerprint: String,
-    pub(crate) answer: String,
+    pub(crate) response: String,
     pub(crate) seq: Option<i64>,
     pub(crate) keep_until: i64,
 }
 
-impl AnswerRow {
-    pub(crate) fn of(request: &Idempotency, seq: Option<Seq>) -> Self {
+impl IdempotencyRow {
+    pub(crate) fn new(request: &IdempotentRequest, seq: Option<LogPosition>) -> Self {
         Self {
             digest: digest_of(&request.caller, &request.key),
             fingerprint: request.fingerprint.clone(),
-            answer: request.answer.clone(),
-            seq: seq.map(|seq| signed(seq.number())),
+            response: request.response.clone(),
+            seq: seq.map(|seq| to_i64(seq.number())),
             keep_until: request.keep_until.unix(),
         }
     }
 
-    pub(crate) fn read(self) -> Result<Written, Outage> {
-        let place = Place { table: "idempotency", row: &self.digest };
-        let seq = self.seq.map(|seq| place.number("seq", seq)).transpose()?.map(Seq::new);
-        Ok(Written::Before { fingerprint: self.fingerprint, answer: self.answer, seq })
+    pub(crate) fn read(self) -> Result<WriteOutcome, Outage> {
+        let place = RowContext { table: "idempotency_keys", row: &self.digest };
+        let seq = self.seq.map(|seq| place.parse_u64("seq", seq)).transpose()?.map(LogPosition::new);
+        Ok(WriteOutcome::AlreadyApplied { fingerprint: self.fingerprint, response: self.response, seq })
     }
 }

@@ -15,28 +15,28 @@ use serde::{Serialize, de::DeserializeOwned, de::value::StrDeserializer};
 use thiserror::Error;
 
 use crate::{
-    domain::{encode, task::Requester, time::Timestamp},
+    domain::{encode_base64url, task::Requester, time::Timestamp},
     ports::Outage,
 };
 
-pub(crate) use issued::{AnswerRow, OnceRow, TaskRow, TokenRow, TurnsRow, turn_json};
-pub(crate) use registry::{BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, ShutOutRow, VersionRow};
-pub(crate) use replicas::{ReplicaRow, was_taken};
+pub(crate) use issued::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};
+pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
+pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tools::{KnownToolRow, ToolRow};
-pub(crate) use trail::{HeadRow, LogRow, RecordRow};
+pub(crate) use trail::{AuditHeadRow, AuditRecordRow, LogRow};
 
 /// What is stored can't be read back: somebody or something changed it. Says where, never what.
 #[derive(Debug, Error)]
 #[error("table `{table}`, column `{column}`, row `{row}`: what is stored there can't be read")]
-pub(crate) struct Corrupt {
+pub(crate) struct CorruptRowError {
     table: &'static str,
     column: &'static str,
     row: String,
 }
 
 /// Rows as the one text parameter of a statement that takes many.
-pub(crate) fn json<T: Serialize>(rows: &[T]) -> Result<String, Outage> {
+pub(crate) fn to_json<T: Serialize>(rows: &[T]) -> Result<String, Outage> {
     serde_json::to_string(rows).map_err(Outage::during("write rows"))
 }
 
@@ -47,52 +47,52 @@ pub(crate) fn digest_of(party: &str, id: &str) -> String {
     context.update(&(party.len() as u64).to_be_bytes());
     context.update(party.as_bytes());
     context.update(id.as_bytes());
-    encode(context.finish().as_ref())
+    encode_base64url(context.finish().as_ref())
 }
 
 /// A column that can't hold the number holds the largest one: nothing counts that far.
-pub(crate) fn signed(number: u64) -> i64 {
+pub(crate) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A place in a table, to be named when what stands there can't be read.
-struct Place<'a> {
+struct RowContext<'a> {
     table: &'static str,
     row: &'a dyn Display,
 }
 
-impl Place<'_> {
+impl RowContext<'_> {
     fn corrupt(&self, column: &'static str) -> Outage {
-        let source = Corrupt { table: self.table, column, row: self.row.to_string() };
-        Outage { during: "read a row", source: source.into() }
+        let source = CorruptRowError { table: self.table, column, row: self.row.to_string() };
+        Outage { operation: "read a row", source: source.into() }
     }
 
-    fn name<T: FromStr>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
+    fn parse<T: FromStr>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
         text.parse().map_err(|_| self.corrupt(column))
     }
 
-    fn json<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
+    fn parse_json<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
         serde_json::from_str(text).map_err(|_| self.corrupt(column))
     }
 
     /// One of an enum's words.
-    fn word<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
+    fn parse_word<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
         T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|_| self.corrupt(column))
     }
 
-    fn number(&self, column: &'static str, number: i64) -> Result<u64, Outage> {
+    fn parse_u64(&self, column: &'static str, number: i64) -> Result<u64, Outage> {
         u64::try_from(number).map_err(|_| self.corrupt(column))
     }
 
-    fn time(&self, column: &'static str, seconds: i64) -> Result<Timestamp, Outage> {
+    fn parse_time(&self, column: &'static str, seconds: i64) -> Result<Timestamp, Outage> {
         let at = Timestamp::from_unix(seconds);
         if at.unix() == seconds { Ok(at) } else { Err(self.corrupt(column)) }
     }
 
-    fn requester(&self, issuer: &str, subject: &str) -> Result<Requester, Outage> {
+    fn parse_requester(&self, issuer: &str, subject: &str) -> Result<Requester, Outage> {
         Ok(Requester {
-            issuer: self.name("requester_issuer", issuer)?,
-            subject: self.name("requester_subject", subject)?,
+            issuer: self.parse("requester_issuer", issuer)?,
+            subject: self.parse("requester_subject", subject)?,
         })
     }
 }

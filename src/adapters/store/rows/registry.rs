@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use sqlx::FromRow;
 
-use super::{Place, signed};
+use super::{RowContext, to_i64};
 use crate::{
     domain::{
-        break_glass::{BreakGlass, Review},
+        break_glass::{BreakGlassGrant, Review},
         grant::Grant,
         id::ClientId,
         jwk::SigningAlgorithm,
-        keys::KeyDates,
-        registry::{Entry, Kind, Object, OwnedTag, ShutOut, Who},
-        revocation::Seq,
+        keys::KeySchedule,
+        registry::{Block, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
+        revocation::LogPosition,
         secret::SecretTag,
         time::Timestamp,
     },
@@ -27,37 +27,37 @@ pub(crate) struct ObjectRow {
     pub(crate) id: String,
     pub(crate) body: String,
     pub(crate) owner: String,
-    pub(crate) since: i64,
+    pub(crate) registered_seq: i64,
 }
 
 impl ObjectRow {
-    pub(crate) fn of(entry: &Entry, since: Seq) -> Result<Self, Outage> {
+    pub(crate) fn new(entry: &Entry, since: LogPosition) -> Result<Self, Outage> {
         Ok(Self {
             kind: entry.object.kind().as_str().to_owned(),
             id: entry.object.id().to_owned(),
             body: serde_json::to_string(&entry.object).map_err(Outage::during("write an object"))?,
-            owner: entry.owner.as_str().to_owned(),
-            since: signed(since.number()),
+            owner: entry.source.as_str().to_owned(),
+            registered_seq: to_i64(since.number()),
         })
     }
 
     /// Which object it is, and from where on.
-    pub(crate) fn registered(&self) -> Result<((Kind, String), Seq), Outage> {
+    pub(crate) fn registration_position(&self) -> Result<((ObjectKind, String), LogPosition), Outage> {
         let row = format!("{}/{}", self.kind, self.id);
-        let place = Place { table: "objects", row: &row };
-        let kind = place.word("kind", &self.kind)?;
-        Ok(((kind, self.id.clone()), Seq::new(place.number("since", self.since)?)))
+        let place = RowContext { table: "objects", row: &row };
+        let kind = place.parse_word("kind", &self.kind)?;
+        Ok(((kind, self.id.clone()), LogPosition::new(place.parse_u64("registered_seq", self.registered_seq)?)))
     }
 
     pub(crate) fn read(&self) -> Result<Entry, Outage> {
         let row = format!("{}/{}", self.kind, self.id);
-        let place = Place { table: "objects", row: &row };
-        let object: Object = place.json("body", &self.body)?;
+        let place = RowContext { table: "objects", row: &row };
+        let object: RegistryObject = place.parse_json("body", &self.body)?;
         // An object that stands under another one's name would be changed and removed as that one.
         if object.kind().as_str() != self.kind || object.id() != self.id {
             return Err(place.corrupt("id"));
         }
-        Ok(Entry { object, owner: place.word("owner", &self.owner)? })
+        Ok(Entry { object, source: place.parse_word("owner", &self.owner)? })
     }
 }
 
@@ -70,49 +70,49 @@ pub(crate) struct SecretRow {
 }
 
 impl SecretRow {
-    pub(crate) fn read_all(rows: Vec<Self>) -> Result<BTreeMap<ClientId, OwnedTag>, Outage> {
+    pub(crate) fn read_all(rows: Vec<Self>) -> Result<BTreeMap<ClientId, StoredSecretTag>, Outage> {
         rows.into_iter()
             .map(|row| {
-                let place = Place { table: "secrets", row: &row.client };
-                let (client, owner) = (place.name("client", &row.client)?, place.word("owner", &row.owner)?);
-                Ok((client, OwnedTag { tag: SecretTag::from_bytes(row.tag), owner }))
+                let place = RowContext { table: "secrets", row: &row.client };
+                let (client, owner) = (place.parse("client", &row.client)?, place.parse_word("owner", &row.owner)?);
+                Ok((client, StoredSecretTag { tag: SecretTag::from_bytes(row.tag), source: owner }))
             })
             .collect()
     }
 }
 
-/// `shut_out`
+/// `blocks`
 #[derive(FromRow)]
-pub(crate) struct ShutOutRow {
+pub(crate) struct BlockRow {
     pub(crate) kind: String,
     pub(crate) id: String,
-    pub(crate) how: String,
+    pub(crate) block_kind: String,
     pub(crate) reason: String,
-    pub(crate) done_by: String,
-    pub(crate) done_at: i64,
+    pub(crate) actor: String,
+    pub(crate) occurred_at: i64,
 }
 
-impl ShutOutRow {
-    pub(crate) fn of(one: &ShutOut) -> Self {
+impl BlockRow {
+    pub(crate) fn new(one: &Block) -> Self {
         Self {
-            kind: one.who.kind().to_owned(),
-            id: one.who.id(),
-            how: one.how.as_str().to_owned(),
+            kind: one.subject.kind().to_owned(),
+            id: one.subject.id(),
+            block_kind: one.kind.as_str().to_owned(),
             reason: one.reason.to_string(),
-            done_by: one.by.clone(),
-            done_at: one.at.unix(),
+            actor: one.by.clone(),
+            occurred_at: one.at.unix(),
         }
     }
 
-    pub(crate) fn read(self) -> Result<ShutOut, Outage> {
+    pub(crate) fn read(self) -> Result<Block, Outage> {
         let row = format!("{}/{}", self.kind, self.id);
-        let place = Place { table: "shut_out", row: &row };
-        Ok(ShutOut {
-            who: Who::parse(&self.kind, &self.id).ok_or_else(|| place.corrupt("id"))?,
-            how: place.word("how", &self.how)?,
-            reason: place.name("reason", &self.reason)?,
-            by: self.done_by,
-            at: place.time("done_at", self.done_at)?,
+        let place = RowContext { table: "blocks", row: &row };
+        Ok(Block {
+            subject: BlockSubject::parse(&self.kind, &self.id).ok_or_else(|| place.corrupt("id"))?,
+            kind: place.parse_word("block_kind", &self.block_kind)?,
+            reason: place.parse("reason", &self.reason)?,
+            by: self.actor,
+            at: place.parse_time("occurred_at", self.occurred_at)?,
         })
     }
 }
@@ -126,9 +126,9 @@ pub(crate) struct VersionRow {
 
 impl VersionRow {
     pub(crate) fn find(rows: &[Self], name: &'static str) -> Result<u64, Outage> {
-        let place = Place { table: "versions", row: &name };
+        let place = RowContext { table: "versions", row: &name };
         let row = rows.iter().find(|row| row.name == name).ok_or_else(|| place.corrupt("version"))?;
-        place.number("version", row.version)
+        place.parse_u64("version", row.version)
     }
 }
 
@@ -146,30 +146,30 @@ pub(crate) struct KeyRow {
 }
 
 impl KeyRow {
-    pub(crate) fn of(key: &StoredKey) -> Self {
+    pub(crate) fn new(key: &StoredKey) -> Self {
         Self {
-            kid: key.dates.kid.to_string(),
-            algorithm: key.dates.algorithm.as_str().to_owned(),
-            created: key.dates.created.unix(),
-            activates: key.dates.activates.unix(),
-            retires: key.dates.retires.map(Timestamp::unix),
-            gone: key.dates.gone.map(Timestamp::unix),
+            kid: key.schedule.kid.to_string(),
+            algorithm: key.schedule.algorithm.as_str().to_owned(),
+            created: key.schedule.created_at.unix(),
+            activates: key.schedule.activates_at.unix(),
+            retires: key.schedule.retires_at.map(Timestamp::unix),
+            gone: key.schedule.unpublished_at.map(Timestamp::unix),
             public_jwk: key.public_jwk.clone(),
-            sealed: key.sealed.clone(),
+            sealed: key.sealed_private_key.clone(),
         }
     }
 
     pub(crate) fn read(self) -> Result<StoredKey, Outage> {
-        let place = Place { table: "signing_keys", row: &self.kid };
-        let dates = KeyDates {
-            kid: place.name("kid", &self.kid)?,
+        let place = RowContext { table: "signing_keys", row: &self.kid };
+        let dates = KeySchedule {
+            kid: place.parse("kid", &self.kid)?,
             algorithm: SigningAlgorithm::parse(&self.algorithm).ok_or_else(|| place.corrupt("algorithm"))?,
-            created: place.time("created", self.created)?,
-            activates: place.time("activates", self.activates)?,
-            retires: self.retires.map(|at| place.time("retires", at)).transpose()?,
-            gone: self.gone.map(|at| place.time("gone", at)).transpose()?,
+            created_at: place.parse_time("created", self.created)?,
+            activates_at: place.parse_time("activates", self.activates)?,
+            retires_at: self.retires.map(|at| place.parse_time("retires", at)).transpose()?,
+            unpublished_at: self.gone.map(|at| place.parse_time("gone", at)).transpose()?,
         };
-        Ok(StoredKey { dates, public_jwk: self.public_jwk, sealed: self.sealed })
+        Ok(StoredKey { schedule: dates, public_jwk: self.public_jwk, sealed_private_key: self.sealed })
     }
 }
 
@@ -182,13 +182,13 @@ pub(crate) struct GrantRow {
     pub(crate) agent: String,
     pub(crate) authority: Option<String>,
     pub(crate) until: i64,
-    pub(crate) done_by: String,
-    pub(crate) done_at: i64,
+    pub(crate) actor: String,
+    pub(crate) occurred_at: i64,
     pub(crate) break_glass: bool,
 }
 
 impl GrantRow {
-    pub(crate) fn of(grant: &Grant) -> Result<Self, Outage> {
+    pub(crate) fn new(grant: &Grant) -> Result<Self, Outage> {
         let authority = grant.authority.as_ref().map(serde_json::to_string).transpose();
         Ok(Self {
             id: grant.id.to_string(),
@@ -196,23 +196,23 @@ impl GrantRow {
             requester_subject: grant.requester.subject.to_string(),
             agent: grant.agent.to_string(),
             authority: authority.map_err(Outage::during("write a grant"))?,
-            until: grant.until.unix(),
-            done_by: grant.by.clone(),
-            done_at: grant.at.unix(),
+            until: grant.expires.unix(),
+            actor: grant.by.clone(),
+            occurred_at: grant.at.unix(),
             break_glass: grant.break_glass,
         })
     }
 
     pub(crate) fn read(self) -> Result<Grant, Outage> {
-        let place = Place { table: "grants", row: &self.id };
+        let place = RowContext { table: "grants", row: &self.id };
         Ok(Grant {
-            id: place.name("id", &self.id)?,
-            requester: place.requester(&self.requester_issuer, &self.requester_subject)?,
-            agent: place.name("agent", &self.agent)?,
-            authority: self.authority.as_ref().map(|text| place.json("authority", text)).transpose()?,
-            until: place.time("until", self.until)?,
-            by: self.done_by,
-            at: place.time("done_at", self.done_at)?,
+            id: place.parse("id", &self.id)?,
+            requester: place.parse_requester(&self.requester_issuer, &self.requester_subject)?,
+            agent: place.parse("agent", &self.agent)?,
+            authority: self.authority.as_ref().map(|text| place.parse_json("authority", text)).transpose()?,
+            expires: place.parse_time("until", self.until)?,
+            by: self.actor,
+            at: place.parse_time("occurred_at", self.occurred_at)?,
             break_glass: self.break_glass,
         })
     }
@@ -231,17 +231,22 @@ pub(crate) struct BreakGlassRow {
 }
 
 impl BreakGlassRow {
-    pub(crate) fn read(self) -> Result<BreakGlass, Outage> {
+    pub(crate) fn read(self) -> Result<BreakGlassGrant, Outage> {
         let grant = self.grant.read()?;
         let id = grant.id.to_string();
-        let place = Place { table: "break_glass", row: &id };
+        let place = RowContext { table: "break_glass", row: &id };
         let review = match (self.reviewed_by, self.reviewed_at, &self.note) {
             (Some(by), Some(at), Some(note)) => {
-                Some(Review { by, at: place.time("reviewed_at", at)?, note: place.name("note", note)? })
+                Some(Review { by, at: place.parse_time("reviewed_at", at)?, note: place.parse("note", note)? })
             }
             (None, None, None) => None,
             (Some(_) | None, Some(_) | None, Some(_) | None) => return Err(place.corrupt("reviewed_by")),
         };
-        Ok(BreakGlass { grant, reason: place.name("reason", &self.reason)?, withdrawn: self.withdrawn, review })
+        Ok(BreakGlassGrant {
+            grant,
+            reason: place.parse("reason", &self.reason)?,
+            is_withdrawn: self.withdrawn,
+            review,
+        })
     }
 }

@@ -2,12 +2,12 @@
 
 use sqlx::FromRow;
 
-use super::Place;
+use super::RowContext;
 use crate::{
     domain::{
         id::{ToolDigest, ToolName},
         registry::KnownTools,
-        tool::{KnownTool, Sighting, ToolRecord},
+        tool::{KnownTool, ObservedDefinition, ToolRecord},
     },
     ports::Outage,
 };
@@ -27,14 +27,15 @@ pub(crate) struct ToolRow {
 }
 
 impl ToolRow {
-    pub(crate) fn of(record: &ToolRecord) -> Self {
-        let parts = |sighting: &Option<Sighting>| {
-            let (digest, text) = (|s: &Sighting| s.digest.to_string(), |s: &Sighting| s.definition.clone());
+    pub(crate) fn new(record: &ToolRecord) -> Self {
+        let parts = |sighting: &Option<ObservedDefinition>| {
+            let (digest, text) =
+                (|s: &ObservedDefinition| s.digest.to_string(), |s: &ObservedDefinition| s.definition.clone());
             let sighting = sighting.as_ref();
             (sighting.map(digest), sighting.map(text), sighting.map(|s| s.at.unix()))
         };
         let (accepted, accepted_definition, accepted_at) = parts(&record.accepted);
-        let (seen, seen_definition, seen_at) = parts(&record.seen);
+        let (seen, seen_definition, seen_at) = parts(&record.observed);
         Self {
             resource: record.resource.to_string(),
             tool: record.tool.to_string(),
@@ -50,24 +51,27 @@ impl ToolRow {
 
     pub(crate) fn read(self) -> Result<ToolRecord, Outage> {
         let row = format!("{}/{}", self.resource, self.tool);
-        let place = Place { table: "tools", row: &row };
+        let place = RowContext { table: "tools", row: &row };
         let sighting = |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at)
         {
             (None, None, None) => Ok(None),
             (Some(digest), Some(definition), Some(at)) => {
-                let sighting =
-                    Sighting { digest: place.name(column, &digest)?, definition, at: place.time(column, at)? };
+                let sighting = ObservedDefinition {
+                    digest: place.parse(column, &digest)?,
+                    definition,
+                    at: place.parse_time(column, at)?,
+                };
                 // A text that somebody changed is not what its digest was accepted for.
-                if sighting.is_whole() { Ok(Some(sighting)) } else { Err(place.corrupt(column)) }
+                if sighting.has_valid_digest() { Ok(Some(sighting)) } else { Err(place.corrupt(column)) }
             }
             _ => Err(place.corrupt(column)),
         };
         Ok(ToolRecord {
-            resource: place.name("resource", &self.resource)?,
-            tool: place.name("tool", &self.tool)?,
+            resource: place.parse("resource", &self.resource)?,
+            tool: place.parse("tool", &self.tool)?,
             accepted: sighting("accepted", self.accepted, self.accepted_definition, self.accepted_at)?,
             accepted_by: self.accepted_by,
-            seen: sighting("seen", self.seen, self.seen_definition, self.seen_at)?,
+            observed: sighting("seen", self.seen, self.seen_definition, self.seen_at)?,
         })
     }
 }
@@ -86,13 +90,14 @@ impl KnownToolRow {
         let mut known = KnownTools::new();
         for row in rows {
             let name = format!("{}/{}", row.resource, row.tool);
-            let place = Place { table: "tools", row: &name };
+            let place = RowContext { table: "tools", row: &name };
             let digest = |column, text: &Option<String>| {
-                text.as_ref().map(|text| place.name::<ToolDigest>(column, text)).transpose()
+                text.as_ref().map(|text| place.parse::<ToolDigest>(column, text)).transpose()
             };
-            let digests = KnownTool { accepted: digest("accepted", &row.accepted)?, seen: digest("seen", &row.seen)? };
-            let tool = place.name::<ToolName>("tool", &row.tool)?;
-            known.entry(place.name("resource", &row.resource)?).or_default().insert(tool, digests);
+            let digests =
+                KnownTool { accepted: digest("accepted", &row.accepted)?, observed: digest("seen", &row.seen)? };
+            let tool = place.parse::<ToolName>("tool", &row.tool)?;
+            known.entry(place.parse("resource", &row.resource)?).or_default().insert(tool, digests);
         }
         Ok(known)
     }

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{Place, signed};
+use super::{RowContext, to_i64};
 use crate::{
     domain::{
-        audit::{self, Columns, Head, Record, Writer},
-        revocation::{LogEntry, NewEntry, Seq, Target, Verb},
+        audit::{self, Head, Record, SearchColumns, WriterId},
+        revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target},
     },
     ports::{AuditRow, Outage},
 };
@@ -20,48 +20,48 @@ pub(crate) struct LogRow {
     kind: String,
     key: String,
     reason: String,
-    done_by: String,
-    done_at: i64,
+    actor: String,
+    occurred_at: i64,
     forget_after: i64,
 }
 
 impl LogRow {
-    pub(crate) fn of(entry: &NewEntry, seq: Seq) -> Self {
+    pub(crate) fn new(entry: &NewEntry, seq: LogPosition) -> Self {
         Self {
-            seq: signed(seq.number()),
+            seq: to_i64(seq.number()),
             verb: entry.verb.as_str().to_owned(),
             kind: entry.target.kind().to_owned(),
             key: entry.target.key(),
             reason: entry.reason.clone(),
-            done_by: entry.by.clone(),
-            done_at: entry.at.unix(),
+            actor: entry.by.clone(),
+            occurred_at: entry.at.unix(),
             forget_after: entry.forget_after.unix(),
         }
     }
 
     pub(crate) fn read(self) -> Result<LogEntry, Outage> {
-        let place = Place { table: "revocation_log", row: &self.seq };
+        let place = RowContext { table: "revocation_log", row: &self.seq };
         let target = Target::parse(&self.kind, &self.key).ok_or_else(|| place.corrupt("key"))?;
         let entry = NewEntry {
-            verb: Verb::parse(&self.verb, &target).ok_or_else(|| place.corrupt("verb"))?,
+            verb: LogAction::parse(&self.verb, &target).ok_or_else(|| place.corrupt("verb"))?,
             target,
-            at: place.time("done_at", self.done_at)?,
-            forget_after: place.time("forget_after", self.forget_after)?,
+            at: place.parse_time("occurred_at", self.occurred_at)?,
+            forget_after: place.parse_time("forget_after", self.forget_after)?,
             reason: self.reason,
-            by: self.done_by,
+            by: self.actor,
         };
-        Ok(LogEntry { seq: Seq::new(place.number("seq", self.seq)?), entry })
+        Ok(LogEntry { seq: LogPosition::new(place.parse_u64("seq", self.seq)?), entry })
     }
 }
 
 /// `audit`
 #[derive(Serialize, FromRow)]
-pub(crate) struct RecordRow {
+pub(crate) struct AuditRecordRow {
     writer: String,
     n: i64,
     body: String,
     hash: String,
-    done_at: i64,
+    occurred_at: i64,
     event: String,
     outcome: String,
     requester_issuer: Option<String>,
@@ -77,44 +77,44 @@ pub(crate) struct RecordRow {
 
 /// `audit_agents`
 #[derive(Serialize)]
-pub(crate) struct ActorRow {
+pub(crate) struct AuditAgentRow {
     writer: String,
     n: i64,
     agent: String,
-    done_at: i64,
+    occurred_at: i64,
 }
 
-impl RecordRow {
+impl AuditRecordRow {
     /// How much its text takes (bytes).
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn body_len(&self) -> usize {
         self.body.len()
     }
 
     /// Puts records at the end of a chain, and moves the head on.
     pub(crate) fn link<'a>(
-        writer: Writer,
+        writer: WriterId,
         head: &mut Head,
         records: impl IntoIterator<Item = &'a Record>,
-    ) -> (Vec<Self>, Vec<ActorRow>) {
+    ) -> (Vec<Self>, Vec<AuditAgentRow>) {
         let mut actors = Vec::new();
         let rows = records
             .into_iter()
-            .map(|record| Self::of(record, audit::link(writer, head, record), &mut actors))
+            .map(|record| Self::new(record, audit::link(writer, head, record), &mut actors))
             .collect();
         (rows, actors)
     }
 
-    fn of(record: &Record, linked: audit::Linked, actors: &mut Vec<ActorRow>) -> Self {
-        let columns = Columns::of(record);
-        let (writer, n, done_at) = (linked.writer.0.to_string(), signed(linked.n), columns.at.unix());
+    fn new(record: &Record, linked: audit::Linked, actors: &mut Vec<AuditAgentRow>) -> Self {
+        let columns = SearchColumns::from_record(record);
+        let (writer, n, done_at) = (linked.writer.0.to_string(), to_i64(linked.n), columns.at.unix());
         let agents = columns.agents.into_iter();
-        actors.extend(agents.map(|agent| ActorRow { writer: writer.clone(), n, agent, done_at }));
+        actors.extend(agents.map(|agent| AuditAgentRow { writer: writer.clone(), n, agent, occurred_at: done_at }));
         Self {
             writer,
             n,
             body: linked.body,
             hash: linked.hash,
-            done_at,
+            occurred_at: done_at,
             event: columns.event,
             outcome: columns.outcome,
             requester_issuer: columns.requester_issuer,
@@ -129,19 +129,19 @@ impl RecordRow {
 
     pub(crate) fn read(self) -> Result<AuditRow, Outage> {
         let row = format!("{} {}", self.writer, self.n);
-        let place = Place { table: "audit", row: &row };
+        let place = RowContext { table: "audit", row: &row };
         Ok(AuditRow {
-            writer: Writer(place.name("writer", &self.writer)?),
-            n: place.number("n", self.n)?,
+            writer: WriterId(place.parse("writer", &self.writer)?),
+            n: place.parse_u64("n", self.n)?,
             body: self.body,
             hash: self.hash,
-            columns: Columns {
-                at: place.time("done_at", self.done_at)?,
+            columns: SearchColumns {
+                at: place.parse_time("occurred_at", self.occurred_at)?,
                 event: self.event,
                 outcome: self.outcome,
                 requester_issuer: self.requester_issuer,
                 requester_subject: self.requester_subject,
-                agents: place.json("agents", &self.agents)?,
+                agents: place.parse_json("agents", &self.agents)?,
                 task: self.task,
                 token: self.token,
                 resource: self.resource,
@@ -153,15 +153,15 @@ impl RecordRow {
 
 /// `audit_writers`
 #[derive(FromRow)]
-pub(crate) struct HeadRow {
+pub(crate) struct AuditHeadRow {
     pub(crate) writer: String,
     pub(crate) n: i64,
     pub(crate) hash: String,
 }
 
-impl HeadRow {
-    pub(crate) fn read(self) -> Result<(Writer, Head), Outage> {
-        let place = Place { table: "audit_writers", row: &self.writer };
-        Ok((Writer(place.name("writer", &self.writer)?), Head { n: place.number("n", self.n)?, hash: self.hash }))
+impl AuditHeadRow {
+    pub(crate) fn read(self) -> Result<(WriterId, Head), Outage> {
+        let place = RowContext { table: "audit_writers", row: &self.writer };
+        Ok((WriterId(place.parse("writer", &self.writer)?), Head { n: place.parse_u64("n", self.n)?, hash: self.hash }))
     }
 }

@@ -22,20 +22,21 @@ pub use sql::STATEMENTS;
 use crate::{
     adapters::store::{Database, StoreOptions, schema},
     domain::{
-        audit::{Head, Writer},
-        break_glass::{BreakGlass, ReviewState},
+        audit::{Head, WriterId},
+        break_glass::{BreakGlassGrant, ReviewState},
         grant::Grant,
         id::{ClientId, GrantId, TaskId, TokenId},
-        replica::{Beat, ReplicaId},
-        revocation::{LogEntry, Seq},
+        replica::{Heartbeat, ReplicaId},
+        revocation::{LogEntry, LogPosition},
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
         tool::ToolRecord,
     },
     ports::{
-        AuditFilter, AuditRow, CommitFault, Ear, GrantFilter, Having, ListFault, ListedAfter, Outage, Page, Paged,
-        Store, StoredKeys, StoredRegistry, Swept, TaskFilter, TokenFilter, TokenRecord, Write, Written,
+        AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
+        Store, StoredKeys, StoredRegistry, TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
+        WriteOutcome, WriteSet,
     },
 };
 
@@ -75,17 +76,17 @@ impl SqliteStore {
             let only = only.connect_with(connect).await.map_err(Outage::during(during))?;
             return Ok(Self { writer: only.clone(), readers: only });
         }
-        keep_private(connect.get_filename()).map_err(Outage::during(during))?;
+        create_private_file(connect.get_filename()).map_err(Outage::during(during))?;
         let writer = pool(1).connect_with(connect.clone().create_if_missing(true)).await;
         let writer = writer.map_err(Outage::during(during))?;
-        write_ahead(&writer, options.acquire_timeout).await.map_err(Outage::during(during))?;
+        enable_wal(&writer, options.acquire_timeout).await.map_err(Outage::during(during))?;
         let readers = pool(options.max_connections).connect_lazy_with(connect.read_only(true));
         Ok(Self { writer, readers })
     }
 }
 
 /// Makes the file, if there is none, so that only its owner can read it. SQLite gives its other files the same rights.
-fn keep_private(path: &Path) -> io::Result<()> {
+fn create_private_file(path: &Path) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -98,11 +99,11 @@ fn keep_private(path: &Path) -> io::Result<()> {
 
 /// Turns the write-ahead log on, which a file keeps. To turn it on takes a lock that SQLite does not wait for, and
 /// another program may be just about to do the same.
-async fn write_ahead(writer: &SqlitePool, patience: Duration) -> Result<(), sqlx::Error> {
+async fn enable_wal(writer: &SqlitePool, time_limit: Duration) -> Result<(), sqlx::Error> {
     let pause = Duration::from_millis(20);
-    let mut left = patience;
+    let mut left = time_limit;
     loop {
-        match writer.execute(sql::WRITE_AHEAD).await {
+        match writer.execute(sql::ENABLE_WAL).await {
             Err(error) if is_busy(&error) && left > pause => {
                 tokio::time::sleep(pause).await;
                 left = left.saturating_sub(pause);
@@ -137,144 +138,148 @@ impl Database for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, writer: Writer, batch: &[Write]) -> Result<Vec<Written>, CommitFault> {
+    async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         commit::commit(&self.writer, writer, batch).await
     }
 
-    async fn head(&self) -> Result<Seq, Outage> {
-        read::head(&self.readers).await
+    async fn read_log_head(&self) -> Result<LogPosition, Outage> {
+        read::read_log_head(&self.readers).await
     }
 
-    async fn log_after(&self, seq: Seq, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
-        read::log_after(&self.readers, seq, now, limit).await
+    async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
+        read::read_log_after(&self.readers, seq, now, limit).await
     }
 
-    async fn registry(&self) -> Result<StoredRegistry, Outage> {
-        read::registry(&self.readers).await
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        read::load_registry(&self.readers).await
     }
 
-    async fn tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::tools(&self.readers, resource).await
+    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::list_tools(&self.readers, resource).await
     }
 
-    async fn keys(&self) -> Result<StoredKeys, Outage> {
-        read::keys(&self.readers).await
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        read::load_keys(&self.readers).await
     }
 
-    async fn task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::task(&self.readers, id).await
+    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::find_task(&self.readers, id).await
     }
 
-    async fn tasks_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::tasks_due(&self.readers, now, limit).await
+    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_overdue_tasks(&self.readers, now, limit).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, ListFault> {
-        read::tasks(&self.readers, filter, page).await
+    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        read::list_tasks(&self.readers, filter, page).await
     }
 
-    async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
-        read::token(&self.readers, id).await
+    async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+        read::find_token(&self.readers, id).await
     }
 
-    async fn tokens(&self, filter: &TokenFilter, page: &Page) -> Result<Paged<TokenRecord>, ListFault> {
-        read::tokens(&self.readers, filter, page).await
+    async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
+        read::list_tokens(&self.readers, filter, page).await
     }
 
-    async fn listed_tokens(
+    async fn list_tokens_with_status(
         &self,
-        having: &Having,
+        having: &TokenSelector,
         alive_at: Timestamp,
-        after: ListedAfter,
+        after: TokenCursor,
         limit: u32,
     ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::listed_tokens(&self.readers, having, alive_at, after, limit).await
+        status_lists::list_tokens_with_status(&self.readers, having, alive_at, after, limit).await
     }
 
-    async fn take_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::take_block(&self.writer, shard).await
+    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::allocate_block(&self.writer, shard).await
     }
 
-    async fn status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::shards(&self.readers, now).await
+    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::list_shards(&self.readers, now).await
     }
 
-    async fn tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::tasks_without_grant(&self.readers, limit).await
+    async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_tasks_without_grant(&self.readers, limit).await
     }
 
-    async fn tasks_of_removed(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::tasks_of_removed(&self.readers, limit).await
+    async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_orphaned_tasks(&self.readers, limit).await
     }
 
-    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
-        read::grant(&self.readers, id).await
+    async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
+        read::find_grant(&self.readers, id).await
     }
 
-    async fn grants_between(
+    async fn list_live_grants(
         &self,
         requester: &Requester,
         agent: &ClientId,
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
-        read::grants_between(&self.readers, requester, agent, now, limit).await
+        read::list_live_grants(&self.readers, requester, agent, now, limit).await
     }
 
-    async fn break_glass(&self, id: GrantId) -> Result<Option<BreakGlass>, Outage> {
-        read::break_glass(&self.readers, id).await
+    async fn find_break_glass(&self, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
+        read::find_break_glass(&self.readers, id).await
     }
 
-    async fn break_glass_list(&self, review: Option<ReviewState>, page: &Page) -> Result<Paged<BreakGlass>, ListFault> {
-        read::break_glass_list(&self.readers, review, page).await
+    async fn list_break_glass(
+        &self,
+        review: Option<ReviewState>,
+        page: &PageRequest,
+    ) -> Result<Page<BreakGlassGrant>, ListError> {
+        read::list_break_glass(&self.readers, review, page).await
     }
 
-    async fn grants(&self, filter: &GrantFilter, page: &Page) -> Result<Paged<Grant>, ListFault> {
-        read::grants(&self.readers, filter, page).await
+    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        read::list_grants(&self.readers, filter, page).await
     }
 
-    async fn revocations(&self, page: &Page) -> Result<Paged<LogEntry>, ListFault> {
-        read::revocations(&self.readers, page).await
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        read::list_revocations(&self.readers, page).await
     }
 
-    async fn answered(&self, caller: &str, key: &str) -> Result<Option<Written>, Outage> {
-        read::answered(&self.readers, caller, key).await
+    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
+        read::find_idempotent_response(&self.readers, caller, key).await
     }
 
-    async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRow>, ListFault> {
-        read::audit(&self.readers, filter, page).await
+    async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
+        read::list_audit_records(&self.readers, filter, page).await
     }
 
-    async fn audit_heads(&self) -> Result<Vec<(Writer, Head)>, Outage> {
-        read::audit_heads(&self.readers).await
+    async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage> {
+        read::list_audit_heads(&self.readers).await
     }
 
-    async fn audit_chain(&self, writer: Writer, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
-        read::audit_chain(&self.readers, writer, n, limit).await
+    async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
+        read::read_audit_chain(&self.readers, writer, n, limit).await
     }
 
-    async fn renew(&self, beat: &Beat, _is_news: bool) -> Result<(), Outage> {
-        replicas::renew(&self.writer, beat).await
+    async fn record_heartbeat(&self, beat: &Heartbeat, _is_news: bool) -> Result<(), Outage> {
+        replicas::record_heartbeat(&self.writer, beat).await
     }
 
-    async fn replicas(&self) -> Result<Vec<Beat>, Outage> {
-        replicas::replicas(&self.readers).await
+    async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
+        replicas::list_replicas(&self.readers).await
     }
 
-    async fn remove_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-        replicas::remove(&self.writer, id, number).await
+    async fn deregister_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
+        replicas::deregister_replica(&self.writer, id, number).await
     }
 
-    async fn listen(&self) -> Result<Box<dyn Ear>, Outage> {
-        Ok(Box::new(replicas::Lookout::new(self.readers.clone()).await?))
+    async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
+        Ok(Box::new(replicas::PollingListener::new(self.readers.clone()).await?))
     }
 
-    async fn sweep(&self, now: Timestamp) -> Result<Swept, Outage> {
-        commit::sweep(&self.writer, now).await
+    async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
+        commit::collect_garbage(&self.writer, now).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {
         let during = Outage::during("reach the store");
-        schema::check(read::schema_version(&self.readers).await.map_err(during)?, &MIGRATOR)
+        schema::check_version(read::read_schema_version(&self.readers).await.map_err(during)?, &MIGRATOR)
     }
 }

@@ -8,71 +8,71 @@ use tokio::time::sleep;
 
 use super::{read, sql};
 use crate::{
-    adapters::store::rows::{ReplicaRow, signed, was_taken},
+    adapters::store::rows::{ReplicaRow, check_recorded, to_i64},
     domain::{
-        replica::{Beat, ReplicaId},
-        revocation::Seq,
+        replica::{Heartbeat, ReplicaId},
+        revocation::LogPosition,
     },
-    ports::{Ear, Heard, Outage},
+    ports::{ChangeListener, Notification, Outage},
 };
 
 /// How often the file is looked at: nobody tells one process what another one wrote.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-pub(super) async fn renew(pool: &SqlitePool, beat: &Beat) -> Result<(), Outage> {
-    let row = ReplicaRow::of(beat);
-    let renew = query(sql::RENEW).bind(row.id).bind(row.name).bind(row.version).bind(row.started);
-    let renew = renew.bind(row.beat).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed);
+pub(super) async fn record_heartbeat(pool: &SqlitePool, beat: &Heartbeat) -> Result<(), Outage> {
+    let row = ReplicaRow::new(beat);
+    let renew = query(sql::RECORD_HEARTBEAT).bind(row.id).bind(row.name).bind(row.version).bind(row.started_at);
+    let renew = renew.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at);
     let done = renew.execute(pool).await.map_err(Outage::during("renew the lease"))?;
-    was_taken(done.rows_affected())
+    check_recorded(done.rows_affected())
 }
 
-pub(super) async fn replicas(pool: &SqlitePool) -> Result<Vec<Beat>, Outage> {
+pub(super) async fn list_replicas(pool: &SqlitePool) -> Result<Vec<Heartbeat>, Outage> {
     let query = query_as(sql::REPLICAS);
     let rows: Vec<ReplicaRow> = query.fetch_all(pool).await.map_err(Outage::during("read the replicas"))?;
     rows.into_iter().map(ReplicaRow::read).collect()
 }
 
-pub(super) async fn remove(pool: &SqlitePool, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-    let remove = query(sql::REMOVE_REPLICA).bind(id.0.to_string()).bind(signed(number));
+pub(super) async fn deregister_replica(pool: &SqlitePool, id: ReplicaId, number: u64) -> Result<bool, Outage> {
+    let remove = query(sql::DEREGISTER_REPLICA).bind(id.0.to_string()).bind(to_i64(number));
     let done = remove.execute(pool).await.map_err(Outage::during("remove a replica"))?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Compares what it sees with what it saw.
-pub(super) struct Lookout {
+pub(super) struct PollingListener {
     pool: SqlitePool,
-    log: Seq,
-    acknowledged: Vec<Seq>,
+    log_head: LogPosition,
+    acknowledged_positions: Vec<LogPosition>,
 }
 
-impl Lookout {
+impl PollingListener {
     pub(super) async fn new(pool: SqlitePool) -> Result<Self, Outage> {
-        let (log, acknowledged) = look(&pool).await?;
-        Ok(Self { pool, log, acknowledged })
+        let (log, acknowledged) = read_positions(&pool).await?;
+        Ok(Self { pool, log_head: log, acknowledged_positions: acknowledged })
     }
 }
 
 #[async_trait]
-impl Ear for Lookout {
-    async fn hear(&mut self) -> Result<Heard, Outage> {
+impl ChangeListener for PollingListener {
+    async fn recv(&mut self) -> Result<Notification, Outage> {
         loop {
-            let (log, acknowledged) = look(&self.pool).await?;
-            if log != self.log {
-                self.log = log;
-                return Ok(Heard::Log);
+            let (log, acknowledged) = read_positions(&self.pool).await?;
+            if log != self.log_head {
+                self.log_head = log;
+                return Ok(Notification::Log);
             }
-            if acknowledged != self.acknowledged {
-                self.acknowledged = acknowledged;
-                return Ok(Heard::Acknowledgement);
+            if acknowledged != self.acknowledged_positions {
+                self.acknowledged_positions = acknowledged;
+                return Ok(Notification::Acknowledgement);
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
 
 /// The head of the log, and up to where it was applied by each.
-async fn look(pool: &SqlitePool) -> Result<(Seq, Vec<Seq>), Outage> {
-    let head = read::head(pool).await?;
-    Ok((head, replicas(pool).await?.iter().map(|beat| beat.applied).collect()))
+async fn read_positions(pool: &SqlitePool) -> Result<(LogPosition, Vec<LogPosition>), Outage> {
+    let head = read::read_log_head(pool).await?;
+    Ok((head, list_replicas(pool).await?.iter().map(|beat| beat.applied).collect()))
 }

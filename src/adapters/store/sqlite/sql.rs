@@ -3,7 +3,7 @@
 use crate::adapters::store::sql::statements;
 
 /// Readers see the last commit while somebody writes.
-pub(super) const WRITE_AHEAD: &str = "PRAGMA journal_mode = WAL";
+pub(super) const ENABLE_WAL: &str = "PRAGMA journal_mode = WAL";
 /// Takes the one lock on writing at once: to read first and write later would fail when another process wrote in between.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// All statements see one moment.
@@ -11,7 +11,7 @@ pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
 
 /// Whether what SQLite refused was a value or a row: too big (18), against a constraint (19), of the wrong type (20). The
 /// extended codes have it in their lowest byte.
-pub(super) fn is_about_data(code: &str) -> bool {
+pub(super) fn is_data_error_code(code: &str) -> bool {
     code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
 
@@ -19,7 +19,7 @@ pub(super) fn is_about_data(code: &str) -> bool {
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev FROM tasks WHERE ",
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev FROM tasks WHERE ",
             $first,
             "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
              AND (?4 IS NULL OR state = ?4)
@@ -34,7 +34,7 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
             $first,
             "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
              AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
@@ -45,10 +45,10 @@ macro_rules! tokens_where {
 
 /// Tokens that may have been touched by what was taken back. No token lives longer than from `?3` to `?2`, and by when they were
 /// issued an index finds them.
-macro_rules! listed_where {
+macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
             $first,
             " AND status_shard IS NOT NULL AND expires > ?2 AND issued >= ?3 AND (issued, id) > (?4, ?5) ORDER BY issued, tokens.id LIMIT ?6"
         )
@@ -58,10 +58,10 @@ macro_rules! listed_where {
 macro_rules! grants_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants WHERE ",
+            "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants WHERE ",
             $first,
             "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR agent = ?3)
-             AND (done_at, id) < (?4, ?5) ORDER BY done_at DESC, grants.id DESC LIMIT ?6"
+             AND (occurred_at, id) < (?4, ?5) ORDER BY occurred_at DESC, grants.id DESC LIMIT ?6"
         )
     };
 }
@@ -70,7 +70,7 @@ macro_rules! grants_where {
 macro_rules! break_glass_where {
     ($where:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, true AS break_glass, reason,
+            "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, true AS break_glass, reason,
              NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = break_glass.id) AS withdrawn, reviewed_by, reviewed_at, note
              FROM break_glass WHERE ",
             $where
@@ -80,8 +80,8 @@ macro_rules! break_glass_where {
 
 macro_rules! audit_columns {
     () => {
-        "audit.writer AS writer, audit.n AS n, body, hash, audit.done_at AS done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
-             (SELECT json_group_array(CASE WHEN a.done_at = audit.done_at THEN a.agent ELSE '' END)
+        "audit.writer AS writer, audit.n AS n, body, hash, audit.occurred_at AS occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
+             (SELECT json_group_array(CASE WHEN a.occurred_at = audit.occurred_at THEN a.agent ELSE '' END)
              FROM audit_agents AS a WHERE a.writer = audit.writer AND a.n = audit.n) AS agents"
     };
 }
@@ -100,16 +100,16 @@ macro_rules! audit_where {
              AND (?4 IS NULL OR (requester_issuer = ?4 AND requester_subject = ?5))
              AND (?6 IS NULL OR EXISTS (SELECT 1 FROM audit_agents AS b WHERE b.writer = audit.writer AND b.n = audit.n AND b.agent = ?6))
              AND (?7 IS NULL OR resource = ?7) AND (?8 IS NULL OR event = ?8) AND (?9 IS NULL OR outcome = ?9)
-             AND (?10 IS NULL OR audit.done_at >= ?10) AND (?11 IS NULL OR audit.done_at < ?11)
+             AND (?10 IS NULL OR audit.occurred_at >= ?10) AND (?11 IS NULL OR audit.occurred_at < ?11)
              AND (",
             $place,
-            ".done_at, ",
+            ".occurred_at, ",
             $place,
             ".writer, ",
             $place,
             ".n) < (?12, ?13, ?14) ORDER BY ",
             $place,
-            ".done_at DESC, ",
+            ".occurred_at DESC, ",
             $place,
             ".writer DESC, ",
             $place,
@@ -131,60 +131,60 @@ statements! {
 
     LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name";
     /// The answer is filled in when it is known. (`WHERE true` keeps `ON CONFLICT` from being read as a join.)
-    TAKE_KEYS = "INSERT INTO idempotency (digest, fingerprint, answer, keep_until)
+    TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT value->>'digest', '', '', value->>'keep_until'
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
-    BEFORE = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency
+    EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys
         WHERE digest IN (SELECT value->>'digest' FROM json_each(?1))";
-    FREE_KEYS = "DELETE FROM idempotency WHERE digest IN (SELECT value FROM json_each(?1))";
-    TAKE_ONCE = "INSERT INTO one_time_ids (digest, keep_until)
+    RELEASE_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN (SELECT value FROM json_each(?1))";
+    TAKE_REPLAY_GUARDS = "INSERT INTO replay_guards (digest, keep_until)
         SELECT value->>'digest', value->>'keep_until'
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
-    LOCK_TASKS = "SELECT id, turns FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
+    LOCK_TASKS = "SELECT id, version FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
     COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3
         AND break_glass = ?4 AND until > ?5";
-    FREE_ONCE = "DELETE FROM one_time_ids WHERE digest IN (SELECT value FROM json_each(?1))";
-    MOVE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
+    RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT value FROM json_each(?1))";
+    UPDATE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
 
     // ---- commit: what happens ----
 
     /// One transaction writes at a time, so the order of places is the order of commits.
-    TAKE_PLACES = "UPDATE log_head SET seq = seq + ?1 WHERE one = 1 RETURNING seq";
-    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, done_by, done_at, forget_after)
-        SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'done_by', value->>'done_at',
+    ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + ?1 WHERE singleton = 1 RETURNING seq";
+    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
+        SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'actor', value->>'occurred_at',
             value->>'forget_after'
         FROM json_each(?1) WHERE true";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev)
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev)
         SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
-            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'turns', value->>'turned', value->>'grant_id',
+            value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'version', value->>'last_transition', value->>'grant_id',
             value->>'rev'
         FROM json_each(?1) WHERE true";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number)
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index)
         SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
             value->>'client', value->>'agents', value->>'audience', value->>'lineage', value->>'authority', value->>'issued',
-            value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass', value->>'status_shard', value->>'status_number'
+            value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass', value->>'status_shard', value->>'status_index'
         FROM json_each(?1) WHERE true";
-    FILL_KEYS = "UPDATE idempotency AS i SET fingerprint = r.fingerprint, answer = r.answer, seq = r.seq, keep_until = r.keep_until
-        FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'answer' AS answer, value->>'seq' AS seq,
+    STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
+        FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'response' AS response, value->>'seq' AS seq,
             value->>'keep_until' AS keep_until FROM json_each(?1)) AS r
         WHERE i.digest = r.digest";
     /// The end of the writer's chain: nobody moves it until this batch's records stand after it.
     LOCK_WRITER = "SELECT writer, n, hash FROM audit_writers WHERE writer = ?1";
-    NEW_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES (?1, 0, '') ON CONFLICT DO NOTHING";
-    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, done_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
-        SELECT value->>'writer', value->>'n', value->>'body', value->>'hash', value->>'done_at', value->>'event',
+    INSERT_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES (?1, 0, '') ON CONFLICT DO NOTHING";
+    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
+        SELECT value->>'writer', value->>'n', value->>'body', value->>'hash', value->>'occurred_at', value->>'event',
             value->>'outcome', value->>'requester_issuer', value->>'requester_subject', value->>'task', value->>'token', value->>'resource', value->>'request_id'
         FROM json_each(?1) WHERE true";
-    INSERT_AUDIT_AGENTS = "INSERT INTO audit_agents (writer, n, agent, done_at)
-        SELECT value->>'writer', value->>'n', value->>'agent', value->>'done_at' FROM json_each(?1) WHERE true";
-    MOVE_WRITER = "UPDATE audit_writers SET n = ?2, hash = ?3 WHERE writer = ?1";
+    INSERT_AUDIT_AGENTS = "INSERT INTO audit_agents (writer, n, agent, occurred_at)
+        SELECT value->>'writer', value->>'n', value->>'agent', value->>'occurred_at' FROM json_each(?1) WHERE true";
+    UPDATE_WRITER = "UPDATE audit_writers SET n = ?2, hash = ?3 WHERE writer = ?1";
 
     // ---- commit: rare changes ----
 
     /// One that is there stays the one that it is.
-    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, since) VALUES (?1, ?2, ?3, ?4, ?5)
+    PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, registered_seq) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = ?1 AND id = ?2";
     PUT_SECRET = "INSERT INTO secrets (client, tag, owner) VALUES (?1, ?2, ?3)
@@ -195,18 +195,18 @@ statements! {
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
     REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = ?1";
-    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass)
+    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = ?1";
-    REMOVE_GRANTS_TO = "DELETE FROM grants WHERE agent = ?1";
+    REMOVE_GRANTS_TO_AGENT = "DELETE FROM grants WHERE agent = ?1";
     REMOVE_GRANTS_OF_ISSUER = "DELETE FROM grants WHERE requester_issuer = ?1";
-    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, reason)
+    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    REVIEW = "UPDATE break_glass SET reviewed_by = ?2, reviewed_at = ?3, note = ?4 WHERE id = ?1 AND reviewed_at IS NULL";
-    PUT_SHUT_OUT = "INSERT INTO shut_out (kind, id, how, reason, done_by, done_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-        ON CONFLICT (kind, id) DO UPDATE SET how = excluded.how, reason = excluded.reason, done_by = excluded.done_by, done_at = excluded.done_at";
-    REMOVE_SHUT_OUT = "DELETE FROM shut_out WHERE kind = ?1 AND id = ?2";
-    TURN_TASK = "UPDATE tasks SET state = ?2, turns = turns + 1, turned = ?3 WHERE id = ?1";
+    REVIEW_BREAK_GLASS = "UPDATE break_glass SET reviewed_by = ?2, reviewed_at = ?3, note = ?4 WHERE id = ?1 AND reviewed_at IS NULL";
+    PUT_BLOCK = "INSERT INTO blocks (kind, id, block_kind, reason, actor, occurred_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        ON CONFLICT (kind, id) DO UPDATE SET block_kind = excluded.block_kind, reason = excluded.reason, actor = excluded.actor, occurred_at = excluded.occurred_at";
+    REMOVE_BLOCK = "DELETE FROM blocks WHERE kind = ?1 AND id = ?2";
+    TRANSITION_TASK = "UPDATE tasks SET state = ?2, version = version + 1, last_transition = ?3 WHERE id = ?1";
 
     PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
@@ -218,12 +218,12 @@ statements! {
 
     // ---- reads ----
 
-    HEAD = "SELECT seq FROM log_head WHERE one = 1";
-    LOG_AFTER = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
     /// The hours in which something will be forgotten that is not yet; the first place after one that is not forgotten; and
     /// from there on so many places. Each look is one into the index by hour: what is forgotten is not seen.
-    LOG_ALIVE_AFTER = "WITH RECURSIVE hours (hour) AS (
+    RETAINED_LOG_AFTER = "WITH RECURSIVE hours (hour) AS (
             SELECT (SELECT forget_after / 3600 FROM revocation_log INDEXED BY revocation_log_by_hour
                 WHERE forget_after / 3600 >= (?2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
             UNION ALL
@@ -232,66 +232,66 @@ statements! {
             FROM hours WHERE hour IS NOT NULL),
         first (place) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log INDEXED BY revocation_log_by_hour
             WHERE forget_after / 3600 = hour AND seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT 1)) FROM hours)
-        SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after
+        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after
         FROM first CROSS JOIN hours CROSS JOIN revocation_log INDEXED BY revocation_log_by_hour
         WHERE forget_after / 3600 = hour AND seq >= place AND seq < place + ?4 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
-    REVOCATIONS = "SELECT seq, verb, kind, key, reason, done_by, done_at, forget_after FROM revocation_log
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
-    OBJECTS = "SELECT kind, id, body, owner, since FROM objects ORDER BY kind, id";
+    OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only what decides: the texts may be long.
     KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
     TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at
         FROM tools WHERE resource = ?1 ORDER BY tool";
-    SHUT_OUT = "SELECT kind, id, how, reason, done_by, done_at FROM shut_out ORDER BY kind, id";
+    BLOCKS = "SELECT kind, id, block_kind, reason, actor, occurred_at FROM blocks ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
-    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
+    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE id = ?1";
-    TASKS_DUE = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
+    OVERDUE_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
-    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
+    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT ?1";
-    TASKS_OF_REMOVED = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, turns, turned, grant_id, rev
+    ORPHANED_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended')
-            AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.since <= tasks.rev)
-                OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.since <= tasks.rev))
+            AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.registered_seq <= tasks.rev)
+                OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.registered_seq <= tasks.rev))
         LIMIT ?1";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");
     TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_number FROM tokens WHERE id = ?1";
+        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index FROM tokens WHERE id = ?1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = ?1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
     TOKENS_BY_CLIENT = tokens_where!("client = ?4 AND ");
     TOKENS_BY_AUDIENCE = tokens_where!("audience = ?5 AND ");
-    LISTED_BY_TOKEN = listed_where!("task IN (SELECT p.task FROM tokens AS p WHERE p.id IN (SELECT value FROM json_each(?1)))");
-    LISTED_BY_TASK = listed_where!("task IN (SELECT value FROM json_each(?1))");
-    LISTED_BY_GRANT = listed_where!("grant_id IN (SELECT value FROM json_each(?1))");
-    LISTED_BY_REQUESTER = listed_where!("(requester_subject, requester_issuer) IN (SELECT value->>1, value->>0 FROM json_each(?1))");
+    STATUS_TOKENS_BY_TOKEN = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p WHERE p.id IN (SELECT value FROM json_each(?1)))");
+    STATUS_TOKENS_BY_TASK = status_tokens_where!("task IN (SELECT value FROM json_each(?1))");
+    STATUS_TOKENS_BY_GRANT = status_tokens_where!("grant_id IN (SELECT value FROM json_each(?1))");
+    STATUS_TOKENS_BY_REQUESTER = status_tokens_where!("(requester_subject, requester_issuer) IN (SELECT value->>1, value->>0 FROM json_each(?1))");
     /// An agent that acts in a token got one in the same task before, which ends no sooner.
-    LISTED_BY_AGENT = listed_where!("task IN (SELECT p.task FROM tokens AS p
+    STATUS_TOKENS_BY_AGENT = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p
             WHERE p.client IN (SELECT value FROM json_each(?1)) AND p.issued >= ?3 AND p.expires > ?2)");
-    LISTED_BY_AUDIENCE = listed_where!("audience IN (SELECT value FROM json_each(?1))");
-    LISTED_BY_ISSUER = listed_where!("requester_issuer IN (SELECT value FROM json_each(?1))");
-    STATUS_SHARDS = "SELECT shard, blocks FROM status_shards WHERE shard > ?1 ORDER BY shard";
-    GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
+    STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT value FROM json_each(?1))");
+    STATUS_TOKENS_BY_ISSUER = status_tokens_where!("requester_issuer IN (SELECT value FROM json_each(?1))");
+    STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > ?1 ORDER BY shard";
+    GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE id = ?1";
-    GRANTS_BETWEEN = "SELECT id, requester_issuer, requester_subject, agent, authority, until, done_by, done_at, break_glass FROM grants
+    LIVE_GRANTS = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3 AND until > ?4
         ORDER BY until DESC, grants.id DESC LIMIT ?5";
     GRANTS = grants_where!("");
     GRANTS_BY_REQUESTER = grants_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     BREAK_GLASS = break_glass_where!("id = ?1");
-    BREAK_GLASS_LIST = break_glass_where!("(done_at, id) < (?1, ?2) ORDER BY done_at DESC, break_glass.id DESC LIMIT ?3");
-    BREAK_GLASS_OPEN =
-        break_glass_where!("reviewed_at IS NULL AND (done_at, id) < (?1, ?2) ORDER BY done_at DESC, break_glass.id DESC LIMIT ?3");
-    BREAK_GLASS_DONE =
-        break_glass_where!("reviewed_at IS NOT NULL AND (done_at, id) < (?1, ?2) ORDER BY done_at DESC, break_glass.id DESC LIMIT ?3");
-    ANSWERED = "SELECT digest, fingerprint, answer, seq, keep_until FROM idempotency WHERE digest = ?1";
+    BREAK_GLASS_LIST = break_glass_where!("(occurred_at, id) < (?1, ?2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT ?3");
+    BREAK_GLASS_UNREVIEWED =
+        break_glass_where!("reviewed_at IS NULL AND (occurred_at, id) < (?1, ?2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT ?3");
+    BREAK_GLASS_REVIEWED =
+        break_glass_where!("reviewed_at IS NOT NULL AND (occurred_at, id) < (?1, ?2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT ?3");
+    IDEMPOTENT_RESPONSE = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys WHERE digest = ?1";
     AUDIT = audit_where!("");
     AUDIT_BY_REQUEST = audit_where!("request_id = ?1 AND ");
     AUDIT_BY_TOKEN = audit_where!("token = ?2 AND ");
@@ -307,28 +307,28 @@ statements! {
     // ---- status lists ----
 
     /// Two that take at once get one after the other, and so not the same.
-    TAKE_BLOCK = "INSERT INTO status_shards (shard, blocks) VALUES (?1, 1)
-        ON CONFLICT (shard) DO UPDATE SET blocks = status_shards.blocks + 1 RETURNING blocks";
+    ALLOCATE_STATUS_BLOCK = "INSERT INTO status_shards (shard, allocated_blocks) VALUES (?1, 1)
+        ON CONFLICT (shard) DO UPDATE SET allocated_blocks = status_shards.allocated_blocks + 1 RETURNING allocated_blocks";
 
     // ---- replicas ----
 
     /// A renewal that comes late, after a later one, is passed over.
-    RENEW = "INSERT INTO replicas (id, name, version, started, beat, applied_seq, lease_ms, renewed)
+    RECORD_HEARTBEAT = "INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-        ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
-            renewed = excluded.renewed WHERE replicas.beat < excluded.beat";
-    REPLICAS = "SELECT id, name, version, started, beat, applied_seq, lease_ms, renewed FROM replicas ORDER BY started, id";
-    REMOVE_REPLICA = "DELETE FROM replicas WHERE id = ?1 AND beat <= ?2";
+        ON CONFLICT (id) DO UPDATE SET heartbeat_number = excluded.heartbeat_number, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
+            renewed_at = excluded.renewed_at WHERE replicas.heartbeat_number < excluded.heartbeat_number";
+    REPLICAS = "SELECT id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at FROM replicas ORDER BY started_at, id";
+    DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = ?1 AND heartbeat_number <= ?2";
 
     // ---- sweep ----
 
     /// Some at a time, so that a commit gets its turn.
-    SWEEP_ONCE = "DELETE FROM one_time_ids WHERE digest IN
-        (SELECT digest FROM one_time_ids WHERE keep_until <= ?1 LIMIT 10000)";
-    SWEEP_IDEMPOTENCY = "DELETE FROM idempotency WHERE digest IN
-        (SELECT digest FROM idempotency WHERE keep_until <= ?1 LIMIT 10000)";
-    SWEEP_KEYS = "DELETE FROM signing_keys WHERE kid IN
+    DELETE_EXPIRED_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN
+        (SELECT digest FROM replay_guards WHERE keep_until <= ?1 LIMIT 10000)";
+    DELETE_EXPIRED_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN
+        (SELECT digest FROM idempotency_keys WHERE keep_until <= ?1 LIMIT 10000)";
+    DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE kid IN
         (SELECT kid FROM signing_keys WHERE gone <= ?1 LIMIT 10000)";
-    SWEEP_SHARDS = "DELETE FROM status_shards WHERE shard IN
+    DELETE_EXPIRED_STATUS_SHARDS = "DELETE FROM status_shards WHERE shard IN
         (SELECT shard FROM status_shards WHERE shard <= ?1 LIMIT 10000)";
 }

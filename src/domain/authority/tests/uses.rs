@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::authority::ToolUse;
 
 #[test]
-fn a_tool_is_written_by_its_name_or_with_rules() {
+fn tool_use_is_written_as_name_or_object() {
     for (written, told) in [
         (json!("t"), "t"),
         (json!({"identifier": "t", "constraints": {"path": {"prefix": "/a/"}}}), r#"t with path {"prefix":"/a/"}"#),
@@ -19,7 +19,7 @@ fn a_tool_is_written_by_its_name_or_with_rules() {
         let read = serde_json::from_value::<ToolUse>(written.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), written);
         assert_eq!(read.to_string(), told);
-        let permission = read.at(&files());
+        let permission = read.permission_at(&files());
         let as_detail = serde_json::to_value(&permission).unwrap();
         assert_eq!(as_detail.get("constraints"), written.get("constraints"), "what fits in the one fits in the other");
         assert_eq!(permission.constraints.is_none(), written.is_string());
@@ -33,7 +33,7 @@ fn a_tool_is_written_by_its_name_or_with_rules() {
 }
 
 #[test]
-fn what_is_not_known_in_a_tool_is_refused() {
+fn unknown_member_of_tool_use_is_rejected() {
     for bad in [
         json!(null),
         json!(1),
@@ -59,7 +59,7 @@ fn what_is_not_known_in_a_tool_is_refused() {
 }
 
 #[test]
-fn where_a_permission_goes_beyond() {
+fn excess_path_names_the_exceeding_member() {
     let path = r#""constraints":{"path":{"prefix":"/a/"},"limit":{"max":9},"mode":{"any":true}}"#;
     let open = r#""constraints":{"path":{"prefix":"/a/"}},"additional_arguments":true"#;
     let other = r#""constraints":{"path":{"prefix":"/c/"}}"#;
@@ -87,14 +87,14 @@ fn where_a_permission_goes_beyond() {
     ] {
         let ceiling = ceiling.iter().map(|rules| permission("t", constraints(rules))).collect::<Authority>();
         let asked = permission("t", constraints(asked));
-        assert_eq!(ceiling.excess(&asked, true).as_deref(), own, "{asked:?}");
-        assert_eq!(ceiling.excess(&asked, false).as_deref(), of_others, "{asked:?}");
+        assert_eq!(ceiling.excess_path(&asked, true).as_deref(), own, "{asked:?}");
+        assert_eq!(ceiling.excess_path(&asked, false).as_deref(), of_others, "{asked:?}");
     }
 }
 
 /// What `docs/reference/authority.md` shows is what is read here: every example is one of `authorization_details`.
 #[test]
-fn the_examples_of_the_page_are_read() {
+fn documentation_examples_parse() {
     let page = include_str!("../../../../docs/reference/authority.md");
     let details = |value: Value| match value {
         Value::Object(answer) if answer.contains_key("error") => answer["authorization_details_allowed"].clone(),
@@ -115,7 +115,7 @@ fn the_examples_of_the_page_are_read() {
     assert_eq!(examples.len(), 13);
     for example in examples {
         let details = details(serde_json::from_str(example).unwrap()).to_string();
-        let authority = parsed(&details);
+        let authority = parse_one(&details);
         assert!(authority.as_ref().is_ok_and(|authority| !authority.is_empty()), "{example}: {authority:?}");
     }
 }

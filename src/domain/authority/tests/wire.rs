@@ -1,28 +1,28 @@
 use super::*;
 
-fn one(members: &str) -> String {
+fn call_detail(members: &str) -> String {
     format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"x",{members}}}]"#)
 }
 
 #[test]
-fn a_detail_is_the_product_of_its_arrays() {
-    let authority = parsed(
+fn detail_expands_to_product_of_its_arrays() {
+    let authority = parse_one(
         r#"[{"type":"mcp_tool","locations":["https://a.example","https://b.example/"],"actions":["tools/call"],"identifier":"read"},
             {"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"}]"#,
     )
     .unwrap();
     let names = authority.iter().map(|p| format!("{} {}", p.resource, p.tool().unwrap())).collect::<Vec<_>>();
     assert_eq!(names, ["https://a.example read", "https://b.example read", "https://files.example.com/mcp read_file"]);
-    let json = serde_json::to_string(&authority.at(&files())).unwrap();
+    let json = serde_json::to_string(&authority.restrict_to(&files())).unwrap();
     assert_eq!(
         json,
         r#"[{"actions":["tools/call"],"identifier":"read_file","locations":["https://files.example.com/mcp"],"type":"mcp_tool"}]"#
     );
-    assert_eq!(parsed(&json).unwrap(), serde_json::from_str::<Authority>(&json).unwrap());
+    assert_eq!(parse_one(&json).unwrap(), serde_json::from_str::<Authority>(&json).unwrap());
 }
 
 #[test]
-fn a_definition_and_a_listing_read_back() {
+fn digest_and_listing_round_trip() {
     let digest = digest('A');
     for text in [
         format!(
@@ -33,11 +33,11 @@ fn a_definition_and_a_listing_read_back() {
             r#"[{{"actions":["resources/list"],"locations":["{FILES}"],"type":"mcp_tool"}},{{"actions":["tools/list"],"locations":["{FILES}"],"type":"mcp_tool"}}]"#
         ),
     ] {
-        assert_eq!(serde_json::to_string(&parsed(&text).unwrap()).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Authority>(&text).unwrap(), parsed(&text).unwrap());
+        assert_eq!(serde_json::to_string(&parse_one(&text).unwrap()).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Authority>(&text).unwrap(), parse_one(&text).unwrap());
     }
     let both = r#"[{"type":"mcp_tool","actions":["tools/list","resources/list"]}]"#;
-    assert_eq!(parsed(both).unwrap().len(), 2);
+    assert_eq!(parse_one(both).unwrap().len(), 2);
 
     let at = |members: &str| format!(r#"[{{"type":"mcp_tool",{members}}}]"#);
     let apart = "authorization_details[0]: who lists calls no tool: leave out identifier, constraints, additional_arguments and tool_digest";
@@ -62,15 +62,15 @@ fn a_definition_and_a_listing_read_back() {
             bad_digest,
         ),
     ] {
-        assert_eq!(parsed(&at(&members)).unwrap_err(), want, "{members}");
+        assert_eq!(parse_one(&at(&members)).unwrap_err(), want, "{members}");
     }
 }
 
-const PREFIX: &str =
+const PREFIX_RULE: &str =
     "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those";
 
 #[test]
-fn says_where_it_is_wrong_and_never_what_was_sent() {
+fn details_error_names_location_and_never_sent_value() {
     let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest";
     let lossy = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
     let place = |place: &str, rule: &str| format!("authorization_details[0].constraints.{place}: {rule}");
@@ -86,17 +86,17 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
             r#"[{"identifier":"x"}]"#.into(),
             "authorization_details[0].type: the one type known here is `mcp_tool`".into(),
         ),
-        (one(r#""privileges":["admin"]"#), members.into()),
+        (call_detail(r#""privileges":["admin"]"#), members.into()),
         (
-            one(r#""identifier":"a b""#).replacen(r#""identifier":"x","#, "", 1),
+            call_detail(r#""identifier":"a b""#).replacen(r#""identifier":"x","#, "", 1),
             "authorization_details[0].identifier: must be the name of a tool".into(),
         ),
         (
-            one(r#""locations":"https://a.example""#),
+            call_detail(r#""locations":"https://a.example""#),
             "authorization_details[0].locations: must be an array of 1 to 64 resource URIs".into(),
         ),
         (
-            one(r#""locations":["https://a.example","a#b"]"#),
+            call_detail(r#""locations":["https://a.example","a#b"]"#),
             "authorization_details[0].locations[1]: must be the URI of a resource".into(),
         ),
         (
@@ -104,96 +104,100 @@ fn says_where_it_is_wrong_and_never_what_was_sent() {
             "authorization_details[0].actions: must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"".into(),
         ),
         (
-            one(r#""identifier":"y""#),
+            call_detail(r#""identifier":"y""#),
             "authorization_details: not JSON, nested too deep, or a member stands in it twice".into(),
         ),
         (
-            one(r#""constraints":[]"#),
+            call_detail(r#""constraints":[]"#),
             "authorization_details[0].constraints: must be an object: the name of an argument, and its rule".into(),
         ),
         (
-            one(r#""additional_arguments":"no""#),
+            call_detail(r#""additional_arguments":"no""#),
             "authorization_details[0].additional_arguments: must be true or false".into(),
         ),
-        (one(r#""constraints":{"pa\u0000th":{"any":true}}"#), place("?", "must not have a NUL character in its name")),
-        (one(r#""constraints":{"path":"/etc"}"#), place("path", "must be an object, such as {\"one_of\": […]}")),
+        (call_detail(r#""constraints":{"pa\u0000th":{"any":true}}"#), place("?", "must not have a NUL character in its name")),
+        (call_detail(r#""constraints":{"path":"/etc"}"#), place("path", "must be an object, such as {\"one_of\": […]}")),
         (
-            one(r#""constraints":{"path":{}}"#),
+            call_detail(r#""constraints":{"path":{}}"#),
             place("path", "says nothing: to leave an argument open, say {\"any\": true}"),
         ),
         (
-            one(r#""constraints":{"path":{"regex":".*"}}"#),
+            call_detail(r#""constraints":{"path":{"regex":".*"}}"#),
             place("path", "has a kind of constraint that is not known here"),
         ),
         (
-            one(r#""constraints":{"path":{"any":true,"prefix":"a"}}"#),
+            call_detail(r#""constraints":{"path":{"any":true,"prefix":"a"}}"#),
             place("path.any", "must be true, and stand alone"),
         ),
-        (one(r#""constraints":{"path":{"any":false}}"#), place("path.any", "must be true, and stand alone")),
+        (call_detail(r#""constraints":{"path":{"any":false}}"#), place("path.any", "must be true, and stand alone")),
         (
-            one(r#""constraints":{"path":{"equals":1,"one_of":[1]}}"#),
+            call_detail(r#""constraints":{"path":{"equals":1,"one_of":[1]}}"#),
             place("path.equals", "stands beside `one_of`: say one"),
         ),
         (
-            one(r#""constraints":{"path":{"one_of":[]}}"#),
+            call_detail(r#""constraints":{"path":{"one_of":[]}}"#),
             place("path.one_of", "must be an array of at most 256 values"),
         ),
         (
-            one(r#""constraints":{"path":{"one_of":"a"}}"#),
+            call_detail(r#""constraints":{"path":{"one_of":"a"}}"#),
             place("path.one_of", "must be an array of at most 256 values"),
         ),
-        (one(r#""constraints":{"n":{"min":"1"}}"#), place("n.min", "must be a number")),
-        (one(r#""constraints":{"n":{"min":1e400}}"#), place("n.min", lossy)),
-        (one(r#""constraints":{"n":{"max":9223372036854775808}}"#), place("n.max", lossy)),
-        (one(r#""constraints":{"n":{"one_of":[{"a":[0.1000000000000000055]}]}}"#), place("n.one_of", lossy)),
-        (one(r#""constraints":{"n":{"max_length":1.5}}"#), place("n.max_length", "must be a whole number from 0 on")),
-        (one(r#""constraints":{"n":{"max_length":-1}}"#), place("n.max_length", "must be a whole number from 0 on")),
-        (one(r#""constraints":{"p":{"min":2,"max":1}}"#), place("p", "can't be met by any value")),
-        (one(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), place("p", "can't be met by any value")),
-        (one(r#""constraints":{"p":{"not_one_of":[1,"a"]}}"#), place("p", "can't be met by any value")),
-        (one(r#""constraints":{"p":{"one_of":["a"],"min":1}}"#), place("p", "can't be met by any value")),
-        (one(r#""constraints":{"p":{"equals":"a\u0000b"}}"#), place("p.equals", "must not have a NUL character in it")),
+        (call_detail(r#""constraints":{"n":{"min":"1"}}"#), place("n.min", "must be a number")),
+        (call_detail(r#""constraints":{"n":{"min":1e400}}"#), place("n.min", lossy)),
+        (call_detail(r#""constraints":{"n":{"max":9223372036854775808}}"#), place("n.max", lossy)),
+        (call_detail(r#""constraints":{"n":{"one_of":[{"a":[0.1000000000000000055]}]}}"#), place("n.one_of", lossy)),
+        (call_detail(r#""constraints":{"n":{"max_length":1.5}}"#), place("n.max_length", "must be a whole number from 0 on")),
+        (call_detail(r#""constraints":{"n":{"max_length":-1}}"#), place("n.max_length", "must be a whole number from 0 on")),
+        (call_detail(r#""constraints":{"p":{"min":2,"max":1}}"#), place("p", "can't be met by any value")),
+        (call_detail(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), place("p", "can't be met by any value")),
+        (call_detail(r#""constraints":{"p":{"not_one_of":[1,"a"]}}"#), place("p", "can't be met by any value")),
+        (call_detail(r#""constraints":{"p":{"one_of":["a"],"min":1}}"#), place("p", "can't be met by any value")),
+        (call_detail(r#""constraints":{"p":{"equals":"a\u0000b"}}"#), place("p.equals", "must not have a NUL character in it")),
         // The name of an argument is said only if it can stand in an answer.
         (
-            one(r#""constraints":{"p\"\n":{}}"#),
+            call_detail(r#""constraints":{"p\"\n":{}}"#),
             place("?", "says nothing: to leave an argument open, say {\"any\": true}"),
         ),
     ] {
-        assert_eq!(parsed(&text), Err(want), "{text}");
+        assert_eq!(parse_one(&text), Err(want), "{text}");
     }
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
-    assert!(parsed(&deep).unwrap_err().contains("nested too deep"));
-    assert!(parsed(&" ".repeat(16_385)).unwrap_err().contains("16384"));
+    assert!(parse_one(&deep).unwrap_err().contains("nested too deep"));
+    assert!(parse_one(&" ".repeat(16_385)).unwrap_err().contains("16384"));
 }
 
 /// A prefix that what is below it could climb from, or that is no text.
 #[test]
-fn says_which_prefix_is_none() {
+fn prefix_with_traversal_or_wrong_type_is_rejected() {
     for value in [r#""/a/../b""#, r#""C:\\reports\\""#, r#""a%2fb""#, r#""..""#, r#""""#, "7"] {
-        let text = one(&format!(r#""constraints":{{"p":{{"prefix":{value}}}}}"#));
-        assert_eq!(parsed(&text), Err(format!("authorization_details[0].constraints.p.prefix: {PREFIX}")), "{value}");
+        let text = call_detail(&format!(r#""constraints":{{"p":{{"prefix":{value}}}}}"#));
+        assert_eq!(
+            parse_one(&text),
+            Err(format!("authorization_details[0].constraints.p.prefix: {PREFIX_RULE}")),
+            "{value}"
+        );
     }
 }
 
 /// A little that means much: what counts is the product.
 #[test]
-fn a_product_is_no_larger_than_a_request() {
+fn details_expanding_beyond_size_limit_are_rejected() {
     let many = |sizes: usize, locations: usize| {
         let values = (0..sizes).map(|n| format!("\"{n:056}\"")).collect::<Vec<_>>().join(",");
         let locations = (0..locations).map(|n| format!("\"https://a{n}.example\"")).collect::<Vec<_>>().join(",");
-        one(&format!(r#""locations":[{locations}],"constraints":{{"p":{{"one_of":[{values}]}}}}"#))
+        call_detail(&format!(r#""locations":[{locations}],"constraints":{{"p":{{"one_of":[{values}]}}}}"#))
     };
-    assert_eq!(parsed(&many(250, 1)).map(|authority| authority.len()), Ok(1));
-    assert_eq!(parsed(&many(1, 64)).map(|authority| authority.len()), Ok(64));
+    assert_eq!(parse_one(&many(250, 1)).map(|authority| authority.len()), Ok(1));
+    assert_eq!(parse_one(&many(1, 64)).map(|authority| authority.len()), Ok(64));
     for large in [many(250, 2), many(10, 64)] {
         assert!(large.len() <= 16_384);
         let want = "authorization_details: means more than 16384 bytes, with each location by itself";
-        assert_eq!(parsed(&large).unwrap_err(), want);
+        assert_eq!(parse_one(&large).unwrap_err(), want);
     }
 }
 
 #[test]
-fn what_was_granted_is_written_in_one_way() {
+fn granted_details_have_one_serialization() {
     for (members, want) in [
         (
             r#""constraints":{"path":{"one_of":["/b","/a","/b"]},"limit":{"max":1e2}}"#,
@@ -212,7 +216,7 @@ fn what_was_granted_is_written_in_one_way() {
             r#","constraints":{"a":{"min":0,"not_one_of":[1.5]}}"#,
         ),
     ] {
-        let authority = parsed(&one(members)).unwrap();
+        let authority = parse_one(&call_detail(members)).unwrap();
         let canonical = serde_json_canonicalizer::to_string(&authority).unwrap();
         let (before, rest) = (
             r#""actions":["tools/call"]"#,
@@ -229,16 +233,17 @@ fn what_was_granted_is_written_in_one_way() {
         };
         assert_eq!(canonical, want, "{members}");
         assert_eq!(serde_json::from_str::<Authority>(&canonical).unwrap(), authority, "{members}");
-        assert_eq!(parsed(&canonical).unwrap().hash(), authority.hash(), "{members}");
+        assert_eq!(parse_one(&canonical).unwrap().hash(), authority.hash(), "{members}");
     }
 }
 
 #[test]
-fn the_hash_is_of_the_canonical_form() {
-    let a = parsed(&one(r#""constraints":{"b":{"max":1},"a":{"equals":"x"}}"#)).unwrap();
+fn hash_is_of_canonical_form() {
+    let a = parse_one(&call_detail(r#""constraints":{"b":{"max":1},"a":{"equals":"x"}}"#)).unwrap();
     let again =
-        parsed(&one(r#""additional_arguments":false,"constraints":{"a":{"one_of":["x"]},"b":{"max":1.0}}"#)).unwrap();
-    let other = parsed(&one(r#""constraints":{"b":{"max":2},"a":{"equals":"x"}}"#)).unwrap();
+        parse_one(&call_detail(r#""additional_arguments":false,"constraints":{"a":{"one_of":["x"]},"b":{"max":1.0}}"#))
+            .unwrap();
+    let other = parse_one(&call_detail(r#""constraints":{"b":{"max":2},"a":{"equals":"x"}}"#)).unwrap();
     assert_eq!(a.hash(), again.hash());
     assert_ne!(a.hash(), other.hash());
     assert!(a.hash().starts_with("sha-256:") && a.hash().len() == 51);

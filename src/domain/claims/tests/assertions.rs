@@ -4,22 +4,22 @@ use super::*;
 
 const PLANNER: &str = "planner";
 
-fn assertion(changes: &Value, token_endpoint: Option<&str>) -> Result<AssertionClaims, BadClaim> {
+fn assertion(changes: &Value, token_endpoint: Option<&str>) -> Result<AssertionClaims, ClaimError> {
     let claims = json!({"iss": PLANNER, "sub": PLANNER, "aud": US, "iat": NOW, "exp": NOW + 60, "jti": "one"});
     let rules = AssertionRules {
         issuer: US,
         token_endpoint: token_endpoint.map(str::to_owned),
         leeway: Lifetime::seconds(30),
-        max_life: Lifetime::minutes(5),
+        max_lifetime: Lifetime::minutes(5),
     };
     let client = PLANNER.parse().unwrap();
-    check_assertion(&changed(claims, changes), &client, &rules, Timestamp::from_unix(NOW))
+    check_assertion(&with_changes(claims, changes), &client, &rules, Timestamp::from_unix(NOW))
 }
 
 #[test]
-fn assertions() {
+fn invalid_assertion_claims_are_rejected() {
     let endpoint = format!("{US}/oauth2/token");
-    let not_it = Err(BadClaim::NotTheClient);
+    let not_it = Err(ClaimError::ClientMismatch);
     let rows = [
         (json!({}), Ok(())),
         (json!({"iss": null}), not_it),
@@ -29,39 +29,39 @@ fn assertions() {
         (json!({"iss": "reader", "sub": "reader"}), not_it),
         (json!({"iss": "Planner", "sub": "Planner"}), not_it),
         (json!({"iss": LOGIN}), not_it),
-        (json!({"iss": [PLANNER]}), Err(BadClaim::Malformed("iss"))),
-        (json!({"aud": null}), Err(BadClaim::Missing("aud"))),
-        (json!({"aud": [US]}), Err(BadClaim::Audience)),
-        (json!({"aud": [US, LOGIN]}), Err(BadClaim::Audience)),
-        (json!({"aud": format!("{US}/")}), Err(BadClaim::Audience)),
-        (json!({"aud": endpoint}), Err(BadClaim::Audience)),
-        (json!({"aud": ""}), Err(BadClaim::Audience)),
-        (json!({"exp": null}), Err(BadClaim::Missing("exp"))),
-        (json!({"exp": 1.8e9}), Err(BadClaim::Malformed("exp"))),
-        (json!({"exp": "1795200060"}), Err(BadClaim::Malformed("exp"))),
+        (json!({"iss": [PLANNER]}), Err(ClaimError::Malformed("iss"))),
+        (json!({"aud": null}), Err(ClaimError::Missing("aud"))),
+        (json!({"aud": [US]}), Err(ClaimError::InvalidAudience)),
+        (json!({"aud": [US, LOGIN]}), Err(ClaimError::InvalidAudience)),
+        (json!({"aud": format!("{US}/")}), Err(ClaimError::InvalidAudience)),
+        (json!({"aud": endpoint}), Err(ClaimError::InvalidAudience)),
+        (json!({"aud": ""}), Err(ClaimError::InvalidAudience)),
+        (json!({"exp": null}), Err(ClaimError::Missing("exp"))),
+        (json!({"exp": 1.8e9}), Err(ClaimError::Malformed("exp"))),
+        (json!({"exp": "1795200060"}), Err(ClaimError::Malformed("exp"))),
         // Here the leeway counts: a client's clock may be late.
         (json!({"exp": NOW - 29}), Ok(())),
-        (json!({"exp": NOW - 30}), Err(BadClaim::Expired)),
+        (json!({"exp": NOW - 30}), Err(ClaimError::Expired)),
         (json!({"iat": NOW + 30}), Ok(())),
-        (json!({"iat": NOW + 31}), Err(BadClaim::NotYet)),
-        (json!({"nbf": NOW + 31}), Err(BadClaim::NotYet)),
-        (json!({"nbf": "now"}), Err(BadClaim::Malformed("nbf"))),
+        (json!({"iat": NOW + 31}), Err(ClaimError::NotYetValid)),
+        (json!({"nbf": NOW + 31}), Err(ClaimError::NotYetValid)),
+        (json!({"nbf": "now"}), Err(ClaimError::Malformed("nbf"))),
         (json!({"iat": null}), Ok(())),
         (json!({"exp": NOW + 330}), Ok(())),
-        (json!({"exp": NOW + 331}), Err(BadClaim::TooLong)),
-        (json!({"iat": null, "exp": NOW + 331}), Err(BadClaim::TooLong)),
+        (json!({"exp": NOW + 331}), Err(ClaimError::LifetimeTooLong)),
+        (json!({"iat": null, "exp": NOW + 331}), Err(ClaimError::LifetimeTooLong)),
         // A date ahead does not buy time, and one behind counts from there.
-        (json!({"iat": NOW + 30, "exp": NOW + 331}), Err(BadClaim::TooLong)),
+        (json!({"iat": NOW + 30, "exp": NOW + 331}), Err(ClaimError::LifetimeTooLong)),
         (json!({"iat": NOW - 200, "exp": NOW + 130}), Ok(())),
-        (json!({"iat": NOW - 200, "exp": NOW + 131}), Err(BadClaim::TooLong)),
-        (json!({"iat": 0}), Err(BadClaim::TooLong)),
-        (json!({"exp": 253_402_300_799_i64}), Err(BadClaim::TooLong)),
-        (json!({"jti": null}), Err(BadClaim::Missing("jti"))),
-        (json!({"jti": ""}), Err(BadClaim::Missing("jti"))),
+        (json!({"iat": NOW - 200, "exp": NOW + 131}), Err(ClaimError::LifetimeTooLong)),
+        (json!({"iat": 0}), Err(ClaimError::LifetimeTooLong)),
+        (json!({"exp": 253_402_300_799_i64}), Err(ClaimError::LifetimeTooLong)),
+        (json!({"jti": null}), Err(ClaimError::Missing("jti"))),
+        (json!({"jti": ""}), Err(ClaimError::Missing("jti"))),
         (json!({"jti": "x".repeat(255)}), Ok(())),
-        (json!({"jti": "x".repeat(256)}), Err(BadClaim::Missing("jti"))),
-        (json!({"jti": 7}), Err(BadClaim::Malformed("jti"))),
-        (json!({"jti": "a\u{0}"}), Err(BadClaim::Malformed("jti"))),
+        (json!({"jti": "x".repeat(256)}), Err(ClaimError::Missing("jti"))),
+        (json!({"jti": 7}), Err(ClaimError::Malformed("jti"))),
+        (json!({"jti": "a\u{0}"}), Err(ClaimError::Malformed("jti"))),
     ];
     for (changes, want) in rows {
         assert_eq!(assertion(&changes, None).map(|_| ()), want, "{changes}");
@@ -69,9 +69,9 @@ fn assertions() {
     for (aud, want) in [
         (json!(endpoint), Ok(())),
         (json!(US), Ok(())),
-        (json!([endpoint]), Err(BadClaim::Audience)),
-        (json!(format!("{endpoint}/")), Err(BadClaim::Audience)),
-        (json!(format!("{US}/oauth2/introspect")), Err(BadClaim::Audience)),
+        (json!([endpoint]), Err(ClaimError::InvalidAudience)),
+        (json!(format!("{endpoint}/")), Err(ClaimError::InvalidAudience)),
+        (json!(format!("{US}/oauth2/introspect")), Err(ClaimError::InvalidAudience)),
     ] {
         assert_eq!(assertion(&json!({"aud": aud}), Some(&endpoint)).map(|_| ()), want, "{aud}");
     }
@@ -79,7 +79,7 @@ fn assertions() {
 
 /// As long as an assertion would be taken, its id is remembered; and some more, for a replica whose clock is late.
 #[test]
-fn an_assertion_is_remembered_longer_than_it_lives() {
+fn assertion_id_is_remembered_past_expiry_and_clock_skew() {
     for exp in [NOW - 29, NOW, NOW + 60, NOW + 330] {
         let claims = assertion(&json!({"exp": exp}), None).unwrap();
         let last = exp + 30;

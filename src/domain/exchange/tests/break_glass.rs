@@ -3,62 +3,69 @@
 use proptest::{prelude::*, sample::subsequence};
 
 use super::*;
-use crate::domain::exchange::admits;
+use crate::domain::exchange::parties_are_active;
 
-fn glass(n: u128, names: &[&str]) -> Grant {
-    Grant { break_glass: true, until: NOW.after(Lifetime::minutes(15)), ..grant(n, Some(tools(names))) }
+fn break_glass_grant(n: u128, names: &[&str]) -> Grant {
+    Grant { break_glass: true, expires: NOW.saturating_add(Lifetime::minutes(15)), ..grant(n, Some(tools(names))) }
 }
 
-fn demanding() -> Case {
-    Case::user().object("files", |files| files["consent"] = json!("required"))
+fn requiring_consent() -> Case {
+    Case::with_user_token().with_object("files", |files| files["consent"] = json!("required"))
 }
 
 #[test]
-fn what_comes_of_it_shows_it() {
-    let case = demanding().change(|c| c.grants = vec![glass(1, &["read_file", "list_files"])]);
+fn token_from_break_glass_grant_is_marked() {
+    let case = requiring_consent().change(|c| c.grants = vec![break_glass_grant(1, &["read_file", "list_files"])]);
     assert!(case.decide().unwrap().break_glass);
-    let (held, kind) = case.token(1);
-    let handing = Case::with("planner", (held.clone(), kind)).change(|c| c.output = Out::HandOver("reader", "files"));
-    let handed = Case::with("reader", handing.token(2));
+    let (held, kind) = case.issue_token(1);
+    let handing = Case::with_issued_token("planner", (held.clone(), kind))
+        .change(|c| c.requested_token = TokenRequest::HandOver("reader", "files"));
+    let handed = Case::with_issued_token("reader", handing.issue_token(2));
     assert!(handing.decide().unwrap().break_glass && handed.decide().unwrap().break_glass);
-    let inside = Case::with("files", (held.clone(), kind)).change(|c| c.output = Out::Txn);
+    let inside =
+        Case::with_issued_token("files", (held.clone(), kind)).change(|c| c.requested_token = TokenRequest::Txn);
     assert!(inside.decide().unwrap().break_glass);
     // Not where none is needed, and not where the requester's own is enough.
-    assert!(!Case::user().change(|c| c.grants.clone_from(&case.grants)).decide().unwrap().break_glass);
+    assert!(!Case::with_user_token().change(|c| c.grants.clone_from(&case.grants)).decide().unwrap().break_glass);
     let both = case.clone().change(|c| {
-        let short =
-            Grant { until: NOW.after(Lifetime::minutes(1)), ..grant(2, Some(tools(&["read_file", "list_files"]))) };
+        let short = Grant {
+            expires: NOW.saturating_add(Lifetime::minutes(1)),
+            ..grant(2, Some(tools(&["read_file", "list_files"])))
+        };
         c.grants.push(short);
     });
     let plan = both.decide().unwrap();
     assert_eq!((plan.grant, plan.break_glass), (Some(grant_id(2)), false));
     // A resource that refuses it takes nothing of it, at once.
-    let refusing = |case: Case| case.object("files", |files| files["break_glass"] = json!("refuse"));
-    assert_eq!(refusing(case.clone()).decide(), Err(Denial::ConsentNeeded));
-    assert_eq!(refusing(handed.clone()).decide(), Err(Denial::ShutOut));
-    assert_eq!(refusing(handed.clone().own(|own| own.break_glass = false)).decide().map(|_| ()), Ok(()));
+    let refusing = |case: Case| case.with_object("files", |files| files["break_glass"] = json!("refuse"));
+    assert_eq!(refusing(case.clone()).decide(), Err(Denial::ConsentRequired));
+    assert_eq!(refusing(handed.clone()).decide(), Err(Denial::PartyBlocked));
+    assert_eq!(refusing(handed.clone().with_own_claims(|own| own.break_glass = false)).decide().map(|_| ()), Ok(()));
     assert!(
-        admits(&registry(case.objects), &held, &held.names())
-            && !admits(&registry(refusing(demanding()).objects), &held, &held.names())
+        parties_are_active(&registry(case.objects), &held, &held.revocation_keys())
+            && !parties_are_active(&registry(refusing(requiring_consent()).objects), &held, &held.revocation_keys())
     );
 }
 
 #[test]
-fn nothing_in_the_evidence_is_outweighed() {
-    let unrelated = Case::user().user_claims(|u| u.client = Some("another-app".into()));
-    let case = unrelated.change(|c| c.grants = vec![glass(1, &["read_file", "list_files"])]);
+fn break_glass_grant_does_not_override_evidence_checks() {
+    let unrelated = Case::with_user_token().with_user_claims(|u| u.client = Some("another-app".into()));
+    let case = unrelated.change(|c| c.grants = vec![break_glass_grant(1, &["read_file", "list_files"])]);
     let plan = case.decide().unwrap();
     assert_eq!((plan.basis, plan.break_glass), ("grant", true));
-    let names_another = case.clone().user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "x".into() }));
-    assert!(matches!(names_another.decide(), Err(Denial::Splice(_))));
-    assert!(matches!(case.clone().change(|c| c.actor = Says::SomebodyElse).decide(), Err(Denial::Splice(_))));
-    assert_eq!(case.clone().without("requester", &format!("{LOGIN} alice")).decide(), Err(Denial::RequesterShutOut));
-    assert_eq!(case.change(|c| c.now = NOW.after(Lifetime::minutes(15))).decide().map(|_| ()), {
-        Err(Denial::Splice(crate::domain::splice::NotThisAgent::Unrelated))
+    let names_another = case.clone().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "x".into() }));
+    assert!(matches!(names_another.decide(), Err(Denial::PresenterNotBound(_))));
+    assert!(matches!(
+        case.clone().change(|c| c.actor_match = AgentMatch::OtherParty).decide(),
+        Err(Denial::PresenterNotBound(_))
+    ));
+    assert_eq!(case.clone().with_block("requester", &format!("{LOGIN} alice")).decide(), Err(Denial::RequesterBlocked));
+    assert_eq!(case.change(|c| c.now = NOW.saturating_add(Lifetime::minutes(15))).decide().map(|_| ()), {
+        Err(Denial::PresenterNotBound(crate::domain::splice::BindingError::Unrelated))
     });
 }
 
-const NAMES: [&str; 4] = ["read_file", "list_files", "write_file", "delete_file"];
+const TOOL_NAMES: [&str; 4] = ["read_file", "list_files", "write_file", "delete_file"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
@@ -66,21 +73,21 @@ proptest! {
     /// Whatever the emergency grant says: what is issued is within it, within the agent's ceiling, within the requester's
     /// scopes; and it is used exactly where no grant of the requester covers what is asked for.
     #[test]
-    fn it_goes_beyond_nothing(
-        asked in subsequence(NAMES.to_vec(), 1..=4),
-        said in subsequence(NAMES.to_vec(), 0..=4),
-        own in subsequence(NAMES.to_vec(), 0..=4),
+    fn break_glass_token_stays_within_every_ceiling(
+        asked in subsequence(TOOL_NAMES.to_vec(), 1..=4),
+        said in subsequence(TOOL_NAMES.to_vec(), 0..=4),
+        own in subsequence(TOOL_NAMES.to_vec(), 0..=4),
         of_agent in subsequence(vec!["files:read", "files:write", "files:delete"], 1..=3),
         of_user in subsequence(vec!["files:read", "files:write", "files:delete"], 1..=3),
         refuses in any::<bool>(),
         seconds in -5..900_i64,
     ) {
-        let mut one = glass(1, &said);
-        one.until = Timestamp::from_unix(NOW.unix() + seconds);
-        let case = demanding()
-            .object("files", |files| files["break_glass"] = json!(if refuses { "refuse" } else { "allow" }))
-            .object("planner", |planner| planner["access"] = json!([{"resource": "files", "scopes": of_agent}]))
-            .user_claims(|user| user.scope = Some(of_user.join(" ").parse().unwrap()))
+        let mut one = break_glass_grant(1, &said);
+        one.expires = Timestamp::from_unix(NOW.unix() + seconds);
+        let case = requiring_consent()
+            .with_object("files", |files| files["break_glass"] = json!(if refuses { "refuse" } else { "allow" }))
+            .with_object("planner", |planner| planner["access"] = json!([{"resource": "files", "scopes": of_agent}]))
+            .with_user_claims(|user| user.scope = Some(of_user.join(" ").parse().unwrap()))
             .change(|c| {
                 (c.scope, c.details) = (None, Some(tools(&asked)));
                 c.grants = vec![one.clone(), grant(2, Some(tools(&own)))];
@@ -97,11 +104,11 @@ proptest! {
             Ok(plan) => {
                 prop_assert!(held && (by_own || by_glass));
                 prop_assert_eq!(plan.break_glass, !by_own);
-                prop_assert!(by_own || plan.expires <= one.until);
+                prop_assert!(by_own || plan.expires <= one.expires);
             }
             Err(denial) => {
                 prop_assert!(!held || !(by_own || by_glass), "{denial:?}");
-                prop_assert_eq!(held, denial == Denial::ConsentNeeded);
+                prop_assert_eq!(held, denial == Denial::ConsentRequired);
             }
         }
     }

@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::{
     authority::{Arg, ToolUse},
     registry::KnownTools,
-    tool::{Definition, KnownTool},
+    tool::{KnownTool, ToolDefinition},
 };
 
 /// The scopes that tools have. Resources share them, on purpose.
@@ -21,13 +21,13 @@ pub(super) struct Seed {
     /// For each resource the scopes of its tools, and its cap.
     resources: Vec<(Vec<u8>, Option<u16>)>,
     /// For each agent: which tools it may have, whom it may delegate to (bits), and its cap.
-    agents: Vec<(Tools, u16, Option<u16>)>,
+    agents: Vec<(ToolMask, u16, Option<u16>)>,
     /// For each agent: whether it is a broker, and what its edges let through, and how far.
-    edges: Vec<(bool, Limits)>,
+    edges: Vec<(bool, EdgeLimits)>,
     /// The scopes of the user's token; no ceiling when absent.
     scopes: Option<u8>,
     /// What the user's groups give: none, or tools.
-    entitled: Option<Tools>,
+    entitlements: Option<ToolMask>,
     /// How deep a chain may be.
     max_chain: usize,
     /// What is tried, one after the other.
@@ -35,10 +35,10 @@ pub(super) struct Seed {
 }
 
 /// Tools by bits, and for each the rules for its arguments, three bits a tool.
-type Tools = (u16, u64);
+type ToolMask = (u16, u64);
 
 /// By bits: to whom an edge has a depth, which one, to whom it lets only some tools through, and which.
-type Limits = (u16, u8, u16, Tools);
+type EdgeLimits = (u16, u8, u16, ToolMask);
 
 /// To whom: how far on, and what; `None` where it is not said.
 type Edges = std::collections::BTreeMap<usize, (Option<u8>, Option<Authority>)>;
@@ -47,7 +47,7 @@ type Edges = std::collections::BTreeMap<usize, (Option<u8>, Option<Authority>)>;
 type Arguments = std::collections::BTreeMap<String, Arg>;
 
 /// Rules that a tool can have in a ceiling. The more they say the less they allow, and some have nothing in common.
-fn rules(n: u64) -> Value {
+fn tool_rules(n: u64) -> Value {
     match n {
         1 => json!({"constraints": {"n": {"max": 5}}}),
         2 => json!({"constraints": {"n": {"max": 3}, "p": {"any": true}}}),
@@ -60,7 +60,7 @@ fn rules(n: u64) -> Value {
 }
 
 /// Calls by which authorities are compared without asking the relation that is under test.
-fn calls() -> Vec<Arguments> {
+fn sample_calls() -> Vec<Arguments> {
     let numbers = ["", "1", "3", "5", "6"];
     let paths = ["", r#""/a/x""#, r#""/a/b/x""#, r#""/c""#];
     let mut calls = Vec::new();
@@ -74,25 +74,25 @@ fn calls() -> Vec<Arguments> {
 /// One thing that is tried.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
-    pub(super) op: u8,
+    pub(super) operation: u8,
     /// Which token, counted from the newest; 0 most of the time.
     pub(super) token: u8,
     /// Who, when `stray`; and whom to hand over to.
-    pub(super) who: u8,
+    pub(super) agent: u8,
     /// Whether somebody tries who may not.
-    pub(super) stray: bool,
+    pub(super) is_stray: bool,
     /// Which tools are asked for, of those that the parent has; all of the world's when `greedy`.
     pub(super) mask: u16,
     /// With which rules for the arguments, beside those that hold anyway.
     pub(super) rules: u64,
-    pub(super) greedy: bool,
-    pub(super) by_scope: bool,
+    pub(super) is_greedy: bool,
+    pub(super) uses_scope: bool,
     pub(super) expires_in: Option<u16>,
     /// Seconds that pass.
-    pub(super) wait: u8,
+    pub(super) wait_seconds: u8,
 }
 
-fn often<T: std::fmt::Debug + Clone + 'static>(
+fn mostly<T: std::fmt::Debug + Clone + 'static>(
     usual: T,
     other: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<T> {
@@ -101,44 +101,44 @@ fn often<T: std::fmt::Debug + Clone + 'static>(
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (
-        (any::<u8>(), often(0, 0..6u8), any::<u8>(), often(false, Just(true))),
-        (often(u16::MAX, any::<u16>()), often(0, any::<u64>()), often(false, Just(true)), any::<bool>()),
-        (often(None, proptest::option::of(0..400u16)), often(0, 0..90u8)),
+        (any::<u8>(), mostly(0, 0..6u8), any::<u8>(), mostly(false, Just(true))),
+        (mostly(u16::MAX, any::<u16>()), mostly(0, any::<u64>()), mostly(false, Just(true)), any::<bool>()),
+        (mostly(None, proptest::option::of(0..400u16)), mostly(0, 0..90u8)),
     );
     let step = step.prop_map(|((op, token, who, stray), (mask, rules, greedy, by_scope), (expires_in, wait))| Step {
-        op,
+        operation: op,
         token,
-        who,
-        stray,
+        agent: who,
+        is_stray: stray,
         mask,
         rules,
-        greedy,
-        by_scope,
+        is_greedy: greedy,
+        uses_scope: by_scope,
         expires_in,
-        wait,
+        wait_seconds: wait,
     });
     proptest::collection::vec(step, 6..36)
 }
 
 pub(super) fn seeds() -> impl Strategy<Value = Seed> {
-    let cap = || often(None, (10..400u16).prop_map(Some));
+    let cap = || mostly(None, (10..400u16).prop_map(Some));
     let resource = (proptest::collection::vec(0..4u8, 1..4), cap());
-    let some = || (often(u16::MAX, any::<u16>()), often(0, any::<u64>()));
-    let agent = (some(), often(u16::MAX, any::<u16>()), cap());
-    let edges = (often(0, any::<u16>()), 1..=7u8, often(0, any::<u16>()), some());
+    let some = || (mostly(u16::MAX, any::<u16>()), mostly(0, any::<u64>()));
+    let agent = (some(), mostly(u16::MAX, any::<u16>()), cap());
+    let edges = (mostly(0, any::<u16>()), 1..=7u8, mostly(0, any::<u16>()), some());
     // In some worlds there is nothing to it but who knows whom: there the longest chains are.
     let plain = (false, (0, 1, 0, (0, 0)));
     let edges = prop_oneof![
         2 => Just(vec![plain; 10]),
-        3 => proptest::collection::vec((often(false, Just(true)), edges), 10),
+        3 => proptest::collection::vec((mostly(false, Just(true)), edges), 10),
     ];
     (
         proptest::collection::vec(resource, 1..4),
         proptest::collection::vec(agent, 3..10),
         edges,
-        often(Some(0b1111), proptest::option::of(any::<u8>())),
-        often(None, proptest::option::of(some())),
-        often(8, 1..=8usize),
+        mostly(Some(0b1111), proptest::option::of(any::<u8>())),
+        mostly(None, proptest::option::of(some())),
+        mostly(8, 1..=8usize),
         steps(),
     )
         .prop_map(|(resources, agents, edges, scopes, entitled, max_chain, steps)| Seed {
@@ -146,7 +146,7 @@ pub(super) fn seeds() -> impl Strategy<Value = Seed> {
             agents,
             edges,
             scopes,
-            entitled,
+            entitlements: entitled,
             max_chain,
             steps,
         })
@@ -168,12 +168,12 @@ pub(super) struct World {
     pub(super) brokers: Vec<bool>,
     pub(super) user: UserClaims,
     /// What the user may have.
-    pub(super) users: Authority,
+    pub(super) user_ceiling: Authority,
     pub(super) tokens: TokenLimits,
     /// See [`calls`].
     pub(super) calls: Vec<Arguments>,
     /// The definitions that are accepted, of every second tool.
-    pub(super) known: KnownTools,
+    pub(super) known_tools: KnownTools,
 }
 
 pub(super) fn uri(n: usize) -> String {
@@ -185,27 +185,27 @@ fn permission(uri: &str, tool: &str) -> Permission {
 }
 
 /// The tool in a ceiling, with the rules that three bits choose; most often with none.
-fn written(tool: &str, rules_of_all: u64, n: usize) -> Value {
-    let mut written = rules(rules_of_all >> (3 * (n % 16)) & 7);
+fn tool_entry(tool: &str, rules_of_all: u64, n: usize) -> Value {
+    let mut written = tool_rules(rules_of_all >> (3 * (n % 16)) & 7);
     written["identifier"] = tool.into();
     written
 }
 
-fn with_rules(uri: &str, tool: &str, rules_of_all: u64, n: usize) -> Permission {
-    let some = serde_json::from_value::<ToolUse>(written(tool, rules_of_all, n)).unwrap();
-    some.at(&uri.parse().unwrap())
+fn permission_with_rules(uri: &str, tool: &str, rules_of_all: u64, n: usize) -> Permission {
+    let some = serde_json::from_value::<ToolUse>(tool_entry(tool, rules_of_all, n)).unwrap();
+    some.permission_at(&uri.parse().unwrap())
 }
 
-fn bit(mask: u16, n: usize) -> bool {
+fn has_bit(mask: u16, n: usize) -> bool {
     mask >> (n % 16) & 1 == 1
 }
 
-fn known(catalogue: &[(String, String, String)]) -> KnownTools {
+fn accepted_tools(catalogue: &[(String, String, String)]) -> KnownTools {
     let mut known = KnownTools::new();
     for (at, tool, _) in catalogue.iter().step_by(2) {
-        let digest = Definition::new(tool, Some(at), &Map::new()).unwrap().digest();
+        let digest = ToolDefinition::new(tool, Some(at), &Map::new()).unwrap().digest();
         let id = at.trim_start_matches("https://").split('.').next().unwrap().parse().unwrap();
-        let digests = KnownTool { accepted: Some(digest.clone()), seen: Some(digest) };
+        let digests = KnownTool { accepted: Some(digest.clone()), observed: Some(digest) };
         known.entry(id).or_default().insert(tool.parse().unwrap(), digests);
     }
     known
@@ -219,15 +219,15 @@ impl World {
             scopes.iter().enumerate().map(tool)
         });
         let catalogue = catalogue.collect::<Vec<_>>();
-        let chosen = |(mask, rules): Tools| {
-            let chosen = catalogue.iter().enumerate().filter(|(n, _)| bit(mask, *n));
-            chosen.map(|(n, (uri, tool, _))| with_rules(uri, tool, rules, n)).collect::<Authority>()
+        let chosen = |(mask, rules): ToolMask| {
+            let chosen = catalogue.iter().enumerate().filter(|(n, _)| has_bit(mask, *n));
+            chosen.map(|(n, (uri, tool, _))| permission_with_rules(uri, tool, rules, n)).collect::<Authority>()
         };
         // By resource: the access entries, or the rules, that mean exactly these tools.
-        let entries = |(mask, rules): Tools| {
+        let entries = |(mask, rules): ToolMask| {
             let of = |r: usize| {
-                let tools = catalogue.iter().enumerate().filter(|(n, (at, ..))| bit(mask, *n) && *at == uri(r));
-                tools.map(|(n, (_, tool, _))| written(tool, rules, n)).collect::<Vec<_>>()
+                let tools = catalogue.iter().enumerate().filter(|(n, (at, ..))| has_bit(mask, *n) && *at == uri(r));
+                tools.map(|(n, (_, tool, _))| tool_entry(tool, rules, n)).collect::<Vec<_>>()
             };
             let all = (0..seed.resources.len()).map(|r| (format!("r{r}"), of(r)));
             all.filter(|(_, tools)| !tools.is_empty()).collect::<Vec<_>>()
@@ -240,11 +240,11 @@ impl World {
         let limited = |a: usize, b: usize| {
             let (_, (deep, depth, narrow, tools)) = seed.edges[a];
             // An edge that lets nothing through is no edge, and refused as such.
-            let lets = bit(narrow, b) && !entries(tools).is_empty();
-            (bit(deep, b).then_some(depth), lets.then_some(tools))
+            let lets = has_bit(narrow, b) && !entries(tools).is_empty();
+            (has_bit(deep, b).then_some(depth), lets.then_some(tools))
         };
         let edges = (0..count).map(|a| {
-            let others = (0..count).filter(|b| *b != a && bit(seed.agents[a].1, *b));
+            let others = (0..count).filter(|b| *b != a && has_bit(seed.agents[a].1, *b));
             let others = others.map(|b| (b, limited(a, b)));
             others.map(|(b, (depth, tools))| (b, (depth, tools.map(chosen)))).collect::<Edges>()
         });
@@ -253,11 +253,11 @@ impl World {
             (None, None) => json!(format!("a{b}")),
             (depth, tools) => json!({"agent": format!("a{b}"), "depth": depth, "access": tools.map(access)}),
         };
-        let rules = entries(seed.entitled.unwrap_or_default()).into_iter().map(
+        let rules = entries(seed.entitlements.unwrap_or_default()).into_iter().map(
             |(r, tools)| json!({"to": {"claim": {"name": "groups", "value": "staff"}}, "resource": r, "tools": tools}),
         );
         let mut rules = rules.collect::<Vec<_>>();
-        if seed.entitled.is_some() || seed.scopes.is_none() {
+        if seed.entitlements.is_some() || seed.scopes.is_none() {
             // A rule that never applies, so that there are rules.
             rules.push(json!({"to": {"claim": {"name": "groups", "value": "boss"}}, "tools": ["t0", "t1", "t2"]}));
         }
@@ -285,7 +285,7 @@ impl World {
             SCOPES
                 .iter()
                 .enumerate()
-                .filter(|(n, _)| bit(bits, *n))
+                .filter(|(n, _)| has_bit(bits, *n))
                 .map(|(_, scope)| (*scope).to_owned())
                 .collect::<Vec<_>>()
         });
@@ -293,43 +293,43 @@ impl World {
             scopes.as_ref().is_none_or(|has| has.contains(scope)).then(|| permission(at, tool))
         };
         let by_scope = catalogue.iter().filter_map(by_scope).collect::<Authority>();
-        let by_rule = seed.entitled.map(chosen).or(seed.scopes.is_none().then(Authority::default));
+        let by_rule = seed.entitlements.map(chosen).or(seed.scopes.is_none().then(Authority::default));
         let mut user = bob(&json!(["staff"]));
         user.requester = alice().requester;
         user.scope = scopes.map(|scopes| scopes.iter().map(|scope| scope.parse().unwrap()).collect());
-        let known = known(&catalogue);
+        let known = accepted_tools(&catalogue);
         Self {
             registry: registry(objects.clone()).with_tools(known.clone()),
-            known,
+            known_tools: known,
             objects,
             agents: (0..count).map(|a| format!("a{a}")).collect(),
             resources: (0..seed.resources.len()).map(|r| format!("r{r}")).collect(),
             ceilings: seed.agents.iter().map(|(tools, ..)| chosen(*tools)).collect(),
             edges,
             brokers,
-            users: by_rule.map_or(by_scope.clone(), |by_rule| by_scope.meet(&by_rule)),
+            user_ceiling: by_rule.map_or(by_scope.clone(), |by_rule| by_scope.intersect(&by_rule)),
             user,
             tokens: TokenLimits { max_chain: seed.max_chain, ..TokenLimits::default() },
             catalogue,
-            calls: calls(),
+            calls: sample_calls(),
         }
     }
 
-    pub(super) fn everything(&self) -> Authority {
+    pub(super) fn all_permissions(&self) -> Authority {
         self.catalogue.iter().map(|(at, tool, _)| permission(at, tool)).collect()
     }
 
     /// Every tool, with these rules.
-    pub(super) fn narrowed(&self, rules: u64) -> Authority {
-        self.catalogue.iter().enumerate().map(|(n, (at, tool, _))| with_rules(at, tool, rules, n)).collect()
+    pub(super) fn permissions_with_rules(&self, rules: u64) -> Authority {
+        self.catalogue.iter().enumerate().map(|(n, (at, tool, _))| permission_with_rules(at, tool, rules, n)).collect()
     }
 
     fn rebuild(&mut self) {
-        self.registry = registry(self.objects.clone()).with_tools(self.known.clone());
+        self.registry = registry(self.objects.clone()).with_tools(self.known_tools.clone());
     }
 
     /// Takes one edge out of the registry.
-    pub(super) fn cut(&mut self, a: usize) {
+    pub(super) fn remove_edge(&mut self, a: usize) {
         let Some((b, _)) = self.edges[a].pop_last() else { return };
         let name = format!("a{b}");
         let body = self.objects.iter_mut().find(|o| o["body"]["id"] == self.agents[a]).unwrap();
@@ -339,7 +339,7 @@ impl World {
     }
 
     /// Lets no more than one tool through on an edge from now on.
-    pub(super) fn narrow(&mut self, a: usize, b: usize) {
+    pub(super) fn narrow_edge(&mut self, a: usize, b: usize) {
         let Some((depth, lets)) = self.edges[a].get_mut(&b) else { return };
         let (at, tool, _) = &self.catalogue[0];
         *lets = Some(std::iter::once(permission(at, tool)).collect());
@@ -355,7 +355,7 @@ impl World {
     }
 
     /// The scopes whose every tool that the reader has is in `authority`, worked out tool by tool.
-    pub(super) fn covered(&self, authority: &Authority, by: Option<&str>) -> Vec<String> {
+    pub(super) fn covered_scopes(&self, authority: &Authority, by: Option<&str>) -> Vec<String> {
         let mut covered = Vec::new();
         for scope in SCOPES {
             let read = self.catalogue.iter().filter(|(at, _, s)| s == scope && by.is_none_or(|by| by == at));
@@ -368,33 +368,33 @@ impl World {
         covered
     }
 
-    pub(super) fn shut_out(&mut self, id: &str) {
+    pub(super) fn disable(&mut self, id: &str) {
         let body = self.objects.iter_mut().find(|o| o["body"]["id"] == id).unwrap();
         body["body"]["disabled"] = true.into();
         self.rebuild();
     }
 
     /// Somebody changes a tool, and an admin accepts that: what was issued for the old one is not for the new one.
-    pub(super) fn change_a_tool(&mut self, n: usize) {
-        let mut all = self.known.values_mut().flat_map(BTreeMap::iter_mut).collect::<Vec<_>>();
+    pub(super) fn accept_changed_tool(&mut self, n: usize) {
+        let mut all = self.known_tools.values_mut().flat_map(BTreeMap::iter_mut).collect::<Vec<_>>();
         let count = all.len();
         let Some((name, tool)) = all.get_mut(n % count.max(1)) else { return };
         let text = format!("after {:?}", tool.accepted);
-        let next = Definition::new(name.as_str(), Some(&text), &Map::new()).unwrap().digest();
-        **tool = KnownTool { accepted: Some(next.clone()), seen: Some(next) };
+        let next = ToolDefinition::new(name.as_str(), Some(&text), &Map::new()).unwrap().digest();
+        **tool = KnownTool { accepted: Some(next.clone()), observed: Some(next) };
         self.rebuild();
     }
 
     /// Whether each tool is bound to the definition that is accepted now, where there is one.
-    pub(super) fn is_up_to_date(&self, authority: &Authority) -> bool {
+    pub(super) fn has_accepted_definitions(&self, authority: &Authority) -> bool {
         authority.iter().all(|p| {
             let id = self.registry.resource_at(&p.resource).unwrap().id.clone();
-            let known = self.known.get(&id).and_then(|tools| tools.get(p.tool().unwrap()));
+            let known = self.known_tools.get(&id).and_then(|tools| tools.get(p.tool().unwrap()));
             p.digest == known.and_then(|known| known.accepted.clone())
         })
     }
 
-    pub(super) fn is_shut_out(&self, id: &str) -> bool {
+    pub(super) fn is_disabled(&self, id: &str) -> bool {
         self.registry.client(&id.parse().unwrap()).unwrap().is_disabled()
     }
 }

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 
 /// The plan on a few lines: by what right, what for, whose, who acts for whom, what with it, derived from how many.
-fn told(plan: &Plan) -> String {
-    let acts = plan.chain.hops().map(|hop| format!("{}@{}", hop.sub, hop.iss.trim_start_matches("https://")));
+fn summarize(plan: &TokenPlan) -> String {
+    let acts = plan.chain.actors().map(|hop| format!("{}@{}", hop.sub, hop.iss.trim_start_matches("https://")));
     let tools = plan.authority.iter().map(|p| p.tool().unwrap().to_string());
     let task = match &plan.task {
         PlannedTask::Open { purpose, authority, .. } => format!("opens \"{purpose}\" with {}", authority.len()),
@@ -29,11 +29,11 @@ fn told(plan: &Plan) -> String {
 type Row = (&'static str, Case, String);
 
 #[test]
-fn each_way_gives_what_it_should() {
-    for (what, case, want) in from_users().into_iter().chain(from_ours()) {
+fn each_legal_exchange_yields_specified_plan() {
+    for (what, case, want) in user_token_exchanges().into_iter().chain(own_token_exchanges()) {
         let plan = case.decide().unwrap();
-        assert_eq!(told(&plan), want, "{what}");
-        assert_eq!(plan.sign_in, alice().sign_in, "{what}: how alice signed in is never refreshed");
+        assert_eq!(summarize(&plan), want, "{what}");
+        assert_eq!(plan.auth_context, alice().auth_context, "{what}: how alice signed in is never refreshed");
         assert_eq!(plan.may_act.is_some(), plan.kind == TokenKind::HandOver, "{what}");
         assert_eq!(plan.req_wl.as_ref(), (plan.kind == TokenKind::Txn).then_some(&plan.client), "{what}");
         if let PlannedTask::Existing { authority_hash, .. } = &plan.task {
@@ -42,60 +42,60 @@ fn each_way_gives_what_it_should() {
     }
 }
 
-fn from_users() -> Vec<Row> {
-    let unpointed = || Case::user().user_claims(|u| u.client = Some("some-web-app".into()));
+fn user_token_exchanges() -> Vec<Row> {
+    let unpointed = || Case::with_user_token().with_user_claims(|u| u.client = Some("some-web-app".into()));
     let join = || {
         let task = task(tools(&["read_file", "list_files", "search"]));
-        Case::user().change(|c| c.task = Wanted::Named(task_id(7), Some(Box::new(task))))
+        Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), Some(Box::new(task))))
     };
-    let bob = |groups| Case::user().change(|c| c.subject = Subject::User(Box::new(bob(&groups))));
+    let bob = |groups| Case::with_user_token().change(|c| c.subject = Subject::User(Box::new(bob(&groups))));
     let planned = "planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []";
     vec![
-        ("issued to its client", Case::user(), format!("access by client: {planned}")),
+        ("issued to its client", Case::with_user_token(), format!("access by client: {planned}")),
         (
             "meant for it, under either of its names",
-            unpointed().user_claims(|u| u.audiences = vec!["planner-web".into()]),
+            unpointed().with_user_claims(|u| u.audiences = vec!["planner-web".into()]),
             format!("access by audience: {planned}"),
         ),
         (
             "may_act names it as the issuer does",
-            unpointed().user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "planner-app".into() })),
+            unpointed().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "planner-app".into() })),
             format!("access by may_act: {planned}"),
         ),
         (
             "may_act names it as the issuer does, and says so",
-            unpointed().user_claims(|u| u.may_act = Some(MayAct { iss: Some(LOGIN.into()), sub: "planner-app".into() })),
+            unpointed().with_user_claims(|u| u.may_act = Some(MayAct { iss: Some(LOGIN.into()), sub: "planner-app".into() })),
             format!("access by may_act: {planned}"),
         ),
         (
             "may_act names it as we do",
-            unpointed().user_claims(|u| u.may_act = Some(MayAct { iss: Some(US.into()), sub: "planner".into() })),
+            unpointed().with_user_claims(|u| u.may_act = Some(MayAct { iss: Some(US.into()), sub: "planner".into() })),
             format!("access by may_act: {planned}"),
         ),
         ("a grant is on record", unpointed().change(|c| c.grants = vec![grant(1, None)]), format!("access by grant: {planned}")),
         (
             "bound to a key, and a grant is on record",
-            Case::user().user_claims(|u| u.bound = true).change(|c| c.grants = vec![grant(1, None)]),
+            Case::with_user_token().with_user_claims(|u| u.is_key_bound = true).change(|c| c.grants = vec![grant(1, None)]),
             format!("access by grant: {planned}"),
         ),
         (
             "it says with an actor token who it is",
-            Case::user().change(|c| c.actor = Says::ThisAgent),
+            Case::with_user_token().change(|c| c.actor_match = AgentMatch::ThisAgent),
             format!("access by client: {planned}"),
         ),
         (
             "by name, one tool of the scope: the scope is not covered",
-            Case::user().change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"])))),
+            Case::with_user_token().change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"])))),
             "access by client: planner at https://files.example.com/mcp, planner@sts.example.com for alice; read_file; scope []; opens \"quarterly report\" with 1; from []".into(),
         ),
         (
             "details elsewhere too: the task gets all, the token what is at its resource",
-            Case::user().change(|c| c.details = Some(tools(&["search", "send"]))),
-            planned_with(4),
+            Case::with_user_token().change(|c| c.details = Some(tools(&["search", "send"]))),
+            plan_with(4),
         ),
         (
             "joins its task at another resource",
-            join().change(|c| (c.output, c.scope) = (Out::Access("mail"), Some("mail:read"))),
+            join().change(|c| (c.requested_token, c.scope) = (TokenRequest::Access("mail"), Some("mail:read"))),
             "access by client: planner at https://mail.example.com/mcp, planner@sts.example.com for alice; search; scope [mail:read]; of 7 \"quarterly report\"; from []".into(),
         ),
         (
@@ -105,88 +105,96 @@ fn from_users() -> Vec<Row> {
         ),
         (
             "a user of the other issuer, by what everyone has",
-            bob(json!([])).change(|c| (c.output, c.scope) = (Out::Access("mail"), Some("mail:read"))),
+            bob(json!([])).change(|c| (c.requested_token, c.scope) = (TokenRequest::Access("mail"), Some("mail:read"))),
             "access by client: planner at https://mail.example.com/mcp, planner@sts.example.com for partner:bob; search; scope [mail:read]; opens \"quarterly report\" with 1; from []".into(),
         ),
         (
             "somebody acts already, by the issuer's word",
-            Case::user().user_claims(|u| u.chain = Some(Chain::new(vec![hop(LOGIN, "web"), hop(PARTNER, "planner")]).unwrap())),
+            Case::with_user_token().with_user_claims(|u| u.chain = Some(ActorChain::new(vec![actor(LOGIN, "web"), actor(PARTNER, "planner")]).unwrap())),
             "access by client: planner at https://files.example.com/mcp, planner@sts.example.com < web@login.example.com < planner@partner.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []".into(),
         ),
     ]
 }
 
-fn from_ours() -> Vec<Row> {
+fn own_token_exchanges() -> Vec<Row> {
     vec![
         (
             "the holder goes on, with less",
-            Case::held().change(|c| (c.scope, c.details) = (None, Some(tools(&["list_files"])))),
+            Case::with_access_token().change(|c| (c.scope, c.details) = (None, Some(tools(&["list_files"])))),
             "access by holder: planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files; scope []; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
             "the holder goes on, and names the task",
-            Case::held().change(|c| c.task = Wanted::Named(task_id(1), None)),
+            Case::with_access_token().change(|c| c.task = TaskRequest::Named(task_id(1), None)),
             "access by holder: planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
             "A hands over to B",
-            Case::held().change(|c| c.output = Out::HandOver("reader", "files")),
+            Case::with_access_token().change(|c| c.requested_token = TokenRequest::HandOver("reader", "files")),
             "hand_over by holder: planner at https://sts.example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
             "B takes it",
-            Case::handed(),
+            Case::with_handed_over_token(),
             "access by hand_over: reader at https://files.example.com/mcp, reader@sts.example.com < planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1, 2]".into(),
         ),
         (
             "B hands it on to C at once, with less",
-            Case::handed().change(|c| (c.output, c.scope, c.details) = (Out::HandOver("writer", "files"), None, Some(tools(&["read_file"])))),
+            Case::with_handed_over_token().change(|c| (c.requested_token, c.scope, c.details) = (TokenRequest::HandOver("writer", "files"), None, Some(tools(&["read_file"])))),
             "hand_over by hand_over: reader at https://sts.example.com, reader@sts.example.com < planner@sts.example.com for alice; read_file; scope []; of 1 \"quarterly report\"; from [1, 2]".into(),
         ),
         (
             "C takes it",
-            Case::with("writer", Case::handed().change(|c| c.output = Out::HandOver("writer", "files")).token(3)),
+            Case::with_issued_token("writer", Case::with_handed_over_token().change(|c| c.requested_token = TokenRequest::HandOver("writer", "files")).issue_token(3)),
             "access by hand_over: writer at https://files.example.com/mcp, writer@sts.example.com < reader@sts.example.com < planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1, 2, 3]".into(),
         ),
         (
             "a user token is handed over at once, and the task is opened by that",
-            Case::user().change(|c| c.output = Out::HandOver("writer", "files")),
+            Case::with_user_token().change(|c| c.requested_token = TokenRequest::HandOver("writer", "files")),
             "hand_over by client: planner at https://sts.example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []".into(),
         ),
         (
             "the resource goes on inside",
-            Case::with("files", Case::user().token(1)).change(|c| c.output = Out::Txn),
+            Case::with_issued_token("files", Case::with_user_token().issue_token(1)).change(|c| c.requested_token = TokenRequest::Txn),
             "txn by audience: files at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
             "the transaction token is replaced",
-            Case::inside().change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"])))),
+            Case::with_txn_token().change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"])))),
             "txn by holder: files at example.com, planner@sts.example.com for alice; read_file; scope []; of 1 \"quarterly report\"; from [1, 2]".into(),
         ),
         (
             "an agent goes on inside",
-            Case::held().change(|c| c.output = Out::Txn),
+            Case::with_access_token().change(|c| c.requested_token = TokenRequest::Txn),
             "txn by holder: planner at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
     ]
 }
 
-fn planned_with(permissions: usize) -> String {
+fn plan_with(permissions: usize) -> String {
     format!(
         "access by client: planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with {permissions}; from []"
     )
 }
 
 #[test]
-fn a_resource_has_its_own_algorithm_and_only_there() {
-    let mail = || Case::user().change(|c| (c.output, c.scope) = (Out::Access("mail"), Some("mail:read")));
-    let to_writer = |c: &mut Case| (c.output, c.scope) = (Out::HandOver("writer", "mail"), Some("mail:read"));
+fn resource_signing_algorithm_applies_only_to_its_own_tokens() {
+    let mail = || {
+        Case::with_user_token()
+            .change(|c| (c.requested_token, c.scope) = (TokenRequest::Access("mail"), Some("mail:read")))
+    };
+    let to_writer =
+        |c: &mut Case| (c.requested_token, c.scope) = (TokenRequest::HandOver("writer", "mail"), Some("mail:read"));
     let access = |o: &mut Value| o["access"] = json!([{"resource": "mail", "scopes": ["mail:read"]}]);
     for (case, want) in [
-        (Case::user(), None),
+        (Case::with_user_token(), None),
         (mail(), Some(crate::domain::jwk::SigningAlgorithm::RS256)),
-        (mail().change(to_writer).object("writer", access), None),
-        (Case::with("mail", mail().token(1)).change(|c| (c.output, c.scope) = (Out::Txn, Some("mail:read"))), None),
+        (mail().change(to_writer).with_object("writer", access), None),
+        (
+            Case::with_issued_token("mail", mail().issue_token(1))
+                .change(|c| (c.requested_token, c.scope) = (TokenRequest::Txn, Some("mail:read"))),
+            None,
+        ),
     ] {
         assert_eq!(case.decide().unwrap().algorithm, want);
     }
@@ -194,17 +202,20 @@ fn a_resource_has_its_own_algorithm_and_only_there() {
 
 /// Whoever reads only the scopes of a transaction token may be behind any resource.
 #[test]
-fn a_scope_that_two_resources_know_is_said_where_only_one_reads_it() {
+fn shared_scope_is_included_only_for_a_single_audience() {
     let shared = |o: &mut Value| o["tools"][0]["scope"] = "files:read".into();
     let mails = |o: &mut Value| o["access"][1] = json!({"resource": "mail", "tools": ["search", "send"]});
-    let case = |case: Case| case.object("mail", shared).object("planner", mails);
-    let first = case(Case::user()).decide().unwrap();
+    let case = |case: Case| case.with_object("mail", shared).with_object("planner", mails);
+    let first = case(Case::with_user_token()).decide().unwrap();
     assert_eq!((first.authority.len(), first.scope.to_string().as_str()), (2, "files:read"));
-    let inside = case(Case::with("files", Case::user().token(1))).change(|c| c.output = Out::Txn).decide().unwrap();
+    let inside = case(Case::with_issued_token("files", Case::with_user_token().issue_token(1)))
+        .change(|c| c.requested_token = TokenRequest::Txn)
+        .decide()
+        .unwrap();
     assert_eq!((inside.authority.clone(), inside.scope.to_string().as_str()), (first.authority.clone(), ""));
-    let wide = case(Case::user()).change(|c| c.output = Out::Txn).decide().unwrap();
+    let wide = case(Case::with_user_token()).change(|c| c.requested_token = TokenRequest::Txn).decide().unwrap();
     assert_eq!((wide.authority.len(), wide.scope.to_string().as_str()), (3, "files:read"));
-    let off = case(Case::user()).object("mail", |o| o["disabled"] = true.into());
-    let narrow = off.change(|c| c.output = Out::Txn).decide().unwrap();
+    let off = case(Case::with_user_token()).with_object("mail", |o| o["disabled"] = true.into());
+    let narrow = off.change(|c| c.requested_token = TokenRequest::Txn).decide().unwrap();
     assert_eq!((narrow.authority, narrow.scope.to_string().as_str()), (first.authority, ""));
 }

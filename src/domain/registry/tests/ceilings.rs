@@ -2,49 +2,55 @@
 
 use super::*;
 use crate::domain::{
-    authority::{Action, Listing, Permission},
+    authority::{Action, ListAction, Permission},
     id::ToolDigest,
-    issuer::Holder,
-    tool::{KnownTool, NotGood},
+    issuer::UserMatcher,
+    tool::{KnownTool, ToolUnavailable},
 };
 
-fn what(permission: &Permission) -> &str {
+fn action_text(permission: &Permission) -> &str {
     match &permission.action {
         Action::Call(tool) => tool.as_str(),
         Action::List(listing) => listing.as_str(),
     }
 }
 
-fn told(authority: &Authority) -> String {
+fn summarize(authority: &Authority) -> String {
     let name = |p: &Permission| {
-        format!("{}.{}", p.resource.as_str().trim_start_matches("https://").split('.').next().unwrap(), what(p))
+        format!("{}.{}", p.resource.as_str().trim_start_matches("https://").split('.').next().unwrap(), action_text(p))
     };
     authority.iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn what_an_agent_a_user_and_a_scope_may_have() {
-    let mut objects = world();
+fn ceilings_of_agent_user_and_scope_are_resolved() {
+    let mut objects = consistent_objects();
     let registry = build(objects.clone()).unwrap();
     let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
-    assert_eq!(told(&registry.catalogue(|_| true)), "files.drop files.list files.read files.write mail.read mail.send");
+    assert_eq!(
+        summarize(&registry.catalogue(|_| true)),
+        "files.drop files.list files.read files.write mail.read mail.send"
+    );
     // `s:read` at files, and `drop` by name; not the `s:read` of mail.
-    assert_eq!(told(&registry.ceiling(agent("planner"), |_| true)), "files.drop files.list files.read");
-    assert_eq!(told(&registry.ceiling(agent("reader"), |_| true)), "");
+    assert_eq!(summarize(&registry.ceiling(agent("planner"), |_| true)), "files.drop files.list files.read");
+    assert_eq!(summarize(&registry.ceiling(agent("reader"), |_| true)), "");
 
     let scopes = |text: &str| text.parse().unwrap();
     let files = "https://files.example.com/mcp".parse().unwrap();
-    assert_eq!(told(&registry.under_scopes(&scopes("s:read"), |_| true)), "files.list files.read mail.read");
-    assert_eq!(told(&registry.under_scopes(&scopes("s:read s:send"), |uri| *uri == files)), "files.list files.read");
-    assert_eq!(told(&registry.under_scopes(&scopes("S:read s"), |_| true)), "");
+    assert_eq!(summarize(&registry.tools_under_scopes(&scopes("s:read"), |_| true)), "files.list files.read mail.read");
+    assert_eq!(
+        summarize(&registry.tools_under_scopes(&scopes("s:read s:send"), |uri| *uri == files)),
+        "files.list files.read"
+    );
+    assert_eq!(summarize(&registry.tools_under_scopes(&scopes("S:read s"), |_| true)), "");
 
     assert_eq!(
-        told(&registry.catalogue(|uri| *uri == files)),
+        summarize(&registry.catalogue(|uri| *uri == files)),
         "files.drop files.list files.read files.write",
         "the part that is there"
     );
-    assert_eq!(told(&registry.ceiling(agent("planner"), |uri| *uri != files)), "");
-    let offered = registry.scopes_offered(|uri| *uri != files).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(summarize(&registry.ceiling(agent("planner"), |uri| *uri != files)), "");
+    let offered = registry.offered_scopes(|uri| *uri != files).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(offered, ["s:read", "s:send"]);
 
     let rule = |rule: Value| serde_json::from_value::<Entitlement>(rule).unwrap();
@@ -64,21 +70,25 @@ fn what_an_agent_a_user_and_a_scope_may_have() {
             "files.drop mail.send",
         ),
     ] {
-        let everywhere = registry.entitled(rules.iter(), |_| true);
-        assert_eq!(told(&everywhere), want, "{rules:?}");
-        assert_eq!(registry.entitled(rules.iter(), |uri| *uri == files), everywhere.at(&files), "{rules:?}");
+        let everywhere = registry.resolve_entitlements(rules.iter(), |_| true);
+        assert_eq!(summarize(&everywhere), want, "{rules:?}");
+        assert_eq!(
+            registry.resolve_entitlements(rules.iter(), |uri| *uri == files),
+            everywhere.restrict_to(&files),
+            "{rules:?}"
+        );
     }
 
     // What is shut out is not offered, and not meant by a scope.
     objects.get_mut("resource mail").unwrap()["disabled"] = true.into();
     let less = build(objects).unwrap();
-    assert_eq!(told(&less.catalogue(|_| true)), "files.drop files.list files.read files.write");
-    assert_eq!(told(&less.under_scopes(&scopes("s:read"), |_| true)), "files.list files.read");
+    assert_eq!(summarize(&less.catalogue(|_| true)), "files.drop files.list files.read files.write");
+    assert_eq!(summarize(&less.tools_under_scopes(&scopes("s:read"), |_| true)), "files.list files.read");
 }
 
 #[test]
-fn rules_go_from_the_registry_into_ceilings() {
-    let mut objects = world();
+fn access_rules_become_ceiling_constraints() {
+    let mut objects = consistent_objects();
     let some = json!({"identifier": "read", "constraints": {"path": {"prefix": "/a/"}}});
     objects.get_mut("agent planner").unwrap()["access"] =
         json!([{"resource": "files", "scopes": ["s:write"], "tools": ["list", some]}]);
@@ -92,21 +102,21 @@ fn rules_go_from_the_registry_into_ceilings() {
         authority.allows(&files, &"read".parse().unwrap(), &arguments)
     };
     let ceiling = registry.ceiling(planner, |_| true);
-    assert_eq!(told(&ceiling), "files.list files.read files.write");
+    assert_eq!(summarize(&ceiling), "files.list files.read files.write");
     assert!(reads(&ceiling, "/a/x") && !reads(&ceiling, "/b"));
     let edge = planner.edge_to(&"reader".parse().unwrap()).unwrap();
-    let lets = registry.let_through(edge, |_| true).unwrap();
-    assert_eq!(told(&lets), "files.read");
+    let lets = registry.edge_ceiling(edge, |_| true).unwrap();
+    assert_eq!(summarize(&lets), "files.read");
     assert!(reads(&lets, "/a/x") && !reads(&lets, "/b"));
     let rule = json!({"to": "everyone", "tools": [some]});
-    let entitled = registry.entitled([serde_json::from_value(rule).unwrap()].iter(), |_| true);
-    assert_eq!(told(&entitled), "files.read mail.read");
+    let entitled = registry.resolve_entitlements([serde_json::from_value(rule).unwrap()].iter(), |_| true);
+    assert_eq!(summarize(&entitled), "files.read mail.read");
     assert!(reads(&entitled, "/a/x") && !reads(&entitled, "/b"));
     assert!(planner.edge_to(&"planner".parse().unwrap()).is_none());
 }
 
 #[test]
-fn an_edge_is_written_by_name_or_with_limits() {
+fn edge_is_written_as_name_or_object() {
     for written in [
         json!("b"),
         json!({"agent": "b", "depth": 2}),
@@ -133,8 +143,8 @@ fn an_edge_is_written_by_name_or_with_limits() {
 }
 
 #[test]
-fn whom_an_entitlement_is_for() {
-    let holder = Holder::Claim { name: "groups".into(), value: "staff".into() };
+fn entitlement_applies_only_to_matching_users() {
+    let holder = UserMatcher::Claim { name: "groups".into(), value: "staff".into() };
     for (claims, want) in [
         (json!({"groups": "staff"}), true),
         (json!({"groups": ["x", "staff"]}), true),
@@ -149,14 +159,14 @@ fn whom_an_entitlement_is_for() {
         (json!({"groups": true}), false),
         (json!({"Groups": "staff"}), false),
     ] {
-        assert_eq!(holder.covers(claims.as_object().unwrap()), want, "{claims}");
-        assert!(Holder::Everyone.covers(claims.as_object().unwrap()));
+        assert_eq!(holder.matches(claims.as_object().unwrap()), want, "{claims}");
+        assert!(UserMatcher::Everyone.matches(claims.as_object().unwrap()));
     }
 }
 
 #[test]
-fn a_scope_is_covered_when_every_tool_under_it_is() {
-    let registry = build(world()).unwrap();
+fn scope_is_covered_only_when_all_its_tools_are() {
+    let registry = build(consistent_objects()).unwrap();
     let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
     let mail = "https://mail.example.com/mcp".parse::<ResourceUri>().unwrap();
     let at = |uri: &ResourceUri, tools: &[&str]| {
@@ -177,42 +187,55 @@ fn a_scope_is_covered_when_every_tool_under_it_is() {
         (at(&mail, &["read", "list"]), None, ""),
     ] {
         let authority = authority.into_iter().collect();
-        assert_eq!(registry.scopes_covered(&authority, by).to_string(), want, "{} {by:?}", told(&authority));
+        assert_eq!(registry.covered_scopes(&authority, by).to_string(), want, "{} {by:?}", summarize(&authority));
     }
     assert_eq!(
-        registry.scopes_covered(&registry.catalogue(|_| true), None).to_string(),
+        registry.covered_scopes(&registry.catalogue(|_| true), None).to_string(),
         "s:drop s:read s:send s:write"
     );
 }
 
 /// To list is apart from to call: by its own scope, for whoever has that, and covered by all of it.
 #[test]
-fn who_may_list() {
-    let mut objects = world();
+fn listing_requires_discovery_scope() {
+    let mut objects = consistent_objects();
     objects.get_mut("resource files").unwrap()["discovery_scope"] = json!("s:list");
     objects.get_mut("agent reader").unwrap()["access"] = json!([{"resource": "files", "scopes": ["s:list"]}]);
     let registry = build(objects).unwrap();
     let lists = "files.resources/list files.tools/list";
-    let agent = |id: &str| told(&registry.ceiling(registry.agent(&id.parse().unwrap()).unwrap(), |_| true));
+    let agent = |id: &str| summarize(&registry.ceiling(registry.agent(&id.parse().unwrap()).unwrap(), |_| true));
     assert_eq!((agent("reader").as_str(), agent("planner").as_str()), (lists, "files.drop files.list files.read"));
     let calls = "files.drop files.list files.read files.write";
-    assert_eq!(told(&registry.catalogue(|uri| uri.as_str().contains("files"))), format!("{calls} {lists}"));
-    assert_eq!(told(&registry.under_scopes(&"s:list".parse().unwrap(), |_| true)), lists);
-    assert_eq!(told(&registry.under_scopes(&"s:read".parse().unwrap(), |_| true)), "files.list files.read mail.read");
+    assert_eq!(summarize(&registry.catalogue(|uri| uri.as_str().contains("files"))), format!("{calls} {lists}"));
+    assert_eq!(summarize(&registry.tools_under_scopes(&"s:list".parse().unwrap(), |_| true)), lists);
+    assert_eq!(
+        summarize(&registry.tools_under_scopes(&"s:read".parse().unwrap(), |_| true)),
+        "files.list files.read mail.read"
+    );
     let rule = |rule: Value| [serde_json::from_value::<Entitlement>(rule).unwrap()];
-    assert_eq!(told(&registry.entitled(rule(json!({"to": "everyone", "scopes": ["s:list"]})).iter(), |_| true)), lists);
+    assert_eq!(
+        summarize(
+            &registry.resolve_entitlements(rule(json!({"to": "everyone", "scopes": ["s:list"]})).iter(), |_| true)
+        ),
+        lists
+    );
     // A tool by that name is a tool.
-    assert_eq!(told(&registry.entitled(rule(json!({"to": "everyone", "tools": ["tools/list"]})).iter(), |_| true)), "");
+    assert_eq!(
+        summarize(
+            &registry.resolve_entitlements(rule(json!({"to": "everyone", "tools": ["tools/list"]})).iter(), |_| true)
+        ),
+        ""
+    );
     let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
-    let one = [Permission::listing(files.clone(), Listing::Tools)];
-    let both = Listing::ALL.map(|listing| Permission::listing(files.clone(), listing));
-    assert_eq!(registry.scopes_covered(&one.into_iter().collect(), Some(&files)).to_string(), "");
-    assert_eq!(registry.scopes_covered(&both.into_iter().collect(), Some(&files)).to_string(), "s:list");
+    let one = [Permission::listing(files.clone(), ListAction::Tools)];
+    let both = ListAction::ALL.map(|listing| Permission::listing(files.clone(), listing));
+    assert_eq!(registry.covered_scopes(&one.into_iter().collect(), Some(&files)).to_string(), "");
+    assert_eq!(registry.covered_scopes(&both.into_iter().collect(), Some(&files)).to_string(), "s:list");
 }
 
 /// What goes into a token, and what of a token is good: for every state of a tool.
 #[test]
-fn a_tool_is_bound_to_its_definition() {
+fn permission_is_bound_to_accepted_definition() {
     let digest = |sign: &str| format!("sha-256:{}", sign.repeat(43)).parse::<ToolDigest>().unwrap();
     let (a, b) = (digest("a"), digest("b"));
     let files = "https://files.example.com/mcp".parse::<ResourceUri>().unwrap();
@@ -222,54 +245,57 @@ fn a_tool_is_bound_to_its_definition() {
     };
     let list = Authority::from_iter([Permission::unconstrained(files.clone(), "list".parse().unwrap())]);
     let with = |accepted: Option<&ToolDigest>, seen: Option<&ToolDigest>| {
-        let known = KnownTool { accepted: accepted.cloned(), seen: seen.cloned() };
+        let known = KnownTool { accepted: accepted.cloned(), observed: seen.cloned() };
         let known = BTreeMap::from([("read".parse().unwrap(), known)]);
-        build(world()).unwrap().with_tools(BTreeMap::from([("files".parse().unwrap(), known)]))
+        build(consistent_objects()).unwrap().with_tools(BTreeMap::from([("files".parse().unwrap(), known)]))
     };
-    let no = |why| Err(Unaccepted { tool: "read".parse().unwrap(), why });
-    let unasked = build(world()).unwrap();
+    let no = |why| Err(UnacceptedTool { tool: "read".parse().unwrap(), reason: why });
+    let unasked = build(consistent_objects()).unwrap();
     for digest in [None, Some(&a)] {
-        assert_eq!(unasked.pinned(&read(digest)), Ok(read(digest)));
-        assert_eq!(unasked.still_good(&read(digest)), None);
+        assert_eq!(unasked.bind_definitions(&read(digest)), Ok(read(digest)));
+        assert_eq!(unasked.remaining_available(&read(digest)), None);
     }
     // (accepted, seen), asked for: what goes into a token, whether it is good in one.
     for (accepted, seen, asked, want, is_good) in [
         (Some(&a), Some(&a), None, Ok(read(Some(&a))), true),
         (Some(&a), Some(&a), Some(&a), Ok(read(Some(&a))), true),
-        (Some(&a), Some(&a), Some(&b), no(NotGood::OtherAsked), false),
-        (Some(&a), Some(&b), None, no(NotGood::Changed), false),
-        (Some(&a), Some(&b), Some(&a), no(NotGood::Changed), false),
-        (Some(&a), Some(&b), Some(&b), no(NotGood::Changed), false),
-        (Some(&a), None, Some(&a), no(NotGood::Gone), false),
-        (None, None, None, no(NotGood::Gone), false),
-        (None, Some(&a), Some(&a), no(NotGood::Proposed), false),
-        (None, Some(&a), None, no(NotGood::Proposed), false),
+        (Some(&a), Some(&a), Some(&b), no(ToolUnavailable::DigestMismatch), false),
+        (Some(&a), Some(&b), None, no(ToolUnavailable::Changed), false),
+        (Some(&a), Some(&b), Some(&a), no(ToolUnavailable::Changed), false),
+        (Some(&a), Some(&b), Some(&b), no(ToolUnavailable::Changed), false),
+        (Some(&a), None, Some(&a), no(ToolUnavailable::Gone), false),
+        (None, None, None, no(ToolUnavailable::Gone), false),
+        (None, Some(&a), Some(&a), no(ToolUnavailable::Proposed), false),
+        (None, Some(&a), None, no(ToolUnavailable::Proposed), false),
     ] {
         let registry = with(accepted, seen);
-        assert_eq!(registry.pinned(&read(asked)), want, "{accepted:?} {seen:?} {asked:?}");
+        assert_eq!(registry.bind_definitions(&read(asked)), want, "{accepted:?} {seen:?} {asked:?}");
         let rest = if is_good { None } else { Some(Authority::default()) };
-        assert_eq!(registry.still_good(&read(asked)), rest, "{accepted:?} {seen:?} {asked:?}");
+        assert_eq!(registry.remaining_available(&read(asked)), rest, "{accepted:?} {seen:?} {asked:?}");
         // The tool beside it is nobody's business, and neither is listing.
-        assert_eq!(registry.pinned(&list), Ok(list.clone()));
+        assert_eq!(registry.bind_definitions(&list), Ok(list.clone()));
         let more = read(asked).iter().chain(list.iter()).cloned().collect::<Authority>();
-        assert_eq!(registry.still_good(&more), (!is_good).then(|| list.clone()));
-        let listing = Authority::from_iter([Permission::listing(files.clone(), Listing::Tools)]);
-        assert_eq!((registry.pinned(&listing), registry.still_good(&listing)), (Ok(listing.clone()), None));
+        assert_eq!(registry.remaining_available(&more), (!is_good).then(|| list.clone()));
+        let listing = Authority::from_iter([Permission::listing(files.clone(), ListAction::Tools)]);
+        assert_eq!(
+            (registry.bind_definitions(&listing), registry.remaining_available(&listing)),
+            (Ok(listing.clone()), None)
+        );
         let dropped = [Permission::unconstrained(files.clone(), "dropped_tool".parse().unwrap())];
         let dropped = list.iter().cloned().chain(dropped).collect::<Authority>();
-        assert_eq!(registry.still_good(&dropped), Some(list.clone()), "nobody offers it");
+        assert_eq!(registry.remaining_available(&dropped), Some(list.clone()), "nobody offers it");
         // A tool of that name elsewhere is another tool.
         let mail = Authority::from_iter([Permission::unconstrained(
             "https://mail.example.com/mcp".parse().unwrap(),
             "read".parse().unwrap(),
         )]);
-        assert_eq!((registry.pinned(&mail), registry.still_good(&mail)), (Ok(mail.clone()), None));
+        assert_eq!((registry.bind_definitions(&mail), registry.remaining_available(&mail)), (Ok(mail.clone()), None));
     }
 }
 
 #[test]
-fn a_client_is_found_by_exactly_its_name() {
-    let registry = build(world()).unwrap();
+fn client_lookup_requires_exact_id() {
+    let registry = build(consistent_objects()).unwrap();
     let kind = |id: &str| registry.client(&id.parse().unwrap()).map(|client| client.id().to_string());
     assert_eq!(["planner", "files", "ops"].map(kind), ["planner", "files", "ops"].map(|id| Some(id.to_owned())));
     assert_eq!(["Planner", "planner-app", "login"].map(kind), [None, None, None]);

@@ -3,52 +3,52 @@
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use super::*;
-use crate::domain::revocation::{Index, LogEntry, NewEntry, Standing, Target, Verb};
+use crate::domain::revocation::{Index, LogAction, LogEntry, NewEntry, Standing, Target};
 
 /// Everything that a yes must be.
-pub(super) fn check(
+pub(super) fn check_issued(
     world: &World,
     issued: &[Issued],
-    attempt: &Try,
+    attempt: &Attempt,
     step: &Step,
-    plan: &Plan,
+    plan: &TokenPlan,
     now: Timestamp,
 ) -> TestCaseResult {
-    let parent = attempt.with.map(|n| &issued[n]);
-    check_who(world, attempt, parent, plan)?;
+    let parent = attempt.parent.map(|n| &issued[n]);
+    check_parties(world, attempt, parent, plan)?;
     check_chain(world, attempt, parent, plan)?;
     check_audience(world, attempt, plan)?;
 
     // Authority: within everybody's.
     let presenter = world.agents.iter().position(|a| *a == attempt.presenter);
     prop_assert!(!plan.authority.is_empty());
-    let within = |ceiling: &Authority| is_within(world, &plan.authority, ceiling);
-    prop_assert!(within(&world.everything()));
-    prop_assert!(world.is_up_to_date(&plan.authority), "a tool by another definition than the accepted one");
-    prop_assert!(within(&world.users));
+    let within = |ceiling: &Authority| is_subset_of(world, &plan.authority, ceiling);
+    prop_assert!(within(&world.all_permissions()));
+    prop_assert!(world.has_accepted_definitions(&plan.authority), "a tool by another definition than the accepted one");
+    prop_assert!(within(&world.user_ceiling));
     prop_assert!(presenter.is_none_or(|a| within(&world.ceilings[a])));
     prop_assert!(parent.is_none_or(|p| within(&p.claims.authorization_details)));
     prop_assert!(attempt.join.is_none_or(|n| within(&issued[n].approved)));
-    if let Goal::HandOver(to, _) = attempt.output {
+    if let AttemptedToken::HandOver(to, _) = attempt.output {
         prop_assert!(within(&world.ceilings[to]));
     }
     check_edges(world, attempt, plan)?;
     let by = match attempt.output {
-        Goal::Access(at) | Goal::HandOver(_, at) => Some(uri(at)),
-        Goal::Txn => None,
+        AttemptedToken::Access(at) | AttemptedToken::HandOver(_, at) => Some(uri(at)),
+        AttemptedToken::Txn => None,
     };
     let scopes = plan.scope.iter().map(ToString::to_string).collect::<Vec<_>>();
-    prop_assert_eq!(scopes, world.covered(&plan.authority, by.as_deref()), "what is covered, and no more");
+    prop_assert_eq!(scopes, world.covered_scopes(&plan.authority, by.as_deref()), "what is covered, and no more");
 
     // Life: after now, before every end.
     prop_assert!(plan.expires > now);
-    prop_assert!(plan.expires <= now.after(Lifetime::minutes(15)));
-    prop_assert!(step.expires_in.is_none_or(|life| plan.expires <= now.after(Lifetime::seconds(life.into()))));
+    prop_assert!(plan.expires <= now.saturating_add(Lifetime::minutes(15)));
+    prop_assert!(step.expires_in.is_none_or(|life| plan.expires <= now.saturating_add(Lifetime::seconds(life.into()))));
     prop_assert!(plan.expires <= parent.map_or(world.user.expires, |p| p.claims.exp));
     match (&plan.task, parent, attempt.join.map(|n| &issued[n])) {
         (PlannedTask::Open { authority, deadline, .. }, None, None) => {
-            prop_assert!(plan.expires <= *deadline && plan.authority.within(authority));
-            prop_assert!(authority.within(&world.users));
+            prop_assert!(plan.expires <= *deadline && plan.authority.is_subset_of(authority));
+            prop_assert!(authority.is_subset_of(&world.user_ceiling));
         }
         (PlannedTask::Existing { id, authority_hash, context }, Some(from), None)
         | (PlannedTask::Existing { id, authority_hash, context }, None, Some(from)) => {
@@ -67,24 +67,24 @@ pub(super) fn check(
     });
     prop_assert_eq!(&plan.lineage, &lineage);
     prop_assert_eq!(&plan.requester, &world.user.requester);
-    prop_assert_eq!(&plan.sign_in, &world.user.sign_in);
+    prop_assert_eq!(&plan.auth_context, &world.user.auth_context);
     Ok(())
 }
 
 /// Said twice: by the relation, and call by call without it.
-fn is_within(world: &World, ours: &Authority, theirs: &Authority) -> bool {
+fn is_subset_of(world: &World, ours: &Authority, theirs: &Authority) -> bool {
     let call_by_call = world.catalogue.iter().all(|(at, tool, _)| {
         let (at, tool) = (at.parse().unwrap(), tool.parse().unwrap());
         world.calls.iter().all(|call| !ours.allows(&at, &tool, call) || theirs.allows(&at, &tool, call))
     });
-    call_by_call && ours.within(theirs)
+    call_by_call && ours.is_subset_of(theirs)
 }
 
 /// The agents that the work goes along, oldest first, up to the one that it is handed to.
-pub(super) fn line_of(world: &World, attempt: &Try, plan: &Plan) -> Vec<usize> {
-    let number = |hop: &Hop| world.agents.iter().position(|a| *a == hop.sub).unwrap();
-    let mut line = plan.chain.hops().rev().map(number).collect::<Vec<_>>();
-    if let Goal::HandOver(to, _) = attempt.output {
+pub(super) fn agents_along_chain(world: &World, attempt: &Attempt, plan: &TokenPlan) -> Vec<usize> {
+    let number = |hop: &Actor| world.agents.iter().position(|a| *a == hop.sub).unwrap();
+    let mut line = plan.chain.actors().rev().map(number).collect::<Vec<_>>();
+    if let AttemptedToken::HandOver(to, _) = attempt.output {
         line.push(to);
     }
     line
@@ -92,18 +92,18 @@ pub(super) fn line_of(world: &World, attempt: &Try, plan: &Plan) -> Vec<usize> {
 
 /// Every edge is there now, leads so far, and lets so much through; nobody says that it is somebody else; and behind every
 /// broker is an agent.
-fn check_edges(world: &World, attempt: &Try, plan: &Plan) -> TestCaseResult {
-    let line = line_of(world, attempt, plan);
+fn check_edges(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCaseResult {
+    let line = agents_along_chain(world, attempt, plan);
     prop_assert!(!world.brokers[line[0]], "a broker is nobody's agent");
-    prop_assert!(attempt.actor != Says::SomebodyElse);
+    prop_assert!(attempt.actor_match != AgentMatch::OtherParty);
     for (n, pair) in line.windows(2).enumerate() {
         let edge = world.edges[pair[0]].get(&pair[1]);
         prop_assert!(edge.is_some(), "no edge in {line:?}");
         let (depth, lets) = edge.unwrap();
         prop_assert!(depth.is_none_or(|depth| line.len() - 1 - n <= usize::from(depth)), "{line:?} too far");
-        prop_assert!(lets.as_ref().is_none_or(|lets| is_within(world, &plan.authority, lets)), "{line:?} too much");
+        prop_assert!(lets.as_ref().is_none_or(|lets| is_subset_of(world, &plan.authority, lets)), "{line:?} too much");
     }
-    for (hop, agent) in plan.chain.hops().zip(line.iter().take(plan.chain.depth()).rev()) {
+    for (hop, agent) in plan.chain.actors().zip(line.iter().take(plan.chain.depth()).rev()) {
         let profile = if world.brokers[*agent] { "service" } else { "ai_agent" };
         prop_assert_eq!(hop.sub_profile.as_deref(), Some(profile));
     }
@@ -111,16 +111,16 @@ fn check_edges(world: &World, attempt: &Try, plan: &Plan) -> TestCaseResult {
 }
 
 /// What holds from a token to the one it came of holds to every one before it.
-pub(super) fn check_pairs(issued: &[Issued], tally: &Tally) -> TestCaseResult {
+pub(super) fn check_ancestor_pairs(issued: &[Issued], tally: &Tally) -> TestCaseResult {
     for token in issued {
         let mut line = token.parent.map(|n| &issued[n]);
         while let Some(before) = line {
             let (ours, theirs) = (&token.claims, &before.claims);
-            prop_assert!(ours.authorization_details.within(&theirs.authorization_details));
+            prop_assert!(ours.authorization_details.is_subset_of(&theirs.authorization_details));
             prop_assert!(ours.exp <= theirs.exp && ours.lineage.contains(&theirs.jti));
             prop_assert_eq!((&ours.sub, &ours.sub_iss, ours.txn), (&theirs.sub, &theirs.sub_iss, theirs.txn));
             prop_assert_eq!(&ours.task.authority_hash, &theirs.task.authority_hash);
-            let (all, first) = (ours.act.hops().collect::<Vec<_>>(), theirs.act.hops().collect::<Vec<_>>());
+            let (all, first) = (ours.act.actors().collect::<Vec<_>>(), theirs.act.actors().collect::<Vec<_>>());
             prop_assert!(all.ends_with(&first), "the agents before are as they were");
             count(&tally.pairs);
             line = before.parent.map(|n| &issued[n]);
@@ -130,12 +130,12 @@ pub(super) fn check_pairs(issued: &[Issued], tally: &Tally) -> TestCaseResult {
 }
 
 /// Nobody but who may present it, and nobody who is shut out.
-fn check_who(world: &World, attempt: &Try, parent: Option<&Issued>, plan: &Plan) -> TestCaseResult {
+fn check_parties(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan: &TokenPlan) -> TestCaseResult {
     let me = attempt.presenter.as_str();
     prop_assert_eq!(plan.client.as_str(), me);
-    prop_assert!(!world.is_shut_out(me));
-    for hop in plan.chain.hops() {
-        prop_assert!(!world.is_shut_out(&hop.sub), "{} acts and is shut out", hop.sub);
+    prop_assert!(!world.is_disabled(me));
+    for hop in plan.chain.actors() {
+        prop_assert!(!world.is_disabled(&hop.sub), "{} acts and is shut out", hop.sub);
     }
     let Some(parent) = parent else {
         prop_assert!(me.starts_with('a'));
@@ -156,20 +156,20 @@ fn check_who(world: &World, attempt: &Try, parent: Option<&Issued>, plan: &Plan)
         TokenKind::Api => false,
     };
     prop_assert!(may, "{me} went on with {claims:?}");
-    if let Goal::HandOver(to, _) = attempt.output {
-        prop_assert!(edge(me, &world.agents[to]) && !world.is_shut_out(&world.agents[to]));
+    if let AttemptedToken::HandOver(to, _) = attempt.output {
+        prop_assert!(edge(me, &world.agents[to]) && !world.is_disabled(&world.agents[to]));
     }
     prop_assert!(me.starts_with('a') || plan.kind == TokenKind::Txn);
     Ok(())
 }
 
 /// Who acts: never nobody, nobody twice, the new one in front, the rest as it was.
-fn check_chain(world: &World, attempt: &Try, parent: Option<&Issued>, plan: &Plan) -> TestCaseResult {
-    let hops = plan.chain.hops().cloned().collect::<Vec<_>>();
+fn check_chain(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan: &TokenPlan) -> TestCaseResult {
+    let hops = plan.chain.actors().cloned().collect::<Vec<_>>();
     prop_assert!(!hops.is_empty() && hops.len() <= world.tokens.max_chain);
     let parties = hops.iter().map(|hop| (&hop.iss, &hop.sub)).collect::<std::collections::BTreeSet<_>>();
     prop_assert_eq!(parties.len(), hops.len());
-    let before = parent.map_or(Vec::new(), |p| p.claims.act.hops().cloned().collect::<Vec<_>>());
+    let before = parent.map_or(Vec::new(), |p| p.claims.act.actors().cloned().collect::<Vec<_>>());
     let joins = parent.is_none_or(|p| p.kind == TokenKind::HandOver);
     if joins {
         prop_assert_eq!((hops[0].iss.as_str(), hops[0].sub.as_str()), (US, attempt.presenter.as_str()));
@@ -181,19 +181,19 @@ fn check_chain(world: &World, attempt: &Try, parent: Option<&Issued>, plan: &Pla
 }
 
 /// One audience, and nothing for another place in it.
-fn check_audience(world: &World, attempt: &Try, plan: &Plan) -> TestCaseResult {
+fn check_audience(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCaseResult {
     let only_at = |at: usize| plan.authority.iter().all(|p| p.resource.as_str() == uri(at));
     match attempt.output {
-        Goal::Access(at) => {
+        AttemptedToken::Access(at) => {
             prop_assert_eq!((plan.kind, &plan.audience), (TokenKind::Access, &uri(at)));
             prop_assert!(only_at(at) && plan.may_act.is_none() && plan.req_wl.is_none());
         }
-        Goal::HandOver(to, at) => {
+        AttemptedToken::HandOver(to, at) => {
             prop_assert_eq!((plan.kind, plan.audience.as_str()), (TokenKind::HandOver, US));
             prop_assert_eq!(plan.may_act.as_ref().unwrap().sub.as_str(), world.agents[to].as_str());
             prop_assert!(only_at(at) && plan.req_wl.is_none());
         }
-        Goal::Txn => {
+        AttemptedToken::Txn => {
             prop_assert_eq!((plan.kind, plan.audience.as_str()), (TokenKind::Txn, DOMAIN));
             prop_assert!(plan.may_act.is_none() && plan.req_wl.as_ref() == Some(&plan.client));
         }
@@ -205,46 +205,46 @@ fn check_audience(world: &World, attempt: &Try, plan: &Plan) -> TestCaseResult {
 pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseResult {
     let ended = |victim: &Issued, target: &Target| {
         let entry = NewEntry {
-            verb: Verb::Revoke,
+            verb: LogAction::Revoke,
             target: target.clone(),
             reason: "x".into(),
             by: "x".into(),
             at: NOW,
             forget_after: NOW,
         };
-        let mut index = Index::after(Seq::new(999));
-        index.apply(&LogEntry { seq: Seq::new(1_000), entry }, std::time::Duration::ZERO);
-        index.standing(&victim.claims.names()) == Standing::Revoked
+        let mut index = Index::starting_after(LogPosition::new(999));
+        index.apply(&LogEntry { seq: LogPosition::new(1_000), entry }, std::time::Duration::ZERO);
+        index.standing(&victim.claims.revocation_keys()) == Standing::Revoked
     };
     for victim in issued {
         let mut line = Some(victim);
         while let Some(ancestor) = line {
-            for target in names_of(ancestor) {
+            for target in revocation_targets_of(ancestor) {
                 prop_assert!(ended(victim, &target), "{target:?} did not end {:?}", victim.claims);
-                count(&tally.killed);
+                count(&tally.revoked);
             }
             line = ancestor.parent.map(|n| &issued[n]);
         }
         let strangers = issued.iter().map(|other| other.claims.jti);
         for id in strangers.filter(|id| *id != victim.claims.jti && !victim.claims.lineage.contains(id)) {
             prop_assert!(!ended(victim, &Target::Token(id)));
-            count(&tally.spared);
+            count(&tally.unaffected);
         }
     }
     Ok(())
 }
 
 /// What a reader of the token would call it by.
-fn names_of(token: &Issued) -> Vec<Target> {
+fn revocation_targets_of(token: &Issued) -> Vec<Target> {
     let claims = &token.claims;
     let mut names = vec![
         Target::Token(claims.jti),
         Target::Task(claims.txn),
-        Target::requester(&claims.requester()),
+        Target::for_requester(&claims.requester()),
         Target::Issuer(claims.sub_iss.clone()),
         Target::Agent(claims.client_id.clone()),
     ];
-    names.extend(claims.act.hops().map(|hop| Target::Agent(hop.sub.parse().unwrap())));
+    names.extend(claims.act.actors().map(|hop| Target::Agent(hop.sub.parse().unwrap())));
     names.extend(claims.may_act.iter().map(|next| Target::Agent(next.sub.clone())));
     if token.kind == TokenKind::Access {
         names.push(Target::Resource(claims.aud.parse().unwrap()));
