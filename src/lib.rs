@@ -15,8 +15,8 @@
 
 pub mod adapters;
 pub mod app;
+pub mod bootstrap;
 pub mod config;
 pub mod domain;
-pub mod house;
 pub mod http;
 pub mod ports;

@@ -9,8 +9,8 @@ use std::{
 use serde_json::Value;
 
 /// The teller's own tests run here: cargo runs none of an example.
-#[path = "../examples/demo/telling.rs"]
-mod telling;
+#[path = "../examples/demo/output.rs"]
+mod output;
 
 /// `target/debug/deps/demo-…` is this test; `target/debug/examples/demo` is the example. `cargo test` builds both, but
 /// `cargo test --test demo` only the one.

@@ -8,10 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use errand::domain::{
-    client::Agent,
-    registry::{Entry, ObjectKind, Registry, RegistryObject, Source},
-};
+use errand::domain::registry::{Entry, ObjectKind, Registry, RegistryObject, Source, client::Agent};
 use serde_json::{Value, json};
 
 /// A method and a path, such as `GET /v1/admin/keys`.

@@ -10,9 +10,9 @@ use axum::{
 use bytes::Bytes;
 use errand::{
     app::{Credentials, Introspection, RequestContext, Service},
+    bootstrap::{Application, MigrationPolicy},
     config::Config,
     domain::{decode_base64url, secret::Secret, token::TaskTokenClaims},
-    house::{Application, MigrationPolicy},
     http::{AppState, HttpSettings, router},
     ports::Outage,
 };
@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use crate::{
     Line,
-    cast::{Fixtures, UserTokens, access_token_of},
+    fixtures::{Fixtures, UserTokens, access_token_of},
     measure_both, measure_one,
     support::TestStore,
 };

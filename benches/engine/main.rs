@@ -10,22 +10,22 @@
     reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
 )]
 
+mod authority_relations;
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
-#[path = "../errand/cast.rs"]
-mod cast;
+#[path = "../errand/fixtures.rs"]
+mod fixtures;
 #[expect(dead_code, clippy::expect_used, reason = "the other benchmark needs more of it")]
 #[path = "../errand/load.rs"]
 mod load;
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 #[path = "../errand/machine.rs"]
 mod machine;
+mod revocation_index;
 #[expect(dead_code, clippy::panic, clippy::expect_used, reason = "tests need more of a store than we do")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-mod index;
 mod introspection;
-mod relations;
 
 use std::{
     fs,
@@ -55,9 +55,9 @@ pub struct Line {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let before = machine::load_average();
-    let mut lines = relations::measure();
+    let mut lines = authority_relations::measure();
     lines.extend(runtime.block_on(introspection::measure()));
-    lines.extend(index::measure());
+    lines.extend(revocation_index::measure());
     println!("{:<64} {:>10} {:<10} {:>11} {:>8}", "one thread, medians of five", "", "", "allocations", "at most");
     for Line { name: what, value: number, unit, allocations, limit: at_most } in &lines {
         let count = allocations.map_or("-".to_owned(), |count| count.to_string());

@@ -20,13 +20,13 @@
     reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
 )]
 
-mod bare;
-mod cast;
-mod crowd;
-mod empty;
+mod clients;
+mod empty_handler;
+mod fixtures;
 mod load;
 mod machine;
 mod process;
+mod raw_signatures;
 mod report;
 mod rounds;
 #[expect(dead_code, reason = "tests need more of a store than we do")]
@@ -61,8 +61,8 @@ const QUICK_PLAN: Plan = Plan { duration: Duration::from_millis(500), repetition
 fn main() {
     // `cargo bench` puts `--bench` at the end.
     let words = env::args().skip(1).filter(|word| word != "--bench").collect::<Vec<_>>();
-    if words.first().is_some_and(|word| word == empty::COMMAND) {
-        return empty::serve(&words[1..]);
+    if words.first().is_some_and(|word| word == empty_handler::COMMAND) {
+        return empty_handler::serve(&words[1..]);
     }
     let known = ["quick", "sqlite", "postgres", "profile", "exchange", "introspect"];
     if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {
@@ -91,11 +91,11 @@ fn main() {
         let mut report = Report::new(plan);
         if both || named("sqlite") {
             rounds::measure("sqlite", TestStore::sqlite().await, plan, &mut report).await;
-            crowd::measure_single_commits("sqlite", TestStore::sqlite().await, plan, &mut report).await;
+            clients::measure_single_commits("sqlite", TestStore::sqlite().await, plan, &mut report).await;
         }
         if both || named("postgres") {
             rounds::measure("postgres", TestStore::postgres().await, plan, &mut report).await;
-            crowd::measure_single_commits("postgres", TestStore::postgres().await, plan, &mut report).await;
+            clients::measure_single_commits("postgres", TestStore::postgres().await, plan, &mut report).await;
         }
         report.print();
         let file = report.write();

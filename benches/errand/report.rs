@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{Plan, bare::RawSignatureCosts, cast, machine};
+use crate::{Plan, fixtures, machine, raw_signatures::RawSignatureCosts};
 
 /// One thing under one load, beside the empty handler under the same. Medians.
 #[derive(Serialize)]
@@ -145,7 +145,7 @@ impl Report {
             "settings": {
                 "seconds": self.plan.duration.as_secs_f64(), "times": self.plan.repetitions, "clients": self.plan.clients,
                 "server_cores": 1, "protocol": "HTTP/1.1, keep-alive, one request at a time on each connection",
-                "signing": "ES256", "other_resources": cast::OTHER_AGENTS, "tools_of_each": cast::TOOLS_PER_RESOURCE, "other_agents": cast::OTHER_AGENTS, "log": "info, JSON, to a file", "introspection_audit": "changes",
+                "signing": "ES256", "other_resources": fixtures::OTHER_AGENTS, "tools_of_each": fixtures::TOOLS_PER_RESOURCE, "other_agents": fixtures::OTHER_AGENTS, "log": "info, JSON, to a file", "introspection_audit": "changes",
             },
             "bare_us": self.bare(),
             "durable_write_us": median(self.sync_us.clone()),

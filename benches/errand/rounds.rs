@@ -3,12 +3,12 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::{
-    Plan, bare,
-    cast::{Fixtures, UserTokens, access_token_of},
-    empty,
+    Plan, empty_handler,
+    fixtures::{Fixtures, UserTokens, access_token_of},
     load::{self, Outcome, Requests},
     machine,
     process::{Server, free_address},
+    raw_signatures,
     report::{Report, Row, Singles, median},
     support::TestStore,
 };
@@ -32,7 +32,7 @@ pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &
             .await;
     let known = first.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
     let asked = load::send_once(cast.address, &cast.introspections(&known[..1], false).all[0], "{").await;
-    let empty = empty::start(&folder.path().join("empty.log"), first.bodies[0].len(), asked.len()).await;
+    let empty = empty_handler::start(&folder.path().join("empty.log"), first.bodies[0].len(), asked.len()).await;
 
     let mut bench = Bench { name, fixtures: cast, errand, empty, plan, fresh: Vec::new(), rate: 2_000.0 };
     let own = known[0].clone();
@@ -98,7 +98,7 @@ impl Bench {
     async fn run_round(&mut self, clients: usize, known: &[String], own: &str, report: &mut Report) {
         let mut rows = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
         for time in 0..=self.plan.repetitions {
-            let bare = bare::measure(&self.fixtures, own);
+            let bare = raw_signatures::measure(&self.fixtures, own);
             let duration = if time == 0 { WARM_UP_DURATION } else { self.plan.duration };
             let exchange =
                 self.measure_exchanges(UserTokens::Es256, clients, duration, bare.exchange(UserTokens::Es256)).await;

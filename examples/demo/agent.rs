@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 
 use errand::{
     adapters::{
-        assertion,
+        client_assertion,
         system::{OsEntropy, SystemClock},
     },
     domain::secret::Secret,
@@ -24,7 +24,7 @@ use rmcp::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::telling::BoxError;
+use crate::output::BoxError;
 
 pub(crate) const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -100,7 +100,7 @@ impl OAuthClient {
             Credential::Secret(secret) => request.basic_auth(self.id, Some(secret.expose())).form(form),
             Credential::Key(key) => {
                 let now = SystemClock::new().now();
-                let assertion = assertion::sign(key, self.id, &at.issuer, now, self.entropy.new_uuid())?;
+                let assertion = client_assertion::sign(key, self.id, &at.issuer, now, self.entropy.new_uuid())?;
                 let proof = [("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.expose())];
                 request.form(&[form, &proof].concat())
             }

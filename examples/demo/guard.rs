@@ -17,8 +17,8 @@ use axum::{
 };
 use errand::domain::{
     authority::{Arg, Authority, parse_details},
+    encoding::strict_json::StrictJsonError,
     id::ToolName,
-    json::StrictJsonError,
     uri::ResourceUri,
 };
 use rmcp::{

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::{key::Key, telling::BoxError};
+use crate::{key::Key, output::BoxError};
 
 /// The one user.
 pub(crate) const USER: &str = "alice";

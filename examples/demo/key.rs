@@ -7,7 +7,7 @@ use josekit::{
 };
 use serde_json::{Value, json};
 
-use crate::telling::BoxError;
+use crate::output::BoxError;
 
 pub(crate) struct Key(Jwk);
 

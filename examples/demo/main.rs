@@ -16,24 +16,24 @@
 //! ```
 
 mod agent;
-mod cast;
+mod fixtures;
 mod guard;
 mod idp;
 mod key;
-mod life;
 mod mcp_server;
+mod output;
 mod report;
+mod scenario;
 mod steps;
-mod story;
-mod telling;
+mod task_lifecycle;
 
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
-use cast::Fixtures;
-use telling::{BoxError, OutputFormat, Printer, StepFailed};
+use fixtures::Fixtures;
+use output::{BoxError, OutputFormat, Printer, StepFailed};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -65,7 +65,7 @@ async fn run(form: OutputFormat) -> Result<Result<(), StepFailed>, BoxError> {
     let cast = Fixtures::start().await?;
     let mut teller = Printer::new(io::stdout(), form);
     let ended = tokio::select! {
-        ended = story::run_scenario(&cast, &mut teller) => ended,
+        ended = scenario::run_scenario(&cast, &mut teller) => ended,
         // Interrupted, it tidies up all the same.
         _ = tokio::signal::ctrl_c() => Err(StepFailed),
     };

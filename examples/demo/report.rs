@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     guard::{REQUEST_TIMEOUT, ResourceGuard, VerifiedToken},
-    telling::BoxError,
+    output::BoxError,
 };
 
 /// What a call did.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{AuthorizationServer, Session, TokenEndpointResponse, probe},
-    cast::{FIGURES, FIGURES_TEXT, FORECAST, Fixtures},
+    fixtures::{FIGURES, FIGURES_TEXT, FORECAST, Fixtures},
     idp,
-    telling::{BoxError, Step},
+    output::{BoxError, Step},
 };
 
 pub(crate) const PURPOSE: &str = "Sum up the figures of this year";

@@ -4,14 +4,14 @@
 use errand::{
     domain::{
         authority::{Authority, MAX_DETAILS, MAX_DETAILS_BYTES, parse_details},
-        claims::{AssertionRules, UserTokenRules, check_assertion, check_user_claims},
         encode_base64url,
-        issuer::{SubjectTokenType, TrustedIssuer},
-        json,
-        jws::UnverifiedJws,
-        limits::MAX_JWT_BYTES,
+        encoding::strict_json,
+        jose::jws::UnverifiedJws,
+        registry::issuer::{SubjectTokenType, TrustedIssuer},
         scope::ScopeSet,
+        settings::MAX_JWT_BYTES,
         time::{Lifetime, Timestamp},
+        token::foreign_claims::{AssertionRules, UserTokenRules, check_assertion, check_user_claims},
         uri::{IssuerUrl, ResourceUri},
     },
     http::Form,
@@ -99,7 +99,7 @@ const US: &str = "https://sts.example.com";
 
 /// Strict JSON says what any parser says; and claims that pass every check keep to the rules.
 pub fn claims(input: &[u8]) {
-    let Ok(value) = json::parse(input, 32) else { return };
+    let Ok(value) = strict_json::parse(input, 32) else { return };
     let loose = serde_json::from_slice::<Value>(input).expect("strict JSON is JSON");
     assert_eq!(loose, value, "another parser reads something else");
     let Value::Object(claims) = value else { return };

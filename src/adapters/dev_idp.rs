@@ -166,7 +166,7 @@ mod tests {
     use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
     use super::*;
-    use crate::domain::{jwk::JwkSet, jws::UnverifiedJws};
+    use crate::domain::jose::{jwk::JwkSet, jws::UnverifiedJws};
 
     #[test]
     fn user_token_verifies_with_published_key() {

@@ -14,8 +14,10 @@ use zeroize::Zeroizing;
 use crate::{
     domain::{
         decode_base64url,
-        jwk::{JwkSet, JwsAlgorithm},
-        jws::UnverifiedJws,
+        jose::{
+            jwk::{JwkSet, JwsAlgorithm},
+            jws::UnverifiedJws,
+        },
     },
     ports::{Outage, SignatureError},
 };

@@ -1,6 +1,6 @@
 //! The outside: each module owns one foreign thing, and nobody else says its name.
 
-pub mod assertion;
+pub mod client_assertion;
 pub mod dev_idp;
 pub mod fetch;
 pub mod issuers;

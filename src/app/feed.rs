@@ -15,12 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    app::{ApiCaller, AuthError, ConflictError, Error, RequestContext, Service, follow::replay_horizon},
+    app::{ApiCaller, AuthError, ConflictError, Error, RequestContext, Service, replication::follower::replay_horizon},
     domain::{
-        client::{ADMIN_SCOPE, AUDIT_SCOPE, Client, REVOCATIONS_SCOPE},
-        feed::{FeedEntry, FeedScope, project},
         id::ClientId,
-        revocation::{LogEntry, LogPosition},
+        registry::client::{ADMIN_SCOPE, AUDIT_SCOPE, Client, REVOCATIONS_SCOPE},
+        revocation::{
+            LogEntry, LogPosition,
+            feed::{FeedEntry, FeedScope, project},
+        },
         secret::Secret,
         time::Timestamp,
     },

@@ -1,80 +1,58 @@
 //! The use-cases: gather facts through ports, ask the domain, act through ports.
 
-mod admin;
-mod again;
-mod api_token;
 mod audit;
-mod authenticate;
-mod break_glass;
-mod bulk;
-mod calls;
-mod catalogue;
-mod dry_run;
-mod evidence;
+mod auth;
+mod commit;
+mod error;
 mod exchange;
-mod exchange_request;
-mod failure;
 mod feed;
-mod file;
-mod follow;
-mod give_back;
 mod grants;
-mod in_time;
-mod introspect;
-mod journal;
-mod lease;
-mod portal;
-mod publish;
-mod refusals;
-mod revoke;
-mod rotate;
-mod shared;
-mod shut_out;
+mod introspection;
+mod keys;
+mod maintenance;
+mod registry;
+mod replication;
+mod revocation;
 mod status_list;
-mod status_place;
-mod sweep;
-mod target;
-mod task_tree;
 mod tasks;
-mod verified;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-pub use admin::{AuditPage, NewSecret};
-pub use api_token::{ApiCaller, ApiToken};
 pub use audit::{AuditReport, ExportedRecord};
-pub use authenticate::{AuthenticatedClient, Credentials, UnredeemedClient};
-pub use break_glass::BreakGlassRequest;
-pub use bulk::{BulkReceipt, BulkTaskAction, MAX_TASKS, Selection};
-pub use calls::{CallReceipt, TaskTrail, TrailEntry};
-pub use catalogue::{Catalogue, ImportMode};
-pub use dry_run::DryRun;
+pub use auth::api_token::{ApiCaller, ApiToken};
+pub use auth::client::{AuthenticatedClient, Credentials, UnredeemedClient};
+pub use auth::requester::{Caller, RequesterCaller};
+pub use error::{AuthError, ConflictError, ConsentRequired, Error, RequestError, TokenError};
 pub use exchange::ExchangedToken;
-pub use exchange_request::{ExchangeRequest, PresentedTokenType, RequestedTokenType};
-pub use failure::{AuthError, ConflictError, ConsentRequired, Error, RequestError, TokenError};
+pub use exchange::request::{ExchangeRequest, PresentedTokenType, RequestedTokenType};
 pub use feed::{FeedEvent, FeedPage, KEEP_ALIVE_INTERVAL, LONG_POLL_TIMEOUT, Subscriber, SubscriberLimits};
-pub use follow::Snapshot;
+pub use grants::break_glass::BreakGlassRequest;
 pub use grants::{GrantActor, GrantRequest};
-pub use introspect::Introspection;
-pub use lease::{LeaseSettings, ReplicaStatus};
-pub use portal::{Caller, RequesterCaller};
-pub use revoke::{AdminAction, Revocation, RevocationReceipt, RevocationTarget};
+pub use introspection::Introspection;
+pub use registry::catalogue::{Catalogue, ImportMode};
+pub use registry::objects::{AuditPage, NewSecret};
+pub use replication::follower::Snapshot;
+pub use replication::lease::{LeaseSettings, ReplicaStatus};
+pub use revocation::admin::{AdminAction, Revocation, RevocationReceipt, RevocationTarget};
+pub use revocation::bulk::{BulkReceipt, BulkTaskAction, MAX_TASKS, Selection};
+pub use revocation::dry_run::DryRun;
 pub use status_list::StatusList;
-pub use task_tree::{TaskTree, TokenNode, TokenStanding};
-pub use tasks::{TransitionOutcome, TransitionRequest};
+pub use tasks::call_reports::{CallReceipt, TaskTrail, TrailEntry};
+pub use tasks::lifecycle::{TransitionOutcome, TransitionRequest};
+pub use tasks::tree::{TaskTree, TokenNode, TokenStanding};
 
 use crate::{
     domain::{
         audit::{IntrospectionAuditMode, WriterId},
-        break_glass::BreakGlassLimits,
+        grants::break_glass::BreakGlassLimits,
         id::RequestId,
-        jwk::SigningAlgorithm,
+        jose::jwk::SigningAlgorithm,
         keys::RotationSettings,
-        limits::{MemoryLimits, TaskLimits, TokenLimits},
-        replica::ReplicaId,
+        replication::ReplicaId,
         secret::Pepper,
+        settings::{MemoryLimits, TaskLimits, TokenLimits},
         status_list::StatusListSettings,
         time::Timestamp,
         uri::IssuerUrl,
@@ -170,13 +148,13 @@ pub struct Service(Arc<ServiceInner>);
 struct ServiceInner {
     settings: Settings,
     ports: Ports,
-    follower: Arc<follow::Follower>,
-    writer: publish::PropagatingWriter,
-    recently_audited: introspect::RecentlyAudited,
-    auth_failures: refusals::AuthFailureLog,
-    token_cache: verified::VerifiedTokenCache,
+    follower: Arc<replication::follower::Follower>,
+    writer: replication::propagation::PropagatingWriter,
+    recently_audited: introspection::RecentlyAudited,
+    auth_failures: auth::failures::AuthFailureLog,
+    token_cache: introspection::cache::VerifiedTokenCache,
     feed: feed::Feed,
-    index_allocator: status_place::IndexAllocator,
+    index_allocator: status_list::allocator::IndexAllocator,
     status_lists: status_list::StatusLists,
 }
 
@@ -193,19 +171,29 @@ impl Service {
         let audit_writer = WriterId(ports.entropy.new_uuid());
         let store = Arc::clone(&ports.store);
         let (capacity, most) = (settings.write_queue, settings.write_batch);
-        let commit_queue =
-            journal::CommitQueue::start(&*ports.threads, store, Arc::clone(&ports.clock), audit_writer, capacity, most);
-        let replica = lease::describe_replica(ReplicaId(ports.entropy.new_uuid()), &settings.lease, ports.clock.now());
-        let lease = lease::Lease::new(replica, settings.lease.clone());
+        let commit_queue = commit::queue::CommitQueue::start(
+            &*ports.threads,
+            store,
+            Arc::clone(&ports.clock),
+            audit_writer,
+            capacity,
+            most,
+        );
+        let replica = replication::lease::describe_replica(
+            ReplicaId(ports.entropy.new_uuid()),
+            &settings.lease,
+            ports.clock.now(),
+        );
+        let lease = replication::lease::Lease::new(replica, settings.lease.clone());
         let (store, signer) = (Arc::clone(&ports.store), Arc::clone(&ports.signer));
-        let follower = follow::Follower::new(store, signer, Arc::clone(&ports.clock), lease);
-        let writer = publish::PropagatingWriter::new(commit_queue, Arc::clone(&follower));
+        let follower = replication::follower::Follower::new(store, signer, Arc::clone(&ports.clock), lease);
+        let writer = replication::propagation::PropagatingWriter::new(commit_queue, Arc::clone(&follower));
         let (recently_audited, auth_failures) =
-            (introspect::RecentlyAudited::default(), refusals::AuthFailureLog::default());
-        let token_cache = verified::VerifiedTokenCache::new(settings.memory);
+            (introspection::RecentlyAudited::default(), auth::failures::AuthFailureLog::default());
+        let token_cache = introspection::cache::VerifiedTokenCache::new(settings.memory);
         let feed = feed::Feed::new(settings.subscribers);
         let (index_allocator, status_lists) =
-            (status_place::IndexAllocator::default(), status_list::StatusLists::default());
+            (status_list::allocator::IndexAllocator::default(), status_list::StatusLists::default());
         let inner = ServiceInner {
             settings,
             ports,
@@ -280,7 +268,9 @@ impl Service {
             let writes = self.0.writer.queue_depth();
             tracing::error!(writes, "the store does not answer: what waits to be written is given up");
         }
-        if let Err(outage) = in_time::with_store_timeout("leave the replicas", self.0.follower.deregister()).await {
+        if let Err(outage) =
+            commit::timeout::with_store_timeout("leave the replicas", self.0.follower.deregister()).await
+        {
             tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");
         }
     }

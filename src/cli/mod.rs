@@ -1,12 +1,12 @@
 //! The command line. Each command is a few lines around a use-case; what goes wrong is said in one line, with exit code 1.
 
-mod client;
-mod config;
+mod check_config;
 mod dev;
 mod operator;
 mod output;
 mod resources;
 mod serve;
+mod token;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -265,7 +265,7 @@ enum DevCommand {
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(ServeArgs { config_args: with, listen }) => serve::run(with.config.as_deref(), listen),
-        Command::CheckConfig { file } => config::check(&file),
+        Command::CheckConfig { file } => check_config::check(&file),
         Command::Migrate(with) => operator::migrate(&with),
         Command::Keys(KeysCommand::List(with)) => operator::list_keys(&with),
         Command::Keys(KeysCommand::Rotate(with)) => operator::rotate_keys(&with),
@@ -287,11 +287,11 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Resources(ResourcesCommand::Accept { name, tools, config_args: with }) => {
             resources::accept(&name, &tools, &with)
         }
-        Command::Token(TokenCommand::Exchange(ask)) => client::exchange(&ask),
+        Command::Token(TokenCommand::Exchange(ask)) => token::exchange(&ask),
         Command::Token(TokenCommand::Introspect { client_args: who, token_file }) => {
-            client::introspect(&who, &token_file)
+            token::introspect(&who, &token_file)
         }
-        Command::Token(TokenCommand::Revoke { client_args: who, token_file }) => client::revoke(&who, &token_file),
+        Command::Token(TokenCommand::Revoke { client_args: who, token_file }) => token::revoke(&who, &token_file),
         Command::Dev(DevCommand::UserToken { sub, scope, client }) => dev::user_token(&sub, &scope, &client),
     };
     match result {

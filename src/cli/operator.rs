@@ -3,19 +3,19 @@
 use std::future::Future;
 
 use errand::{
+    bootstrap::{self, Application, MigrationPolicy},
     domain::{
         id::{KeyId, Reason, TaskId},
         keys::RotationReason,
     },
-    house::{self, Application, MigrationPolicy},
 };
 
-use super::{CliError, ConfigArgs, config, print_line};
+use super::{CliError, ConfigArgs, check_config, print_line};
 
 pub(super) fn migrate(with: &ConfigArgs) -> Result<(), CliError> {
-    let config = config::load_selected(with)?;
+    let config = check_config::load_selected(with)?;
     block_on(async {
-        let store = house::connect_store(&config).await?;
+        let store = bootstrap::connect_store(&config).await?;
         store.migrate().await?;
         store.ping().await?;
         print_line("the database has the schema of this version")
@@ -144,7 +144,7 @@ pub(super) fn with_server<F: Future<Output = Result<(), CliError>>>(
     with: &ConfigArgs,
     work: impl FnOnce(Application) -> F,
 ) -> Result<(), CliError> {
-    let config = config::load_selected(with)?;
+    let config = check_config::load_selected(with)?;
     block_on(async {
         let house = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
         work(house).await

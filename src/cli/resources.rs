@@ -2,7 +2,7 @@
 
 use errand::{
     app::{Catalogue, ImportMode},
-    domain::tool::{Acceptance, ObservedDefinition, ToolDiff, ToolState},
+    domain::registry::tool::{Acceptance, ObservedDefinition, ToolDiff, ToolState},
 };
 use serde_json::Value;
 use similar::{Algorithm, ChangeTag, capture_diff_slices, group_diff_ops};

@@ -9,8 +9,8 @@ use std::{
 
 use errand::{
     adapters::system::OsEntropy,
+    bootstrap::{Application, MigrationPolicy},
     config::{Config, DEV_LISTEN, LogFormat, warnings},
-    house::{Application, MigrationPolicy},
     http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve},
 };
 use tokio::{
@@ -19,12 +19,12 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, config, dev, operator::block_on, output::eprint_line};
+use super::{CliError, check_config, dev, operator::block_on, output::eprint_line};
 
 /// Serves by a file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {
     let config = match file {
-        Some(file) => config::load(file)?,
+        Some(file) => check_config::load(file)?,
         None => Config::dev(Path::new("."), listen.unwrap_or(DEV_LISTEN), &OsEntropy::new()?).map_err(CliError::new)?,
     };
     init_logging(&config)?;

@@ -8,11 +8,10 @@ use super::*;
 use crate::{
     adapters::dev_idp,
     domain::{
-        claims::{UserTokenRules, check_user_claims},
-        issuer::SubjectTokenType,
-        jws::UnverifiedJws,
-        registry::{Entry, Registry, Source},
+        jose::jws::UnverifiedJws,
+        registry::{Entry, Registry, Source, issuer::SubjectTokenType},
         time::Timestamp,
+        token::foreign_claims::{UserTokenRules, check_user_claims},
     },
     ports::{Entropy, Outage},
 };

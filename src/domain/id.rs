@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::domain::text;
+use crate::domain::encoding::serde_text;
 
 /// A name that is not one: says which kind was wanted, never what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -107,7 +107,7 @@ macro_rules! text_name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-                text::read(input)
+                serde_text::read(input)
             }
         }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     id::KeyId,
-    jwk::SigningAlgorithm,
-    limits::MAX_CLOCK_SKEW,
+    jose::jwk::SigningAlgorithm,
+    settings::MAX_CLOCK_SKEW,
     time::{Lifetime, Timestamp},
 };
 

@@ -2,37 +2,23 @@
 
 pub mod audit;
 pub mod authority;
-pub mod break_glass;
-pub mod call;
-pub mod canonical;
-pub mod chain;
-pub mod claims;
-pub mod client;
+pub mod encoding;
 pub mod exchange;
-pub mod feed;
-pub mod grant;
+pub mod grants;
+pub mod jose;
+pub mod replication;
+pub mod settings;
 
 pub mod id;
-pub mod issuer;
-pub mod json;
-pub mod jwk;
-pub mod jws;
 pub mod keys;
-pub mod limits;
 pub mod registry;
-pub mod replica;
 pub mod revocation;
 pub mod scope;
 pub mod secret;
-pub mod shown;
-pub mod splice;
 pub mod status_list;
-pub mod story;
 pub mod task;
-mod text;
 pub mod time;
 pub mod token;
-pub mod tool;
 pub mod uri;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::domain::text;
+use crate::domain::encoding::serde_text;
 
 /// How many scopes one request or token may carry.
 pub const MAX_SCOPES: usize = 64;
@@ -47,7 +47,7 @@ impl Serialize for ScopeToken {
 
 impl<'de> Deserialize<'de> for ScopeToken {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        text::read(input)
+        serde_text::read(input)
     }
 }
 
@@ -160,7 +160,7 @@ impl Serialize for ScopeSet {
 
 impl<'de> Deserialize<'de> for ScopeSet {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        text::read_with(input, |text| if text.is_empty() { Ok(Self::default()) } else { text.parse() })
+        serde_text::read_with(input, |text| if text.is_empty() { Ok(Self::default()) } else { text.parse() })
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use url::{Host, Url};
 
-use crate::domain::text;
+use crate::domain::encoding::serde_text;
 
 const MAX_URL_LEN: usize = 2048;
 
@@ -178,7 +178,7 @@ macro_rules! text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-                text::read(input)
+                serde_text::read(input)
             }
         }
 

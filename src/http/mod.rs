@@ -1,43 +1,27 @@
 //! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
 
-mod accept;
 mod admin;
-mod body;
-mod break_glass;
-mod catalogue;
-mod client_auth;
 mod error;
-mod exchange_form;
-mod feed;
-mod form;
-mod grants;
-mod guard;
-mod listen;
-mod metadata;
-mod metrics;
+mod extract;
+mod health;
+mod middleware;
+mod negotiation;
 mod oauth;
-mod observe;
-mod operations;
-mod path;
-mod preface;
-mod problem;
-mod query;
-mod replicas;
-mod revocations;
+mod revocation_feed;
+mod server;
 mod status_lists;
-mod tasks;
 mod views;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router, middleware,
+    Router, middleware as axum_middleware,
     routing::{delete, get, post},
 };
 
-pub use form::Form;
-pub use listen::{Listener, Tls, TlsError, serve};
-pub use metrics::Metrics;
+pub use extract::form::Form;
+pub use middleware::metrics::Metrics;
+pub use server::listener::{Listener, Tls, TlsError, serve};
 
 use crate::{
     app::Service,
@@ -90,10 +74,13 @@ pub fn operations_router(app: AppState, settings: HttpSettings) -> Router {
 
 fn with_middleware(routes: Router<AppState>, app: AppState, settings: HttpSettings) -> Router {
     routes
-        .method_not_allowed_fallback(guard::method_not_allowed)
-        .fallback(guard::not_found)
+        .method_not_allowed_fallback(middleware::guard::method_not_allowed)
+        .fallback(middleware::guard::not_found)
         // One layer: each is a few allocations for each request.
-        .layer(middleware::from_fn_with_state((app.clone(), settings.request_timeout), observe::log_request))
+        .layer(axum_middleware::from_fn_with_state(
+            (app.clone(), settings.request_timeout),
+            middleware::request_log::log_request,
+        ))
         .with_state(app)
 }
 
@@ -102,68 +89,71 @@ fn oauth_routes() -> Router<AppState> {
         .route("/oauth2/token", post(oauth::token))
         .route("/oauth2/introspect", post(oauth::introspect))
         .route("/oauth2/revoke", post(oauth::revoke))
-        .route("/oauth2/authorize", get(metadata::authorize))
-        .route("/oauth2/jwks", get(metadata::jwks))
-        .route("/.well-known/oauth-authorization-server", get(metadata::metadata))
+        .route("/oauth2/authorize", get(oauth::metadata::authorize))
+        .route("/oauth2/jwks", get(oauth::metadata::jwks))
+        .route("/.well-known/oauth-authorization-server", get(oauth::metadata::metadata))
 }
 
 fn api_routes() -> Router<AppState> {
     Router::new()
-        .merge(admin::object_routes("/v1/admin/agents", ObjectKind::Agent))
-        .merge(admin::object_routes("/v1/admin/resources", ObjectKind::Resource))
-        .merge(admin::object_routes("/v1/admin/issuers", ObjectKind::Issuer))
-        .merge(admin::object_routes("/v1/admin/admins", ObjectKind::Admin))
-        .route("/v1/admin/resources/{id}/catalogue", get(catalogue::read))
-        .route("/v1/admin/resources/{id}/catalogue/import", post(catalogue::import))
-        .route("/v1/admin/resources/{id}/catalogue/accept", post(catalogue::accept))
-        .route("/v1/admin/clients/{id}/secret", post(admin::create_secret))
-        .route("/v1/admin/grants", get(grants::list).post(grants::create).delete(grants::withdraw_all))
-        .route("/v1/admin/grants/{id}", delete(grants::withdraw))
-        .route("/v1/admin/break-glass", get(break_glass::list).post(break_glass::create))
-        .route("/v1/admin/break-glass/{id}", get(break_glass::read))
-        .route("/v1/admin/break-glass/{id}/review", post(break_glass::review))
-        .route("/v1/grants", get(grants::list_own).post(grants::create_own))
-        .route("/v1/grants/{id}", delete(grants::withdraw_own))
-        .route("/v1/admin/keys", get(admin::list_keys))
-        .route("/v1/admin/keys/rotate", post(admin::rotate_keys))
-        .route("/v1/admin/keys/{kid}/revoke", post(admin::revoke_key))
-        .route("/v1/admin/tokens", get(admin::list_tokens))
-        .route("/v1/admin/tokens/{id}", get(admin::read_token))
-        .route("/v1/admin/tasks", get(tasks::list))
-        .route("/v1/admin/tasks/{id}", get(tasks::read))
-        .route("/v1/admin/tasks/{id}/suspend", post(tasks::admin_transition(TaskAction::Suspend)))
-        .route("/v1/admin/tasks/{id}/resume", post(tasks::admin_transition(TaskAction::Resume)))
-        .route("/v1/admin/tasks/{id}/complete", post(tasks::admin_transition(TaskAction::Complete)))
-        .route("/v1/admin/tasks/{id}/fail", post(tasks::admin_transition(TaskAction::Fail)))
-        .route("/v1/admin/tasks/{id}/trail", get(tasks::trail))
-        .route("/v1/tasks/{id}/calls", post(tasks::report_call))
-        .route("/v1/tasks", get(tasks::list_own))
-        .route("/v1/tasks/{id}", get(tasks::read_own))
-        .route("/v1/tasks/{id}/revoke", post(tasks::revoke_own))
-        .route("/v1/tasks/{id}/suspend", post(tasks::transition(TaskAction::Suspend)))
-        .route("/v1/tasks/{id}/resume", post(tasks::transition(TaskAction::Resume)))
-        .route("/v1/tasks/{id}/complete", post(tasks::transition(TaskAction::Complete)))
-        .route("/v1/tasks/{id}/fail", post(tasks::transition(TaskAction::Fail)))
-        .route("/v1/admin/revocations", get(revocations::list).post(revocations::revoke))
-        .route("/v1/admin/blocks", get(revocations::list_blocks))
-        .route("/v1/admin/replicas", get(replicas::list))
-        .route("/v1/admin/audit", get(admin::list_audit))
-        .route("/revocations", get(feed::follow))
+        .merge(admin::registry::object_routes("/v1/admin/agents", ObjectKind::Agent))
+        .merge(admin::registry::object_routes("/v1/admin/resources", ObjectKind::Resource))
+        .merge(admin::registry::object_routes("/v1/admin/issuers", ObjectKind::Issuer))
+        .merge(admin::registry::object_routes("/v1/admin/admins", ObjectKind::Admin))
+        .route("/v1/admin/resources/{id}/catalogue", get(admin::catalogue::read))
+        .route("/v1/admin/resources/{id}/catalogue/import", post(admin::catalogue::import))
+        .route("/v1/admin/resources/{id}/catalogue/accept", post(admin::catalogue::accept))
+        .route("/v1/admin/clients/{id}/secret", post(admin::registry::create_secret))
+        .route(
+            "/v1/admin/grants",
+            get(admin::grants::list).post(admin::grants::create).delete(admin::grants::withdraw_all),
+        )
+        .route("/v1/admin/grants/{id}", delete(admin::grants::withdraw))
+        .route("/v1/admin/break-glass", get(admin::break_glass::list).post(admin::break_glass::create))
+        .route("/v1/admin/break-glass/{id}", get(admin::break_glass::read))
+        .route("/v1/admin/break-glass/{id}/review", post(admin::break_glass::review))
+        .route("/v1/grants", get(admin::grants::list_own).post(admin::grants::create_own))
+        .route("/v1/grants/{id}", delete(admin::grants::withdraw_own))
+        .route("/v1/admin/keys", get(admin::registry::list_keys))
+        .route("/v1/admin/keys/rotate", post(admin::registry::rotate_keys))
+        .route("/v1/admin/keys/{kid}/revoke", post(admin::registry::revoke_key))
+        .route("/v1/admin/tokens", get(admin::registry::list_tokens))
+        .route("/v1/admin/tokens/{id}", get(admin::registry::read_token))
+        .route("/v1/admin/tasks", get(admin::tasks::list))
+        .route("/v1/admin/tasks/{id}", get(admin::tasks::read))
+        .route("/v1/admin/tasks/{id}/suspend", post(admin::tasks::admin_transition(TaskAction::Suspend)))
+        .route("/v1/admin/tasks/{id}/resume", post(admin::tasks::admin_transition(TaskAction::Resume)))
+        .route("/v1/admin/tasks/{id}/complete", post(admin::tasks::admin_transition(TaskAction::Complete)))
+        .route("/v1/admin/tasks/{id}/fail", post(admin::tasks::admin_transition(TaskAction::Fail)))
+        .route("/v1/admin/tasks/{id}/trail", get(admin::tasks::trail))
+        .route("/v1/tasks/{id}/calls", post(admin::tasks::report_call))
+        .route("/v1/tasks", get(admin::tasks::list_own))
+        .route("/v1/tasks/{id}", get(admin::tasks::read_own))
+        .route("/v1/tasks/{id}/revoke", post(admin::tasks::revoke_own))
+        .route("/v1/tasks/{id}/suspend", post(admin::tasks::transition(TaskAction::Suspend)))
+        .route("/v1/tasks/{id}/resume", post(admin::tasks::transition(TaskAction::Resume)))
+        .route("/v1/tasks/{id}/complete", post(admin::tasks::transition(TaskAction::Complete)))
+        .route("/v1/tasks/{id}/fail", post(admin::tasks::transition(TaskAction::Fail)))
+        .route("/v1/admin/revocations", get(admin::revocations::list).post(admin::revocations::revoke))
+        .route("/v1/admin/blocks", get(admin::revocations::list_blocks))
+        .route("/v1/admin/replicas", get(admin::replicas::list))
+        .route("/v1/admin/audit", get(admin::registry::list_audit))
+        .route("/revocations", get(revocation_feed::follow))
         .route("/status-lists", get(status_lists::aggregation))
         .route("/status-lists/{id}", get(status_lists::status_list))
 }
 
 fn document_routes() -> Router<AppState> {
     Router::new()
-        .route("/openapi.yaml", get(operations::openapi_yaml))
-        .route("/openapi.json", get(operations::openapi_json))
-        .route("/docs", get(operations::docs))
-        .route("/docs/{file}", get(operations::docs_file))
+        .route("/openapi.yaml", get(health::openapi_yaml))
+        .route("/openapi.json", get(health::openapi_json))
+        .route("/docs", get(health::docs))
+        .route("/docs/{file}", get(health::docs_file))
 }
 
 fn operations_routes() -> Router<AppState> {
     Router::new()
-        .route("/healthz", get(operations::healthz))
-        .route("/readyz", get(operations::readyz))
-        .route("/metrics", get(operations::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
 }

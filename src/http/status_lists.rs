@@ -12,7 +12,9 @@ use url::form_urlencoded;
 
 use crate::{
     app::{ConflictError, RequestContext},
-    http::{AppState, accept::accepts_gzip, metadata::cacheable, path::PathId, problem::Problem},
+    http::{
+        AppState, error::problem::Problem, extract::path::PathId, negotiation::accepts_gzip, oauth::metadata::cacheable,
+    },
 };
 
 /// The media type (§8.1).

@@ -1,9 +1,7 @@
 //! What Errand needs from outside, in its own words. "No" and "I could not find out" are different types: every port
 //! answers an [`Outage`] when it could not find out, and nobody turns that into a yes or a no.
 
-mod directory;
-mod lists;
-mod replicas;
+mod mcp;
 mod store;
 
 use std::{borrow::Cow, error::Error as StdError, pin::Pin, time::Duration};
@@ -13,17 +11,19 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
-pub use directory::*;
-pub use lists::*;
-pub use replicas::*;
+pub use mcp::*;
+pub use store::change_listener::*;
+pub use store::queries::*;
 pub use store::*;
 
 use crate::domain::{
     id::KeyId,
-    issuer::TrustedIssuer,
-    jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-    jws::{CompactJws, UnverifiedJws},
+    jose::{
+        jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
+        jws::{CompactJws, UnverifiedJws},
+    },
     keys::KeySchedule,
+    registry::issuer::TrustedIssuer,
     time::Timestamp,
 };
 

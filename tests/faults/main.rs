@@ -11,27 +11,27 @@
     reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and tells what it saw"
 )]
 
-mod acts;
-#[cfg(test)]
-mod broad_tests;
-mod caller;
+mod admin_requests;
+mod bulk_changes;
 mod checker;
 #[cfg(test)]
+mod checker_bulk_tests;
+#[cfg(test)]
 mod checker_tests;
-mod crowd;
-mod dice;
+mod cluster;
 mod effects;
-mod frozen;
-mod ground;
+mod frozen_clock;
 mod history;
 #[expect(dead_code, reason = "others need more of a key than we do")]
 #[path = "../support/idp.rs"]
 mod idp;
+mod nemesis;
 mod proxy;
+mod recorder;
 mod report;
-mod scenes;
-mod weather;
-mod wishes;
+mod scenarios;
+mod seeded_rng;
+mod workload;
 
 use std::{
     collections::BTreeMap,
@@ -43,14 +43,14 @@ use std::{
 
 use sqlx::{Connection, PgConnection, Row};
 
-use caller::Recorder;
 use checker::{StoredState, Violation, find_violations};
-use crowd::Workload;
-use dice::SeededRng;
-use ground::{Cluster, Program, REPLICAS};
+use cluster::{Cluster, Program, REPLICAS};
 use history::Call;
+use nemesis::Nemesis;
+use recorder::Recorder;
 use report::Summary;
-use weather::Nemesis;
+use seeded_rng::SeededRng;
+use workload::Workload;
 
 /// How long the weather is bad, unless `./dev soak` says otherwise.
 const DEFAULT_DURATION: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     history::{Action, Call, Change, ChangeResult, Event, IntrospectionResult, Target},
-    weather::FaultCounts,
+    nemesis::FaultCounts,
 };
 
 /// Counts of a history.

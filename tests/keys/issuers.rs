@@ -2,8 +2,8 @@
 
 use errand::{
     domain::{
-        issuer::TrustedIssuer,
-        jwk::JwsAlgorithm::{ES256, EdDSA},
+        jose::jwk::JwsAlgorithm::{ES256, EdDSA},
+        registry::issuer::TrustedIssuer,
     },
     ports::TrustedKeys,
 };

@@ -6,8 +6,10 @@ use errand::{
     adapters::keyring::{Kek, Keyring, KeyringError, generate_key},
     domain::{
         id::KeyId,
-        jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
-        jws::CompactJws,
+        jose::{
+            jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
+            jws::CompactJws,
+        },
         time::{Lifetime, Timestamp},
     },
     ports::{Signer, StoredKey, StoredKeys},

@@ -8,9 +8,9 @@
     reason = "a test that can't go on is to say so"
 )]
 
-mod fetching;
-mod foreign;
+mod issuer_signatures;
 mod issuers;
+mod jwks_fetch;
 mod keyring;
 mod support;
 mod tls;

@@ -20,9 +20,11 @@ use errand::{
     adapters::{fetch::FetchLimits, issuers::JwksCache},
     domain::{
         encode_base64url,
-        issuer::TrustedIssuer,
-        jwk::{JwkSet, JwsAlgorithm},
-        jws::UnverifiedJws,
+        jose::{
+            jwk::{JwkSet, JwsAlgorithm},
+            jws::UnverifiedJws,
+        },
+        registry::issuer::TrustedIssuer,
         time::Timestamp,
     },
     ports::{Clock, SignatureError, TrustedKeys},

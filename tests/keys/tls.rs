@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use errand::domain::jwk::JwsAlgorithm::ES256;
+use errand::domain::jose::jwk::JwsAlgorithm::ES256;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tokio::{
@@ -85,6 +85,6 @@ async fn system_trust_store_is_used() {
     assert!(outage.contains("certificate"), "made out to another name: {outage}");
 }
 
-fn entry(url: &str) -> errand::domain::issuer::TrustedIssuer {
+fn entry(url: &str) -> errand::domain::registry::issuer::TrustedIssuer {
     issuer("https://login.example.com", json!({ "jwks_uri": url }), &["127.0.0.0/8", "::1/128"])
 }

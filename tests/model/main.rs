@@ -10,13 +10,13 @@
 
 mod properties;
 mod protocol;
-mod world;
+mod state;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
 use properties::SAFETY_PROPERTY;
 use protocol::{Mutant, Protocol};
-use world::Step;
+use state::Step;
 
 /// Small enough to be told in a path: two replicas, one revocation.
 const SMALL_PROTOCOL: Protocol = Protocol {

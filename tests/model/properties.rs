@@ -4,7 +4,7 @@ use stateright::Property;
 
 use crate::{
     protocol::{Mutant, Protocol},
-    world::{Introspection, Renewal, Replica, Round, Row, SystemState, revocation_bit},
+    state::{Introspection, Renewal, Replica, Round, Row, SystemState, revocation_bit},
 };
 
 /// Promise 5.

@@ -16,7 +16,7 @@ use stateright::{Model, Property};
 
 use crate::{
     properties,
-    world::{Introspection, Renewal, Replica, Round, Row, Step, SystemState, revocation_bit},
+    state::{Introspection, Renewal, Replica, Round, Row, Step, SystemState, revocation_bit},
 };
 
 /// What is explored.

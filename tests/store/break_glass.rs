@@ -1,14 +1,14 @@
 //! Grants for an emergency: what is kept of them when the grant is gone, and one review of each.
 
 use errand::{
-    domain::{
+    domain::grants::{
+        Grant,
         break_glass::{BreakGlassGrant, Review, ReviewState},
-        grant::Grant,
     },
     ports::{ListError, PageRequest, StateChange, WriteSet},
 };
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 fn sample_break_glass(n: u128) -> BreakGlassGrant {
     let grant = Grant {

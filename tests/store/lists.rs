@@ -5,7 +5,7 @@ use std::future::Future;
 use errand::{
     domain::{
         authority::Permission,
-        grant::Grant,
+        grants::Grant,
         revocation::LogPosition,
         task::{Task, TaskState},
         token::TokenKind,
@@ -15,7 +15,7 @@ use errand::{
     },
 };
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 /// Reads a list to its end, page by page.
 async fn read_all_pages<T, F: Future<Output = Result<Page<T>, ListError>>>(

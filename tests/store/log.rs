@@ -16,7 +16,7 @@ use errand::{
     ports::{GrantFilter, StateChange, WriteOutcome, WriteSet},
 };
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 fn end_targets(targets: &[Target]) -> WriteSet {
     WriteSet { log_entries: targets.iter().cloned().map(entry).collect(), ..WriteSet::default() }

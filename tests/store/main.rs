@@ -28,18 +28,18 @@ macro_rules! conformance {
     };
 }
 
+mod audit;
 mod break_glass;
-mod guards;
+mod commit_errors;
+mod fixtures;
 mod lists;
 mod log;
-mod long_log;
-mod refused;
+mod log_compaction;
+mod preconditions;
 mod registry;
 mod replicas;
-mod samples;
 mod schema;
 mod status_lists;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;
-mod trail;

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 
 use errand::{
     domain::{
-        grant::Grant,
+        grants::Grant,
         id::ClientId,
-        jwk::SigningAlgorithm,
+        jose::jwk::SigningAlgorithm,
         keys::KeySchedule,
-        registry::{Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, Source, StoredSecretTag},
+        registry::{
+            Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, Source, StoredSecretTag,
+            tool::{ToolDefinition, ToolRecord},
+        },
         revocation::Target,
         secret::SecretTag,
         task::{Task, TaskState},
-        tool::{ToolDefinition, ToolRecord},
     },
     ports::{GrantFilter, Precondition, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
 };
 use serde_json::json;
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 async fn commit_changes(store: &dyn Store, changes: Vec<StateChange>) {
     commit_one(store, WriteSet { state_changes: changes, ..WriteSet::default() }).await;

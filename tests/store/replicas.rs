@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use errand::{
     domain::{
-        replica::{Heartbeat, Replica, ReplicaId},
+        replication::{Heartbeat, Replica, ReplicaId},
         revocation::{LogPosition, Target},
     },
     ports::{ChangeListener, Notification, WriteSet},
 };
 use tokio::time::timeout;
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 fn heartbeat(n: u128, number: u64, applied: u64) -> Heartbeat {
     let replica = Replica {

@@ -12,7 +12,7 @@ use errand::{
 };
 use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 pub fn error_text(outage: &Outage) -> String {
     format!("{outage}: {}", outage.source)
@@ -216,7 +216,7 @@ async fn postgres_defaults_are_overridden() {
             let alter = format!("EXECUTE format('{alter}', current_database(), '{isolation}')");
             on.tamper(&format!("DO $$ BEGIN {alter}; END $$")).await;
         }
-        crate::guards::concurrent_changes_of_a_version_have_one_winner(&one).await;
+        crate::preconditions::concurrent_changes_of_a_version_have_one_winner(&one).await;
         crate::log::concurrent_reader_skips_no_entry(&other).await;
     }
 }

@@ -8,7 +8,7 @@ use errand::{
 };
 use tokio::task::JoinSet;
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 const REPLICA_COUNT: usize = 3;
 const BLOCKS_PER_REPLICA: usize = 20;

@@ -9,7 +9,7 @@ use errand::{
     ports::{Precondition, StateChange, WriteOutcome, WriteSet},
 };
 
-use crate::{samples::*, support::TestStore};
+use crate::{fixtures::*, support::TestStore};
 
 /// A change of task `n` that builds on so many changes before it.
 fn transition_write(n: u128, turns: u64, state: TaskState) -> WriteSet {

@@ -9,8 +9,8 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
+    bootstrap::{Application, MigrationPolicy},
     config::Config,
-    house::{Application, MigrationPolicy},
     http::{AppState, HttpSettings, Listener, router, serve},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};

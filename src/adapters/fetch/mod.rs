@@ -3,7 +3,7 @@
 //! No redirect is followed, no proxy asked, no cookie kept. Addresses are judged at the moment of connecting, in the
 //! resolver itself, so that a name can't mean one address when it is checked and another when it is used.
 
-mod addresses;
+mod address_policy;
 
 use std::{
     collections::HashMap,
@@ -24,10 +24,10 @@ use serde_json::Value;
 use thiserror::Error;
 use url::{Host, Url};
 
-pub use addresses::is_special;
+pub use address_policy::is_special;
 pub use reqwest::{Method, header};
 
-use crate::domain::{json, uri::is_loopback};
+use crate::domain::{encoding::strict_json, uri::is_loopback};
 
 /// How deep a fetched document may nest.
 const MAX_JSON_DEPTH: usize = 16;
@@ -114,7 +114,7 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
         }
-        json::parse(&body, MAX_JSON_DEPTH).map_err(|_| FetchError::NotJson)
+        strict_json::parse(&body, MAX_JSON_DEPTH).map_err(|_| FetchError::NotJson)
     }
 
     /// Sends a request to a stranger and gives the answer, whatever its status, to be read part by part: how much of it is
@@ -253,7 +253,7 @@ impl NetworkPolicy {
             Scheme::Https => true,
             Scheme::Http => ip.is_loopback(),
         };
-        if fits && addresses::is_allowed(ip, &self.networks) {
+        if fits && address_policy::is_allowed(ip, &self.networks) {
             return Ok(());
         }
         Err(FetchError::AddressNotAllowed { host: host.into(), ip })

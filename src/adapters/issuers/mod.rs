@@ -1,6 +1,6 @@
 //! The keys of others: fetched, kept, refreshed, and used to verify what they signed.
 
-mod slot;
+mod issuer_keys;
 mod verifiers;
 
 use std::{
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 
-use slot::{FetchContext, IssuerKeys};
+use issuer_keys::{FetchContext, IssuerKeys};
 use verifiers::VerifierCache;
 
 use crate::{
@@ -22,9 +22,11 @@ use crate::{
         jose::{self, VerifierSet},
     },
     domain::{
-        issuer::{KeySource, TrustedIssuer},
-        jwk::{JwkSet, JwsAlgorithm},
-        jws::UnverifiedJws,
+        jose::{
+            jwk::{JwkSet, JwsAlgorithm},
+            jws::UnverifiedJws,
+        },
+        registry::issuer::{KeySource, TrustedIssuer},
         time::Timestamp,
     },
     ports::{Clock, SignatureError, TrustedKeys},

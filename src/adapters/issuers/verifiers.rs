@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     adapters::jose::VerifierSet,
-    domain::jwk::{JwkSet, JwsAlgorithm},
+    domain::jose::jwk::{JwkSet, JwsAlgorithm},
 };
 
 /// How many key sets are remembered. Twice the half: see [`Verifiers::of`].

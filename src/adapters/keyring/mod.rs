@@ -18,8 +18,10 @@ use crate::{
     domain::{
         encode_base64url,
         id::KeyId,
-        jwk::{JwkSet, SigningAlgorithm},
-        jws::CompactJws,
+        jose::{
+            jwk::{JwkSet, SigningAlgorithm},
+            jws::CompactJws,
+        },
         keys::{KeySchedule, KeyState, signing_key},
         time::Timestamp,
     },

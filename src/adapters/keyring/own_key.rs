@@ -20,7 +20,7 @@ use crate::{
     domain::{
         encode_base64url,
         id::KeyId,
-        jwk::SigningAlgorithm,
+        jose::jwk::SigningAlgorithm,
         keys::KeySchedule,
         token::{TYP_ACCESS_TOKEN, TYP_TXN_TOKEN},
     },

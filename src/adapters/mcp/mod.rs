@@ -21,7 +21,11 @@ use url::Url;
 
 use crate::{
     adapters::fetch::{FetchLimits, Fetcher},
-    domain::{client::Resource, id::ClientId, secret::Secret, tool::ToolDefinition},
+    domain::{
+        id::ClientId,
+        registry::{client::Resource, tool::ToolDefinition},
+        secret::Secret,
+    },
     ports::{McpServers, ToolListing, ToolListingError},
 };
 use transport::GuardedTransport;

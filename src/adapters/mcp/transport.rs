@@ -26,7 +26,7 @@ use crate::{
         FetchError, FetchResponse, Fetcher, Method,
         header::{HeaderName, HeaderValue},
     },
-    domain::{json, secret::Secret},
+    domain::{encoding::strict_json, secret::Secret},
     ports::ToolListingError,
 };
 
@@ -151,7 +151,7 @@ fn listing_error(fault: FetchError) -> ToolListingError {
 }
 
 fn parse_message(body: &[u8]) -> Option<ServerJsonRpcMessage> {
-    let value: Value = json::parse(body, MAX_JSON_DEPTH).ok()?;
+    let value: Value = strict_json::parse(body, MAX_JSON_DEPTH).ok()?;
     serde_json::from_value(value).ok()
 }
 

@@ -2,10 +2,10 @@
 
 mod batch;
 mod cursor;
+mod log_scan;
 mod rows;
 mod schema;
 mod sql;
-mod stretches;
 
 pub mod postgres;
 pub mod sqlite;

@@ -9,7 +9,7 @@ use super::{
     value::{Arg, Decimal, ValueKind},
     wire::printable_name,
 };
-use crate::domain::canonical;
+use crate::domain::encoding::jcs;
 
 /// What the arguments of a call must be like. The empty one, open to more, constrains nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,7 +249,7 @@ fn union_lists(ours: &[Arg], theirs: &[Arg]) -> Vec<Arg> {
 pub(super) fn sort_canonical<'a>(values: impl IntoIterator<Item = &'a Arg>) -> Vec<Arg> {
     let text = |value: &Arg| {
         let value = value.to_canonical();
-        value.and_then(|value| canonical::to_string(&value)).unwrap_or_default()
+        value.and_then(|value| jcs::to_string(&value)).unwrap_or_default()
     };
     let sorted = values.into_iter().map(|value| (text(value), value.clone())).collect::<BTreeMap<_, _>>();
     sorted.into_values().collect()

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 use serde::de::{self, Deserializer as _, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use crate::domain::{canonical, json::StrictJsonError};
+use crate::domain::encoding::{jcs, strict_json::StrictJsonError};
 
 /// The value of an argument, or of a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,7 +221,7 @@ impl Decimal {
         } else {
             Value::from(double)
         };
-        let written = canonical::to_string(&value)?;
+        let written = jcs::to_string(&value)?;
         (Self::parse(&written).as_ref() == Some(self)).then_some(value)
     }
 }

@@ -8,10 +8,8 @@ use super::{
 };
 use crate::domain::{
     authority::{Authority, MAX_DETAILS, RequestedPermissions},
-    issuer::SubjectScopes,
-    registry::{UnacceptedTool, find_definition_mismatch},
+    registry::{UnacceptedTool, find_definition_mismatch, issuer::SubjectScopes, tool::ToolUnavailable},
     scope::{ScopeList, ScopeToken},
-    tool::ToolUnavailable,
     uri::ResourceUri,
 };
 

@@ -3,11 +3,9 @@
 use super::{Denial, Evidence, ExchangeInput, TaskSelector};
 use crate::domain::{
     authority::{Authority, Permission},
-    break_glass,
-    client::Effect,
-    grant::{ConsentPolicy, Grant},
+    grants::{ConsentPolicy, Grant, break_glass},
     id::GrantId,
-    issuer::TrustedIssuer,
+    registry::{client::Effect, issuer::TrustedIssuer},
 };
 
 /// What a token rests on.

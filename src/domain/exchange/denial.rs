@@ -5,8 +5,8 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::domain::{
-    authority::Authority, chain::ActorChainError, id::ToolName, splice::BindingError, task::JoinError,
-    tool::ToolUnavailable,
+    authority::Authority, exchange::presenter_binding::BindingError, id::ToolName, registry::tool::ToolUnavailable,
+    task::JoinError, token::actor_chain::ActorChainError,
 };
 
 /// Why an exchange is refused. The texts go to the client: they say what to change, and nothing that was sent.

@@ -2,9 +2,11 @@
 
 use super::{Denial, ExchangeInput, Presenter, RequestedToken};
 use crate::domain::{
-    chain::{Actor, ActorChain},
-    client::{Agent, AgentKind, Edge},
-    registry::Registry,
+    registry::{
+        Registry,
+        client::{Agent, AgentKind, Edge},
+    },
+    token::actor_chain::{Actor, ActorChain},
 };
 
 /// An edge that the work went along, or is to go along.

@@ -2,14 +2,12 @@
 
 use crate::domain::{
     authority::Authority,
-    chain::ActorChain,
-    claims::AuthenticationContext,
     id::{ClientId, GrantId, Purpose, TaskId, TokenId},
-    jwk::SigningAlgorithm,
+    jose::jwk::SigningAlgorithm,
     scope::ScopeSet,
     task::Requester,
     time::Timestamp,
-    token::{NextActor, TaskContext, TokenKind},
+    token::{NextActor, TaskContext, TokenKind, actor_chain::ActorChain, foreign_claims::AuthenticationContext},
 };
 
 /// What is to be issued.

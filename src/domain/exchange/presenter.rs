@@ -2,15 +2,15 @@
 
 use super::{Denial, Evidence, ExchangeInput, Presenter, RequestedToken};
 use crate::domain::{
-    break_glass,
-    chain::Actor,
-    claims::{MayAct, UserClaims},
-    client::Agent,
-    issuer::TrustedIssuer,
-    registry::Registry,
+    exchange::presenter_binding::{self, AgentMatch, BindingEvidence},
+    grants::break_glass,
+    registry::{Registry, client::Agent, issuer::TrustedIssuer},
     revocation::RevocationKeys,
-    splice::{self, AgentMatch, BindingEvidence},
-    token::{TaskTokenClaims, TokenKind},
+    token::{
+        TaskTokenClaims, TokenKind,
+        actor_chain::Actor,
+        foreign_claims::{MayAct, UserClaims},
+    },
     uri::ResourceUri,
 };
 
@@ -59,14 +59,14 @@ pub(super) fn check_presenter(ask: &ExchangeInput<'_>) -> Result<&'static str, D
         (Evidence::User(user, _), _) if ask.registry.is_blocked(&user.requester) => Err(Denial::RequesterBlocked),
         (Evidence::User(..), Presenter::Resource(_)) => Err(Denial::PresenterMismatch),
         (Evidence::User(user, issuer), Presenter::Agent(agent)) => {
-            let basis =
-                splice::check_binding(binding_evidence(ask, user, issuer, agent)).map_err(Denial::PresenterNotBound)?;
+            let basis = presenter_binding::check_binding(binding_evidence(ask, user, issuer, agent))
+                .map_err(Denial::PresenterNotBound)?;
             Ok(basis.as_str())
         }
         (Evidence::Own(own, kind), presenter) => {
             check_parties_enabled(ask, own)?;
             if ask.actor_match == AgentMatch::OtherParty {
-                return Err(Denial::PresenterNotBound(splice::BindingError::ActorTokenMismatch));
+                return Err(Denial::PresenterNotBound(presenter_binding::BindingError::ActorTokenMismatch));
             }
             check_issued_token(ask, own, kind, presenter)
         }

@@ -15,18 +15,22 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{
     authority::{Authority, Permission, RequestedPermissions},
-    chain::ActorChainError,
-    claims::{MayAct, UserClaims},
-    grant::Grant,
+    exchange::presenter_binding::AgentMatch,
+    grants::Grant,
     id::{GrantId, TaskId},
-    limits::{TaskLimits, TokenLimits},
-    registry::{Block, BlockKind, BlockSubject, Entry, KnownTools, Registry, RegistryObject, Source},
+    registry::{
+        Block, BlockKind, BlockSubject, Entry, KnownTools, Registry, RegistryObject, Source,
+        tool::{KnownTool, ToolDefinition},
+    },
     revocation::LogPosition,
-    splice::AgentMatch,
+    settings::{TaskLimits, TokenLimits},
     task::{Task, TaskState},
     time::Lifetime,
-    token::{TaskRef, TaskTokenClaims},
-    tool::{KnownTool, ToolDefinition},
+    token::{
+        TaskRef, TaskTokenClaims,
+        actor_chain::ActorChainError,
+        foreign_claims::{MayAct, UserClaims},
+    },
 };
 
 const US: &str = "https://sts.example.com";

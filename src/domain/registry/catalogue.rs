@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::domain::{
     authority::{Action, Authority, ListAction, Permission},
-    client::Resource,
     id::{ClientId, ToolDigest, ToolName},
-    registry::Registry,
+    registry::{
+        Registry,
+        client::Resource,
+        tool::{KnownTool, ToolState, ToolUnavailable},
+    },
     scope::ScopeToken,
-    tool::{KnownTool, ToolState, ToolUnavailable},
 };
 
 /// What is known of the tools of each resource.

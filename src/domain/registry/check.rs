@@ -11,10 +11,12 @@ use url::{Host, Url};
 use super::{ObjectKind, Registry, RegistryError, RegistryObject};
 use crate::domain::{
     authority::{Authority, ToolUse},
-    client::{Access, Admin, Agent, AgentKind, Authentication, Client, Edge, Resource},
     id::ClientId,
-    issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
-    limits::TOKEN_LIFETIME_CAP,
+    registry::{
+        client::{Access, Admin, Agent, AgentKind, Authentication, Client, Edge, Resource},
+        issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
+    },
+    settings::TOKEN_LIFETIME_CAP,
     time::Lifetime,
     uri::is_loopback,
 };

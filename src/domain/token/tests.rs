@@ -48,7 +48,7 @@ fn valid_claims() -> Value {
 /// The way that every payload of a stranger goes: strict JSON, a tree of values, and then the claims; the authority even by
 /// way of the values that a request is read into.
 fn read_via_values(payload: &[u8]) -> Option<TaskTokenClaims> {
-    let mut value = json::parse(payload, MAX_PAYLOAD_DEPTH).ok().filter(Value::is_object)?;
+    let mut value = strict_json::parse(payload, MAX_PAYLOAD_DEPTH).ok().filter(Value::is_object)?;
     let mut tree = |path| value.pointer_mut(path).map(Value::take);
     let (details, told) = (tree("/authorization_details")?, (tree("/rctx")?, tree("/tctx/details")));
     value["authorization_details"] = json!([]);

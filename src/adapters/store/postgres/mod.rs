@@ -1,9 +1,9 @@
 //! The store on Postgres.
 
+mod change_listener;
 mod commit;
-mod reach;
+mod probe;
 mod read;
-mod replicas;
 mod sql;
 mod status_lists;
 
@@ -18,7 +18,7 @@ use sqlx::{
 use tokio::time::timeout;
 use url::Url;
 
-use reach::ServerProbe;
+use probe::ServerProbe;
 #[doc(hidden)]
 pub use sql::STATEMENTS;
 
@@ -26,15 +26,17 @@ use crate::{
     adapters::store::{Database, StoreOptions, StoreUrlError, schema},
     domain::{
         audit::{Head, WriterId},
-        break_glass::{BreakGlassGrant, ReviewState},
-        grant::Grant,
+        grants::{
+            Grant,
+            break_glass::{BreakGlassGrant, ReviewState},
+        },
         id::{ClientId, GrantId, TaskId, TokenId},
-        replica::{Heartbeat, ReplicaId},
+        registry::tool::ToolRecord,
+        replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
-        tool::ToolRecord,
     },
     ports::{
         AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
@@ -296,20 +298,20 @@ impl Store for PostgresStore {
     }
 
     async fn record_heartbeat(&self, beat: &Heartbeat, is_news: bool) -> Result<(), Outage> {
-        replicas::record_heartbeat(&self.pool, beat, is_news).await
+        change_listener::record_heartbeat(&self.pool, beat, is_news).await
     }
 
     async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
-        replicas::list_replicas(&self.pool).await
+        change_listener::list_replicas(&self.pool).await
     }
 
     async fn deregister_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-        replicas::deregister_replica(&self.pool, id, number).await
+        change_listener::deregister_replica(&self.pool, id, number).await
     }
 
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Ok(Box::new(
-            replicas::NotifyListener::new(
+            change_listener::NotifyListener::new(
                 self.listener_options.clone().connect_lazy_with(self.probe.options().clone()),
             )
             .await?,

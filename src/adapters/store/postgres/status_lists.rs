@@ -5,7 +5,7 @@ use sqlx::{PgPool, query_as, query_scalar};
 use super::sql;
 use crate::{
     adapters::store::rows::{ShardRow, TokenRow, to_json},
-    domain::{limits::TOKEN_LIFETIME_CAP, status_list::Shard, time::Timestamp},
+    domain::{settings::TOKEN_LIFETIME_CAP, status_list::Shard, time::Timestamp},
     ports::{Outage, TokenCursor, TokenRecord, TokenSelector},
 };
 

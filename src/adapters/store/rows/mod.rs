@@ -1,12 +1,12 @@
 //! Rows: what the tables hold, between the domain and both databases. A row goes in as JSON text, many at a time, and
 //! comes out as columns; its fields have the columns' names.
 
-mod issued;
+mod log;
 mod registry;
 mod replicas;
 mod status_lists;
+mod tokens;
 mod tools;
-mod trail;
 
 use std::{fmt::Display, str::FromStr};
 
@@ -19,12 +19,12 @@ use crate::{
     ports::Outage,
 };
 
-pub(crate) use issued::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};
+pub(crate) use log::{AuditHeadRow, AuditRecordRow, LogRow};
 pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
 pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;
+pub(crate) use tokens::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};
 pub(crate) use tools::{KnownToolRow, ToolRow};
-pub(crate) use trail::{AuditHeadRow, AuditRecordRow, LogRow};
 
 /// What is stored can't be read back: somebody or something changed it. Says where, never what.
 #[derive(Debug, Error)]

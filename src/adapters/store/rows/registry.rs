@@ -7,10 +7,12 @@ use sqlx::FromRow;
 use super::{RowContext, to_i64};
 use crate::{
     domain::{
-        break_glass::{BreakGlassGrant, Review},
-        grant::Grant,
+        grants::{
+            Grant,
+            break_glass::{BreakGlassGrant, Review},
+        },
         id::ClientId,
-        jwk::SigningAlgorithm,
+        jose::jwk::SigningAlgorithm,
         keys::KeySchedule,
         registry::{Block, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
         revocation::LogPosition,

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use super::{RowContext, to_i64};
 use crate::{
     domain::{
-        replica::{Heartbeat, Replica, ReplicaId},
+        replication::{Heartbeat, Replica, ReplicaId},
         revocation::LogPosition,
     },
     ports::Outage,

@@ -6,8 +6,10 @@ use super::RowContext;
 use crate::{
     domain::{
         id::{ToolDigest, ToolName},
-        registry::KnownTools,
-        tool::{KnownTool, ObservedDefinition, ToolRecord},
+        registry::{
+            KnownTools,
+            tool::{KnownTool, ObservedDefinition, ToolRecord},
+        },
     },
     ports::Outage,
 };

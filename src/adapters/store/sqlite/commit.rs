@@ -14,7 +14,7 @@ use crate::{
     },
     domain::{
         audit::{Head, WriterId},
-        grant::Grant,
+        grants::Grant,
         registry::{ObjectKind, StoredSecretTag},
         revocation::LogPosition,
         status_list::SHARD_RETENTION,

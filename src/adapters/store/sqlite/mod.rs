@@ -1,8 +1,8 @@
 //! The store in a file, by SQLite: for one machine. Several connections and several processes may share the file.
 
+mod change_listener;
 mod commit;
 mod read;
-mod replicas;
 mod sql;
 mod status_lists;
 
@@ -23,15 +23,17 @@ use crate::{
     adapters::store::{Database, StoreOptions, schema},
     domain::{
         audit::{Head, WriterId},
-        break_glass::{BreakGlassGrant, ReviewState},
-        grant::Grant,
+        grants::{
+            Grant,
+            break_glass::{BreakGlassGrant, ReviewState},
+        },
         id::{ClientId, GrantId, TaskId, TokenId},
-        replica::{Heartbeat, ReplicaId},
+        registry::tool::ToolRecord,
+        replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
-        tool::ToolRecord,
     },
     ports::{
         AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
@@ -259,19 +261,19 @@ impl Store for SqliteStore {
     }
 
     async fn record_heartbeat(&self, beat: &Heartbeat, _is_news: bool) -> Result<(), Outage> {
-        replicas::record_heartbeat(&self.writer, beat).await
+        change_listener::record_heartbeat(&self.writer, beat).await
     }
 
     async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
-        replicas::list_replicas(&self.readers).await
+        change_listener::list_replicas(&self.readers).await
     }
 
     async fn deregister_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-        replicas::deregister_replica(&self.writer, id, number).await
+        change_listener::deregister_replica(&self.writer, id, number).await
     }
 
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
-        Ok(Box::new(replicas::PollingListener::new(self.readers.clone()).await?))
+        Ok(Box::new(change_listener::PollingListener::new(self.readers.clone()).await?))
     }
 
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {

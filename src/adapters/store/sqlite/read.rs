@@ -8,21 +8,23 @@ use crate::{
     adapters::store::{
         batch::{KEYS_VERSION, REGISTRY_VERSION},
         cursor,
+        log_scan::{LogScan, read_entries},
         rows::{
             AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow, KnownToolRow,
             LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, to_i64,
         },
-        stretches::{LogScan, read_entries},
     },
     domain::{
         audit::{self, Head, WriterId},
-        break_glass::{BreakGlassGrant, ReviewState},
-        grant::Grant,
+        grants::{
+            Grant,
+            break_glass::{BreakGlassGrant, ReviewState},
+        },
         id::{ClientId, GrantId, RequestId, TaskId, TokenId},
+        registry::tool::ToolRecord,
         revocation::{LogEntry, LogPosition},
         task::{Requester, Task, TaskState},
         time::Timestamp,
-        tool::ToolRecord,
         uri::ResourceUri,
     },
     ports::{

@@ -61,7 +61,7 @@ fn break_glass_grant_does_not_override_evidence_checks() {
     ));
     assert_eq!(case.clone().with_block("requester", &format!("{LOGIN} alice")).decide(), Err(Denial::RequesterBlocked));
     assert_eq!(case.change(|c| c.now = NOW.saturating_add(Lifetime::minutes(15))).decide().map(|_| ()), {
-        Err(Denial::PresenterNotBound(crate::domain::splice::BindingError::Unrelated))
+        Err(Denial::PresenterNotBound(crate::domain::exchange::presenter_binding::BindingError::Unrelated))
     });
 }
 

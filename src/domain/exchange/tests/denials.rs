@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::*;
-use crate::domain::{splice::BindingError, task::JoinError, tool::ToolUnavailable};
+use crate::domain::{exchange::presenter_binding::BindingError, registry::tool::ToolUnavailable, task::JoinError};
 
 /// A number for each reason. There is no wildcard: who adds a reason adds a number here and a row below.
 fn denial_number(denial: &Denial) -> usize {

@@ -1,7 +1,7 @@
 //! The splice matrix, through the whole decision: two honest tokens make a delegation in the legal cells and no others.
 
 use super::*;
-use crate::domain::splice::BindingError;
+use crate::domain::exchange::presenter_binding::BindingError;
 
 const MATCHES: [AgentMatch; 3] = [AgentMatch::Absent, AgentMatch::ThisAgent, AgentMatch::OtherParty];
 

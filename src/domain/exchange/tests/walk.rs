@@ -8,8 +8,10 @@ use serde_json::json;
 use super::*;
 use crate::domain::{
     authority::{Arg, ToolUse},
-    registry::KnownTools,
-    tool::{KnownTool, ToolDefinition},
+    registry::{
+        KnownTools,
+        tool::{KnownTool, ToolDefinition},
+    },
 };
 
 /// The scopes that tools have. Resources share them, on purpose.

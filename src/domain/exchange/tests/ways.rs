@@ -188,7 +188,7 @@ fn resource_signing_algorithm_applies_only_to_its_own_tokens() {
     let access = |o: &mut Value| o["access"] = json!([{"resource": "mail", "scopes": ["mail:read"]}]);
     for (case, want) in [
         (Case::with_user_token(), None),
-        (mail(), Some(crate::domain::jwk::SigningAlgorithm::RS256)),
+        (mail(), Some(crate::domain::jose::jwk::SigningAlgorithm::RS256)),
         (mail().change(to_writer).with_object("writer", access), None),
         (
             Case::with_issued_token("mail", mail().issue_token(1))

@@ -4,8 +4,10 @@ use super::*;
 use crate::domain::{
     authority::{Action, ListAction, Permission},
     id::ToolDigest,
-    issuer::UserMatcher,
-    tool::{KnownTool, ToolUnavailable},
+    registry::{
+        issuer::UserMatcher,
+        tool::{KnownTool, ToolUnavailable},
+    },
 };
 
 fn action_text(permission: &Permission) -> &str {

@@ -1,0 +1,125 @@
+//! What takes more than one server, or more than one kind of load at once: a burst of revocations, three replicas, commits
+//! that are not shared.
+
+use std::{fs, path::Path, time::Duration};
+
+use errand::{
+    adapters::store::{StoreOptions, connect},
+    domain::{
+        audit::WriterId,
+        id::TokenId,
+        revocation::{LogAction, NewEntry, Target},
+        time::Timestamp,
+    },
+    ports::{Store, WriteSet},
+};
+use uuid::Uuid;
+
+use crate::{
+    Plan,
+    fixtures::{Fixtures, UserTokens, access_token_of},
+    load::{self, Outcome},
+    process::free_address,
+    report::{Report, SingleCommits, Singles, median},
+    rounds::{Bench, start},
+    support::TestStore,
+};
+
+const BURST_REVOCATIONS: usize = 100_000;
+
+impl Bench {
+    /// Sixteen clients introspect; then they go on while somebody revokes a hundred thousand tokens.
+    pub async fn burst(&self, known: &[String], store: &TestStore, report: &mut Report) {
+        let questions = self.fixtures.introspections(known, false);
+        let (address, time) = (self.fixtures.address, 2 * self.plan.duration);
+        let calm = load::run(address, &questions, 16, time, false).await;
+        // On a thread of its own, beside the load: it shall not be this program that the clients wait for.
+        let url = store.url().to_owned();
+        let revoker = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let store = connect(&url, &StoreOptions::default()).await.unwrap();
+                revoke_many(&*store, time / 4).await;
+            });
+        });
+        let stormy = load::run(address, &questions, 16, time, false).await;
+        revoker.join().unwrap();
+        self.report_outcome("introspection, 16 clients, calm", &calm, report);
+        self.report_outcome("introspection, 16 clients, 100,000 revocations", &stormy, report);
+    }
+
+    /// How soon a revocation is acknowledged when three replicas have to know of it, and when one of them was just killed.
+    pub async fn replicas(&self, folder: &Path, report: &mut Report) {
+        let mut others = Vec::new();
+        for n in 0..2 {
+            let address = free_address();
+            let config = folder.join(format!("replica-{n}.toml"));
+            let text = fs::read_to_string(folder.join("errand.toml")).unwrap();
+            let listen = |address| format!("listen = \"{address}\"");
+            fs::write(&config, text.replace(&listen(self.fixtures.address), &listen(address))).unwrap();
+            others.push(start(&config, address, &folder.join(format!("replica-{n}.log"))).await);
+        }
+        let (count, few, pause) = (self.plan.singles, self.plan.singles.min(20), Duration::from_millis(5));
+        let requests = self.fixtures.exchanges(UserTokens::Es256, count + few + 64);
+        let issued = load::run(self.fixtures.address, &requests, 16, Duration::from_mins(1), true).await;
+        let tokens = issued.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
+        let grant = load::send_once(self.fixtures.address, &self.fixtures.api_token(), r#"{"access_token":""#).await;
+        let revocations = |tokens: &[String]| self.fixtures.revocations(tokens, &access_token_of(&grant));
+        let three = load::run_paced(self.fixtures.address, &revocations(&tokens[..count]), pause).await;
+        self.report_outcome("revocation, three replicas", &three, report);
+        drop(others.pop());
+        // The first one waits until the dead one's lease is over; the next ones know that it is.
+        let (first, rest) = tokens[count..=count + few].split_at(1);
+        let first = load::run_paced(self.fixtures.address, &revocations(first), pause).await;
+        self.report_outcome("revocation, one of three replicas just killed", &first, report);
+        let rest = load::run_paced(self.fixtures.address, &revocations(rest), pause).await;
+        self.report_outcome("revocation, its lease is over", &rest, report);
+    }
+
+    fn report_outcome(&self, what: &'static str, outcome: &Outcome, report: &mut Report) {
+        let [p50_us, p99_us, max_us] = [50, 99, 100].map(|percent| outcome.percentile(percent));
+        report.singles.push(Singles { store: self.name, what, count: outcome.latencies.len(), p50_us, p99_us, max_us });
+    }
+}
+
+/// As another replica would: entries of the log, many to a commit.
+async fn revoke_many(store: &dyn Store, after: Duration) {
+    let at = Timestamp::from_unix(time::OffsetDateTime::now_utc().unix_timestamp());
+    let entry = || NewEntry {
+        verb: LogAction::Revoke,
+        target: Target::Token(TokenId::new(Uuid::new_v4())),
+        reason: "the benchmark says so".into(),
+        by: "admin:bench".into(),
+        at,
+        forget_after: Timestamp::from_unix(at.unix() + 900),
+    };
+    tokio::time::sleep(after).await;
+    let writer = WriterId(Uuid::new_v4());
+    for _ in 0..BURST_REVOCATIONS / 1000 {
+        let write = WriteSet { log_entries: (0..1000).map(|_| entry()).collect(), ..WriteSet::default() };
+        store.commit(writer, &[write]).await.unwrap();
+    }
+}
+
+/// The same exchanges with a commit for each, on a store of their own.
+pub async fn measure_single_commits(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
+    let Some(&clients) = plan.clients.last() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let cast = Fixtures::new(free_address());
+    cast.configure(folder.path(), store.url());
+    let config = folder.path().join("errand.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[store]\n", "[store]\nmax_batch = 1\n")).unwrap();
+    let _server = start(&config, cast.address, &folder.path().join("errand.log")).await;
+    let mut rates = Vec::new();
+    for _ in 0..plan.repetitions {
+        let count = (3_000.0 * plan.duration.as_secs_f64()) as usize;
+        let requests = cast.exchanges(UserTokens::Rs256, count);
+        rates.push(load::run(cast.address, &requests, clients, plan.duration, false).await.per_second());
+    }
+    let per_second = median(rates);
+    let is_same =
+        |row: &&crate::report::Row| row.store == name && row.what == "exchange, RS256" && row.clients == clients;
+    let gain = report.rows.iter().find(is_same).map_or(0.0, |row| row.per_second / per_second);
+    report.alone.push(SingleCommits { store: name, clients, per_second, gain });
+}

@@ -1,0 +1,6 @@
+//! Authentication of callers: OAuth clients, API tokens, requesters.
+
+pub(super) mod api_token;
+pub(super) mod client;
+pub(super) mod failures;
+pub(super) mod requester;

@@ -1,0 +1,5 @@
+//! The write path: group commit, retry on conflict, idempotency keys, timeouts.
+
+pub(super) mod idempotency;
+pub(super) mod queue;
+pub(super) mod timeout;

@@ -1,0 +1,212 @@
+//! The names of algorithms, and public key sets as documents. What is inside a key, an adapter knows.
+
+use std::fmt;
+
+use ring::digest;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::domain::encoding::jcs;
+
+/// The JWS algorithms (RFC 7518 §3.1, RFC 8037) that others may sign with. No `none`, nothing symmetric: they can't be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JwsAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// RSASSA-PSS with SHA-384.
+    PS384,
+    /// RSASSA-PSS with SHA-512.
+    PS512,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// ECDSA on P-521 with SHA-512.
+    ES512,
+    /// Ed25519.
+    EdDSA,
+}
+
+impl JwsAlgorithm {
+    /// Every algorithm, in the order of preference.
+    pub const ALL: [Self; 10] = [
+        Self::ES256,
+        Self::EdDSA,
+        Self::RS256,
+        Self::PS256,
+        Self::ES384,
+        Self::ES512,
+        Self::RS384,
+        Self::RS512,
+        Self::PS384,
+        Self::PS512,
+    ];
+
+    /// The `alg` value. RFC 9864's `Ed25519` is read as `EdDSA`, since that is the one curve we take.
+    #[must_use]
+    pub fn parse(alg: &str) -> Option<Self> {
+        match alg {
+            "Ed25519" => Some(Self::EdDSA),
+            alg => Self::ALL.into_iter().find(|a| a.as_str() == alg),
+        }
+    }
+
+    /// The `alg` value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+}
+
+impl fmt::Display for JwsAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The algorithms that we sign our own tokens with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SigningAlgorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    ES256,
+    /// Ed25519.
+    EdDSA,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 bits.
+    RS256,
+}
+
+impl SigningAlgorithm {
+    /// The `alg` value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ES256 => "ES256",
+            Self::EdDSA => "EdDSA",
+            Self::RS256 => "RS256",
+        }
+    }
+
+    /// Reads the `alg` value.
+    #[must_use]
+    pub fn parse(alg: &str) -> Option<Self> {
+        [Self::ES256, Self::EdDSA, Self::RS256].into_iter().find(|a| a.as_str() == alg)
+    }
+}
+
+impl fmt::Display for SigningAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a document is no set of public keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum JwkSetError {
+    /// Not `{"keys": […]}` with 1 to 64 objects.
+    #[error("not a JWK set: an object with 1 to 64 keys in `keys` is wanted (RFC 7517 section 5)")]
+    Malformed,
+    /// It holds a secret.
+    #[error("the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked")]
+    ContainsSecretKey,
+}
+
+/// A set of public keys (RFC 7517 §5), kept as the document it came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub struct JwkSet {
+    document: Value,
+    digest: [u8; 32],
+}
+
+impl JwkSet {
+    fn from_document(document: Value) -> Self {
+        let text = jcs::to_string(&document).unwrap_or_default();
+        let mut digest = [0; 32];
+        digest.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        Self { document, digest }
+    }
+
+    /// The keys, each a JSON object.
+    pub fn keys(&self) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
+        self.document.get("keys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    }
+
+    /// SHA-256 of its canonical text: two sets that have the same one say the same.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
+impl TryFrom<Value> for JwkSet {
+    type Error = JwkSetError;
+
+    fn try_from(document: Value) -> Result<Self, JwkSetError> {
+        let keys = document.get("keys").and_then(Value::as_array).ok_or(JwkSetError::Malformed)?;
+        if keys.is_empty() || keys.len() > 64 || !keys.iter().all(Value::is_object) {
+            return Err(JwkSetError::Malformed);
+        }
+        // RFC 7518 §6: these members hold the private parts of EC, RSA, OKP and symmetric keys.
+        let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+        if keys.iter().any(|key| secret.iter().any(|member| key.get(member).is_some())) {
+            return Err(JwkSetError::ContainsSecretKey);
+        }
+        Ok(Self::from_document(document))
+    }
+}
+
+/// Our own published keys. The caller made them of public members only; there may be none yet.
+impl FromIterator<serde_json::Map<String, Value>> for JwkSet {
+    fn from_iter<I: IntoIterator<Item = serde_json::Map<String, Value>>>(keys: I) -> Self {
+        Self::from_document(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))
+    }
+}
+
+impl From<JwkSet> for Value {
+    fn from(set: JwkSet) -> Self {
+        set.document
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn private_or_symmetric_key_is_rejected() {
+        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"EC","d":"x"}]})), Err(JwkSetError::ContainsSecretKey));
+        assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"oct","k":"x"}]})), Err(JwkSetError::ContainsSecretKey));
+        assert_eq!(JwkSet::try_from(json!({"keys":[]})), Err(JwkSetError::Malformed));
+        assert_eq!(JwkSet::try_from(json!([])), Err(JwkSetError::Malformed));
+        assert!(JwkSet::try_from(json!({"keys":[{"kty":"EC"}]})).is_ok());
+    }
+
+    #[test]
+    fn none_and_symmetric_algorithms_do_not_parse() {
+        for alg in ["none", "None", "HS256", "es256", "", "ES256K", "RS1"] {
+            assert_eq!(JwsAlgorithm::parse(alg), None, "{alg}");
+        }
+        assert!(JwsAlgorithm::ALL.into_iter().all(|a| JwsAlgorithm::parse(a.as_str()) == Some(a)));
+    }
+}

@@ -1,0 +1,4 @@
+//! JOSE values: compact JWS (RFC 7515) and JSON Web Keys (RFC 7517).
+
+pub mod jwk;
+pub mod jws;

@@ -1,0 +1,164 @@
+//! `/v1/admin/grants` for admins, and `/v1/grants` for the requesters themselves.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    app::{ConflictError, GrantActor, GrantRequest, RequestError},
+    domain::{
+        authority::{Authority, parse_details},
+        id::{ClientId, GrantId, Subject},
+        task::Requester,
+        time::Timestamp,
+        uri::IssuerUrl,
+    },
+    http::{
+        AppState,
+        admin::registry::extract_idempotency_key,
+        error::problem::Problem,
+        extract::{
+            auth::{AdminOperator, AdminReader, RequesterAuth},
+            json::RawJsonBody,
+            path::PathId,
+            query::Query,
+        },
+        views::{GrantView, ListView},
+    },
+    ports::GrantFilter,
+};
+
+/// The body of `POST /v1/admin/grants`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct GrantBody {
+    issuer: IssuerUrl,
+    subject: Subject,
+    agent: ClientId,
+    authorization_details: Option<Box<RawValue>>,
+    until: String,
+}
+
+/// The body of `POST /v1/grants`: whose grant it is, the token says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct RequesterGrantBody {
+    agent: ClientId,
+    authorization_details: Box<RawValue>,
+    until: String,
+}
+
+/// `POST /v1/admin/grants`
+pub(in crate::http) async fn create(
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    headers: HeaderMap,
+    RawJsonBody(body): RawJsonBody<GrantBody>,
+) -> Result<Response, Problem> {
+    let request = GrantRequest {
+        requester: Requester { issuer: body.issuer, subject: body.subject },
+        agent: body.agent,
+        authority: body.authorization_details.as_deref().map(parse_authority).transpose()?,
+        until: parse_expiry(&body.until, cx.now)?,
+        idempotency_key: extract_idempotency_key(&headers)?,
+    };
+    let grant = app.service.create_grant(GrantActor::Admin(&admin), request, &cx).await?;
+    Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
+}
+
+/// `POST /v1/grants`
+pub(in crate::http) async fn create_own(
+    State(app): State<AppState>,
+    RequesterAuth(caller, cx): RequesterAuth,
+    headers: HeaderMap,
+    RawJsonBody(body): RawJsonBody<RequesterGrantBody>,
+) -> Result<Response, Problem> {
+    let request = GrantRequest {
+        requester: caller.requester().clone(),
+        agent: body.agent,
+        authority: Some(parse_authority(&body.authorization_details)?),
+        until: parse_expiry(&body.until, cx.now)?,
+        idempotency_key: extract_idempotency_key(&headers)?,
+    };
+    let grant = app.service.create_grant(GrantActor::Requester(&caller), request, &cx).await?;
+    Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
+}
+
+pub(in crate::http) fn parse_authority(text: &RawValue) -> Result<Authority, RequestError> {
+    Ok(parse_details(text.get(), None)?)
+}
+
+fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, RequestError> {
+    let until =
+        Timestamp::parse_rfc3339(text).ok_or(RequestError::InvalidParameter("until", "must be an RFC 3339 time"))?;
+    if until.has_passed(now) { Err(RequestError::InvalidParameter("until", "lies in the past")) } else { Ok(until) }
+}
+
+/// `DELETE /v1/admin/grants/{id}`
+pub(in crate::http) async fn withdraw(
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    id: PathId,
+) -> Result<StatusCode, Problem> {
+    app.service.withdraw_grant(GrantActor::Admin(&admin), parse_grant_id(&id)?, &cx).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /v1/grants/{id}`
+pub(in crate::http) async fn withdraw_own(
+    State(app): State<AppState>,
+    RequesterAuth(caller, cx): RequesterAuth,
+    id: PathId,
+) -> Result<StatusCode, Problem> {
+    app.service.withdraw_grant(GrantActor::Requester(&caller), parse_grant_id(&id)?, &cx).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn parse_grant_id(PathId(id): &PathId) -> Result<GrantId, Problem> {
+    id.parse::<GrantId>().map_err(|_| ConflictError::NotFound("grant").into())
+}
+
+/// `DELETE /v1/admin/grants`: all of a requester to an agent.
+pub(in crate::http) async fn withdraw_all(
+    State(app): State<AppState>,
+    AdminOperator(admin, cx): AdminOperator,
+    RawQuery(query): RawQuery,
+) -> Result<StatusCode, Problem> {
+    let query = Query::parse(query.as_deref(), &["issuer", "subject", "agent"])?;
+    let requester = Requester {
+        issuer: query.parse_value("issuer")?.ok_or(RequestError::MissingParameter("issuer"))?,
+        subject: query.parse_value("subject")?.ok_or(RequestError::MissingParameter("subject"))?,
+    };
+    let agent = query.parse_value("agent")?.ok_or(RequestError::MissingParameter("agent"))?;
+    app.service.withdraw_grants(&admin, &requester, &agent, &cx).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/admin/grants`
+pub(in crate::http) async fn list(
+    State(app): State<AppState>,
+    AdminReader(admin, _): AdminReader,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ListView<GrantView>>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after", "limit", "issuer", "subject", "agent"])?;
+    let filter = GrantFilter { requester: query.parse_requester()?, agent: query.parse_value("agent")? };
+    let page = app.service.list_grants(GrantActor::Admin(&admin), filter, &query.parse_page()?).await?;
+    Ok(Json(ListView::from_page(page, GrantView::from)))
+}
+
+/// `GET /v1/grants`
+pub(in crate::http) async fn list_own(
+    State(app): State<AppState>,
+    RequesterAuth(caller, _): RequesterAuth,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ListView<GrantView>>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after", "limit", "agent"])?;
+    let filter = GrantFilter { requester: None, agent: query.parse_value("agent")? };
+    let page = app.service.list_grants(GrantActor::Requester(&caller), filter, &query.parse_page()?).await?;
+    Ok(Json(ListView::from_page(page, GrantView::from)))
+}

@@ -1,0 +1,262 @@
+//! The extractors that are permissions: a handler that takes one of them runs only for whom it names.
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::{
+    app::{
+        ApiCaller, AuthError, AuthenticatedClient, Caller, Credentials, Error, RequestContext, RequestError,
+        RequesterCaller, Subscriber, UnredeemedClient,
+    },
+    domain::{
+        audit::Event,
+        registry::client::{ADMIN_SCOPE, AUDIT_SCOPE, INTROSPECT_SCOPE, TASKS_SCOPE},
+        secret::Secret,
+    },
+    http::{
+        AppState,
+        error::{oauth::OAuthError, problem::Problem},
+        extract::{
+            form::{Form, decode_component},
+            json::{parse_media_type, read_body},
+        },
+    },
+};
+
+/// RFC 7523 §2.2
+const JWT_BEARER_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A form and the client that sent it, its assertion not yet redeemed: for endpoints that redeem it in the transaction
+/// of what they do. There is one way to the form, and it can't lose the client.
+#[derive(Debug)]
+pub(in crate::http) struct ClientForm {
+    client: UnredeemedClient,
+    form: Form,
+    cx: RequestContext,
+}
+
+impl ClientForm {
+    /// Reads the form. One that is not in the grammar is refused: that goes on record as `event`, and uses the assertion
+    /// up.
+    pub(in crate::http) async fn parse<T>(
+        self,
+        app: &AppState,
+        event: Event,
+        grammar: impl FnOnce(&Form) -> Result<T, RequestError>,
+    ) -> Result<(UnredeemedClient, T, RequestContext), Error> {
+        match grammar(&self.form) {
+            Ok(request) => Ok((self.client, request, self.cx)),
+            Err(bad) => Err(app.service.reject_request(self.client, event, bad, &self.cx).await),
+        }
+    }
+}
+
+impl FromRequest<AppState> for ClientForm {
+    type Rejection = OAuthError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
+        let (cx, headers, form) = extract_client_form(request, app).await?;
+        let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
+        let client = app.service.authenticate(credentials, &cx).await?;
+        Ok(Self { client, form, cx })
+    }
+}
+
+/// A form and the client that sent it, authenticated in any way: by its own credentials or, as a resource, by an API
+/// token for introspection.
+#[derive(Debug)]
+pub(in crate::http) struct ClientOrBearerForm {
+    /// The client.
+    pub client: AuthenticatedClient,
+    /// The form.
+    pub form: Form,
+    /// The request's name and time.
+    pub cx: RequestContext,
+    /// Its headers.
+    pub headers: HeaderMap,
+}
+
+impl FromRequest<AppState> for ClientOrBearerForm {
+    type Rejection = OAuthError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
+        let (cx, headers, form) = extract_client_form(request, app).await?;
+        let client = if let Some(token) = find_bearer_token(&headers) {
+            if form.get("client_assertion").is_some() || form.get("client_secret").is_some() {
+                return Err(Error::from(AuthError::MultipleMethods).into());
+            }
+            app.service.authorize(&token, &[INTROSPECT_SCOPE], "POST /oauth2/introspect", &cx).await?.into_client()
+        } else {
+            let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
+            app.service.authenticate(credentials, &cx).await?.redeem(&app.service, &cx).await?
+        };
+        Ok(Self { client, form, cx, headers })
+    }
+}
+
+/// An admin who may change things.
+#[derive(Debug)]
+pub(in crate::http) struct AdminOperator(pub ApiCaller, pub RequestContext);
+
+impl FromRequestParts<AppState> for AdminOperator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (caller, cx) = require_api_scope(parts, app, &[ADMIN_SCOPE]).await?;
+        Ok(Self(caller, cx))
+    }
+}
+
+/// An admin who may read.
+#[derive(Debug)]
+pub(in crate::http) struct AdminReader(pub ApiCaller, pub RequestContext);
+
+impl FromRequestParts<AppState> for AdminReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (caller, cx) = require_api_scope(parts, app, &[ADMIN_SCOPE, AUDIT_SCOPE]).await?;
+        Ok(Self(caller, cx))
+    }
+}
+
+/// A client that takes part in tasks: an agent or a resource.
+#[derive(Debug)]
+pub(in crate::http) struct TaskClient(pub ApiCaller, pub RequestContext);
+
+impl FromRequestParts<AppState> for TaskClient {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (caller, cx) = require_api_scope(parts, app, &[TASKS_SCOPE]).await?;
+        Ok(Self(caller, cx))
+    }
+}
+
+/// A client that takes part in tasks, or a requester.
+#[derive(Debug)]
+pub(in crate::http) struct TaskParticipant(pub Caller, pub RequestContext);
+
+impl FromRequestParts<AppState> for TaskParticipant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (token, call, cx) = extract_bearer(parts)?;
+        Ok(Self(app.service.authorize_any(&token, &[TASKS_SCOPE], &call, &cx).await?, cx))
+    }
+}
+
+/// A requester, about their own tasks and grants.
+#[derive(Debug)]
+pub(in crate::http) struct RequesterAuth(pub RequesterCaller, pub RequestContext);
+
+impl FromRequestParts<AppState> for RequesterAuth {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (token, call, cx) = extract_bearer(parts)?;
+        Ok(Self(app.service.authorize_requester(&token, &call, &cx).await?, cx))
+    }
+}
+
+/// A client that may follow the revocation log: a resource or an admin.
+#[derive(Debug)]
+pub(in crate::http) struct FeedSubscriber(pub Subscriber, pub RequestContext);
+
+impl FromRequestParts<AppState> for FeedSubscriber {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (token, call, cx) = extract_bearer(parts)?;
+        Ok(Self(app.service.authorize_subscriber(token, call, &cx).await?, cx))
+    }
+}
+
+async fn require_api_scope(
+    parts: &Parts,
+    app: &AppState,
+    scopes: &[&str],
+) -> Result<(ApiCaller, RequestContext), Problem> {
+    let (token, call, cx) = extract_bearer(parts)?;
+    let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
+    Ok((caller, cx))
+}
+
+/// The bearer token of a request, what it calls, its name and time.
+fn extract_bearer(parts: &Parts) -> Result<(Secret, String, RequestContext), Problem> {
+    let cx = parts.extensions.get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
+    let token = find_bearer_token(&parts.headers).ok_or(Error::Auth(AuthError::MissingBearer))?;
+    // As it was sent, so in ASCII; and no longer than names are.
+    let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
+    Ok((token, call, cx))
+}
+
+async fn extract_client_form(
+    mut request: Request,
+    _: &AppState,
+) -> Result<(RequestContext, HeaderMap, Form), OAuthError> {
+    let cx =
+        request.extensions().get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
+    let headers = std::mem::take(request.headers_mut());
+    if parse_media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
+        return Err(RequestError::MalformedForm.into());
+    }
+    let body = read_body(request).await?.ok_or_else(OAuthError::too_large)?;
+    Ok((cx, headers, Form::parse(&body)?))
+}
+
+/// The one way of client authentication that the request has (RFC 6749 §2.3).
+fn extract_credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, AuthError> {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let (header, more) = (authorization.next(), authorization.next());
+    let assertion = form.get("client_assertion").or(form.get("client_assertion_type"));
+    if more.is_some() || (header.is_some() && (assertion.is_some() || form.get("client_secret").is_some())) {
+        return Err(AuthError::MultipleMethods);
+    }
+    match (header, form.get("client_secret"), assertion) {
+        (_, Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(AuthError::MultipleMethods),
+        // client_secret_post: registered for nobody.
+        (_, Some(_), None) => Err(AuthError::WrongMethod),
+        (Some(header), None, None) => {
+            let credentials = parse_basic(header.to_str().map_err(|_| AuthError::Malformed)?)?;
+            match (&credentials, form.get("client_id")) {
+                (Credentials::Basic { client, .. }, Some(id)) if id != client => Err(AuthError::Malformed),
+                _ => Ok(credentials),
+            }
+        }
+        (None, None, Some(_)) => {
+            if form.get("client_assertion_type") != Some(JWT_BEARER_ASSERTION_TYPE) {
+                return Err(AuthError::Malformed);
+            }
+            let assertion = form.get("client_assertion").ok_or(AuthError::Malformed)?;
+            Ok(Credentials::Assertion {
+                client: form.get("client_id").map(str::to_owned),
+                assertion: Secret::new(assertion.to_owned()),
+            })
+        }
+        (None, None, None) => Err(AuthError::MissingCredentials),
+    }
+}
+
+/// HTTP Basic (RFC 7617) with both halves form-encoded (RFC 6749 §2.3.1).
+fn parse_basic(header: &str) -> Result<Credentials, AuthError> {
+    let (scheme, encoded) = header.split_once(' ').ok_or(AuthError::Malformed)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(AuthError::WrongMethod);
+    }
+    let bytes = STANDARD.decode(encoded.trim()).map_err(|_| AuthError::Malformed)?;
+    let text = Secret::new(String::from_utf8(bytes).map_err(|_| AuthError::Malformed)?);
+    let (client, secret) = text.expose().split_once(':').ok_or(AuthError::Malformed)?;
+    let half = |half: &str| decode_component(half.as_bytes()).map_err(|_| AuthError::Malformed);
+    Ok(Credentials::Basic { client: half(client)?, secret: Secret::new(half(secret)?) })
+}
+
+fn find_bearer_token(headers: &HeaderMap) -> Option<Secret> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (one, more) = (all.next()?, all.next());
+    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
+    (more.is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| Secret::new(token.trim().to_owned()))
+}

@@ -1,0 +1,5 @@
+//! Middleware: request log, metrics, timeouts, panics.
+
+pub(super) mod guard;
+pub(super) mod metrics;
+pub(super) mod request_log;

@@ -1,0 +1,99 @@
+//! What anybody may read: who we are (RFC 8414) and our keys (RFC 7517).
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    app::{Error, RequestContext},
+    domain::{
+        jose::jwk::{JwsAlgorithm, SigningAlgorithm},
+        keys::JWKS_MAX_AGE_SECONDS,
+    },
+    http::{AppState, error::oauth::OAuthError},
+};
+
+/// RFC 8414 §2. Members whose list would be empty are left out, as §3.2 says.
+#[derive(Serialize)]
+struct Metadata<'a> {
+    issuer: &'a str,
+    /// There is no authorization code here; clients and libraries that insist on the member get an endpoint that says so.
+    authorization_endpoint: String,
+    response_types_supported: [&'static str; 1],
+    token_endpoint: String,
+    introspection_endpoint: String,
+    revocation_endpoint: String,
+    jwks_uri: String,
+    grant_types_supported: [&'static str; 2],
+    token_endpoint_auth_methods_supported: [&'static str; 2],
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    introspection_endpoint_auth_methods_supported: [&'static str; 3],
+    introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    revocation_endpoint_auth_methods_supported: [&'static str; 2],
+    revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    introspection_signing_alg_values_supported: Vec<&'static str>,
+    authorization_details_types_supported: [&'static str; 1],
+    status_list_aggregation_endpoint: String,
+    service_documentation: String,
+}
+
+/// `GET /.well-known/oauth-authorization-server`
+pub(in crate::http) async fn metadata(
+    State(app): State<AppState>,
+    Extension(cx): Extension<RequestContext>,
+) -> Response {
+    let issuer = &app.service.settings().issuer;
+    let methods = ["private_key_jwt", "client_secret_basic"];
+    let algorithms = || JwsAlgorithm::ALL.into_iter().map(JwsAlgorithm::as_str).collect::<Vec<_>>();
+    let signing = app.service.signing_algorithms(&cx).into_iter().map(SigningAlgorithm::as_str).collect();
+    let document = Metadata {
+        issuer: issuer.as_str(),
+        authorization_endpoint: issuer.join("/oauth2/authorize"),
+        response_types_supported: ["none"],
+        token_endpoint: issuer.join("/oauth2/token"),
+        introspection_endpoint: issuer.join("/oauth2/introspect"),
+        revocation_endpoint: issuer.join("/oauth2/revoke"),
+        jwks_uri: issuer.join("/oauth2/jwks"),
+        grant_types_supported: ["urn:ietf:params:oauth:grant-type:token-exchange", "client_credentials"],
+        token_endpoint_auth_methods_supported: methods,
+        token_endpoint_auth_signing_alg_values_supported: algorithms(),
+        introspection_endpoint_auth_methods_supported: ["private_key_jwt", "client_secret_basic", "bearer"],
+        introspection_endpoint_auth_signing_alg_values_supported: algorithms(),
+        revocation_endpoint_auth_methods_supported: methods,
+        revocation_endpoint_auth_signing_alg_values_supported: algorithms(),
+        introspection_signing_alg_values_supported: signing,
+        authorization_details_types_supported: ["mcp_tool"],
+        status_list_aggregation_endpoint: issuer.join("/status-lists"),
+        service_documentation: issuer.join("/docs"),
+    };
+    (cacheable(300), Json(document)).into_response()
+}
+
+/// `GET /oauth2/jwks`. Kept by others no longer than a key is published before it signs.
+pub(in crate::http) async fn jwks(
+    State(app): State<AppState>,
+    Extension(cx): Extension<RequestContext>,
+) -> Result<Response, OAuthError> {
+    let keys = app.service.jwks(&cx).await.map_err(|failure: Error| OAuthError::from(failure))?;
+    Ok((cacheable(JWKS_MAX_AGE_SECONDS), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys)))
+        .into_response())
+}
+
+/// `GET /oauth2/authorize`: what there is not.
+pub(in crate::http) async fn authorize() -> impl IntoResponse {
+    let text = "Errand has no authorization codes. Sign in at your identity provider, and exchange its token at /oauth2/token.\n";
+    (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)
+}
+
+/// Readable from any page, and to be kept for so many seconds.
+pub(in crate::http) fn cacheable(seconds: u32) -> [(HeaderName, String); 2] {
+    [
+        (header::CACHE_CONTROL, format!("public, max-age={seconds}")),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned()),
+    ]
+}

@@ -1,0 +1,138 @@
+//! The grammar of a token exchange request: from a form to an [`ExchangeRequest`].
+
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    app::{ExchangeRequest, PresentedTokenType, RequestError, RequestedTokenType},
+    domain::{
+        authority::AuthorizationDetails,
+        encoding::strict_json,
+        secret::Secret,
+        settings::{MAX_CONTEXT_BYTES, MAX_CONTEXT_DEPTH},
+        time::Lifetime,
+        uri::ResourceUri,
+    },
+    http::extract::form::Form,
+};
+
+/// RFC 8693 §3
+const TOKEN_TYPE_PREFIX: &str = "urn:ietf:params:oauth:token-type:";
+
+/// Reads a request. What it means, and whether it may be, is decided elsewhere.
+pub(in crate::http) fn parse(form: &Form) -> Result<ExchangeRequest, RequestError> {
+    let resource = parse_single_value(form, "resource", "one `resource`, and only one: a token has one audience")?;
+    let audience = parse_single_value(form, "audience", "one `audience`, and only one: a token has one audience")?;
+    let target = resource.as_deref().and_then(|uri| uri.parse::<ResourceUri>().ok());
+    let actor = match (form.get("actor_token"), form.get("actor_token_type")) {
+        (None, None) => None,
+        (Some(_), None) => return Err(RequestError::MissingParameter("actor_token_type")),
+        (None, Some(_)) => {
+            return Err(RequestError::InvalidParameter("actor_token_type", "stands there without `actor_token`"));
+        }
+        (Some(token), Some(said)) => {
+            Some((Secret::new(token.to_owned()), parse_presented_token_type("actor_token_type", said)?))
+        }
+    };
+    Ok(ExchangeRequest {
+        subject_token: Secret::new(form.required("subject_token")?.to_owned()),
+        subject_token_type: parse_presented_token_type("subject_token_type", form.required("subject_token_type")?)?,
+        actor,
+        scope: form.get("scope").map(str::parse).transpose()?,
+        authorization_details: form
+            .get("authorization_details")
+            .map(|text| parse_authorization_details(text, target.as_ref()))
+            .transpose()?,
+        requested_token_type: form
+            .get("requested_token_type")
+            .map(parse_requested_token_type)
+            .transpose()?
+            .unwrap_or_default(),
+        requested_actor: parse_optional(form, "requested_actor", "not a client id")?,
+        task_id: parse_optional(form, "task_id", "not the id of a task")?,
+        purpose: parse_optional(form, "purpose", "must be 1 to 500 characters without control characters")?,
+        task_deadline: parse_seconds(form, "task_deadline")?,
+        expires_in: parse_seconds(form, "expires_in")?,
+        request_details: parse_object(form, "request_details")?,
+        request_context: parse_object(form, "request_context")?,
+        resource,
+        audience,
+    })
+}
+
+/// What is wrong is said at once, where the target is known: it may be named otherwise, or be implied.
+fn parse_authorization_details(text: &str, target: Option<&ResourceUri>) -> Result<AuthorizationDetails, RequestError> {
+    let details = AuthorizationDetails::parse(text)?;
+    if target.is_some() {
+        details.resolve(target)?;
+    }
+    Ok(details)
+}
+
+fn parse_single_value(form: &Form, name: &str, rule: &'static str) -> Result<Option<String>, RequestError> {
+    let mut values = form.get_all(name);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(RequestError::InvalidTarget(rule)),
+        (value, None) => Ok(value.map(str::to_owned)),
+    }
+}
+
+fn parse_presented_token_type(name: &'static str, uri: &str) -> Result<PresentedTokenType, RequestError> {
+    match uri.strip_prefix(TOKEN_TYPE_PREFIX) {
+        Some("access_token") => Ok(PresentedTokenType::AccessToken),
+        Some("id_token") => Ok(PresentedTokenType::IdToken),
+        Some("jwt") => Ok(PresentedTokenType::Jwt),
+        Some("txn_token") => Ok(PresentedTokenType::TxnToken),
+        _ => Err(RequestError::InvalidParameter(name, "must be the URN of access_token, id_token, jwt or txn_token")),
+    }
+}
+
+fn parse_requested_token_type(uri: &str) -> Result<RequestedTokenType, RequestError> {
+    match uri.strip_prefix(TOKEN_TYPE_PREFIX) {
+        Some("access_token") => Ok(RequestedTokenType::AccessToken),
+        Some("txn_token") => Ok(RequestedTokenType::TxnToken),
+        _ => {
+            Err(RequestError::InvalidParameter("requested_token_type", "must be the URN of access_token or txn_token"))
+        }
+    }
+}
+
+fn parse_optional<T: FromStr>(form: &Form, name: &'static str, rule: &'static str) -> Result<Option<T>, RequestError> {
+    form.get(name).map(|text| text.parse().map_err(|_| RequestError::InvalidParameter(name, rule))).transpose()
+}
+
+/// A whole number of seconds, from 1 on. Digits only: no sign, no fraction, no blank.
+fn parse_seconds(form: &Form, name: &'static str) -> Result<Option<Lifetime>, RequestError> {
+    let Some(text) = form.get(name) else { return Ok(None) };
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let seconds = text.parse::<u32>().ok().filter(|n| digits && *n > 0);
+    seconds
+        .map(|n| Some(Lifetime::seconds(n)))
+        .ok_or(RequestError::InvalidParameter(name, "must be a whole number of seconds"))
+}
+
+fn parse_object(form: &Form, name: &'static str) -> Result<Option<Map<String, Value>>, RequestError> {
+    let Some(text) = form.get(name) else { return Ok(None) };
+    let value = (text.len() <= MAX_CONTEXT_BYTES).then(|| strict_json::parse(text.as_bytes(), MAX_CONTEXT_DEPTH));
+    match value {
+        Some(Ok(Value::Object(object))) if !has_nul(&object) => Ok(Some(object)),
+        _ => Err(RequestError::InvalidParameter(
+            name,
+            "must be a JSON object of at most 4096 bytes, 8 levels deep, without NUL",
+        )),
+    }
+}
+
+/// A store may not be able to keep U+0000 in a text.
+fn has_nul(object: &Map<String, Value>) -> bool {
+    fn value_has_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(list) => list.iter().any(value_has_nul),
+            Value::Object(object) => has_nul(object),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    object.iter().any(|(name, value)| name.contains('\0') || value_has_nul(value))
+}

@@ -1,0 +1,5 @@
+//! Audit over HTTP.
+
+pub(super) mod audit_trail;
+pub(super) mod auth_failures;
+pub(super) mod no_secret_leaks;

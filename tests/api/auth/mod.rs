@@ -1,0 +1,3 @@
+//! Auth over HTTP.
+
+pub(super) mod client_authentication;

@@ -1,0 +1,4 @@
+//! Grants over HTTP.
+
+pub(super) mod break_glass;
+pub(super) mod consent;

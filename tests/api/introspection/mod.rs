@@ -1,0 +1,4 @@
+//! Introspection over HTTP.
+
+pub(super) mod introspection;
+pub(super) mod token_cache;

@@ -1,0 +1,4 @@
+//! Keys over HTTP.
+
+pub(super) mod issuer_jwks_outage;
+pub(super) mod key_rotation;

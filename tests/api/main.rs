@@ -1,0 +1,50 @@
+//! Errand as its clients see it: over HTTP, on both stores.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and its tables are as long as they are"
+)]
+
+/// Runs each test on both stores, as `module::sqlite::name` and `module::postgres::name`.
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::server::Server::start(crate::support::TestStore::sqlite().await).await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::server::Server::start(crate::support::TestStore::postgres().await).await).await;
+            })*
+        }
+    };
+}
+
+mod audit;
+mod auth;
+mod cli;
+mod exchange;
+mod grants;
+#[path = "../support/idp.rs"]
+mod idp;
+mod introspection;
+mod keys;
+mod mcp_server;
+mod registry;
+mod replication;
+mod revocation;
+#[path = "../support/server.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+mod tasks;
+mod transport;

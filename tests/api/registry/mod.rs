@@ -1,0 +1,7 @@
+//! Registry over HTTP.
+
+pub(super) mod catalogue;
+pub(super) mod file_ownership;
+pub(super) mod hostile_mcp_servers;
+pub(super) mod registry;
+pub(super) mod reregistration;

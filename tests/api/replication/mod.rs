@@ -1,0 +1,10 @@
+//! Replication over HTTP.
+
+pub(super) mod clock_skew;
+pub(super) mod group_commit;
+pub(super) mod half_open_connections;
+pub(super) mod log_rollback;
+pub(super) mod replica_lag;
+pub(super) mod replicas;
+pub(super) mod store_outage;
+pub(super) mod unlogged_writes;

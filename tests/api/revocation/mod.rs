@@ -1,0 +1,9 @@
+//! Revocation over HTTP.
+
+pub(super) mod blocking;
+pub(super) mod bulk;
+pub(super) mod feed;
+pub(super) mod revocation;
+pub(super) mod revocation_load;
+pub(super) mod revocation_race;
+pub(super) mod status_lists;

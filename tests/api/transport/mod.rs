@@ -1,0 +1,5 @@
+//! Transport over HTTP.
+
+pub(super) mod injection;
+pub(super) mod listener;
+pub(super) mod malformed_requests;

@@ -1,0 +1,701 @@
+//! Holds the code to the plan of the house (`docs/architecture.md`): which room may import which, where each foreign crate
+//! may be named, which words have no place in the rules, and how long a file may be. It reads `src/**` as text, so it sees
+//! what the compiler allows. `#[cfg(test)]` code may do as it likes, and so may `main.rs`, which names every room.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test: to stop is how it says no"
+)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+// ---- the plan, as data ----------------------------------------------------------------------------------------------
+
+/// A room, and the rooms whose names may stand in it.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("domain", &["domain"]),
+    ("ports", &["ports", "domain"]),
+    ("app", &["app", "domain", "ports"]),
+    ("adapters", &["adapters", "domain", "ports"]),
+    ("http", &["http", "app", "domain", "ports"]),
+    // The configuration for development makes the keys of its own identity provider.
+    ("config", &["config", "domain", "ports", "adapters"]),
+    // Who puts the house together names every room; so do the commands around it.
+    ("house", &["house", "config", "http", "app", "adapters", "ports", "domain"]),
+    ("cli", &["cli", "house", "config", "http", "app", "adapters", "ports", "domain"]),
+];
+
+/// A path of a foreign crate, and where it may be named: a room or file (`adapters/jose` is `jose.rs` and `jose/…`; a `*`
+/// at the end matches anything). The longest path that fits decides. Every dependency has a row here.
+const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
+    // Plain values and their text: harmless anywhere.
+    ("base64", ANY_LAYER),
+    ("flate2", &["domain"]),
+    ("ipnet", ANY_LAYER),
+    ("serde", ANY_LAYER),
+    ("serde_json", ANY_LAYER),
+    ("serde_json_canonicalizer", ANY_LAYER),
+    ("thiserror", ANY_LAYER),
+    ("time", ANY_LAYER),
+    ("url", ANY_LAYER),
+    ("uuid", ANY_LAYER),
+    ("zeroize", ANY_LAYER),
+    // Plumbing: wherever something waits or is observed; never in the rules.
+    ("async_trait", &["ports", "app", "adapters", "http"]),
+    ("bytes", &["app", "adapters", "http", "cli"]),
+    ("futures_util", &["app", "adapters", "http", "cli"]),
+    ("percent_encoding", &["config", "app", "adapters", "http", "cli"]),
+    ("tokio", &["app", "adapters", "http", "house", "cli"]),
+    ("tracing", &["app", "adapters", "http", "house", "cli"]),
+    ("prometheus_client", &["adapters", "http"]),
+    // Cryptography: hashes are part of the rules, keys and dice are not.
+    ("ring::digest", &["domain", "adapters"]),
+    ("ring::hmac", &["domain", "adapters"]),
+    ("ring", &["adapters/keyring", "adapters/system", "adapters/issuers", "adapters/jose", "adapters/dev_idp"]),
+    ("josekit", &["adapters/jose", "adapters/keyring", "adapters/assertion"]),
+    ("openssl", &[]),
+    // One owner each.
+    ("mimalloc", &["main"]),
+    ("similar", &["cli"]),
+    ("rustix", &["adapters/system"]),
+    ("sqlx", &["adapters/store"]),
+    ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),
+    ("rmcp", &["adapters/mcp"]),
+    ("sse_stream", &["adapters/mcp"]),
+    ("rustls", &["config", "adapters/fetch", "adapters/issuers", "http", "cli*"]),
+    ("tokio_rustls", &["http"]),
+    ("axum", &["http"]),
+    ("http_body_util", &["http"]),
+    ("hyper", &["http"]),
+    ("hyper_util", &["http"]),
+    ("tower", &["http"]),
+    ("quick_cache", &["app/verified"]),
+    ("toml", &["config"]),
+    ("clap", &["cli*"]),
+    ("tracing_subscriber", &["cli*"]),
+    // The outside, as std spells it.
+    ("std::env", &["config"]),
+    ("std::fs", &["config", "adapters", "cli"]),
+    ("std::io", &["config", "adapters", "http", "cli"]),
+    ("std::process", &["cli"]),
+    ("std::thread", &["adapters"]),
+    ("std::time::SystemTime", &["adapters/system"]),
+];
+const ANY_LAYER: &[&str] = &["*"];
+
+/// Words that have no place in a room.
+const RESTRICTED_WORDS: &[(&str, &[&str], &str)] = &[
+    ("domain", &["async", "await"], "the rules don't wait: they get facts and answer a value"),
+    ("domain", &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log: the edge does, once"),
+];
+
+/// A file longer than this holds a concept that wants a name and a file of its own.
+const MAX_FILE_LINES: usize = 450;
+
+// ---- the tests ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn imports_follow_layer_order() {
+    let offences: Vec<String> = sources().iter().flat_map(SourceFile::violations).collect();
+    assert!(offences.is_empty(), "{} against the plan:\n{}\n", offences.len(), offences.join("\n"));
+}
+
+#[test]
+fn files_stay_below_line_limit() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.length > MAX_FILE_LINES)
+        .map(|source| {
+            format!("src/{}: {} lines without its tests, of at most {MAX_FILE_LINES}", source.path, source.length)
+        })
+        .collect();
+    assert!(long.is_empty(), "too long; what in it wants a name of its own?\n{}\n", long.join("\n"));
+}
+
+#[test]
+fn dependencies_are_used_in_their_layer() {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let homeless: Vec<String> = manifest["dependencies"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .map(|name| name.replace('-', "_"))
+        .filter(|name| !EXTERNAL_CRATES.iter().any(|(path, _)| path == name))
+        .collect();
+    assert!(
+        homeless.is_empty(),
+        "say in FOREIGN (tests/layering.rs) where these may be named: {}",
+        homeless.join(", ")
+    );
+}
+
+// ---- a source and its offences --------------------------------------------------------------------------------------
+
+/// A file under `src`, without its comments, its texts and its tests.
+struct SourceFile {
+    /// Relative to `src`: `adapters/jose.rs`.
+    path: String,
+    tokens: Vec<Token>,
+    /// Lines that are not in `#[cfg(test)]` code.
+    length: usize,
+}
+
+/// A path that the source names, and where: `crate`, `domain`, `time` on line 7.
+struct ImportedPath {
+    path: Vec<String>,
+    line: usize,
+}
+
+impl SourceFile {
+    fn parse(path: &str, text: &str) -> Self {
+        let mut tokens = tokens(text);
+        let tests = cut_tests(&mut tokens);
+        Self { path: path.to_owned(), tokens, length: text.lines().count() - tests }
+    }
+
+    fn violations(&self) -> Vec<String> {
+        let room = self.layer();
+        if matches!(room, "main" | "lib") {
+            return Vec::new();
+        }
+        let Some((_, may_import)) = LAYERS.iter().find(|(name, _)| *name == room) else {
+            return vec![format!("src/{}:1: `{room}` is no room of the plan (ROOMS in tests/layering.rs)", self.path)];
+        };
+        let mut offences = Vec::new();
+        let mut offence =
+            |line: usize, what: String| offences.push((line, format!("src/{}:{line}: {what}", self.path)));
+        for ImportedPath { path, line } in self.imported_paths() {
+            if path[0] == "crate" {
+                let foreign_room = path.get(1).filter(|target| !may_import.contains(&target.as_str()));
+                if foreign_room.is_some() {
+                    let rule = format!("{room} may import {} only", may_import.join(", "));
+                    offence(line, format!("`{}`: {rule}", path.join("::")));
+                }
+            } else if let Some((guarded, places)) = restriction_of(&path)
+                && !places.iter().any(|place| is_match(place, self.stem()))
+            {
+                let places = if places.is_empty() { "main.rs".to_owned() } else { places.join(", ") };
+                offence(line, format!("`{}`: {guarded} may be named in {places} only", path.join("::")));
+            }
+        }
+        for (_, words, why) in RESTRICTED_WORDS.iter().filter(|(of, ..)| *of == room) {
+            for token in self.tokens.iter().filter(|token| words.contains(&token.text.as_str())) {
+                offence(token.line, format!("`{}` in {room}: {why}", token.text));
+            }
+        }
+        offences.sort();
+        offences.into_iter().map(|(_, text)| text).collect()
+    }
+
+    fn stem(&self) -> &str {
+        self.path.strip_suffix(".rs").unwrap_or(&self.path)
+    }
+
+    fn layer(&self) -> &str {
+        self.stem().split('/').next().unwrap_or_default()
+    }
+
+    /// `adapters/store/mod.rs` is the module `adapters::store`.
+    fn module_path(&self) -> Vec<String> {
+        self.stem().split('/').filter(|part| *part != "mod").map(str::to_owned).collect()
+    }
+
+    /// Every path that starts at `crate`, `super` or a guarded crate, use groups spelt out.
+    fn imported_paths(&self) -> Vec<ImportedPath> {
+        let mut named = Vec::new();
+        let mut ours = BTreeSet::new(); // names of this file, which may be spelt like a crate's: `use crate::domain::time`
+        let mut module = self.module_path();
+        let mut closes = Vec::new(); // at which depth each inline module ends
+        let (mut at, mut depth) = (0, 0_usize);
+        while at < self.tokens.len() {
+            match self.text(at) {
+                "{" => depth += 1,
+                "}" => {
+                    depth = depth.saturating_sub(1);
+                    if closes.last() == Some(&depth) {
+                        closes.pop();
+                        module.pop();
+                    }
+                }
+                "mod" if self.text(at + 2) == "{" => {
+                    module.push(self.text(at + 1).to_owned());
+                    closes.push(depth);
+                }
+                "mod" => drop(ours.insert(self.text(at + 1).to_owned())),
+                "use" if self.text(at + 1) != "<" => {
+                    at += 1;
+                    let mut leaves = Vec::new();
+                    self.collect_use_tree(&mut at, &[], &mut leaves);
+                    for (path, line, name) in leaves {
+                        if path.len() > 1 {
+                            ours.insert(name);
+                        }
+                        named.push(ImportedPath { path: absolute_path(path, &module), line });
+                    }
+                    continue;
+                }
+                _ if self.starts_path(at) => {
+                    let mut leaves = Vec::new();
+                    self.collect_use_tree(&mut at, &[], &mut leaves);
+                    named.extend(
+                        leaves
+                            .into_iter()
+                            .filter(|(path, ..)| !ours.contains(&path[0]))
+                            .map(|(path, line, _)| ImportedPath { path: absolute_path(path, &module), line }),
+                    );
+                    continue;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        named
+    }
+
+    fn text(&self, at: usize) -> &str {
+        self.tokens.get(at).map_or("", |token| &token.text)
+    }
+
+    /// A name before `::`, that is not itself the middle of a path.
+    fn starts_path(&self, at: usize) -> bool {
+        let middle = at > 1 && self.text(at - 1) == "::" && (is_name(self.text(at - 2)) || self.text(at - 2) == ">");
+        is_name(self.text(at)) && self.text(at + 1) == "::" && !middle
+    }
+
+    /// Reads a path or a use tree at `at`; its leaves are full paths, with line and local name.
+    fn collect_use_tree(&self, at: &mut usize, before: &[String], leaves: &mut Vec<(Vec<String>, usize, String)>) {
+        let mut path = before.to_vec();
+        let mut line = self.tokens.get(*at).map_or(0, |token| token.line);
+        loop {
+            match self.text(*at) {
+                "{" => {
+                    *at += 1;
+                    while !matches!(self.text(*at), "}" | "") {
+                        self.collect_use_tree(at, &path, leaves);
+                        *at += usize::from(self.text(*at) == ",");
+                    }
+                    *at += 1;
+                    return;
+                }
+                "::" => {}
+                name if is_name(name) && name != "as" => {
+                    line = self.tokens[*at].line;
+                    path.push(name.to_owned());
+                    if self.text(*at + 1) != "::" {
+                        *at += 1;
+                        break;
+                    }
+                }
+                "*" => {
+                    *at += 1;
+                    break;
+                }
+                _ => break, // a turbofish, say
+            }
+            *at += 1;
+        }
+        if path.last().is_some_and(|last| last == "self") && path.len() > 1 {
+            path.pop();
+        }
+        let mut name = path.last().cloned().unwrap_or_default();
+        if self.text(*at) == "as" {
+            name = String::from(self.text(*at + 1));
+            *at += 2;
+        }
+        if path.is_empty() {
+            *at += 1; // not a path at all; don't stand still
+        } else {
+            leaves.push((path, line, name));
+        }
+    }
+}
+
+/// `crate::x` in `http::form` is `crate::http::x`; the binary says `errand` for `crate`.
+fn absolute_path(mut path: Vec<String>, module: &[String]) -> Vec<String> {
+    if path[0] == "errand" {
+        path[0] = String::from("crate");
+    }
+    let supers = path.iter().take_while(|part| *part == "super").count();
+    if supers == 0 {
+        return path;
+    }
+    let above = &module[..module.len().saturating_sub(supers)];
+    ["crate".to_owned()].into_iter().chain(above.iter().cloned()).chain(path.into_iter().skip(supers)).collect()
+}
+
+/// The row of FOREIGN that decides about this path: the longest that fits.
+fn restriction_of(path: &[String]) -> Option<(&'static str, &'static [&'static str])> {
+    let fits = |row: &str| row.split("::").enumerate().all(|(at, part)| path.get(at).is_some_and(|it| it == part));
+    EXTERNAL_CRATES.iter().filter(|(row, _)| fits(row)).max_by_key(|(row, _)| row.len()).copied()
+}
+
+fn is_match(place: &str, stem: &str) -> bool {
+    match place.strip_suffix('*') {
+        Some(start) => stem.starts_with(start),
+        None => stem.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    }
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------------------
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All of `src`, but for the files that a `#[cfg(test)] mod …;` brings in.
+fn sources() -> Vec<SourceFile> {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    files.sort();
+    let texts: Vec<(String, String)> = files
+        .iter()
+        .map(|file| {
+            let path = file.strip_prefix(&src).unwrap().to_str().expect("a path in UTF-8").replace('\\', "/");
+            (path, fs::read_to_string(file).unwrap())
+        })
+        .collect();
+    let exempt: Vec<String> = texts.iter().flat_map(|(path, text)| test_files(path, text)).collect();
+    texts
+        .iter()
+        .filter(|(path, _)| !exempt.iter().any(|test| is_match(test, path.trim_end_matches(".rs"))))
+        .map(|(path, text)| SourceFile::parse(path, text))
+        .collect()
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Where the modules live that this file declares as `#[cfg(test)] mod …;`.
+fn test_files(path: &str, text: &str) -> Vec<String> {
+    let stem = path.strip_suffix(".rs").unwrap_or(path);
+    let folder = match stem.rsplit_once('/') {
+        Some((folder, "mod")) => folder,
+        None if matches!(stem, "lib" | "main") => "",
+        _ => stem,
+    };
+    let tokens = tokens(text);
+    (0..tokens.len())
+        .filter_map(|at| {
+            let after = after_cfg_test(&tokens, at)?;
+            let texts: Vec<&str> = tokens[after..].iter().take(3).map(|token| token.text.as_str()).collect();
+            (texts.len() == 3 && texts[0] == "mod" && texts[2] == ";").then(|| format!("{folder}/{}", texts[1]))
+        })
+        .map(|file| file.trim_start_matches('/').to_owned())
+        .collect()
+}
+
+/// A name, `::`, or one sign.
+#[derive(Clone)]
+struct Token {
+    text: String,
+    line: usize,
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|start: char| start.is_alphabetic() || start == '_')
+}
+
+/// Rust, as far as this test needs it: names and signs; comments, texts, characters and lifetimes left out.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let (mut rest, mut line) = (text, 1);
+    while let Some(next) = rest.chars().next() {
+        let skip = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            block_comment(rest)
+        } else if let Some(length) = quoted(rest) {
+            length
+        } else if next == '\'' {
+            character(rest)
+        } else if next.is_alphanumeric() || next == '_' {
+            let raw = if rest.starts_with("r#") { 2 } else { 0 };
+            let name = &rest[raw..];
+            let length = name.find(|sign: char| !sign.is_alphanumeric() && sign != '_').unwrap_or(name.len());
+            found.push(Token { text: name[..length].to_owned(), line });
+            raw + length
+        } else if rest.starts_with("::") {
+            found.push(Token { text: "::".to_owned(), line });
+            2
+        } else {
+            if !next.is_whitespace() {
+                found.push(Token { text: next.to_string(), line });
+            }
+            next.len_utf8()
+        };
+        line += rest[..skip].matches('\n').count();
+        rest = &rest[skip..];
+    }
+    found
+}
+
+/// The length of the string literal that starts here, raw or not, of bytes or not.
+fn quoted(rest: &str) -> Option<usize> {
+    let kind = rest.find(|sign: char| !matches!(sign, 'b' | 'c' | 'r')).filter(|length| *length <= 2)?;
+    let hashes = rest[kind..].find(|sign| sign != '#')?;
+    let raw = rest[..kind].contains('r');
+    let open = kind + hashes;
+    if !rest[open..].starts_with('"') || (hashes > 0 && !raw) {
+        return None;
+    }
+    let body = &rest[open + 1..];
+    let length = if raw {
+        let close = format!("\"{}", "#".repeat(hashes));
+        body.find(&close).map(|at| at + close.len())
+    } else {
+        let mut escaped = false;
+        body.char_indices().find_map(|(at, sign)| {
+            let closes = sign == '"' && !escaped;
+            escaped = sign == '\\' && !escaped;
+            closes.then_some(at + 1)
+        })
+    };
+    Some(open + 1 + length.unwrap_or(body.len()))
+}
+
+fn block_comment(rest: &str) -> usize {
+    let (mut at, mut depth) = (0, 0);
+    loop {
+        if rest[at..].starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest[at..].starts_with("*/") {
+            depth -= 1;
+            at += 2;
+        } else {
+            at += rest[at..].chars().next().map_or(0, char::len_utf8);
+        }
+        if depth == 0 || at >= rest.len() {
+            return at;
+        }
+    }
+}
+
+/// `'x'` and `'\n'` are characters; `'a` is a lifetime, of which only the sign goes.
+fn character(rest: &str) -> usize {
+    let mut signs = rest.char_indices().skip(1);
+    match (signs.next(), signs.next()) {
+        (Some((_, '\\')), Some((after, escaped))) => {
+            let from = after + escaped.len_utf8();
+            from + rest[from..].find('\'').map_or(0, |close| close + 1)
+        }
+        (Some(_), Some((close, '\''))) => close + 1,
+        _ => 1,
+    }
+}
+
+/// Where the item starts that the `#[cfg(test)]` at `at` is about.
+fn after_cfg_test(tokens: &[Token], at: usize) -> Option<usize> {
+    let is = |from: usize, wanted: &[&str]| {
+        wanted.iter().enumerate().all(|(step, text)| tokens.get(from + step).is_some_and(|token| token.text == *text))
+    };
+    if !is(at, &["#", "[", "cfg", "(", "test", ")", "]"]) {
+        return None;
+    }
+    let mut item = at + 7;
+    while is(item, &["#", "["]) {
+        item = skip_block(tokens, item + 1)?;
+    }
+    Some(item)
+}
+
+/// The token after the bracket that closes the one at `open`.
+fn skip_block(tokens: &[Token], open: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        match token.text.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at + 1);
+        }
+    }
+    None
+}
+
+/// Takes the `#[cfg(test)]` items out; answers how many lines they had.
+fn cut_tests(tokens: &mut Vec<Token>) -> usize {
+    let (mut at, mut lines) = (0, 0);
+    while at < tokens.len() {
+        let Some(mut end) = after_cfg_test(tokens, at) else {
+            at += 1;
+            continue;
+        };
+        // The item ends with its first `;`, or with its block.
+        while let Some(token) = tokens.get(end) {
+            let block = token.text == "{";
+            let last = block || token.text == ";";
+            end = if matches!(token.text.as_str(), "(" | "[" | "{") {
+                skip_block(tokens, end).unwrap_or(tokens.len())
+            } else {
+                end + 1
+            };
+            if last {
+                break;
+            }
+        }
+        lines += tokens[end - 1].line - tokens[at].line + 1;
+        tokens.drain(at..end);
+    }
+    lines
+}
+
+// ---- does this test see? ---------------------------------------------------------------------------------------------
+
+fn violations_in(path: &str, text: &str) -> Vec<String> {
+    SourceFile::parse(path, text).violations()
+}
+
+/// The one offence of this source, without the rule.
+fn single_violation(path: &str, text: &str) -> String {
+    let all = violations_in(path, text);
+    assert_eq!(all.len(), 1, "{text}: {all:?}");
+    all[0].clone()
+}
+
+#[test]
+fn forbidden_layer_import_is_detected() {
+    assert_eq!(
+        single_violation("http/token.rs", "use crate::app::Service;\n\nuse crate::adapters::postgres::Store;\n"),
+        "src/http/token.rs:3: `crate::adapters::postgres::Store`: http may import http, app, domain, ports only"
+    );
+    assert!(
+        single_violation("domain/scope.rs", "fn f() -> crate::ports::Outage {}").starts_with("src/domain/scope.rs:1:")
+    );
+    assert!(single_violation("app/mod.rs", "fn f(c: &crate::config::Config) {}").contains("`crate::config::Config`"));
+    assert!(single_violation("adapters/mod.rs", "use crate::app;").contains("`crate::app`"));
+    assert!(single_violation("ports/store.rs", "use crate::{app::Service};").contains("`crate::app::Service`"));
+    assert!(single_violation("attic/junk.rs", "").contains("`attic` is no room"));
+    assert!(single_violation("app/mod.rs", "use crate::Shortcut;").contains("`crate::Shortcut`"));
+    assert_eq!(violations_in("app/mod.rs", "use crate::{domain::time, ports::{Clock, Store}};"), [""; 0]);
+    assert_eq!(violations_in("main.rs", "use errand::{adapters::postgres, http};"), [""; 0]);
+}
+
+#[test]
+fn nested_use_groups_are_checked() {
+    let text = "use crate::{\n    domain::{id, scope::{self, Scope}},\n    http::{form as f, error},\n};\n";
+    let all = violations_in("app/exchange.rs", text);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all[0].starts_with("src/app/exchange.rs:3: `crate::http::error`"), "{all:?}");
+    assert!(all[1].starts_with("src/app/exchange.rs:3: `crate::http::form`"), "{all:?}");
+}
+
+#[test]
+fn super_paths_are_resolved() {
+    assert_eq!(violations_in("http/token.rs", "use super::form;"), [""; 0]);
+    assert!(single_violation("http/token.rs", "use super::super::adapters::jose;").contains("`crate::adapters::jose`"));
+    assert!(single_violation("http/mod.rs", "use super::config;").contains("`crate::config`"));
+    assert!(
+        single_violation("http/mod.rs", "mod a { use super::form; use super::super::config; }")
+            .contains("`crate::config`")
+    );
+    assert!(
+        single_violation("http/mod.rs", "mod a { fn f() {} }\nuse super::config;").starts_with("src/http/mod.rs:2:")
+    );
+}
+
+#[test]
+fn misplaced_external_crate_is_detected() {
+    assert_eq!(
+        single_violation("app/audit.rs", "async fn f(pool: &sqlx::PgPool) {}"),
+        "src/app/audit.rs:1: `sqlx::PgPool`: sqlx may be named in adapters/store only"
+    );
+    assert_eq!(violations_in("adapters/store/postgres/log.rs", "use sqlx::{PgPool, Row};"), [""; 0]);
+    assert_eq!(violations_in("adapters/store/rows.rs", "use sqlx::Row;"), [""; 0]);
+    for (path, text) in [
+        ("app/mod.rs", "use josekit as j;"),
+        ("app/mod.rs", "use ::josekit::jws;"),
+        ("app/mod.rs", "fn f() { ::josekit::f() }"),
+        ("adapters/josephine.rs", "use josekit::jws;"),
+        ("http/mod.rs", "use reqwest;"),
+        ("http/mod.rs", "#[derive(sqlx::FromRow)] struct Row;"),
+        ("domain/mod.rs", "fn f() { tracing::info!(\"x\") }"),
+        ("ports/mod.rs", "use {axum::Router};"),
+        ("app/mod.rs", "use std::{collections::BTreeMap, env};"),
+        ("app/mod.rs", "fn f() { std::fs::read(\"x\"); }"),
+        ("cli.rs", "use openssl::x509;"),
+    ] {
+        single_violation(path, text);
+    }
+}
+
+#[test]
+fn crate_submodules_are_distinguished() {
+    assert_eq!(violations_in("domain/secret.rs", "use ring::{digest, hmac};"), [""; 0]);
+    assert!(single_violation("domain/secret.rs", "use ring::{digest, rand};").contains("`ring::rand`"));
+    assert!(single_violation("app/mod.rs", "use ring::signature::KeyPair;").contains("ring may be named in"));
+}
+
+#[test]
+fn local_names_are_not_taken_for_crates() {
+    assert_eq!(violations_in("app/mod.rs", "use crate::domain::toml;\nfn f() { toml::read() }"), [""; 0]);
+    assert_eq!(violations_in("app/mod.rs", "mod toml;\nfn f() { toml::read() }"), [""; 0]);
+    assert_eq!(violations_in("app/mod.rs", "fn f() { domain::toml::read(); x.tokio.sqlx() }"), [""; 0]);
+}
+
+#[test]
+fn restricted_words_are_detected() {
+    assert!(
+        single_violation("domain/task.rs", "fn f() {}\nasync fn g() {}").starts_with("src/domain/task.rs:2: `async`")
+    );
+    assert!(single_violation("domain/task.rs", "fn f() { x().await; }").contains("don't wait"));
+    assert!(single_violation("domain/task.rs", "fn f() { println!(\"{}\", 1) }").contains("don't log"));
+    assert_eq!(violations_in("app/task.rs", "async fn g() { f().await }"), [""; 0]);
+}
+
+#[test]
+fn comments_strings_and_tests_are_ignored() {
+    for text in [
+        "// use crate::http::x;\n/* crate::http /* nested */ async */ /// `crate::app`",
+        "const A: &str = \"crate::http \\\" async\"; const B: &[u8] = b\"\\\\\"; const C: &str = r#\"async \" await\"#;",
+        "const A: char = '\"'; fn f<'a>(x: &'a str) -> char { '\\'' } const B: char = '\\u{22}';",
+        "#[cfg(test)]\nmod tests {\n    use crate::http::x;\n    async fn f() { println!() }\n}",
+        "#[cfg(test)]\n#[expect(lint, reason = \"x\")]\nfn f(a: [u8; 2]) { sqlx::f() }\nfn g() {}",
+        "#[cfg(test)]\nuse crate::http::x;\nfn g() {}",
+    ] {
+        assert_eq!(violations_in("domain/x.rs", text), [""; 0], "{text}");
+    }
+    // And sees again what comes after them.
+    for before in [
+        "const A: char = '\"';",
+        "const A: &str = r#\"\"#;",
+        "fn r#type<'a>() {}",
+        "#[cfg(test)] mod tests { fn f() {} }",
+        "#[cfg(test)] use std::fs;",
+        "/* /* */ */",
+    ] {
+        single_violation("domain/x.rs", &format!("{before} use crate::http::x;"));
+    }
+}
+
+#[test]
+fn line_count_excludes_tests() {
+    let text = "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    fn g() {}\n}\n";
+    assert_eq!(SourceFile::parse("domain/x.rs", text).length, 2);
+    assert_eq!(SourceFile::parse("domain/x.rs", "fn f() {}\n").length, 1);
+}
+
+#[test]
+fn test_module_files_are_found() {
+    assert_eq!(test_files("adapters/mod.rs", "#[cfg(test)]\nmod suite;\nmod jose;"), ["adapters/suite"]);
+    assert_eq!(test_files("domain/exchange.rs", "#[cfg(test)] mod tests;"), ["domain/exchange/tests"]);
+    assert_eq!(test_files("lib.rs", "#[cfg(test)]\nmod suite;"), ["suite"]);
+    assert_eq!(test_files("lib.rs", "#[cfg(test)]\nmod tests {}"), [""; 0]);
+}

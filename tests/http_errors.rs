@@ -1,0 +1,610 @@
+//! What the edge answers when no handler comes to a word: no such path, another method, a body that is none, a name that
+//! can't be one, a store that is out, hangs or panics. Always in the form that the place has: OAuth errors on OAuth
+//! endpoints, problem documents everywhere else, and every answer with its request's id.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: to stop is how it says no")]
+
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, StatusCode, header},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use errand::{
+    adapters::system::DedicatedThreads,
+    app::{LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
+    domain::{
+        audit::{Head, IntrospectionAuditMode, WriterId},
+        grants::{
+            Grant,
+            break_glass::{BreakGlassGrant, BreakGlassLimits, ReviewState},
+        },
+        id::{ClientId, GrantId, KeyId, TaskId, TokenId},
+        jose::{
+            jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
+            jws::{CompactJws, UnverifiedJws},
+        },
+        keys::{KeySchedule, RotationSettings},
+        registry::{client::Resource, issuer::TrustedIssuer, tool::ToolRecord},
+        replication::{Heartbeat, ReplicaId},
+        revocation::{LogEntry, LogPosition},
+        secret::Pepper,
+        settings::{MemoryLimits, TaskLimits, TokenLimits},
+        status_list::{Shard, StatusListSettings},
+        task::{Requester, Task},
+        time::Timestamp,
+    },
+    http::{AppState, HttpSettings, router},
+    ports::{
+        AuditFilter, AuditRow, ChangeListener, Clock, CommitError, Entropy, GcStats, GrantFilter, ListError,
+        McpServers, Outage, Page, PageRequest, SignatureError, Signer, Store, StoredKey, StoredKeys, StoredRegistry,
+        TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector, ToolListing, ToolListingError, TrustedKeys,
+        VerifiedToken, WriteOutcome, WriteSet,
+    },
+};
+use http_body_util::BodyExt;
+use serde_json::{Map, Value, json};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+// ---- the tests ------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn undescribed_methods_return_405_with_allow() {
+    let description: Value = serde_json::from_str(include_str!("../openapi/errand.json")).unwrap();
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    for (path, item) in description["paths"].as_object().unwrap() {
+        let mut described: Vec<String> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+        described.retain(|member| member != "PARAMETERS");
+        if described.contains(&"GET".to_owned()) {
+            described.push("HEAD".to_owned());
+        }
+        described.sort();
+        for method in ["TRACE", "QUERY", "OPTIONS", "PATCH"] {
+            let answer = edge.send(method, path, &[], "").await;
+            answer.assert_refused(path, StatusCode::METHOD_NOT_ALLOWED, "invalid_request");
+            let mut allowed: Vec<&str> = answer.header("allow").split(',').map(str::trim).collect();
+            allowed.sort_unstable();
+            assert_eq!(allowed, described, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_path_returns_404() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    for path in ["/", "/oauth2", "/oauth2/", "/oauth2/%00", "/.well-known/x", "/v1/admin", "/v1/admin/agents/", "/%ff"]
+    {
+        edge.send("GET", path, &[], "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn invalid_id_returns_404_to_authorized_callers_only() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let long = "x".repeat(3000);
+    for folder in ["agents", "resources", "issuers", "admins", "tokens", "tasks"] {
+        for name in ["%ff", "%00", "nobody", "%2f..%2f", "https%3A%2F%2Flogin.example.com", &long] {
+            let path = format!("/v1/admin/{folder}/{name}");
+            let unknown = edge.send("GET", &path, &[], "").await;
+            unknown.assert_refused(&path, StatusCode::UNAUTHORIZED, "invalid_token");
+            edge.admin("GET", &path, "").await.assert_refused(&path, StatusCode::NOT_FOUND, "invalid_request");
+        }
+    }
+    let put = edge.admin("PUT", "/v1/admin/admins/%ff", ADMIN).await;
+    put.assert_refused("/v1", StatusCode::BAD_REQUEST, "invalid_request");
+    let path = "/v1/admin/clients/%ff/secret";
+    edge.admin("POST", path, "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
+    edge.send("GET", "/docs/%ff", &[], "").await.assert_refused("/docs", StatusCode::NOT_FOUND, "invalid_request");
+}
+
+#[tokio::test]
+async fn query_parameters_are_parsed_strictly() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    for (query, status) in [
+        ("", StatusCode::OK),
+        ("?limit=1000&after=next&audience=x&alive=true", StatusCode::OK),
+        ("?issuer=https%3A%2F%2Flogin.example.com&subject=zo%C3%AB", StatusCode::OK),
+        ("?limit=0", StatusCode::BAD_REQUEST),
+        ("?limit=1001", StatusCode::BAD_REQUEST),
+        ("?limit=x", StatusCode::BAD_REQUEST),
+        ("?limit=1&limit=1", StatusCode::BAD_REQUEST),
+        ("?limits=1", StatusCode::BAD_REQUEST),
+        ("?task=", StatusCode::BAD_REQUEST),
+        ("?alive", StatusCode::BAD_REQUEST),
+        ("?after=unknown", StatusCode::BAD_REQUEST),
+        ("?audience=a%00b", StatusCode::BAD_REQUEST),
+        ("?after=%00", StatusCode::BAD_REQUEST),
+        ("?after=%ff", StatusCode::BAD_REQUEST),
+        ("?after=%", StatusCode::BAD_REQUEST),
+        ("?subject=alice", StatusCode::BAD_REQUEST),
+        ("?issuer=https%3A%2F%2Flogin.example.com", StatusCode::BAD_REQUEST),
+        ("?issuer=https%3A%2F%2Flogin.example.com&subject=a%00b", StatusCode::BAD_REQUEST),
+        ("?issuer=login&subject=alice", StatusCode::BAD_REQUEST),
+        ("?task=01A1FA42-2000-7C1E-9B57-4D2F6A0C8E13", StatusCode::BAD_REQUEST),
+        ("?alive=yes", StatusCode::BAD_REQUEST),
+    ] {
+        let path = format!("/v1/admin/tokens{query}");
+        let answer = edge.admin("GET", &path, "").await;
+        if status == StatusCode::OK {
+            assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        } else {
+            answer.assert_refused(&path, status, "invalid_request");
+        }
+    }
+}
+
+#[tokio::test]
+async fn body_must_match_its_content_type() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let path = "/v1/admin/admins/ops";
+    let token = edge.bearer();
+    for (media, body, status) in [
+        ("", ADMIN, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("text/plain", ADMIN, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("application/json; charset=latin1", ADMIN, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("application/json", "", StatusCode::BAD_REQUEST),
+        ("application/json", "[]", StatusCode::BAD_REQUEST),
+        ("application/json", r#"{"id":"ops","id":"ops"}"#, StatusCode::BAD_REQUEST),
+        ("application/json", &" ".repeat(65_537), StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        let answer = edge.send("PUT", path, &[("content-type", media), ("authorization", &token)], body).await;
+        answer.assert_refused(path, status, "invalid_request");
+    }
+    assert_eq!(edge.admin("PUT", path, ADMIN).await.status, StatusCode::CREATED);
+
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
+        edge.send("POST", path, &[], "token=x").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
+        edge.send("POST", path, &form, "a=%zz").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
+        let large = edge.send("POST", path, &form, &"a".repeat(65_537)).await;
+        large.assert_refused(path, StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
+        edge.send("POST", path, &form, "token=x").await.assert_refused(
+            path,
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+        );
+    }
+}
+
+#[tokio::test]
+async fn outage_returns_503_and_internal_error_returns_500() {
+    let form = [("content-type", "application/x-www-form-urlencoded"), ("authorization", "Basic YTpi")];
+    for (mood, status, code) in [
+        (StoreBehavior::Out, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        (StoreBehavior::Hangs, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        (StoreBehavior::Panics, StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+    ] {
+        let edge = HttpFixture::new(mood).await;
+        for (method, path) in [("POST", "/oauth2/token"), ("POST", "/oauth2/introspect"), ("GET", "/oauth2/jwks")] {
+            edge.send(method, path, &form, "token=x").await.assert_refused(path, status, code);
+        }
+        for path in ["/v1/admin/keys", "/v1/admin/tokens", "/readyz"] {
+            edge.admin("GET", path, "").await.assert_refused(path, status, code);
+        }
+        assert_eq!(edge.send("GET", "/healthz", &[], "").await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn docs_page_and_openapi_are_served() {
+    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    for (path, media) in [
+        ("/docs", "text/html; charset=utf-8"),
+        ("/docs/docs.js", "text/javascript; charset=utf-8"),
+        ("/docs/docs.css", "text/css; charset=utf-8"),
+        ("/openapi.json", "application/json"),
+        ("/openapi.yaml", "application/yaml"),
+    ] {
+        let answer = edge.send("GET", path, &[], "").await;
+        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, media), "{path}");
+        assert!(!answer.body.is_empty(), "{path}");
+    }
+    let page = edge.send("GET", "/docs", &[], "").await;
+    assert!(page.header("content-security-policy").starts_with("default-src 'none';"));
+    // What the policy would refuse must not be in the page.
+    for inline in ["style=", "<style", "<script>", "onclick=", "onload=", "javascript:", "http://", "https://"] {
+        assert!(!page.body.contains(inline), "the page has `{inline}` in it");
+    }
+}
+
+// ---- asking ---------------------------------------------------------------------------------------------------------
+
+const ADMIN: &str = r#"{"id":"ops","role":"operator","authentication":{"method":"client_secret_basic"}}"#;
+
+struct HttpFixture {
+    router: Router,
+    token: String,
+}
+
+struct TestResponse {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    body: String,
+}
+
+impl HttpFixture {
+    async fn new(mood: StoreBehavior) -> Self {
+        // The token is made while all is well.
+        let token = service(StoreBehavior::Well).issue_bootstrap_token(&cx()).await.unwrap();
+        // Who hangs is waited for; nobody else is in a hurry.
+        let patience =
+            if matches!(mood, StoreBehavior::Hangs) { Duration::from_millis(50) } else { Duration::from_mins(1) };
+        let settings = HttpSettings { request_timeout: patience, serves_operations: true };
+        Self { router: router(AppState::new(service(mood)), settings), token: token.token.expose().to_owned() }
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    async fn admin(&self, method: &str, path: &str, body: &str) -> TestResponse {
+        let bearer = self.bearer();
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        self.send(method, path, &headers, body).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TestResponse {
+        let mut request = Request::builder().method(method).uri(path).header("x-request-id", "r-1");
+        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        TestResponse { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+}
+
+impl TestResponse {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no `{name}`")).to_str().unwrap()
+    }
+
+    /// An error of this status and code, in the form that the path has.
+    fn assert_refused(&self, path: &str, status: StatusCode, code: &str) {
+        assert_eq!(self.status, status, "{path}: {}", self.body);
+        assert_eq!((self.header("x-request-id"), self.header("cache-control")), ("r-1", "no-store"), "{path}");
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{path}: {}", self.body));
+        if path.starts_with("/oauth2/") || path.starts_with("/.well-known/") {
+            assert_eq!(self.header(header::CONTENT_TYPE.as_str()), "application/json", "{path}");
+            assert_eq!(body["error"], code, "{path}");
+            assert!(body["error_description"].is_string(), "{path}");
+        } else {
+            assert_eq!(self.header(header::CONTENT_TYPE.as_str()), "application/problem+json", "{path}");
+            // What OAuth has one word for.
+            let code = match status {
+                StatusCode::BAD_REQUEST => "malformed",
+                StatusCode::NOT_FOUND => "not_found",
+                StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+                StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+                _ => code,
+            };
+            assert_eq!(body["type"], format!("urn:errand:problem:{code}"), "{path}");
+            assert_eq!(body["status"], status.as_u16(), "{path}");
+            assert!(body["title"].is_string() && body["detail"].is_string(), "{path}");
+        }
+        assert_eq!(self.headers.contains_key("retry-after"), status == StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(self.headers.contains_key("www-authenticate"), status == StatusCode::UNAUTHORIZED, "{path}");
+    }
+}
+
+// ---- a server without an outside ------------------------------------------------------------------------------------
+
+fn cx() -> RequestContext {
+    RequestContext { request_id: "r-1".parse().unwrap(), now: NOW }
+}
+
+const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
+
+fn service(mood: StoreBehavior) -> Service {
+    let settings = Settings {
+        issuer: "https://sts.example.com".parse().unwrap(),
+        trust_domain: "example.com".into(),
+        consent_uri: None,
+        algorithm: SigningAlgorithm::ES256,
+        rotation: RotationSettings::default(),
+        tokens: TokenLimits::default(),
+        tasks: TaskLimits::default(),
+        break_glass: BreakGlassLimits::default(),
+        introspection_audit: IntrospectionAuditMode::Off,
+        write_queue: 16,
+        lease: LeaseSettings {
+            replica_name: "edge".into(),
+            duration: Duration::from_secs(2),
+            heartbeat_interval: Duration::from_millis(500),
+        },
+        write_batch: 16,
+        memory: MemoryLimits::default(),
+        subscribers: SubscriberLimits { total: 2, per_client: 2 },
+        status_list: StatusListSettings::default(),
+    };
+    let parts = Ports {
+        clock: Arc::new(FrozenClock),
+        entropy: Arc::new(FrozenClock),
+        threads: Arc::new(DedicatedThreads),
+        signer: Arc::new(FrozenClock),
+        trusted_keys: Arc::new(FrozenClock),
+        mcp_servers: Arc::new(FrozenClock),
+        store: Arc::new(mood),
+        pepper: Pepper::new(&[7; 32]),
+    };
+    Service::new(settings, parts)
+}
+
+/// Clock, dice and keys that never move; its signatures are worth nothing.
+struct FrozenClock;
+
+impl Clock for FrozenClock {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl Entropy for FrozenClock {
+    fn random_bytes32(&self) -> Result<[u8; 32], Outage> {
+        Ok([7; 32])
+    }
+
+    fn new_uuid(&self) -> Uuid {
+        Uuid::from_bytes([7; 16])
+    }
+}
+
+impl Signer for FrozenClock {
+    fn sign(&self, _: SigningAlgorithm, typ: &str, claims: &[u8], _: Timestamp) -> Result<String, Outage> {
+        let header = json!({"alg": "ES256", "typ": typ}).to_string();
+        Ok(format!("{}.{}.AAAA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims)))
+    }
+
+    fn verify(&self, token: CompactJws<'_>, _: Timestamp) -> Option<VerifiedToken> {
+        let typ = token.decode_header().ok()?.typ?.into();
+        Some(VerifiedToken { key: "still".parse().unwrap(), typ, payload: token.into_payload() })
+    }
+
+    fn is_published(&self, _: &KeyId, _: Timestamp) -> bool {
+        true
+    }
+
+    fn jwks(&self, _: Timestamp) -> JwkSet {
+        JwkSet::try_from(json!({"keys": [{"kty": "EC"}]})).unwrap()
+    }
+
+    fn active_algorithms(&self, _: Timestamp) -> Vec<SigningAlgorithm> {
+        vec![SigningAlgorithm::ES256]
+    }
+
+    fn schedules(&self) -> Vec<KeySchedule> {
+        Vec::new()
+    }
+
+    fn version(&self) -> u64 {
+        0
+    }
+
+    fn replace_keys(&self, _: StoredKeys) -> Result<(), Outage> {
+        Ok(())
+    }
+
+    fn create_key(&self, _: SigningAlgorithm, _: Timestamp, _: Timestamp) -> Result<StoredKey, Outage> {
+        Err(Outage::during("make a key")("there are no dice"))
+    }
+}
+
+#[async_trait]
+impl McpServers for FrozenClock {
+    async fn list_tools(&self, _: &Resource) -> Result<ToolListing, ToolListingError> {
+        Err(ToolListingError::NoResponse)
+    }
+}
+
+#[async_trait]
+impl TrustedKeys for FrozenClock {
+    async fn verify_with_issuer(
+        &self,
+        _: &TrustedIssuer,
+        _: UnverifiedJws<'_>,
+        _: Timestamp,
+    ) -> Result<Map<String, Value>, SignatureError> {
+        Err(SignatureError::UnknownKey)
+    }
+
+    fn verify_with_keys(
+        &self,
+        _: &JwkSet,
+        _: &[JwsAlgorithm],
+        _: UnverifiedJws<'_>,
+    ) -> Result<Map<String, Value>, SignatureError> {
+        Err(SignatureError::UnknownKey)
+    }
+
+    fn verify_dummy(&self, _: UnverifiedJws<'_>) {}
+
+    fn unreachable_issuers(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A store that has nothing in it and forgets what is put in, or worse.
+#[derive(Clone, Copy)]
+enum StoreBehavior {
+    Well,
+    Out,
+    Hangs,
+    Panics,
+}
+
+impl StoreBehavior {
+    async fn get<T>(self, answer: T) -> Result<T, Outage> {
+        match self {
+            Self::Well => Ok(answer),
+            Self::Out => Err(Outage::during("ask the store")("it is out")),
+            Self::Hangs => pending().await,
+            Self::Panics => panic!("the store's adapter has a mistake in it"),
+        }
+    }
+
+    async fn page<T>(self, page: &PageRequest) -> Result<Page<T>, ListError> {
+        if page.cursor.as_deref().is_some_and(|after| after != "next") {
+            return Err(ListError::InvalidCursor);
+        }
+        Ok(self.get(Page { items: Vec::new(), next: None }).await?)
+    }
+}
+
+#[async_trait]
+impl Store for StoreBehavior {
+    async fn commit(&self, _: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
+        Ok(self.get(batch.iter().map(|_| WriteOutcome::Committed { seq: None }).collect()).await?)
+    }
+
+    async fn read_log_head(&self) -> Result<LogPosition, Outage> {
+        self.get(LogPosition::new(0)).await
+    }
+
+    async fn read_log_after(&self, _: LogPosition, _: Timestamp, _: u32) -> Result<Vec<LogEntry>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        self.get(StoredRegistry {
+            version: 0,
+            entries: Vec::new(),
+            registration_positions: BTreeMap::new(),
+            secret_tags: BTreeMap::new(),
+            blocks: Vec::new(),
+            known_tools: BTreeMap::new(),
+        })
+        .await
+    }
+
+    async fn list_tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        self.get(StoredKeys { version: 0, keys: Vec::new() }).await
+    }
+
+    async fn find_task(&self, _: TaskId) -> Result<Option<Task>, Outage> {
+        self.get(None).await
+    }
+
+    async fn list_overdue_tasks(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn list_tasks(&self, _: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        self.page(page).await
+    }
+
+    async fn find_token(&self, _: TokenId) -> Result<Option<TokenRecord>, Outage> {
+        self.get(None).await
+    }
+
+    async fn list_tokens(&self, _: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
+        self.page(page).await
+    }
+
+    async fn list_tokens_with_status(
+        &self,
+        _: &TokenSelector,
+        _: Timestamp,
+        _: TokenCursor,
+        _: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn allocate_status_block(&self, _: Shard) -> Result<u64, Outage> {
+        self.get(0).await
+    }
+
+    async fn list_status_shards(&self, _: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn list_tasks_without_grant(&self, _: u32) -> Result<Vec<Task>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn list_orphaned_tasks(&self, _: u32) -> Result<Vec<Task>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn find_grant(&self, _: GrantId) -> Result<Option<Grant>, Outage> {
+        self.get(None).await
+    }
+
+    async fn list_live_grants(&self, _: &Requester, _: &ClientId, _: Timestamp, _: u32) -> Result<Vec<Grant>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn find_break_glass(&self, _: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
+        self.get(None).await
+    }
+
+    async fn list_break_glass(
+        &self,
+        _: Option<ReviewState>,
+        page: &PageRequest,
+    ) -> Result<Page<BreakGlassGrant>, ListError> {
+        self.page(page).await
+    }
+
+    async fn list_grants(&self, _: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        self.page(page).await
+    }
+
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        self.page(page).await
+    }
+
+    async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
+        self.get(None).await
+    }
+
+    async fn list_audit_records(&self, _: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
+        self.page(page).await
+    }
+
+    async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn read_audit_chain(&self, _: WriterId, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn record_heartbeat(&self, _: &Heartbeat, _: bool) -> Result<(), Outage> {
+        self.get(()).await
+    }
+
+    async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn deregister_replica(&self, _: ReplicaId, _: u64) -> Result<bool, Outage> {
+        self.get(false).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
+        Err(Outage::during("listen")("nobody speaks"))
+    }
+
+    async fn collect_garbage(&self, _: Timestamp) -> Result<GcStats, Outage> {
+        self.get(GcStats::default()).await
+    }
+
+    async fn ping(&self) -> Result<(), Outage> {
+        self.get(()).await
+    }
+}
