@@ -4,7 +4,7 @@
 mod mcp;
 mod store;
 
-use std::{borrow::Cow, error::Error as StdError, pin::Pin, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, fmt, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -46,6 +46,27 @@ impl Outage {
     /// Wraps the cause: `….map_err(Outage::during("commit"))?`.
     pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self { operation, source: source.into() }
+    }
+}
+
+/// Displays an error with all its causes on one line, outermost first, separated by `: `. A cause that repeats the text
+/// before it is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorChain<'a>(pub &'a (dyn StdError + 'static));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = self.0.to_string();
+        f.write_str(&written)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if text != written {
+                write!(f, ": {text}")?;
+            }
+            (written, next) = (text, cause.source());
+        }
+        Ok(())
     }
 }
 
