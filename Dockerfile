@@ -1,6 +1,9 @@
 # syntax=docker/dockerfile:1
 
-# OpenSSL from source (`vendored`): newer than Debian's, faster at reading keys, and the image below needs no libssl.
+# A newer stable compiler than `rust-version` in Cargo.toml on purpose: that is only the oldest one
+# that Errand supports.
+# OpenSSL is built from source (`vendored`): it is newer than Debian's and parses keys faster, and the
+# runtime image needs no libssl.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends make perl \
@@ -12,7 +15,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --features vendored --bin errand \
     && cp target/release/errand /usr/local/bin/errand
 
-# No HEALTHCHECK: whoever runs the container asks /readyz, and knows on which listener.
+# No HEALTHCHECK: the orchestrator probes /readyz, whose listener depends on the configuration.
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
