@@ -1,4 +1,5 @@
-//! API tokens: bearer tokens for Errand's own APIs, issued by the `client_credentials` grant (RFC 6749 §4.4).
+//! API tokens: bearer tokens for Errand's own APIs, issued by the `client_credentials` grant (RFC
+//! 6749 §4.4).
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ use crate::{
     ports::{Outage, ReplayGuard, TokenRecord, WriteSet},
 };
 
-/// The client id of the token that `errand admin token` issues. It is reserved: no client can be registered under it.
+/// The client id of the token that `errand admin token` issues. It is reserved: no client can be
+/// registered under it.
 const BOOTSTRAP_CLIENT_ID: &str = "errand-bootstrap";
 
 /// An issued API token.
@@ -63,7 +65,8 @@ impl ApiCaller {
 }
 
 impl Service {
-    /// Issues an API token to a client, with the requested scopes, or with all scopes that the client is allowed.
+    /// Issues an API token to a client, with the requested scopes, or with all scopes that the
+    /// client is allowed.
     pub async fn issue_client_credentials_token(
         &self,
         caller: UnredeemedClient,
@@ -89,7 +92,8 @@ impl Service {
         Err(error.into())
     }
 
-    /// Issues an admin token to an operator who can read the server's own keys: `errand admin token`.
+    /// Issues an admin token to an operator who can read the server's own keys: `errand admin
+    /// token`.
     pub async fn issue_bootstrap_token(&self, cx: &RequestContext) -> Result<ApiToken, Error> {
         let snapshot = self.0.follower.snapshot(cx.now).await?;
         let client = BOOTSTRAP_CLIENT_ID.parse::<ClientId>().map_err(Outage::during("name the bootstrap client"))?;
@@ -153,8 +157,8 @@ impl Service {
         Ok(ApiToken { token: Secret::new(token), expires_in, scope })
     }
 
-    /// Authorizes a bearer token: it must be a live API token with one of these scopes, of a client that is still allowed
-    /// that scope. `call` names the request in the record of a refusal.
+    /// Authorizes a bearer token: it must be a live API token with one of these scopes, of a client
+    /// that is still allowed that scope. `call` names the request in the record of a refusal.
     pub async fn authorize(
         &self,
         bearer: &Secret,
@@ -188,8 +192,9 @@ impl Service {
         Ok(ApiCaller { client: AuthenticatedClient::from_api_token(claims.sub.clone(), snapshot) })
     }
 
-    /// Returns a live API token: from the cache if it was valid before, or else verified. A cached token that is no longer
-    /// valid is verified all the same, so that the response time reveals nothing.
+    /// Returns a live API token: from the cache if it was valid before, or else verified. A cached
+    /// token that is no longer valid is verified all the same, so that the response time reveals
+    /// nothing.
     fn verify_api_token(
         &self,
         bearer: &str,

@@ -1,4 +1,5 @@
-//! Client authentication: HTTP Basic (RFC 6749 §2.3.1) and signed assertions (RFC 7523, with the rules of rfc7523bis).
+//! Client authentication: HTTP Basic (RFC 6749 §2.3.1) and signed assertions (RFC 7523, with the
+//! rules of rfc7523bis).
 //!
 //! An unknown client and a wrong credential get the same response for the same work.
 
@@ -15,7 +16,8 @@ use crate::{
     ports::{ReplayGuard, SignatureError, WriteOutcome, WriteSet},
 };
 
-/// The credentials in a request, of exactly one method. The HTTP layer rejects requests with more than one.
+/// The credentials in a request, of exactly one method. The HTTP layer rejects requests with more
+/// than one.
 #[derive(Debug)]
 pub enum Credentials {
     /// `client_secret_basic`
@@ -34,8 +36,9 @@ pub enum Credentials {
     },
 }
 
-/// A client with valid credentials. Whether they were used before is not known yet, so this is not a proof of
-/// authentication: it does not leave the use-cases, and its effects are in the write that redeems the credentials.
+/// A client with valid credentials. Whether they were used before is not known yet, so this is not
+/// a proof of authentication: it does not leave the use-cases, and its effects are in the write
+/// that redeems the credentials.
 #[derive(Debug)]
 pub(in crate::app) struct IdentifiedClient {
     id: ClientId,
@@ -58,7 +61,8 @@ impl IdentifiedClient {
         self.snapshot.registry.client(&self.id).ok_or(AuthError::UnknownClient)
     }
 
-    /// Returns the same client at a later snapshot, if its authentication method and its secret are unchanged.
+    /// Returns the same client at a later snapshot, if its authentication method and its secret are
+    /// unchanged.
     pub(in crate::app) fn revalidate(&self, snapshot: Snapshot) -> Result<Self, AuthError> {
         let current = snapshot
             .registry
@@ -74,8 +78,8 @@ impl IdentifiedClient {
     }
 }
 
-/// Proof that a client is authenticated, with no credentials left to redeem. Only [`UnredeemedClient::redeem`] and
-/// [`Service::authorize`] create one.
+/// Proof that a client is authenticated, with no credentials left to redeem. Only
+/// [`UnredeemedClient::redeem`] and [`Service::authorize`] create one.
 #[derive(Debug)]
 pub struct AuthenticatedClient {
     client: IdentifiedClient,
@@ -105,9 +109,9 @@ impl AuthenticatedClient {
     }
 }
 
-/// A client whose assertion is not redeemed yet. It is redeemed on its own by [`redeem`](Self::redeem), in the write of the
-/// request, or with the request's rejection ([`Service::reject_request`]). If the value is dropped, the assertion can be
-/// used again.
+/// A client whose assertion is not redeemed yet. It is redeemed on its own by
+/// [`redeem`](Self::redeem), in the write of the request, or with the request's rejection
+/// ([`Service::reject_request`]). If the value is dropped, the assertion can be used again.
 #[derive(Debug)]
 #[must_use = "its assertion is not redeemed yet"]
 pub struct UnredeemedClient {
@@ -151,8 +155,8 @@ impl Service {
                 .check_client_assertion(&snapshot, client.as_deref(), &assertion, cx)
                 .map(|(id, guard)| (id, vec![guard])),
         };
-        // An unauthenticated request causes these records, so they do not wait for the store, and are dropped when the
-        // queue is full.
+        // An unauthenticated request causes these records, so they do not wait for the store, and
+        // are dropped when the queue is full.
         let (id, replay_guards) = checked.map_err(|RejectedClient { error, registered }| {
             for record in self.0.auth_failures.add(error, registered, cx) {
                 self.0.writer.enqueue_audit(record);
@@ -162,8 +166,8 @@ impl Service {
         Ok(UnredeemedClient { client: IdentifiedClient { id, snapshot }, replay_guards })
     }
 
-    /// Commits a write with the one-time ids of a client. If one of them was used before, nothing is written except a record
-    /// of the replay: the client's assertion may be stolen.
+    /// Commits a write with the one-time ids of a client. If one of them was used before, nothing
+    /// is written except a record of the replay: the client's assertion may be stolen.
     pub(in crate::app) async fn redeem(
         &self,
         client: &ClientId,
@@ -185,7 +189,8 @@ impl Service {
         }
     }
 
-    /// Rejects a malformed request of a known client: records the refusal and redeems the assertion.
+    /// Rejects a malformed request of an identified client: records the refusal and redeems the
+    /// assertion.
     pub async fn reject_request(
         &self,
         caller: UnredeemedClient,
@@ -254,7 +259,8 @@ impl Service {
         checked.map_err(|error| RejectedClient { error, registered: registered.map(|client| client.id().clone()) })
     }
 
-    /// Checks an assertion that `client` should have signed. An actor token of type `jwt` must pass the same checks.
+    /// Checks an assertion that `client` should have signed. An actor token of type `jwt` must pass
+    /// the same checks.
     pub(in crate::app) fn check_assertion_of(
         &self,
         client: Client<'_>,
@@ -265,8 +271,8 @@ impl Service {
             self.0.ports.trusted_keys.verify_dummy(jws);
             return Err(AuthError::WrongMethod);
         };
-        // rfc7523bis requires an explicit type. Older libraries send no `typ`, or `JWT`, which states nothing and is treated
-        // as absent.
+        // rfc7523bis requires an explicit type. Older libraries send no `typ`, or `JWT`, which
+        // states nothing and is treated as absent.
         let has_wrong_typ = !matches!(jws.header().typ.as_deref(), None | Some("jwt" | "client-authentication+jwt"));
         let claims =
             self.0.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|error| match error {

@@ -1,8 +1,8 @@
-//! Sampling of authentication failures for the audit trail. Per minute, reason and client, the first failures are recorded
-//! individually, and the rest as one count.
+//! Sampling of authentication failures for the audit trail. Per minute, reason and client, the
+//! first failures are recorded individually, and the rest as one count.
 //!
-//! Sending wrong credentials needs no credentials, so the number of failures has no limit; the number of records must have
-//! one, or the failures could fill the disk.
+//! Sending wrong credentials needs no credentials, so the number of failures has no limit; the
+//! number of records must have one, or the failures could fill the disk.
 
 use std::collections::HashMap;
 
@@ -23,8 +23,8 @@ const BURST_LIMIT: u64 = 20;
 /// Length of a window.
 const WINDOW: Lifetime = Lifetime::minutes(1);
 
-/// The failures of the current windows, by kind. Bounded: the reasons are a closed set, and only registered clients are
-/// distinguished.
+/// The failures of the current windows, by kind. Bounded: the reasons are a closed set, and only
+/// registered clients are distinguished.
 #[derive(Default)]
 pub(in crate::app) struct AuthFailureLog {
     windows: Mutex<HashMap<FailureKind, Window>>,
@@ -44,7 +44,8 @@ struct Window {
 }
 
 impl AuthFailureLog {
-    /// Counts a failure, and returns the records to write. `client` is the claimed client, if it is registered.
+    /// Counts a failure, and returns the records to write. `client` is the claimed client, if it is
+    /// registered.
     pub(in crate::app) fn add(&self, error: AuthError, client: Option<ClientId>, cx: &RequestContext) -> Vec<Record> {
         let mut records = Vec::new();
         let kind = FailureKind { reason: error.to_string(), client };
@@ -61,7 +62,8 @@ impl AuthFailureLog {
         records
     }
 
-    /// Removes the windows that are closed at `now`, or all of them at shutdown, and returns their counts as records.
+    /// Removes the windows that are closed at `now`, or all of them at shutdown, and returns their
+    /// counts as records.
     pub(in crate::app) fn drain(&self, now: Timestamp, is_shutdown: bool) -> Vec<Record> {
         let mut records = Vec::new();
         self.windows.lock().retain(|kind, window| {
@@ -92,7 +94,8 @@ impl Window {
     }
 }
 
-/// Builds the record of one failure. `client` is the claimed client, if it is registered; other claims are not repeated.
+/// Builds the record of one failure. `client` is the claimed client, if it is registered; other
+/// claims are not repeated.
 pub(in crate::app) fn auth_failure_record(error: AuthError, client: Option<ClientId>, cx: &RequestContext) -> Record {
     Record {
         client,

@@ -1,9 +1,10 @@
-//! Authentication of requesters: a person at Errand's API, with a token that a portal obtained for them.
+//! Authentication of requesters: a person at Errand's API, with a token that a portal obtained for
+//! them.
 //!
-//! An agent must not be able to consent to its own actions, and agents hold user tokens, which they exchange. So a token for
-//! this API has an `aud` of its own, which no exchange accepts, and was issued to a portal, which is not an agent. The
-//! registry keeps the names of agents and portals apart; see
-//! `docs/adr/0012-requesters-and-admins-may-consent.md`.
+//! An agent must not be able to consent to its own actions, and agents hold user tokens, which they
+//! exchange. So a token for this API has an `aud` of its own, which no exchange accepts, and was
+//! issued to a portal, which is not an agent. The registry keeps the names of agents and portals
+//! apart; see `docs/adr/0012-requesters-and-admins-may-consent.md`.
 
 use crate::{
     app::{ApiCaller, AuthError, Error, RequestContext, Service, Snapshot},
@@ -18,7 +19,8 @@ use crate::{
     ports::SignatureError,
 };
 
-/// Proof that a request's bearer token is a requester's own token for Errand's API, issued to a portal of their issuer.
+/// Proof that a request's bearer token is a requester's own token for Errand's API, issued to a
+/// portal of their issuer.
 #[derive(Debug)]
 pub struct RequesterCaller {
     requester: Requester,
@@ -55,7 +57,8 @@ pub enum Caller {
 }
 
 impl Service {
-    /// Authorizes a bearer token: it must be a live API token with one of these scopes, or a requester's own token.
+    /// Authorizes a bearer token: it must be a live API token with one of these scopes, or a
+    /// requester's own token.
     pub async fn authorize_any(
         &self,
         bearer: &Secret,
@@ -103,7 +106,8 @@ impl Service {
         let jws = UnverifiedJws::parse(bearer.expose()).map_err(|_| AuthError::InvalidBearer)?;
         let issuer = jws.claimed_issuer().and_then(|issuer| snapshot.registry.issuer(issuer)).cloned();
         let issuer = issuer.filter(|issuer| !issuer.disabled && issuer.has_portal()).ok_or(AuthError::InvalidBearer)?;
-        // ID tokens are not accepted: an ID token states that a user signed in, and does not authorize API access.
+        // ID tokens are not accepted: an ID token states that a user signed in, and does not
+        // authorize API access.
         let kind = match jws.header().typ.as_deref() {
             Some("at+jwt") => SubjectTokenType::AccessToken,
             None | Some("jwt") => SubjectTokenType::Jwt,

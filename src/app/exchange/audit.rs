@@ -52,7 +52,8 @@ impl From<&SubjectToken> for KnownSubject {
     }
 }
 
-/// What the record of a refused exchange states in addition to the request, and what the refusal redeems.
+/// What the record of a refused exchange states in addition to the request, and what the refusal
+/// redeems.
 #[derive(Debug)]
 pub(super) struct ExchangeAudit {
     /// The subject, if its token was verified.
@@ -84,8 +85,8 @@ impl From<EvidenceError> for Refusal {
 }
 
 impl Service {
-    /// Builds the write that issues a token: its record, its task if that is new, its audit record, and the one-time ids
-    /// that the request redeems.
+    /// Builds the write that issues a token: its record, its task if that is new, its audit record,
+    /// and the one-time ids that the request redeems.
     pub(super) fn issue_write(
         &self,
         exchange: ExchangeContext<'_>,
@@ -119,8 +120,9 @@ impl Service {
         }
     }
 
-    /// Records a refusal and redeems the one-time ids of the request in one write. A refused request uses its one-time ids
-    /// up too. An id that was used before determines the error, whatever else was wrong.
+    /// Records a refusal and redeems the one-time ids of the request in one write. A refused
+    /// request uses its one-time ids up too. An id that was used before determines the error,
+    /// whatever else was wrong.
     pub(super) async fn record_refused_exchange(&self, exchange: ExchangeContext<'_>, refusal: Refusal) -> Error {
         let Refusal { error, audit } = refusal;
         let write = WriteSet {
@@ -135,9 +137,9 @@ impl Service {
         }
     }
 
-    /// Rejects a request whose one-time id was used before. If the id is of the client's own credentials, the client is not
-    /// authenticated. If only the actor token was replayed, the actor token is invalid (RFC 8693 §2.2.2), and the client's
-    /// own ids are redeemed.
+    /// Rejects a request whose one-time id was used before. If the id is of the client's own
+    /// credentials, the client is not authenticated. If only the actor token was replayed, the
+    /// actor token is invalid (RFC 8693 §2.2.2), and the client's own ids are redeemed.
     pub(super) async fn reject_replay(&self, exchange: ExchangeContext<'_>, audit: ExchangeAudit) -> Error {
         let ExchangeContext { caller, replay_guards, cx, .. } = exchange;
         if audit.actor_replay_guard.is_none() {

@@ -1,5 +1,5 @@
-//! Verification of presented tokens: parse, find the expected signer, verify the signature, check the claims, look up the
-//! standing. Only a token that passes all of these is evidence.
+//! Verification of presented tokens: parse, find the expected signer, verify the signature, check
+//! the claims, look up the standing. Only a token that passes all of these is evidence.
 
 use std::sync::Arc;
 
@@ -55,8 +55,8 @@ pub(super) struct VerifiedEvidence<'a> {
     pub(super) actor_replay_guard: Option<ReplayGuard>,
 }
 
-/// Why evidence is rejected, and the subject, as far as it was verified: an attempt with a revoked token belongs in the
-/// audit trail of its task.
+/// Why evidence is rejected, and the subject, as far as it was verified: an attempt with a revoked
+/// token belongs in the audit trail of its task.
 #[derive(Debug)]
 pub(super) struct EvidenceError {
     pub(super) error: Error,
@@ -77,7 +77,8 @@ pub(in crate::app) enum IssuedToken {
 }
 
 impl IssuedToken {
-    /// Parses the payload of an issued token of this `typ`. A payload of one kind of token never parses as another kind.
+    /// Parses the payload of an issued token of this `typ`. A payload of one kind of token never
+    /// parses as another kind.
     pub(in crate::app) fn parse_payload(typ: &str, payload: &[u8]) -> Option<Self> {
         if let Ok(claims) = TaskTokenClaims::read(payload) {
             let kind = claims.kind(typ)?;
@@ -128,7 +129,8 @@ impl Service {
             });
         };
         let verified = self.verify_actor_token(token.expose(), *declared_type, client, caller.snapshot(), cx);
-        // One assertion is used once, so it can't authenticate the client and be the actor token of the same request.
+        // One assertion is used once, so it can't authenticate the client and be the actor token of
+        // the same request.
         let verified = verified.and_then(|(actor_match, guard)| match guard {
             Some(guard) if replay_guards.contains(&guard) => Err(actor_error(TokenError::Replayed)),
             guard => Ok((actor_match, guard)),
@@ -174,8 +176,8 @@ impl Service {
         Err(EvidenceError { error: subject_error(error), known: Some(KnownSubject::from(&subject)) })
     }
 
-    /// Verifies a subject token that Errand issued: an access token or a transaction token, declared as what it is. Its
-    /// standing is not checked.
+    /// Verifies a subject token that Errand issued: an access token or a transaction token,
+    /// declared as what it is. Its standing is not checked.
     fn verify_issued_subject_token(
         &self,
         jws: UnverifiedJws<'_>,
@@ -197,8 +199,8 @@ impl Service {
         }
     }
 
-    /// Verifies the signature, the issuer, the form and the expiry of an issued token. Its standing and its audience are not
-    /// checked.
+    /// Verifies the signature, the issuer, the form and the expiry of an issued token. Its standing
+    /// and its audience are not checked.
     pub(in crate::app) fn verify_issued(&self, jws: CompactJws<'_>, now: Timestamp) -> Result<IssuedToken, TokenError> {
         self.verify_issued_with_key(jws, now).map(|(token, _)| token)
     }
@@ -218,7 +220,8 @@ impl Service {
         Ok((token, key))
     }
 
-    /// Verifies that Errand signed a token, and returns the token and the key. Its expiry is not checked.
+    /// Verifies that Errand signed a token, and returns the token and the key. Its expiry is not
+    /// checked.
     pub(in crate::app) fn verify_own_signature(
         &self,
         jws: CompactJws<'_>,
@@ -267,9 +270,9 @@ impl Service {
         Ok(SubjectToken::User(Box::new(claims), issuer))
     }
 
-    /// Verifies an actor token, and returns how it relates to the client that presents it. It must be the client's own: a
-    /// fresh assertion, valid for one use, or its live API token. A token with `act` describes a delegation, and does not
-    /// identify one party.
+    /// Verifies an actor token, and returns how it relates to the client that presents it. It must
+    /// be the client's own: a fresh assertion, valid for one use, or its live API token. A token
+    /// with `act` describes a delegation, and does not identify one party.
     fn verify_actor_token(
         &self,
         token: &str,
@@ -301,7 +304,8 @@ impl Service {
     }
 }
 
-/// Classifies a user token by its declared type and its `typ` (RFC 8725 §3.11). The rules are mutually exclusive.
+/// Classifies a user token by its declared type and its `typ` (RFC 8725 §3.11). The rules are
+/// mutually exclusive.
 fn classify_user_token(header: &JwsHeader, declared_type: PresentedTokenType) -> Result<SubjectTokenType, TokenError> {
     match (declared_type, header.typ.as_deref()) {
         (PresentedTokenType::AccessToken, Some("at+jwt")) => Ok(SubjectTokenType::AccessToken),

@@ -1,7 +1,7 @@
 //! Token exchange (RFC 8693): verify the evidence, decide, sign, commit.
 //!
-//! The decision is the domain's ([`crate::domain::exchange::decide`]). The commit makes the token and its audit record
-//! durable together, before the token leaves the process.
+//! The decision is the domain's ([`crate::domain::exchange::decide`]). The commit makes the token
+//! and its audit record durable together, before the token leaves the process.
 
 mod audit;
 pub(super) mod evidence;
@@ -66,18 +66,20 @@ pub(in crate::app) struct ExchangeContext<'a> {
 /// How an attempt at an exchange ends, if it is not refused.
 enum Attempt {
     Issued(ExchangedToken),
-    /// The state that the decision was based on changed before the commit. The same client, at the newer state.
+    /// The state that the decision was based on changed before the commit. The same client, at the
+    /// newer state.
     Outdated(IdentifiedClient),
     /// The commit found that a one-time id was used before.
     Replayed(ExchangeAudit),
 }
 
-/// Maximum number of decisions per request. A decision is repeated when the state it was based on has changed.
+/// Maximum number of decisions per request. A decision is repeated when the state it was based on
+/// has changed.
 const MAX_DECISION_ATTEMPTS: usize = 5;
 
 impl Service {
-    /// Exchanges a token. Every result except an outage leaves an audit record. The record of an issued token is
-    /// durable, together with the token's own record, before this returns.
+    /// Exchanges a token. Every result except an outage leaves an audit record. The record of an
+    /// issued token is durable, together with the token's own record, before this returns.
     pub async fn exchange(
         &self,
         caller: UnredeemedClient,
@@ -108,7 +110,8 @@ impl Service {
         self.commit_if_current(exchange, &evidence, signed).await.map_err(refuse)
     }
 
-    /// Decides what is issued: gathers the facts that the decision needs, and has the domain decide.
+    /// Decides what is issued: gathers the facts that the decision needs, and has the domain
+    /// decide.
     async fn decide_exchange(
         &self,
         exchange: ExchangeContext<'_>,
@@ -122,7 +125,8 @@ impl Service {
         let details = request.authorization_details.as_ref().map(|details| details.resolve(target));
         let details = details.transpose().map_err(RequestError::from)?;
         let task = self.find_named_task(exchange, subject).await?;
-        // A task that rests on a grant needs that grant. Otherwise grants are read only when the decision depends on one.
+        // A task that rests on a grant needs that grant. Otherwise grants are read only when the
+        // decision depends on one.
         let grants = match &task {
             Some(Task { grant: Some(_), .. }) => self.find_grants(subject, caller, cx).await?,
             Some(_) | None => Vec::new(),
@@ -159,8 +163,9 @@ impl Service {
         }
     }
 
-    /// Finds the task that the request names. A task of another requester or root agent is treated as unknown, and so is a
-    /// task of an agent or issuer that was registered under the same id before.
+    /// Finds the task that the request names. A task of another requester or root agent is treated
+    /// as unknown, and so is a task of an agent or issuer that was registered under the same id
+    /// before.
     async fn find_named_task(
         &self,
         exchange: ExchangeContext<'_>,
@@ -178,7 +183,8 @@ impl Service {
         }
     }
 
-    /// Commits the token if the decision still holds; otherwise revalidates the client for another attempt.
+    /// Commits the token if the decision still holds; otherwise revalidates the client for another
+    /// attempt.
     async fn commit_if_current(
         &self,
         exchange: ExchangeContext<'_>,
@@ -193,8 +199,9 @@ impl Service {
         Ok(Attempt::Outdated(exchange.caller.revalidate(snapshot)?))
     }
 
-    /// Checks that the same decision would be made now, right before the commit: fetching an issuer's keys takes time, and a
-    /// client may send its request slowly. A revocation after this check ends the token by its `rev`.
+    /// Checks that the same decision would be made now, right before the commit: fetching an
+    /// issuer's keys takes time, and a client may send its request slowly. A revocation after this
+    /// check ends the token by its `rev`.
     fn is_still_valid(&self, caller: &IdentifiedClient, signed: &SignedToken, snapshot: &Snapshot) -> bool {
         let decided_at = caller.snapshot();
         (snapshot.log_epoch == decided_at.log_epoch && snapshot.seq == decided_at.seq)
@@ -203,8 +210,9 @@ impl Service {
                 && snapshot.standing(&signed.claims.revocation_keys()) == Standing::Live)
     }
 
-    /// Commits the token's record and its audit record. Signing comes first, so an outage of the signer leaves nothing
-    /// written. The commit is the point at which the token exists; only then does it leave the process.
+    /// Commits the token's record and its audit record. Signing comes first, so an outage of the
+    /// signer leaves nothing written. The commit is the point at which the token exists; only then
+    /// does it leave the process.
     async fn commit(
         &self,
         exchange: ExchangeContext<'_>,

@@ -69,7 +69,8 @@ pub enum RequestedTokenType {
 }
 
 impl ExchangeRequest {
-    /// Returns the parameters that an audit record may repeat: parsed values as sent, never a token.
+    /// Returns the parameters that an audit record may repeat: parsed values as sent, never a
+    /// token.
     pub(in crate::app) fn audit_details(&self) -> Value {
         let mut details = Map::new();
         let mut put = |name: &str, value: Option<Value>| {

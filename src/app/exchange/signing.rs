@@ -37,7 +37,8 @@ impl Service {
         let algorithm = self.select_signing_algorithm(plan.algorithm, exchange.cx);
         let key_version = self.0.ports.signer.version();
         let token = self.0.ports.signer.sign(algorithm, plan.kind.typ(), &payload, exchange.cx.now)?;
-        // A token that this server could not read back as the same kind would be active nowhere, and could not be revoked.
+        // A token that this server could not read back as the same kind would be active nowhere,
+        // and could not be revoked.
         if token.len() <= MAX_JWT_BYTES && IssuedToken::parse_payload(plan.kind.typ(), &payload).is_some() {
             Ok(SignedToken { token, plan, task, claims, status_index, key_version })
         } else {

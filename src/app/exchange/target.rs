@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Service {
-    /// Resolves the target of a request (RFC 8707): a resource by its URI or its registered name, or the trust domain.
+    /// Resolves the target of a request (RFC 8707): a resource by its URI or its registered name,
+    /// or the trust domain.
     pub(super) fn resolve_target<'a>(
         &self,
         caller: &'a IdentifiedClient,

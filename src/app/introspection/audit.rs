@@ -16,8 +16,9 @@ use crate::{
 /// Maximum number of tokens in [`RecentlyAudited`].
 const AUDIT_DEDUP_CAPACITY: usize = 65_536;
 
-/// The tokens whose first active introspection is recorded. Bounded: the next active introspection of an evicted token is
-/// recorded once more. A token has one audience, and only that resource gets an active result, so the token's id is the key.
+/// The tokens whose first active introspection is recorded. Bounded: the next active introspection
+/// of an evicted token is recorded once more. A token has one audience, and only that resource gets
+/// an active result, so the token's id is the key.
 pub(in crate::app) struct RecentlyAudited {
     tokens: Cache<TokenId, ()>,
 }
@@ -39,9 +40,9 @@ impl RecentlyAudited {
 }
 
 impl Service {
-    /// Enqueues the record of an introspection, if the settings require one. The record names the requester and the task,
-    /// so that a task's trail shows attempts with its tokens after its end. The response for an inactive
-    /// token does not name them.
+    /// Enqueues the record of an introspection, if the settings require one. The record names the
+    /// requester and the task, so that a task's trail shows attempts with its tokens after its end.
+    /// The response for an inactive token does not name them.
     pub(super) fn audit_introspection(
         &self,
         resource: &Resource,
@@ -72,7 +73,8 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIntrospect, outcome)
         });
-        // Only if the record was queued: after a dropped record, the next introspection is recorded instead.
+        // Only if the record was queued: after a dropped record, the next introspection is recorded
+        // instead.
         if let (true, Outcome::Active, Some(claims)) = (is_queued, outcome, claims) {
             self.0.recently_audited.insert(claims.jti);
         }

@@ -1,13 +1,13 @@
-//! Cache of verified tokens: when the same token is presented again, neither its signature nor its encoding is computed
-//! again.
+//! Cache of verified tokens: when the same token is presented again, neither its signature nor its
+//! encoding is computed again.
 //!
-//! A cached fact can't change: which key signed this exact text, its claims, and their encoding. A fact that can change is
-//! checked on every use: whether the key is still published, the expiry, and the standing by the log. Whether all parties
-//! are registered and active, and whether the registry offers all that the token is for, is checked once for each registry
-//! generation.
+//! A cached fact can't change: which key signed this exact text, its claims, and their encoding. A
+//! fact that can change is checked on every use: whether the key is still published, the expiry,
+//! and the standing by the log. Whether all parties are registered and active, and whether the
+//! registry offers all that the token is for, is checked once for each registry generation.
 //!
-//! Only tokens that were valid are cached, so invalid texts evict nothing. Tokens that are presented repeatedly outlast
-//! tokens that were presented once.
+//! Only tokens that were valid are cached, so invalid texts evict nothing. Tokens that are
+//! presented repeatedly outlast tokens that were presented once.
 
 use std::sync::{
     Arc, OnceLock,
@@ -46,7 +46,8 @@ pub(in crate::app) struct CachedToken<C> {
     size: usize,
 }
 
-/// The verified tokens, by the digest of their text, within the limits on their number and their memory.
+/// The verified tokens, by the digest of their text, within the limits on their number and their
+/// memory.
 pub(in crate::app) struct VerifiedTokenCache {
     /// `None` if a limit is zero.
     entries: Option<Cache<TokenDigest, CacheEntry, Weigher>>,
@@ -62,8 +63,8 @@ enum CacheEntry {
 impl VerifiedTokenCache {
     pub(in crate::app) fn new(limits: MemoryLimits) -> Self {
         let (tokens, bytes) = (u64::from(limits.verified_tokens), limits.verified_bytes());
-        // One weight limits both: no token weighs less than its share of the bytes. The cache divides its capacity by a
-        // power of two and rounds up, so the lowest bits are cleared.
+        // One weight limits both: no token weighs less than its share of the bytes. The cache
+        // divides its capacity by a power of two and rounds up, so the lowest bits are cleared.
         let weigher = Weigher { min_weight: bytes.checked_div(tokens).unwrap_or_default().max(1) };
         let is_enabled = tokens > 0 && bytes > 0;
         let entries =
@@ -137,11 +138,13 @@ impl Weighter<TokenDigest, CacheEntry> for Weigher {
     }
 }
 
-/// The entry itself, its slot in the table, the nodes of a few small sets, and the rounding of the allocator.
+/// The entry itself, its slot in the table, the nodes of a few small sets, and the rounding of the
+/// allocator.
 const BASE_WEIGHT: usize = 3072;
 /// A permission, without its text.
 const PERMISSION_WEIGHT: usize = 2 * size_of::<Permission>() + 512;
-/// A B-tree node of a map of rules: it has capacity for eleven entries, and all but the root hold at least five.
+/// A B-tree node of a map of rules: it has capacity for eleven entries, and all but the root hold
+/// at least five.
 const RULES_NODE_WEIGHT: usize = 11 * (size_of::<Rule>() + size_of::<String>()) + 128;
 /// A B-tree node of an argument that is an object.
 const MEMBERS_NODE_WEIGHT: usize = 11 * (size_of::<Arg>() + size_of::<String>()) + 128;
@@ -151,9 +154,9 @@ const ARGUMENT_WEIGHT: usize = 2 * size_of::<Arg>() + 32;
 const VALUE_WEIGHT: usize = 3 * (size_of::<Value>() + size_of::<String>()) + 64;
 
 impl CachedToken<TaskTokenClaims> {
-    /// Creates an entry for a token of `length` bytes that passes the checks of registry generation `generation`. The texts
-    /// in the claims are no longer than the token together, and each is kept at most twice. The encoding is limited to the
-    /// length of the token.
+    /// Creates an entry for a token of `length` bytes that passes the checks of registry generation
+    /// `generation`. The texts in the claims are no longer than the token together, and each is
+    /// kept at most twice. The encoding is limited to the length of the token.
     pub(in crate::app) fn from_task(
         claims: TaskTokenClaims,
         revocation_keys: RevocationKeys,
@@ -180,8 +183,8 @@ impl CachedToken<TaskTokenClaims> {
         }
     }
 
-    /// Returns the kept encoding, or encodes the claims and keeps the result. Two callers may both encode at the same time;
-    /// the results are equal, and one of them is kept.
+    /// Returns the kept encoding, or encodes the claims and keeps the result. Two callers may both
+    /// encode at the same time; the results are equal, and one of them is kept.
     pub(super) fn encoded<E>(&self, encode: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, E>) -> Result<Bytes, E> {
         if let Some(encoding) = self.encoding.get() {
             return Ok(encoding.clone());
@@ -285,7 +288,8 @@ mod tests {
 
     fn cached_token(text: &str, claims: TaskTokenClaims) -> Arc<CachedToken<TaskTokenClaims>> {
         let (revocation_keys, key) = (claims.revocation_keys(), "own-key".parse().unwrap());
-        // A token is longer than its claims in base64url. Its header and its signature take more than 120 characters.
+        // A token is longer than its claims in base64url. Its header and its signature take more
+        // than 120 characters.
         let token = CachedToken::from_task(claims, revocation_keys, key, text.len() / 3 * 4 + 120, 1);
         token.encoded(|_| Ok::<_, Infallible>(Bytes::from(text.to_owned()))).unwrap();
         assert!(token.encoding.get().is_some());
@@ -365,7 +369,8 @@ mod tests {
         assert!(cache.get_task(&digest(2)).is_none());
     }
 
-    /// A burst of valid tokens, each presented once, does not evict tokens that are presented repeatedly.
+    /// A burst of valid tokens, each presented once, does not evict tokens that are presented
+    /// repeatedly.
     #[test]
     fn burst_does_not_evict_tokens_in_use() {
         let cache = VerifiedTokenCache::new(limits(4096, 64));

@@ -1,8 +1,9 @@
 //! Introspection (RFC 7662): is a token active, now, for the resource that asks?
 //!
-//! Every inactive token gets the same result, for the same work as far as possible: the signature is always verified, and
-//! all checks run before any of them decides. Only the path to an active result is shorter, for a token that was active
-//! before. If that path finds a check that fails, the token is processed as if it was never seen.
+//! Every inactive token gets the same result, for the same work as far as possible: the signature
+//! is always verified, and all checks run before any of them decides. Only the path to an active
+//! result is shorter, for a token that was active before. If that path finds a check that fails,
+//! the token is processed as if it was never seen.
 
 mod audit;
 pub(super) mod cache;
@@ -51,7 +52,8 @@ pub struct ActiveToken {
 enum ActiveClaims {
     /// All claims of the token are valid. They do not change, so their encoding is kept with them.
     Whole(Arc<CachedToken<TaskTokenClaims>>),
-    /// A part of the authority or of the scopes is valid now. All of it may be valid later, so nothing is kept.
+    /// A part of the authority or of the scopes is valid now. All of it may be valid later, so
+    /// nothing is kept.
     Reduced(Box<TaskTokenClaims>),
 }
 
@@ -65,8 +67,9 @@ impl ActiveToken {
         }
     }
 
-    /// Returns the encoded claims: those that were encoded for this token before, or else the result of `encode`, which must
-    /// depend on the claims alone. An encoding that is longer than the token itself is not kept.
+    /// Returns the encoded claims: those that were encoded for this token before, or else the
+    /// result of `encode`, which must depend on the claims alone. An encoding that is longer than
+    /// the token itself is not kept.
     pub fn encoded<E>(&self, encode: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, E>) -> Result<Bytes, E> {
         match &self.claims {
             ActiveClaims::Whole(token) => token.encoded(encode),
@@ -131,7 +134,8 @@ impl Service {
     }
 }
 
-/// Whether an access token is for this resource, not expired and live. All checks run, whatever the first of them finds.
+/// Whether an access token is for this resource, not expired and live. All checks run, whatever the
+/// first of them finds.
 fn is_active_for(
     claims: &TaskTokenClaims,
     revocation_keys: &RevocationKeys,
@@ -145,8 +149,8 @@ fn is_active_for(
     is_for_resource & is_unexpired & is_live
 }
 
-/// Reduces claims to what is valid now. Removes tools that are no longer offered, or not with the accepted definition, and
-/// scopes that cover more now than the token was issued for.
+/// Reduces claims to what is valid now. Removes tools that are no longer offered, or not with the
+/// accepted definition, and scopes that cover more now than the token was issued for.
 fn reduce_to_valid(registry: &Registry, claims: &TaskTokenClaims, resource: &Resource) -> Reduction<TaskTokenClaims> {
     let (authority, at) = (&claims.authorization_details, Some(&resource.uri));
     let authorization_details = match registry.remaining_available(authority) {
@@ -159,8 +163,9 @@ fn reduce_to_valid(registry: &Registry, claims: &TaskTokenClaims, resource: &Res
     Reduction::Reduced(TaskTokenClaims { scope, authorization_details, ..claims.clone() })
 }
 
-/// Whether all parties of a cached token are active and all its claims are valid, for the resource that it is for. Both
-/// depend on the registry alone, so the result is computed once for each registry generation.
+/// Whether all parties of a cached token are active and all its claims are valid, for the resource
+/// that it is for. Both depend on the registry alone, so the result is computed once for each
+/// registry generation.
 fn passes_registry(token: &CachedToken<TaskTokenClaims>, resource: &Resource, snapshot: &Snapshot) -> bool {
     if token.is_valid_for(snapshot.registry_generation) {
         return true;

@@ -8,8 +8,8 @@ use crate::{
     ports::Outage,
 };
 
-/// The claims of a signed response (RFC 9701 §5). There is no `sub` and no `exp` at the top level, so that a response can't
-/// be mistaken for a token.
+/// The claims of a signed response (RFC 9701 §5). There is no `sub` and no `exp` at the top level,
+/// so that a response can't be mistaken for a token.
 #[derive(Serialize)]
 struct SignedResponse<'a, B> {
     iss: &'a str,
@@ -19,7 +19,8 @@ struct SignedResponse<'a, B> {
 }
 
 impl Service {
-    /// Signs an introspection response for the resource that asks (RFC 9701). `body` is the response of RFC 7662.
+    /// Signs an introspection response for the resource that asks (RFC 9701). `body` is the
+    /// response of RFC 7662.
     pub fn sign_introspection(
         &self,
         caller: &AuthenticatedClient,

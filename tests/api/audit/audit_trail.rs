@@ -1,4 +1,5 @@
-//! The audit trail: every event is recorded, records are bounded and searchable, and tampering is detected.
+//! The audit trail: every event is recorded, records are bounded and searchable, and tampering is
+//! detected.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,7 +25,8 @@ impl Server {
         list["items"].as_array().unwrap().iter().map(|item| item["chained"]["record"].clone()).collect()
     }
 
-    /// Returns the record of a request. Waits for it, because some records are written in the background.
+    /// Returns the record of a request. Waits for it, because some records are written in the
+    /// background.
     pub async fn audit_record_of(&self, id: &str) -> Value {
         let find = async || self.audit_records("").await.into_iter().find(|record| record["request_id"] == id);
         wait_until(id, || async { find().await.is_some() }).await;

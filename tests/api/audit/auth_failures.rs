@@ -1,4 +1,5 @@
-//! Records of refused requests: replays, failed authentication, sampling, malformed requests, admin refusals.
+//! Records of refused requests: replays, failed authentication, sampling, malformed requests, admin
+//! refusals.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -53,7 +54,8 @@ async fn replayed_assertion_is_audited(server: Server) {
     server.stop().await;
 }
 
-/// The client is authenticated, and its actor token was used before. The client's own assertion is redeemed.
+/// The client is authenticated, and its actor token was used before. The client's own assertion is
+/// redeemed.
 async fn replayed_actor_token_is_audited(server: Server) {
     let used = server.assertion(json!({}));
     let grant = form(&[("grant_type", "client_credentials")]);
@@ -91,7 +93,8 @@ async fn replayed_actor_token_is_audited(server: Server) {
     server.stop().await;
 }
 
-/// Failed client authentication needs no credentials. The trail counts the failures, and does not grow with them.
+/// Failed client authentication needs no credentials. The trail counts the failures, and does not
+/// grow with them.
 async fn client_authentication_flood_is_sampled(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
     let send = |n| server.post("/oauth2/token").basic_auth(format!("unknown-{n}"), Some("wrong")).form(&grant);

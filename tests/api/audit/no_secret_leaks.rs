@@ -1,4 +1,5 @@
-//! Secrecy: no token, assertion or secret appears in the log at its most verbose level, in the audit trail, or in the store.
+//! Secrecy: no token, assertion or secret appears in the log at its most verbose level, in the
+//! audit trail, or in the store.
 
 use std::{
     io::Write,
@@ -16,8 +17,8 @@ use crate::{
     transport::injection::{bad_payloads, corrupted_tokens},
 };
 
-/// The log of this process at its most verbose level. Other tests of the process log here too, which only makes the search
-/// longer.
+/// The log of this process at its most verbose level. Other tests of the process log here too,
+/// which only makes the search longer.
 #[derive(Clone, Default)]
 struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 

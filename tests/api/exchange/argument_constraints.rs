@@ -62,7 +62,8 @@ async fn constraints_are_inherited_and_only_narrowed(server: Server) {
     server.stop().await;
 }
 
-/// Details without `locations` apply to the target resource: named by its URI, by its name, or implied.
+/// Details without `locations` apply to the target resource: named by its URI, by its name, or
+/// implied.
 async fn details_without_locations_apply_to_target(server: Server) {
     let detail_with = |more: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});

@@ -1,4 +1,5 @@
-//! Ceilings down to the argument, delegation edges with limits, brokers, and the parties that may exchange a token.
+//! Ceilings down to the argument, delegation edges with limits, brokers, and the parties that may
+//! exchange a token.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -34,8 +35,8 @@ on_both_stores!(
     captured_token_cannot_be_exchanged
 );
 
-/// Starts a server. The planner may read reports, and may delegate those of one quarter to the reader, at depth 1.
-/// `stranger` is a broker, to which the planner and the writer may delegate.
+/// Starts a server. The planner may read reports, and may delegate those of one quarter to the
+/// reader, at depth 1. `stranger` is a broker, to which the planner and the writer may delegate.
 async fn start(store: TestStore) -> Server {
     let edit = |text: String| {
         let reports =
@@ -104,7 +105,8 @@ async fn agent_ceiling_limits_arguments(server: Server) {
     let form = user_form_with_groups(&server, &json!("staff"));
     let request = async |details: &Value| server.request_token_as("planner", &form_with_details(&form, details)).await;
 
-    // A scope covers every call. The response claims how to narrow the request, and what is allowed.
+    // A scope covers every call. The response claims how to narrow the request, and what is
+    // allowed.
     let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_scope");
     let description = body["error_description"].as_str().unwrap();
     assert!(
@@ -262,8 +264,8 @@ async fn broker_adds_one_actor(server: Server) {
     server.stop().await;
 }
 
-/// Presenter × presented token × actor token. Only its holder continues with a token, only the named agent exchanges a
-/// hand-over token, and an actor token adds no right.
+/// Presenter × presented token × actor token. Only its holder continues with a token, only the
+/// named agent exchanges a hand-over token, and an actor token adds no right.
 async fn captured_token_cannot_be_exchanged(server: Server) {
     let quarter = read_file_detail(&json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 10}}));
     let form_of =

@@ -1,5 +1,5 @@
-//! Invalid tokens at every place that accepts a token: subject token, actor token, client assertion, bearer token,
-//! introspection, revocation.
+//! Invalid tokens at every place that accepts a token: subject token, actor token, client
+//! assertion, bearer token, introspection, revocation.
 
 use serde_json::{Value, json};
 
@@ -82,7 +82,8 @@ async fn invalid_actor_token_is_rejected(server: Server) {
     tokens.extend(bad_headers(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.extend(bad_payloads(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.push(("used before", good));
-    // An assertion that names another client belongs to that client. Any other row is an invalid token.
+    // An assertion that names another client belongs to that client. Any other row is an invalid
+    // token.
     let other_party =
         ["sub a number", "sub empty", "sub null", "sub an array", "sub with NUL", "no sub", "another payload"];
     let rows = tokens.into_iter().map(|(name, token)| {

@@ -1,5 +1,5 @@
-//! Presenter binding: every combination of evidence over HTTP. A token is issued only to a presenter that the evidence
-//! names.
+//! Presenter binding: every combination of evidence over HTTP. A token is issued only to a
+//! presenter that the evidence names.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -36,8 +36,8 @@ enum Grant {
     Expired,
 }
 
-/// Subject audience × client × `may_act` × actor token × grant. Grants belong to a requester, so each grant state has a
-/// requester of its own.
+/// Subject audience × client × `may_act` × actor token × grant. Grants belong to a requester, so
+/// each grant state has a requester of its own.
 async fn only_bound_presenters_are_issued_tokens(server: Server) {
     let until = |seconds: i64| {
         let at = time::OffsetDateTime::from_unix_timestamp(Server::now() + seconds).unwrap();

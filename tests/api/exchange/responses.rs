@@ -1,4 +1,5 @@
-//! Issued tokens and responses: lifetimes, copied and excluded claims, response headers, size limits.
+//! Issued tokens and responses: lifetimes, copied and excluded claims, response headers, size
+//! limits.
 
 use std::collections::HashSet;
 
@@ -129,8 +130,8 @@ async fn subject_token_is_never_echoed(server: Server) {
         let in_lineage = name == "access token" || name == "hand-over";
         let out = decode(issued);
         let parts = presented.split('.').collect::<Vec<_>>();
-        // A signature is unique. A value that both tokens have, such as the issuer, may have the same base64 text, and so have
-        // the claims that one issued token inherits from another.
+        // A signature is unique. A value that both tokens have, such as the issuer, may have the
+        // same base64 text, and so have the claims that one issued token inherits from another.
         let inherited = in_lineage.then_some(usize::MAX);
         for (part, length) in [(parts[1], inherited.unwrap_or(48)), (parts[2], 12)] {
             for piece in part.as_bytes().windows(length) {
@@ -206,7 +207,8 @@ async fn every_response_has_required_headers(server: Server) {
     server.stop().await;
 }
 
-/// A scope that covers many tools with long names. The token would exceed the size limit for presented tokens.
+/// A scope that covers many tools with long names. The token would exceed the size limit for
+/// presented tokens.
 async fn oversized_token_is_not_issued(server: Server) {
     let tool = |n: usize| json!({"name": format!("{}_{n}", "t".repeat(100)), "scope": "big:all", "effect": "read"});
     let big = json!({"id": "big", "uri": "https://big.example.com/mcp", "authentication": {"method": "client_secret_basic"},

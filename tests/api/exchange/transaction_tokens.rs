@@ -1,4 +1,5 @@
-//! Transaction tokens: issued for the trust domain to an agent or to the called resource, replaced, and never widened.
+//! Transaction tokens: issued for the trust domain to an agent or to the called resource, replaced,
+//! and never widened.
 
 use reqwest::Method;
 use serde_json::{Value, json};

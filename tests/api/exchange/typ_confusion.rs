@@ -1,4 +1,5 @@
-//! Every known `typ` at every place that accepts tokens. Each `typ` is accepted only where it belongs.
+//! Every known `typ` at every place that accepts tokens. Each `typ` is accepted only where it
+//! belongs.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -90,7 +91,8 @@ async fn issued_token_types_are_not_confused(server: Server) {
         ("introspection response", &response),
     ];
     for (name, token) in issued {
-        // Subject token: an access token and a transaction token are accepted from their holder, with their type declared.
+        // Subject token: an access token and a transaction token are accepted from their holder,
+        // with their type declared.
         for declared_type in [ACCESS_TOKEN, TXN_TOKEN, JWT, ID_TOKEN] {
             let form = form_with_changes(
                 &server.exchange_form(token),

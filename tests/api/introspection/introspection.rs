@@ -1,4 +1,5 @@
-//! Introspection: a valid token is active for its one audience. Every other token gets one identical response.
+//! Introspection: a valid token is active for its one audience. Every other token gets one
+//! identical response.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -202,8 +203,8 @@ async fn disabled_or_removed_party_ends_tokens(server: Server) {
     server.stop().await;
 }
 
-/// If the record of a first active introspection is dropped because the write queue is full, the next introspection is
-/// recorded.
+/// If the record of a first active introspection is dropped because the write queue is full, the
+/// next introspection is recorded.
 async fn dropped_audit_record_is_written_by_next_introspection(server: Server) {
     let token = server.task_token().await;
     let small = server.replica_with(|config| config.requests.queue = 4).await;
@@ -239,8 +240,9 @@ async fn dropped_audit_record_is_written_by_next_introspection(server: Server) {
     server.stop().await;
 }
 
-/// An admin changes the tools of a scope while a token is active. A resource that reads only the scope infers no more than
-/// the token was issued for, and no more than is offered now, whether the token is cached or not.
+/// An admin changes the tools of a scope while a token is active. A resource that reads only the
+/// scope infers no more than the token was issued for, and no more than is offered now, whether the
+/// token is cached or not.
 async fn scope_change_does_not_widen_issued_token(server: Server) {
     const VAULT: &str = "https://vault.example.com";
     let admin = server.api_token("ops", "errand:admin").await;

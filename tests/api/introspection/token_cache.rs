@@ -30,8 +30,8 @@ impl Server {
         RequestContext { request_id: "cache".parse().unwrap(), now }
     }
 
-    /// Introspects as a resource, this many seconds from now. Returns the encoded response of an active token, and whether
-    /// it was encoded for this call.
+    /// Introspects as a resource, this many seconds from now. Returns the encoded response of an
+    /// active token, and whether it was encoded for this call.
     async fn introspect_after(&self, resource: &str, token: &str, seconds: u32) -> (Option<Bytes>, bool) {
         let (service, cx) = (&self.application.service, self.context_after(seconds));
         let credentials = Credentials::Basic { client: resource.into(), secret: Secret::new(secret(resource)) };
@@ -139,7 +139,8 @@ async fn revocation_takes_effect_on_cached_token(server: Server) {
             "agent" => target["id"] = json!("planner"),
             _ => target["id"] = json!("files"),
         }
-        // The revocation is written by the other replica, so this replica must apply it from the log.
+        // The revocation is written by the other replica, so this replica must apply it from the
+        // log.
         other.revoke(target).await;
         assert_eq!(server.introspect_after("files", &token, 0).await, (None, false), "{kind}");
         assert_eq!(server.introspect(&token).await, json!({"active": false}));
@@ -172,7 +173,8 @@ async fn removed_key_ends_cached_tokens(server: Server) {
     let token = server.cached_token().await;
     let past = Server::now() - 3600;
     server.store.tamper(&format!("UPDATE signing_keys SET retires = {past} - 1, gone = {past}")).await;
-    // A replica that starts finds no key to sign with and creates one, and every replica reloads the keys.
+    // A replica that starts finds no key to sign with and creates one, and every replica reloads
+    // the keys.
     let newcomer = server.replica().await;
     assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
     assert_eq!(newcomer.introspect_after("files", &token, 0).await, (None, false));
