@@ -37,9 +37,9 @@ use crate::{
 
 /// How old what is told may be, when the log never rests.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
-/// Upper bound between the last validity check of a token and its commit. A token that is committed later is not given to
-/// its client. Without this bound, a token could become durable after the log entry that ends it was processed, and its
-/// status would never be set.
+/// Upper bound between the last validity check of a token and its commit. A token that is committed
+/// later is not given to its client. Without this bound, a token could become durable after the log
+/// entry that ends it was processed, and its status would never be set.
 pub(super) const ISSUE_DEADLINE: Duration = Duration::from_secs(10);
 /// After so long, no token becomes durable any more that an entry ends and that somebody gets: the longest lease, what
 /// writing may take, and what clocks that run at different rates may differ by.

@@ -38,9 +38,9 @@ pub(in crate::http) trait ClientRequest: Sized + Send {
     fn parse(form: &Form) -> Result<Self, RequestError>;
 }
 
-/// A parsed form and the client that sent it. The client's assertion is not redeemed yet: the endpoint redeems it in the
-/// transaction of its own write. A form that does not parse is recorded as [`ClientRequest::EVENT`], and redeems the
-/// assertion.
+/// A parsed form and the client that sent it. The client's assertion is not redeemed yet: the
+/// endpoint redeems it in the transaction of its own write. A form that does not parse is recorded
+/// as [`ClientRequest::EVENT`], and redeems the assertion.
 #[derive(Debug)]
 pub(in crate::http) struct ClientForm<R> {
     /// The client.
