@@ -117,7 +117,7 @@ impl Service {
         if wait.is_zero() {
             return Ok(self.read_page(subscriber, from, cx.now).await?);
         }
-        let _permit = self.0.feed.acquire_permit(&subscriber.client)?;
+        let _permit = self.inner.feed.acquire_permit(&subscriber.client)?;
         let mut page = self.wait_for_entries(subscriber, from, wait.min(LONG_POLL_TIMEOUT)).await?;
         page.from = from;
         // Whoever lost the right to listen while waiting hears nothing.
@@ -135,7 +135,7 @@ impl Service {
     ) -> Result<mpsc::Receiver<FeedEvent>, Error> {
         let from = after.unwrap_or_default();
         self.check_position(from, cx.now).await?;
-        let permit = self.0.feed.acquire_permit(&subscriber.client)?;
+        let permit = self.inner.feed.acquire_permit(&subscriber.client)?;
         let (sender, receiver) = mpsc::channel(MAX_BUFFERED_EVENTS);
         let service = self.clone();
         tokio::spawn(async move {
@@ -148,13 +148,13 @@ impl Service {
 
     /// Ends all streams and waits, now and from now on: nothing else would, when the server stops.
     pub fn end_streams(&self) {
-        self.0.feed.stopping.send_replace(true);
+        self.inner.feed.stopping.send_replace(true);
     }
 
     /// How many listen now.
     #[must_use]
     pub fn subscriber_count(&self) -> usize {
-        self.0.feed.in_use().values().sum()
+        self.inner.feed.in_use().values().sum()
     }
 
     async fn stream_entries(
@@ -187,7 +187,7 @@ impl Service {
             if at >= page.head {
                 send_event(sender, FeedEvent::Position(at, page.at)).await?;
             }
-            if self.0.feed.is_stopping() {
+            if self.inner.feed.is_stopping() {
                 return send_event(sender, FeedEvent::End("stopping")).await;
             }
         }
@@ -209,15 +209,15 @@ impl Service {
         max_wait: Duration,
     ) -> Result<FeedPage, Outage> {
         let until = self.clock().monotonic().saturating_add(max_wait);
-        let mut moves = self.0.follower.subscribe_position();
-        let mut stopping = self.0.feed.stopping.subscribe();
+        let mut moves = self.inner.follower.subscribe_position();
+        let mut stopping = self.inner.feed.stopping.subscribe();
         let mut at = from;
         loop {
             moves.mark_unchanged();
             let page = self.read_page(subscriber, at, self.clock().now()).await?;
             at = page.up_to;
             let left = until.saturating_sub(self.clock().monotonic());
-            let is_over = left.is_zero() || self.0.feed.is_stopping();
+            let is_over = left.is_zero() || self.inner.feed.is_stopping();
             if !page.entries.is_empty() || is_over {
                 return Ok(page);
             }
@@ -234,9 +234,9 @@ impl Service {
 
     /// What is there now.
     async fn read_page(&self, subscriber: &Subscriber, from: LogPosition, now: Timestamp) -> Result<FeedPage, Outage> {
-        let snapshot = self.0.follower.snapshot(now).await?;
+        let snapshot = self.inner.follower.snapshot(now).await?;
         let (head, log) = (snapshot.seq, snapshot.log_epoch);
-        let stretch = self.0.feed.load_segment(self.store(), from, (head, log), now).await?;
+        let stretch = self.inner.feed.load_segment(self.store(), from, (head, log), now).await?;
         let entries = stretch.entries.iter().filter_map(|entry| project(entry, &subscriber.scope)).collect();
         Ok(FeedPage { from, up_to: stretch.up_to, head: head.max(stretch.up_to), at: now, entries })
     }
@@ -244,7 +244,7 @@ impl Service {
     /// A position that the log has not reached was told by another log: of another store, or of a state of this one that
     /// was lost.
     async fn check_position(&self, from: LogPosition, now: Timestamp) -> Result<(), Error> {
-        let known = self.0.follower.snapshot(now).await?.seq;
+        let known = self.inner.follower.snapshot(now).await?.seq;
         // Another replica may be ahead, so it is the store that says no.
         if from > known && from > self.store().read_log_head().await? {
             Err(ConflictError::UnknownCursor.into())

@@ -25,8 +25,8 @@ use crate::{
 impl Service {
     /// The signing keys with their states.
     pub async fn list_keys(&self, cx: &RequestContext) -> Result<Vec<(KeySchedule, KeyState)>, Error> {
-        self.0.follower.snapshot(cx.now).await?;
-        let dates = self.0.ports.signer.schedules();
+        self.inner.follower.snapshot(cx.now).await?;
+        let dates = self.inner.ports.signer.schedules();
         Ok(dates
             .into_iter()
             .map(|key| {
@@ -60,8 +60,8 @@ impl Service {
             return Ok(made);
         }
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.0.follower.snapshot(cx.now).await?;
-            let signer = &self.0.ports.signer;
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
+            let signer = &self.inner.ports.signer;
             let (version, dates) = (signer.version(), signer.schedules());
             let (mut made, mut changes) = (Vec::new(), Vec::new());
             for algorithm in self.algorithms_in_use(&snapshot.registry) {
@@ -91,7 +91,7 @@ impl Service {
                 }],
                 ..WriteSet::default()
             };
-            let written = self.0.writer.commit(write).await?;
+            let written = self.inner.writer.commit(write).await?;
             if let Some(made) = idempotency::read_stored_response(request.as_ref(), &written)? {
                 return Ok(made);
             }
@@ -131,8 +131,8 @@ impl Service {
         };
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             // The key may be one that somebody else has only just made.
-            let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
-            let signer = &self.0.ports.signer;
+            let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
+            let signer = &self.inner.ports.signer;
             let (version, dates) = (signer.version(), signer.schedules());
             let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
             let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
@@ -161,12 +161,12 @@ impl Service {
                 audit_records: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
                 ..WriteSet::default()
             };
-            let written = self.0.writer.commit(write).await?;
+            let written = self.inner.writer.commit(write).await?;
             if let Some(made) = idempotency::read_stored_response(request.as_ref(), &written)? {
                 return Ok(made);
             }
             if matches!(written, WriteOutcome::Committed { .. }) {
-                self.0.follower.snapshot(cx.now).await?;
+                self.inner.follower.snapshot(cx.now).await?;
                 return Ok(made);
             }
         }
@@ -180,7 +180,7 @@ impl Service {
         now: Timestamp,
         activates: Timestamp,
     ) -> Result<StoredKey, Outage> {
-        let signer = Arc::clone(&self.0.ports.signer);
+        let signer = Arc::clone(&self.inner.ports.signer);
         let made = tokio::task::spawn_blocking(move || signer.create_key(algorithm, now, activates)).await;
         made.map_err(Outage::during("make a signing key"))?
     }

@@ -143,7 +143,9 @@ pub struct RequestContext {
 
 /// Errand itself. Cheap to clone.
 #[derive(Clone)]
-pub struct Service(Arc<ServiceInner>);
+pub struct Service {
+    inner: Arc<ServiceInner>,
+}
 
 struct ServiceInner {
     settings: Settings,
@@ -160,7 +162,7 @@ struct ServiceInner {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("settings", &self.0.settings).finish_non_exhaustive()
+        f.debug_struct("Service").field("settings", &self.inner.settings).finish_non_exhaustive()
     }
 }
 
@@ -206,49 +208,49 @@ impl Service {
             index_allocator,
             status_lists,
         };
-        Self(Arc::new(inner))
+        Self { inner: Arc::new(inner) }
     }
 
     /// What the operator chose.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.0.settings
+        &self.inner.settings
     }
 
     /// The clock, for the edge: to stamp a request, and to measure it.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
-        &*self.0.ports.clock
+        &*self.inner.ports.clock
     }
 
     /// A fresh request id, for a request that brings none.
     #[must_use]
     pub fn new_request_id(&self) -> Option<RequestId> {
-        self.0.ports.entropy.new_uuid().to_string().parse().ok()
+        self.inner.ports.entropy.new_uuid().to_string().parse().ok()
     }
 
     /// How many writes wait for the store now.
     #[must_use]
     pub fn write_queue_depth(&self) -> usize {
-        self.0.writer.queue_depth()
+        self.inner.writer.queue_depth()
     }
 
     /// How many audit records of introspections were dropped because the writer could not keep up.
     #[must_use]
     pub fn dropped_audit_records(&self) -> u64 {
-        self.0.writer.dropped_audit_records()
+        self.inner.writer.dropped_audit_records()
     }
 
     /// How many tokens that were found good are kept, and how many bytes they take at most.
     #[must_use]
     pub fn token_cache_size(&self) -> (usize, u64) {
-        self.0.token_cache.size()
+        self.inner.token_cache.size()
     }
 
     /// The trusted issuers, each with whether its keys could be had the last time they were asked for.
     pub async fn issuer_health(&self, cx: &RequestContext) -> Result<Vec<(String, bool)>, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
-        let unreachable = self.0.ports.trusted_keys.unreachable_issuers();
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
+        let unreachable = self.inner.ports.trusted_keys.unreachable_issuers();
         let names = snapshot.registry.issuers().map(|issuer| issuer.issuer.to_string());
         Ok(names
             .map(|name| {
@@ -261,15 +263,15 @@ impl Service {
     /// Waits until everything that was submitted is durable, and leaves the replicas; a store that does not answer keeps
     /// nobody from stopping. Called once, after the last request.
     pub async fn shutdown(&self) {
-        for record in self.0.auth_failures.drain(self.0.ports.clock.now(), true) {
-            self.0.writer.enqueue_audit(record);
+        for record in self.inner.auth_failures.drain(self.inner.ports.clock.now(), true) {
+            self.inner.writer.enqueue_audit(record);
         }
-        if timeout(SHUTDOWN_FLUSH_TIMEOUT, self.0.writer.flush()).await.is_err() {
-            let writes = self.0.writer.queue_depth();
+        if timeout(SHUTDOWN_FLUSH_TIMEOUT, self.inner.writer.flush()).await.is_err() {
+            let writes = self.inner.writer.queue_depth();
             tracing::error!(writes, "the store does not answer: what waits to be written is given up");
         }
         if let Err(outage) =
-            commit::timeout::with_store_timeout("leave the replicas", self.0.follower.deregister()).await
+            commit::timeout::with_store_timeout("leave the replicas", self.inner.follower.deregister()).await
         {
             tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");
         }
@@ -278,11 +280,12 @@ impl Service {
     /// What to sign something with: what its resource wants, once a key for that has been published for long enough; the
     /// configured algorithm until then.
     fn select_signing_algorithm(&self, preferred: Option<SigningAlgorithm>, cx: &RequestContext) -> SigningAlgorithm {
-        let active = |algorithm: &SigningAlgorithm| self.0.ports.signer.active_algorithms(cx.now).contains(algorithm);
+        let active =
+            |algorithm: &SigningAlgorithm| self.inner.ports.signer.active_algorithms(cx.now).contains(algorithm);
         preferred.filter(active).unwrap_or(self.settings().algorithm)
     }
 
     fn store(&self) -> &dyn Store {
-        &*self.0.ports.store
+        &*self.inner.ports.store
     }
 }

@@ -138,7 +138,7 @@ type RejectedClient = (AuthError, Option<ClientId>);
 impl Service {
     /// Finds out who the client is, against the registry of this moment.
     pub async fn authenticate(&self, credentials: Credentials, cx: &RequestContext) -> Result<UnredeemedClient, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let checked = match credentials {
             Credentials::Basic { client, secret } => {
                 self.check_secret(&snapshot, &client, &secret).map(|id| (id, Vec::new()))
@@ -149,8 +149,8 @@ impl Service {
         };
         // Anybody can cause this, so it never waits and is dropped first when there are too many.
         let (id, once) = checked.map_err(|(fault, known)| {
-            for record in self.0.auth_failures.add(fault, known, cx) {
-                self.0.writer.enqueue_audit(record);
+            for record in self.inner.auth_failures.add(fault, known, cx) {
+                self.inner.writer.enqueue_audit(record);
             }
             fault
         })?;
@@ -165,7 +165,7 @@ impl Service {
         write: WriteSet,
         cx: &RequestContext,
     ) -> Result<WriteOutcome, Error> {
-        match self.0.writer.commit(write).await? {
+        match self.inner.writer.commit(write).await? {
             WriteOutcome::Replayed => Err(self.reject_replayed_client(client, cx).await),
             written => Ok(written),
         }
@@ -174,7 +174,7 @@ impl Service {
     /// Refuses a client whose one-time id was used before: that is on record.
     pub(in crate::app) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
         let audit = vec![auth_failure_record(AuthError::Replayed, Some(client.clone()), cx)];
-        match self.0.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
+        match self.inner.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
             Ok(_) => AuthError::Replayed.into(),
             Err(outage) => outage.into(),
         }
@@ -212,7 +212,7 @@ impl Service {
             .map(|owned| &owned.tag);
         // The same work whether there is a tag or not: a tag of 32 zeros fits no secret.
         let nothing = SecretTag::from_bytes(vec![0; 32]);
-        let right = self.0.ports.pepper.matches(client, secret, tag.unwrap_or(&nothing));
+        let right = self.inner.ports.pepper.matches(client, secret, tag.unwrap_or(&nothing));
         let fault = match (known, tag) {
             (Some(client), Some(_)) if right => return Ok(client.id().clone()),
             (Some(_), Some(_)) => AuthError::WrongSecret,
@@ -240,7 +240,7 @@ impl Service {
         let registered = id.as_ref().and_then(|id| snapshot.registry.client(id));
         let checked = match registered.filter(|client| !client.is_disabled()) {
             None => {
-                self.0.ports.trusted_keys.verify_dummy(jws);
+                self.inner.ports.trusted_keys.verify_dummy(jws);
                 Err(AuthError::UnknownClient)
             }
             Some(client) => self.check_assertion_of(client, jws, cx).map(|once| (client.id().clone(), once)),
@@ -256,13 +256,13 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<ReplayGuard, AuthError> {
         let Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience } = client.authentication() else {
-            self.0.ports.trusted_keys.verify_dummy(jws);
+            self.inner.ports.trusted_keys.verify_dummy(jws);
             return Err(AuthError::WrongMethod);
         };
         // rfc7523bis: explicit typing, or none in what older libraries make. `JWT` says nothing and is let in as none.
         let typed = !matches!(jws.header().typ.as_deref(), None | Some("jwt" | "client-authentication+jwt"));
         let claims =
-            self.0.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|fault| match fault {
+            self.inner.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|fault| match fault {
                 SignatureError::UnknownKey
                 | SignatureError::AlgorithmNotAllowed
                 | SignatureError::InvalidSignature

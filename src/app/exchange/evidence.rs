@@ -151,7 +151,7 @@ impl Service {
         jws: CompactJws<'_>,
         now: Timestamp,
     ) -> Result<(IssuedToken, KeyId), TokenError> {
-        let token = self.0.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
+        let token = self.inner.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
         let ours = IssuedToken::parse_payload(&token.typ, &token.payload).ok_or(TokenError::WrongTyp)?;
         if *ours.issuer() != self.settings().issuer {
             return Err(TokenError::UntrustedIssuer);
@@ -173,13 +173,14 @@ impl Service {
         if !issuer.token_types.contains(&kind) {
             return Err(refuse(TokenError::UntrustedIssuer));
         }
-        let payload =
-            self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(|fault| match fault {
+        let payload = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(
+            |fault| match fault {
                 SignatureError::Outage(outage) => Error::Unavailable(outage),
                 SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
                     refuse(TokenError::BadSignature)
                 }
-            })?;
+            },
+        )?;
         let agent_names = match presenter {
             Client::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
             Client::Resource(_) | Client::Admin(_) => &[],

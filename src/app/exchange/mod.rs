@@ -108,7 +108,7 @@ impl Service {
             match signed {
                 Ok(signed) => {
                     let checked_at = self.clock().monotonic();
-                    let snapshot = self.0.follower.snapshot(cx.now).await?;
+                    let snapshot = self.inner.follower.snapshot(cx.now).await?;
                     if self.is_still_valid(&caller, &signed, &snapshot) {
                         return self.issue(&caller, &request, signed, checked_at, exchange_audit, cx).await;
                     }
@@ -133,7 +133,7 @@ impl Service {
     fn is_still_valid(&self, caller: &IdentifiedClient, signed: &SignedToken, snapshot: &Snapshot) -> bool {
         (snapshot.log_epoch == caller.snapshot().log_epoch && snapshot.seq == caller.snapshot().seq)
             || (snapshot.registry_generation == caller.snapshot().registry_generation
-                && self.0.ports.signer.version() == signed.key_version
+                && self.inner.ports.signer.version() == signed.key_version
                 && snapshot.standing(&signed.claims.revocation_keys()) == Standing::Live)
     }
 
@@ -230,8 +230,8 @@ impl Service {
         let (task, claims) = self.build_claims(caller, request, &plan, status_index, cx);
         let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
         let algorithm = self.select_signing_algorithm(plan.algorithm, cx);
-        let keys = self.0.ports.signer.version();
-        let token = self.0.ports.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
+        let keys = self.inner.ports.signer.version();
+        let token = self.inner.ports.signer.sign(algorithm, plan.kind.typ(), &payload, cx.now)?;
         // One that we would not take for what it is would be active nowhere, and could not be revoked.
         if token.len() <= MAX_JWT_BYTES && IssuedToken::parse_payload(plan.kind.typ(), &payload).is_some() {
             Ok(SignedToken { token, plan, task, claims, status_index, key_version: keys })
@@ -299,7 +299,7 @@ impl Service {
             audit_records: super::grants::break_glass::with_use_record(record, &claims),
             ..WriteSet::default()
         };
-        match self.0.writer.commit(write).await? {
+        match self.inner.writer.commit(write).await? {
             // Whoever looks for what was taken back looks for so long, and would miss it.
             WriteOutcome::Committed { .. } if self.clock().monotonic().saturating_sub(checked_at) > ISSUE_DEADLINE => {
                 Err(Outage::during("issue")("it took too long to be written").into())
@@ -334,7 +334,7 @@ impl Service {
                 (None, *id, authority_hash.clone(), context.clone())
             }
             PlannedTask::Open { purpose, authority, deadline } => {
-                let id = TaskId::new(self.0.ports.entropy.new_uuid());
+                let id = TaskId::new(self.inner.ports.entropy.new_uuid());
                 let task = Task {
                     id,
                     requester: plan.requester.clone(),
@@ -361,7 +361,7 @@ impl Service {
             client_id: plan.client.clone(),
             iat: cx.now,
             exp: plan.expires,
-            jti: TokenId::new(self.0.ports.entropy.new_uuid()),
+            jti: TokenId::new(self.inner.ports.entropy.new_uuid()),
             txn: id,
             lineage: plan.lineage.clone(),
             rev: caller.snapshot().seq,
@@ -395,7 +395,7 @@ impl Service {
     ) -> Error {
         let audit = vec![denial_record(caller, request, &exchange_audit, &refusal, cx)];
         match self
-            .0
+            .inner
             .writer
             .commit(WriteSet {
                 replay_guards: exchange_audit.all_replay_guards(),

@@ -78,8 +78,8 @@ impl Service {
         };
         let snapshot = caller.snapshot();
         let digest = TokenDigest::of(token);
-        if let Some(known) = digest.and_then(|digest| self.0.token_cache.get_task(&digest))
-            && self.0.ports.signer.is_published(&known.key, cx.now)
+        if let Some(known) = digest.and_then(|digest| self.inner.token_cache.get_task(&digest))
+            && self.inner.ports.signer.is_published(&known.key, cx.now)
             && is_active_for(&known.claims, &known.revocation_keys, resource, snapshot, cx)
             && passes_registry(&known, resource, snapshot)
         {
@@ -111,7 +111,7 @@ impl Service {
         if let Some(digest) = digest {
             let known =
                 CachedToken::from_task(*claims, names, key, answer.clone(), token.len(), snapshot.registry_generation);
-            self.0.token_cache.insert_task(digest, known);
+            self.inner.token_cache.insert_task(digest, known);
         }
         Ok(Introspection::Active(answer))
     }
@@ -135,7 +135,7 @@ impl Service {
         };
         let payload = serde_json::to_vec(&response).map_err(Outage::during("write the answer"))?;
         let algorithm = self.select_signing_algorithm(resource.signing_algorithm, cx);
-        Ok(self.0.ports.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
+        Ok(self.inner.ports.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
     }
 
     /// The record names whose token it was, so that a task's trail shows who still tried it after it was ended. The
@@ -147,7 +147,7 @@ impl Service {
         outcome: Outcome,
         cx: &RequestContext,
     ) {
-        let is_first = || claims.is_none_or(|claims| !self.0.recently_audited.contains(claims.jti));
+        let is_first = || claims.is_none_or(|claims| !self.inner.recently_audited.contains(claims.jti));
         let break_glass = claims.is_some_and(|claims| claims.break_glass);
         let is_wanted = match self.settings().introspection_audit {
             _ if break_glass => true,
@@ -158,7 +158,7 @@ impl Service {
         if !is_wanted {
             return;
         }
-        let is_queued = self.0.writer.enqueue_audit(Record {
+        let is_queued = self.inner.writer.enqueue_audit(Record {
             requester: claims.map(TaskTokenClaims::requester),
             agents: claims.iter().flat_map(|claims| claims.act.actors()).map(|hop| hop.sub.clone()).collect(),
             client: Some(resource.id.clone()),
@@ -172,7 +172,7 @@ impl Service {
         });
         // Only then: the next answer makes up for a record that was dropped.
         if let (true, Outcome::Active, Some(claims)) = (is_queued, outcome, claims) {
-            self.0.recently_audited.insert(claims.jti);
+            self.inner.recently_audited.insert(claims.jti);
         }
     }
 }

@@ -153,24 +153,24 @@ impl Service {
     /// Follows the log and keeps the lease, until the service is [finished](Service::finish). Without it everything is as
     /// exact, and every request asks the store.
     pub async fn follow_log(&self) {
-        self.0.follower.run().await;
+        self.inner.follower.run().await;
     }
 
     /// Whether requests are answered from memory now.
     #[must_use]
     pub fn holds_lease(&self) -> bool {
-        self.0.follower.lease.is_valid(self.clock().monotonic())
+        self.inner.follower.lease.is_valid(self.clock().monotonic())
     }
 
     /// Up to where the log has been applied here.
     #[must_use]
     pub fn applied_seq(&self) -> LogPosition {
-        self.0.follower.applied_seq()
+        self.inner.follower.applied_seq()
     }
 
     /// Who follows the log, how far, and with which lease.
     pub async fn list_replicas(&self, cx: &RequestContext) -> Result<Vec<ReplicaStatus>, Error> {
-        let follower = &self.0.follower;
+        let follower = &self.inner.follower;
         let head = follower.committed_snapshot(cx.now).await?.seq;
         let heartbeats = follower.read_heartbeats().await?;
         let now = self.clock().monotonic();

@@ -66,7 +66,7 @@ impl Service {
             TokenKind::Access | TokenKind::Txn if self.settings().status_list.enabled => {}
             TokenKind::Access | TokenKind::Txn | TokenKind::HandOver | TokenKind::Api => return Ok(None),
         }
-        let (shard, numbers) = (Shard::for_expiry(expires), &self.0.index_allocator);
+        let (shard, numbers) = (Shard::for_expiry(expires), &self.inner.index_allocator);
         loop {
             let (number, left) = numbers.next(shard);
             if let Some(number) = number {
@@ -89,12 +89,12 @@ impl Service {
 
     /// Takes a block of a shard, unless there are so many numbers left.
     async fn reserve_block(&self, shard: Shard, min_remaining: usize) -> Result<(), Outage> {
-        let numbers = &self.0.index_allocator;
+        let numbers = &self.inner.index_allocator;
         let _guard = numbers.reserve_lock.lock().await;
         if numbers.remaining(shard) >= min_remaining {
             return Ok(());
         }
-        let seed = self.0.ports.entropy.random_bytes32()?;
+        let seed = self.inner.ports.entropy.random_bytes32()?;
         let block = self.store().allocate_status_block(shard).await?;
         numbers.refill(shard, shuffle_block(block, &seed), self.clock().now());
         Ok(())

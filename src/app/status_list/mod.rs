@@ -111,12 +111,12 @@ impl Service {
             return Err(ConflictError::StatusListExpired.into());
         }
         // Without a view there is no answer, whatever is kept.
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         if !self.status_list_exists(id, cx.now).await? {
             return Err(ConflictError::NotFound("status list").into());
         }
         {
-            let state = self.0.status_lists.state.lock().await;
+            let state = self.inner.status_lists.state.lock().await;
             if state.log_epoch == snapshot.log_epoch
                 && state.is_current(snapshot.seq, self.clock().monotonic())
                 && let Some(signed) = state.signed_lists.get(&id)
@@ -133,16 +133,17 @@ impl Service {
 
     /// The lists that there are now.
     pub async fn list_status_lists(&self, cx: &RequestContext) -> Result<Vec<String>, Error> {
-        self.0.follower.snapshot(cx.now).await?;
+        self.inner.follower.snapshot(cx.now).await?;
         self.read_shards(cx.now).await?;
-        let shards = self.0.status_lists.shards();
+        let shards = self.inner.status_lists.shards();
         let ids = shards.iter().flat_map(|(shard, blocks)| ListId::iter_allocated(*shard, *blocks));
         Ok(ids.map(|id| id.uri(&self.settings().issuer)).collect())
     }
 
     /// Whether a number of the list was ever taken. What is not known here is asked for, once for all who ask.
     async fn status_list_exists(&self, id: ListId, now: Timestamp) -> Result<bool, Outage> {
-        let is_there = || self.0.status_lists.shards().get(&id.shard).is_some_and(|blocks| id.is_allocated(*blocks));
+        let is_there =
+            || self.inner.status_lists.shards().get(&id.shard).is_some_and(|blocks| id.is_allocated(*blocks));
         if is_there() {
             return Ok(true);
         }
@@ -154,7 +155,7 @@ impl Service {
     }
 
     async fn read_shards(&self, now: Timestamp) -> Result<(), Outage> {
-        let lists = &self.0.status_lists;
+        let lists = &self.inner.status_lists;
         let read = async || {
             let shards = self.store().list_status_shards(now.saturating_sub(LIST_EXPIRY_GRACE)).await?;
             *lists.shards() = shards.into_iter().collect();
@@ -167,13 +168,13 @@ impl Service {
     fn is_fresh(&self, signed: &SignedList) -> bool {
         let (now, ttl) = (self.clock().now(), self.settings().status_list.ttl);
         let until = signed.signed_at.saturating_add(Lifetime::seconds((ttl.as_seconds() / 2).max(1)));
-        signed.signed_at <= now && !until.has_passed(now) && signed.key_version == self.0.ports.signer.version()
+        signed.signed_at <= now && !until.has_passed(now) && signed.key_version == self.inner.ports.signer.version()
     }
 
     async fn rebuild(&self, id: ListId) -> Result<Arc<StatusList>, Outage> {
-        let mut state = self.0.status_lists.state.lock().await;
+        let mut state = self.inner.status_lists.state.lock().await;
         let now = self.clock().now();
-        let snapshot = self.0.follower.snapshot(now).await?;
+        let snapshot = self.inner.follower.snapshot(now).await?;
         if state.log_epoch != snapshot.log_epoch {
             *state = BuildState { log_epoch: snapshot.log_epoch, ..BuildState::default() };
         }
@@ -183,7 +184,7 @@ impl Service {
         if let Some(signed) = state.signed_lists.get(&id).filter(|signed| self.is_fresh(signed)) {
             return Ok(Arc::clone(&signed.list));
         }
-        let keys = self.0.ports.signer.version();
+        let keys = self.inner.ports.signer.version();
         let list = Arc::new(self.sign_list(id, state.statuses.get(&id), now)?);
         state.signed_lists.insert(id, SignedList { list: Arc::clone(&list), signed_at: now, key_version: keys });
         Ok(list)
@@ -202,7 +203,7 @@ impl Service {
         let ttl = settings.status_list.ttl;
         let claims = StatusListClaims::new(&settings.issuer, id, statuses, ttl, now);
         let claims = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
-        let token = self.0.ports.signer.sign(settings.algorithm, TYP_STATUS_LIST, &claims, now)?;
+        let token = self.inner.ports.signer.sign(settings.algorithm, TYP_STATUS_LIST, &claims, now)?;
         let gzipped = (token.len() > GZIP_MIN_SIZE).then(|| gzip(token.as_bytes()));
         let gzipped = gzipped.filter(|gzipped| gzipped.len() < token.len()).map(Bytes::from);
         Ok(StatusList { etag: entity_tag(&token), token: token.into(), gzipped, ttl })
