@@ -3,10 +3,7 @@
 //! An unknown client and a wrong credential get the same answer for the same work.
 
 use crate::{
-    app::{
-        AuthError, Error, RequestContext, RequestError, Service, Snapshot, auth::failures::auth_failure_record,
-        replication::follower,
-    },
+    app::{AuthError, Error, RequestContext, RequestError, Service, Snapshot, auth::failures::auth_failure_record},
     domain::{
         audit::{Event, Outcome, Record},
         id::ClientId,
@@ -101,7 +98,7 @@ impl AuthenticatedClient {
     }
 
     /// Used by the one other way to authenticate: an API token.
-    pub(in crate::app) fn from_api_token(id: ClientId, snapshot: follower::Snapshot) -> Self {
+    pub(in crate::app) fn from_api_token(id: ClientId, snapshot: Snapshot) -> Self {
         Self(IdentifiedClient { id, snapshot })
     }
 }
