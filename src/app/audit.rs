@@ -20,7 +20,8 @@ pub struct AuditReport {
     pub records: u64,
     /// The tampering that was detected, by writer.
     pub findings: Vec<(WriterId, String)>,
-    /// The heads of all chains. Stored elsewhere, they also show later whether a whole chain was removed.
+    /// The heads of all chains. Stored elsewhere, they also show later whether a whole chain was
+    /// removed.
     pub heads: Vec<(WriterId, Head)>,
 }
 
@@ -89,8 +90,9 @@ impl AuditTrail<'_> {
         }
     }
 
-    /// Looks for records after the head of a chain. A record that is written during the verification moves the head in the
-    /// same transaction; any other record after the head was not written by the writer.
+    /// Looks for records after the head of a chain. A record that is written during the
+    /// verification moves the head in the same transaction; any other record after the head was not
+    /// written by the writer.
     async fn check_after_head(&self, writer: WriterId, head: &Head) -> Result<Option<Tampering>, Outage> {
         let rows = self.audit.read_audit_chain(writer, head.n, PAGE_SIZE).await?;
         let Some(last) = rows.last() else { return Ok(None) };

@@ -1,7 +1,7 @@
 //! The revocation feed: the log, projected for subscribers that verify tokens offline.
 //!
-//! A position is sent only when everything up to it has been sent. A subscriber that continues from its position has
-//! therefore missed nothing, at whatever replica it continues.
+//! A position is sent only when everything up to it has been sent. A subscriber that continues from
+//! its position has therefore missed nothing, at whatever replica it continues.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,7 +36,8 @@ use crate::{
 
 /// The longest time that a request may wait for a new entry.
 pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The interval at which a stream sends its position and checks that the subscriber is still authorized.
+/// The interval at which a stream sends its position and checks that the subscriber is still
+/// authorized.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The time after which a stream is closed if its subscriber does not read.
 const SLOW_CONSUMER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +47,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const SEGMENT_SIZE: u32 = 1000;
 /// The number of cached segments. Subscribers that keep up are at the same few positions.
 const MAX_CACHED_SEGMENTS: usize = 16;
-/// The number of positions behind the head above which a subscriber gets no entries that are long out of date.
+/// The number of positions behind the head above which a subscriber gets no entries that are long
+/// out of date.
 const LAG_THRESHOLD: u64 = 10_000;
 /// The number of events that may be buffered for one subscriber.
 const MAX_BUFFERED_EVENTS: usize = 64;
@@ -70,7 +72,8 @@ pub struct FeedPage {
     pub from: LogPosition,
     /// The position up to which everything has been sent.
     pub up_to: LogPosition,
-    /// The end of the log, as far as this replica knows. If it is beyond `up_to`, there are more entries.
+    /// The end of the log, as far as this replica knows. If it is beyond `up_to`, there are more
+    /// entries.
     pub head: LogPosition,
     /// The time at which the page was read.
     pub at: Timestamp,
@@ -99,7 +102,8 @@ pub struct Subscriber {
 }
 
 impl Service {
-    /// Authorizes the bearer of an API token to read the feed; `call` as in [`authorize`](Self::authorize).
+    /// Authorizes the bearer of an API token to read the feed; `call` as in
+    /// [`authorize`](Self::authorize).
     pub async fn authorize_subscriber(
         &self,
         bearer: Secret,
@@ -111,8 +115,8 @@ impl Service {
         Ok(Subscriber { client: caller.client().id().clone(), scope, bearer, call })
     }
 
-    /// Returns the entries after a position, or from the start of the log. Waits up to `wait` for an entry that the
-    /// subscriber may see.
+    /// Returns the entries after a position, or from the start of the log. Waits up to `wait` for
+    /// an entry that the subscriber may see.
     pub async fn read_feed_page(
         &self,
         subscriber: &Subscriber,
@@ -134,8 +138,9 @@ impl Service {
         Ok(page)
     }
 
-    /// Opens a stream of the entries after a position, or from the start of the log. The stream ends when the subscriber
-    /// disconnects, is too slow or loses its authorization, or when the server stops.
+    /// Opens a stream of the entries after a position, or from the start of the log. The stream
+    /// ends when the subscriber disconnects, is too slow or loses its authorization, or when the
+    /// server stops.
     pub async fn open_feed_stream(
         &self,
         subscriber: Subscriber,
@@ -155,7 +160,8 @@ impl Service {
         Ok(receiver)
     }
 
-    /// Ends all streams and long polls, current and future ones. A server that stops would otherwise wait for them.
+    /// Ends all streams and long polls, current and future ones. A server that stops would
+    /// otherwise wait for them.
     pub fn end_streams(&self) {
         self.inner.feed.stopping.cancel();
     }
@@ -215,7 +221,8 @@ fn resolve_scope(caller: &ApiCaller) -> Result<FeedScope, AuthError> {
     match caller.client().client() {
         Ok(Client::Resource(resource)) => Ok(FeedScope::Resource(resource.uri.clone())),
         Ok(Client::Agent(_)) => Err(AuthError::ClientNotAllowed),
-        // A token with an admin scope whose client is not registered was issued with the server's own keys.
+        // A token with an admin scope whose client is not registered was issued with the server's
+        // own keys.
         Ok(Client::Admin(_)) | Err(_) => Ok(FeedScope::Admin),
     }
 }
@@ -289,8 +296,8 @@ impl Feed {
         acquire_permit(&self.subscribers, self.limits, client)
     }
 
-    /// Checks that the log has reached a position. If it has not, the position belongs to another log: of another store,
-    /// or of a state of this store that was lost.
+    /// Checks that the log has reached a position. Otherwise the position belongs to another
+    /// log: of another store, or of a state of this store that was lost.
     async fn check_position(&self, from: LogPosition, now: Timestamp) -> Result<(), Error> {
         let applied = self.ports.follower.snapshot(now).await?.seq;
         // Another replica may be ahead, so the store decides.
@@ -301,7 +308,8 @@ impl Feed {
         }
     }
 
-    /// Returns the entries after a position as soon as one is visible in `scope`, or after `max_wait`.
+    /// Returns the entries after a position as soon as one is visible in `scope`, or after
+    /// `max_wait`.
     async fn wait_for_entries(
         &self,
         scope: &FeedScope,
@@ -341,7 +349,8 @@ impl Feed {
         Ok(FeedPage { from, up_to: segment.up_to, head: head.max(segment.up_to), at: now, entries })
     }
 
-    /// Returns the segment of this log that starts after `from`. The store has every entry up to `head`.
+    /// Returns the segment of this log that starts after `from`. The store has every entry up to
+    /// `head`.
     async fn load_segment(
         &self,
         from: LogPosition,

@@ -55,8 +55,8 @@ impl Service {
         self.inner.ports.signer.active_algorithms(cx.now)
     }
 
-    /// Returns the algorithm to sign with: the one that the resource prefers, once a key of it is active, and the
-    /// configured one until then.
+    /// Returns the algorithm to sign with: the one that the resource prefers, once a key of it is
+    /// active, and the configured one until then.
     pub(super) fn select_signing_algorithm(
         &self,
         preferred: Option<SigningAlgorithm>,
@@ -76,8 +76,9 @@ impl Service {
         Ok(self.inner.ports.signer.schedules().into_iter().map(with_state).collect())
     }
 
-    /// Creates the keys that are needed: one for each algorithm in use if requested, or only where one is due by age.
-    /// Returns the new keys. Two replicas that rotate at the same time create one key: the second finds that of the first.
+    /// Creates the keys that are needed: one for each algorithm in use if requested, or only where
+    /// one is due by age. Returns the new keys. Two replicas that rotate at the same time create
+    /// one key: the second finds that of the first.
     pub async fn rotate_keys(
         &self,
         by: &str,
@@ -87,7 +88,8 @@ impl Service {
         self.rotate_keys_idempotently(by, reason, None, cx).await
     }
 
-    /// Rotates the keys like [`rotate_keys`](Self::rotate_keys), at most once for each `Idempotency-Key`.
+    /// Rotates the keys like [`rotate_keys`](Self::rotate_keys), at most once for each
+    /// `Idempotency-Key`.
     pub async fn rotate_keys_idempotently(
         &self,
         by: &str,
@@ -123,9 +125,10 @@ impl Service {
         Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 
-    /// Revokes a key that leaked: from the commit on, it is not in the JWKS and its tokens are inactive, at every replica.
-    /// If it was the key that signs, another one takes over at once: a pending key, or a new one, which is returned.
-    /// Recipients had no time to fetch the new key; revoking a leaked key takes precedence over their caches.
+    /// Revokes a key that leaked: from the commit on, it is not in the JWKS and its tokens are
+    /// inactive, at every replica. If it was the key that signs, another one takes over at once: a
+    /// pending key, or a new one, which is returned. Recipients had no time to fetch the new key;
+    /// revoking a leaked key takes precedence over their caches.
     pub async fn revoke_key(
         &self,
         by: &str,
@@ -192,8 +195,8 @@ impl KeyRotation {
         Ok(change)
     }
 
-    /// Plans the revocation of a key, and creates its successor without storing it if one is needed. Returns `None` if
-    /// there is no such key.
+    /// Plans the revocation of a key, and creates its successor without storing it if one is
+    /// needed. Returns `None` if the key does not exist.
     async fn revoke(&self, registry: &Registry, kid: &KeyId, now: Timestamp) -> Result<Option<KeyChange>, Outage> {
         let (version, schedules) = (self.signer.version(), self.signer.schedules());
         let algorithm = schedules.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);

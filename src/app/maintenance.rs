@@ -7,8 +7,9 @@ use crate::{
 };
 
 impl Service {
-    /// Rotates keys that are due, ends tasks that have passed their deadline or lost their grant or agent, and removes
-    /// expired data from memory and from the store. Any number of replicas may run this concurrently.
+    /// Rotates keys that are due, ends tasks that have passed their deadline or lost their grant or
+    /// agent, and removes expired data from memory and from the store. Any number of replicas may
+    /// run this concurrently.
     pub async fn collect_garbage(&self, cx: &RequestContext) -> Result<GcStats, Error> {
         self.rotate_keys("age", RotationReason::Age, cx).await?;
         self.inner.follower.evict_expired();

@@ -280,7 +280,8 @@ impl Service {
         self.inner.writer.queue_depth()
     }
 
-    /// Returns the number of audit records of introspections that were dropped because the write queue was too full.
+    /// Returns the number of audit records of introspections that were dropped because the write
+    /// queue was too full.
     #[must_use]
     pub fn dropped_audit_records(&self) -> u64 {
         self.inner.writer.dropped_audit_records()
@@ -292,8 +293,9 @@ impl Service {
         self.inner.token_cache.size()
     }
 
-    /// Waits until everything that was queued is durable, and removes this replica from the store. If the store does not
-    /// respond, it gives up after a time limit. Called once, after the last request.
+    /// Waits until everything that was queued is durable, and removes this replica from the store.
+    /// If the store does not respond, it gives up after a time limit. Called once, after the last
+    /// request.
     pub async fn shutdown(&self) {
         for record in self.inner.auth_failures.drain(self.inner.ports.clock.now(), true) {
             self.inner.writer.enqueue_audit(record);

@@ -1,4 +1,5 @@
-//! Durations as whole nanoseconds, for readings of the monotonic clock that are kept in an atomic integer.
+//! Durations as whole nanoseconds, for readings of the monotonic clock that are kept in an atomic
+//! integer.
 
 use std::time::Duration;
 

@@ -6,8 +6,8 @@ use crate::{
 };
 
 impl Service {
-    /// Checks that requests can be answered: the store is reachable, has the expected schema and accepts writes, and there
-    /// is an active signing key.
+    /// Checks that requests can be answered: the store is reachable, has the expected schema and
+    /// accepts writes, and there is an active signing key.
     pub async fn check_readiness(&self, cx: &RequestContext) -> Result<(), Error> {
         self.store().ping().await?;
         if self.inner.writer.is_stalled() {

@@ -6,8 +6,8 @@ use crate::ports::Outage;
 
 /// Returns an [`Outage`] of the caller's own with the operation and the causes of the shared one.
 ///
-/// [`Outage`] is not `Clone`, because its cause is not. Wrapping the shared value in a second `Outage` would add a
-/// level to the chain that repeats the first.
+/// [`Outage`] is not `Clone`, because its cause is not. Wrapping the shared value in a second
+/// `Outage` would add a level to the chain that repeats the first.
 pub(in crate::app) fn unshare(shared: Arc<Outage>) -> Outage {
     Outage { operation: shared.operation, source: Box::new(SharedCause(shared)) }
 }

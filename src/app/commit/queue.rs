@@ -1,7 +1,7 @@
 //! Group commit from a single task.
 //!
-//! A batch is everything that was queued while the previous batch was being committed, so no write waits for a timer.
-//! One writer per process also serializes the appends to its audit hash chain.
+//! A batch is everything that was queued while the previous batch was being committed, so no write
+//! waits for a timer. One writer per process also serializes the appends to its audit hash chain.
 
 use std::{
     iter::repeat_n,
@@ -38,7 +38,8 @@ pub(in crate::app) struct CommitQueue {
     capacity: usize,
     dropped: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
-    /// The start of the commit in flight, in nanoseconds of the monotonic clock; 0 if there is none.
+    /// The start of the commit in flight, in nanoseconds of the monotonic clock; 0 if there is
+    /// none.
     commit_started: Arc<AtomicU64>,
 }
 
@@ -52,8 +53,9 @@ enum WriteCommand {
 }
 
 impl CommitQueue {
-    /// Starts the writer on a thread of its own. A commit is several round trips to the store, and on the threads that
-    /// serve requests each response would wait behind every request that is ready to run.
+    /// Starts the writer on a thread of its own. A commit is several round trips to the store, and
+    /// on the threads that serve requests each response would wait behind every request that is
+    /// ready to run.
     pub(in crate::app) fn start(
         threads: &dyn ThreadSpawner,
         store: Arc<dyn Store>,
@@ -84,7 +86,8 @@ impl CommitQueue {
         started > 0 && now.saturating_sub(started) > saturating_nanos(STALL_THRESHOLD)
     }
 
-    /// Commits a write. A full queue is an outage (back-pressure): the write is rejected before it costs anything.
+    /// Commits a write. A full queue is an outage (back-pressure): the write is rejected before it
+    /// costs anything.
     pub(in crate::app) async fn commit(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
         let (reply, outcome) = oneshot::channel();
         let full = |_| Outage::during("queue a write")("the write queue is full");
@@ -95,8 +98,9 @@ impl CommitQueue {
         }
     }
 
-    /// Queues an audit record without waiting for its commit, and returns whether it was queued. A record never delays
-    /// other writes: if the queue is more than half full, the record is dropped and counted.
+    /// Queues an audit record without waiting for its commit, and returns whether it was queued. A
+    /// record never delays other writes: if the queue is more than half full, the record is dropped
+    /// and counted.
     pub(in crate::app) fn enqueue_audit(&self, record: Record) -> bool {
         let is_busy = self.queue_depth() > self.capacity / 2;
         if is_busy || self.queue.try_send(WriteCommand::Audit(Box::new(record))).is_err() {
@@ -175,7 +179,8 @@ impl Committer {
         }
     }
 
-    /// Commits a part of a batch, with a timeout: on a silent connection every later write would wait as well.
+    /// Commits a part of a batch, with a timeout: on a silent connection every later write would
+    /// wait as well.
     async fn commit(&self, part: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         self.commit_started.store(saturating_nanos(self.clock.monotonic()).max(1), Ordering::Relaxed);
         let result = with_store_timeout("commit", self.store.commit(self.writer, part)).await;
@@ -186,9 +191,10 @@ impl Committer {
 
 /// A batch on its way into the store.
 ///
-/// Each part is committed as a whole if possible. If the store rejects something in a part, and so wrote nothing of it,
-/// the two halves are tried one after the other, in order: in the end only the rejected writes have failed. If the
-/// outcome of a part is unknown, it is not retried, because it may have been committed.
+/// Each part is committed as a whole if possible. If the store rejects something in a part, and so
+/// wrote nothing of it, the two halves are tried one after the other, in order: in the end only the
+/// rejected writes have failed. If the outcome of a part is unknown, it is not retried, because it
+/// may have been committed.
 struct Batch<'a> {
     /// The parts that are still to be tried; the next one is last.
     pending: Vec<&'a [WriteSet]>,
@@ -287,7 +293,8 @@ mod tests {
             prop_assert!(commits <= parts + 2 * 9 * bad.len(), "{} commits for {} rejected writes", commits, bad.len());
         }
 
-        /// If the connection breaks at commit number `at`, earlier outcomes stand and nothing is tried afterwards.
+        /// If the connection breaks at commit number `at`, earlier outcomes stand and nothing is
+        /// tried afterwards.
         #[test]
         fn unknown_outcome_is_not_retried(count in 2_usize..100, bad in 0_usize..100, at in 1_usize..12) {
             let writes = (0..count).map(write).collect::<Vec<_>>();

@@ -1,8 +1,8 @@
 //! Coalescing of concurrent reads.
 //!
-//! Callers that arrive while a read is in flight all share the *next* read. A caller therefore never gets the result of
-//! a read that started before the call. Under load there are at most two reads for any number of callers: the one in
-//! flight and the next.
+//! Callers that arrive while a read is in flight all share the *next* read. A caller therefore
+//! never gets the result of a read that started before the call. Under load there are at most two
+//! reads for any number of callers: the one in flight and the next.
 
 use std::sync::{
     Arc,
@@ -22,7 +22,8 @@ pub(in crate::app) struct CoalescedRead<T> {
 }
 
 struct CompletedRead<T> {
-    /// Generation number, starting at 1: the position of this read in the order in which reads started.
+    /// Generation number, starting at 1: the position of this read in the order in which reads
+    /// started.
     generation: u64,
     result: Result<T, Arc<Outage>>,
 }
@@ -34,7 +35,8 @@ impl<T> Default for CoalescedRead<T> {
 }
 
 impl<T: Clone> CoalescedRead<T> {
-    /// Returns the result of a read that starts after this call: of `read`, or of the `read` of a concurrent caller.
+    /// Returns the result of a read that starts after this call: of `read`, or of the `read` of a
+    /// concurrent caller.
     pub(in crate::app) async fn read<F>(&self, read: impl FnOnce() -> F) -> Result<T, Outage>
     where
         F: Future<Output = Result<T, Outage>>,

@@ -2,12 +2,14 @@
 //!
 //! One log is followed for revocations, for the registry and for the signing keys.
 //!
-//! While the [lease](super::lease) is valid, everything that was acknowledged before a request began is in memory here.
-//! Otherwise the log's head is read from the store, and the entries since are applied. No response comes from stale
-//! memory: if the head can't be read either, the result is an outage.
+//! While the [lease](super::lease) is valid, everything that was acknowledged before a request
+//! began is in memory here. Otherwise the log's head is read from the store, and the entries since
+//! are applied. No response comes from stale memory: if the head can't be read either, the result
+//! is an outage.
 //!
-//! The log only grows. A log that has lost an applied entry (after a failover to a server that had not received the last
-//! commits, or after restoring a backup) is a different log: the memory is discarded and the log is read from the start.
+//! The log only grows. A log that has lost an applied entry (after a failover to a server that had
+//! not received the last commits, or after restoring a backup) is a different log: the memory is
+//! discarded and the log is read from the start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,10 +38,11 @@ use crate::{
 
 /// The number of entries that are read at a time while no request is answered from memory.
 const CATCH_UP_PAGE_SIZE: u32 = 10_000;
-/// The number of entries that are read at a time while requests are answered from memory on the same cores. A burst then
-/// takes longer to apply, but no response is delayed by it.
+/// The number of entries that are read at a time while requests are answered from memory on the
+/// same cores. A burst then takes longer to apply, but no response is delayed by it.
 const FOREGROUND_PAGE_SIZE: u32 = 500;
-/// The number of entries that are applied under one lock of the index, before readers get their turn.
+/// The number of entries that are applied under one lock of the index, before readers get their
+/// turn.
 const APPLY_CHUNK_SIZE: usize = 256;
 /// How wrong wall clocks may have been for the entries that are read at start.
 const STARTUP_CLOCK_SLACK: Lifetime = Lifetime::hours(24);
@@ -89,12 +92,13 @@ impl Follower {
         })
     }
 
-    /// Returns a snapshot with everything that was acknowledged before this call (linearizable: a lease read, or else a
-    /// read-index read).
+    /// Returns a snapshot with everything that was acknowledged before this call (linearizable: a
+    /// lease read, or else a read-index read).
     pub(in crate::app) async fn snapshot(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
-        // Check the lease after the request has started: any revocation acknowledged earlier has already been applied
-        // here, or the lease has lapsed. If the process is paused between this check and the response, the response is
-        // to a request that began before whatever was acknowledged meanwhile.
+        // Check the lease after the request has started: any revocation acknowledged earlier has
+        // already been applied here, or the lease has lapsed. If the process is paused between this
+        // check and the response, the response is to a request that began before whatever was
+        // acknowledged meanwhile.
         if self.holds_lease()
             && let Some(snapshot) = self.snapshot_at(LogPosition::default())
         {
@@ -103,13 +107,14 @@ impl Follower {
         self.committed_snapshot(now).await
     }
 
-    /// Returns a snapshot that contains every entry committed before this call, acknowledged or not (a read-index read).
-    /// Use it before writing.
+    /// Returns a snapshot that contains every entry committed before this call, acknowledged or not
+    /// (a read-index read). Use it before writing.
     pub(in crate::app) async fn committed_snapshot(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
         let read = async || {
             let head = with_store_timeout(OP_READ_HEAD, self.log.read_log_head()).await?;
             let follower = Arc::clone(self);
-            // Having applied this position is not enough: it may have been a position of another log.
+            // Having applied this position is not enough: it may have been a position of another
+            // log.
             self.run_exclusively(async move { follower.catch_up_to(head, now).await }).await?;
             Ok(head)
         };
@@ -117,7 +122,8 @@ impl Follower {
         self.snapshot_through(head, now).await
     }
 
-    /// Returns a snapshot that contains at least the log up to `seq`, which must have been committed before this call.
+    /// Returns a snapshot that contains at least the log up to `seq`, which must have been
+    /// committed before this call.
     pub(in crate::app) async fn snapshot_through(
         self: &Arc<Self>,
         seq: LogPosition,
@@ -148,8 +154,9 @@ impl Follower {
         self.run_exclusively(async move { follower.detect_divergence().await }).await
     }
 
-    /// Runs an operation that excludes all others of its kind. Once it has the lock it runs in a task of its own, so what
-    /// it reads is kept even if the caller goes away. A caller that goes away earlier leaves nothing behind.
+    /// Runs an operation that excludes all others of its kind. Once it has the lock it runs in a
+    /// task of its own, so what it reads is kept even if the caller goes away. A caller that goes
+    /// away earlier leaves nothing behind.
     async fn run_exclusively(
         &self,
         operation: impl Future<Output = Result<(), Outage>> + Send + 'static,
@@ -189,7 +196,8 @@ impl Follower {
         if self.snapshot_at(head).is_none() { self.catch_up(head, now).await } else { Ok(()) }
     }
 
-    /// Compares the entry at the applied position in the store with the entry that was applied there.
+    /// Compares the entry at the applied position in the store with the entry that was applied
+    /// there.
     async fn detect_divergence(&self) -> Result<(), Outage> {
         let Some(applied) = self.state().last_applied().cloned() else { return Ok(()) };
         if self.entry_at(applied.seq).await?.is_none_or(|stored| stored != applied) {
@@ -210,7 +218,8 @@ impl Follower {
         state.reset();
     }
 
-    /// Extends the lease, unless the memory is of another log than `log_epoch`. Returns whether it did.
+    /// Extends the lease, unless the memory is of another log than `log_epoch`. Returns whether it
+    /// did.
     pub(in crate::app) fn extend_lease(&self, log_epoch: u64, until: Duration) -> bool {
         let state = self.state();
         let is_same_log = state.log_epoch() == log_epoch;
@@ -233,9 +242,10 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads and applies the entries since the applied position, page by page. A changed registry and changed keys are in
-    /// use before the position advances to their change: a reader that sees the position also sees its effect. Returns
-    /// the entry that the pages were to continue from, if the store has lost it.
+    /// Reads and applies the entries since the applied position, page by page. A changed registry
+    /// and changed keys are in use before the position advances to their change: a reader that sees
+    /// the position also sees its effect. Returns the entry that the pages were to continue from,
+    /// if the store has lost it.
     async fn fetch_pages(&self, head: LogPosition, now: Timestamp) -> Result<Option<LogEntry>, Outage> {
         if !self.state().is_loaded() {
             self.detect_divergence().await?;
@@ -245,16 +255,17 @@ impl Follower {
             (state.is_loaded(), state.index(), state.last_applied().cloned())
         };
         let mut last = last_applied.filter(|_| is_loaded);
-        // Wall clocks may be wrong, here and at a revoker. Entries that arrive while following are therefore applied
-        // whatever their retention limit, and a start skips only entries that have been out of date for a day.
+        // Wall clocks may be wrong, here and at a revoker. Entries that arrive while following are
+        // therefore applied whatever their retention limit, and a start skips only entries that
+        // have been out of date for a day.
         let alive_at = if is_loaded { Timestamp::EPOCH } else { replay_horizon(now) };
         loop {
             let limit = if self.holds_lease() { FOREGROUND_PAGE_SIZE } else { CATCH_UP_PAGE_SIZE };
             let from = last.as_ref().map_or_else(|| self.applied_seq(), |last| previous(last.seq));
             let page = with_store_timeout(OP_FOLLOW_LOG, self.log.read_log_after(from, alive_at, limit)).await?;
             let is_last_page = page.len() < usize::try_from(limit).unwrap_or(usize::MAX);
-            // The entry to continue from is read together with the next ones: between two reads the store might fail
-            // over to another log.
+            // The entry to continue from is read together with the next ones: between two reads the
+            // store might fail over to another log.
             let mut page = page.into_iter();
             if last.is_some() && page.next() != last {
                 return Ok(last);
@@ -288,7 +299,8 @@ impl Follower {
         Ok(None)
     }
 
-    /// Applies a page in chunks: the position advances with each, and readers wait for one chunk at most.
+    /// Applies a page in chunks: the position advances with each, and readers wait for one chunk at
+    /// most.
     async fn apply(&self, page: &[LogEntry], index: &RwLock<Index>) {
         for chunk in page.chunks(APPLY_CHUNK_SIZE) {
             let applied_at = self.clock.monotonic();
@@ -336,14 +348,14 @@ fn previous(seq: LogPosition) -> LogPosition {
     LogPosition::new(seq.number().saturating_sub(1))
 }
 
-/// Returns the time before which an entry must have gone out of date to be skipped when the whole log is read. The time
-/// is a full hour, because the store finds the remaining entries by the hour.
+/// Returns the time before which an entry must have gone out of date to be skipped when the whole
+/// log is read. The time is a full hour, because the store finds the remaining entries by the hour.
 pub(in crate::app) fn replay_horizon(now: Timestamp) -> Timestamp {
     now.saturating_sub(STARTUP_CLOCK_SLACK).end_of_previous_hour()
 }
 
-/// Loads the registry and checks its consistency. An inconsistent registry was written by another program and is
-/// rejected as a whole.
+/// Loads the registry and checks its consistency. An inconsistent registry was written by another
+/// program and is rejected as a whole.
 pub(in crate::app) async fn load_registry(store: &dyn Store) -> Result<Registry, Outage> {
     let stored = store.load_registry().await?;
     let registry = Registry::build(stored.version, stored.entries, stored.secret_tags).map_err(|errors| {

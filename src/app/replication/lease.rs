@@ -1,4 +1,5 @@
-//! The lease: how long this replica may answer from memory without reading the log's head from the store.
+//! The lease: how long this replica may answer from memory without reading the log's head from the
+//! store.
 //!
 //! [`renewal`](super::renewal) extends it.
 

@@ -1,4 +1,5 @@
-//! Replication: the log follower, the lease and its renewal, and propagation of writes to all replicas.
+//! Replication: the log follower, the lease and its renewal, and propagation of writes to all
+//! replicas.
 //!
 //! `docs/reference/revocation-protocol.md` explains the protocol as a whole.
 

@@ -10,7 +10,8 @@ use crate::{
     ports::{Clock, Outage, Store},
 };
 
-/// The number of leases without a renewal after which a replica is removed; at least [`MIN_REAP_AGE`].
+/// The number of leases without a renewal after which a replica is removed; at least
+/// [`MIN_REAP_AGE`].
 const REAP_AFTER_LEASES: u32 = 30;
 /// The minimum age of the last renewal of a replica that is removed.
 const MIN_REAP_AGE: Duration = Duration::from_mins(1);
@@ -43,8 +44,8 @@ impl Peers {
         inspect(&self.observations.lock())
     }
 
-    /// Removes replicas that have not renewed their lease for a long time: every process that revokes something would
-    /// wait for each of them once.
+    /// Removes replicas that have not renewed their lease for a long time: every process that
+    /// revokes something would wait for each of them once.
     pub(in crate::app) async fn reap_dead_replicas(&self) -> Result<(), Outage> {
         let now = self.clock.monotonic();
         for heartbeat in self.read_heartbeats().await?.iter() {

@@ -22,8 +22,9 @@ use crate::{
 /// The interval at which acknowledgements are read when no notification arrives.
 const ACK_POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// A write without a log entry: it creates something, or records something that ended without a revocation. It takes
-/// nothing away from any token, so the response does not wait for other replicas.
+/// A write without a log entry: it creates something, or records something that ended without a
+/// revocation. It takes nothing away from any token, so the response does not wait for other
+/// replicas.
 pub(in crate::app) struct UnloggedWrite {
     /// The state that the write depends on.
     pub(in crate::app) expected: Precondition,
@@ -55,11 +56,12 @@ impl PropagatingWriter {
         Self { queue, follower, peers, renewal, clock }
     }
 
-    /// Commits the write, then waits until every replica has applied its log entries, those of an earlier identical
-    /// request included. On an error, entries may already be durable; retrying waits again.
+    /// Commits the write, then waits until every replica has applied its log entries, those of an
+    /// earlier identical request included. On an error, entries may already be durable; retrying
+    /// waits again.
     ///
-    /// A write with a precondition that has nothing left to append waits for the log as it is: another caller may have
-    /// made the same change a moment ago.
+    /// A write with a precondition that has nothing left to append waits for the log as it is:
+    /// another caller may have made the same change a moment ago.
     pub(in crate::app) async fn commit(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
         self.commit_and_propagate(write, None).await.map(|(outcome, _)| outcome)
     }
@@ -77,8 +79,8 @@ impl PropagatingWriter {
         .await
     }
 
-    /// Commits like [`commit`](Self::commit), but waits for `max_wait` at most. Also returns how far the last entry has
-    /// propagated, if the write waited for one.
+    /// Commits like [`commit`](Self::commit), but waits for `max_wait` at most. Also returns how
+    /// far the last entry has propagated, if the write waited for one.
     pub(in crate::app) async fn commit_and_propagate(
         &self,
         write: WriteSet,
@@ -93,8 +95,8 @@ impl PropagatingWriter {
             WriteOutcome::Committed { seq: None } | WriteOutcome::AlreadyApplied { seq: None, .. }
                 if has_precondition =>
             {
-                // The state is already the requested one. Another caller may have brought it about a moment ago, and
-                // that change may not have been acknowledged yet.
+                // The state is already the requested one. Another caller may have brought it about
+                // a moment ago, and that change may not have been acknowledged yet.
                 Some(self.await_head_propagation(max_wait).await?)
             }
             WriteOutcome::Committed { seq: None }
@@ -108,19 +110,21 @@ impl PropagatingWriter {
     async fn write(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
         let outcome = self.queue.commit(write).await?;
         if outcome == WriteOutcome::Conflict {
-            // A concurrent write came first, and may not have been acknowledged yet. The next attempt must see it.
+            // A concurrent write came first, and may not have been acknowledged yet. The next
+            // attempt must see it.
             self.follower.committed_snapshot(self.clock.now()).await?;
         }
         Ok(outcome)
     }
 
-    /// Waits until everything in the log has propagated. A response that reports an existing state waits for this.
+    /// Waits until everything in the log has propagated. A response that reports an existing state
+    /// waits for this.
     pub(in crate::app) async fn await_barrier(&self) -> Result<(), Outage> {
         self.await_head_propagation(None).await.map(|_| ())
     }
 
-    /// Waits like [`await_barrier`](Self::await_barrier), but for `max_wait` at most. Returns how far the last entry has
-    /// propagated.
+    /// Waits like [`await_barrier`](Self::await_barrier), but for `max_wait` at most. Returns how
+    /// far the last entry has propagated.
     pub(in crate::app) async fn await_head_propagation(
         &self,
         max_wait: Option<Duration>,
@@ -129,8 +133,8 @@ impl PropagatingWriter {
         self.await_propagation(seq, max_wait).await
     }
 
-    /// Waits until an entry of the log has propagated, for `max_wait` at most. Waits for each replica until it has
-    /// acknowledged the entry, and no longer than its lease.
+    /// Waits until an entry of the log has propagated, for `max_wait` at most. Waits for each
+    /// replica until it has acknowledged the entry, and no longer than its lease.
     pub(in crate::app) async fn await_propagation(
         &self,
         seq: LogPosition,

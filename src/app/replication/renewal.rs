@@ -1,15 +1,16 @@
 //! Renewal of the lease.
 //!
-//! Every heartbeat has the same order: at start, while the lease is valid, and after it lapsed. The renewal is sent and
-//! becomes durable. **Then**, in a new statement, the log's head is read and every entry up to it is applied. Only then
-//! is the lease extended, counted from before the renewal was sent.
+//! Every heartbeat has the same order: at start, while the lease is valid, and after it lapsed. The
+//! renewal is sent and becomes durable. **Then**, in a new statement, the log's head is read and
+//! every entry up to it is applied. Only then is the lease extended, counted from before the
+//! renewal was sent.
 //!
-//! A revoker reads the renewals when its entry is in the log. If it sees this renewal, it waits for this replica. If it
-//! does not, this replica reads the entry before it uses the lease. Reading the head in the renewing statement would
-//! leave a gap between the two.
+//! A revoker reads the renewals when its entry is in the log. If it sees this renewal, it waits for
+//! this replica. If it does not, this replica reads the entry before it uses the lease. Reading the
+//! head in the renewing statement would leave a gap between the two.
 //!
-//! The log is compared with what was applied here: a log that lost commits meanwhile is a different log, and the
-//! renewal does not extend the lease.
+//! The log is compared with what was applied here: a log that lost commits meanwhile is a different
+//! log, and the renewal does not extend the lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,7 +58,8 @@ pub(in crate::app) struct LeaseRenewal {
     peers: Arc<Peers>,
     /// Locked during a heartbeat.
     state: Mutex<RenewalState>,
-    /// Incremented when the log may have entries to apply, or this replica may have some to acknowledge.
+    /// Incremented when the log may have entries to apply, or this replica may have some to
+    /// acknowledge.
     log_changed: watch::Sender<u64>,
     /// Incremented when a replica may have acknowledged entries.
     acks_changed: watch::Sender<u64>,
@@ -133,7 +135,8 @@ impl LeaseRenewal {
 
     /// Renews the lease until the replica deregisters.
     pub(in crate::app) async fn run(&self) {
-        // The listener only shortens delays: the next heartbeat finds entries whose notification was lost.
+        // The listener only shortens delays: the next heartbeat finds entries whose notification
+        // was lost.
         tokio::select! {
             () = self.listen_for_changes() => {}
             () = self.renew_loop() => {}
@@ -246,8 +249,8 @@ impl LeaseRenewal {
         Ok(is_extended && self.follower.applied_seq() == applied)
     }
 
-    /// Stops answering from memory and removes the replica from the store, so that no revoker waits for it. Called after
-    /// the last response.
+    /// Stops answering from memory and removes the replica from the store, so that no revoker waits
+    /// for it. Called after the last response.
     pub(in crate::app) async fn deregister(&self) -> Result<(), Outage> {
         let mut state = self.state.lock().await;
         state.is_deregistered = true;

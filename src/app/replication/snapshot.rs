@@ -9,19 +9,20 @@ use crate::domain::{
     revocation::{Index, LogEntry, LogPosition, RevocationKeys, Standing},
 };
 
-/// What a replica knows at one moment: the registry, and the log up to a position. A request uses one snapshot from
-/// start to end.
+/// What a replica knows at one moment: the registry, and the log up to a position. A request uses
+/// one snapshot from start to end.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The registry.
     pub registry: Arc<Registry>,
     /// The log position that had been applied; the index may contain later entries.
     pub seq: LogPosition,
-    /// The log that `seq` belongs to. The number changes when the store has lost a part of its log, because positions
-    /// then mean other entries.
+    /// The log that `seq` belongs to. The number changes when the store has lost a part of its log,
+    /// because positions then mean other entries.
     pub(in crate::app) log_epoch: u64,
-    /// The number of times that the registry had been read: whatever was derived from a registry is valid for every
-    /// snapshot with the same number. (After a failover, a registry *version* may denote another registry.)
+    /// The number of times that the registry had been read: whatever was derived from a registry is
+    /// valid for every snapshot with the same number. (After a failover, a registry *version* may
+    /// denote another registry.)
     pub(in crate::app) registry_generation: u64,
     index: Arc<RwLock<Index>>,
 }
@@ -33,7 +34,8 @@ impl Snapshot {
         self.index.read().standing(keys)
     }
 
-    /// Returns whether a retained entry ends the token: every replica that has applied as much gives the same answer.
+    /// Returns whether a retained entry ends the token: every replica that has applied as much
+    /// gives the same answer.
     #[must_use]
     pub fn is_revoked(&self, keys: &RevocationKeys) -> bool {
         self.index.read().standing_by_entries(keys) == Standing::Revoked
@@ -57,7 +59,8 @@ pub(super) struct FollowerState {
 impl FollowerState {
     /// Returns a snapshot, if the registry is loaded and the log has been applied up to `seq`.
     pub(super) fn snapshot_at(&self, seq: LogPosition) -> Option<Snapshot> {
-        // A changed registry is stored before the position advances, so the registry is not older than the position.
+        // A changed registry is stored before the position advances, so the registry is not older
+        // than the position.
         let applied = self.applied_seq();
         (self.is_loaded && applied >= seq).then(|| Snapshot {
             registry: Arc::clone(&self.registry),

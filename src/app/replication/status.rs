@@ -23,8 +23,9 @@ pub struct ReplicaStatus {
 }
 
 impl Service {
-    /// Follows the log and renews the lease until the service is [shut down](Service::shutdown). Without it, responses
-    /// are just as exact, but every request reads the log's head from the store.
+    /// Follows the log and renews the lease until the service is [shut down](Service::shutdown).
+    /// Without it, responses are just as exact, but every request reads the log's head from the
+    /// store.
     pub async fn follow_log(&self) {
         self.inner.renewal.run().await;
     }

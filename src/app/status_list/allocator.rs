@@ -1,7 +1,7 @@
 //! Allocation of status list indexes to tokens that are being issued.
 //!
-//! A replica reserves blocks of indexes in the store and assigns them from memory, so a token costs no query. What
-//! remains of a block when the process ends stays unassigned.
+//! A replica reserves blocks of indexes in the store and assigns them from memory, so a token costs
+//! no query. What remains of a block when the process ends stays unassigned.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,8 @@ use crate::{
     ports::{Clock, Entropy, Outage, Store},
 };
 
-/// The number of remaining indexes of a shard, half a block, below which the next block is reserved.
+/// The number of remaining indexes of a shard, half a block, below which the next block is
+/// reserved.
 const LOW_WATER_MARK: usize = 512;
 const OP_RESERVE_BLOCK: &str = "reserve a block of status list indexes";
 
@@ -41,7 +42,8 @@ impl IndexAllocator {
         Arc::new(Self { status_lists, entropy, clock, remaining, reserve_lock })
     }
 
-    /// Allocates the index of a token that expires at this time. An index that is not used in the end stays unassigned.
+    /// Allocates the index of a token that expires at this time. An index that is not used in the
+    /// end stays unassigned.
     pub(in crate::app) async fn allocate(self: &Arc<Self>, expires: Timestamp) -> Result<StatusIndex, Outage> {
         let shard = Shard::for_expiry(expires);
         loop {
@@ -57,7 +59,8 @@ impl IndexAllocator {
                 }
                 return Ok(StatusIndex { shard, number });
             }
-            // In a task of its own: a reserved block is kept even if the caller goes away meanwhile.
+            // In a task of its own: a reserved block is kept even if the caller goes away
+            // meanwhile.
             let allocator = Arc::clone(self);
             let reservation = tokio::spawn(async move { allocator.reserve_block(shard, 1).await });
             reservation.await.map_err(Outage::during(OP_RESERVE_BLOCK))??;

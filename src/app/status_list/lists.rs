@@ -1,12 +1,14 @@
 //! Status lists, derived from the revocation log.
 //!
-//! The status of a token is 0 until an entry concerns the token, and the status of an unassigned index is 0. A list
-//! therefore changes only when the log does. For each entry, the tokens that the entry may concern are selected, and
-//! each is judged by the rule of introspection ([`Snapshot::standing`]).
+//! The status of a token is 0 until an entry concerns the token, and the status of an unassigned
+//! index is 0. A list therefore changes only when the log does. For each entry, the tokens that the
+//! entry may concern are selected, and each is judged by the rule of introspection
+//! ([`Snapshot::standing`]).
 //!
-//! A token may become durable after the entry that ends it was checked, because its issue was decided earlier. That
-//! decision used a log at most one lease old, and a token whose commit comes more than [`ISSUE_DEADLINE`] later is
-//! discarded. Entries are therefore checked again until that time has passed for every replica.
+//! A token may become durable after the entry that ends it was checked, because its issue was
+//! decided earlier. That decision used a log at most one lease old, and a token whose commit comes
+//! more than [`ISSUE_DEADLINE`] later is discarded. Entries are therefore checked again until that
+//! time has passed for every replica.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -42,8 +44,9 @@ use crate::{
 
 /// The minimum interval between two checks of the log while the log changes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
-/// The age of an entry after which a token that the entry ends can't become durable and be returned to a client: the
-/// longest lease, the longest commit, and a margin for clocks that run at different rates.
+/// The age of an entry after which a token that the entry ends can't become durable and be returned
+/// to a client: the longest lease, the longest commit, and a margin for clocks that run at
+/// different rates.
 const STABILITY_WINDOW: Duration = Duration::from_secs(35).saturating_add(ISSUE_DEADLINE);
 /// The number of log entries that are read at a time.
 const LOG_PAGE_SIZE: u32 = 10_000;
@@ -132,7 +135,8 @@ impl StatusLists {
         })
     }
 
-    /// Returns a list that is at most [`REFRESH_INTERVAL`] behind the snapshot, or `None` if the list does not exist.
+    /// Returns a list that is at most [`REFRESH_INTERVAL`] behind the snapshot, or `None` if the
+    /// list does not exist.
     pub(in crate::app) async fn read(
         self: &Arc<Self>,
         id: ListId,
@@ -166,8 +170,8 @@ impl StatusLists {
         Ok(ids.map(|id| id.uri(&self.parameters.issuer)).collect())
     }
 
-    /// Returns whether an index of the list has been reserved. If memory does not show it, the store is read, once for
-    /// all concurrent callers.
+    /// Returns whether an index of the list has been reserved. If memory does not show it, the
+    /// store is read, once for all concurrent callers.
     async fn exists(&self, id: ListId, now: Timestamp) -> Result<bool, Outage> {
         let is_known = || self.shards.lock().get(&id.shard).is_some_and(|blocks| id.is_allocated(*blocks));
         if is_known() {
@@ -190,7 +194,8 @@ impl StatusLists {
         self.shard_read.read(read).await
     }
 
-    /// Returns whether a signed list can be served as it is: at most half its `ttl` old, and signed with current keys.
+    /// Returns whether a signed list can be served as it is: at most half its `ttl` old, and signed
+    /// with current keys.
     fn is_fresh(&self, signed: &SignedList) -> bool {
         let (now, ttl) = (self.ports.clock.now(), self.parameters.ttl);
         let until = signed.signed_at.saturating_add(Lifetime::seconds((ttl.as_seconds() / 2).max(1)));
@@ -234,7 +239,8 @@ impl StatusLists {
         Ok(StatusList { etag: entity_tag(&token), token: token.into(), gzipped, ttl: *ttl })
     }
 
-    /// Checks the unstable part of the log, and sets the status of every token that its entries may concern.
+    /// Checks the unstable part of the log, and sets the status of every token that its entries may
+    /// concern.
     async fn apply_log(&self, state: &mut BuildState, snapshot: &Snapshot, now: Timestamp) -> Result<(), Outage> {
         let started = self.ports.clock.monotonic();
         state.evict_expired(now);
@@ -283,8 +289,8 @@ impl StatusLists {
 }
 
 impl BuildState {
-    /// Returns whether the lists are current for a snapshot up to `head`: nothing is unchecked or unstable, or the last
-    /// check is less than [`REFRESH_INTERVAL`] ago.
+    /// Returns whether the lists are current for a snapshot up to `head`: nothing is unchecked or
+    /// unstable, or the last check is less than [`REFRESH_INTERVAL`] ago.
     fn is_current(&self, head: LogPosition, now: Duration) -> bool {
         self.last_check.is_some_and(|(checked, started)| {
             let is_complete = checked >= head && self.unstable.is_empty();
@@ -323,8 +329,8 @@ impl BuildState {
     }
 }
 
-/// Returns selectors for the tokens that the entries may concern. The audience of a transaction token is the trust
-/// domain, whatever resources it allows something at.
+/// Returns selectors for the tokens that the entries may concern. The audience of a transaction
+/// token is the trust domain, whatever resources it allows something at.
 fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, trust_domain: &str) -> Vec<TokenSelector> {
     let (mut tokens, mut tasks, mut grants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut requesters, mut agents) = (BTreeSet::new(), BTreeSet::new());

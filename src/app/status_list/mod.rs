@@ -1,4 +1,5 @@
-//! Status lists (draft-ietf-oauth-status-list): the status of task tokens for verifiers that do not use introspection.
+//! Status lists (draft-ietf-oauth-status-list): the status of task tokens for verifiers that do not
+//! use introspection.
 
 pub(super) mod allocator;
 pub(super) mod lists;
@@ -33,8 +34,9 @@ impl Service {
         Ok(self.inner.status_lists.list_uris(cx.now).await?)
     }
 
-    /// Allocates the status list index of a token that is about to be issued, if its kind has one: a recipient may
-    /// verify access tokens and transaction tokens offline, the other kinds only Errand verifies.
+    /// Allocates the status list index of a token that is about to be issued, if its kind has one:
+    /// a recipient may verify access tokens and transaction tokens offline, the other kinds only
+    /// Errand verifies.
     pub(in crate::app) async fn allocate_status_index(
         &self,
         kind: TokenKind,
