@@ -39,9 +39,10 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
-        Store, StoredKeys, StoredRegistry, TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        WriteOutcome, WriteSet,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
+        ListError, LogStore, MaintenanceStore, Outage, Page, PageRequest, RegistryStore, ReplicaStore, StatusListStore,
+        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
+        TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -173,11 +174,18 @@ impl Database for PostgresStore {
 }
 
 #[async_trait]
-impl Store for PostgresStore {
+impl WriteStore for PostgresStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         commit::commit(&self.commit_pool, writer, batch).await
     }
 
+    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
+        read::find_idempotent_response(&self.pool, caller, key).await
+    }
+}
+
+#[async_trait]
+impl LogStore for PostgresStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
         match read::read_log_head(&self.pool).await {
             Ok(seq) => Ok(seq),
@@ -189,30 +197,13 @@ impl Store for PostgresStore {
         read::read_log_after(&self.pool, seq, now, limit).await
     }
 
-    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        read::load_registry(&self.pool).await
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        read::list_revocations(&self.pool, page).await
     }
+}
 
-    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::list_tools(&self.pool, resource).await
-    }
-
-    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        read::load_keys(&self.pool).await
-    }
-
-    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::find_task(&self.pool, id).await
-    }
-
-    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_overdue_tasks(&self.pool, now, limit).await
-    }
-
-    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        read::list_tasks(&self.pool, filter, page).await
-    }
-
+#[async_trait]
+impl TokenStore for PostgresStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
         read::find_token(&self.pool, id).await
     }
@@ -220,23 +211,20 @@ impl Store for PostgresStore {
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         read::list_tokens(&self.pool, filter, page).await
     }
+}
 
-    async fn list_tokens_with_status(
-        &self,
-        having: &TokenSelector,
-        alive_at: Timestamp,
-        after: TokenCursor,
-        limit: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.pool, having, alive_at, after, limit).await
+#[async_trait]
+impl TaskStore for PostgresStore {
+    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::find_task(&self.pool, id).await
     }
 
-    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::allocate_block(&self.pool, shard).await
+    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        read::list_tasks(&self.pool, filter, page).await
     }
 
-    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::list_shards(&self.pool, now).await
+    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_overdue_tasks(&self.pool, now, limit).await
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
@@ -246,9 +234,16 @@ impl Store for PostgresStore {
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_orphaned_tasks(&self.pool, limit).await
     }
+}
 
+#[async_trait]
+impl GrantStore for PostgresStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
         read::find_grant(&self.pool, id).await
+    }
+
+    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        read::list_grants(&self.pool, filter, page).await
     }
 
     async fn list_live_grants(
@@ -272,19 +267,28 @@ impl Store for PostgresStore {
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         read::list_break_glass(&self.pool, review, page).await
     }
+}
 
-    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        read::list_grants(&self.pool, filter, page).await
+#[async_trait]
+impl RegistryStore for PostgresStore {
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        read::load_registry(&self.pool).await
     }
 
-    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        read::list_revocations(&self.pool, page).await
+    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::list_tools(&self.pool, resource).await
     }
+}
 
-    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        read::find_idempotent_response(&self.pool, caller, key).await
+#[async_trait]
+impl KeyStore for PostgresStore {
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        read::load_keys(&self.pool).await
     }
+}
 
+#[async_trait]
+impl AuditStore for PostgresStore {
     async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
         read::list_audit_records(&self.pool, filter, page).await
     }
@@ -296,7 +300,10 @@ impl Store for PostgresStore {
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::read_audit_chain(&self.pool, writer, n, limit).await
     }
+}
 
+#[async_trait]
+impl ReplicaStore for PostgresStore {
     async fn record_heartbeat(&self, beat: &Heartbeat, is_news: bool) -> Result<(), Outage> {
         change_listener::record_heartbeat(&self.pool, beat, is_news).await
     }
@@ -317,7 +324,31 @@ impl Store for PostgresStore {
             .await?,
         ))
     }
+}
 
+#[async_trait]
+impl StatusListStore for PostgresStore {
+    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::allocate_block(&self.pool, shard).await
+    }
+
+    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::list_shards(&self.pool, now).await
+    }
+
+    async fn list_tokens_with_status(
+        &self,
+        having: &TokenSelector,
+        alive_at: Timestamp,
+        after: TokenCursor,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        status_lists::list_tokens_with_status(&self.pool, having, alive_at, after, limit).await
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for PostgresStore {
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
         commit::collect_garbage(&self.pool, now).await
     }

@@ -36,9 +36,10 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
-        Store, StoredKeys, StoredRegistry, TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        WriteOutcome, WriteSet,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
+        ListError, LogStore, MaintenanceStore, Outage, Page, PageRequest, RegistryStore, ReplicaStore, StatusListStore,
+        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
+        TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -139,11 +140,18 @@ impl Database for SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl WriteStore for SqliteStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         commit::commit(&self.writer, writer, batch).await
     }
 
+    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
+        read::find_idempotent_response(&self.readers, caller, key).await
+    }
+}
+
+#[async_trait]
+impl LogStore for SqliteStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
         read::read_log_head(&self.readers).await
     }
@@ -152,30 +160,13 @@ impl Store for SqliteStore {
         read::read_log_after(&self.readers, seq, now, limit).await
     }
 
-    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        read::load_registry(&self.readers).await
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        read::list_revocations(&self.readers, page).await
     }
+}
 
-    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::list_tools(&self.readers, resource).await
-    }
-
-    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        read::load_keys(&self.readers).await
-    }
-
-    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::find_task(&self.readers, id).await
-    }
-
-    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_overdue_tasks(&self.readers, now, limit).await
-    }
-
-    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        read::list_tasks(&self.readers, filter, page).await
-    }
-
+#[async_trait]
+impl TokenStore for SqliteStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
         read::find_token(&self.readers, id).await
     }
@@ -183,23 +174,20 @@ impl Store for SqliteStore {
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         read::list_tokens(&self.readers, filter, page).await
     }
+}
 
-    async fn list_tokens_with_status(
-        &self,
-        having: &TokenSelector,
-        alive_at: Timestamp,
-        after: TokenCursor,
-        limit: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.readers, having, alive_at, after, limit).await
+#[async_trait]
+impl TaskStore for SqliteStore {
+    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::find_task(&self.readers, id).await
     }
 
-    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::allocate_block(&self.writer, shard).await
+    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        read::list_tasks(&self.readers, filter, page).await
     }
 
-    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::list_shards(&self.readers, now).await
+    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_overdue_tasks(&self.readers, now, limit).await
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
@@ -209,9 +197,16 @@ impl Store for SqliteStore {
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_orphaned_tasks(&self.readers, limit).await
     }
+}
 
+#[async_trait]
+impl GrantStore for SqliteStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
         read::find_grant(&self.readers, id).await
+    }
+
+    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        read::list_grants(&self.readers, filter, page).await
     }
 
     async fn list_live_grants(
@@ -235,19 +230,28 @@ impl Store for SqliteStore {
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         read::list_break_glass(&self.readers, review, page).await
     }
+}
 
-    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        read::list_grants(&self.readers, filter, page).await
+#[async_trait]
+impl RegistryStore for SqliteStore {
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        read::load_registry(&self.readers).await
     }
 
-    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        read::list_revocations(&self.readers, page).await
+    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::list_tools(&self.readers, resource).await
     }
+}
 
-    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        read::find_idempotent_response(&self.readers, caller, key).await
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        read::load_keys(&self.readers).await
     }
+}
 
+#[async_trait]
+impl AuditStore for SqliteStore {
     async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
         read::list_audit_records(&self.readers, filter, page).await
     }
@@ -259,7 +263,10 @@ impl Store for SqliteStore {
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::read_audit_chain(&self.readers, writer, n, limit).await
     }
+}
 
+#[async_trait]
+impl ReplicaStore for SqliteStore {
     async fn record_heartbeat(&self, beat: &Heartbeat, _is_news: bool) -> Result<(), Outage> {
         change_listener::record_heartbeat(&self.writer, beat).await
     }
@@ -275,7 +282,31 @@ impl Store for SqliteStore {
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Ok(Box::new(change_listener::PollingListener::new(self.readers.clone()).await?))
     }
+}
 
+#[async_trait]
+impl StatusListStore for SqliteStore {
+    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::allocate_block(&self.writer, shard).await
+    }
+
+    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::list_shards(&self.readers, now).await
+    }
+
+    async fn list_tokens_with_status(
+        &self,
+        having: &TokenSelector,
+        alive_at: Timestamp,
+        after: TokenCursor,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        status_lists::list_tokens_with_status(&self.readers, having, alive_at, after, limit).await
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for SqliteStore {
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
         commit::collect_garbage(&self.writer, now).await
     }
