@@ -23,7 +23,10 @@ use probe::ServerProbe;
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::store::{Database, StoreOptions, StoreUrlError, schema},
+    adapters::store::{
+        Database, StoreOptions, StoreUrlError,
+        schema::{self, AppliedMigration},
+    },
     domain::{
         audit::{Head, WriterId},
         grants::{
@@ -40,13 +43,15 @@ use crate::{
     },
     ports::{
         AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, LogStore, MaintenanceStore, Outage, Page, PageRequest, RegistryStore, ReplicaStore, StatusListStore,
-        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        TokenStore, WriteOutcome, WriteSet, WriteStore,
+        ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, RegistryStore, ReplicaStore,
+        StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
+        TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+const OP_MIGRATE: &str = "migrate the store";
 
 /// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
 /// a server that went away in the meantime.
@@ -129,6 +134,22 @@ impl PostgresStore {
         Ok(Self { pool, commit_pool: commits, listener_options: listening, probe: ServerProbe::new(connect) })
     }
 
+    async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Outage> {
+        let applied = read::read_applied_migrations(connection).await.map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        schema::check_migratable(&applied, &MIGRATOR, || self.recreate_remedy())
+            .map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        MIGRATOR.run_direct(None, connection, false).await.map_err(Outage::during(OP_MIGRATE))
+    }
+
+    /// Returns the remedy for a schema that can't be migrated.
+    fn recreate_remedy(&self) -> String {
+        format!("drop the database `{}`, create it anew and run `errand migrate`", self.probe.database())
+    }
+
+    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+        read::read_applied_migrations(&mut *self.pool.acquire().await?).await
+    }
+
     /// The same outage; why the server can't be reached, where that is its cause, in words that help.
     async fn explain(&self, outage: Outage) -> Outage {
         Outage { source: self.probe.diagnose(outage.source, &self.pool).await, ..outage }
@@ -162,14 +183,13 @@ fn format_millis(duration: Duration) -> String {
 #[async_trait]
 impl Database for PostgresStore {
     async fn migrate(&self) -> Result<(), Outage> {
-        // A connection of its own, without time limits. Closing it also gives back the lock that keeps two programs from
-        // migrating at once, which sqlx does not do after an error.
-        let during = "migrate the store";
-        let mut connection = self.probe.connect().await.map_err(Outage::during(during))?;
-        let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
+        // A connection of its own has no time limits. Closing it also releases the lock that keeps two programs from
+        // migrating at once, which sqlx does not release after an error.
+        let mut connection = self.probe.connect().await.map_err(Outage::during(OP_MIGRATE))?;
+        let migrated = self.migrate_on(&mut connection).await;
         let closed = connection.close().await;
-        migrated.map_err(Outage::during(during))?;
-        closed.map_err(Outage::during(during))
+        migrated?;
+        closed.map_err(Outage::during(OP_MIGRATE))
     }
 }
 
@@ -338,12 +358,12 @@ impl StatusListStore for PostgresStore {
 
     async fn list_tokens_with_status(
         &self,
-        having: &TokenSelector,
+        selector: &TokenSelector,
         alive_at: Timestamp,
         after: TokenCursor,
         limit: u32,
     ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.pool, having, alive_at, after, limit).await
+        status_lists::list_tokens_with_status(&self.pool, selector, alive_at, after, limit).await
     }
 }
 
@@ -354,8 +374,9 @@ impl MaintenanceStore for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        match read::read_schema_version(&self.pool).await {
-            Ok(version) => schema::check_version(version, &MIGRATOR),
+        match self.read_applied_migrations().await {
+            Ok(applied) => schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy())
+                .map_err(Outage::during(OP_CHECK_SCHEMA)),
             Err(error) => Err(self.explain(Outage::during("reach the store")(error)).await),
         }
     }

@@ -34,6 +34,11 @@ impl ServerProbe {
         &self.options
     }
 
+    /// Returns the name of the database. libpq: without one in the URL it is the name of the user.
+    pub(super) fn database(&self) -> &str {
+        self.options.get_database().unwrap_or_else(|| self.options.get_username())
+    }
+
     /// A connection beside the pool's.
     pub(super) async fn connect(&self) -> Result<PgConnection, Unreachable> {
         self.options.connect().await.map_err(|error| self.describe(&error))
@@ -93,9 +98,7 @@ impl ServerProbe {
             Some(folder) => folder.display().to_string(),
             None => options.get_host().to_owned(),
         };
-        // libpq: a database that is not named has the name of the user.
-        let (user, port) = (options.get_username(), options.get_port());
-        let database = options.get_database().unwrap_or(user);
+        let (user, port, database) = (options.get_username(), options.get_port(), self.database());
         Unreachable { location: format!("{host}:{port}, database `{database}`, user `{user}`"), reason, remedy }
     }
 }

@@ -138,7 +138,7 @@ statements! {
         set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
         pg_is_in_recovery() AS standby";
     HAS_SCHEMA = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
-    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    APPLIED_MIGRATIONS = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
 
     // ---- commit: guards ----
 

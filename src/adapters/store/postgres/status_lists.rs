@@ -26,12 +26,12 @@ pub(super) async fn list_shards(pool: &PgPool, now: Timestamp) -> Result<Vec<(Sh
 
 pub(super) async fn list_tokens_with_status(
     pool: &PgPool,
-    having: &TokenSelector,
+    selector: &TokenSelector,
     alive_at: Timestamp,
     after: TokenCursor,
     limit: u32,
 ) -> Result<Vec<TokenRecord>, Outage> {
-    let (statement, keys) = match having {
+    let (statement, keys) = match selector {
         TokenSelector::Tokens(ids) => (sql::STATUS_TOKENS_BY_TOKEN, to_json(ids)),
         TokenSelector::Tasks(ids) => (sql::STATUS_TOKENS_BY_TASK, to_json(ids)),
         TokenSelector::Grants(ids) => (sql::STATUS_TOKENS_BY_GRANT, to_json(ids)),

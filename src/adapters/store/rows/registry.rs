@@ -14,7 +14,7 @@ use crate::{
         id::ClientId,
         jose::jwk::SigningAlgorithm,
         keys::KeySchedule,
-        registry::{Block, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
+        registry::{Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
         revocation::LogPosition,
         secret::SecretTag,
         time::Timestamp,
@@ -111,7 +111,10 @@ impl BlockRow {
         let place = RowContext { table: "blocks", row: &row };
         Ok(Block {
             subject: BlockSubject::parse(&self.kind, &self.id).ok_or_else(|| place.corrupt("id"))?,
-            kind: place.parse_word("block_kind", &self.block_kind)?,
+            kind: [BlockKind::Suspended, BlockKind::Disabled]
+                .into_iter()
+                .find(|kind| kind.as_str() == self.block_kind)
+                .ok_or_else(|| place.corrupt("block_kind"))?,
             reason: place.parse("reason", &self.reason)?,
             by: self.actor,
             at: place.parse_time("occurred_at", self.occurred_at)?,

@@ -1,6 +1,6 @@
 //! Reads.
 
-use sqlx::{SqlitePool, query_as, query_scalar};
+use sqlx::{SqliteConnection, SqlitePool, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::sql;
@@ -13,6 +13,7 @@ use crate::{
             AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow, KnownToolRow,
             LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, to_i64,
         },
+        schema::AppliedMigration,
     },
     domain::{
         audit::{self, Head, WriterId},
@@ -33,11 +34,13 @@ use crate::{
     },
 };
 
-pub(super) async fn read_schema_version(pool: &SqlitePool) -> Result<i64, sqlx::Error> {
-    if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(pool).await? {
-        return Ok(0);
+pub(super) async fn read_applied_migrations(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+    if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(&mut *connection).await? {
+        return Ok(Vec::new());
     }
-    query_scalar(sql::SCHEMA_VERSION).fetch_one(pool).await
+    query_as(sql::APPLIED_MIGRATIONS).fetch_all(connection).await
 }
 
 pub(super) async fn read_log_head(pool: &SqlitePool) -> Result<LogPosition, Outage> {

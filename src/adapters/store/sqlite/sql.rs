@@ -125,7 +125,7 @@ statements! {
     // ---- the schema ----
 
     HAS_SCHEMA = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
-    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    APPLIED_MIGRATIONS = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
 
     // ---- commit: guards ----
 
