@@ -1,4 +1,4 @@
-//! The store on Postgres.
+//! The store on PostgreSQL.
 
 mod change_listener;
 mod commit;
@@ -53,18 +53,18 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 const OP_MIGRATE: &str = "migrate the store";
 
-/// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
-/// a server that went away in the meantime.
+/// The time since its last use for which a connection counts as alive. A connection is tested when it is returned to the
+/// pool, so only a server that disappears in the meantime goes unnoticed.
 const PING_FRESHNESS: Duration = Duration::from_secs(1);
-/// How long a connection may take to say that it is alive, before it is used and after: one that has gone silent, without
-/// a word that it is gone, is closed, and another one is made.
+/// The time that the test of a connection may take, before its use and after. A silent connection is closed and replaced by a
+/// new one.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const RELEASE_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One commit at a time, and another connection where one was given up a moment ago.
+/// One connection for the current commit, and one in case the previous commit was abandoned a moment ago.
 const COMMIT_CONNECTIONS: u32 = 2;
 
-/// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
+/// The parameters that a URL may have. sqlx logs an unknown parameter with its value, so none may reach it.
 const ALLOWED_URL_PARAMETERS: [&str; 13] = [
     "sslmode",
     "sslrootcert",
@@ -81,25 +81,25 @@ const ALLOWED_URL_PARAMETERS: [&str; 13] = [
     "options",
 ];
 
-/// The store on Postgres.
+/// The store on PostgreSQL.
 pub struct PostgresStore {
     pool: PgPool,
-    /// For who commits: connections are served by the thread that made them, and that one has a thread of its own.
+    /// Connections for commits. The thread that opens a connection drives it, and commits run on a thread of their own.
     commit_pool: PgPool,
-    /// For who listens: a connection of its own.
+    /// Options of the pools for listeners, each of which has a connection of its own.
     listener_options: PgPoolOptions,
     probe: ServerProbe,
 }
 
 impl fmt::Debug for PostgresStore {
-    /// Says nothing of where it is connected: that holds the password.
+    /// Leaves out the connection options, which contain the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
     }
 }
 
 impl PostgresStore {
-    /// Takes the URL; connections are made when they are needed, so a server that is down is an outage and no more.
+    /// Parses the URL. Connections are opened when they are needed, so a server that is down causes outages and nothing worse.
     pub fn new(url: &str, options: &StoreOptions) -> Result<Self, StoreUrlError> {
         let connect = parse_url(url)?;
         let timeout = format_millis(options.statement_timeout);
@@ -107,7 +107,7 @@ impl PostgresStore {
         let listening = listening.acquire_timeout(options.acquire_timeout);
         let pool = PgPoolOptions::new()
             .acquire_timeout(options.acquire_timeout)
-            // A connection that was in use just now need not be asked whether it lives: that is a round trip.
+            // A connection that was in use a moment ago is not tested, which saves a round trip.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
@@ -117,7 +117,7 @@ impl PostgresStore {
                     Ok(true)
                 })
             })
-            // Whoever used it may have given up waiting: then it answers late, or never.
+            // The last user may have timed out, so that a response is still due, or never comes.
             .after_release(|connection, _| {
                 Box::pin(async move { check_alive(connection, RELEASE_PING_TIMEOUT).await.map(|()| true) })
             })
@@ -129,9 +129,9 @@ impl PostgresStore {
                     if standby { Err(sqlx::Error::Configuration(STANDBY_MESSAGE.into())) } else { Ok(()) }
                 })
             });
-        let of = |most| pool.clone().max_connections(most).connect_lazy_with(connect.clone());
-        let (pool, commits) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
-        Ok(Self { pool, commit_pool: commits, listener_options: listening, probe: ServerProbe::new(connect) })
+        let of = |limit| pool.clone().max_connections(limit).connect_lazy_with(connect.clone());
+        let (pool, commit_pool) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
+        Ok(Self { pool, commit_pool, listener_options: listening, probe: ServerProbe::new(connect) })
     }
 
     async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Outage> {
@@ -150,7 +150,7 @@ impl PostgresStore {
         read::read_applied_migrations(&mut *self.pool.acquire().await?).await
     }
 
-    /// The same outage; why the server can't be reached, where that is its cause, in words that help.
+    /// Replaces the cause of an outage by a diagnosis with a remedy if the server is unreachable.
     async fn explain(&self, outage: Outage) -> Outage {
         Outage { source: self.probe.diagnose(outage.source, &self.pool).await, ..outage }
     }
@@ -163,14 +163,14 @@ async fn check_alive(connection: &mut PgConnection, time_limit: Duration) -> Res
     }
 }
 
-const STANDBY_MESSAGE: &str = "the server is a standby, and what it says may be old: the URL must lead to the primary";
+const STANDBY_MESSAGE: &str = "the server is a standby, whose data may be stale; use the URL of the primary";
 
 fn parse_url(text: &str) -> Result<PgConnectOptions, StoreUrlError> {
     let url = Url::parse(text).map_err(|_| StoreUrlError::Malformed)?;
     if url.query_pairs().any(|(name, _)| !ALLOWED_URL_PARAMETERS.contains(&&*name)) {
         return Err(StoreUrlError::UnknownParameter);
     }
-    // The cause is left out: it may quote the URL.
+    // The cause is left out, because it may quote the URL.
     let options = PgConnectOptions::from_str(text).map_err(|_| StoreUrlError::Malformed)?;
     let named = url.query_pairs().any(|(name, _)| name == "application_name");
     Ok(if named { options } else { options.application_name("errand") })
@@ -396,11 +396,11 @@ mod tests {
             "postgres://errand:hunter2#x@db.example/errand",
             "postgres://errand@db.example/errand?password=hunter2&port=hunter2",
         ] {
-            let said = match parse_url(url) {
+            let text = match parse_url(url) {
                 Ok(_) => String::new(),
                 Err(invalid) => format!("{invalid} {invalid:?}"),
             };
-            assert!(!said.contains("hunter2"), "{said}");
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 
@@ -409,8 +409,8 @@ mod tests {
         let options = StoreOptions { acquire_timeout: Duration::from_millis(300), ..StoreOptions::default() };
         let store = PostgresStore::new("postgres://errand:hunter2@127.0.0.1:1/errand", &options).unwrap();
         let outage = store.read_log_head().await.unwrap_err();
-        let said = format!("{outage} {} {outage:?} {store:?}", outage.source);
-        assert!(!said.contains("hunter2"), "{said}");
+        let text = format!("{outage} {} {outage:?} {store:?}", outage.source);
+        assert!(!text.contains("hunter2"), "{text}");
         let why = "PostgreSQL at 127.0.0.1:1, database `errand`, user `errand`: Connection refused";
         let source = outage.source.to_string();
         assert!(source.starts_with(why) && source.ends_with("in the store's URL"), "{source}");
