@@ -1,22 +1,15 @@
 //! Names of things. A value that exists is well formed; one kind of name does not fit where another is wanted.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use thiserror::Error;
+use errand_authority::text_name;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::encoding::serde_text;
-
-/// A name that is not one: says which kind was wanted, never what was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("not a valid {kind}: {rule}")]
-pub struct NameError {
-    /// What was wanted, as an operator would call it.
-    pub kind: &'static str,
-    /// The rule it broke.
-    pub rule: &'static str,
-}
+pub use errand_authority::{
+    digest::{ArgumentsDigest, ToolDigest},
+    id::{NameError, ToolName},
+};
 
 macro_rules! uuid_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
@@ -75,56 +68,6 @@ uuid_name!(
     "grant id"
 );
 
-macro_rules! text_name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
-        $(#[$doc])*
-        // Shared: a name goes into many places, and never changes.
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let check: fn(&str) -> bool = $check;
-                check(text).then(|| Self(text.into())).ok_or(NameError { kind: $kind, rule: $rule })
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-                out.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-                serde_text::read(input)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
 text_name!(
     /// An OAuth client of ours: an agent, a resource or an admin. One namespace for all three.
     ClientId,
@@ -148,30 +91,6 @@ text_name!(
     "1 to 255 bytes without control characters",
     |text| (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
 );
-text_name!(
-    /// A tool's name in its MCP server's `tools/list`.
-    ToolName,
-    "tool name",
-    "1 to 128 characters of A-Z a-z 0-9 . _ / -",
-    |text| (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
-);
-text_name!(
-    /// The digest of a tool's definition: SHA-256 over its canonical JSON (RFC 8785).
-    ToolDigest,
-    "tool digest",
-    "`sha-256:` and 43 characters of base64url",
-    |text| text.strip_prefix("sha-256:").is_some_and(|digest| {
-        digest.len() == 43 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-    })
-);
-impl ToolDigest {
-    /// The digest with this base64url text.
-    pub(super) fn from_base64url(sum: &str) -> Self {
-        Self(format!("sha-256:{sum}").into())
-    }
-}
-
 text_name!(
     /// A signing key's name in a JWKS (`kid`, RFC 7517 §4.5), as we give it.
     KeyId,

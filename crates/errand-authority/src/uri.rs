@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use url::{Host, Url};
 
-use crate::domain::encoding::serde_text;
+use crate::encoding::serde_text;
 
 const MAX_URL_LEN: usize = 2048;
 

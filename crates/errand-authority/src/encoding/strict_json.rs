@@ -47,10 +47,7 @@ pub fn parse_own<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, StrictJ
 }
 
 /// Reads the members of a strict object that stands in a text of ours, or `null`, and is at most `depth` levels deep.
-pub(in crate::domain) fn deserialize_members<'de, D>(
-    input: D,
-    depth: usize,
-) -> Result<Option<Map<String, Value>>, D::Error>
+pub fn deserialize_members<'de, D>(input: D, depth: usize) -> Result<Option<Map<String, Value>>, D::Error>
 where
     D: serde::Deserializer<'de>,
 {

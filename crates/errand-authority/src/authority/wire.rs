@@ -10,12 +10,10 @@ use thiserror::Error;
 use super::{
     Action, Authority, ListAction, Permission,
     constraint::{Constraints, Rule, sort_canonical},
+    escape::printable_name,
     value::{Arg, Decimal},
 };
-use crate::domain::{
-    id::{ToolDigest, ToolName},
-    uri::ResourceUri,
-};
+use crate::{digest::ToolDigest, id::ToolName, uri::ResourceUri};
 
 /// The one `type` of `authorization_details` that we know.
 pub const DETAIL_TYPE: &str = "mcp_tool";
@@ -71,7 +69,7 @@ impl AuthorizationDetails {
         let invalid = |path: String, rule| DetailsError { path, rule };
         let (mut permissions, mut size) = (Vec::new(), "]".len());
         for (n, detail) in self.0.iter().enumerate() {
-            let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
+            let parsed = read_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
             if permissions.len() + parsed.len() > MAX_DETAILS {
                 return Err(invalid(String::new(), "means more than 64 permissions"));
             }
@@ -135,7 +133,12 @@ pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authori
     RequestedPermissions::parse(text, target).map(|details| details.to_authority())
 }
 
-pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, LocatedError> {
+/// Reads one detail.
+pub fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, DetailsError> {
+    read_detail(detail, target).map_err(|(path, rule)| DetailsError { path, rule })
+}
+
+fn read_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, LocatedError> {
     let Arg::Object(object) = detail else { return located_error("", "must be an object") };
     if !matches!(object.get("type"), Some(Arg::Text(kind)) if kind == DETAIL_TYPE) {
         return located_error(".type", "the one type known here is `mcp_tool`");
@@ -327,12 +330,6 @@ fn parse_prefix(value: &Arg) -> Result<String, LocatedError> {
 fn parse_count(value: &Arg) -> Result<u32, LocatedError> {
     let number = value.to_canonical().and_then(|value| value.as_u64()).and_then(|count| u32::try_from(count).ok());
     number.map_or_else(|| located_error(".max_length", "must be a whole number from 0 on"), Ok)
-}
-
-/// The name of an argument, as far as it can stand in an answer.
-pub(super) fn printable_name(name: &str) -> &str {
-    let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    if plain && !name.is_empty() { name } else { "?" }
 }
 
 impl Constraints {

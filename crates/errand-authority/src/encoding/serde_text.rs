@@ -6,7 +6,7 @@ use std::{fmt, marker::PhantomData, str::FromStr};
 use serde::de::{Deserializer, Error, Visitor};
 
 /// Reads a string that is a name of its kind.
-pub(in crate::domain) fn read<'de, T, D>(input: D) -> Result<T, D::Error>
+pub fn read<'de, T, D>(input: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: fmt::Display>,
     D: Deserializer<'de>,
@@ -15,10 +15,7 @@ where
 }
 
 /// Reads a string by a rule.
-pub(in crate::domain) fn read_with<'de, T, E, D>(
-    input: D,
-    rule: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, D::Error>
+pub fn read_with<'de, T, E, D>(input: D, rule: impl FnOnce(&str) -> Result<T, E>) -> Result<T, D::Error>
 where
     E: fmt::Display,
     D: Deserializer<'de>,

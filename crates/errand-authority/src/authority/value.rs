@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 use serde::de::{self, Deserializer as _, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use crate::domain::encoding::{jcs, strict_json::StrictJsonError};
+use crate::encoding::{jcs, strict_json::StrictJsonError};
 
 /// The value of an argument, or of a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 mod constraint;
 mod decode;
+mod escape;
 mod path;
 #[cfg(test)]
 mod tests;
@@ -14,20 +15,18 @@ mod wire;
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
-use ring::digest;
-
 pub use constraint::{Constraints, Rule};
 pub use tool_use::ToolUse;
 pub use value::{Arg, Decimal, ValueKind};
 pub use wire::{
     AuthorizationDetails, CALL_ACTION, DETAIL_TYPE, DetailsError, MAX_DETAILS, MAX_DETAILS_BYTES, MAX_DETAILS_DEPTH,
-    RequestedPermissions, parse_details,
+    RequestedPermissions, parse_detail, parse_details,
 };
 
-use crate::domain::{
-    encode_base64url,
+use crate::{
+    digest::{self, ToolDigest},
     encoding::jcs,
-    id::{ToolDigest, ToolName},
+    id::ToolName,
     uri::ResourceUri,
 };
 
@@ -255,7 +254,7 @@ impl Authority {
     pub fn hash(&self) -> String {
         // Everything in here has a canonical form; an empty text would only ever hash to something nobody approved.
         let canonical = jcs::to_string(self).unwrap_or_default();
-        format!("sha-256:{}", encode_base64url(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
+        digest::sha256_text(canonical.as_bytes())
     }
 
     /// The permissions about one thing: they stand side by side, since the set is sorted.

@@ -6,21 +6,10 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use super::{Arg, Authority, Constraints, ListAction, Permission, Rule, parse_details, wire::parse_detail};
-use crate::domain::{id::ToolDigest, uri::ResourceUri};
+use super::{Arg, Authority, Constraints, ListAction, Permission, Rule, parse_details};
+use crate::{digest::ToolDigest, uri::ResourceUri};
 
 const FILES: &str = "https://files.example.com/mcp";
-
-impl Authority {
-    /// Reads what we wrote as a request is read: what [`Authority::read`] is measured by.
-    pub(in crate::domain) fn read_via_values(details: &Value) -> Option<Self> {
-        let details = details.as_array()?.iter();
-        let permissions = details.map(|detail| parse_detail(&Arg::try_from(detail.clone()).ok()?, None).ok());
-        Some(permissions.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
-    }
-}
 
 fn files() -> ResourceUri {
     FILES.parse().unwrap()

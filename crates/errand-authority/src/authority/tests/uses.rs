@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::authority::ToolUse;
+use crate::authority::ToolUse;
 
 #[test]
 fn tool_use_is_written_as_name_or_object() {
@@ -95,7 +95,7 @@ fn excess_path_names_the_exceeding_member() {
 /// What `docs/reference/authority.md` shows is what is read here: every example is one of `authorization_details`.
 #[test]
 fn documentation_examples_parse() {
-    let page = include_str!("../../../../docs/reference/authority.md");
+    let page = include_str!("../../../../../docs/reference/authority.md");
     let details = |value: Value| match value {
         Value::Object(answer) if answer.contains_key("error") => answer["authorization_details_allowed"].clone(),
         Value::Object(mut one) => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
 use super::{Constraints, Permission, value::Arg};
-use crate::domain::{id::ToolName, uri::ResourceUri};
+use crate::{id::ToolName, uri::ResourceUri};
 
 /// A tool, and which calls of it. Written as the tool's name, which means every call, or as the members of an entry of
 /// `authorization_details` that are about it: `identifier`, `constraints`, `additional_arguments`.

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::{
+    escape::printable_name,
     path::is_below,
     value::{Arg, Decimal, ValueKind},
-    wire::printable_name,
 };
-use crate::domain::encoding::jcs;
+use crate::encoding::jcs;
 
 /// What the arguments of a call must be like. The empty one, open to more, constrains nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

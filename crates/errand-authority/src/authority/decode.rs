@@ -14,11 +14,7 @@ use super::{
     value::{Arg, Decimal},
     wire::{CALL_ACTION, DETAIL_TYPE, MAX_DETAILS},
 };
-use crate::domain::{
-    encoding::serde_text,
-    id::{ToolDigest, ToolName},
-    uri::ResourceUri,
-};
+use crate::{digest::ToolDigest, encoding::serde_text, id::ToolName, uri::ResourceUri};
 
 /// How deep an authority may nest where nobody says: as deep as the parser goes.
 const DEFAULT_MAX_DEPTH: usize = 128;
@@ -31,10 +27,7 @@ impl<'de> Deserialize<'de> for Authority {
 
 impl Authority {
     /// Reads one that has at most `depth` levels (a scalar is level 0).
-    pub(in crate::domain) fn deserialize_with_depth<'de, D: Deserializer<'de>>(
-        input: D,
-        depth: usize,
-    ) -> Result<Self, D::Error> {
+    pub fn deserialize_with_depth<'de, D: Deserializer<'de>>(input: D, depth: usize) -> Result<Self, D::Error> {
         input.deserialize_seq(DetailsVisitor { depth })
     }
 }
