@@ -54,7 +54,7 @@ async fn every_event_is_audited(server: Server) {
     assert_eq!(record["asked"], json!({"scope": "files:read", "expires_in": 120}));
     let granted = &record["granted"];
     assert_eq!((&granted["scope"], &granted["expires"]), (&json!("files:read"), &says["exp"]));
-    assert_eq!((&granted["basis"], &granted["kind"]), (&json!("client"), &json!("access")));
+    assert_eq!((&granted["basis"], &granted["kind"]), (&json!("issued_to_agent"), &json!("access")));
     assert_eq!(granted["authorization_details"], says["authorization_details"]);
     assert_eq!(record["authority_hash"], says["task"]["authority_hash"]);
 
@@ -146,7 +146,7 @@ async fn refusal_record_size_is_bounded(server: Server) {
     assert!(product.len() <= 16_384 && most.len() > 14_000);
     let (status, body) = server.request_token_as("stranger", &asking(&product)).await;
     let said = body["error_description"].as_str().unwrap_or_default();
-    assert!(status == 400 && said.contains("means more than 16384 bytes"), "{body}");
+    assert!(status == 400 && said.contains("expands to more than 16384 bytes"), "{body}");
     let (status, body) = server.request_token_as("stranger", &asking(&most)).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
     let grant = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": "2100-01-01T00:00:00Z",

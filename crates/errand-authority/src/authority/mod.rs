@@ -1,7 +1,89 @@
-//! What may be done: a set of permissions, each a tool of a resource with constraints on the arguments of a call.
+//! Authorities: sets of permissions to call tools of MCP servers, with constraints on the arguments.
 //!
-//! An authority only ever shrinks: [`Authority::within`] and [`Authority::meet`] are the two relations it shrinks by, and
-//! [`Authority::allows`] is what they are about. All three are total; `within` is sound: it never says yes wrongly.
+//! An authority only shrinks on its way from a person to an agent and from agent to agent. Three
+//! total functions define what that means:
+//!
+//! - [`Authority::allows`]: whether a call is allowed;
+//! - [`Authority::is_subset_of`]: whether another authority allows every call that this one allows.
+//!   Sound, not complete: it may answer no when unsure, but never a wrong yes;
+//! - [`Authority::intersect`]: the authority that allows what both allow.
+//!
+//! On the wire, an authority is `authorization_details` of the type `mcp_tool`
+//! ([RFC 9396](https://www.rfc-editor.org/rfc/rfc9396)).
+//!
+//! # Examples
+//!
+//! [`parse_details`] parses the details of a request. A detail without `locations` is for the target
+//! of the request:
+//!
+//! ```
+//! use errand_authority::authority::parse_details;
+//!
+//! let target = "https://files.example.com/mcp".parse()?;
+//! let requested = parse_details(
+//!     r#"[{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file",
+//!          "constraints": {"path": {"prefix": "/reports/"}}}]"#,
+//!     Some(&target),
+//! )?;
+//! assert_eq!(requested.len(), 1);
+//!
+//! // Unknown members and constraints are rejected. The error names the location, not the value.
+//! let error = parse_details(
+//!     r#"[{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file",
+//!          "constraints": {"path": {"regex": ".*"}}}]"#,
+//!     Some(&target),
+//! )
+//! .unwrap_err();
+//! assert_eq!(error.path, "[0].constraints.path");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Authority::allows`] decides about a call. Arguments without a rule are rejected, unless
+//! `additional_arguments` is true:
+//!
+//! ```
+//! # use errand_authority::authority::parse_details;
+//! use errand_authority::authority::Arg;
+//!
+//! # let target = "https://files.example.com/mcp".parse()?;
+//! # let authority = parse_details(
+//! #     r#"[{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file",
+//! #          "constraints": {"path": {"prefix": "/reports/"}}}]"#,
+//! #     Some(&target),
+//! # )?;
+//! let tool = "read_file".parse()?;
+//! let allows = |arguments: &str| match Arg::parse(arguments, 8) {
+//!     Ok(Arg::Object(arguments)) => authority.allows(&target, &tool, &arguments),
+//!     _ => false,
+//! };
+//! assert!(allows(r#"{"path": "/reports/q3.md"}"#));
+//! assert!(!allows(r#"{"path": "/reports/../etc/passwd"}"#));
+//! assert!(!allows(r#"{"path": "/reports/q3.md", "follow_links": true}"#));
+//! assert!(!allows(r#"{}"#));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Authority::intersect`] applies a limit, and [`Authority::is_subset_of`] checks one:
+//!
+//! ```
+//! # use errand_authority::authority::{Authority, parse_details};
+//! # let target = "https://files.example.com/mcp".parse()?;
+//! let with_path = |rule: &str| {
+//!     let details = format!(
+//!         r#"[{{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file",
+//!              "constraints": {{"path": {rule}}}}}]"#
+//!     );
+//!     parse_details(&details, Some(&target))
+//! };
+//! let requested = with_path(r#"{"one_of": ["/reports/q3.md", "/etc/passwd"]}"#)?;
+//! let ceiling = with_path(r#"{"prefix": "/reports/"}"#)?;
+//! assert!(!requested.is_subset_of(&ceiling));
+//!
+//! let granted = requested.intersect(&ceiling);
+//! assert_eq!(granted, with_path(r#"{"equals": "/reports/q3.md"}"#)?);
+//! assert!(granted.is_subset_of(&requested) && granted.is_subset_of(&ceiling));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod constraint;
 mod decode;
@@ -30,29 +112,29 @@ use crate::{
     uri::ResourceUri,
 };
 
-/// What can be done at a resource.
+/// An action at a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Call a tool, by its name there.
+    /// Call the tool with this name.
     Call(ToolName),
-    /// See what there is. Nothing can be called with it.
+    /// List tools or data. Allows no call.
     List(ListAction),
 }
 
-/// What can be listed.
+/// A list method of MCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListAction {
-    /// The tools, with their definitions.
+    /// Lists the tools with their definitions.
     Tools,
-    /// What MCP calls resources: the data that a server shows.
+    /// Lists what MCP calls resources: the data that a server offers.
     Resources,
 }
 
 impl ListAction {
-    /// All of them: what a discovery scope stands for.
+    /// All list actions: the meaning of a discovery scope.
     pub const ALL: [Self; 2] = [Self::Tools, Self::Resources];
 
-    /// The method of MCP.
+    /// Returns the method name of MCP.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +143,7 @@ impl ListAction {
         }
     }
 
-    /// Reads the method.
+    /// Parses a method name of MCP.
     #[must_use]
     pub fn parse(method: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|listing| listing.as_str() == method)
@@ -69,7 +151,7 @@ impl ListAction {
 }
 
 impl Action {
-    /// What it is sorted and looked up by.
+    /// The key for sorting and lookup.
     fn sort_key(&self) -> (bool, &str) {
         match self {
             Self::Call(tool) => call_key(tool),
@@ -82,33 +164,33 @@ fn call_key(tool: &ToolName) -> (bool, &str) {
     (false, tool.as_str())
 }
 
-/// One thing that may be done: call this tool of this resource, with arguments that fit; or list what is there.
+/// A permission: call a tool of a resource with certain arguments, or list its tools or data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// The MCP server.
     pub resource: ResourceUri,
-    /// What may be done there.
+    /// The allowed action.
     pub action: Action,
-    /// What the arguments must be like.
+    /// Constraints on the arguments.
     pub constraints: Constraints,
-    /// The definition of the tool that was looked at. None: whatever it is.
+    /// The digest of the tool definition that the permission is for. `None`: any definition.
     pub digest: Option<ToolDigest>,
 }
 
 impl Permission {
-    /// Every call of a tool.
+    /// Returns a permission for every call of a tool.
     #[must_use]
     pub fn unconstrained(resource: ResourceUri, tool: ToolName) -> Self {
         Self { resource, action: Action::Call(tool), constraints: Constraints::none(), digest: None }
     }
 
-    /// Seeing what there is.
+    /// Returns a permission for a list action.
     #[must_use]
     pub fn listing(resource: ResourceUri, listing: ListAction) -> Self {
         Self { resource, action: Action::List(listing), constraints: Constraints::none(), digest: None }
     }
 
-    /// The tool that may be called; none, where something may only be listed.
+    /// Returns the tool that may be called, or `None` for a list action.
     #[must_use]
     pub fn tool(&self) -> Option<&ToolName> {
         match &self.action {
@@ -136,7 +218,7 @@ impl Permission {
         Some(Self { constraints, digest, ..self.clone() })
     }
 
-    /// What it is sorted by after its resource and its action: the canonical text of the whole.
+    /// The sort key after resource and action: the canonical text of the permission.
     fn canonical_text(&self) -> String {
         jcs::to_string(self).unwrap_or_default()
     }
@@ -156,66 +238,69 @@ impl PartialOrd for Permission {
     }
 }
 
-/// A set of permissions: what one of them allows is allowed. The empty one allows nothing.
+/// A set of permissions. It allows a call if one of them does; the empty set allows nothing.
 ///
-/// Kept sorted, and without permissions that another one covers, so that what means the same mostly is the same.
+/// The permissions are sorted, and a permission that another one covers is dropped, so that equal
+/// sets usually have equal representations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Authority(Vec<Permission>);
 
 impl Authority {
-    /// Whether a call of this tool with these arguments is allowed.
+    /// Returns whether a call of this tool with these arguments is allowed.
     #[must_use]
     pub fn allows(&self, resource: &ResourceUri, tool: &ToolName, arguments: &BTreeMap<String, Arg>) -> bool {
         self.permissions_for(resource, call_key(tool)).any(|p| p.constraints.allows(arguments))
     }
 
-    /// Whether this may be listed.
+    /// Returns whether this list action is allowed.
     #[must_use]
     pub fn allows_listing(&self, resource: &ResourceUri, listing: ListAction) -> bool {
         self.permissions_for(resource, Action::List(listing).sort_key()).next().is_some()
     }
 
-    /// Whether every call of this tool is allowed, whatever its arguments.
+    /// Returns whether every call of this tool is allowed, with any arguments.
     #[must_use]
     pub fn allows_every_call(&self, resource: &ResourceUri, tool: &ToolName) -> bool {
         self.permissions_for(resource, call_key(tool)).any(|p| p.constraints.is_none())
     }
 
-    /// Whether everything that `self` allows, `other` allows. Sound: it may say no when it is not sure.
+    /// Returns whether `other` allows everything that `self` allows. Sound, not complete: it may
+    /// answer no when unsure, but never a wrong yes.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.0.iter().all(|ours| other.covers(ours))
     }
 
-    /// Whether everything that a permission allows is allowed here, by one permission alone.
+    /// Returns whether a single permission of this set allows everything that `permission` allows.
     #[must_use]
-    pub fn covers(&self, asked: &Permission) -> bool {
-        self.permissions_for(&asked.resource, asked.action.sort_key()).any(|theirs| asked.is_subset_of(theirs))
+    pub fn covers(&self, permission: &Permission) -> bool {
+        self.permissions_for(&permission.resource, permission.action.sort_key())
+            .any(|theirs| permission.is_subset_of(theirs))
     }
 
-    /// Where in its wire form a permission goes beyond what is allowed here; `None` when it does not. `in_full`: whether an
-    /// argument may be named that the permission does not name itself, only a rule in here does.
+    /// Returns where, in its wire form, a permission exceeds this set; `None` if this set covers it.
+    /// With `in_full`, the path may name an argument that only a rule of this set names.
     #[must_use]
-    pub fn excess_path(&self, asked: &Permission, in_full: bool) -> Option<String> {
-        if self.covers(asked) {
+    pub fn excess_path(&self, permission: &Permission, in_full: bool) -> Option<String> {
+        if self.covers(permission) {
             return None;
         }
-        let mut about = self.permissions_for(&asked.resource, asked.action.sort_key());
+        let mut about = self.permissions_for(&permission.resource, permission.action.sort_key());
         Some(match (about.next(), about.next()) {
-            (None, _) if asked.tool().is_none() => ".actions".to_owned(),
+            (None, _) if permission.tool().is_none() => ".actions".to_owned(),
             (None, _) => ".identifier".to_owned(),
-            (Some(only), None) => asked.constraints.excess_path(&only.constraints, in_full),
+            (Some(only), None) => permission.constraints.excess_path(&only.constraints, in_full),
             (Some(_), Some(_)) => ".constraints".to_owned(),
         })
     }
 
-    /// The first permission of `self` that is not within one of `other`.
+    /// Returns the first permission of `self` that `other` does not cover.
     #[must_use]
     pub fn first_excess<'a>(&'a self, other: &Self) -> Option<&'a Permission> {
         self.0.iter().find(|ours| !other.covers(ours))
     }
 
-    /// What both allow.
+    /// Returns the authority that allows what both allow.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         let pairs = self.0.iter().flat_map(|ours| {
@@ -226,38 +311,40 @@ impl Authority {
         pairs.collect()
     }
 
-    /// The part that is about one resource: what may stand in a token for it.
+    /// Returns the permissions at one resource: those that a token for it may carry.
     #[must_use]
     pub fn restrict_to(&self, resource: &ResourceUri) -> Self {
         Self(self.0.iter().filter(|p| p.resource == *resource).cloned().collect())
     }
 
-    /// Whether nothing is allowed.
+    /// Returns whether the set is empty, so that it allows nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many permissions there are.
+    /// Returns the number of permissions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The permissions, sorted by resource and action.
+    /// Iterates over the permissions, sorted by resource and action.
     pub fn iter(&self) -> impl Iterator<Item = &Permission> {
         self.0.iter()
     }
 
-    /// `sha-256:` and the base64url digest of the canonical JSON (RFC 8785) of the permissions.
+    /// Computes the authority hash: `sha-256:` and the base64url digest of the canonical JSON
+    /// (RFC 8785) of the permissions.
     #[must_use]
     pub fn hash(&self) -> String {
-        // Everything in here has a canonical form; an empty text would only ever hash to something nobody approved.
+        // Every permission has a canonical form. The hash of an empty text would match no approved
+        // authority.
         let canonical = jcs::to_string(self).unwrap_or_default();
         digest::sha256_text(canonical.as_bytes())
     }
 
-    /// The permissions about one thing: they stand side by side, since the set is sorted.
+    /// The permissions for one action at one resource. They are adjacent, since the set is sorted.
     fn permissions_for<'a, 'b>(
         &'a self,
         resource: &'b ResourceUri,
@@ -274,14 +361,15 @@ impl FromIterator<Permission> for Authority {
         let mut sorted = permissions.into_iter().collect::<Vec<_>>();
         sorted.sort();
         sorted.dedup();
-        // Only permissions about the same thing can cover each other, and they stand side by side. Mostly there are none.
+        // Only permissions for the same action can cover each other, and these are adjacent. Usually
+        // there is one for each action.
         if sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| one.sort_key() != next.sort_key()) {
             return Self(sorted);
         }
         let kept = sorted.chunk_by(|one, next| one.sort_key() == next.sort_key()).flat_map(|about| {
             let is_covered = |n: usize, ours: &Permission| {
                 about.iter().enumerate().any(|(m, theirs)| {
-                    // Of two that cover each other, the first one stays.
+                    // Of two that cover each other, the first is kept.
                     n != m && ours.is_subset_of(theirs) && (m < n || !theirs.is_subset_of(ours))
                 })
             };

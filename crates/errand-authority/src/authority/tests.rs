@@ -1,4 +1,5 @@
-//! The relations on authorities: as tables, over a whole small universe, and as properties of generated ones.
+//! Tests of the relations on authorities: tables, an exhaustive small universe, and properties of
+//! generated cases.
 
 mod relations;
 mod uses;
@@ -19,12 +20,12 @@ fn parse_one(text: &str) -> Result<Authority, String> {
     parse_details(text, Some(&files())).map_err(|e| e.to_string())
 }
 
-/// The rule that a text means.
+/// Parses a rule.
 fn rule(text: &str) -> Rule {
     constraints(&format!(r#""constraints":{{"x":{text}}}"#)).arguments["x"].clone()
 }
 
-/// The constraints that these members of a detail mean.
+/// Parses the constraints of a detail with these members.
 fn constraints(members: &str) -> Constraints {
     let comma = if members.is_empty() { "" } else { "," };
     let detail = format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"t"{comma}{members}}}]"#);
@@ -38,7 +39,7 @@ fn arg(text: &str) -> Arg {
 fn arguments(text: &str) -> BTreeMap<String, Arg> {
     match arg(text) {
         Arg::Object(arguments) => arguments,
-        other => panic!("{other:?} is no object"),
+        other => panic!("{other:?} is not an object"),
     }
 }
 
