@@ -54,7 +54,7 @@ async fn every_event_is_audited(server: Server) {
     assert_eq!(record["asked"], json!({"scope": "files:read", "expires_in": 120}));
     let granted = &record["granted"];
     assert_eq!((&granted["scope"], &granted["expires"]), (&json!("files:read"), &says["exp"]));
-    assert_eq!((&granted["basis"], &granted["kind"]), (&json!("issued_to_agent"), &json!("access")));
+    assert_eq!((&granted["basis"], &granted["kind"]), (&json!("client"), &json!("access")));
     assert_eq!(granted["authorization_details"], says["authorization_details"]);
     assert_eq!(record["authority_hash"], says["task"]["authority_hash"]);
 

@@ -108,7 +108,7 @@ async fn agent_ceiling_limits_arguments(server: Server) {
     let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_scope");
     let says = body["error_description"].as_str().unwrap();
     assert!(
-        says.starts_with("scope[0]: asks for more than the agent may have; ask by `authorization_details`"),
+        says.starts_with("scope[0]: exceeds what the agent may have; request at most `authorization_details_allowed`"),
         "{says}"
     );
     let allowed = &body["authorization_details_allowed"];
@@ -135,7 +135,7 @@ async fn agent_ceiling_limits_arguments(server: Server) {
         let body = assert_refused(ask(&read_file_detail(&rules)).await, "invalid_authorization_details");
         let says = body["error_description"].as_str().unwrap();
         assert!(
-            says.starts_with(&format!("authorization_details[0].{place}: asks for more than the agent may have")),
+            says.starts_with(&format!("authorization_details[0].{place}: exceeds what the agent may have")),
             "{says}"
         );
         assert_eq!(body["authorization_details_allowed"][0]["constraints"], left, "{rules}");
@@ -144,7 +144,7 @@ async fn agent_ceiling_limits_arguments(server: Server) {
         server.request_token_as("planner", &form_with_changes(&form, &[("scope", "")])).await,
         "invalid_scope",
     );
-    assert!(body["error_description"].as_str().unwrap().contains("name what is needed"), "{body}");
+    assert!(body["error_description"].as_str().unwrap().contains("no authority requested"), "{body}");
     server.stop().await;
 }
 
@@ -160,7 +160,7 @@ async fn requester_ceiling_limits_arguments(server: Server) {
     let body = assert_refused(ask(&list).await, "invalid_authorization_details");
     assert_eq!(
         body["error_description"],
-        "authorization_details[0].identifier: asks for more than the requester may have"
+        "authorization_details[0].identifier: exceeds what the requester may have"
     );
     assert_eq!(body.get("authorization_details_allowed"), None);
     // In no group, and in one that says no more than it says.
@@ -190,7 +190,7 @@ async fn edge_limits_tools_and_depth(server: Server) {
         let form = form_with_details(&hand_over, details);
         let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_authorization_details");
         let says = body["error_description"].as_str().unwrap();
-        let want = format!("authorization_details[0].{place}: asks for more than may be delegated along the chain");
+        let want = format!("authorization_details[0].{place}: exceeds what may be delegated along the chain");
         assert!(says.starts_with(&want), "{says}");
         let left = json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 100}});
         let allowed = body["authorization_details_allowed"][0].get("constraints").cloned();

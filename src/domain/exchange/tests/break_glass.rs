@@ -52,7 +52,7 @@ fn break_glass_grant_does_not_override_evidence_checks() {
     let unrelated = Case::with_user_token().with_user_claims(|u| u.client = Some("another-app".into()));
     let case = unrelated.change(|c| c.grants = vec![break_glass_grant(1, &["read_file", "list_files"])]);
     let plan = case.decide().unwrap();
-    assert_eq!((plan.basis, plan.break_glass), ("grant", true));
+    assert_eq!((plan.basis, plan.break_glass), (Basis::Grant, true));
     let names_another = case.clone().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "x".into() }));
     assert!(matches!(names_another.decide(), Err(Denial::PresenterNotBound(_))));
     assert!(matches!(

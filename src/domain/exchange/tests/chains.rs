@@ -178,7 +178,7 @@ fn record_statistics(tally: &Tally, world: &World, attempt: &Attempt, plan: &Tok
         TokenKind::Txn => count(&tally.txn_tokens),
         TokenKind::Access | TokenKind::Api => {}
     }
-    if plan.basis == "hand_over" {
+    if plan.basis == Basis::HandOver {
         count(&tally.hand_over_used);
     }
     if attempt.join.is_some() {

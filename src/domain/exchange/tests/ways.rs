@@ -15,7 +15,7 @@ fn summarize(plan: &TokenPlan) -> String {
     format!(
         "{} by {}: {} at {}, {} for {}; {}; scope [{}]; {task}; from {:?}",
         plan.kind.as_str(),
-        plan.basis,
+        plan.basis.as_str(),
         plan.client,
         plan.audience,
         acts.collect::<Vec<_>>().join(" < "),
@@ -55,7 +55,7 @@ fn user_token_exchanges() -> Vec<Row> {
         (
             "meant for it, under either of its names",
             unpointed().with_user_claims(|u| u.audiences = vec!["planner-web".into()]),
-            format!("access by audience: {planned}"),
+            format!("access by agent_audience: {planned}"),
         ),
         (
             "may_act names it as the issuer does",
@@ -156,7 +156,7 @@ fn own_token_exchanges() -> Vec<Row> {
         (
             "the resource goes on inside",
             Case::with_issued_token("files", Case::with_user_token().issue_token(1)).change(|c| c.requested_token = TokenRequest::Txn),
-            "txn by audience: files at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
+            "txn by resource_audience: files at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
             "the transaction token is replaced",

@@ -191,7 +191,8 @@ fn details_expanding_beyond_size_limit_are_rejected() {
     assert_eq!(parse_one(&many(1, 64)).map(|authority| authority.len()), Ok(64));
     for large in [many(250, 2), many(10, 64)] {
         assert!(large.len() <= 16_384);
-        let want = "authorization_details: expands to more than 16384 bytes, with one detail for each location; request fewer";
+        let want =
+            "authorization_details: expands to more than 16384 bytes, with one detail for each location; request fewer";
         assert_eq!(parse_one(&large).unwrap_err(), want);
     }
 }
@@ -226,11 +227,8 @@ fn granted_details_have_one_serialization() {
         let additional = want.starts_with(r#","additional"#);
         let (extra, tail) = want.split_once(r#","constraints""#).unwrap_or((want, ""));
         let tail = if tail.is_empty() { String::new() } else { format!(r#","constraints"{tail}"#) };
-        let want = if additional {
-            format!("[{{{head}{extra}{tail}{rest}}}]")
-        } else {
-            format!("[{{{head}{want}{rest}}}]")
-        };
+        let want =
+            if additional { format!("[{{{head}{extra}{tail}{rest}}}]") } else { format!("[{{{head}{want}{rest}}}]") };
         assert_eq!(canonical, want, "{members}");
         assert_eq!(serde_json::from_str::<Authority>(&canonical).unwrap(), authority, "{members}");
         assert_eq!(parse_one(&canonical).unwrap().hash(), authority.hash(), "{members}");
