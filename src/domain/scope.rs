@@ -13,7 +13,7 @@ const MAX_SCOPE_LEN: usize = 128;
 
 /// A text that does not match the grammar of RFC 6749 §3.3, or is too long.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("not a scope list; send 1 to {MAX_SCOPES} scope tokens, separated by single spaces (RFC 6749 section 3.3)")]
+#[error("not a scope list: 1 to {MAX_SCOPES} scope tokens, one space between them (RFC 6749 section 3.3)")]
 pub struct ScopeError;
 
 /// One scope token, such as `files:read`.

@@ -5,6 +5,91 @@
 //!
 //! The checks run in a fixed order, and the first violated rule determines the denial: the requested
 //! token, the presenter, the chain of agents, the task, the authority, the grant, the lifetime.
+//!
+//! # Example
+//!
+//! An agent presents a user token that was issued to it, and requests a scope at a resource:
+//!
+//! ```
+//! # use std::collections::BTreeMap;
+//! use errand::domain::{
+//!     exchange::{
+//!         Basis, CeilingOwner, Denial, Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector, decide,
+//!         presenter_binding::AgentMatch,
+//!     },
+//!     scope::ScopeList,
+//!     time::{Lifetime, Timestamp},
+//! };
+//! # use errand::domain::{
+//! #     registry::{Entry, Registry, RegistryObject, Source},
+//! #     settings::{TaskLimits, TokenLimits},
+//! #     task::Requester,
+//! #     token::foreign_claims::{AuthenticationContext, UserClaims},
+//! # };
+//! # use serde_json::{Map, json};
+//! # let objects = [
+//! #     json!({"kind": "issuer", "body": {"issuer": "https://login.example.com", "audiences": ["https://sts.example.com"],
+//! #         "keys": {"inline": {"keys": [{"kty": "EC"}]}}, "algorithms": ["RS256"], "token_types": ["access_token"]}}),
+//! #     json!({"kind": "agent", "body": {"id": "planner", "authentication": {"method": "client_secret_basic"},
+//! #         "known_as": {"https://login.example.com": ["planner-app"]},
+//! #         "access": [{"resource": "files", "scopes": ["files:read"]}]}}),
+//! #     json!({"kind": "resource", "body": {"id": "files", "uri": "https://files.example.com/mcp",
+//! #         "authentication": {"method": "client_secret_basic"}, "tools": [
+//! #             {"name": "read_file", "scope": "files:read", "effect": "read"},
+//! #             {"name": "write_file", "scope": "files:write", "effect": "write"}]}}),
+//! # ];
+//! # let entries = objects.into_iter().map(|object| {
+//! #     let object: RegistryObject = serde_json::from_value(object).unwrap();
+//! #     Entry { object, source: Source::File }
+//! # });
+//! # let registry = Registry::build(1, entries.collect(), BTreeMap::new()).unwrap();
+//! # let now = Timestamp::from_unix(1_795_200_000);
+//! # let issuer = "https://sts.example.com".parse()?;
+//! # let user = UserClaims {
+//! #     requester: Requester { issuer: "https://login.example.com".parse()?, subject: "alice".parse()? },
+//! #     audiences: vec!["https://sts.example.com".to_owned()],
+//! #     expires: now.saturating_add(Lifetime::hours(1)),
+//! #     client: Some("planner-app".to_owned()),
+//! #     may_act: None,
+//! #     is_key_bound: false,
+//! #     scope: Some("files:read files:write".parse()?),
+//! #     chain: None,
+//! #     auth_context: AuthenticationContext { auth_time: None, acr: None, amr: None },
+//! #     raw_claims: Map::new(),
+//! # };
+//! # let purpose = "quarterly report".parse()?;
+//! let scope: ScopeList = "files:read".parse()?;
+//! let input = ExchangeInput {
+//!     now,
+//!     issuer: &issuer,
+//!     trust_domain: "example.com",
+//!     registry: &registry,
+//!     token_limits: &TokenLimits::default(),
+//!     task_limits: &TaskLimits::default(),
+//!     presenter: Presenter::Agent(registry.agent(&"planner".parse()?).unwrap()),
+//!     subject: Evidence::User(&user, registry.issuer("https://login.example.com").unwrap()),
+//!     actor_match: AgentMatch::Absent,
+//!     grants: &[],
+//!     requested_token: RequestedToken::Access(registry.resource(&"files".parse()?).unwrap()),
+//!     scope: Some(&scope),
+//!     details: None,
+//!     expires_in: None,
+//!     task: TaskSelector::Unnamed { purpose: Some(&purpose), deadline: None },
+//! };
+//!
+//! let plan = decide(&input)?;
+//! assert_eq!(plan.basis, Basis::Client);
+//! assert_eq!(plan.audience, "https://files.example.com/mcp");
+//! assert_eq!(plan.scope.to_string(), "files:read");
+//! assert_eq!(plan.expires, now.saturating_add(Lifetime::minutes(5)));
+//!
+//! // The user may write, but the agent may not.
+//! let scope: ScopeList = "files:read files:write".parse()?;
+//! let denial = decide(&ExchangeInput { scope: Some(&scope), ..input }).unwrap_err();
+//! assert!(matches!(&denial, Denial::ScopeExceedsCeiling(excess) if excess.owner == CeilingOwner::Agent));
+//! assert_eq!(denial.to_string(), "scope[1]: exceeds what the agent may have");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod basis;
 mod ceilings;
@@ -46,7 +131,11 @@ use crate::domain::{
 /// Maximum length of a token's lineage. It bounds how often an agent can exchange its own token.
 pub const MAX_LINEAGE: usize = 16;
 
-/// Decides.
+/// Decides about an exchange: returns the token to issue, or the first violated rule.
+///
+/// # Errors
+///
+/// Returns the [`Denial`] of the first rule that the request violates.
 pub fn decide(input: &ExchangeInput<'_>) -> Result<TokenPlan, Denial> {
     let input = &hide_foreign_task(input);
     check_requested_token(input)?;
