@@ -158,10 +158,7 @@ async fn requester_ceiling_limits_arguments(server: Server) {
     // What others may have is theirs to know.
     let list = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "list_files"}]);
     let body = assert_refused(ask(&list).await, "invalid_authorization_details");
-    assert_eq!(
-        body["error_description"],
-        "authorization_details[0].identifier: exceeds what the requester may have"
-    );
+    assert_eq!(body["error_description"], "authorization_details[0].identifier: exceeds what the requester may have");
     assert_eq!(body.get("authorization_details_allowed"), None);
     // In no group, and in one that says no more than it says.
     for groups in [json!("nobody"), json!(null), json!({"interns": true})] {
