@@ -10,7 +10,7 @@ use errand::{
         keys::KeySchedule,
         registry::{
             Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, Source, StoredSecretTag,
-            tool::{ToolDefinition, ToolRecord},
+            tool::{ObservedDefinition, ToolDefinition, ToolRecord},
         },
         revocation::Target,
         secret::SecretTag,
@@ -347,7 +347,10 @@ async fn registry_is_read_in_one_snapshot(on: &TestStore) {
 /// What is known of a tool: accepted and seen, at different times.
 fn tool(resource: &str, name: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRecord {
     let sighting = |text: Option<&str>, then| {
-        text.map(|text| ToolDefinition::new(name, Some(text), &serde_json::Map::new()).unwrap().observe(then))
+        text.map(|text| {
+            let definition = ToolDefinition::new(name, Some(text), &serde_json::Map::new()).unwrap();
+            ObservedDefinition::new(&definition, then)
+        })
     };
     ToolRecord {
         resource: client(resource),

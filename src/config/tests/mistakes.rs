@@ -171,7 +171,7 @@ fn unusable_secrets_are_rejected() {
         (
             "clients/planner.jwks.json",
             "clients/twice.jwks.json",
-            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: not JSON, nested too deep, or a member stands in it twice (write `{"keys": [{"kty": …}]}` with the public keys only)"#,
+            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: invalid JSON, a duplicate member, or nested too deeply (write `{"keys": [{"kty": …}]}` with the public keys only)"#,
         ),
         (
             "jwks.json\"",
@@ -520,11 +520,11 @@ fn invalid_rules_and_edges_are_rejected() {
     let with = |rules: &str| format!("tools = [{{ identifier = \"read_file\", {rules} }}] }}]");
     let edge = "may_delegate_to = [\"reader\"]";
     let rows = [
-        (tool, with("constraints = { path = { regex = \".*\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path: has a kind of constraint that is not known here {such}")),
-        (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those {such}")),
-        (tool, with("constraints = 1"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: must be an object: the name of an argument, and its rule {such}")),
-        (tool, with("constraints = { n = { max = 1e400 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: has a number that can't be written without loss by everybody (RFC 8785): use a string {such}")),
-        (tool, with("constraints = { n = { max = 50.00000000000000001 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: has a number that can't be written without loss by everybody (RFC 8785): use a string {such}")),
+        (tool, with("constraints = { path = { regex = \".*\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path: unknown constraint; use `equals`, `one_of`, `not_one_of`, `min`, `max`, `prefix`, `subset`, `max_length` or `any` {such}")),
+        (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string without dot segments, empty segments, backslashes or other spellings of these {such}")),
+        (tool, with("constraints = 1"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: must be an object that maps argument names to rules {such}")),
+        (tool, with("constraints = { n = { max = 1e400 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: contains a number that a double can't represent exactly (RFC 8785); use a string {such}")),
+        (tool, with("constraints = { n = { max = 50.00000000000000001 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: contains a number that a double can't represent exactly (RFC 8785); use a string {such}")),
         (tool, with("constraints = { n = { max = inf } }"), "errand.toml:17:98: agents[0].access[0].tools[0].constraints.n.max of `planner`: a number that JSON has not stands here (write a number, or a string)".into()),
         (tool, with("constraint = {}"), "errand.toml:17:70: agents[0].access[0].tools[0].constraint of `planner`: is not known here (`constraints` is)".into()),
         (tool, with("constraints = {}, additional_arguments = \"no\""), "errand.toml:17:111: agents[0].access[0].tools[0].additional_arguments of `planner`: a string stands here (write true or false)".into()),

@@ -169,7 +169,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let other = server.issue_token("planner", &form).await;
     assert!(server.is_active(&other).await);
 
-    let text = "`scope` asks for the tool `read_file`: its definition changed, and waits for an admin to accept it";
+    let text = "`scope` requests the tool `read_file`: its definition changed, and waits for an admin to accept it";
     server.assert_refused(&server.exchange_form_for(&shop, "files:read"), text).await;
     let by_name = form_with_changes(&form, &[("authorization_details", &mine.replace("list_files", "read_file"))]);
     server.assert_refused(&by_name, &text.replace("scope", "authorization_details")).await;
@@ -223,7 +223,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
         &server.exchange_form_for(&shop, "files:read"),
         &[("subject_token", &parent), ("purpose", "")],
     );
-    let text = "`scope` asks for the tool `read_file`: its definition is another one than the subject token or the task was made for: open a new task with a user token";
+    let text = "`scope` requests the tool `read_file`: its definition is another one than the subject token or the task was made for: open a new task with a user token";
     server.assert_refused(&again, text).await;
     let task = decode_claims(&parent)["txn"].as_str().unwrap().to_owned();
     server
@@ -246,7 +246,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
     };
     assert!(server.is_active(&server.issue_token("planner", &ask(&digest(&now))).await).await);
     let old = decode_claims(&parent)["authorization_details"][1]["tool_digest"].as_str().unwrap().to_owned();
-    let text = "`authorization_details` asks for the tool `read_file`: `tool_digest` is not that of the definition that was accepted";
+    let text = "`authorization_details` requests the tool `read_file`: `tool_digest` is not that of the definition that was accepted";
     server.assert_refused(&ask(&old), text).await;
     server.stop().await;
 }
@@ -259,7 +259,7 @@ async fn removed_tool_returns_unchanged(server: Server, shop: McpServerFixture) 
     assert!(tool_states(&gone).contains("write_file known>gone"), "{}", tool_states(&gone));
     assert_eq!(tool(&gone, "write_file")["seen"], Value::Null);
     assert!(!server.is_active(&token).await);
-    let text = "`scope` asks for the tool `write_file`: its server does not list it any more";
+    let text = "`scope` requests the tool `write_file`: its server does not list it any more";
     server.assert_refused(&server.exchange_form_for(&shop, "files:write"), text).await;
     shop.set_tools(&ALL_TOOLS);
     let back = server.import().await;
@@ -328,14 +328,14 @@ async fn accepted_new_tool_is_added(server: Server, shop: McpServerFixture) {
     assert_eq!((&imported["unusable"], &tool(&imported, "move_file")["offered"]), (&json!(1), &Value::Null));
     let details = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "move_file"}]).to_string();
     let form = form_with_changes(&server.exchange_form_for(&shop, ""), &[("authorization_details", &details)]);
-    server.assert_refused(&form, "authorization_details[0].identifier: asks for more than the resource offers").await;
+    server.assert_refused(&form, "authorization_details[0].identifier: exceeds what the resource offers").await;
     // The file declares this resource, and so its tools; the definition can be accepted all the same.
     let digest = tool(&imported, "move_file")["seen"]["digest"].clone();
     let whole = json!({"tools": [{"name": "move_file", "digest": digest, "scope": "files:write", "effect": "write"}]});
     let (status, body) = server.post_catalogue("accept", whole.clone()).await;
     assert_eq!((status.as_u16(), &body["type"]), (409, &json!("urn:errand:problem:managed_by_file")));
     assert_eq!(tool(&server.accept(&imported, &["move_file"]).await, "move_file")["state"], "known");
-    server.assert_refused(&form, "authorization_details[0].identifier: asks for more than the resource offers").await;
+    server.assert_refused(&form, "authorization_details[0].identifier: exceeds what the resource offers").await;
 
     // Of one that admins own, both in one act.
     let other = McpServerFixture::start(ServerBehavior::Stateless).await;
@@ -450,14 +450,14 @@ async fn list_action_is_separate_from_call(server: Server, shop: McpServerFixtur
         &server.exchange_form_for(&shop, "files:read"),
         &[("subject_token", &lists), ("purpose", "")],
     );
-    server.assert_refused(&more, "scope[0]: asks for more than the subject token allows").await;
+    server.assert_refused(&more, "scope[0]: exceeds what the subject token allows").await;
     // And who may not list, or is at a resource that says nothing of it, gets nothing.
     let own = server.user_token(json!({"scope": "files:list files:read", "client_id": "reader-client"}));
     let readers = form_with_changes(&server.exchange_form_for(&shop, "files:list"), &[("subject_token", &own)]);
     let (status, body) = server.request_token_as("reader", &readers).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_scope")), "{body}");
     let elsewhere = form_with_changes(&form, &[("resource", crate::server::NOTES)]);
-    server.assert_refused(&elsewhere, "authorization_details[0].actions: asks for more than the resource offers").await;
+    server.assert_refused(&elsewhere, "authorization_details[0].actions: exceeds what the resource offers").await;
     // A change of a tool is nothing to it.
     server.import().await;
     shop.set_tools(&[]);

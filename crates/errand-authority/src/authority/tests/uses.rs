@@ -1,13 +1,13 @@
-//! Tools with rules in a ceiling, and where a permission goes beyond one.
+//! Entries of a ceiling, and the location of an excess.
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::authority::ToolUse;
+use crate::authority::ToolUse;
 
 #[test]
 fn tool_use_is_written_as_name_or_object() {
-    for (written, told) in [
+    for (written, displayed) in [
         (json!("t"), "t"),
         (json!({"identifier": "t", "constraints": {"path": {"prefix": "/a/"}}}), r#"t with path {"prefix":"/a/"}"#),
         (
@@ -18,13 +18,13 @@ fn tool_use_is_written_as_name_or_object() {
     ] {
         let read = serde_json::from_value::<ToolUse>(written.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), written);
-        assert_eq!(read.to_string(), told);
+        assert_eq!(read.to_string(), displayed);
         let permission = read.permission_at(&files());
         let as_detail = serde_json::to_value(&permission).unwrap();
-        assert_eq!(as_detail.get("constraints"), written.get("constraints"), "what fits in the one fits in the other");
+        assert_eq!(as_detail.get("constraints"), written.get("constraints"), "both forms have the same constraints");
         assert_eq!(permission.constraints.is_none(), written.is_string());
     }
-    // The long form of what the short form says.
+    // The long form of an unconstrained tool.
     for long in
         [json!({"identifier": "t"}), json!({"identifier": "t", "constraints": {}, "additional_arguments": true})]
     {
@@ -63,7 +63,7 @@ fn excess_path_names_the_exceeding_member() {
     let path = r#""constraints":{"path":{"prefix":"/a/"},"limit":{"max":9},"mode":{"any":true}}"#;
     let open = r#""constraints":{"path":{"prefix":"/a/"}},"additional_arguments":true"#;
     let other = r#""constraints":{"path":{"prefix":"/c/"}}"#;
-    for (ceiling, asked, own, of_others) in [
+    for (ceiling, requested, own, of_others) in [
         (vec![path], r#""constraints":{"path":{"prefix":"/a/b"},"limit":{"max":9}}"#, None, None),
         (vec![path], "", Some(".constraints.limit"), Some(".constraints")),
         (vec![path], r#""constraints":{"limit":{"max":9}}"#, Some(".constraints.path"), Some(".constraints")),
@@ -86,16 +86,16 @@ fn excess_path_names_the_exceeding_member() {
         (vec![], "", Some(".identifier"), Some(".identifier")),
     ] {
         let ceiling = ceiling.iter().map(|rules| permission("t", constraints(rules))).collect::<Authority>();
-        let asked = permission("t", constraints(asked));
-        assert_eq!(ceiling.excess_path(&asked, true).as_deref(), own, "{asked:?}");
-        assert_eq!(ceiling.excess_path(&asked, false).as_deref(), of_others, "{asked:?}");
+        let requested = permission("t", constraints(requested));
+        assert_eq!(ceiling.excess_path(&requested, true).as_deref(), own, "{requested:?}");
+        assert_eq!(ceiling.excess_path(&requested, false).as_deref(), of_others, "{requested:?}");
     }
 }
 
-/// What `docs/reference/authority.md` shows is what is read here: every example is one of `authorization_details`.
+/// Every example in `docs/reference/authority.md` parses.
 #[test]
 fn documentation_examples_parse() {
-    let page = include_str!("../../../../docs/reference/authority.md");
+    let page = include_str!("../../../../../docs/reference/authority.md");
     let details = |value: Value| match value {
         Value::Object(answer) if answer.contains_key("error") => answer["authorization_details_allowed"].clone(),
         Value::Object(mut one) => {

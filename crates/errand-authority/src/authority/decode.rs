@@ -1,5 +1,5 @@
-//! Reads authorities that we wrote ourselves: from a token, from the store, from an answer. As strictly as a request, and
-//! without a tree of values in between, except for what constraints say.
+//! Deserialization of authorities that Errand serialized: from a token, the store or a response. As
+//! strict as for a request, but without an intermediate tree of values, except in constraints.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -14,13 +14,9 @@ use super::{
     value::{Arg, Decimal},
     wire::{CALL_ACTION, DETAIL_TYPE, MAX_DETAILS},
 };
-use crate::domain::{
-    encoding::serde_text,
-    id::{ToolDigest, ToolName},
-    uri::ResourceUri,
-};
+use crate::{digest::ToolDigest, encoding::serde_text, id::ToolName, uri::ResourceUri};
 
-/// How deep an authority may nest where nobody says: as deep as the parser goes.
+/// Depth limit of `Deserialize`, which is that of the parser.
 const DEFAULT_MAX_DEPTH: usize = 128;
 
 impl<'de> Deserialize<'de> for Authority {
@@ -30,11 +26,12 @@ impl<'de> Deserialize<'de> for Authority {
 }
 
 impl Authority {
-    /// Reads one that has at most `depth` levels (a scalar is level 0).
-    pub(in crate::domain) fn deserialize_with_depth<'de, D: Deserializer<'de>>(
-        input: D,
-        depth: usize,
-    ) -> Result<Self, D::Error> {
+    /// Deserializes an authority with at most `depth` levels of nesting (a scalar is level 0).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the input is not a strict authority, or nests deeper.
+    pub fn deserialize_with_depth<'de, D: Deserializer<'de>>(input: D, depth: usize) -> Result<Self, D::Error> {
         input.deserialize_seq(DetailsVisitor { depth })
     }
 }
@@ -59,10 +56,10 @@ impl<'de> Visitor<'de> for DetailsVisitor {
 }
 
 fn descend<E: Error>(depth: usize) -> Result<usize, E> {
-    depth.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))
+    depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))
 }
 
-/// One detail, which is the permissions that it means.
+/// Reads one detail and appends its permissions.
 struct DetailSeed<'a> {
     depth: usize,
     permissions: &'a mut Vec<Permission>,
@@ -99,7 +96,7 @@ impl<'de> Visitor<'de> for DetailSeed<'_> {
                 DetailMember::ToolDigest => read.tool_digest.replace(members.next_value()?).is_none(),
             };
             if !is_first {
-                return Err(A::Error::custom("member stands twice"));
+                return Err(A::Error::custom("duplicate member"));
             }
         }
         read.append_permissions(self.permissions).map_err(A::Error::custom)
@@ -129,16 +126,16 @@ struct DetailMembers {
     tool_digest: Option<ToolDigest>,
 }
 
-/// The one type that there is.
+/// The only known `type`.
 struct DetailType;
 
 impl<'de> Deserialize<'de> for DetailType {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        serde_text::read_with(input, |kind| (kind == DETAIL_TYPE).then_some(Self).ok_or("is not known"))
+        serde_text::read_with(input, |kind| (kind == DETAIL_TYPE).then_some(Self).ok_or("unknown type"))
     }
 }
 
-/// The resources, of which there is mostly one.
+/// One or more resources; usually one.
 struct Locations {
     others: Vec<ResourceUri>,
     last: ResourceUri,
@@ -153,7 +150,7 @@ impl<'de> Deserialize<'de> for Locations {
     }
 }
 
-/// What may be done: call, or list this.
+/// Either the call action or list actions.
 enum Actions {
     Call,
     List(Vec<ListAction>),
@@ -172,12 +169,12 @@ impl<'de> Deserialize<'de> for Actions {
         match (calls, is_twice) {
             (1, false) if listings.is_empty() => Ok(Self::Call),
             (0, false) if !listings.is_empty() => Ok(Self::List(listings)),
-            _ => Err(D::Error::custom("must be to call, or to list one thing or more, each once")),
+            _ => Err(D::Error::custom("must be `tools/call` alone, or list actions without duplicates")),
         }
     }
 }
 
-/// What can stand in `actions`.
+/// One item of `actions`.
 enum ActionName {
     Call,
     List(ListAction),
@@ -187,12 +184,12 @@ impl<'de> Deserialize<'de> for ActionName {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         serde_text::read_with(input, |method| {
             let call = (method == CALL_ACTION).then_some(Self::Call);
-            call.or_else(|| ListAction::parse(method).map(Self::List)).ok_or("is not known")
+            call.or_else(|| ListAction::parse(method).map(Self::List)).ok_or("unknown action")
         })
     }
 }
 
-/// Gives each item of a list to `take`, without keeping them.
+/// Passes each item of an array to `take` without collecting them.
 fn for_each_item<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     input: D,
     take: impl FnMut(T),
@@ -218,7 +215,7 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for ItemVisitor<F, T> {
 }
 
 impl DetailMembers {
-    /// Puts there what they mean, the product of their arrays; or says what is wrong with them.
+    /// Appends the permissions of the detail: the product of its arrays.
     fn append_permissions(self, permissions: &mut Vec<Permission>) -> Result<(), &'static str> {
         let Self {
             kind,
@@ -230,11 +227,11 @@ impl DetailMembers {
             tool_digest: digest,
         } = self;
         let (Some(DetailType), Some(Locations { others, last }), Some(actions)) = (kind, locations, actions) else {
-            return Err("lacks its type, its locations or its actions");
+            return Err("lacks `type`, `locations` or `actions`");
         };
         let listings = match actions {
             Actions::Call => {
-                let action = Action::Call(tool.ok_or("lacks its identifier")?);
+                let action = Action::Call(tool.ok_or("lacks `identifier`")?);
                 let additional = additional.map(Arg::Bool);
                 let constraints =
                     Constraints::parse(rules.as_ref(), additional.as_ref()).map_err(|invalid| invalid.rule)?;
@@ -246,7 +243,7 @@ impl DetailMembers {
             Actions::List(listings) => listings,
         };
         if tool.is_some() || rules.is_some() || additional.is_some() || digest.is_some() {
-            return Err("lists, and says something of a tool");
+            return Err("has a list action and a member that describes a tool");
         }
         for resource in others.into_iter().chain([last]) {
             permissions.extend(listings.iter().map(|listing| Permission::listing(resource.clone(), *listing)));
@@ -255,7 +252,7 @@ impl DetailMembers {
     }
 }
 
-/// A value of an argument.
+/// Reads the value of an argument.
 struct ArgVisitor {
     depth: usize,
 }
@@ -268,10 +265,10 @@ impl<'de> DeserializeSeed<'de> for ArgVisitor {
     }
 }
 
-/// A number of ours is canonical, so the double is the number.
+/// Numbers that Errand wrote are canonical, so the double is exact.
 fn number_value<E: Error>(number: Option<Number>) -> Result<Arg, E> {
     let decimal = number.and_then(|number| Decimal::parse(&number.to_string()));
-    decimal.map(Arg::Number).ok_or_else(|| E::custom("no finite number"))
+    decimal.map(Arg::Number).ok_or_else(|| E::custom("not a finite number"))
 }
 
 impl<'de> Visitor<'de> for ArgVisitor {
@@ -322,7 +319,7 @@ impl<'de> Visitor<'de> for ArgVisitor {
         let mut object = BTreeMap::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(A::Error::custom("member stands twice"));
+                return Err(A::Error::custom("duplicate member"));
             }
             object.insert(name, members.next_value_seed(Self { depth: descend(self.depth)? })?);
         }

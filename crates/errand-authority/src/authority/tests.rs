@@ -1,4 +1,5 @@
-//! The relations on authorities: as tables, over a whole small universe, and as properties of generated ones.
+//! Tests of the relations on authorities: tables, an exhaustive small universe, and properties of
+//! generated cases.
 
 mod relations;
 mod uses;
@@ -6,21 +7,10 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use super::{Arg, Authority, Constraints, ListAction, Permission, Rule, parse_details, wire::parse_detail};
-use crate::domain::{id::ToolDigest, uri::ResourceUri};
+use super::{Arg, Authority, Constraints, ListAction, Permission, Rule, parse_details};
+use crate::{digest::ToolDigest, uri::ResourceUri};
 
 const FILES: &str = "https://files.example.com/mcp";
-
-impl Authority {
-    /// Reads what we wrote as a request is read: what [`Authority::read`] is measured by.
-    pub(in crate::domain) fn read_via_values(details: &Value) -> Option<Self> {
-        let details = details.as_array()?.iter();
-        let permissions = details.map(|detail| parse_detail(&Arg::try_from(detail.clone()).ok()?, None).ok());
-        Some(permissions.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
-    }
-}
 
 fn files() -> ResourceUri {
     FILES.parse().unwrap()
@@ -30,12 +20,12 @@ fn parse_one(text: &str) -> Result<Authority, String> {
     parse_details(text, Some(&files())).map_err(|e| e.to_string())
 }
 
-/// The rule that a text means.
+/// Parses a rule.
 fn rule(text: &str) -> Rule {
     constraints(&format!(r#""constraints":{{"x":{text}}}"#)).arguments["x"].clone()
 }
 
-/// The constraints that these members of a detail mean.
+/// Parses the constraints of a detail with these members.
 fn constraints(members: &str) -> Constraints {
     let comma = if members.is_empty() { "" } else { "," };
     let detail = format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"t"{comma}{members}}}]"#);
@@ -49,7 +39,7 @@ fn arg(text: &str) -> Arg {
 fn arguments(text: &str) -> BTreeMap<String, Arg> {
     match arg(text) {
         Arg::Object(arguments) => arguments,
-        other => panic!("{other:?} is no object"),
+        other => panic!("{other:?} is not an object"),
     }
 }
 

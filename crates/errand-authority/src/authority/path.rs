@@ -1,16 +1,19 @@
-//! When does a value lie below a prefix? For paths a plain comparison of characters is wrong in both directions.
+//! Prefix matching of values, safe for paths.
 //!
-//! Nobody knows here what the tool will do with the value: it may decode escapes, normalise characters, cut parameters off,
-//! trim names. So what could be a path to anybody is held to what climbs nowhere for everybody.
+//! For paths, comparing characters is wrong in both directions. The tool that gets the value is
+//! unknown: it may decode escapes, normalize characters, cut parameters off or trim names. So a
+//! value that any tool could read as a path must be free of traversal for every tool.
 
 use std::borrow::Cow;
 
-/// Whether `value` begins with `prefix`.
+/// Returns whether `value` begins with `prefix`.
 ///
-/// A prefix with a slash in it is one of a path: it ends where a segment ends, and what follows may not climb, by
-/// whichever spelling: `/reports` has `/reports/q3.md` below it, and neither `/reports-old` nor `/reports/../etc/passwd`.
-/// Any other prefix ends anywhere: `INV-` has `INV-17` below it, and `INV-2026/17`; but a value with a slash in it may not
-/// climb either, so not `INV-/../../etc/passwd`.
+/// A prefix that contains a slash is a path. It matches whole segments only, and the rest of the
+/// value must be free of traversal in every spelling. `/reports` matches `/reports/q3.md`, but
+/// neither `/reports-old` nor `/reports/../etc/passwd`.
+///
+/// Any other prefix matches any text: `INV-` matches `INV-17` and `INV-2026/17`. But a value that
+/// could be a path must be free of traversal here too: `INV-/../../etc/passwd` does not match.
 #[must_use]
 pub(super) fn is_below(value: &str, prefix: &str) -> bool {
     let Some(rest) = value.strip_prefix(prefix) else { return false };
@@ -24,25 +27,25 @@ pub(super) fn is_below(value: &str, prefix: &str) -> bool {
     }
 }
 
-/// Whether a text climbs nowhere: it is no path, or one that goes straight down. What a prefix must be, so that what lies below it
-/// can be told.
+/// Returns whether a text has no traversal: it is not a path, or it is a path of plain segments. A
+/// prefix must have this property, so that [`is_below`] can decide about the values below it.
 #[must_use]
 pub(super) fn is_traversal_free(text: &str) -> bool {
     if !looks_like_path(text) {
         return is_plain_segment(text);
     }
-    // The two slashes after a scheme are the only empty segment that means something.
+    // The two slashes after a scheme are the only empty segment with a meaning.
     let path = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)).map_or(text, |(_, rest)| rest);
     has_only_plain_segments(path.strip_prefix('/').unwrap_or(path))
 }
 
-/// RFC 3986 §3.1
+/// RFC 3986 §3.1.
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
 }
 
-/// Whether there is a slash in it, or what somebody may make one of.
+/// Returns whether the text contains a slash, or something that a tool may turn into one.
 fn looks_like_path(text: &str) -> bool {
     let is_escape = |rest: &str| {
         let mut next = rest.bytes();
@@ -54,15 +57,16 @@ fn looks_like_path(text: &str) -> bool {
         || text.split('%').skip(1).any(is_escape)
 }
 
-/// No dot segments, no empty ones but the last, no other spelling of slash, dot or percent, nothing that is not seen.
+/// Returns whether the path has no dot segments, no empty segments except the last, no other
+/// spelling of slash, dot or percent, and no invisible characters.
 fn has_only_plain_segments(path: &str) -> bool {
     let Some(path) = percent_decode(path).filter(|path| !path.contains(is_confusable)) else { return false };
     let body = path.strip_suffix('/').unwrap_or(&path);
     body.is_empty() && path.is_empty() || body.split('/').all(is_plain_segment)
 }
 
-/// The path without its escapes (RFC 3986 §2.1). `None` where something else than one stands behind a `%`, and where one hides
-/// what decides about a path, or is no UTF-8.
+/// Decodes the escapes of a path (RFC 3986 §2.1). Returns `None` if an escape is malformed, if it
+/// encodes a character that structures a path, or if the result is not UTF-8.
 fn percent_decode(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(Cow::Borrowed(path));
@@ -82,7 +86,8 @@ fn percent_decode(path: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-/// Not a dot segment, and not nothing, also to who cuts parameters off (`..;x`) or trims what is not seen (`.. `).
+/// Returns whether a segment is neither empty nor a dot segment, also for a tool that cuts
+/// parameters off (`..;x`) or trims invisible characters (`.. `).
 fn is_plain_segment(segment: &str) -> bool {
     let name = segment.split(';').next().unwrap_or_default().trim_start_matches(is_ignorable);
     match name.strip_prefix('.') {
@@ -91,7 +96,8 @@ fn is_plain_segment(segment: &str) -> bool {
     }
 }
 
-/// What may be cut off a name or passed over in it: white space, and marks that show nothing of their own.
+/// Characters that a tool may trim or skip: white space and default-ignorable code points. The
+/// table is checked against the Unicode data by a test, as are those below.
 fn is_ignorable(c: char) -> bool {
     c.is_whitespace()
         || is_format_character(c)
@@ -99,8 +105,8 @@ fn is_ignorable(c: char) -> bool {
         || matches!(c, '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// What has no place in a path: characters that decide in it to whoever normalises them (NFKC), looks at them, or reads them
-/// in an old code page, and those that nobody sees.
+/// Characters that are rejected in a path. They become a slash, a dot or a percent sign when a tool
+/// normalizes them (NFKC) or reads them in an old code page, look like one, or are invisible.
 fn is_confusable(c: char) -> bool {
     c.is_control()
         || is_slash_confusable(c)
@@ -109,25 +115,26 @@ fn is_confusable(c: char) -> bool {
         || is_format_character(c)
 }
 
-/// The slashes and backslashes beside `/`.
+/// Slashes and backslashes other than `/`: by NFKC or by appearance.
 fn is_slash_confusable(c: char) -> bool {
     matches!(c, '\\' | '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{29f5}' | '\u{29f8}' | '\u{29f9}')
         || matches!(c, '\u{fe68}' | '\u{ff0f}' | '\u{ff3c}')
 }
 
+/// Percent signs other than `%`, by NFKC.
 fn is_percent_confusable(c: char) -> bool {
     matches!(c, '\u{fe6a}' | '\u{ff05}')
 }
 
-/// What NFKC makes a dot of, or a text with one in it or with a slash; and `¥` and `₩`, which stand in some code pages where the
-/// backslash is in others.
+/// Characters that NFKC turns into a dot, or into a text that contains a dot or a slash. Also `¥` and
+/// `₩` (and their fullwidth forms), whose place in some code pages is that of the backslash in others.
 fn is_dot_confusable(c: char) -> bool {
     matches!(c, '\u{2024}'..='\u{2026}' | '\u{2100}'..='\u{2101}' | '\u{2105}'..='\u{2106}' | '\u{2488}'..='\u{249b}')
         || matches!(c, '\u{33c2}' | '\u{33c7}' | '\u{33d8}' | '\u{fe19}' | '\u{fe30}' | '\u{fe52}' | '\u{ff0e}')
-        || matches!(c, '\u{1f100}' | '\u{a5}' | '\u{20a9}')
+        || matches!(c, '\u{1f100}' | '\u{a5}' | '\u{20a9}' | '\u{ffe5}' | '\u{ffe6}')
 }
 
-/// The general category Cf: joiners, marks of direction, tags.
+/// The general category Cf (joiners, direction marks, tags), with the reserved code points between.
 fn is_format_character(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}')
         || matches!(c, '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
@@ -137,6 +144,11 @@ fn is_format_character(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use unicode_normalization::UnicodeNormalization;
+    use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
     use super::*;
 
     #[test]
@@ -221,7 +233,7 @@ mod tests {
             ("/reports/", "/reports/%+1", false),
             ("/reports/", "/reports/%2", false),
             ("/reports/", "/reports/50%", false),
-            // What is harmless stays usable.
+            // Harmless values are accepted.
             ("/reports/", "/reports/Q3%20final%20(2).md", true),
             ("/reports/", "/reports/caf%C3%A9.md", true),
             ("/reports/", "/reports/\u{dc}bersicht \u{2013} 2026.md", true),
@@ -234,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Any prefix, as soon as there is something of a path.
+    /// A value that contains part of a path is checked below any prefix.
     #[test]
     fn non_path_prefix_rejects_traversal_in_value() {
         for (prefix, value, want) in [
@@ -321,7 +333,8 @@ mod tests {
         }
     }
 
-    /// What `within` and `meet` rest on, for every text of up to four pieces and all that it begins with.
+    /// `is_subset_of` and `intersect` depend on this. Checked for every text of up to four pieces and
+    /// each of its prefixes.
     #[test]
     fn is_below_is_a_partial_order() {
         let pieces = ["a", "/", ".", "%", "2f", "c3", "a9", ";", " ", "\\", ":", "://", "\u{2025}", "\u{200b}"];
@@ -340,13 +353,10 @@ mod tests {
                 for short in prefixes.iter().take(n) {
                     let (is_long_below, is_below_short) = (is_below(long, short), is_below(value, short));
                     let names = format_args!("{short:?} {long:?} {value:?}");
-                    assert!(
-                        !(is_long_below && is_below_long) || is_below_short,
-                        "what is below what is below: {names}"
-                    );
+                    assert!(!(is_long_below && is_below_long) || is_below_short, "transitive: {names}");
                     assert!(
                         !(is_below_short && is_below_long) || is_long_below,
-                        "two that have one below them: {names}"
+                        "two prefixes of one value are ordered: {names}"
                     );
                     together += u32::from(is_below_short && is_below_long && value != long);
                     apart += u32::from(!is_long_below);
@@ -357,5 +367,83 @@ mod tests {
             together > 10_000 && apart > 1_000,
             "{together} values below two prefixes, {apart} prefixes side by side"
         );
+    }
+
+    fn chars(predicate: impl Fn(char) -> bool) -> BTreeSet<char> {
+        ('\0'..=char::MAX).filter(|c| predicate(*c)).collect()
+    }
+
+    /// Characters with a certain NFKC form, apart from those that are in that form already.
+    fn chars_with_nfkc(predicate: impl Fn(&str) -> bool) -> BTreeSet<char> {
+        chars(|c| {
+            let normalized = c.nfkc().collect::<String>();
+            normalized != c.to_string() && predicate(&normalized)
+        })
+    }
+
+    fn with_chars(derived: BTreeSet<char>, others: &str) -> BTreeSet<char> {
+        derived.into_iter().chain(others.chars()).collect()
+    }
+
+    #[test]
+    fn confusable_tables_equal_unicode_data() {
+        let backslash_or_slash = chars_with_nfkc(|text| text == "/" || text == "\\");
+        let lookalikes = "\\\u{2044}\u{2215}\u{2216}\u{29f5}\u{29f8}\u{29f9}";
+        assert_eq!(chars(is_slash_confusable), with_chars(backslash_or_slash, lookalikes));
+
+        assert_eq!(chars(is_percent_confusable), chars_with_nfkc(|text| text.contains('%')));
+
+        let dots = chars_with_nfkc(|text| text.contains('.') || text.len() > 1 && text.contains(['/', '\\']));
+        assert_eq!(chars(is_dot_confusable), with_chars(dots, "\u{a5}\u{20a9}\u{ffe5}\u{ffe6}"));
+    }
+
+    /// A tool may normalize a value first: a character that NFKC turns into a rejected one is
+    /// rejected too.
+    #[test]
+    fn nfkc_of_accepted_character_is_accepted() {
+        let is_rejected = |c: char| is_confusable(c) || matches!(c, '/' | '.' | '%');
+        let becomes_rejected = chars(|c| !is_rejected(c) && c.nfkc().any(is_rejected));
+        // Fractions and units such as `½` and `㎧` contain a slash in appearance only.
+        let is_fraction = |c: &char| c.nfkc().all(|c| !is_rejected(c) || matches!(c, '\u{2044}' | '\u{2215}'));
+        assert_eq!(becomes_rejected.into_iter().filter(|c| !is_fraction(c)).collect::<BTreeSet<_>>(), BTreeSet::new());
+        assert_eq!(chars(|c| !is_ignorable(c) && c.nfkc().all(is_ignorable)), BTreeSet::new());
+    }
+
+    #[test]
+    fn format_characters_equal_unicode_data() {
+        let category = |c: char| c.general_category();
+        let missing = chars(|c| category(c) == GeneralCategory::Format && !is_format_character(c));
+        assert_eq!(missing, BTreeSet::new());
+        // The ranges span reserved code points, which Unicode keeps for such characters, and the
+        // variation selectors beside the tags.
+        let others = chars(|c| is_format_character(c) && category(c) != GeneralCategory::Format);
+        let expected = |c: char| {
+            matches!(c, '\u{2065}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}')
+                && matches!(category(c), GeneralCategory::Unassigned | GeneralCategory::NonspacingMark)
+        };
+        assert_eq!(others.into_iter().filter(|c| !expected(*c)).collect::<BTreeSet<_>>(), BTreeSet::new());
+    }
+
+    /// White space, Cf, and the default-ignorable code points outside Cf (DerivedCoreProperties.txt).
+    #[test]
+    fn ignorable_character_does_not_hide_dot_segment() {
+        let default_ignorable =
+            "\u{34f}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180b}\u{180c}\u{180d}\u{180e}\u{180f}\u{3164}\u{ffa0}";
+        let derived = chars(|c| {
+            c.is_whitespace()
+                || c.general_category() == GeneralCategory::Format
+                || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}')
+        });
+        let ignorable = with_chars(derived, default_ignorable);
+        for c in &ignorable {
+            for segment in [format!("{c}.."), format!("{c}{c}."), format!(".{c}"), format!(".{c}."), c.to_string()] {
+                let value = format!("/reports/{segment}/etc");
+                assert!(!is_below(&value, "/reports/"), "{}", value.escape_unicode());
+                assert!(!is_traversal_free(&value), "{}", value.escape_unicode());
+                // A text without a slash is a single segment.
+                assert!(!is_plain_segment(&segment), "{}", segment.escape_unicode());
+            }
+        }
+        assert_eq!(chars(is_ignorable), with_chars(ignorable, "\u{2065}"));
     }
 }

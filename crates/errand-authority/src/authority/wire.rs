@@ -1,5 +1,7 @@
-//! The wire form of an authority: `authorization_details` of type `mcp_tool` (RFC 9396). A request is read strictly: what
-//! is not known is refused and never passed over, and the answer says where.
+//! The wire form of an authority: `authorization_details` of type `mcp_tool` (RFC 9396).
+//!
+//! Parsing is strict: an unknown member or constraint is rejected, never ignored, and the error names
+//! its location.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,76 +12,78 @@ use thiserror::Error;
 use super::{
     Action, Authority, ListAction, Permission,
     constraint::{Constraints, Rule, sort_canonical},
+    escape::printable_name,
     value::{Arg, Decimal},
 };
-use crate::domain::{
-    id::{ToolDigest, ToolName},
-    uri::ResourceUri,
-};
+use crate::{digest::ToolDigest, id::ToolName, uri::ResourceUri};
 
-/// The one `type` of `authorization_details` that we know.
+/// The only known `type` of `authorization_details`.
 pub const DETAIL_TYPE: &str = "mcp_tool";
-/// The one action on a tool.
+/// The only action on a tool.
 pub const CALL_ACTION: &str = "tools/call";
-/// How many details one request or token may carry.
+/// Maximum number of details in a request or token.
 pub const MAX_DETAILS: usize = 64;
-/// How many bytes of `authorization_details` a request may carry, and how many those may be when each location has a detail of its
-/// own.
+/// Maximum size of the `authorization_details` of a request in bytes, as sent and also when expanded
+/// to one detail for each location.
 pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
-/// How deep `authorization_details` may nest.
+/// Maximum nesting of `authorization_details`.
 pub const MAX_DETAILS_DEPTH: usize = 8;
 
 const DETAIL_MEMBERS: [&str; 7] =
     ["type", "locations", "actions", "identifier", "constraints", "additional_arguments", "tool_digest"];
 
-/// What is wrong in `authorization_details`, and where; never what was sent.
+/// A violated rule of `authorization_details` and its location. Never contains a sent value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("authorization_details{path}: {rule}")]
 pub struct DetailsError {
-    /// The place, such as `[0].constraints.path.one_of`.
+    /// The location, such as `[0].constraints.path.one_of`.
     pub path: String,
-    /// The rule that is broken there.
+    /// The violated rule.
     pub rule: &'static str,
 }
 
-/// The `authorization_details` of a request as they were sent: those without `locations` are about a resource that is yet to be
-/// found out.
+/// The `authorization_details` of a request as sent. The resource of a detail without `locations` is
+/// not known yet; see [`AuthorizationDetails::resolve`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationDetails(Vec<Arg>);
 
 impl AuthorizationDetails {
-    /// Reads JSON strictly (RFC 9396 §2), and nothing of what it says.
+    /// Parses strict JSON (RFC 9396 §2) without interpreting the details.
     pub fn parse(text: &str) -> Result<Self, DetailsError> {
         let invalid = |rule| DetailsError { path: String::new(), rule };
         if text.len() > MAX_DETAILS_BYTES {
-            return Err(invalid("longer than 16384 bytes"));
+            return Err(invalid("exceeds 16384 bytes; request fewer details"));
         }
         let value = Arg::parse(text, MAX_DETAILS_DEPTH)
-            .map_err(|_| invalid("not JSON, nested too deep, or a member stands in it twice"))?;
+            .map_err(|_| invalid("invalid JSON, a duplicate member, or nested too deeply"))?;
         let Arg::List(details) = value else {
             return Err(invalid("must be an array of objects"));
         };
         if details.is_empty() || details.len() > MAX_DETAILS {
-            return Err(invalid("must hold 1 to 64 objects"));
+            return Err(invalid("must contain 1 to 64 objects"));
         }
         Ok(Self(details))
     }
 
-    /// What they ask for, where those without `locations` are about `target`. The meaning of one detail is the product of its
-    /// arrays.
+    /// Returns the requested permissions, with `target` as the resource of details without
+    /// `locations`. A detail means the product of its arrays.
     pub fn resolve(&self, target: Option<&ResourceUri>) -> Result<RequestedPermissions, DetailsError> {
         let invalid = |path: String, rule| DetailsError { path, rule };
         let (mut permissions, mut size) = (Vec::new(), "]".len());
         for (n, detail) in self.0.iter().enumerate() {
-            let parsed = parse_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
+            let parsed = read_detail(detail, target).map_err(|(path, rule)| invalid(format!("[{n}]{path}"), rule))?;
             if permissions.len() + parsed.len() > MAX_DETAILS {
-                return Err(invalid(String::new(), "means more than 64 permissions"));
+                return Err(invalid(String::new(), "expands to more than 64 permissions; request fewer"));
             }
             for permission in parsed {
-                // What is kept and put on record is the product: little of it may be sent, and all of it counts.
+                // The product is stored and audited. A short text can expand to a large one, so its
+                // size is limited too.
                 size += ",".len() + permission.canonical_text().len();
                 if size > MAX_DETAILS_BYTES {
-                    return Err(invalid(String::new(), "means more than 16384 bytes, with each location by itself"));
+                    return Err(invalid(
+                        String::new(),
+                        "expands to more than 16384 bytes, with one detail for each location; request fewer",
+                    ));
                 }
                 permissions.push((n, permission));
             }
@@ -87,68 +91,76 @@ impl AuthorizationDetails {
         Ok(RequestedPermissions(permissions))
     }
 
-    /// For a record: as they were sent, each as far as its numbers have a canonical form.
+    /// Returns the details as sent, for an audit record. A detail with a number that has no canonical
+    /// form becomes `null`.
     #[must_use]
     pub fn to_value(&self) -> Value {
         Value::Array(self.0.iter().map(|detail| detail.to_canonical().unwrap_or_default()).collect())
     }
 }
 
-/// The `authorization_details` of a request: what each of them asks for.
+/// The permissions that the `authorization_details` of a request mean, each with its detail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedPermissions(Vec<(usize, Permission)>);
 
 impl RequestedPermissions {
-    /// Reads the `authorization_details` of a request that are about `target` where they don't say.
+    /// Parses the `authorization_details` of a request, with `target` as the resource of details
+    /// without `locations`.
     pub fn parse(text: &str, target: Option<&ResourceUri>) -> Result<Self, DetailsError> {
         AuthorizationDetails::parse(text)?.resolve(target)
     }
 
-    /// What is asked for, and by which of the details.
+    /// Iterates over the requested permissions, each with the index of its detail.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Permission)> + Clone {
         self.0.iter().map(|(n, permission)| (*n, permission))
     }
 
-    /// All that is asked for.
+    /// Returns all requested permissions.
     #[must_use]
     pub fn to_authority(&self) -> Authority {
         self.0.iter().map(|(_, permission)| permission.clone()).collect()
     }
 }
 
-/// One detail a permission, in this order.
+/// Numbers the permissions in their order, as if each had a detail of its own.
 impl FromIterator<Permission> for RequestedPermissions {
     fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
         Self(permissions.into_iter().enumerate().collect())
     }
 }
 
-/// A fault on its way up: each level puts its place in front.
+/// An error on its way up: each level prepends its part of the location.
 type LocatedError = (String, &'static str);
 
 fn located_error<T>(path: impl Into<String>, rule: &'static str) -> Result<T, LocatedError> {
     Err((path.into(), rule))
 }
 
-/// What the `authorization_details` of a request ask for, all in all.
+/// Parses the `authorization_details` of a request, with `target` as the resource of details without
+/// `locations`, and returns the requested authority.
 pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authority, DetailsError> {
     RequestedPermissions::parse(text, target).map(|details| details.to_authority())
 }
 
-pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, LocatedError> {
+/// Parses one detail and returns its permissions. The caller limits the number and size of details.
+pub fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, DetailsError> {
+    read_detail(detail, target).map_err(|(path, rule)| DetailsError { path, rule })
+}
+
+fn read_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result<Vec<Permission>, LocatedError> {
     let Arg::Object(object) = detail else { return located_error("", "must be an object") };
     if !matches!(object.get("type"), Some(Arg::Text(kind)) if kind == DETAIL_TYPE) {
-        return located_error(".type", "the one type known here is `mcp_tool`");
+        return located_error(".type", "unknown type; use `mcp_tool`");
     }
     if object.keys().any(|name| !DETAIL_MEMBERS.contains(&name.as_str())) {
         return located_error(
             "",
-            "has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest",
+            "unknown member; the known ones are `type`, `locations`, `actions`, `identifier`, `constraints`, `additional_arguments` and `tool_digest`",
         );
     }
     let resources = match (object.get("locations"), target) {
         (None, Some(target)) => vec![target.clone()],
-        (None, None) => return located_error(".locations", "is missing, and the request names no resource"),
+        (None, None) => return located_error(".locations", "missing, and the request names no resource"),
         (Some(locations), _) => parse_locations(locations)?,
     };
     match object.get("actions") {
@@ -168,9 +180,9 @@ pub(super) fn parse_detail(detail: &Arg, target: Option<&ResourceUri>) -> Result
     }
 }
 
-const ACTIONS_RULE: &str = "must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"";
+const ACTIONS_RULE: &str = "must be [\"tools/call\"], or one or both of \"tools/list\" and \"resources/list\"";
 
-/// What a permission to call says beside its resource.
+/// The parts of a call permission apart from its resource.
 type CallParts = (ToolName, Constraints, Option<ToolDigest>);
 
 fn parse_call(detail: &BTreeMap<String, Arg>) -> Result<CallParts, LocatedError> {
@@ -192,7 +204,7 @@ fn parse_call(detail: &BTreeMap<String, Arg>) -> Result<CallParts, LocatedError>
 
 const DIGEST_RULE: &str = "must be `sha-256:` and 43 characters of base64url";
 
-/// Listing has no tool, so nothing can be said of one.
+/// A list action has no tool, so members that describe one are rejected.
 fn parse_listings(
     detail: &BTreeMap<String, Arg>,
     actions: &[Arg],
@@ -206,11 +218,11 @@ fn parse_listings(
     let Some(listings) = listings.filter(|listings| !listings.is_empty() && listings.len() == actions.len()) else {
         return located_error(".actions", ACTIONS_RULE);
     };
-    let about_a_tool = ["identifier", "constraints", "additional_arguments", "tool_digest"];
-    if about_a_tool.iter().any(|member| detail.contains_key(*member)) {
+    let tool_members = ["identifier", "constraints", "additional_arguments", "tool_digest"];
+    if tool_members.iter().any(|member| detail.contains_key(*member)) {
         return located_error(
             "",
-            "who lists calls no tool: leave out identifier, constraints, additional_arguments and tool_digest",
+            "a list action has no tool; omit `identifier`, `constraints`, `additional_arguments` and `tool_digest`",
         );
     }
     let at = |resource: ResourceUri| {
@@ -239,14 +251,15 @@ fn parse_constraints(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Co
         None => {}
         Some(Arg::Object(rules)) => {
             for (name, rule) in rules {
-                let place = |(path, rule): LocatedError| (format!(".constraints.{}{path}", printable_name(name)), rule);
+                let locate =
+                    |(path, rule): LocatedError| (format!(".constraints.{}{path}", printable_name(name)), rule);
                 if name.contains('\0') {
-                    return Err(place((String::new(), "must not have a NUL character in its name")));
+                    return Err(locate((String::new(), "the name must not contain a NUL character")));
                 }
-                arguments.insert(name.clone(), parse_rule(rule).map_err(place)?);
+                arguments.insert(name.clone(), parse_rule(rule).map_err(locate)?);
             }
         }
-        Some(_) => return located_error(".constraints", "must be an object: the name of an argument, and its rule"),
+        Some(_) => return located_error(".constraints", "must be an object that maps argument names to rules"),
     }
     let additional = match additional {
         None => arguments.is_empty(),
@@ -259,17 +272,21 @@ fn parse_constraints(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Co
 fn parse_rule(rule: &Arg) -> Result<Rule, LocatedError> {
     let Arg::Object(kinds) = rule else { return located_error("", "must be an object, such as {\"one_of\": […]}") };
     if kinds.is_empty() {
-        return located_error("", "says nothing: to leave an argument open, say {\"any\": true}");
+        return located_error("", "empty rule; to allow any value, use {\"any\": true}");
     }
     if kinds.contains_key("any") {
         let alone = kinds.len() == 1 && kinds.get("any") == Some(&Arg::Bool(true));
-        return if alone { Ok(Rule::default()) } else { located_error(".any", "must be true, and stand alone") };
+        return if alone {
+            Ok(Rule::default())
+        } else {
+            located_error(".any", "must be true, without other constraints")
+        };
     }
     let mut read = Rule::default();
     for (kind, value) in kinds {
         match kind.as_str() {
             "equals" if kinds.contains_key("one_of") => {
-                return located_error(".equals", "stands beside `one_of`: say one");
+                return located_error(".equals", "can't be combined with `one_of`; use one of them");
             }
             "equals" => read.one_of = Some(parse_values(".equals", std::slice::from_ref(value))?),
             "one_of" => read.one_of = Some(parse_list(".one_of", value, 1)?),
@@ -279,38 +296,42 @@ fn parse_rule(rule: &Arg) -> Result<Rule, LocatedError> {
             "prefix" => read.prefix = Some(parse_prefix(value)?),
             "subset" => read.subset = Some(parse_list(".subset", value, 0)?),
             "max_length" => read.max_length = Some(parse_count(value)?),
-            _ => return located_error("", "has a kind of constraint that is not known here"),
+            _ => {
+                return located_error(
+                    "",
+                    "unknown constraint; use `equals`, `one_of`, `not_one_of`, `min`, `max`, `prefix`, `subset`, `max_length` or `any`",
+                );
+            }
         }
     }
-    if read.is_satisfiable() { Ok(read) } else { located_error("", "can't be met by any value") }
+    if read.is_satisfiable() { Ok(read) } else { located_error("", "no value satisfies this rule") }
 }
 
-/// Values in their canonical order, each once.
-fn parse_list(place: &'static str, value: &Arg, least: usize) -> Result<Vec<Arg>, LocatedError> {
+/// Parses an array of values: in canonical order, without duplicates.
+fn parse_list(location: &'static str, value: &Arg, min_len: usize) -> Result<Vec<Arg>, LocatedError> {
     match value {
-        Arg::List(list) if (least..=256).contains(&list.len()) => parse_values(place, list),
-        _ => located_error(place, "must be an array of at most 256 values"),
+        Arg::List(list) if (min_len..=256).contains(&list.len()) => parse_values(location, list),
+        _ => located_error(location, "must be an array of at most 256 values"),
     }
 }
 
-fn parse_values(place: &'static str, list: &[Arg]) -> Result<Vec<Arg>, LocatedError> {
+fn parse_values(location: &'static str, list: &[Arg]) -> Result<Vec<Arg>, LocatedError> {
     for value in list {
-        let Some(canonical) = value.to_canonical() else { return located_error(place, NOT_CANONICAL_RULE) };
+        let Some(canonical) = value.to_canonical() else { return located_error(location, NOT_CANONICAL_RULE) };
         if canonical.to_string().contains("\\u0000") {
-            return located_error(place, "must not have a NUL character in it");
+            return located_error(location, "must not contain a NUL character");
         }
     }
     Ok(sort_canonical(list))
 }
 
-const NOT_CANONICAL_RULE: &str =
-    "has a number that can't be written without loss by everybody (RFC 8785): use a string";
+const NOT_CANONICAL_RULE: &str = "contains a number that a double can't represent exactly (RFC 8785); use a string";
 
-fn parse_number(place: &'static str, value: &Arg) -> Result<Decimal, LocatedError> {
+fn parse_number(location: &'static str, value: &Arg) -> Result<Decimal, LocatedError> {
     match value {
-        Arg::Number(_) if value.to_canonical().is_none() => located_error(place, NOT_CANONICAL_RULE),
+        Arg::Number(_) if value.to_canonical().is_none() => located_error(location, NOT_CANONICAL_RULE),
         Arg::Number(number) => Ok(number.clone()),
-        _ => located_error(place, "must be a number"),
+        _ => located_error(location, "must be a number"),
     }
 }
 
@@ -319,29 +340,24 @@ fn parse_prefix(value: &Arg) -> Result<String, LocatedError> {
         Arg::Text(prefix) if super::path::is_traversal_free(prefix) && !prefix.contains('\0') => Ok(prefix.clone()),
         _ => located_error(
             ".prefix",
-            "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those",
+            "must be a string without dot segments, empty segments, backslashes or other spellings of these",
         ),
     }
 }
 
 fn parse_count(value: &Arg) -> Result<u32, LocatedError> {
     let number = value.to_canonical().and_then(|value| value.as_u64()).and_then(|count| u32::try_from(count).ok());
-    number.map_or_else(|| located_error(".max_length", "must be a whole number from 0 on"), Ok)
-}
-
-/// The name of an argument, as far as it can stand in an answer.
-pub(super) fn printable_name(name: &str) -> &str {
-    let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    if plain && !name.is_empty() { name } else { "?" }
+    number.map_or_else(|| located_error(".max_length", "must be an integer, 0 or more"), Ok)
 }
 
 impl Constraints {
-    /// Reads the members `constraints` and `additional_arguments` of a detail; a fault says where below it.
+    /// Parses the members `constraints` and `additional_arguments` of a detail. The location of an error
+    /// is relative to the detail.
     pub fn parse(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Self, DetailsError> {
         parse_constraints(rules, additional).map_err(|(path, rule)| DetailsError { path, rule })
     }
 
-    /// Writes them; what is the default is left out.
+    /// Writes both members, without defaults.
     pub(super) fn write_members(&self, detail: &mut Map<String, Value>) {
         detail.extend(self.rules_to_write().map(|rules| ("constraints".to_owned(), Value::Object(rules))));
         let additional = self.additional_to_write().map(Value::Bool);
@@ -364,7 +380,7 @@ impl Rule {
         let mut put = |kind: &str, value: Option<Value>| {
             wire.extend(value.map(|value| (kind.to_owned(), value)));
         };
-        // Everything in a rule has a canonical form: a request is refused otherwise.
+        // Every value of a rule has a canonical form; parsing rejects others.
         let all = |list: &[Arg]| Value::Array(list.iter().filter_map(Arg::to_canonical).collect());
         let number = |n: &Decimal| Arg::Number(n.clone()).to_canonical();
         put("any", self.is_any().then_some(Value::Bool(true)));
@@ -386,7 +402,7 @@ impl Rule {
 }
 
 impl Serialize for Permission {
-    /// One location, one action; what is the default is left out. In canonical order, as it is hashed.
+    /// One location, one action, no defaults; in canonical order, as it is hashed.
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let method = match &self.action {
             Action::Call(_) => CALL_ACTION,

@@ -1,59 +1,60 @@
-//! Constraints on the arguments of a call, and the three relations on them: `allows`, `within`, `meet`.
+//! Constraints on the arguments of a call, and the relations on them: `allows`, `is_subset_of`,
+//! `intersect`.
 //!
-//! `within` is sound, not clever: it may say no when it is not sure, and never yes wrongly.
+//! `is_subset_of` is sound, not complete: it may answer no when unsure, but never a wrong yes.
 
 use std::collections::BTreeMap;
 
 use super::{
+    escape::printable_name,
     path::is_below,
     value::{Arg, Decimal, ValueKind},
-    wire::printable_name,
 };
-use crate::domain::encoding::jcs;
+use crate::encoding::jcs;
 
-/// What the arguments of a call must be like. The empty one, open to more, constrains nothing.
+/// Constraints on the arguments of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constraints {
-    /// The arguments that are named, each with its rule.
+    /// The named arguments, each with its rule.
     pub arguments: BTreeMap<String, Rule>,
-    /// Whether a call may have arguments that are not named.
+    /// Whether a call may have arguments without a rule here.
     pub allows_additional: bool,
 }
 
-/// What one argument must be like: all that is said must hold. An argument with a rule must be there, except with the
-/// rule that says nothing (`any`).
+/// Conditions on one argument, all of which must hold. An argument with a rule must be present,
+/// except if the rule has no condition (`any`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// It is one of these (`equals` is one of one).
+    /// The value is one of these. `equals` is a list of one.
     pub one_of: Option<Vec<Arg>>,
-    /// It is of the kind of all of these, and none of them, also to a reader with doubles.
+    /// The value has the kind of these and differs from each of them, also when read as a double.
     pub not_one_of: Vec<Arg>,
-    /// It is a number, and not less.
+    /// The value is a number, at least this.
     pub min: Option<Decimal>,
-    /// It is a number, and not more.
+    /// The value is a number, at most this.
     pub max: Option<Decimal>,
-    /// It is a string below this.
+    /// The value is a string below this prefix.
     pub prefix: Option<String>,
-    /// It is an array of these only.
+    /// The value is an array that contains only these.
     pub subset: Option<Vec<Arg>>,
-    /// It is a string of at most so many characters, or an array of at most so many items.
+    /// The value is a string of at most this many characters, or an array of at most this many items.
     pub max_length: Option<u32>,
 }
 
 impl Constraints {
-    /// None at all.
+    /// Returns constraints that allow every call.
     #[must_use]
     pub fn none() -> Self {
         Self { arguments: BTreeMap::new(), allows_additional: true }
     }
 
-    /// Whether every call fits.
+    /// Returns whether every call is allowed.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.allows_additional && self.arguments.values().all(Rule::is_any)
     }
 
-    /// Whether a call with these arguments fits.
+    /// Returns whether a call with these arguments is allowed.
     #[must_use]
     pub fn allows(&self, arguments: &BTreeMap<String, Arg>) -> bool {
         let known = self.allows_additional || arguments.keys().all(|name| self.arguments.contains_key(name));
@@ -64,7 +65,7 @@ impl Constraints {
                 .all(|(name, rule)| arguments.get(name).map_or_else(|| rule.is_any(), |argument| rule.allows(argument)))
     }
 
-    /// Whether every call that fits here fits there.
+    /// Returns whether `other` allows every call that `self` allows.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
         let closed = other.allows_additional
@@ -75,8 +76,8 @@ impl Constraints {
             })
     }
 
-    /// Where more fits here than there: at an argument, or at those that are not named. With `in_full`, also at an argument
-    /// that is only named there.
+    /// Returns where `self` exceeds `other`: at an argument, or at the arguments without a rule. With
+    /// `in_full`, the path may name an argument that only `other` names.
     pub(super) fn excess_path(&self, other: &Self, in_full: bool) -> String {
         let at = |name: &str| format!(".constraints.{}", printable_name(name));
         let wider = other.arguments.iter().filter(|(name, theirs)| {
@@ -93,7 +94,7 @@ impl Constraints {
         }
     }
 
-    /// What fits here and there; `None` when it is plain that no call does.
+    /// Returns constraints that allow what both allow, or `None` if they evidently allow no call.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Option<Self> {
         let mut arguments = BTreeMap::new();
@@ -105,7 +106,7 @@ impl Constraints {
                 None if other.allows_additional => {
                     arguments.insert(name.clone(), ours.clone());
                 }
-                // Named here without a rule, not known there: a call without it fits both.
+                // `any` here, unknown there: both allow a call without this argument.
                 None if ours.is_any() => {}
                 None => return None,
             }
@@ -122,13 +123,13 @@ impl Constraints {
 }
 
 impl Rule {
-    /// Whether it says nothing.
+    /// Returns whether the rule has no condition.
     #[must_use]
     pub fn is_any(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether there may be a value that fits: a rule that contradicts itself is a mistake of whoever wrote it.
+    /// Returns whether a value may satisfy the rule. A contradictory rule is a mistake of its author.
     #[must_use]
     pub fn is_satisfiable(&self) -> bool {
         match &self.one_of {
@@ -137,7 +138,7 @@ impl Rule {
         }
     }
 
-    /// Whether the argument fits.
+    /// Returns whether the argument satisfies the rule.
     #[must_use]
     pub fn allows(&self, argument: &Arg) -> bool {
         let number = |fits: &dyn Fn(&Decimal) -> bool| matches!(argument, Arg::Number(n) if fits(n));
@@ -153,11 +154,11 @@ impl Rule {
             && self.max_length.is_none_or(|max| value_length(argument).is_some_and(|length| length <= u64::from(max)))
     }
 
-    /// Whether every argument that fits here fits there.
+    /// Returns whether every argument that satisfies `self` satisfies `other`.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
         if let Some(list) = &self.one_of {
-            // Only these can fit here, so trying them is the whole truth.
+            // Only listed values can satisfy `self`, so trying each of them is exact.
             return list.iter().filter(|arg| self.allows(arg)).all(|arg| other.allows(arg));
         }
         let not_less = |ours: &Option<Decimal>, theirs: &Option<Decimal>, fits: fn(&Decimal, &Decimal) -> bool| {
@@ -177,7 +178,7 @@ impl Rule {
             && other.max_length.is_none_or(|theirs| self.max_length.is_some_and(|ours| ours <= theirs))
     }
 
-    /// What fits here and there; `None` when it is plain that nothing does.
+    /// Returns a rule for the values that satisfy both, or `None` if evidently no value does.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Option<Self> {
         let prefix = match (&self.prefix, &other.prefix) {
@@ -195,7 +196,7 @@ impl Rule {
             subset: intersect_lists(self.subset.as_ref(), other.subset.as_ref()),
             max_length: self.max_length.iter().chain(&other.max_length).min().copied(),
         };
-        // The listed values are the only ones that can fit: those that don't need not be listed.
+        // Only listed values can satisfy the rule, so the result lists those that do.
         let fitting = |list: &Vec<Arg>| list.iter().filter(|arg| both.allows(arg)).cloned().collect::<Vec<_>>();
         match both.one_of.as_ref().map(fitting) {
             Some(list) if list.is_empty() => None,
@@ -205,7 +206,7 @@ impl Rule {
         }
     }
 
-    /// The kind that every fitting argument has, as far as the rule tells.
+    /// Returns the kind of every value that satisfies the rule, if the rule determines it.
     fn value_kind(&self) -> Option<ValueKind> {
         let number = (self.min.is_some() || self.max.is_some()).then_some(ValueKind::Number);
         let text = self.prefix.is_some().then_some(ValueKind::Text);
@@ -213,10 +214,10 @@ impl Rule {
         number.or(text).or(list).or_else(|| self.not_one_of.first().map(Arg::kind))
     }
 
-    /// Whether it wants two kinds at once, or a number between bounds that cross.
+    /// Returns whether the rule requires two kinds at once, or a number between crossed bounds.
     fn is_contradictory(&self) -> bool {
         let bounds = self.min.is_some() || self.max.is_some();
-        let kinds = [bounds, self.prefix.is_some(), self.subset.is_some()].into_iter().filter(|wanted| *wanted).count();
+        let kinds = [bounds, self.prefix.is_some(), self.subset.is_some()].into_iter().filter(|is_set| *is_set).count();
         let crossed = matches!((&self.min, &self.max), (Some(min), Some(max)) if min > max);
         let unlike = self.not_one_of.iter().any(|no| Some(no.kind()) != self.value_kind());
         let unsized_kind =
@@ -245,7 +246,8 @@ fn union_lists(ours: &[Arg], theirs: &[Arg]) -> Vec<Arg> {
     sort_canonical(ours.iter().chain(theirs))
 }
 
-/// Values in the order of their canonical texts (RFC 8785), each once: so a list is written in one way.
+/// Sorts values by their canonical texts (RFC 8785) and removes duplicates, so that a list has one
+/// serialization.
 pub(super) fn sort_canonical<'a>(values: impl IntoIterator<Item = &'a Arg>) -> Vec<Arg> {
     let text = |value: &Arg| {
         let value = value.to_canonical();

@@ -1,4 +1,5 @@
-//! The two URLs that name parties: an issuer (compared as a string) and a resource (compared in its canonical form).
+//! URLs that identify parties: issuers (compared as strings) and resources (compared in canonical
+//! form).
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
@@ -6,45 +7,47 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use url::{Host, Url};
 
-use crate::domain::encoding::serde_text;
+use crate::encoding::serde_text;
 
 const MAX_URL_LEN: usize = 2048;
 
-/// Why a text is no URL of the wanted kind.
+/// The reason why a text is not a URL of the expected kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UrlError {
     /// Relative, malformed or over 2048 bytes.
     #[error("not an absolute URL of at most 2048 bytes")]
     Malformed,
-    /// Neither https nor http on this machine.
+    /// Neither https nor http with a loopback address.
     #[error("https is needed (http is for loopback addresses only)")]
     NotHttps,
-    /// It has a fragment (RFC 8707 §2) or, in an issuer, a query (RFC 8414 §2).
+    /// A fragment (RFC 8707 §2) or, in an issuer, a query (RFC 8414 §2).
     #[error("a fragment (and, in an issuer, a query) is not allowed")]
     QueryOrFragment,
-    /// It has a user name or a password.
+    /// A user name or a password.
     #[error("user information is not allowed")]
     UserInfo,
 }
 
-/// The issuer identifier of an authorization server (RFC 8414 §2): https, no query, no fragment. Compared as it is written.
+/// The issuer identifier of an authorization server (RFC 8414 §2): https, without query or fragment.
+/// Compared as a string.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuerUrl(Arc<str>);
 
 impl IssuerUrl {
-    /// The identifier as text.
+    /// Returns the identifier as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether a URL leads to this issuer: a slash at the end, which tells two names apart, leads nowhere else.
+    /// Returns whether a URL leads to this issuer. A trailing slash makes another identifier, but leads
+    /// to the same location.
     #[must_use]
     pub fn is_same_location(&self, url: &str) -> bool {
         self.0.trim_end_matches('/') == url.trim_end_matches('/')
     }
 
-    /// A URL below this issuer, such as its token endpoint.
+    /// Returns a URL below this issuer, such as its token endpoint.
     #[must_use]
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0.trim_end_matches('/'))
@@ -65,15 +68,15 @@ impl FromStr for IssuerUrl {
     }
 }
 
-/// The canonical URI of an MCP server (RFC 8707 §2): the one `aud` of a task token for it.
+/// The canonical URI of an MCP server (RFC 8707 §2): the only `aud` of a task token for it.
 ///
-/// Scheme and host are lower-cased, a default port and the slash of an empty path are dropped; every other difference,
-/// a trailing slash after a path included, makes another resource.
+/// Scheme and host are lower-cased; a default port and the slash of an empty path are dropped. Every
+/// other difference, such as a trailing slash after a path, makes another resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceUri(Arc<str>);
 
 impl ResourceUri {
-    /// The canonical URI as text.
+    /// Returns the canonical URI as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -93,13 +96,15 @@ impl FromStr for ResourceUri {
         }
         let bare = url.path() == "/" && url.query().is_none();
         let canonical = if bare { url.as_str().trim_end_matches('/') } else { url.as_str() };
-        // Escapes make it longer, and what is taken here must be taken again when it is read from the store.
+        // Escaping lengthens the text, and an accepted URI must be accepted again from the store.
         (canonical.len() <= MAX_URL_LEN).then(|| Self(canonical.into())).ok_or(UrlError::Malformed)
     }
 }
 
-/// The path of a URL that is plainly one of a party and that the URL standard writes as it is. That is a small part of all
-/// URLs, and nearly all that parties have; `None` says nothing of a text. It is for speed: they stand in every token.
+/// Returns the path of a URL that is evidently valid and already in the URL standard's normal form.
+///
+/// This fast path covers few of all URLs, but nearly all that identify parties, and every token
+/// contains some. `None` says nothing about a text.
 fn plain_path(text: &str) -> Option<&str> {
     let (is_https, rest) = match text.strip_prefix("https://") {
         Some(rest) => (true, rest),
@@ -114,34 +119,36 @@ fn plain_path(text: &str) -> Option<&str> {
     is_plain.then_some(path)
 }
 
-/// A domain of lower-case labels, in which a hyphen stands alone and inside: behind `xn--` is another alphabet, which the
-/// standard looks into. The last label begins with a letter, or it could be an IPv4 address.
+/// Returns whether a host is a domain of lower-case labels with single hyphens inside. `xn--` starts
+/// an internationalized label, which the standard decodes. The last label begins with a letter,
+/// since it could be an IPv4 address otherwise.
 fn is_plain_host(host: &str) -> bool {
-    let (mut before, mut length) = (b'.', 0);
+    let (mut previous, mut length) = (b'.', 0);
     for b in host.bytes() {
         length = if b == b'.' { 0 } else { length + 1 };
-        let is_inside = !matches!(before, b'.' | b'-');
+        let is_inside = !matches!(previous, b'.' | b'-');
         if length > 63 || !(b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-') && is_inside) {
             return false;
         }
-        before = b;
+        previous = b;
     }
     let last = host.rsplit('.').next().unwrap_or_default();
-    host.len() <= 253 && before != b'-' && last.starts_with(|c: char| c.is_ascii_lowercase())
+    host.len() <= 253 && previous != b'-' && last.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
-/// No segment begins with a dot: some of those mean another path.
+/// Returns whether a path has plain characters and no segment that begins with a dot: some of these
+/// mean another path.
 fn is_plain_path(path: &str) -> bool {
-    let mut before = b'/';
+    let mut previous = b'/';
     path.bytes().all(|b| {
-        let is_hidden = b == b'.' && before == b'/';
-        before = b;
+        let is_hidden = b == b'.' && previous == b'/';
+        previous = b;
         !is_hidden && (b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/'))
     })
 }
 
 fn parse_url(text: &str) -> Result<Url, UrlError> {
-    // The URL standard forgives blanks and control characters; a name of a party may not have them.
+    // The URL standard ignores some white space and control characters; an identifier must have none.
     if text.len() > MAX_URL_LEN || text.bytes().any(|b| b <= 0x20 || b >= 0x7f || b == b'\\') {
         return Err(UrlError::Malformed);
     }
@@ -157,7 +164,7 @@ fn parse_url(text: &str) -> Result<Url, UrlError> {
     Ok(url)
 }
 
-/// Whether the URL's host is this machine, said as an address or as `localhost`.
+/// Returns whether the URL's host is a loopback address or `localhost`.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -233,7 +240,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
-        /// What is taken for plain, the URL standard takes for the same.
+        /// The fast path accepts only what the URL parser returns unchanged.
         #[test]
         fn plain_path_agrees_with_url_parser(
             scheme in "(https|http|HTTPS|wss)",

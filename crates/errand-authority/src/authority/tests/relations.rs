@@ -23,7 +23,7 @@ fn rule_allows_only_values_that_satisfy_it() {
             &["\"ls\"", "\"\"", "\"RM\""],
             &["\"rm\"", "\"dd\"", "[\"rm\"]", "7", "null"],
         ),
-        // What a tool with doubles reads is what must not be it.
+        // Compared as doubles, which is what a tool may read.
         (
             r#"{"not_one_of":[4711,0]}"#,
             &["4712", "4711.5", "4711.000001", "1e400", "4711e99", "1e-300"],
@@ -66,7 +66,7 @@ fn rule_allows_only_values_that_satisfy_it() {
             &["\"abc\"", "\"abcd\"", "\"b\""],
         ),
     ] {
-        // Not every number can be asked for; what it would let through is worth a row all the same.
+        // A request with this number is rejected.
         let Ok(_) = parse_one(&format!(
             r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"t","constraints":{{"x":{text}}}}}]"#
         )) else {
@@ -75,10 +75,10 @@ fn rule_allows_only_values_that_satisfy_it() {
         };
         let rule = rule(text);
         for value in yes {
-            assert!(rule.allows(&arg(value)), "{text} lets {value} through");
+            assert!(rule.allows(&arg(value)), "{text} allows {value}");
         }
         for value in no {
-            assert!(!rule.allows(&arg(value)), "{text} stops {value}");
+            assert!(!rule.allows(&arg(value)), "{text} does not allow {value}");
         }
     }
 }
@@ -102,10 +102,10 @@ fn constraints_allow_only_named_or_additional_arguments() {
     ] {
         let constraints = constraints(members);
         for call in yes {
-            assert!(constraints.allows(&arguments(call)), "{members} lets {call} through");
+            assert!(constraints.allows(&arguments(call)), "{members} allows {call}");
         }
         for call in no {
-            assert!(!constraints.allows(&arguments(call)), "{members} stops {call}");
+            assert!(!constraints.allows(&arguments(call)), "{members} does not allow {call}");
         }
     }
 }
@@ -126,8 +126,8 @@ fn is_subset_of_decides_listed_cases() {
         (r#"{"one_of":["a","b"]}"#, r#"{"one_of":["b","c","a"]}"#),
         (r#"{"equals":1}"#, r#"{"any":true}"#),
     ] {
-        assert!(rule(narrow).is_subset_of(&rule(wide)), "{narrow} is within {wide}");
-        assert!(!rule(wide).is_subset_of(&rule(narrow)), "{wide} is not within {narrow}");
+        assert!(rule(narrow).is_subset_of(&rule(wide)), "{narrow} is a subset of {wide}");
+        assert!(!rule(wide).is_subset_of(&rule(narrow)), "{wide} is not a subset of {narrow}");
     }
     for (narrow, wide) in [
         (r#""constraints":{"a":{"equals":1}}"#, r#""constraints":{"a":{"equals":1}},"additional_arguments":true"#),
@@ -138,8 +138,8 @@ fn is_subset_of_decides_listed_cases() {
         (r#""additional_arguments":false"#, ""),
         (r#""additional_arguments":false"#, r#""constraints":{"a":{"any":true}}"#),
     ] {
-        assert!(constraints(narrow).is_subset_of(&constraints(wide)), "{narrow} is within {wide}");
-        assert!(!constraints(wide).is_subset_of(&constraints(narrow)), "{wide} is not within {narrow}");
+        assert!(constraints(narrow).is_subset_of(&constraints(wide)), "{narrow} is a subset of {wide}");
+        assert!(!constraints(wide).is_subset_of(&constraints(narrow)), "{wide} is not a subset of {narrow}");
     }
 }
 
@@ -160,8 +160,7 @@ fn authority_drops_covered_permissions() {
     assert!(of(&[&some, &other]).covers(&fewer) && !of(&[&some, &other]).covers(&every));
 }
 
-/// What is about different things is not compared: a catalogue of sixty thousand tools takes a moment, and not the minutes
-/// after which a test is ended.
+/// Permissions for different actions are not compared: otherwise this test would run into its timeout.
 #[test]
 fn large_catalogue_is_built_without_pairwise_comparison() {
     let tool = |n: usize| {
@@ -173,16 +172,16 @@ fn large_catalogue_is_built_without_pairwise_comparison() {
     assert!(catalogue.covers(&tool(59_999)) && !catalogue.covers(&tool(60_000)));
 }
 
-/// A definition narrows a permission; of two definitions none is within the other, and nothing is both.
+/// A digest narrows a permission. Permissions with different digests are disjoint.
 #[test]
 fn definition_digest_narrows_permission() {
     let any = permission("t", Constraints::none());
     let [one, other] = ['A', 'B'].map(|sign| Permission { digest: Some(digest(sign)), ..any.clone() });
     let of = |permissions: &[&Permission]| permissions.iter().map(|p| (*p).clone()).collect::<Authority>();
-    for (narrow, wide, is_within) in
+    for (narrow, wide, is_subset) in
         [(&one, &any, true), (&any, &one, false), (&one, &other, false), (&one, &one, true)]
     {
-        assert_eq!(of(&[narrow]).is_subset_of(&of(&[wide])), is_within, "{narrow:?} {wide:?}");
+        assert_eq!(of(&[narrow]).is_subset_of(&of(&[wide])), is_subset, "{narrow:?} {wide:?}");
     }
     assert_eq!(of(&[&one]).intersect(&of(&[&any])), of(&[&one]));
     assert_eq!(of(&[&any]).intersect(&of(&[&one])), of(&[&one]));
@@ -193,7 +192,7 @@ fn definition_digest_narrows_permission() {
     assert_ne!(of(&[&one]).hash(), of(&[&any]).hash());
 }
 
-/// Listing is no calling, also of a tool that is called like the method.
+/// A list permission allows no call, also of a tool with the name of the method.
 #[test]
 fn listing_permission_does_not_allow_calls() {
     let lists = [Permission::listing(files(), ListAction::Tools)].into_iter().collect::<Authority>();
@@ -209,7 +208,7 @@ fn listing_permission_does_not_allow_calls() {
     assert!(!lists.allows_listing(&elsewhere, ListAction::Tools));
 }
 
-/// A universe small enough to try everything in: a few rules for two arguments, and every call with a few values.
+/// An exhaustive check of a small universe: a few rules for two arguments, and every call with a few values.
 #[test]
 fn relations_are_exact_in_exhaustive_small_universe() {
     let rules = [
@@ -264,27 +263,27 @@ fn relations_are_exact_in_exhaustive_small_universe() {
         let y = y.then(|| ("y".to_owned(), arg("1")));
         x.iter().map(|value| ("x".to_owned(), value.clone())).chain(y).collect::<BTreeMap<_, _>>()
     };
-    let (mut within, mut allowed, mut meets) = (0, 0, 0);
+    let (mut subsets, mut allowed, mut intersections) = (0, 0, 0);
     for a in rules.iter().flat_map(|x| [named(x, true), named(x, false)]) {
         assert!(a.is_subset_of(&a), "{a:?}");
         for b in rules.iter().flat_map(|x| [named(x, true), named(x, false)]) {
-            let is_within = a.is_subset_of(&b);
-            let meet = a.intersect(&b);
-            if let Some(meet) = &meet {
-                assert!(meet.is_subset_of(&a) && meet.is_subset_of(&b), "{a:?} {b:?} {meet:?}");
-                meets += 1;
+            let is_subset = a.is_subset_of(&b);
+            let both = a.intersect(&b);
+            if let Some(both) = &both {
+                assert!(both.is_subset_of(&a) && both.is_subset_of(&b), "{a:?} {b:?} {both:?}");
+                intersections += 1;
             }
             for call in values.iter().flat_map(|x| [call(x, false), call(x, true)]) {
-                let (here, there) = (a.allows(&call), b.allows(&call));
-                assert!(!is_within || !here || there, "{a:?} within {b:?}, but not for {call:?}");
-                let both = meet.as_ref().is_some_and(|meet| meet.allows(&call));
-                assert_eq!(both, here && there, "{a:?} and {b:?} for {call:?}");
-                within += u32::from(is_within && here);
-                allowed += u32::from(here);
+                let (in_a, in_b) = (a.allows(&call), b.allows(&call));
+                assert!(!is_subset || !in_a || in_b, "{a:?} is a subset of {b:?}, but not for {call:?}");
+                let in_both = both.as_ref().is_some_and(|both| both.allows(&call));
+                assert_eq!(in_both, in_a && in_b, "{a:?} and {b:?} for {call:?}");
+                subsets += u32::from(is_subset && in_a);
+                allowed += u32::from(in_a);
             }
         }
     }
-    assert!(within > 500 && allowed > 5_000 && meets > 300, "{within} {allowed} {meets}");
+    assert!(subsets > 500 && allowed > 5_000 && intersections > 300, "{subsets} {allowed} {intersections}");
 }
 
 // ---- generated ------------------------------------------------------------------------------------------------------
@@ -333,7 +332,7 @@ fn generated_rule() -> impl Strategy<Value = Rule> {
             .prop_map(move |(l, max_length)| Rule { subset: Some(wire_sorted(l)), max_length, ..Rule::default() }),
         1 => (0u32..4).prop_map(|n| Rule { max_length: Some(n), ..Rule::default() }),
     ]
-    .prop_filter("a request with it is refused", Rule::is_satisfiable)
+    .prop_filter("a request with it is rejected", Rule::is_satisfiable)
 }
 
 fn generated_constraints() -> impl Strategy<Value = Constraints> {
@@ -355,7 +354,7 @@ fn authorities() -> impl Strategy<Value = Authority> {
 }
 
 proptest! {
-    /// So it costs nothing to put it in order when it is hashed and recorded.
+    /// Hashing and auditing then need no sorting.
     #[test]
     fn authority_serialization_is_canonical(authority in authorities()) {
         let canonical = serde_json_canonicalizer::to_string(&authority).unwrap();
@@ -363,12 +362,12 @@ proptest! {
     }
 }
 
-/// No definition in particular, or one of two.
+/// No digest, or one of two.
 fn digests() -> impl Strategy<Value = Option<ToolDigest>> {
     prop_oneof![3 => Just(None), 2 => Just(Some(digest('A'))), 1 => Just(Some(digest('B')))]
 }
 
-/// Three authorities, each often made from the next, so that `within` has something to say yes to.
+/// Three authorities. Each is often derived from the next, so that `is_subset_of` often holds.
 fn related_authorities() -> impl Strategy<Value = [Authority; 3]> {
     let cuts = || proptest::collection::vec(any::<u8>(), 1..4);
     (authorities(), authorities(), authorities(), cuts(), cuts(), 0u8..8).prop_map(|(a, b, c, first, second, how)| {
@@ -386,7 +385,7 @@ fn related_authorities() -> impl Strategy<Value = [Authority; 3]> {
     })
 }
 
-/// The same authority with less in it, in as many places as there are numbers.
+/// Returns a narrower authority, with one change for each number.
 fn shrink(authority: &Authority, numbers: &[u8]) -> Authority {
     let mut permissions = authority.iter().cloned().collect::<Vec<_>>();
     for number in numbers.iter().map(|number| usize::from(*number)) {
@@ -405,7 +404,7 @@ fn shrink(authority: &Authority, numbers: &[u8]) -> Authority {
     permissions.into_iter().collect()
 }
 
-/// A rule that lets less through, where it is plain how.
+/// Narrows a rule, where possible.
 fn tighten(rule: &mut Rule) {
     let smaller = match rule {
         Rule { one_of: Some(list), .. } if list.len() > 1 => {
@@ -428,27 +427,27 @@ fn tighten(rule: &mut Rule) {
     }
 }
 
-/// Calls of a tool that is defined in one way or the other.
+/// Calls of a tool with one of two definitions.
 fn calls() -> impl Strategy<Value = (u8, BTreeMap<String, Arg>, ToolDigest)> {
     let name = prop_oneof![Just("x".to_owned()), Just("y".to_owned()), Just("z".to_owned())];
     (0u8..2, proptest::collection::btree_map(name, value(), 0..3), prop_oneof![Just(digest('A')), Just(digest('B'))])
 }
 
-/// The part of an authority that is for a tool that is defined so.
+/// The permissions that apply to a tool with this definition.
 fn part_for_definition(authority: &Authority, digest: &ToolDigest) -> Authority {
-    authority.iter().filter(|p| p.digest.as_ref().is_none_or(|meant| meant == digest)).cloned().collect()
+    authority.iter().filter(|p| p.digest.as_ref().is_none_or(|pinned| pinned == digest)).cloned().collect()
 }
 
-/// How often there was something to say yes to.
+/// Counts of the cases in which a property was not vacuous.
 #[derive(Default)]
 struct Coverage {
-    /// Pairs with a call that were tried, those of them that are within, and those where the call counts.
+    /// Pairs with a call, those with a proper subset, and those where the call is allowed too.
     tried: Cell<u32>,
     subsets: Cell<u32>,
     used: Cell<u32>,
-    /// Pairs of which one is within the other and is not the other.
+    /// Pairs with a proper subset.
     proper_subsets: Cell<u32>,
-    /// Three of which each is within the next, and none is another.
+    /// Chains of three proper subsets.
     proper_subset_chains: Cell<u32>,
 }
 
@@ -456,53 +455,52 @@ fn count_if(cell: &Cell<u32>, is_one: bool) {
     cell.set(cell.get() + u32::from(is_one));
 }
 
-/// Each of 12,500 lines of three authorities is tried with eight calls: 100,000 cases of "within, and allowed here, so allowed
-/// there".
+/// 12,500 chains of three authorities with eight calls each: 100,000 cases of "a subset allows no more".
 #[test]
 fn subset_and_intersection_are_sound_over_generated_cases() {
     let mut runner = TestRunner::new(Config { cases: 12_500, failure_persistence: None, ..Config::default() });
-    let yeses = Coverage::default();
+    let coverage = Coverage::default();
     let calls = proptest::collection::vec(calls(), 8);
     runner
         .run(&(related_authorities(), calls), |([a, b, c], calls)| {
             prop_assert!(a.is_subset_of(&a), "reflexive");
-            let is_line = a.is_subset_of(&b) && b.is_subset_of(&c);
-            prop_assert!(!is_line || a.is_subset_of(&c), "transitive");
-            count_if(&yeses.proper_subset_chains, is_line && !a.is_empty() && a != b && b != c && a != c);
-            count_if(&yeses.proper_subsets, a.is_subset_of(&c) && !a.is_empty() && a != c);
+            let is_chain = a.is_subset_of(&b) && b.is_subset_of(&c);
+            prop_assert!(!is_chain || a.is_subset_of(&c), "transitive");
+            count_if(&coverage.proper_subset_chains, is_chain && !a.is_empty() && a != b && b != c && a != c);
+            count_if(&coverage.proper_subsets, a.is_subset_of(&c) && !a.is_empty() && a != c);
             let json = serde_json::to_string(&a).unwrap();
             let back = serde_json::from_str::<Authority>(&json).unwrap();
-            prop_assert_eq!(back.hash(), a.hash(), "what is written reads back");
+            prop_assert_eq!(back.hash(), a.hash(), "serialization round-trips");
             prop_assert!(back.is_subset_of(&a) && a.is_subset_of(&back));
             for (a, b, calls) in [(&a, &b, &calls[..]), (&b, &c, &[])] {
-                let (within, meet) = (a.is_subset_of(b), a.intersect(b));
-                prop_assert!(meet.is_subset_of(a) && meet.is_subset_of(b), "a meet is within both");
-                count_if(&yeses.proper_subsets, within && !a.is_empty() && a != b);
+                let (is_subset, both) = (a.is_subset_of(b), a.intersect(b));
+                prop_assert!(both.is_subset_of(a) && both.is_subset_of(b), "an intersection is a subset of both");
+                count_if(&coverage.proper_subsets, is_subset && !a.is_empty() && a != b);
                 for listing in ListAction::ALL {
                     let allows = |authority: &Authority| authority.allows_listing(&files(), listing);
-                    prop_assert!(!(within && allows(a)) || allows(b), "a wrong yes");
-                    prop_assert_eq!(allows(&meet), allows(a) && allows(b));
+                    prop_assert!(!(is_subset && allows(a)) || allows(b), "a subset allows more");
+                    prop_assert_eq!(allows(&both), allows(a) && allows(b));
                 }
                 for (tool, call, digest) in calls {
                     let tool = format!("t{tool}").parse().unwrap();
                     let allows =
                         |authority: &Authority| part_for_definition(authority, digest).allows(&files(), &tool, call);
-                    prop_assert!(!(within && allows(a)) || allows(b), "a wrong yes");
-                    prop_assert_eq!(allows(&meet), allows(a) && allows(b), "a meet allows what both allow");
-                    count_if(&yeses.tried, true);
-                    count_if(&yeses.subsets, within && !a.is_empty() && a != b);
-                    count_if(&yeses.used, within && a != b && allows(a));
+                    prop_assert!(!(is_subset && allows(a)) || allows(b), "a subset allows more");
+                    prop_assert_eq!(allows(&both), allows(a) && allows(b), "an intersection allows what both allow");
+                    count_if(&coverage.tried, true);
+                    count_if(&coverage.subsets, is_subset && !a.is_empty() && a != b);
+                    count_if(&coverage.used, is_subset && a != b && allows(a));
                 }
             }
             Ok(())
         })
         .unwrap();
     for (what, count, least) in [
-        ("cases", &yeses.tried, 100_000),
-        ("within and another", &yeses.subsets, 25_000),
-        ("within and another, with a call that counts", &yeses.used, 1_000),
-        ("pairs that are within and different", &yeses.proper_subsets, 10_000),
-        ("lines of three", &yeses.proper_subset_chains, 1_000),
+        ("cases", &coverage.tried, 100_000),
+        ("proper subset", &coverage.subsets, 25_000),
+        ("proper subset, with an allowed call", &coverage.used, 1_000),
+        ("pairs with a proper subset", &coverage.proper_subsets, 10_000),
+        ("chains of three", &coverage.proper_subset_chains, 1_000),
     ] {
         assert!(count.get() >= least, "{what}: {} of {least}", count.get());
     }

@@ -1,4 +1,4 @@
-//! What a ceiling is made of: a tool, and which calls of it.
+//! Tools with constraints: the entries of a ceiling.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,22 +6,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
 use super::{Constraints, Permission, value::Arg};
-use crate::domain::{id::ToolName, uri::ResourceUri};
+use crate::{id::ToolName, uri::ResourceUri};
 
-/// A tool, and which calls of it. Written as the tool's name, which means every call, or as the members of an entry of
-/// `authorization_details` that are about it: `identifier`, `constraints`, `additional_arguments`.
+/// A tool and the calls of it that are allowed.
+///
+/// Serialized as the tool's name, which allows every call, or as an object with the members of an
+/// `authorization_details` entry that describe it: `identifier`, `constraints` and
+/// `additional_arguments`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolUse {
     /// The tool.
     pub tool: ToolName,
-    /// What the arguments of a call must be like.
+    /// Constraints on the arguments of a call.
     pub constraints: Constraints,
 }
 
 const TOOL_USE_MEMBERS: [&str; 3] = ["identifier", "constraints", "additional_arguments"];
 
 impl ToolUse {
-    /// Leave for it at a resource.
+    /// Returns the permission for this tool at a resource.
     #[must_use]
     pub fn permission_at(&self, resource: &ResourceUri) -> Permission {
         let constraints = self.constraints.clone();
@@ -30,12 +33,14 @@ impl ToolUse {
 
     fn parse(members: &BTreeMap<String, Arg>) -> Result<Self, &'static str> {
         if members.keys().any(|name| !TOOL_USE_MEMBERS.contains(&name.as_str())) {
-            return Err("a tool has the members identifier, constraints and additional_arguments, and no other");
+            return Err("unknown member; a tool has `identifier`, `constraints` and `additional_arguments`");
         }
-        let Some(Arg::Text(name)) = members.get("identifier") else { return Err("`identifier` names the tool") };
+        let Some(Arg::Text(name)) = members.get("identifier") else {
+            return Err("`identifier` is missing; set it to the name of the tool");
+        };
         let tool = name.parse().map_err(|_| "`identifier` must be the name of a tool")?;
         let rules = Constraints::parse(members.get("constraints"), members.get("additional_arguments"));
-        Ok(Self { tool, constraints: rules.map_err(|fault| fault.rule)? })
+        Ok(Self { tool, constraints: rules.map_err(|error| error.rule)? })
     }
 }
 
@@ -45,14 +50,14 @@ impl From<ToolName> for ToolUse {
     }
 }
 
-/// For whoever reads a configuration: `read_file with path {"prefix":"/reports/"}`.
+/// Displays the entry for a person, such as `read_file with path {"prefix":"/reports/"}`.
 impl fmt::Display for ToolUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Constraints { arguments, allows_additional: additional } = &self.constraints;
         write!(f, "{}", self.tool)?;
         for (n, (name, rule)) in arguments.iter().enumerate() {
-            let before = if n == 0 { " with" } else { "," };
-            write!(f, "{before} {name} {}", rule.to_wire())?;
+            let separator = if n == 0 { " with" } else { "," };
+            write!(f, "{separator} {name} {}", rule.to_wire())?;
         }
         match (arguments.is_empty(), additional) {
             (true, true) | (false, false) => Ok(()),
@@ -75,7 +80,7 @@ impl Serialize for ToolUse {
 }
 
 impl<'de> Deserialize<'de> for ToolUse {
-    /// As strictly as a request: a rule that is not known here would let more through than was meant.
+    /// As strict as for a request: an ignored unknown rule would allow more than intended.
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         match Arg::try_from(Value::deserialize(input)?).map_err(D::Error::custom)? {
             Arg::Text(name) => name.parse::<ToolName>().map(Into::into).map_err(D::Error::custom),

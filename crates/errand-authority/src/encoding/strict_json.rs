@@ -1,7 +1,7 @@
-//! JSON from strangers, read strictly: no member twice (RFC 8725bis, I-JSON), no endless nesting.
+//! Strict JSON for untrusted input: rejects duplicate members (RFC 8725bis, I-JSON) and deep nesting.
 //!
-//! `serde_json` keeps the last of two equal members and another parser may keep the first; a signature over such a text
-//! means two things. So the text is refused.
+//! Of two members with one name, `serde_json` keeps the last, and another parser may keep the first.
+//! A signature over such a text covers two meanings, so the text is rejected.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,12 +12,12 @@ use serde::{
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
-/// JSON that we don't read.
+/// JSON that is not strict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("not JSON, nested too deep, or a member stands in it twice")]
+#[error("invalid JSON, a duplicate member, or nested too deeply")]
 pub struct StrictJsonError;
 
-/// Reads JSON whose objects have no member twice and that is at most `depth` levels deep (a scalar is level 0).
+/// Parses strict JSON with at most `depth` levels (a scalar is level 0).
 pub fn parse(text: &[u8], depth: usize) -> Result<Value, StrictJsonError> {
     let mut input = serde_json::Deserializer::from_slice(text);
     let value = StrictValueVisitor { depth }.deserialize(&mut input).map_err(|_| StrictJsonError)?;
@@ -25,8 +25,9 @@ pub fn parse(text: &[u8], depth: usize) -> Result<Value, StrictJsonError> {
     Ok(value)
 }
 
-/// Reads a strict JSON object member by member, without keeping it: `take` gets each with its name, and says whether it is
-/// the first one of that name. What is in a member is read strictly, as part of an object that is `depth` levels deep.
+/// Parses a strict JSON object member by member, without collecting them. `take` gets each name and
+/// value, and returns whether the name is new. The values are parsed strictly, as parts of an object
+/// of at most `depth` levels.
 pub fn for_each_member(
     text: &[u8],
     depth: usize,
@@ -37,20 +38,21 @@ pub fn for_each_member(
     input.end().map_err(|_| StrictJsonError)
 }
 
-/// Reads a JSON object straight into a type that is as strict itself: one that denies what it does not know, and in which
-/// nothing is of any depth or any kind but what `members` or the like have read.
+/// Parses a JSON object directly into a type that is strict itself: it denies unknown members, and
+/// reads values of arbitrary kind or depth with [`deserialize_members`] only.
 pub fn parse_own<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, StrictJsonError> {
     let text = std::str::from_utf8(text).map_err(|_| StrictJsonError)?;
-    // To serde, an array is a struct too.
+    // serde accepts an array for a struct.
     let is_object = text.trim_ascii_start().starts_with('{');
     is_object.then(|| serde_json::from_str(text).ok()).flatten().ok_or(StrictJsonError)
 }
 
-/// Reads the members of a strict object that stands in a text of ours, or `null`, and is at most `depth` levels deep.
-pub(in crate::domain) fn deserialize_members<'de, D>(
-    input: D,
-    depth: usize,
-) -> Result<Option<Map<String, Value>>, D::Error>
+/// Deserializes a strict object of at most `depth` levels, or `null`.
+///
+/// # Errors
+///
+/// Returns an error if the input is neither, has a duplicate member, or nests deeper.
+pub fn deserialize_members<'de, D>(input: D, depth: usize) -> Result<Option<Map<String, Value>>, D::Error>
 where
     D: serde::Deserializer<'de>,
 {
@@ -61,7 +63,7 @@ where
     }
 }
 
-/// Reads a strict JSON object straight into a type of ours.
+/// Parses a strict JSON object into a type.
 pub fn parse_as<T: for<'de> Deserialize<'de>>(text: &[u8], depth: usize) -> Result<T, StrictJsonError> {
     let value = parse(text, depth)?;
     if !value.is_object() {
@@ -76,7 +78,7 @@ struct StrictValueVisitor {
 
 impl StrictValueVisitor {
     fn descend<E: de::Error>(&self) -> Result<Self, E> {
-        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
+        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
         Ok(Self { depth })
     }
 }
@@ -109,7 +111,7 @@ impl<'de> Visitor<'de> for StrictValueVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("no finite number"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -144,7 +146,7 @@ impl<'de> Visitor<'de> for StrictValueVisitor {
     }
 }
 
-const DUPLICATE_MEMBER: &str = "member stands twice";
+const DUPLICATE_MEMBER: &str = "duplicate member";
 
 struct MemberVisitor<F> {
     depth: usize,
@@ -169,7 +171,7 @@ impl<'de, F: FnMut(&str, Value) -> bool> Visitor<'de> for MemberVisitor<F> {
     }
 }
 
-/// The name of a member, where it stands.
+/// Reads the name of a member, borrowed if possible.
 struct MemberName;
 
 impl<'de> DeserializeSeed<'de> for MemberName {
@@ -225,6 +227,6 @@ mod tests {
         assert!(parse(b"[[1]]", 2).is_ok());
         assert!(parse(b"[[[1]]]", 2).is_err());
         assert!(parse("[".repeat(100_000).as_bytes(), 64).is_err());
-        assert!(parse_as::<Value>(b"[]", 8).is_err(), "an object is wanted");
+        assert!(parse_as::<Value>(b"[]", 8).is_err(), "not an object");
     }
 }

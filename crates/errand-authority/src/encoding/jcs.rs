@@ -1,28 +1,31 @@
-//! The canonical text of a value (RFC 8785): what is hashed, and what is put on record. One value has one such text.
+//! JSON Canonicalization Scheme (JCS, RFC 8785): the text of a value that is hashed and audited. A
+//! value has exactly one.
 //!
-//! What we write ourselves mostly has its members in order already, and its numbers are short and whole: then its plain
-//! text is the canonical one. That is looked at, and where it is not so, or not seen at once to be so, the library puts
-//! it in order, which costs about ten times as much.
+//! Errand's own values usually have sorted members and short integers, so that their plain text is
+//! canonical already. A check of the text recognizes most of these; all others go through the
+//! library, which costs about ten times as much.
 
 use serde::Serialize;
 
-/// The canonical text. None where there is none: a number that is none, a map whose keys are no names.
+/// Returns the canonical text of a value, or `None` if it has none: a number that is not finite, or
+/// a map whose keys are not strings.
 pub fn to_string<T: Serialize>(value: &T) -> Option<String> {
     let plain = serde_json::to_string(value).ok()?;
     if is_canonical(&plain) { Some(plain) } else { serde_json_canonicalizer::to_string(value).ok() }
 }
 
-/// What the text is in at some place.
+/// The container at a position of the text.
 enum Container<'a> {
     Array,
-    /// An object, and its last name so far.
+    /// An object, with the last name so far.
     Object(Option<&'a str>),
 }
 
-/// Whether a text that `serde_json` has written is canonical. It may say no of one that is: of names that are not plain
-/// ASCII, whose order is that of UTF-16, and of numbers that a double might hold otherwise.
+/// Returns whether a text that `serde_json` wrote is canonical. May answer no for a canonical text:
+/// with names outside plain ASCII, which are ordered by UTF-16, and with numbers that a double may
+/// not represent exactly.
 fn is_canonical(text: &str) -> bool {
-    let mut within = Vec::with_capacity(8);
+    let mut containers = Vec::with_capacity(8);
     let (mut rest, mut at_name) = (text, false);
     while let Some(first) = rest.bytes().next() {
         let (token, after) = match first {
@@ -32,11 +35,11 @@ fn is_canonical(text: &str) -> bool {
         };
         rest = after;
         match first {
-            b'{' => within.push(Container::Object(None)),
-            b'[' => within.push(Container::Array),
-            b'}' | b']' => drop(within.pop()),
+            b'{' => containers.push(Container::Object(None)),
+            b'[' => containers.push(Container::Array),
+            b'}' | b']' => drop(containers.pop()),
             b'"' if at_name => {
-                let Some(Container::Object(last)) = within.last_mut() else { return false };
+                let Some(Container::Object(last)) = containers.last_mut() else { return false };
                 if !is_plain_ascii(token) || last.is_some_and(|last| last >= token) {
                     return false;
                 }
@@ -47,14 +50,14 @@ fn is_canonical(text: &str) -> bool {
         }
         at_name = match first {
             b'{' => true,
-            b',' => matches!(within.last(), Some(Container::Object(_))),
+            b',' => matches!(containers.last(), Some(Container::Object(_))),
             _ => false,
         };
     }
     true
 }
 
-/// A string, as it stands there without its quotes, and what comes after it.
+/// Splits off a string, without its quotes and with its escapes.
 fn split_string(text: &str) -> (&str, &str) {
     let mut end = 1;
     while let Some(next) =
@@ -74,12 +77,13 @@ fn split_number(text: &str) -> (&str, &str) {
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
-/// Names like this stand in one order, by bytes as by UTF-16. A quote mark, which ends them here, is less than all of them.
+/// Returns whether a name sorts equally by bytes and by UTF-16. Excludes escapes.
 fn is_plain_ascii(name: &str) -> bool {
     name.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'))
 }
 
-/// Up to fifteen digits: a double holds that exactly and is written in this way.
+/// Returns whether a number is an integer of up to fifteen digits: a double represents it exactly,
+/// and its canonical form is the same.
 fn is_short_integer(number: &str) -> bool {
     number.len() <= 15 && number.bytes().all(|b| b == b'-' || b.is_ascii_digit())
 }

@@ -1,12 +1,15 @@
-//! Names and other texts that are checked when they are read: straight from the text that they stand in, without a copy
-//! of it in between.
+//! Deserialization of validated text, without an intermediate copy.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::de::{Deserializer, Error, Visitor};
 
-/// Reads a string that is a name of its kind.
-pub(in crate::domain) fn read<'de, T, D>(input: D) -> Result<T, D::Error>
+/// Deserializes a string with the type's `FromStr`.
+///
+/// # Errors
+///
+/// Returns an error if the input is not a string, or `FromStr` rejects it.
+pub fn read<'de, T, D>(input: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: fmt::Display>,
     D: Deserializer<'de>,
@@ -14,11 +17,12 @@ where
     read_with(input, str::parse)
 }
 
-/// Reads a string by a rule.
-pub(in crate::domain) fn read_with<'de, T, E, D>(
-    input: D,
-    rule: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, D::Error>
+/// Deserializes a string with a function.
+///
+/// # Errors
+///
+/// Returns an error if the input is not a string, or the function rejects it.
+pub fn read_with<'de, T, E, D>(input: D, rule: impl FnOnce(&str) -> Result<T, E>) -> Result<T, D::Error>
 where
     E: fmt::Display,
     D: Deserializer<'de>,

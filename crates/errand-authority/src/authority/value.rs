@@ -1,13 +1,13 @@
-//! JSON values of arguments, kept without loss: a number is the decimal that was written, not the double next to it.
+//! Lossless JSON values of arguments: a number is the decimal that was sent, not the nearest double.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use serde::de::{self, Deserializer as _, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use crate::domain::encoding::{jcs, strict_json::StrictJsonError};
+use crate::encoding::{jcs, strict_json::StrictJsonError};
 
-/// The value of an argument, or of a part of one.
+/// The value of an argument, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arg {
     /// `null`
@@ -24,7 +24,7 @@ pub enum Arg {
     Object(BTreeMap<String, Arg>),
 }
 
-/// The kinds of value.
+/// The kinds of JSON values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueKind {
     /// `null`
@@ -42,14 +42,15 @@ pub enum ValueKind {
 }
 
 impl Arg {
-    /// Reads JSON strictly: no member twice, at most `depth` levels (a scalar is level 0), no digit lost.
+    /// Parses strict JSON: without duplicate members, with at most `depth` levels (a scalar is level
+    /// 0), and without loss of digits.
     pub fn parse(text: &str, depth: usize) -> Result<Self, StrictJsonError> {
-        // One pass that only checks the syntax and makes no nested call; then level by level.
+        // The first pass checks the syntax without recursion; then the text is parsed level by level.
         let raw = serde_json::from_str::<&RawValue>(text).map_err(|_| StrictJsonError)?;
         parse_value(raw.get(), depth)
     }
 
-    /// The kind of value.
+    /// Returns the kind of the value.
     #[must_use]
     pub fn kind(&self) -> ValueKind {
         match self {
@@ -62,7 +63,8 @@ impl Arg {
         }
     }
 
-    /// Whether a reader with doubles takes it for this one: `4711.0000000000000000000001` for 4711.
+    /// Returns whether both values are equal when their numbers are read as doubles, as
+    /// `4711.0000000000000000000001` and `4711` are.
     #[must_use]
     pub fn is_equal_as_double(&self, other: &Self) -> bool {
         match (self, other) {
@@ -82,8 +84,8 @@ impl Arg {
         }
     }
 
-    /// The value as serde knows it, if every number in it has a canonical form (RFC 8785 §3.2.2.3): one that a reader
-    /// with doubles reads, and writes again, as the same number.
+    /// Returns the value as a `serde_json` value if every number in it has a canonical form (RFC 8785
+    /// §3.2.2.3): one that survives parsing to a double and serialization.
     #[must_use]
     pub fn to_canonical(&self) -> Option<Value> {
         Some(match self {
@@ -100,7 +102,7 @@ impl Arg {
     }
 }
 
-/// Reads a value of ours: its numbers are canonical, so the double is the number.
+/// Converts a value that Errand wrote. Its numbers are canonical, so the double is exact.
 impl TryFrom<Value> for Arg {
     type Error = StrictJsonError;
 
@@ -142,7 +144,7 @@ fn parse_value(text: &str, depth: usize) -> Result<Arg, StrictJsonError> {
     })
 }
 
-/// The members of an object, none of them twice.
+/// Reads the members of an object and rejects duplicates.
 struct UniqueMembers;
 
 impl<'de> Visitor<'de> for UniqueMembers {
@@ -156,14 +158,15 @@ impl<'de> Visitor<'de> for UniqueMembers {
         let mut members = BTreeMap::new();
         while let Some((name, raw)) = map.next_entry::<String, &RawValue>()? {
             if members.insert(name, raw).is_some() {
-                return Err(de::Error::custom("member stands twice"));
+                return Err(de::Error::custom("duplicate member"));
             }
         }
         Ok(members)
     }
 }
 
-/// A decimal number, exact: `0.DIGITS × 10^exponent`, the digits without zeros at either end; no digits are zero.
+/// An exact decimal number: `0.DIGITS × 10^exponent`, where the digits have no zeros at either end.
+/// Zero has no digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decimal {
     negative: bool,
@@ -172,7 +175,8 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a JSON number (RFC 8259 §6). `None` if it is none, or if its exponent is beyond counting.
+    /// Parses a JSON number (RFC 8259 §6). Returns `None` if the text is not a number, or its exponent
+    /// overflows.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
@@ -197,7 +201,7 @@ impl Decimal {
         Some(Self { negative, digits, exponent: power.checked_add(whole_digits)? })
     }
 
-    /// The double next to it, if there is one.
+    /// Returns the nearest double, if it is finite.
     fn to_double(&self) -> Option<f64> {
         self.to_string().parse::<f64>().ok().filter(|double| double.is_finite())
     }
@@ -210,11 +214,11 @@ impl Decimal {
                 .is_some_and(|(ours, theirs)| ours.partial_cmp(&theirs) == Some(Ordering::Equal))
     }
 
-    /// The number as serde knows it, if nothing is lost by that.
+    /// Returns the number as a `serde_json` value, if that loses nothing.
     #[must_use]
     fn to_canonical(&self) -> Option<Value> {
         let double = self.to_double()?;
-        // Whole numbers as such, so that 100 does not become 100.0 where it is shown.
+        // An integer stays one, so that 100 is not displayed as 100.0.
         #[expect(clippy::cast_possible_truncation, reason = "a double below 2^53 without a fraction is that integer")]
         let value = if double.fract() == 0.0 && double.abs() < 9_007_199_254_740_992.0 {
             Value::from(double as i64)
@@ -244,7 +248,7 @@ impl Ord for Decimal {
             (false, false) => 1,
         };
         sign(self).cmp(&sign(other)).then_with(|| {
-            // No zero in front, so the exponent decides, and then the digits from the left.
+            // The digits have no leading zero, so the exponent decides, then the digits from the left.
             let size = self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits));
             if self.negative { size.reverse() } else { size }
         })

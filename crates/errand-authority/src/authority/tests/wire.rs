@@ -40,8 +40,8 @@ fn digest_and_listing_round_trip() {
     assert_eq!(parse_one(both).unwrap().len(), 2);
 
     let at = |members: &str| format!(r#"[{{"type":"mcp_tool",{members}}}]"#);
-    let apart = "authorization_details[0]: who lists calls no tool: leave out identifier, constraints, additional_arguments and tool_digest";
-    let actions = "authorization_details[0].actions: must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"";
+    let apart = "authorization_details[0]: a list action has no tool; omit `identifier`, `constraints`, `additional_arguments` and `tool_digest`";
+    let actions = "authorization_details[0].actions: must be [\"tools/call\"], or one or both of \"tools/list\" and \"resources/list\"";
     let bad_digest = "authorization_details[0].tool_digest: must be `sha-256:` and 43 characters of base64url";
     for (members, want) in [
         (r#""actions":["tools/list"],"identifier":"t""#.to_owned(), apart),
@@ -67,24 +67,24 @@ fn digest_and_listing_round_trip() {
 }
 
 const PREFIX_RULE: &str =
-    "must be a string; a path in it has no dot segments, empty segments, backslashes or other spellings of those";
+    "must be a string without dot segments, empty segments, backslashes or other spellings of these";
 
 #[test]
 fn details_error_names_location_and_never_sent_value() {
-    let members = "authorization_details[0]: has a member other than type, locations, actions, identifier, constraints, additional_arguments and tool_digest";
-    let lossy = "has a number that can't be written without loss by everybody (RFC 8785): use a string";
-    let place = |place: &str, rule: &str| format!("authorization_details[0].constraints.{place}: {rule}");
+    let members = "authorization_details[0]: unknown member; the known ones are `type`, `locations`, `actions`, `identifier`, `constraints`, `additional_arguments` and `tool_digest`";
+    let lossy = "contains a number that a double can't represent exactly (RFC 8785); use a string";
+    let at = |path: &str, rule: &str| format!("authorization_details[0].constraints.{path}: {rule}");
     for (text, want) in [
         ("{}".into(), "authorization_details: must be an array of objects".into()),
-        ("[]".into(), "authorization_details: must hold 1 to 64 objects".into()),
+        ("[]".into(), "authorization_details: must contain 1 to 64 objects".into()),
         ("[1]".into(), "authorization_details[0]: must be an object".into()),
         (
             r#"[{"type":"payment"}]"#.into(),
-            "authorization_details[0].type: the one type known here is `mcp_tool`".into(),
+            "authorization_details[0].type: unknown type; use `mcp_tool`".into(),
         ),
         (
             r#"[{"identifier":"x"}]"#.into(),
-            "authorization_details[0].type: the one type known here is `mcp_tool`".into(),
+            "authorization_details[0].type: unknown type; use `mcp_tool`".into(),
         ),
         (call_detail(r#""privileges":["admin"]"#), members.into()),
         (
@@ -101,72 +101,72 @@ fn details_error_names_location_and_never_sent_value() {
         ),
         (
             r#"[{"type":"mcp_tool","identifier":"x"}]"#.into(),
-            "authorization_details[0].actions: must be [\"tools/call\"], or hold one or both of \"tools/list\" and \"resources/list\"".into(),
+            "authorization_details[0].actions: must be [\"tools/call\"], or one or both of \"tools/list\" and \"resources/list\"".into(),
         ),
         (
             call_detail(r#""identifier":"y""#),
-            "authorization_details: not JSON, nested too deep, or a member stands in it twice".into(),
+            "authorization_details: invalid JSON, a duplicate member, or nested too deeply".into(),
         ),
         (
             call_detail(r#""constraints":[]"#),
-            "authorization_details[0].constraints: must be an object: the name of an argument, and its rule".into(),
+            "authorization_details[0].constraints: must be an object that maps argument names to rules".into(),
         ),
         (
             call_detail(r#""additional_arguments":"no""#),
             "authorization_details[0].additional_arguments: must be true or false".into(),
         ),
-        (call_detail(r#""constraints":{"pa\u0000th":{"any":true}}"#), place("?", "must not have a NUL character in its name")),
-        (call_detail(r#""constraints":{"path":"/etc"}"#), place("path", "must be an object, such as {\"one_of\": […]}")),
+        (call_detail(r#""constraints":{"pa\u0000th":{"any":true}}"#), at("?", "the name must not contain a NUL character")),
+        (call_detail(r#""constraints":{"path":"/etc"}"#), at("path", "must be an object, such as {\"one_of\": […]}")),
         (
             call_detail(r#""constraints":{"path":{}}"#),
-            place("path", "says nothing: to leave an argument open, say {\"any\": true}"),
+            at("path", "empty rule; to allow any value, use {\"any\": true}"),
         ),
         (
             call_detail(r#""constraints":{"path":{"regex":".*"}}"#),
-            place("path", "has a kind of constraint that is not known here"),
+            at("path", "unknown constraint; use `equals`, `one_of`, `not_one_of`, `min`, `max`, `prefix`, `subset`, `max_length` or `any`"),
         ),
         (
             call_detail(r#""constraints":{"path":{"any":true,"prefix":"a"}}"#),
-            place("path.any", "must be true, and stand alone"),
+            at("path.any", "must be true, without other constraints"),
         ),
-        (call_detail(r#""constraints":{"path":{"any":false}}"#), place("path.any", "must be true, and stand alone")),
+        (call_detail(r#""constraints":{"path":{"any":false}}"#), at("path.any", "must be true, without other constraints")),
         (
             call_detail(r#""constraints":{"path":{"equals":1,"one_of":[1]}}"#),
-            place("path.equals", "stands beside `one_of`: say one"),
+            at("path.equals", "can't be combined with `one_of`; use one of them"),
         ),
         (
             call_detail(r#""constraints":{"path":{"one_of":[]}}"#),
-            place("path.one_of", "must be an array of at most 256 values"),
+            at("path.one_of", "must be an array of at most 256 values"),
         ),
         (
             call_detail(r#""constraints":{"path":{"one_of":"a"}}"#),
-            place("path.one_of", "must be an array of at most 256 values"),
+            at("path.one_of", "must be an array of at most 256 values"),
         ),
-        (call_detail(r#""constraints":{"n":{"min":"1"}}"#), place("n.min", "must be a number")),
-        (call_detail(r#""constraints":{"n":{"min":1e400}}"#), place("n.min", lossy)),
-        (call_detail(r#""constraints":{"n":{"max":9223372036854775808}}"#), place("n.max", lossy)),
-        (call_detail(r#""constraints":{"n":{"one_of":[{"a":[0.1000000000000000055]}]}}"#), place("n.one_of", lossy)),
-        (call_detail(r#""constraints":{"n":{"max_length":1.5}}"#), place("n.max_length", "must be a whole number from 0 on")),
-        (call_detail(r#""constraints":{"n":{"max_length":-1}}"#), place("n.max_length", "must be a whole number from 0 on")),
-        (call_detail(r#""constraints":{"p":{"min":2,"max":1}}"#), place("p", "can't be met by any value")),
-        (call_detail(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), place("p", "can't be met by any value")),
-        (call_detail(r#""constraints":{"p":{"not_one_of":[1,"a"]}}"#), place("p", "can't be met by any value")),
-        (call_detail(r#""constraints":{"p":{"one_of":["a"],"min":1}}"#), place("p", "can't be met by any value")),
-        (call_detail(r#""constraints":{"p":{"equals":"a\u0000b"}}"#), place("p.equals", "must not have a NUL character in it")),
-        // The name of an argument is said only if it can stand in an answer.
+        (call_detail(r#""constraints":{"n":{"min":"1"}}"#), at("n.min", "must be a number")),
+        (call_detail(r#""constraints":{"n":{"min":1e400}}"#), at("n.min", lossy)),
+        (call_detail(r#""constraints":{"n":{"max":9223372036854775808}}"#), at("n.max", lossy)),
+        (call_detail(r#""constraints":{"n":{"one_of":[{"a":[0.1000000000000000055]}]}}"#), at("n.one_of", lossy)),
+        (call_detail(r#""constraints":{"n":{"max_length":1.5}}"#), at("n.max_length", "must be an integer, 0 or more")),
+        (call_detail(r#""constraints":{"n":{"max_length":-1}}"#), at("n.max_length", "must be an integer, 0 or more")),
+        (call_detail(r#""constraints":{"p":{"min":2,"max":1}}"#), at("p", "no value satisfies this rule")),
+        (call_detail(r#""constraints":{"p":{"min":2,"prefix":"a"}}"#), at("p", "no value satisfies this rule")),
+        (call_detail(r#""constraints":{"p":{"not_one_of":[1,"a"]}}"#), at("p", "no value satisfies this rule")),
+        (call_detail(r#""constraints":{"p":{"one_of":["a"],"min":1}}"#), at("p", "no value satisfies this rule")),
+        (call_detail(r#""constraints":{"p":{"equals":"a\u0000b"}}"#), at("p.equals", "must not contain a NUL character")),
+        // An unsafe name of an argument is not repeated.
         (
             call_detail(r#""constraints":{"p\"\n":{}}"#),
-            place("?", "says nothing: to leave an argument open, say {\"any\": true}"),
+            at("?", "empty rule; to allow any value, use {\"any\": true}"),
         ),
     ] {
         assert_eq!(parse_one(&text), Err(want), "{text}");
     }
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
-    assert!(parse_one(&deep).unwrap_err().contains("nested too deep"));
+    assert!(parse_one(&deep).unwrap_err().contains("nested too deeply"));
     assert!(parse_one(&" ".repeat(16_385)).unwrap_err().contains("16384"));
 }
 
-/// A prefix that what is below it could climb from, or that is no text.
+/// Values below such a prefix could leave it.
 #[test]
 fn prefix_with_traversal_or_wrong_type_is_rejected() {
     for value in [r#""/a/../b""#, r#""C:\\reports\\""#, r#""a%2fb""#, r#""..""#, r#""""#, "7"] {
@@ -179,7 +179,7 @@ fn prefix_with_traversal_or_wrong_type_is_rejected() {
     }
 }
 
-/// A little that means much: what counts is the product.
+/// The limit applies to the product, not to the sent text.
 #[test]
 fn details_expanding_beyond_size_limit_are_rejected() {
     let many = |sizes: usize, locations: usize| {
@@ -191,7 +191,8 @@ fn details_expanding_beyond_size_limit_are_rejected() {
     assert_eq!(parse_one(&many(1, 64)).map(|authority| authority.len()), Ok(64));
     for large in [many(250, 2), many(10, 64)] {
         assert!(large.len() <= 16_384);
-        let want = "authorization_details: means more than 16384 bytes, with each location by itself";
+        let want =
+            "authorization_details: expands to more than 16384 bytes, with one detail for each location; request fewer";
         assert_eq!(parse_one(&large).unwrap_err(), want);
     }
 }
@@ -218,19 +219,16 @@ fn granted_details_have_one_serialization() {
     ] {
         let authority = parse_one(&call_detail(members)).unwrap();
         let canonical = serde_json_canonicalizer::to_string(&authority).unwrap();
-        let (before, rest) = (
+        let (head, rest) = (
             r#""actions":["tools/call"]"#,
             r#","identifier":"x","locations":["https://files.example.com/mcp"],"type":"mcp_tool""#,
         );
-        // Members are sorted: what a permission adds stands between the two.
+        // Members are sorted, so those of the permission are between the two.
         let additional = want.starts_with(r#","additional"#);
         let (extra, tail) = want.split_once(r#","constraints""#).unwrap_or((want, ""));
         let tail = if tail.is_empty() { String::new() } else { format!(r#","constraints"{tail}"#) };
-        let want = if additional {
-            format!("[{{{before}{extra}{tail}{rest}}}]")
-        } else {
-            format!("[{{{before}{want}{rest}}}]")
-        };
+        let want =
+            if additional { format!("[{{{head}{extra}{tail}{rest}}}]") } else { format!("[{{{head}{want}{rest}}}]") };
         assert_eq!(canonical, want, "{members}");
         assert_eq!(serde_json::from_str::<Authority>(&canonical).unwrap(), authority, "{members}");
         assert_eq!(parse_one(&canonical).unwrap().hash(), authority.hash(), "{members}");
