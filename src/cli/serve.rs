@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, check_config, dev, operator::block_on, output::eprint_line};
+use super::{CliError, check_config, dev, output::eprint_line, runtime::block_on};
 
 /// Serves by a file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {
