@@ -522,13 +522,13 @@ async fn resources_commands_show_before_applying(server: Server, shop: McpServer
     };
     // What an import accepts since nobody has looked at it yet is shown whole before.
     let (code, first) = run(&["diff", "files"]).await;
-    assert!(code == 0 && first.contains("unchecked -> known") && first.contains("nothing was changed"), "{first}");
+    assert!(code == 0 && first.contains("unchecked -> known") && first.contains("no changes stored"), "{first}");
     for (_, description) in ALL_TOOLS {
         assert!(first.lines().any(|line| line.starts_with("  + ") && line.contains(description)), "{first}");
     }
     assert_eq!(run(&["diff", "files"]).await.1, first, "a look keeps nothing");
     let (code, kept) = run(&["import", "files"]).await;
-    assert!(code == 0 && kept.contains("kept"), "{kept}");
+    assert!(code == 0 && kept.contains("stored"), "{kept}");
     // The same lines at other places.
     shop.set_tools(&[("read_file", LIST.1), ("list_files", READ.1), WRITE, DELETE]);
     let (_, changed) = run(&["diff", "files"]).await;
@@ -536,7 +536,7 @@ async fn resources_commands_show_before_applying(server: Server, shop: McpServer
     let has = |sign: &str, text: &str| about.iter().any(|line| line.starts_with(sign) && line.contains(text));
     assert!(about[0].contains("known -> changed") && has("  - ", READ.1) && has("  + ", LIST.1), "{changed}");
     let (_, kept) = run(&["import", "files"]).await;
-    assert!(kept.contains("errand resources accept NAME TOOL=DIGEST"), "{kept}");
+    assert!(kept.contains("errand resources accept URL TOOL=DIGEST"), "{kept}");
     for (tool, code) in [
         (format!("read_file={}", digest(&first, "read_file")), 1),
         ("read_file".to_owned(), 1),

@@ -1,17 +1,17 @@
-// Who plays: the agents, the resources and the admin of every test.
+// The parties: agents, resources and the admin of every test.
 
 export const TRUST_DOMAIN = 'interop.example';
 
 export const READ = 'notes:read';
 export const WRITE = 'notes:write';
 
-/** What every resource offers. The MCP servers of the suite have the first one for real. */
+/** Tools of every resource. The MCP servers of the suite implement the first one. */
 export const TOOLS = [
   { name: 'whoami', scope: READ, effect: 'read' },
   { name: 'write_note', scope: WRITE, effect: 'write' },
 ];
 
-/** Each agent is the client of another library, or proves who it is in another way. */
+/** Each agent uses another library or another method of client authentication. */
 export const AGENTS = {
   planner: {
     library: 'openid-client',
@@ -28,7 +28,7 @@ export const AGENTS = {
   courier: {
     library: 'authlib',
     method: 'private_key_jwt',
-    // Authlib says the token endpoint in `aud` of its assertions; Errand wants its issuer unless told otherwise.
+    // Authlib puts the token endpoint into `aud` of its assertions; by default, Errand requires its issuer.
     audience: 'token_endpoint_too',
     scopes: [READ, WRITE],
     mayDelegateTo: [],
@@ -41,7 +41,7 @@ export const AGENTS = {
   },
 };
 
-/** Resources without a server behind them: only their introspection matters. */
+/** Resources without a server, used for introspection only. */
 export const RESOURCES = {
   notes: { library: 'openid-client', method: 'client_secret_basic', uri: 'https://notes.example.com/mcp' },
   vault: { library: 'oauth4webapi', method: 'private_key_jwt', uri: 'https://vault.example.com/mcp' },
@@ -51,5 +51,5 @@ export const ADMINS = {
   ops: { library: 'openid-client', method: 'private_key_jwt', role: 'operator' },
 };
 
-/** The name under which an identity provider knows an agent: rarely the one that we know. */
+/** Client id of an agent at an identity provider; usually not the id at Errand. */
 export const appOf = (agent) => `${agent}-app`;
