@@ -95,7 +95,7 @@ impl Service {
     /// Issues an admin token to an operator who can read the server's own keys: `errand admin
     /// token`.
     pub async fn issue_bootstrap_token(&self, cx: &RequestContext) -> Result<ApiToken, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let client = BOOTSTRAP_CLIENT_ID.parse::<ClientId>().map_err(Outage::during("name the bootstrap client"))?;
         let scope = ADMIN_SCOPE.parse::<ScopeSet>().map_err(Outage::during("name the admin scope"))?;
         self.issue_api_token(client, scope, snapshot.seq, Vec::new(), cx).await
@@ -118,12 +118,12 @@ impl Service {
             client_id: client.clone(),
             iat: cx.now,
             exp: cx.now.saturating_add(expires_in),
-            jti: TokenId::new(self.0.ports.entropy.new_uuid()),
+            jti: TokenId::new(self.inner.ports.entropy.new_uuid()),
             rev,
             scope: scope.clone(),
         };
         let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
-        let token = self.0.ports.signer.sign(settings.algorithm, TokenKind::Api.typ(), &payload, cx.now)?;
+        let token = self.inner.ports.signer.sign(settings.algorithm, TokenKind::Api.typ(), &payload, cx.now)?;
         let write = WriteSet {
             replay_guards,
             audit_records: vec![Record {
@@ -166,7 +166,7 @@ impl Service {
         call: &str,
         cx: &RequestContext,
     ) -> Result<ApiCaller, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let token = self.verify_api_token(bearer.expose(), &snapshot, cx)?;
         let claims = &token.claims;
         let current_scopes = if claims.sub.as_str() == BOOTSTRAP_CLIENT_ID {
@@ -179,7 +179,7 @@ impl Service {
             scope.parse().is_ok_and(|scope| claims.scope.contains(&scope) && current_scopes.contains(&scope))
         };
         if !required_scopes.iter().any(has_scope) {
-            self.0.writer.enqueue_audit(Record {
+            self.inner.writer.enqueue_audit(Record {
                 client: Some(claims.sub.clone()),
                 token: Some(claims.jti),
                 requested: Some(serde_json::json!({"call": call, "scopes": required_scopes})),
@@ -203,8 +203,8 @@ impl Service {
     ) -> Result<Arc<CachedToken<ApiTokenClaims>>, AuthError> {
         let is_live = |keys: &RevocationKeys| snapshot.standing(keys) == Standing::Live;
         let digest = TokenDigest::of(bearer);
-        if let Some(cached) = digest.and_then(|digest| self.0.token_cache.get_api(&digest))
-            && self.0.ports.signer.is_published(&cached.key, cx.now)
+        if let Some(cached) = digest.and_then(|digest| self.inner.token_cache.get_api(&digest))
+            && self.inner.ports.signer.is_published(&cached.key, cx.now)
             && check_expiry(cached.claims.exp, cx.now).is_ok()
             && is_live(&cached.revocation_keys)
         {
@@ -220,7 +220,7 @@ impl Service {
         }
         let cached = Arc::new(CachedToken::from_api(*claims, revocation_keys, key, bearer.len()));
         if let Some(digest) = digest {
-            self.0.token_cache.insert_api(digest, Arc::clone(&cached));
+            self.inner.token_cache.insert_api(digest, Arc::clone(&cached));
         }
         Ok(cached)
     }

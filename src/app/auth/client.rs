@@ -146,7 +146,7 @@ struct RejectedClient {
 impl Service {
     /// Authenticates a client against the current registry.
     pub async fn authenticate(&self, credentials: Credentials, cx: &RequestContext) -> Result<UnredeemedClient, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let checked = match credentials {
             Credentials::Basic { client, secret } => {
                 self.check_secret(&snapshot, &client, &secret).map(|id| (id, Vec::new()))
@@ -158,8 +158,8 @@ impl Service {
         // An unauthenticated request causes these records, so they do not wait for the store, and
         // are dropped when the queue is full.
         let (id, replay_guards) = checked.map_err(|RejectedClient { error, registered }| {
-            for record in self.0.auth_failures.add(error, registered, cx) {
-                self.0.writer.enqueue_audit(record);
+            for record in self.inner.auth_failures.add(error, registered, cx) {
+                self.inner.writer.enqueue_audit(record);
             }
             error
         })?;
@@ -174,7 +174,7 @@ impl Service {
         write: WriteSet,
         cx: &RequestContext,
     ) -> Result<WriteOutcome, Error> {
-        match self.0.writer.commit(write).await? {
+        match self.inner.writer.commit(write).await? {
             WriteOutcome::Replayed => Err(self.reject_replayed_client(client, cx).await),
             written => Ok(written),
         }
@@ -183,7 +183,7 @@ impl Service {
     /// Rejects a client whose one-time id was used before, and records that.
     pub(in crate::app) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
         let audit = vec![auth_failure_record(AuthError::Replayed, Some(client.clone()), cx)];
-        match self.0.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
+        match self.inner.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
             Ok(_) => AuthError::Replayed.into(),
             Err(outage) => outage.into(),
         }
@@ -222,7 +222,7 @@ impl Service {
             .map(|owned| &owned.tag);
         // The same work whether the client has a tag or not: a tag of 32 zeros matches no secret.
         let dummy = SecretTag::from_bytes(vec![0; 32]);
-        let matches = self.0.ports.pepper.matches(client, secret, tag.unwrap_or(&dummy));
+        let matches = self.inner.ports.pepper.matches(client, secret, tag.unwrap_or(&dummy));
         let error = match (enabled, tag) {
             (Some(client), Some(_)) if matches => return Ok(client.id().clone()),
             (Some(_), Some(_)) => AuthError::WrongSecret,
@@ -251,7 +251,7 @@ impl Service {
         let registered = id.as_ref().and_then(|id| snapshot.registry.client(id));
         let checked = match registered.filter(|client| !client.is_disabled()) {
             None => {
-                self.0.ports.trusted_keys.verify_dummy(jws);
+                self.inner.ports.trusted_keys.verify_dummy(jws);
                 Err(AuthError::UnknownClient)
             }
             Some(client) => self.check_assertion_of(client, jws, cx).map(|guard| (client.id().clone(), guard)),
@@ -268,14 +268,14 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<ReplayGuard, AuthError> {
         let Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience } = client.authentication() else {
-            self.0.ports.trusted_keys.verify_dummy(jws);
+            self.inner.ports.trusted_keys.verify_dummy(jws);
             return Err(AuthError::WrongMethod);
         };
         // rfc7523bis requires an explicit type. Older libraries send no `typ`, or `JWT`, which
         // states nothing and is treated as absent.
         let has_wrong_typ = !matches!(jws.header().typ.as_deref(), None | Some("jwt" | "client-authentication+jwt"));
         let claims =
-            self.0.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|error| match error {
+            self.inner.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|error| match error {
                 SignatureError::UnknownKey
                 | SignatureError::AlgorithmNotAllowed
                 | SignatureError::InvalidSignature

@@ -82,14 +82,14 @@ impl Service {
         call: &str,
         cx: &RequestContext,
     ) -> Result<RequesterCaller, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         match self.verify_requester_token(bearer, &snapshot, cx).await {
             Ok(requester) => Ok(RequesterCaller { requester, snapshot }),
             Err(Error::Auth(error)) => {
                 // An unauthenticated request causes these records, so they are sampled.
-                for record in self.0.auth_failures.add(error, None, cx) {
+                for record in self.inner.auth_failures.add(error, None, cx) {
                     let requested = record.requested.or_else(|| Some(serde_json::json!({"call": call})));
-                    self.0.writer.enqueue_audit(Record { requested, ..record });
+                    self.inner.writer.enqueue_audit(Record { requested, ..record });
                 }
                 Err(error.into())
             }
@@ -116,7 +116,7 @@ impl Service {
         if !issuer.token_types.contains(&kind) {
             return Err(AuthError::InvalidBearer.into());
         }
-        let verified = self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await;
+        let verified = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await;
         let payload = verified.map_err(|error| match error {
             SignatureError::Outage(outage) => Error::Unavailable(outage),
             SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {

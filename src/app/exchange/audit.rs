@@ -130,7 +130,7 @@ impl Service {
             audit_records: vec![refusal_record(exchange, &audit, &error)],
             ..WriteSet::default()
         };
-        match self.0.writer.commit(write).await {
+        match self.inner.writer.commit(write).await {
             Ok(WriteOutcome::Replayed) => self.reject_replay(exchange, audit).await,
             Ok(_) => error,
             Err(outage) => outage.into(),

@@ -227,7 +227,7 @@ impl Service {
         jws: CompactJws<'_>,
         now: Timestamp,
     ) -> Result<(IssuedToken, KeyId), TokenError> {
-        let verified = self.0.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
+        let verified = self.inner.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
         let token = IssuedToken::parse_payload(&verified.typ, &verified.payload).ok_or(TokenError::WrongTyp)?;
         if *token.issuer() != self.settings().issuer {
             return Err(TokenError::UntrustedIssuer);
@@ -248,13 +248,14 @@ impl Service {
         if !issuer.token_types.contains(&kind) {
             return Err(subject_error(TokenError::TokenTypeNotAccepted));
         }
-        let payload =
-            self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(|error| match error {
+        let payload = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(
+            |error| match error {
                 SignatureError::Outage(outage) => Error::Unavailable(outage),
                 SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
                     subject_error(TokenError::BadSignature)
                 }
-            })?;
+            },
+        )?;
         let agent_client_ids = match presenter {
             Client::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
             Client::Resource(_) | Client::Admin(_) => &[],

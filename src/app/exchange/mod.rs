@@ -20,7 +20,7 @@ use crate::{
             evidence::{SubjectToken, VerifiedEvidence},
             signing::SignedToken,
         },
-        status_list::ISSUE_DEADLINE,
+        status_list::lists::ISSUE_DEADLINE,
     },
     domain::{
         authority::Authority,
@@ -192,7 +192,7 @@ impl Service {
         signed: SignedToken,
     ) -> Result<Attempt, Error> {
         let checked_at = self.clock().monotonic();
-        let snapshot = self.0.follower.snapshot(exchange.cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(exchange.cx.now).await?;
         if self.is_still_valid(exchange.caller, &signed, &snapshot) {
             return self.commit(exchange, evidence, signed, checked_at).await;
         }
@@ -206,7 +206,7 @@ impl Service {
         let decided_at = caller.snapshot();
         (snapshot.log_epoch == decided_at.log_epoch && snapshot.seq == decided_at.seq)
             || (snapshot.registry_generation == decided_at.registry_generation
-                && self.0.ports.signer.version() == signed.key_version
+                && self.inner.ports.signer.version() == signed.key_version
                 && snapshot.standing(&signed.claims.revocation_keys()) == Standing::Live)
     }
 
@@ -221,7 +221,7 @@ impl Service {
         checked_at: Duration,
     ) -> Result<Attempt, Error> {
         let write = self.issue_write(exchange, evidence, &signed);
-        match self.0.writer.commit(write).await? {
+        match self.inner.writer.commit(write).await? {
             WriteOutcome::Committed { .. } if self.clock().monotonic().saturating_sub(checked_at) > ISSUE_DEADLINE => {
                 Err(Outage::during("issue")("the commit took longer than the issue deadline").into())
             }

@@ -35,8 +35,8 @@ impl Service {
         let (task, claims) = self.build_claims(exchange, &plan, status_index);
         let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
         let algorithm = self.select_signing_algorithm(plan.algorithm, exchange.cx);
-        let key_version = self.0.ports.signer.version();
-        let token = self.0.ports.signer.sign(algorithm, plan.kind.typ(), &payload, exchange.cx.now)?;
+        let key_version = self.inner.ports.signer.version();
+        let token = self.inner.ports.signer.sign(algorithm, plan.kind.typ(), &payload, exchange.cx.now)?;
         // A token that this server could not read back as the same kind would be active nowhere,
         // and could not be revoked.
         if token.len() <= MAX_JWT_BYTES && IssuedToken::parse_payload(plan.kind.typ(), &payload).is_some() {
@@ -60,7 +60,7 @@ impl Service {
                 (None, *id, authority_hash.clone(), context.clone())
             }
             PlannedTask::Open { purpose, authority, deadline } => {
-                let id = TaskId::new(self.0.ports.entropy.new_uuid());
+                let id = TaskId::new(self.inner.ports.entropy.new_uuid());
                 let task = Task {
                     id,
                     requester: plan.requester.clone(),
@@ -87,7 +87,7 @@ impl Service {
             client_id: plan.client.clone(),
             iat: cx.now,
             exp: plan.expires,
-            jti: TokenId::new(self.0.ports.entropy.new_uuid()),
+            jti: TokenId::new(self.inner.ports.entropy.new_uuid()),
             txn: id,
             lineage: plan.lineage.clone(),
             rev: caller.snapshot().seq,

@@ -50,7 +50,7 @@ impl Service {
         outcome: Outcome,
         cx: &RequestContext,
     ) {
-        let was_audited = || claims.is_some_and(|claims| self.0.recently_audited.contains(claims.jti));
+        let was_audited = || claims.is_some_and(|claims| self.inner.recently_audited.contains(claims.jti));
         let break_glass = claims.is_some_and(|claims| claims.break_glass);
         let is_required = match self.settings().introspection_audit {
             _ if break_glass => true,
@@ -61,7 +61,7 @@ impl Service {
         if !is_required {
             return;
         }
-        let is_queued = self.0.writer.enqueue_audit(Record {
+        let is_queued = self.inner.writer.enqueue_audit(Record {
             requester: claims.map(TaskTokenClaims::requester),
             agents: claims.iter().flat_map(|claims| claims.act.actors()).map(|actor| actor.sub.clone()).collect(),
             client: Some(resource.id.clone()),
@@ -76,7 +76,7 @@ impl Service {
         // Only if the record was queued: after a dropped record, the next introspection is recorded
         // instead.
         if let (true, Outcome::Active, Some(claims)) = (is_queued, outcome, claims) {
-            self.0.recently_audited.insert(claims.jti);
+            self.inner.recently_audited.insert(claims.jti);
         }
     }
 }

@@ -91,8 +91,8 @@ impl Service {
         };
         let snapshot = caller.snapshot();
         let digest = TokenDigest::of(token);
-        if let Some(cached) = digest.and_then(|digest| self.0.token_cache.get_task(&digest))
-            && self.0.ports.signer.is_published(&cached.key, cx.now)
+        if let Some(cached) = digest.and_then(|digest| self.inner.token_cache.get_task(&digest))
+            && self.inner.ports.signer.is_published(&cached.key, cx.now)
             && is_active_for(&cached.claims, &cached.revocation_keys, resource, snapshot, cx)
             && passes_registry(&cached, resource, snapshot)
         {
@@ -125,7 +125,7 @@ impl Service {
                 let generation = snapshot.registry_generation;
                 let cached = Arc::new(CachedToken::from_task(*claims, revocation_keys, key, token.len(), generation));
                 if let Some(digest) = digest {
-                    self.0.token_cache.insert_task(digest, Arc::clone(&cached));
+                    self.inner.token_cache.insert_task(digest, Arc::clone(&cached));
                 }
                 ActiveClaims::Whole(cached)
             }

@@ -39,6 +39,6 @@ impl Service {
         };
         let payload = serde_json::to_vec(&response).map_err(Outage::during("write the introspection response"))?;
         let algorithm = self.select_signing_algorithm(resource.signing_algorithm, cx);
-        Ok(self.0.ports.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
+        Ok(self.inner.ports.signer.sign(algorithm, TYP_INTROSPECTION, &payload, cx.now)?)
     }
 }

@@ -73,7 +73,7 @@ impl BlockKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Suspended => "suspended",
-            Self::Disabled => "disabled",
+            Self::Disabled => "blocked",
         }
     }
 }
