@@ -60,9 +60,8 @@ fn token_expires_at_the_earliest_limit() {
 
 #[test]
 fn default_lifetime_over_the_limit_is_shortened() {
-    let case = Case::with_user_token().change(|c| {
-        c.tasks = TaskLimits { lifetime: Lifetime::hconfigured(2), max_lifetime: Lifetime::hconfigured(1) }
-    });
+    let case = Case::with_user_token()
+        .change(|c| c.tasks = TaskLimits { lifetime: Lifetime::hours(2), max_lifetime: Lifetime::hours(1) });
     let PlannedTask::Open { deadline, .. } = case.decide().unwrap().task else { panic!() };
-    assert_eq!(deadline, NOW.saturating_add(Lifetime::hconfigured(1)));
+    assert_eq!(deadline, NOW.saturating_add(Lifetime::hours(1)));
 }
