@@ -1,8 +1,8 @@
 //! Errand: an OAuth token-exchange server
 //! ([RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)) for AI agents.
 //!
-//! Errand exchanges a person's token for a task token: for one task, one MCP server, named tools and
-//! a few minutes. This crate is the server behind the binary `errand`. The protocol, the
+//! Errand exchanges a person's token for a task token: for one task, one MCP server, named tools
+//! and a few minutes. This crate is the server behind the binary `errand`. The protocol, the
 //! configuration and the guarantees are documented in `docs/`; this page is a tour of the code.
 //!
 //! # Layers
@@ -31,19 +31,19 @@
 //! 1. [`http`] assigns the request id and reads the clock once. An extractor parses the form and
 //!    authenticates the client; a handler has no other access to the form.
 //! 2. [`app::Service::exchange`] verifies the subject token: its signature through
-//!    [`ports::TrustedKeys`] or [`ports::Signer`], its claims with [`domain::token`], and its standing
-//!    with the revocation log of [`domain::revocation`].
+//!    [`ports::TrustedKeys`] or [`ports::Signer`], its claims with [`domain::token`], and its
+//!    standing with the revocation log of [`domain::revocation`].
 //! 3. [`domain::exchange::decide`] decides. It gets everything that matters as an
 //!    [`ExchangeInput`](domain::exchange::ExchangeInput), and returns a
 //!    [`TokenPlan`](domain::exchange::TokenPlan) or a [`Denial`](domain::exchange::Denial).
 //! 4. [`app`] signs the planned token, and then commits its record, its task and the audit record
 //!    through [`ports::Store`]. The token leaves the process only after the commit.
-//! 5. [`http`] maps the result to the response. One exhaustive table maps each error to a code and a
-//!    status.
+//! 5. [`http`] maps the result to the response. One exhaustive table maps each error to a code and
+//!    a status.
 //!
-//! `POST /oauth2/introspect` takes the same path to [`app::Service::introspect`]. While the replica's
-//! lease is valid, it needs no access to the store. If the lease has expired and the store is
-//! unreachable, the response is neither "active" nor "inactive", but 503.
+//! `POST /oauth2/introspect` takes the same path to [`app::Service::introspect`]. While the
+//! replica's lease is valid, it needs no access to the store. If the lease has expired and the
+//! store is unreachable, the response is neither "active" nor "inactive", but 503.
 //!
 //! A revocation (`POST /v1/admin/revocations`) is an entry of the log that all replicas follow. The
 //! request is acknowledged when every replica has applied the entry or lost its lease.

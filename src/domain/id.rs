@@ -1,5 +1,5 @@
-//! Identifiers and other validated texts. A value of such a type is well-formed, and one kind can't be
-//! used in place of another.
+//! Identifiers and other validated texts. A value of such a type is well-formed, and one kind can't
+//! be used in place of another.
 
 use std::{fmt, str::FromStr};
 
@@ -70,7 +70,8 @@ uuid_name!(
 );
 
 text_name!(
-    /// The id of an OAuth client of this server: an agent, a resource or an admin, in one namespace.
+    /// The id of an OAuth client of this server: an agent, a resource or an admin, in one
+    /// namespace.
     ClientId,
     "client id",
     "1 to 128 characters of A-Z a-z 0-9 . _ ~ -",
@@ -78,8 +79,8 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
 );
 impl ClientId {
-    /// Returns whether the id is reserved for Errand itself, so that its own tokens and actions can't be
-    /// mistaken for those of a client.
+    /// Returns whether the id is reserved for Errand itself, so that its own tokens and actions
+    /// can't be mistaken for those of a client.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.0.to_ascii_lowercase().starts_with("errand")
@@ -118,7 +119,8 @@ text_name!(
     is_free_text
 );
 text_name!(
-    /// The reason for a revocation or another action, kept in the revocation log and the audit trail.
+    /// The reason for a revocation or another action, kept in the revocation log and the audit
+    /// trail.
     Reason,
     "reason",
     "1 to 500 characters without control characters",

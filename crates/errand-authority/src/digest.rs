@@ -103,7 +103,8 @@ mod tests {
             Arg::Object(arguments) => ArgumentsDigest::of(&arguments),
             other => panic!("{other:?} is not an object"),
         };
-        // Computed with: printf '%s' '{"a":1,"b":["x"]}' | openssl dgst -sha256 -binary | basenc --base64url
+        // Computed with: printf '%s' '{"a":1,"b":["x"]}' | openssl dgst -sha256 -binary | basenc
+        // --base64url
         let want = "sha-256:_V6SutviRyb1W4gTLdX6HO7A79lgs7zUT1J7S8yErzQ";
         assert_eq!(digest(r#"{"b":["x"],"a":1.0}"#).unwrap().as_str(), want);
         assert_eq!(digest(r#"{"a":1,"b":["x"]}"#).unwrap().as_str(), want);

@@ -25,8 +25,8 @@ pub struct ToolDefinition {
 }
 
 impl ToolDefinition {
-    /// Builds a definition from a server's listing. Returns `None` if the name is not a tool name or
-    /// a part exceeds its limit.
+    /// Builds a definition from a server's listing. Returns `None` if the name is not a tool name
+    /// or a part exceeds its limit.
     #[must_use]
     pub fn new(name: &str, description: Option<&str>, input_schema: &Map<String, Value>) -> Option<Self> {
         let name = name.parse::<ToolName>().ok()?;

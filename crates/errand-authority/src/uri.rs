@@ -28,8 +28,8 @@ pub enum UrlError {
     UserInfo,
 }
 
-/// The issuer identifier of an authorization server (RFC 8414 §2): https, without query or fragment.
-/// Compared as a string.
+/// The issuer identifier of an authorization server (RFC 8414 §2): https, without query or
+/// fragment. Compared as a string.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuerUrl(Arc<str>);
 
@@ -40,8 +40,8 @@ impl IssuerUrl {
         &self.0
     }
 
-    /// Returns whether a URL leads to this issuer. A trailing slash makes another identifier, but leads
-    /// to the same location.
+    /// Returns whether a URL leads to this issuer. A trailing slash makes another identifier, but
+    /// leads to the same location.
     #[must_use]
     pub fn is_same_location(&self, url: &str) -> bool {
         self.0.trim_end_matches('/') == url.trim_end_matches('/')
@@ -70,8 +70,8 @@ impl FromStr for IssuerUrl {
 
 /// The canonical URI of an MCP server (RFC 8707 §2): the only `aud` of a task token for it.
 ///
-/// Scheme and host are lower-cased; a default port and the slash of an empty path are dropped. Every
-/// other difference, such as a trailing slash after a path, makes another resource.
+/// Scheme and host are lower-cased; a default port and the slash of an empty path are dropped.
+/// Every other difference, such as a trailing slash after a path, makes another resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceUri(Arc<str>);
 
@@ -119,9 +119,9 @@ fn plain_path(text: &str) -> Option<&str> {
     is_plain.then_some(path)
 }
 
-/// Returns whether a host is a domain of lower-case labels with single hyphens inside. `xn--` starts
-/// an internationalized label, which the standard decodes. The last label begins with a letter,
-/// since it could be an IPv4 address otherwise.
+/// Returns whether a host is a domain of lower-case labels with single hyphens inside. `xn--`
+/// starts an internationalized label, which the standard decodes. The last label begins with a
+/// letter, since it could be an IPv4 address otherwise.
 fn is_plain_host(host: &str) -> bool {
     let (mut previous, mut length) = (b'.', 0);
     for b in host.bytes() {
@@ -148,7 +148,8 @@ fn is_plain_path(path: &str) -> bool {
 }
 
 fn parse_url(text: &str) -> Result<Url, UrlError> {
-    // The URL standard ignores some white space and control characters; an identifier must have none.
+    // The URL standard ignores some white space and control characters; an identifier must have
+    // none.
     if text.len() > MAX_URL_LEN || text.bytes().any(|b| b <= 0x20 || b >= 0x7f || b == b'\\') {
         return Err(UrlError::Malformed);
     }

@@ -17,8 +17,8 @@ use crate::domain::{
 struct Ceiling {
     owner: CeilingOwner,
     authority: Authority,
-    /// Whether the presenter may know the ceiling: its own, and that of the token that it presents. Of
-    /// others' ceilings, it learns only that they do not cover the request.
+    /// Whether the presenter may know the ceiling: its own, and that of the token that it presents.
+    /// Of others' ceilings, it learns only that they do not cover the request.
     is_disclosable: bool,
 }
 
@@ -81,8 +81,8 @@ pub(super) fn resolve_authority(input: &ExchangeInput<'_>, edges: &[EdgeUse<'_>]
     Ok(by_scope.iter().cloned().chain(by_details.into_iter().map(|(_, permission)| permission)).collect())
 }
 
-/// Returns the tools under the requested scopes at the candidate resources. A scope without tools is
-/// unknown.
+/// Returns the tools under the requested scopes at the candidate resources. A scope without tools
+/// is unknown.
 fn resolve_scopes(input: &ExchangeInput<'_>, scopes: &ScopeList) -> Result<Authority, Denial> {
     let offered = input.registry.offered_scopes(|uri| is_candidate_resource(input, uri));
     if let Some(n) = scopes.iter().position(|scope| !offered.contains(scope)) {
@@ -121,8 +121,8 @@ fn find_exceeding_scope(input: &ExchangeInput<'_>, ceiling: &Ceiling, ceilings: 
     ceiling_exceeded(format!("scope[{n}]"), &part, ceiling, ceilings)
 }
 
-/// Describes a part that exceeds a ceiling. If the presenter may know the ceiling, the result contains
-/// what all such ceilings leave of the part.
+/// Describes a part that exceeds a ceiling. If the presenter may know the ceiling, the result
+/// contains what all such ceilings leave of the part.
 fn ceiling_exceeded(location: String, part: &Authority, ceiling: &Ceiling, ceilings: &[Ceiling]) -> CeilingExceeded {
     let known = ceilings.iter().filter(|ceiling| ceiling.is_disclosable);
     let left = known.fold(part.clone(), |left, ceiling| left.intersect(&ceiling.authority));
@@ -151,7 +151,7 @@ fn collect_ceilings(
     }
     match input.subject {
         Evidence::Own(own, _) => {
-            ceilings.push(Ceiling::disclosable(CeilingOwner::Parent, own.authorization_details.clone()))
+            ceilings.push(Ceiling::disclosable(CeilingOwner::Parent, own.authorization_details.clone()));
         }
         Evidence::User(user, issuer) => {
             if issuer.subject_scopes == SubjectScopes::Ceiling {

@@ -13,8 +13,8 @@ use crate::domain::{
 pub(super) enum GrantBasis<'a> {
     /// No grant.
     None,
-    /// The grant of the subject token. The subject token does not outlive it, so neither does the new
-    /// token.
+    /// The grant of the subject token. The subject token does not outlive it, so neither does the
+    /// new token.
     Inherited {
         /// The id of the grant.
         id: GrantId,
@@ -43,8 +43,8 @@ impl GrantBasis<'_> {
     }
 }
 
-/// Returns the grants of this requester to this agent that have not expired. If the task depends on a
-/// grant, only that one counts.
+/// Returns the grants of this requester to this agent that have not expired. If the task depends on
+/// a grant, only that one counts.
 pub(super) fn live_grants<'a>(input: &ExchangeInput<'a>) -> impl Iterator<Item = &'a Grant> {
     let (now, agent) = (input.now, input.presenter.id());
     let requester = super::resolve_requester(input.subject);
@@ -60,8 +60,8 @@ pub(super) fn live_grants<'a>(input: &ExchangeInput<'a>) -> impl Iterator<Item =
 /// Returns the grant that the token depends on. `is_only_basis`: only a grant names the agent.
 ///
 /// A token that is derived from a token of this server depends on the grant of that one. Where
-/// consent is required, a grant without an authority is not enough, also if the requirement is newer
-/// than the subject token.
+/// consent is required, a grant without an authority is not enough, also if the requirement is
+/// newer than the subject token.
 pub(super) fn grant_basis<'a>(
     input: &ExchangeInput<'a>,
     is_only_basis: bool,
@@ -95,7 +95,8 @@ fn task_grant(input: &ExchangeInput<'_>) -> Option<GrantId> {
     }
 }
 
-/// Returns whether the requester's issuer or a resource requires consent to a part of the authority.
+/// Returns whether the requester's issuer or a resource requires consent to a part of the
+/// authority.
 fn is_consent_required(input: &ExchangeInput<'_>, requested: &Authority) -> bool {
     let of_issuer = match input.subject {
         Evidence::User(_, issuer) => issuer.consent,

@@ -69,7 +69,8 @@ pub enum Denial {
     /// A requested detail exceeds a ceiling.
     #[error(transparent)]
     DetailsExceedCeiling(CeilingExceeded),
-    /// Consent is required, or only a grant could name the agent, and no live grant covers the request.
+    /// Consent is required, or only a grant could name the agent, and no live grant covers the
+    /// request.
     #[error("a grant from the requester to this agent is required that covers the request")]
     ConsentRequired,
     /// A tool under a requested scope is not available. The catalogue has the name of the tool.

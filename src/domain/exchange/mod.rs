@@ -1,10 +1,11 @@
 //! The decision about a token exchange: whether a token may be issued, and what it contains.
 //!
-//! [`decide`] is a pure function from an [`ExchangeInput`] to a [`TokenPlan`] or a [`Denial`]. Nothing
-//! outside the input can influence the decision.
+//! [`decide`] is a pure function from an [`ExchangeInput`] to a [`TokenPlan`] or a [`Denial`].
+//! Nothing outside the input can influence the decision.
 //!
-//! The checks run in a fixed order, and the first violated rule determines the denial: the requested
-//! token, the presenter, the chain of agents, the task, the authority, the grant, the lifetime.
+//! The checks run in a fixed order, and the first violated rule determines the denial: the
+//! requested token, the presenter, the chain of agents, the task, the authority, the grant, the
+//! lifetime.
 //!
 //! # Example
 //!
@@ -214,7 +215,8 @@ fn resolve_chain(input: &ExchangeInput<'_>) -> Result<ActorChain, Denial> {
     let chain = match (input.subject, input.presenter) {
         (Evidence::User(user, _), Presenter::Agent(agent)) => match &user.chain {
             None => Ok(ActorChain::from_actor(actor(agent))),
-            // Another issuer can't state that an agent of this server acted: no edge was checked for it.
+            // Another issuer can't state that an agent of this server acted: no edge was checked
+            // for it.
             Some(chain) if chain.actors().any(|actor| actor.iss == input.issuer.as_str()) => {
                 Err(ActorChainError::OwnAgentNamedByForeignIssuer)
             }
@@ -279,8 +281,8 @@ fn resolve_task(
                 authority_hash: own.task.authority_hash.clone(),
                 context: own.tctx.clone(),
             };
-            // The parent expires no later than the task's deadline, and the new token no later than the
-            // parent.
+            // The parent expires no later than the task's deadline, and the new token no later than
+            // the parent.
             Ok((existing, own.exp))
         }
         (Evidence::User(..), TaskSelector::Named(_, task)) => {
@@ -305,8 +307,8 @@ fn resolve_task(
     }
 }
 
-/// Limits an expiry to that of a recorded grant. With an inherited grant, the parent's expiry is the
-/// limit already.
+/// Limits an expiry to that of a recorded grant. With an inherited grant, the parent's expiry is
+/// the limit already.
 fn cap_at_grant(end: Timestamp, grant: GrantBasis<'_>) -> Timestamp {
     match grant {
         GrantBasis::Recorded(grant) => end.min(grant.expires),

@@ -43,8 +43,8 @@ pub(super) fn check_requested_token(input: &ExchangeInput<'_>) -> Result<(), Den
     }
 }
 
-/// Returns whether a resource has the name of this server (the audience of hand-over and API tokens)
-/// or of the trust domain (that of transaction tokens).
+/// Returns whether a resource has the name of this server (the audience of hand-over and API
+/// tokens) or of the trust domain (that of transaction tokens).
 fn is_this_server(input: &ExchangeInput<'_>, uri: &ResourceUri) -> bool {
     let named = |name: &str| name == uri.as_str() || name.parse::<ResourceUri>().is_ok_and(|name| name == *uri);
     named(input.issuer.as_str()) || named(input.trust_domain)
@@ -99,8 +99,8 @@ fn binding_evidence(
     }
 }
 
-/// Checks that the presenter holds the token, is the resource that it is for, or is the agent that it
-/// names.
+/// Checks that the presenter holds the token, is the resource that it is for, or is the agent that
+/// it names.
 fn check_issued_token(
     input: &ExchangeInput<'_>,
     own: &TaskTokenClaims,
@@ -128,9 +128,9 @@ fn check_parties_enabled(input: &ExchangeInput<'_>, own: &TaskTokenClaims) -> Re
 
 /// Returns whether all parties to a token are registered and neither disabled nor blocked.
 ///
-/// The parties are the requester and its issuer, the client, every agent of this server in the chain,
-/// the agent that a hand-over token names, and the resources. A resource may also refuse tokens that
-/// depend on a break-glass grant. `keys` are the token's revocation keys.
+/// The parties are the requester and its issuer, the client, every agent of this server in the
+/// chain, the agent that a hand-over token names, and the resources. A resource may also refuse
+/// tokens that depend on a break-glass grant. `keys` are the token's revocation keys.
 #[must_use]
 pub fn parties_are_active(registry: &Registry, own: &TaskTokenClaims, keys: &RevocationKeys) -> bool {
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);

@@ -1,5 +1,5 @@
-//! Binding of a user token to the agent that presents it. Prevents token splicing: the combination of
-//! two unrelated valid tokens into a delegation.
+//! Binding of a user token to the agent that presents it. Prevents token splicing: the combination
+//! of two unrelated valid tokens into a delegation.
 //!
 //! RFC 8693 validates subject token and actor token separately. A compromised party could therefore
 //! pair one user's token with an unrelated actor, and get a well-formed chain that never existed.
@@ -62,8 +62,8 @@ pub enum BindingError {
 /// Checks whether the agent may act for the requester, and returns the basis.
 ///
 /// An actor token or a `may_act` that names another party overrides all other evidence. For a token
-/// that is bound to a key, audience and client are not enough, since a thief of the token would meet
-/// both: `may_act` or a grant must name the agent.
+/// that is bound to a key, audience and client are not enough, since a thief of the token would
+/// meet both: `may_act` or a grant must name the agent.
 pub fn check_binding(evidence: BindingEvidence) -> Result<Basis, BindingError> {
     match (evidence.actor_match, evidence.may_act) {
         (AgentMatch::OtherParty, _) => Err(BindingError::ActorTokenMismatch),
@@ -100,8 +100,8 @@ mod tests {
                         actor_match: actor,
                         has_live_grant: grant,
                     };
-                    // The rule in another form: no other party is named, and the agent is; for a token
-                    // bound to a key, explicitly.
+                    // The rule in another form: no other party is named, and the agent is; for a
+                    // token bound to a key, explicitly.
                     let is_explicit = grant || may_act == AgentMatch::ThisAgent;
                     let want = actor != AgentMatch::OtherParty
                         && may_act != AgentMatch::OtherParty

@@ -124,7 +124,8 @@ enum TaskRequest {
 }
 
 impl Case {
-    /// The planner presents alice's token, which was issued to it, and requests a scope within all ceilings.
+    /// The planner presents alice's token, which was issued to it, and requests a scope within all
+    /// ceilings.
     fn with_user_token() -> Self {
         Self {
             objects: objects(),
@@ -217,7 +218,13 @@ impl Case {
     fn with_block(self, kind: &str, id: &str) -> Self {
         let (who, reason) = (BlockSubject::parse(kind, id).unwrap(), "x".parse().unwrap());
         self.change(|case| {
-            case.blocks.push(Block { subject: who, kind: BlockKind::Disabled, reason, by: "admin:ops".into(), at: NOW })
+            case.blocks.push(Block {
+                subject: who,
+                kind: BlockKind::Disabled,
+                reason,
+                by: "admin:ops".into(),
+                at: NOW,
+            });
         })
     }
 
@@ -275,7 +282,8 @@ fn definition(tool: &str, text: &str) -> ToolDefinition {
     ToolDefinition::new(tool, Some(text), &Map::new()).unwrap()
 }
 
-/// Builds the claims of a planned token, as the use case does. A new task gets the number of its first token.
+/// Builds the claims of a planned token, as the use case does. A new task gets the number of its
+/// first token.
 fn issue(plan: &TokenPlan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
     let (txn, authority_hash, tctx) = match &plan.task {
         PlannedTask::Open { purpose, authority, .. } => {

@@ -37,7 +37,8 @@ pub struct Rule {
     pub prefix: Option<String>,
     /// The value is an array that contains only these.
     pub subset: Option<Vec<Arg>>,
-    /// The value is a string of at most this many characters, or an array of at most this many items.
+    /// The value is a string of at most this many characters, or an array of at most this many
+    /// items.
     pub max_length: Option<u32>,
 }
 
@@ -76,8 +77,8 @@ impl Constraints {
             })
     }
 
-    /// Returns where `self` exceeds `other`: at an argument, or at the arguments without a rule. With
-    /// `in_full`, the path may name an argument that only `other` names.
+    /// Returns where `self` exceeds `other`: at an argument, or at the arguments without a rule.
+    /// With `in_full`, the path may name an argument that only `other` names.
     pub(super) fn excess_path(&self, other: &Self, in_full: bool) -> String {
         let at = |name: &str| format!(".constraints.{}", printable_name(name));
         let wider = other.arguments.iter().filter(|(name, theirs)| {
@@ -129,7 +130,8 @@ impl Rule {
         *self == Self::default()
     }
 
-    /// Returns whether a value may satisfy the rule. A contradictory rule is a mistake of its author.
+    /// Returns whether a value may satisfy the rule. A contradictory rule is a mistake of its
+    /// author.
     #[must_use]
     pub fn is_satisfiable(&self) -> bool {
         match &self.one_of {

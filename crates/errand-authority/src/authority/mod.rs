@@ -1,4 +1,5 @@
-//! Authorities: sets of permissions to call tools of MCP servers, with constraints on the arguments.
+//! Authorities: sets of permissions to call tools of MCP servers, with constraints on the
+//! arguments.
 //!
 //! An authority only shrinks on its way from a person to an agent and from agent to agent. Three
 //! total functions define what that means:
@@ -13,8 +14,8 @@
 //!
 //! # Examples
 //!
-//! [`parse_details`] parses the details of a request. A detail without `locations` is for the target
-//! of the request:
+//! [`parse_details`] parses the details of a request. A detail without `locations` is for the
+//! target of the request:
 //!
 //! ```
 //! use errand_authority::authority::parse_details;
@@ -278,8 +279,8 @@ impl Authority {
             .any(|theirs| permission.is_subset_of(theirs))
     }
 
-    /// Returns where, in its wire form, a permission exceeds this set; `None` if this set covers it.
-    /// With `in_full`, the path may name an argument that only a rule of this set names.
+    /// Returns where, in its wire form, a permission exceeds this set; `None` if this set covers
+    /// it. With `in_full`, the path may name an argument that only a rule of this set names.
     #[must_use]
     pub fn excess_path(&self, permission: &Permission, in_full: bool) -> Option<String> {
         if self.covers(permission) {
@@ -361,8 +362,8 @@ impl FromIterator<Permission> for Authority {
         let mut sorted = permissions.into_iter().collect::<Vec<_>>();
         sorted.sort();
         sorted.dedup();
-        // Only permissions for the same action can cover each other, and these are adjacent. Usually
-        // there is one for each action.
+        // Only permissions for the same action can cover each other, and these are adjacent.
+        // Usually there is one for each action.
         if sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| one.sort_key() != next.sort_key()) {
             return Self(sorted);
         }

@@ -126,8 +126,9 @@ fn is_percent_confusable(c: char) -> bool {
     matches!(c, '\u{fe6a}' | '\u{ff05}')
 }
 
-/// Characters that NFKC turns into a dot, or into a text that contains a dot or a slash. Also `¥` and
-/// `₩` (and their fullwidth forms), whose place in some code pages is that of the backslash in others.
+/// Characters that NFKC turns into a dot, or into a text that contains a dot or a slash. Also `¥`
+/// and `₩` (and their fullwidth forms), whose place in some code pages is that of the backslash in
+/// others.
 fn is_dot_confusable(c: char) -> bool {
     matches!(c, '\u{2024}'..='\u{2026}' | '\u{2100}'..='\u{2101}' | '\u{2105}'..='\u{2106}' | '\u{2488}'..='\u{249b}')
         || matches!(c, '\u{33c2}' | '\u{33c7}' | '\u{33d8}' | '\u{fe19}' | '\u{fe30}' | '\u{fe52}' | '\u{ff0e}')
@@ -333,8 +334,8 @@ mod tests {
         }
     }
 
-    /// `is_subset_of` and `intersect` depend on this. Checked for every text of up to four pieces and
-    /// each of its prefixes.
+    /// `is_subset_of` and `intersect` depend on this. Checked for every text of up to four pieces
+    /// and each of its prefixes.
     #[test]
     fn is_below_is_a_partial_order() {
         let pieces = ["a", "/", ".", "%", "2f", "c3", "a9", ";", " ", "\\", ":", "://", "\u{2025}", "\u{200b}"];
@@ -424,7 +425,8 @@ mod tests {
         assert_eq!(others.into_iter().filter(|c| !expected(*c)).collect::<BTreeSet<_>>(), BTreeSet::new());
     }
 
-    /// White space, Cf, and the default-ignorable code points outside Cf (DerivedCoreProperties.txt).
+    /// White space, Cf, and the default-ignorable code points outside Cf
+    /// (DerivedCoreProperties.txt).
     #[test]
     fn ignorable_character_does_not_hide_dot_segment() {
         let default_ignorable =

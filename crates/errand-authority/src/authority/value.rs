@@ -1,4 +1,5 @@
-//! Lossless JSON values of arguments: a number is the decimal that was sent, not the nearest double.
+//! Lossless JSON values of arguments: a number is the decimal that was sent, not the nearest
+//! double.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
@@ -42,10 +43,11 @@ pub enum ValueKind {
 }
 
 impl Arg {
-    /// Parses strict JSON: without duplicate members, with at most `depth` levels (a scalar is level
-    /// 0), and without loss of digits.
+    /// Parses strict JSON: without duplicate members, with at most `depth` levels (a scalar is
+    /// level 0), and without loss of digits.
     pub fn parse(text: &str, depth: usize) -> Result<Self, StrictJsonError> {
-        // The first pass checks the syntax without recursion; then the text is parsed level by level.
+        // The first pass checks the syntax without recursion; then the text is parsed level by
+        // level.
         let raw = serde_json::from_str::<&RawValue>(text).map_err(|_| StrictJsonError)?;
         parse_value(raw.get(), depth)
     }
@@ -84,8 +86,8 @@ impl Arg {
         }
     }
 
-    /// Returns the value as a `serde_json` value if every number in it has a canonical form (RFC 8785
-    /// §3.2.2.3): one that survives parsing to a double and serialization.
+    /// Returns the value as a `serde_json` value if every number in it has a canonical form (RFC
+    /// 8785 §3.2.2.3): one that survives parsing to a double and serialization.
     #[must_use]
     pub fn to_canonical(&self) -> Option<Value> {
         Some(match self {
@@ -175,8 +177,8 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Parses a JSON number (RFC 8259 §6). Returns `None` if the text is not a number, or its exponent
-    /// overflows.
+    /// Parses a JSON number (RFC 8259 §6). Returns `None` if the text is not a number, or its
+    /// exponent overflows.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
@@ -248,7 +250,8 @@ impl Ord for Decimal {
             (false, false) => 1,
         };
         sign(self).cmp(&sign(other)).then_with(|| {
-            // The digits have no leading zero, so the exponent decides, then the digits from the left.
+            // The digits have no leading zero, so the exponent decides, then the digits from the
+            // left.
             let size = self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits));
             if self.negative { size.reverse() } else { size }
         })

@@ -1,7 +1,7 @@
 //! The wire form of an authority: `authorization_details` of type `mcp_tool` (RFC 9396).
 //!
-//! Parsing is strict: an unknown member or constraint is rejected, never ignored, and the error names
-//! its location.
+//! Parsing is strict: an unknown member or constraint is rejected, never ignored, and the error
+//! names its location.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +23,8 @@ pub const DETAIL_TYPE: &str = "mcp_tool";
 pub const CALL_ACTION: &str = "tools/call";
 /// Maximum number of details in a request or token.
 pub const MAX_DETAILS: usize = 64;
-/// Maximum size of the `authorization_details` of a request in bytes, as sent and also when expanded
-/// to one detail for each location.
+/// Maximum size of the `authorization_details` of a request in bytes, as sent and also when
+/// expanded to one detail for each location.
 pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
 /// Maximum nesting of `authorization_details`.
 pub const MAX_DETAILS_DEPTH: usize = 8;
@@ -42,8 +42,8 @@ pub struct DetailsError {
     pub rule: &'static str,
 }
 
-/// The `authorization_details` of a request as sent. The resource of a detail without `locations` is
-/// not known yet; see [`AuthorizationDetails::resolve`].
+/// The `authorization_details` of a request as sent. The resource of a detail without `locations`
+/// is not known yet; see [`AuthorizationDetails::resolve`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationDetails(Vec<Arg>);
 
@@ -91,8 +91,8 @@ impl AuthorizationDetails {
         Ok(RequestedPermissions(permissions))
     }
 
-    /// Returns the details as sent, for an audit record. A detail with a number that has no canonical
-    /// form becomes `null`.
+    /// Returns the details as sent, for an audit record. A detail with a number that has no
+    /// canonical form becomes `null`.
     #[must_use]
     pub fn to_value(&self) -> Value {
         Value::Array(self.0.iter().map(|detail| detail.to_canonical().unwrap_or_default()).collect())
@@ -136,8 +136,8 @@ fn located_error<T>(path: impl Into<String>, rule: &'static str) -> Result<T, Lo
     Err((path.into(), rule))
 }
 
-/// Parses the `authorization_details` of a request, with `target` as the resource of details without
-/// `locations`, and returns the requested authority.
+/// Parses the `authorization_details` of a request, with `target` as the resource of details
+/// without `locations`, and returns the requested authority.
 pub fn parse_details(text: &str, target: Option<&ResourceUri>) -> Result<Authority, DetailsError> {
     RequestedPermissions::parse(text, target).map(|details| details.to_authority())
 }
@@ -351,8 +351,8 @@ fn parse_count(value: &Arg) -> Result<u32, LocatedError> {
 }
 
 impl Constraints {
-    /// Parses the members `constraints` and `additional_arguments` of a detail. The location of an error
-    /// is relative to the detail.
+    /// Parses the members `constraints` and `additional_arguments` of a detail. The location of an
+    /// error is relative to the detail.
     pub fn parse(rules: Option<&Arg>, additional: Option<&Arg>) -> Result<Self, DetailsError> {
         parse_constraints(rules, additional).map_err(|(path, rule)| DetailsError { path, rule })
     }

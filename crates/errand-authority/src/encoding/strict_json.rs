@@ -1,7 +1,8 @@
-//! Strict JSON for untrusted input: rejects duplicate members (RFC 8725bis, I-JSON) and deep nesting.
+//! Strict JSON for untrusted input: rejects duplicate members (RFC 8725bis, I-JSON) and deep
+//! nesting.
 //!
-//! Of two members with one name, `serde_json` keeps the last, and another parser may keep the first.
-//! A signature over such a text covers two meanings, so the text is rejected.
+//! Of two members with one name, `serde_json` keeps the last, and another parser may keep the
+//! first. A signature over such a text covers two meanings, so the text is rejected.
 
 use std::{borrow::Cow, fmt};
 
@@ -26,8 +27,8 @@ pub fn parse(text: &[u8], depth: usize) -> Result<Value, StrictJsonError> {
 }
 
 /// Parses a strict JSON object member by member, without collecting them. `take` gets each name and
-/// value, and returns whether the name is new. The values are parsed strictly, as parts of an object
-/// of at most `depth` levels.
+/// value, and returns whether the name is new. The values are parsed strictly, as parts of an
+/// object of at most `depth` levels.
 pub fn for_each_member(
     text: &[u8],
     depth: usize,

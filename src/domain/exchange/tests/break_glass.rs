@@ -71,8 +71,8 @@ const TOOL_NAMES: [&str; 4] = ["read_file", "list_files", "write_file", "delete_
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// The token is within the break-glass grant, the agent's ceiling and the requester's scopes. The
-    /// grant is used exactly where no grant of the requester covers the request.
+    /// The token is within the break-glass grant, the agent's ceiling and the requester's scopes.
+    /// The grant is used exactly where no grant of the requester covers the request.
     #[test]
     fn break_glass_token_stays_within_every_ceiling(
         requested in subsequence(TOOL_NAMES.to_vec(), 1..=4),

@@ -1,5 +1,5 @@
-//! Properties of generated chains: authority only shrinks, every actor is named, and a token ends with
-//! its ancestors.
+//! Properties of generated chains: authority only shrinks, every actor is named, and a token ends
+//! with its ancestors.
 
 mod truths;
 
@@ -38,7 +38,8 @@ struct Tally {
     txn_tokens: Cell<usize>,
     joined: Cell<usize>,
     strays: Cell<usize>,
-    /// With constraints, by brokers, along an edge with a depth, along one with tools, with an actor token.
+    /// With constraints, by brokers, along an edge with a depth, along one with tools, with an
+    /// actor token.
     constrained: Cell<usize>,
     brokered: Cell<usize>,
     depth_limited: Cell<usize>,
@@ -146,7 +147,7 @@ fn run_walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
                     Denial::DelegationDepthExceeded => count(&tally.depth_exceeded),
                     Denial::ScopeExceedsCeiling(CeilingExceeded { owner: CeilingOwner::Edge, .. })
                     | Denial::DetailsExceedCeiling(CeilingExceeded { owner: CeilingOwner::Edge, .. }) => {
-                        count(&tally.edge_ceiling_exceeded)
+                        count(&tally.edge_ceiling_exceeded);
                     }
                     Denial::BrokerWithoutPrincipal => count(&tally.broker_without_principal),
                     _ => {}
@@ -200,8 +201,8 @@ fn record_statistics(tally: &Tally, world: &World, attempt: &Attempt, plan: &Tok
     }
 }
 
-/// Chooses an exchange: mostly the newest token by a party that may present it, sometimes any token by
-/// any party.
+/// Chooses an exchange: mostly the newest token by a party that may present it, sometimes any token
+/// by any party.
 fn choose_attempt(world: &World, issued: &[Issued], step: &Step) -> Attempt {
     let actor = match step.agent % 8 {
         0 => AgentMatch::OtherParty,

@@ -79,8 +79,8 @@ const TOOL_NAMES: [&str; 4] = ["read_file", "list_files", "write_file", "search"
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Where issuer or resource require consent, no token exceeds a single live grant, and every request
-    /// within one succeeds.
+    /// Where issuer or resource require consent, no token exceeds a single live grant, and every
+    /// request within one succeeds.
     #[test]
     fn issued_authority_is_within_one_live_grant(
         by_issuer in any::<bool>(),

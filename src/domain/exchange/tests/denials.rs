@@ -276,6 +276,7 @@ fn user_token_rows() -> Vec<Row> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn own_token_rows() -> Vec<Row> {
     let disable = |o: &mut Value| o["disabled"] = true.into();
     let without = |case: Case, id: &'static str| case.change(|c| c.objects.retain(|o| o["body"]["id"] != id));

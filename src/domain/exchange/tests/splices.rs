@@ -1,5 +1,5 @@
-//! The matrix of presenter bindings through the whole decision: two unrelated valid tokens are never
-//! combined into a delegation.
+//! The matrix of presenter bindings through the whole decision: two unrelated valid tokens are
+//! never combined into a delegation.
 
 use super::*;
 use crate::domain::exchange::presenter_binding::BindingError;

@@ -39,8 +39,8 @@ pub(super) struct Seed {
 /// Tools by bits, and the constraints of each, three bits per tool.
 type ToolMask = (u16, u64);
 
-/// The agents (bits) to which edges have a depth, the depth, the agents (bits) to which edges allow only
-/// some tools, and these tools.
+/// The agents (bits) to which edges have a depth, the depth, the agents (bits) to which edges allow
+/// only some tools, and these tools.
 type EdgeLimits = (u16, u8, u16, ToolMask);
 
 /// The edges of an agent: target, depth and authority; `None`: unlimited.

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::*;
 
-/// Summarizes a plan: kind, basis, client, audience, actors, requester, tools, scope, task, lineage.
+/// Summarizes a plan: kind, basis, client, audience, actors, requester, tools, scope, task,
+/// lineage.
 fn summarize(plan: &TokenPlan) -> String {
     let actors = plan.chain.actors().map(|hop| format!("{}@{}", hop.sub, hop.iss.trim_start_matches("https://")));
     let tools = plan.authority.iter().map(|p| p.tool().unwrap().to_string());

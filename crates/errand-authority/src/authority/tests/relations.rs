@@ -160,7 +160,8 @@ fn authority_drops_covered_permissions() {
     assert!(of(&[&some, &other]).covers(&fewer) && !of(&[&some, &other]).covers(&every));
 }
 
-/// Permissions for different actions are not compared: otherwise this test would run into its timeout.
+/// Permissions for different actions are not compared: otherwise this test would run into its
+/// timeout.
 #[test]
 fn large_catalogue_is_built_without_pairwise_comparison() {
     let tool = |n: usize| {
@@ -208,7 +209,8 @@ fn listing_permission_does_not_allow_calls() {
     assert!(!lists.allows_listing(&elsewhere, ListAction::Tools));
 }
 
-/// An exhaustive check of a small universe: a few rules for two arguments, and every call with a few values.
+/// An exhaustive check of a small universe: a few rules for two arguments, and every call with a
+/// few values.
 #[test]
 fn relations_are_exact_in_exhaustive_small_universe() {
     let rules = [
@@ -455,7 +457,8 @@ fn count_if(cell: &Cell<u32>, is_one: bool) {
     cell.set(cell.get() + u32::from(is_one));
 }
 
-/// 12,500 chains of three authorities with eight calls each: 100,000 cases of "a subset allows no more".
+/// 12,500 chains of three authorities with eight calls each: 100,000 cases of "a subset allows no
+/// more".
 #[test]
 fn subset_and_intersection_are_sound_over_generated_cases() {
     let mut runner = TestRunner::new(Config { cases: 12_500, failure_persistence: None, ..Config::default() });

@@ -93,8 +93,8 @@ pub(super) fn agents_along_chain(world: &World, attempt: &Attempt, plan: &TokenP
     line
 }
 
-/// Checks that every edge exists, with enough depth and authority; that the actor token does not name
-/// another party; and that no broker is first.
+/// Checks that every edge exists, with enough depth and authority; that the actor token does not
+/// name another party; and that no broker is first.
 fn check_edges(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCaseResult {
     let line = agents_along_chain(world, attempt, plan);
     prop_assert!(!world.brokers[line[0]], "a broker without a principal");

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::authority::parse_details;
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn scope_and_tool_rows() -> Vec<Row> {
     let scope = |scope| move |c: &mut Case| c.scope = Some(scope);
     let details = |names: &'static [&'static str]| {
@@ -311,7 +312,7 @@ fn denial_discloses_allowed_part_only_for_own_ceilings() {
             .with_user_claims(|u| u.scope = Some("files:read".parse().unwrap()))
             .change(|c| c.scope = Some("files:write")),
         Case::with_user_token().change(|c| {
-            (c.scope, c.requested_token) = (Some("files:write"), TokenRequest::HandOver("reader", "files"))
+            (c.scope, c.requested_token) = (Some("files:write"), TokenRequest::HandOver("reader", "files"));
         }),
     ] {
         assert_eq!(allowed(&case), None);
