@@ -35,8 +35,8 @@ pub(in crate::http) async fn introspect(
     caller: ClientOrBearerForm,
 ) -> Result<Response, OAuthError> {
     let ClientOrBearerForm { client, form, cx, headers } = caller;
-    let body = match app.service.introspect(&client, form.required("token")?, serialize_response, &cx)? {
-        Introspection::Active(body) => body,
+    let body = match app.service.introspect(&client, form.required("token")?, &cx)? {
+        Introspection::Active(token) => token.encoded(encode_response).map_err(Error::from)?,
         Introspection::Inactive => Bytes::from_static(INACTIVE_RESPONSE),
     };
     if accepts(&headers, TOKEN_INTROSPECTION_JWT) {
@@ -47,9 +47,13 @@ pub(in crate::http) async fn introspect(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Serializes the response for an active token (RFC 7662 §2.2).
-fn serialize_response(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
-    Introspection::serialize_response(&IntrospectionResponse::new(claims))
+/// Encodes the response for an active token (RFC 7662 §2.2).
+fn encode_response(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
+    // Most responses fit. The result may be cached, so it takes no more memory than it needs.
+    let mut text = Vec::with_capacity(2048);
+    serde_json::to_writer(&mut text, &IntrospectionResponse::new(claims))
+        .map_err(Outage::during("write an introspection response"))?;
+    Ok(text.into_boxed_slice().into())
 }
 
 /// The response for an active token: the claims of the token.

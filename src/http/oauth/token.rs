@@ -9,13 +9,15 @@ use serde::Serialize;
 
 use crate::{
     app::{ApiToken, ExchangedToken},
-    domain::{audit::Event, authority::Authority, id::TaskId, scope::ScopeSet, token::TokenKind},
+    domain::{authority::Authority, id::TaskId, scope::ScopeSet, token::TokenKind},
     http::{AppState, error::oauth::OAuthError, extract::auth::ClientForm, oauth::token_request::TokenRequest},
 };
 
 /// `POST /oauth2/token`
-pub(in crate::http) async fn token(State(app): State<AppState>, form: ClientForm) -> Result<Response, OAuthError> {
-    let (client, request, cx) = form.parse(&app, Event::TokenIssue, TokenRequest::parse).await?;
+pub(in crate::http) async fn token(
+    State(app): State<AppState>,
+    ClientForm { client, request, cx }: ClientForm<TokenRequest>,
+) -> Result<Response, OAuthError> {
     match request {
         TokenRequest::Exchange(request) => {
             let issued = app.service.exchange(client, *request, &cx).await?;

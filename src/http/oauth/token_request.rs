@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     app::{ExchangeRequest, PresentedTokenType, RequestError, RequestedTokenType},
     domain::{
+        audit::Event,
         authority::AuthorizationDetails,
         encoding::strict_json,
         scope::ScopeSet,
@@ -16,23 +17,24 @@ use crate::{
         time::Lifetime,
         uri::ResourceUri,
     },
-    http::extract::form::Form,
+    http::extract::{auth::ClientRequest, form::Form},
 };
 
 /// RFC 8693 §3
 const TOKEN_TYPE_PREFIX: &str = "urn:ietf:params:oauth:token-type:";
 
 /// A token request, by grant type.
-pub(super) enum TokenRequest {
+pub(in crate::http) enum TokenRequest {
     /// Token exchange (RFC 8693).
     Exchange(Box<ExchangeRequest>),
     /// Client credentials (RFC 6749 §4.4), with the requested scopes.
     ClientCredentials(Option<ScopeSet>),
 }
 
-impl TokenRequest {
-    /// Parses the form of a token request.
-    pub(super) fn parse(form: &Form) -> Result<Self, RequestError> {
+impl ClientRequest for TokenRequest {
+    const EVENT: Event = Event::TokenIssue;
+
+    fn parse(form: &Form) -> Result<Self, RequestError> {
         match form.required("grant_type")? {
             "urn:ietf:params:oauth:grant-type:token-exchange" => Ok(Self::Exchange(Box::new(parse_exchange(form)?))),
             "client_credentials" => Ok(Self::ClientCredentials(form.get("scope").map(str::parse).transpose()?)),
