@@ -128,9 +128,12 @@ impl From<&Error> for ProblemType {
             Error::Conflict(
                 ConflictError::IllegalTransition(_) | ConflictError::Block(_) | ConflictError::ReviewRejected(_),
             ) => Self::WrongState,
-            Error::Conflict(ConflictError::DefinitionChanged(
-                AcceptanceError::Duplicate(_) | AcceptanceError::AlreadyInCatalogue(_),
-            )) => Self::InconsistentRegistry,
+            Error::Conflict(
+                ConflictError::Inconsistent(_)
+                | ConflictError::DefinitionChanged(
+                    AcceptanceError::Duplicate(_) | AcceptanceError::AlreadyInCatalogue(_),
+                ),
+            ) => Self::InconsistentRegistry,
             Error::Conflict(ConflictError::DefinitionChanged(
                 AcceptanceError::NotListed(_) | AcceptanceError::DefinitionChanged(_),
             )) => Self::DefinitionChanged,
@@ -141,7 +144,6 @@ impl From<&Error> for ProblemType {
             Error::Conflict(ConflictError::StatusListExpired) => Self::StatusListExpired,
             Error::Conflict(ConflictError::TooManySubscribers) => Self::TooManySubscribers,
             Error::Conflict(ConflictError::HistoryUnsupported) => Self::HistoryUnsupported,
-            Error::Conflict(ConflictError::Inconsistent(_)) => Self::InconsistentRegistry,
             Error::Conflict(ConflictError::IdempotencyKeyReused) => Self::IdempotencyKeyReused,
             Error::ToolListing(_) => Self::McpServerUnavailable,
             Error::Auth(_)

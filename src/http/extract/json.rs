@@ -121,7 +121,7 @@ fn describe_mismatch(path: &Path, message: &str) -> String {
             return "unknown member".to_owned();
         }
         // With a struct, the path ends in the unknown member; with a tagged enum, it ends above.
-        let is_last = matches!(path.iter().last(), Some(Segment::Map { key }) if key == name);
+        let is_last = matches!(path.iter().next_back(), Some(Segment::Map { key }) if key == name);
         return match member_name(path, if is_last { Depth::Parent } else { Depth::Whole }) {
             None => format!("unknown member `{name}`"),
             Some(parent) => format!("unknown member `{parent}.{name}`"),
@@ -139,7 +139,8 @@ fn describe_mismatch(path: &Path, message: &str) -> String {
             None => format!("{subject}: not a valid value"),
         };
     }
-    if message.starts_with("invalid type: ") {
+    // `serde_json` says "expected value" where an enum is neither a string nor an object.
+    if message.starts_with("invalid type: ") || message == "expected value" {
         return match expected.and_then(json_type) {
             Some(expected) => format!("{subject} must be {expected}"),
             None => format!("{subject}: wrong type"),
@@ -155,7 +156,7 @@ fn describe_mismatch(path: &Path, message: &str) -> String {
 fn is_quoted_word(word: &str) -> bool {
     word.is_empty()
         || word == "or"
-        || word.strip_prefix('`').and_then(|word| word.strip_suffix('`')).is_some_and(|word| is_plain(word))
+        || word.strip_prefix('`').and_then(|word| word.strip_suffix('`')).is_some_and(is_plain)
 }
 
 /// Translates an expectation of serde to a JSON type.
@@ -191,13 +192,17 @@ fn member_name(path: &Path, depth: Depth) -> Option<String> {
     let mut name = String::new();
     for segment in segments {
         match segment {
-            Segment::Map { key } | Segment::Enum { variant: key } if is_plain(key) => {
+            Segment::Map { key } if is_plain(key) => {
                 if !name.is_empty() {
                     name.push('.');
                 }
                 name.push_str(key);
             }
-            Segment::Seq { index } => name.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => {
+                name.push('[');
+                name.push_str(&index.to_string());
+                name.push(']');
+            }
             _ => break,
         }
     }
@@ -392,7 +397,7 @@ mod tests {
             // Wrong types.
             (r#""dry_run":"secret, expected a string""#, "`dry_run` must be a boolean"),
             (r#""lifetime":"secret""#, "`lifetime` must be a non-negative integer"),
-            (r#""role":7"#, "`role` must be a string"),
+            (r#""role":7"#, "`role`: wrong type"),
             (r#""tools":{}"#, "`tools` must be an array"),
             (r#""tools":["secret"]"#, "`tools[0]` must be an object"),
             (r#""tools":[{"name":7}]"#, "`tools[0].name` must be a string"),
@@ -400,7 +405,7 @@ mod tests {
             // Values.
             (r#""role":"secret, expected `x`""#, "`role` must be one of `operator`, `auditor`, `owner`"),
             (r#""tools":[{"name":"x","effect":"secret"}]"#, "`tools[0].effect` must be `read` or `write`"),
-            (r#""method":{"kind":"secret2","age":1}"#, "`method` must be `secret`"),
+            (r#""method":{"kind":"secret2","age":1}"#, "`method.kind` must be `secret`"),
             (r#""lifetime":-1"#, "`lifetime`: not a valid value"),
             (r#""lifetime":4294967296"#, "`lifetime`: not a valid value"),
         ] {
