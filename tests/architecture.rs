@@ -73,6 +73,7 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),
     ("rmcp", &["adapters/mcp"]),
     ("sse_stream", &["adapters/mcp"]),
+    ("serde_path_to_error", &["http"]),
     ("rustls", &["config", "adapters/fetch", "adapters/issuers", "http", "cli*"]),
     ("tokio_rustls", &["http"]),
     ("axum", &["http"]),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -24,17 +23,15 @@ use crate::{
     },
     http::{
         AppState,
-        admin::{
-            registry::extract_idempotency_key,
-            replicas::{PreferWait, PropagationView},
-        },
         error::problem::Problem,
         extract::{
             auth::{AdminOperator, AdminReader},
-            json::{JsonBody, redact_serde_error},
+            idempotency_key::IdempotencyKey,
+            json::{self, JsonBody},
+            prefer_wait::PreferWait,
             query::Query,
         },
-        views::{BlockView, ListView, RevocationReceiptView, RevocationView, TokenView},
+        views::{ListView, PropagationView, RevocationReceiptView, RevocationView, TokenView},
     },
     ports::TaskFilter,
 };
@@ -47,14 +44,11 @@ struct RevocationRequest {
 }
 
 impl TryFrom<Map<String, Value>> for RevocationRequest {
-    type Error = serde_json::Error;
+    type Error = RequestError;
 
     fn try_from(members: Map<String, Value>) -> Result<Self, Self::Error> {
         let (how, about) = members.into_iter().partition(|(name, _)| OPTION_MEMBERS.contains(&name.as_str()));
-        Ok(Self {
-            target: serde_json::from_value(Value::Object(about))?,
-            options: serde_json::from_value(Value::Object(how))?,
-        })
+        Ok(Self { target: json::from_value(Value::Object(about))?, options: json::from_value(Value::Object(how))? })
     }
 }
 
@@ -272,13 +266,12 @@ impl From<&BulkReceipt> for BulkTransitionView {
 pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
-    headers: HeaderMap,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     patience: PreferWait,
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, Problem> {
-    let RevocationRequest { target: about, options: how } = RevocationRequest::try_from(body)
-        .map_err(|fault| RequestError::MalformedJson(redact_serde_error(&fault.to_string())))?;
-    let (what, idempotency_key) = (how.parse_action()?, extract_idempotency_key(&headers)?);
+    let RevocationRequest { target: about, options: how } = RevocationRequest::try_from(body)?;
+    let what = how.parse_action()?;
     if how.dry_run && how.confirmation.is_some() {
         return Err(RequestError::InvalidParameter("confirmation", "is what a dry run gives").into());
     }
@@ -315,10 +308,4 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<ListView<RevocationView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
     Ok(Json(ListView::from_page(app.service.list_revocations(&query.parse_page()?).await?, RevocationView::from)))
-}
-
-/// `GET /v1/admin/blocks`
-pub(in crate::http) async fn list_blocks(AdminReader(caller, _): AdminReader) -> Json<ListView<BlockView>> {
-    let all = caller.client().snapshot().registry.blocks().iter().map(BlockView::from);
-    Json(ListView::complete(all.collect()))
 }

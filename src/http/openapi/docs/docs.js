@@ -1,12 +1,12 @@
-// Shows openapi.json. Builds elements and texts only, so nothing in the description can become markup or script.
+// Displays openapi.json. It creates elements and text nodes only, so the description can't inject markup or script.
 'use strict';
 
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
-// Every answer has these; the introduction says so.
+// Headers of every response, which the introduction describes.
 const EVERYWHERE = ['X-Request-Id', 'Cache-Control', 'X-Content-Type-Options'];
 const ORIGIN = location.origin;
 
-/** An element. Attributes that are false, null or undefined are left out. */
+/** Creates an element. Attributes that are false, null or undefined are omitted. */
 function el(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -19,7 +19,7 @@ function el(name, attributes = {}, ...children) {
 
 // ---- texts ---------------------------------------------------------------------------------------------------------
 
-/** Paragraphs, lists with `-`, and code in backticks: as much of CommonMark as the description uses. */
+/** Renders the part of CommonMark that the description uses: paragraphs, lists with `-`, and code in backticks. */
 function prose(text) {
   if (!text) return [];
   return text.trim().split(/\n\s*\n/).map((block) => {
@@ -37,7 +37,7 @@ function inline(text) {
 
 let api = {};
 
-/** Where a `$ref` leads; what stands beside it wins. */
+/** Resolves a `$ref`. Members next to it take precedence. */
 function follow(value) {
   let found = value;
   const beside = {};
@@ -77,13 +77,13 @@ function kind(schema) {
 
 function rules(schema) {
   const s = follow(schema);
-  const said = [];
-  if (s.minLength > 1 || s.maxLength) said.push(`${s.minLength ?? 0} to ${s.maxLength ?? 'any number of'} characters`);
-  if (s.minimum !== undefined || s.maximum !== undefined) said.push(`${s.minimum ?? '…'} to ${s.maximum ?? '…'}`);
-  if (s.type === 'array' && s.maxItems) said.push(s.minItems === s.maxItems ? `exactly ${s.maxItems}` : `${s.minItems ?? 0} to ${s.maxItems} items`);
-  const parts = said.length ? [said.join(', ')] : [];
+  const limits = [];
+  if (s.minLength > 1 || s.maxLength) limits.push(`${s.minLength ?? 0} to ${s.maxLength ?? 'any number of'} characters`);
+  if (s.minimum !== undefined || s.maximum !== undefined) limits.push(`${s.minimum ?? '…'} to ${s.maximum ?? '…'}`);
+  if (s.type === 'array' && s.maxItems) limits.push(s.minItems === s.maxItems ? `exactly ${s.maxItems}` : `${s.minItems ?? 0} to ${s.maxItems} items`);
+  const parts = limits.length ? [limits.join(', ')] : [];
   if (s.enum && isLong(s.enum)) parts.push(['one of ', s.enum.map((one, n) => [n ? ', ' : '', el('code', {}, one)])]);
-  // One that lists control characters or the parts of a URL is for programs.
+  // A pattern with control characters or the parts of a URL is not readable, so it is omitted.
   if (s.pattern && s.pattern.length < 40 && !s.pattern.includes('\\u')) parts.push([parts.length ? ', ' : '', el('code', {}, s.pattern)]);
   if (s.default !== undefined) parts.push([parts.length ? ', ' : '', 'default ', el('code', {}, JSON.stringify(s.default))]);
   return parts.length ? el('div', { class: 'rules' }, parts) : null;
@@ -97,7 +97,7 @@ function isObject(s) {
   return Boolean(s.properties || s.oneOf?.some((one) => isObject(follow(one))) || s.anyOf?.some((one) => isObject(follow(one))));
 }
 
-/** What is inside a schema, as far as it has an inside. `above` holds the names of the schemas around it. */
+/** Renders the members of a schema, if it has any. `above` contains the names of the enclosing schemas. */
 function inside(schema, above = []) {
   const s = follow(schema);
   const name = nameOf(schema);
@@ -117,31 +117,32 @@ function inside(schema, above = []) {
   return el('ul', { class: 'fields' }, fields);
 }
 
-function field(name, schema, needed, above) {
+function field(name, schema, required, above) {
   const s = follow(schema);
   const more = inside(schema, above);
   return el('li', {},
     el('div', { class: 'field' },
       el('code', {}, name),
       el('span', { class: 'kind' }, kind(schema)),
-      needed && el('span', { class: 'needed' }, 'required')),
+      required && el('span', { class: 'required' }, 'required')),
     prose(s.description), rules(schema),
-    more && el('details', { class: 'inner' }, el('summary', {}, `What is in ${name}`), el('div', { class: 'body' }, more)));
+    more && el('details', { class: 'inner' }, el('summary', {}, `Members of ${name}`), el('div', { class: 'body' }, more)));
 }
 
 // ---- an operation --------------------------------------------------------------------------------------------------
 
-function whoMay(operation) {
+function authorizationView(operation) {
   const schemes = operation.security ?? [];
-  if (!schemes.length) return el('p', {}, 'Anybody.');
+  if (!schemes.length) return el('p', {}, 'Public; no authentication.');
   const ways = schemes.map((scheme) => {
     const [[name, scopes] = []] = Object.entries(scheme);
     if (name === 'apiToken') return ['an API token with ', scopes.map((scope, n) => [n ? ' and ' : '', el('code', {}, scope)])];
+    if (name === 'requesterToken') return ['a token of the requester'];
     if (name === 'clientSecretBasic') return ['a client with ', el('code', {}, 'client_secret_basic')];
-    if (!name) return ['a client with ', el('code', {}, 'private_key_jwt'), ', in the form'];
+    if (!name) return ['a client with ', el('code', {}, 'private_key_jwt'), ' in the form'];
     return [name];
   });
-  return el('ul', { class: 'who' }, ways.map((way) => el('li', {}, way)));
+  return el('ul', { class: 'authorization' }, ways.map((way) => el('li', {}, way)));
 }
 
 function parametersView(parameters) {
@@ -152,7 +153,7 @@ function parametersView(parameters) {
       el('div', { class: 'field' },
         el('code', {}, parameter.name),
         el('span', { class: 'kind' }, `${place[parameter.in]}, ${kind(parameter.schema)}`),
-        parameter.required && el('span', { class: 'needed' }, 'required')),
+        parameter.required && el('span', { class: 'required' }, 'required')),
       prose(parameter.description), rules(parameter.schema))))];
 }
 
@@ -165,15 +166,15 @@ function bodyView(body) {
 }
 
 function responsesView(responses) {
-  return [el('h4', {}, 'Answers'), Object.entries(responses).map(([status, response]) => {
-    const answer = follow(response);
+  return [el('h4', {}, 'Responses'), Object.entries(responses).map(([status, response]) => {
+    const resolved = follow(response);
     const tone = status < 300 ? 'good' : status < 500 ? 'bad' : 'warn';
-    const headers = Object.keys(answer.headers ?? {}).filter((header) => !EVERYWHERE.includes(header));
+    const headers = Object.keys(resolved.headers ?? {}).filter((header) => !EVERYWHERE.includes(header));
     return el('details', { class: 'status' },
-      el('summary', {}, el('span', { class: `code ${tone}` }, status), el('span', {}, inline(answer.description))),
+      el('summary', {}, el('span', { class: `code ${tone}` }, status), el('span', {}, inline(resolved.description))),
       el('div', { class: 'body' },
-        headers.length ? el('p', { class: 'headers' }, 'With the headers ', headers.map((header, n) => [n ? ', ' : '', el('code', {}, header)])) : null,
-        Object.entries(answer.content ?? {}).map(([media, content]) => [
+        headers.length ? el('p', { class: 'headers' }, 'Headers: ', headers.map((header, n) => [n ? ', ' : '', el('code', {}, header)])) : null,
+        Object.entries(resolved.content ?? {}).map(([media, content]) => [
           el('p', { class: 'headers' }, el('code', {}, media), ` ${kind(content.schema)}`),
           inside(content.schema),
           status < 300 ? null : examplesOf(content).map(({ title, value }) => figure(title, show(value))),
@@ -202,12 +203,12 @@ function figure(title, text) {
     el('pre', { tabindex: 0 }, el('code', {}, text)));
 }
 
-/** A value between single quotes, as a shell reads it. */
+/** Quotes a value for a shell. */
 function quoted(text) {
   return `'${String(text).replaceAll("'", "'\\''")}'`;
 }
 
-/** Long tokens are cut short where they are only looked at. */
+/** Shortens a long token in a response. */
 function shortened(value) {
   return typeof value === 'string' && /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/.test(value) ? `${value.slice(0, 24)}…` : value;
 }
@@ -247,10 +248,10 @@ function examplesView(entry) {
   const [media, content] = Object.entries(operation.requestBody?.content ?? {})[0] ?? [];
   const bodies = content ? examplesOf(content) : [{ title: null, value: undefined }];
   const requests = bodies.map(({ title, value }) => figure(title ?? 'With curl', curl(entry, value, media)));
-  const answers = Object.entries(operation.responses).filter(([status]) => status < 300).flatMap(([status, response]) =>
+  const responses = Object.entries(operation.responses).filter(([status]) => status < 300).flatMap(([status, response]) =>
     Object.entries(follow(response).content ?? {}).flatMap(([type, of]) =>
       examplesOf(of).map(({ title, value }) => figure(`${status} ${title ?? type}`, show(shorten(value))))));
-  return el('div', {}, el('h4', {}, 'Request'), requests, answers.length ? [el('h4', {}, 'Answer'), answers] : null);
+  return el('div', {}, el('h4', {}, 'Request'), requests, responses.length ? [el('h4', {}, 'Response'), responses] : null);
 }
 
 function operationView(entry) {
@@ -261,13 +262,13 @@ function operationView(entry) {
       el('h3', { id: `${id}-title` }, el('a', { class: 'anchor', href: `#${id}` }, operation.summary)),
       el('p', { class: 'route' }, el('span', { class: `method ${method}` }, method.toUpperCase()), el('code', {}, path))),
     el('div', { class: 'columns' },
-      el('div', { class: 'says' },
+      el('div', { class: 'description' },
         prose(operation.description),
-        el('h4', {}, 'Who may call'), whoMay(operation),
+        el('h4', {}, 'Authorization'), authorizationView(operation),
         parametersView(parameters),
         bodyView(operation.requestBody),
         responsesView(operation.responses)),
-      el('div', { class: 'shows' }, examplesView(entry))));
+      el('div', { class: 'examples' }, examplesView(entry))));
 }
 
 // ---- the page ------------------------------------------------------------------------------------------------------
@@ -348,14 +349,14 @@ function searchable(groups) {
       input.select();
     }
   });
-  // A link to something that the search hides shows everything again.
+  // A link to an operation that the search hides resets the search.
   addEventListener('hashchange', () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (target?.closest('[hidden]')) { input.value = ''; search(); target.scrollIntoView(); }
   });
 }
 
-/** Marks in the list what is being read. */
+/** Marks the operation in view in the list. */
 function followReading(groups) {
   const links = new Map(groups.flatMap((group) => group.links.map(({ item, article }) => [article, item.firstChild])));
   const observer = new IntersectionObserver((entries) => {
@@ -368,7 +369,7 @@ function followReading(groups) {
   for (const article of links.keys()) observer.observe(article);
 }
 
-/** The list is open where there is room for it beside the text, and a choice closes it where there is none. */
+/** Keeps the list open on a wide screen. On a narrow screen, choosing an operation closes it. */
 function fold() {
   const menu = document.getElementById('menu');
   const narrow = matchMedia('(max-width: 60rem)');
@@ -381,18 +382,18 @@ function fold() {
 async function start() {
   fold();
   try {
-    const answer = await fetch('openapi.json');
-    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-    api = await answer.json();
-  } catch (fault) {
+    const response = await fetch('openapi.json');
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    api = await response.json();
+  } catch (error) {
     document.getElementById('content').replaceChildren(
-      el('p', {}, `The description could not be read: ${fault.message}. `, el('a', { href: 'openapi.yaml' }, 'Here it is as a file.')));
+      el('p', {}, `Loading the API description failed: ${error.message}. `, el('a', { href: 'openapi.yaml' }, 'Open it as a file.')));
     return;
   }
   const groups = render();
   searchable(groups);
   followReading(groups);
-  // What the address names was not there yet when the browser looked for it.
+  // The target of the fragment did not exist when the browser loaded the page.
   if (location.hash) location.replace(location.hash);
 }
 
