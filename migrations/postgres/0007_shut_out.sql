@@ -4,7 +4,7 @@
 CREATE TABLE blocks (
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester')),
     id text COLLATE "C" NOT NULL,           -- an issuer's URL, a client's id; of a requester, issuer and subject with a blank between
-    block_kind text NOT NULL CHECK (block_kind IN ('suspended', 'disabled')), -- what they had is held back, or was ended
+    block_kind text NOT NULL CHECK (block_kind IN ('suspended', 'blocked')), -- what they had is held back, or was ended
     reason text NOT NULL,
     actor text NOT NULL,                  -- who did it
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),

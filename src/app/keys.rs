@@ -7,8 +7,10 @@ use serde_json::json;
 use crate::{
     app::{
         ConflictError, Error, RequestContext, Service,
-        commit::idempotency,
-        registry::objects::{MAX_COMMIT_ATTEMPTS, changed_entry},
+        commit::{
+            idempotency::Idempotent,
+            retry::{Completion, Decision},
+        },
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -16,10 +18,10 @@ use crate::{
         jose::jwk::SigningAlgorithm,
         keys::{KeySchedule, KeyState, RotationReason, plan_removal, plan_rotation},
         registry::Registry,
-        revocation::Target,
+        revocation::NewEntry,
         time::Timestamp,
     },
-    ports::{IdempotentRequest, Outage, Precondition, StateChange, StoredKey, WriteOutcome, WriteSet},
+    ports::{Outage, Precondition, StateChange, StoredKey, WriteSet},
 };
 
 impl Service {
@@ -55,56 +57,43 @@ impl Service {
         key: Option<String>,
         cx: &RequestContext,
     ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
-        let request = idempotency::build_idempotency(by.to_owned(), key, "rotate keys".into(), cx);
-        if let Some(made) = self.find_stored_response(request.as_ref()).await? {
-            return Ok(made);
-        }
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.inner.follower.snapshot(cx.now).await?;
-            let signer = &self.inner.ports.signer;
-            let (version, dates) = (signer.version(), signer.schedules());
-            let (mut made, mut changes) = (Vec::new(), Vec::new());
-            for algorithm in self.algorithms_in_use(&snapshot.registry) {
-                let rotation = &self.settings().rotation;
-                let Some(plan) = plan_rotation(&dates, algorithm, rotation, reason, cx.now) else { continue };
-                let key = self.create_key(algorithm, cx.now, plan.activates_at).await?;
-                made.push((algorithm, key.schedule.kid.clone()));
-                changes.push(StateChange::PutKey(key));
-                changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
-            }
-            if changes.is_empty() {
-                // The same request may have made one a moment ago.
-                return Ok(self.find_stored_response(request.as_ref()).await?.unwrap_or(made));
-            }
-            let write = WriteSet {
-                precondition: Some(Precondition::KeysVersion(version)),
-                idempotency: request
-                    .clone()
-                    .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
-                state_changes: changes,
-                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
-                audit_records: vec![Record {
-                    admin: Some(by.to_owned()),
-                    granted: Some(json!({"keys": made})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
-                }],
-                ..WriteSet::default()
-            };
-            let written = self.inner.writer.commit(write).await?;
-            if let Some(made) = idempotency::read_stored_response(request.as_ref(), &written)? {
-                return Ok(made);
-            }
-            if matches!(written, WriteOutcome::Committed { .. }) {
-                return Ok(made);
-            }
-        }
+        let request = Idempotent::<Vec<(SigningAlgorithm, KeyId)>>::new(by.to_owned(), key, "rotate keys".into(), cx);
         let record = Record {
             admin: Some(by.to_owned()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
         };
-        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
+        let completion = self.commit_with_retry(&request, None, |_| async {
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
+            let signer = &self.inner.ports.signer;
+            let (version, schedules) = (signer.version(), signer.schedules());
+            let (mut created, mut changes) = (Vec::new(), Vec::new());
+            for algorithm in self.algorithms_in_use(&snapshot.registry) {
+                let rotation = &self.settings().rotation;
+                let Some(plan) = plan_rotation(&schedules, algorithm, rotation, reason, cx.now) else { continue };
+                let key = self.create_key(algorithm, cx.now, plan.activates_at).await?;
+                created.push((algorithm, key.schedule.kid.clone()));
+                changes.push(StateChange::PutKey(key));
+                changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
+            }
+            if changes.is_empty() {
+                return Ok(Decision::Answer(created));
+            }
+            let write = WriteSet {
+                precondition: Some(Precondition::KeysVersion(version)),
+                idempotency: request.storing(&created)?,
+                state_changes: changes,
+                log_entries: vec![NewEntry::keys_changed(by.to_owned(), cx.now)],
+                audit_records: vec![Record { granted: Some(json!({"keys": created})), ..record.clone() }],
+                ..WriteSet::default()
+            };
+            Ok(Decision::Write(Box::new(write), created))
+        });
+        match completion.await? {
+            Completion::Done(created, _) => Ok(created),
+            Completion::Replayed(replay) => Ok(replay.response),
+            Completion::Refused(conflict) => Err(self.record_refusal(record, conflict)),
+        }
     }
 
     /// Removes a key that leaked. It is in the JWKS no more and what it signed is inactive, at every replica, from the commit
@@ -118,10 +107,8 @@ impl Service {
         key: Option<String>,
         cx: &RequestContext,
     ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
-        let request = idempotency::build_idempotency(by.to_owned(), key, format!("revoke key {kid} {reason}"), cx);
-        if let Some(made) = self.find_stored_response(request.as_ref()).await? {
-            return Ok(made);
-        }
+        let fingerprint = format!("revoke key {kid} {reason}");
+        let request = Idempotent::<Vec<(SigningAlgorithm, KeyId)>>::new(by.to_owned(), key, fingerprint, cx);
         let record = Record {
             admin: Some(by.to_owned()),
             requested: Some(json!({"key": kid})),
@@ -129,48 +116,42 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
         };
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
-            // The key may be one that somebody else has only just made.
+        let completion = self.commit_with_retry(&request, None, |_| async {
+            // Another replica may have created the key a moment ago.
             let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
             let signer = &self.inner.ports.signer;
-            let (version, dates) = (signer.version(), signer.schedules());
-            let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
-            let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
-                // The same request may have removed it a moment ago.
-                return match self.find_stored_response(request.as_ref()).await? {
-                    Some(made) => Ok(made),
-                    None => Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("key")).await),
-                };
+            let (version, schedules) = (signer.version(), signer.schedules());
+            let removed = schedules.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
+            let Some((algorithm, plan)) = removed.zip(plan_removal(&schedules, kid, cx.now)) else {
+                return Ok(Decision::Refuse(ConflictError::NotFound("key")));
             };
             let is_used = self.algorithms_in_use(&snapshot.registry).contains(&algorithm);
-            let mut made = Vec::new();
+            let mut created = Vec::new();
             let mut changes = vec![StateChange::RemoveKey(kid.clone())];
             if let Some(activates) = plan.new_key_activates_at.filter(|_| is_used) {
                 let key = self.create_key(algorithm, cx.now, activates).await?;
-                made.push((algorithm, key.schedule.kid.clone()));
+                created.push((algorithm, key.schedule.kid.clone()));
                 changes.push(StateChange::PutKey(key));
             }
             changes.extend(self.reschedule_keys(plan.rescheduled_keys).await?);
             let write = WriteSet {
                 precondition: Some(Precondition::KeysVersion(version)),
-                idempotency: request
-                    .clone()
-                    .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
+                idempotency: request.storing(&created)?,
                 state_changes: changes,
-                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
-                audit_records: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
+                log_entries: vec![NewEntry::keys_changed(by.to_owned(), cx.now)],
+                audit_records: vec![Record { granted: Some(json!({"keys": created})), ..record.clone() }],
                 ..WriteSet::default()
             };
-            let written = self.inner.writer.commit(write).await?;
-            if let Some(made) = idempotency::read_stored_response(request.as_ref(), &written)? {
-                return Ok(made);
-            }
-            if matches!(written, WriteOutcome::Committed { .. }) {
+            Ok(Decision::Write(Box::new(write), created))
+        });
+        match completion.await? {
+            Completion::Done(created, _) => {
                 self.inner.follower.snapshot(cx.now).await?;
-                return Ok(made);
+                Ok(created)
             }
+            Completion::Replayed(replay) => Ok(replay.response),
+            Completion::Refused(conflict) => Err(self.record_refusal_after_barrier(record, conflict).await),
         }
-        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 
     /// An RSA key takes a good part of a second: not on a thread that serves requests.

@@ -104,6 +104,7 @@ impl From<&Error> for ErrorCode {
             Error::Conflict(conflict) => conflict.into(),
             // No OAuth endpoint asks an MCP server anything.
             Error::ToolListing(_) | Error::Unavailable(_) => Self::TemporarilyUnavailable,
+            Error::Internal(_) => Self::ServerError,
         }
     }
 }
@@ -251,6 +252,10 @@ impl From<Error> for OAuthError {
             Error::Unavailable(outage) => {
                 tracing::error!(error = %outage, cause = %outage.source, "request failed");
                 "try again".to_owned()
+            }
+            Error::Internal(defect) => {
+                tracing::error!(error = %defect, "request failed");
+                INTERNAL_ERROR_TEXT.to_owned()
             }
             refusal => refusal.to_string(),
         };

@@ -150,7 +150,8 @@ impl From<&Error> for ProblemType {
             | Error::Token(..)
             | Error::Denied(_)
             | Error::ConsentRequired(_)
-            | Error::Unavailable(_) => match ErrorCode::from(failure) {
+            | Error::Unavailable(_)
+            | Error::Internal(_) => match ErrorCode::from(failure) {
                 ErrorCode::InvalidRequest => Self::Malformed,
                 code => Self::OAuth(code),
             },
@@ -185,6 +186,10 @@ impl From<Error> for Problem {
             Error::Unavailable(outage) => {
                 tracing::error!(error = %outage, cause = %outage.source, "request failed");
                 "try again".to_owned()
+            }
+            Error::Internal(defect) => {
+                tracing::error!(error = %defect, "request failed");
+                INTERNAL_ERROR_TEXT.to_owned()
             }
             refusal => refusal.to_string(),
         };

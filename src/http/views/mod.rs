@@ -67,7 +67,7 @@ impl ObjectView {
 pub(super) struct BlockView {
     kind: &'static str,
     id: String,
-    how: BlockKind,
+    mode: BlockKind,
     reason: String,
     by: String,
     at: String,
@@ -78,7 +78,7 @@ impl From<&Block> for BlockView {
         Self {
             kind: one.subject.kind(),
             id: one.subject.id(),
-            how: one.kind,
+            mode: one.kind,
             reason: one.reason.to_string(),
             by: one.by.clone(),
             at: one.at.to_rfc3339(),
