@@ -64,7 +64,13 @@ impl<T: DeserializeOwned> FromRequest<AppState> for RawJsonBody<T> {
 /// serde's messages quote what was sent before they say what was expected; only what comes last, which is ours, may
 /// stay. What was sent may have the word in it as well.
 pub(in crate::http) fn redact_serde_error(message: &str) -> String {
-    let quotes = ["invalid type: ", "invalid value: ", "unknown variant `", "unknown field `"];
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        return match rest.split_once('`') {
+            Some((name, _)) if is_plain_name(name) => format!("unknown member `{name}`"),
+            _ => "unknown member".to_owned(),
+        };
+    }
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant `"];
     match message.rsplit_once(", expected ") {
         Some((_, expected))
             if quotes.iter().any(|start| message.starts_with(start)) && !has_no_expected_list(message) =>
@@ -72,9 +78,13 @@ pub(in crate::http) fn redact_serde_error(message: &str) -> String {
             format!("expected {expected}")
         }
         _ if message.starts_with("missing field") => message.to_owned(),
-        _ if message.starts_with("unknown field") => "it has a member that is not known here".to_owned(),
         _ => "a member has a value that it can't have".to_owned(),
     }
+}
+
+/// Whether a member's name is safe to repeat: a short identifier, and not a secret that was sent as a name.
+fn is_plain_name(name: &str) -> bool {
+    (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Where nothing could stand, serde says so in place of the list, and the quote is the last to say "expected".

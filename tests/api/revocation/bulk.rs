@@ -73,12 +73,12 @@ async fn dry_run_reports_affected_tokens(server: Server) {
         (json!({"kind": "token", "id": decode_claims(&bob)["jti"]}), (3, 1, 2)),
         (json!({"kind": "token", "id": decode_claims(&part)["jti"]}), (1, 1, 2)),
         (json!({"kind": "requester", "issuer": IDP, "subject": "bob"}), (3, 1, 2)),
-        (json!({"kind": "requester", "issuer": IDP, "subject": "bob", "disable": true}), (3, 1, 2)),
+        (json!({"kind": "requester", "issuer": IDP, "subject": "bob", "verb": "block"}), (3, 1, 2)),
         (json!({"kind": "requester", "issuer": IDP, "subject": "carol"}), (0, 0, 0)),
         (json!({"kind": "agent", "id": "planner"}), (4, 2, 2)),
         // The part and its API token; that the hand-over is for it does not stand in the record.
         (json!({"kind": "agent", "id": "reader"}), (2, 1, 2)),
-        (json!({"kind": "agent", "id": "reader", "disable": true}), (2, 1, 2)),
+        (json!({"kind": "agent", "id": "reader", "verb": "block"}), (2, 1, 2)),
         (json!({"kind": "agent", "id": "reader", "verb": "suspend"}), (2, 1, 2)),
         (json!({"kind": "resource", "id": "files"}), (4, 2, 2)),
         (json!({"kind": "resource", "uri": FILES}), (4, 2, 2)),
@@ -114,7 +114,7 @@ async fn dry_run_reports_affected_tokens(server: Server) {
         (10, 10)
     );
     for body in [
-        json!({"kind": "agent", "id": "planner", "verb": "enable", "dry_run": true}),
+        json!({"kind": "agent", "id": "planner", "verb": "unblock", "dry_run": true}),
         json!({"kind": "agent", "id": "planner", "dry_run": true, "confirmation": "x"}),
     ] {
         assert_eq!(send_revocation(&server, body.clone()).await.0, 400, "{body}");
@@ -487,8 +487,8 @@ async fn invalid_selection_is_rejected(server: Server) {
         (json!({"kind": "tasks", "subject": "alice"}), 400),
         (json!({"kind": "tasks", "opened_before": "yesterday"}), 400),
         (json!({"kind": "tasks", "state": "asleep"}), 400),
-        (json!({"kind": "tasks", "agent": "planner", "disable": true}), 400),
-        (json!({"kind": "tasks", "agent": "planner", "verb": "enable"}), 400),
+        (json!({"kind": "tasks", "agent": "planner", "verb": "block"}), 400),
+        (json!({"kind": "tasks", "agent": "planner", "verb": "unblock"}), 400),
         (json!({"kind": "tasks", "agent": "planner", "color": "red"}), 400),
         (json!({"kind": "agent", "id": "planner", "confirmation": "x", "dry_run": false}), 400),
         (json!({"kind": "agent", "id": "planner", "agent": "planner"}), 400),

@@ -263,12 +263,12 @@ async fn blocked_party_status_is_listed(server: Server) {
         }
         assert_lists(&[&server, &other], &invalid_entries(dead.iter().map(|(token, status)| (*token, *status)))).await;
     };
-    step(json!({"kind": "agent", "id": "reader", "disable": true}), &["part", "reader"]).await;
-    step(json!({"kind": "requester", "issuer": IDP, "subject": "bob", "disable": true}), &["bob"]).await;
+    step(json!({"kind": "agent", "id": "reader", "verb": "block"}), &["part", "reader"]).await;
+    step(json!({"kind": "requester", "issuer": IDP, "subject": "bob", "verb": "block"}), &["bob"]).await;
     // To let them in again brings nothing back.
-    step(json!({"kind": "agent", "id": "reader", "verb": "enable"}), &[]).await;
-    step(json!({"kind": "resource", "id": "notes", "disable": true}), &[]).await;
-    step(json!({"kind": "resource", "id": "files", "disable": true}), &["root", "child", "txn", "joined"]).await;
+    step(json!({"kind": "agent", "id": "reader", "verb": "unblock"}), &[]).await;
+    step(json!({"kind": "resource", "id": "notes", "verb": "block"}), &[]).await;
+    step(json!({"kind": "resource", "id": "files", "verb": "block"}), &["root", "child", "txn", "joined"]).await;
 }
 
 async fn every_token_has_its_own_index(server: Server) {

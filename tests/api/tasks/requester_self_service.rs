@@ -124,7 +124,7 @@ async fn only_portal_tokens_are_accepted(server: Server) {
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
     assert_eq!(call_api(&server, &good, Method::GET, "/v1/admin/tasks", None).await.0, 401);
     // Who is shut out is out here too.
-    let out = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "disable": true, "reason": "gone"});
+    let out = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "verb": "block", "reason": "gone"});
     server.revoke(out).await;
     assert_eq!(call_api(&server, &good, Method::GET, "/v1/tasks", None).await.0, 401);
     assert_eq!(
