@@ -140,3 +140,54 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::time::Timestamp, ports::IdempotentRequest};
+
+    fn request() -> Idempotent<u64> {
+        Idempotent::from(IdempotentRequest {
+            caller: "admin:ops".into(),
+            key: "k".into(),
+            fingerprint: "f".into(),
+            response: String::new(),
+            keep_until: Timestamp::MAX,
+        })
+    }
+
+    fn applied(fingerprint: &str, response: &str) -> WriteOutcome {
+        WriteOutcome::AlreadyApplied { fingerprint: fingerprint.into(), response: response.into(), seq: None }
+    }
+
+    #[test]
+    fn outcome_without_its_guard_is_a_logic_error() {
+        for (has_precondition, has_replay_guard) in [(false, false), (false, true), (true, false), (true, true)] {
+            let races = Races { has_precondition, has_replay_guard };
+            let attempt = |outcome| Attempt::from_outcome(outcome, races, &request());
+            let committed = attempt(WriteOutcome::Committed { seq: None });
+            assert!(matches!(committed, Ok(Attempt::Committed)));
+            for (outcome, is_possible) in
+                [(WriteOutcome::Conflict, has_precondition), (WriteOutcome::Replayed, has_replay_guard)]
+            {
+                match attempt(outcome) {
+                    Ok(Attempt::LostRace) => assert!(is_possible),
+                    Err(Error::Internal(LogicError::ImpossibleOutcome(_))) => assert!(!is_possible),
+                    _ => panic!("{has_precondition} {has_replay_guard}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stored_response_is_returned_for_the_same_request_only() {
+        let races = Races { has_precondition: false, has_replay_guard: false };
+        let attempt = |outcome, request| Attempt::from_outcome(outcome, races, request);
+        assert!(matches!(attempt(applied("f", "7"), &request()), Ok(Attempt::Replayed(7))));
+        let other = attempt(applied("g", "7"), &request());
+        assert!(matches!(other, Err(Error::Conflict(ConflictError::IdempotencyKeyReused))));
+        assert!(matches!(attempt(applied("f", "no number"), &request()), Err(Error::Unavailable(_))));
+        let without_key = attempt(applied("f", "7"), &Idempotent::without_key());
+        assert!(matches!(without_key, Err(Error::Internal(LogicError::ImpossibleOutcome(_)))));
+    }
+}

@@ -1,5 +1,5 @@
-//! Somebody is shut out, or held back, by an admin: also who stands in the file, at every replica, at once, and for as
-//! long as nobody lets them in.
+//! Blocks and suspensions of parties by admins. They also cover parties from the configuration file, and apply at every
+//! replica at once until they are lifted.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ on_both_stores!(
     no_token_survives_concurrent_block,
 );
 
-/// What this admin call is answered.
+/// Returns the answer of an admin's revocation request.
 async fn send_revocation(server: &Server, body: Value) -> (u16, Value) {
     let mut body = body;
     body["reason"] = json!("for the test");
@@ -33,7 +33,7 @@ async fn revoke_acknowledged(server: &Server, body: Value) -> Value {
     answer
 }
 
-/// What an exchange of a fresh user token of this person by the planner is answered.
+/// Returns the answer when the planner exchanges a fresh user token of this person.
 async fn exchange(server: &Server, sub: &str) -> (u16, Value) {
     let user = server.user_token(json!({"sub": sub}));
     let (status, body) = server.request_token_as("planner", &server.exchange_form(&user)).await;
@@ -70,11 +70,11 @@ async fn file_agent_can_be_blocked(server: Server) {
         let path = format!("/v1/tasks/{}", decode_claims(&root)["txn"].as_str().unwrap());
         assert_eq!(at.request(Method::GET, &path).bearer_auth(&api).send().await.unwrap().status(), 401);
     }
-    // Nothing is handed to who is out.
+    // No task is delegated to a blocked agent.
     let (status, body) = server.request_token_as("planner", &server.delegation_form(&root, "reader")).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_target")));
 
-    // The file is applied again at every start, and says nothing of this.
+    // The configuration file is applied at every start and does not lift the block.
     let started = server.replica().await;
     assert_eq!(started.request_token_as("reader", &started.exchange_form(&hand_over)).await.0, 401);
     let (_, view) = started.admin(Method::GET, "/agents/reader", None).await;
@@ -92,7 +92,7 @@ async fn file_agent_can_be_blocked(server: Server) {
 
     revoke_acknowledged(&started, agent_target("reader", json!({"verb": "unblock"}))).await;
     for at in [&other, &server, &started] {
-        assert!(!at.is_active(&part).await, "what was ended stays ended");
+        assert!(!at.is_active(&part).await, "a revoked token stays revoked");
         let api_again = at.request(Method::GET, "/v1/tasks/x").bearer_auth(&api).send().await.unwrap();
         assert_eq!(api_again.status(), 401);
     }
@@ -101,7 +101,7 @@ async fn file_agent_can_be_blocked(server: Server) {
     let hand_over = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
     let fresh =
         server.issue_token("reader", &form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")])).await;
-    assert!(other.is_active(&fresh).await, "and it works again");
+    assert!(other.is_active(&fresh).await, "new tokens are active");
     for at in [started, other, server] {
         at.stop().await;
     }
@@ -160,11 +160,11 @@ async fn agent_can_be_suspended(server: Server) {
     let part = server.issue_token("reader", &again).await;
     revoke_acknowledged(&server, agent_target("planner", json!({"verb": "suspend"}))).await;
     for at in [&other, &server] {
-        assert!(!at.is_active(&root).await && !at.is_active(&part).await, "in the chain, at whatever place");
+        assert!(!at.is_active(&root).await && !at.is_active(&part).await, "at any position of the chain");
         assert!(!can_exchange(at, "alice").await);
-        assert_eq!(at.request_token_as("reader", &again).await.0, 400, "nothing is derived from it");
+        assert_eq!(at.request_token_as("reader", &again).await.0, 400, "no token is derived from it");
     }
-    // Whoever starts now knows.
+    // A replica that starts now applies the suspension.
     let started = server.replica().await;
     assert!(!started.is_active(&root).await && !can_exchange(&started, "alice").await);
     let path = format!("/tasks/{}", decode_claims(&root)["txn"].as_str().unwrap());
@@ -174,11 +174,11 @@ async fn agent_can_be_suspended(server: Server) {
     assert_eq!((&list["items"][0]["verb"], &list["items"][0]["kind"]), (&json!("suspend"), &json!("agent")));
     revoke_acknowledged(&started, agent_target("planner", json!({"verb": "resume"}))).await;
     for at in [&other, &server, &started] {
-        assert!(at.is_active(&root).await && at.is_active(&part).await, "the very same tokens");
+        assert!(at.is_active(&root).await && at.is_active(&part).await, "the same tokens");
         assert!(can_exchange(at, "alice").await);
     }
     let last = server.replica().await;
-    assert!(last.is_active(&root).await, "the last word counts at a start too");
+    assert!(last.is_active(&root).await, "the last entry applies after a start too");
     for at in [last, started, other, server] {
         at.stop().await;
     }
@@ -213,7 +213,7 @@ async fn task_can_be_suspended_by_revocation_request(server: Server) {
 }
 
 async fn block_transitions_follow_in_order(server: Server) {
-    // What is said, whether it is done, and whether the first token and a fresh one work then.
+    // Request, status, whether the first token works afterwards, whether new tokens are issued.
     let first = server.task_token().await;
     for (changes, status, old_works, new_works) in [
         (json!({"verb": "unblock"}), 409, true, true),
@@ -292,12 +292,12 @@ async fn block_and_revocation_commit_atomically(server: Server) {
     assert_eq!(list["items"].as_array().unwrap().len(), before + 1, "{list}");
     let entry = &list["items"][0];
     assert_eq!((&entry["kind"], &entry["key"], &entry["verb"]), (&json!("agent"), &json!("reader"), &json!("revoke")));
-    assert_eq!(entry["seq"].as_u64().unwrap() + 1, answer["seq"].as_u64().unwrap(), "with the change of the registry");
+    assert_eq!(entry["seq"].as_u64().unwrap() + 1, answer["seq"].as_u64().unwrap(), "together with the registry change");
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&agent=reader", None).await;
     let record = &trail["items"][0]["chained"]["record"];
     assert_eq!(record["asked"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
     assert_eq!((&record["admin"], &record["outcome"]), (&json!("admin:ops"), &json!("done")));
-    // An object that is removed and put again has the name of somebody who is out.
+    // An object that is removed and added again has the name of a blocked party.
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest.clone())).await.0, 201);
     revoke_acknowledged(&server, agent_target("guest", json!({"verb": "block"}))).await;
@@ -322,13 +322,13 @@ async fn repeated_block_is_idempotent(server: Server) {
     let suspend = body(json!({"verb": "suspend"}));
     let first = send(&server, "k", suspend.clone()).await;
     assert_eq!(first.0, 200, "{first:?}");
-    assert_eq!(send(&other, "k", suspend.clone()).await, first, "the same answer, although it is suspended already");
+    assert_eq!(send(&other, "k", suspend.clone()).await, first, "the same answer, although the agent is already suspended");
     assert_eq!(send(&other, "k", body(json!({"verb": "resume"}))).await.0, 422);
     assert_eq!(send(&other, "k2", body(json!({"verb": "resume"}))).await.0, 200);
-    assert_eq!(send(&server, "k", suspend).await, first, "and it suspends nobody again");
+    assert_eq!(send(&server, "k", suspend).await, first, "the agent is not suspended again");
     let (_, list) = server.admin(Method::GET, "/blocks", None).await;
     assert_eq!(list["items"], json!([]));
-    // At once, at both: what the one did is no reason to refuse the other.
+    // Concurrent requests with the same key at both replicas get the same answer.
     for round in 0..4 {
         let verb = if round % 2 == 0 { "suspend" } else { "resume" };
         let (key, body) = (format!("round {round}"), body(json!({"verb": verb})));
@@ -340,7 +340,7 @@ async fn repeated_block_is_idempotent(server: Server) {
     server.stop().await;
 }
 
-/// Exchanges run at both replicas while a requester and an agent are disabled: what was issued before or meanwhile is dead.
+/// Exchanges run at both replicas while a requester and an agent are blocked. No token issued before or meanwhile is active.
 async fn no_token_survives_concurrent_block(server: Server) {
     let other = server.replica().await;
     for body in [requester_target("alice", json!({"verb": "block"})), agent_target("planner", json!({"verb": "block"}))]
