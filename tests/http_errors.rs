@@ -38,10 +38,11 @@ use errand::{
     },
     http::{AppState, HttpSettings, router},
     ports::{
-        AuditFilter, AuditRow, ChangeListener, Clock, CommitError, Entropy, GcStats, GrantFilter, ListError,
-        McpServers, Outage, Page, PageRequest, SignatureError, Signer, Store, StoredKey, StoredKeys, StoredRegistry,
-        TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector, ToolListing, ToolListingError, TrustedKeys,
-        VerifiedToken, WriteOutcome, WriteSet,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, Entropy, GcStats, GrantFilter,
+        GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest,
+        RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys, StoredRegistry,
+        TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, ToolListing,
+        ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -461,11 +462,18 @@ impl StoreBehavior {
 }
 
 #[async_trait]
-impl Store for StoreBehavior {
+impl WriteStore for StoreBehavior {
     async fn commit(&self, _: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         Ok(self.get(batch.iter().map(|_| WriteOutcome::Committed { seq: None }).collect()).await?)
     }
 
+    async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
+        self.get(None).await
+    }
+}
+
+#[async_trait]
+impl LogStore for StoreBehavior {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
         self.get(LogPosition::new(0)).await
     }
@@ -474,38 +482,13 @@ impl Store for StoreBehavior {
         self.get(Vec::new()).await
     }
 
-    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        self.get(StoredRegistry {
-            version: 0,
-            entries: Vec::new(),
-            registration_positions: BTreeMap::new(),
-            secret_tags: BTreeMap::new(),
-            blocks: Vec::new(),
-            known_tools: BTreeMap::new(),
-        })
-        .await
-    }
-
-    async fn list_tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        self.get(Vec::new()).await
-    }
-
-    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        self.get(StoredKeys { version: 0, keys: Vec::new() }).await
-    }
-
-    async fn find_task(&self, _: TaskId) -> Result<Option<Task>, Outage> {
-        self.get(None).await
-    }
-
-    async fn list_overdue_tasks(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
-        self.get(Vec::new()).await
-    }
-
-    async fn list_tasks(&self, _: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
         self.page(page).await
     }
+}
 
+#[async_trait]
+impl TokenStore for StoreBehavior {
     async fn find_token(&self, _: TokenId) -> Result<Option<TokenRecord>, Outage> {
         self.get(None).await
     }
@@ -513,22 +496,19 @@ impl Store for StoreBehavior {
     async fn list_tokens(&self, _: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         self.page(page).await
     }
+}
 
-    async fn list_tokens_with_status(
-        &self,
-        _: &TokenSelector,
-        _: Timestamp,
-        _: TokenCursor,
-        _: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
-        self.get(Vec::new()).await
+#[async_trait]
+impl TaskStore for StoreBehavior {
+    async fn find_task(&self, _: TaskId) -> Result<Option<Task>, Outage> {
+        self.get(None).await
     }
 
-    async fn allocate_status_block(&self, _: Shard) -> Result<u64, Outage> {
-        self.get(0).await
+    async fn list_tasks(&self, _: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        self.page(page).await
     }
 
-    async fn list_status_shards(&self, _: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+    async fn list_overdue_tasks(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
 
@@ -539,9 +519,16 @@ impl Store for StoreBehavior {
     async fn list_orphaned_tasks(&self, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
+}
 
+#[async_trait]
+impl GrantStore for StoreBehavior {
     async fn find_grant(&self, _: GrantId) -> Result<Option<Grant>, Outage> {
         self.get(None).await
+    }
+
+    async fn list_grants(&self, _: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        self.page(page).await
     }
 
     async fn list_live_grants(&self, _: &Requester, _: &ClientId, _: Timestamp, _: u32) -> Result<Vec<Grant>, Outage> {
@@ -559,19 +546,36 @@ impl Store for StoreBehavior {
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         self.page(page).await
     }
+}
 
-    async fn list_grants(&self, _: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        self.page(page).await
+#[async_trait]
+impl RegistryStore for StoreBehavior {
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        self.get(StoredRegistry {
+            version: 0,
+            entries: Vec::new(),
+            registration_positions: BTreeMap::new(),
+            secret_tags: BTreeMap::new(),
+            blocks: Vec::new(),
+            known_tools: BTreeMap::new(),
+        })
+        .await
     }
 
-    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        self.page(page).await
+    async fn list_tools(&self, _: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        self.get(Vec::new()).await
     }
+}
 
-    async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
-        self.get(None).await
+#[async_trait]
+impl KeyStore for StoreBehavior {
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        self.get(StoredKeys { version: 0, keys: Vec::new() }).await
     }
+}
 
+#[async_trait]
+impl AuditStore for StoreBehavior {
     async fn list_audit_records(&self, _: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
         self.page(page).await
     }
@@ -583,7 +587,10 @@ impl Store for StoreBehavior {
     async fn read_audit_chain(&self, _: WriterId, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
         self.get(Vec::new()).await
     }
+}
 
+#[async_trait]
+impl ReplicaStore for StoreBehavior {
     async fn record_heartbeat(&self, _: &Heartbeat, _: bool) -> Result<(), Outage> {
         self.get(()).await
     }
@@ -599,7 +606,31 @@ impl Store for StoreBehavior {
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Err(Outage::during("listen")("nobody speaks"))
     }
+}
 
+#[async_trait]
+impl StatusListStore for StoreBehavior {
+    async fn allocate_status_block(&self, _: Shard) -> Result<u64, Outage> {
+        self.get(0).await
+    }
+
+    async fn list_status_shards(&self, _: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn list_tokens_with_status(
+        &self,
+        _: &TokenSelector,
+        _: Timestamp,
+        _: TokenCursor,
+        _: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        self.get(Vec::new()).await
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for StoreBehavior {
     async fn collect_garbage(&self, _: Timestamp) -> Result<GcStats, Outage> {
         self.get(GcStats::default()).await
     }

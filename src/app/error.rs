@@ -187,11 +187,11 @@ pub enum TokenError {
     /// The `typ` does not match the declared token type.
     #[error("the token's `typ` does not match the token type in the request")]
     WrongTyp,
-    /// The issuer is not registered, or is disabled.
-    #[error("the token's issuer is not trusted")]
+    /// The issuer is not registered, or is blocked.
+    #[error("the issuer is not trusted; register it")]
     UntrustedIssuer,
     /// The issuer is trusted, but not for tokens of this type.
-    #[error("the token's issuer is not trusted for this token type")]
+    #[error("tokens of this type are not accepted from the issuer; add the type to the issuer's `token_types`")]
     TokenTypeNotAccepted,
     /// The signature can't be verified.
     #[error("the token's signature does not verify with any key of its issuer")]

@@ -1,45 +1,46 @@
-//! Asking MCP servers what tools they have.
+//! The tool listings of MCP servers.
 
 use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::domain::registry::{client::Resource, tool::ToolDefinition};
 
-/// What an MCP server says of its tools. Strangers wrote it.
+/// The tools that an MCP server lists. The content is untrusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolListing {
-    /// The tools, in its order. A name may stand in it twice.
+    /// The tools in the server's order. A name may appear twice.
     pub tools: Vec<ToolDefinition>,
-    /// How many more it listed that can't be used: a name that no tool may have, a description or a schema that is too large.
+    /// The number of further tools that were left out: the name is not allowed, or the description or schema is too
+    /// large.
     pub unusable_count: usize,
 }
 
-/// Why an MCP server's tools could not be had. Nothing in it is the server's own words.
+/// A reason why an MCP server's tools could not be listed. No text in it comes from the server.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ToolListingError {
-    /// Errand does not go there.
+    /// The network policy does not allow the destination.
     #[error("{0}")]
     DestinationRefused(String),
-    /// No connection, or no answer in time.
-    #[error("the MCP server did not answer in time, or not at all")]
+    /// The server could not be connected to, or did not respond in time.
+    #[error("the MCP server did not respond in time, or at all")]
     NoResponse,
-    /// An HTTP status that no MCP server answers a good request with; redirects are not followed.
-    #[error("the MCP server answered with the HTTP status {0}")]
+    /// An HTTP status other than success. Redirects are not followed.
+    #[error("the MCP server responded with HTTP status {0}")]
     UnexpectedStatus(u16),
-    /// It wants to know who asks.
-    #[error("the MCP server wants a token to be asked with (HTTP status {0}): give one with `catalogue_token_file`")]
+    /// The server requires authentication.
+    #[error("the MCP server requires a token (HTTP status {0}); set `catalogue_token_file`")]
     Unauthorized(u16),
-    /// More than is read.
-    #[error("the MCP server says too much: {0}")]
+    /// The response exceeds a limit.
+    #[error("the MCP server's response exceeds a limit: {0}")]
     LimitExceeded(&'static str),
-    /// Something else answered.
-    #[error("what answers there is no MCP server over streamable HTTP, or it broke off")]
+    /// The response is not MCP.
+    #[error("the response is not MCP over streamable HTTP, or the connection broke off")]
     NotMcp,
 }
 
-/// The MCP servers, asked at the URI of their resource.
+/// MCP servers, reached at the URI of their resource.
 #[async_trait]
 pub trait McpServers: Send + Sync {
-    /// Asks for `tools/list`, all pages of it.
+    /// Lists the server's tools (`tools/list`), all pages of them.
     async fn list_tools(&self, resource: &Resource) -> Result<ToolListing, ToolListingError>;
 }

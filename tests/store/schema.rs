@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use errand::{
     adapters::store::{self, StoreOptions, connect},
-    domain::{
-        revocation::{LogPosition, Target},
-        task::Task,
-    },
-    ports::{GrantFilter, ListError, Outage, Store, TaskFilter, WriteSet},
+    domain::revocation::{LogPosition, Target},
+    ports::{ListError, OP_CHECK_SCHEMA, Outage, Store, TaskFilter, WriteSet},
 };
 use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
@@ -26,11 +23,29 @@ async fn foreign_schema_is_rejected(on: &TestStore) {
     on.tamper("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', true, '', 0)").await;
     let newer = error_text(&store.ping().await.unwrap_err());
     assert!(newer.contains("version 9999") && newer.contains("newer program"), "{newer}");
-    store.migrate().await.unwrap_err();
+    let newer = error_text(&store.migrate().await.unwrap_err());
+    assert!(newer.contains("newer program"), "{newer}");
     on.tamper("UPDATE _sqlx_migrations SET version = version - 2 WHERE version <> 9999").await;
     on.tamper("DELETE FROM _sqlx_migrations WHERE version = 9999").await;
     let none = error_text(&store.ping().await.unwrap_err());
     assert!(none.ends_with("run `errand migrate`"), "{none}");
+}
+
+async fn development_schema_is_rejected_with_remedy(on: &TestStore) {
+    let store = on.open().await;
+    let name = on.url().rsplit('/').next().unwrap();
+    let remedy = if on.url().starts_with("sqlite") { "delete `/" } else { "drop the database `" };
+    // A development schema had other migrations under the first number, and more of them.
+    on.tamper("UPDATE _sqlx_migrations SET checksum = ''").await;
+    for version in [2, 12] {
+        for outage in [store.ping().await.unwrap_err(), store.migrate().await.unwrap_err()] {
+            assert_eq!(outage.operation, OP_CHECK_SCHEMA);
+            let text = error_text(&outage);
+            assert!(text.contains("development version") && !text.contains("newer program"), "{text}");
+            assert!(text.contains(remedy) && text.contains(name), "{text}");
+        }
+        on.tamper(&format!("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES ({version}, 'x', true, '', 0)")).await;
+    }
 }
 
 async fn unreadable_column_is_named(on: &TestStore) {
@@ -221,64 +236,6 @@ async fn postgres_defaults_are_overridden() {
     }
 }
 
-/// A SQLite file of the first schema, with a task in it, is brought to this one with all that it has.
-#[tokio::test]
-async fn task_survives_table_migration() {
-    let on = TestStore::empty_sqlite().await;
-    let mut connection = SqliteConnection::connect(&format!("{}?mode=rwc", on.url())).await.unwrap();
-    let migrator = sqlx::migrate!("migrations/sqlite");
-    let oldest = migrator.iter().find(|migration| migration.version == 1).unwrap();
-    connection.execute(oldest.sql.clone()).await.unwrap();
-    connection
-        .execute(
-            "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
-                installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL,
-                execution_time BIGINT NOT NULL)",
-        )
-        .await
-        .unwrap();
-    sqlx::query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (1, 'x', true, ?1, 0)")
-        .bind(&*oldest.checksum)
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    let old = Task { grant: None, ..task(1) };
-    sqlx::query("INSERT INTO tasks VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active', ?7, ?8)")
-        .bind(old.id.to_string())
-        .bind(old.requester.issuer.as_str())
-        .bind(old.requester.subject.as_str())
-        .bind(old.root_agent.as_str())
-        .bind(old.purpose.as_str())
-        .bind(serde_json::to_string(&old.authority).unwrap())
-        .bind(old.created_at.unix())
-        .bind(old.deadline.unix())
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    for agent in ["planner", "reader"] {
-        let grant = sqlx::query("INSERT INTO grants VALUES (?1, 'alice', ?2, 99, 'admin:ops', ?3)");
-        let grant = grant.bind(old.requester.issuer.as_str()).bind(agent).bind(old.created_at.unix());
-        grant.execute(&mut connection).await.unwrap();
-        let agent =
-            sqlx::query("INSERT INTO objects (kind, id, body, owner) VALUES ('agent', ?1, '', 'api')").bind(agent);
-        agent.execute(&mut connection).await.unwrap();
-    }
-    // Somebody who was removed, when that did not take the grants along.
-    let grant = "INSERT INTO grants VALUES ('https://login.example.com', 'alice', 'gone', 99, 'admin:ops', 0)";
-    sqlx::query(grant).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-    let store = on.open().await;
-    let older = error_text(&store.ping().await.unwrap_err());
-    assert!(older.contains("version 1") && older.ends_with("run `errand migrate`"), "{older}");
-    store.migrate().await.unwrap();
-    assert_eq!(store.find_task(old.id).await.unwrap(), Some(Task { rev: LogPosition::default(), ..old }));
-    let grants = store.list_grants(&GrantFilter::default(), &first_page(9)).await.unwrap().items;
-    assert_eq!(grants.len(), 2);
-    assert!(grants.iter().all(|grant| grant.authority.is_none() && grant.expires == at(99)), "{grants:?}");
-    assert_ne!(grants[0].id, grants[1].id);
-    assert_eq!(store.find_grant(grants[0].id).await.unwrap().as_ref(), Some(&grants[0]));
-}
-
 /// A list is answered by an index, in its order, however long the table is.
 #[tokio::test]
 async fn sqlite_list_queries_use_indexes() {
@@ -403,4 +360,4 @@ async fn store_file_is_private() {
     assert!(files >= 1);
 }
 
-conformance!(foreign_schema_is_rejected, unreadable_column_is_named);
+conformance!(foreign_schema_is_rejected, development_schema_is_rejected_with_remedy, unreadable_column_is_named);

@@ -1,9 +1,9 @@
-//! What becomes of each write of a batch: the part of `commit` that is the same in every store. An adapter asks its
-//! tables what [`Asked`] says, [`Plan::of`] judges, and the adapter carries the plan out. No I/O here.
+//! The outcome of each write of a batch: the part of `commit` that is the same on every store. An adapter runs the
+//! [`GuardQuery`], [`BatchPlan::new`] decides, and the adapter applies the plan. There is no I/O here.
 //!
-//! Guards are judged one write after the other, as if each were a batch of its own. A write whose guards say no leaves
-//! no trace, so what was taken in advance for it (its one-time ids, its idempotency key) is given back in the same
-//! transaction: that needs no savepoint, and costs nothing when all is well.
+//! Guards are evaluated write by write, as if each write were a batch of its own. A rejected write leaves no trace: what
+//! was taken in advance for it (its replay guards, its idempotency key) is released in the same transaction. That needs no
+//! savepoint, and costs nothing in the usual case.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,43 +20,43 @@ use crate::{
     ports::{GrantKey, IdempotentRequest, Outage, Precondition, StateChange, WriteOutcome, WriteSet},
 };
 
-/// The version of the registry, in the table `versions`.
+/// The name of the registry's version in the table `versions`.
 pub(crate) const REGISTRY_VERSION: &str = "registry";
-/// The version of the keys.
+/// The name of the keys' version.
 pub(crate) const KEYS_VERSION: &str = "keys";
 
-/// What the guards of a batch need from the tables.
+/// The rows that the guards of a batch depend on.
 #[derive(Debug)]
 pub(crate) struct GuardQuery {
-    /// Whether the versions are to be read, and locked until the end.
+    /// Whether the versions are read, and locked until the end of the transaction.
     pub(crate) needs_versions: bool,
-    /// Idempotency keys to be taken, if they are free: sorted, so that two batches wait for each other in one order only.
+    /// Idempotency keys to take if they are free: sorted, so that two batches wait for each other in one order only.
     pub(crate) idempotency_keys: Vec<IdempotencyRow>,
-    /// One-time ids to be taken, if they are free: sorted.
+    /// Replay guards to take if they are free: sorted.
     pub(crate) replay_guards: Vec<ReplayGuardRow>,
-    /// Tasks whose turns are to be read, and locked until the end: sorted.
+    /// Tasks whose versions are read, and locked until the end of the transaction: sorted.
     pub(crate) tasks: Vec<String>,
-    /// Grants to be counted that are not over at a time. Whoever adds one holds the lock of the versions.
+    /// Grants to count that have not expired at a time. A transaction that adds one holds the lock of the versions.
     pub(crate) grants_to_count: HashMap<GrantKey, Timestamp>,
 }
 
 impl GuardQuery {
     pub(crate) fn for_batch(batch: &[WriteSet]) -> Self {
         let mut keys = BTreeMap::new();
-        let mut once = BTreeMap::<String, i64>::new();
+        let mut guards = BTreeMap::<String, i64>::new();
         for write in batch {
             if let Some(request) = &write.idempotency {
                 let row = IdempotencyRow::new(request, None);
                 keys.entry(row.digest.clone()).or_insert(row);
             }
             for row in write.replay_guards.iter().map(ReplayGuardRow::new) {
-                // Whoever of the batch gets it, it is kept as long as any of them asked.
-                let keep_until = once.entry(row.digest).or_default();
+                // Whichever write of the batch gets the guard, it is kept for the longest requested time.
+                let keep_until = guards.entry(row.digest).or_default();
                 *keep_until = row.keep_until.max(*keep_until);
             }
         }
-        let expected = batch.iter().filter_map(|write| write.precondition.as_ref());
-        let turned = batch.iter().flat_map(|write| &write.state_changes).filter_map(|change| match change {
+        let preconditions = batch.iter().filter_map(|write| write.precondition.as_ref());
+        let transitioned = batch.iter().flat_map(|write| &write.state_changes).filter_map(|change| match change {
             StateChange::TransitionTask(id, _) => Some(*id),
             StateChange::PutObject(_)
             | StateChange::RemoveObject(..)
@@ -74,76 +74,79 @@ impl GuardQuery {
             | StateChange::RemoveTool(..)
             | StateChange::ClearTools(_) => None,
         });
-        let tasks = expected.clone().flat_map(|expected| match expected {
+        let tasks = preconditions.clone().flat_map(|precondition| match precondition {
             Precondition::TaskVersion(id, _) => vec![*id],
             Precondition::TaskVersions(tasks) => tasks.iter().map(|(id, _)| *id).collect(),
             Precondition::RegistryVersion(_) | Precondition::KeysVersion(_) | Precondition::GrantCapacity(_) => {
                 Vec::new()
             }
         });
-        let mut room = HashMap::<GrantKey, Timestamp>::new();
-        for expected in expected.clone() {
-            if let Precondition::GrantCapacity(one) = expected {
-                // Whoever asks as of the earliest time counts the most.
-                let now = room.entry(one.key.clone()).or_insert(one.now);
+        let mut grants_to_count = HashMap::<GrantKey, Timestamp>::new();
+        for precondition in preconditions.clone() {
+            if let Precondition::GrantCapacity(one) = precondition {
+                // The earliest time counts the most grants.
+                let now = grants_to_count.entry(one.key.clone()).or_insert(one.now);
                 *now = one.now.min(*now);
             }
         }
-        let builds_on_version = expected.clone().any(|expected| {
+        let needs_versions = preconditions.clone().any(|precondition| {
             matches!(
-                expected,
+                precondition,
                 Precondition::RegistryVersion(_) | Precondition::KeysVersion(_) | Precondition::GrantCapacity(_)
             )
         });
         Self {
-            tasks: tasks.chain(turned).collect::<BTreeSet<_>>().iter().map(TaskId::to_string).collect(),
-            needs_versions: builds_on_version
+            tasks: tasks.chain(transitioned).collect::<BTreeSet<_>>().iter().map(TaskId::to_string).collect(),
+            needs_versions: needs_versions
                 || batch
                     .iter()
                     .flat_map(|write| &write.state_changes)
                     .any(|change| version_changed_by(change).is_some()),
             idempotency_keys: keys.into_values().collect(),
-            replay_guards: once.into_iter().map(|(digest, keep_until)| ReplayGuardRow { digest, keep_until }).collect(),
-            grants_to_count: room,
+            replay_guards: guards
+                .into_iter()
+                .map(|(digest, keep_until)| ReplayGuardRow { digest, keep_until })
+                .collect(),
+            grants_to_count,
         }
     }
 }
 
-/// What the tables said.
+/// The rows that were found, and those that were taken.
 #[derive(Debug, Default)]
 pub(crate) struct GuardState {
-    /// The versions, if they were asked for.
+    /// The versions, if the query needs them.
     pub(crate) versions: Vec<VersionRow>,
-    /// The idempotency keys that were free, and are taken now.
+    /// The idempotency keys that were free and are taken now.
     pub(crate) taken_keys: Vec<String>,
-    /// What was answered under those that were not.
+    /// The earlier responses under the keys that were not free.
     pub(crate) earlier_responses: Vec<IdempotencyRow>,
-    /// The one-time ids that were free, and are taken now.
+    /// The replay guards that were free and are taken now.
     pub(crate) taken_guards: Vec<String>,
-    /// The tasks that are there, with their turns.
+    /// The tasks that exist, with their versions.
     pub(crate) task_versions: Vec<TaskVersionRow>,
-    /// How many grants there are.
+    /// The numbers of grants.
     pub(crate) grant_counts: HashMap<GrantKey, i64>,
 }
 
-/// How the transaction is to end.
+/// The end of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TxEnd {
-    /// It is committed.
+    /// Commit.
     Commit,
-    /// It is rolled back: nothing in it happens.
+    /// Roll back: nothing happens.
     Rollback,
 }
 
-/// Whether the fault is in what was to be written, or in what is stored about it, and not in the store: then the other
-/// writes of the batch may well go through without the one that has it. `is_about_data` knows the database's codes.
+/// Returns whether the data caused the error, written or stored, and not the store. The other writes of the batch may then
+/// succeed without the faulty one. `is_about_data` knows the database's error codes.
 pub(crate) fn is_data_error(outage: &Outage, is_about_data: fn(&str) -> bool) -> bool {
     match outage.source.downcast_ref::<sqlx::Error>() {
-        // Our own: rows that can't be written as text, stored ones that can't be read.
+        // An error of this program: a row can't be serialized, or a stored one can't be parsed.
         None => true,
-        Some(sqlx::Error::Database(said)) => said.code().is_some_and(|code| is_about_data(&code)),
-        Some(fault) => {
-            matches!(fault, sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+        Some(sqlx::Error::Database(error)) => error.code().is_some_and(|code| is_about_data(&code)),
+        Some(error) => {
+            matches!(error, sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
         }
     }
 }
@@ -153,136 +156,137 @@ enum Verdict<'a> {
     Replayed,
     Conflict,
     AlreadyApplied(IdempotencyRow),
-    /// The write at this place of the same batch had the same idempotency key, and is done.
+    /// An earlier write of the same batch, with this index, had the same idempotency key and is applied.
     AppliedInBatch(usize, &'a IdempotentRequest),
 }
 
-/// What is to be done, in the order in which locks are taken.
+/// The changes to apply, in the order in which locks are taken.
 pub(crate) struct BatchPlan<'a> {
     batch: &'a [WriteSet],
     verdicts: Vec<Verdict<'a>>,
     last_position: LogPosition,
-    /// Idempotency keys to be given back.
+    /// Idempotency keys to release.
     pub(crate) unused_keys: Vec<String>,
-    /// One-time ids to be given back.
+    /// Replay guards to release.
     pub(crate) unused_guards: Vec<String>,
-    /// Versions that move on, with what they move on to.
+    /// Versions that change, with their new values.
     pub(crate) new_versions: Vec<VersionRow>,
 }
 
 impl<'a> BatchPlan<'a> {
-    /// Judges the writes. When several guards of one say no, the answer is `Replayed` before `Before` before `Moved`:
-    /// who replays a credential learns nothing, and a request that comes again finds its first answer, although what
-    /// it builds on was moved by itself.
+    /// Decides the outcome of each write. When several guards of a write fail, `Replayed` takes precedence over
+    /// `AlreadyApplied`, and that over `Conflict`. The replay of a credential thus reveals nothing, and a retried request
+    /// finds its first response, although its first commit invalidated its precondition.
     pub(crate) fn new(batch: &'a [WriteSet], found: GuardState) -> Result<Self, Outage> {
-        let mut free_once = found.taken_guards.into_iter().collect::<BTreeSet<_>>();
+        let mut free_guards = found.taken_guards.into_iter().collect::<BTreeSet<_>>();
         let mut free_keys = found.taken_keys.into_iter().collect::<BTreeSet<_>>();
-        let before =
+        let earlier_responses =
             found.earlier_responses.into_iter().map(|row| (row.digest.clone(), row)).collect::<HashMap<_, _>>();
-        let mut answered_here = HashMap::<String, (usize, &'a IdempotentRequest)>::new();
+        let mut applied_here = HashMap::<String, (usize, &'a IdempotentRequest)>::new();
         let mut versions = BTreeMap::new();
         if !found.versions.is_empty() {
             for name in [KEYS_VERSION, REGISTRY_VERSION] {
                 versions.insert(name, VersionRow::find(&found.versions, name)?);
             }
         }
-        let read = versions.clone();
-        let mut turns = found.task_versions.iter().map(TaskVersionRow::read).collect::<Result<BTreeMap<_, _>, _>>()?;
-        let mut grants = found.grant_counts;
+        let versions_read = versions.clone();
+        let mut task_versions =
+            found.task_versions.iter().map(TaskVersionRow::read).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let mut grant_counts = found.grant_counts;
         let mut verdicts = Vec::with_capacity(batch.len());
         for (n, write) in batch.iter().enumerate() {
-            let once = write.replay_guards.iter().map(|id| digest_of(&id.party, &id.id)).collect::<BTreeSet<_>>();
+            let guards = write.replay_guards.iter().map(|id| digest_of(&id.party, &id.id)).collect::<BTreeSet<_>>();
             let key = write.idempotency.as_ref().map(|request| (digest_of(&request.caller, &request.key), request));
-            if !once.is_subset(&free_once) {
+            if !guards.is_subset(&free_guards) {
                 verdicts.push(Verdict::Replayed);
                 continue;
             }
             if let Some((key, _)) = &key {
-                if let Some(row) = before.get(key) {
+                if let Some(row) = earlier_responses.get(key) {
                     verdicts.push(Verdict::AlreadyApplied(row.clone()));
                     continue;
                 }
-                if let Some((first, request)) = answered_here.get(key) {
+                if let Some((first, request)) = applied_here.get(key) {
                     verdicts.push(Verdict::AppliedInBatch(*first, request));
                     continue;
                 }
                 if !free_keys.contains(key) {
-                    let source = "an idempotency key was swept while it was looked up; ask again";
+                    let source = "an idempotency key was deleted while it was looked up; retry the request";
                     return Err(Outage { operation: "look up an idempotency key", source: source.into() });
                 }
             }
-            let stands = match &write.precondition {
+            let holds = match &write.precondition {
                 None => true,
                 Some(Precondition::RegistryVersion(version)) => versions.get(REGISTRY_VERSION) == Some(version),
-                Some(Precondition::GrantCapacity(room)) => {
-                    let is_room = grants.get(&room.key).is_some_and(|many| *many < i64::from(room.limit));
-                    versions.get(REGISTRY_VERSION) == Some(&room.registry_version) && is_room
+                Some(Precondition::GrantCapacity(capacity)) => {
+                    let fits = grant_counts.get(&capacity.key).is_some_and(|count| *count < i64::from(capacity.limit));
+                    versions.get(REGISTRY_VERSION) == Some(&capacity.registry_version) && fits
                 }
                 Some(Precondition::KeysVersion(version)) => versions.get(KEYS_VERSION) == Some(version),
-                Some(Precondition::TaskVersion(id, version)) => turns.get(id) == Some(version),
+                Some(Precondition::TaskVersion(id, version)) => task_versions.get(id) == Some(version),
                 Some(Precondition::TaskVersions(tasks)) => {
-                    tasks.iter().all(|(id, version)| turns.get(id) == Some(version))
+                    tasks.iter().all(|(id, version)| task_versions.get(id) == Some(version))
                 }
             };
-            if !stands {
+            if !holds {
                 verdicts.push(Verdict::Conflict);
                 continue;
             }
-            free_once.retain(|id| !once.contains(id));
+            free_guards.retain(|id| !guards.contains(id));
             if let Some((key, request)) = key {
                 free_keys.remove(&key);
-                answered_here.insert(key, (n, request));
+                applied_here.insert(key, (n, request));
             }
-            if let Some(Precondition::GrantCapacity(room)) = &write.precondition {
-                grants.entry(room.key.clone()).and_modify(|many| *many = many.saturating_add(1));
+            if let Some(Precondition::GrantCapacity(capacity)) = &write.precondition {
+                grant_counts.entry(capacity.key.clone()).and_modify(|count| *count = count.saturating_add(1));
             }
             for name in write.state_changes.iter().filter_map(version_changed_by).collect::<BTreeSet<_>>() {
                 versions.entry(name).and_modify(|version| *version = version.saturating_add(1));
             }
             for change in &write.state_changes {
                 if let StateChange::TransitionTask(id, _) = change {
-                    turns.entry(*id).and_modify(|turns| *turns = turns.saturating_add(1));
+                    task_versions.entry(*id).and_modify(|version| *version = version.saturating_add(1));
                 }
             }
             verdicts.push(Verdict::Accept);
         }
-        let moved = versions.into_iter().filter(|(name, version)| read.get(name) != Some(version));
+        let changed = versions.into_iter().filter(|(name, version)| versions_read.get(name) != Some(version));
         Ok(Self {
             batch,
             verdicts,
             last_position: LogPosition::default(),
             unused_keys: free_keys.into_iter().collect(),
-            unused_guards: free_once.into_iter().collect(),
-            new_versions: moved.map(|(name, v)| VersionRow { name: name.to_owned(), version: to_i64(v) }).collect(),
+            unused_guards: free_guards.into_iter().collect(),
+            new_versions: changed.map(|(name, v)| VersionRow { name: name.to_owned(), version: to_i64(v) }).collect(),
         })
     }
 
-    /// Whether nothing happens at all.
+    /// Returns whether no write is applied.
     pub(crate) fn is_empty(&self) -> bool {
         self.accepted_writes().next().is_none()
     }
 
-    /// Tasks to be opened.
+    /// Returns the tasks to insert.
     pub(crate) fn task_rows(&self) -> Result<Vec<TaskRow>, Outage> {
         self.accepted_writes().filter_map(|write| write.task.as_ref()).map(TaskRow::new).collect()
     }
 
-    /// Tokens to be recorded.
+    /// Returns the token records to insert.
     pub(crate) fn token_rows(&self) -> Result<Vec<TokenRow>, Outage> {
         self.accepted_writes().filter_map(|write| write.token.as_ref()).map(TokenRow::new).collect()
     }
 
-    /// Rare changes, in their order.
+    /// Returns the state changes, in order.
     pub(crate) fn state_changes(&self) -> impl Iterator<Item = &'a StateChange> {
         self.accepted_writes().flat_map(|write| &write.state_changes)
     }
 
-    /// How many places of the log are wanted.
+    /// Returns the number of log entries to append.
     pub(crate) fn log_entry_count(&self) -> u64 {
         self.accepted_writes().map(|write| write.log_entries.len() as u64).sum()
     }
 
-    /// Gives the entries their places: the last ones up to `last`, where the head of the log is now.
+    /// Assigns consecutive positions to the log entries. The last one gets `last`, the new head of the log.
     pub(crate) fn log_rows(&mut self, last: LogPosition) -> Vec<LogRow> {
         self.last_position = last;
         self.log_positions()
@@ -293,24 +297,25 @@ impl<'a> BatchPlan<'a> {
             .collect()
     }
 
-    /// What to answer when a request comes again.
+    /// Returns the responses to store for retries.
     pub(crate) fn idempotency_rows(&self) -> Vec<IdempotencyRow> {
-        let places = self.log_positions();
-        let requests = self.batch.iter().zip(&places).filter(|(_, place)| place.is_some());
+        let positions = self.log_positions();
+        let requests = self.batch.iter().zip(&positions).filter(|(_, position)| position.is_some());
         requests
-            .filter_map(|(write, place)| write.idempotency.as_ref().map(|request| (request, place)))
-            .map(|(request, place)| IdempotencyRow::new(request, place.and_then(last_position)))
+            .filter_map(|(write, position)| write.idempotency.as_ref().map(|request| (request, position)))
+            .map(|(request, position)| IdempotencyRow::new(request, position.and_then(last_position)))
             .collect()
     }
 
-    /// Audit records, in their order.
+    /// Returns the audit records, in order.
     pub(crate) fn audit_records(&self) -> impl Iterator<Item = &'a Record> {
         self.accepted_writes().flat_map(|write| &write.audit_records)
     }
 
-    /// What becomes of each write, when it is durable.
+    /// Returns the outcome of each write once the transaction is durable.
     pub(crate) fn outcomes(&self) -> Result<Vec<WriteOutcome>, Outage> {
-        let seqs = self.log_positions().into_iter().map(|place| place.and_then(last_position)).collect::<Vec<_>>();
+        let seqs =
+            self.log_positions().into_iter().map(|position| position.and_then(last_position)).collect::<Vec<_>>();
         let seq_of = |n: usize| seqs.get(n).copied().flatten();
         let verdicts = self.verdicts.iter().zip(&seqs);
         verdicts
@@ -329,7 +334,7 @@ impl<'a> BatchPlan<'a> {
         pairs.filter(|(_, verdict)| matches!(verdict, Verdict::Accept)).map(|(write, _)| write)
     }
 
-    /// For every write that happens: its entries and the place of the first one.
+    /// Returns, for every applied write, its log entries and the position of the first.
     fn log_positions(&self) -> Vec<Option<(&'a [NewEntry], u64)>> {
         let mut next = self.last_position.number().saturating_sub(self.log_entry_count()).saturating_add(1);
         let pairs = self.batch.iter().zip(&self.verdicts);
@@ -350,7 +355,7 @@ fn last_position((entries, first): (&[NewEntry], u64)) -> Option<LogPosition> {
     Some(LogPosition::new(first.saturating_add(beyond_first)))
 }
 
-/// Which version a change moves on.
+/// Returns the name of the version that a change increments.
 fn version_changed_by(change: &StateChange) -> Option<&'static str> {
     match change {
         StateChange::PutObject(_)

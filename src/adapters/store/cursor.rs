@@ -1,4 +1,4 @@
-//! Places in lists, as text that a caller gives back: opaque to them, a JSON list in base64url for us.
+//! Pagination cursors: opaque to callers, a JSON list in base64url here.
 
 use futures_util::{Stream, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,21 +8,21 @@ use crate::{
     ports::{ListError, Outage, Page, PageRequest},
 };
 
-/// How many items a page has.
+/// Returns the number of items of a page, within its bounds.
 pub(crate) fn clamp_limit(page: &PageRequest) -> i64 {
     i64::from(page.limit.clamp(1, 1000))
 }
 
-/// Where the page begins: after the place that was given, or, without one, at the start of the list.
+/// Returns the position after which the page begins; without one, the page begins at the start of the list.
 pub(crate) fn parse_cursor<T: DeserializeOwned>(page: &PageRequest) -> Result<Option<T>, ListError> {
-    let place = |text: &String| decode_base64url(text).and_then(|json| serde_json::from_slice(&json).ok());
-    page.cursor.as_ref().map(|text| place(text).ok_or(ListError::InvalidCursor)).transpose()
+    let parse = |text: &String| decode_base64url(text).and_then(|json| serde_json::from_slice(&json).ok());
+    page.cursor.as_ref().map(|text| parse(text).ok_or(ListError::InvalidCursor)).transpose()
 }
 
-/// How large a page is that holds what others wrote (bytes): it ends with the item that reaches this.
+/// The size in bytes at which a page of caller-supplied content ends, with the item that reaches it.
 pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// The rows of an answer up to [`PAGE_BYTES`], and whether that is where it was cut.
+/// Reads rows up to [`MAX_PAGE_BYTES`], and returns whether that limit ended the page.
 pub(crate) async fn truncate_at_bytes<T, E>(
     mut rows: impl Stream<Item = Result<T, E>> + Unpin,
     size: impl Fn(&T) -> usize,
@@ -38,23 +38,23 @@ pub(crate) async fn truncate_at_bytes<T, E>(
     Ok((taken, false))
 }
 
-/// A page, with the place of its last item if it is full.
+/// Builds a page. A full page has the position of its last item as its cursor.
 pub(crate) fn build_page<T, P: Serialize>(
     page: &PageRequest,
     items: Vec<T>,
-    place: impl Fn(&T) -> P,
+    position: impl Fn(&T) -> P,
 ) -> Result<Page<T>, ListError> {
-    build_truncated_page(page, (items, false), place)
+    build_truncated_page(page, (items, false), position)
 }
 
-/// The same, if it was [cut](cut) too.
+/// Builds a page that [`truncate_at_bytes`] may have cut short.
 pub(crate) fn build_truncated_page<T, P: Serialize>(
     page: &PageRequest,
-    (items, is_cut): (Vec<T>, bool),
-    place: impl Fn(&T) -> P,
+    (items, is_truncated): (Vec<T>, bool),
+    position: impl Fn(&T) -> P,
 ) -> Result<Page<T>, ListError> {
-    let full = is_cut || usize::try_from(clamp_limit(page)).is_ok_and(|limit| items.len() >= limit);
+    let full = is_truncated || usize::try_from(clamp_limit(page)).is_ok_and(|limit| items.len() >= limit);
     let last = items.last().filter(|_| full);
-    let next = last.map(|item| serde_json::to_vec(&place(item)).map(|json| encode_base64url(&json))).transpose();
+    let next = last.map(|item| serde_json::to_vec(&position(item)).map(|json| encode_base64url(&json))).transpose();
     Ok(Page { next: next.map_err(Outage::during("write a cursor"))?, items })
 }

@@ -1,4 +1,5 @@
-//! The store, in two adapters that can be laid side by side: Postgres and SQLite. What they share knows neither.
+//! The store, on PostgreSQL and on SQLite. The two adapters have the same structure; the modules that they share depend on
+//! neither database.
 
 mod batch;
 mod cursor;
@@ -19,14 +20,14 @@ use crate::ports::{Outage, Store};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
-/// How the store is connected to.
+/// Connection settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// The most connections to it at once.
+    /// The maximum number of concurrent connections.
     pub max_connections: u32,
-    /// How long to wait for a connection, before it is an outage.
+    /// The time to wait for a connection before the call is an outage.
     pub acquire_timeout: Duration,
-    /// How long a statement may take, its waiting for locks included.
+    /// The time that a statement may take, including its wait for locks.
     pub statement_timeout: Duration,
 }
 
@@ -36,32 +37,33 @@ impl Default for StoreOptions {
     }
 }
 
-/// Why a URL names no store. Never quotes the URL: there is a password in it.
+/// A reason why a URL does not name a store. Never quotes the URL, because it contains a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StoreUrlError {
-    /// Another scheme, or none.
-    #[error("the store's URL must begin with `postgres://`, `postgresql://` or `sqlite:`")]
+    /// The scheme is missing or unknown.
+    #[error("the store's URL has no known scheme; it must begin with `postgres://`, `postgresql://` or `sqlite:`")]
     UnknownScheme,
-    /// Not a URL.
+    /// The text is not a valid URL.
     #[error(
-        "the store's URL can't be read: special characters in the user name and the password must be percent-encoded, and the port and the values of parameters must be valid"
+        "the store's URL is not valid; percent-encode special characters in the user name and the password, and check the port and the values of parameters"
     )]
     Malformed,
-    /// It has a parameter that means nothing.
+    /// The URL has an unknown parameter.
     #[error(
-        "the store's URL has an unknown parameter: known are sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, options and statement-cache-capacity"
+        "the store's URL has an unknown parameter; known parameters are sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, options and statement-cache-capacity"
     )]
     UnknownParameter,
 }
 
-/// A store that can bring its own schema up to date. Only who starts the program holds one; all others hold a [`Store`].
+/// A store that can migrate its schema. Only the start of the program uses it; all other code uses a [`Store`].
 #[async_trait]
 pub trait Database: Store {
-    /// Brings the schema to the version that this program knows. Several programs may do so at once.
+    /// Migrates the schema to the version that this program needs. Several programs may do so concurrently.
     async fn migrate(&self) -> Result<(), Outage>;
 }
 
-/// Connects to the store that a URL names. A Postgres that is down does not matter yet; [`Store::ping`] tells.
+/// Connects to the store that a URL names. PostgreSQL need not be up yet; [`ping`](crate::ports::MaintenanceStore::ping)
+/// finds out.
 pub async fn connect(url: &str, options: &StoreOptions) -> Result<Arc<dyn Database>, Outage> {
     let operation = "read the store's URL";
     match url.split_once(':').map(|(scheme, _)| scheme) {

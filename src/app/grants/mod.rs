@@ -139,12 +139,7 @@ impl Service {
 
     /// Returns a grant that an earlier request with the same idempotency key created. A grant that was withdrawn since is
     /// not created again: its withdrawal was intended.
-    async fn read_replayed_grant(
-        &self,
-        by: GrantActor<'_>,
-        grant: Grant,
-        cx: &RequestContext,
-    ) -> Result<Grant, Error> {
+    async fn read_replayed_grant(&self, by: GrantActor<'_>, grant: Grant, cx: &RequestContext) -> Result<Grant, Error> {
         if self.store().find_grant(grant.id).await?.is_some() {
             return Ok(grant);
         }

@@ -95,12 +95,7 @@ fn relocated_resource<'a>(registry: &'a Registry, object: &RegistryObject) -> Op
 
 /// Returns the log entries of a change of the registry: the change itself, the end of removed and relocated objects, and
 /// the end of API tokens that were issued to replaced credentials.
-pub(super) fn log_entries_for(
-    changes: &[StateChange],
-    registry: &Registry,
-    by: &str,
-    at: Timestamp,
-) -> Vec<NewEntry> {
+pub(super) fn log_entries_for(changes: &[StateChange], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
     let removed = changes.iter().filter_map(|change| match change {
         StateChange::RemoveObject(kind, id) => registry.entry(*kind, id),
         _ => None,

@@ -35,10 +35,7 @@ impl Service {
     ) -> Result<NewSecret, Error> {
         let request = Idempotent::new(admin.identity(), key, format!("secret of {client}"), cx);
         let secret = Secret::new(encode_base64url(&self.inner.ports.entropy.random_bytes32()?));
-        let tag = StoredSecretTag {
-            tag: self.inner.ports.pepper.tag(client.as_str(), &secret),
-            source: Source::Api,
-        };
+        let tag = StoredSecretTag { tag: self.inner.ports.pepper.tag(client.as_str(), &secret), source: Source::Api };
         let record = Record {
             resource: Some(format!("client {client}")),
             ..Record::new(cx.now, Event::SecretChange, Outcome::Done)

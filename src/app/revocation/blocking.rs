@@ -56,7 +56,9 @@ pub(super) fn plan_block(
     }
     log_entries.push(NewEntry::registry_changed(by.clone(), cx.now));
     let change = match next {
-        Some(kind) => StateChange::Block(Block { subject: subject.clone(), kind, reason: reason.clone(), by, at: cx.now }),
+        Some(kind) => {
+            StateChange::Block(Block { subject: subject.clone(), kind, reason: reason.clone(), by, at: cx.now })
+        }
         None => StateChange::Unblock(subject.clone()),
     };
     Ok(RevocationPlan {
@@ -70,11 +72,7 @@ pub(super) fn plan_block(
 
 /// Resolves the party. A party to block must be registered, since a mistyped name would be acknowledged and block nothing.
 /// A block can also be lifted from a party that is no longer registered.
-fn block_subject(
-    registry: &Registry,
-    target: &RevocationTarget,
-    action: BlockAction,
-) -> Result<BlockSubject, Error> {
+fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAction) -> Result<BlockSubject, Error> {
     let is_agent =
         matches!(target, RevocationTarget::Agent(id) if registry.client(id).is_none() || registry.agent(id).is_some());
     if matches!(action, BlockAction::Suspend | BlockAction::Resume) && !is_agent {
@@ -89,11 +87,10 @@ fn block_subject(
         resolve(BlockSubject::Object(kind, id.to_owned()), registry.entry(kind, id).is_some())
     };
     match target {
-        RevocationTarget::Token(_) | RevocationTarget::Task(_) => Err(RequestError::InvalidParameter(
-            "verb",
-            "tokens and tasks can't be blocked or unblocked; revoke them",
-        )
-        .into()),
+        RevocationTarget::Token(_) | RevocationTarget::Task(_) => {
+            Err(RequestError::InvalidParameter("verb", "tokens and tasks can't be blocked or unblocked; revoke them")
+                .into())
+        }
         RevocationTarget::Requester(requester) => {
             // Errand does not know the users of an identity provider, but it knows the providers.
             let is_registered = registry.issuer(requester.issuer.as_str()).is_some();

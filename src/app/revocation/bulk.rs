@@ -264,8 +264,7 @@ const TOO_MANY_TASKS: &str =
 const SELECTION_CHANGED: &str =
     "more tasks match than the dry run showed, or their state has changed since; repeat the `dry_run`";
 const CONFIRMATION_MISSING: &str = "a selection needs the `confirmation` from the same request with `dry_run`";
-const CONFIRMATION_MISMATCH: &str =
-    "the confirmation does not match this request of this admin; repeat the `dry_run`";
+const CONFIRMATION_MISMATCH: &str = "the confirmation does not match this request of this admin; repeat the `dry_run`";
 const CONFIRMATION_EXPIRED: &str = "the confirmation has expired; repeat the `dry_run`";
 
 /// Returns the input of the confirmation's MAC.

@@ -35,7 +35,11 @@ impl Service {
     pub(in crate::app) async fn end_orphaned_tasks(&self, cx: &RequestContext) -> Result<(), Error> {
         let end = |task: &Task| {
             let is_overdue = task.deadline.has_passed(cx.now);
-            if is_overdue { (TaskAction::Expire, Initiator::Deadline) } else { (TaskAction::Revoke, Initiator::Removal) }
+            if is_overdue {
+                (TaskAction::Expire, Initiator::Deadline)
+            } else {
+                (TaskAction::Revoke, Initiator::Removal)
+            }
         };
         self.end_tasks(|limit| self.store().list_orphaned_tasks(limit), end, cx).await
     }

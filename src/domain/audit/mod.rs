@@ -121,7 +121,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
     /// What was asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "asked", skip_serializing_if = "Option::is_none")]
     pub requested: Option<Value>,
     /// When.
     pub at: Timestamp,

@@ -173,9 +173,7 @@ impl TargetBody {
 fn parse_selection(ids: Option<Vec<TaskId>>, filter: TaskFilter) -> Result<Selection, RequestError> {
     let is_unfiltered = filter == TaskFilter::default();
     match ids {
-        Some(_) if !is_unfiltered => {
-            Err(RequestError::InvalidParameter("ids", "can't be combined with filters"))
-        }
+        Some(_) if !is_unfiltered => Err(RequestError::InvalidParameter("ids", "can't be combined with filters")),
         Some(ids) if ids.is_empty() || ids.len() > MAX_TASKS => {
             Err(RequestError::InvalidParameter("ids", "must be 1 to 1000 task ids"))
         }

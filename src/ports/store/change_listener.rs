@@ -1,21 +1,21 @@
-//! Hearing of what others have written, without asking all the time.
+//! Change notifications.
 
 use async_trait::async_trait;
 
 use crate::ports::Outage;
 
-/// What somebody has written.
+/// A change that another process has committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notification {
-    /// Entries of the log.
+    /// The revocation log has new entries.
     Log,
-    /// An acknowledgement: a replica has applied more of the log than before.
+    /// A replica has acknowledged more of the log.
     Acknowledgement,
 }
 
-/// Waits for what others write. It may miss something, so nobody relies on it: it makes things quick, and no more.
+/// A subscription to changes. It may miss some, so it only reduces latency: correctness never depends on it.
 #[async_trait]
 pub trait ChangeListener: Send {
-    /// What is heard next. After an error this one hears nothing any more.
+    /// Waits for the next change. After an error the listener receives nothing more.
     async fn recv(&mut self) -> Result<Notification, Outage>;
 }

@@ -124,7 +124,11 @@ impl Server {
 
 async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpServerFixture) {
     let before = server.token_for(&shop, "files:read").await;
-    assert_eq!(decode_claims(&before)["authorization_details"][0]["tool_digest"], Value::Null, "the server was not queried yet");
+    assert_eq!(
+        decode_claims(&before)["authorization_details"][0]["tool_digest"],
+        Value::Null,
+        "the server was not queried yet"
+    );
 
     let (status, shown) = server.post_catalogue("import", json!({"dry_run": true})).await;
     assert_eq!(status, 200, "{shown}");

@@ -292,7 +292,11 @@ async fn block_and_revocation_commit_atomically(server: Server) {
     assert_eq!(list["items"].as_array().unwrap().len(), before + 1, "{list}");
     let entry = &list["items"][0];
     assert_eq!((&entry["kind"], &entry["key"], &entry["verb"]), (&json!("agent"), &json!("reader"), &json!("revoke")));
-    assert_eq!(entry["seq"].as_u64().unwrap() + 1, answer["seq"].as_u64().unwrap(), "together with the registry change");
+    assert_eq!(
+        entry["seq"].as_u64().unwrap() + 1,
+        answer["seq"].as_u64().unwrap(),
+        "together with the registry change"
+    );
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&agent=reader", None).await;
     let record = &trail["items"][0]["chained"]["record"];
     assert_eq!(record["asked"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
@@ -322,7 +326,11 @@ async fn repeated_block_is_idempotent(server: Server) {
     let suspend = body(json!({"verb": "suspend"}));
     let first = send(&server, "k", suspend.clone()).await;
     assert_eq!(first.0, 200, "{first:?}");
-    assert_eq!(send(&other, "k", suspend.clone()).await, first, "the same answer, although the agent is already suspended");
+    assert_eq!(
+        send(&other, "k", suspend.clone()).await,
+        first,
+        "the same answer, although the agent is already suspended"
+    );
     assert_eq!(send(&other, "k", body(json!({"verb": "resume"}))).await.0, 422);
     assert_eq!(send(&other, "k2", body(json!({"verb": "resume"}))).await.0, 200);
     assert_eq!(send(&server, "k", suspend).await, first, "the agent is not suspended again");

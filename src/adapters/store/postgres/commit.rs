@@ -1,8 +1,8 @@
-//! Writes: a batch is one transaction.
+//! Writes. A batch is one transaction.
 //!
-//! Locks are taken in one order by everybody, so that no two transactions wait for each other in a circle: versions,
-//! idempotency keys (sorted), one-time ids (sorted), tasks that change (sorted), the head of the log, whatever a rare change touches, the writer's
-//! end of chain. Each of them that is not needed is not taken: to issue tokens takes none that others issue by.
+//! All transactions take locks in the same order, so that no two can deadlock: versions, idempotency keys (sorted), replay
+//! guards (sorted), tasks that change (sorted), the head of the log, the rows of state changes, the head of the writer's
+//! chain. A lock that is not needed is not taken: the issue of tokens takes no lock on which the issue of others depends.
 
 use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
 
@@ -34,15 +34,15 @@ pub(super) async fn commit(
 ) -> Result<Vec<WriteOutcome>, CommitError> {
     let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during("begin to commit"))?;
     match apply_batch(&mut tx, writer, batch).await {
-        Ok((written, TxEnd::Commit)) => {
+        Ok((outcomes, TxEnd::Commit)) => {
             tx.commit().await.map_err(Outage::during("commit"))?;
-            Ok(written)
+            Ok(outcomes)
         }
-        Ok((written, TxEnd::Rollback)) => {
+        Ok((outcomes, TxEnd::Rollback)) => {
             tx.rollback().await.map_err(Outage::during("roll back"))?;
-            Ok(written)
+            Ok(outcomes)
         }
-        // Before the commit was even asked for.
+        // The error came before the commit was requested.
         Err(outage) if is_data_error(&outage, sql::is_data_error_code) => {
             tx.rollback().await.map_err(Outage::during("roll back"))?;
             Err(CommitError::RolledBack(outage))
@@ -51,7 +51,7 @@ pub(super) async fn commit(
     }
 }
 
-/// Everything but the end of the transaction: what becomes of each write if it ends in this way.
+/// Applies the batch up to the end of the transaction. Returns the outcomes, valid if the transaction ends as returned.
 async fn apply_batch(
     tx: &mut PgConnection,
     writer: WriterId,
@@ -60,127 +60,127 @@ async fn apply_batch(
     let found = query_guards(tx, &GuardQuery::for_batch(batch)).await?;
     let mut plan = BatchPlan::new(batch, found)?;
     if plan.is_empty() {
-        // Nothing happens, so what was taken in advance goes back as well.
+        // Nothing is outcomes, so the rollback also releases what was taken in advance.
         return Ok((plan.outcomes()?, TxEnd::Rollback));
     }
     release_unused(tx, &plan).await?;
-    let rare = plan.log_entry_count() > 0 || plan.state_changes().next().is_some();
-    if rare {
-        let places = query_scalar(sql::ADVANCE_LOG_HEAD).bind(to_i64(plan.log_entry_count()));
-        let last: i64 = places.fetch_one(&mut *tx).await.map_err(Outage::during("take places in the log"))?;
-        let before = LogPosition::new(last.unsigned_abs().saturating_sub(plan.log_entry_count()));
+    let needs_log_lock = plan.log_entry_count() > 0 || plan.state_changes().next().is_some();
+    if needs_log_lock {
+        let advance = query_scalar(sql::ADVANCE_LOG_HEAD).bind(to_i64(plan.log_entry_count()));
+        let last: i64 = advance.fetch_one(&mut *tx).await.map_err(Outage::during("allocate log positions"))?;
+        let head = LogPosition::new(last.unsigned_abs().saturating_sub(plan.log_entry_count()));
         let log = plan.log_rows(LogPosition::new(last.unsigned_abs()));
         execute_rows(tx, sql::INSERT_LOG, &log, "append to the log").await?;
         for change in plan.state_changes() {
-            apply_change(tx, change, before).await?;
+            apply_change(tx, change, head).await?;
         }
     }
     execute_rows(tx, sql::INSERT_TASKS, &plan.task_rows()?, "open tasks").await?;
     execute_rows(tx, sql::INSERT_TOKENS, &plan.token_rows()?, "record tokens").await?;
-    execute_rows(tx, sql::STORE_RESPONSES, &plan.idempotency_rows(), "keep an answer").await?;
+    execute_rows(tx, sql::STORE_RESPONSES, &plan.idempotency_rows(), "store a response").await?;
     append_audit(tx, writer, &plan).await?;
     Ok((plan.outcomes()?, TxEnd::Commit))
 }
 
-/// Asks the tables what the batch's guards need, and takes what is free.
-async fn query_guards(tx: &mut PgConnection, asked: &GuardQuery) -> Result<GuardState, Outage> {
+/// Reads the rows that the batch's guards depend on, and takes the keys and guards that are free.
+async fn query_guards(tx: &mut PgConnection, needed: &GuardQuery) -> Result<GuardState, Outage> {
     let mut found = GuardState::default();
-    if asked.needs_versions {
+    if needed.needs_versions {
         let versions = query_as(sql::LOCK_VERSIONS);
         found.versions = versions.fetch_all(&mut *tx).await.map_err(Outage::during("read the versions"))?;
     }
-    if !asked.idempotency_keys.is_empty() {
-        let during = "look up idempotency keys";
-        let take = query_scalar(sql::TAKE_IDEMPOTENCY_KEYS).bind(to_json(&asked.idempotency_keys)?);
-        found.taken_keys = take.fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-        let others = asked
+    if !needed.idempotency_keys.is_empty() {
+        let operation = "look up idempotency keys";
+        let take = query_scalar(sql::TAKE_IDEMPOTENCY_KEYS).bind(to_json(&needed.idempotency_keys)?);
+        found.taken_keys = take.fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+        let taken_before = needed
             .idempotency_keys
             .iter()
             .filter(|row| !found.taken_keys.contains(&row.digest))
             .cloned()
             .collect::<Vec<_>>();
-        if !others.is_empty() {
-            let before = query_as(sql::EARLIER_RESPONSES).bind(to_json::<IdempotencyRow>(&others)?);
-            found.earlier_responses = before.fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+        if !taken_before.is_empty() {
+            let earlier = query_as(sql::EARLIER_RESPONSES).bind(to_json::<IdempotencyRow>(&taken_before)?);
+            found.earlier_responses = earlier.fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
         }
     }
-    if !asked.replay_guards.is_empty() {
-        let take = query_scalar(sql::TAKE_REPLAY_GUARDS).bind(to_json(&asked.replay_guards)?);
-        found.taken_guards = take.fetch_all(&mut *tx).await.map_err(Outage::during("redeem one-time ids"))?;
+    if !needed.replay_guards.is_empty() {
+        let take = query_scalar(sql::TAKE_REPLAY_GUARDS).bind(to_json(&needed.replay_guards)?);
+        found.taken_guards = take.fetch_all(&mut *tx).await.map_err(Outage::during("take replay guards"))?;
     }
-    if !asked.tasks.is_empty() {
-        let lock = query_as(sql::LOCK_TASKS).bind(to_json(&asked.tasks)?);
+    if !needed.tasks.is_empty() {
+        let lock = query_as(sql::LOCK_TASKS).bind(to_json(&needed.tasks)?);
         found.task_versions = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
     }
-    for (like, now) in &asked.grants_to_count {
-        let Requester { issuer, subject } = &like.requester;
+    for (key, now) in &needed.grants_to_count {
+        let Requester { issuer, subject } = &key.requester;
         let count = query_scalar(sql::COUNT_GRANTS).bind(issuer.as_str()).bind(subject.as_str());
-        let count = count.bind(like.agent.as_str()).bind(like.break_glass).bind(now.unix());
-        let many = count.fetch_one(&mut *tx).await.map_err(Outage::during("count grants"))?;
-        found.grant_counts.insert(like.clone(), many);
+        let count = count.bind(key.agent.as_str()).bind(key.break_glass).bind(now.unix());
+        let count = count.fetch_one(&mut *tx).await.map_err(Outage::during("count grants"))?;
+        found.grant_counts.insert(key.clone(), count);
     }
     Ok(found)
 }
 
-/// Gives back what was taken for writes that don't happen, and moves on the versions of those that do.
+/// Releases what was taken for writes that are not applied, and updates the versions that the others change.
 async fn release_unused(tx: &mut PgConnection, plan: &BatchPlan<'_>) -> Result<(), Outage> {
-    execute_rows(tx, sql::RELEASE_IDEMPOTENCY_KEYS, &plan.unused_keys, "give back idempotency keys").await?;
-    execute_rows(tx, sql::RELEASE_REPLAY_GUARDS, &plan.unused_guards, "give back one-time ids").await?;
+    execute_rows(tx, sql::RELEASE_IDEMPOTENCY_KEYS, &plan.unused_keys, "release idempotency keys").await?;
+    execute_rows(tx, sql::RELEASE_REPLAY_GUARDS, &plan.unused_guards, "release replay guards").await?;
     for VersionRow { name, version } in &plan.new_versions {
-        let moved = query(sql::UPDATE_VERSION).bind(name).bind(version);
-        moved.execute(&mut *tx).await.map_err(Outage::during("move a version on"))?;
+        let update = query(sql::UPDATE_VERSION).bind(name).bind(version);
+        update.execute(&mut *tx).await.map_err(Outage::during("update a version"))?;
     }
     Ok(())
 }
 
-/// Puts the records at the end of the writer's chain.
+/// Appends the audit records to the writer's chain.
 async fn append_audit(tx: &mut PgConnection, writer: WriterId, plan: &BatchPlan<'_>) -> Result<(), Outage> {
     if plan.audit_records().next().is_none() {
         return Ok(());
     }
-    let during = "write the trail";
+    let operation = "write the audit trail";
     let mut head = chain_head(tx, writer).await?;
     if head.is_none() {
-        let new = query(sql::INSERT_WRITER).bind(writer.0);
-        new.execute(&mut *tx).await.map_err(Outage::during(during))?;
-        // Another commit of this writer may have been quicker, and its records stand first.
+        let insert = query(sql::INSERT_WRITER).bind(writer.0);
+        insert.execute(&mut *tx).await.map_err(Outage::during(operation))?;
+        // Another commit of this writer may have come first, and its records precede these.
         head = chain_head(tx, writer).await?;
     }
     let mut head = head.unwrap_or_else(Head::empty);
     let (rows, actors) = AuditRecordRow::link(writer, &mut head, plan.audit_records());
-    execute_rows(tx, sql::INSERT_AUDIT, &rows, during).await?;
-    execute_rows(tx, sql::INSERT_AUDIT_AGENTS, &actors, during).await?;
-    let moved = query(sql::UPDATE_WRITER).bind(writer.0).bind(to_i64(head.n)).bind(head.hash);
-    moved.execute(&mut *tx).await.map_err(Outage::during(during))?;
+    execute_rows(tx, sql::INSERT_AUDIT, &rows, operation).await?;
+    execute_rows(tx, sql::INSERT_AUDIT_AGENTS, &actors, operation).await?;
+    let update = query(sql::UPDATE_WRITER).bind(writer.0).bind(to_i64(head.n)).bind(head.hash);
+    update.execute(&mut *tx).await.map_err(Outage::during(operation))?;
     Ok(())
 }
 
 async fn chain_head(tx: &mut PgConnection, writer: WriterId) -> Result<Option<Head>, Outage> {
     let lock = query_as(sql::LOCK_WRITER).bind(writer.0);
-    let row: Option<AuditHeadRow> = lock.fetch_optional(tx).await.map_err(Outage::during("write the trail"))?;
+    let row: Option<AuditHeadRow> = lock.fetch_optional(tx).await.map_err(Outage::during("write the audit trail"))?;
     row.map(|row| row.read().map(|(_, head)| head)).transpose()
 }
 
-/// `before` is where the log stood.
-async fn apply_change(tx: &mut PgConnection, change: &StateChange, before: LogPosition) -> Result<(), Outage> {
+/// Applies one state change. `head` is the head of the log before this batch.
+async fn apply_change(tx: &mut PgConnection, change: &StateChange, head: LogPosition) -> Result<(), Outage> {
     let done = match change {
         StateChange::PutObject(entry) => {
-            let row = ObjectRow::new(entry, before)?;
+            let row = ObjectRow::new(entry, head)?;
             let put = query(sql::PUT_OBJECT).bind(row.kind).bind(row.id).bind(row.body).bind(row.owner);
             put.bind(row.registered_seq).execute(tx).await
         }
         StateChange::RemoveObject(kind, id) => {
             let secret = query(sql::REMOVE_SECRET).bind(id).execute(&mut *tx).await;
             secret.map_err(Outage::during("remove a secret"))?;
-            let with_it = match kind {
+            let dependents = match kind {
                 ObjectKind::Agent => Some(sql::REMOVE_GRANTS_TO_AGENT),
                 ObjectKind::Issuer => Some(sql::REMOVE_GRANTS_OF_ISSUER),
                 ObjectKind::Resource => Some(sql::REMOVE_TOOLS),
                 ObjectKind::Admin => None,
             };
-            if let Some(with_it) = with_it {
-                let removed = query(with_it).bind(id).execute(&mut *tx).await;
-                removed.map_err(Outage::during("remove what goes with an object"))?;
+            if let Some(dependents) = dependents {
+                let removed = query(dependents).bind(id).execute(&mut *tx).await;
+                removed.map_err(Outage::during("remove the dependents of an object"))?;
             }
             query(sql::REMOVE_OBJECT).bind(kind.as_str()).bind(id).execute(tx).await
         }
@@ -207,12 +207,12 @@ async fn apply_change(tx: &mut PgConnection, change: &StateChange, before: LogPo
             query(sql::REMOVE_TOOL).bind(resource.as_str()).bind(tool.as_str()).execute(tx).await
         }
         StateChange::ClearTools(resource) => query(sql::REMOVE_TOOLS).bind(resource.as_str()).execute(tx).await,
-        StateChange::PutBreakGlass(glass) => {
-            put_grant(&mut *tx, &glass.grant).await?;
-            let row = GrantRow::new(&glass.grant)?;
-            let put = query(sql::PUT_BREAK_GLASS).bind(glass.grant.id.uuid()).bind(row.requester_issuer);
+        StateChange::PutBreakGlass(break_glass) => {
+            put_grant(&mut *tx, &break_glass.grant).await?;
+            let row = GrantRow::new(&break_glass.grant)?;
+            let put = query(sql::PUT_BREAK_GLASS).bind(break_glass.grant.id.uuid()).bind(row.requester_issuer);
             let put = put.bind(row.requester_subject).bind(row.agent).bind(row.authority).bind(row.until);
-            put.bind(row.actor).bind(row.occurred_at).bind(glass.reason.as_str()).execute(tx).await
+            put.bind(row.actor).bind(row.occurred_at).bind(break_glass.reason.as_str()).execute(tx).await
         }
         StateChange::ReviewBreakGlass(id, review) => {
             let put = query(sql::REVIEW_BREAK_GLASS).bind(id.uuid()).bind(&review.by).bind(review.at.unix());
@@ -223,13 +223,15 @@ async fn apply_change(tx: &mut PgConnection, change: &StateChange, before: LogPo
             let put = query(sql::PUT_BLOCK).bind(row.kind).bind(row.id).bind(row.block_kind).bind(row.reason);
             put.bind(row.actor).bind(row.occurred_at).execute(tx).await
         }
-        StateChange::Unblock(who) => query(sql::REMOVE_BLOCK).bind(who.kind()).bind(who.id()).execute(tx).await,
-        StateChange::TransitionTask(id, turn) => {
-            let turned = transition_json(turn)?;
-            query(sql::TRANSITION_TASK).bind(id.uuid()).bind(turn.state.as_str()).bind(turned).execute(tx).await
+        StateChange::Unblock(subject) => {
+            query(sql::REMOVE_BLOCK).bind(subject.kind()).bind(subject.id()).execute(tx).await
+        }
+        StateChange::TransitionTask(id, transition) => {
+            let json = transition_json(transition)?;
+            query(sql::TRANSITION_TASK).bind(id.uuid()).bind(transition.state.as_str()).bind(json).execute(tx).await
         }
     };
-    done.map_err(Outage::during("carry out a change"))?;
+    done.map_err(Outage::during("apply a state change"))?;
     Ok(())
 }
 
@@ -241,15 +243,15 @@ async fn put_grant(tx: &mut PgConnection, grant: &Grant) -> Result<(), Outage> {
     Ok(())
 }
 
-/// One statement for all rows, or none for none.
+/// Runs one statement for all rows, or none if there are no rows.
 async fn execute_rows<T: serde::Serialize>(
     tx: &mut PgConnection,
     statement: &'static str,
     rows: &[T],
-    during: &'static str,
+    operation: &'static str,
 ) -> Result<(), Outage> {
     if !rows.is_empty() {
-        query(statement).bind(to_json(rows)?).execute(tx).await.map_err(Outage::during(during))?;
+        query(statement).bind(to_json(rows)?).execute(tx).await.map_err(Outage::during(operation))?;
     }
     Ok(())
 }
@@ -259,19 +261,19 @@ pub(super) async fn collect_garbage(pool: &PgPool, now: Timestamp) -> Result<GcS
         replay_guards: delete_expired(pool, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
         idempotency_records: delete_expired(pool, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
         signing_keys: delete_expired(pool, sql::DELETE_EXPIRED_SIGNING_KEYS, now).await?,
-        // A shard that begins again would give numbers twice: it is long over when it goes.
+        // A shard that is created anew would allocate indexes twice, so it is deleted long after its end.
         status_shards: delete_expired(pool, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
             .await?,
     })
 }
 
 async fn delete_expired(pool: &PgPool, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
-    let mut dropped = 0;
+    let mut deleted = 0;
     loop {
-        let done = query(statement).bind(now.unix()).execute(pool).await.map_err(Outage::during("sweep"))?;
+        let done = query(statement).bind(now.unix()).execute(pool).await.map_err(Outage::during("collect garbage"))?;
         if done.rows_affected() == 0 {
-            return Ok(dropped);
+            return Ok(deleted);
         }
-        dropped += done.rows_affected();
+        deleted += done.rows_affected();
     }
 }

@@ -1,4 +1,4 @@
-//! The store on Postgres.
+//! The store on PostgreSQL.
 
 mod change_listener;
 mod commit;
@@ -23,7 +23,10 @@ use probe::ServerProbe;
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::store::{Database, StoreOptions, StoreUrlError, schema},
+    adapters::store::{
+        Database, StoreOptions, StoreUrlError,
+        schema::{self, AppliedMigration},
+    },
     domain::{
         audit::{Head, WriterId},
         grants::{
@@ -39,26 +42,29 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
-        Store, StoredKeys, StoredRegistry, TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        WriteOutcome, WriteSet,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
+        ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, RegistryStore, ReplicaStore,
+        StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
+        TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How long after its last use a connection is taken for alive. It is asked when it is given back, so what this leaves is
-/// a server that went away in the meantime.
+const OP_MIGRATE: &str = "migrate the store";
+
+/// The time since its last use for which a connection counts as alive. A connection is tested when it is returned to the
+/// pool, so only a server that disappears in the meantime goes unnoticed.
 const PING_FRESHNESS: Duration = Duration::from_secs(1);
-/// How long a connection may take to say that it is alive, before it is used and after: one that has gone silent, without
-/// a word that it is gone, is closed, and another one is made.
+/// The time that the test of a connection may take, before its use and after. A silent connection is closed and replaced by a
+/// new one.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const RELEASE_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One commit at a time, and another connection where one was given up a moment ago.
+/// One connection for the current commit, and one in case the previous commit was abandoned a moment ago.
 const COMMIT_CONNECTIONS: u32 = 2;
 
-/// What may stand in the query of a URL. sqlx logs what it does not know, value and all, so it does not get to see it.
+/// The parameters that a URL may have. sqlx logs an unknown parameter with its value, so none may reach it.
 const ALLOWED_URL_PARAMETERS: [&str; 13] = [
     "sslmode",
     "sslrootcert",
@@ -75,25 +81,25 @@ const ALLOWED_URL_PARAMETERS: [&str; 13] = [
     "options",
 ];
 
-/// The store on Postgres.
+/// The store on PostgreSQL.
 pub struct PostgresStore {
     pool: PgPool,
-    /// For who commits: connections are served by the thread that made them, and that one has a thread of its own.
+    /// Connections for commits. The thread that opens a connection drives it, and commits run on a thread of their own.
     commit_pool: PgPool,
-    /// For who listens: a connection of its own.
+    /// Options of the pools for listeners, each of which has a connection of its own.
     listener_options: PgPoolOptions,
     probe: ServerProbe,
 }
 
 impl fmt::Debug for PostgresStore {
-    /// Says nothing of where it is connected: that holds the password.
+    /// Leaves out the connection options, which contain the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
     }
 }
 
 impl PostgresStore {
-    /// Takes the URL; connections are made when they are needed, so a server that is down is an outage and no more.
+    /// Parses the URL. Connections are opened when they are needed, so a server that is down causes outages and nothing worse.
     pub fn new(url: &str, options: &StoreOptions) -> Result<Self, StoreUrlError> {
         let connect = parse_url(url)?;
         let timeout = format_millis(options.statement_timeout);
@@ -101,7 +107,7 @@ impl PostgresStore {
         let listening = listening.acquire_timeout(options.acquire_timeout);
         let pool = PgPoolOptions::new()
             .acquire_timeout(options.acquire_timeout)
-            // A connection that was in use just now need not be asked whether it lives: that is a round trip.
+            // A connection that was in use a moment ago is not tested, which saves a round trip.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
@@ -111,7 +117,7 @@ impl PostgresStore {
                     Ok(true)
                 })
             })
-            // Whoever used it may have given up waiting: then it answers late, or never.
+            // The last user may have timed out, so that a response is still due, or never comes.
             .after_release(|connection, _| {
                 Box::pin(async move { check_alive(connection, RELEASE_PING_TIMEOUT).await.map(|()| true) })
             })
@@ -123,12 +129,28 @@ impl PostgresStore {
                     if standby { Err(sqlx::Error::Configuration(STANDBY_MESSAGE.into())) } else { Ok(()) }
                 })
             });
-        let of = |most| pool.clone().max_connections(most).connect_lazy_with(connect.clone());
-        let (pool, commits) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
-        Ok(Self { pool, commit_pool: commits, listener_options: listening, probe: ServerProbe::new(connect) })
+        let of = |limit| pool.clone().max_connections(limit).connect_lazy_with(connect.clone());
+        let (pool, commit_pool) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
+        Ok(Self { pool, commit_pool, listener_options: listening, probe: ServerProbe::new(connect) })
     }
 
-    /// The same outage; why the server can't be reached, where that is its cause, in words that help.
+    async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Outage> {
+        let applied = read::read_applied_migrations(connection).await.map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        schema::check_migratable(&applied, &MIGRATOR, || self.recreate_remedy())
+            .map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        MIGRATOR.run_direct(None, connection, false).await.map_err(Outage::during(OP_MIGRATE))
+    }
+
+    /// Returns the remedy for a schema that can't be migrated.
+    fn recreate_remedy(&self) -> String {
+        format!("drop the database `{}`, create it anew and run `errand migrate`", self.probe.database())
+    }
+
+    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+        read::read_applied_migrations(&mut *self.pool.acquire().await?).await
+    }
+
+    /// Replaces the cause of an outage by a diagnosis with a remedy if the server is unreachable.
     async fn explain(&self, outage: Outage) -> Outage {
         Outage { source: self.probe.diagnose(outage.source, &self.pool).await, ..outage }
     }
@@ -141,14 +163,14 @@ async fn check_alive(connection: &mut PgConnection, time_limit: Duration) -> Res
     }
 }
 
-const STANDBY_MESSAGE: &str = "the server is a standby, and what it says may be old: the URL must lead to the primary";
+const STANDBY_MESSAGE: &str = "the server is a standby, whose data may be stale; use the URL of the primary";
 
 fn parse_url(text: &str) -> Result<PgConnectOptions, StoreUrlError> {
     let url = Url::parse(text).map_err(|_| StoreUrlError::Malformed)?;
     if url.query_pairs().any(|(name, _)| !ALLOWED_URL_PARAMETERS.contains(&&*name)) {
         return Err(StoreUrlError::UnknownParameter);
     }
-    // The cause is left out: it may quote the URL.
+    // The cause is left out, because it may quote the URL.
     let options = PgConnectOptions::from_str(text).map_err(|_| StoreUrlError::Malformed)?;
     let named = url.query_pairs().any(|(name, _)| name == "application_name");
     Ok(if named { options } else { options.application_name("errand") })
@@ -161,23 +183,29 @@ fn format_millis(duration: Duration) -> String {
 #[async_trait]
 impl Database for PostgresStore {
     async fn migrate(&self) -> Result<(), Outage> {
-        // A connection of its own, without time limits. Closing it also gives back the lock that keeps two programs from
-        // migrating at once, which sqlx does not do after an error.
-        let during = "migrate the store";
-        let mut connection = self.probe.connect().await.map_err(Outage::during(during))?;
-        let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
+        // A connection of its own has no time limits. Closing it also releases the lock that keeps two programs from
+        // migrating at once, which sqlx does not release after an error.
+        let mut connection = self.probe.connect().await.map_err(Outage::during(OP_MIGRATE))?;
+        let migrated = self.migrate_on(&mut connection).await;
         let closed = connection.close().await;
-        migrated.map_err(Outage::during(during))?;
-        closed.map_err(Outage::during(during))
+        migrated?;
+        closed.map_err(Outage::during(OP_MIGRATE))
     }
 }
 
 #[async_trait]
-impl Store for PostgresStore {
+impl WriteStore for PostgresStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         commit::commit(&self.commit_pool, writer, batch).await
     }
 
+    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
+        read::find_idempotent_response(&self.pool, caller, key).await
+    }
+}
+
+#[async_trait]
+impl LogStore for PostgresStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
         match read::read_log_head(&self.pool).await {
             Ok(seq) => Ok(seq),
@@ -189,30 +217,13 @@ impl Store for PostgresStore {
         read::read_log_after(&self.pool, seq, now, limit).await
     }
 
-    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        read::load_registry(&self.pool).await
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        read::list_revocations(&self.pool, page).await
     }
+}
 
-    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::list_tools(&self.pool, resource).await
-    }
-
-    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        read::load_keys(&self.pool).await
-    }
-
-    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::find_task(&self.pool, id).await
-    }
-
-    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_overdue_tasks(&self.pool, now, limit).await
-    }
-
-    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        read::list_tasks(&self.pool, filter, page).await
-    }
-
+#[async_trait]
+impl TokenStore for PostgresStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
         read::find_token(&self.pool, id).await
     }
@@ -220,23 +231,20 @@ impl Store for PostgresStore {
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         read::list_tokens(&self.pool, filter, page).await
     }
+}
 
-    async fn list_tokens_with_status(
-        &self,
-        having: &TokenSelector,
-        alive_at: Timestamp,
-        after: TokenCursor,
-        limit: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.pool, having, alive_at, after, limit).await
+#[async_trait]
+impl TaskStore for PostgresStore {
+    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::find_task(&self.pool, id).await
     }
 
-    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::allocate_block(&self.pool, shard).await
+    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        read::list_tasks(&self.pool, filter, page).await
     }
 
-    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::list_shards(&self.pool, now).await
+    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_overdue_tasks(&self.pool, now, limit).await
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
@@ -246,9 +254,16 @@ impl Store for PostgresStore {
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_orphaned_tasks(&self.pool, limit).await
     }
+}
 
+#[async_trait]
+impl GrantStore for PostgresStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
         read::find_grant(&self.pool, id).await
+    }
+
+    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        read::list_grants(&self.pool, filter, page).await
     }
 
     async fn list_live_grants(
@@ -272,19 +287,28 @@ impl Store for PostgresStore {
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         read::list_break_glass(&self.pool, review, page).await
     }
+}
 
-    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        read::list_grants(&self.pool, filter, page).await
+#[async_trait]
+impl RegistryStore for PostgresStore {
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        read::load_registry(&self.pool).await
     }
 
-    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        read::list_revocations(&self.pool, page).await
+    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::list_tools(&self.pool, resource).await
     }
+}
 
-    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        read::find_idempotent_response(&self.pool, caller, key).await
+#[async_trait]
+impl KeyStore for PostgresStore {
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        read::load_keys(&self.pool).await
     }
+}
 
+#[async_trait]
+impl AuditStore for PostgresStore {
     async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
         read::list_audit_records(&self.pool, filter, page).await
     }
@@ -296,7 +320,10 @@ impl Store for PostgresStore {
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::read_audit_chain(&self.pool, writer, n, limit).await
     }
+}
 
+#[async_trait]
+impl ReplicaStore for PostgresStore {
     async fn record_heartbeat(&self, beat: &Heartbeat, is_news: bool) -> Result<(), Outage> {
         change_listener::record_heartbeat(&self.pool, beat, is_news).await
     }
@@ -317,14 +344,39 @@ impl Store for PostgresStore {
             .await?,
         ))
     }
+}
 
+#[async_trait]
+impl StatusListStore for PostgresStore {
+    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::allocate_block(&self.pool, shard).await
+    }
+
+    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::list_shards(&self.pool, now).await
+    }
+
+    async fn list_tokens_with_status(
+        &self,
+        selector: &TokenSelector,
+        alive_at: Timestamp,
+        after: TokenCursor,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        status_lists::list_tokens_with_status(&self.pool, selector, alive_at, after, limit).await
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for PostgresStore {
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
         commit::collect_garbage(&self.pool, now).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        match read::read_schema_version(&self.pool).await {
-            Ok(version) => schema::check_version(version, &MIGRATOR),
+        match self.read_applied_migrations().await {
+            Ok(applied) => schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy())
+                .map_err(Outage::during(OP_CHECK_SCHEMA)),
             Err(error) => Err(self.explain(Outage::during("reach the store")(error)).await),
         }
     }
@@ -344,11 +396,11 @@ mod tests {
             "postgres://errand:hunter2#x@db.example/errand",
             "postgres://errand@db.example/errand?password=hunter2&port=hunter2",
         ] {
-            let said = match parse_url(url) {
+            let text = match parse_url(url) {
                 Ok(_) => String::new(),
                 Err(invalid) => format!("{invalid} {invalid:?}"),
             };
-            assert!(!said.contains("hunter2"), "{said}");
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 
@@ -357,8 +409,8 @@ mod tests {
         let options = StoreOptions { acquire_timeout: Duration::from_millis(300), ..StoreOptions::default() };
         let store = PostgresStore::new("postgres://errand:hunter2@127.0.0.1:1/errand", &options).unwrap();
         let outage = store.read_log_head().await.unwrap_err();
-        let said = format!("{outage} {} {outage:?} {store:?}", outage.source);
-        assert!(!said.contains("hunter2"), "{said}");
+        let text = format!("{outage} {} {outage:?} {store:?}", outage.source);
+        assert!(!text.contains("hunter2"), "{text}");
         let why = "PostgreSQL at 127.0.0.1:1, database `errand`, user `errand`: Connection refused";
         let source = outage.source.to_string();
         assert!(source.starts_with(why) && source.ends_with("in the store's URL"), "{source}");

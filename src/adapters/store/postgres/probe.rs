@@ -1,4 +1,4 @@
-//! Why the server can't be reached, in words for whoever has to mend it. Never the password.
+//! Diagnosis of an unreachable server, with a remedy for the operator. It never contains the password.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -6,19 +6,19 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnect
 use thiserror::Error;
 use tokio::{sync::Mutex, time::timeout};
 
-/// How long one connection may take to be made, when it is asked for only to find out why there is none.
+/// The time that a connection may take which is opened only for diagnosis.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The server can't be worked with. Says where it was looked for, why not, and what to do.
+/// The server is unusable. The error names the location, the reason and the remedy.
 #[derive(Debug, Error)]
-#[error("PostgreSQL at {location}: {reason}{}{remedy}", if remedy.is_empty() { "" } else { ": " })]
+#[error("PostgreSQL at {location}: {reason}{}{remedy}", if remedy.is_empty() { "" } else { "; " })]
 pub(super) struct Unreachable {
     location: String,
     reason: String,
     remedy: &'static str,
 }
 
-/// Where the server is, and who is asking why it can't be reached: one at a time, so as not to crowd it.
+/// Connects to the server for diagnosis, one connection at a time, so as not to add to its load.
 pub(super) struct ServerProbe {
     options: PgConnectOptions,
     probe_lock: Mutex<()>,
@@ -29,17 +29,22 @@ impl ServerProbe {
         Self { options, probe_lock: Mutex::new(()) }
     }
 
-    /// How to connect to it.
+    /// Returns the connection options.
     pub(super) fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 
-    /// A connection beside the pool's.
+    /// Returns the name of the database. libpq: without one in the URL it is the name of the user.
+    pub(super) fn database(&self) -> &str {
+        self.options.get_database().unwrap_or_else(|| self.options.get_username())
+    }
+
+    /// Opens a connection outside the pools.
     pub(super) async fn connect(&self) -> Result<PgConnection, Unreachable> {
         self.options.connect().await.map_err(|error| self.describe(&error))
     }
 
-    /// The cause of a failure. If it is that the pool had no connection in time, one is made to see why.
+    /// Returns the diagnosed cause of a failure. If the pool had no connection in time, one is opened to find out why.
     pub(super) async fn diagnose(
         &self,
         source: Box<dyn StdError + Send + Sync>,
@@ -49,35 +54,35 @@ impl ServerProbe {
             Ok(error) => error,
             Err(other) => return other,
         };
-        let waited = matches!(*error, sqlx::Error::PoolTimedOut);
-        let Ok(_asking) = self.probe_lock.try_lock() else { return error };
-        if !waited {
+        let timed_out = matches!(*error, sqlx::Error::PoolTimedOut);
+        let Ok(_guard) = self.probe_lock.try_lock() else { return error };
+        if !timed_out {
             return self.describe(&error).into();
         }
         match timeout(PROBE_TIMEOUT, self.options.connect()).await {
             Ok(Ok(connection)) => {
-                // It has told what it was made for; how it ends does not matter.
+                // The connection has served its purpose; an error on close does not matter.
                 let _: Result<(), sqlx::Error> = connection.close().await;
-                let reason = format!("it answers, but all {} connections are in use", pool.size());
-                self.unreachable_error(reason, "raise `max_connections` in `[store]` if that goes on")
+                let reason = format!("the server responds, but all {} connections of the pool are in use", pool.size());
+                self.unreachable_error(reason, "raise `max_connections` in `[store]` if this persists")
             }
             Ok(Err(error)) => self.describe(&error),
-            Err(_) => self.unreachable_error("no answer".into(), CHECK_ADDRESS_REMEDY),
+            Err(_) => self.unreachable_error("no response".into(), CHECK_ADDRESS_REMEDY),
         }
         .into()
     }
 
     fn describe(&self, error: &sqlx::Error) -> Unreachable {
         match error {
-            // Its message alone: the rest says where in the server's source it was written.
-            sqlx::Error::Database(said) => {
-                let remedy = match said.code().as_deref() {
-                    Some("28P01" | "28000") => "mend the user and the password in the store's URL",
-                    Some("3D000") => "create the database, or mend its name in the store's URL",
-                    Some("53300") => "let the server have more connections, or lower `max_connections` in `[store]`",
+            // Only the message: the other fields refer to the server's source code.
+            sqlx::Error::Database(error) => {
+                let remedy = match error.code().as_deref() {
+                    Some("28P01" | "28000") => "correct the user and the password in the store's URL",
+                    Some("3D000") => "create the database, or correct its name in the store's URL",
+                    Some("53300") => "raise the server's connection limit, or lower `max_connections` in `[store]`",
                     _ => "",
                 };
-                self.unreachable_error(said.message().to_owned(), remedy)
+                self.unreachable_error(error.message().to_owned(), remedy)
             }
             sqlx::Error::Io(error) => self.unreachable_error(error.to_string(), CHECK_ADDRESS_REMEDY),
             sqlx::Error::Tls(error) => {
@@ -93,11 +98,9 @@ impl ServerProbe {
             Some(folder) => folder.display().to_string(),
             None => options.get_host().to_owned(),
         };
-        // libpq: a database that is not named has the name of the user.
-        let (user, port) = (options.get_username(), options.get_port());
-        let database = options.get_database().unwrap_or(user);
+        let (user, port, database) = (options.get_username(), options.get_port(), self.database());
         Unreachable { location: format!("{host}:{port}, database `{database}`, user `{user}`"), reason, remedy }
     }
 }
 
-const CHECK_ADDRESS_REMEDY: &str = "start it, or mend the host and the port in the store's URL";
+const CHECK_ADDRESS_REMEDY: &str = "start the server, or correct the host and the port in the store's URL";

@@ -1,6 +1,6 @@
 //! Reads.
 
-use sqlx::{PgPool, query_as, query_scalar};
+use sqlx::{PgConnection, PgPool, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::sql;
@@ -13,6 +13,7 @@ use crate::{
             AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow, KnownToolRow,
             LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, to_i64,
         },
+        schema::AppliedMigration,
     },
     domain::{
         audit::{self, Head, WriterId},
@@ -33,11 +34,13 @@ use crate::{
     },
 };
 
-pub(super) async fn read_schema_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
-    if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(pool).await? {
-        return Ok(0);
+pub(super) async fn read_applied_migrations(
+    connection: &mut PgConnection,
+) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+    if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(&mut *connection).await? {
+        return Ok(Vec::new());
     }
-    query_scalar(sql::SCHEMA_VERSION).fetch_one(pool).await
+    query_as(sql::APPLIED_MIGRATIONS).fetch_all(connection).await
 }
 
 pub(super) async fn read_log_head(pool: &PgPool) -> Result<LogPosition, Outage> {
@@ -69,23 +72,25 @@ pub(super) async fn read_log_after(
 }
 
 pub(super) async fn load_registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
-    let during = "read the registry";
-    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(during))?;
+    let operation = "read the registry";
+    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let versions: Vec<VersionRow> =
-        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    let objects: Vec<ObjectRow> = query_as(sql::OBJECTS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    let secrets: Vec<SecretRow> = query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
+        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let objects: Vec<ObjectRow> =
+        query_as(sql::OBJECTS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let secrets: Vec<SecretRow> =
+        query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let tools: Vec<KnownToolRow> =
-        query_as(sql::KNOWN_TOOLS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    let out: Vec<BlockRow> = query_as(sql::BLOCKS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    tx.commit().await.map_err(Outage::during(during))?;
+        query_as(sql::KNOWN_TOOLS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let blocks: Vec<BlockRow> = query_as(sql::BLOCKS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    tx.commit().await.map_err(Outage::during(operation))?;
     Ok(StoredRegistry {
         version: VersionRow::find(&versions, REGISTRY_VERSION)?,
         entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
         registration_positions: objects.iter().map(ObjectRow::registration_position).collect::<Result<_, _>>()?,
         secret_tags: SecretRow::read_all(secrets)?,
         known_tools: KnownToolRow::read_all(tools)?,
-        blocks: out.into_iter().map(BlockRow::read).collect::<Result<_, _>>()?,
+        blocks: blocks.into_iter().map(BlockRow::read).collect::<Result<_, _>>()?,
     })
 }
 
@@ -96,12 +101,12 @@ pub(super) async fn list_tools(pool: &PgPool, resource: &ClientId) -> Result<Vec
 }
 
 pub(super) async fn load_keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
-    let during = "read the keys";
-    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(during))?;
+    let operation = "read the keys";
+    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let versions: Vec<VersionRow> =
-        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(during))?;
-    tx.commit().await.map_err(Outage::during(during))?;
+        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    tx.commit().await.map_err(Outage::during(operation))?;
     Ok(StoredKeys {
         version: VersionRow::find(&versions, KEYS_VERSION)?,
         keys: keys.into_iter().map(KeyRow::read).collect::<Result<_, _>>()?,
@@ -116,7 +121,7 @@ pub(super) async fn find_task(pool: &PgPool, id: TaskId) -> Result<Option<Task>,
 
 pub(super) async fn list_overdue_tasks(pool: &PgPool, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::OVERDUE_TASKS).bind(now.unix()).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks past their deadline"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list overdue tasks"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
@@ -189,13 +194,13 @@ pub(super) async fn list_tokens(
 
 pub(super) async fn list_tasks_without_grant(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose grant was withdrawn"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks whose grant was removed"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
 pub(super) async fn list_orphaned_tasks(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::ORPHANED_TASKS).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tasks whose agent was removed"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list orphaned tasks"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
@@ -218,7 +223,7 @@ pub(super) async fn list_live_grants(
         .bind(agent.as_str())
         .bind(now.unix())
         .bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for grants"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list live grants"))?;
     rows.into_iter().map(GrantRow::read).collect()
 }
 
@@ -245,7 +250,7 @@ pub(super) async fn list_grants(
 pub(super) async fn find_break_glass(pool: &PgPool, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
     let query = query_as(sql::BREAK_GLASS).bind(id.uuid());
     let row: Option<BreakGlassRow> =
-        query.fetch_optional(pool).await.map_err(Outage::during("read a grant for an emergency"))?;
+        query.fetch_optional(pool).await.map_err(Outage::during("read a break-glass grant"))?;
     row.map(BreakGlassRow::read).transpose()
 }
 
@@ -261,7 +266,7 @@ pub(super) async fn list_break_glass(
     };
     let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let query = query_as::<_, BreakGlassRow>(statement).bind(at).bind(id).bind(cursor::clamp_limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants for an emergency"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list break-glass grants"))?;
     let all = rows.into_iter().map(BreakGlassRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, all, |one: &BreakGlassGrant| (one.grant.at, one.grant.id))
 }
@@ -321,14 +326,15 @@ pub(super) async fn list_audit_records(
         .bind(n)
         .bind(cursor::clamp_limit(page));
     let rows = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::body_len).await;
-    let (rows, is_cut) = rows.map_err(Outage::during("list audit records"))?;
+    let (rows, is_truncated) = rows.map_err(Outage::during("list audit records"))?;
     let records = rows.into_iter().map(AuditRecordRow::read).collect::<Result<_, _>>()?;
-    cursor::build_truncated_page(page, (records, is_cut), |row: &AuditRow| (row.columns.at, row.writer, row.n))
+    cursor::build_truncated_page(page, (records, is_truncated), |row: &AuditRow| (row.columns.at, row.writer, row.n))
 }
 
 pub(super) async fn list_audit_heads(pool: &PgPool) -> Result<Vec<(WriterId, Head)>, Outage> {
     let query = query_as(sql::AUDIT_HEADS);
-    let rows: Vec<AuditHeadRow> = query.fetch_all(pool).await.map_err(Outage::during("read the heads of the trail"))?;
+    let rows: Vec<AuditHeadRow> =
+        query.fetch_all(pool).await.map_err(Outage::during("read the heads of the audit trail"))?;
     rows.into_iter().map(AuditHeadRow::read).collect()
 }
 
@@ -341,6 +347,6 @@ pub(super) async fn read_audit_chain(
     let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(to_i64(n)).bind(i64::from(limit));
     let (rows, _) = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::body_len)
         .await
-        .map_err(Outage::during("read a chain of the trail"))?;
+        .map_err(Outage::during("read a chain of the audit trail"))?;
     rows.into_iter().map(AuditRecordRow::read).collect()
 }

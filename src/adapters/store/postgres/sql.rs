@@ -1,26 +1,26 @@
-//! The statements. Those for SQLite stand in the same order under the same names.
+//! The SQL statements for PostgreSQL. Those for SQLite have the same names and the same order.
 
 use crate::adapters::store::sql::statements;
 
-/// A statement sees what was committed before it began, whatever the database's default is: after a wait for another
-/// transaction's lock, the next statement sees what that one wrote.
+/// Begins a write, at an isolation level independent of the database's default. Every statement sees the commits before its
+/// own start, so after a wait for another transaction's lock, the next statement sees what that transaction wrote.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-/// All statements see one moment.
+/// Begins a read whose statements all see the same snapshot.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// Who listens here hears that there are entries of the log, from the moment when they are committed.
+/// The channel for new log entries, notified at their commit.
 pub(super) const LOG_CHANNEL: &str = "errand_log";
-/// Who listens here hears that a replica has applied more of the log.
+/// The channel for acknowledgements of replicas.
 pub(super) const ACK_CHANNEL: &str = "errand_acks";
 
-/// Whether what the server refused was a value or a row (appendix A of its manual): a data exception, a violated
+/// Returns whether the server rejected a value or a row (PostgreSQL manual, appendix A): a data exception, a violated
 /// constraint, a value that is too large for an index.
 pub(super) fn is_data_error_code(code: &str) -> bool {
     ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// The first condition is the one that an index answers; the rest narrows down what it finds. (In ORDER BY a bare `id`
-/// would be the text that is selected, and no index has that.)
+/// An index serves the first condition, and the others filter its result. (In ORDER BY a bare `id` would be the selected
+/// text, which no index covers.)
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
@@ -48,8 +48,8 @@ macro_rules! tokens_where {
     };
 }
 
-/// Tokens that may have been touched by what was taken back. No token lives longer than from `$3` to `$2`, and by when they were
-/// issued an index finds them.
+/// Tokens that a revocation may affect. A lifetime lies within `$3` and `$2`, so an index finds the tokens by their time of
+/// issue.
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
@@ -71,7 +71,7 @@ macro_rules! grants_where {
     };
 }
 
-/// A grant that was withdrawn is a grant no more.
+/// A withdrawn grant has no row in `grants`.
 macro_rules! break_glass_where {
     ($where:literal) => {
         concat!(
@@ -91,9 +91,9 @@ macro_rules! audit_columns {
     };
 }
 
-/// `$place` is the table whose index has the order.
+/// `$table` is the table whose index provides the order.
 macro_rules! audit_where {
-    ($from:literal, $place:literal, $first:literal) => {
+    ($from:literal, $table:literal, $first:literal) => {
         concat!(
             "SELECT ",
             audit_columns!(),
@@ -107,17 +107,17 @@ macro_rules! audit_where {
              AND ($7::text IS NULL OR resource = $7) AND ($8::text IS NULL OR event = $8) AND ($9::text IS NULL OR outcome = $9)
              AND ($10::bigint IS NULL OR audit.occurred_at >= $10) AND ($11::bigint IS NULL OR audit.occurred_at < $11)
              AND (",
-            $place,
+            $table,
             ".occurred_at, ",
-            $place,
+            $table,
             ".writer, ",
-            $place,
+            $table,
             ".n) < ($12, $13, $14) ORDER BY ",
-            $place,
+            $table,
             ".occurred_at DESC, ",
-            $place,
+            $table,
             ".writer DESC, ",
-            $place,
+            $table,
             ".n DESC LIMIT $15"
         )
     };
@@ -127,36 +127,37 @@ macro_rules! audit_where {
 }
 
 statements! {
-    // ---- a connection, the schema ----
+    // ---- connection and schema ----
 
-    /// What every connection is given, and whether it leads to a standby, which may be behind: its answers would be old.
-    /// A process that is stopped in the middle of a transaction must not keep the others from revoking, so the server
-    /// ends it. What was acknowledged must be durable, so `off` (and nothing else) is overruled. No statement of ours takes
-    /// so long that to compile it would pay.
+    /// Configures a connection, and returns whether the server is a standby, whose data may be stale.
+    ///
+    /// A process that is stopped within a transaction must not keep others from revoking, so the server ends the
+    /// transaction. An acknowledged write must be durable, so a `synchronous_commit` of `off`, and only that, is overridden.
+    /// No statement runs long enough for JIT compilation to pay off.
     CONFIGURE_CONNECTION = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
         set_config('jit', 'off', false),
         set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
         pg_is_in_recovery() AS standby";
     HAS_SCHEMA = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
-    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    APPLIED_MIGRATIONS = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
 
     // ---- commit: guards ----
 
-    /// Locks both rows, always in the same order, until the end: what a change builds on stands still from here on.
+    /// Locks both rows in a fixed order until the end of the transaction, so that preconditions keep holding.
     LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name FOR UPDATE";
-    /// Waits for another transaction that holds one of the keys. The answer is filled in when it is known.
+    /// Waits for another transaction that holds one of the keys. The response is stored later, when it is known.
     TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT digest, '', '', keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
     EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys
         WHERE digest IN (SELECT digest FROM json_to_recordset($1::json) AS r(digest text))";
     RELEASE_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN (SELECT json_array_elements_text($1::json))";
-    /// Waits for another transaction that holds one of the ids: exactly one of two gets it. The ids are sorted, so two
-    /// that want the same ones wait in one order.
+    /// Waits for another transaction that holds one of the guards: exactly one of the two gets it. The guards are sorted, so
+    /// transactions that take the same ones wait in one order.
     TAKE_REPLAY_GUARDS = "INSERT INTO replay_guards (digest, keep_until)
         SELECT digest, keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
-    /// Locks the rows, always in the same order, until the end: the states that a change builds on stand still from here on.
+    /// Locks the rows in a fixed order until the end of the transaction, so that preconditions keep holding.
     LOCK_TASKS = "SELECT id::text AS id, version FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
         ORDER BY tasks.id FOR UPDATE";
     COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3
@@ -164,13 +165,12 @@ statements! {
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT json_array_elements_text($1::json))";
     UPDATE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
 
-    // ---- commit: what happens ----
+    // ---- commit: writes ----
 
-    /// The one lock of everything rare: taken before the changes, so that two batches of them can't wait for each other
-    /// in a circle, and held to the commit, so that the order of places is the order of commits. Whoever sees a place
-    /// sees all before it.
+    /// Takes the single lock of all state changes. It is taken before the changes, so that two batches can't deadlock. It is
+    /// held to the commit, so that positions are in commit order and a reader that sees a position sees all before it.
     ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + $1 WHERE singleton = 1 RETURNING seq";
-    /// Who listens hears of it when the transaction is committed, and not before.
+    /// Notifies listeners when the transaction commits, and not before.
     INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
         SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after
         FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, actor text, occurred_at bigint, forget_after bigint)
@@ -187,7 +187,7 @@ statements! {
     STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
         FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, response text, seq bigint, keep_until bigint)
         WHERE i.digest = r.digest";
-    /// The end of the writer's chain, locked until this batch's records stand after it.
+    /// Locks the head of the writer's chain until this batch's records are appended.
     LOCK_WRITER = "SELECT writer::text AS writer, n, hash FROM audit_writers WHERE writer = $1 FOR UPDATE";
     INSERT_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES ($1, 0, '') ON CONFLICT DO NOTHING";
     INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
@@ -198,9 +198,9 @@ statements! {
         FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, agent text, occurred_at bigint)";
     UPDATE_WRITER = "UPDATE audit_writers SET n = $2, hash = $3 WHERE writer = $1";
 
-    // ---- commit: rare changes ----
+    // ---- commit: state changes ----
 
-    /// One that is there stays the one that it is.
+    /// An existing object keeps its registration position.
     PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, registered_seq) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = $1 AND id = $2";
@@ -238,26 +238,26 @@ statements! {
     LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
-    /// The hours in which something will be forgotten that is not yet; the first place after one that is not forgotten; and
-    /// from there on so many places. Each look is one into the index by hour: what is forgotten is not seen. `seq + 0` is
-    /// what that index has, and no other.
+    /// Finds the hours in which the retention of an entry ends, then the first retained entry after a position, then the
+    /// entries in a range from there. Each step uses the index by hour, so it reads no entry past its retention. `seq + 0`
+    /// matches that index and no other.
     RETAINED_LOG_AFTER = "WITH RECURSIVE hours (hour) AS (
             (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 >= ($2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
             UNION ALL
             SELECT (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 > hour ORDER BY forget_after / 3600 LIMIT 1)
             FROM hours WHERE hour IS NOT NULL),
-        first (place) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log
+        next_entry (position) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 > $1 AND forget_after > $2 ORDER BY seq + 0 LIMIT 1)) FROM hours)
-        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM first CROSS JOIN hours CROSS JOIN LATERAL
+        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM next_entry CROSS JOIN hours CROSS JOIN LATERAL
             (SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
-            WHERE forget_after / 3600 = hour AND seq + 0 >= place AND seq + 0 < place + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
+            WHERE forget_after / 3600 = hour AND seq + 0 >= position AND seq + 0 < position + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
         ORDER BY entry.seq LIMIT $3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
-    /// Only what decides: the texts may be long.
+    /// Only the digests, because the definitions may be long.
     KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
     TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at
         FROM tools WHERE resource = $1 ORDER BY tool";
@@ -289,7 +289,7 @@ statements! {
     STATUS_TOKENS_BY_TASK = status_tokens_where!("task IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
     STATUS_TOKENS_BY_GRANT = status_tokens_where!("grant_id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
     STATUS_TOKENS_BY_REQUESTER = status_tokens_where!("(requester_subject, requester_issuer) IN (SELECT r->>1, r->>0 FROM json_array_elements($1::json) AS r)");
-    /// An agent that acts in a token got one in the same task before, which ends no sooner.
+    /// An agent that acts in a token has an earlier token of the same task, which expires no sooner.
     STATUS_TOKENS_BY_AGENT = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p
             WHERE p.client IN (SELECT json_array_elements_text($1::json)) AND p.issued >= $3 AND p.expires > $2)");
     STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT json_array_elements_text($1::json))");
@@ -323,13 +323,13 @@ statements! {
 
     // ---- status lists ----
 
-    /// Two that take at once get one after the other, and so not the same.
+    /// Concurrent allocations run one after the other, so they get different blocks.
     ALLOCATE_STATUS_BLOCK = "INSERT INTO status_shards (shard, allocated_blocks) VALUES ($1, 1)
         ON CONFLICT (shard) DO UPDATE SET allocated_blocks = status_shards.allocated_blocks + 1 RETURNING allocated_blocks";
 
     // ---- replicas ----
 
-    /// A renewal that comes late, after a later one, is passed over: then there is no row.
+    /// Skips a heartbeat that arrives after a later one, and then returns no row.
     RECORD_HEARTBEAT = "WITH recorded AS (INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (id) DO UPDATE SET heartbeat_number = excluded.heartbeat_number, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
@@ -339,9 +339,9 @@ statements! {
         ORDER BY started_at, replicas.id";
     DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = $1 AND heartbeat_number <= $2";
 
-    // ---- sweep ----
+    // ---- garbage collection ----
 
-    /// Passes over what another sweep has in hand, so that two can't wait for each other.
+    /// Skips rows that another garbage collection has locked, so that two can't deadlock.
     DELETE_EXPIRED_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN
         (SELECT digest FROM replay_guards WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
     DELETE_EXPIRED_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN

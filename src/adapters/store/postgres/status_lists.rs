@@ -1,4 +1,4 @@
-//! Status lists: who takes which numbers, and which tokens may have been touched.
+//! Status lists: the allocation of indexes, and the tokens that have one.
 
 use sqlx::{PgPool, query_as, query_scalar};
 
@@ -10,28 +10,28 @@ use crate::{
 };
 
 pub(super) async fn allocate_block(pool: &PgPool, shard: Shard) -> Result<u64, Outage> {
-    let during = "take a block of a status list";
-    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(during))?;
-    let take = query_scalar(sql::ALLOCATE_STATUS_BLOCK).bind(shard.end());
-    let taken: i64 = take.fetch_one(&mut *tx).await.map_err(Outage::during(during))?;
-    tx.commit().await.map_err(Outage::during(during))?;
-    ShardRow { shard: shard.end(), allocated_blocks: taken }.read().map(|(_, blocks)| blocks.saturating_sub(1))
+    let operation = "allocate a block of status list indexes";
+    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+    let allocate = query_scalar(sql::ALLOCATE_STATUS_BLOCK).bind(shard.end());
+    let allocated: i64 = allocate.fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
+    tx.commit().await.map_err(Outage::during(operation))?;
+    ShardRow { shard: shard.end(), allocated_blocks: allocated }.read().map(|(_, blocks)| blocks.saturating_sub(1))
 }
 
 pub(super) async fn list_shards(pool: &PgPool, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
     let query = query_as::<_, ShardRow>(sql::STATUS_SHARDS).bind(now.unix());
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("read the status lists"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list status list shards"))?;
     rows.iter().map(ShardRow::read).collect()
 }
 
 pub(super) async fn list_tokens_with_status(
     pool: &PgPool,
-    having: &TokenSelector,
+    selector: &TokenSelector,
     alive_at: Timestamp,
     after: TokenCursor,
     limit: u32,
 ) -> Result<Vec<TokenRecord>, Outage> {
-    let (statement, keys) = match having {
+    let (statement, keys) = match selector {
         TokenSelector::Tokens(ids) => (sql::STATUS_TOKENS_BY_TOKEN, to_json(ids)),
         TokenSelector::Tasks(ids) => (sql::STATUS_TOKENS_BY_TASK, to_json(ids)),
         TokenSelector::Grants(ids) => (sql::STATUS_TOKENS_BY_GRANT, to_json(ids)),
@@ -47,6 +47,6 @@ pub(super) async fn list_tokens_with_status(
         .bind(after.issued.unix())
         .bind(after.id.uuid())
         .bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("look for tokens with a status"))?;
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens with a status list index"))?;
     rows.into_iter().map(TokenRow::read).collect()
 }

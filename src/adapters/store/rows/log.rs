@@ -1,4 +1,4 @@
-//! What only grows: the revocation log and the audit trail.
+//! Append-only rows: the revocation log and the audit trail.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -40,17 +40,17 @@ impl LogRow {
     }
 
     pub(crate) fn read(self) -> Result<LogEntry, Outage> {
-        let place = RowContext { table: "revocation_log", row: &self.seq };
-        let target = Target::parse(&self.kind, &self.key).ok_or_else(|| place.corrupt("key"))?;
+        let context = RowContext { table: "revocation_log", row: &self.seq };
+        let target = Target::parse(&self.kind, &self.key).ok_or_else(|| context.corrupt("key"))?;
         let entry = NewEntry {
-            verb: LogAction::parse(&self.verb, &target).ok_or_else(|| place.corrupt("verb"))?,
+            verb: LogAction::parse(&self.verb, &target).ok_or_else(|| context.corrupt("verb"))?,
             target,
-            at: place.parse_time("occurred_at", self.occurred_at)?,
-            forget_after: place.parse_time("forget_after", self.forget_after)?,
+            at: context.parse_time("occurred_at", self.occurred_at)?,
+            forget_after: context.parse_time("forget_after", self.forget_after)?,
             reason: self.reason,
             by: self.actor,
         };
-        Ok(LogEntry { seq: LogPosition::new(place.parse_u64("seq", self.seq)?), entry })
+        Ok(LogEntry { seq: LogPosition::new(context.parse_u64("seq", self.seq)?), entry })
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct AuditRecordRow {
     token: Option<String>,
     resource: Option<String>,
     request_id: Option<String>,
-    /// Those in `audit_agents`, when it is read: a JSON list, in which the empty name stands for a row at another time.
+    /// When read, the agents in `audit_agents` as a JSON list. An empty name means that the row there has a different time.
     #[serde(skip)]
     agents: String,
 }
@@ -85,12 +85,12 @@ pub(crate) struct AuditAgentRow {
 }
 
 impl AuditRecordRow {
-    /// How much its text takes (bytes).
+    /// Returns the length of the body in bytes.
     pub(crate) fn body_len(&self) -> usize {
         self.body.len()
     }
 
-    /// Puts records at the end of a chain, and moves the head on.
+    /// Appends records to a chain and advances its head.
     pub(crate) fn link<'a>(
         writer: WriterId,
         head: &mut Head,
@@ -106,15 +106,15 @@ impl AuditRecordRow {
 
     fn new(record: &Record, linked: audit::Linked, actors: &mut Vec<AuditAgentRow>) -> Self {
         let columns = SearchColumns::from_record(record);
-        let (writer, n, done_at) = (linked.writer.0.to_string(), to_i64(linked.n), columns.at.unix());
+        let (writer, n, occurred_at) = (linked.writer.0.to_string(), to_i64(linked.n), columns.at.unix());
         let agents = columns.agents.into_iter();
-        actors.extend(agents.map(|agent| AuditAgentRow { writer: writer.clone(), n, agent, occurred_at: done_at }));
+        actors.extend(agents.map(|agent| AuditAgentRow { writer: writer.clone(), n, agent, occurred_at }));
         Self {
             writer,
             n,
             body: linked.body,
             hash: linked.hash,
-            occurred_at: done_at,
+            occurred_at,
             event: columns.event,
             outcome: columns.outcome,
             requester_issuer: columns.requester_issuer,
@@ -129,19 +129,19 @@ impl AuditRecordRow {
 
     pub(crate) fn read(self) -> Result<AuditRow, Outage> {
         let row = format!("{} {}", self.writer, self.n);
-        let place = RowContext { table: "audit", row: &row };
+        let context = RowContext { table: "audit", row: &row };
         Ok(AuditRow {
-            writer: WriterId(place.parse("writer", &self.writer)?),
-            n: place.parse_u64("n", self.n)?,
+            writer: WriterId(context.parse("writer", &self.writer)?),
+            n: context.parse_u64("n", self.n)?,
             body: self.body,
             hash: self.hash,
             columns: SearchColumns {
-                at: place.parse_time("occurred_at", self.occurred_at)?,
+                at: context.parse_time("occurred_at", self.occurred_at)?,
                 event: self.event,
                 outcome: self.outcome,
                 requester_issuer: self.requester_issuer,
                 requester_subject: self.requester_subject,
-                agents: place.parse_json("agents", &self.agents)?,
+                agents: context.parse_json("agents", &self.agents)?,
                 task: self.task,
                 token: self.token,
                 resource: self.resource,
@@ -161,7 +161,10 @@ pub(crate) struct AuditHeadRow {
 
 impl AuditHeadRow {
     pub(crate) fn read(self) -> Result<(WriterId, Head), Outage> {
-        let place = RowContext { table: "audit_writers", row: &self.writer };
-        Ok((WriterId(place.parse("writer", &self.writer)?), Head { n: place.parse_u64("n", self.n)?, hash: self.hash }))
+        let context = RowContext { table: "audit_writers", row: &self.writer };
+        Ok((
+            WriterId(context.parse("writer", &self.writer)?),
+            Head { n: context.parse_u64("n", self.n)?, hash: self.hash },
+        ))
     }
 }

@@ -1,5 +1,5 @@
-//! Rows: what the tables hold, between the domain and both databases. A row goes in as JSON text, many at a time, and
-//! comes out as columns; its fields have the columns' names.
+//! Row types, between the domain and both databases. Rows are written as JSON text, many at a time, and read back as
+//! columns; the fields have the names of the columns.
 
 mod log;
 mod registry;
@@ -26,36 +26,36 @@ pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};
 pub(crate) use tools::{KnownToolRow, ToolRow};
 
-/// What is stored can't be read back: somebody or something changed it. Says where, never what.
+/// A stored value can't be parsed, because it was changed outside this program. The error names the place, never the value.
 #[derive(Debug, Error)]
-#[error("table `{table}`, column `{column}`, row `{row}`: what is stored there can't be read")]
+#[error("the value in table `{table}`, column `{column}`, row `{row}` can't be parsed")]
 pub(crate) struct CorruptRowError {
     table: &'static str,
     column: &'static str,
     row: String,
 }
 
-/// Rows as the one text parameter of a statement that takes many.
+/// Serializes rows as the single text parameter of a statement that takes many.
 pub(crate) fn to_json<T: Serialize>(rows: &[T]) -> Result<String, Outage> {
     serde_json::to_string(rows).map_err(Outage::during("write rows"))
 }
 
-/// The name of a thing that parties name as they like: of any length, with any character, so only its digest is kept.
+/// Returns the digest under which a caller-chosen identifier is stored. The identifier may have any length and any character.
 pub(crate) fn digest_of(party: &str, id: &str) -> String {
     let mut context = Context::new(&digest::SHA256);
-    // The length first: ("ab", "c") and ("a", "bc") are different things.
+    // The length prefix keeps ("ab", "c") and ("a", "bc") apart.
     context.update(&(party.len() as u64).to_be_bytes());
     context.update(party.as_bytes());
     context.update(id.as_bytes());
     encode_base64url(context.finish().as_ref())
 }
 
-/// A column that can't hold the number holds the largest one: nothing counts that far.
+/// Converts a number for a column, saturating at the maximum, which no counter reaches.
 pub(crate) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A place in a table, to be named when what stands there can't be read.
+/// A row, named in the error when one of its values can't be parsed.
 struct RowContext<'a> {
     table: &'static str,
     row: &'a dyn Display,
@@ -75,7 +75,7 @@ impl RowContext<'_> {
         serde_json::from_str(text).map_err(|_| self.corrupt(column))
     }
 
-    /// One of an enum's words.
+    /// Parses the name of an enum's variant.
     fn parse_word<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Outage> {
         T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|_| self.corrupt(column))
     }

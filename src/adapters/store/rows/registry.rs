@@ -1,4 +1,4 @@
-//! What the registry is kept in: objects, secrets, keys, grants, and the versions that changes of them build on.
+//! Rows of the registry: objects, secrets, blocks, keys, grants, and the versions for optimistic concurrency.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
         id::ClientId,
         jose::jwk::SigningAlgorithm,
         keys::KeySchedule,
-        registry::{Block, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
+        registry::{Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
         revocation::LogPosition,
         secret::SecretTag,
         time::Timestamp,
@@ -33,33 +33,33 @@ pub(crate) struct ObjectRow {
 }
 
 impl ObjectRow {
-    pub(crate) fn new(entry: &Entry, since: LogPosition) -> Result<Self, Outage> {
+    pub(crate) fn new(entry: &Entry, registered_at: LogPosition) -> Result<Self, Outage> {
         Ok(Self {
             kind: entry.object.kind().as_str().to_owned(),
             id: entry.object.id().to_owned(),
             body: serde_json::to_string(&entry.object).map_err(Outage::during("write an object"))?,
             owner: entry.source.as_str().to_owned(),
-            registered_seq: to_i64(since.number()),
+            registered_seq: to_i64(registered_at.number()),
         })
     }
 
-    /// Which object it is, and from where on.
+    /// Returns the object and the position at which it was registered.
     pub(crate) fn registration_position(&self) -> Result<((ObjectKind, String), LogPosition), Outage> {
         let row = format!("{}/{}", self.kind, self.id);
-        let place = RowContext { table: "objects", row: &row };
-        let kind = place.parse_word("kind", &self.kind)?;
-        Ok(((kind, self.id.clone()), LogPosition::new(place.parse_u64("registered_seq", self.registered_seq)?)))
+        let context = RowContext { table: "objects", row: &row };
+        let kind = context.parse_word("kind", &self.kind)?;
+        Ok(((kind, self.id.clone()), LogPosition::new(context.parse_u64("registered_seq", self.registered_seq)?)))
     }
 
     pub(crate) fn read(&self) -> Result<Entry, Outage> {
         let row = format!("{}/{}", self.kind, self.id);
-        let place = RowContext { table: "objects", row: &row };
-        let object: RegistryObject = place.parse_json("body", &self.body)?;
-        // An object that stands under another one's name would be changed and removed as that one.
+        let context = RowContext { table: "objects", row: &row };
+        let object: RegistryObject = context.parse_json("body", &self.body)?;
+        // An object under the name of another would be changed and removed as that one.
         if object.kind().as_str() != self.kind || object.id() != self.id {
-            return Err(place.corrupt("id"));
+            return Err(context.corrupt("id"));
         }
-        Ok(Entry { object, source: place.parse_word("owner", &self.owner)? })
+        Ok(Entry { object, source: context.parse_word("owner", &self.owner)? })
     }
 }
 
@@ -75,8 +75,8 @@ impl SecretRow {
     pub(crate) fn read_all(rows: Vec<Self>) -> Result<BTreeMap<ClientId, StoredSecretTag>, Outage> {
         rows.into_iter()
             .map(|row| {
-                let place = RowContext { table: "secrets", row: &row.client };
-                let (client, owner) = (place.parse("client", &row.client)?, place.parse_word("owner", &row.owner)?);
+                let context = RowContext { table: "secrets", row: &row.client };
+                let (client, owner) = (context.parse("client", &row.client)?, context.parse_word("owner", &row.owner)?);
                 Ok((client, StoredSecretTag { tag: SecretTag::from_bytes(row.tag), source: owner }))
             })
             .collect()
@@ -108,13 +108,16 @@ impl BlockRow {
 
     pub(crate) fn read(self) -> Result<Block, Outage> {
         let row = format!("{}/{}", self.kind, self.id);
-        let place = RowContext { table: "blocks", row: &row };
+        let context = RowContext { table: "blocks", row: &row };
         Ok(Block {
-            subject: BlockSubject::parse(&self.kind, &self.id).ok_or_else(|| place.corrupt("id"))?,
-            kind: place.parse_word("block_kind", &self.block_kind)?,
-            reason: place.parse("reason", &self.reason)?,
+            subject: BlockSubject::parse(&self.kind, &self.id).ok_or_else(|| context.corrupt("id"))?,
+            kind: [BlockKind::Suspended, BlockKind::Blocked]
+                .into_iter()
+                .find(|kind| kind.as_str() == self.block_kind)
+                .ok_or_else(|| context.corrupt("block_kind"))?,
+            reason: context.parse("reason", &self.reason)?,
             by: self.actor,
-            at: place.parse_time("occurred_at", self.occurred_at)?,
+            at: context.parse_time("occurred_at", self.occurred_at)?,
         })
     }
 }
@@ -128,9 +131,9 @@ pub(crate) struct VersionRow {
 
 impl VersionRow {
     pub(crate) fn find(rows: &[Self], name: &'static str) -> Result<u64, Outage> {
-        let place = RowContext { table: "versions", row: &name };
-        let row = rows.iter().find(|row| row.name == name).ok_or_else(|| place.corrupt("version"))?;
-        place.parse_u64("version", row.version)
+        let context = RowContext { table: "versions", row: &name };
+        let row = rows.iter().find(|row| row.name == name).ok_or_else(|| context.corrupt("version"))?;
+        context.parse_u64("version", row.version)
     }
 }
 
@@ -162,16 +165,16 @@ impl KeyRow {
     }
 
     pub(crate) fn read(self) -> Result<StoredKey, Outage> {
-        let place = RowContext { table: "signing_keys", row: &self.kid };
-        let dates = KeySchedule {
-            kid: place.parse("kid", &self.kid)?,
-            algorithm: SigningAlgorithm::parse(&self.algorithm).ok_or_else(|| place.corrupt("algorithm"))?,
-            created_at: place.parse_time("created", self.created)?,
-            activates_at: place.parse_time("activates", self.activates)?,
-            retires_at: self.retires.map(|at| place.parse_time("retires", at)).transpose()?,
-            unpublished_at: self.gone.map(|at| place.parse_time("gone", at)).transpose()?,
+        let context = RowContext { table: "signing_keys", row: &self.kid };
+        let schedule = KeySchedule {
+            kid: context.parse("kid", &self.kid)?,
+            algorithm: SigningAlgorithm::parse(&self.algorithm).ok_or_else(|| context.corrupt("algorithm"))?,
+            created_at: context.parse_time("created", self.created)?,
+            activates_at: context.parse_time("activates", self.activates)?,
+            retires_at: self.retires.map(|at| context.parse_time("retires", at)).transpose()?,
+            unpublished_at: self.gone.map(|at| context.parse_time("gone", at)).transpose()?,
         };
-        Ok(StoredKey { schedule: dates, public_jwk: self.public_jwk, sealed_private_key: self.sealed })
+        Ok(StoredKey { schedule, public_jwk: self.public_jwk, sealed_private_key: self.sealed })
     }
 }
 
@@ -206,21 +209,21 @@ impl GrantRow {
     }
 
     pub(crate) fn read(self) -> Result<Grant, Outage> {
-        let place = RowContext { table: "grants", row: &self.id };
+        let context = RowContext { table: "grants", row: &self.id };
         Ok(Grant {
-            id: place.parse("id", &self.id)?,
-            requester: place.parse_requester(&self.requester_issuer, &self.requester_subject)?,
-            agent: place.parse("agent", &self.agent)?,
-            authority: self.authority.as_ref().map(|text| place.parse_json("authority", text)).transpose()?,
-            expires: place.parse_time("until", self.until)?,
+            id: context.parse("id", &self.id)?,
+            requester: context.parse_requester(&self.requester_issuer, &self.requester_subject)?,
+            agent: context.parse("agent", &self.agent)?,
+            authority: self.authority.as_ref().map(|text| context.parse_json("authority", text)).transpose()?,
+            expires: context.parse_time("until", self.until)?,
             by: self.actor,
-            at: place.parse_time("occurred_at", self.occurred_at)?,
+            at: context.parse_time("occurred_at", self.occurred_at)?,
             break_glass: self.break_glass,
         })
     }
 }
 
-/// `break_glass`: what the grant said, and the review of what was done with it.
+/// `break_glass`: the grant and its review.
 #[derive(FromRow)]
 pub(crate) struct BreakGlassRow {
     #[sqlx(flatten)]
@@ -236,17 +239,17 @@ impl BreakGlassRow {
     pub(crate) fn read(self) -> Result<BreakGlassGrant, Outage> {
         let grant = self.grant.read()?;
         let id = grant.id.to_string();
-        let place = RowContext { table: "break_glass", row: &id };
+        let context = RowContext { table: "break_glass", row: &id };
         let review = match (self.reviewed_by, self.reviewed_at, &self.note) {
             (Some(by), Some(at), Some(note)) => {
-                Some(Review { by, at: place.parse_time("reviewed_at", at)?, note: place.parse("note", note)? })
+                Some(Review { by, at: context.parse_time("reviewed_at", at)?, note: context.parse("note", note)? })
             }
             (None, None, None) => None,
-            (Some(_) | None, Some(_) | None, Some(_) | None) => return Err(place.corrupt("reviewed_by")),
+            (Some(_) | None, Some(_) | None, Some(_) | None) => return Err(context.corrupt("reviewed_by")),
         };
         Ok(BreakGlassGrant {
             grant,
-            reason: place.parse("reason", &self.reason)?,
+            reason: context.parse("reason", &self.reason)?,
             is_withdrawn: self.withdrawn,
             review,
         })

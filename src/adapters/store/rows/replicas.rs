@@ -1,4 +1,4 @@
-//! Replicas and their leases.
+//! Rows of replicas and their heartbeats.
 
 use std::time::Duration;
 
@@ -26,9 +26,13 @@ pub(crate) struct ReplicaRow {
     pub(crate) renewed_at: i64,
 }
 
-/// Whether a renewal was written: nobody waits for the lease of one that was passed over.
+/// Checks that a heartbeat was recorded. A heartbeat that was skipped gives no lease, because no replica waits for it.
 pub(crate) fn check_recorded(rows: u64) -> Result<(), Outage> {
-    if rows > 0 { Ok(()) } else { Err(Outage::during("renew the lease")("a later renewal is there")) }
+    if rows > 0 {
+        Ok(())
+    } else {
+        Err(Outage::during("record a heartbeat")("a later heartbeat of this replica is recorded"))
+    }
 }
 
 impl ReplicaRow {
@@ -46,15 +50,15 @@ impl ReplicaRow {
     }
 
     pub(crate) fn read(self) -> Result<Heartbeat, Outage> {
-        let place = RowContext { table: "replicas", row: &self.id };
+        let context = RowContext { table: "replicas", row: &self.id };
         Ok(Heartbeat {
-            number: place.parse_u64("heartbeat_number", self.heartbeat_number)?,
-            applied: LogPosition::new(place.parse_u64("applied_seq", self.applied_seq)?),
-            lease: Duration::from_millis(place.parse_u64("lease_ms", self.lease_ms)?),
-            at: place.parse_time("renewed_at", self.renewed_at)?,
+            number: context.parse_u64("heartbeat_number", self.heartbeat_number)?,
+            applied: LogPosition::new(context.parse_u64("applied_seq", self.applied_seq)?),
+            lease: Duration::from_millis(context.parse_u64("lease_ms", self.lease_ms)?),
+            at: context.parse_time("renewed_at", self.renewed_at)?,
             replica: Replica {
-                id: ReplicaId(place.parse("id", &self.id)?),
-                started_at: place.parse_time("started_at", self.started_at)?,
+                id: ReplicaId(context.parse("id", &self.id)?),
+                started_at: context.parse_time("started_at", self.started_at)?,
                 name: self.name,
                 version: self.version,
             },

@@ -1,4 +1,4 @@
-//! Shards of status lists.
+//! Rows of status list shards.
 
 use sqlx::FromRow;
 
@@ -14,8 +14,8 @@ pub(crate) struct ShardRow {
 
 impl ShardRow {
     pub(crate) fn read(&self) -> Result<(Shard, u64), Outage> {
-        let place = RowContext { table: "status_shards", row: &self.shard };
-        let shard = Shard::ending_at(self.shard).ok_or_else(|| place.corrupt("shard"))?;
-        Ok((shard, place.parse_u64("allocated_blocks", self.allocated_blocks)?))
+        let context = RowContext { table: "status_shards", row: &self.shard };
+        let shard = Shard::ending_at(self.shard).ok_or_else(|| context.corrupt("shard"))?;
+        Ok((shard, context.parse_u64("allocated_blocks", self.allocated_blocks)?))
     }
 }

@@ -1,4 +1,4 @@
-//! What issuing leaves behind: tasks, tokens, used one-time ids, answered requests.
+//! Rows that an exchange writes: tasks, tokens, replay guards, idempotency keys.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -33,7 +33,7 @@ pub(crate) struct TaskRow {
     rev: i64,
 }
 
-/// `tasks`, how often the state of one has changed
+/// `tasks`: the version of one
 #[derive(Debug, FromRow)]
 pub(crate) struct TaskVersionRow {
     id: String,
@@ -42,8 +42,8 @@ pub(crate) struct TaskVersionRow {
 
 impl TaskVersionRow {
     pub(crate) fn read(&self) -> Result<(TaskId, u64), Outage> {
-        let place = RowContext { table: "tasks", row: &self.id };
-        Ok((place.parse("id", &self.id)?, place.parse_u64("version", self.version)?))
+        let context = RowContext { table: "tasks", row: &self.id };
+        Ok((context.parse("id", &self.id)?, context.parse_u64("version", self.version)?))
     }
 }
 
@@ -67,31 +67,31 @@ impl TaskRow {
     }
 
     pub(crate) fn read(&self) -> Result<Task, Outage> {
-        let place = RowContext { table: "tasks", row: &self.id };
+        let context = RowContext { table: "tasks", row: &self.id };
         Ok(Task {
-            id: place.parse("id", &self.id)?,
-            requester: place.parse_requester(&self.requester_issuer, &self.requester_subject)?,
-            root_agent: place.parse("root_agent", &self.root_agent)?,
-            purpose: place.parse("purpose", &self.purpose)?,
-            authority: place.parse_json("authority", &self.authority)?,
-            state: place.parse_word("state", &self.state)?,
-            created_at: place.parse_time("created", self.created)?,
-            deadline: place.parse_time("deadline", self.deadline)?,
-            grant: self.grant_id.as_ref().map(|id| place.parse("grant_id", id)).transpose()?,
-            version: place.parse_u64("version", self.version)?,
+            id: context.parse("id", &self.id)?,
+            requester: context.parse_requester(&self.requester_issuer, &self.requester_subject)?,
+            root_agent: context.parse("root_agent", &self.root_agent)?,
+            purpose: context.parse("purpose", &self.purpose)?,
+            authority: context.parse_json("authority", &self.authority)?,
+            state: context.parse_word("state", &self.state)?,
+            created_at: context.parse_time("created", self.created)?,
+            deadline: context.parse_time("deadline", self.deadline)?,
+            grant: self.grant_id.as_ref().map(|id| context.parse("grant_id", id)).transpose()?,
+            version: context.parse_u64("version", self.version)?,
             last_transition: self
                 .last_transition
                 .as_ref()
-                .map(|turned| place.parse_json("last_transition", turned))
+                .map(|json| context.parse_json("last_transition", json))
                 .transpose()?,
-            rev: LogPosition::new(place.parse_u64("rev", self.rev)?),
+            rev: LogPosition::new(context.parse_u64("rev", self.rev)?),
         })
     }
 }
 
-/// A task's last change, as it is kept.
-pub(crate) fn transition_json(turn: &Transition) -> Result<String, Outage> {
-    serde_json::to_string(turn).map_err(Outage::during("write a task"))
+/// Serializes a task's last transition for its column.
+pub(crate) fn transition_json(transition: &Transition) -> Result<String, Outage> {
+    serde_json::to_string(transition).map_err(Outage::during("write a task"))
 }
 
 /// `tokens`
@@ -118,7 +118,7 @@ pub(crate) struct TokenRow {
 
 impl TokenRow {
     pub(crate) fn new(token: &TokenRecord) -> Result<Self, Outage> {
-        let during = "write a token's record";
+        let operation = "write a token's record";
         Ok(Self {
             id: token.id.to_string(),
             kind: token.kind.as_str().to_owned(),
@@ -126,50 +126,50 @@ impl TokenRow {
             requester_issuer: token.requester.as_ref().map(|r| r.issuer.to_string()),
             requester_subject: token.requester.as_ref().map(|r| r.subject.to_string()),
             client: token.client.to_string(),
-            agents: serde_json::to_string(&token.agents).map_err(Outage::during(during))?,
+            agents: serde_json::to_string(&token.agents).map_err(Outage::during(operation))?,
             audience: token.audience.clone(),
-            lineage: serde_json::to_string(&token.lineage).map_err(Outage::during(during))?,
-            authority: serde_json::to_string(&token.authority).map_err(Outage::during(during))?,
+            lineage: serde_json::to_string(&token.lineage).map_err(Outage::during(operation))?,
+            authority: serde_json::to_string(&token.authority).map_err(Outage::during(operation))?,
             issued: token.issued.unix(),
             expires: token.expires.unix(),
             rev: to_i64(token.rev.number()),
             grant_id: token.grant.map(|id| id.to_string()),
             break_glass: token.break_glass,
-            status_shard: token.status_index.map(|place| place.shard.end()),
-            status_index: token.status_index.map(|place| to_i64(place.number)),
+            status_shard: token.status_index.map(|index| index.shard.end()),
+            status_index: token.status_index.map(|index| to_i64(index.number)),
         })
     }
 
     pub(crate) fn read(self) -> Result<TokenRecord, Outage> {
-        let place = RowContext { table: "tokens", row: &self.id };
+        let context = RowContext { table: "tokens", row: &self.id };
         let requester = match (&self.requester_issuer, &self.requester_subject) {
-            (Some(issuer), Some(subject)) => Some(place.parse_requester(issuer, subject)?),
+            (Some(issuer), Some(subject)) => Some(context.parse_requester(issuer, subject)?),
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("requester_subject")),
+            (Some(_), None) | (None, Some(_)) => return Err(context.corrupt("requester_subject")),
         };
         let status = match (self.status_shard, self.status_index) {
             (Some(end), Some(number)) => {
-                let shard = Shard::ending_at(end).ok_or_else(|| place.corrupt("status_shard"))?;
-                Some(StatusIndex { shard, number: place.parse_u64("status_index", number)? })
+                let shard = Shard::ending_at(end).ok_or_else(|| context.corrupt("status_shard"))?;
+                Some(StatusIndex { shard, number: context.parse_u64("status_index", number)? })
             }
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => return Err(place.corrupt("status_index")),
+            (Some(_), None) | (None, Some(_)) => return Err(context.corrupt("status_index")),
         };
         Ok(TokenRecord {
-            id: place.parse("id", &self.id)?,
-            kind: TokenKind::parse(&self.kind).ok_or_else(|| place.corrupt("kind"))?,
-            task: self.task.as_ref().map(|id| place.parse("task", id)).transpose()?,
-            grant: self.grant_id.as_ref().map(|id| place.parse("grant_id", id)).transpose()?,
+            id: context.parse("id", &self.id)?,
+            kind: TokenKind::parse(&self.kind).ok_or_else(|| context.corrupt("kind"))?,
+            task: self.task.as_ref().map(|id| context.parse("task", id)).transpose()?,
+            grant: self.grant_id.as_ref().map(|id| context.parse("grant_id", id)).transpose()?,
             break_glass: self.break_glass,
             requester,
-            client: place.parse("client", &self.client)?,
-            agents: place.parse_json("agents", &self.agents)?,
+            client: context.parse("client", &self.client)?,
+            agents: context.parse_json("agents", &self.agents)?,
             audience: self.audience,
-            lineage: place.parse_json("lineage", &self.lineage)?,
-            authority: place.parse_json("authority", &self.authority)?,
-            issued: place.parse_time("issued", self.issued)?,
-            expires: place.parse_time("expires", self.expires)?,
-            rev: LogPosition::new(place.parse_u64("rev", self.rev)?),
+            lineage: context.parse_json("lineage", &self.lineage)?,
+            authority: context.parse_json("authority", &self.authority)?,
+            issued: context.parse_time("issued", self.issued)?,
+            expires: context.parse_time("expires", self.expires)?,
+            rev: LogPosition::new(context.parse_u64("rev", self.rev)?),
             status_index: status,
         })
     }
@@ -188,7 +188,7 @@ impl ReplayGuardRow {
     }
 }
 
-/// `idempotency`
+/// `idempotency_keys`
 #[derive(Clone, Debug, Serialize, FromRow)]
 pub(crate) struct IdempotencyRow {
     pub(crate) digest: String,
@@ -210,8 +210,8 @@ impl IdempotencyRow {
     }
 
     pub(crate) fn read(self) -> Result<WriteOutcome, Outage> {
-        let place = RowContext { table: "idempotency_keys", row: &self.digest };
-        let seq = self.seq.map(|seq| place.parse_u64("seq", seq)).transpose()?.map(LogPosition::new);
+        let context = RowContext { table: "idempotency_keys", row: &self.digest };
+        let seq = self.seq.map(|seq| context.parse_u64("seq", seq)).transpose()?.map(LogPosition::new);
         Ok(WriteOutcome::AlreadyApplied { fingerprint: self.fingerprint, response: self.response, seq })
     }
 }

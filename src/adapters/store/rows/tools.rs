@@ -1,4 +1,4 @@
-//! What is known of the tools of resources.
+//! Rows of tool records.
 
 use sqlx::FromRow;
 
@@ -30,11 +30,11 @@ pub(crate) struct ToolRow {
 
 impl ToolRow {
     pub(crate) fn new(record: &ToolRecord) -> Self {
-        let parts = |sighting: &Option<ObservedDefinition>| {
+        let parts = |observed: &Option<ObservedDefinition>| {
             let (digest, text) =
                 (|s: &ObservedDefinition| s.digest.to_string(), |s: &ObservedDefinition| s.definition.clone());
-            let sighting = sighting.as_ref();
-            (sighting.map(digest), sighting.map(text), sighting.map(|s| s.at.unix()))
+            let observed = observed.as_ref();
+            (observed.map(digest), observed.map(text), observed.map(|s| s.at.unix()))
         };
         let (accepted, accepted_definition, accepted_at) = parts(&record.accepted);
         let (seen, seen_definition, seen_at) = parts(&record.observed);
@@ -53,32 +53,32 @@ impl ToolRow {
 
     pub(crate) fn read(self) -> Result<ToolRecord, Outage> {
         let row = format!("{}/{}", self.resource, self.tool);
-        let place = RowContext { table: "tools", row: &row };
-        let sighting = |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at)
+        let context = RowContext { table: "tools", row: &row };
+        let observed = |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at)
         {
             (None, None, None) => Ok(None),
             (Some(digest), Some(definition), Some(at)) => {
-                let sighting = ObservedDefinition {
-                    digest: place.parse(column, &digest)?,
+                let observed = ObservedDefinition {
+                    digest: context.parse(column, &digest)?,
                     definition,
-                    at: place.parse_time(column, at)?,
+                    at: context.parse_time(column, at)?,
                 };
-                // A text that somebody changed is not what its digest was accepted for.
-                if sighting.has_valid_digest() { Ok(Some(sighting)) } else { Err(place.corrupt(column)) }
+                // The digest was accepted for another text if this one was changed.
+                if observed.has_valid_digest() { Ok(Some(observed)) } else { Err(context.corrupt(column)) }
             }
-            _ => Err(place.corrupt(column)),
+            _ => Err(context.corrupt(column)),
         };
         Ok(ToolRecord {
-            resource: place.parse("resource", &self.resource)?,
-            tool: place.parse("tool", &self.tool)?,
-            accepted: sighting("accepted", self.accepted, self.accepted_definition, self.accepted_at)?,
+            resource: context.parse("resource", &self.resource)?,
+            tool: context.parse("tool", &self.tool)?,
+            accepted: observed("accepted", self.accepted, self.accepted_definition, self.accepted_at)?,
             accepted_by: self.accepted_by,
-            observed: sighting("seen", self.seen, self.seen_definition, self.seen_at)?,
+            observed: observed("seen", self.seen, self.seen_definition, self.seen_at)?,
         })
     }
 }
 
-/// The digests of `tools`.
+/// `tools`: the digests
 #[derive(FromRow)]
 pub(crate) struct KnownToolRow {
     resource: String,
@@ -92,14 +92,14 @@ impl KnownToolRow {
         let mut known = KnownTools::new();
         for row in rows {
             let name = format!("{}/{}", row.resource, row.tool);
-            let place = RowContext { table: "tools", row: &name };
+            let context = RowContext { table: "tools", row: &name };
             let digest = |column, text: &Option<String>| {
-                text.as_ref().map(|text| place.parse::<ToolDigest>(column, text)).transpose()
+                text.as_ref().map(|text| context.parse::<ToolDigest>(column, text)).transpose()
             };
             let digests =
                 KnownTool { accepted: digest("accepted", &row.accepted)?, observed: digest("seen", &row.seen)? };
-            let tool = place.parse::<ToolName>("tool", &row.tool)?;
-            known.entry(place.parse("resource", &row.resource)?).or_default().insert(tool, digests);
+            let tool = context.parse::<ToolName>("tool", &row.tool)?;
+            known.entry(context.parse("resource", &row.resource)?).or_default().insert(tool, digests);
         }
         Ok(known)
     }

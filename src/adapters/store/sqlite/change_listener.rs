@@ -1,4 +1,4 @@
-//! Replicas: their leases, and a look at the file from time to time.
+//! Heartbeats of replicas, and change detection by polling.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use crate::{
     ports::{ChangeListener, Notification, Outage},
 };
 
-/// How often the file is looked at: nobody tells one process what another one wrote.
+/// The interval of polling. SQLite does not notify one process of the writes of another.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 pub(super) async fn record_heartbeat(pool: &SqlitePool, beat: &Heartbeat) -> Result<(), Outage> {
     let row = ReplicaRow::new(beat);
-    let renew = query(sql::RECORD_HEARTBEAT).bind(row.id).bind(row.name).bind(row.version).bind(row.started_at);
-    let renew = renew.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at);
-    let done = renew.execute(pool).await.map_err(Outage::during("renew the lease"))?;
+    let record = query(sql::RECORD_HEARTBEAT).bind(row.id).bind(row.name).bind(row.version).bind(row.started_at);
+    let record = record.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at);
+    let done = record.execute(pool).await.map_err(Outage::during("record a heartbeat"))?;
     check_recorded(done.rows_affected())
 }
 
 pub(super) async fn list_replicas(pool: &SqlitePool) -> Result<Vec<Heartbeat>, Outage> {
     let query = query_as(sql::REPLICAS);
-    let rows: Vec<ReplicaRow> = query.fetch_all(pool).await.map_err(Outage::during("read the replicas"))?;
+    let rows: Vec<ReplicaRow> = query.fetch_all(pool).await.map_err(Outage::during("list replicas"))?;
     rows.into_iter().map(ReplicaRow::read).collect()
 }
 
 pub(super) async fn deregister_replica(pool: &SqlitePool, id: ReplicaId, number: u64) -> Result<bool, Outage> {
     let remove = query(sql::DEREGISTER_REPLICA).bind(id.0.to_string()).bind(to_i64(number));
-    let done = remove.execute(pool).await.map_err(Outage::during("remove a replica"))?;
+    let done = remove.execute(pool).await.map_err(Outage::during("deregister a replica"))?;
     Ok(done.rows_affected() > 0)
 }
 
-/// Compares what it sees with what it saw.
+/// Compares the state of the file with the state at the last poll.
 pub(super) struct PollingListener {
     pool: SqlitePool,
     log_head: LogPosition,
@@ -71,7 +71,7 @@ impl ChangeListener for PollingListener {
     }
 }
 
-/// The head of the log, and up to where it was applied by each.
+/// Returns the head of the log and the acknowledged position of each replica.
 async fn read_positions(pool: &SqlitePool) -> Result<(LogPosition, Vec<LogPosition>), Outage> {
     let head = read::read_log_head(pool).await?;
     Ok((head, list_replicas(pool).await?.iter().map(|beat| beat.applied).collect()))

@@ -1,4 +1,4 @@
-//! The store in a file, by SQLite: for one machine. Several connections and several processes may share the file.
+//! The store on SQLite, for one machine. Several connections and several processes may share the file.
 
 mod change_listener;
 mod commit;
@@ -6,7 +6,12 @@ mod read;
 mod sql;
 mod status_lists;
 
-use std::{fmt, fs, io, path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -20,7 +25,10 @@ use sqlx::{
 pub use sql::STATEMENTS;
 
 use crate::{
-    adapters::store::{Database, StoreOptions, schema},
+    adapters::store::{
+        Database, StoreOptions,
+        schema::{self, AppliedMigration},
+    },
     domain::{
         audit::{Head, WriterId},
         grants::{
@@ -36,19 +44,22 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, ChangeListener, CommitError, GcStats, GrantFilter, ListError, Outage, Page, PageRequest,
-        Store, StoredKeys, StoredRegistry, TaskFilter, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        WriteOutcome, WriteSet,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
+        ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, RegistryStore, ReplicaStore,
+        StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
+        TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// The store in a file.
+/// The store on SQLite.
 pub struct SqliteStore {
-    /// One connection: writes wait for each other here, in order, and not in SQLite, which polls.
+    file: PathBuf,
+    /// A single connection. Writes queue for it in order, where SQLite itself would poll for its lock.
     writer: SqlitePool,
-    /// Reads see the last commit and wait for nobody (write-ahead log). In memory there is one connection for all.
+    /// Reads see the last commit and never wait for a writer (write-ahead log). An in-memory store has one connection for
+    /// everything.
     readers: SqlitePool,
 }
 
@@ -59,35 +70,47 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it if there is none.
+    /// Opens the file, and creates it if it does not exist.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, Outage> {
-        let during = "open the store's file";
+        let operation = "open the store's file";
         let connect = SqliteConnectOptions::from_str(url)
-            .map_err(Outage::during(during))?
+            .map_err(Outage::during(operation))?
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(options.statement_timeout);
+        let file = connect.get_filename().to_owned();
         let pool = |connections| {
             let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.acquire_timeout);
-            // A file does not hang up, and to ask costs as much as a read.
+            // A file does not close connections, and a test costs as much as a read.
             pool.test_before_acquire(false)
         };
         if is_in_memory(url) {
-            // What is in memory is gone with its connection, so that one stays.
+            // An in-memory database ends with its connection, so that connection is kept.
             let only = pool(1).min_connections(1).idle_timeout(None).max_lifetime(None);
-            let only = only.connect_with(connect).await.map_err(Outage::during(during))?;
-            return Ok(Self { writer: only.clone(), readers: only });
+            let only = only.connect_with(connect).await.map_err(Outage::during(operation))?;
+            return Ok(Self { file, writer: only.clone(), readers: only });
         }
-        create_private_file(connect.get_filename()).map_err(Outage::during(during))?;
+        create_private_file(&file).map_err(Outage::during(operation))?;
         let writer = pool(1).connect_with(connect.clone().create_if_missing(true)).await;
-        let writer = writer.map_err(Outage::during(during))?;
-        enable_wal(&writer, options.acquire_timeout).await.map_err(Outage::during(during))?;
+        let writer = writer.map_err(Outage::during(operation))?;
+        enable_wal(&writer, options.acquire_timeout).await.map_err(Outage::during(operation))?;
         let readers = pool(options.max_connections).connect_lazy_with(connect.read_only(true));
-        Ok(Self { writer, readers })
+        Ok(Self { file, writer, readers })
+    }
+
+    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+        read::read_applied_migrations(&mut *self.readers.acquire().await?).await
+    }
+
+    /// Returns the remedy for a schema that can't be migrated.
+    fn recreate_remedy(&self) -> String {
+        let file = self.file.display();
+        format!("delete `{file}`, `{file}-wal` and `{file}-shm` and run `errand migrate`")
     }
 }
 
-/// Makes the file, if there is none, so that only its owner can read it. SQLite gives its other files the same rights.
+/// Creates the file, unless it exists, so that only its owner can read it. SQLite gives its other files the same
+/// permissions.
 fn create_private_file(path: &Path) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -99,8 +122,8 @@ fn create_private_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Turns the write-ahead log on, which a file keeps. To turn it on takes a lock that SQLite does not wait for, and
-/// another program may be just about to do the same.
+/// Enables the write-ahead log, a setting that the file keeps. Enabling takes a lock for which SQLite does not wait, and
+/// another program may be enabling it at the same time.
 async fn enable_wal(writer: &SqlitePool, time_limit: Duration) -> Result<(), sqlx::Error> {
     let pause = Duration::from_millis(20);
     let mut left = time_limit;
@@ -116,7 +139,7 @@ async fn enable_wal(writer: &SqlitePool, time_limit: Duration) -> Result<(), sql
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {
-    // SQLITE_BUSY is 5; the extended codes have it in their lowest byte.
+    // SQLITE_BUSY is 5. Extended codes carry it in their lowest byte.
     let code = error.as_database_error().and_then(DatabaseError::code);
     code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
@@ -129,21 +152,30 @@ fn is_in_memory(url: &str) -> bool {
 #[async_trait]
 impl Database for SqliteStore {
     async fn migrate(&self) -> Result<(), Outage> {
-        // sqlx takes no lock here, so the whole of it is one transaction: of two programs one does it, the other finds it
-        // done.
-        let during = "migrate the store";
-        let mut tx = self.writer.begin_with(sql::BEGIN).await.map_err(Outage::during(during))?;
-        MIGRATOR.run_direct(None, &mut *tx, false).await.map_err(Outage::during(during))?;
-        tx.commit().await.map_err(Outage::during(during))
+        // sqlx takes no lock on SQLite, so one transaction spans all of it. A second program waits and finds it done.
+        let operation = "migrate the store";
+        let mut tx = self.writer.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+        let applied = read::read_applied_migrations(&mut tx).await.map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        schema::check_migratable(&applied, &MIGRATOR, || self.recreate_remedy())
+            .map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        MIGRATOR.run_direct(None, &mut *tx, false).await.map_err(Outage::during(operation))?;
+        tx.commit().await.map_err(Outage::during(operation))
     }
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl WriteStore for SqliteStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         commit::commit(&self.writer, writer, batch).await
     }
 
+    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
+        read::find_idempotent_response(&self.readers, caller, key).await
+    }
+}
+
+#[async_trait]
+impl LogStore for SqliteStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
         read::read_log_head(&self.readers).await
     }
@@ -152,30 +184,13 @@ impl Store for SqliteStore {
         read::read_log_after(&self.readers, seq, now, limit).await
     }
 
-    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        read::load_registry(&self.readers).await
+    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+        read::list_revocations(&self.readers, page).await
     }
+}
 
-    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::list_tools(&self.readers, resource).await
-    }
-
-    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        read::load_keys(&self.readers).await
-    }
-
-    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::find_task(&self.readers, id).await
-    }
-
-    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_overdue_tasks(&self.readers, now, limit).await
-    }
-
-    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        read::list_tasks(&self.readers, filter, page).await
-    }
-
+#[async_trait]
+impl TokenStore for SqliteStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
         read::find_token(&self.readers, id).await
     }
@@ -183,23 +198,20 @@ impl Store for SqliteStore {
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         read::list_tokens(&self.readers, filter, page).await
     }
+}
 
-    async fn list_tokens_with_status(
-        &self,
-        having: &TokenSelector,
-        alive_at: Timestamp,
-        after: TokenCursor,
-        limit: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.readers, having, alive_at, after, limit).await
+#[async_trait]
+impl TaskStore for SqliteStore {
+    async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
+        read::find_task(&self.readers, id).await
     }
 
-    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::allocate_block(&self.writer, shard).await
+    async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
+        read::list_tasks(&self.readers, filter, page).await
     }
 
-    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::list_shards(&self.readers, now).await
+    async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_overdue_tasks(&self.readers, now, limit).await
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
@@ -209,9 +221,16 @@ impl Store for SqliteStore {
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_orphaned_tasks(&self.readers, limit).await
     }
+}
 
+#[async_trait]
+impl GrantStore for SqliteStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
         read::find_grant(&self.readers, id).await
+    }
+
+    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
+        read::list_grants(&self.readers, filter, page).await
     }
 
     async fn list_live_grants(
@@ -235,19 +254,28 @@ impl Store for SqliteStore {
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         read::list_break_glass(&self.readers, review, page).await
     }
+}
 
-    async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        read::list_grants(&self.readers, filter, page).await
+#[async_trait]
+impl RegistryStore for SqliteStore {
+    async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
+        read::load_registry(&self.readers).await
     }
 
-    async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        read::list_revocations(&self.readers, page).await
+    async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+        read::list_tools(&self.readers, resource).await
     }
+}
 
-    async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        read::find_idempotent_response(&self.readers, caller, key).await
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn load_keys(&self) -> Result<StoredKeys, Outage> {
+        read::load_keys(&self.readers).await
     }
+}
 
+#[async_trait]
+impl AuditStore for SqliteStore {
     async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
         read::list_audit_records(&self.readers, filter, page).await
     }
@@ -259,7 +287,10 @@ impl Store for SqliteStore {
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::read_audit_chain(&self.readers, writer, n, limit).await
     }
+}
 
+#[async_trait]
+impl ReplicaStore for SqliteStore {
     async fn record_heartbeat(&self, beat: &Heartbeat, _is_news: bool) -> Result<(), Outage> {
         change_listener::record_heartbeat(&self.writer, beat).await
     }
@@ -275,13 +306,37 @@ impl Store for SqliteStore {
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Ok(Box::new(change_listener::PollingListener::new(self.readers.clone()).await?))
     }
+}
 
+#[async_trait]
+impl StatusListStore for SqliteStore {
+    async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
+        status_lists::allocate_block(&self.writer, shard).await
+    }
+
+    async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+        status_lists::list_shards(&self.readers, now).await
+    }
+
+    async fn list_tokens_with_status(
+        &self,
+        selector: &TokenSelector,
+        alive_at: Timestamp,
+        after: TokenCursor,
+        limit: u32,
+    ) -> Result<Vec<TokenRecord>, Outage> {
+        status_lists::list_tokens_with_status(&self.readers, selector, alive_at, after, limit).await
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for SqliteStore {
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
         commit::collect_garbage(&self.writer, now).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        let during = Outage::during("reach the store");
-        schema::check_version(read::read_schema_version(&self.readers).await.map_err(during)?, &MIGRATOR)
+        let applied = self.read_applied_migrations().await.map_err(Outage::during("reach the store"))?;
+        schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy()).map_err(Outage::during(OP_CHECK_SCHEMA))
     }
 }

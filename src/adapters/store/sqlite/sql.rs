@@ -1,21 +1,21 @@
-//! The statements. Those for Postgres stand in the same order under the same names.
+//! The SQL statements for SQLite. Those for PostgreSQL have the same names and the same order.
 
 use crate::adapters::store::sql::statements;
 
-/// Readers see the last commit while somebody writes.
+/// Enables the write-ahead log: readers see the last commit during a write.
 pub(super) const ENABLE_WAL: &str = "PRAGMA journal_mode = WAL";
-/// Takes the one lock on writing at once: to read first and write later would fail when another process wrote in between.
+/// Takes the write lock at once. A transaction that reads first and writes later fails if another process wrote in between.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
 
-/// Whether what SQLite refused was a value or a row: too big (18), against a constraint (19), of the wrong type (20). The
-/// extended codes have it in their lowest byte.
+/// Returns whether SQLite rejected a value or a row: too large (18), a violated constraint (19), the wrong type (20).
+/// Extended codes carry it in their lowest byte.
 pub(super) fn is_data_error_code(code: &str) -> bool {
     code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
 
-/// The first condition is the one that an index answers; the rest narrows down what it finds.
+/// An index serves the first condition, and the others filter its result.
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
@@ -43,8 +43,8 @@ macro_rules! tokens_where {
     };
 }
 
-/// Tokens that may have been touched by what was taken back. No token lives longer than from `?3` to `?2`, and by when they were
-/// issued an index finds them.
+/// Tokens that a revocation may affect. A lifetime lies within `?3` and `?2`, so an index finds the tokens by their time of
+/// issue.
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
@@ -66,7 +66,7 @@ macro_rules! grants_where {
     };
 }
 
-/// A grant that was withdrawn is a grant no more.
+/// A withdrawn grant has no row in `grants`.
 macro_rules! break_glass_where {
     ($where:literal) => {
         concat!(
@@ -86,9 +86,9 @@ macro_rules! audit_columns {
     };
 }
 
-/// `$place` is the table whose index has the order.
+/// `$table` is the table whose index provides the order.
 macro_rules! audit_where {
-    ($from:literal, $place:literal, $first:literal) => {
+    ($from:literal, $table:literal, $first:literal) => {
         concat!(
             "SELECT ",
             audit_columns!(),
@@ -102,17 +102,17 @@ macro_rules! audit_where {
              AND (?7 IS NULL OR resource = ?7) AND (?8 IS NULL OR event = ?8) AND (?9 IS NULL OR outcome = ?9)
              AND (?10 IS NULL OR audit.occurred_at >= ?10) AND (?11 IS NULL OR audit.occurred_at < ?11)
              AND (",
-            $place,
+            $table,
             ".occurred_at, ",
-            $place,
+            $table,
             ".writer, ",
-            $place,
+            $table,
             ".n) < (?12, ?13, ?14) ORDER BY ",
-            $place,
+            $table,
             ".occurred_at DESC, ",
-            $place,
+            $table,
             ".writer DESC, ",
-            $place,
+            $table,
             ".n DESC LIMIT ?15"
         )
     };
@@ -122,15 +122,15 @@ macro_rules! audit_where {
 }
 
 statements! {
-    // ---- the schema ----
+    // ---- connection and schema ----
 
     HAS_SCHEMA = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
-    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    APPLIED_MIGRATIONS = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
 
     // ---- commit: guards ----
 
     LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name";
-    /// The answer is filled in when it is known. (`WHERE true` keeps `ON CONFLICT` from being read as a join.)
+    /// The response is stored later, when it is known. (`WHERE true` keeps `ON CONFLICT` from being parsed as a join.)
     TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT value->>'digest', '', '', value->>'keep_until'
         FROM json_each(?1) WHERE true
@@ -148,9 +148,9 @@ statements! {
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT value FROM json_each(?1))";
     UPDATE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
 
-    // ---- commit: what happens ----
+    // ---- commit: writes ----
 
-    /// One transaction writes at a time, so the order of places is the order of commits.
+    /// One transaction writes at a time, so positions are in commit order.
     ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + ?1 WHERE singleton = 1 RETURNING seq";
     INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
         SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'actor', value->>'occurred_at',
@@ -170,7 +170,7 @@ statements! {
         FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'response' AS response, value->>'seq' AS seq,
             value->>'keep_until' AS keep_until FROM json_each(?1)) AS r
         WHERE i.digest = r.digest";
-    /// The end of the writer's chain: nobody moves it until this batch's records stand after it.
+    /// The head of the writer's chain. The write lock keeps it in place until this batch's records are appended.
     LOCK_WRITER = "SELECT writer, n, hash FROM audit_writers WHERE writer = ?1";
     INSERT_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES (?1, 0, '') ON CONFLICT DO NOTHING";
     INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
@@ -181,9 +181,9 @@ statements! {
         SELECT value->>'writer', value->>'n', value->>'agent', value->>'occurred_at' FROM json_each(?1) WHERE true";
     UPDATE_WRITER = "UPDATE audit_writers SET n = ?2, hash = ?3 WHERE writer = ?1";
 
-    // ---- commit: rare changes ----
+    // ---- commit: state changes ----
 
-    /// One that is there stays the one that it is.
+    /// An existing object keeps its registration position.
     PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, registered_seq) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
     REMOVE_OBJECT = "DELETE FROM objects WHERE kind = ?1 AND id = ?2";
@@ -221,8 +221,8 @@ statements! {
     LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
-    /// The hours in which something will be forgotten that is not yet; the first place after one that is not forgotten; and
-    /// from there on so many places. Each look is one into the index by hour: what is forgotten is not seen.
+    /// Finds the hours in which the retention of an entry ends, then the first retained entry after a position, then the
+    /// entries in a range from there. Each step uses the index by hour, so it reads no entry past its retention.
     RETAINED_LOG_AFTER = "WITH RECURSIVE hours (hour) AS (
             SELECT (SELECT forget_after / 3600 FROM revocation_log INDEXED BY revocation_log_by_hour
                 WHERE forget_after / 3600 >= (?2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
@@ -230,17 +230,17 @@ statements! {
             SELECT (SELECT forget_after / 3600 FROM revocation_log INDEXED BY revocation_log_by_hour
                 WHERE forget_after / 3600 > hour ORDER BY forget_after / 3600 LIMIT 1)
             FROM hours WHERE hour IS NOT NULL),
-        first (place) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log INDEXED BY revocation_log_by_hour
+        next_entry (position) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log INDEXED BY revocation_log_by_hour
             WHERE forget_after / 3600 = hour AND seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT 1)) FROM hours)
         SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after
-        FROM first CROSS JOIN hours CROSS JOIN revocation_log INDEXED BY revocation_log_by_hour
-        WHERE forget_after / 3600 = hour AND seq >= place AND seq < place + ?4 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
+        FROM next_entry CROSS JOIN hours CROSS JOIN revocation_log INDEXED BY revocation_log_by_hour
+        WHERE forget_after / 3600 = hour AND seq >= position AND seq < position + ?4 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq < ?1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
-    /// Only what decides: the texts may be long.
+    /// Only the digests, because the definitions may be long.
     KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
     TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at
         FROM tools WHERE resource = ?1 ORDER BY tool";
@@ -272,7 +272,7 @@ statements! {
     STATUS_TOKENS_BY_TASK = status_tokens_where!("task IN (SELECT value FROM json_each(?1))");
     STATUS_TOKENS_BY_GRANT = status_tokens_where!("grant_id IN (SELECT value FROM json_each(?1))");
     STATUS_TOKENS_BY_REQUESTER = status_tokens_where!("(requester_subject, requester_issuer) IN (SELECT value->>1, value->>0 FROM json_each(?1))");
-    /// An agent that acts in a token got one in the same task before, which ends no sooner.
+    /// An agent that acts in a token has an earlier token of the same task, which expires no sooner.
     STATUS_TOKENS_BY_AGENT = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p
             WHERE p.client IN (SELECT value FROM json_each(?1)) AND p.issued >= ?3 AND p.expires > ?2)");
     STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT value FROM json_each(?1))");
@@ -306,13 +306,13 @@ statements! {
 
     // ---- status lists ----
 
-    /// Two that take at once get one after the other, and so not the same.
+    /// Concurrent allocations run one after the other, so they get different blocks.
     ALLOCATE_STATUS_BLOCK = "INSERT INTO status_shards (shard, allocated_blocks) VALUES (?1, 1)
         ON CONFLICT (shard) DO UPDATE SET allocated_blocks = status_shards.allocated_blocks + 1 RETURNING allocated_blocks";
 
     // ---- replicas ----
 
-    /// A renewal that comes late, after a later one, is passed over.
+    /// Skips a heartbeat that arrives after a later one.
     RECORD_HEARTBEAT = "INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
         ON CONFLICT (id) DO UPDATE SET heartbeat_number = excluded.heartbeat_number, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
@@ -320,9 +320,9 @@ statements! {
     REPLICAS = "SELECT id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at FROM replicas ORDER BY started_at, id";
     DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = ?1 AND heartbeat_number <= ?2";
 
-    // ---- sweep ----
+    // ---- garbage collection ----
 
-    /// Some at a time, so that a commit gets its turn.
+    /// Deletes a limited number at a time, so that commits can run in between.
     DELETE_EXPIRED_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN
         (SELECT digest FROM replay_guards WHERE keep_until <= ?1 LIMIT 10000)";
     DELETE_EXPIRED_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN

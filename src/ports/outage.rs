@@ -1,0 +1,49 @@
+//! Failures of the outside world, and how errors are displayed with their causes.
+
+use std::{error::Error as StdError, fmt};
+
+use thiserror::Error;
+
+/// A failure of something outside the process: it was unreachable, too slow, or gave an answer that can't be used. It
+/// names the operation; the cause is its `source`.
+#[derive(Debug, Error)]
+#[error("{operation} failed")]
+pub struct Outage {
+    /// The operation that failed, such as "commit".
+    pub operation: &'static str,
+    /// The cause.
+    pub source: Box<dyn StdError + Send + Sync>,
+}
+
+/// The operation of an [`Outage`] that means that the store's schema is not the one that this program needs.
+pub const OP_CHECK_SCHEMA: &str = "check the store's schema";
+/// The operation of an [`Outage`] that means that there is no active signing key.
+pub const OP_FIND_SIGNING_KEY: &str = "look for a signing key";
+
+impl Outage {
+    /// Wraps a cause: `….map_err(Outage::during("commit"))?`.
+    pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self { operation, source: source.into() }
+    }
+}
+
+/// Displays an error with all its causes on one line, outermost first, separated by `: `. A cause that repeats the text
+/// before it is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorChain<'a>(pub &'a (dyn StdError + 'static));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = self.0.to_string();
+        f.write_str(&written)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if text != written {
+                write!(f, ": {text}")?;
+            }
+            (written, next) = (text, cause.source());
+        }
+        Ok(())
+    }
+}

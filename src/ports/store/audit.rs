@@ -1,0 +1,69 @@
+//! The audit trail.
+
+use async_trait::async_trait;
+
+use super::{ListError, Page, PageRequest};
+use crate::{
+    domain::{
+        audit::{Event, Head, Outcome, SearchColumns, WriterId},
+        id::{RequestId, TaskId, TokenId},
+        time::Timestamp,
+        uri::IssuerUrl,
+    },
+    ports::Outage,
+};
+
+/// A selection of audit records. All given conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// The task.
+    pub task: Option<TaskId>,
+    /// The requester: issuer and subject.
+    pub requester: Option<(IssuerUrl, String)>,
+    /// An agent anywhere in the actor chain, or the client, in the form of [`searchable`].
+    ///
+    /// [`searchable`]: crate::domain::audit::searchable
+    pub agent: Option<String>,
+    /// The token.
+    pub token: Option<TokenId>,
+    /// The resource, or another object, in the form of [`searchable`](crate::domain::audit::searchable).
+    pub resource: Option<String>,
+    /// The request.
+    pub request_id: Option<RequestId>,
+    /// The event.
+    pub event: Option<Event>,
+    /// The outcome.
+    pub outcome: Option<Outcome>,
+    /// The event occurred at this time or later.
+    pub occurred_from: Option<Timestamp>,
+    /// The event occurred before this time.
+    pub occurred_before: Option<Timestamp>,
+}
+
+/// An audit row as it is stored, before verification. Its content is untrusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// The writer of the chain.
+    pub writer: WriterId,
+    /// The number of the record in the chain.
+    pub n: u64,
+    /// The text of the record.
+    pub body: String,
+    /// The stored hash.
+    pub hash: String,
+    /// The stored search columns. Verification compares them with those of the record.
+    pub columns: SearchColumns,
+}
+
+/// Reads the audit trail.
+#[async_trait]
+pub trait AuditStore: Send + Sync {
+    /// Lists audit records, newest first.
+    async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError>;
+
+    /// Returns the heads of all writers' chains.
+    async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage>;
+
+    /// Returns the records of a writer's chain after number `n`, in order, at most `limit`.
+    async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage>;
+}

@@ -1,0 +1,50 @@
+//! Stored signing keys.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{id::KeyId, keys::KeySchedule},
+    ports::Outage,
+};
+
+/// A signing key as it is stored: its schedule, its public JWK, and its private key encrypted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The name, algorithm and dates.
+    pub schedule: KeySchedule,
+    /// The public JWK, as JSON text.
+    pub public_jwk: String,
+    /// The private key (PKCS#8), sealed with AES-256-GCM under the key-encryption key and bound to its table, row and
+    /// column.
+    pub sealed_private_key: Vec<u8>,
+}
+
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredKey").field("schedule", &self.schedule).finish_non_exhaustive()
+    }
+}
+
+/// The stored keys and their version, read in one snapshot.
+#[derive(Debug)]
+pub struct StoredKeys {
+    /// The version. Every change increments it.
+    pub version: u64,
+    /// The keys, with those past their publication until they are deleted.
+    pub keys: Vec<StoredKey>,
+}
+
+/// Reads the signing keys.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    /// Returns the current keys.
+    async fn load_keys(&self) -> Result<StoredKeys, Outage>;
+}
+
+/// Returns the additional authenticated data with which a private key is sealed: its table, row and column.
+#[must_use]
+pub fn signing_key_aad(kid: &KeyId) -> String {
+    format!("signing_keys|{kid}|sealed")
+}

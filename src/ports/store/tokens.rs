@@ -1,0 +1,101 @@
+//! Records of issued tokens.
+
+use async_trait::async_trait;
+
+use super::{ListError, Page, PageRequest};
+use crate::{
+    domain::{
+        authority::Authority,
+        id::{ClientId, GrantId, TaskId, TokenId},
+        revocation::{LogPosition, RevocationKeys},
+        status_list::StatusIndex,
+        task::Requester,
+        time::Timestamp,
+        token::TokenKind,
+        uri::IssuerUrl,
+    },
+    ports::Outage,
+};
+
+/// The record of an issued token: everything except the token itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The `jti` claim.
+    pub id: TokenId,
+    /// The kind of token.
+    pub kind: TokenKind,
+    /// The task; API tokens have none.
+    pub task: Option<TaskId>,
+    /// The grant on which the token was issued.
+    pub grant: Option<GrantId>,
+    /// Whether that grant is a break-glass grant.
+    pub break_glass: bool,
+    /// The requester; API tokens have none.
+    pub requester: Option<Requester>,
+    /// The client to which the token was issued.
+    pub client: ClientId,
+    /// The acting agents of this server, the current one first.
+    pub agents: Vec<ClientId>,
+    /// The `aud` claim.
+    pub audience: String,
+    /// The tokens from which this one was derived, oldest first.
+    pub lineage: Vec<TokenId>,
+    /// The authority that the token carries.
+    pub authority: Authority,
+    /// The time of issue.
+    pub issued: Timestamp,
+    /// The expiry.
+    pub expires: Timestamp,
+    /// The log position that the issuing replica had applied.
+    pub rev: LogPosition,
+    /// The token's index in the status lists.
+    pub status_index: Option<StatusIndex>,
+}
+
+impl TokenRecord {
+    /// Returns the keys under which the token can be revoked, except one: the record does not hold the agent for which a
+    /// hand-over token is meant. Such a token has no index in a status list.
+    ///
+    /// The keys serve to show a token's standing, in status lists too. Decisions of this server use the token's own
+    /// claims.
+    #[must_use]
+    pub fn revocation_keys(&self) -> RevocationKeys {
+        RevocationKeys {
+            token: self.id,
+            lineage: self.lineage.clone(),
+            task: self.task,
+            grant: self.grant,
+            requester: self.requester.clone(),
+            agents: self.agents.iter().cloned().chain([self.client.clone()]).collect(),
+            resources: self.authority.iter().map(|permission| permission.resource.clone()).collect(),
+            rev: self.rev,
+        }
+    }
+}
+
+/// A selection of tokens. All given conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFilter {
+    /// The task.
+    pub task: Option<TaskId>,
+    /// The requester: issuer and subject.
+    pub requester: Option<(IssuerUrl, String)>,
+    /// The client to which the token was issued.
+    pub client: Option<ClientId>,
+    /// The `aud` claim.
+    pub audience: Option<String>,
+    /// The token has not expired at this time.
+    pub unexpired_at: Option<Timestamp>,
+    /// The token was issued at this time or later.
+    pub issued_from: Option<Timestamp>,
+}
+
+/// Reads records of issued tokens.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Returns the record of one token.
+    async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage>;
+
+    /// Lists tokens, newest first.
+    async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError>;
+}

@@ -1,0 +1,59 @@
+//! Keys of other parties.
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::Outage;
+use crate::domain::{
+    jose::{
+        jwk::{JwkSet, JwsAlgorithm},
+        jws::UnverifiedJws,
+    },
+    registry::issuer::TrustedIssuer,
+    time::Timestamp,
+};
+
+/// A reason why another party's signature was not accepted.
+#[derive(Debug, Error)]
+pub enum SignatureError {
+    /// The signer has no key for the `kid` and the algorithm.
+    #[error("the signer has no key for this `kid` and `alg`")]
+    UnknownKey,
+    /// The signer may not use the algorithm.
+    #[error("`alg` is not allowed for the signer")]
+    AlgorithmNotAllowed,
+    /// The signature is not valid.
+    #[error("the signature is not valid")]
+    InvalidSignature,
+    /// The signer's keys could not be fetched.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+/// The keys of other parties: issuers publish theirs, and clients have theirs in the registry.
+#[async_trait]
+pub trait TrustedKeys: Send + Sync {
+    /// Returns the payload if a key of the issuer signed it. An unknown `kid` makes the keys be fetched again, at most
+    /// once a minute.
+    async fn verify_with_issuer(
+        &self,
+        issuer: &TrustedIssuer,
+        token: UnverifiedJws<'_>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, SignatureError>;
+
+    /// Returns the payload if a key of this set signed it.
+    fn verify_with_keys(
+        &self,
+        keys: &JwkSet,
+        algorithms: &[JwsAlgorithm],
+        token: UnverifiedJws<'_>,
+    ) -> Result<Map<String, Value>, SignatureError>;
+
+    /// Verifies the token and discards the result, so that timing does not reveal an unknown client.
+    fn verify_dummy(&self, token: UnverifiedJws<'_>);
+
+    /// Returns the issuers whose last key fetch failed, for health and metrics.
+    fn unreachable_issuers(&self) -> Vec<String>;
+}
