@@ -1,4 +1,4 @@
-//! How a use-case says no, or that it does not know. One reason a rule; the edge has the one table to the wire.
+//! Errors of the use-cases: one variant for each reason. The HTTP layer maps them to status codes in one table.
 
 use thiserror::Error;
 
@@ -16,230 +16,246 @@ use crate::{
     ports::{ListError, Outage, ToolListingError},
 };
 
-/// How a use-case ends when it does not do what was asked.
+/// Why a use-case did not do what was requested.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The client did not prove who it is.
+    /// The client is not authenticated, or not authorized.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// The request is not one.
+    /// The request is malformed.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The subject or actor token is not good.
+    /// The subject token or the actor token is not valid.
     #[error("{0} token: {1}")]
     Token(&'static str, TokenError),
-    /// A rule says no.
+    /// A rule denies the exchange.
     #[error(transparent)]
     Denied(#[from] Denial),
-    /// A rule says no as long as the requester has not consented.
+    /// A rule denies the exchange until the requester consents.
     #[error("{}", Denial::ConsentRequired)]
     ConsentRequired(Box<ConsentRequired>),
-    /// It would not fit what is there.
+    /// The current state does not allow the change.
     #[error(transparent)]
     Conflict(#[from] ConflictError),
-    /// An MCP server could not be asked for its tools.
+    /// The tools of an MCP server could not be listed.
     #[error(transparent)]
     ToolListing(#[from] ToolListingError),
-    /// It could not be found out.
+    /// Errand can't decide: something that it depends on is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Outage),
+    /// A defect of Errand itself.
+    #[error(transparent)]
+    Internal(#[from] LogicError),
 }
 
-/// What the requester would have to consent to, and where they can.
+/// A defect: an invariant between this program and the store does not hold. Neither a refusal nor an outage; the text is
+/// for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum LogicError {
+    /// The store reported an outcome that the write can't have, given its guards.
+    #[error("the store reported an outcome that this write can't have: {0}")]
+    ImpossibleOutcome(&'static str),
+    /// A revocation was committed without a position in the log to wait for.
+    #[error("the store committed a revocation without a log position")]
+    MissingLogPosition,
+}
+
+/// The authority that the requester has to consent to, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsentRequired {
-    /// All that was asked for.
+    /// All authority that the exchange requested.
     pub authority: Authority,
-    /// The page where grants are made, if the operator names one.
+    /// The page where grants are made, if the operator configured one.
     pub uri: Option<String>,
 }
 
 impl From<ListError> for Error {
-    fn from(fault: ListError) -> Self {
-        match fault {
+    fn from(error: ListError) -> Self {
+        match error {
             ListError::InvalidCursor => {
-                RequestError::InvalidParameter("after", "is not the `next` of a page of this list").into()
+                RequestError::InvalidParameter("after", "must be the `next` of a page of this list").into()
             }
             ListError::Outage(outage) => outage.into(),
         }
     }
 }
 
-/// Why a client did not prove who it is. One answer to the outside, whichever it is; the reason is for the log.
+/// Why a client is not authenticated or not authorized. The response has one text for all failed client authentications;
+/// the reason is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AuthError {
     /// The request has no credentials.
     #[error("no client authentication")]
     MissingCredentials,
-    /// More than one method in one request (RFC 6749 §2.3).
-    #[error("more than one way of client authentication in the request")]
+    /// The request uses more than one method (RFC 6749 §2.3).
+    #[error("more than one client authentication method in the request")]
     MultipleMethods,
-    /// The header or the assertion can't be read.
-    #[error("the credentials are malformed")]
+    /// The header or the assertion can't be parsed.
+    #[error("malformed client credentials")]
     Malformed,
-    /// No such client, or it is shut out.
+    /// The client does not exist or is disabled.
     #[error("unknown or disabled client")]
     UnknownClient,
-    /// Registered with another method.
-    #[error("the client is registered with another method")]
+    /// The client is registered with another method.
+    #[error("the client is registered with another authentication method")]
     WrongMethod,
     /// The secret is wrong.
-    #[error("wrong secret")]
+    #[error("wrong client secret")]
     WrongSecret,
-    /// The assertion's signature is wrong.
-    #[error("the assertion is not signed by a key of the client")]
+    /// The signature of the assertion can't be verified.
+    #[error("the assertion is not signed with a key of the client")]
     BadSignature,
-    /// A claim of the assertion is not right.
+    /// A claim of the assertion is not acceptable.
     #[error("assertion: {0}")]
     BadClaim(ClaimError),
-    /// The assertion's `typ` says that it is something else.
-    #[error("the assertion's `typ` is that of another kind of token")]
+    /// The `typ` of the assertion names another kind of token.
+    #[error("the assertion's `typ` names another kind of token")]
     WrongTyp,
     /// The assertion was used before.
-    #[error("the assertion was used before")]
+    #[error("the assertion was already used")]
     Replayed,
-    /// How it proves who it is was changed while it was being answered.
-    #[error("the client's credentials were changed at the same moment")]
+    /// The client's credentials changed while the request was processed.
+    #[error("the client's credentials changed while the request was processed")]
     CredentialsChanged,
-    /// The request has no bearer token, where only one will do.
-    #[error("an API token is needed: `Authorization: Bearer …`")]
+    /// The endpoint requires a bearer token.
+    #[error("an API token is required: `Authorization: Bearer …`")]
     MissingBearer,
     /// The bearer token is not a live API token.
     #[error("not a live API token")]
     InvalidBearer,
-    /// The API token lacks the scope for this.
+    /// The API token lacks the scope of the endpoint.
     #[error("the API token lacks the scope")]
     InsufficientScope,
-    /// The requester's token was not issued to a portal, or somebody else acts with it.
+    /// The requester's token was not issued to a portal, or an agent acts with it.
     #[error("the token was not issued to a portal of its issuer for the requester alone")]
     NotPortalToken,
-    /// The client is not of the kind that may do this.
-    #[error("this client may not do this")]
+    /// The operation is not available to this kind of client.
+    #[error("this client may not use this operation")]
     ClientNotAllowed,
 }
 
-/// Why a request is not one. The texts go to the client, so they are fixed: nothing that was sent comes back.
+/// Why a request is malformed. The texts go to the client and never contain a value that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
-    /// A parameter is missing.
+    /// A required parameter is missing.
     #[error("`{0}` is missing")]
     MissingParameter(&'static str),
-    /// A parameter stands twice.
-    #[error("a parameter stands twice")]
+    /// A parameter is sent more than once.
+    #[error("duplicate parameter")]
     DuplicateParameter,
-    /// A parameter has a value that it can't have.
+    /// The value of a parameter is not valid.
     #[error("`{0}`: {1}")]
     InvalidParameter(&'static str, &'static str),
     /// The body is not a form, not UTF-8, or has too many parameters.
     #[error("the body is not an `application/x-www-form-urlencoded` form in UTF-8 with at most 64 parameters")]
     MalformedForm,
-    /// The body is not the JSON that is wanted.
-    #[error("the body is not the JSON object that is wanted here: {0}")]
+    /// The body is not the JSON object that the endpoint expects.
+    #[error("the body is not the expected JSON object; {0}")]
     MalformedJson(String),
-    /// No scope list.
+    /// The scope is malformed.
     #[error("`scope`: {0}")]
     InvalidScope(#[from] ScopeError),
-    /// Not the details that we know.
+    /// The authorization details are malformed.
     #[error(transparent)]
     InvalidDetails(#[from] DetailsError),
-    /// The target is unknown, or more than one, or none.
+    /// The target is unknown, ambiguous or missing.
     #[error("target: {0}")]
     InvalidTarget(&'static str),
-    /// The token would be too large to be read by anybody, us included.
-    #[error("the token would be larger than is read anywhere: ask for fewer tools or scopes, or send less context")]
+    /// The token would be larger than any recipient accepts, Errand included.
+    #[error("the token would exceed the maximum size; request fewer tools or scopes, or send less context")]
     TokenTooLarge,
-    /// No such grant type.
-    #[error("`grant_type` is not one that is served here")]
+    /// The grant type is not supported.
+    #[error("`grant_type` is not supported")]
     UnsupportedGrantType,
-    /// The client may not use this grant.
-    #[error("the client may not use this grant")]
+    /// The client may not use this grant type.
+    #[error("the client may not use this grant type")]
     UnauthorizedGrantType,
-    /// The scope is not one that the client may have for Errand's own APIs.
+    /// The client may not have this scope of Errand's own APIs.
     #[error("the client may not have this scope")]
     ScopeNotAllowed,
-    /// The token is not the client's to revoke.
-    #[error("the token was not issued to this client, and not derived from one that was")]
+    /// The client may not revoke the token.
+    #[error("the token was neither issued to this client nor derived from a token of this client")]
     NotTokenOwner,
 }
 
-/// Why a presented token is not good.
+/// Why a presented token is not valid.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// No JWS.
+    /// The token is not a JWS.
     #[error(transparent)]
     Malformed(#[from] JwsError),
-    /// Its `typ` is not the one of the type that it is said to be.
-    #[error("its `typ` does not fit the token type that the request says")]
+    /// The `typ` does not match the declared token type.
+    #[error("the token's `typ` does not match the token type in the request")]
     WrongTyp,
-    /// Its issuer is not registered, or is blocked.
+    /// The issuer is not registered, or is blocked.
     #[error("the issuer is not trusted; register it")]
     UntrustedIssuer,
-    /// Its issuer is trusted, but not for tokens of this type.
+    /// The issuer is trusted, but not for tokens of this type.
     #[error("tokens of this type are not accepted from the issuer; add the type to the issuer's `token_types`")]
     TokenTypeNotAccepted,
-    /// Its signature is not good.
-    #[error("its signature can't be verified with a key of its issuer")]
+    /// The signature can't be verified.
+    #[error("the token's signature does not verify with any key of its issuer")]
     BadSignature,
-    /// A claim is not right.
+    /// A claim is not acceptable.
     #[error(transparent)]
     BadClaim(#[from] ClaimError),
-    /// It was taken back.
-    #[error("it was revoked")]
+    /// The token was revoked.
+    #[error("the token was revoked")]
     Revoked,
-    /// It is held back.
-    #[error("its task is suspended; it works again when the task is resumed")]
+    /// The token is suspended.
+    #[error("the token is suspended; retry after its task or agent is resumed")]
     Suspended,
-    /// It was used before.
-    #[error("it was used before")]
+    /// The token was used before.
+    #[error("the token was already used")]
     Replayed,
 }
 
-/// Why a change of what is there does not happen.
+/// Why the current state does not allow a change.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConflictError {
-    /// No such thing.
-    #[error("there is no such {0}")]
+    /// The object does not exist, or is hidden from the caller.
+    #[error("no such {0}")]
     NotFound(&'static str),
-    /// The configuration file owns it.
-    #[error("the configuration file declares it: change it there")]
+    /// The configuration file declares the object.
+    #[error("the configuration file declares this object; change it there")]
     ManagedByFile,
-    /// It would not fit the rest.
+    /// The change conflicts with other objects.
     #[error("{0}")]
     Inconsistent(String),
-    /// The key was used for another request.
-    #[error("the idempotency key was used for another request")]
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request; use a new key")]
     IdempotencyKeyReused,
-    /// It is not what was looked at.
+    /// The definition of a tool is not the accepted one.
     #[error(transparent)]
     DefinitionChanged(#[from] AcceptanceError),
-    /// The state of the task does not allow it.
+    /// The state of the task does not allow the action.
     #[error(transparent)]
     IllegalTransition(TransitionError),
-    /// Whether and how it is shut out does not allow it.
+    /// The current block of the party, or the lack of one, does not allow the action.
     #[error(transparent)]
     Block(BlockError),
-    /// A grant for an emergency is not to be signed off so.
+    /// The break-glass grant can't be reviewed.
     #[error(transparent)]
     ReviewRejected(ReviewError),
-    /// Many at once need what a dry run gave.
+    /// A change of many tasks lacks a valid confirmation.
     #[error("{0}")]
     ConfirmationRequired(&'static str),
-    /// It was done, and its answer is one that is shown once.
-    #[error("a secret was made for this idempotency key, and it is not shown again: make another one with another key")]
+    /// The request created a secret before, which is shown once.
+    #[error("a secret was created for this idempotency key and is shown once; create another one with a new key")]
     SecretAlreadyShown,
     /// The log has no such position.
-    #[error("`after` is no position of this log: begin again, without `after`")]
+    #[error("unknown `after` cursor; restart without `after`")]
     UnknownCursor,
     /// All tokens of the list have ended.
     #[error("all tokens of this status list have ended")]
     StatusListExpired,
-    /// No list of another time is kept.
-    #[error("status lists of another time are not kept: ask without `time`")]
+    /// Only the current list is kept.
+    #[error("historical status lists are not kept; omit `time`")]
     HistoryUnsupported,
-    /// So many listen already.
-    #[error("as many listen already as may, with this client or all together: try again later")]
+    /// The limit of concurrent subscribers is reached.
+    #[error("too many subscribers (per client or overall); retry later")]
     TooManySubscribers,
-    /// Others keep changing it at the same moment.
-    #[error("it was changed by somebody else at the same moment: try again")]
+    /// Concurrent changes won every race.
+    #[error("the object was changed concurrently; retry")]
     ConcurrentUpdate,
 }

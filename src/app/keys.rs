@@ -7,8 +7,10 @@ use serde_json::json;
 use crate::{
     app::{
         ConflictError, Error, RequestContext, Service,
-        commit::idempotency,
-        registry::objects::{MAX_COMMIT_ATTEMPTS, changed_entry},
+        commit::{
+            idempotency::Idempotent,
+            retry::{Completion, Decision},
+        },
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -16,10 +18,10 @@ use crate::{
         jose::jwk::{JwkSet, SigningAlgorithm},
         keys::{KeySchedule, KeyState, RotationReason, RotationSettings, plan_removal, plan_rotation},
         registry::Registry,
-        revocation::Target,
+        revocation::NewEntry,
         time::Timestamp,
     },
-    ports::{IdempotentRequest, Outage, Precondition, Signer, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
+    ports::{Outage, Precondition, Signer, StateChange, Store, StoredKey, WriteSet},
 };
 
 /// The keys that a rotation or a revocation created.
@@ -97,32 +99,26 @@ impl Service {
         key: Option<String>,
         cx: &RequestContext,
     ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
-        let request = idempotency::build_idempotency(by.to_owned(), key, "rotate keys".into(), cx);
-        if let Some(created) = self.find_stored_response(request.as_ref()).await? {
-            return Ok(created);
-        }
+        let request = Idempotent::<CreatedKeys>::new(by.to_owned(), key, "rotate keys".into(), cx);
         let record = Record {
             admin: Some(by.to_owned()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
         };
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
+        let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let change = self.inner.key_rotation.rotate(&snapshot.registry, reason, cx.now).await?;
             if change.changes.is_empty() {
-                // The same request may have created one a moment ago.
-                return Ok(self.find_stored_response(request.as_ref()).await?.unwrap_or(change.created));
+                return Ok(Decision::Answer(change.created));
             }
             let created = change.created.clone();
-            let written = self.inner.writer.commit(change.into_write(by, request.as_ref(), &record)).await?;
-            if let Some(created) = idempotency::read_stored_response(request.as_ref(), &written)? {
-                return Ok(created);
-            }
-            if matches!(written, WriteOutcome::Committed { .. }) {
-                return Ok(created);
-            }
+            Ok(Decision::Write(Box::new(change.into_write(by, &request, &record)?), created))
+        });
+        match completion.await? {
+            Completion::Done(created, _) => Ok(created),
+            Completion::Replayed(replay) => Ok(replay.response),
+            Completion::Refused(conflict) => Err(self.record_refusal(record, conflict)),
         }
-        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 
     /// Revokes a key that leaked: from the commit on, it is not in the JWKS and its tokens are
@@ -137,10 +133,8 @@ impl Service {
         key: Option<String>,
         cx: &RequestContext,
     ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
-        let request = idempotency::build_idempotency(by.to_owned(), key, format!("revoke key {kid} {reason}"), cx);
-        if let Some(created) = self.find_stored_response(request.as_ref()).await? {
-            return Ok(created);
-        }
+        let fingerprint = format!("revoke key {kid} {reason}");
+        let request = Idempotent::<CreatedKeys>::new(by.to_owned(), key, fingerprint, cx);
         let record = Record {
             admin: Some(by.to_owned()),
             requested: Some(json!({"key": kid})),
@@ -148,27 +142,23 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
         };
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
+        let completion = self.commit_with_retry(&request, None, |_| async {
             // Another replica may have created the key a moment ago.
             let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
             let Some(change) = self.inner.key_rotation.revoke(&snapshot.registry, kid, cx.now).await? else {
-                // The same request may have revoked it a moment ago.
-                return match self.find_stored_response(request.as_ref()).await? {
-                    Some(created) => Ok(created),
-                    None => Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("key")).await),
-                };
+                return Ok(Decision::Refuse(ConflictError::NotFound("key")));
             };
             let created = change.created.clone();
-            let written = self.inner.writer.commit(change.into_write(by, request.as_ref(), &record)).await?;
-            if let Some(created) = idempotency::read_stored_response(request.as_ref(), &written)? {
-                return Ok(created);
-            }
-            if matches!(written, WriteOutcome::Committed { .. }) {
+            Ok(Decision::Write(Box::new(change.into_write(by, &request, &record)?), created))
+        });
+        match completion.await? {
+            Completion::Done(created, _) => {
                 self.inner.follower.snapshot(cx.now).await?;
-                return Ok(created);
+                Ok(created)
             }
+            Completion::Replayed(replay) => Ok(replay.response),
+            Completion::Refused(conflict) => Err(self.record_refusal_after_barrier(record, conflict).await),
         }
-        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 }
 
@@ -251,17 +241,15 @@ impl KeyChange {
         self.changes.push(StateChange::PutKey(key));
     }
 
-    fn into_write(self, by: &str, request: Option<&IdempotentRequest>, record: &Record) -> WriteSet {
+    fn into_write(self, by: &str, request: &Idempotent<CreatedKeys>, record: &Record) -> Result<WriteSet, Outage> {
         let Self { version, created, changes } = self;
-        let with_response =
-            |request: &IdempotentRequest| IdempotentRequest { response: json!(created).to_string(), ..request.clone() };
-        WriteSet {
+        Ok(WriteSet {
             precondition: Some(Precondition::KeysVersion(version)),
-            idempotency: request.map(with_response),
+            idempotency: request.storing(&created)?,
             state_changes: changes,
-            log_entries: vec![changed_entry(Target::Keys, by.to_owned(), record.at)],
+            log_entries: vec![NewEntry::keys_changed(by.to_owned(), record.at)],
             audit_records: vec![Record { granted: Some(json!({"keys": created})), ..record.clone() }],
             ..WriteSet::default()
-        }
+        })
     }
 }

@@ -37,8 +37,7 @@ impl AdminRequest {
         body["reason"] = json!(REASON);
         match verb {
             Action::End => {}
-            Action::Disable => body["disable"] = json!(true),
-            Action::Suspend | Action::Resume | Action::Enable => body["verb"] = action_name(verb),
+            Action::Block | Action::Suspend | Action::Resume | Action::Unblock => body["verb"] = action_name(verb),
         }
         Self::new("/v1/admin/revocations".to_owned(), body, verb, target)
     }
@@ -97,7 +96,7 @@ fn action_name(verb: Action) -> Value {
         Action::End => "revoke",
         Action::Suspend => "suspend",
         Action::Resume => "resume",
-        Action::Disable => "disable",
-        Action::Enable => "enable",
+        Action::Block => "block",
+        Action::Unblock => "unblock",
     })
 }

@@ -80,7 +80,7 @@ impl Workload {
                 return self.change_selection(Action::Resume, selection, dice).await;
             }
             BulkChange::BlockRequester => {
-                return self.block(Target::Requester(requester()), Action::Disable, dice).await;
+                return self.block(Target::Requester(requester()), Action::Block, dice).await;
             }
             BulkChange::BlockAgent => {
                 return self.block(Target::Agent(GRANT_AGENT.to_owned()), random_verb(dice), dice).await;
@@ -121,7 +121,7 @@ impl Workload {
         self.introspect_some(&target, told).await;
         tokio::time::sleep(Duration::from_millis(dice.between(0, 500))).await;
         let (undo, other) =
-            if verb == Action::Suspend { (Action::Resume, Action::Enable) } else { (Action::Enable, Action::Resume) };
+            if verb == Action::Suspend { (Action::Resume, Action::Unblock) } else { (Action::Unblock, Action::Resume) };
         let mut is_in = 0;
         for n in 0..MAX_UNBLOCK_ATTEMPTS {
             // Somebody else may have done more than we, or undone it.
@@ -169,5 +169,5 @@ fn main_agent(dice: &mut SeededRng) -> String {
 }
 
 fn random_verb(dice: &mut SeededRng) -> Action {
-    [Action::Suspend, Action::Disable][dice.below(2)]
+    [Action::Suspend, Action::Block][dice.below(2)]
 }

@@ -240,9 +240,9 @@ impl<'a> Analysis<'a> {
         let Change { verb, target, result: told, seq, .. } = change;
         let (kind, key) = target.log_key();
         let word = match verb {
-            Action::End | Action::Disable => "revoke",
+            Action::End | Action::Block => "revoke",
             Action::Suspend => "suspend",
-            Action::Resume | Action::Enable => "resume",
+            Action::Resume | Action::Unblock => "resume",
         };
         let there = |seq: u64| kept.log.get(&seq).map(|(verb, kind, key)| (verb.as_str(), kind.as_str(), key.as_str()));
         let is_there = match (told, target) {
@@ -257,7 +257,7 @@ impl<'a> Analysis<'a> {
                         Action::End => has("revoke"),
                         Action::Suspend => has("suspend") || has("revoke"),
                         // It may never have been held back.
-                        Action::Resume | Action::Disable | Action::Enable => true,
+                        Action::Resume | Action::Block | Action::Unblock => true,
                     }
                 };
                 // One that rests on a grant ends with it, and one that is past its deadline has ended: neither needs a word.
@@ -274,7 +274,7 @@ impl<'a> Analysis<'a> {
             (ChangeResult::Already, _) if *verb == Action::Resume => true,
             (ChangeResult::Done, Target::Agent(_) | Target::Requester(_)) if *verb != Action::End => {
                 let before = |seq: u64| there(seq.saturating_sub(1)) == Some((word, kind, key));
-                let is_it = |seq| *verb == Action::Enable || before(seq);
+                let is_it = |seq| *verb == Action::Unblock || before(seq);
                 seq.is_some_and(|seq| there(seq) == Some(("revoke", "registry", "")) && is_it(seq))
             }
             (ChangeResult::Done | ChangeResult::Already, _) => match seq {

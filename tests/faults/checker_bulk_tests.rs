@@ -191,37 +191,37 @@ fn blocked_party_has_no_active_token() {
     let first = issued(0, 10, token("root", 4, &[]));
     let ask = |start, id: &str, it| introspected(start, start + 5, id, it);
     for target in [agent(), requester()] {
-        let disable =
-            |told| change(20, 30, Action::Disable, target.clone(), told, (told == ChangeResult::Done).then_some(6));
-        let enable =
-            |told| change(60, 70, Action::Enable, target.clone(), told, (told == ChangeResult::Done).then_some(8));
-        let out = [first.clone(), disable(ChangeResult::Done)];
+        let block =
+            |told| change(20, 30, Action::Block, target.clone(), told, (told == ChangeResult::Done).then_some(6));
+        let unblock =
+            |told| change(60, 70, Action::Unblock, target.clone(), told, (told == ChangeResult::Done).then_some(8));
+        let out = [first.clone(), block(ChangeResult::Done)];
         let then = |calls: &[Call]| violations(&[&out[..], calls].concat());
         assert!(is_active_violation(&then(&[ask(31, "root", IntrospectionResult::Active)])));
         assert_eq!(then(&[ask(30, "root", IntrospectionResult::Active)]), []);
         // Let in again, it has not got back what it had.
         assert!(is_active_violation(&then(&[
-            enable(ChangeResult::Done),
+            unblock(ChangeResult::Done),
             ask(80, "root", IntrospectionResult::Active)
         ])));
         let new = |start| issued(start, start + 5, token("late", 8, &[]));
         let while_out = then(&[issued(31, 40, token("late", 6, &[]))]);
         assert!(matches!(&while_out[..], [Violation::IssuedWhileSuspended { .. }]), "{while_out:?}");
         for told in [ChangeResult::Done, ChangeResult::Unknown] {
-            assert_eq!(then(&[enable(told), new(61)]), [], "it is being let in");
-            assert_eq!(then(&[enable(told), new(80)]), []);
+            assert_eq!(then(&[unblock(told), new(61)]), [], "it is being let in");
+            assert_eq!(then(&[unblock(told), new(80)]), []);
         }
-        let refused = then(&[enable(ChangeResult::Refused), issued(80, 85, token("late", 6, &[]))]);
+        let refused = then(&[unblock(ChangeResult::Refused), issued(80, 85, token("late", 6, &[]))]);
         assert!(matches!(&refused[..], [Violation::IssuedWhileSuspended { .. }]));
         // What it gets then works.
         assert!(is_inactive_violation(&then(&[
-            enable(ChangeResult::Done),
+            unblock(ChangeResult::Done),
             new(71),
             ask(80, "late", IntrospectionResult::Inactive)
         ])));
-        assert_eq!(then(&[enable(ChangeResult::Done), new(71), ask(80, "late", IntrospectionResult::Active)]), []);
+        assert_eq!(then(&[unblock(ChangeResult::Done), new(71), ask(80, "late", IntrospectionResult::Active)]), []);
         // Not acknowledged, it is neither.
-        let maybe = [first.clone(), disable(ChangeResult::Unknown), new(40)];
+        let maybe = [first.clone(), block(ChangeResult::Unknown), new(40)];
         for it in [IntrospectionResult::Active, IntrospectionResult::Inactive] {
             assert_eq!(violations(&[&maybe[..], &[ask(50, "root", it), ask(50, "late", it)]].concat()), []);
         }
@@ -229,11 +229,11 @@ fn blocked_party_has_no_active_token() {
         let (word, kind) = ("revoke", target.log_key().0);
         let entry = (word, kind, target.log_key().1);
         let registry = ("revoke", "registry", "");
-        let disable = |seq| [change(20, 30, Action::Disable, target.clone(), ChangeResult::Done, Some(seq))];
-        assert_eq!(find_violations(&disable(2), &log(&[entry, registry])), []);
+        let block = |seq| [change(20, 30, Action::Block, target.clone(), ChangeResult::Done, Some(seq))];
+        assert_eq!(find_violations(&block(2), &log(&[entry, registry])), []);
         for (seq, kept) in [(2, log(&[registry, entry])), (2, log(&[registry, registry])), (1, log(&[entry]))] {
             let no_entry = Violation::MissingEntry { target: target.clone(), seq: Some(seq) };
-            assert_eq!(find_violations(&disable(seq), &kept), [no_entry]);
+            assert_eq!(find_violations(&block(seq), &kept), [no_entry]);
         }
     }
 }

@@ -71,9 +71,9 @@ pub fn violations(history: &[Call]) -> Vec<Violation> {
             Event::Changed(Change { verb, target, result: ChangeResult::Done, seq, .. }) => {
                 let (kind, key) = target.log_key();
                 let word = match verb {
-                    Action::End | Action::Disable => "revoke",
+                    Action::End | Action::Block => "revoke",
                     Action::Suspend => "suspend",
-                    Action::Resume | Action::Enable => "resume",
+                    Action::Resume | Action::Unblock => "resume",
                 };
                 let seq = seq.unwrap_or_else(|| kept.log.keys().next_back().unwrap_or(&0) + 1);
                 let is_of_registry = matches!(target, Target::Agent(_) | Target::Requester(_)) && *verb != Action::End;

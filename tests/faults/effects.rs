@@ -147,11 +147,11 @@ impl<'a> ChangeRequest<'a> {
                 each.collect()
             }
             // The last entry says that the registry changed, the one before it what has ended.
-            (target, Action::Disable) => vec![
+            (target, Action::Block) => vec![
                 effect(target, Action::End, told, seq.map(|seq| seq.saturating_sub(1))),
                 effect(target, Action::Suspend, told, None),
             ],
-            (target, Action::Enable) => vec![effect(target, Action::Resume, told, None)],
+            (target, Action::Unblock) => vec![effect(target, Action::Resume, told, None)],
             (target, verb) => vec![effect(target, verb, told, seq)],
         }
     }

@@ -82,9 +82,9 @@ pub enum Action {
     Suspend,
     Resume,
     /// End what there is, and give nothing any more.
-    Disable,
+    Block,
     /// Give something again.
-    Enable,
+    Unblock,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

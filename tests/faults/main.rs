@@ -130,8 +130,8 @@ async fn cluster_survives_faults() {
         "resume selection",
         "withdraw grant",
         "remove key",
-        "disable requester",
-        "enable requester",
+        "block requester",
+        "unblock requester",
     ] {
         assert!(tally.done.contains_key(act), "{act}: never: there was nothing to check");
     }

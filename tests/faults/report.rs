@@ -54,9 +54,9 @@ impl Summary {
                 Event::Changed(change) => match (change.result, change.verb) {
                     (ChangeResult::Done, verb) => {
                         match verb {
-                            Action::End | Action::Disable => tally.ended += 1,
+                            Action::End | Action::Block => tally.ended += 1,
                             Action::Suspend => tally.suspended += 1,
-                            Action::Resume | Action::Enable => tally.resumed += 1,
+                            Action::Resume | Action::Unblock => tally.resumed += 1,
                         }
                         *tally.done.entry(change_name(change)).or_default() += 1;
                         // The history is in the order of the answers.
@@ -125,10 +125,10 @@ fn change_name(change: &Change) -> &'static str {
         (Action::Resume, Target::Tasks(_)) => "resume selection",
         (Action::Resume, Target::Agent(_)) => "resume agent",
         (Action::Resume, _) => "resume task",
-        (Action::Disable, Target::Agent(_)) => "disable agent",
-        (Action::Disable, _) => "disable requester",
-        (Action::Enable, Target::Agent(_)) => "enable agent",
-        (Action::Enable, _) => "enable requester",
+        (Action::Block, Target::Agent(_)) => "block agent",
+        (Action::Block, _) => "block requester",
+        (Action::Unblock, Target::Agent(_)) => "unblock agent",
+        (Action::Unblock, _) => "unblock requester",
     }
 }
 

@@ -273,16 +273,16 @@ async fn block_round_trips(on: &TestStore) {
         at: NOW,
     };
     let mut all = vec![
-        one(object(ObjectKind::Admin, "ops"), BlockKind::Disabled, 0),
+        one(object(ObjectKind::Admin, "ops"), BlockKind::Blocked, 0),
         one(object(ObjectKind::Agent, "planner"), BlockKind::Suspended, 1),
-        one(object(ObjectKind::Issuer, "https://login.example.com"), BlockKind::Disabled, 2),
-        one(BlockSubject::Requester(requester("Robert'); DROP TABLE tokens;--")), BlockKind::Disabled, 3),
-        one(object(ObjectKind::Resource, "files"), BlockKind::Disabled, 4),
+        one(object(ObjectKind::Issuer, "https://login.example.com"), BlockKind::Blocked, 2),
+        one(BlockSubject::Requester(requester("Robert'); DROP TABLE tokens;--")), BlockKind::Blocked, 3),
+        one(object(ObjectKind::Resource, "files"), BlockKind::Blocked, 4),
     ];
     commit_changes(&*store, all.iter().rev().cloned().map(StateChange::Block).collect()).await;
     let registry = store.load_registry().await.unwrap();
     assert_eq!((registry.version, &registry.blocks), (1, &all));
-    all[1] = Block { at: at(5), ..one(all[1].subject.clone(), BlockKind::Disabled, 3) };
+    all[1] = Block { at: at(5), ..one(all[1].subject.clone(), BlockKind::Blocked, 3) };
     commit_changes(&*store, vec![StateChange::Block(all[1].clone())]).await;
     commit_changes(
         &*store,

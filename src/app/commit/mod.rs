@@ -2,4 +2,6 @@
 
 pub(super) mod idempotency;
 pub(super) mod queue;
+pub(super) mod refusal;
+pub(super) mod retry;
 pub(super) mod timeout;

@@ -1,15 +1,17 @@
-//! Break-glass: grants for an emergency, made by an admin, used under everybody's eyes, signed off by another admin.
+//! Break-glass: emergency grants. An admin creates one, every use raises a warning, and another admin reviews it.
 //!
-//! They are withdrawn like any grant. Everything about one is in the trail under its name.
+//! An emergency grant is withdrawn like any other grant. Its audit records share one `resource`.
 
 use serde_json::json;
 
 use crate::{
     app::{
-        ApiCaller, ConflictError, Error, RequestContext, RequestError, Service, Snapshot,
-        commit::idempotency,
+        ApiCaller, ConflictError, Error, RequestContext, RequestError, Service,
+        commit::{
+            idempotency::{Idempotent, Replay},
+            retry::{Completion, Decision},
+        },
         grants::{GrantActor, capacity_guard, grant_record},
-        registry::objects::MAX_COMMIT_ATTEMPTS,
         replication::propagation::UnloggedWrite,
     },
     domain::{
@@ -17,35 +19,35 @@ use crate::{
         authority::Authority,
         grants::{
             Grant,
-            break_glass::{self, BreakGlassGrant, Review, ReviewError, ReviewState},
+            break_glass::{self, BreakGlassGrant, Review, ReviewState},
         },
         id::{ClientId, GrantId, Reason},
         task::Requester,
         time::{Lifetime, Timestamp},
         token::TaskTokenClaims,
     },
-    ports::{IdempotentRequest, Outage, Page, PageRequest, ReplayGuard, StateChange, WriteOutcome, WriteSet},
+    ports::{Page, PageRequest, ReplayGuard, StateChange, WriteSet},
 };
 
-/// A grant for an emergency as it is asked for.
+/// A request to create an emergency grant.
 #[derive(Debug)]
 pub struct BreakGlassRequest {
-    /// For whom.
+    /// The requester for whom the agent acts.
     pub requester: Requester,
-    /// Who.
+    /// The agent.
     pub agent: ClientId,
-    /// What for.
+    /// The granted authority.
     pub authority: Authority,
     /// What the emergency is.
     pub reason: Reason,
-    /// How long it is to last; as long as it may when absent.
+    /// How long the grant lasts. The configured maximum if absent.
     pub lifetime: Option<Lifetime>,
-    /// The caller's `Idempotency-Key`: the same request again gets the same answer.
+    /// The caller's `Idempotency-Key`: a repeated request gets the same response.
     pub idempotency_key: Option<String>,
 }
 
 impl Service {
-    /// Makes a grant for an emergency.
+    /// Creates an emergency grant.
     pub async fn create_break_glass(
         &self,
         admin: &ApiCaller,
@@ -53,90 +55,70 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<BreakGlassGrant, Error> {
         let BreakGlassRequest { requester, agent, authority, reason, lifetime, idempotency_key } = request;
-        let longest = self.settings().break_glass.max_lifetime;
-        let life = lifetime.unwrap_or(longest);
-        if life > longest || life.as_seconds() == 0 {
-            return Err(RequestError::InvalidParameter(
-                "lifetime",
-                "must be 1 or more seconds, and within `max_lifetime`",
-            )
-            .into());
+        let max_lifetime = self.settings().break_glass.max_lifetime;
+        let lifetime = lifetime.unwrap_or(max_lifetime);
+        if lifetime > max_lifetime || lifetime.as_seconds() == 0 {
+            let text = "must be 1 or more seconds, and within `max_lifetime`";
+            return Err(RequestError::InvalidParameter("lifetime", text).into());
         }
         let (issuer, subject, hash) = (&requester.issuer, &requester.subject, authority.hash());
-        let fingerprint = format!("break glass {issuer} {subject} {agent} {} {hash} {reason}", life.as_seconds());
+        let fingerprint = format!("break glass {issuer} {subject} {agent} {} {hash} {reason}", lifetime.as_seconds());
+        let request = Idempotent::<(GrantId, Timestamp)>::new(admin.identity(), idempotency_key, fingerprint, cx);
         let id = GrantId::new(self.inner.ports.entropy.new_uuid());
-        let idempotency = idempotency::build_idempotency(admin.identity(), idempotency_key, fingerprint, cx)
-            .map(|request| IdempotentRequest { response: json!([id, cx.now]).to_string(), ..request });
-        let made = |(id, at): (GrantId, Timestamp)| {
+        let build = |id: GrantId, at: Timestamp| {
             let grant = Grant {
                 id,
                 requester: requester.clone(),
                 agent: agent.clone(),
                 authority: Some(authority.clone()),
-                expires: at.saturating_add(life),
+                expires: at.saturating_add(lifetime),
                 by: admin.identity(),
                 at,
                 break_glass: true,
             };
             BreakGlassGrant { grant, reason: reason.clone(), is_withdrawn: false, review: None }
         };
-        if let Some(first) = self.find_stored_response(idempotency.as_ref()).await? {
-            return self.reload_break_glass(made(first)).await;
-        }
-        let glass = made((id, cx.now));
-        let details = json!({"id": id, "until": glass.grant.expires, "authorization_details": authority});
-        let record = audit_record(admin, &glass, Event::BreakGlassCreate, cx);
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
+        let created = build(id, cx.now);
+        let details = json!({"id": id, "until": created.grant.expires, "authorization_details": authority});
+        let record = audit_record(admin, &created, Event::BreakGlassCreate, cx);
+        let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
-            if let Err(conflict) = self.check_break_glass(&snapshot, &glass, &authority, cx).await? {
-                return Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict));
+            self.check_grant(&snapshot, &created.grant, cx).await?;
+            if !break_glass::is_accepted(&snapshot.registry, &authority) {
+                let text = "a resource of the requested authority does not accept break-glass grants";
+                return Ok(Decision::Refuse(ConflictError::Inconsistent(text.into())));
             }
             let (granted, reason) = (Some(details.clone()), Some(reason.to_string()));
-            let aside = UnloggedWrite {
-                expected: capacity_guard(&glass.grant, &snapshot, cx),
-                idempotency: idempotency.clone(),
-                change: StateChange::PutBreakGlass(Box::new(glass.clone())),
+            let write = UnloggedWrite {
+                expected: capacity_guard(&created.grant, &snapshot, cx),
+                idempotency: request.storing(&(id, cx.now))?,
+                change: StateChange::PutBreakGlass(Box::new(created.clone())),
                 record: Record { granted, reason, ..record.clone() },
             };
-            let written = self.inner.writer.commit_unlogged(aside).await?;
-            if let Some(first) = idempotency::read_stored_response(idempotency.as_ref(), &written)? {
-                return self.reload_break_glass(made(first)).await;
+            Ok(Decision::WriteUnlogged(Box::new(write), ()))
+        });
+        match completion.await? {
+            Completion::Done((), _) => {
+                let (by, agent, until) = (admin.identity(), &created.grant.agent, created.grant.expires.to_rfc3339());
+                tracing::warn!(grant = %id, by, %agent, until, "break-glass: emergency grant created");
+                Ok(created)
             }
-            if matches!(written, WriteOutcome::Committed { .. }) {
-                let (by, agent, until) = (admin.identity(), &glass.grant.agent, glass.grant.expires.to_rfc3339());
-                tracing::warn!(grant = %id, by, %agent, until, "break-glass: a grant for an emergency was made");
-                return Ok(glass);
+            Completion::Replayed(Replay { response: (id, at), .. }) => {
+                // The grant may have been withdrawn or reviewed since.
+                Ok(self.store().find_break_glass(id).await?.unwrap_or_else(|| build(id, at)))
+            }
+            Completion::Refused(conflict) => {
+                Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict))
             }
         }
-        Err(self.record_refusal(Record { requested: Some(details), ..record }, ConflictError::ConcurrentUpdate))
     }
 
-    /// What was made the first time, with what became of it since.
-    async fn reload_break_glass(&self, created: BreakGlassGrant) -> Result<BreakGlassGrant, Error> {
-        Ok(self.store().find_break_glass(created.grant.id).await?.unwrap_or(created))
-    }
-
-    async fn check_break_glass(
-        &self,
-        snapshot: &Snapshot,
-        glass: &BreakGlassGrant,
-        authority: &Authority,
-        cx: &RequestContext,
-    ) -> Result<Result<(), ConflictError>, Outage> {
-        let conflict = self.check_grant(snapshot, &glass.grant, cx).await?;
-        let is_accepted = break_glass::is_accepted(&snapshot.registry, authority);
-        if conflict.is_ok() && !is_accepted {
-            return Ok(Err(ConflictError::Inconsistent("a resource that it is about refuses break-glass".into())));
-        }
-        Ok(conflict)
-    }
-
-    /// One grant for an emergency.
+    /// Returns one emergency grant.
     pub async fn read_break_glass(&self, id: GrantId) -> Result<BreakGlassGrant, Error> {
         Ok(self.store().find_break_glass(id).await?.ok_or(ConflictError::NotFound("break-glass grant"))?)
     }
 
-    /// Grants for an emergency, newest first.
+    /// Lists emergency grants, newest first.
     pub async fn list_break_glass(
         &self,
         review: Option<ReviewState>,
@@ -145,7 +127,7 @@ impl Service {
         Ok(self.store().list_break_glass(review, page).await?)
     }
 
-    /// Signs off what was done with a grant for an emergency, once.
+    /// Reviews the use of an emergency grant, once.
     pub async fn review_break_glass(
         &self,
         admin: &ApiCaller,
@@ -154,59 +136,46 @@ impl Service {
         idempotency_key: Option<String>,
         cx: &RequestContext,
     ) -> Result<BreakGlassGrant, Error> {
-        let idempotency =
-            idempotency::build_idempotency(admin.identity(), idempotency_key, format!("review {id} {note}"), cx)
-                .map(|request| IdempotentRequest { response: json!(id).to_string(), ..request });
-        if self.find_stored_response::<GrantId>(idempotency.as_ref()).await?.is_some() {
-            return self.read_break_glass(id).await;
-        }
-        let glass = self.read_break_glass(id).await?;
-        let record = audit_record(admin, &glass, Event::BreakGlassReview, cx);
+        let fingerprint = format!("review {id} {note}");
+        let request = Idempotent::<GrantId>::new(admin.identity(), idempotency_key, fingerprint, cx);
+        let grant = self.read_break_glass(id).await?;
+        let record = audit_record(admin, &grant, Event::BreakGlassReview, cx);
         let review = Review { by: admin.identity(), at: cx.now, note };
-        let asked = Some(json!({"note": review.note}));
-        if let Err(refusal) = glass.check_review(&review.by, cx.now) {
-            return Err(
-                self.record_refusal(Record { requested: asked, ..record }, ConflictError::ReviewRejected(refusal))
-            );
-        }
-        let write = WriteSet {
-            // Two admins at the same moment: one of them signs it off.
-            replay_guards: vec![ReplayGuard {
-                party: "break-glass review".into(),
-                id: id.to_string(),
-                keep_until: cx.now.saturating_add(Lifetime::hours(24)),
-            }],
-            idempotency: idempotency.clone(),
-            state_changes: vec![StateChange::ReviewBreakGlass(id, review.clone())],
-            audit_records: vec![Record { granted: asked.clone(), ..record.clone() }],
-            ..WriteSet::default()
-        };
-        match self.inner.writer.commit(write).await? {
-            WriteOutcome::Committed { .. } => Ok(BreakGlassGrant { review: Some(review), ..glass }),
-            WriteOutcome::Replayed => match self.find_stored_response::<GrantId>(idempotency.as_ref()).await? {
-                Some(_) => self.read_break_glass(id).await,
-                None => Err(self.record_refusal(
-                    Record { requested: asked, ..record },
-                    ConflictError::ReviewRejected(ReviewError::AlreadyReviewed),
-                )),
-            },
-            written @ WriteOutcome::AlreadyApplied { .. } => {
-                idempotency::read_stored_response::<GrantId>(idempotency.as_ref(), &written)?;
-                self.read_break_glass(id).await
-            }
-            WriteOutcome::Conflict => {
-                Err(Outage::during("review")("the store answered a question that was not asked").into())
+        let details = Some(json!({"note": review.note}));
+        let (request, known, record, review, details) = (&request, &grant, &record, &review, &details);
+        let completion = self.commit_with_retry(request, None, |attempt| async move {
+            let grant = if attempt == 0 { known.clone() } else { self.read_break_glass(id).await? };
+            grant.check_review(&review.by, cx.now).map_err(ConflictError::ReviewRejected)?;
+            let write = WriteSet {
+                // Of two concurrent reviews, one is committed.
+                replay_guards: vec![ReplayGuard {
+                    party: "break-glass review".into(),
+                    id: id.to_string(),
+                    keep_until: cx.now.saturating_add(Lifetime::hours(24)),
+                }],
+                idempotency: request.storing(&id)?,
+                state_changes: vec![StateChange::ReviewBreakGlass(id, review.clone())],
+                audit_records: vec![Record { granted: details.clone(), ..record.clone() }],
+                ..WriteSet::default()
+            };
+            Ok(Decision::Write(Box::new(write), BreakGlassGrant { review: Some(review.clone()), ..grant }))
+        });
+        match completion.await? {
+            Completion::Done(reviewed, _) => Ok(reviewed),
+            Completion::Replayed(_) => self.read_break_glass(id).await,
+            Completion::Refused(conflict) => {
+                Err(self.record_refusal(Record { requested: details.clone(), ..record.clone() }, conflict))
             }
         }
     }
 }
 
-/// What the trail says of a token that is issued: its record, and one more when it rests on a grant for an emergency. Whoever
-/// watches the log is told too.
+/// Returns the audit records of an issued token: its own record, and a second one if it rests on an emergency grant. The
+/// use of an emergency grant is also logged as a warning.
 pub(in crate::app) fn with_use_record(issued: Record, claims: &TaskTokenClaims) -> Vec<Record> {
     let (true, Some(grant)) = (claims.break_glass, claims.grant) else { return vec![issued] };
     let (token, client) = (claims.jti, &claims.client_id);
-    tracing::warn!(%grant, %token, %client, "break-glass: a token is issued that rests on a grant for an emergency");
+    tracing::warn!(%grant, %token, %client, "break-glass: token issued that rests on an emergency grant");
     let used = Record {
         event: Event::BreakGlassUse,
         resource: Some(audit_resource(grant)),
@@ -217,13 +186,13 @@ pub(in crate::app) fn with_use_record(issued: Record, claims: &TaskTokenClaims) 
     vec![issued, used]
 }
 
-fn audit_record(admin: &ApiCaller, glass: &BreakGlassGrant, event: Event, cx: &RequestContext) -> Record {
-    let BreakGlassGrant { grant, .. } = glass;
-    let resource = Some(audit_resource(grant.id));
-    Record { event, resource, ..grant_record(GrantActor::Admin(admin), &grant.requester, &grant.agent, cx) }
+fn audit_record(admin: &ApiCaller, grant: &BreakGlassGrant, event: Event, cx: &RequestContext) -> Record {
+    let Grant { id, requester, agent, .. } = &grant.grant;
+    let resource = Some(audit_resource(*id));
+    Record { event, resource, ..grant_record(GrantActor::Admin(admin), requester, agent, cx) }
 }
 
-/// Under which `resource` its records are found in the trail.
+/// Returns the `resource` under which the audit records of an emergency grant are found.
 fn audit_resource(grant: GrantId) -> String {
     format!("break-glass/{grant}")
 }

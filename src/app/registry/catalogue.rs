@@ -1,14 +1,18 @@
-//! The catalogue of a resource: its MCP server is asked what tools it has, and what an admin has looked at is accepted.
+//! Tool catalogues: the tools that the MCP server of a resource lists, and the definitions that an admin accepted.
 //!
-//! What is known of tools lies beside the resource, so that of one that the file declares it can be accepted too. Each change
-//! is one of the registry, and so every replica knows of it before it answers the next request.
+//! Tool records are stored apart from the resource, so that tools of a resource from the configuration file can be accepted
+//! too. Each change is a change of the registry, so every replica applies it before it answers the next request.
 
 use serde_json::{Value, json};
 
 use crate::{
     app::{
         ConflictError, Error, RequestContext, Service,
-        registry::objects::{MAX_COMMIT_ATTEMPTS, log_entries_for, validate_registry},
+        commit::{
+            idempotency::{Idempotent, NoResponse, Replay},
+            retry::{Completion, Decision},
+        },
+        registry::changes::{log_entries_for, validate_registry},
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -21,39 +25,39 @@ use crate::{
         time::Lifetime,
         uri::ResourceUri,
     },
-    ports::{Precondition, StateChange, ToolListing, WriteOutcome, WriteSet},
+    ports::{Precondition, StateChange, ToolListing, WriteSet},
 };
 
-/// How it stands with the tools of a resource.
+/// The tool catalogue of a resource.
 #[derive(Debug)]
 pub struct Catalogue {
     /// The resource.
     pub resource: Resource,
-    /// Its tools, and what its server lists beside.
+    /// Its tools, and other tools that its server lists.
     pub tools: Vec<ToolDiff>,
-    /// How many tools its server lists that can't be used; none, when it was not asked.
+    /// How many listed tools are not usable. `None` if the server was not queried.
     pub unusable: Option<usize>,
 }
 
 impl Catalogue {
-    /// What the resource offers under a tool's name.
+    /// Returns the resource's own entry for a tool.
     #[must_use]
-    pub fn find_offered_tool(&self, finding: &ToolDiff) -> Option<&Tool> {
-        self.resource.tools.iter().find(|tool| tool.name == finding.tool)
+    pub fn find_offered_tool(&self, diff: &ToolDiff) -> Option<&Tool> {
+        self.resource.tools.iter().find(|tool| tool.name == diff.tool)
     }
 }
 
-/// Whether what a server says is kept.
+/// Whether an import is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportMode {
-    /// It is.
+    /// The import is stored.
     Apply,
-    /// Only the difference is shown.
+    /// Only the difference is returned.
     DryRun,
 }
 
 impl Service {
-    /// What is known of the tools of a resource, which is named by its id or its URI.
+    /// Returns the catalogue of a resource, named by its id or its URI.
     pub async fn read_catalogue(&self, name: &str, cx: &RequestContext) -> Result<Catalogue, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = find_resource(&snapshot.registry, name)?.clone();
@@ -61,8 +65,10 @@ impl Service {
         Ok(Catalogue { tools: assess_tools(&resource, &records), unusable: None, resource })
     }
 
-    /// Asks the server of a resource for its tools, and keeps what it says: a tool of the resource that is seen for the first
-    /// time is accepted as it is; what changed or went is not good from then on; what is new is a proposal.
+    /// Lists the tools of a resource's server and stores the result.
+    ///
+    /// A registered tool that is listed for the first time is accepted. A tool that changed or disappeared becomes
+    /// unavailable. A tool that is not registered is a proposal.
     pub async fn import_catalogue(
         &self,
         by: &str,
@@ -72,48 +78,49 @@ impl Service {
     ) -> Result<Catalogue, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = find_resource(&snapshot.registry, name)?;
-        let act = match mode {
+        let operation = match mode {
             ImportMode::Apply => "import",
             ImportMode::DryRun => "diff",
         };
-        let record = audit_record(by, resource, json!(act), cx);
-        let listed = match self.inner.ports.mcp_servers.list_tools(resource).await {
-            Ok(listed) => listed,
-            Err(fault) => {
-                let reason = Some(fault.to_string());
+        let record = audit_record(by, resource, json!(operation), cx);
+        let listing = match self.inner.ports.mcp_servers.list_tools(resource).await {
+            Ok(listing) => listing,
+            Err(error) => {
+                let reason = Some(error.to_string());
                 self.inner.writer.enqueue_audit(Record { outcome: Outcome::Failed, reason, ..record });
-                return Err(fault.into());
+                return Err(error.into());
             }
         };
         if mode == ImportMode::DryRun {
             let records = self.store().list_tools(&resource.id).await?;
-            let tools = diff_listing(resource, &records, &listed.tools, RefreshMode::Import(by), cx.now);
+            let tools = diff_listing(resource, &records, &listing.tools, RefreshMode::Import(by), cx.now);
             self.inner.writer.enqueue_audit(record);
-            return Ok(Catalogue { tools, unusable: Some(listed.unusable_count), resource: resource.clone() });
+            return Ok(Catalogue { tools, unusable: Some(listing.unusable_count), resource: resource.clone() });
         }
-        self.store_findings(resource, &listed, RefreshMode::Import(by), record, cx).await
+        self.store_findings(resource, &listing, RefreshMode::Import(by), record, cx).await
     }
 
-    /// Says which resources are to be asked from time to time, and how often: those that want it and were asked before.
+    /// Returns the resources whose catalogue is refreshed periodically, and the interval of each. A catalogue is refreshed
+    /// once it has been imported.
     pub async fn refreshable_catalogues(&self, cx: &RequestContext) -> Result<Vec<(ClientId, Lifetime)>, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
-        let wants = |resource: &Resource| Some((resource.id.clone(), resource.catalogue_refresh?));
+        let interval = |resource: &Resource| Some((resource.id.clone(), resource.catalogue_refresh?));
         let live = snapshot.registry.resources().filter(|r| !r.disabled && snapshot.registry.has_known_tools(&r.id));
-        Ok(live.filter_map(wants).collect())
+        Ok(live.filter_map(interval).collect())
     }
 
-    /// Asks the server of a resource whether its tools are still what they were. Nothing is accepted by that. An answer that
-    /// can't be had changes nothing.
+    /// Compares the listed tools of a resource's server with the catalogue. Returns whether a tool changed. A refresh accepts
+    /// no tool, and a failed listing changes nothing.
     pub async fn refresh_catalogue(&self, id: &ClientId, cx: &RequestContext) -> Result<bool, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = snapshot.registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
-        let listed = self.inner.ports.mcp_servers.list_tools(resource).await?;
+        let listing = self.inner.ports.mcp_servers.list_tools(resource).await?;
         let record = audit_record(REFRESH_ACTOR, resource, json!(REFRESH_ACTOR), cx);
-        let catalogue = self.store_findings(resource, &listed, RefreshMode::Refresh, record, cx).await?;
-        Ok(catalogue.tools.iter().any(|finding| finding.has_changed))
+        let catalogue = self.store_findings(resource, &listing, RefreshMode::Refresh, record, cx).await?;
+        Ok(catalogue.tools.iter().any(|diff| diff.has_changed))
     }
 
-    /// Accepts definitions that were looked at. A tool that is not in the catalogue goes into it, where the admin says how.
+    /// Accepts reviewed tool definitions. A tool that is not registered is added to the resource as the admin specifies.
     pub async fn accept_tools(
         &self,
         by: &str,
@@ -123,15 +130,15 @@ impl Service {
     ) -> Result<Catalogue, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let digests = acceptances.iter().map(|a| json!({"name": a.name, "digest": a.digest, "tool": a.tool}));
-        let asked = json!({"accept": digests.collect::<Vec<_>>()});
-        let meant = find_resource(&snapshot.registry, name)?;
-        let record = audit_record(by, meant, asked, cx);
-        self.change_tools(&meant.id, record, cx, |registry, resource, records| {
+        let requested = json!({"accept": digests.collect::<Vec<_>>()});
+        let resource = find_resource(&snapshot.registry, name)?;
+        let record = audit_record(by, resource, requested, cx);
+        self.change_tools(&resource.id, record, cx, |registry, resource, records| {
             let (accepted, tools) = accept_definitions(resource, records, acceptances, by, cx.now)?;
             let mut resource = resource.clone();
             let mut changes = Vec::new();
             if !tools.is_empty() {
-                // As it was declared: whoever is shut out is so beside it.
+                // The entry as declared, without the effect of blocks.
                 let id = resource.id.to_string();
                 let declared = registry.entry(ObjectKind::Resource, &id).filter(|entry| entry.source == Source::Api);
                 let Some(Entry { object: RegistryObject::Resource(declared), .. }) = declared else {
@@ -146,53 +153,52 @@ impl Service {
                 validate_registry(others.chain([entry.clone()]).collect(), (ObjectKind::Resource, &id))?;
                 changes.push(StateChange::PutObject(Box::new(entry)));
             }
-            let mut now = records.to_vec();
+            let mut updated = records.to_vec();
             for record in accepted {
-                now.retain(|old| old.tool != record.tool);
-                now.push(record.clone());
+                updated.retain(|old| old.tool != record.tool);
+                updated.push(record.clone());
                 changes.push(StateChange::PutTool(Box::new(record)));
             }
-            Ok((changes, Catalogue { tools: assess_tools(&resource, &now), unusable: None, resource }, Value::Null))
+            Ok((changes, Catalogue { tools: assess_tools(&resource, &updated), unusable: None, resource }, Value::Null))
         })
         .await
     }
 
+    /// Stores the difference between a listing and the catalogue.
     async fn store_findings(
         &self,
         queried: &Resource,
-        listed: &ToolListing,
+        listing: &ToolListing,
         mode: RefreshMode<'_>,
         record: Record,
         cx: &RequestContext,
     ) -> Result<Catalogue, Error> {
         self.change_tools(&queried.id, record, cx, |_, resource, records| {
-            // It is another server by now: nobody was asked there.
+            // The resource has moved to another server, and this listing is from the old one.
             if resource.uri != queried.uri {
                 return Err(ConflictError::ConcurrentUpdate);
             }
-            let tools = diff_listing(resource, records, &listed.tools, mode, cx.now);
-            let news = tools.iter().filter(|finding| finding.has_changed);
-            let change = |finding: &ToolDiff| match &finding.record {
+            let tools = diff_listing(resource, records, &listing.tools, mode, cx.now);
+            let changed = tools.iter().filter(|diff| diff.has_changed);
+            let change = |diff: &ToolDiff| match &diff.record {
                 Some(record) => StateChange::PutTool(Box::new(record.clone())),
-                None => StateChange::RemoveTool(resource.id.clone(), finding.tool.clone()),
+                None => StateChange::RemoveTool(resource.id.clone(), diff.tool.clone()),
             };
-            let changes_seen = news.clone().map(|f| {
-                let seen = f.record.as_ref().and_then(|record| record.observed.as_ref()).map(|seen| &seen.digest);
-                json!({"name": f.tool, "was": f.previous_state, "state": f.state, "seen": seen})
+            let summary = changed.clone().map(|diff| {
+                let observed = diff.record.as_ref().and_then(|record| record.observed.as_ref());
+                let digest = observed.map(|observed| &observed.digest);
+                json!({"name": diff.tool, "was": diff.previous_state, "state": diff.state, "seen": digest})
             });
-            let changes_seen = Value::Array(changes_seen.collect());
-            let changes = news.map(change).collect();
-            Ok((
-                changes,
-                Catalogue { tools, unusable: Some(listed.unusable_count), resource: resource.clone() },
-                changes_seen,
-            ))
+            let summary = Value::Array(summary.collect());
+            let changes = changed.map(change).collect();
+            let catalogue = Catalogue { tools, unusable: Some(listing.unusable_count), resource: resource.clone() };
+            Ok((changes, catalogue, summary))
         })
         .await
     }
 
-    /// Changes what is known of the tools of a resource, on what it builds on: if somebody was quicker, it is made anew on
-    /// what they left. The plan's last part is what the record says came of it.
+    /// Changes the tool records of a resource as `plan` decides on the current registry and records. `plan` returns the
+    /// changes, the result, and what the audit record says of them.
     async fn change_tools<T>(
         &self,
         id: &ClientId,
@@ -200,55 +206,53 @@ impl Service {
         cx: &RequestContext,
         plan: impl Fn(&Registry, &Resource, &[ToolRecord]) -> Result<(Vec<StateChange>, T, Value), ConflictError>,
     ) -> Result<T, Error> {
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
+        let by = record.admin.clone().unwrap_or_default();
+        let request = Idempotent::<NoResponse>::without_key();
+        let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let registry = &snapshot.registry;
-            // Read after the registry: if they are newer than it is, the registry has moved on, and nothing is written.
+            // Read after the registry. If the records are newer, the registry version has moved on, and the write fails.
             let records = self.store().list_tools(id).await?;
-            let planned = registry
-                .resource(id)
-                .ok_or(ConflictError::NotFound("resource"))
-                .and_then(|resource| plan(registry, resource, &records));
-            let (changes, result, granted) = match planned {
-                Ok(planned) => planned,
-                Err(conflict) => return Err(self.record_refusal_after_barrier(record, conflict).await),
-            };
-            let by = record.admin.clone().unwrap_or_default();
-            let is_refresh_without_news = changes.is_empty() && by == REFRESH_ACTOR;
-            if is_refresh_without_news {
-                return Ok(result);
+            let resource = registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
+            let (changes, result, granted) = plan(registry, resource, &records)?;
+            let is_refresh_without_changes = changes.is_empty() && by == REFRESH_ACTOR;
+            if is_refresh_without_changes {
+                return Ok(Decision::Answer(result));
             }
+            let log_entries =
+                if changes.is_empty() { Vec::new() } else { log_entries_for(&changes, registry, &by, cx.now) };
             let granted = Some(granted).filter(|value| !value.is_null());
-            let log = if changes.is_empty() { Vec::new() } else { log_entries_for(&changes, registry, &by, cx.now) };
             let write = WriteSet {
                 precondition: Some(Precondition::RegistryVersion(registry.version())),
                 state_changes: changes,
-                log_entries: log,
+                log_entries,
                 audit_records: vec![Record { granted, ..record.clone() }],
                 ..WriteSet::default()
             };
-            if matches!(self.inner.writer.commit(write).await?, WriteOutcome::Committed { .. }) {
-                return Ok(result);
-            }
+            Ok(Decision::Write(Box::new(write), result))
+        });
+        match completion.await? {
+            Completion::Done(result, _) => Ok(result),
+            Completion::Replayed(Replay { response, .. }) => match response {},
+            Completion::Refused(conflict) => Err(self.record_refusal_after_barrier(record, conflict).await),
         }
-        Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 }
 
-/// Who looks from time to time.
+/// The actor of periodic refreshes in log entries and audit records.
 const REFRESH_ACTOR: &str = "refresh";
 
-fn audit_record(by: &str, resource: &Resource, asked: Value, cx: &RequestContext) -> Record {
+fn audit_record(by: &str, resource: &Resource, requested: Value, cx: &RequestContext) -> Record {
     Record {
         admin: Some(by.to_owned()),
         resource: Some(resource.uri.to_string()),
-        requested: Some(asked),
+        requested: Some(requested),
         request_id: Some(cx.request_id.clone()),
         ..Record::new(cx.now, Event::CatalogueChange, Outcome::Done)
     }
 }
 
-/// The resource with this id, or at this URI.
+/// Returns the resource with this id, or at this URI.
 fn find_resource<'a>(registry: &'a Registry, name: &str) -> Result<&'a Resource, ConflictError> {
     let by_id = name.parse::<ClientId>().ok().and_then(|id| registry.resource(&id));
     let by_uri = || name.parse::<ResourceUri>().ok().and_then(|uri| registry.resource_at(&uri));

@@ -1,5 +1,7 @@
-//! The registry: objects, declared configuration, tool catalogue.
+//! The registry: objects, secrets, the configuration file, tool catalogues.
 
 pub(super) mod catalogue;
-pub(super) mod declarative;
-pub(super) mod objects;
+mod changes;
+mod declarative;
+mod objects;
+pub(super) mod secrets;

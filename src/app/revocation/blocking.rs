@@ -1,36 +1,36 @@
-//! Shutting out and letting in again, whatever the configuration file says: one write with the end, or the hold, of what
-//! somebody has, the change of the registry, and the audit record.
+//! Blocks and suspensions of parties. They take precedence over the configuration file.
+//!
+//! One write has the log entries that end or suspend what the party has, the change of the registry, and the audit record.
 
 use serde_json::json;
 
 use crate::{
     app::{
         ApiCaller, ConflictError, Error, RequestContext, RequestError, RevocationTarget,
-        registry::objects::changed_entry,
-        revocation::admin::{RevocationPlan, latest_possible_expiry},
+        revocation::plan::RevocationPlan,
     },
     domain::{
         audit::{Event, Outcome, Record},
         id::Reason,
         registry::{Block, BlockAction, BlockKind, BlockSubject, ObjectKind, Registry},
-        revocation::{LogAction, NewEntry, Target},
+        revocation::{LogAction, NewEntry, Target, latest_possible_expiry},
         time::Timestamp,
     },
     ports::{Precondition, StateChange},
 };
 
-/// What is written when an admin shuts somebody out or lets them in.
-pub(in crate::app) fn plan_block(
+/// Plans what a block action on a party writes.
+pub(super) fn plan_block(
     admin: &ApiCaller,
     registry: &Registry,
-    requested_target: &RevocationTarget,
+    target: &RevocationTarget,
     action: BlockAction,
     reason: &Reason,
     cx: &RequestContext,
 ) -> Result<RevocationPlan, Error> {
-    let subject = block_subject(registry, requested_target, action)?;
-    let now = registry.find_block(&subject).map(|one| one.kind);
-    let then = action.apply(now).map_err(ConflictError::Block)?;
+    let subject = block_subject(registry, target, action)?;
+    let current = registry.find_block(&subject).map(|block| block.kind);
+    let next = action.apply(current).map_err(ConflictError::Block)?;
     let by = admin.identity();
     let entry = |verb, target, forget_after| NewEntry {
         verb,
@@ -40,71 +40,69 @@ pub(in crate::app) fn plan_block(
         at: cx.now,
         forget_after,
     };
-    let mut log = Vec::new();
+    let mut log_entries = Vec::new();
     if let BlockSubject::Object(ObjectKind::Agent, id) = &subject {
         let agent = Target::Agent(id.parse().map_err(|_| ConflictError::NotFound("agent"))?);
-        // Both are never forgotten: whoever starts much later must know which of them is the last word.
-        match (now, then) {
-            (_, Some(BlockKind::Suspended)) => log.push(entry(LogAction::Suspend, agent, Timestamp::MAX)),
-            (Some(BlockKind::Suspended), _) => log.push(entry(LogAction::Resume, agent, Timestamp::MAX)),
-            (None | Some(BlockKind::Disabled), None | Some(BlockKind::Disabled)) => {}
+        // Both entries are kept for good: a replica that starts much later must know which of them is the last one.
+        match (current, next) {
+            (_, Some(BlockKind::Suspended)) => log_entries.push(entry(LogAction::Suspend, agent, Timestamp::MAX)),
+            (Some(BlockKind::Suspended), _) => log_entries.push(entry(LogAction::Resume, agent, Timestamp::MAX)),
+            (None | Some(BlockKind::Blocked), None | Some(BlockKind::Blocked)) => {}
         }
     }
-    if then == Some(BlockKind::Disabled) {
-        let ended = registry.revocation_targets(&subject).into_iter();
-        log.extend(ended.map(|target| entry(LogAction::Revoke, target, latest_possible_expiry(cx.now))));
+    if next == Some(BlockKind::Blocked) {
+        let targets = registry.revocation_targets(&subject).into_iter();
+        log_entries.extend(targets.map(|target| entry(LogAction::Revoke, target, latest_possible_expiry(cx.now))));
     }
-    log.push(changed_entry(Target::Registry, by.clone(), cx.now));
-    let change = match then {
-        Some(how) => {
-            StateChange::Block(Block { subject: subject.clone(), kind: how, reason: reason.clone(), by, at: cx.now })
+    log_entries.push(NewEntry::registry_changed(by.clone(), cx.now));
+    let change = match next {
+        Some(kind) => {
+            StateChange::Block(Block { subject: subject.clone(), kind, reason: reason.clone(), by, at: cx.now })
         }
         None => StateChange::Unblock(subject.clone()),
     };
     Ok(RevocationPlan {
-        target: revocation_target(registry, requested_target),
-        log,
-        expected: Some(Precondition::RegistryVersion(registry.version())),
-        changes: vec![change],
-        audit_record: Box::new(audit_record(&subject, then, cx)),
+        target: revocation_target(registry, target),
+        log_entries,
+        precondition: Some(Precondition::RegistryVersion(registry.version())),
+        state_changes: vec![change],
+        audit_record: Box::new(audit_record(&subject, next, cx)),
     })
 }
 
-/// Who is meant. Whoever is shut out must be there: a slip in a name would be acknowledged, and nobody shut out. Whoever is
-/// let in need not be.
-fn block_subject(
-    registry: &Registry,
-    requested_target: &RevocationTarget,
-    action: BlockAction,
-) -> Result<BlockSubject, Error> {
-    let is_agent = matches!(requested_target, RevocationTarget::Agent(id) if registry.client(id).is_none() || registry.agent(id).is_some());
+/// Resolves the party. A party to block must be registered, since a mistyped name would be acknowledged and block nothing.
+/// A block can also be lifted from a party that is no longer registered.
+fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAction) -> Result<BlockSubject, Error> {
+    let is_agent =
+        matches!(target, RevocationTarget::Agent(id) if registry.client(id).is_none() || registry.agent(id).is_some());
     if matches!(action, BlockAction::Suspend | BlockAction::Resume) && !is_agent {
-        return Err(RequestError::InvalidParameter("verb", "only tasks and agents are suspended and resumed").into());
+        return Err(RequestError::InvalidParameter("verb", "only tasks and agents can be suspended or resumed").into());
     }
-    let known = |who: BlockSubject, is_there: bool| {
+    let resolve = |subject: BlockSubject, is_registered: bool| {
         let is_lifted =
-            matches!(action, BlockAction::Resume | BlockAction::Unblock) && registry.find_block(&who).is_some();
-        if is_there || is_lifted { Some(who) } else { None }
+            matches!(action, BlockAction::Resume | BlockAction::Unblock) && registry.find_block(&subject).is_some();
+        (is_registered || is_lifted).then_some(subject)
     };
     let object = |kind: ObjectKind, id: &str| {
-        known(BlockSubject::Object(kind, id.to_owned()), registry.entry(kind, id).is_some())
+        resolve(BlockSubject::Object(kind, id.to_owned()), registry.entry(kind, id).is_some())
     };
-    match requested_target {
+    match target {
         RevocationTarget::Token(_) | RevocationTarget::Task(_) => {
-            Err(RequestError::InvalidParameter("kind", "tokens and tasks are not disabled or enabled: revoke them")
+            Err(RequestError::InvalidParameter("verb", "tokens and tasks can't be blocked or unblocked; revoke them")
                 .into())
         }
         RevocationTarget::Requester(requester) => {
-            // Whom the provider knows is not known here; that there is such a provider is.
-            let is_there = registry.issuer(requester.issuer.as_str()).is_some();
-            Ok(known(BlockSubject::Requester(requester.clone()), is_there).ok_or(ConflictError::NotFound("issuer"))?)
+            // Errand does not know the users of an identity provider, but it knows the providers.
+            let is_registered = registry.issuer(requester.issuer.as_str()).is_some();
+            let subject = resolve(BlockSubject::Requester(requester.clone()), is_registered);
+            Ok(subject.ok_or(ConflictError::NotFound("issuer"))?)
         }
         RevocationTarget::Agent(id) => {
             if registry.resource(id).is_some() {
-                return Err(RequestError::InvalidParameter("kind", "it is a resource: name it by that kind").into());
+                return Err(RequestError::InvalidParameter("kind", "the id names a resource; use `resource`").into());
             }
-            let found = object(ObjectKind::Agent, id.as_str()).or_else(|| object(ObjectKind::Admin, id.as_str()));
-            Ok(found.ok_or(ConflictError::NotFound("agent"))?)
+            let subject = object(ObjectKind::Agent, id.as_str()).or_else(|| object(ObjectKind::Admin, id.as_str()));
+            Ok(subject.ok_or(ConflictError::NotFound("agent"))?)
         }
         RevocationTarget::Resource(id) => {
             Ok(object(ObjectKind::Resource, id.as_str()).ok_or(ConflictError::NotFound("resource"))?)
@@ -119,9 +117,9 @@ fn block_subject(
     }
 }
 
-/// What the answer names: what was asked for, as far as it is still known where it is.
-fn revocation_target(registry: &Registry, requested_target: &RevocationTarget) -> Target {
-    match requested_target {
+/// Returns the target that the response names: a resource by its URI while it is registered, otherwise as requested.
+fn revocation_target(registry: &Registry, target: &RevocationTarget) -> Target {
+    match target {
         RevocationTarget::Token(id) => Target::Token(*id),
         RevocationTarget::Task(id) => Target::Task(*id),
         RevocationTarget::Requester(requester) => Target::for_requester(requester),

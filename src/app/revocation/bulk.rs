@@ -1,22 +1,23 @@
-//! Many tasks at once: first a dry run, which says what would happen and gives a confirmation; then, with it, the act
-//! itself, in one transaction.
+//! Changes of many tasks in one transaction, after a dry run that shows the effect and returns a confirmation.
 //!
-//! The confirmation is a text that only we can mark. It binds the admin, the act, the selection, the moment up to which
-//! tasks were opened, which tasks were shown, and its own end. Nothing has to be stored for it.
+//! The confirmation is a MAC-protected text, so nothing is stored for it. It binds the admin, the action, the selection, the
+//! time before which the tasks were opened, the tasks that were shown, and its own expiry.
 
 use std::{collections::BTreeSet, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     app::{
-        AdminAction, ApiCaller, ConflictError, Error, RequestContext, RequestError, Service, TransitionRequest,
-        registry::objects::MAX_COMMIT_ATTEMPTS,
-        revocation::{
-            admin::{IDEMPOTENCY_RETENTION, MISSING_SEQ},
-            dry_run::DryRun,
+        AdminAction, ApiCaller, ConflictError, Error, LogicError, RequestContext, RequestError, Service,
+        TransitionRequest,
+        commit::{
+            idempotency::{IDEMPOTENCY_RETENTION, Idempotent, Replay},
+            retry::{Completion, Decision},
         },
-        tasks::lifecycle::{plan_transition, transition_record, with_task_fields},
+        revocation::dry_run::DryRun,
+        tasks::transition::{plan_transition, transition_record, with_task_fields},
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -27,28 +28,25 @@ use crate::{
         task::{Initiator, Task, TaskAction, TaskState, selection_digest::SelectionDigest},
         time::{Lifetime, Timestamp},
     },
-    ports::{
-        IdempotentRequest, Outage, PageRequest, Precondition, StateChange, TaskFilter, TokenFilter, WriteOutcome,
-        WriteSet,
-    },
+    ports::{IdempotentRequest, PageRequest, Precondition, StateChange, TaskFilter, TokenFilter, WriteSet},
 };
 
-/// The most tasks of one selection: they are one transaction.
+/// The maximum number of tasks of a selection: all are changed in one transaction.
 pub const MAX_TASKS: usize = 1000;
-/// How long a confirmation is good.
+/// How long a confirmation is valid.
 const CONFIRMATION_LIFETIME: Lifetime = Lifetime::minutes(5);
 
-/// Tasks that something is done to together.
+/// The tasks that are changed together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// These.
+    /// The tasks with these ids.
     Ids(BTreeSet<TaskId>),
-    /// All that fit.
+    /// All tasks that match the filter.
     Matching(TaskFilter),
 }
 
 impl Selection {
-    /// For records and for what is confirmed: the same text for the same selection.
+    /// Returns the selection for audit records and confirmations: equal selections have equal values.
     fn audit_details(&self) -> Value {
         match self {
             Self::Ids(ids) => json!({"ids": ids}),
@@ -64,52 +62,46 @@ impl Selection {
     }
 }
 
-/// What an admin wants to do to many tasks.
+/// A request to change many tasks.
 #[derive(Debug)]
 pub struct BulkTaskAction {
-    /// Which.
+    /// The tasks.
     pub selection: Selection,
-    /// What.
+    /// The action.
     pub action: AdminAction,
-    /// Why.
+    /// The admin's reason.
     pub reason: Reason,
-    /// What the dry run gave.
+    /// The confirmation from the dry run.
     pub confirmation: Option<String>,
 }
 
-/// It is durable.
+/// A durable change of many tasks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BulkReceipt {
-    /// The place of the last entry in the log.
+    /// The position of the last log entry.
     pub seq: LogPosition,
-    /// How many tasks it was.
+    /// How many tasks were changed.
     pub tasks: u64,
-    /// When.
+    /// When they were changed.
     pub at: Timestamp,
-    /// How far it got.
+    /// How far the change is propagated.
     pub propagation: Propagation,
 }
 
-impl BulkTaskAction {
-    fn task_action(&self) -> Result<TaskAction, RequestError> {
-        match self.action {
-            AdminAction::Revoke => Ok(TaskAction::Revoke),
-            AdminAction::Suspend => Ok(TaskAction::Suspend),
-            AdminAction::Resume => Ok(TaskAction::Resume),
-            AdminAction::Block | AdminAction::Unblock => {
-                Err(RequestError::InvalidParameter("verb", "tasks are not disabled or enabled"))
-            }
-        }
-    }
+/// The response that is stored for a confirmation.
+#[derive(Serialize, Deserialize)]
+struct StoredReceipt {
+    tasks: u64,
+    at: Timestamp,
 }
 
-/// What a confirmation says, beside what the request says again.
+/// What a confirmation binds in addition to the members that the request repeats.
 #[derive(Clone, Debug)]
 struct Confirmation {
     opened_before: Timestamp,
     digest: SelectionDigest,
     expires: Timestamp,
-    /// No two are the same: what was done by one does not stand for what another one is for.
+    /// Makes each confirmation unique, so that one can't serve as the idempotency key of another.
     nonce: String,
 }
 
@@ -118,55 +110,54 @@ impl Confirmation {
         format!("{}.{}.{}.{}", self.opened_before.unix(), self.digest.to_text(), self.expires.unix(), self.nonce)
     }
 
-    /// Reads it, with the mark on it. Whose it is shows in the mark.
+    /// Parses a confirmation and its MAC. The MAC also binds the admin and the request.
     fn parse(confirmation: &str) -> Option<(Self, Vec<u8>)> {
         let parts = confirmation.split('.').collect::<Vec<_>>();
-        let [until, shown, expires, once, mark] = *parts.as_slice() else { return None };
+        let [opened_before, digest, expires, nonce, mac] = *parts.as_slice() else { return None };
         let time = |text: &str| text.parse().ok().map(Timestamp::from_unix);
-        let (until, shown, expires) = (time(until)?, SelectionDigest::parse(shown)?, time(expires)?);
-        Some((Self { opened_before: until, digest: shown, expires, nonce: once.to_owned() }, decode_base64url(mark)?))
+        let confirmation = Self {
+            opened_before: time(opened_before)?,
+            digest: SelectionDigest::parse(digest)?,
+            expires: time(expires)?,
+            nonce: nonce.to_owned(),
+        };
+        Some((confirmation, decode_base64url(mac)?))
     }
 }
 
 impl Service {
-    /// What the act would do now; nothing happens.
+    /// Returns what the action would change now, and a confirmation to carry it out. Nothing is changed.
     pub async fn dry_run_tasks(
         &self,
         admin: &ApiCaller,
         bulk: &BulkTaskAction,
         cx: &RequestContext,
     ) -> Result<DryRun, Error> {
-        // Tasks of this second are in; those that are opened while somebody thinks it over are not.
-        let until = cx.now.saturating_add(Lifetime::seconds(1));
-        let tasks = self.select_tasks(admin, bulk, until, cx).await?;
-        let act = bulk.task_action()?;
-        let verb = match act {
-            TaskAction::Suspend => LogAction::Suspend,
-            TaskAction::Resume => LogAction::Resume,
-            TaskAction::Revoke | TaskAction::Complete | TaskAction::Fail | TaskAction::Expire => LogAction::Revoke,
-        };
-        let targets = tasks.iter().map(|task| (verb, Target::Task(task.id))).collect::<Vec<_>>();
-        let one = match &tasks[..] {
+        let action = TaskAction::try_from(bulk.action)?;
+        // Tasks opened in this second are included. Tasks opened while the admin reviews the dry run are not.
+        let opened_before = cx.now.saturating_add(Lifetime::seconds(1));
+        let tasks = self.select_tasks(admin, bulk, action, opened_before, cx).await?;
+        let targets = tasks.iter().map(|task| (LogAction::from(action), Target::Task(task.id))).collect::<Vec<_>>();
+        let filter = match &tasks[..] {
             [task] => TokenFilter { task: Some(task.id), ..TokenFilter::default() },
             _ => TokenFilter::default(),
         };
-        let mut dry_run = self.find_affected_tokens(admin, &targets, one, cx).await?;
+        let mut dry_run = self.find_affected_tokens(admin, &targets, filter, cx).await?;
         dry_run.add_tasks(tasks.iter().map(|task| task.id));
-        let (shown, once) = (SelectionDigest::from_tasks(act, &tasks), self.inner.ports.entropy.new_uuid().to_string());
-        let confirmed = Confirmation {
-            opened_before: until,
-            digest: shown,
+        let confirmation = Confirmation {
+            opened_before,
+            digest: SelectionDigest::from_tasks(action, &tasks),
             expires: cx.now.saturating_add(CONFIRMATION_LIFETIME),
-            nonce: once,
+            nonce: self.inner.ports.entropy.new_uuid().to_string(),
         };
-        let text = confirmed.to_text();
-        let mark = self.inner.ports.pepper.mac(&confirmation_mac_input(admin, bulk, &text));
-        dry_run.confirmation = Some((format!("{text}.{}", encode_base64url(&mark)), confirmed.expires));
+        let text = confirmation.to_text();
+        let mac = self.inner.ports.pepper.mac(&confirmation_mac_input(admin, bulk, &text));
+        dry_run.confirmation = Some((format!("{text}.{}", encode_base64url(&mac)), confirmation.expires));
         Ok(dry_run)
     }
 
-    /// Does it. Durable, with the audit records, and known everywhere before this returns, or after so long. The confirmation
-    /// is its idempotency key.
+    /// Changes the confirmed tasks. When this returns, the change is durable and known everywhere, or `max_wait` is over.
+    /// The confirmation is the idempotency key.
     pub async fn transition_tasks(
         &self,
         admin: &ApiCaller,
@@ -174,138 +165,131 @@ impl Service {
         max_wait: Option<Duration>,
         cx: &RequestContext,
     ) -> Result<BulkReceipt, Error> {
-        let refused = |conflict| self.record_refusal(audit_summary(admin, bulk, Outcome::Done, cx), conflict);
-        let confirmation = bulk
-            .confirmation
-            .as_deref()
-            .ok_or_else(|| refused(ConflictError::ConfirmationRequired(CONFIRMATION_MISSING)))?;
-        let (confirmed, mark) = Confirmation::parse(confirmation)
-            .ok_or_else(|| refused(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)))?;
-        if !self.inner.ports.pepper.verify_mac(&confirmation_mac_input(admin, bulk, &confirmed.to_text()), &mark) {
-            return Err(refused(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)));
-        }
-        let request = IdempotentRequest {
+        let action = TaskAction::try_from(bulk.action)?;
+        let refuse = |conflict| self.record_refusal(audit_summary(admin, bulk, cx), conflict);
+        let text = bulk.confirmation.as_deref();
+        let text = text.ok_or_else(|| refuse(ConflictError::ConfirmationRequired(CONFIRMATION_MISSING)))?;
+        let (confirmation, mac) = Confirmation::parse(text)
+            .filter(|(confirmation, mac)| {
+                self.inner.ports.pepper.verify_mac(&confirmation_mac_input(admin, bulk, &confirmation.to_text()), mac)
+            })
+            .ok_or_else(|| refuse(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)))?;
+        let request = Idempotent::from(IdempotentRequest {
             caller: admin.identity(),
-            // The mark stands for all of it, however many were shown.
-            key: format!("confirmation {}", encode_base64url(&mark)),
+            // The MAC identifies the confirmation, however many tasks it covers.
+            key: format!("confirmation {}", encode_base64url(&mac)),
             fingerprint: bulk.reason.to_string(),
             response: String::new(),
             keep_until: cx.now.saturating_add(IDEMPOTENCY_RETENTION),
-        };
-        if let Some(before) = self.store().find_idempotent_response(&request.caller, &request.key).await? {
-            let (tasks, at) = parse_replayed_receipt(&request, &before).map_err(refused)?;
-            // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
-            let propagation = match before {
-                WriteOutcome::AlreadyApplied { seq: Some(seq), .. } => {
-                    self.inner.writer.await_propagation(seq, max_wait).await?
-                }
-                _ => self.inner.writer.await_head_propagation(max_wait).await?,
-            };
-            return Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation });
-        }
-        if confirmed.expires.has_passed(cx.now) {
-            return Err(refused(ConflictError::ConfirmationRequired(
-                "the confirmation has expired: ask with `dry_run` again",
-            )));
-        }
-        let act = bulk.task_action()?;
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let matching = self.select_tasks(admin, bulk, confirmed.opened_before, cx).await?;
-            let (tasks, others) =
-                matching.into_iter().partition::<Vec<_>, _>(|task| confirmed.digest.contains(act, task));
-            // Some may have ended meanwhile, which is no harm; what was not shown is not touched. One that has never turned
-            // was opened since. Any other may be what is meant, and its admin has not seen it.
-            if others.iter().any(|task| task.version > 0) {
-                return Err(refused(ConflictError::ConfirmationRequired(SELECTION_CHANGED)));
+        });
+        let completion = self.commit_with_retry(&request, max_wait, |_| async {
+            if confirmation.expires.has_passed(cx.now) {
+                return Ok(Decision::Refuse(ConflictError::ConfirmationRequired(CONFIRMATION_EXPIRED)));
             }
-            let write = build_write(admin, bulk, &tasks, &request, cx)?;
-            let (written, propagation) = self.inner.writer.commit_and_propagate(write, max_wait).await?;
-            let (tasks, at) = match written {
-                WriteOutcome::Committed { .. } => (tasks.len() as u64, cx.now),
-                before @ WriteOutcome::AlreadyApplied { .. } => {
-                    parse_replayed_receipt(&request, &before).map_err(refused)?
-                }
-                WriteOutcome::Conflict => continue,
-                WriteOutcome::Replayed => {
-                    return Err(Outage::during("revoke")("the store answered a question that was not asked").into());
-                }
-            };
-            let propagation = propagation.ok_or_else(|| Outage::during("revoke")(MISSING_SEQ))?;
-            return Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation });
+            let matching = self.select_tasks(admin, bulk, action, confirmation.opened_before, cx).await?;
+            let (tasks, others) =
+                matching.into_iter().partition::<Vec<_>, _>(|task| confirmation.digest.contains(action, task));
+            // Only tasks that the dry run showed are changed; some of them may have ended since. Another task that never
+            // changed its state was opened since, and is skipped. Any other may be meant, but the admin has not seen it.
+            if others.iter().any(|task| task.version > 0) {
+                return Ok(Decision::Refuse(ConflictError::ConfirmationRequired(SELECTION_CHANGED)));
+            }
+            let receipt = StoredReceipt { tasks: tasks.len() as u64, at: cx.now };
+            let idempotency = request.storing(&receipt)?;
+            let write = WriteSet { idempotency, ..build_write(admin, bulk, action, &tasks, cx) };
+            Ok(Decision::Write(Box::new(write), receipt))
+        });
+        match completion.await {
+            Ok(Completion::Done(StoredReceipt { tasks, at }, propagation)) => {
+                let propagation = propagation.ok_or(LogicError::MissingLogPosition)?;
+                Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation })
+            }
+            Ok(Completion::Replayed(Replay { response: StoredReceipt { tasks, at }, propagation })) => {
+                let propagation = match propagation {
+                    Some(propagation) => propagation,
+                    // All tasks had ended before, so there was no log entry.
+                    None => self.inner.writer.await_head_propagation(max_wait).await?,
+                };
+                Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation })
+            }
+            Ok(Completion::Refused(conflict)) | Err(Error::Conflict(conflict)) => Err(refuse(conflict)),
+            Err(error) => Err(error),
         }
-        Err(refused(ConflictError::ConcurrentUpdate))
     }
 
-    /// The tasks of a selection that the act can be done to, opened before `until`.
+    /// Returns the selected tasks that the action is possible for, opened before the given time.
     async fn select_tasks(
         &self,
         admin: &ApiCaller,
         bulk: &BulkTaskAction,
-        until: Timestamp,
+        action: TaskAction,
+        opened_before: Timestamp,
         cx: &RequestContext,
     ) -> Result<Vec<Task>, Error> {
-        let (act, by) = (bulk.task_action()?, Initiator::Admin(admin.identity()));
-        let mut found = Vec::new();
+        let by = Initiator::Admin(admin.identity());
+        let mut tasks = Vec::new();
         match &bulk.selection {
             Selection::Ids(ids) => {
                 for id in ids {
-                    found.push(self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?);
+                    tasks.push(self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?);
                 }
             }
             Selection::Matching(filter) => {
-                let until = filter.created_before.map_or(until, |asked| asked.min(until));
-                // Of the two states that are not final, what is held back or let go is in one: then that is enough.
-                let state = filter.state.or(match act {
+                let limit = filter.created_before.map_or(opened_before, |requested| requested.min(opened_before));
+                // Suspending and resuming each start from one of the two states that are not final.
+                let state = filter.state.or(match action {
                     TaskAction::Suspend => Some(TaskState::Active),
                     TaskAction::Resume => Some(TaskState::Suspended),
                     TaskAction::Revoke | TaskAction::Complete | TaskAction::Fail | TaskAction::Expire => None,
                 });
-                let filter = TaskFilter { state, only_open: true, created_before: Some(until), ..filter.clone() };
+                let filter = TaskFilter { state, only_open: true, created_before: Some(limit), ..filter.clone() };
                 let page = self.store().list_tasks(&filter, &PageRequest { cursor: None, limit: 1000 }).await?;
                 if page.next.is_some() {
                     return Err(RequestError::InvalidParameter("kind", TOO_MANY_TASKS).into());
                 }
-                found = page.items;
+                tasks = page.items;
             }
         }
-        found.retain(|task| task.next_state(act, &by, cx.now).is_ok());
-        if found.len() > MAX_TASKS {
+        tasks.retain(|task| task.next_state(action, &by, cx.now).is_ok());
+        if tasks.len() > MAX_TASKS {
             Err(RequestError::InvalidParameter("kind", TOO_MANY_TASKS).into())
         } else {
-            Ok(found)
+            Ok(tasks)
         }
     }
 }
 
 const TOO_MANY_TASKS: &str =
-    "more than 1000 tasks fit: narrow the selection, or revoke by agent, requester, resource or issuer";
+    "more than 1000 tasks match; narrow the selection, or revoke by agent, requester, resource or issuer";
 const SELECTION_CHANGED: &str =
-    "more tasks fit by now than the dry run showed, or they are not as it showed them: ask with `dry_run` again";
-const CONFIRMATION_MISSING: &str = "a selection needs the `confirmation` that the same request with `dry_run` gives";
-const CONFIRMATION_MISMATCH: &str = "the confirmation is not for this request of this admin: ask with `dry_run` again";
+    "more tasks match than the dry run showed, or their state has changed since; repeat the `dry_run`";
+const CONFIRMATION_MISSING: &str = "a selection needs the `confirmation` from the same request with `dry_run`";
+const CONFIRMATION_MISMATCH: &str = "the confirmation does not match this request of this admin; repeat the `dry_run`";
+const CONFIRMATION_EXPIRED: &str = "the confirmation has expired; repeat the `dry_run`";
 
-/// What a confirmation is for, as one text.
-fn confirmation_mac_input(admin: &ApiCaller, bulk: &BulkTaskAction, confirmed: &str) -> String {
-    json!(["confirmation", admin.identity(), bulk.action.as_str(), bulk.selection.audit_details(), confirmed])
+/// Returns the input of the confirmation's MAC.
+fn confirmation_mac_input(admin: &ApiCaller, bulk: &BulkTaskAction, confirmation: &str) -> String {
+    json!(["confirmation", admin.identity(), bulk.action.as_str(), bulk.selection.audit_details(), confirmation])
         .to_string()
 }
 
+/// Builds one write for all tasks: each has its state change, its log entry and its audit record.
 fn build_write(
     admin: &ApiCaller,
     bulk: &BulkTaskAction,
+    action: TaskAction,
     tasks: &[Task],
-    request: &IdempotentRequest,
     cx: &RequestContext,
-) -> Result<WriteSet, RequestError> {
-    let (act, by) = (bulk.task_action()?, Initiator::Admin(admin.identity()));
-    let requested = TransitionRequest { action: act, reason: Some(bulk.reason.clone()), outcome: None };
-    let (mut log, mut changes, mut expected) = (Vec::new(), Vec::new(), Vec::new());
-    let count = json!({"tasks": tasks.len()});
-    let mut audit = vec![Record { granted: Some(count.clone()), ..audit_summary(admin, bulk, Outcome::Done, cx) }];
+) -> WriteSet {
+    let by = Initiator::Admin(admin.identity());
+    let request = TransitionRequest { action, reason: Some(bulk.reason.clone()), outcome: None };
+    let summary = Record { granted: Some(json!({"tasks": tasks.len()})), ..audit_summary(admin, bulk, cx) };
+    let mut write = WriteSet { audit_records: vec![summary], ..WriteSet::default() };
+    let mut versions = Vec::new();
     for task in tasks {
-        let Ok(state) = task.next_state(act, &by, cx.now) else { continue };
-        let (transition, entry) = plan_transition(task, state, &by, &requested, cx);
-        audit.push(match act {
+        let Ok(state) = task.next_state(action, &by, cx.now) else { continue };
+        let (transition, entry) = plan_transition(task, state, &by, &request, cx);
+        write.audit_records.push(match action {
             TaskAction::Revoke => Record {
                 admin: Some(admin.identity()),
                 requested: Some(json!({"kind": "task", "key": task.id})),
@@ -317,40 +301,16 @@ fn build_write(
                 transition_record(&by, task, &transition, cx)
             }
         });
-        expected.push((task.id, task.version));
-        changes.push(StateChange::TransitionTask(task.id, transition));
-        log.push(entry);
+        versions.push((task.id, task.version));
+        write.state_changes.push(StateChange::TransitionTask(task.id, transition));
+        write.log_entries.push(entry);
     }
-    let answer = json!({"tasks": tasks.len(), "at": cx.now}).to_string();
-    let idempotency = Some(IdempotentRequest { response: answer, ..request.clone() });
-    Ok(WriteSet {
-        precondition: Some(Precondition::TaskVersions(expected)),
-        idempotency,
-        state_changes: changes,
-        log_entries: log,
-        audit_records: audit,
-        ..WriteSet::default()
-    })
+    write.precondition = Some(Precondition::TaskVersions(versions));
+    write
 }
 
-fn parse_replayed_receipt(
-    request: &IdempotentRequest,
-    before: &WriteOutcome,
-) -> Result<(u64, Timestamp), ConflictError> {
-    let WriteOutcome::AlreadyApplied { fingerprint, response: answer, .. } = before else {
-        return Err(ConflictError::IdempotencyKeyReused);
-    };
-    if *fingerprint != request.fingerprint {
-        return Err(ConflictError::IdempotencyKeyReused);
-    }
-    let answer = serde_json::from_str::<Value>(answer).unwrap_or_default();
-    let tasks = answer.get("tasks").and_then(Value::as_u64).unwrap_or_default();
-    let at = answer.get("at").and_then(Value::as_i64).unwrap_or_default();
-    Ok((tasks, Timestamp::from_unix(at)))
-}
-
-/// The record of the whole; each task has its own besides.
-fn audit_summary(admin: &ApiCaller, bulk: &BulkTaskAction, outcome: Outcome, cx: &RequestContext) -> Record {
+/// Returns the audit record of the whole selection. Each task has a record of its own in addition.
+fn audit_summary(admin: &ApiCaller, bulk: &BulkTaskAction, cx: &RequestContext) -> Record {
     Record {
         admin: Some(admin.identity()),
         requested: Some(
@@ -358,6 +318,6 @@ fn audit_summary(admin: &ApiCaller, bulk: &BulkTaskAction, outcome: Outcome, cx:
         ),
         reason: Some(bulk.reason.to_string()),
         request_id: Some(cx.request_id.clone()),
-        ..Record::new(cx.now, Event::Revocation, outcome)
+        ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }
 }

@@ -1,15 +1,15 @@
-//! Taking back by clients (RFC 7009): what they hold themselves, and what came of it.
+//! Revocation by clients (RFC 7009): of their own tokens, and of tokens derived from these.
 
 use crate::{
     app::{
         AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, TokenError,
-        exchange::evidence::IssuedToken, revocation::admin::retain_until,
+        exchange::evidence::IssuedToken,
     },
     domain::{
         audit::{Event, Outcome, Record},
         jose::jws::UnverifiedJws,
         replication::Propagation,
-        revocation::{LogAction, NewEntry, Target},
+        revocation::{LogAction, NewEntry, Target, retain_until},
         settings::MAX_CLOCK_SKEW,
         time::Timestamp,
         token::TaskTokenClaims,
@@ -18,16 +18,16 @@ use crate::{
 };
 
 impl Service {
-    /// Takes back a token for its client, or for the client of a token that it was derived from. What is no live token
-    /// of ours is already what was wanted (RFC 7009 §2.2). Says how far it got, once that is everywhere.
+    /// Revokes a token for its client, or for the client of an ancestor. A string that is not a live token of Errand needs
+    /// no revocation (RFC 7009 §2.2). Returns how far the revocation is propagated.
     pub async fn revoke_token(
         &self,
         caller: &AuthenticatedClient,
         token: &str,
         cx: &RequestContext,
     ) -> Result<Option<Propagation>, Error> {
-        let Some((ours, view)) = self.resolve_token_to_revoke(caller, token, cx).await? else { return Ok(None) };
-        let (names, expires, may, record) = match &ours {
+        let Some((token, snapshot)) = self.resolve_token_to_revoke(caller, token, cx).await? else { return Ok(None) };
+        let (keys, expires, may_revoke, record) = match &token {
             IssuedToken::Api(claims) => {
                 let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
                 (claims.revocation_keys(), claims.exp, claims.client_id == *caller.id(), record)
@@ -39,21 +39,22 @@ impl Service {
         if expires.has_passed(earliest_peer_time(cx)) {
             return Ok(None);
         }
-        let id = names.token;
+        let id = keys.token;
         let record = Record {
             client: Some(caller.id().clone()),
             token: Some(id),
             request_id: Some(cx.request_id.clone()),
             ..record
         };
-        if !may {
+        if !may_revoke {
             let refusal = RequestError::NotTokenOwner;
             let record = Record { outcome: Outcome::Refused, reason: Some(refusal.to_string()), ..record };
             self.inner.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await?;
             return Err(refusal.into());
         }
-        if view.is_revoked(&names) {
-            // Here; whoever asks again because the first answer got lost must find it so everywhere.
+        if snapshot.is_revoked(&keys) {
+            // Revoked as far as this replica knows. A client that retries after a lost answer must find the token revoked
+            // everywhere.
             return Ok(Some(self.inner.writer.await_propagation(self.applied_seq(), None).await?));
         }
         let entry = NewEntry {
@@ -68,43 +69,45 @@ impl Service {
         Ok(self.inner.writer.commit_and_propagate(write, None).await?.1)
     }
 
-    /// A token of ours, also one that only others may still take for good, and what is known of the log then. What is none is
-    /// good nowhere when this returns.
+    /// Parses and verifies a token of Errand, and returns it with a snapshot of the log. A token that only other replicas
+    /// still accept counts too. `None` means that no replica accepts the string as a token when this returns.
     async fn resolve_token_to_revoke(
         &self,
         caller: &AuthenticatedClient,
         token: &str,
         cx: &RequestContext,
     ) -> Result<Option<(IssuedToken, Snapshot)>, Error> {
-        let read = || UnverifiedJws::parse(token).map_err(TokenError::from);
-        let look = || self.verify_own_signature(read()?.into(), earliest_peer_time(cx));
-        let fault = match look() {
-            Ok((ours, _)) => return Ok(Some((ours, caller.snapshot().clone()))),
-            Err(fault) => fault,
+        let parse = || UnverifiedJws::parse(token).map_err(TokenError::from);
+        let verify = || self.verify_own_signature(parse()?.into(), earliest_peer_time(cx));
+        let error = match verify() {
+            Ok((issued, _)) => return Ok(Some((issued, caller.snapshot().clone()))),
+            Err(error) => error,
         };
-        let says_ours = read().is_ok_and(|jws| jws.claimed_issuer() == Some(self.settings().issuer.as_str()));
-        if !matches!(fault, TokenError::BadSignature) || !says_ours {
+        let claims_own_issuer = parse().is_ok_and(|jws| jws.claimed_issuer() == Some(self.settings().issuer.as_str()));
+        if !matches!(error, TokenError::BadSignature) || !claims_own_issuer {
             return Ok(None);
         }
-        // Its key may be one that we have not heard of yet.
+        // Another replica may have created the key a moment ago.
         let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
-        if let Ok((ours, _)) = look() {
-            return Ok(Some((ours, snapshot)));
+        if let Ok((issued, _)) = verify() {
+            return Ok(Some((issued, snapshot)));
         }
-        // Or one that was taken back, and not everybody has heard of that.
+        // The key may have been revoked, and another replica may not have applied that yet.
         self.inner.writer.await_barrier().await?;
         Ok(None)
     }
 
-    /// The client of the token, or of an ancestor: every ancestor's client stands in its chain.
+    /// Returns whether the client received the token or an ancestor of it: the actor chain names the client of every
+    /// ancestor.
     fn may_revoke(&self, caller: &AuthenticatedClient, claims: &TaskTokenClaims) -> bool {
-        let ours = self.settings().issuer.as_str();
+        let issuer = self.settings().issuer.as_str();
         claims.client_id == *caller.id()
-            || claims.act.actors().any(|hop| hop.iss == ours && hop.sub == caller.id().as_str())
+            || claims.act.actors().any(|actor| actor.iss == issuer && actor.sub == caller.id().as_str())
     }
 }
 
-/// What somebody else's clock may say: for them a token may live on, and its key be published.
+/// Returns the earliest time that the clock of another replica may show. There, the token may be unexpired, and its key
+/// published.
 fn earliest_peer_time(cx: &RequestContext) -> Timestamp {
     cx.now.saturating_sub(MAX_CLOCK_SKEW)
 }
@@ -112,7 +115,7 @@ fn earliest_peer_time(cx: &RequestContext) -> Timestamp {
 fn audit_record(claims: &TaskTokenClaims, cx: &RequestContext) -> Record {
     Record {
         requester: Some(claims.requester()),
-        agents: claims.act.actors().map(|hop| hop.sub.clone()).collect(),
+        agents: claims.act.actors().map(|actor| actor.sub.clone()).collect(),
         task: Some(claims.txn),
         purpose: Some(claims.tctx.purpose.to_string()),
         authority_hash: Some(claims.task.authority_hash.clone()),

@@ -1,5 +1,5 @@
-//! What an act of an admin would change, by the very rule that decides about tokens: the entries that it would write are
-//! applied to an index of their own, and every live token's record is judged by that. Nothing happens.
+//! Dry runs of admin actions. The log entries that an action would write are applied to a separate index, and the standing
+//! of every live token is evaluated on it, by the rule that also decides about tokens. Nothing is changed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,49 +14,50 @@ use crate::{
     ports::{PageRequest, TokenFilter, TokenRecord},
 };
 
-/// How many of the things are shown.
+/// How many tokens and tasks a dry run shows.
 const SAMPLE_SIZE: usize = 10;
-/// How many tokens are looked at.
+/// How many live tokens are evaluated.
 const MAX_SCANNED_TOKENS: usize = 100_000;
+/// How many token records are read at a time.
 const PAGE_SIZE: u32 = 1000;
 
-/// What would change.
+/// The expected effect of an action.
 #[derive(Debug, Default)]
 pub struct DryRun {
-    /// How many tokens would end, be held back, or work again.
+    /// How many tokens would be ended, suspended or resumed.
     pub token_count: u64,
-    /// The tasks that they are of, and those that were selected.
+    /// The tasks of these tokens, and the selected tasks.
     tasks: BTreeSet<TaskId>,
-    /// The agents that act in them.
+    /// The agents that act with these tokens.
     agents: BTreeSet<ClientId>,
-    /// Some of the tokens, newest first.
+    /// Some of these tokens, newest first.
     pub sample: Vec<TokenRecord>,
-    /// Whether all live tokens were looked at; otherwise the numbers are the least that it would be.
+    /// Whether all live tokens were evaluated. Otherwise the counts are lower bounds.
     pub is_complete: bool,
-    /// What a selection is confirmed with, and until when.
+    /// The confirmation of a selection, and its expiry.
     pub confirmation: Option<(String, Timestamp)>,
 }
 
 impl DryRun {
-    /// How many tasks.
+    /// Returns how many tasks are affected.
     #[must_use]
     pub fn task_count(&self) -> u64 {
         self.tasks.len() as u64
     }
 
-    /// How many agents.
+    /// Returns how many agents are affected.
     #[must_use]
     pub fn agent_count(&self) -> u64 {
         self.agents.len() as u64
     }
 
-    /// Some of the tasks.
+    /// Returns some of the affected tasks.
     #[must_use]
     pub fn sample_tasks(&self) -> Vec<TaskId> {
         self.tasks.iter().rev().take(SAMPLE_SIZE).copied().collect()
     }
 
-    pub(in crate::app) fn add_tasks(&mut self, tasks: impl Iterator<Item = TaskId>) {
+    pub(super) fn add_tasks(&mut self, tasks: impl Iterator<Item = TaskId>) {
         self.tasks.extend(tasks);
     }
 
@@ -74,7 +75,7 @@ impl DryRun {
 }
 
 impl Service {
-    /// What taking something back would do now.
+    /// Returns what the action would change now.
     pub async fn dry_run(
         &self,
         admin: &ApiCaller,
@@ -85,13 +86,13 @@ impl Service {
             AdminAction::Revoke | AdminAction::Block => LogAction::Revoke,
             AdminAction::Suspend => LogAction::Suspend,
             AdminAction::Resume | AdminAction::Unblock => {
-                return Err(
-                    RequestError::InvalidParameter("dry_run", "is for what ends something or holds it back").into()
-                );
+                let text = "is supported for `revoke`, `suspend` and `block` only";
+                return Err(RequestError::InvalidParameter("dry_run", text).into());
             }
         };
-        let planned = self.plan_revocation(admin, revocation, cx).await?;
-        let targets = planned.log.into_iter().filter(|entry| entry.verb == verb).map(|entry| (verb, entry.target));
+        let plan = self.plan_revocation(admin, revocation, cx).await?;
+        let entries = plan.log_entries.into_iter().filter(|entry| entry.verb == verb);
+        let targets = entries.map(|entry| (verb, entry.target)).collect::<Vec<_>>();
         let filter = match &revocation.target {
             RevocationTarget::Task(id) => TokenFilter { task: Some(*id), ..TokenFilter::default() },
             RevocationTarget::Requester(requester) => {
@@ -104,15 +105,15 @@ impl Service {
             | RevocationTarget::ResourceAt(_)
             | RevocationTarget::Issuer(_) => TokenFilter::default(),
         };
-        let mut dry_run = self.find_affected_tokens(admin, &targets.collect::<Vec<_>>(), filter, cx).await?;
+        let mut dry_run = self.find_affected_tokens(admin, &targets, filter, cx).await?;
         if let RevocationTarget::Task(id) = &revocation.target {
             dry_run.add_tasks(std::iter::once(*id));
         }
         Ok(dry_run)
     }
 
-    /// The live tokens whose standing these entries would change, as of now.
-    pub(in crate::app) async fn find_affected_tokens(
+    /// Returns the live tokens whose standing these entries would change now.
+    pub(super) async fn find_affected_tokens(
         &self,
         admin: &ApiCaller,
         targets: &[(LogAction, Target)],
@@ -121,34 +122,37 @@ impl Service {
     ) -> Result<DryRun, Error> {
         let snapshot = admin.client().snapshot();
         let index = simulate(snapshot.seq, targets, cx.now);
-        let is_resumed = targets.iter().any(|(verb, _)| *verb == LogAction::Resume);
+        let resumes = targets.iter().any(|(verb, _)| *verb == LogAction::Resume);
         let oldest = cx.now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
         let filter = TokenFilter { unexpired_at: Some(cx.now), issued_from: Some(oldest), ..filter };
         let mut page = PageRequest { cursor: None, limit: PAGE_SIZE };
-        let (mut dry_run, mut looked_at) = (DryRun::default(), 0_usize);
+        let (mut dry_run, mut scanned) = (DryRun::default(), 0_usize);
         loop {
-            let got = self.store().list_tokens(&filter, &page).await?;
-            looked_at = looked_at.saturating_add(got.items.len());
-            for token in got.items {
-                let names = token.revocation_keys();
-                let (now, then) = (snapshot.standing(&names), index.standing(&names));
-                // Of what is resumed, the hypothetical index says which: it holds back what would be let go.
-                let changes =
-                    if is_resumed { now == Standing::Suspended && then != Standing::Live } else { then > now };
-                if changes {
+            let tokens = self.store().list_tokens(&filter, &page).await?;
+            scanned = scanned.saturating_add(tokens.items.len());
+            for token in tokens.items {
+                let keys = token.revocation_keys();
+                let (current, simulated) = (snapshot.standing(&keys), index.standing(&keys));
+                // For a resume, the simulated index suspends the targets, so it shows which tokens they cover.
+                let is_affected = if resumes {
+                    current == Standing::Suspended && simulated != Standing::Live
+                } else {
+                    simulated > current
+                };
+                if is_affected {
                     dry_run.accumulate(token);
                 }
             }
-            page.cursor = got.next;
+            page.cursor = tokens.next;
             dry_run.is_complete = page.cursor.is_none();
-            if dry_run.is_complete || looked_at >= MAX_SCANNED_TOKENS {
+            if dry_run.is_complete || scanned >= MAX_SCANNED_TOKENS {
                 return Ok(dry_run);
             }
         }
     }
 }
 
-/// An index that holds what would be written next; nothing else.
+/// Builds an index that holds only the entries that would be written next.
 fn simulate(head: LogPosition, targets: &[(LogAction, Target)], now: Timestamp) -> Index {
     let mut index = Index::starting_after(head);
     for (seq, (verb, target)) in (head.number().saturating_add(1)..).zip(targets) {

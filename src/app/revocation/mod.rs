@@ -1,7 +1,9 @@
 //! Revocation: by clients (RFC 7009), by admins, of blocked parties, in bulk.
 
-pub(super) mod admin;
-pub(super) mod blocking;
+mod admin;
+mod blocking;
 pub(super) mod bulk;
-pub(super) mod by_client;
+mod by_client;
 pub(super) mod dry_run;
+mod plan;
+pub(super) mod request;

@@ -1,4 +1,4 @@
-//! A task with everything that came of it: the tree of its tokens, what each is worth, and the calls with it.
+//! The tree of a task's tokens, with the standing of each token and its reported calls.
 
 use crate::{
     app::{ApiCaller, Error, RequestContext, Service},
@@ -6,48 +6,48 @@ use crate::{
     ports::{PageRequest, TokenFilter, TokenRecord},
 };
 
-/// The most tokens that are shown of a task.
+/// The maximum number of tokens in a tree.
 const MAX_TOKENS: u32 = 1000;
 
-/// A task with the tokens that came of it.
+/// A task and its tokens.
 #[derive(Debug)]
 pub struct TaskTree {
     /// The task.
     pub task: Task,
-    /// The tokens that were exchanged for a token of the requester, each with what was derived from it; oldest first.
+    /// The tokens that were exchanged for a token of the requester, oldest first. Each has its derived tokens.
     pub tokens: Vec<TokenNode>,
-    /// Whether it has more tokens, or calls, than are shown: then the newest are.
+    /// Whether the task has more tokens or calls than are returned. The newest ones are returned.
     pub has_more: bool,
 }
 
 /// A token in the tree of its task.
 #[derive(Debug)]
 pub struct TokenNode {
-    /// Its record.
+    /// The token's record.
     pub token: TokenRecord,
-    /// What it is worth now.
+    /// The token's standing now.
     pub standing: TokenStanding,
-    /// The records of the calls with it that its resource reported, oldest first.
+    /// The records of the calls that its resource reported, oldest first.
     pub calls: Vec<Record>,
-    /// The tokens that were derived from it, oldest first.
+    /// The tokens derived from it, oldest first.
     pub derived: Vec<TokenNode>,
 }
 
-/// What a token is worth: its expiry, and what the log says of it.
+/// The standing of a token in the revocation log, or its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStanding {
-    /// It works.
+    /// The token works.
     Live,
-    /// It is held back.
+    /// The token, its task or an agent of its chain is suspended.
     Suspended,
-    /// It was ended.
+    /// The token was revoked.
     Revoked,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
 }
 
 impl TokenStanding {
-    /// The word for it.
+    /// Returns the word of the API and of audit records.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl TokenStanding {
         }
     }
 
-    pub(in crate::app) fn from_standing(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
+    pub(super) fn from_standing(standing: Standing, expires: Timestamp, now: Timestamp) -> Self {
         match standing {
             Standing::Revoked => Self::Revoked,
             Standing::Live | Standing::Suspended if expires.has_passed(now) => Self::Expired,
@@ -69,11 +69,11 @@ impl TokenStanding {
 }
 
 impl Service {
-    /// One task with the tree of its tokens, as of now.
+    /// Returns one task with the tree of its tokens.
     pub async fn read_task_tree(&self, admin: &ApiCaller, id: TaskId, cx: &RequestContext) -> Result<TaskTree, Error> {
         let task = self.read_task(id).await?;
-        let of_task = TokenFilter { task: Some(id), ..TokenFilter::default() };
-        let page = self.store().list_tokens(&of_task, &PageRequest { cursor: None, limit: MAX_TOKENS }).await?;
+        let filter = TokenFilter { task: Some(id), ..TokenFilter::default() };
+        let page = self.store().list_tokens(&filter, &PageRequest { cursor: None, limit: MAX_TOKENS }).await?;
         let (reported, has_more_calls) = self.list_reported_calls(id).await?;
         let snapshot = admin.client().snapshot();
         let nodes = page.items.into_iter().rev().map(|token| {
@@ -87,23 +87,23 @@ impl Service {
     }
 }
 
-/// Puts every token below the one that it was derived from; what has no such one here stands at the top. A token is
-/// derived from older ones only, so from the deepest lineage up, everything finds its place.
+/// Puts every token below its parent. A token whose parent is not in the list becomes a root. A token is derived from
+/// older tokens only, so placing the deepest lineages first places every token.
 fn build_tree(mut nodes: Vec<TokenNode>) -> Vec<TokenNode> {
     let deepest = nodes.iter().map(|node| node.token.lineage.len()).max().unwrap_or_default();
-    let mut tops = Vec::new();
+    let mut roots = Vec::new();
     for depth in (1..=deepest).rev() {
-        let (below, mut above): (Vec<_>, Vec<_>) =
+        let (children, mut parents): (Vec<_>, Vec<_>) =
             nodes.into_iter().partition(|node| node.token.lineage.len() == depth);
-        for node in below {
-            match above.iter_mut().find(|parent| node.token.lineage.last() == Some(&parent.token.id)) {
+        for node in children {
+            match parents.iter_mut().find(|parent| node.token.lineage.last() == Some(&parent.token.id)) {
                 Some(parent) => parent.derived.push(node),
-                None => tops.push(node),
+                None => roots.push(node),
             }
         }
-        nodes = above;
+        nodes = parents;
     }
-    nodes.extend(tops);
+    nodes.extend(roots);
     nodes.sort_by_key(|node| (node.token.issued, node.token.id));
     nodes
 }

@@ -218,13 +218,7 @@ impl Case {
     fn with_block(self, kind: &str, id: &str) -> Self {
         let (who, reason) = (BlockSubject::parse(kind, id).unwrap(), "x".parse().unwrap());
         self.change(|case| {
-            case.blocks.push(Block {
-                subject: who,
-                kind: BlockKind::Disabled,
-                reason,
-                by: "admin:ops".into(),
-                at: NOW,
-            });
+            case.blocks.push(Block { subject: who, kind: BlockKind::Blocked, reason, by: "admin:ops".into(), at: NOW });
         })
     }
 

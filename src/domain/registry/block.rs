@@ -64,7 +64,7 @@ pub enum BlockKind {
     /// What they had is held back, and works again when this is lifted.
     Suspended,
     /// What they had was ended.
-    Disabled,
+    Blocked,
 }
 
 impl BlockKind {
@@ -73,7 +73,7 @@ impl BlockKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Suspended => "suspended",
-            Self::Disabled => "blocked",
+            Self::Blocked => "blocked",
         }
     }
 }
@@ -116,23 +116,23 @@ pub enum BlockAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BlockError {
     /// It is held back.
-    #[error("it is suspended already")]
+    #[error("the party is already suspended")]
     AlreadySuspended,
     /// Held back is less than shut out.
-    #[error("it is disabled already")]
-    AlreadyDisabled,
+    #[error("the party is already blocked")]
+    AlreadyBlocked,
     /// There is nothing to take up again.
-    #[error("it is not suspended")]
+    #[error("the party is not suspended")]
     NotSuspended,
     /// What it had was ended, and does not come back.
-    #[error("it is disabled: enable it")]
+    #[error("the party is blocked; unblock it")]
     MustUnblock,
     /// It is let in again together with what it had.
-    #[error("it is suspended: resume it")]
+    #[error("the party is suspended; resume it")]
     MustResume,
     /// Nobody disabled it here.
-    #[error("no admin has disabled it: what its own entry says is changed there")]
-    NotDisabled,
+    #[error("no admin has blocked the party; if its own entry disables it, change the entry")]
+    NotBlocked,
 }
 
 impl BlockAction {
@@ -140,14 +140,14 @@ impl BlockAction {
     pub fn apply(self, now: Option<BlockKind>) -> Result<Option<BlockKind>, BlockError> {
         match (now, self) {
             (None, Self::Suspend) => Ok(Some(BlockKind::Suspended)),
-            (None | Some(BlockKind::Suspended | BlockKind::Disabled), Self::Block) => Ok(Some(BlockKind::Disabled)),
-            (Some(BlockKind::Suspended), Self::Resume) | (Some(BlockKind::Disabled), Self::Unblock) => Ok(None),
+            (None | Some(BlockKind::Suspended | BlockKind::Blocked), Self::Block) => Ok(Some(BlockKind::Blocked)),
+            (Some(BlockKind::Suspended), Self::Resume) | (Some(BlockKind::Blocked), Self::Unblock) => Ok(None),
             (None, Self::Resume) => Err(BlockError::NotSuspended),
-            (None, Self::Unblock) => Err(BlockError::NotDisabled),
+            (None, Self::Unblock) => Err(BlockError::NotBlocked),
             (Some(BlockKind::Suspended), Self::Suspend) => Err(BlockError::AlreadySuspended),
             (Some(BlockKind::Suspended), Self::Unblock) => Err(BlockError::MustResume),
-            (Some(BlockKind::Disabled), Self::Suspend) => Err(BlockError::AlreadyDisabled),
-            (Some(BlockKind::Disabled), Self::Resume) => Err(BlockError::MustUnblock),
+            (Some(BlockKind::Blocked), Self::Suspend) => Err(BlockError::AlreadyBlocked),
+            (Some(BlockKind::Blocked), Self::Resume) => Err(BlockError::MustUnblock),
         }
     }
 }
@@ -220,20 +220,20 @@ mod tests {
 
     #[test]
     fn every_block_kind_and_action_has_specified_result() {
-        use BlockKind::{Disabled, Suspended};
+        use BlockKind::{Blocked, Suspended};
         // Suspend, resume, disable, enable.
         for (now, row) in [
             (
                 None,
-                [Ok(Some(Suspended)), Err(BlockError::NotSuspended), Ok(Some(Disabled)), Err(BlockError::NotDisabled)],
+                [Ok(Some(Suspended)), Err(BlockError::NotSuspended), Ok(Some(Blocked)), Err(BlockError::NotBlocked)],
             ),
             (
                 Some(Suspended),
-                [Err(BlockError::AlreadySuspended), Ok(None), Ok(Some(Disabled)), Err(BlockError::MustResume)],
+                [Err(BlockError::AlreadySuspended), Ok(None), Ok(Some(Blocked)), Err(BlockError::MustResume)],
             ),
             (
-                Some(Disabled),
-                [Err(BlockError::AlreadyDisabled), Err(BlockError::MustUnblock), Ok(Some(Disabled)), Ok(None)],
+                Some(Blocked),
+                [Err(BlockError::AlreadyBlocked), Err(BlockError::MustUnblock), Ok(Some(Blocked)), Ok(None)],
             ),
         ] {
             let acts = [BlockAction::Suspend, BlockAction::Resume, BlockAction::Block, BlockAction::Unblock];

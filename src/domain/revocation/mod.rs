@@ -4,6 +4,7 @@
 //! descendants, and no lock against a child that is being issued at that moment.
 
 pub mod feed;
+mod retention;
 mod tombstones;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+pub use retention::{latest_possible_expiry, retain_until};
 use serde::{Deserialize, Serialize};
 use tombstones::{KeyRef, SHARD_COUNT, Tombstone, TombstoneTable};
 
@@ -174,6 +176,25 @@ pub struct NewEntry {
     pub at: Timestamp,
     /// The moment after which no token that this could end is unexpired: then it need not be read at a start.
     pub forget_after: Timestamp,
+}
+
+impl NewEntry {
+    /// Returns the entry that makes every replica read the registry again.
+    #[must_use]
+    pub fn registry_changed(by: String, at: Timestamp) -> Self {
+        Self::changed(Target::Registry, by, at)
+    }
+
+    /// Returns the entry that makes every replica read the signing keys again.
+    #[must_use]
+    pub fn keys_changed(by: String, at: Timestamp) -> Self {
+        Self::changed(Target::Keys, by, at)
+    }
+
+    /// Retained forever: a replica may be away for long.
+    fn changed(target: Target, by: String, at: Timestamp) -> Self {
+        Self { verb: LogAction::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
+    }
 }
 
 /// One entry of the revocation log.

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId, OutcomeText, Purpose, Reason, Subject, TaskId},
-    revocation::LogPosition,
+    revocation::{LogAction, LogPosition},
     time::Timestamp,
     uri::IssuerUrl,
 };
@@ -129,6 +129,17 @@ impl TaskAction {
             Self::Fail => "failed",
             Self::Expire => "ended by its deadline",
             Self::Revoke => "revoked",
+        }
+    }
+}
+
+impl From<TaskAction> for LogAction {
+    /// Returns the log action of a transition: everything that ends a task revokes its tokens.
+    fn from(action: TaskAction) -> Self {
+        match action {
+            TaskAction::Suspend => Self::Suspend,
+            TaskAction::Resume => Self::Resume,
+            TaskAction::Complete | TaskAction::Fail | TaskAction::Expire | TaskAction::Revoke => Self::Revoke,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `/v1/admin/revocations`: taking back, holding back, shutting out; one thing, or many tasks after a dry run.
+//! `/v1/admin/revocations` and `/v1/admin/blocks`: revoke, suspend, resume, block and unblock one target, or many tasks after
+//! a dry run.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,10 @@ use crate::{
     ports::TaskFilter,
 };
 
-/// The body of `POST /v1/admin/revocations`: what it is about, by its kind, and what every kind has.
+/// The body of `POST /v1/admin/revocations`: one JSON object with the members of the target and of the options.
+///
+/// serde's `flatten` and `deny_unknown_fields` exclude each other, and unknown members must be rejected. The members are
+/// therefore split by name, and target and options are deserialized apart.
 #[derive(Debug)]
 struct RevocationRequest {
     target: TargetBody,
@@ -47,91 +51,68 @@ impl TryFrom<Map<String, Value>> for RevocationRequest {
     type Error = RequestError;
 
     fn try_from(members: Map<String, Value>) -> Result<Self, Self::Error> {
-        let (how, about) = members.into_iter().partition(|(name, _)| OPTION_MEMBERS.contains(&name.as_str()));
-        Ok(Self { target: json::from_value(Value::Object(about))?, options: json::from_value(Value::Object(how))? })
+        let (options, target) = members.into_iter().partition(|(name, _)| OPTION_MEMBERS.contains(&name.as_str()));
+        Ok(Self {
+            target: json::from_value(Value::Object(target))?,
+            options: json::from_value(Value::Object(options))?,
+        })
     }
 }
 
-const OPTION_MEMBERS: [&str; 5] = ["verb", "disable", "dry_run", "confirmation", "reason"];
+/// The members of [`RevocationOptions`].
+const OPTION_MEMBERS: [&str; 4] = ["verb", "dry_run", "confirmation", "reason"];
 
-/// What every kind has.
+/// The members that every kind of target has.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RevocationOptions {
     #[serde(default)]
-    verb: RevocationVerb,
-    #[serde(default)]
-    disable: bool,
+    verb: AdminAction,
     #[serde(default)]
     dry_run: bool,
     confirmation: Option<String>,
     reason: Reason,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RevocationVerb {
-    #[default]
-    Revoke,
-    Suspend,
-    Resume,
-    Enable,
-}
-
-impl RevocationOptions {
-    fn parse_action(&self) -> Result<AdminAction, RequestError> {
-        match (self.verb, self.disable) {
-            (RevocationVerb::Revoke, false) => Ok(AdminAction::Revoke),
-            (RevocationVerb::Revoke, true) => Ok(AdminAction::Block),
-            (RevocationVerb::Suspend, false) => Ok(AdminAction::Suspend),
-            (RevocationVerb::Resume, false) => Ok(AdminAction::Resume),
-            (RevocationVerb::Enable, false) => Ok(AdminAction::Unblock),
-            (RevocationVerb::Suspend | RevocationVerb::Resume | RevocationVerb::Enable, true) => {
-                Err(RequestError::InvalidParameter("disable", "goes with the verb `revoke` only"))
-            }
-        }
-    }
-}
-
-/// What it is about.
+/// The members of the target, by its kind.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum TargetBody {
-    /// One token, with all that was derived from it.
+    /// One token and everything derived from it.
     Token {
-        /// Its `jti`.
+        /// The `jti` of the token.
         id: TokenId,
     },
-    /// One task, with all its tokens.
+    /// One task and all its tokens.
     Task {
-        /// Its id.
+        /// The id of the task.
         id: TaskId,
     },
-    /// Everything issued so far in a requester's name.
+    /// Everything issued so far on behalf of a requester.
     Requester {
         /// The identity provider.
         issuer: IssuerUrl,
         /// The subject, prefix included.
         subject: Subject,
     },
-    /// Everything issued so far that an agent acts in.
+    /// Everything issued so far with an agent in its chain.
     Agent {
-        /// Its client id.
+        /// The client id of the agent.
         id: ClientId,
     },
-    /// Everything issued so far for a resource: named by one of the two.
+    /// Everything issued so far for a resource, named by exactly one of the two members.
     Resource {
-        /// Its client id, as long as it is registered.
+        /// The client id of the resource, while it is registered.
         id: Option<ClientId>,
-        /// Its URI.
+        /// The URI of the resource.
         uri: Option<ResourceUri>,
     },
-    /// Everything issued so far on the word of an identity provider.
+    /// Everything issued so far for users of an identity provider.
     Issuer {
-        /// Its identifier.
+        /// The issuer identifier.
         id: IssuerUrl,
     },
-    /// Many tasks: these, or all that fit.
+    /// Many tasks, by id or by filter.
     Tasks {
         ids: Option<Vec<TaskId>>,
         issuer: Option<IssuerUrl>,
@@ -144,7 +125,7 @@ enum TargetBody {
     },
 }
 
-/// One thing or many tasks.
+/// One target or many tasks.
 enum RevocationSubject {
     Target(RevocationTarget),
     Tasks(Selection),
@@ -152,7 +133,7 @@ enum RevocationSubject {
 
 impl TargetBody {
     fn into_subject(self) -> Result<RevocationSubject, RequestError> {
-        let one = match self {
+        let target = match self {
             Self::Token { id } => RevocationTarget::Token(id),
             Self::Task { id } => RevocationTarget::Task(id),
             Self::Requester { issuer, subject } => RevocationTarget::Requester(Requester { issuer, subject }),
@@ -160,7 +141,7 @@ impl TargetBody {
             Self::Resource { id: Some(id), uri: None } => RevocationTarget::Resource(id),
             Self::Resource { id: None, uri: Some(uri) } => RevocationTarget::ResourceAt(uri),
             Self::Resource { .. } => {
-                return Err(RequestError::InvalidParameter("id", "name the resource by `id` or by `uri`"));
+                return Err(RequestError::InvalidParameter("id", "name the resource by either `id` or `uri`"));
             }
             Self::Issuer { id } => RevocationTarget::Issuer(id),
             Self::Tasks { ids, issuer, subject, agent, state, resource, opened_from, opened_before } => {
@@ -182,22 +163,20 @@ impl TargetBody {
                 return parse_selection(ids, filter).map(RevocationSubject::Tasks);
             }
         };
-        Ok(RevocationSubject::Target(one))
+        Ok(RevocationSubject::Target(target))
     }
 }
 
 fn parse_selection(ids: Option<Vec<TaskId>>, filter: TaskFilter) -> Result<Selection, RequestError> {
-    let is_open = filter == TaskFilter::default();
+    let is_unfiltered = filter == TaskFilter::default();
     match ids {
-        Some(_) if !is_open => {
-            Err(RequestError::InvalidParameter("ids", "name the tasks, or say what they have in common"))
-        }
+        Some(_) if !is_unfiltered => Err(RequestError::InvalidParameter("ids", "can't be combined with filters")),
         Some(ids) if ids.is_empty() || ids.len() > MAX_TASKS => {
-            Err(RequestError::InvalidParameter("ids", "1 to 1000 tasks"))
+            Err(RequestError::InvalidParameter("ids", "must be 1 to 1000 task ids"))
         }
         Some(ids) => Ok(Selection::Ids(ids.into_iter().collect::<BTreeSet<_>>())),
-        // All tasks of everybody is nothing to select by a member that was forgotten.
-        None if is_open => Err(RequestError::MissingParameter("ids")),
+        // A forgotten filter must not select all tasks.
+        None if is_unfiltered => Err(RequestError::MissingParameter("ids")),
         None => Ok(Selection::Matching(filter)),
     }
 }
@@ -206,14 +185,14 @@ fn parse_time(name: &'static str, text: &str) -> Result<Timestamp, RequestError>
     Timestamp::parse_rfc3339(text).ok_or(RequestError::InvalidParameter(name, "must be an RFC 3339 time"))
 }
 
-/// What would happen.
+/// The expected effect of a request.
 #[derive(Serialize)]
 struct DryRunView {
     dry_run: bool,
     tokens: u64,
     tasks: u64,
     agents: u64,
-    /// Whether all live tokens were looked at; otherwise the numbers are the least that it would be.
+    /// Whether all live tokens were evaluated. Otherwise the counts are lower bounds.
     complete: bool,
     sample: SampleView,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -222,7 +201,7 @@ struct DryRunView {
     confirm_before: Option<String>,
 }
 
-/// Some of what it would happen to.
+/// Some of the affected tokens and tasks.
 #[derive(Serialize)]
 struct SampleView {
     tokens: Vec<TokenView>,
@@ -230,23 +209,23 @@ struct SampleView {
 }
 
 impl From<DryRun> for DryRunView {
-    fn from(found: DryRun) -> Self {
-        let (tasks, agents, some) = (found.task_count(), found.agent_count(), found.sample_tasks());
-        let (confirmation, before) = found.confirmation.unzip();
+    fn from(dry_run: DryRun) -> Self {
+        let (tasks, agents, sample_tasks) = (dry_run.task_count(), dry_run.agent_count(), dry_run.sample_tasks());
+        let (confirmation, expires) = dry_run.confirmation.unzip();
         Self {
             dry_run: true,
-            tokens: found.token_count,
+            tokens: dry_run.token_count,
             tasks,
             agents,
-            complete: found.is_complete,
-            sample: SampleView { tokens: found.sample.into_iter().map(Into::into).collect(), tasks: some },
+            complete: dry_run.is_complete,
+            sample: SampleView { tokens: dry_run.sample.into_iter().map(Into::into).collect(), tasks: sample_tasks },
             confirmation,
-            confirm_before: before.map(Timestamp::to_rfc3339),
+            confirm_before: expires.map(Timestamp::to_rfc3339),
         }
     }
 }
 
-/// What was done to a selection of tasks.
+/// A change of many tasks.
 #[derive(Serialize)]
 struct BulkTransitionView {
     kind: &'static str,
@@ -257,8 +236,8 @@ struct BulkTransitionView {
 }
 
 impl From<&BulkReceipt> for BulkTransitionView {
-    fn from(BulkReceipt { tasks, at, propagation: spread, .. }: &BulkReceipt) -> Self {
-        Self { kind: "tasks", tasks: *tasks, at: at.to_rfc3339(), propagation: spread.into() }
+    fn from(BulkReceipt { tasks, at, propagation, .. }: &BulkReceipt) -> Self {
+        Self { kind: "tasks", tasks: *tasks, at: at.to_rfc3339(), propagation: propagation.into() }
     }
 }
 
@@ -267,35 +246,34 @@ pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
     IdempotencyKey(idempotency_key): IdempotencyKey,
-    patience: PreferWait,
+    max_wait: PreferWait,
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, Problem> {
-    let RevocationRequest { target: about, options: how } = RevocationRequest::try_from(body)?;
-    let what = how.parse_action()?;
-    if how.dry_run && how.confirmation.is_some() {
-        return Err(RequestError::InvalidParameter("confirmation", "is what a dry run gives").into());
+    let RevocationRequest { target, options } = RevocationRequest::try_from(body)?;
+    let RevocationOptions { verb: action, dry_run, confirmation, reason } = options;
+    if dry_run && confirmation.is_some() {
+        return Err(RequestError::InvalidParameter("confirmation", "can't be combined with `dry_run`").into());
     }
     let service = &app.service;
-    match about.into_subject()? {
-        RevocationSubject::Tasks(tasks) => {
-            let bulk =
-                BulkTaskAction { selection: tasks, action: what, reason: how.reason, confirmation: how.confirmation };
-            if how.dry_run {
+    match target.into_subject()? {
+        RevocationSubject::Tasks(selection) => {
+            let bulk = BulkTaskAction { selection, action, reason, confirmation };
+            if dry_run {
                 return Ok(Json(DryRunView::from(service.dry_run_tasks(&admin, &bulk, &cx).await?)).into_response());
             }
-            let turned = service.transition_tasks(&admin, &bulk, patience.0, &cx).await?;
-            Ok(patience.respond(&app, &turned.propagation, BulkTransitionView::from(&turned)))
+            let receipt = service.transition_tasks(&admin, &bulk, max_wait.0, &cx).await?;
+            Ok(max_wait.respond(&app, &receipt.propagation, BulkTransitionView::from(&receipt)))
         }
-        RevocationSubject::Target(_) if how.confirmation.is_some() => {
-            Err(RequestError::InvalidParameter("confirmation", "goes with a selection of tasks only").into())
+        RevocationSubject::Target(_) if confirmation.is_some() => {
+            Err(RequestError::InvalidParameter("confirmation", "is allowed for a selection of tasks only").into())
         }
         RevocationSubject::Target(target) => {
-            let revocation = Revocation { target, action: what, reason: how.reason, idempotency_key };
-            if how.dry_run {
+            let revocation = Revocation { target, action, reason, idempotency_key };
+            if dry_run {
                 return Ok(Json(DryRunView::from(service.dry_run(&admin, &revocation, &cx).await?)).into_response());
             }
-            let revoked = service.revoke_with_wait(&admin, revocation, patience.0, &cx).await?;
-            Ok(patience.respond(&app, &revoked.propagation, RevocationReceiptView::from(&revoked)))
+            let receipt = service.revoke_with_wait(&admin, revocation, max_wait.0, &cx).await?;
+            Ok(max_wait.respond(&app, &receipt.propagation, RevocationReceiptView::from(&receipt)))
         }
     }
 }

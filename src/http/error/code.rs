@@ -98,6 +98,7 @@ impl From<&Error> for ErrorCode {
             Error::Conflict(conflict) => conflict.into(),
             // No OAuth endpoint queries an MCP server.
             Error::ToolListing(_) | Error::Unavailable(_) => Self::TemporarilyUnavailable,
+            Error::Internal(_) => Self::ServerError,
         }
     }
 }

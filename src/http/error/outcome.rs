@@ -2,7 +2,7 @@
 
 use crate::{
     app::{AuthError, Error},
-    http::error::code::ErrorCode,
+    http::error::code::{ErrorCode, INTERNAL_ERROR_TEXT},
     ports::ErrorChain,
 };
 
@@ -23,6 +23,10 @@ pub(super) fn describe(error: &Error) -> String {
         Error::Unavailable(outage) => {
             tracing::error!(error = %ErrorChain(outage), "request failed");
             "retry later".to_owned()
+        }
+        Error::Internal(defect) => {
+            tracing::error!(error = %ErrorChain(defect), "request failed");
+            INTERNAL_ERROR_TEXT.to_owned()
         }
         // One text for all of them, so that a probe for client ids learns nothing.
         Error::Auth(auth) if ErrorCode::from(auth) == ErrorCode::InvalidClient => match auth {

@@ -151,7 +151,8 @@ impl From<&Error> for ProblemType {
             | Error::Token(..)
             | Error::Denied(_)
             | Error::ConsentRequired(_)
-            | Error::Unavailable(_) => match ErrorCode::from(error) {
+            | Error::Unavailable(_)
+            | Error::Internal(_) => match ErrorCode::from(error) {
                 ErrorCode::InvalidRequest => Self::Malformed,
                 code => Self::OAuth(code),
             },

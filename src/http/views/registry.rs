@@ -34,7 +34,7 @@ impl ObjectView {
 pub(in crate::http) struct BlockView {
     kind: &'static str,
     id: String,
-    how: BlockKind,
+    mode: BlockKind,
     reason: String,
     by: String,
     at: String,
@@ -45,7 +45,7 @@ impl From<&Block> for BlockView {
         Self {
             kind: block.subject.kind(),
             id: block.subject.id(),
-            how: block.kind,
+            mode: block.kind,
             reason: block.reason.to_string(),
             by: block.by.clone(),
             at: block.at.to_rfc3339(),

@@ -48,7 +48,7 @@ async fn replayed_assertion_is_audited(server: Server) {
     ] {
         let record = server.find_refusal(id, server.post(path).form(&with_assertion(&form, &assertion)), 401).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("planner")), "{id}");
-        assert!(record["reason"].as_str().unwrap().contains("used before"), "{record}");
+        assert!(record["reason"].as_str().unwrap().contains("already used"), "{record}");
     }
     assert!(server.is_active(&token).await);
     server.stop().await;
@@ -87,7 +87,7 @@ async fn replayed_actor_token_is_audited(server: Server) {
         let record = server.find_refusal(id, request, want).await;
         assert_eq!((&record["event"], &record["client"]), (&json!(event), &json!("planner")), "{id}");
         let reason = record["reason"].as_str().unwrap();
-        assert!(reason.contains("used before"), "{id}: {record}");
+        assert!(reason.contains("already used"), "{id}: {record}");
         assert_eq!(reason.starts_with("actor token"), want == 400, "{id}: {record}");
     }
     server.stop().await;

@@ -225,7 +225,7 @@ async fn oversized_token_is_not_issued(server: Server) {
     let assertion = server.assertion(json!({"iss": "guest", "sub": "guest"}));
     let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
-    assert!(body["error_description"].as_str().unwrap().contains("larger than is read"));
+    assert!(body["error_description"].as_str().unwrap().contains("exceed the maximum size"));
     let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
     assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "the assertion is redeemed: {body}");
     server.stop().await;

@@ -1,5 +1,5 @@
-//! Break-glass: it stands in for the requester's grant and for nothing else, it shows wherever it was used, and somebody
-//! else than its maker signs it off.
+//! Break-glass: an emergency grant replaces the requester's grant and nothing else, every use is visible, and another admin
+//! than its author reviews it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     tasks::requester_self_service::{call_api, portal_token},
 };
 
-/// Runs each test on both stores, at a server whose `files` demands consent.
+/// Runs each test on both stores, at a server whose resource `files` demands consent.
 macro_rules! consent_tests {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -46,7 +46,7 @@ consent_tests!(
 
 const READ_TOOLS: [&str; 2] = ["list_files", "read_file"];
 
-/// The planner may do this in alice's name.
+/// Returns a request for an emergency grant: the planner acts for alice.
 fn emergency(tools: &[&str]) -> Value {
     json!({"issuer": IDP, "subject": "alice", "agent": "planner", "authorization_details": details(tools),
         "reason": "the payroll is on fire and alice is on a plane"})
@@ -62,7 +62,7 @@ fn grant_id(glass: &Value) -> &str {
     glass["id"].as_str().unwrap()
 }
 
-/// An API token of another admin, whom `ops` makes.
+/// Returns an API token of another admin, whom `ops` creates.
 async fn create_admin(server: &Server, name: &str) -> String {
     let body = json!({"id": name, "role": "operator", "authentication": {"method": "client_secret_basic"}});
     assert_eq!(server.admin(Method::PUT, &format!("/admins/{name}"), Some(body)).await.0, 201);
@@ -88,7 +88,7 @@ async fn list_grants(server: &Server, query: &str) -> Vec<String> {
     page["items"].as_array().unwrap().iter().map(|glass| grant_id(glass).to_owned()).collect()
 }
 
-/// The records of one event, newest first.
+/// Returns the records of one event, newest first.
 async fn audit_records(server: &Server, query: &str) -> Vec<Value> {
     let (_, page) = server.admin(Method::GET, &format!("/audit?{query}"), None).await;
     page["items"].as_array().unwrap().iter().map(|row| row["chained"]["record"].clone()).collect()
@@ -105,13 +105,13 @@ async fn break_glass_replaces_consent_only(server: Server) {
     assert_eq!((&says["break_glass"], &says["grant"]), (&json!(true), &glass["id"]));
     assert_eq!(says["sub"], "alice", "both names, as ever");
     let names = says["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
-    assert_eq!(names, READ_TOOLS, "what was asked for, and not all that it would cover");
-    // Where nothing in the user token points at the agent it stands in for the recorded grant.
+    assert_eq!(names, READ_TOOLS, "the requested authority, not all that the grant covers");
+    // If the user token does not point at the agent, the emergency grant replaces the recorded grant.
     let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "somebody"})));
     assert_eq!(decode_claims(&server.issue_token("planner", &unrelated).await)["break_glass"], json!(true));
     let write = form_with_changes(&form, &[("scope", "files:write")]);
     for (what, agent, form, error) in [
-        // It is for alice and the planner.
+        // The grant is for alice and the planner.
         (
             "another person",
             "planner",
@@ -124,7 +124,7 @@ async fn break_glass_replaces_consent_only(server: Server) {
             server.exchange_form(&server.user_token(json!({"client_id": "reader-client"}))),
             "interaction_required",
         ),
-        // The evidence is needed as ever.
+        // Evidence is required as always.
         (
             "named to another",
             "planner",
@@ -143,7 +143,7 @@ async fn break_glass_replaces_consent_only(server: Server) {
             server.exchange_form(&crate::idp::Key::new("idp-1").sign("at+jwt", &server.user_claims())),
             "invalid_request",
         ),
-        // And every ceiling holds: the agent's, and the person's.
+        // Every ceiling applies: the agent's and the requester's.
         (
             "beyond the agent",
             "planner",
@@ -176,7 +176,7 @@ async fn requester_grant_takes_precedence(server: Server) {
     assert_eq!((&says["grant"], says.get("break_glass")), (&grant["id"], None), "it is not used where none is needed");
     let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", says["jti"].as_str().unwrap()), None).await;
     assert_eq!(record["break_glass"], json!(false));
-    // A task that was opened on it goes on with it alone.
+    // A task that rests on the emergency grant continues with this grant only.
     assert_eq!(server.admin(Method::DELETE, &format!("/grants/{}", grant["id"].as_str().unwrap()), None).await.0, 204);
     let says = decode_claims(&server.issue_token("planner", &form).await);
     assert_eq!(says["grant"], glass["id"]);
@@ -201,7 +201,7 @@ async fn every_use_is_audited(server: Server) {
         assert_eq!((&record["break_glass"], &record["grant"]), (&json!(true), &glass["id"]), "{record}");
         ids.push(says["jti"].clone());
     }
-    // An event of its own for each, beside the record of the token, and all about it under one name.
+    // Each use has a record of its own in addition to the token's, and all records of the grant share one resource.
     let used = audit_records(&server, "event=break_glass.use").await;
     assert_eq!(used.iter().map(|record| record["token"].clone()).collect::<Vec<_>>(), ids);
     assert_eq!(
@@ -215,7 +215,7 @@ async fn every_use_is_audited(server: Server) {
     let issued = audit_records(&server, "event=token.issue&outcome=done").await;
     let marked = issued.iter().filter(|record| record["granted"]["break_glass"] == true).count();
     assert_eq!(marked, 4);
-    // Every time that somebody asks about such a token, not the first time alone.
+    // Every introspection of such a token is recorded, not only the first.
     for _ in 0..3 {
         let answer = server.introspect(&child).await;
         assert_eq!((&answer["active"], &answer["break_glass"]), (&json!(true), &json!(true)), "{answer}");
@@ -226,8 +226,8 @@ async fn every_use_is_audited(server: Server) {
     })
     .await;
     let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
-    let (_, told) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
-    assert!(told["steps"].to_string().contains("break-glass"), "{told}");
+    let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
+    assert!(trail["steps"].to_string().contains("break-glass"), "{trail}");
     server.stop().await;
 }
 
@@ -243,7 +243,7 @@ async fn withdrawal_ends_tokens_based_on_break_glass(server: Server) {
     let (_, seen) = server.admin(Method::GET, &format!("/break-glass/{}", grant_id(&glass)), None).await;
     assert_eq!((&seen["withdrawn"], &seen["review"]), (&json!(true), &Value::Null));
     assert_eq!(list_grants(&server, "?review=open").await, [grant_id(&glass)], "it is to be reviewed all the same");
-    // Who it is in the name of sees it among their grants, and may end it.
+    // The requester sees the emergency grant among their grants, and can withdraw it.
     let second = create_break_glass(&server, &READ_TOOLS).await;
     let token = server.task_token().await;
     let (alice, bob) = (portal_token(&server, json!({})), portal_token(&server, json!({"sub": "bob"})));
@@ -307,7 +307,7 @@ async fn review_requires_another_admin(server: Server) {
     server.stop().await;
 }
 
-/// Two admins at two replicas at the same moment.
+/// Two admins review at two replicas concurrently.
 async fn concurrent_reviews_have_one_winner(server: Server) {
     let other = Arc::new(server.replica().await);
     let admins = [create_admin(&server, "boss").await, create_admin(&server, "chief").await];
@@ -324,7 +324,7 @@ async fn concurrent_reviews_have_one_winner(server: Server) {
         said.sort_by_key(|(status, _)| *status);
         assert_eq!((said[0].0, said[1].0), (200, 409), "round {round}: {said:?}");
         let (_, read) = server.admin(Method::GET, &format!("/break-glass/{}", grant_id(&glass)), None).await;
-        assert_eq!(read, said[0].1, "who was told so did it");
+        assert_eq!(read, said[0].1, "the admin whose review was accepted is recorded");
     }
     assert_eq!(audit_records(&server, "event=break_glass.review&outcome=done").await.len(), 8);
 }
@@ -353,7 +353,7 @@ async fn opted_out_resource_rejects_break_glass(server: Server) {
         let (status, body) = at.admin(Method::POST, "/break-glass", Some(emergency(&READ_TOOLS))).await;
         assert_eq!(status, 422, "{body}");
     }
-    // What the person grants is as good as ever.
+    // The requester's own grants still work.
     let asked = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": expiry_in(60), "authorization_details": details(&READ_TOOLS)});
     assert_eq!(server.admin(Method::POST, "/grants", Some(asked)).await.0, 201);
     assert!(server.is_active(&server.task_token().await).await);
@@ -407,7 +407,7 @@ async fn invalid_break_glass_request_is_rejected(server: Server) {
         let (status, body) = server.admin_with(&ops, Method::POST, &path, Some(json!({"note": "x"}))).await;
         assert_eq!(status, 404, "{id}: {body}");
     }
-    // A grant of the requester is none, and needs no review.
+    // A requester's grant is not an emergency grant and needs no review.
     let asked = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": expiry_in(60), "authorization_details": details(&READ_TOOLS)});
     let (_, grant) = server.admin_with(&ops, Method::POST, "/grants", Some(asked)).await;
     assert_eq!(server.admin_with(&ops, Method::GET, &format!("/break-glass/{}", grant_id(&grant)), None).await.0, 404);
@@ -445,7 +445,7 @@ mod capped {
         let mut long = emergency(&READ_TOOLS);
         long["lifetime"] = json!(121);
         assert_eq!(server.admin(Method::POST, "/break-glass", Some(long)).await.0, 400);
-        // And no token outlives it.
+        // No token outlives the grant.
         let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "somebody"})));
         let says = decode_claims(&server.issue_token("planner", &unrelated).await);
         assert_eq!(says["break_glass"], json!(true));

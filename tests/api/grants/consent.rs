@@ -1,4 +1,4 @@
-//! Consent: where it is demanded nothing is had without a recorded grant, what is had rests on it, and ends with it.
+//! Consent: where it is demanded, no token is issued without a recorded grant. Tokens rest on the grant and end with it.
 
 use std::sync::{
     Arc,
@@ -19,7 +19,7 @@ use crate::{
     support::TestStore,
 };
 
-/// Runs each test on both stores, at a server whose `files` demands consent.
+/// Runs each test on both stores, at a server whose resource `files` demands consent.
 macro_rules! consent_tests {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -68,7 +68,7 @@ pub fn details(tools: &[&str]) -> Value {
     tools.iter().map(one).collect()
 }
 
-/// What alice lets the planner do.
+/// Returns alice's grant to the planner.
 fn grant_body(tools: &[&str], seconds: i64) -> Value {
     let until = expiry_in(seconds);
     json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": until, "authorization_details": details(tools)})
@@ -95,7 +95,7 @@ async fn exchange_without_grant_is_refused(server: Server) {
     assert_eq!(wanted.iter().map(|d| &d["identifier"]).collect::<Vec<_>>(), READ_TOOLS);
     let (_, trail) = server.admin(Method::GET, "/audit?event=token.issue&outcome=refused", None).await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 1, "{trail}");
-    // What is asked for can be granted as it stands in the answer, and is enough then; less is not.
+    // The authority in the answer can be granted as it is, and then suffices. A smaller grant does not.
     let mut grant = grant_body(&[], 600);
     grant["authorization_details"] = json!([wanted[0]]);
     create_grant(&server, grant.clone()).await;
@@ -107,7 +107,7 @@ async fn exchange_without_grant_is_refused(server: Server) {
     let token = body["access_token"].as_str().unwrap();
     assert_eq!(decode_claims(token)["grant"], json!(id));
     assert_eq!(server.introspect(token).await["grant"], json!(id));
-    // Nobody else's, and not for more: the grant is of alice to the planner, to read.
+    // The grant covers only alice, the planner and reading.
     let bob = server.exchange_form(&server.user_token(json!({"sub": "bob"})));
     let write = form_with_changes(&form, &[("scope", "files:read files:write")]);
     for (agent, form) in [
@@ -118,7 +118,7 @@ async fn exchange_without_grant_is_refused(server: Server) {
         let (status, body) = server.request_token_as(agent, &form).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{agent} {body}");
     }
-    // Where nobody demands it, nothing is asked.
+    // Without a demand, no consent is needed.
     let notes = form_with_changes(
         &form,
         &[
@@ -142,7 +142,7 @@ async fn withdrawn_grant_ends_its_tokens(server: Server) {
     let child =
         other.issue_token("reader", &form_with_changes(&server.exchange_form(&handed), &[("purpose", "")])).await;
     assert_eq!((&decode_claims(&child)["grant"], &decode_claims(&handed)["grant"]), (&json!(short), &json!(short)));
-    // Another grant is another one: what rests on the first ends with the first.
+    // A new grant does not extend the first one: its tokens end with it.
     let second = create_grant(&server, grant_body(&READ_TOOLS, 60)).await;
     assert!(server.is_active(&token).await && other.is_active(&child).await);
     assert_eq!(withdraw_grant(&server, &short).await, 204);
@@ -172,7 +172,7 @@ async fn task_depends_only_on_its_own_grant(server: Server) {
     let form = server.exchange_form(&server.user_token(json!({})));
     let task = decode_claims(&server.issue_token("planner", &form).await)["txn"].as_str().unwrap().to_owned();
     let join = form_with_changes(&form, &[("purpose", ""), ("task_id", &task)]);
-    // A longer grant comes: who joins stays with the task's.
+    // A longer grant is added: a joining exchange keeps the grant of the task.
     let second = create_grant(&server, grant_body(&READ_TOOLS, 900)).await;
     assert_eq!(decode_claims(&server.issue_token("planner", &join).await)["grant"], json!(first));
     assert_eq!(decode_claims(&server.issue_token("planner", &form).await)["grant"], json!(second));
@@ -184,8 +184,8 @@ async fn task_depends_only_on_its_own_grant(server: Server) {
 
 const RACE_ROUNDS: usize = 30;
 
-/// A round: four clients at two replicas exchange on a grant, one request after the other; in between it is withdrawn.
-/// Once that was answered nothing that rests on it lives, whenever it was issued.
+/// Runs one round: four clients at two replicas exchange on a grant, one request after the other. In between, the grant is
+/// withdrawn. After the answer, no token that rests on the grant is active, whenever it was issued.
 async fn no_token_outlives_grant_withdrawal(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
@@ -231,7 +231,7 @@ async fn no_token_outlives_grant_withdrawal(server: Server) {
         }
     }
     assert!(issued > 0 && refused > 0, "it was no race: {issued} issued, {refused} refused");
-    // Tasks that were opened at the very end are found by the sweeper.
+    // Maintenance ends tasks that were opened at the last moment.
     server.application.service.collect_garbage(&server.application.system_context().unwrap()).await.unwrap();
     let (_, tasks) = server.admin(Method::GET, "/tasks?state=active&limit=1000", None).await;
     assert_eq!(tasks["items"], json!([]));
@@ -247,7 +247,7 @@ async fn grant_creation_is_idempotent_and_listed(server: Server) {
     let (status, first) = post("k", &wanted).await;
     assert_eq!(status, 201, "{first}");
     assert_eq!((&first["requester"]["subject"], &first["by"]), (&json!("alice"), &json!("admin:ops")));
-    assert_eq!(post("k", &wanted).await.1, first, "the same request is the same grant");
+    assert_eq!(post("k", &wanted).await.1, first, "a repeated request returns the same grant");
     let mut more = wanted.clone();
     more["authorization_details"] = details(&["read_file"]);
     assert_eq!(post("k", &more).await.0, 422, "the key is for another authority");
@@ -255,7 +255,7 @@ async fn grant_creation_is_idempotent_and_listed(server: Server) {
     assert_eq!(withdraw_grant(&server, first["id"].as_str().unwrap()).await, 204);
     let (status, gone) = post("k", &wanted).await;
     assert_eq!(status, 422, "{gone}");
-    assert!(gone["detail"].as_str().unwrap().contains("withdrawn since"), "{gone}");
+    assert!(gone["detail"].as_str().unwrap().contains("was withdrawn"), "{gone}");
     let (_, first) = post("n", &wanted).await;
     assert_eq!(post("n", &wanted).await.1, first);
     let mut plain = wanted;
@@ -333,7 +333,7 @@ async fn invalid_grant_is_rejected(server: Server) {
     server.stop().await;
 }
 
-/// Sends so many of one request at once, and says how many were taken; the others were too many.
+/// Sends the same request many times concurrently. Returns how many were accepted; the others exceeded the limit.
 async fn count_created(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many: usize) -> usize {
     let mut sent = JoinSet::new();
     for _ in 0..many {
@@ -358,12 +358,12 @@ async fn grant_count_is_limited(server: Server) {
     let admin = server.api_token("ops", "errand:admin").await;
     let wanted = grant_body(&READ_TOOLS, 6000);
     assert_eq!(count_created(&server, &admin, "/grants", &wanted, 60).await, 60);
-    assert_eq!(count_created(&server, &admin, "/grants", &wanted, 60).await, 40, "at the same moment");
+    assert_eq!(count_created(&server, &admin, "/grants", &wanted, 60).await, 40, "concurrent");
     assert_eq!(count_created(&server, &admin, "/grants", &wanted, 1).await, 0);
     let mut others = wanted.clone();
     others["agent"] = json!("reader");
     assert_eq!(count_created(&server, &admin, "/grants", &others, 1).await, 1, "to another agent");
-    // An emergency finds room, and is seen although the others last longer.
+    // An emergency grant has a limit of its own, and is listed although the others last longer.
     let glass = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "reason": "on fire",
         "authorization_details": details(&["write_file"])});
     let form = server.exchange_form(&server.user_token(json!({})));
@@ -373,7 +373,7 @@ async fn grant_count_is_limited(server: Server) {
     let token = server.issue_token("planner", &form).await;
     assert_eq!(decode_claims(&token)["break_glass"], true);
     assert_eq!(count_created(&server, &admin, "/break-glass", &glass, 25).await, 19);
-    // What is withdrawn makes room.
+    // A withdrawn grant no longer counts.
     let (_, list) = server.admin_with(&admin, Method::GET, "/grants?agent=planner&limit=200", None).await;
     let list = list["items"].as_array().unwrap();
     assert_eq!(list.len(), 120);
@@ -383,7 +383,7 @@ async fn grant_count_is_limited(server: Server) {
     assert_eq!(count_created(&server, &admin, "/grants", &wanted, 2).await, 1);
 }
 
-/// However many there are: of before there was a limit, or more than are read at a time.
+/// Withdraws any number of grants: more than the limit, and more than one page.
 async fn withdraw_all_removes_every_grant(server: Server) {
     let id = create_grant(&server, grant_body(&READ_TOOLS, 600)).await;
     let store = server.store.open().await;
@@ -404,7 +404,7 @@ async fn withdraw_all_removes_every_grant(server: Server) {
     server.stop().await;
 }
 
-/// What is derived is asked for consent as well, when it was not demanded yet as its parent was issued.
+/// A derived token needs consent too, if consent was not yet demanded when its parent was issued.
 async fn later_consent_requirement_applies_to_derived_tokens(server: Server) {
     const VAULT: &str = "https://vault.example.com";
     let vault = |consent: &str| {
@@ -433,7 +433,7 @@ async fn later_consent_requirement_applies_to_derived_tokens(server: Server) {
         let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": expiry_in(600)});
         crate::server::with_changes(grant, json!({"authorization_details": details}))
     };
-    // Nothing points at the guest but the grants; dave has none, and needs none.
+    // Only the grants point at the guest. dave has none, and needs none.
     create_grant(&server, says("alice", Value::Null)).await;
     let bobs = create_grant(&server, says("bob", tools)).await;
     let parents = [

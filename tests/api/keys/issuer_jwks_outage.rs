@@ -106,7 +106,7 @@ async fn exchange_uses_state_after_key_fetch(server: Server) {
         (
             "disabled",
             |_, _| {
-                let body = json!({"kind": "agent", "id": "agent-disabled", "disable": true, "reason": "x"});
+                let body = json!({"kind": "agent", "id": "agent-disabled", "verb": "block", "reason": "x"});
                 (Method::POST, "/revocations".into(), body)
             },
             401,
@@ -117,7 +117,7 @@ async fn exchange_uses_state_after_key_fetch(server: Server) {
             |_, _| {
                 let (issuer, subject) = ("https://requester.example", "requester:alice");
                 let body =
-                    json!({"kind": "requester", "issuer": issuer, "subject": subject, "disable": true, "reason": "x"});
+                    json!({"kind": "requester", "issuer": issuer, "subject": subject, "verb": "block", "reason": "x"});
                 (Method::POST, "/revocations".into(), body)
             },
             400,

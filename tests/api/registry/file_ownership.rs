@@ -1,4 +1,4 @@
-//! What is removed is gone for good, and what the configuration file gives is the file's.
+//! Ownership by the configuration file: declared objects and secrets are managed there, and removed ones stay removed.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -31,14 +31,14 @@ impl Server {
         made["client_secret"].as_str().unwrap().to_owned()
     }
 
-    /// Another start, on a file that was edited.
+    /// Starts another replica with an edited file.
     pub async fn restarted(&self, edit: impl FnOnce(String) -> String) -> Self {
         let text = std::fs::read_to_string(self.config_file()).unwrap();
         std::fs::write(self.config_file(), edit(text)).unwrap();
         self.replica().await
     }
 
-    /// A token by client credentials, with a secret.
+    /// Requests a token by client credentials, with a secret.
     async fn request_api_token(&self, client: &str, secret: &str) -> Option<String> {
         let request = self.post("/oauth2/token").basic_auth(client, Some(secret));
         let (_, body) =
@@ -109,8 +109,8 @@ async fn removed_api_object_does_not_return(server: Server) {
         body["active"].as_bool().unwrap()
     };
     let alice = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
-    let wanted = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
-    let token = exchange(&form_with_changes(&server.exchange_form(&alice), &wanted), &secret).await;
+    let target = [("resource", "https://vault.example.com"), ("scope", "vault:read")];
+    let token = exchange(&form_with_changes(&server.exchange_form(&alice), &target), &secret).await;
     let vaults = server.create_secret("vault").await;
     assert!(asks_vault(&token, &vaults).await);
     server.put_object("/agents/guest", for_files).await;
@@ -159,7 +159,7 @@ async fn file_secret_is_managed_by_file(server: Server) {
     assert!(answer["detail"].as_str().unwrap().contains("configuration file"), "{answer}");
     assert!(server.request_api_token("reader", &reader).await.is_some());
 
-    // The file stops giving it: it goes, and the client stays writable.
+    // The file no longer has the secret: the secret is removed, and the client stays writable.
     let whole = std::fs::read_to_string(server.config_file()).unwrap();
     assert!(whole.contains(given));
     let without = server.restarted(|text| text.replace(given, "")).await;
@@ -174,7 +174,7 @@ async fn file_secret_is_managed_by_file(server: Server) {
     assert!(third.request_api_token("reader", &made).await.is_some(), "it survives the next start");
     assert_eq!(third.secret_status("reader").await, 201);
 
-    // The file gives one again: then it is the file's.
+    // The file has a secret again and manages it.
     let again = third.restarted(|_| whole).await;
     assert!(
         again.request_api_token("reader", &made).await.is_none()

@@ -1,4 +1,4 @@
-//! MCP servers that are up to no good, or no MCP servers at all: asked for their tools, they can't do more than say nothing.
+//! Hostile MCP servers, and servers that don't speak MCP: listing their tools fails, and has no other effect.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -16,14 +16,14 @@ use tokio::net::TcpListener;
 
 use crate::{mcp_server::McpServerFixture, server::Server, support::TestStore};
 
-/// What a server makes of a request: the whole message, and its headers.
+/// How a server answers a request, by the whole message and its headers.
 type Behavior = Arc<dyn Fn(&Value, &HeaderMap) -> Response + Send + Sync>;
 
 async fn respond(State(play): State<Behavior>, headers: HeaderMap, body: Bytes) -> Response {
     play(&serde_json::from_slice(&body).unwrap_or_default(), &headers)
 }
 
-/// Serves this at a port of its own.
+/// Serves this on its own port.
 async fn start_server(play: Behavior) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -44,7 +44,7 @@ fn event_response(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], body).into_response()
 }
 
-/// A server that begins well, and lists its tools like this.
+/// A server that initializes correctly and lists its tools like this.
 fn listing_server(tools: impl Fn(&Value) -> Response + Send + Sync + 'static) -> Behavior {
     Arc::new(move |request, _| match request["method"].as_str() {
         Some("initialize") => json_response(rpc_result(
@@ -69,7 +69,7 @@ impl Server {
         assert_eq!(status, 201, "{put}");
     }
 
-    /// Registers a resource at a URI, and imports its catalogue: what is answered.
+    /// Registers a resource at a URI, imports its catalogue, and returns the answer.
     async fn import_from(&self, id: &str, uri: &str, networks: Value) -> (u16, Value) {
         self.register(id, uri, networks).await;
         self.import_of(id).await
@@ -88,12 +88,12 @@ const NOT_MCP_MESSAGE: &str = "what answers there is no MCP server over streamab
 const TIMEOUT_MESSAGE: &str = "the MCP server did not answer in time, or not at all";
 const TOO_LARGE_MESSAGE: &str = "the MCP server says too much: its answers are larger than is read";
 
-/// The page after the one that is asked for.
+/// Returns the page after the requested one.
 fn next_page(request: &Value) -> u32 {
     request["params"]["cursor"].as_str().map_or(0, |cursor| cursor.parse::<u32>().unwrap()) + 1
 }
 
-/// Servers that say more than is read.
+/// Servers whose answers exceed the limits.
 fn oversized_responses() -> BehaviorCases {
     let page = |cursor: String| json!({"tools": [tool(&format!("t{cursor}"))], "nextCursor": cursor});
     let many = (0..513).map(|n| tool(&format!("t{n}"))).collect::<Vec<_>>();
@@ -121,7 +121,7 @@ fn oversized_responses() -> BehaviorCases {
             }),
             TOO_LARGE_MESSAGE,
         ),
-        // Little by little is too much as well.
+        // Small chunks exceed the limit as well.
         (
             "bulky",
             listing_server(move |request| {
@@ -141,11 +141,11 @@ fn oversized_responses() -> BehaviorCases {
     ]
 }
 
-/// Servers that never come to the point.
+/// Servers that never send the expected answer.
 fn slow_responses() -> BehaviorCases {
     let pending = || futures_util::stream::pending::<Result<Bytes, Infallible>>();
     let chatty = move |request: &Value| {
-        // Other things, and something that is no message; then nothing.
+        // Other messages, and one that is not a message; then silence.
         let other =
             json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}});
         let text = format!("data: {other}\n\ndata: {{\"jsonrpc\":\n\n:{}\n\n", request["id"]);
@@ -158,7 +158,7 @@ fn slow_responses() -> BehaviorCases {
     ]
 }
 
-/// Servers that say something else.
+/// Servers that send another answer.
 fn invalid_responses() -> BehaviorCases {
     let empty = |request: &Value| rpc_result(request, json!({"tools": []}));
     let nested = format!("{}{}", "[".repeat(500), "]".repeat(500));
@@ -219,7 +219,7 @@ fn invalid_responses() -> BehaviorCases {
 async fn hostile_responses_are_rejected() {
     let server = Server::start(TestStore::sqlite().await).await;
     let mut plays = [oversized_responses(), slow_responses(), invalid_responses()].concat();
-    // Nobody is led elsewhere, not even to a good one.
+    // No redirect is followed, not even to a valid server.
     let shop = McpServerFixture::start(crate::mcp_server::ServerBehavior::Stateless).await;
     shop.set_tools(&[("t", "x")]);
     let location = shop.uri.clone();
@@ -230,7 +230,7 @@ async fn hostile_responses_are_rejected() {
     for (id, play, _) in &plays {
         server.register(id, &start_server(Arc::clone(play)).await, loopback()).await;
     }
-    // All at once: some of them take their time.
+    // Concurrently, because some of them are slow.
     let asked = plays.iter().map(async |(id, _, want)| (*id, *want, server.import_of(id).await));
     for (id, want, (status, body)) in futures_util::future::join_all(asked).await {
         assert_eq!((status, body["detail"].as_str().unwrap()), (502, want), "{id}");
@@ -238,13 +238,13 @@ async fn hostile_responses_are_rejected() {
         let (_, known) = server.admin(Method::GET, &format!("/resources/{id}/catalogue"), None).await;
         assert_eq!(known["tools"][0]["state"], "unchecked", "{id}: what is not known is as it was");
     }
-    // Nobody there at all.
+    // Nothing listens on the port.
     let (status, body) = server.import_from("closed", "http://127.0.0.1:1/mcp", loopback()).await;
     assert_eq!((status, body["detail"].as_str().unwrap()), (502, TIMEOUT_MESSAGE));
     server.stop().await;
 }
 
-/// Where Errand does not go: only it can reach what is there.
+/// Addresses that Errand refuses to contact, since only Errand may be able to reach them (SSRF).
 #[tokio::test(flavor = "multi_thread")]
 async fn forbidden_addresses_are_not_contacted() {
     let server = Server::start(TestStore::sqlite().await).await;
@@ -267,7 +267,7 @@ async fn forbidden_addresses_are_not_contacted() {
     server.stop().await;
 }
 
-/// A good server, told in the two ways of the protocol; what it says that can't be used is left out.
+/// A valid server, with both response formats of the protocol. Unusable tools are left out.
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_tools_are_skipped() {
     let server = Server::start(TestStore::sqlite().await).await;
@@ -283,11 +283,11 @@ async fn unusable_tools_are_skipped() {
         let twice = [tool("twice"), tool("twice")];
         rpc_result(request, json!({"tools": [long, wide, deep, blank, turned, good, twice[0], twice[1]]}))
     };
-    let told = move |request: &Value| json_response(odd(request));
+    let whole = move |request: &Value| json_response(odd(request));
     let streamed = move |request: &Value| {
         event_response(Body::from(format!("id: 1\ndata:\n\nevent: message\ndata: {}\n\n", odd(request))))
     };
-    for (id, play) in [("whole", listing_server(told)), ("pieces", listing_server(streamed))] {
+    for (id, play) in [("whole", listing_server(whole)), ("pieces", listing_server(streamed))] {
         let uri = start_server(play).await;
         let (status, body) = server.import_from(id, &uri, json!(["127.0.0.0/8"])).await;
         assert_eq!((status, &body["unusable"]), (200, &json!(5)), "{body}");
@@ -298,14 +298,14 @@ async fn unusable_tools_are_skipped() {
             *definition,
             json!({"name": "t", "description": "\u{1b}[2J\u{0}\u{202e}", "inputSchema": {"n": 1e300}})
         );
-        // It is stored and read back.
+        // The definition is stored and read back.
         let (_, known) = server.admin(Method::GET, &format!("/resources/{id}/catalogue"), None).await;
         assert_eq!(known["tools"][0]["seen"]["definition"], *definition);
     }
     server.stop().await;
 }
 
-/// The token that the operator gave goes to its server, and to no other.
+/// The operator's token is sent to its server only.
 #[tokio::test(flavor = "multi_thread")]
 async fn configured_bearer_token_is_sent() {
     let folder = tempfile::tempdir().unwrap();

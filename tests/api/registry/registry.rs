@@ -1,4 +1,4 @@
-//! The registry over REST: who may change what, what must fit, and that a change is seen at once at every replica.
+//! The registry over REST: permissions, consistency, and the effect of a change at every replica at once.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ async fn inconsistent_object_is_rejected(server: Server) {
         let detail = answer["detail"].as_str().unwrap();
         assert!(detail.contains(says) && detail.contains('`'), "key and reason: {detail}");
     }
-    // What others lean on can't go.
+    // An object that others need can't be removed.
     assert_eq!(
         server
             .admin(
@@ -167,7 +167,7 @@ async fn registry_change_is_visible_on_other_replica(server: Server) {
         }
         held = Some(token);
     }
-    // What an agent may have shrinks at once, and what a tool is called is no name any more.
+    // An agent's access shrinks at once, and the old name of a tool is unknown.
     other.stop().await;
     server.stop().await;
 }
@@ -179,7 +179,7 @@ async fn secret_creation_is_idempotent(server: Server) {
         let request = server.post("/oauth2/token").basic_auth("guest", Some(secret)).form(&grant);
         request.send().await.unwrap().status().as_u16()
     };
-    assert_eq!(try_with("").await, 401, "without a secret nobody comes in");
+    assert_eq!(try_with("").await, 401, "no authentication without a secret");
     let mut secrets = Vec::new();
     for _ in 0..3 {
         let (status, made) = server.admin(Method::POST, "/clients/guest/secret", None).await;
@@ -198,7 +198,7 @@ async fn secret_creation_is_idempotent(server: Server) {
         let (status, body) = server.admin(Method::POST, &format!("/clients/{client}/secret"), None).await;
         assert_eq!(status, want, "{body}");
     }
-    // With the client goes its secret.
+    // The secret is removed with the client.
     assert_eq!(server.admin(Method::DELETE, "/agents/guest", None).await.0, 204);
     assert_eq!(try_with(&secrets[2]).await, 401);
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 201);
@@ -233,7 +233,7 @@ async fn new_credentials_end_old_api_tokens(server: Server) {
     let task = send(&server, "guest", &guest_secret, &task).await;
     let (of_guest, of_vault) =
         (send(&server, "guest", &guest_secret, &api).await, send(&server, "vault", &vault_secret, &api).await);
-    // Nobody's business: another client's secret, and an object that is put as it was.
+    // Another client's secret, and an object that is put unchanged, end no token.
     make("vault").await;
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 200);
     for at in [&other, &server] {
@@ -314,7 +314,7 @@ async fn admin_access_depends_on_role(server: Server) {
             assert_eq!(server.admin_with(token, Method::GET, path, None).await.0, want, "{path}");
         }
     }
-    // A role that is taken away is gone at once, whatever the token says.
+    // A removed role has no effect at once, whatever scope the token has.
     let night = |role: &str| json!({"id": "night", "role": role, "authentication": {"method": "client_secret_basic"}});
     server.admin(Method::PUT, "/admins/night", Some(night("operator"))).await;
     let (_, made) = server.admin(Method::POST, "/clients/night/secret", None).await;
@@ -357,7 +357,7 @@ async fn grants_are_created_and_withdrawn(server: Server) {
     server.stop().await;
 }
 
-/// Changes at the same moment at two replicas: each is made on what the other left, or says that it could not.
+/// Concurrent changes at two replicas: each builds on the other's result, or is refused as contended.
 async fn concurrent_admin_changes_do_not_conflict(server: Server) {
     let other = server.replica().await;
     let token = server.api_token("ops", "errand:admin").await;

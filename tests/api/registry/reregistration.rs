@@ -1,5 +1,5 @@
-//! Another one of the same name is another one: an agent or an issuer that is removed and registered again has nothing of what
-//! the one before it was given, and sees nothing of it.
+//! Re-registration under the same name: a new agent or issuer inherits nothing from the removed one of the same name, and sees
+//! nothing of it.
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ use crate::{
     tasks::requester_self_service::{API, call_api, with_portal},
 };
 
-/// Runs each test on both stores, at a server where alice can grant, and has to.
+/// Runs each test on both stores, at a server where alice's consent is possible and required.
 macro_rules! portal_tests {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -60,7 +60,7 @@ async fn exchange(server: &Server, secret: &str, form: &Form) -> (StatusCode, Va
     read_response(server.post("/oauth2/token").basic_auth("guest", Some(secret)).form(form).send().await.unwrap()).await
 }
 
-/// What an agent is told of a task, by its API token; the list of what it opened says the same.
+/// Returns an agent's view of a task, and checks that the list of its opened tasks agrees.
 async fn read_task_status(server: &Server, secret: &str, task: &str) -> u16 {
     let asked = form(&[("grant_type", "client_credentials"), ("scope", "errand:tasks")]);
     let (status, body) = exchange(server, secret, &asked).await;
@@ -81,7 +81,7 @@ async fn grants_of_guest(server: &Server) -> Value {
     server.admin(Method::GET, "/grants?agent=guest", None).await.1["items"].clone()
 }
 
-/// The task is over because of a removal, and the trail says so.
+/// Checks that a removal ended the task, and that the trail has the reason.
 async fn assert_task_ended(server: &Server, task: &str) {
     let (_, task_now) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!(
@@ -109,7 +109,7 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
     assert_eq!(status, 200, "{body}");
     let (token, task) = (body["access_token"].as_str().unwrap(), transaction_of(&body));
     assert_eq!(read_task_status(&server, &old, &task).await, 200);
-    // Notes needs no consent.
+    // The resource `notes` needs no consent.
     let notes = |form: Form| form_with_changes(&form, &[("resource", NOTES), ("scope", "notes:read")]);
     let for_notes = |known_as: &str| {
         notes(server.exchange_form(&server.user_token(json!({"client_id": known_as, "scope": "notes:read"}))))
@@ -126,7 +126,7 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
     assert_eq!(server.admin(Method::GET, &path, None).await.1["withdrawn"], true);
     server.put_object("/agents/guest", guest(IDP, "other-client")).await;
     let new = server.create_secret("guest").await;
-    // As if it had been opened at the very last moment, and nobody had come by to end it.
+    // As if the task had been opened at the last moment and not ended yet.
     let anew = format!("UPDATE tasks SET state = 'active' WHERE id = '{of_notes}'");
     assert_eq!(server.store.tamper(&anew).await, 1);
     for at in [&server, &other] {
@@ -136,14 +136,14 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
         assert!(body["error_description"].as_str().unwrap().contains("no such task"), "{body}");
         assert_eq!(read_task_status(at, &new, &of_notes).await, 404);
         assert!(!at.is_active(token).await);
-        // Not by the consent to the one before, whether or not the user's token is for this one.
+        // The consent to the removed agent does not apply, whether or not the user token is for the new one.
         let (status, body) = exchange(at, &new, &form("other-client")).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{body}");
         let (status, body) = exchange(at, &new, &form("guest-client")).await;
         assert_eq!(status, 400, "{body}");
         assert_eq!(read_task_status(at, &new, &task).await, 404);
     }
-    // What it is granted is its own; and the task of the other one is not there, for all that.
+    // Its own grant works, and the task of the removed agent stays hidden.
     assert_eq!(server.admin(Method::POST, "/grants", Some(consent(IDP, "alice"))).await.0, 201);
     let join = form_with_changes(&form("other-client"), &[("purpose", ""), ("task_id", &task)]);
     let (status, body) = exchange(&other, &new, &join).await;
@@ -155,7 +155,7 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
     let join = form_with_changes(&join, &[("task_id", &transaction_of(&body))]);
     assert_eq!(exchange(&server, &new, &join).await.0, 200, "its own task goes on");
     assert_eq!(read_task_status(&server, &new, &transaction_of(&body)).await, 200);
-    // To change an agent is not to remove it.
+    // Changing an agent does not remove it.
     server.put_object("/agents/guest", guest(IDP, "third-client")).await;
     assert_eq!(exchange(&server, &new, &form("third-client")).await.0, 200);
     other.stop().await;
@@ -191,7 +191,7 @@ async fn reregistered_agent_cannot_act_on_earlier_tasks(server: Server) {
     server.put_object("/agents/lead", lead(json!(["guest"]))).await;
     let new = server.create_secret("guest").await;
     assert_eq!(read_task_status(&server, &new, &task).await, 404);
-    // The task goes on, without it; and with it again, where it is given a part.
+    // The task continues without the agent, and with it again after a new delegation.
     assert_eq!(server.admin(Method::GET, &format!("/tasks/{task}"), None).await.1["state"], "active");
     let handed = as_lead(&server.delegation_form(body["access_token"].as_str().unwrap(), "guest")).await;
     let part = form_with_changes(&server.exchange_form(handed["access_token"].as_str().unwrap()), &[("purpose", "")]);
@@ -204,7 +204,7 @@ async fn reregistered_file_agent_inherits_nothing(server: Server) {
     let of_file = "[[agents]]\nid = \"guest\"\nauthentication = { method = \"client_secret_basic\", secret_file = \"guest.secret\" }\n\
         known_as = { \"https://login.example.com\" = [\"guest-client\"] }\n\
         access = [{ resource = \"files\", scopes = [\"files:read\"] }]\n";
-    // With the mode that secrets have.
+    // With the file mode of secrets.
     let file = server.folder.path().join("guest.secret");
     std::fs::copy(file.with_file_name("writer.secret"), &file).unwrap();
     std::fs::write(&file, secret("guest")).unwrap();
@@ -213,7 +213,7 @@ async fn reregistered_file_agent_inherits_nothing(server: Server) {
     let form = with.exchange_form(&with.user_token(json!({"client_id": "guest-client"})));
     let (status, body) = exchange(&with, &secret("guest"), &form).await;
     assert_eq!(status, 200, "{body}");
-    // The same file again changes nothing.
+    // Applying the same file again changes nothing.
     let again = with.restarted(|text| text).await;
     assert_eq!(exchange(&again, &secret("guest"), &form).await.0, 200);
     let without = again.restarted(|text| text.replace(of_file, "")).await;
@@ -255,7 +255,7 @@ async fn reregistered_issuer_inherits_nothing(server: Server) {
     assert_eq!(grants_of_guest(&server).await, json!([]));
     server.put_object(SECOND_PATH, second).await;
     server.put_object("/agents/guest", guest(SECOND, "guest-client")).await;
-    // Somebody of the same name, on the word of another one.
+    // A user of the same name, of another issuer.
     assert_eq!(call_api(&server, &at_the_portal, Method::GET, &path, None).await.0, 404);
     assert_eq!(call_api(&server, &at_the_portal, Method::GET, "/v1/tasks", None).await.1["items"], json!([]));
     let (status, answer) = exchange(&server, &guests, &form).await;
@@ -267,7 +267,7 @@ async fn reregistered_issuer_inherits_nothing(server: Server) {
     server.stop().await;
 }
 
-/// Grants are made while the agent is removed: what is left is none, or one that is refused.
+/// Grants are created while the agent is removed: no usable grant remains.
 async fn grants_racing_with_removal_are_not_kept(server: Server) {
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
@@ -296,7 +296,7 @@ async fn grants_racing_with_removal_are_not_kept(server: Server) {
     assert!(made > 0 && refused > 0, "it was no race: {made} made, {refused} refused");
 }
 
-/// The old agent exchanges while it is removed and another one comes: none of its tasks is the other one's.
+/// The old agent exchanges while it is removed and another one is registered: the new agent gets none of its tasks.
 async fn tasks_racing_with_reregistration_are_not_inherited(server: Server) {
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
@@ -321,7 +321,7 @@ async fn tasks_racing_with_reregistration_are_not_inherited(server: Server) {
                 tasks
             });
         }
-        // Some are under way.
+        // Some exchanges are in progress.
         let some = async || server.admin_with(&admin, Method::GET, "/tasks?state=active&limit=1", None).await.1;
         crate::server::wait_until("some are under way", async || some().await["items"] != json!([])).await;
         assert_eq!(server.admin_with(&admin, Method::DELETE, "/agents/guest", None).await.0, 204);
@@ -337,7 +337,7 @@ async fn tasks_racing_with_reregistration_are_not_inherited(server: Server) {
                 assert_eq!(status, 400, "round {round}: {body}");
             }
         }
-        // Those that were opened at the very end are found by the sweeper.
+        // Maintenance ends tasks that were opened at the last moment.
         server.application.service.collect_garbage(&server.application.system_context().unwrap()).await.unwrap();
         let (_, tasks) = server.admin(Method::GET, "/tasks?state=active&limit=1000", None).await;
         assert_eq!(tasks["items"], json!([]), "round {round}");

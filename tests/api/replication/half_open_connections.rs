@@ -157,7 +157,7 @@ async fn connection_loss_during_catch_up_is_detected() {
     let head = server.application.service.applied_seq();
     // Block reads of the registry, and change it.
     lock.execute("BEGIN; LOCK TABLE secrets IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let body = json!({"kind": "agent", "id": "stranger", "disable": true, "reason": "in a test"});
+    let body = json!({"kind": "agent", "id": "stranger", "verb": "block", "reason": "in a test"});
     let disabling = server.post("/v1/admin/revocations").bearer_auth(&api).header("prefer", "wait=0").json(&body);
     let disabling = tokio::spawn(disabling.send());
     let mut watch = PgConnection::connect(server.store.url()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Somebody is shut out, or held back, by an admin: also who stands in the file, at every replica, at once, and for as
-//! long as nobody lets them in.
+//! Blocks and suspensions of parties by admins. They also cover parties from the configuration file, and apply at every
+//! replica at once until they are lifted.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ on_both_stores!(
     no_token_survives_concurrent_block,
 );
 
-/// What this admin call is answered.
+/// Returns the answer of an admin's revocation request.
 async fn send_revocation(server: &Server, body: Value) -> (u16, Value) {
     let mut body = body;
     body["reason"] = json!("for the test");
@@ -33,7 +33,7 @@ async fn revoke_acknowledged(server: &Server, body: Value) -> Value {
     answer
 }
 
-/// What an exchange of a fresh user token of this person by the planner is answered.
+/// Returns the answer when the planner exchanges a fresh user token of this person.
 async fn exchange(server: &Server, sub: &str) -> (u16, Value) {
     let user = server.user_token(json!({"sub": sub}));
     let (status, body) = server.request_token_as("planner", &server.exchange_form(&user)).await;
@@ -61,7 +61,7 @@ async fn file_agent_can_be_blocked(server: Server) {
     let part =
         server.issue_token("reader", &form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")])).await;
     let api = server.api_token("reader", "errand:tasks").await;
-    let answer = revoke_acknowledged(&server, agent_target("reader", json!({"disable": true}))).await;
+    let answer = revoke_acknowledged(&server, agent_target("reader", json!({"verb": "block"}))).await;
     assert_eq!((&answer["kind"], &answer["key"]), (&json!("agent"), &json!("reader")));
     for at in [&other, &server] {
         assert!(!at.is_active(&part).await && at.is_active(&root).await);
@@ -70,38 +70,38 @@ async fn file_agent_can_be_blocked(server: Server) {
         let path = format!("/v1/tasks/{}", decode_claims(&root)["txn"].as_str().unwrap());
         assert_eq!(at.request(Method::GET, &path).bearer_auth(&api).send().await.unwrap().status(), 401);
     }
-    // Nothing is handed to who is out.
+    // No task is delegated to a blocked agent.
     let (status, body) = server.request_token_as("planner", &server.delegation_form(&root, "reader")).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_target")));
 
-    // The file is applied again at every start, and says nothing of this.
+    // The configuration file is applied at every start and does not lift the block.
     let started = server.replica().await;
     assert_eq!(started.request_token_as("reader", &started.exchange_form(&hand_over)).await.0, 401);
     let (_, view) = started.admin(Method::GET, "/agents/reader", None).await;
     assert_eq!((&view["owner"], &view["body"]["disabled"]), (&json!("file"), &json!(false)));
     let out = &view["block"];
     assert_eq!(
-        (&out["how"], &out["by"], &out["reason"]),
-        (&json!("disabled"), &json!("admin:ops"), &json!("for the test"))
+        (&out["mode"], &out["by"], &out["reason"]),
+        (&json!("blocked"), &json!("admin:ops"), &json!("for the test"))
     );
-    let (_, list) = started.admin(Method::GET, "/shut-out", None).await;
+    let (_, list) = started.admin(Method::GET, "/blocks", None).await;
     assert_eq!(list["items"], json!([out]), "{list}");
     let (_, all) = started.admin(Method::GET, "/agents", None).await;
     let views = all["items"].as_array().unwrap().iter().filter(|view| view["block"].is_object()).count();
     assert_eq!(views, 1, "{all}");
 
-    revoke_acknowledged(&started, agent_target("reader", json!({"verb": "enable"}))).await;
+    revoke_acknowledged(&started, agent_target("reader", json!({"verb": "unblock"}))).await;
     for at in [&other, &server, &started] {
-        assert!(!at.is_active(&part).await, "what was ended stays ended");
+        assert!(!at.is_active(&part).await, "a revoked token stays revoked");
         let api_again = at.request(Method::GET, "/v1/tasks/x").bearer_auth(&api).send().await.unwrap();
         assert_eq!(api_again.status(), 401);
     }
-    let (_, list) = other.admin(Method::GET, "/shut-out", None).await;
+    let (_, list) = other.admin(Method::GET, "/blocks", None).await;
     assert_eq!(list["items"], json!([]));
     let hand_over = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
     let fresh =
         server.issue_token("reader", &form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")])).await;
-    assert!(other.is_active(&fresh).await, "and it works again");
+    assert!(other.is_active(&fresh).await, "new tokens are active");
     for at in [started, other, server] {
         at.stop().await;
     }
@@ -111,7 +111,7 @@ async fn requester_can_be_blocked(server: Server) {
     let other = server.replica().await;
     let (alice, bob) = (server.task_token().await, exchange(&server, "bob").await.1);
     let bob = bob["access_token"].as_str().unwrap();
-    revoke_acknowledged(&server, requester_target("alice", json!({"disable": true}))).await;
+    revoke_acknowledged(&server, requester_target("alice", json!({"verb": "block"}))).await;
     for at in [&other, &server] {
         assert!(!at.is_active(&alice).await && at.is_active(bob).await);
         let (status, body) = exchange(at, "alice").await;
@@ -121,7 +121,7 @@ async fn requester_can_be_blocked(server: Server) {
     }
     let started = server.replica().await;
     assert!(!can_exchange(&started, "alice").await);
-    revoke_acknowledged(&other, requester_target("alice", json!({"verb": "enable"}))).await;
+    revoke_acknowledged(&other, requester_target("alice", json!({"verb": "unblock"}))).await;
     assert!(can_exchange(&started, "alice").await && can_exchange(&server, "alice").await);
     assert!(!server.is_active(&alice).await);
     for at in [started, other, server] {
@@ -136,18 +136,18 @@ async fn resource_issuer_and_admin_can_be_blocked(server: Server) {
         json!({"kind": "issuer", "id": IDP}),
     ] {
         let token = server.task_token().await;
-        revoke_acknowledged(&server, crate::server::with_changes(body.clone(), json!({"disable": true}))).await;
+        revoke_acknowledged(&server, crate::server::with_changes(body.clone(), json!({"verb": "block"}))).await;
         assert!(!can_exchange(&server, "alice").await, "{body}");
-        revoke_acknowledged(&server, crate::server::with_changes(body.clone(), json!({"verb": "enable"}))).await;
+        revoke_acknowledged(&server, crate::server::with_changes(body.clone(), json!({"verb": "unblock"}))).await;
         assert!(can_exchange(&server, "alice").await, "{body}");
         assert!(!server.is_active(&token).await, "{body}");
     }
     let api = server.api_token("audit", "errand:audit").await;
-    revoke_acknowledged(&server, agent_target("audit", json!({"disable": true}))).await;
+    revoke_acknowledged(&server, agent_target("audit", json!({"verb": "block"}))).await;
     assert_eq!(server.admin_with(&api, Method::GET, "/agents", None).await.0, 401);
     let asked = form(&[("grant_type", "client_credentials")]);
     assert_eq!(server.request_token_as("audit", &asked).await.0, 401);
-    revoke_acknowledged(&server, agent_target("audit", json!({"verb": "enable"}))).await;
+    revoke_acknowledged(&server, agent_target("audit", json!({"verb": "unblock"}))).await;
     assert_eq!(server.request_token_as("audit", &asked).await.0, 200);
     server.stop().await;
 }
@@ -160,11 +160,11 @@ async fn agent_can_be_suspended(server: Server) {
     let part = server.issue_token("reader", &again).await;
     revoke_acknowledged(&server, agent_target("planner", json!({"verb": "suspend"}))).await;
     for at in [&other, &server] {
-        assert!(!at.is_active(&root).await && !at.is_active(&part).await, "in the chain, at whatever place");
+        assert!(!at.is_active(&root).await && !at.is_active(&part).await, "at any position of the chain");
         assert!(!can_exchange(at, "alice").await);
-        assert_eq!(at.request_token_as("reader", &again).await.0, 400, "nothing is derived from it");
+        assert_eq!(at.request_token_as("reader", &again).await.0, 400, "no token is derived from it");
     }
-    // Whoever starts now knows.
+    // A replica that starts now applies the suspension.
     let started = server.replica().await;
     assert!(!started.is_active(&root).await && !can_exchange(&started, "alice").await);
     let path = format!("/tasks/{}", decode_claims(&root)["txn"].as_str().unwrap());
@@ -174,11 +174,11 @@ async fn agent_can_be_suspended(server: Server) {
     assert_eq!((&list["items"][0]["verb"], &list["items"][0]["kind"]), (&json!("suspend"), &json!("agent")));
     revoke_acknowledged(&started, agent_target("planner", json!({"verb": "resume"}))).await;
     for at in [&other, &server, &started] {
-        assert!(at.is_active(&root).await && at.is_active(&part).await, "the very same tokens");
+        assert!(at.is_active(&root).await && at.is_active(&part).await, "the same tokens");
         assert!(can_exchange(at, "alice").await);
     }
     let last = server.replica().await;
-    assert!(last.is_active(&root).await, "the last word counts at a start too");
+    assert!(last.is_active(&root).await, "the last entry applies after a start too");
     for at in [last, started, other, server] {
         at.stop().await;
     }
@@ -213,19 +213,19 @@ async fn task_can_be_suspended_by_revocation_request(server: Server) {
 }
 
 async fn block_transitions_follow_in_order(server: Server) {
-    // What is said, whether it is done, and whether the first token and a fresh one work then.
+    // Request, status, whether the first token works afterwards, whether new tokens are issued.
     let first = server.task_token().await;
     for (changes, status, old_works, new_works) in [
-        (json!({"verb": "enable"}), 409, true, true),
+        (json!({"verb": "unblock"}), 409, true, true),
         (json!({"verb": "resume"}), 409, true, true),
         (json!({"verb": "suspend"}), 200, false, false),
         (json!({"verb": "suspend"}), 409, false, false),
-        (json!({"verb": "enable"}), 409, false, false),
-        (json!({"disable": true}), 200, false, false),
+        (json!({"verb": "unblock"}), 409, false, false),
+        (json!({"verb": "block"}), 200, false, false),
         (json!({"verb": "resume"}), 409, false, false),
         (json!({"verb": "suspend"}), 409, false, false),
-        (json!({"disable": true}), 200, false, false),
-        (json!({"verb": "enable"}), 200, false, true),
+        (json!({"verb": "block"}), 200, false, false),
+        (json!({"verb": "unblock"}), 200, false, true),
         (json!({"verb": "suspend"}), 200, false, false),
         (json!({"verb": "revoke"}), 200, false, false),
         (json!({"verb": "resume"}), 200, false, true),
@@ -245,27 +245,29 @@ async fn block_transitions_follow_in_order(server: Server) {
 async fn invalid_blocks_are_rejected(server: Server) {
     let token = decode_claims(&server.task_token().await);
     for (body, status, says) in [
-        (agent_target("nobody", json!({"disable": true})), 404, "agent"),
+        (agent_target("nobody", json!({"verb": "block"})), 404, "agent"),
         (agent_target("nobody", json!({"verb": "suspend"})), 404, "agent"),
-        (agent_target("nobody", json!({"verb": "enable"})), 404, "agent"),
-        (agent_target("files", json!({"disable": true})), 400, "resource"),
+        (agent_target("nobody", json!({"verb": "unblock"})), 404, "agent"),
+        (agent_target("files", json!({"verb": "block"})), 400, "resource"),
         (agent_target("files", json!({"verb": "suspend"})), 400, "only tasks and agents"),
         (agent_target("ops", json!({"verb": "suspend"})), 400, "only tasks and agents"),
         (json!({"kind": "resource", "id": "files", "verb": "suspend"}), 400, "only tasks and agents"),
-        (json!({"kind": "resource", "id": "planner", "disable": true}), 404, "resource"),
-        (json!({"kind": "resource", "uri": "https://files.example.com", "disable": true}), 404, "resource"),
-        (json!({"kind": "issuer", "id": "https://login.example.org", "disable": true}), 404, "issuer"),
-        (requester_target("alice", json!({"issuer": "https://login.example.org", "disable": true})), 404, "issuer"),
+        (json!({"kind": "resource", "id": "planner", "verb": "block"}), 404, "resource"),
+        (json!({"kind": "resource", "uri": "https://files.example.com", "verb": "block"}), 404, "resource"),
+        (json!({"kind": "issuer", "id": "https://login.example.org", "verb": "block"}), 404, "issuer"),
+        (requester_target("alice", json!({"issuer": "https://login.example.org", "verb": "block"})), 404, "issuer"),
         (requester_target("alice", json!({"verb": "suspend"})), 400, "only tasks and agents"),
-        (requester_target("alice", json!({"verb": "enable"})), 409, "no admin has disabled"),
-        (json!({"kind": "token", "id": token["jti"], "disable": true}), 400, "revoke them"),
+        (requester_target("alice", json!({"verb": "unblock"})), 409, "no admin has blocked"),
+        (json!({"kind": "token", "id": token["jti"], "verb": "block"}), 400, "revoke them"),
         (json!({"kind": "token", "id": token["jti"], "verb": "suspend"}), 400, "only tasks and agents"),
-        (json!({"kind": "task", "id": token["txn"], "disable": true}), 400, "revoke them"),
-        (json!({"kind": "task", "id": token["txn"], "verb": "enable"}), 400, "revoke them"),
-        (agent_target("planner", json!({"verb": "enable", "disable": true})), 400, "verb `revoke`"),
+        (json!({"kind": "task", "id": token["txn"], "verb": "block"}), 400, "revoke them"),
+        (json!({"kind": "task", "id": token["txn"], "verb": "unblock"}), 400, "revoke them"),
+        (agent_target("planner", json!({"verb": "enable"})), 400, "expected one of `revoke`"),
+        (agent_target("planner", json!({"verb": true})), 400, "expected"),
         (agent_target("planner", json!({"verb": "erase"})), 400, "expected"),
-        (agent_target("planner", json!({"disable": "yes"})), 400, "boolean"),
-        (agent_target("planner", json!({"disabled": true})), 400, "expected `id`"),
+        (agent_target("planner", json!({"disable": true})), 400, "unknown member `disable`"),
+        (agent_target("planner", json!({"dry_run": "yes"})), 400, "boolean"),
+        (agent_target("planner", json!({"disabled": true})), 400, "unknown member `disabled`"),
         (json!({"id": "planner"}), 400, "kind"),
         (json!({"kind": "registry"}), 400, "expected"),
     ] {
@@ -274,10 +276,10 @@ async fn invalid_blocks_are_rejected(server: Server) {
         assert!(answer["detail"].as_str().unwrap().contains(says), "{body}: {answer}");
     }
     let reader = server.api_token("audit", "errand:audit").await;
-    let body = agent_target("planner", json!({"disable": true, "reason": "x"}));
+    let body = agent_target("planner", json!({"verb": "block", "reason": "x"}));
     assert_eq!(server.admin_with(&reader, Method::POST, "/revocations", Some(body)).await.0, 403);
-    assert_eq!(server.admin_with(&reader, Method::GET, "/shut-out", None).await.0, 200);
-    let without_reason = agent_target("planner", json!({"disable": true}));
+    assert_eq!(server.admin_with(&reader, Method::GET, "/blocks", None).await.0, 200);
+    let without_reason = agent_target("planner", json!({"verb": "block"}));
     assert_eq!(server.admin(Method::POST, "/revocations", Some(without_reason)).await.0, 400);
     assert!(can_exchange(&server, "alice").await);
     server.stop().await;
@@ -285,26 +287,30 @@ async fn invalid_blocks_are_rejected(server: Server) {
 
 async fn block_and_revocation_commit_atomically(server: Server) {
     let before = server.admin(Method::GET, "/revocations", None).await.1["items"].as_array().unwrap().len();
-    let answer = revoke_acknowledged(&server, agent_target("reader", json!({"disable": true}))).await;
+    let answer = revoke_acknowledged(&server, agent_target("reader", json!({"verb": "block"}))).await;
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     assert_eq!(list["items"].as_array().unwrap().len(), before + 1, "{list}");
     let entry = &list["items"][0];
     assert_eq!((&entry["kind"], &entry["key"], &entry["verb"]), (&json!("agent"), &json!("reader"), &json!("revoke")));
-    assert_eq!(entry["seq"].as_u64().unwrap() + 1, answer["seq"].as_u64().unwrap(), "with the change of the registry");
+    assert_eq!(
+        entry["seq"].as_u64().unwrap() + 1,
+        answer["seq"].as_u64().unwrap(),
+        "together with the registry change"
+    );
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&agent=reader", None).await;
     let record = &trail["items"][0]["chained"]["record"];
-    assert_eq!(record["asked"], json!({"kind": "agent", "key": "reader", "verb": "disable"}));
+    assert_eq!(record["asked"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
     assert_eq!((&record["admin"], &record["outcome"]), (&json!("admin:ops"), &json!("done")));
-    // An object that is removed and put again has the name of somebody who is out.
+    // An object that is removed and added again has the name of a blocked party.
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest.clone())).await.0, 201);
-    revoke_acknowledged(&server, agent_target("guest", json!({"disable": true}))).await;
+    revoke_acknowledged(&server, agent_target("guest", json!({"verb": "block"}))).await;
     assert_eq!(server.admin(Method::DELETE, "/agents/guest", None).await.0, 204);
-    assert_eq!(send_revocation(&server, agent_target("guest", json!({"disable": true}))).await.0, 404);
+    assert_eq!(send_revocation(&server, agent_target("guest", json!({"verb": "block"}))).await.0, 404);
     let (status, put) = server.admin(Method::PUT, "/agents/guest", Some(guest)).await;
-    assert_eq!((status.as_u16(), &put["block"]["how"]), (201, &json!("disabled")), "{put}");
+    assert_eq!((status.as_u16(), &put["block"]["mode"]), (201, &json!("blocked")), "{put}");
     assert_eq!(server.admin(Method::DELETE, "/agents/guest", None).await.0, 204);
-    revoke_acknowledged(&server, agent_target("guest", json!({"verb": "enable"}))).await;
+    revoke_acknowledged(&server, agent_target("guest", json!({"verb": "unblock"}))).await;
     server.stop().await;
 }
 
@@ -320,13 +326,17 @@ async fn repeated_block_is_idempotent(server: Server) {
     let suspend = body(json!({"verb": "suspend"}));
     let first = send(&server, "k", suspend.clone()).await;
     assert_eq!(first.0, 200, "{first:?}");
-    assert_eq!(send(&other, "k", suspend.clone()).await, first, "the same answer, although it is suspended already");
+    assert_eq!(
+        send(&other, "k", suspend.clone()).await,
+        first,
+        "the same answer, although the agent is already suspended"
+    );
     assert_eq!(send(&other, "k", body(json!({"verb": "resume"}))).await.0, 422);
     assert_eq!(send(&other, "k2", body(json!({"verb": "resume"}))).await.0, 200);
-    assert_eq!(send(&server, "k", suspend).await, first, "and it suspends nobody again");
-    let (_, list) = server.admin(Method::GET, "/shut-out", None).await;
+    assert_eq!(send(&server, "k", suspend).await, first, "the agent is not suspended again");
+    let (_, list) = server.admin(Method::GET, "/blocks", None).await;
     assert_eq!(list["items"], json!([]));
-    // At once, at both: what the one did is no reason to refuse the other.
+    // Concurrent requests with the same key at both replicas get the same answer.
     for round in 0..4 {
         let verb = if round % 2 == 0 { "suspend" } else { "resume" };
         let (key, body) = (format!("round {round}"), body(json!({"verb": verb})));
@@ -338,10 +348,10 @@ async fn repeated_block_is_idempotent(server: Server) {
     server.stop().await;
 }
 
-/// Exchanges run at both replicas while a requester and an agent are disabled: what was issued before or meanwhile is dead.
+/// Exchanges run at both replicas while a requester and an agent are blocked. No token issued before or meanwhile is active.
 async fn no_token_survives_concurrent_block(server: Server) {
     let other = server.replica().await;
-    for body in [requester_target("alice", json!({"disable": true})), agent_target("planner", json!({"disable": true}))]
+    for body in [requester_target("alice", json!({"verb": "block"})), agent_target("planner", json!({"verb": "block"}))]
     {
         let user = server.user_token(json!({}));
         let many = (0..24).map(|n| {
@@ -358,7 +368,7 @@ async fn no_token_survives_concurrent_block(server: Server) {
             assert!(!server.is_active(&token).await && !other.is_active(&token).await, "{body}");
         }
         assert!(!can_exchange(&other, "alice").await);
-        let lifted = crate::server::with_changes(body, json!({"disable": null, "verb": "enable"}));
+        let lifted = crate::server::with_changes(body, json!({"verb": "unblock"}));
         revoke_acknowledged(&server, lifted).await;
     }
     other.stop().await;

@@ -1,4 +1,4 @@
-//! Many tasks at once: a dry run says what would happen, and only what it showed can be done, by whom it was shown to.
+//! Changes of many tasks: a dry run shows the effect, and only the tasks that it showed can be changed, by the same admin.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ async fn state(server: &Server, token: &str) -> String {
     server.admin(Method::GET, &path, None).await.1["state"].as_str().unwrap().to_owned()
 }
 
-/// A token of the planner in bob's name, with a part of it at the reader; and one in alice's.
+/// Issues a token of the planner on behalf of bob, with a part delegated to the reader, and a token on behalf of alice.
 async fn open_three_tasks(server: &Server) -> (String, String, String) {
     let bob = server.issue_token("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
     let hand_over = server.issue_token("planner", &server.delegation_form(&bob, "reader")).await;
@@ -68,17 +68,17 @@ async fn dry_run_reports_affected_tokens(server: Server) {
     let api = server.api_token("reader", "errand:tasks").await;
     let of_api = json!({"kind": "token", "id": decode_claims(&api)["jti"]});
     for (body, want) in [
-        // bob's token, the hand-over, the part.
+        // bob's token, the delegation token, the delegated part.
         (json!({"kind": "task", "id": decode_claims(&bob)["txn"]}), (3, 1, 2)),
         (json!({"kind": "token", "id": decode_claims(&bob)["jti"]}), (3, 1, 2)),
         (json!({"kind": "token", "id": decode_claims(&part)["jti"]}), (1, 1, 2)),
         (json!({"kind": "requester", "issuer": IDP, "subject": "bob"}), (3, 1, 2)),
-        (json!({"kind": "requester", "issuer": IDP, "subject": "bob", "disable": true}), (3, 1, 2)),
+        (json!({"kind": "requester", "issuer": IDP, "subject": "bob", "verb": "block"}), (3, 1, 2)),
         (json!({"kind": "requester", "issuer": IDP, "subject": "carol"}), (0, 0, 0)),
         (json!({"kind": "agent", "id": "planner"}), (4, 2, 2)),
-        // The part and its API token; that the hand-over is for it does not stand in the record.
+        // The delegated part and the API token. The record of the delegation token does not name the reader.
         (json!({"kind": "agent", "id": "reader"}), (2, 1, 2)),
-        (json!({"kind": "agent", "id": "reader", "disable": true}), (2, 1, 2)),
+        (json!({"kind": "agent", "id": "reader", "verb": "block"}), (2, 1, 2)),
         (json!({"kind": "agent", "id": "reader", "verb": "suspend"}), (2, 1, 2)),
         (json!({"kind": "resource", "id": "files"}), (4, 2, 2)),
         (json!({"kind": "resource", "uri": FILES}), (4, 2, 2)),
@@ -93,15 +93,15 @@ async fn dry_run_reports_affected_tokens(server: Server) {
         assert_eq!(answer["sample"]["tokens"].as_array().unwrap().len() as u64, want.0.min(10));
         assert_eq!(answer["sample"]["tasks"].as_array().unwrap().len() as u64, want.1);
         assert_eq!(answer["confirmation"].is_string(), body["kind"] == "tasks", "{answer}");
-        assert!(!answer["sample"].to_string().contains("eyJ"), "no token stands in it");
+        assert!(!answer["sample"].to_string().contains("eyJ"), "the sample contains no token");
     }
-    // Nothing happened: nothing ended, nothing is written.
+    // A dry run ends no token and writes no record.
     for token in [&bob, &part, &alice] {
         assert!(server.is_active(token).await);
     }
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     assert_eq!(list["items"], json!([]));
-    // What has ended is not counted again, and the sample has an end.
+    // Tokens that have ended are not counted, and the sample is limited.
     server.revoke(json!({"kind": "task", "id": decode_claims(&bob)["txn"], "reason": "x"})).await;
     assert_eq!(counts(&dry_run(&server, &json!({"kind": "agent", "id": "planner"})).await), (1, 1, 1));
     for _ in 0..11 {
@@ -114,7 +114,7 @@ async fn dry_run_reports_affected_tokens(server: Server) {
         (10, 10)
     );
     for body in [
-        json!({"kind": "agent", "id": "planner", "verb": "enable", "dry_run": true}),
+        json!({"kind": "agent", "id": "planner", "verb": "unblock", "dry_run": true}),
         json!({"kind": "agent", "id": "planner", "dry_run": true, "confirmation": "x"}),
     ] {
         assert_eq!(send_revocation(&server, body.clone()).await.0, 400, "{body}");
@@ -145,7 +145,7 @@ async fn confirmed_selection_is_ended(server: Server) {
     let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
     let whole = records.clone().find(|record| record["granted"]["tasks"] == 1).unwrap_or_else(|| panic!("{trail}"));
     assert_eq!(whole["asked"]["selection"]["requester"], json!([IDP, "bob"]));
-    // By resource, by age, by name: each ends what it says, and no more.
+    // Filters by resource, age and ids end exactly the matching tasks.
     let from = |answer: &Value| answer["items"][0]["created"].clone();
     let created = from(&server.admin(Method::GET, "/tasks?state=active", None).await.1);
     for (body, want) in [
@@ -231,20 +231,20 @@ async fn confirmation_is_bound_to_its_request(server: Server) {
             "{changes}: {answer}"
         );
     }
-    let somebody = api["access_token"].as_str().unwrap();
+    let other_admin = api["access_token"].as_str().unwrap();
     let (status, answer) =
-        server.admin_with(somebody, Method::POST, "/revocations", Some(with_reason(good.clone()))).await;
+        server.admin_with(other_admin, Method::POST, "/revocations", Some(with_reason(good.clone()))).await;
     assert_eq!(
         (status.as_u16(), &answer["type"]),
         (409, &json!("urn:errand:problem:confirmation_required")),
         "{answer}"
     );
     assert!(server.is_active(&bob).await && server.is_active(&alice).await);
-    // Refused ones are on record too.
+    // Refused requests are recorded too.
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&outcome=refused", None).await;
     assert!(trail["items"].as_array().unwrap().len() > 10, "{trail}");
 
-    // Too late: the same service, five minutes on.
+    // The confirmation expires: the same service, five minutes later.
     confirm_too_late(&server, &good).await;
     assert!(server.is_active(&bob).await);
     assert_eq!(send_revocation(&server, good).await.0, 200);
@@ -252,7 +252,7 @@ async fn confirmation_is_bound_to_its_request(server: Server) {
     server.stop().await;
 }
 
-/// The use-case itself, at another time.
+/// Calls the use-case directly, at another time.
 async fn confirm_too_late(server: &Server, good: &Value) {
     use errand::{
         app::{AdminAction, BulkTaskAction, ConflictError, Error, RequestContext, Selection},
@@ -276,7 +276,7 @@ async fn confirm_too_late(server: &Server, good: &Value) {
     );
 }
 
-/// Held back and let go while it is looked for, it is in the selection all the same.
+/// A task that is suspended and resumed during the selection is selected.
 async fn transitioning_task_stays_in_selection(server: Server) {
     let api = server.api_token("ops", "errand:admin").await;
     for n in 0..60 {
@@ -307,7 +307,7 @@ async fn transitioning_task_stays_in_selection(server: Server) {
             loop {
                 let confirmed = Some(confirmed.clone());
                 let (status, answer) = server.admin_with(&api, Method::POST, "/revocations", confirmed).await;
-                // It may have turned once too often meanwhile.
+                // The task may have changed its state once more meanwhile.
                 if status == 200 {
                     break assert_eq!(answer["tasks"], 1, "it was there all the time: {answer}");
                 }
@@ -325,21 +325,21 @@ async fn later_tasks_are_not_affected(server: Server) {
     let before = server.task_token().await;
     let by_agent = json!({"kind": "tasks", "agent": "planner"});
     let found = dry_run(&server, &by_agent).await;
-    // Tasks of another second are not of the selection; one of the same second would be, and was not shown.
+    // Tasks of another second are not selected. A task of the same second would be, and was not shown.
     let shown_at = decode_claims(&before)["iat"].as_i64().unwrap();
     crate::server::wait_until("the clock goes on", async || server.cx().now.unix() > shown_at + 2).await;
     let since = server.task_token().await;
     let (status, answer) = send_revocation(&server, with_confirmation(&by_agent, &found)).await;
     assert_eq!((status, &answer["tasks"]), (200, &json!(1)), "{answer}");
     assert!(!server.is_active(&before).await && server.is_active(&since).await);
-    // Some have ended meanwhile: what is left is done.
+    // Some tasks have ended meanwhile: the remaining ones are changed.
     let (one, two) = (server.task_token().await, server.task_token().await);
     let ids = json!({"kind": "tasks", "ids": [decode_claims(&one)["txn"], decode_claims(&two)["txn"], decode_claims(&since)["txn"]]});
     let found = dry_run(&server, &ids).await;
     server.revoke(json!({"kind": "task", "id": decode_claims(&one)["txn"], "reason": "x"})).await;
     let (status, answer) = send_revocation(&server, with_confirmation(&ids, &found)).await;
     assert_eq!((status, &answer["tasks"]), (200, &json!(2)), "{answer}");
-    // A suspended one that was not fit to be resumed, and is now, is more than was shown.
+    // A suspended task that could not be resumed then, and can be now, was not shown.
     let three = server.task_token().await;
     let resume = json!({"kind": "tasks", "ids": [decode_claims(&three)["txn"]], "verb": "resume"});
     let found = dry_run(&server, &resume).await;
@@ -352,14 +352,14 @@ async fn later_tasks_are_not_affected(server: Server) {
     server.stop().await;
 }
 
-/// Somebody does it to one task while somebody else thinks it over.
+/// One of the selected tasks is changed after the dry run.
 async fn transition_task(server: &Server, token: &str, act: &str) {
     let path = format!("/tasks/{}/{act}", decode_claims(token)["txn"].as_str().unwrap());
     let (status, body) = server.admin(Method::POST, &path, Some(json!({"reason": "x"}))).await;
     assert!(status.is_success(), "{body}");
 }
 
-/// As many as were shown, and not the same ones.
+/// As many tasks match as were shown, but other ones.
 async fn changed_selection_is_rejected(server: Server) {
     let (shown, other) = (server.task_token().await, server.task_token().await);
     for verb in ["revoke", "resume"] {
@@ -377,12 +377,12 @@ async fn changed_selection_is_rejected(server: Server) {
         );
         assert_eq!((state(&server, &shown).await, state(&server, &other).await), ("active".into(), "suspended".into()));
         assert!(!server.is_active(&other).await && server.is_active(&shown).await, "{verb}");
-        // What was shown can be done to what was shown, when nothing else fits any more.
+        // The shown tasks can be changed once no other task matches.
         transition_task(&server, &other, "resume").await;
         let (status, answer) = send_revocation(&server, with_confirmation(&body, &found)).await;
         assert_eq!((status, &answer["tasks"]), (200, &json!(0)), "{verb}: {answer}");
     }
-    // However it has turned since, it is to be ended.
+    // A revocation applies, whatever state changes happened since.
     let body = json!({"kind": "tasks", "ids": [decode_claims(&shown)["txn"]]});
     let found = dry_run(&server, &body).await;
     transition_task(&server, &shown, "suspend").await;
@@ -395,7 +395,7 @@ async fn changed_selection_is_rejected(server: Server) {
     server.stop().await;
 }
 
-/// The same task, and another hold.
+/// The same task under another suspension.
 async fn later_suspension_is_kept(server: Server) {
     let token = server.task_token().await;
     transition_task(&server, &token, "suspend").await;
@@ -411,7 +411,7 @@ async fn later_suspension_is_kept(server: Server) {
     server.stop().await;
 }
 
-/// Nobody is kept from ending many tasks by others that are opened meanwhile; and what is done again is done again.
+/// Tasks that are opened meanwhile don't block a change of many tasks, and a repeated request gets the same answer.
 async fn concurrent_task_creation_does_not_block_bulk_end(server: Server) {
     let body = json!({"kind": "tasks", "agent": "planner"});
     let mut shown = Vec::new();
@@ -462,7 +462,7 @@ async fn repeated_bulk_request_is_idempotent(server: Server) {
     for token in tokens {
         assert!(!other.is_active(&token).await);
     }
-    // Nothing fits any more, and that is confirmed and done as well; and again the same.
+    // An empty selection can be confirmed and carried out too, and repeated.
     let again = with_confirmation(&body, &dry_run(&server, &body).await);
     let first = send_revocation(&server, again.clone()).await;
     assert_eq!((first.0, &first.1["tasks"]), (200, &json!(0)));
@@ -487,8 +487,8 @@ async fn invalid_selection_is_rejected(server: Server) {
         (json!({"kind": "tasks", "subject": "alice"}), 400),
         (json!({"kind": "tasks", "opened_before": "yesterday"}), 400),
         (json!({"kind": "tasks", "state": "asleep"}), 400),
-        (json!({"kind": "tasks", "agent": "planner", "disable": true}), 400),
-        (json!({"kind": "tasks", "agent": "planner", "verb": "enable"}), 400),
+        (json!({"kind": "tasks", "agent": "planner", "verb": "block"}), 400),
+        (json!({"kind": "tasks", "agent": "planner", "verb": "unblock"}), 400),
         (json!({"kind": "tasks", "agent": "planner", "color": "red"}), 400),
         (json!({"kind": "agent", "id": "planner", "confirmation": "x", "dry_run": false}), 400),
         (json!({"kind": "agent", "id": "planner", "agent": "planner"}), 400),

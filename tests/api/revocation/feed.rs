@@ -1,4 +1,5 @@
-//! The revocation feed: who follows it holds what the server holds, has missed nothing, and learns no names.
+//! The revocation feed: a subscriber has the same standing of every token as the server, misses no entry, and learns no
+//! names of other parties.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -32,13 +33,13 @@ on_both_stores!(
 );
 
 const SCOPE: &str = "errand:revocations";
-/// How many revoke at once, and how often each.
+/// How many revokers run concurrently, and how often each of them revokes.
 const WRITER_COUNT: u64 = 4;
 const REVOCATIONS_PER_WRITER: u64 = 30;
-/// More places of the log than whoever is far behind is told one by one.
+/// More log positions than are sent one by one to a subscriber that lags far behind.
 const BACKLOG_ENTRIES: u64 = 10_500;
 
-/// What docs/guides/offline-verification.md says an MCP server does.
+/// The offline verifier of docs/guides/offline-verification.md.
 #[derive(Default)]
 struct FeedReplica {
     held: HashMap<(String, String), (u64, &'static str)>,
@@ -50,7 +51,7 @@ impl FeedReplica {
     fn apply(&mut self, entry: &Value) {
         let text = |name: &str| entry[name].as_str().unwrap().to_owned();
         let (name, seq) = ((text("kind"), text("key")), entry["seq"].as_u64().unwrap());
-        // An agent lives on: that what it had was ended, and that it is held back, are two things.
+        // An agent has two independent entries: the end of its tokens, and its suspension.
         match (name.0.as_str(), entry["verb"].as_str().unwrap()) {
             ("agent", "suspend") => {
                 self.agents.insert(name.1);
@@ -159,7 +160,7 @@ impl EventStream {
         Self { response, text: String::new() }
     }
 
-    /// The next event: its name, id and data. `None` at the end.
+    /// Returns the next event: name, id and data. `None` at the end.
     async fn next(&mut self) -> Option<(String, Option<u64>, Value)> {
         while !self.text.contains("\n\n") {
             let bytes = self.response.chunk().await.unwrap()?;
@@ -174,7 +175,7 @@ impl EventStream {
         Some(event)
     }
 
-    /// The entries up to a position, each of which goes on from the one before.
+    /// Returns the entries up to a position. Each must continue the previous one.
     async fn read_up_to(&mut self, mut at: u64, position: u64) -> Vec<Value> {
         let mut entries = Vec::new();
         while at < position {
@@ -269,14 +270,14 @@ async fn follower_agrees_with_introspection(server: Server) {
         server.revoke(json!({"kind": "agent", "id": "reader", "verb": verb, "reason": "for the test"})).await;
         assert_eq!(assert_agreement(&server, &other, &api, &mut steady, &tokens).await, ended, "{verb}");
     }
-    // One child; root, child and part; the part; the task; what is alice's; the planner's; the reader's; all; all.
+    // Ends: one child; root, child and part; the part; the task; alice's, the planner's, the reader's tokens; all; all.
     assert_eq!(fresh, 1 + 3 + 1 + 4 + 4 + 5 + 2 + 6 + 6);
     other.stop().await;
     server.stop().await;
 }
 
-/// Whether who followed from the start, at either replica, and who comes now say of each token what introspection says.
-/// Returns how many are dead.
+/// Checks that subscribers from the start, at either replica, and a new one agree with introspection on every token.
+/// Returns how many tokens are dead.
 async fn assert_agreement(
     server: &Server,
     other: &Server,
@@ -313,7 +314,7 @@ async fn subscriber_sees_only_hashed_keys_in_its_scope(server: Server) {
     }
     let (status, body) = server.admin(Method::POST, "/keys/rotate", None).await;
     assert_eq!(status, 200, "{body}");
-    // Of no concern to who checks tokens, and passed over without a gap.
+    // Entries that don't concern verifiers are skipped without a gap.
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest)).await.0, 201);
     let (own, all) = (read_page(&server, &files, "").await, read_page(&server, &admin, "").await);
@@ -330,12 +331,12 @@ async fn subscriber_sees_only_hashed_keys_in_its_scope(server: Server) {
         format!("issuer {}", hashed_key("issuer", IDP)),
         format!("resource {}", hashed_key("resource", FILES)),
     ];
-    // Whoever keeps our keys reads them again; at a start they were made.
+    // A verifier that caches the keys reads them again; they were created at the start.
     want.push("keys ".to_owned());
-    let told = |page: &Value| keys(page).into_iter().skip_while(|key| key == "keys ").collect::<Vec<_>>();
-    assert_eq!(told(&own), want);
+    let listed = |page: &Value| keys(page).into_iter().skip_while(|key| key == "keys ").collect::<Vec<_>>();
+    assert_eq!(listed(&own), want);
     want.insert(want.len() - 1, format!("resource {}", hashed_key("resource", NOTES)));
-    assert_eq!(told(&all), want);
+    assert_eq!(listed(&all), want);
     for page in [&own, &all] {
         assert_eq!((&page["from"], &page["up_to"]), (&json!(0), &page["head"]));
         assert!(page["head"].as_u64() > page["entries"].as_array().unwrap().last().unwrap()["seq"].as_u64());
@@ -352,14 +353,14 @@ async fn long_poll_returns_on_new_entry(server: Server) {
     let other = Arc::new(server.replica().await);
     let api = server.api_token("files", SCOPE).await;
     let from = head_position(&server, &api).await;
-    // Nothing comes: an answer all the same, and one that says so.
+    // Without new entries, a long poll is answered with an empty page.
     let nothing = read_page(&server, &api, &format!("?after={from}&wait=1")).await;
     assert_eq!((&nothing["up_to"], &nothing["entries"]), (&json!(from), &json!([])));
     let waiting = {
         let (other, api) = (Arc::clone(&other), api.clone());
         tokio::spawn(async move { read_page(&other, &api, &format!("?after={from}&wait=30")).await })
     };
-    // What is not for this listener does not end the wait, and is passed over.
+    // Entries for other subscribers don't end the wait and are skipped.
     server.revoke(json!({"kind": "resource", "id": "notes", "reason": "for the test"})).await;
     let seq = end_token(&server, &server.task_token().await).await;
     let page = waiting.await.unwrap();
@@ -377,12 +378,12 @@ async fn stream_resumes_from_last_event_id(server: Server) {
     assert_eq!(seen.last().unwrap()["seq"], first);
     let second = end_token(&other, &server.task_token().await).await;
     assert_eq!(stream.read_up_to(first, second).await.last().unwrap()["seq"], second);
-    // Calm: it says where it is.
+    // Without entries, the stream sends its position.
     let (event, id, data) = stream.next().await.unwrap();
     assert_eq!((event.as_str(), id, &data["seq"]), ("position", Some(second), &json!(second)));
     drop(stream);
     let third = end_token(&server, &server.task_token().await).await;
-    // A reader that comes again says both; where it was last counts. At another replica it goes on as well.
+    // A reader that reconnects sends both; `Last-Event-ID` overrides `after`. Another replica continues as well.
     for (query, last) in [(format!("?after={second}"), None), ("?after=0".to_owned(), Some(second))] {
         let mut stream = EventStream::open(&other, &api, &query, last).await;
         let seen = stream.read_up_to(second, third).await;
@@ -445,7 +446,7 @@ async fn stream_ends_when_authorization_ends(server: Server) {
     end_token(&other, &by_token).await;
     assert_eq!(of_token.read_end_reason().await, "not_allowed");
     assert_eq!(request_page(&server, &by_token, "").await.0, 401);
-    // The other one hears of it, and listens on; until its client is taken back.
+    // The other subscriber receives the entry and stays connected, until its client is revoked.
     let position = head_position(&server, &by_client).await;
     of_client.read_up_to(0, position).await;
     server.revoke(json!({"kind": "agent", "id": "notes", "reason": "for the test"})).await;
@@ -487,7 +488,7 @@ async fn feed_requires_revocations_scope(server: Server) {
     }
     let (status, _) = read_response(server.request(Method::GET, "/revocations").send().await.unwrap()).await;
     assert_eq!(status, 401);
-    // An agent can't have the scope, and neither can an admin.
+    // Neither an agent nor an admin can have the scope.
     for client in ["reader", "ops"] {
         let asked = form(&[("grant_type", "client_credentials"), ("scope", SCOPE)]);
         assert_eq!(server.request_token_as(client, &asked).await.0, 400, "{client}");
@@ -545,21 +546,21 @@ async fn subscriber_count_is_limited(server: Server) {
         true
     };
     assert!(refused(&files, "?wait=1").await, "one client has as many as it may");
-    assert!(!refused(&files, "").await, "who does not wait takes no seat");
+    assert!(!refused(&files, "").await, "a request without a wait takes no subscription");
     let _third = EventStream::open(&server, &notes, "", None).await;
     assert!(refused(&notes, "?wait=1").await, "all together are as many as may");
-    // A seat is free again when its reader has gone.
+    // A disconnected reader frees its subscription.
     drop(first);
     crate::server::wait_until("a seat is free", async || !refused(&notes, "?wait=1").await).await;
     server.stop().await;
 }
 
-/// Who is far behind is spared what ended long ago, and gets all the rest; who is not gets everything.
+/// A subscriber that lags far behind does not get entries whose tokens ended long ago. Other subscribers get every entry.
 async fn lagging_subscriber_skips_expired_entries(server: Server) {
     let api = server.api_token("files", SCOPE).await;
     let from = head_position(&server, &api).await;
     let now = Server::now();
-    // As many revocations of tokens, two days ago, each of which ended an hour later; every thousandth ends only now.
+    // Token revocations from two days ago. Each token expired an hour later; every thousandth expires only now.
     let row = |n: u64| {
         let forget = if n.is_multiple_of(1000) { now + 60 } else { now - 47 * 3600 };
         format!(
@@ -576,7 +577,7 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
         server.store.tamper(&format!("{insert} {rows}")).await;
     }
     server.store.tamper(&format!("UPDATE log_head SET seq = {}", from + BACKLOG_ENTRIES)).await;
-    // The replica itself is not behind: who follows one that is gets what it applies, as it applies it.
+    // The replica itself must not lag: its subscribers get entries as it applies them.
     crate::server::wait_until("it has applied all of it", || async {
         head_position(&server, &api).await == from + BACKLOG_ENTRIES
     })
@@ -589,8 +590,8 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     assert_eq!(stream.read_up_to(from, from + BACKLOG_ENTRIES).await.len(), 10);
     let mut stream = EventStream::open(&server, &api, &format!("?after={}", from + 600), None).await;
     assert_eq!(stream.read_up_to(from + 600, from + BACKLOG_ENTRIES).await.len(), 9900);
-    // A row that is not there is an outage, and never a smaller truth. Who starts passes over what ended two days ago, and takes
-    // no token that says that it is older.
+    // A missing row is an outage, never a shorter log. A starting replica skips entries that ended two days ago, and
+    // accepts no token that claims to be older.
     let api = server.api_token("files", SCOPE).await;
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + BACKLOG_ENTRIES - 5)).await;
     let other = server.replica().await;
@@ -599,7 +600,8 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     server.stop().await;
 }
 
-/// Who goes on from any place is told exactly the rest: resources only what concerns them, and admins everything.
+/// A subscriber that continues from any position gets exactly the rest: resources only what concerns them, admins
+/// everything.
 async fn resuming_from_any_entry_returns_the_rest(server: Server) {
     let mut tokens = Vec::new();
     for _ in 0..3 {
@@ -617,7 +619,7 @@ async fn resuming_from_any_entry_returns_the_rest(server: Server) {
     ] {
         server.revoke(crate::server::with_changes(what, json!({"reason": "in a test"}))).await;
     }
-    let mut told = Vec::new();
+    let mut counts = Vec::new();
     for (client, scope) in [("files", SCOPE), ("ops", "errand:admin")] {
         let bearer = server.api_token(client, scope).await;
         let after = async |seq: u64| {
@@ -633,8 +635,8 @@ async fn resuming_from_any_entry_returns_the_rest(server: Server) {
             let page = after(seq).await;
             assert_eq!((&page["entries"], &page["head"]), (&json!(rest), &whole["head"]), "{client} after {seq}");
         }
-        told.push(all.len());
+        counts.push(all.len());
     }
-    assert!(0 < told[0] && told[0] < told[1], "{told:?}");
+    assert!(0 < counts[0] && counts[0] < counts[1], "{counts:?}");
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Taking back: exactly what was meant ends, everywhere, and what is issued afterwards lives.
+//! Revocation: exactly the intended tokens end, everywhere, and tokens issued afterwards are active.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,9 +17,9 @@ on_both_stores!(
     revocation_records_its_subject,
 );
 
-/// Tokens in two names, of two agents, for two resources: who is asked about each, and where it comes from.
+/// Tokens of two requesters, two agents and two resources.
 struct TokenTree {
-    /// (name, resource to ask, token)
+    /// (name, resource that introspects, token)
     tokens: Vec<(&'static str, &'static str, String)>,
     hand_over: String,
     txn: String,
@@ -30,7 +30,7 @@ impl TokenTree {
         &self.tokens.iter().find(|(other, ..)| *other == name).unwrap().2
     }
 
-    /// The names of those that live, and whether the hand-over and the transaction token are good for anything.
+    /// Returns the names of the active tokens, and whether the delegation token and the transaction token can be used.
     async fn active_tokens(&self, server: &Server) -> Vec<&'static str> {
         let mut alive = Vec::new();
         for (name, resource, token) in &self.tokens {
@@ -82,12 +82,12 @@ async fn issue_tree(server: &Server) -> TokenTree {
     TokenTree { tokens, hand_over, txn }
 }
 
-/// What is taken back, and what lives on.
+/// The target of a revocation, and the tokens that stay active.
 type Row = (&'static str, fn(&TokenTree) -> Value, &'static [&'static str]);
 
 async fn each_target_kind_ends_its_subtree(server: Server) {
     let other = server.replica().await;
-    // An issuer of its own would be without effect here: all users are of one. So that ends all.
+    // All users here are of one issuer, so its revocation ends all tokens.
     let rows: [Row; 10] = [
         (
             "a leaf",
@@ -131,10 +131,10 @@ async fn each_target_kind_ends_its_subtree(server: Server) {
         for at in [&other, &server] {
             assert_eq!(tree.active_tokens(at).await, want, "after {name}");
         }
-        // For the next round: what was issued before it is told apart from what comes after.
+        // Separates the tokens of this round from those of the next one.
         assert!(answer["seq"].as_u64().unwrap() > 0);
     }
-    // Somebody else's name, an unknown one, a part of one: nothing ends.
+    // The name of another party, an unknown name, or a part of a name ends no token.
     let tree = issue_tree(&server).await;
     let whole = [&ALL[..], &["hand-over", "txn"]].concat();
     for (body, want) in [
@@ -174,11 +174,11 @@ async fn token_issued_after_revocation_stays_active(server: Server) {
         let after = server.task_token().await;
         assert_eq!((server.is_active(&before).await, server.is_active(&after).await), (false, true), "{body}");
         assert!(decode_claims(&before)["rev"].as_u64() < decode_claims(&after)["rev"].as_u64());
-        // What is derived from what ended stays ended.
+        // Tokens derived from revoked tokens stay revoked.
         let (status, _) = server.post_as_planner("/oauth2/token", &server.exchange_form(&before)).await;
         assert_eq!(status, 400);
     }
-    // Of an agent, its API tokens too.
+    // The API tokens of a revoked agent end too.
     let api = server.api_token("files", "errand:introspect").await;
     server.revoke(json!({"kind": "agent", "id": "files", "reason": "its API token leaked"})).await;
     let (status, _) = read_response(
@@ -236,7 +236,7 @@ async fn client_revokes_its_own_tokens(server: Server) {
     let (status, _) =
         read_response(server.post("/oauth2/revoke").form(&form(&[("token", &root)])).send().await.unwrap()).await;
     assert_eq!(status, 401);
-    // An API token is its client's alone.
+    // Only its own client can revoke an API token.
     let api = server.api_token("ops", "errand:admin").await;
     assert_eq!(back("reader", &api).await, not_mine);
     assert_eq!(back("ops", &api).await, done);
@@ -288,7 +288,7 @@ async fn repeated_revocation_is_idempotent(server: Server) {
     ] {
         assert_eq!(send(&other, "key-1", &changed).await.0, 422, "{changed}");
     }
-    // At the same time, at both: one entry, one answer.
+    // Concurrent requests at both replicas: one entry, one answer.
     let body = json!({"kind": "task", "id": two["txn"], "reason": "at once"});
     let tries = (0..8).map(|n| {
         let at = if n % 2 == 0 { &server } else { &other };

@@ -1,4 +1,4 @@
-//! Many revocations at once, and who is asked meanwhile.
+//! Introspection during many concurrent revocations.
 
 use errand::{
     domain::{
@@ -15,7 +15,7 @@ use crate::server::{Server, decode_claims, wait_until};
 
 on_both_stores!(revocation_burst_is_applied_in_chunks);
 
-/// As another replica writes them: in one commit. Returns the last place.
+/// Writes revocations in one commit, as another replica does. Returns the last position.
 async fn revoke(store: &dyn Store, tokens: &[TokenId]) -> LogPosition {
     let at = Timestamp::from_unix(Server::now());
     let entry = |token: &TokenId| NewEntry {
@@ -33,7 +33,7 @@ async fn revoke(store: &dyn Store, tokens: &[TokenId]) -> LogPosition {
     }
 }
 
-/// Around the sizes of what is read and applied at a time: a position is one up to which everything is known.
+/// Counts around the sizes of pages and chunks: a replica reports a position only when it applied everything up to it.
 async fn revocation_burst_is_applied_in_chunks(server: Server) {
     let store = server.store.open().await;
     let untouched = server.task_token().await;
@@ -47,7 +47,7 @@ async fn revocation_burst_is_applied_in_chunks(server: Server) {
         for (place, token) in &tokens {
             burst[*place] = decode_claims(token)["jti"].as_str().unwrap().parse().unwrap();
         }
-        // Where two fall on one place, the last one is meant.
+        // If two entries have the same target, the last one counts.
         tokens.retain(|(place, token)| burst[*place].to_string() == decode_claims(token)["jti"]);
         let before = server.application.service.applied_seq();
         let last = revoke(&*store, &burst).await;

@@ -1,4 +1,4 @@
-//! The race: a parent is taken back while children are being issued. From the acknowledgement on, none of them lives.
+//! Revocation of a parent while children are being issued. After the acknowledgement, no child is active.
 
 use std::sync::{
     Arc,
@@ -15,15 +15,15 @@ on_both_stores!(no_derived_token_outlives_revoked_parent);
 
 const RACE_ROUNDS: usize = 60;
 
-/// A round: four clients at two replicas issue children of one parent, one after the other, until they are told to stop;
-/// in between somebody takes the parent back. Whatever was issued, before, meanwhile or after: dead at both.
+/// Runs one round: four clients at two replicas issue children of one parent, one after the other, until a stop signal. In
+/// between, the parent is revoked. No child, issued before, meanwhile or after, is active at either replica.
 async fn no_derived_token_outlives_revoked_parent(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;
     let (mut issued, mut refused) = (0, 0);
     for round in 0..RACE_ROUNDS {
-        // The reader needs no assertion, so nothing but the race stands between its requests.
+        // The reader needs no assertion, so its requests follow each other without delay.
         let user = server.user_token(json!({"client_id": "reader-client", "sub": format!("alice-{round}")}));
         let parent = server.issue_token("reader", &server.exchange_form(&user)).await;
         let says = decode_claims(&parent);
@@ -49,7 +49,7 @@ async fn no_derived_token_outlives_revoked_parent(server: Server) {
             });
         }
         revoke_parent(if round % 2 == 0 { &server } else { &other }, &admin, round, &parent, &says).await;
-        // Acknowledged. Whatever is asked from now on must know it, also about tokens that are issued only now.
+        // Acknowledged. Every later introspection must apply the revocation, also to tokens that are issued only now.
         for at in [&server, &other] {
             assert!(!at.is_active(&parent).await, "round {round}: the parent");
         }
@@ -70,7 +70,7 @@ async fn no_derived_token_outlives_revoked_parent(server: Server) {
     assert!(issued > 0 && refused > 0, "it was no race: {issued} issued, {refused} refused");
 }
 
-/// By token, by task, by requester, by agent, or by the client itself.
+/// Revocation by token, task, requester or agent, or by the client itself.
 async fn revoke_parent(at: &Server, admin: &str, round: usize, parent: &str, says: &Value) {
     let body = match round % 5 {
         0 => json!({"kind": "token", "id": says["jti"], "reason": "the race"}),

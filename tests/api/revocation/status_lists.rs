@@ -1,5 +1,5 @@
-//! Status lists: each token's bits say what introspection says, and nobody else's bits move; at every replica, after every
-//! start, and for whoever asks however often.
+//! Status lists: the bits of each token agree with introspection, and no other bits change, at every replica and after every
+//! start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,10 +46,10 @@ on_both_stores!(
     tokens_without_status_list_have_no_status_claim,
 );
 
-/// Every index that is not 0, by list.
+/// Every non-zero index, by list.
 type InvalidEntries = BTreeMap<String, BTreeMap<usize, u8>>;
 
-/// Where a token's status is said to be.
+/// Returns the list and the index of a token.
 fn status_index(token: &str) -> (String, usize) {
     let reference = &decode_claims(token)["status"]["status_list"];
     let index = reference["idx"].as_u64().unwrap_or_else(|| panic!("{}", decode_claims(token)));
@@ -74,7 +74,7 @@ impl Server {
         self.request(Method::GET, path).headers(headers).send().await.unwrap()
     }
 
-    /// The text of a list, and what is not 0 in it.
+    /// Returns the text of a list, and its non-zero entries.
     async fn read_list(&self, uri: &str) -> (String, BTreeMap<usize, u8>) {
         let response = self.request_list(uri, HeaderMap::new()).await;
         assert_eq!(response.status(), 200, "{uri}");
@@ -96,7 +96,7 @@ impl Server {
         self.read_list(&uri).await.1.get(&index).copied().unwrap_or_default()
     }
 
-    /// Everything that is not 0 in any list.
+    /// Returns the non-zero entries of all lists.
     async fn read_all_lists(&self) -> InvalidEntries {
         let (status, body) = read_response(self.request(Method::GET, "/status-lists").send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
@@ -121,7 +121,7 @@ fn invalid_entries<'a>(tokens: impl IntoIterator<Item = (&'a str, u8)>) -> Inval
     all
 }
 
-/// Waits until the lists of all these servers say exactly this.
+/// Waits until the lists of all these servers have exactly these entries.
 async fn assert_lists(servers: &[&Server], want: &InvalidEntries) {
     for server in servers {
         wait_until(&format!("the lists say {want:?}"), || async { server.read_all_lists().await == *want }).await;
@@ -135,7 +135,7 @@ async fn issue_tokens(server: &Server) -> Vec<(&'static str, String)> {
     let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
     let child = server.issue_token("planner", &again(&root)).await;
     let hand_over = server.issue_token("planner", &server.delegation_form(&root, "reader")).await;
-    assert!(decode_claims(&hand_over)["status"].is_null(), "nobody checks it but us");
+    assert!(decode_claims(&hand_over)["status"].is_null(), "only Errand verifies it");
     let part = server.issue_token("reader", &again(&hand_over)).await;
     let txn = form_with_changes(&server.txn_form(&root, ACCESS_TOKEN), &[("purpose", "")]);
     let txn = server.issue_token("planner", &txn).await;
@@ -159,7 +159,7 @@ async fn issue_tokens(server: &Server) -> Vec<(&'static str, String)> {
 
 async fn status_bits_agree_with_introspection(server: Server) {
     let other = server.replica().await;
-    let everybody = "root child part txn joined bob reader";
+    let every_name = "root child part txn joined bob reader";
     let (mut ended, mut all) = (Vec::new(), Vec::<(&str, String)>::new());
     for (round, dead) in [
         "child",
@@ -169,8 +169,8 @@ async fn status_bits_agree_with_introspection(server: Server) {
         "root child part txn joined",
         "root child part txn joined bob",
         "part reader",
-        everybody,
-        everybody,
+        every_name,
+        every_name,
     ]
     .into_iter()
     .enumerate()
@@ -189,14 +189,14 @@ async fn status_bits_agree_with_introspection(server: Server) {
             _ => json!({"kind": "issuer", "id": IDP}),
         };
         body["reason"] = json!("for the test");
-        // Every other time nobody has asked before.
+        // In every other round the list was not requested before.
         if round % 2 == 0 {
             assert_lists(&[&server, &other], &invalid_entries(ended.iter().map(|token: &String| (token.as_str(), 1))))
                 .await;
         }
         server.revoke(body).await;
         let dead = dead.split(' ').collect::<BTreeSet<_>>();
-        // Names that live on end what was issued in the rounds before as well.
+        // Targets that persist also end the tokens of earlier rounds.
         let before = if round < 4 { &[][..] } else { &all[..] };
         let touched = before.iter().chain(&tokens).filter(|(name, _)| dead.contains(name));
         ended.extend(touched.map(|(_, token)| token.clone()));
@@ -209,7 +209,7 @@ async fn status_bits_agree_with_introspection(server: Server) {
         }
         all.extend(tokens);
     }
-    // Who starts now says the same, from the first answer on.
+    // A replica that starts now agrees from its first answer on.
     let newcomer = server.replica().await;
     let want = invalid_entries(ended.iter().map(|token| (token.as_str(), 1)));
     assert_eq!(newcomer.read_all_lists().await, want);
@@ -232,7 +232,7 @@ async fn suspended_and_resumed_status_is_listed(server: Server) {
         act(act_now).await;
         assert_lists(&[&server, &other], &want).await;
     }
-    // Who starts while it is held back.
+    // A replica that starts during the suspension.
     let newcomer = server.replica().await;
     assert_eq!(newcomer.read_all_lists().await, of_task(2));
     act("resume").await;
@@ -263,12 +263,12 @@ async fn blocked_party_status_is_listed(server: Server) {
         }
         assert_lists(&[&server, &other], &invalid_entries(dead.iter().map(|(token, status)| (*token, *status)))).await;
     };
-    step(json!({"kind": "agent", "id": "reader", "disable": true}), &["part", "reader"]).await;
-    step(json!({"kind": "requester", "issuer": IDP, "subject": "bob", "disable": true}), &["bob"]).await;
-    // To let them in again brings nothing back.
-    step(json!({"kind": "agent", "id": "reader", "verb": "enable"}), &[]).await;
-    step(json!({"kind": "resource", "id": "notes", "disable": true}), &[]).await;
-    step(json!({"kind": "resource", "id": "files", "disable": true}), &["root", "child", "txn", "joined"]).await;
+    step(json!({"kind": "agent", "id": "reader", "verb": "block"}), &["part", "reader"]).await;
+    step(json!({"kind": "requester", "issuer": IDP, "subject": "bob", "verb": "block"}), &["bob"]).await;
+    // Unblocking restores no token.
+    step(json!({"kind": "agent", "id": "reader", "verb": "unblock"}), &[]).await;
+    step(json!({"kind": "resource", "id": "notes", "verb": "block"}), &[]).await;
+    step(json!({"kind": "resource", "id": "files", "verb": "block"}), &["root", "child", "txn", "joined"]).await;
 }
 
 async fn every_token_has_its_own_index(server: Server) {
@@ -298,7 +298,7 @@ async fn every_token_has_its_own_index(server: Server) {
     assert_eq!(all.len(), 82, "each has its own");
 }
 
-/// The numbers of a block come to an end, and nobody notices.
+/// Index blocks are exhausted and replaced without an effect on clients.
 async fn index_allocation_continues_after_block(server: Server) {
     let server = Arc::new(server);
     let user = server.user_token(json!({"client_id": "reader-client", "sub": "carol"}));
@@ -320,7 +320,7 @@ async fn index_allocation_continues_after_block(server: Server) {
     assert!(blocks.len() > 1, "{blocks:?}");
 }
 
-/// Tokens that are issued at the moment when what they come from is ended: who got one finds it in the list.
+/// Tokens that are issued while their parent is revoked are marked in the list.
 async fn token_issued_during_revocation_is_listed(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
@@ -396,10 +396,10 @@ async fn status_list_response_has_required_headers(server: Server) {
     assert_eq!(decode_header(&jwt)["kid"], jwks["keys"][0]["kid"]);
     assert_eq!(decode_header(&jwt)["alg"], "ES256");
     assert_eq!(decode_claims(&jwt)["iss"], server.issuer.as_str());
-    // It is short already.
+    // The list is too short to be worth compressing.
     let gzip = server.request_list(&uri, headers(&[("accept-encoding", "gzip")])).await;
     assert!(!gzip.headers().contains_key("content-encoding"));
-    // Who has it need not get it again: until it is signed anew, which may be just now.
+    // A cached list is not sent again, until it is signed anew, which may happen just now.
     wait_until("it is the same as a moment ago", || async {
         let first = server.request_list(&uri, HeaderMap::new()).await.headers()["etag"].clone();
         let first = first.to_str().unwrap();
@@ -419,7 +419,7 @@ async fn status_list_response_has_required_headers(server: Server) {
     assert!(head.bytes().await.unwrap().is_empty());
     let post = server.request(Method::POST, path).send().await.unwrap();
     assert_eq!((post.status().as_u16(), &post.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
-    // Revoked, it is another text with another name.
+    // After the revocation, the text and its ETag differ.
     server.revoke(json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "for the test"})).await;
     wait_until("it says so", || async { server.status_of(&token).await == 1 }).await;
     let old = headers(&[("if-none-match", named["etag"].to_str().unwrap())]);
@@ -429,9 +429,9 @@ async fn status_list_response_has_required_headers(server: Server) {
     assert_eq!(metadata["status_list_aggregation_endpoint"], format!("{}/status-lists", server.issuer));
     let lists = server.request(Method::GET, "/status-lists").send().await.unwrap();
     assert_eq!(lists.headers()["cache-control"], "public, max-age=10");
-    // The next shard's are there ahead of time.
+    // The lists of the next shard exist ahead of time.
     assert_eq!(lists.json::<Value>().await.unwrap()["status_lists"][0], uri.as_str());
-    // Keys that are no more sign nothing that is told.
+    // Removed keys sign no list that is served.
     let before = server.read_list(&uri).await.0;
     let (status, body) = server
         .admin(
@@ -444,7 +444,7 @@ async fn status_list_response_has_required_headers(server: Server) {
     assert_ne!(decode_header(&server.read_list(&uri).await.0)["kid"], decode_header(&before)["kid"]);
 }
 
-/// A list that is worth to be gzipped, and as long as one is that is hard to compress.
+/// A list that is compressed, with entries that compress badly.
 async fn large_list_is_compressed(server: Server) {
     const MANY: u64 = 3000;
     let token = server.task_token().await;
@@ -454,7 +454,7 @@ async fn large_list_is_compressed(server: Server) {
     let shard = record.status_index.unwrap().shard;
     let store = server.store.open().await;
     while store.allocate_status_block(shard).await.unwrap() + 1 < LIST_SIZE / INDEX_BLOCK_SIZE {}
-    // Scattered over all of it but the first block.
+    // Entries scattered over everything except the first block.
     let mut numbers = (1..LIST_SIZE / INDEX_BLOCK_SIZE)
         .flat_map(|block| shuffle_block(block, &[9; 32]).into_iter().take(12))
         .collect::<Vec<_>>();
@@ -526,7 +526,7 @@ async fn unknown_list_returns_404(server: Server) {
     }
 }
 
-/// Who asks how it was is not told how it is: not for any time, however it is written, and of no list.
+/// A request for a historical list never gets the current one, whatever the time, its format and the list.
 async fn historical_list_returns_501(server: Server) {
     let token = server.task_token().await;
     let (uri, _) = status_index(&token);
@@ -567,7 +567,7 @@ async fn list_expires_with_its_tokens(server: Server) {
     let uri = status_index(&token).0;
     assert!(service.list_status_lists(&at(ends.saturating_sub(Lifetime::seconds(1)))).await.unwrap().contains(&uri));
     assert!(!service.list_status_lists(&at(ends.saturating_add(minutes))).await.unwrap().contains(&uri));
-    // A sweep of the day after forgets it, and one of today does not.
+    // Maintenance on the next day drops the list. Maintenance today does not.
     let store = server.store.open().await;
     service.collect_garbage(&server.cx()).await.unwrap();
     assert_eq!(store.list_status_shards(Timestamp::EPOCH).await.unwrap()[0], (Shard::for_expiry(ends), 1));
@@ -575,7 +575,7 @@ async fn list_expires_with_its_tokens(server: Server) {
     assert!(!store.list_status_shards(Timestamp::EPOCH).await.unwrap().contains(&(Shard::for_expiry(ends), 1)));
 }
 
-/// Signing is different each time, so one text is one signature.
+/// Each signature differs, so equal texts have the same signature.
 async fn status_list_is_signed_once(server: Server) {
     let server = Arc::new(server);
     let token = server.task_token().await;
@@ -618,7 +618,7 @@ async fn tokens_without_status_list_have_no_status_claim(server: Server) {
     let token = without.task_token().await;
     assert!(decode_claims(&token)["status"].is_null());
     assert!(without.is_active(&token).await);
-    // Those that have a place keep it.
+    // Tokens with an index keep it.
     server.revoke(json!({"kind": "token", "id": decode_claims(&listed)["jti"], "reason": "for the test"})).await;
     wait_until("it says so", || async { without.status_of(&listed).await == 1 }).await;
 }

@@ -1,5 +1,5 @@
-//! What calls did, and the trail of a task: intent, privilege, call, outcome and end in one place, over HTTP and as the
-//! command line tells it.
+//! Call reports and the trail of a task: intent, privilege, calls, outcome and end in one list, over HTTP and on the command
+//! line.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ fn digest() -> String {
     format!("sha-256:{}", "A".repeat(43))
 }
 
-/// A good report about a call with this token.
+/// Returns a valid report about a call with this token.
 fn report(token: &str) -> Value {
     json!({
         "id": "call-1", "jti": decode_claims(token)["jti"], "tool": "read_file", "arguments": digest(), "outcome": "succeeded",
@@ -46,11 +46,11 @@ async fn call_report_is_idempotent(server: Server) {
     let replica = server.replica().await;
     assert_eq!(report_call(&server, "files", &task, &good).await, (200, first.clone()));
     assert_eq!(report_call(&replica, "files", &task, &good).await, (200, first));
-    // The same call, told otherwise; and another call.
+    // The same call with other content, and another call.
     let (status, body) =
         report_call(&replica, "files", &task, &with_changes(good.clone(), json!({"outcome": "failed"}))).await;
     assert_eq!(status, 422, "{body}");
-    // Two replicas are told of the same calls at once.
+    // The same calls are reported at two replicas concurrently.
     let racers = (0..8).map(|n| {
         let at = if n % 2 == 0 { &server } else { &replica };
         let report = with_changes(good.clone(), json!({"id": format!("raced-{}", n / 4)}));
@@ -62,7 +62,7 @@ async fn call_report_is_idempotent(server: Server) {
     assert_eq!(answers, [200, 200, 200, 200, 200, 200, 201, 201]);
     let recorded = list_calls(&server, &task).await;
     assert_eq!(recorded.len(), 3);
-    // Records of two replicas may be of the same second, so a call is found by its name.
+    // Records of two replicas may have the same second, so a call is found by its id.
     let named =
         |calls: Vec<Value>, id: &str| calls.into_iter().find(|step| step["record"]["asked"]["call"] == id).unwrap();
     let record = &named(recorded, "call-1")["record"];
@@ -73,17 +73,17 @@ async fn call_report_is_idempotent(server: Server) {
     );
     assert_eq!((&record["client"], &record["agents"][0]), (&json!("files"), &json!("planner")), "{record}");
     assert_eq!((&record["asked"]["arguments"], &record["asked"]["data"]), (&good["arguments"], &good["data"]));
-    // After the end it is still told what was done; and what the token does not name is told, and stands out.
+    // Calls are accepted after the task's end. A tool that the token does not name is accepted and marked.
     server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
     let outside = with_changes(good, json!({"id": "late", "tool": "delete_file", "outcome": "refused", "data": null}));
     let (status, body) = report_call(&server, "files", &task, &outside).await;
     assert_eq!((status, &body["named_by_token"]), (201, &json!(false)), "{body}");
-    let told = named(list_calls(&server, &task).await, "late");
+    let call = named(list_calls(&server, &task).await, "late");
     assert_eq!(
-        told["text"],
+        call["text"],
         "planner called delete_file at files (the token does not name this tool): it was refused (reported when the token had been taken back)"
     );
-    // The task shows them with the token.
+    // The tree of the task has the calls of each token.
     let (_, tree) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     let shown = tree["tokens"][0]["calls"].as_array().unwrap();
     let mut shown = shown.iter().map(|call| [&call["call"], &call["tool"], &call["outcome"], &call["token_standing"]]);
@@ -104,7 +104,7 @@ async fn only_token_audience_may_report_calls(server: Server) {
     for (name, client, task, report, want) in [
         ("the wrong resource", "notes", &task, good.clone(), 404),
         ("the wrong task", "files", &other, good.clone(), 404),
-        ("a token for nobody's resource", "files", &task, with(json!({"jti": decode_claims(&handed)["jti"]})), 404),
+        ("a delegation token", "files", &task, with(json!({"jti": decode_claims(&handed)["jti"]})), 404),
         ("a token that is none", "files", &task, with(json!({"jti": task})), 404),
         ("its agent", "planner", &task, good.clone(), 403),
         ("another agent", "stranger", &task, good.clone(), 403),
@@ -169,15 +169,15 @@ async fn task_trail_describes_events_in_order(server: Server) {
     let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
     assert_eq!((&trail["task"]["state"], &trail["more"]), (&json!("completed"), &json!(false)), "{trail}");
     let steps = trail["steps"].as_array().unwrap();
-    let told = steps.iter().map(|step| (step["kind"].as_str().unwrap(), step["text"].as_str().unwrap()));
-    let told = told.collect::<Vec<_>>();
+    let listed = steps.iter().map(|step| (step["kind"].as_str().unwrap(), step["text"].as_str().unwrap()));
+    let listed = listed.collect::<Vec<_>>();
     let files = crate::server::FILES;
     let got = |who: &str| format!("{who} got a token for list_files, read_file at {files}, in the name of alice");
     let sent = format!(
         "alice sent planner on an errand, \"the quarterly report\": planner got a token for list_files, read_file at {files}"
     );
     let reader = got("reader");
-    let refused = told[5].1.to_owned();
+    let refused = listed[5].1.to_owned();
     assert!(refused.starts_with("reader was refused a token: "), "{refused}");
     let want = [
         ("intent", &*sent),
@@ -192,10 +192,10 @@ async fn task_trail_describes_events_in_order(server: Server) {
         ("call", "reader called read_file at files: it has failed"),
         ("state", "planner completed the task, and all its tokens ended; what came of it: the report is in the folder"),
     ];
-    assert_eq!(told, want);
+    assert_eq!(listed, want);
     assert!(steps.iter().all(|step| step["record"]["task"] == json!(task)));
 
-    // The command line tells the same; and what somebody edited is not told, but named.
+    // The command line prints the same. An edited record is marked, without its content.
     let trail_of = || {
         let config = server.config_file();
         let errand = std::process::Command::new(env!("CARGO_BIN_EXE_errand"))

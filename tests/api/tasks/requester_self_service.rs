@@ -1,4 +1,4 @@
-//! The requester's own access: their tasks and grants, nobody else's, and never an agent with a token that it holds.
+//! Self-service of requesters: they manage their own tasks and grants only. An agent can't, with any token that it holds.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub async fn with_portal(store: TestStore) -> Server {
     Server::start_edited(store, edit).await
 }
 
-/// A token that the portal got for alice, with these claims changed.
+/// Returns the portal's token for alice, with these claims changed.
 pub fn portal_token(server: &Server, changes: Value) -> String {
     let mut all = json!({"aud": API, "client_id": "portal"});
     for (name, value) in changes.as_object().unwrap() {
@@ -92,14 +92,14 @@ async fn only_portal_tokens_are_accepted(server: Server) {
         ("for both", portal_token(&server, json!({"aud": [API, server.issuer]})), 401),
         ("for another", portal_token(&server, json!({"aud": "https://elsewhere.example"})), 401),
         ("no audience", portal_token(&server, json!({"aud": null})), 401),
-        ("somebody acts", portal_token(&server, json!({"act": {"iss": IDP, "sub": "x"}})), 403),
-        ("somebody may act", portal_token(&server, json!({"may_act": {"sub": "planner-client"}})), 403),
+        ("with an actor", portal_token(&server, json!({"act": {"iss": IDP, "sub": "x"}})), 403),
+        ("with a possible actor", portal_token(&server, json!({"may_act": {"sub": "planner-client"}})), 403),
         ("bound to a key", portal_token(&server, json!({"cnf": {"jkt": "x"}})), 403),
         ("over", portal_token(&server, json!({"exp": now - 60, "iat": now - 600})), 401),
         ("not yet", portal_token(&server, json!({"nbf": now + 600})), 401),
         ("no end", portal_token(&server, json!({"exp": null})), 401),
         ("no subject", portal_token(&server, json!({"sub": null})), 401),
-        ("of nobody we know", portal_token(&server, json!({"iss": "https://elsewhere.example"})), 401),
+        ("of an unknown issuer", portal_token(&server, json!({"iss": "https://elsewhere.example"})), 401),
         ("another's key", other_key.sign("at+jwt", &portal_claims), 401),
         ("an ID token", server.idp.sign("JWT", &portal_claims), 401),
         ("no type", server.idp.sign("", &portal_claims), 401),
@@ -109,7 +109,7 @@ async fn only_portal_tokens_are_accepted(server: Server) {
         ("nothing", "x".to_owned(), 401),
     ] {
         let tasks = match what {
-            // Those that it opened itself; and who is no party to tasks has none.
+            // An agent sees the tasks that it opened; a client without tasks sees none.
             "an agent's own" => 200,
             "an admin's" => 403,
             _ => want,
@@ -119,12 +119,12 @@ async fn only_portal_tokens_are_accepted(server: Server) {
             assert_eq!(status, want, "{what} {path}: {body}");
         }
     }
-    // And it is good for nothing else.
+    // The token works for no other endpoint.
     let form = server.exchange_form(&good);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
     assert_eq!(call_api(&server, &good, Method::GET, "/v1/admin/tasks", None).await.0, 401);
-    // Who is shut out is out here too.
-    let out = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "disable": true, "reason": "gone"});
+    // A blocked requester is rejected here too.
+    let out = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "verb": "block", "reason": "gone"});
     server.revoke(out).await;
     assert_eq!(call_api(&server, &good, Method::GET, "/v1/tasks", None).await.0, 401);
     assert_eq!(
@@ -150,7 +150,7 @@ async fn requester_manages_own_tasks(server: Server) {
         let body = json!({"reason": "let me see first"});
         call_api(&server, who, Method::POST, &format!("{path}/{act}"), Some(body)).await.0.as_u16()
     };
-    // Somebody else's can't be told from none.
+    // The task of another requester gives the same answer as a missing one.
     assert_eq!(call_api(&server, &bob, Method::GET, &path, None).await.0, 404);
     for word in ["suspend", "resume", "complete", "fail", "revoke"] {
         assert_eq!(act(&bob, word).await, 404, "{word}");
@@ -163,7 +163,7 @@ async fn requester_manages_own_tasks(server: Server) {
     assert_eq!(act(&planner, "revoke").await, 401, "an agent completes or fails");
     assert_eq!(act(&alice, "resume").await, 200);
     assert!(server.is_active(&token).await);
-    // What her agent laid down she may take up; what an admin holds back, not.
+    // She may resume what her agent suspended, but not what an admin suspended.
     assert_eq!(act(&planner, "suspend").await, 200);
     assert_eq!(act(&alice, "resume").await, 200);
     let admin = server.api_token("ops", "errand:admin").await;
@@ -177,9 +177,9 @@ async fn requester_manages_own_tasks(server: Server) {
     assert_eq!(ended["state"], "revoked");
     assert_eq!(ended["last_transition"]["by"], format!("requester:{IDP} alice"));
     let (_, trail) = server.admin_with(&admin, Method::GET, &format!("/tasks/{task}/trail"), None).await;
-    let told = trail["steps"].as_array().unwrap().iter().map(|s| s["text"].as_str().unwrap().to_owned());
-    let told = told.collect::<Vec<_>>().join("\n");
-    assert!(told.contains(&format!("requester:{IDP} alice took the task back")), "{told}");
+    let texts = trail["steps"].as_array().unwrap().iter().map(|s| s["text"].as_str().unwrap().to_owned());
+    let texts = texts.collect::<Vec<_>>().join("\n");
+    assert!(texts.contains(&format!("requester:{IDP} alice took the task back")), "{texts}");
     server.stop().await;
 }
 
@@ -217,7 +217,7 @@ async fn requester_creates_and_withdraws_grants(server: Server) {
     let (alice, bob) = (portal_token(&server, json!({})), portal_token(&server, json!({"sub": "bob"})));
     let form = server.exchange_form(&server.user_token(json!({})));
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
-    // Bob's grant is Bob's.
+    // Only Bob manages Bob's grant.
     assert_eq!(call_api(&server, &bob, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await.0, 201);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
     let (status, grant) = call_api(&server, &alice, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await;
@@ -232,7 +232,7 @@ async fn requester_creates_and_withdraws_grants(server: Server) {
     assert_eq!(call_api(&server, &alice, Method::DELETE, &path, None).await.0, 204);
     assert!(!server.is_active(&token).await);
     assert_eq!(call_api(&server, &alice, Method::DELETE, &path, None).await.0, 404);
-    // A requester says what for, and for themselves.
+    // A requester must name the authority, and grants for themselves only.
     let mut blank = own_grant(&READ_TOOLS);
     blank.as_object_mut().unwrap().remove("authorization_details");
     assert_eq!(call_api(&server, &alice, Method::POST, "/v1/grants", Some(blank)).await.0, 400);
@@ -246,7 +246,7 @@ async fn requester_creates_and_withdraws_grants(server: Server) {
     server.stop().await;
 }
 
-/// Whatever an agent holds of a user, it can't consent with it to what it does itself.
+/// An agent can't consent to its own actions, with any user token that it holds.
 async fn agent_cannot_grant_itself_consent(server: Server) {
     let user = server.user_token(json!({}));
     let alice = portal_token(&server, json!({}));
@@ -258,7 +258,7 @@ async fn agent_cannot_grant_itself_consent(server: Server) {
         let (status, body) = call_api(&server, &token, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await;
         assert_eq!(status, 401, "{what}: {body}");
     }
-    // And the registry takes no agent that is a portal, nor a portal's audience that agents' tokens have.
+    // The registry rejects an agent that is a portal, and a portal audience that agents' tokens have.
     let (_, planner) = server.admin(Method::GET, "/agents/planner", None).await;
     let mut twin = planner["body"].clone();
     (twin["id"], twin["may_delegate_to"]) = (json!("twin"), json!([]));

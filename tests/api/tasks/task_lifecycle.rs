@@ -1,4 +1,4 @@
-//! The life of a task over HTTP: suspended and resumed, ended in each way, by who may and by nobody else.
+//! The lifecycle of a task over HTTP: suspended, resumed and ended, by authorized parties only.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ on_both_stores!(
     task_is_listed_with_its_tokens,
 );
 
-/// A call of the API for tasks, by a client with its API token.
+/// Sends a request to the task API, as a client with its API token.
 async fn send(server: &Server, client: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
     let token = server.api_token(client, "errand:tasks").await;
     let request = server.request(method, &format!("/v1/tasks{path}")).bearer_auth(token);
@@ -47,7 +47,7 @@ fn task_of(token: &str) -> String {
     decode_claims(token)["txn"].as_str().unwrap().to_owned()
 }
 
-/// A token that `reader` got for a part of what `planner` may with this one.
+/// Returns a token of `reader` for a part of the authority of `planner`'s token.
 async fn derive_token(server: &Server, token: &str) -> String {
     let handed = server.issue_token("planner", &server.delegation_form(token, "reader")).await;
     server.issue_token("reader", &server.exchange_form(&handed)).await
@@ -92,7 +92,7 @@ async fn resumed_task_reactivates_its_tokens(server: Server) {
             assert!(at.is_active(&token).await && at.is_active(&part).await);
         }
     }
-    // One that was revoked while the task slept is not woken with it.
+    // A token that was revoked during the suspension is not resumed with the task.
     transition(&server, "planner", &task, "suspend", reason_body()).await;
     server.revoke(json!({"kind": "token", "id": decode_claims(&part)["jti"], "reason": "lost"})).await;
     transition(&server, "planner", &task, "resume", json!({})).await;
@@ -155,7 +155,7 @@ async fn illegal_transition_is_rejected_with_state(server: Server) {
         audit_records(&server, &task, "task.transition").await.iter().filter(|r| r["outcome"] == "refused").count(),
         6
     );
-    // What has to be said, and what can't be.
+    // Required and forbidden members.
     let other = task_of(&server.task_token().await);
     for (act, body, status) in [
         ("suspend", json!({}), 400),
@@ -183,20 +183,20 @@ async fn transitions_require_the_right_party(server: Server) {
     let token = server.task_token().await;
     let task = task_of(&token);
     let path = format!("/{task}");
-    // Before it takes part, there is no such task for `reader`; afterwards it reads, and no more.
+    // Before `reader` takes part, it gets `not_found`. Afterwards it can read the task and nothing else.
     assert_eq!(send(&server, "reader", Method::GET, &path, None).await.0, 404);
     assert_eq!(transition(&server, "reader", &task, "fail", reason_body()).await.0, 404);
     let part = derive_token(&server, &token).await;
     let (status, body) = send(&server, "reader", Method::GET, &path, None).await;
     assert_eq!((status, &body["purpose"]), (200, &json!("the quarterly report")), "{body}");
-    for wanted in ["suspend", "resume", "complete", "fail"] {
-        assert_eq!(transition(&server, "reader", &task, wanted, reason_body()).await.0, 403, "{wanted}");
-        assert_eq!(transition(&server, "stranger", &task, wanted, reason_body()).await.0, 404, "{wanted}");
-        assert_eq!(transition(&server, "files", &task, wanted, reason_body()).await.0, 403, "{wanted}");
+    for action in ["suspend", "resume", "complete", "fail"] {
+        assert_eq!(transition(&server, "reader", &task, action, reason_body()).await.0, 403, "{action}");
+        assert_eq!(transition(&server, "stranger", &task, action, reason_body()).await.0, 404, "{action}");
+        assert_eq!(transition(&server, "files", &task, action, reason_body()).await.0, 403, "{action}");
     }
     assert_eq!(send(&server, "stranger", Method::GET, &path, None).await.0, 404);
     assert_eq!(send(&server, "files", Method::GET, &path, None).await.0, 403);
-    // Neither a task token nor another API token opens it; and an agent's token opens nothing of the admins'.
+    // Neither a task token nor another API token gives access. An agent's token gives no access to admin endpoints.
     let with = async |bearer: &str, path: &str| {
         let request = server.request(Method::GET, path).bearer_auth(bearer);
         request.send().await.unwrap().status().as_u16()
@@ -211,7 +211,7 @@ async fn transitions_require_the_right_party(server: Server) {
         server.admin_with(&auditor, Method::POST, &format!("/tasks/{task}/fail"), Some(reason_body())).await;
     assert_eq!(read_only.0, 403);
     assert!(server.is_active(&token).await && server.is_active(&part).await, "nothing of that did anything");
-    // What an admin holds, an agent does not let go.
+    // An agent can't resume what an admin suspended.
     assert_eq!(admin_transition(&server, &task, "suspend", reason_body()).await.0, 200);
     let (status, body) = transition(&server, "planner", &task, "resume", json!({})).await;
     assert_eq!((status, &body["state"]), (409, &json!("suspended")), "{body}");
@@ -244,7 +244,7 @@ async fn revocation_ends_the_task(server: Server) {
     let first = server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
     assert_eq!(state(&task).await, "revoked");
     assert!(!server.is_active(&token).await);
-    // Again, and of one that ended otherwise: never refused, and it stays what it became.
+    // Revoking a task that has ended is never refused, and the task keeps its state.
     let again = server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
     assert!(again["seq"].as_u64() > first["seq"].as_u64(), "{first} {again}");
     let done = task_of(&server.task_token().await);
@@ -262,13 +262,13 @@ async fn task_expires_once_at_deadline(server: Server) {
         tasks.push(task_of(&server.issue_token("planner", &form).await));
     }
     let held = &tasks[0];
-    // It may be over already, if this machine is slow; then it is refused.
+    // On a slow machine the deadline may have passed; then the request is refused.
     let (status, _) = admin_transition(&server, held, "suspend", reason_body()).await;
     assert!([200, 409].contains(&status));
     let replica = server.replica().await;
     let (_, before) = server.admin(Method::GET, "/revocations?limit=1", None).await;
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-    // Before any sweep, it is over for everybody who asks.
+    // The task is expired for every reader, before any maintenance ran.
     let (status, body) = admin_transition(&server, &tasks[1], "complete", json!({})).await;
     assert_eq!((status, &body["state"]), (409, &json!("expired")), "{body}");
     let sweeps = (0..6).map(|n| {
@@ -291,7 +291,7 @@ async fn task_expires_once_at_deadline(server: Server) {
     server.stop().await;
 }
 
-/// The same request with the same key: one turn, one answer, wherever and however often it comes.
+/// A repeated request with the same key: one transition, one answer, at every replica.
 async fn repeated_transition_is_idempotent(server: Server) {
     let other = server.replica().await;
     let token = server.task_token().await;
@@ -311,7 +311,7 @@ async fn repeated_transition_is_idempotent(server: Server) {
         assert_eq!(send(&other, who, &task, "suspend", key, reason_body()).await, suspended, "{who}");
         let resumed = send(&other, who, &task, "resume", "turn-2", json!({})).await;
         assert_eq!((resumed.0, &resumed.1["state"]), (200, &json!("active")), "{resumed:?}");
-        // It comes late, and suspends nothing again.
+        // A late repetition does not suspend the task again.
         assert_eq!(send(&server, who, &task, "suspend", key, reason_body()).await, suspended, "{who}");
         assert!(server.is_active(&token).await);
         for (task, act, body) in [
@@ -326,7 +326,7 @@ async fn repeated_transition_is_idempotent(server: Server) {
         let (status, _) = send(&server, who, &task, "suspend", "", reason_body()).await;
         assert_eq!(status, 400, "no key is a key");
     }
-    // At once, at both.
+    // Concurrently, at both replicas.
     let tries = (0..8).map(|n| {
         let at = if n % 2 == 0 { &server } else { &other };
         send(at, "planner", &task, "complete", "the-end", json!({"outcome": "done"}))

@@ -1,4 +1,4 @@
-//! Tasks: opened with a purpose, joined by the same two parties, ended for good.
+//! Tasks: opened with a purpose, joined by the same requester and agent, ended permanently.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ on_both_stores!(
 );
 
 impl Server {
-    /// Joins a task: who, with which user token.
+    /// Joins a task, as an agent with a user token.
     async fn join_task(&self, agent: &str, task: &str, user: Value, changes: &[(&str, &str)]) -> (u16, Value) {
         let form = self.exchange_form(&self.user_token(user));
         let form = form_with_changes(&form, &[&[("task_id", task), ("purpose", "")], changes].concat());
@@ -48,7 +48,7 @@ async fn task_is_joined_by_same_parties_only(server: Server) {
         let (_, unknown) = server.join_task(agent, "01970000-0000-7000-8000-00000000abcd", json!({}), &[]).await;
         assert!(agent != "planner" || unknown == body, "{name}: a task of others looks like none: {unknown} {body}");
     }
-    // Not more than was approved when it was opened.
+    // At most the authority that was approved when the task was opened.
     let narrow = decode_claims(&server.task_token().await);
     let wide = [("scope", "files:read files:write")];
     let (status, body) = server.join_task("planner", narrow["txn"].as_str().unwrap(), json!({}), &wide).await;
@@ -58,8 +58,7 @@ async fn task_is_joined_by_same_parties_only(server: Server) {
     server.stop().await;
 }
 
-/// Every MCP server and every sub-agent sees the id of the task it works for. It is good for nothing elsewhere: whatever is
-/// asked for with it, the answer is that of an id that nobody has.
+/// Every MCP server and every sub-agent sees the id of its task. Elsewhere the id gives the same answer as an unknown id.
 async fn foreign_task_is_not_revealed(server: Server) {
     let at_files = |rules: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
@@ -143,7 +142,7 @@ async fn task_record_keeps_its_attributes(server: Server) {
     server.stop().await;
 }
 
-/// An agent that starts again finds the tasks that it opened: its own, and nobody else's.
+/// A restarted agent finds the tasks that it opened, and no others.
 async fn agent_lists_its_own_tasks(server: Server) {
     let tokens = [server.task_token().await, server.task_token().await];
     let (first, second) = (decode_claims(&tokens[0])["txn"].clone(), decode_claims(&tokens[1])["txn"].clone());

@@ -111,7 +111,7 @@ impl BlockRow {
         let context = RowContext { table: "blocks", row: &row };
         Ok(Block {
             subject: BlockSubject::parse(&self.kind, &self.id).ok_or_else(|| context.corrupt("id"))?,
-            kind: [BlockKind::Suspended, BlockKind::Disabled]
+            kind: [BlockKind::Suspended, BlockKind::Blocked]
                 .into_iter()
                 .find(|kind| kind.as_str() == self.block_kind)
                 .ok_or_else(|| context.corrupt("block_kind"))?,

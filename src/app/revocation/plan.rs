@@ -1,0 +1,134 @@
+//! Plans of revocations: the log entries, state changes and audit record of one action.
+
+use crate::{
+    app::{
+        ApiCaller, ConflictError, Error, RequestContext, Revocation, RevocationTarget, Service, TransitionRequest,
+        tasks::transition::{plan_transition, transition_record, with_task_fields},
+    },
+    domain::{
+        audit::{Event, Outcome, Record},
+        id::TaskId,
+        revocation::{LogAction, NewEntry, Target, latest_possible_expiry, retain_until},
+        task::{Initiator, TaskAction, Transition},
+        time::Timestamp,
+        uri::ResourceUri,
+    },
+    ports::{Precondition, StateChange},
+};
+
+/// What a revocation writes, except for the admin and the reason in its audit record.
+pub(super) struct RevocationPlan {
+    /// The target that the response names.
+    pub(super) target: Target,
+    /// The entries of the revocation log.
+    pub(super) log_entries: Vec<NewEntry>,
+    /// The state that the plan builds on.
+    pub(super) precondition: Option<Precondition>,
+    /// The state changes that go with the entries.
+    pub(super) state_changes: Vec<StateChange>,
+    /// The audit record.
+    pub(super) audit_record: Box<Record>,
+}
+
+impl Service {
+    /// Plans the end of everything that the target covers. The target of a past registration can still be revoked.
+    pub(super) async fn plan_revoke(
+        &self,
+        admin: &ApiCaller,
+        revocation: &Revocation,
+        cx: &RequestContext,
+    ) -> Result<RevocationPlan, Error> {
+        let record = Record::new(cx.now, Event::Revocation, Outcome::Done);
+        let latest_expiry = latest_possible_expiry(cx.now);
+        let plan = |target: Target, forget_after: Timestamp, audit_record: Record| RevocationPlan {
+            log_entries: vec![NewEntry {
+                verb: LogAction::Revoke,
+                target: target.clone(),
+                reason: revocation.reason.to_string(),
+                by: admin.identity(),
+                at: cx.now,
+                forget_after,
+            }],
+            target,
+            precondition: None,
+            state_changes: Vec::new(),
+            audit_record: Box::new(audit_record),
+        };
+        let at_resource = |uri: &ResourceUri| {
+            let record = Record { resource: Some(uri.to_string()), ..record.clone() };
+            plan(Target::Resource(uri.clone()), latest_expiry, record)
+        };
+        Ok(match &revocation.target {
+            RevocationTarget::Token(id) => {
+                let token = self.store().find_token(*id).await?.ok_or(ConflictError::NotFound("token"))?;
+                // An API token has no agents: it belongs to its client.
+                let agents = if token.agents.is_empty() { vec![token.client] } else { token.agents };
+                let record = Record {
+                    token: Some(*id),
+                    task: token.task,
+                    requester: token.requester,
+                    agents: agents.iter().map(ToString::to_string).collect(),
+                    resource: Some(token.audience),
+                    ..record
+                };
+                plan(Target::Token(*id), retain_until(token.expires, cx.now), record)
+            }
+            RevocationTarget::Task(id) => {
+                let task = self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?;
+                let record = with_task_fields(&task, record.clone());
+                let plan = plan(Target::Task(*id), retain_until(task.deadline, cx.now), record);
+                let by = Initiator::Admin(admin.identity());
+                match task.next_state(TaskAction::Revoke, &by, cx.now) {
+                    Ok(state) => {
+                        let reason = Some(revocation.reason.clone());
+                        let transition = Transition { state, at: cx.now, by: by.to_string(), reason, outcome: None };
+                        RevocationPlan {
+                            precondition: Some(Precondition::TaskVersion(*id, task.version)),
+                            state_changes: vec![StateChange::TransitionTask(*id, transition)],
+                            ..plan
+                        }
+                    }
+                    // The task has ended and keeps its state. Its revocation is not an error and never refused.
+                    Err(_) => plan,
+                }
+            }
+            RevocationTarget::Requester(requester) => {
+                let record = Record { requester: Some(requester.clone()), ..record };
+                plan(Target::for_requester(requester), latest_expiry, record)
+            }
+            RevocationTarget::Agent(id) => {
+                let record = Record { agents: vec![id.to_string()], ..record };
+                plan(Target::Agent(id.clone()), latest_expiry, record)
+            }
+            RevocationTarget::Resource(id) => {
+                let registry = &admin.client().snapshot().registry;
+                at_resource(&registry.resource(id).ok_or(ConflictError::NotFound("resource"))?.uri)
+            }
+            RevocationTarget::ResourceAt(uri) => at_resource(uri),
+            RevocationTarget::Issuer(url) => plan(Target::Issuer(url.clone()), latest_expiry, record),
+        })
+    }
+
+    /// Plans the suspension or resumption of a task. The state machine of tasks decides whether it is allowed.
+    pub(super) async fn plan_task_transition(
+        &self,
+        admin: &ApiCaller,
+        id: TaskId,
+        action: TaskAction,
+        revocation: &Revocation,
+        cx: &RequestContext,
+    ) -> Result<RevocationPlan, Error> {
+        let task = self.store().find_task(id).await?.ok_or(ConflictError::NotFound("task"))?;
+        let by = Initiator::Admin(admin.identity());
+        let state = task.next_state(action, &by, cx.now).map_err(ConflictError::IllegalTransition)?;
+        let request = TransitionRequest { action, reason: Some(revocation.reason.clone()), outcome: None };
+        let (transition, entry) = plan_transition(&task, state, &by, &request, cx);
+        Ok(RevocationPlan {
+            target: Target::Task(id),
+            log_entries: vec![entry],
+            precondition: Some(Precondition::TaskVersion(id, task.version)),
+            audit_record: Box::new(transition_record(&by, &task, &transition, cx)),
+            state_changes: vec![StateChange::TransitionTask(id, transition)],
+        })
+    }
+}

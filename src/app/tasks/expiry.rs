@@ -1,0 +1,92 @@
+//! The end of tasks whose tokens are already dead: at the deadline, after a removal, after a withdrawn grant.
+//!
+//! No token outlives its task, its agent's registration or its grant. The final state therefore needs no log entry, and
+//! any number of replicas can run this at once: each task is ended, and recorded, by one of them.
+
+use futures_util::future::try_join_all;
+
+use crate::{
+    app::{
+        Error, RequestContext, Service, TransitionRequest,
+        replication::propagation::UnloggedWrite,
+        tasks::transition::{build_transition, transition_change, transition_record},
+    },
+    domain::task::{Initiator, Task, TaskAction},
+    ports::Outage,
+};
+
+/// How many tasks are read at a time. If the write queue has room for them, they share a commit.
+const EXPIRY_PAGE_SIZE: u32 = 64;
+/// How many pages one run ends before it leaves the rest to the next run.
+const MAX_EXPIRY_ROUNDS: usize = 1000;
+
+impl Service {
+    /// Ends tasks whose deadline has passed.
+    pub(in crate::app) async fn expire_tasks(&self, cx: &RequestContext) -> Result<(), Error> {
+        self.end_tasks(
+            |limit| self.store().list_overdue_tasks(cx.now, limit),
+            |_| (TaskAction::Expire, Initiator::Deadline),
+            cx,
+        )
+        .await
+    }
+
+    /// Ends tasks whose agent, or whose requester's issuer, was removed: no exchange can join them.
+    pub(in crate::app) async fn end_orphaned_tasks(&self, cx: &RequestContext) -> Result<(), Error> {
+        let end = |task: &Task| {
+            let is_overdue = task.deadline.has_passed(cx.now);
+            if is_overdue {
+                (TaskAction::Expire, Initiator::Deadline)
+            } else {
+                (TaskAction::Revoke, Initiator::Removal)
+            }
+        };
+        self.end_tasks(|limit| self.store().list_orphaned_tasks(limit), end, cx).await
+    }
+
+    /// Ends tasks whose grant was withdrawn.
+    pub(in crate::app) async fn end_tasks_without_grant(&self, cx: &RequestContext) -> Result<(), Error> {
+        let end = |task: &Task| match task.grant {
+            Some(grant) if !task.deadline.has_passed(cx.now) => (TaskAction::Revoke, Initiator::Grant(grant)),
+            Some(_) | None => (TaskAction::Expire, Initiator::Deadline),
+        };
+        self.end_tasks(|limit| self.store().list_tasks_without_grant(limit), end, cx).await
+    }
+
+    /// Ends the tasks that `list` returns, page by page, each by the action and the initiator that `end` returns.
+    async fn end_tasks<F>(
+        &self,
+        list: impl Fn(u32) -> F,
+        end: impl Fn(&Task) -> (TaskAction, Initiator),
+        cx: &RequestContext,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<Vec<Task>, Outage>>,
+    {
+        // Leaves most of the write queue to requests.
+        let max_concurrent = (self.settings().write_queue / 8).max(1);
+        for _ in 0..MAX_EXPIRY_ROUNDS {
+            let tasks = list(EXPIRY_PAGE_SIZE).await?;
+            let is_last = tasks.len() < usize::try_from(EXPIRY_PAGE_SIZE).unwrap_or(usize::MAX);
+            let writes = tasks.iter().filter_map(|task| {
+                let (action, by) = end(task);
+                let state = task.next_state(action, &by, cx.now).ok()?;
+                let request = TransitionRequest { action, reason: None, outcome: None };
+                let transition = build_transition(state, &by, &request, cx);
+                let record = transition_record(&by, task, &transition, cx);
+                let (expected, change) = transition_change(task, transition);
+                Some(UnloggedWrite { expected, idempotency: None, change, record })
+            });
+            let mut writes = writes.collect::<Vec<_>>();
+            while !writes.is_empty() {
+                let chunk = writes.drain(..max_concurrent.min(writes.len()));
+                // A conflict means that another writer changed the task. The next run looks at it again.
+                try_join_all(chunk.map(|write| self.inner.writer.commit_unlogged(write))).await?;
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
