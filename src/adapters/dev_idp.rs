@@ -1,5 +1,5 @@
-//! The identity provider of `errand serve --dev`: a key in a file, without a service. It issues user tokens for the command
-//! line.
+//! The identity provider of `errand serve --dev`: a key in a file, without a service. It issues
+//! user tokens for the command line.
 
 use std::{fs, path::Path};
 
@@ -61,7 +61,8 @@ pub fn issue_user_token(folder: &Path, user: UserTokenClaims<'_>, now: Timestamp
 
 /// Generates a private key, as a JWK.
 pub fn generate_key() -> Result<Zeroizing<String>, Outage> {
-    // ring writes keys as PKCS #8 only, in this one form (RFC 5208, RFC 5915): the scalar begins after 36 bytes.
+    // ring writes keys as PKCS #8 only, in this one form (RFC 5208, RFC 5915): the scalar begins
+    // after 36 bytes.
     const SCALAR_OFFSET: usize = 36;
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &system_random())
         .map_err(|_| ring_outage("generate a key"))?;

@@ -1,8 +1,8 @@
-//! Verification of other parties' signatures. Wraps josekit, whose only task is `(key, message, signature) -> valid or not`:
-//! it never sees a header or a claim.
+//! Verification of other parties' signatures. Wraps josekit, whose only task is `(key, message,
+//! signature) -> valid or not`: it never sees a header or a claim.
 //!
-//! The payload validator and the date getters of josekit are not used. The validator accepts a token without `aud` or
-//! `exp`, and the getters panic on `exp: 1e300`.
+//! The payload validator and the date getters of josekit are not used. The validator accepts a
+//! token without `aud` or `exp`, and the getters panic on `exp: 1e300`.
 
 use josekit::{
     jwk::{Jwk, KeyPair, alg::rsa::RsaKeyPair},
@@ -22,8 +22,8 @@ use crate::{
     ports::{Outage, SignatureError},
 };
 
-/// The keys of one signer, each bound to the algorithms that fit the key and that the signer may use. A key takes about a
-/// hundred microseconds to build, so a set is built once and kept.
+/// The keys of one signer, each bound to the algorithms that fit the key and that the signer may
+/// use. A key takes about a hundred microseconds to build, so a set is built once and kept.
 #[derive(Debug)]
 pub(super) struct VerifierSet(Vec<Verifier>);
 
@@ -35,8 +35,8 @@ struct Verifier {
 }
 
 impl VerifierSet {
-    /// Builds verifiers for the usable keys of a set. Other keys are skipped: issuers publish keys for other purposes and of
-    /// future kinds (RFC 7517 §5).
+    /// Builds verifiers for the usable keys of a set. Other keys are skipped: issuers publish keys
+    /// for other purposes and of future kinds (RFC 7517 §5).
     pub(super) fn build(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Self {
         let verifiers = keys.keys().flat_map(|key| {
             let usable = UsableKey::parse(key);
@@ -46,8 +46,8 @@ impl VerifierSet {
         Self(verifiers.collect())
     }
 
-    /// Verifies the signature with the keys that have the token's `kid`, or with every key of the algorithm if the token has no
-    /// `kid`. Two keys with the same `kid` are both tried.
+    /// Verifies the signature with the keys that have the token's `kid`, or with every key of the
+    /// algorithm if the token has no `kid`. Two keys with the same `kid` are both tried.
     pub(super) fn verify(&self, algorithm: JwsAlgorithm, token: &UnverifiedJws<'_>) -> Result<(), SignatureError> {
         let kid = token.header().kid.as_deref();
         let mut candidates = self
@@ -59,7 +59,8 @@ impl VerifierSet {
             return Err(SignatureError::UnknownKey);
         }
         if algorithm == JwsAlgorithm::ES256 && token.signature().len() != 64 {
-            // josekit would reject it at no cost. An unknown client's token costs a verification, and the timing must not differ.
+            // josekit would reject it at no cost. An unknown client's token costs a verification,
+            // and the timing must not differ.
             self.verify_dummy(token);
             return Err(SignatureError::InvalidSignature);
         }
@@ -67,8 +68,8 @@ impl VerifierSet {
         if is_valid { Ok(()) } else { Err(SignatureError::InvalidSignature) }
     }
 
-    /// Verifies an ES256 signature and discards the result. The signature is a well-formed constant, because a malformed one
-    /// would cost no time.
+    /// Verifies an ES256 signature and discards the result. The signature is a well-formed
+    /// constant, because a malformed one would cost no time.
     pub(super) fn verify_dummy(&self, token: &UnverifiedJws<'_>) {
         for one in &self.0 {
             let _ = std::hint::black_box(one.key.verify(token.signing_input(), &[1; 64]).is_ok());
@@ -76,7 +77,8 @@ impl VerifierSet {
     }
 }
 
-/// Returns the token's algorithm if it is allowed. `none` and symmetric algorithms do not exist here.
+/// Returns the token's algorithm if it is allowed. `none` and symmetric algorithms do not exist
+/// here.
 pub(super) fn check_algorithm(
     token: &UnverifiedJws<'_>,
     allowed: &[JwsAlgorithm],
@@ -100,7 +102,8 @@ struct UsableKey<'a> {
 }
 
 impl<'a> UsableKey<'a> {
-    /// Checks the use of a key. `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when present, and so is their type.
+    /// Checks the use of a key. `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when
+    /// present, and so is their type.
     fn parse(key: &'a Map<String, Value>) -> Option<Self> {
         let text = |name: &str| match key.get(name) {
             None => Some(None),
@@ -127,7 +130,8 @@ impl<'a> UsableKey<'a> {
         Some(Verifier { kid: self.kid.clone(), algorithm, key: jws_verifier(algorithm, &material)? })
     }
 
-    /// Returns the bare public key if it fits the algorithm. josekit gets these members and no others.
+    /// Returns the bare public key if it fits the algorithm. josekit gets these members and no
+    /// others.
     fn bare_jwk(&self, algorithm: JwsAlgorithm) -> Option<Jwk> {
         use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         let members: &[&str] = match algorithm {
@@ -169,8 +173,8 @@ impl<'a> UsableKey<'a> {
             && self.has_member_len("y", len)
     }
 
-    /// Checks for 2048 bits (RFC 7518 §3.3, counted in bits, because josekit rounds up to bytes) to 8192 bits, because larger
-    /// keys take too long.
+    /// Checks for 2048 bits (RFC 7518 §3.3, counted in bits, because josekit rounds up to bytes) to
+    /// 8192 bits, because larger keys take too long.
     fn has_valid_modulus(&self) -> Option<bool> {
         let modulus = self.decode_member("n")?;
         let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
@@ -179,8 +183,8 @@ impl<'a> UsableKey<'a> {
         Some((2048..=8192).contains(&bits))
     }
 
-    /// Checks for an odd exponent from 3 up to 5 bytes. An exponent of 1 makes signatures forgeable, and a long one takes too
-    /// long.
+    /// Checks for an odd exponent from 3 up to 5 bytes. An exponent of 1 makes signatures
+    /// forgeable, and a long one takes too long.
     fn has_valid_exponent(&self) -> Option<bool> {
         let exponent = self.decode_member("e")?;
         let value = exponent.iter().try_fold(0_u64, |sum, byte| Some(sum.checked_mul(256)? | u64::from(*byte)))?;

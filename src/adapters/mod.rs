@@ -1,4 +1,5 @@
-//! Implementations of the ports. Each module wraps one external system or library, which no other module names.
+//! Implementations of the ports. Each module wraps one external system or library, which no other
+//! module names.
 
 pub mod client_assertion;
 pub mod dev_idp;

@@ -60,7 +60,8 @@ impl ThreadSpawner for DedicatedThreads {
     fn spawn(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage> {
         let operation = "start a thread";
         let (notify, started) = mpsc::channel();
-        // The thread builds and drops its own runtime, because a runtime can't be dropped within another one.
+        // The thread builds and drops its own runtime, because a runtime can't be dropped within
+        // another one.
         let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 drop(notify.send(Ok(())));
@@ -81,7 +82,8 @@ pub struct OsEntropy {
 }
 
 impl OsEntropy {
-    /// Draws the key of the UUID generator. Fails if the operating system provides no entropy; then the server can't run.
+    /// Draws the key of the UUID generator. Fails if the operating system provides no entropy; then
+    /// the server can't run.
     pub fn new() -> Result<Self, Outage> {
         let rng = os_random();
         let uuid_key = hmac::Key::generate(hmac::HMAC_SHA256, &rng).map_err(|_| entropy_unavailable())?;
@@ -96,8 +98,8 @@ impl Entropy for OsEntropy {
         Ok(bytes)
     }
 
-    /// Computes the random bits as `HMAC-SHA-256(key, count)`: as strong as the key, and unable to fail in the middle of a
-    /// request.
+    /// Computes the random bits as `HMAC-SHA-256(key, count)`: as strong as the key, and unable to
+    /// fail in the middle of a request.
     fn new_uuid(&self) -> Uuid {
         let count = self.uuid_count.fetch_add(1, Ordering::Relaxed);
         let tag = hmac::sign(&self.uuid_key, &count.to_be_bytes());
@@ -113,7 +115,8 @@ impl fmt::Debug for OsEntropy {
     }
 }
 
-/// Returns the entropy source in the form that ring requires, for adapters that generate keys and signatures.
+/// Returns the entropy source in the form that ring requires, for adapters that generate keys and
+/// signatures.
 #[expect(clippy::disallowed_methods, reason = "the only source of entropy")]
 pub(super) fn os_random() -> SystemRandom {
     SystemRandom::new()
@@ -124,8 +127,8 @@ pub(super) fn entropy_unavailable() -> Outage {
     Outage::during("draw random numbers")("the operating system provided none")
 }
 
-/// A lease must keep expiring while the machine sleeps, because revokers wait only until its expiry. `Instant` stops during
-/// sleep on Linux (`CLOCK_MONOTONIC`); this clock does not.
+/// A lease must keep expiring while the machine sleeps, because revokers wait only until its
+/// expiry. `Instant` stops during sleep on Linux (`CLOCK_MONOTONIC`); this clock does not.
 #[cfg(target_os = "linux")]
 const MONOTONIC_CLOCK_ID: ClockId = ClockId::Boottime;
 /// On other systems it depends whether this clock advances while the machine sleeps.

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::support::{FailureKind, KeyPair, VerifierFixture, jwk_set, sign_jws};
 
-/// Every algorithm verifies. A key that is bound to one, by its own `alg` or by the signer's entry, verifies no other.
+/// Every algorithm verifies. A key that is bound to one, by its own `alg` or by the signer's entry,
+/// verifies no other.
 #[test]
 fn key_is_used_for_its_bound_algorithm_only() {
     let all = JwsAlgorithm::ALL;
@@ -52,7 +53,8 @@ fn foreign_or_mismatched_key_is_rejected() {
     }
 }
 
-/// RFC 9864 names `EdDSA` with this curve `Ed25519`, in the header and in the key. Ed448 is another curve.
+/// RFC 9864 names `EdDSA` with this curve `Ed25519`, in the header and in the key. Ed448 is another
+/// curve.
 #[test]
 fn ed25519_is_accepted_under_both_names() {
     let verifier = VerifierFixture::new();

@@ -1,4 +1,5 @@
-//! Issuer keys: fetched once, cached and refreshed. Keys that can't be fetched are an outage and not a rejection.
+//! Issuer keys: fetched once, cached and refreshed. Keys that can't be fetched are an outage and
+//! not a rejection.
 
 use errand::{
     domain::{
@@ -89,7 +90,8 @@ async fn concurrent_fetches_are_coalesced() {
     assert_eq!(provider.request_count(), 2);
 }
 
-/// A caller that disconnects during a fetch cancels neither the fetch nor the one attempt of that minute.
+/// A caller that disconnects during a fetch cancels neither the fetch nor the one attempt of that
+/// minute.
 #[tokio::test]
 async fn cancelled_caller_does_not_stop_fetch() {
     let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());
@@ -158,7 +160,8 @@ async fn failing_issuer_is_retried_after_delay() {
     assert_eq!(provider.request_count(), 2);
 }
 
-/// After an unknown `kid` the issuer fails: cached keys still verify, and the unknown key stays an outage.
+/// After an unknown `kid` the issuer fails: cached keys still verify, and the unknown key stays an
+/// outage.
 #[tokio::test]
 async fn unavailable_keys_are_not_a_rejection() {
     let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());

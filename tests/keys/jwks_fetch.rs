@@ -139,8 +139,8 @@ async fn special_addresses_require_allowed_networks() {
     assert_eq!(provider.request_count(), 2, "a forbidden destination receives no request");
 }
 
-/// A name is checked by the addresses to which it resolves at connection time. `localhost` represents a name that an
-/// attacker's name server resolves to this machine.
+/// A name is checked by the addresses to which it resolves at connection time. `localhost`
+/// represents a name that an attacker's name server resolves to this machine.
 #[tokio::test]
 async fn host_names_are_checked_by_resolved_address() {
     let (_, token) = key_and_token();

@@ -66,7 +66,8 @@ fn issued_tokens_verify_with_published_keys() {
     }
 }
 
-/// ring verifies a signature by josekit with the same key. The test decrypts the key as the documentation describes.
+/// ring verifies a signature by josekit with the same key. The test decrypts the key as the
+/// documentation describes.
 #[test]
 fn externally_signed_tokens_verify() {
     for algorithm in ALGORITHMS {
@@ -96,7 +97,8 @@ fn jwk_with_private_part(public: &Value, d: &[u8]) -> Jwk {
     Jwk::from_map(key).unwrap()
 }
 
-/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce first and the name of the row as additional data.
+/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce first and the name of
+/// the row as additional data.
 fn unseal(key: &StoredKey) -> Vec<u8> {
     let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"errand key-encryption key").extract(&[7; 32]);
     let info = [&b"errand signing keys v1"[..]];
@@ -175,7 +177,8 @@ fn flipped_bit_is_rejected() {
     }
 }
 
-/// Publication, signing, retirement and removal follow the schedule, regardless of what the replica did before.
+/// Publication, signing, retirement and removal follow the schedule, regardless of what the replica
+/// did before.
 #[test]
 fn key_use_follows_its_schedule() {
     let at = |seconds| NOW.saturating_add(Lifetime::seconds(seconds));
@@ -286,7 +289,8 @@ fn debug_output_hides_private_keys() {
             let list: Vec<String> = bytes.iter().map(ToString::to_string).collect();
             [errand::domain::encode_base64url(bytes), hex, list.join(", ")]
         };
-        // The secret part of the PKCS#8: the ES256 scalar, the Ed25519 seed, the RSA private exponent and primes.
+        // The secret part of the PKCS#8: the ES256 scalar, the Ed25519 seed, the RSA private
+        // exponent and primes.
         let secret = match algorithm {
             SigningAlgorithm::ES256 => &private[36..68],
             SigningAlgorithm::EdDSA => &private[16..48],

@@ -69,7 +69,8 @@ pub(crate) struct KeyPair(pub(crate) Jwk);
 static RSA: LazyLock<KeyPair> = LazyLock::new(|| KeyPair(Jwk::generate_rsa_key(2048).unwrap()));
 
 impl KeyPair {
-    /// Generates a key for the algorithm. All RSA keys are the same one, because they take long to generate.
+    /// Generates a key for the algorithm. All RSA keys are the same one, because they take long to
+    /// generate.
     pub(crate) fn new(algorithm: JwsAlgorithm) -> Self {
         use JwsAlgorithm::{ES256, ES384, ES512, EdDSA};
         let key = match algorithm {

@@ -48,7 +48,8 @@ async fn respond(acceptor: &TlsAcceptor, stream: TcpStream, body: &str) -> std::
     stream.shutdown().await
 }
 
-/// The trust store is read from the environment once, so the trusted half runs in a process of its own.
+/// The trust store is read from the environment once, so the trusted half runs in a process of its
+/// own.
 #[tokio::test]
 async fn untrusted_certificate_is_rejected() {
     let party = KeyPair::new(ES256);

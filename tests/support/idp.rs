@@ -1,5 +1,5 @@
-//! An identity provider for tests: keys, and signatures over any token, including invalid ones that a real provider would
-//! not issue. The interop suite has a real provider.
+//! An identity provider for tests: keys, and signatures over any token, including invalid ones that
+//! a real provider would not issue. The interop suite has a real provider.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use josekit::{

@@ -1,7 +1,8 @@
 //! Stores for tests. Each test has its own, migrated and empty, which is removed at its end.
 //!
-//! A SQLite store is a file in a temporary folder. PostgreSQL is an external server (`./dev test` starts one), on which each
-//! test gets a database of its own, copied from a template that is migrated once.
+//! A SQLite store is a file in a temporary folder. PostgreSQL is an external server (`./dev test`
+//! starts one), on which each test gets a database of its own, copied from a template that is
+//! migrated once.
 
 use std::{
     sync::{
@@ -139,8 +140,9 @@ fn server() -> Url {
     Url::parse(&url).expect("ERRAND_TEST_POSTGRES_URL is a valid URL")
 }
 
-/// Returns the name of a migrated database without connections. The first caller creates it, while a lock makes the others
-/// wait, in this process and in others. The name is derived from the migrations, so an edited migration gets a new template.
+/// Returns the name of a migrated database without connections. The first caller creates it, while
+/// a lock makes the others wait, in this process and in others. The name is derived from the
+/// migrations, so an edited migration gets a new template.
 async fn template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let name = TEMPLATE.get_or_init(|| async {

@@ -1,10 +1,10 @@
-//! A complete server in the test's process, with a store of its own, a free port and a trusted identity provider. Tests use it
-//! over HTTP.
+//! A complete server in the test's process, with a store of its own, a free port and a trusted
+//! identity provider. Tests use it over HTTP.
 //!
-//! Agents: `planner` (`private_key_jwt`; may delegate to `reader`), `reader` (secret; may delegate to `writer`), `writer`
-//! (secret), `stranger` (secret; unknown at the provider). Resources: `files`
-//! (`read_file`, `list_files`: files:read; `write_file`: files:write; `delete_file`: files:delete), `notes` (`read_notes`:
-//! notes:read). Admins: `ops` (operator), `audit` (auditor).
+//! Agents: `planner` (`private_key_jwt`; may delegate to `reader`), `reader` (secret; may delegate
+//! to `writer`), `writer` (secret), `stranger` (secret; unknown at the provider). Resources:
+//! `files` (`read_file`, `list_files`: files:read; `write_file`: files:write; `delete_file`:
+//! files:delete), `notes` (`read_notes`: notes:read). Admins: `ops` (operator), `audit` (auditor).
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -47,7 +47,8 @@ pub fn form(pairs: &[(&str, &str)]) -> Form {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Returns the form with changed parameters. An empty value removes a parameter, and a new name is appended.
+/// Returns the form with changed parameters. An empty value removes a parameter, and a new name is
+/// appended.
 pub fn form_with_changes(form: &Form, changes: &[(&str, &str)]) -> Form {
     let mut form = form.clone();
     for (name, value) in changes {

@@ -1,12 +1,14 @@
-//! The SSRF address policy. An external URL may lead to a public address or into a network that the operator allows. Any
-//! other destination may be an attempt to reach services that only this server can reach.
+//! The SSRF address policy. An external URL may lead to a public address or into a network that the
+//! operator allows. Any other destination may be an attempt to reach services that only this server
+//! can reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Returns whether the address is not the public address of a single host: private, local, shared, reserved, for
-/// documentation, multicast, or an embedded IPv4 address (IANA's special-purpose registries, RFC 6890).
+/// Returns whether the address is not the public address of a single host: private, local, shared,
+/// reserved, for documentation, multicast, or an embedded IPv4 address (IANA's special-purpose
+/// registries, RFC 6890).
 #[must_use]
 pub fn is_special(ip: IpAddr) -> bool {
     match ip {
@@ -41,8 +43,9 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved, and broadcast
 ];
 
-/// Global unicast (RFC 4291 §2.4). Outside it are `::`, `::1`, IPv4-mapped and -compatible addresses, NAT64
-/// (`64:ff9b::/96`), unique local, link-local, site-local and multicast addresses, and unassigned space.
+/// Global unicast (RFC 4291 §2.4). Outside it are `::`, `::1`, IPv4-mapped and -compatible
+/// addresses, NAT64 (`64:ff9b::/96`), unique local, link-local, site-local and multicast addresses,
+/// and unassigned space.
 const PUBLIC_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
@@ -83,7 +86,8 @@ mod tests {
         }
     }
 
-    /// Every spelling of an IPv4 address in a URL (decimal, octal, hex, short, full-width) is normalized before the check.
+    /// Every spelling of an IPv4 address in a URL (decimal, octal, hex, short, full-width) is
+    /// normalized before the check.
     #[test]
     fn address_spellings_are_normalized() {
         for host in [

@@ -1,7 +1,8 @@
 //! Fetches untrusted documents over HTTPS, with limits and protection against SSRF. Wraps reqwest.
 //!
-//! Redirects, proxies and cookies are not used. Addresses are checked at the time of connecting, in the resolver itself, so
-//! that DNS rebinding can't give a name another address between check and use.
+//! Redirects, proxies and cookies are not used. Addresses are checked at the time of connecting, in
+//! the resolver itself, so that DNS rebinding can't give a name another address between check and
+//! use.
 
 mod address_policy;
 
@@ -90,15 +91,18 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Creates a fetcher; its HTTP clients are built when they are needed. Installs the TLS provider (ring).
+    /// Creates a fetcher; its HTTP clients are built when they are needed. Installs the TLS
+    /// provider (ring).
     #[must_use]
     pub fn new(limits: FetchLimits) -> Self {
-        // An error means that a provider is installed already: the one of `main`, which is ring as well.
+        // An error means that a provider is installed already: the one of `main`, which is ring as
+        // well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { limits, clients: Mutex::default() }
     }
 
-    /// Fetches a JSON document. `networks` are the networks with special addresses that are allowed.
+    /// Fetches a JSON document. `networks` are the networks with special addresses that are
+    /// allowed.
     pub async fn fetch_json(&self, url: &Url, networks: &[IpNet]) -> Result<Value, FetchError> {
         let policy = NetworkPolicy::for_url(url, networks)?;
         let transport = |error: reqwest::Error| FetchError::Transport(error.without_url());
@@ -117,8 +121,8 @@ impl Fetcher {
         strict_json::parse(&body, MAX_JSON_DEPTH).map_err(|_| FetchError::NotJson)
     }
 
-    /// Sends a request and returns the response, whatever its status. The caller reads the body chunk by chunk and limits its
-    /// size.
+    /// Sends a request and returns the response, whatever its status. The caller reads the body
+    /// chunk by chunk and limits its size.
     pub async fn send(
         &self,
         method: Method,
@@ -134,7 +138,8 @@ impl Fetcher {
         Ok(FetchResponse(response))
     }
 
-    /// Returns the client for a network policy. The resolver of reqwest belongs to a client, so each policy has its own.
+    /// Returns the client for a network policy. The resolver of reqwest belongs to a client, so
+    /// each policy has its own.
     fn client_for(&self, policy: NetworkPolicy) -> Result<Client, FetchError> {
         let mut clients = self.clients.lock();
         if let Some(client) = clients.get(&policy) {
@@ -228,7 +233,8 @@ enum Scheme {
 }
 
 impl NetworkPolicy {
-    /// Returns the policy for an allowed URL. Checks an address in the URL itself, which the resolver does not see.
+    /// Returns the policy for an allowed URL. Checks an address in the URL itself, which the
+    /// resolver does not see.
     fn for_url(url: &Url, networks: &[IpNet]) -> Result<Self, FetchError> {
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
@@ -319,7 +325,8 @@ mod tests {
         assert!(!policy("https://u:s3cret@x.example/?s3cret", &[]).unwrap_err().to_string().contains("s3cret"));
     }
 
-    /// One special address makes the whole answer unacceptable, because the connector tries one address after the other.
+    /// One special address makes the whole answer unacceptable, because the connector tries one
+    /// address after the other.
     #[test]
     fn resolved_addresses_are_filtered() {
         let answers = |list: &[&str]| list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect::<Vec<_>>();

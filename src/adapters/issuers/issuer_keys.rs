@@ -121,8 +121,8 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns newer keys than `than`, in which a token's key is missing. Returns `None` if no newer keys are available, which
-    /// includes that it is too early for another fetch.
+    /// Returns newer keys than `than`, in which a token's key is missing. Returns `None` if no
+    /// newer keys are available, which includes that it is too early for another fetch.
     pub(super) async fn fetch_newer_keys(
         self: &Arc<Self>,
         context: &FetchContext,
@@ -140,7 +140,8 @@ impl IssuerKeys {
         Ok(())
     }
 
-    /// Fetches in a task of its own, so that a caller that disconnects does not cancel the fetch for the others.
+    /// Fetches in a task of its own, so that a caller that disconnects does not cancel the fetch
+    /// for the others.
     async fn fetch(self: &Arc<Self>, context: &FetchContext, reason: FetchReason) -> Result<Arc<VerifierSet>, Outage> {
         let (keys, context) = (Arc::clone(self), context.clone());
         let fetch = tokio::spawn(async move { keys.fetch_coalesced(&context, reason).await });
@@ -258,7 +259,8 @@ impl KeySourceId {
         Ok(JwkSet::try_from(document)?)
     }
 
-    /// Reads `jwks_uri` from the metadata: OpenID Connect Discovery §4, or RFC 8414 §3 if the issuer does not serve the former.
+    /// Reads `jwks_uri` from the metadata: OpenID Connect Discovery §4, or RFC 8414 §3 if the
+    /// issuer does not serve the former.
     async fn discover_jwks_uri(&self, fetcher: &Fetcher) -> Result<Url, JwksError> {
         let issuer = &self.issuer;
         let oidc = Url::parse(&issuer.join("/.well-known/openid-configuration")).ok();
@@ -286,7 +288,8 @@ impl KeySourceId {
     }
 }
 
-/// Returns the metadata URL of RFC 8414 §3.1: the well-known part goes between the host and the path of the issuer.
+/// Returns the metadata URL of RFC 8414 §3.1: the well-known part goes between the host and the
+/// path of the issuer.
 fn oauth_metadata_url(issuer: &IssuerUrl) -> Option<Url> {
     let mut url = Url::parse(issuer.as_str()).ok()?;
     let path = url.path().trim_end_matches('/').to_owned();

@@ -53,9 +53,9 @@ impl JwksCache {
         }
     }
 
-    /// Fetches the keys of the issuers whose keys are missing or older than ten minutes, and drops the keys of all other
-    /// issuers. It is called at the start and about every minute. A failure is logged, and appears in
-    /// [`TrustedKeys::unreachable_issuers`].
+    /// Fetches the keys of the issuers whose keys are missing or older than ten minutes, and drops
+    /// the keys of all other issuers. It is called at the start and about every minute. A failure
+    /// is logged, and appears in [`TrustedKeys::unreachable_issuers`].
     pub async fn refresh(&self, issuers: impl IntoIterator<Item = &TrustedIssuer> + Send) {
         let needs_fetch = |issuer: &&TrustedIssuer| !issuer.disabled && !matches!(issuer.keys, KeySource::Inline(_));
         let cached: Vec<_> = issuers.into_iter().filter(needs_fetch).map(|issuer| self.issuer_keys(issuer)).collect();
@@ -69,7 +69,8 @@ impl JwksCache {
             .await;
     }
 
-    /// Returns the cached keys of an issuer. A changed key source, algorithm or network in its entry replaces them.
+    /// Returns the cached keys of an issuer. A changed key source, algorithm or network in its
+    /// entry replaces them.
     fn issuer_keys(&self, issuer: &TrustedIssuer) -> Arc<IssuerKeys> {
         let known = |cached: &HashMap<String, Arc<IssuerKeys>>| {
             cached.get(issuer.issuer.as_str()).filter(|issuer_keys| issuer_keys.is_current_for(issuer)).cloned()

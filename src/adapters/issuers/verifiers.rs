@@ -12,7 +12,8 @@ use crate::{
 /// The maximum number of cached key sets, in two generations; see [`VerifierCache::get_or_build`].
 const MAX_KEY_SETS: usize = 1024;
 
-/// Verifiers by the content of their key set. Entries change once a day at most, so eviction is rare and cheap.
+/// Verifiers by the content of their key set. Entries change once a day at most, so eviction is
+/// rare and cheap.
 #[derive(Debug, Default)]
 pub(super) struct VerifierCache(Mutex<Generations>);
 
@@ -26,8 +27,9 @@ struct Generations {
 type CacheKey = ([u8; 32], Vec<JwsAlgorithm>);
 
 impl VerifierCache {
-    /// Returns the verifiers of a key set. When the current generation holds half of the maximum, the previous one is
-    /// dropped: the key sets that were not used since the last change of generations.
+    /// Returns the verifiers of a key set. When the current generation holds half of the maximum,
+    /// the previous one is dropped: the key sets that were not used since the last change of
+    /// generations.
     pub(super) fn get_or_build(&self, keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Arc<VerifierSet> {
         let key = (*keys.digest(), algorithms.to_vec());
         if let Some(verifiers) = self.lock().get(&key) {

@@ -1,4 +1,5 @@
-//! The key-encryption key, which an operator keeps apart from the database, so that neither alone exposes the secrets.
+//! The key-encryption key, which an operator keeps apart from the database, so that neither alone
+//! exposes the secrets.
 
 use std::fmt;
 
@@ -16,8 +17,8 @@ use crate::{
     ports::signing_key_aad,
 };
 
-/// The key-encryption key, as two keys derived from it by HKDF-SHA-256 (RFC 5869). One seals the private keys, the other
-/// computes the tags of client secrets. The key itself is not kept.
+/// The key-encryption key, as two keys derived from it by HKDF-SHA-256 (RFC 5869). One seals the
+/// private keys, the other computes the tags of client secrets. The key itself is not kept.
 pub struct Kek {
     sealing_key: Zeroizing<[u8; 32]>,
     pepper_key: Zeroizing<[u8; 32]>,

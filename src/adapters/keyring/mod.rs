@@ -1,5 +1,5 @@
-//! This server's signing keys. The store holds them with sealed private keys. The keyring opens and parses each once, and uses
-//! them by their schedule.
+//! This server's signing keys. The store holds them with sealed private keys. The keyring opens and
+//! parses each once, and uses them by their schedule.
 
 mod kek;
 mod own_key;
@@ -75,7 +75,8 @@ struct OpenKeys {
 }
 
 impl Keyring {
-    /// Decrypts the stored keys. All of them must decrypt: a replica without some of the keys would reject valid tokens.
+    /// Decrypts the stored keys. All of them must decrypt: a replica without some of the keys would
+    /// reject valid tokens.
     pub fn open(kek: Kek, stored: &StoredKeys) -> Result<Self, KeyringError> {
         let keys = RwLock::new(Arc::new(OpenKeys::open(&kek, stored)?));
         Ok(Self { kek, keys })
@@ -98,7 +99,8 @@ impl Keyring {
     }
 }
 
-/// Generates a key to be stored. An RSA key takes a large part of a second, so not on a thread that serves requests.
+/// Generates a key to be stored. An RSA key takes a large part of a second, so not on a thread that
+/// serves requests.
 pub fn generate_key(
     kek: &Kek,
     algorithm: SigningAlgorithm,
@@ -179,7 +181,8 @@ impl Signer for Keyring {
         let named =
             |key: &&OwnKey| header.kid.as_deref() == Some(key.kid.as_str()) && header.alg == key.algorithm.as_str();
         let Some(key) = keys.published_keys(now).find(named) else {
-            // A foreign token takes as long as a forged own one: a signature is verified and the result discarded.
+            // A foreign token takes as long as a forged own one: a signature is verified and the
+            // result discarded.
             let same_algorithm = keys.published_keys(now).find(|key| header.alg == key.algorithm.as_str());
             if let Some(key) = same_algorithm.or_else(|| keys.published_keys(now).next()) {
                 let _ = std::hint::black_box(key.is_valid_signature(token.signing_input(), token.signature()));

@@ -99,8 +99,9 @@ impl OwnKey {
         self.encoded_headers.iter().find(|(_, known)| known == header).map(|(typ, _)| *typ)
     }
 
-    /// Parses a stored key, and checks the stored name and public key against the private key. The stored public JWK is only
-    /// compared: an attacker who can change it could otherwise publish a foreign key.
+    /// Parses a stored key, and checks the stored name and public key against the private key. The
+    /// stored public JWK is only compared: an attacker who can change it could otherwise publish a
+    /// foreign key.
     pub(super) fn parse_checked(stored: &StoredKey, pkcs8: &[u8]) -> Result<Self, KeyringError> {
         let KeySchedule { kid, algorithm, .. } = &stored.schedule;
         let key = Self::parse(*algorithm, pkcs8).ok_or_else(|| KeyringError::Malformed { kid: kid.clone() })?;
@@ -198,7 +199,8 @@ impl PublicKey {
         })
     }
 
-    /// Returns the thumbprint (RFC 7638 §3): the hash of the required members in lexicographic order, without spaces.
+    /// Returns the thumbprint (RFC 7638 §3): the hash of the required members in lexicographic
+    /// order, without spaces.
     fn thumbprint(&self) -> Option<KeyId> {
         let text = serde_json::to_vec(self).ok()?;
         encode_base64url(digest::digest(&digest::SHA256, &text).as_ref()).parse().ok()

@@ -1,5 +1,6 @@
-//! An MCP client that lists the tools of servers over streamable HTTP. Wraps rmcp, which implements the protocol; the
-//! transport (`transport.rs`) enforces the limits. Only the tools are read from a server's messages.
+//! An MCP client that lists the tools of servers over streamable HTTP. Wraps rmcp, which implements
+//! the protocol; the transport (`transport.rs`) enforces the limits. Only the tools are read from a
+//! server's messages.
 
 mod transport;
 

@@ -1,5 +1,5 @@
-//! The transport for rmcp: requests have the same SSRF protection as all others to untrusted servers, and responses are
-//! parsed strictly and up to a limit, in every form.
+//! The transport for rmcp: requests have the same SSRF protection as all others to untrusted
+//! servers, and responses are parsed strictly and up to a limit, in every form.
 
 use std::{
     collections::HashMap,
@@ -31,8 +31,8 @@ use crate::{
     ports::ToolListingError,
 };
 
-/// The maximum nesting depth of a message, above that of a stored schema. A schema that is too deep loses its tool, and a
-/// message that is too deep is rejected.
+/// The maximum nesting depth of a message, above that of a stored schema. A schema that is too deep
+/// loses its tool, and a message that is too deep is rejected.
 const MAX_JSON_DEPTH: usize = 64;
 /// The maximum length of a session id.
 const MAX_SESSION_ID_LEN: usize = 256;
@@ -157,7 +157,8 @@ fn parse_message(body: &[u8]) -> Option<ServerJsonRpcMessage> {
     serde_json::from_value(value).ok()
 }
 
-/// Returns the message of an event if it is the reply. Other messages that a server sends before are ignored.
+/// Returns the message of an event if it is the reply. Other messages that a server sends before
+/// are ignored.
 fn parse_reply(event: &str) -> Option<ServerJsonRpcMessage> {
     let message = parse_message(event.as_bytes())?;
     matches!(message, ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)).then_some(message)
