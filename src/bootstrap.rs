@@ -1,10 +1,12 @@
-//! Puts the house together: from a [`Config`] to a [`Service`] with its adapters, and what has to be done from time to
-//! time. It names every room and holds no rule.
+//! Composition root: builds a [`Service`] with its adapters from a [`Config`], and runs its
+//! background tasks.
+//!
+//! This module names every layer and contains no rule.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     adapters::{
@@ -18,71 +20,72 @@ use crate::{
     app::{Error, LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     config::Config,
     domain::{id::ClientId, keys::RotationReason, secret::Secret},
-    ports::{Clock, Outage},
+    ports::{Clock, ErrorChain, Outage},
 };
 
-/// How often keys and leftovers are looked after.
+/// The interval of maintenance: key rotation and garbage collection.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
-/// How often the keys of issuers are looked after; each is asked when its keys are ten minutes old.
+/// The interval at which the keys of issuers are checked; they are fetched again when they are ten
+/// minutes old.
 const JWKS_REFRESH_INTERVAL: Duration = Duration::from_mins(1);
-/// How often it is looked whether a catalogue is due.
+/// The interval at which tool catalogues are checked for being due.
 const CATALOGUE_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why the house can't be put together. Each text says what to do.
+/// The reason that the application can't be built. Each text says what to do.
 #[derive(Debug, Error)]
 pub enum StartupError {
     /// The store can't be used.
-    #[error("[store] url: {}: {}", .0.operation, .0.source)]
+    #[error("[store] url: {}", ErrorChain(.0))]
     Store(Outage),
-    /// The signing keys in the store can't be opened.
+    /// The signing keys in the store can't be decrypted.
     #[error("[keys] encryption_key: {0}")]
     Keys(String),
-    /// No dice.
-    #[error("the system has no randomness: {}", .0.source)]
+    /// The system provides no randomness.
+    #[error("the system provides no randomness: {}", ErrorChain(.0))]
     Entropy(Outage),
-    /// What the file declares does not fit what is in the store.
-    #[error("the objects in the file don't fit those in the store: {0}")]
+    /// The declared objects contradict those in the store.
+    #[error("the objects in the configuration file contradict those in the store: {}", ErrorChain(.0))]
     Objects(Error),
-    /// The signing keys that are due can't be made.
-    #[error("the signing keys can't be made: {0}")]
+    /// The signing keys that are due can't be created.
+    #[error("can't create the signing keys: {}", ErrorChain(.0))]
     Rotation(Error),
 }
 
-/// When the schema is brought up to date on the way in.
+/// When the schema is migrated at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationPolicy {
-    /// Only if the database is part of this program, and so nobody else's: SQLite.
+    /// Only if the database is embedded (SQLite), so that no other program uses it.
     IfEmbedded,
-    /// Whatever the database.
+    /// For every database.
     Always,
 }
 
-/// The house, put together.
+/// The application: the service and the adapters that background tasks need.
 pub struct Application {
-    /// Errand itself.
+    /// The service.
     pub service: Service,
     issuer_keys: Arc<JwksCache>,
 }
 
 impl std::fmt::Debug for Application {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("House").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("Application").field("service", &self.service).finish_non_exhaustive()
     }
 }
 
-/// Connects to the store that the configuration names.
+/// Connects to the configured store.
 pub async fn connect_store(config: &Config) -> Result<Arc<dyn Database>, StartupError> {
     let options = StoreOptions { max_connections: config.store.max_connections, ..StoreOptions::default() };
     connect(config.store.url.expose(), &options).await.map_err(StartupError::Store)
 }
 
 impl Application {
-    /// Puts the house together on its store: schema, keys, adapters. Nothing is written but the schema.
+    /// Builds the application on its store: schema, keys, adapters. Writes nothing but the schema.
     pub async fn build(config: &Config, migrations: MigrationPolicy) -> Result<Self, StartupError> {
         Self::build_with_clock(Arc::new(SystemClock::new()), config, migrations).await
     }
 
-    /// Puts it together with another clock than the machine's.
+    /// Builds the application with a clock other than the system's.
     pub async fn build_with_clock(
         clock: Arc<dyn Clock>,
         config: &Config,
@@ -138,43 +141,42 @@ impl Application {
         Ok(Self { service: Service::new(settings, ports), issuer_keys: keys })
     }
 
-    /// Brings the store to what the file declares and makes the first keys: what a server does before it serves.
+    /// Applies the declared objects to the store and creates the first keys. A server does this
+    /// before it serves.
     pub async fn initialize(&self, config: &Config) -> Result<(), StartupError> {
         let cx = self.system_context()?;
         let applied = self.service.apply_declared(&config.objects, &config.secrets, &cx).await;
         let changed = applied.map_err(StartupError::Objects)?;
-        let made = self.rotate_due_keys("start").await?;
-        tracing::info!(registry.changed = changed, keys.made = made, "house furnished");
+        let created = self.rotate_due_keys("start").await?;
+        tracing::info!(registry.changed = changed, keys.created = created, "registry and keys initialized");
         Ok(())
     }
 
-    /// Makes the signing keys that are due, the first ones above all. Returns how many.
+    /// Creates the signing keys that are due, the first ones included. Returns their number.
     pub async fn rotate_due_keys(&self, by: &str) -> Result<usize, StartupError> {
-        let made = self.service.rotate_keys(by, RotationReason::Age, &self.system_context()?).await;
-        made.map(|made| made.len()).map_err(StartupError::Rotation)
+        let created = self.service.rotate_keys(by, RotationReason::Age, &self.system_context()?).await;
+        created.map(|created| created.len()).map_err(StartupError::Rotation)
     }
 
-    /// A name and a time for something that no request asked for.
+    /// Returns the context of an operation that no request caused.
     pub fn system_context(&self) -> Result<RequestContext, StartupError> {
-        let missing = || StartupError::Entropy(Outage::during("make a request id")("no UUID"));
-        Ok(RequestContext {
-            request_id: self.service.new_request_id().ok_or_else(missing)?,
-            now: self.service.clock().now(),
-        })
+        let missing = || StartupError::Entropy(Outage::during("create a request id")("no UUID"));
+        system_context(&self.service).ok_or_else(missing)
     }
 
-    /// Follows what happens at other replicas, until the set is dropped.
+    /// Starts following the log of the store and renewing the lease.
     #[must_use]
-    pub fn spawn_replication(&self) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(run_replication(self.service.clone()));
+    pub fn spawn_replication(&self) -> BackgroundTasks {
+        let tasks = BackgroundTasks::default();
+        let service = self.service.clone();
+        tasks.spawn(async move { service.follow_log().await });
         tasks
     }
 
-    /// Looks after what has to be looked after, until the set is dropped.
+    /// Starts replication, maintenance, and the refresh of issuer keys and of tool catalogues.
     #[must_use]
-    pub fn spawn_background_tasks(&self) -> JoinSet<()> {
-        let mut tasks = self.spawn_replication();
+    pub fn spawn_background_tasks(&self) -> BackgroundTasks {
+        let tasks = self.spawn_replication();
         tasks.spawn(run_maintenance(self.service.clone()));
         tasks.spawn(refresh_issuer_keys(self.service.clone(), Arc::clone(&self.issuer_keys)));
         tasks.spawn(poll_tool_catalogues(self.service.clone()));
@@ -182,64 +184,97 @@ impl Application {
     }
 }
 
-async fn run_replication(service: Service) {
-    service.follow_log().await;
+/// Tasks that run beside the requests. Dropping the value stops them.
+#[derive(Debug, Default)]
+pub struct BackgroundTasks {
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl BackgroundTasks {
+    /// Starts a task. It is dropped at its next await point when the tasks are stopped.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tracker.spawn(async move {
+            // `None` means that the task was stopped.
+            let _: Option<()> = stopping.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Stops the tasks and waits until they have ended.
+    pub async fn shutdown(&self) {
+        self.stopping.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+impl Drop for BackgroundTasks {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+fn system_context(service: &Service) -> Option<RequestContext> {
+    Some(RequestContext { request_id: service.new_request_id()?, now: service.clock().now() })
 }
 
 async fn run_maintenance(service: Service) {
-    let mut every = tokio::time::interval(MAINTENANCE_INTERVAL);
+    let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
     loop {
-        every.tick().await;
-        let Some(request_id) = service.new_request_id() else { continue };
-        let cx = RequestContext { request_id, now: service.clock().now() };
-        if let Err(failure) = service.collect_garbage(&cx).await {
-            tracing::warn!(error = %failure, "sweep failed; it is tried again");
+        ticks.tick().await;
+        let Some(cx) = system_context(&service) else { continue };
+        if let Err(error) = service.collect_garbage(&cx).await {
+            tracing::warn!(error = %ErrorChain(&error), "maintenance failed, retrying later");
         }
     }
 }
 
 async fn refresh_issuer_keys(service: Service, keys: Arc<JwksCache>) {
-    let mut every = tokio::time::interval(JWKS_REFRESH_INTERVAL);
+    let mut ticks = tokio::time::interval(JWKS_REFRESH_INTERVAL);
     loop {
-        every.tick().await;
+        ticks.tick().await;
         let now = service.clock().now();
         match service.list_trusted_issuers(now).await {
             Ok(issuers) => keys.refresh(&issuers).await,
-            Err(failure) => tracing::warn!(error = %failure, "issuers not refreshed; it is tried again"),
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "issuer keys not refreshed, retrying later");
+            }
         }
     }
 }
 
-/// Asks the servers that are to be asked from time to time, one after the other. Each replica does, so that it does not matter
-/// which ones there are; what one of them finds, all know.
+/// Requests the tools of the MCP servers whose catalogues are due, one after the other. Every
+/// replica does so, which makes the set of replicas irrelevant; all replicas see what one of them
+/// finds.
 async fn poll_tool_catalogues(service: Service) {
-    let mut every = tokio::time::interval(CATALOGUE_POLL_INTERVAL);
+    let mut ticks = tokio::time::interval(CATALOGUE_POLL_INTERVAL);
     let mut last_polled = BTreeMap::<ClientId, Duration>::new();
     loop {
-        every.tick().await;
-        let Some(request_id) = service.new_request_id() else { continue };
-        let cx = RequestContext { request_id, now: service.clock().now() };
-        let due = match service.refreshable_catalogues(&cx).await {
-            Ok(due) => due,
-            Err(failure) => {
-                tracing::warn!(error = %failure, "catalogues not looked at; it is tried again");
+        ticks.tick().await;
+        let Some(cx) = system_context(&service) else { continue };
+        let refreshable = match service.refreshable_catalogues(&cx).await {
+            Ok(refreshable) => refreshable,
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "tool catalogues not checked, retrying later");
                 continue;
             }
         };
-        last_polled.retain(|id, _| due.iter().any(|(other, _)| other == id));
-        for (id, pace) in due {
-            let pace = Duration::from_secs(pace.as_seconds().into());
+        last_polled.retain(|id, _| refreshable.iter().any(|(other, _)| other == id));
+        for (id, refresh_interval) in refreshable {
+            let refresh_interval = Duration::from_secs(refresh_interval.as_seconds().into());
             let now = service.clock().monotonic();
-            if last_polled.get(&id).is_some_and(|at| now.saturating_sub(*at) < pace) {
+            if last_polled.get(&id).is_some_and(|at| now.saturating_sub(*at) < refresh_interval) {
                 continue;
             }
             last_polled.insert(id.clone(), now);
             let cx = RequestContext { now: service.clock().now(), ..cx.clone() };
             match service.refresh_catalogue(&id, &cx).await {
-                Ok(true) => tracing::warn!(resource = %id, "the tools of an MCP server changed"),
+                Ok(true) => tracing::warn!(resource = %id, "the tools of an MCP server have changed"),
                 Ok(false) => {}
-                Err(failure) => {
-                    tracing::warn!(resource = %id, error = %failure, "an MCP server was not asked for its tools");
+                Err(error) => {
+                    let error = ErrorChain(&error);
+                    tracing::warn!(resource = %id, %error, "can't list the tools of an MCP server, retrying later");
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 use base64::{Engine, engine::general_purpose};
 use errand::{
     adapters::system::OsEntropy,
-    bootstrap::{Application, MigrationPolicy},
+    bootstrap::{Application, BackgroundTasks, MigrationPolicy},
     config::Config,
     domain::secret::Secret,
     http::{AppState, HttpSettings, Listener, router, serve},
@@ -14,11 +14,7 @@ use errand::{
 };
 use reqwest::{Client, redirect::Policy};
 use tempfile::TempDir;
-use tokio::{
-    net::TcpListener,
-    sync::oneshot,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
     agent::{Credential, OAuthClient},
@@ -58,7 +54,7 @@ pub(crate) struct ErrandServer {
     application: Application,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
-    _background_tasks: JoinSet<()>,
+    _background_tasks: BackgroundTasks,
 }
 
 impl Fixtures {

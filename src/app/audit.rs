@@ -1,48 +1,66 @@
-//! The audit trail, read as a whole: verified and exported.
+//! Verification and export of the audit trail.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{
     app::{Error, Service},
     domain::audit::{Head, SearchColumns, Tampering, WriterId, verify},
-    ports::AuditRow,
+    ports::{AuditRow, Outage, Store},
 };
 
 const PAGE_SIZE: u32 = 1000;
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Debug, Default, Serialize)]
 pub struct AuditReport {
-    /// How many writers' chains were read.
+    /// The number of hash chains, one per writer.
     pub chains: u64,
-    /// How many records.
+    /// The number of records.
     pub records: u64,
-    /// What somebody did to them: the writer and the finding. Empty when nobody touched anything.
+    /// The tampering that was detected, by writer.
     pub findings: Vec<(WriterId, String)>,
-    /// The heads of all chains. Kept elsewhere, they prove later that no whole chain was removed.
+    /// The heads of all chains. Stored elsewhere, they also show later whether a whole chain was
+    /// removed.
     pub heads: Vec<(WriterId, Head)>,
 }
 
-/// One exported line.
+/// One line of an export.
 #[derive(Debug, Serialize)]
 pub struct ExportedRecord {
-    /// The record with its place and the hash before it, as it was chained.
-    pub body: Box<serde_json::value::RawValue>,
+    /// The record with its number and the previous hash, as it was chained.
+    pub body: Box<RawValue>,
     /// The hash of that text.
     pub hash: String,
 }
 
 impl Service {
-    /// Reads every chain, from its first record to where it ended when this began, and says what somebody did to it.
+    /// Verifies every hash chain, from its first record to its head when the verification began.
     pub async fn verify_audit(&self) -> Result<AuditReport, Error> {
-        let mut found = AuditReport::default();
-        for (writer, expected) in self.store().list_audit_heads().await? {
-            found.chains += 1;
-            let finding = self.verify_chain(writer, &expected, &mut found.records).await?;
-            found.findings.extend(finding.map(|tampering| (writer, tampering.to_string())));
-            found.heads.push((writer, expected));
+        Ok(AuditTrail { audit: self.store() }.verify().await?)
+    }
+
+    /// Passes every record, chain by chain, to `line` until it returns `false`.
+    pub async fn export_audit(&self, line: impl FnMut(&ExportedRecord) -> bool) -> Result<(), Error> {
+        Ok(AuditTrail { audit: self.store() }.export(line).await?)
+    }
+}
+
+/// The audit trail in the store.
+struct AuditTrail<'a> {
+    audit: &'a dyn Store,
+}
+
+impl AuditTrail<'_> {
+    async fn verify(&self) -> Result<AuditReport, Outage> {
+        let mut report = AuditReport::default();
+        for (writer, expected) in self.audit.list_audit_heads().await? {
+            report.chains += 1;
+            let finding = self.verify_chain(writer, &expected, &mut report.records).await?;
+            report.findings.extend(finding.map(|tampering| (writer, tampering.to_string())));
+            report.heads.push((writer, expected));
         }
-        Ok(found)
+        Ok(report)
     }
 
     async fn verify_chain(
@@ -50,11 +68,11 @@ impl Service {
         writer: WriterId,
         expected: &Head,
         records: &mut u64,
-    ) -> Result<Option<Tampering>, Error> {
+    ) -> Result<Option<Tampering>, Outage> {
         let mut head = Head::empty();
         while head.n < expected.n {
-            let left = u32::try_from(expected.n - head.n).map_or(PAGE_SIZE, |left| left.min(PAGE_SIZE));
-            let rows = self.store().read_audit_chain(writer, head.n, left).await?;
+            let limit = u32::try_from(expected.n - head.n).map_or(PAGE_SIZE, |remaining| remaining.min(PAGE_SIZE));
+            let rows = self.audit.read_audit_chain(writer, head.n, limit).await?;
             if rows.is_empty() {
                 return Ok(Some(Tampering::Truncated { expected: expected.n, found: head.n }));
             }
@@ -72,27 +90,26 @@ impl Service {
         }
     }
 
-    /// Looks for records behind the end of a chain. One that is written while we read moves the end on in the same
-    /// transaction; any other is nobody's.
-    async fn check_after_head(&self, writer: WriterId, end: &Head) -> Result<Option<Tampering>, Error> {
-        let rows = self.store().read_audit_chain(writer, end.n, PAGE_SIZE).await?;
+    /// Looks for records after the head of a chain. A record that is written during the
+    /// verification moves the head in the same transaction; any other record after the head was not
+    /// written by the writer.
+    async fn check_after_head(&self, writer: WriterId, head: &Head) -> Result<Option<Tampering>, Outage> {
+        let rows = self.audit.read_audit_chain(writer, head.n, PAGE_SIZE).await?;
         let Some(last) = rows.last() else { return Ok(None) };
-        let heads = self.store().list_audit_heads().await?;
-        let end = heads.into_iter().find(|(other, _)| *other == writer).map(|(_, head)| head.n);
-        Ok(if end >= Some(last.n) { None } else { Some(Tampering::Head(last.n)) })
+        let heads = self.audit.list_audit_heads().await?;
+        let current = heads.into_iter().find(|(other, _)| *other == writer).map(|(_, head)| head.n);
+        Ok(if current >= Some(last.n) { None } else { Some(Tampering::Head(last.n)) })
     }
 
-    /// Hands every record, chain by chain, to `line`, until it says stop by returning `false`.
-    pub async fn export_audit(&self, mut line: impl FnMut(&ExportedRecord) -> bool) -> Result<(), Error> {
-        for (writer, _) in self.store().list_audit_heads().await? {
+    async fn export(&self, mut line: impl FnMut(&ExportedRecord) -> bool) -> Result<(), Outage> {
+        for (writer, _) in self.audit.list_audit_heads().await? {
             let mut after = 0;
             loop {
-                let rows = self.store().read_audit_chain(writer, after, PAGE_SIZE).await?;
+                let rows = self.audit.read_audit_chain(writer, after, PAGE_SIZE).await?;
                 let Some(last) = rows.last() else { break };
                 after = last.n;
                 for row in rows {
-                    let body = serde_json::value::RawValue::from_string(row.body)
-                        .map_err(crate::ports::Outage::during("read an audit record"))?;
+                    let body = RawValue::from_string(row.body).map_err(Outage::during("read an audit record"))?;
                     if !line(&ExportedRecord { body, hash: row.hash }) {
                         return Ok(());
                     }

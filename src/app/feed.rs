@@ -1,21 +1,26 @@
-//! The revocation feed: the log, told to those who check tokens offline.
+//! The revocation feed: the log, projected for subscribers that verify tokens offline.
 //!
-//! A position is told only when everything up to it has been told. So a follower that goes on from where it is has missed
-//! nothing, at whatever replica it asks.
+//! A position is sent only when everything up to it has been sent. A subscriber that continues from
+//! its position has therefore missed nothing, at whatever replica it continues.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex as SyncMutex;
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, mpsc},
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{ApiCaller, AuthError, ConflictError, Error, RequestContext, Service, replication::follower::replay_horizon},
+    app::{
+        ApiCaller, AuthError, ConflictError, Error, RequestContext, Service,
+        replication::follower::{Follower, replay_horizon},
+    },
     domain::{
         id::ClientId,
         registry::client::{ADMIN_SCOPE, AUDIT_SCOPE, Client, REVOCATIONS_SCOPE},
@@ -26,63 +31,68 @@ use crate::{
         secret::Secret,
         time::Timestamp,
     },
-    ports::{Outage, Store},
+    ports::{Clock, Outage, Store},
 };
 
-/// The longest that a request may wait for something new.
+/// The longest time that a request may wait for a new entry.
 pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a stream says how far it is, and looks whether its caller may still listen.
+/// The interval at which a stream sends its position and checks that the subscriber is still
+/// authorized.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Who does not take what is sent for so long is dropped.
+/// The time after which a stream is closed if its subscriber does not read.
 const SLOW_CONSUMER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a position is looked for that nobody told of.
+/// The interval at which the log is read when no notification arrives.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How many places of the log are read at a time.
+/// The number of log entries that are read at a time.
 const SEGMENT_SIZE: u32 = 1000;
-/// How many stretches are kept: those who follow stand at the same few places.
+/// The number of cached segments. Subscribers that keep up are at the same few positions.
 const MAX_CACHED_SEGMENTS: usize = 16;
-/// Who is so many places behind is spared what has long ended.
+/// The number of positions behind the head above which a subscriber gets no entries that are long
+/// out of date.
 const LAG_THRESHOLD: u64 = 10_000;
-/// How many messages may be on their way to one listener.
+/// The number of events that may be buffered for one subscriber.
 const MAX_BUFFERED_EVENTS: usize = 64;
 const OP_READ_FEED_LOG: &str = "read the revocation log for the feed";
+/// The scopes of which a subscriber needs one.
+const SUBSCRIBER_SCOPES: [&str; 3] = [REVOCATIONS_SCOPE, ADMIN_SCOPE, AUDIT_SCOPE];
 
-/// How many may listen at once.
+/// The number of concurrent subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscriberLimits {
-    /// All together.
+    /// Overall.
     pub total: usize,
-    /// With one client's API tokens.
+    /// With the API tokens of one client.
     pub per_client: usize,
 }
 
-/// A part of the log, as it is told to one listener.
+/// A part of the log, as one subscriber sees it.
 #[derive(Debug)]
 pub struct FeedPage {
-    /// The position that it goes on from.
+    /// The position that the page continues from.
     pub from: LogPosition,
-    /// Everything up to here has been told.
+    /// The position up to which everything has been sent.
     pub up_to: LogPosition,
-    /// Where the log ends, as far as this replica knows. Beyond `up_to`: there is more.
+    /// The end of the log, as far as this replica knows. If it is beyond `up_to`, there are more
+    /// entries.
     pub head: LogPosition,
-    /// When this was so.
+    /// The time at which the page was read.
     pub at: Timestamp,
-    /// What is told.
+    /// The entries that the subscriber may see.
     pub entries: Vec<FeedEntry>,
 }
 
-/// What a stream says.
+/// An event of a stream.
 #[derive(Debug)]
 pub enum FeedEvent {
-    /// An entry, and the position that it goes on from.
+    /// An entry, and the position that it continues from.
     Entry(FeedEntry, LogPosition),
-    /// Everything up to a position has been told, and was all there was at that time.
+    /// A position up to which everything has been sent, which was the end of the log at this time.
     Position(LogPosition, Timestamp),
-    /// The stream ends, and why.
+    /// The end of the stream, and its reason.
     End(&'static str),
 }
 
-/// Somebody who may follow the log.
+/// A caller that is authorized to read the feed.
 #[derive(Debug)]
 pub struct Subscriber {
     client: ClientId,
@@ -92,19 +102,21 @@ pub struct Subscriber {
 }
 
 impl Service {
-    /// Whether the bearer of an API token may follow the log; `call` as in [`authorize`](Self::authorize).
+    /// Authorizes the bearer of an API token to read the feed; `call` as in
+    /// [`authorize`](Self::authorize).
     pub async fn authorize_subscriber(
         &self,
         bearer: Secret,
         call: String,
         cx: &RequestContext,
     ) -> Result<Subscriber, Error> {
-        let caller = self.authorize(&bearer, &[REVOCATIONS_SCOPE, ADMIN_SCOPE, AUDIT_SCOPE], &call, cx).await?;
-        let audience = resolve_scope(&caller)?;
-        Ok(Subscriber { client: caller.client().id().clone(), scope: audience, bearer, call })
+        let caller = self.authorize(&bearer, &SUBSCRIBER_SCOPES, &call, cx).await?;
+        let scope = resolve_scope(&caller)?;
+        Ok(Subscriber { client: caller.client().id().clone(), scope, bearer, call })
     }
 
-    /// What came after a position; from the beginning, where there is none. Waits so long for something to tell.
+    /// Returns the entries after a position, or from the start of the log. Waits up to `wait` for
+    /// an entry that the subscriber may see.
     pub async fn read_feed_page(
         &self,
         subscriber: &Subscriber,
@@ -112,21 +124,23 @@ impl Service {
         wait: Duration,
         cx: &RequestContext,
     ) -> Result<FeedPage, Error> {
+        let feed = &self.inner.feed;
         let from = after.unwrap_or_default();
-        self.check_position(from, cx.now).await?;
+        feed.check_position(from, cx.now).await?;
         if wait.is_zero() {
-            return Ok(self.read_page(subscriber, from, cx.now).await?);
+            return Ok(feed.read_page(&subscriber.scope, from, cx.now).await?);
         }
-        let _permit = self.0.feed.acquire_permit(&subscriber.client)?;
-        let mut page = self.wait_for_entries(subscriber, from, wait.min(LONG_POLL_TIMEOUT)).await?;
+        let _permit = feed.acquire_permit(&subscriber.client)?;
+        let mut page = feed.wait_for_entries(&subscriber.scope, from, wait.min(LONG_POLL_TIMEOUT)).await?;
         page.from = from;
-        // Whoever lost the right to listen while waiting hears nothing.
+        // A subscriber that lost its authorization while waiting gets nothing.
         self.reauthorize(subscriber, cx).await?;
         Ok(page)
     }
 
-    /// Tells everything after a position, and whatever comes, until the listener goes, is too slow or may not listen any
-    /// more, or we stop.
+    /// Opens a stream of the entries after a position, or from the start of the log. The stream
+    /// ends when the subscriber disconnects, is too slow or loses its authorization, or when the
+    /// server stops.
     pub async fn open_feed_stream(
         &self,
         subscriber: Subscriber,
@@ -134,41 +148,43 @@ impl Service {
         cx: RequestContext,
     ) -> Result<mpsc::Receiver<FeedEvent>, Error> {
         let from = after.unwrap_or_default();
-        self.check_position(from, cx.now).await?;
-        let permit = self.0.feed.acquire_permit(&subscriber.client)?;
+        self.inner.feed.check_position(from, cx.now).await?;
+        let permit = self.inner.feed.acquire_permit(&subscriber.client)?;
         let (sender, receiver) = mpsc::channel(MAX_BUFFERED_EVENTS);
         let service = self.clone();
         tokio::spawn(async move {
-            let _seat = permit;
-            // An error means that the listener is gone, or does not listen.
+            let _permit = permit;
+            // An error means that the subscriber has disconnected or does not read.
             let _: Result<(), StreamClosedError> = service.stream_entries(&subscriber, from, &sender, &cx).await;
         });
         Ok(receiver)
     }
 
-    /// Ends all streams and waits, now and from now on: nothing else would, when the server stops.
+    /// Ends all streams and long polls, current and future ones. A server that stops would
+    /// otherwise wait for them.
     pub fn end_streams(&self) {
-        self.0.feed.stopping.send_replace(true);
+        self.inner.feed.stopping.cancel();
     }
 
-    /// How many listen now.
+    /// Returns the number of subscribers.
     #[must_use]
     pub fn subscriber_count(&self) -> usize {
-        self.0.feed.in_use().values().sum()
+        self.inner.feed.subscribers.lock().values().sum()
     }
 
     async fn stream_entries(
         &self,
         subscriber: &Subscriber,
-        mut at: LogPosition,
+        mut position: LogPosition,
         sender: &mpsc::Sender<FeedEvent>,
         cx: &RequestContext,
     ) -> Result<(), StreamClosedError> {
-        // Who has just come is told at once where it is.
+        let feed = &self.inner.feed;
+        // A new subscriber gets its position at once.
         let mut max_wait = Duration::ZERO;
         loop {
             let page = tokio::select! {
-                page = self.wait_for_entries(subscriber, at, max_wait) => page,
+                page = feed.wait_for_entries(&subscriber.scope, position, max_wait) => page,
                 () = sender.closed() => return Err(StreamClosedError),
             };
             max_wait = KEEP_ALIVE_INTERVAL;
@@ -180,77 +196,24 @@ impl Service {
                 (_, Err(_)) => return send_event(sender, FeedEvent::End("not_allowed")).await,
             };
             for entry in page.entries {
-                let from = std::mem::replace(&mut at, entry.seq);
+                let from = std::mem::replace(&mut position, entry.seq);
                 send_event(sender, FeedEvent::Entry(entry, from)).await?;
             }
-            at = page.up_to;
-            if at >= page.head {
-                send_event(sender, FeedEvent::Position(at, page.at)).await?;
+            position = page.up_to;
+            if position >= page.head {
+                send_event(sender, FeedEvent::Position(position, page.at)).await?;
             }
-            if self.0.feed.is_stopping() {
+            if feed.stopping.is_cancelled() {
                 return send_event(sender, FeedEvent::End("stopping")).await;
             }
         }
     }
 
     async fn reauthorize(&self, subscriber: &Subscriber, cx: &RequestContext) -> Result<(), Error> {
-        // A long request: its time is not that of its beginning any more.
+        // The request is long: it is judged by the current time, not by the time at which it began.
         let cx = RequestContext { now: self.clock().now(), ..cx.clone() };
-        let scopes = [REVOCATIONS_SCOPE, ADMIN_SCOPE, AUDIT_SCOPE];
-        let caller = self.authorize(&subscriber.bearer, &scopes, &subscriber.call, &cx).await?;
+        let caller = self.authorize(&subscriber.bearer, &SUBSCRIBER_SCOPES, &subscriber.call, &cx).await?;
         if resolve_scope(&caller)? == subscriber.scope { Ok(()) } else { Err(AuthError::ClientNotAllowed.into()) }
-    }
-
-    /// What is there after a position, as soon as there is something to tell, or after so long.
-    async fn wait_for_entries(
-        &self,
-        subscriber: &Subscriber,
-        from: LogPosition,
-        max_wait: Duration,
-    ) -> Result<FeedPage, Outage> {
-        let until = self.clock().monotonic().saturating_add(max_wait);
-        let mut moves = self.0.follower.subscribe_position();
-        let mut stopping = self.0.feed.stopping.subscribe();
-        let mut at = from;
-        loop {
-            moves.mark_unchanged();
-            let page = self.read_page(subscriber, at, self.clock().now()).await?;
-            at = page.up_to;
-            let left = until.saturating_sub(self.clock().monotonic());
-            let is_over = left.is_zero() || self.0.feed.is_stopping();
-            if !page.entries.is_empty() || is_over {
-                return Ok(page);
-            }
-            if at < page.head {
-                continue;
-            }
-            tokio::select! {
-                _ = moves.changed() => {}
-                _ = stopping.wait_for(|stopping| *stopping) => {}
-                () = sleep(left.min(POLL_INTERVAL)) => {}
-            }
-        }
-    }
-
-    /// What is there now.
-    async fn read_page(&self, subscriber: &Subscriber, from: LogPosition, now: Timestamp) -> Result<FeedPage, Outage> {
-        let snapshot = self.0.follower.snapshot(now).await?;
-        let (head, log) = (snapshot.seq, snapshot.log_epoch);
-        let stretch = self.0.feed.load_segment(self.store(), from, (head, log), now).await?;
-        let entries = stretch.entries.iter().filter_map(|entry| project(entry, &subscriber.scope)).collect();
-        Ok(FeedPage { from, up_to: stretch.up_to, head: head.max(stretch.up_to), at: now, entries })
-    }
-
-    /// A position that the log has not reached was told by another log: of another store, or of a state of this one that
-    /// was lost.
-    async fn check_position(&self, from: LogPosition, now: Timestamp) -> Result<(), Error> {
-        let known = self.0.follower.snapshot(now).await?.seq;
-        // Another replica may be ahead, so it is the store that says no.
-        if from > known && from > self.store().read_log_head().await? {
-            Err(ConflictError::UnknownCursor.into())
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -258,12 +221,13 @@ fn resolve_scope(caller: &ApiCaller) -> Result<FeedScope, AuthError> {
     match caller.client().client() {
         Ok(Client::Resource(resource)) => Ok(FeedScope::Resource(resource.uri.clone())),
         Ok(Client::Agent(_)) => Err(AuthError::ClientNotAllowed),
-        // Whose token has an admin's scope and who is not registered has it from the server's own keys.
+        // A token with an admin scope whose client is not registered was issued with the server's
+        // own keys.
         Ok(Client::Admin(_)) | Err(_) => Ok(FeedScope::Admin),
     }
 }
 
-/// Nobody listens any more.
+/// The subscriber has disconnected, or does not read.
 struct StreamClosedError;
 
 async fn send_event(sender: &mpsc::Sender<FeedEvent>, event: FeedEvent) -> Result<(), StreamClosedError> {
@@ -273,119 +237,181 @@ async fn send_event(sender: &mpsc::Sender<FeedEvent>, event: FeedEvent) -> Resul
     }
 }
 
-/// What listeners share.
-pub(super) struct Feed {
-    limits: SubscriberLimits,
-    in_use: Arc<SubscriberCounts>,
-    cache: Mutex<SegmentCache>,
-    stopping: watch::Sender<bool>,
+/// The ports of a [`Feed`].
+pub(super) struct FeedPorts {
+    pub(super) log: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) follower: Arc<Follower>,
 }
 
-/// Stretches of one log.
+/// Reads the log for all subscribers, and limits their number.
+pub(super) struct Feed {
+    ports: FeedPorts,
+    limits: SubscriberLimits,
+    subscribers: Arc<SubscriberCounts>,
+    cache: Mutex<SegmentCache>,
+    stopping: CancellationToken,
+}
+
+/// Cached segments of one log.
 #[derive(Default)]
 struct SegmentCache {
     log_epoch: u64,
     segments: VecDeque<Arc<LogSegment>>,
 }
 
-/// How many sit, by client.
-type SubscriberCounts = StdMutex<HashMap<ClientId, usize>>;
+/// The number of subscribers of each client.
+type SubscriberCounts = SyncMutex<HashMap<ClientId, usize>>;
 
-/// A part of the log: what stands after `from`, up to `up_to`. It never changes.
+/// A part of the log: the entries after `from`, up to `up_to`. It never changes.
 struct LogSegment {
     from: LogPosition,
     up_to: LogPosition,
     entries: Vec<LogEntry>,
 }
 
-/// The right to be one of those who listen.
+/// The permission to be one of the concurrent subscribers; dropping it releases it.
 struct SubscriberPermit {
-    in_use: Arc<SubscriberCounts>,
+    subscribers: Arc<SubscriberCounts>,
     client: ClientId,
 }
 
 impl Drop for SubscriberPermit {
     fn drop(&mut self) {
-        let mut taken = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = taken.get_mut(&self.client) {
-            *n = n.saturating_sub(1);
+        let mut counts = self.subscribers.lock();
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count = count.saturating_sub(1);
         }
-        taken.retain(|_, n| *n > 0);
+        counts.retain(|_, count| *count > 0);
     }
 }
 
 impl Feed {
-    pub(super) fn new(limits: SubscriberLimits) -> Self {
-        let stopping = watch::Sender::new(false);
-        Self { limits, in_use: Arc::default(), cache: Mutex::default(), stopping }
-    }
-
-    fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
-    }
-
-    fn in_use(&self) -> std::sync::MutexGuard<'_, HashMap<ClientId, usize>> {
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(ports: FeedPorts, limits: SubscriberLimits) -> Self {
+        let (subscribers, cache) = (Arc::default(), Mutex::default());
+        Self { ports, limits, subscribers, cache, stopping: CancellationToken::new() }
     }
 
     fn acquire_permit(&self, client: &ClientId) -> Result<SubscriberPermit, ConflictError> {
-        let mut taken = self.in_use();
-        let here = taken.get(client).copied().unwrap_or_default();
-        if here >= self.limits.per_client || taken.values().sum::<usize>() >= self.limits.total {
-            return Err(ConflictError::TooManySubscribers);
-        }
-        taken.insert(client.clone(), here.saturating_add(1));
-        Ok(SubscriberPermit { in_use: Arc::clone(&self.in_use), client: client.clone() })
+        acquire_permit(&self.subscribers, self.limits, client)
     }
 
-    /// What stands after `from`, of which at least everything up to `head` is in the store; of this log.
+    /// Checks that the log has reached a position. Otherwise the position belongs to another
+    /// log: of another store, or of a state of this store that was lost.
+    async fn check_position(&self, from: LogPosition, now: Timestamp) -> Result<(), Error> {
+        let applied = self.ports.follower.snapshot(now).await?.seq;
+        // Another replica may be ahead, so the store decides.
+        if from > applied && from > self.ports.log.read_log_head().await? {
+            Err(ConflictError::UnknownCursor.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns the entries after a position as soon as one is visible in `scope`, or after
+    /// `max_wait`.
+    async fn wait_for_entries(
+        &self,
+        scope: &FeedScope,
+        from: LogPosition,
+        max_wait: Duration,
+    ) -> Result<FeedPage, Outage> {
+        let FeedPorts { clock, follower, .. } = &self.ports;
+        let deadline = clock.monotonic().saturating_add(max_wait);
+        let mut applied = follower.subscribe_position();
+        let mut position = from;
+        loop {
+            applied.mark_unchanged();
+            let page = self.read_page(scope, position, clock.now()).await?;
+            position = page.up_to;
+            let remaining = deadline.saturating_sub(clock.monotonic());
+            let is_over = remaining.is_zero() || self.stopping.is_cancelled();
+            if !page.entries.is_empty() || is_over {
+                return Ok(page);
+            }
+            if position < page.head {
+                continue;
+            }
+            tokio::select! {
+                _ = applied.changed() => {}
+                () = self.stopping.cancelled() => {}
+                () = sleep(remaining.min(POLL_INTERVAL)) => {}
+            }
+        }
+    }
+
+    /// Returns the entries after a position that are there now.
+    async fn read_page(&self, scope: &FeedScope, from: LogPosition, now: Timestamp) -> Result<FeedPage, Outage> {
+        let snapshot = self.ports.follower.snapshot(now).await?;
+        let head = snapshot.seq;
+        let segment = self.load_segment(from, head, snapshot.log_epoch, now).await?;
+        let entries = segment.entries.iter().filter_map(|entry| project(entry, scope)).collect();
+        Ok(FeedPage { from, up_to: segment.up_to, head: head.max(segment.up_to), at: now, entries })
+    }
+
+    /// Returns the segment of this log that starts after `from`. The store has every entry up to
+    /// `head`.
     async fn load_segment(
         &self,
-        store: &dyn Store,
         from: LogPosition,
-        (head, log): (LogPosition, u64),
+        head: LogPosition,
+        log_epoch: u64,
         now: Timestamp,
     ) -> Result<Arc<LogSegment>, Outage> {
         if head <= from {
             return Ok(Arc::new(LogSegment { from, up_to: from, entries: Vec::new() }));
         }
         if head.number().saturating_sub(from.number()) > LAG_THRESHOLD {
-            return read_segment(store, from, head, replay_horizon(now)).await.map(Arc::new);
+            return self.read_segment(from, head, replay_horizon(now)).await.map(Arc::new);
         }
-        // Held while reading: who stands at the same place waits, and reads no more.
+        // Locked during the read: subscribers at the same position share it.
         let mut cache = self.cache.lock().await;
-        if cache.log_epoch != log {
-            *cache = SegmentCache { log_epoch: log, ..SegmentCache::default() };
+        if cache.log_epoch != log_epoch {
+            *cache = SegmentCache { log_epoch, ..SegmentCache::default() };
         }
-        if let Some(stretch) = cache.segments.iter().find(|stretch| stretch.from == from) {
-            return Ok(Arc::clone(stretch));
+        if let Some(segment) = cache.segments.iter().find(|segment| segment.from == from) {
+            return Ok(Arc::clone(segment));
         }
-        let stretch = Arc::new(read_segment(store, from, head, Timestamp::EPOCH).await?);
-        let mut places = (from.number().saturating_add(1)..).zip(&stretch.entries);
-        let is_whole = places.all(|(place, entry)| entry.seq.number() == place);
-        let last = stretch.entries.last().map_or(from, |entry| entry.seq);
-        if !is_whole || last < stretch.up_to {
-            return Err(Outage::during(OP_READ_FEED_LOG)("entries are missing"));
+        let segment = Arc::new(self.read_segment(from, head, Timestamp::EPOCH).await?);
+        let mut numbered = (from.number().saturating_add(1)..).zip(&segment.entries);
+        let has_no_gap = numbered.all(|(number, entry)| entry.seq.number() == number);
+        let last = segment.entries.last().map_or(from, |entry| entry.seq);
+        if !has_no_gap || last < segment.up_to {
+            return Err(Outage::during(OP_READ_FEED_LOG)("the log has a gap"));
         }
         cache.segments.truncate(MAX_CACHED_SEGMENTS - 1);
-        cache.segments.push_front(Arc::clone(&stretch));
-        Ok(stretch)
+        cache.segments.push_front(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// Reads the entries after `from` that were not out of date at `alive_at`.
+    async fn read_segment(
+        &self,
+        from: LogPosition,
+        head: LogPosition,
+        alive_at: Timestamp,
+    ) -> Result<LogSegment, Outage> {
+        let entries = self.ports.log.read_log_after(from, alive_at, SEGMENT_SIZE).await?;
+        let last = entries.last().map_or(from, |entry| entry.seq);
+        let is_last = entries.len() < SEGMENT_SIZE as usize;
+        // `head` was in the log before this read: whatever is missing up to it is out of date.
+        let up_to = if is_last { head.max(last) } else { last };
+        Ok(LogSegment { from, up_to, entries })
     }
 }
 
-/// Reads what stands after `from` and had not ended at `alive_at`.
-async fn read_segment(
-    store: &dyn Store,
-    from: LogPosition,
-    head: LogPosition,
-    alive_at: Timestamp,
-) -> Result<LogSegment, Outage> {
-    let entries = store.read_log_after(from, alive_at, SEGMENT_SIZE).await?;
-    let last = entries.last().map_or(from, |entry| entry.seq);
-    let is_last = entries.len() < SEGMENT_SIZE as usize;
-    // `head` was there before this was read: what is not among the last entries up to it has ended.
-    let up_to = if is_last { head.max(last) } else { last };
-    Ok(LogSegment { from, up_to, entries })
+fn acquire_permit(
+    subscribers: &Arc<SubscriberCounts>,
+    limits: SubscriberLimits,
+    client: &ClientId,
+) -> Result<SubscriberPermit, ConflictError> {
+    let mut counts = subscribers.lock();
+    let of_client = counts.get(client).copied().unwrap_or_default();
+    if of_client >= limits.per_client || counts.values().sum::<usize>() >= limits.total {
+        return Err(ConflictError::TooManySubscribers);
+    }
+    counts.insert(client.clone(), of_client.saturating_add(1));
+    Ok(SubscriberPermit { subscribers: Arc::clone(subscribers), client: client.clone() })
 }
 
 #[cfg(test)]
@@ -394,15 +420,17 @@ mod tests {
 
     #[test]
     fn permits_are_counted_and_released() {
-        let feed = Feed::new(SubscriberLimits { total: 3, per_client: 2 });
+        let subscribers = Arc::<SubscriberCounts>::default();
+        let limits = SubscriberLimits { total: 3, per_client: 2 };
+        let acquire = |client: &ClientId| acquire_permit(&subscribers, limits, client);
         let (a, b): (ClientId, ClientId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let first = feed.acquire_permit(&a).unwrap();
-        let _second = feed.acquire_permit(&a).unwrap();
-        assert!(feed.acquire_permit(&a).is_err(), "no more for one client");
-        let _third = feed.acquire_permit(&b).unwrap();
-        assert!(feed.acquire_permit(&b).is_err(), "no more for all together");
+        let first = acquire(&a).unwrap();
+        let _second = acquire(&a).unwrap();
+        assert!(acquire(&a).is_err(), "the limit of the client is reached");
+        let _third = acquire(&b).unwrap();
+        assert!(acquire(&b).is_err(), "the overall limit is reached");
         drop(first);
-        let _fourth = feed.acquire_permit(&b).unwrap();
-        assert_eq!(feed.in_use().values().sum::<usize>(), 3);
+        let _fourth = acquire(&b).unwrap();
+        assert_eq!(subscribers.lock().values().sum::<usize>(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! The signing keys: which there are, and when new ones are made.
+//! The signing keys: publication, rotation and revocation.
 
 use std::sync::Arc;
 
@@ -13,31 +13,72 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         id::{KeyId, Reason},
-        jose::jwk::SigningAlgorithm,
-        keys::{KeySchedule, KeyState, RotationReason, plan_removal, plan_rotation},
+        jose::jwk::{JwkSet, SigningAlgorithm},
+        keys::{KeySchedule, KeyState, RotationReason, RotationSettings, plan_removal, plan_rotation},
         registry::Registry,
         revocation::Target,
         time::Timestamp,
     },
-    ports::{IdempotentRequest, Outage, Precondition, StateChange, StoredKey, WriteOutcome, WriteSet},
+    ports::{IdempotentRequest, Outage, Precondition, Signer, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
 };
 
+/// The keys that a rotation or a revocation created.
+type CreatedKeys = Vec<(SigningAlgorithm, KeyId)>;
+
+/// Works out which keys a rotation or a revocation creates, reschedules and removes.
+pub(super) struct KeyRotation {
+    keys: Arc<dyn Store>,
+    signer: Arc<dyn Signer>,
+    settings: RotationSettings,
+    /// The algorithm of tokens whose resource prefers no other.
+    default_algorithm: SigningAlgorithm,
+}
+
+/// A change of the stored keys.
+struct KeyChange {
+    /// The version of the keys that the change depends on.
+    version: u64,
+    created: CreatedKeys,
+    changes: Vec<StateChange>,
+}
+
 impl Service {
-    /// The signing keys with their states.
-    pub async fn list_keys(&self, cx: &RequestContext) -> Result<Vec<(KeySchedule, KeyState)>, Error> {
-        self.0.follower.snapshot(cx.now).await?;
-        let dates = self.0.ports.signer.schedules();
-        Ok(dates
-            .into_iter()
-            .map(|key| {
-                let state = key.state(cx.now);
-                (key, state)
-            })
-            .collect())
+    /// Returns the published keys (RFC 7517).
+    pub async fn jwks(&self, cx: &RequestContext) -> Result<JwkSet, Error> {
+        self.inner.follower.snapshot(cx.now).await?;
+        Ok(self.inner.ports.signer.jwks(cx.now))
     }
 
-    /// Makes the keys that are needed: on command one for each algorithm in use, by age only where one is due. Returns
-    /// what was made. Two replicas that rotate at once make one key: the second finds the first one's.
+    /// Returns the algorithms with an active key.
+    #[must_use]
+    pub fn signing_algorithms(&self, cx: &RequestContext) -> Vec<SigningAlgorithm> {
+        self.inner.ports.signer.active_algorithms(cx.now)
+    }
+
+    /// Returns the algorithm to sign with: the one that the resource prefers, once a key of it is
+    /// active, and the configured one until then.
+    pub(super) fn select_signing_algorithm(
+        &self,
+        preferred: Option<SigningAlgorithm>,
+        cx: &RequestContext,
+    ) -> SigningAlgorithm {
+        let is_active = |algorithm: &SigningAlgorithm| self.signing_algorithms(cx).contains(algorithm);
+        preferred.filter(is_active).unwrap_or(self.settings().algorithm)
+    }
+
+    /// Returns the signing keys with their states.
+    pub async fn list_keys(&self, cx: &RequestContext) -> Result<Vec<(KeySchedule, KeyState)>, Error> {
+        self.inner.follower.snapshot(cx.now).await?;
+        let with_state = |key: KeySchedule| {
+            let state = key.state(cx.now);
+            (key, state)
+        };
+        Ok(self.inner.ports.signer.schedules().into_iter().map(with_state).collect())
+    }
+
+    /// Creates the keys that are needed: one for each algorithm in use if requested, or only where
+    /// one is due by age. Returns the new keys. Two replicas that rotate at the same time create
+    /// one key: the second finds that of the first.
     pub async fn rotate_keys(
         &self,
         by: &str,
@@ -47,7 +88,8 @@ impl Service {
         self.rotate_keys_idempotently(by, reason, None, cx).await
     }
 
-    /// The same for a request that may come again, by its `Idempotency-Key`.
+    /// Rotates the keys like [`rotate_keys`](Self::rotate_keys), at most once for each
+    /// `Idempotency-Key`.
     pub async fn rotate_keys_idempotently(
         &self,
         by: &str,
@@ -56,60 +98,37 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
         let request = idempotency::build_idempotency(by.to_owned(), key, "rotate keys".into(), cx);
-        if let Some(made) = self.find_stored_response(request.as_ref()).await? {
-            return Ok(made);
-        }
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.0.follower.snapshot(cx.now).await?;
-            let signer = &self.0.ports.signer;
-            let (version, dates) = (signer.version(), signer.schedules());
-            let (mut made, mut changes) = (Vec::new(), Vec::new());
-            for algorithm in self.algorithms_in_use(&snapshot.registry) {
-                let rotation = &self.settings().rotation;
-                let Some(plan) = plan_rotation(&dates, algorithm, rotation, reason, cx.now) else { continue };
-                let key = self.create_key(algorithm, cx.now, plan.activates_at).await?;
-                made.push((algorithm, key.schedule.kid.clone()));
-                changes.push(StateChange::PutKey(key));
-                changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
-            }
-            if changes.is_empty() {
-                // The same request may have made one a moment ago.
-                return Ok(self.find_stored_response(request.as_ref()).await?.unwrap_or(made));
-            }
-            let write = WriteSet {
-                precondition: Some(Precondition::KeysVersion(version)),
-                idempotency: request
-                    .clone()
-                    .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
-                state_changes: changes,
-                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
-                audit_records: vec![Record {
-                    admin: Some(by.to_owned()),
-                    granted: Some(json!({"keys": made})),
-                    request_id: Some(cx.request_id.clone()),
-                    ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
-                }],
-                ..WriteSet::default()
-            };
-            let written = self.0.writer.commit(write).await?;
-            if let Some(made) = idempotency::read_stored_response(request.as_ref(), &written)? {
-                return Ok(made);
-            }
-            if matches!(written, WriteOutcome::Committed { .. }) {
-                return Ok(made);
-            }
+        if let Some(created) = self.find_stored_response(request.as_ref()).await? {
+            return Ok(created);
         }
         let record = Record {
             admin: Some(by.to_owned()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
         };
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
+            let change = self.inner.key_rotation.rotate(&snapshot.registry, reason, cx.now).await?;
+            if change.changes.is_empty() {
+                // The same request may have created one a moment ago.
+                return Ok(self.find_stored_response(request.as_ref()).await?.unwrap_or(change.created));
+            }
+            let created = change.created.clone();
+            let written = self.inner.writer.commit(change.into_write(by, request.as_ref(), &record)).await?;
+            if let Some(created) = idempotency::read_stored_response(request.as_ref(), &written)? {
+                return Ok(created);
+            }
+            if matches!(written, WriteOutcome::Committed { .. }) {
+                return Ok(created);
+            }
+        }
         Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
 
-    /// Removes a key that leaked. It is in the JWKS no more and what it signed is inactive, at every replica, from the commit
-    /// on. Where it was the one that signs, another one takes over at once: one that waits, or a new one, which is
-    /// returned and which nobody had the time to fetch. What the leak needs goes before what a cache wants.
+    /// Revokes a key that leaked: from the commit on, it is not in the JWKS and its tokens are
+    /// inactive, at every replica. If it was the key that signs, another one takes over at once: a
+    /// pending key, or a new one, which is returned. Recipients had no time to fetch the new key;
+    /// revoking a leaked key takes precedence over their caches.
     pub async fn revoke_key(
         &self,
         by: &str,
@@ -119,8 +138,8 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Vec<(SigningAlgorithm, KeyId)>, Error> {
         let request = idempotency::build_idempotency(by.to_owned(), key, format!("revoke key {kid} {reason}"), cx);
-        if let Some(made) = self.find_stored_response(request.as_ref()).await? {
-            return Ok(made);
+        if let Some(created) = self.find_stored_response(request.as_ref()).await? {
+            return Ok(created);
         }
         let record = Record {
             admin: Some(by.to_owned()),
@@ -130,78 +149,119 @@ impl Service {
             ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
         };
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            // The key may be one that somebody else has only just made.
-            let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
-            let signer = &self.0.ports.signer;
-            let (version, dates) = (signer.version(), signer.schedules());
-            let removed = dates.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
-            let Some((algorithm, plan)) = removed.zip(plan_removal(&dates, kid, cx.now)) else {
-                // The same request may have removed it a moment ago.
+            // Another replica may have created the key a moment ago.
+            let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
+            let Some(change) = self.inner.key_rotation.revoke(&snapshot.registry, kid, cx.now).await? else {
+                // The same request may have revoked it a moment ago.
                 return match self.find_stored_response(request.as_ref()).await? {
-                    Some(made) => Ok(made),
+                    Some(created) => Ok(created),
                     None => Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("key")).await),
                 };
             };
-            let is_used = self.algorithms_in_use(&snapshot.registry).contains(&algorithm);
-            let mut made = Vec::new();
-            let mut changes = vec![StateChange::RemoveKey(kid.clone())];
-            if let Some(activates) = plan.new_key_activates_at.filter(|_| is_used) {
-                let key = self.create_key(algorithm, cx.now, activates).await?;
-                made.push((algorithm, key.schedule.kid.clone()));
-                changes.push(StateChange::PutKey(key));
-            }
-            changes.extend(self.reschedule_keys(plan.rescheduled_keys).await?);
-            let write = WriteSet {
-                precondition: Some(Precondition::KeysVersion(version)),
-                idempotency: request
-                    .clone()
-                    .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
-                state_changes: changes,
-                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
-                audit_records: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
-                ..WriteSet::default()
-            };
-            let written = self.0.writer.commit(write).await?;
-            if let Some(made) = idempotency::read_stored_response(request.as_ref(), &written)? {
-                return Ok(made);
+            let created = change.created.clone();
+            let written = self.inner.writer.commit(change.into_write(by, request.as_ref(), &record)).await?;
+            if let Some(created) = idempotency::read_stored_response(request.as_ref(), &written)? {
+                return Ok(created);
             }
             if matches!(written, WriteOutcome::Committed { .. }) {
-                self.0.follower.snapshot(cx.now).await?;
-                return Ok(made);
+                self.inner.follower.snapshot(cx.now).await?;
+                return Ok(created);
             }
         }
         Err(self.record_refusal(record, ConflictError::ConcurrentUpdate))
     }
+}
 
-    /// An RSA key takes a good part of a second: not on a thread that serves requests.
+impl KeyRotation {
+    pub(super) fn new(
+        keys: Arc<dyn Store>,
+        signer: Arc<dyn Signer>,
+        settings: RotationSettings,
+        default_algorithm: SigningAlgorithm,
+    ) -> Self {
+        Self { keys, signer, settings, default_algorithm }
+    }
+
+    /// Plans a rotation, and creates its keys without storing them.
+    async fn rotate(&self, registry: &Registry, reason: RotationReason, now: Timestamp) -> Result<KeyChange, Outage> {
+        let (version, schedules) = (self.signer.version(), self.signer.schedules());
+        let mut change = KeyChange { version, created: Vec::new(), changes: Vec::new() };
+        for algorithm in self.algorithms_in_use(registry) {
+            let plan = plan_rotation(&schedules, algorithm, &self.settings, reason, now);
+            let Some(plan) = plan else { continue };
+            change.add_key(algorithm, self.create_key(algorithm, now, plan.activates_at).await?);
+            change.changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
+        }
+        Ok(change)
+    }
+
+    /// Plans the revocation of a key, and creates its successor without storing it if one is
+    /// needed. Returns `None` if the key does not exist.
+    async fn revoke(&self, registry: &Registry, kid: &KeyId, now: Timestamp) -> Result<Option<KeyChange>, Outage> {
+        let (version, schedules) = (self.signer.version(), self.signer.schedules());
+        let algorithm = schedules.iter().find(|key| key.kid == *kid).map(|key| key.algorithm);
+        let Some((algorithm, plan)) = algorithm.zip(plan_removal(&schedules, kid, now)) else { return Ok(None) };
+        let changes = vec![StateChange::RemoveKey(kid.clone())];
+        let mut change = KeyChange { version, created: Vec::new(), changes };
+        let is_used = self.algorithms_in_use(registry).contains(&algorithm);
+        if let Some(activates_at) = plan.new_key_activates_at.filter(|_| is_used) {
+            change.add_key(algorithm, self.create_key(algorithm, now, activates_at).await?);
+        }
+        change.changes.extend(self.reschedule_keys(plan.rescheduled_keys).await?);
+        Ok(Some(change))
+    }
+
+    /// Creates a key on a blocking thread: an RSA key takes a good part of a second.
     async fn create_key(
         &self,
         algorithm: SigningAlgorithm,
         now: Timestamp,
-        activates: Timestamp,
+        activates_at: Timestamp,
     ) -> Result<StoredKey, Outage> {
-        let signer = Arc::clone(&self.0.ports.signer);
-        let made = tokio::task::spawn_blocking(move || signer.create_key(algorithm, now, activates)).await;
-        made.map_err(Outage::during("make a signing key"))?
+        let signer = Arc::clone(&self.signer);
+        let key = tokio::task::spawn_blocking(move || signer.create_key(algorithm, now, activates_at)).await;
+        key.map_err(Outage::during("create a signing key"))?
     }
 
-    async fn reschedule_keys(&self, replaced: Vec<KeySchedule>) -> Result<Vec<StateChange>, Outage> {
-        if replaced.is_empty() {
+    async fn reschedule_keys(&self, schedules: Vec<KeySchedule>) -> Result<Vec<StateChange>, Outage> {
+        if schedules.is_empty() {
             return Ok(Vec::new());
         }
-        let stored = self.store().load_keys().await?.keys;
-        let renewed = replaced.into_iter().filter_map(|dates| {
-            let key = stored.iter().find(|key| key.schedule.kid == dates.kid)?;
-            Some(StateChange::PutKey(StoredKey { schedule: dates, ..key.clone() }))
+        let stored = self.keys.load_keys().await?.keys;
+        let rescheduled = schedules.into_iter().filter_map(|schedule| {
+            let key = stored.iter().find(|key| key.schedule.kid == schedule.kid)?;
+            Some(StateChange::PutKey(StoredKey { schedule, ..key.clone() }))
         });
-        Ok(renewed.collect())
+        Ok(rescheduled.collect())
     }
 
+    /// Returns the configured algorithm, and those that resources prefer.
     fn algorithms_in_use(&self, registry: &Registry) -> Vec<SigningAlgorithm> {
-        let special = registry.resources().filter_map(|resource| resource.signing_algorithm);
-        let mut all = special.chain([self.settings().algorithm]).collect::<Vec<_>>();
-        all.sort_unstable();
-        all.dedup();
-        all
+        let preferred = registry.resources().filter_map(|resource| resource.signing_algorithm);
+        let mut algorithms = preferred.chain([self.default_algorithm]).collect::<Vec<_>>();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        algorithms
+    }
+}
+
+impl KeyChange {
+    fn add_key(&mut self, algorithm: SigningAlgorithm, key: StoredKey) {
+        self.created.push((algorithm, key.schedule.kid.clone()));
+        self.changes.push(StateChange::PutKey(key));
+    }
+
+    fn into_write(self, by: &str, request: Option<&IdempotentRequest>, record: &Record) -> WriteSet {
+        let Self { version, created, changes } = self;
+        let with_response =
+            |request: &IdempotentRequest| IdempotentRequest { response: json!(created).to_string(), ..request.clone() };
+        WriteSet {
+            precondition: Some(Precondition::KeysVersion(version)),
+            idempotency: request.map(with_response),
+            state_changes: changes,
+            log_entries: vec![changed_entry(Target::Keys, by.to_owned(), record.at)],
+            audit_records: vec![Record { granted: Some(json!({"keys": created})), ..record.clone() }],
+            ..WriteSet::default()
+        }
     }
 }

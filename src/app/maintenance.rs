@@ -1,62 +1,26 @@
-//! What has to be done from time to time: keys that are due, things that nobody can ask for any more.
+//! Periodic maintenance: key rotation by age, expiry of tasks, and garbage collection.
 
 use crate::{
     app::{Error, RequestContext, Service},
-    domain::{
-        jose::jwk::{JwkSet, SigningAlgorithm},
-        keys::RotationReason,
-        registry::issuer::TrustedIssuer,
-        time::Timestamp,
-    },
-    ports::{GcStats, OP_FIND_SIGNING_KEY, Outage},
+    domain::keys::RotationReason,
+    ports::GcStats,
 };
 
 impl Service {
-    /// Makes keys that are due, ends tasks past their deadline, drops what is over. Any number of replicas may do this at once.
+    /// Rotates keys that are due, ends tasks that have passed their deadline or lost their grant or
+    /// agent, and removes expired data from memory and from the store. Any number of replicas may
+    /// run this concurrently.
     pub async fn collect_garbage(&self, cx: &RequestContext) -> Result<GcStats, Error> {
         self.rotate_keys("age", RotationReason::Age, cx).await?;
-        self.0.follower.evict_expired();
-        self.0.follower.reap_dead_replicas().await?;
-        for record in self.0.auth_failures.drain(cx.now, false) {
-            self.0.writer.enqueue_audit(record);
+        self.inner.follower.evict_expired();
+        self.inner.peers.reap_dead_replicas().await?;
+        for record in self.inner.auth_failures.drain(cx.now, false) {
+            self.inner.writer.enqueue_audit(record);
         }
-        self.0.token_cache.evict_expired(cx.now);
+        self.inner.token_cache.evict_expired(cx.now);
         self.expire_tasks(cx).await?;
         self.end_tasks_without_grant(cx).await?;
         self.end_orphaned_tasks(cx).await?;
         Ok(self.store().collect_garbage(cx.now).await?)
-    }
-
-    /// Whether requests can be answered: the store is reached and has the schema, takes what is written, and there is a
-    /// key to sign with.
-    pub async fn check_readiness(&self, cx: &RequestContext) -> Result<(), Error> {
-        self.store().ping().await?;
-        if self.0.writer.is_stalled() {
-            return Err(Outage::during("write to the store")("a commit has been under way for long").into());
-        }
-        self.0.follower.committed_snapshot(cx.now).await?;
-        if self.0.ports.signer.active_algorithms(cx.now).contains(&self.settings().algorithm) {
-            Ok(())
-        } else {
-            Err(Outage::during(OP_FIND_SIGNING_KEY)("there is no active key").into())
-        }
-    }
-
-    /// The issuers that are trusted now, for whoever keeps their keys fresh.
-    pub async fn list_trusted_issuers(&self, now: Timestamp) -> Result<Vec<TrustedIssuer>, Error> {
-        let snapshot = self.0.follower.snapshot(now).await?;
-        Ok(snapshot.registry.issuers().filter(|issuer| !issuer.disabled).cloned().collect())
-    }
-
-    /// The published keys (RFC 7517), as of now.
-    pub async fn jwks(&self, cx: &RequestContext) -> Result<JwkSet, Error> {
-        self.0.follower.snapshot(cx.now).await?;
-        Ok(self.0.ports.signer.jwks(cx.now))
-    }
-
-    /// The algorithms that something is signed with now.
-    #[must_use]
-    pub fn signing_algorithms(&self, cx: &RequestContext) -> Vec<SigningAlgorithm> {
-        self.0.ports.signer.active_algorithms(cx.now)
     }
 }

@@ -1,4 +1,4 @@
-//! The use-cases: gather facts through ports, ask the domain, act through ports.
+//! The use cases: each gathers facts through ports, lets the domain decide, and acts through ports.
 
 mod audit;
 mod auth;
@@ -8,11 +8,15 @@ mod exchange;
 mod feed;
 mod grants;
 mod introspection;
+mod issuers;
 mod keys;
 mod maintenance;
+mod nanos;
+mod readiness;
 mod registry;
 mod replication;
 mod revocation;
+mod shared_outage;
 mod status_list;
 mod tasks;
 
@@ -33,12 +37,13 @@ pub use grants::{GrantActor, GrantRequest};
 pub use introspection::Introspection;
 pub use registry::catalogue::{Catalogue, ImportMode};
 pub use registry::objects::{AuditPage, NewSecret};
-pub use replication::follower::Snapshot;
-pub use replication::lease::{LeaseSettings, ReplicaStatus};
+pub use replication::renewal::LeaseSettings;
+pub use replication::snapshot::Snapshot;
+pub use replication::status::ReplicaStatus;
 pub use revocation::admin::{AdminAction, Revocation, RevocationReceipt, RevocationTarget};
 pub use revocation::bulk::{BulkReceipt, BulkTaskAction, MAX_TASKS, Selection};
 pub use revocation::dry_run::DryRun;
-pub use status_list::StatusList;
+pub use status_list::lists::StatusList;
 pub use tasks::call_reports::{CallReceipt, TaskTrail, TrailEntry};
 pub use tasks::lifecycle::{TransitionOutcome, TransitionRequest};
 pub use tasks::tree::{TaskTree, TokenNode, TokenStanding};
@@ -57,232 +62,255 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{Clock, Entropy, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
+    ports::{Clock, Entropy, ErrorChain, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
 };
 
-/// How long it may take, at the end, to write what was submitted: more than the two commits of a batch may take.
+use commit::{
+    queue::{CommitQueue, CommitQueueLimits},
+    timeout::with_store_timeout,
+};
+use replication::{
+    follower::{Follower, FollowerPorts},
+    lease::Lease,
+    peers::Peers,
+    propagation::PropagatingWriter,
+    renewal::{LeaseRenewal, RenewalPorts},
+};
+use status_list::{
+    allocator::IndexAllocator,
+    lists::{StatusListParameters, StatusListPorts, StatusLists},
+};
+
+/// The time limit of the write flush at shutdown: longer than the two commits of a batch can take.
 const SHUTDOWN_FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What an operator chose.
+/// The settings of the service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Our issuer identifier: `iss` of our tokens, the base of our endpoints.
+    /// The issuer identifier: `iss` of issued tokens, and the base URL of the endpoints.
     pub issuer: IssuerUrl,
     /// The `aud` of transaction tokens.
     pub trust_domain: String,
-    /// Where requesters grant what agents need their consent for.
+    /// The page at which requesters consent to what agents need.
     pub consent_uri: Option<String>,
-    /// The algorithm of our tokens, where a resource has no other.
+    /// The algorithm of issued tokens whose resource prefers no other.
     pub algorithm: SigningAlgorithm,
-    /// When keys are made and dropped.
+    /// When signing keys are created and removed.
     pub rotation: RotationSettings,
-    /// Lives and depths of tokens.
+    /// Lifetimes and depths of tokens.
     pub tokens: TokenLimits,
-    /// Lives of tasks.
+    /// Lifetimes of tasks.
     pub tasks: TaskLimits,
-    /// Lives of grants for an emergency.
+    /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
-    /// Which introspections go into the audit trail.
+    /// Which introspections are recorded in the audit trail.
     pub introspection_audit: IntrospectionAuditMode,
-    /// How many writes may wait for the store before requests are turned away.
+    /// The number of writes that may be queued before further ones are rejected.
     pub write_queue: usize,
-    /// How this replica follows the log.
+    /// The lease of this replica.
     pub lease: LeaseSettings,
-    /// How many writes share a commit at most.
+    /// The largest number of writes in one commit.
     pub write_batch: usize,
-    /// How much is kept in memory.
+    /// The sizes of caches.
     pub memory: MemoryLimits,
-    /// How many may listen to the revocation feed.
+    /// The number of subscribers of the revocation feed.
     pub subscribers: SubscriberLimits,
     /// Status lists.
     pub status_list: StatusListSettings,
 }
 
 impl Settings {
-    /// The token endpoint's URL.
+    /// Returns the URL of the token endpoint.
     #[must_use]
     pub fn token_endpoint_url(&self) -> String {
         self.issuer.join("/oauth2/token")
     }
 }
 
-/// Everything outside, behind ports.
+/// The adapters of the service, behind their ports.
 pub struct Ports {
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Dice.
+    /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Threads beside those of the requests.
+    /// Threads besides those that serve requests.
     pub threads: Arc<dyn ThreadSpawner>,
-    /// Our keys.
+    /// The signing keys of this server.
     pub signer: Arc<dyn Signer>,
-    /// The keys of others.
+    /// The keys of issuers and clients.
     pub trusted_keys: Arc<dyn TrustedKeys>,
     /// The MCP servers.
     pub mcp_servers: Arc<dyn McpServers>,
-    /// What survives.
+    /// Durable state.
     pub store: Arc<dyn Store>,
-    /// The key of client secrets' tags.
+    /// The key of the tags of client secrets.
     pub pepper: Pepper,
 }
 
 impl fmt::Debug for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").finish_non_exhaustive()
+        f.debug_struct("Ports").finish_non_exhaustive()
     }
 }
 
-/// One request, as the use-cases see it: its name and its time. The clock is read once.
+/// The id and the time of one request. The clock is read once.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// The request's id, in logs, answers and audit records.
+    /// The request's id in logs, responses and audit records.
     pub request_id: RequestId,
-    /// When it came.
+    /// When the request arrived.
     pub now: Timestamp,
 }
 
-/// Errand itself. Cheap to clone.
+/// The application service: every use case is a method of it. Cheap to clone.
 #[derive(Clone)]
-pub struct Service(Arc<ServiceInner>);
+pub struct Service {
+    inner: Arc<ServiceInner>,
+}
 
 struct ServiceInner {
     settings: Settings,
     ports: Ports,
-    follower: Arc<replication::follower::Follower>,
-    writer: replication::propagation::PropagatingWriter,
+    follower: Arc<Follower>,
+    peers: Arc<Peers>,
+    renewal: Arc<LeaseRenewal>,
+    writer: PropagatingWriter,
+    key_rotation: keys::KeyRotation,
     recently_audited: introspection::RecentlyAudited,
     auth_failures: auth::failures::AuthFailureLog,
     token_cache: introspection::cache::VerifiedTokenCache,
     feed: feed::Feed,
-    index_allocator: status_list::allocator::IndexAllocator,
-    status_lists: status_list::StatusLists,
+    index_allocator: Arc<IndexAllocator>,
+    status_lists: Arc<StatusLists>,
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("settings", &self.0.settings).finish_non_exhaustive()
+        f.debug_struct("Service").field("settings", &self.inner.settings).finish_non_exhaustive()
     }
 }
 
 impl Service {
-    /// Puts the service together and starts its writer. To be called inside a tokio runtime.
+    /// Builds the service and starts its writer. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(settings: Settings, ports: Ports) -> Self {
-        let audit_writer = WriterId(ports.entropy.new_uuid());
-        let store = Arc::clone(&ports.store);
-        let (capacity, most) = (settings.write_queue, settings.write_batch);
-        let commit_queue = commit::queue::CommitQueue::start(
-            &*ports.threads,
-            store,
-            Arc::clone(&ports.clock),
-            audit_writer,
-            capacity,
-            most,
+        let (store, clock) = (|| Arc::clone(&ports.store), || Arc::clone(&ports.clock));
+        let (signer, entropy) = (|| Arc::clone(&ports.signer), || Arc::clone(&ports.entropy));
+        let lease = Arc::<Lease>::default();
+        let follower = Follower::new(
+            FollowerPorts { log: store(), registry: store(), keys: store(), signer: signer(), clock: clock() },
+            Arc::clone(&lease),
         );
-        let replica = replication::lease::describe_replica(
+        let peers = Arc::new(Peers::new(store(), clock()));
+        let renewal = Arc::new(LeaseRenewal::new(
             ReplicaId(ports.entropy.new_uuid()),
-            &settings.lease,
-            ports.clock.now(),
+            settings.lease.clone(),
+            RenewalPorts {
+                replicas: store(),
+                clock: clock(),
+                follower: Arc::clone(&follower),
+                lease,
+                peers: Arc::clone(&peers),
+            },
+        ));
+        let queue = CommitQueue::start(
+            &*ports.threads,
+            store(),
+            clock(),
+            WriterId(ports.entropy.new_uuid()),
+            CommitQueueLimits { capacity: settings.write_queue, max_batch: settings.write_batch },
         );
-        let lease = replication::lease::Lease::new(replica, settings.lease.clone());
-        let (store, signer) = (Arc::clone(&ports.store), Arc::clone(&ports.signer));
-        let follower = replication::follower::Follower::new(store, signer, Arc::clone(&ports.clock), lease);
-        let writer = replication::propagation::PropagatingWriter::new(commit_queue, Arc::clone(&follower));
-        let (recently_audited, auth_failures) =
-            (introspection::RecentlyAudited::default(), auth::failures::AuthFailureLog::default());
-        let token_cache = introspection::cache::VerifiedTokenCache::new(settings.memory);
-        let feed = feed::Feed::new(settings.subscribers);
-        let (index_allocator, status_lists) =
-            (status_list::allocator::IndexAllocator::default(), status_list::StatusLists::default());
+        let writer =
+            PropagatingWriter::new(queue, Arc::clone(&follower), Arc::clone(&peers), Arc::clone(&renewal), clock());
+        let feed_ports = feed::FeedPorts { log: store(), clock: clock(), follower: Arc::clone(&follower) };
+        let status_lists = StatusLists::new(
+            StatusListPorts {
+                log: store(),
+                status_lists: store(),
+                signer: signer(),
+                clock: clock(),
+                follower: Arc::clone(&follower),
+            },
+            StatusListParameters {
+                issuer: settings.issuer.clone(),
+                trust_domain: settings.trust_domain.clone(),
+                algorithm: settings.algorithm,
+                ttl: settings.status_list.ttl,
+            },
+        );
         let inner = ServiceInner {
+            key_rotation: keys::KeyRotation::new(store(), signer(), settings.rotation, settings.algorithm),
+            recently_audited: introspection::RecentlyAudited::default(),
+            auth_failures: auth::failures::AuthFailureLog::default(),
+            token_cache: introspection::cache::VerifiedTokenCache::new(settings.memory),
+            feed: feed::Feed::new(feed_ports, settings.subscribers),
+            index_allocator: IndexAllocator::new(store(), entropy(), clock()),
+            status_lists,
+            follower,
+            peers,
+            renewal,
+            writer,
             settings,
             ports,
-            follower,
-            writer,
-            recently_audited,
-            auth_failures,
-            token_cache,
-            feed,
-            index_allocator,
-            status_lists,
         };
-        Self(Arc::new(inner))
+        Self { inner: Arc::new(inner) }
     }
 
-    /// What the operator chose.
+    /// Returns the settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.0.settings
+        &self.inner.settings
     }
 
-    /// The clock, for the edge: to stamp a request, and to measure it.
+    /// Returns the clock, with which the HTTP layer stamps and measures requests.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
-        &*self.0.ports.clock
+        &*self.inner.ports.clock
     }
 
-    /// A fresh request id, for a request that brings none.
+    /// Returns a new id for a request that has none.
     #[must_use]
     pub fn new_request_id(&self) -> Option<RequestId> {
-        self.0.ports.entropy.new_uuid().to_string().parse().ok()
+        self.inner.ports.entropy.new_uuid().to_string().parse().ok()
     }
 
-    /// How many writes wait for the store now.
+    /// Returns the number of queued writes.
     #[must_use]
     pub fn write_queue_depth(&self) -> usize {
-        self.0.writer.queue_depth()
+        self.inner.writer.queue_depth()
     }
 
-    /// How many audit records of introspections were dropped because the writer could not keep up.
+    /// Returns the number of audit records of introspections that were dropped because the write
+    /// queue was too full.
     #[must_use]
     pub fn dropped_audit_records(&self) -> u64 {
-        self.0.writer.dropped_audit_records()
+        self.inner.writer.dropped_audit_records()
     }
 
-    /// How many tokens that were found good are kept, and how many bytes they take at most.
+    /// Returns the number of cached verified tokens, and an upper bound of their size in bytes.
     #[must_use]
     pub fn token_cache_size(&self) -> (usize, u64) {
-        self.0.token_cache.size()
+        self.inner.token_cache.size()
     }
 
-    /// The trusted issuers, each with whether its keys could be had the last time they were asked for.
-    pub async fn issuer_health(&self, cx: &RequestContext) -> Result<Vec<(String, bool)>, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
-        let unreachable = self.0.ports.trusted_keys.unreachable_issuers();
-        let names = snapshot.registry.issuers().map(|issuer| issuer.issuer.to_string());
-        Ok(names
-            .map(|name| {
-                let up = !unreachable.contains(&name);
-                (name, up)
-            })
-            .collect())
-    }
-
-    /// Waits until everything that was submitted is durable, and leaves the replicas; a store that does not answer keeps
-    /// nobody from stopping. Called once, after the last request.
+    /// Waits until everything that was queued is durable, and removes this replica from the store.
+    /// If the store does not respond, it gives up after a time limit. Called once, after the last
+    /// request.
     pub async fn shutdown(&self) {
-        for record in self.0.auth_failures.drain(self.0.ports.clock.now(), true) {
-            self.0.writer.enqueue_audit(record);
+        for record in self.inner.auth_failures.drain(self.inner.ports.clock.now(), true) {
+            self.inner.writer.enqueue_audit(record);
         }
-        if timeout(SHUTDOWN_FLUSH_TIMEOUT, self.0.writer.flush()).await.is_err() {
-            let writes = self.0.writer.queue_depth();
-            tracing::error!(writes, "the store does not answer: what waits to be written is given up");
+        if timeout(SHUTDOWN_FLUSH_TIMEOUT, self.inner.writer.flush()).await.is_err() {
+            let writes = self.inner.writer.queue_depth();
+            tracing::error!(writes, "the store does not respond; queued writes are lost");
         }
-        if let Err(outage) =
-            commit::timeout::with_store_timeout("leave the replicas", self.0.follower.deregister()).await
-        {
-            tracing::warn!(error = %outage, cause = %outage.source, "the replica stays listed until its lease is over");
+        let deregistration = with_store_timeout("deregister the replica", self.inner.renewal.deregister());
+        if let Err(outage) = deregistration.await {
+            tracing::warn!(error = %ErrorChain(&outage), "the replica stays registered until its lease is over");
         }
-    }
-
-    /// What to sign something with: what its resource wants, once a key for that has been published for long enough; the
-    /// configured algorithm until then.
-    fn select_signing_algorithm(&self, preferred: Option<SigningAlgorithm>, cx: &RequestContext) -> SigningAlgorithm {
-        let active = |algorithm: &SigningAlgorithm| self.0.ports.signer.active_algorithms(cx.now).contains(algorithm);
-        preferred.filter(active).unwrap_or(self.settings().algorithm)
     }
 
     fn store(&self) -> &dyn Store {
-        &*self.0.ports.store
+        &*self.inner.ports.store
     }
 }

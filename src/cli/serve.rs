@@ -1,4 +1,4 @@
-//! `errand serve`.
+//! The command `errand serve`.
 
 use std::{
     io::IsTerminal,
@@ -13,15 +13,13 @@ use errand::{
     config::{Config, DEV_LISTEN, LogFormat, warnings},
     http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, check_config, dev, operator::block_on, output::eprint_line};
 
-/// Serves by a file, or for development without one.
+/// Serves with a configuration file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {
     let config = match file {
         Some(file) => check_config::load(file)?,
@@ -34,50 +32,51 @@ pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(),
 async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
     if development {
         tracing::warn!(
-            "FOR DEVELOPMENT: demo objects, keys and secrets in ./errand-dev, reachable from this machine only"
+            "FOR DEVELOPMENT ONLY: demo objects, keys and secrets in ./errand-dev; listening on loopback only"
         );
     }
     for notice in warnings(&config) {
         tracing::warn!(notice, "configuration");
     }
-    let house = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
-    house.initialize(&config).await?;
-    let tasks = house.spawn_background_tasks();
+    let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
+    application.initialize(&config).await?;
+    let background_tasks = application.spawn_background_tasks();
 
-    let app = AppState::new(house.service.clone());
+    let state = AppState::new(application.service.clone());
     let settings = HttpSettings {
         request_timeout: Duration::from_secs(u64::from(config.requests.timeout_seconds)),
         serves_operations: config.operations_listen.is_none(),
     };
-    let (stop, stopped) = watch::channel(false);
-    let mut servers = tokio::task::JoinSet::new();
+    let (stopping, servers) = (CancellationToken::new(), TaskTracker::new());
     let public = bind(config.listen, load_tls(&config)?, "listen").await?;
     tracing::info!(address = %public.local_addr()?, issuer = %config.issuer, "listening");
-    servers.spawn(serve(public, router(app.clone(), settings), wait_until_stopped(stopped.clone())));
+    servers.spawn(serve(public, router(state.clone(), settings), stopping.clone().cancelled_owned()));
     if let Some(address) = config.operations_listen {
         let operations = bind(address, None, "operations_listen").await?;
         tracing::info!(address = %operations.local_addr()?, "listening for operations");
-        servers.spawn(serve(operations, operations_router(app, settings), wait_until_stopped(stopped)));
+        servers.spawn(serve(operations, operations_router(state, settings), stopping.clone().cancelled_owned()));
     }
     if development {
         eprint_line(dev::quickstart(&config.issuer));
     }
     shutdown_signal().await?;
-    tracing::info!("stopping: finishing what is under way");
-    stop.send_replace(true);
-    house.service.end_streams();
-    while servers.join_next().await.is_some() {}
-    drop(tasks);
-    house.service.shutdown().await;
+    tracing::info!("stopping, finishing requests in flight");
+    stopping.cancel();
+    application.service.end_streams();
+    servers.close();
+    servers.wait().await;
+    background_tasks.shutdown().await;
+    application.service.shutdown().await;
     tracing::info!("stopped");
     Ok(())
 }
 
 async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listener, CliError> {
-    let explain = |e: std::io::Error| {
-        CliError::new(format!("{key}: can't listen at {address}: {e}: choose a free address, or end what holds it"))
+    let with_remedy = |error: std::io::Error| {
+        let remedy = "choose a free address, or stop the process that uses it";
+        CliError::new(format!("`{key}`: can't listen on {address}: {error}; {remedy}"))
     };
-    Listener::bind(address, tls).await.map_err(explain)
+    Listener::bind(address, tls).await.map_err(with_remedy)
 }
 
 fn load_tls(config: &Config) -> Result<Option<Tls>, CliError> {
@@ -86,11 +85,6 @@ fn load_tls(config: &Config) -> Result<Option<Tls>, CliError> {
         Tls::load(certificates, key)
     };
     config.tls.as_ref().map(load).transpose().map_err(CliError::from)
-}
-
-async fn wait_until_stopped(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and then it is time to stop as well.
-    let _: Result<_, watch::error::RecvError> = stopped.wait_for(|stopped| *stopped).await;
 }
 
 async fn shutdown_signal() -> Result<(), CliError> {
@@ -109,9 +103,9 @@ fn init_logging(config: &Config) -> Result<(), CliError> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match config.log.format {
-        // A request has one span, so the list of spans would only repeat it.
+        // A request has one span, so a list of spans would only repeat it.
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
         LogFormat::Pretty => log.try_init(),
     };
-    started.map_err(CliError::with_context("start the log"))
+    started.map_err(CliError::with_context("can't start logging"))
 }

@@ -18,7 +18,7 @@ pub struct Outage {
 /// The operation of an [`Outage`] that means that the store's schema is not the one that this
 /// program needs.
 pub const OP_CHECK_SCHEMA: &str = "check the store's schema";
-/// The operation of an [`Outage`] that means that there is no active signing key.
+/// The operation of an [`Outage`] that means that no signing key is active.
 pub const OP_FIND_SIGNING_KEY: &str = "look for a signing key";
 
 impl Outage {

@@ -260,7 +260,7 @@ async fn foreign_cursor_is_rejected(on: &TestStore) {
         put_records(&*store, &[], &[token(1), token(2)]).await;
         store.list_tokens(&TokenFilter::default(), &first_page(1)).await.unwrap().next.unwrap()
     };
-    let foreign = |fault: ListError| matches!(fault, ListError::InvalidCursor);
+    let foreign = |error: ListError| matches!(error, ListError::InvalidCursor);
     let nul = errand::domain::encode_base64url(br#"["https://login.example.com","a\u0000b","planner"]"#);
     for bad in ["", "x", "!", "W10", "bnVsbA", "7", &nul] {
         assert!(foreign(store.list_tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");

@@ -98,7 +98,7 @@ async fn affected_tokens_are_found(on: &TestStore) {
     ];
     let writes = tokens.iter().map(|token| WriteSet { token: Some(token.clone()), ..WriteSet::default() });
     commit(&*store, &writes.collect::<Vec<_>>()).await;
-    let everybody = [1, 2, 3, 4, 5, 6];
+    let all = [1, 2, 3, 4, 5, 6];
     let selector = [
         (TokenSelector::Tokens(vec![token_id(2)]), vec![1, 2]),
         (TokenSelector::Tokens(vec![token_id(7), token_id(3), token_id(99)]), vec![1, 2, 3]),
@@ -115,7 +115,7 @@ async fn affected_tokens_are_found(on: &TestStore) {
             TokenSelector::Issuers(
                 ["https://login.example.com", "https://other.example.com"].map(|url| url.parse().unwrap()).into(),
             ),
-            everybody.into(),
+            all.into(),
         ),
         (TokenSelector::Tokens(vec![]), vec![]),
     ];

@@ -9,18 +9,14 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
-    bootstrap::{Application, MigrationPolicy},
+    bootstrap::{Application, BackgroundTasks, MigrationPolicy},
     config::Config,
     http::{AppState, HttpSettings, Listener, router, serve},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    net::TcpListener,
-    sync::oneshot,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{idp::Key, support::TestStore};
 
@@ -79,7 +75,7 @@ pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     server_task: Option<JoinHandle<()>>,
     /// Follows the log until it is dropped.
-    pub background_tasks: JoinSet<()>,
+    pub background_tasks: BackgroundTasks,
 }
 
 impl Server {

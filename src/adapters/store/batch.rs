@@ -1,6 +1,6 @@
 //! The outcome of each write of a batch: the part of `commit` that is the same on every store. An
 //! adapter runs the [`GuardQuery`], [`BatchPlan::new`] decides, and the adapter applies the plan.
-//! There is no I/O here.
+//! This module performs no I/O.
 //!
 //! Guards are evaluated write by write, as if each write were a batch of its own. A rejected write
 //! leaves no trace: what was taken in advance for it (its replay guards, its idempotency key) is

@@ -43,7 +43,7 @@ impl Service {
         let answer = read_stored_response(request, &before)?;
         // Who hears the first answer again may not have heard it then: it holds now as well.
         if let WriteOutcome::AlreadyApplied { seq: Some(seq), .. } = before {
-            self.0.writer.await_propagation(seq, None).await?;
+            self.inner.writer.await_propagation(seq, None).await?;
         }
         Ok(answer)
     }

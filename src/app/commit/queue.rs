@@ -1,5 +1,7 @@
-//! The one writer of this process. Writes that come at the same time are committed together: the batch is whatever
-//! queued up while the last commit was under way, so nothing waits for a timer. It also keeps the audit chain straight.
+//! Group commit from a single task.
+//!
+//! A batch is everything that was queued while the previous batch was being committed, so no write
+//! waits for a timer. One writer per process also serializes the appends to its audit hash chain.
 
 use std::{
     iter::repeat_n,
@@ -13,105 +15,122 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    app::commit::timeout::with_store_timeout,
+    app::{commit::timeout::with_store_timeout, nanos::saturating_nanos, shared_outage::unshare},
     domain::audit::{Record, WriterId},
-    ports::{Clock, CommitError, Outage, Store, ThreadSpawner, WriteOutcome, WriteSet},
+    ports::{Clock, CommitError, ErrorChain, Outage, Store, ThreadSpawner, WriteOutcome, WriteSet},
 };
 
-/// How long a commit may be under way before this replica can't be said to be ready.
+/// The duration of a commit above which this replica reports that it is not ready.
 const STALL_THRESHOLD: Duration = Duration::from_secs(5);
 
+/// The sizes of a [`CommitQueue`].
+#[derive(Clone, Copy, Debug)]
+pub(in crate::app) struct CommitQueueLimits {
+    /// The number of writes that may be queued.
+    pub(in crate::app) capacity: usize,
+    /// The largest number of writes in one batch.
+    pub(in crate::app) max_batch: usize,
+}
+
+/// The bounded queue in front of the writer.
 pub(in crate::app) struct CommitQueue {
     queue: mpsc::Sender<WriteCommand>,
     capacity: usize,
     dropped: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
-    /// When the commit began that is under way, in nanoseconds of our monotonic clock; 0 when none is.
+    /// The start of the commit in flight, in nanoseconds of the monotonic clock; 0 if there is
+    /// none.
     commit_started: Arc<AtomicU64>,
 }
 
 enum WriteCommand {
-    /// Commit, and tell.
+    /// Commit, and report the outcome.
     Write(Box<WriteSet>, oneshot::Sender<Result<WriteOutcome, Arc<Outage>>>),
-    /// Commit some time; nobody waits.
+    /// Commit; no caller waits for the outcome.
     Audit(Box<Record>),
-    /// Tell when everything before is done.
+    /// Report when everything queued earlier has been committed.
     Flush(oneshot::Sender<()>),
 }
 
 impl CommitQueue {
-    /// Starts the writer: so many writes may wait for it, and so many share a transaction. It has a thread of its own: a
-    /// commit is several answers of the store, one after the other, and each would wait for its turn behind all requests
-    /// that are being worked on.
+    /// Starts the writer on a thread of its own. A commit is several round trips to the store, and
+    /// on the threads that serve requests each response would wait behind every request that is
+    /// ready to run.
     pub(in crate::app) fn start(
         threads: &dyn ThreadSpawner,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         writer: WriterId,
-        capacity: usize,
-        max_batch: usize,
+        limits: CommitQueueLimits,
     ) -> Self {
+        let CommitQueueLimits { capacity, max_batch } = limits;
         let (queue, commands) = mpsc::channel(capacity);
-        let (dropped, began) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (dropped, commit_started) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let committer = Committer {
             store,
             clock: Arc::clone(&clock),
             writer,
             dropped: Arc::clone(&dropped),
-            commit_started: Arc::clone(&began),
+            commit_started: Arc::clone(&commit_started),
         };
-        if let Err(outage) = threads.spawn("journal", Box::pin(committer.run(commands, max_batch.max(1)))) {
-            tracing::error!(error = %outage, cause = %outage.source, "there is no thread for the writer: nothing can be written");
+        if let Err(outage) = threads.spawn("commit-queue", Box::pin(committer.run(commands, max_batch.max(1)))) {
+            tracing::error!(error = %ErrorChain(&outage), "can't start the writer thread; every write will fail");
         }
-        Self { queue, capacity, dropped, clock, commit_started: began }
+        Self { queue, capacity, dropped, clock, commit_started }
     }
 
-    /// Whether the commit that is under way takes so long that nothing can be written now.
+    /// Returns whether the commit in flight has taken longer than [`STALL_THRESHOLD`].
     pub(in crate::app) fn is_stalled(&self) -> bool {
-        let began = self.commit_started.load(Ordering::Relaxed);
-        began > 0 && saturating_nanos(self.clock.monotonic()).saturating_sub(began) > saturating_nanos(STALL_THRESHOLD)
+        let started = self.commit_started.load(Ordering::Relaxed);
+        let now = saturating_nanos(self.clock.monotonic());
+        started > 0 && now.saturating_sub(started) > saturating_nanos(STALL_THRESHOLD)
     }
 
-    /// Commits a write. A full queue is an outage: the load is shed before it costs anything.
+    /// Commits a write. A full queue is an outage (back-pressure): the write is rejected before it
+    /// costs anything.
     pub(in crate::app) async fn commit(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
-        let (reply, response) = oneshot::channel();
-        let full = |_| Outage::during("queue a write")("too many writes are waiting");
+        let (reply, outcome) = oneshot::channel();
+        let full = |_| Outage::during("queue a write")("the write queue is full");
         self.queue.try_send(WriteCommand::Write(Box::new(write), reply)).map_err(full)?;
-        match response.await {
-            Ok(result) => result.map_err(|outage| Outage::during("commit")(outage)),
-            Err(gone) => Err(Outage::during("commit")(gone)),
+        match outcome.await {
+            Ok(result) => result.map_err(unshare),
+            Err(closed) => Err(Outage::during("commit")(closed)),
         }
     }
 
-    /// Notes a record that nobody waits for. It never stands in the way: when the queue is more than half full, it is
-    /// dropped and counted. Returns whether it was taken.
+    /// Queues an audit record without waiting for its commit, and returns whether it was queued. A
+    /// record never delays other writes: if the queue is more than half full, the record is dropped
+    /// and counted.
     pub(in crate::app) fn enqueue_audit(&self, record: Record) -> bool {
-        let crowded = self.queue_depth() > self.capacity / 2;
-        if crowded || self.queue.try_send(WriteCommand::Audit(Box::new(record))).is_err() {
+        let is_busy = self.queue_depth() > self.capacity / 2;
+        if is_busy || self.queue.try_send(WriteCommand::Audit(Box::new(record))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         true
     }
 
+    /// Returns the number of queued writes.
     pub(in crate::app) fn queue_depth(&self) -> usize {
         self.capacity.saturating_sub(self.queue.capacity())
     }
 
+    /// Returns the number of audit records that were dropped since the start.
     pub(in crate::app) fn dropped_audit_records(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Waits until everything queued so far has been committed or has failed.
     pub(in crate::app) async fn flush(&self) {
-        let (reply, response) = oneshot::channel();
+        let (reply, flushed) = oneshot::channel();
         if self.queue.send(WriteCommand::Flush(reply)).await.is_ok() {
-            // An error means that the writer is gone, and then there is nothing left to wait for.
-            let _: Result<(), oneshot::error::RecvError> = response.await;
+            // An error means that the writer has ended; then nothing is left to wait for.
+            let _: Result<(), oneshot::error::RecvError> = flushed.await;
         }
     }
 }
 
-/// Who writes.
+/// The writer: takes commands from the queue and commits them in batches.
 struct Committer {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -122,98 +141,102 @@ struct Committer {
 
 impl Committer {
     async fn run(self, mut commands: mpsc::Receiver<WriteCommand>, max_batch: usize) {
-        let mut taken = Vec::with_capacity(max_batch);
-        while commands.recv_many(&mut taken, max_batch).await > 0 {
-            let (mut quick, mut waiting, mut flushes) = (Vec::with_capacity(taken.len()), Vec::new(), Vec::new());
-            for order in taken.drain(..) {
-                match order {
-                    WriteCommand::Write(write, tell) if write.may_contend() => waiting.push((*write, Some(tell))),
-                    WriteCommand::Write(write, tell) => quick.push((*write, Some(tell))),
+        let mut received = Vec::with_capacity(max_batch);
+        while commands.recv_many(&mut received, max_batch).await > 0 {
+            let (mut independent, mut contending) = (Vec::with_capacity(received.len()), Vec::new());
+            let mut flushes = Vec::new();
+            for command in received.drain(..) {
+                match command {
+                    WriteCommand::Write(write, reply) if write.may_contend() => contending.push((*write, Some(reply))),
+                    WriteCommand::Write(write, reply) => independent.push((*write, Some(reply))),
                     WriteCommand::Audit(record) => {
-                        quick.push((WriteSet { audit_records: vec![*record], ..WriteSet::default() }, None))
+                        independent.push((WriteSet { audit_records: vec![*record], ..WriteSet::default() }, None))
                     }
-                    WriteCommand::Flush(tell) => flushes.push(tell),
+                    WriteCommand::Flush(reply) => flushes.push(reply),
                 }
             }
-            let count = quick.len();
-            let (writes, tells): (Vec<_>, Vec<_>) = quick.into_iter().chain(waiting).unzip();
-            // Who waits for others, and in vain, takes nobody along who need not.
-            let (quick, waiting) = writes.split_at_checked(count).unwrap_or((&writes, &[]));
-            let (mut batch, mut tells) = (Batch::new([quick, waiting]), tells.into_iter());
+            let count = independent.len();
+            let (writes, replies): (Vec<_>, Vec<_>) = independent.into_iter().chain(contending).unzip();
+            // A write that times out waiting for a lock must not fail the writes that need no lock.
+            let (independent, contending) = writes.split_at_checked(count).unwrap_or((&writes, &[]));
+            let (mut batch, mut replies) = (Batch::new([independent, contending]), replies.into_iter());
             while let Some(part) = batch.next() {
                 batch.record_result(part, self.commit(part).await);
-                // At once: nobody waits for the rest.
-                for (result, tell) in batch.results.drain(..).zip(&mut tells) {
-                    match (result, tell) {
-                        // A caller that went away does not hear it; what was committed stays committed.
-                        (result, Some(tell)) => drop(tell.send(result)),
+                // Report each part as soon as it is known, without waiting for the rest.
+                for (result, reply) in batch.results.drain(..).zip(&mut replies) {
+                    match (result, reply) {
+                        // The caller may have gone away; what was committed stays committed.
+                        (result, Some(reply)) => drop(reply.send(result)),
                         (Ok(_), None) => {}
                         (Err(_), None) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
                     }
                 }
             }
-            for tell in flushes {
-                // Whoever asked may be gone; then nobody needs the answer.
-                let _: Result<(), ()> = tell.send(());
+            for reply in flushes {
+                // The caller may have gone away.
+                let _: Result<(), ()> = reply.send(());
             }
         }
     }
 
-    /// Commits. A connection that has gone silent is given up: one write after the other would wait for it.
+    /// Commits a part of a batch, with a timeout: on a silent connection every later write would
+    /// wait as well.
     async fn commit(&self, part: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         self.commit_started.store(saturating_nanos(self.clock.monotonic()).max(1), Ordering::Relaxed);
-        let done = with_store_timeout("commit", self.store.commit(self.writer, part)).await;
+        let result = with_store_timeout("commit", self.store.commit(self.writer, part)).await;
         self.commit_started.store(0, Ordering::Relaxed);
-        done
+        result
     }
 }
 
-fn saturating_nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A batch on its way into the store: together, if that goes. Where the store refuses something in it, and so did
-/// nothing, the halves are tried one after the other, in their order: in the end only what is refused by itself has
-/// failed. Where nothing is known, nothing is tried again, for it may have happened.
+/// A batch on its way into the store.
+///
+/// Each part is committed as a whole if possible. If the store rejects something in a part, and so
+/// wrote nothing of it, the two halves are tried one after the other, in order: in the end only the
+/// rejected writes have failed. If the outcome of a part is unknown, it is not retried, because it
+/// may have been committed.
 struct Batch<'a> {
-    /// What is yet to be tried; what comes first stands last.
+    /// The parts that are still to be tried; the next one is last.
     pending: Vec<&'a [WriteSet]>,
-    /// In their order, those that are known.
+    /// The known outcomes, in the order of the writes.
     results: Vec<Result<WriteOutcome, Arc<Outage>>>,
 }
 
 impl<'a> Batch<'a> {
-    /// Two parts, each committed by itself.
+    /// Creates a batch of two parts that are committed separately.
     fn new([first, second]: [&'a [WriteSet]; 2]) -> Self {
-        let parts = [second, first].into_iter().filter(|part| !part.is_empty()).collect();
-        Self { pending: parts, results: Vec::with_capacity(first.len() + second.len()) }
+        let pending = [second, first].into_iter().filter(|part| !part.is_empty()).collect();
+        Self { pending, results: Vec::with_capacity(first.len() + second.len()) }
     }
 
-    /// What to commit next.
+    /// Returns the next part to commit.
     fn next(&mut self) -> Option<&'a [WriteSet]> {
         self.pending.pop()
     }
 
-    /// What became of a part.
+    /// Takes the result of a part: records its outcomes, splits it, or fails it.
     fn record_result(&mut self, part: &'a [WriteSet], result: Result<Vec<WriteOutcome>, CommitError>) {
         match result {
-            Ok(written) if written.len() == part.len() => self.results.extend(written.into_iter().map(Ok)),
-            Ok(_) => self.fail(Outage::during("commit")("the store answered another number of writes"), part.len()),
+            Ok(outcomes) if outcomes.len() == part.len() => self.results.extend(outcomes.into_iter().map(Ok)),
+            Ok(_) => {
+                let mismatch = "the number of outcomes differs from the number of writes";
+                self.fail(Outage::during("commit")(mismatch), part.len());
+            }
             Err(CommitError::RolledBack(_)) if part.len() > 1 => {
                 let (first, rest) = part.split_at(part.len() / 2);
                 self.pending.extend([rest, first]);
             }
             Err(CommitError::RolledBack(outage)) => self.fail(outage, part.len()),
             Err(CommitError::Outage(outage)) => {
-                // What comes after it would wait for the same store.
-                let left = self.pending.drain(..).map(<[WriteSet]>::len).sum::<usize>();
-                self.fail(outage, part.len() + left);
+                // The remaining parts would wait for the same store.
+                let remaining = self.pending.drain(..).map(<[WriteSet]>::len).sum::<usize>();
+                self.fail(outage, part.len() + remaining);
             }
         }
     }
 
     fn fail(&mut self, outage: Outage, writes: usize) {
-        tracing::error!(error = %outage, cause = %outage.source, writes, "commit failed");
+        tracing::error!(error = %ErrorChain(&outage), writes, "commit failed");
         self.results.extend(repeat_n(Arc::new(outage), writes).map(Err));
     }
 }
@@ -230,7 +253,7 @@ mod tests {
         time::Timestamp,
     };
 
-    /// A write that is known by its number.
+    /// A write that is identified by its number.
     fn write(n: usize) -> WriteSet {
         let request_id = n.to_string().parse().ok();
         let record = Record { request_id, ..Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done) };
@@ -242,7 +265,7 @@ mod tests {
     }
 
     fn outage() -> Outage {
-        Outage::during("commit")("the test says so")
+        Outage::during("commit")("in a test")
     }
 
     proptest! {
@@ -263,21 +286,22 @@ mod tests {
                 batch.record_result(part, result);
             }
             let good = (0..count).filter(|n| !bad.contains(n)).collect::<Vec<_>>();
-            prop_assert_eq!(done, good, "each once, in their order");
+            prop_assert_eq!(done, good, "each write once, in order");
             let failed = batch.results.iter().map(Result::is_err).collect::<Vec<_>>();
             prop_assert_eq!(failed, (0..count).map(|n| bad.contains(&n)).collect::<Vec<_>>());
             let parts = usize::from(cut > 0) + usize::from(cut < count);
-            prop_assert!(commits <= parts + 2 * 9 * bad.len(), "{} commits for {} bad ones", commits, bad.len());
+            prop_assert!(commits <= parts + 2 * 9 * bad.len(), "{} commits for {} rejected writes", commits, bad.len());
         }
 
-        /// When the connection breaks at the k-th commit, what was told before stays told, and nothing is tried after.
+        /// If the connection breaks at commit number `at`, earlier outcomes stand and nothing is
+        /// tried afterwards.
         #[test]
         fn unknown_outcome_is_not_retried(count in 2_usize..100, bad in 0_usize..100, at in 1_usize..12) {
             let writes = (0..count).map(write).collect::<Vec<_>>();
             let (mut batch, mut done, mut commits) = (Batch::new([&writes, &[]]), 0, 0);
             let mut is_over = false;
             while let Some(part) = batch.next() {
-                prop_assert!(!is_over, "it is over");
+                prop_assert!(!is_over, "a commit after the connection broke");
                 commits += 1;
                 let result = if commits == at {
                     is_over = true;

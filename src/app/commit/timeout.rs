@@ -1,5 +1,7 @@
-//! A limit on every call of the store that nobody else limits. The store has limits of its own; but a connection that
-//! has gone silent, without a word that it is gone, answers nothing, and whoever waits for it waits for ever.
+//! Timeout for store calls that have no other deadline.
+//!
+//! The store has timeouts of its own. A connection that silently drops packets, however, delivers
+//! neither a response nor an error, and a caller without a deadline would wait for it forever.
 
 use std::time::Duration;
 
@@ -7,16 +9,18 @@ use tokio::time::timeout;
 
 use crate::ports::Outage;
 
-/// How long a call may take: as long as the store itself allows to get a connection and for a statement.
+/// The time limit of one store call: the sum of what the store itself allows for a connection and
+/// for a statement.
 pub(in crate::app) const STORE_CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What the call answers, or an outage when it takes too long. What was given up may still happen.
+/// Returns the result of `call`, or an [`Outage`] if the call takes longer than
+/// [`STORE_CALL_TIMEOUT`]. An abandoned call may still take effect.
 pub(in crate::app) async fn with_store_timeout<T, E: From<Outage>>(
-    during: &'static str,
+    operation: &'static str,
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     match timeout(STORE_CALL_TIMEOUT, call).await {
-        Ok(answer) => answer,
-        Err(late) => Err(Outage::during(during)(late).into()),
+        Ok(result) => result,
+        Err(elapsed) => Err(Outage::during(operation)(elapsed).into()),
     }
 }

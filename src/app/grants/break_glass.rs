@@ -64,7 +64,7 @@ impl Service {
         }
         let (issuer, subject, hash) = (&requester.issuer, &requester.subject, authority.hash());
         let fingerprint = format!("break glass {issuer} {subject} {agent} {} {hash} {reason}", life.as_seconds());
-        let id = GrantId::new(self.0.ports.entropy.new_uuid());
+        let id = GrantId::new(self.inner.ports.entropy.new_uuid());
         let idempotency = idempotency::build_idempotency(admin.identity(), idempotency_key, fingerprint, cx)
             .map(|request| IdempotentRequest { response: json!([id, cx.now]).to_string(), ..request });
         let made = |(id, at): (GrantId, Timestamp)| {
@@ -87,7 +87,7 @@ impl Service {
         let details = json!({"id": id, "until": glass.grant.expires, "authorization_details": authority});
         let record = audit_record(admin, &glass, Event::BreakGlassCreate, cx);
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.0.follower.snapshot(cx.now).await?;
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
             if let Err(conflict) = self.check_break_glass(&snapshot, &glass, &authority, cx).await? {
                 return Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict));
             }
@@ -98,7 +98,7 @@ impl Service {
                 change: StateChange::PutBreakGlass(Box::new(glass.clone())),
                 record: Record { granted, reason, ..record.clone() },
             };
-            let written = self.0.writer.commit_unlogged(aside).await?;
+            let written = self.inner.writer.commit_unlogged(aside).await?;
             if let Some(first) = idempotency::read_stored_response(idempotency.as_ref(), &written)? {
                 return self.reload_break_glass(made(first)).await;
             }
@@ -181,7 +181,7 @@ impl Service {
             audit_records: vec![Record { granted: asked.clone(), ..record.clone() }],
             ..WriteSet::default()
         };
-        match self.0.writer.commit(write).await? {
+        match self.inner.writer.commit(write).await? {
             WriteOutcome::Committed { .. } => Ok(BreakGlassGrant { review: Some(review), ..glass }),
             WriteOutcome::Replayed => match self.find_stored_response::<GrantId>(idempotency.as_ref()).await? {
                 Some(_) => self.read_break_glass(id).await,

@@ -99,7 +99,7 @@ impl Service {
         let hash = authority.as_ref().map(Authority::hash).unwrap_or_default();
         let (issuer, subject) = (&requester.issuer, &requester.subject);
         let fingerprint = format!("grant {issuer} {subject} {agent} {} {hash}", until.unix());
-        let id = GrantId::new(self.0.ports.entropy.new_uuid());
+        let id = GrantId::new(self.inner.ports.entropy.new_uuid());
         let idempotency = idempotency::build_idempotency(by.identity(), idempotency_key, fingerprint, cx)
             .map(|request| IdempotentRequest { response: json!([id, cx.now]).to_string(), ..request });
         let first = |answer: Option<(GrantId, Timestamp)>, grant: Grant| match answer {
@@ -123,7 +123,7 @@ impl Service {
         let details = json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.0.follower.snapshot(cx.now).await?;
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
             if !by.is_still_authorized(&snapshot) {
                 return Err(AuthError::InvalidBearer.into());
             }
@@ -136,7 +136,7 @@ impl Service {
                 change: StateChange::PutGrant(Box::new(grant.clone())),
                 record: Record { granted: Some(details.clone()), ..record.clone() },
             };
-            let written = self.0.writer.commit_unlogged(aside).await?;
+            let written = self.inner.writer.commit_unlogged(aside).await?;
             if let answered @ Some(_) = idempotency::read_stored_response(idempotency.as_ref(), &written)? {
                 return self.resolve_existing_grant(by, first(answered, grant), cx).await;
             }
@@ -254,7 +254,7 @@ impl Service {
                 .audit_records
                 .push(Record { requested: asked, ..grant_record(by, &grant.requester, &grant.agent, cx) });
         }
-        self.0.writer.commit(write).await?;
+        self.inner.writer.commit(write).await?;
         // The tokens are dead. That the tasks say so can wait for the sweeper, if it must.
         if let Err(failure) = self.end_tasks_without_grant(cx).await {
             tracing::warn!(error = %failure, "tasks of a withdrawn grant are left to the sweeper");

@@ -55,7 +55,7 @@ pub enum ImportMode {
 impl Service {
     /// What is known of the tools of a resource, which is named by its id or its URI.
     pub async fn read_catalogue(&self, name: &str, cx: &RequestContext) -> Result<Catalogue, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = find_resource(&snapshot.registry, name)?.clone();
         let records = self.store().list_tools(&resource.id).await?;
         Ok(Catalogue { tools: assess_tools(&resource, &records), unusable: None, resource })
@@ -70,25 +70,25 @@ impl Service {
         mode: ImportMode,
         cx: &RequestContext,
     ) -> Result<Catalogue, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = find_resource(&snapshot.registry, name)?;
         let act = match mode {
             ImportMode::Apply => "import",
             ImportMode::DryRun => "diff",
         };
         let record = audit_record(by, resource, json!(act), cx);
-        let listed = match self.0.ports.mcp_servers.list_tools(resource).await {
+        let listed = match self.inner.ports.mcp_servers.list_tools(resource).await {
             Ok(listed) => listed,
             Err(fault) => {
                 let reason = Some(fault.to_string());
-                self.0.writer.enqueue_audit(Record { outcome: Outcome::Failed, reason, ..record });
+                self.inner.writer.enqueue_audit(Record { outcome: Outcome::Failed, reason, ..record });
                 return Err(fault.into());
             }
         };
         if mode == ImportMode::DryRun {
             let records = self.store().list_tools(&resource.id).await?;
             let tools = diff_listing(resource, &records, &listed.tools, RefreshMode::Import(by), cx.now);
-            self.0.writer.enqueue_audit(record);
+            self.inner.writer.enqueue_audit(record);
             return Ok(Catalogue { tools, unusable: Some(listed.unusable_count), resource: resource.clone() });
         }
         self.store_findings(resource, &listed, RefreshMode::Import(by), record, cx).await
@@ -96,7 +96,7 @@ impl Service {
 
     /// Says which resources are to be asked from time to time, and how often: those that want it and were asked before.
     pub async fn refreshable_catalogues(&self, cx: &RequestContext) -> Result<Vec<(ClientId, Lifetime)>, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let wants = |resource: &Resource| Some((resource.id.clone(), resource.catalogue_refresh?));
         let live = snapshot.registry.resources().filter(|r| !r.disabled && snapshot.registry.has_known_tools(&r.id));
         Ok(live.filter_map(wants).collect())
@@ -105,9 +105,9 @@ impl Service {
     /// Asks the server of a resource whether its tools are still what they were. Nothing is accepted by that. An answer that
     /// can't be had changes nothing.
     pub async fn refresh_catalogue(&self, id: &ClientId, cx: &RequestContext) -> Result<bool, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = snapshot.registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
-        let listed = self.0.ports.mcp_servers.list_tools(resource).await?;
+        let listed = self.inner.ports.mcp_servers.list_tools(resource).await?;
         let record = audit_record(REFRESH_ACTOR, resource, json!(REFRESH_ACTOR), cx);
         let catalogue = self.store_findings(resource, &listed, RefreshMode::Refresh, record, cx).await?;
         Ok(catalogue.tools.iter().any(|finding| finding.has_changed))
@@ -121,7 +121,7 @@ impl Service {
         acceptances: &[Acceptance],
         cx: &RequestContext,
     ) -> Result<Catalogue, Error> {
-        let snapshot = self.0.follower.snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let digests = acceptances.iter().map(|a| json!({"name": a.name, "digest": a.digest, "tool": a.tool}));
         let asked = json!({"accept": digests.collect::<Vec<_>>()});
         let meant = find_resource(&snapshot.registry, name)?;
@@ -201,7 +201,7 @@ impl Service {
         plan: impl Fn(&Registry, &Resource, &[ToolRecord]) -> Result<(Vec<StateChange>, T, Value), ConflictError>,
     ) -> Result<T, Error> {
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.0.follower.snapshot(cx.now).await?;
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let registry = &snapshot.registry;
             // Read after the registry: if they are newer than it is, the registry has moved on, and nothing is written.
             let records = self.store().list_tools(id).await?;
@@ -227,7 +227,7 @@ impl Service {
                 audit_records: vec![Record { granted, ..record.clone() }],
                 ..WriteSet::default()
             };
-            if matches!(self.0.writer.commit(write).await?, WriteOutcome::Committed { .. }) {
+            if matches!(self.inner.writer.commit(write).await?, WriteOutcome::Committed { .. }) {
                 return Ok(result);
             }
         }

@@ -51,7 +51,7 @@ impl Service {
                 }],
                 ..WriteSet::default()
             };
-            if matches!(self.0.writer.commit(write).await?, WriteOutcome::Committed { .. }) {
+            if matches!(self.inner.writer.commit(write).await?, WriteOutcome::Committed { .. }) {
                 self.clean_up_removed(cx).await;
                 return Ok(true);
             }
@@ -73,7 +73,7 @@ impl Service {
         let gone = registry.entries().iter().filter(|entry| entry.source == Source::File && !declared(entry));
         let removals = gone.clone().map(|e| StateChange::RemoveObject(e.object.kind(), e.object.id().to_owned()));
         let tags = secrets.iter().filter_map(|(client, secret)| {
-            let pepper = &self.0.ports.pepper;
+            let pepper = &self.inner.ports.pepper;
             let fits = |owned: &StoredSecretTag| {
                 owned.source == Source::File && pepper.matches(client.as_str(), secret, &owned.tag)
             };

@@ -129,8 +129,8 @@ impl Service {
     ) -> Result<NewSecret, Error> {
         let request = idempotency::build_idempotency(admin.identity(), key, format!("secret of {client}"), cx);
         let request = request.map(|request| IdempotentRequest { response: "true".into(), ..request });
-        let secret = Secret::new(encode_base64url(&self.0.ports.entropy.random_bytes32()?));
-        let tag = self.0.ports.pepper.tag(client.as_str(), &secret);
+        let secret = Secret::new(encode_base64url(&self.inner.ports.entropy.random_bytes32()?));
+        let tag = self.inner.ports.pepper.tag(client.as_str(), &secret);
         let record = Record {
             resource: Some(format!("client {client}")),
             ..Record::new(cx.now, Event::SecretChange, Outcome::Done)
@@ -164,7 +164,7 @@ impl Service {
         let before = |done: Option<bool>| done.map_or(Ok(()), |_| Err(Error::from(ConflictError::SecretAlreadyShown)));
         before(self.find_stored_response(request.as_ref()).await?)?;
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let snapshot = self.0.follower.snapshot(cx.now).await?;
+            let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let (changes, result) = match plan(&snapshot.registry) {
                 Ok(planned) => planned,
                 Err(conflict) => return Err(self.record_refusal_after_barrier(record, conflict).await),
@@ -177,7 +177,7 @@ impl Service {
                 audit_records: vec![record.clone()],
                 ..WriteSet::default()
             };
-            let written = self.0.writer.commit(write).await?;
+            let written = self.inner.writer.commit(write).await?;
             before(idempotency::read_stored_response(request.as_ref(), &written)?)?;
             if matches!(written, WriteOutcome::Committed { .. }) {
                 return Ok(result);
@@ -189,7 +189,7 @@ impl Service {
     /// Notes that an admin was refused what `record` says.
     pub(in crate::app) fn record_refusal(&self, record: Record, conflict: ConflictError) -> Error {
         let reason = Some(conflict.to_string());
-        self.0.writer.enqueue_audit(Record { outcome: Outcome::Refused, reason, ..record });
+        self.inner.writer.enqueue_audit(Record { outcome: Outcome::Refused, reason, ..record });
         conflict.into()
     }
 
@@ -197,7 +197,7 @@ impl Service {
     /// everybody goes by when it is said.
     pub(in crate::app) async fn record_refusal_after_barrier(&self, record: Record, conflict: ConflictError) -> Error {
         let refusal = self.record_refusal(record, conflict);
-        match self.0.writer.await_barrier().await {
+        match self.inner.writer.await_barrier().await {
             Ok(()) => refusal,
             Err(outage) => outage.into(),
         }

@@ -1,7 +1,8 @@
-//! One read for many: who asks while a read is under way shares the next one with everybody else who does.
+//! Coalescing of concurrent reads.
 //!
-//! It is exact all the same: nobody gets the answer of a read that began before they asked. Under load there are two
-//! reads for any number of requests, the one under way and the next.
+//! Callers that arrive while a read is in flight all share the *next* read. A caller therefore
+//! never gets the result of a read that started before the call. Under load there are at most two
+//! reads for any number of callers: the one in flight and the next.
 
 use std::sync::{
     Arc,
@@ -10,51 +11,55 @@ use std::sync::{
 
 use tokio::sync::Mutex;
 
-use crate::ports::Outage;
+use crate::{app::shared_outage::unshare, ports::Outage};
 
+/// A read whose result is shared by the callers that waited for it to start.
 pub(in crate::app) struct CoalescedRead<T> {
-    operation: &'static str,
-    /// How many reads have begun.
+    /// The number of reads that have started.
     started: AtomicU64,
-    /// The last read that ended. Held by the one that reads.
+    /// The last completed read. Locked while a read is in flight.
     last: Mutex<Option<CompletedRead<T>>>,
 }
 
 struct CompletedRead<T> {
-    /// The how manieth it was to begin, from 1.
+    /// Generation number, starting at 1: the position of this read in the order in which reads
+    /// started.
     generation: u64,
     result: Result<T, Arc<Outage>>,
 }
 
-impl<T: Clone> CoalescedRead<T> {
-    pub(in crate::app) fn new(operation: &'static str) -> Self {
-        Self { operation, started: AtomicU64::new(0), last: Mutex::default() }
+impl<T> Default for CoalescedRead<T> {
+    fn default() -> Self {
+        Self { started: AtomicU64::new(0), last: Mutex::default() }
     }
+}
 
-    /// The answer of a read that begins after this was called: of `read`, or of somebody else's.
+impl<T: Clone> CoalescedRead<T> {
+    /// Returns the result of a read that starts after this call: of `read`, or of the `read` of a
+    /// concurrent caller.
     pub(in crate::app) async fn read<F>(&self, read: impl FnOnce() -> F) -> Result<T, Outage>
     where
         F: Future<Output = Result<T, Outage>>,
     {
         let started_before = self.started.load(Ordering::SeqCst);
         let mut last = self.last.lock().await;
-        let answer = match &*last {
-            Some(shared) if shared.generation > started_before => shared.result.clone(),
+        let result = match &*last {
+            Some(completed) if completed.generation > started_before => completed.result.clone(),
             _ => {
-                // Who goes away while reading leaves the last answer as it was, and the next one reads.
-                let number = self.started.fetch_add(1, Ordering::SeqCst) + 1;
-                let answer = read().await.map_err(Arc::new);
-                *last = Some(CompletedRead { generation: number, result: answer.clone() });
-                answer
+                // A cancelled read leaves `last` unchanged, and the next caller reads.
+                let generation = self.started.fetch_add(1, Ordering::SeqCst) + 1;
+                let result = read().await.map_err(Arc::new);
+                *last = Some(CompletedRead { generation, result: result.clone() });
+                result
             }
         };
-        answer.map_err(Outage::during(self.operation))
+        result.map_err(unshare)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, time::Duration};
+    use std::{future::pending, io, time::Duration};
 
     use tokio::{
         sync::oneshot,
@@ -63,75 +68,96 @@ mod tests {
     };
 
     use super::*;
+    use crate::ports::ErrorChain;
 
     fn coalesced_read() -> Arc<CoalescedRead<u32>> {
-        Arc::new(CoalescedRead::new("read"))
+        Arc::default()
     }
 
-    /// Starts a read that is under way, and ends with what is sent.
-    async fn start_read(shared: &Arc<CoalescedRead<u32>>) -> (JoinSet<u32>, oneshot::Sender<u32>) {
-        let (reply, response) = oneshot::channel();
-        let (began, begins) = oneshot::channel();
-        let (mut tasks, reader) = (JoinSet::new(), Arc::clone(shared));
+    /// Starts a read and leaves it in flight until its result is sent.
+    async fn start_read(coalesced: &Arc<CoalescedRead<u32>>) -> (JoinSet<u32>, oneshot::Sender<u32>) {
+        let (complete, result) = oneshot::channel();
+        let (started, has_started) = oneshot::channel();
+        let (mut tasks, reader) = (JoinSet::new(), Arc::clone(coalesced));
         tasks.spawn(async move {
             let read = async || {
-                began.send(()).unwrap();
-                Ok(response.await.unwrap())
+                started.send(()).unwrap();
+                Ok(result.await.unwrap())
             };
             reader.read(read).await.unwrap()
         });
-        begins.await.unwrap();
-        (tasks, reply)
+        has_started.await.unwrap();
+        (tasks, complete)
     }
 
     #[tokio::test]
     async fn caller_during_a_read_waits_for_the_next_read() {
-        let shared = coalesced_read();
+        let coalesced = coalesced_read();
         let reads = Arc::new(AtomicU64::new(0));
-        let (first, tell) = start_read(&shared).await;
+        let (first, complete) = start_read(&coalesced).await;
         let mut later = JoinSet::new();
         for _ in 0..50 {
-            let (shared, reads) = (Arc::clone(&shared), Arc::clone(&reads));
+            let (coalesced, reads) = (Arc::clone(&coalesced), Arc::clone(&reads));
             later.spawn(async move {
                 let read = async || {
                     reads.fetch_add(1, Ordering::SeqCst);
                     Ok(2)
                 };
-                shared.read(read).await.unwrap()
+                coalesced.read(read).await.unwrap()
             });
         }
-        // All of them ask before the read ends whose answer they must not get.
+        // Let every caller arrive before the first read completes: none of them may get its result.
         for _ in 0..100 {
             yield_now().await;
         }
-        tell.send(1).unwrap();
+        complete.send(1).unwrap();
         assert_eq!(first.join_all().await, [1]);
-        assert!(later.join_all().await.iter().all(|answer| *answer == 2));
+        assert!(later.join_all().await.iter().all(|result| *result == 2));
         assert_eq!(reads.load(Ordering::SeqCst), 1);
-        assert_eq!(shared.read(async || Ok(3)).await.unwrap(), 3, "a read that is over is nobody's answer any more");
+        assert_eq!(coalesced.read(async || Ok(3)).await.unwrap(), 3, "a completed read is not reused");
     }
 
     #[tokio::test]
     async fn failure_is_shared_but_not_cached() {
-        let shared = coalesced_read();
-        let (first, tell) = start_read(&shared).await;
+        let coalesced = coalesced_read();
+        let (first, complete) = start_read(&coalesced).await;
         let failing = || async { Err(Outage::during("read")("no store")) };
-        let reads = async { tokio::join!(shared.read(failing), shared.read(async || Ok(9))) };
+        let reads = async { tokio::join!(coalesced.read(failing), coalesced.read(async || Ok(9))) };
         let release = async {
             yield_now().await;
-            tell.send(1).unwrap();
+            complete.send(1).unwrap();
         };
         let ((failed, shared_failure), ()) = tokio::join!(reads, release);
         assert!(failed.is_err() && shared_failure.is_err());
         assert_eq!(first.join_all().await, [1]);
-        assert_eq!(shared.read(async || Ok(2)).await.unwrap(), 2);
+        assert_eq!(coalesced.read(async || Ok(2)).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn shared_failure_has_the_root_cause_once() {
+        let coalesced = coalesced_read();
+        let (_first, complete) = start_read(&coalesced).await;
+        let failing = || async {
+            let connect = Outage::during("connect")(io::Error::other("connection refused"));
+            Err(Outage::during("read the log head")(connect))
+        };
+        let reads = async { tokio::join!(coalesced.read(failing), coalesced.read(failing)) };
+        let release = async {
+            yield_now().await;
+            complete.send(1).unwrap();
+        };
+        let ((one, other), ()) = tokio::join!(reads, release);
+        for outage in [one.unwrap_err(), other.unwrap_err()] {
+            let chain = ErrorChain(&outage).to_string();
+            assert_eq!(chain, "read the log head failed: connect failed: connection refused");
+        }
     }
 
     #[tokio::test]
     async fn cancelled_read_does_not_block_the_next_one() {
-        let shared = coalesced_read();
-        let gone = timeout(Duration::from_millis(10), shared.read(pending)).await;
-        assert!(gone.is_err());
-        assert_eq!(shared.read(async || Ok(1)).await.unwrap(), 1);
+        let coalesced = coalesced_read();
+        let cancelled = timeout(Duration::from_millis(10), coalesced.read(pending)).await;
+        assert!(cancelled.is_err());
+        assert_eq!(coalesced.read(async || Ok(1)).await.unwrap(), 1);
     }
 }

@@ -1,17 +1,19 @@
-//! Following the revocation log: one thing to follow for what was taken back, for the registry and for the keys.
+//! The log follower.
 //!
-//! While our lease holds ([`lease`](crate::app::replication::lease)), everything that was acknowledged before a request began is known here.
-//! When it does not, the head of the log is read from the store, and what came since is applied. No answer comes from an
-//! old memory: when the head can't be read either, that is an outage.
+//! One log is followed for revocations, for the registry and for the signing keys.
 //!
-//! The log only grows. One that has lost what we know of it (after a failover to a server that had not got the last
-//! commits, or from a backup) is another log: then everything is forgotten, and read anew.
+//! While the [lease](super::lease) is valid, everything that was acknowledged before a request
+//! began is in memory here. Otherwise the log's head is read from the store, and the entries since
+//! are applied. No response comes from stale memory: if the head can't be read either, the result
+//! is an outage.
+//!
+//! The log only grows. A log that has lost an applied entry (after a failover to a server that had
+//! not received the last commits, or after restoring a backup) is a different log: the memory is
+//! discarded and the log is read from the start.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::{
     sync::{Mutex, watch},
     task::yield_now,
@@ -20,123 +22,99 @@ use tokio::{
 use crate::{
     app::{
         commit::timeout::with_store_timeout,
-        replication::{coalesce::CoalescedRead, lease::Lease},
+        replication::{
+            coalesce::CoalescedRead,
+            lease::Lease,
+            snapshot::{FollowerState, Snapshot},
+        },
     },
     domain::{
         registry::Registry,
-        revocation::{Index, LogEntry, LogPosition, RevocationKeys, Standing, Target},
+        revocation::{Index, LogEntry, LogPosition, Target},
         time::{Lifetime, Timestamp},
     },
     ports::{Clock, Outage, Signer, Store},
 };
 
-/// How many entries are read at a time when nobody is answered before all of them are applied.
+/// The number of entries that are read at a time while no request is answered from memory.
 const CATCH_UP_PAGE_SIZE: u32 = 10_000;
-/// And while requests are answered from memory, on the same cores: what comes in a burst takes longer, and no answer does.
+/// The number of entries that are read at a time while requests are answered from memory on the
+/// same cores. A burst then takes longer to apply, but no response is delayed by it.
 const FOREGROUND_PAGE_SIZE: u32 = 500;
-/// How many are applied before those who look into the index get their turn.
+/// The number of entries that are applied under one lock of the index, before readers get their
+/// turn.
 const APPLY_CHUNK_SIZE: usize = 256;
-/// How far wall clocks may have been wrong for what is read at a start.
+/// How wrong wall clocks may have been for the entries that are read at start.
 const STARTUP_CLOCK_SLACK: Lifetime = Lifetime::hours(24);
 const OP_FOLLOW_LOG: &str = "follow the revocation log";
-const OP_READ_HEAD: &str = "read the log's head";
+const OP_READ_HEAD: &str = "read the log head";
+const MISSING_ENTRIES: &str = "the log has a gap";
 
+/// Applies the revocation log to an index in memory.
 pub(in crate::app) struct Follower {
-    pub(in crate::app) store: Arc<dyn Store>,
+    log: Arc<dyn Store>,
+    registry: Arc<dyn Store>,
+    keys: Arc<dyn Store>,
     signer: Arc<dyn Signer>,
-    pub(in crate::app) clock: Arc<dyn Clock>,
-    /// For how long the log need not be asked for.
-    pub(in crate::app) lease: Lease,
-    /// The head of the log, as the store says it is.
+    clock: Arc<dyn Clock>,
+    lease: Arc<Lease>,
     head: CoalescedRead<LogPosition>,
-    /// Held while catching up, so that one request does it and the others wait for it.
+    /// Locked while catching up: one request does it, and the others wait for the result.
     catch_up_lock: Arc<Mutex<()>>,
     state: RwLock<FollowerState>,
-    /// Up to where the log was applied, for those who wait for that to change.
+    /// The applied log position, for tasks that wait for it to advance.
     position: watch::Sender<LogPosition>,
 }
 
-#[derive(Default)]
-struct FollowerState {
-    registry: Arc<Registry>,
-    is_loaded: bool,
-    /// How often it was read.
-    registry_generation: u64,
-    /// When everything is forgotten, another one takes its place: whoever looks into this one still sees all of it.
-    index: Arc<RwLock<Index>>,
-    /// The entry up to which the log was applied.
-    last_applied: Option<LogEntry>,
-    /// How often another log took the place of the one before.
-    log_epoch: u64,
-}
-
-/// What is known at one moment: the registry, and the log up to a position. A request holds one from start to end.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Whom and what we know.
-    pub registry: Arc<Registry>,
-    /// Up to where the log was applied, at least.
-    pub seq: LogPosition,
-    /// Of which log: it is another number when the store has lost a part of it and positions mean something else.
-    pub(in crate::app) log_epoch: u64,
-    /// Which reading of the registry it is: what was found by one holds for everybody who has the same one. (Its version
-    /// is a place in the store, which may have something else there after a failover.)
-    pub(in crate::app) registry_generation: u64,
-    index: Arc<RwLock<Index>>,
-}
-
-impl Snapshot {
-    /// What the log says of a token.
-    #[must_use]
-    pub fn standing(&self, names: &RevocationKeys) -> Standing {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).standing(names)
-    }
-
-    /// Whether an entry that is held ends the token: every replica that has applied as much says the same.
-    #[must_use]
-    pub fn is_revoked(&self, names: &RevocationKeys) -> bool {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).standing_by_entries(names) == Standing::Revoked
-    }
+/// The ports of a [`Follower`].
+pub(in crate::app) struct FollowerPorts {
+    pub(in crate::app) log: Arc<dyn Store>,
+    pub(in crate::app) registry: Arc<dyn Store>,
+    pub(in crate::app) keys: Arc<dyn Store>,
+    pub(in crate::app) signer: Arc<dyn Signer>,
+    pub(in crate::app) clock: Arc<dyn Clock>,
 }
 
 impl Follower {
-    pub(in crate::app) fn new(
-        store: Arc<dyn Store>,
-        signer: Arc<dyn Signer>,
-        clock: Arc<dyn Clock>,
-        lease: Lease,
-    ) -> Arc<Self> {
+    pub(in crate::app) fn new(ports: FollowerPorts, lease: Arc<Lease>) -> Arc<Self> {
+        let FollowerPorts { log, registry, keys, signer, clock } = ports;
         Arc::new(Self {
-            store,
+            log,
+            registry,
+            keys,
             signer,
             clock,
             lease,
-            head: CoalescedRead::new(OP_READ_HEAD),
+            head: CoalescedRead::default(),
             catch_up_lock: Arc::default(),
             state: RwLock::default(),
             position: watch::Sender::default(),
         })
     }
 
-    /// Everything that was acknowledged before this was called.
+    /// Returns a snapshot with everything that was acknowledged before this call (linearizable: a
+    /// lease read, or else a read-index read).
     pub(in crate::app) async fn snapshot(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
-        // The lease is looked at after the request began, and that is what counts: whoever took something back before then
-        // has waited for us. If the process is stopped between here and its answer, that answer is to a request that
-        // began before whatever was acknowledged meanwhile.
-        if self.lease.is_valid(self.clock.monotonic())
-            && let Some(view) = self.snapshot_at(LogPosition::default())
+        // Check the lease after the request has started: any revocation acknowledged earlier has
+        // already been applied here, or the lease has lapsed. If the process is paused between this
+        // check and the response, the response is to a request that began before whatever was
+        // acknowledged meanwhile.
+        if self.holds_lease()
+            && let Some(snapshot) = self.snapshot_at(LogPosition::default())
         {
-            return Ok(view);
+            return Ok(snapshot);
         }
         self.committed_snapshot(now).await
     }
 
-    /// Everything that was committed before this was called, acknowledged or not: for who is about to write.
+    /// Returns a snapshot that contains every entry committed before this call, acknowledged or not
+    /// (a read-index read). Use it before writing.
     pub(in crate::app) async fn committed_snapshot(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
         let read = async || {
-            let head = with_store_timeout(OP_READ_HEAD, self.store.read_log_head()).await?;
+            let head = with_store_timeout(OP_READ_HEAD, self.log.read_log_head()).await?;
             let follower = Arc::clone(self);
-            // That we have got as far is not enough: it may have been by another log.
+            // Having applied this position is not enough: it may have been a position of another
+            // log.
             self.run_exclusively(async move { follower.catch_up_to(head, now).await }).await?;
             Ok(head)
         };
@@ -144,75 +122,73 @@ impl Follower {
         self.snapshot_through(head, now).await
     }
 
-    /// The log up to a place that was committed before this was called, at least.
+    /// Returns a snapshot that contains at least the log up to `seq`, which must have been
+    /// committed before this call.
     pub(in crate::app) async fn snapshot_through(
         self: &Arc<Self>,
-        head: LogPosition,
+        seq: LogPosition,
         now: Timestamp,
     ) -> Result<Snapshot, Outage> {
-        if let Some(view) = self.snapshot_at(head) {
-            return Ok(view);
+        if let Some(snapshot) = self.snapshot_at(seq) {
+            return Ok(snapshot);
         }
         let follower = Arc::clone(self);
         self.run_exclusively(async move {
-            match follower.snapshot_at(head) {
+            match follower.snapshot_at(seq) {
                 Some(_) => Ok(()),
-                None => follower.catch_up(head, now).await,
+                None => follower.catch_up(seq, now).await,
             }
         })
         .await?;
-        self.snapshot_at(head).ok_or_else(|| Outage::during(OP_FOLLOW_LOG)("entries are missing"))
+        self.snapshot_at(seq).ok_or_else(|| Outage::during(OP_FOLLOW_LOG)(MISSING_ENTRIES))
     }
 
-    /// Looks whether the log is still the one that was applied, and forgets everything if it is not.
+    /// Returns whether requests are answered from memory now.
+    pub(in crate::app) fn holds_lease(&self) -> bool {
+        self.lease.is_valid(self.clock.monotonic())
+    }
+
+    /// Compares the store's log with the applied one, and discards the memory if they differ.
     pub(in crate::app) async fn verify_log_identity(self: &Arc<Self>) -> Result<(), Outage> {
         let follower = Arc::clone(self);
         self.run_exclusively(async move { follower.detect_divergence().await }).await
     }
 
-    /// Does this when nobody else does anything of the kind. A task of its own, once it is its turn: what was read is kept,
-    /// even if whoever asked goes away meanwhile; and who goes away before leaves nothing behind.
+    /// Runs an operation that excludes all others of its kind. Once it has the lock it runs in a
+    /// task of its own, so what it reads is kept even if the caller goes away. A caller that goes
+    /// away earlier leaves nothing behind.
     async fn run_exclusively(
         &self,
         operation: impl Future<Output = Result<(), Outage>> + Send + 'static,
     ) -> Result<(), Outage> {
-        let turn = Arc::clone(&self.catch_up_lock).lock_owned().await;
-        let acting = tokio::spawn(async move {
-            let _turn = turn;
+        let guard = Arc::clone(&self.catch_up_lock).lock_owned().await;
+        let task = tokio::spawn(async move {
+            let _guard = guard;
             operation.await
         });
-        acting.await.map_err(Outage::during(OP_FOLLOW_LOG))?
+        task.await.map_err(Outage::during(OP_FOLLOW_LOG))?
     }
 
-    /// Up to where the log has been applied, and whenever that changes.
+    /// Returns a receiver of the applied log position.
     pub(in crate::app) fn subscribe_position(&self) -> watch::Receiver<LogPosition> {
         self.position.subscribe()
     }
 
-    /// Drops entries that can't end any token any more.
+    /// Evicts entries that can't end any live token.
     pub(in crate::app) fn evict_expired(&self) {
         let now = self.clock.monotonic();
-        let index = Arc::clone(&self.state().index);
-        // Part by part, so that nobody waits for long.
-        for part in 0..Index::SHARD_COUNT {
-            index.write().unwrap_or_else(PoisonError::into_inner).evict(part, now);
+        let index = self.state().index();
+        // Shard by shard, so that readers wait for one shard at most.
+        for shard in 0..Index::SHARD_COUNT {
+            index.write().evict(shard, now);
         }
     }
 
-    fn snapshot_at(&self, head: LogPosition) -> Option<Snapshot> {
-        // A changed registry is known before the position moves on, so this one is not older than its position.
-        let state = self.state();
-        let seq = state.applied_seq();
-        (state.is_loaded && seq >= head).then(|| Snapshot {
-            registry: Arc::clone(&state.registry),
-            seq,
-            log_epoch: state.log_epoch,
-            registry_generation: state.registry_generation,
-            index: Arc::clone(&state.index),
-        })
+    fn snapshot_at(&self, seq: LogPosition) -> Option<Snapshot> {
+        self.state().snapshot_at(seq)
     }
 
-    /// Compares, and applies what there is up to the head, if we are not there.
+    /// Compares the logs, and applies the entries up to the head that are still missing.
     async fn catch_up_to(&self, head: LogPosition, now: Timestamp) -> Result<(), Outage> {
         if self.applied_seq() >= head {
             self.detect_divergence().await?;
@@ -220,42 +196,43 @@ impl Follower {
         if self.snapshot_at(head).is_none() { self.catch_up(head, now).await } else { Ok(()) }
     }
 
-    /// Compares what stands in the log at our position with what was applied there.
+    /// Compares the entry at the applied position in the store with the entry that was applied
+    /// there.
     async fn detect_divergence(&self) -> Result<(), Outage> {
-        let Some(last) = self.state().last_applied.clone() else { return Ok(()) };
-        if self.entry_at(last.seq).await?.is_none_or(|there| there != last) {
-            self.reset(&last);
+        let Some(applied) = self.state().last_applied().cloned() else { return Ok(()) };
+        if self.entry_at(applied.seq).await?.is_none_or(|stored| stored != applied) {
+            self.reset(&applied);
         }
         Ok(())
     }
 
-    /// What stood there was lost: then we know nothing, and answer nothing from memory.
+    /// Discards the memory and invalidates the lease, because the store lost an applied entry.
     fn reset(&self, lost: &LogEntry) {
-        tracing::error!(seq = lost.seq.number(), "the store has lost a part of the revocation log: all is read anew");
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        // While nobody can take one for what was known.
+        tracing::error!(
+            seq = lost.seq.number(),
+            "the store lost part of the revocation log; reading it from the start"
+        );
+        let mut state = self.state.write();
+        // Under the write lock: `extend_lease` holds the read lock while it compares the log epoch.
         self.lease.invalidate();
-        *state = FollowerState {
-            log_epoch: state.log_epoch.saturating_add(1),
-            registry_generation: state.registry_generation,
-            ..FollowerState::default()
-        };
+        state.reset();
     }
 
-    /// Takes the lease, unless what is known is of another log than when it was acknowledged.
-    pub(in crate::app) fn acquire_lease(&self, log_epoch: u64, until: Duration) -> bool {
+    /// Extends the lease, unless the memory is of another log than `log_epoch`. Returns whether it
+    /// did.
+    pub(in crate::app) fn extend_lease(&self, log_epoch: u64, until: Duration) -> bool {
         let state = self.state();
-        let is_same = state.log_epoch == log_epoch;
-        if is_same {
+        let is_same_log = state.log_epoch() == log_epoch;
+        if is_same_log {
             self.lease.extend(until);
         }
-        is_same
+        is_same_log
     }
 
-    /// Of which log it is what is known, and up to where.
+    /// Returns the log epoch and the applied position.
     pub(in crate::app) fn log_position(&self) -> (u64, LogPosition) {
         let state = self.state();
-        (state.log_epoch, state.applied_seq())
+        (state.log_epoch(), state.applied_seq())
     }
 
     async fn catch_up(&self, head: LogPosition, now: Timestamp) -> Result<(), Outage> {
@@ -265,54 +242,56 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads what came since, page by page. A changed registry and changed keys are taken into use before the position
-    /// moves on to where they changed: who sees the position also sees what it stands for. Returns the entry that it
-    /// wanted to go on from, if that is not there any more.
+    /// Reads and applies the entries since the applied position, page by page. A changed registry
+    /// and changed keys are in use before the position advances to their change: a reader that sees
+    /// the position also sees its effect. Returns the entry that the pages were to continue from,
+    /// if the store has lost it.
     async fn fetch_pages(&self, head: LogPosition, now: Timestamp) -> Result<Option<LogEntry>, Outage> {
-        if !self.state().is_loaded {
+        if !self.state().is_loaded() {
             self.detect_divergence().await?;
         }
-        let (loaded, index, last) = {
+        let (is_loaded, index, last_applied) = {
             let state = self.state();
-            (state.is_loaded, Arc::clone(&state.index), state.last_applied.clone())
+            (state.is_loaded(), state.index(), state.last_applied().cloned())
         };
-        let mut last = last.filter(|_| loaded);
-        // Wall clocks may be wrong, ours and a revoker's. So what comes in while we follow is applied whatever it says
-        // of its end, and at a start nothing is passed over that ended less than a day ago.
-        let alive_at = if loaded { Timestamp::EPOCH } else { replay_horizon(now) };
+        let mut last = last_applied.filter(|_| is_loaded);
+        // Wall clocks may be wrong, here and at a revoker. Entries that arrive while following are
+        // therefore applied whatever their retention limit, and a start skips only entries that
+        // have been out of date for a day.
+        let alive_at = if is_loaded { Timestamp::EPOCH } else { replay_horizon(now) };
         loop {
-            let limit =
-                if self.lease.is_valid(self.clock.monotonic()) { FOREGROUND_PAGE_SIZE } else { CATCH_UP_PAGE_SIZE };
+            let limit = if self.holds_lease() { FOREGROUND_PAGE_SIZE } else { CATCH_UP_PAGE_SIZE };
             let from = last.as_ref().map_or_else(|| self.applied_seq(), |last| previous(last.seq));
-            let page = with_store_timeout(OP_FOLLOW_LOG, self.store.read_log_after(from, alive_at, limit)).await?;
-            let is_last = page.len() < usize::try_from(limit).unwrap_or(usize::MAX);
-            // Where we go on is read together with what comes then: between two reads it might become another log.
+            let page = with_store_timeout(OP_FOLLOW_LOG, self.log.read_log_after(from, alive_at, limit)).await?;
+            let is_last_page = page.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+            // The entry to continue from is read together with the next ones: between two reads the
+            // store might fail over to another log.
             let mut page = page.into_iter();
             if last.is_some() && page.next() != last {
                 return Ok(last);
             }
             let page = page.collect::<Vec<_>>();
-            let changed = |target: &Target| loaded && page.iter().any(|e| e.entry.target == *target);
-            if changed(&Target::Keys) {
+            let has_changed = |target: &Target| is_loaded && page.iter().any(|e| e.entry.target == *target);
+            if has_changed(&Target::Keys) {
                 self.read_keys().await?;
             }
-            if changed(&Target::Registry) {
+            if has_changed(&Target::Registry) {
                 self.read_registry().await?;
             }
             self.apply(&page, &index).await;
             last = page.into_iter().last().or(last);
-            if is_last {
+            if is_last_page {
                 break;
             }
         }
         if self.applied_seq() < head {
-            // What stands there was passed over: it has long ended.
-            let last =
-                self.entry_at(head).await?.ok_or_else(|| Outage::during(OP_FOLLOW_LOG)("entries are missing"))?;
-            self.state.write().unwrap_or_else(PoisonError::into_inner).last_applied = Some(last);
-            index.write().unwrap_or_else(PoisonError::into_inner).advance_to(head);
+            // The entry at the head was skipped, because it is out of date.
+            let missing = || Outage::during(OP_FOLLOW_LOG)(MISSING_ENTRIES);
+            let last = self.entry_at(head).await?.ok_or_else(missing)?;
+            self.state.write().set_last_applied(Some(last));
+            index.write().advance_to(head);
         }
-        if !loaded {
+        if !is_loaded {
             self.read_keys().await?;
             self.read_registry().await?;
         }
@@ -320,17 +299,18 @@ impl Follower {
         Ok(None)
     }
 
-    /// Applies a page, a few entries at a time: the position moves on with them, and nobody waits for all.
+    /// Applies a page in chunks: the position advances with each, and readers wait for one chunk at
+    /// most.
     async fn apply(&self, page: &[LogEntry], index: &RwLock<Index>) {
-        for few in page.chunks(APPLY_CHUNK_SIZE) {
+        for chunk in page.chunks(APPLY_CHUNK_SIZE) {
             let applied_at = self.clock.monotonic();
             {
-                let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
-                for entry in few {
+                let mut index = index.write();
+                for entry in chunk {
                     index.apply(entry, applied_at);
                 }
             }
-            self.state.write().unwrap_or_else(PoisonError::into_inner).last_applied = few.last().cloned();
+            self.state.write().set_last_applied(chunk.last().cloned());
             yield_now().await;
         }
         if !page.is_empty() {
@@ -339,53 +319,47 @@ impl Follower {
     }
 
     async fn read_keys(&self) -> Result<(), Outage> {
-        self.signer.replace_keys(with_store_timeout(OP_FOLLOW_LOG, self.store.load_keys()).await?)
+        self.signer.replace_keys(with_store_timeout(OP_FOLLOW_LOG, self.keys.load_keys()).await?)
     }
 
     async fn read_registry(&self) -> Result<(), Outage> {
-        let registry = Arc::new(with_store_timeout(OP_FOLLOW_LOG, load_registry(&*self.store)).await?);
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        (state.registry, state.is_loaded) = (registry, true);
-        state.registry_generation = state.registry_generation.saturating_add(1);
+        let registry = with_store_timeout(OP_FOLLOW_LOG, load_registry(&*self.registry)).await?;
+        self.state.write().replace_registry(Arc::new(registry));
         Ok(())
     }
 
     async fn entry_at(&self, seq: LogPosition) -> Result<Option<LogEntry>, Outage> {
-        let found =
-            with_store_timeout(OP_FOLLOW_LOG, self.store.read_log_after(previous(seq), Timestamp::EPOCH, 1)).await?;
-        Ok(found.into_iter().next().filter(|entry| entry.seq == seq))
+        let read = self.log.read_log_after(previous(seq), Timestamp::EPOCH, 1);
+        let entries = with_store_timeout(OP_FOLLOW_LOG, read).await?;
+        Ok(entries.into_iter().next().filter(|entry| entry.seq == seq))
     }
 
+    /// Returns the applied log position.
     pub(in crate::app) fn applied_seq(&self) -> LogPosition {
         self.state().applied_seq()
     }
 
     fn state(&self) -> RwLockReadGuard<'_, FollowerState> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read()
     }
 }
 
-impl FollowerState {
-    fn applied_seq(&self) -> LogPosition {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).applied()
-    }
-}
-
-/// The place before it.
 fn previous(seq: LogPosition) -> LogPosition {
     LogPosition::new(seq.number().saturating_sub(1))
 }
 
-/// What had ended by then is passed over where all of the log is read. Whole hours: that is how the store finds the rest.
+/// Returns the time before which an entry must have gone out of date to be skipped when the whole
+/// log is read. The time is a full hour, because the store finds the remaining entries by the hour.
 pub(in crate::app) fn replay_horizon(now: Timestamp) -> Timestamp {
     now.saturating_sub(STARTUP_CLOCK_SLACK).end_of_previous_hour()
 }
 
-/// The stored registry, consistent. One that is not was written by another program: nothing is answered by it.
+/// Loads the registry and checks its consistency. An inconsistent registry was written by another
+/// program and is rejected as a whole.
 pub(in crate::app) async fn load_registry(store: &dyn Store) -> Result<Registry, Outage> {
     let stored = store.load_registry().await?;
-    let registry = Registry::build(stored.version, stored.entries, stored.secret_tags).map_err(|faults| {
-        let texts = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let registry = Registry::build(stored.version, stored.entries, stored.secret_tags).map_err(|errors| {
+        let texts = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Outage::during("read the registry")(texts)
     })?;
     Ok(registry

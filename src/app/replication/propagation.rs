@@ -1,84 +1,102 @@
-//! Writing, and waiting until what was written is known everywhere: an entry of the log is acknowledged when no replica
-//! answers any more from a memory that is older.
+//! Propagation: committing a write, and waiting until every replica has applied its log entries.
+//!
+//! An entry is acknowledged when no replica answers any more from a memory that lacks it.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use crate::{
-    app::{commit::queue::CommitQueue, replication::follower::Follower},
+    app::{
+        commit::queue::CommitQueue,
+        replication::{follower::Follower, peers::Peers, renewal::LeaseRenewal},
+    },
     domain::{
         audit::Record,
         replication::{AckRound, Propagation},
         revocation::LogPosition,
     },
-    ports::{IdempotentRequest, Outage, Precondition, StateChange, WriteOutcome, WriteSet},
+    ports::{Clock, IdempotentRequest, Outage, Precondition, StateChange, WriteOutcome, WriteSet},
 };
 
-/// How often the acknowledgements are looked at when nothing is heard of them.
+/// The interval at which acknowledgements are read when no notification arrives.
 const ACK_POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// What is written beside the log, and has no entry in it: something is made, or has ended by itself. No token is worth less
-/// by it, so no replica has to know of it before whoever asked is answered.
+/// A write without a log entry: it creates something, or records something that ended without a
+/// revocation. It takes nothing away from any token, so the response does not wait for other
+/// replicas.
 pub(in crate::app) struct UnloggedWrite {
-    /// What it builds on.
+    /// The state that the write depends on.
     pub(in crate::app) expected: Precondition,
-    /// The request that it is for, if that may come again.
+    /// The request that the write is for, if it has an idempotency key.
     pub(in crate::app) idempotency: Option<IdempotentRequest>,
-    /// What happens.
+    /// The change.
     pub(in crate::app) change: StateChange,
-    /// What is recorded of it.
+    /// The audit record of the change.
     pub(in crate::app) record: Record,
 }
 
-/// The journal, for everybody who writes.
+/// Commits writes through the commit queue and waits for their propagation.
 pub(in crate::app) struct PropagatingWriter {
     queue: CommitQueue,
     follower: Arc<Follower>,
+    peers: Arc<Peers>,
+    renewal: Arc<LeaseRenewal>,
+    clock: Arc<dyn Clock>,
 }
 
 impl PropagatingWriter {
-    pub(in crate::app) fn new(queue: CommitQueue, follower: Arc<Follower>) -> Self {
-        Self { queue, follower }
+    pub(in crate::app) fn new(
+        queue: CommitQueue,
+        follower: Arc<Follower>,
+        peers: Arc<Peers>,
+        renewal: Arc<LeaseRenewal>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { queue, follower, peers, renewal, clock }
     }
 
-    /// Commits a write. If it has entries of the log, now or when it was done before, they are known everywhere when this
-    /// returns; an outage may mean that they are durable, and not known to be everywhere: the same again waits again. If it
-    /// builds on something, and found nothing left to write of it, so is what it found.
+    /// Commits the write, then waits until every replica has applied its log entries, those of an
+    /// earlier identical request included. On an error, entries may already be durable; retrying
+    /// waits again.
+    ///
+    /// A write with a precondition that has nothing left to append waits for the log as it is:
+    /// another caller may have made the same change a moment ago.
     pub(in crate::app) async fn commit(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
-        self.commit_and_propagate(write, None).await.map(|(written, _)| written)
+        self.commit_and_propagate(write, None).await.map(|(outcome, _)| outcome)
     }
 
-    /// Commits what has no entry of the log. Nothing is waited for but the commit.
+    /// Commits a write without a log entry, and waits for the commit only.
     pub(in crate::app) async fn commit_unlogged(&self, unlogged: UnloggedWrite) -> Result<WriteOutcome, Outage> {
         let UnloggedWrite { expected, idempotency, change, record } = unlogged;
-        let (expected, changes, audit) = (Some(expected), vec![change], vec![record]);
         self.write(WriteSet {
-            precondition: expected,
+            precondition: Some(expected),
             idempotency,
-            state_changes: changes,
-            audit_records: audit,
+            state_changes: vec![change],
+            audit_records: vec![record],
             ..WriteSet::default()
         })
         .await
     }
 
-    /// The same as [`commit`](Self::commit), but waits no longer than that, and says how far the last entry got.
+    /// Commits like [`commit`](Self::commit), but waits for `max_wait` at most. Also returns how
+    /// far the last entry has propagated, if the write waited for one.
     pub(in crate::app) async fn commit_and_propagate(
         &self,
         write: WriteSet,
         max_wait: Option<Duration>,
     ) -> Result<(WriteOutcome, Option<Propagation>), Outage> {
-        let builds_on_something = write.precondition.is_some();
-        let written = self.write(write).await?;
-        let propagation = match &written {
+        let has_precondition = write.precondition.is_some();
+        let outcome = self.write(write).await?;
+        let propagation = match &outcome {
             WriteOutcome::Committed { seq: Some(seq) } | WriteOutcome::AlreadyApplied { seq: Some(seq), .. } => {
                 Some(self.await_propagation(*seq, max_wait).await?)
             }
             WriteOutcome::Committed { seq: None } | WriteOutcome::AlreadyApplied { seq: None, .. }
-                if builds_on_something =>
+                if has_precondition =>
             {
-                // All is so already: somebody may have made it so a moment ago, and may not have been acknowledged yet.
+                // The state is already the requested one. Another caller may have brought it about
+                // a moment ago, and that change may not have been acknowledged yet.
                 Some(self.await_head_propagation(max_wait).await?)
             }
             WriteOutcome::Committed { seq: None }
@@ -86,87 +104,90 @@ impl PropagatingWriter {
             | WriteOutcome::Conflict
             | WriteOutcome::Replayed => None,
         };
-        Ok((written, propagation))
+        Ok((outcome, propagation))
     }
 
     async fn write(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
-        let written = self.queue.commit(write).await?;
-        if written == WriteOutcome::Conflict {
-            // Somebody was quicker, and may not have been acknowledged yet: what is tried next builds on it.
-            self.follower.committed_snapshot(self.follower.clock.now()).await?;
+        let outcome = self.queue.commit(write).await?;
+        if outcome == WriteOutcome::Conflict {
+            // A concurrent write came first, and may not have been acknowledged yet. The next
+            // attempt must see it.
+            self.follower.committed_snapshot(self.clock.now()).await?;
         }
-        Ok(written)
+        Ok(outcome)
     }
 
-    /// Waits until everything that is in the log now is known everywhere: for who is told that something is so already.
+    /// Waits until everything in the log has propagated. A response that reports an existing state
+    /// waits for this.
     pub(in crate::app) async fn await_barrier(&self) -> Result<(), Outage> {
         self.await_head_propagation(None).await.map(|_| ())
     }
 
-    /// The same, but waits no longer than that, and says how far the last entry got.
+    /// Waits like [`await_barrier`](Self::await_barrier), but for `max_wait` at most. Returns how
+    /// far the last entry has propagated.
     pub(in crate::app) async fn await_head_propagation(
         &self,
         max_wait: Option<Duration>,
     ) -> Result<Propagation, Outage> {
-        let seq = self.follower.committed_snapshot(self.follower.clock.now()).await?.seq;
+        let seq = self.follower.committed_snapshot(self.clock.now()).await?.seq;
         self.await_propagation(seq, max_wait).await
     }
 
-    /// Waits until an entry that is in the log is known everywhere, or until patience is over. Each replica is waited for
-    /// until it has acknowledged, and no longer than its lease.
+    /// Waits until an entry of the log has propagated, for `max_wait` at most. Waits for each
+    /// replica until it has acknowledged the entry, and no longer than its lease.
     pub(in crate::app) async fn await_propagation(
         &self,
         seq: LogPosition,
         max_wait: Option<Duration>,
     ) -> Result<Propagation, Outage> {
-        let (follower, lease) = (&self.follower, &self.follower.lease);
-        let clock = &follower.clock;
-        let began = clock.monotonic();
-        let mut acks = lease.subscribe_acks();
-        follower.snapshot_through(seq, clock.now()).await?;
-        lease.request_ack();
-        let heartbeats = follower.read_heartbeats().await?;
+        let (clock, peers) = (&self.clock, &self.peers);
+        let started = clock.monotonic();
+        let mut acks = self.renewal.subscribe_acks();
+        self.follower.snapshot_through(seq, clock.now()).await?;
+        self.renewal.request_ack();
+        let heartbeats = peers.read_heartbeats().await?;
+        let own_id = self.renewal.replica_id();
         let mut round =
-            lease.with_peers(|peers| AckRound::begin(seq, lease.id(), &heartbeats, peers, clock.monotonic()));
-        let longest = round.longest_lease();
-        let limit = max_wait.map_or(longest, |patience| patience.min(longest));
-        let waited = timeout(limit, async {
+            peers.with_observations(|observed| AckRound::begin(seq, own_id, &heartbeats, observed, clock.monotonic()));
+        let longest_lease = round.longest_lease();
+        let limit = max_wait.map_or(longest_lease, |max_wait| max_wait.min(longest_lease));
+        let wait = timeout(limit, async {
             while !round.is_complete() {
-                // Whatever ends the wait, the next look tells.
+                // Notification, timeout or closed channel: the next read shows what has happened.
                 let _: Result<_, _> = timeout(ACK_POLL_INTERVAL, acks.changed()).await;
-                // If the store can't be asked meanwhile, what ends it all is that the leases are over.
-                if let Ok(beats) = follower.read_heartbeats().await {
-                    lease.with_peers(|peers| round.observe(&beats, peers, clock.monotonic()));
+                // If the store can't be read meanwhile, the wait ends when the leases are over.
+                if let Ok(heartbeats) = peers.read_heartbeats().await {
+                    peers.with_observations(|observed| round.observe(&heartbeats, observed, clock.monotonic()));
                 }
             }
         });
-        if waited.await.is_err() && limit == longest {
+        if wait.await.is_err() && limit == longest_lease {
             round.mark_lapsed();
         }
-        Ok(round.outcome(clock.monotonic().saturating_sub(began)))
+        Ok(round.outcome(clock.monotonic().saturating_sub(started)))
     }
 
-    /// As [`Journal::note`].
+    /// See [`CommitQueue::enqueue_audit`].
     pub(in crate::app) fn enqueue_audit(&self, record: Record) -> bool {
         self.queue.enqueue_audit(record)
     }
 
-    /// As [`Journal::waiting`].
+    /// See [`CommitQueue::queue_depth`].
     pub(in crate::app) fn queue_depth(&self) -> usize {
         self.queue.queue_depth()
     }
 
-    /// As [`Journal::is_stuck`].
+    /// See [`CommitQueue::is_stalled`].
     pub(in crate::app) fn is_stalled(&self) -> bool {
         self.queue.is_stalled()
     }
 
-    /// As [`Journal::dropped`].
+    /// See [`CommitQueue::dropped_audit_records`].
     pub(in crate::app) fn dropped_audit_records(&self) -> u64 {
         self.queue.dropped_audit_records()
     }
 
-    /// As [`Journal::finish`].
+    /// See [`CommitQueue::flush`].
     pub(in crate::app) async fn flush(&self) {
         self.queue.flush().await;
     }

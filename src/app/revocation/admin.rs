@@ -208,7 +208,7 @@ impl Service {
             audit_records: vec![record],
             ..WriteSet::default()
         };
-        match self.0.writer.commit_and_propagate(write, max_wait).await? {
+        match self.inner.writer.commit_and_propagate(write, max_wait).await? {
             (WriteOutcome::Committed { .. }, Some(propagation)) => {
                 Ok(Some(RevocationReceipt { seq: propagation.seq, target, at: cx.now, propagation }))
             }
@@ -245,7 +245,7 @@ impl Service {
         };
         if let Some(block_action) = block_action {
             // Somebody else may have been quicker than this request's view.
-            let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
+            let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
             return blocking::plan_block(
                 admin,
                 &snapshot.registry,
@@ -342,7 +342,7 @@ impl Service {
         let WriteOutcome::AlreadyApplied { seq: Some(seq), .. } = before else {
             return Ok(Some(Err(ConflictError::IdempotencyKeyReused)));
         };
-        let propagation = self.0.writer.await_propagation(seq, max_wait).await?;
+        let propagation = self.inner.writer.await_propagation(seq, max_wait).await?;
         Ok(Some(Ok(RevocationReceipt { seq, target, at, propagation })))
     }
 

@@ -152,7 +152,7 @@ impl Service {
         };
         let mut dry_run = self.find_affected_tokens(admin, &targets, one, cx).await?;
         dry_run.add_tasks(tasks.iter().map(|task| task.id));
-        let (shown, once) = (SelectionDigest::from_tasks(act, &tasks), self.0.ports.entropy.new_uuid().to_string());
+        let (shown, once) = (SelectionDigest::from_tasks(act, &tasks), self.inner.ports.entropy.new_uuid().to_string());
         let confirmed = Confirmation {
             opened_before: until,
             digest: shown,
@@ -160,7 +160,7 @@ impl Service {
             nonce: once,
         };
         let text = confirmed.to_text();
-        let mark = self.0.ports.pepper.mac(&confirmation_mac_input(admin, bulk, &text));
+        let mark = self.inner.ports.pepper.mac(&confirmation_mac_input(admin, bulk, &text));
         dry_run.confirmation = Some((format!("{text}.{}", encode_base64url(&mark)), confirmed.expires));
         Ok(dry_run)
     }
@@ -181,7 +181,7 @@ impl Service {
             .ok_or_else(|| refused(ConflictError::ConfirmationRequired(CONFIRMATION_MISSING)))?;
         let (confirmed, mark) = Confirmation::parse(confirmation)
             .ok_or_else(|| refused(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)))?;
-        if !self.0.ports.pepper.verify_mac(&confirmation_mac_input(admin, bulk, &confirmed.to_text()), &mark) {
+        if !self.inner.ports.pepper.verify_mac(&confirmation_mac_input(admin, bulk, &confirmed.to_text()), &mark) {
             return Err(refused(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)));
         }
         let request = IdempotentRequest {
@@ -197,9 +197,9 @@ impl Service {
             // Who hears the first answer again may not have heard it then: it holds everywhere now as well.
             let propagation = match before {
                 WriteOutcome::AlreadyApplied { seq: Some(seq), .. } => {
-                    self.0.writer.await_propagation(seq, max_wait).await?
+                    self.inner.writer.await_propagation(seq, max_wait).await?
                 }
-                _ => self.0.writer.await_head_propagation(max_wait).await?,
+                _ => self.inner.writer.await_head_propagation(max_wait).await?,
             };
             return Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation });
         }
@@ -219,7 +219,7 @@ impl Service {
                 return Err(refused(ConflictError::ConfirmationRequired(SELECTION_CHANGED)));
             }
             let write = build_write(admin, bulk, &tasks, &request, cx)?;
-            let (written, propagation) = self.0.writer.commit_and_propagate(write, max_wait).await?;
+            let (written, propagation) = self.inner.writer.commit_and_propagate(write, max_wait).await?;
             let (tasks, at) = match written {
                 WriteOutcome::Committed { .. } => (tasks.len() as u64, cx.now),
                 before @ WriteOutcome::AlreadyApplied { .. } => {

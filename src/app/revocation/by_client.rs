@@ -49,12 +49,12 @@ impl Service {
         if !may {
             let refusal = RequestError::NotTokenOwner;
             let record = Record { outcome: Outcome::Refused, reason: Some(refusal.to_string()), ..record };
-            self.0.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await?;
+            self.inner.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await?;
             return Err(refusal.into());
         }
         if view.is_revoked(&names) {
             // Here; whoever asks again because the first answer got lost must find it so everywhere.
-            return Ok(Some(self.0.writer.await_propagation(self.applied_seq(), None).await?));
+            return Ok(Some(self.inner.writer.await_propagation(self.applied_seq(), None).await?));
         }
         let entry = NewEntry {
             verb: LogAction::Revoke,
@@ -65,7 +65,7 @@ impl Service {
             forget_after: retain_until(expires, cx.now),
         };
         let write = WriteSet { log_entries: vec![entry], audit_records: vec![record], ..WriteSet::default() };
-        Ok(self.0.writer.commit_and_propagate(write, None).await?.1)
+        Ok(self.inner.writer.commit_and_propagate(write, None).await?.1)
     }
 
     /// A token of ours, also one that only others may still take for good, and what is known of the log then. What is none is
@@ -87,12 +87,12 @@ impl Service {
             return Ok(None);
         }
         // Its key may be one that we have not heard of yet.
-        let snapshot = self.0.follower.committed_snapshot(cx.now).await?;
+        let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
         if let Ok((ours, _)) = look() {
             return Ok(Some((ours, snapshot)));
         }
         // Or one that was taken back, and not everybody has heard of that.
-        self.0.writer.await_barrier().await?;
+        self.inner.writer.await_barrier().await?;
         Ok(None)
     }
 

@@ -154,7 +154,7 @@ impl Service {
         };
         let fingerprint = idempotency.fingerprint.clone();
         let write = WriteSet { idempotency: Some(idempotency), audit_records: vec![record], ..WriteSet::default() };
-        match self.0.writer.commit(write).await? {
+        match self.inner.writer.commit(write).await? {
             WriteOutcome::Committed { .. } => Ok(CallReceipt { at: cx.now, named_by_token, is_repeated: false }),
             WriteOutcome::AlreadyApplied { fingerprint: then, response: answer, .. } if then == fingerprint => {
                 let answer = serde_json::from_str::<Value>(&answer).unwrap_or_default();

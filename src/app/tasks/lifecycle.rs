@@ -203,7 +203,7 @@ impl Service {
                 audit_records: audit,
                 ..WriteSet::default()
             };
-            let (written, propagation) = self.0.writer.commit_and_propagate(write, max_wait).await?;
+            let (written, propagation) = self.inner.writer.commit_and_propagate(write, max_wait).await?;
             let before = idempotency::read_stored_response::<(u64, Transition)>(request.as_ref(), &written)?;
             match (before, propagation) {
                 (Some((turns, transition)), Some(propagation)) => {
@@ -240,7 +240,7 @@ impl Service {
         let (Some((turns, transition)), WriteOutcome::AlreadyApplied { seq: Some(seq), .. }) = (answer, before) else {
             return Ok(None);
         };
-        let propagation = self.0.writer.await_propagation(seq, max_wait).await?;
+        let propagation = self.inner.writer.await_propagation(seq, max_wait).await?;
         Ok(Some(TransitionOutcome {
             task: Task { version: turns, ..apply_transition(task.clone(), transition) },
             propagation,
@@ -262,9 +262,9 @@ impl Service {
             reason: Some(refusal.to_string()),
             ..transition_record(by, task, &build_transition(task.state, by, requested, cx), cx)
         };
-        let recorded = self.0.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await;
+        let recorded = self.inner.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await;
         // The answer says which state the task is in, so that state is the one that everybody goes by.
-        match recorded.and(self.0.writer.await_barrier().await) {
+        match recorded.and(self.inner.writer.await_barrier().await) {
             Ok(()) => ConflictError::IllegalTransition(refusal).into(),
             Err(outage) => outage.into(),
         }
@@ -319,7 +319,7 @@ impl Service {
             while !ends.is_empty() {
                 let few = ends.drain(..at_once.min(ends.len()));
                 // One that moved on meanwhile was ended by somebody else.
-                try_join_all(few.map(|aside| self.0.writer.commit_unlogged(aside))).await?;
+                try_join_all(few.map(|aside| self.inner.writer.commit_unlogged(aside))).await?;
             }
             if is_last {
                 break;

@@ -25,6 +25,15 @@ pub struct UnacceptedTool {
     pub reason: ToolUnavailable,
 }
 
+/// The result of reducing something to the part that is valid now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reduction<T> {
+    /// All of it is valid.
+    Unchanged,
+    /// This part of it is valid.
+    Reduced(T),
+}
+
 impl Registry {
     /// The same registry, with what is known of tools.
     #[must_use]
@@ -72,13 +81,13 @@ impl Registry {
         Ok(Permission { digest: Some(accepted.clone()), ..asked.clone() })
     }
 
-    /// What of an authority is good now, each tool being offered and the one that was accepted; `None` when all of it is.
+    /// Reduces an authority to the permissions whose tools are offered now, with the accepted definition.
     #[must_use]
-    pub fn remaining_available(&self, authority: &Authority) -> Option<Authority> {
+    pub fn remaining_available(&self, authority: &Authority) -> Reduction<Authority> {
         if authority.iter().all(|permission| self.is_available(permission)) {
-            return None;
+            return Reduction::Unchanged;
         }
-        Some(authority.iter().filter(|permission| self.is_available(permission)).cloned().collect())
+        Reduction::Reduced(authority.iter().filter(|permission| self.is_available(permission)).cloned().collect())
     }
 
     fn is_available(&self, permission: &Permission) -> bool {

@@ -1,5 +1,5 @@
-//! An identity provider whose keys can't be had: nothing is known about its tokens, so it is 503, and nobody else waits
-//! or is refused for it.
+//! An identity provider whose JWKS is unavailable: its tokens get 503, and no other request is
+//! delayed or rejected.
 
 use std::{
     sync::{
@@ -32,31 +32,30 @@ on_both_stores!(
     forbidden_jwks_addresses_are_not_fetched
 );
 
-/// A provider on loopback that answers in the way that its path names.
+/// A provider on loopback whose path selects how it responds.
 struct JwksServer {
     url: String,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl JwksServer {
     async fn start(keys: &Value) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(AtomicUsize::default());
-        let shared = (keys.clone(), Arc::clone(&asked));
+        let requests = Arc::new(AtomicUsize::default());
+        let shared = (keys.clone(), Arc::clone(&requests));
         let router = Router::new().route("/{how}", get(respond)).with_state(shared);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, asked }
+        Self { url, requests }
     }
 }
 
-async fn respond(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(how): Path<String>) -> Response<Body> {
-    let asked_now = Arc::clone(&asked);
-    let asked = asked.fetch_add(1, Ordering::SeqCst);
+async fn respond(State((keys, requests)): State<(Value, Arc<AtomicUsize>)>, Path(how): Path<String>) -> Response<Body> {
+    let earlier_requests = requests.fetch_add(1, Ordering::SeqCst);
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
     let (status, body) = match how.as_str() {
-        // Its first answer is without the key.
-        "new" if asked == 0 => (200, Body::from(json!({"keys": [Key::new("idp-0").public()]}).to_string())),
+        // The first response lacks the key.
+        "new" if earlier_requests == 0 => (200, Body::from(json!({"keys": [Key::new("idp-0").public()]}).to_string())),
         "good" | "new" => (200, Body::from(keys.to_string())),
         "slow" => (200, Body::from_stream(stream::iter([chunk()]).chain(stream::pending()))),
         "silent" => {
@@ -64,16 +63,16 @@ async fn respond(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(ho
             (200, Body::from(keys.to_string()))
         }
         "huge" => (200, Body::from_stream(stream::repeat_with(chunk))),
-        // Once somebody waits for it: until they are let go.
+        // Responds when the test releases it.
         "held" => {
-            let free = async || asked_now.load(Ordering::SeqCst) >= RELEASED_COUNT;
-            wait_until("the keys are let go", free).await;
+            let is_released = async || requests.load(Ordering::SeqCst) >= RELEASED_COUNT;
+            wait_until("the response is released", is_released).await;
             (200, Body::from(keys.to_string()))
         }
         "redirect" => (302, Body::empty()),
         "error" => (500, Body::from("no")),
         "none" => (200, Body::from(json!({"keys": []}).to_string())),
-        "words" => (200, Body::from("these are no keys")),
+        "words" => (200, Body::from("not a JWKS")),
         "html" => (200, Body::from("<html>Please sign in</html>")),
         "private" => (200, Body::from(json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string())),
         _ => (404, Body::empty()),
@@ -81,13 +80,14 @@ async fn respond(State((keys, asked)): State<(Value, Arc<AtomicUsize>)>, Path(ho
     Response::builder().status(StatusCode::from_u16(status).unwrap()).header("location", "/good").body(body).unwrap()
 }
 
-/// So often "asked" means that whoever waits gets an answer.
+/// The request count that releases held responses.
 const RELEASED_COUNT: usize = 1_000_000;
 
-/// A name, what an admin does (with an agent's entry that has other access), and how the exchange ends.
+/// A name, the admin request (given an agent's entry with other access), and the result of the
+/// exchange.
 type Row = (&'static str, fn(&Server, Value) -> (Method, String, Value), u16, &'static str);
 
-/// While an exchange waits for the provider's keys, what it would be decided by changes.
+/// The state that decides an exchange changes while the exchange waits for the provider's keys.
 async fn exchange_uses_state_after_key_fetch(server: Server) {
     let read_notes = json!([{"resource": "notes", "scopes": ["notes:read"]}]);
     let rows: [Row; 5] = [
@@ -123,7 +123,7 @@ async fn exchange_uses_state_after_key_fetch(server: Server) {
             400,
             "invalid_request",
         ),
-        // What was issued so far is revoked, and this was not: it may be had.
+        // Tokens that were issued before the revocation are revoked. This one is issued after it.
         (
             "revoked",
             |_, _| {
@@ -141,11 +141,11 @@ async fn exchange_uses_state_after_key_fetch(server: Server) {
         let agent = crate::server::with_changes(agent["body"].clone(), json!({"access": read_notes}));
         let exchange = server.try_issuer(name, &key);
         let meanwhile = async {
-            wait_until("it waits for the keys", async || provider.asked.load(Ordering::SeqCst) > 0).await;
+            wait_until("the exchange waits for the keys", async || provider.requests.load(Ordering::SeqCst) > 0).await;
             let (method, path, body) = change(&server, agent);
-            let (got, answer) = server.admin(method, &path, Some(body)).await;
-            assert!(got.is_success(), "{name}: {answer}");
-            provider.asked.store(RELEASED_COUNT, Ordering::SeqCst);
+            let (change_status, answer) = server.admin(method, &path, Some(body)).await;
+            assert!(change_status.is_success(), "{name}: {answer}");
+            provider.requests.store(RELEASED_COUNT, Ordering::SeqCst);
         };
         let (answer, ()) = tokio::join!(exchange, meanwhile);
         assert_eq!((answer.0, &*answer.1), (status, error), "{name}");
@@ -154,13 +154,13 @@ async fn exchange_uses_state_after_key_fetch(server: Server) {
 }
 
 impl Server {
-    /// Trusts an issuer with keys from there.
+    /// Registers a trusted issuer with this `jwks_uri`.
     async fn trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) {
         let (status, body) = self.try_trust(name, jwks_uri, networks).await;
         assert!(status.is_success(), "{body}");
     }
 
-    /// Asks for an issuer with keys from there to be trusted; the agent that goes with it is there if it is.
+    /// Tries to register an issuer with this `jwks_uri`, and an agent for it if that succeeds.
     async fn try_trust(&self, name: &str, jwks_uri: &str, networks: &[&str]) -> (reqwest::StatusCode, Value) {
         let issuer = format!("https://{name}.example");
         let body = json!({"issuer": issuer, "keys": {"jwks_uri": jwks_uri}, "audiences": [self.issuer],
@@ -176,7 +176,7 @@ impl Server {
         self.admin(Method::PUT, &format!("/agents/agent-{name}"), Some(agent)).await
     }
 
-    /// Exchanges a token of that issuer: status, error, `Retry-After`.
+    /// Exchanges a token of that issuer. Returns status, error and `Retry-After`.
     async fn try_issuer(&self, name: &str, key: &Key) -> (u16, String, Option<String>) {
         let issuer = format!("https://{name}.example");
         let claims = crate::server::with_changes(self.user_claims(), json!({"iss": issuer}));
@@ -199,27 +199,27 @@ async fn unavailable_issuer_keys_return_503(server: Server) {
     server.trust("good", &format!("{}/good", provider.url), &LOOPBACK).await;
     assert_eq!(server.try_issuer("good", &server.idp).await.0, 200);
     let server = Arc::new(server);
-    let mut asking = Vec::new();
+    let mut pending = Vec::new();
     for how in ["slow", "silent", "huge", "redirect", "error", "none", "words", "html", "private", "nothing"] {
         server.trust(how, &format!("{}/{how}", provider.url), &LOOPBACK).await;
         let server = Arc::clone(&server);
-        asking.push((how, tokio::spawn(async move { server.try_issuer(how, &server.idp).await })));
+        pending.push((how, tokio::spawn(async move { server.try_issuer(how, &server.idp).await })));
     }
-    // Meanwhile, all others are served.
+    // Meanwhile, other requests are served.
     assert_eq!(server.try_issuer("good", &server.idp).await.0, 200);
     let token = server.task_token().await;
     assert!(server.is_active(&token).await);
-    for (how, answer) in asking {
-        let want = (503, "temporarily_unavailable".to_owned(), Some("1".to_owned()));
-        assert_eq!(answer.await.unwrap(), want, "{how}");
+    for (how, answer) in pending {
+        let expected = (503, "temporarily_unavailable".to_owned(), Some("1".to_owned()));
+        assert_eq!(answer.await.unwrap(), expected, "{how}");
     }
-    // Nobody is there at all.
+    // Nothing listens on the port.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}/good", listener.local_addr().unwrap());
+    let unreachable = format!("http://{}/good", listener.local_addr().unwrap());
     drop(listener);
-    server.trust("nobody", &nobody, &LOOPBACK).await;
-    assert_eq!(server.try_issuer("nobody", &server.idp).await.0, 503);
-    // A known issuer and a key that is not its: that is known.
+    server.trust("unreachable", &unreachable, &LOOPBACK).await;
+    assert_eq!(server.try_issuer("unreachable", &server.idp).await.0, 503);
+    // A reachable issuer without the key is a definite rejection.
     let (status, error, _) = server.try_issuer("good", &Key::new("idp-1")).await;
     assert_eq!((status, &error[..]), (400, "invalid_request"));
 }
@@ -227,22 +227,22 @@ async fn unavailable_issuer_keys_return_503(server: Server) {
 async fn new_issuer_key_is_fetched(server: Server) {
     let provider = JwksServer::start(&server.idp.jwks()).await;
     server.trust("new", &format!("{}/new", provider.url), &LOOPBACK).await;
-    assert_eq!(server.try_issuer("new", &server.idp).await.0, 200, "an unknown kid is asked for, once");
-    assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(server.try_issuer("new", &server.idp).await.0, 200, "an unknown `kid` causes one more fetch");
+    assert_eq!(provider.requests.load(Ordering::SeqCst), 2);
     let unknown = Key::new("never-seen");
     for _ in 0..5 {
         assert_eq!(server.try_issuer("new", &unknown).await.0, 400);
     }
-    assert!(provider.asked.load(Ordering::SeqCst) <= 3, "strangers can't make us ask again and again");
-    wait_until("it still works", || async { server.try_issuer("new", &server.idp).await.0 == 200 }).await;
+    assert!(provider.requests.load(Ordering::SeqCst) <= 3, "forged tokens must not cause repeated fetches");
+    wait_until("the issuer is still accepted", || async { server.try_issuer("new", &server.idp).await.0 == 200 }).await;
     server.stop().await;
 }
 
 async fn forbidden_jwks_addresses_are_not_fetched(server: Server) {
     let provider = JwksServer::start(&server.idp.jwks()).await;
     let port = provider.url.rsplit(':').next().unwrap();
-    // What is plainly wrong is refused at the door; the rest when its keys are wanted.
-    for (name, uri, networks, at_the_door) in [
+    // A plainly wrong address is rejected on registration; the rest when the keys are fetched.
+    for (name, uri, networks, on_registration) in [
         ("loopback", format!("http://127.0.0.1:{port}/good"), &[][..], true),
         ("localhost", format!("http://localhost:{port}/good"), &[], true),
         ("other-loopback", format!("https://127.1.2.3:{port}/good"), &[], true),
@@ -258,7 +258,7 @@ async fn forbidden_jwks_addresses_are_not_fetched(server: Server) {
         ("file", "file:///etc/passwd".to_owned(), &LOOPBACK[..], true),
     ] {
         let (status, body) = server.try_trust(name, &uri, networks).await;
-        if at_the_door {
+        if on_registration {
             assert_eq!(status, 422, "{name}: {body}");
             continue;
         }
@@ -266,6 +266,6 @@ async fn forbidden_jwks_addresses_are_not_fetched(server: Server) {
         let (status, error, retry) = server.try_issuer(name, &server.idp).await;
         assert_eq!((status, &error[..], retry.as_deref()), (503, "temporarily_unavailable", Some("1")), "{name}");
     }
-    assert_eq!(provider.asked.load(Ordering::SeqCst), 0, "nobody was asked");
+    assert_eq!(provider.requests.load(Ordering::SeqCst), 0, "no request reached the provider");
     server.stop().await;
 }

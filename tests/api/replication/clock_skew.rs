@@ -1,4 +1,4 @@
-//! Wall clocks that are wrong: a revocation that was acknowledged holds whatever they say.
+//! Wrong wall clocks: an acknowledged revocation holds whatever they show.
 
 use std::{
     sync::{
@@ -11,7 +11,7 @@ use std::{
 use errand::{
     adapters::system::SystemClock,
     app::{AdminAction, Credentials, RequestContext, Revocation, RevocationTarget},
-    bootstrap::{Application, MigrationPolicy},
+    bootstrap::{Application, BackgroundTasks, MigrationPolicy},
     domain::{
         registry::client::ADMIN_SCOPE,
         secret::Secret,
@@ -21,7 +21,6 @@ use errand::{
     ports::Clock,
 };
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use crate::server::{Server, decode_claims, form, read_response, secret, wait_until};
 
@@ -60,7 +59,7 @@ async fn revoker_with_slow_clock_still_ends_tokens(server: Server) {
         let reason = "the clock is slow".parse().unwrap();
         let revocation = Revocation { target, action: AdminAction::Revoke, reason, idempotency_key: None };
         server.application.service.revoke(&admin, revocation, &an_hour_ago).await.unwrap();
-        // Nobody passes it over as long gone: neither who follows the log nor who starts now.
+        // The entry is not skipped as out of date, neither by a follower nor at start.
         let newcomer = server.replica().await;
         for one in [&server, &replica, &newcomer] {
             assert_eq!(one.introspect(&token).await, json!({"active": false}));
@@ -79,7 +78,8 @@ async fn replica_recovers_from_brief_clock_jump(server: Server) {
     assert_eq!(replica.introspect(&token).await, json!({"active": false}));
 }
 
-/// What it writes claims to be over since long. Who starts then passes it over, and knows that it did.
+/// The revoker's entries claim to be long out of date. A replica that starts skips them, and
+/// rejects the tokens that they may concern.
 async fn revoker_with_clock_behind_is_still_effective(server: Server) {
     let token = server.task_token().await;
     let bearer = Secret::new(server.api_token("ops", ADMIN_SCOPE).await);
@@ -93,18 +93,18 @@ async fn revoker_with_clock_behind_is_still_effective(server: Server) {
     let newcomer = server.replica().await;
     for one in [&server, &newcomer] {
         assert!(!one.is_active(&token).await);
-        assert!(one.is_active(&since).await, "it was issued afterwards");
+        assert!(one.is_active(&since).await, "the token was issued after the entry");
     }
 }
 
-/// For the revoker the token has expired, and for others it has not.
+/// The token has expired for the revoker, but not for other replicas.
 async fn revocation_with_clock_ahead_is_logged_within_an_hour(server: Server) {
     let other = server.replica().await;
     let user = server.user_token(json!({"client_id": "reader-client"}));
     let service = &server.application.service;
     for (ahead, is_written) in [(0, true), (3600 - 10, true), (3600 + 10, false)] {
         let token = server.issue_token("reader", &server.exchange_form(&user)).await;
-        // What it is ahead of the moment in which it takes the token for dead.
+        // `ahead` counts from the token's expiry.
         let end = Timestamp::from_unix(decode_claims(&token)["exp"].as_i64().unwrap());
         let cx = RequestContext { now: end.saturating_add(Lifetime::seconds(ahead)), ..server.cx() };
         let credentials = Credentials::Basic { client: "reader".into(), secret: Secret::new(secret("reader")) };
@@ -117,7 +117,7 @@ async fn revocation_with_clock_ahead_is_logged_within_an_hour(server: Server) {
     }
 }
 
-/// A clock that is set by hand, both of what it has.
+/// A clock whose wall time and monotonic time the test sets.
 struct OffsetClock {
     clock: SystemClock,
     ahead: AtomicU64,
@@ -135,24 +135,24 @@ impl Clock for OffsetClock {
     }
 }
 
-/// Another replica, so many seconds ahead.
-async fn start_replica_ahead(server: &Server, ahead: u64) -> (Arc<OffsetClock>, Application, String, JoinSet<()>) {
+/// Starts another replica whose wall clock is `ahead` seconds ahead.
+async fn start_replica_ahead(server: &Server, ahead: u64) -> (Arc<OffsetClock>, Application, String, BackgroundTasks) {
     let clock =
         Arc::new(OffsetClock { clock: SystemClock::new(), ahead: AtomicU64::new(ahead), passed: AtomicU64::new(0) });
-    let house =
+    let application =
         Application::build_with_clock(Arc::clone(&clock) as Arc<dyn Clock>, &server.config, MigrationPolicy::Always)
             .await
             .unwrap();
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let mut tasks = house.spawn_replication();
-    let app = router(AppState::new(house.service.clone()), HttpSettings::default());
+    let tasks = application.spawn_replication();
+    let app = router(AppState::new(application.service.clone()), HttpSettings::default());
     tasks.spawn(serve(listener, app, std::future::pending()));
-    wait_until("its lease holds", || async { house.service.holds_lease() }).await;
-    (clock, house, url, tasks)
+    wait_until("the lease is valid", || async { application.service.holds_lease() }).await;
+    (clock, application, url, tasks)
 }
 
-/// A token of the reader, from a replica that is so many seconds ahead.
+/// Issues a token to the reader at a replica whose wall clock is `ahead` seconds ahead.
 async fn issue_at(server: &Server, url: &str, ahead: u64) -> Value {
     let then = Server::now() + i64::try_from(ahead).unwrap();
     let user = json!({"client_id": "reader-client", "iat": then, "exp": then + 600, "auth_time": then});
@@ -169,34 +169,37 @@ async fn is_active(server: &Server, url: &str, token: &Value) -> bool {
     read_response(request.send().await.unwrap()).await.1["active"].as_bool().unwrap()
 }
 
-/// What it issues lasts until long after the end of it has been forgotten; and is no good for that.
+/// The token outlives the retention of the entry that ends it. It must not become active again.
 async fn token_from_issuer_with_clock_ahead_is_not_revived(server: Server) {
     const AHEAD: u64 = 3 * 3600;
     let (_, _house, there, _tasks) = start_replica_ahead(&server, AHEAD).await;
-    let (clock, house, here, _more_tasks) = start_replica_ahead(&server, 0).await;
+    let (clock, application, here, _more_tasks) = start_replica_ahead(&server, 0).await;
     let (token, other) = (issue_at(&server, &there, AHEAD).await, issue_at(&server, &there, AHEAD).await);
-    // Nobody can say how old they are; at home they are as good as any.
+    // Their age is unknown at the replica with the right clock, so it rejects them; their issuer
+    // accepts them.
     assert!(!is_active(&server, &here, &token).await && is_active(&server, &there, &token).await);
     let request = server.http.post(format!("{here}/oauth2/revoke")).basic_auth("reader", Some(secret("reader")));
     let request = request.form(&form(&[("token", token.as_str().unwrap())]));
     assert_eq!(request.send().await.unwrap().status(), 200);
     assert!(!is_active(&server, &here, &token).await && !is_active(&server, &there, &token).await);
     assert!(is_active(&server, &there, &other).await);
-    // An hour and a quarter later its entry may be forgotten; two hours later its end is near enough to be believed.
+    // After an hour and a quarter the entry may be evicted; after two hours the token's expiry is
+    // plausible.
     for minutes in [70, 76, 110, 125, 150, 179] {
         clock.passed.store(minutes * 60, Ordering::SeqCst);
         let cx = RequestContext { request_id: "clocks".parse().unwrap(), now: clock.now() };
-        house.service.collect_garbage(&cx).await.unwrap();
-        wait_until("its lease holds", || async { house.service.holds_lease() }).await;
+        application.service.collect_garbage(&cx).await.unwrap();
+        wait_until("the lease is valid", || async { application.service.holds_lease() }).await;
         assert!(!is_active(&server, &here, &token).await, "{minutes}");
     }
 }
 
-/// To take back what has expired is no mistake, and who starts then does not take it for something that is missing.
+/// Revoking an expired token succeeds, and a replica that starts afterwards does not count its
+/// entry as a skipped one.
 async fn revoking_expired_token_is_harmless(server: Server) {
     const AHEAD: u64 = 72 * 3600;
     let old = server.task_token().await;
-    let (_, house, there, _tasks) = start_replica_ahead(&server, AHEAD).await;
+    let (_, application, there, _tasks) = start_replica_ahead(&server, AHEAD).await;
     let token = issue_at(&server, &there, AHEAD).await;
     assert!(is_active(&server, &there, &token).await);
     let bearer = Secret::new(server.api_token("ops", ADMIN_SCOPE).await);
@@ -205,7 +208,7 @@ async fn revoking_expired_token_is_harmless(server: Server) {
     let target = RevocationTarget::Token(decode_claims(&old)["jti"].as_str().unwrap().parse().unwrap());
     let reason = "to be sure".parse().unwrap();
     let revocation = Revocation { target, action: AdminAction::Revoke, reason, idempotency_key: None };
-    let days_later = RequestContext { now: house.service.clock().now(), ..server.cx() };
+    let days_later = RequestContext { now: application.service.clock().now(), ..server.cx() };
     server.application.service.revoke(&admin.unwrap(), revocation, &days_later).await.unwrap();
     let (_, _newcomer, newcomer, _more_tasks) = start_replica_ahead(&server, AHEAD).await;
     assert!(is_active(&server, &newcomer, &token).await);

@@ -1,5 +1,5 @@
-//! What one replica has not heard of yet, another one may be asked about: it says that something is done when it is so at all
-//! of them.
+//! Requests at a replica that lags behind the log: a success is reported only when it holds at
+//! every replica.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ async fn reader_token(server: &Server) -> String {
     server.issue_token("reader", &server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})))).await
 }
 
-/// A key leaked, and so a new one signs at once. A replica that knows neither of the two is asked to take back what the new one
-/// signed.
+/// A key is revoked and its successor signs at once. A lagging replica, which knows the old key
+/// only, is requested to revoke a token of the successor.
 async fn lagging_replica_revokes_token_of_unknown_key(server: Server) {
     let mut silent = server.replica_with_long_lease().await;
     server.wait_until_leased().await;
@@ -41,20 +41,21 @@ async fn lagging_replica_revokes_token_of_unknown_key(server: Server) {
     let path = format!("/keys/{kid}/revoke");
     let leaked = server.admin_with(&api, Method::POST, &path, Some(json!({"reason": "it leaked"})));
     let meanwhile = async {
-        wait_until("the old key is gone at home", || async { !server.is_active(&old).await }).await;
+        wait_until("the other replica has removed the old key", || async { !server.is_active(&old).await }).await;
         let token = reader_token(&server).await;
         assert_ne!(decode_header(&token)["kid"], json!(kid));
         assert!(server.is_active(&token).await);
-        assert!(silent.is_active(&old).await, "it has not heard of it");
+        assert!(silent.is_active(&old).await, "the lagging replica has not applied the removal");
         assert_eq!(revoke_token(&silent, &token).await, 200);
-        assert!(!server.is_active(&token).await, "it was taken back");
+        assert!(!server.is_active(&token).await, "the token is revoked");
         assert!(!silent.is_active(&token).await);
     };
     let (leaked, ()) = tokio::join!(leaked, meanwhile);
     assert!(leaked.0.is_success(), "{leaked:?}");
 }
 
-/// The key that took the place of the leaked one is to go too, says somebody to a replica that has never heard of it.
+/// The successor of a revoked key is revoked as well, at a lagging replica that does not know the
+/// successor.
 async fn lagging_replica_revokes_unknown_key(server: Server) {
     let mut silent = server.replica_with_long_lease().await;
     server.wait_until_leased().await;
@@ -66,17 +67,18 @@ async fn lagging_replica_revokes_unknown_key(server: Server) {
         at.admin_with(&api, Method::POST, &format!("/keys/{kid}/revoke"), Some(json!({"reason": "it leaked"}))).await
     };
     let meanwhile = async {
-        wait_until("the old key is gone at home", || async { !server.is_active(&old).await }).await;
+        wait_until("the other replica has removed the old key", || async { !server.is_active(&old).await }).await;
         let token = reader_token(&server).await;
         let (status, body) = leaked(&silent, &kid(&token)).await;
-        assert!(status.is_success(), "there is such a key: {status} {body}");
+        assert!(status.is_success(), "the key exists: {status} {body}");
         assert!(!server.is_active(&token).await && !silent.is_active(&token).await);
     };
     let first = kid(&old);
     tokio::join!(leaked(&server, &first), meanwhile);
 }
 
-/// It was taken back with its key, and that is answered when everybody knows.
+/// A token is revoked whose key was removed: the response waits until every replica has applied the
+/// removal.
 async fn token_of_removed_key_is_already_revoked(server: Server) {
     let mut silent = server.replica_with_long_lease().await;
     server.wait_until_leased().await;
@@ -86,14 +88,15 @@ async fn token_of_removed_key_is_already_revoked(server: Server) {
     let api = server.api_token("ops", "errand:admin").await;
     let path = format!("/keys/{}/revoke", decode_header(&token)["kid"].as_str().unwrap());
     let leaked = server.admin_with(&api, Method::POST, &path, Some(json!({"reason": "it leaked"})));
-    assert!(timeout(Duration::from_millis(400), leaked).await.is_err(), "it waits");
-    wait_until("it is gone at home", || async { !server.is_active(&token).await }).await;
+    assert!(timeout(Duration::from_millis(400), leaked).await.is_err(), "the revocation waits");
+    wait_until("the first replica has removed the key", || async { !server.is_active(&token).await }).await;
     assert!(silent.is_active(&token).await);
     assert_eq!(revoke_token(&server, &token).await, 200);
     assert!(!silent.is_active(&token).await);
 }
 
-/// What never was ours: nothing is written, and nobody is told more than that all is well.
+/// RFC 7009 §2.2: a token that this server did not issue gets a success response, and nothing is
+/// written.
 async fn unknown_key_is_accepted_without_a_write(server: Server) {
     let token = reader_token(&server).await;
     let (signed, _) = token.rsplit_once('.').unwrap();
@@ -107,22 +110,24 @@ async fn unknown_key_is_accepted_without_a_write(server: Server) {
     assert_eq!(list["items"], json!([]));
 }
 
-/// Somebody else has ended the tasks of a selection, and was not acknowledged. Where it has not been heard of, and where it has.
+/// The tasks of a confirmed selection have ended meanwhile, and that change is not acknowledged
+/// yet. The selection is requested at a replica that has applied the change, and at one that lags
+/// behind.
 async fn exhausted_selection_waits_for_propagation(server: Server) {
-    for at_home in [false, true] {
+    for has_applied in [false, true] {
         let mut silent = server.replica_with_long_lease().await;
         server.wait_until_leased().await;
         let token = server.task_token().await;
         assert!(silent.is_active(&token).await);
         let selection = json!({"kind": "tasks", "ids": [decode_claims(&token)["txn"]], "reason": "in a test"});
         let api = server.api_token("ops", "errand:admin").await;
-        let ask = async |at: &Server, more| {
+        let select = async |at: &Server, more| {
             let request =
                 at.post("/v1/admin/revocations").bearer_auth(&api).json(&with_changes(selection.clone(), more));
             let (status, answer) = read_response(request.send().await.unwrap()).await;
             (status.as_u16(), answer)
         };
-        let (_, found) = ask(&silent, json!({"dry_run": true})).await;
+        let (_, dry_run) = select(&silent, json!({"dry_run": true})).await;
         silent.isolate().await;
         let (status, answer) = server.revoke_with_preference(&api, &token_target(&token), Some("wait=0")).await;
         assert_eq!(status, 202, "{answer}");
@@ -130,13 +135,13 @@ async fn exhausted_selection_waits_for_propagation(server: Server) {
         let (status, answer) = server.revoke_with_preference(&api, &task, Some("wait=0")).await;
         assert_eq!(status, 202, "{answer}");
         assert!(silent.is_active(&token).await);
-        let at = if at_home { &server } else { &silent };
-        for again in [false, true] {
-            let (status, answer) = ask(at, json!({"confirmation": found["confirmation"]})).await;
+        let at = if has_applied { &server } else { &silent };
+        for is_retry in [false, true] {
+            let (status, answer) = select(at, json!({"confirmation": dry_run["confirmation"]})).await;
             assert_eq!(
                 (status, &answer["tasks"], replica_counts(&answer)[2]),
                 (200, &json!(0), 0),
-                "{again}: {answer}"
+                "{is_retry}: {answer}"
             );
             assert!(!silent.is_active(&token).await, "{answer}");
         }

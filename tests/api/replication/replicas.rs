@@ -1,5 +1,5 @@
-//! Several replicas on one store: each answers from memory while its lease holds, and a revocation is acknowledged when none
-//! of them answers any more from a memory that is older.
+//! Several replicas on one store: each answers from memory while its lease is valid, and a
+//! revocation is acknowledged when none of them answers any more from a memory that lacks it.
 
 use std::{
     sync::{
@@ -31,11 +31,12 @@ on_both_stores!(
     acknowledged_revocation_is_visible_on_every_replica,
 );
 
-/// A lease that is long enough to do something while it holds, and to wait for its end.
+/// The length of a lease that is long enough to act while it is valid, and short enough to wait for
+/// its end.
 const LONG_LEASE_MS: u32 = 6000;
 
 impl Server {
-    /// Another replica with a long lease.
+    /// Starts another replica with a long lease.
     pub async fn replica_with_long_lease(&self) -> Self {
         let other = self
             .replica_with(|config| {
@@ -48,17 +49,18 @@ impl Server {
     }
 
     pub async fn wait_until_leased(&self) {
-        wait_until("its lease holds", || async { self.application.service.holds_lease() }).await;
+        wait_until("the lease is valid", || async { self.application.service.holds_lease() }).await;
     }
 
-    /// It follows no longer, and goes on answering: as one that is cut off from the others.
+    /// Stops following the log while the replica keeps serving, as if it were disconnected from the
+    /// others.
     pub async fn isolate(&mut self) {
         self.background_tasks.shutdown().await;
         assert!(self.application.service.holds_lease());
     }
 
-    pub async fn revoke_with_preference(&self, api: &str, what: &Value, prefer: Option<&str>) -> (StatusCode, Value) {
-        let request = self.post("/v1/admin/revocations").bearer_auth(api).json(what);
+    pub async fn revoke_with_preference(&self, api: &str, target: &Value, prefer: Option<&str>) -> (StatusCode, Value) {
+        let request = self.post("/v1/admin/revocations").bearer_auth(api).json(target);
         let request = match prefer {
             Some(prefer) => request.header("prefer", prefer),
             None => request,
@@ -82,7 +84,7 @@ pub fn replica_counts(answer: &Value) -> [u64; 3] {
     ["acknowledged", "lapsed", "pending"].map(count)
 }
 
-/// Of how many replicas it is known that they answer by it.
+/// Checks that no replica is pending, and returns the number of replicas.
 fn assert_complete(answer: &Value) -> u64 {
     let [acknowledged, lapsed, pending] = replica_counts(answer);
     assert_eq!(pending, 0, "{answer}");
@@ -98,8 +100,10 @@ async fn replicas_are_listed_with_their_state(server: Server) {
     let answer = server.revoke(token_target(&token)).await;
     assert_eq!(assert_complete(&answer), 2, "{answer}");
     for one in [&server, &other] {
-        wait_until("it says so", || async { one.replicas().await.iter().all(|r| r["behind"] == 0) }).await;
-        wait_until("both live", || async { one.replicas().await.iter().all(|r| r["lease_valid"] == true) }).await;
+        wait_until("every replica has caught up", || async { one.replicas().await.iter().all(|r| r["behind"] == 0) })
+            .await;
+        wait_until("both leases are valid", || async { one.replicas().await.iter().all(|r| r["lease_valid"] == true) })
+            .await;
     }
     for (at, n) in [(&server, 0), (&other, 1)] {
         let list = at.replicas().await;
@@ -110,9 +114,12 @@ async fn replicas_are_listed_with_their_state(server: Server) {
             assert_eq!(replica["version"], env!("CARGO_PKG_VERSION"));
         }
         assert_eq!(list[1]["name"], "second");
-        assert!(list[0]["name"].as_str().is_some_and(|name| !name.is_empty()), "the machine's name: {list:?}");
+        assert!(
+            list[0]["name"].as_str().is_some_and(|name| !name.is_empty()),
+            "the default is the host name: {list:?}"
+        );
     }
-    // Who leaves says so, and nobody waits for them.
+    // A replica that shuts down deregisters, and no revoker waits for it.
     other.stop().await;
     assert_eq!(server.replicas().await.len(), 1);
     let answer = server.revoke(token_target(&token)).await;
@@ -124,7 +131,7 @@ async fn replicas_are_listed_with_their_state(server: Server) {
     }
 }
 
-/// The store is away, so whatever asks it gets no answer; what is answered all the same was not asked of it.
+/// The store is unavailable, so every answer comes from memory.
 async fn valid_lease_serves_introspection_from_memory(server: Server) {
     let token = server.task_token().await;
     let at = server.replica_with_long_lease().await;
@@ -132,7 +139,7 @@ async fn valid_lease_serves_introspection_from_memory(server: Server) {
     at.wait_until_leased().await;
     make_store_unavailable(&server.store).await;
     let mut from_memory = 0;
-    wait_until("its lease is over", || {
+    wait_until("the lease has lapsed", || {
         from_memory += 1;
         async {
             let (status, body) = at.post_as("files", "/oauth2/introspect", &form(&[("token", &token)])).await;
@@ -144,9 +151,9 @@ async fn valid_lease_serves_introspection_from_memory(server: Server) {
         }
     })
     .await;
-    assert!(from_memory > 10, "it was asked {from_memory} times");
+    assert!(from_memory > 10, "only {from_memory} requests were sent before the lease lapsed");
     assert!(!at.application.service.holds_lease());
-    // It stays so, and nothing is issued either.
+    // It remains unavailable, and issues nothing.
     let again = form_with_changes(&at.exchange_form(&token), &[("purpose", "")]);
     for _ in 0..3 {
         assert_eq!(at.post_as("files", "/oauth2/introspect", &form(&[("token", &token)])).await.0, 503);
@@ -157,22 +164,22 @@ async fn valid_lease_serves_introspection_from_memory(server: Server) {
     assert!(at.is_active(&token).await);
 }
 
-/// A renewal is no lease before the head of the log was read after it.
+/// A renewal does not extend the lease until the head of the log has been read after it.
 async fn lease_starts_after_reading_log_head(server: Server) {
     let mut at = server.replica_with(|config| config.replicas.heartbeat_ms = 20).await;
     at.wait_until_leased().await;
     at.isolate().await;
-    wait_until("its lease is over", || async { !at.application.service.holds_lease() }).await;
+    wait_until("the lease has lapsed", || async { !at.application.service.holds_lease() }).await;
     server.store.tamper("ALTER TABLE log_head RENAME TO log_head_away").await;
     let store = server.store.open().await;
     let renewals = async || {
-        let beats = store.list_replicas().await.unwrap();
-        beats.iter().map(|beat| (beat.replica.id, beat.number)).max().unwrap().1
+        let heartbeats = store.list_replicas().await.unwrap();
+        heartbeats.iter().map(|heartbeat| (heartbeat.replica.id, heartbeat.number)).max().unwrap().1
     };
     let before = renewals().await;
-    let _following = at.application.spawn_replication();
-    wait_until("it has renewed a few times", || async { renewals().await > before + 3 }).await;
-    assert!(!at.application.service.holds_lease(), "it can't know what it missed");
+    let _replication = at.application.spawn_replication();
+    wait_until("a few renewals were sent", || async { renewals().await > before + 3 }).await;
+    assert!(!at.application.service.holds_lease(), "the replica has not read the head of the log");
     server.store.tamper("ALTER TABLE log_head_away RENAME TO log_head").await;
     at.wait_until_leased().await;
 }
@@ -187,13 +194,13 @@ async fn revocation_waits_for_silent_replica_lease(server: Server) {
     let (one, two, other) = (server.task_token().await, server.task_token().await, server.task_token().await);
     assert!(silent.is_active(&one).await);
     silent.isolate().await;
-    // Who does not wait is told that it is durable, and no more.
+    // A caller that does not wait learns only that the entry is durable.
     let (status, answer) = server.revoke_with_preference(&api, &token_target(&one), Some("wait=0")).await;
     assert_eq!(status, 202, "{answer}");
     assert!(replica_counts(&answer)[2] >= 1 && replica_counts(&answer).iter().sum::<u64>() == 3, "{answer}");
-    assert!(silent.is_active(&one).await, "which is why it is waited for");
-    assert!(!server.is_active(&one).await, "at home it is known at once");
-    // Who waits hears of it when the lease is over.
+    assert!(silent.is_active(&one).await, "its lease is valid, so a revoker waits for it");
+    assert!(!server.is_active(&one).await, "the replica that revoked it has applied it");
+    // A caller that waits gets the response when the lease is over.
     let (status, answer) = third.revoke_with_preference(&api, &token_target(&two), None).await;
     assert_eq!((status.as_u16(), replica_counts(&answer)), (200, [2, 1, 0]), "{answer}");
     for at in [&server, &third, &silent] {
@@ -202,7 +209,8 @@ async fn revocation_waits_for_silent_replica_lease(server: Server) {
         }
         assert!(at.is_active(&other).await);
     }
-    // From now on nobody waits for it: whoever has watched it for so long knows.
+    // A revoker that has observed the silent replica for a whole lease does not wait for it any
+    // more.
     let (status, answer) = third.revoke_with_preference(&api, &token_target(&other), Some("wait=0")).await;
     assert_eq!((answer["replicas_lapsed"].as_u64(), status.is_success()), (Some(1), true), "{answer}");
     let (status, answer) = server.revoke_with_preference(&api, &token_target(&other), None).await;
@@ -211,7 +219,7 @@ async fn revocation_waits_for_silent_replica_lease(server: Server) {
     let list = server.replicas().await;
     let valid = list.iter().map(|replica| replica["lease_valid"].as_bool().unwrap()).collect::<Vec<_>>();
     assert_eq!(valid, [true, false, true], "{list:?}");
-    // Preferences are answered, and what is none is none.
+    // A valid preference is acknowledged, and an invalid one is ignored.
     let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("prefer", "wait=7");
     let response = request.json(&token_target(&other)).send().await.unwrap();
     assert_eq!(
@@ -222,17 +230,18 @@ async fn revocation_waits_for_silent_replica_lease(server: Server) {
     assert_eq!(status, 200);
 }
 
-/// The first answer got lost: the same again is answered when it is everywhere, and not because it is known here.
+/// The first response was lost. The retried request waits for propagation, although this replica
+/// has applied the change.
 async fn retried_revocation_waits_for_propagation(server: Server) {
-    for way in ["client", "key", "task", "removal", "door"] {
+    for way in ["client", "key", "task", "removal", "block"] {
         let mut silent = server.replica_with_long_lease().await;
         server.wait_until_leased().await;
         let token = server.task_token().await;
-        let says = decode_claims(&token);
+        let claims = decode_claims(&token);
         assert!(silent.is_active(&token).await);
         silent.isolate().await;
-        let ask = async || {
-            // A new one each time: with the key that signed it, the token of the one before is gone.
+        let send = async || {
+            // A new API token each time: revoking the signing key also ends the previous one.
             let api = server.api_token("ops", "errand:admin").await;
             let request = match way {
                 "client" => {
@@ -246,12 +255,12 @@ async fn retried_revocation_waits_for_propagation(server: Server) {
                     request.header("idempotency-key", "again").json(&token_target(&token))
                 }
                 "task" => {
-                    let path = format!("/v1/admin/tasks/{}/suspend", says["txn"].as_str().unwrap());
+                    let path = format!("/v1/admin/tasks/{}/suspend", claims["txn"].as_str().unwrap());
                     server.post(&path).bearer_auth(&api).json(&json!({"reason": "a pause"}))
                 }
-                "door" => {
+                "block" => {
                     let agent =
-                        json!({"kind": "agent", "id": says["client_id"], "reason": "a pause", "verb": "suspend"});
+                        json!({"kind": "agent", "id": claims["client_id"], "reason": "a pause", "verb": "suspend"});
                     server.post("/v1/admin/revocations").bearer_auth(&api).json(&agent)
                 }
                 _ => {
@@ -261,16 +270,16 @@ async fn retried_revocation_waits_for_propagation(server: Server) {
             };
             request.send().await.unwrap().status().as_u16()
         };
-        let first = timeout(Duration::from_millis(400), ask()).await;
-        assert!(first.is_err(), "{way}: it waits: {first:?}");
-        wait_until("it is known at home", || async { !server.is_active(&token).await }).await;
-        assert!(silent.is_active(&token).await, "{way}: its lease holds");
-        let want = match way {
+        let first = timeout(Duration::from_millis(400), send()).await;
+        assert!(first.is_err(), "{way}: the first request waits: {first:?}");
+        wait_until("this replica has applied the change", || async { !server.is_active(&token).await }).await;
+        assert!(silent.is_active(&token).await, "{way}: the silent replica's lease is valid");
+        let expected = match way {
             "client" | "key" => 200,
-            "task" | "door" => 409,
+            "task" | "block" => 409,
             _ => 404,
         };
-        assert_eq!(ask().await, want, "{way}");
+        assert_eq!(send().await, expected, "{way}");
         assert!(!silent.is_active(&token).await, "{way}");
     }
 }
@@ -287,32 +296,31 @@ async fn registry_changes_wait_for_propagation(server: Server) {
     };
     assert_eq!(log_in(&silent, &made["client_secret"]).await, 200);
     silent.isolate().await;
-    // A new secret: the old one is dead everywhere when it is shown.
+    // When the response shows a new secret, the old one is invalid at every replica.
     let (status, newer) = server.admin(Method::POST, "/clients/temp/secret", None).await;
     assert_eq!((status.as_u16(), log_in(&silent, &made["client_secret"]).await), (201, 401));
     assert_eq!(log_in(&silent, &newer["client_secret"]).await, 200);
     silent.background_tasks = silent.application.spawn_replication();
     silent.wait_until_leased().await;
     silent.isolate().await;
-    let mut shut = agent;
-    shut["disabled"] = json!(true);
-    assert_eq!(server.admin(Method::PUT, "/agents/temp", Some(shut)).await.0, 200);
+    let mut disabled = agent;
+    disabled["disabled"] = json!(true);
+    assert_eq!(server.admin(Method::PUT, "/agents/temp", Some(disabled)).await.0, 200);
     assert_eq!(log_in(&silent, &newer["client_secret"]).await, 401);
 }
 
-/// Today's way for whoever has no lease: exact, at the price of a read.
+/// A replica without a lease is exact as well, at the cost of a read.
 async fn expired_lease_reads_from_store(server: Server) {
     let mut at = server.replica().await;
     let (one, two) = (server.task_token().await, server.task_token().await);
     assert!(at.is_active(&one).await);
     at.wait_until_leased().await;
     at.isolate().await;
-    wait_until("its lease is over", || async { !at.application.service.holds_lease() }).await;
+    wait_until("the lease has lapsed", || async { !at.application.service.holds_lease() }).await;
     let api = server.api_token("ops", "errand:admin").await;
     let task = json!({"kind": "task", "id": decode_claims(&two)["txn"], "reason": "in a test"});
-    for what in [token_target(&one), task] {
-        // It need not even be known to be dead for long.
-        let (status, _) = server.revoke_with_preference(&api, &what, None).await;
+    for target in [token_target(&one), task] {
+        let (status, _) = server.revoke_with_preference(&api, &target, None).await;
         assert_eq!(status, 200);
     }
     for token in [&one, &two] {
@@ -323,7 +331,7 @@ async fn expired_lease_reads_from_store(server: Server) {
     assert!(!at.application.service.holds_lease());
 }
 
-/// Whoever starts knows what was acknowledged before they answered.
+/// A replica that starts knows every revocation that was acknowledged before its first response.
 async fn starting_replica_knows_acknowledged_revocations(server: Server) {
     let api = server.api_token("ops", "errand:admin").await;
     let user = server.user_token(json!({"client_id": "reader-client"}));
@@ -346,15 +354,16 @@ async fn starting_replica_knows_acknowledged_revocations(server: Server) {
     }
 }
 
-/// What a resource was told, when it had asked, and when it was answered.
-struct Acknowledged {
-    asked: Instant,
-    answered: Instant,
+/// One introspection, with the times of its request and of its response.
+struct Observed {
+    requested: Instant,
+    responded: Instant,
     active: bool,
 }
 
-/// Three replicas are asked without a pause, by somebody who writes down when they asked; somebody else ends tokens,
-/// suspends and resumes at any of them. Whoever asked after an acknowledgement was told accordingly.
+/// Three replicas are introspected continuously, and the times are recorded. Meanwhile, tokens are
+/// revoked, suspended and resumed at any of them. Every introspection that began after an
+/// acknowledgement agrees with it.
 async fn acknowledged_revocation_is_visible_on_every_replica(server: Server) {
     const ROUNDS: usize = 24;
     let server = Arc::new(server);
@@ -367,21 +376,21 @@ async fn acknowledged_revocation_is_visible_on_every_replica(server: Server) {
     let (mut before, mut after) = (0, 0);
     for round in 0..ROUNDS {
         let token = server.issue_token("reader", &server.exchange_form(&user)).await;
-        let says = decode_claims(&token);
+        let claims = decode_claims(&token);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut askers = JoinSet::new();
+        let mut clients = JoinSet::new();
         for at in &replicas {
             let (at, stop, token) = (Arc::clone(at), Arc::clone(&stop), token.clone());
-            askers.spawn(async move {
-                let mut told = Vec::new();
+            clients.spawn(async move {
+                let mut observed = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
-                    let asked = Instant::now();
+                    let requested = Instant::now();
                     let active = at.is_active(&token).await;
-                    told.push(Acknowledged { asked, answered: Instant::now(), active });
-                    // Between two questions, others get their turn.
+                    observed.push(Observed { requested, responded: Instant::now(), active });
+                    // Let other tasks run between two requests.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                told
+                observed
             });
         }
         let at = &replicas[round % 3];
@@ -389,12 +398,12 @@ async fn acknowledged_revocation_is_visible_on_every_replica(server: Server) {
         if round % 3 == 0 {
             for (act, active) in [("suspend", false), ("resume", true)] {
                 let began = Instant::now();
-                let path = format!("/v1/admin/tasks/{}/{act}", says["txn"].as_str().unwrap());
+                let path = format!("/v1/admin/tasks/{}/{act}", claims["txn"].as_str().unwrap());
                 let request = at.post(&path).bearer_auth(&api).json(&json!({"reason": "the race"}));
                 let (status, body) = read_response(request.send().await.unwrap()).await;
                 assert_eq!((status.as_u16(), assert_complete(&body)), (200, 3), "{body}");
                 acknowledged.push((began, Instant::now(), active));
-                // Long enough that somebody asks in between.
+                // Long enough for an introspection in between.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
@@ -403,12 +412,12 @@ async fn acknowledged_revocation_is_visible_on_every_replica(server: Server) {
             let request = at.post("/oauth2/revoke").basic_auth("reader", Some(secret("reader")));
             assert_eq!(request.form(&form(&[("token", &token)])).send().await.unwrap().status(), 200);
         } else {
-            let what = match round % 4 {
+            let target = match round % 4 {
                 0 => json!({"kind": "agent", "id": "reader", "reason": "the race"}),
-                2 => json!({"kind": "task", "id": says["txn"], "reason": "the race"}),
+                2 => json!({"kind": "task", "id": claims["txn"], "reason": "the race"}),
                 _ => token_target(&token),
             };
-            let (status, body) = at.revoke_with_preference(&api, &what, None).await;
+            let (status, body) = at.revoke_with_preference(&api, &target, None).await;
             assert_eq!((status.as_u16(), assert_complete(&body)), (200, 3), "{body}");
         }
         acknowledged.push((began, Instant::now(), false));
@@ -416,22 +425,24 @@ async fn acknowledged_revocation_is_visible_on_every_replica(server: Server) {
             assert!(!at.is_active(&token).await);
         }
         stop.store(true, Ordering::SeqCst);
-        while let Some(told) = askers.join_next().await {
-            for Acknowledged { asked, answered, active } in told.unwrap() {
-                // As it was acknowledged last before they asked, or as what began before they were answered made it.
-                let last = acknowledged.iter().rposition(|(_, end, _)| *end <= asked);
+        while let Some(observed) = clients.join_next().await {
+            for Observed { requested, responded, active } in observed.unwrap() {
+                // Either the state that was last acknowledged before the request, or that of a
+                // change that began before the response.
+                let last = acknowledged.iter().rposition(|(_, end, _)| *end <= requested);
                 let since = &acknowledged[last.map_or(0, |last| last + 1)..];
-                let was = last.is_none_or(|last| acknowledged[last].2);
-                let may_be = since.iter().any(|(began, _, made)| *began <= answered && *made == active);
-                assert!(active == was || may_be, "round {round}: told {active} after {last:?}");
+                let acknowledged_state = last.is_none_or(|last| acknowledged[last].2);
+                let is_concurrent = since.iter().any(|(began, _, result)| *began <= responded && *result == active);
+                assert!(active == acknowledged_state || is_concurrent, "round {round}: {active} after {last:?}");
                 *if last.is_some() { &mut after } else { &mut before } += 1;
             }
         }
     }
-    assert!(before > 0 && after > 0, "it was no race: {before} before, {after} after");
+    assert!(before > 0 && after > 0, "no overlap: {before} before, {after} after");
 }
 
-/// Whoever was cut off listens again by itself: no heartbeat is near, so what it acknowledges it was told.
+/// A listener reconnects after its connection was cut. The next heartbeat is far away, so an
+/// acknowledgement shows that a notification arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn store_listeners_reconnect() {
     let server = Server::start(TestStore::postgres().await).await;
@@ -443,12 +454,12 @@ async fn store_listeners_reconnect() {
     for one in [&server, &other] {
         one.wait_until_leased().await;
     }
-    let what = json!({"kind": "agent", "id": "reader", "reason": "in a test"});
+    let target = json!({"kind": "agent", "id": "reader", "reason": "in a test"});
     for _ in 0..2 {
-        // Each connection that was cut is found to be gone when it is used, and whoever did is told to come again.
+        // A cut connection is detected when it is used, and that request gets 503.
         let mut tries = 0;
         let answer = loop {
-            let (status, body) = server.admin(Method::POST, "/revocations", Some(what.clone())).await;
+            let (status, body) = server.admin(Method::POST, "/revocations", Some(target.clone())).await;
             match status.as_u16() {
                 200 => break body,
                 503 if tries < 20 => tries += 1,
@@ -458,7 +469,7 @@ async fn store_listeners_reconnect() {
         assert_eq!(replica_counts(&answer), [2, 0, 0], "{answer}");
         make_store_unavailable(&server.store).await;
         restore_store(&server.store).await;
-        wait_until("it issues again", || async {
+        wait_until("tokens are issued again", || async {
             let form = form(&[("grant_type", "client_credentials")]);
             server.post_as("ops", "/oauth2/token", &form).await.0 == 200
         })

@@ -1,4 +1,5 @@
-//! The store is out of reach, or does not answer: 503 with `Retry-After`, and never a yes or a no.
+//! The store is unreachable or does not respond: the response is 503 with `Retry-After`, never a
+//! decision.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -13,13 +14,13 @@ use crate::{
 on_both_stores!(unreachable_store_returns_503, store_hang_returns_503);
 
 impl Server {
-    /// One of everything that needs the store.
+    /// Returns one request of every kind that needs the store.
     fn all_requests(&self, token: &str, api: &str) -> Vec<(&'static str, RequestBuilder)> {
         let signed = |path: &str, form| self.post(path).form(&with_assertion(form, &self.assertion(json!({}))));
         let by_secret =
             |path: &str, client: &str, form| self.post(path).basic_auth(client, Some(secret(client))).form(form);
         let admin = |method, path: &str| self.request(method, &format!("/v1/admin{path}")).bearer_auth(api);
-        let asked = form(&[("token", token)]);
+        let token_form = form(&[("token", token)]);
         let end = json!({"kind": "task", "id": decode_claims(token)["txn"], "reason": "in an outage"});
         let again = crate::server::form_with_changes(&self.exchange_form(token), &[("purpose", "")]);
         vec![
@@ -30,12 +31,12 @@ impl Server {
                 "client_credentials",
                 by_secret("/oauth2/token", "reader", &form(&[("grant_type", "client_credentials")])),
             ),
-            ("introspection", by_secret("/oauth2/introspect", "files", &asked)),
+            ("introspection", by_secret("/oauth2/introspect", "files", &token_form)),
             ("introspection of nothing", by_secret("/oauth2/introspect", "files", &form(&[("token", "x")]))),
-            ("introspection by bearer", self.post("/oauth2/introspect").bearer_auth(api).form(&asked)),
-            ("revocation", signed("/oauth2/revoke", &asked)),
-            ("a wrong secret", self.post("/oauth2/token").basic_auth("reader", Some("wrong")).form(&asked)),
-            ("an unknown client", self.post("/oauth2/token").basic_auth("nobody", Some("wrong")).form(&asked)),
+            ("introspection by bearer", self.post("/oauth2/introspect").bearer_auth(api).form(&token_form)),
+            ("revocation", signed("/oauth2/revoke", &token_form)),
+            ("a wrong secret", self.post("/oauth2/token").basic_auth("reader", Some("wrong")).form(&token_form)),
+            ("an unknown client", self.post("/oauth2/token").basic_auth("unknown", Some("wrong")).form(&token_form)),
             ("admin: read", admin(Method::GET, "/agents")),
             ("admin: audit", admin(Method::GET, "/audit")),
             ("admin: revoke", admin(Method::POST, "/revocations").json(&end)),
@@ -55,10 +56,10 @@ impl Server {
     }
 }
 
-/// Puts the store out of reach.
+/// Makes the store unavailable.
 pub async fn make_store_unavailable(store: &TestStore) {
     match postgres_of(store).await {
-        // A file that is open stays so; without its first table, nothing can be asked of it.
+        // An open SQLite file stays open; without this table, every query of the log fails.
         None => drop(store.tamper("ALTER TABLE log_head RENAME TO log_head_away").await),
         Some((mut server, database)) => {
             for sql in [
@@ -71,7 +72,7 @@ pub async fn make_store_unavailable(store: &TestStore) {
     }
 }
 
-/// Puts it back into reach.
+/// Makes the store available again.
 pub async fn restore_store(store: &TestStore) {
     match postgres_of(store).await {
         None => drop(store.tamper("ALTER TABLE log_head_away RENAME TO log_head").await),
@@ -82,7 +83,8 @@ pub async fn restore_store(store: &TestStore) {
     }
 }
 
-/// The Postgres server that the store is a database of, reached by another database, and its name there.
+/// Returns a connection to another database of the store's PostgreSQL server, and the name of the
+/// store's database.
 async fn postgres_of(store: &TestStore) -> Option<(PgConnection, String)> {
     let mut url = url::Url::parse(store.url()).ok().filter(|url| url.scheme().starts_with("postgres"))?;
     let database = url.path().trim_start_matches('/').to_owned();
@@ -90,7 +92,7 @@ async fn postgres_of(store: &TestStore) -> Option<(PgConnection, String)> {
     Some((PgConnection::connect(url.as_str()).await.unwrap(), database))
 }
 
-/// Sends all at once, and holds each answer to being "I don't know".
+/// Sends all requests concurrently, and checks that each response is 503 and decides nothing.
 async fn assert_all_unavailable(requests: Vec<(&'static str, RequestBuilder)>) {
     let sent = requests.into_iter().map(|(name, request)| (name, tokio::spawn(request.send()))).collect::<Vec<_>>();
     let mut wrong = Vec::new();
@@ -112,12 +114,12 @@ async fn unreachable_store_returns_503(server: Server) {
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     for _ in 0..2 {
         assert_eq!((server.request_status("/healthz").await, server.request_status("/readyz").await), (200, 200));
-        wait_until("its lease holds", || async { server.application.service.holds_lease() }).await;
+        wait_until("the lease is valid", || async { server.application.service.holds_lease() }).await;
         make_store_unavailable(&server.store).await;
-        // Until its lease is over it answers from memory, and rightly; then it does not know.
-        wait_until("its lease is over", || async {
-            let asked = form(&[("token", &token)]);
-            let (status, body) = server.post_as("files", "/oauth2/introspect", &asked).await;
+        // It answers from memory until the lease lapses; then the answer is unknown.
+        wait_until("the lease has lapsed", || async {
+            let token_form = form(&[("token", &token)]);
+            let (status, body) = server.post_as("files", "/oauth2/introspect", &token_form).await;
             assert!(status == 503 || (status == 200 && body["active"] == true), "{status} {body}");
             status == 503
         })
@@ -125,17 +127,17 @@ async fn unreachable_store_returns_503(server: Server) {
         assert_all_unavailable(server.all_requests(&token, &api)).await;
         let ready = server.request(Method::GET, "/readyz").send().await.unwrap().json::<Value>().await.unwrap();
         assert_eq!(ready["detail"], "failed check: store; try again", "{ready}");
-        assert_eq!(server.request_status("/healthz").await, 200, "the process runs");
+        assert_eq!(server.request_status("/healthz").await, 200, "the process is alive");
         let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
         assert!(metrics.contains("errand_store_up 0"), "{metrics}");
         assert!(metrics.contains("errand_lease_valid 0"), "{metrics}");
         restore_store(&server.store).await;
-        wait_until("it is ready again", || async { server.request_status("/readyz").await == 200 }).await;
-        assert!(server.is_active(&token).await, "nothing was taken back, for nobody was told so");
+        wait_until("the replica is ready again", || async { server.request_status("/readyz").await == 200 }).await;
+        assert!(server.is_active(&token).await, "no revocation was acknowledged");
         let fresh = server.task_token().await;
         assert!(server.is_active(&fresh).await);
         let metrics = async || server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-        wait_until("its lease holds again", || async { metrics().await.contains("errand_lease_valid 1\n") }).await;
+        wait_until("the lease is valid again", || async { metrics().await.contains("errand_lease_valid 1\n") }).await;
         let metrics = metrics().await;
         for line in [
             "errand_store_up 1",
@@ -144,31 +146,31 @@ async fn unreachable_store_returns_503(server: Server) {
         ] {
             assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
         }
-        // What was answered from memory may have had no record; then it is counted.
+        // Introspections from memory may have lost their audit record, which is counted.
         assert!(metrics.contains("errand_audit_records_dropped_total "), "{metrics}");
     }
-    let found = server.application.service.verify_audit().await.unwrap();
-    assert!(found.findings.is_empty(), "{found:?}");
+    let report = server.application.service.verify_audit().await.unwrap();
+    assert!(report.findings.is_empty(), "{report:?}");
     server.stop().await;
 }
 
-/// Who reads is served; who must write hears in time that it can't be done now.
+/// Reads are served, and writes are rejected with 503 in time.
 async fn store_hang_returns_503(server: Server) {
     let token = server.task_token().await;
-    assert!(server.is_active(&token).await, "its first answer is on record");
+    assert!(server.is_active(&token).await, "the first introspection is recorded");
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     let held = server.store.lock_writes().await;
     let writes = ["exchange", "client_credentials", "revocation", "admin: revoke", "admin: put", "a bad exchange"];
     let all = (0..3).flat_map(|_| server.all_requests(&token, &api));
     let sending = assert_all_unavailable(all.filter(|(name, _)| writes.contains(name)).collect());
-    let asking = async {
+    let introspecting = async {
         for _ in 0..5 {
             let answer = server.introspect(&token).await;
             assert_eq!(answer["active"], true, "{answer}");
         }
         assert_eq!(server.request_status("/readyz").await, 200);
     };
-    tokio::join!(sending, asking);
+    tokio::join!(sending, introspecting);
     drop(held);
     let issued = || async {
         let form = server.exchange_form(&server.user_token(json!({})));
@@ -177,8 +179,8 @@ async fn store_hang_returns_503(server: Server) {
         assert!(known.contains(&body["error"]), "{body}");
         status == 200
     };
-    wait_until("it issues again", issued).await;
-    let found = server.application.service.verify_audit().await.unwrap();
-    assert!(found.findings.is_empty(), "{found:?}");
+    wait_until("tokens are issued again", issued).await;
+    let report = server.application.service.verify_audit().await.unwrap();
+    assert!(report.findings.is_empty(), "{report:?}");
     server.stop().await;
 }

@@ -5,6 +5,7 @@ use crate::domain::{
     authority::{Action, ListAction, Permission},
     id::ToolDigest,
     registry::{
+        Reduction,
         issuer::UserMatcher,
         tool::{KnownTool, ToolUnavailable},
     },
@@ -255,7 +256,7 @@ fn permission_is_bound_to_accepted_definition() {
     let unasked = build(consistent_objects()).unwrap();
     for digest in [None, Some(&a)] {
         assert_eq!(unasked.bind_definitions(&read(digest)), Ok(read(digest)));
-        assert_eq!(unasked.remaining_available(&read(digest)), None);
+        assert_eq!(unasked.remaining_available(&read(digest)), Reduction::Unchanged);
     }
     // (accepted, seen), asked for: what goes into a token, whether it is good in one.
     for (accepted, seen, asked, want, is_good) in [
@@ -272,26 +273,30 @@ fn permission_is_bound_to_accepted_definition() {
     ] {
         let registry = with(accepted, seen);
         assert_eq!(registry.bind_definitions(&read(asked)), want, "{accepted:?} {seen:?} {asked:?}");
-        let rest = if is_good { None } else { Some(Authority::default()) };
+        let rest = if is_good { Reduction::Unchanged } else { Reduction::Reduced(Authority::default()) };
         assert_eq!(registry.remaining_available(&read(asked)), rest, "{accepted:?} {seen:?} {asked:?}");
         // The tool beside it is nobody's business, and neither is listing.
         assert_eq!(registry.bind_definitions(&list), Ok(list.clone()));
         let more = read(asked).iter().chain(list.iter()).cloned().collect::<Authority>();
-        assert_eq!(registry.remaining_available(&more), (!is_good).then(|| list.clone()));
+        let rest = if is_good { Reduction::Unchanged } else { Reduction::Reduced(list.clone()) };
+        assert_eq!(registry.remaining_available(&more), rest);
         let listing = Authority::from_iter([Permission::listing(files.clone(), ListAction::Tools)]);
         assert_eq!(
             (registry.bind_definitions(&listing), registry.remaining_available(&listing)),
-            (Ok(listing.clone()), None)
+            (Ok(listing.clone()), Reduction::Unchanged)
         );
         let dropped = [Permission::unconstrained(files.clone(), "dropped_tool".parse().unwrap())];
         let dropped = list.iter().cloned().chain(dropped).collect::<Authority>();
-        assert_eq!(registry.remaining_available(&dropped), Some(list.clone()), "nobody offers it");
+        assert_eq!(registry.remaining_available(&dropped), Reduction::Reduced(list.clone()), "no resource offers it");
         // A tool of that name elsewhere is another tool.
         let mail = Authority::from_iter([Permission::unconstrained(
             "https://mail.example.com/mcp".parse().unwrap(),
             "read".parse().unwrap(),
         )]);
-        assert_eq!((registry.bind_definitions(&mail), registry.remaining_available(&mail)), (Ok(mail.clone()), None));
+        assert_eq!(
+            (registry.bind_definitions(&mail), registry.remaining_available(&mail)),
+            (Ok(mail.clone()), Reduction::Unchanged)
+        );
     }
 }
 

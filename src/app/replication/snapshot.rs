@@ -1,0 +1,112 @@
+//! Snapshots: the registry, and the revocation log up to a position, as one request sees them.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::domain::{
+    registry::Registry,
+    revocation::{Index, LogEntry, LogPosition, RevocationKeys, Standing},
+};
+
+/// What a replica knows at one moment: the registry, and the log up to a position. A request uses
+/// one snapshot from start to end.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// The log position that had been applied; the index may contain later entries.
+    pub seq: LogPosition,
+    /// The log that `seq` belongs to. The number changes when the store has lost a part of its log,
+    /// because positions then mean other entries.
+    pub(in crate::app) log_epoch: u64,
+    /// The number of times that the registry had been read: whatever was derived from a registry is
+    /// valid for every snapshot with the same number. (After a failover, a registry *version* may
+    /// denote another registry.)
+    pub(in crate::app) registry_generation: u64,
+    index: Arc<RwLock<Index>>,
+}
+
+impl Snapshot {
+    /// Returns the standing of a token according to the log.
+    #[must_use]
+    pub fn standing(&self, keys: &RevocationKeys) -> Standing {
+        self.index.read().standing(keys)
+    }
+
+    /// Returns whether a retained entry ends the token: every replica that has applied as much
+    /// gives the same answer.
+    #[must_use]
+    pub fn is_revoked(&self, keys: &RevocationKeys) -> bool {
+        self.index.read().standing_by_entries(keys) == Standing::Revoked
+    }
+}
+
+/// The memory of a follower, of which snapshots are taken.
+#[derive(Default)]
+pub(super) struct FollowerState {
+    registry: Arc<Registry>,
+    is_loaded: bool,
+    registry_generation: u64,
+    /// Replaced as a whole by [`reset`](Self::reset): existing snapshots keep the previous one.
+    index: Arc<RwLock<Index>>,
+    /// The entry up to which the log has been applied.
+    last_applied: Option<LogEntry>,
+    /// The number of times that the store turned out to have another log.
+    log_epoch: u64,
+}
+
+impl FollowerState {
+    /// Returns a snapshot, if the registry is loaded and the log has been applied up to `seq`.
+    pub(super) fn snapshot_at(&self, seq: LogPosition) -> Option<Snapshot> {
+        // A changed registry is stored before the position advances, so the registry is not older
+        // than the position.
+        let applied = self.applied_seq();
+        (self.is_loaded && applied >= seq).then(|| Snapshot {
+            registry: Arc::clone(&self.registry),
+            seq: applied,
+            log_epoch: self.log_epoch,
+            registry_generation: self.registry_generation,
+            index: Arc::clone(&self.index),
+        })
+    }
+
+    /// Returns whether the registry and the keys have been read.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
+    pub(super) fn applied_seq(&self) -> LogPosition {
+        self.index.read().applied()
+    }
+
+    pub(super) fn last_applied(&self) -> Option<&LogEntry> {
+        self.last_applied.as_ref()
+    }
+
+    pub(super) fn set_last_applied(&mut self, entry: Option<LogEntry>) {
+        self.last_applied = entry;
+    }
+
+    pub(super) fn log_epoch(&self) -> u64 {
+        self.log_epoch
+    }
+
+    pub(super) fn index(&self) -> Arc<RwLock<Index>> {
+        Arc::clone(&self.index)
+    }
+
+    pub(super) fn replace_registry(&mut self, registry: Arc<Registry>) {
+        (self.registry, self.is_loaded) = (registry, true);
+        self.registry_generation = self.registry_generation.saturating_add(1);
+    }
+
+    /// Discards everything, because the store has another log.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            log_epoch: self.log_epoch.saturating_add(1),
+            registry_generation: self.registry_generation,
+            ..Self::default()
+        };
+    }
+}
