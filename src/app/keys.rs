@@ -19,7 +19,9 @@ use crate::{
         revocation::Target,
         time::Timestamp,
     },
-    ports::{IdempotentRequest, Outage, Precondition, Signer, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
+    ports::{
+        IdempotentRequest, KeyStore, Outage, Precondition, Signer, StateChange, StoredKey, WriteOutcome, WriteSet,
+    },
 };
 
 /// The keys that a rotation or a revocation created.
@@ -27,7 +29,7 @@ type CreatedKeys = Vec<(SigningAlgorithm, KeyId)>;
 
 /// Works out which keys a rotation or a revocation creates, reschedules and removes.
 pub(super) struct KeyRotation {
-    keys: Arc<dyn Store>,
+    keys: Arc<dyn KeyStore>,
     signer: Arc<dyn Signer>,
     settings: RotationSettings,
     /// The algorithm of tokens whose resource prefers no other.
@@ -174,7 +176,7 @@ impl Service {
 
 impl KeyRotation {
     pub(super) fn new(
-        keys: Arc<dyn Store>,
+        keys: Arc<dyn KeyStore>,
         signer: Arc<dyn Signer>,
         settings: RotationSettings,
         default_algorithm: SigningAlgorithm,
