@@ -5,18 +5,14 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    app::{
-        ConflictError, Error, RequestContext, Service,
-        commit::idempotency,
-        registry::objects::{MAX_COMMIT_ATTEMPTS, changed_entry},
-    },
+    app::{ConflictError, Error, RequestContext, Service, commit::idempotency, registry::objects::MAX_COMMIT_ATTEMPTS},
     domain::{
         audit::{Event, Outcome, Record},
         id::{KeyId, Reason},
         jose::jwk::SigningAlgorithm,
         keys::{KeySchedule, KeyState, RotationReason, plan_removal, plan_rotation},
         registry::Registry,
-        revocation::Target,
+        revocation::NewEntry,
         time::Timestamp,
     },
     ports::{IdempotentRequest, Outage, Precondition, StateChange, StoredKey, WriteOutcome, WriteSet},
@@ -82,7 +78,7 @@ impl Service {
                     .clone()
                     .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
                 state_changes: changes,
-                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
+                log_entries: vec![NewEntry::keys_changed(by.to_owned(), cx.now)],
                 audit_records: vec![Record {
                     admin: Some(by.to_owned()),
                     granted: Some(json!({"keys": made})),
@@ -157,7 +153,7 @@ impl Service {
                     .clone()
                     .map(|request| IdempotentRequest { response: json!(made).to_string(), ..request }),
                 state_changes: changes,
-                log_entries: vec![changed_entry(Target::Keys, by.to_owned(), cx.now)],
+                log_entries: vec![NewEntry::keys_changed(by.to_owned(), cx.now)],
                 audit_records: vec![Record { granted: Some(json!({"keys": made})), ..record.clone() }],
                 ..WriteSet::default()
             };

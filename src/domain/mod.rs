@@ -12,6 +12,7 @@ pub mod settings;
 pub mod id;
 pub mod keys;
 pub mod registry;
+pub mod requester;
 pub mod revocation;
 pub mod scope;
 pub mod secret;

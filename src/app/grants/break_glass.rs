@@ -17,7 +17,7 @@ use crate::{
         authority::Authority,
         grants::{
             Grant,
-            break_glass::{self, BreakGlassGrant, Review, ReviewError, ReviewState},
+            break_glass::{BreakGlassGrant, Review, ReviewError, ReviewState},
         },
         id::{ClientId, GrantId, Reason},
         task::Requester,
@@ -124,7 +124,7 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Result<(), ConflictError>, Outage> {
         let conflict = self.check_grant(snapshot, &glass.grant, cx).await?;
-        let is_accepted = break_glass::is_accepted(&snapshot.registry, authority);
+        let is_accepted = snapshot.registry.accepts_break_glass(authority);
         if conflict.is_ok() && !is_accepted {
             return Ok(Err(ConflictError::Inconsistent("a resource that it is about refuses break-glass".into())));
         }

@@ -12,7 +12,6 @@ use crate::{
         ApiCaller, AuthError, ConflictError, ConsentRequired, Error, RequestContext, RequestError, RequesterCaller,
         Service, Snapshot, auth::client::IdentifiedClient, commit::idempotency, exchange::evidence::SubjectToken,
         registry::objects::MAX_COMMIT_ATTEMPTS, replication::propagation::UnloggedWrite,
-        revocation::admin::latest_possible_expiry,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -21,7 +20,7 @@ use crate::{
         grants::{Grant, MAX_TOTAL_GRANTS},
         id::{ClientId, GrantId},
         registry::ObjectKind,
-        revocation::{LogAction, NewEntry, Target},
+        revocation::{LogAction, NewEntry, Target, latest_possible_expiry},
         task::{Initiator, Requester, TaskAction},
         time::Timestamp,
     },

@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::{
-    app::{
-        ApiCaller, ConflictError, Error, RequestContext, Service, commit::idempotency,
-        revocation::admin::latest_possible_expiry,
-    },
+    app::{ApiCaller, ConflictError, Error, RequestContext, Service, commit::idempotency},
     domain::{
         audit::{Event, Outcome, Record},
         encode_base64url,
@@ -21,7 +18,7 @@ use crate::{
             client::{Authentication, Resource},
             collides_with_issuer,
         },
-        revocation::{LogAction, LogEntry, NewEntry, Target},
+        revocation::{LogAction, LogEntry, NewEntry, Target, latest_possible_expiry},
         secret::Secret,
         task::Task,
         time::Timestamp,
@@ -247,11 +244,6 @@ pub(in crate::app) fn join_inconsistencies(faults: &[RegistryError]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The entry that makes every replica read the registry or the keys again. Never forgotten: a replica may be away for long.
-pub(in crate::app) fn changed_entry(target: Target, by: String, at: Timestamp) -> NewEntry {
-    NewEntry { verb: LogAction::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
-}
-
 /// What puts an object into the registry. At another URI is another server: what was accepted of the tools of the one before
 /// says nothing of it.
 pub(in crate::app) fn put_changes(registry: &Registry, entry: Entry) -> Vec<StateChange> {
@@ -294,7 +286,7 @@ pub(in crate::app) fn log_entries_for(
         at,
         forget_after: latest_possible_expiry(at),
     });
-    ended.chain([changed_entry(Target::Registry, by.to_owned(), at)]).collect()
+    ended.chain([NewEntry::registry_changed(by.to_owned(), at)]).collect()
 }
 
 /// The client whose credentials of before are good no more, if a change makes it so: neither is what it got with them. Its

@@ -20,8 +20,7 @@ use crate::{
         id::{ClientId, Reason, TaskId, TokenId},
         registry::BlockAction,
         replication::Propagation,
-        revocation::{LogAction, LogPosition, NewEntry, Target},
-        settings::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
+        revocation::{LogAction, LogPosition, NewEntry, Target, latest_possible_expiry, retain_until},
         task::{Initiator, Requester, TaskAction, Transition},
         time::{Lifetime, Timestamp},
         uri::{IssuerUrl, ResourceUri},
@@ -389,17 +388,6 @@ fn parse_replayed_receipt(
         }
         _ => Err(ConflictError::IdempotencyKeyReused),
     }
-}
-
-/// When the entry about a token may be forgotten. Never before it is written, however long ago the token ended: where entries
-/// were passed over, nothing is good that is as old.
-pub(in crate::app) fn retain_until(expires: Timestamp, now: Timestamp) -> Timestamp {
-    expires.max(now).saturating_add(MAX_CLOCK_SKEW)
-}
-
-/// Nothing that was issued until now, and nothing that is being issued, lives longer than this.
-pub(in crate::app) fn latest_possible_expiry(now: Timestamp) -> Timestamp {
-    now.saturating_add(TOKEN_LIFETIME_CAP).saturating_add(MAX_CLOCK_SKEW)
 }
 
 /// What a revocation writes, but for who asked and why.

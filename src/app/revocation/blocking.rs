@@ -6,14 +6,13 @@ use serde_json::json;
 use crate::{
     app::{
         ApiCaller, ConflictError, Error, RequestContext, RequestError, RevocationTarget,
-        registry::objects::changed_entry,
-        revocation::admin::{RevocationPlan, latest_possible_expiry},
+        revocation::admin::RevocationPlan,
     },
     domain::{
         audit::{Event, Outcome, Record},
         id::Reason,
         registry::{Block, BlockAction, BlockKind, BlockSubject, ObjectKind, Registry},
-        revocation::{LogAction, NewEntry, Target},
+        revocation::{LogAction, NewEntry, Target, latest_possible_expiry},
         time::Timestamp,
     },
     ports::{Precondition, StateChange},
@@ -54,7 +53,7 @@ pub(in crate::app) fn plan_block(
         let ended = registry.revocation_targets(&subject).into_iter();
         log.extend(ended.map(|target| entry(LogAction::Revoke, target, latest_possible_expiry(cx.now))));
     }
-    log.push(changed_entry(Target::Registry, by.clone(), cx.now));
+    log.push(NewEntry::registry_changed(by.clone(), cx.now));
     let change = match then {
         Some(how) => {
             StateChange::Block(Block { subject: subject.clone(), kind: how, reason: reason.clone(), by, at: cx.now })

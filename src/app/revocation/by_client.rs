@@ -3,13 +3,13 @@
 use crate::{
     app::{
         AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, TokenError,
-        exchange::evidence::IssuedToken, revocation::admin::retain_until,
+        exchange::evidence::IssuedToken,
     },
     domain::{
         audit::{Event, Outcome, Record},
         jose::jws::UnverifiedJws,
         replication::Propagation,
-        revocation::{LogAction, NewEntry, Target},
+        revocation::{LogAction, NewEntry, Target, retain_until},
         settings::MAX_CLOCK_SKEW,
         time::Timestamp,
         token::TaskTokenClaims,

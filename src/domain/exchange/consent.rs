@@ -3,9 +3,12 @@
 use super::{Denial, Evidence, ExchangeInput, TaskSelector};
 use crate::domain::{
     authority::{Authority, Permission},
-    grants::{ConsentPolicy, Grant, break_glass},
+    grants::Grant,
     id::GrantId,
-    registry::{client::Effect, issuer::TrustedIssuer},
+    registry::{
+        issuer::TrustedIssuer,
+        policy::{ConsentPolicy, Effect},
+    },
 };
 
 /// What a token rests on.
@@ -65,7 +68,7 @@ pub(super) fn grant_basis<'a>(
     wanted: &Authority,
 ) -> Result<GrantBasis<'a>, Denial> {
     let demanded = is_consent_required(ask, wanted);
-    let is_accepted = || break_glass::is_accepted(ask.registry, wanted);
+    let is_accepted = || ask.registry.accepts_break_glass(wanted);
     let fits = |grant: &&Grant| {
         grant.covers(wanted) && (grant.authority.is_some() || !demanded) && (!grant.break_glass || is_accepted())
     };

@@ -3,12 +3,9 @@
 use super::{Denial, Evidence, ExchangeInput, Presenter, RequestedToken};
 use crate::domain::{
     exchange::presenter_binding::{self, AgentMatch, BindingEvidence},
-    grants::break_glass,
-    registry::{Registry, client::Agent, issuer::TrustedIssuer},
-    revocation::RevocationKeys,
+    registry::{agent::Agent, issuer::TrustedIssuer, parties_are_active},
     token::{
         TaskTokenClaims, TokenKind,
-        actor_chain::Actor,
         foreign_claims::{MayAct, UserClaims},
     },
     uri::ResourceUri,
@@ -121,20 +118,4 @@ fn check_issued_token(
 /// Nothing is derived from what somebody who is shut out took part in.
 fn check_parties_enabled(ask: &ExchangeInput<'_>, own: &TaskTokenClaims) -> Result<(), Denial> {
     if parties_are_active(ask.registry, own, &own.revocation_keys()) { Ok(()) } else { Err(Denial::PartyBlocked) }
-}
-
-/// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
-/// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about, which
-/// may take nothing that rests on a grant for an emergency.
-/// `names` are the token's own.
-#[must_use]
-pub fn parties_are_active(registry: &Registry, own: &TaskTokenClaims, names: &RevocationKeys) -> bool {
-    let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
-    let requester = !names.requester.as_ref().is_some_and(|requester| registry.is_blocked(requester));
-    let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
-    // What is no client id is none of the names.
-    let is_agent = |hop: &Actor| names.agents.iter().any(|id| id.as_str() == hop.sub && registry.agent(id).is_some());
-    let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
-    let resources = resources && (!own.break_glass || break_glass::is_accepted(registry, &own.authorization_details));
-    issuer && requester && clients && own.own_actors().all(is_agent) && resources
 }

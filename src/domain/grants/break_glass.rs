@@ -6,10 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    authority::Authority,
     grants::Grant,
     id::Reason,
-    registry::Registry,
     settings::DEFAULT_BREAK_GLASS_LIFETIME,
     time::{Lifetime, Timestamp},
 };
@@ -46,25 +44,6 @@ pub enum ReviewState {
     Open,
     /// It is.
     Done,
-}
-
-/// Whether a resource takes what rests on a grant for an emergency.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BreakGlassRule {
-    /// It does.
-    #[default]
-    Allow,
-    /// It takes nothing of the kind.
-    Refuse,
-}
-
-impl BreakGlassRule {
-    /// Whether it is as it is when nobody says anything.
-    #[must_use]
-    pub fn is_allow(&self) -> bool {
-        *self == Self::Allow
-    }
 }
 
 /// `[break_glass]`: how long such a grant lasts.
@@ -109,18 +88,10 @@ impl BreakGlassGrant {
     }
 }
 
-/// Whether all resources that this is about take what rests on a grant for an emergency. One that is not known does not.
-#[must_use]
-pub fn is_accepted(registry: &Registry, authority: &Authority) -> bool {
-    authority.iter().all(|permission| {
-        registry.resource_at(&permission.resource).is_some_and(|resource| resource.break_glass.is_allow())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{id::GrantId, task::Requester};
+    use crate::domain::{authority::Authority, id::GrantId, requester::Requester};
 
     fn break_glass_grant(review: bool, withdrawn: bool) -> BreakGlassGrant {
         let at = Timestamp::from_unix(1000);

@@ -2,13 +2,10 @@
 
 pub mod break_glass;
 
-use serde::{Deserialize, Serialize};
-
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId},
-    registry::client::Effect,
-    task::Requester,
+    requester::Requester,
     time::Timestamp,
 };
 
@@ -53,35 +50,5 @@ impl Grant {
     #[must_use]
     pub fn covers(&self, wanted: &Authority) -> bool {
         self.authority.as_ref().is_none_or(|authority| wanted.is_subset_of(authority))
-    }
-}
-
-/// Which calls need the requester's consent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConsentPolicy {
-    /// None.
-    #[default]
-    None,
-    /// Those of tools whose calls can't be undone.
-    Destructive,
-    /// All.
-    Required,
-}
-
-impl ConsentPolicy {
-    /// Whether a call of a tool with this effect needs it.
-    #[must_use]
-    pub fn is_required_for(self, effect: Effect) -> bool {
-        match (self, effect) {
-            (Self::None, _) | (Self::Destructive, Effect::Read | Effect::Write) => false,
-            (Self::Destructive, Effect::Destructive) | (Self::Required, _) => true,
-        }
-    }
-
-    /// Whether there is no demand: as it is when nobody says anything.
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        *self == Self::None
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{ObjectKind, Registry};
-use crate::domain::{id::Reason, revocation::Target, task::Requester, time::Timestamp};
+use crate::domain::{id::Reason, requester::Requester, revocation::Target, time::Timestamp};
 
 /// Who can be shut out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

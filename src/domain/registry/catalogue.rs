@@ -7,7 +7,7 @@ use crate::domain::{
     id::{ClientId, ToolDigest, ToolName},
     registry::{
         Registry,
-        client::Resource,
+        resource::Resource,
         tool::{KnownTool, ToolState, ToolUnavailable},
     },
     scope::ScopeToken,

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::Value;
 
+use super::access::Access;
 use crate::domain::id::ClientId;
-use crate::domain::registry::client::Access;
 
 /// Leave to hand a part of a task to an agent: what may go to it, and how far it may go on from there. Written as the
 /// agent's id when it is neither.

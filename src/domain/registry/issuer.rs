@@ -7,9 +7,9 @@ use url::Url;
 
 use crate::domain::{
     authority::ToolUse,
-    grants::ConsentPolicy,
     id::ClientId,
     jose::jwk::{JwkSet, JwsAlgorithm},
+    registry::policy::ConsentPolicy,
     scope::ScopeToken,
     uri::IssuerUrl,
 };

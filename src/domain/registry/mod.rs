@@ -1,11 +1,18 @@
 //! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
 
+pub mod access;
+mod activity;
+pub mod admin;
+pub mod agent;
+pub mod authentication;
 mod block;
 mod catalogue;
 mod check;
 pub mod client;
-mod edge;
+pub mod edge;
 pub mod issuer;
+pub mod policy;
+pub mod resource;
 mod self_reference;
 #[cfg(test)]
 mod tests;
@@ -17,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+pub use activity::parties_are_active;
 pub use block::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 pub(crate) use catalogue::find_definition_mismatch;
 pub use catalogue::{KnownTools, UnacceptedTool};
@@ -30,13 +38,20 @@ use crate::domain::{
     authority::{Authority, Permission, ToolUse},
     id::ClientId,
     registry::{
-        client::{Access, Admin, Agent, Authentication, Client, Edge, Resource},
+        access::Access,
+        admin::Admin,
+        agent::Agent,
+        authentication::Authentication,
+        client::Client,
+        edge::Edge,
         issuer::{Entitlement, TrustedIssuer},
+        resource::Resource,
     },
+    requester::Requester,
     revocation::{LogPosition, Target},
     scope::{ScopeSet, ScopeToken},
     secret::SecretTag,
-    task::{Requester, Task},
+    task::Task,
     uri::{IssuerUrl, ResourceUri},
 };
 

@@ -17,7 +17,7 @@ use crate::domain::{
     encode_base64url,
     encoding::{jcs, strict_json},
     id::{ClientId, ToolDigest, ToolName},
-    registry::client::{Resource, Tool},
+    registry::resource::{Resource, Tool},
     time::Timestamp,
 };
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{LogPosition, Standing, Target};
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId},
-    task::Requester,
+    requester::Requester,
     uri::{IssuerUrl, ResourceUri},
 };
 

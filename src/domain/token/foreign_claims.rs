@@ -6,9 +6,9 @@ use thiserror::Error;
 use crate::domain::{
     id::{ClientId, Subject},
     registry::issuer::{OtherAudiences, SubjectTokenType, TrustedIssuer},
+    requester::Requester,
     scope::{ScopeSet, ScopeToken},
     settings::MAX_CLOCK_SKEW,
-    task::Requester,
     time::{Lifetime, Timestamp},
     token::actor_chain::{Actor, ActorChain},
 };
