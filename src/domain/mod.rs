@@ -1,4 +1,5 @@
-//! The rules. No await, no I/O, no clock, no randomness, no logging, no panic: plain data in, a value out.
+//! Domain rules as pure functions over plain data: no `await`, I/O, clock, randomness, logging or
+//! panics.
 
 pub mod audit;
 pub mod authority;
@@ -24,13 +25,14 @@ pub mod uri;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// base64url without padding (RFC 7515 §2).
+/// Encodes bytes as base64url without padding (RFC 7515 §2).
 #[must_use]
 pub fn encode_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads base64url without padding; refuses padding and stray bits at the end, so that one value has one text.
+/// Decodes base64url without padding. Rejects padding and stray trailing bits, so that each value
+/// has exactly one encoding.
 #[must_use]
 pub fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()

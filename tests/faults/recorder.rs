@@ -81,11 +81,12 @@ impl TimedResponse {
                 _ => None,
             },
             (409, Target::Agent(_) | Target::Requester(_)) => match text("detail")? {
-                "it is suspended already"
-                | "it is suspended: resume it"
-                | "it is disabled already"
-                | "it is disabled: enable it" => Some(Action::Suspend),
-                "it is not suspended" | "no admin has disabled it: what its own entry says is changed there" => {
+                "the party is already suspended"
+                | "the party is suspended; resume it"
+                | "the party is already blocked"
+                | "the party is blocked; unblock it" => Some(Action::Suspend),
+                "the party is not suspended"
+                | "no admin has blocked the party; if its own entry disables it, change the entry" => {
                     Some(Action::Resume)
                 }
                 _ => None,

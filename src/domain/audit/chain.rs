@@ -1,4 +1,5 @@
-//! The hash chain of records.
+//! Hash chain of audit records. Each writer links its records by SHA-256, so that editing, deleting
+//! or reordering a record is detected.
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
@@ -8,38 +9,38 @@ use uuid::Uuid;
 use super::record::Record;
 use crate::domain::{encode_base64url, encoding::jcs};
 
-/// Who writes a chain: one start of one process.
+/// The writer of a chain: one start of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterId(pub Uuid);
 
-/// The end of a writer's chain: how many records it has, and the hash of the last one.
+/// The head of a writer's chain: the number of records and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The number of the last record; 0 when there is none.
+    /// The number of the last record; 0 for an empty chain.
     pub n: u64,
-    /// Its hash; the empty string when there is none.
+    /// The hash of the last record; the empty string for an empty chain.
     pub hash: String,
 }
 
 impl Head {
-    /// The head of a chain without records.
+    /// Returns the head of an empty chain.
     #[must_use]
     pub fn empty() -> Self {
         Self { n: 0, hash: String::new() }
     }
 }
 
-/// A record in its place. What is stored is `body`, to the letter; the hash is over its bytes.
+/// A record at its position in a chain. `body` is stored verbatim, and the hash is over its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linked {
-    /// Who wrote it.
+    /// The writer.
     pub writer: WriterId,
-    /// Its number in the writer's chain, from 1.
+    /// The number in the writer's chain, from 1.
     pub n: u64,
-    /// The canonical text: writer, number, the hash before, the record.
+    /// The canonical text: writer, number, previous hash and record.
     pub body: String,
-    /// SHA-256 of the body, base64url.
+    /// The SHA-256 of the body, in base64url.
     pub hash: String,
 }
 
@@ -56,51 +57,52 @@ fn parse_body(body: &str) -> Option<RecordBody<String, Record>> {
     serde_json::from_str(body).ok()
 }
 
-/// Puts a record at the end of a chain and moves the head on.
+/// Appends a record to a chain and advances the head.
 #[must_use]
 pub fn link(writer: WriterId, head: &mut Head, record: &Record) -> Linked {
     let n = head.n.saturating_add(1);
-    // Our own struct of strings, numbers and JSON values always has a canonical form.
+    // A struct of strings, numbers and JSON values always has a canonical form.
     let body = jcs::to_string(&RecordBody { n, prev: &head.hash, record, writer }).unwrap_or_default();
     let hash = digest_of(&body);
     *head = Head { n, hash: hash.clone() };
     Linked { writer, n, body, hash }
 }
 
-/// What somebody did to a chain.
+/// Tampering that the verification of a chain detects.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Tampering {
-    /// A record is missing or stands elsewhere: after `after`, `found` was found.
-    #[error("after record {after} comes {found}: a record was deleted or moved")]
+    /// A record is missing or misplaced: `found` follows `after`.
+    #[error("record {found} follows record {after}: a record was deleted or moved")]
     Gap {
-        /// The last good record.
+        /// The last verified record.
         after: u64,
-        /// What stands there.
+        /// The record found after it.
         found: u64,
     },
-    /// The hash before does not fit: the record before it is another one now.
-    #[error("record {0} does not follow the record before it: one of the two was replaced")]
+    /// The previous hash does not match: one of the two records was replaced.
+    #[error("record {0} does not follow the previous record: one of the two was replaced")]
     BrokenLink(u64),
-    /// The text does not have its hash, or can't be read: it was edited.
+    /// The text does not match its hash or cannot be parsed.
     #[error("record {0} was edited")]
     Edited(u64),
-    /// The columns that searches use say something else than the text.
-    #[error("record {0}: its search columns were edited")]
+    /// The search columns differ from the text.
+    #[error("the search columns of record {0} were edited")]
     Columns(u64),
     /// The chain ends before the record that its head names.
-    #[error("the chain ends at record {found}, but {expected} were written: records were deleted at its end")]
+    #[error("the chain ends at record {found} of {expected}: records were deleted from its end")]
     Truncated {
         /// The number in the head.
         expected: u64,
-        /// The last record that is there.
+        /// The last record found.
         found: u64,
     },
-    /// The head itself does not name the last record.
-    #[error("the head of the chain does not name its last record {0}: the head or the record was replaced")]
+    /// The head does not name the last record.
+    #[error("the chain head does not match its last record {0}: the head or the record was replaced")]
     Head(u64),
 }
 
-/// Checks one record against the head of what came before it, and moves the head on. Returns the record in it.
+/// Verifies one record against the head of the records before it, advances the head, and returns
+/// the record.
 pub fn verify(writer: WriterId, head: &mut Head, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
     if n != head.n.saturating_add(1) {
         return Err(Tampering::Gap { after: head.n, found: n });
@@ -119,8 +121,8 @@ pub fn verify(writer: WriterId, head: &mut Head, n: u64, body: &str, hash: &str)
     Ok(parsed.record)
 }
 
-/// Reads one record by itself: whether its text has its hash and its place. Where it stands among the others is not
-/// looked at.
+/// Verifies one record in isolation: its text, its hash and its number. Its place among the other
+/// records is not checked.
 pub fn read(writer: WriterId, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
     let parsed = parse_body(body).ok_or(Tampering::Edited(n))?;
     if digest_of(body) == hash && parsed.n == n && parsed.writer == writer {

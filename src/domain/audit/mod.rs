@@ -1,4 +1,4 @@
-//! The trail: one record for everything that happened, chained so that a touch shows.
+//! Audit trail: one record for each event, in a hash chain that makes tampering detectable.
 
 mod chain;
 pub mod describe;

@@ -1,4 +1,4 @@
-//! The audit record.
+//! Audit record: what happened, who did it, and the outcome.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,79 +9,79 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// What happened.
+/// The event that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
-    /// A token was issued, or refused.
+    /// A token was issued or refused.
     #[serde(rename = "token.issue")]
     TokenIssue,
-    /// A client did not prove who it is, or that it may call what it called.
+    /// A client failed to authenticate or lacked permission for the endpoint.
     #[serde(rename = "client.authenticate")]
     ClientAuthenticate,
     /// A token was introspected.
     #[serde(rename = "token.introspect")]
     TokenIntrospect,
-    /// Something was taken back.
+    /// A token, task or party was revoked, suspended, resumed, blocked or unblocked.
     #[serde(rename = "revocation")]
     Revocation,
-    /// An object of the registry was put or removed.
+    /// An object of the registry was created, changed or removed.
     #[serde(rename = "registry.change")]
     RegistryChange,
-    /// The server of a resource was asked for its tools, or what it says of them was accepted.
+    /// The tools of a resource were fetched from its server, or their definitions were accepted.
     #[serde(rename = "catalogue.change")]
     CatalogueChange,
-    /// A client got a new secret.
+    /// A client secret was issued.
     #[serde(rename = "secret.change")]
     SecretChange,
     /// A grant was recorded or withdrawn.
     #[serde(rename = "grant.change")]
     GrantChange,
-    /// A grant for an emergency was made.
+    /// A break-glass grant was created.
     #[serde(rename = "break_glass.create")]
     BreakGlassCreate,
-    /// A token was issued that rests on a grant for an emergency.
+    /// A token was issued on the basis of a break-glass grant.
     #[serde(rename = "break_glass.use")]
     BreakGlassUse,
-    /// Somebody signed off what was done with a grant for an emergency.
+    /// The use of a break-glass grant was reviewed.
     #[serde(rename = "break_glass.review")]
     BreakGlassReview,
-    /// The state of a task changed, or did not.
+    /// The state of a task changed, or the change was refused.
     #[serde(rename = "task.transition")]
     TaskTransition,
-    /// A resource reported what a call did.
+    /// A resource reported a tool call.
     #[serde(rename = "tool.call")]
     ToolCall,
-    /// A signing key was made.
+    /// A signing key was created.
     #[serde(rename = "key.rotate")]
     KeyRotate,
-    /// A signing key was removed: with it, everything that it signed.
+    /// A signing key was removed, which invalidates every token that it signed.
     #[serde(rename = "key.revoke")]
     KeyRevoke,
 }
 
-/// How it ended.
+/// The outcome of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Done.
+    /// The request succeeded.
     Done,
-    /// Refused.
+    /// The request was refused.
     Refused,
-    /// Tried, and not done.
+    /// The attempt failed.
     Failed,
-    /// The answer was "active".
+    /// The introspection response was "active".
     Active,
-    /// The answer was "inactive".
+    /// The introspection response was "inactive".
     Inactive,
 }
 
-/// Which introspections go into the trail.
+/// Which introspections are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntrospectionAuditMode {
-    /// Every one.
+    /// All introspections.
     All,
-    /// The first active answer for a token and resource, and every inactive one.
+    /// The first active response for a token and resource, and every inactive response.
     #[default]
     Changes,
     /// None.
@@ -89,7 +89,7 @@ pub enum IntrospectionAuditMode {
 }
 
 impl IntrospectionAuditMode {
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,8 +100,10 @@ impl IntrospectionAuditMode {
     }
 }
 
-/// One record: who, in whose name, for which task, what was asked, what was granted, why. Never a token, only its `jti`.
-/// The members stand in their canonical order.
+/// An audit record: the parties, the task, what was requested and granted, and the reason. It never
+/// contains a token, only its `jti`.
+///
+/// The fields are in canonical order (RFC 8785), so that serialization needs no sorting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -111,40 +113,42 @@ pub struct Record {
     /// The agents, the current one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
-    /// What was asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requested: Option<Value>,
-    /// When.
+    /// The time of the event.
     pub at: Timestamp,
-    /// The hash of the authority that was approved for the task: what the intent was, whatever is said about it.
+    /// The hash of the authority that was approved for the task. It identifies the approved intent
+    /// independently of any description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_hash: Option<String>,
-    /// Who did it, if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`, `removal`.
+    /// The initiator if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`,
+    /// `removal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The client that called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientId>,
-    /// What.
+    /// The event.
     pub event: Event,
-    /// What was granted.
+    /// The grant: what the response allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Value>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What the task is for.
+    /// The purpose of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
-    /// Why it was refused, or why somebody did it.
+    /// The reason for the refusal, or the reason that the caller gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The request it belongs to.
+    /// The id of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
-    /// In whose name.
+    /// The request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<Value>,
+    /// The requester.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requester: Option<Requester>,
-    /// The resource, or what else it was about.
+    /// The resource, or another subject of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// The task.
@@ -156,7 +160,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record with nothing but what every record has.
+    /// Returns a record with the mandatory fields only.
     #[must_use]
     pub fn new(at: Timestamp, event: Event, outcome: Outcome) -> Self {
         Self {
@@ -181,7 +185,7 @@ impl Record {
     }
 }
 
-/// An [`Event`] or an [`Outcome`] as a record's text has it.
+/// Returns an [`Event`] or an [`Outcome`] as it appears in the text of a record.
 #[must_use]
 pub fn wire_name<T: Serialize>(of: T) -> String {
     let word = serde_json::to_value(of).ok();
@@ -192,7 +196,7 @@ pub fn wire_name<T: Serialize>(of: T) -> String {
 mod tests {
     use super::*;
 
-    /// So it costs nothing to put it in order.
+    /// Canonical field order makes canonicalization free.
     #[test]
     fn record_serialization_is_canonical() {
         let name = || Some("x".to_owned());
@@ -217,7 +221,7 @@ mod tests {
             ..Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done)
         };
         let plain = serde_json::to_string(&record).unwrap();
-        assert_eq!(plain.matches(':').count(), 21, "every member is there: {plain}");
+        assert_eq!(plain.matches(':').count(), 21, "every member is present: {plain}");
         assert_eq!(plain, serde_json_canonicalizer::to_string(&record).unwrap());
     }
 }

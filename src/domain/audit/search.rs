@@ -1,41 +1,42 @@
-//! The columns by which records are searched.
+//! Search columns of audit records.
 
 use std::collections::BTreeSet;
 
 use super::record::{Record, wire_name};
 use crate::domain::{id::ClientId, time::Timestamp};
 
-/// What searches look at: copies of parts of a record's text, made fit for an index where strangers wrote them.
+/// The values by which records are searched. They are copies of parts of a record, normalized for
+/// an index because other parties wrote some of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchColumns {
-    /// When.
+    /// The time of the event.
     pub at: Timestamp,
-    /// The word for what happened.
+    /// The wire name of the event.
     pub event: String,
-    /// The word for how it ended.
+    /// The wire name of the outcome.
     pub outcome: String,
     /// The requester's issuer.
     pub requester_issuer: Option<String>,
     /// The requester's subject.
     pub requester_subject: Option<String>,
-    /// Everybody who acted: all agents of the chain, and the client that called.
+    /// Every party that acted: all agents of the chain and the client that called.
     pub agents: BTreeSet<String>,
     /// The task.
     pub task: Option<String>,
     /// The token.
     pub token: Option<String>,
-    /// The resource, or what else it was about.
+    /// The resource, or another subject of the event.
     pub resource: Option<String>,
-    /// The request it belongs to.
+    /// The id of the request.
     pub request_id: Option<String>,
 }
 
 impl SearchColumns {
-    /// The columns of a record.
+    /// Returns the search columns of a record.
     #[must_use]
     pub fn from_record(record: &Record) -> Self {
         let client = record.client.as_ref().map(ClientId::as_str);
-        // Who acts may be named by another issuer, as it likes.
+        // Another issuer may have chosen the name of an actor freely.
         let agents = record.agents.iter().map(String::as_str).chain(client).filter(|name| !name.is_empty());
         Self {
             at: record.at,
@@ -52,7 +53,8 @@ impl SearchColumns {
     }
 }
 
-/// A name as it stands in the search columns, and so as it must be looked for: its first 255 characters, without U+0000.
+/// Normalizes a name for the search columns and for look-ups in them: the first 255 characters,
+/// with U+0000 replaced.
 #[must_use]
 pub fn normalize_search_name(name: &str) -> String {
     name.replace('\0', "\u{fffd}").chars().take(255).collect()

@@ -1,4 +1,4 @@
-//! Whether the parties of a token are still active.
+//! Activity of the parties of a token: whether each is still registered and enabled.
 
 use super::Registry;
 use crate::domain::{
@@ -8,7 +8,8 @@ use crate::domain::{
 };
 
 impl Registry {
-    /// Whether all resources that this is about take what rests on a grant for an emergency. One that is not known does not.
+    /// Returns whether every resource of this authority accepts break-glass grants. An unknown
+    /// resource does not.
     #[must_use]
     pub fn accepts_break_glass(&self, authority: &Authority) -> bool {
         authority.iter().all(|permission| {
@@ -17,18 +18,22 @@ impl Registry {
     }
 }
 
-/// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
-/// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about, which
-/// may take nothing that rests on a grant for an emergency.
-/// `names` are the token's own.
+/// Returns whether every party of a token is still registered and enabled.
+///
+/// The parties are the requester and their issuer, the client, every agent of this server in the
+/// chain, the next actor, and the resources of the authority. If the token is based on a
+/// break-glass grant, every resource must accept such grants. `keys` are the revocation keys of the
+/// token.
 #[must_use]
-pub fn parties_are_active(registry: &Registry, own: &TaskTokenClaims, names: &RevocationKeys) -> bool {
-    let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
-    let requester = !names.requester.as_ref().is_some_and(|requester| registry.is_blocked(requester));
-    let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
-    // What is no client id is none of the names.
-    let is_agent = |hop: &Actor| names.agents.iter().any(|id| id.as_str() == hop.sub && registry.agent(id).is_some());
-    let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
-    let resources = resources && (!own.break_glass || registry.accepts_break_glass(&own.authorization_details));
-    issuer && requester && clients && own.own_actors().all(is_agent) && resources
+pub fn parties_are_active(registry: &Registry, claims: &TaskTokenClaims, keys: &RevocationKeys) -> bool {
+    let issuer_active = registry.issuer(claims.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
+    let requester_active = !keys.requester.as_ref().is_some_and(|requester| registry.is_blocked(requester));
+    let clients_active = keys.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
+    // An actor whose name is not a valid client id is not among the keys.
+    let is_agent =
+        |actor: &Actor| keys.agents.iter().any(|id| id.as_str() == actor.sub && registry.agent(id).is_some());
+    let resources_active = keys.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
+    let resources_active =
+        resources_active && (!claims.break_glass || registry.accepts_break_glass(&claims.authorization_details));
+    issuer_active && requester_active && clients_active && claims.own_actors().all(is_agent) && resources_active
 }

@@ -1,31 +1,31 @@
-//! Admins.
+//! Admins: clients that operate the server.
 
 use serde::{Deserialize, Serialize};
 
 use super::authentication::Authentication;
 use crate::domain::id::ClientId;
 
-/// Somebody, or something, that runs Errand.
+/// A person or program that operates Errand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Its client id.
+    /// The client id.
     pub id: ClientId,
-    /// What it may do.
+    /// The role.
     pub role: Role,
-    /// How it proves who it is.
+    /// The authentication method.
     pub authentication: Authentication,
-    /// Whether it is shut out.
+    /// Whether the admin is blocked.
     #[serde(default)]
     pub disabled: bool,
 }
 
-/// What an admin may do.
+/// The permissions of an admin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Changes the registry, revokes, rotates keys; reads everything.
+    /// Changes the registry, revokes, rotates keys, and reads everything.
     Operator,
-    /// Reads everything, changes nothing.
+    /// Reads everything and changes nothing.
     Auditor,
 }

@@ -1,4 +1,4 @@
-//! Agents.
+//! Agents: clients that act for requesters.
 
 use std::collections::BTreeMap;
 
@@ -11,55 +11,56 @@ use crate::domain::{id::ClientId, time::Lifetime, uri::IssuerUrl};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {
-    /// Its client id, the `sub` of its hop in `act`.
+    /// The client id: the `sub` of its entry in `act`.
     pub id: ClientId,
-    /// A name for humans.
+    /// The display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Whether it works for people, or stands between agents and resources.
+    /// Whether it acts for requesters directly or is an intermediary between agents and resources.
     #[serde(default)]
     pub kind: AgentKind,
-    /// How it proves who it is.
+    /// The authentication method.
     pub authentication: Authentication,
-    /// The client ids under which identity providers know it (`client_id`, `azp`, `aud` of an ID token, `may_act`).
+    /// The client ids by which identity providers know it (`client_id`, `azp`, `aud` of an ID
+    /// token, `may_act`).
     #[serde(default)]
     pub known_as: BTreeMap<IssuerUrl, Vec<String>>,
-    /// What it may ever have: its ceiling.
+    /// The ceiling: the maximum authority of the agent.
     #[serde(default)]
     pub access: Vec<Access>,
-    /// The agents that it may hand a part of its task to.
+    /// The agents to which it may delegate a part of its task.
     #[serde(default)]
     pub may_delegate_to: Vec<Edge>,
-    /// The longest life of a token that it gets, in seconds.
+    /// The maximum lifetime of its tokens, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_token_lifetime: Option<Lifetime>,
-    /// Whether it is shut out: it can't authenticate and gets nothing.
+    /// Whether the agent is blocked: it can't authenticate and receives no tokens.
     #[serde(default)]
     pub disabled: bool,
 }
 
 impl Agent {
-    /// The edge to another agent, if there is one: leave to hand over to it.
+    /// Returns the edge to another agent, which permits delegation to it.
     #[must_use]
     pub fn edge_to(&self, agent: &ClientId) -> Option<&Edge> {
         self.may_delegate_to.iter().find(|edge| edge.agent == *agent)
     }
 }
 
-/// What an agent is in a chain.
+/// The role of an agent in a chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentKind {
-    /// It works for people: it opens tasks, and hands over parts of them.
+    /// Acts for requesters: opens tasks and delegates parts of them.
     #[default]
     Agent,
-    /// It passes on what agents want of resources. It takes part in their tasks and opens none: there is always an agent
-    /// behind it, which stays visible.
+    /// Forwards the requests of agents to resources. It joins their tasks and opens none, so an
+    /// agent behind it always stays visible in the chain.
     Broker,
 }
 
 impl AgentKind {
-    /// What it is called in `sub_profile` of its hop (actor profile draft).
+    /// Returns the `sub_profile` of its entry in `act` (actor profile draft).
     #[must_use]
     pub fn profile(self) -> &'static str {
         match self {

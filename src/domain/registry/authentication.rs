@@ -1,30 +1,32 @@
-//! How a client authenticates.
+//! Client authentication methods.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::jose::jwk::{JwkSet, JwsAlgorithm};
 
-/// How a client proves who it is at our endpoints. One method a client; another one is refused.
+/// The authentication method of a client at this server's endpoints. Each client has one; others
+/// are rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Authentication {
-    /// A signed assertion (RFC 7523, as 7523bis has it).
+    /// A signed assertion (RFC 7523, as updated by rfc7523bis).
     PrivateKeyJwt {
         /// The client's public keys.
         jwks: JwkSet,
-        /// The algorithms it may sign with; each key is bound to those that fit it.
+        /// The permitted algorithms. Each key is bound to the algorithms that fit it.
         #[serde(default = "default_assertion_algorithms")]
         algorithms: Vec<JwsAlgorithm>,
-        /// Which `aud` its assertions may have.
+        /// The `aud` values that its assertions may have.
         #[serde(default)]
         assertion_audience: AssertionAudience,
     },
-    /// A 256-bit secret that we made, by HTTP Basic (RFC 6749 §2.3.1). Its tag is kept apart.
+    /// A 256-bit secret issued by this server, sent by HTTP Basic (RFC 6749 §2.3.1). Its tag is
+    /// stored separately.
     ClientSecretBasic {},
 }
 
 impl Authentication {
-    /// The name of the method in RFC 8414 metadata.
+    /// Returns the name of the method in RFC 8414 metadata.
     #[must_use]
     pub fn method(&self) -> &'static str {
         match self {
@@ -34,19 +36,20 @@ impl Authentication {
     }
 }
 
-/// What a client may sign its assertions with when its entry does not say.
+/// Returns the assertion algorithms of a client whose entry names none.
 #[must_use]
 pub fn default_assertion_algorithms() -> Vec<JwsAlgorithm> {
     vec![JwsAlgorithm::ES256, JwsAlgorithm::EdDSA, JwsAlgorithm::RS256, JwsAlgorithm::PS256]
 }
 
-/// Which `aud` a client assertion may have.
+/// The `aud` values that a client assertion may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssertionAudience {
-    /// Our issuer, as the sole string (RFC 7523bis).
+    /// This server's issuer identifier, as a single string (rfc7523bis).
     #[default]
     Issuer,
-    /// The token endpoint's URL as well: for libraries that can't do better, such as Authlib.
+    /// Also the URL of the token endpoint, for libraries that support nothing else, such as
+    /// Authlib.
     TokenEndpointToo,
 }

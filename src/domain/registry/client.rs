@@ -1,4 +1,4 @@
-//! A client of any kind.
+//! Clients of any kind: agents, resources and admins.
 
 pub use super::{
     access::Access,
@@ -26,7 +26,7 @@ pub enum Client<'a> {
 }
 
 impl Client<'_> {
-    /// Its client id.
+    /// Returns the client id.
     #[must_use]
     pub fn id(&self) -> &ClientId {
         match self {
@@ -36,7 +36,7 @@ impl Client<'_> {
         }
     }
 
-    /// How it proves who it is.
+    /// Returns the authentication method.
     #[must_use]
     pub fn authentication(&self) -> &Authentication {
         match self {
@@ -46,7 +46,7 @@ impl Client<'_> {
         }
     }
 
-    /// Whether it is shut out.
+    /// Returns whether the client is blocked.
     #[must_use]
     pub fn is_disabled(&self) -> bool {
         match self {
@@ -56,7 +56,7 @@ impl Client<'_> {
         }
     }
 
-    /// The scopes of Errand's own APIs that it may have in an API token.
+    /// Returns the scopes of this server's APIs that the client may request in an API token.
     #[must_use]
     pub fn api_scopes(&self) -> ScopeSet {
         let names: &[&str] = match self {
@@ -69,13 +69,13 @@ impl Client<'_> {
     }
 }
 
-/// May introspect tokens for its own audience.
+/// Introspection of tokens for the client's own audience.
 pub const INTROSPECT_SCOPE: &str = "errand:introspect";
-/// May read and report on tasks that it takes part in.
+/// Tasks in which the client participates: read access and call reports.
 pub const TASKS_SCOPE: &str = "errand:tasks";
-/// May follow the revocation log, to check tokens for its own audience offline.
+/// The revocation feed, for offline verification of tokens for the client's own audience.
 pub const REVOCATIONS_SCOPE: &str = "errand:revocations";
-/// May change the registry, revoke and rotate keys.
+/// Changes to the registry, revocations and key rotation.
 pub const ADMIN_SCOPE: &str = "errand:admin";
-/// May read the registry, tokens, tasks, revocations and the audit trail.
+/// Read access to the registry, tokens, tasks, revocations and the audit trail.
 pub const AUDIT_SCOPE: &str = "errand:audit";

@@ -1,4 +1,4 @@
-//! Policies of issuers, resources and tools.
+//! Policies of issuers, resources and tools: consent, break-glass, effect and risk.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConsentPolicy {
-    /// None.
+    /// No calls.
     #[default]
     None,
-    /// Those of tools whose calls can't be undone.
+    /// Calls of destructive tools.
     Destructive,
-    /// All.
+    /// All calls.
     Required,
 }
 
 impl ConsentPolicy {
-    /// Whether a call of a tool with this effect needs it.
+    /// Returns whether a call of a tool with this effect needs consent.
     #[must_use]
     pub fn is_required_for(self, effect: Effect) -> bool {
         match (self, effect) {
@@ -25,26 +25,26 @@ impl ConsentPolicy {
         }
     }
 
-    /// Whether there is no demand: as it is when nobody says anything.
+    /// Returns whether no call needs consent, which is the default.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::None
     }
 }
 
-/// Whether a resource takes what rests on a grant for an emergency.
+/// Whether a resource accepts tokens based on a break-glass grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakGlassRule {
-    /// It does.
+    /// Accepts them.
     #[default]
     Allow,
-    /// It takes nothing of the kind.
+    /// Refuses them.
     Refuse,
 }
 
 impl BreakGlassRule {
-    /// Whether it is as it is when nobody says anything.
+    /// Returns whether such tokens are accepted, which is the default.
     #[must_use]
     pub fn is_allow(&self) -> bool {
         *self == Self::Allow
@@ -55,11 +55,11 @@ impl BreakGlassRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Looks only.
+    /// Reads only.
     Read,
-    /// Changes, and the change can be undone.
+    /// Makes changes that can be undone.
     Write,
-    /// Can't be undone.
+    /// Makes changes that can't be undone.
     Destructive,
 }
 
@@ -67,11 +67,11 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Risk {
-    /// Little.
+    /// Low.
     #[default]
     Low,
-    /// Some.
+    /// Medium.
     Medium,
-    /// Much.
+    /// High.
     High,
 }

@@ -7,47 +7,48 @@ use uuid::Uuid;
 
 use crate::domain::{revocation::LogPosition, time::Timestamp};
 
-/// One start of one process that follows the log.
+/// The id of a replica: one start of one process that follows the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ReplicaId(pub Uuid);
 
-/// A replica, as it names itself.
+/// A replica, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Which start of which process.
+    /// The id.
     pub id: ReplicaId,
-    /// What its operator calls it.
+    /// The name that the operator configured.
     pub name: String,
     /// The version of the program.
     pub version: String,
-    /// When it started, by its own wall clock.
+    /// The start time by its own wall clock.
     pub started_at: Timestamp,
 }
 
-/// A renewal of a replica's lease, which is its acknowledgement too.
+/// A lease renewal of a replica, which is also its acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Whose.
+    /// The replica.
     pub replica: Replica,
-    /// The how manieth it is, by the replica's own count from 1: it never has the same number twice.
+    /// The sequence number of the renewal, from 1. A replica never reuses a number.
     pub number: u64,
-    /// Up to where it has applied the log.
+    /// The position up to which the replica has applied the log.
     pub applied: LogPosition,
-    /// How long it may answer from memory after it sent this.
+    /// How long the replica may answer from memory after sending this.
     pub lease: Duration,
-    /// When, by its own wall clock: to be shown, never judged by.
+    /// The time by its own wall clock, for display only.
     pub at: Timestamp,
 }
 
-/// Until when a replica answers from memory, on its own monotonic clock: `sent` is what that showed before the renewal was
-/// sent. A tenth is left out, so that clocks may run at rates that differ by as much.
+/// Returns when the lease ends on the replica's own monotonic clock, which read `sent` before the
+/// renewal was sent. A tenth is subtracted, so that clock rates may differ by as much.
 #[must_use]
 pub fn lease_deadline(sent: Duration, lease: Duration) -> Duration {
     sent.saturating_add(lease.saturating_sub(lease / 10))
 }
 
-/// What one replica has seen of all replicas, and since when on its own monotonic clock.
+/// The heartbeats that one replica has observed, each with the time of its first observation on the
+/// observer's monotonic clock.
 #[derive(Debug, Default)]
 pub struct PeerObservations {
     observations: HashMap<ReplicaId, Observation>,
@@ -56,30 +57,35 @@ pub struct PeerObservations {
 #[derive(Clone, Copy, Debug)]
 struct Observation {
     number: u64,
-    first_seen_at: Duration,
+    first_observed_at: Duration,
 }
 
 impl PeerObservations {
-    /// Takes in what the store has now; `at` is the time when the answer was here.
-    pub fn observe(&mut self, beats: &[Heartbeat], at: Duration) {
-        let seen = beats.iter().map(|beat| {
-            let known = self.observations.get(&beat.replica.id).filter(|known| known.number >= beat.number);
-            (beat.replica.id, known.copied().unwrap_or(Observation { number: beat.number, first_seen_at: at }))
+    /// Processes the current heartbeats in the store. `at` is the time when the response arrived.
+    pub fn observe(&mut self, heartbeats: &[Heartbeat], at: Duration) {
+        let observed = heartbeats.iter().map(|heartbeat| {
+            let known = self.observations.get(&heartbeat.replica.id).filter(|known| known.number >= heartbeat.number);
+            (
+                heartbeat.replica.id,
+                known.copied().unwrap_or(Observation { number: heartbeat.number, first_observed_at: at }),
+            )
         });
-        self.observations = seen.collect();
+        self.observations = observed.collect();
     }
 
-    /// For how long this renewal has been the last one that was seen of its replica.
+    /// Returns how long this renewal has been the latest one observed of its replica.
     #[must_use]
-    pub fn age(&self, beat: &Heartbeat, at: Duration) -> Duration {
-        let seen = self.observations.get(&beat.replica.id).filter(|seen| seen.number == beat.number);
-        seen.map_or(Duration::ZERO, |seen| at.saturating_sub(seen.first_seen_at))
+    pub fn age(&self, heartbeat: &Heartbeat, at: Duration) -> Duration {
+        let observed =
+            self.observations.get(&heartbeat.replica.id).filter(|observed| observed.number == heartbeat.number);
+        observed.map_or(Duration::ZERO, |observed| at.saturating_sub(observed.first_observed_at))
     }
 
-    /// Whether the lease is over for sure: it was sent before it was seen.
+    /// Returns whether the lease has certainly lapsed. The renewal was sent before it was observed,
+    /// so this errs on the late side.
     #[must_use]
-    pub fn has_lapsed(&self, beat: &Heartbeat, at: Duration) -> bool {
-        self.age(beat, at) >= beat.lease
+    pub fn has_lapsed(&self, heartbeat: &Heartbeat, at: Duration) -> bool {
+        self.age(heartbeat, at) >= heartbeat.lease
     }
 }
 
@@ -106,8 +112,8 @@ pub(super) mod tests {
     #[test]
     fn lease_deadline_counts_from_send_time_less_a_tenth() {
         for (sent, lease, until) in [(0, 2000, 1800), (700, 2000, 2500), (5, 0, 5), (0, 9, 9)] {
-            let held = lease_deadline(ms(sent), ms(lease));
-            assert!(held <= ms(until) && held + ms(1) > ms(until), "{sent} {lease}: {held:?}");
+            let deadline = lease_deadline(ms(sent), ms(lease));
+            assert!(deadline <= ms(until) && deadline + ms(1) > ms(until), "{sent} {lease}: {deadline:?}");
         }
         assert_eq!(lease_deadline(Duration::MAX, LEASE), Duration::MAX);
     }
@@ -115,17 +121,17 @@ pub(super) mod tests {
     #[test]
     fn lease_lapses_on_the_observers_clock() {
         let mut peers = PeerObservations::default();
-        let lapsed = |peers: &PeerObservations, beat: &Heartbeat, at| peers.has_lapsed(beat, ms(at));
-        assert!(!lapsed(&peers, &heartbeat(1, 1, 0), 9_999_999), "never seen before: nothing is known of it");
+        let lapsed = |peers: &PeerObservations, heartbeat: &Heartbeat, at| peers.has_lapsed(heartbeat, ms(at));
+        assert!(!lapsed(&peers, &heartbeat(1, 1, 0), 9_999_999), "a heartbeat that was never observed has no age");
         peers.observe(&[heartbeat(1, 1, 0), heartbeat(2, 7, 0)], ms(1000));
         peers.observe(&[heartbeat(1, 1, 3), heartbeat(2, 8, 0)], ms(2000));
         assert!(!lapsed(&peers, &heartbeat(1, 1, 0), 2999));
-        assert!(lapsed(&peers, &heartbeat(1, 1, 0), 3000), "what counts is when this renewal was first seen");
+        assert!(lapsed(&peers, &heartbeat(1, 1, 0), 3000), "the age counts from the first observation of this renewal");
         assert!(!lapsed(&peers, &heartbeat(2, 8, 0), 3999));
-        assert!(!lapsed(&peers, &heartbeat(1, 2, 0), 9000), "a newer renewal is not the one that was seen");
+        assert!(!lapsed(&peers, &heartbeat(1, 2, 0), 9000), "a newer renewal was not observed yet");
         peers.observe(&[heartbeat(2, 7, 0)], ms(9000));
-        assert!(lapsed(&peers, &heartbeat(2, 8, 0), 4000), "an older answer that came late changes nothing");
-        // One that was swept and comes again has a higher number.
+        assert!(lapsed(&peers, &heartbeat(2, 8, 0), 4000), "a delayed older response changes nothing");
+        // A replica that was removed and returns has a higher number.
         peers.observe(&[heartbeat(1, 2, 0)], ms(10_000));
         assert!(!lapsed(&peers, &heartbeat(1, 2, 0), 11_999));
         assert!(lapsed(&peers, &heartbeat(1, 2, 0), 12_000));

@@ -1,9 +1,12 @@
-//! Replicas that answer from memory: how long each of them may, and for whom a revocation waits.
+//! Leases of replicas and propagation of revocations.
 //!
-//! A replica sends a renewal, reads the head of the log after the renewal is durable, applies up to it, and may then answer
-//! from memory for the length of its lease, counted from before the renewal was sent. So a replica that is still to be
-//! waited for is one whose renewal could be seen when the entry was already in the log; whoever renews later reads the
-//! entry first. No clock is ever compared with another one's: each side counts a length of time on its own.
+//! A replica writes a heartbeat, and reads the head of the log after the heartbeat is durable. It
+//! applies the log up to that head, and may then answer from memory for the length of its lease.
+//! The lease is counted from before the heartbeat was sent.
+//!
+//! A revocation therefore waits for those replicas whose heartbeat was visible when the entry was
+//! already in the log. A replica that renews later reads the entry first. Clocks are never compared
+//! with each other: each side measures durations on its own monotonic clock.
 
 mod ack_round;
 mod heartbeat;

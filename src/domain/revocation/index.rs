@@ -1,4 +1,4 @@
-//! The entries in force, by key.
+//! In-memory index of the revocation log, from which the standing of a token is computed.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,74 +11,76 @@ use super::{
 };
 use crate::domain::id::ClientId;
 
-/// The entries that are held, by name. Pure data: whoever follows the log feeds it.
+/// The entries in force, by revocation key. Plain data, fed by the follower of the log.
 #[derive(Debug, Default)]
 pub struct Index {
     applied: LogPosition,
-    /// Up to this place entries may be missing: they were passed over when the log was read, or dropped since. Whatever is
-    /// as old as that has expired, if wall clocks are right; if they are not, nobody can say whether it has ended.
+    /// Entries up to this position may be missing, because they were skipped when the log was read,
+    /// or evicted since. Tokens as old as that have expired if wall clocks are right. If they are
+    /// not, it is unknown whether such a token was revoked.
     evicted_up_to: LogPosition,
     entries: TombstoneTable,
-    /// Agents that are held back: with all that they act in, whenever it was issued, for as long as nobody resumes them.
+    /// Suspended agents. The suspension affects every token with the agent, whenever it was issued,
+    /// until the agent is resumed.
     suspended_agents: HashSet<ClientId>,
-    /// Up to which place entries had been applied at which time, oldest first: at most one for every second.
+    /// When which positions were applied, oldest first: at most one mark for each second.
     sweep_marks: VecDeque<SweepMark>,
 }
 
-/// Everything up to this place was applied at this time or before it.
+/// All entries up to this position were applied by this time.
 #[derive(Clone, Copy, Debug)]
 struct SweepMark {
     seq: LogPosition,
-    /// When the first and the last of them were (on the holder's monotonic clock).
+    /// When the first and the last of them were applied, on this process's monotonic clock.
     first_applied_at: Duration,
     last_applied_at: Duration,
 }
 
-/// How exact an age is.
+/// The precision with which the age of an entry is known.
 const SWEEP_QUANTUM: Duration = Duration::from_secs(1);
 
 impl Index {
-    /// In how many steps it forgets.
+    /// The number of steps of a complete eviction.
     pub const SHARD_COUNT: usize = SHARD_COUNT;
 
-    /// One that goes on from a place, with nothing said before it.
+    /// Returns an empty index that continues after a position.
     #[must_use]
     pub fn starting_after(seq: LogPosition) -> Self {
         Self { applied: seq, ..Self::default() }
     }
 
-    /// The position up to which the log has been applied.
+    /// Returns the position up to which the log has been applied.
     #[must_use]
     pub fn applied(&self) -> LogPosition {
         self.applied
     }
 
-    /// How many names are held.
+    /// Returns the number of keys in the index.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len().saturating_add(self.suspended_agents.len())
     }
 
-    /// Whether nothing is held.
+    /// Returns whether the index is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.len() == 0 && self.suspended_agents.is_empty()
     }
 
-    /// Applies one entry at `now` on the monotonic clock. Entries come in the order of the log; one that was applied
-    /// before is passed over.
+    /// Applies one entry at `now` on the monotonic clock. Entries must come in log order; an entry
+    /// that was already applied is ignored.
     pub fn apply(&mut self, entry: &LogEntry, now: Duration) {
         if entry.seq <= self.applied {
             return;
         }
-        // What is not there was passed over.
+        // Missing positions were skipped by the reader of the log.
         self.advance_to(LogPosition::new(entry.seq.number().saturating_sub(1)));
         self.applied = entry.seq;
         if matches!(entry.entry.target, Target::Registry | Target::Keys) {
             return;
         }
         let NewEntry { verb, target, .. } = &entry.entry;
-        // An agent lives on: that what it had was ended and that it is held back are two things.
+        // An agent outlives its revocation, so its revocation and its suspension are independent.
         match (verb, target) {
             (LogAction::Suspend, Target::Agent(id)) => {
                 self.suspended_agents.insert(id.clone());
@@ -90,11 +92,12 @@ impl Index {
             }
             (LogAction::Revoke | LogAction::Suspend | LogAction::Resume, _) => {}
         }
-        // What was ended stays ended, whatever is said of it later.
-        let is_ended = || self.entries.entry_for(target).is_some_and(|held| held.standing == Standing::Revoked);
+        // A revocation is final; later entries do not change it.
+        let is_revoked =
+            || self.entries.entry_for(target).is_some_and(|tombstone| tombstone.standing == Standing::Revoked);
         let standing = match verb {
             LogAction::Revoke => Standing::Revoked,
-            LogAction::Suspend | LogAction::Resume if is_ended() => Standing::Revoked,
+            LogAction::Suspend | LogAction::Resume if is_revoked() => Standing::Revoked,
             LogAction::Suspend => Standing::Suspended,
             LogAction::Resume => {
                 self.entries.remove(target);
@@ -103,8 +106,8 @@ impl Index {
         };
         self.entries.insert(target, Tombstone { seq: entry.seq, standing });
         match self.sweep_marks.back_mut() {
-            Some(age) if now.saturating_sub(age.first_applied_at) < SWEEP_QUANTUM => {
-                (age.seq, age.last_applied_at) = (entry.seq, now.max(age.last_applied_at));
+            Some(mark) if now.saturating_sub(mark.first_applied_at) < SWEEP_QUANTUM => {
+                (mark.seq, mark.last_applied_at) = (entry.seq, now.max(mark.last_applied_at));
             }
             Some(_) | None => {
                 self.sweep_marks.push_back(SweepMark { seq: entry.seq, first_applied_at: now, last_applied_at: now })
@@ -112,56 +115,62 @@ impl Index {
         }
     }
 
-    /// Says that the log has been read up to `seq`, forgotten entries included.
+    /// Records that the log has been read up to `seq`, including entries past retention.
     pub fn advance_to(&mut self, seq: LogPosition) {
         if seq > self.applied {
             (self.applied, self.evicted_up_to) = (seq, seq);
         }
     }
 
-    /// Drops what has been held for long enough at `now` on the monotonic clock: the `n`th part of it, of
-    /// [`PARTS`](Self::PARTS). Each takes a moment, so whoever shares the index can let others in between.
+    /// Evicts the entries whose [retention](RETENTION) has passed at `now` on the monotonic clock,
+    /// from shard `n` of [`SHARD_COUNT`](Self::SHARD_COUNT). Each step is short, so that a caller
+    /// can release a lock on the index in between.
     pub fn evict(&mut self, n: usize, now: Duration) {
-        let is_over = |age: &SweepMark| age.last_applied_at.saturating_add(RETENTION) <= now;
-        let over = self.sweep_marks.partition_point(is_over);
-        let Some(last) = over.checked_sub(1).and_then(|n| self.sweep_marks.get(n)).map(|age| age.seq) else { return };
+        let is_expired = |mark: &SweepMark| mark.last_applied_at.saturating_add(RETENTION) <= now;
+        let expired = self.sweep_marks.partition_point(is_expired);
+        let Some(last) = expired.checked_sub(1).and_then(|n| self.sweep_marks.get(n)).map(|mark| mark.seq) else {
+            return;
+        };
         self.evicted_up_to = self.evicted_up_to.max(last);
         self.entries.evict(n, last);
         if n + 1 == SHARD_COUNT {
-            self.sweep_marks.drain(..over);
+            self.sweep_marks.drain(..expired);
         }
     }
 
-    /// What the log says of a token; of one that is older than what was forgotten, that it has ended. By the log's own
-    /// clock again: an entry about a token comes after it, so one that is younger misses nothing.
+    /// Returns the standing of a token. A token older than an evicted entry counts as revoked. Ages
+    /// are log positions: an entry about a token comes after the token, so a younger token misses
+    /// no entry.
     #[must_use]
-    pub fn standing(&self, names: &RevocationKeys) -> Standing {
-        if names.rev < self.evicted_up_to { Standing::Revoked } else { self.standing_by_entries(names) }
+    pub fn standing(&self, keys: &RevocationKeys) -> Standing {
+        if keys.rev < self.evicted_up_to { Standing::Revoked } else { self.standing_by_entries(keys) }
     }
 
-    /// What the entries that are held say of a token: a handful of look-ups.
+    /// Returns the standing of a token according to the entries in the index, with a few look-ups.
     ///
-    /// A token, task or grant is never used again once it is named, so presence is enough. A requester, agent, resource or
-    /// issuer lives on: what was issued **before** the entry is ended, by the log's own clock and never by wall clocks.
+    /// The id of a token, task or grant is never reused, so the presence of its key is enough. A
+    /// requester, agent, resource or issuer lives on: tokens issued **before** the entry are
+    /// revoked, by log position and never by wall clock.
     #[must_use]
-    pub fn standing_by_entries(&self, names: &RevocationKeys) -> Standing {
+    pub fn standing_by_entries(&self, keys: &RevocationKeys) -> Standing {
         if self.is_empty() {
             return Standing::Live;
         }
-        let held_back = names.agents.iter().any(|id| self.suspended_agents.contains(id)).then_some(Standing::Suspended);
-        let held = |name: KeyRef<'_>| self.entries.find(name).map(|held| held.standing);
-        let older =
-            |name: KeyRef<'_>| self.entries.find(name).filter(|held| names.rev < held.seq).map(|held| held.standing);
-        let tokens = [names.token].into_iter().chain(names.lineage.iter().copied());
-        let named = names.task.map(KeyRef::Task).into_iter().chain(names.grant.map(KeyRef::Grant));
-        let by_name = tokens.map(KeyRef::Token).chain(named).filter_map(held);
-        // Only an API token is of no task: it is its client's alone.
-        let client = names.agents.iter().filter(|_| names.task.is_none()).map(KeyRef::Credentials);
-        let requester = names.requester.iter().flat_map(|r| [KeyRef::Requester(r), KeyRef::Issuer(&r.issuer)]);
-        let (agents, resources) =
-            (names.agents.iter().map(KeyRef::Agent), names.resources.iter().map(KeyRef::Resource));
-        let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(older);
-        by_name.chain(by_age).chain(held_back).max().unwrap_or(Standing::Live)
+        let suspended = keys.agents.iter().any(|id| self.suspended_agents.contains(id)).then_some(Standing::Suspended);
+        let at_any_age = |key: KeyRef<'_>| self.entries.find(key).map(|tombstone| tombstone.standing);
+        let if_older = |key: KeyRef<'_>| {
+            let tombstone = self.entries.find(key).filter(|tombstone| keys.rev < tombstone.seq);
+            tombstone.map(|tombstone| tombstone.standing)
+        };
+        let tokens = [keys.token].into_iter().chain(keys.lineage.iter().copied());
+        let task_and_grant = keys.task.map(KeyRef::Task).into_iter().chain(keys.grant.map(KeyRef::Grant));
+        let by_presence = tokens.map(KeyRef::Token).chain(task_and_grant).filter_map(at_any_age);
+        // Only an API token has no task. It belongs to its client alone.
+        let client = keys.agents.iter().filter(|_| keys.task.is_none()).map(KeyRef::Credentials);
+        let requester = keys.requester.iter().flat_map(|r| [KeyRef::Requester(r), KeyRef::Issuer(&r.issuer)]);
+        let (agents, resources) = (keys.agents.iter().map(KeyRef::Agent), keys.resources.iter().map(KeyRef::Resource));
+        let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(if_older);
+        by_presence.chain(by_age).chain(suspended).max().unwrap_or(Standing::Live)
     }
 }
 
@@ -220,7 +229,7 @@ mod tests {
     #[test]
     fn target_revokes_only_tokens_that_carry_its_key() {
         let requester = |text: &str| Target::Requester(text.into());
-        for (target, ends_older, ends_younger) in [
+        for (target, revokes_older, revokes_younger) in [
             (Target::Token(token(3)), true, true),
             (Target::Token(token(1)), true, true),
             (Target::Token(token(4)), false, false),
@@ -244,8 +253,8 @@ mod tests {
         ] {
             let mut index = Index::starting_after(LogPosition::new(4));
             index.apply(&entry(5, target.clone()), Duration::ZERO);
-            let ended = |rev| index.standing(&revocation_keys(rev)) == Standing::Revoked;
-            assert_eq!((ended(4), ended(5)), (ends_older, ends_younger), "{target:?}");
+            let is_revoked = |rev| index.standing(&revocation_keys(rev)) == Standing::Revoked;
+            assert_eq!((is_revoked(4), is_revoked(5)), (revokes_older, revokes_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
         }
     }
@@ -290,11 +299,11 @@ mod tests {
         ] {
             assert_eq!(standing(verbs), want, "{verbs:?}");
         }
-        // Ended by one name and held back by another: ended.
+        // Revoked under one key and suspended under another: revoked.
         let mut index = Index::default();
-        let mut held = entry(1, Target::Task(task(9)));
-        held.entry.verb = Suspend;
-        index.apply(&held, Duration::ZERO);
+        let mut suspension = entry(1, Target::Task(task(9)));
+        suspension.entry.verb = Suspend;
+        index.apply(&suspension, Duration::ZERO);
         index.apply(&entry(2, Target::Token(token(1))), Duration::ZERO);
         assert_eq!(index.standing(&revocation_keys(0)), Revoked);
     }
@@ -303,8 +312,9 @@ mod tests {
     fn suspended_agent_suspends_tokens_of_any_age() {
         use LogAction::{Resume, Revoke, Suspend};
         use Standing::{Live, Revoked, Suspended};
-        // What is said of whom, and what a token of before (rev 0) and one of afterwards (rev 99) is worth then.
-        for (said, before, after) in [
+        // Actions on agents, and the standing of an older (rev 0) and a newer token (rev 99)
+        // afterwards.
+        for (actions, older, newer) in [
             (&[("planner", Suspend)][..], Suspended, Suspended),
             (&[("reader", Suspend)], Suspended, Suspended),
             (&[("writer", Suspend)], Live, Live),
@@ -316,19 +326,19 @@ mod tests {
             (&[("planner", Resume)], Live, Live),
         ] {
             let mut index = Index::default();
-            for (seq, (agent, verb)) in (1..).zip(said) {
+            for (seq, (agent, verb)) in (1..).zip(actions) {
                 let mut entry = entry(seq, Target::Agent(agent.parse().unwrap()));
                 entry.entry.verb = *verb;
                 index.apply(&entry, Duration::ZERO);
             }
             assert_eq!(
                 (index.standing(&revocation_keys(0)), index.standing(&revocation_keys(99))),
-                (before, after),
-                "{said:?}"
+                (older, newer),
+                "{actions:?}"
             );
-            // Nobody resumed it, so it is still held back when everything else is forgotten.
+            // The suspension was not lifted, so it remains after everything else is evicted.
             evict_all(&mut index, RETENTION);
-            assert_eq!(index.standing(&revocation_keys(99)), after, "{said:?}");
+            assert_eq!(index.standing(&revocation_keys(99)), newer, "{actions:?}");
         }
     }
 
@@ -352,16 +362,17 @@ mod tests {
     fn entry_is_evicted_only_after_retention() {
         let mut index = Index::default();
         let (start, tick) = (Duration::from_secs(500), Duration::from_nanos(1));
-        // Whatever the revoker's wall clock said: the entry claims to be over since long ago.
+        // The retention in the entry, which the revoker's wall clock determined, has passed long
+        // ago.
         index.apply(&entry(1, Target::Token(token(3))), start);
         evict_all(&mut index, (start + RETENTION).saturating_sub(tick));
         assert_eq!(index.standing(&revocation_keys(0)), Standing::Revoked);
         evict_all(&mut index, start + RETENTION);
         assert!(index.is_empty());
         index.apply(&entry(1, Target::Token(token(3))), start);
-        assert!(index.is_empty(), "what was applied once is not applied again");
+        assert!(index.is_empty(), "an applied entry is not applied again");
         assert_eq!(index.applied(), LogPosition::new(1));
-        // A token of before can only be there if somebody's wall clock is wrong, and may be the one that was ended.
+        // An older token can only exist if a wall clock is wrong, and may be the revoked one.
         assert_eq!([0, 1].map(|rev| index.standing(&revocation_keys(rev))), [Standing::Revoked, Standing::Live]);
     }
 
@@ -378,7 +389,7 @@ mod tests {
         assert_eq!(standing(&index), [Revoked, Live, Live, Live, Live, Live]);
         index.apply(&entry(8, Target::Token(token(77))), Duration::ZERO);
         assert_eq!(standing(&index), [Revoked, Revoked, Revoked, Live, Live, Live]);
-        assert_eq!(index.standing_by_entries(&revocation_keys(2)), Live, "nothing that is held says so");
+        assert_eq!(index.standing_by_entries(&revocation_keys(2)), Live, "no entry in the index revokes it");
         index.advance_to(LogPosition::new(8));
         index.advance_to(LogPosition::new(3));
         assert_eq!(standing(&index), [Revoked, Revoked, Revoked, Live, Live, Live]);
@@ -389,7 +400,7 @@ mod tests {
         );
     }
 
-    /// Kinds of target by number, so that equal numbers of different kinds are different names.
+    /// The kinds of target by number, so that equal numbers of different kinds are different keys.
     fn target(kind: u8, n: u8) -> Target {
         match kind {
             0 => Target::Token(token(n)),
@@ -402,7 +413,7 @@ mod tests {
         }
     }
 
-    /// A token with one name of each kind.
+    /// The keys of a token with one key of each kind.
     fn keys_of_token(n: u8, rev: u64) -> RevocationKeys {
         let issuer = |n: u8| format!("https://i{n}.example.com").parse().unwrap();
         RevocationKeys {
@@ -418,15 +429,15 @@ mod tests {
     }
 
     proptest! {
-        /// The table says what a plain list of the entries says, at every moment, whatever was forgotten: nothing goes
-        /// before its time, and nothing stays for more than a second after it.
+        /// The index always agrees with a scan of the complete log. An entry is never evicted
+        /// before its retention has passed, and remains at most one second longer.
         #[test]
         fn index_agrees_with_plain_log_scan(
             log in proptest::collection::vec(
                 (0_u8..7, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
                 1..60,
             ),
-            asked in 0_u64..60,
+            rev in 0_u64..60,
         ) {
             let (mut index, mut now, mut all) = (Index::default(), Duration::ZERO, Vec::new());
             for (seq, (kind, n, verb, later)) in (1..).zip(log) {
@@ -440,22 +451,22 @@ mod tests {
                 evict_all(&mut index, now);
                 index.apply(&entry, now);
                 all.push((entry, now));
-                let since = all.iter().filter(|(entry, _)| entry.seq > LogPosition::new(asked)).cloned().collect::<Vec<_>>();
+                let since = all.iter().filter(|(entry, _)| entry.seq > LogPosition::new(rev)).cloned().collect::<Vec<_>>();
                 for n in 0..3 {
-                    let names = keys_of_token(n, asked);
-                    // Of a token that was issued then, and what was said since: if that ended it, it stays ended.
-                    let ever = reference_standing(&since, &names, now, Duration::MAX / 4);
-                    prop_assert!(ever != Standing::Revoked || index.standing(&names) == Standing::Revoked);
-                    prop_assert!(ever == Standing::Live || index.standing(&names) != Standing::Live);
-                    if names.rev < index.evicted_up_to {
-                        prop_assert_eq!(index.standing(&names), Standing::Revoked);
-                        let mut forgotten = all.iter().filter(|(entry, _)| entry.seq <= index.evicted_up_to);
-                        prop_assert!(forgotten.all(|(_, at)| *at + RETENTION <= now), "nothing is forgotten before its time");
+                    let keys = keys_of_token(n, rev);
+                    // A token issued then is revoked by the entries since, and stays revoked.
+                    let unevicted = reference_standing(&since, &keys, now, Duration::MAX / 4);
+                    prop_assert!(unevicted != Standing::Revoked || index.standing(&keys) == Standing::Revoked);
+                    prop_assert!(unevicted == Standing::Live || index.standing(&keys) != Standing::Live);
+                    if keys.rev < index.evicted_up_to {
+                        prop_assert_eq!(index.standing(&keys), Standing::Revoked);
+                        let mut evicted = all.iter().filter(|(entry, _)| entry.seq <= index.evicted_up_to);
+                        prop_assert!(evicted.all(|(_, at)| *at + RETENTION <= now), "no entry is evicted before its retention has passed");
                     }
-                    let (must, may) = (reference_standing(&all, &names, now, RETENTION), reference_standing(&all, &names, now, RETENTION + SWEEP_QUANTUM));
-                    let found = index.standing_by_entries(&names);
-                    prop_assert!(must <= found && found <= may, "{found:?}: {must:?} to {may:?}");
-                    prop_assert!(must == Standing::Live || found != Standing::Live);
+                    let (lower, upper) = (reference_standing(&all, &keys, now, RETENTION), reference_standing(&all, &keys, now, RETENTION + SWEEP_QUANTUM));
+                    let found = index.standing_by_entries(&keys);
+                    prop_assert!(lower <= found && found <= upper, "{found:?}: {lower:?} to {upper:?}");
+                    prop_assert!(lower == Standing::Live || found != Standing::Live);
                 }
             }
             evict_all(&mut index, now + RETENTION + SWEEP_QUANTUM);
@@ -464,20 +475,20 @@ mod tests {
         }
     }
 
-    /// What the entries that are held for so long say, one after the other.
+    /// The standing according to a scan of the entries that are within `retention`.
     fn reference_standing(
         all: &[(LogEntry, Duration)],
-        names: &RevocationKeys,
+        keys: &RevocationKeys,
         now: Duration,
-        hold: Duration,
+        retention: Duration,
     ) -> Standing {
-        let says = |is_named: &dyn Fn(&Target) -> bool, by_age: bool| {
+        let scan = |matches: &dyn Fn(&Target) -> bool, by_age: bool| {
             let mut standing = (Standing::Live, Duration::ZERO);
-            for (LogEntry { seq, entry }, at) in all.iter().filter(|(entry, _)| is_named(&entry.entry.target)) {
-                if standing.1 + hold <= *at {
+            for (LogEntry { seq, entry }, at) in all.iter().filter(|(entry, _)| matches(&entry.entry.target)) {
+                if standing.1 + retention <= *at {
                     standing.0 = Standing::Live;
                 }
-                if by_age && names.rev >= *seq {
+                if by_age && keys.rev >= *seq {
                     continue;
                 }
                 standing = match (standing.0, entry.verb) {
@@ -486,17 +497,17 @@ mod tests {
                     (_, LogAction::Resume) => (Standing::Live, *at),
                 };
             }
-            if standing.1 + hold <= now { Standing::Live } else { standing.0 }
+            if standing.1 + retention <= now { Standing::Live } else { standing.0 }
         };
-        let issuer = names.requester.as_ref().unwrap().issuer.clone();
+        let issuer = keys.requester.as_ref().unwrap().issuer.clone();
         [
-            says(&|target| *target == Target::Token(names.token), false),
-            says(&|target| Some(target) == names.task.map(Target::Task).as_ref(), false),
-            says(&|target| Some(target) == names.grant.map(Target::Grant).as_ref(), false),
-            says(&|target| *target == Target::for_requester(names.requester.as_ref().unwrap()), true),
-            says(&|target| matches!(target, Target::Agent(id) if names.agents.contains(id)), true),
-            says(&|target| matches!(target, Target::Resource(uri) if names.resources.contains(uri)), true),
-            says(&|target| *target == Target::Issuer(issuer.clone()), true),
+            scan(&|target| *target == Target::Token(keys.token), false),
+            scan(&|target| Some(target) == keys.task.map(Target::Task).as_ref(), false),
+            scan(&|target| Some(target) == keys.grant.map(Target::Grant).as_ref(), false),
+            scan(&|target| *target == Target::for_requester(keys.requester.as_ref().unwrap()), true),
+            scan(&|target| matches!(target, Target::Agent(id) if keys.agents.contains(id)), true),
+            scan(&|target| matches!(target, Target::Resource(uri) if keys.resources.contains(uri)), true),
+            scan(&|target| *target == Target::Issuer(issuer.clone()), true),
         ]
         .into_iter()
         .max()

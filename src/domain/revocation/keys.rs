@@ -1,4 +1,4 @@
-//! The keys under which a token can be revoked.
+//! Keys under which a token can be revoked.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +9,24 @@ use crate::domain::{
     uri::ResourceUri,
 };
 
-/// Every name under which a token can be taken back, and the position of the log that its issuer had applied.
+/// All keys under which a token can be revoked, with the log position that its issuing replica had
+/// applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationKeys {
     /// The token itself.
     pub token: TokenId,
-    /// The tokens it was derived from.
+    /// The tokens from which it was derived.
     pub lineage: Vec<TokenId>,
-    /// Its task; an API token has none.
+    /// The task; `None` for an API token.
     pub task: Option<TaskId>,
-    /// The recorded grant that it rests on.
+    /// The recorded grant on which it is based.
     pub grant: Option<GrantId>,
-    /// In whose name; an API token is in nobody's.
+    /// The requester; `None` for an API token.
     pub requester: Option<Requester>,
-    /// Every agent in its chain, the client that got it, and the agent that it is to be handed to.
+    /// The agents in its chain, the client that received it, and the next actor.
     pub agents: BTreeSet<ClientId>,
-    /// Every resource that something may be done at with it; an API token is for none.
+    /// The resources in its authority; empty for an API token.
     pub resources: BTreeSet<ResourceUri>,
-    /// The position of the log when it was issued (claim `rev`).
+    /// The log position when it was issued (claim `rev`).
     pub rev: LogPosition,
 }

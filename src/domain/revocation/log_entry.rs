@@ -1,4 +1,4 @@
-//! An entry of the revocation log: what it does, to which target.
+//! Entries of the revocation log.
 
 use super::LogPosition;
 use crate::domain::{
@@ -8,40 +8,40 @@ use crate::domain::{
     uri::{IssuerUrl, ResourceUri},
 };
 
-/// What an entry is about.
+/// The target of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
-    /// One token, with all that was derived from it.
+    /// One token, with all tokens derived from it.
     Token(TokenId),
     /// One task, with all its tokens.
     Task(TaskId),
-    /// One recorded grant, with all tokens that rest on it.
+    /// One recorded grant, with all tokens based on it.
     Grant(GrantId),
-    /// Everything issued so far in a requester's name. Issuer and subject, as in [`Requester`].
+    /// All tokens issued so far for a requester. Issuer and subject, as in [`Requester`].
     Requester(String),
-    /// Everything issued so far that an agent acts in, at whatever place in the chain.
+    /// All tokens issued so far with an agent anywhere in the chain.
     Agent(ClientId),
-    /// Every API token that a client got so far: with credentials that it has no more.
+    /// All API tokens issued so far to a client, because its credentials were replaced.
     Credentials(ClientId),
-    /// Everything issued so far that something may be done at a resource with.
+    /// All tokens issued so far whose authority includes a resource.
     Resource(ResourceUri),
-    /// Everything issued so far on the word of an identity provider.
+    /// All tokens issued so far that are based on an identity provider's tokens.
     Issuer(IssuerUrl),
-    /// Not about tokens: the registry changed, and whoever holds a copy reads it again.
+    /// Not about tokens: the registry changed, and every replica reads it again.
     Registry,
     /// Not about tokens: the signing keys changed.
     Keys,
 }
 
 impl Target {
-    /// The target that means a requester.
+    /// Returns the target for a requester.
     #[must_use]
     pub fn for_requester(requester: &Requester) -> Self {
-        // An issuer URL has no blank in it, so this is unambiguous.
+        // An issuer URL contains no space, so this is unambiguous.
         Self::Requester(format!("{} {}", requester.issuer, requester.subject))
     }
 
-    /// The word for the kind of target.
+    /// Returns the word for the kind of target.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Target {
         }
     }
 
-    /// The name among its kind; empty for the registry and the keys.
+    /// Returns the key within the kind; empty for the registry and the signing keys.
     #[must_use]
     pub fn key(&self) -> String {
         match self {
@@ -73,7 +73,7 @@ impl Target {
         }
     }
 
-    /// Reads kind and key as they were stored.
+    /// Parses kind and key as stored.
     #[must_use]
     pub fn parse(kind: &str, key: &str) -> Option<Self> {
         Some(match kind {
@@ -92,19 +92,19 @@ impl Target {
     }
 }
 
-/// What an entry does to its target.
+/// The action of an entry on its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogAction {
-    /// Ends it, for good.
+    /// Revokes the target, permanently.
     Revoke,
-    /// Holds its tokens back. Of tasks and agents only.
+    /// Suspends its tokens. Only for tasks and agents.
     Suspend,
-    /// Lets the same tokens work again. Of tasks and agents only.
+    /// Lifts a suspension; the same tokens work again. Only for tasks and agents.
     Resume,
 }
 
 impl LogAction {
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -114,7 +114,7 @@ impl LogAction {
         }
     }
 
-    /// Reads the word, where it means something for the target.
+    /// Parses the wire name, if the action applies to the target.
     #[must_use]
     pub fn parse(word: &str, target: &Target) -> Option<Self> {
         match word {
@@ -126,20 +126,21 @@ impl LogAction {
     }
 }
 
-/// One entry of the revocation log, before it has its place.
+/// A log entry without a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEntry {
-    /// What is done.
+    /// The action.
     pub verb: LogAction,
-    /// What is taken back.
+    /// The target.
     pub target: Target,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Who did it: `admin:NAME`, `client:ID`.
+    /// The author: `admin:NAME`, `client:ID`.
     pub by: String,
-    /// When.
+    /// The time of the action.
     pub at: Timestamp,
-    /// The moment after which no token that this could end is unexpired: then it need not be read at a start.
+    /// The time after which every token that the entry could revoke has expired. A starting replica
+    /// may then skip the entry.
     pub forget_after: Timestamp,
 }
 
@@ -156,7 +157,7 @@ impl NewEntry {
         Self::changed(Target::Keys, by, at)
     }
 
-    /// Retained forever: a replica may be away for long.
+    /// The entry is retained forever, because a replica may be away for long.
     fn changed(target: Target, by: String, at: Timestamp) -> Self {
         Self { verb: LogAction::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
     }
@@ -165,8 +166,8 @@ impl NewEntry {
 /// One entry of the revocation log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Its place.
+    /// The position.
     pub seq: LogPosition,
-    /// What it says.
+    /// The entry.
     pub entry: NewEntry,
 }

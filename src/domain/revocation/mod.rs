@@ -1,7 +1,8 @@
-//! What was taken back, and what a token's standing is by that.
+//! Revocation log, and the standing of tokens that follows from it.
 //!
-//! A token carries every name under which it can be taken back, so ending an ancestor is one entry: no walk over
-//! descendants, and no lock against a child that is being issued at that moment.
+//! A token carries every key under which it can be revoked, so one entry revokes an ancestor with
+//! all descendants. Descendants are not walked, and a child that is being issued at the same
+//! time needs no lock.
 
 pub mod feed;
 mod index;

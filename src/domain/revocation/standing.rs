@@ -1,12 +1,13 @@
-//! The standing of a token.
+//! Standing of a token: live, suspended or revoked.
 
-/// What the log says of a token now. Of two words about one token, the later one in this order counts.
+/// The standing of a token according to the log. If several entries apply, the greatest value in
+/// this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// Nothing that would end it.
+    /// No entry revokes or suspends it.
     Live,
-    /// Held back, until its task or the agent is resumed.
+    /// Suspended, until its task or agent is resumed.
     Suspended,
-    /// Ended, for good.
+    /// Revoked, permanently.
     Revoked,
 }

@@ -8,25 +8,27 @@ use crate::domain::{id::ClientId, requester::Requester, time::Timestamp};
 /// Why an exchange can't join a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum JoinError {
-    /// There is none with this id, or it is somebody else's: the two can't be told apart from outside.
-    #[error("there is no such task for this requester and agent")]
+    /// The task does not exist or belongs to another requester or agent. A client can't distinguish
+    /// the two.
+    #[error("unknown task for this requester and agent")]
     UnknownTask,
-    /// It is suspended.
-    #[error("the task is suspended: it can be joined again when it is resumed")]
+    /// The task is suspended.
+    #[error("the task is suspended; resume it before joining")]
     Suspended,
-    /// It was ended or its deadline has passed.
+    /// The task was ended, or its deadline has passed.
     #[error("the task has ended")]
     Ended,
 }
 
 impl Task {
-    /// Whether it is this requester's, opened by this agent.
+    /// Returns whether the task belongs to this requester and was opened by this agent.
     #[must_use]
     pub fn belongs_to(&self, requester: &Requester, agent: &ClientId) -> bool {
         self.requester == *requester && self.root_agent == *agent
     }
 
-    /// Whether an exchange may join: same requester, same root agent, active, before its deadline.
+    /// Checks whether an exchange may join: same requester, same root agent, active, and before its
+    /// deadline.
     pub fn check_joinable(&self, requester: &Requester, agent: &ClientId, now: Timestamp) -> Result<(), JoinError> {
         if !self.belongs_to(requester, agent) {
             return Err(JoinError::UnknownTask);

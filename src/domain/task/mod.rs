@@ -1,4 +1,5 @@
-//! A task: one delegated piece of work. Its id is the `txn` claim of every token that was issued for it.
+//! Tasks: delegated pieces of work. The id of a task is the `txn` claim of every token issued for
+//! it.
 
 pub mod call_report;
 mod join;
@@ -16,31 +17,32 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// One delegated piece of work.
+/// A delegated piece of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// The `txn` claim.
+    /// The id: the `txn` claim.
     pub id: TaskId,
-    /// On whose behalf.
+    /// The requester.
     pub requester: Requester,
-    /// The agent that opened it.
+    /// The agent that opened the task.
     pub root_agent: ClientId,
-    /// What it is for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// What was approved for it, at every resource that it is about.
+    /// The approved authority, at every resource that the task involves.
     pub authority: Authority,
-    /// Where it is in its life.
+    /// The stored state; see [`state_at`](Self::state_at).
     pub state: TaskState,
-    /// When it was opened.
+    /// The time at which it was opened.
     pub created_at: Timestamp,
-    /// When it ends by itself; no token of it lives longer.
+    /// The deadline, at which it expires. No token of the task outlives it.
     pub deadline: Timestamp,
-    /// The grant that it rests on: when that is withdrawn, the task is over.
+    /// The grant on which it is based. Withdrawing the grant ends the task.
     pub grant: Option<GrantId>,
-    /// How often its state has changed: what a change builds on.
+    /// The number of state changes, for optimistic concurrency.
     pub version: u64,
-    /// The last change; none since it was opened.
+    /// The last state change; `None` if it never changed.
     pub last_transition: Option<Transition>,
-    /// Where the log stood when it was opened. It is no task of an agent, or an issuer, that was registered after that.
+    /// The log position at which it was opened. The task does not belong to an agent or issuer that
+    /// was registered later.
     pub rev: LogPosition,
 }

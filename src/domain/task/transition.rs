@@ -1,4 +1,4 @@
-//! State transitions of a task.
+//! State machine of a task: states, actions and who may perform them.
 
 use std::fmt;
 
@@ -12,30 +12,30 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Where a task is in its life. All but the first two are final.
+/// The state of a task. All but the first two are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
     /// Its tokens work.
     Active,
-    /// Its tokens are held back, and the same ones work again when it is resumed.
+    /// Its tokens are suspended. The same tokens work again when it is resumed.
     Suspended,
-    /// Done.
+    /// The work was completed.
     Completed,
-    /// Given up.
+    /// The work failed.
     Failed,
-    /// Its deadline passed.
+    /// The deadline passed.
     Expired,
-    /// Taken back.
+    /// The task was revoked.
     Revoked,
 }
 
 impl TaskState {
-    /// All of them, in the order of a life.
+    /// All states, in the order of the life cycle.
     pub const ALL: [Self; 6] =
         [Self::Active, Self::Suspended, Self::Completed, Self::Failed, Self::Expired, Self::Revoked];
 
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,21 +48,21 @@ impl TaskState {
         }
     }
 
-    /// Reads the word.
+    /// Parses the wire name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether nothing comes after it.
+    /// Returns whether the state is final.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Active | Self::Suspended)
     }
 
-    /// The state after an act, or why there is none.
-    pub fn next_state(self, act: TaskAction) -> Result<Self, TransitionError> {
-        match (self, act) {
+    /// Returns the state after an action, or why the action is illegal.
+    pub fn next_state(self, action: TaskAction) -> Result<Self, TransitionError> {
+        match (self, action) {
             (Self::Active, TaskAction::Suspend) => Ok(Self::Suspended),
             (Self::Suspended, TaskAction::Resume) => Ok(Self::Active),
             (Self::Active | Self::Suspended, TaskAction::Complete) => Ok(Self::Completed),
@@ -72,7 +72,7 @@ impl TaskState {
             (Self::Active, TaskAction::Resume)
             | (Self::Suspended, TaskAction::Suspend)
             | (Self::Completed | Self::Failed | Self::Expired | Self::Revoked, _) => {
-                Err(TransitionError::Illegal { state: self, action: act })
+                Err(TransitionError::Illegal { state: self, action })
             }
         }
     }
@@ -84,29 +84,29 @@ impl fmt::Display for TaskState {
     }
 }
 
-/// What somebody does to a task.
+/// An action on a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskAction {
-    /// Hold its tokens back.
+    /// Suspends its tokens.
     Suspend,
-    /// Let the same tokens work again.
+    /// Lifts the suspension; the same tokens work again.
     Resume,
-    /// End it: it is done.
+    /// Ends the task as completed.
     Complete,
-    /// End it: it did not work out.
+    /// Ends the task as failed.
     Fail,
-    /// End it: its deadline passed.
+    /// Ends the task at its deadline.
     Expire,
-    /// End it: it is taken back.
+    /// Revokes the task.
     Revoke,
 }
 
 impl TaskAction {
-    /// All of them.
+    /// All actions.
     pub const ALL: [Self; 6] = [Self::Suspend, Self::Resume, Self::Complete, Self::Fail, Self::Expire, Self::Revoke];
 
-    /// What is done to the task, as in "it can't be resumed".
+    /// Returns the past participle, as in "can't be resumed".
     #[must_use]
     pub fn past_participle(self) -> &'static str {
         match self {
@@ -120,20 +120,20 @@ impl TaskAction {
     }
 }
 
-/// Who acts on a task.
+/// The initiator of a state change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Initiator {
-    /// The agent that opened it.
+    /// The agent that opened the task.
     Agent(ClientId),
-    /// The requester in whose name it is.
+    /// The requester on whose behalf it runs.
     Requester(Requester),
-    /// An admin, by the name that records have: `admin:NAME`.
+    /// An admin, by the name in audit records: `admin:NAME`.
     Admin(String),
-    /// Nobody: the grant that it rests on was withdrawn.
+    /// The withdrawal of the grant on which it is based.
     Grant(GrantId),
-    /// Nobody: the agent that opened it, or the issuer of its requester, was removed from the registry.
+    /// The removal of the agent that opened it, or of its requester's issuer, from the registry.
     Removal,
-    /// Nobody: the deadline passed.
+    /// The deadline.
     Deadline,
 }
 
@@ -158,7 +158,7 @@ impl Initiator {
 
 const ADMIN_PRECEDENCE: u8 = 3;
 
-/// Who stands above whom, by the name that records have.
+/// Returns the precedence of an initiator, by the name in audit records.
 fn precedence_of(name: &str) -> u8 {
     match name.split_once(':') {
         Some(("client", _)) => 1,
@@ -167,27 +167,27 @@ fn precedence_of(name: &str) -> u8 {
     }
 }
 
-/// Why an act on a task is refused.
+/// Why an action on a task is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransitionError {
-    /// The state does not allow it.
-    #[error("the task is {state}: it can't be {}", action.past_participle())]
+    /// The state does not permit the action.
+    #[error("the task is {state} and can't be {}", action.past_participle())]
     Illegal {
-        /// Where it is.
+        /// The current state.
         state: TaskState,
-        /// What was wanted.
+        /// The requested action.
         action: TaskAction,
     },
-    /// An agent would lift what somebody else put on.
-    #[error("the task is suspended by somebody else: they resume it, or an admin does")]
+    /// The task was suspended by an initiator of the same or a higher precedence.
+    #[error("the task was suspended by another party; that party or an admin has to resume it")]
     SuspendedByAnother,
-    /// The deadline has not passed.
-    #[error("the task's deadline has not passed")]
+    /// The deadline is in the future.
+    #[error("the deadline of the task is in the future")]
     DeadlineNotReached,
 }
 
 impl TransitionError {
-    /// Where the task is.
+    /// Returns the current state of the task.
     #[must_use]
     pub fn state(self) -> TaskState {
         match self {
@@ -198,56 +198,58 @@ impl TransitionError {
     }
 }
 
-/// One change of a task's state: what it became, when, by whom, and what was said.
+/// A state change of a task: the new state, the time, the initiator, and their remarks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transition {
-    /// What it became.
+    /// The new state.
     pub state: TaskState,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// Who did it: `admin:NAME`, `client:ID`, `grant:ID`, `removal`, `deadline`.
+    /// The initiator: `admin:NAME`, `client:ID`, `grant:ID`, `removal`, `deadline`.
     pub by: String,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// What came of the work.
+    /// The result of the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeText>,
 }
 
 impl Task {
-    /// Where it is now: at its deadline it is over, whether or not anybody has come by to write that down.
+    /// Returns the state at `now`. A task is expired from its deadline, even before the expiry is
+    /// recorded.
     #[must_use]
     pub fn state_at(&self, now: Timestamp) -> TaskState {
         if !self.state.is_final() && self.deadline.has_passed(now) { TaskState::Expired } else { self.state }
     }
 
-    /// The state after an act of somebody, or why there is none.
+    /// Returns the state after an action of this initiator, or why it is rejected.
     ///
-    /// Who holds a task back lets it go, or somebody above them: an admin stands above the requester, and the requester above
-    /// the agent. Who suspends what somebody below them has suspended takes the hold over.
-    pub fn next_state(&self, act: TaskAction, by: &Initiator, now: Timestamp) -> Result<TaskState, TransitionError> {
-        if act == TaskAction::Expire {
+    /// A suspension is lifted by the initiator who imposed it, or by one of higher precedence: an
+    /// admin is above the requester, and the requester is above the agent. An initiator of higher
+    /// precedence who suspends a suspended task takes the suspension over.
+    pub fn next_state(&self, action: TaskAction, by: &Initiator, now: Timestamp) -> Result<TaskState, TransitionError> {
+        if action == TaskAction::Expire {
             return if self.deadline.has_passed(now) {
-                self.state.next_state(act)
+                self.state.next_state(action)
             } else {
                 Err(TransitionError::DeadlineNotReached)
             };
         }
         let state = self.state_at(now);
-        let holder = self.last_transition.as_ref().map(|turn| turn.by.as_str()).unwrap_or_default();
-        let is_theirs = holder == by.to_string();
-        match (state, act) {
+        let holder = self.last_transition.as_ref().map(|transition| transition.by.as_str()).unwrap_or_default();
+        let is_own = holder == by.to_string();
+        match (state, action) {
             (TaskState::Suspended, TaskAction::Suspend) if precedence_of(holder) < by.precedence() => {
                 Ok(TaskState::Suspended)
             }
             (TaskState::Suspended, TaskAction::Resume)
-                if !is_theirs && by.precedence() < ADMIN_PRECEDENCE && precedence_of(holder) >= by.precedence() =>
+                if !is_own && by.precedence() < ADMIN_PRECEDENCE && precedence_of(holder) >= by.precedence() =>
             {
                 Err(TransitionError::SuspendedByAnother)
             }
-            _ => state.next_state(act),
+            _ => state.next_state(action),
         }
     }
 }
@@ -260,7 +262,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 
     fn task(state: TaskState, by: Option<&str>) -> Task {
-        let turn = |by: &str| Transition { state, at: NOW, by: by.to_owned(), reason: None, outcome: None };
+        let transition = |by: &str| Transition { state, at: NOW, by: by.to_owned(), reason: None, outcome: None };
         Task {
             id: TaskId::new(uuid::Uuid::from_u128(7)),
             requester: Requester {
@@ -275,7 +277,7 @@ mod tests {
             deadline: NOW.saturating_add(Lifetime::minutes(30)),
             grant: None,
             version: u64::from(by.is_some()),
-            last_transition: by.map(turn),
+            last_transition: by.map(transition),
             rev: LogPosition::default(),
         }
     }
@@ -296,14 +298,14 @@ mod tests {
         for (state, row) in table {
             assert_eq!(TaskState::parse(state.as_str()), Some(state));
             assert_eq!(state.is_final(), row.iter().all(Option::is_none));
-            for (act, want) in TaskAction::ALL.into_iter().zip(row) {
-                let got = state.next_state(act);
-                assert_eq!(got.ok(), want, "{state} {act:?}");
-                if let Err(refusal) = got {
-                    assert_eq!(refusal.state(), state);
+            for (action, want) in TaskAction::ALL.into_iter().zip(row) {
+                let got = state.next_state(action);
+                assert_eq!(got.ok(), want, "{state} {action:?}");
+                if let Err(error) = got {
+                    assert_eq!(error.state(), state);
                     assert_eq!(
-                        refusal.to_string(),
-                        format!("the task is {state}: it can't be {}", act.past_participle())
+                        error.to_string(),
+                        format!("the task is {state} and can't be {}", action.past_participle())
                     );
                 }
             }
@@ -313,8 +315,8 @@ mod tests {
     #[test]
     fn suspension_is_lifted_only_by_holder_or_higher_precedence() {
         let (agent, admin) = (Initiator::Agent("planner".parse().unwrap()), Initiator::Admin("admin:ops".into()));
-        let held = |by: &str| task(TaskState::Suspended, Some(by));
-        for (holder, act, by, want) in [
+        let suspended_by = |by: &str| task(TaskState::Suspended, Some(by));
+        for (holder, action, by, want) in [
             ("client:planner", TaskAction::Resume, &agent, Ok(TaskState::Active)),
             ("client:planner", TaskAction::Resume, &admin, Ok(TaskState::Active)),
             ("admin:ops", TaskAction::Resume, &agent, Err(TransitionError::SuspendedByAnother)),
@@ -323,11 +325,11 @@ mod tests {
             ("client:planner", TaskAction::Suspend, &admin, Ok(TaskState::Suspended)),
             ("admin:ops", TaskAction::Complete, &agent, Ok(TaskState::Completed)),
         ] {
-            assert_eq!(held(holder).next_state(act, by, NOW), want, "{holder} {act:?} {by}");
+            assert_eq!(suspended_by(holder).next_state(action, by, NOW), want, "{holder} {action:?} {by}");
         }
         for (holder, by) in [("client:planner", &agent), ("admin:ops", &agent), ("admin:ops", &admin)] {
-            let refused = Err(TransitionError::Illegal { state: TaskState::Suspended, action: TaskAction::Suspend });
-            assert_eq!(held(holder).next_state(TaskAction::Suspend, by, NOW), refused, "{holder} {by}");
+            let rejected = Err(TransitionError::Illegal { state: TaskState::Suspended, action: TaskAction::Suspend });
+            assert_eq!(suspended_by(holder).next_state(TaskAction::Suspend, by, NOW), rejected, "{holder} {by}");
         }
         assert_eq!(
             task(TaskState::Suspended, None).next_state(TaskAction::Resume, &agent, NOW),
@@ -347,10 +349,11 @@ mod tests {
         );
         assert_eq!(task.state_at(task.deadline), TaskState::Expired);
         assert_eq!(task.next_state(TaskAction::Expire, &Initiator::Deadline, task.deadline), Ok(TaskState::Expired));
-        for act in [TaskAction::Suspend, TaskAction::Resume, TaskAction::Complete, TaskAction::Fail, TaskAction::Revoke]
+        for action in
+            [TaskAction::Suspend, TaskAction::Resume, TaskAction::Complete, TaskAction::Fail, TaskAction::Revoke]
         {
-            let refused = Err(TransitionError::Illegal { state: TaskState::Expired, action: act });
-            assert_eq!(task.next_state(act, &admin, task.deadline), refused);
+            let rejected = Err(TransitionError::Illegal { state: TaskState::Expired, action });
+            assert_eq!(task.next_state(action, &admin, task.deadline), rejected);
         }
     }
 }

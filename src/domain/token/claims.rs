@@ -1,4 +1,4 @@
-//! The claims of the tokens that this server issues.
+//! Claims of the tokens that this server issues.
 
 use std::collections::BTreeSet;
 
@@ -23,15 +23,16 @@ use crate::domain::{
     uri::IssuerUrl,
 };
 
-/// The `typ` of an access token (RFC 9068 §2.1): task tokens for a resource, hand-over tokens and API tokens.
+/// The `typ` of an access token (RFC 9068 §2.1): task tokens for a resource, hand-over tokens and
+/// API tokens.
 pub const TYP_ACCESS_TOKEN: &str = "at+jwt";
 /// The `typ` of a transaction token.
 pub const TYP_TXN_TOKEN: &str = "txntoken+jwt";
-/// The `typ` of a signed introspection answer (RFC 9701 §5).
+/// The `typ` of a signed introspection response (RFC 9701 §5).
 pub const TYP_INTROSPECTION: &str = "token-introspection+jwt";
 
-/// Whether a token of ours with this end is good at `now`, as far as that goes. One that would last longer than any that
-/// is made now is of an issuer whose clock is wrong: nobody knows how old it is.
+/// Checks the expiry of a token of this server. An expiry beyond any token issued now means that
+/// the clock of the issuing replica was wrong, so the age of the token is unknown.
 pub fn check_expiry(expires: Timestamp, now: Timestamp) -> Result<(), ClaimError> {
     if expires.has_passed(now) {
         Err(ClaimError::Expired)
@@ -42,22 +43,23 @@ pub fn check_expiry(expires: Timestamp, now: Timestamp) -> Result<(), ClaimError
     }
 }
 
-/// What kind of token ours is.
+/// The kinds of token that this server issues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenKind {
     /// For one resource.
     Access,
-    /// For Errand alone: what an agent gives to the agent it names in `may_act`, to be exchanged.
+    /// For this server only: the agent passes it to the agent named in `may_act`, which exchanges
+    /// it.
     HandOver,
     /// For the trust domain (Transaction Tokens).
     Txn,
-    /// For Errand's own APIs; in nobody's name.
+    /// For this server's own APIs, without a requester.
     Api,
 }
 
 impl TokenKind {
-    /// The word for it, in the store.
+    /// Returns the wire name, which is also the stored name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -68,13 +70,13 @@ impl TokenKind {
         }
     }
 
-    /// Reads the word.
+    /// Parses the wire name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Access, Self::HandOver, Self::Txn, Self::Api].into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// The JOSE header's `typ`.
+    /// Returns the `typ` of the JOSE header.
     #[must_use]
     pub fn typ(self) -> &'static str {
         match self {
@@ -84,68 +86,68 @@ impl TokenKind {
     }
 }
 
-/// The claims of a token that was issued for a task: for a resource, for the trust domain, or to be handed over.
+/// The claims of a task token: for a resource, for the trust domain, or for a hand-over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskTokenClaims {
-    /// Us.
+    /// The issuer: this server.
     pub iss: IssuerUrl,
-    /// The resource, the trust domain, or us (for a hand-over token). One string.
+    /// The resource, the trust domain, or this server (for a hand-over token). A single string.
     pub aud: String,
     /// The requester.
     pub sub: Subject,
-    /// Whose word it is that `sub` is who they are.
+    /// The identity provider that authenticated `sub`.
     pub sub_iss: IssuerUrl,
-    /// The client that got the token.
+    /// The client that received the token.
     pub client_id: ClientId,
-    /// When it was issued.
+    /// The time of issue.
     pub iat: Timestamp,
-    /// When it ends.
+    /// The expiry.
     pub exp: Timestamp,
-    /// Its id.
+    /// The token id.
     pub jti: TokenId,
     /// The task.
     pub txn: TaskId,
-    /// The tokens it was derived from, oldest first.
+    /// The tokens from which it was derived, oldest first.
     pub lineage: Vec<TokenId>,
-    /// The position of the revocation log that the issuing replica had applied.
+    /// The log position that the issuing replica had applied.
     pub rev: LogPosition,
-    /// The scopes that `authorization_details` cover.
+    /// The scopes that `authorization_details` covers completely.
     pub scope: ScopeSet,
-    /// What may be done.
+    /// The authority.
     #[serde(deserialize_with = "deserialize_authority")]
     pub authorization_details: Authority,
-    /// Who acts. Always there.
+    /// The actor chain; always present.
     pub act: ActorChain,
-    /// The task and the hash of what was approved for it.
+    /// The task, with the hash of its approved authority.
     pub task: TaskRef,
-    /// What the task is for; does not change along the chain.
+    /// The purpose of the task; constant along the chain.
     pub tctx: TaskContext,
-    /// Under which circumstances it was asked for.
+    /// The circumstances of the request.
     #[serde(deserialize_with = "deserialize_request_context")]
     pub rctx: Map<String, Value>,
-    /// The workload that asked for a transaction token.
+    /// The workload that requested a transaction token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub req_wl: Option<ClientId>,
-    /// The agent that a hand-over token is for.
+    /// The agent for which a hand-over token is intended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_act: Option<NextActor>,
-    /// The recorded grant that it rests on: it ends when that is withdrawn.
+    /// The recorded grant on which it is based. Withdrawing the grant revokes the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantId>,
-    /// Whether that grant is for an emergency.
+    /// Whether that grant is a break-glass grant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub break_glass: bool,
-    /// When the requester signed in.
+    /// The time at which the requester authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Timestamp>,
-    /// How strongly.
+    /// The authentication context class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acr: Option<String>,
-    /// By which means.
+    /// The authentication methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amr: Option<Vec<String>>,
-    /// Its place in the status lists, for who does not ask.
+    /// The index in a status list, for verifiers that do not introspect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<StatusClaim>,
 }
@@ -154,36 +156,36 @@ pub struct TaskTokenClaims {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRef {
-    /// The task's id; the same as `txn`.
+    /// The id of the task, equal to `txn`.
     pub id: TaskId,
-    /// Where the task is kept: us.
+    /// The server that keeps the task: this server.
     pub issuer: IssuerUrl,
     /// The hash of the authority that was approved for the task.
     pub authority_hash: String,
 }
 
-/// The `tctx` claim: what the task is for.
+/// The `tctx` claim: the purpose of the task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskContext {
-    /// The task's purpose.
+    /// The purpose.
     pub purpose: Purpose,
-    /// `request_details`, as the opening request gave them.
+    /// `request_details` of the request that opened the task.
     #[serde(default, deserialize_with = "deserialize_request_details", skip_serializing_if = "Option::is_none")]
     pub details: Option<Map<String, Value>>,
 }
 
-/// The one agent that a hand-over token is for.
+/// The one agent for which a hand-over token is intended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextActor {
-    /// Us: the agent is registered here.
+    /// The issuer with which the agent is registered: this server.
     pub iss: IssuerUrl,
     /// The agent.
     pub sub: ClientId,
 }
 
-/// How deep a claim may nest: a payload is one level more.
+/// Maximum nesting depth of a claim. The payload is one more level.
 const MAX_CLAIM_DEPTH: usize = MAX_PAYLOAD_DEPTH - 1;
 
 fn deserialize_authority<'de, D: Deserializer<'de>>(input: D) -> Result<Authority, D::Error> {
@@ -194,18 +196,18 @@ fn deserialize_request_context<'de, D: Deserializer<'de>>(input: D) -> Result<Ma
     strict_json::deserialize_members(input, MAX_CLAIM_DEPTH)?.ok_or_else(|| D::Error::custom("must be an object"))
 }
 
-/// In `tctx`, so one level further down.
+/// The value is inside `tctx`, so one level deeper.
 fn deserialize_request_details<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Map<String, Value>>, D::Error> {
     strict_json::deserialize_members(input, MAX_CLAIM_DEPTH - 1)
 }
 
 impl TaskTokenClaims {
-    /// Reads the payload of a token of ours, as strictly as that of anybody else.
+    /// Parses the payload of a token of this server as strictly as a foreign one.
     pub fn read(payload: &[u8]) -> Result<Self, StrictJsonError> {
         strict_json::parse_own(payload)
     }
 
-    /// Which kind of token this is, by its `typ` and whether it names a next actor.
+    /// Returns the kind of token, by its `typ` and by the presence of a next actor.
     #[must_use]
     pub fn kind(&self, typ: &str) -> Option<TokenKind> {
         match (typ, &self.may_act) {
@@ -216,30 +218,32 @@ impl TaskTokenClaims {
         }
     }
 
-    /// In whose name.
+    /// Returns the requester.
     #[must_use]
     pub fn requester(&self) -> Requester {
         Requester { issuer: self.sub_iss.clone(), subject: self.sub.clone() }
     }
 
-    /// The hops of agents of ours, wherever they stand in the chain. One that another issuer named is none of them.
+    /// Returns the agents of this server anywhere in the chain. Actors of other issuers are
+    /// excluded.
     pub fn own_actors(&self) -> impl Iterator<Item = &Actor> {
-        self.act.actors().filter(|hop| hop.iss == self.iss.as_str())
+        self.act.actors().filter(|actor| actor.iss == self.iss.as_str())
     }
 
-    /// Every name under which this token can be taken back.
+    /// Returns all keys under which this token can be revoked.
     #[must_use]
     pub fn revocation_keys(&self) -> RevocationKeys {
         let mut agents = BTreeSet::from([self.client_id.clone()]);
-        for hop in self.own_actors() {
-            // The client is mostly the one that acts.
-            if agents.iter().all(|id| id.as_str() != hop.sub) {
-                agents.extend(hop.sub.parse::<ClientId>());
+        for actor in self.own_actors() {
+            // The client is usually the current actor.
+            if agents.iter().all(|id| id.as_str() != actor.sub) {
+                agents.extend(actor.sub.parse::<ClientId>());
             }
         }
         agents.extend(self.may_act.iter().map(|next| next.sub.clone()));
-        // By what it allows, not by `aud`: a hand-over token and a transaction token are for another audience, but what
-        // they came from was for these resources, and ends with them.
+        // The resources are those of the authority, not `aud`: a hand-over token and a transaction
+        // token have another audience, but they were derived from access to these resources and are
+        // revoked with them.
         let mut resources = BTreeSet::new();
         for permission in self.authorization_details.iter() {
             if !resources.contains(&permission.resource) {
@@ -259,37 +263,37 @@ impl TaskTokenClaims {
     }
 }
 
-/// The claims of an API token: a client at Errand's own APIs, in nobody's name but its own.
+/// The claims of an API token: a client at this server's own APIs, without a requester.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiTokenClaims {
-    /// Us.
+    /// The issuer: this server.
     pub iss: IssuerUrl,
-    /// Us.
+    /// The audience: this server.
     pub aud: String,
     /// The client.
     pub sub: ClientId,
-    /// The client again (RFC 9068 §2.2).
+    /// The client (RFC 9068 §2.2).
     pub client_id: ClientId,
-    /// When it was issued.
+    /// The time of issue.
     pub iat: Timestamp,
-    /// When it ends.
+    /// The expiry.
     pub exp: Timestamp,
-    /// Its id.
+    /// The token id.
     pub jti: TokenId,
-    /// The position of the revocation log that the issuing replica had applied.
+    /// The log position that the issuing replica had applied.
     pub rev: LogPosition,
-    /// Which of Errand's APIs.
+    /// The scopes of this server's APIs.
     pub scope: ScopeSet,
 }
 
 impl ApiTokenClaims {
-    /// Reads the payload of a token of ours, as strictly as that of anybody else.
+    /// Parses the payload of a token of this server as strictly as a foreign one.
     pub fn read(payload: &[u8]) -> Result<Self, StrictJsonError> {
         strict_json::parse_own(payload)
     }
 
-    /// Every name under which this token can be taken back.
+    /// Returns all keys under which this token can be revoked.
     #[must_use]
     pub fn revocation_keys(&self) -> RevocationKeys {
         RevocationKeys {

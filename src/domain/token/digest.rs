@@ -1,15 +1,15 @@
-//! The digest of a token.
+//! Digest of a token, for look-ups without the token itself.
 
 use ring::digest::{SHA256, digest};
 
 use crate::domain::settings::MAX_JWT_BYTES;
 
-/// The SHA-256 of a token's whole text, by which it is known again. Nobody gets the token back from it.
+/// The SHA-256 of a token's complete text. It identifies the token and does not reveal it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    /// The digest of a text that may be a token; one that is too long for that has none.
+    /// Returns the digest of a text, or `None` if the text is too long to be a token.
     #[must_use]
     pub fn of(token: &str) -> Option<Self> {
         let fits = token.len() <= MAX_JWT_BYTES;

@@ -1,4 +1,5 @@
-//! Our own tokens: what stands in them. One struct a kind, so that one can't be read as the other.
+//! Tokens: the claims of this server's own, with one struct for each kind so that kinds can't be
+//! confused, and the validated claims of foreign ones.
 
 pub mod actor_chain;
 mod claims;

@@ -179,7 +179,7 @@ async fn requester_manages_own_tasks(server: Server) {
     let (_, trail) = server.admin_with(&admin, Method::GET, &format!("/tasks/{task}/trail"), None).await;
     let told = trail["steps"].as_array().unwrap().iter().map(|s| s["text"].as_str().unwrap().to_owned());
     let told = told.collect::<Vec<_>>().join("\n");
-    assert!(told.contains(&format!("requester:{IDP} alice took the task back")), "{told}");
+    assert!(told.contains(&format!("requester:{IDP} alice revoked the task")), "{told}");
     server.stop().await;
 }
 
