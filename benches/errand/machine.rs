@@ -63,6 +63,28 @@ pub fn cpu_time(process: u32) -> Option<f64> {
     Some(ticks * 10_000.0)
 }
 
+/// The CPU time that the living threads of a process have used so far, in microseconds, to the nanosecond. Zero where
+/// Linux does not show it.
+pub fn cpu_time_exact(process: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let of_thread = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    };
+    threads.filter_map(|thread| of_thread(thread.path())).sum::<f64>() / 1e3
+}
+
+/// The same for all processes of this name together.
+pub fn cpu_time_of_all(name: &str) -> f64 {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let has_name = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name);
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(has_name)
+        .map(cpu_time_exact)
+        .sum()
+}
+
 /// The CPU time that this thread has used so far, in microseconds.
 pub fn thread_cpu_time() -> Option<f64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;

@@ -1,4 +1,5 @@
 //! `./dev bench [quick] [sqlite] [postgres]`: what Errand does in a second, beside what the machine could do at best.
+//! `./dev bench ab OLD NEW [sqlite|postgres] [ROUNDS]`: two builds beside each other, by server CPU for one request.
 //! `./dev bench profile exchange|introspect sqlite|postgres`: one load, kept up for a minute, for a profiler to look at the server.
 //!
 //! The server is the program itself (`errand serve`), on one core; the load comes from here, on the others. In the same
@@ -20,6 +21,7 @@
     reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
 )]
 
+mod ab;
 mod clients;
 mod empty_handler;
 mod fixtures;
@@ -63,6 +65,15 @@ fn main() {
     let words = env::args().skip(1).filter(|word| word != "--bench").collect::<Vec<_>>();
     if words.first().is_some_and(|word| word == empty_handler::COMMAND) {
         return empty_handler::serve(&words[1..]);
+    }
+    if words.first().is_some_and(|word| word == "ab") {
+        let (old, new, stores, rounds) = ab::parse(&words[1..]).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            std::process::exit(2)
+        });
+        machine::leave_core(process::SERVER_CORE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return runtime.block_on(ab::run(&old, &new, &stores, rounds));
     }
     let known = ["quick", "sqlite", "postgres", "profile", "exchange", "introspect"];
     if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {

@@ -153,11 +153,15 @@ impl Report {
             "one_at_a_time": self.singles,
             "a_commit_each": self.alone,
         });
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let file = target.join("bench.json");
+        let file = target_folder().join("bench.json");
         fs::write(&file, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
         file
     }
+}
+
+/// The folder that holds what cargo builds, and the reports.
+pub fn target_folder() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
 /// The one in the middle.

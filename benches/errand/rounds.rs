@@ -68,7 +68,11 @@ pub async fn profile(store: TestStore, exchange: bool) {
 
 /// Brings the schema up to date and starts Errand by this file.
 pub async fn start(config: &Path, address: SocketAddr, log: &Path) -> Server {
-    let program = Path::new(env!("CARGO_BIN_EXE_errand"));
+    start_program(Path::new(env!("CARGO_BIN_EXE_errand")), config, address, log).await
+}
+
+/// Brings the schema up to date and starts this build of Errand by this file.
+pub async fn start_program(program: &Path, config: &Path, address: SocketAddr, log: &Path) -> Server {
     let arguments = |word| [word, "--config", config.to_str().unwrap()];
     assert!(std::process::Command::new(program).args(arguments("migrate")).output().unwrap().status.success());
     Server::start(program, &arguments("serve"), address, log).await

@@ -8,5 +8,5 @@ CREATE TABLE status_shards (
 
 ALTER TABLE tokens ADD COLUMN status_shard bigint;  -- its shard
 ALTER TABLE tokens ADD COLUMN status_index bigint CHECK (status_index >= 0); -- its number there
-ALTER TABLE tokens ADD CONSTRAINT tokens_status_index_check CHECK ((status_shard IS NULL) = (status_index IS NULL));
+ALTER TABLE tokens ADD CONSTRAINT tokens_status_index_with_shard CHECK ((status_shard IS NULL) = (status_index IS NULL));
 CREATE INDEX tokens_by_grant ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;

@@ -171,9 +171,12 @@ pub enum TokenError {
     /// Its `typ` is not the one of the type that it is said to be.
     #[error("its `typ` does not fit the token type that the request says")]
     WrongTyp,
-    /// Its issuer is not trusted, or not with this kind of token.
-    #[error("its issuer is not trusted here, or not with this type of token")]
+    /// Its issuer is not registered, or is blocked.
+    #[error("the issuer is not trusted; register it")]
     UntrustedIssuer,
+    /// Its issuer is trusted, but not for tokens of this type.
+    #[error("tokens of this type are not accepted from the issuer; add the type to the issuer's `token_types`")]
+    TokenTypeNotAccepted,
     /// Its signature is not good.
     #[error("its signature can't be verified with a key of its issuer")]
     BadSignature,

@@ -1,4 +1,5 @@
-//! Tokens for Errand's own APIs: `client_credentials` (RFC 6749 §4.4) gives one, and a bearer of one may call.
+//! API tokens: bearer tokens for Errand's own APIs, issued by the `client_credentials` grant (RFC
+//! 6749 §4.4).
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ use crate::{
     ports::{Outage, ReplayGuard, TokenRecord, WriteSet},
 };
 
-/// The client id of the token that `errand admin token` makes: no registered client can have it.
+/// The client id of the token that `errand admin token` issues. It is reserved: no client can be
+/// registered under it.
 const BOOTSTRAP_CLIENT_ID: &str = "errand-bootstrap";
 
 /// An issued API token.
@@ -30,32 +32,32 @@ const BOOTSTRAP_CLIENT_ID: &str = "errand-bootstrap";
 pub struct ApiToken {
     /// The token.
     pub token: Secret,
-    /// How long it lives.
+    /// Its lifetime.
     pub expires_in: Lifetime,
-    /// What it is good for.
+    /// The scopes it is valid for.
     pub scope: ScopeSet,
 }
 
-/// Proof that a request's bearer token is a live API token with the scope that was asked for.
+/// Proof that a request's bearer token is a live API token with the required scope.
 #[derive(Debug)]
 pub struct ApiCaller {
     client: AuthenticatedClient,
 }
 
 impl ApiCaller {
-    /// Who calls, for records: `admin:ID`.
+    /// Returns the identity for records: `admin:ID`.
     #[must_use]
     pub fn identity(&self) -> String {
         format!("admin:{}", self.client.id())
     }
 
-    /// The client.
+    /// Returns the client.
     #[must_use]
     pub fn client(&self) -> &AuthenticatedClient {
         &self.client
     }
 
-    /// The client, for endpoints that take other credentials too.
+    /// Returns the client, for endpoints that accept other credentials too.
     #[must_use]
     pub fn into_client(self) -> AuthenticatedClient {
         self.client
@@ -63,36 +65,35 @@ impl ApiCaller {
 }
 
 impl Service {
-    /// Gives a client an API token with the scopes it asks for, or with all that it may have.
+    /// Issues an API token to a client, with the requested scopes, or with all scopes that the
+    /// client is allowed.
     pub async fn issue_client_credentials_token(
         &self,
         caller: UnredeemedClient,
         scope: Option<ScopeSet>,
         cx: &RequestContext,
     ) -> Result<ApiToken, Error> {
-        let (caller, once) = caller.into_parts();
+        let (caller, replay_guards) = caller.into_parts();
         let allowed = caller.client()?.api_scopes();
         let scope = scope.unwrap_or_else(|| allowed.clone());
         if scope.is_subset_of(&allowed) {
-            return self.issue_api_token(caller.id().clone(), scope, caller.snapshot().seq, once, cx).await;
+            let rev = caller.snapshot().seq;
+            return self.issue_api_token(caller.id().clone(), scope, rev, replay_guards, cx).await;
         }
-        let refusal = RequestError::ScopeNotAllowed;
+        let error = RequestError::ScopeNotAllowed;
         let record = Record {
             client: Some(caller.id().clone()),
-            reason: Some(refusal.to_string()),
+            reason: Some(error.to_string()),
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
         };
-        self.redeem(
-            caller.id(),
-            WriteSet { replay_guards: once, audit_records: vec![record], ..WriteSet::default() },
-            cx,
-        )
-        .await?;
-        Err(refusal.into())
+        let write = WriteSet { replay_guards, audit_records: vec![record], ..WriteSet::default() };
+        self.redeem(caller.id(), write, cx).await?;
+        Err(error.into())
     }
 
-    /// An admin token for whoever can read the server's own keys: `errand admin token`.
+    /// Issues an admin token to an operator who can read the server's own keys: `errand admin
+    /// token`.
     pub async fn issue_bootstrap_token(&self, cx: &RequestContext) -> Result<ApiToken, Error> {
         let snapshot = self.0.follower.snapshot(cx.now).await?;
         let client = BOOTSTRAP_CLIENT_ID.parse::<ClientId>().map_err(Outage::during("name the bootstrap client"))?;
@@ -156,8 +157,8 @@ impl Service {
         Ok(ApiToken { token: Secret::new(token), expires_in, scope })
     }
 
-    /// Whether a bearer token is a live API token with one of these scopes, of a client that may still have it. `call` is
-    /// what it is wanted for, for the record when it is not enough.
+    /// Authorizes a bearer token: it must be a live API token with one of these scopes, of a client
+    /// that is still allowed that scope. `call` names the request in the record of a refusal.
     pub async fn authorize(
         &self,
         bearer: &Secret,
@@ -166,18 +167,18 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<ApiCaller, Error> {
         let snapshot = self.0.follower.snapshot(cx.now).await?;
-        let known = self.verify_api_token(bearer.expose(), &snapshot, cx)?;
-        let claims = &known.claims;
+        let token = self.verify_api_token(bearer.expose(), &snapshot, cx)?;
+        let claims = &token.claims;
         let current_scopes = if claims.sub.as_str() == BOOTSTRAP_CLIENT_ID {
             claims.scope.clone()
         } else {
             let client = snapshot.registry.client(&claims.sub).filter(|client| !client.is_disabled());
             client.ok_or(AuthError::InvalidBearer)?.api_scopes()
         };
-        let fits = |scope: &&str| {
+        let has_scope = |scope: &&str| {
             scope.parse().is_ok_and(|scope| claims.scope.contains(&scope) && current_scopes.contains(&scope))
         };
-        if !required_scopes.iter().any(fits) {
+        if !required_scopes.iter().any(has_scope) {
             self.0.writer.enqueue_audit(Record {
                 client: Some(claims.sub.clone()),
                 token: Some(claims.jti),
@@ -191,35 +192,36 @@ impl Service {
         Ok(ApiCaller { client: AuthenticatedClient::from_api_token(claims.sub.clone(), snapshot) })
     }
 
-    /// A live API token: from memory if it was found good before, or else verified. What is found and not good any more
-    /// is verified all the same, so that the time it takes tells nothing.
+    /// Returns a live API token: from the cache if it was valid before, or else verified. A cached
+    /// token that is no longer valid is verified all the same, so that the response time reveals
+    /// nothing.
     fn verify_api_token(
         &self,
         bearer: &str,
         snapshot: &Snapshot,
         cx: &RequestContext,
     ) -> Result<Arc<CachedToken<ApiTokenClaims>>, AuthError> {
-        let is_live = |names: &RevocationKeys| snapshot.standing(names) == Standing::Live;
+        let is_live = |keys: &RevocationKeys| snapshot.standing(keys) == Standing::Live;
         let digest = TokenDigest::of(bearer);
-        if let Some(known) = digest.and_then(|digest| self.0.token_cache.get_api(&digest))
-            && self.0.ports.signer.is_published(&known.key, cx.now)
-            && check_expiry(known.claims.exp, cx.now).is_ok()
-            && is_live(&known.revocation_keys)
+        if let Some(cached) = digest.and_then(|digest| self.0.token_cache.get_api(&digest))
+            && self.0.ports.signer.is_published(&cached.key, cx.now)
+            && check_expiry(cached.claims.exp, cx.now).is_ok()
+            && is_live(&cached.revocation_keys)
         {
-            return Ok(known);
+            return Ok(cached);
         }
         let jws = CompactJws::parse(bearer).map_err(|_| AuthError::InvalidBearer)?;
         let Ok((IssuedToken::Api(claims), key)) = self.verify_issued_with_key(jws, cx.now) else {
             return Err(AuthError::InvalidBearer);
         };
-        let names = claims.revocation_keys();
-        if claims.aud != self.settings().issuer.as_str() || !is_live(&names) {
+        let revocation_keys = claims.revocation_keys();
+        if claims.aud != self.settings().issuer.as_str() || !is_live(&revocation_keys) {
             return Err(AuthError::InvalidBearer);
         }
-        let known = Arc::new(CachedToken::from_api(*claims, names, key, bearer.len()));
+        let cached = Arc::new(CachedToken::from_api(*claims, revocation_keys, key, bearer.len()));
         if let Some(digest) = digest {
-            self.0.token_cache.insert_api(digest, Arc::clone(&known));
+            self.0.token_cache.insert_api(digest, Arc::clone(&cached));
         }
-        Ok(known)
+        Ok(cached)
     }
 }

@@ -1,12 +1,10 @@
-//! Who is the client? RFC 6749 §2.3.1 (Basic) and RFC 7523 as 7523bis has it (signed assertion).
+//! Client authentication: HTTP Basic (RFC 6749 §2.3.1) and signed assertions (RFC 7523, with the
+//! rules of rfc7523bis).
 //!
-//! An unknown client and a wrong credential get the same answer for the same work.
+//! An unknown client and a wrong credential get the same response for the same work.
 
 use crate::{
-    app::{
-        AuthError, Error, RequestContext, RequestError, Service, Snapshot, auth::failures::auth_failure_record,
-        replication::follower,
-    },
+    app::{AuthError, Error, RequestContext, RequestError, Service, Snapshot, auth::failures::auth_failure_record},
     domain::{
         audit::{Event, Outcome, Record},
         id::ClientId,
@@ -18,7 +16,8 @@ use crate::{
     ports::{ReplayGuard, SignatureError, WriteOutcome, WriteSet},
 };
 
-/// What a request brings to prove who its client is. Exactly one method; the edge refuses more.
+/// The credentials in a request, of exactly one method. The HTTP layer rejects requests with more
+/// than one.
 #[derive(Debug)]
 pub enum Credentials {
     /// `client_secret_basic`
@@ -30,15 +29,16 @@ pub enum Credentials {
     },
     /// `private_key_jwt`
     Assertion {
-        /// `client_id`, where the request says it beside the assertion.
+        /// `client_id`, if the request has one in addition to the assertion.
         client: Option<String>,
         /// The assertion.
         assertion: Secret,
     },
 }
 
-/// A client whose credentials are right. Whether they were used before is not known yet, so it is no proof: it does not
-/// leave the use-cases, and what is done for it is done in the write that redeems them.
+/// A client with valid credentials. Whether they were used before is not known yet, so this is not
+/// a proof of authentication: it does not leave the use-cases, and its effects are in the write
+/// that redeems the credentials.
 #[derive(Debug)]
 pub(in crate::app) struct IdentifiedClient {
     id: ClientId,
@@ -46,68 +46,72 @@ pub(in crate::app) struct IdentifiedClient {
 }
 
 impl IdentifiedClient {
-    /// Its client id.
+    /// Returns its client id.
     pub(in crate::app) fn id(&self) -> &ClientId {
         &self.id
     }
 
-    /// What was known when it authenticated.
+    /// Returns the snapshot at which it was authenticated.
     pub(in crate::app) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// The client itself.
+    /// Returns its registration.
     pub(in crate::app) fn client(&self) -> Result<Client<'_>, AuthError> {
         self.snapshot.registry.client(&self.id).ok_or(AuthError::UnknownClient)
     }
 
-    /// The same client by what is known later: as long as it proves who it is in the same way, with the same secret.
+    /// Returns the same client at a later snapshot, if its authentication method and its secret are
+    /// unchanged.
     pub(in crate::app) fn revalidate(&self, snapshot: Snapshot) -> Result<Self, AuthError> {
-        let now = snapshot
+        let current = snapshot
             .registry
             .client(&self.id)
             .filter(|client| !client.is_disabled())
             .ok_or(AuthError::UnknownClient)?;
         let tag =
             |snapshot: &Snapshot| snapshot.registry.secret_tag(&self.id).map(|owned| owned.tag.as_bytes().to_vec());
-        if now.authentication() != self.client()?.authentication() || tag(&snapshot) != tag(&self.snapshot) {
+        if current.authentication() != self.client()?.authentication() || tag(&snapshot) != tag(&self.snapshot) {
             return Err(AuthError::CredentialsChanged);
         }
         Ok(Self { id: self.id.clone(), snapshot })
     }
 }
 
-/// Proof that a client is who it says, and that nothing is left to be redeemed. Only [`Unsettled::settle`] and
-/// [`Service::authorize`] make one.
+/// Proof that a client is authenticated, with no credentials left to redeem. Only
+/// [`UnredeemedClient::redeem`] and [`Service::authorize`] create one.
 #[derive(Debug)]
-pub struct AuthenticatedClient(IdentifiedClient);
+pub struct AuthenticatedClient {
+    client: IdentifiedClient,
+}
 
 impl AuthenticatedClient {
-    /// Its client id.
+    /// Returns its client id.
     #[must_use]
     pub fn id(&self) -> &ClientId {
-        &self.0.id
+        &self.client.id
     }
 
-    /// What was known when it authenticated.
+    /// Returns the snapshot at which it was authenticated.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
-        &self.0.snapshot
+        &self.client.snapshot
     }
 
-    /// The client itself.
+    /// Returns its registration.
     pub(in crate::app) fn client(&self) -> Result<Client<'_>, AuthError> {
-        self.0.client()
+        self.client.client()
     }
 
-    /// Used by the one other way to authenticate: an API token.
-    pub(in crate::app) fn from_api_token(id: ClientId, snapshot: follower::Snapshot) -> Self {
-        Self(IdentifiedClient { id, snapshot })
+    /// Creates the proof for the bearer of a verified API token.
+    pub(in crate::app) fn from_api_token(id: ClientId, snapshot: Snapshot) -> Self {
+        Self { client: IdentifiedClient { id, snapshot } }
     }
 }
 
-/// A client whose assertion has yet to be redeemed: on its own, by [`settle`](Self::settle), together with what the
-/// request does, or with its refusal ([`Service::refuse_request`]). Whoever drops one lets the assertion be used again.
+/// A client whose assertion is not redeemed yet. It is redeemed on its own by
+/// [`redeem`](Self::redeem), in the write of the request, or with the request's rejection
+/// ([`Service::reject_request`]). If the value is dropped, the assertion can be used again.
 #[derive(Debug)]
 #[must_use = "its assertion is not redeemed yet"]
 pub struct UnredeemedClient {
@@ -116,27 +120,31 @@ pub struct UnredeemedClient {
 }
 
 impl UnredeemedClient {
-    /// Redeems the assertion on its own. A replayed one is refused here.
+    /// Redeems the assertion on its own. Rejects one that was used before.
     pub async fn redeem(self, service: &Service, cx: &RequestContext) -> Result<AuthenticatedClient, Error> {
         if !self.replay_guards.is_empty() {
             service
                 .redeem(&self.client.id, WriteSet { replay_guards: self.replay_guards, ..WriteSet::default() }, cx)
                 .await?;
         }
-        Ok(AuthenticatedClient(self.client))
+        Ok(AuthenticatedClient { client: self.client })
     }
 
-    /// The client, and what has to be redeemed in the transaction of what it does.
+    /// Returns the client, and the one-time ids to redeem in the transaction of its request.
     pub(in crate::app) fn into_parts(self) -> (IdentifiedClient, Vec<ReplayGuard>) {
         (self.client, self.replay_guards)
     }
 }
 
-/// Why it is not a client, and which one it claims to be, if there is one of this name.
-type RejectedClient = (AuthError, Option<ClientId>);
+/// A client that is not authenticated.
+struct RejectedClient {
+    error: AuthError,
+    /// The client that the request claims, if one is registered under that id.
+    registered: Option<ClientId>,
+}
 
 impl Service {
-    /// Finds out who the client is, against the registry of this moment.
+    /// Authenticates a client against the current registry.
     pub async fn authenticate(&self, credentials: Credentials, cx: &RequestContext) -> Result<UnredeemedClient, Error> {
         let snapshot = self.0.follower.snapshot(cx.now).await?;
         let checked = match credentials {
@@ -145,20 +153,21 @@ impl Service {
             }
             Credentials::Assertion { client, assertion } => self
                 .check_client_assertion(&snapshot, client.as_deref(), &assertion, cx)
-                .map(|(id, once)| (id, vec![once])),
+                .map(|(id, guard)| (id, vec![guard])),
         };
-        // Anybody can cause this, so it never waits and is dropped first when there are too many.
-        let (id, once) = checked.map_err(|(fault, known)| {
-            for record in self.0.auth_failures.add(fault, known, cx) {
+        // An unauthenticated request causes these records, so they do not wait for the store, and
+        // are dropped when the queue is full.
+        let (id, replay_guards) = checked.map_err(|RejectedClient { error, registered }| {
+            for record in self.0.auth_failures.add(error, registered, cx) {
                 self.0.writer.enqueue_audit(record);
             }
-            fault
+            error
         })?;
-        Ok(UnredeemedClient { client: IdentifiedClient { id, snapshot }, replay_guards: once })
+        Ok(UnredeemedClient { client: IdentifiedClient { id, snapshot }, replay_guards })
     }
 
-    /// Commits a write with the one-time ids that a client brought. If one of them was used before, nothing of it
-    /// happens, and that is on record: somebody may have got hold of the client's assertion.
+    /// Commits a write with the one-time ids of a client. If one of them was used before, nothing
+    /// is written except a record of the replay: the client's assertion may be stolen.
     pub(in crate::app) async fn redeem(
         &self,
         client: &ClientId,
@@ -171,7 +180,7 @@ impl Service {
         }
     }
 
-    /// Refuses a client whose one-time id was used before: that is on record.
+    /// Rejects a client whose one-time id was used before, and records that.
     pub(in crate::app) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
         let audit = vec![auth_failure_record(AuthError::Replayed, Some(client.clone()), cx)];
         match self.0.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
@@ -180,7 +189,8 @@ impl Service {
         }
     }
 
-    /// Refuses a request whose client is known but which is none: the refusal is on record, and the assertion is used up.
+    /// Rejects a malformed request of an identified client: records the refusal and redeems the
+    /// assertion.
     pub async fn reject_request(
         &self,
         caller: UnredeemedClient,
@@ -205,21 +215,21 @@ impl Service {
     fn check_secret(&self, snapshot: &Snapshot, client: &str, secret: &Secret) -> Result<ClientId, RejectedClient> {
         let id = client.parse::<ClientId>().ok();
         let registered = id.as_ref().and_then(|id| snapshot.registry.client(id));
-        let known = registered.filter(|client| !client.is_disabled());
-        let tag = known
+        let enabled = registered.filter(|client| !client.is_disabled());
+        let tag = enabled
             .filter(|client| matches!(client.authentication(), Authentication::ClientSecretBasic {}))
             .and_then(|client| snapshot.registry.secret_tag(client.id()))
             .map(|owned| &owned.tag);
-        // The same work whether there is a tag or not: a tag of 32 zeros fits no secret.
-        let nothing = SecretTag::from_bytes(vec![0; 32]);
-        let right = self.0.ports.pepper.matches(client, secret, tag.unwrap_or(&nothing));
-        let fault = match (known, tag) {
-            (Some(client), Some(_)) if right => return Ok(client.id().clone()),
+        // The same work whether the client has a tag or not: a tag of 32 zeros matches no secret.
+        let dummy = SecretTag::from_bytes(vec![0; 32]);
+        let matches = self.0.ports.pepper.matches(client, secret, tag.unwrap_or(&dummy));
+        let error = match (enabled, tag) {
+            (Some(client), Some(_)) if matches => return Ok(client.id().clone()),
             (Some(_), Some(_)) => AuthError::WrongSecret,
             (Some(_), None) => AuthError::WrongMethod,
             (None, _) => AuthError::UnknownClient,
         };
-        Err((fault, registered.map(|client| client.id().clone())))
+        Err(RejectedClient { error, registered: registered.map(|client| client.id().clone()) })
     }
 
     fn check_client_assertion(
@@ -229,9 +239,10 @@ impl Service {
         assertion: &Secret,
         cx: &RequestContext,
     ) -> Result<(ClientId, ReplayGuard), RejectedClient> {
-        let jws = UnverifiedJws::parse(assertion.expose()).map_err(|_| (AuthError::Malformed, None))?;
+        let jws = UnverifiedJws::parse(assertion.expose())
+            .map_err(|_| RejectedClient { error: AuthError::Malformed, registered: None })?;
         let claimed = jws.claimed_subject().map(str::to_owned);
-        // RFC 7521 §4.2: `client_id` is not needed, and must be the same when it is there.
+        // RFC 7521 §4.2: `client_id` is optional, and must name the same client if present.
         let named = match (client, claimed) {
             (Some(client), Some(claimed)) if client != claimed => None,
             (_, claimed) => claimed,
@@ -243,12 +254,13 @@ impl Service {
                 self.0.ports.trusted_keys.verify_dummy(jws);
                 Err(AuthError::UnknownClient)
             }
-            Some(client) => self.check_assertion_of(client, jws, cx).map(|once| (client.id().clone(), once)),
+            Some(client) => self.check_assertion_of(client, jws, cx).map(|guard| (client.id().clone(), guard)),
         };
-        checked.map_err(|fault| (fault, registered.map(|client| client.id().clone())))
+        checked.map_err(|error| RejectedClient { error, registered: registered.map(|client| client.id().clone()) })
     }
 
-    /// Checks an assertion that `client` should have signed. Also what an actor token of type `jwt` has to stand.
+    /// Checks an assertion that `client` should have signed. An actor token of type `jwt` must pass
+    /// the same checks.
     pub(in crate::app) fn check_assertion_of(
         &self,
         client: Client<'_>,
@@ -259,16 +271,17 @@ impl Service {
             self.0.ports.trusted_keys.verify_dummy(jws);
             return Err(AuthError::WrongMethod);
         };
-        // rfc7523bis: explicit typing, or none in what older libraries make. `JWT` says nothing and is let in as none.
-        let typed = !matches!(jws.header().typ.as_deref(), None | Some("jwt" | "client-authentication+jwt"));
+        // rfc7523bis requires an explicit type. Older libraries send no `typ`, or `JWT`, which
+        // states nothing and is treated as absent.
+        let has_wrong_typ = !matches!(jws.header().typ.as_deref(), None | Some("jwt" | "client-authentication+jwt"));
         let claims =
-            self.0.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|fault| match fault {
+            self.0.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|error| match error {
                 SignatureError::UnknownKey
                 | SignatureError::AlgorithmNotAllowed
                 | SignatureError::InvalidSignature
                 | SignatureError::Outage(_) => AuthError::BadSignature,
             })?;
-        if typed {
+        if has_wrong_typ {
             return Err(AuthError::WrongTyp);
         }
         let settings = self.settings();

@@ -1,13 +1,12 @@
-//! Refused clients, and requesters at the portal, on record, without a limit to how often one can be refused: some of a kind stand in the trail one by
-//! one, the others of the same minute are counted, and the count is one record.
+//! Sampling of authentication failures for the audit trail. Per minute, reason and client, the
+//! first failures are recorded individually, and the rest as one count.
 //!
-//! Anybody can send wrong credentials, as fast as the network takes them; a disk must not fill by it.
+//! Sending wrong credentials needs no credentials, so the number of failures has no limit; the
+//! number of records must have one, or the failures could fill the disk.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
@@ -19,14 +18,24 @@ use crate::{
     },
 };
 
-/// How many of a kind stand in the trail one by one, each minute.
+/// Number of failures of a kind that are recorded individually in each window.
 const BURST_LIMIT: u64 = 20;
+/// Length of a window.
 const WINDOW: Lifetime = Lifetime::minutes(1);
 
-/// What was refused lately, by why and whom. Bounded: the reasons are a closed set, and a client is named only when it is
-/// registered.
+/// The failures of the current windows, by kind. Bounded: the reasons are a closed set, and only
+/// registered clients are distinguished.
 #[derive(Default)]
-pub(in crate::app) struct AuthFailureLog(Mutex<HashMap<(String, Option<ClientId>), Window>>);
+pub(in crate::app) struct AuthFailureLog {
+    windows: Mutex<HashMap<FailureKind, Window>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FailureKind {
+    reason: String,
+    /// The claimed client, if it is registered.
+    client: Option<ClientId>,
+}
 
 #[derive(Clone, Copy)]
 struct Window {
@@ -35,60 +44,61 @@ struct Window {
 }
 
 impl AuthFailureLog {
-    /// The records to write when a client is refused now. What was claimed is not repeated: a client is named when there is
-    /// one of this name.
-    pub(in crate::app) fn add(&self, error: AuthError, known: Option<ClientId>, cx: &RequestContext) -> Vec<Record> {
+    /// Counts a failure, and returns the records to write. `client` is the claimed client, if it is
+    /// registered.
+    pub(in crate::app) fn add(&self, error: AuthError, client: Option<ClientId>, cx: &RequestContext) -> Vec<Record> {
         let mut records = Vec::new();
-        let of_kind = (error.to_string(), known);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = all.entry(of_kind.clone()).or_insert(Window { start: cx.now, count: 0 });
-        if lately.is_closed(cx.now) {
-            records.extend(lately.summary_record(&of_kind, cx.now));
-            *lately = Window { start: cx.now, count: 0 };
+        let kind = FailureKind { reason: error.to_string(), client };
+        let mut windows = self.windows.lock();
+        let window = windows.entry(kind.clone()).or_insert(Window { start: cx.now, count: 0 });
+        if window.is_closed(cx.now) {
+            records.extend(window.summary_record(&kind, cx.now));
+            *window = Window { start: cx.now, count: 0 };
         }
-        lately.count = lately.count.saturating_add(1);
-        if lately.count <= BURST_LIMIT {
-            records.push(auth_failure_record(error, of_kind.1, cx));
+        window.count = window.count.saturating_add(1);
+        if window.count <= BURST_LIMIT {
+            records.push(auth_failure_record(error, kind.client, cx));
         }
         records
     }
 
-    /// The counts of minutes that are over at `now`; all, where it is the end.
-    pub(in crate::app) fn drain(&self, now: Timestamp, is_end: bool) -> Vec<Record> {
+    /// Removes the windows that are closed at `now`, or all of them at shutdown, and returns their
+    /// counts as records.
+    pub(in crate::app) fn drain(&self, now: Timestamp, is_shutdown: bool) -> Vec<Record> {
         let mut records = Vec::new();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|of_kind, lately| {
-            let is_over = is_end || lately.is_closed(now);
-            if is_over {
-                records.extend(lately.summary_record(of_kind, now));
+        self.windows.lock().retain(|kind, window| {
+            let is_drained = is_shutdown || window.is_closed(now);
+            if is_drained {
+                records.extend(window.summary_record(kind, now));
             }
-            !is_over
+            !is_drained
         });
         records
     }
 }
 
 impl Window {
-    /// Also when the clock was set back: the minute is then not one.
+    /// A window is closed too if the clock was set back: its length is then unknown.
     fn is_closed(self, now: Timestamp) -> bool {
         self.start.saturating_add(WINDOW).has_passed(now) || now < self.start
     }
 
-    fn summary_record(self, (reason, client): &(String, Option<ClientId>), now: Timestamp) -> Option<Record> {
+    fn summary_record(self, kind: &FailureKind, now: Timestamp) -> Option<Record> {
         let more = self.count.checked_sub(BURST_LIMIT).filter(|more| *more > 0)?;
         Some(Record {
-            client: client.clone(),
+            client: kind.client.clone(),
             requested: Some(json!({"more": more, "since": self.start})),
-            reason: Some(reason.clone()),
+            reason: Some(kind.reason.clone()),
             ..Record::new(now, Event::ClientAuthenticate, Outcome::Refused)
         })
     }
 }
 
-/// What was claimed is not repeated: a client is named when there is one of this name.
-pub(in crate::app) fn auth_failure_record(error: AuthError, known: Option<ClientId>, cx: &RequestContext) -> Record {
+/// Builds the record of one failure. `client` is the claimed client, if it is registered; other
+/// claims are not repeated.
+pub(in crate::app) fn auth_failure_record(error: AuthError, client: Option<ClientId>, cx: &RequestContext) -> Record {
     Record {
-        client: known,
+        client,
         reason: Some(error.to_string()),
         request_id: Some(cx.request_id.clone()),
         ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
@@ -104,45 +114,45 @@ mod tests {
     }
 
     fn more(record: &Record) -> Option<u64> {
-        record.requested.as_ref().and_then(|asked| asked.get("more")?.as_u64())
+        record.requested.as_ref().and_then(|requested| requested.get("more")?.as_u64())
     }
 
     #[test]
     fn burst_is_recorded_then_counted() {
-        let refusals = AuthFailureLog::default();
+        let failures = AuthFailureLog::default();
         let planner = || "planner".parse().ok();
         let mut written = 0;
         for n in 0..10_000 {
-            written += refusals.add(AuthError::UnknownClient, None, &cx(1000 + n / 500)).len();
+            written += failures.add(AuthError::UnknownClient, None, &cx(1000 + n / 500)).len();
         }
         assert_eq!(written, 20);
-        // Another reason, and somebody who is known, have counts of their own.
-        assert_eq!(refusals.add(AuthError::WrongSecret, None, &cx(1020)).len(), 1);
-        assert_eq!(refusals.add(AuthError::UnknownClient, planner(), &cx(1020)).len(), 1);
-        assert!(refusals.drain(Timestamp::from_unix(1059), false).is_empty());
-        // The next minute begins with the count of the last one.
-        let next = refusals.add(AuthError::UnknownClient, None, &cx(1060));
+        // Another reason and a registered client have counts of their own.
+        assert_eq!(failures.add(AuthError::WrongSecret, None, &cx(1020)).len(), 1);
+        assert_eq!(failures.add(AuthError::UnknownClient, planner(), &cx(1020)).len(), 1);
+        assert!(failures.drain(Timestamp::from_unix(1059), false).is_empty());
+        // The next window begins with the count of the previous one.
+        let next = failures.add(AuthError::UnknownClient, None, &cx(1060));
         assert_eq!(next.iter().map(more).collect::<Vec<_>>(), [Some(9_980), None]);
         assert_eq!(next[0].requested.as_ref().unwrap()["since"], 1000);
-        // Few enough to stand one by one are not counted again.
-        assert!(refusals.drain(Timestamp::from_unix(5000), false).is_empty());
-        assert!(refusals.0.lock().unwrap().is_empty());
+        // Failures that were recorded individually are not counted again.
+        assert!(failures.drain(Timestamp::from_unix(5000), false).is_empty());
+        assert!(failures.windows.lock().is_empty());
     }
 
     #[test]
     fn every_auth_failure_is_counted_once() {
-        let refusals = AuthFailureLog::default();
+        let failures = AuthFailureLog::default();
         let mut total = 0;
         let mut count = |records: Vec<Record>| total += records.iter().map(|r| more(r).unwrap_or(1)).sum::<u64>();
-        // Clocks go on, stand still and are set back.
+        // The clock advances, stays the same and is set back.
         for n in 0..1000_i64 {
-            count(refusals.add(AuthError::UnknownClient, None, &cx(5000 + n * 7 % 311 * (n % 3))));
+            count(failures.add(AuthError::UnknownClient, None, &cx(5000 + n * 7 % 311 * (n % 3))));
             if n % 100 == 0 {
-                count(refusals.drain(Timestamp::from_unix(5000 + n), false));
+                count(failures.drain(Timestamp::from_unix(5000 + n), false));
             }
         }
-        count(refusals.drain(Timestamp::from_unix(5000), true));
+        count(failures.drain(Timestamp::from_unix(5000), true));
         assert_eq!(total, 1000);
-        assert!(refusals.0.lock().unwrap().is_empty());
+        assert!(failures.windows.lock().is_empty());
     }
 }

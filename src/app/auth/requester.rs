@@ -1,8 +1,10 @@
-//! The requester's own access: a human at Errand's API, with a token that a portal got for them.
+//! Authentication of requesters: a person at Errand's API, with a token that a portal obtained for
+//! them.
 //!
-//! An agent must not be able to consent to its own acts, and agents hold user tokens: it is what they exchange. So the
-//! token for this has an `aud` of its own, which no exchange takes, and was issued to a portal, which is no agent. The
-//! registry keeps the names apart; see `docs/adr/0012`.
+//! An agent must not be able to consent to its own actions, and agents hold user tokens, which they
+//! exchange. So a token for this API has an `aud` of its own, which no exchange accepts, and was
+//! issued to a portal, which is not an agent. The registry keeps the names of agents and portals
+//! apart; see `docs/adr/0012-requesters-and-admins-may-consent.md`.
 
 use crate::{
     app::{ApiCaller, AuthError, Error, RequestContext, Service, Snapshot},
@@ -17,7 +19,8 @@ use crate::{
     ports::SignatureError,
 };
 
-/// Proof that a request's bearer token is a requester's own, for Errand's API, from a portal of their issuer.
+/// Proof that a request's bearer token is a requester's own token for Errand's API, issued to a
+/// portal of their issuer.
 #[derive(Debug)]
 pub struct RequesterCaller {
     requester: Requester,
@@ -25,26 +28,26 @@ pub struct RequesterCaller {
 }
 
 impl RequesterCaller {
-    /// Who calls.
+    /// Returns the requester.
     #[must_use]
     pub fn requester(&self) -> &Requester {
         &self.requester
     }
 
-    /// Who calls, for records: `requester:ISSUER SUBJECT`.
+    /// Returns the identity for records: `requester:ISSUER SUBJECT`.
     #[must_use]
     pub fn identity(&self) -> String {
         Initiator::Requester(self.requester.clone()).to_string()
     }
 
-    /// What was known when they called.
+    /// Returns the snapshot at which the requester was authenticated.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 }
 
-/// Who calls where both agents and requesters may.
+/// The caller of an endpoint that accepts both clients and requesters.
 #[derive(Debug)]
 pub enum Caller {
     /// A client, by its API token.
@@ -54,7 +57,8 @@ pub enum Caller {
 }
 
 impl Service {
-    /// Whether a bearer token is a live API token with one of these scopes, or a requester's own.
+    /// Authorizes a bearer token: it must be a live API token with one of these scopes, or a
+    /// requester's own token.
     pub async fn authorize_any(
         &self,
         bearer: &Secret,
@@ -62,16 +66,16 @@ impl Service {
         call: &str,
         cx: &RequestContext,
     ) -> Result<Caller, Error> {
-        let ours = self.settings().issuer.as_str();
+        let own_issuer = self.settings().issuer.as_str();
         let is_foreign = UnverifiedJws::parse(bearer.expose())
-            .is_ok_and(|jws| jws.claimed_issuer().is_some_and(|issuer| issuer != ours));
+            .is_ok_and(|jws| jws.claimed_issuer().is_some_and(|issuer| issuer != own_issuer));
         if is_foreign {
             return Ok(Caller::Requester(self.authorize_requester(bearer, call, cx).await?));
         }
         Ok(Caller::Client(self.authorize(bearer, required_scopes, call, cx).await?))
     }
 
-    /// Whether a bearer token is a requester's own, made for this.
+    /// Authorizes a bearer token: it must be a requester's own token for this API.
     pub async fn authorize_requester(
         &self,
         bearer: &Secret,
@@ -81,15 +85,15 @@ impl Service {
         let snapshot = self.0.follower.snapshot(cx.now).await?;
         match self.verify_requester_token(bearer, &snapshot, cx).await {
             Ok(requester) => Ok(RequesterCaller { requester, snapshot }),
-            Err(Error::Auth(fault)) => {
-                // Anybody can cause this.
-                for record in self.0.auth_failures.add(fault, None, cx) {
-                    let asked = record.requested.or_else(|| Some(serde_json::json!({"call": call})));
-                    self.0.writer.enqueue_audit(Record { requested: asked, ..record });
+            Err(Error::Auth(error)) => {
+                // An unauthenticated request causes these records, so they are sampled.
+                for record in self.0.auth_failures.add(error, None, cx) {
+                    let requested = record.requested.or_else(|| Some(serde_json::json!({"call": call})));
+                    self.0.writer.enqueue_audit(Record { requested, ..record });
                 }
-                Err(fault.into())
+                Err(error.into())
             }
-            Err(failure) => Err(failure),
+            Err(error) => Err(error),
         }
     }
 
@@ -102,7 +106,8 @@ impl Service {
         let jws = UnverifiedJws::parse(bearer.expose()).map_err(|_| AuthError::InvalidBearer)?;
         let issuer = jws.claimed_issuer().and_then(|issuer| snapshot.registry.issuer(issuer)).cloned();
         let issuer = issuer.filter(|issuer| !issuer.disabled && issuer.has_portal()).ok_or(AuthError::InvalidBearer)?;
-        // An ID token says that somebody signed in somewhere, and gives nobody access to anything.
+        // ID tokens are not accepted: an ID token states that a user signed in, and does not
+        // authorize API access.
         let kind = match jws.header().typ.as_deref() {
             Some("at+jwt") => SubjectTokenType::AccessToken,
             None | Some("jwt") => SubjectTokenType::Jwt,
@@ -112,15 +117,15 @@ impl Service {
             return Err(AuthError::InvalidBearer.into());
         }
         let verified = self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await;
-        let payload = verified.map_err(|fault| match fault {
+        let payload = verified.map_err(|error| match error {
             SignatureError::Outage(outage) => Error::Unavailable(outage),
             SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
                 AuthError::InvalidBearer.into()
             }
         })?;
-        let at_api = TrustedIssuer::clone(&issuer).with_api_audiences();
+        let api_issuer = TrustedIssuer::clone(&issuer).with_api_audiences();
         let rules = UserTokenRules {
-            issuer: &at_api,
+            issuer: &api_issuer,
             kind,
             agent_client_ids: &[],
             foreign_prefixes: snapshot.registry.foreign_prefixes(&issuer).collect(),

@@ -1,12 +1,15 @@
-//! What is a presented token worth? Parse, find out who should have signed it, verify, check the claims, look up its
-//! standing: only then is it evidence.
+//! Verification of presented tokens: parse, find the expected signer, verify the signature, check
+//! the claims, look up the standing. Only a token that passes all of these is evidence.
 
 use std::sync::Arc;
 
 use crate::{
-    app::{Error, PresentedTokenType, RequestContext, Service, Snapshot, TokenError},
+    app::{
+        Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
+        exchange::{ExchangeContext, audit::KnownSubject},
+    },
     domain::{
-        exchange::{Evidence, presenter_binding::AgentMatch},
+        exchange::{Evidence, Presenter, presenter_binding::AgentMatch},
         id::KeyId,
         jose::jws::{CompactJws, JwsHeader, UnverifiedJws},
         registry::{
@@ -24,7 +27,7 @@ use crate::{
     ports::{ReplayGuard, SignatureError},
 };
 
-/// A subject token after every check on it.
+/// A subject token whose signature and claims are verified, and that is live.
 #[derive(Debug)]
 pub(in crate::app) enum SubjectToken {
     User(Box<UserClaims>, Arc<TrustedIssuer>),
@@ -40,7 +43,33 @@ impl SubjectToken {
     }
 }
 
-/// A token of ours whose signature is good and which has not expired. Its standing has not been looked at.
+/// The verified evidence of an exchange.
+pub(super) struct VerifiedEvidence<'a> {
+    /// The client that presents the tokens.
+    pub(super) presenter: Presenter<'a>,
+    /// The subject token.
+    pub(super) subject: SubjectToken,
+    /// How the actor token relates to the presenter.
+    pub(super) actor_match: AgentMatch,
+    /// The one-time id of the actor token, if it is an assertion.
+    pub(super) actor_replay_guard: Option<ReplayGuard>,
+}
+
+/// Why evidence is rejected, and the subject, as far as it was verified: an attempt with a revoked
+/// token belongs in the audit trail of its task.
+#[derive(Debug)]
+pub(super) struct EvidenceError {
+    pub(super) error: Error,
+    pub(super) known: Option<KnownSubject>,
+}
+
+impl From<Error> for EvidenceError {
+    fn from(error: Error) -> Self {
+        Self { error, known: None }
+    }
+}
+
+/// A token that Errand issued, with a valid signature. Its standing is not checked.
 #[derive(Debug)]
 pub(in crate::app) enum IssuedToken {
     Task(Box<TaskTokenClaims>, TokenKind),
@@ -48,7 +77,8 @@ pub(in crate::app) enum IssuedToken {
 }
 
 impl IssuedToken {
-    /// Reads the payload of a token of ours of this `typ`. What is one kind of token can't be read as another.
+    /// Parses the payload of an issued token of this `typ`. A payload of one kind of token never
+    /// parses as another kind.
     pub(in crate::app) fn parse_payload(typ: &str, payload: &[u8]) -> Option<Self> {
         if let Ok(claims) = TaskTokenClaims::read(payload) {
             let kind = claims.kind(typ)?;
@@ -58,7 +88,7 @@ impl IssuedToken {
         Some(Self::Api(Box::new(claims)))
     }
 
-    /// Who says to have issued it.
+    /// Returns `iss`.
     fn issuer(&self) -> &IssuerUrl {
         match self {
             Self::Task(claims, _) => &claims.iss,
@@ -67,43 +97,87 @@ impl IssuedToken {
     }
 }
 
+fn subject_error(error: TokenError) -> Error {
+    Error::Token("subject", error)
+}
+
+fn actor_error(error: TokenError) -> Error {
+    Error::Token("actor", error)
+}
+
 impl Service {
-    /// Makes evidence of a subject token, for `presenter`. Whose token it is stands in `known` even if it was taken back: what
-    /// is tried with it then belongs into the trail of its task.
-    pub(in crate::app) async fn verify_subject_token<'a>(
+    /// Verifies the subject token and the actor token of an exchange.
+    pub(super) async fn verify_evidence<'a>(
+        &self,
+        exchange: ExchangeContext<'a>,
+    ) -> Result<VerifiedEvidence<'a>, EvidenceError> {
+        let ExchangeContext { caller, replay_guards, request, cx } = exchange;
+        let client = caller.client().map_err(Error::from)?;
+        let presenter = match client {
+            Client::Agent(agent) => Presenter::Agent(agent),
+            Client::Resource(resource) => Presenter::Resource(resource),
+            Client::Admin(_) => return Err(Error::from(RequestError::UnauthorizedGrantType).into()),
+        };
+        let (token, declared_type) = (request.subject_token.expose(), request.subject_token_type);
+        let subject = self.verify_subject_token(token, declared_type, client, caller.snapshot(), cx).await?;
+        let Some((token, declared_type)) = &request.actor else {
+            return Ok(VerifiedEvidence {
+                presenter,
+                subject,
+                actor_match: AgentMatch::Absent,
+                actor_replay_guard: None,
+            });
+        };
+        let verified = self.verify_actor_token(token.expose(), *declared_type, client, caller.snapshot(), cx);
+        // One assertion is used once, so it can't authenticate the client and be the actor token of
+        // the same request.
+        let verified = verified.and_then(|(actor_match, guard)| match guard {
+            Some(guard) if replay_guards.contains(&guard) => Err(actor_error(TokenError::Replayed)),
+            guard => Ok((actor_match, guard)),
+        });
+        match verified {
+            Ok((actor_match, actor_replay_guard)) => {
+                Ok(VerifiedEvidence { presenter, subject, actor_match, actor_replay_guard })
+            }
+            Err(error) => Err(EvidenceError { error, known: Some(KnownSubject::from(&subject)) }),
+        }
+    }
+
+    /// Verifies the subject token that `presenter` presents.
+    async fn verify_subject_token(
         &self,
         token: &str,
         declared_type: PresentedTokenType,
         presenter: Client<'_>,
         snapshot: &Snapshot,
-        verified: &'a mut Option<SubjectToken>,
         cx: &RequestContext,
-    ) -> Result<&'a SubjectToken, Error> {
-        let refuse = |fault: TokenError| Error::Token("subject", fault);
-        let jws = UnverifiedJws::parse(token).map_err(|fault| refuse(fault.into()))?;
+    ) -> Result<SubjectToken, EvidenceError> {
+        let jws = UnverifiedJws::parse(token).map_err(|error| subject_error(error.into()))?;
         let subject = match jws.claimed_issuer() {
             Some(issuer) if issuer == self.settings().issuer.as_str() => {
-                self.verify_issued_subject_token(jws, declared_type, cx).map_err(refuse)?
+                self.verify_issued_subject_token(jws, declared_type, cx).map_err(subject_error)?
             }
             Some(issuer) => {
                 let issuer = snapshot.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
-                let issuer = issuer.ok_or_else(|| refuse(TokenError::UntrustedIssuer))?;
+                let issuer = issuer.ok_or_else(|| subject_error(TokenError::UntrustedIssuer))?;
                 self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?
             }
-            None => return Err(refuse(TokenError::BadClaim(ClaimError::Missing("iss")))),
+            None => return Err(subject_error(TokenError::BadClaim(ClaimError::Missing("iss"))).into()),
         };
-        match &*verified.insert(subject) {
-            subject @ SubjectToken::Own(claims, _) => match snapshot.standing(&claims.revocation_keys()) {
-                Standing::Live => Ok(subject),
-                Standing::Suspended => Err(refuse(TokenError::Suspended)),
-                Standing::Revoked => Err(refuse(TokenError::Revoked)),
-            },
-            subject @ SubjectToken::User(..) => Ok(subject),
-        }
+        let standing = match &subject {
+            SubjectToken::Own(claims, _) => snapshot.standing(&claims.revocation_keys()),
+            SubjectToken::User(..) => Standing::Live,
+        };
+        let error = match standing {
+            Standing::Live => return Ok(subject),
+            Standing::Suspended => TokenError::Suspended,
+            Standing::Revoked => TokenError::Revoked,
+        };
+        Err(EvidenceError { error: subject_error(error), known: Some(KnownSubject::from(&subject)) })
     }
 
-    /// A token of ours as subject: an access token or a transaction token, said to be what it is. Its standing has not
-    /// been looked at.
+    /// Verifies a subject token that Errand issued: an access token or a transaction token,
+    /// declared as what it is. Its standing is not checked.
     fn verify_issued_subject_token(
         &self,
         jws: UnverifiedJws<'_>,
@@ -119,44 +193,46 @@ impl Service {
             return Err(TokenError::WrongTyp);
         }
         match self.verify_issued(jws.into(), cx.now)? {
-            // An API token is a good token of ours, and not one to act for anybody with.
+            // An API token is valid at Errand's own APIs, and has no requester to act for.
             IssuedToken::Api(_) => Err(TokenError::WrongTyp),
             IssuedToken::Task(claims, kind) => Ok(SubjectToken::Own(claims, kind)),
         }
     }
 
-    /// Verifies a token of ours: signature, issuer, form, expiry. Not its standing, and not whom it is for.
+    /// Verifies the signature, the issuer, the form and the expiry of an issued token. Its standing
+    /// and its audience are not checked.
     pub(in crate::app) fn verify_issued(&self, jws: CompactJws<'_>, now: Timestamp) -> Result<IssuedToken, TokenError> {
-        self.verify_issued_with_key(jws, now).map(|(ours, _)| ours)
+        self.verify_issued_with_key(jws, now).map(|(token, _)| token)
     }
 
-    /// The same, and the key that signed it.
+    /// As [`verify_issued`](Self::verify_issued); also returns the key that signed the token.
     pub(in crate::app) fn verify_issued_with_key(
         &self,
         jws: CompactJws<'_>,
         now: Timestamp,
     ) -> Result<(IssuedToken, KeyId), TokenError> {
-        let (ours, key) = self.verify_own_signature(jws, now)?;
-        let expires = match &ours {
+        let (token, key) = self.verify_own_signature(jws, now)?;
+        let expires = match &token {
             IssuedToken::Task(claims, _) => claims.exp,
             IssuedToken::Api(claims) => claims.exp,
         };
         check_expiry(expires, now)?;
-        Ok((ours, key))
+        Ok((token, key))
     }
 
-    /// A token that was issued here, as its signature shows, and the key of that; how long ago is not looked at.
+    /// Verifies that Errand signed a token, and returns the token and the key. Its expiry is not
+    /// checked.
     pub(in crate::app) fn verify_own_signature(
         &self,
         jws: CompactJws<'_>,
         now: Timestamp,
     ) -> Result<(IssuedToken, KeyId), TokenError> {
-        let token = self.0.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
-        let ours = IssuedToken::parse_payload(&token.typ, &token.payload).ok_or(TokenError::WrongTyp)?;
-        if *ours.issuer() != self.settings().issuer {
+        let verified = self.0.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
+        let token = IssuedToken::parse_payload(&verified.typ, &verified.payload).ok_or(TokenError::WrongTyp)?;
+        if *token.issuer() != self.settings().issuer {
             return Err(TokenError::UntrustedIssuer);
         }
-        Ok((ours, token.key))
+        Ok((token, verified.key))
     }
 
     async fn verify_user_token(
@@ -168,36 +244,36 @@ impl Service {
         snapshot: &Snapshot,
         cx: &RequestContext,
     ) -> Result<SubjectToken, Error> {
-        let refuse = |fault: TokenError| Error::Token("subject", fault);
-        let kind = classify_user_token(jws.header(), declared_type).map_err(refuse)?;
+        let kind = classify_user_token(jws.header(), declared_type).map_err(subject_error)?;
         if !issuer.token_types.contains(&kind) {
-            return Err(refuse(TokenError::UntrustedIssuer));
+            return Err(subject_error(TokenError::TokenTypeNotAccepted));
         }
         let payload =
-            self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(|fault| match fault {
+            self.0.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(|error| match error {
                 SignatureError::Outage(outage) => Error::Unavailable(outage),
                 SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
-                    refuse(TokenError::BadSignature)
+                    subject_error(TokenError::BadSignature)
                 }
             })?;
-        let agent_names = match presenter {
+        let agent_client_ids = match presenter {
             Client::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
             Client::Resource(_) | Client::Admin(_) => &[],
         };
         let rules = UserTokenRules {
             issuer: &issuer,
             kind,
-            agent_client_ids: agent_names,
+            agent_client_ids,
             foreign_prefixes: snapshot.registry.foreign_prefixes(&issuer).collect(),
             leeway: self.settings().tokens.leeway,
         };
-        let claims = check_user_claims(payload, &rules, cx.now).map_err(|fault| refuse(fault.into()))?;
+        let claims = check_user_claims(payload, &rules, cx.now).map_err(|error| subject_error(error.into()))?;
         Ok(SubjectToken::User(Box::new(claims), issuer))
     }
 
-    /// What an actor token says of the client that presents it. It must be the client's own: a fresh assertion, used
-    /// once, or its live API token. One that carries `act` is somebody's delegation, not somebody.
-    pub(in crate::app) fn verify_actor_token(
+    /// Verifies an actor token, and returns how it relates to the client that presents it. It must
+    /// be the client's own: a fresh assertion, valid for one use, or its live API token. A token
+    /// with `act` describes a delegation, and does not identify one party.
+    fn verify_actor_token(
         &self,
         token: &str,
         declared_type: PresentedTokenType,
@@ -205,13 +281,12 @@ impl Service {
         snapshot: &Snapshot,
         cx: &RequestContext,
     ) -> Result<(AgentMatch, Option<ReplayGuard>), Error> {
-        let refuse = |fault: TokenError| Error::Token("actor", fault);
-        let jws = UnverifiedJws::parse(token).map_err(|fault| refuse(fault.into()))?;
+        let jws = UnverifiedJws::parse(token).map_err(|error| actor_error(error.into()))?;
         match declared_type {
-            PresentedTokenType::AccessToken => match self.verify_issued(jws.into(), cx.now).map_err(refuse)? {
-                IssuedToken::Task(..) => Err(refuse(TokenError::WrongTyp)),
+            PresentedTokenType::AccessToken => match self.verify_issued(jws.into(), cx.now).map_err(actor_error)? {
+                IssuedToken::Task(..) => Err(actor_error(TokenError::WrongTyp)),
                 IssuedToken::Api(claims) if snapshot.standing(&claims.revocation_keys()) != Standing::Live => {
-                    Err(refuse(TokenError::Revoked))
+                    Err(actor_error(TokenError::Revoked))
                 }
                 IssuedToken::Api(claims) if claims.sub == *presenter.id() => Ok((AgentMatch::ThisAgent, None)),
                 IssuedToken::Api(_) => Ok((AgentMatch::OtherParty, None)),
@@ -220,15 +295,17 @@ impl Service {
                 if jws.claimed_subject() != Some(presenter.id().as_str()) {
                     return Ok((AgentMatch::OtherParty, None));
                 }
-                let once = self.check_assertion_of(presenter, jws, cx).map_err(|_| refuse(TokenError::BadSignature))?;
-                Ok((AgentMatch::ThisAgent, Some(once)))
+                let guard =
+                    self.check_assertion_of(presenter, jws, cx).map_err(|_| actor_error(TokenError::BadSignature))?;
+                Ok((AgentMatch::ThisAgent, Some(guard)))
             }
-            PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(refuse(TokenError::WrongTyp)),
+            PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(actor_error(TokenError::WrongTyp)),
         }
     }
 }
 
-/// Which kind of user token this is, by what the request says and by `typ` (RFC 8725 §3.11): the rules exclude each other.
+/// Classifies a user token by its declared type and its `typ` (RFC 8725 §3.11). The rules are
+/// mutually exclusive.
 fn classify_user_token(header: &JwsHeader, declared_type: PresentedTokenType) -> Result<SubjectTokenType, TokenError> {
     match (declared_type, header.typ.as_deref()) {
         (PresentedTokenType::AccessToken, Some("at+jwt")) => Ok(SubjectTokenType::AccessToken),

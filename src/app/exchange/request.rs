@@ -1,4 +1,4 @@
-//! What an exchange asks for, in the right grammar.
+//! The parameters of a token exchange request, parsed.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,7 @@ use crate::domain::{
     time::Lifetime,
 };
 
-/// A token exchange request, in the right grammar.
+/// A token exchange request whose syntax is valid.
 #[derive(Debug)]
 pub struct ExchangeRequest {
     /// `subject_token`
@@ -19,9 +19,9 @@ pub struct ExchangeRequest {
     pub subject_token_type: PresentedTokenType,
     /// `actor_token` with its type
     pub actor: Option<(Secret, PresentedTokenType)>,
-    /// `resource`, as it was sent
+    /// `resource`, as sent
     pub resource: Option<String>,
-    /// `audience`, as it was sent
+    /// `audience`, as sent
     pub audience: Option<String>,
     /// `scope`
     pub scope: Option<ScopeList>,
@@ -45,7 +45,7 @@ pub struct ExchangeRequest {
     pub request_context: Option<Map<String, Value>>,
 }
 
-/// What a presented token is said to be (RFC 8693 §3).
+/// The declared type of a presented token (RFC 8693 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PresentedTokenType {
     /// `urn:ietf:params:oauth:token-type:access_token`
@@ -58,7 +58,7 @@ pub enum PresentedTokenType {
     TxnToken,
 }
 
-/// What is wanted.
+/// The requested token type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestedTokenType {
     /// `urn:ietf:params:oauth:token-type:access_token`
@@ -69,7 +69,8 @@ pub enum RequestedTokenType {
 }
 
 impl ExchangeRequest {
-    /// What was asked, as far as it is ours to repeat: parsed values, as they were sent, never a token.
+    /// Returns the parameters that an audit record may repeat: parsed values as sent, never a
+    /// token.
     pub(in crate::app) fn audit_details(&self) -> Value {
         let mut details = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
@@ -77,15 +78,15 @@ impl ExchangeRequest {
                 details.insert(name.to_owned(), value);
             }
         };
-        // In canonical order, as it is put on record.
+        // In the canonical order of the record.
         put("authorization_details", self.authorization_details.as_ref().map(AuthorizationDetails::to_value));
-        put("expires_in", self.expires_in.map(|life| json!(life)));
+        put("expires_in", self.expires_in.map(|lifetime| json!(lifetime)));
         put("requested_actor", self.requested_actor.as_ref().map(|id| json!(id)));
         if self.requested_token_type == RequestedTokenType::TxnToken {
             put("requested_token_type", Some(json!("txn_token")));
         }
         put("scope", self.scope.as_ref().map(|scope| json!(scope.to_set())));
-        put("task_deadline", self.task_deadline.map(|life| json!(life)));
+        put("task_deadline", self.task_deadline.map(|lifetime| json!(lifetime)));
         put("task_id", self.task_id.map(|id| json!(id)));
         Value::Object(details)
     }

@@ -1,4 +1,4 @@
-//! What a token is to be for: exactly one registered target (RFC 8707).
+//! The target of an exchange: exactly one registered resource (RFC 8707), or the trust domain.
 
 use crate::{
     app::{Error, ExchangeRequest, RequestError, RequestedTokenType, Service, auth::client::IdentifiedClient},
@@ -15,8 +15,9 @@ use crate::{
 };
 
 impl Service {
-    /// Exactly one registered target (RFC 8707): a resource by its URI or its registered name, or the trust domain.
-    pub(in crate::app) fn resolve_target<'a>(
+    /// Resolves the target of a request (RFC 8707): a resource by its URI or its registered name,
+    /// or the trust domain.
+    pub(super) fn resolve_target<'a>(
         &self,
         caller: &'a IdentifiedClient,
         request: &ExchangeRequest,
@@ -29,14 +30,16 @@ impl Service {
             return if is_domain && request.resource.is_none() && request.requested_actor.is_none() {
                 Ok(RequestedToken::Txn)
             } else {
-                Err(target("a transaction token is for the trust domain: say that in `audience`, and nothing else"))
+                Err(target(
+                    "a transaction token is for the trust domain; send it as `audience`, without `resource` and `requested_actor`",
+                ))
             };
         }
         let by_uri = match &request.resource {
             None => None,
             Some(text) => {
-                let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not the URI of a resource"))?;
-                Some(registry.resource_at(&uri).ok_or(target("no resource is registered with this URI"))?)
+                let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not a valid resource URI"))?;
+                Some(registry.resource_at(&uri).ok_or(target("no resource is registered with the URI in `resource`"))?)
             }
         };
         let by_name = match &request.audience {
@@ -44,12 +47,12 @@ impl Service {
             Some(name) => {
                 let id = name.parse::<ClientId>().ok();
                 let found = id.as_ref().and_then(|id| registry.resource(id));
-                Some(found.ok_or(target("no resource is registered with this name"))?)
+                Some(found.ok_or(target("no resource is registered with the name in `audience`"))?)
             }
         };
         let resource = match (by_uri, by_name) {
             (Some(uri), Some(name)) if uri.id != name.id => {
-                return Err(target("`resource` and `audience` are not the same resource"));
+                return Err(target("`resource` and `audience` name different resources"));
             }
             (Some(resource), _) | (None, Some(resource)) => resource,
             (None, None) => Self::implied_resource(registry, request, subject).ok_or(target("name one `resource`"))?,
@@ -57,13 +60,13 @@ impl Service {
         match &request.requested_actor {
             None => Ok(RequestedToken::Access(resource)),
             Some(id) => {
-                let to: &Agent = registry.agent(id).ok_or(target("no agent is registered as `requested_actor`"))?;
-                Ok(RequestedToken::HandOver(to, resource))
+                let next: &Agent = registry.agent(id).ok_or(target("no agent is registered as `requested_actor`"))?;
+                Ok(RequestedToken::HandOver(next, resource))
             }
         }
     }
 
-    /// Who hands over a token for a resource need not name the resource again.
+    /// Returns the resource of the presented token, for a hand-over that does not name one.
     fn implied_resource<'a>(
         registry: &'a Registry,
         request: &ExchangeRequest,

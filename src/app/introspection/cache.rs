@@ -1,14 +1,16 @@
-//! Tokens that were found good a moment ago: when one is asked about again, its signature need not be checked again, and
-//! the answer is ready.
+//! Cache of verified tokens: when the same token is presented again, neither its signature nor its
+//! encoding is computed again.
 //!
-//! What is kept can't change: which key of ours signed this very text, what stands in it, how it is told. What can change
-//! is looked at by whoever finds a token here: each time, whether that key is still published, expiry, what the log says;
-//! and each time that the registry was read anew, who is registered, and whether it offers all of what the token is for. And
-//! only what was good is kept, so texts that are no good push nothing out; of good ones, those that are asked about again
-//! outlast those that were asked about once.
+//! A cached fact can't change: which key signed this exact text, its claims, and their encoding. A
+//! fact that can change is checked on every use: whether the key is still published, the expiry,
+//! and the standing by the log. Whether all parties are registered and active, and whether the
+//! registry offers all that the token is for, is checked once for each registry generation.
+//!
+//! Only tokens that were valid are cached, so invalid texts evict nothing. Tokens that are
+//! presented repeatedly outlast tokens that were presented once.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -25,29 +27,35 @@ use crate::domain::{
     token::{ApiTokenClaims, TaskTokenClaims, TokenDigest},
 };
 
-/// A good token, without its verdict: that is not kept.
+/// A token that was valid when it was cached. Whether it still is, is checked on every use.
 #[derive(Debug)]
 pub(in crate::app) struct CachedToken<C> {
-    /// What stands in it.
+    /// The claims of the token.
     pub(in crate::app) claims: C,
-    /// By what it can be taken back.
+    /// The keys under which the token can be revoked.
     pub(in crate::app) revocation_keys: RevocationKeys,
     /// The key that signed it.
     pub(in crate::app) key: KeyId,
-    /// What introspection says of it; nothing is said of an API token.
-    pub(in crate::app) response: Bytes,
-    /// The reading of the registry by which all of that was good when it was last looked at.
+    /// The encoded claims, once a caller has prepared them ([`encoded`](CachedToken::encoded)).
+    encoding: OnceLock<Bytes>,
+    /// The length of the token (bytes). An encoding that is longer is not kept.
+    length: usize,
+    /// The registry generation by which the token passed the registry's checks most recently.
     valid_generation: AtomicU64,
-    /// What it takes at most (bytes).
+    /// The maximum memory that the token takes (bytes).
     size: usize,
 }
 
-/// The good tokens, by the digest of their text, within limits.
-pub(in crate::app) struct VerifiedTokenCache(Option<Cache<TokenDigest, CacheEntry, Weigher>>);
+/// The verified tokens, by the digest of their text, within the limits on their number and their
+/// memory.
+pub(in crate::app) struct VerifiedTokenCache {
+    /// `None` if a limit is zero.
+    entries: Option<Cache<TokenDigest, CacheEntry, Weigher>>,
+}
 
 #[derive(Clone)]
 enum CacheEntry {
-    /// An access token, for the resource that asked.
+    /// An access token, with its resource as audience.
     Task(Arc<CachedToken<TaskTokenClaims>>),
     Api(Arc<CachedToken<ApiTokenClaims>>),
 }
@@ -55,29 +63,31 @@ enum CacheEntry {
 impl VerifiedTokenCache {
     pub(in crate::app) fn new(limits: MemoryLimits) -> Self {
         let (tokens, bytes) = (u64::from(limits.verified_tokens), limits.verified_bytes());
-        // One limit holds both: nothing weighs less than its share. The cache divides its capacity by a power of two
-        // and rounds up, so the last bits are left out.
-        let weight = Weigher { min_weight: bytes.checked_div(tokens).unwrap_or_default().max(1) };
-        let is_on = tokens > 0 && bytes > 0;
-        Self(is_on.then(|| Cache::with_weighter(limits.verified_tokens as usize, bytes & !0xfff, weight)))
+        // One weight limits both: no token weighs less than its share of the bytes. The cache
+        // divides its capacity by a power of two and rounds up, so the lowest bits are cleared.
+        let weigher = Weigher { min_weight: bytes.checked_div(tokens).unwrap_or_default().max(1) };
+        let is_enabled = tokens > 0 && bytes > 0;
+        let entries =
+            is_enabled.then(|| Cache::with_weighter(limits.verified_tokens as usize, bytes & !0xfff, weigher));
+        Self { entries }
     }
 
     pub(in crate::app) fn get_task(&self, digest: &TokenDigest) -> Option<Arc<CachedToken<TaskTokenClaims>>> {
-        match self.0.as_ref()?.get(digest)? {
-            CacheEntry::Task(known) => Some(known),
+        match self.entries.as_ref()?.get(digest)? {
+            CacheEntry::Task(token) => Some(token),
             CacheEntry::Api(_) => None,
         }
     }
 
     pub(in crate::app) fn get_api(&self, digest: &TokenDigest) -> Option<Arc<CachedToken<ApiTokenClaims>>> {
-        match self.0.as_ref()?.get(digest)? {
-            CacheEntry::Api(known) => Some(known),
+        match self.entries.as_ref()?.get(digest)? {
+            CacheEntry::Api(token) => Some(token),
             CacheEntry::Task(_) => None,
         }
     }
 
-    pub(in crate::app) fn insert_task(&self, digest: TokenDigest, token: CachedToken<TaskTokenClaims>) {
-        self.insert(digest, CacheEntry::Task(Arc::new(token)));
+    pub(in crate::app) fn insert_task(&self, digest: TokenDigest, token: Arc<CachedToken<TaskTokenClaims>>) {
+        self.insert(digest, CacheEntry::Task(token));
     }
 
     pub(in crate::app) fn insert_api(&self, digest: TokenDigest, token: Arc<CachedToken<ApiTokenClaims>>) {
@@ -85,70 +95,72 @@ impl VerifiedTokenCache {
     }
 
     fn insert(&self, digest: TokenDigest, entry: CacheEntry) {
-        if let Some(cache) = &self.0 {
+        if let Some(cache) = &self.entries {
             cache.insert(digest, entry);
         }
     }
 
-    /// Drops what has expired.
+    /// Evicts the tokens that have expired.
     pub(in crate::app) fn evict_expired(&self, now: Timestamp) {
-        if let Some(cache) = &self.0 {
-            cache.retain(|_, kept| !kept.expiry().has_passed(now));
+        if let Some(cache) = &self.entries {
+            cache.retain(|_, entry| !entry.expiry().has_passed(now));
         }
     }
 
-    /// How many there are, and how many bytes they take at most.
+    /// Returns the number of tokens and the maximum memory that they take (bytes).
     pub(in crate::app) fn size(&self) -> (usize, u64) {
-        self.0.as_ref().map_or((0, 0), |cache| (cache.len(), cache.weight()))
+        self.entries.as_ref().map_or((0, 0), |cache| (cache.len(), cache.weight()))
     }
 }
 
 impl CacheEntry {
     fn expiry(&self) -> Timestamp {
         match self {
-            Self::Task(known) => known.claims.exp,
-            Self::Api(known) => known.claims.exp,
+            Self::Task(token) => token.claims.exp,
+            Self::Api(token) => token.claims.exp,
         }
     }
 }
 
 #[derive(Clone)]
 struct Weigher {
-    /// What the smallest one weighs, so that there are not too many.
+    /// The weight of the smallest token, which limits the number of tokens.
     min_weight: u64,
 }
 
 impl Weighter<TokenDigest, CacheEntry> for Weigher {
-    fn weight(&self, _: &TokenDigest, kept: &CacheEntry) -> u64 {
-        let size = match kept {
-            CacheEntry::Task(known) => known.size,
-            CacheEntry::Api(known) => known.size,
+    fn weight(&self, _: &TokenDigest, entry: &CacheEntry) -> u64 {
+        let size = match entry {
+            CacheEntry::Task(token) => token.size,
+            CacheEntry::Api(token) => token.size,
         };
         self.min_weight.max(size as u64)
     }
 }
 
-/// The token's own place and that in the table, the nodes of a few small sets, what the allocator rounds up.
+/// The entry itself, its slot in the table, the nodes of a few small sets, and the rounding of the
+/// allocator.
 const BASE_WEIGHT: usize = 3072;
-/// A permission, beside its text.
+/// A permission, without its text.
 const PERMISSION_WEIGHT: usize = 2 * size_of::<Permission>() + 512;
-/// A node of a map has room for eleven, and five at least are in each but the first.
+/// A B-tree node of a map of rules: it has capacity for eleven entries, and all but the root hold
+/// at least five.
 const RULES_NODE_WEIGHT: usize = 11 * (size_of::<Rule>() + size_of::<String>()) + 128;
-/// The same, of an argument that is an object.
+/// A B-tree node of an argument that is an object.
 const MEMBERS_NODE_WEIGHT: usize = 11 * (size_of::<Arg>() + size_of::<String>()) + 128;
-/// A value in a list, which may have grown to twice what it needs.
+/// A value in a list whose capacity may be twice its length.
 const ARGUMENT_WEIGHT: usize = 2 * size_of::<Arg>() + 32;
-/// A member or an item of what is told along (`rctx`, `tctx`).
+/// A member or an item of the contexts (`rctx`, `tctx`).
 const VALUE_WEIGHT: usize = 3 * (size_of::<Value>() + size_of::<String>()) + 64;
 
 impl CachedToken<TaskTokenClaims> {
-    /// `length` is that of the token: no text in it is longer, and each is kept twice at most.
-    /// `good_by` is the reading of the registry by which all of it is good.
+    /// Creates an entry for a token of `length` bytes that passes the checks of registry generation
+    /// `generation`. The texts in the claims are no longer than the token together, and each is
+    /// kept at most twice. The encoding is limited to the length of the token.
     pub(in crate::app) fn from_task(
         claims: TaskTokenClaims,
-        names: RevocationKeys,
+        revocation_keys: RevocationKeys,
         key: KeyId,
-        answer: Bytes,
         length: usize,
         generation: u64,
     ) -> Self {
@@ -159,35 +171,55 @@ impl CachedToken<TaskTokenClaims> {
                 + rules.values().map(weigh_rule).sum::<usize>()
         });
         let context_values = count_values(&claims.rctx) + claims.tctx.details.as_ref().map_or(0, count_values);
-        let size = BASE_WEIGHT + 3 * length + answer.len() + permissions.sum::<usize>() + context_values * VALUE_WEIGHT;
+        let size = BASE_WEIGHT + 4 * length + permissions.sum::<usize>() + context_values * VALUE_WEIGHT;
         Self {
             claims,
-            revocation_keys: names,
+            revocation_keys,
             key,
-            response: answer,
+            encoding: OnceLock::new(),
+            length,
             valid_generation: AtomicU64::new(generation),
             size,
         }
     }
 
-    /// Whether all of it was found good by this reading of the registry, when it was last looked at.
+    /// Returns the kept encoding, or encodes the claims and keeps the result. Two callers may both
+    /// encode at the same time; the results are equal, and one of them is kept.
+    pub(super) fn encoded<E>(&self, encode: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, E>) -> Result<Bytes, E> {
+        if let Some(encoding) = self.encoding.get() {
+            return Ok(encoding.clone());
+        }
+        let encoding = encode(&self.claims)?;
+        if encoding.len() <= self.length {
+            return Ok(self.encoding.get_or_init(|| encoding).clone());
+        }
+        Ok(encoding)
+    }
+
+    /// Whether the token passed the checks of this registry generation.
     pub(in crate::app) fn is_valid_for(&self, generation: u64) -> bool {
         self.valid_generation.load(Ordering::Relaxed) == generation
     }
 
-    /// All of it is good by this reading of the registry.
+    /// Records that the token passes the checks of this registry generation.
     pub(in crate::app) fn mark_valid_for(&self, generation: u64) {
         self.valid_generation.store(generation, Ordering::Relaxed);
     }
 }
 
 impl CachedToken<ApiTokenClaims> {
-    pub(in crate::app) fn from_api(claims: ApiTokenClaims, names: RevocationKeys, key: KeyId, length: usize) -> Self {
+    pub(in crate::app) fn from_api(
+        claims: ApiTokenClaims,
+        revocation_keys: RevocationKeys,
+        key: KeyId,
+        length: usize,
+    ) -> Self {
         Self {
             claims,
-            revocation_keys: names,
+            revocation_keys,
             key,
-            response: Bytes::new(),
+            encoding: OnceLock::new(),
+            length,
             valid_generation: AtomicU64::new(0),
             size: BASE_WEIGHT + 3 * length,
         }
@@ -228,7 +260,7 @@ fn count_value(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::hint::black_box;
+    use std::{convert::Infallible, hint::black_box};
 
     use proptest::prelude::*;
     use serde_json::json;
@@ -254,10 +286,14 @@ mod tests {
         (text.clone(), serde_json::from_value(claims).unwrap())
     }
 
-    fn cached_token(text: &str, claims: TaskTokenClaims) -> CachedToken<TaskTokenClaims> {
-        let (names, key) = (claims.revocation_keys(), "a-key-of-ours".parse().unwrap());
-        // A token is its claims in base64, and some more.
-        CachedToken::from_task(claims, names, key, Bytes::from(text.to_owned()), text.len() / 3 * 4 + 120, 1)
+    fn cached_token(text: &str, claims: TaskTokenClaims) -> Arc<CachedToken<TaskTokenClaims>> {
+        let (revocation_keys, key) = (claims.revocation_keys(), "own-key".parse().unwrap());
+        // A token is longer than its claims in base64url. Its header and its signature take more
+        // than 120 characters.
+        let token = CachedToken::from_task(claims, revocation_keys, key, text.len() / 3 * 4 + 120, 1);
+        token.encoded(|_| Ok::<_, Infallible>(Bytes::from(text.to_owned()))).unwrap();
+        assert!(token.encoding.get().is_some());
+        Arc::new(token)
     }
 
     fn digest(n: usize) -> TokenDigest {
@@ -268,7 +304,7 @@ mod tests {
         MemoryLimits { verified_tokens, verified_megabytes }
     }
 
-    /// Tokens that are as large in memory as they can be made for their length.
+    /// A permission for tokens that are as large in memory as possible for their length.
     fn detail(n: usize, constraints: &Value) -> Value {
         json!({"type": "mcp_tool", "locations": [format!("https://r{n}.example.com")], "actions": ["tools/call"],
             "identifier": format!("t{n}"), "constraints": constraints})
@@ -292,63 +328,64 @@ mod tests {
         ] {
             shapes.push(claims(|claims| claims["authorization_details"] = details));
         }
-        for told in [json!({"n": numbers}), json!({"n": vec![json!({}); 1000]}), json!({"o": members})] {
-            shapes.push(claims(|claims| claims["rctx"] = told.clone()));
-            shapes.push(claims(|claims| claims["tctx"]["details"] = told));
+        for context in [json!({"n": numbers}), json!({"n": vec![json!({}); 1000]}), json!({"o": members})] {
+            shapes.push(claims(|claims| claims["rctx"] = context.clone()));
+            shapes.push(claims(|claims| claims["tctx"]["details"] = context));
         }
         for (n, (text, claims)) in shapes.into_iter().enumerate() {
-            // Parsed as it is on a request, so with the room that growing leaves.
+            // Parsed as on a request, so with the spare capacity that growing leaves.
             drop(claims);
-            let mut kept = None;
+            let mut token = None;
             let info = allocation_counter::measure(|| {
                 let claims = serde_json::from_str::<TaskTokenClaims>(&text).unwrap();
-                kept = Some(Arc::new(cached_token(&text, claims)));
+                token = Some(cached_token(&text, claims));
             });
-            let kept = kept.unwrap();
-            let taken = usize::try_from(info.bytes_current).unwrap();
-            // Sixteen bytes an allocation for the allocator's own book-keeping and rounding.
-            assert!(taken + 1024 <= kept.size, "shape {n}: {taken} bytes, and it says {}", kept.size);
-            assert!(kept.size <= 8 * taken + 8192, "shape {n}: {taken} bytes, and it says {}", kept.size);
-            black_box(kept);
+            let token = token.unwrap();
+            let allocated = usize::try_from(info.bytes_current).unwrap();
+            // The margin covers the bookkeeping and the rounding of the allocator.
+            assert!(allocated + 1024 <= token.size, "shape {n}: {allocated} bytes, declared {}", token.size);
+            assert!(token.size <= 8 * allocated + 8192, "shape {n}: {allocated} bytes, declared {}", token.size);
+            black_box(token);
         }
     }
 
     #[test]
     fn zero_limit_disables_the_cache() {
-        for none in [limits(0, 128), limits(100, 0)] {
-            let verified = VerifiedTokenCache::new(none);
+        for disabled in [limits(0, 128), limits(100, 0)] {
+            let cache = VerifiedTokenCache::new(disabled);
             let (text, claims) = claims(|_| {});
-            verified.insert_task(digest(1), cached_token(&text, claims));
-            assert!(verified.get_task(&digest(1)).is_none());
-            assert_eq!(verified.size(), (0, 0));
+            cache.insert_task(digest(1), cached_token(&text, claims));
+            assert!(cache.get_task(&digest(1)).is_none());
+            assert_eq!(cache.size(), (0, 0));
         }
     }
 
     #[test]
     fn token_kinds_are_kept_apart() {
-        let verified = VerifiedTokenCache::new(MemoryLimits::default());
+        let cache = VerifiedTokenCache::new(MemoryLimits::default());
         let (text, claims) = claims(|_| {});
-        verified.insert_task(digest(1), cached_token(&text, claims));
-        assert!(verified.get_task(&digest(1)).is_some() && verified.get_api(&digest(1)).is_none());
-        assert!(verified.get_task(&digest(2)).is_none());
+        cache.insert_task(digest(1), cached_token(&text, claims));
+        assert!(cache.get_task(&digest(1)).is_some() && cache.get_api(&digest(1)).is_none());
+        assert!(cache.get_task(&digest(2)).is_none());
     }
 
-    /// A crowd of good tokens, each asked about once, does not drive out those that are asked about again and again.
+    /// A burst of valid tokens, each presented once, does not evict tokens that are presented
+    /// repeatedly.
     #[test]
     fn burst_does_not_evict_tokens_in_use() {
-        let verified = VerifiedTokenCache::new(limits(4096, 64));
+        let cache = VerifiedTokenCache::new(limits(4096, 64));
         let (text, claims) = claims(|_| {});
-        let keep = |n: usize| verified.insert_task(digest(n), cached_token(&text, claims.clone()));
-        (0..1000).for_each(keep);
+        let insert = |n: usize| cache.insert_task(digest(n), cached_token(&text, claims.clone()));
+        (0..1000).for_each(insert);
         for n in 1000..100_000 {
-            keep(n);
-            // One question in ten is about a token of before.
+            insert(n);
+            // One introspection in ten is of an older token.
             if n % 10 == 0 {
-                black_box(verified.get_task(&digest(n / 10 % 1000)));
+                black_box(cache.get_task(&digest(n / 10 % 1000)));
             }
         }
-        let left = (0..1000).filter(|n| verified.get_task(&digest(*n)).is_some()).count();
-        assert!(left >= 950, "{left} of 1000 are left");
+        let remaining = (0..1000).filter(|n| cache.get_task(&digest(*n)).is_some()).count();
+        assert!(remaining >= 950, "{remaining} of 1000 remain");
     }
 
     proptest! {
@@ -358,15 +395,15 @@ mod tests {
         fn limits_are_never_exceeded(
             tokens in 1_u32..3000,
             megabytes in 1_u32..4,
-            flood in proptest::collection::vec((0_usize..5000, 0_usize..40), 1..3000),
+            tokens_sent in proptest::collection::vec((0_usize..5000, 0_usize..40), 1..3000),
         ) {
-            let verified = VerifiedTokenCache::new(limits(tokens, megabytes));
+            let cache = VerifiedTokenCache::new(limits(tokens, megabytes));
             let small = claims(|_| {});
             let large = claims(|claims| claims["authorization_details"] = (0..64).map(|n| detail(n, &json!({"a": {"min": 1}}))).collect());
-            for (n, kind) in flood {
+            for (n, kind) in tokens_sent {
                 let (text, claims) = if kind == 0 { &large } else { &small };
-                verified.insert_task(digest(n), cached_token(text, claims.clone()));
-                let (count, bytes) = verified.size();
+                cache.insert_task(digest(n), cached_token(text, claims.clone()));
+                let (count, bytes) = cache.size();
                 prop_assert!(count <= tokens as usize, "{count} of {tokens}");
                 prop_assert!(bytes <= u64::from(megabytes) * MEBIBYTE, "{bytes}");
             }

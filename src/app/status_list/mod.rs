@@ -6,7 +6,7 @@
 //!
 //! A token may become durable after the entry that ends it was looked at: it was decided on before that. But whoever decided
 //! knew the log as it was a lease before, or later, and nobody gets a token that took longer to be written than
-//! [`WRITTEN_WITHIN`]. So an entry is looked at again until that time is over for every replica.
+//! [`ISSUE_DEADLINE`]. So an entry is looked at again until that time is over for every replica.
 
 pub(super) mod allocator;
 
@@ -22,7 +22,6 @@ use tokio::sync::Mutex;
 use crate::{
     app::{
         ConflictError, Error, RequestContext, Service, Snapshot,
-        exchange::ISSUE_DEADLINE,
         replication::{coalesce::CoalescedRead, follower::replay_horizon},
     },
     domain::{
@@ -38,6 +37,10 @@ use crate::{
 
 /// How old what is told may be, when the log never rests.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// Upper bound between the last validity check of a token and its commit. A token that is committed
+/// later is not given to its client. Without this bound, a token could become durable after the log
+/// entry that ends it was processed, and its status would never be set.
+pub(super) const ISSUE_DEADLINE: Duration = Duration::from_secs(10);
 /// After so long, no token becomes durable any more that an entry ends and that somebody gets: the longest lease, what
 /// writing may take, and what clocks that run at different rates may differ by.
 const STABILITY_WINDOW: Duration = Duration::from_secs(35).saturating_add(ISSUE_DEADLINE);

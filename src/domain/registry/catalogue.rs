@@ -25,6 +25,15 @@ pub struct UnacceptedTool {
     pub reason: ToolUnavailable,
 }
 
+/// A value reduced to the part that is valid now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reduction<T> {
+    /// The complete value is valid.
+    Unchanged,
+    /// Only this part is valid.
+    Reduced(T),
+}
+
 impl Registry {
     /// Returns the registry with these observed tools.
     #[must_use]
@@ -78,13 +87,13 @@ impl Registry {
     }
 
     /// Returns the part of an authority that is available now: each tool is offered, and its
-    /// definition is the accepted one. Returns `None` if all of it is available.
+    /// definition is the accepted one.
     #[must_use]
-    pub fn remaining_available(&self, authority: &Authority) -> Option<Authority> {
+    pub fn remaining_available(&self, authority: &Authority) -> Reduction<Authority> {
         if authority.iter().all(|permission| self.is_available(permission)) {
-            return None;
+            return Reduction::Unchanged;
         }
-        Some(authority.iter().filter(|permission| self.is_available(permission)).cloned().collect())
+        Reduction::Reduced(authority.iter().filter(|permission| self.is_available(permission)).cloned().collect())
     }
 
     fn is_available(&self, permission: &Permission) -> bool {

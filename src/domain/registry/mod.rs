@@ -27,7 +27,7 @@ use std::{
 pub use activity::parties_are_active;
 pub use block::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 pub(crate) use catalogue::find_definition_mismatch;
-pub use catalogue::{KnownTools, UnacceptedTool};
+pub use catalogue::{KnownTools, Reduction, UnacceptedTool};
 pub use self_reference::collides_with_issuer;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -29,39 +29,39 @@ use crate::{
 /// RFC 7523 §2.2
 const JWT_BEARER_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A form and the client that sent it, its assertion not yet redeemed: for endpoints that redeem it in the transaction
-/// of what they do. There is one way to the form, and it can't lose the client.
+/// The request that the form of a client states.
+pub(in crate::http) trait ClientRequest: Sized + Send {
+    /// The audit event of a form that does not parse.
+    const EVENT: Event;
+
+    /// Parses the form.
+    fn parse(form: &Form) -> Result<Self, RequestError>;
+}
+
+/// A parsed form and the client that sent it. The client's assertion is not redeemed yet: the
+/// endpoint redeems it in the transaction of its own write. A form that does not parse is recorded
+/// as [`ClientRequest::EVENT`], and redeems the assertion.
 #[derive(Debug)]
-pub(in crate::http) struct ClientForm {
-    client: UnredeemedClient,
-    form: Form,
-    cx: RequestContext,
+pub(in crate::http) struct ClientForm<R> {
+    /// The client.
+    pub client: UnredeemedClient,
+    /// What it requests.
+    pub request: R,
+    /// The request's id and time.
+    pub cx: RequestContext,
 }
 
-impl ClientForm {
-    /// Reads the form. One that is not in the grammar is refused: that goes on record as `event`, and uses the assertion
-    /// up.
-    pub(in crate::http) async fn parse<T>(
-        self,
-        app: &AppState,
-        event: Event,
-        grammar: impl FnOnce(&Form) -> Result<T, RequestError>,
-    ) -> Result<(UnredeemedClient, T, RequestContext), Error> {
-        match grammar(&self.form) {
-            Ok(request) => Ok((self.client, request, self.cx)),
-            Err(bad) => Err(app.service.reject_request(self.client, event, bad, &self.cx).await),
-        }
-    }
-}
-
-impl FromRequest<AppState> for ClientForm {
+impl<R: ClientRequest> FromRequest<AppState> for ClientForm<R> {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
         let (cx, headers, form) = extract_client_form(request, app).await?;
         let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
         let client = app.service.authenticate(credentials, &cx).await?;
-        Ok(Self { client, form, cx })
+        match R::parse(&form) {
+            Ok(request) => Ok(Self { client, request, cx }),
+            Err(error) => Err(app.service.reject_request(client, R::EVENT, error, &cx).await.into()),
+        }
     }
 }
 

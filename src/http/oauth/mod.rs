@@ -29,7 +29,7 @@ use crate::{
         AppState,
         error::oauth::OAuthError,
         extract::{
-            auth::{ClientForm, ClientOrBearerForm},
+            auth::{ClientForm, ClientOrBearerForm, ClientRequest},
             form::Form,
         },
         negotiation::accepts,
@@ -41,9 +41,11 @@ use crate::{
 const TOKEN_INTROSPECTION_JWT: &str = "application/token-introspection+jwt";
 
 /// `POST /oauth2/token`
-pub(super) async fn token(State(app): State<AppState>, request: ClientForm) -> Result<Response, OAuthError> {
-    let (client, wanted, cx) = request.parse(&app, Event::TokenIssue, parse_token_request).await?;
-    match wanted {
+pub(super) async fn token(
+    State(app): State<AppState>,
+    ClientForm { client, request, cx }: ClientForm<TokenRequest>,
+) -> Result<Response, OAuthError> {
+    match request {
         TokenRequest::Exchange(request) => {
             let issued = app.service.exchange(client, *request, &cx).await?;
             Ok(Json(TokenResponse::from(&issued)).into_response())
@@ -55,57 +57,79 @@ pub(super) async fn token(State(app): State<AppState>, request: ClientForm) -> R
     }
 }
 
-/// The grants that are served.
-enum TokenRequest {
+/// A token request (RFC 6749 §3.2), by its grant type.
+pub(super) enum TokenRequest {
     Exchange(Box<ExchangeRequest>),
     ClientCredentials(Option<ScopeSet>),
 }
 
-fn parse_token_request(form: &Form) -> Result<TokenRequest, RequestError> {
-    match form.required("grant_type")? {
-        "urn:ietf:params:oauth:grant-type:token-exchange" => {
-            Ok(TokenRequest::Exchange(Box::new(token_request::parse(form)?)))
+impl ClientRequest for TokenRequest {
+    const EVENT: Event = Event::TokenIssue;
+
+    fn parse(form: &Form) -> Result<Self, RequestError> {
+        match form.required("grant_type")? {
+            "urn:ietf:params:oauth:grant-type:token-exchange" => {
+                Ok(Self::Exchange(Box::new(token_request::parse(form)?)))
+            }
+            "client_credentials" => Ok(Self::ClientCredentials(form.get("scope").map(str::parse).transpose()?)),
+            _ => Err(RequestError::UnsupportedGrantType),
         }
-        "client_credentials" => Ok(TokenRequest::ClientCredentials(form.get("scope").map(str::parse).transpose()?)),
-        _ => Err(RequestError::UnsupportedGrantType),
     }
 }
 
-/// `POST /oauth2/introspect`: JSON, or signed when the caller asks for that.
+/// `POST /oauth2/introspect`: JSON, or a signed response if the client accepts one.
 pub(super) async fn introspect(
     State(app): State<AppState>,
     caller: ClientOrBearerForm,
 ) -> Result<Response, OAuthError> {
     let ClientOrBearerForm { client, form, cx, headers } = caller;
-    let answer = match app.service.introspect(&client, form.required("token")?, serialize_response, &cx)? {
-        Introspection::Active(answer) => answer,
+    let response = match app.service.introspect(&client, form.required("token")?, &cx)? {
+        Introspection::Active(token) => token.encoded(encode_response).map_err(Error::from)?,
         Introspection::Inactive => Bytes::from_static(INACTIVE_RESPONSE),
     };
     if accepts(&headers, TOKEN_INTROSPECTION_JWT) {
-        let body = serde_json::from_slice::<&RawValue>(&answer).map_err(Outage::during("read an answer"));
+        let body = serde_json::from_slice::<&RawValue>(&response).map_err(Outage::during("read a response"));
         let signed = app.service.sign_introspection(&client, body.map_err(Error::from)?, &cx)?;
         return Ok(([(header::CONTENT_TYPE, TOKEN_INTROSPECTION_JWT)], signed).into_response());
     }
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], response).into_response())
 }
 
-/// RFC 7662 §2.2: an inactive answer has one member and no other.
+/// RFC 7662 §2.2: the response for an inactive token has `active` as its only member.
 const INACTIVE_RESPONSE: &[u8] = br#"{"active":false}"#;
 
-/// RFC 7662 §2.2: an active one.
-fn serialize_response(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
-    Introspection::serialize_response(&IntrospectionResponse::new(claims))
+/// Encodes the response for an active token (RFC 7662 §2.2).
+fn encode_response(claims: &TaskTokenClaims) -> Result<Bytes, Outage> {
+    // Most responses fit. The result may be cached, so it takes no more memory than it needs.
+    let mut text = Vec::with_capacity(2048);
+    serde_json::to_writer(&mut text, &IntrospectionResponse::new(claims))
+        .map_err(Outage::during("write an introspection response"))?;
+    Ok(text.into_boxed_slice().into())
 }
 
 /// `POST /oauth2/revoke`
-pub(super) async fn revoke(State(app): State<AppState>, request: ClientForm) -> Result<StatusCode, OAuthError> {
-    let token = |form: &Form| form.required("token").map(|token| Secret::new(token.to_owned()));
-    let (client, token, cx) = request.parse(&app, Event::Revocation, token).await?;
+pub(super) async fn revoke(
+    State(app): State<AppState>,
+    ClientForm { client, request, cx }: ClientForm<RevocationRequest>,
+) -> Result<StatusCode, OAuthError> {
     let client = client.redeem(&app.service, &cx).await?;
-    if let Some(spread) = app.service.revoke_token(&client, token.expose(), &cx).await? {
+    if let Some(spread) = app.service.revoke_token(&client, request.token.expose(), &cx).await? {
         app.metrics.record_propagation(&spread);
     }
     Ok(StatusCode::OK)
+}
+
+/// A revocation request (RFC 7009 §2.1).
+pub(super) struct RevocationRequest {
+    token: Secret,
+}
+
+impl ClientRequest for RevocationRequest {
+    const EVENT: Event = Event::Revocation;
+
+    fn parse(form: &Form) -> Result<Self, RequestError> {
+        Ok(Self { token: Secret::new(form.required("token")?.to_owned()) })
+    }
 }
 
 /// RFC 8693 §2.2.1, with what the contract adds.

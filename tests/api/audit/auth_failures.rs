@@ -1,4 +1,5 @@
-//! Who was refused what is on record, as far as it is known who it was.
+//! Records of refused requests: replays, failed authentication, sampling, malformed requests, admin
+//! refusals.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ on_both_stores!(
 );
 
 impl Server {
-    /// The record of a refused request, which is sent here.
+    /// Sends a request that is refused, and returns its record.
     async fn find_refusal(&self, id: &str, request: RequestBuilder, want: u16) -> Value {
         let (status, body) = read_response(request.header("x-request-id", id).send().await.unwrap()).await;
         assert_eq!(status, want, "{id}: {body}");
@@ -33,17 +34,17 @@ async fn replayed_assertion_is_audited(server: Server) {
     let assertion = server.assertion(json!({}));
     assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &assertion).await.0, 200);
     for (id, path, form) in [
-        ("again-exchange", "/oauth2/token", server.exchange_form(&user)),
+        ("replay-exchange", "/oauth2/token", server.exchange_form(&user)),
         (
-            "again-refused",
+            "replay-refused",
             "/oauth2/token",
             form_with_changes(&server.exchange_form(&user), &[("scope", "files:delete")]),
         ),
-        ("again-grammar", "/oauth2/token", form(&[("grant_type", "password")])),
-        ("again-api", "/oauth2/token", grant.clone()),
-        ("again-api-scope", "/oauth2/token", form_with_changes(&grant, &[("scope", "errand:admin")])),
-        ("again-introspect", "/oauth2/introspect", form(&[("token", &token)])),
-        ("again-revoke", "/oauth2/revoke", form(&[("token", &token)])),
+        ("replay-grammar", "/oauth2/token", form(&[("grant_type", "password")])),
+        ("replay-api", "/oauth2/token", grant.clone()),
+        ("replay-api-scope", "/oauth2/token", form_with_changes(&grant, &[("scope", "errand:admin")])),
+        ("replay-introspect", "/oauth2/introspect", form(&[("token", &token)])),
+        ("replay-revoke", "/oauth2/revoke", form(&[("token", &token)])),
     ] {
         let record = server.find_refusal(id, server.post(path).form(&with_assertion(&form, &assertion)), 401).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("planner")), "{id}");
@@ -53,7 +54,8 @@ async fn replayed_assertion_is_audited(server: Server) {
     server.stop().await;
 }
 
-/// The client is who it says; what it presents as its actor token was used before. What it proved itself with is used up.
+/// The client is authenticated, and its actor token was used before. The client's own assertion is
+/// redeemed.
 async fn replayed_actor_token_is_audited(server: Server) {
     let used = server.assertion(json!({}));
     let grant = form(&[("grant_type", "client_credentials")]);
@@ -67,20 +69,20 @@ async fn replayed_actor_token_is_audited(server: Server) {
         server.post("/oauth2/token").form(&with_assertion(form, assertion))
     };
     for (id, request, want, event) in [
-        ("actor-again", send(&with_actor(&used, "files:read"), &fresh), 400, "token.issue"),
-        // Also where the exchange would be refused for something else.
-        ("actor-again-refused", send(&with_actor(&used, "files:delete"), &other), 400, "token.issue"),
-        // One assertion is not both.
+        ("actor-replay", send(&with_actor(&used, "files:read"), &fresh), 400, "token.issue"),
+        // The replay is reported even if the exchange would be refused for another reason.
+        ("actor-replay-refused", send(&with_actor(&used, "files:delete"), &other), 400, "token.issue"),
+        // One assertion can't be both the client's credentials and the actor token.
         ("both", send(&with_actor(&both, "files:read"), &both), 400, "token.issue"),
-        // Used up by being refused.
-        ("fresh-again", send(&with_actor(&used, "files:read"), &fresh), 401, "client.authenticate"),
+        // The refused requests redeemed their assertions.
+        ("fresh-replay", send(&with_actor(&used, "files:read"), &fresh), 401, "client.authenticate"),
         (
-            "other-again",
+            "other-replay",
             send(&with_actor(&server.assertion(json!({})), "files:read"), &other),
             401,
             "client.authenticate",
         ),
-        ("both-again", send(&grant, &both), 401, "client.authenticate"),
+        ("both-replay", send(&grant, &both), 401, "client.authenticate"),
     ] {
         let record = server.find_refusal(id, request, want).await;
         assert_eq!((&record["event"], &record["client"]), (&json!(event), &json!("planner")), "{id}");
@@ -91,15 +93,16 @@ async fn replayed_actor_token_is_audited(server: Server) {
     server.stop().await;
 }
 
-/// Anybody can send what is no client: the trail says how often, and does not grow by it.
+/// Failed client authentication needs no credentials. The trail counts the failures, and does not
+/// grow with them.
 async fn client_authentication_flood_is_sampled(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
-    let send = |n| server.post("/oauth2/token").basic_auth(format!("nobody-{n}"), Some("wrong")).form(&grant);
+    let send = |n| server.post("/oauth2/token").basic_auth(format!("unknown-{n}"), Some("wrong")).form(&grant);
     assert_counted(&server, send, "unknown").await;
     server.stop().await;
 }
 
-/// Somebody without any credentials of ours, where people are let in; whether or not they are.
+/// Failed requester authentication is sampled in the same way.
 async fn bearer_token_flood_is_sampled(server: Server) {
     let send = |n: usize| {
         let token = server.user_token(json!({"iss": format!("https://{n}.example"), "jti": n}));
@@ -109,12 +112,12 @@ async fn bearer_token_flood_is_sampled(server: Server) {
     server.stop().await;
 }
 
-/// Of 60 that are refused 20 are on record, and the count of the others.
+/// Sends 60 requests that are refused, and checks for 20 records and the count of the others.
 async fn assert_counted(server: &Server, send: impl Fn(usize) -> RequestBuilder, reason: &str) {
     for _ in 0..3 {
-        let many = (0..20).map(|n| send(n).send());
-        let answers = futures_util::future::join_all(many).await;
-        assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 401));
+        let requests = (0..20).map(|n| send(n).send());
+        let responses = futures_util::future::join_all(requests).await;
+        assert!(responses.into_iter().all(|response| response.unwrap().status() == 401));
     }
     let all = async || {
         let path = "/audit?event=client.authenticate&outcome=refused&limit=1000";
@@ -122,12 +125,12 @@ async fn assert_counted(server: &Server, send: impl Fn(usize) -> RequestBuilder,
         let items = trail["items"].as_array().unwrap().clone();
         items.into_iter().map(|item| item["chained"]["record"].clone()).collect::<Vec<_>>()
     };
-    crate::server::wait_until("they are on record", async || all().await.len() == 20).await;
+    crate::server::wait_until("the failures are recorded", async || all().await.len() == 20).await;
     let cx = server.cx();
     let later =
         errand::app::RequestContext { now: cx.now.saturating_add(errand::domain::time::Lifetime::minutes(2)), ..cx };
     server.application.service.collect_garbage(&later).await.unwrap();
-    crate::server::wait_until("the count is on record", async || all().await.len() == 21).await;
+    crate::server::wait_until("the count is recorded", async || all().await.len() == 21).await;
     let records = all().await;
     let counted = records.iter().find(|record| record["asked"]["more"] == 40).unwrap_or_else(|| panic!("{records:?}"));
     assert!(counted["reason"].as_str().unwrap().contains(reason), "{counted}");
@@ -155,22 +158,22 @@ async fn wrong_credentials_are_audited(server: Server) {
     let grant = form(&[("grant_type", "client_credentials")]);
     let basic = |client: &str| server.post("/oauth2/token").basic_auth(client, Some("wrong")).form(&grant);
     let signed = |assertion: &str| server.post("/oauth2/token").form(&with_assertion(&grant, assertion));
-    let by = |claims: Value| with_changes(server.assertion_claims(), claims);
+    let with = |claims: Value| with_changes(server.assertion_claims(), claims);
     let forged = server.idp.sign("client-authentication+jwt", &server.assertion_claims());
     let late = server.assertion(json!({"exp": 1}));
-    let nobody = server.planner.sign("JWT", &by(json!({"iss": "nobody", "sub": "nobody"})));
-    for (id, request, who) in [
+    let unknown = server.planner.sign("JWT", &with(json!({"iss": "unregistered", "sub": "unregistered"})));
+    for (id, request, client) in [
         ("wrong-secret", basic("reader"), json!("reader")),
         ("wrong-method", basic("planner"), json!("planner")),
         ("wrong-key", signed(&forged), json!("planner")),
         ("wrong-time", signed(&late), json!("planner")),
-        ("unknown-basic", basic("nobody"), Value::Null),
-        ("unknown-signed", signed(&nobody), Value::Null),
+        ("unknown-basic", basic("unregistered"), Value::Null),
+        ("unknown-signed", signed(&unknown), Value::Null),
         ("nothing", signed("a.b.c"), Value::Null),
     ] {
         let record = server.find_refusal(id, request, 401).await;
-        assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &who), "{id} {record}");
-        assert!(!record.to_string().contains("nobody"), "what was claimed is not repeated: {record}");
+        assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &client), "{id} {record}");
+        assert!(!record.to_string().contains("unregistered"), "the claimed name is not repeated: {record}");
     }
     server.stop().await;
 }
@@ -183,19 +186,19 @@ async fn admin_refusals_are_audited(server: Server) {
         if body.is_null() { request } else { request.json(body) }
     };
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
-    let unfit = with_changes(guest.clone(), json!({"may_delegate_to": ["nobody"]}));
-    let ours = json!({"id": "errand", "authentication": {"method": "client_secret_basic"}});
+    let inconsistent = with_changes(guest.clone(), json!({"may_delegate_to": ["unknown"]}));
+    let reserved = json!({"id": "errand", "authentication": {"method": "client_secret_basic"}});
     let planner = with_changes(guest.clone(), json!({"id": "planner"}));
-    let grant = json!({"issuer": IDP, "subject": "alice", "agent": "nobody", "until": "2100-01-01T00:00:00Z"});
-    let grants = format!("/grants?issuer={IDP}&subject=alice&agent=nobody");
-    let unknown = "01970000-0000-7000-8000-00000000abcd";
-    let end = json!({"kind": "task", "id": unknown, "reason": "x"});
+    let grant = json!({"issuer": IDP, "subject": "alice", "agent": "unknown", "until": "2100-01-01T00:00:00Z"});
+    let grants = format!("/grants?issuer={IDP}&subject=alice&agent=unknown");
+    let unknown_task = "01970000-0000-7000-8000-00000000abcd";
+    let end = json!({"kind": "task", "id": unknown_task, "reason": "x"});
     for (id, method, path, body, want, event) in [
         ("put-file", Method::PUT, "/agents/planner", &planner, 409, "registry.change"),
-        ("put-unfit", Method::PUT, "/agents/guest", &unfit, 422, "registry.change"),
-        ("put-ours", Method::PUT, "/agents/errand", &ours, 422, "registry.change"),
+        ("put-inconsistent", Method::PUT, "/agents/guest", &inconsistent, 422, "registry.change"),
+        ("put-reserved", Method::PUT, "/agents/errand", &reserved, 422, "registry.change"),
         ("remove-file", Method::DELETE, "/agents/planner", &Value::Null, 409, "registry.change"),
-        ("remove-none", Method::DELETE, "/agents/nobody", &Value::Null, 404, "registry.change"),
+        ("remove-none", Method::DELETE, "/agents/unknown", &Value::Null, 404, "registry.change"),
         ("secret-file", Method::POST, "/clients/reader/secret", &Value::Null, 409, "secret.change"),
         ("secret-key", Method::POST, "/clients/planner/secret", &Value::Null, 422, "secret.change"),
         ("grant-none", Method::POST, "/grants", &grant, 404, "grant.change"),
@@ -205,8 +208,8 @@ async fn admin_refusals_are_audited(server: Server) {
         let record = server.find_refusal(id, call(&operator, &method, path, body), want).await;
         assert_eq!((&record["event"], &record["admin"]), (&json!(event), &json!("admin:ops")), "{id} {record}");
         assert!(record["reason"].is_string(), "{id} {record}");
-        let what = [&record["asked"], &record["resource"]];
-        assert!(what.iter().any(|what| !what.is_null()) && record["granted"].is_null(), "{id} {record}");
+        let object = [&record["asked"], &record["resource"]];
+        assert!(object.iter().any(|member| !member.is_null()) && record["granted"].is_null(), "{id} {record}");
 
         let record = server.find_refusal(&format!("{id}-audit"), call(&auditor, &method, path, body), 403).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("audit")), "{record}");

@@ -1,4 +1,4 @@
-//! Audit over HTTP.
+//! Tests of the audit trail over HTTP.
 
 pub(super) mod audit_trail;
 pub(super) mod auth_failures;

@@ -1,4 +1,5 @@
-//! Secrets stay secret: no token, assertion or secret in the log at its loudest, in the trail, or anywhere in the store.
+//! Secrecy: no token, assertion or secret appears in the log at its most verbose level, in the
+//! audit trail, or in the store.
 
 use std::{
     io::Write,
@@ -16,8 +17,8 @@ use crate::{
     transport::injection::{bad_payloads, corrupted_tokens},
 };
 
-/// What was logged in this process, at its loudest. Other tests of the process log here too; that only makes the search
-/// longer.
+/// The log of this process at its most verbose level. Other tests of the process log here too,
+/// which only makes the search longer.
 #[derive(Clone, Default)]
 struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
@@ -63,22 +64,22 @@ async fn assert_no_secret_is_stored(store: TestStore) {
     let secrets = exercise_api(&server).await;
     let store = server.stop().await;
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(log.contains("request answered") && log.contains("request refused"), "it is the log of the server");
-    let kept = dump_store(&store).await;
-    assert!(kept.contains("token.issue") && kept.contains("planner"), "it is what the store holds");
+    assert!(log.contains("request answered") && log.contains("request refused"), "the log is the one of the server");
+    let stored = dump_store(&store).await;
+    assert!(stored.contains("token.issue") && stored.contains("planner"), "the dump has the contents of the store");
     for (name, secret) in secrets {
-        // A token as a whole, and each part that is not the same for all.
+        // The whole token, and each part except the header, which tokens have in common.
         let parts = secret.split('.').filter(|part| part.len() >= 40).map(str::to_owned).collect::<Vec<_>>();
         let headers = parts.first().cloned().filter(|_| parts.len() == 3);
         for part in parts.into_iter().chain([secret]).filter(|part| Some(part) != headers.as_ref()) {
-            let shown = part.chars().take(24).collect::<String>();
-            assert!(!log.contains(&part), "{name} `{shown}…` is in the log");
-            assert!(!kept.contains(&part), "{name} `{shown}…` is in the store");
+            let prefix = part.chars().take(24).collect::<String>();
+            assert!(!log.contains(&part), "{name} `{prefix}…` is in the log");
+            assert!(!stored.contains(&part), "{name} `{prefix}…` is in the store");
         }
     }
 }
 
-/// Uses every kind of secret in every kind of request, good and bad, and says which ones.
+/// Uses every kind of secret in every kind of request, valid and invalid, and returns the secrets.
 async fn exercise_api(server: &Server) -> Vec<(&'static str, String)> {
     let mut secrets = vec![
         ("key-encryption key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned()),
@@ -135,7 +136,7 @@ async fn exercise_api(server: &Server) -> Vec<(&'static str, String)> {
         send("introspected", "/oauth2/introspect", form(&[("token", token)]), client).await;
         send("revoked", "/oauth2/revoke", form(&[("token", token)]), client).await;
     }
-    let wrong = "a-wrong-secret-that-somebody-tried-to-come-in-with";
+    let wrong = "a-wrong-secret-from-an-attempted-authentication";
     server.post("/oauth2/token").basic_auth("reader", Some(wrong)).form(&form(&[])).send().await.unwrap();
     secrets.push(("wrong secret", wrong.to_owned()));
     let api = server.api_token("ops", "errand:admin errand:audit").await;
@@ -151,7 +152,7 @@ async fn exercise_api(server: &Server) -> Vec<(&'static str, String)> {
     secrets
 }
 
-/// Everything that the store holds, as text.
+/// Returns the contents of the store as text.
 async fn dump_store(store: &TestStore) -> String {
     let mut text = String::new();
     if let Some(path) = store.url().strip_prefix("sqlite://") {

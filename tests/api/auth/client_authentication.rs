@@ -1,4 +1,4 @@
-//! Client authentication: one answer to whoever does not prove who it is, and an assertion is good for one use.
+//! Client authentication: one response for every failure, and an assertion is valid for one use.
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ on_both_stores!(
     assertion_audience_setting_is_enforced,
 );
 
-/// Everything of an answer but its id, its date and its length in time.
+/// Returns the status, the headers and the body, except the request id and the date.
 async fn send_and_read(request: RequestBuilder) -> (u16, Vec<(String, String)>, String) {
     let response = request.send().await.unwrap();
     let headers = response.headers().iter().filter(|(name, _)| !["x-request-id", "date"].contains(&name.as_str()));
@@ -25,7 +25,7 @@ async fn send_and_read(request: RequestBuilder) -> (u16, Vec<(String, String)>, 
 }
 
 async fn failed_authentication_reveals_nothing(server: Server) {
-    // One more, who is shut out.
+    // A client that is disabled.
     let closed = json!({"id": "closed", "disabled": true, "authentication": {"method": "client_secret_basic"}});
     let (status, _) = server.admin(reqwest::Method::PUT, "/agents/closed", Some(closed)).await;
     assert_eq!(status, 201);
@@ -41,9 +41,9 @@ async fn failed_authentication_reveals_nothing(server: Server) {
             let assertion = key.sign("client-authentication+jwt", &claims);
             server.post(path).form(&with_assertion(&grant, &assertion))
         };
-        let nobody = json!({"iss": "nobody", "sub": "nobody"});
+        let unknown = json!({"iss": "unknown", "sub": "unknown"});
         let reader = json!({"iss": "reader", "sub": "reader"});
-        let want = send_and_read(basic("nobody", &secret("nobody"))).await;
+        let want = send_and_read(basic("unknown", &secret("unknown"))).await;
         assert_eq!(
             (want.0, &want.2[..]),
             (401, r#"{"error":"invalid_client","error_description":"client authentication failed"}"#)
@@ -57,12 +57,12 @@ async fn failed_authentication_reveals_nothing(server: Server) {
             ("secret of a client with a key", basic("planner", &secret("planner"))),
             ("disabled, right secret", basic("closed", closed)),
             ("disabled, wrong secret", basic("closed", &secret("closed"))),
-            ("an id that is none", basic("no such client!", "x")),
-            ("an id of 10,000", basic(&"a".repeat(10_000), "x")),
+            ("not a client id", basic("no such client!", "x")),
+            ("an id of 10,000 characters", basic(&"a".repeat(10_000), "x")),
             ("an id with NUL", basic("rea\0der", "x")),
-            ("unknown, signed", signed(&stranger, nobody)),
+            ("unknown, signed", signed(&stranger, unknown)),
             ("wrong key", signed(&stranger, json!({}))),
-            ("right key, of another", signed(&server.idp, json!({}))),
+            ("a key of another party", signed(&server.idp, json!({}))),
             ("a key for a client with a secret", signed(&server.planner, reader)),
             ("right key, wrong audience", signed(&server.planner, json!({"aud": "https://elsewhere.example"}))),
             ("right key, expired", signed(&server.planner, json!({"exp": Server::now() - 600}))),
@@ -101,7 +101,7 @@ async fn only_registered_method_is_accepted(server: Server) {
         ("Bearer", bare(&grant).bearer_auth("x"), failed),
         ("Digest", bare(&grant).header("authorization", "Digest username=\"reader\""), failed),
         ("Basic without anything", bare(&grant).header("authorization", "Basic"), failed),
-        ("Basic, no base64", bare(&grant).header("authorization", "Basic !!!"), failed),
+        ("Basic, not base64", bare(&grant).header("authorization", "Basic !!!"), failed),
         ("Basic, no colon", bare(&grant).header("authorization", "Basic cmVhZGVy"), failed),
         ("an assertion", bare(&with_assertion(&grant, &assertion())), (200, "")),
         ("an assertion and its id", bare(&with_assertion(&client_id("planner"), &assertion())), (200, "")),
@@ -128,7 +128,7 @@ async fn only_registered_method_is_accepted(server: Server) {
     server.stop().await;
 }
 
-/// Sixteen requests with one assertion, at two replicas: one wins. What it wins does not matter.
+/// Sixteen requests with one assertion, at two replicas: exactly one is accepted, whichever it is.
 async fn assertion_is_accepted_once_across_replicas(server: Server) {
     let other = server.replica().await;
     let grant = form(&[("grant_type", "client_credentials")]);
@@ -144,30 +144,30 @@ async fn assertion_is_accepted_once_across_replicas(server: Server) {
             };
             tokio::spawn(at.post("/oauth2/token").form(&form).send())
         });
-        let (mut won, mut lost) = (0, 0);
+        let (mut accepted, mut rejected) = (0, 0);
         for answer in tries.collect::<Vec<_>>() {
             match read_response(answer.await.unwrap().unwrap()).await {
-                (status, _) if status == 200 => won += 1,
+                (status, _) if status == 200 => accepted += 1,
                 (status, body) => {
                     assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{body}");
-                    lost += 1;
+                    rejected += 1;
                 }
             }
         }
-        assert_eq!((won, lost), (1, 15), "round {round}");
-        // And not a second time anywhere else, however long after.
+        assert_eq!((accepted, rejected), (1, 15), "round {round}");
+        // Afterwards, no endpoint accepts the assertion.
         for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
             let form = form_with_changes(&grant, &[("token", "x")]);
             let (status, body) = other.post_with_assertion(path, &form, &assertion).await;
             assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{path} {body}");
         }
     }
-    // A jti is one's own: the same one of another signature is the same, that of another client is not.
-    let claims = crate::server::with_changes(server.assertion_claims(), json!({"jti": "same-for-all"}));
-    let (first, again) = (server.planner.sign("JWT", &claims), server.planner.sign("JWT", &claims));
-    assert_ne!(first, again);
+    // A `jti` is scoped to its client, and a second signature over the same `jti` is a replay.
+    let claims = crate::server::with_changes(server.assertion_claims(), json!({"jti": "reused-id"}));
+    let (first, second) = (server.planner.sign("JWT", &claims), server.planner.sign("JWT", &claims));
+    assert_ne!(first, second);
     assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &first).await.0, 200);
-    assert_eq!(other.post_with_assertion("/oauth2/token", &grant, &again).await.0, 401);
+    assert_eq!(other.post_with_assertion("/oauth2/token", &grant, &second).await.0, 401);
     other.stop().await;
     server.stop().await;
 }
@@ -175,23 +175,28 @@ async fn assertion_is_accepted_once_across_replicas(server: Server) {
 async fn rejected_request_consumes_assertion(server: Server) {
     let token = server.task_token().await;
     let grant = form(&[("grant_type", "client_credentials")]);
-    let asked = form(&[("token", &token)]);
+    let by_token = form(&[("token", &token)]);
     let exchange =
         |changes: &[(&str, &str)]| form_with_changes(&server.exchange_form(&server.user_token(json!({}))), changes);
     for (name, path, form, want) in [
-        ("a scope too wide", "/oauth2/token", exchange(&[("scope", "files:delete")]), 400),
+        ("a scope that exceeds the ceiling", "/oauth2/token", exchange(&[("scope", "files:delete")]), 400),
         ("an unknown target", "/oauth2/token", exchange(&[("resource", "https://unknown.example")]), 400),
         ("a bad subject", "/oauth2/token", exchange(&[("subject_token", "a.b.c")]), 400),
         ("no subject token", "/oauth2/token", exchange(&[("subject_token", "")]), 400),
-        ("a subject of no type", "/oauth2/token", exchange(&[("subject_token_type", "access_token")]), 400),
+        ("an invalid subject token type", "/oauth2/token", exchange(&[("subject_token_type", "access_token")]), 400),
         ("an unknown grant", "/oauth2/token", exchange(&[("grant_type", "password")]), 400),
         ("no grant", "/oauth2/token", exchange(&[("grant_type", "")]), 400),
-        ("an API scope that is none", "/oauth2/token", form_with_changes(&grant, &[("scope", "\"")]), 400),
-        ("a revocation of nothing", "/oauth2/revoke", form_with_changes(&asked, &[("token", "")]), 400),
-        ("a question about nothing", "/oauth2/introspect", form_with_changes(&asked, &[("token", "")]), 400),
-        ("an API scope too wide", "/oauth2/token", form_with_changes(&grant, &[("scope", "errand:admin")]), 400),
-        ("an agent that asks", "/oauth2/introspect", asked.clone(), 403),
-        ("a revocation", "/oauth2/revoke", form_with_changes(&asked, &[("token", "unknown")]), 200),
+        ("an invalid API scope", "/oauth2/token", form_with_changes(&grant, &[("scope", "\"")]), 400),
+        ("a revocation without a token", "/oauth2/revoke", form_with_changes(&by_token, &[("token", "")]), 400),
+        ("an introspection without a token", "/oauth2/introspect", form_with_changes(&by_token, &[("token", "")]), 400),
+        (
+            "an API scope that is not allowed",
+            "/oauth2/token",
+            form_with_changes(&grant, &[("scope", "errand:admin")]),
+            400,
+        ),
+        ("an introspection by an agent", "/oauth2/introspect", by_token.clone(), 403),
+        ("a revocation", "/oauth2/revoke", form_with_changes(&by_token, &[("token", "unknown")]), 200),
     ] {
         let assertion = server.assertion(json!({}));
         let (status, body) = server.post_with_assertion(path, &form, &assertion).await;

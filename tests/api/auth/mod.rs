@@ -1,3 +1,3 @@
-//! Auth over HTTP.
+//! Tests of client authentication over HTTP.
 
 pub(super) mod client_authentication;

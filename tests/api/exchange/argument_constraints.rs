@@ -1,4 +1,4 @@
-//! Authority down to the argument: asked for, granted, passed on, and never more.
+//! Argument constraints in authority: requested, granted, inherited, and only narrowed.
 
 use serde_json::{Value, json};
 
@@ -13,20 +13,20 @@ fn details(constraints: &Value) -> String {
 
 async fn constraints_are_inherited_and_only_narrowed(server: Server) {
     let user = server.user_token(json!({}));
-    let ask = |constraints: &Value| {
+    let request = |constraints: &Value| {
         let details = details(constraints);
         form_with_changes(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", &details)])
     };
     let wide = json!({"path": {"prefix": "/reports/"}, "limit": {"max": 100}});
-    let (status, body) = server.post_as_planner("/oauth2/token", &ask(&wide)).await;
+    let (status, body) = server.post_as_planner("/oauth2/token", &request(&wide)).await;
     assert_eq!(status, 200, "{body}");
     let token = body["access_token"].as_str().unwrap();
-    let says = decode_claims(token);
-    assert_eq!(says["authorization_details"][0]["constraints"], wide);
-    assert_eq!(says["scope"], "", "a server that only knows scopes must not read more into it");
-    assert_eq!(says["task"]["authority_hash"].as_str().unwrap().len(), 51);
-    let answer = server.introspect(token).await;
-    assert_eq!(answer["authorization_details"], says["authorization_details"]);
+    let claims = decode_claims(token);
+    assert_eq!(claims["authorization_details"][0]["constraints"], wide);
+    assert_eq!(claims["scope"], "", "a resource that reads only scopes must not infer more");
+    assert_eq!(claims["task"]["authority_hash"].as_str().unwrap().len(), 51);
+    let response = server.introspect(token).await;
+    assert_eq!(response["authorization_details"], claims["authorization_details"]);
 
     for (constraints, want) in [
         (json!({"path": {"equals": "/reports/q3.md"}, "limit": {"max": 10}}), None),
@@ -57,33 +57,34 @@ async fn constraints_are_inherited_and_only_narrowed(server: Server) {
     assert_eq!(
         (status.as_u16(), &body["error"]),
         (400, &json!("invalid_scope")),
-        "a scope means every argument: {body}"
+        "a scope covers every argument: {body}"
     );
     server.stop().await;
 }
 
-/// Details without `locations` are about the resource that the token is for: named by its URI, by its name, or implied.
+/// Details without `locations` apply to the target resource: named by its URI, by its name, or
+/// implied.
 async fn details_without_locations_apply_to_target(server: Server) {
-    let one = |more: Value| {
+    let detail_with = |more: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!([detail]).to_string()
     };
-    let ask = |changes: &[(&str, &str)], details: &str| {
+    let request = |changes: &[(&str, &str)], details: &str| {
         let form = server.exchange_form(&server.user_token(json!({})));
         form_with_changes(&form_with_changes(&form, &[("scope", ""), ("authorization_details", details)]), changes)
     };
-    let (by_name, nameless) = ([("resource", ""), ("audience", "files")], [("resource", "")]);
-    let token = server.issue_token("planner", &ask(&[], &one(json!({})))).await;
+    let (by_name, without_target) = ([("resource", ""), ("audience", "files")], [("resource", "")]);
+    let token = server.issue_token("planner", &request(&[], &detail_with(json!({})))).await;
     let want = &decode_claims(&token)["authorization_details"];
     assert_eq!(want[0]["locations"], json!([FILES]));
-    let named = server.issue_token("planner", &ask(&by_name, &one(json!({})))).await;
+    let named = server.issue_token("planner", &request(&by_name, &detail_with(json!({})))).await;
     assert_eq!(&decode_claims(&named)["authorization_details"], want);
-    let handed = form_with_changes(
+    let handed_over = form_with_changes(
         &server.delegation_form(&token, "reader"),
-        &[("scope", ""), ("authorization_details", &one(json!({})))],
+        &[("scope", ""), ("authorization_details", &detail_with(json!({})))],
     );
-    assert_eq!(&decode_claims(&server.issue_token("planner", &handed).await)["authorization_details"], want);
+    assert_eq!(&decode_claims(&server.issue_token("planner", &handed_over).await)["authorization_details"], want);
 
     let wrong = "invalid_authorization_details";
     let missing = "authorization_details[0].locations: is missing, and the request names no resource";
@@ -92,17 +93,17 @@ async fn details_without_locations_apply_to_target(server: Server) {
         ("audience", "example.com"),
         ("requested_token_type", "urn:ietf:params:oauth:token-type:txn_token"),
     ];
-    for (changes, more, error, said) in [
+    for (changes, more, error, description) in [
         (&by_name[..], json!({"constraints": {"p": {"equals": "a\u{0}b"}}}), wrong, "must not have a NUL"),
         (&by_name, json!({"colour": "red"}), wrong, "has a member other than"),
         (&by_name, json!({"locations": ["https://notes.example.com/mcp"]}), wrong, "asks for more"),
-        (&nameless, json!({}), "invalid_target", "name one `resource`"),
-        (&nameless, json!({"colour": "red"}), "invalid_target", "name one `resource`"),
+        (&without_target, json!({}), "invalid_target", "name one `resource`"),
+        (&without_target, json!({"colour": "red"}), "invalid_target", "name one `resource`"),
         (&txn, json!({}), wrong, missing),
     ] {
-        let (status, body) = server.request_token_as("planner", &ask(changes, &one(more.clone()))).await;
+        let (status, body) = server.request_token_as("planner", &request(changes, &detail_with(more.clone()))).await;
         let text = body["error_description"].as_str().unwrap_or_default();
-        assert!(status == 400 && body["error"] == error && text.contains(said), "{changes:?} {more}: {body}");
+        assert!(status == 400 && body["error"] == error && text.contains(description), "{changes:?} {more}: {body}");
     }
     server.stop().await;
 }

@@ -1,5 +1,5 @@
-//! Tokens that are none, wherever a token is taken: as subject, as actor, as client assertion, as bearer, to be asked
-//! about, to be taken back.
+//! Invalid tokens at every place that accepts a token: subject token, actor token, client
+//! assertion, bearer token, introspection, revocation.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ async fn invalid_subject_token_is_rejected(server: Server) {
     tokens.extend(corrupted_tokens(&own));
     tokens.extend(bad_headers(&server.idp, "at+jwt", &claims));
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &claims));
-    // An issuer that is not trusted, and ours, claimed by who has not got our key.
+    // An issuer that is not trusted, and Errand's own `iss`, signed with another key.
     for iss in ["https://elsewhere.example", &server.issuer, "https://login.example.com/"] {
         tokens.push(("iss of another", server.user_token(json!({ "iss": iss }))));
     }
@@ -43,10 +43,10 @@ async fn invalid_subject_token_is_rejected(server: Server) {
         ("no iat", json!({"iat": null})),
         ("may_act a string", json!({"may_act": "planner-client"})),
         ("may_act without sub", json!({"may_act": {"iss": "https://login.example.com"}})),
-        ("act a string", json!({"act": "someone-else"})),
-        ("act without iss", json!({"act": {"sub": "someone-else"}})),
+        ("act a string", json!({"act": "another-agent"})),
+        ("act without iss", json!({"act": {"sub": "another-agent"}})),
         ("act without sub", json!({"act": {"iss": "https://login.example.com"}})),
-        ("act by ours", json!({"act": {"iss": server.issuer, "sub": "reader"}})),
+        ("act of an agent registered here", json!({"act": {"iss": server.issuer, "sub": "reader"}})),
         ("auth_time a float", json!({"auth_time": 1_700_000_000.5})),
         ("auth_time a string", json!({"auth_time": "1700000000"})),
         ("amr a string", json!({"amr": "hwk-and-more"})),
@@ -66,9 +66,9 @@ async fn invalid_subject_token_is_rejected(server: Server) {
 
 async fn invalid_actor_token_is_rejected(server: Server) {
     let good = server.assertion(json!({}));
-    let with_actor = |token: &str, said: &str| {
+    let with_actor = |token: &str, declared_type: &str| {
         let form = server.exchange_form(&server.user_token(json!({})));
-        let form = form_with_changes(&form, &[("actor_token", token), ("actor_token_type", said)]);
+        let form = form_with_changes(&form, &[("actor_token", token), ("actor_token_type", declared_type)]);
         with_assertion(&form, &server.assertion(json!({})))
     };
     let (status, body) = {
@@ -82,12 +82,13 @@ async fn invalid_actor_token_is_rejected(server: Server) {
     tokens.extend(bad_headers(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.extend(bad_payloads(&server.planner, "client-authentication+jwt", &fresh()));
     tokens.push(("used before", good));
-    // What names another client is another's; everything else is no token.
-    let another =
+    // An assertion that names another client belongs to that client. Any other row is an invalid
+    // token.
+    let other_party =
         ["sub a number", "sub empty", "sub null", "sub an array", "sub with NUL", "no sub", "another payload"];
     let rows = tokens.into_iter().map(|(name, token)| {
         let want = match name {
-            name if another.contains(&name) => (400, "actor_unauthorized"),
+            name if other_party.contains(&name) => (400, "actor_unauthorized"),
             _ => SUBJECT,
         };
         Row::form(name, server.post("/oauth2/token"), &with_actor(&token, JWT), want)
@@ -98,7 +99,7 @@ async fn invalid_actor_token_is_rejected(server: Server) {
         Row::form(name, server.post("/oauth2/token"), &with_actor(&token, ACCESS_TOKEN), SUBJECT)
     }));
     rows.push(Row::form(
-        "said to be an ID token",
+        "declared as an ID token",
         server.post("/oauth2/token"),
         &with_actor(&server.assertion(json!({})), ID_TOKEN),
         SUBJECT,
@@ -117,11 +118,11 @@ async fn invalid_client_assertion_is_rejected(server: Server) {
     for (name, changes) in [
         ("aud an array of one", json!({"aud": [server.issuer]})),
         ("aud the token endpoint", json!({"aud": format!("{}/oauth2/token", server.issuer)})),
-        ("lives too long", json!({"exp": now + 600})),
-        ("lives too long, from far ago", json!({"iat": now - 3600, "exp": now + 60})),
+        ("lifetime too long", json!({"exp": now + 600})),
+        ("lifetime too long, issued long ago", json!({"iat": now - 3600, "exp": now + 60})),
         ("iss is not sub", json!({"iss": "reader"})),
-        ("sub is another", json!({"sub": "reader", "iss": "reader"})),
-        ("sub is nobody", json!({"sub": "nobody-at-all", "iss": "nobody-at-all"})),
+        ("sub of another client", json!({"sub": "reader", "iss": "reader"})),
+        ("sub of an unknown client", json!({"sub": "unknown-client", "iss": "unknown-client"})),
         ("sub too long", json!({"sub": long, "iss": long})),
         ("jti too long", json!({"jti": "0123456789".repeat(30)})),
         ("jti empty", json!({"jti": ""})),
@@ -131,7 +132,7 @@ async fn invalid_client_assertion_is_rejected(server: Server) {
     for typ in ["at+jwt", "txntoken+jwt", "dpop+jwt", "token-introspection+jwt"] {
         tokens.push((typ, server.planner.sign(typ, &claims())));
     }
-    // Everywhere a client may use one.
+    // Every endpoint that accepts a client assertion.
     let form = server.exchange_form(&server.user_token(json!({})));
     for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
         let rows = tokens.iter().map(|(name, token)| {
@@ -172,7 +173,7 @@ fn is_header_safe(token: &str) -> bool {
     token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Whatever is wrong with a token, its resource is told the same, to the byte.
+/// Every invalid token gets the same introspection response, byte for byte.
 async fn invalid_token_introspects_as_inactive(server: Server) {
     let (good, user) = (server.task_token().await, server.user_claims());
     assert!(server.is_active(&good).await);
@@ -180,7 +181,7 @@ async fn invalid_token_introspects_as_inactive(server: Server) {
     tokens.extend(bad_headers(&server.idp, "at+jwt", &claims_of(&good)));
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &claims_of(&good)));
     tokens.extend(bad_payloads(&server.idp, "at+jwt", &user));
-    tokens.push(("no token", "what is this".into()));
+    tokens.push(("not a token", "what is this".into()));
     tokens.push(("60 KiB", "x".repeat(60 * 1024)));
     for (name, token) in tokens {
         let request = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
@@ -194,7 +195,7 @@ async fn invalid_token_introspects_as_inactive(server: Server) {
     server.stop().await;
 }
 
-/// What is no live token of ours is already what was wanted (RFC 7009 §2.2).
+/// Revoking a token that is not live succeeds: the client's goal is already met (RFC 7009 §2.2).
 async fn revoking_invalid_token_succeeds(server: Server) {
     let good = server.task_token().await;
     let mut tokens = corrupted_tokens(&good);
@@ -208,7 +209,7 @@ async fn revoking_invalid_token_succeeds(server: Server) {
     server.stop().await;
 }
 
-/// The claims of a token, as somebody else would sign them.
+/// The claims of a token, to be signed with another key.
 fn claims_of(token: &str) -> Value {
     with_changes(crate::server::decode_claims(token), json!({}))
 }

@@ -1,4 +1,4 @@
-//! Exchange over HTTP.
+//! Tests of token exchange over HTTP.
 
 pub(super) mod argument_constraints;
 pub(super) mod delegation;

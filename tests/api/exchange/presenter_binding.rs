@@ -1,4 +1,5 @@
-//! No splice: every cell of the matrix over HTTP, and only the legal ones issue.
+//! Presenter binding: every combination of evidence over HTTP. A token is issued only to a
+//! presenter that the evidence names.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ enum Actor {
 enum MayAct {
     Absent,
     This,
-    ThisByUs,
+    ThisByOwnIssuer,
     Other,
 }
 
@@ -32,10 +33,11 @@ enum MayAct {
 enum Grant {
     None,
     Valid,
-    Over,
+    Expired,
 }
 
-/// Subject audience × client × `may_act` × actor × grant. A grant is about a requester, so each state has its own.
+/// Subject audience × client × `may_act` × actor token × grant. Grants belong to a requester, so
+/// each grant state has a requester of its own.
 async fn only_bound_presenters_are_issued_tokens(server: Server) {
     let until = |seconds: i64| {
         let at = time::OffsetDateTime::from_unix_timestamp(Server::now() + seconds).unwrap();
@@ -46,22 +48,22 @@ async fn only_bound_presenters_are_issued_tokens(server: Server) {
         let (status, body) = server.admin(Method::POST, "/grants", Some(grant)).await;
         assert_eq!(status, 201, "{body}");
     }
-    // Only the requester `once-granted` had a grant, and it ends.
-    let ended = || async {
+    // The grant of the requester `once-granted` expires.
+    let has_expired = || async {
         let (_, list) = server.admin(Method::GET, "/grants", None).await;
         let grant = list["items"].as_array().unwrap().iter().find(|g| g["requester"]["subject"] == "once-granted");
         let until = grant.unwrap()["until"].as_str().unwrap().to_owned();
         let format = &time::format_description::well_known::Rfc3339;
         time::OffsetDateTime::parse(&until, format).unwrap().unix_timestamp() <= Server::now()
     };
-    crate::server::wait_until("the grant is over", ended).await;
+    crate::server::wait_until("the grant has expired", has_expired).await;
 
     let own_api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
     let other_api = server.issue_token("reader", &form(&[("grant_type", "client_credentials")])).await;
-    let (mut legal, mut cells) = (0, 0);
+    let (mut allowed, mut cells) = (0, 0);
     for audience_ok in [true, false] {
         for this_client in [true, false] {
-            for may_act in [MayAct::Absent, MayAct::This, MayAct::ThisByUs, MayAct::Other] {
+            for may_act in [MayAct::Absent, MayAct::This, MayAct::ThisByOwnIssuer, MayAct::Other] {
                 for actor in [
                     Actor::Absent,
                     Actor::OwnAssertion,
@@ -69,7 +71,7 @@ async fn only_bound_presenters_are_issued_tokens(server: Server) {
                     Actor::OtherApiToken,
                     Actor::OtherAssertion,
                 ] {
-                    for grant in [Grant::None, Grant::Valid, Grant::Over] {
+                    for grant in [Grant::None, Grant::Valid, Grant::Expired] {
                         let cell = (audience_ok, this_client, may_act, actor, grant);
                         let subject = server.user_token(json!({
                             "aud": if audience_ok { server.issuer.as_str() } else { "https://elsewhere.example" },
@@ -77,13 +79,13 @@ async fn only_bound_presenters_are_issued_tokens(server: Server) {
                             "may_act": match may_act {
                                 MayAct::Absent => Value::Null,
                                 MayAct::This => json!({"sub": "planner-client"}),
-                                MayAct::ThisByUs => json!({"iss": server.issuer, "sub": "planner"}),
+                                MayAct::ThisByOwnIssuer => json!({"iss": server.issuer, "sub": "planner"}),
                                 MayAct::Other => json!({"iss": server.issuer, "sub": "reader"}),
                             },
                             "sub": match grant {
                                 Grant::None => "alice",
                                 Grant::Valid => "granted",
-                                Grant::Over => "once-granted",
+                                Grant::Expired => "once-granted",
                             },
                         }));
                         let assertion = server.assertion(json!({}));
@@ -92,7 +94,7 @@ async fn only_bound_presenters_are_issued_tokens(server: Server) {
                             &json!({"iss": "reader", "sub": "reader", "aud": server.issuer,
                             "exp": Server::now() + 60, "jti": "other-1"}),
                         );
-                        let (token, said) = match actor {
+                        let (token, declared_type) = match actor {
                             Actor::Absent => ("", ""),
                             Actor::OwnAssertion => (&assertion[..], JWT),
                             Actor::OwnApiToken => (&own_api[..], ACCESS_TOKEN),
@@ -102,19 +104,22 @@ async fn only_bound_presenters_are_issued_tokens(server: Server) {
                         let form = server.exchange_form(&subject);
                         let form = match actor {
                             Actor::Absent => form,
-                            _ => form_with_changes(&form, &[("actor_token", token), ("actor_token_type", said)]),
+                            _ => {
+                                form_with_changes(&form, &[("actor_token", token), ("actor_token_type", declared_type)])
+                            }
                         };
                         let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
                         let bound = !matches!(actor, Actor::OtherApiToken | Actor::OtherAssertion);
-                        let named = matches!(may_act, MayAct::This | MayAct::ThisByUs);
-                        let points = named || (may_act == MayAct::Absent && (this_client || grant == Grant::Valid));
+                        let names_agent = matches!(may_act, MayAct::This | MayAct::ThisByOwnIssuer);
+                        let is_named =
+                            names_agent || (may_act == MayAct::Absent && (this_client || grant == Grant::Valid));
                         cells += 1;
-                        if audience_ok && bound && points {
-                            legal += 1;
+                        if audience_ok && bound && is_named {
+                            allowed += 1;
                             assert_eq!(status, 200, "{cell:?} {body}");
-                            let says = decode_claims(body["access_token"].as_str().unwrap());
+                            let claims = decode_claims(body["access_token"].as_str().unwrap());
                             assert_eq!(
-                                says["act"],
+                                claims["act"],
                                 json!({"iss": server.issuer, "sub": "planner", "sub_profile": "ai_agent"})
                             );
                         } else {
@@ -126,7 +131,7 @@ async fn only_bound_presenters_are_issued_tokens(server: Server) {
             }
         }
     }
-    assert_eq!((cells, legal), (240, 48));
+    assert_eq!((cells, allowed), (240, 48));
     server.stop().await;
 }
 
@@ -138,19 +143,23 @@ async fn key_or_other_delegation_does_not_bind_presenter(server: Server) {
     };
     let unauthorized = (400, "actor_unauthorized".to_owned());
     let bound = json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}});
-    assert_eq!(try_with(bound.clone()).await, unauthorized, "bound to a key, and nobody said that another may use it");
-    let mut said = bound;
-    said["may_act"] = json!({"sub": "planner-client"});
-    assert_eq!(try_with(said).await.0, 200);
+    assert_eq!(
+        try_with(bound.clone()).await,
+        unauthorized,
+        "bound to a key, and nothing permits another party to use it"
+    );
+    let mut permitted = bound;
+    permitted["may_act"] = json!({"sub": "planner-client"});
+    assert_eq!(try_with(permitted).await.0, 200);
     for (name, may_act) in [
         ("another namespace", json!({"iss": "https://elsewhere.example", "sub": "planner-client"})),
-        ("our name, theirs to give", json!({"sub": "planner"})),
-        ("their name, ours to give", json!({"iss": server.issuer, "sub": "planner-client"})),
+        ("an Errand client id without iss", json!({"sub": "planner"})),
+        ("a provider client id with Errand's iss", json!({"iss": server.issuer, "sub": "planner-client"})),
         ("another case", json!({"sub": "Planner-Client"})),
     ] {
         assert_eq!(try_with(json!({"may_act": may_act})).await, unauthorized, "{name}");
     }
-    // Another client's token, handed in by whoever found it.
+    // Another agent presents a captured token.
     for agent in ["reader", "writer", "stranger"] {
         let form = server.exchange_form(&server.user_token(json!({})));
         let (status, body) = server.post_as(agent, "/oauth2/token", &form).await;
@@ -184,10 +193,10 @@ async fn issued_token_is_exchanged_only_by_its_holder(server: Server) {
             assert_eq!(body["error"], "actor_unauthorized", "{agent} {body}");
         }
     }
-    // Along an edge of the registry only, and never in a circle.
-    for to in ["writer", "stranger", "planner"] {
-        let (status, body) = server.post_as_planner("/oauth2/token", &server.delegation_form(&access, to)).await;
-        assert_eq!((status.as_u16(), &body["error"]), (400, &json!("actor_unauthorized")), "{to} {body}");
+    // Delegation follows the edges of the registry only, and never forms a cycle.
+    for next in ["writer", "stranger", "planner"] {
+        let (status, body) = server.post_as_planner("/oauth2/token", &server.delegation_form(&access, next)).await;
+        assert_eq!((status.as_u16(), &body["error"]), (400, &json!("actor_unauthorized")), "{next} {body}");
     }
     server.stop().await;
 }

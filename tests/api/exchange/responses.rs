@@ -1,4 +1,5 @@
-//! What is issued: how long it lives, what it says, what it never holds; and what every answer has.
+//! Issued tokens and responses: lifetimes, copied and excluded claims, response headers, size
+//! limits.
 
 use std::collections::HashSet;
 
@@ -22,10 +23,10 @@ impl Server {
         let form = form_with_changes(&self.exchange_form(&self.user_token(user)), changes);
         let (status, body) = self.post_as_planner("/oauth2/token", &form).await;
         assert_eq!(status, 200, "{body}");
-        let says = decode_claims(body["access_token"].as_str().unwrap());
-        let life = says["exp"].as_i64().unwrap() - says["iat"].as_i64().unwrap();
-        assert_eq!(body["expires_in"], life, "{body}");
-        (life, says)
+        let claims = decode_claims(body["access_token"].as_str().unwrap());
+        let lifetime = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+        assert_eq!(body["expires_in"], lifetime, "{body}");
+        (lifetime, claims)
     }
 }
 
@@ -36,19 +37,19 @@ async fn token_lifetime_is_bounded_by_its_sources(server: Server) {
     assert_eq!(
         server.token_lifetime(json!({}), &[("expires_in", "86400")]).await.0,
         300,
-        "asking for more changes nothing"
+        "a longer requested lifetime has no effect"
     );
-    let (_, says) = server.token_lifetime(json!({"exp": now + 100}), &[]).await;
-    assert_eq!(says["exp"], now + 100, "the user token's");
-    let (_, says) = server.token_lifetime(json!({"exp": now + 100}), &[("expires_in", "200")]).await;
-    assert_eq!(says["exp"], now + 100);
+    let (_, claims) = server.token_lifetime(json!({"exp": now + 100}), &[]).await;
+    assert_eq!(claims["exp"], now + 100, "the user token's expiry");
+    let (_, claims) = server.token_lifetime(json!({"exp": now + 100}), &[("expires_in", "200")]).await;
+    assert_eq!(claims["exp"], now + 100);
     assert_eq!(server.token_lifetime(json!({}), &[("task_deadline", "50")]).await.0, 50, "the task's deadline");
-    // A task that was opened with a short deadline is joined: its deadline holds.
+    // The deadline of a joined task limits the token.
     let (_, opened) = server.token_lifetime(json!({}), &[("task_deadline", "120")]).await;
     let task = opened["txn"].as_str().unwrap();
     let (_, joined) = server.token_lifetime(json!({}), &[("task_id", task), ("purpose", "")]).await;
     assert_eq!(joined["exp"], opened["exp"]);
-    // Down a chain: never later than the one before.
+    // Along a chain, no token expires later than its parent.
     let parent = form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "90")]);
     let parent = server.issue_token("planner", &parent).await;
     let mut last = decode_claims(&parent)["exp"].as_i64().unwrap();
@@ -70,7 +71,7 @@ async fn token_lifetime_is_bounded_by_its_sources(server: Server) {
     assert_eq!(
         (status.as_u16(), &body["error"]),
         (400, &json!("invalid_request")),
-        "the leeway is not for user tokens"
+        "the leeway does not apply to user tokens"
     );
     server.stop().await;
 }
@@ -95,16 +96,16 @@ async fn authentication_context_is_copied(server: Server) {
         let part = form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")]);
         let part = server.issue_token("reader", &part).await;
         for (name, token) in [("access", &access), ("hand-over", &hand_over), ("part", &part)] {
-            let says = decode_claims(token);
+            let claims = decode_claims(token);
             for claim in ["auth_time", "acr", "amr"] {
-                assert_eq!(says[claim], want[claim], "{name} {claim} {user}");
+                assert_eq!(claims[claim], want[claim], "{name} {claim} {user}");
             }
         }
     }
     server.stop().await;
 }
 
-/// Promise 9: no part of a token that comes in goes out.
+/// No part of a presented token appears in an issued token.
 async fn subject_token_is_never_echoed(server: Server) {
     let user = server.user_token(json!({"email": "alice@example.com", "nonce": "n-0S6_WzA2Mj-n-0S6"}));
     let assertion = server.assertion(json!({}));
@@ -115,24 +116,24 @@ async fn subject_token_is_never_echoed(server: Server) {
     let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
     let part = form_with_changes(&server.exchange_form(&hand_over), &[("purpose", "")]);
     let part = server.issue_token("reader", &part).await;
-    let decoded = |token: &str| {
+    let decode = |token: &str| {
         let [header, claims] = [crate::server::decode_header(token), decode_claims(token)];
         format!("{token} {header} {claims}")
     };
-    for (name, came_in, went_out) in [
+    for (name, presented, issued) in [
         ("user token", &user, &access),
         ("assertion", &assertion, &access),
-        ("user token, two hops on", &user, &part),
+        ("user token, after two hops", &user, &part),
         ("access token", &access, &hand_over),
         ("hand-over", &hand_over, &part),
     ] {
         let in_lineage = name == "access token" || name == "hand-over";
-        let out = decoded(went_out);
-        let parts = came_in.split('.').collect::<Vec<_>>();
-        // A signature is like no other. A name that both tokens hold, such as the issuer's, may look alike in base64; and
-        // what one token of ours passes on to the next does.
-        let ours = in_lineage.then_some(usize::MAX);
-        for (part, length) in [(parts[1], ours.unwrap_or(48)), (parts[2], 12)] {
+        let out = decode(issued);
+        let parts = presented.split('.').collect::<Vec<_>>();
+        // A signature is unique. A value that both tokens have, such as the issuer, may have the
+        // same base64 text, and so have the claims that one issued token inherits from another.
+        let inherited = in_lineage.then_some(usize::MAX);
+        for (part, length) in [(parts[1], inherited.unwrap_or(48)), (parts[2], 12)] {
             for piece in part.as_bytes().windows(length) {
                 let piece = std::str::from_utf8(piece).unwrap();
                 assert!(!out.contains(piece), "{name}: {piece}");
@@ -141,8 +142,8 @@ async fn subject_token_is_never_echoed(server: Server) {
         for secret in ["alice@example.com", "n-0S6_WzA2Mj"] {
             assert!(!out.contains(secret), "{name}");
         }
-        let jti = decode_claims(came_in)["jti"].as_str().unwrap().to_owned();
-        assert_eq!(out.contains(&jti), in_lineage, "{name}: only our own names are kept");
+        let jti = decode_claims(presented)["jti"].as_str().unwrap().to_owned();
+        assert_eq!(out.contains(&jti), in_lineage, "{name}: only the ids of issued tokens are kept");
     }
     server.stop().await;
 }
@@ -155,16 +156,16 @@ async fn every_response_has_required_headers(server: Server) {
     };
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     let access = server.task_token().await;
-    let ask = || {
+    let introspect = || {
         server.post("/oauth2/introspect").basic_auth("files", Some(secret("files"))).form(&form(&[("token", &access)]))
     };
-    let back =
+    let revoke =
         || server.post("/oauth2/revoke").basic_auth("reader", Some(secret("reader"))).form(&form(&[("token", "x")]));
     let public = ["/oauth2/jwks", "/.well-known/oauth-authorization-server"];
-    for (name, request, again) in [
+    for (name, request, second) in [
         ("issued", good(), good()),
-        ("introspected", ask(), ask()),
-        ("revoked", back(), back()),
+        ("introspected", introspect(), introspect()),
+        ("revoked", revoke(), revoke()),
         ("refused", server.post("/oauth2/token"), server.post("/oauth2/token")),
         (
             "admin",
@@ -179,22 +180,22 @@ async fn every_response_has_required_headers(server: Server) {
     ] {
         let response = request.send().await.unwrap();
         let headers = response.headers();
-        assert!(ids.insert(headers["x-request-id"].to_str().unwrap().to_owned()), "{name}: each has its own");
+        assert!(ids.insert(headers["x-request-id"].to_str().unwrap().to_owned()), "{name}: a request id is unique");
         let cached = headers["cache-control"].to_str().unwrap().to_owned();
         let want = if ["keys", "metadata"].contains(&name) { "public, max-age=300" } else { "no-store" };
         assert_eq!(cached, want, "{name}");
         assert_eq!(headers["x-content-type-options"], "nosniff", "{name}");
-        let named = again.header("x-request-id", format!("mine-{}", ids.len())).send().await.unwrap();
+        let named = second.header("x-request-id", format!("mine-{}", ids.len())).send().await.unwrap();
         assert_eq!(named.headers()["x-request-id"], format!("mine-{}", ids.len()), "{name}");
     }
-    // The scope is always in the answer, and what it stands for; also where only details were asked for.
+    // The response always has the scope and the authority, even if only details were requested.
     let details = r#"[{"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"}]"#;
     let form = form_with_changes(&server.exchange_form(&user), &[("scope", ""), ("authorization_details", details)]);
     let (status, body) = server.post_as_planner("/oauth2/token", &form).await;
     assert_eq!(status, 200, "{body}");
     let want = json!([{"type": "mcp_tool", "locations": [crate::server::FILES], "actions": ["tools/call"], "identifier": "read_file"}]);
     assert_eq!(body["authorization_details"], want);
-    assert_eq!(body["scope"], "", "a scope stands for all its tools, and this is one of two");
+    assert_eq!(body["scope"], "", "a scope covers all its tools, and this is one of two");
     assert_eq!(body["issued_token_type"], ACCESS_TOKEN);
     assert_eq!((&body["token_type"], body["txn"].is_string()), (&json!("Bearer"), true));
     let names = form_with_changes(&server.exchange_form(&user), &[("resource", ""), ("audience", "files")]);
@@ -202,11 +203,12 @@ async fn every_response_has_required_headers(server: Server) {
     assert_eq!((status.as_u16(), &body["scope"]), (200, &json!("files:read")), "{body}");
     let both = form_with_changes(&server.exchange_form(&user), &[("scope", "files:read notes:read")]);
     let (status, _) = server.post_as_planner("/oauth2/token", &both).await;
-    assert_eq!(status, 400, "never two audiences, and {NOTES} is another");
+    assert_eq!(status, 400, "a token has one audience, and {NOTES} is another");
     server.stop().await;
 }
 
-/// Many tools with long names under one scope: more than a token can hold that we would read ourselves.
+/// A scope that covers many tools with long names. The token would exceed the size limit for
+/// presented tokens.
 async fn oversized_token_is_not_issued(server: Server) {
     let tool = |n: usize| json!({"name": format!("{}_{n}", "t".repeat(100)), "scope": "big:all", "effect": "read"});
     let big = json!({"id": "big", "uri": "https://big.example.com/mcp", "authentication": {"method": "client_secret_basic"},
@@ -225,6 +227,6 @@ async fn oversized_token_is_not_issued(server: Server) {
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
     assert!(body["error_description"].as_str().unwrap().contains("larger than is read"));
     let (status, body) = server.post_with_assertion("/oauth2/token", &form, &assertion).await;
-    assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "used up: {body}");
+    assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "the assertion is redeemed: {body}");
     server.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Each `typ` of §12.2 at every place that takes tokens: only where it belongs is it taken.
+//! Every known `typ` at every place that accepts tokens. Each `typ` is accepted only where it
+//! belongs.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,35 +27,35 @@ const TYP_VALUES: [&str; 16] = [
     "aat-pop+jwt",
     "JWT",
     "",
-    "nothing-like-it",
+    "unknown-type",
 ];
 
 impl Server {
-    /// An exchange by the planner; the status and the error.
+    /// Exchanges as the planner, and returns the status and the error code.
     async fn try_exchange(&self, form: &Form) -> (u16, String) {
         let (status, body) = self.post_as_planner("/oauth2/token", form).await;
         (status.as_u16(), body["error"].as_str().unwrap_or_default().to_owned())
     }
 }
 
-/// Good claims, a good signature, the right place; only the `typ` varies, and what the request says it is.
+/// Valid claims and a valid signature; only the `typ` and the declared type vary.
 async fn every_typ_is_checked_at_every_endpoint(server: Server) {
     let refused = (400, "invalid_request".to_owned());
-    let taken = (200, String::new());
+    let accepted = (200, String::new());
     for typ in TYP_VALUES {
-        for said in [ACCESS_TOKEN, JWT, ID_TOKEN, TXN_TOKEN] {
+        for declared_type in [ACCESS_TOKEN, JWT, ID_TOKEN, TXN_TOKEN] {
             let subject = server.idp.sign(typ, &server.user_claims());
-            let form = form_with_changes(&server.exchange_form(&subject), &[("subject_token_type", said)]);
-            // The issuer is trusted with access tokens alone.
-            let want = if (typ, said) == ("at+jwt", ACCESS_TOKEN) { &taken } else { &refused };
-            assert_eq!(server.try_exchange(&form).await, *want, "subject {typ} said to be {said}");
+            let form = form_with_changes(&server.exchange_form(&subject), &[("subject_token_type", declared_type)]);
+            // The issuer's `token_types` has access tokens only.
+            let want = if (typ, declared_type) == ("at+jwt", ACCESS_TOKEN) { &accepted } else { &refused };
+            assert_eq!(server.try_exchange(&form).await, *want, "subject {typ} declared as {declared_type}");
 
             let actor = server.planner.sign(typ, &server.assertion_claims());
             let form = server.exchange_form(&server.user_token(json!({})));
-            let form = form_with_changes(&form, &[("actor_token", &actor), ("actor_token_type", said)]);
-            let is_assertion = ["client-authentication+jwt", "JWT", ""].contains(&typ) && said == JWT;
-            let want = if is_assertion { &taken } else { &refused };
-            assert_eq!(server.try_exchange(&form).await, *want, "actor {typ} said to be {said}");
+            let form = form_with_changes(&form, &[("actor_token", &actor), ("actor_token_type", declared_type)]);
+            let is_assertion = ["client-authentication+jwt", "JWT", ""].contains(&typ) && declared_type == JWT;
+            let want = if is_assertion { &accepted } else { &refused };
+            assert_eq!(server.try_exchange(&form).await, *want, "actor {typ} declared as {declared_type}");
         }
         let assertion = server.planner.sign(typ, &server.assertion_claims());
         let form = server.exchange_form(&server.user_token(json!({})));
@@ -62,7 +63,7 @@ async fn every_typ_is_checked_at_every_endpoint(server: Server) {
         let want = if ["client-authentication+jwt", "JWT", ""].contains(&typ) { 200 } else { 401 };
         assert_eq!(status, want, "assertion {typ}: {body}");
 
-        // Nobody else's token is ever ours, whatever it says.
+        // A token that another key signed is never accepted as an issued token, whatever its `typ`.
         for (key, claims) in [(&server.idp, server.user_claims()), (&server.planner, server.assertion_claims())] {
             let token = key.sign(typ, &claims);
             assert_eq!(server.introspect(&token).await, json!({"active": false}), "introspected {typ}");
@@ -73,7 +74,7 @@ async fn every_typ_is_checked_at_every_endpoint(server: Server) {
     server.stop().await;
 }
 
-/// The tokens that Errand itself signs, at every acceptor.
+/// The tokens that Errand itself signs, at every place that accepts tokens.
 async fn issued_token_types_are_not_confused(server: Server) {
     let access = server.task_token().await;
     let hand_over = server.issue_token("planner", &server.delegation_form(&access, "reader")).await;
@@ -81,44 +82,49 @@ async fn issued_token_types_are_not_confused(server: Server) {
     let api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
     let introspect = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
     let introspect = introspect.header("accept", "application/token-introspection+jwt");
-    let answer = introspect.form(&form(&[("token", &access)])).send().await.unwrap().text().await.unwrap();
-    let ours = [
+    let response = introspect.form(&form(&[("token", &access)])).send().await.unwrap().text().await.unwrap();
+    let issued = [
         ("access", &access),
         ("hand-over", &hand_over),
         ("txn", &txn),
         ("api", &api),
-        ("introspection answer", &answer),
+        ("introspection response", &response),
     ];
-    for (name, token) in ours {
-        // As a subject: an access token and a transaction token, said to be what they are, by their holder.
-        for said in [ACCESS_TOKEN, TXN_TOKEN, JWT, ID_TOKEN] {
-            let form =
-                form_with_changes(&server.exchange_form(token), &[("subject_token_type", said), ("purpose", "")]);
+    for (name, token) in issued {
+        // Subject token: an access token and a transaction token are accepted from their holder,
+        // with their type declared.
+        for declared_type in [ACCESS_TOKEN, TXN_TOKEN, JWT, ID_TOKEN] {
+            let form = form_with_changes(
+                &server.exchange_form(token),
+                &[("subject_token_type", declared_type), ("purpose", "")],
+            );
             let (status, error) = server.try_exchange(&form).await;
-            match (name, said) {
-                ("access", ACCESS_TOKEN) => assert_eq!(status, 200, "{name} {said} {error}"),
-                // It is the reader's to present.
+            match (name, declared_type) {
+                ("access", ACCESS_TOKEN) => assert_eq!(status, 200, "{name} {declared_type} {error}"),
+                // Only the reader may present it.
                 ("hand-over", ACCESS_TOKEN) => assert_eq!((status, &error[..]), (400, "actor_unauthorized")),
-                _ => assert_eq!((status, &error[..]), (400, "invalid_request"), "{name} {said}"),
+                _ => assert_eq!((status, &error[..]), (400, "invalid_request"), "{name} {declared_type}"),
             }
-            let form = form_with_changes(&server.txn_form(token, said), &[("purpose", "")]);
+            let form = form_with_changes(&server.txn_form(token, declared_type), &[("purpose", "")]);
             let (status, error) = server.try_exchange(&form).await;
-            match (name, said) {
-                ("access", ACCESS_TOKEN) | ("txn", TXN_TOKEN) => assert_eq!(status, 200, "{name} {said} {error}"),
+            match (name, declared_type) {
+                ("access", ACCESS_TOKEN) | ("txn", TXN_TOKEN) => {
+                    assert_eq!(status, 200, "{name} {declared_type} {error}")
+                }
                 ("hand-over", ACCESS_TOKEN) => assert_eq!((status, &error[..]), (400, "actor_unauthorized")),
-                _ => assert_eq!((status, &error[..]), (400, "invalid_request"), "{name} {said}"),
+                _ => assert_eq!((status, &error[..]), (400, "invalid_request"), "{name} {declared_type}"),
             }
-            // As an actor: an API token of one's own.
+            // Actor token: the client's own API token is accepted.
             let user = server.exchange_form(&server.user_token(json!({})));
-            let form = form_with_changes(&user, &[("actor_token", token), ("actor_token_type", said)]);
+            let form = form_with_changes(&user, &[("actor_token", token), ("actor_token_type", declared_type)]);
             let (status, error) = server.try_exchange(&form).await;
-            match (name, said) {
-                ("api", ACCESS_TOKEN) => assert_eq!(status, 200, "{name} {said} {error}"),
-                // As an assertion it is not even about this client, or it is and is not signed by it.
-                _ => assert_eq!(status, 400, "actor {name} {said} {error}"),
+            match (name, declared_type) {
+                ("api", ACCESS_TOKEN) => assert_eq!(status, 200, "{name} {declared_type} {error}"),
+                // As an assertion, it names another client, or is not signed with the client's key.
+                _ => assert_eq!(status, 400, "actor {name} {declared_type} {error}"),
             }
         }
-        // As a client assertion: none.
+        // Client assertion: none is accepted.
         let form = server.exchange_form(&server.user_token(json!({})));
         let (status, _) = server.post_with_assertion("/oauth2/token", &form, token).await;
         assert_eq!(status, 401, "{name}");
@@ -128,9 +134,9 @@ async fn issued_token_types_are_not_confused(server: Server) {
                 .0,
             401
         );
-        // Asked about: an access token for the one who asks.
+        // Introspection: an access token for the resource that asks is active.
         assert_eq!(server.is_active(token).await, name == "access", "{name}");
-        // As a bearer at our own APIs: an API token, with the scope.
+        // Bearer token at Errand's own APIs: an API token with the scope is accepted.
         let (status, body) = server.admin_with(token, Method::GET, "/agents", None).await;
         let want = if name == "api" { (403, "insufficient_scope") } else { (401, "invalid_token") };
         let code = crate::transport::injection::error_code(&Value::to_string(&body));

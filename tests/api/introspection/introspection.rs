@@ -1,4 +1,5 @@
-//! Introspection: active for the one resource it is for, as long as everything is well; otherwise one answer for all.
+//! Introspection: a valid token is active for its one audience. Every other token gets one
+//! identical response.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ on_both_stores!(
 );
 
 impl Server {
-    /// The whole body that a resource gets.
+    /// Introspects as a resource, and returns the whole body.
     async fn introspect_as(&self, resource: &str, token: &str) -> String {
         let request = self.post("/oauth2/introspect").basic_auth(resource, Some(secret(resource)));
         let response = request.form(&form(&[("token", token)])).send().await.unwrap();
@@ -36,13 +37,14 @@ async fn inactive_tokens_get_identical_responses(server: Server) {
     let api = server.issue_token("planner", &form(&[("grant_type", "client_credentials")])).await;
     let short = form_with_changes(&server.exchange_form(&server.user_token(json!({}))), &[("expires_in", "1")]);
     let expired = server.issue_token("planner", &short).await;
-    wait_until("it expired", || async { Server::now() >= decode_claims(&expired)["exp"].as_i64().unwrap() }).await;
+    wait_until("the token has expired", || async { Server::now() >= decode_claims(&expired)["exp"].as_i64().unwrap() })
+        .await;
     let revoked = server.task_token().await;
     let (status, _) = server.post_as_planner("/oauth2/revoke", &form(&[("token", &revoked)])).await;
     assert_eq!(status, 200);
     for (name, token) in [
         ("unknown", "00000000-0000-0000-0000-000000000000"),
-        ("nothing like a token", "x"),
+        ("not a token", "x"),
         ("foreign", &server.user_token(json!({}))),
         ("expired", &expired),
         ("revoked", &revoked),
@@ -57,26 +59,26 @@ async fn inactive_tokens_get_identical_responses(server: Server) {
     assert_eq!(server.introspect_as("notes", &good).await, INACTIVE, "another audience");
     let hinted = form(&[("token", &good), ("token_type_hint", "refresh_token")]);
     let (_, answer) = server.post_as("files", "/oauth2/introspect", &hinted).await;
-    assert_eq!(answer["active"], true, "a hint is no more than that");
-    for kept_back in ["lineage", "rev", "rctx"] {
-        assert_eq!(answer[kept_back], Value::Null);
+    assert_eq!(answer["active"], true, "a token type hint does not decide");
+    for internal in ["lineage", "rev", "rctx"] {
+        assert_eq!(answer[internal], Value::Null);
     }
     server.stop().await;
 }
 
 async fn only_audience_resource_may_introspect(server: Server) {
     let good = server.task_token().await;
-    let asked = form(&[("token", &good)]);
+    let request = form(&[("token", &good)]);
     for (client, want) in [("reader", 403), ("ops", 403), ("audit", 403), ("files", 200)] {
-        let (status, body) = server.post_as(client, "/oauth2/introspect", &asked).await;
+        let (status, body) = server.post_as(client, "/oauth2/introspect", &request).await;
         assert_eq!(status, want, "{client} {body}");
         assert!(want == 200 || (body["error"] == "access_denied" && body["active"].is_null()), "{body}");
     }
-    let (status, body) = server.post_as_planner("/oauth2/introspect", &asked).await;
+    let (status, body) = server.post_as_planner("/oauth2/introspect", &request).await;
     assert_eq!((status.as_u16(), &body["error"]), (403, &json!("access_denied")));
 
     let bearer = async |token: &str| {
-        let response = server.post("/oauth2/introspect").bearer_auth(token).form(&asked).send().await.unwrap();
+        let response = server.post("/oauth2/introspect").bearer_auth(token).form(&request).send().await.unwrap();
         let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
         (response.status().as_u16(), challenge, response.json::<Value>().await.unwrap())
     };
@@ -88,19 +90,19 @@ async fn only_audience_resource_may_introspect(server: Server) {
         ("another scope", server.api_token("files", "errand:tasks").await, 403),
         ("an agent's", server.api_token("reader", "errand:tasks").await, 403),
         ("an admin's", server.api_token("ops", "errand:admin").await, 403),
-        ("no API token", good.clone(), 401),
-        ("no token", "x".to_owned(), 401),
+        ("not an API token", good.clone(), 401),
+        ("not a token", "x".to_owned(), 401),
     ] {
         let (status, challenge, body) = bearer(&token).await;
         assert_eq!((status, &body["active"]), (want, &Value::Null), "{name} {body}");
         assert!(challenge.is_some_and(|text| text.starts_with("Bearer ")), "{name}");
     }
-    let nobody = server.post("/oauth2/introspect").form(&asked).send().await.unwrap();
-    assert_eq!(nobody.status(), 401);
-    assert!(nobody.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
+    let anonymous = server.post("/oauth2/introspect").form(&request).send().await.unwrap();
+    assert_eq!(anonymous.status(), 401);
+    assert!(anonymous.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
     let both = server.post("/oauth2/introspect").bearer_auth(server.api_token("files", "errand:introspect").await);
-    let both = both.form(&crate::server::with_assertion(&asked, &server.assertion(json!({}))));
-    assert_eq!(both.send().await.unwrap().status(), 400, "two ways in one request");
+    let both = both.form(&crate::server::with_assertion(&request, &server.assertion(json!({}))));
+    assert_eq!(both.send().await.unwrap().status(), 400, "two authentication methods in one request");
     for method in [Method::GET, Method::HEAD, Method::PUT] {
         let request = server.request(method, &format!("/oauth2/introspect?token={good}"));
         assert_eq!(request.basic_auth("files", Some(secret("files"))).send().await.unwrap().status(), 405);
@@ -126,19 +128,19 @@ async fn signed_response_follows_rfc_9701(server: Server) {
             let jwt = signed(token, accept).await;
             assert_eq!(decode_header(&jwt)["typ"], "token-introspection+jwt");
             crate::keys::key_rotation::verify_signature(&jwks, &jwt);
-            let says = decode_claims(&jwt);
-            let names = says.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
-            assert_eq!(names, ["iss", "aud", "iat", "token_introspection"], "nobody takes it for a token");
-            assert_eq!((&says["iss"], &says["aud"]), (&json!(server.issuer), &json!("files")));
-            assert!((Server::now() - says["iat"].as_i64().unwrap()).abs() < 60);
-            assert_eq!(says["token_introspection"], server.introspect(token).await);
-            assert_eq!(says["token_introspection"]["active"], active);
+            let claims = decode_claims(&jwt);
+            let names = claims.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+            assert_eq!(names, ["iss", "aud", "iat", "token_introspection"], "it can't be mistaken for a token");
+            assert_eq!((&claims["iss"], &claims["aud"]), (&json!(server.issuer), &json!("files")));
+            assert!((Server::now() - claims["iat"].as_i64().unwrap()).abs() < 60);
+            assert_eq!(claims["token_introspection"], server.introspect(token).await);
+            assert_eq!(claims["token_introspection"]["active"], active);
         }
     }
     server.stop().await;
 }
 
-/// A party that is disabled or removed ends its tokens; the same byte for byte.
+/// A token with a disabled or removed party is inactive, with the identical response.
 async fn disabled_or_removed_party_ends_tokens(server: Server) {
     let admin = server.api_token("ops", "errand:admin errand:audit").await;
     let put = async |path: &str, body: Value| {
@@ -169,7 +171,7 @@ async fn disabled_or_removed_party_ends_tokens(server: Server) {
         let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0])).form(&exchange());
         read_response(request.send().await.unwrap()).await
     };
-    let ask = async |token: &str| {
+    let introspect = async |token: &str| {
         let request = server.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
         let response = request.form(&form(&[("token", token)])).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
@@ -177,32 +179,36 @@ async fn disabled_or_removed_party_ends_tokens(server: Server) {
     let (status, body) = issue().await;
     assert_eq!(status, 200, "{body}");
     let token = body["access_token"].as_str().unwrap().to_owned();
-    assert!(ask(&token).await.1.contains(r#""active":true"#));
+    assert!(introspect(&token).await.1.contains(r#""active":true"#));
 
     put("/agents/guest", agent(true)).await;
-    assert_eq!(ask(&token).await, (200, INACTIVE.to_owned()), "its agent is disabled");
-    assert_eq!(issue().await.0, 401, "and can't come in");
+    assert_eq!(introspect(&token).await, (200, INACTIVE.to_owned()), "the agent is disabled");
+    assert_eq!(issue().await.0, 401, "and can't authenticate");
     put("/agents/guest", agent(false)).await;
-    assert!(ask(&token).await.1.contains(r#""active":true"#), "disabling holds back; ending is a revocation");
+    assert!(
+        introspect(&token).await.1.contains(r#""active":true"#),
+        "disabling suspends tokens; only a revocation ends them"
+    );
 
     put("/resources/vault", resource(true)).await;
-    assert_eq!(ask(&token).await.0, 401, "a disabled resource can't ask");
+    assert_eq!(introspect(&token).await.0, 401, "a disabled resource can't introspect");
     let (status, body) = issue().await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_target")));
     put("/resources/vault", resource(false)).await;
 
     let (status, body) = server.admin_with(&admin, Method::DELETE, "/agents/guest", None).await;
     assert_eq!(status, 204, "{body}");
-    assert_eq!(ask(&token).await, (200, INACTIVE.to_owned()), "its agent is gone");
+    assert_eq!(introspect(&token).await, (200, INACTIVE.to_owned()), "the agent is removed");
     assert_eq!(issue().await.0, 401);
     server.stop().await;
 }
 
-/// A first answer whose record was dropped, because the writer could not keep up, is made up for by the next one.
+/// If the record of a first active introspection is dropped because the write queue is full, the
+/// next introspection is recorded.
 async fn dropped_audit_record_is_written_by_next_introspection(server: Server) {
     let token = server.task_token().await;
     let small = server.replica_with(|config| config.requests.queue = 4).await;
-    let held = small.store.lock_writes().await;
+    let lock = small.store.lock_writes().await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let (service, mut waiting) = (&small.application.service, Vec::new());
     for _ in 0..500 {
@@ -216,7 +222,7 @@ async fn dropped_audit_record_is_written_by_next_introspection(server: Server) {
     let dropped = service.dropped_audit_records();
     assert!(small.is_active(&token).await);
     assert_eq!(service.dropped_audit_records(), dropped + 1);
-    drop(held);
+    drop(lock);
     for one in waiting {
         drop(one.await);
     }
@@ -224,18 +230,19 @@ async fn dropped_audit_record_is_written_by_next_introspection(server: Server) {
     assert!(small.is_active(&token).await && small.is_active(&token).await);
     let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     let query = format!("&task={task}");
-    let answers = async || {
+    let recorded = async || {
         let records = server.audit_records(&query).await;
         records.iter().filter(|record| record["event"] == "token.introspect").count()
     };
-    wait_until("it is on record", async || answers().await > 0).await;
-    assert_eq!(answers().await, 1);
+    wait_until("the introspection is recorded", async || recorded().await > 0).await;
+    assert_eq!(recorded().await, 1);
     small.stop().await;
     server.stop().await;
 }
 
-/// An admin changes what stands under a scope while a token is alive. Who goes by the scope alone reads no more out of it than was
-/// given when the token was issued, and no more than there is; whether the token was asked about before or not.
+/// An admin changes the tools of a scope while a token is active. A resource that reads only the
+/// scope infers no more than the token was issued for, and no more than is offered now, whether the
+/// token is cached or not.
 async fn scope_change_does_not_widen_issued_token(server: Server) {
     const VAULT: &str = "https://vault.example.com";
     let admin = server.api_token("ops", "errand:admin").await;
@@ -273,32 +280,32 @@ async fn scope_change_does_not_widen_issued_token(server: Server) {
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     };
-    let ask = async |at: &Server, token: &str| {
+    let introspect = async |at: &Server, token: &str| {
         let request = at.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
-        let (_, says) = read_response(request.form(&[("token", token)]).send().await.unwrap()).await;
-        let details = says["authorization_details"].as_array().cloned().unwrap_or_default();
+        let (_, body) = read_response(request.form(&[("token", token)]).send().await.unwrap()).await;
+        let details = body["authorization_details"].as_array().cloned().unwrap_or_default();
         let tools = details.iter().map(|d| d["identifier"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ");
-        (says["active"].as_bool().unwrap(), says["scope"].as_str().unwrap_or_default().to_owned(), tools)
+        (body["active"].as_bool().unwrap(), body["scope"].as_str().unwrap_or_default().to_owned(), tools)
     };
-    let (replica, known, fresh) = (server.replica().await, issue().await, issue().await);
-    let answer = |scope: &str, tools: &str| (true, scope.to_owned(), tools.to_owned());
-    let whole = answer("vault:list vault:use", "list look open");
-    assert_eq!(ask(&server, &known).await, whole);
+    let (replica, cached, fresh) = (server.replica().await, issue().await, issue().await);
+    let active = |scope: &str, tools: &str| (true, scope.to_owned(), tools.to_owned());
+    let whole = active("vault:list vault:use", "list look open");
+    assert_eq!(introspect(&server, &cached).await, whole);
     for (tools, want) in [
-        (&[open, look, list, ("destroy", "vault:use")][..], answer("vault:list", "list look open")),
+        (&[open, look, list, ("destroy", "vault:use")][..], active("vault:list", "list look open")),
         (&[open, look, list], whole.clone()),
-        (&[open, list], answer("vault:list vault:use", "list open")),
+        (&[open, list], active("vault:list vault:use", "list open")),
         (&[open, ("look", "vault:list"), list], whole.clone()),
-        (&[open, look, ("list", "vault:other"), ("more", "vault:list")], answer("vault:use", "list look open")),
+        (&[open, look, ("list", "vault:other"), ("more", "vault:list")], active("vault:use", "list look open")),
         (&[("other", "vault:use"), ("more", "vault:list")], (false, String::new(), String::new())),
         (&[open, look, list], whole.clone()),
     ] {
         offer(tools).await;
         for at in [&server, &replica] {
-            assert_eq!(ask(at, &known).await, want, "{tools:?}");
-            assert_eq!(ask(at, &known).await, want, "{tools:?}, once more");
+            assert_eq!(introspect(at, &cached).await, want, "{tools:?}");
+            assert_eq!(introspect(at, &cached).await, want, "{tools:?}, second time");
         }
-        assert_eq!(ask(&server, &fresh).await, want, "{tools:?}, maybe for the first time");
+        assert_eq!(introspect(&server, &fresh).await, want, "{tools:?}, second token");
     }
     replica.stop().await;
     server.stop().await;

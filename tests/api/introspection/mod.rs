@@ -1,4 +1,4 @@
-//! Introspection over HTTP.
+//! Tests of introspection over HTTP.
 
 pub(super) mod introspection;
 pub(super) mod token_cache;

@@ -1,10 +1,11 @@
-//! Tokens that were found good a moment ago: the same answer for less work, and never a stale one.
+//! The cache of verified tokens: the same response for less work, and never an outdated one.
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
 use errand::{
     app::{Credentials, Introspection, RequestContext},
-    domain::{secret::Secret, time::Lifetime},
-    ports::Outage,
+    domain::{secret::Secret, time::Lifetime, token::TaskTokenClaims},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,32 +27,32 @@ const INACTIVE: &str = r#"{"active":false}"#;
 impl Server {
     fn context_after(&self, seconds: u32) -> RequestContext {
         let now = self.application.service.clock().now().saturating_add(Lifetime::seconds(seconds));
-        RequestContext { request_id: "known".parse().unwrap(), now }
+        RequestContext { request_id: "cache".parse().unwrap(), now }
     }
 
-    /// Asks as a resource, so many seconds from now: what is told, if the token is good, and whether it had to be put into
-    /// words for that.
+    /// Introspects as a resource, this many seconds from now. Returns the encoded response of an
+    /// active token, and whether it was encoded for this call.
     async fn introspect_after(&self, resource: &str, token: &str, seconds: u32) -> (Option<Bytes>, bool) {
         let (service, cx) = (&self.application.service, self.context_after(seconds));
         let credentials = Credentials::Basic { client: resource.into(), secret: Secret::new(secret(resource)) };
         let caller = service.authenticate(credentials, &cx).await.unwrap().redeem(service, &cx).await.unwrap();
-        let mut told = false;
-        let tell = |claims: &errand::domain::token::TaskTokenClaims| {
-            told = true;
-            Ok::<_, Outage>(Bytes::from(claims.jti.to_string()))
+        let mut was_encoded = false;
+        let encode = |claims: &TaskTokenClaims| {
+            was_encoded = true;
+            Ok::<_, Infallible>(Bytes::from(claims.jti.to_string()))
         };
-        match service.introspect(&caller, token, tell, &cx).unwrap() {
-            Introspection::Active(answer) => (Some(answer), told),
-            Introspection::Inactive => (None, told),
+        match service.introspect(&caller, token, &cx).unwrap() {
+            Introspection::Active(active) => (Some(active.encoded(encode).unwrap()), was_encoded),
+            Introspection::Inactive => (None, false),
         }
     }
 
-    /// A task token that the server knows.
+    /// Issues a task token and introspects it, so that it is cached.
     async fn cached_token(&self) -> String {
         let token = self.task_token().await;
-        assert!(self.introspect_after("files", &token, 0).await.1, "the first time it is put into words");
-        let (answer, told) = self.introspect_after("files", &token, 0).await;
-        assert!(answer.is_some() && !told, "it is known again");
+        assert!(self.introspect_after("files", &token, 0).await.1, "the first response is encoded");
+        let (response, was_encoded) = self.introspect_after("files", &token, 0).await;
+        assert!(response.is_some() && !was_encoded, "the second response comes from the cache");
         token
     }
 
@@ -62,28 +63,28 @@ impl Server {
 
 async fn cached_response_is_reused(server: Server) {
     let token = server.task_token().await;
-    let ask = async |token: &str, accept: &str| {
+    let introspect = async |token: &str, accept: &str| {
         let request = server.post("/oauth2/introspect").basic_auth("files", Some(secret("files")));
         let response = request.header("accept", accept).form(&form(&[("token", token)])).send().await.unwrap();
         (response.headers()["content-type"].clone(), response.text().await.unwrap())
     };
-    let first = ask(&token, "application/json").await;
+    let first = introspect(&token, "application/json").await;
     assert_eq!(first.0, "application/json");
     assert!(first.1.starts_with(r#"{"active":true,"token_type":"Bearer","#), "{}", first.1);
     assert_eq!(server.cached_tokens(), 1);
     for _ in 0..3 {
-        assert_eq!(ask(&token, "*/*").await, first);
+        assert_eq!(introspect(&token, "*/*").await, first);
     }
-    let (_, signed) = ask(&token, "application/token-introspection+jwt").await;
+    let (_, signed) = introspect(&token, "application/token-introspection+jwt").await;
     assert_eq!(decode_claims(&signed)["token_introspection"], serde_json::from_str::<Value>(&first.1).unwrap());
-    // Another text is another token, whatever is left of the first one.
+    // A changed text is another token, even if it shares most of its bytes with the cached one.
     for at in [0, 10, token.len() / 2, token.len() - 1] {
         let mut other = token.clone().into_bytes();
         other[at] = if other[at] == b'A' { b'B' } else { b'A' };
-        assert_eq!(ask(&String::from_utf8(other).unwrap(), "*/*").await.1, INACTIVE, "{at}");
+        assert_eq!(introspect(&String::from_utf8(other).unwrap(), "*/*").await.1, INACTIVE, "{at}");
     }
-    assert_eq!(ask(&format!("{token} "), "*/*").await.1, INACTIVE);
-    assert_eq!(ask(&token, "*/*").await, first);
+    assert_eq!(introspect(&format!("{token} "), "*/*").await.1, INACTIVE);
+    assert_eq!(introspect(&token, "*/*").await, first);
     assert_eq!(server.cached_tokens(), 1);
     server.stop().await;
 }
@@ -98,16 +99,16 @@ async fn only_active_tokens_are_cached(server: Server) {
         assert_eq!(server.introspect_after("files", token, 0).await, (None, false));
     }
     assert_eq!(server.introspect_after("notes", &good, 0).await, (None, false), "not for this resource");
-    assert_eq!(server.introspect_after("files", &good, 86_400).await, (None, false), "it has expired by then");
+    assert_eq!(server.introspect_after("files", &good, 86_400).await, (None, false), "expired by then");
     assert_eq!(server.cached_tokens(), 0);
     assert!(server.introspect_after("files", &good, 0).await.1);
     assert_eq!(server.cached_tokens(), 1);
     assert_eq!(
         server.introspect_after("notes", &good, 0).await,
         (None, false),
-        "known, and still not for this resource"
+        "cached, and still not for this resource"
     );
-    // What has expired leaves.
+    // Garbage collection evicts expired tokens.
     server.application.service.collect_garbage(&server.context_after(0)).await.unwrap();
     assert_eq!(server.cached_tokens(), 1);
     server.application.service.collect_garbage(&server.context_after(600)).await.unwrap();
@@ -118,28 +119,29 @@ async fn only_active_tokens_are_cached(server: Server) {
 async fn revocation_takes_effect_on_cached_token(server: Server) {
     let other = server.replica().await;
     let token = server.cached_token().await;
-    let life =
+    let lifetime =
         u32::try_from(decode_claims(&token)["exp"].as_i64().unwrap() - decode_claims(&token)["iat"].as_i64().unwrap())
             .unwrap();
-    assert!(server.introspect_after("files", &token, life - 30).await.0.is_some());
-    assert_eq!(server.introspect_after("files", &token, life).await, (None, false), "it has expired");
+    assert!(server.introspect_after("files", &token, lifetime - 30).await.0.is_some());
+    assert_eq!(server.introspect_after("files", &token, lifetime).await, (None, false), "expired");
     for kind in ["token", "task", "requester", "agent", "resource", "issuer"] {
         let token = server.cached_token().await;
-        let says = decode_claims(&token);
-        let mut what = json!({"kind": kind, "reason": "the test says so"});
+        let claims = decode_claims(&token);
+        let mut target = json!({"kind": kind, "reason": "test"});
         match kind {
-            "token" => what["id"] = says["jti"].clone(),
-            "task" => what["id"] = says["txn"].clone(),
+            "token" => target["id"] = claims["jti"].clone(),
+            "task" => target["id"] = claims["txn"].clone(),
             "requester" => {
-                what["issuer"] = json!(IDP);
-                what["subject"] = says["sub"].clone();
+                target["issuer"] = json!(IDP);
+                target["subject"] = claims["sub"].clone();
             }
-            "issuer" => what["id"] = json!(IDP),
-            "agent" => what["id"] = json!("planner"),
-            _ => what["id"] = json!("files"),
+            "issuer" => target["id"] = json!(IDP),
+            "agent" => target["id"] = json!("planner"),
+            _ => target["id"] = json!("files"),
         }
-        // At the other replica: this one has to learn of it.
-        other.revoke(what).await;
+        // The revocation is written by the other replica, so this replica must apply it from the
+        // log.
+        other.revoke(target).await;
         assert_eq!(server.introspect_after("files", &token, 0).await, (None, false), "{kind}");
         assert_eq!(server.introspect(&token).await, json!({"active": false}));
     }
@@ -150,19 +152,19 @@ async fn revocation_takes_effect_on_cached_token(server: Server) {
 async fn suspension_takes_effect_on_cached_token(server: Server) {
     let token = server.cached_token().await;
     let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
-    let turn = async |act: &str| {
+    let transition = async |action: &str| {
         let (status, body) =
-            server.admin(Method::POST, &format!("/tasks/{task}/{act}"), Some(json!({"reason": "x"}))).await;
+            server.admin(Method::POST, &format!("/tasks/{task}/{action}"), Some(json!({"reason": "x"}))).await;
         assert!(status.is_success(), "{body}");
     };
     for _ in 0..2 {
-        turn("suspend").await;
+        transition("suspend").await;
         assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
-        turn("resume").await;
-        let (answer, told) = server.introspect_after("files", &token, 0).await;
-        assert!(answer.is_some() && !told, "the very same token, known all along");
+        transition("resume").await;
+        let (response, was_encoded) = server.introspect_after("files", &token, 0).await;
+        assert!(response.is_some() && !was_encoded, "the token stayed in the cache");
     }
-    turn("complete").await;
+    transition("complete").await;
     assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
     server.stop().await;
 }
@@ -171,7 +173,8 @@ async fn removed_key_ends_cached_tokens(server: Server) {
     let token = server.cached_token().await;
     let past = Server::now() - 3600;
     server.store.tamper(&format!("UPDATE signing_keys SET retires = {past} - 1, gone = {past}")).await;
-    // A replica that starts finds no key to sign with, makes one, and everybody reads the keys again.
+    // A replica that starts finds no key to sign with and creates one, and every replica reloads
+    // the keys.
     let newcomer = server.replica().await;
     assert_eq!(server.introspect_after("files", &token, 0).await, (None, false));
     assert_eq!(newcomer.introspect_after("files", &token, 0).await, (None, false));
@@ -181,18 +184,18 @@ async fn removed_key_ends_cached_tokens(server: Server) {
     server.stop().await;
 }
 
-/// Whatever happens, who keeps tokens says what somebody says who keeps none.
+/// After every change, a replica with a cache responds as a replica without one.
 async fn cached_answers_match_uncached_answers(server: Server) {
-    let forgetful = server.replica_with(|config| config.memory.verified_tokens = 0).await;
+    let uncached = server.replica_with(|config| config.memory.verified_tokens = 0).await;
     let admin = server.api_token("ops", "errand:admin errand:audit").await;
     let call = async |method: Method, path: &str, body: Option<Value>| {
         let (status, body) = server.admin_with(&admin, method, path, body).await;
         assert!(status.is_success(), "{path} {body}");
     };
     let tool = |name: &str, scope: &str| json!({"name": name, "scope": scope, "effect": "read"});
-    let home = "https://vault.example.com";
+    let uri = "https://vault.example.com";
     let vault = |tools: Value, disabled: bool| {
-        json!({"id": "vault", "uri": home, "disabled": disabled, "tools": tools,
+        json!({"id": "vault", "uri": uri, "disabled": disabled, "tools": tools,
             "authentication": {"method": "client_secret_basic"}})
     };
     let guest = |disabled: bool, access: Value| {
@@ -210,14 +213,14 @@ async fn cached_answers_match_uncached_answers(server: Server) {
     }
     let issue = async || {
         let user = server.user_token(json!({"client_id": "guest-client", "scope": "vault:read"}));
-        let wanted = [("resource", home), ("scope", "vault:read")];
+        let target = [("resource", uri), ("scope", "vault:read")];
         let request = server.post("/oauth2/token").basic_auth("guest", Some(&secrets[0]));
-        let request = request.form(&form_with_changes(&server.exchange_form(&user), &wanted));
+        let request = request.form(&form_with_changes(&server.exchange_form(&user), &target));
         let (status, body) = read_response(request.send().await.unwrap()).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     };
-    let ask = async |at: &Server, token: &str| {
+    let introspect = async |at: &Server, token: &str| {
         let request = at.post("/oauth2/introspect").basic_auth("vault", Some(&secrets[1]));
         let response = request.form(&form(&[("token", token)])).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
@@ -239,45 +242,48 @@ async fn cached_answers_match_uncached_answers(server: Server) {
         (Method::DELETE, "/agents/guest", None),
         put_guest(false, all.clone()),
     ] {
-        ask(&server, &token).await;
+        introspect(&server, &token).await;
         call(method, path, body.clone()).await;
-        let (known, fresh) = (ask(&server, &token).await, ask(&forgetful, &token).await);
-        assert_eq!(known, fresh, "{path} {body:?}");
-        answers.push(known.1.contains(r#""active":true"#));
+        let (cached, fresh) = (introspect(&server, &token).await, introspect(&uncached, &token).await);
+        assert_eq!(cached, fresh, "{path} {body:?}");
+        answers.push(cached.1.contains(r#""active":true"#));
     }
-    assert_eq!(forgetful.cached_tokens(), 0);
+    assert_eq!(uncached.cached_tokens(), 0);
     assert!(answers.contains(&true) && !answers[0] && answers[1] && !answers[10], "{answers:?}");
-    forgetful.stop().await;
+    uncached.stop().await;
     server.stop().await;
 }
 
 async fn api_tokens_are_cached(server: Server) {
     let good = server.task_token().await;
-    let asked = form(&[("token", &good)]);
-    let by = async |bearer: &str| {
-        let response = server.post("/oauth2/introspect").bearer_auth(bearer).form(&asked).send().await.unwrap();
+    let request = form(&[("token", &good)]);
+    let introspect_with = async |bearer: &str| {
+        let response = server.post("/oauth2/introspect").bearer_auth(bearer).form(&request).send().await.unwrap();
         response.status().as_u16()
     };
     let token = server.api_token("files", "errand:introspect").await;
     let before = server.cached_tokens();
-    assert_eq!((by(&token).await, by(&token).await, by(&token).await), (200, 200, 200));
-    assert_eq!(server.cached_tokens(), before + 2, "the API token and the token that it asked about");
-    assert_eq!(by(&format!("{token}x")).await, 401);
+    assert_eq!(
+        (introspect_with(&token).await, introspect_with(&token).await, introspect_with(&token).await),
+        (200, 200, 200)
+    );
+    assert_eq!(server.cached_tokens(), before + 2, "the API token and the introspected token");
+    assert_eq!(introspect_with(&format!("{token}x")).await, 401);
     let mut other = token.clone().into_bytes();
     let last = other.len() - 2;
     other[last] = if other[last] == b'A' { b'B' } else { b'A' };
-    assert_eq!(by(&String::from_utf8(other).unwrap()).await, 401);
+    assert_eq!(introspect_with(&String::from_utf8(other).unwrap()).await, 401);
     let expired = server.context_after(3600);
     let bearer = Secret::new(token.clone());
     assert!(server.application.service.authorize(&bearer, &["errand:introspect"], "x", &expired).await.is_err());
     let wrong = server.application.service.authorize(&bearer, &["errand:admin"], "x", &server.context_after(0)).await;
-    assert!(wrong.is_err(), "known, and not for this");
-    server.revoke(json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "it leaked"})).await;
-    assert_eq!(by(&token).await, 401);
+    assert!(wrong.is_err(), "cached, without the required scope");
+    server.revoke(json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "leaked"})).await;
+    assert_eq!(introspect_with(&token).await, 401);
 
     let token = server.api_token("files", "errand:introspect").await;
-    assert_eq!((by(&token).await, by(&token).await), (200, 200));
-    server.revoke(json!({"kind": "agent", "id": "files", "reason": "its secret leaked"})).await;
-    assert_eq!(by(&token).await, 401);
+    assert_eq!((introspect_with(&token).await, introspect_with(&token).await), (200, 200));
+    server.revoke(json!({"kind": "agent", "id": "files", "reason": "secret leaked"})).await;
+    assert_eq!(introspect_with(&token).await, 401);
     server.stop().await;
 }

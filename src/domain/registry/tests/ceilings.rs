@@ -5,6 +5,7 @@ use crate::domain::{
     authority::{Action, ListAction, Permission},
     id::ToolDigest,
     registry::{
+        Reduction,
         issuer::UserMatcher,
         tool::{KnownTool, ToolUnavailable},
     },
@@ -256,7 +257,7 @@ fn permission_is_bound_to_accepted_definition() {
     let unasked = build(consistent_objects()).unwrap();
     for digest in [None, Some(&a)] {
         assert_eq!(unasked.bind_definitions(&read(digest)), Ok(read(digest)));
-        assert_eq!(unasked.remaining_available(&read(digest)), None);
+        assert_eq!(unasked.remaining_available(&read(digest)), Reduction::Unchanged);
     }
     // (accepted, observed), requested: what goes into a token, and whether the permission is
     // available.
@@ -274,26 +275,30 @@ fn permission_is_bound_to_accepted_definition() {
     ] {
         let registry = with(accepted, observed);
         assert_eq!(registry.bind_definitions(&read(requested)), want, "{accepted:?} {observed:?} {requested:?}");
-        let rest = if is_available { None } else { Some(Authority::default()) };
+        let rest = if is_available { Reduction::Unchanged } else { Reduction::Reduced(Authority::default()) };
         assert_eq!(registry.remaining_available(&read(requested)), rest, "{accepted:?} {observed:?} {requested:?}");
         // The state of one tool does not affect another tool or listing.
         assert_eq!(registry.bind_definitions(&list), Ok(list.clone()));
         let more = read(requested).iter().chain(list.iter()).cloned().collect::<Authority>();
-        assert_eq!(registry.remaining_available(&more), (!is_available).then(|| list.clone()));
+        let rest = if is_available { Reduction::Unchanged } else { Reduction::Reduced(list.clone()) };
+        assert_eq!(registry.remaining_available(&more), rest);
         let listing = Authority::from_iter([Permission::listing(files.clone(), ListAction::Tools)]);
         assert_eq!(
             (registry.bind_definitions(&listing), registry.remaining_available(&listing)),
-            (Ok(listing.clone()), None)
+            (Ok(listing.clone()), Reduction::Unchanged)
         );
         let dropped = [Permission::unconstrained(files.clone(), "dropped_tool".parse().unwrap())];
         let dropped = list.iter().cloned().chain(dropped).collect::<Authority>();
-        assert_eq!(registry.remaining_available(&dropped), Some(list.clone()), "no resource offers it");
+        assert_eq!(registry.remaining_available(&dropped), Reduction::Reduced(list.clone()), "no resource offers it");
         // A tool with the same name at another resource is a different tool.
         let mail = Authority::from_iter([Permission::unconstrained(
             "https://mail.example.com/mcp".parse().unwrap(),
             "read".parse().unwrap(),
         )]);
-        assert_eq!((registry.bind_definitions(&mail), registry.remaining_available(&mail)), (Ok(mail.clone()), None));
+        assert_eq!(
+            (registry.bind_definitions(&mail), registry.remaining_available(&mail)),
+            (Ok(mail.clone()), Reduction::Unchanged)
+        );
     }
 }
 
