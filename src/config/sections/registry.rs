@@ -244,7 +244,7 @@ fn check_consistency(readings: &[ParsedObject<'_>]) {
         let is_it = |reading: &&&ParsedObject<'_>| {
             reading.kind == kind && reading.object.as_ref().is_some_and(|o| o.id() == id)
         };
-        let twice = reason.starts_with("stands twice");
+        let twice = reason.starts_with("duplicate ");
         let found = if twice { whole.iter().rfind(is_it) } else { whole.iter().find(is_it) };
         if let Some(reading) = found {
             let remedy = remedy_for(kind, key, &reason);
@@ -255,8 +255,8 @@ fn check_consistency(readings: &[ParsedObject<'_>]) {
 
 /// What to do about an [`Inconsistency`], by the key that it is at; where a key can be wrong in several ways, by the reason.
 fn remedy_for(kind: ObjectKind, key: &str, reason: &str) -> &'static str {
-    let unknown = reason.starts_with("there is no ");
-    let idle = reason.starts_with("the rules for ");
+    let unknown = reason.ends_with(" does not exist");
+    let idle = reason.starts_with("the constraints for ");
     match (kind, key) {
         (ObjectKind::Agent, "access" | "may_delegate_to") | (ObjectKind::Issuer, "entitlements") if idle => {
             "leave the rules out, or what stands beside them: a scope of the tool, or its bare name"
@@ -264,11 +264,11 @@ fn remedy_for(kind: ObjectKind, key: &str, reason: &str) -> &'static str {
         (ObjectKind::Agent, "access") => {
             "name what stands in `[[resources]]` and its `[[resources.tools]]`, or add it there"
         }
-        (ObjectKind::Agent, "may_delegate_to") if reason.contains("`access` is empty") => {
+        (ObjectKind::Agent, "may_delegate_to") if reason.ends_with(" is empty") => {
             "name in `access` what may go there, or leave it out for whatever the token allows"
         }
-        (ObjectKind::Agent, "may_delegate_to") if reason.contains(" stands there twice") => "remove one of the two",
-        (ObjectKind::Agent, "may_delegate_to") if reason.contains(" agent ") => "name other `[[agents]]`",
+        (ObjectKind::Agent, "may_delegate_to") if reason.starts_with("duplicate ") => "remove one of the two",
+        (ObjectKind::Agent, "may_delegate_to") if reason.contains("agent") => "name other `[[agents]]`",
         (ObjectKind::Agent, "may_delegate_to") => "name what stands in `[[resources]]` and its `[[resources.tools]]`",
         (ObjectKind::Agent, "known_as") if reason.starts_with("a broker ") => {
             "leave `known_as` out, or `kind` if it does open tasks"
