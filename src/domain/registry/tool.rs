@@ -372,13 +372,7 @@ pub fn assess_tools(resource: &Resource, records: &[ToolRecord]) -> Vec<ToolDiff
     let compare = |name: &ToolName| {
         let record = by_name.get(name).copied();
         let state = record.map_or(ToolState::Unchecked, |record| record.known_tool().state());
-        ToolDiff {
-            tool: name.clone(),
-            previous_state: state,
-            state: state,
-            record: record.cloned(),
-            has_changed: false,
-        }
+        ToolDiff { tool: name.clone(), previous_state: state, state, record: record.cloned(), has_changed: false }
     };
     names.into_iter().map(compare).collect()
 }

@@ -110,7 +110,7 @@ impl Index {
                 (mark.seq, mark.last_applied_at) = (entry.seq, now.max(mark.last_applied_at));
             }
             Some(_) | None => {
-                self.sweep_marks.push_back(SweepMark { seq: entry.seq, first_applied_at: now, last_applied_at: now })
+                self.sweep_marks.push_back(SweepMark { seq: entry.seq, first_applied_at: now, last_applied_at: now });
             }
         }
     }

@@ -254,7 +254,7 @@ impl RawJson {
             (Mutation::Replace(text), place) => *place = Self::Text(text.clone()),
             (Mutation::Remove, Self::List(items)) if !items.is_empty() => drop(items.remove(which % items.len())),
             (Mutation::Remove, Self::Object(members)) if !members.is_empty() => {
-                drop(members.remove(which % members.len()))
+                drop(members.remove(which % members.len()));
             }
             (Mutation::Duplicate, Self::List(items)) if !items.is_empty() => {
                 items.push(items[which % items.len()].clone())
