@@ -1,4 +1,5 @@
-//! The life of a signing key: `pending → active → retired`, by its dates alone, so that every replica agrees.
+//! Life cycle of a signing key: `pending → active → retired`. The state follows from the key's
+//! dates alone, so that every replica agrees.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +10,19 @@ use crate::domain::{
     time::{Lifetime, Timestamp},
 };
 
-/// How long others may keep our JWKS (seconds). A key is published for longer than this before it signs.
+/// How long verifiers may cache the JWKS (seconds). A key is published for longer than this before
+/// it signs.
 pub const JWKS_MAX_AGE_SECONDS: u32 = 300;
 
-/// `[keys]`, the part that is a rule.
+/// `[keys]`: the settings of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotationSettings {
-    /// How old an active key may get before the next one is made (seconds).
+    /// The age at which an active key is replaced (seconds).
     pub every: Lifetime,
-    /// How long a key is published before it signs (seconds): longer than others cache our JWKS.
+    /// How long a key is published before it signs (seconds): longer than verifiers cache the JWKS.
     pub publish_ahead: Lifetime,
-    /// How long a retired key stays published (seconds): longer than the longest token.
+    /// How long a retired key stays published (seconds): longer than the longest token lifetime.
     pub keep_retired: Lifetime,
 }
 
@@ -30,39 +32,39 @@ impl Default for RotationSettings {
     }
 }
 
-/// Where a key is in its life.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
-    /// Published, does not sign yet.
+    /// Published, not yet signing.
     Pending,
-    /// Signs.
+    /// Signing.
     Active,
-    /// Signs no more; what it signed is still verified.
+    /// No longer signing. Its signatures are still verified.
     Retired,
-    /// Not published any more: nothing it signed is alive.
+    /// No longer published: every token that it signed has expired.
     Gone,
 }
 
-/// A key's dates.
+/// The dates of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySchedule {
-    /// Its `kid`.
+    /// The `kid`.
     pub kid: KeyId,
-    /// What it signs with.
+    /// The algorithm.
     pub algorithm: SigningAlgorithm,
-    /// When it was made.
+    /// The time of creation.
     pub created_at: Timestamp,
-    /// From when on it signs.
+    /// The time from which it signs.
     pub activates_at: Timestamp,
-    /// From when on it does not sign any more: when its successor activates.
+    /// The time from which it no longer signs: its successor's activation.
     pub retires_at: Option<Timestamp>,
-    /// From when on it is not published any more.
+    /// The time at which its publication ends.
     pub unpublished_at: Option<Timestamp>,
 }
 
 impl KeySchedule {
-    /// Where it is in its life now.
+    /// Returns the state at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> KeyState {
         if self.unpublished_at.is_some_and(|at| at.has_passed(now)) {
@@ -77,7 +79,7 @@ impl KeySchedule {
     }
 }
 
-/// The key that signs now: of the active ones of this algorithm, the one that became active last.
+/// Returns the key that signs now: the most recently activated active key of this algorithm.
 #[must_use]
 pub fn signing_key(keys: &[KeySchedule], algorithm: SigningAlgorithm, now: Timestamp) -> Option<&KeySchedule> {
     keys.iter()
@@ -85,34 +87,37 @@ pub fn signing_key(keys: &[KeySchedule], algorithm: SigningAlgorithm, now: Times
         .max_by_key(|key| (key.activates_at, key.created_at))
 }
 
-/// What a rotation changes: the new key's activation, and the dates of those that it replaces.
+/// The effect of a rotation: the activation of the new key, and the dates of the keys that it
+/// replaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationPlan {
-    /// From when on the new key signs.
+    /// The time from which the new key signs.
     pub activates_at: Timestamp,
-    /// Keys that get an end, with their new dates.
+    /// The replaced keys with their new dates.
     pub replaced_keys: Vec<KeySchedule>,
 }
 
-/// Why a new key is made.
+/// Why a new key is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationReason {
-    /// An admin said so.
+    /// An admin requested it.
     Requested,
-    /// Perhaps none: only if there is no key yet, or the active one is old enough and no successor waits.
+    /// Scheduled check. A key is created only if there is none, or if the active one is old enough
+    /// and no successor is pending.
     Age,
 }
 
-/// Whether a new key of this algorithm is to be made now, and what that changes.
+/// Plans the creation of a key of this algorithm, or returns `None` if none is due.
 ///
-/// The first key of all signs at once. A later one is published first, and its predecessor stays published until nothing it
-/// signed can be alive. A key that already waits is kept: the rotation that made it is under way.
+/// The very first key signs at once. A later key is published first, and its predecessor stays
+/// published until every token that it signed has expired. A pending key is kept, because its
+/// rotation is under way.
 #[must_use]
 pub fn plan_rotation(
     keys: &[KeySchedule],
     algorithm: SigningAlgorithm,
     rotation: &RotationSettings,
-    occasion: RotationReason,
+    reason: RotationReason,
     now: Timestamp,
 ) -> Option<RotationPlan> {
     let of_kind = |state| keys.iter().filter(move |key| key.algorithm == algorithm && key.state(now) == state);
@@ -120,14 +125,15 @@ pub fn plan_rotation(
         return None;
     }
     let Some(current) = signing_key(keys, algorithm, now) else {
-        // The very first key signs at once. One of a further algorithm is published first, like any other.
+        // The very first key signs at once. The first key of an additional algorithm is published
+        // ahead, like any later key.
         let is_first = keys.iter().all(|key| key.state(now) == KeyState::Gone);
         let activates = if is_first { now } else { now.saturating_add(rotation.publish_ahead) };
         return Some(RotationPlan { activates_at: activates, replaced_keys: Vec::new() });
     };
     let old_enough =
         current.activates_at.saturating_add(rotation.every).has_passed(now.saturating_add(rotation.publish_ahead));
-    if occasion == RotationReason::Age && !old_enough {
+    if reason == RotationReason::Age && !old_enough {
         return None;
     }
     let activates = now.saturating_add(rotation.publish_ahead);
@@ -138,19 +144,21 @@ pub fn plan_rotation(
     Some(RotationPlan { activates_at: activates, replaced_keys: replaced })
 }
 
-/// What it takes to be without a key from now on.
+/// The effect of removing a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemovalPlan {
-    /// From when on a new key signs, where no other one does. Nobody had the time to fetch it: to sign with a leaked key is worse.
+    /// The activation of a replacement key, if no other key can sign. There was no time to publish
+    /// it ahead; signing with a leaked key would be worse.
     pub new_key_activates_at: Option<Timestamp>,
-    /// Keys with other dates: one that waited and signs now, or one that was to be replaced by the removed one and is not.
+    /// Keys with new dates: a pending key that signs now, or a key that the removed one was to
+    /// replace.
     pub rescheduled_keys: Vec<KeySchedule>,
 }
 
-/// What it takes to be without this key from now on; nothing, if there is no such key.
+/// Plans the removal of this key. Returns `None` for an unknown key.
 ///
-/// Whoever takes its place has been active for a while already, as far as its dates say: whichever replica's clock is behind
-/// must have a key to sign with at this moment.
+/// The dates of the successor say that it has been active for a while. A replica whose clock is
+/// behind must also have a key to sign with at this moment.
 #[must_use]
 pub fn plan_removal(keys: &[KeySchedule], kid: &KeyId, now: Timestamp) -> Option<RemovalPlan> {
     let removed = keys.iter().find(|key| key.kid == *kid)?;
@@ -164,7 +172,7 @@ pub fn plan_removal(keys: &[KeySchedule], kid: &KeyId, now: Timestamp) -> Option
     let Some(heir) = active.or(next) else {
         return Some(RemovalPlan { new_key_activates_at: Some(at_once), rescheduled_keys: Vec::new() });
     };
-    // It was to make room for the removed one.
+    // The removed key was to replace this one.
     let is_replaced = removed.state(now) == KeyState::Pending && heir.retires_at == Some(removed.activates_at);
     let (retires, gone) = if is_replaced { (None, None) } else { (heir.retires_at, heir.unpublished_at) };
     let is_alone = of_kind(KeyState::Active).count() <= 1;
@@ -193,7 +201,8 @@ mod tests {
         }
     }
 
-    /// Whichever key of a rotation is removed, at whichever moment: afterwards one signs, at once and for good.
+    /// After the removal of any key of a rotation at any time, one key signs at once and
+    /// permanently.
     #[test]
     fn plan_removal_always_leaves_a_signing_key() {
         const NOW: i64 = 1_000_000;
@@ -207,8 +216,9 @@ mod tests {
         let mut both = plan.replaced_keys;
         both.push(KeySchedule { created_at: at(NOW), activates_at: plan.activates_at, ..key("b", 0) });
         let other = KeySchedule { algorithm: SigningAlgorithm::EdDSA, ..key("other", 5) };
-        // The keys, which is removed, how much later; whether one is made; who signs then, if none is made.
-        for (keys, kid, later, makes, signs) in [
+        // The keys, the removed key, the delay, whether a key is created, and the signing key if
+        // none is created.
+        for (keys, kid, later, is_created, want) in [
             (vec![first.clone()], "a", 0, true, None),
             (both.clone(), "a", 0, false, Some("b")),
             (both.clone(), "b", 0, false, Some("a")),
@@ -220,23 +230,23 @@ mod tests {
         ] {
             let (now, keys) = (NOW + later, [&keys[..], std::slice::from_ref(&other)].concat());
             let plan = plan_removal(&keys, &kid.parse().unwrap(), at(now)).unwrap();
-            assert_eq!(plan.new_key_activates_at.is_some(), makes, "{kid} {later}");
-            let mut left = keys.into_iter().filter(|key| key.kid.as_str() != kid).collect::<Vec<_>>();
+            assert_eq!(plan.new_key_activates_at.is_some(), is_created, "{kid} {later}");
+            let mut remaining = keys.into_iter().filter(|key| key.kid.as_str() != kid).collect::<Vec<_>>();
             for renewed in plan.rescheduled_keys {
-                left.retain(|key| key.kid != renewed.kid);
-                left.push(renewed);
+                remaining.retain(|key| key.kid != renewed.kid);
+                remaining.push(renewed);
             }
-            left.extend(plan.new_key_activates_at.map(|activates| KeySchedule {
+            remaining.extend(plan.new_key_activates_at.map(|activates| KeySchedule {
                 created_at: at(now),
                 activates_at: activates,
                 ..key("new", 0)
             }));
-            // Also by a clock that is behind, and for as long as nobody rotates.
-            for then in [now - 3600, now, now + 10, now + 10_000, now + 10_000_000] {
-                let signing = signing_key(&left, es256, at(then)).map(|key| key.kid.as_str());
-                assert_eq!(signing, Some(signs.unwrap_or("new")), "{kid} {later} {then}");
+            // This holds for a clock that is behind, and for as long as no rotation happens.
+            for time in [now - 3600, now, now + 10, now + 10_000, now + 10_000_000] {
+                let signing = signing_key(&remaining, es256, at(time)).map(|key| key.kid.as_str());
+                assert_eq!(signing, Some(want.unwrap_or("new")), "{kid} {later} {time}");
             }
-            assert_eq!(signing_key(&left, SigningAlgorithm::EdDSA, at(now)).unwrap().kid.as_str(), "other");
+            assert_eq!(signing_key(&remaining, SigningAlgorithm::EdDSA, at(now)).unwrap().kid.as_str(), "other");
         }
         assert_eq!(plan_removal(&both, &"c".parse().unwrap(), at(NOW)), None);
     }
@@ -248,8 +258,8 @@ mod tests {
             publish_ahead: Lifetime::seconds(100),
             keep_retired: Lifetime::seconds(900),
         };
-        let plan = |keys: &[KeySchedule], occasion, now| {
-            plan_rotation(keys, SigningAlgorithm::ES256, &rotation, occasion, at(now))
+        let plan = |keys: &[KeySchedule], reason, now| {
+            plan_rotation(keys, SigningAlgorithm::ES256, &rotation, reason, at(now))
         };
         assert_eq!(plan(&[], RotationReason::Age, 5).unwrap().activates_at, at(5), "the first key signs at once");
         let mut keys = vec![key("a", 5)];
@@ -258,9 +268,9 @@ mod tests {
         keys = change.replaced_keys;
         keys.push(KeySchedule { activates_at: change.activates_at, ..key("b", 0) });
         assert_eq!(plan(&keys, RotationReason::Requested, 906), None, "one rotation at a time");
-        for (now, signs, published) in [(1004, "a", 2), (1005, "b", 2), (1904, "b", 2), (1905, "b", 1)] {
+        for (now, want, published) in [(1004, "a", 2), (1005, "b", 2), (1904, "b", 2), (1905, "b", 1)] {
             let signing = signing_key(&keys, SigningAlgorithm::ES256, at(now)).unwrap();
-            assert_eq!(signing.kid.as_str(), signs, "{now}");
+            assert_eq!(signing.kid.as_str(), want, "{now}");
             assert_eq!(keys.iter().filter(|k| k.state(at(now)) != KeyState::Gone).count(), published, "{now}");
         }
         assert_eq!(signing_key(&keys, SigningAlgorithm::RS256, at(1005)), None);

@@ -1,4 +1,5 @@
-//! The rules. No await, no I/O, no clock, no randomness, no logging, no panic: plain data in, a value out.
+//! Domain rules as pure functions over plain data: no `await`, I/O, clock, randomness, logging or
+//! panics.
 
 pub mod audit;
 pub mod exchange;
@@ -10,6 +11,7 @@ pub mod settings;
 pub mod id;
 pub mod keys;
 pub mod registry;
+pub mod requester;
 pub mod revocation;
 pub mod scope;
 pub mod secret;

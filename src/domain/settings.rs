@@ -1,30 +1,30 @@
-//! The limits that an operator sets, with the defaults of the contract.
+//! Limits that an operator configures, with their defaults, and fixed caps.
 
 use serde::Deserialize;
 
 use crate::domain::time::Lifetime;
 
-/// `[tokens]`: lives and depths of tokens.
+/// `[tokens]`: lifetimes and depths of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenLimits {
-    /// How long a task token lives when the request does not say (seconds).
+    /// The lifetime of a task token if the request names none (seconds).
     pub lifetime: Lifetime,
-    /// How long an API token lives (seconds).
+    /// The lifetime of an API token (seconds).
     pub api_token_lifetime: Lifetime,
-    /// How long the chain of agents may be.
+    /// The maximum number of agents in a chain.
     pub max_chain: usize,
-    /// How far another clock may be off (seconds).
+    /// The tolerance for clocks of other parties (seconds).
     pub leeway: Lifetime,
-    /// How long a client assertion may live at most (seconds).
+    /// The maximum lifetime of a client assertion (seconds).
     pub max_assertion_lifetime: Lifetime,
 }
 
-/// No token lives longer than this, whatever is configured.
+/// The maximum lifetime of any token, regardless of the configuration.
 pub const TOKEN_LIFETIME_CAP: Lifetime = Lifetime::minutes(15);
-/// How far the wall clocks of replicas may differ before something is forgotten too early.
+/// The maximum difference between the wall clocks of replicas. Retention times include it.
 pub const MAX_CLOCK_SKEW: Lifetime = Lifetime::hours(1);
-/// No task lives longer than this, whatever is configured.
+/// The maximum lifetime of any task, regardless of the configuration.
 pub const TASK_LIFETIME_CAP: Lifetime = Lifetime::hours(24);
 
 impl Default for TokenLimits {
@@ -39,13 +39,13 @@ impl Default for TokenLimits {
     }
 }
 
-/// `[tasks]`: lives of tasks.
+/// `[tasks]`: lifetimes of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TaskLimits {
-    /// How long a task may take when the request does not say (seconds).
+    /// The lifetime of a task if the request names none (seconds).
     pub lifetime: Lifetime,
-    /// The longest `task_deadline` that is granted (seconds).
+    /// The latest `task_deadline` that is granted (seconds from now).
     pub max_lifetime: Lifetime,
 }
 
@@ -55,22 +55,22 @@ impl Default for TaskLimits {
     }
 }
 
-/// How long a grant for an emergency lasts, where nothing else is configured or asked for.
+/// The lifetime of a break-glass grant if neither the configuration nor the request names one.
 pub const DEFAULT_BREAK_GLASS_LIFETIME: Lifetime = Lifetime::minutes(15);
-/// No grant for an emergency lasts longer than this, whatever is configured.
+/// The maximum lifetime of a break-glass grant, regardless of the configuration.
 pub const BREAK_GLASS_LIFETIME_CAP: Lifetime = Lifetime::hours(4);
 
-/// `[memory]`: what is kept in memory so that it need not be worked out again.
+/// `[memory]`: the cache of verified tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// How many tokens that were found good are kept; none, where it is 0.
+    /// The maximum number of verified tokens in the cache; 0 disables it.
     pub verified_tokens: u32,
-    /// How much they may take (MiB).
+    /// The maximum size of the cache (MiB).
     pub verified_megabytes: u32,
 }
 
 impl MemoryLimits {
-    /// How much the tokens that were found good may take (bytes).
+    /// Returns the maximum size of the cache in bytes.
     #[must_use]
     pub fn verified_bytes(self) -> u64 {
         u64::from(self.verified_megabytes) << 20
@@ -83,13 +83,13 @@ impl Default for MemoryLimits {
     }
 }
 
-/// How large a JWT may be (bytes).
+/// Maximum size of a JWT (bytes).
 pub const MAX_JWT_BYTES: usize = 16 * 1024;
-/// How large a request body may be (bytes).
+/// Maximum size of a request body (bytes).
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// How many parameters a form may have.
+/// Maximum number of parameters in a form.
 pub const MAX_PARAMETERS: usize = 64;
-/// How large `request_details` and `request_context` may be (bytes each).
+/// Maximum size of `request_details` and of `request_context` (bytes each).
 pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
-/// How deep `request_details` and `request_context` may nest.
+/// Maximum nesting depth of `request_details` and `request_context`.
 pub const MAX_CONTEXT_DEPTH: usize = 8;

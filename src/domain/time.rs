@@ -1,25 +1,25 @@
-//! Time is data: a use-case reads the clock once and hands the reading down.
+//! Timestamps and durations as plain data. A use-case reads the clock once and passes the value on.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2 without its fractions.
+/// Seconds since 1970-01-01T00:00:00Z: the `NumericDate` of RFC 7519 §2 without fractions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
-/// 9999-12-31T23:59:59Z: the last second that RFC 3339 can write.
+/// 9999-12-31T23:59:59Z: the last second that RFC 3339 can represent.
 const MAX_UNIX_SECONDS: i64 = 253_402_300_799;
 
 impl Timestamp {
     /// The first second of 1970.
     pub const EPOCH: Self = Self(0);
-    /// The last second there is for us (end of the year 9999).
+    /// The last representable second (end of the year 9999).
     pub const MAX: Self = Self(MAX_UNIX_SECONDS);
 
-    /// Takes seconds since the epoch, held within 1970..=9999.
+    /// Returns the time with this many seconds since the epoch, clamped to the years 1970 to 9999.
     #[must_use]
     pub const fn from_unix(seconds: i64) -> Self {
         if seconds < 0 {
@@ -31,49 +31,50 @@ impl Timestamp {
         }
     }
 
-    /// Seconds since the epoch.
+    /// Returns the seconds since the epoch.
     #[must_use]
     pub const fn unix(self) -> i64 {
         self.0
     }
 
-    /// Saturates, so that a hostile number can shorten a life but never wrap one.
+    /// Adds a duration. Saturates, so that a hostile number can shorten a lifetime but not wrap it.
     #[must_use]
-    pub const fn saturating_add(self, life: Lifetime) -> Self {
-        Self::from_unix(self.0.saturating_add(life.0 as i64))
+    pub const fn saturating_add(self, duration: Lifetime) -> Self {
+        Self::from_unix(self.0.saturating_add(duration.0 as i64))
     }
 
-    /// The moment `life` before this one; never before 1970.
+    /// Subtracts a duration, saturating at 1970.
     #[must_use]
-    pub const fn saturating_sub(self, life: Lifetime) -> Self {
-        Self::from_unix(self.0.saturating_sub(life.0 as i64))
+    pub const fn saturating_sub(self, duration: Lifetime) -> Self {
+        Self::from_unix(self.0.saturating_sub(duration.0 as i64))
     }
 
-    /// The last second of the hour before the one that this is in; never before 1970.
+    /// Returns the last second of the previous hour, saturating at 1970.
     #[must_use]
     pub const fn end_of_previous_hour(self) -> Self {
         Self::from_unix(self.0 - self.0 % 3600 - 1)
     }
 
-    /// RFC 7519 §4.1.4: "on or after" the expiry the token is dead.
+    /// Returns whether this expiry has passed. RFC 7519 §4.1.4: a token is invalid "on or after"
+    /// its expiry.
     #[must_use]
     pub const fn has_passed(self, now: Self) -> bool {
         self.0 <= now.0
     }
 
-    /// How long from `now` until this moment; zero when it has passed.
+    /// Returns the duration from `now` until this time; zero if it has passed.
     #[must_use]
     pub fn remaining_from(self, now: Self) -> Lifetime {
         Lifetime(u32::try_from(self.0.saturating_sub(now.0).max(0)).unwrap_or(u32::MAX))
     }
 
-    /// RFC 3339, in UTC, to the second.
+    /// Formats the time as RFC 3339, in UTC, to the second.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
         OffsetDateTime::from_unix_timestamp(self.0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
     }
 
-    /// Reads RFC 3339; fractions of a second are dropped.
+    /// Parses RFC 3339, discarding fractions of a second.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
@@ -87,40 +88,40 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A length of time in whole seconds.
+/// A duration in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lifetime(u32);
 
 impl Lifetime {
-    /// Takes seconds.
+    /// Returns a duration of this many seconds.
     #[must_use]
     pub const fn seconds(seconds: u32) -> Self {
         Self(seconds)
     }
 
-    /// Takes minutes.
+    /// Returns a duration of this many minutes.
     #[must_use]
     pub const fn minutes(minutes: u32) -> Self {
         Self(minutes.saturating_mul(60))
     }
 
-    /// Takes hours.
+    /// Returns a duration of this many hours.
     #[must_use]
     pub const fn hours(hours: u32) -> Self {
         Self::minutes(hours.saturating_mul(60))
     }
 
-    /// The length in seconds.
+    /// Returns the number of seconds.
     #[must_use]
     pub const fn as_seconds(self) -> u32 {
         self.0
     }
 
-    /// Both, one after the other.
+    /// Returns the sum of two durations.
     #[must_use]
-    pub const fn saturating_add(self, more: Self) -> Self {
-        Self(self.0.saturating_add(more.0))
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         authority::Authority,
         grants::{
             Grant,
-            break_glass::{self, BreakGlassGrant, Review, ReviewState},
+            break_glass::{BreakGlassGrant, Review, ReviewState},
         },
         id::{ClientId, GrantId, Reason},
         task::Requester,
@@ -84,7 +84,7 @@ impl Service {
         let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             self.check_grant(&snapshot, &created.grant, cx).await?;
-            if !break_glass::is_accepted(&snapshot.registry, &authority) {
+            if !snapshot.registry.accepts_break_glass(&authority) {
                 let text = "a resource of the requested authority does not accept break-glass grants";
                 return Ok(Decision::Refuse(ConflictError::Inconsistent(text.into())));
             }

@@ -501,7 +501,7 @@ fn invalid_objects_are_rejected() {
         (
             "[[agents]]",
             "[[issuers]]\nissuer = \"https://login.example.com\"\nkeys = \"discovery\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\ntoken_types = [\"jwt\"]\n\n[[agents]]",
-            "errand.toml:14:10: issuers[1].issuer of `https://login.example.com`: stands twice (rename or remove one of the two)",
+            "errand.toml:14:10: issuers[1].issuer of `https://login.example.com`: duplicate issuer (rename or remove one of the two)",
         ),
         // An invalid object is reported once, without the errors of the objects that depend on it.
         (

@@ -1,10 +1,10 @@
-//! The trail of a task in plain words: one sentence a record, for whoever wants to know what happened.
+//! Plain-language rendering of a task's audit trail: one sentence for each record.
 
 use serde_json::Value;
 
 use crate::domain::audit::{Event, Outcome, Record};
 
-/// What a record of a task's trail is about.
+/// Returns the category of a record in the trail of a task.
 #[must_use]
 pub fn category(record: &Record) -> &'static str {
     match record.event {
@@ -26,7 +26,8 @@ pub fn category(record: &Record) -> &'static str {
     }
 }
 
-/// Says what a record says. What strangers wrote into it can't steer a terminal.
+/// Describes a record in one sentence. Control and formatting characters are replaced, because
+/// other parties wrote parts of the record and must not be able to control a terminal.
 #[must_use]
 pub fn describe(record: &Record) -> String {
     let text = match record.event {
@@ -35,7 +36,7 @@ pub fn describe(record: &Record) -> String {
         Event::ToolCall => describe_call(record),
         Event::Revocation => describe_revocation(record),
         Event::TaskTransition => describe_transition(record),
-        Event::BreakGlassUse => format!("{} got it by a grant for an emergency: break-glass", client_name(record)),
+        Event::BreakGlassUse => format!("{} used a break-glass grant to get the token", client_name(record)),
         Event::ClientAuthenticate
         | Event::RegistryChange
         | Event::CatalogueChange
@@ -44,19 +45,21 @@ pub fn describe(record: &Record) -> String {
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
         | Event::KeyRotate
-        | Event::KeyRevoke => "something else happened that names this task".to_owned(),
+        | Event::KeyRevoke => "another event that names this task".to_owned(),
     };
     text.chars().map(|c| if is_bidi_or_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Whether it is no sign of its own but does something to others: moves the cursor, turns writing around, hides.
+/// Returns whether a character is invisible but affects others: moves the cursor, changes the
+/// writing direction, or hides text.
 fn is_bidi_or_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The exchange that opened the task: of a token of the requester, and not to join one that was there.
+/// Returns whether this exchange opened the task: with a token of the requester, and without
+/// joining an existing task.
 fn opens_task(record: &Record) -> bool {
     let derived = grant_field(record, "lineage").and_then(Value::as_array).is_none_or(|lineage| !lineage.is_empty());
     record.outcome == Outcome::Done && !derived && request_field(record, "task_id").is_none()
@@ -69,94 +72,88 @@ fn describe_issue(record: &Record) -> String {
     }
     let tools = tool_list(record);
     let target = record.resource.as_deref().unwrap_or("an unknown resource");
-    let requester = record.requester.as_ref().map_or("somebody", |requester| requester.subject.as_str());
+    let requester = record.requester.as_ref().map_or("an unknown requester", |requester| requester.subject.as_str());
     if opens_task(record) {
-        // So that it ends where it ends.
+        // A quotation mark in the purpose must not end the quotation.
         let purpose = record.purpose.as_deref().unwrap_or("an unknown purpose").replace('"', "'");
         return format!(
-            "{requester} sent {client} on an errand, \"{purpose}\": {client} got a token for {tools} at {target}"
+            "{requester} delegated \"{purpose}\" to {client}: {client} got a token for {tools} at {target}"
         );
     }
     match (grant_field(record, "kind").and_then(Value::as_str), request_field(record, "requested_actor")) {
-        (Some("hand_over"), Some(Value::String(to))) => format!("{client} handed {tools} over to {to}"),
-        (Some("txn"), _) => format!("{client} got a transaction token for {tools}, for {target}"),
-        _ => format!("{client} got a token for {tools} at {target}, in the name of {requester}"),
+        (Some("hand_over"), Some(Value::String(to))) => format!("{client} delegated {tools} to {to}"),
+        (Some("txn"), _) => format!("{client} got a transaction token for {tools} in {target}"),
+        _ => format!("{client} got a token for {tools} at {target} on behalf of {requester}"),
     }
 }
 
 fn describe_introspection(record: &Record) -> String {
-    let agent = agent_name(record);
-    let answer = if record.outcome == Outcome::Active { "it was live" } else { "it was not" };
-    format!("{} asked about a token of {agent}: {answer}", client_name(record))
+    let state = if record.outcome == Outcome::Active { "active" } else { "inactive" };
+    format!("{} introspected a token of {}: {state}", client_name(record), agent_name(record))
 }
 
 fn describe_call(record: &Record) -> String {
     let word = |name| request_field(record, name).and_then(Value::as_str).unwrap_or("unknown");
-    let touched = request_field(record, "data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let touched = touched.iter().map(|one| {
-        let count = one.get("count").and_then(Value::as_u64).unwrap_or_default();
-        format!("{count} {}", one.get("class").and_then(Value::as_str).unwrap_or("unknown"))
+    let data = request_field(record, "data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let counts = data.iter().map(|access| {
+        let count = access.get("count").and_then(Value::as_u64).unwrap_or_default();
+        let class = access.get("class").and_then(Value::as_str).unwrap_or("unknown");
+        format!("{count} {class} {}", if count == 1 { "record" } else { "records" })
     });
-    let touched = touched.collect::<Vec<_>>().join(", ");
-    let touched = if touched.is_empty() { String::new() } else { format!(", and touched {touched}") };
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    let accessed = if counts.is_empty() { String::new() } else { format!("; accessed {counts}") };
     let is_named = request_field(record, "named_by_token").and_then(Value::as_bool).unwrap_or(false);
     let warning = if is_named { "" } else { " (the token does not name this tool)" };
     let late = match word("token_standing") {
-        "revoked" => " (reported when the token had been taken back)",
-        "suspended" => " (reported while the token was held back)",
-        "expired" => " (reported when the token had expired)",
+        "revoked" => " (reported after the token was revoked)",
+        "suspended" => " (reported while the token was suspended)",
+        "expired" => " (reported after the token expired)",
         _ => "",
     };
-    let (agent, tool, outcome) = (agent_name(record), word("tool"), word("outcome"));
-    format!(
-        "{agent} called {tool} at {}{warning}: it {} {outcome}{touched}{late}",
-        client_name(record),
-        outcome_verb(outcome)
-    )
-}
-
-/// "it has succeeded", "it has failed", "it was refused".
-fn outcome_verb(outcome: &str) -> &'static str {
-    if outcome == "refused" { "was" } else { "has" }
+    let (agent, resource) = (agent_name(record), client_name(record));
+    format!("{agent} called {} at {resource}{warning}: {}{accessed}{late}", word("tool"), word("outcome"))
 }
 
 fn describe_revocation(record: &Record) -> String {
+    let actor = actor_name(record);
+    let is_task = request_field(record, "kind").and_then(Value::as_str) == Some("task");
     if record.outcome != Outcome::Done {
-        return format!("{} was not allowed to take a token back: {}", actor_name(record), reason_text(record));
+        let target = if is_task { "the task" } else { "a token" };
+        return format!("{actor} could not revoke {target}: {}", reason_text(record));
     }
-    let what = match request_field(record, "kind").and_then(Value::as_str) {
-        Some("task") => "the task, with all its tokens,",
-        _ => "a token, with all that was derived from it,",
-    };
-    let why = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("{} took {what} back{why}", actor_name(record))
+    let target = if is_task { "the task and all its tokens" } else { "a token and all tokens derived from it" };
+    format!("{actor} revoked {target}{}", reason_suffix(record))
 }
 
 fn describe_transition(record: &Record) -> String {
+    let actor = actor_name(record);
     if record.outcome != Outcome::Done {
-        let act = request_field(record, "act").and_then(Value::as_str).unwrap_or("change");
-        return format!("{} wanted to {act} the task, in vain: {}", actor_name(record), reason_text(record));
+        let action = request_field(record, "act").and_then(Value::as_str).unwrap_or("change");
+        return format!("{actor} could not {action} the task: {}", reason_text(record));
     }
-    let why = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = reason_suffix(record);
     let outcome = grant_field(record, "outcome").and_then(Value::as_str);
-    let outcome = outcome.map(|outcome| format!("; what came of it: {outcome}")).unwrap_or_default();
-    let done = match grant_field(record, "state").and_then(Value::as_str) {
-        Some("active") => "resumed the task",
-        Some("suspended") => "suspended the task",
-        Some("completed") => "completed the task, and all its tokens ended",
-        Some("failed") => "gave the task up, and all its tokens ended",
+    let outcome = outcome.map(|outcome| format!("; outcome: {outcome}")).unwrap_or_default();
+    let ended = |action: &str| format!("{actor} {action}{reason}; all its tokens ended{outcome}");
+    match grant_field(record, "state").and_then(Value::as_str) {
+        Some("active") => format!("{actor} resumed the task{reason}"),
+        Some("suspended") => format!("{actor} suspended the task{reason}"),
+        Some("completed") => ended("completed the task"),
+        Some("failed") => ended("ended the task as failed"),
         Some("revoked") if record.by.as_deref().is_some_and(|by| by.starts_with("grant:")) => {
-            return "the grant that the task rests on was withdrawn: the task is over".to_owned();
+            "the grant on which the task is based was withdrawn; the task ended".to_owned()
         }
         Some("revoked") if record.by.as_deref() == Some("removal") => {
-            return "the agent that opened the task, or the issuer of its requester, was removed: the task is over"
-                .to_owned();
+            "the agent that opened the task, or the issuer of its requester, was removed; the task ended".to_owned()
         }
-        Some("revoked") => "took the task back, and all its tokens ended",
-        Some("expired") => return "the task ended at its deadline".to_owned(),
-        _ => "changed the task",
-    };
-    format!("{} {done}{why}{outcome}", actor_name(record))
+        Some("revoked") => ended("revoked the task"),
+        Some("expired") => "the task ended at its deadline".to_owned(),
+        _ => format!("{actor} changed the task{reason}{outcome}"),
+    }
+}
+
+fn reason_suffix(record: &Record) -> String {
+    record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 fn actor_name(record: &Record) -> &str {
@@ -164,33 +161,33 @@ fn actor_name(record: &Record) -> &str {
 }
 
 fn client_name(record: &Record) -> &str {
-    record.client.as_ref().map_or("somebody", |client| client.as_str())
+    record.client.as_ref().map_or("an unknown client", |client| client.as_str())
 }
 
 fn agent_name(record: &Record) -> &str {
-    record.agents.first().map_or("somebody", String::as_str)
+    record.agents.first().map_or("an unknown agent", String::as_str)
 }
 
 fn reason_text(record: &Record) -> &str {
-    record.reason.as_deref().unwrap_or("no reason is on record")
+    record.reason.as_deref().unwrap_or("no recorded reason")
 }
 
-/// The tools that were granted, by their names.
+/// Returns the names of the granted tools.
 fn tool_list(record: &Record) -> String {
     let details = grant_field(record, "authorization_details").and_then(Value::as_array).map(Vec::as_slice);
-    // What lists something names no tool.
-    let action = |detail: &'_ Value| {
+    // A permission to list names no tool, so its action is shown.
+    let action = |detail: &Value| {
         detail.get("actions").and_then(|actions| actions.get(0)).and_then(Value::as_str).map(str::to_owned)
     };
     let name =
         |detail: &Value| detail.get("identifier").and_then(Value::as_str).map(str::to_owned).or_else(|| action(detail));
     let names = details.unwrap_or_default().iter().filter_map(name);
     let names = names.collect::<Vec<_>>().join(", ");
-    if names.is_empty() { "nothing".to_owned() } else { names }
+    if names.is_empty() { "no tools".to_owned() } else { names }
 }
 
 fn request_field<'a>(record: &'a Record, name: &str) -> Option<&'a Value> {
-    record.requested.as_ref().and_then(|asked| asked.get(name))
+    record.requested.as_ref().and_then(|requested| requested.get(name))
 }
 
 fn grant_field<'a>(record: &'a Record, name: &str) -> Option<&'a Value> {
@@ -208,13 +205,14 @@ mod tests {
     fn describe_replaces_terminal_control_characters() {
         let mut record = Record::new(Timestamp::EPOCH, Event::TokenIntrospect, Outcome::Inactive);
         record.agents = vec!["\u{1b}[2Jplanner\n\u{202e}\u{2066}\u{200b}é".into()];
-        let want = "somebody asked about a token of \u{fffd}[2Jplanner\u{fffd}\u{fffd}\u{fffd}\u{fffd}é: it was not";
+        let want =
+            "an unknown client introspected a token of \u{fffd}[2Jplanner\u{fffd}\u{fffd}\u{fffd}\u{fffd}é: inactive";
         assert_eq!(describe(&record), want);
         let mut opening = Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done);
         opening.purpose = Some("a report\", and got all of it for \"nothing".into());
         opening.granted = Some(json!({"lineage": []}));
         assert!(
-            describe(&opening).contains("errand, \"a report', and got all of it for 'nothing\": "),
+            describe(&opening).contains("delegated \"a report', and got all of it for 'nothing\" to "),
             "{}",
             describe(&opening)
         );
@@ -233,7 +231,7 @@ mod tests {
             Event::KeyRevoke,
         ] {
             for outcome in [Outcome::Done, Outcome::Refused, Outcome::Active, Outcome::Inactive, Outcome::Failed] {
-                // Records of another version may have anything where this one looks.
+                // Records of another version may have any JSON in these fields.
                 for odd in [None, Some(json!("x")), Some(json!({"kind": 1, "data": [1], "lineage": {}, "state": []}))] {
                     let mut record = Record::new(Timestamp::EPOCH, event, outcome);
                     record.requested.clone_from(&odd);

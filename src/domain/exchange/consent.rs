@@ -3,9 +3,12 @@
 use super::{Denial, Evidence, ExchangeInput, TaskSelector};
 use crate::domain::{
     authority::{Authority, Permission},
-    grants::{ConsentPolicy, Grant, break_glass},
+    grants::Grant,
     id::GrantId,
-    registry::{client::Effect, issuer::TrustedIssuer},
+    registry::{
+        issuer::TrustedIssuer,
+        policy::{ConsentPolicy, Effect},
+    },
 };
 
 /// The grant that a token depends on.
@@ -68,7 +71,7 @@ pub(super) fn grant_basis<'a>(
     requested: &Authority,
 ) -> Result<GrantBasis<'a>, Denial> {
     let is_required = is_consent_required(input, requested);
-    let is_accepted = || break_glass::is_accepted(input.registry, requested);
+    let is_accepted = || input.registry.accepts_break_glass(requested);
     let fits = |grant: &&Grant| {
         grant.covers(requested) && (grant.authority.is_some() || !is_required) && (!grant.break_glass || is_accepted())
     };

@@ -104,11 +104,11 @@ pub mod presenter_binding;
 #[cfg(test)]
 mod tests;
 
+pub use crate::domain::registry::parties_are_active;
 pub use basis::Basis;
 pub use denial::{CeilingExceeded, CeilingOwner, Denial};
 pub use input::{Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector};
 pub use plan::{PlannedTask, TokenPlan};
-pub use presenter::parties_are_active;
 
 use ceilings::resolve_authority;
 use consent::{GrantBasis, grant_basis};

@@ -3,12 +3,9 @@
 use super::{Basis, Denial, Evidence, ExchangeInput, Presenter, RequestedToken};
 use crate::domain::{
     exchange::presenter_binding::{self, AgentMatch, BindingEvidence},
-    grants::break_glass,
-    registry::{Registry, client::Agent, issuer::TrustedIssuer},
-    revocation::RevocationKeys,
+    registry::{agent::Agent, issuer::TrustedIssuer, parties_are_active},
     token::{
         TaskTokenClaims, TokenKind,
-        actor_chain::Actor,
         foreign_claims::{MayAct, UserClaims},
     },
     uri::ResourceUri,
@@ -124,22 +121,4 @@ fn check_issued_token(
 /// Checks that no party to the token is blocked.
 fn check_parties_enabled(input: &ExchangeInput<'_>, own: &TaskTokenClaims) -> Result<(), Denial> {
     if parties_are_active(input.registry, own, &own.revocation_keys()) { Ok(()) } else { Err(Denial::PartyBlocked) }
-}
-
-/// Returns whether all parties to a token are registered and neither disabled nor blocked.
-///
-/// The parties are the requester and its issuer, the client, every agent of this server in the
-/// chain, the agent that a hand-over token names, and the resources. A resource may also refuse
-/// tokens that depend on a break-glass grant. `keys` are the token's revocation keys.
-#[must_use]
-pub fn parties_are_active(registry: &Registry, own: &TaskTokenClaims, keys: &RevocationKeys) -> bool {
-    let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
-    let requester = !keys.requester.as_ref().is_some_and(|requester| registry.is_blocked(requester));
-    let clients = keys.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
-    // An actor whose `sub` is not a client id is not among the keys.
-    let is_agent =
-        |actor: &Actor| keys.agents.iter().any(|id| id.as_str() == actor.sub && registry.agent(id).is_some());
-    let resources = keys.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
-    let resources = resources && (!own.break_glass || break_glass::is_accepted(registry, &own.authorization_details));
-    issuer && requester && clients && own.own_actors().all(is_agent) && resources
 }

@@ -1,76 +1,56 @@
-//! Break-glass: a grant that an admin makes for an emergency, in place of the one that the requester would have to make.
+//! Break-glass grants: an admin's substitute for the requester's grant in an emergency.
 //!
-//! It stands in for that grant, and for nothing else: the requester's evidence is needed as ever, and every ceiling holds,
-//! the agent's, the requester's and the catalogue's. What was done with it is listed until somebody else signs it off.
+//! A break-glass grant replaces the requester's grant and nothing else. The requester's evidence is
+//! still required, and every ceiling still holds: the agent's, the requester's and the catalogue's.
+//! Its use stays listed until another admin reviews it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    authority::Authority,
     grants::Grant,
     id::Reason,
-    registry::Registry,
     settings::DEFAULT_BREAK_GLASS_LIFETIME,
     time::{Lifetime, Timestamp},
 };
 
-/// A grant for an emergency. It is kept when the grant is over or withdrawn, to be reviewed.
+/// A break-glass grant. It is kept for review after it expires or is withdrawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakGlassGrant {
-    /// The grant. It always says what for.
+    /// The grant. It always states an authority.
     pub grant: Grant,
-    /// What the emergency is.
+    /// The emergency.
     pub reason: Reason,
-    /// Whether it was withdrawn.
+    /// Whether the grant was withdrawn.
     pub is_withdrawn: bool,
-    /// Who signed off what was done with it.
+    /// The review, once done.
     pub review: Option<Review>,
 }
 
-/// That what was done is signed off.
+/// A completed review.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Review {
-    /// By whom: `admin:ID`.
+    /// The reviewer: `admin:ID`.
     pub by: String,
-    /// When.
+    /// The time of the review.
     pub at: Timestamp,
-    /// What they found.
+    /// The reviewer's findings.
     pub note: Reason,
 }
 
-/// Whether it is signed off.
+/// The state of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReviewState {
-    /// Not yet.
+    /// The review is pending.
     Open,
-    /// It is.
+    /// The review is complete.
     Done,
 }
 
-/// Whether a resource takes what rests on a grant for an emergency.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BreakGlassRule {
-    /// It does.
-    #[default]
-    Allow,
-    /// It takes nothing of the kind.
-    Refuse,
-}
-
-impl BreakGlassRule {
-    /// Whether it is as it is when nobody says anything.
-    #[must_use]
-    pub fn is_allow(&self) -> bool {
-        *self == Self::Allow
-    }
-}
-
-/// `[break_glass]`: how long such a grant lasts.
+/// `[break_glass]`: the lifetime of break-glass grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakGlassLimits {
-    /// At most, and where the admin does not say (seconds).
+    /// The maximum lifetime, and the default if the admin names none (seconds).
     pub max_lifetime: Lifetime,
 }
 
@@ -80,22 +60,23 @@ impl Default for BreakGlassLimits {
     }
 }
 
-/// Why a review is not taken.
+/// Why a review is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
-    /// Who made it does not judge it.
-    #[error("somebody else than who made it has to sign it off")]
+    /// The creator may not review their own grant.
+    #[error("the creator of a break-glass grant cannot review it; another admin has to")]
     SelfReview,
-    /// More may be done with it yet.
-    #[error("it is still good: withdraw it, or wait until it is over")]
+    /// The grant could still be used.
+    #[error("the break-glass grant is still valid; withdraw it, or wait until it expires")]
     StillValid,
-    /// It was signed off before.
-    #[error("it is signed off already")]
+    /// The grant was reviewed before.
+    #[error("the break-glass grant has already been reviewed")]
     AlreadyReviewed,
 }
 
 impl BreakGlassGrant {
-    /// Whether this admin may sign it off now: somebody else than who made it, once, when nothing more can be done with it.
+    /// Checks whether this admin may review the grant now. Another admin than the creator reviews
+    /// once, after the grant has expired or been withdrawn.
     pub fn check_review(&self, by: &str, now: Timestamp) -> Result<(), ReviewError> {
         if self.grant.by == by {
             Err(ReviewError::SelfReview)
@@ -109,18 +90,10 @@ impl BreakGlassGrant {
     }
 }
 
-/// Whether all resources that this is about take what rests on a grant for an emergency. One that is not known does not.
-#[must_use]
-pub fn is_accepted(registry: &Registry, authority: &Authority) -> bool {
-    authority.iter().all(|permission| {
-        registry.resource_at(&permission.resource).is_some_and(|resource| resource.break_glass.is_allow())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{id::GrantId, task::Requester};
+    use crate::domain::{authority::Authority, id::GrantId, requester::Requester};
 
     fn break_glass_grant(review: bool, withdrawn: bool) -> BreakGlassGrant {
         let at = Timestamp::from_unix(1000);
@@ -152,8 +125,8 @@ mod tests {
             ("admin:ops", 1001, false, true, Err(ReviewError::SelfReview)),
             ("admin:ops", 1001, true, false, Err(ReviewError::SelfReview)),
         ] {
-            let said = break_glass_grant(reviewed, withdrawn).check_review(by, Timestamp::from_unix(now));
-            assert_eq!(said, want, "{by} at {now}, reviewed: {reviewed}, withdrawn: {withdrawn}");
+            let result = break_glass_grant(reviewed, withdrawn).check_review(by, Timestamp::from_unix(now));
+            assert_eq!(result, want, "{by} at {now}, reviewed: {reviewed}, withdrawn: {withdrawn}");
         }
     }
 }

@@ -1,87 +1,56 @@
-//! Recorded grants: that an agent may act for a requester, what for, and until when; and who demands one.
+//! Recorded grants: an agent's permission to act for a requester, with its authority and expiry.
 
 pub mod break_glass;
-
-use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId},
-    registry::client::Effect,
-    task::Requester,
+    requester::Requester,
     time::Timestamp,
 };
 
-/// The most grants of one requester to one agent that are not over, but for those for an emergency.
+/// Maximum number of unexpired grants from one requester to one agent, not counting break-glass
+/// grants.
 pub const MAX_GRANTS: u32 = 100;
-/// The most of those for an emergency: however many others there are, there is room for one.
+/// Maximum number of break-glass grants. They are counted apart, so that ordinary grants can't use
+/// up the quota.
 pub const MAX_BREAK_GLASS_GRANTS: u32 = 20;
-/// All of one requester to one agent.
+/// Maximum number of grants of both kinds from one requester to one agent.
 pub const MAX_TOTAL_GRANTS: u32 = MAX_GRANTS + MAX_BREAK_GLASS_GRANTS;
 
-/// A recorded grant: this agent may act for this requester, until then. Never changed: another one has another id, and a
-/// token names the one that it rests on.
+/// A recorded grant: the agent may act for the requester until it expires. A grant is immutable; a
+/// new one has a new id, and a token names the grant on which it is based.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Its id.
+    /// The id of the grant.
     pub id: GrantId,
-    /// For whom.
+    /// The requester who is represented.
     pub requester: Requester,
-    /// Who.
+    /// The agent that may act.
     pub agent: ClientId,
-    /// What the requester consents to: a ceiling for whatever rests on the grant. Without it the grant says who may act and
-    /// nothing of what may be done, so it is no consent.
+    /// The authority to which the requester consents: a ceiling for everything based on the grant.
+    /// Without it the grant names who may act but not what may be done, so it is not consent.
     pub authority: Option<Authority>,
-    /// Until when.
+    /// The expiry.
     pub expires: Timestamp,
-    /// Who recorded it: `admin:ID`, `requester:ISSUER SUBJECT`.
+    /// The creator: `admin:ID`, `requester:ISSUER SUBJECT`.
     pub by: String,
-    /// When.
+    /// The time of creation.
     pub at: Timestamp,
-    /// Whether it is for an emergency: in place of what the requester would have to grant. See [`break_glass`](super::grants::break_glass).
+    /// Whether this is a [break-glass](break_glass) grant, which replaces the requester's grant.
     pub break_glass: bool,
 }
 
 impl Grant {
-    /// How many of its kind there may be of one requester to one agent.
+    /// Returns the maximum number of grants of this kind from one requester to one agent.
     #[must_use]
     pub fn max_count(&self) -> u32 {
         if self.break_glass { MAX_BREAK_GLASS_GRANTS } else { MAX_GRANTS }
     }
 
-    /// Whether what is asked for may rest on it.
+    /// Returns whether the requested authority may be based on this grant.
     #[must_use]
-    pub fn covers(&self, wanted: &Authority) -> bool {
-        self.authority.as_ref().is_none_or(|authority| wanted.is_subset_of(authority))
-    }
-}
-
-/// Which calls need the requester's consent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConsentPolicy {
-    /// None.
-    #[default]
-    None,
-    /// Those of tools whose calls can't be undone.
-    Destructive,
-    /// All.
-    Required,
-}
-
-impl ConsentPolicy {
-    /// Whether a call of a tool with this effect needs it.
-    #[must_use]
-    pub fn is_required_for(self, effect: Effect) -> bool {
-        match (self, effect) {
-            (Self::None, _) | (Self::Destructive, Effect::Read | Effect::Write) => false,
-            (Self::Destructive, Effect::Destructive) | (Self::Required, _) => true,
-        }
-    }
-
-    /// Whether there is no demand: as it is when nobody says anything.
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        *self == Self::None
+    pub fn covers(&self, requested: &Authority) -> bool {
+        self.authority.as_ref().is_none_or(|authority| requested.is_subset_of(authority))
     }
 }

@@ -1,4 +1,4 @@
-//! The names of algorithms, and public key sets as documents. What is inside a key, an adapter knows.
+//! Algorithm names and public key sets as documents. Adapters interpret the keys.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::domain::encoding::jcs;
 
-/// The JWS algorithms (RFC 7518 §3.1, RFC 8037) that others may sign with. No `none`, nothing symmetric: they can't be named.
+/// The JWS algorithms (RFC 7518 §3.1, RFC 8037) that other parties may sign with. `none` and
+/// symmetric algorithms are not representable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum JwsAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -35,7 +36,7 @@ pub enum JwsAlgorithm {
 }
 
 impl JwsAlgorithm {
-    /// Every algorithm, in the order of preference.
+    /// All algorithms, in order of preference.
     pub const ALL: [Self; 10] = [
         Self::ES256,
         Self::EdDSA,
@@ -49,7 +50,8 @@ impl JwsAlgorithm {
         Self::PS512,
     ];
 
-    /// The `alg` value. RFC 9864's `Ed25519` is read as `EdDSA`, since that is the one curve we take.
+    /// Parses the `alg` value. RFC 9864's `Ed25519` is read as `EdDSA`, because Ed25519 is the only
+    /// supported curve.
     #[must_use]
     pub fn parse(alg: &str) -> Option<Self> {
         match alg {
@@ -58,7 +60,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// The `alg` value.
+    /// Returns the `alg` value.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -82,7 +84,7 @@ impl fmt::Display for JwsAlgorithm {
     }
 }
 
-/// The algorithms that we sign our own tokens with.
+/// The algorithms with which this server signs its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SigningAlgorithm {
     /// ECDSA on P-256 with SHA-256.
@@ -95,7 +97,7 @@ pub enum SigningAlgorithm {
 }
 
 impl SigningAlgorithm {
-    /// The `alg` value.
+    /// Returns the `alg` value.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -105,7 +107,7 @@ impl SigningAlgorithm {
         }
     }
 
-    /// Reads the `alg` value.
+    /// Parses the `alg` value.
     #[must_use]
     pub fn parse(alg: &str) -> Option<Self> {
         [Self::ES256, Self::EdDSA, Self::RS256].into_iter().find(|a| a.as_str() == alg)
@@ -118,18 +120,18 @@ impl fmt::Display for SigningAlgorithm {
     }
 }
 
-/// Why a document is no set of public keys.
+/// Why a document is not a set of public keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum JwkSetError {
-    /// Not `{"keys": […]}` with 1 to 64 objects.
-    #[error("not a JWK set: an object with 1 to 64 keys in `keys` is wanted (RFC 7517 section 5)")]
+    /// The document is not `{"keys": […]}` with 1 to 64 objects.
+    #[error("not a JWK set; provide an object with 1 to 64 keys in `keys` (RFC 7517 section 5)")]
     Malformed,
-    /// It holds a secret.
-    #[error("the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked")]
+    /// The document contains secret key material.
+    #[error("the JWK set contains a private or symmetric key; publish public keys only, and treat that key as leaked")]
     ContainsSecretKey,
 }
 
-/// A set of public keys (RFC 7517 §5), kept as the document it came in.
+/// A set of public keys (RFC 7517 §5), kept as the original document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub struct JwkSet {
@@ -145,12 +147,12 @@ impl JwkSet {
         Self { document, digest }
     }
 
-    /// The keys, each a JSON object.
+    /// Returns the keys, each a JSON object.
     pub fn keys(&self) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
         self.document.get("keys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
     }
 
-    /// SHA-256 of its canonical text: two sets that have the same one say the same.
+    /// Returns the SHA-256 of the canonical text. Equal digests mean equal content.
     #[must_use]
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
@@ -165,7 +167,7 @@ impl TryFrom<Value> for JwkSet {
         if keys.is_empty() || keys.len() > 64 || !keys.iter().all(Value::is_object) {
             return Err(JwkSetError::Malformed);
         }
-        // RFC 7518 §6: these members hold the private parts of EC, RSA, OKP and symmetric keys.
+        // RFC 7518 §6: the members with the private parts of EC, RSA, OKP and symmetric keys.
         let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
         if keys.iter().any(|key| secret.iter().any(|member| key.get(member).is_some())) {
             return Err(JwkSetError::ContainsSecretKey);
@@ -174,7 +176,8 @@ impl TryFrom<Value> for JwkSet {
     }
 }
 
-/// Our own published keys. The caller made them of public members only; there may be none yet.
+/// Builds the key set that this server publishes. The caller provides public members only; the set
+/// may be empty at first.
 impl FromIterator<serde_json::Map<String, Value>> for JwkSet {
     fn from_iter<I: IntoIterator<Item = serde_json::Map<String, Value>>>(keys: I) -> Self {
         Self::from_document(serde_json::json!({ "keys": keys.into_iter().collect::<Vec<_>>() }))

@@ -1,4 +1,4 @@
-//! A JWS in compact form (RFC 7515 §3.1), taken apart strictly and not yet believed.
+//! Strict parsing of compact JWS (RFC 7515 §3.1) before verification.
 
 use std::collections::BTreeSet;
 
@@ -8,31 +8,32 @@ use thiserror::Error;
 use crate::domain::{decode_base64url, encoding::strict_json, settings::MAX_JWT_BYTES};
 
 const MAX_HEADER_DEPTH: usize = 4;
-/// How deep a payload may nest.
+/// Maximum nesting depth of a payload.
 pub(in crate::domain) const MAX_PAYLOAD_DEPTH: usize = 32;
 
-/// Why a text is no JWS that we look at further.
+/// Why a text is not an acceptable JWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum JwsError {
-    /// Longer than 16 KiB.
-    #[error("longer than 16384 bytes")]
+    /// The text is longer than 16 KiB.
+    #[error("the token is longer than 16384 bytes")]
     TooLong,
-    /// Not three parts of canonical base64url.
-    #[error("not three parts of base64url")]
+    /// The text is not three parts of canonical base64url.
+    #[error("the token is not three base64url parts")]
     InvalidEncoding,
-    /// The header is no strict JSON object, or has no `alg`.
-    #[error("the header is not a JSON object with `alg`")]
+    /// The header is not a strict JSON object with `alg`.
+    #[error("the JOSE header is not a JSON object with `alg`")]
     InvalidHeader,
-    /// The header has a parameter that changes how the rest is to be read, or brings its own key.
-    #[error("the header has a parameter that is not taken (crit, b64, zip, jwk, jku, x5u)")]
+    /// The header has a parameter that changes the interpretation of the rest, or that supplies its
+    /// own key.
+    #[error("unsupported JOSE header parameter (crit, b64, zip, jwk, jku, x5u)")]
     UnsupportedHeaderParameter,
-    /// The payload is no strict JSON object.
-    #[error("the payload is not a JSON object, or a member stands in it twice")]
+    /// The payload is not a strict JSON object.
+    #[error("the payload is not a JSON object, or has a duplicate member")]
     InvalidPayload,
 }
 
-/// A compact JWS, taken apart, and what stands in the parts not looked at yet. Nothing in it is believed: see who verifies
-/// it.
+/// A compact JWS split into its parts, which are not parsed yet. Nothing in it is trusted before
+/// the signature is verified.
 #[derive(Clone, Debug)]
 pub struct CompactJws<'a> {
     text: &'a str,
@@ -42,7 +43,7 @@ pub struct CompactJws<'a> {
     signature: Vec<u8>,
 }
 
-/// The same, and header and payload read.
+/// A compact JWS with parsed header and payload, not yet verified.
 #[derive(Clone, Debug)]
 pub struct UnverifiedJws<'a> {
     compact: CompactJws<'a>,
@@ -50,25 +51,26 @@ pub struct UnverifiedJws<'a> {
     payload: Map<String, Value>,
 }
 
-/// The header parameters that we read.
+/// The header parameters that are evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwsHeader {
-    /// `alg`, as it stands there.
+    /// `alg`, verbatim.
     pub alg: String,
-    /// `typ`, lower-cased and without `application/` (RFC 7515 §4.1.9: media type names have no case).
+    /// `typ`, in lower case and without `application/` (RFC 7515 §4.1.9: media type names are
+    /// case-insensitive).
     pub typ: Option<String>,
-    /// `kid`. An opaque string: it is compared, never looked up anywhere else.
+    /// `kid`. An opaque string that is compared and never used for any other look-up.
     pub kid: Option<String>,
 }
 
 impl<'a> CompactJws<'a> {
-    /// Takes a compact JWS apart.
+    /// Splits a compact JWS into its parts.
     pub fn parse(text: &'a str) -> Result<Self, JwsError> {
         if text.len() > MAX_JWT_BYTES {
             return Err(JwsError::TooLong);
         }
         let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::InvalidEncoding)?;
-        // A fourth part would show here: a dot is none of the characters.
+        // A fourth part is detected here, because a dot is not a base64url character.
         let (head, payload) = signed.split_once('.').ok_or(JwsError::InvalidEncoding)?;
         Ok(Self {
             text,
@@ -79,7 +81,7 @@ impl<'a> CompactJws<'a> {
         })
     }
 
-    /// Reads header and payload.
+    /// Parses header and payload.
     pub fn read(self) -> Result<UnverifiedJws<'a>, JwsError> {
         let header = self.decode_header()?;
         match strict_json::parse(&self.payload, MAX_PAYLOAD_DEPTH) {
@@ -88,30 +90,30 @@ impl<'a> CompactJws<'a> {
         }
     }
 
-    /// The header as it was sent, in base64url.
+    /// Returns the header as sent, in base64url.
     #[must_use]
     pub fn encoded_header(&self) -> &'a str {
         self.encoded_header
     }
 
-    /// Reads the header.
+    /// Parses the header.
     pub fn decode_header(&self) -> Result<JwsHeader, JwsError> {
         parse_header(&decode_part(self.encoded_header)?)
     }
 
-    /// What the signature is over (RFC 7515 §5.1): header and payload as they stand there.
+    /// Returns the signing input (RFC 7515 §5.1): header and payload as sent.
     #[must_use]
     pub fn signing_input(&self) -> &'a [u8] {
         self.signing_input.as_bytes()
     }
 
-    /// The signature.
+    /// Returns the signature.
     #[must_use]
     pub fn signature(&self) -> &[u8] {
         &self.signature
     }
 
-    /// The payload as it was sent. To be called by who has just verified the signature, and by nobody else.
+    /// Returns the payload as sent. Call this only right after verifying the signature.
     #[must_use]
     pub fn into_payload(self) -> Vec<u8> {
         self.payload
@@ -123,55 +125,55 @@ fn decode_part(part: &str) -> Result<Vec<u8>, JwsError> {
 }
 
 impl<'a> UnverifiedJws<'a> {
-    /// Takes a compact JWS apart.
+    /// Splits a compact JWS and parses header and payload.
     pub fn parse(text: &'a str) -> Result<Self, JwsError> {
         CompactJws::parse(text)?.read()
     }
 
-    /// The header.
+    /// Returns the header.
     #[must_use]
     pub fn header(&self) -> &JwsHeader {
         &self.header
     }
 
-    /// The compact form itself.
+    /// Returns the compact form.
     #[must_use]
     pub fn text(&self) -> &'a str {
         self.compact.text
     }
 
-    /// What the signature is over (RFC 7515 §5.1): header and payload as they stand there.
+    /// Returns the signing input (RFC 7515 §5.1): header and payload as sent.
     #[must_use]
     pub fn signing_input(&self) -> &'a [u8] {
         self.compact.signing_input()
     }
 
-    /// The signature.
+    /// Returns the signature.
     #[must_use]
     pub fn signature(&self) -> &[u8] {
         self.compact.signature()
     }
 
-    /// `iss`, which says whose keys to try and nothing else.
+    /// Returns `iss`. Use it only to select the keys to try.
     #[must_use]
     pub fn claimed_issuer(&self) -> Option<&str> {
         self.payload.get("iss").and_then(Value::as_str)
     }
 
-    /// `sub` of a client assertion, which says whose keys to try and nothing else.
+    /// Returns `sub` of a client assertion. Use it only to select the keys to try.
     #[must_use]
     pub fn claimed_subject(&self) -> Option<&str> {
         self.payload.get("sub").and_then(Value::as_str)
     }
 
-    /// The payload. To be called by who has just verified the signature, and by nobody else.
+    /// Returns the payload. Call this only right after verifying the signature.
     #[must_use]
     pub fn into_payload(self) -> Map<String, Value> {
         self.payload
     }
 }
 
-/// Whoever verifies tokens of ours reads them in another way.
+/// The verifier of this server's own tokens has a reader of its own.
 impl<'a> From<UnverifiedJws<'a>> for CompactJws<'a> {
     fn from(jws: UnverifiedJws<'a>) -> Self {
         jws.compact
@@ -197,7 +199,7 @@ fn parse_header(bytes: &[u8]) -> Result<JwsHeader, JwsError> {
     Ok(JwsHeader { alg: text(read.alg)?.ok_or(JwsError::InvalidHeader)?, typ, kid: text(read.kid)? })
 }
 
-/// The header parameters, as far as they are of interest.
+/// The header members that are evaluated or rejected.
 #[derive(Default)]
 struct HeaderParameters {
     alg: Option<Value>,
@@ -208,7 +210,7 @@ struct HeaderParameters {
 }
 
 impl HeaderParameters {
-    /// Takes one; says whether it is the first one of its name.
+    /// Sets a member once; returns false for a duplicate.
     fn insert(&mut self, name: &str, value: Value) -> bool {
         match name {
             "alg" => self.alg.replace(value).is_none(),
@@ -260,7 +262,7 @@ mod tests {
         }
     }
 
-    /// The same by way of a tree of values.
+    /// Reads the header by way of a tree of values, for comparison.
     fn reference_header(bytes: &[u8]) -> Result<JwsHeader, JwsError> {
         let Ok(Value::Object(header)) = strict_json::parse(bytes, MAX_HEADER_DEPTH) else {
             return Err(JwsError::InvalidHeader);

@@ -1,5 +1,6 @@
-//! Who is shut out by an admin, whatever their own entry says: a fact of its own, so that it holds for what the file
-//! declares, outlives every start, and can be lifted again.
+//! Blocks: parties that an admin has suspended or disabled. A block is stored apart from the
+//! party's own entry. It therefore also holds for what the configuration file declares, survives
+//! restarts, and can be lifted.
 
 use std::fmt;
 
@@ -7,19 +8,19 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{ObjectKind, Registry};
-use crate::domain::{id::Reason, revocation::Target, task::Requester, time::Timestamp};
+use crate::domain::{id::Reason, requester::Requester, revocation::Target, time::Timestamp};
 
-/// Who can be shut out.
+/// The party that a block is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BlockSubject {
-    /// An object of the registry by its name: this one, and any other that gets the name later.
+    /// The registry object with this name, now and after any re-registration.
     Object(ObjectKind, String),
     /// A requester.
     Requester(Requester),
 }
 
 impl BlockSubject {
-    /// The word for what it is.
+    /// Returns the word for the kind of party.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -28,7 +29,7 @@ impl BlockSubject {
         }
     }
 
-    /// The name among its kind; of a requester, issuer and subject with a blank between.
+    /// Returns the name within its kind; for a requester, issuer and subject separated by a space.
     #[must_use]
     pub fn id(&self) -> String {
         match self {
@@ -37,7 +38,7 @@ impl BlockSubject {
         }
     }
 
-    /// Reads kind and name as they were stored.
+    /// Parses kind and name as stored.
     #[must_use]
     pub fn parse(kind: &str, id: &str) -> Option<Self> {
         let object = |kind| Some(Self::Object(kind, id.to_owned()));
@@ -57,18 +58,18 @@ impl BlockSubject {
 
 const REQUESTER_KIND: &str = "requester";
 
-/// In which way somebody is shut out.
+/// The kind of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockKind {
-    /// What they had is held back, and works again when this is lifted.
+    /// The party's tokens are suspended; they work again when the block is lifted.
     Suspended,
-    /// What they had was ended.
+    /// The party's tokens were revoked.
     Blocked,
 }
 
 impl BlockKind {
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,61 +85,62 @@ impl fmt::Display for BlockKind {
     }
 }
 
-/// Somebody who is shut out.
+/// A block in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Who.
+    /// The blocked party.
     pub subject: BlockSubject,
-    /// In which way.
+    /// The kind of block.
     pub kind: BlockKind,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Who did it: `admin:NAME`.
+    /// The admin who blocked it: `admin:NAME`.
     pub by: String,
-    /// When.
+    /// The time of the block.
     pub at: Timestamp,
 }
 
-/// What an admin does about it.
+/// An admin's action on the block of a party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockAction {
-    /// Hold back what they have, and give nothing.
+    /// Suspends the party's tokens and issues no new ones.
     Suspend,
-    /// Let the same work again.
+    /// Lifts the suspension; the same tokens work again.
     Resume,
-    /// End what they have, and give nothing.
+    /// Revokes the party's tokens and issues no new ones.
     Block,
-    /// Let them in again, with nothing.
+    /// Lifts the block; revoked tokens stay revoked.
     Unblock,
 }
 
-/// Why an admin's act is none.
+/// Why an admin's action is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BlockError {
-    /// It is held back.
+    /// The party is already suspended.
     #[error("the party is already suspended")]
     AlreadySuspended,
-    /// Held back is less than shut out.
+    /// A block is stricter than a suspension.
     #[error("the party is already blocked")]
     AlreadyBlocked,
-    /// There is nothing to take up again.
+    /// The party is not suspended.
     #[error("the party is not suspended")]
     NotSuspended,
-    /// What it had was ended, and does not come back.
+    /// The tokens of a blocked party were revoked and cannot be resumed.
     #[error("the party is blocked; unblock it")]
     MustUnblock,
-    /// It is let in again together with what it had.
+    /// Lifting a suspension also restores the tokens.
     #[error("the party is suspended; resume it")]
     MustResume,
-    /// Nobody disabled it here.
+    /// No admin has blocked the party.
     #[error("no admin has blocked the party; if its own entry disables it, change the entry")]
     NotBlocked,
 }
 
 impl BlockAction {
-    /// How somebody is shut out after this, if at all. To disable again is no mistake: it ends what there is.
-    pub fn apply(self, now: Option<BlockKind>) -> Result<Option<BlockKind>, BlockError> {
-        match (now, self) {
+    /// Returns the block in force after the action. Blocking again is permitted: it revokes the
+    /// tokens issued in the meantime.
+    pub fn apply(self, current: Option<BlockKind>) -> Result<Option<BlockKind>, BlockError> {
+        match (current, self) {
             (None, Self::Suspend) => Ok(Some(BlockKind::Suspended)),
             (None | Some(BlockKind::Suspended | BlockKind::Blocked), Self::Block) => Ok(Some(BlockKind::Blocked)),
             (Some(BlockKind::Suspended), Self::Resume) | (Some(BlockKind::Blocked), Self::Unblock) => Ok(None),
@@ -153,12 +155,12 @@ impl BlockAction {
 }
 
 impl Registry {
-    /// The same registry, with these shut out: their objects are disabled in whatever is looked up. The entries, which are
-    /// what somebody declared, stay as they are.
+    /// Returns the registry with these blocks applied: look-ups return the blocked objects as
+    /// disabled. The entries, which are what was declared, stay unchanged.
     #[must_use]
-    pub fn with_blocks(mut self, shut_out: Vec<Block>) -> Self {
-        for Block { subject: who, .. } in &shut_out {
-            match who {
+    pub fn with_blocks(mut self, blocks: Vec<Block>) -> Self {
+        for Block { subject, .. } in &blocks {
+            match subject {
                 BlockSubject::Object(ObjectKind::Issuer, id) => {
                     let issuers = self.issuers.values_mut().filter(|issuer| issuer.issuer.as_str() == id);
                     issuers.for_each(|issuer| std::sync::Arc::make_mut(issuer).disabled = true);
@@ -180,32 +182,32 @@ impl Registry {
                 }
             }
         }
-        self.blocks = shut_out;
+        self.blocks = blocks;
         self
     }
 
-    /// Everybody who is shut out by an admin.
+    /// Returns all blocks.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
-    /// Whether and how somebody is shut out by an admin.
+    /// Returns the block of a party, if any.
     #[must_use]
-    pub fn find_block(&self, who: &BlockSubject) -> Option<&Block> {
-        self.blocks.iter().find(|one| one.subject == *who)
+    pub fn find_block(&self, subject: &BlockSubject) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.subject == *subject)
     }
 
-    /// Whether nothing may be done in a requester's name.
+    /// Returns whether a requester is blocked.
     #[must_use]
     pub fn is_blocked(&self, requester: &Requester) -> bool {
         self.blocked_requesters.contains(requester)
     }
 
-    /// What somebody who is registered has: the names under which it all can be taken back.
+    /// Returns the revocation targets that cover everything a registered party has.
     #[must_use]
-    pub fn revocation_targets(&self, who: &BlockSubject) -> Vec<Target> {
-        match who {
+    pub fn revocation_targets(&self, subject: &BlockSubject) -> Vec<Target> {
+        match subject {
             BlockSubject::Object(kind, id) => {
                 self.entry(*kind, id).map(|entry| entry.object.revocation_targets()).unwrap_or_default()
             }
@@ -221,8 +223,8 @@ mod tests {
     #[test]
     fn every_block_kind_and_action_has_specified_result() {
         use BlockKind::{Blocked, Suspended};
-        // Suspend, resume, disable, enable.
-        for (now, row) in [
+        // Suspend, resume, block, unblock.
+        for (current, row) in [
             (
                 None,
                 [Ok(Some(Suspended)), Err(BlockError::NotSuspended), Ok(Some(Blocked)), Err(BlockError::NotBlocked)],
@@ -237,7 +239,7 @@ mod tests {
             ),
         ] {
             let acts = [BlockAction::Suspend, BlockAction::Resume, BlockAction::Block, BlockAction::Unblock];
-            assert_eq!(acts.map(|act| act.apply(now)), row, "{now:?}");
+            assert_eq!(acts.map(|act| act.apply(current)), row, "{current:?}");
         }
     }
 
@@ -247,14 +249,14 @@ mod tests {
             issuer: "https://login.example.com".parse().unwrap(),
             subject: "alice in chains".parse().unwrap(),
         };
-        for who in [
+        for subject in [
             BlockSubject::Object(ObjectKind::Issuer, "https://login.example.com".into()),
             BlockSubject::Object(ObjectKind::Agent, "planner".into()),
             BlockSubject::Object(ObjectKind::Resource, "files".into()),
             BlockSubject::Object(ObjectKind::Admin, "ops".into()),
             BlockSubject::Requester(requester),
         ] {
-            assert_eq!(BlockSubject::parse(who.kind(), &who.id()), Some(who));
+            assert_eq!(BlockSubject::parse(subject.kind(), &subject.id()), Some(subject));
         }
         for (kind, id) in [("requester", "alice"), ("requester", "alice bob"), ("client", "planner"), ("", "")] {
             assert_eq!(BlockSubject::parse(kind, id), None, "{kind} {id}");

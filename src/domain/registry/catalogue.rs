@@ -1,4 +1,4 @@
-//! The catalogue: what resources offer, and whether each tool is still the one that an admin has looked at.
+//! Catalogue: what resources offer, and whether each tool's definition is still the accepted one.
 
 use std::collections::BTreeMap;
 
@@ -7,81 +7,87 @@ use crate::domain::{
     id::{ClientId, ToolDigest, ToolName},
     registry::{
         Registry,
-        client::Resource,
+        resource::Resource,
         tool::{KnownTool, ToolState, ToolUnavailable},
     },
     scope::ScopeToken,
 };
 
-/// What is known of the tools of each resource.
+/// The observed tools of each resource.
 pub type KnownTools = BTreeMap<ClientId, BTreeMap<ToolName, KnownTool>>;
 
-/// A tool that is asked for and is not good.
+/// A requested tool that is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnacceptedTool {
-    /// Which.
+    /// The tool.
     pub tool: ToolName,
-    /// Why not.
+    /// Why the tool is not available.
     pub reason: ToolUnavailable,
 }
 
-/// The result of reducing something to the part that is valid now.
+/// A value reduced to the part that is valid now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reduction<T> {
-    /// All of it is valid.
+    /// The complete value is valid.
     Unchanged,
-    /// This part of it is valid.
+    /// Only this part is valid.
     Reduced(T),
 }
 
 impl Registry {
-    /// The same registry, with what is known of tools.
+    /// Returns the registry with these observed tools.
     #[must_use]
     pub fn with_tools(self, known: KnownTools) -> Self {
         Self { known_tools: known, ..self }
     }
 
-    /// How it stands with a tool of a resource.
+    /// Returns the state of a tool of a resource.
     #[must_use]
     pub fn tool_state(&self, resource: &ClientId, tool: &ToolName) -> ToolState {
         let known = self.known_tools.get(resource).and_then(|tools| tools.get(tool));
         known.map_or(ToolState::Unchecked, KnownTool::state)
     }
 
-    /// Whether the server of a resource was ever asked for its tools.
+    /// Returns whether the tools of a resource were ever fetched from its server.
     #[must_use]
     pub fn has_known_tools(&self, resource: &ClientId) -> bool {
         self.known_tools.contains_key(resource)
     }
 
-    /// The same authority, each permission [pinned](Self::pin).
-    pub fn bind_definitions(&self, asked: &Authority) -> Result<Authority, UnacceptedTool> {
+    /// Returns the same authority with each permission [bound to its
+    /// definition](Self::bind_definition).
+    pub fn bind_definitions(&self, requested: &Authority) -> Result<Authority, UnacceptedTool> {
         if self.known_tools.is_empty() {
-            return Ok(asked.clone());
+            return Ok(requested.clone());
         }
-        asked.iter().map(|permission| self.bind_definition(permission)).collect()
+        requested.iter().map(|permission| self.bind_definition(permission)).collect()
     }
 
-    /// The same permission, bound to the definition of its tool where that is known: what may go into a token. Says no
-    /// where the tool is not good. What no resource offers is left to the ceilings.
-    pub fn bind_definition(&self, asked: &Permission) -> Result<Permission, UnacceptedTool> {
-        let Some((tool, known)) = self.known_tool(asked).filter(|(tool, _)| self.is_offered(asked, tool)) else {
-            return Ok(asked.clone());
+    /// Returns the permission bound to the accepted definition of its tool, if the definition is
+    /// known. Only such a permission may go into a token. Fails if the tool is not available. A
+    /// tool that no resource offers is left to the ceilings.
+    pub fn bind_definition(&self, requested: &Permission) -> Result<Permission, UnacceptedTool> {
+        let Some((tool, known)) = self.known_tool(requested).filter(|(tool, _)| self.is_offered(requested, tool))
+        else {
+            return Ok(requested.clone());
         };
-        let no = |why| Err(UnacceptedTool { tool: tool.clone(), reason: why });
+        let unavailable = |reason| Err(UnacceptedTool { tool: tool.clone(), reason });
         let accepted = match (known.state(), &known.accepted) {
             (ToolState::Known, Some(accepted)) => accepted,
-            (ToolState::Changed, _) => return no(ToolUnavailable::Changed),
-            (ToolState::Gone, _) => return no(ToolUnavailable::Gone),
-            (ToolState::Proposed | ToolState::Known | ToolState::Unchecked, _) => return no(ToolUnavailable::Proposed),
+            (ToolState::Changed, _) => return unavailable(ToolUnavailable::Changed),
+            (ToolState::Gone, _) => return unavailable(ToolUnavailable::Gone),
+            (ToolState::Proposed | ToolState::Known | ToolState::Unchecked, _) => {
+                return unavailable(ToolUnavailable::Proposed);
+            }
         };
-        if asked.digest.as_ref().is_some_and(|digest| digest != accepted) {
-            return no(ToolUnavailable::DigestMismatch);
+        if requested.digest.as_ref().is_some_and(|digest| digest != accepted) {
+            return unavailable(ToolUnavailable::DigestMismatch);
         }
-        Ok(Permission { digest: Some(accepted.clone()), ..asked.clone() })
+        Ok(Permission { digest: Some(accepted.clone()), ..requested.clone() })
     }
 
-    /// Reduces an authority to the permissions whose tools are offered now, with the accepted definition.
+    /// Returns the part of an authority that is available now: each tool is offered, and its
+    /// definition is the accepted one.
     #[must_use]
     pub fn remaining_available(&self, authority: &Authority) -> Reduction<Authority> {
         if authority.iter().all(|permission| self.is_available(permission)) {
@@ -112,20 +118,21 @@ impl Registry {
     }
 }
 
-/// The part of what a resource offers that stands under such a scope, or has such a name.
+/// Returns the permissions that a resource offers for the selected scopes and tool names.
 pub(super) fn offered_permissions(
     resource: &Resource,
-    under: impl Fn(&ScopeToken) -> bool,
-    named: impl Fn(&ToolName) -> bool,
+    has_scope: impl Fn(&ScopeToken) -> bool,
+    has_name: impl Fn(&ToolName) -> bool,
 ) -> Vec<Permission> {
-    let tools = resource.tools.iter().filter(|tool| under(&tool.scope) || named(&tool.name));
+    let tools = resource.tools.iter().filter(|tool| has_scope(&tool.scope) || has_name(&tool.name));
     let calls = tools.map(|tool| Permission::unconstrained(resource.uri.clone(), tool.name.clone()));
-    let may_list = resource.discovery_scope.as_ref().is_some_and(&under);
+    let may_list = resource.discovery_scope.as_ref().is_some_and(&has_scope);
     let listings = ListAction::ALL.into_iter().filter(|_| may_list);
     calls.chain(listings.map(|listing| Permission::listing(resource.uri.clone(), listing))).collect()
 }
 
-/// Everything that stands under a scope at a resource, with whether `authority` allows all of it, whatever the arguments.
+/// Returns every scope of a resource, with whether `authority` allows everything under it without
+/// argument constraints.
 pub(super) fn resource_scope_coverage<'a>(
     resource: &'a Resource,
     authority: &'a Authority,
@@ -135,14 +142,15 @@ pub(super) fn resource_scope_coverage<'a>(
     calls.chain(resource.discovery_scope.iter().map(move |scope| (scope, lists_all())))
 }
 
-/// Whether `ceiling` knows the tool of `asked` by another definition: then it is not too much that is asked for.
-pub(crate) fn find_definition_mismatch(ceiling: &Authority, asked: &Permission) -> Option<ToolName> {
-    let Action::Call(tool) = &asked.action else { return None };
-    let is_other = |known: &Permission| {
-        known.resource == asked.resource
-            && known.action == asked.action
+/// Returns the tool of `requested` if `ceiling` has it with another definition. The request then
+/// fails because of the definition, not because it exceeds the ceiling.
+pub(crate) fn find_definition_mismatch(ceiling: &Authority, requested: &Permission) -> Option<ToolName> {
+    let Action::Call(tool) = &requested.action else { return None };
+    let has_other_definition = |known: &Permission| {
+        known.resource == requested.resource
+            && known.action == requested.action
             && known.digest.is_some()
-            && known.digest != asked.digest
+            && known.digest != requested.digest
     };
-    ceiling.iter().any(is_other).then(|| tool.clone())
+    ceiling.iter().any(has_other_definition).then(|| tool.clone())
 }

@@ -1,28 +1,28 @@
-//! An edge from one agent to another: leave to hand over to it.
+//! Delegation edges between agents.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::Value;
 
+use super::access::Access;
 use crate::domain::id::ClientId;
-use crate::domain::registry::client::Access;
 
-/// Leave to hand a part of a task to an agent: what may go to it, and how far it may go on from there. Written as the
-/// agent's id when it is neither.
+/// Permission to delegate a part of a task to an agent, with limits on what is delegated and how
+/// far. Serialized as the agent's id if it has no limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
-    /// The agent that is handed over to.
+    /// The agent to which the task is delegated.
     pub agent: ClientId,
-    /// How many agents may follow, this one included: with 1 it hands over to nobody. The length of the whole chain
-    /// decides alone when absent.
+    /// Maximum number of further agents, including this one: at 1 the agent may not delegate
+    /// further. Without it, only the maximum chain length applies.
     pub depth: Option<u8>,
-    /// What may go along; whatever the token allows when absent.
+    /// The ceiling of what is delegated. Without it, everything that the token allows.
     pub access: Option<Vec<Access>>,
 }
 
 impl Edge {
-    /// What `depth` may be: no chain has more than eight agents.
+    /// The valid range of `depth`: no chain has more than eight agents.
     pub const DEPTH_RANGE: RangeInclusive<u8> = 1..=7;
 }
 

@@ -1,4 +1,4 @@
-//! A trusted identity provider: whose users it vouches for, with which keys, and how far its word goes.
+//! Trusted issuers: the identity providers of requesters, their keys, and the limits of that trust.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -7,9 +7,9 @@ use url::Url;
 
 use crate::domain::{
     authority::ToolUse,
-    grants::ConsentPolicy,
     id::ClientId,
     jose::jwk::{JwkSet, JwsAlgorithm},
+    registry::policy::ConsentPolicy,
     scope::ScopeToken,
     uri::IssuerUrl,
 };
@@ -18,116 +18,120 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedIssuer {
-    /// Its identifier: `iss` of its tokens must be exactly this.
+    /// The issuer identifier. `iss` of its tokens must equal it exactly.
     pub issuer: IssuerUrl,
-    /// Where its keys come from.
+    /// The source of its keys.
     pub keys: KeySource,
-    /// The `aud` values that mean us. An ID token's `aud` is the agent's client id instead.
+    /// The `aud` values that identify this server. An ID token's `aud` is the agent's client id
+    /// instead.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// Whether `aud` may name others beside us.
+    /// Whether `aud` may contain other values too.
     #[serde(default)]
     pub other_audiences: OtherAudiences,
-    /// The algorithms that it signs with.
+    /// The permitted signature algorithms.
     pub algorithms: Vec<JwsAlgorithm>,
-    /// The kinds of token that are taken from it.
+    /// The accepted kinds of token.
     pub token_types: Vec<SubjectTokenType>,
-    /// Under which names it writes what we need.
+    /// The names of the claims that this server reads.
     #[serde(default)]
     pub claims: ClaimNames,
-    /// Put before every subject, so that two issuers' subjects can't be the same.
+    /// Prepended to every subject, so that subjects of two issuers can't collide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_prefix: Option<String>,
-    /// What the `scope` of a user token means for what can be had with it.
+    /// How the `scope` of a user token limits what it permits.
     #[serde(default)]
     pub subject_scopes: SubjectScopes,
-    /// What its users may have, by their claims. None: their token's scope alone decides.
+    /// What its users may have, by their claims. Without rules, the scope of the token alone
+    /// decides.
     #[serde(default)]
     pub entitlements: Vec<Entitlement>,
-    /// Networks with private or special addresses that its keys may be fetched from.
+    /// Private or special networks from which its keys may be fetched.
     #[serde(default)]
     pub allowed_networks: Vec<IpNet>,
-    /// Which calls in its users' names need their recorded consent.
+    /// Which calls need the recorded consent of its users.
     #[serde(default, skip_serializing_if = "ConsentPolicy::is_none")]
     pub consent: ConsentPolicy,
-    /// The `aud` of tokens with which its users call Errand's own API, and nothing else is done. None: they can't.
+    /// The `aud` of tokens with which its users call this server's own API, and which permit
+    /// nothing else. Empty: its users can't call the API.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api_audiences: Vec<String>,
-    /// The client ids of the portals whose users may do so with tokens that were issued to these. No agent's may be one.
+    /// The client ids of the portals whose tokens may call the API. None of them may be an agent's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub portal_clients: Vec<String>,
-    /// Whether it is shut out: no token of it is taken.
+    /// Whether the issuer is blocked: its tokens are rejected.
     #[serde(default)]
     pub disabled: bool,
 }
 
 impl TrustedIssuer {
-    /// Whether its users may call Errand's own API at all.
+    /// Returns whether its users may call this server's own API.
     #[must_use]
     pub fn has_portal(&self) -> bool {
         !self.api_audiences.is_empty() && !self.portal_clients.is_empty()
     }
 
-    /// The same issuer as far as tokens for Errand's own API go: another `aud`, and none beside it.
+    /// Returns the issuer as seen by this server's own API: with another `aud`, and with no
+    /// additional values.
     #[must_use]
     pub fn with_api_audiences(self) -> Self {
         Self { audiences: self.api_audiences.clone(), other_audiences: OtherAudiences::Refuse, ..self }
     }
 }
 
-/// Where an issuer's keys come from.
+/// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum KeySource {
-    /// Its metadata (OpenID Connect Discovery or RFC 8414) names them.
+    /// Named by its metadata (OpenID Connect Discovery or RFC 8414).
     Discovery,
-    /// This URL serves them.
+    /// Served at this URL.
     JwksUri(Url),
-    /// They are here, and change by configuration only.
+    /// Configured inline; they change by configuration only.
     Inline(JwkSet),
 }
 
-/// Whether a user token's `aud` may name others beside us.
+/// Whether a user token's `aud` may contain values other than this server's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherAudiences {
-    /// A token that is good elsewhere too is refused.
+    /// Rejects a token that is also valid elsewhere.
     #[default]
     Refuse,
-    /// Taken, as long as one of the values means us.
+    /// Accepts such a token if one of the values is this server's.
     Accept,
 }
 
-/// The kinds of user token, and which `typ` (RFC 8725 §3.11) each must have.
+/// The kinds of user token, each with its required `typ` (RFC 8725 §3.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectTokenType {
-    /// An access token by RFC 9068: `at+jwt`.
+    /// An access token according to RFC 9068: `at+jwt`.
     AccessToken,
-    /// An ID token (OpenID Connect Core §2): `JWT` or none.
+    /// An ID token (OpenID Connect Core §2): `JWT` or absent.
     IdToken,
-    /// A JWT that the provider uses as access token without saying so: `JWT` or none.
+    /// A JWT that the provider uses as an access token without declaring it: `JWT` or absent.
     Jwt,
 }
 
-/// What the `scope` of a user token means for what can be had with it.
+/// How the `scope` of a user token limits what it permits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectScopes {
-    /// What it doesn't cover can't be had; no scope means nothing.
+    /// The scope is a ceiling; without a scope the token permits nothing.
     #[default]
     Ceiling,
-    /// It says nothing about tools: entitlement rules and the agent's ceiling decide.
+    /// The scope does not describe tools; entitlement rules and the agent's ceiling decide.
     Ignore,
 }
 
-/// Under which names an issuer writes what we need.
+/// The names of the claims that this server reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClaimNames {
-    /// The client that the token was issued to, looked for in this order.
+    /// The claims with the client to which the token was issued, in order of precedence.
     pub client: Vec<String>,
-    /// The token's scope: a list with spaces or an array of strings.
+    /// The claim with the scope: a space-separated list or an array of strings.
     pub scope: String,
 }
 
@@ -137,30 +141,30 @@ impl Default for ClaimNames {
     }
 }
 
-/// One entitlement rule: users with this claim may have these scopes and tools.
+/// An entitlement rule: users with this claim may have these scopes and tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entitlement {
-    /// Whom it is for.
+    /// The users to which the rule applies.
     pub to: UserMatcher,
-    /// The resource it is about, by client id; every resource when absent.
+    /// The resource, by client id; every resource if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<ClientId>,
-    /// All tools under these scopes.
+    /// The scopes; each includes all its tools.
     #[serde(default)]
     pub scopes: Vec<ScopeToken>,
-    /// These tools by name, each with rules for its arguments or without.
+    /// Tools by name, with or without argument constraints.
     #[serde(default)]
     pub tools: Vec<ToolUse>,
 }
 
-/// Whom an entitlement rule is for.
+/// Selects the users to which an entitlement rule applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum UserMatcher {
     /// Every user of the issuer.
     Everyone,
-    /// Users whose token has this claim with this value, or an array with this value in it.
+    /// Users whose token has this claim with this value, or an array that contains it.
     Claim {
         /// The claim.
         name: String,
@@ -170,7 +174,7 @@ pub enum UserMatcher {
 }
 
 impl UserMatcher {
-    /// Whether a token with these claims is meant.
+    /// Returns whether a token with these claims matches.
     #[must_use]
     pub fn matches(&self, claims: &serde_json::Map<String, Value>) -> bool {
         match self {

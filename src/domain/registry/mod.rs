@@ -1,11 +1,18 @@
-//! Whom and what Errand knows: issuers, agents, resources, admins. A [`Registry`] that exists is consistent.
+//! Registry of issuers, agents, resources and admins. A [`Registry`] is consistent by construction.
 
+pub mod access;
+mod activity;
+pub mod admin;
+pub mod agent;
+pub mod authentication;
 mod block;
 mod catalogue;
 mod check;
 pub mod client;
-mod edge;
+pub mod edge;
 pub mod issuer;
+pub mod policy;
+pub mod resource;
 mod self_reference;
 #[cfg(test)]
 mod tests;
@@ -17,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+pub use activity::parties_are_active;
 pub use block::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 pub(crate) use catalogue::find_definition_mismatch;
 pub use catalogue::{KnownTools, Reduction, UnacceptedTool};
@@ -30,17 +38,24 @@ use crate::domain::{
     authority::{Authority, Permission, ToolUse},
     id::ClientId,
     registry::{
-        client::{Access, Admin, Agent, Authentication, Client, Edge, Resource},
+        access::Access,
+        admin::Admin,
+        agent::Agent,
+        authentication::Authentication,
+        client::Client,
+        edge::Edge,
         issuer::{Entitlement, TrustedIssuer},
+        resource::Resource,
     },
+    requester::Requester,
     revocation::{LogPosition, Target},
     scope::{ScopeSet, ScopeToken},
     secret::SecretTag,
-    task::{Requester, Task},
+    task::Task,
     uri::{IssuerUrl, ResourceUri},
 };
 
-/// One object of the registry, as it is stored and as it goes over REST.
+/// One object of the registry, as stored and as transferred over REST.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "body", rename_all = "snake_case")]
 pub enum RegistryObject {
@@ -54,7 +69,7 @@ pub enum RegistryObject {
     Admin(Admin),
 }
 
-/// The kinds of object.
+/// The kinds of registry object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectKind {
@@ -69,7 +84,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The word for it, in the store, in paths and in messages.
+    /// Returns the word used in the store, in paths and in messages.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +103,7 @@ impl fmt::Display for ObjectKind {
 }
 
 impl RegistryObject {
-    /// Which kind it is.
+    /// Returns the kind.
     #[must_use]
     pub fn kind(&self) -> ObjectKind {
         match self {
@@ -99,7 +114,7 @@ impl RegistryObject {
         }
     }
 
-    /// Its client id; an issuer has none.
+    /// Returns the client id; `None` for an issuer.
     #[must_use]
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {
@@ -110,7 +125,7 @@ impl RegistryObject {
         }
     }
 
-    /// How it proves who it is; an issuer does not.
+    /// Returns the authentication method; `None` for an issuer.
     #[must_use]
     pub fn authentication(&self) -> Option<&Authentication> {
         match self {
@@ -121,7 +136,7 @@ impl RegistryObject {
         }
     }
 
-    /// Its name among its kind: an issuer's URL, a client's id.
+    /// Returns the name within its kind: an issuer's URL or a client's id.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
@@ -132,7 +147,8 @@ impl RegistryObject {
         }
     }
 
-    /// What ends with it when it is removed: another one of its name is another one.
+    /// Returns what is revoked when the object is removed. A later object of the same name is a
+    /// different one.
     #[must_use]
     pub fn revocation_targets(&self) -> Vec<Target> {
         match self {
@@ -145,18 +161,18 @@ impl RegistryObject {
     }
 }
 
-/// Who may change an object.
+/// The source of an object, which decides who may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The configuration file; over REST it is read-only.
+    /// The configuration file; read-only over REST.
     File,
     /// Admins, over REST.
     Api,
 }
 
 impl Source {
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -166,35 +182,36 @@ impl Source {
     }
 }
 
-/// An object with its owner.
+/// An object with its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The object.
     pub object: RegistryObject,
-    /// Who may change it.
+    /// The source.
     pub source: Source,
 }
 
-/// What is kept in place of a client's secret, with who gave the secret.
+/// The stored tag of a client secret, with the source of the secret.
 #[derive(Clone, Debug)]
 pub struct StoredSecretTag {
     /// The tag.
     pub tag: SecretTag,
-    /// Who may change it: of a client that the file declares, an admin may, as long as the file gives no secret.
+    /// The source. An admin may set the secret of a client that the file declares, as long as the
+    /// file sets none.
     pub source: Source,
 }
 
-/// What is wrong with a set of objects: which one, at which key, why.
+/// An inconsistency between objects: the object, the key in it, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind} `{id}`: {key}: {reason}")]
 pub struct RegistryError {
-    /// The kind of the object that is to be mended.
+    /// The kind of the object to fix.
     pub kind: ObjectKind,
-    /// Its name.
+    /// The name of the object.
     pub id: String,
-    /// The key in it.
+    /// The key in the object.
     pub key: &'static str,
-    /// What is wrong, and what would be right.
+    /// What is wrong and how to fix it.
     pub reason: String,
 }
 
@@ -215,103 +232,104 @@ pub struct Registry {
     registered_at: RegistrationPositions,
 }
 
-/// From which place of the log on an object is the one that it is: where the log stood before it was put for the first time.
-/// What was done under its name before that was done by another one.
+/// The log position before each object was registered. Tokens and tasks with an older position
+/// belong to an earlier object of the same name.
 pub type RegistrationPositions = BTreeMap<(ObjectKind, String), LogPosition>;
 
 impl Registry {
-    /// Builds a registry of objects that fit together; otherwise says everything that does not.
+    /// Builds a registry from consistent objects, or returns all inconsistencies.
     pub fn build(
         version: u64,
         entries: Vec<Entry>,
         tags: BTreeMap<ClientId, StoredSecretTag>,
     ) -> Result<Self, Vec<RegistryError>> {
         let mut registry = Self { version, secret_tags: tags, ..Self::default() };
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for Entry { object, .. } in &entries {
-            registry.add(object, &mut faults);
+            registry.add(object, &mut errors);
         }
         registry.entries = entries;
-        registry.check_issuers(&mut faults);
-        registry.check_resources(&mut faults);
-        registry.check_agents(&mut faults);
-        registry.check_clients(&mut faults);
-        if faults.is_empty() { Ok(registry) } else { Err(faults) }
+        registry.check_issuers(&mut errors);
+        registry.check_resources(&mut errors);
+        registry.check_agents(&mut errors);
+        registry.check_clients(&mut errors);
+        if errors.is_empty() { Ok(registry) } else { Err(errors) }
     }
 
-    /// Which version of the stored registry this is.
+    /// Returns the version of the stored registry.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// All objects with their owners.
+    /// Returns all objects with their sources.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The same registry, with when its objects came into it.
+    /// Returns the registry with the registration positions of its objects.
     #[must_use]
     pub fn with_registrations(self, since: RegistrationPositions) -> Self {
         Self { registered_at: since, ..self }
     }
 
-    /// Whether the object of this name is the one that it was when the log stood at `rev`.
+    /// Returns whether the object registered now under this name was already registered at log
+    /// position `rev`.
     #[must_use]
     pub fn existed_at(&self, kind: ObjectKind, id: &str, rev: LogPosition) -> bool {
         self.registered_at.get(&(kind, id.to_owned())).is_some_and(|since| *since <= rev)
     }
 
-    /// Whether the agent that opened a task, and the issuer of its requester, are those that are registered now. A task of
-    /// others of the same names is nobody's any more.
+    /// Returns whether the agent that opened a task and the issuer of its requester are still the
+    /// registered ones. After re-registration under the same names, the task belongs to neither.
     #[must_use]
     pub fn is_current_task(&self, task: &Task) -> bool {
         self.existed_at(ObjectKind::Agent, task.root_agent.as_str(), task.rev)
             && self.existed_at(ObjectKind::Issuer, task.requester.issuer.as_str(), task.rev)
     }
 
-    /// One object with its owner.
+    /// Returns an object with its source.
     #[must_use]
     pub fn entry(&self, kind: ObjectKind, id: &str) -> Option<&Entry> {
         self.entries.iter().find(|e| e.object.kind() == kind && e.object.id() == id)
     }
 
-    /// The issuer with exactly this identifier; shared, for who holds it longer than a look.
+    /// Returns the issuer with exactly this identifier, shared so that callers may keep it.
     #[must_use]
     pub fn issuer(&self, issuer: &str) -> Option<&Arc<TrustedIssuer>> {
         self.issuers.iter().find(|(url, _)| url.as_str() == issuer).map(|(_, issuer)| issuer)
     }
 
-    /// All issuers.
+    /// Returns all issuers.
     pub fn issuers(&self) -> impl Iterator<Item = &TrustedIssuer> {
         self.issuers.values().map(AsRef::as_ref)
     }
 
-    /// The agent with this client id.
+    /// Returns the agent with this client id.
     #[must_use]
     pub fn agent(&self, id: &ClientId) -> Option<&Agent> {
         self.agents.get(id)
     }
 
-    /// The resource with this client id.
+    /// Returns the resource with this client id.
     #[must_use]
     pub fn resource(&self, id: &ClientId) -> Option<&Resource> {
         self.resources.get(id)
     }
 
-    /// The resource with this canonical URI.
+    /// Returns the resource with this canonical URI.
     #[must_use]
     pub fn resource_at(&self, uri: &ResourceUri) -> Option<&Resource> {
         self.by_uri.get(uri).and_then(|id| self.resources.get(id))
     }
 
-    /// All resources.
+    /// Returns all resources.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.resources.values()
     }
 
-    /// The client with this id, of whichever kind.
+    /// Returns the client of any kind with this id.
     #[must_use]
     pub fn client(&self, id: &ClientId) -> Option<Client<'_>> {
         let agent = self.agents.get(id).map(Client::Agent);
@@ -320,29 +338,30 @@ impl Registry {
         agent.or_else(resource).or_else(admin)
     }
 
-    /// All clients that can authenticate.
+    /// Returns all clients that can authenticate.
     pub fn clients(&self) -> impl Iterator<Item = Client<'_>> {
         let agents = self.agents.values().map(Client::Agent);
         agents.chain(self.resources.values().map(Client::Resource)).chain(self.admins.values().map(Client::Admin))
     }
 
-    /// The tag of a client's secret, if it has one.
+    /// Returns the tag of a client's secret, if it has one.
     #[must_use]
     pub fn secret_tag(&self, id: &ClientId) -> Option<&StoredSecretTag> {
         self.secret_tags.get(id)
     }
 
-    /// The clients that have a secret, with its tag.
+    /// Returns the clients that have a secret, with its tag.
     pub fn secret_tags(&self) -> impl Iterator<Item = (&ClientId, &StoredSecretTag)> {
         self.secret_tags.iter()
     }
 
-    /// The subject prefixes of all issuers but this one: a subject of `issuer` may not begin with one of them.
+    /// Returns the subject prefixes of all other issuers. A subject of `issuer` may not begin with
+    /// one of them.
     pub fn foreign_prefixes<'a>(&'a self, issuer: &'a TrustedIssuer) -> impl Iterator<Item = &'a str> {
         self.issuers.values().filter(|other| other.issuer != issuer.issuer).filter_map(|i| i.subject_prefix.as_deref())
     }
 
-    /// Everything that the resources at such places offer: that part of the catalogue, as an authority.
+    /// Returns everything that the resources at the selected URIs offer, as an authority.
     #[must_use]
     pub fn catalogue(&self, at: impl Fn(&ResourceUri) -> bool) -> Authority {
         self.resources
@@ -352,13 +371,14 @@ impl Registry {
             .collect()
     }
 
-    /// What an agent may ever have at such places, within today's catalogue.
+    /// Returns the ceiling of an agent at the selected URIs, within the current catalogue.
     #[must_use]
     pub fn ceiling(&self, agent: &Agent, at: impl Fn(&ResourceUri) -> bool) -> Authority {
         self.resolve_access(&agent.access, at)
     }
 
-    /// What an edge lets through at such places, within today's catalogue; `None` when it lets through whatever the token allows.
+    /// Returns the ceiling of an edge at the selected URIs, within the current catalogue. `None`
+    /// means that the edge does not limit what the token allows.
     #[must_use]
     pub fn edge_ceiling(&self, edge: &Edge, at: impl Fn(&ResourceUri) -> bool) -> Option<Authority> {
         edge.access.as_deref().map(|access| self.resolve_access(access, at))
@@ -372,7 +392,7 @@ impl Registry {
             .collect()
     }
 
-    /// What entitlement rules give to the holders of `rules` at such places.
+    /// Returns what the entitlement rules permit at the selected URIs.
     #[must_use]
     pub fn resolve_entitlements<'a>(
         &'a self,
@@ -391,14 +411,14 @@ impl Registry {
             .collect()
     }
 
-    /// The scopes that something is offered under at such places.
+    /// Returns the scopes under which the resources at the selected URIs offer something.
     #[must_use]
     pub fn offered_scopes(&self, at: impl Fn(&ResourceUri) -> bool) -> BTreeSet<&ScopeToken> {
         let resources = self.resources.values().filter(|r| !r.disabled && at(&r.uri));
         resources.flat_map(|r| r.tools.iter().map(|tool| &tool.scope).chain(&r.discovery_scope)).collect()
     }
 
-    /// All tools under these scopes that are offered at such places.
+    /// Returns all tools under these scopes that are offered at the selected URIs.
     #[must_use]
     pub fn tools_under_scopes(&self, scopes: &ScopeSet, at: impl Fn(&ResourceUri) -> bool) -> Authority {
         self.resources
@@ -408,23 +428,25 @@ impl Registry {
             .collect()
     }
 
-    /// The scopes whose every tool is in `authority`: what a token with it may say in `scope`, so that a resource
-    /// which only knows scopes never reads more into it than was given. The token is read by one resource, or (a
-    /// transaction token) by anybody in the trust domain: then a tool of any of them counts.
+    /// Returns the scopes whose tools `authority` allows completely. Only these may go into
+    /// `scope`, so that a resource that knows only scopes never infers more than was granted.
+    ///
+    /// An access token is read by one resource, `reader`. A transaction token may be read by any
+    /// resource in the trust domain; then the tools of all of them count.
     #[must_use]
     pub fn covered_scopes(&self, authority: &Authority, by: Option<&ResourceUri>) -> ScopeSet {
         let covered = self.scope_coverage(authority, by).into_iter().filter(|(_, is_covered)| *is_covered);
         covered.map(|(scope, _)| scope.clone()).collect()
     }
 
-    /// Whether all of these scopes are [covered](Self::scopes_covered).
+    /// Returns whether all of these scopes are [covered](Self::covered_scopes).
     #[must_use]
     pub fn covers_scopes(&self, scopes: &ScopeSet, authority: &Authority, by: Option<&ResourceUri>) -> bool {
         let covered = self.scope_coverage(authority, by);
         scopes.iter().all(|scope| covered.get(scope).copied().unwrap_or_default())
     }
 
-    /// The scopes that something stands under, with whether `authority` has all of that.
+    /// Returns the offered scopes, with whether `authority` allows everything under each.
     fn scope_coverage<'a>(
         &'a self,
         authority: &'a Authority,
@@ -440,7 +462,7 @@ impl Registry {
     }
 }
 
-/// The part of what a resource offers that stands under these scopes, and those of these uses that it has.
+/// Returns the permissions under these scopes, and those of `uses` whose tools the resource has.
 fn select_permissions(resource: &Resource, scopes: &[ScopeToken], uses: &[ToolUse]) -> Vec<Permission> {
     let there = uses.iter().filter(|some| resource.tools.iter().any(|tool| tool.name == some.tool));
     let uses = there.map(|some| some.permission_at(&resource.uri)).collect::<Vec<_>>();

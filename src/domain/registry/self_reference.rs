@@ -1,20 +1,22 @@
-//! What no object may be: Errand itself.
+//! Objects that would collide with Errand itself.
 
 use super::{RegistryError, RegistryObject};
 use crate::domain::uri::IssuerUrl;
 
-/// What speaks against an object beside this server. `issuer` and `trust_domain` are the audiences of tokens that are not
-/// for a resource.
+/// Returns an error if an object has an identifier of this server. `issuer` and `trust_domain` are
+/// the audiences of tokens that are not for a resource.
 #[must_use]
 pub fn collides_with_issuer(object: &RegistryObject, issuer: &IssuerUrl, trust_domain: &str) -> Option<RegistryError> {
     let (key, reason) = match object {
-        RegistryObject::Issuer(theirs) if issuer.is_same_location(theirs.issuer.as_str()) => {
-            ("issuer", "is Errand itself")
+        RegistryObject::Issuer(trusted) if issuer.is_same_location(trusted.issuer.as_str()) => {
+            ("issuer", "is the URL of this server")
         }
         RegistryObject::Resource(resource) if issuer.is_same_location(resource.uri.as_str()) => {
-            ("uri", "is Errand itself")
+            ("uri", "is the URL of this server")
         }
-        RegistryObject::Resource(resource) if resource.uri.as_str() == trust_domain => ("uri", "is the trust domain"),
+        RegistryObject::Resource(resource) if resource.uri.as_str() == trust_domain => {
+            ("uri", "is the trust domain of this server")
+        }
         RegistryObject::Issuer(_)
         | RegistryObject::Agent(_)
         | RegistryObject::Resource(_)

@@ -1,4 +1,4 @@
-//! What does not fit together, in the words that an operator reads.
+//! Inconsistent registries, with the error texts that an operator reads.
 
 mod ceilings;
 
@@ -11,7 +11,7 @@ use super::*;
 const LOGIN: &str = "https://login.example.com";
 const PARTNER: &str = "https://partner.example.com";
 
-/// Objects by name; a row changes one of them.
+/// Objects by name; each row changes one of them.
 type ObjectMap = BTreeMap<&'static str, Value>;
 
 fn consistent_objects() -> ObjectMap {
@@ -45,25 +45,25 @@ fn consistent_objects() -> ObjectMap {
     .into()
 }
 
-fn build(world: ObjectMap) -> Result<Registry, Vec<String>> {
-    let entries = world.into_iter().map(|(name, body)| {
+fn build(objects: ObjectMap) -> Result<Registry, Vec<String>> {
+    let entries = objects.into_iter().map(|(name, body)| {
         let kind = name.split(' ').next().unwrap();
         let object = serde_json::from_value(json!({"kind": kind, "body": body})).unwrap();
         Entry { object, source: Source::File }
     });
     let built = Registry::build(1, entries.collect(), BTreeMap::new());
-    built.map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    built.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 fn errors_after(change: impl FnOnce(&mut ObjectMap)) -> Vec<String> {
-    let mut world = consistent_objects();
-    change(&mut world);
-    build(world).err().unwrap_or_default()
+    let mut objects = consistent_objects();
+    change(&mut objects);
+    build(objects).err().unwrap_or_default()
 }
 
-/// Sets one key of one object, and tells what is wrong then.
+/// Sets one key of one object and returns the resulting errors.
 fn errors_with(object: &'static str, key: &str, value: Value) -> Vec<String> {
-    errors_after(|world| world.get_mut(object).unwrap()[key] = value)
+    errors_after(|objects| objects.get_mut(object).unwrap()[key] = value)
 }
 
 #[test]
@@ -75,15 +75,15 @@ fn consistent_registry_is_accepted() {
 
 #[test]
 fn duplicate_name_is_rejected() {
-    let twice =
-        |name: &str| format!("{name}: id: stands twice: agents, resources and admins share one set of client ids");
-    assert_eq!(errors_with("agent reader", "id", json!("planner"))[..1], [twice("agent `planner`")]);
-    assert_eq!(errors_with("resource mail", "id", json!("planner")), [twice("resource `planner`")]);
-    // Whichever is added second is the one to be mended.
-    assert_eq!(errors_with("admin ops", "id", json!("planner")), [twice("agent `planner`")]);
+    let duplicate =
+        |name: &str| format!("{name}: id: duplicate client id; agents, resources and admins share one namespace");
+    assert_eq!(errors_with("agent reader", "id", json!("planner"))[..1], [duplicate("agent `planner`")]);
+    assert_eq!(errors_with("resource mail", "id", json!("planner")), [duplicate("resource `planner`")]);
+    // The error names the object that was added second.
+    assert_eq!(errors_with("admin ops", "id", json!("planner")), [duplicate("agent `planner`")]);
     assert_eq!(
         errors_with("issuer partner", "issuer", json!(LOGIN)),
-        ["issuer `https://login.example.com`: issuer: stands twice"]
+        ["issuer `https://login.example.com`: issuer: duplicate issuer"]
     );
     for uri in ["https://files.example.com/mcp", "https://FILES.example.com:443/mcp"] {
         assert_eq!(
@@ -101,7 +101,7 @@ fn reserved_name_is_rejected() {
         for (kind, object) in [("resource", "resource mail"), ("agent", "agent planner"), ("admin", "admin ops")] {
             assert_eq!(
                 errors_with(object, "id", json!(id)),
-                [format!("{kind} `{id}`: id: names that begin with `errand` are Errand's own")],
+                [format!("{kind} `{id}`: id: client ids beginning with `errand` are reserved")],
             );
         }
     }
@@ -111,12 +111,12 @@ fn reserved_name_is_rejected() {
 #[test]
 fn overlapping_subject_prefixes_are_rejected() {
     let collide = |prefix: Value, other: Value| {
-        errors_after(|world| {
-            world.get_mut("issuer partner").unwrap()["subject_prefix"] = prefix;
-            world.get_mut("issuer login").unwrap()["subject_prefix"] = other;
+        errors_after(|objects| {
+            objects.get_mut("issuer partner").unwrap()["subject_prefix"] = prefix;
+            objects.get_mut("issuer login").unwrap()["subject_prefix"] = other;
         })
     };
-    let text = "issuer `https://partner.example.com`: subject_prefix: its subjects could be taken for those of `https://login.example.com`: give one of the two a prefix that is not the beginning of the other's";
+    let text = "issuer `https://partner.example.com`: subject_prefix: subjects could collide with those of `https://login.example.com`; give one of the two issuers a prefix that does not begin the other's";
     for (prefix, other) in [
         (Value::Null, Value::Null),
         (json!(""), Value::Null),
@@ -147,25 +147,29 @@ fn issuer_without_required_settings_is_rejected() {
     };
     one("algorithms", json!([]), "algorithms: name at least one, such as \"RS256\"");
     one("token_types", json!([]), "token_types: name at least one of \"access_token\", \"jwt\", \"id_token\"");
-    let audience = "audiences: name the `aud` that access tokens for this server have";
+    let audience = "audiences: name the `aud` of access tokens for this server";
     one("audiences", json!([]), audience);
     one("audiences", json!([""]), audience);
-    let ignore = "subject_scopes: \"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have";
+    let ignore = "subject_scopes: \"ignore\" needs at least one entitlement rule; otherwise nothing defines what its users may have";
     one("subject_scopes", json!("ignore"), ignore);
     let rule = |more: Value| {
         let mut rule = json!({"to": "everyone"});
         rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!([rule])
     };
-    one("entitlements", rule(json!({"resource": "gone", "tools": ["x"]})), "entitlements: there is no resource `gone`");
+    one(
+        "entitlements",
+        rule(json!({"resource": "gone", "tools": ["x"]})),
+        "entitlements: resource `gone` does not exist",
+    );
     one(
         "entitlements",
         rule(json!({"resource": "reader", "tools": ["x"]})),
-        "entitlements: there is no resource `reader`",
+        "entitlements: resource `reader` does not exist",
     );
     one("entitlements", rule(json!({"resource": "mail"})), "entitlements: a rule names neither scopes nor tools");
-    let id_tokens = errors_after(|world| {
-        let login = world.get_mut("issuer login").unwrap();
+    let id_tokens = errors_after(|objects| {
+        let login = objects.get_mut("issuer login").unwrap();
         (login["token_types"], login["audiences"]) = (json!(["id_token"]), json!([]));
     });
     assert_eq!(id_tokens, [""; 0], "an ID token's audience is the agent");
@@ -173,9 +177,9 @@ fn issuer_without_required_settings_is_rejected() {
 
 #[test]
 fn issuer_key_url_must_be_https_or_allowed_loopback() {
-    const HTTPS_REASON: Option<&str> = Some("https is needed (http is for loopback addresses only)");
+    const HTTPS_REASON: Option<&str> = Some("https is required; http is permitted for loopback addresses only");
     const LOOPBACK_REASON: Option<&str> =
-        Some("its keys would be fetched from this machine, which is refused: name the network in `allowed_networks`");
+        Some("the keys are on a loopback address, which is refused by default; name the network in `allowed_networks`");
     const URL_PARTS_REASON: Option<&str> = Some("user information and fragments are not allowed in the URL");
     for (uri, networks, want) in [
         ("https://login.example.com/keys", json!([]), None),
@@ -202,19 +206,20 @@ fn issuer_key_url_must_be_https_or_allowed_loopback() {
         ("http://localhost:9000/keys", json!(["127.0.0.1/32"]), None),
         ("https://localhost:9000/keys", json!([]), LOOPBACK_REASON),
     ] {
-        let got = errors_after(|world| {
-            let login = world.get_mut("issuer login").unwrap();
+        let got = errors_after(|objects| {
+            let login = objects.get_mut("issuer login").unwrap();
             (login["keys"], login["allowed_networks"]) = (json!({"jwks_uri": uri}), networks.clone());
         });
         let want = want.map(|reason| format!("issuer `{LOGIN}`: keys: {reason}"));
         assert_eq!(got, Vec::from_iter(want), "{uri} {networks}");
     }
-    // An issuer whose metadata is asked for is held to the same; one whose keys are here is not asked.
+    // An issuer with metadata discovery has the same restriction; one with inline keys is not
+    // fetched from.
     let local = |keys: Value, networks: Value| {
-        errors_after(|world| {
-            world.remove("agent planner");
-            world.remove("agent reader");
-            let login = world.get_mut("issuer login").unwrap();
+        errors_after(|objects| {
+            objects.remove("agent planner");
+            objects.remove("agent reader");
+            let login = objects.get_mut("issuer login").unwrap();
             login["issuer"] = "http://127.0.0.1:9000".into();
             (login["keys"], login["allowed_networks"]) = (keys, networks);
         })
@@ -231,7 +236,7 @@ fn agent_referring_to_unknown_object_is_rejected() {
         assert_eq!(errors_with("agent reader", key, value), [format!("agent `reader`: {text}")]);
     };
     let access = |value: Value| json!([value]);
-    one("access", access(json!({"resource": "gone", "scopes": ["s:read"]})), "access: there is no resource `gone`");
+    one("access", access(json!({"resource": "gone", "scopes": ["s:read"]})), "access: resource `gone` does not exist");
     one("access", access(json!({"resource": "files"})), "access: names neither scopes nor tools of `files`");
     one(
         "access",
@@ -239,24 +244,24 @@ fn agent_referring_to_unknown_object_is_rejected() {
         "access: no tool of `files` has the scope `s:send`",
     );
     one("access", access(json!({"resource": "files", "tools": ["send"]})), "access: `files` has no tool `send`");
-    one("may_delegate_to", json!(["gone"]), "may_delegate_to: there is no agent `gone`");
-    one("may_delegate_to", json!(["files"]), "may_delegate_to: there is no agent `files`");
-    one("may_delegate_to", json!(["reader"]), "may_delegate_to: an agent does not delegate to itself");
+    one("may_delegate_to", json!(["gone"]), "may_delegate_to: agent `gone` does not exist");
+    one("may_delegate_to", json!(["files"]), "may_delegate_to: agent `files` does not exist");
+    one("may_delegate_to", json!(["reader"]), "may_delegate_to: an agent cannot delegate to itself");
     one(
         "known_as",
         json!({"https://login.example.com/": ["x"]}),
-        "known_as: there is no issuer `https://login.example.com/`",
+        "known_as: issuer `https://login.example.com/` does not exist",
     );
-    one("known_as", json!({LOGIN: ["reader-app", ""]}), "known_as: a name at `https://login.example.com` is empty");
+    one("known_as", json!({LOGIN: ["reader-app", ""]}), "known_as: empty client id for `https://login.example.com`");
     one(
         "known_as",
         json!({LOGIN: ["reader-app", "planner-app"]}),
-        "known_as: `https://login.example.com` knows `planner` as `planner-app` already",
+        "known_as: `planner-app` at `https://login.example.com` already identifies `planner`",
     );
     one(
         "known_as",
         json!({LOGIN: ["reader-app", "https://sts.example.com"]}),
-        "known_as: names an audience that means this server: every user token would point at the agent",
+        "known_as: names an audience of this server; every user token would then be intended for the agent",
     );
     for names in
         [json!({PARTNER: ["planner-app"]}), json!({LOGIN: ["Planner-App", "planner"]}), json!({LOGIN: ["x", "x"]})]
@@ -275,14 +280,14 @@ fn edge_with_unknown_agent_empty_access_or_invalid_depth_is_rejected() {
         );
     };
     let with = |access: Value| json!([{"agent": "reader", "access": access}]);
-    one(json!([{"agent": "gone", "depth": 1}]), "there is no agent `gone`");
-    one(json!([{"agent": "planner"}]), "an agent does not delegate to itself");
-    one(json!(["reader", {"agent": "reader", "depth": 2}]), "`reader` stands there twice");
+    one(json!([{"agent": "gone", "depth": 1}]), "agent `gone` does not exist");
+    one(json!([{"agent": "planner"}]), "an agent cannot delegate to itself");
+    one(json!(["reader", {"agent": "reader", "depth": 2}]), "duplicate agent `reader`");
     for depth in [0, 8, 255] {
         one(json!([{"agent": "reader", "depth": depth}]), "the depth for `reader` must be 1 to 7");
     }
-    one(with(json!([])), "lets nothing through to `reader`: `access` is empty");
-    one(with(json!([{"resource": "gone", "tools": ["x"]}])), "there is no resource `gone`");
+    one(with(json!([])), "`access` for `reader` is empty");
+    one(with(json!([{"resource": "gone", "tools": ["x"]}])), "resource `gone` does not exist");
     one(with(json!([{"resource": "files"}])), "names neither scopes nor tools of `files`");
     one(with(json!([{"resource": "files", "scopes": ["s:none"]}])), "no tool of `files` has the scope `s:none`");
     one(
@@ -293,7 +298,7 @@ fn edge_with_unknown_agent_empty_access_or_invalid_depth_is_rejected() {
         with(
             json!([{"resource": "files", "scopes": ["s:read"], "tools": [{"identifier": "read", "constraints": {"a": {"max": 1}}}]}]),
         ),
-        "the rules for `read` of `files` mean nothing: every call of it is allowed beside them",
+        "the constraints for `read` of `files` have no effect; another entry allows every call of it",
     );
     for good in [
         json!([{"agent": "reader"}]),
@@ -302,42 +307,44 @@ fn edge_with_unknown_agent_empty_access_or_invalid_depth_is_rejected() {
     ] {
         assert_eq!(errors_with("agent planner", "may_delegate_to", good.clone()), [""; 0], "{good}");
     }
-    // A broker is known to no identity provider.
+    // An identity provider does not know a broker.
     assert_eq!(
         errors_with("agent reader", "kind", json!("broker")),
-        ["agent `reader`: known_as: a broker opens no task, so that no user token is for it"]
+        ["agent `reader`: known_as: a broker opens no tasks and receives no user tokens"]
     );
 }
 
-/// Who writes a rule means it: one that something else beside it undoes is told, not passed over.
+/// A constraint that another entry makes ineffective is reported, because the operator meant it to
+/// have effect.
 #[test]
 fn rules_without_effect_are_rejected() {
     let rule = |tool: &str| json!({"identifier": tool, "constraints": {"a": {"max": 1}}});
-    let says =
-        |tool: &str| format!("the rules for `{tool}` of `files` mean nothing: every call of it is allowed beside them");
+    let reason = |tool: &str| {
+        format!("the constraints for `{tool}` of `files` have no effect; another entry allows every call of it")
+    };
     for (access, want) in [
-        (json!([{"resource": "files", "tools": [rule("drop"), "drop"]}]), Some(says("drop"))),
-        (json!([{"resource": "files", "scopes": ["s:read"], "tools": [rule("list")]}]), Some(says("list"))),
+        (json!([{"resource": "files", "tools": [rule("drop"), "drop"]}]), Some(reason("drop"))),
+        (json!([{"resource": "files", "scopes": ["s:read"], "tools": [rule("list")]}]), Some(reason("list"))),
         (
             json!([{"resource": "files", "tools": [rule("drop")]}, {"resource": "files", "scopes": ["s:drop"]}]),
-            Some(says("drop")),
+            Some(reason("drop")),
         ),
         (json!([{"resource": "files", "scopes": ["s:write"], "tools": [rule("list"), rule("drop")]}]), None),
         (json!([{"resource": "files", "tools": [rule("read")]}, {"resource": "mail", "scopes": ["s:read"]}]), None),
     ] {
-        let want = want.map(|says| format!("agent `planner`: access: {says}"));
+        let want = want.map(|reason| format!("agent `planner`: access: {reason}"));
         assert_eq!(errors_with("agent planner", "access", access.clone()), Vec::from_iter(want), "{access}");
     }
     let give = |rules: Value| errors_with("issuer login", "entitlements", rules);
-    let want = format!("issuer `{LOGIN}`: entitlements: {}", says("read"));
+    let want = format!("issuer `{LOGIN}`: entitlements: {}", reason("read"));
     assert_eq!(
         give(json!([{"to": "everyone", "resource": "files", "scopes": ["s:read"], "tools": [rule("read")]}])),
         std::slice::from_ref(&want)
     );
-    // At the one resource the tool is under the scope, and at the other one too.
+    // The tool is under the scope at both resources.
     let both = give(json!([{"to": "everyone", "scopes": ["s:read"], "tools": [rule("read")]}]));
     assert_eq!(both, [want.clone(), want.replace("files", "mail")]);
-    // Others may have more than everyone.
+    // A rule for some users may allow more than the rule for everyone.
     let apart = json!([{"to": "everyone", "tools": [rule("read")]},
         {"to": {"claim": {"name": "groups", "value": "x"}}, "scopes": ["s:read"]}]);
     assert_eq!(give(apart), [""; 0]);
@@ -362,7 +369,7 @@ fn invalid_lifetime_algorithms_or_tools_are_rejected() {
     {
         assert_eq!(
             errors_with(object, "authentication", keyless.clone()),
-            [format!("{name}: authentication: names no algorithm: no assertion could ever be taken")],
+            [format!("{name}: authentication: name at least one algorithm; otherwise no assertion can be accepted")],
         );
     }
     let tool = |scope: &str| json!({"name": "read", "scope": scope, "effect": "read"});
@@ -372,9 +379,9 @@ fn invalid_lifetime_algorithms_or_tools_are_rejected() {
     );
     assert_eq!(
         errors_with("resource mail", "discovery_scope", json!("s:send")),
-        ["resource `mail`: discovery_scope: is the scope of a tool too: who may list must not be able to call"]
+        ["resource `mail`: discovery_scope: is also the scope of a tool; listing must not permit calling"]
     );
-    // Of another resource it may be: a token is for one of them.
+    // Another resource may share the value, because a token is for one resource.
     assert_eq!(errors_with("resource mail", "discovery_scope", json!("s:write")), [""; 0]);
     for (pace, ok) in [(59, false), (60, true), (86_400, true), (86_401, false), (0, false)] {
         assert_eq!(errors_with("resource mail", "catalogue_refresh", json!(pace)).is_empty(), ok, "{pace}");
@@ -383,10 +390,10 @@ fn invalid_lifetime_algorithms_or_tools_are_rejected() {
 
 #[test]
 fn all_errors_are_reported_at_once() {
-    let all = errors_after(|world| {
-        world.get_mut("issuer login").unwrap()["algorithms"] = json!([]);
-        world.get_mut("agent reader").unwrap()["may_delegate_to"] = json!(["gone", "reader"]);
-        world.get_mut("resource mail").unwrap()["max_token_lifetime"] = json!(1);
+    let all = errors_after(|objects| {
+        objects.get_mut("issuer login").unwrap()["algorithms"] = json!([]);
+        objects.get_mut("agent reader").unwrap()["may_delegate_to"] = json!(["gone", "reader"]);
+        objects.get_mut("resource mail").unwrap()["max_token_lifetime"] = json!(1);
     });
     assert_eq!(all.len(), 4, "{all:#?}");
 }

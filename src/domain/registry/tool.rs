@@ -1,7 +1,7 @@
-//! What an MCP server says a tool is, and whether that is what an admin has looked at.
+//! Tool definitions as MCP servers present them, and their acceptance by admins.
 //!
-//! A tool can't be swapped under a grant: as soon as its server says something else about it, it is not good until an admin
-//! accepts that. The digest of a definition is what tells one from another.
+//! A tool can't be swapped under a grant: when its server changes the definition, the tool is
+//! unavailable until an admin accepts the new one. Definitions are compared by digest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::domain::{
     id::{ClientId, ToolDigest, ToolName},
-    registry::client::{Resource, Tool},
+    registry::resource::{Resource, Tool},
     time::Timestamp,
 };
 
@@ -21,14 +21,14 @@ pub use errand_authority::tool_definition::{
     MAX_DESCRIPTION_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, ToolDefinition,
 };
 
-/// A definition, and when a server was first seen to say it.
+/// A definition, with the time when the server was first observed to send it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedDefinition {
-    /// Its digest.
+    /// The digest of the definition.
     pub digest: ToolDigest,
-    /// Its canonical JSON: for a human to read, and written by a stranger.
+    /// The canonical JSON, for display to a human. The text is untrusted.
     pub definition: String,
-    /// When.
+    /// The time of the first observation.
     pub at: Timestamp,
 }
 
@@ -46,57 +46,59 @@ impl ObservedDefinition {
     }
 }
 
-/// What is kept of one tool of a resource.
+/// The stored record of a tool of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolRecord {
-    /// Whose tool it is.
+    /// The resource.
     pub resource: ClientId,
-    /// Which.
+    /// The tool.
     pub tool: ToolName,
-    /// The definition that is good, with when it was accepted.
+    /// The accepted definition, with the time of acceptance.
     pub accepted: Option<ObservedDefinition>,
-    /// Who accepted it.
+    /// The admin who accepted it.
     pub accepted_by: Option<String>,
-    /// What the server said when it was last asked; none when it did not list the tool.
+    /// The definition in the last listing; `None` if the server did not list the tool.
     pub observed: Option<ObservedDefinition>,
 }
 
 impl ToolRecord {
-    /// What decides about tokens.
+    /// Returns the digests, which decide about tokens.
     #[must_use]
     pub fn known_tool(&self) -> KnownTool {
-        let digest = |sighting: &Option<ObservedDefinition>| sighting.as_ref().map(|sighting| sighting.digest.clone());
+        let digest = |observation: &Option<ObservedDefinition>| {
+            observation.as_ref().map(|observation| observation.digest.clone())
+        };
         KnownTool { accepted: digest(&self.accepted), observed: digest(&self.observed) }
     }
 }
 
-/// The digests of one tool.
+/// The digests of a tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownTool {
-    /// That of the definition that is good.
+    /// The digest of the accepted definition.
     pub accepted: Option<ToolDigest>,
-    /// That of what the server said last.
+    /// The digest of the last observed definition.
     pub observed: Option<ToolDigest>,
 }
 
-/// How it stands with a tool.
+/// The state of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolState {
-    /// Its server was never asked: it is good, and no token says which definition was meant.
+    /// The server was never queried. The tool is available, and tokens do not name a definition.
     Unchecked,
-    /// Its server says what was accepted: it is good.
+    /// The server lists the accepted definition. The tool is available.
     Known,
-    /// Its server says something else than what was accepted.
+    /// The server lists another definition than the accepted one.
     Changed,
-    /// Its server does not list it.
+    /// The server does not list the tool.
     Gone,
-    /// Its server lists it, and nothing was accepted yet.
+    /// The server lists the tool, and no definition was accepted yet.
     Proposed,
 }
 
 impl ToolState {
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -116,67 +118,68 @@ impl fmt::Display for ToolState {
 }
 
 impl KnownTool {
-    /// How it stands with the tool.
+    /// Returns the state of the tool.
     #[must_use]
     pub fn state(&self) -> ToolState {
         match (&self.accepted, &self.observed) {
             (_, None) => ToolState::Gone,
             (None, Some(_)) => ToolState::Proposed,
-            (Some(accepted), Some(seen)) if accepted == seen => ToolState::Known,
+            (Some(accepted), Some(observed)) if accepted == observed => ToolState::Known,
             (Some(_), Some(_)) => ToolState::Changed,
         }
     }
 }
 
-/// Why a tool can't be had, although the resource offers it. The texts go to the client.
+/// Why a tool is unavailable although its resource offers it. Clients receive these texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ToolUnavailable {
-    /// Another definition is there than was accepted.
-    #[error("its definition changed, and waits for an admin to accept it")]
+    /// The definition differs from the accepted one.
+    #[error("the definition of the tool changed; an admin has to accept it")]
     Changed,
-    /// It is not there any more.
-    #[error("its server does not list it any more")]
+    /// The server no longer lists the tool.
+    #[error("the server no longer lists the tool")]
     Gone,
-    /// Nobody has looked at it yet.
-    #[error("its definition waits for an admin to accept it")]
+    /// No definition was accepted yet.
+    #[error("the definition of the tool is new; an admin has to accept it")]
     Proposed,
-    /// The request names another definition than the one that is good.
-    #[error("`tool_digest` is not that of the definition that was accepted")]
+    /// The request names another definition than the accepted one.
+    #[error("`tool_digest` is not the digest of the accepted definition")]
     DigestMismatch,
-    /// What the request builds on was for another definition than the one that is good now.
+    /// The subject token or the task names another definition than the accepted one.
     #[error(
-        "its definition is another one than the subject token or the task was made for: open a new task with a user token"
+        "the definition of the tool differs from the one in the subject token or task; open a new task with a user token"
     )]
     DefinitionSuperseded,
 }
 
-/// What a look at a server makes of one tool.
+/// The result of comparing a listing with the record of one tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolDiff {
-    /// Which tool.
+    /// The tool.
     pub tool: ToolName,
-    /// How it stood before.
+    /// The state before the comparison.
     pub previous_state: ToolState,
-    /// How it stands now.
+    /// The state after the comparison.
     pub state: ToolState,
-    /// What is kept of it now; none when nothing is: an unwanted proposal that is not listed any more, or a tool that is
-    /// not looked after.
+    /// The record after the comparison. `None` for a proposal that the server stopped listing, and for a
+    /// tool whose catalogue was never imported.
     pub record: Option<ToolRecord>,
-    /// Whether that is something else than before.
+    /// Whether the record changed.
     pub has_changed: bool,
 }
 
-/// What a look is for.
+/// The purpose of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshMode<'a> {
-    /// An admin asked for it, who is named. A tool of the resource that is seen for the first time is accepted as it is seen.
+    /// An import by the named admin. A tool of the resource is accepted as it is when it is first
+    /// observed.
     Import(&'a str),
-    /// From time to time. Nothing is accepted by it, and a tool that was never imported is left alone.
+    /// A scheduled refresh. It accepts nothing, and it ignores tools that were never imported.
     Refresh,
 }
 
-/// What a server's answer makes of the tools of a resource: of those that it is to have, and of those that are on record.
-/// Sorted by name.
+/// Compares a listing with the tools of a resource and with the records, and returns the result for
+/// each tool, sorted by name.
 #[must_use]
 pub fn diff_listing(
     resource: &Resource,
@@ -185,86 +188,93 @@ pub fn diff_listing(
     mode: RefreshMode<'_>,
     now: Timestamp,
 ) -> Vec<ToolDiff> {
-    let before = records.iter().map(|record| (&record.tool, record)).collect::<BTreeMap<_, _>>();
-    let mut seen = BTreeMap::<&ToolName, Option<&ToolDefinition>>::new();
+    let previous_records = records.iter().map(|record| (&record.tool, record)).collect::<BTreeMap<_, _>>();
+    let mut observed = BTreeMap::<&ToolName, Option<&ToolDefinition>>::new();
     for definition in listed {
-        // Two definitions of one name: nobody can say which one a client takes.
-        seen.entry(definition.name()).and_modify(|one| *one = None).or_insert(Some(definition));
+        // With two definitions of one name, it is undefined which one a client uses.
+        observed.entry(definition.name()).and_modify(|unique| *unique = None).or_insert(Some(definition));
     }
-    let wanted = resource.tools.iter().map(|tool| &tool.name).collect::<BTreeSet<_>>();
-    let names = wanted.iter().chain(before.keys()).chain(seen.keys()).copied().collect::<BTreeSet<_>>();
-    let finding = |name: &ToolName| {
-        let old = before.get(name).copied();
-        let is_wanted = wanted.contains(name);
-        let now_seen = seen.get(name).copied().flatten().map(|definition| {
-            let fresh = ObservedDefinition::new(definition, now);
-            // The same as before keeps its time: nothing new was seen.
-            old.and_then(|old| old.observed.clone()).filter(|before| before.digest == fresh.digest).unwrap_or(fresh)
+    let catalogued = resource.tools.iter().map(|tool| &tool.name).collect::<BTreeSet<_>>();
+    let names =
+        catalogued.iter().chain(previous_records.keys()).chain(observed.keys()).copied().collect::<BTreeSet<_>>();
+    let compare = |name: &ToolName| {
+        let previous = previous_records.get(name).copied();
+        let is_catalogued = catalogued.contains(name);
+        let observation = observed.get(name).copied().flatten().map(|definition| {
+            let current = ObservedDefinition::new(definition, now);
+            // An unchanged definition keeps its first observation time.
+            previous
+                .and_then(|previous| previous.observed.clone())
+                .filter(|earlier| earlier.digest == current.digest)
+                .unwrap_or(current)
         });
-        let record = match (old, now_seen, mode) {
-            (Some(old), seen @ Some(_), _) => Some(ToolRecord { observed: seen, ..old.clone() }),
-            (Some(old), None, _) if is_wanted || old.accepted.is_some() => {
-                Some(ToolRecord { observed: None, ..old.clone() })
+        let record = match (previous, observation, mode) {
+            (Some(previous), observed @ Some(_), _) => Some(ToolRecord { observed, ..previous.clone() }),
+            (Some(previous), None, _) if is_catalogued || previous.accepted.is_some() => {
+                Some(ToolRecord { observed: None, ..previous.clone() })
             }
             (Some(_), None, _) => None,
-            (None, Some(seen), RefreshMode::Import(by)) if is_wanted => Some(ToolRecord {
-                accepted: Some(seen.clone()),
+            (None, Some(observed), RefreshMode::Import(by)) if is_catalogued => Some(ToolRecord {
+                accepted: Some(observed.clone()),
                 accepted_by: Some(by.to_owned()),
-                ..new_record(resource, name, Some(seen))
+                ..new_record(resource, name, Some(observed))
             }),
-            (None, _, RefreshMode::Refresh) if is_wanted => None,
-            (None, seen, RefreshMode::Import(_) | RefreshMode::Refresh) => Some(new_record(resource, name, seen)),
+            (None, _, RefreshMode::Refresh) if is_catalogued => None,
+            (None, observed, RefreshMode::Import(_) | RefreshMode::Refresh) => {
+                Some(new_record(resource, name, observed))
+            }
         };
-        let state =
+        let state_of =
             |record: Option<&ToolRecord>| record.map_or(ToolState::Unchecked, |record| record.known_tool().state());
-        let is = match &record {
-            None if !is_wanted => ToolState::Gone,
-            record => state(record.as_ref()),
+        let state = match &record {
+            None if !is_catalogued => ToolState::Gone,
+            record => state_of(record.as_ref()),
         };
         ToolDiff {
             tool: name.clone(),
-            previous_state: state(old),
-            state: is,
-            has_changed: record.as_ref() != old,
+            previous_state: state_of(previous),
+            state,
+            has_changed: record.as_ref() != previous,
             record,
         }
     };
-    names.into_iter().map(finding).collect()
+    names.into_iter().map(compare).collect()
 }
 
-fn new_record(resource: &Resource, tool: &ToolName, seen: Option<ObservedDefinition>) -> ToolRecord {
-    ToolRecord { resource: resource.id.clone(), tool: tool.clone(), accepted: None, accepted_by: None, observed: seen }
+fn new_record(resource: &Resource, tool: &ToolName, observed: Option<ObservedDefinition>) -> ToolRecord {
+    ToolRecord { resource: resource.id.clone(), tool: tool.clone(), accepted: None, accepted_by: None, observed }
 }
 
-/// An admin's word that a definition is good: of this tool, and this one definition of it.
+/// An admin's acceptance of one definition of a tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acceptance {
-    /// Which tool.
+    /// The tool.
     pub name: ToolName,
-    /// The digest of the definition that was looked at.
+    /// The digest of the reviewed definition.
     pub digest: ToolDigest,
-    /// How it goes into the catalogue, where it is not there yet. Without this it stays out of it.
+    /// The catalogue entry of a tool that is not in the catalogue yet. Without it, the tool is not
+    /// added.
     pub tool: Option<Tool>,
 }
 
-/// Why something can't be accepted.
+/// Why an acceptance is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AcceptanceError {
-    /// The server was never seen to list it.
-    #[error("the tool `{0}` was never listed: import the catalogue first")]
+    /// The server never listed the tool.
+    #[error("the tool `{0}` was never listed; import the catalogue first")]
     NotListed(ToolName),
-    /// What is there is not what was looked at.
-    #[error("the definition of `{0}` is another one by now: look at it again")]
+    /// The observed definition is not the reviewed one.
+    #[error("the definition of `{0}` has changed since; review the catalogue again")]
     DefinitionChanged(ToolName),
-    /// One tool, twice.
-    #[error("the tool `{0}` stands twice")]
+    /// The tool appears more than once.
+    #[error("the tool `{0}` is listed more than once")]
     Duplicate(ToolName),
-    /// It has a scope and an effect already.
-    #[error("the tool `{0}` is in the catalogue already: its scope, effect, risk and data class are changed there")]
+    /// The tool already has a catalogue entry.
+    #[error("the tool `{0}` is already in the catalogue; change its scope, effect, risk and data class there")]
     AlreadyInCatalogue(ToolName),
 }
 
-/// What accepting makes of records and catalogue: all of it, or nothing.
+/// Applies acceptances to the records and the catalogue, all or none.
 pub fn accept_definitions(
     resource: &Resource,
     records: &[ToolRecord],
@@ -280,33 +290,37 @@ pub fn accept_definitions(
         let Some(record) = records.iter().find(|record| record.tool == *name) else {
             return Err(AcceptanceError::NotListed(name.clone()));
         };
-        let Some(seen) = record.observed.as_ref().filter(|seen| seen.digest == *digest) else {
+        let Some(observed) = record.observed.as_ref().filter(|observed| observed.digest == *digest) else {
             return Err(AcceptanceError::DefinitionChanged(name.clone()));
         };
         if tool.is_some() && resource.tools.iter().any(|known| known.name == *name) {
             return Err(AcceptanceError::AlreadyInCatalogue(name.clone()));
         }
-        // What was accepted before keeps its name and date.
+        // A definition that is already accepted keeps its admin and date.
         if record.known_tool().state() != ToolState::Known {
-            let sighting = ObservedDefinition { at: now, ..seen.clone() };
-            accepted.push(ToolRecord { accepted: Some(sighting), accepted_by: Some(by.to_owned()), ..record.clone() });
+            let observation = ObservedDefinition { at: now, ..observed.clone() };
+            accepted.push(ToolRecord {
+                accepted: Some(observation),
+                accepted_by: Some(by.to_owned()),
+                ..record.clone()
+            });
         }
     }
     Ok((accepted, acceptances.iter().filter_map(|acceptance| acceptance.tool.clone()).collect()))
 }
 
-/// How it stands with the tools of a resource, without asking its server again.
+/// Returns the state of the tools of a resource without querying its server.
 #[must_use]
 pub fn assess_tools(resource: &Resource, records: &[ToolRecord]) -> Vec<ToolDiff> {
     let by_name = records.iter().map(|record| (&record.tool, record)).collect::<BTreeMap<_, _>>();
-    let wanted = resource.tools.iter().map(|tool| &tool.name);
-    let names = wanted.chain(by_name.keys().copied()).collect::<BTreeSet<_>>();
-    let finding = |name: &ToolName| {
+    let catalogued = resource.tools.iter().map(|tool| &tool.name);
+    let names = catalogued.chain(by_name.keys().copied()).collect::<BTreeSet<_>>();
+    let compare = |name: &ToolName| {
         let record = by_name.get(name).copied();
-        let is = record.map_or(ToolState::Unchecked, |record| record.known_tool().state());
-        ToolDiff { tool: name.clone(), previous_state: is, state: is, record: record.cloned(), has_changed: false }
+        let state = record.map_or(ToolState::Unchecked, |record| record.known_tool().state());
+        ToolDiff { tool: name.clone(), previous_state: state, state, record: record.cloned(), has_changed: false }
     };
-    names.into_iter().map(finding).collect()
+    names.into_iter().map(compare).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What those who check tokens offline are told of the revocation log: enough to hold the same index, and no name that
-//! is not theirs to know.
+//! Revocation feed for verifiers that check tokens offline. It contains what they need for the same
+//! index, and no identifier that they should not learn.
 
 use ring::digest::{SHA256, digest};
 
@@ -10,40 +10,40 @@ use crate::domain::{
     uri::ResourceUri,
 };
 
-/// Who is told.
+/// The audience of a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedScope {
-    /// A resource: what can end tokens that are for it.
+    /// A resource: receives what can revoke tokens for it.
     Resource(ResourceUri),
-    /// An admin: everything that can end a token.
+    /// An admin: receives everything that can revoke a token.
     Admin,
 }
 
-/// An entry as it is told: without who did it and why.
+/// An entry as published: without its author and reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEntry {
-    /// Its place.
+    /// The position.
     pub seq: LogPosition,
-    /// What is done.
+    /// The action.
     pub verb: LogAction,
-    /// The kind of name.
+    /// The kind of target.
     pub kind: &'static str,
-    /// The name: see [`key`].
+    /// The key of the target: see [`feed_key`].
     pub key: String,
-    /// When.
+    /// The time of the action.
     pub at: Timestamp,
-    /// The moment after which it can end nothing that is unexpired.
+    /// The time after which every token that the entry can revoke has expired.
     pub forget_after: Timestamp,
 }
 
-/// What is told of an entry, if anything is.
+/// Returns the published form of an entry, or `None` if it is not published in this scope.
 #[must_use]
-pub fn project(LogEntry { seq, entry }: &LogEntry, audience: &FeedScope) -> Option<FeedEntry> {
-    let is_theirs = match (&entry.target, audience) {
+pub fn project(LogEntry { seq, entry }: &LogEntry, scope: &FeedScope) -> Option<FeedEntry> {
+    let is_in_scope = match (&entry.target, scope) {
         (Target::Resource(uri), FeedScope::Resource(own)) => uri == own,
         _ => true,
     };
-    let key = feed_key(&entry.target).filter(|_| is_theirs)?;
+    let key = feed_key(&entry.target).filter(|_| is_in_scope)?;
     Some(FeedEntry {
         seq: *seq,
         verb: entry.verb,
@@ -54,10 +54,13 @@ pub fn project(LogEntry { seq, entry }: &LogEntry, audience: &FeedScope) -> Opti
     })
 }
 
-/// The name of a target, for others. Tokens, tasks and grants have random names, told as they are. People, agents, resources and
-/// issuers are told by the SHA-256 of kind, blank, name (base64url): whoever holds a token makes the same of its claims,
-/// and nobody reads from it whose other tokens were ended. Our signing keys have no name. The registry and API tokens are of
-/// no concern to others.
+/// Returns the published key of a target, or `None` if the target is not published.
+///
+/// Tokens, tasks and grants have random ids, which are published as they are. Requesters, agents,
+/// resources and issuers are published as the base64url SHA-256 of kind, space and name. The holder
+/// of a token can compute the same value from its claims, while a subscriber can't read whose other
+/// tokens were revoked. The signing keys have an empty key. Changes of the registry and of API
+/// tokens do not concern subscribers.
 #[must_use]
 pub fn feed_key(target: &Target) -> Option<String> {
     match target {
@@ -68,7 +71,7 @@ pub fn feed_key(target: &Target) -> Option<String> {
             let text = format!("{} {}", target.kind(), target.key());
             Some(encode_base64url(digest(&SHA256, text.as_bytes()).as_ref()))
         }
-        // Whoever keeps our keys reads them again.
+        // Subscribers that cache the JWKS fetch it again.
         Target::Keys => Some(String::new()),
         Target::Registry | Target::Credentials(_) => None,
     }
@@ -84,7 +87,7 @@ mod tests {
         let files: ResourceUri = "https://files.example.com/mcp".parse().unwrap();
         let resource = FeedScope::Resource(files.clone());
         let id = uuid::Uuid::from_bytes([7; 16]);
-        // The digests were made with sha256sum and basenc.
+        // The digests were computed with sha256sum and basenc.
         for (target, want, by_resource) in [
             (Target::Token(id.to_string().parse().unwrap()), Some("07070707-0707-0707-0707-070707070707"), true),
             (Target::Task(id.to_string().parse().unwrap()), Some("07070707-0707-0707-0707-070707070707"), true),
@@ -115,7 +118,7 @@ mod tests {
             let (reason, by) = ("x".to_owned(), "admin:ops".to_owned());
             let entry = NewEntry { verb: LogAction::Revoke, target, reason, by, at: now, forget_after: now };
             let entry = LogEntry { seq: LogPosition::new(5), entry };
-            assert_eq!(project(&entry, &FeedScope::Admin).map(|told| told.key).as_deref(), want);
+            assert_eq!(project(&entry, &FeedScope::Admin).map(|published| published.key).as_deref(), want);
             assert_eq!(project(&entry, &resource).is_some(), by_resource, "{entry:?}");
         }
     }

@@ -1,5 +1,6 @@
-//! What is held, by name. There may be millions of tokens and tasks among it, so each of them takes 24 bytes of a table and
-//! nothing else, and the table is many small ones: none takes long to grow, or to be gone through.
+//! Compact table of tombstones. It may hold millions of tokens and tasks, so each takes only 24
+//! bytes of a hash table. The table is sharded, so that growing or scanning a shard takes little
+//! time.
 
 use std::collections::HashMap;
 
@@ -8,20 +9,20 @@ use uuid::Uuid;
 use super::{LogPosition, Standing, Target};
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId},
-    task::Requester,
+    requester::Requester,
     uri::{IssuerUrl, ResourceUri},
 };
 
-/// What is held against a name.
+/// The tombstone of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
-    /// The place of the last entry about it.
+    /// The position of the last entry about the key.
     pub(super) seq: LogPosition,
-    /// What it makes of a token; never [`Standing::Live`].
+    /// The resulting standing of a token; never [`Standing::Live`].
     pub(super) standing: Standing,
 }
 
-/// A name as it stands in a token: what a [`Target`] is in an entry.
+/// A revocation key as a token carries it: the counterpart of a [`Target`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum KeyRef<'a> {
     Token(TokenId),
@@ -34,7 +35,7 @@ pub(super) enum KeyRef<'a> {
     Issuer(&'a IssuerUrl),
 }
 
-/// All names that something is held against.
+/// All tombstones, by kind of key.
 #[derive(Debug, Default)]
 pub(super) struct TombstoneTable {
     tokens: ShardedIdMap,
@@ -51,18 +52,18 @@ type TextMap = HashMap<Box<str>, PackedTombstone>;
 
 impl TombstoneTable {
     pub(super) fn len(&self) -> usize {
-        let texts = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
-        self.tokens.len + self.tasks.len + self.grants.len + texts.into_iter().map(HashMap::len).sum::<usize>()
+        let maps = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
+        self.tokens.len + self.tasks.len + self.grants.len + maps.into_iter().map(HashMap::len).sum::<usize>()
     }
 
-    /// What is held against a name.
-    pub(super) fn find(&self, name: KeyRef<'_>) -> Option<Tombstone> {
-        let text = |texts: &TextMap, name: &str| texts.get(name).copied();
-        let packed = match name {
+    /// Returns the tombstone of a key.
+    pub(super) fn find(&self, key: KeyRef<'_>) -> Option<Tombstone> {
+        let text = |map: &TextMap, key: &str| map.get(key).copied();
+        let packed = match key {
             KeyRef::Token(id) => self.tokens.get(id.uuid()),
             KeyRef::Task(id) => self.tasks.get(id.uuid()),
             KeyRef::Grant(id) => self.grants.get(id.uuid()),
-            // Its text has to be put together, so not for nothing.
+            // Avoids building the text of the key if the map is empty.
             KeyRef::Requester(_) if self.requesters.is_empty() => None,
             KeyRef::Requester(requester) => match Target::for_requester(requester) {
                 Target::Requester(key) => text(&self.requesters, &key),
@@ -76,7 +77,7 @@ impl TombstoneTable {
         packed.map(PackedTombstone::unpack)
     }
 
-    /// What is held against the target of an entry.
+    /// Returns the tombstone of the target of an entry.
     pub(super) fn entry_for(&self, target: &Target) -> Option<Tombstone> {
         let packed = match target {
             Target::Token(id) => self.tokens.get(id.uuid()),
@@ -92,24 +93,24 @@ impl TombstoneTable {
         packed.map(PackedTombstone::unpack)
     }
 
-    /// Holds this against a target, in place of what was held.
-    pub(super) fn insert(&mut self, target: &Target, held: Tombstone) {
-        let packed = PackedTombstone::pack(held);
-        let put = |texts: &mut TextMap, name: &str| _ = texts.insert(name.into(), packed);
+    /// Sets the tombstone of a target, replacing an earlier one.
+    pub(super) fn insert(&mut self, target: &Target, tombstone: Tombstone) {
+        let packed = PackedTombstone::pack(tombstone);
+        let insert_text = |map: &mut TextMap, key: &str| _ = map.insert(key.into(), packed);
         match target {
             Target::Token(id) => self.tokens.insert(id.uuid(), packed),
             Target::Task(id) => self.tasks.insert(id.uuid(), packed),
             Target::Grant(id) => self.grants.insert(id.uuid(), packed),
-            Target::Requester(key) => put(&mut self.requesters, key),
-            Target::Agent(id) => put(&mut self.agents, id.as_str()),
-            Target::Credentials(id) => put(&mut self.credentials, id.as_str()),
-            Target::Resource(uri) => put(&mut self.resources, uri.as_str()),
-            Target::Issuer(url) => put(&mut self.issuers, url.as_str()),
+            Target::Requester(key) => insert_text(&mut self.requesters, key),
+            Target::Agent(id) => insert_text(&mut self.agents, id.as_str()),
+            Target::Credentials(id) => insert_text(&mut self.credentials, id.as_str()),
+            Target::Resource(uri) => insert_text(&mut self.resources, uri.as_str()),
+            Target::Issuer(url) => insert_text(&mut self.issuers, url.as_str()),
             Target::Registry | Target::Keys => {}
         }
     }
 
-    /// Holds nothing against a target any more.
+    /// Removes the tombstone of a target.
     pub(super) fn remove(&mut self, target: &Target) {
         match target {
             Target::Token(id) => self.tokens.remove(id.uuid()),
@@ -124,29 +125,30 @@ impl TombstoneTable {
         }
     }
 
-    /// Drops what stands at `last` or before it in the log: in the `n`th part of the table, of [`PARTS`].
+    /// Evicts tombstones at or before `last` in the log, from shard `n` of [`SHARD_COUNT`].
     pub(super) fn evict(&mut self, n: usize, last: LogPosition) {
         let is_kept = |packed: &PackedTombstone| packed.unpack().seq > last;
         for ids in [&mut self.tokens, &mut self.tasks, &mut self.grants] {
             ids.retain(n, is_kept);
         }
-        // There are few of these.
+        // These maps are small.
         if n == 0 {
-            let named = [&mut self.requesters, &mut self.agents, &mut self.credentials];
-            for texts in named.into_iter().chain([&mut self.resources, &mut self.issuers]) {
-                texts.retain(|_, packed| is_kept(packed));
+            let small_maps = [&mut self.requesters, &mut self.agents, &mut self.credentials];
+            for map in small_maps.into_iter().chain([&mut self.resources, &mut self.issuers]) {
+                map.retain(|_, packed| is_kept(packed));
             }
         }
     }
 }
 
-/// Place and standing in eight bytes: a place fits into 63 bits, for that is what the stores count with.
+/// Position and standing in eight bytes. A position fits into 63 bits, because the stores count
+/// with signed integers.
 #[derive(Clone, Copy, Debug)]
 struct PackedTombstone(u64);
 
 impl PackedTombstone {
-    fn pack(held: Tombstone) -> Self {
-        Self(held.seq.number() << 1 | u64::from(held.standing == Standing::Suspended))
+    fn pack(tombstone: Tombstone) -> Self {
+        Self(tombstone.seq.number() << 1 | u64::from(tombstone.standing == Standing::Suspended))
     }
 
     fn unpack(self) -> Tombstone {
@@ -155,10 +157,10 @@ impl PackedTombstone {
     }
 }
 
-/// How many small tables there are.
+/// The number of shards.
 pub(super) const SHARD_COUNT: usize = 256;
 
-/// Ids, by their last byte: that one is random.
+/// Ids, sharded by their last byte, which is random.
 #[derive(Debug, Default)]
 struct ShardedIdMap {
     shards: Vec<HashMap<Uuid, PackedTombstone>>,
@@ -178,25 +180,25 @@ impl ShardedIdMap {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARD_COUNT, HashMap::new);
         }
-        if let Some(part) = self.shards.get_mut(Self::shard_index(id)) {
-            self.len += usize::from(part.insert(id, packed).is_none());
+        if let Some(shard) = self.shards.get_mut(Self::shard_index(id)) {
+            self.len += usize::from(shard.insert(id, packed).is_none());
         }
     }
 
     fn remove(&mut self, id: Uuid) {
-        if let Some(part) = self.shards.get_mut(Self::shard_index(id)) {
-            self.len -= usize::from(part.remove(&id).is_some());
+        if let Some(shard) = self.shards.get_mut(Self::shard_index(id)) {
+            self.len -= usize::from(shard.remove(&id).is_some());
         }
     }
 
     fn retain(&mut self, n: usize, is_kept: impl Fn(&PackedTombstone) -> bool) {
-        if let Some(part) = self.shards.get_mut(n) {
-            let before = part.len();
-            part.retain(|_, packed| is_kept(packed));
-            self.len -= before - part.len();
-            // What a burst took is given back after it.
-            if part.len() < part.capacity() / 4 {
-                part.shrink_to_fit();
+        if let Some(shard) = self.shards.get_mut(n) {
+            let before = shard.len();
+            shard.retain(|_, packed| is_kept(packed));
+            self.len -= before - shard.len();
+            // Memory that a burst required is released after it.
+            if shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Statuses side by side in bytes, and small on their way (draft-ietf-oauth-status-list §4).
+//! Status bit array and its compression (draft-ietf-oauth-status-list §4).
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use crate::domain::encode_base64url;
 
-/// How many bits a status has.
+/// The number of bits of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// 0 or 1.
@@ -18,7 +18,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// As a number.
+    /// Returns the number of bits.
     #[must_use]
     pub const fn bits(self) -> u8 {
         match self {
@@ -33,7 +33,7 @@ impl Width {
         u8::MAX >> (8 - self.bits())
     }
 
-    /// In which byte a status lies, and how far from its lowest bit.
+    /// Returns the byte of a status, and the offset of its lowest bit.
     fn locate(self, index: u64) -> (Option<usize>, u32) {
         let per_byte = u64::from(8 / self.bits());
         let shift = u32::try_from(index % per_byte).unwrap_or_default() * u32::from(self.bits());
@@ -41,7 +41,7 @@ impl Width {
     }
 }
 
-/// So many statuses, the first ones in the lowest bits of a byte (§4.1).
+/// An array of statuses, packed from the lowest bits of each byte (§4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusBits {
     width: Width,
@@ -49,48 +49,50 @@ pub struct StatusBits {
 }
 
 impl StatusBits {
-    /// Statuses that are all 0. There are whole bytes of them.
+    /// Returns an array of statuses that are all 0, rounded up to whole bytes.
     #[must_use]
     pub fn new(width: Width, size: u64) -> Self {
         let bytes = size.saturating_mul(u64::from(width.bits())).div_ceil(8);
         Self { width, bytes: vec![0; usize::try_from(bytes).unwrap_or_default()] }
     }
 
-    /// How many bits each has.
+    /// Returns the number of bits of a status.
     #[must_use]
     pub fn width(&self) -> Width {
         self.width
     }
 
-    /// One of them; none where the list has ended.
+    /// Returns a status, or `None` beyond the end.
     #[must_use]
     pub fn status(&self, index: u64) -> Option<u8> {
         let (byte, shift) = self.width.locate(index);
         Some(self.bytes.get(byte?)? >> shift & self.width.mask())
     }
 
-    /// Puts one, and says whether it was another before. Beyond the end nothing is put; nor are bits that it has not.
+    /// Sets a status and returns whether it changed. An index beyond the end, and bits beyond the
+    /// width, are ignored.
     pub fn set(&mut self, index: u64, status: u8) -> bool {
         let (byte, shift) = self.width.locate(index);
         let Some(byte) = byte.and_then(|byte| self.bytes.get_mut(byte)) else { return false };
         let mask = self.width.mask();
         let new = *byte & !(mask << shift) | (status & mask) << shift;
-        let is_other = new != *byte;
+        let has_changed = new != *byte;
         *byte = new;
-        is_other
+        has_changed
     }
 
-    /// As it is sent: DEFLATE in the ZLIB format (RFC 1950), at the highest level, base64url without padding (§4.2).
+    /// Returns the array as transmitted: DEFLATE in ZLIB format (RFC 1950) at the highest level, in
+    /// base64url without padding (§4.2).
     #[must_use]
     pub fn compress(&self) -> String {
         encode_base64url(&deflate(Compress::new(Compression::best(), true), &self.bytes))
     }
 }
 
-/// For the way alone (RFC 9110 §8.4.1.3).
+/// Compresses a response body with gzip (RFC 9110 §8.4.1.3).
 #[must_use]
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    /// 32 KiB of what came before, as every reader can.
+    /// A window of 32 KiB, which every decoder supports.
     const WINDOW_BITS: u8 = 15;
     deflate(Compress::new_gzip(Compression::best(), WINDOW_BITS), bytes)
 }
@@ -101,7 +103,7 @@ fn deflate(mut compress: Compress, bytes: &[u8]) -> Vec<u8> {
         let read = usize::try_from(compress.total_in()).unwrap_or(usize::MAX);
         let rest = bytes.get(read..).unwrap_or_default();
         match compress.compress_vec(rest, &mut compressed, FlushCompress::Finish) {
-            // What is in memory can be read, and there is room made for what is written.
+            // Reading from memory does not fail, and the output buffer grows as needed.
             Ok(Status::StreamEnd) | Err(_) => return compressed,
             Ok(Status::Ok | Status::BufError) => compressed.reserve(compressed.capacity().max(64)),
         }
@@ -126,14 +128,14 @@ mod tests {
 
     fn assert_vector_matches(width: Width, lst: &str, statuses: impl IntoIterator<Item = (u64, u8)>) {
         // "All examples are initialized with a size of 2^20 entries."
-        let mut packed = StatusBits::new(width, 1 << 20);
+        let mut bits = StatusBits::new(width, 1 << 20);
         for (index, status) in statuses {
-            assert_eq!(packed.set(index, status), status != 0);
-            assert_eq!(packed.status(index), Some(status));
+            assert_eq!(bits.set(index, status), status != 0);
+            assert_eq!(bits.status(index), Some(status));
         }
-        let theirs = inflate(lst, packed.bytes.len());
-        assert!(theirs == packed.bytes, "{width:?}: other bits");
-        assert!(inflate(&packed.compress(), packed.bytes.len()) == packed.bytes, "{width:?}: not the same again");
+        let published = inflate(lst, bits.bytes.len());
+        assert!(published == bits.bytes, "{width:?}: different bits");
+        assert!(inflate(&bits.compress(), bits.bytes.len()) == bits.bytes, "{width:?}: no round trip");
     }
 
     /// §4.1, with all steps.
@@ -145,13 +147,13 @@ mod tests {
             (Width::One, &ones[..], &[0xb9, 0xa3][..], "eNrbuRgAAhcBXQ"),
             (Width::Two, &twos[..], &[0xc9, 0x44, 0xf9][..], "eNo76fITAAPfAgc"),
         ] {
-            let mut packed = StatusBits::new(width, statuses.len() as u64);
+            let mut bits = StatusBits::new(width, statuses.len() as u64);
             for (index, status) in (0..).zip(statuses) {
-                packed.set(index, *status);
+                bits.set(index, *status);
             }
-            assert_eq!(packed.bytes, bytes);
-            assert_eq!(packed.compress(), lst);
-            assert_eq!(packed.status(statuses.len() as u64), None, "beyond the end there is nothing");
+            assert_eq!(bits.bytes, bytes);
+            assert_eq!(bits.compress(), lst);
+            assert_eq!(bits.status(statuses.len() as u64), None, "no status beyond the end");
         }
     }
 
@@ -173,22 +175,22 @@ mod tests {
         #[test]
         fn set_changes_only_the_given_index(
             width in prop_oneof![Just(Width::One), Just(Width::Two), Just(Width::Four), Just(Width::Eight)],
-            puts in proptest::collection::vec((0..200_u64, any::<u8>()), 0..40),
+            writes in proptest::collection::vec((0..200_u64, any::<u8>()), 0..40),
         ) {
-            let mut packed = StatusBits::new(width, 100);
+            let mut bits = StatusBits::new(width, 100);
             let mut want = vec![0; 100];
-            for (index, status) in puts {
+            for (index, status) in writes {
                 let status = status & width.mask();
-                let other = packed.set(index, status);
+                let has_changed = bits.set(index, status);
                 match usize::try_from(index).ok().and_then(|index| want.get_mut(index)) {
-                    Some(was) => prop_assert_eq!(std::mem::replace(was, status) != status, other),
-                    // The last byte may hold more.
-                    None => prop_assert!(index < 104 || !other),
+                    Some(current) => prop_assert_eq!(std::mem::replace(current, status) != status, has_changed),
+                    // The last byte may hold more statuses.
+                    None => prop_assert!(index < 104 || !has_changed),
                 }
             }
-            let read = (0..100).map(|index| packed.status(index).unwrap()).collect::<Vec<_>>();
+            let read = (0..100).map(|index| bits.status(index).unwrap()).collect::<Vec<_>>();
             prop_assert_eq!(read, want);
-            prop_assert!(inflate(&packed.compress(), packed.bytes.len()) == packed.bytes);
+            prop_assert!(inflate(&bits.compress(), bits.bytes.len()) == bits.bytes);
         }
 
         #[test]

@@ -1,8 +1,9 @@
-//! Status lists (draft-ietf-oauth-status-list): what has become of tokens, two bits each, for anybody who checks tokens
-//! without asking about each of them.
+//! Status lists (draft-ietf-oauth-status-list): the status of each token in two bits, for verifiers
+//! that do not introspect every token.
 //!
-//! Tokens that end at about the same time are a shard, and so are gone together. A token has a number in its shard; a list
-//! is a stretch of these numbers, always whole, so that a list that was read before a token was issued has a place for it.
+//! Tokens that expire at about the same time share a shard, so that a shard expires as a whole. A
+//! token has a number in its shard. A list covers a fixed range of these numbers and is always
+//! complete, so that a list fetched before a token was issued already has an index for it.
 
 mod bits;
 
@@ -25,26 +26,29 @@ use crate::domain::{
     uri::IssuerUrl,
 };
 
-/// The `typ` of a status list (§5.1).
+/// The `typ` of a status list token (§5.1).
 pub const TYP_STATUS_LIST: &str = "statuslist+jwt";
-/// How many numbers a list has: 64 KiB, before it is compressed.
+/// The number of indices in a list: 64 KiB before compression.
 pub const LIST_SIZE: u64 = 1 << 18;
-/// How many numbers a replica takes at a time.
+/// The number of indices that a replica reserves at a time.
 pub const INDEX_BLOCK_SIZE: u64 = 1024;
-/// Within how many seconds the tokens of a shard end.
+/// The tokens of a shard expire within this many seconds.
 const SHARD_SPAN_SECONDS: i64 = 300;
-/// For how long a list is there after its last token ended, for those whose clocks are behind.
+/// How long a list stays available after its last token expired, for verifiers whose clocks are
+/// behind.
 pub const LIST_EXPIRY_GRACE: Lifetime = Lifetime::minutes(5);
 
-/// For how long a shard is remembered after its last token ended: longer than clocks differ, so that it never begins again.
+/// How long a shard is remembered after its last token expired. This exceeds the maximum clock
+/// skew, so that a shard never restarts.
 pub const SHARD_RETENTION: Lifetime = Lifetime::hours(24);
 
-/// `[status_list]`: whether tokens have a place in a list, and how old a list may get.
+/// `[status_list]`: whether tokens have an index in a list, and how old a list may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusListSettings {
-    /// Whether tokens that are issued have a place in a list.
+    /// Whether issued tokens have an index in a list.
     pub enabled: bool,
-    /// After how many seconds whoever reads a list should read it again; it ends after twice as long.
+    /// The time to live of a list, after which a verifier should fetch it again (seconds). A list
+    /// expires after twice this time.
     pub ttl: Lifetime,
 }
 
@@ -54,44 +58,45 @@ impl Default for StatusListSettings {
     }
 }
 
-/// The tokens that end within the same five minutes, by the end of these.
+/// The tokens that expire within the same five minutes, identified by the end of that span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(i64);
 
 impl Shard {
-    /// The shard of a token that ends then.
+    /// Returns the shard of a token that expires at this time.
     #[must_use]
     pub const fn for_expiry(expires: Timestamp) -> Self {
         Self((expires.unix() + SHARD_SPAN_SECONDS - 1) / SHARD_SPAN_SECONDS * SHARD_SPAN_SECONDS)
     }
 
-    /// The shard whose last token ends then, if there is one.
+    /// Returns the shard that ends at this time, if it is the end of a span.
     #[must_use]
     pub fn ending_at(at: i64) -> Option<Self> {
         let is_one = at > 0 && at <= Timestamp::MAX.unix() && at % SHARD_SPAN_SECONDS == 0;
         is_one.then_some(Self(at))
     }
 
-    /// When its last token ends (seconds since 1970).
+    /// Returns when the last token of the shard expires (seconds since 1970).
     #[must_use]
     pub const fn end(self) -> i64 {
         self.0
     }
 
-    /// The shard of tokens that end a minute after this one, where that is another one.
+    /// Returns the shard of tokens that expire a minute later, if it is a different one.
     #[must_use]
     pub fn following_shard(expires: Timestamp) -> Option<Self> {
         let next = Self::for_expiry(expires.saturating_add(Lifetime::minutes(1)));
         (next != Self::for_expiry(expires)).then_some(next)
     }
 
-    /// Whether nobody asks for it any more.
+    /// Returns whether the lists of the shard are no longer needed.
     #[must_use]
     pub fn is_expired(self, now: Timestamp) -> bool {
         Timestamp::from_unix(self.0).saturating_add(LIST_EXPIRY_GRACE).has_passed(now)
     }
 
-    /// Whether a token that ends so late can have been issued by anybody whose clock is halfway right.
+    /// Returns whether a token of this shard can have been issued by a replica whose clock is
+    /// within the maximum skew.
     #[must_use]
     pub fn is_plausible(self, now: Timestamp) -> bool {
         let latest = now.saturating_add(TOKEN_LIFETIME_CAP).saturating_add(MAX_CLOCK_SKEW);
@@ -99,58 +104,58 @@ impl Shard {
     }
 }
 
-/// The place of a token: nobody else's, whichever replica issued it.
+/// The index of a token, unique across all replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusIndex {
-    /// Its shard.
+    /// The shard.
     pub shard: Shard,
-    /// Its number there.
+    /// The number in the shard.
     pub number: u64,
 }
 
 impl StatusIndex {
-    /// The list that it stands in.
+    /// Returns the list that contains this index.
     #[must_use]
     pub fn list_id(self) -> ListId {
         ListId { shard: self.shard, part: self.number / LIST_SIZE }
     }
 
-    /// Its place in the list.
+    /// Returns the position in the list.
     #[must_use]
     pub fn idx(self) -> u64 {
         self.number % LIST_SIZE
     }
 
-    /// The claim that says so, where lists are found under this issuer.
+    /// Returns the `status` claim, for lists served by this issuer.
     #[must_use]
     pub fn to_claim(self, issuer: &IssuerUrl) -> StatusClaim {
         StatusClaim { status_list: StatusReference { idx: self.idx(), uri: self.list_id().uri(issuer) } }
     }
 }
 
-/// The name of a list: the end of its shard, and which part of it.
+/// The id of a list: the end of its shard, and its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListId {
-    /// Whose tokens.
+    /// The shard.
     pub shard: Shard,
-    /// Which stretch of their numbers.
+    /// The part of the shard's numbers.
     pub part: u64,
 }
 
 impl ListId {
-    /// Where it is read.
+    /// Returns the URI of the list.
     #[must_use]
     pub fn uri(self, issuer: &IssuerUrl) -> String {
         issuer.join(&format!("/status-lists/{self}"))
     }
 
-    /// Whether it is one of a shard of which so many blocks were taken.
+    /// Returns whether the list exists if this many blocks of its shard were reserved.
     #[must_use]
     pub fn is_allocated(self, blocks: u64) -> bool {
         self.part.checked_mul(LIST_SIZE).is_some_and(|first| first < blocks.saturating_mul(INDEX_BLOCK_SIZE))
     }
 
-    /// The lists of a shard of which so many blocks were taken.
+    /// Returns the lists of a shard of which this many blocks were reserved.
     pub fn iter_allocated(shard: Shard, blocks: u64) -> impl Iterator<Item = Self> {
         (0..blocks.saturating_mul(INDEX_BLOCK_SIZE).div_ceil(LIST_SIZE)).map(move |part| Self { shard, part })
     }
@@ -162,15 +167,15 @@ impl fmt::Display for ListId {
     }
 }
 
-/// It is the name of no list.
+/// The text is not the id of a status list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("not the name of a status list")]
+#[error("not the id of a status list")]
 pub struct ListIdError;
 
 impl FromStr for ListId {
     type Err = ListIdError;
 
-    /// A list has one name: nothing but what [`Display`](fmt::Display) writes is taken.
+    /// Each list has exactly one id: only the output of [`Display`](fmt::Display) is accepted.
     fn from_str(text: &str) -> Result<Self, ListIdError> {
         let (end, part) = text.split_once('-').ok_or(ListIdError)?;
         let shard = end.parse().ok().and_then(Shard::ending_at).ok_or(ListIdError)?;
@@ -179,8 +184,9 @@ impl FromStr for ListId {
     }
 }
 
-/// The numbers of a block, in an order that nobody knows who does not know the seed: two tokens of a block tell nothing of
-/// which was issued first, and how many between them.
+/// Returns the numbers of a block in an order that depends on a secret seed. The indices of two
+/// tokens of a block therefore do not reveal which was issued first, or how many were issued in
+/// between.
 #[must_use]
 pub fn shuffle_block(block: u64, seed: &[u8; 32]) -> Vec<u64> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
@@ -191,7 +197,7 @@ pub fn shuffle_block(block: u64, seed: &[u8; 32]) -> Vec<u64> {
     numbers.into_iter().map(|(_, n)| n).collect()
 }
 
-/// The status of a token (§7.1): VALID, INVALID, SUSPENDED.
+/// Returns the status of a token (§7.1): VALID, INVALID or SUSPENDED.
 #[must_use]
 pub const fn status_of(standing: Standing) -> u8 {
     match standing {
@@ -205,48 +211,48 @@ pub const fn status_of(standing: Standing) -> u8 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatusClaim {
-    /// Where its status is found.
+    /// The reference to a status list.
     pub status_list: StatusReference,
 }
 
-/// The list of a token, and its place there.
+/// The list and index of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatusReference {
-    /// The place.
+    /// The index.
     pub idx: u64,
-    /// The list.
+    /// The URI of the list.
     pub uri: String,
 }
 
-/// The claims of a list (§5.1).
+/// The claims of a status list token (§5.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StatusListClaims {
-    /// Us.
+    /// The issuer: this server.
     pub iss: IssuerUrl,
-    /// Where the list is read: what a token's `uri` says.
+    /// The URI of the list, as in the `uri` of a token.
     pub sub: String,
-    /// When this was so.
+    /// The time of the statuses.
     pub iat: Timestamp,
-    /// From when on nobody goes by it.
+    /// The expiry of the list.
     pub exp: Timestamp,
-    /// After how many seconds it should be read again.
+    /// The time to live in seconds.
     pub ttl: Lifetime,
-    /// What it says.
+    /// The statuses.
     pub status_list: EncodedStatusList,
 }
 
-/// Statuses as they are sent (§4.2).
+/// Statuses as transmitted (§4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EncodedStatusList {
-    /// How many bits a status has.
+    /// The number of bits of a status.
     pub bits: u8,
-    /// The statuses.
+    /// The compressed statuses.
     pub lst: String,
 }
 
 impl StatusListClaims {
-    /// What a list says of its tokens at this moment.
+    /// Builds the claims of a list with the current statuses.
     #[must_use]
     pub fn new(issuer: &IssuerUrl, id: ListId, statuses: &StatusBits, ttl: Lifetime, now: Timestamp) -> Self {
         let status_list = EncodedStatusList { bits: statuses.width().bits(), lst: statuses.compress() };
@@ -261,7 +267,8 @@ impl StatusListClaims {
     }
 }
 
-/// A short name for this very text of a list (RFC 9110 §8.8.3, without the quotation marks).
+/// Returns the entity tag of this representation of a list (RFC 9110 §8.8.3), without quotation
+/// marks.
 #[must_use]
 pub fn entity_tag(text: &str) -> String {
     encode_base64url(digest(&SHA256, text.as_bytes()).as_ref().get(..16).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! What a call of a tool did, as the resource that carried it out reports it.
+//! Call reports: what a tool call did, as reported by the resource that executed it.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -9,25 +9,25 @@ use crate::domain::{
     uri::ResourceUri,
 };
 
-/// How many classes of data one report may name.
+/// Maximum number of data classes in a report.
 pub const MAX_DATA_CLASSES: usize = 16;
-/// The most that a report can count: what every reader of JSON reads without loss.
+/// Maximum count in a report: the largest integer that every JSON reader preserves.
 pub const MAX_COUNT: u64 = (1 << 53) - 1;
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallOutcome {
-    /// The tool did what it was asked.
+    /// The tool succeeded.
     Succeeded,
-    /// The tool tried and did not.
+    /// The tool failed.
     Failed,
-    /// The resource did not let the call through.
+    /// The resource refused the call.
     Refused,
 }
 
 impl CallOutcome {
-    /// The word for it.
+    /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -42,63 +42,65 @@ impl CallOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataAccess {
-    /// Which class of data.
+    /// The class of data.
     pub class: DataClass,
-    /// How many records, files, rows.
+    /// The number of records, files or rows.
     pub count: u64,
 }
 
-/// What a resource reports about one call.
+/// A resource's report of one call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallReport {
-    /// The resource's name for the call, unique for the token.
+    /// The resource's id for the call, unique for the token.
     pub id: CallId,
-    /// The token that the call was made with.
+    /// The token with which the call was made.
     pub jti: TokenId,
     /// The tool.
     pub tool: ToolName,
-    /// The digest of the arguments; never the arguments.
+    /// The digest of the arguments, never the arguments.
     pub arguments: ArgumentsDigest,
-    /// How it ended.
+    /// The outcome.
     pub outcome: CallOutcome,
-    /// What it touched.
+    /// The data that the call accessed.
     #[serde(default)]
     pub data: Vec<DataAccess>,
 }
 
-/// Why a report is not one.
+/// Why a report is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CallReportError {
-    /// Too many classes.
-    #[error("at most 16 classes of data")]
+    /// The report has too many data classes.
+    #[error("too many data classes; name at most 16")]
     TooManyClasses,
-    /// A class stands twice.
-    #[error("a class of data stands twice")]
+    /// A data class appears more than once.
+    #[error("duplicate data class; name each class once")]
     DuplicateClass,
-    /// More than can be counted.
-    #[error("a count is over 9007199254740991")]
+    /// A count exceeds the limit.
+    #[error("a count exceeds 9007199254740991")]
     CountTooLarge,
 }
 
 impl CallReport {
-    /// Whether the report holds together.
+    /// Checks the limits of the report.
     pub fn validate(&self) -> Result<(), CallReportError> {
         if self.data.len() > MAX_DATA_CLASSES {
             return Err(CallReportError::TooManyClasses);
         }
-        let is_first = |(n, touched): (usize, &DataAccess)| !self.data.iter().take(n).any(|t| t.class == touched.class);
+        let is_first =
+            |(n, access): (usize, &DataAccess)| !self.data.iter().take(n).any(|earlier| earlier.class == access.class);
         if !self.data.iter().enumerate().all(is_first) {
             return Err(CallReportError::DuplicateClass);
         }
-        if self.data.iter().any(|touched| touched.count > MAX_COUNT) {
+        if self.data.iter().any(|access| access.count > MAX_COUNT) {
             return Err(CallReportError::CountTooLarge);
         }
         Ok(())
     }
 
-    /// Whether the token named the tool at this resource. Its constraints can't be looked at: the arguments stay where
-    /// they are. A call that it did not name is recorded too; that somebody let it through is what an auditor looks for.
+    /// Returns whether the token names the tool at this resource. Its constraints can't be checked,
+    /// because the resource does not send the arguments. A call that the token does not name is
+    /// recorded too: an auditor needs to see that it was permitted.
     #[must_use]
     pub fn is_named_by(&self, authority: &Authority, resource: &ResourceUri) -> bool {
         authority.iter().any(|permission| permission.resource == *resource && permission.tool() == Some(&self.tool))

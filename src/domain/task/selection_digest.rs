@@ -1,4 +1,5 @@
-//! What a dry run showed, short enough to be carried by whoever confirms it: a mark of each task, and nothing stored.
+//! Digest of the tasks that a dry run selected. It is short enough to be sent back with the
+//! confirmation, so nothing needs to be stored.
 
 use std::collections::BTreeSet;
 
@@ -9,45 +10,46 @@ use crate::domain::{
     task::{Task, TaskAction},
 };
 
-/// The tasks that were shown for an act.
+/// The tasks selected for an action.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectionDigest(BTreeSet<TaskDigest>);
 
-/// So many bytes of a digest: tasks get random ids, nobody chooses them to be taken for each other.
+/// A truncated digest. Task ids are random, so they cannot be chosen to collide.
 type TaskDigest = [u8; 8];
 
 impl SelectionDigest {
-    /// These, for this act.
+    /// Returns the digest of these tasks for this action.
     #[must_use]
-    pub fn from_tasks<'a>(act: TaskAction, tasks: impl IntoIterator<Item = &'a Task>) -> Self {
-        Self(tasks.into_iter().map(|task| task_digest(act, task)).collect())
+    pub fn from_tasks<'a>(action: TaskAction, tasks: impl IntoIterator<Item = &'a Task>) -> Self {
+        Self(tasks.into_iter().map(|task| task_digest(action, task)).collect())
     }
 
-    /// Whether the task was shown for this act, as it is.
+    /// Returns whether the task was selected for this action, in its current version where that
+    /// matters.
     #[must_use]
-    pub fn contains(&self, act: TaskAction, task: &Task) -> bool {
-        self.0.contains(&task_digest(act, task))
+    pub fn contains(&self, action: TaskAction, task: &Task) -> bool {
+        self.0.contains(&task_digest(action, task))
     }
 
-    /// As one word.
+    /// Encodes the digest as base64url.
     #[must_use]
     pub fn to_text(&self) -> String {
         encode_base64url(&self.0.iter().flatten().copied().collect::<Vec<_>>())
     }
 
-    /// Reads it.
+    /// Parses the encoded digest.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = decode_base64url(text)?;
-        let (marks, []) = bytes.as_chunks() else { return None };
-        Some(Self(marks.iter().copied().collect()))
+        let (digests, []) = bytes.as_chunks() else { return None };
+        Some(Self(digests.iter().copied().collect()))
     }
 }
 
-/// What ends a task or holds it back is meant for it however it has turned since. What lets it go on is meant for the hold
-/// that was shown, and not for a later one.
-fn task_digest(act: TaskAction, task: &Task) -> TaskDigest {
-    let text = match act {
+/// The selection for ending or suspending a task applies regardless of later state changes. The
+/// selection for resuming applies only to the suspension that was shown.
+fn task_digest(action: TaskAction, task: &Task) -> TaskDigest {
+    let text = match action {
         TaskAction::Resume => format!("{} {}", task.id, task.version),
         TaskAction::Suspend | TaskAction::Revoke | TaskAction::Complete | TaskAction::Fail | TaskAction::Expire => {
             task.id.to_string()
@@ -68,7 +70,7 @@ mod tests {
         time::Timestamp,
     };
 
-    fn task(n: u8, turns: u64) -> Task {
+    fn task(n: u8, version: u64) -> Task {
         let requester =
             Requester { issuer: "https://login.example.com".parse().unwrap(), subject: "alice".parse().unwrap() };
         Task {
@@ -82,21 +84,21 @@ mod tests {
             deadline: Timestamp::from_unix(200),
             rev: LogPosition::default(),
             grant: None,
-            version: turns,
+            version,
             last_transition: None,
         }
     }
 
     #[test]
     fn selection_contains_only_selected_tasks_at_their_version() {
-        let (one, two, turned) = (task(1, 3), task(2, 0), task(1, 4));
-        for (act, is_as_it_turned) in
+        let (one, two, changed) = (task(1, 3), task(2, 0), task(1, 4));
+        for (action, ignores_version) in
             [(TaskAction::Revoke, true), (TaskAction::Suspend, true), (TaskAction::Resume, false)]
         {
-            let shown = SelectionDigest::parse(&SelectionDigest::from_tasks(act, [&one]).to_text()).unwrap();
-            assert_eq!(shown, SelectionDigest::from_tasks(act, [&one]));
-            let has = [&one, &two, &turned].map(|task| shown.contains(act, task));
-            assert_eq!(has, [true, false, is_as_it_turned], "{act:?}");
+            let selection = SelectionDigest::parse(&SelectionDigest::from_tasks(action, [&one]).to_text()).unwrap();
+            assert_eq!(selection, SelectionDigest::from_tasks(action, [&one]));
+            let contained = [&one, &two, &changed].map(|task| selection.contains(action, task));
+            assert_eq!(contained, [true, false, ignores_version], "{action:?}");
         }
         assert_ne!(
             SelectionDigest::from_tasks(TaskAction::Resume, [&one]),
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn selection_of_a_thousand_tasks_fits_into_a_request() {
-        let all = (0..=u8::MAX).flat_map(|n| (0..4).map(move |turns| task(n, turns))).collect::<Vec<_>>();
+        let all = (0..=u8::MAX).flat_map(|n| (0..4).map(move |version| task(n, version))).collect::<Vec<_>>();
         let text = SelectionDigest::from_tasks(TaskAction::Resume, all.iter().take(1000)).to_text();
         assert_eq!(
             SelectionDigest::parse(&text),

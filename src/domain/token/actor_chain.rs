@@ -1,73 +1,78 @@
-//! Who acts: the `act` claim (RFC 8693 §4.1), rebuilt hop by hop, each hop an issuer and a subject.
+//! Actor chain: the `act` claim (RFC 8693 §4.1), in which each actor has an issuer and a subject.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
-/// One acting party: who it is, and in whose namespace.
+/// An actor, identified by name and namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
-    /// The namespace of `sub`: our own issuer for every agent of ours.
+    /// The namespace of `sub`: this server's issuer for its own agents.
     pub iss: String,
-    /// The agent.
+    /// The name of the actor.
     pub sub: String,
-    /// What kind of party it is (`ai_agent`, `service`, …), when known.
+    /// The kind of party (`ai_agent`, `service`, …), if known.
     pub sub_profile: Option<String>,
 }
 
 impl Actor {
-    /// Whether both are the same party; the profile is a remark, not part of the name.
+    /// Returns whether both are the same party. The profile is not part of the identity.
     #[must_use]
     pub fn is_same_party(&self, other: &Self) -> bool {
         self.iss == other.iss && self.sub == other.sub
     }
 }
 
-/// Why a chain can't be, or can't grow.
+/// Why a chain is invalid or can't be extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ActorChainError {
-    /// More hops than the limit.
-    #[error("the chain of agents is longer than allowed")]
+    /// The chain has more actors than the limit.
+    #[error("the actor chain is longer than permitted")]
     TooDeep,
-    /// An agent would stand in the chain twice.
-    #[error("the agent is already part of the chain")]
+    /// An agent would appear more than once.
+    #[error("the agent is already part of the actor chain")]
     DuplicateActor,
-    /// Another issuer speaks of an agent of ours.
-    #[error("the subject token says that an agent of this server acted, and was not issued here")]
+    /// A foreign issuer names an agent of this server.
+    #[error("the subject token names an agent of this server in `act`, but another issuer issued it")]
     OwnAgentNamedByForeignIssuer,
-    /// No hop at all: that would be impersonation.
-    #[error("a chain names at least one agent")]
+    /// The chain is empty, which would be impersonation.
+    #[error("the actor chain is empty; name at least one agent")]
     Empty,
 }
 
-/// The agents that act, the current one first. Never empty: a token without `act` is impersonation, and there is none.
+/// The actors, the current one first. Never empty: a token without `act` would be impersonation,
+/// which this server does not issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActorChain(Vec<Actor>);
 
-/// How many hops we read at all, whatever the configured depth is.
+/// Maximum number of actors that are parsed, regardless of the configured depth.
 pub const MAX_ACTORS: usize = 16;
 
 impl ActorChain {
-    /// A chain of one.
+    /// Returns a chain with one actor.
     #[must_use]
     pub fn from_actor(actor: Actor) -> Self {
         Self(vec![actor])
     }
 
-    /// Takes hops, the current actor first.
-    pub fn new(hops: Vec<Actor>) -> Result<Self, ActorChainError> {
-        if hops.is_empty() {
+    /// Builds a chain from actors, the current one first.
+    pub fn new(actors: Vec<Actor>) -> Result<Self, ActorChainError> {
+        if actors.is_empty() {
             return Err(ActorChainError::Empty);
         }
-        if hops.len() > MAX_ACTORS {
+        if actors.len() > MAX_ACTORS {
             return Err(ActorChainError::TooDeep);
         }
-        let repeated = hops.iter().enumerate().any(|(n, hop)| hops.iter().skip(n + 1).any(|h| h.is_same_party(hop)));
-        if repeated { Err(ActorChainError::DuplicateActor) } else { Ok(Self(hops)) }
+        let has_duplicate = actors
+            .iter()
+            .enumerate()
+            .any(|(n, actor)| actors.iter().skip(n + 1).any(|other| other.is_same_party(actor)));
+        if has_duplicate { Err(ActorChainError::DuplicateActor) } else { Ok(Self(actors)) }
     }
 
-    /// The chain with `actor` in front of it, if it is not in there yet and the chain is not longer than `max` then.
+    /// Returns the chain with `actor` as the current actor. Fails if the actor is already in the
+    /// chain, or the chain would exceed `max`.
     pub fn with_actor(&self, actor: Actor, max: usize) -> Result<Self, ActorChainError> {
-        if self.0.iter().any(|hop| hop.is_same_party(&actor)) {
+        if self.0.iter().any(|present| present.is_same_party(&actor)) {
             return Err(ActorChainError::DuplicateActor);
         }
         if self.0.len() >= max {
@@ -76,25 +81,25 @@ impl ActorChain {
         Self::new(std::iter::once(actor).chain(self.0.iter().cloned()).collect())
     }
 
-    /// The agents, the current one first.
+    /// Returns the actors, the current one first.
     pub fn actors(&self) -> impl DoubleEndedIterator<Item = &Actor> {
         self.0.iter()
     }
 
-    /// How many hops there are.
+    /// Returns the number of actors.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.0.len()
     }
 
-    /// Who acts now.
+    /// Returns the current actor.
     #[must_use]
     pub fn current(&self) -> Option<&Actor> {
         self.0.first()
     }
 }
 
-/// The wire form: nested, the current actor outermost.
+/// The wire form: nested, with the current actor outermost.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ActClaim {
@@ -106,7 +111,7 @@ struct ActClaim {
     inner: Option<Box<ActClaim>>,
 }
 
-/// The same, to be written: a hop, and those within it.
+/// The wire form for serialization: an actor, and the prior actors.
 #[derive(Serialize)]
 struct ActClaimRef<'a> {
     iss: &'a str,
@@ -127,10 +132,10 @@ impl NestedActors<'_> {
 
 impl Serialize for NestedActors<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let act = self.0.split_first().map(|(hop, rest)| ActClaimRef {
-            iss: &hop.iss,
-            sub: &hop.sub,
-            sub_profile: hop.sub_profile.as_deref(),
+        let act = self.0.split_first().map(|(actor, rest)| ActClaimRef {
+            iss: &actor.iss,
+            sub: &actor.sub,
+            sub_profile: actor.sub_profile.as_deref(),
             inner: NestedActors(rest),
         });
         act.serialize(out)
@@ -145,14 +150,14 @@ impl Serialize for ActorChain {
 
 impl<'de> Deserialize<'de> for ActorChain {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let mut hops = Vec::new();
+        let mut actors = Vec::new();
         let mut next = Some(Box::new(ActClaim::deserialize(input)?));
         while let Some(act) = next {
             let ActClaim { iss, sub, sub_profile, inner } = *act;
-            hops.push(Actor { iss, sub, sub_profile });
+            actors.push(Actor { iss, sub, sub_profile });
             next = inner;
         }
-        Self::new(hops).map_err(D::Error::custom)
+        Self::new(actors).map_err(D::Error::custom)
     }
 }
 

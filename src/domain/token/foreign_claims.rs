@@ -1,4 +1,5 @@
-//! The claims of tokens that others signed: read, bounded and checked. The absence of a claim is a refusal.
+//! Claims of tokens that other parties signed: bounded parsing and validation. A missing claim is
+//! an error.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -6,46 +7,46 @@ use thiserror::Error;
 use crate::domain::{
     id::{ClientId, Subject},
     registry::issuer::{OtherAudiences, SubjectTokenType, TrustedIssuer},
+    requester::Requester,
     scope::{ScopeSet, ScopeToken},
     settings::MAX_CLOCK_SKEW,
-    task::Requester,
     time::{Lifetime, Timestamp},
     token::actor_chain::{Actor, ActorChain},
 };
 
-/// Which rule a token's claims break.
+/// The rule that the claims of a token violate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ClaimError {
-    /// The claim is not there.
-    #[error("`{0}` is missing")]
+    /// The claim is missing.
+    #[error("the claim `{0}` is missing")]
     Missing(&'static str),
-    /// The claim has the wrong type or form.
-    #[error("`{0}` is malformed")]
+    /// The claim has the wrong type or format.
+    #[error("the claim `{0}` is malformed")]
     Malformed(&'static str),
-    /// `aud` does not mean us, or means others too.
-    #[error("`aud` is not acceptable here")]
+    /// `aud` does not identify this server, or contains other values too.
+    #[error("`aud` does not identify this server, or names another audience too")]
     InvalidAudience,
-    /// `exp` has come.
+    /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` or `iat` lies ahead.
+    /// `nbf` or `iat` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// It lives longer than allowed.
-    #[error("the token lives longer than is taken here")]
+    /// The lifetime exceeds the maximum.
+    #[error("the token lifetime exceeds the accepted maximum")]
     LifetimeTooLong,
-    /// The subject could be taken for another issuer's.
-    #[error("the subject begins with another issuer's prefix")]
+    /// The subject could be confused with a subject of another issuer.
+    #[error("the subject begins with the prefix of another issuer")]
     ForeignSubjectPrefix,
-    /// It is a security event, not a token for anybody.
-    #[error("`events` makes it a security event, not a user token")]
+    /// The token is a security event.
+    #[error("the token is a security event (`events`), not a user token")]
     SecurityEvent,
-    /// `iss` and `sub` of an assertion are not the client.
-    #[error("`iss` and `sub` must both be the client")]
+    /// `iss` or `sub` of an assertion is not the client.
+    #[error("`iss` and `sub` of the assertion must both be the client id")]
     ClientMismatch,
 }
 
-/// A NumericDate (RFC 7519 §2) as we take it: a whole number of seconds between 1970 and 9999.
+/// Reads a NumericDate (RFC 7519 §2), restricted to whole seconds between 1970 and 9999.
 fn read_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, ClaimError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_i64().filter(|s| *s >= 0 && *s <= Timestamp::MAX.unix());
@@ -60,7 +61,7 @@ fn read_text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<O
     }
 }
 
-/// `aud` (RFC 7519 §4.1.3): a string or an array of strings, never empty.
+/// Reads `aud` (RFC 7519 §4.1.3): a string or an array of strings, never empty.
 fn read_audiences(claims: &Map<String, Value>) -> Result<Vec<String>, ClaimError> {
     let strings = match claims.get("aud") {
         None => return Err(ClaimError::Missing("aud")),
@@ -78,7 +79,8 @@ fn read_audiences(claims: &Map<String, Value>) -> Result<Vec<String>, ClaimError
     Ok(strings)
 }
 
-/// The times of a token, checked: alive now, not from the future beyond the leeway. Returns (`iat`, `exp`).
+/// Checks the dates of a token: not expired, and not issued in the future beyond the leeway.
+/// Returns (`iat`, `exp`).
 fn check_lifetime(
     claims: &Map<String, Value>,
     now: Timestamp,
@@ -96,34 +98,36 @@ fn check_lifetime(
     Ok((iat, exp))
 }
 
-/// What a user token says, after every check on its claims.
+/// The validated claims of a user token.
 #[derive(Clone, Debug)]
 pub struct UserClaims {
-    /// In whose name.
+    /// The requester.
     pub requester: Requester,
-    /// Its `aud`.
+    /// The `aud` values.
     pub audiences: Vec<String>,
-    /// When it ends.
+    /// The expiry.
     pub expires: Timestamp,
-    /// The client it was issued to (`client_id` or `azp`), in the issuer's words.
+    /// The client to which it was issued (`client_id` or `azp`), as the issuer names it.
     pub client: Option<String>,
     /// `may_act`: the one party that may act for the requester.
     pub may_act: Option<MayAct>,
-    /// Whether it is bound to a key (`cnf`, RFC 7800), so that only who holds the key may use it.
+    /// Whether the token is bound to a key (`cnf`, RFC 7800), so that only the holder of the key
+    /// may use it.
     pub is_key_bound: bool,
-    /// The token's scope; `None` when it has none.
+    /// The scope; `None` if absent.
     pub scope: Option<ScopeSet>,
-    /// Who acts already, by the issuer's word.
+    /// The prior actors, according to the issuer.
     pub chain: Option<ActorChain>,
-    /// How and when the requester signed in; passed on unchanged.
+    /// How and when the requester authenticated; passed on unchanged.
     pub auth_context: AuthenticationContext,
     /// All claims, for entitlement rules.
     pub raw_claims: Map<String, Value>,
 }
 
 impl UserClaims {
-    /// Whether the requester alone holds it, at a portal of the issuer: nobody acts or may act for them, and no key that we
-    /// take no proof of is asked for.
+    /// Returns whether the token was issued to a portal of the issuer for the requester alone. No
+    /// actor is or may be involved, and the token is not bound to a key, because this server does
+    /// not verify proof of possession.
     #[must_use]
     pub fn is_issued_to_portal(&self, issuer: &TrustedIssuer) -> bool {
         let by_portal = self.client.as_ref().is_some_and(|client| issuer.portal_clients.contains(client));
@@ -131,7 +135,8 @@ impl UserClaims {
     }
 }
 
-/// `may_act` (RFC 8693 §4.4): who may act. Without `iss`, `sub` is a name that the token's issuer gave.
+/// `may_act` (RFC 8693 §4.4): the party that may act. Without `iss`, `sub` is a name given by the
+/// token's issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MayAct {
     /// The namespace of `sub`.
@@ -140,33 +145,33 @@ pub struct MayAct {
     pub sub: String,
 }
 
-/// How and when the requester signed in (RFC 9068 §2.2.1). Never refreshed by an exchange.
+/// How and when the requester authenticated (RFC 9068 §2.2.1). An exchange never refreshes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthenticationContext {
-    /// When.
+    /// The time of authentication.
     pub auth_time: Option<Timestamp>,
-    /// How strongly.
+    /// The authentication context class.
     pub acr: Option<String>,
-    /// By which means.
+    /// The authentication methods.
     pub amr: Option<Vec<String>>,
 }
 
-/// What a user token is held to.
+/// The rules for a user token.
 #[derive(Clone, Debug)]
 pub struct UserTokenRules<'a> {
-    /// Who signed it.
+    /// The issuer that signed it.
     pub issuer: &'a TrustedIssuer,
-    /// The type that it is; its `typ` fits.
+    /// The kind of token, which its `typ` matches.
     pub kind: SubjectTokenType,
-    /// The client ids under which the issuer knows the agent: an ID token's `aud` must be one of them.
+    /// The client ids by which the issuer knows the agent. An ID token's `aud` must be one of them.
     pub agent_client_ids: &'a [String],
     /// The subject prefixes of all other issuers.
     pub foreign_prefixes: Vec<&'a str>,
-    /// How far the issuer's clock may be off.
+    /// The tolerance for the issuer's clock.
     pub leeway: Lifetime,
 }
 
-/// Checks the claims of a user token whose signature is good.
+/// Validates the claims of a user token whose signature was verified.
 pub fn check_user_claims(
     claims: Map<String, Value>,
     rules: &UserTokenRules<'_>,
@@ -176,31 +181,33 @@ pub fn check_user_claims(
     if read_text(&claims, "iss")?.ok_or(ClaimError::Missing("iss"))? != issuer.issuer.as_str() {
         return Err(ClaimError::Malformed("iss"));
     }
-    // RFC 8417: a security event, such as a logout token, is addressed like an ID token and says the opposite.
+    // RFC 8417: a security event, such as a logout token, is addressed like an ID token and has the
+    // opposite meaning.
     if claims.contains_key("events") {
         return Err(ClaimError::SecurityEvent);
     }
     let (iat, expires) = check_lifetime(&claims, now, rules.leeway)?;
     iat.ok_or(ClaimError::Missing("iat"))?;
-    // The leeway is for clocks that differ, not for tokens from expired ones: the transaction token draft forbids those.
+    // The leeway tolerates clock differences. It does not permit tokens from expired ones, which
+    // the transaction token draft forbids.
     if expires.has_passed(now) {
         return Err(ClaimError::Expired);
     }
     let audiences = read_audiences(&claims)?;
-    let ours = match rules.kind {
+    let accepted = match rules.kind {
         SubjectTokenType::AccessToken | SubjectTokenType::Jwt => &issuer.audiences[..],
         SubjectTokenType::IdToken => rules.agent_client_ids,
     };
-    let is_ours = |aud: &String| ours.contains(aud);
+    let is_accepted = |aud: &String| accepted.contains(aud);
     let acceptable = match issuer.other_audiences {
-        OtherAudiences::Refuse => audiences.len() == 1 && audiences.iter().all(is_ours),
-        OtherAudiences::Accept => audiences.iter().any(is_ours),
+        OtherAudiences::Refuse => audiences.len() == 1 && audiences.iter().all(is_accepted),
+        OtherAudiences::Accept => audiences.iter().any(is_accepted),
     };
     if !acceptable {
         return Err(ClaimError::InvalidAudience);
     }
     if rules.kind == SubjectTokenType::AccessToken {
-        // RFC 9068 §2.2: an access token that says at+jwt has these.
+        // RFC 9068 §2.2 requires these claims in an at+jwt access token.
         read_text(&claims, "client_id")?.ok_or(ClaimError::Missing("client_id"))?;
         read_text(&claims, "jti")?.ok_or(ClaimError::Missing("jti"))?;
     }
@@ -208,7 +215,8 @@ pub fn check_user_claims(
     if sub.is_empty() {
         return Err(ClaimError::Malformed("sub"));
     }
-    // The whole name is what must not look like another issuer's: behind a prefix of its own, `sub` may begin with anything.
+    // The complete name must not begin with another issuer's prefix. After a prefix of its own,
+    // `sub` may begin with anything.
     let name = format!("{}{sub}", issuer.subject_prefix.as_deref().unwrap_or_default());
     if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && name.starts_with(prefix)) {
         return Err(ClaimError::ForeignSubjectPrefix);
@@ -247,8 +255,8 @@ fn read_may_act(claims: &Map<String, Value>) -> Result<Option<MayAct>, ClaimErro
     Ok(Some(MayAct { iss, sub }))
 }
 
-/// A list with spaces (RFC 9068 §2.2.3) or an array of strings, as some issuers write it. Scopes with characters that
-/// RFC 6749 does not know make the token malformed.
+/// Reads a space-separated list (RFC 9068 §2.2.3) or an array of strings, as some issuers send it.
+/// Characters that RFC 6749 forbids in scopes make the token malformed.
 fn read_scope(claims: &Map<String, Value>, issuer: &TrustedIssuer) -> Result<Option<ScopeSet>, ClaimError> {
     let malformed = ClaimError::Malformed("scope");
     match claims.get(&issuer.claims.scope) {
@@ -265,20 +273,21 @@ fn read_scope(claims: &Map<String, Value>, issuer: &TrustedIssuer) -> Result<Opt
     }
 }
 
-/// An `act` that the issuer wrote is kept, hop by hop, beneath our agent; a hop without `iss` and `sub` is none (RFC 8693 §4.1).
+/// Reads the `act` of the issuer. Every actor is kept, behind this server's agent. An actor without
+/// `iss` and `sub` is malformed (RFC 8693 §4.1).
 fn read_actor_chain(claims: &Map<String, Value>) -> Result<Option<ActorChain>, ClaimError> {
     let malformed = ClaimError::Malformed("act");
-    let mut hops = Vec::new();
+    let mut actors = Vec::new();
     let mut next = claims.get("act");
     while let Some(value) = next {
         let act = value.as_object().ok_or(malformed)?;
         let part = |name| read_text(act, name).map(|text| text.map(str::to_owned)).map_err(|_| malformed);
         let name = |name| part(name)?.filter(|text| !text.is_empty()).ok_or(malformed);
-        // A remark that can't be kept as it is makes the hop malformed too: it is never rewritten.
-        hops.push(Actor { iss: name("iss")?, sub: name("sub")?, sub_profile: part("sub_profile")? });
+        // A profile that can't be kept verbatim makes the actor malformed; it is never rewritten.
+        actors.push(Actor { iss: name("iss")?, sub: name("sub")?, sub_profile: part("sub_profile")? });
         next = act.get("act");
     }
-    if hops.is_empty() { Ok(None) } else { ActorChain::new(hops).map(Some).map_err(|_| malformed) }
+    if actors.is_empty() { Ok(None) } else { ActorChain::new(actors).map(Some).map_err(|_| malformed) }
 }
 
 fn read_auth_context(claims: &Map<String, Value>) -> Result<AuthenticationContext, ClaimError> {
@@ -299,29 +308,30 @@ fn read_auth_context(claims: &Map<String, Value>) -> Result<AuthenticationContex
     })
 }
 
-/// What a client assertion (RFC 7523 §3, rfc7523bis) or an actor token of the same form says, after every check.
+/// The validated claims of a client assertion (RFC 7523 §3, rfc7523bis), or of an actor token of
+/// the same form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionClaims {
-    /// Its one-time id.
+    /// The one-time id.
     pub jti: String,
-    /// Until when the id must be remembered: past `exp` and the leeway, or a replay would find a gap.
+    /// Until when the id must be remembered: past `exp` and the leeway, to prevent replay.
     pub remember_until: Timestamp,
 }
 
-/// What a client assertion is held to.
+/// The rules for a client assertion.
 #[derive(Clone, Debug)]
 pub struct AssertionRules<'a> {
-    /// Our issuer identifier: the `aud`.
+    /// This server's issuer identifier: the `aud`.
     pub issuer: &'a str,
-    /// Our token endpoint, for a client that is let in with it as `aud` too.
+    /// The URL of the token endpoint, for a client that may also use it as `aud`.
     pub token_endpoint: Option<String>,
-    /// How far the client's clock may be off.
+    /// The tolerance for the client's clock.
     pub leeway: Lifetime,
-    /// How long it may live.
+    /// The maximum lifetime.
     pub max_lifetime: Lifetime,
 }
 
-/// Checks the claims of an assertion of `client`, whose signature is good.
+/// Validates the claims of an assertion of `client` whose signature was verified.
 pub fn check_assertion(
     claims: &Map<String, Value>,
     client: &ClientId,
@@ -332,7 +342,7 @@ pub fn check_assertion(
     if !is_client("iss")? || !is_client("sub")? {
         return Err(ClaimError::ClientMismatch);
     }
-    // The sole string: an array, even of one, is refused (rfc7523bis).
+    // Only a single string is accepted; an array, even with one element, is rejected (rfc7523bis).
     let aud = claims.get("aud").ok_or(ClaimError::Missing("aud"))?.as_str().ok_or(ClaimError::InvalidAudience)?;
     if aud != rules.issuer && Some(aud) != rules.token_endpoint.as_deref() {
         return Err(ClaimError::InvalidAudience);
@@ -344,7 +354,8 @@ pub fn check_assertion(
     }
     let jti =
         read_text(claims, "jti")?.filter(|jti| (1..=255).contains(&jti.len())).ok_or(ClaimError::Missing("jti"))?;
-    // Past the leeway, or the sweeper would open a gap for a replay; and by so much that replicas' clocks may differ.
+    // Remember the id past the leeway, or garbage collection would permit a replay, and past the
+    // maximum clock skew between replicas.
     let remember_until = exp.saturating_add(rules.leeway).saturating_add(MAX_CLOCK_SKEW);
     Ok(AssertionClaims { jti: jti.to_owned(), remember_until })
 }

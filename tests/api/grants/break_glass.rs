@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use errand::domain::{grants::break_glass::BreakGlassRule, registry::RegistryObject};
+use errand::domain::registry::{RegistryObject, policy::BreakGlassRule};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

@@ -90,7 +90,7 @@ async fn assert_task_ended(server: &Server, task: &str) {
         "{task_now}"
     );
     let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
-    assert!(trail.to_string().contains("was removed: the task is over"), "{trail}");
+    assert!(trail.to_string().contains("was removed; the task ended"), "{trail}");
 }
 
 async fn reregistered_agent_inherits_nothing(server: Server) {

@@ -172,25 +172,25 @@ async fn task_trail_describes_events_in_order(server: Server) {
     let listed = steps.iter().map(|step| (step["kind"].as_str().unwrap(), step["text"].as_str().unwrap()));
     let listed = listed.collect::<Vec<_>>();
     let files = crate::server::FILES;
-    let got = |who: &str| format!("{who} got a token for list_files, read_file at {files}, in the name of alice");
+    let got = |who: &str| format!("{who} got a token for list_files, read_file at {files} on behalf of alice");
     let sent = format!(
-        "alice sent planner on an errand, \"the quarterly report\": planner got a token for list_files, read_file at {files}"
+        "alice delegated \"the quarterly report\" to planner: planner got a token for list_files, read_file at {files}"
     );
     let reader = got("reader");
     let refused = listed[5].1.to_owned();
     assert!(refused.starts_with("reader was refused a token: "), "{refused}");
     let want = [
         ("intent", &*sent),
-        ("introspection", "files asked about a token of planner: it was live"),
-        ("call", "planner called read_file at files: it has succeeded, and touched 3 personal"),
-        ("exchange", "planner handed list_files, read_file over to reader"),
+        ("introspection", "files introspected a token of planner: active"),
+        ("call", "planner called read_file at files: succeeded; accessed 3 personal records"),
+        ("exchange", "planner delegated list_files, read_file to reader"),
         ("exchange", &*reader),
         ("exchange", &*refused),
         ("state", "admin:ops suspended the task: looked into"),
-        ("introspection", "files asked about a token of reader: it was not"),
+        ("introspection", "files introspected a token of reader: inactive"),
         ("state", "admin:ops resumed the task"),
-        ("call", "reader called read_file at files: it has failed"),
-        ("state", "planner completed the task, and all its tokens ended; what came of it: the report is in the folder"),
+        ("call", "reader called read_file at files: failed"),
+        ("state", "planner completed the task; all its tokens ended; outcome: the report is in the folder"),
     ];
     assert_eq!(listed, want);
     assert!(steps.iter().all(|step| step["record"]["task"] == json!(task)));

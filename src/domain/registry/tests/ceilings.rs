@@ -1,4 +1,4 @@
-//! What agents, users and tokens may have by the registry.
+//! Ceilings of agents, users and tokens, as computed from the registry.
 
 use super::*;
 use crate::domain::{
@@ -34,7 +34,7 @@ fn ceilings_of_agent_user_and_scope_are_resolved() {
         summarize(&registry.catalogue(|_| true)),
         "files.drop files.list files.read files.write mail.read mail.send"
     );
-    // `s:read` at files, and `drop` by name; not the `s:read` of mail.
+    // `s:read` at files, and `drop` by name, but not the `s:read` of mail.
     assert_eq!(summarize(&registry.ceiling(agent("planner"), |_| true)), "files.drop files.list files.read");
     assert_eq!(summarize(&registry.ceiling(agent("reader"), |_| true)), "");
 
@@ -82,7 +82,7 @@ fn ceilings_of_agent_user_and_scope_are_resolved() {
         );
     }
 
-    // What is shut out is not offered, and not meant by a scope.
+    // A blocked resource is not offered and not included by a scope.
     objects.get_mut("resource mail").unwrap()["disabled"] = true.into();
     let less = build(objects).unwrap();
     assert_eq!(summarize(&less.catalogue(|_| true)), "files.drop files.list files.read files.write");
@@ -108,9 +108,9 @@ fn access_rules_become_ceiling_constraints() {
     assert_eq!(summarize(&ceiling), "files.list files.read files.write");
     assert!(reads(&ceiling, "/a/x") && !reads(&ceiling, "/b"));
     let edge = planner.edge_to(&"reader".parse().unwrap()).unwrap();
-    let lets = registry.edge_ceiling(edge, |_| true).unwrap();
-    assert_eq!(summarize(&lets), "files.read");
-    assert!(reads(&lets, "/a/x") && !reads(&lets, "/b"));
+    let ceiling = registry.edge_ceiling(edge, |_| true).unwrap();
+    assert_eq!(summarize(&ceiling), "files.read");
+    assert!(reads(&ceiling, "/a/x") && !reads(&ceiling, "/b"));
     let rule = json!({"to": "everyone", "tools": [some]});
     let entitled = registry.resolve_entitlements([serde_json::from_value(rule).unwrap()].iter(), |_| true);
     assert_eq!(summarize(&entitled), "files.read mail.read");
@@ -183,7 +183,7 @@ fn scope_is_covered_only_when_all_its_tools_are() {
         (at(&files, &["read", "list"]), Some(&files), "s:read"),
         (at(&files, &["read", "list", "drop"]), Some(&files), "s:drop s:read"),
         (at(&files, &["read", "list", "gone"]), Some(&files), "s:read"),
-        // Elsewhere, and for whoever reads it, it is another thing.
+        // At another resource, or for another reader, the same name is a different tool.
         (at(&files, &["read", "list"]), Some(&mail), ""),
         (at(&files, &["read", "list", "drop"]), None, "s:drop"),
         (both, None, "s:read"),
@@ -198,7 +198,8 @@ fn scope_is_covered_only_when_all_its_tools_are() {
     );
 }
 
-/// To list is apart from to call: by its own scope, for whoever has that, and covered by all of it.
+/// Listing is separate from calling: it has its own scope, is granted by that scope, and covered by
+/// all listings.
 #[test]
 fn listing_requires_discovery_scope() {
     let mut objects = consistent_objects();
@@ -222,7 +223,7 @@ fn listing_requires_discovery_scope() {
         ),
         lists
     );
-    // A tool by that name is a tool.
+    // A tool may have the name of a listing.
     assert_eq!(
         summarize(
             &registry.resolve_entitlements(rule(json!({"to": "everyone", "tools": ["tools/list"]})).iter(), |_| true)
@@ -236,7 +237,7 @@ fn listing_requires_discovery_scope() {
     assert_eq!(registry.covered_scopes(&both.into_iter().collect(), Some(&files)).to_string(), "s:list");
 }
 
-/// What goes into a token, and what of a token is good: for every state of a tool.
+/// What goes into a token, and what of a token is available, for every state of a tool.
 #[test]
 fn permission_is_bound_to_accepted_definition() {
     let digest = |sign: &str| format!("sha-256:{}", sign.repeat(43)).parse::<ToolDigest>().unwrap();
@@ -247,8 +248,8 @@ fn permission_is_bound_to_accepted_definition() {
         Authority::from_iter([Permission { digest: digest.cloned(), ..plain }])
     };
     let list = Authority::from_iter([Permission::unconstrained(files.clone(), "list".parse().unwrap())]);
-    let with = |accepted: Option<&ToolDigest>, seen: Option<&ToolDigest>| {
-        let known = KnownTool { accepted: accepted.cloned(), observed: seen.cloned() };
+    let with = |accepted: Option<&ToolDigest>, observed: Option<&ToolDigest>| {
+        let known = KnownTool { accepted: accepted.cloned(), observed: observed.cloned() };
         let known = BTreeMap::from([("read".parse().unwrap(), known)]);
         build(consistent_objects()).unwrap().with_tools(BTreeMap::from([("files".parse().unwrap(), known)]))
     };
@@ -258,8 +259,9 @@ fn permission_is_bound_to_accepted_definition() {
         assert_eq!(unasked.bind_definitions(&read(digest)), Ok(read(digest)));
         assert_eq!(unasked.remaining_available(&read(digest)), Reduction::Unchanged);
     }
-    // (accepted, seen), asked for: what goes into a token, whether it is good in one.
-    for (accepted, seen, asked, want, is_good) in [
+    // (accepted, observed), requested: what goes into a token, and whether the permission is
+    // available.
+    for (accepted, observed, requested, want, is_available) in [
         (Some(&a), Some(&a), None, Ok(read(Some(&a))), true),
         (Some(&a), Some(&a), Some(&a), Ok(read(Some(&a))), true),
         (Some(&a), Some(&a), Some(&b), no(ToolUnavailable::DigestMismatch), false),
@@ -271,14 +273,14 @@ fn permission_is_bound_to_accepted_definition() {
         (None, Some(&a), Some(&a), no(ToolUnavailable::Proposed), false),
         (None, Some(&a), None, no(ToolUnavailable::Proposed), false),
     ] {
-        let registry = with(accepted, seen);
-        assert_eq!(registry.bind_definitions(&read(asked)), want, "{accepted:?} {seen:?} {asked:?}");
-        let rest = if is_good { Reduction::Unchanged } else { Reduction::Reduced(Authority::default()) };
-        assert_eq!(registry.remaining_available(&read(asked)), rest, "{accepted:?} {seen:?} {asked:?}");
-        // The tool beside it is nobody's business, and neither is listing.
+        let registry = with(accepted, observed);
+        assert_eq!(registry.bind_definitions(&read(requested)), want, "{accepted:?} {observed:?} {requested:?}");
+        let rest = if is_available { Reduction::Unchanged } else { Reduction::Reduced(Authority::default()) };
+        assert_eq!(registry.remaining_available(&read(requested)), rest, "{accepted:?} {observed:?} {requested:?}");
+        // The state of one tool does not affect another tool or listing.
         assert_eq!(registry.bind_definitions(&list), Ok(list.clone()));
-        let more = read(asked).iter().chain(list.iter()).cloned().collect::<Authority>();
-        let rest = if is_good { Reduction::Unchanged } else { Reduction::Reduced(list.clone()) };
+        let more = read(requested).iter().chain(list.iter()).cloned().collect::<Authority>();
+        let rest = if is_available { Reduction::Unchanged } else { Reduction::Reduced(list.clone()) };
         assert_eq!(registry.remaining_available(&more), rest);
         let listing = Authority::from_iter([Permission::listing(files.clone(), ListAction::Tools)]);
         assert_eq!(
@@ -288,7 +290,7 @@ fn permission_is_bound_to_accepted_definition() {
         let dropped = [Permission::unconstrained(files.clone(), "dropped_tool".parse().unwrap())];
         let dropped = list.iter().cloned().chain(dropped).collect::<Authority>();
         assert_eq!(registry.remaining_available(&dropped), Reduction::Reduced(list.clone()), "no resource offers it");
-        // A tool of that name elsewhere is another tool.
+        // A tool with the same name at another resource is a different tool.
         let mail = Authority::from_iter([Permission::unconstrained(
             "https://mail.example.com/mcp".parse().unwrap(),
             "read".parse().unwrap(),

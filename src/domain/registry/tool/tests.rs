@@ -16,15 +16,15 @@ fn files(tools: &[&str]) -> Resource {
     .unwrap()
 }
 
-/// A record: what was accepted, and what was seen.
-fn tool_record(tool: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRecord {
-    let sighting = |text: Option<&str>| text.map(|text| ObservedDefinition::new(&definition(tool, text), NOW));
+/// A record with the accepted and the observed definition.
+fn tool_record(tool: &str, accepted: Option<&str>, observed: Option<&str>) -> ToolRecord {
+    let observation = |text: Option<&str>| text.map(|text| ObservedDefinition::new(&definition(tool, text), NOW));
     ToolRecord {
         resource: "files".parse().unwrap(),
         tool: tool.parse().unwrap(),
-        accepted: sighting(accepted),
+        accepted: observation(accepted),
         accepted_by: accepted.map(|_| "admin:ops".to_owned()),
-        observed: sighting(seen),
+        observed: observation(observed),
     }
 }
 
@@ -36,7 +36,7 @@ fn digest_of_changed_definition_is_invalid() {
     assert!(!ObservedDefinition { definition: changed, ..observed }.has_valid_digest());
 }
 
-/// The definitions that were accepted and seen, by their texts; none, where nothing is on record.
+/// The accepted and the observed definition, by their texts; `None` without a record.
 type Digests = Option<(Option<&'static str>, Option<&'static str>)>;
 type Row = (Digests, bool, Option<&'static str>, RefreshMode<'static>, (ToolState, ToolState), Digests);
 
@@ -44,7 +44,8 @@ type Row = (Digests, bool, Option<&'static str>, RefreshMode<'static>, (ToolStat
 fn diff_listing_yields_specified_state_and_record() {
     use ToolState::{Changed, Gone, Known, Proposed, Unchecked};
     let import = RefreshMode::Import("admin:ops");
-    // On record (accepted, seen), whether the resource has it, listed as, how: it was, it is, (accepted, seen) now.
+    // Record (accepted, observed), in the catalogue, listed as, mode: states before and after,
+    // record afterwards.
     let rows: [Row; 20] = [
         (None, true, Some("a"), import, (Unchecked, Known), Some((Some("a"), Some("a")))),
         (None, true, None, import, (Unchecked, Gone), Some((None, None))),
@@ -68,47 +69,48 @@ fn diff_listing_yields_specified_state_and_record() {
         (Some((Some("a"), Some("b"))), true, Some("b"), import, (Changed, Changed), Some((Some("a"), Some("b")))),
         (Some((Some("a"), None)), true, Some("a"), RefreshMode::Refresh, (Gone, Known), Some((Some("a"), Some("a")))),
         (Some((Some("a"), None)), true, Some("b"), RefreshMode::Refresh, (Gone, Changed), Some((Some("a"), Some("b")))),
-        // Seen before anybody wanted it: to want it is not to have looked at it.
+        // Observed before it was in the catalogue: adding it to the catalogue does not accept it.
         (Some((None, Some("a"))), true, Some("a"), import, (Proposed, Proposed), Some((None, Some("a")))),
         (Some((None, Some("a"))), true, Some("b"), import, (Proposed, Proposed), Some((None, Some("b")))),
         (Some((None, None)), true, Some("a"), import, (Gone, Proposed), Some((None, Some("a")))),
         (Some((None, Some("a"))), true, None, import, (Proposed, Gone), Some((None, None))),
         (Some((None, Some("a"))), false, None, import, (Proposed, Gone), None),
     ];
-    for (n, (before, is_wanted, listed, how, (was, is), after)) in rows.into_iter().enumerate() {
-        let resource = files(if is_wanted { &["t"] } else { &[] });
-        let records = before.map(|(accepted, seen)| tool_record("t", accepted, seen)).into_iter().collect::<Vec<_>>();
+    for (n, (before, is_catalogued, listed, how, (was, is), after)) in rows.into_iter().enumerate() {
+        let resource = files(if is_catalogued { &["t"] } else { &[] });
+        let records =
+            before.map(|(accepted, observed)| tool_record("t", accepted, observed)).into_iter().collect::<Vec<_>>();
         let listed = listed.map(|text| definition("t", text)).into_iter().collect::<Vec<_>>();
-        let findings = diff_listing(&resource, &records, &listed, how, LATER);
-        let [found] = &findings[..] else { panic!("row {n}: {findings:?}") };
-        assert_eq!((found.tool.as_str(), found.previous_state, found.state), ("t", was, is), "row {n}");
-        let digests = found.record.as_ref().map(ToolRecord::known_tool);
-        let want = after.map(|(accepted, seen)| tool_record("t", accepted, seen).known_tool());
+        let diffs = diff_listing(&resource, &records, &listed, how, LATER);
+        let [diff] = &diffs[..] else { panic!("row {n}: {diffs:?}") };
+        assert_eq!((diff.tool.as_str(), diff.previous_state, diff.state), ("t", was, is), "row {n}");
+        let digests = diff.record.as_ref().map(ToolRecord::known_tool);
+        let want = after.map(|(accepted, observed)| tool_record("t", accepted, observed).known_tool());
         assert_eq!(digests, want, "row {n}");
-        assert_eq!(found.has_changed, before != after, "row {n}");
-        let by = found.record.as_ref().and_then(|record| record.accepted_by.clone());
+        assert_eq!(diff.has_changed, before != after, "row {n}");
+        let by = diff.record.as_ref().and_then(|record| record.accepted_by.clone());
         assert_eq!(by.is_some(), after.is_some_and(|(accepted, _)| accepted.is_some()), "row {n}");
     }
-    // What is as it was keeps its time; what is new has the new one.
+    // An unchanged definition keeps its time; a new one gets the current time.
     let resource = files(&["t"]);
-    let seen_at = |text: &str| {
-        let found =
+    let observed_at = |text: &str| {
+        let diff =
             diff_listing(&resource, &[tool_record("t", Some("a"), Some("a"))], &[definition("t", text)], import, LATER);
-        found[0].record.clone().unwrap().observed.unwrap().at
+        diff[0].record.clone().unwrap().observed.unwrap().at
     };
-    assert_eq!((seen_at("a"), seen_at("b")), (NOW, LATER));
-    // Twice in one list, alike or not: nobody can say which one a client takes.
+    assert_eq!((observed_at("a"), observed_at("b")), (NOW, LATER));
+    // Listed twice, equal or not: it is undefined which definition a client uses.
     for other in ["a", "b"] {
         let twice = [definition("t", "a"), definition("t", other)];
-        let found = diff_listing(&resource, &[tool_record("t", Some("a"), Some("a"))], &twice, import, LATER);
-        assert_eq!(found[0].state, Gone);
+        let diff = diff_listing(&resource, &[tool_record("t", Some("a"), Some("a"))], &twice, import, LATER);
+        assert_eq!(diff[0].state, Gone);
     }
-    // Many tools: each on its own, by name.
+    // Several tools are compared independently and sorted by name.
     let records = [tool_record("b", Some("x"), Some("x")), tool_record("d", Some("x"), Some("x"))];
     let listed = [definition("d", "y"), definition("c", "x"), definition("a", "x")];
-    let found = diff_listing(&files(&["a", "b", "d"]), &records, &listed, import, LATER);
-    let told = found.iter().map(|f| format!("{} {}", f.tool, f.state)).collect::<Vec<_>>();
-    assert_eq!(told, ["a known", "b gone", "c proposed", "d changed"]);
+    let diff = diff_listing(&files(&["a", "b", "d"]), &records, &listed, import, LATER);
+    let states = diff.iter().map(|f| format!("{} {}", f.tool, f.state)).collect::<Vec<_>>();
+    assert_eq!(states, ["a known", "b gone", "c proposed", "d changed"]);
 }
 
 #[test]
@@ -126,22 +128,22 @@ fn acceptance_of_stale_or_unknown_definition_is_rejected() {
     assert_eq!((records[0].known_tool().state(), tools.len()), (ToolState::Known, 0));
     assert_eq!(records[0].accepted_by.as_deref(), Some("admin:eve"));
     assert_eq!(records[0].accepted.as_ref().unwrap().at, LATER);
-    // Once more, and of what needs no acceptance: nothing happens.
+    // Accepting again, or accepting the accepted definition, has no effect.
     assert_eq!(try_it(&["t"], Some(records[0].clone()), &[one(digest("b"))]).unwrap().0, []);
 
     for (what, record, acceptances, want) in [
-        ("never seen", None, vec![one(digest("b"))], AcceptanceError::NotListed(t())),
-        ("the old one", changed(), vec![one(digest("a"))], AcceptanceError::DefinitionChanged(t())),
-        ("another one", changed(), vec![one(digest("c"))], AcceptanceError::DefinitionChanged(t())),
+        ("never listed", None, vec![one(digest("b"))], AcceptanceError::NotListed(t())),
+        ("the accepted definition", changed(), vec![one(digest("a"))], AcceptanceError::DefinitionChanged(t())),
+        ("an unknown definition", changed(), vec![one(digest("c"))], AcceptanceError::DefinitionChanged(t())),
         (
-            "gone",
+            "no longer listed",
             Some(tool_record("t", Some("a"), None)),
             vec![one(digest("a"))],
             AcceptanceError::DefinitionChanged(t()),
         ),
-        ("twice", changed(), vec![one(digest("b")), one(digest("b"))], AcceptanceError::Duplicate(t())),
+        ("duplicate", changed(), vec![one(digest("b")), one(digest("b"))], AcceptanceError::Duplicate(t())),
         (
-            "with a scope that it has already",
+            "with a scope it already has",
             changed(),
             vec![Acceptance { tool: Some(tool("t")), ..one(digest("b")) }],
             AcceptanceError::AlreadyInCatalogue(t()),
@@ -149,7 +151,7 @@ fn acceptance_of_stale_or_unknown_definition_is_rejected() {
     ] {
         assert_eq!(try_it(&["t"], record, &acceptances), Err(want), "{what}");
     }
-    // One that is not good, and none is.
+    // One invalid acceptance rejects all.
     let both = [one(digest("b")), Acceptance { name: "u".parse().unwrap(), ..one(digest("b")) }];
     assert!(try_it(&["t"], changed(), &both).is_err());
 

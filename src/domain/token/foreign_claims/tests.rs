@@ -1,4 +1,4 @@
-//! Each claim of a stranger's token, written wrong in every way that we could think of.
+//! Malformed and hostile variants of each claim of a foreign token.
 
 mod assertions;
 
@@ -23,7 +23,7 @@ fn token() -> Value {
         "jti": "x", "scope": "files:read"})
 }
 
-/// Checks an access token with these members in place of its own; `null` takes one out.
+/// Checks an access token with these members replaced; `null` removes one.
 fn check(changes: &Value) -> Result<UserClaims, ClaimError> {
     check_as(changes, &issuer(&json!({})), SubjectTokenType::AccessToken)
 }
@@ -43,7 +43,7 @@ fn check_as(changes: &Value, issuer: &TrustedIssuer, kind: SubjectTokenType) -> 
 fn with_changes(claims: Value, changes: &Value) -> Map<String, Value> {
     let Value::Object(mut claims) = claims else { panic!() };
     for (name, value) in changes.as_object().unwrap() {
-        // The text "null" stands for JSON's null, which is not the same as no member.
+        // The text "null" is replaced by JSON null, which differs from an absent member.
         match value {
             Value::Null => claims.remove(name),
             Value::String(text) if text == "null" => claims.insert(name.clone(), Value::Null),
@@ -93,7 +93,7 @@ fn invalid_token_times_are_rejected() {
         (json!({"exp": null}), Err(ClaimError::Missing("exp"))),
         (json!({"iat": null}), Err(ClaimError::Missing("iat"))),
         (json!({"exp": NOW + 1}), Ok(())),
-        // Dead in the very second; the leeway is not for this.
+        // A token is expired in the second of its expiry; the leeway does not apply here.
         (json!({"exp": NOW}), Err(ClaimError::Expired)),
         (json!({"exp": NOW - 1}), Err(ClaimError::Expired)),
         (json!({"exp": NOW - 29}), Err(ClaimError::Expired)),
@@ -129,7 +129,7 @@ fn invalid_token_times_are_rejected() {
         }
     }
     assert_rows(rows, check);
-    // What is no number, or a member twice, does not get as far as here.
+    // Malformed numbers and duplicate members are already rejected by the JSON parser.
     for text in [
         r#"{"exp":1e400}"#,
         r#"{"exp":NaN}"#,
@@ -139,7 +139,7 @@ fn invalid_token_times_are_rejected() {
     ] {
         parse(text.as_bytes(), 8).unwrap_err();
     }
-    // A number that is too long for 64 bits is read as a float, and refused as one.
+    // A number that exceeds 64 bits is parsed as a float, and rejected as one.
     let Value::Object(huge) = parse(br#"{"exp":99999999999999999999999}"#, 8).unwrap() else { panic!() };
     assert_eq!(read_date(&huge, "exp"), Err(ClaimError::Malformed("exp")));
 }
@@ -174,7 +174,7 @@ fn wrong_issuer_or_audience_is_rejected() {
         (json!({"aud": "https://sts.example.com.evil.example"}), wrong),
         (json!({"aud": "https://sts.example.com https://other.example.com"}), wrong),
         (json!({"aud": "*"}), wrong),
-        // An access token is for us; a name of the agent does not do.
+        // An access token is for this server; a name of the agent is not accepted.
         (json!({"aud": "planner-app"}), wrong),
     ];
     assert_rows(rows, check);
@@ -186,7 +186,7 @@ fn wrong_issuer_or_audience_is_rejected() {
         (json!({"aud": "planner-app"}), wrong),
     ];
     assert_rows(rows, access);
-    // An ID token is for the agent, and never for us.
+    // An ID token is for the agent, never for this server.
     let id = |changes: &Value| check_as(changes, &issuer(&json!({})), SubjectTokenType::IdToken);
     let rows = [
         (json!({"aud": "planner-app", "client_id": null, "jti": null}), Ok(())),
@@ -226,15 +226,15 @@ fn invalid_subject_is_rejected() {
     ];
     assert_rows(rows, check);
     let prefixed = issuer(&json!({"subject_prefix": "home:"}));
-    let home = |changes: &Value| check_as(changes, &prefixed, SubjectTokenType::AccessToken);
-    assert_eq!(home(&json!({})).unwrap().requester.subject.as_str(), "home:alice");
-    // Behind its own prefix no subject can be taken for another issuer's.
-    assert_eq!(home(&json!({"sub": "partner:bob"})).unwrap().requester.subject.as_str(), "home:partner:bob");
+    let check_prefixed = |changes: &Value| check_as(changes, &prefixed, SubjectTokenType::AccessToken);
+    assert_eq!(check_prefixed(&json!({})).unwrap().requester.subject.as_str(), "home:alice");
+    // With a prefix of its own, no subject can be confused with another issuer's.
+    assert_eq!(check_prefixed(&json!({"sub": "partner:bob"})).unwrap().requester.subject.as_str(), "home:partner:bob");
     assert_rows(
         [(json!({"sub": "x".repeat(250)}), Ok(())), (json!({"sub": "x".repeat(251)}), bad), (json!({"sub": ""}), bad)],
-        home,
+        check_prefixed,
     );
-    // A prefix that gets past the registry's rules would still be found in the whole name.
+    // A prefix that passed the registry's rules by mistake is still detected in the complete name.
     let near = issuer(&json!({"subject_prefix": "part"}));
     assert_rows([(json!({"sub": "ner:bob"}), foreign)], |changes| {
         check_as(changes, &near, SubjectTokenType::AccessToken)
@@ -276,11 +276,11 @@ fn may_act_and_act_are_read_strictly() {
     let act = Err(ClaimError::Malformed("act"));
     let nested = |depth: usize| {
         (0..depth).fold(Value::Null, |inner, n| {
-            let mut hop = json!({"iss": LOGIN, "sub": format!("h{n}")});
+            let mut actor = json!({"iss": LOGIN, "sub": format!("h{n}")});
             if !inner.is_null() {
-                hop["act"] = inner;
+                actor["act"] = inner;
             }
-            hop
+            actor
         })
     };
     let rows = [
@@ -306,16 +306,16 @@ fn may_act_and_act_are_read_strictly() {
         (json!({"act": {"iss": LOGIN, "sub": "web", "sub_profile": 7}}), act),
         (json!({"act": {"iss": LOGIN, "sub": "web", "act": {"sub": "edge"}}}), act),
         (json!({"act": {"iss": LOGIN, "sub": "web", "act": null}}), act),
-        // Nobody stands in a chain twice, and one of another issuer is another.
+        // An actor appears once in a chain. The same name from another issuer is another actor.
         (json!({"act": {"iss": LOGIN, "sub": "web", "act": {"iss": LOGIN, "sub": "web"}}}), act),
         (json!({"act": {"iss": LOGIN, "sub": "web", "act": {"iss": US, "sub": "web"}}}), Ok(())),
         (json!({"act": nested(16)}), Ok(())),
         (json!({"act": nested(17)}), act),
     ];
     assert_rows(rows, check);
-    // Innermost last, and not turned around.
+    // The innermost actor is last, and the order is kept.
     let subs = check(&json!({"act": nested(3)})).unwrap().chain.unwrap();
-    assert_eq!(subs.actors().map(|hop| hop.sub.as_str()).collect::<Vec<_>>(), ["h2", "h1", "h0"]);
+    assert_eq!(subs.actors().map(|actor| actor.sub.as_str()).collect::<Vec<_>>(), ["h2", "h1", "h0"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The claims of client assertions and of actor tokens of the same form.
+//! Claims of client assertions, and of actor tokens of the same form.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn invalid_assertion_claims_are_rejected() {
         (json!({"exp": null}), Err(ClaimError::Missing("exp"))),
         (json!({"exp": 1.8e9}), Err(ClaimError::Malformed("exp"))),
         (json!({"exp": "1795200060"}), Err(ClaimError::Malformed("exp"))),
-        // Here the leeway counts: a client's clock may be late.
+        // The leeway applies here, because a client's clock may be behind.
         (json!({"exp": NOW - 29}), Ok(())),
         (json!({"exp": NOW - 30}), Err(ClaimError::Expired)),
         (json!({"iat": NOW + 30}), Ok(())),
@@ -50,7 +50,7 @@ fn invalid_assertion_claims_are_rejected() {
         (json!({"exp": NOW + 330}), Ok(())),
         (json!({"exp": NOW + 331}), Err(ClaimError::LifetimeTooLong)),
         (json!({"iat": null, "exp": NOW + 331}), Err(ClaimError::LifetimeTooLong)),
-        // A date ahead does not buy time, and one behind counts from there.
+        // A later `iat` does not extend the lifetime, and an earlier one counts from then.
         (json!({"iat": NOW + 30, "exp": NOW + 331}), Err(ClaimError::LifetimeTooLong)),
         (json!({"iat": NOW - 200, "exp": NOW + 130}), Ok(())),
         (json!({"iat": NOW - 200, "exp": NOW + 131}), Err(ClaimError::LifetimeTooLong)),
@@ -77,7 +77,8 @@ fn invalid_assertion_claims_are_rejected() {
     }
 }
 
-/// As long as an assertion would be taken, its id is remembered; and some more, for a replica whose clock is late.
+/// An id is remembered as long as its assertion would be accepted, and longer, for a replica whose
+/// clock is behind.
 #[test]
 fn assertion_id_is_remembered_past_expiry_and_clock_skew() {
     for exp in [NOW - 29, NOW, NOW + 60, NOW + 330] {

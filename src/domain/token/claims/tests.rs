@@ -1,4 +1,4 @@
-//! Our own tokens: when they end, and that they are read as strictly as anybody's.
+//! Expiry of this server's tokens, and strictness of their parser.
 
 use std::fmt;
 
@@ -46,26 +46,26 @@ fn valid_claims() -> Value {
     })
 }
 
-/// The way that every payload of a stranger goes: strict JSON, a tree of values, and then the claims; the authority even by
-/// way of the values that a request is read into.
+/// Parses the payload as a foreign one is parsed: strict JSON, a tree of values, and then the
+/// claims. The authority even takes the path of a request parameter.
 fn read_via_values(payload: &[u8]) -> Option<TaskTokenClaims> {
     let mut value = strict_json::parse(payload, MAX_PAYLOAD_DEPTH).ok().filter(Value::is_object)?;
     let mut tree = |path| value.pointer_mut(path).map(Value::take);
-    let (details, told) = (tree("/authorization_details")?, (tree("/rctx")?, tree("/tctx/details")));
+    let (details, contexts) = (tree("/authorization_details")?, (tree("/rctx")?, tree("/tctx/details")));
     value["authorization_details"] = json!([]);
     value["rctx"] = json!({});
     let claims = serde_json::from_value::<TaskTokenClaims>(value).ok()?;
-    let (Value::Object(rctx), details_told) = told else { return None };
-    let details_told = match details_told {
+    let (Value::Object(rctx), request_details) = contexts else { return None };
+    let request_details = match request_details {
         None => claims.tctx.details,
         Some(Value::Null) => None,
-        Some(Value::Object(told)) => Some(told),
+        Some(Value::Object(members)) => Some(members),
         Some(_) => return None,
     };
     let parse = |detail: &Value| parse_detail(&Arg::try_from(detail.clone()).ok()?, None).ok();
     let permissions = details.as_array()?.iter().map(parse).collect::<Option<Vec<_>>>()?;
     let authorization_details = permissions.into_iter().flatten().collect();
-    let tctx = TaskContext { details: details_told, ..claims.tctx };
+    let tctx = TaskContext { details: request_details, ..claims.tctx };
     Some(TaskTokenClaims { authorization_details, tctx, rctx, ..claims })
 }
 
@@ -126,7 +126,7 @@ fn own_payload_is_read_as_strictly_as_a_foreign_one() {
     assert!(!assert_readers_agree(&bytes.collect::<Vec<_>>()), "not UTF-8");
 }
 
-/// Wherever something of any depth may stand, it may be as deep as in anybody's token, and not a level deeper.
+/// A claim of arbitrary depth may nest as deeply as in a foreign token, and no deeper.
 #[test]
 fn claim_nesting_beyond_limit_is_rejected() {
     for (path, levels_above) in [
@@ -146,19 +146,24 @@ fn claim_nesting_beyond_limit_is_rejected() {
             }
         }
     }
-    for hops in [1, 15, 16, 17, 31, 200, 100_000] {
-        let hop = |inner: String, n: usize| match inner.as_str() {
+    for actors in [1, 15, 16, 17, 31, 200, 100_000] {
+        let actor = |inner: String, n: usize| match inner.as_str() {
             "" => format!("{{\"iss\":\"https://sts.example.com\",\"sub\":\"a{n}\"}}"),
             _ => format!("{{\"iss\":\"https://sts.example.com\",\"sub\":\"a{n}\",\"act\":{inner}}}"),
         };
-        let act = if hops > 1000 { "{\"act\":".repeat(hops) } else { (0..hops).fold(String::new(), hop) };
+        let act = if actors > 1000 { "{\"act\":".repeat(actors) } else { (0..actors).fold(String::new(), actor) };
         let mut claims = valid_claims();
         claims["act"] = json!("HERE");
-        assert_eq!(assert_readers_agree(claims.to_string().replace("\"HERE\"", &act).as_bytes()), hops <= 16, "{hops}");
+        assert_eq!(
+            assert_readers_agree(claims.to_string().replace("\"HERE\"", &act).as_bytes()),
+            actors <= 16,
+            "{actors}"
+        );
     }
 }
 
-/// To `serde_json` this name means that the text beside it is to be read as JSON. To us it is a name.
+/// To `serde_json` this member name means that the value contains JSON text. Here it is an ordinary
+/// name.
 #[test]
 fn serde_json_private_member_name_has_no_effect() {
     let odd = json!({"$serde_json::private::RawValue": "[1]"});
@@ -185,13 +190,13 @@ fn token_of_one_kind_is_rejected_as_another() {
     assert_eq!(read(&both), (false, false));
     both["txn"] = Value::Null;
     assert_eq!(read(&both), (false, false));
-    // To serde, the members of a struct may also stand in an array.
+    // Serde would also accept the fields of a struct as an array.
     let bare = api.as_object().unwrap().values().cloned().collect::<Value>();
     assert!(serde_json::from_value::<ApiTokenClaims>(bare.clone()).is_ok());
     assert_eq!(read(&bare), (false, false));
 }
 
-/// JSON as it may be sent: members in any order, and more than once.
+/// JSON as it may be sent: members in any order, and repeated.
 #[derive(Clone, Debug)]
 enum RawJson {
     Text(String),
@@ -232,7 +237,7 @@ impl fmt::Display for RawJson {
 }
 
 impl RawJson {
-    /// The `n`th value in it, itself the first.
+    /// Returns the `n`th value inside, counting this one as the first.
     fn nth_value(&mut self, n: &mut usize) -> Option<&mut Self> {
         if *n == 0 {
             return Some(self);
@@ -246,13 +251,13 @@ impl RawJson {
     }
 
     fn mutate(&mut self, change: &MutationStep) {
-        let MutationStep { at, mutation: what, which } = change;
+        let MutationStep { at, mutation, which } = change;
         let Some(place) = self.nth_value(&mut at.clone()) else { return };
-        match (what, place) {
+        match (mutation, place) {
             (Mutation::Replace(text), place) => *place = Self::Text(text.clone()),
             (Mutation::Remove, Self::List(items)) if !items.is_empty() => drop(items.remove(which % items.len())),
             (Mutation::Remove, Self::Object(members)) if !members.is_empty() => {
-                drop(members.remove(which % members.len()))
+                drop(members.remove(which % members.len()));
             }
             (Mutation::Duplicate, Self::List(items)) if !items.is_empty() => {
                 items.push(items[which % items.len()].clone())
@@ -375,14 +380,14 @@ fn any_name() -> impl Strategy<Value = String> {
 }
 
 fn any_mutation() -> impl Strategy<Value = MutationStep> {
-    let what = prop_oneof![
+    let mutation = prop_oneof![
         any_json().prop_map(Mutation::Replace),
         Just(Mutation::Remove),
         Just(Mutation::Duplicate),
         (any_name(), any_json()).prop_map(|(name, text)| Mutation::Add(name, text)),
         any_name().prop_map(Mutation::Rename),
     ];
-    (0_usize..80, what, any::<usize>()).prop_map(|(at, what, which)| MutationStep { at, mutation: what, which })
+    (0_usize..80, mutation, any::<usize>()).prop_map(|(at, mutation, which)| MutationStep { at, mutation, which })
 }
 
 proptest! {

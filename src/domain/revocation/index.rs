@@ -1,0 +1,516 @@
+//! In-memory index of the revocation log, from which the standing of a token is computed.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+
+use super::{
+    LogAction, LogEntry, LogPosition, NewEntry, RETENTION, RevocationKeys, Standing, Target,
+    tombstones::{KeyRef, SHARD_COUNT, Tombstone, TombstoneTable},
+};
+use crate::domain::id::ClientId;
+
+/// The entries in force, by revocation key. Plain data, fed by the follower of the log.
+#[derive(Debug, Default)]
+pub struct Index {
+    applied: LogPosition,
+    /// Entries up to this position may be missing, because they were skipped when the log was read,
+    /// or evicted since. Tokens as old as that have expired if wall clocks are right. If they are
+    /// not, it is unknown whether such a token was revoked.
+    evicted_up_to: LogPosition,
+    entries: TombstoneTable,
+    /// Suspended agents. The suspension affects every token with the agent, whenever it was issued,
+    /// until the agent is resumed.
+    suspended_agents: HashSet<ClientId>,
+    /// When which positions were applied, oldest first: at most one mark for each second.
+    sweep_marks: VecDeque<SweepMark>,
+}
+
+/// All entries up to this position were applied by this time.
+#[derive(Clone, Copy, Debug)]
+struct SweepMark {
+    seq: LogPosition,
+    /// When the first and the last of them were applied, on this process's monotonic clock.
+    first_applied_at: Duration,
+    last_applied_at: Duration,
+}
+
+/// The precision with which the age of an entry is known.
+const SWEEP_QUANTUM: Duration = Duration::from_secs(1);
+
+impl Index {
+    /// The number of steps of a complete eviction.
+    pub const SHARD_COUNT: usize = SHARD_COUNT;
+
+    /// Returns an empty index that continues after a position.
+    #[must_use]
+    pub fn starting_after(seq: LogPosition) -> Self {
+        Self { applied: seq, ..Self::default() }
+    }
+
+    /// Returns the position up to which the log has been applied.
+    #[must_use]
+    pub fn applied(&self) -> LogPosition {
+        self.applied
+    }
+
+    /// Returns the number of keys in the index.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len().saturating_add(self.suspended_agents.len())
+    }
+
+    /// Returns whether the index is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == 0 && self.suspended_agents.is_empty()
+    }
+
+    /// Applies one entry at `now` on the monotonic clock. Entries must come in log order; an entry
+    /// that was already applied is ignored.
+    pub fn apply(&mut self, entry: &LogEntry, now: Duration) {
+        if entry.seq <= self.applied {
+            return;
+        }
+        // Missing positions were skipped by the reader of the log.
+        self.advance_to(LogPosition::new(entry.seq.number().saturating_sub(1)));
+        self.applied = entry.seq;
+        if matches!(entry.entry.target, Target::Registry | Target::Keys) {
+            return;
+        }
+        let NewEntry { verb, target, .. } = &entry.entry;
+        // An agent outlives its revocation, so its revocation and its suspension are independent.
+        match (verb, target) {
+            (LogAction::Suspend, Target::Agent(id)) => {
+                self.suspended_agents.insert(id.clone());
+                return;
+            }
+            (LogAction::Resume, Target::Agent(id)) => {
+                self.suspended_agents.remove(id);
+                return;
+            }
+            (LogAction::Revoke | LogAction::Suspend | LogAction::Resume, _) => {}
+        }
+        // A revocation is final; later entries do not change it.
+        let is_revoked =
+            || self.entries.entry_for(target).is_some_and(|tombstone| tombstone.standing == Standing::Revoked);
+        let standing = match verb {
+            LogAction::Revoke => Standing::Revoked,
+            LogAction::Suspend | LogAction::Resume if is_revoked() => Standing::Revoked,
+            LogAction::Suspend => Standing::Suspended,
+            LogAction::Resume => {
+                self.entries.remove(target);
+                return;
+            }
+        };
+        self.entries.insert(target, Tombstone { seq: entry.seq, standing });
+        match self.sweep_marks.back_mut() {
+            Some(mark) if now.saturating_sub(mark.first_applied_at) < SWEEP_QUANTUM => {
+                (mark.seq, mark.last_applied_at) = (entry.seq, now.max(mark.last_applied_at));
+            }
+            Some(_) | None => {
+                self.sweep_marks.push_back(SweepMark { seq: entry.seq, first_applied_at: now, last_applied_at: now });
+            }
+        }
+    }
+
+    /// Records that the log has been read up to `seq`, including entries past retention.
+    pub fn advance_to(&mut self, seq: LogPosition) {
+        if seq > self.applied {
+            (self.applied, self.evicted_up_to) = (seq, seq);
+        }
+    }
+
+    /// Evicts the entries whose [retention](RETENTION) has passed at `now` on the monotonic clock,
+    /// from shard `n` of [`SHARD_COUNT`](Self::SHARD_COUNT). Each step is short, so that a caller
+    /// can release a lock on the index in between.
+    pub fn evict(&mut self, n: usize, now: Duration) {
+        let is_expired = |mark: &SweepMark| mark.last_applied_at.saturating_add(RETENTION) <= now;
+        let expired = self.sweep_marks.partition_point(is_expired);
+        let Some(last) = expired.checked_sub(1).and_then(|n| self.sweep_marks.get(n)).map(|mark| mark.seq) else {
+            return;
+        };
+        self.evicted_up_to = self.evicted_up_to.max(last);
+        self.entries.evict(n, last);
+        if n + 1 == SHARD_COUNT {
+            self.sweep_marks.drain(..expired);
+        }
+    }
+
+    /// Returns the standing of a token. A token older than an evicted entry counts as revoked. Ages
+    /// are log positions: an entry about a token comes after the token, so a younger token misses
+    /// no entry.
+    #[must_use]
+    pub fn standing(&self, keys: &RevocationKeys) -> Standing {
+        if keys.rev < self.evicted_up_to { Standing::Revoked } else { self.standing_by_entries(keys) }
+    }
+
+    /// Returns the standing of a token according to the entries in the index, with a few look-ups.
+    ///
+    /// The id of a token, task or grant is never reused, so the presence of its key is enough. A
+    /// requester, agent, resource or issuer lives on: tokens issued **before** the entry are
+    /// revoked, by log position and never by wall clock.
+    #[must_use]
+    pub fn standing_by_entries(&self, keys: &RevocationKeys) -> Standing {
+        if self.is_empty() {
+            return Standing::Live;
+        }
+        let suspended = keys.agents.iter().any(|id| self.suspended_agents.contains(id)).then_some(Standing::Suspended);
+        let at_any_age = |key: KeyRef<'_>| self.entries.find(key).map(|tombstone| tombstone.standing);
+        let if_older = |key: KeyRef<'_>| {
+            let tombstone = self.entries.find(key).filter(|tombstone| keys.rev < tombstone.seq);
+            tombstone.map(|tombstone| tombstone.standing)
+        };
+        let tokens = [keys.token].into_iter().chain(keys.lineage.iter().copied());
+        let task_and_grant = keys.task.map(KeyRef::Task).into_iter().chain(keys.grant.map(KeyRef::Grant));
+        let by_presence = tokens.map(KeyRef::Token).chain(task_and_grant).filter_map(at_any_age);
+        // Only an API token has no task. It belongs to its client alone.
+        let client = keys.agents.iter().filter(|_| keys.task.is_none()).map(KeyRef::Credentials);
+        let requester = keys.requester.iter().flat_map(|r| [KeyRef::Requester(r), KeyRef::Issuer(&r.issuer)]);
+        let (agents, resources) = (keys.agents.iter().map(KeyRef::Agent), keys.resources.iter().map(KeyRef::Resource));
+        let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(if_older);
+        by_presence.chain(by_age).chain(suspended).max().unwrap_or(Standing::Live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{
+        id::{GrantId, TaskId, TokenId},
+        requester::Requester,
+        time::Timestamp,
+    };
+
+    fn token(n: u8) -> TokenId {
+        TokenId::new(uuid::Uuid::from_bytes([n; 16]))
+    }
+
+    fn task(n: u8) -> TaskId {
+        TaskId::new(uuid::Uuid::from_bytes([n; 16]))
+    }
+
+    fn grant(n: u8) -> GrantId {
+        GrantId::new(uuid::Uuid::from_bytes([n; 16]))
+    }
+
+    fn revocation_keys(rev: u64) -> RevocationKeys {
+        RevocationKeys {
+            token: token(3),
+            lineage: vec![token(1), token(2)],
+            task: Some(task(9)),
+            grant: Some(grant(7)),
+            requester: Some(Requester {
+                issuer: "https://login.example.com".parse().unwrap(),
+                subject: "alice".parse().unwrap(),
+            }),
+            agents: ["planner", "reader"].iter().map(|id| id.parse().unwrap()).collect(),
+            resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
+            rev: LogPosition::new(rev),
+        }
+    }
+
+    fn entry(seq: u64, target: Target) -> LogEntry {
+        let now = Timestamp::from_unix(1000);
+        let entry = NewEntry {
+            verb: LogAction::Revoke,
+            target,
+            reason: "x".into(),
+            by: "admin:ops".into(),
+            at: now,
+            forget_after: now,
+        };
+        LogEntry { seq: LogPosition::new(seq), entry }
+    }
+
+    #[test]
+    fn target_revokes_only_tokens_that_carry_its_key() {
+        let requester = |text: &str| Target::Requester(text.into());
+        for (target, revokes_older, revokes_younger) in [
+            (Target::Token(token(3)), true, true),
+            (Target::Token(token(1)), true, true),
+            (Target::Token(token(4)), false, false),
+            (Target::Task(task(9)), true, true),
+            (Target::Task(task(8)), false, false),
+            (Target::Grant(grant(7)), true, true),
+            (Target::Grant(grant(8)), false, false),
+            (requester("https://login.example.com alice"), true, false),
+            (requester("https://login.example.com alic"), false, false),
+            (requester("https://login.example.org alice"), false, false),
+            (Target::Agent("planner".parse().unwrap()), true, false),
+            (Target::Agent("reader".parse().unwrap()), true, false),
+            (Target::Agent("writer".parse().unwrap()), false, false),
+            (Target::Credentials("planner".parse().unwrap()), false, false),
+            (Target::Resource("https://files.example.com/mcp".parse().unwrap()), true, false),
+            (Target::Resource("https://files.example.com".parse().unwrap()), false, false),
+            (Target::Issuer("https://login.example.com".parse().unwrap()), true, false),
+            (Target::Issuer("https://login.example.org".parse().unwrap()), false, false),
+            (Target::Registry, false, false),
+            (Target::Keys, false, false),
+        ] {
+            let mut index = Index::starting_after(LogPosition::new(4));
+            index.apply(&entry(5, target.clone()), Duration::ZERO);
+            let is_revoked = |rev| index.standing(&revocation_keys(rev)) == Standing::Revoked;
+            assert_eq!((is_revoked(4), is_revoked(5)), (revokes_older, revokes_younger), "{target:?}");
+            assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
+        }
+    }
+
+    #[test]
+    fn new_credentials_revoke_older_api_tokens() {
+        let mut index = Index::starting_after(LogPosition::new(4));
+        index.apply(&entry(5, Target::Credentials("planner".parse().unwrap())), Duration::ZERO);
+        for (client, rev, want) in
+            [("planner", 4, Standing::Revoked), ("planner", 5, Standing::Live), ("reader", 4, Standing::Live)]
+        {
+            let agents = [client.parse().unwrap()].into();
+            let api =
+                RevocationKeys { task: None, requester: None, lineage: Vec::new(), agents, ..revocation_keys(rev) };
+            assert_eq!(index.standing(&api), want, "{client} {rev}");
+        }
+    }
+
+    #[test]
+    fn latest_action_wins_until_revoked() {
+        use LogAction::{Resume, Revoke, Suspend};
+        use Standing::{Live, Revoked, Suspended};
+        let standing = |verbs: &[LogAction]| {
+            let mut index = Index::default();
+            for (seq, verb) in (1..).zip(verbs) {
+                let mut entry = entry(seq, Target::Task(task(9)));
+                entry.entry.verb = *verb;
+                index.apply(&entry, Duration::ZERO);
+            }
+            index.standing(&revocation_keys(99))
+        };
+        for (verbs, want) in [
+            (&[Suspend][..], Suspended),
+            (&[Suspend, Resume], Live),
+            (&[Resume], Live),
+            (&[Suspend, Resume, Suspend], Suspended),
+            (&[Suspend, Suspend, Resume], Live),
+            (&[Revoke, Resume], Revoked),
+            (&[Revoke, Suspend, Resume], Revoked),
+            (&[Suspend, Revoke, Resume], Revoked),
+            (&[Suspend, Resume, Revoke], Revoked),
+        ] {
+            assert_eq!(standing(verbs), want, "{verbs:?}");
+        }
+        // Revoked under one key and suspended under another: revoked.
+        let mut index = Index::default();
+        let mut suspension = entry(1, Target::Task(task(9)));
+        suspension.entry.verb = Suspend;
+        index.apply(&suspension, Duration::ZERO);
+        index.apply(&entry(2, Target::Token(token(1))), Duration::ZERO);
+        assert_eq!(index.standing(&revocation_keys(0)), Revoked);
+    }
+
+    #[test]
+    fn suspended_agent_suspends_tokens_of_any_age() {
+        use LogAction::{Resume, Revoke, Suspend};
+        use Standing::{Live, Revoked, Suspended};
+        // Actions on agents, and the standing of an older (rev 0) and a newer token (rev 99)
+        // afterwards.
+        for (actions, older, newer) in [
+            (&[("planner", Suspend)][..], Suspended, Suspended),
+            (&[("reader", Suspend)], Suspended, Suspended),
+            (&[("writer", Suspend)], Live, Live),
+            (&[("planner", Suspend), ("planner", Resume)], Live, Live),
+            (&[("planner", Suspend), ("reader", Suspend), ("planner", Resume)], Suspended, Suspended),
+            (&[("planner", Revoke), ("planner", Suspend)], Revoked, Suspended),
+            (&[("planner", Suspend), ("planner", Revoke)], Revoked, Suspended),
+            (&[("planner", Suspend), ("planner", Revoke), ("planner", Resume)], Revoked, Live),
+            (&[("planner", Resume)], Live, Live),
+        ] {
+            let mut index = Index::default();
+            for (seq, (agent, verb)) in (1..).zip(actions) {
+                let mut entry = entry(seq, Target::Agent(agent.parse().unwrap()));
+                entry.entry.verb = *verb;
+                index.apply(&entry, Duration::ZERO);
+            }
+            assert_eq!(
+                (index.standing(&revocation_keys(0)), index.standing(&revocation_keys(99))),
+                (older, newer),
+                "{actions:?}"
+            );
+            // The suspension was not lifted, so it remains after everything else is evicted.
+            evict_all(&mut index, RETENTION);
+            assert_eq!(index.standing(&revocation_keys(99)), newer, "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn only_tasks_and_agents_can_be_suspended() {
+        for verb in [LogAction::Revoke, LogAction::Suspend, LogAction::Resume] {
+            for target in [Target::Task(task(9)), Target::Agent("planner".parse().unwrap())] {
+                assert_eq!(LogAction::parse(verb.as_str(), &target), Some(verb));
+            }
+            let of_token = LogAction::parse(verb.as_str(), &Target::Token(token(1)));
+            assert_eq!(of_token, (verb == LogAction::Revoke).then_some(verb));
+        }
+        assert_eq!(LogAction::parse("", &Target::Task(task(9))), None);
+    }
+
+    fn evict_all(index: &mut Index, now: Duration) {
+        (0..Index::SHARD_COUNT).for_each(|n| index.evict(n, now));
+    }
+
+    #[test]
+    fn entry_is_evicted_only_after_retention() {
+        let mut index = Index::default();
+        let (start, tick) = (Duration::from_secs(500), Duration::from_nanos(1));
+        // The retention in the entry, which the revoker's wall clock determined, has passed long
+        // ago.
+        index.apply(&entry(1, Target::Token(token(3))), start);
+        evict_all(&mut index, (start + RETENTION).saturating_sub(tick));
+        assert_eq!(index.standing(&revocation_keys(0)), Standing::Revoked);
+        evict_all(&mut index, start + RETENTION);
+        assert!(index.is_empty());
+        index.apply(&entry(1, Target::Token(token(3))), start);
+        assert!(index.is_empty(), "an applied entry is not applied again");
+        assert_eq!(index.applied(), LogPosition::new(1));
+        // An older token can only exist if a wall clock is wrong, and may be the revoked one.
+        assert_eq!([0, 1].map(|rev| index.standing(&revocation_keys(rev))), [Standing::Revoked, Standing::Live]);
+    }
+
+    #[test]
+    fn skipped_entries_revoke_all_older_tokens() {
+        use Standing::{Live, Revoked};
+        let standing = |index: &Index| [2, 3, 6, 7, 9, 10].map(|rev| index.standing(&revocation_keys(rev)));
+        let mut index = Index::default();
+        for seq in 1..=2 {
+            index.apply(&entry(seq, Target::Registry), Duration::ZERO);
+        }
+        assert_eq!(standing(&index), [Live; 6]);
+        index.apply(&entry(4, Target::Registry), Duration::ZERO);
+        assert_eq!(standing(&index), [Revoked, Live, Live, Live, Live, Live]);
+        index.apply(&entry(8, Target::Token(token(77))), Duration::ZERO);
+        assert_eq!(standing(&index), [Revoked, Revoked, Revoked, Live, Live, Live]);
+        assert_eq!(index.standing_by_entries(&revocation_keys(2)), Live, "no entry in the index revokes it");
+        index.advance_to(LogPosition::new(8));
+        index.advance_to(LogPosition::new(3));
+        assert_eq!(standing(&index), [Revoked, Revoked, Revoked, Live, Live, Live]);
+        index.advance_to(LogPosition::new(10));
+        assert_eq!(
+            (standing(&index), index.applied()),
+            ([Revoked, Revoked, Revoked, Revoked, Revoked, Live], LogPosition::new(10))
+        );
+    }
+
+    /// The kinds of target by number, so that equal numbers of different kinds are different keys.
+    fn target(kind: u8, n: u8) -> Target {
+        match kind {
+            0 => Target::Token(token(n)),
+            1 => Target::Task(task(n)),
+            2 => Target::Requester(format!("https://login.example.com r{n}")),
+            3 => Target::Agent(format!("a{n}").parse().unwrap()),
+            4 => Target::Resource(format!("https://r{n}.example.com").parse().unwrap()),
+            5 => Target::Grant(grant(n)),
+            _ => Target::Issuer(format!("https://i{n}.example.com").parse().unwrap()),
+        }
+    }
+
+    /// The keys of a token with one key of each kind.
+    fn keys_of_token(n: u8, rev: u64) -> RevocationKeys {
+        let issuer = |n: u8| format!("https://i{n}.example.com").parse().unwrap();
+        RevocationKeys {
+            token: token(n),
+            lineage: Vec::new(),
+            task: Some(task(n)),
+            grant: Some(grant(n)),
+            requester: Some(Requester { issuer: issuer(n), subject: "x".parse().unwrap() }),
+            agents: [format!("a{n}").parse().unwrap()].into(),
+            resources: [format!("https://r{n}.example.com").parse().unwrap()].into(),
+            rev: LogPosition::new(rev),
+        }
+    }
+
+    proptest! {
+        /// The index always agrees with a scan of the complete log. An entry is never evicted
+        /// before its retention has passed, and remains at most one second longer.
+        #[test]
+        fn index_agrees_with_plain_log_scan(
+            log in proptest::collection::vec(
+                (0_u8..7, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
+                1..60,
+            ),
+            rev in 0_u64..60,
+        ) {
+            let (mut index, mut now, mut all) = (Index::default(), Duration::ZERO, Vec::new());
+            for (seq, (kind, n, verb, later)) in (1..).zip(log) {
+                now += Duration::from_millis(later);
+                let mut entry = entry(seq, target(kind, n));
+                entry.entry.verb = match verb {
+                    0 if kind == 1 => LogAction::Suspend,
+                    1 if kind == 1 => LogAction::Resume,
+                    _ => LogAction::Revoke,
+                };
+                evict_all(&mut index, now);
+                index.apply(&entry, now);
+                all.push((entry, now));
+                let since = all.iter().filter(|(entry, _)| entry.seq > LogPosition::new(rev)).cloned().collect::<Vec<_>>();
+                for n in 0..3 {
+                    let keys = keys_of_token(n, rev);
+                    // A token issued then is revoked by the entries since, and stays revoked.
+                    let unevicted = reference_standing(&since, &keys, now, Duration::MAX / 4);
+                    prop_assert!(unevicted != Standing::Revoked || index.standing(&keys) == Standing::Revoked);
+                    prop_assert!(unevicted == Standing::Live || index.standing(&keys) != Standing::Live);
+                    if keys.rev < index.evicted_up_to {
+                        prop_assert_eq!(index.standing(&keys), Standing::Revoked);
+                        let mut evicted = all.iter().filter(|(entry, _)| entry.seq <= index.evicted_up_to);
+                        prop_assert!(evicted.all(|(_, at)| *at + RETENTION <= now), "no entry is evicted before its retention has passed");
+                    }
+                    let (lower, upper) = (reference_standing(&all, &keys, now, RETENTION), reference_standing(&all, &keys, now, RETENTION + SWEEP_QUANTUM));
+                    let found = index.standing_by_entries(&keys);
+                    prop_assert!(lower <= found && found <= upper, "{found:?}: {lower:?} to {upper:?}");
+                    prop_assert!(lower == Standing::Live || found != Standing::Live);
+                }
+            }
+            evict_all(&mut index, now + RETENTION + SWEEP_QUANTUM);
+            prop_assert!(index.is_empty());
+            prop_assert_eq!(index.standing(&keys_of_token(0, 60)), Standing::Live);
+        }
+    }
+
+    /// The standing according to a scan of the entries that are within `retention`.
+    fn reference_standing(
+        all: &[(LogEntry, Duration)],
+        keys: &RevocationKeys,
+        now: Duration,
+        retention: Duration,
+    ) -> Standing {
+        let scan = |matches: &dyn Fn(&Target) -> bool, by_age: bool| {
+            let mut standing = (Standing::Live, Duration::ZERO);
+            for (LogEntry { seq, entry }, at) in all.iter().filter(|(entry, _)| matches(&entry.entry.target)) {
+                if standing.1 + retention <= *at {
+                    standing.0 = Standing::Live;
+                }
+                if by_age && keys.rev >= *seq {
+                    continue;
+                }
+                standing = match (standing.0, entry.verb) {
+                    (Standing::Revoked, _) | (_, LogAction::Revoke) => (Standing::Revoked, *at),
+                    (_, LogAction::Suspend) => (Standing::Suspended, *at),
+                    (_, LogAction::Resume) => (Standing::Live, *at),
+                };
+            }
+            if standing.1 + retention <= now { Standing::Live } else { standing.0 }
+        };
+        let issuer = keys.requester.as_ref().unwrap().issuer.clone();
+        [
+            scan(&|target| *target == Target::Token(keys.token), false),
+            scan(&|target| Some(target) == keys.task.map(Target::Task).as_ref(), false),
+            scan(&|target| Some(target) == keys.grant.map(Target::Grant).as_ref(), false),
+            scan(&|target| *target == Target::for_requester(keys.requester.as_ref().unwrap()), true),
+            scan(&|target| matches!(target, Target::Agent(id) if keys.agents.contains(id)), true),
+            scan(&|target| matches!(target, Target::Resource(uri) if keys.resources.contains(uri)), true),
+            scan(&|target| *target == Target::Issuer(issuer.clone()), true),
+        ]
+        .into_iter()
+        .max()
+        .unwrap()
+    }
+}
