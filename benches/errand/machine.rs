@@ -77,9 +77,7 @@ pub fn cpu_time_exact(process: u32) -> f64 {
 /// The same for all processes of this name together.
 pub fn cpu_time_of_all(name: &str) -> f64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let has_name = |id: &u32| {
-        fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name)
-    };
+    let has_name = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name);
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(has_name)
