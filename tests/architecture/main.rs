@@ -9,6 +9,9 @@
     reason = "a test: to stop is how it says no"
 )]
 
+mod cycles;
+mod prose;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -112,6 +115,14 @@ const RESTRICTED_WORDS: &[(&str, &[&str], &str)] = &[
 fn imports_follow_layer_order() {
     let offences: Vec<String> = sources().iter().flat_map(SourceFile::violations).collect();
     assert!(offences.is_empty(), "{} against the plan:\n{}\n", offences.len(), offences.join("\n"));
+}
+
+#[test]
+fn files_do_not_import_each_other_in_a_cycle() {
+    let sources = sources();
+    let cycles = cycles::import_cycles(&sources);
+    let texts = cycles.iter().map(|group| cycles::imports_within(&sources, group).join("\n"));
+    assert!(cycles.is_empty(), "{} import cycles:\n\n{}\n", cycles.len(), texts.collect::<Vec<_>>().join("\n\n"));
 }
 
 #[test]
@@ -274,6 +285,37 @@ impl SourceFile {
         named
     }
 
+    /// The name and the full path, below `crate`, of everything that a `pub use` of this file makes its own.
+    fn reexports(&self) -> Vec<(String, Vec<String>)> {
+        let module = self.module_path();
+        let mut found = Vec::new();
+        for start in 0..self.tokens.len() {
+            let is_public = self.text(start) == "pub"
+                && (self.text(start + 1) == "use" || (self.text(start + 1) == "(" && self.restricted_use(start)));
+            if !is_public {
+                continue;
+            }
+            let mut at = (start..).find(|at| self.text(*at) == "use").map_or(start, |at| at + 1);
+            let mut leaves = Vec::new();
+            self.collect_use_tree(&mut at, &[], &mut leaves);
+            for (path, _, name) in leaves {
+                let full = match path[0].as_str() {
+                    "crate" | "super" | "self" | "errand" => absolute_path(path, &module)[1..].to_vec(),
+                    // A child module of this file.
+                    _ => module.iter().cloned().chain(path).collect(),
+                };
+                let full = full.into_iter().filter(|part| part != "self").collect();
+                found.push((name, full));
+            }
+        }
+        found
+    }
+
+    /// Whether `pub(…)` at `at` is followed by `use`.
+    fn restricted_use(&self, at: usize) -> bool {
+        (at..).find(|at| matches!(self.text(*at), ")" | "")).is_some_and(|close| self.text(close + 1) == "use")
+    }
+
     fn text(&self, at: usize) -> &str {
         self.tokens.get(at).map_or("", |token| &token.text)
     }
@@ -309,6 +351,7 @@ impl SourceFile {
                     }
                 }
                 "*" => {
+                    path.push("*".to_owned());
                     *at += 1;
                     break;
                 }
