@@ -139,8 +139,8 @@ fn all_errors_are_reported_at_once() {
     insta::assert_snapshot!(load(&dir, &text, &|_| None).unwrap_err(), @r#"
     errand.toml:1:10: issuer: `http://sts.example.com`: https is needed (http is for loopback addresses only) (write the URL at which clients reach Errand: https, or http on a loopback address)
     errand.toml:3:13: store.url: must be a URL that begins with `postgres:`, `postgresql:` or `sqlite:` (for example, `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`)
-    errand.toml:16:19: agents[0].may_delegate_to of `planner`: there is no agent `writer` (name other `[[agents]]`, and in `access` what `[[resources]]` declares)
-    errand.toml:16:19: agents[0].may_delegate_to of `planner`: there is no agent `scribe` (name other `[[agents]]`, and in `access` what `[[resources]]` declares)
+    errand.toml:16:19: agents[0].may_delegate_to of `planner`: agent `writer` does not exist (name other `[[agents]]`, and in `access` what `[[resources]]` declares)
+    errand.toml:16:19: agents[0].may_delegate_to of `planner`: agent `scribe` does not exist (name other `[[agents]]`, and in `access` what `[[resources]]` declares)
     errand.toml:21:66: agents[1].authentication.secret_file of `reader`: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)
     errand.toml:27:10: resources[0].tools[0].effect of `files`: is missing (for example, `effect = "read"`)
     errand.toml:27:40: resources[0].tools[0].scope of `files`: `files read`: not a scope list: 1 to 64 scope tokens, one space between them (RFC 6749 section 3.3) (write one scope, such as `files:read`)

@@ -110,7 +110,7 @@ fn inline_secret_is_rejected_and_not_echoed() {
         (
             "jwks_file = \"clients/planner.jwks.json\"",
             "jwks = { keys = [{ kty = \"EC\", d = \"s3cret\" }] }",
-            r#"errand.toml:15:55: agents[0].authentication.jwks of `planner`: the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked (write `{"keys": [{"kty": …}]}` with public keys only)"#,
+            r#"errand.toml:15:55: agents[0].authentication.jwks of `planner`: the JWK set contains a private or symmetric key; publish public keys only, and treat that key as leaked (write `{"keys": [{"kty": …}]}` with public keys only)"#,
         ),
     ]);
 }
@@ -166,7 +166,7 @@ fn unusable_secrets_are_rejected() {
         (
             "clients/planner.jwks.json",
             "clients/private.jwks.json",
-            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked (write `{"keys": [{"kty": …}]}` with public keys only)"#,
+            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: the JWK set contains a private or symmetric key; publish public keys only, and treat that key as leaked (write `{"keys": [{"kty": …}]}` with public keys only)"#,
         ),
         (
             "clients/planner.jwks.json",
@@ -385,17 +385,17 @@ fn inconsistent_objects_are_rejected() {
         (
             "id = \"planner\"",
             "id = \"reader\"",
-            "errand.toml:16:19: agents[0].may_delegate_to of `reader`: an agent does not delegate to itself (name other `[[agents]]`, and in `access` what `[[resources]]` declares)\nerrand.toml:20:6: agents[1].id of `reader`: stands twice: agents, resources and admins share one set of client ids (rename or remove one of the two)",
+            "errand.toml:16:19: agents[0].may_delegate_to of `reader`: an agent cannot delegate to itself (name other `[[agents]]`, and in `access` what `[[resources]]` declares)\nerrand.toml:20:6: agents[1].id of `reader`: duplicate client id; agents, resources and admins share one namespace (rename or remove one of the two)",
         ),
         (
             "id = \"files\"",
             "id = \"reader\"",
-            "errand.toml:17:10: agents[0].access of `planner`: there is no resource `files` (name resources, scopes and tools that `[[resources]]` declares, or declare them there)\nerrand.toml:24:6: resources[0].id of `reader`: stands twice: agents, resources and admins share one set of client ids (rename or remove one of the two)",
+            "errand.toml:17:10: agents[0].access of `planner`: resource `files` does not exist (name resources, scopes and tools that `[[resources]]` declares, or declare them there)\nerrand.toml:24:6: resources[0].id of `reader`: duplicate client id; agents, resources and admins share one namespace (rename or remove one of the two)",
         ),
         (
             "[\"reader\"]",
             "[\"writer\"]",
-            "errand.toml:16:19: agents[0].may_delegate_to of `planner`: there is no agent `writer` (name other `[[agents]]`, and in `access` what `[[resources]]` declares)",
+            "errand.toml:16:19: agents[0].may_delegate_to of `planner`: agent `writer` does not exist (name other `[[agents]]`, and in `access` what `[[resources]]` declares)",
         ),
         (
             "scopes = [\"files:read\"]",
@@ -405,7 +405,7 @@ fn inconsistent_objects_are_rejected() {
         (
             "resource = \"files\"",
             "resource = \"mails\"",
-            "errand.toml:17:10: agents[0].access of `planner`: there is no resource `mails` (name resources, scopes and tools that `[[resources]]` declares, or declare them there)",
+            "errand.toml:17:10: agents[0].access of `planner`: resource `mails` does not exist (name resources, scopes and tools that `[[resources]]` declares, or declare them there)",
         ),
         (
             "scopes = [\"files:read\"]",
@@ -421,7 +421,7 @@ fn invalid_objects_are_rejected() {
         (
             "uri = \"https://files.example.com/mcp\"",
             "uri = \"https://files.example.com/mcp\"\ndiscovery_scope = \"files:read\"",
-            "errand.toml:26:19: resources[0].discovery_scope of `files`: is the scope of a tool too: who may list must not be able to call (write a separate scope, such as `files:list`)",
+            "errand.toml:26:19: resources[0].discovery_scope of `files`: is also the scope of a tool; listing must not permit calling (write a separate scope, such as `files:list`)",
         ),
         (
             "uri = \"https://files.example.com/mcp\"",
@@ -456,12 +456,12 @@ fn invalid_objects_are_rejected() {
         (
             "may_delegate_to =",
             "known_as = { \"https://elsewhere.example\" = [\"x\"] }\nmay_delegate_to =",
-            "errand.toml:16:12: agents[0].known_as of `planner`: there is no issuer `https://elsewhere.example` (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
+            "errand.toml:16:12: agents[0].known_as of `planner`: issuer `https://elsewhere.example` does not exist (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
         ),
         (
             "id = \"reader\"\n",
             "id = \"writer\"\nauthentication = { method = \"client_secret_basic\" }\nknown_as = { \"https://login.example.com\" = [\"x\"] }\n[[agents]]\nid = \"reader\"\nknown_as = { \"https://login.example.com\" = [\"x\"] }\n",
-            "errand.toml:22:12: agents[1].known_as of `writer`: `https://login.example.com` knows `reader` as `x` already (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
+            "errand.toml:22:12: agents[1].known_as of `writer`: `x` at `https://login.example.com` already identifies `reader` (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
         ),
         (
             "may_delegate_to =",
@@ -481,7 +481,7 @@ fn invalid_objects_are_rejected() {
         (
             "audiences = [\"https://sts.example.com\"]",
             "subject_scopes = \"ignore\"",
-            "errand.toml:6:1: issuers[0].audiences of `https://login.example.com`: name the `aud` that access tokens for this server have (look up `aud` in one of its access tokens)\nerrand.toml:9:18: issuers[0].subject_scopes of `https://login.example.com`: \"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have (add `[[issuers.entitlements]]`, or leave `subject_scopes` out)",
+            "errand.toml:6:1: issuers[0].audiences of `https://login.example.com`: name the `aud` of access tokens for this server (look up `aud` in one of its access tokens)\nerrand.toml:9:18: issuers[0].subject_scopes of `https://login.example.com`: \"ignore\" needs at least one entitlement rule; otherwise nothing defines what its users may have (add `[[issuers.entitlements]]`, or leave `subject_scopes` out)",
         ),
         (
             "keys = \"discovery\"",
@@ -491,7 +491,7 @@ fn invalid_objects_are_rejected() {
         (
             "[[agents]]",
             "[[issuers]]\nissuer = \"https://partner.example\"\nkeys = \"discovery\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\ntoken_types = [\"jwt\"]\n\n[[agents]]",
-            r#"errand.toml:13:1: issuers[1].subject_prefix of `https://partner.example`: its subjects could be taken for those of `https://login.example.com`: give one of the two a prefix that is not the beginning of the other's (for example, `subject_prefix = "partner:"`)"#,
+            r#"errand.toml:13:1: issuers[1].subject_prefix of `https://partner.example`: subjects could collide with those of `https://login.example.com`; give one of the two issuers a prefix that does not begin the other's (for example, `subject_prefix = "partner:"`)"#,
         ),
         (
             "tools = [{",
@@ -528,14 +528,14 @@ fn invalid_rules_and_edges_are_rejected() {
         (tool, with("constraints = { n = { max = inf } }"), "errand.toml:17:98: agents[0].access[0].tools[0].constraints.n.max of `planner`: `inf` and `nan` are not valid JSON numbers (write a finite number, or a string)".into()),
         (tool, with("constraint = {}"), "errand.toml:17:70: agents[0].access[0].tools[0].constraint of `planner`: unknown key (did you mean `constraints`?)".into()),
         (tool, with("constraints = {}, additional_arguments = \"no\""), "errand.toml:17:111: agents[0].access[0].tools[0].additional_arguments of `planner`: found a string (write true or false)".into()),
-        (tool, format!("scopes = [\"files:read\"], {}", with("constraints = { n = { max = 5 } }")), "errand.toml:17:10: agents[0].access of `planner`: the rules for `read_file` of `files` mean nothing: every call of it is allowed beside them (remove the constraints, or the scope or bare tool name that already allows every call)".into()),
+        (tool, format!("scopes = [\"files:read\"], {}", with("constraints = { n = { max = 5 } }")), "errand.toml:17:10: agents[0].access of `planner`: the constraints for `read_file` of `files` have no effect; another entry allows every call of it (remove the constraints, or the scope or bare tool name that already allows every call)".into()),
         (edge, "may_delegate_to = [{ agent = \"reader\", depth = 8 }]".into(), "errand.toml:16:48: agents[0].may_delegate_to[0].depth of `planner`: `8` is not between 1 and 7 (maximum number of agents that may follow, this one included)".into()),
         (edge, "may_delegate_to = [{ depth = 1 }]".into(), "errand.toml:16:20: agents[0].may_delegate_to[0].agent of `planner`: is missing (for example, `agent = \"reader\"`)".into()),
-        (edge, "may_delegate_to = [\"reader\", { agent = \"reader\" }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `reader` stands there twice (remove one of the two)".into()),
-        (edge, "may_delegate_to = [{ agent = \"reader\", access = [] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: lets nothing through to `reader`: `access` is empty (list in `access` what may be delegated, or leave `access` out to delegate whatever the token allows)".into()),
+        (edge, "may_delegate_to = [\"reader\", { agent = \"reader\" }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: duplicate agent `reader` (remove one of the two)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", access = [] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `access` for `reader` is empty (list in `access` what may be delegated, or leave `access` out to delegate whatever the token allows)".into()),
         (edge, "may_delegate_to = [{ agent = \"reader\", access = [{ resource = \"files\", tools = [\"gone\"] }] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `files` has no tool `gone` (name other `[[agents]]`, and in `access` what `[[resources]]` declares)".into()),
         ("id = \"planner\"", "id = \"planner\"\nkind = \"proxy\"".into(), "errand.toml:15:8: agents[0].kind of `planner`: unknown value `proxy` (write `agent` or `broker`)".into()),
-        ("id = \"planner\"", "id = \"planner\"\nkind = \"broker\"\nknown_as = { \"https://login.example.com\" = [\"p\"] }".into(), "errand.toml:16:12: agents[0].known_as of `planner`: a broker opens no task, so that no user token is for it (remove `known_as`, or remove `kind` if the agent opens tasks)".into()),
+        ("id = \"planner\"", "id = \"planner\"\nkind = \"broker\"\nknown_as = { \"https://login.example.com\" = [\"p\"] }".into(), "errand.toml:16:12: agents[0].known_as of `planner`: a broker opens no tasks and receives no user tokens (remove `known_as`, or remove `kind` if the agent opens tasks)".into()),
     ];
     let rows = rows.iter().map(|(old, new, expected)| (*old, new.as_str(), expected.as_str())).collect::<Vec<_>>();
     check(&rows);

@@ -173,7 +173,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let other = server.issue_token("planner", &form).await;
     assert!(server.is_active(&other).await);
 
-    let text = "`scope` requests the tool `read_file`: its definition changed, and waits for an admin to accept it";
+    let text = "`scope` requests the tool `read_file`: the definition of the tool changed; an admin has to accept it";
     server.assert_refused(&server.exchange_form_for(&shop, "files:read"), text).await;
     let by_name = form_with_changes(&form, &[("authorization_details", &mine.replace("list_files", "read_file"))]);
     server.assert_refused(&by_name, &text.replace("scope", "authorization_details")).await;
@@ -227,7 +227,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
         &server.exchange_form_for(&shop, "files:read"),
         &[("subject_token", &parent), ("purpose", "")],
     );
-    let text = "`scope` requests the tool `read_file`: its definition is another one than the subject token or the task was made for: open a new task with a user token";
+    let text = "`scope` requests the tool `read_file`: the definition of the tool differs from the one in the subject token or task; open a new task with a user token";
     server.assert_refused(&again, text).await;
     let task = decode_claims(&parent)["txn"].as_str().unwrap().to_owned();
     server
@@ -250,7 +250,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
     };
     assert!(server.is_active(&server.issue_token("planner", &ask(&digest(&now))).await).await);
     let old = decode_claims(&parent)["authorization_details"][1]["tool_digest"].as_str().unwrap().to_owned();
-    let text = "`authorization_details` requests the tool `read_file`: `tool_digest` is not that of the definition that was accepted";
+    let text = "`authorization_details` requests the tool `read_file`: `tool_digest` is not the digest of the accepted definition";
     server.assert_refused(&ask(&old), text).await;
     server.stop().await;
 }
@@ -263,7 +263,7 @@ async fn removed_tool_returns_unchanged(server: Server, shop: McpServerFixture) 
     assert!(tool_states(&gone).contains("write_file known>gone"), "{}", tool_states(&gone));
     assert_eq!(tool(&gone, "write_file")["seen"], Value::Null);
     assert!(!server.is_active(&token).await);
-    let text = "`scope` requests the tool `write_file`: its server does not list it any more";
+    let text = "`scope` requests the tool `write_file`: the server no longer lists the tool";
     server.assert_refused(&server.exchange_form_for(&shop, "files:write"), text).await;
     shop.set_tools(&ALL_TOOLS);
     let back = server.import().await;

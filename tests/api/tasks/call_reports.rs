@@ -81,7 +81,7 @@ async fn call_report_is_idempotent(server: Server) {
     let call = named(list_calls(&server, &task).await, "late");
     assert_eq!(
         call["text"],
-        "planner called delete_file at files (the token does not name this tool): it was refused (reported when the token had been taken back)"
+        "planner called delete_file at files (the token does not name this tool): refused (reported after the token was revoked)"
     );
     // The tree of the task has the calls of each token.
     let (_, tree) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;

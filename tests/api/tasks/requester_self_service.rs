@@ -179,7 +179,7 @@ async fn requester_manages_own_tasks(server: Server) {
     let (_, trail) = server.admin_with(&admin, Method::GET, &format!("/tasks/{task}/trail"), None).await;
     let texts = trail["steps"].as_array().unwrap().iter().map(|s| s["text"].as_str().unwrap().to_owned());
     let texts = texts.collect::<Vec<_>>().join("\n");
-    assert!(texts.contains(&format!("requester:{IDP} alice took the task back")), "{texts}");
+    assert!(texts.contains(&format!("requester:{IDP} alice revoked the task")), "{texts}");
     server.stop().await;
 }
 
