@@ -1,4 +1,4 @@
-//! The program: argv -> configuration -> house -> serve until told to stop.
+//! The `errand` binary: parses the arguments and runs a command.
 
 mod cli;
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use mimalloc::MiMalloc;
 
-/// A request makes a hundred small allocations, and an exchange many more.
+/// A request makes about a hundred small allocations, and an exchange many more.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

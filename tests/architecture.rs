@@ -17,9 +17,10 @@ use std::{
 
 // ---- the plan, as data ----------------------------------------------------------------------------------------------
 
-/// A room, and the rooms whose names may stand in it.
+/// Layers and the layers that they may import. The crate `errand-authority` is checked like `domain`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
+    (AUTHORITY, &[]),
     ("ports", &["ports", "domain"]),
     ("app", &["app", "domain", "ports"]),
     ("adapters", &["adapters", "domain", "ports"]),
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     // Plain values and their text: harmless anywhere.
     ("base64", ANY_LAYER),
+    ("errand_authority", &["domain"]),
     ("flate2", &["domain"]),
     ("ipnet", ANY_LAYER),
     ("serde", ANY_LAYER),
@@ -57,6 +59,7 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("tracing", &["app", "adapters", "http", "bootstrap", "cli"]),
     ("prometheus_client", &["adapters", "http"]),
     // Cryptography: hashes are part of the rules, keys and dice are not.
+    ("sha2", &[AUTHORITY]),
     ("ring::digest", &["domain", "adapters"]),
     ("ring::hmac", &["domain", "adapters"]),
     ("ring", &["adapters/keyring", "adapters/system", "adapters/issuers", "adapters/jose", "adapters/dev_idp"]),
@@ -70,6 +73,7 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["adapters/fetch", "adapters/issuers", "cli*"]),
     ("rmcp", &["adapters/mcp"]),
     ("sse_stream", &["adapters/mcp"]),
+    ("serde_path_to_error", &["http"]),
     ("rustls", &["config", "adapters/fetch", "adapters/issuers", "http", "cli*"]),
     ("tokio_rustls", &["http"]),
     ("axum", &["http"]),
@@ -90,11 +94,16 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("std::time::SystemTime", &["adapters/system"]),
 ];
 const ANY_LAYER: &[&str] = &["*"];
+/// The layer of the crate `errand-authority`, and the folder of its sources in the paths here.
+const AUTHORITY: &str = "errand-authority";
+const AUTHORITY_SRC: &str = "crates/errand-authority/src";
 
 /// Words that have no place in a room.
 const RESTRICTED_WORDS: &[(&str, &[&str], &str)] = &[
     ("domain", &["async", "await"], "the rules don't wait: they get facts and answer a value"),
     ("domain", &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log: the edge does, once"),
+    (AUTHORITY, &["async", "await"], "the rules don't wait: they get facts and answer a value"),
+    (AUTHORITY, &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log: the edge does, once"),
 ];
 
 // ---- the tests ------------------------------------------------------------------------------------------------------
@@ -107,12 +116,8 @@ fn imports_follow_layer_order() {
 
 #[test]
 fn dependencies_are_used_in_their_layer() {
-    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
-    let homeless: Vec<String> = manifest["dependencies"]
-        .as_table()
-        .unwrap()
-        .keys()
-        .map(|name| name.replace('-', "_"))
+    let homeless: Vec<String> = dependencies("Cargo.toml")
+        .into_iter()
         .filter(|name| !EXTERNAL_CRATES.iter().any(|(path, _)| path == name))
         .collect();
     assert!(
@@ -122,11 +127,28 @@ fn dependencies_are_used_in_their_layer() {
     );
 }
 
+/// A guard depends on this crate alone: it must not pull in a runtime, a store or OpenSSL.
+#[test]
+fn authority_crate_depends_on_plain_values_only() {
+    let is_plain = |name: &str| {
+        let row = EXTERNAL_CRATES.iter().find(|(path, _)| *path == name);
+        row.is_some_and(|(_, places)| *places == ANY_LAYER || places.contains(&AUTHORITY))
+    };
+    for name in dependencies("crates/errand-authority/Cargo.toml") {
+        assert!(is_plain(&name), "`{name}` is not a crate for plain values; see EXTERNAL_CRATES");
+    }
+}
+
+fn dependencies(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = fs::read_to_string(root().join(manifest)).unwrap().parse().unwrap();
+    manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).collect()
+}
+
 // ---- a source and its offences --------------------------------------------------------------------------------------
 
 /// A file under `src`, without its comments, its texts and its tests.
 struct SourceFile {
-    /// Relative to `src`: `adapters/jose.rs`.
+    /// Relative to `src`: `adapters/jose.rs`. Files of the crate `errand-authority` start with its name.
     path: String,
     tokens: Vec<Token>,
 }
@@ -156,10 +178,16 @@ impl SourceFile {
             )];
         };
         let mut offences = Vec::new();
-        let mut offence =
-            |line: usize, what: String| offences.push((line, format!("src/{}:{line}: {what}", self.path)));
+        let file = match self.path.strip_prefix(AUTHORITY) {
+            Some(path) => format!("{AUTHORITY_SRC}{path}"),
+            None => format!("src/{}", self.path),
+        };
+        let mut offence = |line: usize, what: String| offences.push((line, format!("{file}:{line}: {what}")));
         for ImportedPath { path, line } in self.imported_paths() {
             if path[0] == "crate" {
+                if room == AUTHORITY {
+                    continue; // the crate itself; Cargo prevents imports of `errand`
+                }
                 let foreign_room = path.get(1).filter(|target| !may_import.contains(&target.as_str()));
                 if foreign_room.is_some() {
                     let rule = format!("{room} may import {} only", may_import.join(", "));
@@ -338,23 +366,27 @@ fn root() -> PathBuf {
 
 /// All of `src`, but for the files that a `#[cfg(test)] mod …;` brings in.
 fn sources() -> Vec<SourceFile> {
-    let src = root().join("src");
-    let mut files = Vec::new();
-    walk(&src, &mut files);
-    files.sort();
-    let texts: Vec<(String, String)> = files
-        .iter()
-        .map(|file| {
-            let path = file.strip_prefix(&src).unwrap().to_str().expect("a path in UTF-8").replace('\\', "/");
-            (path, fs::read_to_string(file).unwrap())
-        })
-        .collect();
+    let mut texts = source_texts("src", "");
+    texts.extend(source_texts(AUTHORITY_SRC, AUTHORITY));
     let exempt: Vec<String> = texts.iter().flat_map(|(path, text)| test_files(path, text)).collect();
     texts
         .iter()
         .filter(|(path, _)| !exempt.iter().any(|test| is_match(test, path.trim_end_matches(".rs"))))
         .map(|(path, text)| SourceFile::parse(path, text))
         .collect()
+}
+
+/// The files below `folder` and their texts, with `prefix` in front of their relative paths.
+fn source_texts(folder: &str, prefix: &str) -> Vec<(String, String)> {
+    let folder = root().join(folder);
+    let mut files = Vec::new();
+    walk(&folder, &mut files);
+    files.sort();
+    let path = |file: &Path| {
+        let path = Path::new(prefix).join(file.strip_prefix(&folder).unwrap());
+        path.to_str().expect("a path in UTF-8").replace('\\', "/")
+    };
+    files.iter().map(|file| (path(file), fs::read_to_string(file).unwrap())).collect()
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -373,6 +405,7 @@ fn test_files(path: &str, text: &str) -> Vec<String> {
     let stem = path.strip_suffix(".rs").unwrap_or(path);
     let folder = match stem.rsplit_once('/') {
         Some((folder, "mod")) => folder,
+        Some((folder, "lib")) => folder,
         None if matches!(stem, "lib" | "main") => "",
         _ => stem,
     };
@@ -574,6 +607,18 @@ fn forbidden_layer_import_is_detected() {
     assert!(single_violation("app/mod.rs", "use crate::Shortcut;").contains("`crate::Shortcut`"));
     assert_eq!(violations_in("app/mod.rs", "use crate::{domain::time, ports::{Clock, Store}};"), [""; 0]);
     assert_eq!(violations_in("main.rs", "use errand::{adapters::postgres, http};"), [""; 0]);
+}
+
+#[test]
+fn authority_crate_is_checked_like_domain() {
+    assert_eq!(violations_in("errand-authority/uri.rs", "use crate::encoding::jcs;\nuse url::Url;"), [""; 0]);
+    assert_eq!(
+        single_violation("errand-authority/authority/wire.rs", "\nuse std::fs;"),
+        "crates/errand-authority/src/authority/wire.rs:2: `std::fs`: std::fs may be named in config, adapters, cli only"
+    );
+    assert!(single_violation("errand-authority/uri.rs", "use ring::digest;").contains("ring::digest"));
+    assert!(single_violation("errand-authority/uri.rs", "async fn f() {}").contains("don't wait"));
+    assert!(single_violation("app/mod.rs", "use errand_authority::uri;").contains("may be named in domain only"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The demo, held to its word: every step goes as it should, programs can read it, and nothing of it stays behind.
-#![expect(clippy::unwrap_used, reason = "a test: to stop is how it says no")]
+//! The demo: every step succeeds, the output is machine-readable on request, and no files remain.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::{Path, PathBuf},
@@ -8,27 +8,31 @@ use std::{
 
 use serde_json::Value;
 
-/// The teller's own tests run here: cargo runs none of an example.
+/// Runs the tests of the output module here, because cargo does not run tests of an example.
 #[path = "../examples/demo/output.rs"]
 mod output;
 
-/// `target/debug/deps/demo-…` is this test; `target/debug/examples/demo` is the example. `cargo test` builds both, but
-/// `cargo test --test demo` only the one.
+/// Returns the path of the example. This test is `target/debug/deps/demo-…`, the example is
+/// `target/debug/examples/demo`. `cargo test` builds both, `cargo test --test demo` only the test.
 fn example() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let example = this.ancestors().nth(2).unwrap().join("examples/demo");
-    let made = example.metadata().and_then(|file| file.modified()).ok();
+    let built_at = example.metadata().and_then(|file| file.modified()).ok();
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo").read_dir().unwrap();
-    let changed = sources.map(|source| source.unwrap().metadata().unwrap().modified().unwrap()).max();
-    assert!(made >= changed, "{} is missing or stale: `cargo build --example demo` makes it", example.display());
+    let changed_at = sources.map(|source| source.unwrap().metadata().unwrap().modified().unwrap()).max();
+    assert!(
+        built_at >= changed_at,
+        "{} is missing or stale; build it with `cargo build --example demo`",
+        example.display()
+    );
     example
 }
 
-/// Runs it with a folder of its own for temporary files, and sees that it leaves it empty.
+/// Runs the demo with its own temporary directory, which must be empty afterwards.
 fn run(arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(example()).args(arguments).env("TMPDIR", folder.path()).output().unwrap();
-    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "it tidies up");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "the demo left temporary files");
     output
 }
 
@@ -45,18 +49,18 @@ fn every_demo_step_succeeds() {
         assert_eq!(members, ["step", "title", "ok", "detail"]);
         assert_eq!((&step["step"], &step["ok"]), (&(n + 1).into(), &true.into()), "{step}");
     }
-    // A JWT in compact form begins so, whatever its header is: none is shown.
+    // Every compact JWT begins with these characters: the output must not contain one.
     assert!(!stdout.contains("eyJ"), "{stdout}");
 }
 
 #[test]
 fn default_output_is_readable_text() {
     let output = run(&[]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
-    assert_eq!(said.lines().last(), Some("All 26 steps went as they should."));
-    assert!(!said.contains('\x1b'), "no colours where there is no terminal");
-    assert!(!said.contains("eyJ"), "no token is shown");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.lines().last(), Some("All 26 steps succeeded."));
+    assert!(!text.contains('\x1b'), "colours without a terminal");
+    assert!(!text.contains("eyJ"), "a token is shown");
 }
 
 #[test]

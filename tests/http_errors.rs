@@ -1,7 +1,7 @@
-//! What the edge answers when no handler comes to a word: no such path, another method, a body that is none, a name that
-//! can't be one, a store that is out, hangs or panics. Always in the form that the place has: OAuth errors on OAuth
-//! endpoints, problem documents everywhere else, and every answer with its request's id.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: to stop is how it says no")]
+//! Error responses of the HTTP layer: an unknown path, an unsupported method, a malformed body, an
+//! invalid id, and a store that is unavailable, hangs or panics. OAuth endpoints response with
+//! OAuth errors, all other paths with problem documents. Every response has its request id.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
@@ -50,12 +50,12 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-// ---- the tests ------------------------------------------------------------------------------------------------------
+// ---- tests ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn undescribed_methods_return_405_with_allow() {
     let description: Value = serde_json::from_str(include_str!("../openapi/errand.json")).unwrap();
-    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let http = HttpFixture::new(StoreBehavior::Working).await;
     for (path, item) in description["paths"].as_object().unwrap() {
         let mut described: Vec<String> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
         described.retain(|member| member != "PARAMETERS");
@@ -64,9 +64,9 @@ async fn undescribed_methods_return_405_with_allow() {
         }
         described.sort();
         for method in ["TRACE", "QUERY", "OPTIONS", "PATCH"] {
-            let answer = edge.send(method, path, &[], "").await;
-            answer.assert_refused(path, StatusCode::METHOD_NOT_ALLOWED, "invalid_request");
-            let mut allowed: Vec<&str> = answer.header("allow").split(',').map(str::trim).collect();
+            let response = http.send(method, path, &[], "").await;
+            response.assert_refused(path, StatusCode::METHOD_NOT_ALLOWED, "invalid_request");
+            let mut allowed: Vec<&str> = response.header("allow").split(',').map(str::trim).collect();
             allowed.sort_unstable();
             assert_eq!(allowed, described, "{path}");
         }
@@ -75,35 +75,35 @@ async fn undescribed_methods_return_405_with_allow() {
 
 #[tokio::test]
 async fn unknown_path_returns_404() {
-    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let http = HttpFixture::new(StoreBehavior::Working).await;
     for path in ["/", "/oauth2", "/oauth2/", "/oauth2/%00", "/.well-known/x", "/v1/admin", "/v1/admin/agents/", "/%ff"]
     {
-        edge.send("GET", path, &[], "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
+        http.send("GET", path, &[], "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
     }
 }
 
 #[tokio::test]
 async fn invalid_id_returns_404_to_authorized_callers_only() {
-    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let http = HttpFixture::new(StoreBehavior::Working).await;
     let long = "x".repeat(3000);
     for folder in ["agents", "resources", "issuers", "admins", "tokens", "tasks"] {
-        for name in ["%ff", "%00", "nobody", "%2f..%2f", "https%3A%2F%2Flogin.example.com", &long] {
+        for name in ["%ff", "%00", "unknown", "%2f..%2f", "https%3A%2F%2Flogin.example.com", &long] {
             let path = format!("/v1/admin/{folder}/{name}");
-            let unknown = edge.send("GET", &path, &[], "").await;
-            unknown.assert_refused(&path, StatusCode::UNAUTHORIZED, "invalid_token");
-            edge.admin("GET", &path, "").await.assert_refused(&path, StatusCode::NOT_FOUND, "invalid_request");
+            let unauthenticated = http.send("GET", &path, &[], "").await;
+            unauthenticated.assert_refused(&path, StatusCode::UNAUTHORIZED, "invalid_token");
+            http.admin("GET", &path, "").await.assert_refused(&path, StatusCode::NOT_FOUND, "invalid_request");
         }
     }
-    let put = edge.admin("PUT", "/v1/admin/admins/%ff", ADMIN).await;
+    let put = http.admin("PUT", "/v1/admin/admins/%ff", ADMIN).await;
     put.assert_refused("/v1", StatusCode::BAD_REQUEST, "invalid_request");
     let path = "/v1/admin/clients/%ff/secret";
-    edge.admin("POST", path, "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
-    edge.send("GET", "/docs/%ff", &[], "").await.assert_refused("/docs", StatusCode::NOT_FOUND, "invalid_request");
+    http.admin("POST", path, "").await.assert_refused(path, StatusCode::NOT_FOUND, "invalid_request");
+    http.send("GET", "/docs/%ff", &[], "").await.assert_refused("/docs", StatusCode::NOT_FOUND, "invalid_request");
 }
 
 #[tokio::test]
 async fn query_parameters_are_parsed_strictly() {
-    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let http = HttpFixture::new(StoreBehavior::Working).await;
     for (query, status) in [
         ("", StatusCode::OK),
         ("?limit=1000&after=next&audience=x&alive=true", StatusCode::OK),
@@ -128,20 +128,20 @@ async fn query_parameters_are_parsed_strictly() {
         ("?alive=yes", StatusCode::BAD_REQUEST),
     ] {
         let path = format!("/v1/admin/tokens{query}");
-        let answer = edge.admin("GET", &path, "").await;
+        let response = http.admin("GET", &path, "").await;
         if status == StatusCode::OK {
-            assert_eq!(answer.status, status, "{path}: {}", answer.body);
+            assert_eq!(response.status, status, "{path}: {}", response.body);
         } else {
-            answer.assert_refused(&path, status, "invalid_request");
+            response.assert_refused(&path, status, "invalid_request");
         }
     }
 }
 
 #[tokio::test]
 async fn body_must_match_its_content_type() {
-    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let http = HttpFixture::new(StoreBehavior::Working).await;
     let path = "/v1/admin/admins/ops";
-    let token = edge.bearer();
+    let token = http.bearer();
     for (media, body, status) in [
         ("", ADMIN, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         ("text/plain", ADMIN, StatusCode::UNSUPPORTED_MEDIA_TYPE),
@@ -151,18 +151,18 @@ async fn body_must_match_its_content_type() {
         ("application/json", r#"{"id":"ops","id":"ops"}"#, StatusCode::BAD_REQUEST),
         ("application/json", &" ".repeat(65_537), StatusCode::PAYLOAD_TOO_LARGE),
     ] {
-        let answer = edge.send("PUT", path, &[("content-type", media), ("authorization", &token)], body).await;
-        answer.assert_refused(path, status, "invalid_request");
+        let response = http.send("PUT", path, &[("content-type", media), ("authorization", &token)], body).await;
+        response.assert_refused(path, status, "invalid_request");
     }
-    assert_eq!(edge.admin("PUT", path, ADMIN).await.status, StatusCode::CREATED);
+    assert_eq!(http.admin("PUT", path, ADMIN).await.status, StatusCode::CREATED);
 
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
-        edge.send("POST", path, &[], "token=x").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
-        edge.send("POST", path, &form, "a=%zz").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
-        let large = edge.send("POST", path, &form, &"a".repeat(65_537)).await;
+        http.send("POST", path, &[], "token=x").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
+        http.send("POST", path, &form, "a=%zz").await.assert_refused(path, StatusCode::BAD_REQUEST, "invalid_request");
+        let large = http.send("POST", path, &form, &"a".repeat(65_537)).await;
         large.assert_refused(path, StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
-        edge.send("POST", path, &form, "token=x").await.assert_refused(
+        http.send("POST", path, &form, "token=x").await.assert_refused(
             path,
             StatusCode::UNAUTHORIZED,
             "invalid_client",
@@ -173,25 +173,25 @@ async fn body_must_match_its_content_type() {
 #[tokio::test]
 async fn outage_returns_503_and_internal_error_returns_500() {
     let form = [("content-type", "application/x-www-form-urlencoded"), ("authorization", "Basic YTpi")];
-    for (mood, status, code) in [
-        (StoreBehavior::Out, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
-        (StoreBehavior::Hangs, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
-        (StoreBehavior::Panics, StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+    for (behavior, status, code) in [
+        (StoreBehavior::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        (StoreBehavior::Hanging, StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        (StoreBehavior::Panicking, StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
     ] {
-        let edge = HttpFixture::new(mood).await;
+        let http = HttpFixture::new(behavior).await;
         for (method, path) in [("POST", "/oauth2/token"), ("POST", "/oauth2/introspect"), ("GET", "/oauth2/jwks")] {
-            edge.send(method, path, &form, "token=x").await.assert_refused(path, status, code);
+            http.send(method, path, &form, "token=x").await.assert_refused(path, status, code);
         }
         for path in ["/v1/admin/keys", "/v1/admin/tokens", "/readyz"] {
-            edge.admin("GET", path, "").await.assert_refused(path, status, code);
+            http.admin("GET", path, "").await.assert_refused(path, status, code);
         }
-        assert_eq!(edge.send("GET", "/healthz", &[], "").await.status, StatusCode::OK);
+        assert_eq!(http.send("GET", "/healthz", &[], "").await.status, StatusCode::OK);
     }
 }
 
 #[tokio::test]
 async fn docs_page_and_openapi_are_served() {
-    let edge = HttpFixture::new(StoreBehavior::Well).await;
+    let http = HttpFixture::new(StoreBehavior::Working).await;
     for (path, media) in [
         ("/docs", "text/html; charset=utf-8"),
         ("/docs/docs.js", "text/javascript; charset=utf-8"),
@@ -199,19 +199,19 @@ async fn docs_page_and_openapi_are_served() {
         ("/openapi.json", "application/json"),
         ("/openapi.yaml", "application/yaml"),
     ] {
-        let answer = edge.send("GET", path, &[], "").await;
-        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, media), "{path}");
-        assert!(!answer.body.is_empty(), "{path}");
+        let response = http.send("GET", path, &[], "").await;
+        assert_eq!((response.status, response.header("content-type")), (StatusCode::OK, media), "{path}");
+        assert!(!response.body.is_empty(), "{path}");
     }
-    let page = edge.send("GET", "/docs", &[], "").await;
+    let page = http.send("GET", "/docs", &[], "").await;
     assert!(page.header("content-security-policy").starts_with("default-src 'none';"));
-    // What the policy would refuse must not be in the page.
+    // The page must not contain anything that the policy blocks.
     for inline in ["style=", "<style", "<script>", "onclick=", "onload=", "javascript:", "http://", "https://"] {
-        assert!(!page.body.contains(inline), "the page has `{inline}` in it");
+        assert!(!page.body.contains(inline), "the page contains `{inline}`");
     }
 }
 
-// ---- asking ---------------------------------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------------------------------
 
 const ADMIN: &str = r#"{"id":"ops","role":"operator","authentication":{"method":"client_secret_basic"}}"#;
 
@@ -227,14 +227,14 @@ struct TestResponse {
 }
 
 impl HttpFixture {
-    async fn new(mood: StoreBehavior) -> Self {
-        // The token is made while all is well.
-        let token = service(StoreBehavior::Well).issue_bootstrap_token(&cx()).await.unwrap();
-        // Who hangs is waited for; nobody else is in a hurry.
-        let patience =
-            if matches!(mood, StoreBehavior::Hangs) { Duration::from_millis(50) } else { Duration::from_mins(1) };
-        let settings = HttpSettings { request_timeout: patience, serves_operations: true };
-        Self { router: router(AppState::new(service(mood)), settings), token: token.token.expose().to_owned() }
+    async fn new(behavior: StoreBehavior) -> Self {
+        // The token comes from a working store.
+        let token = service(StoreBehavior::Working).issue_bootstrap_token(&cx()).await.unwrap();
+        // Only a store that hangs has to reach the timeout.
+        let is_hanging = matches!(behavior, StoreBehavior::Hanging);
+        let request_timeout = if is_hanging { Duration::from_millis(50) } else { Duration::from_mins(1) };
+        let settings = HttpSettings { request_timeout, serves_operations: true };
+        Self { router: router(AppState::new(service(behavior)), settings), token: token.token.expose().to_owned() }
     }
 
     fn bearer(&self) -> String {
@@ -265,7 +265,7 @@ impl TestResponse {
         self.headers.get(name).unwrap_or_else(|| panic!("no `{name}`")).to_str().unwrap()
     }
 
-    /// An error of this status and code, in the form that the path has.
+    /// Asserts an error with this status and code, in the format of the path.
     fn assert_refused(&self, path: &str, status: StatusCode, code: &str) {
         assert_eq!(self.status, status, "{path}: {}", self.body);
         assert_eq!((self.header("x-request-id"), self.header("cache-control")), ("r-1", "no-store"), "{path}");
@@ -276,7 +276,7 @@ impl TestResponse {
             assert!(body["error_description"].is_string(), "{path}");
         } else {
             assert_eq!(self.header(header::CONTENT_TYPE.as_str()), "application/problem+json", "{path}");
-            // What OAuth has one word for.
+            // Problem types that have `invalid_request` as their OAuth code.
             let code = match status {
                 StatusCode::BAD_REQUEST => "malformed",
                 StatusCode::NOT_FOUND => "not_found",
@@ -294,7 +294,7 @@ impl TestResponse {
     }
 }
 
-// ---- a server without an outside ------------------------------------------------------------------------------------
+// ---- fixtures -------------------------------------------------------------------------------------------------------
 
 fn cx() -> RequestContext {
     RequestContext { request_id: "r-1".parse().unwrap(), now: NOW }
@@ -302,7 +302,7 @@ fn cx() -> RequestContext {
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 
-fn service(mood: StoreBehavior) -> Service {
+fn service(behavior: StoreBehavior) -> Service {
     let settings = Settings {
         issuer: "https://sts.example.com".parse().unwrap(),
         trust_domain: "example.com".into(),
@@ -315,7 +315,7 @@ fn service(mood: StoreBehavior) -> Service {
         introspection_audit: IntrospectionAuditMode::Off,
         write_queue: 16,
         lease: LeaseSettings {
-            replica_name: "edge".into(),
+            replica_name: "http".into(),
             duration: Duration::from_secs(2),
             heartbeat_interval: Duration::from_millis(500),
         },
@@ -324,20 +324,20 @@ fn service(mood: StoreBehavior) -> Service {
         subscribers: SubscriberLimits { total: 2, per_client: 2 },
         status_list: StatusListSettings::default(),
     };
-    let parts = Ports {
+    let ports = Ports {
         clock: Arc::new(FrozenClock),
         entropy: Arc::new(FrozenClock),
         threads: Arc::new(DedicatedThreads),
         signer: Arc::new(FrozenClock),
         trusted_keys: Arc::new(FrozenClock),
         mcp_servers: Arc::new(FrozenClock),
-        store: Arc::new(mood),
+        store: Arc::new(behavior),
         pepper: Pepper::new(&[7; 32]),
     };
-    Service::new(settings, parts)
+    Service::new(settings, ports)
 }
 
-/// Clock, dice and keys that never move; its signatures are worth nothing.
+/// A clock, a source of randomness and keys with constant results. Its signatures are not valid.
 struct FrozenClock;
 
 impl Clock for FrozenClock {
@@ -368,7 +368,7 @@ impl Signer for FrozenClock {
 
     fn verify(&self, token: CompactJws<'_>, _: Timestamp) -> Option<VerifiedToken> {
         let typ = token.decode_header().ok()?.typ?.into();
-        Some(VerifiedToken { key: "still".parse().unwrap(), typ, payload: token.into_payload() })
+        Some(VerifiedToken { key: "frozen".parse().unwrap(), typ, payload: token.into_payload() })
     }
 
     fn is_published(&self, _: &KeyId, _: Timestamp) -> bool {
@@ -396,7 +396,7 @@ impl Signer for FrozenClock {
     }
 
     fn create_key(&self, _: SigningAlgorithm, _: Timestamp, _: Timestamp) -> Result<StoredKey, Outage> {
-        Err(Outage::during("make a key")("there are no dice"))
+        Err(Outage::during("make a key")("no randomness"))
     }
 }
 
@@ -434,27 +434,27 @@ impl TrustedKeys for FrozenClock {
     }
 }
 
-/// A store that has nothing in it and forgets what is put in, or worse.
+/// A store that is empty and discards writes, or fails in one way.
 #[derive(Clone, Copy)]
 enum StoreBehavior {
-    Well,
-    Out,
-    Hangs,
-    Panics,
+    Working,
+    Unavailable,
+    Hanging,
+    Panicking,
 }
 
 impl StoreBehavior {
-    async fn get<T>(self, answer: T) -> Result<T, Outage> {
+    async fn get<T>(self, result: T) -> Result<T, Outage> {
         match self {
-            Self::Well => Ok(answer),
-            Self::Out => Err(Outage::during("ask the store")("it is out")),
-            Self::Hangs => pending().await,
-            Self::Panics => panic!("the store's adapter has a mistake in it"),
+            Self::Working => Ok(result),
+            Self::Unavailable => Err(Outage::during("query the store")("unavailable")),
+            Self::Hanging => pending().await,
+            Self::Panicking => panic!("a bug in the store adapter"),
         }
     }
 
     async fn page<T>(self, page: &PageRequest) -> Result<Page<T>, ListError> {
-        if page.cursor.as_deref().is_some_and(|after| after != "next") {
+        if page.cursor.as_deref().is_some_and(|cursor| cursor != "next") {
             return Err(ListError::InvalidCursor);
         }
         Ok(self.get(Page { items: Vec::new(), next: None }).await?)
@@ -604,7 +604,7 @@ impl ReplicaStore for StoreBehavior {
     }
 
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
-        Err(Outage::during("listen")("nobody speaks"))
+        Err(Outage::during("listen")("unavailable"))
     }
 }
 

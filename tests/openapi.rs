@@ -1,6 +1,6 @@
-//! Holds the description of the API to the code, and the code to it: every route stands in `openapi/errand.yaml` and
-//! nothing else does, what stands there is whole, and `openapi/errand.json` says the same.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::string_slice, reason = "a test: to stop is how it says no")]
+//! The API description matches the code. `openapi/errand.yaml` describes every route and no other,
+//! each operation is complete, and `openapi/errand.json` has the same content.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::string_slice, reason = "a panic fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,110 +16,32 @@ type Routes = BTreeSet<String>;
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-// ---- the file and the routes ----------------------------------------------------------------------------------------
+// ---- routes ---------------------------------------------------------------------------------------------------------
 
 #[test]
 fn routes_and_openapi_paths_match() {
-    let (served, described) = (served_routes(&sources()), described_routes(&description()));
+    let served: Routes = errand::http::routes().iter().map(|(method, path)| format!("{method} {path}")).collect();
+    let described = described_routes(&description());
     let undescribed: Vec<_> = served.difference(&described).collect();
     let unserved: Vec<_> = described.difference(&served).collect();
-    assert!(undescribed.is_empty(), "routes that openapi/errand.yaml does not have: {undescribed:#?}");
-    assert!(unserved.is_empty(), "in openapi/errand.yaml, and not in src/http: {unserved:#?}");
+    assert!(undescribed.is_empty(), "routes without a description in openapi/errand.yaml: {undescribed:#?}");
+    assert!(unserved.is_empty(), "described in openapi/errand.yaml without a route: {unserved:#?}");
 }
 
 #[test]
-fn routes_are_extracted_from_source() {
-    let source = r#"
-        fn api() { Router::new().route("/a", get(a::list).post(|x| x.get(1)))
-            .merge(admin::objects("/k", Kind::Agent)).route(
-                "/a/{id}", delete(a::remove)) }
-        fn objects(path: &'static str) { r.route(path, get(list)).route(&format!("{path}/{{id}}"), put(move |y: Y| y)) }
-        #[cfg(test)] mod tests { fn x() { r.route("/test", get(x)) } }
-    "#;
-    let routes = served_routes(&[source.to_owned()]);
-    let wanted = ["DELETE /a/{id}", "GET /a", "GET /k", "POST /a", "PUT /k/{id}"];
-    assert_eq!(routes.iter().collect::<Vec<_>>(), wanted);
-}
-
-/// What the router has, read from the source: axum keeps no list.
-fn served_routes(sources: &[String]) -> Routes {
-    let mut routes = Routes::new();
-    let mut below = Vec::new();
-    let mut folders = Vec::new();
-    for source in sources {
-        let source = source.split("#[cfg(test)]").next().unwrap();
-        for other in [".route_service(", ".nest(", ".nest_service(", "MethodFilter"] {
-            assert!(!source.contains(other), "teach tests/openapi.rs to read `{other}`");
-        }
-        for (at, _) in source.match_indices(".route(") {
-            let call = arguments(&source[at + ".route(".len()..]);
-            let (path, methods) = call.split_once(',').unwrap();
-            let (path, methods) = (path.trim(), methods_of(methods.trim()));
-            if let Some(path) = path.strip_prefix('"').and_then(|path| path.strip_suffix('"')) {
-                routes.extend(methods.iter().map(|method| format!("{method} {path}")));
-            } else if path == "path" {
-                below.push((String::new(), methods));
-            } else if let Some(rest) = path.strip_prefix("&format!(\"{path}") {
-                let rest = rest.strip_suffix("\")").unwrap().replace("{{", "{").replace("}}", "}");
-                below.push((rest, methods));
-            } else {
-                panic!("teach tests/openapi.rs to read the path `{path}`");
-            }
-        }
-        for (at, _) in source.match_indices("objects(\"") {
-            let path = &source[at + "objects(\"".len()..];
-            folders.push(path[..path.find('"').unwrap()].to_owned());
-        }
-    }
-    for folder in &folders {
-        for (rest, methods) in &below {
-            routes.extend(methods.iter().map(|method| format!("{method} {folder}{rest}")));
-        }
-    }
-    assert!(routes.len() > 4, "the source is not read any more");
-    routes
-}
-
-/// `get(a).post(b)`: the names, outside of the brackets.
-fn methods_of(chain: &str) -> Vec<String> {
-    let mut methods = Vec::new();
-    let mut rest = chain;
-    while !rest.is_empty() {
-        let (name, after) = rest.split_once('(').unwrap();
-        let name = name.trim().trim_start_matches('.');
-        assert!(METHODS.contains(&name), "teach tests/openapi.rs to read `{name}(`");
-        methods.push(name.to_uppercase());
-        rest = after[arguments(after).len() + 1..].trim_start();
-    }
-    methods
-}
-
-/// What stands between a bracket that was opened before and the one that closes it.
-fn arguments(text: &str) -> &str {
-    let mut depth = 0_usize;
-    for (at, sign) in text.char_indices() {
-        match sign {
-            '(' => depth += 1,
-            ')' if depth == 0 => return &text[..at],
-            ')' => depth -= 1,
-            _ => {}
-        }
-    }
-    panic!("a bracket that is not closed")
-}
-
-fn sources() -> Vec<String> {
-    let files = fs::read_dir(root().join("src/http")).unwrap().map(|file| file.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|is| is == "rs")).map(|path| read(&path)).collect()
+fn each_route_is_declared_once() {
+    let routes = errand::http::routes();
+    let distinct: BTreeSet<_> = routes.iter().collect();
+    assert_eq!(distinct.len(), routes.len());
 }
 
 fn described_routes(description: &Value) -> Routes {
     operations(description).map(|(method, path, _)| format!("{} {path}", method.to_uppercase())).collect()
 }
 
-// ---- the file itself ------------------------------------------------------------------------------------------------
+// ---- content --------------------------------------------------------------------------------------------------------
 
-/// `ERRAND_WRITE_OPENAPI=1 cargo test --test openapi` writes the JSON anew.
+/// `ERRAND_WRITE_OPENAPI=1 cargo test --test openapi` generates the JSON.
 #[test]
 fn json_and_yaml_descriptions_match() {
     let (yaml, path) = (description(), root().join("openapi/errand.json"));
@@ -129,7 +51,7 @@ fn json_and_yaml_descriptions_match() {
         fs::write(&path, serde_json::to_string_pretty(&yaml).unwrap() + "\n").unwrap();
     }
     let json: Value = serde_json::from_str(&read(&path)).unwrap();
-    assert!(json == yaml, "openapi/errand.json is out of date: ERRAND_WRITE_OPENAPI=1 cargo test --test openapi");
+    assert!(json == yaml, "openapi/errand.json is out of date; run ERRAND_WRITE_OPENAPI=1 cargo test --test openapi");
 }
 
 #[test]
@@ -137,14 +59,14 @@ fn references_resolve_and_components_are_used() {
     let description = description();
     let mut references = BTreeSet::new();
     collect_references(&description, &mut references);
-    let lost: Vec<_> = references.iter().filter(|it| description.pointer(&it[1..]).is_none()).collect();
-    assert!(lost.is_empty(), "lead nowhere: {lost:?}");
+    let dangling: Vec<_> = references.iter().filter(|it| description.pointer(&it[1..]).is_none()).collect();
+    assert!(dangling.is_empty(), "dangling references: {dangling:?}");
     let components = description["components"].as_object().unwrap();
     let all = components.iter().filter(|(kind, _)| *kind != "securitySchemes").flat_map(|(kind, named)| {
         named.as_object().unwrap().keys().map(move |name| format!("#/components/{kind}/{name}"))
     });
     let unused: Vec<_> = all.filter(|name| !references.contains(name)).collect();
-    assert!(unused.is_empty(), "nothing leads to: {unused:?}");
+    assert!(unused.is_empty(), "unused components: {unused:?}");
 }
 
 fn collect_references(value: &Value, into: &mut BTreeSet<String>) {
@@ -158,57 +80,73 @@ fn collect_references(value: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
+/// A bare `n` is a boolean in YAML 1.1.
+#[test]
+fn required_members_are_names() {
+    fn check(value: &Value) {
+        if let Some(required) = value.get("required").and_then(Value::as_array) {
+            assert!(required.iter().all(Value::is_string), "quote the names in {required:?}");
+        }
+        match value {
+            Value::Object(members) => members.values().for_each(check),
+            Value::Array(items) => items.iter().for_each(check),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    check(&description());
+}
+
 #[test]
 fn every_operation_is_complete() {
     let description = description();
     let tags: BTreeSet<&str> = string_set(&description["tags"], "name");
-    let (mut ids, mut faults, mut seen) = (BTreeMap::new(), Vec::new(), 0);
+    let (mut ids, mut problems, mut count) = (BTreeMap::new(), Vec::new(), 0);
     for (method, path, operation) in operations(&description) {
-        seen += 1;
-        let mut fault = |what: String| faults.push(format!("{method} {path}: {what}"));
+        count += 1;
+        let mut report = |problem: String| problems.push(format!("{method} {path}: {problem}"));
         match operation["operationId"].as_str() {
-            None => fault("no operationId".into()),
+            None => report("no operationId".into()),
             Some(id) => {
                 if let Some(other) = ids.insert(id, path) {
-                    fault(format!("the operationId `{id}` is that of {other} too"));
+                    report(format!("{other} has the operationId `{id}` too"));
                 }
             }
         }
         let own = operation["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
         if own.is_empty() || !own.iter().all(|tag| tags.contains(tag.as_str().unwrap())) {
-            fault("no tag, or one that is not declared".into());
+            report("no tag, or an undeclared one".into());
         }
         if operation["summary"].as_str().is_none_or(str::is_empty) {
-            fault("no summary".into());
+            report("no summary".into());
         }
         for status in statuses_to_expect(operation) {
             if operation["responses"].get(status).is_none() {
-                fault(format!("does not say what {status} means"));
+                report(format!("no response for {status}"));
             }
         }
         for (status, response) in operation["responses"].as_object().unwrap() {
             let response = resolve_reference(&description, response);
             if response["headers"].get("X-Request-Id").is_none() {
-                fault(format!("{status} comes without X-Request-Id"));
+                report(format!("{status} has no X-Request-Id"));
             }
             let is_error = status.starts_with(['4', '5']);
             let oauth = ["/oauth2/", "/.well-known/"].iter().any(|folder| path.starts_with(folder));
             let media = if oauth { "application/json" } else { "application/problem+json" };
             if is_error && path != "/oauth2/authorize" && response["content"].get(media).is_none() {
-                fault(format!("{status} is not {media}"));
+                report(format!("{status} is not {media}"));
             }
         }
     }
-    assert!(faults.is_empty(), "{faults:#?}");
-    assert!(seen > 20, "saw only {seen} operations");
+    assert!(problems.is_empty(), "{problems:#?}");
+    assert!(count > 20, "only {count} operations");
 }
 
-/// An API token, or a requester's own.
+/// Returns whether the scheme is a bearer token: an API token or a requester's own token.
 fn is_bearer(scheme: &Value) -> bool {
     scheme.get("apiToken").is_some() || scheme.get("requesterToken").is_some()
 }
 
-/// What can come follows from who may call and what is sent.
+/// Returns the error statuses that follow from the security and the body of an operation.
 fn statuses_to_expect(operation: &Value) -> Vec<&'static str> {
     let mut expected = Vec::new();
     let security = operation["security"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -259,16 +197,16 @@ fn registry_accepts_the_examples() {
         let put = &description["paths"][format!("/v1/admin/{folder}/{{id}}")]["put"];
         let example = &put["requestBody"]["content"]["application/json"]["example"];
         let object: RegistryObject = serde_json::from_value(json!({"kind": kind, "body": example})).unwrap();
-        // Whole: it says everything that can be said, so nothing is added when it is written again.
+        // Complete: serializing the object again adds no member.
         assert_eq!(&serde_json::to_value(&object).unwrap()["body"], example, "{folder}");
         entries.push(Entry { object, source: Source::Api });
     }
-    // The agent hands over to another one, which is not among the examples.
-    let RegistryObject::Agent(planner) = entries[0].object.clone() else { panic!("the first is the agent") };
+    // The agent delegates to another agent, which is not among the examples.
+    let RegistryObject::Agent(planner) = entries[0].object.clone() else { panic!("the first example is not an agent") };
     let reader = Agent {
         id: planner.may_delegate_to[0].agent.clone(),
         may_delegate_to: Vec::new(),
-        // One client of a provider is one agent.
+        // One client id of a provider belongs to one agent.
         known_as: BTreeMap::new(),
         ..planner
     };
@@ -276,7 +214,7 @@ fn registry_accepts_the_examples() {
     Registry::build(1, entries, BTreeMap::new()).unwrap();
 }
 
-// ---- reading --------------------------------------------------------------------------------------------------------
+// ---- helpers --------------------------------------------------------------------------------------------------------
 
 fn description() -> Value {
     serde_saphyr::from_str(&read(&root().join("openapi/errand.yaml"))).unwrap()
@@ -292,7 +230,7 @@ fn operations(description: &Value) -> impl Iterator<Item = (&str, &str, &Value)>
     })
 }
 
-/// Where a `$ref` leads, if it is one.
+/// Resolves a `$ref`; returns any other value unchanged.
 fn resolve_reference<'a>(description: &'a Value, value: &'a Value) -> &'a Value {
     let reference = value.get("$ref").and_then(Value::as_str);
     reference.map_or(value, |reference| description.pointer(&reference[1..]).unwrap())

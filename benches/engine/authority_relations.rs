@@ -1,4 +1,4 @@
-//! `within` and `allows`: for every call that a resource asks about, and for every link of a chain.
+//! Cost of `is_subset_of` and `allows`, which run for every link of a chain and for every checked call.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{Line, measure_one};
 
 const FILES: &str = "https://files.example.com/mcp";
 
-/// An authority of so many details: each a tool with three constraints, or the same with narrower ones.
+/// Creates an authority: each detail is a tool with three constraints, optionally narrower ones.
 fn authority(details: usize, is_narrow: bool) -> Authority {
     let (prefix, max) = if is_narrow { ("/reports/2026/", 10) } else { ("/reports/", 1000) };
     let detail = |n: usize| {
@@ -31,7 +31,7 @@ pub fn measure() -> Vec<Line> {
     for details in [1, 4, 16, 64] {
         let (wide, narrow) = (authority(details, false), authority(details, true));
         assert!(wide.len() == details && narrow.is_subset_of(&wide) && !wide.is_subset_of(&narrow));
-        // The last one: whoever looks for it goes past all others.
+        // The last tool: a search visits all others first.
         let tool = format!("tool_{}", details - 1).parse::<ToolName>().unwrap();
         lines.push(measure_one(format!("within, {details} details"), None, || narrow.is_subset_of(&wide)));
         for (word, number) in ["yes", "no"].into_iter().zip(&numbers) {

@@ -1,4 +1,4 @@
-//! Introspection without HTTP: of a token seen before, and of one seen first, beside the bare signature.
+//! Introspection without HTTP: of a cached token, of a new token, and the bare signature for comparison.
 
 use std::hint::black_box;
 
@@ -52,17 +52,17 @@ pub async fn measure() -> Vec<Line> {
     }
     let secret = std::fs::read_to_string(folder.path().join("files.secret")).unwrap();
     let mut known = introspect_in_process(&house.service, &tokens, &secret).await;
-    let before = measure_one("introspection of a token seen before", Some(3.0), &mut known);
+    let cached = measure_one("introspection of a token seen before", Some(3.0), &mut known);
     let mut unknown = introspect_in_process(&forgetful.service, &tokens, &secret).await;
     let mut bare = introspect_over_router(&app, &tokens).await;
-    // In turns: whatever else the machine does is done to both.
+    // Alternate, so that other load on the machine affects both.
     let (mut first, signature) =
-        measure_both(("introspection of a token seen first", &mut unknown), ("its signature, bare", &mut bare));
+        measure_both(("introspection of a new token", &mut unknown), ("its signature alone", &mut bare));
     first.limit = Some(1.15 * signature.value);
-    vec![before, first, signature]
+    vec![cached, first, signature]
 }
 
-/// Asks about one token after the other. Every one is on record and, where there is memory, known.
+/// Introspects one token after the other. Every token is recorded and, with a cache, cached.
 async fn introspect_in_process<'a>(service: &'a Service, tokens: &'a [String], secret: &str) -> impl FnMut() + 'a {
     let cx = RequestContext { request_id: "bench".parse().unwrap(), now: service.clock().now() };
     let credentials = Credentials::Basic { client: "files".into(), secret: Secret::new(secret.trim().to_owned()) };
@@ -81,7 +81,7 @@ async fn introspect_in_process<'a>(service: &'a Service, tokens: &'a [String], s
     ask
 }
 
-/// Verifies the same tokens, one after the other, with the key that signed them: the same library, and nothing around it.
+/// Verifies only the signatures of the same tokens, with the same library.
 async fn introspect_over_router(app: &Router, tokens: &[String]) -> impl FnMut() + use<> {
     let response = app.clone().oneshot(Request::get("/oauth2/jwks").body(Body::empty()).unwrap()).await.unwrap();
     let keys: Value = serde_json::from_slice(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! `./dev bench engine`: what the rules and the memory cost by themselves: in this process, on one thread, without HTTP.
+//! `./dev bench engine`: cost of rules and in-memory structures, in this process, on one thread, without
+//! HTTP.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -7,21 +8,21 @@
     clippy::disallowed_methods,
     missing_debug_implementations,
     unreachable_pub,
-    reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
+    reason = "a benchmark fails by panicking, and acts as the environment, clocks included"
 )]
 
 mod authority_relations;
-#[expect(dead_code, reason = "the other benchmark needs more of it")]
+#[expect(dead_code, reason = "the other benchmark uses more of it")]
 #[path = "../errand/fixtures.rs"]
 mod fixtures;
-#[expect(dead_code, clippy::expect_used, reason = "the other benchmark needs more of it")]
+#[expect(dead_code, clippy::expect_used, reason = "the other benchmark uses more of it")]
 #[path = "../errand/load.rs"]
 mod load;
-#[expect(dead_code, reason = "the other benchmark needs more of it")]
+#[expect(dead_code, reason = "the other benchmark uses more of it")]
 #[path = "../errand/machine.rs"]
 mod machine;
 mod revocation_index;
-#[expect(dead_code, clippy::panic, clippy::expect_used, reason = "tests need more of a store than we do")]
+#[expect(dead_code, clippy::panic, clippy::expect_used, reason = "tests use more of it")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -37,18 +38,18 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-/// One thing, measured.
+/// A measurement.
 #[derive(Serialize)]
 pub struct Line {
-    /// What it is.
+    /// Name.
     pub name: String,
-    /// How much there is of it, the medians of five.
+    /// Median of five runs.
     pub value: f64,
-    /// Of what.
+    /// Unit.
     pub unit: &'static str,
-    /// How often it allocates each time.
+    /// Allocations per run.
     pub allocations: Option<u64>,
-    /// What it is to stay below, where that is written down.
+    /// Documented limit, if any.
     pub limit: Option<f64>,
 }
 
@@ -72,18 +73,18 @@ fn main() {
     });
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("bench-engine.json");
     fs::write(&file, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
-    println!("Every number is in {}.", file.display());
+    println!("All numbers are in {}.", file.display());
 }
 
-/// Microseconds of one, and how often it allocates. The median of five times a fifth of a second, by the CPU time of this
-/// thread: what others do on the machine counts little.
+/// Measures microseconds and allocations per run: the median of five runs of a fifth of a second, in CPU
+/// time of this thread, so that other load on the machine matters little.
 pub fn measure_one<T>(what: impl Into<String>, at_most: Option<f64>, mut one: impl FnMut() -> T) -> Line {
     let allocations = Some(count_allocations(&mut one));
     let number = median((0..5).map(|_| run_round(&mut one)).collect());
     Line { name: what.into(), value: number, unit: "us", allocations, limit: at_most }
 }
 
-/// The same of two things, a round of the one after a round of the other.
+/// Measures two functions in alternating rounds.
 pub fn measure_both(mut one: (&str, impl FnMut()), mut other: (&str, impl FnMut())) -> (Line, Line) {
     let allocations = [count_allocations(&mut one.1), count_allocations(&mut other.1)];
     let rounds = (0..10).map(|_| (run_round(&mut one.1), run_round(&mut other.1)));
@@ -103,7 +104,7 @@ fn count_allocations<T>(one: &mut impl FnMut() -> T) -> u64 {
     allocation_counter::measure(|| drop(black_box(one()))).count_total
 }
 
-/// Microseconds of one, over a fifth of a second.
+/// Measures microseconds per run over a fifth of a second.
 fn run_round<T>(one: &mut impl FnMut() -> T) -> f64 {
     let (start, cpu) = (Instant::now(), machine::thread_cpu_time());
     let mut count = 0_u32;
@@ -117,7 +118,7 @@ fn run_round<T>(one: &mut impl FnMut() -> T) -> f64 {
     used.unwrap_or_else(|| start.elapsed().as_secs_f64() * 1e6) / f64::from(count)
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[numbers.len() / 2]

@@ -1,4 +1,4 @@
-//! Ten million revoked tokens and tasks in memory: what they take, how long it takes to find one, and to start with them.
+//! Index of ten million revoked tokens and tasks: memory, lookup time and start-up time.
 
 use std::{
     hint::black_box,
@@ -17,7 +17,7 @@ use crate::{Line, measure_one};
 
 const ENTRIES: u64 = 10_000_000;
 
-/// The `n`th id: spread as random ones are, and the same each time.
+/// Returns the `n`th id: distributed like random ids, but deterministic.
 fn id(n: u64) -> Uuid {
     let mix = |n: u64| {
         let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +36,7 @@ fn entry(n: u64) -> LogEntry {
     LogEntry { seq: LogPosition::new(n + 1), entry }
 }
 
-/// A token of a chain of two, with all its names.
+/// Returns the revocation keys of a token with a chain of two agents.
 fn revocation_keys(n: u64) -> RevocationKeys {
     RevocationKeys {
         token: TokenId::new(id(n)),
@@ -58,7 +58,7 @@ pub fn measure() -> Vec<Line> {
     let info = allocation_counter::measure(|| {
         let start = Instant::now();
         for n in 0..ENTRIES {
-            // A thousand a second, as it might come.
+            // A thousand revocations per second.
             index.apply(&entry(n), Duration::from_millis(n));
         }
         took = start.elapsed();
@@ -73,14 +73,14 @@ pub fn measure() -> Vec<Line> {
     };
     let memory = info.bytes_current as f64 / ENTRIES as f64;
     let mut lines = vec![
-        line("index of ten million: memory of an entry", memory, "bytes", 64.0),
-        line("index of ten million: to apply all of it", took.as_secs_f64(), "s", 10.0),
+        line("index of ten million entries: memory per entry", memory, "bytes", 64.0),
+        line("index of ten million entries: time to apply all", took.as_secs_f64(), "s", 10.0),
     ];
     for (from, standing) in [(0, Standing::Revoked), (ENTRIES, Standing::Live)] {
         let names = (0..4096).map(|n| revocation_keys(from + n * 2 * 1213)).collect::<Vec<_>>();
         assert!(names.iter().all(|names| index.standing(names) == standing));
         let mut next = 0;
-        let what = format!("index of ten million: standing of a token, {standing:?}");
+        let what = format!("index of ten million entries: standing of a token, {standing:?}");
         lines.push(measure_one(what, Some(1.0), || {
             next += 1;
             index.standing(&names[next % names.len()])
@@ -93,6 +93,11 @@ pub fn measure() -> Vec<Line> {
         longest = longest.max(start.elapsed());
     }
     assert!(black_box(index).is_empty());
-    lines.push(line("index of ten million: longest hold-up when it forgets", longest.as_secs_f64() * 1e3, "ms", 10.0));
+    lines.push(line(
+        "index of ten million entries: longest pause of eviction",
+        longest.as_secs_f64() * 1e3,
+        "ms",
+        10.0,
+    ));
     lines
 }

@@ -28,7 +28,7 @@ use crate::{
 const KNOWN_TOKENS: usize = 256;
 /// How many clients send requests, each over one connection.
 const CLIENTS: usize = 16;
-/// Rounds, if the command line doesn't say how many.
+/// Default number of rounds.
 pub const DEFAULT_ROUNDS: usize = 21;
 /// How long one server is under one load in one round.
 const SLICE: Duration = Duration::from_millis(800);
@@ -186,7 +186,7 @@ pub fn parse(words: &[String]) -> Result<(PathBuf, PathBuf, Vec<&'static str>, u
             ("sqlite", _) => stores.push("sqlite"),
             ("postgres", _) => stores.push("postgres"),
             (_, Ok(count)) if count > 0 => rounds = count,
-            _ => return Err(format!("`{word}` is not known; {usage}")),
+            _ => return Err(format!("unknown argument `{word}`; {usage}")),
         }
     }
     if stores.is_empty() {
@@ -205,5 +205,5 @@ pub async fn run(old: &Path, new: &Path, stores: &[&'static str], rounds: usize)
     let file = crate::report::target_folder().join("bench-ab.json");
     let report = json!({"machine": machine::describe(), "load_average": machine::load_average(), "clients": CLIENTS, "comparisons": all});
     fs::write(&file, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
-    println!("\nMicroseconds of server CPU for one request, medians. Every number is in {}.", file.display());
+    println!("\nMicroseconds of server CPU for one request, medians. All numbers are in {}.", file.display());
 }

@@ -1,5 +1,5 @@
-//! What takes more than one server, or more than one kind of load at once: a burst of revocations, three replicas, commits
-//! that are not shared.
+//! Measurements with several servers or kinds of load: a burst of revocations, three replicas, and commits
+//! without grouping.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -28,12 +28,12 @@ use crate::{
 const BURST_REVOCATIONS: usize = 100_000;
 
 impl Bench {
-    /// Sixteen clients introspect; then they go on while somebody revokes a hundred thousand tokens.
+    /// Sixteen clients introspect, first alone and then while a hundred thousand tokens are revoked.
     pub async fn burst(&self, known: &[String], store: &TestStore, report: &mut Report) {
-        let questions = self.fixtures.introspections(known, false);
+        let introspections = self.fixtures.introspections(known, false);
         let (address, time) = (self.fixtures.address, 2 * self.plan.duration);
-        let calm = load::run(address, &questions, 16, time, false).await;
-        // On a thread of its own, beside the load: it shall not be this program that the clients wait for.
+        let undisturbed = load::run(address, &introspections, 16, time, false).await;
+        // On a separate thread, so that the clients do not wait for this program.
         let url = store.url().to_owned();
         let revoker = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -42,13 +42,13 @@ impl Bench {
                 revoke_many(&*store, time / 4).await;
             });
         });
-        let stormy = load::run(address, &questions, 16, time, false).await;
+        let during_revocations = load::run(address, &introspections, 16, time, false).await;
         revoker.join().unwrap();
-        self.report_outcome("introspection, 16 clients, calm", &calm, report);
-        self.report_outcome("introspection, 16 clients, 100,000 revocations", &stormy, report);
+        self.report_outcome("introspection, 16 clients, without revocations", &undisturbed, report);
+        self.report_outcome("introspection, 16 clients, with 100,000 revocations", &during_revocations, report);
     }
 
-    /// How soon a revocation is acknowledged when three replicas have to know of it, and when one of them was just killed.
+    /// Latency of a revocation with three replicas, and after one of them was killed.
     pub async fn replicas(&self, folder: &Path, report: &mut Report) {
         let mut others = Vec::new();
         for n in 0..2 {
@@ -68,12 +68,12 @@ impl Bench {
         let three = load::run_paced(self.fixtures.address, &revocations(&tokens[..count]), pause).await;
         self.report_outcome("revocation, three replicas", &three, report);
         drop(others.pop());
-        // The first one waits until the dead one's lease is over; the next ones know that it is.
+        // The first revocation waits for the lease of the killed replica; later ones do not.
         let (first, rest) = tokens[count..=count + few].split_at(1);
         let first = load::run_paced(self.fixtures.address, &revocations(first), pause).await;
         self.report_outcome("revocation, one of three replicas just killed", &first, report);
         let rest = load::run_paced(self.fixtures.address, &revocations(rest), pause).await;
-        self.report_outcome("revocation, its lease is over", &rest, report);
+        self.report_outcome("revocation, after that replica's lease lapsed", &rest, report);
     }
 
     fn report_outcome(&self, what: &'static str, outcome: &Outcome, report: &mut Report) {
@@ -82,13 +82,13 @@ impl Bench {
     }
 }
 
-/// As another replica would: entries of the log, many to a commit.
+/// Appends log entries, many per commit, as another replica would.
 async fn revoke_many(store: &dyn Store, after: Duration) {
     let at = Timestamp::from_unix(time::OffsetDateTime::now_utc().unix_timestamp());
     let entry = || NewEntry {
         verb: LogAction::Revoke,
         target: Target::Token(TokenId::new(Uuid::new_v4())),
-        reason: "the benchmark says so".into(),
+        reason: "benchmark".into(),
         by: "admin:bench".into(),
         at,
         forget_after: Timestamp::from_unix(at.unix() + 900),
@@ -101,21 +101,21 @@ async fn revoke_many(store: &dyn Store, after: Duration) {
     }
 }
 
-/// The same exchanges with a commit for each, on a store of their own.
+/// Measures the same exchanges with one commit each, on a separate store.
 pub async fn measure_single_commits(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
     let Some(&clients) = plan.clients.last() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let cast = Fixtures::new(free_address());
-    cast.configure(folder.path(), store.url());
+    let fixtures = Fixtures::new(free_address());
+    fixtures.configure(folder.path(), store.url());
     let config = folder.path().join("errand.toml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("[store]\n", "[store]\nmax_batch = 1\n")).unwrap();
-    let _server = start(&config, cast.address, &folder.path().join("errand.log")).await;
+    let _server = start(&config, fixtures.address, &folder.path().join("errand.log")).await;
     let mut rates = Vec::new();
     for _ in 0..plan.repetitions {
         let count = (3_000.0 * plan.duration.as_secs_f64()) as usize;
-        let requests = cast.exchanges(UserTokens::Rs256, count);
-        rates.push(load::run(cast.address, &requests, clients, plan.duration, false).await.per_second());
+        let requests = fixtures.exchanges(UserTokens::Rs256, count);
+        rates.push(load::run(fixtures.address, &requests, clients, plan.duration, false).await.per_second());
     }
     let per_second = median(rates);
     let is_same =

@@ -1,5 +1,5 @@
-//! The handler that does nothing: reads the form and answers a constant, behind the same HTTP server. What is left to
-//! gain above it is nothing.
+//! An empty handler: reads the form and returns a constant, behind the same HTTP server. It is the upper
+//! bound for the throughput of Errand.
 
 use std::{env, net::SocketAddr, path::Path};
 
@@ -8,19 +8,19 @@ use errand::http::{self, Form, Listener};
 
 use crate::process::{Server, free_address};
 
-/// The word that makes this program the empty server.
+/// Argument that starts this program as the empty server.
 pub const COMMAND: &str = "serve-empty";
 
-/// Starts it in a process of its own. Each route answers this many bytes.
+/// Starts the server in a separate process. Each route returns this many bytes.
 pub async fn start(log: &Path, exchange: usize, introspect: usize) -> Server {
     let address = free_address();
     let arguments = [COMMAND, &address.to_string(), &exchange.to_string(), &introspect.to_string()].map(str::to_owned);
     Server::start(&env::current_exe().unwrap(), &arguments.each_ref().map(String::as_str), address, log).await
 }
 
-/// Serves until it is killed. The words are an address and the two lengths.
+/// Serves until it is killed. The arguments are an address and the two lengths.
 pub fn serve(words: &[String]) {
-    let [address, lengths @ ..] = words else { panic!("no address") };
+    let [address, lengths @ ..] = words else { panic!("the address is missing") };
     let address = address.parse::<SocketAddr>().unwrap();
     let [exchange, introspect] = [0, 1].map(|n: usize| lengths[n].parse::<usize>().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -1,5 +1,5 @@
-//! Who takes part: an identity provider with a key of each kind, the agent `planner`, the resource `files`, the admin
-//! `ops`; and what they send, made before it is needed.
+//! The parties (an identity provider with a key of each kind, the agent `planner`, the resource `files`,
+//! the admin `ops`) and their requests, which are created in advance.
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::load::Requests;
 const IDP: &str = "https://login.example.com";
 const FILES: &str = "https://files.example.com/mcp";
 
-/// The algorithm of user tokens.
+/// Signature algorithm of user tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum UserTokens {
     Es256,
@@ -98,7 +98,7 @@ fn signing_input(alg: &str, kid: &str, typ: &str, claims: &Value) -> String {
     format!("{}.{}", encode_base64url(header.as_bytes()), encode_base64url(claims.to_string().as_bytes()))
 }
 
-/// Everybody, around one server.
+/// All parties of a server.
 pub struct Fixtures {
     pub address: SocketAddr,
     pub idp: Es256Key,
@@ -112,7 +112,7 @@ impl Fixtures {
         Self { address, idp, idp_rsa: Rs256Key::new("idp-rsa"), planner }
     }
 
-    /// Writes the server's configuration into a folder, for this store.
+    /// Writes the configuration of a server on this store into a folder.
     pub fn configure(&self, folder: &Path, store: &str) {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -131,31 +131,30 @@ impl Fixtures {
         write("errand.toml", &(text + &extra_registry()));
     }
 
-    /// Exchanges of user tokens for a task token, by assertion. Each is good for one use. User tokens come round: a user
-    /// signs in once and has more than one thing done.
+    /// Creates exchanges of user tokens, authenticated by assertion. Each is valid once. User tokens repeat:
+    /// a user signs in once for several tasks.
     pub fn exchanges(&self, user: UserTokens, count: usize) -> Requests {
         let users = (0..count.min(64)).map(|n| self.user_token(user, n)).collect::<Vec<_>>();
         let all = (0..count).map(|n| self.exchange(&users[n % users.len()], &self.assertion()));
         Requests { all: Arc::new(all.collect()), once: true, expected_prefix: r#"{"access_token":""# }
     }
 
-    /// Questions of `files` about these tokens.
+    /// Creates introspections of these tokens by `files`.
     pub fn introspections(&self, tokens: &[String], once: bool) -> Requests {
         let all = tokens.iter().map(|token| self.post("/oauth2/introspect", Some("files"), &[("token", token)]));
         Requests { all: Arc::new(all.collect()), once, expected_prefix: r#"{"active":true"# }
     }
 
-    /// A question of `ops` for an API token.
+    /// Creates a request of `ops` for an API token.
     pub fn api_token(&self) -> Vec<u8> {
         let form = [("grant_type", "client_credentials"), ("scope", "errand:admin")];
         self.post("/oauth2/token", Some("ops"), &form)
     }
 
-    /// Revocations of these tokens, one by one.
+    /// Creates a revocation of each of these tokens.
     pub fn revocations(&self, tokens: &[String], api_token: &str) -> Requests {
         let one = |token: &String| {
-            let body =
-                json!({"kind": "token", "id": claims(token)["jti"], "reason": "the benchmark says so"}).to_string();
+            let body = json!({"kind": "token", "id": claims(token)["jti"], "reason": "benchmark"}).to_string();
             let head = format!(
                 "POST /v1/admin/revocations HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {api_token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 self.address,
@@ -217,12 +216,12 @@ impl Fixtures {
     }
 }
 
-/// How many resources and agents there are besides, and how many tools each of those resources has.
+/// Number of other resources and agents.
 pub const OTHER_AGENTS: usize = 50;
-/// See [`OTHERS`].
+/// Number of tools of each other resource.
 pub const TOOLS_PER_RESOURCE: usize = 20;
 
-/// Everybody else who is registered: nobody runs Errand for one agent and one resource.
+/// Other registered parties: a real server has more than one agent and one resource.
 fn extra_registry() -> String {
     let authentication = r#"{ method = "private_key_jwt", jwks_file = "planner.json" }"#;
     let others = (0..OTHER_AGENTS).map(|n| {
@@ -249,13 +248,13 @@ access = [{{ resource = "r{n}", scopes = ["r{n}:read"] }}]
     others.collect()
 }
 
-/// The claims of a token; not verified.
+/// Returns the claims of a token without verifying it.
 pub fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&errand::domain::decode_base64url(payload).unwrap()).unwrap()
 }
 
-/// A token in the body of an answer of the token endpoint.
+/// Returns the token in a response of the token endpoint.
 pub fn access_token_of(body: &str) -> String {
     let answer = serde_json::from_str::<Value>(body).unwrap();
     answer["access_token"].as_str().unwrap().to_owned()

@@ -1,5 +1,5 @@
-//! The load: clients that each have one connection and one request at a time, over HTTP/1.1 with keep-alive. Requests are
-//! bytes that were made before, and of an answer no more is read than is needed, so that the load costs little.
+//! Load generator: each client has one connection and one request at a time, over HTTP/1.1 with keep-alive.
+//! Requests are created in advance and responses are read only as far as needed, so that the load is cheap.
 
 use std::{
     net::SocketAddr,
@@ -19,38 +19,38 @@ use tokio::{
 /// Requests of one kind.
 #[derive(Clone)]
 pub struct Requests {
-    /// Whole requests, as they go over the wire.
+    /// Complete requests in wire format.
     pub all: Arc<Vec<Vec<u8>>>,
-    /// Whether each is good for one use only; else they come round again.
+    /// Whether each request is valid once only; otherwise they repeat.
     pub once: bool,
-    /// How the body of a good answer begins.
+    /// Prefix of the body of a successful response.
     pub expected_prefix: &'static str,
 }
 
-/// What came of it.
+/// Result of a load run.
 #[derive(Default)]
 pub struct Outcome {
-    /// How long each request took, in microseconds, sorted.
+    /// Sorted latencies in microseconds.
     pub latencies: Vec<f64>,
-    /// The bodies of the answers, where they are wanted.
+    /// Response bodies, if requested.
     pub bodies: Vec<String>,
-    /// How long all of it took.
+    /// Total duration.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// Requests in a second.
+    /// Returns requests per second.
     pub fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
     }
 
-    /// A percentile of the latencies, in microseconds.
+    /// Returns a percentile of the latencies in microseconds.
     pub fn percentile(&self, percent: usize) -> f64 {
         self.latencies[(self.latencies.len() - 1) * percent / 100]
     }
 }
 
-/// Runs so many clients for so long, or until the requests are used up.
+/// Runs clients for a duration, or until the requests are used up.
 pub async fn run(address: SocketAddr, requests: &Requests, clients: usize, time: Duration, keep: bool) -> Outcome {
     let mut connections = Vec::new();
     for _ in 0..clients {
@@ -69,7 +69,7 @@ pub async fn run(address: SocketAddr, requests: &Requests, clients: usize, time:
         all.latencies.extend(latencies);
         all.bodies.extend(bodies);
     }
-    assert!(!all.latencies.is_empty(), "no request was answered in time");
+    assert!(!all.latencies.is_empty(), "every request timed out");
     all.latencies.sort_by(f64::total_cmp);
     all
 }
@@ -98,7 +98,7 @@ async fn client(
     (latencies, bodies)
 }
 
-/// Sends requests one by one with a pause before each: how long one takes when nothing else is going on.
+/// Sends single requests with a pause before each, to measure the latency without load.
 pub async fn run_paced(address: SocketAddr, requests: &Requests, pause: Duration) -> Outcome {
     let mut connection = Connection::open(address).await.unwrap();
     let mut outcome = Outcome::default();
@@ -112,12 +112,12 @@ pub async fn run_paced(address: SocketAddr, requests: &Requests, pause: Duration
     outcome
 }
 
-/// Sends one request on a connection of its own and returns the body of the answer, which must begin like this.
+/// Sends a request on a new connection and returns the body, which must begin with `good`.
 pub async fn send_once(address: SocketAddr, request: &[u8], good: &str) -> String {
     Connection::open(address).await.unwrap().send(request, good).await.to_owned()
 }
 
-/// Whether somebody serves this address.
+/// Returns whether a server listens at this address.
 pub async fn is_answering(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else { return false };
     connection.exchange(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n").await.is_some()
@@ -136,12 +136,12 @@ impl Connection {
     }
 
     async fn send(&mut self, request: &[u8], good: &str) -> &str {
-        let (status, body) = self.exchange(request).await.expect("the server hung up");
-        assert!(status == 200 && body.starts_with(good), "not the answer that was wanted: {status} {body}");
+        let (status, body) = self.exchange(request).await.expect("the server closed the connection");
+        assert!(status == 200 && body.starts_with(good), "unexpected response: {status} {body}");
         body
     }
 
-    /// Sends a request and reads the answer: its status and its body.
+    /// Sends a request and returns status and body of the response.
     async fn exchange(&mut self, request: &[u8]) -> Option<(u16, &str)> {
         self.stream.write_all(request).await.ok()?;
         self.buffer.clear();

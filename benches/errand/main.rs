@@ -1,10 +1,10 @@
-//! `./dev bench [quick] [sqlite] [postgres]`: what Errand does in a second, beside what the machine could do at best.
-//! `./dev bench ab OLD NEW [sqlite|postgres] [ROUNDS]`: two builds beside each other, by server CPU for one request.
-//! `./dev bench profile exchange|introspect sqlite|postgres`: one load, kept up for a minute, for a profiler to look at the server.
+//! `./dev bench [quick] [sqlite] [postgres]`: throughput and latency of Errand, compared with the limits of the machine.
+//! `./dev bench ab OLD NEW [sqlite|postgres] [ROUNDS]`: two builds, compared by server CPU per request.
+//! `./dev bench profile exchange|introspect sqlite|postgres`: one load for a minute, for profiling the server.
 //!
-//! The server is the program itself (`errand serve`), on one core; the load comes from here, on the others. In the same
-//! run and under the same load stands an empty handler behind the same HTTP server, and the bare cost of the signatures
-//! that a request needs. Absolute numbers belong to a machine and its mood; what stays are the ratios.
+//! The server is `errand serve` on one core; this program generates the load on the others. For comparison, the same run
+//! measures an empty handler behind the same HTTP server, and the bare cost of the signatures that a request needs.
+//! Absolute numbers depend on the machine and its other load; the ratios are comparable.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,7 @@
     clippy::disallowed_methods,
     missing_debug_implementations,
     unreachable_pub,
-    reason = "a benchmark: to stop is how it says no, and it plays the part of the world outside, clocks included"
+    reason = "a benchmark fails by panicking, and acts as the environment, clocks included"
 )]
 
 mod ab;
@@ -31,7 +31,7 @@ mod process;
 mod raw_signatures;
 mod report;
 mod rounds;
-#[expect(dead_code, reason = "tests need more of a store than we do")]
+#[expect(dead_code, reason = "tests use more of it")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -40,20 +40,20 @@ use std::{env, time::Duration};
 use report::Report;
 use support::TestStore;
 
-/// The one that the program has: the empty handler shall not be slower for the lack of it.
+/// The allocator of the server, so that the empty handler is not slower without it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How much is measured.
+/// Extent of the measurements.
 #[derive(Clone, Copy)]
 pub struct Plan {
-    /// How long one measurement takes.
+    /// Duration of a measurement.
     pub duration: Duration,
-    /// How many there are of each, of which the median counts.
+    /// Number of measurements of each kind; the median counts.
     pub repetitions: usize,
-    /// How many clients there are, each with one connection and one request at a time.
+    /// Number of clients, each with one connection and one request at a time.
     pub clients: &'static [usize],
-    /// How many revocations, and how many requests at leisure.
+    /// Number of revocations, and of requests without load.
     pub singles: usize,
 }
 
@@ -61,7 +61,7 @@ const FULL_PLAN: Plan = Plan { duration: Duration::from_secs(2), repetitions: 5,
 const QUICK_PLAN: Plan = Plan { duration: Duration::from_millis(500), repetitions: 1, clients: &[1, 16], singles: 50 };
 
 fn main() {
-    // `cargo bench` puts `--bench` at the end.
+    // `cargo bench` appends `--bench`.
     let words = env::args().skip(1).filter(|word| word != "--bench").collect::<Vec<_>>();
     if words.first().is_some_and(|word| word == empty_handler::COMMAND) {
         return empty_handler::serve(&words[1..]);
@@ -78,7 +78,7 @@ fn main() {
     let known = ["quick", "sqlite", "postgres", "profile", "exchange", "introspect"];
     if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {
         eprintln!(
-            "`{word}` is not known; usage: ./dev bench [quick] [profile exchange|introspect] [sqlite] [postgres]"
+            "unknown argument `{word}`; usage: ./dev bench [quick] [profile exchange|introspect] [sqlite] [postgres]"
         );
         std::process::exit(2);
     }
@@ -86,12 +86,10 @@ fn main() {
     let named = |store: &str| words.iter().any(|word| word == store);
     let both = !named("sqlite") && !named("postgres");
     if (both || named("postgres")) && env::var_os("ERRAND_TEST_POSTGRES_URL").is_none() {
-        eprintln!(
-            "no Postgres to measure: run `./dev bench`, or set ERRAND_TEST_POSTGRES_URL to a server that is durable"
-        );
+        eprintln!("ERRAND_TEST_POSTGRES_URL is not set; run `./dev bench`, or set it to a durable PostgreSQL server");
         std::process::exit(2);
     }
-    // Before the first thread, so that all of them stay off the server's core.
+    // Before the first thread starts, so that all threads stay off the server's core.
     machine::leave_core(process::SERVER_CORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -110,6 +108,6 @@ fn main() {
         }
         report.print();
         let file = report.write();
-        println!("\nEvery number is in {}.", file.display());
+        println!("\nAll numbers are in {}.", file.display());
     });
 }

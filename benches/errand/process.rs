@@ -1,4 +1,4 @@
-//! A server in a process of its own, on a core of its own: what it uses can be told from what the load uses.
+//! A server in a separate process on its own core, so that its CPU time is distinct from that of the load.
 
 use std::{
     fs::File,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{load, machine};
 
-/// The core that servers are on.
+/// Core of the servers.
 pub const SERVER_CORE: usize = 0;
 
 /// A running server.
@@ -20,7 +20,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program that will serve this address, and waits until it does. Its log goes into a file, as it would.
+    /// Starts a server program and waits until it listens at this address. Its log is written to a file, as
+    /// in production.
     pub async fn start(program: &Path, arguments: &[&str], address: SocketAddr, log: &Path) -> Self {
         let mut command = if machine::has_taskset() {
             let mut command = Command::new("taskset");
@@ -43,12 +44,12 @@ impl Server {
         server
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The CPU time it has used, in microseconds.
+    /// Returns its CPU time in microseconds.
     pub fn cpu_time(&self) -> Option<f64> {
         machine::cpu_time(self.child.id())
     }
@@ -56,13 +57,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing that it has done is needed any more. It may be gone already, and that is as good.
+        // Its data is not needed any more. The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// An address that nobody holds.
+/// Returns a free address.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

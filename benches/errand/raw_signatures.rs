@@ -1,5 +1,4 @@
-//! What the signatures of a request cost by themselves: the same libraries, the same keys, messages of the same length,
-//! and nothing around them.
+//! Bare cost of the signatures of a request: same libraries, same keys, same message lengths.
 
 use std::{
     hint::black_box,
@@ -14,21 +13,21 @@ use crate::{
     machine,
 };
 
-/// Microseconds for one of each.
+/// Microseconds per operation.
 #[derive(Clone, Copy, Default, serde::Serialize)]
 pub struct RawSignatureCosts {
-    /// What identity providers and agents signed with ES256, verified by josekit.
+    /// Verification of an ES256 signature of an identity provider or agent (josekit).
     pub verify_es256: f64,
-    /// What identity providers signed with RS256, verified by josekit.
+    /// Verification of an RS256 signature of an identity provider (josekit).
     pub verify_rs256: f64,
-    /// A token of ours, verified by ring.
+    /// Verification of a token of Errand (ring).
     pub verify_issued: f64,
-    /// A token of ours, signed by ring.
+    /// Signing of a token of Errand (ring).
     pub sign: f64,
 }
 
 impl RawSignatureCosts {
-    /// The assertion, the user token, the new token.
+    /// Signatures of an exchange: assertion, user token, new token.
     pub fn exchange(&self, user: UserTokens) -> f64 {
         let user = match user {
             UserTokens::Es256 => self.verify_es256,
@@ -37,23 +36,24 @@ impl RawSignatureCosts {
         self.verify_es256 + user + self.sign
     }
 
-    /// The token.
+    /// Signature of an introspection: the token.
     pub fn introspection(&self) -> f64 {
         self.verify_issued
     }
 }
 
-/// Measures each for a while. `own` is a token that the server issued: ours are as long, and with a key as good.
-pub fn measure(cast: &Fixtures, own: &str) -> RawSignatureCosts {
-    let es256 = cast.user_token(UserTokens::Es256, 0);
-    let rs256 = cast.user_token(UserTokens::Rs256, 0);
-    let key = &cast.planner;
+/// Measures each operation. `own` is a token that the server issued; the measured tokens have the same
+/// length and the same kind of key.
+pub fn measure(fixtures: &Fixtures, own: &str) -> RawSignatureCosts {
+    let es256 = fixtures.user_token(UserTokens::Es256, 0);
+    let rs256 = fixtures.user_token(UserTokens::Rs256, 0);
+    let key = &fixtures.planner;
     let (message, _) = split(own);
     let signature = key.sign(message.as_bytes());
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public());
     RawSignatureCosts {
-        verify_es256: verify(&cast.idp.verifier(), &es256),
-        verify_rs256: verify(&cast.idp_rsa.verifier(), &rs256),
+        verify_es256: verify(&fixtures.idp.verifier(), &es256),
+        verify_rs256: verify(&fixtures.idp_rsa.verifier(), &rs256),
         verify_issued: measure_us(|| public.verify(message.as_bytes(), &signature).unwrap()),
         sign: measure_us(|| drop(black_box(key.sign(message.as_bytes())))),
     }
@@ -69,7 +69,7 @@ fn split(token: &str) -> (&str, Vec<u8>) {
     (message, errand::domain::decode_base64url(signature).unwrap())
 }
 
-/// Microseconds of CPU time for one. What others do on the machine does not count, no more than it does for the server.
+/// Measures microseconds of CPU time per operation, so that other load does not count, as for the server.
 fn measure_us(mut one: impl FnMut()) -> f64 {
     let mut count = 0_u32;
     let (start, cpu) = (Instant::now(), machine::thread_cpu_time());

@@ -1,4 +1,4 @@
-//! What was measured: as a table for eyes, as JSON for whoever compares.
+//! Report: a table for people, and JSON for comparisons.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{Plan, fixtures, machine, raw_signatures::RawSignatureCosts};
 
-/// One thing under one load, beside the empty handler under the same. Medians.
+/// An operation under load, compared with the empty handler under the same load. Medians.
 #[derive(Serialize)]
 pub struct Row {
     pub store: &'static str,
@@ -19,26 +19,26 @@ pub struct Row {
     pub per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
-    /// CPU time of the server for one request.
+    /// Server CPU time per request.
     pub cpu_us: Option<f64>,
     pub empty_per_second: f64,
     pub empty_p50_us: f64,
     pub empty_p99_us: f64,
     pub empty_cpu_us: Option<f64>,
-    /// What the signatures of one request cost by themselves.
+    /// Bare cost of the signatures of a request.
     pub bare_signatures_us: f64,
-    /// Requests a second: ours divided by the empty handler's.
+    /// Requests per second, divided by those of the empty handler.
     pub of_empty: f64,
-    /// The 99th percentile: ours divided by the empty handler's.
+    /// 99th percentile, divided by that of the empty handler.
     pub p99_of_empty: f64,
-    /// Requests a second, divided by those that the signatures alone would leave time for, on the server's one core.
+    /// Requests per second, divided by the maximum that the signatures alone allow on the server's core.
     pub of_signatures: f64,
-    /// CPU time: ours divided by the empty handler's with the bare signatures.
+    /// CPU time, divided by that of the empty handler plus the bare signatures.
     pub cpu_over_floor: Option<f64>,
     pub each_per_second: Vec<f64>,
 }
 
-/// One at a time.
+/// Requests without load.
 #[derive(Serialize)]
 pub struct Singles {
     pub store: &'static str,
@@ -49,17 +49,17 @@ pub struct Singles {
     pub max_us: f64,
 }
 
-/// The same load with a commit for every token.
+/// The same load with one commit per token.
 #[derive(Serialize)]
 pub struct SingleCommits {
     pub store: &'static str,
     pub clients: usize,
     pub per_second: f64,
-    /// How many times as many there are when they share commits.
+    /// Gain by group commit.
     pub gain: f64,
 }
 
-/// Everything.
+/// All measurements.
 pub struct Report {
     plan: Plan,
     load_before: Vec<f64>,
@@ -87,7 +87,7 @@ impl Report {
         }
     }
 
-    /// Prints it.
+    /// Prints the report.
     pub fn print(&self) {
         let or_dash = |number: Option<f64>, digits| number.map_or("-".into(), |number| format!("{number:.digits$}"));
         let heads = ["/s", "p50 ms", "p99 ms", "CPU us", "x floor", "of empty", "p99 of it", "of signed"];
@@ -111,7 +111,7 @@ impl Report {
         }
         for SingleCommits { store, clients, per_second, gain } in &self.alone {
             println!(
-                "{store:<9} exchange, RS256, {clients} clients, a commit each: {per_second:.0}/s; together {gain:.1} times that"
+                "{store:<9} exchange, RS256, {clients} clients, one commit each: {per_second:.0}/s; group commit {gain:.1} times that"
             );
         }
         println!(
@@ -137,7 +137,7 @@ impl Report {
         );
     }
 
-    /// Writes all of it into a file in the target folder.
+    /// Writes the report into a file in the target folder.
     pub fn write(&self) -> PathBuf {
         let report = json!({
             "machine": machine::describe(),
@@ -159,12 +159,12 @@ impl Report {
     }
 }
 
-/// The folder that holds what cargo builds, and the reports.
+/// Returns the target folder of cargo, which also contains the reports.
 pub fn target_folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[numbers.len() / 2]

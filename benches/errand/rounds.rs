@@ -1,4 +1,4 @@
-//! The measurements, in rounds: in each, everything stands beside everything that it is compared with.
+//! The measurements, in rounds: each round contains all measurements that are compared with each other.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -13,28 +13,33 @@ use crate::{
     support::TestStore,
 };
 
-/// How many tokens `seen before` is about.
+/// Number of cached tokens.
 const KNOWN_TOKENS: usize = 256;
-/// How long the load runs before it is measured.
+/// Warm-up before each measurement.
 const WARM_UP_DURATION: Duration = Duration::from_millis(500);
 
 /// Starts Errand on this store and measures it.
 pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let cast = Fixtures::new(free_address());
-    cast.configure(folder.path(), store.url());
+    let fixtures = Fixtures::new(free_address());
+    fixtures.configure(folder.path(), store.url());
     let config = folder.path().join("errand.toml");
-    let errand = start(&config, cast.address, &folder.path().join("errand.log")).await;
+    let errand = start(&config, fixtures.address, &folder.path().join("errand.log")).await;
 
-    // What is asked about later; and how long the answers are.
-    let first =
-        load::run(cast.address, &cast.exchanges(UserTokens::Es256, KNOWN_TOKENS), 16, Duration::from_mins(1), true)
-            .await;
+    // Tokens for introspection, and the lengths of the responses.
+    let first = load::run(
+        fixtures.address,
+        &fixtures.exchanges(UserTokens::Es256, KNOWN_TOKENS),
+        16,
+        Duration::from_mins(1),
+        true,
+    )
+    .await;
     let known = first.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
-    let asked = load::send_once(cast.address, &cast.introspections(&known[..1], false).all[0], "{").await;
-    let empty = empty_handler::start(&folder.path().join("empty.log"), first.bodies[0].len(), asked.len()).await;
+    let response = load::send_once(fixtures.address, &fixtures.introspections(&known[..1], false).all[0], "{").await;
+    let empty = empty_handler::start(&folder.path().join("empty.log"), first.bodies[0].len(), response.len()).await;
 
-    let mut bench = Bench { name, fixtures: cast, errand, empty, plan, fresh: Vec::new(), rate: 2_000.0 };
+    let mut bench = Bench { name, fixtures, errand, empty, plan, fresh: Vec::new(), rate: 2_000.0 };
     let own = known[0].clone();
     for &clients in plan.clients {
         bench.run_round(clients, &known, &own, report).await;
@@ -46,52 +51,55 @@ pub async fn measure(name: &'static str, store: TestStore, plan: Plan, report: &
     }
 }
 
-/// Keeps one load up, and says from time to time what a request costs.
+/// Keeps up one load and prints the cost of a request periodically.
 pub async fn profile(store: TestStore, exchange: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let cast = Fixtures::new(free_address());
-    cast.configure(folder.path(), store.url());
-    let errand = start(&folder.path().join("errand.toml"), cast.address, &folder.path().join("errand.log")).await;
-    let first = cast.exchanges(UserTokens::Rs256, KNOWN_TOKENS);
-    let first = load::run(cast.address, &first, 16, Duration::from_mins(1), true).await;
+    let fixtures = Fixtures::new(free_address());
+    fixtures.configure(folder.path(), store.url());
+    let errand = start(&folder.path().join("errand.toml"), fixtures.address, &folder.path().join("errand.log")).await;
+    let first = fixtures.exchanges(UserTokens::Rs256, KNOWN_TOKENS);
+    let first = load::run(fixtures.address, &first, 16, Duration::from_mins(1), true).await;
     let known = first.bodies.iter().map(|body| access_token_of(body)).collect::<Vec<_>>();
     println!("the server is process {}", errand.id());
     for _ in 0..15 {
-        // Assertions are signed on the other core, before each look.
-        let requests =
-            if exchange { cast.exchanges(UserTokens::Rs256, 20_000) } else { cast.introspections(&known, false) };
+        // Assertions are signed on another core before each interval.
+        let requests = if exchange {
+            fixtures.exchanges(UserTokens::Rs256, 20_000)
+        } else {
+            fixtures.introspections(&known, false)
+        };
         let (outcome, cpu) = measure_run(&errand, &requests, 64, Duration::from_secs(4), false).await;
         let (per_second, p99) = (outcome.per_second(), outcome.percentile(99));
-        println!("{per_second:.0} in a second, p99 {p99:.0} µs, {:.1} µs of CPU", cpu.unwrap_or_default());
+        println!("{per_second:.0}/s, p99 {p99:.0} µs, {:.1} µs of CPU", cpu.unwrap_or_default());
     }
 }
 
-/// Brings the schema up to date and starts Errand by this file.
+/// Migrates the store and starts Errand with this file.
 pub async fn start(config: &Path, address: SocketAddr, log: &Path) -> Server {
     start_program(Path::new(env!("CARGO_BIN_EXE_errand")), config, address, log).await
 }
 
-/// Brings the schema up to date and starts this build of Errand by this file.
+/// Migrates the store and starts a build of Errand with this file.
 pub async fn start_program(program: &Path, config: &Path, address: SocketAddr, log: &Path) -> Server {
     let arguments = |word| [word, "--config", config.to_str().unwrap()];
     assert!(std::process::Command::new(program).args(arguments("migrate")).output().unwrap().status.success());
     Server::start(program, &arguments("serve"), address, log).await
 }
 
-/// One store, and everybody around it.
+/// A store and its parties.
 pub struct Bench {
     pub name: &'static str,
     pub fixtures: Fixtures,
     errand: Server,
     empty: Server,
     pub plan: Plan,
-    /// Tokens that were issued and never asked about.
+    /// Issued tokens that were never introspected.
     fresh: Vec<String>,
-    /// About how many exchanges there are in a second: how many requests have to be made in advance.
+    /// Approximate exchanges per second: the number of requests to create in advance.
     rate: f64,
 }
 
-/// One measurement of the server and the one of the empty handler beside it.
+/// A measurement of the server and the corresponding one of the empty handler.
 struct Comparison {
     bare: f64,
     errand: (Outcome, Option<f64>),
@@ -110,10 +118,10 @@ impl Bench {
                 self.measure_exchanges(UserTokens::Rs256, clients, duration, bare.exchange(UserTokens::Rs256)).await;
             let fresh = std::mem::take(&mut self.fresh);
             let first = self.fixtures.introspections(&fresh, true);
-            let first = self.measure_beside_empty(&first, clients, duration, bare.introspection()).await;
+            let first = self.measure_with_empty_handler(&first, clients, duration, bare.introspection()).await;
             self.fresh = fresh.into_iter().skip(first.errand.0.latencies.len()).collect();
             let again = self.fixtures.introspections(known, false);
-            let again = self.measure_beside_empty(&again, clients, duration, bare.introspection()).await;
+            let again = self.measure_with_empty_handler(&again, clients, duration, bare.introspection()).await;
             if time > 0 {
                 report.bare.push(bare);
                 for (row, pair) in rows.iter_mut().zip([exchange, rsa, first, again]) {
@@ -136,14 +144,14 @@ impl Bench {
     ) -> Comparison {
         let count = (self.rate * duration.as_secs_f64() * 1.5) as usize + 200;
         let requests = self.fixtures.exchanges(user, count);
-        let pair = self.measure_beside_empty(&requests, clients, duration, bare).await;
+        let pair = self.measure_with_empty_handler(&requests, clients, duration, bare).await;
         self.fresh.extend(pair.errand.0.bodies.iter().map(|body| access_token_of(body)));
         self.rate = pair.errand.0.per_second().max(500.0);
         pair
     }
 
-    /// The same load on the empty handler, then on Errand.
-    async fn measure_beside_empty(
+    /// Runs the same load on the empty handler, then on Errand.
+    async fn measure_with_empty_handler(
         &self,
         requests: &Requests,
         clients: usize,
@@ -157,7 +165,7 @@ impl Bench {
         Comparison { bare, errand, empty }
     }
 
-    /// What is not about load: one exchange at a time, and how soon a revocation is acknowledged.
+    /// Measures latencies without load: single exchanges, and revocations.
     async fn measure_singles(&mut self, known: &[String], report: &mut Report) {
         let (address, pause, count) = (self.fixtures.address, Duration::from_millis(5), self.plan.singles);
         let idle = load::run_paced(address, &self.fixtures.exchanges(UserTokens::Es256, count), pause).await;
@@ -170,25 +178,25 @@ impl Bench {
             ended.extend(issued.bodies.iter().map(|body| access_token_of(body)));
         }
         let revocations = |tokens: &[String]| self.fixtures.revocations(tokens, &api_token);
-        let calm = load::run_paced(address, &revocations(&ended[..count]), pause).await;
+        let unloaded = load::run_paced(address, &revocations(&ended[..count]), pause).await;
         let under_load = {
-            let questions = self.fixtures.introspections(known, false);
+            let introspections = self.fixtures.introspections(known, false);
             let time = Duration::from_mins(10);
-            let crowd = load::run(address, &questions, 16, time, false);
+            let clients = load::run(address, &introspections, 16, time, false);
             let revoked = revocations(&ended[count..2 * count]);
-            let one_by_one = load::run_paced(address, &revoked, pause);
-            tokio::pin!(crowd);
-            // The crowd goes on until the last one is revoked.
+            let sequential = load::run_paced(address, &revoked, pause);
+            tokio::pin!(clients);
+            // The load continues until the last token is revoked.
             tokio::select! {
-                revoked = one_by_one => revoked,
-                _ = &mut crowd => panic!("the crowd left too early"),
+                revoked = sequential => revoked,
+                _ = &mut clients => panic!("the load ended too early"),
             }
         };
-        let question = &self.fixtures.introspections(&ended[..1], false).all[0];
-        load::send_once(address, question, r#"{"active":false}"#).await;
+        let introspection = &self.fixtures.introspections(&ended[..1], false).all[0];
+        load::send_once(address, introspection, r#"{"active":false}"#).await;
         for (what, outcome) in [
-            ("exchange, nothing else going on", idle),
-            ("revocation, nothing else going on", calm),
+            ("exchange, idle server", idle),
+            ("revocation, idle server", unloaded),
             ("revocation, while 16 clients introspect", under_load),
         ] {
             let [p50_us, p99_us, max_us] = [50, 99, 100].map(|percent| outcome.percentile(percent));

@@ -1,5 +1,5 @@
-//! The agents, as any agent would be: OAuth to Errand, MCP to the server. Nothing here knows more than an MCP server's
-//! URL, a client id and a credential.
+//! The agents: OAuth clients of Errand and MCP clients. They start with the URL of an MCP server, a
+//! client id and a credential, as any agent would.
 
 use std::{error::Error, sync::Arc};
 
@@ -38,22 +38,22 @@ pub(crate) struct OAuthClient {
     pub(crate) entropy: Arc<OsEntropy>,
 }
 
-/// How it proves who it is.
+/// Client authentication.
 pub(crate) enum Credential {
-    /// A private key, as a JWK: it signs an assertion for every request (RFC 7523).
+    /// A private key as a JWK, which signs an assertion for every request (RFC 7523).
     Key(Secret),
-    /// A secret (RFC 6749 §2.3.1).
+    /// A client secret (RFC 6749 §2.3.1).
     Secret(Secret),
 }
 
-/// Errand, as its metadata has it (RFC 8414).
+/// Errand, according to its metadata (RFC 8414).
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct AuthorizationServer {
     pub(crate) issuer: String,
     pub(crate) token_endpoint: String,
 }
 
-/// Status and body of an answer.
+/// Status and body of a response.
 pub(crate) struct TokenEndpointResponse {
     pub(crate) status: u16,
     pub(crate) body: Value,
@@ -61,82 +61,82 @@ pub(crate) struct TokenEndpointResponse {
 
 impl TokenEndpointResponse {
     pub(crate) async fn send(request: RequestBuilder) -> Result<Self, BoxError> {
-        let answer = request.send().await?;
-        let status = answer.status().as_u16();
-        Ok(Self { status, body: answer.json().await? })
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Ok(Self { status, body: response.json().await? })
     }
 
     pub(crate) fn token(&self) -> Result<String, BoxError> {
         let token = self.body.get("access_token").and_then(Value::as_str);
-        token.map(str::to_owned).ok_or_else(|| format!("no token came, but {} {}", self.status, self.body).into())
+        token.map(str::to_owned).ok_or_else(|| format!("expected a token, got {} {}", self.status, self.body).into())
     }
 
-    /// A member that is a text; null, if there is none.
-    pub(crate) fn text(&self, name: &str) -> Value {
+    /// Returns a member of the body, or null.
+    pub(crate) fn get(&self, name: &str) -> Value {
         self.body.get(name).cloned().unwrap_or_default()
     }
 }
 
 impl OAuthClient {
-    /// Exchanges a token for another one (RFC 8693).
+    /// Exchanges a token (RFC 8693).
     pub(crate) async fn exchange(
         &self,
-        at: &AuthorizationServer,
+        server: &AuthorizationServer,
         token: &str,
         parameters: &[(&str, &str)],
     ) -> Result<TokenEndpointResponse, BoxError> {
-        let start = [("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ACCESS_TOKEN)];
-        self.post_form(at, &[&start, parameters].concat()).await
+        let base = [("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ACCESS_TOKEN)];
+        self.post_form(server, &[&base, parameters].concat()).await
     }
 
-    /// Posts a form to the token endpoint, authenticated.
+    /// Posts a form to the token endpoint, authenticated as this client.
     pub(crate) async fn post_form(
         &self,
-        at: &AuthorizationServer,
+        server: &AuthorizationServer,
         form: &[(&str, &str)],
     ) -> Result<TokenEndpointResponse, BoxError> {
-        let request = self.http.post(&at.token_endpoint);
+        let request = self.http.post(&server.token_endpoint);
         let request = match &self.credential {
             Credential::Secret(secret) => request.basic_auth(self.id, Some(secret.expose())).form(form),
             Credential::Key(key) => {
                 let now = SystemClock::new().now();
-                let assertion = client_assertion::sign(key, self.id, &at.issuer, now, self.entropy.new_uuid())?;
-                let proof = [("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.expose())];
-                request.form(&[form, &proof].concat())
+                let assertion = client_assertion::sign(key, self.id, &server.issuer, now, self.entropy.new_uuid())?;
+                let authentication = [("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.expose())];
+                request.form(&[form, &authentication].concat())
             }
         };
         TokenEndpointResponse::send(request).await
     }
 }
 
-/// Knocks at an MCP server's door: status and challenge.
+/// Sends `tools/list` to an MCP server and returns the status and the challenge of the response.
 pub(crate) async fn probe(http: &Client, mcp: &str, token: Option<&str>) -> Result<(u16, String), BoxError> {
-    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
-    let request = http.post(mcp).header(header::ACCEPT, "application/json, text/event-stream").json(&hello);
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let request = http.post(mcp).header(header::ACCEPT, "application/json, text/event-stream").json(&body);
     let request = match token {
         Some(token) => request.bearer_auth(token),
         None => request,
     };
-    let answer = request.send().await?;
-    let challenge = answer.headers().get(header::WWW_AUTHENTICATE).map(|text| text.to_str()).transpose()?;
-    Ok((answer.status().as_u16(), challenge.unwrap_or_default().to_owned()))
+    let response = request.send().await?;
+    let challenge = response.headers().get(header::WWW_AUTHENTICATE).map(|text| text.to_str()).transpose()?;
+    Ok((response.status().as_u16(), challenge.unwrap_or_default().to_owned()))
 }
 
-/// A connection to an MCP server with one token.
+/// An MCP session with one token.
 pub(crate) struct Session(RunningService<RoleClient, ()>);
 
-/// What came of a call.
+/// Result of a call.
 pub(crate) enum Reply {
     /// The tool ran.
     Done(String),
-    /// The MCP server refused the call: the code and what it said.
+    /// The MCP server refused the call: code and message.
     Refused(String, String),
-    /// The token is no good (any more): 401, and the challenge.
+    /// 401 with its challenge: the token is not active.
     Unauthorized(String),
 }
 
 impl Reply {
-    /// In a word.
+    /// Returns the outcome in one word.
     pub(crate) fn outcome(&self) -> &str {
         match self {
             Self::Done(_) => "done",
@@ -177,16 +177,16 @@ impl Session {
                 let code = refusal.data.as_ref().and_then(|data| data.get("error")?.as_str());
                 Ok(Reply::Refused(code.unwrap_or("refused").to_owned(), refusal.message.into_owned()))
             }
-            // rmcp keeps the challenge of a 401 at the bottom of its error.
-            Err(ServiceError::TransportSend(fault)) => {
-                challenge(&*fault.error).map(Reply::Unauthorized).ok_or_else(|| fault.into())
+            // rmcp stores the challenge of a 401 in the innermost cause of its error.
+            Err(ServiceError::TransportSend(error)) => {
+                challenge(&*error.error).map(Reply::Unauthorized).ok_or_else(|| error.into())
             }
-            Err(fault) => Err(fault.into()),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
-fn challenge(fault: &(dyn Error + 'static)) -> Option<String> {
-    let challenge = |error: &AuthRequiredError| error.www_authenticate_header.clone();
-    fault.downcast_ref().map(challenge).or_else(|| fault.source().and_then(self::challenge))
+fn challenge(error: &(dyn Error + 'static)) -> Option<String> {
+    let header = |error: &AuthRequiredError| error.www_authenticate_header.clone();
+    error.downcast_ref().map(header).or_else(|| error.source().and_then(challenge))
 }

@@ -1,5 +1,5 @@
-//! Who plays: an identity provider, Errand, an MCP server, two agents, an admin. All on free ports of this machine, their
-//! files in a temporary folder that goes with them.
+//! The parties: identity provider, Errand, MCP server, two agents and an admin. They listen on free
+//! loopback ports. Their files are in a temporary directory that is removed at the end.
 
 use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 
@@ -25,22 +25,22 @@ use crate::{
     output::BoxError,
 };
 
-/// The file that both agents read, and that must not be touched.
+/// A file that both agents may read and that must not change.
 pub(crate) const FIGURES: &str = "figures.txt";
 pub(crate) const FIGURES_TEXT: &str = "Q1 120, Q2 135, Q3 128, Q4 150";
-/// The file that is the planner's alone to read.
+/// A file that only the planner may read.
 pub(crate) const FORECAST: &str = "forecast.txt";
 const FORECAST_TEXT: &str = "Q1 155, Q2 161";
-/// The file that is nobody's to read.
+/// A file that neither agent may read.
 pub(crate) const SALARIES: &str = "salaries.txt";
 const SALARIES_TEXT: &str = "not for agents";
 
 pub(crate) struct Fixtures {
     pub(crate) http: Client,
-    /// The identity provider.
+    /// URL of the identity provider.
     pub(crate) provider: String,
     pub(crate) errand: ErrandServer,
-    /// The MCP server.
+    /// URL of the MCP server.
     pub(crate) mcp: String,
     pub(crate) planner: OAuthClient,
     pub(crate) reader: OAuthClient,
@@ -48,7 +48,7 @@ pub(crate) struct Fixtures {
     folder: TempDir,
 }
 
-/// Errand, served.
+/// A running Errand server.
 pub(crate) struct ErrandServer {
     pub(crate) url: String,
     application: Application,
@@ -66,9 +66,9 @@ impl Fixtures {
             std::fs::write(files.join(name), text)?;
         }
 
-        let dice = Arc::new(OsEntropy::new()?);
+        let entropy = Arc::new(OsEntropy::new()?);
         let planner_key = Key::generate("planner-1")?;
-        let secret = |client| Ok::<_, BoxError>((client, Secret::new(random_secret(&dice)?)));
+        let secret = |client| Ok::<_, BoxError>((client, Secret::new(random_secret(&entropy)?)));
         let secrets: [(&str, Secret); 3] = [secret("reader")?, secret("files")?, secret("ops")?];
 
         let provider = idp::start().await?;
@@ -87,11 +87,12 @@ impl Fixtures {
             scopes: &["files:read", "files:write", "files:delete"],
         };
         mcp_server::start(listener, guard, files.into());
-        let party = |id, credential| OAuthClient { id, credential, http: http.clone(), entropy: Arc::clone(&dice) };
+        let oauth_client =
+            |id, credential| OAuthClient { id, credential, http: http.clone(), entropy: Arc::clone(&entropy) };
         Ok(Self {
-            planner: party("planner", Credential::Key(planner_key.private()?)),
-            reader: party("reader", Credential::Secret(reader)),
-            ops: party("ops", Credential::Secret(ops)),
+            planner: oauth_client("planner", Credential::Key(planner_key.private()?)),
+            reader: oauth_client("reader", Credential::Secret(reader)),
+            ops: oauth_client("ops", Credential::Secret(ops)),
             http,
             provider,
             errand,
@@ -100,14 +101,14 @@ impl Fixtures {
         })
     }
 
-    /// What is in the file now: nothing, if it is gone.
+    /// Returns the content of the figures file; empty if it is missing.
     pub(crate) fn figures(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("files").join(FIGURES)).unwrap_or_default()
     }
 
-    /// Ends it all; what was answered is durable.
+    /// Stops all servers and removes the files.
     pub(crate) async fn stop(self) -> Result<(), BoxError> {
-        // An error means that it has stopped already.
+        // An error means that the server has already stopped.
         let _: Result<(), ()> = self.errand.stop.send(());
         self.errand.serving.await?;
         self.errand.application.service.shutdown().await;
@@ -116,7 +117,7 @@ impl Fixtures {
 }
 
 impl ErrandServer {
-    /// Starts it as `errand serve` does, from a configuration file, on SQLite and a free port.
+    /// Starts Errand as `errand serve` does, from a configuration file, on SQLite and a free port.
     async fn start(
         folder: &Path,
         provider: &str,
@@ -138,34 +139,35 @@ impl ErrandServer {
         write(folder, "errand.toml", &text)?;
         let config = Config::load(&folder.join("errand.toml"), &|_| None)?;
 
-        let house = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
-        house.initialize(&config).await?;
+        let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
+        application.initialize(&config).await?;
         let (stop, stopped) = oneshot::channel();
-        let app = router(AppState::new(house.service.clone()), HttpSettings::default());
+        let app = router(AppState::new(application.service.clone()), HttpSettings::default());
         let serving = tokio::spawn(serve(listener, app, async {
-            // An error means that nobody is left who could want it served.
+            // An error means that the sender was dropped, which also stops the server.
             let _: Result<(), oneshot::error::RecvError> = stopped.await;
         }));
         Ok(Self {
             url: config.issuer.to_string(),
-            _background_tasks: house.spawn_background_tasks(),
-            application: house,
+            _background_tasks: application.spawn_background_tasks(),
+            application,
             stop,
             serving,
         })
     }
 }
 
-/// Everything is on this machine: no proxy, and no root certificates, which a bare machine may not have.
+/// Creates a client for loopback servers: without proxy and without root certificates, which a minimal
+/// system may lack.
 fn client() -> Result<Client, BoxError> {
     Ok(Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]).build()?)
 }
 
-fn random_secret(dice: &OsEntropy) -> Result<String, BoxError> {
-    Ok(general_purpose::URL_SAFE_NO_PAD.encode(dice.random_bytes32()?))
+fn random_secret(entropy: &OsEntropy) -> Result<String, BoxError> {
+    Ok(general_purpose::URL_SAFE_NO_PAD.encode(entropy.random_bytes32()?))
 }
 
-/// Writes a file that only its owner can read: Errand takes secrets from no other.
+/// Writes a file that only its owner can read, because Errand rejects other files with secrets.
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), BoxError> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(name))?;
     Ok(file.write_all(text.as_bytes())?)

@@ -1,5 +1,5 @@
-//! The identity provider, where alice signs in. It has what Errand needs of one: metadata, keys, and user tokens by
-//! RFC 9068 for the app that the user signs in at. A real one would show a page and ask for a passkey.
+//! The identity provider of alice: metadata, keys, and user tokens (RFC 9068) for the app that she
+//! signs in to. A real provider would show a page and ask for a passkey.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use tokio::net::TcpListener;
 
 use crate::{key::Key, output::BoxError};
 
-/// The one user.
+/// The only user.
 pub(crate) const USER: &str = "alice";
-/// The one app that users can sign in at: the planner, by the name that it has here.
+/// The only app: the client id of the planner at this provider.
 pub(crate) const APP: &str = "planner-app";
 
 struct Provider {
@@ -32,7 +32,7 @@ struct Provider {
     clock: SystemClock,
 }
 
-/// Starts it on a free port; the answer is its URL, which is its issuer identifier.
+/// Starts the provider on a free port. Returns its URL, which is its issuer identifier.
 pub(crate) async fn start() -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -51,7 +51,7 @@ pub(crate) async fn start() -> Result<String, BoxError> {
     Ok(url)
 }
 
-/// OpenID Connect Discovery §3, as far as it is needed here.
+/// Returns the metadata (OpenID Connect Discovery §3) that Errand needs.
 async fn metadata(State(provider): State<Arc<Provider>>) -> Json<Value> {
     let Provider { url, .. } = &*provider;
     Json(json!({"issuer": url, "jwks_uri": format!("{url}/keys"), "id_token_signing_alg_values_supported": ["ES256"]}))
@@ -64,7 +64,7 @@ async fn keys(State(provider): State<Arc<Provider>>) -> Response {
         .map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), |keys| Json(keys).into_response())
 }
 
-/// Who signs in, at which app, and what they allow it at which server.
+/// A sign-in: user, app, and the scope that the user allows it at a server.
 #[derive(Deserialize)]
 struct Login {
     username: String,

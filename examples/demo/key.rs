@@ -1,4 +1,4 @@
-//! A signing key (ES256): the identity provider has one, and so has the planner.
+//! A signing key (ES256), for the identity provider and the planner.
 
 use errand::domain::secret::Secret;
 use josekit::{
@@ -18,7 +18,7 @@ impl Key {
         Ok(Self(jwk))
     }
 
-    /// The public half, in a set (RFC 7517).
+    /// Returns the public key in a JWK set (RFC 7517).
     pub(crate) fn public(&self) -> Result<Value, BoxError> {
         let mut jwk = self.0.to_public_key()?;
         jwk.set_key_id(self.0.key_id().unwrap_or_default());
@@ -27,12 +27,12 @@ impl Key {
         Ok(json!({ "keys": [jwk] }))
     }
 
-    /// The private half, as a JWK.
+    /// Returns the private key as a JWK.
     pub(crate) fn private(&self) -> Result<Secret, BoxError> {
         Ok(Secret::new(serde_json::to_string(&self.0)?))
     }
 
-    /// Signs claims as a JWT of this `typ`.
+    /// Signs claims as a JWT with this `typ`.
     pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, BoxError> {
         let mut header = JwsHeader::new();
         header.set_token_type(typ);

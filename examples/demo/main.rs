@@ -1,18 +1,18 @@
-//! One errand from end to end, told step by step: `./dev demo`, or `cargo run --example demo`.
+//! A guided run of one task from start to end: `./dev demo`, or `cargo run --example demo`.
 //!
 //! ```text
-//! main.rs        arguments and exit code
-//! story.rs       what is done in which order, and why it matters
-//! steps.rs       how it is done, and what should come of it
-//! life.rs        the same, of the life of a task: pause, end, trail
-//! telling.rs     how it is told, and that a step which goes otherwise ends it
-//! cast.rs        who plays; errand.toml is Errand's configuration
-//! idp.rs         the identity provider
-//! agent.rs       the agents: OAuth to Errand, MCP to the server
-//! mcp_server.rs  the MCP server, and
-//! guard.rs       what protects it: to be copied
-//! report.rs      and what tells Errand what its calls did
-//! key.rs         a signing key
+//! main.rs            arguments and exit code
+//! scenario.rs        the steps in their order, and why each matters
+//! steps.rs           requests of the steps, and the expected results
+//! task_lifecycle.rs  the same for suspension, completion, revocation and the trail
+//! output.rs          output; the first mismatch ends the demo
+//! fixtures.rs        the parties; errand.toml is Errand's configuration
+//! idp.rs             the identity provider
+//! agent.rs           the agents: OAuth to Errand, MCP to the server
+//! mcp_server.rs      the MCP server
+//! guard.rs           protects an MCP server; meant to be copied
+//! report.rs          reports calls to Errand; meant to be copied
+//! key.rs             a signing key
 //! ```
 
 mod agent;
@@ -38,7 +38,7 @@ use output::{BoxError, OutputFormat, Printer, StepFailed};
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = std::env::args().skip(1).collect::<Vec<_>>();
-    let form = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let format = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => {
             OutputFormat::Text { colours: io::stdout().is_terminal() && errand::config::env_var("NO_COLOR").is_none() }
         }
@@ -48,33 +48,33 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(form).await {
+    match run(format).await {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(StepFailed)) => {
-            print_error("demo: not every step went as it should");
+            print_error("demo: a step failed");
             ExitCode::FAILURE
         }
-        Err(fault) => {
-            print_error(&format!("demo: {fault}"));
+        Err(error) => {
+            print_error(&format!("demo: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(form: OutputFormat) -> Result<Result<(), StepFailed>, BoxError> {
-    let cast = Fixtures::start().await?;
-    let mut teller = Printer::new(io::stdout(), form);
-    let ended = tokio::select! {
-        ended = scenario::run_scenario(&cast, &mut teller) => ended,
-        // Interrupted, it tidies up all the same.
+async fn run(format: OutputFormat) -> Result<Result<(), StepFailed>, BoxError> {
+    let fixtures = Fixtures::start().await?;
+    let mut printer = Printer::new(io::stdout(), format);
+    let result = tokio::select! {
+        result = scenario::run_scenario(&fixtures, &mut printer) => result,
+        // An interrupted demo cleans up as well.
         _ = tokio::signal::ctrl_c() => Err(StepFailed),
     };
-    let ended = teller.finish(ended);
-    cast.stop().await?;
-    Ok(ended)
+    let result = printer.finish(result);
+    fixtures.stop().await?;
+    Ok(result)
 }
 
 fn print_error(text: &str) {
-    // Where nobody reads errors, the exit code says it.
+    // Ignores errors: the exit code reports the failure as well.
     let _: io::Result<()> = writeln!(io::stderr(), "{text}");
 }

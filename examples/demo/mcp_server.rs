@@ -1,5 +1,6 @@
-//! The MCP server: three tools on the files of a folder. What protects them is `guard.rs`, and two places here: the router
-//! goes through [`Guard::protect`], and every call through [`Permit::check`]. What each call did is told to Errand.
+//! The MCP server: three tools on the files of a directory. `guard.rs` protects them in two places: the
+//! router is wrapped by [`ResourceGuard::protect`], and every call passes [`VerifiedToken::check`].
+//! Every call is reported to Errand.
 
 use std::{
     io,
@@ -27,9 +28,9 @@ use crate::{
     report::CallOutcome,
 };
 
-/// Serves the files in `folder`, guarded.
+/// Serves the files in `folder`, protected by `guard`.
 pub(crate) fn start(listener: TcpListener, guard: ResourceGuard, folder: Arc<Path>) {
-    // Without sessions each request stands for itself: its own token, its own question to Errand.
+    // Without sessions, each request has its own token and its own introspection.
     let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
     let guard = Arc::new(guard);
     let files = Files { folder, guard: Arc::clone(&guard) };
@@ -45,20 +46,20 @@ struct Files {
     guard: Arc<ResourceGuard>,
 }
 
-/// What is in the files, for the trail.
+/// Data class of the files, for the trail.
 const DATA_CLASS: &str = "internal";
 
 #[derive(Deserialize, JsonSchema)]
 struct FileName {
-    /// The file's name.
+    /// Name of the file.
     name: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct FileContent {
-    /// The file's name.
+    /// Name of the file.
     name: String,
-    /// Its new text.
+    /// New text of the file.
     text: String,
 }
 
@@ -75,53 +76,53 @@ impl Files {
         Parameters(FileContent { name, text }): Parameters<FileContent>,
     ) -> Result<String, String> {
         fs::write(self.path(&name)?, text).await.map_err(error_text)?;
-        Ok(format!("{name} is written"))
+        Ok(format!("wrote {name}"))
     }
 
     #[tool(description = "Delete a file for good", annotations(destructive_hint = true))]
     async fn delete_file(&self, Parameters(FileName { name }): Parameters<FileName>) -> Result<String, String> {
         fs::remove_file(self.path(&name)?).await.map_err(error_text)?;
-        Ok(format!("{name} is gone"))
+        Ok(format!("deleted {name}"))
     }
 
-    /// A bare name: nothing outside the folder has one.
+    /// Returns the path of a file, which must be a bare name and therefore in the folder.
     fn path(&self, name: &str) -> Result<PathBuf, String> {
         let is_bare = Path::new(name).file_name().is_some_and(|bare| bare == name);
-        if is_bare { Ok(self.folder.join(name)) } else { Err("not the name of a file here".to_owned()) }
+        if is_bare { Ok(self.folder.join(name)) } else { Err("not a valid file name".to_owned()) }
     }
 }
 
 #[tool_handler(name = "files", version = "1.0.0")]
 impl ServerHandler for Files {
-    /// Every tool goes through here, so no tool can forget to ask, or to tell.
+    /// Checks and reports the calls of all tools, so that no tool can forget to.
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let permit = VerifiedToken::from_request(&context)?.clone();
+        let token = VerifiedToken::from_request(&context)?.clone();
         let (tool, arguments) = (request.name.clone(), request.arguments.clone().unwrap_or_default());
-        tracing::info!(%tool, user = permit.sub, agent = permit.client_id, task = permit.txn, "call");
-        let result = match permit.check(&tool, &arguments) {
+        tracing::info!(%tool, user = token.sub, agent = token.client_id, task = token.txn, "call");
+        let result = match token.check(&tool, &arguments) {
             Ok(()) => Self::tool_router().call(ToolCallContext::new(self, request, context)).await,
             Err(refusal) => Err(refusal),
         };
-        let did = match &result {
+        let outcome = match &result {
             Ok(CallToolResponse::Complete(result)) if result.is_error != Some(true) => {
                 CallOutcome::Succeeded(DATA_CLASS, 1)
             }
             Ok(_) => CallOutcome::Failed,
             Err(_) => CallOutcome::Refused,
         };
-        if let Err(fault) = self.guard.report(&permit, &tool, &arguments, &did).await {
-            // What was done was done; that it was not told must not be lost as well.
-            tracing::error!(error = %fault, task = permit.txn, %tool, "a call was not reported");
+        if let Err(error) = self.guard.report(&token, &tool, &arguments, &outcome).await {
+            // The call cannot be undone, so log that its report is missing.
+            tracing::error!(%error, task = token.txn, %tool, "could not report a call");
         }
         result
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it goes into map_err")]
-fn error_text(fault: io::Error) -> String {
-    fault.kind().to_string()
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn error_text(error: io::Error) -> String {
+    error.kind().to_string()
 }

@@ -1,4 +1,5 @@
-//! Tells a story step by step, and holds each step to what it should be. A step that isn't ends the story.
+//! Output of the demo: prints each step and compares its results with the expected ones. The first
+//! mismatch ends the demo.
 
 use std::{
     error::Error,
@@ -8,26 +9,26 @@ use std::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Why a step could not be taken at all.
+/// Why a step could not be run.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A step did not go as it should, and that has been told.
+/// A step failed, and the failure was printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StepFailed;
 
-/// Whom it is told to.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
-    /// A human, who may have a terminal with colours.
+    /// Text for people, with colours on a terminal.
     Text { colours: bool },
-    /// A program: a JSON object a line.
+    /// One JSON object per step and line, for programs.
     Json,
 }
 
-/// One step while it is taken: what is seen, and what isn't as it should be.
+/// Observations and mismatches of a running step.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
-    seen: Map<String, Value>,
+    observations: Map<String, Value>,
     mismatches: Vec<Mismatch>,
 }
 
@@ -39,58 +40,57 @@ struct Mismatch {
 }
 
 impl Step {
-    /// Shows something that was seen.
+    /// Records a value to print.
     pub(crate) fn show(&mut self, name: &str, value: impl Into<Value>) {
-        self.seen.insert(name.to_owned(), value.into());
+        self.observations.insert(name.to_owned(), value.into());
     }
 
-    /// Holds what came to what should have come.
-    pub(crate) fn expect(&mut self, what: &str, expected: impl Into<Value>, came: impl Into<Value>) {
-        let (expected, came) = (expected.into(), came.into());
-        if expected != came {
-            self.mismatches.push(Mismatch { what: what.to_owned(), expected, actual: came });
+    /// Compares a result with the expected one.
+    pub(crate) fn expect(&mut self, what: &str, expected: impl Into<Value>, actual: impl Into<Value>) {
+        let (expected, actual) = (expected.into(), actual.into());
+        if expected != actual {
+            self.mismatches.push(Mismatch { what: what.to_owned(), expected, actual });
         }
     }
 }
 
-/// Who tells.
+/// Prints the steps and counts them.
 pub(crate) struct Printer<W> {
     out: W,
-    form: OutputFormat,
+    format: OutputFormat,
     steps_run: usize,
     steps_passed: usize,
 }
 
 impl<W: Write> Printer<W> {
-    pub(crate) fn new(out: W, form: OutputFormat) -> Self {
-        Self { out, form, steps_run: 0, steps_passed: 0 }
+    pub(crate) fn new(out: W, format: OutputFormat) -> Self {
+        Self { out, format, steps_run: 0, steps_passed: 0 }
     }
 
-    /// Says something that is no step.
+    /// Prints a text between steps, in the text format only.
     pub(crate) fn print(&mut self, text: &str) -> Result<(), StepFailed> {
-        match self.form {
+        match self.format {
             OutputFormat::Text { .. } => writeln!(self.out, "{text}").map_err(|_| StepFailed),
             OutputFormat::Json => Ok(()),
         }
     }
 
-    /// Takes one step and tells it: what it is, what was seen, and why it matters.
+    /// Runs a step and prints its title, its observations and why it matters.
     pub(crate) async fn step<T>(
         &mut self,
         title: &str,
         why: &str,
-        act: impl AsyncFnOnce(&mut Step) -> Result<T, BoxError>,
+        run: impl AsyncFnOnce(&mut Step) -> Result<T, BoxError>,
     ) -> Result<T, StepFailed> {
         let mut step = Step::default();
-        let done = act(&mut step)
-            .await
-            .inspect_err(|fault| step.expect("the step can be taken", Value::Null, error_text(fault)));
+        let result =
+            run(&mut step).await.inspect_err(|error| step.expect("the step runs", Value::Null, error_text(error)));
         self.steps_run += 1;
-        let told = match self.form {
+        let printed = match self.format {
             OutputFormat::Json => self.print_json(title, &step),
             OutputFormat::Text { colours } => self.print_text(title, why, &step, Style(colours)),
         };
-        match (done, told) {
+        match (result, printed) {
             (Ok(value), Ok(())) if step.mismatches.is_empty() => {
                 self.steps_passed += 1;
                 Ok(value)
@@ -99,25 +99,25 @@ impl<W: Write> Printer<W> {
         }
     }
 
-    /// Ends the story: how many steps went as they should.
-    pub(crate) fn finish(mut self, ended: Result<(), StepFailed>) -> Result<(), StepFailed> {
-        let line = match ended {
-            Ok(()) => format!("All {} steps went as they should.", self.steps_passed),
+    /// Prints how many steps succeeded.
+    pub(crate) fn finish(mut self, result: Result<(), StepFailed>) -> Result<(), StepFailed> {
+        let line = match result {
+            Ok(()) => format!("All {} steps succeeded.", self.steps_passed),
             Err(StepFailed) => {
                 format!(
-                    "{} steps went as they should; step {} did not, and the story ends there.",
+                    "{} steps succeeded; step {} failed, and the demo ends there.",
                     self.steps_passed, self.steps_run
                 )
             }
         };
         self.print(&line)?;
-        ended
+        result
     }
 
     fn print_json(&mut self, title: &str, step: &Step) -> io::Result<()> {
-        let mut detail = step.seen.clone();
+        let mut detail = step.observations.clone();
         if !step.mismatches.is_empty() {
-            detail.insert("wrong".to_owned(), json!(step.mismatches));
+            detail.insert("mismatches".to_owned(), json!(step.mismatches));
         }
         writeln!(
             self.out,
@@ -127,43 +127,44 @@ impl<W: Write> Printer<W> {
         self.out.flush()
     }
 
-    fn print_text(&mut self, title: &str, why: &str, step: &Step, ink: Style) -> io::Result<()> {
-        let Self { out, steps_run: told, .. } = self;
-        let mark = if step.mismatches.is_empty() { ink.green("ok") } else { ink.red("NOT AS IT SHOULD BE") };
-        writeln!(out, "{told:>2}. {}  {mark}", ink.bold(title))?;
-        for (name, value) in &step.seen {
+    fn print_text(&mut self, title: &str, why: &str, step: &Step, style: Style) -> io::Result<()> {
+        let Self { out, steps_run, .. } = self;
+        let mark = if step.mismatches.is_empty() { style.green("ok") } else { style.red("FAILED") };
+        writeln!(out, "{steps_run:>2}. {}  {mark}", style.bold(title))?;
+        for (name, value) in &step.observations {
             print_value(out, name, value)?;
         }
-        for Mismatch { what, expected, actual: came } in &step.mismatches {
-            writeln!(out, "      {}", ink.red(what))?;
-            writeln!(out, "        expected: {}\n        came:     {}", shorten(expected), shorten(came))?;
+        for Mismatch { what, expected, actual } in &step.mismatches {
+            writeln!(out, "      {}", style.red(what))?;
+            writeln!(out, "        expected: {}\n        actual:   {}", shorten(expected), shorten(actual))?;
         }
         for line in wrap_lines(why) {
-            writeln!(out, "      {}", ink.dim(&line))?;
+            writeln!(out, "      {}", style.dim(&line))?;
         }
         writeln!(out)?;
         out.flush()
     }
 }
 
-/// A fault with everything beneath it.
-fn error_text(fault: &BoxError) -> String {
-    let mut text = fault.to_string();
-    let mut cause = fault.source();
-    while let Some(beneath) = cause {
-        text = format!("{text}: {beneath}");
-        cause = beneath.source();
+/// Returns an error with all its causes.
+fn error_text(error: &BoxError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
     }
     text
 }
 
-/// A text stands on one line; of an object or a list, each member does, if there is anything in it.
+/// Prints a text on one line, and an object or array with one line per member that is not empty.
 fn print_value(out: &mut impl Write, name: &str, value: &Value) -> io::Result<()> {
     let is_empty = |value: &Value| *value == json!([]) || *value == json!({});
     let texts: Vec<String> = match value {
         Value::Object(members) => {
-            let full = members.iter().filter(|(_, value)| !is_empty(value));
-            full.map(|(name, value)| format!("{name}: {}{}", shorten(value), summarize_members(name, members)))
+            let members_with_content = members.iter().filter(|(_, value)| !is_empty(value));
+            members_with_content
+                .map(|(name, value)| format!("{name}: {}{}", shorten(value), summarize_members(name, members)))
                 .collect()
         }
         Value::Array(items) => items.iter().map(shorten).collect(),
@@ -175,16 +176,16 @@ fn print_value(out: &mut impl Write, name: &str, value: &Value) -> io::Result<()
     Ok(())
 }
 
-/// How long a token lives is easier to read than when it ends.
+/// Adds the lifetime to `exp`, which is easier to read than a timestamp.
 fn summarize_members(name: &str, members: &Map<String, Value>) -> String {
-    let second = |name: &str| members.get(name).and_then(Value::as_i64);
-    match (name, second("iat"), second("exp")) {
+    let seconds = |name: &str| members.get(name).and_then(Value::as_i64);
+    match (name, seconds("iat"), seconds("exp")) {
         ("exp", Some(iat), Some(exp)) => format!(" ({} s later)", exp - iat),
         _ => String::new(),
     }
 }
 
-/// JSON on one line, with ids and hashes cut to what tells them apart.
+/// Formats JSON on one line, with shortened ids and hashes.
 fn shorten(value: &Value) -> String {
     match value {
         Value::String(text) => shorten_name(text),
@@ -201,7 +202,7 @@ fn truncate(value: &Value) -> Value {
     }
 }
 
-/// The end of a UUID is what differs between two that were made in the same moment.
+/// Shortens a UUID to its end, where two of the same moment differ, and a hash to its beginning.
 fn shorten_name(text: &str) -> String {
     if uuid::Uuid::try_parse(text).is_ok() {
         return format!("…{}", text.chars().skip(24).collect::<String>());
@@ -212,7 +213,7 @@ fn shorten_name(text: &str) -> String {
     }
 }
 
-/// Breaks a text between words.
+/// Wraps a text between words.
 fn wrap_lines(text: &str) -> Vec<String> {
     const WIDTH: usize = 100;
     let mut lines: Vec<String> = Vec::new();
@@ -228,7 +229,7 @@ fn wrap_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// Colours, or none.
+/// Text styles, if colours are on.
 #[derive(Clone, Copy)]
 struct Style(bool);
 
@@ -258,72 +259,79 @@ impl Style {
 mod tests {
     use super::*;
 
-    /// Tells a story of two steps, of which the second may go wrong, and gives back what was said.
-    async fn tell(form: OutputFormat, second: impl AsyncFnOnce(&mut Step) -> Result<(), BoxError>) -> (String, bool) {
+    /// Runs a demo of two steps, the second of which may fail. Returns the output and the result.
+    async fn run_demo(
+        format: OutputFormat,
+        second: impl AsyncFnOnce(&mut Step) -> Result<(), BoxError>,
+    ) -> (String, bool) {
         let mut out = Vec::new();
-        let mut teller = Printer::new(&mut out, form);
-        let ended = async {
-            teller.print("Once upon a time").unwrap();
+        let mut printer = Printer::new(&mut out, format);
+        let result = async {
+            printer.print("Introduction").unwrap();
             let token = json!({"jti": "01a0b8b9-1a2b-7c3d-8e4f-0123456789ab", "aud": "files", "rctx": {}});
-            let first = teller.step("Somebody knocks", "It is cold.", async |step| {
+            let first = printer.step("First step", "The first reason.", async |step| {
                 step.show("token", token);
-                step.expect("the answer", 401, 401);
+                step.expect("the status", 401, 401);
                 Ok(7)
             });
             assert_eq!(first.await, Ok(7));
-            teller.step("Somebody opens", "It is warm.", second).await
+            printer.step("Second step", "The second reason.", second).await
         };
-        let ended = ended.await;
-        let good = teller.finish(ended).is_ok();
-        (String::from_utf8(out).unwrap(), good)
+        let result = result.await;
+        let success = printer.finish(result).is_ok();
+        (String::from_utf8(out).unwrap(), success)
     }
 
     #[tokio::test]
-    async fn a_story_that_goes_well() {
-        let (said, good) = tell(OutputFormat::Text { colours: false }, async |_| Ok(())).await;
-        assert!(good && said.starts_with("Once upon a time\n 1. Somebody knocks  ok\n"), "{said}");
-        assert!(said.contains("token            jti: …0123456789ab\n                       aud: files\n"), "{said}");
-        assert!(said.ends_with("All 2 steps went as they should.\n") && !said.contains('\x1b'), "{said}");
-        let (said, _) = tell(OutputFormat::Text { colours: true }, async |_| Ok(())).await;
-        assert!(said.contains("\x1b[32mok\x1b[0m"), "{said}");
+    async fn successful_demo_counts_its_steps() {
+        let (output, success) = run_demo(OutputFormat::Text { colours: false }, async |_| Ok(())).await;
+        assert!(success && output.starts_with("Introduction\n 1. First step  ok\n"), "{output}");
+        assert!(
+            output.contains("token            jti: …0123456789ab\n                       aud: files\n"),
+            "{output}"
+        );
+        assert!(output.ends_with("All 2 steps succeeded.\n") && !output.contains('\x1b'), "{output}");
+        let (output, _) = run_demo(OutputFormat::Text { colours: true }, async |_| Ok(())).await;
+        assert!(output.contains("\x1b[32mok\x1b[0m"), "{output}");
     }
 
     #[tokio::test]
-    async fn a_step_that_is_not_as_it_should_be_ends_the_story() {
-        let otherwise = async |step: &mut Step| {
-            step.expect("the answer", 401, 200);
+    async fn mismatch_ends_the_demo() {
+        let mismatch = async |step: &mut Step| {
+            step.expect("the status", 401, 200);
             Ok(())
         };
-        let (said, good) = tell(OutputFormat::Text { colours: false }, otherwise).await;
-        assert!(!good && said.contains(" 2. Somebody opens  NOT AS IT SHOULD BE\n      the answer\n"), "{said}");
-        assert!(said.contains("        expected: 401\n        came:     200\n"), "{said}");
-        assert!(said.ends_with("1 steps went as they should; step 2 did not, and the story ends there.\n"), "{said}");
+        let (output, success) = run_demo(OutputFormat::Text { colours: false }, mismatch).await;
+        assert!(!success && output.contains(" 2. Second step  FAILED\n      the status\n"), "{output}");
+        assert!(output.contains("        expected: 401\n        actual:   200\n"), "{output}");
+        assert!(output.ends_with("1 steps succeeded; step 2 failed, and the demo ends there.\n"), "{output}");
     }
 
     #[tokio::test]
-    async fn programs_get_a_line_of_json_a_step_and_nothing_else() {
-        let otherwise = async |step: &mut Step| {
+    async fn json_output_has_one_line_per_step() {
+        let mismatch = async |step: &mut Step| {
             step.show("status", 200);
-            step.expect("the answer", 401, 200);
+            step.expect("the status", 401, 200);
             Ok(())
         };
-        let (said, good) = tell(OutputFormat::Json, otherwise).await;
-        assert!(!good);
-        let told: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(told.len(), 2);
+        let (output, success) = run_demo(OutputFormat::Json, mismatch).await;
+        assert!(!success);
+        let steps: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(steps.len(), 2);
         assert_eq!(
-            (&told[0]["step"], &told[0]["ok"], &told[0]["detail"]["token"]["aud"]),
+            (&steps[0]["step"], &steps[0]["ok"], &steps[0]["detail"]["token"]["aud"]),
             (&json!(1), &json!(true), &json!("files"))
         );
-        let wrong = json!([{"what": "the answer", "expected": 401, "came": 200}]);
-        let detail = json!({"status": 200, "wrong": wrong});
-        assert_eq!(told[1], json!({"step": 2, "title": "Somebody opens", "ok": false, "detail": detail}));
+        let mismatches = json!([{"what": "the status", "expected": 401, "actual": 200}]);
+        let detail = json!({"status": 200, "mismatches": mismatches});
+        assert_eq!(steps[1], json!({"step": 2, "title": "Second step", "ok": false, "detail": detail}));
     }
 
     #[tokio::test]
-    async fn a_step_that_cannot_be_taken_is_told_with_its_causes() {
-        let fault = || io::Error::other(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
-        let (said, good) = tell(OutputFormat::Text { colours: false }, async |_| Err(BoxError::from(fault()))).await;
-        assert!(!good && said.contains("the step can be taken\n") && said.contains("no answer"), "{said}");
+    async fn failed_step_shows_its_causes() {
+        let error = || io::Error::other(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+        let (output, success) =
+            run_demo(OutputFormat::Text { colours: false }, async |_| Err(BoxError::from(error()))).await;
+        assert!(!success && output.contains("the step runs\n") && output.contains("no answer"), "{output}");
     }
 }

@@ -1,4 +1,4 @@
-//! The story: what is done in which order, and why it matters.
+//! The scenario: the steps in their order, and why each matters.
 
 use std::io::Write;
 
@@ -18,276 +18,276 @@ use crate::{
     },
 };
 
-pub(crate) async fn run_scenario(cast: &Fixtures, teller: &mut Printer<impl Write>) -> Result<(), StepFailed> {
-    teller.print(&opening_text(cast))?;
-    let (errand, alices) = sign_in_user(cast, teller).await?;
-    let (planners, planner) = run_first_agent(cast, teller, &errand, &alices).await?;
-    let reader = run_second_agent(cast, teller, &errand, &planners).await?;
+pub(crate) async fn run_scenario(fixtures: &Fixtures, printer: &mut Printer<impl Write>) -> Result<(), StepFailed> {
+    printer.print(&opening_text(fixtures))?;
+    let (errand, user_token) = sign_in_user(fixtures, printer).await?;
+    let (planner_token, planner) = run_first_agent(fixtures, printer, &errand, &user_token).await?;
+    let reader = run_second_agent(fixtures, printer, &errand, &planner_token).await?;
     let sessions = [planner, reader];
-    suspend_and_resume(cast, teller, &errand, &planners.task, &sessions).await?;
-    complete_task(cast, teller, &errand, &planners.task, &sessions).await?;
-    let api = revoke_task(cast, teller, &errand, &alices).await?;
-    teller
+    suspend_and_resume(fixtures, printer, &errand, &planner_token.task, &sessions).await?;
+    complete_task(fixtures, printer, &errand, &planner_token.task, &sessions).await?;
+    let api = revoke_task(fixtures, printer, &errand, &user_token).await?;
+    printer
         .step(
-            "And the first errand, read as a story: GET /v1/admin/tasks/{id}/trail",
-            "Intent, privilege, call and outcome in one place. What the calls did is the MCP server's word.",
-            async |step| show_trail(cast, step, &api, &planners.task).await,
+            "The auditor reads the trail of the first task: GET /v1/admin/tasks/{id}/trail",
+            "Intent, permission, call and outcome in one place. The outcome of a call is reported by the MCP server.",
+            async |step| show_trail(fixtures, step, &api, &planner_token.task).await,
         )
         .await
 }
 
-// ---- the story -----------------------------------------------------------------------------------------------------
-
-/// Errand, and what a user token is good for without it: nothing.
+/// Signs alice in, and shows that her token alone gives no agent access.
 async fn sign_in_user(
-    cast: &Fixtures,
-    teller: &mut Printer<impl Write>,
+    fixtures: &Fixtures,
+    printer: &mut Printer<impl Write>,
 ) -> Result<(AuthorizationServer, String), StepFailed> {
-    let errand = teller
+    let errand = printer
         .step(
-            "The planner comes to the MCP server without a token, and is told where to get one",
-            "The 401 names a document (RFC 9728), the document names Errand, and Errand's metadata (RFC 8414) names its \
-             endpoints. Whether it trusts that Errand with a user's token, an agent has to know by itself.",
-            async |step| find_errand(cast, step).await,
+            "The planner calls the MCP server without a token and discovers the authorization server",
+            "The 401 refers to a document (RFC 9728) that names Errand, and Errand's metadata (RFC 8414) names its \
+             endpoints. An agent must be configured with the servers to which it may send user tokens.",
+            async |step| find_errand(fixtures, step).await,
         )
         .await?;
-    let alices = teller
+    let user_token = printer
         .step(
             "Alice signs in at her identity provider",
-            "This is how it is done today, up to here: the planner's app holds a token that stands for Alice, and for all \
-             that she may do, deleting included.",
-            async |step| sign_in(cast, step).await,
+            "Without Errand, the planner would use this token: it represents Alice with everything that she may do, \
+             deleting included.",
+            async |step| sign_in(fixtures, step).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The MCP server does not take Alice's own token",
-            "If it did, nobody could say afterwards whether it was Alice or an agent that came.",
-            async |step| expect_unauthorized(cast, step, &alices).await,
+            "The MCP server refuses Alice's own token",
+            "With that token, the record could not show whether Alice or an agent made the call.",
+            async |step| expect_unauthorized(fixtures, step, &user_token).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The reader, another agent, tries to use Alice's token at Errand",
-            "The token was made for the planner's app. To hold somebody's token is not to act for somebody.",
-            async |step| expect_splicing_refused(cast, step, &errand, &alices).await,
+            "The reader, another agent, tries to exchange Alice's token at Errand",
+            "The token was issued to the planner's app. Possession of a token does not authorise another agent to use it.",
+            async |step| expect_splicing_refused(fixtures, step, &errand, &user_token).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The planner asks for more than it may ever have: delete_file",
-            "Alice may delete, the planner may not. What is asked is held to the ceilings of both.",
-            async |step| expect_excess_refused(cast, step, &errand, &alices).await,
+            "The planner requests more than its ceiling: delete_file",
+            "Alice may delete, the planner may not. The ceilings of both limit every request.",
+            async |step| expect_excess_refused(fixtures, step, &errand, &user_token).await,
         )
         .await?;
-    Ok((errand, alices))
+    Ok((errand, user_token))
 }
 
-/// What the planner gets, and what it doesn't.
+/// Exchanges the user token and shows the limits of the task token.
 async fn run_first_agent(
-    cast: &Fixtures,
-    teller: &mut Printer<impl Write>,
+    fixtures: &Fixtures,
+    printer: &mut Printer<impl Write>,
     errand: &AuthorizationServer,
-    alices: &str,
+    user_token: &str,
 ) -> Result<(TaskToken, Session), StepFailed> {
-    let planners = teller
+    let planner_token = printer
         .step(
             "The planner exchanges Alice's token for a task token: one task, one server, one tool, two files",
-            "`sub` is who it is done for, `act` who does it: always both. `aud` is the one place where the token is good, \
-             `authorization_details` the one tool and what its arguments may be, `txn` the task that it belongs to.",
-            async |step| exchange(cast, step, errand, alices, PURPOSE).await,
+            "`sub` names the requester and `act` the agent, always both. `aud` is the only server that accepts the \
+             token. `authorization_details` names the tool and constrains its arguments. `txn` is the task.",
+            async |step| exchange(fixtures, step, errand, user_token, PURPOSE).await,
         )
         .await?;
-    let planner = teller
+    let planner = printer
         .step(
             "The planner calls read_file over MCP",
-            "The MCP server asked Errand about the token first (RFC 7662), as it does for every request.",
-            async |step| read_figures(cast, step, &planners.token).await,
+            "The MCP server introspects the token first (RFC 7662), as it does for every request.",
+            async |step| read_figures(fixtures, step, &planner_token.token).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The planner calls the same tool for another file, and is refused",
-            "Not only which tool: which arguments. The token names two files, and this is neither.",
-            async |step| expect_tool_refused(cast, step, &planner, "read_file", json!({"name": SALARIES})).await,
+            "The planner calls the same tool for another file and is refused",
+            "The token constrains the arguments too. It names two files, and this is neither of them.",
+            async |step| expect_tool_refused(fixtures, step, &planner, "read_file", json!({"name": SALARIES})).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The planner tries the destructive tool, and is refused",
-            "The token is good, but not for this. Whatever talked the agent into it, a prompt or a bug, the file is there.",
-            async |step| expect_tool_refused(cast, step, &planner, "delete_file", json!({"name": FIGURES})).await,
+            "The planner calls the destructive tool and is refused",
+            "The token is active but does not allow this tool. Whether a prompt or a bug caused the call, the file is safe.",
+            async |step| expect_tool_refused(fixtures, step, &planner, "delete_file", json!({"name": FIGURES})).await,
         )
         .await?;
-    Ok((planners, planner))
+    Ok((planner_token, planner))
 }
 
-/// The planner has the reader do a part.
+/// Delegates a part of the task to the reader.
 async fn run_second_agent(
-    cast: &Fixtures,
-    teller: &mut Printer<impl Write>,
+    fixtures: &Fixtures,
+    printer: &mut Printer<impl Write>,
     errand: &AuthorizationServer,
-    planners: &TaskToken,
+    planner_token: &TaskToken,
 ) -> Result<Session, StepFailed> {
-    let handed = teller
+    let hand_over = printer
         .step(
-            "The planner hands a part to the reader: the same tool, one of the two files, for one minute",
-            "What it gets for the reader is no key to anything: only the reader can use it (`may_act`), only at Errand \
-             (`aud`). Stolen on the way, it opens no door.",
-            async |step| delegate(cast, step, errand, planners).await,
+            "The planner delegates to the reader: the same tool, one of the two files, for one minute",
+            "The hand-over token gives no access by itself. Only the reader can use it (`may_act`), and only at Errand \
+             (`aud`), so it is of no use to a thief.",
+            async |step| delegate(fixtures, step, errand, planner_token).await,
         )
         .await?;
-    let readers = teller
+    let reader_token = printer
         .step(
-            "The reader exchanges what it was handed for a token of its own",
-            "`act` now tells the whole way: the reader acts, sent by the planner, for Alice. It is still the same task, and \
-             this token ends no later than the one that it comes from.",
-            async |step| accept_delegation(cast, step, errand, planners, &handed).await,
+            "The reader exchanges the hand-over token for its own task token",
+            "`act` contains the whole chain: the reader acts, delegated by the planner, for Alice. The task is the same, \
+             and this token expires no later than the planner's.",
+            async |step| accept_delegation(fixtures, step, errand, planner_token, &hand_over).await,
         )
         .await?;
-    let reader = teller
+    let reader = printer
         .step(
             "The reader calls read_file over MCP",
-            "Two agents are at work in Alice's name now, each with a token of its own.",
-            async |step| read_figures(cast, step, &readers.token).await,
+            "Two agents now work for Alice, each with its own token.",
+            async |step| read_figures(fixtures, step, &reader_token.token).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The reader calls it for the other file, and is refused",
-            "The planner may read the forecast; the reader was sent for the figures. Authority only shrinks on its way from \
-             hand to hand.",
-            async |step| expect_tool_refused(cast, step, &reader, "read_file", json!({"name": FORECAST})).await,
+            "The reader calls it for the other file and is refused",
+            "The planner may read the forecast, but it delegated only the figures. Authority can only shrink on \
+             delegation.",
+            async |step| expect_tool_refused(fixtures, step, &reader, "read_file", json!({"name": FORECAST})).await,
         )
         .await?;
     Ok(reader)
 }
 
-/// The task is held, and taken up again.
+/// Suspends and resumes the task.
 async fn suspend_and_resume(
-    cast: &Fixtures,
-    teller: &mut Printer<impl Write>,
+    fixtures: &Fixtures,
+    printer: &mut Printer<impl Write>,
     errand: &AuthorizationServer,
     task: &str,
     sessions: &[Session; 2],
 ) -> Result<(), StepFailed> {
-    teller
+    printer
         .step(
-            "The planner has a question for Alice, and suspends the task: POST /v1/tasks/{id}/suspend",
-            "Nobody knows how long Alice will be away, and nothing should be done in her name meanwhile.",
-            async |step| transition_task(cast, step, errand, task, "suspend").await,
+            "The planner has a question for Alice and suspends the task: POST /v1/tasks/{id}/suspend",
+            "Alice's answer may take long, and no agent should act for her in the meantime.",
+            async |step| transition_task(fixtures, step, errand, task, "suspend").await,
         )
         .await?;
-    teller
-        .step("Both agents are refused while it is held", "Also the reader, who knows nothing of it.", async |step| {
-            expect_both_sessions(step, sessions, "401").await
-        })
+    printer
+        .step(
+            "Both agents are refused during the suspension",
+            "The reader does not need to be notified.",
+            async |step| expect_both_sessions(step, sessions, "401").await,
+        )
         .await?;
-    teller
+    printer
         .step(
             "Alice has answered, and the planner resumes the task",
-            "A pause is no end: what was held back was not taken back.",
-            async |step| transition_task(cast, step, errand, task, "resume").await,
+            "A suspension is not a revocation: the tokens become active again.",
+            async |step| transition_task(fixtures, step, errand, task, "resume").await,
         )
         .await?;
-    teller
-        .step(
-            "Both agents go on, with the very tokens that they had",
-            "Nobody had to exchange anything again.",
-            async |step| expect_both_sessions(step, sessions, "done").await,
-        )
+    printer
+        .step("Both agents continue with their existing tokens", "No new exchange is needed.", async |step| {
+            expect_both_sessions(step, sessions, "done").await
+        })
         .await
 }
 
-/// The task is done, and everything that came of it ends with it.
+/// Completes the task, which ends all its tokens.
 async fn complete_task(
-    cast: &Fixtures,
-    teller: &mut Printer<impl Write>,
+    fixtures: &Fixtures,
+    printer: &mut Printer<impl Write>,
     errand: &AuthorizationServer,
     task: &str,
     sessions: &[Session; 2],
 ) -> Result<(), StepFailed> {
-    teller
+    printer
         .step(
-            "The planner has what it came for, and completes the task",
-            "Its tokens have minutes to live. Nobody needs them any more, so nobody should have them any more.",
-            async |step| transition_task(cast, step, errand, task, "complete").await,
+            "The planner has its result and completes the task",
+            "Its tokens would be valid for minutes, but no agent needs them any more.",
+            async |step| transition_task(fixtures, step, errand, task, "complete").await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "Both agents' tokens have ended with it",
-            "The planner did not have to know which tokens had come of its task, or who had them.",
+            "The tokens of both agents are inactive",
+            "The planner does not need to know which tokens its task has, or which agents hold them.",
             async |step| expect_both_sessions(step, sessions, "401").await,
         )
         .await
 }
 
-/// A second task is taken back by somebody else, in the middle of the work.
+/// Opens a second task, which an admin revokes while both agents work.
 async fn revoke_task(
-    cast: &Fixtures,
-    teller: &mut Printer<impl Write>,
+    fixtures: &Fixtures,
+    printer: &mut Printer<impl Write>,
     errand: &AuthorizationServer,
-    alices: &str,
+    user_token: &str,
 ) -> Result<String, StepFailed> {
-    let (task, handed, [planner, reader]) = teller
+    let (task, hand_over, [planner, reader]) = printer
         .step(
-            "A second errand: the planner gets a token for a new task, hands a part to the reader, and both begin",
-            "The first task is over for good: a new piece of work is a new task, with an authority of its own.",
+            "A second task: the planner gets a token, delegates to the reader, and both start to work",
+            "A completed task cannot be reopened: new work is a new task, with its own authority.",
             async |step| {
-                let planners = exchange(cast, step, errand, alices, "Sum them up again").await?;
-                let handed = delegate(cast, step, errand, &planners).await?;
-                let readers = accept_delegation(cast, step, errand, &planners, &handed).await?;
-                let sessions =
-                    [read_figures(cast, step, &planners.token).await?, read_figures(cast, step, &readers.token).await?];
-                Ok((planners.task, handed, sessions))
+                let planner_token = exchange(fixtures, step, errand, user_token, "Sum them up again").await?;
+                let hand_over = delegate(fixtures, step, errand, &planner_token).await?;
+                let reader_token = accept_delegation(fixtures, step, errand, &planner_token, &hand_over).await?;
+                let sessions = [
+                    read_figures(fixtures, step, &planner_token.token).await?,
+                    read_figures(fixtures, step, &reader_token.token).await?,
+                ];
+                Ok((planner_token.task, hand_over, sessions))
             },
         )
         .await?;
-    let api = teller
+    let api = printer
         .step(
-            "The admin on call ends it: POST /v1/admin/revocations",
-            "One entry in one log. From this answer on, no replica of Errand says \"active\" about any token of the task.",
-            async |step| revoke(cast, step, errand, &task).await,
+            "The admin on call revokes it: POST /v1/admin/revocations",
+            "One entry in one log. After this response, no replica of Errand answers \"active\" for a token of the task.",
+            async |step| revoke(fixtures, step, errand, &task).await,
         )
         .await?;
-    teller
+    printer
         .step(
             "The planner's next call is refused",
-            "Its token has minutes to live and a signature that is good. It is dead all the same.",
-            async |step| expect_session_ended(cast, step, &planner).await,
+            "Its token has a valid signature and has not expired, but it is revoked.",
+            async |step| expect_session_ended(fixtures, step, &planner).await,
         )
         .await?;
-    teller
+    printer
         .step(
             "The reader's next call is refused",
-            "Nobody had to know that there was a reader: its token carries the task's name.",
-            async |step| expect_session_ended(cast, step, &reader).await,
+            "The admin does not need to know about the reader: its token contains the task id.",
+            async |step| expect_session_ended(fixtures, step, &reader).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "The reader can't get another token from what it was handed",
-            "What was ended can't be begun again from anything that came of it.",
-            async |step| expect_exchange_refused(cast, step, errand, &handed).await,
+            "The reader cannot get another token with the hand-over token",
+            "A revoked task cannot be continued with any token that was derived from it.",
+            async |step| expect_exchange_refused(fixtures, step, errand, &hand_over).await,
         )
         .await?;
-    teller
+    printer
         .step(
-            "An auditor asks what happened in this task: GET /v1/admin/audit?task=…",
-            "Each record holds the hash of the one before it, so a deleted or edited one shows.",
-            async |step| show_audit(cast, step, &api, &task).await,
+            "The auditor lists the audit records of this task: GET /v1/admin/audit?task=…",
+            "Each record contains the hash of the previous one, so deleting or editing one is detected.",
+            async |step| show_audit(fixtures, step, &api, &task).await,
         )
         .await?;
     Ok(api)
 }
 
-fn opening_text(cast: &Fixtures) -> String {
-    let Fixtures { provider, errand, mcp, .. } = cast;
+fn opening_text(fixtures: &Fixtures) -> String {
+    let Fixtures { provider, errand, mcp, .. } = fixtures;
     format!(
-        "One errand, from end to end. Alice asks the planner, an agent, to sum up some figures; the planner has the reader,
-another agent, look at them. Identity provider, Errand, MCP server and agents are all in this process, and talk
-HTTP, OAuth and MCP to each other.
+        "One task from start to end. Alice asks the planner, an agent, to sum up some figures. The planner delegates
+reading to another agent, the reader. Identity provider, Errand, MCP server and agents run in this process and
+communicate over HTTP with OAuth and MCP.
 
       identity provider   {provider}
       Errand              {}

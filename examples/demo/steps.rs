@@ -1,4 +1,4 @@
-//! The steps of the story. Each does something over the wire and holds what comes back to what should come back.
+//! Requests of the steps. Each compares the responses with the expected ones.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -12,73 +12,78 @@ use crate::{
 
 pub(crate) const PURPOSE: &str = "Sum up the figures of this year";
 
-pub(crate) async fn find_errand(cast: &Fixtures, step: &mut Step) -> Result<AuthorizationServer, BoxError> {
-    let (status, challenge) = probe(&cast.http, &cast.mcp, None).await?;
-    step.show("answer", format!("{status} {challenge}"));
+pub(crate) async fn find_errand(fixtures: &Fixtures, step: &mut Step) -> Result<AuthorizationServer, BoxError> {
+    let (status, challenge) = probe(&fixtures.http, &fixtures.mcp, None).await?;
+    step.show("response", format!("{status} {challenge}"));
     step.expect("the status", 401, status);
-    let at = challenge.split('"').skip_while(|part| !part.ends_with("resource_metadata=")).nth(1);
-    let document = TokenEndpointResponse::send(cast.http.get(at.ok_or("the challenge names no document")?)).await?;
-    let servers = document.text("authorization_servers");
-    step.show("get tokens at", servers.clone());
-    step.expect("the MCP server that the document is about", cast.mcp.as_str(), document.text("resource"));
-    // An MCP server could name anybody.
-    step.expect("who gives tokens", json!([cast.errand.url]), servers);
+    let metadata_url = challenge.split('"').skip_while(|part| !part.ends_with("resource_metadata=")).nth(1);
+    let document = TokenEndpointResponse::send(
+        fixtures.http.get(metadata_url.ok_or("the challenge does not contain `resource_metadata`")?),
+    )
+    .await?;
+    let servers = document.get("authorization_servers");
+    step.show("token issuers", servers.clone());
+    step.expect("the resource of the document", fixtures.mcp.as_str(), document.get("resource"));
+    // A malicious MCP server could name any authorization server.
+    step.expect("the authorization server", json!([fixtures.errand.url]), servers);
     let metadata = TokenEndpointResponse::send(
-        cast.http.get(format!("{}/.well-known/oauth-authorization-server", cast.errand.url)),
+        fixtures.http.get(format!("{}/.well-known/oauth-authorization-server", fixtures.errand.url)),
     )
     .await?;
     let errand = serde_json::from_value::<AuthorizationServer>(metadata.body)?;
     step.show("token endpoint", errand.token_endpoint.as_str());
-    step.expect("Errand's issuer", cast.errand.url.as_str(), errand.issuer.as_str());
+    step.expect("Errand's issuer", fixtures.errand.url.as_str(), errand.issuer.as_str());
     Ok(errand)
 }
 
-pub(crate) async fn sign_in(cast: &Fixtures, step: &mut Step) -> Result<String, BoxError> {
+pub(crate) async fn sign_in(fixtures: &Fixtures, step: &mut Step) -> Result<String, BoxError> {
     let allowed = "files:read files:write files:delete";
-    let login = json!({"username": idp::USER, "client_id": idp::APP, "resource": cast.errand.url, "scope": allowed});
-    let answer = TokenEndpointResponse::send(cast.http.post(format!("{}/login", cast.provider)).json(&login)).await?;
-    let token = answer.token()?;
+    let login =
+        json!({"username": idp::USER, "client_id": idp::APP, "resource": fixtures.errand.url, "scope": allowed});
+    let response =
+        TokenEndpointResponse::send(fixtures.http.post(format!("{}/login", fixtures.provider)).json(&login)).await?;
+    let token = response.token()?;
     let claims = decode_claims(&token)?;
-    step.expect("who vouches for her", cast.provider.as_str(), value_at(&claims, "/iss"));
-    step.expect("whom the token stands for", idp::USER, value_at(&claims, "/sub"));
-    step.expect("the app that it was made for", idp::APP, value_at(&claims, "/client_id"));
+    step.expect("the issuer", fixtures.provider.as_str(), value_at(&claims, "/iss"));
+    step.expect("the user", idp::USER, value_at(&claims, "/sub"));
+    step.expect("the app", idp::APP, value_at(&claims, "/client_id"));
     step.show("user token", claims);
     Ok(token)
 }
 
-pub(crate) async fn expect_unauthorized(cast: &Fixtures, step: &mut Step, token: &str) -> Result<(), BoxError> {
-    let (status, challenge) = probe(&cast.http, &cast.mcp, Some(token)).await?;
-    step.show("answer", format!("{status} {challenge}"));
+pub(crate) async fn expect_unauthorized(fixtures: &Fixtures, step: &mut Step, token: &str) -> Result<(), BoxError> {
+    let (status, challenge) = probe(&fixtures.http, &fixtures.mcp, Some(token)).await?;
+    step.show("response", format!("{status} {challenge}"));
     step.expect("the status", 401, status);
     Ok(())
 }
 
 pub(crate) async fn expect_splicing_refused(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
-    alices: &str,
+    user_token: &str,
 ) -> Result<(), BoxError> {
-    let wanted = [("resource", cast.mcp.as_str()), ("scope", "files:read"), ("purpose", PURPOSE)];
-    let answer = cast.reader.exchange(errand, alices, &wanted).await?;
-    expect_refusal(step, &answer, "actor_unauthorized");
+    let parameters = [("resource", fixtures.mcp.as_str()), ("scope", "files:read"), ("purpose", PURPOSE)];
+    let response = fixtures.reader.exchange(errand, user_token, &parameters).await?;
+    expect_refusal(step, &response, "actor_unauthorized");
     Ok(())
 }
 
 pub(crate) async fn expect_excess_refused(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
-    alices: &str,
+    user_token: &str,
 ) -> Result<(), BoxError> {
-    let wanted =
-        [("resource", cast.mcp.as_str()), ("authorization_details", &detail("delete_file")), ("purpose", PURPOSE)];
-    let answer = cast.planner.exchange(errand, alices, &wanted).await?;
-    expect_refusal(step, &answer, "invalid_authorization_details");
+    let parameters =
+        [("resource", fixtures.mcp.as_str()), ("authorization_details", &detail("delete_file")), ("purpose", PURPOSE)];
+    let response = fixtures.planner.exchange(errand, user_token, &parameters).await?;
+    expect_refusal(step, &response, "invalid_authorization_details");
     Ok(())
 }
 
-/// A task token, and what the story needs to know of it.
+/// A task token, its task and its expiry.
 pub(crate) struct TaskToken {
     pub(crate) token: String,
     pub(crate) task: String,
@@ -86,35 +91,35 @@ pub(crate) struct TaskToken {
 }
 
 pub(crate) async fn exchange(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
-    alices: &str,
+    user_token: &str,
     purpose: &str,
 ) -> Result<TaskToken, BoxError> {
-    let files = read_details(&cast.mcp, &[FIGURES, FORECAST]);
-    let wanted = [("resource", cast.mcp.as_str()), ("authorization_details", &files), ("purpose", purpose)];
-    let answer = cast.planner.exchange(errand, alices, &wanted).await?;
-    let token = answer.token()?;
+    let files = read_details(&fixtures.mcp, &[FIGURES, FORECAST]);
+    let parameters = [("resource", fixtures.mcp.as_str()), ("authorization_details", &files), ("purpose", purpose)];
+    let response = fixtures.planner.exchange(errand, user_token, &parameters).await?;
+    let token = response.token()?;
     let claims = decode_claims(&token)?;
-    step.expect("who issued it", errand.issuer.as_str(), value_at(&claims, "/iss"));
-    step.expect("on whose behalf", idp::USER, value_at(&claims, "/sub"));
-    step.expect("whose word that is", cast.provider.as_str(), value_at(&claims, "/sub_iss"));
-    step.expect("who acts", "planner", value_at(&claims, "/act/sub"));
-    step.expect("where it is good", cast.mcp.as_str(), value_at(&claims, "/aud"));
-    step.expect("which tools", vec!["read_file"], tools(&claims));
-    step.expect("which files", json!({"one_of": [FIGURES, FORECAST]}), value_at(&claims, NAMES));
-    step.expect("what for", purpose, value_at(&claims, "/tctx/purpose"));
+    step.expect("the issuer", errand.issuer.as_str(), value_at(&claims, "/iss"));
+    step.expect("the requester", idp::USER, value_at(&claims, "/sub"));
+    step.expect("the issuer of the requester", fixtures.provider.as_str(), value_at(&claims, "/sub_iss"));
+    step.expect("the agent", "planner", value_at(&claims, "/act/sub"));
+    step.expect("the audience", fixtures.mcp.as_str(), value_at(&claims, "/aud"));
+    step.expect("the tools", vec!["read_file"], tools(&claims));
+    step.expect("the files", json!({"one_of": [FIGURES, FORECAST]}), value_at(&claims, NAMES));
+    step.expect("the purpose", purpose, value_at(&claims, "/tctx/purpose"));
     let expires = number(&claims, "exp");
-    let life = expires - number(&claims, "iat");
-    step.expect("a life of at most five minutes", true, (1..=300).contains(&life));
+    let lifetime = expires - number(&claims, "iat");
+    step.expect("a lifetime of at most five minutes", true, (1..=300).contains(&lifetime));
     let task = text(&claims, "txn").to_owned();
     step.show("task token", claims);
     Ok(TaskToken { token, task, expires })
 }
 
-pub(crate) async fn read_figures(cast: &Fixtures, step: &mut Step, token: &str) -> Result<Session, BoxError> {
-    let session = Session::open(&cast.http, &cast.mcp, token).await?;
+pub(crate) async fn read_figures(fixtures: &Fixtures, step: &mut Step, token: &str) -> Result<Session, BoxError> {
+    let session = Session::open(&fixtures.http, &fixtures.mcp, token).await?;
     let reply = session.call("read_file", json!({"name": FIGURES})).await?;
     step.show(FIGURES, reply.text());
     step.expect("the call", "done", reply.outcome());
@@ -123,80 +128,80 @@ pub(crate) async fn read_figures(cast: &Fixtures, step: &mut Step, token: &str) 
 }
 
 pub(crate) async fn expect_tool_refused(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     session: &Session,
     tool: &'static str,
-    with: Value,
+    arguments: Value,
 ) -> Result<(), BoxError> {
-    let reply = session.call(tool, with).await?;
-    step.show("answer", format!("{}: {}", reply.outcome(), reply.text()));
+    let reply = session.call(tool, arguments).await?;
+    step.show("response", format!("{}: {}", reply.outcome(), reply.text()));
     step.expect("the call", "insufficient_scope", reply.outcome());
-    let text = cast.figures();
-    step.show("the file now", text.as_str());
-    step.expect("the file", FIGURES_TEXT, text);
+    let text = fixtures.figures();
+    step.show("file content", text.as_str());
+    step.expect("the file content", FIGURES_TEXT, text);
     Ok(())
 }
 
 pub(crate) async fn delegate(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
-    planners: &TaskToken,
+    planner_token: &TaskToken,
 ) -> Result<String, BoxError> {
-    let files = read_details(&cast.mcp, &[FIGURES]);
-    let part = [("requested_actor", "reader"), ("authorization_details", files.as_str()), ("expires_in", "60")];
-    let answer = cast.planner.exchange(errand, &planners.token, &part).await?;
-    let token = answer.token()?;
+    let files = read_details(&fixtures.mcp, &[FIGURES]);
+    let parameters = [("requested_actor", "reader"), ("authorization_details", files.as_str()), ("expires_in", "60")];
+    let response = fixtures.planner.exchange(errand, &planner_token.token, &parameters).await?;
+    let token = response.token()?;
     let claims = decode_claims(&token)?;
-    step.expect("no bearer token", "N_A", answer.text("token_type"));
-    step.expect("whom it is for", "reader", value_at(&claims, "/may_act/sub"));
-    step.expect("where it is good", errand.issuer.as_str(), value_at(&claims, "/aud"));
+    step.expect("the token type", "N_A", response.get("token_type"));
+    step.expect("the agent that may use it", "reader", value_at(&claims, "/may_act/sub"));
+    step.expect("the audience", errand.issuer.as_str(), value_at(&claims, "/aud"));
     step.show("hand-over token", claims);
-    let (status, _) = probe(&cast.http, &cast.mcp, Some(&token)).await?;
+    let (status, _) = probe(&fixtures.http, &fixtures.mcp, Some(&token)).await?;
     step.show("MCP server", status);
-    step.expect("the MCP server's answer to it", 401, status);
+    step.expect("the status at the MCP server", 401, status);
     Ok(token)
 }
 
 pub(crate) async fn accept_delegation(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
-    planners: &TaskToken,
-    handed: &str,
+    planner_token: &TaskToken,
+    hand_over: &str,
 ) -> Result<TaskToken, BoxError> {
-    let answer =
-        cast.reader.exchange(errand, handed, &reader_request(cast, &read_details(&cast.mcp, &[FIGURES]))).await?;
-    let token = answer.token()?;
+    let response = fixtures
+        .reader
+        .exchange(errand, hand_over, &reader_request(fixtures, &read_details(&fixtures.mcp, &[FIGURES])))
+        .await?;
+    let token = response.token()?;
     let claims = decode_claims(&token)?;
-    step.expect("on whose behalf", idp::USER, value_at(&claims, "/sub"));
-    step.expect("who acts", "reader", value_at(&claims, "/act/sub"));
-    step.expect("who sent it", "planner", value_at(&claims, "/act/act/sub"));
-    step.expect("which task", planners.task.as_str(), value_at(&claims, "/txn"));
-    step.expect("which tools", vec!["read_file"], tools(&claims));
-    step.expect("which file", json!({"equals": FIGURES}), value_at(&claims, NAMES));
+    step.expect("the requester", idp::USER, value_at(&claims, "/sub"));
+    step.expect("the agent", "reader", value_at(&claims, "/act/sub"));
+    step.expect("the delegating agent", "planner", value_at(&claims, "/act/act/sub"));
+    step.expect("the task", planner_token.task.as_str(), value_at(&claims, "/txn"));
+    step.expect("the tools", vec!["read_file"], tools(&claims));
+    step.expect("the file", json!({"equals": FIGURES}), value_at(&claims, NAMES));
     let expires = number(&claims, "exp");
-    step.expect("it ends no later than the planner's", true, expires <= planners.expires);
+    step.expect("expires no later than the planner's token", true, expires <= planner_token.expires);
     step.show("task token", claims);
-    Ok(TaskToken { token, task: planners.task.clone(), expires })
+    Ok(TaskToken { token, task: planner_token.task.clone(), expires })
 }
 
-// ---- what they share -----------------------------------------------------------------------------------------------
-
-/// Where the file names stand that a token for reading is held to.
+/// JSON pointer to the constraint on file names.
 const NAMES: &str = "/authorization_details/0/constraints/name";
 
-pub(crate) fn reader_request<'a>(cast: &'a Fixtures, files: &'a str) -> [(&'static str, &'a str); 2] {
-    [("resource", &cast.mcp), ("authorization_details", files)]
+pub(crate) fn reader_request<'a>(fixtures: &'a Fixtures, files: &'a str) -> [(&'static str, &'a str); 2] {
+    [("resource", &fixtures.mcp), ("authorization_details", files)]
 }
 
-/// One tool, as RFC 9396 has it.
+/// Returns `authorization_details` (RFC 9396) for one tool.
 fn detail(tool: &str) -> String {
     json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": tool}]).to_string()
 }
 
-/// One tool of an MCP server, for these files only.
+/// Returns `authorization_details` for reading these files only.
 pub(crate) fn read_details(mcp: &str, files: &[&str]) -> String {
     json!([{
         "type": "mcp_tool",
@@ -208,14 +213,14 @@ pub(crate) fn read_details(mcp: &str, files: &[&str]) -> String {
     .to_string()
 }
 
-pub(crate) fn expect_refusal(step: &mut Step, answer: &TokenEndpointResponse, error: &str) {
-    step.show("answer", format!("{} {}", answer.status, text(&answer.body, "error")));
-    step.show("which says", answer.text("error_description"));
-    step.expect("the status", 400, answer.status);
-    step.expect("the error", error, answer.text("error"));
+pub(crate) fn expect_refusal(step: &mut Step, response: &TokenEndpointResponse, error: &str) {
+    step.show("response", format!("{} {}", response.status, text(&response.body, "error")));
+    step.show("description", response.get("error_description"));
+    step.expect("the status", 400, response.status);
+    step.expect("the error", error, response.get("error"));
 }
 
-/// The claims of a token. An agent may look, to know what it has; what it says counts for those who verify it.
+/// Decodes the claims of a token without verifying it: the agent only wants to know what it got.
 fn decode_claims(token: &str) -> Result<Value, BoxError> {
     let payload = token.split('.').nth(1).ok_or("not a JWT")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
@@ -237,7 +242,7 @@ pub(crate) fn list<'a>(json: &'a Value, name: &str) -> std::slice::Iter<'a, Valu
     json.get(name).and_then(Value::as_array).map(|list| list.iter()).unwrap_or_default()
 }
 
-/// The tools in a token or in the record of one.
+/// Returns the tools in a token or in its audit record.
 pub(crate) fn tools(json: &Value) -> Vec<&str> {
     list(json, "authorization_details").map(|detail| text(detail, "identifier")).collect()
 }

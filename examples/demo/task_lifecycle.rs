@@ -1,4 +1,4 @@
-//! The steps of a task's life: pause, end, and what is on record of it.
+//! Requests of the steps on the lifecycle of a task: suspension, completion, revocation, audit trail.
 
 use serde_json::{Value, json};
 
@@ -9,143 +9,154 @@ use crate::{
     steps::{expect_refusal, list, read_details, reader_request, text, tools},
 };
 
-/// What Alice is waited for in the middle of the work.
-const QUESTION: &str = "Alice is asked which quarters she means";
-const OUTCOME: &str = "533 in four quarters";
+/// Reason of the suspension.
+const QUESTION: &str = "waiting for Alice to choose the quarters";
+const OUTCOME: &str = "the sum of four quarters is 533";
 
-/// The planner brings its task to another state.
+/// Suspends, resumes or completes the task, as the planner.
 pub(crate) async fn transition_task(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     task: &str,
-    act: &str,
+    action: &str,
 ) -> Result<(), BoxError> {
-    let api = api_token(&cast.planner, errand, "errand:tasks").await?;
-    let (said, state) = match act {
+    let api = api_token(&fixtures.planner, errand, "errand:tasks").await?;
+    let (body, state) = match action {
         "suspend" => (json!({"reason": QUESTION}), "suspended"),
         "complete" => (json!({"outcome": OUTCOME}), "completed"),
         _ => (json!({}), "active"),
     };
-    let url = format!("{}/v1/tasks/{task}/{act}", errand.issuer);
-    let answer = TokenEndpointResponse::send(cast.http.post(url).bearer_auth(&api).json(&said)).await?;
-    step.show("the planner says", said);
-    step.show("the task now", answer.text("state"));
-    step.expect("the status", 200, answer.status);
-    step.expect("the state", state, answer.text("state"));
+    let url = format!("{}/v1/tasks/{task}/{action}", errand.issuer);
+    let response = TokenEndpointResponse::send(fixtures.http.post(url).bearer_auth(&api).json(&body)).await?;
+    step.show("request", body);
+    step.show("task state", response.get("state"));
+    step.expect("the status", 200, response.status);
+    step.expect("the state", state, response.get("state"));
     Ok(())
 }
 
-/// Both agents have the very tokens that they had.
+/// Calls the tool in both existing sessions.
 pub(crate) async fn expect_both_sessions(
     step: &mut Step,
     sessions: &[Session; 2],
     outcome: &str,
 ) -> Result<(), BoxError> {
-    for (who, session) in ["the planner", "the reader"].into_iter().zip(sessions) {
+    for (agent, session) in ["the planner", "the reader"].into_iter().zip(sessions) {
         let reply = session.call("read_file", json!({"name": FIGURES})).await?;
-        step.show(who, format!("{} {}", reply.outcome(), reply.text()));
-        step.expect(who, outcome, reply.outcome());
+        step.show(agent, format!("{} {}", reply.outcome(), reply.text()));
+        step.expect(agent, outcome, reply.outcome());
     }
     Ok(())
 }
 
 pub(crate) async fn revoke(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
     task: &str,
 ) -> Result<String, BoxError> {
-    let api = api_token(&cast.ops, errand, "errand:admin errand:audit").await?;
-    let order = json!({"kind": "task", "id": task, "reason": "Alice called: the figures are the wrong ones"});
+    let api = api_token(&fixtures.ops, errand, "errand:admin errand:audit").await?;
+    let revocation = json!({"kind": "task", "id": task, "reason": "Alice called: these are the wrong figures"});
     let url = format!("{}/v1/admin/revocations", errand.issuer);
-    let answer = TokenEndpointResponse::send(cast.http.post(url).bearer_auth(&api).json(&order)).await?;
-    step.show("order", order);
-    step.show("answer", answer.body.clone());
-    step.expect("the status", 200, answer.status);
-    step.expect("what was ended", task, answer.text("key"));
+    let response = TokenEndpointResponse::send(fixtures.http.post(url).bearer_auth(&api).json(&revocation)).await?;
+    step.show("request", revocation);
+    step.show("response", response.body.clone());
+    step.expect("the status", 200, response.status);
+    step.expect("the revoked task", task, response.get("key"));
     Ok(api)
 }
 
-pub(crate) async fn expect_session_ended(cast: &Fixtures, step: &mut Step, session: &Session) -> Result<(), BoxError> {
+pub(crate) async fn expect_session_ended(
+    fixtures: &Fixtures,
+    step: &mut Step,
+    session: &Session,
+) -> Result<(), BoxError> {
     let reply = session.call("read_file", json!({"name": FIGURES})).await?;
-    step.show("answer", format!("{} {}", reply.outcome(), reply.text()));
+    step.show("response", format!("{} {}", reply.outcome(), reply.text()));
     step.expect("the call", "401", reply.outcome());
-    step.expect("the challenge says why", true, reply.text().contains("error=\"invalid_token\""));
-    step.expect("the file", FIGURES_TEXT, cast.figures());
+    step.expect("the challenge names the error", true, reply.text().contains("error=\"invalid_token\""));
+    step.expect("the file content", FIGURES_TEXT, fixtures.figures());
     Ok(())
 }
 
 pub(crate) async fn expect_exchange_refused(
-    cast: &Fixtures,
+    fixtures: &Fixtures,
     step: &mut Step,
     errand: &AuthorizationServer,
-    handed: &str,
+    hand_over: &str,
 ) -> Result<(), BoxError> {
-    let answer =
-        cast.reader.exchange(errand, handed, &reader_request(cast, &read_details(&cast.mcp, &[FIGURES]))).await?;
-    expect_refusal(step, &answer, "invalid_request");
+    let response = fixtures
+        .reader
+        .exchange(errand, hand_over, &reader_request(fixtures, &read_details(&fixtures.mcp, &[FIGURES])))
+        .await?;
+    expect_refusal(step, &response, "invalid_request");
     Ok(())
 }
 
-pub(crate) async fn show_audit(cast: &Fixtures, step: &mut Step, api: &str, task: &str) -> Result<(), BoxError> {
-    let url = format!("{}/v1/admin/audit?task={task}", cast.errand.url);
-    let answer = TokenEndpointResponse::send(cast.http.get(url).bearer_auth(api)).await?;
-    step.expect("the status", 200, answer.status);
-    let items = list(&answer.body, "items");
-    // The list begins with the newest.
+pub(crate) async fn show_audit(fixtures: &Fixtures, step: &mut Step, api: &str, task: &str) -> Result<(), BoxError> {
+    let url = format!("{}/v1/admin/audit?task={task}", fixtures.errand.url);
+    let response = TokenEndpointResponse::send(fixtures.http.get(url).bearer_auth(api)).await?;
+    step.expect("the status", 200, response.status);
+    let items = list(&response.body, "items");
+    // The list starts with the newest record.
     let records = items.rev().filter_map(|item| item.pointer("/chained/record")).collect::<Vec<_>>();
     step.show("records", records.iter().map(|record| describe_record(record)).collect::<Vec<_>>());
-    for (what, event, outcome, times) in [
-        ("tokens issued: the planner's, the hand-over, the reader's", "token.issue", "done", 3),
-        ("tokens let in by the MCP server", "token.introspect", "active", 2),
-        ("tokens turned away: the hand-over, and both after the end", "token.introspect", "inactive", 3),
-        ("tokens refused: the reader's after the end", "token.issue", "refused", 1),
-        ("the end", "revocation", "done", 1),
+    for (what, event, outcome, count) in [
+        ("issued tokens: the planner's, the hand-over token, the reader's", "token.issue", "done", 3),
+        ("active tokens at the MCP server", "token.introspect", "active", 2),
+        (
+            "inactive tokens at the MCP server: the hand-over token, and both after the revocation",
+            "token.introspect",
+            "inactive",
+            3,
+        ),
+        ("refused exchanges: the reader's after the revocation", "token.issue", "refused", 1),
+        ("revocations", "revocation", "done", 1),
     ] {
         let found = records
             .iter()
             .filter(|record| text(record, "event") == event && text(record, "outcome") == outcome)
             .count();
-        step.expect(what, times, found);
+        step.expect(what, count, found);
     }
     Ok(())
 }
 
-pub(crate) async fn show_trail(cast: &Fixtures, step: &mut Step, api: &str, task: &str) -> Result<(), BoxError> {
-    let url = format!("{}/v1/admin/tasks/{task}/trail", cast.errand.url);
-    let answer = TokenEndpointResponse::send(cast.http.get(url).bearer_auth(api)).await?;
-    step.expect("the status", 200, answer.status);
-    step.show("the trail", list(&answer.body, "steps").map(|step| text(step, "text")).collect::<Vec<_>>());
+pub(crate) async fn show_trail(fixtures: &Fixtures, step: &mut Step, api: &str, task: &str) -> Result<(), BoxError> {
+    let url = format!("{}/v1/admin/tasks/{task}/trail", fixtures.errand.url);
+    let response = TokenEndpointResponse::send(fixtures.http.get(url).bearer_auth(api)).await?;
+    step.expect("the status", 200, response.status);
+    step.show("trail", list(&response.body, "steps").map(|step| text(step, "text")).collect::<Vec<_>>());
     let outcome = |step: &Value| step.pointer("/record/asked/outcome").cloned().unwrap_or_default();
-    for (what, kind, came_of_it, times) in [
-        ("the intent, with what was granted", "intent", Value::Null, 1),
-        ("tokens that came of it: the hand-over, the reader's", "exchange", Value::Null, 2),
-        ("calls that were made: two by each agent", "call", json!("succeeded"), 4),
-        ("calls that were refused: two by the planner, one by the reader", "call", json!("refused"), 3),
-        ("states: suspended, resumed, completed", "state", Value::Null, 3),
+    for (what, kind, expected_outcome, count) in [
+        ("intents, with the granted authority", "intent", Value::Null, 1),
+        ("derived tokens: the hand-over token, the reader's", "exchange", Value::Null, 2),
+        ("successful calls: two by each agent", "call", json!("succeeded"), 4),
+        ("refused calls: two by the planner, one by the reader", "call", json!("refused"), 3),
+        ("transitions: suspended, resumed, completed", "state", Value::Null, 3),
     ] {
-        let found =
-            list(&answer.body, "steps").filter(|step| text(step, "kind") == kind && outcome(step) == came_of_it);
-        step.expect(what, times, found.count());
+        let found = list(&response.body, "steps")
+            .filter(|step| text(step, "kind") == kind && outcome(step) == expected_outcome);
+        step.expect(what, count, found.count());
     }
     Ok(())
 }
 
-/// A token for Errand's own API.
-async fn api_token(party: &OAuthClient, errand: &AuthorizationServer, scope: &str) -> Result<String, BoxError> {
+/// Gets a token for Errand's own API.
+async fn api_token(client: &OAuthClient, errand: &AuthorizationServer, scope: &str) -> Result<String, BoxError> {
     let grant = [("grant_type", "client_credentials"), ("scope", scope)];
-    party.post_form(errand, &grant).await?.token()
+    client.post_form(errand, &grant).await?.token()
 }
 
-/// A record of the trail on one line: what, by whom, what came of it.
+/// Formats an audit record on one line: event, outcome, client, actor chain and tools.
 fn describe_record(record: &Value) -> String {
-    let who = [text(record, "client"), text(record, "admin")].concat();
+    let client = [text(record, "client"), text(record, "admin")].concat();
     let agents = list(record, "agents").filter_map(Value::as_str).collect::<Vec<_>>().join(" < ");
     let tools = record.get("granted").map(tools).unwrap_or_default().join(" ");
     let reason = text(record, "reason");
     let reason = if reason.is_empty() { String::new() } else { format!("({reason})") };
     let (event, outcome) = (text(record, "event"), text(record, "outcome"));
-    let line = format!("{event:<17}{outcome:<9}by {who:<10} act: {agents:<17} {tools}{reason}");
+    let line = format!("{event:<17}{outcome:<9}by {client:<10} act: {agents:<17} {tools}{reason}");
     line.trim_end().to_owned()
 }

@@ -1,5 +1,5 @@
-//! What strangers can send, and what must hold whatever they send: one function an entry point, which panics when it does
-//! not hold. libFuzzer drives them (`./dev fuzz`), and so does `tests/fuzz_seeds.rs`, from the seeds and without libFuzzer.
+//! Fuzz targets: one function per parser of untrusted input, which panics if an invariant does not hold.
+//! libFuzzer runs them (`./dev fuzz`), and `tests/fuzz_seeds.rs` runs them on the seeds.
 
 use errand::{
     domain::{
@@ -18,37 +18,38 @@ use errand::{
 };
 use serde_json::{Value, json};
 
-/// A body: what was read of it, written again with every byte escaped, reads the same.
+/// Form body: escaping every byte of the parsed parameters and parsing them again gives the same.
 pub fn form(input: &[u8]) {
     let Ok(form) = Form::parse(input) else { return };
     let names = form.names().collect::<Vec<_>>();
     let pairs = || names.iter().flat_map(|name| form.get_all(name).map(move |value| (*name, value)));
     for (n, name) in names.iter().enumerate() {
-        let repeated = names.iter().take(n).any(|before| before == name);
-        assert!(!repeated || matches!(*name, "resource" | "audience"), "`{name}` stands twice");
+        let repeated = names.iter().take(n).any(|earlier| earlier == name);
+        assert!(!repeated || matches!(*name, "resource" | "audience"), "duplicate parameter `{name}`");
     }
-    assert!(pairs().all(|(_, value)| !value.is_empty()), "a parameter without a value counts as not there");
+    assert!(pairs().all(|(_, value)| !value.is_empty()), "a parameter without a value must count as absent");
     let escaped = |text: &str| text.bytes().fold(String::new(), |all, byte| format!("{all}%{byte:02x}"));
     let mut once = names.clone();
     once.sort_unstable();
     once.dedup();
-    let again =
+    let encoded =
         once.iter().flat_map(|name| form.get_all(name).map(|value| format!("{}={}", escaped(name), escaped(value))));
-    let again = Form::parse(again.collect::<Vec<_>>().join("&").as_bytes()).expect("what was read can be written");
+    let reparsed =
+        Form::parse(encoded.collect::<Vec<_>>().join("&").as_bytes()).expect("a parsed form can be encoded and parsed");
     for name in once {
-        assert!(form.get_all(name).eq(again.get_all(name)), "`{name}` reads another way when it is escaped");
+        assert!(form.get_all(name).eq(reparsed.get_all(name)), "`{name}` changes when it is escaped");
     }
 }
 
-/// A token as it comes, and one whose header and payload are what comes, with a zero byte between them: the fuzzer is not
-/// to spend its time on base64.
+/// JWS: the input as a token, and as header and payload with a zero byte between them, so that the fuzzer
+/// does not need to find valid base64.
 pub fn jws(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
-        taken_apart(text);
+        check_jws(text);
     }
     let mut parts = input.splitn(2, |byte| *byte == 0);
     if let (Some(header), Some(payload)) = (parts.next(), parts.next()) {
-        taken_apart(&format!(
+        check_jws(&format!(
             "{}.{}.{}",
             encode_base64url(header),
             encode_base64url(payload),
@@ -57,12 +58,12 @@ pub fn jws(input: &[u8]) {
     }
 }
 
-/// Whatever was taken apart is one token with one text.
-fn taken_apart(text: &str) {
+/// Checks that a parsed token has exactly one text.
+fn check_jws(text: &str) {
     let Ok(jws) = UnverifiedJws::parse(text) else { return };
     assert!(text.len() <= MAX_JWT_BYTES && jws.text() == text);
-    let signed = std::str::from_utf8(jws.signing_input()).expect("a part of a text is a text");
-    assert_eq!(format!("{signed}.{}", encode_base64url(jws.signature())), text, "a value has one text");
+    let signed = std::str::from_utf8(jws.signing_input()).expect("a part of UTF-8 text is UTF-8");
+    assert_eq!(format!("{signed}.{}", encode_base64url(jws.signature())), text, "the token has another encoding");
     let header = jws.header();
     assert!(header.typ.as_ref().is_none_or(|typ| !typ.bytes().any(|byte| byte.is_ascii_uppercase())));
     let (issuer, subject) = (jws.claimed_issuer().map(str::to_owned), jws.claimed_subject().map(str::to_owned));
@@ -71,24 +72,24 @@ fn taken_apart(text: &str) {
     assert_eq!(subject.as_deref(), payload.get("sub").and_then(Value::as_str));
 }
 
-/// What parses serialises, and what was serialised parses back to the same.
+/// `authorization_details`: serialising and parsing again gives the same authority.
 pub fn details(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let target = "https://files.example.com/mcp".parse::<ResourceUri>().ok();
     let Ok(authority) = parse_details(text, target.as_ref()) else { return };
     assert!((1..=MAX_DETAILS).contains(&authority.len()));
     let written = serde_json::to_string(&authority).expect("an authority is JSON");
-    let stored = serde_json::from_str::<Authority>(&written).expect("what we write, we read");
+    let stored = serde_json::from_str::<Authority>(&written).expect("a serialised authority parses");
     assert_eq!(stored, authority);
     assert_eq!(stored.hash(), authority.hash());
     assert!(
         authority.is_subset_of(&stored) && stored.is_subset_of(&authority) && authority.intersect(&stored) == authority
     );
-    // A product of arrays is longer once it is written out, so it may be too long for a request.
+    // A product of arrays is longer when serialised, and may then be too long for a request.
     if written.len() <= MAX_DETAILS_BYTES {
         assert_eq!(parse_details(&written, None).as_ref(), Ok(&authority));
     }
-    // Without the request's resource, what parses means the same.
+    // Details that parse without the resource of the request have the same meaning.
     if let Ok(alone) = parse_details(text, None) {
         assert_eq!(alone, authority);
     }
@@ -97,11 +98,11 @@ pub fn details(input: &[u8]) {
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 const US: &str = "https://sts.example.com";
 
-/// Strict JSON says what any parser says; and claims that pass every check keep to the rules.
+/// Claims: strict JSON agrees with another parser, and claims that pass the checks satisfy the rules.
 pub fn claims(input: &[u8]) {
     let Ok(value) = strict_json::parse(input, 32) else { return };
     let loose = serde_json::from_slice::<Value>(input).expect("strict JSON is JSON");
-    assert_eq!(loose, value, "another parser reads something else");
+    assert_eq!(loose, value, "another parser gives another value");
     let Value::Object(claims) = value else { return };
     let leeway = Lifetime::seconds(30);
     let issuer = issuer();
@@ -117,8 +118,8 @@ pub fn claims(input: &[u8]) {
         if let Ok(user) = check_user_claims(claims.clone(), &rules, NOW) {
             assert!(user.expires > NOW && user.requester.issuer == issuer.issuer);
             assert!(user.requester.subject.as_str().starts_with("idp|"));
-            let ours = if kind == SubjectTokenType::IdToken { &agent_client_ids[..] } else { &issuer.audiences };
-            assert!(user.audiences.len() == 1 && ours.contains(&user.audiences[0]));
+            let expected = if kind == SubjectTokenType::IdToken { &agent_client_ids[..] } else { &issuer.audiences };
+            assert!(user.audiences.len() == 1 && expected.contains(&user.audiences[0]));
             assert_eq!(user.is_key_bound, claims.contains_key("cnf"));
             assert_eq!(user.chain.is_some(), claims.contains_key("act"));
             assert_eq!(user.raw_claims, claims);
@@ -128,13 +129,13 @@ pub fn claims(input: &[u8]) {
     let max_lifetime = Lifetime::minutes(5);
     let rules = AssertionRules { issuer: US, token_endpoint: None, leeway, max_lifetime };
     if let Ok(checked) = check_assertion(&claims, &planner, &rules, NOW) {
-        let exp = claims.get("exp").and_then(Value::as_i64).map(Timestamp::from_unix).expect("there is no end");
+        let exp = claims.get("exp").and_then(Value::as_i64).map(Timestamp::from_unix).expect("`exp` is missing");
         assert!(!checked.jti.is_empty());
         assert!(
             !exp.saturating_add(leeway).has_passed(NOW)
                 && exp <= NOW.saturating_add(max_lifetime).saturating_add(leeway)
         );
-        assert!(checked.remember_until > exp, "a replay would find a gap");
+        assert!(checked.remember_until > exp, "a replay is possible before the expiry");
     }
 }
 
@@ -146,7 +147,7 @@ fn issuer() -> TrustedIssuer {
     serde_json::from_value(entry).expect("an issuer")
 }
 
-/// A list of scopes written again is the same set, and at most as long.
+/// Scope: serialising gives the same set, in at most as many bytes.
 pub fn scope(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let Ok(set) = text.parse::<ScopeSet>() else { return };
@@ -156,11 +157,11 @@ pub fn scope(input: &[u8]) {
     assert!(text.split(' ').all(|scope| set.iter().any(|one| one.as_str() == scope)), "a scope was lost");
 }
 
-/// The canonical form of a resource is its own canonical form; an issuer stays as it is written.
+/// URIs: canonicalisation is idempotent for a resource, and an issuer is unchanged.
 pub fn uri(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(uri) = text.parse::<ResourceUri>() {
-        assert_eq!(uri.as_str().parse::<ResourceUri>().as_ref(), Ok(&uri), "not its own canonical form");
+        assert_eq!(uri.as_str().parse::<ResourceUri>().as_ref(), Ok(&uri), "canonicalisation is not idempotent");
         assert!(!uri.as_str().contains(|c: char| c == '#' || c.is_control() || c.is_whitespace()));
     }
     if let Ok(issuer) = text.parse::<IssuerUrl>() {

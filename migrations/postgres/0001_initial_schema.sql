@@ -2,7 +2,7 @@
 -- order.
 --
 -- Times are seconds since 1970 and come from the caller. No statement uses the database's clock, so
--- there is no now(). Lists and authorities are JSON text that only the program writes and reads.
+-- now() does not appear. Lists and authorities are JSON text that only the program writes and reads.
 -- Text that is compared or sorted has the collation "C", so that an upgrade of the operating system
 -- changes no order. There are no foreign keys. Two concurrent issues of tokens would otherwise
 -- contend for the row lock of their task.
@@ -255,5 +255,5 @@ CREATE INDEX audit_agents_by_agent ON audit_agents (agent, occurred_at, writer, 
 CREATE TABLE audit_writers (                -- the head of every chain, so that a truncated chain is detected
     writer uuid PRIMARY KEY,
     n bigint NOT NULL CHECK (n >= 0),       -- the number of the last record
-    hash text NOT NULL                      -- its hash; empty if there is no record
+    hash text NOT NULL                      -- its hash; empty before the first record
 );

@@ -2,7 +2,7 @@
 -- order.
 --
 -- Times are seconds since 1970 and come from the caller. No statement uses the database's clock, so
--- there is no now(). Lists and authorities are JSON text that only the program writes and reads.
+-- now() does not appear. Lists and authorities are JSON text that only the program writes and reads.
 -- Text is compared and sorted by its bytes, which is SQLite's default. A UUID is hyphenated text in
 -- lower case, so that its order as text is its order as a number. There are no foreign keys, as on
 -- PostgreSQL.
@@ -254,5 +254,5 @@ CREATE INDEX audit_agents_by_agent ON audit_agents (agent, occurred_at, writer, 
 CREATE TABLE audit_writers (                -- the head of every chain, so that a truncated chain is detected
     writer TEXT PRIMARY KEY,
     n INTEGER NOT NULL CHECK (n >= 0),      -- the number of the last record
-    hash TEXT NOT NULL                      -- its hash; empty if there is no record
+    hash TEXT NOT NULL                      -- its hash; empty before the first record
 ) STRICT;

@@ -1,4 +1,4 @@
-//! The other side of client authentication: making an assertion (RFC 7523), for `errand token` at a terminal.
+//! Client assertions (RFC 7523) for `errand token`: the client side of client authentication.
 
 use josekit::{
     jwk::Jwk,
@@ -16,12 +16,12 @@ use crate::{
     ports::Outage,
 };
 
-/// How long an assertion lives: long enough for a slow network, and no longer.
+/// The lifetime of an assertion: long enough for a slow network, and no longer.
 const ASSERTION_LIFETIME: Lifetime = Lifetime::seconds(60);
 
-/// A private key that no assertion can be signed with.
+/// A private key that can't sign an assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the key file holds no private JWK for ES256, EdDSA (Ed25519) or RS256")]
+#[error("the key file does not contain a private JWK for ES256, EdDSA (Ed25519) or RS256")]
 pub struct UnusableKeyError;
 
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ struct Claims<'a> {
     jti: Uuid,
 }
 
-/// Makes an assertion of `client` for the server with this issuer, signed with a private JWK.
+/// Creates an assertion of `client` for the server with this issuer, signed with a private JWK.
 pub fn sign(jwk: &Secret, client: &str, server: &str, now: Timestamp, jti: Uuid) -> Result<Secret, Outage> {
     let operation = "sign a client assertion";
     let jwk = Jwk::from_bytes(jwk.expose()).map_err(|_| Outage { operation, source: UnusableKeyError.into() })?;

@@ -1,4 +1,5 @@
-//! The identity provider of `errand serve --dev`: a key in a file, and nobody behind it. It makes user tokens for the terminal.
+//! The identity provider of `errand serve --dev`: a key in a file, without a service. It issues
+//! user tokens for the command line.
 
 use std::{fs, path::Path};
 
@@ -18,23 +19,23 @@ use crate::{
     ports::Outage,
 };
 
-/// The file with its private key (a JWK) in the folder for development.
+/// The file with the private key (a JWK) in the development folder.
 pub const PRIVATE_KEY_FILE: &str = "idp.private.json";
-/// The file with the name of the server that it makes tokens for.
+/// The file with the URL of the server for which tokens are issued.
 pub const SERVER_FILE: &str = "idp.server";
 
-/// What to put into a user token.
+/// The claims of a user token.
 #[derive(Clone, Copy, Debug)]
 pub struct UserTokenClaims<'a> {
     /// The user.
     pub sub: &'a str,
-    /// What they allow, in a list with spaces. None: the token has no scope, and nothing can be had with it.
+    /// The scope, separated by spaces. A token without scope grants no access.
     pub scope: Option<&'a str>,
-    /// The client that they signed in at: the agent.
+    /// The client at which the user signed in: the agent.
     pub client: &'a str,
 }
 
-/// Makes a user token (RFC 9068) that the server with this folder takes for an hour.
+/// Issues a user token (RFC 9068) that the server with this folder accepts for an hour.
 pub fn issue_user_token(folder: &Path, user: UserTokenClaims<'_>, now: Timestamp, jti: Uuid) -> Result<String, Outage> {
     let read =
         |name| fs::read_to_string(folder.join(name)).map_err(Outage::during("read the folder of `errand serve --dev`"));
@@ -58,16 +59,17 @@ pub fn issue_user_token(folder: &Path, user: UserTokenClaims<'_>, now: Timestamp
     Ok(format!("{input}.{}", encode_base64url(signature.as_ref())))
 }
 
-/// Makes a private key, as a JWK.
+/// Generates a private key, as a JWK.
 pub fn generate_key() -> Result<Zeroizing<String>, Outage> {
-    // ring writes keys as PKCS #8 only, in this one form (RFC 5208, RFC 5915): the number itself stands after 36 bytes.
+    // ring writes keys as PKCS #8 only, in this one form (RFC 5208, RFC 5915): the scalar begins
+    // after 36 bytes.
     const SCALAR_OFFSET: usize = 36;
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &system_random())
-        .map_err(|_| ring_outage("make a key"))?;
+        .map_err(|_| ring_outage("generate a key"))?;
     let document = Zeroizing::new(document.as_ref().to_vec());
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &system_random());
     let pair = pair.map_err(|_| ring_outage("read the new key"))?;
-    let number = document.get(SCALAR_OFFSET..SCALAR_OFFSET + 32).ok_or_else(|| ring_outage("read the new key"))?;
+    let scalar = document.get(SCALAR_OFFSET..SCALAR_OFFSET + 32).ok_or_else(|| ring_outage("read the new key"))?;
     let point = pair.public_key().as_ref().get(1..).and_then(|point| point.split_at_checked(32));
     let (x, y) = point.ok_or_else(|| ring_outage("read the new key"))?;
     let jwk = Jwk {
@@ -75,7 +77,7 @@ pub fn generate_key() -> Result<Zeroizing<String>, Outage> {
         crv: "P-256".into(),
         x: encode_base64url(x),
         y: encode_base64url(y),
-        d: Some(encode_base64url(number)),
+        d: Some(encode_base64url(scalar)),
         kid: "dev-idp".into(),
         alg: "ES256".into(),
     };
@@ -84,7 +86,7 @@ pub fn generate_key() -> Result<Zeroizing<String>, Outage> {
     Ok(text)
 }
 
-/// The public half of a private JWK, as a JWK set.
+/// Returns the public key of a private JWK, as a JWK set.
 pub fn public_jwks(private: &str) -> Result<String, Outage> {
     let (jwk, _) = parse_key(private)?;
     let keys = [Jwk { d: None, ..jwk }];
@@ -96,11 +98,11 @@ fn parse_key(text: &str) -> Result<(Jwk, EcdsaKeyPair), Outage> {
         serde_json::from_str::<Jwk>(text).map_err(|_| ring_outage("read the key of the dev identity provider"))?;
     let bytes =
         |text: &str| decode_base64url(text).ok_or_else(|| ring_outage("read the key of the dev identity provider"));
-    let number = Zeroizing::new(bytes(jwk.d.as_deref().unwrap_or_default())?);
+    let scalar = Zeroizing::new(bytes(jwk.d.as_deref().unwrap_or_default())?);
     let point = [vec![4], bytes(&jwk.x)?, bytes(&jwk.y)?].concat();
     let pair = EcdsaKeyPair::from_private_key_and_public_key(
         &ECDSA_P256_SHA256_FIXED_SIGNING,
-        &number,
+        &scalar,
         &point,
         &system_random(),
     );
@@ -151,14 +153,14 @@ fn encode_part(json: &impl Serialize) -> Result<String, Outage> {
     serde_json::to_vec(json).map(|json| encode_base64url(&json)).map_err(Outage::during("write the token"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "ring takes no dice but its own for keys and signatures")]
+#[expect(clippy::disallowed_methods, reason = "ring accepts only its own entropy source for keys and signatures")]
 fn system_random() -> SystemRandom {
     SystemRandom::new()
 }
 
-/// ring says nothing about what went wrong, on purpose.
+/// Returns an outage without a cause: ring deliberately gives none.
 fn ring_outage(operation: &'static str) -> Outage {
-    Outage { operation, source: "ring refused".into() }
+    Outage { operation, source: "ring rejected the operation".into() }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! josekit, which reads the keys of others and verifies their signatures. All it is trusted with is
-//! `(key, message, signature) -> good or not`: it never sees a header or a claim.
+//! Verification of other parties' signatures. Wraps josekit, whose only task is `(key, message,
+//! signature) -> valid or not`: it never sees a header or a claim.
 //!
-//! Its payload validator and its date getters are not used anywhere: the one lets a token without `aud` or `exp` pass,
-//! the others panic on `exp: 1e300`.
+//! The payload validator and the date getters of josekit are not used. The validator accepts a
+//! token without `aud` or `exp`, and the getters panic on `exp: 1e300`.
 
 use josekit::{
     jwk::{Jwk, KeyPair, alg::rsa::RsaKeyPair},
@@ -22,8 +22,8 @@ use crate::{
     ports::{Outage, SignatureError},
 };
 
-/// The keys of one signer, each bound to the algorithms that it fits and that the signer may use. Costs a hundred
-/// microseconds a key to build, so build it once and keep it.
+/// The keys of one signer, each bound to the algorithms that fit the key and that the signer may
+/// use. A key takes about a hundred microseconds to build, so a set is built once and kept.
 #[derive(Debug)]
 pub(super) struct VerifierSet(Vec<Verifier>);
 
@@ -35,8 +35,8 @@ struct Verifier {
 }
 
 impl VerifierSet {
-    /// Takes what can be used of a key set. A key that can't be is passed over: issuers publish keys for other purposes
-    /// and of kinds to come (RFC 7517 §5).
+    /// Builds verifiers for the usable keys of a set. Other keys are skipped: issuers publish keys
+    /// for other purposes and of future kinds (RFC 7517 §5).
     pub(super) fn build(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Self {
         let verifiers = keys.keys().flat_map(|key| {
             let usable = UsableKey::parse(key);
@@ -46,29 +46,30 @@ impl VerifierSet {
         Self(verifiers.collect())
     }
 
-    /// Whether one of the keys signed it: the keys named `kid` if the token names one, else every key of the algorithm.
-    /// Two keys with one name are both tried.
+    /// Verifies the signature with the keys that have the token's `kid`, or with every key of the
+    /// algorithm if the token has no `kid`. Two keys with the same `kid` are both tried.
     pub(super) fn verify(&self, algorithm: JwsAlgorithm, token: &UnverifiedJws<'_>) -> Result<(), SignatureError> {
         let kid = token.header().kid.as_deref();
-        let mut fitting = self
+        let mut candidates = self
             .0
             .iter()
             .filter(|one| one.algorithm == algorithm && (kid.is_none() || one.kid.as_deref() == kid))
             .peekable();
-        if fitting.peek().is_none() {
+        if candidates.peek().is_none() {
             return Err(SignatureError::UnknownKey);
         }
         if algorithm == JwsAlgorithm::ES256 && token.signature().len() != 64 {
-            // It would be refused for nothing; an unknown client's costs a verification, and the two must look alike.
+            // josekit would reject it at no cost. An unknown client's token costs a verification,
+            // and the timing must not differ.
             self.verify_dummy(token);
             return Err(SignatureError::InvalidSignature);
         }
-        let good = fitting.any(|one| one.key.verify(token.signing_input(), token.signature()).is_ok());
-        if good { Ok(()) } else { Err(SignatureError::InvalidSignature) }
+        let is_valid = candidates.any(|one| one.key.verify(token.signing_input(), token.signature()).is_ok());
+        if is_valid { Ok(()) } else { Err(SignatureError::InvalidSignature) }
     }
 
-    /// Does the work of verifying an ES256 signature and throws it away. The signature is a constant of the right form,
-    /// because a malformed one would cost nothing.
+    /// Verifies an ES256 signature and discards the result. The signature is a well-formed
+    /// constant, because a malformed one would cost no time.
     pub(super) fn verify_dummy(&self, token: &UnverifiedJws<'_>) {
         for one in &self.0 {
             let _ = std::hint::black_box(one.key.verify(token.signing_input(), &[1; 64]).is_ok());
@@ -76,23 +77,24 @@ impl VerifierSet {
     }
 }
 
-/// The algorithm that the token says, if it is one of the allowed ones. `none` and symmetric algorithms have no name here.
+/// Returns the token's algorithm if it is allowed. `none` and symmetric algorithms do not exist
+/// here.
 pub(super) fn check_algorithm(
     token: &UnverifiedJws<'_>,
     allowed: &[JwsAlgorithm],
 ) -> Result<JwsAlgorithm, SignatureError> {
     JwsAlgorithm::parse(&token.header().alg)
-        .filter(|said| allowed.contains(said))
+        .filter(|algorithm| allowed.contains(algorithm))
         .ok_or(SignatureError::AlgorithmNotAllowed)
 }
 
-/// A new RSA key of 2048 bits as PKCS#8: the one thing that ring can't do.
+/// Generates an RSA key of 2048 bits as PKCS#8, which ring can't do.
 pub(super) fn generate_rsa() -> Result<Zeroizing<Vec<u8>>, Outage> {
-    let pair = RsaKeyPair::generate(2048).map_err(Outage::during("making an RSA key"))?;
+    let pair = RsaKeyPair::generate(2048).map_err(Outage::during("generate an RSA key"))?;
     Ok(Zeroizing::new(pair.to_der_private_key()))
 }
 
-/// A public key for signatures, as far as it has been looked at.
+/// A public key for signatures whose use has been checked.
 struct UsableKey<'a> {
     key: &'a Map<String, Value>,
     kid: Option<String>,
@@ -100,7 +102,8 @@ struct UsableKey<'a> {
 }
 
 impl<'a> UsableKey<'a> {
-    /// `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when they are there. So is their type.
+    /// Checks the use of a key. `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when
+    /// present, and so is their type.
     fn parse(key: &'a Map<String, Value>) -> Option<Self> {
         let text = |name: &str| match key.get(name) {
             None => Some(None),
@@ -127,22 +130,24 @@ impl<'a> UsableKey<'a> {
         Some(Verifier { kid: self.kid.clone(), algorithm, key: jws_verifier(algorithm, &material)? })
     }
 
-    /// The bare public key, if it is of the kind that the algorithm wants. josekit gets these members and no other.
+    /// Returns the bare public key if it fits the algorithm. josekit gets these members and no
+    /// others.
     fn bare_jwk(&self, algorithm: JwsAlgorithm) -> Option<Jwk> {
         use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         let members: &[&str] = match algorithm {
             RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => {
-                let sound = self.has_member("kty", "RSA") && self.has_valid_modulus()? && self.has_valid_exponent()?;
-                sound.then_some(&["kty", "n", "e"])?
+                let is_valid =
+                    self.has_member("kty", "RSA") && self.has_valid_modulus()? && self.has_valid_exponent()?;
+                is_valid.then_some(&["kty", "n", "e"])?
             }
             ES256 => self.is_on_curve("P-256", 32).then_some(&["kty", "crv", "x", "y"])?,
             ES384 => self.is_on_curve("P-384", 48).then_some(&["kty", "crv", "x", "y"])?,
             ES512 => self.is_on_curve("P-521", 66).then_some(&["kty", "crv", "x", "y"])?,
-            // josekit would take Ed448 as well.
+            // josekit would accept Ed448 as well.
             EdDSA => {
-                let sound =
+                let is_valid =
                     self.has_member("kty", "OKP") && self.has_member("crv", "Ed25519") && self.has_member_len("x", 32);
-                sound.then_some(&["kty", "crv", "x"])?
+                is_valid.then_some(&["kty", "crv", "x"])?
             }
         };
         let bare = members.iter().filter_map(|name| Some(((*name).to_owned(), self.key.get(*name)?.clone())));
@@ -168,7 +173,8 @@ impl<'a> UsableKey<'a> {
             && self.has_member_len("y", len)
     }
 
-    /// 2048 bits (RFC 7518 §3.3, counted in bits: josekit rounds up to bytes) to 8192, since larger ones take too long.
+    /// Checks for 2048 bits (RFC 7518 §3.3, counted in bits, because josekit rounds up to bytes) to
+    /// 8192 bits, because larger keys take too long.
     fn has_valid_modulus(&self) -> Option<bool> {
         let modulus = self.decode_member("n")?;
         let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
@@ -177,7 +183,8 @@ impl<'a> UsableKey<'a> {
         Some((2048..=8192).contains(&bits))
     }
 
-    /// Odd, at least 3, at most 5 bytes: with an exponent of 1 anybody can sign, and a long one takes too long.
+    /// Checks for an odd exponent from 3 up to 5 bytes. An exponent of 1 makes signatures
+    /// forgeable, and a long one takes too long.
     fn has_valid_exponent(&self) -> Option<bool> {
         let exponent = self.decode_member("e")?;
         let value = exponent.iter().try_fold(0_u64, |sum, byte| Some(sum.checked_mul(256)? | u64::from(*byte)))?;

@@ -1,4 +1,5 @@
-//! The outside: each module owns one foreign thing, and nobody else says its name.
+//! Implementations of the ports. Each module wraps one external system or library, which no other
+//! module names.
 
 pub mod client_assertion;
 pub mod dev_idp;

@@ -1,5 +1,4 @@
-//! The clock, the dice and the threads. The one place that may have them: everybody else is told the time, given numbers
-//! and run.
+//! The system clock, entropy and threads. No other module accesses them directly.
 
 use std::{
     fmt,
@@ -27,7 +26,7 @@ use crate::{
     ports::{Clock, Entropy, Outage, ThreadSpawner},
 };
 
-/// The machine's clocks.
+/// The clocks of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Duration,
@@ -35,7 +34,7 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// Starts the monotonic clock at zero.
-    #[expect(clippy::new_without_default, reason = "a clock that starts is no default value")]
+    #[expect(clippy::new_without_default, reason = "starting a clock is not a default value")]
     #[must_use]
     pub fn new() -> Self {
         Self { start: since_boot() }
@@ -53,28 +52,29 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's threads, each with a runtime of its own.
+/// Threads of the operating system, each with a runtime of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DedicatedThreads;
 
 impl ThreadSpawner for DedicatedThreads {
     fn spawn(&self, name: &'static str, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage> {
-        let during = "start a thread";
+        let operation = "start a thread";
         let (notify, started) = mpsc::channel();
-        // The runtime is made there and ends there: one can't be dropped where others are at work.
+        // The thread builds and drops its own runtime, because a runtime can't be dropped within
+        // another one.
         let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 drop(notify.send(Ok(())));
                 runtime.block_on(work);
             }
-            Err(fault) => drop(notify.send(Err(fault))),
+            Err(error) => drop(notify.send(Err(error))),
         };
-        thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Outage::during(during))?;
-        started.recv().map_err(Outage::during(during))?.map_err(Outage::during(during))
+        thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Outage::during(operation))?;
+        started.recv().map_err(Outage::during(operation))?.map_err(Outage::during(operation))
     }
 }
 
-/// The operating system's random numbers.
+/// The entropy source of the operating system.
 pub struct OsEntropy {
     rng: SystemRandom,
     uuid_key: hmac::Key,
@@ -82,11 +82,12 @@ pub struct OsEntropy {
 }
 
 impl OsEntropy {
-    /// Draws the seed of the ids. Fails if the operating system has no random numbers; then nothing can work.
+    /// Draws the key of the UUID generator. Fails if the operating system provides no entropy; then
+    /// the server can't run.
     pub fn new() -> Result<Self, Outage> {
-        let random = os_random();
-        let ids = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| entropy_unavailable())?;
-        Ok(Self { rng: random, uuid_key: ids, uuid_count: AtomicU64::new(0) })
+        let rng = os_random();
+        let uuid_key = hmac::Key::generate(hmac::HMAC_SHA256, &rng).map_err(|_| entropy_unavailable())?;
+        Ok(Self { rng, uuid_key, uuid_count: AtomicU64::new(0) })
     }
 }
 
@@ -97,8 +98,8 @@ impl Entropy for OsEntropy {
         Ok(bytes)
     }
 
-    /// The random bits are `HMAC-SHA-256(seed, count)`: as good as the seed, and there is no way to fail half way through
-    /// a request.
+    /// Computes the random bits as `HMAC-SHA-256(key, count)`: as strong as the key, and unable to
+    /// fail in the middle of a request.
     fn new_uuid(&self) -> Uuid {
         let count = self.uuid_count.fetch_add(1, Ordering::Relaxed);
         let tag = hmac::sign(&self.uuid_key, &count.to_be_bytes());
@@ -110,26 +111,27 @@ impl Entropy for OsEntropy {
 
 impl fmt::Debug for OsEntropy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dice(..)")
+        f.write_str("OsEntropy(..)")
     }
 }
 
-/// The dice as ring wants them, for the adapters that make keys and signatures.
-#[expect(clippy::disallowed_methods, reason = "this is where dice come from")]
+/// Returns the entropy source in the form that ring requires, for adapters that generate keys and
+/// signatures.
+#[expect(clippy::disallowed_methods, reason = "the only source of entropy")]
 pub(super) fn os_random() -> SystemRandom {
     SystemRandom::new()
 }
 
-/// Said wherever dice fail.
+/// Returns the outage for missing entropy.
 pub(super) fn entropy_unavailable() -> Outage {
-    Outage::during("drawing random numbers")("the operating system gave none")
+    Outage::during("draw random numbers")("the operating system provided none")
 }
 
-/// A lease must not outlive a machine's sleep: what was taken back meanwhile was not waited for. `Instant` stands still
-/// then on Linux (`CLOCK_MONOTONIC`); this one goes on.
+/// A lease must keep expiring while the machine sleeps, because revokers wait only until its
+/// expiry. `Instant` stops during sleep on Linux (`CLOCK_MONOTONIC`); this clock does not.
 #[cfg(target_os = "linux")]
 const MONOTONIC_CLOCK_ID: ClockId = ClockId::Boottime;
-/// Whether it goes on while the machine sleeps differs from system to system.
+/// On other systems it depends whether this clock advances while the machine sleeps.
 #[cfg(not(target_os = "linux"))]
 const MONOTONIC_CLOCK_ID: ClockId = ClockId::Monotonic;
 
@@ -139,13 +141,13 @@ fn since_boot() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
-/// What this machine calls itself.
+/// Returns the host name of the machine.
 #[must_use]
 pub fn host_name() -> String {
     uname().nodename().to_string_lossy().into_owned()
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the Clock port")]
+#[expect(clippy::disallowed_methods, reason = "the implementation of the Clock port")]
 fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -158,20 +160,24 @@ mod tests {
 
     #[test]
     fn ids_are_unique_uuid_v7() {
-        let dice = OsEntropy::new().unwrap();
-        let ids: BTreeSet<Uuid> = (0..10_000).map(|_| dice.new_uuid()).collect();
+        let entropy = OsEntropy::new().unwrap();
+        let ids: BTreeSet<Uuid> = (0..10_000).map(|_| entropy.new_uuid()).collect();
         assert_eq!(ids.len(), 10_000);
         assert!(ids.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
         let other = OsEntropy::new().unwrap();
-        assert_ne!(dice.new_uuid().as_bytes()[6..], other.new_uuid().as_bytes()[6..], "each process has its own seed");
-        assert_ne!(dice.random_bytes32().unwrap(), dice.random_bytes32().unwrap());
+        assert_ne!(
+            entropy.new_uuid().as_bytes()[6..],
+            other.new_uuid().as_bytes()[6..],
+            "each process has its own key"
+        );
+        assert_ne!(entropy.random_bytes32().unwrap(), entropy.random_bytes32().unwrap());
     }
 
     #[test]
     fn id_starts_with_timestamp() {
-        let (clock, dice) = (SystemClock::new(), OsEntropy::new().unwrap());
+        let (clock, entropy) = (SystemClock::new(), OsEntropy::new().unwrap());
         let before = clock.now().unix();
-        let (seconds, _) = dice.new_uuid().get_timestamp().unwrap().to_unix();
+        let (seconds, _) = entropy.new_uuid().get_timestamp().unwrap().to_unix();
         let seconds = i64::try_from(seconds).unwrap();
         assert!(before <= seconds && seconds <= clock.now().unix());
     }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     app::{Error, Service},
     domain::audit::{Head, SearchColumns, Tampering, WriterId, verify},
-    ports::{AuditRow, Outage, Store},
+    ports::{AuditRow, AuditStore, Outage},
 };
 
 const PAGE_SIZE: u32 = 1000;
@@ -48,7 +48,7 @@ impl Service {
 
 /// The audit trail in the store.
 struct AuditTrail<'a> {
-    audit: &'a dyn Store,
+    audit: &'a dyn AuditStore,
 }
 
 impl AuditTrail<'_> {

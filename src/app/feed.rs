@@ -31,7 +31,7 @@ use crate::{
         secret::Secret,
         time::Timestamp,
     },
-    ports::{Clock, Outage, Store},
+    ports::{Clock, LogStore, Outage},
 };
 
 /// The longest time that a request may wait for a new entry.
@@ -239,7 +239,7 @@ async fn send_event(sender: &mpsc::Sender<FeedEvent>, event: FeedEvent) -> Resul
 
 /// The ports of a [`Feed`].
 pub(super) struct FeedPorts {
-    pub(super) log: Arc<dyn Store>,
+    pub(super) log: Arc<dyn LogStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) follower: Arc<Follower>,
 }

@@ -21,7 +21,7 @@ use crate::{
         revocation::NewEntry,
         time::Timestamp,
     },
-    ports::{Outage, Precondition, Signer, StateChange, Store, StoredKey, WriteSet},
+    ports::{KeyStore, Outage, Precondition, Signer, StateChange, StoredKey, WriteSet},
 };
 
 /// The keys that a rotation or a revocation created.
@@ -29,7 +29,7 @@ type CreatedKeys = Vec<(SigningAlgorithm, KeyId)>;
 
 /// Works out which keys a rotation or a revocation creates, reschedules and removes.
 pub(super) struct KeyRotation {
-    keys: Arc<dyn Store>,
+    keys: Arc<dyn KeyStore>,
     signer: Arc<dyn Signer>,
     settings: RotationSettings,
     /// The algorithm of tokens whose resource prefers no other.
@@ -164,7 +164,7 @@ impl Service {
 
 impl KeyRotation {
     pub(super) fn new(
-        keys: Arc<dyn Store>,
+        keys: Arc<dyn KeyStore>,
         signer: Arc<dyn Signer>,
         settings: RotationSettings,
         default_algorithm: SigningAlgorithm,

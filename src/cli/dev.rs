@@ -1,4 +1,4 @@
-//! `errand dev`: for trying things out beside `errand serve --dev`.
+//! `errand dev`: tools for a development server.
 
 use std::path::Path;
 
@@ -14,23 +14,23 @@ use errand::{
 
 use super::{CliError, print_line};
 
-/// One errand from end to end, in commands to paste; README.md has the same.
-const QUICKSTART_SCRIPT: &str = include_str!("try-it.sh");
+/// Commands that run a task from start to end. README.md contains the same text.
+const QUICKSTART_SCRIPT: &str = include_str!("quickstart.sh");
 
-/// What to paste to try out the server that has just been started.
+/// Returns the quickstart commands for a server that has just started.
 pub(super) fn quickstart(server: &IssuerUrl) -> String {
     let commands = QUICKSTART_SCRIPT.replace("http://127.0.0.1:8080", server.as_str());
-    format!("\nTry it, in another terminal and this folder:\n\n{commands}")
+    format!("\nTry it in another terminal, in this directory:\n\n{commands}")
 }
 
 pub(super) fn user_token(sub: &str, scope: &str, client: &str) -> Result<(), CliError> {
     let scope = (!scope.is_empty()).then_some(scope);
-    let dice = OsEntropy::new()?;
+    let entropy = OsEntropy::new()?;
     let token = dev_idp::issue_user_token(
         &dev_folder(Path::new(".")),
         UserTokenClaims { sub, scope, client },
         SystemClock::new().now(),
-        dice.new_uuid(),
+        entropy.new_uuid(),
     )?;
     print_line(token)
 }

@@ -1,11 +1,14 @@
-//! What the command line writes, and how it fails.
+//! Output of the commands, and their errors.
 
 use std::{
+    error::Error,
     fmt,
     io::{self, Write},
 };
 
-/// Why a command failed, in the words for whoever typed it.
+use errand::ports::ErrorChain;
+
+/// Why a command failed, as text for the operator.
 #[derive(Debug)]
 pub(crate) struct CliError {
     text: String,
@@ -23,41 +26,36 @@ impl CliError {
         Self { text: text.to_string(), is_pipe_closed: false }
     }
 
-    /// Whether nobody reads standard output any more.
+    /// Returns whether the reader of standard output closed it.
     pub(super) fn is_broken_pipe(&self) -> bool {
         self.is_pipe_closed
     }
 
-    /// Says what was being done when it failed.
-    pub(crate) fn with_context<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |cause| Self::new(format!("{what}: {cause}"))
+    /// Prefixes an error with what failed.
+    pub(crate) fn with_context<E: fmt::Display>(context: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self::new(format!("{context}: {cause}"))
     }
 }
 
-impl<E: std::error::Error> From<E> for CliError {
+impl<E: Error + 'static> From<E> for CliError {
     fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self::new(text)
+        Self::new(ErrorChain(&error))
     }
 }
 
-/// Writes a line to standard output. A closed pipe ends the command, and is no failure.
+/// Writes a line to standard output. A closed pipe ends the command without an error.
 pub(crate) fn print_line(line: impl fmt::Display) -> Result<(), CliError> {
-    let fault = |e: io::Error| CliError { is_pipe_closed: e.kind() == io::ErrorKind::BrokenPipe, ..CliError::from(e) };
-    writeln!(io::stdout().lock(), "{line}").map_err(fault)
+    let error = |e: io::Error| CliError { is_pipe_closed: e.kind() == io::ErrorKind::BrokenPipe, ..CliError::from(e) };
+    writeln!(io::stdout().lock(), "{line}").map_err(error)
 }
 
-/// Writes a line for whoever started a server by hand, beside its log. If nobody reads it, nobody misses it.
+/// Writes a line to standard error, next to the log of a server that was started by hand. Ignores
+/// errors: a closed standard error has no reader.
 pub(super) fn eprint_line(line: impl fmt::Display) {
     let _: io::Result<()> = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Writes why a command failed to standard error. If that is closed, nobody is there to be told.
-pub(super) fn print_error(fault: &CliError) {
-    let _: io::Result<()> = writeln!(io::stderr().lock(), "errand: {fault}");
+/// Writes an error to standard error. Ignores errors: the exit code reports the failure as well.
+pub(super) fn print_error(error: &CliError) {
+    let _: io::Result<()> = writeln!(io::stderr().lock(), "errand: {error}");
 }

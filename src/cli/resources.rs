@@ -1,4 +1,4 @@
-//! `errand resources`: what MCP servers say of their tools, at the terminal of who runs the server.
+//! `errand resources`: tool catalogues of MCP servers.
 
 use errand::{
     app::{Catalogue, ImportMode},
@@ -7,50 +7,51 @@ use errand::{
 use serde_json::Value;
 use similar::{Algorithm, ChangeTag, capture_diff_slices, group_diff_ops};
 
-use super::{CliError, ConfigArgs, operator::with_server, print_line};
+use super::{ACTOR, CliError, ConfigArgs, print_line, runtime::with_application};
 
-/// Who it is in the audit trail.
-const ACTOR: &str = "admin:command-line";
-
-pub(super) fn import(name: &str, importing: ImportMode, with: &ConfigArgs) -> Result<(), CliError> {
-    with_server(with, |house| async move {
-        let catalogue = house.service.import_catalogue(ACTOR, name, importing, &house.system_context()?).await?;
-        house.service.shutdown().await;
-        print_catalogue(&catalogue, importing)
+pub(super) fn import(name: &str, mode: ImportMode, config_args: &ConfigArgs) -> Result<(), CliError> {
+    with_application(config_args, |application| async move {
+        let catalogue = application.service.import_catalogue(ACTOR, name, mode, &application.system_context()?).await?;
+        application.service.shutdown().await;
+        print_catalogue(&catalogue, mode)
     })
 }
 
-pub(super) fn accept(name: &str, tools: &[String], with: &ConfigArgs) -> Result<(), CliError> {
+pub(super) fn accept(name: &str, tools: &[String], config_args: &ConfigArgs) -> Result<(), CliError> {
     let acceptance = |text: &String| {
-        let (name, digest) = text.split_once('=').ok_or(CliError::new("say TOOL=DIGEST, as `diff` shows them"))?;
+        let (name, digest) = text
+            .split_once('=')
+            .ok_or(CliError::new("expected TOOL=DIGEST; `errand resources diff` shows the digests"))?;
         Ok(Acceptance { name: name.parse()?, digest: digest.parse()?, tool: None })
     };
     let acceptances = tools.iter().map(acceptance).collect::<Result<Vec<_>, CliError>>()?;
-    with_server(with, |house| async move {
-        let catalogue = house.service.accept_tools(ACTOR, name, &acceptances, &house.system_context()?).await?;
-        house.service.shutdown().await;
+    with_application(config_args, |application| async move {
+        let catalogue =
+            application.service.accept_tools(ACTOR, name, &acceptances, &application.system_context()?).await?;
+        application.service.shutdown().await;
         for Acceptance { name, .. } in &acceptances {
             let is_offered = catalogue.resource.tools.iter().any(|tool| tool.name == *name);
-            print_line(format!(
-                "{name}: accepted{}",
-                if is_offered { "" } else { "; it is not in the catalogue yet" }
-            ))?;
+            print_line(format!("{name}: accepted{}", if is_offered { "" } else { "; not in the catalogue yet" }))?;
         }
         Ok(())
     })
 }
 
-fn print_catalogue(catalogue: &Catalogue, importing: ImportMode) -> Result<(), CliError> {
+fn print_catalogue(catalogue: &Catalogue, mode: ImportMode) -> Result<(), CliError> {
     print_line(format!("{} at {}", catalogue.resource.id, catalogue.resource.uri))?;
     for finding in &catalogue.tools {
-        let turn = if finding.previous_state == finding.state {
+        let transition = if finding.previous_state == finding.state {
             finding.state.to_string()
         } else {
             format!("{} -> {}", finding.previous_state, finding.state)
         };
-        let seen = finding.record.as_ref().and_then(|record| record.observed.as_ref());
-        print_line(format!("{:24} {turn:24} {}", finding.tool.as_str(), seen.map_or("", |seen| seen.digest.as_str())))?;
-        // What nobody has looked at yet, an import accepts as it is: so it is shown before.
+        let observed = finding.record.as_ref().and_then(|record| record.observed.as_ref());
+        print_line(format!(
+            "{:24} {transition:24} {}",
+            finding.tool.as_str(),
+            observed.map_or("", |observed| observed.digest.as_str())
+        ))?;
+        // An import accepts a definition that was never checked as it is, so show that one too.
         if finding.previous_state == ToolState::Unchecked
             || matches!(finding.state, ToolState::Changed | ToolState::Proposed)
         {
@@ -58,21 +59,20 @@ fn print_catalogue(catalogue: &Catalogue, importing: ImportMode) -> Result<(), C
         }
     }
     if let Some(unusable @ 1..) = catalogue.unusable {
-        print_line(format!(
-            "and {unusable} that can't be used: a bad name, or a description or a schema that is too large"
-        ))?;
+        print_line(format!("{unusable} unusable tools: invalid name, or description or schema too large"))?;
     }
-    let waits = catalogue.tools.iter().any(|f| matches!(f.state, ToolState::Changed | ToolState::Proposed));
-    match importing {
-        ImportMode::DryRun => print_line("nothing was changed; `errand resources import` keeps it"),
-        ImportMode::Apply if waits => {
-            print_line("accept what you have looked at with `errand resources accept NAME TOOL=DIGEST`")
+    let needs_review = catalogue.tools.iter().any(|f| matches!(f.state, ToolState::Changed | ToolState::Proposed));
+    match mode {
+        ImportMode::DryRun => print_line("no changes stored; run `errand resources import` to store them"),
+        ImportMode::Apply if needs_review => {
+            print_line("accept reviewed definitions with `errand resources accept URL TOOL=DIGEST`")
         }
-        ImportMode::Apply => print_line("kept"),
+        ImportMode::Apply => print_line("stored"),
     }
 }
 
-/// Line by line what is different. A stranger wrote it, so nothing of it steers a terminal.
+/// Prints the difference between the accepted and the observed definition, line by line. The text
+/// comes from another party, so characters that control a terminal are escaped.
 fn print_definitions(finding: &ToolDiff) -> Result<(), CliError> {
     let Some(record) = &finding.record else { return Ok(()) };
     let accepted = record.accepted.as_ref().filter(|_| finding.previous_state != ToolState::Unchecked);
@@ -81,7 +81,7 @@ fn print_definitions(finding: &ToolDiff) -> Result<(), CliError> {
         .try_for_each(print_line)
 }
 
-/// What goes and what comes, each where it stands, with three lines around it.
+/// Returns removed and added lines in place, with three lines of context.
 fn diff_lines(before: &[String], after: &[String]) -> Vec<String> {
     let all = group_diff_ops(capture_diff_slices(Algorithm::Patience, before, after), 3);
     let changes = all.iter().flatten().flat_map(|op| op.iter_changes(before, after));
@@ -96,22 +96,23 @@ fn diff_lines(before: &[String], after: &[String]) -> Vec<String> {
     lines.collect()
 }
 
-fn definition_lines(sighting: Option<&ObservedDefinition>) -> Vec<String> {
-    let parsed = sighting.and_then(|sighting| serde_json::from_str::<Value>(&sighting.definition).ok());
+fn definition_lines(definition: Option<&ObservedDefinition>) -> Vec<String> {
+    let parsed = definition.and_then(|observed| serde_json::from_str::<Value>(&observed.definition).ok());
     let text = parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_default();
     text.lines().map(escape_unprintable).collect()
 }
 
-/// Letters, digits, signs of ASCII and blanks as they are; everything else by its number, such as what turns writing around.
+/// Escapes every character except letters, digits, ASCII symbols and blanks. This includes control
+/// characters and those that change the direction of text.
 fn escape_unprintable(text: &str) -> String {
-    let sign = |c: char| {
+    let escape = |c: char| {
         if c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ' {
             c.to_string()
         } else {
             c.escape_unicode().to_string()
         }
     };
-    text.chars().map(sign).collect()
+    text.chars().map(escape).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, check_config, dev, operator::block_on, output::eprint_line};
+use super::{CliError, check_config, dev, output::eprint_line, runtime::block_on};
 
 /// Serves with a configuration file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {

@@ -1,5 +1,6 @@
-//! `errand serve --dev`: a server with demo objects and no file, for this machine only. What it needs is made at its
-//! first start and kept, so that tokens and the database outlive a restart.
+//! Configuration of `errand serve --dev`: demo objects, without a configuration file, for this machine
+//! only. The first start creates the keys and secrets; later starts keep them, so that tokens and the
+//! database survive a restart.
 
 use std::{
     fs,
@@ -15,19 +16,19 @@ use super::{Config, ConfigError, ConfigErrors};
 use crate::{
     adapters::dev_idp,
     domain::encode_base64url,
-    ports::{Entropy, Outage},
+    ports::{Entropy, ErrorChain, Outage},
 };
 
-/// Where the server listens when nobody says otherwise.
+/// Default address of the public listener.
 pub const DEV_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
 
-/// The folder with the keys and secrets of a server for development in `dir`.
+/// Returns the folder with the keys and secrets of the development server in `dir`.
 #[must_use]
 pub fn dev_folder(dir: &Path) -> PathBuf {
     dir.join("errand-dev")
 }
 
-/// Where the server for development in `dir` listened when it was last started.
+/// Returns the address of the development server in `dir` at its last start.
 #[must_use]
 pub fn dev_address(dir: &Path) -> Option<SocketAddr> {
     let server = fs::read_to_string(dev_folder(dir).join(dev_idp::SERVER_FILE)).ok()?;
@@ -35,21 +36,17 @@ pub fn dev_address(dir: &Path) -> Option<SocketAddr> {
 }
 
 impl Config {
-    /// The configuration for development in `dir`, at a loopback address.
+    /// Creates the development configuration in `dir`, at a loopback address.
     pub fn dev(dir: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<Self, ConfigErrors> {
         if !listen.ip().is_loopback() || listen.port() == 0 {
             let reason = format!("`{listen}` is not a loopback address with a port");
-            return Err(config_error(
-                "listen",
-                reason,
-                "--dev is for this machine only: write a configuration file for others",
-            )
-            .into());
+            let remedy = "--dev serves this machine only; write a configuration file to serve others";
+            return Err(config_error("listen", reason, remedy).into());
         }
         let folder = dev_folder(dir);
-        write_demo_files(&folder, listen, entropy).map_err(|fault| {
-            let reason = format!("{} can't be made: {}: {}", folder.display(), fault.operation, fault.source);
-            config_error("errand-dev", reason, "start it where files can be made")
+        write_demo_files(&folder, listen, entropy).map_err(|outage| {
+            let reason = format!("cannot create {}: {}", folder.display(), ErrorChain(&outage));
+            config_error("errand-dev", reason, "run the command in a writable directory")
         })?;
         let text = include_str!("dev.toml").replace("ERRAND", &listen.to_string());
         Self::parse("--dev", dir, &text, &|_| None)
@@ -60,21 +57,23 @@ fn config_error(key: &str, reason: String, remedy: &str) -> ConfigError {
     ConfigError { file: "--dev".to_owned(), position: None, key: key.to_owned(), reason, remedy: remedy.to_owned() }
 }
 
-/// Makes what is missing. What is there is kept, the name of the identity provider excepted: it has the address in it.
+/// Creates missing files and keeps existing ones, except those that depend on the address.
 fn write_demo_files(folder: &Path, listen: SocketAddr, entropy: &dyn Entropy) -> Result<(), Outage> {
-    create_folder(folder).map_err(Outage::during("make the folder"))?;
-    let keep = |name: &str, make: &dyn Fn() -> Result<Zeroizing<String>, Outage>| {
+    create_folder(folder).map_err(Outage::during("create the folder"))?;
+    let create_if_missing = |name: &str, generate: &dyn Fn() -> Result<Zeroizing<String>, Outage>| {
         let path = folder.join(name);
         if path.exists() {
             return Ok(());
         }
-        write_file(&path, &make()?).map_err(Outage::during("write a file"))
+        write_file(&path, &generate()?).map_err(Outage::during("write a file"))
     };
-    keep("encryption.key", &|| Ok(Zeroizing::new(STANDARD.encode(entropy.random_bytes32()?))))?;
+    create_if_missing("encryption.key", &|| Ok(Zeroizing::new(STANDARD.encode(entropy.random_bytes32()?))))?;
     for client in ["planner", "reader", "files", "ops", "audit"] {
-        keep(&format!("{client}.secret"), &|| Ok(Zeroizing::new(encode_base64url(&entropy.random_bytes32()?))))?;
+        create_if_missing(&format!("{client}.secret"), &|| {
+            Ok(Zeroizing::new(encode_base64url(&entropy.random_bytes32()?)))
+        })?;
     }
-    keep(dev_idp::PRIVATE_KEY_FILE, &dev_idp::generate_key)?;
+    create_if_missing(dev_idp::PRIVATE_KEY_FILE, &dev_idp::generate_key)?;
     let private = fs::read_to_string(folder.join(dev_idp::PRIVATE_KEY_FILE)).map_err(Outage::during("read the key"))?;
     let private = Zeroizing::new(private);
     write_file(&folder.join("idp.jwks.json"), &dev_idp::public_jwks(&private)?)
@@ -90,16 +89,16 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Writes a file that only its owner can read, whole or not at all.
+/// Writes a file atomically, readable by its owner only.
 fn write_file(path: &Path, text: &str) -> io::Result<()> {
-    let half = path.with_extension("new");
+    let temporary = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&half)?;
+    let mut file = options.open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    fs::rename(half, path)
+    fs::rename(temporary, path)
 }

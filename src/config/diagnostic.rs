@@ -1,17 +1,18 @@
-//! What is wrong with a configuration, said so that the operator can mend it: where, what, why, and what to do.
+//! Configuration errors: position, key, reason and remedy.
 
 use std::{error::Error, fmt};
 
-/// One mistake. Displays as `file:line:column: key: reason (remedy)`, one line.
+/// One error. Displays on one line as `file:line:column: key: reason (remedy)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file as the operator named it; `environment` for a variable.
     pub file: String,
-    /// Line and column, from 1; none for what concerns the whole file.
+    /// Line and column, starting at 1; `None` for an error that concerns the whole file.
     pub position: Option<(usize, usize)>,
-    /// The dotted path of the key with indexes, and the object it belongs to; the variable's name in the environment.
+    /// Dotted path of the key with its indexes, followed by the object it belongs to; the name of
+    /// the variable for the environment.
     pub key: String,
-    /// What is wrong. Never a secret.
+    /// What is wrong. Never contains a secret.
     pub reason: String,
     /// What to do about it.
     pub remedy: String,
@@ -30,35 +31,35 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All mistakes of one run, in the order of the file. Displays one line a mistake.
+/// All errors of one run, in the order of the file. Displays one error per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// The mistakes; at least one.
+    /// Returns the errors; at least one.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 
-    /// Those of the file by their place in it, then what has no place.
-    pub(super) fn sorted(mut mistakes: Vec<ConfigError>) -> Self {
-        mistakes.sort_by_key(|mistake| mistake.position.unwrap_or((usize::MAX, 0)));
-        mistakes.dedup();
-        Self(mistakes)
+    /// Sorts errors by position; those without a position come last.
+    pub(super) fn sorted(mut errors: Vec<ConfigError>) -> Self {
+        errors.sort_by_key(|error| error.position.unwrap_or((usize::MAX, 0)));
+        errors.dedup();
+        Self(errors)
     }
 }
 
 impl From<ConfigError> for ConfigErrors {
-    fn from(mistake: ConfigError) -> Self {
-        Self(vec![mistake])
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, mistake) in self.0.iter().enumerate() {
+        for (n, error) in self.0.iter().enumerate() {
             let line_break = if n == 0 { "" } else { "\n" };
-            write!(f, "{line_break}{mistake}")?;
+            write!(f, "{line_break}{error}")?;
         }
         Ok(())
     }

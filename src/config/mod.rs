@@ -1,193 +1,118 @@
-//! One file and the environment, read into a [`Config`] that exists only if everything in it holds together.
+//! Configuration: one TOML file and the environment, parsed into a consistent [`Config`].
 //!
-//! Keys that are not known are refused; secrets come from other files or the environment and never stand in this one;
-//! and all mistakes are told in one run, each with its place, its reason and its remedy. `errand.example.toml` has every key.
+//! Unknown keys are rejected. Secrets come from separate files or from the environment, never from
+//! the configuration file itself. One run reports every error with its position, its reason and its
+//! remedy. `errand.example.toml` documents every key.
 
 mod dev;
 mod diagnostic;
+mod document;
 mod node;
 mod sections;
 mod store_url;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
-
-use serde::Deserialize;
+use std::{net::SocketAddr, path::Path};
 
 use crate::domain::{
-    audit::IntrospectionAuditMode,
     grants::break_glass::BreakGlassLimits,
     id::ClientId,
-    jose::jwk::SigningAlgorithm,
-    keys::RotationSettings,
     registry::RegistryObject,
     secret::Secret,
     settings::{MemoryLimits, TaskLimits, TokenLimits},
     status_list::StatusListSettings,
     uri::IssuerUrl,
 };
-use node::{Document, Environment, Section};
+use document::{Document, Environment};
+use node::Section;
 
 pub use dev::{DEV_LISTEN, dev_address, dev_folder};
 pub use diagnostic::{ConfigError, ConfigErrors};
-pub use sections::secrets::EncryptionKey;
+pub use sections::{
+    audit::Audit,
+    keys::Keys,
+    log::{Log, LogFormat},
+    replicas::Replicas,
+    requests::Requests,
+    secrets::EncryptionKey,
+    store::Store,
+    tls::Tls,
+};
 pub use store_url::{StoreUrl, StoreUrlParseError};
-pub use summary::{summarize, warnings};
+pub use summary::summarize;
+pub use warnings::warnings;
 
-/// How this server is set up.
+/// A complete, validated configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Our name: `iss` of our tokens, and the URL that clients reach us at.
+    /// Errand's issuer identifier: `iss` of its tokens and the URL at which clients reach it.
     pub issuer: IssuerUrl,
-    /// The `aud` of transaction tokens.
+    /// `aud` of transaction tokens.
     pub trust_domain: String,
-    /// Where requesters grant what agents need their consent for.
+    /// URL of the page where requesters make grants.
     pub consent_uri: Option<url::Url>,
-    /// Where we listen.
+    /// Address of the public listener.
     pub listen: SocketAddr,
-    /// Our certificate; without one, somebody in front of us ends TLS.
+    /// Certificate and private key; without them, a proxy terminates TLS.
     pub tls: Option<Tls>,
-    /// Where health and metrics are, if not at `listen`.
+    /// Address of the listener for health and metrics, if it differs from `listen`.
     pub operations_listen: Option<SocketAddr>,
-    /// Where everything is kept.
+    /// Store connection.
     pub store: Store,
-    /// Our signing keys.
+    /// Signing keys.
     pub keys: Keys,
-    /// Lives and depths of tokens.
+    /// Lifetimes of tokens and length of actor chains.
     pub tokens: TokenLimits,
-    /// Lives of tasks.
+    /// Lifetimes of tasks.
     pub tasks: TaskLimits,
-    /// Lives of grants for an emergency.
+    /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
-    /// What is recorded.
+    /// Audit settings.
     pub audit: Audit,
-    /// How we log.
+    /// Log settings.
     pub log: Log,
-    /// How requests are held in bounds.
+    /// Request limits.
     pub requests: Requests,
-    /// How replicas follow what happens at others.
+    /// Lease and heartbeat of this replica.
     pub replicas: Replicas,
-    /// How much is kept in memory.
+    /// Limits of in-memory caches.
     pub memory: MemoryLimits,
-    /// Status lists.
+    /// Status list settings.
     pub status_list: StatusListSettings,
-    /// The objects that the file declares; consistent among themselves.
+    /// The declared registry objects, consistent with each other.
     pub objects: Vec<RegistryObject>,
-    /// The secrets of those of them that have one by file or environment.
+    /// The client secrets that the file names by file or environment variable.
     pub secrets: Vec<(ClientId, Secret)>,
-    /// The bearer tokens that resources are asked for their tools with.
+    /// The bearer tokens for fetching tool catalogues, by resource.
     pub catalogue_tokens: Vec<(ClientId, Secret)>,
 }
 
-/// `[tls]`: a chain and its key, which have been seen to fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate chain, PEM.
-    pub certificate_file: PathBuf,
-    /// The private key, PEM.
-    pub key_file: PathBuf,
-}
-
-/// `[store]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store {
-    /// Which.
-    pub url: StoreUrl,
-    /// How many connections a replica holds at most.
-    pub max_connections: u32,
-    /// How many writes share a commit at most.
-    pub max_batch: u32,
-}
-
-/// `[keys]`
-#[derive(Clone, Debug)]
-pub struct Keys {
-    /// What our tokens are signed with.
-    pub algorithm: SigningAlgorithm,
-    /// What the signing keys are encrypted with in the store.
-    pub encryption_key: EncryptionKey,
-    /// When a key follows another.
-    pub rotation: RotationSettings,
-}
-
-/// `[audit]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Audit {
-    /// Which introspections are recorded.
-    pub introspections: IntrospectionAuditMode,
-}
-
-/// `[log]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// In which form.
-    pub format: LogFormat,
-    /// A filter in the syntax of `tracing`: a level, then `target=level` for exceptions.
-    pub level: String,
-}
-
-/// In which form we log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// A JSON object a line, for machines.
-    Json,
-    /// For eyes.
-    Pretty,
-}
-
-/// `[requests]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Requests {
-    /// How long a request may take.
-    pub timeout_seconds: u32,
-    /// How many requests are in the works at once; one more is answered 503.
-    pub queue: u32,
-    /// How many may listen to the revocation feed at once.
-    pub listeners: u32,
-    /// How many of them with one client's API tokens.
-    pub listeners_per_client: u32,
-}
-
-/// `[replicas]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replicas {
-    /// What this one is called; the machine's name, if it is not said.
-    pub name: Option<String>,
-    /// For how long a replica answers from memory without hearing from the store.
-    pub lease_ms: u32,
-    /// How often it renews that.
-    pub heartbeat_ms: u32,
-}
-
 impl Config {
-    /// Reads the file at `path`; what it names, too.
+    /// Reads the file at `path` and the files that it names.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|fault| ConfigError {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
             file: file.clone(),
             position: None,
             key: String::new(),
-            reason: format!("cannot be read: {fault}"),
-            remedy: "name the configuration file; errand.example.toml is one to start from".to_owned(),
+            reason: format!("cannot read the file: {error}"),
+            remedy: "name an existing configuration file; errand.example.toml is a template".to_owned(),
         })?;
         Self::parse(&file, path.parent().unwrap_or(Path::new("")), &text, environment)
     }
 
-    /// Reads a text that is called `file` in messages and whose relative paths start at `base`.
+    /// Parses a text that messages call `file` and whose relative paths start at `base`.
     fn parse(file: &str, base: &Path, text: &str, environment: Environment<'_>) -> Result<Self, ConfigErrors> {
         let document = Document::new(file, base, text, environment);
         let config = parse_document(&document);
-        let mistakes = document.into_errors();
-        // A config without mistakes is whole: whatever could not be read has been told.
+        let errors = document.into_errors();
+        // Without errors the configuration is complete: every value that could not be read was reported.
         match config {
-            Some(config) if mistakes.is_empty() => Ok(config),
-            _ => Err(ConfigErrors::sorted(mistakes)),
+            Some(config) if errors.is_empty() => Ok(config),
+            _ => Err(ConfigErrors::sorted(errors)),
         }
     }
 }
@@ -195,35 +120,38 @@ impl Config {
 fn parse_document(document: &Document<'_>) -> Option<Config> {
     let table = document.parse()?;
     let mut root = document.top_level(&table);
-    let issuer = root.required("issuer", "\"https://sts.example.com\"", |at| {
-        at.parse::<IssuerUrl>("write the URL that clients reach Errand at; https, unless it is on this machine")
+    let issuer = root.required("issuer", "\"https://sts.example.com\"", |node| {
+        node.parse::<IssuerUrl>("write the URL at which clients reach Errand: https, or http on a loopback address")
     });
-    let trust_domain = root.required("trust_domain", "\"example.com\"", |at| sections::server::read_trust_domain(&at));
-    let consent_uri = root.optional("consent_uri", |at| {
-        at.parse::<url::Url>(
+    let trust_domain = root.required("trust_domain", "\"example.com\"", |node| read_trust_domain(&node));
+    let consent_uri = root.optional("consent_uri", |node| {
+        node.parse::<url::Url>(
             "write the URL of the page where requesters make grants, such as `https://portal.example.com/grants`",
         )
     });
-    let listen = root.optional("listen", |at| sections::server::read_address(&at)).unwrap_or(DEV_LISTEN);
-    let operations_listen = root.optional("operations_listen", |at| {
-        let address = sections::server::read_address(&at)?;
+    let listen = root.optional("listen", |node| read_address(&node)).unwrap_or(DEV_LISTEN);
+    let operations_listen = root.optional("operations_listen", |node| {
+        let address = read_address(&node)?;
         if address == listen {
-            at.error("is the same as `listen`", "choose another port, or leave it out to have both at one");
+            node.error(
+                "is the same as `listen`",
+                "choose another port, or leave the key out to serve both at `listen`",
+            );
         }
         Some(address)
     });
-    let tls = sections::server::read_tls(&mut root);
-    let store = sections::server::read_store(&mut root);
-    let tokens = sections::server::read_tokens(&mut root);
-    let tasks = sections::server::read_tasks(&mut root);
-    let break_glass = sections::server::read_break_glass(&mut root);
-    let keys = sections::server::read_keys(&mut root, &tokens);
-    let audit = sections::server::read_audit(&mut root);
-    let log = sections::server::read_log(&mut root);
-    let requests = sections::server::read_requests(&mut root);
-    let replicas = sections::server::read_replicas(&mut root, requests);
-    let memory = sections::server::read_memory(&mut root);
-    let status_list = sections::server::read_status_list(&mut root);
+    let tls = sections::tls::read_tls(&mut root);
+    let store = sections::store::read_store(&mut root);
+    let tokens = sections::tokens::read_tokens(&mut root);
+    let tasks = sections::tasks::read_tasks(&mut root);
+    let break_glass = sections::tasks::read_break_glass(&mut root);
+    let keys = sections::keys::read_keys(&mut root, &tokens);
+    let audit = sections::audit::read_audit(&mut root);
+    let log = sections::log::read_log(&mut root);
+    let requests = sections::requests::read_requests(&mut root);
+    let replicas = sections::replicas::read_replicas(&mut root, requests);
+    let memory = sections::memory::read_memory(&mut root);
+    let status_list = sections::status_list::read_status_list(&mut root);
     let declared = sections::registry::read_registry(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
     Some(Config {
@@ -250,7 +178,24 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     })
 }
 
-/// A token for the whole trust domain must not pass for one for us or for a resource.
+fn read_trust_domain(node: &node::Node<'_>) -> Option<String> {
+    let text = node.string()?;
+    let is_valid = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if !is_valid {
+        node.error(
+            "must be 1 to 255 visible ASCII characters",
+            "name the domain whose services trust each other, such as `example.com`",
+        );
+    }
+    is_valid.then(|| text.to_owned())
+}
+
+fn read_address(node: &node::Node<'_>) -> Option<SocketAddr> {
+    node.parse("write an IP address and a port, such as `127.0.0.1:8080`")
+}
+
+/// Rejects a trust domain that equals the issuer or a resource: a transaction token is valid in the
+/// whole trust domain and must not pass for a token with a single audience.
 fn check_trust_domain(
     root: &Section<'_>,
     domain: Option<&str>,
@@ -261,16 +206,16 @@ fn check_trust_domain(
         RegistryObject::Resource(resource) => Some(resource.uri.as_str()),
         RegistryObject::Issuer(_) | RegistryObject::Agent(_) | RegistryObject::Admin(_) => None,
     });
-    let named = resources.chain(issuer.map(IssuerUrl::as_str)).find(|uri| domain == Some(*uri));
-    if let Some(uri) = named {
-        let remedy = "name the domain, such as `example.com`: a token for all of it must not pass for one for this";
-        root.location_of("trust_domain").error(format_args!("`{uri}` is an audience of its own"), remedy);
+    let conflict = resources.chain(issuer.map(IssuerUrl::as_str)).find(|uri| domain == Some(*uri));
+    if let Some(uri) = conflict {
+        let remedy = "name a domain, such as `example.com`: a token for all of it must not pass for one for this URL";
+        root.location_of("trust_domain").error(format_args!("`{uri}` is already the audience of other tokens"), remedy);
     }
 }
 
-/// A variable of the process's environment. The one place that reads it.
+/// Returns an environment variable of this process.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the place: config.rs reads the environment, and nobody else")]
+#[expect(clippy::disallowed_methods, reason = "the only place that reads the environment")]
 pub fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -1,4 +1,4 @@
-//! Where the store is. The URL may hold a password, so it shows itself without.
+//! URL of the store. It may contain a password, which `Display` and `Debug` redact.
 
 use std::{fmt, path::Path};
 
@@ -6,23 +6,23 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 use zeroize::Zeroizing;
 
-/// The URL of the store: `postgres:`, `postgresql:` or `sqlite:`. Shows itself without its password.
+/// URL of the store: `postgres:`, `postgresql:` or `sqlite:`. Displays without its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreUrl(Zeroizing<String>);
 
-/// Why a text is no URL of a store. Does not repeat the text: there may be a password in it.
+/// Why a text is not the URL of a store. Does not repeat the text, which may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreUrlParseError {
-    /// Not a URL with one of our schemes.
-    #[error("not a URL that begins with `postgres:`, `postgresql:` or `sqlite:`")]
+    /// The text is not a URL with a supported scheme.
+    #[error("must be a URL that begins with `postgres:`, `postgresql:` or `sqlite:`")]
     Malformed,
-    /// A store that forgets. What was acknowledged has to survive a crash.
-    #[error("a store in memory forgets what was revoked")]
+    /// The store is in memory. Acknowledged writes must survive a crash.
+    #[error("an in-memory store loses revocations")]
     InMemory,
 }
 
 impl StoreUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     pub fn parse(text: &str) -> Result<Self, StoreUrlParseError> {
         let text = text.trim();
         if let Some(file) = sqlite_path(text) {
@@ -36,26 +36,26 @@ impl StoreUrl {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The URL with its password. Every caller of this is a place to look at in a review.
+    /// Returns the URL with its password. Review every caller.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether it names a SQLite file.
+    /// Returns whether the URL names an SQLite file.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
         sqlite_path(&self.0).is_some()
     }
 
-    /// Whether it has a password in it.
+    /// Returns whether the URL contains a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.as_postgres_url()
             .is_some_and(|url| url.password().is_some() || url.query_pairs().any(|(k, _)| k == "password"))
     }
 
-    /// Whether it leads over a network without asking for TLS.
+    /// Returns whether the connection goes over a network without requiring TLS.
     #[must_use]
     pub fn has_optional_tls(&self) -> bool {
         self.as_postgres_url().is_some_and(|url| {
@@ -69,10 +69,10 @@ impl StoreUrl {
         })
     }
 
-    /// The same, with a relative SQLite file below `base`.
+    /// Resolves a relative SQLite path against `base`.
     #[must_use]
     pub(super) fn resolve_relative_to(self, base: &Path) -> Self {
-        // What has a meaning in a SQLite URL; sqlx decodes it again.
+        // The characters with a meaning in an SQLite URL; sqlx decodes them.
         const URL_ENCODE_SET: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
         let Some(file) = sqlite_path(&self.0).filter(|file| !file.starts_with('/')) else { return self };
         let Some(base) = base.to_str().filter(|base| !base.is_empty()) else { return self };
@@ -90,13 +90,13 @@ impl fmt::Display for StoreUrl {
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return f.write_str("postgres://***");
         }
-        let shown = url.query_pairs().map(|(key, value)| {
+        let pairs = url.query_pairs().map(|(key, value)| {
             let value = if key == "password" { "***".into() } else { value.into_owned() };
             (key.into_owned(), value)
         });
-        let shown = shown.collect::<Vec<_>>();
-        if !shown.is_empty() {
-            url.query_pairs_mut().clear().extend_pairs(shown);
+        let pairs = pairs.collect::<Vec<_>>();
+        if !pairs.is_empty() {
+            url.query_pairs_mut().clear().extend_pairs(pairs);
         }
         f.write_str(url.as_str())
     }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn unsupported_store_urls_are_rejected() {
-        for (url, want) in [
+        for (url, error) in [
             ("mysql://db/errand", StoreUrlParseError::Malformed),
             ("errand.db", StoreUrlParseError::Malformed),
             ("postgres", StoreUrlParseError::Malformed),
@@ -148,18 +148,18 @@ mod tests {
             ("sqlite://:memory:", StoreUrlParseError::InMemory),
             ("sqlite:x.db?mode=memory", StoreUrlParseError::InMemory),
         ] {
-            assert_eq!(StoreUrl::parse(url), Err(want), "{url}");
+            assert_eq!(StoreUrl::parse(url), Err(error), "{url}");
         }
-        let below =
+        let resolve =
             |url: &str| StoreUrl::parse(url).unwrap().resolve_relative_to(Path::new("/etc/er?and")).expose().to_owned();
-        assert_eq!(below("sqlite:errand.db?mode=rwc"), "sqlite:///etc/er%3Fand/errand.db?mode=rwc");
-        assert_eq!(below("sqlite:///var/lib/errand.db"), "sqlite:///var/lib/errand.db");
-        assert_eq!(below("postgres://db/errand"), "postgres://db/errand");
+        assert_eq!(resolve("sqlite:errand.db?mode=rwc"), "sqlite:///etc/er%3Fand/errand.db?mode=rwc");
+        assert_eq!(resolve("sqlite:///var/lib/errand.db"), "sqlite:///var/lib/errand.db");
+        assert_eq!(resolve("postgres://db/errand"), "postgres://db/errand");
     }
 
     #[test]
-    fn unencrypted_store_url_is_detected() {
-        for (url, open) in [
+    fn optional_tls_is_detected() {
+        for (url, is_optional) in [
             ("postgres://errand@db/errand", true),
             ("postgres://errand@db/errand?sslmode=prefer", true),
             ("postgres://errand@db/errand?sslmode=verify-full", false),
@@ -168,7 +168,7 @@ mod tests {
             ("postgres:///errand?host=/run/pg", false),
             ("sqlite:errand.db", false),
         ] {
-            assert_eq!(StoreUrl::parse(url).unwrap().has_optional_tls(), open, "{url}");
+            assert_eq!(StoreUrl::parse(url).unwrap().has_optional_tls(), is_optional, "{url}");
         }
     }
 }

@@ -1,22 +1,16 @@
-//! Names of things. A value that exists is well formed; one kind of name does not fit where another is wanted.
+//! Identifiers and other validated texts. A value of such a type is well-formed, and one kind can't
+//! be used in place of another.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use thiserror::Error;
+use errand_authority::text_name;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::encoding::serde_text;
-
-/// A name that is not one: says which kind was wanted, never what was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("not a valid {kind}: {rule}")]
-pub struct NameError {
-    /// What was wanted, as an operator would call it.
-    pub kind: &'static str,
-    /// The rule it broke.
-    pub rule: &'static str,
-}
+pub use errand_authority::{
+    digest::{ArgumentsDigest, ToolDigest},
+    id::{NameError, ToolName},
+};
 
 macro_rules! uuid_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
@@ -26,13 +20,13 @@ macro_rules! uuid_name {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Names something by a UUID that the caller made.
+            /// Wraps a UUID that the caller generated.
             #[must_use]
             pub const fn new(id: Uuid) -> Self {
                 Self(id)
             }
 
-            /// The UUID.
+            /// Returns the UUID.
             #[must_use]
             pub const fn uuid(self) -> Uuid {
                 self.0
@@ -42,7 +36,7 @@ macro_rules! uuid_name {
         impl FromStr for $name {
             type Err = NameError;
 
-            /// Takes the hyphenated lower-case form only, so that one thing has one name.
+            /// Accepts only the hyphenated lower-case form, so that an object has one id.
             fn from_str(text: &str) -> Result<Self, NameError> {
                 let invalid = NameError { kind: $kind, rule: "a hyphenated lower-case UUID" };
                 let id = Uuid::try_parse(text).map_err(|_| invalid.clone())?;
@@ -60,73 +54,24 @@ macro_rules! uuid_name {
 }
 
 uuid_name!(
-    /// A token's `jti` (RFC 7519 §4.1.7).
+    /// The `jti` of a token (RFC 7519 §4.1.7).
     TokenId,
     "token id"
 );
 uuid_name!(
-    /// A task's id, the `txn` claim of every token that was issued for it.
+    /// The id of a task: the `txn` claim of every token issued for it.
     TaskId,
     "task id"
 );
 uuid_name!(
-    /// A recorded grant's id, in every token that rests on it.
+    /// The id of a recorded grant, which every token that depends on the grant carries.
     GrantId,
     "grant id"
 );
 
-macro_rules! text_name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
-        $(#[$doc])*
-        // Shared: a name goes into many places, and never changes.
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let check: fn(&str) -> bool = $check;
-                check(text).then(|| Self(text.into())).ok_or(NameError { kind: $kind, rule: $rule })
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-                out.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-                serde_text::read(input)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
 text_name!(
-    /// An OAuth client of ours: an agent, a resource or an admin. One namespace for all three.
+    /// The id of an OAuth client of this server: an agent, a resource or an admin, in one
+    /// namespace.
     ClientId,
     "client id",
     "1 to 128 characters of A-Z a-z 0-9 . _ ~ -",
@@ -134,7 +79,8 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
 );
 impl ClientId {
-    /// Whether this name is Errand's own: what it signs or does in its own name must not look like a client's.
+    /// Returns whether the id is reserved for Errand itself, so that its own tokens and actions
+    /// can't be mistaken for those of a client.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.0.to_ascii_lowercase().starts_with("errand")
@@ -142,38 +88,14 @@ impl ClientId {
 }
 
 text_name!(
-    /// The `sub` of a requester as our tokens carry it, its issuer's `subject_prefix` included.
+    /// The `sub` of a requester as in tokens of this server, with its issuer's `subject_prefix`.
     Subject,
     "subject",
     "1 to 255 bytes without control characters",
     |text| (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
 );
 text_name!(
-    /// A tool's name in its MCP server's `tools/list`.
-    ToolName,
-    "tool name",
-    "1 to 128 characters of A-Z a-z 0-9 . _ / -",
-    |text| (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
-);
-text_name!(
-    /// The digest of a tool's definition: SHA-256 over its canonical JSON (RFC 8785).
-    ToolDigest,
-    "tool digest",
-    "`sha-256:` and 43 characters of base64url",
-    |text| text.strip_prefix("sha-256:").is_some_and(|digest| {
-        digest.len() == 43 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-    })
-);
-impl ToolDigest {
-    /// The digest with this base64url text.
-    pub(super) fn from_base64url(sum: &str) -> Self {
-        Self(format!("sha-256:{sum}").into())
-    }
-}
-
-text_name!(
-    /// A signing key's name in a JWKS (`kid`, RFC 7517 §4.5), as we give it.
+    /// The id of a signing key of this server in the JWKS (`kid`, RFC 7517 §4.5).
     KeyId,
     "key id",
     "1 to 64 characters of A-Z a-z 0-9 _ -",
@@ -181,7 +103,8 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 );
 text_name!(
-    /// What ties the log lines, the answer and the audit records of one request together (`X-Request-Id`).
+    /// The id that connects the log lines, the response and the audit records of a request
+    /// (`X-Request-Id`).
     RequestId,
     "request id",
     "1 to 64 characters of A-Z a-z 0-9 . _ -",
@@ -189,31 +112,29 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 );
 text_name!(
-    /// What a piece of work is for, in the requester's or the agent's words.
+    /// The purpose of a task, as the requester or the agent states it.
     Purpose,
     "purpose",
     "1 to 500 characters without control characters",
     is_free_text
 );
 text_name!(
-    /// Why an admin or an agent ended something; kept in the revocation log and the audit trail.
+    /// The reason for a revocation or another action, kept in the revocation log and the audit
+    /// trail.
     Reason,
     "reason",
     "1 to 500 characters without control characters",
     is_free_text
 );
 text_name!(
-    /// What came of a piece of work, in the words of who ended it.
+    /// The outcome of a task, as the party that ended it states it.
     OutcomeText,
     "outcome",
     "1 to 500 characters without control characters",
-    |text| {
-        let length = text.chars().count();
-        (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
-    }
+    is_free_text
 );
 text_name!(
-    /// A resource's name for one call that was made with a token.
+    /// A resource's id for a call that was made with a token.
     CallId,
     "call id",
     "1 to 128 characters of A-Z a-z 0-9 . _ ~ -",
@@ -229,7 +150,7 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 );
 
-/// What somebody says in their own words.
+/// Returns whether a text is 1 to 500 characters, not blank, and without control characters.
 fn is_free_text(text: &str) -> bool {
     let length = text.chars().count();
     (1..=500).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)

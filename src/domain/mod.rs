@@ -1,8 +1,6 @@
 //! The rules. No await, no I/O, no clock, no randomness, no logging, no panic: plain data in, a value out.
 
 pub mod audit;
-pub mod authority;
-pub mod encoding;
 pub mod exchange;
 pub mod grants;
 pub mod jose;
@@ -19,18 +17,9 @@ pub mod status_list;
 pub mod task;
 pub mod time;
 pub mod token;
-pub mod uri;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-
-/// base64url without padding (RFC 7515 §2).
-#[must_use]
-pub fn encode_base64url(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// Reads base64url without padding; refuses padding and stray bits at the end, so that one value has one text.
-#[must_use]
-pub fn decode_base64url(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
-}
+pub use errand_authority::{
+    authority, encoding,
+    encoding::{decode_base64url, encode_base64url},
+    uri,
+};

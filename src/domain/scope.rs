@@ -1,4 +1,4 @@
-//! OAuth scopes (RFC 6749 §3.3): the short form of "these tools".
+//! OAuth scopes (RFC 6749 §3.3), each of which stands for a set of tools.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -7,11 +7,11 @@ use thiserror::Error;
 
 use crate::domain::encoding::serde_text;
 
-/// How many scopes one request or token may carry.
+/// Maximum number of scopes in a request or token.
 pub const MAX_SCOPES: usize = 64;
 const MAX_SCOPE_LEN: usize = 128;
 
-/// Text that is no scope list by the grammar of RFC 6749 §3.3, or one that is too long.
+/// A text that does not match the grammar of RFC 6749 §3.3, or is too long.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not a scope list: 1 to {MAX_SCOPES} scope tokens, one space between them (RFC 6749 section 3.3)")]
 pub struct ScopeError;
@@ -21,7 +21,7 @@ pub struct ScopeError;
 pub struct ScopeToken(Arc<str>);
 
 impl ScopeToken {
-    /// The scope as text.
+    /// Returns the scope as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,30 +57,30 @@ impl fmt::Display for ScopeToken {
     }
 }
 
-/// A set of scopes; on the wire a list with single spaces, here and in our tokens sorted.
+/// A set of scopes, sorted. On the wire, a list separated by single spaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScopeSet(Vec<ScopeToken>);
 
 impl ScopeSet {
-    /// Whether `scope` is in the set.
+    /// Returns whether `scope` is in the set.
     #[must_use]
     pub fn contains(&self, scope: &ScopeToken) -> bool {
         self.0.binary_search(scope).is_ok()
     }
 
-    /// Whether the set has nothing in it.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether everything in here is in `other` too.
+    /// Returns whether `other` contains all scopes of this set.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.iter().all(|scope| other.contains(scope))
     }
 
-    /// The scopes, sorted.
+    /// Iterates over the scopes in order.
     pub fn iter(&self) -> impl Iterator<Item = &ScopeToken> {
         self.0.iter()
     }
@@ -103,18 +103,18 @@ impl FromStr for ScopeSet {
     }
 }
 
-/// The scopes of a request as they stand there: an answer says which of them is meant by its place.
+/// The scopes of a request in the order sent, so that an error can refer to one by its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeList(Vec<ScopeToken>);
 
 impl ScopeList {
-    /// Which they are.
+    /// Returns the set of these scopes.
     #[must_use]
     pub fn to_set(&self) -> ScopeSet {
         self.iter().cloned().collect()
     }
 
-    /// The scopes in their order.
+    /// Iterates over the scopes in the order sent.
     pub fn iter(&self) -> impl Iterator<Item = &ScopeToken> {
         self.0.iter()
     }

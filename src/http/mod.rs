@@ -1,56 +1,62 @@
-//! The edge: syntax and status codes. A handler is an extractor that is the permission, one call, an answer.
+//! The HTTP layer: syntax, authentication and status codes. A handler takes an extractor that
+//! proves the permission, makes one call of a use case, and returns its response.
 
 mod admin;
 mod error;
 mod extract;
+mod fallback;
 mod health;
 mod middleware;
 mod negotiation;
 mod oauth;
+mod openapi;
 mod revocation_feed;
+mod routes;
+mod self_service;
 mod server;
 mod status_lists;
 mod views;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware as axum_middleware,
-    routing::{delete, get, post},
-};
+use axum::{Router, response::Response};
 
 pub use extract::form::Form;
 pub use middleware::metrics::Metrics;
-pub use server::listener::{Listener, Tls, TlsError, serve};
+pub use routes::{Route, routes};
+pub use server::listener::{Listener, serve};
+pub use server::tls::{Tls, TlsError};
 
 use crate::{
-    app::Service,
-    domain::{registry::ObjectKind, task::TaskAction},
+    app::{LONG_POLL_TIMEOUT, Service},
+    http::error::problem::Problem,
 };
 
-/// What handlers share.
+/// The state that handlers share.
 #[derive(Clone, Debug)]
 pub struct AppState {
-    /// Errand itself.
+    /// The use cases.
     pub service: Service,
-    /// What Prometheus reads.
+    /// The metrics of this server.
     pub metrics: Arc<Metrics>,
 }
 
 impl AppState {
-    /// Puts a service behind the edge.
+    /// Creates the state of a server for this service.
     #[must_use]
     pub fn new(service: Service) -> Self {
-        Self { service, metrics: Arc::default() }
+        let metrics = Arc::new(Metrics::new(service.clone()));
+        Self { service, metrics }
     }
 }
 
-/// How long a request may take, and where operations are served.
+/// The time limit of requests, and the placement of the operations routes.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpSettings {
-    /// After this the answer is 503.
+    /// Time limit of a request. Afterwards the response is 503.
     pub request_timeout: Duration,
-    /// Whether `/healthz`, `/readyz` and `/metrics` are on the public listener too; not, where they have their own.
+    /// Whether the public listener also serves `/healthz`, `/readyz` and `/metrics`. It does not if
+    /// the operations listener serves them.
     pub serves_operations: bool,
 }
 
@@ -60,100 +66,27 @@ impl Default for HttpSettings {
     }
 }
 
-/// Every route that the public listener has.
+/// The response of a handler whose closure holds an argument of its route.
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+
+/// Returns the router of the public listener.
 pub fn router(app: AppState, settings: HttpSettings) -> Router {
-    let operations = if settings.serves_operations { operations_routes() } else { Router::new() };
-    let routes = oauth_routes().merge(api_routes()).merge(document_routes()).merge(operations);
-    with_middleware(routes, app, settings)
-}
-
-/// The routes of the operations listener, where there is one.
-pub fn operations_router(app: AppState, settings: HttpSettings) -> Router {
-    with_middleware(operations_routes(), app, settings)
-}
-
-fn with_middleware(routes: Router<AppState>, app: AppState, settings: HttpSettings) -> Router {
-    routes
-        .method_not_allowed_fallback(middleware::guard::method_not_allowed)
-        .fallback(middleware::guard::not_found)
-        // One layer: each is a few allocations for each request.
-        .layer(axum_middleware::from_fn_with_state(
-            (app.clone(), settings.request_timeout),
-            middleware::request_log::log_request,
-        ))
+    let operations = if settings.serves_operations { routes::operations() } else { Router::new() };
+    let routes = routes::oauth().merge(routes::admin()).merge(routes::self_service()).merge(routes::public());
+    let routes = with_fallbacks(routes.merge(operations)).fallback(fallback::not_found);
+    // A long poll waits on top of the time that its answer takes.
+    let feed_timeout = settings.request_timeout.saturating_add(LONG_POLL_TIMEOUT);
+    middleware::apply(routes, &app, settings.request_timeout)
+        .merge(middleware::apply(with_fallbacks(routes::feed()), &app, feed_timeout))
         .with_state(app)
 }
 
-fn oauth_routes() -> Router<AppState> {
-    Router::new()
-        .route("/oauth2/token", post(oauth::token))
-        .route("/oauth2/introspect", post(oauth::introspect))
-        .route("/oauth2/revoke", post(oauth::revoke))
-        .route("/oauth2/authorize", get(oauth::metadata::authorize))
-        .route("/oauth2/jwks", get(oauth::metadata::jwks))
-        .route("/.well-known/oauth-authorization-server", get(oauth::metadata::metadata))
+/// Returns the router of the operations listener.
+pub fn operations_router(app: AppState, settings: HttpSettings) -> Router {
+    let routes = with_fallbacks(routes::operations()).fallback(fallback::not_found);
+    middleware::apply(routes, &app, settings.request_timeout).with_state(app)
 }
 
-fn api_routes() -> Router<AppState> {
-    Router::new()
-        .merge(admin::registry::object_routes("/v1/admin/agents", ObjectKind::Agent))
-        .merge(admin::registry::object_routes("/v1/admin/resources", ObjectKind::Resource))
-        .merge(admin::registry::object_routes("/v1/admin/issuers", ObjectKind::Issuer))
-        .merge(admin::registry::object_routes("/v1/admin/admins", ObjectKind::Admin))
-        .route("/v1/admin/resources/{id}/catalogue", get(admin::catalogue::read))
-        .route("/v1/admin/resources/{id}/catalogue/import", post(admin::catalogue::import))
-        .route("/v1/admin/resources/{id}/catalogue/accept", post(admin::catalogue::accept))
-        .route("/v1/admin/clients/{id}/secret", post(admin::registry::create_secret))
-        .route(
-            "/v1/admin/grants",
-            get(admin::grants::list).post(admin::grants::create).delete(admin::grants::withdraw_all),
-        )
-        .route("/v1/admin/grants/{id}", delete(admin::grants::withdraw))
-        .route("/v1/admin/break-glass", get(admin::break_glass::list).post(admin::break_glass::create))
-        .route("/v1/admin/break-glass/{id}", get(admin::break_glass::read))
-        .route("/v1/admin/break-glass/{id}/review", post(admin::break_glass::review))
-        .route("/v1/grants", get(admin::grants::list_own).post(admin::grants::create_own))
-        .route("/v1/grants/{id}", delete(admin::grants::withdraw_own))
-        .route("/v1/admin/keys", get(admin::registry::list_keys))
-        .route("/v1/admin/keys/rotate", post(admin::registry::rotate_keys))
-        .route("/v1/admin/keys/{kid}/revoke", post(admin::registry::revoke_key))
-        .route("/v1/admin/tokens", get(admin::registry::list_tokens))
-        .route("/v1/admin/tokens/{id}", get(admin::registry::read_token))
-        .route("/v1/admin/tasks", get(admin::tasks::list))
-        .route("/v1/admin/tasks/{id}", get(admin::tasks::read))
-        .route("/v1/admin/tasks/{id}/suspend", post(admin::tasks::admin_transition(TaskAction::Suspend)))
-        .route("/v1/admin/tasks/{id}/resume", post(admin::tasks::admin_transition(TaskAction::Resume)))
-        .route("/v1/admin/tasks/{id}/complete", post(admin::tasks::admin_transition(TaskAction::Complete)))
-        .route("/v1/admin/tasks/{id}/fail", post(admin::tasks::admin_transition(TaskAction::Fail)))
-        .route("/v1/admin/tasks/{id}/trail", get(admin::tasks::trail))
-        .route("/v1/tasks/{id}/calls", post(admin::tasks::report_call))
-        .route("/v1/tasks", get(admin::tasks::list_own))
-        .route("/v1/tasks/{id}", get(admin::tasks::read_own))
-        .route("/v1/tasks/{id}/revoke", post(admin::tasks::revoke_own))
-        .route("/v1/tasks/{id}/suspend", post(admin::tasks::transition(TaskAction::Suspend)))
-        .route("/v1/tasks/{id}/resume", post(admin::tasks::transition(TaskAction::Resume)))
-        .route("/v1/tasks/{id}/complete", post(admin::tasks::transition(TaskAction::Complete)))
-        .route("/v1/tasks/{id}/fail", post(admin::tasks::transition(TaskAction::Fail)))
-        .route("/v1/admin/revocations", get(admin::revocations::list).post(admin::revocations::revoke))
-        .route("/v1/admin/blocks", get(admin::revocations::list_blocks))
-        .route("/v1/admin/replicas", get(admin::replicas::list))
-        .route("/v1/admin/audit", get(admin::registry::list_audit))
-        .route("/revocations", get(revocation_feed::follow))
-        .route("/status-lists", get(status_lists::aggregation))
-        .route("/status-lists/{id}", get(status_lists::status_list))
-}
-
-fn document_routes() -> Router<AppState> {
-    Router::new()
-        .route("/openapi.yaml", get(health::openapi_yaml))
-        .route("/openapi.json", get(health::openapi_json))
-        .route("/docs", get(health::docs))
-        .route("/docs/{file}", get(health::docs_file))
-}
-
-fn operations_routes() -> Router<AppState> {
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+fn with_fallbacks(routes: Router<AppState>) -> Router<AppState> {
+    routes.method_not_allowed_fallback(fallback::method_not_allowed)
 }

@@ -1,5 +1,5 @@
-//! `GET /revocations`: the revocation log for those who check tokens offline; one part of it at a time, or as server-sent
-//! events.
+//! `GET /revocations`: the revocation log for resources that verify tokens offline, in pages or as
+//! server-sent events.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -27,17 +27,15 @@ use crate::{
     },
 };
 
-/// Where it is served.
-pub(super) const FEED_PATH: &str = "/revocations";
-/// Where a stream was cut off, as its reader says.
+/// The position at which a stream was interrupted, sent by a client that reconnects.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// After how many milliseconds the reader of a stream that ended comes again.
+/// The time after which a client reconnects to a stream that ended.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `GET /revocations`
 pub(super) async fn follow(
     State(app): State<AppState>,
-    FeedSubscriber(listener, cx): FeedSubscriber,
+    FeedSubscriber(subscriber, cx): FeedSubscriber,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -48,61 +46,67 @@ pub(super) async fn follow(
         return Err(RequestError::InvalidParameter("wait", "must be 0 to 30 seconds").into());
     }
     if !accepts(&headers, "text/event-stream") {
-        let page = app.service.read_feed_page(&listener, after, wait.unwrap_or_default(), &cx).await?;
+        let page = app.service.read_feed_page(&subscriber, after, wait.unwrap_or_default(), &cx).await?;
         return Ok(Json(PageView::new(page)).into_response());
     }
     if wait.is_some() {
-        return Err(RequestError::InvalidParameter("wait", "is for answers in JSON; a stream waits anyway").into());
+        return Err(
+            RequestError::InvalidParameter("wait", "applies to JSON responses only; omit it for a stream").into()
+        );
     }
-    // A reader that comes again repeats its URL, and says where it was in the header.
+    // A client that reconnects repeats its URL and sends its position in the header.
     let last = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?"));
     let after = parse_position("last-event-id", last)?.or(after);
-    let said = app.service.open_feed_stream(listener, after, cx).await?;
-    let mut response = Sse::new(event_stream(said)).into_response();
+    let events = app.service.open_feed_stream(subscriber, after, cx).await?;
+    let mut response = Sse::new(event_stream(events)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // A proxy that collects what it passes on makes a stream worthless.
+    // A proxy must not buffer a stream.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
 }
 
-/// Digits and nothing else, so that a position has one form.
+/// Parses a position. Only digits are allowed, so that a position has one spelling.
 fn parse_position(name: &'static str, text: Option<&str>) -> Result<Option<LogPosition>, RequestError> {
     let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    let read = |text: &str| text.parse().ok().filter(|_| is_number(text)).filter(|n| *n <= i64::MAX.unsigned_abs());
-    let read = |text| {
-        read(text).map(LogPosition::new).ok_or(RequestError::InvalidParameter(name, "is not a position of the log"))
+    let parse = |text: &str| text.parse().ok().filter(|_| is_number(text)).filter(|n| *n <= i64::MAX.unsigned_abs());
+    let parse = |text| {
+        parse(text).map(LogPosition::new).ok_or(RequestError::InvalidParameter(name, "not a position of the log"))
     };
-    text.map(read).transpose()
+    text.map(parse).transpose()
 }
 
-fn event_stream(said: mpsc::Receiver<FeedEvent>) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold((said, true), async |(mut said, is_first)| {
-        let event = to_sse_event(said.recv().await?);
+fn event_stream(events: mpsc::Receiver<FeedEvent>) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold((events, true), async |(mut events, is_first)| {
+        let event = to_sse_event(events.recv().await?);
         let event = if is_first { event.retry(RETRY_INTERVAL) } else { event };
-        Some((Ok(event), (said, false)))
+        Some((Ok(event), (events, false)))
     })
 }
 
-fn to_sse_event(said: FeedEvent) -> Event {
-    let data = |value: &dyn Fn() -> Result<String, serde_json::Error>| value().unwrap_or_default();
-    match said {
+fn to_sse_event(event: FeedEvent) -> Event {
+    match event {
         FeedEvent::Entry(entry, from) => {
             let view = EntryView::new(entry);
             let id = view.seq.to_string();
             let view = EntryEventView { after: from.number(), entry: view };
-            Event::default().event("entry").id(id).data(data(&|| serde_json::to_string(&view)))
+            Event::default().event("entry").id(id).data(to_json(&view))
         }
         FeedEvent::Position(at, when) => {
             let view = PositionEventView { seq: at.number(), at: when.to_rfc3339() };
             let id = view.seq.to_string();
-            Event::default().event("position").id(id).data(data(&|| serde_json::to_string(&view)))
+            Event::default().event("position").id(id).data(to_json(&view))
         }
         FeedEvent::End(reason) => {
             let view = EndEventView { reason };
-            Event::default().event("end").data(data(&|| serde_json::to_string(&view)))
+            Event::default().event("end").data(to_json(&view))
         }
     }
+}
+
+/// Serializes the data of an event. A struct of strings and numbers always serializes.
+fn to_json(view: &impl Serialize) -> String {
+    serde_json::to_string(view).unwrap_or_default()
 }
 
 #[derive(Serialize)]
@@ -138,7 +142,7 @@ impl EntryView {
     }
 }
 
-/// An entry in a stream, with the position that it goes on from.
+/// An entry in a stream, with the position that it follows.
 #[derive(Serialize)]
 struct EntryEventView {
     after: u64,

@@ -1,4 +1,4 @@
-//! Status lists (draft-ietf-oauth-status-list §8): for anybody, and to be kept for as long as they say.
+//! Status lists (draft-ietf-oauth-status-list §8): public, and cacheable for their `ttl`.
 
 use axum::{
     Extension, Json,
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// The media type (§8.1).
+/// The media type of a status list (§8.1).
 const STATUS_LIST_MEDIA_TYPE: &str = "application/statuslist+jwt";
 
-/// §9.3
+/// The list of status lists (§9.3).
 #[derive(Serialize)]
 struct Aggregation {
     status_lists: Vec<String>,
@@ -44,24 +44,24 @@ pub(super) async fn status_list(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // Who asks what was then must not take what is now for it (§8.4).
+    // A client that requests a historical list must not receive the current one (§8.4).
     if form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(name, _)| name == "time") {
         return Err(ConflictError::HistoryUnsupported.into());
     }
     let id = id.parse().map_err(|_| ConflictError::NotFound("status list"))?;
     let list = app.service.read_status_list(id, &cx).await?;
-    // Two forms of it are two texts, and have two tags (RFC 9110 §8.8.3.3).
+    // The two encodings have different entity tags (RFC 9110 §8.8.3.3).
     let (body, tag, encoding) = match list.gzipped.clone().filter(|_| accepts_gzip(&headers)) {
         Some(gzipped) => (gzipped, format!("\"{}-gzip\"", list.etag), Some("gzip")),
         None => (list.token.clone(), format!("\"{}\"", list.etag), None),
     };
-    let is_known = has_current_version(&headers, &tag);
-    let (status, body) = if is_known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, body) };
-    let of_all = [(header::ETAG, tag), (header::VARY, header::ACCEPT_ENCODING.to_string())];
-    let mut response = (status, cacheable(list.ttl.as_seconds()), of_all, body).into_response();
+    let is_current = has_current_version(&headers, &tag);
+    let (status, body) = if is_current { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, body) };
+    let caching = [(header::ETAG, tag), (header::VARY, header::ACCEPT_ENCODING.to_string())];
+    let mut response = (status, cacheable(list.ttl.as_seconds()), caching, body).into_response();
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_TYPE);
-    if !is_known {
+    if !is_current {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STATUS_LIST_MEDIA_TYPE));
         if let Some(encoding) = encoding {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
@@ -70,11 +70,12 @@ pub(super) async fn status_list(
     Ok(response)
 }
 
-/// Whether the caller has what has this tag (RFC 9110 §13.1.2, by the weak comparison).
+/// Returns whether the client already has the version with this tag (RFC 9110 §13.1.2, weak
+/// comparison).
 fn has_current_version(headers: &HeaderMap, tag: &str) -> bool {
-    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut tags = given.flat_map(|value| value.split(',')).map(str::trim);
-    tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|sent| sent == "*" || sent.strip_prefix("W/").unwrap_or(sent) == tag)
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn if_none_match_matches_current_tag() {
-        for (given, has) in [
+        for (sent, is_current) in [
             ("\"abc\"", true),
             ("W/\"abc\"", true),
             ("\"x\", \"abc\"", true),
@@ -95,8 +96,8 @@ mod tests {
             ("w/\"abc\"", false),
             ("", false),
         ] {
-            let headers = [(header::IF_NONE_MATCH, HeaderValue::from_static(given))].into_iter().collect();
-            assert_eq!(has_current_version(&headers, "\"abc\""), has, "{given}");
+            let headers = [(header::IF_NONE_MATCH, HeaderValue::from_static(sent))].into_iter().collect();
+            assert_eq!(has_current_version(&headers, "\"abc\""), is_current, "{sent}");
         }
         assert!(!has_current_version(&HeaderMap::new(), "\"abc\""));
     }

@@ -10,8 +10,8 @@ use crate::domain::registry::{client::Resource, tool::ToolDefinition};
 pub struct ToolListing {
     /// The tools in the server's order. A name may appear twice.
     pub tools: Vec<ToolDefinition>,
-    /// The number of further tools that were left out: the name is not allowed, or the description or schema is too
-    /// large.
+    /// The number of further tools that were left out: the name is not allowed, or the description
+    /// or schema is too large.
     pub unusable_count: usize,
 }
 

@@ -1,7 +1,7 @@
 //! The interfaces through which Errand uses the outside world.
 //!
-//! A refusal and an outage are different types. Every port returns an [`Outage`] when it could not find an answer, and no
-//! caller turns an outage into a yes or a no.
+//! A refusal and an outage are different types. Every port returns an [`Outage`] when it could not
+//! find an answer, and no caller turns an outage into a yes or a no.
 
 mod clock;
 mod entropy;

@@ -4,8 +4,8 @@ use std::{error::Error as StdError, fmt};
 
 use thiserror::Error;
 
-/// A failure of something outside the process: it was unreachable, too slow, or gave an answer that can't be used. It
-/// names the operation; the cause is its `source`.
+/// A failure of something outside the process: it was unreachable, too slow, or gave an answer that
+/// can't be used. It names the operation; the cause is its `source`.
 #[derive(Debug, Error)]
 #[error("{operation} failed")]
 pub struct Outage {
@@ -15,9 +15,10 @@ pub struct Outage {
     pub source: Box<dyn StdError + Send + Sync>,
 }
 
-/// The operation of an [`Outage`] that means that the store's schema is not the one that this program needs.
+/// The operation of an [`Outage`] that means that the store's schema is not the one that this
+/// program needs.
 pub const OP_CHECK_SCHEMA: &str = "check the store's schema";
-/// The operation of an [`Outage`] that means that there is no active signing key.
+/// The operation of an [`Outage`] that means that no signing key is active.
 pub const OP_FIND_SIGNING_KEY: &str = "look for a signing key";
 
 impl Outage {
@@ -27,8 +28,8 @@ impl Outage {
     }
 }
 
-/// Displays an error with all its causes on one line, outermost first, separated by `: `. A cause that repeats the text
-/// before it is left out.
+/// Displays an error with all its causes on one line, outermost first, separated by `: `. A cause
+/// that repeats the text before it is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn StdError + 'static));
 

@@ -26,10 +26,12 @@ pub struct VerifiedToken {
 
 /// This server's signing keys. They sign and verify every token that the server issues.
 pub trait Signer: Send + Sync {
-    /// Signs `claims` (a JSON object) as a compact JWS of type `typ`, with the active key of the algorithm.
+    /// Signs `claims` (a JSON object) as a compact JWS of type `typ`, with the active key of the
+    /// algorithm.
     fn sign(&self, algorithm: SigningAlgorithm, typ: &str, claims: &[u8], now: Timestamp) -> Result<String, Outage>;
 
-    /// Returns the token if one of the published keys signed it. A foreign token takes as long to verify as an own one.
+    /// Returns the token if one of the published keys signed it. A foreign token takes as long to
+    /// verify as an own one.
     fn verify(&self, token: CompactJws<'_>, now: Timestamp) -> Option<VerifiedToken>;
 
     /// Returns whether the key is published at `now`. Its signatures are accepted as long as it is.
@@ -47,11 +49,12 @@ pub trait Signer: Send + Sync {
     /// Returns the version of the stored keys in use.
     fn version(&self) -> u64;
 
-    /// Replaces all keys in use by the stored ones at once. On an error the previous keys stay in use.
+    /// Replaces all keys in use by the stored ones at once. On an error the previous keys stay in
+    /// use.
     fn replace_keys(&self, keys: StoredKeys) -> Result<(), Outage>;
 
-    /// Creates a key, sealed and ready to be stored. The key is not in use before it comes back through
-    /// [`replace_keys`](Self::replace_keys).
+    /// Creates a key, sealed and ready to be stored. The key is not in use before it comes back
+    /// through [`replace_keys`](Self::replace_keys).
     fn create_key(
         &self,
         algorithm: SigningAlgorithm,

@@ -34,8 +34,8 @@ pub enum SignatureError {
 /// The keys of other parties: issuers publish theirs, and clients have theirs in the registry.
 #[async_trait]
 pub trait TrustedKeys: Send + Sync {
-    /// Returns the payload if a key of the issuer signed it. An unknown `kid` makes the keys be fetched again, at most
-    /// once a minute.
+    /// Returns the payload if a key of the issuer signed it. An unknown `kid` makes the keys be
+    /// fetched again, at most once a minute.
     async fn verify_with_issuer(
         &self,
         issuer: &TrustedIssuer,
@@ -51,7 +51,8 @@ pub trait TrustedKeys: Send + Sync {
         token: UnverifiedJws<'_>,
     ) -> Result<Map<String, Value>, SignatureError>;
 
-    /// Verifies the token and discards the result, so that timing does not reveal an unknown client.
+    /// Verifies the token and discards the result, so that timing does not reveal an unknown
+    /// client.
     fn verify_dummy(&self, token: UnverifiedJws<'_>);
 
     /// Returns the issuers whose last key fetch failed, for health and metrics.

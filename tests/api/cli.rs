@@ -1,4 +1,4 @@
-//! The binary: what each command says and how it ends, beside a server that runs on the same store.
+//! Commands of the binary: their output and exit codes, next to a server on the same store.
 
 use std::{
     path::Path,
@@ -21,7 +21,7 @@ on_both_stores!(
     serve_stops_on_signal,
 );
 
-/// Runs a command with nothing in its environment. Returns the exit code and what it wrote.
+/// Runs a command with an empty environment. Returns the exit code, standard output and standard error.
 pub async fn errand(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_errand"));
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null());
@@ -35,13 +35,16 @@ async fn check_config_reports_all_errors(server: Server) {
     let folder = server.folder.path();
     let (code, out, err) = errand(folder, &["check-config", "errand.toml"]).await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    assert!(out.contains("errand.toml: good") && out.contains("planner") && out.contains(&server.issuer), "{out}");
+    assert_eq!(errand(folder, &["check-config", "--config", "errand.toml"]).await.1, out);
+    assert_eq!(errand(folder, &["check-config"]).await.0, 2);
+    assert_eq!(errand(folder, &["check-config", "errand.toml", "--config", "errand.toml"]).await.0, 2);
+    assert!(out.contains("errand.toml: valid") && out.contains("planner") && out.contains(&server.issuer), "{out}");
     for text in [&out, &err] {
         for client in ["reader", "files", "ops"] {
-            assert!(!text.contains(&secret(client)), "no secret is shown");
+            assert!(!text.contains(&secret(client)), "a secret is shown");
         }
     }
-    let good = std::fs::read_to_string(server.config_file()).unwrap();
+    let valid = std::fs::read_to_string(server.config_file()).unwrap();
     for (name, from, to, key, reason) in [
         ("an unknown key", "trust_domain =", "trust_domian =", "trust_domian", "trust_domain"),
         ("a bad URL", "issuer = \"http://127", "issuer = \"ftp://127", "issuer", "https"),
@@ -49,24 +52,23 @@ async fn check_config_reports_all_errors(server: Server) {
         (
             "an unknown agent",
             "may_delegate_to = [\"reader\"]",
-            "may_delegate_to = [\"nobody\"]",
+            "may_delegate_to = [\"unknown\"]",
             "may_delegate_to",
-            "nobody",
+            "unknown",
         ),
         ("a reserved id", "id = \"stranger\"", "id = \"errand-stranger\"", "id", "errand"),
-        ("no TOML", "[store]", "[store", "", "errand.toml"),
+        ("invalid TOML", "[store]", "[store", "", "TOML syntax"),
     ] {
-        assert!(good.contains(from), "{name}");
-        std::fs::write(folder.join("bad.toml"), good.replacen(from, to, 1)).unwrap();
-        let (code, out, err) = errand(folder, &["check-config", "bad.toml"]).await;
+        assert!(valid.contains(from), "{name}");
+        std::fs::write(folder.join("invalid.toml"), valid.replacen(from, to, 1)).unwrap();
+        let (code, out, err) = errand(folder, &["check-config", "invalid.toml"]).await;
         assert_eq!((code, out.as_str()), (1, ""), "{name}: {err}");
-        let says = |text: &str| err.contains(text) || text == "errand.toml";
-        assert!(err.contains("bad.toml") && says(key) && says(reason), "{name}: {err}");
-        // No other command starts with it either.
+        assert!(err.contains("invalid.toml") && err.contains(key) && err.contains(reason), "{name}: {err}");
+        // No other command accepts the file either.
         for command in [
-            &["migrate", "--config", "bad.toml"][..],
-            &["serve", "--config", "bad.toml"],
-            &["keys", "list", "--config", "bad.toml"],
+            &["migrate", "--config", "invalid.toml"][..],
+            &["serve", "--config", "invalid.toml"],
+            &["keys", "list", "--config", "invalid.toml"],
         ] {
             assert_eq!(errand(folder, command).await.0, 1, "{name} {command:?}");
         }
@@ -79,31 +81,35 @@ async fn check_config_reports_all_errors(server: Server) {
 
 async fn keys_commands_and_bootstrap_token_work(server: Server) {
     let folder = server.folder.path();
-    let with = ["--config", "errand.toml"];
-    let (code, out, err) = errand(folder, &[&["migrate"][..], &with].concat()).await;
-    assert!(code == 0 && out.contains("schema"), "again is nothing: {err}");
+    let config = ["--config", "errand.toml"];
+    let (code, out, err) = errand(folder, &[&["migrate"][..], &config].concat()).await;
+    assert!(code == 0 && out.contains("schema"), "a repeated migration failed: {err}");
 
-    let (code, list, err) = errand(folder, &[&["keys", "list"][..], &with].concat()).await;
+    let (code, list, err) = errand(folder, &[&["keys", "list"][..], &config].concat()).await;
     assert_eq!(code, 0, "{err}");
     let kid = server.jwks().await["keys"][0]["kid"].as_str().unwrap().to_owned();
     assert!(list.lines().count() == 1 && list.contains(&kid) && list.contains("ES256 active"), "{list}");
-    let (code, out, err) = errand(folder, &[&["keys", "rotate"][..], &with].concat()).await;
-    assert!(code == 0 && out.contains("made "), "{out} {err}");
-    let (code, out, _) = errand(folder, &[&["keys", "rotate"][..], &with].concat()).await;
+    let (code, out, err) = errand(folder, &[&["keys", "rotate"][..], &config].concat()).await;
+    assert!(code == 0 && out.contains("created "), "{out} {err}");
+    let (code, out, _) = errand(folder, &[&["keys", "rotate"][..], &config].concat()).await;
     assert!(code == 0 && out.contains("nothing to do"), "{out}");
-    let (_, list, _) = errand(folder, &[&["keys", "list"][..], &with].concat()).await;
+    let (_, list, _) = errand(folder, &[&["keys", "list"][..], &config].concat()).await;
     assert!(list.lines().count() == 2 && list.contains("pending"), "{list}");
-    assert_eq!(server.jwks().await["keys"].as_array().unwrap().len(), 2, "the server that runs publishes it at once");
+    assert_eq!(
+        server.jwks().await["keys"].as_array().unwrap().len(),
+        2,
+        "the running server publishes the new key at once"
+    );
 
-    let revoke = |kid: &'static str| [&["keys", "revoke", kid, "--reason", "it leaked"][..], &with].concat();
-    let (code, _, err) = errand(folder, &revoke("nobody")).await;
+    let revoke = |kid: &'static str| [&["keys", "revoke", kid, "--reason", "it leaked"][..], &config].concat();
+    let (code, _, err) = errand(folder, &revoke("unknown")).await;
     assert!(code == 1 && err.contains("no such key"), "{err}");
     let (code, out, err) = errand(folder, &revoke(kid.clone().leak())).await;
     assert!(code == 0 && out.contains(&format!("removed {kid}")), "{out} {err}");
-    let left = server.jwks().await["keys"].as_array().unwrap().clone();
-    assert!(left.len() == 1 && left[0]["kid"] != *kid, "the one that waited: {left:?}");
+    let remaining = server.jwks().await["keys"].as_array().unwrap().clone();
+    assert!(remaining.len() == 1 && remaining[0]["kid"] != *kid, "the pending key remains: {remaining:?}");
 
-    let (code, token, err) = errand(folder, &[&["admin", "token"][..], &with].concat()).await;
+    let (code, token, err) = errand(folder, &[&["admin", "token"][..], &config].concat()).await;
     assert_eq!((code, token.lines().count()), (0, 1), "{err}");
     let token = token.trim();
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
@@ -113,31 +119,31 @@ async fn keys_commands_and_bootstrap_token_work(server: Server) {
     let trail = server.audit_records("").await;
     let issued = trail.iter().find(|record| record["token"] == decode_claims(token)["jti"]).unwrap();
     assert_eq!((&issued["event"], &issued["client"]), (&json!("token.issue"), &json!("errand-bootstrap")));
-    // It can be taken back like any other.
-    server.revoke(json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "done with it"})).await;
+    // The token can be revoked like any other.
+    server.revoke(json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "not needed any more"})).await;
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
     server.stop().await;
 }
 
 async fn audit_verify_and_export_work(server: Server) {
-    let says = decode_claims(&server.task_token().await);
+    let claims = decode_claims(&server.task_token().await);
     let folder = std::sync::Arc::clone(&server.folder);
     let store = server.stop().await;
-    let with = ["--config", "errand.toml"];
-    let verify = [&["audit", "verify"][..], &with].concat();
+    let config = ["--config", "errand.toml"];
+    let verify = [&["audit", "verify"][..], &config].concat();
     let (code, out, err) = errand(folder.path(), &verify).await;
-    assert!(code == 0 && out.contains("nobody touched them"), "{out} {err}");
-    let (code, out, err) = errand(folder.path(), &[&["audit", "export"][..], &with].concat()).await;
+    assert!(code == 0 && out.contains("no tampering detected"), "{out} {err}");
+    let (code, out, err) = errand(folder.path(), &[&["audit", "export"][..], &config].concat()).await;
     assert_eq!(code, 0, "{err}");
     let lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
-    assert!(lines.iter().any(|line| line["body"]["record"]["token"] == says["jti"]), "{out}");
+    assert!(lines.iter().any(|line| line["body"]["record"]["token"] == claims["jti"]), "{out}");
     assert!(lines.iter().all(|line| line["hash"].as_str().is_some_and(|hash| hash.len() == 43)), "{out}");
     assert_eq!(
         store.tamper("UPDATE audit SET body = replace(body, 'quarterly', 'hourly') WHERE task IS NOT NULL").await,
         1
     );
     let (code, out, err) = errand(folder.path(), &verify).await;
-    assert!(code == 1 && err.contains("touched"), "{out} {err}");
+    assert!(code == 1 && err.contains("tampering detected"), "{out} {err}");
 }
 
 async fn token_commands_work(server: Server) {
@@ -145,27 +151,27 @@ async fn token_commands_work(server: Server) {
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     write("user-token", &server.user_token(json!({})));
     write("planner.key", &server.planner.private());
-    let who = ["--server", &server.issuer, "--client", "planner", "--key-file", "planner.key"];
+    let client = ["--server", &server.issuer, "--client", "planner", "--key-file", "planner.key"];
     let exchange = ["token", "exchange", "--subject-token-file", "user-token", "--resource", crate::server::FILES];
-    let asked = ["--scope", "files:read", "--purpose", "from a terminal"];
-    let (code, out, err) = errand(folder, &[&exchange[..], &who, &asked, &["--bare"]].concat()).await;
+    let parameters = ["--scope", "files:read", "--purpose", "from a terminal"];
+    let (code, out, err) = errand(folder, &[&exchange[..], &client, &parameters, &["--bare"]].concat()).await;
     assert_eq!(code, 0, "{err}");
     let token = out.trim();
     assert!(server.is_active(token).await);
     assert_eq!(decode_claims(token)["tctx"]["purpose"], "from a terminal");
-    let (code, out, _) = errand(folder, &[&exchange[..], &who, &asked].concat()).await;
+    let (code, out, _) = errand(folder, &[&exchange[..], &client, &parameters].concat()).await;
     assert!(code == 0 && out.contains("\"sub\": \"alice\""), "{out}");
     let (code, out, err) =
-        errand(folder, &[&exchange[..], &who, &["--scope", "files:delete", "--purpose", "x"]].concat()).await;
+        errand(folder, &[&exchange[..], &client, &["--scope", "files:delete", "--purpose", "x"]].concat()).await;
     assert!(code == 1 && out.is_empty() && err.contains("invalid_scope"), "{err}");
 
     write("token", token);
-    // A slash at the end of the URL does not matter, not even to an assertion. A resource may be called by its name.
+    // A trailing slash in the URL is accepted, even for an assertion. A resource can be given by name.
     let slash = format!("{}/", server.issuer);
-    let who_with_slash = ["--server", &slash, "--client", "planner", "--key-file", "planner.key"];
+    let client_with_slash = ["--server", &slash, "--client", "planner", "--key-file", "planner.key"];
     let named = ["token", "exchange", "--subject-token-file", "user-token", "--audience", "files"];
     let deadline = ["--task-deadline", "600", "--bare"];
-    let (code, out, err) = errand(folder, &[&named[..], &who_with_slash, &asked, &deadline].concat()).await;
+    let (code, out, err) = errand(folder, &[&named[..], &client_with_slash, &parameters, &deadline].concat()).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(decode_claims(out.trim())["aud"], crate::server::FILES);
     let files = ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret"];
@@ -178,7 +184,8 @@ async fn token_commands_work(server: Server) {
         ["--server", &server.issuer, "--client", "files", "--secret-file", "files.secret", "--token-file", "token"];
     let (code, out, err) = errand(folder, &[&["token", "introspect"][..], &files].concat()).await;
     assert!(code == 0 && out.contains("\"active\": true"), "{out} {err}");
-    let (code, _, err) = errand(folder, &[&["token", "revoke"][..], &who, &["--token-file", "token"]].concat()).await;
+    let (code, _, err) =
+        errand(folder, &[&["token", "revoke"][..], &client, &["--token-file", "token"]].concat()).await;
     assert_eq!(code, 0, "{err}");
     let (code, out, _) = errand(folder, &[&["token", "introspect"][..], &files].concat()).await;
     assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, json!({"active": false})));
@@ -209,12 +216,12 @@ async fn serve_stops_on_signal(server: Server) {
         let log = child.stderr.take().unwrap();
         let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
         let ready = || async { http.get(format!("{issuer}/readyz")).send().await.is_ok_and(|a| a.status() == 200) };
-        wait_until("it serves", ready).await;
+        wait_until("the server is ready", ready).await;
         let post = |path: &str, client: &str, form: &crate::server::Form| {
             http.post(format!("{issuer}{path}")).basic_auth(client, Some(secret(client))).form(form).send()
         };
         let answer = post("/oauth2/introspect", "files", &form(&[("token", &token)])).await.unwrap();
-        assert_eq!(answer.json::<Value>().await.unwrap()["active"], true, "tokens outlive the process");
+        assert_eq!(answer.json::<Value>().await.unwrap()["active"], true, "a token survives a restart");
         assert_eq!(post("/oauth2/token", "reader", &user).await.unwrap().status(), 200);
         let kill = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
         assert!(kill.success());
@@ -222,12 +229,12 @@ async fn serve_stops_on_signal(server: Server) {
         let log = log.join().unwrap();
         assert_eq!(status.code(), Some(0), "{signal}: {log}");
         assert!(log.contains("listening") && log.contains("stopped"), "{log}");
-        assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "JSON, line by line: {log}");
-        assert!(!log.contains(&token) && !log.contains(&secret("reader")), "no secret in the log");
+        assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "each line is JSON: {log}");
+        assert!(!log.contains(&token) && !log.contains(&secret("reader")), "the log contains a secret");
     }
 }
 
-async fn migrates(store: TestStore) {
+async fn migrate_works(store: TestStore) {
     let folder = tempfile::tempdir().unwrap();
     let private = |name: &str, text: &str| {
         use std::os::unix::fs::PermissionsExt;
@@ -238,53 +245,53 @@ async fn migrates(store: TestStore) {
     private("kek", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
     let text = "issuer = \"http://127.0.0.1:1\"\ntrust_domain = \"example.com\"\n[store]\nurl_file = \"url\"\n[keys]\nencryption_key_file = \"kek\"\n";
     private("errand.toml", text);
-    let with = ["--config", "errand.toml"];
+    let config = ["--config", "errand.toml"];
     if store.url().starts_with("postgres") {
-        let (code, _, err) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
-        assert!(code == 1 && err.contains("errand migrate"), "it says what to do: {err}");
-        let (code, _, err) = errand(folder.path(), &[&["serve"][..], &with].concat()).await;
-        assert!(code == 1 && err.contains("errand migrate"), "it says what to do: {err}");
+        let (code, _, err) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
+        assert!(code == 1 && err.contains("errand migrate"), "the error names the remedy: {err}");
+        let (code, _, err) = errand(folder.path(), &[&["serve"][..], &config].concat()).await;
+        assert!(code == 1 && err.contains("errand migrate"), "the error names the remedy: {err}");
     }
     for _ in 0..2 {
-        let (code, out, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
+        let (code, out, err) = errand(folder.path(), &[&["migrate"][..], &config].concat()).await;
         assert!(code == 0 && out.contains("schema"), "{out} {err}");
     }
-    let (code, list, err) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+    let (code, list, err) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
     assert!(code == 0 && list.contains("no keys yet"), "{list} {err}");
     private("kek", "b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgMTI=");
-    let (code, _, err) = errand(folder.path(), &[&["keys", "rotate"][..], &with].concat()).await;
-    assert_eq!(code, 0, "no key is there yet that another one sealed: {err}");
+    let (code, _, err) = errand(folder.path(), &[&["keys", "rotate"][..], &config].concat()).await;
+    assert_eq!(code, 0, "no stored key was encrypted with the old key-encryption key: {err}");
 }
 
-/// Between `migrate` and the first start of a server, which would make the first key.
-async fn the_example(store: TestStore) {
+/// Runs the commands of README.md with the example, before the first start of a server creates a key.
+async fn example_config_works(store: TestStore) {
     let folder = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::copy(root.join("errand.example.toml"), folder.path().join("errand.example.toml")).unwrap();
     for _ in 0..2 {
-        let mut make = Command::new(root.join("deploy/example-secrets"));
-        let made = make.arg(folder.path()).env("ERRAND_STORE_URL", store.url()).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
+        let mut script = Command::new(root.join("deploy/example-secrets"));
+        let output = script.arg(folder.path()).env("ERRAND_STORE_URL", store.url()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
-    let with = ["--config", "errand.example.toml"];
+    let config = ["--config", "errand.example.toml"];
     let (code, out, err) = errand(folder.path(), &["check-config", "errand.example.toml"]).await;
-    assert!(code == 0 && out.contains("good"), "{err}");
-    let (code, _, err) = errand(folder.path(), &[&["migrate"][..], &with].concat()).await;
+    assert!(code == 0 && out.contains("errand.example.toml: valid"), "{err}");
+    let (code, _, err) = errand(folder.path(), &[&["migrate"][..], &config].concat()).await;
     assert_eq!(code, 0, "{err}");
-    let (code, token, err) = errand(folder.path(), &[&["admin", "token"][..], &with].concat()).await;
+    let (code, token, err) = errand(folder.path(), &[&["admin", "token"][..], &config].concat()).await;
     assert_eq!((code, &decode_claims(token.trim())["iss"]), (0, &json!("https://sts.example.com")), "{err}");
-    let (_, list, _) = errand(folder.path(), &[&["keys", "list"][..], &with].concat()).await;
+    let (_, list, _) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
     assert!(list.lines().count() == 1 && list.contains("ES256 active"), "{list}");
 }
 
 #[tokio::test]
 async fn example_config_works_on_sqlite() {
-    the_example(TestStore::empty_sqlite().await).await;
+    example_config_works(TestStore::empty_sqlite().await).await;
 }
 
 #[tokio::test]
 async fn example_config_works_on_postgres() {
-    the_example(TestStore::empty_postgres().await).await;
+    example_config_works(TestStore::empty_postgres().await).await;
 }
 
 #[tokio::test]
@@ -310,7 +317,7 @@ async fn closed_pipe_is_not_an_error() {
         .spawn()
         .unwrap();
     drop(child.stdout.take());
-    assert_eq!(child.wait().unwrap().code(), Some(1), "a failure stays one");
+    assert_eq!(child.wait().unwrap().code(), Some(1), "a closed pipe does not hide an error");
 }
 
 #[tokio::test]
@@ -325,13 +332,13 @@ async fn commands_work_beside_dev_server() {
         .spawn()
         .unwrap();
     let mut log = std::io::BufReader::new(server.stderr.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("introspect --token-file errand-dev/reader.token") {
-        assert!(std::io::BufRead::read_line(&mut log, &mut said).unwrap() > 0, "{said}");
+    let mut output = String::new();
+    while !output.contains("introspect --token-file errand-dev/reader.token") {
+        assert!(std::io::BufRead::read_line(&mut log, &mut output).unwrap() > 0, "{output}");
     }
-    assert!(said.contains(&format!("export ERRAND_SERVER=http://{port}\n")), "{said}");
+    assert!(output.contains(&format!("export ERRAND_SERVER=http://{port}\n")), "{output}");
 
-    // Beside it, the commands for who runs it; it keeps its address.
+    // Operator commands work next to the server, at its address.
     let (code, token, err) = errand(folder.path(), &["admin", "token", "--dev"]).await;
     assert_eq!((code, &decode_claims(token.trim())["iss"]), (0, &json!(format!("http://{port}"))), "{err}");
     for command in [&["keys", "list", "--dev"][..], &["audit", "verify", "--dev"], &["keys", "rotate", "--dev"]] {
@@ -348,28 +355,28 @@ async fn commands_work_beside_dev_server() {
         .unwrap();
     drop(child.stdout.take());
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
-    assert_eq!((status.code(), stderr.as_slice()), (Some(0), &b""[..]), "whoever reads has seen enough");
+    assert_eq!((status.code(), stderr.as_slice()), (Some(0), &b""[..]), "a closed pipe is not an error");
     server.kill().unwrap();
     server.wait().unwrap();
     let (code, _, err) = errand(tempfile::tempdir().unwrap().path(), &["keys", "list", "--dev"]).await;
     assert!(code == 1 && err.contains("errand serve --dev"), "{err}");
 }
 
-/// What `errand serve --dev` says to paste is what the README says.
+/// `errand serve --dev` prints the commands of the README.
 #[test]
-fn quickstart_commands_use_the_issuer() {
+fn readme_contains_the_quickstart_script() {
     let readme = include_str!("../../README.md");
-    assert!(readme.contains(include_str!("../../src/cli/try-it.sh")), "README.md and src/cli/try-it.sh differ");
+    assert!(readme.contains(include_str!("../../src/cli/quickstart.sh")), "README.md and src/cli/quickstart.sh differ");
 }
 
 #[tokio::test]
 async fn migrate_works_on_sqlite() {
-    migrates(TestStore::empty_sqlite().await).await;
+    migrate_works(TestStore::empty_sqlite().await).await;
 }
 
 #[tokio::test]
 async fn migrate_works_on_postgres() {
-    migrates(TestStore::empty_postgres().await).await;
+    migrate_works(TestStore::empty_postgres().await).await;
 }
 
 #[tokio::test]
@@ -379,8 +386,8 @@ async fn dev_server_refuses_non_loopback_address() {
         let (code, out, err) = errand(folder.path(), &["serve", "--dev", "--listen", address]).await;
         assert!(code == 1 && out.is_empty() && err.contains("loopback"), "{address}: {err}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made for it");
-    // An address is for development; and it is one or the other.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a rejected address created files");
+    // `--listen` requires `--dev`, which excludes `--config`.
     assert_eq!(errand(folder.path(), &["serve"]).await.0, 2);
     assert_eq!(errand(folder.path(), &["serve", "--dev", "--config", "x"]).await.0, 2);
     assert_eq!(errand(folder.path(), &["serve", "--config", "x", "--listen", "127.0.0.1:0"]).await.0, 2);

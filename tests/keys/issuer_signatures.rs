@@ -1,4 +1,4 @@
-//! Signatures of others: which key may do what.
+//! Signatures of other parties: the use of keys and algorithms.
 
 use errand::domain::jose::{
     jwk::JwsAlgorithm::{self, ES256, EdDSA, PS256, RS256},
@@ -12,64 +12,66 @@ use serde_json::{Value, json};
 
 use crate::support::{FailureKind, KeyPair, VerifierFixture, jwk_set, sign_jws};
 
-/// Every algorithm signs and verifies; a key that is bound to one, by its own `alg` or by the signer's entry, does no other.
+/// Every algorithm verifies. A key that is bound to one, by its own `alg` or by the signer's entry,
+/// verifies no other.
 #[test]
 fn key_is_used_for_its_bound_algorithm_only() {
     let all = JwsAlgorithm::ALL;
-    let verifying = VerifierFixture::new();
-    let mut good = 0;
-    for said in all {
-        let party = KeyPair::new(said);
-        let token = party.token(said, json!({"kid": "a"}));
+    let verifier = VerifierFixture::new();
+    let mut accepted = 0;
+    for signed in all {
+        let party = KeyPair::new(signed);
+        let token = party.token(signed, json!({"kid": "a"}));
         for other in all {
-            let want = |fault| (said != other).then_some(fault);
+            let want = |error| (signed != other).then_some(error);
             let free = jwk_set(&[party.public(json!({"kid": "a"}))]);
-            let verdict = verifying.verify_with(&free, &[other], &token);
-            assert_eq!(verdict, want(FailureKind::Algorithm), "{said} token, entry with {other}");
+            let verdict = verifier.verify_with(&free, &[other], &token);
+            assert_eq!(verdict, want(FailureKind::Algorithm), "{signed} token, entry with {other}");
             let bound = jwk_set(&[party.public(json!({"kid": "a", "alg": other.as_str()}))]);
-            let verdict = verifying.verify_with(&bound, &all, &token);
-            assert_eq!(verdict, want(FailureKind::UnknownKey), "{said} token, key with {other}");
-            good += usize::from(verdict.is_none());
+            let verdict = verifier.verify_with(&bound, &all, &token);
+            assert_eq!(verdict, want(FailureKind::UnknownKey), "{signed} token, key with {other}");
+            accepted += usize::from(verdict.is_none());
         }
     }
-    assert_eq!(good, all.len());
+    assert_eq!(accepted, all.len());
 }
 
 #[test]
 fn foreign_or_mismatched_key_is_rejected() {
-    let verifying = VerifierFixture::new();
+    let verifier = VerifierFixture::new();
     for algorithm in [ES256, EdDSA] {
         let token = KeyPair::new(algorithm).token(algorithm, json!({"kid": "a"}));
         let wrong = jwk_set(&[KeyPair::new(algorithm).public(json!({"kid": "a"}))]);
         assert_eq!(
-            verifying.verify_with(&wrong, &JwsAlgorithm::ALL, &token),
+            verifier.verify_with(&wrong, &JwsAlgorithm::ALL, &token),
             Some(FailureKind::Signature),
             "{algorithm}"
         );
         let other_kind = jwk_set(&[KeyPair::new(RS256).public(json!({"kid": "a"}))]);
-        let verdict = verifying.verify_with(&other_kind, &JwsAlgorithm::ALL, &token);
+        let verdict = verifier.verify_with(&other_kind, &JwsAlgorithm::ALL, &token);
         assert_eq!(verdict, Some(FailureKind::UnknownKey), "{algorithm}");
     }
 }
 
-/// RFC 9864's name for what we read as `EdDSA`, in the header and in the key. Ed448 is another curve.
+/// RFC 9864 names `EdDSA` with this curve `Ed25519`, in the header and in the key. Ed448 is another
+/// curve.
 #[test]
 fn ed25519_is_accepted_under_both_names() {
-    let verifying = VerifierFixture::new();
+    let verifier = VerifierFixture::new();
     let party = KeyPair::new(EdDSA);
     let signer = JosekitEdDSA.signer_from_jwk(&party.0).unwrap();
     for alg in ["EdDSA", "Ed25519"] {
         let token = sign_jws(alg, json!({"kid": "a"}), |message| signer.sign(message).unwrap());
         for key_alg in ["EdDSA", "Ed25519"] {
             let keys = jwk_set(&[party.public(json!({"kid": "a", "alg": key_alg}))]);
-            assert_eq!(verifying.verify_with(&keys, &[EdDSA], &token), None, "{alg} {key_alg}");
+            assert_eq!(verifier.verify_with(&keys, &[EdDSA], &token), None, "{alg} {key_alg}");
         }
     }
     let ed448 = KeyPair(Jwk::generate_ed_key(EdCurve::Ed448).unwrap());
     let signer = JosekitEdDSA.signer_from_jwk(&ed448.0).unwrap();
     let token = sign_jws("EdDSA", json!({"kid": "a"}), |message| signer.sign(message).unwrap());
     let keys = jwk_set(&[ed448.public(json!({"kid": "a"}))]);
-    assert_eq!(verifying.verify_with(&keys, &[EdDSA], &token), Some(FailureKind::UnknownKey));
+    assert_eq!(verifier.verify_with(&keys, &[EdDSA], &token), Some(FailureKind::UnknownKey));
 }
 
 #[test]
@@ -105,25 +107,25 @@ fn key_with_other_use_does_not_verify() {
     }
 }
 
-/// With an exponent of 1 the signature of a message is its padded hash: anybody's.
+/// With an exponent of 1 the signature of a message is its padded hash, so it is forgeable.
 #[test]
 fn weak_rsa_keys_are_rejected() {
-    let sound = KeyPair::new(RS256);
-    let small = KeyPair(Jwk::generate_rsa_key(2040).unwrap());
+    let strong = KeyPair::new(RS256);
+    let weak = KeyPair(Jwk::generate_rsa_key(2040).unwrap());
     let token = sign_jws("RS256", json!({}), |_| vec![1; 255]);
     let verify = |key: Value| VerifierFixture::new().verify_with(&jwk_set(&[key]), &[RS256, PS256], &token);
-    assert_eq!(verify(small.public(json!({}))), Some(FailureKind::UnknownKey), "2040 bits");
-    assert_eq!(verify(sound.public(json!({}))), Some(FailureKind::Signature), "2048 bits: the key is taken");
+    assert_eq!(verify(weak.public(json!({}))), Some(FailureKind::UnknownKey), "2040 bits");
+    assert_eq!(verify(strong.public(json!({}))), Some(FailureKind::Signature), "2048 bits: the key is accepted");
     for exponent in ["AQ", "Ag", "AA", "", "AQAA", "AQABAQABAQAB"] {
         assert_eq!(
-            verify(sound.public(json!({"e": exponent}))),
+            verify(strong.public(json!({"e": exponent}))),
             Some(FailureKind::UnknownKey),
             "exponent {exponent:?}"
         );
     }
     for modulus in ["", "AA", "_".repeat(1400).as_str()] {
         assert_eq!(
-            verify(sound.public(json!({"n": modulus}))),
+            verify(strong.public(json!({"n": modulus}))),
             Some(FailureKind::UnknownKey),
             "{} digits",
             modulus.len()
@@ -131,10 +133,10 @@ fn weak_rsa_keys_are_rejected() {
     }
 }
 
-/// Numbers at the edges, `r = s = 0` first among them, and signatures of other lengths and forms.
+/// Boundary values such as `r = s = 0`, and signatures of other lengths and encodings.
 #[test]
 fn forged_signatures_are_rejected() {
-    let verifying = VerifierFixture::new();
+    let verifier = VerifierFixture::new();
     for algorithm in [ES256, EdDSA, RS256, PS256] {
         let keys = jwk_set(&[KeyPair::new(algorithm).public(json!({"kid": "a"}))]);
         let order = b"\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51";
@@ -154,13 +156,13 @@ fn forged_signatures_are_rejected() {
             vec![0x30, 6, 2, 1, 1, 2, 1, 1],
         ] {
             let token = sign_jws(algorithm.as_str(), json!({"kid": "a"}), |_| signature.clone());
-            let verdict = verifying.verify_with(&keys, &JwsAlgorithm::ALL, &token);
+            let verdict = verifier.verify_with(&keys, &JwsAlgorithm::ALL, &token);
             assert_eq!(verdict, Some(FailureKind::Signature), "{algorithm} {signature:?}");
         }
     }
 }
 
-/// RFC 8725 §2.1: the public key, in whatever form, is no secret.
+/// RFC 8725 §2.1: the public key, in any encoding, is not an HMAC secret.
 #[test]
 fn public_key_as_hmac_secret_is_rejected() {
     let party = KeyPair::new(RS256);
@@ -173,14 +175,14 @@ fn public_key_as_hmac_secret_is_rejected() {
         josekit::jwk::KeyPair::to_der_public_key(&pair),
         public.parameter("n").unwrap().as_str().unwrap().as_bytes().to_vec(),
     ];
-    let verifying = VerifierFixture::new();
+    let verifier = VerifierFixture::new();
     for secret in forms {
         let signer = HS256.signer_from_bytes(&secret).unwrap();
         for (alg, want) in
             [("HS256", FailureKind::Algorithm), ("RS256", FailureKind::Signature), ("none", FailureKind::Algorithm)]
         {
             let token = sign_jws(alg, json!({"kid": "a"}), |message| signer.sign(message).unwrap());
-            assert_eq!(verifying.verify_with(&keys, &JwsAlgorithm::ALL, &token), Some(want), "{alg}");
+            assert_eq!(verifier.verify_with(&keys, &JwsAlgorithm::ALL, &token), Some(want), "{alg}");
         }
     }
 }
@@ -197,29 +199,29 @@ fn alg_none_is_rejected() {
     }
 }
 
-/// `kid` is compared, and nothing else is done with it.
+/// `kid` is only compared.
 #[test]
 fn kid_is_treated_as_opaque_string() {
-    let (party, stranger) = (KeyPair::new(ES256), KeyPair::new(ES256));
-    let verifying = VerifierFixture::new();
+    let (party, other_party) = (KeyPair::new(ES256), KeyPair::new(ES256));
+    let verifier = VerifierFixture::new();
     let odd = ["../../../../dev/null", "' OR 1=1 --", "a\0b", "https://evil.example/jwks", "", "{}", "ключ"];
     let named: Vec<_> = odd.iter().map(|kid| party.public(json!({"kid": kid}))).collect();
     for kid in odd {
         let token = party.token(ES256, json!({"kid": kid}));
-        assert_eq!(verifying.verify_with(&jwk_set(&named), &[ES256], &token), None, "{kid:?} is a name like any other");
-        let verdict = verifying.verify_with(&jwk_set(&[party.public(json!({"kid": "a"}))]), &[ES256], &token);
+        assert_eq!(verifier.verify_with(&jwk_set(&named), &[ES256], &token), None, "{kid:?} is an ordinary `kid`");
+        let verdict = verifier.verify_with(&jwk_set(&[party.public(json!({"kid": "a"}))]), &[ES256], &token);
         assert_eq!(verdict, Some(FailureKind::UnknownKey), "{kid:?}");
-        let verdict = verifying.verify_with(&jwk_set(&[party.public(json!({}))]), &[ES256], &token);
-        assert_eq!(verdict, Some(FailureKind::UnknownKey), "{kid:?} against a key without a name");
-        let token = stranger.token(ES256, json!({"kid": kid}));
-        assert_eq!(verifying.verify_with(&jwk_set(&named), &[ES256], &token), Some(FailureKind::Signature), "{kid:?}");
+        let verdict = verifier.verify_with(&jwk_set(&[party.public(json!({}))]), &[ES256], &token);
+        assert_eq!(verdict, Some(FailureKind::UnknownKey), "{kid:?} against a key without `kid`");
+        let token = other_party.token(ES256, json!({"kid": kid}));
+        assert_eq!(verifier.verify_with(&jwk_set(&named), &[ES256], &token), Some(FailureKind::Signature), "{kid:?}");
     }
 }
 
 #[test]
 fn keys_are_selected_by_kid_or_tried_in_order() {
     let (a, b, c) = (KeyPair::new(ES256), KeyPair::new(ES256), KeyPair::new(ES256));
-    let verifying = VerifierFixture::new();
+    let verifier = VerifierFixture::new();
     let keys = jwk_set(&[
         json!({"kty": "PQC", "kid": "a", "alg": "ML-DSA-65", "pub": "AAAA"}),
         json!({"kid": "a"}),
@@ -241,19 +243,19 @@ fn keys_are_selected_by_kid_or_tried_in_order() {
         (&KeyPair::new(ES256), None, Some(FailureKind::Signature)),
     ] {
         let token = party.token(ES256, kid.map_or(json!({}), |kid| json!({ "kid": kid })));
-        assert_eq!(verifying.verify_with(&keys, &JwsAlgorithm::ALL, &token), want, "kid {kid:?}");
+        assert_eq!(verifier.verify_with(&keys, &JwsAlgorithm::ALL, &token), want, "kid {kid:?}");
     }
 }
 
-/// Any bit of a token changed, at any place: it is not the token any more.
+/// A token with any bit flipped is rejected.
 #[test]
 fn flipped_bit_is_rejected() {
-    let verifying = VerifierFixture::new();
+    let verifier = VerifierFixture::new();
     for algorithm in [ES256, EdDSA, RS256, PS256] {
         let party = KeyPair::new(algorithm);
         let keys = jwk_set(&[party.public(json!({"kid": "a"}))]);
         let token = party.token(algorithm, json!({"kid": "a"}));
-        assert_eq!(verifying.verify_with(&keys, &JwsAlgorithm::ALL, &token), None);
+        assert_eq!(verifier.verify_with(&keys, &JwsAlgorithm::ALL, &token), None);
         let mut parsed = 0;
         for at in 0..token.len() {
             for bit in 0..7 {
@@ -262,11 +264,11 @@ fn flipped_bit_is_rejected() {
                 let changed = String::from_utf8(changed).unwrap();
                 if UnverifiedJws::parse(&changed).is_ok() {
                     parsed += 1;
-                    let verdict = verifying.verify_with(&keys, &JwsAlgorithm::ALL, &changed);
+                    let verdict = verifier.verify_with(&keys, &JwsAlgorithm::ALL, &changed);
                     assert!(verdict.is_some(), "{algorithm}: bit {bit} of byte {at}");
                 }
             }
         }
-        assert!(parsed > 100, "the test must reach the signature, did so {parsed} times");
+        assert!(parsed > 100, "too few variants reached the signature check: {parsed}");
     }
 }

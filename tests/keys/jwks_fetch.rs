@@ -1,4 +1,4 @@
-//! Issuers that answer late, at length, from elsewhere, or not at all; and those that we may not ask.
+//! Issuers with slow, large, redirected or missing responses, and issuers at forbidden addresses.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{CannedResponse, FailureKind, IssuerServer, KeyPair, VerifierFixture, issuer};
 
-/// With little time, for answers that never come.
+/// A verifier with a short timeout, for responses that never come.
 fn short_timeout_verifier() -> VerifierFixture {
     VerifierFixture::with_limits(FetchLimits { timeout: Duration::from_millis(300), ..FetchLimits::default() })
 }
@@ -29,7 +29,7 @@ async fn invalid_responses_are_rejected() {
     let provider = IssuerServer::start().await;
     provider.publish_keys(std::slice::from_ref(&key));
     let keys = json!({ "keys": [key] });
-    let twice = format!(r#"{{"keys":[],"keys":{}}}"#, keys["keys"]);
+    let duplicate = format!(r#"{{"keys":[],"keys":{}}}"#, keys["keys"]);
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
     let private = json!({"keys": [{"kty": "EC", "d": "AAAA"}]});
     for (reply, why) in [
@@ -39,24 +39,28 @@ async fn invalid_responses_are_rejected() {
         (CannedResponse::Status(404), "404"),
         (CannedResponse::Status(204), "204"),
         (CannedResponse::Status(203), "203"),
-        (CannedResponse::Raw("identity", Bytes::from(twice)), "not strict JSON"),
+        (CannedResponse::Raw("identity", Bytes::from(duplicate)), "not strict JSON"),
         (CannedResponse::Raw("identity", Bytes::from(deep)), "not strict JSON"),
         (CannedResponse::Raw("identity", Bytes::from_static(b"<html>")), "not strict JSON"),
         (CannedResponse::Raw("identity", Bytes::new()), "not strict JSON"),
-        // The header of a gzip stream: whatever it would become, we don't find out.
+        // The header of a gzip stream, which is not decompressed.
         (CannedResponse::Raw("gzip", Bytes::from_static(b"\x1f\x8b\x08\0\0\0\0\0\0\x03")), "not strict JSON"),
         (CannedResponse::Json(json!({"keys": []})), "not a JWK set"),
         (CannedResponse::Json(json!([])), "not a JWK set"),
         (CannedResponse::Json(private), "private or symmetric key"),
-        (CannedResponse::Flood, "more than 524288 bytes"),
+        (CannedResponse::Flood, "exceeds 524288 bytes"),
     ] {
         let shown = format!("{reply:?}");
         provider.set_response("/odd", reply);
         let outage = VerifierFixture::new().expect_unavailable(&provider.entry_at("/odd"), &token).await;
         assert!(outage.contains(why), "{shown}: {outage}");
     }
-    assert!(!provider.requested_paths().contains(&"/jwks".into()), "no redirect is followed");
-    assert_eq!(VerifierFixture::new().verify(&provider.entry(), &token).await, None, "the same keys, served well");
+    assert!(!provider.requested_paths().contains(&"/jwks".into()), "redirects are not followed");
+    assert_eq!(
+        VerifierFixture::new().verify(&provider.entry(), &token).await,
+        None,
+        "the same keys in a valid response"
+    );
 }
 
 #[tokio::test]
@@ -66,18 +70,18 @@ async fn slow_responses_time_out() {
     for reply in [CannedResponse::Silence, CannedResponse::Stall] {
         let shown = format!("{reply:?}");
         provider.set_response("/odd", reply);
-        let verifying = short_timeout_verifier();
-        assert_eq!(verifying.verify(&provider.entry_at("/odd"), &token).await, Some(FailureKind::Outage), "{shown}");
-        assert_eq!(verifying.keys.unreachable_issuers(), [provider.url.as_str()], "{shown}");
+        let verifier = short_timeout_verifier();
+        assert_eq!(verifier.verify(&provider.entry_at("/odd"), &token).await, Some(FailureKind::Outage), "{shown}");
+        assert_eq!(verifier.keys.unreachable_issuers(), [provider.url.as_str()], "{shown}");
     }
-    // One fetch by itself has its limit, too.
+    // A single fetch has the limit too.
     let limits = FetchLimits { timeout: Duration::from_millis(300), ..FetchLimits::default() };
     let url = format!("{}/odd", provider.url).parse().unwrap();
-    let fault = Fetcher::new(limits).fetch_json(&url, &["127.0.0.0/8".parse().unwrap()]).await.unwrap_err();
-    assert!(matches!(fault, FetchError::Transport(_)), "{fault}");
+    let error = Fetcher::new(limits).fetch_json(&url, &["127.0.0.0/8".parse().unwrap()]).await.unwrap_err();
+    assert!(matches!(error, FetchError::Transport(_)), "{error}");
 }
 
-/// Each answer would do, all of them together take too long: a caller waits for the limit once.
+/// Each response is in time, but together they take too long: the limit applies once per caller.
 #[tokio::test]
 async fn fetches_share_one_deadline() {
     let (key, token) = key_and_token();
@@ -89,7 +93,7 @@ async fn fetches_share_one_deadline() {
     let entry = issuer(&provider.url, json!("discovery"), &["127.0.0.0/8"]);
     let limits = FetchLimits { timeout: Duration::from_secs(1), ..FetchLimits::default() };
     assert_eq!(VerifierFixture::with_limits(limits).verify(&entry, &token).await, Some(FailureKind::Outage));
-    assert_eq!(VerifierFixture::new().verify(&entry, &token).await, None, "with time enough");
+    assert_eq!(VerifierFixture::new().verify(&entry, &token).await, None, "with enough time");
 }
 
 #[tokio::test]
@@ -99,8 +103,8 @@ async fn document_size_is_limited() {
     provider.publish_keys(std::slice::from_ref(&key));
     let len = json!({ "keys": [key] }).to_string().len();
     for (bytes, want) in [(len, None), (len - 1, Some(FailureKind::Outage)), (0, Some(FailureKind::Outage))] {
-        let verifying = VerifierFixture::with_limits(FetchLimits { max_bytes: bytes, ..FetchLimits::default() });
-        assert_eq!(verifying.verify(&provider.entry(), &token).await, want, "{bytes} of {len} bytes");
+        let verifier = VerifierFixture::with_limits(FetchLimits { max_bytes: bytes, ..FetchLimits::default() });
+        assert_eq!(verifier.verify(&provider.entry(), &token).await, want, "{bytes} of {len} bytes");
     }
 }
 
@@ -132,11 +136,11 @@ async fn special_addresses_require_allowed_networks() {
         let entry = issuer(&provider.url, json!({ "jwks_uri": jwks }), networks);
         assert_eq!(VerifierFixture::new().verify(&entry, &token).await, want, "{networks:?}");
     }
-    assert_eq!(provider.request_count(), 2, "who may not be asked hears nothing");
+    assert_eq!(provider.request_count(), 2, "a forbidden destination receives no request");
 }
 
-/// A name is judged by the addresses it means when we connect. `localhost` stands for a name that an attacker's name
-/// server lets mean this machine.
+/// A name is checked by the addresses to which it resolves at connection time. `localhost`
+/// represents a name that an attacker's name server resolves to this machine.
 #[tokio::test]
 async fn host_names_are_checked_by_resolved_address() {
     let (_, token) = key_and_token();
@@ -145,7 +149,7 @@ async fn host_names_are_checked_by_resolved_address() {
     let entry = |networks| issuer("https://login.example.com", json!({ "jwks_uri": jwks }), networks);
     let outage = VerifierFixture::new().expect_unavailable(&entry(&["10.0.0.0/8"]), &token).await;
     assert!(outage.contains("`localhost` has the special address"), "{outage}");
-    // With leave we do connect, and hang up when no TLS comes back.
+    // In an allowed network the connection is made, and fails without TLS.
     let (connected, outage) = tokio::join!(
         async {
             let (stream, _) = listener.accept().await.unwrap();
@@ -155,6 +159,6 @@ async fn host_names_are_checked_by_resolved_address() {
         async { VerifierFixture::new().expect_unavailable(&entry(&["127.0.0.0/8", "::1/128"]), &token).await }
     );
     assert!(!outage.contains("special address"), "{connected}: {outage}");
-    let nothing = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
-    assert!(nothing.is_err(), "the one connection was the one with leave");
+    let second = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(second.is_err(), "the only connection was the allowed one");
 }

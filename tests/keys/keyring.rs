@@ -1,4 +1,4 @@
-//! Our own keys: sealed, opened, used by their dates.
+//! This server's keys: sealing, opening, and use by their schedule.
 
 use std::slice::from_ref;
 
@@ -46,7 +46,7 @@ fn verifies(keyring: &Keyring, token: &str, now: Timestamp) -> bool {
     keyring.verify(CompactJws::parse(token).unwrap(), now).is_some()
 }
 
-/// What ring signs, ring and josekit verify, by the key as it is published.
+/// Both ring and josekit verify the signatures of ring with the published key.
 #[test]
 fn issued_tokens_verify_with_published_keys() {
     let keyring = keyring(&ALGORITHMS.map(key));
@@ -66,7 +66,8 @@ fn issued_tokens_verify_with_published_keys() {
     }
 }
 
-/// What josekit signs with one of our keys, ring verifies. The seal is opened here by what is written about it.
+/// ring verifies a signature by josekit with the same key. The test decrypts the key as the
+/// documentation describes.
 #[test]
 fn externally_signed_tokens_verify() {
     for algorithm in ALGORITHMS {
@@ -74,7 +75,7 @@ fn externally_signed_tokens_verify() {
         let pkcs8 = unseal(&stored);
         let public: Value = serde_json::from_str(&stored.public_jwk).unwrap();
         let private = match algorithm {
-            // Where ring's templates put the 32 bytes.
+            // The offset of the 32 bytes in ring's PKCS#8 templates.
             SigningAlgorithm::ES256 => jwk_with_private_part(&public, &pkcs8[36..68]),
             SigningAlgorithm::EdDSA => jwk_with_private_part(&public, &pkcs8[16..48]),
             SigningAlgorithm::RS256 => {
@@ -96,7 +97,8 @@ fn jwk_with_private_part(public: &Value, d: &[u8]) -> Jwk {
     Jwk::from_map(key).unwrap()
 }
 
-/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce in front and the row's name as additional data.
+/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce first and the name of
+/// the row as additional data.
 fn unseal(key: &StoredKey) -> Vec<u8> {
     let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"errand key-encryption key").extract(&[7; 32]);
     let info = [&b"errand signing keys v1"[..]];
@@ -108,7 +110,7 @@ fn unseal(key: &StoredKey) -> Vec<u8> {
     sealing.open_in_place(nonce, name, &mut text).unwrap().to_vec()
 }
 
-/// The name must be one of ours, and the algorithm that name's.
+/// The `kid` must be that of a published key, and `alg` must be the key's algorithm.
 #[test]
 fn unknown_kid_is_rejected() {
     let keyring = keyring(&ALGORITHMS.map(key));
@@ -123,15 +125,15 @@ fn unknown_kid_is_rejected() {
                 assert!(!verifies(&keyring, &forged, NOW), "{algorithm} signature under {kid} ({m}, {n}) and {alg}");
             }
         }
-        let nameless = sign_jws(algorithm.as_str(), json!({"typ": "at+jwt"}), |_| signature.clone());
-        assert!(!verifies(&keyring, &nameless, NOW));
+        let without_kid = sign_jws(algorithm.as_str(), json!({"typ": "at+jwt"}), |_| signature.clone());
+        assert!(!verifies(&keyring, &without_kid, NOW));
     }
     let zeros = sign_jws("ES256", json!({"kid": names[0], "typ": "at+jwt"}), |_| vec![0; 64]);
     assert!(!verifies(&keyring, &zeros, NOW), "r = s = 0");
-    assert!(!verifies(&self::keyring(&[]), &zeros, NOW), "no key at all");
+    assert!(!verifies(&self::keyring(&[]), &zeros, NOW), "an empty keyring");
 }
 
-/// Tokens that our key did sign, with a header that we would not write.
+/// Valid signatures of the own key over headers that this server does not write.
 #[test]
 fn valid_signature_with_wrong_header_is_rejected() {
     let stored = key(SigningAlgorithm::EdDSA);
@@ -171,11 +173,12 @@ fn flipped_bit_is_rejected() {
                 }
             }
         }
-        assert!(parsed > 100, "the test must reach the signature, did so {parsed} times");
+        assert!(parsed > 100, "too few variants reached the signature check: {parsed}");
     }
 }
 
-/// Published, signs, retired, gone: by the dates, whatever this replica did before.
+/// Publication, signing, retirement and removal follow the schedule, regardless of what the replica
+/// did before.
 #[test]
 fn key_use_follows_its_schedule() {
     let at = |seconds| NOW.saturating_add(Lifetime::seconds(seconds));
@@ -191,9 +194,9 @@ fn key_use_follows_its_schedule() {
     for (now, published) in [(0, 2), (99, 2), (199, 2), (200, 1)] {
         assert_eq!(keyring.jwks(at(now)).keys().count(), published, "{now}");
         assert_eq!(verifies(&keyring, &by_old, at(now)), published == 2, "{now}");
-        assert!(verifies(&keyring, &by_new, at(now)), "{now}: another replica's clock may be ahead");
+        assert!(verifies(&keyring, &by_new, at(now)), "{now}: the clock of another replica may be ahead");
     }
-    assert!(keyring.sign(SigningAlgorithm::RS256, "at+jwt", CLAIMS, NOW).is_err(), "no such key");
+    assert!(keyring.sign(SigningAlgorithm::RS256, "at+jwt", CLAIMS, NOW).is_err(), "no key of this algorithm");
     let none = self::keyring(&[]);
     assert_eq!((none.active_algorithms(NOW), none.jwks(NOW).keys().count()), (vec![], 0));
 }
@@ -205,41 +208,41 @@ fn key_replacement_is_atomic() {
     let token = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
     let mut broken = second.clone();
     broken.sealed_private_key[20] ^= 1;
-    let fault = keyring.replace(&StoredKeys { version: 2, keys: vec![second.clone(), broken] }).unwrap_err();
-    assert!(matches!(fault, KeyringError::UnsealFailed { .. }));
+    let error = keyring.replace(&StoredKeys { version: 2, keys: vec![second.clone(), broken] }).unwrap_err();
+    assert!(matches!(error, KeyringError::UnsealFailed { .. }));
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (1, true));
     keyring.replace(&StoredKeys { version: 3, keys: vec![second] }).unwrap();
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (3, false));
     assert_eq!(keyring.active_algorithms(NOW), [SigningAlgorithm::EdDSA]);
 }
 
-/// Who can write to the database can't make us use or publish a key of theirs.
+/// Write access to the database does not suffice to make the server use or publish a foreign key.
 #[test]
 fn stored_keys_are_validated() {
     let (a, b) = (key(SigningAlgorithm::ES256), key(SigningAlgorithm::ES256));
-    let fault = |key: StoredKey| Keyring::open(kek(), &stored(&[key])).unwrap_err();
+    let error = |key: StoredKey| Keyring::open(kek(), &stored(&[key])).unwrap_err();
     let moved = StoredKey { schedule: b.schedule.clone(), ..a.clone() };
-    assert!(matches!(fault(moved), KeyringError::UnsealFailed { .. }), "a private part under another name");
+    assert!(matches!(error(moved), KeyringError::UnsealFailed { .. }), "a private key under another name");
     let swapped = StoredKey { public_jwk: b.public_jwk.clone(), ..a.clone() };
-    assert!(matches!(fault(swapped), KeyringError::PublicPartMismatch { .. }), "another public part");
+    assert!(matches!(error(swapped), KeyringError::PublicPartMismatch { .. }), "another public key");
     let garbled = StoredKey { public_jwk: "{".into(), ..a.clone() };
-    assert!(matches!(fault(garbled), KeyringError::PublicPartMismatch { .. }));
+    assert!(matches!(error(garbled), KeyringError::PublicPartMismatch { .. }));
     let mut relabelled = a.clone();
     relabelled.schedule.algorithm = SigningAlgorithm::EdDSA;
-    assert!(matches!(fault(relabelled), KeyringError::Malformed { .. }), "another algorithm");
-    let cut = StoredKey { sealed_private_key: vec![1; 5], ..a };
-    assert!(matches!(fault(cut), KeyringError::UnsealFailed { .. }));
+    assert!(matches!(error(relabelled), KeyringError::Malformed { .. }), "another algorithm");
+    let truncated = StoredKey { sealed_private_key: vec![1; 5], ..a };
+    assert!(matches!(error(truncated), KeyringError::UnsealFailed { .. }));
 }
 
 #[test]
 fn wrong_encryption_key_is_reported() {
     let key = key(SigningAlgorithm::ES256);
-    let fault = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
+    let error = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
     assert_eq!(
-        fault.to_string(),
+        error.to_string(),
         format!(
-            "signing key `{}` can't be opened: the file with the key-encryption key is not the one that the stored keys \
-             were sealed with (or the stored key was altered); put the right file back, every replica needs the same one",
+            "signing key `{}` can't be decrypted with this key-encryption key, or the stored key was altered; restore the \
+             original key-encryption key, which is the same on every replica",
             key.schedule.kid
         )
     );
@@ -261,23 +264,23 @@ fn published_jwks_has_public_members_only() {
             SigningAlgorithm::RS256 => &["alg", "e", "kid", "kty", "n", "use"],
         };
         assert_eq!(members, want, "{algorithm}");
-        assert!(JwkSet::try_from(Value::from(keys.clone())).is_ok(), "a key set that anybody takes");
+        assert!(JwkSet::try_from(Value::from(keys.clone())).is_ok(), "a valid key set");
         assert!(published["kid"].as_str().unwrap().parse::<KeyId>().is_ok());
     }
 }
 
-/// Whatever is printed, no private byte is in it, in no writing.
+/// No output contains private key bytes, in any encoding.
 #[test]
 fn debug_output_hides_private_keys() {
     for algorithm in ALGORITHMS {
         let key = key(algorithm);
         let private = unseal(&key);
         let keyring = keyring(from_ref(&key));
-        let fault = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
+        let error = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
         let jwks = Value::from(keyring.jwks(NOW));
         let printed =
-            format!("{keyring:?} {keyring:#?} {key:?} {:?} {fault:?} {fault} {jwks} {}", kek(), key.public_jwk);
-        let writings = |bytes: &[u8]| {
+            format!("{keyring:?} {keyring:#?} {key:?} {:?} {error:?} {error} {jwks} {}", kek(), key.public_jwk);
+        let encodings = |bytes: &[u8]| {
             let hex: String = bytes
                 .iter()
                 .flat_map(|byte| [byte >> 4, byte & 15])
@@ -286,19 +289,20 @@ fn debug_output_hides_private_keys() {
             let list: Vec<String> = bytes.iter().map(ToString::to_string).collect();
             [errand::domain::encode_base64url(bytes), hex, list.join(", ")]
         };
-        // The part of the PKCS#8 that holds the secret: ES256 d, Ed25519 seed, RSA's private exponent and primes.
+        // The secret part of the PKCS#8: the ES256 scalar, the Ed25519 seed, the RSA private
+        // exponent and primes.
         let secret = match algorithm {
             SigningAlgorithm::ES256 => &private[36..68],
             SigningAlgorithm::EdDSA => &private[16..48],
             SigningAlgorithm::RS256 => &private[320..],
         };
         for part in secret.chunks_exact(6) {
-            for writing in writings(part) {
-                assert!(!printed.contains(&writing), "{algorithm}: {writing}");
+            for encoding in encodings(part) {
+                assert!(!printed.contains(&encoding), "{algorithm}: {encoding}");
             }
         }
-        for writing in writings(&[7; 6]) {
-            assert!(!printed.contains(&writing), "the key-encryption key: {writing}");
+        for encoding in encodings(&[7; 6]) {
+            assert!(!printed.contains(&encoding), "the key-encryption key: {encoding}");
         }
     }
 }

@@ -1,12 +1,8 @@
-//! Keys: those of others and our own, from the outside. Nothing that is wrong in a token, a key set or an issuer's answer
-//! may lead to anything but a refusal, and an issuer that can't be asked is never a refusal.
+//! Tests of the key adapters: keys of other parties and of this server. A faulty token, key set or
+//! issuer response leads to a rejection, and an unreachable issuer leads to an outage and never to
+//! a rejection.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test that can't go on is to say so"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed assumption fails the test")]
 
 mod issuer_signatures;
 mod issuers;

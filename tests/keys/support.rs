@@ -1,4 +1,4 @@
-//! A clock that is held, a party that signs with josekit, and an identity provider that answers as it is told.
+//! Fixtures: a manual clock, a party that signs with josekit, and an issuer with canned responses.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ use errand::{
         registry::issuer::TrustedIssuer,
         time::Timestamp,
     },
-    ports::{Clock, SignatureError, TrustedKeys},
+    ports::{Clock, ErrorChain, SignatureError, TrustedKeys},
 };
 use futures_util::{StreamExt, stream};
 use josekit::{
@@ -42,7 +42,7 @@ use tokio::sync::watch;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 
-/// A clock that moves when it is told to.
+/// A clock that the test advances.
 #[derive(Debug, Default)]
 pub(crate) struct ManualClock(AtomicU64);
 
@@ -69,7 +69,8 @@ pub(crate) struct KeyPair(pub(crate) Jwk);
 static RSA: LazyLock<KeyPair> = LazyLock::new(|| KeyPair(Jwk::generate_rsa_key(2048).unwrap()));
 
 impl KeyPair {
-    /// With a key that fits the algorithm. RSA keys take long to make: all are the same one.
+    /// Generates a key for the algorithm. All RSA keys are the same one, because they take long to
+    /// generate.
     pub(crate) fn new(algorithm: JwsAlgorithm) -> Self {
         use JwsAlgorithm::{ES256, ES384, ES512, EdDSA};
         let key = match algorithm {
@@ -82,17 +83,17 @@ impl KeyPair {
         Self(key.unwrap())
     }
 
-    /// The public key with these members on top.
+    /// Returns the public key with further members.
     pub(crate) fn public(&self, more: Value) -> Value {
         let Value::Object(mut key) = serde_json::to_value(self.0.to_public_key().unwrap().as_ref()).unwrap() else {
             panic!("a JWK is an object")
         };
-        let Value::Object(more) = more else { panic!("members are wanted") };
+        let Value::Object(more) = more else { panic!("the members are not an object") };
         key.extend(more);
         Value::Object(key)
     }
 
-    /// A token of the party, with this header plus `alg`.
+    /// Signs a token with this header plus `alg`.
     pub(crate) fn token(&self, algorithm: JwsAlgorithm, header: Value) -> String {
         let signer = self.signer(algorithm);
         sign_jws(algorithm.as_str(), header, |message| signer.sign(message).unwrap())
@@ -115,7 +116,7 @@ impl KeyPair {
     }
 }
 
-/// A compact JWS of fixed claims with any signature at all.
+/// Returns a compact JWS of fixed claims with the signature that `sign` returns.
 pub(crate) fn sign_jws(alg: &str, mut header: Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     header["alg"] = alg.into();
     let claims = json!({"iss": "https://login.example.com", "sub": "alice"});
@@ -132,7 +133,7 @@ pub(crate) fn jwk_set(keys: &[Value]) -> JwkSet {
     JwkSet::try_from(json!({ "keys": keys })).unwrap()
 }
 
-/// What went wrong, as something that can be compared.
+/// A comparable kind of [`SignatureError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
     UnknownKey,
@@ -142,7 +143,7 @@ pub(crate) enum FailureKind {
 }
 
 pub(crate) fn failure_kind(verdict: &Result<Map<String, Value>, SignatureError>) -> Option<FailureKind> {
-    verdict.as_ref().err().map(|fault| match fault {
+    verdict.as_ref().err().map(|error| match error {
         SignatureError::UnknownKey => FailureKind::UnknownKey,
         SignatureError::AlgorithmNotAllowed => FailureKind::Algorithm,
         SignatureError::InvalidSignature => FailureKind::Signature,
@@ -150,7 +151,7 @@ pub(crate) fn failure_kind(verdict: &Result<Map<String, Value>, SignatureError>)
     })
 }
 
-/// The keys of others, as a server has them, with a held clock.
+/// The keys of other parties, with a manual clock.
 pub(crate) struct VerifierFixture {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) keys: JwksCache,
@@ -166,31 +167,25 @@ impl VerifierFixture {
         Self { keys: JwksCache::new(Arc::clone(&clock) as Arc<dyn Clock>, limits), clock }
     }
 
-    /// By the keys of an entry.
+    /// Verifies with the keys of an entry.
     pub(crate) fn verify_with(&self, keys: &JwkSet, algorithms: &[JwsAlgorithm], token: &str) -> Option<FailureKind> {
         failure_kind(&self.keys.verify_with_keys(keys, algorithms, UnverifiedJws::parse(token).unwrap()))
     }
 
-    /// By the keys of an issuer.
+    /// Verifies with the keys of an issuer.
     pub(crate) async fn verify(&self, issuer: &TrustedIssuer, token: &str) -> Option<FailureKind> {
         failure_kind(&self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), NOW).await)
     }
 
-    /// Why the issuer's keys could not be had, with all causes.
+    /// Returns why the issuer's keys are unavailable, with all causes.
     pub(crate) async fn expect_unavailable(&self, issuer: &TrustedIssuer, token: &str) -> String {
         let verdict = self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), NOW).await;
         let Err(SignatureError::Outage(outage)) = verdict else { panic!("no outage: {verdict:?}") };
-        let mut text = outage.to_string();
-        let mut cause = std::error::Error::source(&outage);
-        while let Some(fault) = cause {
-            text = format!("{text}: {fault}");
-            cause = fault.source();
-        }
-        text
+        ErrorChain(&outage).to_string()
     }
 }
 
-/// An entry whose keys come from there.
+/// Returns an issuer entry with this key source.
 pub(crate) fn issuer(url: &str, keys: impl Into<Value>, allowed_networks: &[&str]) -> TrustedIssuer {
     let keys: Value = keys.into();
     let entry = json!({"issuer": url, "keys": keys, "algorithms": ["ES256"], "token_types": ["access_token"],
@@ -198,24 +193,24 @@ pub(crate) fn issuer(url: &str, keys: impl Into<Value>, allowed_networks: &[&str
     serde_json::from_value(entry).unwrap()
 }
 
-/// What the provider answers on one path.
+/// The response of the issuer on one path.
 #[derive(Clone, Debug)]
 pub(crate) enum CannedResponse {
     Json(Value),
     Raw(&'static str, Bytes),
     Status(u16),
     Redirect(&'static str),
-    /// After so long.
+    /// A response after a delay.
     Late(Duration, Value),
-    /// Never begins to answer.
+    /// No response at all.
     Silence,
-    /// Begins and never ends, with nothing more coming.
+    /// A body that stalls.
     Stall,
-    /// Begins and never ends, with more and more coming.
+    /// An endless body.
     Flood,
 }
 
-/// An identity provider on loopback.
+/// An issuer on a loopback address.
 pub(crate) struct IssuerServer {
     pub(crate) url: String,
     shared: Arc<Shared>,
@@ -223,14 +218,14 @@ pub(crate) struct IssuerServer {
 
 struct Shared {
     replies: Mutex<HashMap<String, CannedResponse>>,
-    asked: Mutex<Vec<String>>,
+    requested: Mutex<Vec<String>>,
     open: watch::Sender<bool>,
 }
 
 impl IssuerServer {
     pub(crate) async fn start() -> Self {
         let shared =
-            Arc::new(Shared { replies: Mutex::default(), asked: Mutex::default(), open: watch::Sender::new(true) });
+            Arc::new(Shared { replies: Mutex::default(), requested: Mutex::default(), open: watch::Sender::new(true) });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(respond).with_state(Arc::clone(&shared));
@@ -247,21 +242,21 @@ impl IssuerServer {
         self.set_response("/jwks", CannedResponse::Json(json!({ "keys": keys })));
     }
 
-    /// The paths that were asked for, in order.
+    /// Returns the requested paths, in order.
     pub(crate) fn requested_paths(&self) -> Vec<String> {
-        self.shared.asked.lock().unwrap().clone()
+        self.shared.requested.lock().unwrap().clone()
     }
 
     pub(crate) fn request_count(&self) -> usize {
         self.requested_paths().len()
     }
 
-    /// Holds all answers back, or lets them go.
-    pub(crate) fn set_held(&self, back: bool) {
-        self.shared.open.send_replace(!back);
+    /// Holds back all responses, or releases them.
+    pub(crate) fn set_held(&self, held: bool) {
+        self.shared.open.send_replace(!held);
     }
 
-    /// An entry for it, with its keys at `/jwks`.
+    /// Returns an entry for this issuer, with its keys at `/jwks`.
     pub(crate) fn entry(&self) -> TrustedIssuer {
         self.entry_at("/jwks")
     }
@@ -273,7 +268,7 @@ impl IssuerServer {
 
 async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    shared.asked.lock().unwrap().push(path.clone());
+    shared.requested.lock().unwrap().push(path.clone());
     let _ = shared.open.subscribe().wait_for(|open| *open).await;
     let reply = shared.replies.lock().unwrap().get(&path).cloned();
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]));
@@ -299,13 +294,13 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     Response::builder().status(status).header(name, value).body(body).unwrap()
 }
 
-/// Waits until it is so, with a limit.
-pub(crate) async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+/// Waits until a condition holds, with a limit.
+pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1000 {
-        if so() {
+        if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never so: {what}");
+    panic!("timed out: {what}");
 }

@@ -1,4 +1,4 @@
-//! Keys over TLS, with a certificate that the system trusts and with one that it doesn't.
+//! Key fetches over TLS, with trusted and untrusted certificates.
 
 use std::{
     process::{Command, Stdio},
@@ -19,7 +19,7 @@ use tokio_rustls::{
 
 use crate::support::{KeyPair, VerifierFixture, issuer};
 
-/// Answers every request with this document. Returns the URL and the certificate (PEM).
+/// Serves this document for every request. Returns the URL and the certificate (PEM).
 async fn serve(document: Value) -> (String, String) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -34,13 +34,13 @@ async fn serve(document: Value) -> (String, String) {
     let url = format!("https://localhost:{}/jwks", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let _ = answer(&acceptor, stream, &body).await;
+            let _ = respond(&acceptor, stream, &body).await;
         }
     });
     (url, cert.pem())
 }
 
-async fn answer(acceptor: &TlsAcceptor, stream: TcpStream, body: &str) -> std::io::Result<()> {
+async fn respond(acceptor: &TlsAcceptor, stream: TcpStream, body: &str) -> std::io::Result<()> {
     let mut stream = acceptor.accept(stream).await?;
     let _ = stream.read(&mut [0; 4096]).await?;
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
@@ -48,7 +48,8 @@ async fn answer(acceptor: &TlsAcceptor, stream: TcpStream, body: &str) -> std::i
     stream.shutdown().await
 }
 
-/// The system's trust is read from the environment, once: the part that is trusted runs in a process of its own.
+/// The trust store is read from the environment once, so the trusted half runs in a process of its
+/// own.
 #[tokio::test]
 async fn untrusted_certificate_is_rejected() {
     let party = KeyPair::new(ES256);
@@ -70,11 +71,11 @@ async fn untrusted_certificate_is_rejected() {
         .unwrap();
     serde_json::to_writer(child.stdin.take().unwrap(), &json!([url, token])).unwrap();
     let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
 }
 
-/// Is given what to ask for by [`untrusted_certificate_is_rejected`].
+/// Run by [`untrusted_certificate_is_rejected`], which passes the URL and the token.
 #[tokio::test]
 #[ignore = "the other half of a test"]
 async fn system_trust_store_is_used() {
@@ -82,7 +83,7 @@ async fn system_trust_store_is_used() {
     assert_eq!(VerifierFixture::new().verify(&entry(&url), &token).await, None);
     let by_address = url.replace("localhost", "127.0.0.1");
     let outage = VerifierFixture::new().expect_unavailable(&entry(&by_address), &token).await;
-    assert!(outage.contains("certificate"), "made out to another name: {outage}");
+    assert!(outage.contains("certificate"), "the certificate is for another name: {outage}");
 }
 
 fn entry(url: &str) -> errand::domain::registry::issuer::TrustedIssuer {

@@ -1,4 +1,5 @@
-//! The trail: every writer's chain is whole, whoever writes at the same time, and its head names its last record.
+//! The audit trail: every writer's chain stays complete under concurrent writes, and its head names
+//! its last record.
 
 use errand::{
     domain::audit::{Event, Head, Outcome, Record, SearchColumns, Tampering, WriterId, verify},
@@ -7,7 +8,7 @@ use errand::{
 
 use crate::{fixtures::*, support::TestStore};
 
-/// Checks a whole chain, read in pieces, against its head, as an auditor would.
+/// Verifies a whole chain, read in pages, against its head.
 async fn verify_chain(store: &dyn Store, writer: WriterId) -> Result<Vec<Record>, Tampering> {
     let mut head = Head::empty();
     let mut records = Vec::new();
@@ -45,7 +46,8 @@ async fn records_are_appended_in_order(on: &TestStore) {
     assert!(store.read_audit_chain(WriterId(uuid(99)), 0, 10).await.unwrap().is_empty());
 }
 
-/// A page, or a piece of a chain, has an end however large the records in it are; the next one goes on there.
+/// The size of a page, or of a part of a chain, is limited however large its records are. The next
+/// page continues there.
 async fn large_records_limit_page_size(on: &TestStore) {
     const MANY: u128 = 100;
     const MOST: usize = 5 << 20;
@@ -82,7 +84,8 @@ async fn large_records_limit_page_size(on: &TestStore) {
     assert_eq!((seen, pieces), (all, 2));
 }
 
-/// Four writers, and two connections for each: commits of one writer overtake each other, and still stand in one chain.
+/// Four writers have two connections each. Commits of one writer overtake each other, and still
+/// form one chain.
 async fn chains_stay_intact_under_concurrent_writes(on: &TestStore) {
     const WRITERS: u128 = 4;
     const BATCHES: u128 = 15;
@@ -182,7 +185,8 @@ async fn audit_search_matches_filters(on: &TestStore) {
     assert!(seen > 300, "{seen}");
 }
 
-/// Who acts may be named by strangers: whatever they write, the record is kept and the batch goes through.
+/// Names of acting parties may be untrusted. Whatever they contain, the record is kept and the
+/// batch is committed.
 async fn hostile_text_does_not_block_audit_record(on: &TestStore) {
     let store = on.open().await;
     let mut hostile = record(1);

@@ -1,4 +1,4 @@
-//! Grants for an emergency: what is kept of them when the grant is gone, and one review of each.
+//! Break-glass grants: the record that outlives the grant, and its single review.
 
 use errand::{
     domain::grants::{
@@ -35,11 +35,11 @@ async fn break_glass_is_stored_and_reviewed_once(on: &TestStore) {
         page.items.iter().map(|one| one.grant.id).collect::<Vec<_>>()
     };
     change((1..=3).map(|n| StateChange::PutBreakGlass(Box::new(sample_break_glass(n)))).collect()).await;
-    // A grant of another kind is none of them.
+    // An ordinary grant is not listed.
     change(vec![StateChange::PutGrant(Box::new(grant(4, HOSTILE[0], "planner")))]).await;
     assert_eq!(store.find_break_glass(grant_id(4)).await.unwrap(), None);
     assert_eq!(store.find_break_glass(grant_id(1)).await.unwrap(), Some(sample_break_glass(1)));
-    // It is a grant.
+    // A break-glass grant is a grant too.
     assert_eq!(store.find_grant(grant_id(1)).await.unwrap(), Some(sample_break_glass(1).grant));
     let between = store.list_live_grants(&requester(HOSTILE[0]), &client("planner"), NOW, 9).await.unwrap();
     assert_eq!(between.iter().filter(|grant| grant.break_glass).count(), 3);
@@ -60,11 +60,11 @@ async fn break_glass_is_stored_and_reviewed_once(on: &TestStore) {
     ])
     .await;
     let reviewed = store.find_break_glass(grant_id(2)).await.unwrap().unwrap();
-    assert_eq!(reviewed.review, Some(review("admin:boss")), "the first one stays");
+    assert_eq!(reviewed.review, Some(review("admin:boss")), "the first review stays");
     assert_eq!(list(Some(ReviewState::Open)).await, [3, 1].map(grant_id));
     assert_eq!(list(Some(ReviewState::Done)).await, [grant_id(2)]);
 
-    // Page by page.
+    // In pages.
     let mut page = store.list_break_glass(Some(ReviewState::Open), &first_page(1)).await.unwrap();
     assert_eq!(page.items, [sample_break_glass(3)]);
     let after = PageRequest { cursor: page.next.take(), limit: 1 };
@@ -84,7 +84,7 @@ async fn self_review_is_rejected(on: &TestStore) {
     let own = StateChange::ReviewBreakGlass(grant_id(1), review(&sample_break_glass(1).grant.by));
     let write = WriteSet { state_changes: vec![own], ..WriteSet::default() };
     let writer = errand::domain::audit::WriterId(uuid(1));
-    assert!(store.commit(writer, &[write]).await.is_err(), "not even by a mistake of ours");
+    assert!(store.commit(writer, &[write]).await.is_err(), "rejected by the schema too");
     assert_eq!(store.find_break_glass(grant_id(1)).await.unwrap(), Some(sample_break_glass(1)));
 }
 

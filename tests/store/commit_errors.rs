@@ -1,4 +1,4 @@
-//! What a store refuses in a batch: then it says that nothing happened, and nothing did; and it says so only then.
+//! Rejected batches: the store reports a rollback if, and only if, nothing happened.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use errand::{
 
 use crate::{fixtures::*, support::TestStore};
 
-/// A write of everything: rows of every table that a commit touches, a version that moves on, an entry of the log.
+/// Returns a write to every table that a commit touches, with a version change and a log entry.
 fn write_everything(n: u128) -> WriteSet {
     WriteSet {
         idempotency: Some(idempotency_key(&format!("key {n}"))),
@@ -23,7 +23,7 @@ fn write_everything(n: u128) -> WriteSet {
 async fn assert_refused(store: &dyn Store, batch: &[WriteSet]) {
     match store.commit(WRITER, batch).await {
         Err(CommitError::RolledBack(_)) => {}
-        other => panic!("not refused: {other:?}"),
+        other => panic!("not rejected: {other:?}"),
     }
 }
 
@@ -32,7 +32,7 @@ async fn rejected_batch_is_rolled_back(on: &TestStore) {
     commit_one(&*store, write_everything(1)).await;
     let (head, heads) = (store.read_log_head().await.unwrap(), store.list_audit_heads().await.unwrap());
     let registry = store.load_registry().await.unwrap().version;
-    // A second token of the same id: the database's own rule, at the end of everything else.
+    // A second token with the same id violates a constraint of the database, after everything else.
     let twice = WriteSet { token: issue_token(1).token, ..write_everything(2) };
     let cases = [vec![twice.clone()], vec![write_everything(3), twice.clone()], vec![twice, write_everything(3)]];
     for batch in &cases {
@@ -48,13 +48,14 @@ async fn rejected_batch_is_rolled_back(on: &TestStore) {
         );
         assert_eq!(store.load_registry().await.unwrap().version, registry);
     }
-    // What was refused with another may be tried again: its ids and its key are not used up.
+    // A write that was rejected with another can be retried: its replay guard and its key are not
+    // used up.
     assert!(commit_one(&*store, write_everything(3)).await > Some(head));
     assert!(commit_one(&*store, write_everything(2)).await > Some(head));
     assert_eq!(store.list_audit_heads().await.unwrap()[0].1.n, 3);
 }
 
-/// What one database takes and the other does not: U+0000 in a text.
+/// U+0000 in a text, which one database accepts and the other does not.
 async fn unstorable_value_rejects_batch(on: &TestStore) {
     let store = on.open().await;
     let mut write = issue_token(1);
@@ -67,7 +68,7 @@ async fn unstorable_value_rejects_batch(on: &TestStore) {
     }
 }
 
-/// What is stored can't be read: told before anything is committed, and not after.
+/// A stored row that can't be parsed is reported before the commit, and not after.
 async fn unreadable_row_rejects_batch_before_commit(on: &TestStore) {
     let store = on.open().await;
     commit_one(&*store, WriteSet { idempotency: Some(idempotency_key("k")), ..issue_token(1) }).await;
@@ -78,10 +79,10 @@ async fn unreadable_row_rejects_batch_before_commit(on: &TestStore) {
     assert_eq!(commit(&*store, &[issue_token(3)]).await, [WriteOutcome::Committed { seq: None }]);
 }
 
-/// A store that keeps a batch waiting for too long refuses nothing in it.
+/// A timeout is an outage and not a rejection.
 async fn blocked_store_is_unavailable(on: &TestStore) {
-    let soon = Duration::from_millis(300);
-    let options = StoreOptions { max_connections: 2, acquire_timeout: soon, statement_timeout: soon };
+    let timeout = Duration::from_millis(300);
+    let options = StoreOptions { max_connections: 2, acquire_timeout: timeout, statement_timeout: timeout };
     let store = connect(on.url(), &options).await.unwrap();
     assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0));
     let held = on.lock_writes().await;

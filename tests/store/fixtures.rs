@@ -1,4 +1,4 @@
-//! Things to put into a store.
+//! Sample values.
 
 use errand::{
     domain::{
@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub const WRITER: WriterId = WriterId(uuid(1));
 pub const NOW: Timestamp = at(1_795_200_000);
 
-/// What a store must not choke on: it is data, whatever it looks like.
+/// Texts that a store must treat as data.
 pub const HOSTILE: [&str; 6] = [
     "Robert'); DROP TABLE tokens;--",
     r#"{"$x": "a\"b", '\\': null}"#,
@@ -106,7 +106,7 @@ pub fn transition(state: TaskState) -> Transition {
     }
 }
 
-/// Brings a task to a state.
+/// Moves a task to a state.
 pub fn transition_task(n: u128, state: TaskState) -> StateChange {
     StateChange::TransitionTask(task_id(n), transition(state))
 }
@@ -171,14 +171,14 @@ pub fn record(n: u128) -> Record {
     record
 }
 
-/// A registry object; `name` tells one state of it from another.
+/// Returns an admin object; a different role makes a different version of it.
 pub fn admin(id: &str, role: &str) -> Entry {
     let body = json!({"id": id, "role": role, "authentication": {"method": "client_secret_basic"}});
     let object: RegistryObject = serde_json::from_value(json!({"kind": "admin", "body": body})).unwrap();
     Entry { object, source: Source::Api }
 }
 
-/// A write that touches every table that issuing touches.
+/// Returns a write to every table that the issue of a token touches.
 pub fn issue_token(n: u128) -> WriteSet {
     WriteSet {
         replay_guards: vec![replay_guard(&format!("jti {n}"))],
@@ -200,6 +200,6 @@ pub async fn commit(store: &dyn Store, batch: &[WriteSet]) -> Vec<WriteOutcome> 
 pub async fn commit_one(store: &dyn Store, write: WriteSet) -> Option<LogPosition> {
     match &commit(store, &[write]).await[..] {
         [WriteOutcome::Committed { seq }] => *seq,
-        other => panic!("not done: {other:?}"),
+        other => panic!("not committed: {other:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What goes in comes out: one by one, and in pages, complete and without repeats.
+//! Reads return what was written: one by one, and in complete pages without duplicates.
 
 use std::future::Future;
 
@@ -17,7 +17,7 @@ use errand::{
 
 use crate::{fixtures::*, support::TestStore};
 
-/// Reads a list to its end, page by page.
+/// Reads all pages of a list.
 async fn read_all_pages<T, F: Future<Output = Result<Page<T>, ListError>>>(
     limit: u32,
     list: impl Fn(PageRequest) -> F,
@@ -27,9 +27,9 @@ async fn read_all_pages<T, F: Future<Output = Result<Page<T>, ListError>>>(
     loop {
         let got = list(page.clone()).await.unwrap();
         assert!(got.items.len() <= usize::try_from(limit).unwrap());
-        assert!(got.next.is_none() || !got.items.is_empty(), "an empty page is the end");
+        assert!(got.next.is_none() || !got.items.is_empty(), "an empty page is the last");
         items.extend(got.items);
-        assert!(items.len() < 1000, "no list of these tests is that long");
+        assert!(items.len() < 1000, "the list does not end");
         match got.next {
             Some(next) => page.cursor = Some(next),
             None => return items,
@@ -138,7 +138,7 @@ async fn hostile_text_is_stored_verbatim(on: &TestStore) {
         let Some(errand::ports::WriteOutcome::AlreadyApplied { response: answer, .. }) =
             store.find_idempotent_response("admin:ops", name).await.unwrap()
         else {
-            panic!("{name} was used");
+            panic!("{name} was not used before");
         };
         assert_eq!(answer, key.response);
     }
@@ -148,7 +148,7 @@ async fn hostile_text_is_stored_verbatim(on: &TestStore) {
 
 async fn pages_are_complete_without_duplicates(on: &TestStore) {
     let store = on.open().await;
-    // Many of the same second, so that the order needs more than the time.
+    // Many items of the same second, so that the time alone does not determine the order.
     let tasks = (0..50).map(|n| Task { created_at: at(NOW.unix() + i64::try_from(n % 4).unwrap()), ..task(n) });
     let tokens = (0..50).map(|n| TokenRecord { issued: at(NOW.unix() + i64::try_from(n % 3).unwrap()), ..token(n) });
     let (mut tasks, mut tokens) = (tasks.collect::<Vec<_>>(), tokens.collect::<Vec<_>>());
@@ -164,13 +164,13 @@ async fn pages_are_complete_without_duplicates(on: &TestStore) {
             "{limit}"
         );
     }
-    // What is new while somebody turns the pages comes before them and moves nothing.
+    // Items that are added during pagination come before the pages and shift nothing.
     let page = store.list_tokens(&TokenFilter::default(), &first_page(20)).await.unwrap();
     put_records(&*store, &[], &[TokenRecord { issued: at(NOW.unix() + 99), ..token(999) }]).await;
     let rest = PageRequest { cursor: page.next, limit: 1000 };
     let rest = store.list_tokens(&TokenFilter::default(), &rest).await.unwrap();
     assert_eq!([page.items, rest.items].concat(), tokens);
-    // A page of 0 or of millions is none that was agreed on: the nearest one is given.
+    // A limit outside the bounds is clamped.
     assert_eq!(store.list_tokens(&TokenFilter::default(), &first_page(0)).await.unwrap().items.len(), 1);
     assert_eq!(store.list_tokens(&TokenFilter::default(), &first_page(u32::MAX)).await.unwrap().items.len(), 51);
 }
@@ -202,7 +202,7 @@ async fn all_filter_conditions_apply(on: &TestStore) {
     put_records(&*store, &tasks, &tokens).await;
     let who = |name: &str| (requester(name).issuer, name.to_owned());
     let mut seen = 0;
-    // Every combination of "any" and a value, for every part of the filter.
+    // Every combination of set and unset conditions.
     for code in 0..54_u32 {
         let pick = |n: u32| usize::try_from(code / 3_u32.pow(n) % 3).unwrap();
         let filter = TaskFilter {
@@ -247,7 +247,7 @@ async fn all_filter_conditions_apply(on: &TestStore) {
         seen += got.len();
     }
     assert!(seen > 500, "{seen}");
-    // The same subject of another issuer is somebody else.
+    // The same subject at another issuer is another requester.
     let other = ("https://login.example.org".parse().unwrap(), "alice".to_owned());
     let filter = TaskFilter { requester: Some(other), ..TaskFilter::default() };
     assert_eq!(store.list_tasks(&filter, &first_page(9)).await.unwrap().items, []);
@@ -260,7 +260,7 @@ async fn foreign_cursor_is_rejected(on: &TestStore) {
         put_records(&*store, &[], &[token(1), token(2)]).await;
         store.list_tokens(&TokenFilter::default(), &first_page(1)).await.unwrap().next.unwrap()
     };
-    let foreign = |fault: ListError| matches!(fault, ListError::InvalidCursor);
+    let foreign = |error: ListError| matches!(error, ListError::InvalidCursor);
     let nul = errand::domain::encode_base64url(br#"["https://login.example.com","a\u0000b","planner"]"#);
     for bad in ["", "x", "!", "W10", "bnVsbA", "7", &nul] {
         assert!(foreign(store.list_tokens(&TokenFilter::default(), &page(bad)).await.unwrap_err()), "{bad}");

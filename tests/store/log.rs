@@ -1,4 +1,4 @@
-//! The revocation log: places without gaps, in the order of commits, for every reader at every moment.
+//! The revocation log: consecutive positions in commit order, for every reader at every time.
 
 use std::sync::{
     Arc,
@@ -53,14 +53,15 @@ async fn expired_entries_are_listed_but_not_followed(on: &TestStore) {
         new.forget_after = at(until);
         commit_one(&*store, WriteSet { log_entries: vec![new, entry(Target::Registry)], ..WriteSet::default() }).await;
     }
-    let places = |log: Vec<errand::domain::revocation::LogEntry>| {
+    let positions = |log: Vec<errand::domain::revocation::LogEntry>| {
         let tasks = log.into_iter().filter(|e| e.entry.target != Target::Registry);
         tasks.map(|e| e.seq.number()).collect::<Vec<_>>()
     };
     for (now, want) in [(4, vec![1, 3, 5, 7]), (5, vec![1, 3, 7]), (10, vec![3, 7]), (29, vec![7]), (30, vec![])] {
-        assert_eq!(places(store.read_log_after(LogPosition::new(0), at(now), 100).await.unwrap()), want, "{now}");
+        assert_eq!(positions(store.read_log_after(LogPosition::new(0), at(now), 100).await.unwrap()), want, "{now}");
     }
-    // An admin sees all of them, newest first, and only what is about tokens.
+    // The list for an admin has all entries except changes of the registry and of the keys, newest
+    // first.
     let mut seen = Vec::new();
     let mut page = first_page(3);
     loop {
@@ -75,7 +76,7 @@ async fn expired_entries_are_listed_but_not_followed(on: &TestStore) {
     assert_eq!(seen, [7, 5, 3, 1]);
 }
 
-/// Whoever reads the log while others write it never sees a place without all places before it.
+/// A concurrent reader never sees a position without all positions before it.
 pub(crate) async fn concurrent_reader_skips_no_entry(on: &TestStore) {
     const WRITERS: u128 = 5;
     const BATCHES: u128 = 25;
@@ -90,14 +91,11 @@ pub(crate) async fn concurrent_reader_skips_no_entry(on: &TestStore) {
                 let head = store.read_log_head().await.unwrap().number();
                 let log = store.read_log_after(LogPosition::new(seen), Timestamp::EPOCH, 7).await.unwrap();
                 for entry in &log {
-                    assert_eq!(entry.seq.number(), seen + 1, "an entry came after a later one was seen");
+                    assert_eq!(entry.seq.number(), seen + 1, "an entry appeared after a later one");
                     seen += 1;
                 }
                 reads += 1;
-                assert!(
-                    seen >= head.min(seen + 1) || log.len() == 7,
-                    "the head {head} was there, but only {seen} entries"
-                );
+                assert!(seen >= head.min(seen + 1) || log.len() == 7, "head {head}, but only {seen} entries");
                 if last_round && log.is_empty() {
                     return (seen, reads);
                 }
@@ -108,7 +106,7 @@ pub(crate) async fn concurrent_reader_skips_no_entry(on: &TestStore) {
     for writer in 0..WRITERS {
         let store = on.open().await;
         writers.push(tokio::spawn(async move {
-            let mut places = Vec::new();
+            let mut positions = Vec::new();
             for n in 0..BATCHES {
                 let task = TaskId::new(uuid(writer * 1000 + n));
                 let batch = [
@@ -118,31 +116,31 @@ pub(crate) async fn concurrent_reader_skips_no_entry(on: &TestStore) {
                 ];
                 for written in store.commit(WriterId(uuid(writer)), &batch).await.unwrap() {
                     let WriteOutcome::Committed { seq } = written else { panic!("{written:?}") };
-                    places.extend(seq.map(LogPosition::number));
+                    positions.extend(seq.map(LogPosition::number));
                 }
             }
-            assert!(places.is_sorted());
-            places
+            assert!(positions.is_sorted());
+            positions
         }));
     }
-    let mut places = Vec::new();
+    let mut positions = Vec::new();
     for writer in writers {
-        places.extend(writer.await.unwrap());
+        positions.extend(writer.await.unwrap());
     }
     over.store(true, Ordering::SeqCst);
     let all = u64::try_from(WRITERS * BATCHES * 3).unwrap();
     for reader in readers {
         let (seen, reads) = reader.await.unwrap();
         assert_eq!(seen, all);
-        assert!(reads > 10, "the reader was there while they wrote: {reads}");
+        assert!(reads > 10, "too few concurrent reads: {reads}");
     }
-    places.sort_unstable();
-    places.dedup();
-    assert_eq!(places.len(), usize::try_from(WRITERS * BATCHES * 2).unwrap(), "nobody shares a place");
+    positions.sort_unstable();
+    positions.dedup();
+    assert_eq!(positions.len(), usize::try_from(WRITERS * BATCHES * 2).unwrap(), "positions are unique");
     assert_eq!(on.open().await.read_log_head().await.unwrap(), LogPosition::new(all));
 }
 
-/// Rare changes of the same things, in opposite orders, at the same time.
+/// Concurrent state changes of the same rows in opposite orders.
 async fn opposite_order_changes_do_not_deadlock(on: &TestStore) {
     const THINGS: u128 = 12;
     let store = on.open().await;
@@ -174,7 +172,7 @@ async fn opposite_order_changes_do_not_deadlock(on: &TestStore) {
     for racer in racers {
         racer.await.unwrap();
     }
-    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0), "a change is no entry");
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0), "a change without an entry");
     assert_eq!(
         store.list_grants(&GrantFilter::default(), &first_page(1000)).await.unwrap().items.len(),
         usize::try_from(32 * THINGS).unwrap()

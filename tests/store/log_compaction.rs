@@ -1,4 +1,5 @@
-//! The revocation log when most of it is forgotten: what is not is found, and what is costs nothing.
+//! A revocation log in which most entries are past their retention: the others are found, and
+//! skipping costs nothing.
 
 use std::sync::{
     Arc,
@@ -16,12 +17,12 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnect
 
 use crate::{fixtures::*, support::TestStore};
 
-/// How many entries of the log are forgotten.
+/// The number of entries past their retention.
 const EXPIRED_ENTRIES: u64 = 200_000;
-/// Around these places a few are not; the first and the last place among them.
+/// The positions of the retained entries, the first and the last among them.
 const LIVE_SEQS: [u64; 5] = [1, 70_000, 70_003, 150_000, EXPIRED_ENTRIES + 20];
 
-/// Appends an entry for each of these, with its `forget_after`.
+/// Appends entries with these values of `forget_after`.
 async fn append(on: &TestStore, from: u64, until: &[i64]) {
     let key = |n: usize| uuid(n as u128);
     let row = |(n, until): (usize, &i64)| {
@@ -34,18 +35,18 @@ async fn append(on: &TestStore, from: u64, until: &[i64]) {
     .await;
 }
 
-/// A page is what a look through the whole log would find: from every place, at every time, however long the page.
+/// A page equals the result of a full scan, for every position, time and page size.
 async fn live_entries_are_found(on: &TestStore) {
     let store = on.open().await;
     assert_eq!(store.read_log_after(LogPosition::new(0), NOW, 10).await.unwrap(), []);
-    // Whole hours and what stands beside them, what is over and what never will be, in stretches and mixed.
+    // Hour boundaries and their neighbours, expired and never expiring entries, in runs and mixed.
     let hour = NOW.unix() / 3600 * 3600;
     let far = Timestamp::MAX.unix();
     let times = [hour - 7200, hour - 1, hour, hour + 1, NOW.unix(), NOW.unix() + 1, hour + 3600, hour + 90_000, far, 0];
-    let mut dice = 7_u64;
+    let mut rng_state = 7_u64;
     let mut roll = |n: usize| {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(dice >> 33).unwrap() % n
+        rng_state = rng_state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(rng_state >> 33).unwrap() % n
     };
     let mut until = Vec::new();
     while until.len() < 500 {
@@ -64,18 +65,18 @@ async fn live_entries_are_found(on: &TestStore) {
     {
         for limit in [1, 3, 20, 1000] {
             let mut from = 0;
-            // Page by page through all of it, as whoever follows does.
+            // All pages, as a follower reads them.
             loop {
                 let page = store.read_log_after(LogPosition::new(from), at(now), limit).await.unwrap();
-                let places = page.iter().map(|entry| entry.seq.number()).collect::<Vec<_>>();
+                let positions = page.iter().map(|entry| entry.seq.number()).collect::<Vec<_>>();
                 let want = alive(from, now).take(limit as usize).collect::<Vec<_>>();
-                assert_eq!(places, want, "after {from} at {now}, {limit} of them");
+                assert_eq!(positions, want, "after {from} at {now}, {limit} of them");
                 let is_its_own = |e: &LogEntry| {
-                    let place = usize::try_from(e.seq.number()).unwrap();
-                    e.entry.forget_after.unix() == until[place - 1]
+                    let position = usize::try_from(e.seq.number()).unwrap();
+                    e.entry.forget_after.unix() == until[position - 1]
                 };
                 assert!(page.iter().all(is_its_own));
-                match places.last() {
+                match positions.last() {
                     Some(last) if limit < 1000 => from = *last,
                     Some(_) | None => break,
                 }
@@ -89,8 +90,9 @@ async fn live_entries_are_found(on: &TestStore) {
     }
 }
 
-/// Few entries that are not forgotten, among very many that are: those in the hours before, and some in ours.
-async fn a_long_log(on: &TestStore) {
+/// Few retained entries among very many past their retention, in the hours before and in the
+/// current hour.
+async fn fill_long_log(on: &TestStore) {
     let dead = NOW.unix() - 7200;
     let series = if on.url().starts_with("sqlite") {
         format!(
@@ -100,11 +102,11 @@ async fn a_long_log(on: &TestStore) {
     } else {
         format!("(SELECT n FROM generate_series(1, {}) AS n)", EXPIRED_ENTRIES + 20)
     };
-    let places = LIVE_SEQS.map(|n| n.to_string()).join(", ");
+    let positions = LIVE_SEQS.map(|n| n.to_string()).join(", ");
     on.tamper(&format!(
         "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
         SELECT n, 'revoke', 'token', '{}', 'x', 'admin:ops', 0,
-            CASE WHEN n IN ({places}) THEN CASE WHEN n < 100000 THEN {} ELSE {} END ELSE {dead} - n % 100000 END FROM {series} AS s",
+            CASE WHEN n IN ({positions}) THEN CASE WHEN n < 100000 THEN {} ELSE {} END ELSE {dead} - n % 100000 END FROM {series} AS s",
         uuid(1),
         Timestamp::MAX.unix(),
         NOW.unix() + 900,
@@ -112,7 +114,7 @@ async fn a_long_log(on: &TestStore) {
     .await;
 }
 
-/// What is read to find a page: everything of it, from where little else is alive.
+/// The number of steps that SQLite takes for a page.
 const READS: [u64; 4] = [0, 1, 69_999, 150_000];
 
 #[tokio::test]
@@ -139,12 +141,12 @@ async fn sqlite_skips_expired_entries() {
             steps.load(Ordering::Relaxed),
         )
     };
-    a_long_log(&on).await;
+    fill_long_log(&on).await;
     for analyzed in [false, true] {
         for after in READS {
-            let (places, steps) = steps(after).await;
-            assert_eq!(places.first(), LIVE_SEQS.iter().find(|place| **place > after), "{places:?}");
-            assert!((10..2_000).contains(&steps), "{steps} steps to find {places:?}, statistics: {analyzed}");
+            let (positions, steps) = steps(after).await;
+            assert_eq!(positions.first(), LIVE_SEQS.iter().find(|position| **position > after), "{positions:?}");
+            assert!((10..2_000).contains(&steps), "{steps} steps for {positions:?}, statistics: {analyzed}");
         }
         on.tamper("ANALYZE").await;
     }
@@ -152,32 +154,33 @@ async fn sqlite_skips_expired_entries() {
     assert_eq!(found.iter().map(|entry| entry.seq.number()).collect::<Vec<_>>(), LIVE_SEQS);
 }
 
-/// Whatever the server knows or believes of the table, and whether it plans for the values or for any.
+/// The number of blocks that PostgreSQL reads for a page, with any statistics and with generic and
+/// custom plans.
 #[tokio::test]
 async fn postgres_skips_expired_entries() {
     let on = TestStore::postgres().await;
-    // What it believes before there is anything, for as long as it is not told.
+    // Statistics of the empty table, which are not updated.
     on.tamper("ALTER TABLE revocation_log SET (autovacuum_enabled = off); ANALYZE").await;
-    a_long_log(&on).await;
+    fill_long_log(&on).await;
     let mut connection = PgConnection::connect(on.url()).await.unwrap();
     let prepare =
         format!("PREPARE page (bigint, bigint, bigint, bigint) AS {}", statement_of(store::postgres::STATEMENTS));
     connection.execute("SET jit = off").await.unwrap();
     connection.execute(AssertSqlSafe(prepare)).await.unwrap();
-    for told in ["SELECT 1", "ANALYZE", "VACUUM ANALYZE"] {
-        connection.execute(told).await.unwrap();
+    for statistics in ["SELECT 1", "ANALYZE", "VACUUM ANALYZE"] {
+        connection.execute(statistics).await.unwrap();
         for mode in ["force_generic_plan", "force_custom_plan"] {
             connection.execute(AssertSqlSafe(format!("SET plan_cache_mode = {mode}"))).await.unwrap();
             for after in READS {
                 let page = format!("EXECUTE page ({after}, {}, 10, 160000)", NOW.end_of_previous_hour().unix());
                 let rows = connection.fetch_all(AssertSqlSafe(page.clone())).await.unwrap();
-                let places = rows.iter().map(|row| row.get::<i64, _>("seq").unsigned_abs()).collect::<Vec<_>>();
-                assert_eq!(places.first(), LIVE_SEQS.iter().find(|place| **place > after), "{places:?}");
+                let positions = rows.iter().map(|row| row.get::<i64, _>("seq").unsigned_abs()).collect::<Vec<_>>();
+                assert_eq!(positions.first(), LIVE_SEQS.iter().find(|position| **position > after), "{positions:?}");
                 let explain = format!("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) {page}");
                 let plan = connection.fetch_all(AssertSqlSafe(explain)).await.unwrap();
                 let plan = plan.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
                 let blocks = block_reads(&plan);
-                assert!((1..200).contains(&blocks), "{blocks} blocks, {mode} after {told}:\n{plan}");
+                assert!((1..200).contains(&blocks), "{blocks} blocks, {mode} after {statistics}:\n{plan}");
                 assert!(!plan.contains("revocation_log_pkey") && !plan.contains("Seq Scan"), "{plan}");
             }
         }
@@ -190,14 +193,15 @@ fn statement_of(of: &'static [(&'static str, &'static str)]) -> &'static str {
     of.iter().find(|(name, _)| *name == "RETAINED_LOG_AFTER").unwrap().1
 }
 
-/// How many blocks were looked at, table and indexes together: the first line about them is that of the whole.
+/// Returns the number of blocks read, tables and indexes together. The first such line is the
+/// total.
 fn block_reads(plan: &str) -> u64 {
     let line = plan.lines().find(|line| line.contains("Buffers: shared")).unwrap();
     let counts = line.split_whitespace().filter_map(|word| word.split_once('='));
     counts.filter(|(what, _)| ["hit", "read"].contains(what)).map(|(_, n)| n.parse::<u64>().unwrap()).sum()
 }
 
-/// While somebody writes, who reads page by page misses nothing, though all of it is alive.
+/// A reader that follows a growing log misses nothing, even if all entries are retained.
 async fn growing_log_is_read_without_gaps(on: &TestStore) {
     const TIMES: u64 = 400;
     const AT_ONCE: u64 = 25;
@@ -228,7 +232,7 @@ async fn growing_log_is_read_without_gaps(on: &TestStore) {
         while last < TIMES * AT_ONCE {
             let page = store.read_log_after(LogPosition::new(last), NOW, 20).await.unwrap();
             for entry in page {
-                assert_eq!(entry.seq.number(), last + 1, "what stands between them is passed over for good");
+                assert_eq!(entry.seq.number(), last + 1, "the entries in between would be skipped for good");
                 last = entry.seq.number();
             }
         }

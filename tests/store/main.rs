@@ -1,4 +1,4 @@
-//! One suite holds both stores to the text of the port: every case runs on SQLite and on Postgres.
+//! The conformance suite of the store ports: every case runs on SQLite and on PostgreSQL.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,10 +6,10 @@
     clippy::panic,
     clippy::indexing_slicing,
     unreachable_pub,
-    reason = "a test that goes wrong fails, and shows where"
+    reason = "a failed assumption fails the test"
 )]
 
-/// Runs each case on both stores, each time on a new one.
+/// Runs each case on a new store of each kind.
 macro_rules! conformance {
     ($($case:ident),* $(,)?) => {
         mod sqlite {

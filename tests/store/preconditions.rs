@@ -1,4 +1,5 @@
-//! What keeps a write from happening: then it leaves no trace, and the others of its batch don't notice.
+//! Guards and preconditions: a rejected write leaves no trace and does not affect the others of its
+//! batch.
 
 use std::{
     pin::Pin,
@@ -22,7 +23,7 @@ fn redeem(ids: &[&str]) -> WriteSet {
     WriteSet { replay_guards: ids.iter().map(|id| replay_guard(id)).collect(), ..WriteSet::default() }
 }
 
-async fn one_time_id_is_redeemed_once(on: &TestStore) {
+async fn replay_guard_is_used_once(on: &TestStore) {
     let store = on.open().await;
     assert_eq!(commit(&*store, &[redeem(&["a"])]).await, [COMMITTED]);
     assert_eq!(commit(&*store, &[redeem(&["a"])]).await, [WriteOutcome::Replayed]);
@@ -31,7 +32,8 @@ async fn one_time_id_is_redeemed_once(on: &TestStore) {
         replay_guards: vec![ReplayGuard { party: party.into(), id: id.into(), keep_until: NOW }],
         ..WriteSet::default()
     };
-    // Different parties don't meet, wherever the line between party and id is; and whatever they write is an id.
+    // Parties are independent, wherever the boundary between party and id is, and any text is an
+    // id.
     let long = "x".repeat(20_000);
     for (party, id) in [("p", "ab"), ("pa", "b"), ("", "pab"), ("p", "a\0b"), ("p", "a\0c"), ("p", &long), ("p", "A")] {
         assert_eq!(commit(&*store, &[of(party, id)]).await, [COMMITTED], "{party} {id:.9}");
@@ -54,19 +56,20 @@ async fn concurrent_redemptions_have_one_winner(on: &TestStore) {
     for racer in 0..6_u128 {
         let store = on.open().await;
         let mut names = names.clone();
-        // Everyone in another order, in batches of another size: nobody may wait in a circle.
+        // Each in another order and in batches of another size: no deadlock may occur.
         names.rotate_left(usize::try_from(racer * 9).unwrap());
         if racer % 2 == 0 {
             names.reverse();
         }
         racers.push(tokio::spawn(async move {
             let mut won = Vec::new();
-            // Some want all at once, and so hold what the others want while they wait for what the others hold.
+            // Some take all at once, and so hold guards that the others wait for while they wait
+            // themselves.
             for chunk in names.chunks(if racer < 3 { IDS } else { usize::try_from(racer).unwrap() }) {
                 let batch = chunk.iter().map(|name| redeem(&[name])).collect::<Vec<_>>();
-                let written = store.commit(WriterId(uuid(racer)), &batch).await.unwrap();
-                for (name, written) in chunk.iter().zip(written) {
-                    match written {
+                let outcomes = store.commit(WriterId(uuid(racer)), &batch).await.unwrap();
+                for (name, outcomes) in chunk.iter().zip(outcomes) {
+                    match outcomes {
                         WriteOutcome::Committed { .. } => won.push(name.clone()),
                         WriteOutcome::Replayed => {}
                         other => panic!("{other:?}"),
@@ -83,10 +86,11 @@ async fn concurrent_redemptions_have_one_winner(on: &TestStore) {
     won.sort();
     let mut names = names;
     names.sort();
-    assert_eq!(won, names, "every id has exactly one winner");
+    assert_eq!(won, names, "each id has exactly one winner");
 }
 
-/// Long batches of the same ids at the same time: each holds some that the other wants, and nobody waits in a circle.
+/// Concurrent long batches of the same ids: each holds some that the other needs, and no deadlock
+/// occurs.
 async fn overlapping_batches_do_not_deadlock(on: &TestStore) {
     const IDS: usize = 400;
     for round in 0..6 {
@@ -99,13 +103,13 @@ async fn overlapping_batches_do_not_deadlock(on: &TestStore) {
         }
         let mut won = 0;
         for racer in racers {
-            won += racer.await.unwrap().into_iter().filter(|written| *written == COMMITTED).count();
+            won += racer.await.unwrap().into_iter().filter(|outcomes| *outcomes == COMMITTED).count();
         }
         assert_eq!(won, IDS, "round {round}");
     }
 }
 
-/// A write that touches everything, and builds on a state of the registry that never was.
+/// Returns a write to every table whose precondition never holds.
 fn write_everything(n: u128) -> WriteSet {
     WriteSet {
         state_changes: vec![
@@ -132,7 +136,7 @@ async fn rejected_write_leaves_no_trace(on: &TestStore) {
     let WriteOutcome::AlreadyApplied { fingerprint, response: answer, seq: None } =
         &commit(&*store, std::slice::from_ref(&before)).await[0]
     else {
-        panic!("the key was used before");
+        panic!("the key was not used before");
     };
     assert_eq!((&**fingerprint, &**answer), ("fingerprint of k", r#"{"answer":"k"}"#));
     assert_eq!(commit(&*store, std::slice::from_ref(&moved)).await, [WriteOutcome::Conflict]);
@@ -159,7 +163,7 @@ async fn rejected_write_leaves_no_trace(on: &TestStore) {
     assert_eq!(store.list_audit_records(&AuditFilter::default(), &first_page(9)).await.unwrap().items.len(), 1);
     assert_eq!(store.find_idempotent_response("admin:ops", "new").await.unwrap(), None);
     assert_eq!(store.find_idempotent_response("admin:ops", "newer").await.unwrap(), None);
-    // What they wanted to use up is still there to be used.
+    // The guards that they would have used are still free.
     let batch = [redeem(&["jti 2"]), redeem(&["jti 3"]), redeem(&["jti 4"])];
     assert_eq!(commit(&*store, &batch).await, vec![COMMITTED; 3]);
     let again = WriteSet { idempotency: Some(idempotency_key("new")), ..WriteSet::default() };
@@ -183,7 +187,7 @@ async fn rejected_write_does_not_block_the_next(on: &TestStore) {
     let Some(WriteOutcome::AlreadyApplied { fingerprint, .. }) =
         store.find_idempotent_response("admin:ops", "k").await.unwrap()
     else {
-        panic!("the second one is done");
+        panic!("the second write is not committed");
     };
     assert_eq!(fingerprint, "of the second");
 }
@@ -216,22 +220,26 @@ async fn version_increases_with_every_change(on: &TestStore) {
         || async { (store.load_registry().await.unwrap().version, store.load_keys().await.unwrap().version) };
     assert_eq!(versions().await, (0, 0));
     commit_one(&*store, WriteSet { state_changes: put("operator"), ..WriteSet::default() }).await;
-    assert_eq!(versions().await, (1, 0), "without being asked");
+    assert_eq!(versions().await, (1, 0), "without a precondition");
     let on_one = |role| WriteSet {
         precondition: Some(Precondition::RegistryVersion(1)),
         state_changes: put(role),
         ..WriteSet::default()
     };
-    let written = commit(&*store, &[on_one("auditor"), on_one("operator")]).await;
-    assert_eq!(written, [COMMITTED, WriteOutcome::Conflict], "what the second builds on was moved by the first");
+    let outcomes = commit(&*store, &[on_one("auditor"), on_one("operator")]).await;
+    assert_eq!(
+        outcomes,
+        [COMMITTED, WriteOutcome::Conflict],
+        "the first write invalidates the precondition of the second"
+    );
     assert_eq!(versions().await, (2, 0));
     assert_eq!(store.load_registry().await.unwrap().entries, [admin("ops", "auditor")]);
     let only_look = WriteSet { precondition: Some(Precondition::RegistryVersion(2)), ..redeem(&["a"]) };
     commit_one(&*store, only_look).await;
-    assert_eq!(versions().await, (2, 0), "to build on a state is no change of it");
+    assert_eq!(versions().await, (2, 0), "a precondition is not a change");
     let grants = WriteSet { state_changes: vec![transition_task(1, TaskState::Revoked)], ..WriteSet::default() };
     commit_one(&*store, grants).await;
-    assert_eq!(versions().await, (2, 0), "nor is a change of something else");
+    assert_eq!(versions().await, (2, 0), "a change of other state changes no version");
 }
 
 pub(crate) async fn concurrent_changes_of_a_version_have_one_winner(on: &TestStore) {
@@ -288,10 +296,14 @@ async fn repeated_request_finds_stored_response(on: &TestStore) {
     assert_eq!(store.find_idempotent_response("admin:ops", "a").await.unwrap(), None);
     assert_eq!(commit_one(&*store, write("a")).await, Some(LogPosition::new(2)));
     assert_eq!(store.find_idempotent_response("admin:ops", "a").await.unwrap(), Some(before("a", 2)));
-    assert_eq!(store.find_idempotent_response("admin:other", "a").await.unwrap(), None, "two callers' keys don't meet");
-    // Again, and with others; and the same new key twice in one batch.
-    let written = commit(&*store, &[write("b"), write("a"), write("b")]).await;
-    assert_eq!(written, [WriteOutcome::Committed { seq: Some(LogPosition::new(4)) }, before("a", 2), before("b", 4)]);
+    assert_eq!(
+        store.find_idempotent_response("admin:other", "a").await.unwrap(),
+        None,
+        "keys of two callers are independent"
+    );
+    // Retried, alone and with others; and the same new key twice in one batch.
+    let outcomes = commit(&*store, &[write("b"), write("a"), write("b")]).await;
+    assert_eq!(outcomes, [WriteOutcome::Committed { seq: Some(LogPosition::new(4)) }, before("a", 2), before("b", 4)]);
     assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(4));
 }
 
@@ -327,11 +339,11 @@ async fn repeated_request_precedes_conflict_and_replay(on: &TestStore) {
     let moved = Some(Precondition::RegistryVersion(9));
     let both = WriteSet { idempotency: Some(idempotency_key("k")), precondition: moved.clone(), ..redeem(&["fresh"]) };
     let all = WriteSet { idempotency: Some(idempotency_key("k")), precondition: moved, ..redeem(&["a"]) };
-    let written = commit(&*store, &[both, all]).await;
-    assert!(matches!(written[..], [WriteOutcome::AlreadyApplied { .. }, WriteOutcome::Replayed]), "{written:?}");
+    let outcomes = commit(&*store, &[both, all]).await;
+    assert!(matches!(outcomes[..], [WriteOutcome::AlreadyApplied { .. }, WriteOutcome::Replayed]), "{outcomes:?}");
 }
 
-async fn sweep_removes_expired_rows(on: &TestStore) {
+async fn garbage_collection_removes_expired_rows(on: &TestStore) {
     let store = on.open().await;
     let keep = |id: &str, until| WriteSet {
         replay_guards: vec![ReplayGuard { keep_until: at(until), ..replay_guard(id) }],
@@ -342,19 +354,19 @@ async fn sweep_removes_expired_rows(on: &TestStore) {
     let swept = store.collect_garbage(at(100)).await.unwrap();
     assert_eq!((swept.replay_guards, swept.idempotency_records, swept.signing_keys), (2, 2, 0));
     assert_eq!(store.collect_garbage(at(100)).await.unwrap(), errand::ports::GcStats::default());
-    let written = commit(&*store, &[redeem(&["a"]), redeem(&["b"]), redeem(&["c"])]).await;
-    assert_eq!(written, [COMMITTED, COMMITTED, WriteOutcome::Replayed]);
+    let outcomes = commit(&*store, &[redeem(&["a"]), redeem(&["b"]), redeem(&["c"])]).await;
+    assert_eq!(outcomes, [COMMITTED, COMMITTED, WriteOutcome::Replayed]);
     assert!(store.find_idempotent_response("admin:ops", "a").await.unwrap().is_none());
     assert!(store.find_idempotent_response("admin:ops", "c").await.unwrap().is_some());
-    // The longest wish counts, when a batch has several for one id.
+    // The longest requested time counts if a batch has several for one id.
     let batch = [keep("d", 500), keep("d", 900)];
     commit(&*store, &batch).await;
     store.collect_garbage(at(600)).await.unwrap();
     assert_eq!(commit(&*store, &[redeem(&["d"])]).await, [WriteOutcome::Replayed]);
 }
 
-/// A caller that goes away in the middle: its write happened or it did not, and the next one is not disturbed.
-/// A future that is let go after so many polls: in the middle of whatever it is at then, however fast the machine is.
+/// A future that is dropped after a number of polls, at a point that does not depend on the speed
+/// of the machine.
 struct CancelAfter<F> {
     future: F,
     polls: u64,
@@ -370,6 +382,7 @@ impl<F: Future + Unpin> Future for CancelAfter<F> {
     }
 }
 
+/// A cancelled commit happens wholly or not at all, and does not disturb the next one.
 async fn cancelled_commit_is_atomic(on: &TestStore) {
     const CALLERS: u64 = 120;
     let store = on.open().await;
@@ -380,9 +393,10 @@ async fn cancelled_commit_is_atomic(on: &TestStore) {
         let commit = CancelAfter { future: store.commit(WRITER, &batch), polls: n / 2 };
         gone += u32::from(commit.await.is_none());
     }
-    // How often a commit wakes up is the machine's affair; but three times it does.
+    // The number of polls of a commit depends on the machine, but it is at least three.
     assert!(gone > 5, "{gone}");
-    // What the last one sent may still be under way; an entry waits until it is over, one way or the other.
+    // The statements of the last one may still be running. A log entry waits until its transaction
+    // has ended.
     let last =
         commit_one(&*store, WriteSet { log_entries: vec![entry(Target::Keys)], ..WriteSet::default() }).await.unwrap();
     let mut happened = 0;
@@ -407,7 +421,7 @@ async fn empty_batch_commits_nothing(on: &TestStore) {
 }
 
 conformance!(
-    one_time_id_is_redeemed_once,
+    replay_guard_is_used_once,
     duplicate_id_in_batch_is_rejected,
     concurrent_redemptions_have_one_winner,
     overlapping_batches_do_not_deadlock,
@@ -419,7 +433,7 @@ conformance!(
     repeated_request_finds_stored_response,
     concurrent_identical_requests_commit_once,
     repeated_request_precedes_conflict_and_replay,
-    sweep_removes_expired_rows,
+    garbage_collection_removes_expired_rows,
     cancelled_commit_is_atomic,
     empty_batch_commits_nothing,
 );

@@ -1,4 +1,4 @@
-//! The registry, secrets, keys and grants: what is put, put again and removed.
+//! The registry, secrets, keys and grants: inserted, replaced and removed.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use errand::{
         keys::KeySchedule,
         registry::{
             Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, Source, StoredSecretTag,
-            tool::{ToolDefinition, ToolRecord},
+            tool::{ObservedDefinition, ToolDefinition, ToolRecord},
         },
         revocation::Target,
         secret::SecretTag,
@@ -30,7 +30,7 @@ fn object(kind: &str, body: &serde_json::Value) -> RegistryObject {
     serde_json::from_value(json!({"kind": kind, "body": body})).unwrap()
 }
 
-/// One of each kind, with about everything in it that one can have.
+/// Returns one object of each kind with nearly every member.
 fn objects() -> Vec<Entry> {
     let basic = json!({"method": "client_secret_basic"});
     let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "x": "a", "y": "b", "kid": "🦀 '\" \\"}]});
@@ -73,7 +73,7 @@ async fn object_round_trips(on: &TestStore) {
     )
     .await;
     commit_changes(&*store, vec![StateChange::RemoveObject(ObjectKind::Agent, "planner".into())]).await;
-    // Another kind's object of that name, and one that is not there.
+    // An object of another kind with that name, and one that does not exist.
     commit_changes(&*store, vec![StateChange::RemoveObject(ObjectKind::Issuer, "files".into())]).await;
     let registry = store.load_registry().await.unwrap();
     assert_eq!(registry.version, 4);
@@ -111,10 +111,10 @@ async fn secret_is_removed_with_client(on: &TestStore) {
     assert_eq!(tags().await, [(client("files"), (vec![2; 32], Source::Api))].into());
     commit_changes(&*store, vec![StateChange::RemoveSecret(client("files"))]).await;
     assert_eq!(tags().await, [].into());
-    assert_eq!(store.load_registry().await.unwrap().version, 5, "a secret is a part of the registry");
+    assert_eq!(store.load_registry().await.unwrap().version, 5, "a secret belongs to the registry");
 }
 
-async fn key_is_kept_until_swept(on: &TestStore) {
+async fn key_is_kept_until_garbage_collection(on: &TestStore) {
     let store = on.open().await;
     let key = |kid: &str, algorithm, gone: Option<i64>| StoredKey {
         schedule: KeySchedule {
@@ -136,7 +136,7 @@ async fn key_is_kept_until_swept(on: &TestStore) {
     commit_changes(&*store, keys.iter().cloned().map(StateChange::PutKey).collect()).await;
     let stored = store.load_keys().await.unwrap();
     assert_eq!((stored.version, stored.keys), (1, keys.to_vec()));
-    // New dates, and another sealing of the same key.
+    // A new schedule, and another ciphertext of the same key.
     let mut newer = key("a", SigningAlgorithm::ES256, Some(500));
     newer.sealed_private_key = vec![7; 100];
     commit_changes(&*store, vec![StateChange::PutKey(newer.clone())]).await;
@@ -144,14 +144,14 @@ async fn key_is_kept_until_swept(on: &TestStore) {
     assert_eq!(store.collect_garbage(at(100)).await.unwrap().signing_keys, 1);
     let stored = store.load_keys().await.unwrap();
     assert_eq!(stored.keys, [newer.clone(), keys[2].clone()]);
-    assert_eq!(stored.version, 2, "nobody plans with a key that is gone");
+    assert_eq!(stored.version, 2, "deletion of an expired key changes no version");
     commit_changes(
         &*store,
         vec![StateChange::RemoveKey("c".parse().unwrap()), StateChange::RemoveKey("nobody".parse().unwrap())],
     )
     .await;
     let left = store.load_keys().await.unwrap();
-    assert_eq!((left.version, left.keys), (3, vec![newer]), "removed, whatever its dates say");
+    assert_eq!((left.version, left.keys), (3, vec![newer]), "removed, regardless of its schedule");
     assert_eq!(store.load_registry().await.unwrap().version, 0);
 }
 
@@ -181,7 +181,7 @@ async fn grant_is_created_found_and_withdrawn(on: &TestStore) {
     };
     assert_eq!(between("alice", 9, 9).await, [all[1].clone(), all[0].clone()]);
     assert_eq!(between("alice", 9, 1).await, [all[1].clone()]);
-    assert_eq!(between("alice", 10, 9).await, [all[1].clone()], "one that ends now is over");
+    assert_eq!(between("alice", 10, 9).await, [all[1].clone()], "a grant that ends now has expired");
     assert_eq!(between("carol", 0, 9).await, []);
     commit_changes(&*store, vec![StateChange::RemoveGrant(grant_id(2)), StateChange::RemoveGrant(grant_id(77))]).await;
     assert_eq!(store.find_grant(grant_id(2)).await.unwrap(), None);
@@ -207,8 +207,8 @@ async fn tasks_without_grant_are_found(on: &TestStore) {
     assert_eq!(store.list_tasks_without_grant(1).await.unwrap().len(), 1);
 }
 
-/// A task belongs to the agent and the issuer that were there when it was opened; an object that is put again stays the one that
-/// it is, and one that is removed takes with it what was granted.
+/// A task belongs to the agent and the issuer that were registered when it was opened. A replaced
+/// object keeps its registration position, and a removed one takes its grants with it.
 async fn removal_deletes_grants_and_orphans_tasks(on: &TestStore) {
     let store = on.open().await;
     let of_kind = |kind| objects().into_iter().find(|entry| entry.object.kind() == kind).unwrap();
@@ -240,13 +240,13 @@ async fn removal_deletes_grants_and_orphans_tasks(on: &TestStore) {
     let open = |n, rev, state| WriteSet { task: Some(Task { rev, state, ..task(n) }), ..WriteSet::default() };
     commit(&*store, &[open(1, seq, TaskState::Active), open(2, seq, TaskState::Completed)]).await;
     logged(vec![agent()]).await;
-    assert_eq!(store.load_registry().await.unwrap().registration_positions, since, "changed, and the same");
+    assert_eq!(store.load_registry().await.unwrap().registration_positions, since, "the position stays");
     assert_eq!(lost().await, []);
     put().await;
     logged(vec![StateChange::RemoveObject(ObjectKind::Agent, "planner".into())]).await;
     assert_eq!((grants().await, lost().await), (vec![grant_id(2)], vec![task_id(1)]));
     let seq = logged(vec![agent()]).await;
-    assert_eq!(lost().await, [task_id(1)], "another one of its name is another one");
+    assert_eq!(lost().await, [task_id(1)], "registered anew under the same name");
     commit(&*store, &[open(3, seq, TaskState::Suspended)]).await;
     assert_eq!(lost().await, [task_id(1)]);
     assert_eq!(store.list_orphaned_tasks(0).await.unwrap(), []);
@@ -290,7 +290,7 @@ async fn block_round_trips(on: &TestStore) {
     )
     .await;
     all.remove(3);
-    // What an object is called, or whether it is there, makes no difference.
+    // Neither the name of an object nor its existence matters.
     commit_changes(&*store, vec![StateChange::PutObject(Box::new(admin("ops", "operator")))]).await;
     commit_changes(&*store, vec![StateChange::RemoveObject(ObjectKind::Admin, "ops".into())]).await;
     let registry = store.load_registry().await.unwrap();
@@ -315,7 +315,7 @@ async fn orphaned_task_is_ended(on: &TestStore) {
     );
 }
 
-/// Objects, tags and version are read at one moment, whoever changes them meanwhile.
+/// Objects, tags and version are read in one snapshot despite concurrent changes.
 async fn registry_is_read_in_one_snapshot(on: &TestStore) {
     const CHANGES: u64 = 60;
     let (writer, reader) = (on.open().await, on.open().await);
@@ -340,14 +340,17 @@ async fn registry_is_read_in_one_snapshot(on: &TestStore) {
             break;
         }
     }
-    assert!(reads > 5, "the reader was there while it changed: {reads}");
+    assert!(reads > 5, "too few concurrent reads: {reads}");
     writing.await.unwrap();
 }
 
-/// What is known of a tool: accepted and seen, at different times.
+/// Returns a tool record: accepted and seen at different times.
 fn tool(resource: &str, name: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRecord {
     let sighting = |text: Option<&str>, then| {
-        text.map(|text| ToolDefinition::new(name, Some(text), &serde_json::Map::new()).unwrap().observe(then))
+        text.map(|text| {
+            let definition = ToolDefinition::new(name, Some(text), &serde_json::Map::new()).unwrap();
+            ObservedDefinition::new(&definition, then)
+        })
     };
     ToolRecord {
         resource: client(resource),
@@ -378,7 +381,7 @@ async fn tool_records_are_removed_with_resource(on: &TestStore) {
     commit_changes(&*store, vec![put(&tool("planner", "B", None, Some("b")))]).await;
     assert_eq!(store.list_tools(&client("files")).await.unwrap(), records);
     let registry = store.load_registry().await.unwrap();
-    assert_eq!(registry.version, before + 2, "a change of what is known is one of the registry");
+    assert_eq!(registry.version, before + 2, "a tool record belongs to the registry");
     let want = records.iter().map(|record| (record.tool.clone(), record.known_tool())).collect::<BTreeMap<_, _>>();
     assert_eq!(registry.known_tools[&client("files")], want);
 
@@ -391,7 +394,7 @@ async fn tool_records_are_removed_with_resource(on: &TestStore) {
     .await;
     let after = [records[0].clone(), records[1].clone(), records[2].clone(), again];
     assert_eq!(store.list_tools(&client("files")).await.unwrap(), after);
-    // Somebody was quicker: nothing happens.
+    // A conflicting write has no effect.
     let late = WriteSet {
         precondition: Some(Precondition::RegistryVersion(before)),
         state_changes: vec![put(&records[4])],
@@ -399,13 +402,13 @@ async fn tool_records_are_removed_with_resource(on: &TestStore) {
     };
     assert_eq!(store.commit(WRITER, &[late]).await.unwrap(), [WriteOutcome::Conflict]);
     assert_eq!(store.list_tools(&client("files")).await.unwrap(), after);
-    // An agent of that name is none of its business; the resource takes its tools with it.
+    // An agent with that name does not matter. The removal of the resource removes its tools.
     commit_changes(&*store, vec![StateChange::RemoveObject(ObjectKind::Agent, "files".into())]).await;
     assert_eq!(store.list_tools(&client("files")).await.unwrap().len(), 4);
     commit_changes(&*store, vec![StateChange::RemoveObject(ObjectKind::Resource, "files".into())]).await;
     assert_eq!(known().await.keys().collect::<Vec<_>>(), [&client("planner")]);
 
-    // What somebody wrote into it is not what was accepted.
+    // A definition that was tampered with does not match its digest.
     let text = crate::schema::error_text(&{
         on.tamper("UPDATE tools SET seen_definition = '{\"description\":\"hunter2\"}'").await;
         store.list_tools(&client("planner")).await.unwrap_err()
@@ -421,7 +424,7 @@ conformance!(
     registry_is_read_in_one_snapshot,
     object_round_trips,
     secret_is_removed_with_client,
-    key_is_kept_until_swept,
+    key_is_kept_until_garbage_collection,
     grant_is_created_found_and_withdrawn,
     tasks_without_grant_are_found,
     removal_deletes_grants_and_orphans_tasks,

@@ -1,4 +1,4 @@
-//! Replicas: renewals in their order, and hearing of what others write.
+//! Replicas: heartbeats in order, and change notifications.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn heartbeat(n: u128, number: u64, applied: u64) -> Heartbeat {
     Heartbeat { replica, number, applied: LogPosition::new(applied), lease: Duration::from_millis(1999), at: NOW }
 }
 
-async fn latest_renewal_is_kept(on: &TestStore) {
+async fn latest_heartbeat_is_kept(on: &TestStore) {
     let store = on.open().await;
     assert_eq!(store.list_replicas().await.unwrap(), []);
     for (n, number, applied) in [(2, 1, 0), (1, 1, 5), (1, 2, 7)] {
@@ -31,9 +31,9 @@ async fn latest_renewal_is_kept(on: &TestStore) {
     }
     let other = on.open().await;
     assert_eq!(other.list_replicas().await.unwrap(), [heartbeat(1, 2, 7), heartbeat(2, 1, 0)]);
-    // One that was sent before and comes after, and the same once more.
+    // A late heartbeat, and a repeated one.
     for late in [heartbeat(1, 1, 5), Heartbeat { applied: LogPosition::new(6), ..heartbeat(1, 2, 7) }] {
-        store.record_heartbeat(&late, true).await.expect_err("nobody will wait for it");
+        store.record_heartbeat(&late, true).await.expect_err("a late heartbeat gives no lease");
         assert_eq!(other.list_replicas().await.unwrap(), [heartbeat(1, 2, 7), heartbeat(2, 1, 0)]);
     }
     let slower = Heartbeat { lease: Duration::from_secs(30), ..heartbeat(1, 3, 7) };
@@ -49,21 +49,21 @@ async fn renewed_replica_is_not_removed(on: &TestStore) {
         assert_eq!(store.deregister_replica(ReplicaId(uuid(n)), number).await.unwrap(), was_there, "{n} {number}");
     }
     assert_eq!(store.list_replicas().await.unwrap(), [heartbeat(2, 9, 0)]);
-    // It comes again.
+    // The replica returns.
     store.record_heartbeat(&heartbeat(1, 5, 0), false).await.unwrap();
     assert_eq!(store.list_replicas().await.unwrap(), [heartbeat(1, 5, 0), heartbeat(2, 9, 0)]);
 }
 
-async fn receive(ear: &mut dyn ChangeListener) -> Notification {
-    timeout(Duration::from_secs(30), ear.recv()).await.expect("something is heard").unwrap()
+async fn receive(listener: &mut dyn ChangeListener) -> Notification {
+    timeout(Duration::from_secs(30), listener.recv()).await.expect("a notification arrives").unwrap()
 }
 
 async fn writes_of_others_are_notified(on: &TestStore) {
     let (store, other) = (on.open().await, on.open().await);
     store.record_heartbeat(&heartbeat(1, 1, 0), true).await.unwrap();
-    let mut ear = other.listen().await.unwrap();
+    let mut listener = other.listen().await.unwrap();
     for n in 1..4_u128 {
-        // Neither tokens nor renewals that say nothing new: what is heard next is the entry.
+        // Tokens and heartbeats without news cause no notification: the next one is for the entry.
         commit_one(&*store, issue_token(n)).await;
         store.record_heartbeat(&heartbeat(1, 2 * u64::try_from(n).unwrap(), 0), false).await.unwrap();
         commit_one(
@@ -71,34 +71,34 @@ async fn writes_of_others_are_notified(on: &TestStore) {
             WriteSet { log_entries: vec![entry(Target::Registry), entry(Target::Keys)], ..WriteSet::default() },
         )
         .await;
-        assert_eq!(receive(&mut *ear).await, Notification::Log);
+        assert_eq!(receive(&mut *listener).await, Notification::Log);
         store
             .record_heartbeat(&heartbeat(2, u64::try_from(n).unwrap(), u64::try_from(n).unwrap()), true)
             .await
             .unwrap();
-        assert_eq!(receive(&mut *ear).await, Notification::Acknowledgement);
+        assert_eq!(receive(&mut *listener).await, Notification::Acknowledgement);
     }
-    let nothing = timeout(Duration::from_millis(100), ear.recv()).await;
-    assert!(nothing.is_err(), "{nothing:?}");
-    // Several may listen at one store, one after the other.
-    drop(ear);
-    let mut ear = other.listen().await.unwrap();
+    let none = timeout(Duration::from_millis(100), listener.recv()).await;
+    assert!(none.is_err(), "{none:?}");
+    // A store may have several listeners in turn.
+    drop(listener);
+    let mut listener = other.listen().await.unwrap();
     commit_one(&*store, WriteSet { log_entries: vec![entry(Target::Registry)], ..WriteSet::default() }).await;
-    assert_eq!(receive(&mut *ear).await, Notification::Log);
+    assert_eq!(receive(&mut *listener).await, Notification::Log);
 }
 
-/// What broke says so, and another one hears again.
+/// A broken listener reports an error, and a new one receives notifications.
 #[tokio::test]
 async fn lost_listener_connection_is_reported() {
     let on = TestStore::postgres().await;
     let store = on.open().await;
-    let mut ear = store.listen().await.unwrap();
+    let mut listener = store.listen().await.unwrap();
     on.tamper("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").await;
-    timeout(Duration::from_secs(30), ear.recv()).await.expect("it says something").unwrap_err();
-    drop(ear);
-    let mut ear = store.listen().await.unwrap();
+    timeout(Duration::from_secs(30), listener.recv()).await.expect("the listener returns").unwrap_err();
+    drop(listener);
+    let mut listener = store.listen().await.unwrap();
     commit_one(&*store, WriteSet { log_entries: vec![entry(Target::Registry)], ..WriteSet::default() }).await;
-    assert_eq!(receive(&mut *ear).await, Notification::Log);
+    assert_eq!(receive(&mut *listener).await, Notification::Log);
 }
 
-conformance!(latest_renewal_is_kept, renewed_replica_is_not_removed, writes_of_others_are_notified);
+conformance!(latest_heartbeat_is_kept, renewed_replica_is_not_removed, writes_of_others_are_notified);

@@ -1,4 +1,4 @@
-//! The schema, the statements, and what an operator is told when something is not as it should be.
+//! The schema, the statements, and the diagnostics for an operator.
 
 use std::time::Duration;
 
@@ -69,11 +69,11 @@ async fn unreadable_column_is_named(on: &TestStore) {
         on.tamper(sql).await;
         let ListError::Outage(list) = store.list_tasks(&TaskFilter::default(), &first_page(9)).await.unwrap_err()
         else {
-            panic!("the cursor is good")
+            panic!("the cursor is valid")
         };
         for outage in [store.find_task(id).await.unwrap_err(), list] {
-            let said = error_text(&outage);
-            assert!(said.contains(&want) && !said.contains("hunter2"), "{said}");
+            let text = error_text(&outage);
+            assert!(text.contains(&want) && !text.contains("hunter2"), "{text}");
         }
     }
     on.tamper("UPDATE tokens SET lineage = '[\"hunter2\"]'").await;
@@ -90,9 +90,9 @@ async fn unreadable_column_is_named(on: &TestStore) {
     assert!(object.contains("table `objects`, column `body`, row `agent/planner`"), "{object}");
     on.tamper("INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at) VALUES ('00000000-0000-0000-0000-000000000001', 'x', 'x', 999999999999999, 1, 0, 1, 0)").await;
     let replica = error_text(&store.list_replicas().await.unwrap_err());
-    assert!(replica.contains("table `replicas`, column `started`"), "{replica}");
+    assert!(replica.contains("table `replicas`, column `started_at`"), "{replica}");
     on.tamper("DELETE FROM objects").await;
-    // An object under another one's name.
+    // An object under the name of another.
     let body = serde_json::to_string(&admin("ops", "operator").object).unwrap();
     on.tamper(&format!("INSERT INTO objects (kind, id, body, owner) VALUES ('admin', 'other', '{body}', 'api')")).await;
     let object = error_text(&store.load_registry().await.unwrap_err());
@@ -118,7 +118,7 @@ async fn migrate_at_once(on: &TestStore) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_migrations_work_on_sqlite() {
     migrate_at_once(&TestStore::empty_sqlite().await).await;
-    // Where the list of migrations is there already, all of them begin by reading.
+    // If the table of migrations exists already, all programs begin by reading it.
     let on = TestStore::empty_sqlite().await;
     on.open().await;
     on.tamper(
@@ -130,7 +130,7 @@ async fn concurrent_migrations_work_on_sqlite() {
     migrate_at_once(&on).await;
 }
 
-/// A new file, and somebody writes to it before it has its write-ahead log.
+/// Another connection writes to a new file before its write-ahead log is enabled.
 #[tokio::test]
 async fn sqlite_opens_file_in_use() {
     let on = TestStore::empty_sqlite().await;
@@ -151,10 +151,10 @@ async fn concurrent_migrations_work_on_postgres() {
     migrate_at_once(&TestStore::empty_postgres().await).await;
 }
 
-/// Somebody else holds the lock and does not let go: that is an outage and soon, and nothing happened.
+/// A lock that another transaction keeps holding causes an outage in time, and nothing happens.
 async fn assert_held_lock_is_unavailable(url: &str, lock: &'static str) {
-    let patience = Duration::from_millis(300);
-    let options = StoreOptions { acquire_timeout: patience, statement_timeout: patience, max_connections: 2 };
+    let timeout = Duration::from_millis(300);
+    let options = StoreOptions { acquire_timeout: timeout, statement_timeout: timeout, max_connections: 2 };
     let store = connect(url, &options).await.unwrap();
     let write = WriteSet { log_entries: vec![entry(Target::Keys)], ..issue_token(1) };
     if url.starts_with("sqlite") {
@@ -174,7 +174,7 @@ async fn assert_held_lock_is_unavailable(url: &str, lock: &'static str) {
 
 async fn assert_refused_soon(store: &dyn Store, write: &WriteSet) {
     let commit = store.commit(WRITER, std::slice::from_ref(write));
-    let refused = tokio::time::timeout(Duration::from_secs(20), commit).await.expect("it does not wait for ever");
+    let refused = tokio::time::timeout(Duration::from_secs(20), commit).await.expect("the commit times out");
     refused.unwrap_err();
 }
 
@@ -189,8 +189,8 @@ async fn log_lock_is_unavailable() {
         .await;
 }
 
-/// What every connection is given: nothing waits for ever, not even the server for a program that was stopped in the
-/// middle of a transaction, and what was acknowledged is durable.
+/// The settings of every connection: all waits are limited, including the server's wait for a
+/// program that was stopped within a transaction, and acknowledged writes are durable.
 #[tokio::test]
 async fn postgres_connections_are_configured() {
     let on = TestStore::postgres().await;
@@ -221,7 +221,7 @@ async fn postgres_connections_are_configured() {
     assert!(!named.fetch_all(&mut connection).await.unwrap().is_empty());
 }
 
-/// An operator's defaults for the database don't change what a transaction of ours means.
+/// The defaults of the database do not change the isolation of transactions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_defaults_are_overridden() {
     for isolation in ["serializable", "repeatable read"] {
@@ -236,7 +236,7 @@ async fn postgres_defaults_are_overridden() {
     }
 }
 
-/// A list is answered by an index, in its order, however long the table is.
+/// An index serves every list in its order, however long the table is.
 #[tokio::test]
 async fn sqlite_list_queries_use_indexes() {
     let on = TestStore::sqlite().await;
@@ -266,7 +266,7 @@ async fn sqlite_list_queries_use_indexes() {
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
         let plan = plan.fetch_all(&mut connection).await.unwrap();
         let plan = plan.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("; ");
-        // A look into the JSON of a row that was found is no look through the table.
+        // The expansion of JSON in a row that was found does not scan the table.
         let plan = plan.replace("SCAN json_each", "");
         assert!(plan.contains("USING") && !plan.contains("SCAN"), "{name}: {plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{name}: {plan}");
@@ -275,7 +275,8 @@ async fn sqlite_list_queries_use_indexes() {
     assert!(seen >= 15, "{seen}");
 }
 
-/// Whatever stands between the quotes is SQL of this database and fits the schema, also what no test happens to run.
+/// Every statement is valid SQL of its database and fits the schema, including those that no test
+/// runs.
 #[tokio::test]
 async fn sqlite_statements_prepare() {
     let on = TestStore::sqlite().await;
@@ -312,19 +313,19 @@ fn stores_have_the_same_statements() {
 
 #[tokio::test]
 async fn unreachable_url_is_explained() {
-    let patience = Duration::from_millis(300);
-    let options = StoreOptions { acquire_timeout: patience, ..StoreOptions::default() };
+    let timeout = Duration::from_millis(300);
+    let options = StoreOptions { acquire_timeout: timeout, ..StoreOptions::default() };
     for (url, want) in [
         ("mysql://errand:hunter2@db/errand", "must begin with `postgres://`, `postgresql://` or `sqlite:`"),
         ("hunter2", "must begin with"),
         ("", "must begin with"),
-        ("postgres://errand:hunter2@db:hunter2/errand", "can't be read"),
+        ("postgres://errand:hunter2@db:hunter2/errand", "is not valid"),
         ("postgres://errand:hunter2@db/errand?sslmod=hunter2", "unknown parameter"),
         ("sqlite:///no/such/folder/errand.db", "open the store's file failed"),
     ] {
-        let Err(outage) = connect(url, &options).await else { panic!("{url} leads somewhere") };
-        let said = error_text(&outage);
-        assert!(said.contains(want) && !said.contains("hunter2"), "{said}");
+        let Err(outage) = connect(url, &options).await else { panic!("{url} was accepted") };
+        let text = error_text(&outage);
+        assert!(text.contains(want) && !text.contains("hunter2"), "{text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Status lists: numbers are taken once, and what may have been touched is found.
+//! Status lists: indexes are allocated once, and affected tokens are found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,7 @@ async fn index_block_is_allocated_once(on: &TestStore) {
     let half = REPLICA_COUNT * BLOCKS_PER_REPLICA / 2;
     for taken in blocks.values_mut() {
         taken.sort_unstable();
-        assert_eq!(*taken, (0..u64::try_from(half).unwrap()).collect::<Vec<_>>(), "each once, and none left out");
+        assert_eq!(*taken, (0..u64::try_from(half).unwrap()).collect::<Vec<_>>(), "each once, without gaps");
     }
     let half = u64::try_from(half).unwrap();
     assert_eq!(store.list_status_shards(NOW).await.unwrap(), [(shard(1), half)]);
@@ -60,13 +60,13 @@ async fn expired_shard_is_removed_after_grace(on: &TestStore) {
 
 async fn read_all_tokens(
     store: &dyn Store,
-    having: &TokenSelector,
+    selector: &TokenSelector,
     alive_at: Timestamp,
     page: u32,
 ) -> Vec<TokenRecord> {
     let (mut found, mut after) = (Vec::<TokenRecord>::new(), TokenCursor::default());
     loop {
-        let tokens = store.list_tokens_with_status(having, alive_at, after, page).await.unwrap();
+        let tokens = store.list_tokens_with_status(selector, alive_at, after, page).await.unwrap();
         assert!(tokens.len() <= page as usize);
         let Some(last) = tokens.last() else { return found };
         after = TokenCursor { issued: last.issued, id: last.id };
@@ -79,11 +79,11 @@ async fn affected_tokens_are_found(on: &TestStore) {
     let plain = |n| TokenRecord { task: Some(task_id(n)), grant: None, client: client("reader"), ..token(n) };
     let tokens = [
         TokenRecord { task: Some(task_id(1)), issued: at(NOW.unix() + 2), ..plain(1) },
-        // Of the same task, somebody else's, at another resource.
+        // The same task, another client, another resource.
         TokenRecord { task: Some(task_id(1)), client: client("writer"), audience: HOSTILE[0].into(), ..plain(2) },
         TokenRecord { grant: Some(grant_id(9)), ..plain(3) },
         TokenRecord { requester: Some(requester("zoë")), ..plain(4) },
-        // Another provider's person of the same name.
+        // The same subject at another issuer.
         TokenRecord {
             requester: Some(errand::domain::task::Requester {
                 issuer: "https://other.example.com".parse().unwrap(),
@@ -92,14 +92,14 @@ async fn affected_tokens_are_found(on: &TestStore) {
             ..plain(5)
         },
         TokenRecord { client: client("planner"), ..plain(6) },
-        // Has ended, is in no list.
+        // Expired; without a status list index.
         TokenRecord { task: Some(task_id(1)), issued: at(NOW.unix() - 300), expires: NOW, ..plain(7) },
         TokenRecord { task: Some(task_id(1)), status_index: None, ..plain(8) },
     ];
     let writes = tokens.iter().map(|token| WriteSet { token: Some(token.clone()), ..WriteSet::default() });
     commit(&*store, &writes.collect::<Vec<_>>()).await;
-    let everybody = [1, 2, 3, 4, 5, 6];
-    let having = [
+    let all = [1, 2, 3, 4, 5, 6];
+    let selector = [
         (TokenSelector::Tokens(vec![token_id(2)]), vec![1, 2]),
         (TokenSelector::Tokens(vec![token_id(7), token_id(3), token_id(99)]), vec![1, 2, 3]),
         (TokenSelector::Tasks(vec![task_id(1), task_id(4)]), vec![1, 2, 4]),
@@ -115,18 +115,18 @@ async fn affected_tokens_are_found(on: &TestStore) {
             TokenSelector::Issuers(
                 ["https://login.example.com", "https://other.example.com"].map(|url| url.parse().unwrap()).into(),
             ),
-            everybody.into(),
+            all.into(),
         ),
         (TokenSelector::Tokens(vec![]), vec![]),
     ];
-    for (having, want) in &having {
+    for (selector, want) in &selector {
         for page in [1, 2, 100] {
-            let found = read_all_tokens(&*store, having, NOW, page).await;
+            let found = read_all_tokens(&*store, selector, NOW, page).await;
             let ids = found.iter().map(|token| token.id).collect::<BTreeSet<_>>();
-            assert_eq!(ids, want.iter().map(|n| token_id(*n)).collect(), "{having:?}");
-            assert_eq!(found.len(), ids.len(), "{having:?}: one twice");
+            assert_eq!(ids, want.iter().map(|n| token_id(*n)).collect(), "{selector:?}");
+            assert_eq!(found.len(), ids.len(), "{selector:?}: duplicates");
             let order = found.iter().map(|token| (token.issued, token.id)).collect::<Vec<_>>();
-            assert!(order.is_sorted(), "{having:?}");
+            assert!(order.is_sorted(), "{selector:?}");
             for found in found {
                 assert!(tokens.contains(&found), "{found:?}");
             }
@@ -134,7 +134,7 @@ async fn affected_tokens_are_found(on: &TestStore) {
     }
     let ended = read_all_tokens(&*store, &TokenSelector::Tasks(vec![task_id(1)]), at(NOW.unix() - 1), 10).await;
     assert_eq!(ended.iter().map(|token| token.id).collect::<Vec<_>>(), [7, 2, 1].map(token_id));
-    assert_eq!(read_all_tokens(&*store, &having[0].0, at(NOW.unix() + 300), 10).await, []);
+    assert_eq!(read_all_tokens(&*store, &selector[0].0, at(NOW.unix() + 300), 10).await, []);
 }
 
 conformance!(index_block_is_allocated_once, expired_shard_is_removed_after_grace, affected_tokens_are_found);

@@ -1,4 +1,4 @@
-//! The life of a task: a change of its state builds on the state that it was read in, whoever else changes it.
+//! Task transitions: optimistic concurrency by the version that was read.
 
 use errand::{
     domain::{
@@ -11,7 +11,7 @@ use errand::{
 
 use crate::{fixtures::*, support::TestStore};
 
-/// A change of task `n` that builds on so many changes before it.
+/// Returns a transition of task `n` that requires a version.
 fn transition_write(n: u128, turns: u64, state: TaskState) -> WriteSet {
     WriteSet {
         precondition: Some(Precondition::TaskVersion(task_id(n), turns)),
@@ -26,13 +26,14 @@ async fn transition_requires_the_read_version(on: &TestStore) {
     commit(&*store, &[open(1), open(2)]).await;
     assert_eq!(store.find_task(task_id(1)).await.unwrap(), Some(task(1)));
     let moved = |n, turns| transition_write(n, turns, TaskState::Revoked);
-    // What was never there, and what is not there yet.
+    // A task that does not exist, and a version that does not exist yet.
     assert_eq!(commit(&*store, &[moved(1, 1), moved(9, 0)]).await, [WriteOutcome::Conflict, WriteOutcome::Conflict]);
     commit_one(&*store, transition_write(1, 0, TaskState::Suspended)).await;
     let suspended = store.find_task(task_id(1)).await.unwrap().unwrap();
     assert_eq!((suspended.state, suspended.version), (TaskState::Suspended, 1));
     assert_eq!(suspended.last_transition, Some(transition(TaskState::Suspended)));
-    // Of two in one batch that build on the same state, the first happens; what builds on that one goes on.
+    // Of two transitions of the same version in one batch, the first is applied, and one that
+    // requires its result follows.
     let batch = [
         transition_write(1, 1, TaskState::Active),
         transition_write(1, 1, TaskState::Completed),
@@ -73,7 +74,7 @@ async fn bulk_transition_requires_all_read_versions(on: &TestStore) {
     assert_eq!(states, [(TaskState::Suspended, 1), (TaskState::Completed, 2), (TaskState::Completed, 1)]);
 }
 
-/// Many replicas, each with a batch over the same tasks in an order of its own: every task is ended by one of them.
+/// Many replicas end the same tasks in different orders: each task is ended by exactly one of them.
 async fn concurrent_ends_have_one_winner(on: &TestStore) {
     const TASKS: u128 = 8;
     let store = on.open().await;
@@ -109,7 +110,7 @@ async fn concurrent_ends_have_one_winner(on: &TestStore) {
         assert_eq!(won, usize::try_from(TASKS).unwrap(), "round {round}");
     }
     let entries = u64::try_from(TASKS).unwrap() * 5;
-    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(entries), "who lost left no entry");
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(entries), "the losers left no entry");
     for n in 0..TASKS {
         assert_eq!(store.find_task(task_id(n)).await.unwrap().unwrap().version, 5);
     }
@@ -148,14 +149,15 @@ async fn log_entry_is_written_with_transition(on: &TestStore) {
     assert_eq!(log.iter().map(|entry| entry.entry.verb).collect::<Vec<_>>(), verbs);
     let listed = store.list_revocations(&first_page(9)).await.unwrap().items;
     assert_eq!(listed.iter().rev().map(|entry| entry.entry.verb).collect::<Vec<_>>(), verbs);
-    // Only a task is held back.
+    // Only tasks can be suspended.
     let mut of_token = entry(Target::Token(token_id(1)));
     of_token.verb = LogAction::Suspend;
     store.commit(WRITER, &[WriteSet { log_entries: vec![of_token], ..WriteSet::default() }]).await.unwrap_err();
     assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(3));
 }
 
-/// A change without a condition still goes on by one, so that whoever built on the state before is too late.
+/// A transition without a precondition increments the version too, so that writes that require the
+/// old one fail.
 async fn unconditional_transition_increases_version(on: &TestStore) {
     let store = on.open().await;
     commit_one(&*store, WriteSet { task: Some(task(1)), ..WriteSet::default() }).await;

@@ -1,5 +1,5 @@
-//! An identity provider for tests: keys and whatever token a test wants signed with them, the wrong ones included. The
-//! interop suite has a real provider; this one makes what a real one never would.
+//! An identity provider for tests: keys, and signatures over any token, including invalid ones that
+//! a real provider would not issue. The interop suite has a real provider.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use josekit::{
@@ -8,12 +8,12 @@ use josekit::{
 };
 use serde_json::{Value, json};
 
-/// base64url without padding.
+/// Encodes as base64url without padding.
 pub fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// An ES256 key with its name.
+/// An ES256 key with its `kid`.
 #[derive(Clone)]
 pub struct Key {
     pub kid: String,
@@ -29,26 +29,26 @@ impl Key {
         Self { kid: kid.to_owned(), jwk }
     }
 
-    /// The public half, as a JWK.
+    /// Returns the public key as a JWK.
     pub fn public(&self) -> Value {
-        // josekit leaves the names out.
+        // josekit omits these members.
         let mut public = serde_json::to_value(self.jwk.to_public_key().unwrap()).unwrap();
         public["kid"] = json!(self.kid);
         public["alg"] = json!("ES256");
         public
     }
 
-    /// The public half, in a set.
+    /// Returns the public key in a JWK set.
     pub fn jwks(&self) -> Value {
         json!({ "keys": [self.public()] })
     }
 
-    /// The private half, as the text of a JWK.
+    /// Returns the private key as the text of a JWK.
     pub fn private(&self) -> String {
         serde_json::to_string(&self.jwk).unwrap()
     }
 
-    /// A compact JWS of this `typ` (none, when empty) over these claims.
+    /// Signs a compact JWS of this `typ` (without one if empty) over these claims.
     pub fn sign(&self, typ: &str, claims: &Value) -> String {
         let mut header = json!({ "alg": "ES256", "kid": self.kid });
         if !typ.is_empty() {
@@ -57,7 +57,7 @@ impl Key {
         self.sign_raw(&header.to_string(), &claims.to_string())
     }
 
-    /// A compact JWS over exactly these texts, whatever they are.
+    /// Signs a compact JWS over exactly these texts.
     pub fn sign_raw(&self, header: &str, payload: &str) -> String {
         let input = format!("{}.{}", b64(header), b64(payload));
         let signature = ES256.signer_from_jwk(&self.jwk).unwrap().sign(input.as_bytes()).unwrap();

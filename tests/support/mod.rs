@@ -1,7 +1,8 @@
-//! Stores for tests: each test has its own, migrated and empty, and it is gone when the test is over.
+//! Stores for tests. Each test has its own, migrated and empty, which is removed at its end.
 //!
-//! SQLite is a file in a temporary folder. Postgres is a server that somebody else runs (`./dev test` does); each test
-//! gets a database of its own on it, copied from a template that is migrated once.
+//! A SQLite store is a file in a temporary folder. PostgreSQL is an external server (`./dev test`
+//! starts one), on which each test gets a database of its own, copied from a template that is
+//! migrated once.
 
 use std::{
     sync::{
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use url::Url;
 
-/// A store, as long as this lives.
+/// A store that is removed on drop.
 pub struct TestStore {
     url: String,
     backend: Backend,
@@ -30,27 +31,27 @@ enum Backend {
 }
 
 impl TestStore {
-    /// SQLite, migrated.
+    /// Creates a migrated SQLite store.
     pub async fn sqlite() -> Self {
         let store = Self::empty_sqlite().await;
         store.open().await.migrate().await.unwrap();
         store
     }
 
-    /// SQLite, without a schema.
-    #[expect(clippy::unused_async, reason = "the one for Postgres asks the server")]
+    /// Creates a SQLite store without a schema.
+    #[expect(clippy::unused_async, reason = "symmetric to the one for PostgreSQL")]
     pub async fn empty_sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("errand.db").display());
         Self { url, backend: Backend::File { _folder: folder } }
     }
 
-    /// Postgres, migrated.
+    /// Creates a migrated PostgreSQL store.
     pub async fn postgres() -> Self {
         Self::database(Some(template().await)).await
     }
 
-    /// Postgres, without a schema.
+    /// Creates a PostgreSQL store without a schema.
     pub async fn empty_postgres() -> Self {
         Self::database(None).await
     }
@@ -66,20 +67,20 @@ impl TestStore {
         Self { url: with_database(&server, &database), backend: Backend::Server { server, database } }
     }
 
-    /// Its URL, for whoever opens it another way.
+    /// Returns the URL.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Opens it: every call is another instance, as another replica would be.
+    /// Opens the store. Every call returns a separate instance, as another replica has.
     pub async fn open(&self) -> Arc<dyn Database> {
-        // Patient: tests share the machine.
-        let patience = Duration::from_mins(1);
-        let options = StoreOptions { max_connections: 4, acquire_timeout: patience, statement_timeout: patience };
+        // Long timeouts, because tests share the machine.
+        let timeout = Duration::from_mins(1);
+        let options = StoreOptions { max_connections: 4, acquire_timeout: timeout, statement_timeout: timeout };
         connect(&self.url, &options).await.unwrap()
     }
 
-    /// Makes all writes wait, and no read, as long as what it returns lives.
+    /// Blocks all writes, but not reads, until the returned guard is dropped.
     pub async fn lock_writes(&self) -> Box<dyn Send> {
         match &self.backend {
             Backend::File { .. } => {
@@ -95,7 +96,7 @@ impl TestStore {
         }
     }
 
-    /// Does something to the tables that the program never does.
+    /// Runs SQL that the program itself never runs.
     pub async fn tamper(&self, sql: &str) -> u64 {
         let sql = AssertSqlSafe(sql.to_owned());
         let done = match &self.backend {
@@ -116,7 +117,7 @@ impl Drop for TestStore {
     fn drop(&mut self) {
         let Backend::Server { server, database } = &self.backend else { return };
         let (server, database) = (server.clone(), database.clone());
-        // A drop can't wait for a future, so a thread does.
+        // `drop` can't await, so a thread does.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -124,30 +125,31 @@ impl Drop for TestStore {
                 run(&mut admin, format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await;
             });
         });
-        // A test that fails already says why; that its database stayed behind is nothing beside it.
+        // A leftover database is not worth hiding the failure of the test.
         let _ = dropping.join();
     }
 }
 
 fn server() -> Url {
-    #[expect(clippy::disallowed_methods, reason = "a test is told by its environment where Postgres is")]
+    #[expect(clippy::disallowed_methods, reason = "the environment names the PostgreSQL server of the tests")]
     let url = std::env::var("ERRAND_TEST_POSTGRES_URL").unwrap_or_else(|_| {
         panic!(
-            "no Postgres to test on: run `./dev test`, or set ERRAND_TEST_POSTGRES_URL to a server on which databases can be made, such as postgres://postgres@127.0.0.1:5432/postgres"
+            "ERRAND_TEST_POSTGRES_URL is not set; run `./dev test`, or set it to a server on which databases can be created, such as postgres://postgres@127.0.0.1:5432/postgres"
         )
     });
-    Url::parse(&url).expect("ERRAND_TEST_POSTGRES_URL is a URL")
+    Url::parse(&url).expect("ERRAND_TEST_POSTGRES_URL is a valid URL")
 }
 
-/// The name of a migrated database that nobody is connected to. Whoever needs it first makes it; the lock makes the
-/// others wait, in this process and in others. It is named after the migrations, so an edited one makes another.
+/// Returns the name of a migrated database without connections. The first caller creates it, while
+/// a lock makes the others wait, in this process and in others. The name is derived from the
+/// migrations, so an edited migration gets a new template.
 async fn template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-    let made = TEMPLATE.get_or_init(|| async {
+    let name = TEMPLATE.get_or_init(|| async {
         let server = server();
         let migrations = sqlx::migrate!("migrations/postgres");
         let sums = migrations.iter().flat_map(|migration| migration.checksum.iter().copied()).collect::<Vec<_>>();
-        // No more than 63 characters: Postgres cuts longer names off.
+        // PostgreSQL truncates names that are longer than 63 characters.
         let sum = digest(&SHA256, &sums);
         let name =
             sum.as_ref().iter().take(16).fold("errand_template_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
@@ -162,15 +164,21 @@ async fn template() -> &'static str {
             connect(&url, &StoreOptions::default()).await.unwrap().migrate().await.unwrap();
             run(&mut admin, format!("ALTER DATABASE {unfinished} RENAME TO {name}")).await;
         }
-        // The lock goes with the connection.
+        // The lock is released with the connection.
         admin.close().await.unwrap();
         name
     });
-    made.await
+    name.await
 }
 
 async fn admin(server: &Url) -> PgConnection {
-    server.as_str().parse::<PgConnectOptions>().unwrap().connect().await.expect("ERRAND_TEST_POSTGRES_URL answers")
+    server
+        .as_str()
+        .parse::<PgConnectOptions>()
+        .unwrap()
+        .connect()
+        .await
+        .expect("the server of ERRAND_TEST_POSTGRES_URL is reachable")
 }
 
 async fn run(connection: &mut PgConnection, sql: String) {

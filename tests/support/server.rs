@@ -1,10 +1,10 @@
-//! A whole Errand in this process, on a store of its own and a free port, spoken to over HTTP; with an identity provider
-//! whose tokens it trusts.
+//! A complete server in the test's process, with a store of its own, a free port and a trusted
+//! identity provider. Tests use it over HTTP.
 //!
-//! Agents: `planner` (`private_key_jwt`; may hand over to `reader`), `reader` (secret; may hand over to `writer`), `writer`
-//! (secret), `stranger` (secret; nothing is known about it at the provider). Resources: `files`
-//! (`read_file`, `list_files`: files:read; `write_file`: files:write; `delete_file`: files:delete), `notes` (`read_notes`:
-//! notes:read). Admins: `ops` (operator), `audit` (auditor).
+//! Agents: `planner` (`private_key_jwt`; may delegate to `reader`), `reader` (secret; may delegate
+//! to `writer`), `writer` (secret), `stranger` (secret; unknown at the provider). Resources:
+//! `files` (`read_file`, `list_files`: files:read; `write_file`: files:write; `delete_file`:
+//! files:delete), `notes` (`read_notes`: notes:read). Admins: `ops` (operator), `audit` (auditor).
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,20 +30,21 @@ pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The secret of a client here: 256 bits, and no secret at all.
+/// Returns the secret of a test client: 256 bits, and publicly known.
 pub fn secret(client: &str) -> String {
     crate::idp::b64(format!("{client:-<32}"))
 }
 
-/// A form, ready to be sent.
+/// A form to send.
 pub type Form = Vec<(String, String)>;
 
-/// Makes a form of pairs.
+/// Creates a form from pairs.
 pub fn form(pairs: &[(&str, &str)]) -> Form {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// The same form with some parameters changed: an empty value takes one out, a new name is put at the end.
+/// Returns the form with changed parameters. An empty value removes a parameter, and a new name is
+/// appended.
 pub fn form_with_changes(form: &Form, changes: &[(&str, &str)]) -> Form {
     let mut form = form.clone();
     for (name, value) in changes {
@@ -57,11 +58,11 @@ pub fn form_with_changes(form: &Form, changes: &[(&str, &str)]) -> Form {
     form
 }
 
-/// One Errand: one process, as far as its store can tell.
+/// One server: one process, as far as its store can tell.
 pub struct Server {
-    /// `iss` of its tokens.
+    /// The `iss` of its tokens.
     pub issuer: String,
-    /// Where it is reached: the issuer, or another port for another replica.
+    /// Its URL: the issuer, or another port for another replica.
     pub url: String,
     pub address: SocketAddr,
     pub application: Application,
@@ -73,22 +74,22 @@ pub struct Server {
     pub folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     server_task: Option<JoinHandle<()>>,
-    /// Follows the log as long as it is there.
+    /// Follows the log until it is dropped.
     pub background_tasks: BackgroundTasks,
 }
 
 impl Server {
-    /// Starts one on this store.
+    /// Starts a server on this store.
     pub async fn start(store: TestStore) -> Self {
         Self::start_with(store, "").await
     }
 
-    /// Starts one, with more TOML after the tables of the file below (new tables only).
+    /// Starts a server with more TOML after the tables of `server.toml` (new tables only).
     pub async fn start_with(store: TestStore, more: &str) -> Self {
         Self::start_edited(store, |text| format!("{text}\n{more}")).await
     }
 
-    /// Starts one on a file that was edited.
+    /// Starts a server with an edited configuration file.
     pub async fn start_edited(store: TestStore, edit: impl FnOnce(String) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -100,18 +101,18 @@ impl Server {
         Self::start_server(address, Arc::new(config), idp, planner, Arc::new(store), Arc::new(folder)).await
     }
 
-    /// Another replica: the same configuration, the same store, another port.
+    /// Starts another replica: the same configuration and store, another port.
     pub async fn replica(&self) -> Self {
         self.replica_with(|_| {}).await
     }
 
-    /// Another replica, whose configuration is changed after it was read.
+    /// Starts another replica whose configuration is changed after loading.
     pub async fn replica_with(&self, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::load(&self.config_file(), &|_| None).unwrap();
         change(&mut config);
         let (idp, planner) = (self.idp.clone(), self.planner.clone());
-        let here = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::start_server(here, Arc::new(config), idp, planner, Arc::clone(&self.store), Arc::clone(&self.folder))
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_server(any_port, Arc::new(config), idp, planner, Arc::clone(&self.store), Arc::clone(&self.folder))
             .await
     }
 
@@ -123,24 +124,24 @@ impl Server {
         store: Arc<TestStore>,
         folder: Arc<TempDir>,
     ) -> Self {
-        let house = Application::build(&config, MigrationPolicy::Always).await.unwrap();
-        house.initialize(&config).await.unwrap();
-        let following = house.spawn_replication();
+        let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+        application.initialize(&config).await.unwrap();
+        let background_tasks = application.spawn_replication();
         let (stop, stopped) = oneshot::channel();
-        let app = router(AppState::new(house.service.clone()), HttpSettings::default());
+        let app = router(AppState::new(application.service.clone()), HttpSettings::default());
         let listener = Listener::bind(address, None).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, app, async {
+        let server_task = tokio::spawn(serve(listener, app, async {
             let _ = stopped.await;
         }));
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
         let (issuer, url) = (config.issuer.to_string(), format!("http://{address}"));
-        let (stop, serving) = (Some(stop), Some(serving));
+        let (stop, server_task) = (Some(stop), Some(server_task));
         Self {
             issuer,
             url,
             address,
-            application: house,
+            application,
             config,
             idp,
             planner,
@@ -148,38 +149,38 @@ impl Server {
             store,
             folder,
             stop,
-            server_task: serving,
-            background_tasks: following,
+            server_task,
+            background_tasks,
         }
     }
 
-    /// The configuration file; what it names lies beside it.
+    /// Returns the path of the configuration file. The files that it names are in the same folder.
     pub fn config_file(&self) -> PathBuf {
         self.folder.path().join("errand.toml")
     }
 
-    /// Tells it to stop.
+    /// Signals the server to stop.
     pub fn signal_stop(&mut self) {
         let _ = self.stop.take().map(|stop| stop.send(()));
         self.application.service.end_streams();
     }
 
-    /// Stops it, and waits until everything is durable.
+    /// Stops the server and waits until everything is durable.
     pub async fn stop(mut self) -> Arc<TestStore> {
         self.signal_stop();
-        if let Some(serving) = self.server_task.take() {
-            serving.await.unwrap();
+        if let Some(server_task) = self.server_task.take() {
+            server_task.await.unwrap();
         }
         self.application.service.shutdown().await;
         self.store
     }
 
-    /// Seconds since 1970, now.
+    /// Returns the current time in seconds since 1970.
     pub fn now() -> i64 {
         time::OffsetDateTime::now_utc().unix_timestamp()
     }
 
-    /// The claims of a good user token of alice, signed in at the planner's client.
+    /// Returns the claims of a valid user token of alice, signed in at the planner's client.
     pub fn user_claims(&self) -> Value {
         let now = Self::now();
         json!({
@@ -188,12 +189,12 @@ impl Server {
         })
     }
 
-    /// A good user token, with these claims changed (null: left out).
+    /// Returns a valid user token with changed claims (null removes one).
     pub fn user_token(&self, changes: Value) -> String {
         self.idp.sign("at+jwt", &with_changes(self.user_claims(), changes))
     }
 
-    /// The claims of a good assertion of the planner.
+    /// Returns the claims of a valid assertion of the planner.
     pub fn assertion_claims(&self) -> Value {
         let now = Self::now();
         json!({
@@ -201,17 +202,17 @@ impl Server {
         })
     }
 
-    /// A good assertion of the planner, with these claims changed (null: left out).
+    /// Returns a valid assertion of the planner with changed claims (null removes one).
     pub fn assertion(&self, changes: Value) -> String {
         self.planner.sign("client-authentication+jwt", &with_changes(self.assertion_claims(), changes))
     }
 
-    /// A request to a path.
+    /// Builds a POST request to a path.
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.request(Method::POST, path)
     }
 
-    /// A request to a path.
+    /// Builds a request to a path.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).timeout(Duration::from_mins(1))
     }
@@ -239,15 +240,15 @@ impl Server {
         }
     }
 
-    /// A token that an agent gets by a form that is good.
+    /// Requests a token with a form that must succeed.
     pub async fn issue_token(&self, agent: &str, form: &Form) -> String {
         let (status, body) = self.request_token_as(agent, form).await;
         assert_eq!(status, 200, "{body}");
         body["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// The form of a good exchange of a user token, for `files`, to read.
-    #[expect(clippy::unused_self, reason = "it is a form for this server")]
+    /// Returns the form of a valid exchange of a user token for reading from `files`.
+    #[expect(clippy::unused_self, reason = "the form is for this server")]
     pub fn exchange_form(&self, subject_token: &str) -> Form {
         form(&[
             ("grant_type", TOKEN_EXCHANGE),
@@ -259,13 +260,13 @@ impl Server {
         ])
     }
 
-    /// The form of a hand-over to another agent.
+    /// Returns the form of a delegation to another agent.
     pub fn delegation_form(&self, subject_token: &str, to: &str) -> Form {
         let form = self.exchange_form(subject_token);
         form_with_changes(&form, &[("resource", ""), ("purpose", ""), ("requested_actor", to)])
     }
 
-    /// The form of an exchange for a transaction token.
+    /// Returns the form of an exchange for a transaction token.
     pub fn txn_form(&self, subject_token: &str, subject_token_type: &str) -> Form {
         let changes = [
             ("resource", ""),
@@ -276,38 +277,38 @@ impl Server {
         form_with_changes(&self.exchange_form(subject_token), &changes)
     }
 
-    /// A task token of the planner for `files`, to read, in alice's name.
+    /// Issues a task token of the planner for reading from `files` on behalf of alice.
     pub async fn task_token(&self) -> String {
         self.issue_token("planner", &self.exchange_form(&self.user_token(json!({})))).await
     }
 
-    /// What `files` is told about a token.
+    /// Introspects a token as `files`.
     pub async fn introspect(&self, token: &str) -> Value {
         let (status, body) = self.post_as("files", "/oauth2/introspect", &form(&[("token", token)])).await;
         assert_eq!(status, 200, "{body}");
         body
     }
 
-    /// Whether a token is live for the resource `files`.
+    /// Returns whether a token is active for the resource `files`.
     pub async fn is_active(&self, token: &str) -> bool {
-        let answer = self.introspect(token).await;
-        let active = answer["active"].as_bool().unwrap();
-        assert!(active || answer == json!({"active": false}), "{answer}");
+        let response = self.introspect(token).await;
+        let active = response["active"].as_bool().unwrap();
+        assert!(active || response == json!({"active": false}), "{response}");
         active
     }
 
-    /// An API token of a client with these scopes.
+    /// Issues an API token of a client with these scopes.
     pub async fn api_token(&self, client: &str, scope: &str) -> String {
         self.issue_token(client, &form(&[("grant_type", "client_credentials"), ("scope", scope)])).await
     }
 
-    /// A call of the admin API by `ops`.
+    /// Calls the admin API as `ops`.
     pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let token = self.api_token("ops", "errand:admin errand:audit").await;
         self.admin_with(&token, method, path, body).await
     }
 
-    /// A call of the admin API with this API token.
+    /// Calls the admin API with this API token.
     pub async fn admin_with(
         &self,
         token: &str,
@@ -323,7 +324,7 @@ impl Server {
         read_response(request.send().await.unwrap()).await
     }
 
-    /// Takes something back as `ops`, and says what was answered.
+    /// Revokes something as `ops` and returns the response.
     pub async fn revoke(&self, what: Value) -> Value {
         let (status, body) = self.admin(Method::POST, "/revocations", Some(what)).await;
         assert_eq!(status, 200, "{body}");
@@ -331,33 +332,33 @@ impl Server {
     }
 }
 
-/// The form with a client assertion.
+/// Returns the form with a client assertion.
 pub fn with_assertion(form: &Form, assertion: &str) -> Form {
     form_with_changes(form, &[("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)])
 }
 
-/// Status and body; a body that is no JSON is a string.
+/// Reads status and body. A body that is not JSON becomes a string.
 pub async fn read_response(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// An answer without what is measured anew each time: how far it got, and how long that took.
-pub fn without_propagation(mut answer: Value) -> Value {
-    if let Some(members) = answer.as_object_mut() {
+/// Returns the response without the measurements of propagation, which differ each time.
+pub fn without_propagation(mut response: Value) -> Value {
+    if let Some(members) = response.as_object_mut() {
         assert!(members.get("replicas_pending").is_none_or(|pending| *pending == 0), "{members:?}");
         members.retain(|name, _| !name.starts_with("replicas_") && name != "propagated_ms");
     }
-    answer
+    response
 }
 
-/// The claims of a token of ours; not verified.
+/// Decodes the claims of a token without verification.
 pub fn decode_claims(token: &str) -> Value {
     decode_part(token, 1)
 }
 
-/// The header of a token; not verified.
+/// Decodes the header of a token without verification.
 pub fn decode_header(token: &str) -> Value {
     decode_part(token, 0)
 }
@@ -368,7 +369,7 @@ fn decode_part(token: &str, n: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-/// The claims with these changed (null: left out).
+/// Returns the claims with changes (null removes one).
 #[expect(clippy::needless_pass_by_value, reason = "changes are written where they are passed")]
 pub fn with_changes(mut claims: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
@@ -408,13 +409,13 @@ fn write_config(
     write("errand.toml", &text)
 }
 
-/// Waits until something is so, with a limit.
-pub async fn wait_until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
+/// Waits until a condition holds, with a limit.
+pub async fn wait_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     for _ in 0..1200 {
-        if so().await {
+        if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("never so: {what}");
+    panic!("timed out: {what}");
 }

@@ -1,12 +1,14 @@
-//! Which addresses a foreign URL may lead to. An identity provider lives in the open internet, or in a network that an
-//! operator named; everything else is somebody trying to reach what only we can reach.
+//! The SSRF address policy. An external URL may lead to a public address or into a network that the
+//! operator allows. Any other destination may be an attempt to reach services that only this server
+//! can reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Whether the address is anything but a public one of one host: private, local, shared, reserved, for documentation,
-/// for many, or an IPv4 address in disguise (IANA's special-purpose registries, RFC 6890).
+/// Returns whether the address is not the public address of a single host: private, local, shared,
+/// reserved, for documentation, multicast, or an embedded IPv4 address (IANA's special-purpose
+/// registries, RFC 6890).
 #[must_use]
 pub fn is_special(ip: IpAddr) -> bool {
     match ip {
@@ -18,7 +20,7 @@ pub fn is_special(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether we may connect to the address for somebody with these allowed networks.
+/// Returns whether the address may be connected to, given the allowed networks.
 pub(super) fn is_allowed(ip: IpAddr, networks: &[IpNet]) -> bool {
     !is_special(ip) || networks.iter().any(|network| network.contains(&ip))
 }
@@ -26,7 +28,7 @@ pub(super) fn is_allowed(ip: IpAddr, networks: &[IpNet]) -> bool {
 const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::UNSPECIFIED, 8),           // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
-    (Ipv4Addr::new(100, 64, 0, 0), 10),   // shared by a provider's customers
+    (Ipv4Addr::new(100, 64, 0, 0), 10),   // shared address space of providers
     (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback
     (Ipv4Addr::new(169, 254, 0, 0), 16),  // link-local; metadata services of clouds
     (Ipv4Addr::new(172, 16, 0, 0), 12),   // private
@@ -41,8 +43,9 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved, and broadcast
 ];
 
-/// Global unicast (RFC 4291 §2.4). Outside it are `::`, `::1`, IPv4-mapped and -compatible addresses, NAT64
-/// (`64:ff9b::/96`), unique local, link-local, site-local and multicast addresses, and what nobody has assigned yet.
+/// Global unicast (RFC 4291 §2.4). Outside it are `::`, `::1`, IPv4-mapped and -compatible
+/// addresses, NAT64 (`64:ff9b::/96`), unique local, link-local, site-local and multicast addresses,
+/// and unassigned space.
 const PUBLIC_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
@@ -83,7 +86,8 @@ mod tests {
         }
     }
 
-    /// However a URL writes an IPv4 address (decimal, octal, hex, short, full-width), it is read before it is judged.
+    /// Every spelling of an IPv4 address in a URL (decimal, octal, hex, short, full-width) is
+    /// normalized before the check.
     #[test]
     fn address_spellings_are_normalized() {
         for host in [
@@ -127,6 +131,9 @@ mod tests {
         {
             assert_eq!(is_allowed(ip.parse().unwrap(), &networks), want, "{ip}");
         }
-        assert!(!is_allowed("::ffff:10.1.2.3".parse().unwrap(), &networks), "no disguise, even in an allowed network");
+        assert!(
+            !is_allowed("::ffff:10.1.2.3".parse().unwrap(), &networks),
+            "an embedded address is refused, even in an allowed network"
+        );
     }
 }

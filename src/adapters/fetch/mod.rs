@@ -1,7 +1,8 @@
-//! Asking strangers for documents over HTTPS, with little patience and less trust. reqwest lives here.
+//! Fetches untrusted documents over HTTPS, with limits and protection against SSRF. Wraps reqwest.
 //!
-//! No redirect is followed, no proxy asked, no cookie kept. Addresses are judged at the moment of connecting, in the
-//! resolver itself, so that a name can't mean one address when it is checked and another when it is used.
+//! Redirects, proxies and cookies are not used. Addresses are checked at the time of connecting, in
+//! the resolver itself, so that DNS rebinding can't give a name another address between check and
+//! use.
 
 mod address_policy;
 
@@ -9,11 +10,11 @@ use std::{
     collections::HashMap,
     error::Error as StdError,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use reqwest::{
     Client, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -29,17 +30,17 @@ pub use reqwest::{Method, header};
 
 use crate::domain::{encoding::strict_json, uri::is_loopback};
 
-/// How deep a fetched document may nest.
+/// The maximum nesting depth of a fetched document.
 const MAX_JSON_DEPTH: usize = 16;
-/// How many distinct lists of networks have a client that is kept.
+/// The maximum number of HTTP clients that are kept, one for each network policy.
 const MAX_CLIENTS: usize = 64;
 
-/// How much of others we put up with.
+/// The limits of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
-    /// The longest that one fetch may take, from the name look-up to the last byte.
+    /// The timeout of a fetch, from the name resolution to the last byte.
     pub timeout: Duration,
-    /// The largest document.
+    /// The maximum size of a document in bytes.
     pub max_bytes: usize,
 }
 
@@ -49,40 +50,40 @@ impl Default for FetchLimits {
     }
 }
 
-/// Why a document could not be had.
+/// A reason why a document could not be fetched.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// A URL that we don't follow.
+    /// The URL is not allowed.
     #[error(
-        "`{0}` is not fetched: https without user information is needed (http only to loopback in `allowed_networks`)"
+        "`{0}` is not allowed; use an https URL without user information (http only for loopback addresses in `allowed_networks`)"
     )]
     UrlNotAllowed(Box<str>),
-    /// It leads to where strangers have no business.
-    #[error("`{host}` has the special address {ip}, which is in none of the `allowed_networks`")]
+    /// The URL leads to a special address that is not allowed.
+    #[error("`{host}` has the special address {ip}; add a network that contains it to `allowed_networks`")]
     AddressNotAllowed {
-        /// The host as the URL names it.
+        /// The host of the URL.
         host: Box<str>,
-        /// Its address.
+        /// The address of the host.
         ip: IpAddr,
     },
-    /// The HTTP client could not be built, for want of root certificates for instance.
-    #[error("no HTTP client could be made")]
+    /// The HTTP client could not be built, for example without root certificates.
+    #[error("the HTTP client could not be built")]
     ClientBuild(#[source] reqwest::Error),
-    /// No connection, no answer, not in time.
-    #[error("no answer")]
+    /// The connection failed, or no response arrived in time.
+    #[error("no response")]
     Transport(#[source] reqwest::Error),
-    /// An answer other than 200.
-    #[error("the answer was {0}, and 200 is needed (redirects are not followed)")]
+    /// The status is not 200.
+    #[error("the response has status {0} instead of 200 (redirects are not followed)")]
     UnexpectedStatus(StatusCode),
-    /// More than we read.
-    #[error("the document has more than {0} bytes")]
+    /// The document is too large.
+    #[error("the document exceeds {0} bytes")]
     TooLarge(usize),
-    /// No JSON.
+    /// The document is not JSON.
     #[error("the document is not strict JSON")]
     NotJson,
 }
 
-/// Fetches JSON.
+/// Fetches documents and sends requests.
 #[derive(Debug)]
 pub struct Fetcher {
     limits: FetchLimits,
@@ -90,25 +91,28 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Makes one; its HTTP clients are made when they are needed. Sees to it that TLS has a provider (ring).
+    /// Creates a fetcher; its HTTP clients are built when they are needed. Installs the TLS
+    /// provider (ring).
     #[must_use]
     pub fn new(limits: FetchLimits) -> Self {
-        // An error means that there is a provider already: main's, which is ring as well.
+        // An error means that a provider is installed already: the one of `main`, which is ring as
+        // well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { limits, clients: Mutex::default() }
     }
 
-    /// Fetches a JSON document. `networks` are those with special addresses that may be reached all the same.
+    /// Fetches a JSON document. `networks` are the networks with special addresses that are
+    /// allowed.
     pub async fn fetch_json(&self, url: &Url, networks: &[IpNet]) -> Result<Value, FetchError> {
-        let reach = NetworkPolicy::for_url(url, networks)?;
-        let transport = |fault: reqwest::Error| FetchError::Transport(fault.without_url());
-        let request = self.client_for(reach)?.get(url.clone()).header("accept", "application/json");
-        let mut answer = request.send().await.map_err(transport)?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchError::UnexpectedStatus(answer.status()));
+        let policy = NetworkPolicy::for_url(url, networks)?;
+        let transport = |error: reqwest::Error| FetchError::Transport(error.without_url());
+        let request = self.client_for(policy)?.get(url.clone()).header("accept", "application/json");
+        let mut response = request.send().await.map_err(transport)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::UnexpectedStatus(response.status()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(transport)? {
+        while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if chunk.len() > self.limits.max_bytes - body.len() {
                 return Err(FetchError::TooLarge(self.limits.max_bytes));
             }
@@ -117,8 +121,8 @@ impl Fetcher {
         strict_json::parse(&body, MAX_JSON_DEPTH).map_err(|_| FetchError::NotJson)
     }
 
-    /// Sends a request to a stranger and gives the answer, whatever its status, to be read part by part: how much of it is
-    /// for the caller to say.
+    /// Sends a request and returns the response, whatever its status. The caller reads the body
+    /// chunk by chunk and limits its size.
     pub async fn send(
         &self,
         method: Method,
@@ -127,28 +131,29 @@ impl Fetcher {
         headers: impl IntoIterator<Item = (header::HeaderName, header::HeaderValue)>,
         body: Vec<u8>,
     ) -> Result<FetchResponse, FetchError> {
-        let reach = NetworkPolicy::for_url(url, networks)?;
+        let policy = NetworkPolicy::for_url(url, networks)?;
         let headers = headers.into_iter().collect::<header::HeaderMap>();
-        let request = self.client_for(reach)?.request(method, url.clone()).headers(headers).body(body);
-        let sent = request.send().await.map_err(|fault| FetchError::Transport(fault.without_url()))?;
-        Ok(FetchResponse(sent))
+        let request = self.client_for(policy)?.request(method, url.clone()).headers(headers).body(body);
+        let response = request.send().await.map_err(|error| FetchError::Transport(error.without_url()))?;
+        Ok(FetchResponse(response))
     }
 
-    /// reqwest's resolver belongs to a client, so each reach has a client of its own.
-    fn client_for(&self, reach: NetworkPolicy) -> Result<Client, FetchError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&reach) {
+    /// Returns the client for a network policy. The resolver of reqwest belongs to a client, so
+    /// each policy has its own.
+    fn client_for(&self, policy: NetworkPolicy) -> Result<Client, FetchError> {
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(&policy) {
             return Ok(client.clone());
         }
-        let client = self.build_client(&reach).map_err(FetchError::ClientBuild)?;
+        let client = self.build_client(&policy).map_err(FetchError::ClientBuild)?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
-        clients.insert(reach, client.clone());
+        clients.insert(policy, client.clone());
         Ok(client)
     }
 
-    fn build_client(&self, reach: &NetworkPolicy) -> Result<Client, reqwest::Error> {
+    fn build_client(&self, policy: &NetworkPolicy) -> Result<Client, reqwest::Error> {
         let builder = Client::builder()
             .timeout(self.limits.timeout)
             .redirect(Policy::none())
@@ -157,49 +162,49 @@ impl Fetcher {
             .referer(false)
             .pool_max_idle_per_host(0)
             .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(GuardedDns(reach.clone()));
-        match reach.scheme {
+            .dns_resolver(GuardedDns(policy.clone()));
+        match policy.scheme {
             Scheme::Https => builder.https_only(true),
-            // A machine without root certificates can still ask itself.
+            // Loopback works on a machine without root certificates too.
             Scheme::Http => builder.tls_certs_only([]),
         }
         .build()
     }
 }
 
-/// An answer whose body is still to be read.
+/// A response with an unread body.
 #[derive(Debug)]
 pub struct FetchResponse(reqwest::Response);
 
 impl FetchResponse {
-    /// The status. A redirect is one too: it is not followed.
+    /// Returns the status. Redirects are not followed, so their status is returned too.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.0.status().as_u16()
     }
 
-    /// A header with visible ASCII in it.
+    /// Returns a header that consists of visible ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.0.headers().get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The next part of the body; `None` at its end.
+    /// Returns the next chunk of the body, or `None` at its end.
     pub async fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, FetchError> {
-        let chunk = self.0.chunk().await.map_err(|fault| FetchError::Transport(fault.without_url()))?;
+        let chunk = self.0.chunk().await.map_err(|error| FetchError::Transport(error.without_url()))?;
         Ok(chunk.map(Into::into))
     }
 }
 
 impl FetchError {
-    /// Where we did not go, and why; `None` when we went and nothing came of it.
+    /// Returns the destination that was refused and why, or `None` if the error is of another kind.
     #[must_use]
     pub fn into_refusal(self) -> Option<String> {
         match self {
             Self::UrlNotAllowed(_) | Self::AddressNotAllowed { .. } => Some(self.to_string()),
-            Self::Transport(fault) => {
-                // What the resolver refuses comes back inside of what could not connect.
-                let mut cause = StdError::source(&fault);
+            Self::Transport(error) => {
+                // A refusal by the resolver is wrapped in a connection error.
+                let mut cause = StdError::source(&error);
                 while let Some(inner) = cause {
                     if let Some(Self::AddressNotAllowed { .. }) = inner.downcast_ref::<Self>() {
                         return Some(inner.to_string());
@@ -213,7 +218,7 @@ impl FetchError {
     }
 }
 
-/// How far a client may reach.
+/// The destinations that a client may policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct NetworkPolicy {
     scheme: Scheme,
@@ -223,13 +228,13 @@ struct NetworkPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Scheme {
     Https,
-    /// To this machine only.
+    /// Loopback only.
     Http,
 }
 
 impl NetworkPolicy {
-    /// The reach that the URL needs, if it may be followed. Judges the addresses that are written in it: those are not
-    /// looked up.
+    /// Returns the policy for an allowed URL. Checks an address in the URL itself, which the
+    /// resolver does not see.
     fn for_url(url: &Url, networks: &[IpNet]) -> Result<Self, FetchError> {
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
@@ -239,47 +244,47 @@ impl NetworkPolicy {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(url_not_allowed(url));
         }
-        let reach = Self { scheme, networks: networks.to_vec() };
+        let policy = Self { scheme, networks: networks.to_vec() };
         match url.host().ok_or_else(|| url_not_allowed(url))? {
-            Host::Ipv4(ip) => reach.check_address(url.host_str().unwrap_or_default(), ip.into())?,
-            Host::Ipv6(ip) => reach.check_address(url.host_str().unwrap_or_default(), ip.into())?,
+            Host::Ipv4(ip) => policy.check_address(url.host_str().unwrap_or_default(), ip.into())?,
+            Host::Ipv6(ip) => policy.check_address(url.host_str().unwrap_or_default(), ip.into())?,
             Host::Domain(_) => {}
         }
-        Ok(reach)
+        Ok(policy)
     }
 
     fn check_address(&self, host: &str, ip: IpAddr) -> Result<(), FetchError> {
-        let fits = match self.scheme {
+        let scheme_allows = match self.scheme {
             Scheme::Https => true,
             Scheme::Http => ip.is_loopback(),
         };
-        if fits && address_policy::is_allowed(ip, &self.networks) {
+        if scheme_allows && address_policy::is_allowed(ip, &self.networks) {
             return Ok(());
         }
         Err(FetchError::AddressNotAllowed { host: host.into(), ip })
     }
 
-    /// All of them or none: a name that means a public and a private address is up to no good.
-    fn check_addresses(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, FetchError> {
-        found.iter().try_for_each(|address| self.check_address(host, address.ip()))?;
-        Ok(found)
+    /// Checks all addresses. A name with both public and private addresses is refused as a whole.
+    fn check_addresses(&self, host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, FetchError> {
+        addresses.iter().try_for_each(|address| self.check_address(host, address.ip()))?;
+        Ok(addresses)
     }
 }
 
-/// Without what could be a secret in it.
+/// Names the URL without the parts that may contain a secret.
 fn url_not_allowed(url: &Url) -> FetchError {
     FetchError::UrlNotAllowed(format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()).into())
 }
 
-/// Looks names up and hands out checked addresses only. The connector connects to these and asks nobody else.
+/// Resolves names to checked addresses only. The connector uses these and does not resolve again.
 struct GuardedDns(NetworkPolicy);
 
 impl Resolve for GuardedDns {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0.clone();
+        let policy = self.0.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let checked = reach.check_addresses(name.as_str(), found)?;
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let checked = policy.check_addresses(name.as_str(), addresses)?;
             Ok(Box::new(checked.into_iter()) as Addrs)
         })
     }
@@ -320,12 +325,13 @@ mod tests {
         assert!(!policy("https://u:s3cret@x.example/?s3cret", &[]).unwrap_err().to_string().contains("s3cret"));
     }
 
-    /// What a name server may answer. One bad address spoils all: the connector tries one after the other.
+    /// One special address makes the whole answer unacceptable, because the connector tries one
+    /// address after the other.
     #[test]
     fn resolved_addresses_are_filtered() {
         let answers = |list: &[&str]| list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect::<Vec<_>>();
         let https = policy("https://login.example.com", &["10.0.0.0/24"]).unwrap();
-        for (found, ok) in [
+        for (addresses, ok) in [
             (&["8.8.8.8"][..], true),
             (&["8.8.8.8", "10.0.0.7"], true),
             (&["8.8.8.8", "127.0.0.1"], false),
@@ -333,13 +339,13 @@ mod tests {
             (&["2606:4700::1", "::1"], false),
             (&["::ffff:10.0.0.7"], false),
         ] {
-            assert_eq!(https.check_addresses("login.example.com", answers(found)).is_ok(), ok, "{found:?}");
+            assert_eq!(https.check_addresses("login.example.com", answers(addresses)).is_ok(), ok, "{addresses:?}");
         }
         let http = policy("http://localhost", &["127.0.0.0/8", "10.0.0.0/8"]).unwrap();
-        for (found, ok) in
+        for (addresses, ok) in
             [(&["127.0.0.1"][..], true), (&["127.0.0.1", "::1"], false), (&["10.0.0.7"], false), (&["8.8.8.8"], false)]
         {
-            assert_eq!(http.check_addresses("localhost", answers(found)).is_ok(), ok, "{found:?}");
+            assert_eq!(http.check_addresses("localhost", answers(addresses)).is_ok(), ok, "{addresses:?}");
         }
     }
 }

@@ -1,13 +1,9 @@
-//! What we hold of one issuer's keys, and when it is asked for more.
+//! The cached keys of one issuer, and when they are fetched again.
 
-use std::{
-    error::Error as StdError,
-    fmt::Write as _,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+use parking_lot::{RwLock, RwLockReadGuard};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -23,37 +19,37 @@ use crate::{
         registry::issuer::{KeySource, TrustedIssuer},
         uri::IssuerUrl,
     },
-    ports::{Clock, Outage},
+    ports::{Clock, ErrorChain, Outage},
 };
 
-/// How old keys get before they are asked for again.
+/// The age at which keys are fetched again.
 const REFRESH_INTERVAL: Duration = Duration::from_mins(10);
-/// How long keys are good when the issuer can't be asked any more.
+/// The age up to which keys are used while the issuer is unreachable.
 const MAX_STALE: Duration = Duration::from_hours(24);
-/// How long an issuer that failed is left alone.
+/// The pause after a failed fetch.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How often a token can make us ask, by naming a key that we don't know.
+/// The minimum interval between fetches that a token causes by naming an unknown key.
 const UNKNOWN_KID_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What asking needs.
+/// The dependencies of a fetch.
 #[derive(Clone)]
 pub(super) struct FetchContext {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) fetcher: Arc<Fetcher>,
-    /// How long all the fetches of one asking may take together.
+    /// The time limit for all the requests of one fetch together.
     pub(super) timeout: Duration,
 }
 
-/// One issuer's keys, for as long as its entry says the same about them.
+/// The keys of one issuer, as long as its entry describes the same keys.
 #[derive(Debug)]
 pub(super) struct IssuerKeys {
     source_id: KeySourceId,
     state: RwLock<CacheState>,
-    /// Held by the one that asks. Who waits for it finds the answer.
+    /// Held during a fetch. A caller that waits for the lock finds the result in the state.
     fetch_lock: Mutex<()>,
 }
 
-/// The part of an issuer's entry that its keys depend on.
+/// The part of an issuer's entry on which its keys depend.
 #[derive(Debug, PartialEq, Eq)]
 struct KeySourceId {
     issuer: IssuerUrl,
@@ -62,11 +58,11 @@ struct KeySourceId {
     networks: Vec<IpNet>,
 }
 
-/// Times are those of the monotonic clock.
+/// The cached keys and the state of fetching. Times are those of the monotonic clock.
 #[derive(Debug, Default)]
 struct CacheState {
     cached: Option<CachedJwks>,
-    /// When the last asking failed and why, if it did.
+    /// The time and the cause of the last failure, unless the last fetch succeeded.
     last_failure: Option<(Duration, Arc<str>)>,
     unknown_kid_fetched_at: Option<Duration>,
 }
@@ -77,29 +73,29 @@ struct CachedJwks {
     fetched_at: Duration,
 }
 
-/// Why we ask.
+/// The reason for a fetch.
 #[derive(Clone, Debug)]
 enum FetchReason {
-    /// There are none, or they are too old to be used.
+    /// No usable keys are cached.
     NoKeys,
-    /// It is time.
+    /// The keys are due for a refresh.
     Due,
-    /// A token names a key that is not among these.
+    /// A token names a key that is not in this set.
     UnknownKid(Arc<VerifierSet>),
 }
 
 impl IssuerKeys {
     pub(super) fn new(issuer: &TrustedIssuer) -> Self {
-        let about = KeySourceId {
+        let source_id = KeySourceId {
             issuer: issuer.issuer.clone(),
             source: issuer.keys.clone(),
             algorithms: issuer.algorithms.clone(),
             networks: issuer.allowed_networks.clone(),
         };
-        Self { source_id: about, state: RwLock::default(), fetch_lock: Mutex::default() }
+        Self { source_id, state: RwLock::default(), fetch_lock: Mutex::default() }
     }
 
-    /// Whether this slot's keys are those that the entry, as it is now, would lead to.
+    /// Returns whether the entry still describes these keys.
     pub(super) fn is_current_for(&self, issuer: &TrustedIssuer) -> bool {
         let KeySourceId { issuer: url, source, algorithms, networks } = &self.source_id;
         *url == issuer.issuer
@@ -112,90 +108,91 @@ impl IssuerKeys {
         self.source_id.issuer.as_str()
     }
 
-    /// Whether the last asking failed.
+    /// Returns whether the last fetch failed.
     pub(super) fn is_unreachable(&self) -> bool {
         self.read_state().last_failure.is_some()
     }
 
-    /// The keys; asks for them if there are none.
-    pub(super) async fn get_or_fetch(self: &Arc<Self>, means: &FetchContext) -> Result<Arc<VerifierSet>, Outage> {
-        match self.usable_keys(means.clock.monotonic()) {
-            Some(held) => Ok(held.keys),
-            None => self.fetch(means, FetchReason::NoKeys).await,
+    /// Returns the keys, and fetches them if none are cached.
+    pub(super) async fn get_or_fetch(self: &Arc<Self>, context: &FetchContext) -> Result<Arc<VerifierSet>, Outage> {
+        match self.usable_keys(context.clock.monotonic()) {
+            Some(cached) => Ok(cached.keys),
+            None => self.fetch(context, FetchReason::NoKeys).await,
         }
     }
 
-    /// Newer keys than these, which lack one that a token names. `None` if it is too early to ask again, and the last
-    /// answer has to do.
+    /// Returns newer keys than `than`, in which a token's key is missing. Returns `None` if no
+    /// newer keys are available, which includes that it is too early for another fetch.
     pub(super) async fn fetch_newer_keys(
         self: &Arc<Self>,
-        means: &FetchContext,
+        context: &FetchContext,
         than: Arc<VerifierSet>,
     ) -> Result<Option<Arc<VerifierSet>>, Outage> {
-        let newer = self.fetch(means, FetchReason::UnknownKid(Arc::clone(&than))).await?;
+        let newer = self.fetch(context, FetchReason::UnknownKid(Arc::clone(&than))).await?;
         Ok((!Arc::ptr_eq(&newer, &than)).then_some(newer))
     }
 
-    /// Asks if it is time.
-    pub(super) async fn refresh_if_due(self: &Arc<Self>, means: &FetchContext) -> Result<(), Outage> {
-        if self.is_refresh_due(means.clock.monotonic()) {
-            self.fetch(means, FetchReason::Due).await?;
+    /// Fetches the keys if they are due.
+    pub(super) async fn refresh_if_due(self: &Arc<Self>, context: &FetchContext) -> Result<(), Outage> {
+        if self.is_refresh_due(context.clock.monotonic()) {
+            self.fetch(context, FetchReason::Due).await?;
         }
         Ok(())
     }
 
-    /// Asks in a task of its own: who wanted the keys may hang up, and must not take the answer from all others.
-    async fn fetch(self: &Arc<Self>, means: &FetchContext, occasion: FetchReason) -> Result<Arc<VerifierSet>, Outage> {
-        let (slot, means) = (Arc::clone(self), means.clone());
-        let asking = tokio::spawn(async move { slot.fetch_coalesced(&means, occasion).await });
-        asking.await.map_err(Outage::during(OP_FETCH_JWKS))?
+    /// Fetches in a task of its own, so that a caller that disconnects does not cancel the fetch
+    /// for the others.
+    async fn fetch(self: &Arc<Self>, context: &FetchContext, reason: FetchReason) -> Result<Arc<VerifierSet>, Outage> {
+        let (keys, context) = (Arc::clone(self), context.clone());
+        let fetch = tokio::spawn(async move { keys.fetch_coalesced(&context, reason).await });
+        fetch.await.map_err(Outage::during(OP_FETCH_JWKS))?
     }
 
-    async fn fetch_coalesced(&self, means: &FetchContext, occasion: FetchReason) -> Result<Arc<VerifierSet>, Outage> {
-        let _turn = self.fetch_lock.lock().await;
-        let now = means.clock.monotonic();
-        let held = self.usable_keys(now);
-        if let Some(CachedJwks { keys, .. }) = &held {
-            let done_while_we_waited = match &occasion {
+    async fn fetch_coalesced(&self, context: &FetchContext, reason: FetchReason) -> Result<Arc<VerifierSet>, Outage> {
+        let _guard = self.fetch_lock.lock().await;
+        let now = context.clock.monotonic();
+        let cached = self.usable_keys(now);
+        if let Some(CachedJwks { keys, .. }) = &cached {
+            let fetched_while_waiting = match &reason {
                 FetchReason::NoKeys => true,
                 FetchReason::Due => !self.is_refresh_due(now),
                 FetchReason::UnknownKid(than) => !Arc::ptr_eq(keys, than),
             };
-            if done_while_we_waited {
+            if fetched_while_waiting {
                 return Ok(Arc::clone(keys));
             }
         }
         if self.is_in_retry_delay(now) {
             return Err(self
                 .recent_failure()
-                .unwrap_or_else(|| Outage::during(OP_FETCH_JWKS)("it failed a moment ago")));
+                .unwrap_or_else(|| Outage::during(OP_FETCH_JWKS)("the last fetch failed a moment ago")));
         }
-        if let (FetchReason::UnknownKid(_), Some(CachedJwks { keys, .. })) = (&occasion, held)
+        if let (FetchReason::UnknownKid(_), Some(CachedJwks { keys, .. })) = (&reason, cached)
             && !self.claim_unknown_kid_fetch(now)
         {
-            // With the issuer out of reach we can't say that it has no such key.
+            // While the issuer is unreachable, nothing shows that it lacks the key.
             return self.recent_failure().map_or(Ok(keys), Err);
         }
-        let answer = tokio::time::timeout(means.timeout, self.source_id.fetch_jwks(&means.fetcher)).await;
-        let answer = answer.unwrap_or_else(|_| Err(JwksError::TimedOut(means.timeout)));
-        let now = means.clock.monotonic();
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        match answer {
+        let result = tokio::time::timeout(context.timeout, self.source_id.fetch_jwks(&context.fetcher)).await;
+        let result = result.unwrap_or_else(|_| Err(JwksError::TimedOut(context.timeout)));
+        let now = context.clock.monotonic();
+        let mut state = self.state.write();
+        match result {
             Ok(keys) => {
                 let keys = Arc::new(VerifierSet::build(&keys, &self.source_id.algorithms));
                 state.cached = Some(CachedJwks { keys: Arc::clone(&keys), fetched_at: now });
                 state.last_failure = None;
                 Ok(keys)
             }
-            Err(fault) => {
-                state.last_failure = Some((now, error_chain(&fault).into()));
-                Err(Outage::during(OP_FETCH_JWKS)(fault))
+            Err(error) => {
+                state.last_failure = Some((now, ErrorChain(&error).to_string().into()));
+                Err(Outage::during(OP_FETCH_JWKS)(error))
             }
         }
     }
 
     fn usable_keys(&self, now: Duration) -> Option<CachedJwks> {
-        self.read_state().cached.clone().filter(|held| now.saturating_sub(held.fetched_at) < MAX_STALE)
+        self.read_state().cached.clone().filter(|cached| now.saturating_sub(cached.fetched_at) < MAX_STALE)
     }
 
     fn is_refresh_due(&self, now: Duration) -> bool {
@@ -203,7 +200,7 @@ impl IssuerKeys {
             .read_state()
             .cached
             .as_ref()
-            .is_some_and(|held| now.saturating_sub(held.fetched_at) < REFRESH_INTERVAL);
+            .is_some_and(|cached| now.saturating_sub(cached.fetched_at) < REFRESH_INTERVAL);
         !fresh && !self.is_in_retry_delay(now)
     }
 
@@ -211,9 +208,9 @@ impl IssuerKeys {
         self.read_state().last_failure.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < RETRY_DELAY)
     }
 
-    /// Counts the asking as done when it is allowed, whatever becomes of it.
+    /// Claims the fetch that an unknown key may cause. A claimed fetch counts, whatever its result.
     fn claim_unknown_kid_fetch(&self, now: Duration) -> bool {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write();
         if state.unknown_kid_fetched_at.is_some_and(|at| now.saturating_sub(at) < UNKNOWN_KID_INTERVAL) {
             return false;
         }
@@ -223,29 +220,29 @@ impl IssuerKeys {
 
     fn recent_failure(&self) -> Option<Outage> {
         let state = self.read_state();
-        let (_, why) = state.last_failure.as_ref()?;
-        Some(Outage::during(OP_FETCH_JWKS)(format!("it failed a moment ago and is not asked again yet: {why}")))
+        let (_, cause) = state.last_failure.as_ref()?;
+        Some(Outage::during(OP_FETCH_JWKS)(format!("the last fetch failed and is not retried yet: {cause}")))
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, CacheState> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read()
     }
 }
 
-const OP_FETCH_JWKS: &str = "asking the issuer for its keys";
+const OP_FETCH_JWKS: &str = "fetch the keys of the issuer";
 
-/// Why an issuer's keys could not be had.
+/// A reason why an issuer's keys could not be fetched.
 #[derive(Debug, Error)]
 enum JwksError {
-    #[error("fetching {document}")]
+    #[error("{document} could not be fetched")]
     Fetch { document: &'static str, source: FetchError },
-    #[error("all in all it took longer than {0:?}")]
+    #[error("the fetch took longer than {0:?}")]
     TimedOut(Duration),
-    #[error("the metadata names another issuer: `issuer` must be exactly `{0}`")]
+    #[error("the metadata names another issuer; `issuer` must be exactly `{0}`")]
     IssuerMismatch(IssuerUrl),
-    #[error("the metadata has no `jwks_uri` that is a URL")]
+    #[error("the metadata does not contain a valid `jwks_uri`")]
     MissingJwksUri,
-    #[error("the issuer is no URL that metadata could be below")]
+    #[error("the issuer is not a URL to which a metadata path can be added")]
     InvalidIssuerUrl,
     #[error(transparent)]
     InvalidJwkSet(#[from] JwkSetError),
@@ -258,11 +255,12 @@ impl KeySourceId {
             KeySource::JwksUri(uri) => uri.clone(),
             KeySource::Discovery => self.discover_jwks_uri(fetcher).await?,
         };
-        let document = self.fetch_json(fetcher, &uri, "the keys").await?;
+        let document = self.fetch_json(fetcher, &uri, "the key set").await?;
         Ok(JwkSet::try_from(document)?)
     }
 
-    /// OpenID Connect Discovery §4, and RFC 8414 §3 if the issuer has nothing there.
+    /// Reads `jwks_uri` from the metadata: OpenID Connect Discovery §4, or RFC 8414 §3 if the
+    /// issuer does not serve the former.
     async fn discover_jwks_uri(&self, fetcher: &Fetcher) -> Result<Url, JwksError> {
         let issuer = &self.issuer;
         let oidc = Url::parse(&issuer.join("/.well-known/openid-configuration")).ok();
@@ -272,7 +270,7 @@ impl KeySourceId {
                 let oauth = oauth_metadata_url(issuer).ok_or(JwksError::InvalidIssuerUrl)?;
                 self.fetch_json(fetcher, &oauth, "the metadata").await?
             }
-            answer => answer?,
+            result => result?,
         };
         // The same string, not the same URL (OpenID Connect Discovery §4.3, RFC 8414 §3.3).
         if metadata.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {
@@ -285,28 +283,18 @@ impl KeySourceId {
             .ok_or(JwksError::MissingJwksUri)
     }
 
-    async fn fetch_json(&self, fetcher: &Fetcher, url: &Url, what: &'static str) -> Result<Value, JwksError> {
-        fetcher.fetch_json(url, &self.networks).await.map_err(|source| JwksError::Fetch { document: what, source })
+    async fn fetch_json(&self, fetcher: &Fetcher, url: &Url, document: &'static str) -> Result<Value, JwksError> {
+        fetcher.fetch_json(url, &self.networks).await.map_err(|source| JwksError::Fetch { document, source })
     }
 }
 
-/// RFC 8414 §3.1: the well-known part goes between the host and the issuer's path.
+/// Returns the metadata URL of RFC 8414 §3.1: the well-known part goes between the host and the
+/// path of the issuer.
 fn oauth_metadata_url(issuer: &IssuerUrl) -> Option<Url> {
     let mut url = Url::parse(issuer.as_str()).ok()?;
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
     Some(url)
-}
-
-/// A fault with its causes, for who meets it later.
-fn error_chain(fault: &JwksError) -> String {
-    let mut text = fault.to_string();
-    let mut cause = fault.source();
-    while let Some(fault) = cause {
-        let _ = write!(text, ": {fault}");
-        cause = fault.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
-//! The keys of others: fetched, kept, refreshed, and used to verify what they signed.
+//! Keys of other parties: fetched, cached, refreshed, and used to verify signatures.
 
 mod issuer_keys;
 mod verifiers;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
+use parking_lot::RwLock;
 use serde_json::{Map, Value, json};
 
 use issuer_keys::{FetchContext, IssuerKeys};
@@ -29,10 +26,10 @@ use crate::{
         registry::issuer::{KeySource, TrustedIssuer},
         time::Timestamp,
     },
-    ports::{Clock, SignatureError, TrustedKeys},
+    ports::{Clock, ErrorChain, SignatureError, TrustedKeys},
 };
 
-/// How many issuers are asked at a time.
+/// The maximum number of concurrent fetches.
 const MAX_CONCURRENT_FETCHES: usize = 8;
 
 /// The keys of issuers and clients.
@@ -44,7 +41,7 @@ pub struct JwksCache {
 }
 
 impl JwksCache {
-    /// Knows no keys yet: see [`ForeignKeys::refresh`].
+    /// Creates an empty cache; see [`JwksCache::refresh`].
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limits: FetchLimits) -> Self {
         let fetcher = Arc::new(Fetcher::new(limits));
@@ -56,38 +53,36 @@ impl JwksCache {
         }
     }
 
-    /// Asks those of the issuers whose keys are missing or ten minutes old, and forgets the keys of all others. To be
-    /// called at the start and every minute or so. A failure is logged, and seen in [`TrustedKeys::unreachable`].
+    /// Fetches the keys of the issuers whose keys are missing or older than ten minutes, and drops
+    /// the keys of all other issuers. It is called at the start and about every minute. A failure
+    /// is logged, and appears in [`TrustedKeys::unreachable_issuers`].
     pub async fn refresh(&self, issuers: impl IntoIterator<Item = &TrustedIssuer> + Send) {
-        let fetched = |issuer: &&TrustedIssuer| !issuer.disabled && !matches!(issuer.keys, KeySource::Inline(_));
-        let slots: Vec<_> = issuers.into_iter().filter(fetched).map(|issuer| self.issuer_keys(issuer)).collect();
-        self.issuers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, slot| slots.iter().any(|wanted| Arc::ptr_eq(wanted, slot)));
-        stream::iter(slots)
-            .for_each_concurrent(MAX_CONCURRENT_FETCHES, |slot| async move {
-                if let Err(outage) = slot.refresh_if_due(&self.context).await {
-                    let error: &(dyn std::error::Error + 'static) = &outage;
-                    tracing::warn!(issuer = slot.issuer(), error, "keys of an issuer not refreshed");
+        let needs_fetch = |issuer: &&TrustedIssuer| !issuer.disabled && !matches!(issuer.keys, KeySource::Inline(_));
+        let cached: Vec<_> = issuers.into_iter().filter(needs_fetch).map(|issuer| self.issuer_keys(issuer)).collect();
+        self.issuers.write().retain(|_, issuer_keys| cached.iter().any(|current| Arc::ptr_eq(current, issuer_keys)));
+        stream::iter(cached)
+            .for_each_concurrent(MAX_CONCURRENT_FETCHES, |issuer_keys| async move {
+                if let Err(outage) = issuer_keys.refresh_if_due(&self.context).await {
+                    tracing::warn!(issuer = issuer_keys.issuer(), error = %ErrorChain(&outage), "issuer keys not refreshed");
                 }
             })
             .await;
     }
 
-    /// The slot of an issuer as its entry is now: another key source, algorithm or network makes another slot.
+    /// Returns the cached keys of an issuer. A changed key source, algorithm or network in its
+    /// entry replaces them.
     fn issuer_keys(&self, issuer: &TrustedIssuer) -> Arc<IssuerKeys> {
-        let known = |slots: &HashMap<String, Arc<IssuerKeys>>| {
-            slots.get(issuer.issuer.as_str()).filter(|slot| slot.is_current_for(issuer)).cloned()
+        let known = |cached: &HashMap<String, Arc<IssuerKeys>>| {
+            cached.get(issuer.issuer.as_str()).filter(|issuer_keys| issuer_keys.is_current_for(issuer)).cloned()
         };
-        if let Some(slot) = known(&self.issuers.read().unwrap_or_else(PoisonError::into_inner)) {
-            return slot;
+        if let Some(issuer_keys) = known(&self.issuers.read()) {
+            return issuer_keys;
         }
-        let mut slots = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
-        known(&slots).unwrap_or_else(|| {
-            let slot = Arc::new(IssuerKeys::new(issuer));
-            slots.insert(issuer.issuer.as_str().to_owned(), Arc::clone(&slot));
-            slot
+        let mut cached = self.issuers.write();
+        known(&cached).unwrap_or_else(|| {
+            let issuer_keys = Arc::new(IssuerKeys::new(issuer));
+            cached.insert(issuer.issuer.as_str().to_owned(), Arc::clone(&issuer_keys));
+            issuer_keys
         })
     }
 }
@@ -104,14 +99,14 @@ impl TrustedKeys for JwksCache {
             return self.verify_with_keys(keys, &issuer.algorithms, token);
         }
         let algorithm = jose::check_algorithm(&token, &issuer.algorithms)?;
-        let slot = self.issuer_keys(issuer);
-        let keys = slot.get_or_fetch(&self.context).await?;
+        let issuer_keys = self.issuer_keys(issuer);
+        let keys = issuer_keys.get_or_fetch(&self.context).await?;
         match keys.verify(algorithm, &token) {
             Err(SignatureError::UnknownKey) => {
-                let newer = slot.fetch_newer_keys(&self.context, keys).await?;
+                let newer = issuer_keys.fetch_newer_keys(&self.context, keys).await?;
                 newer.ok_or(SignatureError::UnknownKey)?.verify(algorithm, &token)?;
             }
-            verdict => verdict?,
+            result => result?,
         }
         Ok(token.into_payload())
     }
@@ -122,16 +117,16 @@ impl TrustedKeys for JwksCache {
         algorithms: &[JwsAlgorithm],
         token: UnverifiedJws<'_>,
     ) -> Result<Map<String, Value>, SignatureError> {
-        let verdict = jose::check_algorithm(&token, algorithms)
+        let result = jose::check_algorithm(&token, algorithms)
             .and_then(|algorithm| self.inline_verifiers.get_or_build(keys, algorithms).verify(algorithm, &token));
-        match verdict {
+        match result {
             Ok(()) => Ok(token.into_payload()),
-            Err(fault) => {
-                // A known client's bad token takes as long as an unknown client's.
-                if matches!(fault, SignatureError::AlgorithmNotAllowed | SignatureError::UnknownKey) {
+            Err(error) => {
+                // The invalid token of a known client takes as long as that of an unknown one.
+                if matches!(error, SignatureError::AlgorithmNotAllowed | SignatureError::UnknownKey) {
                     self.verify_dummy(token);
                 }
-                Err(fault)
+                Err(error)
             }
         }
     }
@@ -141,9 +136,12 @@ impl TrustedKeys for JwksCache {
     }
 
     fn unreachable_issuers(&self) -> Vec<String> {
-        let slots = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> =
-            slots.values().filter(|slot| slot.is_unreachable()).map(|slot| slot.issuer().to_owned()).collect();
+        let cached = self.issuers.read();
+        let mut names: Vec<_> = cached
+            .values()
+            .filter(|issuer_keys| issuer_keys.is_unreachable())
+            .map(|issuer_keys| issuer_keys.issuer().to_owned())
+            .collect();
         names.sort_unstable();
         names
     }
@@ -151,11 +149,11 @@ impl TrustedKeys for JwksCache {
 
 impl fmt::Debug for JwksCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForeignKeys").field("unreachable", &self.unreachable_issuers()).finish_non_exhaustive()
+        f.debug_struct("JwksCache").field("unreachable", &self.unreachable_issuers()).finish_non_exhaustive()
     }
 }
 
-/// The key that a stranger's signature is tried with: the base point of P-256, for no answer of it is ever used.
+/// Returns a verifier whose results are never used. Its key is the base point of P-256.
 fn dummy_verifier() -> VerifierSet {
     let key = json!({"kty": "EC", "crv": "P-256",
         "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY", "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"});

@@ -1,19 +1,19 @@
-//! Verifiers of the key sets that are written down in entries, kept so that they are built once.
+//! A cache of the verifiers for inline key sets, so that each is built once.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     adapters::jose::VerifierSet,
     domain::jose::jwk::{JwkSet, JwsAlgorithm},
 };
 
-/// How many key sets are remembered. Twice the half: see [`Verifiers::of`].
+/// The maximum number of cached key sets, in two generations; see [`VerifierCache::get_or_build`].
 const MAX_KEY_SETS: usize = 1024;
 
-/// Key sets by what they say. Entries change by the day at most, so forgetting is rare and cheap.
+/// Verifiers by the content of their key set. Entries change once a day at most, so eviction is
+/// rare and cheap.
 #[derive(Debug, Default)]
 pub(super) struct VerifierCache(Mutex<Generations>);
 
@@ -23,43 +23,44 @@ struct Generations {
     previous: HashMap<CacheKey, Arc<VerifierSet>>,
 }
 
-/// The digest of a key set, and what its keys may be used for.
+/// The digest of a key set, and the allowed algorithms.
 type CacheKey = ([u8; 32], Vec<JwsAlgorithm>);
 
 impl VerifierCache {
-    /// The verifiers of a key set. When half of the cap has been asked for since the last time, whatever was not asked
-    /// for in that time is forgotten.
+    /// Returns the verifiers of a key set. When the current generation holds half of the maximum,
+    /// the previous one is dropped: the key sets that were not used since the last change of
+    /// generations.
     pub(super) fn get_or_build(&self, keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Arc<VerifierSet> {
-        let name = (*keys.digest(), algorithms.to_vec());
-        if let Some(known) = self.lock().get(&name) {
-            return known;
+        let key = (*keys.digest(), algorithms.to_vec());
+        if let Some(verifiers) = self.lock().get(&key) {
+            return verifiers;
         }
-        // Built without the lock; if two build the same, one of them is dropped.
+        // Built outside the lock. If two callers build the same set, one result is dropped.
         let built = Arc::new(VerifierSet::build(keys, algorithms));
-        self.lock().insert(name, Arc::clone(&built));
+        self.lock().insert(key, Arc::clone(&built));
         built
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Generations> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.0.lock()
     }
 }
 
 impl Generations {
-    fn get(&mut self, name: &CacheKey) -> Option<Arc<VerifierSet>> {
-        if let Some(known) = self.current.get(name) {
-            return Some(Arc::clone(known));
+    fn get(&mut self, key: &CacheKey) -> Option<Arc<VerifierSet>> {
+        if let Some(verifiers) = self.current.get(key) {
+            return Some(Arc::clone(verifiers));
         }
-        let known = self.previous.remove(name)?;
-        self.insert(name.clone(), Arc::clone(&known));
-        Some(known)
+        let verifiers = self.previous.remove(key)?;
+        self.insert(key.clone(), Arc::clone(&verifiers));
+        Some(verifiers)
     }
 
-    fn insert(&mut self, name: CacheKey, keys: Arc<VerifierSet>) {
+    fn insert(&mut self, key: CacheKey, keys: Arc<VerifierSet>) {
         if self.current.len() >= MAX_KEY_SETS / 2 {
             self.previous = std::mem::take(&mut self.current);
         }
-        self.current.insert(name, keys);
+        self.current.insert(key, keys);
     }
 }
 
@@ -80,10 +81,7 @@ mod tests {
         );
         for n in 1..3 * MAX_KEY_SETS {
             let _ = verifiers.get_or_build(&set(n), &[JwsAlgorithm::ES256]);
-            assert!(
-                Arc::ptr_eq(&first, &verifiers.get_or_build(&set(0), &[JwsAlgorithm::ES256])),
-                "in use all the time"
-            );
+            assert!(Arc::ptr_eq(&first, &verifiers.get_or_build(&set(0), &[JwsAlgorithm::ES256])), "in constant use");
         }
         let generations = verifiers.lock();
         assert!(generations.current.len() + generations.previous.len() <= MAX_KEY_SETS);

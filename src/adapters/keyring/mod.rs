@@ -1,14 +1,12 @@
-//! Our own signing keys. They lie in the store with their private parts sealed; here they are open, parsed once, and
-//! used by their dates.
+//! This server's signing keys. The store holds them with sealed private keys. The keyring opens and
+//! parses each once, and uses them by their schedule.
 
 mod kek;
 mod own_key;
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{borrow::Cow, sync::Arc};
 
+use parking_lot::RwLock;
 use thiserror::Error;
 
 pub use kek::Kek;
@@ -28,41 +26,41 @@ use crate::{
     ports::{Outage, Signer, StoredKey, StoredKeys, VerifiedToken},
 };
 
-/// Why our keys can't be used or made.
+/// A reason why signing keys can't be used or generated.
 #[derive(Debug, Error)]
 pub enum KeyringError {
-    /// The seal does not open.
+    /// The private key can't be decrypted.
     #[error(
-        "signing key `{kid}` can't be opened: the file with the key-encryption key is not the one that the stored keys \
-         were sealed with (or the stored key was altered); put the right file back, every replica needs the same one"
+        "signing key `{kid}` can't be decrypted with this key-encryption key, or the stored key was altered; restore the \
+         original key-encryption key, which is the same on every replica"
     )]
     UnsealFailed {
         /// The key.
         kid: KeyId,
     },
-    /// The seal opens, and there is no such key in it.
-    #[error("signing key `{kid}` is no private key of its algorithm: the stored key was altered")]
+    /// The decrypted data is not a private key of the algorithm.
+    #[error("signing key `{kid}` is not a private key of its algorithm; the stored key was altered")]
     Malformed {
         /// The key.
         kid: KeyId,
     },
-    /// Name or public part do not belong to the private part.
+    /// The name or the public key does not match the private key.
     #[error(
-        "the name or the public part of signing key `{kid}` is not that of its private part: the stored key was altered"
+        "the name or the public key of signing key `{kid}` does not match its private key; the stored key was altered"
     )]
     PublicPartMismatch {
         /// The key.
         kid: KeyId,
     },
-    /// ring refused, which it does not do with keys that are as they should be.
+    /// ring rejected an operation, which does not happen with valid keys.
     #[error("{0} failed")]
     Crypto(&'static str),
-    /// No dice.
+    /// Entropy is unavailable.
     #[error(transparent)]
     Outage(#[from] Outage),
 }
 
-/// Our keys, open.
+/// The decrypted signing keys.
 #[derive(Debug)]
 pub struct Keyring {
     kek: Kek,
@@ -77,30 +75,32 @@ struct OpenKeys {
 }
 
 impl Keyring {
-    /// Opens the stored keys. All of them must open: a replica with half of the keys would call good tokens bad.
+    /// Decrypts the stored keys. All of them must decrypt: a replica without some of the keys would
+    /// reject valid tokens.
     pub fn open(kek: Kek, stored: &StoredKeys) -> Result<Self, KeyringError> {
         let keys = RwLock::new(Arc::new(OpenKeys::open(&kek, stored)?));
         Ok(Self { kek, keys })
     }
 
-    /// Takes what is stored now instead. On a fault the keys stay as they were.
+    /// Replaces the keys by the stored ones. On an error the previous keys stay in use.
     pub fn replace(&self, stored: &StoredKeys) -> Result<(), KeyringError> {
         let keys = Arc::new(OpenKeys::open(&self.kek, stored)?);
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.keys.write() = keys;
         Ok(())
     }
 
-    /// The version of the stored keys that are open here.
+    /// Returns the version of the stored keys in use.
     pub fn version(&self) -> u64 {
         self.keys().version
     }
 
     fn keys(&self) -> Arc<OpenKeys> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().clone()
     }
 }
 
-/// A new key, to be stored. An RSA key takes a good part of a second: not on a thread that serves requests.
+/// Generates a key to be stored. An RSA key takes a large part of a second, so not on a thread that
+/// serves requests.
 pub fn generate_key(
     kek: &Kek,
     algorithm: SigningAlgorithm,
@@ -108,10 +108,10 @@ pub fn generate_key(
     activates: Timestamp,
 ) -> Result<StoredKey, KeyringError> {
     let private = OwnKey::generate(algorithm)?;
-    let key = OwnKey::parse(algorithm, &private).ok_or(KeyringError::Crypto("reading a new signing key"))?;
+    let key = OwnKey::parse(algorithm, &private).ok_or(KeyringError::Crypto("the parsing of a new signing key"))?;
     let public_jwk = serde_json::Value::Object(key.public_jwk()).to_string();
     let sealed = kek.seal(&key.kid, &private)?;
-    let dates = KeySchedule {
+    let schedule = KeySchedule {
         kid: key.kid,
         algorithm,
         created_at: created,
@@ -119,7 +119,7 @@ pub fn generate_key(
         retires_at: None,
         unpublished_at: None,
     };
-    Ok(StoredKey { schedule: dates, public_jwk, sealed_private_key: sealed })
+    Ok(StoredKey { schedule, public_jwk, sealed_private_key: sealed })
 }
 
 impl OpenKeys {
@@ -136,13 +136,13 @@ impl OpenKeys {
         self.schedules
             .iter()
             .zip(&self.keys)
-            .filter(move |(dates, _)| dates.state(now) != KeyState::Gone)
+            .filter(move |(schedule, _)| schedule.state(now) != KeyState::Gone)
             .map(|(_, key)| key)
     }
 
     fn active_key(&self, algorithm: SigningAlgorithm, now: Timestamp) -> Option<&OwnKey> {
-        let dates = signing_key(&self.schedules, algorithm, now)?;
-        self.keys.iter().find(|key| key.kid == dates.kid)
+        let schedule = signing_key(&self.schedules, algorithm, now)?;
+        self.keys.iter().find(|key| key.kid == schedule.kid)
     }
 }
 
@@ -151,10 +151,10 @@ impl Signer for Keyring {
         let keys = self.keys();
         let key = keys
             .active_key(algorithm, now)
-            .ok_or_else(|| Outage::during("signing")(format!("there is no active {algorithm} key")))?;
-        let head = key.encoded_header(typ).map_err(Outage::during("signing"))?;
-        let mut token = format!("{head}.{}", encode_base64url(claims));
-        let signature = key.sign(token.as_bytes()).map_err(Outage::during("signing"))?;
+            .ok_or_else(|| Outage::during("sign a token")(format!("no {algorithm} key is active")))?;
+        let header = key.encoded_header(typ).map_err(Outage::during("sign a token"))?;
+        let mut token = format!("{header}.{}", encode_base64url(claims));
+        let signature = key.sign(token.as_bytes()).map_err(Outage::during("sign a token"))?;
         token.push('.');
         token.push_str(&encode_base64url(&signature));
         Ok(token)
@@ -162,16 +162,16 @@ impl Signer for Keyring {
 
     fn verify(&self, token: CompactJws<'_>, now: Timestamp) -> Option<VerifiedToken> {
         let keys = self.keys();
-        // The signature first, whatever else there is to say: all tokens cost the same.
+        // The signature is verified first, so that all tokens take the same time.
         let own = |key: &OwnKey, typ: Option<Cow<'static, str>>, token: CompactJws<'_>| {
-            let is_good = key.is_valid_signature(token.signing_input(), token.signature());
-            typ.filter(|_| is_good).map(|typ| VerifiedToken {
+            let is_valid = key.is_valid_signature(token.signing_input(), token.signature());
+            typ.filter(|_| is_valid).map(|typ| VerifiedToken {
                 key: key.kid.clone(),
                 typ,
                 payload: token.into_payload(),
             })
         };
-        // Nearly every token begins as we write it, and that need not be read again.
+        // Nearly every token begins with a known encoded header, which need not be parsed again.
         if let Some((key, typ)) =
             keys.published_keys(now).find_map(|key| Some((key, key.typ_of_header(token.encoded_header())?)))
         {
@@ -181,9 +181,10 @@ impl Signer for Keyring {
         let named =
             |key: &&OwnKey| header.kid.as_deref() == Some(key.kid.as_str()) && header.alg == key.algorithm.as_str();
         let Some(key) = keys.published_keys(now).find(named) else {
-            // A stranger's token costs what a forged one of ours costs: the work is done and thrown away.
-            let alike = keys.published_keys(now).find(|key| header.alg == key.algorithm.as_str());
-            if let Some(key) = alike.or_else(|| keys.published_keys(now).next()) {
+            // A foreign token takes as long as a forged own one: a signature is verified and the
+            // result discarded.
+            let same_algorithm = keys.published_keys(now).find(|key| header.alg == key.algorithm.as_str());
+            if let Some(key) = same_algorithm.or_else(|| keys.published_keys(now).next()) {
                 let _ = std::hint::black_box(key.is_valid_signature(token.signing_input(), token.signature()));
             }
             return None;
@@ -191,7 +192,7 @@ impl Signer for Keyring {
         own(key, header.typ.map(Cow::Owned), token)
     }
 
-    /// A key is named by its thumbprint, so one of this name is this one.
+    /// The name of a key is its thumbprint, so a key with the same name is the same key.
     fn is_published(&self, key: &KeyId, now: Timestamp) -> bool {
         self.keys().published_keys(now).any(|published| published.kid == *key)
     }
@@ -216,10 +217,10 @@ impl Signer for Keyring {
         self.keys().version
     }
 
-    /// All of the stored keys must open: a replica with half of the keys would call good tokens bad.
+    /// All stored keys must decrypt: a replica without some of the keys would reject valid tokens.
     fn replace_keys(&self, stored: StoredKeys) -> Result<(), Outage> {
         let keys = OpenKeys::open(&self.kek, &stored).map_err(Outage::during("open the signing keys"))?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *self.keys.write() = Arc::new(keys);
         Ok(())
     }
 
@@ -229,6 +230,6 @@ impl Signer for Keyring {
         now: Timestamp,
         activates: Timestamp,
     ) -> Result<StoredKey, Outage> {
-        generate_key(&self.kek, algorithm, now, activates).map_err(Outage::during("make a signing key"))
+        generate_key(&self.kek, algorithm, now, activates).map_err(Outage::during("generate a signing key"))
     }
 }

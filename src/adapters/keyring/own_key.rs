@@ -1,4 +1,4 @@
-//! One signing key of ours: made, opened, used. Signatures are ring's.
+//! One signing key of this server: generated, parsed and used. Signatures are computed by ring.
 
 use std::{borrow::Cow, fmt};
 
@@ -33,7 +33,7 @@ pub(super) struct OwnKey {
     pub(super) kid: KeyId,
     private_key: PrivateKey,
     public_key: PublicKey,
-    /// How tokens begin that it signed, by their `typ`.
+    /// The encoded headers of its tokens, by `typ`.
     encoded_headers: [(&'static str, String); 2],
 }
 
@@ -56,21 +56,21 @@ enum PrivateKey {
 }
 
 impl OwnKey {
-    /// The private part (PKCS#8) of a new key.
+    /// Generates a private key (PKCS#8).
     pub(super) fn generate(algorithm: SigningAlgorithm) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
-        let failed = |_| KeyringError::Crypto("making a signing key");
-        let dice = system::os_random();
+        let failed = |_| KeyringError::Crypto("the generation of a signing key");
+        let rng = system::os_random();
         let pkcs8 = match algorithm {
             SigningAlgorithm::ES256 => {
-                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &dice).map_err(failed)?
+                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).map_err(failed)?
             }
-            SigningAlgorithm::EdDSA => Ed25519KeyPair::generate_pkcs8(&dice).map_err(failed)?,
+            SigningAlgorithm::EdDSA => Ed25519KeyPair::generate_pkcs8(&rng).map_err(failed)?,
             SigningAlgorithm::RS256 => return Ok(jose::generate_rsa()?),
         };
         Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
     }
 
-    /// Reads a private part. The public part and the name are made of it and of nothing else.
+    /// Parses a private key. The public key and the name are derived from it and from nothing else.
     pub(super) fn parse(algorithm: SigningAlgorithm, pkcs8: &[u8]) -> Option<Self> {
         let pair = match algorithm {
             SigningAlgorithm::ES256 => PrivateKey::Es256(
@@ -82,11 +82,11 @@ impl OwnKey {
         let public = PublicKey::from_private(&pair)?;
         let kid = public.thumbprint()?;
         let ready = |typ| Some((typ, encode_header(algorithm, typ, &kid).ok()?));
-        let heads = [ready(TYP_ACCESS_TOKEN)?, ready(TYP_TXN_TOKEN)?];
-        Some(Self { algorithm, kid, private_key: pair, public_key: public, encoded_headers: heads })
+        let encoded_headers = [ready(TYP_ACCESS_TOKEN)?, ready(TYP_TXN_TOKEN)?];
+        Some(Self { algorithm, kid, private_key: pair, public_key: public, encoded_headers })
     }
 
-    /// The header of a token of this `typ`, in base64url.
+    /// Returns the header of a token of this `typ`, in base64url.
     pub(super) fn encoded_header(&self, typ: &str) -> serde_json::Result<Cow<'_, str>> {
         match self.encoded_headers.iter().find(|(known, _)| *known == typ) {
             Some((_, ready)) => Ok(ready.into()),
@@ -94,13 +94,14 @@ impl OwnKey {
         }
     }
 
-    /// The `typ` of a token that begins like this, if one of this key does.
-    pub(super) fn typ_of_header(&self, head: &str) -> Option<&'static str> {
-        self.encoded_headers.iter().find(|(_, known)| known == head).map(|(typ, _)| *typ)
+    /// Returns the `typ` of an encoded header if it is one of this key's.
+    pub(super) fn typ_of_header(&self, header: &str) -> Option<&'static str> {
+        self.encoded_headers.iter().find(|(_, known)| known == header).map(|(typ, _)| *typ)
     }
 
-    /// Opened and read, if what is stored beside the private part is true of it. The public JWK in the database is only
-    /// compared: whoever could change it there could otherwise publish a key of theirs as ours.
+    /// Parses a stored key, and checks the stored name and public key against the private key. The
+    /// stored public JWK is only compared: an attacker who can change it could otherwise publish a
+    /// foreign key.
     pub(super) fn parse_checked(stored: &StoredKey, pkcs8: &[u8]) -> Result<Self, KeyringError> {
         let KeySchedule { kid, algorithm, .. } = &stored.schedule;
         let key = Self::parse(*algorithm, pkcs8).ok_or_else(|| KeyringError::Malformed { kid: kid.clone() })?;
@@ -112,7 +113,7 @@ impl OwnKey {
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyringError> {
-        let failed = |_| KeyringError::Crypto("signing");
+        let failed = |_| KeyringError::Crypto("a signature");
         match &self.private_key {
             PrivateKey::Es256(pair) => {
                 pair.sign(&system::os_random(), message).map(|signature| signature.as_ref().to_vec()).map_err(failed)
@@ -127,7 +128,7 @@ impl OwnKey {
     }
 
     pub(super) fn is_valid_signature(&self, message: &[u8], signature: &[u8]) -> bool {
-        let good = match &self.private_key {
+        let result = match &self.private_key {
             PrivateKey::Es256(pair) => {
                 UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key()).verify(message, signature)
             }
@@ -136,10 +137,10 @@ impl OwnKey {
                 UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public()).verify(message, signature)
             }
         };
-        good.is_ok()
+        result.is_ok()
     }
 
-    /// The key as it is published: what is needed to verify with it, its name and its purpose.
+    /// Returns the published JWK: the public key, its name and its use.
     pub(super) fn public_jwk(&self) -> Map<String, Value> {
         let published = PublishedJwk {
             kid: self.kid.as_str(),
@@ -170,7 +171,7 @@ struct PublishedJwk<'a> {
     key: &'a PublicKey,
 }
 
-/// The members that make the key (RFC 7518 §6, RFC 8037 §2), in the order in which a thumbprint wants them.
+/// The members of the public key (RFC 7518 §6, RFC 8037 §2), in the order of a thumbprint.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum PublicKey {
@@ -198,7 +199,8 @@ impl PublicKey {
         })
     }
 
-    /// RFC 7638 §3: the required members in lexicographic order, without blanks, hashed.
+    /// Returns the thumbprint (RFC 7638 §3): the hash of the required members in lexicographic
+    /// order, without spaces.
     fn thumbprint(&self) -> Option<KeyId> {
         let text = serde_json::to_vec(self).ok()?;
         encode_base64url(digest::digest(&digest::SHA256, &text).as_ref()).parse().ok()

@@ -1,5 +1,6 @@
-//! Asking MCP servers for their tools, over streamable HTTP. rmcp lives here: it speaks the protocol, and what goes over the
-//! wire is bounded by us (`transport.rs`). Of all that a server says, its tools are read and nothing else.
+//! An MCP client that lists the tools of servers over streamable HTTP. Wraps rmcp, which implements
+//! the protocol; the transport (`transport.rs`) enforces the limits. Only the tools are read from a
+//! server's messages.
 
 mod transport;
 
@@ -30,16 +31,16 @@ use crate::{
 };
 use transport::GuardedTransport;
 
-/// How many tools a server may list.
+/// The maximum number of tools of a server.
 const MAX_TOOLS: usize = 512;
-/// On how many pages.
+/// The maximum number of pages.
 const MAX_PAGES: usize = 64;
-/// How long a server may take to be told goodbye.
+/// The time limit for closing a session.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Session = RunningService<RoleClient, ClientConfig>;
 
-/// Asks MCP servers, each with its own token where we were given one.
+/// A client of MCP servers, with a token for each server that requires one.
 #[derive(Debug)]
 pub struct McpClient {
     fetcher: Arc<Fetcher>,
@@ -48,7 +49,7 @@ pub struct McpClient {
 }
 
 impl McpClient {
-    /// Makes one. The limits are for a whole conversation.
+    /// Creates a client. The limits apply to a whole session.
     #[must_use]
     pub fn new(limits: FetchLimits, tokens: impl IntoIterator<Item = (ClientId, Secret)>) -> Self {
         let tokens = tokens.into_iter().map(|(id, token)| (id, Arc::new(token))).collect();
@@ -60,7 +61,7 @@ impl McpClient {
 impl McpServers for McpClient {
     async fn list_tools(&self, resource: &Resource) -> Result<ToolListing, ToolListingError> {
         let url = Url::parse(resource.uri.as_str())
-            .map_err(|_| ToolListingError::DestinationRefused("its URI is not a URL".to_owned()))?;
+            .map_err(|_| ToolListingError::DestinationRefused("the URI of the resource is not a URL".to_owned()))?;
         let token = self.tokens.get(&resource.id).cloned();
         let wire = GuardedTransport::new(
             Arc::clone(&self.fetcher),
@@ -69,11 +70,11 @@ impl McpServers for McpClient {
             token,
             self.limits.max_bytes,
         );
-        let asked = timeout(self.limits.timeout, fetch_tools(&wire)).await;
-        // What went wrong on the wire is known best there.
-        match (wire.first_error(), asked) {
-            (Some(fault), _) => Err(fault),
-            (None, Ok(listed)) => listed,
+        let listing = timeout(self.limits.timeout, fetch_tools(&wire)).await;
+        // The transport knows the cause of a failure best.
+        match (wire.first_error(), listing) {
+            (Some(error), _) => Err(error),
+            (None, Ok(listing)) => listing,
             (None, Err(_)) => Err(ToolListingError::NoResponse),
         }
     }
@@ -82,51 +83,52 @@ impl McpServers for McpClient {
 async fn fetch_tools(wire: &GuardedTransport) -> Result<ToolListing, ToolListingError> {
     let session = match open_session(wire, ClientLifecycleMode::Initialize).await {
         Ok(session) => session,
-        // A server may speak the newer protocol only, which has no such handshake.
+        // The server may support only the newer protocol, which has no such handshake.
         Err(ToolListingError::NotMcp) => {
             wire.clear_error();
             let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
             open_session(wire, ClientLifecycleMode::Discover { preferred_versions }).await?
         }
-        Err(fault) => return Err(fault),
+        Err(error) => return Err(error),
     };
-    let listed = list_all_pages(&session).await;
-    // A server that does not let us go is left alone.
+    let listing = list_all_pages(&session).await;
+    // A server that does not close the session in time is ignored.
     let _: Result<_, tokio::time::error::Elapsed> = timeout(CLOSE_TIMEOUT, session.cancel()).await;
-    listed
+    listing
 }
 
 async fn open_session(wire: &GuardedTransport, mode: ClientLifecycleMode) -> Result<Session, ToolListingError> {
-    let us = Implementation::new("errand", env!("CARGO_PKG_VERSION"));
+    let implementation = Implementation::new("errand", env!("CARGO_PKG_VERSION"));
     let mut config = StreamableHttpClientTransportConfig::with_uri(wire.uri());
     config.allow_stateless = true;
     config.reinit_on_expired_session = false;
     let transport = StreamableHttpClientTransport::with_client(wire.clone(), config);
-    let opened =
-        serve_client_with_lifecycle(ClientConfig::new(ClientCapabilities::default(), us), transport, mode).await;
-    opened.map_err(|_| wire.first_error().unwrap_or(ToolListingError::NotMcp))
+    let session =
+        serve_client_with_lifecycle(ClientConfig::new(ClientCapabilities::default(), implementation), transport, mode)
+            .await;
+    session.map_err(|_| wire.first_error().unwrap_or(ToolListingError::NotMcp))
 }
 
 async fn list_all_pages(session: &Session) -> Result<ToolListing, ToolListingError> {
-    let mut listed = ToolListing::default();
+    let mut listing = ToolListing::default();
     let mut cursors = HashSet::new();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
-        let asked = PaginatedRequestParams::default().with_cursor(cursor.take());
-        let page = session.list_tools(Some(asked)).await.map_err(|_| ToolListingError::NotMcp)?;
+        let params = PaginatedRequestParams::default().with_cursor(cursor.take());
+        let page = session.list_tools(Some(params)).await.map_err(|_| ToolListingError::NotMcp)?;
         for tool in &page.tools {
             match ToolDefinition::new(&tool.name, tool.description.as_deref(), &tool.input_schema) {
-                Some(definition) => listed.tools.push(definition),
-                None => listed.unusable_count += 1,
+                Some(definition) => listing.tools.push(definition),
+                None => listing.unusable_count += 1,
             }
         }
-        if listed.tools.len() + listed.unusable_count > MAX_TOOLS {
+        if listing.tools.len() + listing.unusable_count > MAX_TOOLS {
             return Err(ToolListingError::LimitExceeded("more than 512 tools"));
         }
         match page.next_cursor {
-            None => return Ok(listed),
+            None => return Ok(listing),
             Some(next) if cursors.insert(next.clone()) => cursor = Some(next),
-            Some(_) => return Err(ToolListingError::LimitExceeded("its pages go round in a circle")),
+            Some(_) => return Err(ToolListingError::LimitExceeded("the pages form a cycle")),
         }
     }
     Err(ToolListingError::LimitExceeded("more than 64 pages of tools"))

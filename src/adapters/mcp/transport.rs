@@ -1,16 +1,17 @@
-//! What rmcp's messages travel on: requests that are guarded like all others to strangers, and answers that are read strictly
-//! and up to a limit, whatever their form.
+//! The transport for rmcp: requests have the same SSRF protection as all others to untrusted
+//! servers, and responses are parsed strictly and up to a limit, in every form.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use futures_util::stream::BoxStream;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use rmcp::{
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
     transport::streamable_http_client::{
@@ -30,14 +31,15 @@ use crate::{
     ports::ToolListingError,
 };
 
-/// Deeper than any schema that is kept: who nests deeper than that loses the tool, who nests deeper than this the answer.
+/// The maximum nesting depth of a message, above that of a stored schema. A schema that is too deep
+/// loses its tool, and a message that is too deep is rejected.
 const MAX_JSON_DEPTH: usize = 64;
-/// Longer than any session's name.
+/// The maximum length of a session id.
 const MAX_SESSION_ID_LEN: usize = 256;
 
 type TransportError = StreamableHttpError<ToolListingError>;
 
-/// The way to one server, for one conversation.
+/// The transport to one server for one session.
 #[derive(Clone)]
 pub(super) struct GuardedTransport(Arc<Connection>);
 
@@ -46,9 +48,9 @@ struct Connection {
     url: Url,
     networks: Vec<IpNet>,
     token: Option<Arc<Secret>>,
-    /// How many bytes are still read, of all answers together.
+    /// The number of bytes that may still be read, over all responses.
     remaining_bytes: AtomicUsize,
-    /// What went wrong first.
+    /// The first error.
     first_error: Mutex<Option<ToolListingError>>,
 }
 
@@ -58,28 +60,28 @@ impl GuardedTransport {
         url: Url,
         networks: Vec<IpNet>,
         token: Option<Arc<Secret>>,
-        bytes: usize,
+        max_bytes: usize,
     ) -> Self {
-        let (left, fault) = (AtomicUsize::new(bytes), Mutex::default());
-        Self(Arc::new(Connection { fetcher, url, networks, token, remaining_bytes: left, first_error: fault }))
+        let (remaining_bytes, first_error) = (AtomicUsize::new(max_bytes), Mutex::default());
+        Self(Arc::new(Connection { fetcher, url, networks, token, remaining_bytes, first_error }))
     }
 
     pub(super) fn uri(&self) -> &str {
         self.0.url.as_str()
     }
 
-    /// What went wrong on the wire, if anything did.
+    /// Returns the first error of the transport, if there was one.
     pub(super) fn first_error(&self) -> Option<ToolListingError> {
-        self.0.first_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.first_error.lock().clone()
     }
 
     pub(super) fn clear_error(&self) {
-        *self.0.first_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.first_error.lock() = None;
     }
 
-    fn record_error(&self, fault: ToolListingError) -> TransportError {
-        self.0.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault.clone());
-        TransportError::Client(fault)
+    fn record_error(&self, error: ToolListingError) -> TransportError {
+        self.0.first_error.lock().get_or_insert(error.clone());
+        TransportError::Client(error)
     }
 
     async fn send(
@@ -104,33 +106,33 @@ impl GuardedTransport {
         let bearer = self.0.token.as_ref().map(|token| format!("Bearer {}", token.expose()));
         put("authorization", bearer.as_deref())?;
         let sent = self.0.fetcher.send(method, &self.0.url, &self.0.networks, headers, body).await;
-        sent.map_err(|fault| self.record_error(listing_error(fault)))
+        sent.map_err(|error| self.record_error(listing_error(error)))
     }
 
-    /// The next part of an answer; every byte of it counts.
-    async fn next_chunk(&self, answer: &mut FetchResponse) -> Result<Option<Vec<u8>>, TransportError> {
-        let chunk = answer.next_chunk().await.map_err(|fault| self.record_error(listing_error(fault)))?;
+    /// Returns the next chunk of a response and counts its bytes.
+    async fn next_chunk(&self, response: &mut FetchResponse) -> Result<Option<Vec<u8>>, TransportError> {
+        let chunk = response.next_chunk().await.map_err(|error| self.record_error(listing_error(error)))?;
         let Some(chunk) = chunk else { return Ok(None) };
         let take = |left: usize| left.checked_sub(chunk.len());
         if self.0.remaining_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return Err(self.record_error(ToolListingError::LimitExceeded("its answers are larger than is read")));
+            return Err(self.record_error(ToolListingError::LimitExceeded("the responses are too large")));
         }
         Ok(Some(chunk))
     }
 
-    async fn read_message(&self, answer: &mut FetchResponse) -> Result<ServerJsonRpcMessage, TransportError> {
-        let media = answer.header("content-type").unwrap_or_default().to_ascii_lowercase();
+    async fn read_message(&self, response: &mut FetchResponse) -> Result<ServerJsonRpcMessage, TransportError> {
+        let media = response.header("content-type").unwrap_or_default().to_ascii_lowercase();
         match media.split(';').next().map(str::trim) {
             Some("application/json") => {
                 let mut body = Vec::new();
-                while let Some(chunk) = self.next_chunk(answer).await? {
+                while let Some(chunk) = self.next_chunk(response).await? {
                     body.extend(chunk);
                 }
                 parse_message(&body).ok_or_else(|| self.record_error(ToolListingError::NotMcp))
             }
             Some("text/event-stream") => {
                 let mut events = SseDecoder::default();
-                while let Some(chunk) = self.next_chunk(answer).await? {
+                while let Some(chunk) = self.next_chunk(response).await? {
                     if let Some(message) = events.push(&chunk).iter().find_map(|event| parse_reply(event)) {
                         return Ok(message);
                     }
@@ -142,9 +144,9 @@ impl GuardedTransport {
     }
 }
 
-/// Why something could not be fetched, in what may be told.
-fn listing_error(fault: FetchError) -> ToolListingError {
-    match fault.into_refusal() {
+/// Converts a fetch error, keeping only what may be disclosed.
+fn listing_error(error: FetchError) -> ToolListingError {
+    match error.into_refusal() {
         Some(refusal) => ToolListingError::DestinationRefused(refusal),
         None => ToolListingError::NoResponse,
     }
@@ -155,13 +157,14 @@ fn parse_message(body: &[u8]) -> Option<ServerJsonRpcMessage> {
     serde_json::from_value(value).ok()
 }
 
-/// The message of an event, if it answers what was asked. A server may say other things before; nobody listens.
+/// Returns the message of an event if it is the reply. Other messages that a server sends before
+/// are ignored.
 fn parse_reply(event: &str) -> Option<ServerJsonRpcMessage> {
     let message = parse_message(event.as_bytes())?;
     matches!(message, ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)).then_some(message)
 }
 
-/// The `data` of server-sent events, as far as they have come.
+/// A decoder for the `data` of server-sent events.
 #[derive(Default)]
 struct SseDecoder {
     line: Vec<u8>,
@@ -169,9 +172,9 @@ struct SseDecoder {
 }
 
 impl SseDecoder {
-    /// Takes what came, and gives the events that are whole.
+    /// Adds a chunk and returns the completed events.
     fn push(&mut self, chunk: &[u8]) -> Vec<String> {
-        let mut whole = Vec::new();
+        let mut complete = Vec::new();
         for byte in chunk {
             if *byte != b'\n' {
                 self.line.push(*byte);
@@ -181,7 +184,7 @@ impl SseDecoder {
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end_matches('\r');
             if line.is_empty() {
-                whole.extend(Some(std::mem::take(&mut self.data)).filter(|data| !data.is_empty()));
+                complete.extend(Some(std::mem::take(&mut self.data)).filter(|data| !data.is_empty()));
             } else if let Some(data) = line.strip_prefix("data:") {
                 if !self.data.is_empty() {
                     self.data.push('\n');
@@ -189,7 +192,7 @@ impl SseDecoder {
                 self.data.push_str(data.strip_prefix(' ').unwrap_or(data));
             }
         }
-        whole
+        complete
     }
 }
 
@@ -204,20 +207,20 @@ impl StreamableHttpClient for GuardedTransport {
         _: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, TransportError> {
-        let is_question = matches!(message, ClientJsonRpcMessage::Request(_));
+        let is_request = matches!(message, ClientJsonRpcMessage::Request(_));
         let body = serde_json::to_vec(&message).map_err(|_| self.record_error(ToolListingError::NotMcp))?;
-        let mut answer = self.send(Method::POST, session.as_deref(), headers, body).await?;
+        let mut response = self.send(Method::POST, session.as_deref(), headers, body).await?;
         let session =
-            answer.header("mcp-session-id").filter(|name| name.len() <= MAX_SESSION_ID_LEN).map(str::to_owned);
-        match answer.status() {
-            200..=299 if !is_question => Ok(StreamableHttpPostResponse::Accepted),
-            200 => Ok(StreamableHttpPostResponse::Json(self.read_message(&mut answer).await?, session)),
+            response.header("mcp-session-id").filter(|name| name.len() <= MAX_SESSION_ID_LEN).map(str::to_owned);
+        match response.status() {
+            200..=299 if !is_request => Ok(StreamableHttpPostResponse::Accepted),
+            200 => Ok(StreamableHttpPostResponse::Json(self.read_message(&mut response).await?, session)),
             status @ (401 | 403) => Err(self.record_error(ToolListingError::Unauthorized(status))),
-            // A refusal may be said in the protocol's own words.
-            status @ 400..=599 => match self.read_message(&mut answer).await {
-                Ok(refusal @ ServerJsonRpcMessage::Error(_)) => {
+            // A rejection may be a message of the protocol.
+            status @ 400..=599 => match self.read_message(&mut response).await {
+                Ok(rejection @ ServerJsonRpcMessage::Error(_)) => {
                     self.clear_error();
-                    Ok(StreamableHttpPostResponse::Json(refusal, None))
+                    Ok(StreamableHttpPostResponse::Json(rejection, None))
                 }
                 _ if status == 400 => Err(self.record_error(ToolListingError::NotMcp)),
                 _ => {
@@ -236,7 +239,7 @@ impl StreamableHttpClient for GuardedTransport {
         _: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), TransportError> {
-        // A server that can't end a session ends it by itself: nothing of ours depends on it.
+        // A server that does not support this ends the session itself. Nothing here depends on it.
         let (url, networks) = (&self.0.url, &self.0.networks);
         let mut headers = headers;
         headers
@@ -257,7 +260,7 @@ impl StreamableHttpClient for GuardedTransport {
         _: Option<String>,
         _: HashMap<HeaderName, HeaderValue>,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, TransportError> {
-        // We ask, and don't listen to what a server says by itself.
+        // Messages that a server sends on its own initiative are not read.
         Err(TransportError::ServerDoesNotSupportSse)
     }
 }

@@ -1,9 +1,10 @@
-//! The outcome of each write of a batch: the part of `commit` that is the same on every store. An adapter runs the
-//! [`GuardQuery`], [`BatchPlan::new`] decides, and the adapter applies the plan. There is no I/O here.
+//! The outcome of each write of a batch: the part of `commit` that is the same on every store. An
+//! adapter runs the [`GuardQuery`], [`BatchPlan::new`] decides, and the adapter applies the plan.
+//! This module performs no I/O.
 //!
-//! Guards are evaluated write by write, as if each write were a batch of its own. A rejected write leaves no trace: what
-//! was taken in advance for it (its replay guards, its idempotency key) is released in the same transaction. That needs no
-//! savepoint, and costs nothing in the usual case.
+//! Guards are evaluated write by write, as if each write were a batch of its own. A rejected write
+//! leaves no trace: what was taken in advance for it (its replay guards, its idempotency key) is
+//! released in the same transaction. That needs no savepoint, and costs nothing in the usual case.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -30,13 +31,15 @@ pub(crate) const KEYS_VERSION: &str = "keys";
 pub(crate) struct GuardQuery {
     /// Whether the versions are read, and locked until the end of the transaction.
     pub(crate) needs_versions: bool,
-    /// Idempotency keys to take if they are free: sorted, so that two batches wait for each other in one order only.
+    /// Idempotency keys to take if they are free: sorted, so that two batches wait for each other
+    /// in one order only.
     pub(crate) idempotency_keys: Vec<IdempotencyRow>,
     /// Replay guards to take if they are free: sorted.
     pub(crate) replay_guards: Vec<ReplayGuardRow>,
     /// Tasks whose versions are read, and locked until the end of the transaction: sorted.
     pub(crate) tasks: Vec<String>,
-    /// Grants to count that have not expired at a time. A transaction that adds one holds the lock of the versions.
+    /// Grants to count that have not expired at a time. A transaction that adds one holds the lock
+    /// of the versions.
     pub(crate) grants_to_count: HashMap<GrantKey, Timestamp>,
 }
 
@@ -50,7 +53,8 @@ impl GuardQuery {
                 keys.entry(row.digest.clone()).or_insert(row);
             }
             for row in write.replay_guards.iter().map(ReplayGuardRow::new) {
-                // Whichever write of the batch gets the guard, it is kept for the longest requested time.
+                // Whichever write of the batch gets the guard, it is kept for the longest requested
+                // time.
                 let keep_until = guards.entry(row.digest).or_default();
                 *keep_until = row.keep_until.max(*keep_until);
             }
@@ -138,8 +142,9 @@ pub(crate) enum TxEnd {
     Rollback,
 }
 
-/// Returns whether the data caused the error, written or stored, and not the store. The other writes of the batch may then
-/// succeed without the faulty one. `is_about_data` knows the database's error codes.
+/// Returns whether the data caused the error, written or stored, and not the store. The other
+/// writes of the batch may then succeed without the faulty one. `is_about_data` knows the
+/// database's error codes.
 pub(crate) fn is_data_error(outage: &Outage, is_about_data: fn(&str) -> bool) -> bool {
     match outage.source.downcast_ref::<sqlx::Error>() {
         // An error of this program: a row can't be serialized, or a stored one can't be parsed.
@@ -156,7 +161,8 @@ enum Verdict<'a> {
     Replayed,
     Conflict,
     AlreadyApplied(IdempotencyRow),
-    /// An earlier write of the same batch, with this index, had the same idempotency key and is applied.
+    /// An earlier write of the same batch, with this index, had the same idempotency key and is
+    /// applied.
     AppliedInBatch(usize, &'a IdempotentRequest),
 }
 
@@ -174,9 +180,10 @@ pub(crate) struct BatchPlan<'a> {
 }
 
 impl<'a> BatchPlan<'a> {
-    /// Decides the outcome of each write. When several guards of a write fail, `Replayed` takes precedence over
-    /// `AlreadyApplied`, and that over `Conflict`. The replay of a credential thus reveals nothing, and a retried request
-    /// finds its first response, although its first commit invalidated its precondition.
+    /// Decides the outcome of each write. When several guards of a write fail, `Replayed` takes
+    /// precedence over `AlreadyApplied`, and that over `Conflict`. The replay of a credential thus
+    /// reveals nothing, and a retried request finds its first response, although its first commit
+    /// invalidated its precondition.
     pub(crate) fn new(batch: &'a [WriteSet], found: GuardState) -> Result<Self, Outage> {
         let mut free_guards = found.taken_guards.into_iter().collect::<BTreeSet<_>>();
         let mut free_keys = found.taken_keys.into_iter().collect::<BTreeSet<_>>();
@@ -286,7 +293,8 @@ impl<'a> BatchPlan<'a> {
         self.accepted_writes().map(|write| write.log_entries.len() as u64).sum()
     }
 
-    /// Assigns consecutive positions to the log entries. The last one gets `last`, the new head of the log.
+    /// Assigns consecutive positions to the log entries. The last one gets `last`, the new head of
+    /// the log.
     pub(crate) fn log_rows(&mut self, last: LogPosition) -> Vec<LogRow> {
         self.last_position = last;
         self.log_positions()

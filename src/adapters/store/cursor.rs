@@ -13,13 +13,15 @@ pub(crate) fn clamp_limit(page: &PageRequest) -> i64 {
     i64::from(page.limit.clamp(1, 1000))
 }
 
-/// Returns the position after which the page begins; without one, the page begins at the start of the list.
+/// Returns the position after which the page begins; without one, the page begins at the start of
+/// the list.
 pub(crate) fn parse_cursor<T: DeserializeOwned>(page: &PageRequest) -> Result<Option<T>, ListError> {
     let parse = |text: &String| decode_base64url(text).and_then(|json| serde_json::from_slice(&json).ok());
     page.cursor.as_ref().map(|text| parse(text).ok_or(ListError::InvalidCursor)).transpose()
 }
 
-/// The size in bytes at which a page of caller-supplied content ends, with the item that reaches it.
+/// The size in bytes at which a page of caller-supplied content ends, with the item that reaches
+/// it.
 pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// Reads rows up to [`MAX_PAGE_BYTES`], and returns whether that limit ended the page.

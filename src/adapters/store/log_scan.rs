@@ -1,5 +1,5 @@
-//! Range scans of the revocation log. Where most entries are past their retention, a page is read in several ranges, each
-//! from the first retained entry on.
+//! Range scans of the revocation log. Where most entries are past their retention, a page is read
+//! in several ranges, each from the first retained entry on.
 
 use futures_util::{Stream, StreamExt};
 use tokio::task::yield_now;
@@ -10,8 +10,8 @@ use crate::{
     ports::Outage,
 };
 
-/// The number of rows after which a read yields to other tasks. A burst may deliver many rows at once, and requests that are
-/// answered from memory share the core.
+/// The number of rows after which a read yields to other tasks. A burst may deliver many rows at
+/// once, and requests that are answered from memory share the core.
 const ROWS_PER_YIELD: usize = 64;
 
 /// Collects the entries of a stream of rows.
@@ -28,8 +28,9 @@ pub(crate) async fn read_entries(
     Ok(entries)
 }
 
-/// The maximum width of a range, as a multiple of the page size. Wide ranges keep a page of sparse entries from taking a
-/// statement for each; the bound keeps each statement short where entries are dense.
+/// The maximum width of a range, as a multiple of the page size. Wide ranges keep a page of sparse
+/// entries from taking a statement for each; the bound keeps each statement short where entries are
+/// dense.
 const MAX_RANGE_FACTOR: i64 = 16;
 
 /// A page of the log that is being read.
@@ -55,8 +56,9 @@ impl LogScan {
 
     /// Adds the entries of a range. Returns the page when it is full or when the range was empty.
     pub(crate) fn add_range(&mut self, found: Vec<LogEntry>) -> Option<Vec<LogEntry>> {
-        // Continue from the last entry, not from the end of the range. The range may extend beyond the head of the log, and
-        // entries that are appended before the next statement would be skipped.
+        // Continue from the last entry, not from the end of the range. The range may extend beyond
+        // the head of the log, and entries that are appended before the next statement would be
+        // skipped.
         let last = found.last().map(|entry| to_i64(entry.seq.number()));
         self.entries.extend(found);
         match last {
@@ -85,7 +87,8 @@ mod tests {
         time::Timestamp,
     };
 
-    /// Reads a page from a log in which every `apart`th entry is retained. Returns its positions and the number of statements.
+    /// Reads a page from a log in which every `apart`th entry is retained. Returns its positions
+    /// and the number of statements.
     fn scan(apart: usize, limit: u32) -> (Vec<i64>, usize) {
         let mut page = LogScan::new(LogPosition::default(), limit);
         for n in 1.. {

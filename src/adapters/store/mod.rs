@@ -1,5 +1,5 @@
-//! The store, on PostgreSQL and on SQLite. The two adapters have the same structure; the modules that they share depend on
-//! neither database.
+//! The store, on PostgreSQL and on SQLite. The two adapters have the same structure; the modules
+//! that they share depend on neither database.
 
 mod batch;
 mod cursor;
@@ -55,15 +55,17 @@ pub enum StoreUrlError {
     UnknownParameter,
 }
 
-/// A store that can migrate its schema. Only the start of the program uses it; all other code uses a [`Store`].
+/// A store that can migrate its schema. Only the start of the program uses it; all other code uses
+/// a [`Store`].
 #[async_trait]
 pub trait Database: Store {
-    /// Migrates the schema to the version that this program needs. Several programs may do so concurrently.
+    /// Migrates the schema to the version that this program needs. Several programs may do so
+    /// concurrently.
     async fn migrate(&self) -> Result<(), Outage>;
 }
 
-/// Connects to the store that a URL names. PostgreSQL need not be up yet; [`ping`](crate::ports::MaintenanceStore::ping)
-/// finds out.
+/// Connects to the store that a URL names. PostgreSQL need not be up yet;
+/// [`ping`](crate::ports::MaintenanceStore::ping) finds out.
 pub async fn connect(url: &str, options: &StoreOptions) -> Result<Arc<dyn Database>, Outage> {
     let operation = "read the store's URL";
     match url.split_once(':').map(|(scheme, _)| scheme) {

@@ -25,15 +25,16 @@ pub(crate) struct AppliedMigration {
     checksum: Vec<u8>,
 }
 
-/// Checks that the applied migrations are those of the program. `recreate` is the remedy for a schema that can't be
-/// migrated.
+/// Checks that the applied migrations are those of the program. `recreate` is the remedy for a
+/// schema that can't be migrated.
 pub(crate) fn check_current(
     applied: &[AppliedMigration],
     migrator: &Migrator,
     recreate: impl FnOnce() -> String,
 ) -> Result<(), SchemaError> {
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
-    // A released migration never changes. A migration with another checksum therefore dates from before the release.
+    // A released migration never changes. A migration with another checksum therefore dates from
+    // before the release.
     let is_unreleased = |one: &AppliedMigration| {
         migrator.iter().any(|known| known.version == one.version && *known.checksum != *one.checksum)
     };

@@ -1,4 +1,5 @@
-//! The declaration of an adapter's SQL statements. Each is a constant, and a test prepares every one against the schema.
+//! The declaration of an adapter's SQL statements. Each is a constant, and a test prepares every
+//! one against the schema.
 
 /// Declares a constant for each statement, and `STATEMENTS` with the name and the text of all.
 macro_rules! statements {

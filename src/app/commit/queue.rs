@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     app::{commit::timeout::with_store_timeout, nanos::saturating_nanos, shared_outage::unshare},
     domain::audit::{Record, WriterId},
-    ports::{Clock, CommitError, ErrorChain, Outage, Store, ThreadSpawner, WriteOutcome, WriteSet},
+    ports::{Clock, CommitError, ErrorChain, Outage, ThreadSpawner, WriteOutcome, WriteSet, WriteStore},
 };
 
 /// The duration of a commit above which this replica reports that it is not ready.
@@ -58,7 +58,7 @@ impl CommitQueue {
     /// ready to run.
     pub(in crate::app) fn start(
         threads: &dyn ThreadSpawner,
-        store: Arc<dyn Store>,
+        store: Arc<dyn WriteStore>,
         clock: Arc<dyn Clock>,
         writer: WriterId,
         limits: CommitQueueLimits,
@@ -132,7 +132,7 @@ impl CommitQueue {
 
 /// The writer: takes commands from the queue and commits them in batches.
 struct Committer {
-    store: Arc<dyn Store>,
+    store: Arc<dyn WriteStore>,
     clock: Arc<dyn Clock>,
     writer: WriterId,
     dropped: Arc<AtomicU64>,

@@ -182,13 +182,14 @@ mod tests {
     #[test]
     fn stored_response_is_returned_for_the_same_request_only() {
         let races = Races { has_precondition: false, has_replay_guard: false };
-        let (request, without_key) = (request(), Idempotent::<u64>::without_key());
         let attempt = |outcome, request| Attempt::from_outcome(outcome, races, request);
-        assert!(matches!(attempt(applied("f", "7"), &request), Ok(Attempt::Replayed(7))));
-        let other = attempt(applied("g", "7"), &request);
+        let same = request();
+        assert!(matches!(attempt(applied("f", "7"), &same), Ok(Attempt::Replayed(7))));
+        let other = attempt(applied("g", "7"), &same);
         assert!(matches!(other, Err(Error::Conflict(ConflictError::IdempotencyKeyReused))));
-        assert!(matches!(attempt(applied("f", "no number"), &request), Err(Error::Unavailable(_))));
-        let unexpected = attempt(applied("f", "7"), &without_key);
-        assert!(matches!(unexpected, Err(Error::Internal(LogicError::ImpossibleOutcome(_)))));
+        assert!(matches!(attempt(applied("f", "no number"), &same), Err(Error::Unavailable(_))));
+        let keyless = Idempotent::without_key();
+        let without_key = attempt(applied("f", "7"), &keyless);
+        assert!(matches!(without_key, Err(Error::Internal(LogicError::ImpossibleOutcome(_)))));
     }
 }

@@ -33,7 +33,7 @@ use crate::{
         revocation::{Index, LogEntry, LogPosition, Target},
         time::{Lifetime, Timestamp},
     },
-    ports::{Clock, Outage, Signer, Store},
+    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer},
 };
 
 /// The number of entries that are read at a time while no request is answered from memory.
@@ -52,9 +52,9 @@ const MISSING_ENTRIES: &str = "the log has a gap";
 
 /// Applies the revocation log to an index in memory.
 pub(in crate::app) struct Follower {
-    log: Arc<dyn Store>,
-    registry: Arc<dyn Store>,
-    keys: Arc<dyn Store>,
+    log: Arc<dyn LogStore>,
+    registry: Arc<dyn RegistryStore>,
+    keys: Arc<dyn KeyStore>,
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
     lease: Arc<Lease>,
@@ -68,9 +68,9 @@ pub(in crate::app) struct Follower {
 
 /// The ports of a [`Follower`].
 pub(in crate::app) struct FollowerPorts {
-    pub(in crate::app) log: Arc<dyn Store>,
-    pub(in crate::app) registry: Arc<dyn Store>,
-    pub(in crate::app) keys: Arc<dyn Store>,
+    pub(in crate::app) log: Arc<dyn LogStore>,
+    pub(in crate::app) registry: Arc<dyn RegistryStore>,
+    pub(in crate::app) keys: Arc<dyn KeyStore>,
     pub(in crate::app) signer: Arc<dyn Signer>,
     pub(in crate::app) clock: Arc<dyn Clock>,
 }
@@ -356,7 +356,7 @@ pub(in crate::app) fn replay_horizon(now: Timestamp) -> Timestamp {
 
 /// Loads the registry and checks its consistency. An inconsistent registry was written by another
 /// program and is rejected as a whole.
-pub(in crate::app) async fn load_registry(store: &dyn Store) -> Result<Registry, Outage> {
+pub(in crate::app) async fn load_registry(store: &dyn RegistryStore) -> Result<Registry, Outage> {
     let stored = store.load_registry().await?;
     let registry = Registry::build(stored.version, stored.entries, stored.secret_tags).map_err(|errors| {
         let texts = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

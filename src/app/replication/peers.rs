@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::{
     app::{commit::timeout::with_store_timeout, replication::coalesce::CoalescedRead},
     domain::replication::{Heartbeat, PeerObservations},
-    ports::{Clock, Outage, Store},
+    ports::{Clock, Outage, ReplicaStore},
 };
 
 /// The number of leases without a renewal after which a replica is removed; at least
@@ -18,14 +18,14 @@ const MIN_REAP_AGE: Duration = Duration::from_mins(1);
 
 /// The replicas in the store, and when each renewal was first seen.
 pub(in crate::app) struct Peers {
-    replicas: Arc<dyn Store>,
+    replicas: Arc<dyn ReplicaStore>,
     clock: Arc<dyn Clock>,
     heartbeats: CoalescedRead<Arc<Vec<Heartbeat>>>,
     observations: Mutex<PeerObservations>,
 }
 
 impl Peers {
-    pub(in crate::app) fn new(replicas: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+    pub(in crate::app) fn new(replicas: Arc<dyn ReplicaStore>, clock: Arc<dyn Clock>) -> Self {
         Self { replicas, clock, heartbeats: CoalescedRead::default(), observations: Mutex::default() }
     }
 

@@ -26,7 +26,7 @@ use crate::{
         revocation::LogPosition,
         time::Timestamp,
     },
-    ports::{Clock, ErrorChain, Notification, Outage, Store},
+    ports::{Clock, ErrorChain, Notification, Outage, ReplicaStore},
 };
 
 /// The time limit of one heartbeat.
@@ -51,7 +51,7 @@ pub struct LeaseSettings {
 pub(in crate::app) struct LeaseRenewal {
     replica: Replica,
     settings: LeaseSettings,
-    replicas: Arc<dyn Store>,
+    replicas: Arc<dyn ReplicaStore>,
     clock: Arc<dyn Clock>,
     follower: Arc<Follower>,
     lease: Arc<Lease>,
@@ -67,7 +67,7 @@ pub(in crate::app) struct LeaseRenewal {
 
 /// The stores and engines of a [`LeaseRenewal`].
 pub(in crate::app) struct RenewalPorts {
-    pub(in crate::app) replicas: Arc<dyn Store>,
+    pub(in crate::app) replicas: Arc<dyn ReplicaStore>,
     pub(in crate::app) clock: Arc<dyn Clock>,
     pub(in crate::app) follower: Arc<Follower>,
     pub(in crate::app) lease: Arc<Lease>,

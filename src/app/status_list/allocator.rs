@@ -13,7 +13,7 @@ use crate::{
         status_list::{Shard, StatusIndex, shuffle_block},
         time::Timestamp,
     },
-    ports::{Clock, Entropy, Outage, Store},
+    ports::{Clock, Entropy, Outage, StatusListStore},
 };
 
 /// The number of remaining indexes of a shard, half a block, below which the next block is
@@ -23,7 +23,7 @@ const OP_RESERVE_BLOCK: &str = "reserve a block of status list indexes";
 
 /// Assigns indexes from reserved blocks.
 pub(in crate::app) struct IndexAllocator {
-    status_lists: Arc<dyn Store>,
+    status_lists: Arc<dyn StatusListStore>,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
     /// The reserved indexes that are not assigned yet, by shard.
@@ -34,7 +34,7 @@ pub(in crate::app) struct IndexAllocator {
 
 impl IndexAllocator {
     pub(in crate::app) fn new(
-        status_lists: Arc<dyn Store>,
+        status_lists: Arc<dyn StatusListStore>,
         entropy: Arc<dyn Entropy>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {

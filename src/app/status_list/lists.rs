@@ -36,7 +36,7 @@ use crate::{
         time::{Lifetime, Timestamp},
         uri::IssuerUrl,
     },
-    ports::{Clock, Outage, Signer, Store, TokenCursor, TokenSelector},
+    ports::{Clock, LogStore, Outage, Signer, StatusListStore, TokenCursor, TokenSelector},
 };
 
 /// The minimum interval between two checks of the log while the log changes.
@@ -84,8 +84,8 @@ pub(in crate::app) struct StatusListParameters {
 
 /// The ports of [`StatusLists`].
 pub(in crate::app) struct StatusListPorts {
-    pub(in crate::app) log: Arc<dyn Store>,
-    pub(in crate::app) status_lists: Arc<dyn Store>,
+    pub(in crate::app) log: Arc<dyn LogStore>,
+    pub(in crate::app) status_lists: Arc<dyn StatusListStore>,
     pub(in crate::app) signer: Arc<dyn Signer>,
     pub(in crate::app) clock: Arc<dyn Clock>,
     pub(in crate::app) follower: Arc<Follower>,

@@ -1,9 +1,10 @@
-//! How a client proves who it is: its public keys, or a secret that is kept elsewhere.
+//! Client authentication: public keys, or a secret in a file or an environment variable.
 
 use serde_json::{Map, Value};
 
 use crate::config::{
-    node::{Location, Node, Section},
+    document::Location,
+    node::{Node, Section},
     sections::secrets::{self, NEW_SECRET_HINT},
 };
 use crate::domain::{
@@ -14,25 +15,27 @@ use crate::domain::{
     secret::Secret,
 };
 
-/// A client's secret, if it has one here, and where it was named.
+/// A client's secret, if the file names one, and the location that names it.
 pub(in crate::config) struct ClientCredentials<'a> {
     pub(in crate::config) client: Option<ClientId>,
     pub(in crate::config) secret: Option<Secret>,
     location: Location<'a>,
 }
 
+/// Reads `authentication` of a client, and collects its secret in `credentials`.
 pub(in crate::config) fn read_authentication<'a>(
     client: &mut Section<'a>,
     id: Option<&ClientId>,
-    proofs: &mut Vec<ClientCredentials<'a>>,
+    credentials: &mut Vec<ClientCredentials<'a>>,
 ) -> Option<Authentication> {
-    let mut section = client.required("authentication", "{ method = \"client_secret_basic\" }", |at| at.section())?;
-    let method = section.required("method", "\"private_key_jwt\"", |at| {
-        let method = at.string()?;
+    let mut section =
+        client.required("authentication", "{ method = \"client_secret_basic\" }", |node| node.section())?;
+    let method = section.required("method", "\"private_key_jwt\"", |node| {
+        let method = node.string()?;
         let known = ["private_key_jwt", "client_secret_basic"].contains(&method);
         if !known {
             let remedy = "write `private_key_jwt` or `client_secret_basic`";
-            at.error(format_args!("`{}` is not known here", method.escape_debug()), remedy);
+            node.error(format_args!("unknown value `{}`", method.escape_debug()), remedy);
         }
         known.then_some(method)
     });
@@ -43,24 +46,24 @@ pub(in crate::config) fn read_authentication<'a>(
     if method == "private_key_jwt" {
         return read_private_key_jwt(&mut section);
     }
-    let (secret, here) = match section.exclusive(&["secret_file", "secret_env"]) {
-        Some(("secret_file", at)) => (read_secret_file(&at), at.location),
-        Some((_, at)) => (read_secret_variable(&at), at.location),
+    let (secret, location) = match section.exclusive(&["secret_file", "secret_env"]) {
+        Some(("secret_file", node)) => (read_secret_file(&node), node.location),
+        Some((_, node)) => (read_secret_variable(&node), node.location),
         None => (None, section.location.clone()),
     };
-    proofs.push(ClientCredentials { client: id.cloned(), secret, location: here });
+    credentials.push(ClientCredentials { client: id.cloned(), secret, location });
     Some(Authentication::ClientSecretBasic {})
 }
 
-/// Tells of clients with one secret: each could be the other.
-pub(in crate::config) fn check_unique_secrets(proofs: &[ClientCredentials<'_>]) {
-    for (n, proof) in proofs.iter().enumerate() {
-        let Some(secret) = &proof.secret else { continue };
-        let same = |other: &&ClientCredentials<'_>| {
+/// Reports clients that share a secret: each could authenticate as the other.
+pub(in crate::config) fn check_unique_secrets(credentials: &[ClientCredentials<'_>]) {
+    for (n, current) in credentials.iter().enumerate() {
+        let Some(secret) = &current.secret else { continue };
+        let has_same_secret = |other: &&ClientCredentials<'_>| {
             other.secret.as_ref().is_some_and(|theirs| theirs.expose() == secret.expose())
         };
-        if let Some(client) = proofs.iter().take(n).find(same).and_then(|other| other.client.as_ref()) {
-            proof.location.error(format_args!("`{client}` has the same secret"), NEW_SECRET_HINT);
+        if let Some(client) = credentials.iter().take(n).find(has_same_secret).and_then(|other| other.client.as_ref()) {
+            current.location.error(format_args!("`{client}` has the same secret"), NEW_SECRET_HINT);
         }
     }
 }
@@ -68,49 +71,50 @@ pub(in crate::config) fn check_unique_secrets(proofs: &[ClientCredentials<'_>]) 
 fn read_private_key_jwt(section: &mut Section<'_>) -> Option<Authentication> {
     let found = section.exclusive(&["jwks_file", "jwks"]);
     let keys = match &found {
-        Some(("jwks_file", at)) => read_jwks_file(at),
-        Some((_, at)) => read_jwks(at),
+        Some(("jwks_file", node)) => read_jwks_file(node),
+        Some((_, node)) => read_jwks(node),
         None => {
             section.location.error(
                 "the client's keys are missing",
-                "name a file with its public keys, such as `jwks_file = \"planner.jwks.json\"`",
+                "name a file with its public keys, for example, `jwks_file = \"planner.jwks.json\"`",
             );
             None
         }
     };
-    let algorithms = section.optional("algorithms", |at| {
-        let algorithms = at.elements(|item| item.parse_keyword::<JwsAlgorithm>())?;
+    let algorithms = section.optional("algorithms", |node| {
+        let algorithms = node.elements(|item| item.parse_keyword::<JwsAlgorithm>())?;
         if algorithms.is_empty() {
-            at.error("is empty", "name at least one, or leave the key out");
+            node.error("is empty", "name at least one algorithm, or leave the key out");
         }
         Some(algorithms)
     });
     let algorithms = algorithms.unwrap_or_else(default_assertion_algorithms);
     let assertion_audience =
-        section.optional("assertion_audience", |at| at.parse_keyword::<AssertionAudience>()).unwrap_or_default();
+        section.optional("assertion_audience", |node| node.parse_keyword::<AssertionAudience>()).unwrap_or_default();
     let jwks = keys?;
-    if let Some((_, at)) = found.filter(|_| !jwks.keys().any(|key| is_compatible_key(key, &algorithms))) {
-        at.error("no key of it fits the client's `algorithms`", "name in `algorithms` what the keys are for");
+    if let Some((_, node)) = found.filter(|_| !jwks.keys().any(|key| is_compatible_key(key, &algorithms))) {
+        node.error("no key matches the client's `algorithms`", "list the algorithms of these keys in `algorithms`");
     }
     Some(Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience })
 }
 
-/// A JWK set in a file of its own.
-pub(in crate::config) fn read_jwks_file(at: &Node<'_>) -> Option<JwkSet> {
+/// Reads a JWK set from the file that `node` names.
+pub(in crate::config) fn read_jwks_file(node: &Node<'_>) -> Option<JwkSet> {
     const MAX_DEPTH: usize = 8;
-    let bytes = secrets::read_file(at)?;
-    let document = strict_json::parse(&bytes, MAX_DEPTH).map_err(|fault| at.error(fault, JWKS_HINT)).ok()?;
-    JwkSet::try_from(document).map_err(|fault| at.error(fault, JWKS_HINT)).ok()
+    let bytes = secrets::read_file(node)?;
+    let document = strict_json::parse(&bytes, MAX_DEPTH).map_err(|error| node.error(error, JWKS_HINT)).ok()?;
+    JwkSet::try_from(document).map_err(|error| node.error(error, JWKS_HINT)).ok()
 }
 
-/// A JWK set in the configuration.
-pub(in crate::config) fn read_jwks(at: &Node<'_>) -> Option<JwkSet> {
-    JwkSet::try_from(at.to_json()).map_err(|fault| at.error(fault, JWKS_HINT)).ok()
+/// Reads a JWK set in the configuration.
+pub(in crate::config) fn read_jwks(node: &Node<'_>) -> Option<JwkSet> {
+    JwkSet::try_from(node.to_json()).map_err(|error| node.error(error, JWKS_HINT)).ok()
 }
 
-const JWKS_HINT: &str = "write `{\"keys\": [{\"kty\": …}]}` with the public keys only";
+const JWKS_HINT: &str = "write `{\"keys\": [{\"kty\": …}]}` with public keys only";
 
-/// Whether a public key can verify one of these algorithms, by what it says about itself (RFC 7517 §4, RFC 7518 §6).
+/// Returns whether a public key can verify one of these algorithms, by its `kty`, `crv`, `alg` and
+/// `use` (RFC 7517 §4, RFC 7518 §6).
 pub(in crate::config) fn is_compatible_key(key: &Map<String, Value>, algorithms: &[JwsAlgorithm]) -> bool {
     use JwsAlgorithm as A;
     let text = |name: &str| key.get(name).and_then(Value::as_str);
@@ -123,22 +127,25 @@ pub(in crate::config) fn is_compatible_key(key: &Map<String, Value>, algorithms:
         _ => &[],
     };
     let named = text("alg").map(A::parse);
-    let fits = |alg: &A| by_type.contains(alg) && named.is_none_or(|named| named == Some(*alg));
-    text("use") != Some("enc") && algorithms.iter().any(fits)
+    let matches = |alg: &A| by_type.contains(alg) && named.is_none_or(|named| named == Some(*alg));
+    text("use") != Some("enc") && algorithms.iter().any(matches)
 }
 
-fn read_secret_file(at: &Node<'_>) -> Option<Secret> {
-    let text = secrets::read_secret(at)?;
-    secrets::parse_client_secret(&text).map_err(|reason| at.error(reason, NEW_SECRET_HINT)).ok()
+fn read_secret_file(node: &Node<'_>) -> Option<Secret> {
+    let text = secrets::read_secret(node)?;
+    secrets::parse_client_secret(&text).map_err(|reason| node.error(reason, NEW_SECRET_HINT)).ok()
 }
 
-fn read_secret_variable(at: &Node<'_>) -> Option<Secret> {
-    let name = secrets::read_variable_name(at)?;
-    let Some(text) = secrets::read_variable(at.location.document, &name) else {
-        at.error(format_args!("the variable `{name}` is not set"), format_args!("set it; {NEW_SECRET_HINT}"));
+fn read_secret_variable(node: &Node<'_>) -> Option<Secret> {
+    let name = secrets::read_variable_name(node)?;
+    let Some(text) = secrets::read_variable(node.location.document, &name) else {
+        node.error(
+            format_args!("the environment variable `{name}` is not set"),
+            format_args!("set the variable; {NEW_SECRET_HINT}"),
+        );
         return None;
     };
     secrets::parse_client_secret(&text)
-        .map_err(|reason| at.error(format_args!("`{name}`: {reason}"), NEW_SECRET_HINT))
+        .map_err(|reason| node.error(format_args!("`{name}`: {reason}"), NEW_SECRET_HINT))
         .ok()
 }

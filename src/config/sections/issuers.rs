@@ -1,4 +1,4 @@
-//! `[[issuers]]`: the identity providers whose users Errand takes.
+//! `[[issuers]]`: the trusted identity providers.
 
 use url::Url;
 
@@ -15,35 +15,39 @@ use crate::domain::{
     uri::{IssuerUrl, is_loopback},
 };
 
-pub(in crate::config) fn read_issuer(section: &mut Section<'_>, ours: Option<&IssuerUrl>) -> Option<TrustedIssuer> {
-    let issuer = section.required("issuer", "\"https://login.example.com\"", |at| {
-        let issuer = at.parse::<IssuerUrl>("write the `iss` of its tokens; https, unless it is on this machine")?;
-        if ours.is_some_and(|ours| ours.is_same_location(issuer.as_str())) {
-            at.error("is Errand itself", "remove it: Errand knows its own tokens, and takes them as such");
+pub(in crate::config) fn read_issuer(
+    section: &mut Section<'_>,
+    own_issuer: Option<&IssuerUrl>,
+) -> Option<TrustedIssuer> {
+    let issuer = section.required("issuer", "\"https://login.example.com\"", |node| {
+        let issuer = node.parse::<IssuerUrl>("write the `iss` of its tokens: https, or http on a loopback address")?;
+        if own_issuer.is_some_and(|own| own.is_same_location(issuer.as_str())) {
+            node.error("is Errand's own issuer", "remove the entry: Errand accepts its own tokens without one");
         }
         Some(issuer)
     });
-    let at_keys = section.required_node("keys", "\"discovery\"");
-    let keys = at_keys.as_ref().and_then(read_key_source);
-    let audiences = section.optional("audiences", |at| at.elements(|item| item.non_empty_string())).unwrap_or_default();
-    let other_audiences = section.optional("other_audiences", |at| at.parse_keyword()).unwrap_or_default();
-    let algorithms =
-        section.required("algorithms", "[\"RS256\"]", |at| at.elements(|item| item.parse_keyword::<JwsAlgorithm>()));
+    let keys_node = section.required_node("keys", "\"discovery\"");
+    let keys = keys_node.as_ref().and_then(read_key_source);
+    let audiences =
+        section.optional("audiences", |node| node.elements(|item| item.non_empty_string())).unwrap_or_default();
+    let other_audiences = section.optional("other_audiences", |node| node.parse_keyword()).unwrap_or_default();
+    let algorithms = section
+        .required("algorithms", "[\"RS256\"]", |node| node.elements(|item| item.parse_keyword::<JwsAlgorithm>()));
     let token_types =
-        section.required("token_types", "[\"access_token\"]", |at| at.elements(|item| item.parse_keyword()));
+        section.required("token_types", "[\"access_token\"]", |node| node.elements(|item| item.parse_keyword()));
     let claims = read_claim_names(section.section("claims"));
-    let subject_prefix = section.optional("subject_prefix", |at| at.non_empty_string());
-    let subject_scopes = section.optional("subject_scopes", |at| at.parse_keyword()).unwrap_or_default();
+    let subject_prefix = section.optional("subject_prefix", |node| node.non_empty_string());
+    let subject_scopes = section.optional("subject_scopes", |node| node.parse_keyword()).unwrap_or_default();
     let entitlements = section.sections("entitlements").into_iter().filter_map(read_entitlement).collect();
-    let allowed_networks = section.optional("allowed_networks", |at| {
-        at.elements(|item| item.parse("write a network with the length of its prefix, such as `10.0.0.0/8`"))
+    let allowed_networks = section.optional("allowed_networks", |node| {
+        node.elements(|item| item.parse("write a network in CIDR notation, such as `10.0.0.0/8`"))
     });
-    let consent = section.optional("consent", |at| at.parse_keyword()).unwrap_or_default();
+    let consent = section.optional("consent", |node| node.parse_keyword()).unwrap_or_default();
     let api_audiences =
-        section.optional("api_audiences", |at| at.elements(|item| item.non_empty_string())).unwrap_or_default();
+        section.optional("api_audiences", |node| node.elements(|item| item.non_empty_string())).unwrap_or_default();
     let portal_clients =
-        section.optional("portal_clients", |at| at.elements(|item| item.non_empty_string())).unwrap_or_default();
-    let disabled = section.optional("disabled", |at| at.boolean()).unwrap_or_default();
+        section.optional("portal_clients", |node| node.elements(|item| item.non_empty_string())).unwrap_or_default();
+    let disabled = section.optional("disabled", |node| node.boolean()).unwrap_or_default();
     let issuer = TrustedIssuer {
         issuer: issuer?,
         keys: keys?,
@@ -61,48 +65,51 @@ pub(in crate::config) fn read_issuer(section: &mut Section<'_>, ours: Option<&Is
         portal_clients,
         disabled,
     };
-    check_keys(&issuer, &at_keys?);
+    check_keys(&issuer, &keys_node?);
     Some(issuer)
 }
 
-fn read_key_source(at: &Node<'_>) -> Option<KeySource> {
+fn read_key_source(node: &Node<'_>) -> Option<KeySource> {
     let remedy = "write `\"discovery\"`, `{ jwks_uri = \"https://…\" }` or `{ jwks_file = \"….json\" }`";
-    if at.is_string() {
-        return at.parse_keyword();
+    if node.is_string() {
+        return node.parse_keyword();
     }
-    let mut section = at.section()?;
+    let mut section = node.section()?;
     let found = section.exclusive(&["jwks_uri", "jwks_file", "inline"]);
     match found {
-        Some(("jwks_uri", at)) => at.parse::<Url>("write the URL that serves its keys").map(KeySource::JwksUri),
-        Some(("jwks_file", at)) => read_jwks_file(&at).map(KeySource::Inline),
-        Some((_, at)) => read_jwks(&at).map(KeySource::Inline),
+        Some(("jwks_uri", node)) => node.parse::<Url>("write the URL that serves its keys").map(KeySource::JwksUri),
+        Some(("jwks_file", node)) => read_jwks_file(&node).map(KeySource::Inline),
+        Some((_, node)) => read_jwks(&node).map(KeySource::Inline),
         None => {
-            at.error("says not where the keys are", remedy);
+            node.error("does not name a key source", remedy);
             None
         }
     }
 }
 
-/// Whether its keys can be had, and fit its algorithms.
-fn check_keys(issuer: &TrustedIssuer, at: &Node<'_>) {
+/// Checks that the keys may be fetched and match the algorithms.
+fn check_keys(issuer: &TrustedIssuer, node: &Node<'_>) {
     let url = match &issuer.keys {
         KeySource::Discovery => Url::parse(issuer.issuer.as_str()).ok(),
         KeySource::JwksUri(url) => Some(url.clone()),
         KeySource::Inline(keys) => {
             if !issuer.algorithms.is_empty() && !keys.keys().any(|key| is_compatible_key(key, &issuer.algorithms)) {
-                at.error("no key of it fits its `algorithms`", "name in `algorithms` what the keys are for");
+                node.error(
+                    "no key matches the issuer's `algorithms`",
+                    "list the algorithms of these keys in `algorithms`",
+                );
             }
             None
         }
     };
     let Some(url) = url else { return };
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-        at.error("https is needed (http is for loopback addresses only)", "write the https URL of the keys");
+        node.error("https is required (http only on a loopback address)", "write the https URL of the keys");
     } else if is_loopback(&url) {
         let loopback = ["127.0.0.1", "::1"].iter().filter_map(|ip| ip.parse().ok()).collect::<Vec<std::net::IpAddr>>();
         if !issuer.allowed_networks.iter().any(|network| loopback.iter().any(|ip| network.contains(ip))) {
-            let remedy = "add `allowed_networks = [\"127.0.0.0/8\"]` if the identity provider does run here";
-            at.error("its keys would be fetched from this machine, which is refused", remedy);
+            let remedy = "add `allowed_networks = [\"127.0.0.0/8\"]` if the identity provider runs on this machine";
+            node.error("the keys would be fetched from a loopback address, which is not allowed", remedy);
         }
     }
 }
@@ -110,34 +117,37 @@ fn check_keys(issuer: &TrustedIssuer, at: &Node<'_>) {
 fn read_claim_names(mut section: Section<'_>) -> ClaimNames {
     let default = ClaimNames::default();
     ClaimNames {
-        client: section.optional("client", |at| at.elements(|item| item.non_empty_string())).unwrap_or(default.client),
-        scope: section.optional("scope", |at| at.non_empty_string()).unwrap_or(default.scope),
+        client: section
+            .optional("client", |node| node.elements(|item| item.non_empty_string()))
+            .unwrap_or(default.client),
+        scope: section.optional("scope", |node| node.non_empty_string()).unwrap_or(default.scope),
     }
 }
 
 fn read_entitlement(mut section: Section<'_>) -> Option<Entitlement> {
-    let to = section.required("to", "\"everyone\"", |at| read_holder(&at));
-    let resource = section.optional("resource", |at| at.parse(CLIENT_ID_HINT));
-    let scopes = section.optional("scopes", |at| read_scopes(&at)).unwrap_or_default();
-    let tools = section.optional("tools", |at| read_tools(&at)).unwrap_or_default();
+    let to = section.required("to", "\"everyone\"", |node| read_user_matcher(&node));
+    let resource = section.optional("resource", |node| node.parse(CLIENT_ID_HINT));
+    let scopes = section.optional("scopes", |node| read_scopes(&node)).unwrap_or_default();
+    let tools = section.optional("tools", |node| read_tools(&node)).unwrap_or_default();
     if scopes.is_empty() && tools.is_empty() {
-        section.location.error("gives nothing", "name `scopes` or `tools`");
+        section.location.error("grants nothing", "name `scopes` or `tools`");
     }
     Some(Entitlement { to: to?, resource, scopes, tools })
 }
 
-fn read_holder(at: &Node<'_>) -> Option<UserMatcher> {
+fn read_user_matcher(node: &Node<'_>) -> Option<UserMatcher> {
     let remedy = "write `\"everyone\"` or `{ claim = { name = \"groups\", value = \"…\" } }`";
-    if at.is_string() {
-        let everyone = at.string()? == "everyone";
-        if !everyone {
-            at.error("is not known here", remedy);
+    if node.is_string() {
+        let text = node.string()?;
+        let is_everyone = text == "everyone";
+        if !is_everyone {
+            node.error(format_args!("unknown value `{}`", text.escape_debug()), remedy);
         }
-        return everyone.then_some(UserMatcher::Everyone);
+        return is_everyone.then_some(UserMatcher::Everyone);
     }
-    let mut section = at.section()?;
-    let mut claim = section.required("claim", "{ name = \"groups\", value = \"…\" }", |at| at.section())?;
-    let name = claim.required("name", "\"groups\"", |at| at.non_empty_string());
-    let value = claim.required("value", "\"files-readers\"", |at| at.non_empty_string());
+    let mut section = node.section()?;
+    let mut claim = section.required("claim", "{ name = \"groups\", value = \"…\" }", |node| node.section())?;
+    let name = claim.required("name", "\"groups\"", |node| node.non_empty_string());
+    let value = claim.required("value", "\"files-readers\"", |node| node.non_empty_string());
     Some(UserMatcher::Claim { name: name?, value: value? })
 }

@@ -1,4 +1,4 @@
-//! How much: what is asked for, and everything that it must be within.
+//! The requested authority and the ceilings that limit it.
 
 use std::collections::BTreeSet;
 
@@ -13,139 +13,145 @@ use crate::domain::{
     uri::ResourceUri,
 };
 
-/// Something that whatever is issued must be within.
+/// A limit on the authority of the issued token.
 struct Ceiling {
     owner: CeilingOwner,
     authority: Authority,
-    /// Whether the presenter may know it: what is its own, and what stands in the token that it presents. Of what others
-    /// have, it learns nothing but that it does not cover what was asked.
+    /// Whether the presenter may know the ceiling: its own, and that of the token that it presents.
+    /// Of others' ceilings, it learns only that they do not cover the request.
     is_disclosable: bool,
 }
 
 impl Ceiling {
-    fn disclosable(holding: CeilingOwner, authority: Authority) -> Self {
-        Self { owner: holding, authority, is_disclosable: true }
+    fn disclosable(owner: CeilingOwner, authority: Authority) -> Self {
+        Self { owner, authority, is_disclosable: true }
     }
 
-    fn confidential(holding: CeilingOwner, authority: Authority) -> Self {
-        Self { owner: holding, authority, is_disclosable: false }
+    fn confidential(owner: CeilingOwner, authority: Authority) -> Self {
+        Self { owner, authority, is_disclosable: false }
     }
 }
 
-/// `requested ∩ parent ∩ requester's ∩ agent's ∩ catalogue`, where asking for more than can be had is an error that says
-/// where, and whose ceiling it was, and asking for nothing is one that says how to ask.
-pub(super) fn resolve_authority(ask: &ExchangeInput<'_>, along: &[EdgeUse<'_>]) -> Result<Authority, Denial> {
-    let by_scope = match ask.scope {
+/// Returns the requested authority, if it is within all ceilings: those of the subject token, the
+/// requester, the agents, the edges, the task and the catalogue.
+///
+/// An excess is an error that names its location and the owner of the ceiling; it is never cut
+/// silently. A request for nothing is an error too.
+pub(super) fn resolve_authority(input: &ExchangeInput<'_>, edges: &[EdgeUse<'_>]) -> Result<Authority, Denial> {
+    let by_scope = match input.scope {
         None => Authority::default(),
-        Some(scopes) => resolve_scopes(ask, scopes)?,
+        Some(scopes) => resolve_scopes(input, scopes)?,
     };
-    if ask.scope.is_none() && ask.details.is_none() {
+    if input.scope.is_none() && input.details.is_none() {
         return Err(Denial::NoAuthorityRequested);
     }
-    let by_scope = ask
+    let by_scope = input
         .registry
         .bind_definitions(&by_scope)
-        .map_err(|UnacceptedTool { tool, reason: why }| Denial::ScopeToolUnavailable(tool, why))?;
-    let pin = |(n, wanted)| match ask.registry.bind_definition(wanted) {
-        Ok(pinned) => Ok((n, pinned)),
-        Err(UnacceptedTool { tool, reason: why }) => Err(Denial::DetailsToolUnavailable(tool, why)),
+        .map_err(|UnacceptedTool { tool, reason }| Denial::ScopeToolUnavailable(tool, reason))?;
+    let bind = |(n, permission)| match input.registry.bind_definition(permission) {
+        Ok(bound) => Ok((n, bound)),
+        Err(UnacceptedTool { tool, reason }) => Err(Denial::DetailsToolUnavailable(tool, reason)),
     };
     let by_details =
-        ask.details.into_iter().flat_map(RequestedPermissions::iter).map(pin).collect::<Result<Vec<_>, _>>()?;
-    // What lies elsewhere can't be exceeded here, and the catalogue may be large.
-    let places = by_scope.iter().chain(by_details.iter().map(|(_, p)| p)).map(|p| &p.resource).collect::<BTreeSet<_>>();
-    let ceilings = collect_ceilings(ask, along, |uri| places.contains(uri))?;
+        input.details.into_iter().flat_map(RequestedPermissions::iter).map(bind).collect::<Result<Vec<_>, _>>()?;
+    // Other resources don't matter for the comparison, and the catalogue may be large.
+    let resources =
+        by_scope.iter().chain(by_details.iter().map(|(_, p)| p)).map(|p| &p.resource).collect::<BTreeSet<_>>();
+    let ceilings = collect_ceilings(input, edges, |uri| resources.contains(uri))?;
     for ceiling in &ceilings {
-        // A tool that was meant otherwise is not too much: it is another tool by now.
-        let other = |beyond| find_definition_mismatch(&ceiling.authority, beyond);
-        if let Some(beyond) = by_scope.first_excess(&ceiling.authority) {
-            return Err(match other(beyond) {
+        // A tool whose definition has changed since is not an excess, but another tool.
+        let superseded = |excess| find_definition_mismatch(&ceiling.authority, excess);
+        if let Some(excess) = by_scope.first_excess(&ceiling.authority) {
+            return Err(match superseded(excess) {
                 Some(tool) => Denial::ScopeToolUnavailable(tool, ToolUnavailable::DefinitionSuperseded),
-                None => Denial::ScopeExceedsCeiling(find_exceeding_scope(ask, ceiling, &ceilings)),
+                None => Denial::ScopeExceedsCeiling(find_exceeding_scope(input, ceiling, &ceilings)),
             });
         }
-        for (n, wanted) in &by_details {
-            let Some(path) = ceiling.authority.excess_path(wanted, ceiling.is_disclosable) else { continue };
-            if let Some(tool) = other(wanted) {
+        for (n, permission) in &by_details {
+            let Some(path) = ceiling.authority.excess_path(permission, ceiling.is_disclosable) else { continue };
+            if let Some(tool) = superseded(permission) {
                 return Err(Denial::DetailsToolUnavailable(tool, ToolUnavailable::DefinitionSuperseded));
             }
-            let place = format!("authorization_details[{n}]{path}");
-            let part = std::iter::once(wanted.clone()).collect();
-            return Err(Denial::DetailsExceedCeiling(ceiling_exceeded(place, &part, ceiling, &ceilings)));
+            let location = format!("authorization_details[{n}]{path}");
+            let part = std::iter::once(permission.clone()).collect();
+            return Err(Denial::DetailsExceedCeiling(ceiling_exceeded(location, &part, ceiling, &ceilings)));
         }
     }
-    Ok(by_scope.iter().cloned().chain(by_details.into_iter().map(|(_, wanted)| wanted)).collect())
+    Ok(by_scope.iter().cloned().chain(by_details.into_iter().map(|(_, permission)| permission)).collect())
 }
 
-/// The tools under the scopes that are asked for, at the places that it can be about; a scope without a tool is unknown.
-fn resolve_scopes(ask: &ExchangeInput<'_>, scopes: &ScopeList) -> Result<Authority, Denial> {
-    let offered = ask.registry.offered_scopes(|uri| is_candidate_resource(ask, uri));
+/// Returns the tools under the requested scopes at the candidate resources. A scope without tools
+/// is unknown.
+fn resolve_scopes(input: &ExchangeInput<'_>, scopes: &ScopeList) -> Result<Authority, Denial> {
+    let offered = input.registry.offered_scopes(|uri| is_candidate_resource(input, uri));
     if let Some(n) = scopes.iter().position(|scope| !offered.contains(scope)) {
-        let holding = CeilingOwner::Catalogue;
         return Err(Denial::ScopeExceedsCeiling(CeilingExceeded {
             location: format!("scope[{n}]"),
-            owner: holding,
+            owner: CeilingOwner::Catalogue,
             allowed: None,
         }));
     }
-    Ok(ask.registry.tools_under_scopes(&scopes.to_set(), |uri| is_candidate_resource(ask, uri)))
+    Ok(input.registry.tools_under_scopes(&scopes.to_set(), |uri| is_candidate_resource(input, uri)))
 }
 
-fn tools_under_scope(ask: &ExchangeInput<'_>, scope: &ScopeToken) -> Authority {
-    ask.registry.tools_under_scopes(&std::iter::once(scope.clone()).collect(), |uri| is_candidate_resource(ask, uri))
+fn tools_under_scope(input: &ExchangeInput<'_>, scope: &ScopeToken) -> Authority {
+    input
+        .registry
+        .tools_under_scopes(&std::iter::once(scope.clone()).collect(), |uri| is_candidate_resource(input, uri))
 }
 
-fn is_candidate_resource(ask: &ExchangeInput<'_>, uri: &ResourceUri) -> bool {
-    match (ask.requested_token.resource(), ask.subject) {
+fn is_candidate_resource(input: &ExchangeInput<'_>, uri: &ResourceUri) -> bool {
+    match (input.requested_token.resource(), input.subject) {
         (Some(resource), _) => *uri == resource.uri,
         (None, Evidence::Own(own, _)) => own.authorization_details.iter().any(|p| p.resource == *uri),
         (None, Evidence::User(..)) => true,
     }
 }
 
-/// The first of the scopes that is not all within the ceiling.
-fn find_exceeding_scope(ask: &ExchangeInput<'_>, ceiling: &Ceiling, ceilings: &[Ceiling]) -> CeilingExceeded {
-    // All of it could be pinned, so each part can.
-    let part = |scope| ask.registry.bind_definitions(&tools_under_scope(ask, scope)).unwrap_or_default();
+/// Returns the first scope that exceeds the ceiling.
+fn find_exceeding_scope(input: &ExchangeInput<'_>, ceiling: &Ceiling, ceilings: &[Ceiling]) -> CeilingExceeded {
+    // Binding succeeded for all scopes together, so it succeeds for each.
+    let part = |scope| input.registry.bind_definitions(&tools_under_scope(input, scope)).unwrap_or_default();
     let mut seen = BTreeSet::new();
-    let scopes = ask.scope.into_iter().flat_map(ScopeList::iter).enumerate().filter(|(_, scope)| seen.insert(*scope));
+    let scopes = input.scope.into_iter().flat_map(ScopeList::iter).enumerate().filter(|(_, scope)| seen.insert(*scope));
     let mut parts = scopes.map(|(n, scope)| (n, part(scope)));
     let first = parts.find(|(_, part)| !part.is_subset_of(&ceiling.authority));
     let (n, part) = first.unwrap_or_default();
     ceiling_exceeded(format!("scope[{n}]"), &part, ceiling, ceilings)
 }
 
-/// What is told of a part that is too much. Where the ceiling is one that the presenter may know, also how much of the part
-/// all such ceilings leave.
-fn ceiling_exceeded(place: String, part: &Authority, ceiling: &Ceiling, ceilings: &[Ceiling]) -> CeilingExceeded {
+/// Describes a part that exceeds a ceiling. If the presenter may know the ceiling, the result
+/// contains what all such ceilings leave of the part.
+fn ceiling_exceeded(location: String, part: &Authority, ceiling: &Ceiling, ceilings: &[Ceiling]) -> CeilingExceeded {
     let known = ceilings.iter().filter(|ceiling| ceiling.is_disclosable);
     let left = known.fold(part.clone(), |left, ceiling| left.intersect(&ceiling.authority));
     let allowed = Some(left).filter(|left| ceiling.is_disclosable && (1..=MAX_DETAILS).contains(&left.len()));
-    CeilingExceeded { location: place, owner: ceiling.owner, allowed }
+    CeilingExceeded { location, owner: ceiling.owner, allowed }
 }
 
-/// Everything that the asked must be within, as far as it is about such places, and whose it is.
+/// Returns all ceilings of the request, as far as they concern the resources that match `at`.
 fn collect_ceilings(
-    ask: &ExchangeInput<'_>,
-    along: &[EdgeUse<'_>],
+    input: &ExchangeInput<'_>,
+    edges: &[EdgeUse<'_>],
     at: impl Fn(&ResourceUri) -> bool + Copy,
 ) -> Result<Vec<Ceiling>, Denial> {
-    let registry = ask.registry;
+    let registry = input.registry;
     let mut ceilings = vec![Ceiling::confidential(CeilingOwner::Catalogue, registry.catalogue(at))];
-    if let Presenter::Agent(agent) = ask.presenter {
+    if let Presenter::Agent(agent) = input.presenter {
         ceilings.push(Ceiling::disclosable(CeilingOwner::Agent, registry.ceiling(agent, at)));
     }
-    if let RequestedToken::HandOver(to, _) = ask.requested_token {
+    if let RequestedToken::HandOver(to, _) = input.requested_token {
         ceilings.push(Ceiling::confidential(CeilingOwner::NextAgent, registry.ceiling(to, at)));
     }
-    for EdgeUse { edge, is_own } in along {
+    for EdgeUse { edge, is_own } in edges {
         if let Some(authority) = registry.edge_ceiling(edge, at) {
             ceilings.push(Ceiling { owner: CeilingOwner::Edge, authority, is_disclosable: *is_own });
         }
     }
-    match ask.subject {
+    match input.subject {
         Evidence::Own(own, _) => {
-            ceilings.push(Ceiling::disclosable(CeilingOwner::Parent, own.authorization_details.clone()))
+            ceilings.push(Ceiling::disclosable(CeilingOwner::Parent, own.authorization_details.clone()));
         }
         Evidence::User(user, issuer) => {
             if issuer.subject_scopes == SubjectScopes::Ceiling {
@@ -158,7 +164,7 @@ fn collect_ceilings(
             }
         }
     }
-    if let TaskSelector::Named(_, Some(task)) = ask.task {
+    if let TaskSelector::Named(_, Some(task)) = input.task {
         ceilings.push(Ceiling::disclosable(CeilingOwner::Task, task.authority.clone()));
     }
     Ok(ceilings)

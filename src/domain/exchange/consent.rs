@@ -1,4 +1,4 @@
-//! Whether the requester has consented, where somebody demands that they do; and which grant a token rests on.
+//! Consent of the requester, where required, and the grant that a token depends on.
 
 use super::{Denial, Evidence, ExchangeInput, TaskSelector};
 use crate::domain::{
@@ -8,16 +8,17 @@ use crate::domain::{
     registry::{client::Effect, issuer::TrustedIssuer},
 };
 
-/// What a token rests on.
+/// The grant that a token depends on.
 #[derive(Clone, Copy)]
 pub(super) enum GrantBasis<'a> {
     /// No grant.
     None,
-    /// The grant that the subject token rests on: that one outlives no grant, so ours does not.
+    /// The grant of the subject token. The subject token does not outlive it, so neither does the
+    /// new token.
     Inherited {
-        /// Its id.
+        /// The id of the grant.
         id: GrantId,
-        /// Whether it is for an emergency.
+        /// Whether it is a break-glass grant.
         break_glass: bool,
     },
     /// A recorded grant.
@@ -42,77 +43,80 @@ impl GrantBasis<'_> {
     }
 }
 
-/// The grants that count now: of this requester to this agent, not over; where a task rests on one, that one alone.
-pub(super) fn live_grants<'a>(ask: &ExchangeInput<'a>) -> impl Iterator<Item = &'a Grant> {
-    let (now, agent) = (ask.now, ask.presenter.id());
-    let requester = super::resolve_requester(ask.subject);
-    let of_task = task_grant(ask);
-    ask.grants.iter().filter(move |grant| {
+/// Returns the grants of this requester to this agent that have not expired. If the task depends on
+/// a grant, only that one counts.
+pub(super) fn live_grants<'a>(input: &ExchangeInput<'a>) -> impl Iterator<Item = &'a Grant> {
+    let (now, agent) = (input.now, input.presenter.id());
+    let requester = super::resolve_requester(input.subject);
+    let task_grant = task_grant(input);
+    input.grants.iter().filter(move |grant| {
         grant.requester == requester
             && grant.agent == *agent
             && !grant.expires.has_passed(now)
-            && of_task.is_none_or(|id| id == grant.id)
+            && task_grant.is_none_or(|id| id == grant.id)
     })
 }
 
-/// What the token will rest on. `pointed` says that a grant is the only thing that points at the agent.
+/// Returns the grant that the token depends on. `is_only_basis`: only a grant names the agent.
 ///
-/// A token that is derived from one of ours rests on the grant of that one. Consent is to something: where it is demanded,
-/// a grant that names no authority is not enough, also when the demand came after the parent.
+/// A token that is derived from a token of this server depends on the grant of that one. Where
+/// consent is required, a grant without an authority is not enough, also if the requirement is
+/// newer than the subject token.
 pub(super) fn grant_basis<'a>(
-    ask: &ExchangeInput<'a>,
-    pointed: bool,
-    wanted: &Authority,
+    input: &ExchangeInput<'a>,
+    is_only_basis: bool,
+    requested: &Authority,
 ) -> Result<GrantBasis<'a>, Denial> {
-    let demanded = is_consent_required(ask, wanted);
-    let is_accepted = || break_glass::is_accepted(ask.registry, wanted);
+    let is_required = is_consent_required(input, requested);
+    let is_accepted = || break_glass::is_accepted(input.registry, requested);
     let fits = |grant: &&Grant| {
-        grant.covers(wanted) && (grant.authority.is_some() || !demanded) && (!grant.break_glass || is_accepted())
+        grant.covers(requested) && (grant.authority.is_some() || !is_required) && (!grant.break_glass || is_accepted())
     };
-    if let Evidence::Own(own, _) = ask.subject {
-        let consents = |id| ask.grants.iter().filter(|grant| grant.id == id).any(|grant| fits(&grant));
+    if let Evidence::Own(own, _) = input.subject {
+        let consents = |id| input.grants.iter().filter(|grant| grant.id == id).any(|grant| fits(&grant));
         return match own.grant {
-            Some(id) if !demanded || consents(id) => Ok(GrantBasis::Inherited { id, break_glass: own.break_glass }),
-            None if !demanded => Ok(GrantBasis::None),
+            Some(id) if !is_required || consents(id) => Ok(GrantBasis::Inherited { id, break_glass: own.break_glass }),
+            None if !is_required => Ok(GrantBasis::None),
             Some(_) | None => Err(Denial::ConsentRequired),
         };
     }
-    if !demanded && !pointed && task_grant(ask).is_none() {
+    if !is_required && !is_only_basis && task_grant(input).is_none() {
         return Ok(GrantBasis::None);
     }
-    // One for an emergency only where no other is enough.
-    let longest = live_grants(ask).filter(fits).max_by_key(|grant| (!grant.break_glass, grant.expires, grant.id));
+    // A break-glass grant is used only if no other grant is enough.
+    let longest = live_grants(input).filter(fits).max_by_key(|grant| (!grant.break_glass, grant.expires, grant.id));
     longest.map(GrantBasis::Recorded).ok_or(Denial::ConsentRequired)
 }
 
-fn task_grant(ask: &ExchangeInput<'_>) -> Option<GrantId> {
-    match ask.task {
+fn task_grant(input: &ExchangeInput<'_>) -> Option<GrantId> {
+    match input.task {
         TaskSelector::Named(_, task) => task.and_then(|task| task.grant),
         TaskSelector::Unnamed { .. } => None,
     }
 }
 
-/// Whether the requester's issuer, or a resource that it is about, demands consent to any of this.
-fn is_consent_required(ask: &ExchangeInput<'_>, wanted: &Authority) -> bool {
-    let of_issuer = match ask.subject {
+/// Returns whether the requester's issuer or a resource requires consent to a part of the
+/// authority.
+fn is_consent_required(input: &ExchangeInput<'_>, requested: &Authority) -> bool {
+    let of_issuer = match input.subject {
         Evidence::User(_, issuer) => issuer.consent,
         Evidence::Own(own, _) => {
-            let issuer = ask.registry.issuer(own.sub_iss.as_str());
+            let issuer = input.registry.issuer(own.sub_iss.as_str());
             issuer.map_or(ConsentPolicy::None, |issuer: &std::sync::Arc<TrustedIssuer>| issuer.consent)
         }
     };
-    wanted.iter().any(|permission| {
-        let (of_resource, effect) = policy_and_effect(ask, permission);
+    requested.iter().any(|permission| {
+        let (of_resource, effect) = policy_and_effect(input, permission);
         of_issuer.is_required_for(effect) || of_resource.is_required_for(effect)
     })
 }
 
-/// What the resource demands, and what the tool does. What is not known there is taken for the worst.
-fn policy_and_effect(ask: &ExchangeInput<'_>, permission: &Permission) -> (ConsentPolicy, Effect) {
-    let Some(resource) = ask.registry.resource_at(&permission.resource) else {
+/// Returns the resource's policy and the tool's effect. Unknown ones count as the strictest.
+fn policy_and_effect(input: &ExchangeInput<'_>, permission: &Permission) -> (ConsentPolicy, Effect) {
+    let Some(resource) = input.registry.resource_at(&permission.resource) else {
         return (ConsentPolicy::Required, Effect::Destructive);
     };
-    // Seeing what there is calls nothing.
+    // A list action calls no tool.
     let Some(name) = permission.tool() else { return (resource.consent, Effect::Read) };
     let tool = resource.tools.iter().find(|tool| tool.name == *name);
     (resource.consent, tool.map_or(Effect::Destructive, |tool| tool.effect))

@@ -1,82 +1,86 @@
-//! Why an exchange is refused: one variant a rule.
+//! Reasons to deny an exchange: one variant for each rule.
 
 use std::fmt;
 
 use thiserror::Error;
 
+use super::presenter_binding::BindingError;
 use crate::domain::{
-    authority::Authority, exchange::presenter_binding::BindingError, id::ToolName, registry::tool::ToolUnavailable,
-    task::JoinError, token::actor_chain::ActorChainError,
+    authority::Authority, id::ToolName, registry::tool::ToolUnavailable, task::JoinError,
+    token::actor_chain::ActorChainError,
 };
 
-/// Why an exchange is refused. The texts go to the client: they say what to change, and nothing that was sent.
+/// Why an exchange is denied. The client gets the text: it says what to change, and never repeats a
+/// sent value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denial {
-    /// A resource asks for something else than a transaction token.
-    #[error("a resource can only get a transaction token")]
+    /// A resource requests a token other than a transaction token.
+    #[error("a resource may only request a transaction token")]
     ResourceLimitedToTxnToken,
-    /// The resource or the agent that it is for is shut out.
+    /// The target resource or the requested actor is disabled or blocked.
     #[error("the target is disabled")]
     TargetBlocked,
-    /// The resource is called like us or like the trust domain: tokens that are for us alone would be good there.
-    #[error("the target has the name of this server or of its trust domain")]
+    /// The resource has the name of this server or of the trust domain, so that it would accept
+    /// tokens that are for this server alone.
+    #[error("the target must not be this server or its trust domain")]
     TargetIsIssuer,
-    /// No edge in the registry from the one agent to the other.
+    /// The registry has no edge from one agent to the other.
     #[error("the agent may not delegate to that agent")]
     DelegationNotAllowed,
-    /// An edge of the chain lets fewer agents follow.
-    #[error("an agent of the chain may delegate, but not so far: the depth of its `may_delegate_to` ends before")]
+    /// An edge along the chain allows fewer agents to follow.
+    #[error("delegation depth exceeded: an agent in the chain has a lower `may_delegate_to` depth")]
     DelegationDepthExceeded,
-    /// A broker acts, and no agent behind it.
-    #[error("a broker opens no task: an agent hands over to it with `requested_actor`")]
+    /// A broker acts without an agent behind it.
+    #[error("a broker can't open a task; an agent hands one over to it with `requested_actor`")]
     BrokerWithoutPrincipal,
-    /// Transaction tokens stay transaction tokens.
+    /// A transaction token would become a token of another kind.
     #[error("a transaction token can only be replaced by a transaction token")]
     TxnTokenNotConvertible,
-    /// An API token is in nobody's name.
-    #[error("an API token is not a subject token")]
+    /// An API token acts for no requester.
+    #[error("an API token can't be the subject token; present a user token or a task token")]
     ApiTokenNotExchangeable,
-    /// Nothing in the user token points at this agent, or something points elsewhere.
+    /// Nothing in the user token names this agent, or something names another party.
     #[error(transparent)]
     PresenterNotBound(BindingError),
-    /// The token of ours is not this client's to present.
-    #[error("the subject token is not for this client to present; its holder can hand it over with `requested_actor`")]
+    /// Another client may present this token of Errand.
+    #[error("the subject token belongs to another client; its holder can hand it over with `requested_actor`")]
     PresenterMismatch,
-    /// Somebody who takes part in the token is shut out.
-    #[error("a party to the subject token is disabled or not registered any more")]
+    /// A party to the token is blocked or no longer registered.
+    #[error("a party to the subject token is disabled or no longer registered")]
     PartyBlocked,
-    /// Nothing may be done in the requester's name.
-    #[error("the requester is disabled here, until an admin lets them in again")]
+    /// An admin blocked the requester.
+    #[error("the requester is blocked, until an admin unblocks them")]
     RequesterBlocked,
-    /// The chain can't grow so.
+    /// The chain of agents can't be extended.
     #[error(transparent)]
     Chain(ActorChainError),
-    /// Derived too often.
-    #[error("the token was derived too many times: exchange a user token again")]
+    /// The lineage is at its maximum length.
+    #[error("the token was derived too many times; exchange a user token again")]
     LineageTooLong,
-    /// The request names neither scope nor details.
-    #[error("name what is needed: `scope`, `authorization_details`, or both")]
+    /// The request has neither scope nor details.
+    #[error("no authority requested; send `scope`, `authorization_details` or both")]
     NoAuthorityRequested,
-    /// The subject token has no scope, and its issuer's scopes are a ceiling.
-    #[error("the subject token has no scope, so nothing can be had with it")]
+    /// The user token has no scope, and its issuer's scopes are a ceiling.
+    #[error("the subject token has no scope, so it allows nothing; have one issued with a scope")]
     SubjectScopeMissing,
-    /// A scope that is asked for goes beyond what somebody has.
+    /// A requested scope exceeds a ceiling.
     #[error(transparent)]
     ScopeExceedsCeiling(CeilingExceeded),
-    /// A detail that is asked for goes beyond what somebody has.
+    /// A requested detail exceeds a ceiling.
     #[error(transparent)]
     DetailsExceedCeiling(CeilingExceeded),
-    /// Somebody demands the requester's consent, or nothing but a grant would do, and none covers what is asked for.
-    #[error("this needs a grant of the requester to this agent that covers what is asked for")]
+    /// Consent is required, or only a grant could name the agent, and no live grant covers the
+    /// request.
+    #[error("a grant from the requester to this agent is required that covers the request")]
     ConsentRequired,
-    /// A tool under a scope that is asked for is not good now. The name of the tool is the catalogue's.
-    #[error("`scope` asks for the tool `{0}`: {1}")]
+    /// A tool under a requested scope is not available. The catalogue has the name of the tool.
+    #[error("`scope` requests the tool `{0}`: {1}")]
     ScopeToolUnavailable(ToolName, ToolUnavailable),
-    /// A tool that is asked for is not good now.
-    #[error("`authorization_details` asks for the tool `{0}`: {1}")]
+    /// A tool requested by name is not available.
+    #[error("`authorization_details` requests the tool `{0}`: {1}")]
     DetailsToolUnavailable(ToolName, ToolUnavailable),
-    /// What is asked for is all elsewhere.
-    #[error("nothing of what is asked for is at the resource that the token is for")]
+    /// All requested tools belong to other resources.
+    #[error("none of the requested tools belong to the target resource")]
     NoAuthorityAtTarget,
     /// The subject token belongs to another task.
     #[error("`task_id` is not the task of the subject token")]
@@ -84,25 +88,26 @@ pub enum Denial {
     /// The named task can't be joined.
     #[error(transparent)]
     TaskNotJoinable(JoinError),
-    /// A task is opened without saying what for.
-    #[error("`purpose` is needed to open a task: 1 to 500 characters, what the work is for")]
+    /// A new task has no purpose.
+    #[error("`purpose` is required to open a task; describe the work in 1 to 500 characters")]
     PurposeRequired,
-    /// `task_deadline` goes beyond the limit.
-    #[error("`task_deadline` is longer than a task may take here")]
+    /// `task_deadline` exceeds the limit.
+    #[error("`task_deadline` exceeds the maximum lifetime of a task")]
     DeadlineTooLong,
-    /// Something that the token may not outlive has come to its end.
-    #[error("the subject token or the task ends now")]
+    /// The token would not outlive this moment.
+    #[error("the subject token or task has already expired")]
     AlreadyExpired,
 }
 
-/// What is too much: where in the request, and beyond whose ceiling.
+/// A part of the request that exceeds a ceiling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CeilingExceeded {
-    /// The place in the request.
+    /// The location in the request.
     pub location: String,
-    /// Whose ceiling.
+    /// The owner of the ceiling.
     pub owner: CeilingOwner,
-    /// How much of it the ceilings leave that the client may know: its own, and what its token allows.
+    /// The part that remains within all ceilings that the client may know: its own, and that of the
+    /// token that it presents.
     pub allowed: Option<Authority>,
 }
 
@@ -110,36 +115,36 @@ impl std::error::Error for CeilingExceeded {}
 
 impl fmt::Display for CeilingExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: asks for more than {}", self.location, self.owner)?;
+        write!(f, "{}: exceeds what {}", self.location, self.owner)?;
         if self.allowed.is_some() {
-            f.write_str("; ask by `authorization_details` for no more than `authorization_details_allowed`")?;
+            f.write_str("; request at most `authorization_details_allowed` with `authorization_details`")?;
         }
         Ok(())
     }
 }
 
-/// Whose ceiling a request goes beyond.
+/// The owner of a ceiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CeilingOwner {
-    /// No resource offers it.
+    /// The catalogue of the resources.
     #[error("the resource offers")]
     Catalogue,
-    /// The agent may never have it.
+    /// The presenting agent.
     #[error("the agent may have")]
     Agent,
-    /// The agent that it is handed over to may never have it.
-    #[error("the agent that it is for may have")]
+    /// The agent that the token is handed over to.
+    #[error("the requested actor may have")]
     NextAgent,
-    /// It may not go from one agent of the chain to the next.
+    /// An edge along the chain of agents.
     #[error("may be delegated along the chain of agents")]
     Edge,
-    /// The requester has not got it.
+    /// The requester.
     #[error("the requester may have")]
     Requester,
-    /// The parent token has not got it.
+    /// The subject token.
     #[error("the subject token allows")]
     Parent,
-    /// It was not approved for the task.
+    /// The task.
     #[error("was approved for the task")]
     Task,
 }

@@ -1,4 +1,4 @@
-//! What a decision is made of.
+//! The input of a decision.
 
 use crate::domain::{
     authority::RequestedPermissions,
@@ -21,49 +21,49 @@ use crate::domain::{
 /// Everything that the decision depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeInput<'a> {
-    /// When.
+    /// The time of the request.
     pub now: Timestamp,
-    /// Us.
+    /// The issuer identifier of this server.
     pub issuer: &'a IssuerUrl,
     /// The `aud` of transaction tokens.
     pub trust_domain: &'a str,
-    /// Whom and what we know.
+    /// The registry: issuers, agents, resources, blocks.
     pub registry: &'a Registry,
-    /// Lives and depths of tokens.
+    /// Limits on lifetime and chain length of tokens.
     pub token_limits: &'a TokenLimits,
-    /// Lives of tasks.
+    /// Limits on the lifetime of tasks.
     pub task_limits: &'a TaskLimits,
     /// The authenticated client.
     pub presenter: Presenter<'a>,
-    /// What it presents.
+    /// The subject token.
     pub subject: Evidence<'a>,
-    /// What its actor token, if it has one, says.
+    /// Whom the actor token names.
     pub actor_match: AgentMatch,
-    /// The grants of the requester to this agent that are on record.
+    /// The recorded grants of the requester to this agent.
     pub grants: &'a [Grant],
-    /// What it wants.
+    /// The requested token.
     pub requested_token: RequestedToken<'a>,
-    /// The scopes it asks for.
+    /// The requested scopes.
     pub scope: Option<&'a ScopeList>,
-    /// The details it asks for.
+    /// The requested details.
     pub details: Option<&'a RequestedPermissions>,
-    /// The life it asks for.
+    /// The requested lifetime.
     pub expires_in: Option<Lifetime>,
-    /// The task it asks for.
+    /// The requested task.
     pub task: TaskSelector<'a>,
 }
 
-/// Who presents a token.
+/// The client that presents the subject token.
 #[derive(Clone, Copy, Debug)]
 pub enum Presenter<'a> {
     /// An agent.
     Agent(&'a Agent),
-    /// A resource: it may turn a token that was meant for it into a transaction token.
+    /// A resource, which may exchange a token that is for it for a transaction token.
     Resource(&'a Resource),
 }
 
 impl<'a> Presenter<'a> {
-    /// Its client id.
+    /// Returns the client id.
     #[must_use]
     pub fn id(self) -> &'a ClientId {
         match self {
@@ -74,7 +74,7 @@ impl<'a> Presenter<'a> {
 }
 
 impl Presenter<'_> {
-    /// Whether it is shut out.
+    /// Returns whether the client is disabled or blocked.
     #[must_use]
     pub fn is_disabled(self) -> bool {
         match self {
@@ -84,28 +84,28 @@ impl Presenter<'_> {
     }
 }
 
-/// A presented token after every check on it.
+/// A subject token after all checks on the token itself.
 #[derive(Clone, Copy, Debug)]
 pub enum Evidence<'a> {
     /// A user token of a trusted issuer.
     User(&'a UserClaims, &'a TrustedIssuer),
-    /// A token of ours, live.
+    /// A live token of this server.
     Own(&'a TaskTokenClaims, TokenKind),
 }
 
-/// What kind of token is wanted.
+/// The requested kind of token.
 #[derive(Clone, Copy, Debug)]
 pub enum RequestedToken<'a> {
-    /// For one resource.
+    /// An access token for a resource.
     Access(&'a Resource),
-    /// To be handed to that agent, for use at one resource.
+    /// A token to hand over to the agent, for use at the resource.
     HandOver(&'a Agent, &'a Resource),
-    /// For the trust domain.
+    /// A transaction token for the trust domain.
     Txn,
 }
 
 impl<'a> RequestedToken<'a> {
-    /// The one resource that it is for in the end; none for the trust domain.
+    /// Returns the resource that the token is for, or `None` for the trust domain.
     #[must_use]
     pub fn resource(self) -> Option<&'a Resource> {
         match self {
@@ -115,16 +115,16 @@ impl<'a> RequestedToken<'a> {
     }
 }
 
-/// Which task is wanted.
+/// The requested task.
 #[derive(Clone, Copy, Debug)]
 pub enum TaskSelector<'a> {
-    /// None is named: the subject token's own, or a new one.
+    /// No `task_id`: the subject token's task, or a new one.
     Unnamed {
-        /// What a new one is for.
+        /// The purpose of a new task.
         purpose: Option<&'a Purpose>,
-        /// How long a new one may take.
+        /// The deadline of a new task.
         deadline: Option<Lifetime>,
     },
-    /// This one. `None` when there is no task with this id.
+    /// The task with this id; `None` if no such task exists.
     Named(TaskId, Option<&'a Task>),
 }

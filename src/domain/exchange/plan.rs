@@ -1,5 +1,6 @@
-//! What a decision comes to, when it is a yes.
+//! The result of a positive decision.
 
+use super::Basis;
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId, Purpose, TaskId, TokenId},
@@ -10,64 +11,64 @@ use crate::domain::{
     token::{NextActor, TaskContext, TokenKind, actor_chain::ActorChain, foreign_claims::AuthenticationContext},
 };
 
-/// What is to be issued.
+/// The token to issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenPlan {
     /// The kind of token.
     pub kind: TokenKind,
-    /// Its `aud`.
+    /// The `aud` claim.
     pub audience: String,
-    /// What to sign it with; the configured algorithm when absent.
+    /// The signing algorithm; `None` for the configured one.
     pub algorithm: Option<SigningAlgorithm>,
-    /// In whose name.
+    /// The requester that the token acts for.
     pub requester: Requester,
-    /// Who acts.
+    /// The acting agents.
     pub chain: ActorChain,
-    /// The client that gets it.
+    /// The client that the token is issued to.
     pub client: ClientId,
-    /// The task it belongs to.
+    /// The task of the token.
     pub task: PlannedTask,
-    /// The tokens it is derived from, oldest first.
+    /// The tokens that the token is derived from, oldest first.
     pub lineage: Vec<TokenId>,
-    /// What may be done with it.
+    /// The authority of the token.
     pub authority: Authority,
-    /// The scopes that this covers.
+    /// The scopes that the authority covers.
     pub scope: ScopeSet,
-    /// When it ends.
+    /// The expiry.
     pub expires: Timestamp,
-    /// How the requester signed in.
+    /// How the requester authenticated.
     pub auth_context: AuthenticationContext,
-    /// The workload that asked for a transaction token.
+    /// The workload that requested a transaction token.
     pub req_wl: Option<ClientId>,
     /// The agent that a hand-over token is for.
     pub may_act: Option<NextActor>,
-    /// The grant that it rests on.
+    /// The grant that the token depends on.
     pub grant: Option<GrantId>,
-    /// Whether that grant is for an emergency.
+    /// Whether that grant is a break-glass grant.
     pub break_glass: bool,
-    /// By what right: for the audit trail.
-    pub basis: &'static str,
+    /// Why the presenter may use the subject token, for the audit record.
+    pub basis: Basis,
 }
 
 /// The task of a planned token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlannedTask {
-    /// A new one.
+    /// A new task.
     Open {
-        /// What it is for.
+        /// The purpose of the task.
         purpose: Purpose,
-        /// What is approved for it.
+        /// The authority approved for the task.
         authority: Authority,
-        /// When it ends by itself.
+        /// The deadline of the task.
         deadline: Timestamp,
     },
-    /// One that is there.
+    /// An existing task.
     Existing {
-        /// Which.
+        /// The id of the task.
         id: TaskId,
-        /// The hash of what was approved for it.
+        /// The hash of the authority approved for the task.
         authority_hash: String,
-        /// What the parent token says it is for, to be said again unchanged; for a joined task its purpose.
+        /// The `tctx` of the parent token, unchanged; for a joined task, its purpose.
         context: TaskContext,
     },
 }

@@ -1,6 +1,6 @@
-//! Who may present what, and ask for what kind of token with it.
+//! Checks of the presenter: which tokens it may present, and which kinds it may request.
 
-use super::{Denial, Evidence, ExchangeInput, Presenter, RequestedToken};
+use super::{Basis, Denial, Evidence, ExchangeInput, Presenter, RequestedToken};
 use crate::domain::{
     exchange::presenter_binding::{self, AgentMatch, BindingEvidence},
     grants::break_glass,
@@ -14,9 +14,9 @@ use crate::domain::{
     uri::ResourceUri,
 };
 
-/// Which outputs there are for whom, and that the target is not shut out.
-pub(super) fn check_requested_token(ask: &ExchangeInput<'_>) -> Result<(), Denial> {
-    match (ask.presenter, ask.requested_token) {
+/// Checks that the presenter may request this kind of token, and that the target is not blocked.
+pub(super) fn check_requested_token(input: &ExchangeInput<'_>) -> Result<(), Denial> {
+    match (input.presenter, input.requested_token) {
         (Presenter::Resource(_), RequestedToken::Access(_) | RequestedToken::HandOver(..)) => {
             return Err(Denial::ResourceLimitedToTxnToken);
         }
@@ -31,11 +31,11 @@ pub(super) fn check_requested_token(ask: &ExchangeInput<'_>) -> Result<(), Denia
         }
         (Presenter::Agent(_), RequestedToken::Access(_)) | (_, RequestedToken::Txn) => {}
     }
-    if ask.requested_token.resource().is_some_and(|resource| is_this_server(ask, &resource.uri)) {
+    if input.requested_token.resource().is_some_and(|resource| is_this_server(input, &resource.uri)) {
         return Err(Denial::TargetIsIssuer);
     }
-    match ask.subject {
-        Evidence::Own(_, TokenKind::Txn) if !matches!(ask.requested_token, RequestedToken::Txn) => {
+    match input.subject {
+        Evidence::Own(_, TokenKind::Txn) if !matches!(input.requested_token, RequestedToken::Txn) => {
             Err(Denial::TxnTokenNotConvertible)
         }
         Evidence::Own(_, TokenKind::Api) => Err(Denial::ApiTokenNotExchangeable),
@@ -43,45 +43,45 @@ pub(super) fn check_requested_token(ask: &ExchangeInput<'_>) -> Result<(), Denia
     }
 }
 
-/// Hand-over tokens and API tokens are for us, transaction tokens for the trust domain, and none of them for a resource.
-fn is_this_server(ask: &ExchangeInput<'_>, uri: &ResourceUri) -> bool {
+/// Returns whether a resource has the name of this server (the audience of hand-over and API
+/// tokens) or of the trust domain (that of transaction tokens).
+fn is_this_server(input: &ExchangeInput<'_>, uri: &ResourceUri) -> bool {
     let named = |name: &str| name == uri.as_str() || name.parse::<ResourceUri>().is_ok_and(|name| name == *uri);
-    named(ask.issuer.as_str()) || named(ask.trust_domain)
+    named(input.issuer.as_str()) || named(input.trust_domain)
 }
 
-/// Whether the evidence points at the presenter. Returns by what right.
-pub(super) fn check_presenter(ask: &ExchangeInput<'_>) -> Result<&'static str, Denial> {
-    if ask.presenter.is_disabled() {
+/// Checks that the presenter may use the subject token, and returns the basis.
+pub(super) fn check_presenter(input: &ExchangeInput<'_>) -> Result<Basis, Denial> {
+    if input.presenter.is_disabled() {
         return Err(Denial::PartyBlocked);
     }
-    match (ask.subject, ask.presenter) {
+    match (input.subject, input.presenter) {
         (Evidence::User(_, issuer), _) if issuer.disabled => Err(Denial::PartyBlocked),
-        (Evidence::User(user, _), _) if ask.registry.is_blocked(&user.requester) => Err(Denial::RequesterBlocked),
+        (Evidence::User(user, _), _) if input.registry.is_blocked(&user.requester) => Err(Denial::RequesterBlocked),
         (Evidence::User(..), Presenter::Resource(_)) => Err(Denial::PresenterMismatch),
         (Evidence::User(user, issuer), Presenter::Agent(agent)) => {
-            let basis = presenter_binding::check_binding(binding_evidence(ask, user, issuer, agent))
-                .map_err(Denial::PresenterNotBound)?;
-            Ok(basis.as_str())
+            let evidence = binding_evidence(input, user, issuer, agent);
+            presenter_binding::check_binding(evidence).map_err(Denial::PresenterNotBound)
         }
         (Evidence::Own(own, kind), presenter) => {
-            check_parties_enabled(ask, own)?;
-            if ask.actor_match == AgentMatch::OtherParty {
+            check_parties_enabled(input, own)?;
+            if input.actor_match == AgentMatch::OtherParty {
                 return Err(Denial::PresenterNotBound(presenter_binding::BindingError::ActorTokenMismatch));
             }
-            check_issued_token(ask, own, kind, presenter)
+            check_issued_token(input, own, kind, presenter)
         }
     }
 }
 
 fn binding_evidence(
-    ask: &ExchangeInput<'_>,
+    input: &ExchangeInput<'_>,
     user: &UserClaims,
     issuer: &TrustedIssuer,
     agent: &Agent,
 ) -> BindingEvidence {
     let names = agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default();
     let is_this_agent = |may_act: &MayAct| match may_act.iss.as_deref() {
-        Some(iss) if iss == ask.issuer.as_str() => may_act.sub == agent.id.as_str(),
+        Some(iss) if iss == input.issuer.as_str() => may_act.sub == agent.id.as_str(),
         Some(iss) => iss == issuer.issuer.as_str() && names.contains(&may_act.sub),
         None => names.contains(&may_act.sub),
     };
@@ -94,47 +94,52 @@ fn binding_evidence(
             Some(_) => AgentMatch::OtherParty,
         },
         is_key_bound: user.is_key_bound,
-        actor_match: ask.actor_match,
-        has_live_grant: super::consent::live_grants(ask).next().is_some(),
+        actor_match: input.actor_match,
+        has_live_grant: super::consent::live_grants(input).next().is_some(),
     }
 }
 
-/// A token of ours goes on from the client that holds it, from the resource it is for, or from the agent that it names.
+/// Checks that the presenter holds the token, is the resource that it is for, or is the agent that
+/// it names.
 fn check_issued_token(
-    ask: &ExchangeInput<'_>,
+    input: &ExchangeInput<'_>,
     own: &TaskTokenClaims,
     kind: TokenKind,
     presenter: Presenter<'_>,
-) -> Result<&'static str, Denial> {
+) -> Result<Basis, Denial> {
     match (kind, presenter) {
-        (TokenKind::Access, Presenter::Agent(agent)) if agent.id == own.client_id => Ok("holder"),
-        (TokenKind::Access, Presenter::Resource(resource)) if resource.uri.as_str() == own.aud => Ok("audience"),
-        (TokenKind::HandOver, Presenter::Agent(agent)) => {
-            let named = own.may_act.as_ref().is_some_and(|next| next.iss == *ask.issuer && next.sub == agent.id);
-            if named { Ok("hand_over") } else { Err(Denial::PresenterMismatch) }
+        (TokenKind::Access, Presenter::Agent(agent)) if agent.id == own.client_id => Ok(Basis::Holder),
+        (TokenKind::Access, Presenter::Resource(resource)) if resource.uri.as_str() == own.aud => {
+            Ok(Basis::ResourceAudience)
         }
-        (TokenKind::Txn, presenter) if own.req_wl.as_ref() == Some(presenter.id()) => Ok("holder"),
+        (TokenKind::HandOver, Presenter::Agent(agent)) => {
+            let named = own.may_act.as_ref().is_some_and(|next| next.iss == *input.issuer && next.sub == agent.id);
+            if named { Ok(Basis::HandOver) } else { Err(Denial::PresenterMismatch) }
+        }
+        (TokenKind::Txn, presenter) if own.req_wl.as_ref() == Some(presenter.id()) => Ok(Basis::Holder),
         _ => Err(Denial::PresenterMismatch),
     }
 }
 
-/// Nothing is derived from what somebody who is shut out took part in.
-fn check_parties_enabled(ask: &ExchangeInput<'_>, own: &TaskTokenClaims) -> Result<(), Denial> {
-    if parties_are_active(ask.registry, own, &own.revocation_keys()) { Ok(()) } else { Err(Denial::PartyBlocked) }
+/// Checks that no party to the token is blocked.
+fn check_parties_enabled(input: &ExchangeInput<'_>, own: &TaskTokenClaims) -> Result<(), Denial> {
+    if parties_are_active(input.registry, own, &own.revocation_keys()) { Ok(()) } else { Err(Denial::PartyBlocked) }
 }
 
-/// Whether everybody who takes part in a token is still registered and not shut out: its requester and their issuer, its
-/// client, every agent of ours in its chain, the one that it is to be handed to, and the resources that it is about, which
-/// may take nothing that rests on a grant for an emergency.
-/// `names` are the token's own.
+/// Returns whether all parties to a token are registered and neither disabled nor blocked.
+///
+/// The parties are the requester and its issuer, the client, every agent of this server in the
+/// chain, the agent that a hand-over token names, and the resources. A resource may also refuse
+/// tokens that depend on a break-glass grant. `keys` are the token's revocation keys.
 #[must_use]
-pub fn parties_are_active(registry: &Registry, own: &TaskTokenClaims, names: &RevocationKeys) -> bool {
+pub fn parties_are_active(registry: &Registry, own: &TaskTokenClaims, keys: &RevocationKeys) -> bool {
     let issuer = registry.issuer(own.sub_iss.as_str()).is_some_and(|issuer| !issuer.disabled);
-    let requester = !names.requester.as_ref().is_some_and(|requester| registry.is_blocked(requester));
-    let clients = names.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
-    // What is no client id is none of the names.
-    let is_agent = |hop: &Actor| names.agents.iter().any(|id| id.as_str() == hop.sub && registry.agent(id).is_some());
-    let resources = names.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
+    let requester = !keys.requester.as_ref().is_some_and(|requester| registry.is_blocked(requester));
+    let clients = keys.agents.iter().all(|id| registry.client(id).is_some_and(|client| !client.is_disabled()));
+    // An actor whose `sub` is not a client id is not among the keys.
+    let is_agent =
+        |actor: &Actor| keys.agents.iter().any(|id| id.as_str() == actor.sub && registry.agent(id).is_some());
+    let resources = keys.resources.iter().all(|uri| registry.resource_at(uri).is_some_and(|r| !r.disabled));
     let resources = resources && (!own.break_glass || break_glass::is_accepted(registry, &own.authorization_details));
     issuer && requester && clients && own.own_actors().all(is_agent) && resources
 }

@@ -1,102 +1,78 @@
-//! No splice: two honest tokens that have nothing to do with each other can't be combined into a delegation.
+//! Binding of a user token to the agent that presents it. Prevents token splicing: the combination
+//! of two unrelated valid tokens into a delegation.
 //!
-//! RFC 8693 validates subject token and actor token on their own, so a compromised party could pair one user's token
-//! with an unrelated actor and get a well-formed chain that never existed. Here the requester's evidence must point at
-//! the agent that presents it: by audience, by client, by `may_act`, or by a recorded grant.
+//! RFC 8693 validates subject token and actor token separately. A compromised party could therefore
+//! pair one user's token with an unrelated actor, and get a well-formed chain that never existed.
+//! Here, the requester's evidence must name the agent that presents it: by audience, by client, by
+//! `may_act`, or by a recorded grant.
 
 use thiserror::Error;
 
-/// How the subject token stands to the agent that presents it.
+use super::Basis;
+
+/// What names the presenting agent, and what names another party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are the columns of a truth table, each true or false on its own"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "columns of a truth table, independent of each other")]
 pub struct BindingEvidence {
-    /// Whether its `aud` names the agent (an ID token for its client).
+    /// Whether the subject token's `aud` names the agent, as that of an ID token does.
     pub audience_names_agent: bool,
-    /// Whether its `client_id` or `azp` is the agent.
+    /// Whether the subject token's `client_id` or `azp` names the agent.
     pub is_issued_to_agent: bool,
-    /// What its `may_act` says.
+    /// The subject token's `may_act`.
     pub may_act: AgentMatch,
-    /// Whether it is bound to a key, of which we take no proof.
+    /// Whether the subject token is bound to a key. Errand accepts no proof of possession.
     pub is_key_bound: bool,
-    /// What the `actor_token`, if there is one, says.
+    /// The `actor_token` of the request.
     pub actor_match: AgentMatch,
-    /// Whether a grant of this requester to this agent is on record, and not over.
+    /// Whether a live grant of this requester to this agent is recorded.
     pub has_live_grant: bool,
 }
 
-/// What a part of the request says about the agent that presents it.
+/// Whom a part of the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AgentMatch {
-    /// There is no such part.
+    /// The request has no such part.
     Absent,
-    /// It names this agent.
+    /// The part names the presenting agent.
     ThisAgent,
-    /// It names somebody else.
+    /// The part names another party.
     OtherParty,
-}
-
-/// By what right an agent acts for the requester. Kept in the audit record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DelegationBasis {
-    /// `may_act` names it.
-    MayAct,
-    /// The token was issued to it.
-    Client,
-    /// The token is meant for it.
-    Audience,
-    /// A grant is on record.
-    Grant,
-}
-
-impl DelegationBasis {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MayAct => "may_act",
-            Self::Client => "client",
-            Self::Audience => "audience",
-            Self::Grant => "grant",
-        }
-    }
 }
 
 /// Why the agent may not act for the requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BindingError {
-    /// Nothing in the subject token points at it, and no grant is on record.
-    #[error("the subject token does not point at this agent, and no grant is on record")]
+    /// Nothing in the subject token names the agent, and no live grant is recorded.
+    #[error("the subject token does not name this agent, and no grant is recorded")]
     Unrelated,
-    /// It points at it, but is bound to a key, and nobody said that another party may use it.
+    /// The subject token names the agent, but is bound to a key, and neither `may_act` nor a grant
+    /// allows another party to use it.
     #[error(
-        "the subject token is bound to a key (`cnf`): only by `may_act` or a recorded grant may another party use it"
+        "the subject token is bound to a key (`cnf`); another party may use it only by `may_act` or a recorded grant"
     )]
     KeyBound,
-    /// `may_act` names somebody else; whatever else points at it.
+    /// `may_act` names another party, which overrides all other evidence.
     #[error("`may_act` names another party")]
     MayActMismatch,
-    /// The actor token is somebody else's.
-    #[error("the actor token is not this agent's")]
+    /// The actor token names another party.
+    #[error("the actor token names another party")]
     ActorTokenMismatch,
 }
 
-/// Whether the agent may act for the requester. `may_act` is the issuer's last word: when it names somebody else,
-/// nothing outweighs it; and an actor token that is not the agent's own is never outweighed either. A token that is
-/// bound to a key is of no use by being found: somebody must have said that this agent may have it.
-pub fn check_binding(pointers: BindingEvidence) -> Result<DelegationBasis, BindingError> {
-    match (pointers.actor_match, pointers.may_act) {
+/// Checks whether the agent may act for the requester, and returns the basis.
+///
+/// An actor token or a `may_act` that names another party overrides all other evidence. For a token
+/// that is bound to a key, audience and client are not enough, since a thief of the token would
+/// meet both: `may_act` or a grant must name the agent.
+pub fn check_binding(evidence: BindingEvidence) -> Result<Basis, BindingError> {
+    match (evidence.actor_match, evidence.may_act) {
         (AgentMatch::OtherParty, _) => Err(BindingError::ActorTokenMismatch),
         (_, AgentMatch::OtherParty) => Err(BindingError::MayActMismatch),
-        (_, AgentMatch::ThisAgent) => Ok(DelegationBasis::MayAct),
-        (_, AgentMatch::Absent) if pointers.is_issued_to_agent && !pointers.is_key_bound => Ok(DelegationBasis::Client),
-        (_, AgentMatch::Absent) if pointers.audience_names_agent && !pointers.is_key_bound => {
-            Ok(DelegationBasis::Audience)
-        }
-        (_, AgentMatch::Absent) if pointers.has_live_grant => Ok(DelegationBasis::Grant),
-        (_, AgentMatch::Absent) if pointers.is_issued_to_agent || pointers.audience_names_agent => {
+        (_, AgentMatch::ThisAgent) => Ok(Basis::MayAct),
+        (_, AgentMatch::Absent) if evidence.is_issued_to_agent && !evidence.is_key_bound => Ok(Basis::Client),
+        (_, AgentMatch::Absent) if evidence.audience_names_agent && !evidence.is_key_bound => Ok(Basis::AgentAudience),
+        (_, AgentMatch::Absent) if evidence.has_live_grant => Ok(Basis::Grant),
+        (_, AgentMatch::Absent) if evidence.is_issued_to_agent || evidence.audience_names_agent => {
             Err(BindingError::KeyBound)
         }
         (_, AgentMatch::Absent) => Err(BindingError::Unrelated),
@@ -116,7 +92,7 @@ mod tests {
             let [audience, client, bound, grant] = [1, 2, 4, 8].map(|bit| cell & bit != 0);
             for may_act in MATCHES {
                 for actor in MATCHES {
-                    let pointers = BindingEvidence {
+                    let evidence = BindingEvidence {
                         audience_names_agent: audience,
                         is_issued_to_agent: client,
                         may_act,
@@ -124,13 +100,13 @@ mod tests {
                         actor_match: actor,
                         has_live_grant: grant,
                     };
-                    // Said the other way round: nobody else is named, and somebody points here, or, when a key is
-                    // asked for, says so.
-                    let said = grant || may_act == AgentMatch::ThisAgent;
+                    // The rule in another form: no other party is named, and the agent is; for a
+                    // token bound to a key, explicitly.
+                    let is_explicit = grant || may_act == AgentMatch::ThisAgent;
                     let want = actor != AgentMatch::OtherParty
                         && may_act != AgentMatch::OtherParty
-                        && (said || (!bound && (audience || client)));
-                    assert_eq!(check_binding(pointers).is_ok(), want, "{pointers:?}");
+                        && (is_explicit || (!bound && (audience || client)));
+                    assert_eq!(check_binding(evidence).is_ok(), want, "{evidence:?}");
                     if want { legal += 1 } else { illegal += 1 }
                 }
             }

@@ -1,4 +1,5 @@
-//! The rule, held to what it promises: a world to read, one row a denial, one row a way, and chains by the thousand.
+//! Tests of the decision: a readable fixture, a table of denials, a table of legal exchanges, and
+//! properties of generated chains.
 
 mod break_glass;
 mod chains;
@@ -45,7 +46,7 @@ fn secret() -> Value {
     json!({"method": "client_secret_basic"})
 }
 
-/// Whom and what the rows are about: two identity providers, four agents, two resources.
+/// The registry of the tables: two identity providers, four agents, two resources.
 fn objects() -> Vec<Value> {
     let tool = |name: &str, scope: &str, effect: &str| json!({"name": name, "scope": scope, "effect": effect});
     let keys = json!({"inline": {"keys": [{"kty": "EC"}]}});
@@ -82,11 +83,11 @@ fn registry(objects: Vec<Value>) -> Registry {
     Registry::build(1, objects.into_iter().map(entry).collect(), std::collections::BTreeMap::new()).unwrap()
 }
 
-/// An [`Ask`] that owns what it is made of. The rows start from a legal one and change one thing.
+/// An owned [`ExchangeInput`]. Each row starts from a legal one and changes one thing.
 #[derive(Clone)]
 struct Case {
     objects: Vec<Value>,
-    /// Whom an admin has shut out.
+    /// The blocks set by admins.
     blocks: Vec<Block>,
     tokens: TokenLimits,
     tasks: TaskLimits,
@@ -123,7 +124,8 @@ enum TaskRequest {
 }
 
 impl Case {
-    /// The planner presents a token of alice that was issued to it, and asks for a scope that all have.
+    /// The planner presents alice's token, which was issued to it, and requests a scope within all
+    /// ceilings.
     fn with_user_token() -> Self {
         Self {
             objects: objects(),
@@ -144,7 +146,7 @@ impl Case {
         }
     }
 
-    /// `presenter` presents what came of another case, and asks for the same again.
+    /// `presenter` presents the token of another case, and requests the same scope.
     fn with_issued_token(presenter: &'static str, token: (TaskTokenClaims, TokenKind)) -> Self {
         let subject = Subject::Own(Box::new(token.0), token.1);
         Self {
@@ -160,7 +162,7 @@ impl Case {
         Self::with_issued_token("planner", Self::with_user_token().issue_token(1))
     }
 
-    /// The reader presents what the planner handed over to it.
+    /// The reader presents the token that the planner handed over to it.
     fn with_handed_over_token() -> Self {
         Self::with_issued_token(
             "reader",
@@ -170,7 +172,7 @@ impl Case {
         )
     }
 
-    /// The resource asked for a transaction token with what the planner called it with, and presents that.
+    /// The resource presents a transaction token, which it got for the planner's access token.
     fn with_txn_token() -> Self {
         let first = Self::with_issued_token("files", Self::with_user_token().issue_token(1))
             .change(|c| c.requested_token = TokenRequest::Txn);
@@ -185,14 +187,14 @@ impl Case {
     fn with_user_claims(self, change: impl FnOnce(&mut UserClaims)) -> Self {
         self.change(|case| match &mut case.subject {
             Subject::User(user) => change(user),
-            Subject::Own(..) => panic!("no user token"),
+            Subject::Own(..) => panic!("not a user token"),
         })
     }
 
     fn with_own_claims(self, change: impl FnOnce(&mut TaskTokenClaims)) -> Self {
         self.change(|case| match &mut case.subject {
             Subject::Own(own, _) => change(own),
-            Subject::User(..) => panic!("no token of ours"),
+            Subject::User(..) => panic!("not a token of this server"),
         })
     }
 
@@ -204,7 +206,7 @@ impl Case {
         })
     }
 
-    /// Says which definition of a tool of `files` is accepted, and which one its server has.
+    /// Sets the accepted and the observed definition of a tool of `files`.
     fn with_known_tool(self, tool: &str, accepted: Option<&str>, seen: Option<&str>) -> Self {
         self.change(|case| {
             let digest = |text: Option<&str>| text.map(|text| definition(tool, text).digest());
@@ -216,7 +218,7 @@ impl Case {
     fn with_block(self, kind: &str, id: &str) -> Self {
         let (who, reason) = (BlockSubject::parse(kind, id).unwrap(), "x".parse().unwrap());
         self.change(|case| {
-            case.blocks.push(Block { subject: who, kind: BlockKind::Blocked, reason, by: "admin:ops".into(), at: NOW })
+            case.blocks.push(Block { subject: who, kind: BlockKind::Blocked, reason, by: "admin:ops".into(), at: NOW });
         })
     }
 
@@ -226,7 +228,7 @@ impl Case {
         let resource = |id: &str| registry.resource(&id.parse().unwrap()).unwrap();
         let agent = |id: &str| registry.agent(&id.parse().unwrap()).unwrap();
         let scope = self.scope.map(|scope| scope.parse().unwrap());
-        let details = self.details.as_ref().map(|asked| asked.iter().cloned().collect::<RequestedPermissions>());
+        let details = self.details.as_ref().map(|details| details.iter().cloned().collect::<RequestedPermissions>());
         let (purpose, deadline) = match self.task {
             TaskRequest::Unnamed { purpose, deadline } => (purpose.map(|p| p.parse().unwrap()), deadline),
             TaskRequest::Named(..) => (None, None),
@@ -264,7 +266,7 @@ impl Case {
         })
     }
 
-    /// The token that is issued, as number `n`.
+    /// Issues the token as number `n`.
     fn issue_token(&self, n: u128) -> (TaskTokenClaims, TokenKind) {
         issue(&self.decide().unwrap(), self.now, n)
     }
@@ -274,7 +276,8 @@ fn definition(tool: &str, text: &str) -> ToolDefinition {
     ToolDefinition::new(tool, Some(text), &Map::new()).unwrap()
 }
 
-/// Makes the claims of a planned token, as the use-case does. A new task gets the number of its first token.
+/// Builds the claims of a planned token, as the use case does. A new task gets the number of its
+/// first token.
 fn issue(plan: &TokenPlan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKind) {
     let (txn, authority_hash, tctx) = match &plan.task {
         PlannedTask::Open { purpose, authority, .. } => {
@@ -310,7 +313,7 @@ fn issue(plan: &TokenPlan, now: Timestamp, n: u128) -> (TaskTokenClaims, TokenKi
         status: None,
     };
     let kind = claims.kind(plan.kind.typ()).unwrap();
-    assert_eq!(kind, plan.kind, "what is issued is read back as what it is");
+    assert_eq!(kind, plan.kind, "the kind of an issued token is recognized");
     (claims, kind)
 }
 
@@ -333,7 +336,7 @@ fn alice() -> UserClaims {
     }
 }
 
-/// Bob of the partner: no scopes, what his groups give.
+/// Bob of the partner: no scopes, but entitlements by groups.
 fn bob(groups: &Value) -> UserClaims {
     UserClaims {
         requester: Requester { issuer: PARTNER.parse().unwrap(), subject: "partner:bob".parse().unwrap() },
@@ -344,7 +347,7 @@ fn bob(groups: &Value) -> UserClaims {
     }
 }
 
-/// Alice's task for the planner, as it was approved for these tools.
+/// Alice's task for the planner, approved for these tools.
 fn task(authority: Authority) -> Task {
     Task {
         id: task_id(7),
@@ -362,7 +365,7 @@ fn task(authority: Authority) -> Task {
     }
 }
 
-/// Alice's grant to the planner, until the end of the hour; without an authority it says only who may act.
+/// Alice's grant to the planner, for an hour. Without an authority, it only names the agent.
 fn grant(n: u128, authority: Option<Authority>) -> Grant {
     Grant {
         id: grant_id(n),
@@ -388,7 +391,7 @@ fn token_id(n: u128) -> TokenId {
     TokenId::new(Uuid::from_u128(n))
 }
 
-/// `read_file` and `list_files` are tools of files, `search` and `send` of mail.
+/// Permissions for tools: `search` and `send` belong to mail, all others to files.
 fn tools(names: &[&str]) -> Authority {
     let at = |name: &str| if matches!(name, "search" | "send") { MAIL } else { FILES };
     names.iter().map(|n| Permission::unconstrained(at(n).parse().unwrap(), n.parse().unwrap())).collect()

@@ -8,76 +8,18 @@ use std::{
     fmt,
 };
 
-use ring::digest;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::domain::{
-    encode_base64url,
-    encoding::{jcs, strict_json},
     id::{ClientId, ToolDigest, ToolName},
     registry::client::{Resource, Tool},
     time::Timestamp,
 };
 
-/// The longest description of a tool that is kept, in bytes.
-pub const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
-/// The longest input schema of a tool that is kept, in bytes of its canonical JSON.
-pub const MAX_SCHEMA_BYTES: usize = 32 * 1024;
-/// How deep an input schema may nest.
-pub const MAX_SCHEMA_DEPTH: usize = 24;
-
-/// What a server says of a tool that it lists: what the model is told, and so what is to be looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToolDefinition {
-    name: ToolName,
-    /// The canonical JSON (RFC 8785) of `name`, `description` and `inputSchema`.
-    text: String,
-}
-
-impl ToolDefinition {
-    /// Takes what a server says; `None` when nothing like it is kept: no name of a tool, or too much of something.
-    #[must_use]
-    pub fn new(name: &str, description: Option<&str>, input_schema: &Map<String, Value>) -> Option<Self> {
-        let name = name.parse::<ToolName>().ok()?;
-        if description.is_some_and(|text| text.len() > MAX_DESCRIPTION_BYTES) {
-            return None;
-        }
-        let schema = jcs::to_string(input_schema)?;
-        // Read back strictly: it is as deep as it is written.
-        if schema.len() > MAX_SCHEMA_BYTES || strict_json::parse(schema.as_bytes(), MAX_SCHEMA_DEPTH).is_err() {
-            return None;
-        }
-        let mut whole = json!({ "name": name, "inputSchema": input_schema });
-        if let (Some(whole), Some(text)) = (whole.as_object_mut(), description) {
-            whole.insert("description".to_owned(), text.into());
-        }
-        Some(Self { name, text: jcs::to_string(&whole)? })
-    }
-
-    /// The tool's name.
-    #[must_use]
-    pub fn name(&self) -> &ToolName {
-        &self.name
-    }
-
-    /// What was seen, at this moment.
-    #[must_use]
-    pub fn observe(&self, at: Timestamp) -> ObservedDefinition {
-        ObservedDefinition { digest: self.digest(), definition: self.text.clone(), at }
-    }
-
-    /// SHA-256 over the canonical JSON.
-    #[must_use]
-    pub fn digest(&self) -> ToolDigest {
-        digest_of(&self.text)
-    }
-}
-
-fn digest_of(canonical: &str) -> ToolDigest {
-    ToolDigest::from_base64url(&encode_base64url(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()))
-}
+pub use errand_authority::tool_definition::{
+    MAX_DESCRIPTION_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, ToolDefinition,
+};
 
 /// A definition, and when a server was first seen to say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +33,16 @@ pub struct ObservedDefinition {
 }
 
 impl ObservedDefinition {
+    /// Records that a server was first seen to list this definition at this moment.
+    #[must_use]
+    pub fn new(definition: &ToolDefinition, at: Timestamp) -> Self {
+        Self { digest: definition.digest(), definition: definition.as_str().to_owned(), at }
+    }
+
     /// Whether the digest is that of the text.
     #[must_use]
     pub fn has_valid_digest(&self) -> bool {
-        digest_of(&self.definition) == self.digest
+        ToolDigest::of_canonical(&self.definition) == self.digest
     }
 }
 
@@ -241,7 +189,7 @@ pub fn diff_listing(
     let mut seen = BTreeMap::<&ToolName, Option<&ToolDefinition>>::new();
     for definition in listed {
         // Two definitions of one name: nobody can say which one a client takes.
-        seen.entry(&definition.name).and_modify(|one| *one = None).or_insert(Some(definition));
+        seen.entry(definition.name()).and_modify(|one| *one = None).or_insert(Some(definition));
     }
     let wanted = resource.tools.iter().map(|tool| &tool.name).collect::<BTreeSet<_>>();
     let names = wanted.iter().chain(before.keys()).chain(seen.keys()).copied().collect::<BTreeSet<_>>();
@@ -249,7 +197,7 @@ pub fn diff_listing(
         let old = before.get(name).copied();
         let is_wanted = wanted.contains(name);
         let now_seen = seen.get(name).copied().flatten().map(|definition| {
-            let fresh = definition.observe(now);
+            let fresh = ObservedDefinition::new(definition, now);
             // The same as before keeps its time: nothing new was seen.
             old.and_then(|old| old.observed.clone()).filter(|before| before.digest == fresh.digest).unwrap_or(fresh)
         });

@@ -5,8 +5,7 @@ use thiserror::Error;
 
 use crate::domain::{
     authority::Authority,
-    decode_base64url,
-    id::{CallId, DataClass, NameError, TokenId, ToolName},
+    id::{ArgumentsDigest, CallId, DataClass, TokenId, ToolName},
     uri::ResourceUri,
 };
 
@@ -36,31 +35,6 @@ impl CallOutcome {
             Self::Failed => "failed",
             Self::Refused => "refused",
         }
-    }
-}
-
-/// The SHA-256 of a call's arguments in their canonical form (RFC 8785): `sha-256:` and base64url.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ArgumentsDigest(String);
-
-impl TryFrom<String> for ArgumentsDigest {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        let digest = text.strip_prefix("sha-256:").and_then(decode_base64url);
-        let rule = "`sha-256:` and the digest, base64url without padding";
-        if digest.is_some_and(|digest| digest.len() == 32) {
-            Ok(Self(text))
-        } else {
-            Err(NameError { kind: "digest", rule })
-        }
-    }
-}
-
-impl From<ArgumentsDigest> for String {
-    fn from(digest: ArgumentsDigest) -> Self {
-        digest.0
     }
 }
 
@@ -159,17 +133,5 @@ mod tests {
         let many = names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>();
         assert_eq!(report(&many[..16]).validate(), Ok(()));
         assert_eq!(report(&many).validate(), Err(CallReportError::TooManyClasses));
-    }
-
-    #[test]
-    fn malformed_arguments_digest_is_rejected() {
-        let digest = |text: &str| ArgumentsDigest::try_from(text.to_owned()).is_ok();
-        assert!(digest(&format!("sha-256:{}", "A".repeat(43))));
-        for bad in ["", "sha-256:", "sha-256:AAAA", "AAAA", "sha-512:AAAA"] {
-            assert!(!digest(bad), "{bad}");
-        }
-        for bad in ["A".repeat(43), format!("sha-256:{}", "A".repeat(42)), format!("sha-256:{}=", "A".repeat(43))] {
-            assert!(!digest(&bad), "{bad}");
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! `/v1/admin/break-glass`: grants for an emergency, and their review.
+//! `/v1/admin/break-glass`: break-glass grants and their review.
 
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -20,10 +20,11 @@ use crate::{
     },
     http::{
         AppState,
-        admin::{grants::parse_authority, registry::extract_idempotency_key},
+        admin::grants::parse_authority,
         error::problem::Problem,
         extract::{
             auth::{AdminOperator, AdminReader},
+            idempotency_key::IdempotencyKey,
             json::{JsonBody, RawJsonBody},
             path::PathId,
             query::Query,
@@ -51,14 +52,14 @@ pub(in crate::http) struct ReviewBody {
     note: Reason,
 }
 
-/// A grant for an emergency.
+/// A break-glass grant.
 #[derive(Serialize)]
 pub(in crate::http) struct BreakGlassView {
     #[serde(flatten)]
     grant: GrantView,
     reason: Reason,
     withdrawn: bool,
-    /// Null until somebody signed it off.
+    /// Null until an admin has reviewed the grant.
     review: Option<ReviewView>,
 }
 
@@ -70,13 +71,13 @@ struct ReviewView {
 }
 
 impl From<BreakGlassGrant> for BreakGlassView {
-    fn from(glass: BreakGlassGrant) -> Self {
-        let review = |Review { by, at, note }| ReviewView { by, at: at.to_rfc3339(), note };
+    fn from(break_glass: BreakGlassGrant) -> Self {
+        let view = |Review { by, at, note }| ReviewView { by, at: at.to_rfc3339(), note };
         Self {
-            grant: glass.grant.into(),
-            reason: glass.reason,
-            withdrawn: glass.is_withdrawn,
-            review: glass.review.map(review),
+            grant: break_glass.grant.into(),
+            reason: break_glass.reason,
+            withdrawn: break_glass.is_withdrawn,
+            review: break_glass.review.map(view),
         }
     }
 }
@@ -85,7 +86,7 @@ impl From<BreakGlassGrant> for BreakGlassView {
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
-    headers: HeaderMap,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     RawJsonBody(body): RawJsonBody<BreakGlassBody>,
 ) -> Result<Response, Problem> {
     let request = BreakGlassRequest {
@@ -94,10 +95,10 @@ pub(in crate::http) async fn create(
         authority: parse_authority(&body.authorization_details)?,
         reason: body.reason,
         lifetime: body.lifetime,
-        idempotency_key: extract_idempotency_key(&headers)?,
+        idempotency_key,
     };
-    let glass = app.service.create_break_glass(&admin, request, &cx).await?;
-    Ok((StatusCode::CREATED, Json(BreakGlassView::from(glass))).into_response())
+    let grant = app.service.create_break_glass(&admin, request, &cx).await?;
+    Ok((StatusCode::CREATED, Json(BreakGlassView::from(grant))).into_response())
 }
 
 /// `GET /v1/admin/break-glass`
@@ -107,7 +108,8 @@ pub(in crate::http) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<BreakGlassView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "review"])?;
-    let page = app.service.list_break_glass(query.parse_word("review")?, &query.parse_page()?).await?;
+    let review = query.parse_word("review", "must be `open` or `done`")?;
+    let page = app.service.list_break_glass(review, &query.parse_page()?).await?;
     Ok(Json(ListView::from_page(page, BreakGlassView::from)))
 }
 
@@ -125,11 +127,11 @@ pub(in crate::http) async fn review(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
     id: PathId,
-    headers: HeaderMap,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody<ReviewBody>,
 ) -> Result<Json<BreakGlassView>, Problem> {
-    let (id, key) = (parse_grant_id(&id)?, extract_idempotency_key(&headers)?);
-    Ok(Json(app.service.review_break_glass(&admin, id, body.note, key, &cx).await?.into()))
+    let id = parse_grant_id(&id)?;
+    Ok(Json(app.service.review_break_glass(&admin, id, body.note, idempotency_key, &cx).await?.into()))
 }
 
 fn parse_grant_id(PathId(id): &PathId) -> Result<GrantId, Problem> {

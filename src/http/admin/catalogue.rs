@@ -1,4 +1,5 @@
-//! `/v1/admin/resources/{id}/catalogue…`: what the MCP server of a resource says of its tools, and what of that is accepted.
+//! `/v1/admin/resources/{id}/catalogue…`: the tools that the MCP server of a resource lists, and
+//! the accepted definitions.
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -26,20 +27,20 @@ use crate::{
     },
 };
 
-/// How many tools are accepted at once.
+/// Maximum number of tools in one request to accept.
 const MAX_ACCEPTED_TOOLS: usize = 512;
 
-/// A resource with its tools.
+/// A resource and its tools.
 #[derive(Serialize)]
 pub(in crate::http) struct CatalogueView {
     resource: ClientId,
     uri: ResourceUri,
-    /// How many tools the server lists that can't be used; null, when it was not asked.
+    /// The number of listed tools that can't be used; null if the server was not queried.
     unusable: Option<usize>,
     tools: Vec<ToolView>,
 }
 
-/// A tool: how it stands, how it is offered, which definitions of it there are.
+/// A tool: its state, its catalogue entry, its accepted and observed definitions.
 #[derive(Serialize)]
 struct ToolView {
     name: ToolName,
@@ -59,7 +60,7 @@ struct CatalogueEntryView {
     data_class: Option<String>,
 }
 
-/// A definition, as a server says it: a stranger's text.
+/// A definition as listed by the server. Its text is untrusted.
 #[derive(Serialize)]
 struct ObservedDefinitionView {
     digest: ToolDigest,
@@ -68,29 +69,29 @@ struct ObservedDefinitionView {
 }
 
 impl From<ObservedDefinition> for ObservedDefinitionView {
-    fn from(sighting: ObservedDefinition) -> Self {
+    fn from(observed: ObservedDefinition) -> Self {
         Self {
-            digest: sighting.digest,
-            definition: RawValue::from_string(sighting.definition).ok(),
-            at: sighting.at.to_rfc3339(),
+            digest: observed.digest,
+            definition: RawValue::from_string(observed.definition).ok(),
+            at: observed.at.to_rfc3339(),
         }
     }
 }
 
 impl From<Catalogue> for CatalogueView {
     fn from(catalogue: Catalogue) -> Self {
-        let tool = |finding: &ToolDiff| {
-            let offered = catalogue.find_offered_tool(finding).map(|tool| CatalogueEntryView {
-                scope: tool.scope.clone(),
-                effect: tool.effect,
-                risk: tool.risk,
-                data_class: tool.data_class.clone(),
+        let view = |tool: &ToolDiff| {
+            let offered = catalogue.find_offered_tool(tool).map(|entry| CatalogueEntryView {
+                scope: entry.scope.clone(),
+                effect: entry.effect,
+                risk: entry.risk,
+                data_class: entry.data_class.clone(),
             });
-            let record = finding.record.as_ref();
+            let record = tool.record.as_ref();
             ToolView {
-                name: finding.tool.clone(),
-                was: finding.previous_state,
-                state: finding.state,
+                name: tool.tool.clone(),
+                was: tool.previous_state,
+                state: tool.state,
                 offered,
                 accepted: record.and_then(|record| record.accepted.clone()).map(Into::into),
                 accepted_by: record.and_then(|record| record.accepted_by.clone()),
@@ -98,7 +99,7 @@ impl From<Catalogue> for CatalogueView {
             }
         };
         Self {
-            tools: catalogue.tools.iter().map(tool).collect(),
+            tools: catalogue.tools.iter().map(view).collect(),
             unusable: catalogue.unusable,
             uri: catalogue.resource.uri.clone(),
             resource: catalogue.resource.id.clone(),
@@ -119,7 +120,7 @@ pub(in crate::http) async fn read(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ImportBody {
-    /// Whether only the difference is wanted.
+    /// Whether to return the difference without applying it.
     #[serde(default)]
     dry_run: bool,
 }
@@ -131,8 +132,8 @@ pub(in crate::http) async fn import(
     PathId(id): PathId,
     JsonBody(body): JsonBody<ImportBody>,
 ) -> Result<Json<CatalogueView>, Problem> {
-    let importing = if body.dry_run { ImportMode::DryRun } else { ImportMode::Apply };
-    Ok(Json(app.service.import_catalogue(&admin.identity(), &id, importing, &cx).await?.into()))
+    let mode = if body.dry_run { ImportMode::DryRun } else { ImportMode::Apply };
+    Ok(Json(app.service.import_catalogue(&admin.identity(), &id, mode, &cx).await?.into()))
 }
 
 /// The body of `POST /v1/admin/resources/{id}/catalogue/accept`.
@@ -142,7 +143,7 @@ pub(in crate::http) struct AcceptBody {
     tools: Vec<AcceptedToolBody>,
 }
 
-/// A tool whose definition is good; with a scope and an effect, where it is to go into the catalogue as well.
+/// A tool with an acceptable definition. A scope and an effect also add the tool to the catalogue.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AcceptedToolBody {
@@ -165,7 +166,7 @@ impl AcceptedToolBody {
             _ => {
                 return Err(RequestError::InvalidParameter(
                     "tools",
-                    "a tool goes into the catalogue with `scope` and `effect`",
+                    "a tool needs `scope` and `effect` to be added to the catalogue",
                 ));
             }
         };
@@ -181,9 +182,8 @@ pub(in crate::http) async fn accept(
     JsonBody(body): JsonBody<AcceptBody>,
 ) -> Result<Json<CatalogueView>, Problem> {
     if !(1..=MAX_ACCEPTED_TOOLS).contains(&body.tools.len()) {
-        return Err(
-            RequestError::InvalidParameter("tools", "1 to 512 tools with the digest of what was looked at").into()
-        );
+        let rule = "must be 1 to 512 tools, each with the digest of the reviewed definition";
+        return Err(RequestError::InvalidParameter("tools", rule).into());
     }
     let acceptances = body.tools.into_iter().map(AcceptedToolBody::into_acceptance).collect::<Result<Vec<_>, _>>()?;
     Ok(Json(app.service.accept_tools(&admin.identity(), &id, &acceptances, &cx).await?.into()))

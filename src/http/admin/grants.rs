@@ -1,9 +1,9 @@
-//! `/v1/admin/grants` for admins, and `/v1/grants` for the requesters themselves.
+//! `/v1/admin/grants`: grants, for admins.
 
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -20,10 +20,10 @@ use crate::{
     },
     http::{
         AppState,
-        admin::registry::extract_idempotency_key,
         error::problem::Problem,
         extract::{
-            auth::{AdminOperator, AdminReader, RequesterAuth},
+            auth::{AdminOperator, AdminReader},
+            idempotency_key::IdempotencyKey,
             json::RawJsonBody,
             path::PathId,
             query::Query,
@@ -44,20 +44,11 @@ pub(in crate::http) struct GrantBody {
     until: String,
 }
 
-/// The body of `POST /v1/grants`: whose grant it is, the token says.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct RequesterGrantBody {
-    agent: ClientId,
-    authorization_details: Box<RawValue>,
-    until: String,
-}
-
 /// `POST /v1/admin/grants`
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
-    headers: HeaderMap,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     RawJsonBody(body): RawJsonBody<GrantBody>,
 ) -> Result<Response, Problem> {
     let request = GrantRequest {
@@ -65,38 +56,10 @@ pub(in crate::http) async fn create(
         agent: body.agent,
         authority: body.authorization_details.as_deref().map(parse_authority).transpose()?,
         until: parse_expiry(&body.until, cx.now)?,
-        idempotency_key: extract_idempotency_key(&headers)?,
+        idempotency_key,
     };
     let grant = app.service.create_grant(GrantActor::Admin(&admin), request, &cx).await?;
     Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
-}
-
-/// `POST /v1/grants`
-pub(in crate::http) async fn create_own(
-    State(app): State<AppState>,
-    RequesterAuth(caller, cx): RequesterAuth,
-    headers: HeaderMap,
-    RawJsonBody(body): RawJsonBody<RequesterGrantBody>,
-) -> Result<Response, Problem> {
-    let request = GrantRequest {
-        requester: caller.requester().clone(),
-        agent: body.agent,
-        authority: Some(parse_authority(&body.authorization_details)?),
-        until: parse_expiry(&body.until, cx.now)?,
-        idempotency_key: extract_idempotency_key(&headers)?,
-    };
-    let grant = app.service.create_grant(GrantActor::Requester(&caller), request, &cx).await?;
-    Ok((StatusCode::CREATED, Json(GrantView::from(grant))).into_response())
-}
-
-pub(in crate::http) fn parse_authority(text: &RawValue) -> Result<Authority, RequestError> {
-    Ok(parse_details(text.get(), None)?)
-}
-
-fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, RequestError> {
-    let until =
-        Timestamp::parse_rfc3339(text).ok_or(RequestError::InvalidParameter("until", "must be an RFC 3339 time"))?;
-    if until.has_passed(now) { Err(RequestError::InvalidParameter("until", "lies in the past")) } else { Ok(until) }
 }
 
 /// `DELETE /v1/admin/grants/{id}`
@@ -109,21 +72,7 @@ pub(in crate::http) async fn withdraw(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `DELETE /v1/grants/{id}`
-pub(in crate::http) async fn withdraw_own(
-    State(app): State<AppState>,
-    RequesterAuth(caller, cx): RequesterAuth,
-    id: PathId,
-) -> Result<StatusCode, Problem> {
-    app.service.withdraw_grant(GrantActor::Requester(&caller), parse_grant_id(&id)?, &cx).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn parse_grant_id(PathId(id): &PathId) -> Result<GrantId, Problem> {
-    id.parse::<GrantId>().map_err(|_| ConflictError::NotFound("grant").into())
-}
-
-/// `DELETE /v1/admin/grants`: all of a requester to an agent.
+/// `DELETE /v1/admin/grants`: all grants of a requester to an agent.
 pub(in crate::http) async fn withdraw_all(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
@@ -151,14 +100,22 @@ pub(in crate::http) async fn list(
     Ok(Json(ListView::from_page(page, GrantView::from)))
 }
 
-/// `GET /v1/grants`
-pub(in crate::http) async fn list_own(
-    State(app): State<AppState>,
-    RequesterAuth(caller, _): RequesterAuth,
-    RawQuery(query): RawQuery,
-) -> Result<Json<ListView<GrantView>>, Problem> {
-    let query = Query::parse(query.as_deref(), &["after", "limit", "agent"])?;
-    let filter = GrantFilter { requester: None, agent: query.parse_value("agent")? };
-    let page = app.service.list_grants(GrantActor::Requester(&caller), filter, &query.parse_page()?).await?;
-    Ok(Json(ListView::from_page(page, GrantView::from)))
+/// Parses the authorization details of a grant.
+pub(in crate::http) fn parse_authority(text: &RawValue) -> Result<Authority, RequestError> {
+    Ok(parse_details(text.get(), None)?)
+}
+
+/// Parses the end of a grant, which must be in the future.
+pub(in crate::http) fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, RequestError> {
+    let until =
+        Timestamp::parse_rfc3339(text).ok_or(RequestError::InvalidParameter("until", "must be an RFC 3339 time"))?;
+    if until.has_passed(now) {
+        Err(RequestError::InvalidParameter("until", "must be in the future"))
+    } else {
+        Ok(until)
+    }
+}
+
+pub(in crate::http) fn parse_grant_id(PathId(id): &PathId) -> Result<GrantId, Problem> {
+    id.parse::<GrantId>().map_err(|_| ConflictError::NotFound("grant").into())
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -25,17 +24,15 @@ use crate::{
     },
     http::{
         AppState,
-        admin::{
-            registry::extract_idempotency_key,
-            replicas::{PreferWait, PropagationView},
-        },
         error::problem::Problem,
         extract::{
             auth::{AdminOperator, AdminReader},
-            json::{JsonBody, redact_serde_error},
+            idempotency_key::IdempotencyKey,
+            json::{self, JsonBody},
+            prefer_wait::PreferWait,
             query::Query,
         },
-        views::{BlockView, ListView, RevocationReceiptView, RevocationView, TokenView},
+        views::{ListView, PropagationView, RevocationReceiptView, RevocationView, TokenView},
     },
     ports::TaskFilter,
 };
@@ -51,13 +48,13 @@ struct RevocationRequest {
 }
 
 impl TryFrom<Map<String, Value>> for RevocationRequest {
-    type Error = serde_json::Error;
+    type Error = RequestError;
 
     fn try_from(members: Map<String, Value>) -> Result<Self, Self::Error> {
         let (options, target) = members.into_iter().partition(|(name, _)| OPTION_MEMBERS.contains(&name.as_str()));
         Ok(Self {
-            target: serde_json::from_value(Value::Object(target))?,
-            options: serde_json::from_value(Value::Object(options))?,
+            target: json::from_value(Value::Object(target))?,
+            options: json::from_value(Value::Object(options))?,
         })
     }
 }
@@ -248,14 +245,12 @@ impl From<&BulkReceipt> for BulkTransitionView {
 pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     AdminOperator(admin, cx): AdminOperator,
-    headers: HeaderMap,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     max_wait: PreferWait,
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, Problem> {
-    let RevocationRequest { target, options } = RevocationRequest::try_from(body)
-        .map_err(|error| RequestError::MalformedJson(redact_serde_error(&error.to_string())))?;
+    let RevocationRequest { target, options } = RevocationRequest::try_from(body)?;
     let RevocationOptions { verb: action, dry_run, confirmation, reason } = options;
-    let idempotency_key = extract_idempotency_key(&headers)?;
     if dry_run && confirmation.is_some() {
         return Err(RequestError::InvalidParameter("confirmation", "can't be combined with `dry_run`").into());
     }
@@ -291,10 +286,4 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<ListView<RevocationView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
     Ok(Json(ListView::from_page(app.service.list_revocations(&query.parse_page()?).await?, RevocationView::from)))
-}
-
-/// `GET /v1/admin/blocks`
-pub(in crate::http) async fn list_blocks(AdminReader(caller, _): AdminReader) -> Json<ListView<BlockView>> {
-    let blocks = caller.client().snapshot().registry.blocks().iter().map(BlockView::from);
-    Json(ListView::complete(blocks.collect()))
 }

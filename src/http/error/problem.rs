@@ -1,5 +1,4 @@
-//! Errors of the JSON APIs: problem details (RFC 9457). The same reasons as on OAuth endpoints, said in the way of a
-//! JSON API. Failures are logged here, once.
+//! Error responses of the JSON APIs: problem details (RFC 9457).
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -10,14 +9,14 @@ use serde::Serialize;
 use crate::{
     app::{ConflictError, Error, RequestError},
     domain::{registry::tool::AcceptanceError, task::TaskState},
-    http::{
-        error::oauth::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
-        middleware::request_log::RefusalReason,
+    http::error::{
+        code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
+        outcome::{Refusal, describe},
     },
     ports::{OP_CHECK_SCHEMA, OP_FIND_SIGNING_KEY, Outage},
 };
 
-/// What kind of problem it is: a program decides by this.
+/// The type of a problem, by which programs decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProblemType {
     Malformed,
@@ -38,12 +37,12 @@ enum ProblemType {
     TooManySubscribers,
     HistoryUnsupported,
     McpServerUnavailable,
-    /// One that OAuth has a word for.
+    /// A problem that has an OAuth error code.
     OAuth(ErrorCode),
 }
 
 impl ProblemType {
-    /// The last part of its URN.
+    /// Returns the last part of the URN.
     fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -92,46 +91,49 @@ impl ProblemType {
 
     fn title(self) -> &'static str {
         match self {
-            Self::Malformed => "The request is malformed",
-            Self::NotFound => "There is no such thing",
-            Self::MethodNotAllowed => "The path does not have this method",
-            Self::ManagedByFile => "It can't be changed here",
-            Self::WrongState => "The state it is in does not allow it",
-            Self::DefinitionChanged => "It is not what was looked at",
-            Self::Contended => "It can't be changed now",
-            Self::SecretAlreadyShown => "It was done, and what came of it is shown once",
-            Self::ConfirmationRequired => "It is not confirmed",
-            Self::UnknownCursor => "The log has no such position",
-            Self::StatusListExpired => "All tokens of the list have ended",
-            Self::TooLarge => "The request is too large",
-            Self::UnsupportedMediaType => "The body is of another media type",
-            Self::InconsistentRegistry => "The request does not fit what is there",
-            Self::IdempotencyKeyReused => "The idempotency key belongs to another request",
-            Self::TooManySubscribers => "Too many listen",
-            Self::HistoryUnsupported => "There is only the list of now",
-            Self::McpServerUnavailable => "The MCP server could not be asked for its tools",
+            Self::Malformed => "Malformed request",
+            Self::NotFound => "Not found",
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::ManagedByFile => "Managed by the configuration file",
+            Self::WrongState => "Not allowed in the current state",
+            Self::DefinitionChanged => "Tool definition changed",
+            Self::Contended => "Concurrent change",
+            Self::SecretAlreadyShown => "Secret already shown",
+            Self::ConfirmationRequired => "Confirmation required",
+            Self::UnknownCursor => "Unknown cursor",
+            Self::StatusListExpired => "Status list expired",
+            Self::TooLarge => "Request too large",
+            Self::UnsupportedMediaType => "Unsupported media type",
+            Self::InconsistentRegistry => "Inconsistent with existing objects",
+            Self::IdempotencyKeyReused => "Idempotency key already used",
+            Self::TooManySubscribers => "Too many subscribers",
+            Self::HistoryUnsupported => "Historical status lists are not available",
+            Self::McpServerUnavailable => "MCP server unavailable",
             Self::OAuth(code) => match code.status() {
-                StatusCode::UNAUTHORIZED => "A live API token is needed",
-                StatusCode::FORBIDDEN => "The API token does not allow this",
-                StatusCode::INTERNAL_SERVER_ERROR => "The server made a mistake",
-                StatusCode::SERVICE_UNAVAILABLE => "It could not be found out",
-                _ => "The request is refused",
+                StatusCode::UNAUTHORIZED => "Live API token required",
+                StatusCode::FORBIDDEN => "Not allowed by the API token",
+                StatusCode::INTERNAL_SERVER_ERROR => "Internal server error",
+                StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
+                _ => "Request refused",
             },
         }
     }
 }
 
 impl From<&Error> for ProblemType {
-    fn from(failure: &Error) -> Self {
-        match failure {
+    fn from(error: &Error) -> Self {
+        match error {
             Error::Conflict(ConflictError::NotFound(_)) => Self::NotFound,
             Error::Conflict(ConflictError::ManagedByFile) => Self::ManagedByFile,
             Error::Conflict(
                 ConflictError::IllegalTransition(_) | ConflictError::Block(_) | ConflictError::ReviewRejected(_),
             ) => Self::WrongState,
-            Error::Conflict(ConflictError::DefinitionChanged(
-                AcceptanceError::Duplicate(_) | AcceptanceError::AlreadyInCatalogue(_),
-            )) => Self::InconsistentRegistry,
+            Error::Conflict(
+                ConflictError::Inconsistent(_)
+                | ConflictError::DefinitionChanged(
+                    AcceptanceError::Duplicate(_) | AcceptanceError::AlreadyInCatalogue(_),
+                ),
+            ) => Self::InconsistentRegistry,
             Error::Conflict(ConflictError::DefinitionChanged(
                 AcceptanceError::NotListed(_) | AcceptanceError::DefinitionChanged(_),
             )) => Self::DefinitionChanged,
@@ -142,7 +144,6 @@ impl From<&Error> for ProblemType {
             Error::Conflict(ConflictError::StatusListExpired) => Self::StatusListExpired,
             Error::Conflict(ConflictError::TooManySubscribers) => Self::TooManySubscribers,
             Error::Conflict(ConflictError::HistoryUnsupported) => Self::HistoryUnsupported,
-            Error::Conflict(ConflictError::Inconsistent(_)) => Self::InconsistentRegistry,
             Error::Conflict(ConflictError::IdempotencyKeyReused) => Self::IdempotencyKeyReused,
             Error::ToolListing(_) => Self::McpServerUnavailable,
             Error::Auth(_)
@@ -151,7 +152,7 @@ impl From<&Error> for ProblemType {
             | Error::Denied(_)
             | Error::ConsentRequired(_)
             | Error::Unavailable(_)
-            | Error::Internal(_) => match ErrorCode::from(failure) {
+            | Error::Internal(_) => match ErrorCode::from(error) {
                 ErrorCode::InvalidRequest => Self::Malformed,
                 code => Self::OAuth(code),
             },
@@ -159,7 +160,7 @@ impl From<&Error> for ProblemType {
     }
 }
 
-/// A failure on its way out of a JSON API.
+/// An error response of a JSON API.
 #[derive(Debug)]
 pub(in crate::http) struct Problem {
     r#type: ProblemType,
@@ -175,63 +176,57 @@ struct ProblemBody<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
-    /// Where the task is whose state does not allow what was wanted.
+    /// The state of the task that does not allow the action.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<TaskState>,
 }
 
 impl From<Error> for Problem {
-    fn from(failure: Error) -> Self {
-        let detail = match &failure {
-            Error::Unavailable(outage) => {
-                tracing::error!(error = %outage, cause = %outage.source, "request failed");
-                "try again".to_owned()
-            }
-            Error::Internal(defect) => {
-                tracing::error!(error = %defect, "request failed");
-                INTERNAL_ERROR_TEXT.to_owned()
-            }
-            refusal => refusal.to_string(),
-        };
-        let r#type = ProblemType::from(&failure);
-        let state = match &failure {
+    fn from(error: Error) -> Self {
+        let state = match &error {
             Error::Conflict(ConflictError::IllegalTransition(refusal)) => Some(refusal.state()),
             _ => None,
         };
-        Self { r#type, challenge: www_authenticate(&failure), detail, reason: failure.to_string(), state }
+        Self {
+            r#type: ProblemType::from(&error),
+            challenge: www_authenticate(&error),
+            detail: describe(&error),
+            reason: error.to_string(),
+            state,
+        }
     }
 }
 
 impl From<RequestError> for Problem {
-    fn from(bad: RequestError) -> Self {
-        Error::from(bad).into()
+    fn from(error: RequestError) -> Self {
+        Error::from(error).into()
     }
 }
 
 impl From<ConflictError> for Problem {
-    fn from(conflict: ConflictError) -> Self {
-        Error::from(conflict).into()
+    fn from(error: ConflictError) -> Self {
+        Error::from(error).into()
     }
 }
 
 impl Problem {
-    /// The body is over the limit.
+    /// Returns the response to a body over the size limit.
     pub(in crate::http) fn too_large() -> Self {
-        Self { r#type: ProblemType::TooLarge, ..RequestError::InvalidParameter("body", "over 65536 bytes").into() }
+        Self { r#type: ProblemType::TooLarge, ..RequestError::InvalidParameter("body", "exceeds 65536 bytes").into() }
     }
 
-    /// The body is said to be something else than JSON.
+    /// Returns the response to a body that is not declared as JSON.
     pub(in crate::http) fn unsupported_media_type() -> Self {
-        let bad = RequestError::MalformedJson("`content-type` must be application/json".into());
-        Self { r#type: ProblemType::UnsupportedMediaType, ..bad.into() }
+        let error = RequestError::MalformedJson("`content-type` must be application/json".into());
+        Self { r#type: ProblemType::UnsupportedMediaType, ..error.into() }
     }
 
-    /// The path does not have the method.
-    pub(in crate::http) fn method_not_allowed(bad: RequestError) -> Self {
-        Self { r#type: ProblemType::MethodNotAllowed, ..bad.into() }
+    /// Returns the response to a method that the path does not support.
+    pub(super) fn method_not_allowed(error: RequestError) -> Self {
+        Self { r#type: ProblemType::MethodNotAllowed, ..error.into() }
     }
 
-    /// A mistake of ours, which the log of the panic tells more of.
+    /// Returns the response to an internal error, whose cause is in the log.
     pub(in crate::http) fn internal_error() -> Self {
         let r#type = ProblemType::OAuth(ErrorCode::ServerError);
         Self {
@@ -243,14 +238,15 @@ impl Problem {
         }
     }
 
-    /// Requests can't be answered: says at which check that showed, and no more; the cause is in the log.
-    pub(in crate::http) fn not_ready(failure: Error) -> Self {
-        let check = match &failure {
+    /// Returns the response of a failed readiness probe. It names the failed check; the cause is in
+    /// the log.
+    pub(in crate::http) fn not_ready(error: Error) -> Self {
+        let check = match &error {
             Error::Unavailable(Outage { operation: OP_CHECK_SCHEMA, .. }) => "schema",
             Error::Unavailable(Outage { operation: OP_FIND_SIGNING_KEY, .. }) => "keys",
             _ => "store",
         };
-        Self { detail: format!("failed check: {check}; try again"), ..Self::from(failure) }
+        Self { detail: format!("failed check: {check}; retry later"), ..Self::from(error) }
     }
 }
 
@@ -264,7 +260,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             state: self.state,
         };
-        // Our own struct of strings and a number always has a JSON form.
+        // A struct of strings and a number always serializes.
         let body = serde_json::to_string(&body).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some(challenge) = self.challenge {
@@ -273,7 +269,7 @@ impl IntoResponse for Problem {
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        response.extensions_mut().insert(RefusalReason { code, text: self.reason });
+        response.extensions_mut().insert(Refusal { code, reason: self.reason });
         response
     }
 }
@@ -282,7 +278,8 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    /// Every type that is none of OAuth's. A new one does not compile before it has its place here.
+    /// Returns every type that is not an OAuth code. The exhaustive match does not compile without
+    /// a new one.
     fn all_types() -> Vec<ProblemType> {
         let (mut types, mut next) = (Vec::new(), Some(ProblemType::Malformed));
         while let Some(one) = next {
@@ -316,8 +313,8 @@ mod tests {
         let table = include_str!("../../../docs/reference/errors.md");
         let rows = table.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 2);
         let rows = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>();
-        let want = all_types().into_iter().map(|one| format!("| `{}` | {}", one.as_str(), one.status().as_u16()));
-        assert_eq!(rows, want.collect::<Vec<_>>(), "docs/reference/errors.md has another table of types");
+        let expected = all_types().into_iter().map(|one| format!("| `{}` | {}", one.as_str(), one.status().as_u16()));
+        assert_eq!(rows, expected.collect::<Vec<_>>(), "the types in docs/reference/errors.md differ");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The extractors that are permissions: a handler that takes one of them runs only for whom it names.
+//! Authenticating extractors. A handler that takes one of them runs only for callers with that
+//! permission.
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -45,9 +46,9 @@ pub(in crate::http) trait ClientRequest: Sized + Send {
 pub(in crate::http) struct ClientForm<R> {
     /// The client.
     pub client: UnredeemedClient,
-    /// What it requests.
+    /// The parsed request.
     pub request: R,
-    /// The request's id and time.
+    /// The id and the time of the request.
     pub cx: RequestContext,
 }
 
@@ -55,7 +56,7 @@ impl<R: ClientRequest> FromRequest<AppState> for ClientForm<R> {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
-        let (cx, headers, form) = extract_client_form(request, app).await?;
+        let (cx, headers, form) = extract_client_form(request).await?;
         let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
         let client = app.service.authenticate(credentials, &cx).await?;
         match R::parse(&form) {
@@ -65,17 +66,17 @@ impl<R: ClientRequest> FromRequest<AppState> for ClientForm<R> {
     }
 }
 
-/// A form and the client that sent it, authenticated in any way: by its own credentials or, as a resource, by an API
-/// token for introspection.
+/// A form and the client that sent it, authenticated by its own credentials or by an API token for
+/// introspection.
 #[derive(Debug)]
 pub(in crate::http) struct ClientOrBearerForm {
     /// The client.
     pub client: AuthenticatedClient,
     /// The form.
     pub form: Form,
-    /// The request's name and time.
+    /// The id and the time of the request.
     pub cx: RequestContext,
-    /// Its headers.
+    /// The headers of the request.
     pub headers: HeaderMap,
 }
 
@@ -83,7 +84,7 @@ impl FromRequest<AppState> for ClientOrBearerForm {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
-        let (cx, headers, form) = extract_client_form(request, app).await?;
+        let (cx, headers, form) = extract_client_form(request).await?;
         let client = if let Some(token) = find_bearer_token(&headers) {
             if form.get("client_assertion").is_some() || form.get("client_secret").is_some() {
                 return Err(Error::from(AuthError::MultipleMethods).into());
@@ -97,7 +98,7 @@ impl FromRequest<AppState> for ClientOrBearerForm {
     }
 }
 
-/// An admin who may change things.
+/// An admin with permission to change.
 #[derive(Debug)]
 pub(in crate::http) struct AdminOperator(pub ApiCaller, pub RequestContext);
 
@@ -110,7 +111,7 @@ impl FromRequestParts<AppState> for AdminOperator {
     }
 }
 
-/// An admin who may read.
+/// An admin with permission to read.
 #[derive(Debug)]
 pub(in crate::http) struct AdminReader(pub ApiCaller, pub RequestContext);
 
@@ -149,7 +150,7 @@ impl FromRequestParts<AppState> for TaskParticipant {
     }
 }
 
-/// A requester, about their own tasks and grants.
+/// A requester, for their own tasks and grants.
 #[derive(Debug)]
 pub(in crate::http) struct RequesterAuth(pub RequesterCaller, pub RequestContext);
 
@@ -185,19 +186,16 @@ async fn require_api_scope(
     Ok((caller, cx))
 }
 
-/// The bearer token of a request, what it calls, its name and time.
+/// Returns the bearer token of a request, the method and path, and the request context.
 fn extract_bearer(parts: &Parts) -> Result<(Secret, String, RequestContext), Problem> {
     let cx = parts.extensions.get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
     let token = find_bearer_token(&parts.headers).ok_or(Error::Auth(AuthError::MissingBearer))?;
-    // As it was sent, so in ASCII; and no longer than names are.
+    // The path is percent-encoded ASCII. It is cut at the length limit of names.
     let call = format!("{} {}", parts.method, parts.uri.path()).chars().take(512).collect::<String>();
     Ok((token, call, cx))
 }
 
-async fn extract_client_form(
-    mut request: Request,
-    _: &AppState,
-) -> Result<(RequestContext, HeaderMap, Form), OAuthError> {
+async fn extract_client_form(mut request: Request) -> Result<(RequestContext, HeaderMap, Form), OAuthError> {
     let cx =
         request.extensions().get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
     let headers = std::mem::take(request.headers_mut());
@@ -208,17 +206,18 @@ async fn extract_client_form(
     Ok((cx, headers, Form::parse(&body)?))
 }
 
-/// The one way of client authentication that the request has (RFC 6749 §2.3).
+/// Returns the credentials of a request, which must use exactly one authentication method (RFC 6749
+/// §2.3).
 fn extract_credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, AuthError> {
     let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
-    let (header, more) = (authorization.next(), authorization.next());
+    let (header, duplicate) = (authorization.next(), authorization.next());
     let assertion = form.get("client_assertion").or(form.get("client_assertion_type"));
-    if more.is_some() || (header.is_some() && (assertion.is_some() || form.get("client_secret").is_some())) {
+    if duplicate.is_some() || (header.is_some() && (assertion.is_some() || form.get("client_secret").is_some())) {
         return Err(AuthError::MultipleMethods);
     }
     match (header, form.get("client_secret"), assertion) {
         (_, Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(AuthError::MultipleMethods),
-        // client_secret_post: registered for nobody.
+        // client_secret_post: no client is registered with it.
         (_, Some(_), None) => Err(AuthError::WrongMethod),
         (Some(header), None, None) => {
             let credentials = parse_basic(header.to_str().map_err(|_| AuthError::Malformed)?)?;
@@ -241,7 +240,8 @@ fn extract_credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, 
     }
 }
 
-/// HTTP Basic (RFC 7617) with both halves form-encoded (RFC 6749 §2.3.1).
+/// Parses HTTP Basic credentials (RFC 7617). Client id and secret are form-encoded (RFC 6749
+/// §2.3.1).
 fn parse_basic(header: &str) -> Result<Credentials, AuthError> {
     let (scheme, encoded) = header.split_once(' ').ok_or(AuthError::Malformed)?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -250,13 +250,13 @@ fn parse_basic(header: &str) -> Result<Credentials, AuthError> {
     let bytes = STANDARD.decode(encoded.trim()).map_err(|_| AuthError::Malformed)?;
     let text = Secret::new(String::from_utf8(bytes).map_err(|_| AuthError::Malformed)?);
     let (client, secret) = text.expose().split_once(':').ok_or(AuthError::Malformed)?;
-    let half = |half: &str| decode_component(half.as_bytes()).map_err(|_| AuthError::Malformed);
-    Ok(Credentials::Basic { client: half(client)?, secret: Secret::new(half(secret)?) })
+    let decode = |text: &str| decode_component(text.as_bytes()).map_err(|_| AuthError::Malformed);
+    Ok(Credentials::Basic { client: decode(client)?, secret: Secret::new(decode(secret)?) })
 }
 
 fn find_bearer_token(headers: &HeaderMap) -> Option<Secret> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let (one, more) = (all.next()?, all.next());
-    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
-    (more.is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| Secret::new(token.trim().to_owned()))
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let (header, duplicate) = (authorization.next()?, authorization.next());
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    (duplicate.is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| Secret::new(token.trim().to_owned()))
 }

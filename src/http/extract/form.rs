@@ -1,5 +1,6 @@
-//! `application/x-www-form-urlencoded`, read strictly (RFC 6749 §3.2, appendix B): a parameter that stands twice is an
-//! error, except `resource` and `audience` (RFC 8693 §2.1); one without a value counts as not there.
+//! Strict parsing of `application/x-www-form-urlencoded` (RFC 6749 §3.2, appendix B). A duplicate
+//! parameter is an error, except for `resource` and `audience` (RFC 8693 §2.1). A parameter without
+//! a value is treated as omitted.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use percent_encoding::percent_decode;
 
 use crate::{app::RequestError, domain::settings::MAX_PARAMETERS};
 
-/// A form's parameters. Values may be tokens and secrets, so it shows only names.
+/// The parameters of a form. Values may be tokens and secrets, so `Debug` shows only names.
 pub struct Form(Vec<(String, String)>);
 
 impl fmt::Debug for Form {
@@ -17,7 +18,7 @@ impl fmt::Debug for Form {
 }
 
 impl Form {
-    /// Reads a body.
+    /// Parses a body.
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for (n, pair) in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).enumerate() {
@@ -37,31 +38,32 @@ impl Form {
         Ok(Self(parameters))
     }
 
-    /// The value of a parameter that can stand there once.
+    /// Returns the value of a parameter that is not repeatable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a parameter that must be there.
+    /// Returns the value of a required parameter.
     pub fn required(&self, name: &'static str) -> Result<&str, RequestError> {
         self.get(name).ok_or(RequestError::MissingParameter(name))
     }
 
-    /// The names of the parameters.
+    /// Returns the names of the parameters.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    /// All values of a repeatable parameter.
+    /// Returns all values of a repeatable parameter.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// Undoes the form encoding of a name or a value; also what HTTP Basic wants of its two halves (RFC 6749 §2.3.1).
+/// Decodes a form-encoded name or value. HTTP Basic uses the same encoding for client id and secret
+/// (RFC 6749 §2.3.1).
 pub(in crate::http) fn decode_component(text: &[u8]) -> Result<String, RequestError> {
-    // Most names and values mean themselves.
+    // Most names and values need no decoding.
     if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
         return String::from_utf8(text.to_vec()).map_err(|_| RequestError::MalformedForm);
     }

@@ -1,4 +1,4 @@
-//! The one variable part that a path of ours has.
+//! The variable part of a path. Each path of the API has at most one.
 
 use std::convert::Infallible;
 
@@ -7,8 +7,9 @@ use axum::{
     http::request::Parts,
 };
 
-/// The name of a thing in the path, percent-decoded. What is no UTF-8 is nobody's name, and so not found like any other
-/// name that nobody has; first it is asked who wants to know.
+/// The percent-decoded id in the path. An id that is not valid UTF-8 becomes a string that cannot
+/// exist. The caller is thus authenticated first, and then receives 404 as for any other unknown
+/// id.
 #[derive(Debug)]
 pub(in crate::http) struct PathId(pub String);
 

@@ -1,17 +1,20 @@
-//! What Prometheus reads (`OpenMetrics` text). Labels come from small closed sets: routes, codes, statuses.
+//! Metrics for Prometheus, in the `OpenMetrics` text format. All labels have small closed sets of
+//! values: routes, codes, statuses, trusted issuers.
 
 use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
+    fmt::{self, Debug},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
     metrics::{
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
-        gauge::Gauge,
+        gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -24,28 +27,20 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
-    writes_waiting: Gauge,
-    audit_dropped: Counter,
-    verified_tokens: Gauge,
-    verified_bytes: Gauge,
-    listeners: Gauge,
-    store_up: Gauge,
-    issuer_up: Family<IssuerLabel, Gauge>,
-    lease_valid: Gauge,
-    log_applied: Gauge,
     propagation: Histogram,
+    probe: Arc<Mutex<StoreProbe>>,
 }
 
-impl fmt::Debug for Metrics {
+impl Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Debug)]
 pub struct RequestMetric {
-    /// The route, as it is registered.
+    /// The route pattern, such as `/v1/tasks/{id}`.
     pub endpoint: Arc<str>,
     /// `ok`, or the error code.
     pub outcome: &'static str,
@@ -70,117 +65,56 @@ struct IssuerLabel {
     issuer: String,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Registers the metrics of a server that runs this service.
+    #[must_use]
+    pub fn new(service: Service) -> Self {
         let mut registry = Registry::with_prefix("errand");
         let requests = Family::default();
         let latency = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
-        let (writes_waiting, audit_dropped, store_up) = (Gauge::default(), Counter::default(), Gauge::default());
-        let (verified_tokens, verified_bytes) = (Gauge::default(), Gauge::default());
-        let (issuer_up, listeners) = (Family::default(), Gauge::default());
+        let propagation = duration_histogram();
+        let probe = Arc::default();
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
         registry.register_with_unit(
             "request_duration",
-            "How long requests took, by endpoint",
+            "Duration of requests by endpoint",
             Unit::Seconds,
             Family::clone(&latency),
         );
-        registry.register("writes_waiting", "Writes that wait for the store", Gauge::clone(&writes_waiting));
-        registry.register("listeners", "Those who listen to the revocation feed", Gauge::clone(&listeners));
-        registry.register(
-            "audit_records_dropped",
-            "Audit records of introspections and refused clients that were dropped since the start",
-            Counter::clone(&audit_dropped),
-        );
-        registry.register(
-            "verified_tokens",
-            "Tokens that were found good and are kept, so that they need not be verified again",
-            Gauge::clone(&verified_tokens),
-        );
-        registry.register_with_unit(
-            "verified_tokens_size",
-            "How much they take at most",
-            Unit::Bytes,
-            Gauge::clone(&verified_bytes),
-        );
-        registry.register(
-            "store_up",
-            "Whether the store answered when it was last asked (1 or 0)",
-            Gauge::clone(&store_up),
-        );
-        registry.register(
-            "issuer_up",
-            "Whether the keys of a trusted issuer could be had the last time they were asked for (1 or 0)",
-            Family::clone(&issuer_up),
-        );
-        let (lease_valid, log_applied, propagation) = (Gauge::default(), Gauge::default(), duration_histogram());
-        registry.register(
-            "lease_valid",
-            "Whether requests are answered from memory now (1), or the store is asked for each (0)",
-            Gauge::clone(&lease_valid),
-        );
-        registry.register(
-            "log_applied_seq",
-            "Up to where the revocation log has been applied here",
-            Gauge::clone(&log_applied),
-        );
         registry.register_with_unit(
             "revocation_propagation",
-            "How long it took from the commit of a revocation made here until no replica answered by an older memory",
+            "Time from the commit of a revocation made on this replica until every replica applied it or lost its lease",
             Unit::Seconds,
             Histogram::clone(&propagation),
         );
-        Self {
-            registry,
-            requests,
-            latency,
-            writes_waiting,
-            audit_dropped,
-            verified_tokens,
-            verified_bytes,
-            listeners,
-            store_up,
-            issuer_up,
-            lease_valid,
-            log_applied,
-            propagation,
-        }
+        registry.register_collector(Box::new(ServiceCollector { service, probe: Arc::clone(&probe) }));
+        Self { registry, requests, latency, propagation, probe }
     }
-}
 
-impl Metrics {
-    /// Counts a request that ended.
-    pub fn record_request(&self, seen: &RequestMetric, took: Duration) {
-        let RequestMetric { endpoint, outcome, status } = seen;
+    /// Counts a finished request.
+    pub fn record_request(&self, request: &RequestMetric, duration: Duration) {
+        let RequestMetric { endpoint, outcome, status } = request;
         let labels = RequestLabels { endpoint: Arc::clone(endpoint), outcome, status: *status };
         self.requests.get_or_create(&labels).inc();
-        self.latency.get_or_create(&RouteLabel { endpoint: Arc::clone(endpoint) }).observe(took.as_secs_f64());
+        self.latency.get_or_create(&RouteLabel { endpoint: Arc::clone(endpoint) }).observe(duration.as_secs_f64());
     }
 
-    /// Takes note of how far a revocation got.
-    pub fn record_propagation(&self, spread: &Propagation) {
-        if spread.is_complete() {
-            self.propagation.observe(spread.elapsed.as_secs_f64());
+    /// Records the propagation time of a revocation that every replica has applied.
+    pub fn record_propagation(&self, propagation: &Propagation) {
+        if propagation.is_complete() {
+            self.propagation.observe(propagation.elapsed.as_secs_f64());
         }
     }
 
-    /// The text that Prometheus reads, with the service's own numbers as of now.
-    /// Without the issuers, which a store that is out can't tell, those of before stay.
-    pub fn render(&self, service: &Service, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
-        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.writes_waiting.set(number(service.write_queue_depth()));
-        self.listeners.set(number(service.subscriber_count()));
-        self.audit_dropped.inner().fetch_max(service.dropped_audit_records(), Ordering::Relaxed);
-        self.lease_valid.set(i64::from(service.holds_lease()));
-        self.log_applied.set(i64::try_from(service.applied_seq().number()).unwrap_or(i64::MAX));
-        let (tokens, bytes) = service.token_cache_size();
-        self.verified_tokens.set(number(tokens));
-        self.verified_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.store_up.set(i64::from(issuers.is_some()));
-        if let Some(issuers) = issuers {
-            self.issuer_up.clear();
-            for (issuer, up) in issuers {
-                self.issuer_up.get_or_create(&IssuerLabel { issuer }).set(i64::from(up));
+    /// Returns the metrics as text. `issuers` is the result of the store probe of this scrape: each
+    /// trusted issuer with the state of its keys, or `None` if the store did not answer. In that
+    /// case the issuers of the last successful probe remain.
+    pub fn render(&self, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
+        {
+            let mut probe = self.probe.lock();
+            probe.store_up = issuers.is_some();
+            if let Some(issuers) = issuers {
+                probe.issuers = issuers;
             }
         }
         let mut text = String::new();
@@ -189,7 +123,89 @@ impl Metrics {
     }
 }
 
-/// 0.1 ms to about 1.6 s.
+/// The last result of the store probe. A scrape runs the probe, which is asynchronous, before it
+/// encodes.
+#[derive(Debug, Default)]
+struct StoreProbe {
+    store_up: bool,
+    issuers: Vec<(String, bool)>,
+}
+
+/// Reads the state of the service at each scrape.
+#[derive(Debug)]
+struct ServiceCollector {
+    service: Service,
+    probe: Arc<Mutex<StoreProbe>>,
+}
+
+impl Collector for ServiceCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let (service, encoder) = (&self.service, &mut encoder);
+        let (tokens, bytes) = service.token_cache_size();
+        encode_gauge(encoder, "writes_waiting", "Writes that wait for the store.", None, service.write_queue_depth())?;
+        encode_gauge(encoder, "listeners", "Subscribers of the revocation feed.", None, service.subscriber_count())?;
+        let dropped = ConstCounter::new(service.dropped_audit_records());
+        dropped.encode(encoder.encode_descriptor(
+            "audit_records_dropped",
+            "Audit records of introspections and refused clients that were dropped since the start.",
+            None,
+            dropped.metric_type(),
+        )?)?;
+        encode_gauge(encoder, "verified_tokens", "Tokens in the cache of verified tokens.", None, tokens)?;
+        encode_gauge(
+            encoder,
+            "verified_tokens_size",
+            "Upper bound of the memory that the cache of verified tokens uses.",
+            Some(&Unit::Bytes),
+            bytes,
+        )?;
+        encode_gauge(
+            encoder,
+            "lease_valid",
+            "1 if this replica holds its lease and answers from memory, 0 if each request reads the store.",
+            None,
+            u8::from(service.holds_lease()),
+        )?;
+        encode_gauge(
+            encoder,
+            "log_applied_seq",
+            "Position in the revocation log up to which this replica has applied it.",
+            None,
+            service.applied_seq().number(),
+        )?;
+        let probe = self.probe.lock();
+        let store_up = u8::from(probe.store_up);
+        encode_gauge(encoder, "store_up", "1 if the store answered the last probe, else 0.", None, store_up)?;
+        encode_issuers(encoder, &probe.issuers)
+    }
+}
+
+fn encode_gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: impl TryInto<i64>,
+) -> fmt::Result {
+    let gauge = ConstGauge::new(value.try_into().unwrap_or(i64::MAX));
+    gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+}
+
+fn encode_issuers(encoder: &mut DescriptorEncoder<'_>, issuers: &[(String, bool)]) -> fmt::Result {
+    if issuers.is_empty() {
+        return Ok(());
+    }
+    let help = "1 if the last JWKS fetch of the issuer succeeded, else 0.";
+    let kind = ConstGauge::new(0_i64).metric_type();
+    let mut family = encoder.encode_descriptor("issuer_up", help, None, kind)?;
+    for (issuer, up) in issuers {
+        let label = IssuerLabel { issuer: issuer.clone() };
+        ConstGauge::new(i64::from(*up)).encode(family.encode_family(&label)?)?;
+    }
+    Ok(())
+}
+
+/// Returns a histogram with buckets from 0.1 ms to about 1.6 s.
 fn duration_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 15))
 }

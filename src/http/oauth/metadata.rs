@@ -1,4 +1,4 @@
-//! What anybody may read: who we are (RFC 8414) and our keys (RFC 7517).
+//! Public documents: the authorization server metadata (RFC 8414) and the signing keys (RFC 7517).
 
 use axum::{
     Extension, Json,
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    app::{Error, RequestContext},
+    app::RequestContext,
     domain::{
         jose::jwk::{JwsAlgorithm, SigningAlgorithm},
         keys::JWKS_MAX_AGE_SECONDS,
@@ -18,11 +18,12 @@ use crate::{
     http::{AppState, error::oauth::OAuthError},
 };
 
-/// RFC 8414 §2. Members whose list would be empty are left out, as §3.2 says.
+/// Authorization server metadata (RFC 8414 §2). Members with an empty list are omitted (§3.2).
 #[derive(Serialize)]
 struct Metadata<'a> {
     issuer: &'a str,
-    /// There is no authorization code here; clients and libraries that insist on the member get an endpoint that says so.
+    /// Errand does not issue authorization codes. Some clients and libraries require this member,
+    /// so it names an endpoint that explains that.
     authorization_endpoint: String,
     response_types_supported: [&'static str; 1],
     token_endpoint: String,
@@ -74,23 +75,24 @@ pub(in crate::http) async fn metadata(
     (cacheable(300), Json(document)).into_response()
 }
 
-/// `GET /oauth2/jwks`. Kept by others no longer than a key is published before it signs.
+/// `GET /oauth2/jwks`. A client caches it no longer than a key is published before it signs.
 pub(in crate::http) async fn jwks(
     State(app): State<AppState>,
     Extension(cx): Extension<RequestContext>,
 ) -> Result<Response, OAuthError> {
-    let keys = app.service.jwks(&cx).await.map_err(|failure: Error| OAuthError::from(failure))?;
+    let keys = app.service.jwks(&cx).await?;
     Ok((cacheable(JWKS_MAX_AGE_SECONDS), [(header::CONTENT_TYPE, "application/jwk-set+json")], Json(Value::from(keys)))
         .into_response())
 }
 
-/// `GET /oauth2/authorize`: what there is not.
+/// `GET /oauth2/authorize`, which is not supported.
 pub(in crate::http) async fn authorize() -> impl IntoResponse {
-    let text = "Errand has no authorization codes. Sign in at your identity provider, and exchange its token at /oauth2/token.\n";
+    let text = "Errand does not issue authorization codes. Sign in at your identity provider, and exchange its token \
+                at /oauth2/token.\n";
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)
 }
 
-/// Readable from any page, and to be kept for so many seconds.
+/// Returns the headers of a public document: cacheable for some seconds, readable from any origin.
 pub(in crate::http) fn cacheable(seconds: u32) -> [(HeaderName, String); 2] {
     [
         (header::CACHE_CONTROL, format!("public, max-age={seconds}")),

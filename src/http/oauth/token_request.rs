@@ -1,4 +1,5 @@
-//! The grammar of a token exchange request: from a form to an [`ExchangeRequest`].
+//! The syntax of a token request: from a form to an [`ExchangeRequest`] or a client credentials
+//! request.
 
 use std::str::FromStr;
 
@@ -7,32 +8,54 @@ use serde_json::{Map, Value};
 use crate::{
     app::{ExchangeRequest, PresentedTokenType, RequestError, RequestedTokenType},
     domain::{
+        audit::Event,
         authority::AuthorizationDetails,
         encoding::strict_json,
+        scope::ScopeSet,
         secret::Secret,
         settings::{MAX_CONTEXT_BYTES, MAX_CONTEXT_DEPTH},
         time::Lifetime,
         uri::ResourceUri,
     },
-    http::extract::form::Form,
+    http::extract::{auth::ClientRequest, form::Form},
 };
 
 /// RFC 8693 §3
 const TOKEN_TYPE_PREFIX: &str = "urn:ietf:params:oauth:token-type:";
 
-/// Reads a request. What it means, and whether it may be, is decided elsewhere.
-pub(in crate::http) fn parse(form: &Form) -> Result<ExchangeRequest, RequestError> {
-    let resource = parse_single_value(form, "resource", "one `resource`, and only one: a token has one audience")?;
-    let audience = parse_single_value(form, "audience", "one `audience`, and only one: a token has one audience")?;
+/// A token request, by grant type.
+pub(in crate::http) enum TokenRequest {
+    /// Token exchange (RFC 8693).
+    Exchange(Box<ExchangeRequest>),
+    /// Client credentials (RFC 6749 §4.4), with the requested scopes.
+    ClientCredentials(Option<ScopeSet>),
+}
+
+impl ClientRequest for TokenRequest {
+    const EVENT: Event = Event::TokenIssue;
+
+    fn parse(form: &Form) -> Result<Self, RequestError> {
+        match form.required("grant_type")? {
+            "urn:ietf:params:oauth:grant-type:token-exchange" => Ok(Self::Exchange(Box::new(parse_exchange(form)?))),
+            "client_credentials" => Ok(Self::ClientCredentials(form.get("scope").map(str::parse).transpose()?)),
+            _ => Err(RequestError::UnsupportedGrantType),
+        }
+    }
+}
+
+/// Parses an exchange request. The use case decides what it means and whether it is allowed.
+fn parse_exchange(form: &Form) -> Result<ExchangeRequest, RequestError> {
+    let resource = parse_single_value(form, "resource", "name only one `resource`; a token has one audience")?;
+    let audience = parse_single_value(form, "audience", "name only one `audience`; a token has one audience")?;
     let target = resource.as_deref().and_then(|uri| uri.parse::<ResourceUri>().ok());
     let actor = match (form.get("actor_token"), form.get("actor_token_type")) {
         (None, None) => None,
         (Some(_), None) => return Err(RequestError::MissingParameter("actor_token_type")),
         (None, Some(_)) => {
-            return Err(RequestError::InvalidParameter("actor_token_type", "stands there without `actor_token`"));
+            return Err(RequestError::InvalidParameter("actor_token_type", "not allowed without `actor_token`"));
         }
-        (Some(token), Some(said)) => {
-            Some((Secret::new(token.to_owned()), parse_presented_token_type("actor_token_type", said)?))
+        (Some(token), Some(token_type)) => {
+            Some((Secret::new(token.to_owned()), parse_presented_token_type("actor_token_type", token_type)?))
         }
     };
     Ok(ExchangeRequest {
@@ -50,7 +73,7 @@ pub(in crate::http) fn parse(form: &Form) -> Result<ExchangeRequest, RequestErro
             .transpose()?
             .unwrap_or_default(),
         requested_actor: parse_optional(form, "requested_actor", "not a client id")?,
-        task_id: parse_optional(form, "task_id", "not the id of a task")?,
+        task_id: parse_optional(form, "task_id", "not a task id")?,
         purpose: parse_optional(form, "purpose", "must be 1 to 500 characters without control characters")?,
         task_deadline: parse_seconds(form, "task_deadline")?,
         expires_in: parse_seconds(form, "expires_in")?,
@@ -61,7 +84,8 @@ pub(in crate::http) fn parse(form: &Form) -> Result<ExchangeRequest, RequestErro
     })
 }
 
-/// What is wrong is said at once, where the target is known: it may be named otherwise, or be implied.
+/// Parses the details, and resolves them if `resource` names the target. Otherwise the use case
+/// does so later: the target may be named by `audience` or be implied.
 fn parse_authorization_details(text: &str, target: Option<&ResourceUri>) -> Result<AuthorizationDetails, RequestError> {
     let details = AuthorizationDetails::parse(text)?;
     if target.is_some() {
@@ -102,14 +126,14 @@ fn parse_optional<T: FromStr>(form: &Form, name: &'static str, rule: &'static st
     form.get(name).map(|text| text.parse().map_err(|_| RequestError::InvalidParameter(name, rule))).transpose()
 }
 
-/// A whole number of seconds, from 1 on. Digits only: no sign, no fraction, no blank.
+/// Parses a positive whole number of seconds. Only digits are allowed: no sign, fraction or space.
 fn parse_seconds(form: &Form, name: &'static str) -> Result<Option<Lifetime>, RequestError> {
     let Some(text) = form.get(name) else { return Ok(None) };
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let seconds = text.parse::<u32>().ok().filter(|n| digits && *n > 0);
     seconds
         .map(|n| Some(Lifetime::seconds(n)))
-        .ok_or(RequestError::InvalidParameter(name, "must be a whole number of seconds"))
+        .ok_or(RequestError::InvalidParameter(name, "must be a positive whole number of seconds"))
 }
 
 fn parse_object(form: &Form, name: &'static str) -> Result<Option<Map<String, Value>>, RequestError> {
@@ -124,7 +148,7 @@ fn parse_object(form: &Form, name: &'static str) -> Result<Option<Map<String, Va
     }
 }
 
-/// A store may not be able to keep U+0000 in a text.
+/// Returns whether the object contains U+0000, which a store may be unable to save in a text.
 fn has_nul(object: &Map<String, Value>) -> bool {
     fn value_has_nul(value: &Value) -> bool {
         match value {

@@ -1,75 +1,29 @@
-//! Accepting connections: plain or TLS, with a limit on how long a client may take for the handshake and its headers,
-//! until told to stop; then what is under way is finished.
+//! Accepting connections, plain or TLS. A client has a time limit for the handshake and its
+//! headers. On shutdown, requests in progress are finished.
 
-use std::{fmt, future::Future, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
-use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 
-use crate::http::server::preface_timeout::PrefacedStream;
+use crate::http::server::{preface_timeout::PrefacedStream, tls::Tls};
 
-/// How long a client may take for a handshake, and for the headers of a request.
+/// Time limit of a client for the handshake, and for the headers of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long requests that are under way get when the server stops.
+/// Time limit for requests in progress when the server stops.
 const CONNECTION_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A certificate with its key that can't be used.
-#[derive(Debug, Error)]
-#[error("{file}: {reason}")]
-pub struct TlsError {
-    /// The file.
-    pub file: String,
-    /// What is wrong with it, and what would be right.
-    pub reason: String,
-}
-
-/// TLS by rustls, 1.2 and 1.3.
-#[derive(Clone)]
-pub struct Tls(TlsAcceptor);
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls(..)")
-    }
-}
-
-impl Tls {
-    /// Reads a certificate chain and its key, both PEM.
-    pub fn load(certificates: &PathBuf, key: &PathBuf) -> Result<Self, TlsError> {
-        let fault = |file: &PathBuf, reason: String| TlsError { file: file.display().to_string(), reason };
-        let chain = CertificateDer::pem_file_iter(certificates)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|e| fault(certificates, format!("no PEM certificate chain: {e}")))?;
-        if chain.is_empty() {
-            return Err(fault(certificates, "no certificate in PEM: name a file with the server's own first".into()));
-        }
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, format!("no PEM private key: {e}")))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| fault(certificates, e.to_string()))?
-            .with_no_client_auth()
-            .with_single_cert(chain, private)
-            .map_err(|e| fault(key, format!("it is not the key of the certificate, or not usable: {e}")))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
-    }
-}
 
 /// A bound address, with or without TLS.
 #[derive(Debug)]
@@ -79,18 +33,19 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds. Port 0 takes a free one; see [`address`](Self::address).
+    /// Binds the address. Port 0 selects a free port; see [`local_addr`](Self::local_addr).
     pub async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
         Ok(Self { tcp: TcpListener::bind(address).await?, tls })
     }
 
-    /// Where it listens.
+    /// Returns the bound address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 }
 
-/// Serves until `stop` is done; then takes no new connection and finishes what is under way.
+/// Serves until `stop` completes. Then it accepts no new connection and finishes the requests in
+/// progress.
 pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output = ()> + Send) {
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
@@ -102,22 +57,23 @@ pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output 
         match accepted {
             Ok((stream, _)) => spawn_connection(stream, listener.tls.clone(), router.clone(), &graceful),
             Err(error) => {
-                // Out of file descriptors, most likely: others have to end before we can go on.
-                tracing::warn!(%error, "can't accept a connection");
+                // Most likely the process is out of file descriptors, so other connections must end
+                // first.
+                tracing::warn!(%error, "accepting a connection failed, retrying");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
     drop(listener);
     if timeout(CONNECTION_DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests were still under way when the server stopped");
+        tracing::warn!("server stopped with requests in progress");
     }
 }
 
 fn spawn_connection(stream: TcpStream, tls: Option<Tls>, router: Router, graceful: &GracefulShutdown) {
-    // An answer is small and complete: sending it at once is what everybody waits for.
+    // A response is small and complete, so it is sent at once.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "can't set TCP_NODELAY");
+        tracing::debug!(%error, "setting TCP_NODELAY failed");
     }
     let watcher = graceful.watcher();
     tokio::spawn(async move {
@@ -126,13 +82,13 @@ fn spawn_connection(stream: TcpStream, tls: Option<Tls>, router: Router, gracefu
             Some(Tls(acceptor)) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => serve_connection(stream, router, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake took too long"),
+                Err(_) => tracing::debug!("TLS handshake timed out"),
             },
         }
     });
 }
 
-async fn serve_connection<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
+async fn serve_connection<S>(stream: S, router: Router, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -142,6 +98,6 @@ where
     let stream = TokioIo::new(PrefacedStream::new(stream, HANDSHAKE_TIMEOUT));
     let connection = builder.serve_connection(stream, TowerToHyperService::new(router)).into_owned();
     if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error = %error, "connection ended");
+        tracing::debug!(%error, "connection ended");
     }
 }

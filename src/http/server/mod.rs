@@ -1,4 +1,5 @@
-//! The listener: TCP, TLS, connection limits.
+//! The HTTP server: TCP, TLS, connection limits.
 
 pub(super) mod listener;
-pub(super) mod preface_timeout;
+mod preface_timeout;
+pub(super) mod tls;

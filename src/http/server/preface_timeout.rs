@@ -1,5 +1,5 @@
-//! The first bytes of a connection tell HTTP/2 from HTTP/1 (RFC 9113 §3.4). hyper waits for them as long as it takes, and
-//! its own limits begin only then: so who sends none is cut off here.
+//! A time limit for the first bytes of a connection, which distinguish HTTP/2 from HTTP/1 (RFC 9113
+//! §3.4). hyper waits for them without a limit, and its own limits begin only afterwards.
 
 use std::{
     future::Future,
@@ -16,36 +16,38 @@ use tokio::{
 
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A stream that must say in time which HTTP it speaks.
+/// A stream that fails if its first bytes do not arrive in time.
 pub(in crate::http) struct PrefacedStream<S> {
     stream: S,
-    /// Until it is told: how much of the preface has come, and when it is too late for the rest.
+    /// Until the HTTP version is known: the number of preface bytes received, and the deadline for
+    /// the rest.
     pending: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl<S> PrefacedStream<S> {
-    pub(in crate::http) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, pending: Some((0, Box::pin(sleep(patience)))) }
+    pub(in crate::http) fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, pending: Some((0, Box::pin(sleep(limit)))) }
     }
 }
 
-/// How much of the preface has come; `None` when it is whole, or something else is.
-fn match_preface(before: usize, bytes: &[u8]) -> Option<usize> {
-    let rest = HTTP2_PREFACE.get(before..).unwrap_or_default();
-    (bytes.len() < rest.len() && rest.starts_with(bytes)).then_some(before + bytes.len())
+/// Returns the number of preface bytes received, or `None` if the preface is complete or the bytes
+/// differ from it.
+fn match_preface(received: usize, bytes: &[u8]) -> Option<usize> {
+    let rest = HTTP2_PREFACE.get(received..).unwrap_or_default();
+    (bytes.len() < rest.len() && rest.starts_with(bytes)).then_some(received + bytes.len())
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for PrefacedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let start = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let Some((seen, deadline)) = &mut self.pending else { return read };
+        let Some((received, deadline)) = &mut self.pending else { return read };
         if read.is_pending() {
             ready!(deadline.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        match match_preface(*seen, buffer.filled().get(before..).unwrap_or_default()) {
-            Some(more) => *seen = more,
+        match match_preface(*received, buffer.filled().get(start..).unwrap_or_default()) {
+            Some(total) => *received = total,
             None => self.pending = None,
         }
         read

@@ -1,12 +1,12 @@
-//! A task and everything that came of it: the tree of its tokens, and the calls with each.
+//! A task with the tree of its tokens, and the calls made with each token.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{TaskView, TokenView};
 use crate::{
     app::{TaskTree, TokenNode},
     domain::{audit::Record, time::Timestamp},
+    http::views::{TaskView, TokenView},
 };
 
 /// A task with the tree of its tokens.
@@ -15,7 +15,7 @@ pub(in crate::http) struct TaskTreeView {
     #[serde(flatten)]
     task: TaskView,
     tokens: Vec<TokenNodeView>,
-    /// Whether there are older tokens or calls that are not shown.
+    /// Whether older tokens or calls are omitted.
     more: bool,
 }
 
@@ -36,11 +36,12 @@ struct TokenNodeView {
     derived: Vec<TokenNodeView>,
 }
 
-/// A call, as its resource reported it.
+/// A call, as reported by the resource.
 #[derive(Serialize)]
 struct CallView {
     at: String,
-    /// The report: `call`, `tool`, `arguments` (a digest), `outcome`, `data`, and what was known of the token then.
+    /// The report: `call`, `tool`, `arguments` (a digest), `outcome`, `data`, and the facts about
+    /// the token at that time.
     #[serde(flatten)]
     report: Option<Value>,
 }

@@ -26,7 +26,8 @@ pub struct AuditFilter {
     pub agent: Option<String>,
     /// The token.
     pub token: Option<TokenId>,
-    /// The resource, or another object, in the form of [`searchable`](crate::domain::audit::searchable).
+    /// The resource, or another object, in the form of
+    /// [`searchable`](crate::domain::audit::searchable).
     pub resource: Option<String>,
     /// The request.
     pub request_id: Option<RequestId>,

@@ -13,7 +13,8 @@ pub enum Notification {
     Acknowledgement,
 }
 
-/// A subscription to changes. It may miss some, so it only reduces latency: correctness never depends on it.
+/// A subscription to changes. It may miss some, so it only reduces latency: correctness never
+/// depends on it.
 #[async_trait]
 pub trait ChangeListener: Send {
     /// Waits for the next change. After an error the listener receives nothing more.

@@ -35,7 +35,8 @@ pub trait GrantStore: Send + Sync {
     /// Lists grants, expired or not, newest first.
     async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError>;
 
-    /// Returns the grants of a requester to an agent that have not expired at `now`, latest expiry first, at most `limit`.
+    /// Returns the grants of a requester to an agent that have not expired at `now`, latest expiry
+    /// first, at most `limit`.
     async fn list_live_grants(
         &self,
         requester: &Requester,

@@ -16,8 +16,8 @@ pub struct StoredKey {
     pub schedule: KeySchedule,
     /// The public JWK, as JSON text.
     pub public_jwk: String,
-    /// The private key (PKCS#8), sealed with AES-256-GCM under the key-encryption key and bound to its table, row and
-    /// column.
+    /// The private key (PKCS#8), sealed with AES-256-GCM under the key-encryption key and bound to
+    /// its table, row and column.
     pub sealed_private_key: Vec<u8>,
 }
 
@@ -43,7 +43,8 @@ pub trait KeyStore: Send + Sync {
     async fn load_keys(&self) -> Result<StoredKeys, Outage>;
 }
 
-/// Returns the additional authenticated data with which a private key is sealed: its table, row and column.
+/// Returns the additional authenticated data with which a private key is sealed: its table, row and
+/// column.
 #[must_use]
 pub fn signing_key_aad(kid: &KeyId) -> String {
     format!("signing_keys|{kid}|sealed")

@@ -17,13 +17,14 @@ pub trait LogStore: Send + Sync {
     /// Returns the position of the last entry.
     async fn read_log_head(&self) -> Result<LogPosition, Outage>;
 
-    /// Returns the entries after `seq` that can still revoke something at `now`, in order, at most `limit`. With `now` at
-    /// the epoch these are all entries.
+    /// Returns the entries after `seq` that can still revoke something at `now`, in order, at most
+    /// `limit`. With `now` at the epoch these are all entries.
     ///
-    /// Entries past their retention cost nothing to skip, except those that ended within the hour of `now`.
+    /// Entries past their retention cost nothing to skip, except those that ended within the hour
+    /// of `now`.
     async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage>;
 
-    /// Lists revocations for an admin, newest first. The list includes entries past their retention, and leaves out
-    /// changes of the registry and of the keys.
+    /// Lists revocations for an admin, newest first. The list includes entries past their
+    /// retention, and leaves out changes of the registry and of the keys.
     async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError>;
 }

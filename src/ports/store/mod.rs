@@ -1,7 +1,7 @@
 //! Durable state.
 //!
-//! Every change of state goes through [`WriteStore::commit`], in units that happen wholly or not at all. No transaction
-//! handle leaves an adapter.
+//! Every change of state goes through [`WriteStore::commit`], in units that happen wholly or not at
+//! all. No transaction handle leaves an adapter.
 
 mod audit;
 mod change_listener;
@@ -34,10 +34,11 @@ pub use writes::{
     WriteSet, WriteStore,
 };
 
-/// The whole store. Two adapters implement it, and one conformance suite tests both against these descriptions.
+/// The whole store. Two adapters implement it, and one conformance suite tests both against these
+/// descriptions.
 ///
-/// A read sees every write whose [`commit`](WriteStore::commit) returned before the read began. Times come from the
-/// caller: an adapter decides nothing by the database's clock.
+/// A read sees every write whose [`commit`](WriteStore::commit) returned before the read began.
+/// Times come from the caller: an adapter decides nothing by the database's clock.
 pub trait Store:
     WriteStore
     + LogStore

@@ -50,15 +50,15 @@ impl Default for TokenCursor {
 /// Allocates status list indexes, and reads the tokens that have one.
 #[async_trait]
 pub trait StatusListStore: Send + Sync {
-    /// Allocates the next block of a shard's indexes, durable before this returns. No block is allocated twice. Blocks are
-    /// numbered from 0.
+    /// Allocates the next block of a shard's indexes, durable before this returns. No block is
+    /// allocated twice. Blocks are numbered from 0.
     async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage>;
 
     /// Returns the shards that end after `now`, each with the number of its allocated blocks.
     async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage>;
 
-    /// Returns tokens with a status list index that had not expired at `alive_at`, in the order of their issue. The result
-    /// holds every token that matches `selector`, and may hold others.
+    /// Returns tokens with a status list index that had not expired at `alive_at`, in the order of
+    /// their issue. The result holds every token that matches `selector`, and may hold others.
     async fn list_tokens_with_status(
         &self,
         selector: &TokenSelector,

@@ -22,7 +22,8 @@ pub struct TaskFilter {
     pub agent: Option<ClientId>,
     /// The state.
     pub state: Option<TaskState>,
-    /// The task is not in a final state. Both such states are read at once, so a task that moves between them is found.
+    /// The task is not in a final state. Both such states are read at once, so a task that moves
+    /// between them is found.
     pub only_open: bool,
     /// The task's authority includes this resource.
     pub resource: Option<ResourceUri>,
@@ -41,14 +42,15 @@ pub trait TaskStore: Send + Sync {
     /// Lists tasks, newest first.
     async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError>;
 
-    /// Returns the tasks whose deadline has passed at `now` and which are not in a final state, longest overdue first, at
-    /// most `limit`.
+    /// Returns the tasks whose deadline has passed at `now` and which are not in a final state,
+    /// longest overdue first, at most `limit`.
     async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage>;
 
-    /// Returns the tasks that are not in a final state and whose grant was removed, at most `limit`.
+    /// Returns the tasks that are not in a final state and whose grant was removed, at most
+    /// `limit`.
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage>;
 
-    /// Returns the tasks that are not in a final state and whose agent, or whose requester's issuer, is no longer
-    /// registered or was registered anew under the same name; at most `limit`.
+    /// Returns the tasks that are not in a final state and whose agent, or whose requester's
+    /// issuer, is no longer registered or was registered anew under the same name; at most `limit`.
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage>;
 }

@@ -53,11 +53,11 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// Returns the keys under which the token can be revoked, except one: the record does not hold the agent for which a
-    /// hand-over token is meant. Such a token has no index in a status list.
+    /// Returns the keys under which the token can be revoked, except one: the record does not hold
+    /// the agent for which a hand-over token is meant. Such a token has no index in a status list.
     ///
-    /// The keys serve to show a token's standing, in status lists too. Decisions of this server use the token's own
-    /// claims.
+    /// The keys serve to show a token's standing, in status lists too. Decisions of this server use
+    /// the token's own claims.
     #[must_use]
     pub fn revocation_keys(&self) -> RevocationKeys {
         RevocationKeys {

@@ -20,7 +20,8 @@ use crate::{
     ports::Outage,
 };
 
-/// An identifier that may be used once, such as the `jti` of a client assertion. All replicas share the record of it.
+/// An identifier that may be used once, such as the `jti` of a client assertion. All replicas share
+/// the record of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplayGuard {
     /// The party that chose the identifier. Identifiers of different parties are independent.
@@ -55,8 +56,8 @@ pub struct GrantKey {
     pub break_glass: bool,
 }
 
-/// A version of state that a write depends on (optimistic concurrency). The write has no effect if the state has changed
-/// since.
+/// A version of state that a write depends on (optimistic concurrency). The write has no effect if
+/// the state has changed since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {
     /// The registry is at this version.
@@ -76,8 +77,8 @@ pub enum Precondition {
 pub enum StateChange {
     /// Inserts or replaces an object.
     PutObject(Box<Entry>),
-    /// Removes an object, its secret and the records of its tools. Removes the grants to an agent, and the grants of an
-    /// issuer's requesters.
+    /// Removes an object, its secret and the records of its tools. Removes the grants to an agent,
+    /// and the grants of an issuer's requesters.
     RemoveObject(ObjectKind, String),
     /// Inserts or replaces the tag of a client's secret.
     PutSecret(ClientId, StoredSecretTag),
@@ -91,7 +92,8 @@ pub enum StateChange {
     PutGrant(Box<Grant>),
     /// Removes a grant.
     RemoveGrant(GrantId),
-    /// Inserts a break-glass grant. It is a grant, with a record of its own that is kept for review.
+    /// Inserts a break-glass grant. It is a grant, with a record of its own that is kept for
+    /// review.
     PutBreakGlass(Box<BreakGlassGrant>),
     /// Records the review of a break-glass grant. An existing review stays.
     ReviewBreakGlass(GrantId, Review),
@@ -146,8 +148,9 @@ pub struct WriteSet {
 }
 
 impl WriteSet {
-    /// Returns whether the write may wait for locks that another transaction holds until its commit: a version, a task,
-    /// the head of the log, an idempotency key. The issue of a token needs none of these.
+    /// Returns whether the write may wait for locks that another transaction holds until its
+    /// commit: a version, a task, the head of the log, an idempotency key. The issue of a token
+    /// needs none of these.
     #[must_use]
     pub fn may_contend(&self) -> bool {
         self.precondition.is_some()
@@ -159,9 +162,9 @@ impl WriteSet {
 
 /// The outcome of a [`WriteSet`].
 ///
-/// When several outcomes apply, `Replayed` takes precedence over `AlreadyApplied`, and that over `Conflict`. The replay of
-/// a credential thus reveals nothing, and a retried request gets its first response although its precondition has changed
-/// since.
+/// When several outcomes apply, `Replayed` takes precedence over `AlreadyApplied`, and that over
+/// `Conflict`. The replay of a credential thus reveals nothing, and a retried request gets its
+/// first response although its precondition has changed since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// The write is durable.
@@ -187,7 +190,8 @@ pub enum WriteOutcome {
 /// A reason why a batch was not committed, with what is known about its effect.
 #[derive(Debug, Error)]
 pub enum CommitError {
-    /// Nothing happened: a part of the batch was rejected and all of it was rolled back. The parts may be retried.
+    /// Nothing happened: a part of the batch was rejected and all of it was rolled back. The parts
+    /// may be retried.
     #[error("nothing was committed: {0}")]
     RolledBack(Outage),
     /// The effect is unknown: the batch may have been committed.
@@ -206,11 +210,13 @@ impl From<CommitError> for Outage {
 /// Commits writes.
 #[async_trait]
 pub trait WriteStore: Send + Sync {
-    /// Applies a batch of writes in one transaction, each one wholly or not at all. The outcomes are in the order of the
-    /// batch. A [`CommitError`] says whether the batch was rolled back or its effect is unknown.
+    /// Applies a batch of writes in one transaction, each one wholly or not at all. The outcomes
+    /// are in the order of the batch. A [`CommitError`] says whether the batch was rolled back or
+    /// its effect is unknown.
     ///
-    /// Of two writes with the same replay guard, on any replica, exactly one is applied. Log entries get consecutive
-    /// positions in the order in which transactions commit. Audit records go to the end of `writer`'s chain.
+    /// Of two writes with the same replay guard, on any replica, exactly one is applied. Log
+    /// entries get consecutive positions in the order in which transactions commit. Audit records
+    /// go to the end of `writer`'s chain.
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError>;
 
     /// Returns the outcome of the request with this idempotency key, if there was one. It is always

@@ -149,7 +149,7 @@ async fn refusal_record_size_is_bounded(server: Server) {
     assert!(product.len() <= 16_384 && largest.len() > 14_000);
     let (status, body) = server.request_token_as("stranger", &request(&product)).await;
     let description = body["error_description"].as_str().unwrap_or_default();
-    assert!(status == 400 && description.contains("means more than 16384 bytes"), "{body}");
+    assert!(status == 400 && description.contains("expands to more than 16384 bytes"), "{body}");
     let (status, body) = server.request_token_as("stranger", &request(&largest)).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
     let grant = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": "2100-01-01T00:00:00Z",

@@ -87,16 +87,16 @@ async fn details_without_locations_apply_to_target(server: Server) {
     assert_eq!(&decode_claims(&server.issue_token("planner", &handed_over).await)["authorization_details"], want);
 
     let wrong = "invalid_authorization_details";
-    let missing = "authorization_details[0].locations: is missing, and the request names no resource";
+    let missing = "authorization_details[0].locations: missing, and the request names no resource";
     let txn = [
         ("resource", ""),
         ("audience", "example.com"),
         ("requested_token_type", "urn:ietf:params:oauth:token-type:txn_token"),
     ];
     for (changes, more, error, description) in [
-        (&by_name[..], json!({"constraints": {"p": {"equals": "a\u{0}b"}}}), wrong, "must not have a NUL"),
-        (&by_name, json!({"colour": "red"}), wrong, "has a member other than"),
-        (&by_name, json!({"locations": ["https://notes.example.com/mcp"]}), wrong, "asks for more"),
+        (&by_name[..], json!({"constraints": {"p": {"equals": "a\u{0}b"}}}), wrong, "must not contain a NUL"),
+        (&by_name, json!({"colour": "red"}), wrong, "unknown member"),
+        (&by_name, json!({"locations": ["https://notes.example.com/mcp"]}), wrong, "exceeds what"),
         (&without_target, json!({}), "invalid_target", "name one `resource`"),
         (&without_target, json!({"colour": "red"}), "invalid_target", "name one `resource`"),
         (&txn, json!({}), wrong, missing),

@@ -110,7 +110,8 @@ async fn agent_ceiling_limits_arguments(server: Server) {
     let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_scope");
     let description = body["error_description"].as_str().unwrap();
     assert!(
-        description.starts_with("scope[0]: asks for more than the agent may have; ask by `authorization_details`"),
+        description
+            .starts_with("scope[0]: exceeds what the agent may have; request at most `authorization_details_allowed`"),
         "{description}"
     );
     let allowed = &body["authorization_details_allowed"];
@@ -139,8 +140,7 @@ async fn agent_ceiling_limits_arguments(server: Server) {
         let body = assert_refused(request(&read_file_detail(&rules)).await, "invalid_authorization_details");
         let description = body["error_description"].as_str().unwrap();
         assert!(
-            description
-                .starts_with(&format!("authorization_details[0].{place}: asks for more than the agent may have")),
+            description.starts_with(&format!("authorization_details[0].{place}: exceeds what the agent may have")),
             "{description}"
         );
         assert_eq!(body["authorization_details_allowed"][0]["constraints"], left, "{rules}");
@@ -149,7 +149,7 @@ async fn agent_ceiling_limits_arguments(server: Server) {
         server.request_token_as("planner", &form_with_changes(&form, &[("scope", "")])).await,
         "invalid_scope",
     );
-    assert!(body["error_description"].as_str().unwrap().contains("name what is needed"), "{body}");
+    assert!(body["error_description"].as_str().unwrap().contains("no authority requested"), "{body}");
     server.stop().await;
 }
 
@@ -164,10 +164,7 @@ async fn requester_ceiling_limits_arguments(server: Server) {
     // The response does not reveal what other requesters are allowed.
     let list = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "list_files"}]);
     let body = assert_refused(request(&list).await, "invalid_authorization_details");
-    assert_eq!(
-        body["error_description"],
-        "authorization_details[0].identifier: asks for more than the requester may have"
-    );
+    assert_eq!(body["error_description"], "authorization_details[0].identifier: exceeds what the requester may have");
     assert_eq!(body.get("authorization_details_allowed"), None);
     // A requester in an unknown group, without groups, and with groups of another type.
     for groups in [json!("guests"), json!(null), json!({"interns": true})] {
@@ -196,7 +193,7 @@ async fn edge_limits_tools_and_depth(server: Server) {
         let form = form_with_details(&hand_over, details);
         let body = assert_refused(server.request_token_as("planner", &form).await, "invalid_authorization_details");
         let description = body["error_description"].as_str().unwrap();
-        let want = format!("authorization_details[0].{place}: asks for more than may be delegated along the chain");
+        let want = format!("authorization_details[0].{place}: exceeds what may be delegated along the chain");
         assert!(description.starts_with(&want), "{description}");
         let left = json!({"path": {"prefix": "/reports/q3/"}, "limit": {"max": 100}});
         let allowed = body["authorization_details_allowed"][0].get("constraints").cloned();

@@ -162,7 +162,7 @@ async fn invalid_bearer_token_is_rejected(server: Server) {
             name: format!("{path} {name}"),
             request: server.request(reqwest::Method::GET, path).bearer_auth(&token),
             sent: vec![token.clone()],
-            want: (401, "invalid_token"),
+            expected: (401, "invalid_token"),
         })
     });
     check_rows(rows.collect()).await;

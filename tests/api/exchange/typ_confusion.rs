@@ -109,7 +109,7 @@ async fn issued_token_types_are_not_confused(server: Server) {
             let (status, error) = server.try_exchange(&form).await;
             match (name, declared_type) {
                 ("access", ACCESS_TOKEN) | ("txn", TXN_TOKEN) => {
-                    assert_eq!(status, 200, "{name} {declared_type} {error}")
+                    assert_eq!(status, 200, "{name} {declared_type} {error}");
                 }
                 ("hand-over", ACCESS_TOKEN) => assert_eq!((status, &error[..]), (400, "actor_unauthorized")),
                 _ => assert_eq!((status, &error[..]), (400, "invalid_request"), "{name} {declared_type}"),

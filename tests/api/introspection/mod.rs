@@ -1,4 +1,4 @@
 //! Tests of introspection over HTTP.
 
-pub(super) mod introspection;
+pub(super) mod responses;
 pub(super) mod token_cache;

@@ -173,7 +173,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let other = server.issue_token("planner", &form).await;
     assert!(server.is_active(&other).await);
 
-    let text = "`scope` asks for the tool `read_file`: its definition changed, and waits for an admin to accept it";
+    let text = "`scope` requests the tool `read_file`: its definition changed, and waits for an admin to accept it";
     server.assert_refused(&server.exchange_form_for(&shop, "files:read"), text).await;
     let by_name = form_with_changes(&form, &[("authorization_details", &mine.replace("list_files", "read_file"))]);
     server.assert_refused(&by_name, &text.replace("scope", "authorization_details")).await;
@@ -227,7 +227,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
         &server.exchange_form_for(&shop, "files:read"),
         &[("subject_token", &parent), ("purpose", "")],
     );
-    let text = "`scope` asks for the tool `read_file`: its definition is another one than the subject token or the task was made for: open a new task with a user token";
+    let text = "`scope` requests the tool `read_file`: its definition is another one than the subject token or the task was made for: open a new task with a user token";
     server.assert_refused(&again, text).await;
     let task = decode_claims(&parent)["txn"].as_str().unwrap().to_owned();
     server
@@ -250,7 +250,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
     };
     assert!(server.is_active(&server.issue_token("planner", &ask(&digest(&now))).await).await);
     let old = decode_claims(&parent)["authorization_details"][1]["tool_digest"].as_str().unwrap().to_owned();
-    let text = "`authorization_details` asks for the tool `read_file`: `tool_digest` is not that of the definition that was accepted";
+    let text = "`authorization_details` requests the tool `read_file`: `tool_digest` is not that of the definition that was accepted";
     server.assert_refused(&ask(&old), text).await;
     server.stop().await;
 }
@@ -263,7 +263,7 @@ async fn removed_tool_returns_unchanged(server: Server, shop: McpServerFixture) 
     assert!(tool_states(&gone).contains("write_file known>gone"), "{}", tool_states(&gone));
     assert_eq!(tool(&gone, "write_file")["seen"], Value::Null);
     assert!(!server.is_active(&token).await);
-    let text = "`scope` asks for the tool `write_file`: its server does not list it any more";
+    let text = "`scope` requests the tool `write_file`: its server does not list it any more";
     server.assert_refused(&server.exchange_form_for(&shop, "files:write"), text).await;
     shop.set_tools(&ALL_TOOLS);
     let back = server.import().await;
@@ -332,14 +332,14 @@ async fn accepted_new_tool_is_added(server: Server, shop: McpServerFixture) {
     assert_eq!((&imported["unusable"], &tool(&imported, "move_file")["offered"]), (&json!(1), &Value::Null));
     let details = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "move_file"}]).to_string();
     let form = form_with_changes(&server.exchange_form_for(&shop, ""), &[("authorization_details", &details)]);
-    server.assert_refused(&form, "authorization_details[0].identifier: asks for more than the resource offers").await;
-    // The definition of a tool can be accepted although the file declares the resource.
+    server.assert_refused(&form, "authorization_details[0].identifier: exceeds what the resource offers").await;
+    // The file declares this resource, and so its tools; the definition can be accepted all the same.
     let digest = tool(&imported, "move_file")["seen"]["digest"].clone();
     let whole = json!({"tools": [{"name": "move_file", "digest": digest, "scope": "files:write", "effect": "write"}]});
     let (status, body) = server.post_catalogue("accept", whole.clone()).await;
     assert_eq!((status.as_u16(), &body["type"]), (409, &json!("urn:errand:problem:managed_by_file")));
     assert_eq!(tool(&server.accept(&imported, &["move_file"]).await, "move_file")["state"], "known");
-    server.assert_refused(&form, "authorization_details[0].identifier: asks for more than the resource offers").await;
+    server.assert_refused(&form, "authorization_details[0].identifier: exceeds what the resource offers").await;
 
     // For a resource that admins manage, the tool is added and accepted in one request.
     let other = McpServerFixture::start(ServerBehavior::Stateless).await;
@@ -454,15 +454,15 @@ async fn list_action_is_separate_from_call(server: Server, shop: McpServerFixtur
         &server.exchange_form_for(&shop, "files:read"),
         &[("subject_token", &lists), ("purpose", "")],
     );
-    server.assert_refused(&more, "scope[0]: asks for more than the subject token allows").await;
-    // An agent without the permission to list, or at a resource without listing, gets no token.
+    server.assert_refused(&more, "scope[0]: exceeds what the subject token allows").await;
+    // And who may not list, or is at a resource that says nothing of it, gets nothing.
     let own = server.user_token(json!({"scope": "files:list files:read", "client_id": "reader-client"}));
     let readers = form_with_changes(&server.exchange_form_for(&shop, "files:list"), &[("subject_token", &own)]);
     let (status, body) = server.request_token_as("reader", &readers).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_scope")), "{body}");
     let elsewhere = form_with_changes(&form, &[("resource", crate::server::NOTES)]);
-    server.assert_refused(&elsewhere, "authorization_details[0].actions: asks for more than the resource offers").await;
-    // A changed tool does not affect a token for listing.
+    server.assert_refused(&elsewhere, "authorization_details[0].actions: exceeds what the resource offers").await;
+    // A change of a tool is nothing to it.
     server.import().await;
     shop.set_tools(&[]);
     server.import().await;
@@ -526,21 +526,21 @@ async fn resources_commands_show_before_applying(server: Server, shop: McpServer
     };
     // A definition that the import accepts for the first time is shown in full before.
     let (code, first) = run(&["diff", "files"]).await;
-    assert!(code == 0 && first.contains("unchecked -> known") && first.contains("nothing was changed"), "{first}");
+    assert!(code == 0 && first.contains("unchecked -> known") && first.contains("no changes stored"), "{first}");
     for (_, description) in ALL_TOOLS {
         assert!(first.lines().any(|line| line.starts_with("  + ") && line.contains(description)), "{first}");
     }
     assert_eq!(run(&["diff", "files"]).await.1, first, "a look keeps nothing");
     let (code, kept) = run(&["import", "files"]).await;
-    assert!(code == 0 && kept.contains("kept"), "{kept}");
-    // The same lines in another order.
+    assert!(code == 0 && kept.contains("stored"), "{kept}");
+    // The same lines at other places.
     shop.set_tools(&[("read_file", LIST.1), ("list_files", READ.1), WRITE, DELETE]);
     let (_, changed) = run(&["diff", "files"]).await;
     let about = changed.split('\n').skip_while(|line| !line.starts_with("read_file")).take(12).collect::<Vec<_>>();
     let has = |sign: &str, text: &str| about.iter().any(|line| line.starts_with(sign) && line.contains(text));
     assert!(about[0].contains("known -> changed") && has("  - ", READ.1) && has("  + ", LIST.1), "{changed}");
     let (_, kept) = run(&["import", "files"]).await;
-    assert!(kept.contains("errand resources accept NAME TOOL=DIGEST"), "{kept}");
+    assert!(kept.contains("errand resources accept URL TOOL=DIGEST"), "{kept}");
     for (tool, code) in [
         (format!("read_file={}", digest(&first, "read_file")), 1),
         ("read_file".to_owned(), 1),

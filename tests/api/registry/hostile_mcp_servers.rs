@@ -84,9 +84,9 @@ impl Server {
 
 type BehaviorCases = Vec<(&'static str, Behavior, &'static str)>;
 
-const NOT_MCP_MESSAGE: &str = "what answers there is no MCP server over streamable HTTP, or it broke off";
-const TIMEOUT_MESSAGE: &str = "the MCP server did not answer in time, or not at all";
-const TOO_LARGE_MESSAGE: &str = "the MCP server says too much: its answers are larger than is read";
+const NOT_MCP_MESSAGE: &str = "the response is not MCP over streamable HTTP, or the connection broke off";
+const TIMEOUT_MESSAGE: &str = "the MCP server did not respond in time, or at all";
+const TOO_LARGE_MESSAGE: &str = "the MCP server's response exceeds a limit: the responses are too large";
 
 /// Returns the page after the requested one.
 fn next_page(request: &Value) -> u32 {
@@ -102,17 +102,17 @@ fn oversized_responses() -> BehaviorCases {
         (
             "endless",
             listing_server(move |request| json_response(rpc_result(request, page(next_page(request).to_string())))),
-            "the MCP server says too much: more than 64 pages of tools",
+            "the MCP server's response exceeds a limit: more than 64 pages of tools",
         ),
         (
             "circle",
             listing_server(move |request| json_response(rpc_result(request, page("again".to_owned())))),
-            "the MCP server says too much: its pages go round in a circle",
+            "the MCP server's response exceeds a limit: the pages form a cycle",
         ),
         (
             "many",
             listing_server(move |request| json_response(rpc_result(request, json!({"tools": many})))),
-            "the MCP server says too much: more than 512 tools",
+            "the MCP server's response exceeds a limit: more than 512 tools",
         ),
         (
             "huge",
@@ -195,22 +195,22 @@ fn invalid_responses() -> BehaviorCases {
         (
             "none",
             listing_server(|_| StatusCode::NO_CONTENT.into_response()),
-            "the MCP server answered with the HTTP status 204",
+            "the MCP server responded with HTTP status 204",
         ),
         (
             "refuses",
             listing_server(|_| (StatusCode::FORBIDDEN, "SECRET").into_response()),
-            "the MCP server wants a token to be asked with (HTTP status 403): give one with `catalogue_token_file`",
+            "the MCP server requires a token (HTTP status 403); set `catalogue_token_file`",
         ),
         (
             "fails",
             listing_server(|_| (StatusCode::INTERNAL_SERVER_ERROR, "SECRET").into_response()),
-            "the MCP server answered with the HTTP status 500",
+            "the MCP server responded with HTTP status 500",
         ),
         (
             "nothing",
             Arc::new(|_, _| StatusCode::NOT_FOUND.into_response()),
-            "the MCP server answered with the HTTP status 404",
+            "the MCP server responded with HTTP status 404",
         ),
     ]
 }
@@ -225,7 +225,7 @@ async fn hostile_responses_are_rejected() {
     let location = shop.uri.clone();
     let elsewhere: Behavior =
         Arc::new(move |_, _| (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location.clone())]).into_response());
-    plays.push(("elsewhere", elsewhere, "the MCP server answered with the HTTP status 307"));
+    plays.push(("elsewhere", elsewhere, "the MCP server responded with HTTP status 307"));
     let loopback = || json!(["127.0.0.0/8"]);
     for (id, play, _) in &plays {
         server.register(id, &start_server(Arc::clone(play)).await, loopback()).await;

@@ -209,8 +209,8 @@ async fn task_trail_describes_events_in_order(server: Server) {
     let text = trail_of();
     let lines = text.lines().collect::<Vec<_>>();
     assert_eq!(lines[0], format!("task {task}: \"the quarterly report\""));
-    assert!(lines[1].starts_with("alice (https://login.example.com) and planner, until "), "{text}");
-    assert_eq!(lines.last(), Some(&"now it is completed"));
+    assert!(lines[1].starts_with("requester alice (https://login.example.com), agent planner, deadline "), "{text}");
+    assert_eq!(lines.last(), Some(&"task completed"));
     for (line, (_, sentence)) in lines[2..].iter().zip(want) {
         assert_eq!(line.split_once("  ").unwrap().1, sentence);
     }

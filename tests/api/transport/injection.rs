@@ -1,4 +1,5 @@
-//! What a hostile request must not get: a 5xx, the wrong error, or any piece of what it sent.
+//! Hostile requests. The response must be the expected error, and must not contain any part of the
+//! request.
 
 use std::collections::HashSet;
 
@@ -11,64 +12,64 @@ use crate::{
     server::{ACCESS_TOKEN, Form, ID_TOKEN, JWT_BEARER, TOKEN_EXCHANGE, TXN_TOKEN},
 };
 
-/// One request, what stands in it, and how it must be answered.
+/// A request, its sent values, and the expected status and code.
 pub struct Row {
     pub name: String,
     pub request: RequestBuilder,
     pub sent: Vec<String>,
-    pub want: (u16, &'static str),
+    pub expected: (u16, &'static str),
 }
 
 impl Row {
-    /// A request with a form.
-    pub fn form(name: impl Into<String>, request: RequestBuilder, form: &Form, want: (u16, &'static str)) -> Self {
+    /// Creates a request with a form.
+    pub fn form(name: impl Into<String>, request: RequestBuilder, form: &Form, expected: (u16, &'static str)) -> Self {
         let sent = form.iter().map(|(_, value)| value.clone()).collect();
-        Self { name: name.into(), request: request.form(form), sent, want }
+        Self { name: name.into(), request: request.form(form), sent, expected }
     }
 
-    /// A form that is sent as it stands there.
+    /// Creates a request with an unencoded form body.
     pub fn raw(
         name: impl Into<String>,
         request: RequestBuilder,
         body: impl Into<Vec<u8>>,
-        want: (u16, &'static str),
+        expected: (u16, &'static str),
     ) -> Self {
         let body = body.into();
         let sent = vec![String::from_utf8_lossy(&body).into_owned()];
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
-        Self { name: name.into(), request, sent, want }
+        Self { name: name.into(), request, sent, expected }
     }
 }
 
-/// Sends them all, and fails with everything that was not as it must be.
+/// Sends all requests, and fails with the list of unexpected responses.
 pub async fn check_rows(rows: Vec<Row>) {
-    let mut wrong = Vec::new();
-    for Row { name, request, sent, want } in rows {
+    let mut failures = Vec::new();
+    for Row { name, request, sent, expected } in rows {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
-                wrong.push(format!("{name}: {error:?}"));
+                failures.push(format!("{name}: {error:?}"));
                 continue;
             }
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let code = error_code(&text);
-        if (status, code.as_str()) != want {
-            wrong.push(format!("{name}: {status} {text}, and not {want:?}"));
+        if (status, code.as_str()) != expected {
+            failures.push(format!("{name}: {status} {text}, expected {expected:?}"));
         }
         if let Some(piece) = find_echo(&headers, &text, &sent) {
-            wrong.push(format!("{name}: `{piece}` comes back in {text} {headers:?}"));
+            failures.push(format!("{name}: `{piece}` is repeated in {text} {headers:?}"));
         }
         if headers.get("cache-control").is_none_or(|value| value != "no-store") || !headers.contains_key("x-request-id")
         {
-            wrong.push(format!("{name}: {headers:?}"));
+            failures.push(format!("{name}: {headers:?}"));
         }
     }
-    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The error code of an OAuth error or of a problem; of anything else, nothing.
+/// Returns the code of an OAuth error or the type of a problem, or an empty string.
 pub fn error_code(text: &str) -> String {
     let body = serde_json::from_str::<Value>(text).unwrap_or_default();
     let problem = body["type"].as_str().and_then(|uri| uri.strip_prefix("urn:errand:problem:"));
@@ -77,24 +78,24 @@ pub fn error_code(text: &str) -> String {
 
 const FRAGMENT_LENGTH: usize = 8;
 
-/// A piece of eight characters of what was sent that came back, if there is one. The constants of the standards are
-/// nobody's.
+/// Returns the first fragment of eight characters of the request that the response repeats.
+/// Constants of the standards don't count.
 pub fn find_echo(headers: &HeaderMap, body: &str, sent: &[String]) -> Option<String> {
-    // The request's id begins with the time, as the ids in our tokens do.
+    // The request id begins with the time, as do the ids in Errand's tokens.
     let headers = headers.iter().filter(|(name, _)| *name != "x-request-id");
     let lines = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
-    let answer = fragments(&lines.chain([body.to_owned()]).collect::<Vec<_>>().join("\n"));
+    let response = fragments(&lines.chain([body.to_owned()]).collect::<Vec<_>>().join("\n"));
     let public = [ACCESS_TOKEN, TXN_TOKEN, ID_TOKEN, TOKEN_EXCHANGE, JWT_BEARER, "client-authentication+jwt"];
-    // Words of ours that a request may have in it as well.
-    let words = [", expected ", "identifier\"", "locations", "resource"];
-    let ours = public.iter().chain(&words).flat_map(|text| fragments(text)).collect::<HashSet<_>>();
+    // Words of the error texts that a request may contain as well.
+    let words = ["identifier\"", "locations", "resource", "authentication"];
+    let allowed = public.iter().chain(&words).flat_map(|text| fragments(text)).collect::<HashSet<_>>();
     let all = sent.iter().flat_map(|value| [vec![value.clone()], claim_values(value)].concat());
-    all.flat_map(|value| fragments(&value)).find(|piece| answer.contains(piece) && !ours.contains(piece))
+    all.flat_map(|value| fragments(&value)).find(|piece| response.contains(piece) && !allowed.contains(piece))
 }
 
 fn fragments(text: &str) -> HashSet<String> {
     let chars = text.chars().collect::<Vec<_>>();
-    // Long runs of one character are for length, not for meaning.
+    // Long runs of one character are padding.
     chars
         .windows(FRAGMENT_LENGTH)
         .filter(|window| window.iter().any(|c| *c != window[0]))
@@ -102,7 +103,7 @@ fn fragments(text: &str) -> HashSet<String> {
         .collect()
 }
 
-/// What stands in a token, in clear: the values in its header and its payload.
+/// Returns the values in the header and the payload of a token.
 fn claim_values(token: &str) -> Vec<String> {
     let mut found = Vec::new();
     for part in token.split('.') {
@@ -123,19 +124,19 @@ fn collect_strings(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// A good token, broken in every way that needs no key.
+/// Returns variants of a valid token that are invalid and can be made without a key.
 pub fn corrupted_tokens(token: &str) -> Vec<(&'static str, String)> {
     let [header, payload, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
     let with_header = |header: &str| format!("{}.{payload}.{signature}", b64(header));
     let last = signature.chars().last().unwrap();
-    // The last character of 64 bytes has four bits that stand for nothing.
+    // The last character of 64 bytes has four unused bits.
     let other = char::from(last as u8 + 1);
     let bits = format!("{header}.{payload}.{}{other}", &signature[..signature.len() - 1]);
     let mut flipped = URL_SAFE_NO_PAD.decode(signature).unwrap();
     flipped[5] ^= 1;
     let none = r#"{"alg":"none","typ":"at+jwt"}"#;
     vec![
-        ("nothing but dots", "..".into()),
+        ("only dots", "..".into()),
         ("one part", header.into()),
         ("two parts", format!("{header}.{payload}")),
         ("two parts and a dot", format!("{header}.{payload}.")),
@@ -143,10 +144,10 @@ pub fn corrupted_tokens(token: &str) -> Vec<(&'static str, String)> {
         ("five parts", format!("{token}.{signature}.{signature}")),
         ("padding", format!("{token}==")),
         ("padding in the payload", format!("{header}.{payload}=.{signature}")),
-        ("bits that stand for nothing", bits),
-        ("a blank before it", format!(" {token}")),
-        ("a line break after it", format!("{token}\n")),
-        ("the other alphabet", format!("{header}.{payload}.{}+/", &signature[..signature.len() - 2])),
+        ("unused bits set", bits),
+        ("a leading space", format!(" {token}")),
+        ("a trailing line break", format!("{token}\n")),
+        ("the standard base64 alphabet", format!("{header}.{payload}.{}+/", &signature[..signature.len() - 2])),
         ("not ASCII", format!("{header}.{payload}.ä{signature}")),
         ("a NUL", format!("{header}.{payload}\0.{signature}")),
         ("alg none", format!("{}.{payload}.", b64(none))),
@@ -155,7 +156,7 @@ pub fn corrupted_tokens(token: &str) -> Vec<(&'static str, String)> {
         ("alg empty", with_header(r#"{"alg":"","typ":"at+jwt"}"#)),
         ("no alg", with_header(r#"{"typ":"at+jwt"}"#)),
         ("header an array", with_header("[]")),
-        ("header no JSON", with_header("alg=ES256")),
+        ("header not JSON", with_header("alg=ES256")),
         ("r = s = 0", format!("{header}.{payload}.{}", b64([0; 64]))),
         ("r = s = 0 in DER", format!("{header}.{payload}.{}", b64([0x30, 6, 2, 1, 0, 2, 1, 0]))),
         ("r = s = 255…", format!("{header}.{payload}.{}", b64([255; 64]))),
@@ -166,12 +167,12 @@ pub fn corrupted_tokens(token: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Headers that nobody may send, under a good signature where a key of ours can make one.
+/// Returns tokens with headers that must be rejected, correctly signed where possible.
 pub fn bad_headers(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, String)> {
     let (kid, payload) = (&key.kid, claims.to_string());
     let good = format!(r#""alg":"ES256","typ":"{typ}""#);
     let signed = |header: String| key.sign_raw(&header, &payload);
-    let stranger = Key::new("stranger-1");
+    let foreign = Key::new("stranger-1");
     let symmetric = |secret: &[u8]| {
         let input = format!("{}.{}", b64(format!(r#"{{"alg":"HS256","typ":"{typ}","kid":"{kid}"}}"#)), b64(&payload));
         let mac = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret), input.as_bytes());
@@ -179,14 +180,14 @@ pub fn bad_headers(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, S
     };
     let public = key.public();
     let point = ["x", "y"].map(|name| URL_SAFE_NO_PAD.decode(public[name].as_str().unwrap()).unwrap());
-    let embedded = format!(r#"{{{good},"jwk":{}}}"#, stranger.public());
+    let embedded = format!(r#"{{{good},"jwk":{}}}"#, foreign.public());
     vec![
         ("crit", signed(format!(r#"{{{good},"kid":"{kid}","crit":["exp"],"exp":1}}"#))),
         ("crit empty", signed(format!(r#"{{{good},"kid":"{kid}","crit":[]}}"#))),
         ("b64", signed(format!(r#"{{{good},"kid":"{kid}","b64":false}}"#))),
         ("zip", signed(format!(r#"{{{good},"kid":"{kid}","zip":"DEF"}}"#))),
-        ("its own key", stranger.sign_raw(&embedded, &payload)),
-        ("the right key, brought along", signed(format!(r#"{{{good},"jwk":{public}}}"#))),
+        ("embedded foreign key", foreign.sign_raw(&embedded, &payload)),
+        ("embedded correct key", signed(format!(r#"{{{good},"jwk":{public}}}"#))),
         ("jku", signed(format!(r#"{{{good},"kid":"{kid}","jku":"https://evil.example/keys"}}"#))),
         ("x5u", signed(format!(r#"{{{good},"kid":"{kid}","x5u":"https://evil.example/cert"}}"#))),
         ("kid with a path", signed(format!(r#"{{{good},"kid":"../../../../dev/null"}}"#))),
@@ -194,9 +195,9 @@ pub fn bad_headers(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, S
         ("kid with NUL", signed(format!(r#"{{{good},"kid":"idp\u0000-1"}}"#))),
         ("kid a number", signed(format!(r#"{{{good},"kid":17}}"#))),
         ("kid null", signed(format!(r#"{{{good},"kid":null}}"#))),
-        ("another's key under this kid", stranger.sign_raw(&format!(r#"{{{good},"kid":"{kid}"}}"#), &payload)),
-        ("another's key without kid", stranger.sign_raw(&format!("{{{good}}}"), &payload)),
-        ("alg twice", signed(format!(r#"{{"alg":"none",{good},"kid":"{kid}"}}"#))),
+        ("foreign key with this kid", foreign.sign_raw(&format!(r#"{{{good},"kid":"{kid}"}}"#), &payload)),
+        ("foreign key without kid", foreign.sign_raw(&format!("{{{good}}}"), &payload)),
+        ("duplicate alg", signed(format!(r#"{{"alg":"none",{good},"kid":"{kid}"}}"#))),
         ("alg in lower case", signed(format!(r#"{{"alg":"es256","typ":"{typ}","kid":"{kid}"}}"#))),
         ("alg of another size", signed(format!(r#"{{"alg":"ES384","typ":"{typ}","kid":"{kid}"}}"#))),
         ("alg none, and signed", signed(format!(r#"{{"alg":"none","typ":"{typ}","kid":"{kid}"}}"#))),
@@ -208,7 +209,7 @@ pub fn bad_headers(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, S
     ]
 }
 
-/// Payloads that mean nothing or two things, under a good signature; for every kind of token.
+/// Returns correctly signed tokens with invalid or ambiguous payloads, for every kind of token.
 pub fn bad_payloads(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, String)> {
     let header = format!(r#"{{"alg":"ES256","typ":"{typ}","kid":"{}"}}"#, key.kid);
     let text = claims.to_string();
@@ -218,7 +219,8 @@ pub fn bad_payloads(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, 
         claims.as_object_mut().unwrap().remove(name);
         claims.to_string()
     };
-    // What comes last counts for careless parsers, so the poison stands in both places.
+    // A lenient parser keeps the last duplicate, so the bad value is placed both before and after
+    // the good one.
     let with = |name: &str, value: &str| {
         let rest = without(name);
         format!(r#"{{"{name}":{value},{}"#, &rest[1..])
@@ -229,11 +231,11 @@ pub fn bad_payloads(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, 
         ("payload a string", Value::String(text.clone()).to_string()),
         ("payload a number", "17".into()),
         ("payload null", "null".into()),
-        ("payload no JSON", "sub=alice-the-first".into()),
-        ("payload and more", format!("{text} {text}")),
-        ("sub twice", format!(r#"{{"sub":"mallory-the-other",{members}"#)),
-        ("sub twice, escaped", format!(r#"{{"\u0073ub":"mallory-the-other",{members}"#)),
-        ("aud twice", format!(r#"{{"aud":"https://other.example/mcp",{members}"#)),
+        ("payload not JSON", "sub=alice-the-first".into()),
+        ("payload with trailing data", format!("{text} {text}")),
+        ("duplicate sub", format!(r#"{{"sub":"mallory-the-other",{members}"#)),
+        ("duplicate sub, escaped", format!(r#"{{"\u0073ub":"mallory-the-other",{members}"#)),
+        ("duplicate aud", format!(r#"{{"aud":"https://other.example/mcp",{members}"#)),
         ("nested 100 levels", with("x", &format!("{}{}", "[".repeat(100), "]".repeat(100)))),
         ("nested 10,000 levels", with("x", &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)))),
     ];
@@ -273,10 +275,10 @@ pub fn bad_payloads(key: &Key, typ: &str, claims: &Value) -> Vec<(&'static str, 
     }
     let audiences = [
         ("aud of two", format!(r#"["{audience}","https://other.example/mcp"]"#)),
-        ("aud twice the same", format!(r#"["{audience}","{audience}"]"#)),
+        ("aud repeated", format!(r#"["{audience}","{audience}"]"#)),
         ("aud in another case", format!(r#""{}""#, audience.to_uppercase())),
         ("aud with a slash", format!(r#""{audience}/""#)),
-        ("aud with a blank", format!(r#"" {audience}""#)),
+        ("aud with a space", format!(r#"" {audience}""#)),
         ("aud with a path", format!(r#""{audience}/oauth2/other""#)),
     ];
     rows.extend(audiences.iter().map(|(name, value)| (*name, with("aud", value))));

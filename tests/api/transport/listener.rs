@@ -1,4 +1,4 @@
-//! Connections: what is under way is finished, who dawdles is cut off, TLS is TLS.
+//! Connections: graceful shutdown, slow clients, TLS, the operations listener.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -22,20 +22,20 @@ on_both_stores!(
     operations_listener_serves_only_operations
 );
 
-/// Reads until the other side is done, with a limit.
+/// Reads until the server closes the connection, with a time limit.
 async fn read_rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
-    // A reset is an end, too.
+    // A reset closes the connection as well.
     let _ = timeout(Duration::from_mins(1), stream.read_to_end(&mut text)).await.expect("the connection ends");
     String::from_utf8_lossy(&text).into_owned()
 }
 
-async fn read_until(stream: &mut TcpStream, what: &str) {
+async fn read_until(stream: &mut TcpStream, end: &str) {
     let mut text = String::new();
-    while !text.contains(what) {
+    while !text.contains(end) {
         let mut bytes = [0; 256];
         let n = timeout(Duration::from_mins(1), stream.read(&mut bytes)).await.unwrap().unwrap();
-        assert!(n > 0, "it ended: {text}");
+        assert!(n > 0, "the connection ended: {text}");
         text += &String::from_utf8_lossy(&bytes[..n]);
     }
 }
@@ -54,7 +54,7 @@ async fn in_flight_requests_finish_on_shutdown(mut server: Server) {
              content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    // Each is asked for its body: so it is in the works when the server is told to stop.
+    // The server requests each body, so each request is in progress when the server stops.
     let mut streams = Vec::new();
     for _ in 0..3 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -63,7 +63,7 @@ async fn in_flight_requests_finish_on_shutdown(mut server: Server) {
         streams.push(stream);
     }
     server.signal_stop();
-    wait_until("no more connections", || async { TcpStream::connect(server.address).await.is_err() }).await;
+    wait_until("refused connections", || async { TcpStream::connect(server.address).await.is_err() }).await;
     let mut issued = Vec::new();
     for mut stream in streams {
         stream.write_all(&body).await.unwrap();
@@ -74,12 +74,12 @@ async fn in_flight_requests_finish_on_shutdown(mut server: Server) {
             serde_json::from_str::<serde_json::Value>(json).unwrap()["access_token"].as_str().unwrap().to_owned(),
         );
     }
-    let again = server.replica().await;
+    let restarted = server.replica().await;
     server.stop().await;
     for token in issued.iter().chain([&token]) {
-        assert!(again.is_active(token).await, "what it issued at last is on record");
+        assert!(restarted.is_active(token).await, "the tokens issued during shutdown are recorded");
     }
-    again.stop().await;
+    restarted.stop().await;
 }
 
 async fn slow_client_is_disconnected(server: Server) {
@@ -101,20 +101,20 @@ async fn slow_client_is_disconnected(server: Server) {
             tokio::spawn(async move { read_rest(&mut stream).await }),
         ));
     }
-    // One drop at a time is no better.
+    // Sending one header at a time does not extend the limit.
     let address = server.address;
-    let dripping = tokio::spawn(async move {
+    let trickling = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
         for n in 0..1000 {
-            if stream.write_all(format!("x-{n}: drop\r\n").as_bytes()).await.is_err() {
+            if stream.write_all(format!("x-{n}: more\r\n").as_bytes()).await.is_err() {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         false
     });
-    assert_eq!(server.request(Method::GET, "/healthz").send().await.unwrap().status(), 200, "others are served");
+    assert_eq!(server.request(Method::GET, "/healthz").send().await.unwrap().status(), 200, "other clients are served");
     let mut open = Vec::new();
     for (beginning, ended) in waiting {
         match ended.await {
@@ -123,11 +123,11 @@ async fn slow_client_is_disconnected(server: Server) {
         }
     }
     assert!(open.is_empty(), "still open: {open:?}");
-    assert!(dripping.await.unwrap());
+    assert!(trickling.await.unwrap());
     server.stop().await;
 }
 
-/// A server of its own in front of the same house.
+/// Starts another listener for the same service.
 async fn start_listener(server: &Server, tls: Option<Tls>, operations: bool) -> (SocketAddr, JoinHandle<()>) {
     let app = AppState::new(server.application.service.clone());
     let settings = HttpSettings { serves_operations: operations, ..HttpSettings::default() };
@@ -161,7 +161,8 @@ async fn tls_serves_http1_and_http2(server: Server) {
     let answer = ask().await.unwrap().json::<serde_json::Value>().await.unwrap();
     assert_eq!(answer["active"], true, "{answer}");
 
-    // Plain HTTP, nonsense, a handshake that stops: each ends without an answer, and nobody else notices.
+    // Plain HTTP, random bytes, an aborted handshake: each connection closes without a response,
+    // and others are unaffected.
     let plain = server.http.get(format!("http://localhost:{}/healthz", address.port())).send().await;
     assert!(plain.is_err(), "{plain:?}");
     for beginning in [&b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"[..], &[0; 64], b"\x16\x03\x01\x02\x00", b""] {
@@ -169,15 +170,18 @@ async fn tls_serves_http1_and_http2(server: Server) {
         stream.write_all(beginning).await.unwrap();
         assert!(!read_rest(&mut stream).await.contains("HTTP/1.1"), "{beginning:?}");
     }
-    assert!(trusting.get(format!("https://127.0.0.1:{}", address.port())).send().await.is_err(), "another name");
+    assert!(
+        trusting.get(format!("https://127.0.0.1:{}", address.port())).send().await.is_err(),
+        "the certificate has another name"
+    );
     assert_eq!(ask().await.unwrap().status(), 200);
 
-    // Files that don't fit say which one and why.
+    // An error names the file that does not match.
     let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap().signing_key.serialize_pem();
     let (other, nothing) = (write("other.pem", other), write("nothing.pem", "nothing".to_owned()));
     for (chain, key, names) in [(&chain, &other, &other), (&nothing, &key, &nothing), (&chain, &nothing, &nothing)] {
-        let fault = Tls::load(chain, key).unwrap_err().to_string();
-        assert!(fault.contains(&names.display().to_string()), "{fault}");
+        let error = Tls::load(chain, key).unwrap_err().to_string();
+        assert!(error.contains(&names.display().to_string()), "{error}");
     }
     serving.abort();
     server.stop().await;

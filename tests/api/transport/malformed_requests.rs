@@ -1,4 +1,4 @@
-//! Requests that are none: what OAuth's grammar and ours forbid, at every endpoint that takes a form or JSON.
+//! Malformed requests at every endpoint that accepts a form or JSON.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -27,7 +27,8 @@ impl Server {
         self.post(path).basic_auth("reader", Some(secret("reader")))
     }
 
-    /// A good exchange by the reader, which takes no assertion and so may be sent again.
+    /// Returns a valid exchange form of the reader. It has no assertion, so it can be sent
+    /// repeatedly.
     async fn reader_form(&self) -> Form {
         let good = self.exchange_form(&self.user_token(json!({"client_id": "reader-client"})));
         self.issue_token("reader", &good).await;
@@ -52,39 +53,43 @@ async fn malformed_forms_are_rejected(server: Server) {
                 name: format!("{path} {kind}"),
                 request,
                 sent: vec!["some-long-token".into()],
-                want: INVALID,
+                expected: INVALID,
             });
         }
         let bare = server.request_as_reader(path).body(good());
-        rows.push(Row { name: format!("{path} no type"), request: bare, sent: Vec::new(), want: INVALID });
+        rows.push(Row { name: format!("{path} no type"), request: bare, sent: Vec::new(), expected: INVALID });
         let many = |n: usize| (0..n).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
-        for (name, body, want) in [
+        for (name, body, expected) in [
             ("1 MiB", format!("token={}", "x".repeat(1024 * 1024)).into_bytes(), (413, "invalid_request")),
             ("just over 64 KiB", format!("token={}", "x".repeat(64 * 1024)).into_bytes(), (413, "invalid_request")),
             ("100,000 parameters", many(100_000).into_bytes(), (413, "invalid_request")),
             ("7,000 parameters", many(7_000).into_bytes(), INVALID),
             ("65 parameters", many(65).into_bytes(), INVALID),
-            ("nothing twice 20,000 times", "a=&".repeat(20_000).into_bytes(), INVALID),
+            ("an empty parameter 20,000 times", "a=&".repeat(20_000).into_bytes(), INVALID),
             ("not UTF-8", b"token=some-long-token\xff".to_vec(), INVALID),
             ("not UTF-8, encoded", b"token=some-long-token%ff".to_vec(), INVALID),
             ("an overlong slash", b"token=some-long-token%c0%af".to_vec(), INVALID),
-            ("half an escape", b"token=some-long-token%4".to_vec(), INVALID),
-            ("no escape", b"token=some-long-token%zz".to_vec(), INVALID),
-            ("a parameter twice", b"token=some-long-token&token=some-long-token".to_vec(), INVALID),
-            ("twice, once escaped", b"token=some-long-token&%74oken=another-long-token".to_vec(), INVALID),
-            ("twice, once empty", b"token=some-long-token&token=".to_vec(), INVALID),
-            ("unknown, twice", b"token=some-long-token&odd=first-value&odd=second-value".to_vec(), INVALID),
+            ("a truncated escape", b"token=some-long-token%4".to_vec(), INVALID),
+            ("an invalid escape", b"token=some-long-token%zz".to_vec(), INVALID),
+            ("a duplicate parameter", b"token=some-long-token&token=some-long-token".to_vec(), INVALID),
+            ("a duplicate, escaped", b"token=some-long-token&%74oken=another-long-token".to_vec(), INVALID),
+            ("a duplicate, empty", b"token=some-long-token&token=".to_vec(), INVALID),
+            (
+                "a duplicate of an unknown parameter",
+                b"token=some-long-token&odd=first-value&odd=second-value".to_vec(),
+                INVALID,
+            ),
         ] {
-            rows.push(Row::raw(format!("{path} {name}"), server.request_as_reader(path), body, want));
+            rows.push(Row::raw(format!("{path} {name}"), server.request_as_reader(path), body, expected));
         }
     }
     check_rows(rows).await;
-    // Parameters that nobody knows and that have no value are nothing (RFC 6749 §3.2).
+    // Unknown parameters and parameters without a value are ignored (RFC 6749 §3.2).
     let odd = form_with_changes(&server.reader_form().await, &[("odd", "one"), ("client_secret", "")]);
     let (status, body) = server.post_as("reader", "/oauth2/token", &odd).await;
     assert_eq!(status, 200, "{body}");
     let (status, _) = server.post_as("reader", "/oauth2/token", &form(&[("grant_type", "client_credentials")])).await;
-    assert_eq!(status, 200, "after all that, it still answers");
+    assert_eq!(status, 200, "the server still answers");
     server.stop().await;
 }
 
@@ -109,9 +114,9 @@ async fn malformed_parameters_are_rejected(server: Server) {
         ("another type", "subject_token_type", TXN_TOKEN.into(), INVALID),
         ("an actor_token without type", "actor_token", jwt, INVALID),
         ("an actor_token_type alone", "actor_token_type", TXN_TOKEN.into(), INVALID),
-        ("an unknown wish", "requested_token_type", "urn:example:some-token-type".into(), INVALID),
+        ("an unknown requested type", "requested_token_type", "urn:example:some-token-type".into(), INVALID),
         (
-            "a refresh token as wish",
+            "a requested refresh token",
             "requested_token_type",
             "urn:ietf:params:oauth:token-type:refresh_token".into(),
             INVALID,
@@ -121,37 +126,37 @@ async fn malformed_parameters_are_rejected(server: Server) {
         ("a long purpose", "purpose", "the report ".repeat(50), INVALID),
         ("a purpose of two lines", "purpose", "the quarterly\nreport-of-mine".into(), INVALID),
         ("a purpose with NUL", "purpose", "the quarterly\0report-of-mine".into(), INVALID),
-        ("a task that is none", "task_id", "not-a-task-id-at-all".into(), INVALID),
-        ("a task in upper case", "task_id", "01970000-0000-7000-8000-00000000ABCD".into(), INVALID),
-        ("nobody's task", "task_id", "01970000-0000-7000-8000-00000000abcd".into(), INVALID),
-        ("a deadline of nothing", "task_deadline", "0".into(), INVALID),
-        ("a deadline below nothing", "task_deadline", "-100000000".into(), INVALID),
+        ("an invalid task id", "task_id", "not-a-task-id-at-all".into(), INVALID),
+        ("a task id in upper case", "task_id", "01970000-0000-7000-8000-00000000ABCD".into(), INVALID),
+        ("an unknown task", "task_id", "01970000-0000-7000-8000-00000000abcd".into(), INVALID),
+        ("a deadline of zero", "task_deadline", "0".into(), INVALID),
+        ("a negative deadline", "task_deadline", "-100000000".into(), INVALID),
         ("a deadline with a sign", "task_deadline", "+100000000".into(), INVALID),
-        ("a deadline in parts", "task_deadline", "12345678.5".into(), INVALID),
+        ("a fractional deadline", "task_deadline", "12345678.5".into(), INVALID),
         ("a deadline beyond bounds", "task_deadline", "99999999999999999999".into(), INVALID),
         ("a deadline in a year", "task_deadline", "31536000".into(), INVALID),
-        ("a life of nothing", "expires_in", "0".into(), INVALID),
-        ("a life in words", "expires_in", "five-minutes".into(), INVALID),
-        ("a life in other digits", "expires_in", "١٢٣٤٥٦٧٨".into(), INVALID),
-        ("an actor that is none", "requested_actor", "no agent of this name".into(), INVALID),
-        ("an actor nobody knows", "requested_actor", "nobody-knows-it".into(), (400, "invalid_target")),
-        ("an actor it may not name", "requested_actor", "stranger".into(), (400, "actor_unauthorized")),
-        ("details that are no object", "request_details", "[\"some-detail\"]".into(), INVALID),
-        ("details that are no JSON", "request_details", "{some-detail}".into(), INVALID),
-        ("details with a member twice", "request_details", r#"{"a":"some-detail","a":2}"#.into(), INVALID),
+        ("a lifetime of zero", "expires_in", "0".into(), INVALID),
+        ("a lifetime in words", "expires_in", "five-minutes".into(), INVALID),
+        ("a lifetime in other digits", "expires_in", "١٢٣٤٥٦٧٨".into(), INVALID),
+        ("an invalid actor", "requested_actor", "no agent of this name".into(), INVALID),
+        ("an unknown actor", "requested_actor", "unknown-actor".into(), (400, "invalid_target")),
+        ("a disallowed actor", "requested_actor", "stranger".into(), (400, "actor_unauthorized")),
+        ("details that are not an object", "request_details", "[\"some-detail\"]".into(), INVALID),
+        ("details that are not JSON", "request_details", "{some-detail}".into(), INVALID),
+        ("details with a duplicate member", "request_details", r#"{"a":"some-detail","a":2}"#.into(), INVALID),
         ("details 9 levels deep", "request_details", nested(8), INVALID),
         ("details 10,000 levels deep", "request_details", nested(10_000), INVALID),
         ("details with NUL", "request_details", r#"{"a":"some\u0000detail"}"#.into(), INVALID),
         ("details of 5 KiB", "request_details", format!(r#"{{"a":"{}"}}"#, "x".repeat(5 * 1024)), INVALID),
         ("details with 1e400", "request_details", r#"{"a":1e400}"#.into(), INVALID),
-        ("context that is no object", "request_context", "\"some-context\"".into(), INVALID),
+        ("context that is not an object", "request_context", "\"some-context\"".into(), INVALID),
     ];
-    let rows = rows.into_iter().map(|(name, parameter, value, want)| {
+    let rows = rows.into_iter().map(|(name, parameter, value, expected)| {
         Row::form(
             name,
             server.request_as_reader("/oauth2/token"),
             &form_with_changes(&good, &[(parameter, &value)]),
-            want,
+            expected,
         )
     });
     let mut rows = rows.collect::<Vec<_>>();
@@ -159,7 +164,7 @@ async fn malformed_parameters_are_rejected(server: Server) {
         ("a scope for admins", "errand:admin"),
         ("a scope of a resource", "files:read-everything"),
         ("a scope with quotes", "\"errand:tasks\""),
-        ("a scope with two blanks", "errand:tasks  errand:admin"),
+        ("a scope with two spaces", "errand:tasks  errand:admin"),
     ] {
         let form = form_with_changes(&grant, &[("scope", scope)]);
         rows.push(Row::form(name, server.request_as_reader("/oauth2/token"), &form, (400, "invalid_scope")));
@@ -195,7 +200,7 @@ async fn malformed_targets_and_scopes_are_rejected(server: Server) {
         ("with a query", "https://files.example.com/mcp?some=query"),
         ("with dots", "https://files.example.com/other/../../mcp/x"),
         ("relative", "/mcp-and-more"),
-        ("no URI", "files and more"),
+        ("not a URI", "files and more"),
         ("two in one", "https://files.example.com/mcp https://notes.example.com/mcp"),
         ("of another scheme", "javascript:alert(document.cookie)"),
     ] {
@@ -234,18 +239,18 @@ async fn malformed_targets_and_scopes_are_rejected(server: Server) {
     for (name, scope) in [
         ("with quotes", "\"files:read\"".to_owned()),
         ("with a backslash", "files:read\\files:write".to_owned()),
-        ("with two blanks", "files:read  files:write".to_owned()),
+        ("with two spaces", "files:read  files:write".to_owned()),
         ("with a tab", "files:read\tfiles:write".to_owned()),
         ("not ASCII", "files:réad".to_owned()),
         ("65 of them", scopes),
         ("too long", "files:read".repeat(20)),
         ("unknown", "files:read files:everything".to_owned()),
-        ("the user has not got", "files:delete".to_owned()),
-        ("the agent may not have", "files:write".to_owned()),
-        ("elsewhere", "notes:read".to_owned()),
-        ("a star", "*".to_owned()),
+        ("beyond the requester", "files:delete".to_owned()),
+        ("beyond the agent", "files:write".to_owned()),
+        ("of another resource", "notes:read".to_owned()),
+        ("an asterisk", "*".to_owned()),
         ("another case", "FILES:READ".to_owned()),
-        ("nothing", String::new()),
+        ("empty", String::new()),
     ] {
         let form = form_with_changes(&good, &[("scope", &scope)]);
         rows.push(Row::form(
@@ -273,38 +278,46 @@ async fn malformed_authorization_details_are_rejected(server: Server) {
         ("9 levels deep", format!(r#"[{{"type":"mcp_tool","x":{}}}]"#, deep(8))),
         ("10,000 open brackets", "[".repeat(10_000)),
         ("17 KiB", format!("[{}]", " ".repeat(17 * 1024))),
-        ("no JSON", "read_file-please".into()),
+        ("not JSON", "read_file-please".into()),
         ("an object", r#"{"type":"mcp_tool-of-mine"}"#.into()),
         ("none", "[]".into()),
         ("65 of them", format!("[{}]", vec!["{\"type\":\"mcp_tool\"}"; 65].join(","))),
-        ("a member twice", r#"[{"type":"mcp_tool","type":"payment_initiation"}]"#.into()),
+        ("a duplicate member", r#"[{"type":"mcp_tool","type":"payment_initiation"}]"#.into()),
         ("another type", r#"[{"type":"payment_initiation"}]"#.into()),
         ("a type of a number", r#"[{"type":1234567890}]"#.into()),
         ("another action", detail(json!({"actions": ["prompts/get"]}))),
         ("no tool", detail(json!({"identifier": ""}))),
-        ("a tool with a blank", detail(json!({"identifier": "read_file other"}))),
+        ("a tool with a space", detail(json!({"identifier": "read_file other"}))),
         ("an unknown tool", detail(json!({"identifier": "format_disk"}))),
-        ("a tool it may not have", detail(json!({"identifier": "delete_file"}))),
-        ("a place with a fragment", detail(json!({"locations": ["https://files.example.com/mcp#fragment"]}))),
-        ("an unknown place", detail(json!({"locations": ["https://unknown.example.com/mcp"]}))),
-        ("another place", detail(json!({"locations": ["https://notes.example.com/mcp"], "identifier": "read_notes"}))),
-        ("a member of its own", detail(json!({"privileges": "all-of-them"}))),
+        ("a disallowed tool", detail(json!({"identifier": "delete_file"}))),
+        ("a location with a fragment", detail(json!({"locations": ["https://files.example.com/mcp#fragment"]}))),
+        ("an unknown location", detail(json!({"locations": ["https://unknown.example.com/mcp"]}))),
+        (
+            "another location",
+            detail(json!({"locations": ["https://notes.example.com/mcp"], "identifier": "read_notes"})),
+        ),
+        ("an unknown member", detail(json!({"privileges": "all-of-them"}))),
         ("1e400", r#"[{"type":"mcp_tool","x":1e400}]"#.into()),
     ] {
         let form = form_with_changes(&good, &[("authorization_details", &details)]);
-        let want = (400, "invalid_authorization_details");
-        rows.push(Row::form(format!("details {name}"), server.request_as_reader("/oauth2/token"), &form, want));
+        let expected = (400, "invalid_authorization_details");
+        rows.push(Row::form(format!("details {name}"), server.request_as_reader("/oauth2/token"), &form, expected));
     }
     check_rows(rows).await;
     server.stop().await;
 }
 
-/// A row of a JSON API.
-fn json_row(name: &str, request: reqwest::RequestBuilder, body: impl Into<String>, want: (u16, &'static str)) -> Row {
+/// Creates a request with a JSON body.
+fn json_row(
+    name: &str,
+    request: reqwest::RequestBuilder,
+    body: impl Into<String>,
+    expected: (u16, &'static str),
+) -> Row {
     let body = body.into();
     let sent = vec![body.clone()];
     let request = request.header("content-type", "application/json").body(body);
-    Row { name: name.into(), request, sent, want }
+    Row { name: name.into(), request, sent, expected }
 }
 
 async fn malformed_json_bodies_are_rejected(server: Server) {
@@ -319,15 +332,15 @@ async fn malformed_json_bodies_are_rejected(server: Server) {
         (Method::PUT, "/v1/admin/admins/new-one"),
     ] {
         let request = || server.request(method.clone(), path).bearer_auth(&token);
-        for (name, body, want) in [
-            ("nothing", String::new(), MALFORMED),
-            ("no JSON", "some-words-of-mine".into(), MALFORMED),
+        for (name, body, expected) in [
+            ("empty body", String::new(), MALFORMED),
+            ("not JSON", "some-words-of-mine".into(), MALFORMED),
             ("an array", "[\"some-words-of-mine\"]".into(), MALFORMED),
             ("a string", "\"some-words-of-mine\"".into(), MALFORMED),
-            ("empty", "{}".into(), MALFORMED),
-            ("a member twice", r#"{"kind":"task","kind":"token-of-mine"}"#.into(), MALFORMED),
-            ("a member of its own", r#"{"some-words-of-mine":"more-words-of-mine"}"#.into(), MALFORMED),
-            // A message that quotes what was sent has its own words in it.
+            ("empty object", "{}".into(), MALFORMED),
+            ("a duplicate member", r#"{"kind":"task","kind":"token-of-mine"}"#.into(), MALFORMED),
+            ("an unknown member", r#"{"some-words-of-mine":"more-words-of-mine"}"#.into(), MALFORMED),
+            // A message of serde that quotes sent text must not be mistaken for an expectation.
             ("a member that expects", r#"{"expected some-words-of-mine":1}"#.into(), MALFORMED),
             ("a kind that expects", r#"{"kind":"expected some-words-of-mine, expected more"}"#.into(), MALFORMED),
             ("a method that expects", r#"{"id":"new-one","authentication":{"method":"expected some-words-of-mine"}}"#.into(), MALFORMED),
@@ -340,21 +353,21 @@ async fn malformed_json_bodies_are_rejected(server: Server) {
             ("20 levels deep", format!(r#"{{"a":{}{}}}"#, "[".repeat(20), "]".repeat(20)), MALFORMED),
             ("1 MiB", format!("\"{}\"", "x".repeat(1024 * 1024)), (413, "too_large")),
         ] {
-            rows.push(json_row(&format!("{path} {name}"), request(), body, want));
+            rows.push(json_row(&format!("{path} {name}"), request(), body, expected));
         }
         let request = request().header("content-type", "text/plain").body("{}");
         rows.push(Row {
             name: format!("{path} text"),
             request,
             sent: Vec::new(),
-            want: (415, "unsupported_media_type"),
+            expected: (415, "unsupported_media_type"),
         });
     }
     let long = "x".repeat(256);
     for key in ["", &long] {
         let request = server.post("/v1/admin/revocations").bearer_auth(&token).header("idempotency-key", key);
         let body = r#"{"kind":"agent","id":"reader","reason":"for a test"}"#;
-        rows.push(json_row("an idempotency key that is none", request, body, MALFORMED));
+        rows.push(json_row("an invalid idempotency key", request, body, MALFORMED));
     }
     let mut lists = [
         "tokens?task=not-a-task-id",
@@ -387,7 +400,7 @@ async fn malformed_json_bodies_are_rejected(server: Server) {
     rows.extend(lists.into_iter().map(|list| {
         let request = server.request(Method::GET, &format!("/v1/admin/{list}")).bearer_auth(&reader);
         let sent = list.split(['?', '&', '=']).skip(2).map(str::to_owned).collect();
-        Row { name: list, request, sent, want: MALFORMED }
+        Row { name: list, request, sent, expected: MALFORMED }
     }));
     check_rows(rows).await;
     server.stop().await;
@@ -402,7 +415,7 @@ async fn unknown_paths_and_methods_are_rejected(server: Server) {
                 name: path.into(),
                 request,
                 sent: vec!["some-long-token".into()],
-                want: (405, "invalid_request"),
+                expected: (405, "invalid_request"),
             });
         }
     }
@@ -411,9 +424,9 @@ async fn unknown_paths_and_methods_are_rejected(server: Server) {
     {
         let request = server.request(Method::GET, path);
         let code = if path.starts_with("/oauth2/") { "invalid_request" } else { "not_found" };
-        rows.push(Row { name: path.into(), request, sent: vec![path.into()], want: (404, code) });
+        rows.push(Row { name: path.into(), request, sent: vec![path.into()], expected: (404, code) });
     }
-    // Credentials in the query are none.
+    // Credentials in the query are ignored.
     let query =
         format!("/oauth2/token?client_assertion_type={JWT_BEARER}&client_assertion={}", server.assertion(json!({})));
     let request = server.post(&query);
@@ -426,7 +439,7 @@ async fn unknown_paths_and_methods_are_rejected(server: Server) {
     check_rows(rows).await;
     let answer =
         server.post("/oauth2/token").header("x-request-id", "some id\tof mine").form(&form(&[])).send().await.unwrap();
-    assert!(!answer.headers()["x-request-id"].to_str().unwrap().contains("mine"), "a name that is none is not taken");
+    assert!(!answer.headers()["x-request-id"].to_str().unwrap().contains("mine"), "an invalid request id is replaced");
     let (status, _) = read_response(answer).await;
     assert_eq!(status, 401);
     server.stop().await;

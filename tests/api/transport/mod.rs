@@ -1,4 +1,4 @@
-//! Transport over HTTP.
+//! HTTP transport: listeners, malformed requests, injection.
 
 pub(super) mod injection;
 pub(super) mod listener;

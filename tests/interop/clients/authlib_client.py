@@ -1,4 +1,4 @@
-"""An OAuth client that uses Authlib. Reads one JSON request a line, writes one JSON answer a line."""
+"""OAuth client that uses Authlib. Reads JSON requests and writes JSON responses, one per line."""
 
 import json
 import sys
@@ -13,10 +13,10 @@ from joserfc.jwk import ECKey, KeySet
 
 
 class ShortLivedKeyJWT(PrivateKeyJWT):
-    """Authlib's assertions live for an hour, and Errand takes five minutes at most.
+    """Assertions with a shorter lifetime: Authlib's live for an hour, Errand accepts five minutes at most.
 
-    `claims={"exp": ...}` is no way out: the time would be fixed when the client is made, and Authlib writes the `jti`
-    of the first assertion into that dictionary, so that every later one would be a replay.
+    `claims={"exp": ...}` does not help: the time would be fixed when the client is created. Authlib also writes the
+    `jti` of the first assertion into that dictionary, so that every later assertion would be a replay.
     """
 
     def sign(self, auth, token_endpoint):
@@ -34,7 +34,7 @@ class Client:
     def connect(self, request):
         well_known = request["issuer"] + "/.well-known/oauth-authorization-server"
         self.metadata = httpx.get(well_known).raise_for_status().json()
-        # Authlib takes a string for an RSA key in PEM: an EC key must be given as an object.
+        # Authlib parses a string as an RSA key in PEM, so an EC key must be an object.
         credential = ECKey.import_key(request["key"]) if "key" in request else request["secret"]
         method = "private_key_jwt" if "key" in request else "client_secret_basic"
         self.client = OAuth2Client(
@@ -43,7 +43,8 @@ class Client:
             token_endpoint_auth_method=method,
             revocation_endpoint_auth_method=method,
         )
-        # With the token endpoint said here, `aud` is the same at every endpoint; else it is each endpoint's own URL.
+        # With an explicit token endpoint, `aud` is the same at every endpoint; otherwise it is the URL
+        # of each endpoint.
         self.client.register_client_auth_method(ShortLivedKeyJWT(self.metadata["token_endpoint"]))
 
     def exchange(self, request):

@@ -1,6 +1,6 @@
-"""An MCP client by the official Python SDK. Reads one JSON request a line, writes one JSON answer a line.
+"""MCP client with the official Python SDK. Reads JSON requests and writes JSON responses, one per line.
 
-`connect` opens a session that stays open over many requests, as an agent's would, until `close` or an error.
+`connect` opens a session, like that of an agent, which lasts until `close` or an error.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ async def next_request():
     return json.loads(line) if line else None
 
 
-def answer(**what):
-    print(json.dumps(what), flush=True)
+def respond(**response):
+    print(json.dumps(response), flush=True)
 
 
 class Statuses:
-    """The SDK's own error does not say with which HTTP status the server answered: this remembers it."""
+    """Records the HTTP status of responses, which the SDK's errors do not contain."""
 
     last = None
 
@@ -34,10 +34,10 @@ async def session(uri, token, statuses):
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with httpx2.AsyncClient(headers=headers, event_hooks={"response": [statuses.note]}) as http:
         async with Client(streamable_http_client(uri, http_client=http)) as client:
-            answer(answer="connected")
+            respond(answer="connected")
             while (request := await next_request()) and request["do"] == "whoami":
                 result = await client.call_tool("whoami", {})
-                answer(answer=json.loads(result.content[0].text))
+                respond(answer=json.loads(result.content[0].text))
 
 
 async def main():
@@ -47,10 +47,10 @@ async def main():
             try:
                 await session(request["uri"], request.get("token"), statuses)
             except Exception as error:  # a group of groups, from which only a human can tell what happened
-                answer(error=repr(error), status=statuses.last)
+                respond(error=repr(error), status=statuses.last)
                 continue
-        # The answer to `close`, whether it ended the session or an error had done so before.
-        answer(answer="closed")
+        # Response to `close`, or to the error that ended the session before.
+        respond(answer="closed")
 
 
 asyncio.run(main())

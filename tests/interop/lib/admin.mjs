@@ -1,4 +1,4 @@
-// What an admin does over REST. Plain fetch: there is no library for it, and none is needed.
+// Admin REST API, with plain fetch.
 import assert from 'node:assert/strict';
 
 export class AdminApi {
@@ -7,20 +7,20 @@ export class AdminApi {
     this.token = token;
   }
 
-  /** Ends a task and all its tokens; when this returns, they are dead. */
+  /** Revokes a task. When this returns, all its tokens are inactive. */
   async endTask(task) {
-    const revocation = { kind: 'task', id: task, reason: 'the interop suite says so' };
+    const revocation = { kind: 'task', id: task, reason: 'interop test' };
     const answer = await this.#send('POST', '/v1/admin/revocations', revocation);
-    assert.ok(answer.ok, `the revocation was answered ${answer.status}: ${answer.text}`);
+    assert.ok(answer.ok, `revocation: status ${answer.status}: ${answer.text}`);
   }
 
   /** Suspends, resumes, completes or fails a task. */
   async turnTask(task, act) {
-    const answer = await this.#send('POST', `/v1/admin/tasks/${task}/${act}`, { reason: 'the interop suite says so' });
-    assert.ok(answer.ok, `to ${act} was answered ${answer.status}: ${answer.text}`);
+    const answer = await this.#send('POST', `/v1/admin/tasks/${task}/${act}`, { reason: 'interop test' });
+    assert.ok(answer.ok, `${act}: status ${answer.status}: ${answer.text}`);
   }
 
-  /** The trail of a task: its records, and the answer's text as it came. */
+  /** Returns the audit records of a task and the raw text of the response. */
   async trail(task) {
     const answer = await this.#send('GET', `/v1/admin/audit?task=${task}&limit=100`);
     assert.equal(answer.status, 200, answer.text);

@@ -1,4 +1,4 @@
-// A client of Errand that uses PyPI Authlib; it runs in a Python process of its own (clients/authlib_client.py).
+// OAuth client that uses PyPI Authlib, in a Python process (clients/authlib_client.py).
 import path from 'node:path';
 
 import { Driver } from './child.mjs';
@@ -26,12 +26,12 @@ export class Authlib {
     return this.#ask({ do: 'introspect', token });
   }
 
-  /** The HTTP status that the revocation was answered with. */
+  /** Returns the HTTP status of the revocation response. */
   revoke(token) {
     return this.#ask({ do: 'revoke', token });
   }
 
-  /** The claims, after joserfc, the JOSE library under Authlib, has checked signature and claims. */
+  /** Returns the claims after joserfc, the JOSE library of Authlib, has verified them. */
   verify(token, audience) {
     return this.#ask({ do: 'verify', token, audience });
   }

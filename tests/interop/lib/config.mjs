@@ -1,7 +1,7 @@
-// The configuration file of one Errand.
-// A JSON string is a TOML string, and a JSON array of strings a TOML array: no TOML library is needed to write one.
+// Configuration file of an Errand server.
+// JSON strings and arrays of strings are valid TOML, so no TOML library is needed.
 
-import { TOOLS, TRUST_DOMAIN, appOf } from './cast.mjs';
+import { TOOLS, TRUST_DOMAIN, appOf } from './parties.mjs';
 
 const toml = JSON.stringify;
 
@@ -18,7 +18,7 @@ url_file = ${toml(storeUrlFile)}
 algorithm = "ES256"
 encryption_key_file = ${toml(encryptionKeyFile)}
 
-# As talkative as it gets: at the end the log is searched for tokens and secrets.
+# Most verbose level: at the end, the log is searched for tokens and secrets.
 [log]
 format = "pretty"
 level = "info,errand=trace"

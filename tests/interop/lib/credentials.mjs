@@ -1,4 +1,4 @@
-// What a client proves itself with, and the file with the other half of it that Errand reads.
+// Client credentials, and the files with their counterparts for Errand.
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -7,7 +7,7 @@ import * as jose from 'jose';
 
 import { secret } from './secrets.mjs';
 
-/** Makes a key pair or a secret for client `id`; `file` is what Errand gets to see of it. */
+/** Creates a key pair or a secret for client `id`; Errand reads `file`. */
 export async function newCredential(id, method, folder) {
   if (method === 'client_secret_basic') {
     const file = path.join(folder, `${id}.secret`);

@@ -1,4 +1,4 @@
-// Errand itself, as a process, with a configuration file and a store of its own.
+// An Errand server process with its own configuration file and store.
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -7,22 +7,22 @@ import { Child } from './child.mjs';
 import { configuration } from './config.mjs';
 
 export class Errand {
-  static async start({ port, folder, store, ...cast }) {
+  static async start({ port, folder, store, ...parties }) {
     const binary = process.env.ERRAND_BIN;
-    if (!binary) throw new Error('ERRAND_BIN is not set: start the suite by tests/interop/run');
+    if (!binary) throw new Error('ERRAND_BIN is not set; start the suite with tests/interop/run');
 
     const listen = `127.0.0.1:${port}`;
     const issuer = `http://${listen}`;
     const encryptionKeyFile = path.join(folder, 'encryption.key');
     await writeFile(encryptionKeyFile, randomBytes(32).toString('base64'), { mode: 0o600 });
-    // There is a password in a Postgres URL, and no secret stands in the configuration itself.
+    // A PostgreSQL URL contains a password, which must not be in the configuration file.
     const storeUrlFile = path.join(folder, 'store.url');
     await writeFile(storeUrlFile, store.url, { mode: 0o600 });
     const configFile = path.join(folder, 'errand.toml');
-    const text = configuration({ issuer, listen, storeUrlFile, encryptionKeyFile, ...cast });
+    const text = configuration({ issuer, listen, storeUrlFile, encryptionKeyFile, ...parties });
     await writeFile(configFile, text, { mode: 0o600 });
 
-    // The schema of a shared database changes when an operator says so, never by a server that happens to start.
+    // A server never migrates a shared database.
     await new Child('errand migrate', binary, ['migrate', '--config', configFile], { cwd: folder }).succeeds();
 
     const errand = new Errand();

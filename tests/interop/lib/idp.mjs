@@ -1,4 +1,4 @@
-// The identity provider: oidc-provider, with people who sign in by authorization code and PKCE as in a browser.
+// Identity provider: oidc-provider, with users who sign in with authorization code and PKCE.
 import { once } from 'node:events';
 import http from 'node:http';
 
@@ -9,7 +9,7 @@ import * as openid from 'openid-client';
 import { freePort } from './ports.mjs';
 
 const GROUPS = { alice: ['finance'], bob: ['kitchen'] };
-// Nobody listens there: the browser's last step is read off the redirect.
+// No server listens there: the code is read from the redirect.
 const REDIRECT_URI = 'http://127.0.0.1:1/callback';
 const CLIENT_SECRET = 'only-for-this-test-provider';
 
@@ -20,8 +20,8 @@ export class IdentityProvider {
   #signedInAt = Math.floor(Date.now() / 1000) - 90;
 
   /**
-   * `audience` is the `aud` of its access tokens, `scopes` what they may say, `clients` the names of the applications
-   * that people sign in to, `algorithm` what it signs with.
+   * `audience` is the `aud` of its access tokens, `scopes` their possible scopes, `clients` the names of
+   * the applications that users sign in to, `algorithm` the signature algorithm.
    */
   static async start({ audience, scopes, clients, algorithm = 'ES256' }) {
     const idp = new IdentityProvider();
@@ -33,13 +33,13 @@ export class IdentityProvider {
     return idp;
   }
 
-  /** Signs with a new key from now on; the keys before it stay published. */
+  /** Switches to a new signing key; older keys stay published. */
   async rotate() {
     const { privateKey } = await jose.generateKeyPair(this.algorithm, { extractable: true });
     const kid = `${this.algorithm.toLowerCase()}-${this.#keys.length + 1}`;
-    // The provider signs with the first key that fits.
+    // The provider signs with the first matching key.
     this.#keys.unshift({ ...(await jose.exportJWK(privateKey)), kid, use: 'sig', alg: this.algorithm });
-    // A provider's keys are fixed when it is made: one with the new key takes the place of the one before.
+    // The keys of a provider are fixed, so create a new provider with the new key.
     this.#answer = this.#provider().callback();
   }
 
@@ -74,17 +74,17 @@ export class IdentityProvider {
           }),
         },
       },
-      // How the person signed in: an exchange must pass it on unchanged.
+      // Authentication context: an exchange must copy it unchanged.
       extraTokenClaims: () => ({ auth_time: this.#signedInAt, acr: 'urn:example:loa2', amr: ['hwk'] }),
       claims: { groups: ['groups'] },
-      conformIdTokenClaims: false, // the groups stand in the ID token, for entitlement rules
+      conformIdTokenClaims: false, // puts the groups into the ID token, for entitlement rules
       findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, groups: GROUPS[id] ?? [] }) }),
       pkce: { required: () => true },
       ttl: { Interaction: 600, Session: 600, Grant: 600, IdToken: 600 },
     });
   }
 
-  /** A person signs in to an application; what the application gets: `access_token` and `id_token`. */
+  /** Signs a user in to an application. Returns its `access_token` and `id_token`. */
   async signIn(person, client, scopes = this.scopes) {
     const authentication = openid.ClientSecretBasic(CLIENT_SECRET);
     const config = await openid.discovery(new URL(this.issuer), client, undefined, authentication, {
@@ -103,7 +103,7 @@ export class IdentityProvider {
   }
 }
 
-/** What a browser does: keeps cookies, follows redirects, and a person who fills in the two forms. */
+/** A browser with a user: keeps cookies, follows redirects, fills in the two forms. */
 class Browser {
   #cookies = new Map();
 
@@ -121,7 +121,7 @@ class Browser {
       }
       if (url.startsWith(REDIRECT_URI)) return new URL(url);
     }
-    throw new Error('the sign-in never came to its end');
+    throw new Error('the sign-in did not complete');
   }
 
   async #load(url, options = {}) {
@@ -134,7 +134,7 @@ class Browser {
     }
     const html = await answer.text();
     const location = answer.headers.get('location');
-    if (!location && !answer.ok) throw new Error(`the provider answered ${answer.status} at ${url}`);
+    if (!location && !answer.ok) throw new Error(`the provider responded with ${answer.status} at ${url}`);
     return { html, location: location && new URL(location, url).href };
   }
 }
@@ -142,6 +142,6 @@ class Browser {
 function readForm(html) {
   const action = html.match(/action="([^"]+)"/)?.[1].replaceAll('&amp;', '&');
   const prompt = html.match(/name="prompt" value="(\w+)"/)?.[1];
-  if (!action || !prompt) throw new Error('the provider showed a page without the form that was looked for');
+  if (!action || !prompt) throw new Error('the page of the provider does not contain the expected form');
   return { action, prompt };
 }

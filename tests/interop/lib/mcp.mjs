@@ -1,9 +1,9 @@
-// MCP servers that ask Errand about every token, and MCP clients that carry one. Both by the official SDKs.
+// MCP servers that introspect every token, and MCP clients; both with the official SDKs.
 import path from 'node:path';
 
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client';
 
-import { READ } from './cast.mjs';
+import { READ } from './parties.mjs';
 import { Child, Driver } from './child.mjs';
 import { HERE, PYTHON, PYTHON_ENV } from './python.mjs';
 
@@ -27,21 +27,21 @@ export const SERVERS = {
   'typescript-v1': server(process.execPath, 'typescript_v1.mjs'),
 };
 
-/** The server answered 401. */
+/** The server responded with 401. */
 export class Refused extends Error {}
 
-/** A session with an MCP server by the TypeScript SDK. */
+/** An MCP session with the TypeScript SDK. */
 export class TypeScriptClient {
   static async connect(uri, token) {
     const session = new TypeScriptClient();
     session.client = new Client({ name: 'interop', version: '1' });
-    // The SDK asks for the token before every request: where an agent would exchange for a fresh one.
+    // The SDK requests the token before every request; an agent would exchange a fresh one here.
     const authProvider = { token: async () => token };
     await asRefusal(session.client.connect(new StreamableHTTPClientTransport(new URL(uri), { authProvider })));
     return session;
   }
 
-  /** What the tool `whoami` says. */
+  /** Returns the result of the tool `whoami`. */
   async whoami() {
     const { content } = await asRefusal(this.client.callTool({ name: 'whoami', arguments: {} }));
     return JSON.parse(content[0].text);
@@ -52,7 +52,7 @@ export class TypeScriptClient {
   }
 }
 
-/** The same by the Python SDK, in a process that `startPython` starts. */
+/** An MCP session with the Python SDK, in a process that `startPython` starts. */
 export class PythonClient {
   static #driver;
 

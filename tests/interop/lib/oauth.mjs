@@ -1,4 +1,4 @@
-// The words of OAuth that the tests say, and how they look at a refusal.
+// OAuth parameters and the check of refusals.
 import assert from 'node:assert/strict';
 
 export const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
@@ -8,7 +8,7 @@ export const ACCESS_TOKEN = `${TYPE}access_token`;
 export const ID_TOKEN = `${TYPE}id_token`;
 export const TXN_TOKEN = `${TYPE}txn_token`;
 
-/** The parameters of an exchange that opens a task. `change` adds, and takes out what it says is undefined. */
+/** Returns the parameters of an exchange that opens a task. `change` overrides them; `undefined` removes one. */
 export function opening(userToken, resource, scope, change = {}) {
   return given({
     subject_token: userToken,
@@ -24,10 +24,10 @@ export function given(parameters) {
   return Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== undefined));
 }
 
-/** The request must be refused with this OAuth error code, whatever library sent it. */
+/** Checks that the request is refused with this OAuth error code, in the error type of any library. */
 export async function refused(request, code) {
   const outcome = await request.then(
-    () => 'was granted',
+    () => 'the request was granted',
     (error) => error.error ?? error,
   );
   if (outcome instanceof Error) throw outcome;

@@ -1,10 +1,10 @@
-// A client of Errand that uses npm oauth4webapi: every step of the protocol one call.
+// OAuth client that uses npm oauth4webapi: one call per protocol step.
 import * as oauth from 'oauth4webapi';
 
 import { TOKEN_EXCHANGE } from './oauth.mjs';
 import { secret } from './secrets.mjs';
 
-const INSECURE = { [oauth.allowInsecureRequests]: true }; // http, since everything is on this machine
+const INSECURE = { [oauth.allowInsecureRequests]: true }; // http: all servers are on this machine
 
 export class Oauth4webapi {
   static async connect(issuer, id, credential) {
@@ -32,7 +32,7 @@ export class Oauth4webapi {
       server, client, authentication, TOKEN_EXCHANGE, new URLSearchParams(parameters), INSECURE,
     );
     const answer = await oauth.processGenericTokenEndpointResponse(server, client, response, {
-      recognizedTokenTypes: { n_a: () => {} }, // RFC 8693 §2.2.1: not a token to call something with
+      recognizedTokenTypes: { n_a: () => {} }, // RFC 8693 §2.2.1: not a bearer token
     });
     secret(answer.access_token);
     return answer;
@@ -44,7 +44,7 @@ export class Oauth4webapi {
     return oauth.processIntrospectionResponse(server, client, response);
   }
 
-  /** Asks for a signed answer (RFC 9701), checks its claims, then its signature with Errand's keys. */
+  /** Requests a signed response (RFC 9701) and verifies its claims and signature. */
   async introspectSigned(token) {
     const { server, authentication } = this;
     const client = { ...this.client, introspection_signed_response_alg: 'ES256' };
@@ -64,7 +64,7 @@ export class Oauth4webapi {
     await oauth.processRevocationResponse(response);
   }
 
-  /** What a resource server does that checks a token by itself (RFC 9068 §4). */
+  /** Verifies a token offline, as a resource server (RFC 9068 §4). */
   validate(token, audience) {
     const request = new Request('https://resource.invalid/', { headers: { authorization: `Bearer ${token}` } });
     return oauth.validateJwtAccessToken(this.server, request, audience, INSECURE);

@@ -1,4 +1,4 @@
-// A client of Errand that uses npm openid-client, as an application developer would.
+// OAuth client that uses npm openid-client.
 import * as openid from 'openid-client';
 
 import { TOKEN_EXCHANGE } from './oauth.mjs';

@@ -1,7 +1,7 @@
-// Waiting: asks again until it is so, and says what it waited for when it never is.
+// Polling with a timeout.
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Calls `attempt` until it returns something truthy; what it throws counts as "not yet". */
+/** Calls `attempt` until it returns a truthy value. Errors count as "not yet". */
 export async function until(what, attempt, { seconds = 10, every = 50 } = {}) {
   const end = Date.now() + seconds * 1000;
   let last;

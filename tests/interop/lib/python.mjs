@@ -1,4 +1,4 @@
-// The Python of the suite's own virtual environment.
+// Python interpreter of the suite's virtual environment.
 import path from 'node:path';
 
 export const HERE = path.resolve(import.meta.dirname, '..');

@@ -1,12 +1,12 @@
-// Everything that must stay secret in this process: tokens and client secrets. At the end, and in the audit trail, the
-// suite looks whether one of them shows up where it must not.
+// All tokens and client secrets of this process. The suite checks that none of them is in logs or in the
+// audit trail.
 import assert from 'node:assert/strict';
 
 const secrets = new Set();
 
 export function secret(text) {
   secrets.add(text);
-  // A token without its beginning is as bad: the signature alone must not show up either.
+  // The signature alone must not appear either.
   const signature = text.split('.')[2];
   if (signature) secrets.add(signature);
   return text;
@@ -14,5 +14,5 @@ export function secret(text) {
 
 export function assertNoSecretIn(where, text) {
   const found = [...secrets].filter((each) => text.includes(each)).length;
-  assert.equal(found, 0, `${found} tokens or secrets stand in ${where}`);
+  assert.equal(found, 0, `${found} tokens or secrets found in ${where}`);
 }

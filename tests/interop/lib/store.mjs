@@ -1,10 +1,10 @@
-// The database of one Errand: a file, or a database of its own on the Postgres server that the environment names.
+// Database of an Errand server: a file, or a database on the PostgreSQL server in the environment.
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
 
 import pg from 'pg';
 
-/** The store that this run is about; `run` goes through all of them. */
+/** The store of this run; `run` iterates over all of them. */
 export const STORE = process.env.INTEROP_STORE ?? 'sqlite';
 
 export async function newStore(folder) {
@@ -14,13 +14,13 @@ export async function newStore(folder) {
     case 'postgres':
       return newDatabase();
     default:
-      throw new Error(`INTEROP_STORE is "${STORE}": wanted "sqlite" or "postgres"`);
+      throw new Error(`INTEROP_STORE is "${STORE}"; set it to "sqlite" or "postgres"`);
   }
 }
 
 async function newDatabase() {
   const server = process.env.ERRAND_TEST_POSTGRES_URL;
-  if (!server) throw new Error('ERRAND_TEST_POSTGRES_URL is not set: run this through ./dev test');
+  if (!server) throw new Error('ERRAND_TEST_POSTGRES_URL is not set; run ./dev test');
   const name = `errand_interop_${randomBytes(6).toString('hex')}`;
   await administer(server, `CREATE DATABASE ${name}`);
   const url = new URL(server);

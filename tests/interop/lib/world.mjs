@@ -1,5 +1,5 @@
-// Everything that a test file needs, started together and stopped together: identity providers, Errand on its store,
-// its clients by their libraries, MCP servers.
+// Environment of a test file: identity providers, Errand on its store, clients of several libraries, and
+// MCP servers. All of them start and stop together.
 import { rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import os from 'node:os';
@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test';
 
 import { AdminApi } from './admin.mjs';
 import { Authlib } from './authlib.mjs';
-import { ADMINS, AGENTS, READ, RESOURCES, WRITE, appOf } from './cast.mjs';
+import { ADMINS, AGENTS, READ, RESOURCES, WRITE, appOf } from './parties.mjs';
 import { newCredential } from './credentials.mjs';
 import { Errand } from './errand.mjs';
 import { IdentityProvider } from './idp.mjs';
@@ -21,11 +21,11 @@ import { STORE, newStore } from './store.mjs';
 const LIBRARIES = { 'openid-client': OpenidClient, oauth4webapi: Oauth4webapi, authlib: Authlib };
 
 /**
- * A world for the test file that calls this, there from its first test to its last.
+ * Creates the environment of the calling test file, from its first test to its last.
  *
- * `idps` are the identity providers: name -> { algorithm, policy }, the policy being lines of configuration that say
- * what the scope of its tokens means; without it that scope is the ceiling. `servers` start MCP servers:
- * name -> function of (Errand's issuer, the server's client id, its entry in `resources`) that returns the process.
+ * `idps` are the identity providers: name -> { algorithm, policy }. The policy is configuration on the
+ * meaning of the token scope, which is the ceiling by default. `servers` start MCP servers: name ->
+ * function of (Errand's issuer, the server's client id, its entry in `resources`) that returns the process.
  */
 export function newWorld({ idps = { login: {} }, servers = {} } = {}) {
   const world = new World(idps, servers);
@@ -37,15 +37,15 @@ export function newWorld({ idps = { login: {} }, servers = {} } = {}) {
 class World {
   idps = {};
   clients = {};
-  #wanted;
+  #options;
   #stops = [];
   #processes = [];
 
   constructor(idps, servers) {
-    this.#wanted = { idps, servers };
+    this.#options = { idps, servers };
   }
 
-  /** A test that shows what the processes printed when it fails. */
+  /** Defines a test that shows the output of the processes when it fails. */
   test(name, body) {
     test(`${name} [${STORE}]`, async () => {
       try {
@@ -60,7 +60,7 @@ class World {
   async start() {
     this.folder = await mkdtemp(path.join(os.tmpdir(), 'errand-interop-'));
     const remove = () => rmSync(this.folder, { recursive: true, force: true });
-    process.once('exit', remove); // there are secrets in it: it goes even when the tests are interrupted
+    process.once('exit', remove); // contains secrets, so remove it even on interruption
     this.#atEnd(async () => remove());
     this.store = await newStore(this.folder);
     this.#atEnd(() => this.store.drop());
@@ -79,26 +79,26 @@ class World {
   async #startIdps(errandPort) {
     const clients = Object.keys(AGENTS).map(appOf);
     const audience = `http://127.0.0.1:${errandPort}`;
-    for (const [name, { algorithm, policy = '' }] of Object.entries(this.#wanted.idps)) {
+    for (const [name, { algorithm, policy = '' }] of Object.entries(this.#options.idps)) {
       const idp = await IdentityProvider.start({ audience, scopes: [READ, WRITE], clients, algorithm });
       this.idps[name] = Object.assign(idp, { policy });
       this.#atEnd(() => idp.stop());
     }
   }
 
-  /** Gives everybody something to prove themselves with. */
+  /** Creates the credentials of all clients. */
   async #equip() {
     const resources = { ...RESOURCES };
-    for (const id of Object.keys(this.#wanted.servers)) {
+    for (const id of Object.keys(this.#options.servers)) {
       const port = await freePort();
-      // They introspect with a secret: it is what every MCP SDK can do.
+      // Every MCP SDK supports introspection with a secret.
       const uri = `http://127.0.0.1:${port}/mcp`;
       resources[id] = { library: 'openid-client', method: 'client_secret_basic', port, uri };
     }
     const equip = async ([id, party]) => {
       return [id, { ...party, credential: await newCredential(id, party.method, this.folder) }];
     };
-    const all = async (cast) => Object.fromEntries(await Promise.all(Object.entries(cast).map(equip)));
+    const all = async (parties) => Object.fromEntries(await Promise.all(Object.entries(parties).map(equip)));
     this.agents = await all(AGENTS);
     this.resources = await all(resources);
     this.admins = await all(ADMINS);
@@ -122,21 +122,21 @@ class World {
   }
 
   async #startServers() {
-    const starts = Object.entries(this.#wanted.servers).map(async ([id, start]) => {
+    const starts = Object.entries(this.#options.servers).map(async ([id, start]) => {
       const server = this.keep(start(this.errand.issuer, id, this.resources[id]));
-      await server.answers(this.resources[id].uri, [401]); // without a token it refuses, and what refuses is there
+      await server.answers(this.resources[id].uri, [401]); // a 401 without a token shows that the server is up
     });
     await Promise.all(starts);
   }
 
-  /** Stops a process at the end, and shows what it printed when a test fails. */
+  /** Stops a process at the end, and shows its output when a test fails. */
   keep(child) {
     this.#processes.push(child);
     this.#atEnd(() => child.stop());
     return child;
   }
 
-  /** A person signs in to the application that an agent is behind: { access_token, id_token }. */
+  /** Signs a user in to the application of an agent. Returns { access_token, id_token }. */
   async signIn(person, agent, { idp = 'login', scopes } = {}) {
     const tokens = await this.idps[idp].signIn(person, appOf(agent), scopes);
     secret(tokens.access_token);
@@ -149,8 +149,8 @@ class World {
     for (const stop of this.#stops.reverse()) {
       await stop().catch((error) => failures.push(error));
     }
-    if (failures.length > 0) throw new AggregateError(failures, 'not everything could be stopped');
-    // Promise 8: no token, assertion or secret in the logs.
+    if (failures.length > 0) throw new AggregateError(failures, 'some processes could not be stopped');
+    // No token, assertion or secret may be in the logs.
     if (this.errand) assertNoSecretIn("Errand's log", this.errand.process.output);
   }
 

@@ -1,4 +1,4 @@
-"""An MCP server by FastMCP, whose own introspection verifier asks Errand: no code of ours between the two."""
+"""MCP server with FastMCP, whose own introspection verifier calls Errand."""
 
 import json
 import os
@@ -30,7 +30,7 @@ server = FastMCP(
 
 @server.tool
 def whoami() -> str:
-    """Says on whose behalf, and by which agent, it was called."""
+    """Returns the person and the agent of the call."""
     token = get_access_token()
     return json.dumps(
         {

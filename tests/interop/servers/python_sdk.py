@@ -1,4 +1,4 @@
-"""An MCP server by the official Python SDK. It asks Errand about the token of every request (RFC 7662)."""
+"""MCP server with the official Python SDK. It introspects the token of every request (RFC 7662)."""
 
 import json
 import os
@@ -50,7 +50,7 @@ server = MCPServer(
 
 @server.tool()
 def whoami() -> str:
-    """Says on whose behalf, and by which agent, it was called."""
+    """Returns the person and the agent of the call."""
     token = get_access_token()
     act = token.claims["act"]
     return json.dumps({"requester": token.subject, "agent": token.client_id, "act": act, "scopes": token.scopes})

@@ -1,4 +1,4 @@
-// An MCP server by version 1 of the official TypeScript SDK, which most servers still run.
+// MCP server with version 1 of the official TypeScript SDK, which most servers still use.
 import { InvalidTokenError } from '@modelcontextprotocol/sdk/server/auth/errors.js';
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js';
 import {
@@ -21,7 +21,7 @@ const verifier = {
 
 function newServer() {
   const server = new McpServer({ name: 'notes', version: '1' });
-  const description = 'Says on whose behalf, and by which agent, it was called.';
+  const description = 'Returns the person and the agent of the call.';
   server.registerTool('whoami', { description }, async ({ authInfo }) => whoami(authInfo));
   return server;
 }

@@ -1,4 +1,4 @@
-// An MCP server by version 2 of the official TypeScript SDK.
+// MCP server with version 2 of the official TypeScript SDK.
 import {
   createMcpExpressApp,
   getOAuthProtectedResourceMetadataUrl,
@@ -13,7 +13,7 @@ import { introspect, oauthMetadata, port, requiredScopes, resource, whoami } fro
 const verifier = {
   async verifyAccessToken(token) {
     const info = await introspect(token);
-    // Any other error would be a 500.
+    // Any other error type would cause a 500.
     if (!info) throw new OAuthError(OAuthErrorCode.InvalidToken, 'inactive');
     return { ...info, resource };
   },
@@ -21,7 +21,7 @@ const verifier = {
 
 function newServer() {
   const server = new McpServer({ name: 'notes', version: '1' });
-  const description = 'Says on whose behalf, and by which agent, it was called.';
+  const description = 'Returns the person and the agent of the call.';
   server.registerTool('whoami', { description }, async (context) => whoami(context.http.authInfo));
   return server;
 }

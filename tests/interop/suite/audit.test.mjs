@@ -1,9 +1,9 @@
-// The trail of a task tells what happened, and holds no token.
+// The audit records of a task.
 import assert from 'node:assert/strict';
 
 import * as jose from 'jose';
 
-import { READ } from '../lib/cast.mjs';
+import { READ } from '../lib/parties.mjs';
 import { opening } from '../lib/oauth.mjs';
 import { until } from '../lib/poll.mjs';
 import { assertNoSecretIn } from '../lib/secrets.mjs';
@@ -11,22 +11,22 @@ import { newWorld } from '../lib/world.mjs';
 
 const world = newWorld();
 
-world.test('issue, introspection and revocation stand in the trail of the task, and no token does', async () => {
+world.test('audit records of a task show issuance, introspection and revocation, but no token', async () => {
   const { planner, notes } = world.clients;
   const { access_token: userToken } = await world.signIn('alice', 'planner');
   const { access_token: token, txn } = await planner.exchange(opening(userToken, world.resources.notes.uri, READ));
   await notes.introspect(token);
   await world.admin.endTask(txn);
 
-  // Issue and revocation are durable before they are answered. Introspections are written a little later.
-  const wanted = [
+  // Issuance and revocation are durable before the response. Introspections are written later.
+  const expected = [
     ['token.issue', 'done'],
     ['token.introspect', 'active'],
     ['revocation', 'done'],
   ];
-  const { records, text } = await until('the whole trail', async () => {
+  const { records, text } = await until('all audit records', async () => {
     const trail = await world.admin.trail(txn);
-    return wanted.every(([event, outcome]) => find(trail.records, event, outcome)) && trail;
+    return expected.every(([event, outcome]) => find(trail.records, event, outcome)) && trail;
   });
 
   const issue = find(records, 'token.issue', 'done');
@@ -39,7 +39,7 @@ world.test('issue, introspection and revocation stand in the trail of the task, 
   assert.equal(issue.token, jose.decodeJwt(token).jti);
   assert.equal(find(records, 'token.introspect', 'active').client, 'notes');
   assert.match(find(records, 'revocation', 'done').admin, /ops/);
-  assert.equal(find(records, 'revocation', 'done').reason, 'the interop suite says so');
+  assert.equal(find(records, 'revocation', 'done').reason, 'interop test');
   assertNoSecretIn('the audit trail', text);
 });
 

@@ -1,16 +1,16 @@
-// One agent hands a part of its task to another one.
+// Delegation of a part of a task to another agent.
 import assert from 'node:assert/strict';
 
 import * as jose from 'jose';
 
-import { READ, WRITE } from '../lib/cast.mjs';
+import { READ, WRITE } from '../lib/parties.mjs';
 import { ACCESS_TOKEN, opening, refused } from '../lib/oauth.mjs';
 import { newWorld } from '../lib/world.mjs';
 
 const world = newWorld();
 const NOTES = 'https://notes.example.com/mcp';
 
-/** The planner's task token, and the token that hands the reading part of it to the researcher. */
+/** Returns the planner's task token and a hand-over token for the researcher. */
 async function handOver() {
   const { planner } = world.clients;
   const { access_token: userToken } = await world.signIn('alice', 'planner');
@@ -33,7 +33,7 @@ const pickUp = (handed, scope = READ) => ({
   scope,
 });
 
-world.test('the sub-agent gets a token of its own, which names both agents and the person', async () => {
+world.test('token of a sub-agent names both agents and the person', async () => {
   const { own, handed } = await handOver();
   const parent = jose.decodeJwt(own.access_token);
   const between = jose.decodeJwt(handed.access_token);
@@ -58,20 +58,20 @@ world.test('the sub-agent gets a token of its own, which names both agents and t
   assert.deepEqual(seen.act, claims.act);
 });
 
-world.test('a hand-over token is good for one agent, for its part, and for nothing else', async () => {
+world.test('hand-over token is valid for one agent and its part only', async () => {
   const { own, handed } = await handOver();
   const { planner, researcher, courier, notes } = world.clients;
 
   await refused(courier.exchange(pickUp(handed)), 'actor_unauthorized');
   await refused(researcher.exchange(pickUp(handed, WRITE)), 'invalid_scope');
-  // The planner's own token was not handed over, whoever got hold of it.
+  // The researcher cannot use the planner's own token.
   await refused(researcher.exchange(pickUp(own)), 'actor_unauthorized');
   // The planner may delegate to the researcher only.
   await refused(planner.exchange(handingTo('courier', own)), 'actor_unauthorized');
   assert.deepEqual(await notes.introspect(handed.access_token), { active: false });
 });
 
-world.test('when the first agent gives its token back, the sub-agent has lost its own', async () => {
+world.test('revoking the token of the first agent revokes that of the sub-agent', async () => {
   const { own, handed } = await handOver();
   const { planner, researcher, notes } = world.clients;
   const picked = await researcher.exchange(pickUp(handed));

@@ -1,9 +1,9 @@
-// Real agents, by their libraries, exchange the token of a real person; libraries of others check what they get.
+// Token exchange with OAuth client libraries; other libraries verify the tokens.
 import assert from 'node:assert/strict';
 
 import * as jose from 'jose';
 
-import { READ, TRUST_DOMAIN, WRITE } from '../lib/cast.mjs';
+import { READ, TRUST_DOMAIN, WRITE } from '../lib/parties.mjs';
 import { ACCESS_TOKEN, TXN_TOKEN, opening, refused } from '../lib/oauth.mjs';
 import { newWorld } from '../lib/world.mjs';
 
@@ -26,7 +26,7 @@ world.test('openid-client and oauth4webapi discover Errand by RFC 8414', async (
 });
 
 for (const agent of ['planner', 'researcher', 'courier', 'desk']) {
-  world.test(`${agent} exchanges a person's token, and the task token says who works for whom`, async () => {
+  world.test(`${agent} exchanges a user token for a task token that names the person and the agent`, async () => {
     const { access_token: userToken } = await world.signIn('alice', agent);
     const answer = await world.clients[agent].exchange(opening(userToken, NOTES, READ));
 
@@ -51,12 +51,12 @@ for (const agent of ['planner', 'researcher', 'courier', 'desk']) {
     assert.equal(claims.tctx.purpose, 'write the minutes of the meeting');
     assert.deepEqual(claims.lineage, []);
     assert.equal(claims.scope, READ);
-    const wanted = { type: 'mcp_tool', locations: [NOTES], identifier: 'whoami' };
-    assert.deepEqual(claims.authorization_details.map(named), [wanted]);
+    const expected = { type: 'mcp_tool', locations: [NOTES], identifier: 'whoami' };
+    assert.deepEqual(claims.authorization_details.map(named), [expected]);
     assert.deepEqual(answer.authorization_details, claims.authorization_details);
 
     const user = jose.decodeJwt(userToken);
-    assert.ok(claims.exp <= user.exp, 'it outlives the token that it came from');
+    assert.ok(claims.exp <= user.exp, 'the task token expires after the user token');
     for (const name of ['auth_time', 'acr', 'amr']) assert.deepEqual(claims[name], user[name], name);
   });
 }
@@ -72,7 +72,7 @@ world.test('oauth4webapi and joserfc accept a task token as a JWT access token',
   await assert.rejects(world.clients.vault.validate(token, 'https://vault.example.com/mcp'));
 });
 
-world.test('a transaction token for the trust domain, and nobody takes it for an access token', async () => {
+world.test('transaction token is not accepted as an access token', async () => {
   const { access_token: userToken } = await world.signIn('alice', 'planner');
   const answer = await world.clients.planner.exchange(
     opening(userToken, undefined, READ, { audience: TRUST_DOMAIN, requested_token_type: TXN_TOKEN }),
@@ -89,7 +89,7 @@ world.test('a transaction token for the trust domain, and nobody takes it for an
   assert.deepEqual(await world.clients.notes.introspect(answer.access_token), { active: false });
 });
 
-world.test('what an agent may not have is refused in the words of OAuth', async () => {
+world.test('excessive requests are refused with OAuth errors', async () => {
   const { planner, researcher, courier, desk } = world.clients;
   const tokens = await world.signIn('alice', 'planner');
   const ask = (change, scope = READ) => opening(tokens.access_token, NOTES, scope, change);
@@ -100,19 +100,19 @@ world.test('what an agent may not have is refused in the words of OAuth', async 
   await refused(planner.exchange(ask({ purpose: undefined })), 'invalid_request');
   await refused(planner.exchange(ask({ subject_token: `${tokens.access_token}x` })), 'invalid_request');
 
-  // No splice: the token was issued to the planner's application, and points at no other agent.
+  // Token splicing: the user token was issued to the planner's application, not to this agent.
   for (const other of [researcher, courier, desk]) {
     await refused(other.exchange(ask({})), 'actor_unauthorized');
   }
 
-  // The ceiling of the person's token, and the ceiling of the agent.
+  // Ceiling of the user token, and ceiling of the agent.
   const narrow = await world.signIn('alice', 'planner', { scopes: [READ] });
   await refused(planner.exchange(opening(narrow.access_token, NOTES, WRITE)), 'invalid_scope');
   const wide = await world.signIn('alice', 'desk');
   await refused(desk.exchange(opening(wide.access_token, NOTES, WRITE)), 'invalid_scope');
 });
 
-/** Checks signature, issuer and audience with npm jose and Errand's published keys. */
+/** Verifies signature, issuer and audience with npm jose and Errand's JWKS. */
 async function verify(token, audience) {
   const keys = jose.createRemoteJWKSet(new URL(world.clients.planner.metadata.jwks_uri));
   const { protectedHeader, payload } = await jose.jwtVerify(token, keys, { issuer: world.errand.issuer, audience });
@@ -125,7 +125,7 @@ function assertHop(act, agent) {
   assert.equal(act.sub_profile, 'ai_agent');
 }
 
-/** The part of an authorization detail that names the tool. */
+/** Returns the part of an authorization detail that names the tool. */
 function named({ type, locations, identifier }) {
   return { type, locations, identifier };
 }

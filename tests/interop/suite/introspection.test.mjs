@@ -1,12 +1,12 @@
-// Resources ask Errand about tokens, and agents give tokens back, by the libraries that they have.
+// Introspection and revocation with OAuth client libraries.
 import assert from 'node:assert/strict';
 
-import { READ } from '../lib/cast.mjs';
+import { READ } from '../lib/parties.mjs';
 import { opening, refused } from '../lib/oauth.mjs';
 import { newWorld } from '../lib/world.mjs';
 
 const world = newWorld();
-const INACTIVE = { active: false }; // nothing else: why it is inactive is nobody's business (RFC 7662 §2.2)
+const INACTIVE = { active: false }; // no other member (RFC 7662 §2.2)
 
 async function taskToken(agent, resource, change) {
   const { access_token: userToken } = await world.signIn('alice', agent);
@@ -26,7 +26,7 @@ function assertDescribes(answer, agent, resource) {
   for (const name of ['exp', 'iat', 'jti', 'txn']) assert.ok(answer[name], name);
 }
 
-world.test('openid-client introspects with a secret, and learns who works for whom', async () => {
+world.test('openid-client introspects with a secret and sees the person and the agent', async () => {
   const { access_token: token } = await taskToken('planner', 'notes');
   assertDescribes(await world.clients.notes.introspect(token), 'planner', 'notes');
 });
@@ -43,13 +43,13 @@ world.test('oauth4webapi introspects with a signed assertion, in plain JSON and 
   assert.deepEqual(strange.answer, INACTIVE);
 });
 
-world.test('a resource learns nothing about tokens for another one', async () => {
+world.test('token for another resource is inactive', async () => {
   const { access_token: token } = await taskToken('planner', 'notes');
   assert.deepEqual(await world.clients.vault.introspect(token), INACTIVE);
   assert.deepEqual(await world.clients.notes.introspect('not-a-token'), INACTIVE);
 });
 
-world.test('a resource introspects with an API token that it got by client_credentials', async () => {
+world.test('resource introspects with an API token from client_credentials', async () => {
   const { access_token: token } = await taskToken('planner', 'notes');
   const apiToken = await world.clients.notes.apiToken('errand:introspect');
   const introspect = (authorization) => fetch(`${world.errand.issuer}/oauth2/introspect`, {
@@ -64,28 +64,28 @@ world.test('a resource introspects with an API token that it got by client_crede
   await refused(world.clients.notes.apiToken('errand:admin'), 'invalid_scope');
 });
 
-world.test('openid-client revokes: the next introspection says inactive', async () => {
+world.test('token revoked by openid-client is inactive', async () => {
   const { access_token: token } = await taskToken('planner', 'notes');
   assert.equal((await world.clients.notes.introspect(token)).active, true);
   await world.clients.planner.revoke(token);
   assert.deepEqual(await world.clients.notes.introspect(token), INACTIVE);
-  await world.clients.planner.revoke(token); // what is gone may be revoked again (RFC 7009 §2.2)
+  await world.clients.planner.revoke(token); // an invalid token can be revoked too (RFC 7009 §2.2)
 });
 
-world.test('Authlib revokes: the next introspection says inactive', async () => {
+world.test('token revoked by Authlib is inactive', async () => {
   const { access_token: token } = await taskToken('courier', 'vault');
   assert.equal((await world.clients.vault.introspect(token)).active, true);
   assert.equal(await world.clients.courier.revoke(token), 200);
   assert.deepEqual(await world.clients.vault.introspect(token), INACTIVE);
 });
 
-world.test('an agent can not revoke the token of another one', async () => {
+world.test('agent cannot revoke the token of another one', async () => {
   const { access_token: token } = await taskToken('planner', 'notes');
-  await world.clients.researcher.revoke(token).catch(() => {}); // refused or passed over: both are within RFC 7009
+  await world.clients.researcher.revoke(token).catch(() => {}); // RFC 7009 allows an error and a success
   assert.equal((await world.clients.notes.introspect(token)).active, true);
 });
 
-world.test('a task that an admin ends is dead, with everything that was issued for it', async () => {
+world.test('tokens of a task revoked by an admin are inactive', async () => {
   const { planner, notes } = world.clients;
   const { uri } = world.resources.notes;
   const { access_token: userToken } = await world.signIn('alice', 'planner');

@@ -1,10 +1,10 @@
-// MCP servers of every SDK, protected by Errand: each tool call is answered while the token is good, and only then.
+// MCP servers of every SDK, protected by Errand: tool calls succeed only while the token is active.
 import assert from 'node:assert/strict';
 import { before } from 'node:test';
 
 import { discoverAuthorizationServerMetadata } from '@modelcontextprotocol/client';
 
-import { READ } from '../lib/cast.mjs';
+import { READ } from '../lib/parties.mjs';
 import { PythonClient, Refused, SERVERS, TypeScriptClient } from '../lib/mcp.mjs';
 import { opening } from '../lib/oauth.mjs';
 import { newWorld } from '../lib/world.mjs';
@@ -24,7 +24,7 @@ world.test('the MCP client library understands the metadata of Errand', async ()
 });
 
 for (const server of Object.keys(SERVERS)) {
-  world.test(`${server} server: refuses by the book what it can't take`, async () => {
+  world.test(`${server} server: refuses invalid requests as specified`, async () => {
     const { uri } = world.resources[server];
     const { access_token: forAnother } = await taskToken(world.resources.notes.uri);
     for (const token of [undefined, 'not-a-token', forAnother]) {
@@ -32,7 +32,7 @@ for (const server of Object.keys(SERVERS)) {
       assert.equal(answer.status, 401);
       const challenge = answer.headers.get('www-authenticate');
       assert.match(challenge, /^Bearer /);
-      // RFC 9728: the challenge says where it stands which authorization server to ask.
+      // RFC 9728: the challenge refers to the metadata that names the authorization server.
       const [, metadataUri] = challenge.match(/resource_metadata="([^"]+)"/);
       const metadata = await (await fetch(metadataUri)).json();
       assert.equal(metadata.resource, uri);
@@ -43,7 +43,7 @@ for (const server of Object.keys(SERVERS)) {
   for (const [language, Client] of [['Python', PythonClient], ['TypeScript', TypeScriptClient]]) {
     const pair = `${server} server, ${language} client`;
 
-    world.test(`${pair}: the tool sees person and agent, until an admin ends the task`, async () => {
+    world.test(`${pair}: the tool sees person and agent until an admin revokes the task`, async () => {
       const { uri } = world.resources[server];
       const { access_token: token, txn } = await taskToken(uri);
       const session = await Client.connect(uri, token);
@@ -63,7 +63,7 @@ for (const server of Object.keys(SERVERS)) {
       await assert.rejects(Client.connect(uri, token), Refused);
     });
 
-    world.test(`${pair}: no token, and a token for another server, get nowhere`, async () => {
+    world.test(`${pair}: missing tokens and tokens for another server are refused`, async () => {
       const { uri } = world.resources[server];
       const { access_token: forAnother } = await taskToken(world.resources.notes.uri);
       await assert.rejects(Client.connect(uri, undefined), Refused);
@@ -72,7 +72,7 @@ for (const server of Object.keys(SERVERS)) {
   }
 }
 
-/** The first message of an MCP session, by hand: to see the status and the challenge that a client library hides. */
+/** Sends the first message of an MCP session without a library, to see status and challenge. */
 function post(uri, token) {
   return fetch(uri, {
     method: 'POST',

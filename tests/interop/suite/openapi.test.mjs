@@ -1,11 +1,11 @@
-// schemathesis reads openapi/errand.yaml and tries to make Errand say something that does not stand there.
+// schemathesis checks that the responses of Errand match openapi/errand.yaml.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 
 import * as jose from 'jose';
 
-import { READ } from '../lib/cast.mjs';
+import { READ } from '../lib/parties.mjs';
 import { Child } from '../lib/child.mjs';
 import { opening } from '../lib/oauth.mjs';
 import { until } from '../lib/poll.mjs';
@@ -17,8 +17,8 @@ const DESCRIPTION = path.resolve(HERE, '../../openapi/errand.yaml');
 
 const world = newWorld();
 
-world.test('Errand answers as openapi/errand.yaml says, and never with a server error', async () => {
-  assert.ok(existsSync(DESCRIPTION), `${DESCRIPTION} is missing: it describes the API, and this test checks it`);
+world.test('responses match openapi/errand.yaml, without server errors', async () => {
+  assert.ok(existsSync(DESCRIPTION), `${DESCRIPTION} is missing`);
   const { access_token: userToken } = await world.signIn('alice', 'planner');
   const open = opening(userToken, world.resources.notes.uri, READ);
   const { access_token: token, txn } = await world.clients.planner.exchange(open);
@@ -27,10 +27,10 @@ world.test('Errand answers as openapi/errand.yaml says, and never with a server 
     '--no-color',
     'run', DESCRIPTION,
     '--url', world.errand.issuer,
-    '--generation-deterministic', // the same questions every time: what fails here fails again
+    '--generation-deterministic', // reproducible failures
     '--request-timeout', '10',
   ], {
-    cwd: world.folder, // it leaves files where it runs
+    cwd: world.folder, // it writes files into its working directory
     env: {
       ...PYTHON_ENV,
       AGENT_CREDENTIALS: basic('desk', world.agents.desk),
@@ -40,10 +40,10 @@ world.test('Errand answers as openapi/errand.yaml says, and never with a server 
       TOKEN_ID: jose.decodeJwt(token).jti,
     },
   }));
-  // The number of its questions is bounded by schemathesis.toml: if this is not enough, lower it there.
+  // schemathesis.toml bounds the number of requests; lower it there if this timeout is too short.
   await until('schemathesis to end', () => !run.alive, { seconds: 120, every: 200 });
-  assert.equal(run.process.exitCode, 0, `schemathesis found something\n${run.tail(150)}`);
-  assert.match(run.output, /Test cases:\n +[1-9]\d+ generated/, `it asked next to nothing\n${run.tail(150)}`);
+  assert.equal(run.process.exitCode, 0, `schemathesis reported failures\n${run.tail(150)}`);
+  assert.match(run.output, /Test cases:\n +[1-9]\d+ generated/, `schemathesis generated almost no cases\n${run.tail(150)}`);
 });
 
 function basic(id, { credential }) {

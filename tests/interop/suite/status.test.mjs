@@ -1,10 +1,10 @@
-// Who checks tokens without asking: status lists, read by a library that others wrote for them.
+// Status lists, read with a third-party library.
 import assert from 'node:assert/strict';
 
 import { getListFromStatusListJWT, getStatusListFromJWT } from '@sd-jwt/jwt-status-list';
 import * as jose from 'jose';
 
-import { READ } from '../lib/cast.mjs';
+import { READ } from '../lib/parties.mjs';
 import { opening } from '../lib/oauth.mjs';
 import { until } from '../lib/poll.mjs';
 import { newWorld } from '../lib/world.mjs';
@@ -19,7 +19,7 @@ async function taskToken() {
   return token;
 }
 
-/** What a verifier does that knows nothing of Errand but its JWKS. */
+/** Reads the status of a token, as a verifier that only knows the JWKS of Errand. */
 async function statusOf(token) {
   const { uri, idx } = getStatusListFromJWT(token);
   const response = await fetch(uri, { headers: { accept: 'application/statuslist+jwt' } });
@@ -37,14 +37,14 @@ async function statusOf(token) {
   assert.equal(payload.exp, payload.iat + 2 * payload.ttl);
   const statuses = getListFromStatusListJWT(list);
   assert.equal(statuses.getBitsPerStatus(), 2);
-  assert.throws(() => statuses.getStatus(statuses.statusList.length), 'beyond the end there is nothing');
+  assert.throws(() => statuses.getStatus(statuses.statusList.length), 'an index beyond the end is accepted');
   return statuses.getStatus(idx);
 }
 
 const becomes = (token, status) =>
   until(`status ${status}`, async () => (await statusOf(token)) === status);
 
-world.test('@sd-jwt/jwt-status-list finds a token valid, and ended when its task is', async () => {
+world.test('@sd-jwt/jwt-status-list finds a token valid, and invalid after its task is revoked', async () => {
   const [mine, other] = [await taskToken(), await taskToken()];
   assert.equal(await statusOf(mine), VALID);
   await world.admin.endTask(jose.decodeJwt(mine).txn);
@@ -52,7 +52,7 @@ world.test('@sd-jwt/jwt-status-list finds a token valid, and ended when its task
   assert.equal(await statusOf(other), VALID);
 });
 
-world.test('@sd-jwt/jwt-status-list finds a token held back, and good again', async () => {
+world.test('@sd-jwt/jwt-status-list finds a token suspended, and valid after it is resumed', async () => {
   const token = await taskToken();
   const { txn } = jose.decodeJwt(token);
   for (const [act, status] of [['suspend', SUSPENDED], ['resume', VALID], ['suspend', SUSPENDED], ['resume', VALID]]) {
@@ -61,7 +61,7 @@ world.test('@sd-jwt/jwt-status-list finds a token held back, and good again', as
   }
 });
 
-world.test('the metadata name where all lists are found', async () => {
+world.test('metadata contain the URL of the status list aggregation', async () => {
   const { uri } = getStatusListFromJWT(await taskToken());
   const metadata = await (await fetch(`${world.errand.issuer}/.well-known/oauth-authorization-server`)).json();
   const { status_lists: lists } = await (await fetch(metadata.status_list_aggregation_endpoint)).json();

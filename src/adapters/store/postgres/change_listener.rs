@@ -13,7 +13,8 @@ use crate::{
     ports::{ChangeListener, Notification, Outage},
 };
 
-/// The time without a notification after which the connection is tested, and the time that the test may take.
+/// The time without a notification after which the connection is tested, and the time that the test
+/// may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -39,15 +40,16 @@ pub(super) async fn deregister_replica(pool: &PgPool, id: ReplicaId, number: u64
     Ok(done.rows_affected() > 0)
 }
 
-/// A listener on a connection and a pool of its own. A silent connection may block its pool for long, and a new listener must
-/// not wait for that.
+/// A listener on a connection and a pool of its own. A silent connection may block its pool for
+/// long, and a new listener must not wait for that.
 pub(super) struct NotifyListener(PgListener);
 
 impl NotifyListener {
     pub(super) async fn new(pool: PgPool) -> Result<Self, Outage> {
         let operation = "listen to the store";
         let mut listener = PgListener::connect_with(&pool).await.map_err(Outage::during(operation))?;
-        // A caller must learn that notifications may have been missed, so the connection is not replaced silently.
+        // A caller must learn that notifications may have been missed, so the connection is not
+        // replaced silently.
         listener.eager_reconnect(false);
         let listening = timeout(KEEPALIVE_TIMEOUT, listener.listen_all([sql::LOG_CHANNEL, sql::ACK_CHANNEL])).await;
         listening.map_err(Outage::during(operation))?.map_err(Outage::during(operation))?;

@@ -1,8 +1,9 @@
 //! Writes. A batch is one transaction.
 //!
-//! All transactions take locks in the same order, so that no two can deadlock: versions, idempotency keys (sorted), replay
-//! guards (sorted), tasks that change (sorted), the head of the log, the rows of state changes, the head of the writer's
-//! chain. A lock that is not needed is not taken: the issue of tokens takes no lock on which the issue of others depends.
+//! All transactions take locks in the same order, so that no two can deadlock: versions,
+//! idempotency keys (sorted), replay guards (sorted), tasks that change (sorted), the head of the
+//! log, the rows of state changes, the head of the writer's chain. A lock that is not needed is not
+//! taken: the issue of tokens takes no lock on which the issue of others depends.
 
 use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
 
@@ -51,7 +52,8 @@ pub(super) async fn commit(
     }
 }
 
-/// Applies the batch up to the end of the transaction. Returns the outcomes, valid if the transaction ends as returned.
+/// Applies the batch up to the end of the transaction. Returns the outcomes, valid if the
+/// transaction ends as returned.
 async fn apply_batch(
     tx: &mut PgConnection,
     writer: WriterId,
@@ -122,7 +124,8 @@ async fn query_guards(tx: &mut PgConnection, needed: &GuardQuery) -> Result<Guar
     Ok(found)
 }
 
-/// Releases what was taken for writes that are not applied, and updates the versions that the others change.
+/// Releases what was taken for writes that are not applied, and updates the versions that the
+/// others change.
 async fn release_unused(tx: &mut PgConnection, plan: &BatchPlan<'_>) -> Result<(), Outage> {
     execute_rows(tx, sql::RELEASE_IDEMPOTENCY_KEYS, &plan.unused_keys, "release idempotency keys").await?;
     execute_rows(tx, sql::RELEASE_REPLAY_GUARDS, &plan.unused_guards, "release replay guards").await?;
@@ -261,7 +264,8 @@ pub(super) async fn collect_garbage(pool: &PgPool, now: Timestamp) -> Result<GcS
         replay_guards: delete_expired(pool, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
         idempotency_records: delete_expired(pool, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
         signing_keys: delete_expired(pool, sql::DELETE_EXPIRED_SIGNING_KEYS, now).await?,
-        // A shard that is created anew would allocate indexes twice, so it is deleted long after its end.
+        // A shard that is created anew would allocate indexes twice, so it is deleted long after
+        // its end.
         status_shards: delete_expired(pool, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
             .await?,
     })

@@ -53,18 +53,20 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 const OP_MIGRATE: &str = "migrate the store";
 
-/// The time since its last use for which a connection counts as alive. A connection is tested when it is returned to the
-/// pool, so only a server that disappears in the meantime goes unnoticed.
+/// The time since its last use for which a connection counts as alive. A connection is tested when
+/// it is returned to the pool, so only a server that disappears in the meantime goes unnoticed.
 const PING_FRESHNESS: Duration = Duration::from_secs(1);
-/// The time that the test of a connection may take, before its use and after. A silent connection is closed and replaced by a
-/// new one.
+/// The time that the test of a connection may take, before its use and after. A silent connection
+/// is closed and replaced by a new one.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const RELEASE_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One connection for the current commit, and one in case the previous commit was abandoned a moment ago.
+/// One connection for the current commit, and one in case the previous commit was abandoned a
+/// moment ago.
 const COMMIT_CONNECTIONS: u32 = 2;
 
-/// The parameters that a URL may have. sqlx logs an unknown parameter with its value, so none may reach it.
+/// The parameters that a URL may have. sqlx logs an unknown parameter with its value, so none may
+/// reach it.
 const ALLOWED_URL_PARAMETERS: [&str; 13] = [
     "sslmode",
     "sslrootcert",
@@ -84,7 +86,8 @@ const ALLOWED_URL_PARAMETERS: [&str; 13] = [
 /// The store on PostgreSQL.
 pub struct PostgresStore {
     pool: PgPool,
-    /// Connections for commits. The thread that opens a connection drives it, and commits run on a thread of their own.
+    /// Connections for commits. The thread that opens a connection drives it, and commits run on a
+    /// thread of their own.
     commit_pool: PgPool,
     /// Options of the pools for listeners, each of which has a connection of its own.
     listener_options: PgPoolOptions,
@@ -99,7 +102,8 @@ impl fmt::Debug for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Parses the URL. Connections are opened when they are needed, so a server that is down causes outages and nothing worse.
+    /// Parses the URL. Connections are opened when they are needed, so a server that is down causes
+    /// outages and nothing worse.
     pub fn new(url: &str, options: &StoreOptions) -> Result<Self, StoreUrlError> {
         let connect = parse_url(url)?;
         let timeout = format_millis(options.statement_timeout);
@@ -183,8 +187,8 @@ fn format_millis(duration: Duration) -> String {
 #[async_trait]
 impl Database for PostgresStore {
     async fn migrate(&self) -> Result<(), Outage> {
-        // A connection of its own has no time limits. Closing it also releases the lock that keeps two programs from
-        // migrating at once, which sqlx does not release after an error.
+        // A connection of its own has no time limits. Closing it also releases the lock that keeps
+        // two programs from migrating at once, which sqlx does not release after an error.
         let mut connection = self.probe.connect().await.map_err(Outage::during(OP_MIGRATE))?;
         let migrated = self.migrate_on(&mut connection).await;
         let closed = connection.close().await;

@@ -1,4 +1,5 @@
-//! Diagnosis of an unreachable server, with a remedy for the operator. It never contains the password.
+//! Diagnosis of an unreachable server, with a remedy for the operator. It never contains the
+//! password.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -44,7 +45,8 @@ impl ServerProbe {
         self.options.connect().await.map_err(|error| self.describe(&error))
     }
 
-    /// Returns the diagnosed cause of a failure. If the pool had no connection in time, one is opened to find out why.
+    /// Returns the diagnosed cause of a failure. If the pool had no connection in time, one is
+    /// opened to find out why.
     pub(super) async fn diagnose(
         &self,
         source: Box<dyn StdError + Send + Sync>,

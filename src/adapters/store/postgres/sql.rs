@@ -2,8 +2,9 @@
 
 use crate::adapters::store::sql::statements;
 
-/// Begins a write, at an isolation level independent of the database's default. Every statement sees the commits before its
-/// own start, so after a wait for another transaction's lock, the next statement sees what that transaction wrote.
+/// Begins a write, at an isolation level independent of the database's default. Every statement
+/// sees the commits before its own start, so after a wait for another transaction's lock, the next
+/// statement sees what that transaction wrote.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// Begins a read whose statements all see the same snapshot.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -13,14 +14,14 @@ pub(super) const LOG_CHANNEL: &str = "errand_log";
 /// The channel for acknowledgements of replicas.
 pub(super) const ACK_CHANNEL: &str = "errand_acks";
 
-/// Returns whether the server rejected a value or a row (PostgreSQL manual, appendix A): a data exception, a violated
-/// constraint, a value that is too large for an index.
+/// Returns whether the server rejected a value or a row (PostgreSQL manual, appendix A): a data
+/// exception, a violated constraint, a value that is too large for an index.
 pub(super) fn is_data_error_code(code: &str) -> bool {
     ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// An index serves the first condition, and the others filter its result. (In ORDER BY a bare `id` would be the selected
-/// text, which no index covers.)
+/// An index serves the first condition, and the others filter its result. (In ORDER BY a bare `id`
+/// would be the selected text, which no index covers.)
 macro_rules! tasks_where {
     ($first:literal) => {
         concat!(
@@ -48,8 +49,8 @@ macro_rules! tokens_where {
     };
 }
 
-/// Tokens that a revocation may affect. A lifetime lies within `$3` and `$2`, so an index finds the tokens by their time of
-/// issue.
+/// Tokens that a revocation may affect. A lifetime lies within `$3` and `$2`, so an index finds the
+/// tokens by their time of issue.
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
@@ -129,11 +130,13 @@ macro_rules! audit_where {
 statements! {
     // ---- connection and schema ----
 
-    /// Configures a connection, and returns whether the server is a standby, whose data may be stale.
+    /// Configures a connection, and returns whether the server is a standby, whose data may be
+    /// stale.
     ///
-    /// A process that is stopped within a transaction must not keep others from revoking, so the server ends the
-    /// transaction. An acknowledged write must be durable, so a `synchronous_commit` of `off`, and only that, is overridden.
-    /// No statement runs long enough for JIT compilation to pay off.
+    /// A process that is stopped within a transaction must not keep others from revoking, so the
+    /// server ends the transaction. An acknowledged write must be durable, so a
+    /// `synchronous_commit` of `off`, and only that, is overridden. No statement runs long enough
+    /// for JIT compilation to pay off.
     CONFIGURE_CONNECTION = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
         set_config('jit', 'off', false),
         set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
@@ -143,21 +146,24 @@ statements! {
 
     // ---- commit: guards ----
 
-    /// Locks both rows in a fixed order until the end of the transaction, so that preconditions keep holding.
+    /// Locks both rows in a fixed order until the end of the transaction, so that preconditions
+    /// keep holding.
     LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name FOR UPDATE";
-    /// Waits for another transaction that holds one of the keys. The response is stored later, when it is known.
+    /// Waits for another transaction that holds one of the keys. The response is stored later, when
+    /// it is known.
     TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT digest, '', '', keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
     EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys
         WHERE digest IN (SELECT digest FROM json_to_recordset($1::json) AS r(digest text))";
     RELEASE_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN (SELECT json_array_elements_text($1::json))";
-    /// Waits for another transaction that holds one of the guards: exactly one of the two gets it. The guards are sorted, so
-    /// transactions that take the same ones wait in one order.
+    /// Waits for another transaction that holds one of the guards: exactly one of the two gets it.
+    /// The guards are sorted, so transactions that take the same ones wait in one order.
     TAKE_REPLAY_GUARDS = "INSERT INTO replay_guards (digest, keep_until)
         SELECT digest, keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
-    /// Locks the rows in a fixed order until the end of the transaction, so that preconditions keep holding.
+    /// Locks the rows in a fixed order until the end of the transaction, so that preconditions keep
+    /// holding.
     LOCK_TASKS = "SELECT id::text AS id, version FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
         ORDER BY tasks.id FOR UPDATE";
     COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3
@@ -167,8 +173,9 @@ statements! {
 
     // ---- commit: writes ----
 
-    /// Takes the single lock of all state changes. It is taken before the changes, so that two batches can't deadlock. It is
-    /// held to the commit, so that positions are in commit order and a reader that sees a position sees all before it.
+    /// Takes the single lock of all state changes. It is taken before the changes, so that two
+    /// batches can't deadlock. It is held to the commit, so that positions are in commit order and
+    /// a reader that sees a position sees all before it.
     ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + $1 WHERE singleton = 1 RETURNING seq";
     /// Notifies listeners when the transaction commits, and not before.
     INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
@@ -238,9 +245,9 @@ statements! {
     LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
-    /// Finds the hours in which the retention of an entry ends, then the first retained entry after a position, then the
-    /// entries in a range from there. Each step uses the index by hour, so it reads no entry past its retention. `seq + 0`
-    /// matches that index and no other.
+    /// Finds the hours in which the retention of an entry ends, then the first retained entry after
+    /// a position, then the entries in a range from there. Each step uses the index by hour, so it
+    /// reads no entry past its retention. `seq + 0` matches that index and no other.
     RETAINED_LOG_AFTER = "WITH RECURSIVE hours (hour) AS (
             (SELECT forget_after / 3600 FROM revocation_log WHERE forget_after / 3600 >= ($2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
             UNION ALL
@@ -289,7 +296,8 @@ statements! {
     STATUS_TOKENS_BY_TASK = status_tokens_where!("task IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
     STATUS_TOKENS_BY_GRANT = status_tokens_where!("grant_id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)");
     STATUS_TOKENS_BY_REQUESTER = status_tokens_where!("(requester_subject, requester_issuer) IN (SELECT r->>1, r->>0 FROM json_array_elements($1::json) AS r)");
-    /// An agent that acts in a token has an earlier token of the same task, which expires no sooner.
+    /// An agent that acts in a token has an earlier token of the same task, which expires no
+    /// sooner.
     STATUS_TOKENS_BY_AGENT = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p
             WHERE p.client IN (SELECT json_array_elements_text($1::json)) AND p.issued >= $3 AND p.expires > $2)");
     STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT json_array_elements_text($1::json))");

@@ -70,7 +70,8 @@ pub(crate) struct AuditRecordRow {
     token: Option<String>,
     resource: Option<String>,
     request_id: Option<String>,
-    /// When read, the agents in `audit_agents` as a JSON list. An empty name means that the row there has a different time.
+    /// When read, the agents in `audit_agents` as a JSON list. An empty name means that the row
+    /// there has a different time.
     #[serde(skip)]
     agents: String,
 }

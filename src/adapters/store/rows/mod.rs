@@ -1,5 +1,5 @@
-//! Row types, between the domain and both databases. Rows are written as JSON text, many at a time, and read back as
-//! columns; the fields have the names of the columns.
+//! Row types, between the domain and both databases. Rows are written as JSON text, many at a time,
+//! and read back as columns; the fields have the names of the columns.
 
 mod log;
 mod registry;
@@ -26,7 +26,8 @@ pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};
 pub(crate) use tools::{KnownToolRow, ToolRow};
 
-/// A stored value can't be parsed, because it was changed outside this program. The error names the place, never the value.
+/// A stored value can't be parsed, because it was changed outside this program. The error names the
+/// place, never the value.
 #[derive(Debug, Error)]
 #[error("the value in table `{table}`, column `{column}`, row `{row}` can't be parsed")]
 pub(crate) struct CorruptRowError {
@@ -40,7 +41,8 @@ pub(crate) fn to_json<T: Serialize>(rows: &[T]) -> Result<String, Outage> {
     serde_json::to_string(rows).map_err(Outage::during("write rows"))
 }
 
-/// Returns the digest under which a caller-chosen identifier is stored. The identifier may have any length and any character.
+/// Returns the digest under which a caller-chosen identifier is stored. The identifier may have any
+/// length and any character.
 pub(crate) fn digest_of(party: &str, id: &str) -> String {
     let mut context = Context::new(&digest::SHA256);
     // The length prefix keeps ("ab", "c") and ("a", "bc") apart.

@@ -1,4 +1,5 @@
-//! Rows of the registry: objects, secrets, blocks, keys, grants, and the versions for optimistic concurrency.
+//! Rows of the registry: objects, secrets, blocks, keys, grants, and the versions for optimistic
+//! concurrency.
 
 use std::collections::BTreeMap;
 

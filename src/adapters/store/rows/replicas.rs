@@ -26,7 +26,8 @@ pub(crate) struct ReplicaRow {
     pub(crate) renewed_at: i64,
 }
 
-/// Checks that a heartbeat was recorded. A heartbeat that was skipped gives no lease, because no replica waits for it.
+/// Checks that a heartbeat was recorded. A heartbeat that was skipped gives no lease, because no
+/// replica waits for it.
 pub(crate) fn check_recorded(rows: u64) -> Result<(), Outage> {
     if rows > 0 {
         Ok(())

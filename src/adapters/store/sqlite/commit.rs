@@ -1,5 +1,5 @@
-//! Writes. A batch is one transaction, and transactions run one at a time: `BEGIN IMMEDIATE` takes the file's only write
-//! lock. The statements are in the order that PostgreSQL needs.
+//! Writes. A batch is one transaction, and transactions run one at a time: `BEGIN IMMEDIATE` takes
+//! the file's only write lock. The statements are in the order that PostgreSQL needs.
 
 use sqlx::{SqliteConnection, SqlitePool, query, query_as, query_scalar};
 
@@ -48,7 +48,8 @@ pub(super) async fn commit(
     }
 }
 
-/// Applies the batch up to the end of the transaction. Returns the outcomes, valid if the transaction ends as returned.
+/// Applies the batch up to the end of the transaction. Returns the outcomes, valid if the
+/// transaction ends as returned.
 async fn apply_batch(
     tx: &mut SqliteConnection,
     writer: WriterId,
@@ -119,7 +120,8 @@ async fn query_guards(tx: &mut SqliteConnection, needed: &GuardQuery) -> Result<
     Ok(found)
 }
 
-/// Releases what was taken for writes that are not applied, and updates the versions that the others change.
+/// Releases what was taken for writes that are not applied, and updates the versions that the
+/// others change.
 async fn release_unused(tx: &mut SqliteConnection, plan: &BatchPlan<'_>) -> Result<(), Outage> {
     execute_rows(tx, sql::RELEASE_IDEMPOTENCY_KEYS, &plan.unused_keys, "release idempotency keys").await?;
     execute_rows(tx, sql::RELEASE_REPLAY_GUARDS, &plan.unused_guards, "release replay guards").await?;
@@ -262,7 +264,8 @@ pub(super) async fn collect_garbage(pool: &SqlitePool, now: Timestamp) -> Result
         replay_guards: delete_expired(pool, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
         idempotency_records: delete_expired(pool, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
         signing_keys: delete_expired(pool, sql::DELETE_EXPIRED_SIGNING_KEYS, now).await?,
-        // A shard that is created anew would allocate indexes twice, so it is deleted long after its end.
+        // A shard that is created anew would allocate indexes twice, so it is deleted long after
+        // its end.
         status_shards: delete_expired(pool, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
             .await?,
     })

@@ -1,4 +1,5 @@
-//! The store on SQLite, for one machine. Several connections and several processes may share the file.
+//! The store on SQLite, for one machine. Several connections and several processes may share the
+//! file.
 
 mod change_listener;
 mod commit;
@@ -56,10 +57,11 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 /// The store on SQLite.
 pub struct SqliteStore {
     file: PathBuf,
-    /// A single connection. Writes queue for it in order, where SQLite itself would poll for its lock.
+    /// A single connection. Writes queue for it in order, where SQLite itself would poll for its
+    /// lock.
     writer: SqlitePool,
-    /// Reads see the last commit and never wait for a writer (write-ahead log). An in-memory store has one connection for
-    /// everything.
+    /// Reads see the last commit and never wait for a writer (write-ahead log). An in-memory store
+    /// has one connection for everything.
     readers: SqlitePool,
 }
 
@@ -109,8 +111,8 @@ impl SqliteStore {
     }
 }
 
-/// Creates the file, unless it exists, so that only its owner can read it. SQLite gives its other files the same
-/// permissions.
+/// Creates the file, unless it exists, so that only its owner can read it. SQLite gives its other
+/// files the same permissions.
 fn create_private_file(path: &Path) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -122,8 +124,8 @@ fn create_private_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Enables the write-ahead log, a setting that the file keeps. Enabling takes a lock for which SQLite does not wait, and
-/// another program may be enabling it at the same time.
+/// Enables the write-ahead log, a setting that the file keeps. Enabling takes a lock for which
+/// SQLite does not wait, and another program may be enabling it at the same time.
 async fn enable_wal(writer: &SqlitePool, time_limit: Duration) -> Result<(), sqlx::Error> {
     let pause = Duration::from_millis(20);
     let mut left = time_limit;
@@ -152,7 +154,8 @@ fn is_in_memory(url: &str) -> bool {
 #[async_trait]
 impl Database for SqliteStore {
     async fn migrate(&self) -> Result<(), Outage> {
-        // sqlx takes no lock on SQLite, so one transaction spans all of it. A second program waits and finds it done.
+        // sqlx takes no lock on SQLite, so one transaction spans all of it. A second program waits
+        // and finds it done.
         let operation = "migrate the store";
         let mut tx = self.writer.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
         let applied = read::read_applied_migrations(&mut tx).await.map_err(Outage::during(OP_CHECK_SCHEMA))?;

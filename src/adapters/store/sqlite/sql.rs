@@ -4,13 +4,14 @@ use crate::adapters::store::sql::statements;
 
 /// Enables the write-ahead log: readers see the last commit during a write.
 pub(super) const ENABLE_WAL: &str = "PRAGMA journal_mode = WAL";
-/// Takes the write lock at once. A transaction that reads first and writes later fails if another process wrote in between.
+/// Takes the write lock at once. A transaction that reads first and writes later fails if another
+/// process wrote in between.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// All statements see one moment.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN";
 
-/// Returns whether SQLite rejected a value or a row: too large (18), a violated constraint (19), the wrong type (20).
-/// Extended codes carry it in their lowest byte.
+/// Returns whether SQLite rejected a value or a row: too large (18), a violated constraint (19),
+/// the wrong type (20). Extended codes carry it in their lowest byte.
 pub(super) fn is_data_error_code(code: &str) -> bool {
     code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
@@ -43,8 +44,8 @@ macro_rules! tokens_where {
     };
 }
 
-/// Tokens that a revocation may affect. A lifetime lies within `?3` and `?2`, so an index finds the tokens by their time of
-/// issue.
+/// Tokens that a revocation may affect. A lifetime lies within `?3` and `?2`, so an index finds the
+/// tokens by their time of issue.
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
@@ -130,7 +131,8 @@ statements! {
     // ---- commit: guards ----
 
     LOCK_VERSIONS = "SELECT name, version FROM versions ORDER BY name";
-    /// The response is stored later, when it is known. (`WHERE true` keeps `ON CONFLICT` from being parsed as a join.)
+    /// The response is stored later, when it is known. (`WHERE true` keeps `ON CONFLICT` from being
+    /// parsed as a join.)
     TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT value->>'digest', '', '', value->>'keep_until'
         FROM json_each(?1) WHERE true
@@ -170,7 +172,8 @@ statements! {
         FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'response' AS response, value->>'seq' AS seq,
             value->>'keep_until' AS keep_until FROM json_each(?1)) AS r
         WHERE i.digest = r.digest";
-    /// The head of the writer's chain. The write lock keeps it in place until this batch's records are appended.
+    /// The head of the writer's chain. The write lock keeps it in place until this batch's records
+    /// are appended.
     LOCK_WRITER = "SELECT writer, n, hash FROM audit_writers WHERE writer = ?1";
     INSERT_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES (?1, 0, '') ON CONFLICT DO NOTHING";
     INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
@@ -221,8 +224,9 @@ statements! {
     LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
     LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
         WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
-    /// Finds the hours in which the retention of an entry ends, then the first retained entry after a position, then the
-    /// entries in a range from there. Each step uses the index by hour, so it reads no entry past its retention.
+    /// Finds the hours in which the retention of an entry ends, then the first retained entry after
+    /// a position, then the entries in a range from there. Each step uses the index by hour, so it
+    /// reads no entry past its retention.
     RETAINED_LOG_AFTER = "WITH RECURSIVE hours (hour) AS (
             SELECT (SELECT forget_after / 3600 FROM revocation_log INDEXED BY revocation_log_by_hour
                 WHERE forget_after / 3600 >= (?2 + 1) / 3600 ORDER BY forget_after / 3600 LIMIT 1)
@@ -272,7 +276,8 @@ statements! {
     STATUS_TOKENS_BY_TASK = status_tokens_where!("task IN (SELECT value FROM json_each(?1))");
     STATUS_TOKENS_BY_GRANT = status_tokens_where!("grant_id IN (SELECT value FROM json_each(?1))");
     STATUS_TOKENS_BY_REQUESTER = status_tokens_where!("(requester_subject, requester_issuer) IN (SELECT value->>1, value->>0 FROM json_each(?1))");
-    /// An agent that acts in a token has an earlier token of the same task, which expires no sooner.
+    /// An agent that acts in a token has an earlier token of the same task, which expires no
+    /// sooner.
     STATUS_TOKENS_BY_AGENT = status_tokens_where!("task IN (SELECT p.task FROM tokens AS p
             WHERE p.client IN (SELECT value FROM json_each(?1)) AND p.issued >= ?3 AND p.expires > ?2)");
     STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT value FROM json_each(?1))");

@@ -1,4 +1,5 @@
-//! Break-glass: in place of the requester's grant, where none of theirs is enough; beyond no ceiling; and it shows.
+//! Break-glass grants: used only if no grant of the requester is enough, within all ceilings, and
+//! visible in the token.
 
 use proptest::{prelude::*, sample::subsequence};
 
@@ -25,7 +26,7 @@ fn token_from_break_glass_grant_is_marked() {
     let inside =
         Case::with_issued_token("files", (held.clone(), kind)).change(|c| c.requested_token = TokenRequest::Txn);
     assert!(inside.decide().unwrap().break_glass);
-    // Not where none is needed, and not where the requester's own is enough.
+    // Not used where no grant is needed, or the requester's own grant is enough.
     assert!(!Case::with_user_token().change(|c| c.grants.clone_from(&case.grants)).decide().unwrap().break_glass);
     let both = case.clone().change(|c| {
         let short = Grant {
@@ -36,7 +37,7 @@ fn token_from_break_glass_grant_is_marked() {
     });
     let plan = both.decide().unwrap();
     assert_eq!((plan.grant, plan.break_glass), (Some(grant_id(2)), false));
-    // A resource that refuses it takes nothing of it, at once.
+    // A resource that refuses break-glass tokens refuses existing ones at once.
     let refusing = |case: Case| case.with_object("files", |files| files["break_glass"] = json!("refuse"));
     assert_eq!(refusing(case.clone()).decide(), Err(Denial::ConsentRequired));
     assert_eq!(refusing(handed.clone()).decide(), Err(Denial::PartyBlocked));
@@ -52,9 +53,9 @@ fn break_glass_grant_does_not_override_evidence_checks() {
     let unrelated = Case::with_user_token().with_user_claims(|u| u.client = Some("another-app".into()));
     let case = unrelated.change(|c| c.grants = vec![break_glass_grant(1, &["read_file", "list_files"])]);
     let plan = case.decide().unwrap();
-    assert_eq!((plan.basis, plan.break_glass), ("grant", true));
-    let names_another = case.clone().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "x".into() }));
-    assert!(matches!(names_another.decide(), Err(Denial::PresenterNotBound(_))));
+    assert_eq!((plan.basis, plan.break_glass), (Basis::Grant, true));
+    let names_other = case.clone().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "x".into() }));
+    assert!(matches!(names_other.decide(), Err(Denial::PresenterNotBound(_))));
     assert!(matches!(
         case.clone().change(|c| c.actor_match = AgentMatch::OtherParty).decide(),
         Err(Denial::PresenterNotBound(_))
@@ -70,26 +71,26 @@ const TOOL_NAMES: [&str; 4] = ["read_file", "list_files", "write_file", "delete_
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever the emergency grant says: what is issued is within it, within the agent's ceiling, within the requester's
-    /// scopes; and it is used exactly where no grant of the requester covers what is asked for.
+    /// The token is within the break-glass grant, the agent's ceiling and the requester's scopes.
+    /// The grant is used exactly where no grant of the requester covers the request.
     #[test]
     fn break_glass_token_stays_within_every_ceiling(
-        asked in subsequence(TOOL_NAMES.to_vec(), 1..=4),
-        said in subsequence(TOOL_NAMES.to_vec(), 0..=4),
+        requested in subsequence(TOOL_NAMES.to_vec(), 1..=4),
+        of_glass in subsequence(TOOL_NAMES.to_vec(), 0..=4),
         own in subsequence(TOOL_NAMES.to_vec(), 0..=4),
         of_agent in subsequence(vec!["files:read", "files:write", "files:delete"], 1..=3),
         of_user in subsequence(vec!["files:read", "files:write", "files:delete"], 1..=3),
         refuses in any::<bool>(),
         seconds in -5..900_i64,
     ) {
-        let mut one = break_glass_grant(1, &said);
+        let mut one = break_glass_grant(1, &of_glass);
         one.expires = Timestamp::from_unix(NOW.unix() + seconds);
         let case = requiring_consent()
             .with_object("files", |files| files["break_glass"] = json!(if refuses { "refuse" } else { "allow" }))
             .with_object("planner", |planner| planner["access"] = json!([{"resource": "files", "scopes": of_agent}]))
             .with_user_claims(|user| user.scope = Some(of_user.join(" ").parse().unwrap()))
             .change(|c| {
-                (c.scope, c.details) = (None, Some(tools(&asked)));
+                (c.scope, c.details) = (None, Some(tools(&requested)));
                 c.grants = vec![one.clone(), grant(2, Some(tools(&own)))];
             });
         let scope = |name: &str| match name {
@@ -97,9 +98,9 @@ proptest! {
             "delete_file" => "files:delete",
             _ => "files:read",
         };
-        let held = asked.iter().all(|name| of_agent.contains(&scope(name)) && of_user.contains(&scope(name)));
-        let by_own = asked.iter().all(|name| own.contains(name));
-        let by_glass = !refuses && seconds > 0 && asked.iter().all(|name| said.contains(name));
+        let held = requested.iter().all(|name| of_agent.contains(&scope(name)) && of_user.contains(&scope(name)));
+        let by_own = requested.iter().all(|name| own.contains(name));
+        let by_glass = !refuses && seconds > 0 && requested.iter().all(|name| of_glass.contains(name));
         match case.decide() {
             Ok(plan) => {
                 prop_assert!(held && (by_own || by_glass));

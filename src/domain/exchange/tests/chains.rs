@@ -1,4 +1,5 @@
-//! Whatever is tried in whatever world: what is issued only ever shrinks, names everybody, and dies with what it came from.
+//! Properties of generated chains: authority only shrinks, every actor is named, and a token ends
+//! with its ancestors.
 
 mod truths;
 
@@ -13,19 +14,19 @@ use super::{
 use crate::domain::scope::ScopeList;
 use truths::{agents_along_chain, check_ancestor_pairs, check_issued, check_revocations};
 
-/// A token that was issued, and where it comes from.
+/// An issued token and its origin.
 struct Issued {
     claims: TaskTokenClaims,
     kind: TokenKind,
-    /// The token that was presented for it.
+    /// The presented token.
     parent: Option<usize>,
-    /// The task's end.
+    /// The deadline of the task.
     deadline: Timestamp,
-    /// What was approved for the task.
+    /// The authority approved for the task.
     approved: Authority,
 }
 
-/// How often the answer was yes, and of which kind.
+/// Counts of the outcomes, to show that the properties are not vacuous.
 #[derive(Default)]
 struct Tally {
     issued: Cell<usize>,
@@ -37,13 +38,14 @@ struct Tally {
     txn_tokens: Cell<usize>,
     joined: Cell<usize>,
     strays: Cell<usize>,
-    /// With rules for arguments, by brokers, along an edge with a depth, along one with tools, by an own actor token.
+    /// With constraints, by brokers, along an edge with a depth, along one with tools, with an
+    /// actor token.
     constrained: Cell<usize>,
     brokered: Cell<usize>,
     depth_limited: Cell<usize>,
     tools_limited: Cell<usize>,
     with_actor_token: Cell<usize>,
-    /// Refused since an edge was cut, led no further, let less through, or a broker came alone.
+    /// Denied because of a removed edge, its depth, its authority, or a broker without a principal.
     edge_removed: Cell<usize>,
     depth_exceeded: Cell<usize>,
     edge_ceiling_exceeded: Cell<usize>,
@@ -62,46 +64,46 @@ fn issued_authority_only_shrinks_along_a_chain() {
     let tally = Tally::default();
     let config = Config { cases: 1_000, failure_persistence: None, ..Config::default() };
     TestRunner::new(config).run(&seeds(), |seed| run_walk(&seed, &tally)).unwrap();
-    // A property of yeses that are never said proves nothing.
+    // Properties of issued tokens need many issued tokens.
     let deep = tally.by_chain_depth.iter().map(Cell::get).collect::<Vec<_>>();
     for (what, cell, least) in [
         ("issued", &tally.issued, 2_000),
         ("refused", &tally.refused, 2_500),
         ("handed over", &tally.handed_over, 1_000),
-        ("taken", &tally.hand_over_used, 800),
-        ("inside", &tally.txn_tokens, 60),
+        ("hand-over used", &tally.hand_over_used, 800),
+        ("transaction tokens", &tally.txn_tokens, 60),
         ("joined", &tally.joined, 40),
         ("strays", &tally.strays, 700),
         ("constrained", &tally.constrained, 1_500),
         ("brokered", &tally.brokered, 400),
         ("with a depth", &tally.depth_limited, 200),
         ("with tools on the edge", &tally.tools_limited, 200),
-        ("vouched for", &tally.with_actor_token, 900),
-        ("cut", &tally.edge_removed, 700),
-        ("too far", &tally.depth_exceeded, 50),
-        ("too much for an edge", &tally.edge_ceiling_exceeded, 60),
-        ("alone", &tally.broker_without_principal, 150),
+        ("with an actor token", &tally.with_actor_token, 900),
+        ("edge removed", &tally.edge_removed, 700),
+        ("depth exceeded", &tally.depth_exceeded, 50),
+        ("edge ceiling exceeded", &tally.edge_ceiling_exceeded, 60),
+        ("broker without principal", &tally.broker_without_principal, 150),
         ("pairs", &tally.pairs, 6_000),
-        ("killed", &tally.revoked, 40_000),
-        ("spared", &tally.unaffected, 10_000),
+        ("revoked", &tally.revoked, 40_000),
+        ("unaffected", &tally.unaffected, 10_000),
     ] {
         assert!(cell.get() >= least, "{what}: {} of {least}; by depth: {deep:?}", cell.get());
     }
     assert!((1..=8).all(|depth| deep[depth] >= 1), "{deep:?}");
 }
 
-/// What a step comes to: who asks, with what, for what.
+/// The exchange that a step attempts.
 struct Attempt {
-    /// The token that is presented; the user's when absent.
+    /// The presented token; `None`: the user token.
     parent: Option<usize>,
     presenter: String,
     output: AttemptedToken,
     join: Option<usize>,
-    /// What the actor token says.
+    /// Whom the actor token names.
     actor_match: AgentMatch,
 }
 
-/// What for: the resource, and the agent that it is handed to, by number.
+/// The requested token, with resource and agent by number.
 enum AttemptedToken {
     Access(usize),
     HandOver(usize, usize),
@@ -114,11 +116,11 @@ fn run_walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
     let mut now = NOW;
     for step in &seed.steps {
         now = now.saturating_add(Lifetime::seconds(step.wait_seconds.into()));
-        let who = usize::from(step.agent) % world.agents.len();
+        let agent = usize::from(step.agent) % world.agents.len();
         match step.operation {
-            0 => world.disable(&format!("a{who}")),
-            1 | 2 => world.remove_edge(who),
-            // An edge that the newest token came along.
+            0 => world.disable(&format!("a{agent}")),
+            1 | 2 => world.remove_edge(agent),
+            // The newest token's last edge.
             3 | 4 => {
                 let number = |hop: &Actor| world.agents.iter().position(|a| *a == hop.sub);
                 let line = issued.last().map(|i| i.claims.act.actors().filter_map(number).collect::<Vec<_>>());
@@ -145,7 +147,7 @@ fn run_walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
                     Denial::DelegationDepthExceeded => count(&tally.depth_exceeded),
                     Denial::ScopeExceedsCeiling(CeilingExceeded { owner: CeilingOwner::Edge, .. })
                     | Denial::DetailsExceedCeiling(CeilingExceeded { owner: CeilingOwner::Edge, .. }) => {
-                        count(&tally.edge_ceiling_exceeded)
+                        count(&tally.edge_ceiling_exceeded);
                     }
                     Denial::BrokerWithoutPrincipal => count(&tally.broker_without_principal),
                     _ => {}
@@ -157,7 +159,7 @@ fn run_walk(seed: &Seed, tally: &Tally) -> TestCaseResult {
                 let (deadline, approved) = match (&plan.task, parent.or(attempt.join)) {
                     (PlannedTask::Open { authority, deadline, .. }, _) => (*deadline, authority.clone()),
                     (_, Some(from)) => (issued[from].deadline, issued[from].approved.clone()),
-                    (_, None) => return Err(TestCaseError::fail("a task from nowhere")),
+                    (_, None) => return Err(TestCaseError::fail("a task without origin")),
                 };
                 record_statistics(tally, &world, &attempt, &plan);
                 let n = u128::try_from(issued.len()).unwrap() + 1;
@@ -178,7 +180,7 @@ fn record_statistics(tally: &Tally, world: &World, attempt: &Attempt, plan: &Tok
         TokenKind::Txn => count(&tally.txn_tokens),
         TokenKind::Access | TokenKind::Api => {}
     }
-    if plan.basis == "hand_over" {
+    if plan.basis == Basis::HandOver {
         count(&tally.hand_over_used);
     }
     if attempt.join.is_some() {
@@ -186,20 +188,21 @@ fn record_statistics(tally: &Tally, world: &World, attempt: &Attempt, plan: &Tok
     }
     let line = agents_along_chain(world, attempt, plan);
     let steps = || line.iter().zip(line.iter().skip(1)).map(|(a, b)| &world.edges[*a][b]);
-    for (so, cell) in [
+    for (holds, cell) in [
         (plan.authority.iter().any(|p| !p.constraints.is_none()), &tally.constrained),
         (line.iter().any(|a| world.brokers[*a]), &tally.brokered),
         (steps().any(|(depth, _)| depth.is_some()), &tally.depth_limited),
         (steps().any(|(_, lets)| lets.is_some()), &tally.tools_limited),
         (attempt.actor_match == AgentMatch::ThisAgent, &tally.with_actor_token),
     ] {
-        if so {
+        if holds {
             count(cell);
         }
     }
 }
 
-/// Chooses what is tried: mostly the newest token by who may present it, sometimes anybody anything.
+/// Chooses an exchange: mostly the newest token by a party that may present it, sometimes any token
+/// by any party.
 fn choose_attempt(world: &World, issued: &[Issued], step: &Step) -> Attempt {
     let actor = match step.agent % 8 {
         0 => AgentMatch::OtherParty,
@@ -208,11 +211,11 @@ fn choose_attempt(world: &World, issued: &[Issued], step: &Step) -> Attempt {
     };
     let (agents, resources) = (world.agents.len(), world.resources.len());
     let who = usize::from(step.agent);
-    // A transaction token leads to nothing but others: most of the time one that leads on is taken.
+    // A transaction token only leads to others of its kind, so mostly another token is chosen.
     let leads_on = |n: &usize| issued[*n].kind != TokenKind::Txn || step.operation % 8 == 7;
     let with = (0..issued.len()).rev().filter(leads_on).nth(step.token.into()).filter(|_| step.operation >= 16);
     let Some(n) = with else {
-        // A user token: opens a task, or joins an old one.
+        // A user token: opens a task, or joins an existing one.
         let join = step.operation.is_multiple_of(3).then(|| issued.iter().rposition(|i| i.parent.is_none())).flatten();
         let root = join.map_or(format!("a{}", who % agents), |n| issued[n].claims.client_id.to_string());
         let presenter = if step.is_stray { format!("r{}", who % resources) } else { root };
@@ -232,7 +235,7 @@ fn choose_attempt(world: &World, issued: &[Issued], step: &Step) -> Attempt {
     };
     let strays = [format!("a{}", who % agents), format!("r{}", who % resources), parent.claims.client_id.to_string()];
     let presenter = if step.is_stray { strays[usize::from(step.operation) % 3].clone() } else { to_presenter };
-    // Mostly to an agent that it may hand over to, and that is not in the chain yet.
+    // Mostly to an agent that the presenter may hand over to and that is not in the chain yet.
     let me = world.agents.iter().position(|a| *a == presenter);
     let is_new = |to: &&usize| !parent.claims.act.actors().any(|hop| hop.sub == world.agents[**to]) && Some(**to) != me;
     let next = me.map(|me| world.edges[me].keys().filter(is_new).copied().collect::<Vec<_>>()).unwrap_or_default();
@@ -295,14 +298,14 @@ fn decide_attempt(
     let scope = world.covered_scopes(&details, output.resource().map(|r| r.uri.as_str()));
     let scope = scope.iter().map(|scope| scope.parse().unwrap()).collect::<ScopeList>();
     let by_scope = step.uses_scope && scope.iter().next().is_some();
-    let asked = details.iter().cloned().collect::<RequestedPermissions>();
+    let requested = details.iter().cloned().collect::<RequestedPermissions>();
     let purpose = "anything".parse().unwrap();
     let joined = attempt.join.map(|n| {
         let root = &issued[n];
         let (id, approved) = (root.claims.txn, root.approved.clone());
         Task { id, root_agent: root.claims.client_id.clone(), deadline: root.deadline, ..task(approved) }
     });
-    // Of a broker nothing is known at the provider; a grant would do for anybody else.
+    // The provider does not know a broker, so it gets a grant.
     let is_broker = world.agents.iter().zip(&world.brokers).any(|(a, broker)| *broker && *a == attempt.presenter);
     let to_broker = Grant {
         agent: id.clone(),
@@ -324,7 +327,7 @@ fn decide_attempt(
         grants: &grants,
         requested_token: output,
         scope: by_scope.then_some(&scope),
-        details: (!by_scope).then_some(&asked),
+        details: (!by_scope).then_some(&requested),
         expires_in: step.expires_in.map(|life| Lifetime::seconds(life.into())),
         task: match &joined {
             Some(task) => TaskSelector::Named(task.id, Some(task)),

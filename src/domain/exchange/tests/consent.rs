@@ -1,4 +1,4 @@
-//! Consent: where it is demanded, nothing is issued beyond a live grant; and every token says which one it rests on.
+//! Consent: where required, no token exceeds a live grant, and every token names its grant.
 
 use proptest::{prelude::*, sample::subsequence};
 
@@ -17,18 +17,21 @@ fn token_names_its_grant_and_expires_with_it() {
     let case = requiring_consent("required").change(|c| c.grants = vec![short.clone()]);
     let plan = case.decide().unwrap();
     assert_eq!((plan.grant, plan.expires), (Some(short.id), short.expires));
-    assert!(matches!(plan.task, PlannedTask::Open { deadline, .. } if deadline == short.expires), "nor does its task");
-    // Of several, the one that lasts longest.
+    assert!(
+        matches!(plan.task, PlannedTask::Open { deadline, .. } if deadline == short.expires),
+        "the task ends with the grant too"
+    );
+    // Of several grants, the one that expires last.
     let longer = Grant {
         expires: NOW.saturating_add(Lifetime::minutes(4)),
         ..grant(2, Some(tools(&["read_file", "list_files"])))
     };
     let plan = case.clone().change(|c| c.grants.push(longer.clone())).decide().unwrap();
     assert_eq!((plan.grant, plan.expires), (Some(longer.id), longer.expires));
-    // Where nobody demands it and something else points at the agent, no grant is looked at.
+    // Without a requirement and with other evidence, grants are ignored.
     let plan = Case::with_user_token().change(|c| c.grants = vec![short.clone()]).decide().unwrap();
     assert_eq!(plan.grant, None);
-    // What is handed over, and what the next agent makes of it, rests on the same.
+    // A hand-over token, and the token derived from it, depend on the same grant.
     let (held, kind) = case.issue_token(1);
     assert_eq!(held.revocation_keys().grant, Some(short.id));
     let handing = Case::with_issued_token("planner", (held, kind)).change(|c| {
@@ -38,7 +41,7 @@ fn token_names_its_grant_and_expires_with_it() {
     });
     let handed =
         Case::with_issued_token("reader", handing.issue_token(2)).change(|c| c.objects.clone_from(&case.objects));
-    // Whether that one says what for is looked at where consent is demanded: and that one alone.
+    // Where consent is required, exactly that grant must cover the request.
     let with = |grants: Vec<Grant>| handed.clone().change(|c| c.grants = grants).decide();
     let plan = with(vec![short.clone()]).unwrap();
     assert_eq!((plan.grant, plan.expires), (Some(short.id), short.expires));
@@ -50,8 +53,8 @@ fn token_names_its_grant_and_expires_with_it() {
     ] {
         assert_eq!(with(grants).map(|plan| plan.grant), Err(Denial::ConsentRequired));
     }
-    let undemanded = handed.change(|c| c.objects.clone_from(&Case::with_user_token().objects));
-    assert_eq!(undemanded.decide().map(|plan| plan.grant), Ok(Some(short.id)));
+    let not_required = handed.change(|c| c.objects.clone_from(&Case::with_user_token().objects));
+    assert_eq!(not_required.decide().map(|plan| plan.grant), Ok(Some(short.id)));
 }
 
 #[test]
@@ -76,18 +79,18 @@ const TOOL_NAMES: [&str; 4] = ["read_file", "list_files", "write_file", "search"
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// With a grant demanded, by the issuer or by the resource, nothing is ever issued beyond one live grant; and what is
-    /// within one is issued, so the rule is not merely a no.
+    /// Where issuer or resource require consent, no token exceeds a single live grant, and every
+    /// request within one succeeds.
     #[test]
     fn issued_authority_is_within_one_live_grant(
         by_issuer in any::<bool>(),
-        asked in subsequence(TOOL_NAMES[..3].to_vec(), 1..=3),
+        requested in subsequence(TOOL_NAMES[..3].to_vec(), 1..=3),
         grants in prop::collection::vec((subsequence(TOOL_NAMES.to_vec(), 0..=4), any::<bool>(), -100..900_i64, 0..4_u8), 0..4),
     ) {
-        let grants = (1..).zip(grants).map(|(n, (names, says, seconds, whose))| {
-            let mut one = grant(n, says.then(|| tools(&names)));
+        let grants = (1..).zip(grants).map(|(n, (names, has_authority, seconds, kind))| {
+            let mut one = grant(n, has_authority.then(|| tools(&names)));
             one.expires = Timestamp::from_unix(NOW.unix() + seconds);
-            match whose {
+            match kind {
                 0 => one.agent = "reader".parse().unwrap(),
                 1 => one.requester.subject = "bob".parse().unwrap(),
                 _ => {}
@@ -96,11 +99,11 @@ proptest! {
         }).collect::<Vec<_>>();
         let place = if by_issuer { LOGIN } else { "files" };
         let case = Case::with_user_token().with_object(place, |object| object["consent"] = json!("required")).change(|c| {
-            (c.scope, c.details, c.grants) = (None, Some(tools(&asked)), grants.clone());
+            (c.scope, c.details, c.grants) = (None, Some(tools(&requested)), grants.clone());
         });
         let fits = |one: &Grant| {
             one.requester == alice().requester && one.agent.as_str() == "planner" && one.expires > NOW
-                && one.authority.as_ref().is_some_and(|a| asked.iter().all(|name| tools(&[name]).is_subset_of(a)))
+                && one.authority.as_ref().is_some_and(|a| requested.iter().all(|name| tools(&[name]).is_subset_of(a)))
         };
         match case.decide() {
             Ok(plan) => {
@@ -109,7 +112,7 @@ proptest! {
                 let held = one.authority.as_ref().unwrap();
                 prop_assert!(plan.authority.is_subset_of(&plan.authority.intersect(held)), "{:?}", plan.authority);
                 prop_assert!(plan.expires <= one.expires);
-                let PlannedTask::Open { authority, deadline, .. } = &plan.task else { panic!("a new task") };
+                let PlannedTask::Open { authority, deadline, .. } = &plan.task else { panic!("not a new task") };
                 prop_assert!(authority.is_subset_of(held) && *deadline <= one.expires);
             }
             Err(denial) => {

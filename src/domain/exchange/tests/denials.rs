@@ -1,4 +1,4 @@
-//! One row a rule: a legal request with one thing wrong gets the reason that is about this thing.
+//! One row for each rule: a legal request with one violation gets the denial for it.
 
 mod authority;
 mod consent;
@@ -11,9 +11,9 @@ use serde_json::json;
 use super::*;
 use crate::domain::{exchange::presenter_binding::BindingError, registry::tool::ToolUnavailable, task::JoinError};
 
-/// A number for each reason. There is no wildcard: who adds a reason adds a number here and a row below.
+/// Numbers the reasons, without a wildcard: a new reason needs a number here and a row below.
 fn denial_number(denial: &Denial) -> usize {
-    let holding = |holding: CeilingOwner| match holding {
+    let owner_number = |owner: CeilingOwner| match owner {
         CeilingOwner::Catalogue => 0,
         CeilingOwner::Agent => 1,
         CeilingOwner::Requester => 2,
@@ -22,7 +22,7 @@ fn denial_number(denial: &Denial) -> usize {
         CeilingOwner::NextAgent => 5,
         CeilingOwner::Edge => 6,
     };
-    let not_good = |why: &ToolUnavailable| match why {
+    let unavailable = |reason: &ToolUnavailable| match reason {
         ToolUnavailable::Changed => 0,
         ToolUnavailable::Gone => 1,
         ToolUnavailable::Proposed => 2,
@@ -45,7 +45,7 @@ fn denial_number(denial: &Denial) -> usize {
         Denial::Chain(ActorChainError::TooDeep) => 12,
         Denial::Chain(ActorChainError::DuplicateActor) => 13,
         Denial::Chain(ActorChainError::OwnAgentNamedByForeignIssuer) => 14,
-        Denial::Chain(ActorChainError::Empty) => panic!("nothing is ever made of an empty chain"),
+        Denial::Chain(ActorChainError::Empty) => panic!("an empty chain is never extended"),
         Denial::LineageTooLong => 15,
         Denial::NoAuthorityRequested => 16,
         Denial::SubjectScopeMissing => 17,
@@ -58,21 +58,21 @@ fn denial_number(denial: &Denial) -> usize {
         Denial::PurposeRequired => 22,
         Denial::DeadlineTooLong => 23,
         Denial::AlreadyExpired => 24,
-        Denial::ScopeExceedsCeiling(excess) => 25 + holding(excess.owner),
-        Denial::DetailsExceedCeiling(excess) => 32 + holding(excess.owner),
+        Denial::ScopeExceedsCeiling(excess) => 25 + owner_number(excess.owner),
+        Denial::DetailsExceedCeiling(excess) => 32 + owner_number(excess.owner),
         Denial::DelegationDepthExceeded => 39,
         Denial::BrokerWithoutPrincipal => 40,
         Denial::ConsentRequired => 52,
         Denial::ScopeToolUnavailable(_, ToolUnavailable::DigestMismatch) => panic!("a scope names no definition"),
-        Denial::ScopeToolUnavailable(_, why) => 43 + not_good(why),
-        Denial::DetailsToolUnavailable(_, why) => 47 + not_good(why),
+        Denial::ScopeToolUnavailable(_, reason) => 43 + unavailable(reason),
+        Denial::DetailsToolUnavailable(_, reason) => 47 + unavailable(reason),
     }
 }
 const DENIAL_COUNT: usize = 53;
 
 type Row = (&'static str, Case, Denial);
 
-/// What is left has tests of its own.
+/// Removes the allowed part, which has tests of its own.
 fn without_allowed(mut denial: Denial) -> Denial {
     if let Denial::ScopeExceedsCeiling(excess) | Denial::DetailsExceedCeiling(excess) = &mut denial {
         excess.allowed = None;
@@ -80,15 +80,14 @@ fn without_allowed(mut denial: Denial) -> Denial {
     denial
 }
 
-/// `place`: which of the scopes.
-fn scope_exceeds(place: &str, holding: CeilingOwner) -> Denial {
-    Denial::ScopeExceedsCeiling(CeilingExceeded { location: format!("scope{place}"), owner: holding, allowed: None })
+fn scope_exceeds(index: &str, owner: CeilingOwner) -> Denial {
+    Denial::ScopeExceedsCeiling(CeilingExceeded { location: format!("scope{index}"), owner, allowed: None })
 }
 
-fn details_exceed(place: &str, holding: CeilingOwner) -> Denial {
+fn details_exceed(path: &str, owner: CeilingOwner) -> Denial {
     Denial::DetailsExceedCeiling(CeilingExceeded {
-        location: format!("authorization_details{place}"),
-        owner: holding,
+        location: format!("authorization_details{path}"),
+        owner,
         allowed: None,
     })
 }
@@ -107,15 +106,15 @@ fn each_violated_rule_is_denied_with_its_reason() {
         consent::consent_rows(),
         definition_rows(),
     ];
-    let mut seen = BTreeSet::new();
+    let mut covered = BTreeSet::new();
     for (what, case, want) in rows.into_iter().flatten() {
         assert_eq!(case.decide().map_err(without_allowed), Err(want.clone()), "{what}");
         let text = want.to_string();
         assert!(text.is_ascii() && !text.contains("alice") && !text.contains("planner"), "{text}");
-        seen.insert(denial_number(&want));
+        covered.insert(denial_number(&want));
     }
-    assert_eq!(seen, (0..DENIAL_COUNT).collect(), "every reason has a row");
-    // Who is shut out is who has the name, the kind and the issuer.
+    assert_eq!(covered, (0..DENIAL_COUNT).collect(), "every reason has a row");
+    // A block applies to exactly one name, kind and issuer.
     for (kind, id) in [
         ("requester", "https://login.example.com alic"),
         ("requester", "https://partner.example.com alice"),
@@ -138,7 +137,7 @@ fn target_rows() -> Vec<Row> {
     let disable = |o: &mut Value| o["disabled"] = true.into();
     vec![
         (
-            "a resource wants an access token",
+            "a resource requests an access token",
             Case::with_issued_token("files", Case::with_user_token().issue_token(1)),
             Denial::ResourceLimitedToTxnToken,
         ),
@@ -159,12 +158,12 @@ fn target_rows() -> Vec<Row> {
             Denial::TargetBlocked,
         ),
         (
-            "a resource called like us",
+            "a resource named like this server",
             Case::with_user_token().with_object("files", |o| o["uri"] = US.into()),
             Denial::TargetIsIssuer,
         ),
         (
-            "a resource called like us, by another spelling",
+            "a resource named like this server, in another spelling",
             Case::with_user_token().with_object("files", |o| o["uri"] = "https://STS.example.com:443/".into()),
             Denial::TargetIsIssuer,
         ),
@@ -174,12 +173,12 @@ fn target_rows() -> Vec<Row> {
             Denial::DelegationNotAllowed,
         ),
         (
-            "an edge that is gone when the token is redeemed",
+            "an edge removed before the token is redeemed",
             Case::with_handed_over_token().with_object("planner", |o| o["may_delegate_to"] = json!(["writer"])),
             Denial::DelegationNotAllowed,
         ),
         (
-            "a transaction token comes out again",
+            "a transaction token is exchanged for an access token",
             Case::with_txn_token().change(|c| {
                 c.presenter = "planner";
                 c.requested_token = TokenRequest::Access("files");
@@ -214,12 +213,12 @@ fn user_token_rows() -> Vec<Row> {
             Denial::PresenterNotBound(BindingError::Unrelated),
         ),
         (
-            "issued to a client that has this name at another issuer",
+            "issued to the agent's client id at another issuer",
             Case::with_user_token().with_user_claims(|u| u.client = Some("planner-there".into())),
             Denial::PresenterNotBound(BindingError::Unrelated),
         ),
         (
-            "issued to a client that is called like our agent, which the issuer knows by another name",
+            "issued to a client with the agent's id, which is not its client id at the issuer",
             Case::with_user_token().with_user_claims(|u| u.client = Some("planner".into())),
             Denial::PresenterNotBound(BindingError::Unrelated),
         ),
@@ -229,32 +228,32 @@ fn user_token_rows() -> Vec<Row> {
             Denial::PresenterNotBound(BindingError::KeyBound),
         ),
         (
-            "may_act names another, though the token was issued to this one",
+            "may_act names another agent, though the token was issued to this one",
             Case::with_user_token().with_user_claims(|u| u.may_act = by_reader(None, "reader-app")),
             Denial::PresenterNotBound(BindingError::MayActMismatch),
         ),
         (
-            "may_act has our id in the issuer's namespace",
+            "may_act has the agent's id in the issuer's namespace",
             Case::with_user_token().with_user_claims(|u| u.may_act = by_reader(Some(LOGIN), "planner")),
             Denial::PresenterNotBound(BindingError::MayActMismatch),
         ),
         (
-            "may_act has the issuer's name in our namespace",
+            "may_act has the agent's client id in the namespace of this server",
             Case::with_user_token().with_user_claims(|u| u.may_act = by_reader(Some(US), "planner-app")),
             Denial::PresenterNotBound(BindingError::MayActMismatch),
         ),
         (
-            "may_act names it in a third namespace",
+            "may_act names the agent in a third namespace",
             Case::with_user_token().with_user_claims(|u| u.may_act = by_reader(Some(PARTNER), "planner-app")),
             Denial::PresenterNotBound(BindingError::MayActMismatch),
         ),
         (
-            "the actor token is another's",
+            "the actor token names another agent",
             Case::with_user_token().change(|c| c.actor_match = AgentMatch::OtherParty),
             Denial::PresenterNotBound(BindingError::ActorTokenMismatch),
         ),
         (
-            "the actor token is another's, beside a token of ours",
+            "the actor token names another agent, with a token of this server",
             Case::with_access_token().change(|c| c.actor_match = AgentMatch::OtherParty),
             Denial::PresenterNotBound(BindingError::ActorTokenMismatch),
         ),
@@ -265,15 +264,11 @@ fn user_token_rows() -> Vec<Row> {
         ),
         ("the agent is disabled", Case::with_user_token().with_object("planner", disable), Denial::PartyBlocked),
         ("the issuer is disabled", Case::with_user_token().with_object(LOGIN, disable), Denial::PartyBlocked),
-        ("an admin shut the agent out", Case::with_user_token().with_block("agent", "planner"), Denial::PartyBlocked),
-        ("an admin shut the issuer out", Case::with_user_token().with_block("issuer", LOGIN), Denial::PartyBlocked),
+        ("the agent is blocked", Case::with_user_token().with_block("agent", "planner"), Denial::PartyBlocked),
+        ("the issuer is blocked", Case::with_user_token().with_block("issuer", LOGIN), Denial::PartyBlocked),
+        ("the resource is blocked", Case::with_user_token().with_block("resource", "files"), Denial::TargetBlocked),
         (
-            "an admin shut the resource out",
-            Case::with_user_token().with_block("resource", "files"),
-            Denial::TargetBlocked,
-        ),
-        (
-            "an admin shut the requester out",
+            "the requester is blocked",
             Case::with_user_token().with_block("requester", "https://login.example.com alice"),
             Denial::RequesterBlocked,
         ),
@@ -281,6 +276,7 @@ fn user_token_rows() -> Vec<Row> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn own_token_rows() -> Vec<Row> {
     let disable = |o: &mut Value| o["disabled"] = true.into();
     let without = |case: Case, id: &'static str| case.change(|c| c.objects.retain(|o| o["body"]["id"] != id));
@@ -305,30 +301,34 @@ fn own_token_rows() -> Vec<Row> {
                 .change(|c| c.requested_token = TokenRequest::Txn),
             Denial::PresenterMismatch,
         ),
-        ("who handed over goes on with it", Case::with_issued_token("planner", handed()), Denial::PresenterMismatch),
         (
-            "a third agent takes what was handed over",
+            "the agent that handed over presents the hand-over token",
+            Case::with_issued_token("planner", handed()),
+            Denial::PresenterMismatch,
+        ),
+        (
+            "a third agent presents the hand-over token",
             Case::with_issued_token("writer", handed()),
             Denial::PresenterMismatch,
         ),
         (
-            "a resource takes what was handed over",
+            "a resource presents the hand-over token",
             Case::with_issued_token("files", handed()).change(|c| c.requested_token = TokenRequest::Txn),
             Denial::PresenterMismatch,
         ),
         (
-            "handed over to an agent of that name elsewhere",
+            "handed over to an agent with this id at another issuer",
             Case::with_handed_over_token()
                 .with_own_claims(|own| own.may_act.as_mut().unwrap().iss = LOGIN.parse().unwrap()),
             Denial::PresenterMismatch,
         ),
         (
-            "another workload replaces it",
+            "another workload replaces the transaction token",
             Case::with_txn_token().change(|c| c.presenter = "mail"),
             Denial::PresenterMismatch,
         ),
         (
-            "the agent in it replaces it",
+            "the agent in the transaction token replaces it",
             Case::with_txn_token().change(|c| c.presenter = "planner"),
             Denial::PresenterMismatch,
         ),
@@ -338,12 +338,12 @@ fn own_token_rows() -> Vec<Row> {
             Denial::PartyBlocked,
         ),
         (
-            "an admin shut an agent of the chain out",
+            "an agent of the chain is blocked",
             Case::with_handed_over_token().with_block("agent", "planner"),
             Denial::PartyBlocked,
         ),
         (
-            "an admin shut the requester out",
+            "the requester is blocked",
             Case::with_access_token().with_block("requester", "https://login.example.com alice"),
             Denial::PartyBlocked,
         ),
@@ -353,24 +353,24 @@ fn own_token_rows() -> Vec<Row> {
             Denial::PartyBlocked,
         ),
         (
-            "the requester's issuer is gone",
+            "the requester's issuer is not registered",
             Case::with_access_token().with_own_claims(|own| own.sub_iss = "https://gone.example.com".parse().unwrap()),
             Denial::PartyBlocked,
         ),
         (
-            "an agent of the chain is gone",
+            "an agent of the chain is not registered",
             without(no_edges(Case::with_handed_over_token()), "planner"),
             Denial::PartyBlocked,
         ),
         (
-            "an agent of the chain is a resource by now",
+            "an agent of the chain has become a resource",
             Case::with_access_token().with_own_claims(|own| {
                 own.act = ActorChain::new(vec![actor(US, "planner"), actor(US, "mail")]).unwrap();
             }),
             Denial::PartyBlocked,
         ),
         (
-            "the resource that it came from is disabled",
+            "the resource of the access token is disabled",
             Case::with_txn_token().with_object("files", disable).change(|c| {
                 c.presenter = "mail";
                 let Subject::Own(own, _) = &mut c.subject else { panic!() };
@@ -379,12 +379,12 @@ fn own_token_rows() -> Vec<Row> {
             Denial::PartyBlocked,
         ),
         (
-            "derived too often",
+            "lineage too long",
             Case::with_access_token().with_own_claims(|own| own.lineage = (10..26).map(token_id).collect()),
             Denial::LineageTooLong,
         ),
         (
-            "it ends now",
+            "the token expires now",
             Case::with_access_token().change(|c| c.now = NOW.saturating_add(Lifetime::minutes(5))),
             Denial::AlreadyExpired,
         ),
@@ -396,14 +396,14 @@ fn chain_rows() -> Vec<Row> {
     vec![
         ("too deep", Case::with_handed_over_token().change(deep(1)), Denial::Chain(ActorChainError::TooDeep)),
         (
-            "too deep for who it is handed over to",
+            "too deep with the requested actor",
             Case::with_access_token()
                 .change(deep(1))
                 .change(|c| c.requested_token = TokenRequest::HandOver("reader", "files")),
             Denial::Chain(ActorChainError::TooDeep),
         ),
         (
-            "too deep by another issuer's word",
+            "too deep with the chain of another issuer",
             Case::with_user_token()
                 .change(deep(1))
                 .with_user_claims(|u| u.chain = Some(ActorChain::from_actor(actor(LOGIN, "web")))),
@@ -415,7 +415,7 @@ fn chain_rows() -> Vec<Row> {
             Denial::Chain(ActorChainError::DuplicateActor),
         ),
         (
-            "another issuer says that an agent of ours acted",
+            "another issuer names an agent of this server",
             Case::with_user_token().with_user_claims(|u| {
                 u.chain = Some(ActorChain::new(vec![actor(LOGIN, "web"), actor(US, "reader")]).unwrap());
             }),
@@ -430,7 +430,7 @@ fn task_rows() -> Vec<Row> {
         change(&mut task);
         Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), Some(Box::new(task))))
     };
-    let not_yours = || Denial::TaskNotJoinable(JoinError::UnknownTask);
+    let unknown = || Denial::TaskNotJoinable(JoinError::UnknownTask);
     let ended = || Denial::TaskNotJoinable(JoinError::Ended);
     let unnamed =
         |purpose, deadline| Case::with_user_token().change(|c| c.task = TaskRequest::Unnamed { purpose, deadline });
@@ -440,18 +440,14 @@ fn task_rows() -> Vec<Row> {
             Case::with_access_token().change(|c| c.task = TaskRequest::Named(task_id(9), None)),
             Denial::TaskMismatch,
         ),
+        ("no such task", Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), None)), unknown()),
+        ("another user's task", join(|t| t.requester.subject = "carol".parse().unwrap()), unknown()),
         (
-            "no such task",
-            Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), None)),
-            not_yours(),
-        ),
-        ("another user's task", join(|t| t.requester.subject = "carol".parse().unwrap()), not_yours()),
-        (
-            "the task of an equal name at another issuer",
+            "the task of a user with this name at another issuer",
             join(|t| t.requester.issuer = PARTNER.parse().unwrap()),
-            not_yours(),
+            unknown(),
         ),
-        ("another agent's task", join(|t| t.root_agent = "reader".parse().unwrap()), not_yours()),
+        ("another agent's task", join(|t| t.root_agent = "reader".parse().unwrap()), unknown()),
         ("a revoked task", join(|t| t.state = TaskState::Revoked), ended()),
         ("a completed task", join(|t| t.state = TaskState::Completed), ended()),
         ("a suspended task", join(|t| t.state = TaskState::Suspended), Denial::TaskNotJoinable(JoinError::Suspended)),
@@ -459,66 +455,73 @@ fn task_rows() -> Vec<Row> {
         ("no purpose", unnamed(None, None), Denial::PurposeRequired),
         ("a second over the limit", unnamed(Some("x"), Some(24 * 3600 + 1)), Denial::DeadlineTooLong),
         (
-            "over the cap, whatever is configured",
+            "over the hard cap",
             unnamed(Some("x"), Some(24 * 3600 + 1)).change(|c| c.tasks.max_lifetime = Lifetime::hours(48)),
             Denial::DeadlineTooLong,
         ),
-        ("a task of no time", unnamed(Some("x"), Some(0)), Denial::AlreadyExpired),
-        ("a token of no time", Case::with_user_token().change(|c| c.expires_in = Some(0)), Denial::AlreadyExpired),
+        ("a task without lifetime", unnamed(Some("x"), Some(0)), Denial::AlreadyExpired),
         (
-            "the user token ends now",
+            "a token without lifetime",
+            Case::with_user_token().change(|c| c.expires_in = Some(0)),
+            Denial::AlreadyExpired,
+        ),
+        (
+            "the user token expires now",
             Case::with_user_token().with_user_claims(|u| u.expires = NOW),
             Denial::AlreadyExpired,
         ),
     ]
 }
 
-/// Nothing of somebody else's task shows, whatever is asked for: the answer is that of a task that is not there.
+/// A task of another party never influences the answer, which is that for an unknown task.
 #[test]
 fn foreign_task_is_indistinguishable_from_unknown_task() {
-    let little = || task(tools(&["read_file"]));
-    let on_a_grant = || Task { grant: Some(grant_id(1)), ..little() };
-    let other = |of: Task| Task { root_agent: "reader".parse().unwrap(), ..of };
-    let carols = |of: Task| Task { requester: Requester { subject: "carol".parse().unwrap(), ..of.requester }, ..of };
-    let theirs = [
-        other(little()),
-        carols(little()),
-        other(on_a_grant()),
-        carols(on_a_grant()),
-        Task { state: TaskState::Suspended, ..other(little()) },
-        Task { deadline: NOW, ..carols(little()) },
-        Task { authority: Authority::default(), ..other(little()) },
+    let small = || task(tools(&["read_file"]));
+    let with_grant = || Task { grant: Some(grant_id(1)), ..small() };
+    let of_reader = |of: Task| Task { root_agent: "reader".parse().unwrap(), ..of };
+    let of_carol = |of: Task| Task { requester: Requester { subject: "carol".parse().unwrap(), ..of.requester }, ..of };
+    let foreign = [
+        of_reader(small()),
+        of_carol(small()),
+        of_reader(with_grant()),
+        of_carol(with_grant()),
+        Task { state: TaskState::Suspended, ..of_reader(small()) },
+        Task { deadline: NOW, ..of_carol(small()) },
+        Task { authority: Authority::default(), ..of_reader(small()) },
     ];
-    let details = |wanted: Authority| {
+    let details = |requested: Authority| {
         move |c: &mut Case| {
             c.scope = None;
-            c.details = Some(wanted);
+            c.details = Some(requested);
         }
     };
-    let unpointed = || Case::with_user_token().with_user_claims(|u| u.client = None);
-    let demanding = || Case::with_user_token().with_object("files", |files| files["consent"] = json!("required"));
+    let unbound = || Case::with_user_token().with_user_claims(|u| u.client = None);
+    let requiring = || Case::with_user_token().with_object("files", |files| files["consent"] = json!("required"));
     let grants = || vec![grant(2, Some(tools(&["read_file", "list_files"])))];
-    let asks = [
+    let cases = [
         ("no more than it allows", Case::with_user_token().change(details(tools(&["read_file"])))),
         ("more, by scope", Case::with_user_token()),
         ("more, by name", Case::with_user_token().change(details(tools(&["list_files"])))),
-        ("more than anybody may", Case::with_user_token().change(|c| c.scope = Some("files:own"))),
+        ("a scope that does not exist", Case::with_user_token().change(|c| c.scope = Some("files:own"))),
         ("nothing", Case::with_user_token().change(|c| c.scope = None)),
-        ("with a token that points nowhere", unpointed()),
-        ("with a grant that points at it", unpointed().change(|c| c.grants = grants())),
-        ("where consent is demanded", demanding()),
-        ("where consent was given", demanding().change(|c| c.grants = grants())),
-        ("a tool by another definition", Case::with_user_token().with_known_tool("read_file", Some("a"), Some("b"))),
-        ("no time", Case::with_user_token().change(|c| c.expires_in = Some(0))),
+        ("with a token that does not name the agent", unbound()),
+        ("with a grant that names the agent", unbound().change(|c| c.grants = grants())),
+        ("where consent is required", requiring()),
+        ("where consent is recorded", requiring().change(|c| c.grants = grants())),
+        (
+            "a tool with a changed definition",
+            Case::with_user_token().with_known_tool("read_file", Some("a"), Some("b")),
+        ),
+        ("no lifetime", Case::with_user_token().change(|c| c.expires_in = Some(0))),
     ];
-    for (what, ask) in asks {
+    for (what, case) in cases {
         let answer = |task: Option<&Task>| {
             let named = TaskRequest::Named(task_id(7), task.cloned().map(Box::new));
-            ask.clone().change(|c| c.task = named).decide()
+            case.clone().change(|c| c.task = named).decide()
         };
         let none = answer(None);
         assert!(none.is_err(), "{what}: {none:?}");
-        for task in &theirs {
+        for task in &foreign {
             assert_eq!(answer(Some(task)), none, "{what}: {task:?}");
         }
     }
@@ -526,10 +529,10 @@ fn foreign_task_is_indistinguishable_from_unknown_task() {
 
 fn definition_rows() -> Vec<Row> {
     let read = || "read_file".parse().unwrap();
-    let by_scope = |why| Denial::ScopeToolUnavailable(read(), why);
-    let by_name = |why| Denial::DetailsToolUnavailable(read(), why);
-    let asks = |case: Case| case.change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"]))));
-    let asks_for = |text: &'static str| {
+    let by_scope = |reason| Denial::ScopeToolUnavailable(read(), reason);
+    let by_name = |reason| Denial::DetailsToolUnavailable(read(), reason);
+    let requesting = |case: Case| case.change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"]))));
+    let with_digest_of = |text: &'static str| {
         move |c: &mut Case| {
             let plain = tools(&["read_file"]).iter().next().unwrap().clone();
             let digest = Some(definition("read_file", text).digest());
@@ -537,33 +540,42 @@ fn definition_rows() -> Vec<Row> {
         }
     };
     let mut rows = Vec::new();
-    for (what, accepted, seen, why) in [
+    for (what, accepted, observed, reason) in [
         ("a tool that changed", Some("a"), Some("b"), ToolUnavailable::Changed),
-        ("a tool that is gone", Some("a"), None, ToolUnavailable::Gone),
-        ("a tool that was never there", None, None, ToolUnavailable::Gone),
-        ("a tool that nobody has looked at", None, Some("a"), ToolUnavailable::Proposed),
+        ("a tool that is no longer listed", Some("a"), None, ToolUnavailable::Gone),
+        ("a tool that was never listed", None, None, ToolUnavailable::Gone),
+        ("a tool that is not accepted yet", None, Some("a"), ToolUnavailable::Proposed),
     ] {
-        rows.push((what, Case::with_user_token().with_known_tool("read_file", accepted, seen), by_scope(why)));
-        rows.push((what, asks(Case::with_user_token().with_known_tool("read_file", accepted, seen)), by_name(why)));
+        rows.push((what, Case::with_user_token().with_known_tool("read_file", accepted, observed), by_scope(reason)));
+        rows.push((
+            what,
+            requesting(Case::with_user_token().with_known_tool("read_file", accepted, observed)),
+            by_name(reason),
+        ));
     }
-    let good = || Case::with_user_token().with_known_tool("read_file", Some("a"), Some("a"));
-    let held =
-        || Case::with_issued_token("planner", good().issue_token(1)).with_known_tool("read_file", Some("b"), Some("b"));
+    let known = || Case::with_user_token().with_known_tool("read_file", Some("a"), Some("a"));
+    let held = || {
+        Case::with_issued_token("planner", known().issue_token(1)).with_known_tool("read_file", Some("b"), Some("b"))
+    };
     let join = || {
-        let approved = good().decide().unwrap().authority;
+        let approved = known().decide().unwrap().authority;
         Case::with_user_token()
             .change(|c| c.task = TaskRequest::Named(task_id(7), Some(Box::new(task(approved)))))
             .with_known_tool("read_file", Some("b"), Some("b"))
     };
     rows.extend([
-        ("another definition by name", good().change(asks_for("b")), by_name(ToolUnavailable::DigestMismatch)),
-        // A scope can't name a definition; a parent token or a task can have been made for another one.
-        ("what the parent was not made for", held(), by_scope(ToolUnavailable::DefinitionSuperseded)),
-        ("what the parent was not made for, by name", asks(held()), by_name(ToolUnavailable::DefinitionSuperseded)),
-        ("what the task was not made for", join(), by_scope(ToolUnavailable::DefinitionSuperseded)),
+        ("another definition by name", known().change(with_digest_of("b")), by_name(ToolUnavailable::DigestMismatch)),
+        // A scope can't name a definition, but a parent token or a task may have an older one.
+        ("the parent has an older definition", held(), by_scope(ToolUnavailable::DefinitionSuperseded)),
         (
-            "what is not offered anyway",
-            asks(Case::with_user_token().with_known_tool("own_file", None, Some("a")))
+            "the parent has an older definition, by name",
+            requesting(held()),
+            by_name(ToolUnavailable::DefinitionSuperseded),
+        ),
+        ("the task has an older definition", join(), by_scope(ToolUnavailable::DefinitionSuperseded)),
+        (
+            "a tool that is not offered",
+            requesting(Case::with_user_token().with_known_tool("own_file", None, Some("a")))
                 .change(|c| c.details = Some(tools(&["own_file"]))),
             details_exceed("[0].identifier", CeilingOwner::Catalogue),
         ),

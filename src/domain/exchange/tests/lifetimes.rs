@@ -1,12 +1,12 @@
-//! `expires` is the least of everything that has a say; each row makes another one the least.
+//! The expiry is the earliest of all limits; each row makes another limit the earliest.
 
 use super::*;
 
 #[test]
 fn token_expires_at_the_earliest_limit() {
     let cap = |id: &'static str, life: u32| move |c: Case| c.with_object(id, |o| o["max_token_lifetime"] = life.into());
-    let asked = |life| move |c: Case| c.change(|c| c.expires_in = Some(life));
-    let ours = |life| move |c: Case| c.change(|c| c.tokens.lifetime = Lifetime::seconds(life));
+    let requested = |life| move |c: Case| c.change(|c| c.expires_in = Some(life));
+    let configured = |life| move |c: Case| c.change(|c| c.tokens.lifetime = Lifetime::seconds(life));
     let deadline =
         |life| move |c: Case| c.change(|c| c.task = TaskRequest::Unnamed { purpose: Some("x"), deadline: Some(life) });
     let user_ends =
@@ -20,13 +20,17 @@ fn token_expires_at_the_earliest_limit() {
         Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), Some(Box::new(task))))
     };
     let rows: Vec<(&str, Case, u32)> = vec![
-        ("nothing said", Case::with_user_token(), 300),
-        ("configured", ours(600)(Case::with_user_token()), 600),
-        ("the cap, whatever is configured", ours(7200)(Case::with_user_token()), 900),
-        ("the cap, whatever is asked", asked(7200)(ours(7200)(Case::with_user_token())), 900),
-        ("asked", asked(60)(Case::with_user_token()), 60),
-        ("asked for more", asked(301)(Case::with_user_token()), 300),
-        ("a second", asked(1)(Case::with_user_token()), 1),
+        ("default", Case::with_user_token(), 300),
+        ("configured", configured(600)(Case::with_user_token()), 600),
+        ("the hard cap, with a longer configured lifetime", configured(7200)(Case::with_user_token()), 900),
+        (
+            "the hard cap, with a longer requested lifetime",
+            requested(7200)(configured(7200)(Case::with_user_token())),
+            900,
+        ),
+        ("requested", requested(60)(Case::with_user_token()), 60),
+        ("requested longer", requested(301)(Case::with_user_token()), 300),
+        ("a second", requested(1)(Case::with_user_token()), 1),
         ("the resource's", cap("files", 61)(Case::with_user_token()), 61),
         ("another resource's", cap("mail", 61)(Case::with_user_token()), 300),
         ("the agent's", cap("planner", 62)(Case::with_user_token()), 62),
@@ -36,16 +40,16 @@ fn token_expires_at_the_earliest_limit() {
         ("the longest task's", deadline(24 * 3600)(Case::with_user_token()), 300),
         ("the joined task's", joined(65), 65),
         ("the parent's", own_ends(66)(Case::with_access_token()), 66),
-        ("the parent's, whatever is asked", asked(299)(own_ends(66)(Case::with_access_token())), 66),
+        ("the parent's, with a longer requested lifetime", requested(299)(own_ends(66)(Case::with_access_token())), 66),
         ("the next agent's", cap("reader", 67)(to_reader()), 67),
         ("the resource's, at a hand-over", cap("files", 68)(to_reader()), 68),
         ("the hand-over's", own_ends(69)(Case::with_handed_over_token()), 69),
-        ("the taker's", cap("reader", 70)(Case::with_handed_over_token()), 70),
-        ("the giver's does not count again", cap("planner", 70)(Case::with_handed_over_token()), 300),
+        ("the receiving agent's", cap("reader", 70)(Case::with_handed_over_token()), 70),
+        ("the handing agent's cap is not applied again", cap("planner", 70)(Case::with_handed_over_token()), 300),
         ("a transaction token: the parent's", own_ends(71)(Case::with_txn_token()), 71),
         (
-            "all at once",
-            cap("files", 50)(cap("planner", 40)(asked(30)(deadline(20)(user_ends(10)(Case::with_user_token()))))),
+            "all limits",
+            cap("files", 50)(cap("planner", 40)(requested(30)(deadline(20)(user_ends(10)(Case::with_user_token()))))),
             10,
         ),
     ];

@@ -1,11 +1,12 @@
-//! The splice matrix, through the whole decision: two honest tokens make a delegation in the legal cells and no others.
+//! The matrix of presenter bindings through the whole decision: two unrelated valid tokens are
+//! never combined into a delegation.
 
 use super::*;
 use crate::domain::exchange::presenter_binding::BindingError;
 
 const MATCHES: [AgentMatch; 3] = [AgentMatch::Absent, AgentMatch::ThisAgent, AgentMatch::OtherParty];
 
-/// `may_act` as it can be written for the planner, and whether it is the planner that it means.
+/// Spellings of `may_act`, and whether they name the planner.
 fn may_act_cases() -> Vec<(Option<MayAct>, AgentMatch)> {
     let named = |iss: Option<&str>, sub: &str| Some(MayAct { iss: iss.map(str::to_owned), sub: sub.into() });
     vec![
@@ -27,7 +28,7 @@ fn may_act_cases() -> Vec<(Option<MayAct>, AgentMatch)> {
     ]
 }
 
-/// What a claim of the user token says, and whether that is the planner.
+/// Values of a claim, and whether they name the planner.
 const AUDIENCE_CASES: [(&[&str], bool); 7] = [
     (&[US], false),
     (&["planner-app"], true),
@@ -52,8 +53,8 @@ fn only_legal_evidence_combinations_are_issued() {
     let base = Case::with_user_token();
     let registry = registry(base.objects.clone());
     let (mut legal, mut illegal) = (0, 0);
-    for (audience, to_it) in AUDIENCE_CASES {
-        for (client, of_it) in CLIENT_CASES {
+    for (audience, audience_matches) in AUDIENCE_CASES {
+        for (client, client_matches) in CLIENT_CASES {
             for (may_act, named) in may_act_cases() {
                 for bits in 0..4 {
                     for actor in MATCHES {
@@ -64,11 +65,11 @@ fn only_legal_evidence_combinations_are_issued() {
                         user.may_act = may_act.clone();
                         user.is_key_bound = bound;
                         let got = decide_with(&registry, &base, &user, actor, grant);
-                        // Said the other way round than the rule says it.
-                        let nobody_else = actor != AgentMatch::OtherParty && named != AgentMatch::OtherParty;
-                        let said_so = named == AgentMatch::ThisAgent || grant;
-                        let points_here = (to_it || of_it) && !bound;
-                        let want = nobody_else && (said_so || points_here);
+                        // The rule in another form.
+                        let no_other_party = actor != AgentMatch::OtherParty && named != AgentMatch::OtherParty;
+                        let is_explicit = named == AgentMatch::ThisAgent || grant;
+                        let is_implicit = (audience_matches || client_matches) && !bound;
+                        let want = no_other_party && (is_explicit || is_implicit);
                         let cell = format!("{audience:?} {client:?} {may_act:?} {actor:?} grant {grant} bound {bound}");
                         assert_eq!(got.is_ok(), want, "{cell}: {got:?}");
                         if want {
@@ -78,7 +79,7 @@ fn only_legal_evidence_combinations_are_issued() {
                             assert!(matches!(got, Err(Denial::PresenterNotBound(_))), "{cell}: {got:?}");
                         }
                         if bound && got.is_ok() {
-                            assert!(matches!(got, Ok("may_act" | "grant")), "{cell}: {got:?}");
+                            assert!(matches!(got, Ok(Basis::MayAct | Basis::Grant)), "{cell}: {got:?}");
                         }
                     }
                 }
@@ -89,14 +90,14 @@ fn only_legal_evidence_combinations_are_issued() {
     assert!(legal > 1_500 && illegal > 5_000, "{legal} {illegal}");
 }
 
-/// The same with a name that the agent has at another issuer: it says nothing here.
+/// The client id of the agent at another issuer does not name it here.
 #[test]
 fn agent_name_at_one_issuer_is_not_accepted_at_another() {
     let base = Case::with_user_token();
     let registry = registry(base.objects.clone());
     let staff = serde_json::json!(["staff"]);
     for (client, want) in [
-        ("planner-there", Ok("client")),
+        ("planner-there", Ok(Basis::Client)),
         ("planner-app", Err(Denial::PresenterNotBound(BindingError::Unrelated))),
         ("planner-web", Err(Denial::PresenterNotBound(BindingError::Unrelated))),
     ] {
@@ -105,18 +106,18 @@ fn agent_name_at_one_issuer_is_not_accepted_at_another() {
     }
 }
 
-/// Decides with a registry that is built once, and says by what right.
+/// Decides with a registry that is built once, and returns the basis.
 fn decide_with(
     registry: &Registry,
     base: &Case,
     user: &UserClaims,
     actor: AgentMatch,
     is_granted: bool,
-) -> Result<&'static str, Denial> {
+) -> Result<Basis, Denial> {
     let grants = if is_granted { vec![grant(1, None)] } else { Vec::new() };
     let purpose = "quarterly report".parse().unwrap();
     let resource = registry.resource(&"files".parse().unwrap()).unwrap();
-    let ask = ExchangeInput {
+    let input = ExchangeInput {
         now: NOW,
         issuer: &US.parse().unwrap(),
         trust_domain: DOMAIN,
@@ -133,5 +134,5 @@ fn decide_with(
         expires_in: None,
         task: TaskSelector::Unnamed { purpose: Some(&purpose), deadline: None },
     };
-    decide(&ask).map(|plan| plan.basis)
+    decide(&input).map(|plan| plan.basis)
 }

@@ -1,4 +1,4 @@
-//! Generated worlds and walks through them: who knows whom, who may what, and what everybody tries, right and wrong.
+//! Generated registries and sequences of steps, legal and illegal.
 
 use std::collections::BTreeMap;
 
@@ -14,41 +14,42 @@ use crate::domain::{
     },
 };
 
-/// The scopes that tools have. Resources share them, on purpose.
+/// The scopes of tools. Resources share them on purpose.
 const SCOPES: [&str; 4] = ["s:read", "s:write", "s:send", "s:drop"];
 
-/// Raw material of a world.
+/// The input from which a world is built.
 #[derive(Clone, Debug)]
 pub(super) struct Seed {
-    /// For each resource the scopes of its tools, and its cap.
+    /// For each resource, the scopes of its tools and its lifetime cap.
     resources: Vec<(Vec<u8>, Option<u16>)>,
-    /// For each agent: which tools it may have, whom it may delegate to (bits), and its cap.
+    /// For each agent: its tools, the agents it may delegate to (bits), and its lifetime cap.
     agents: Vec<(ToolMask, u16, Option<u16>)>,
-    /// For each agent: whether it is a broker, and what its edges let through, and how far.
+    /// For each agent: whether it is a broker, and the limits of its edges.
     edges: Vec<(bool, EdgeLimits)>,
-    /// The scopes of the user's token; no ceiling when absent.
+    /// The scopes of the user token; `None`: not a ceiling.
     scopes: Option<u8>,
-    /// What the user's groups give: none, or tools.
+    /// The tools that the user's groups entitle to, if there are such rules.
     entitlements: Option<ToolMask>,
-    /// How deep a chain may be.
+    /// The maximum length of a chain.
     max_chain: usize,
-    /// What is tried, one after the other.
+    /// The steps, in order.
     pub(super) steps: Vec<Step>,
 }
 
-/// Tools by bits, and for each the rules for its arguments, three bits a tool.
+/// Tools by bits, and the constraints of each, three bits per tool.
 type ToolMask = (u16, u64);
 
-/// By bits: to whom an edge has a depth, which one, to whom it lets only some tools through, and which.
+/// The agents (bits) to which edges have a depth, the depth, the agents (bits) to which edges allow
+/// only some tools, and these tools.
 type EdgeLimits = (u16, u8, u16, ToolMask);
 
-/// To whom: how far on, and what; `None` where it is not said.
+/// The edges of an agent: target, depth and authority; `None`: unlimited.
 type Edges = std::collections::BTreeMap<usize, (Option<u8>, Option<Authority>)>;
 
 /// The arguments of a call.
 type Arguments = std::collections::BTreeMap<String, Arg>;
 
-/// Rules that a tool can have in a ceiling. The more they say the less they allow, and some have nothing in common.
+/// Constraints of a tool in a ceiling. Some include each other, and some are disjoint.
 fn tool_rules(n: u64) -> Value {
     match n {
         1 => json!({"constraints": {"n": {"max": 5}}}),
@@ -61,7 +62,7 @@ fn tool_rules(n: u64) -> Value {
     }
 }
 
-/// Calls by which authorities are compared without asking the relation that is under test.
+/// Calls for comparing authorities independently of the relation under test.
 fn sample_calls() -> Vec<Arguments> {
     let numbers = ["", "1", "3", "5", "6"];
     let paths = ["", r#""/a/x""#, r#""/a/b/x""#, r#""/c""#];
@@ -73,24 +74,24 @@ fn sample_calls() -> Vec<Arguments> {
     calls
 }
 
-/// One thing that is tried.
+/// One step.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) operation: u8,
-    /// Which token, counted from the newest; 0 most of the time.
+    /// The token, counted from the newest; mostly 0.
     pub(super) token: u8,
-    /// Who, when `stray`; and whom to hand over to.
+    /// The presenter of a stray step, and the agent to hand over to.
     pub(super) agent: u8,
-    /// Whether somebody tries who may not.
+    /// Whether a party without the right tries it.
     pub(super) is_stray: bool,
-    /// Which tools are asked for, of those that the parent has; all of the world's when `greedy`.
+    /// The requested tools, of those of the parent; of all tools if `is_greedy`.
     pub(super) mask: u16,
-    /// With which rules for the arguments, beside those that hold anyway.
+    /// Additional constraints of the request.
     pub(super) rules: u64,
     pub(super) is_greedy: bool,
     pub(super) uses_scope: bool,
     pub(super) expires_in: Option<u16>,
-    /// Seconds that pass.
+    /// Seconds before the step.
     pub(super) wait_seconds: u8,
 }
 
@@ -107,18 +108,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (mostly(u16::MAX, any::<u16>()), mostly(0, any::<u64>()), mostly(false, Just(true)), any::<bool>()),
         (mostly(None, proptest::option::of(0..400u16)), mostly(0, 0..90u8)),
     );
-    let step = step.prop_map(|((op, token, who, stray), (mask, rules, greedy, by_scope), (expires_in, wait))| Step {
-        operation: op,
-        token,
-        agent: who,
-        is_stray: stray,
-        mask,
-        rules,
-        is_greedy: greedy,
-        uses_scope: by_scope,
-        expires_in,
-        wait_seconds: wait,
-    });
+    let step = step.prop_map(
+        |((operation, token, agent, is_stray), (mask, rules, is_greedy, uses_scope), (expires_in, wait_seconds))| {
+            Step { operation, token, agent, is_stray, mask, rules, is_greedy, uses_scope, expires_in, wait_seconds }
+        },
+    );
     proptest::collection::vec(step, 6..36)
 }
 
@@ -128,7 +122,7 @@ pub(super) fn seeds() -> impl Strategy<Value = Seed> {
     let some = || (mostly(u16::MAX, any::<u16>()), mostly(0, any::<u64>()));
     let agent = (some(), mostly(u16::MAX, any::<u16>()), cap());
     let edges = (mostly(0, any::<u16>()), 1..=7u8, mostly(0, any::<u16>()), some());
-    // In some worlds there is nothing to it but who knows whom: there the longest chains are.
+    // Some worlds have unlimited edges only, which permits the longest chains.
     let plain = (false, (0, 1, 0, (0, 0)));
     let edges = prop_oneof![
         2 => Just(vec![plain; 10]),
@@ -154,7 +148,7 @@ pub(super) fn seeds() -> impl Strategy<Value = Seed> {
         })
 }
 
-/// A world, and beside its registry the plain facts to judge by.
+/// A registry, and the same facts in plain form to check decisions against.
 pub(super) struct World {
     pub(super) objects: Vec<Value>,
     pub(super) registry: Registry,
@@ -162,19 +156,19 @@ pub(super) struct World {
     pub(super) resources: Vec<String>,
     /// Every tool: the resource's URI, its name, its scope.
     pub(super) catalogue: Vec<(String, String, String)>,
-    /// What each agent may ever have.
+    /// The ceiling of each agent.
     pub(super) ceilings: Vec<Authority>,
-    /// Who may hand over to whom, how far on, and what.
+    /// The edges of each agent.
     pub(super) edges: Vec<Edges>,
     /// Which agents are brokers.
     pub(super) brokers: Vec<bool>,
     pub(super) user: UserClaims,
-    /// What the user may have.
+    /// The ceiling of the user.
     pub(super) user_ceiling: Authority,
     pub(super) tokens: TokenLimits,
-    /// See [`calls`].
+    /// See [`sample_calls`].
     pub(super) calls: Vec<Arguments>,
-    /// The definitions that are accepted, of every second tool.
+    /// The accepted definitions, of every second tool.
     pub(super) known_tools: KnownTools,
 }
 
@@ -186,7 +180,7 @@ fn permission(uri: &str, tool: &str) -> Permission {
     Permission::unconstrained(uri.parse().unwrap(), tool.parse().unwrap())
 }
 
-/// The tool in a ceiling, with the rules that three bits choose; most often with none.
+/// An entry of a ceiling, with the constraints that three bits select; mostly none.
 fn tool_entry(tool: &str, rules_of_all: u64, n: usize) -> Value {
     let mut written = tool_rules(rules_of_all >> (3 * (n % 16)) & 7);
     written["identifier"] = tool.into();
@@ -225,7 +219,7 @@ impl World {
             let chosen = catalogue.iter().enumerate().filter(|(n, _)| has_bit(mask, *n));
             chosen.map(|(n, (uri, tool, _))| permission_with_rules(uri, tool, rules, n)).collect::<Authority>()
         };
-        // By resource: the access entries, or the rules, that mean exactly these tools.
+        // For each resource, the access entries or entitlement rules for exactly these tools.
         let entries = |(mask, rules): ToolMask| {
             let of = |r: usize| {
                 let tools = catalogue.iter().enumerate().filter(|(n, (at, ..))| has_bit(mask, *n) && *at == uri(r));
@@ -241,7 +235,7 @@ impl World {
         let brokers = seed.edges.iter().take(count).map(|(broker, _)| *broker).collect::<Vec<_>>();
         let limited = |a: usize, b: usize| {
             let (_, (deep, depth, narrow, tools)) = seed.edges[a];
-            // An edge that lets nothing through is no edge, and refused as such.
+            // The registry rejects an edge that allows nothing.
             let lets = has_bit(narrow, b) && !entries(tools).is_empty();
             (has_bit(deep, b).then_some(depth), lets.then_some(tools))
         };
@@ -260,7 +254,7 @@ impl World {
         );
         let mut rules = rules.collect::<Vec<_>>();
         if seed.entitlements.is_some() || seed.scopes.is_none() {
-            // A rule that never applies, so that there are rules.
+            // A rule that never applies, so that rules exist.
             rules.push(json!({"to": {"claim": {"name": "groups", "value": "boss"}}, "tools": ["t0", "t1", "t2"]}));
         }
         let mode = if seed.scopes.is_some() { "ceiling" } else { "ignore" };
@@ -321,7 +315,7 @@ impl World {
         self.catalogue.iter().map(|(at, tool, _)| permission(at, tool)).collect()
     }
 
-    /// Every tool, with these rules.
+    /// Every tool with these constraints.
     pub(super) fn permissions_with_rules(&self, rules: u64) -> Authority {
         self.catalogue.iter().enumerate().map(|(n, (at, tool, _))| permission_with_rules(at, tool, rules, n)).collect()
     }
@@ -330,7 +324,7 @@ impl World {
         self.registry = registry(self.objects.clone()).with_tools(self.known_tools.clone());
     }
 
-    /// Takes one edge out of the registry.
+    /// Removes one edge.
     pub(super) fn remove_edge(&mut self, a: usize) {
         let Some((b, _)) = self.edges[a].pop_last() else { return };
         let name = format!("a{b}");
@@ -340,7 +334,7 @@ impl World {
         self.rebuild();
     }
 
-    /// Lets no more than one tool through on an edge from now on.
+    /// Limits an edge to one tool.
     pub(super) fn narrow_edge(&mut self, a: usize, b: usize) {
         let Some((depth, lets)) = self.edges[a].get_mut(&b) else { return };
         let (at, tool, _) = &self.catalogue[0];
@@ -356,7 +350,7 @@ impl World {
         self.rebuild();
     }
 
-    /// The scopes whose every tool that the reader has is in `authority`, worked out tool by tool.
+    /// Returns the scopes whose tools are all in `authority`, computed tool by tool.
     pub(super) fn covered_scopes(&self, authority: &Authority, by: Option<&str>) -> Vec<String> {
         let mut covered = Vec::new();
         for scope in SCOPES {
@@ -376,7 +370,7 @@ impl World {
         self.rebuild();
     }
 
-    /// Somebody changes a tool, and an admin accepts that: what was issued for the old one is not for the new one.
+    /// Accepts a changed definition of a tool. Earlier tokens are not valid for it.
     pub(super) fn accept_changed_tool(&mut self, n: usize) {
         let mut all = self.known_tools.values_mut().flat_map(BTreeMap::iter_mut).collect::<Vec<_>>();
         let count = all.len();
@@ -387,7 +381,7 @@ impl World {
         self.rebuild();
     }
 
-    /// Whether each tool is bound to the definition that is accepted now, where there is one.
+    /// Returns whether each tool is bound to its accepted definition, if it has one.
     pub(super) fn has_accepted_definitions(&self, authority: &Authority) -> bool {
         authority.iter().all(|p| {
             let id = self.registry.resource_at(&p.resource).unwrap().id.clone();

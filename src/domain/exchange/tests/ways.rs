@@ -1,12 +1,13 @@
-//! One row a way that is legal, and all that stands in the token.
+//! One row for each legal exchange, with the resulting plan.
 
 use serde_json::json;
 
 use super::*;
 
-/// The plan on a few lines: by what right, what for, whose, who acts for whom, what with it, derived from how many.
+/// Summarizes a plan: kind, basis, client, audience, actors, requester, tools, scope, task,
+/// lineage.
 fn summarize(plan: &TokenPlan) -> String {
-    let acts = plan.chain.actors().map(|hop| format!("{}@{}", hop.sub, hop.iss.trim_start_matches("https://")));
+    let actors = plan.chain.actors().map(|hop| format!("{}@{}", hop.sub, hop.iss.trim_start_matches("https://")));
     let tools = plan.authority.iter().map(|p| p.tool().unwrap().to_string());
     let task = match &plan.task {
         PlannedTask::Open { purpose, authority, .. } => format!("opens \"{purpose}\" with {}", authority.len()),
@@ -15,10 +16,10 @@ fn summarize(plan: &TokenPlan) -> String {
     format!(
         "{} by {}: {} at {}, {} for {}; {}; scope [{}]; {task}; from {:?}",
         plan.kind.as_str(),
-        plan.basis,
+        plan.basis.as_str(),
         plan.client,
         plan.audience,
-        acts.collect::<Vec<_>>().join(" < "),
+        actors.collect::<Vec<_>>().join(" < "),
         plan.requester.subject,
         tools.collect::<Vec<_>>().join(" "),
         plan.scope,
@@ -33,7 +34,7 @@ fn each_legal_exchange_yields_specified_plan() {
     for (what, case, want) in user_token_exchanges().into_iter().chain(own_token_exchanges()) {
         let plan = case.decide().unwrap();
         assert_eq!(summarize(&plan), want, "{what}");
-        assert_eq!(plan.auth_context, alice().auth_context, "{what}: how alice signed in is never refreshed");
+        assert_eq!(plan.auth_context, alice().auth_context, "{what}: the authentication context is unchanged");
         assert_eq!(plan.may_act.is_some(), plan.kind == TokenKind::HandOver, "{what}");
         assert_eq!(plan.req_wl.as_ref(), (plan.kind == TokenKind::Txn).then_some(&plan.client), "{what}");
         if let PlannedTask::Existing { authority_hash, .. } = &plan.task {
@@ -43,7 +44,7 @@ fn each_legal_exchange_yields_specified_plan() {
 }
 
 fn user_token_exchanges() -> Vec<Row> {
-    let unpointed = || Case::with_user_token().with_user_claims(|u| u.client = Some("some-web-app".into()));
+    let unbound = || Case::with_user_token().with_user_claims(|u| u.client = Some("some-web-app".into()));
     let join = || {
         let task = task(tools(&["read_file", "list_files", "search"]));
         Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), Some(Box::new(task))))
@@ -53,63 +54,63 @@ fn user_token_exchanges() -> Vec<Row> {
     vec![
         ("issued to its client", Case::with_user_token(), format!("access by client: {planned}")),
         (
-            "meant for it, under either of its names",
-            unpointed().with_user_claims(|u| u.audiences = vec!["planner-web".into()]),
-            format!("access by audience: {planned}"),
+            "its aud names the agent",
+            unbound().with_user_claims(|u| u.audiences = vec!["planner-web".into()]),
+            format!("access by agent_audience: {planned}"),
         ),
         (
-            "may_act names it as the issuer does",
-            unpointed().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "planner-app".into() })),
+            "may_act names the agent by its client id",
+            unbound().with_user_claims(|u| u.may_act = Some(MayAct { iss: None, sub: "planner-app".into() })),
             format!("access by may_act: {planned}"),
         ),
         (
-            "may_act names it as the issuer does, and says so",
-            unpointed().with_user_claims(|u| u.may_act = Some(MayAct { iss: Some(LOGIN.into()), sub: "planner-app".into() })),
+            "may_act names the agent by its client id, with the issuer",
+            unbound().with_user_claims(|u| u.may_act = Some(MayAct { iss: Some(LOGIN.into()), sub: "planner-app".into() })),
             format!("access by may_act: {planned}"),
         ),
         (
-            "may_act names it as we do",
-            unpointed().with_user_claims(|u| u.may_act = Some(MayAct { iss: Some(US.into()), sub: "planner".into() })),
+            "may_act names the agent by its id here",
+            unbound().with_user_claims(|u| u.may_act = Some(MayAct { iss: Some(US.into()), sub: "planner".into() })),
             format!("access by may_act: {planned}"),
         ),
-        ("a grant is on record", unpointed().change(|c| c.grants = vec![grant(1, None)]), format!("access by grant: {planned}")),
+        ("a grant is recorded", unbound().change(|c| c.grants = vec![grant(1, None)]), format!("access by grant: {planned}")),
         (
-            "bound to a key, and a grant is on record",
+            "bound to a key, with a recorded grant",
             Case::with_user_token().with_user_claims(|u| u.is_key_bound = true).change(|c| c.grants = vec![grant(1, None)]),
             format!("access by grant: {planned}"),
         ),
         (
-            "it says with an actor token who it is",
+            "the actor token names the agent",
             Case::with_user_token().change(|c| c.actor_match = AgentMatch::ThisAgent),
             format!("access by client: {planned}"),
         ),
         (
-            "by name, one tool of the scope: the scope is not covered",
+            "one tool of a scope by name: the scope is not covered",
             Case::with_user_token().change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"])))),
             "access by client: planner at https://files.example.com/mcp, planner@sts.example.com for alice; read_file; scope []; opens \"quarterly report\" with 1; from []".into(),
         ),
         (
-            "details elsewhere too: the task gets all, the token what is at its resource",
+            "details at another resource too: the task gets all, the token those at its resource",
             Case::with_user_token().change(|c| c.details = Some(tools(&["search", "send"]))),
             plan_with(4),
         ),
         (
-            "joins its task at another resource",
+            "joins its task for another resource",
             join().change(|c| (c.requested_token, c.scope) = (TokenRequest::Access("mail"), Some("mail:read"))),
             "access by client: planner at https://mail.example.com/mcp, planner@sts.example.com for alice; search; scope [mail:read]; of 7 \"quarterly report\"; from []".into(),
         ),
         (
-            "a user of the other issuer, by what the groups give",
+            "a user of the other issuer, entitled by groups",
             bob(json!(["staff", "x"])),
             "access by client: planner at https://files.example.com/mcp, planner@sts.example.com for partner:bob; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []".into(),
         ),
         (
-            "a user of the other issuer, by what everyone has",
+            "a user of the other issuer, entitled as everyone",
             bob(json!([])).change(|c| (c.requested_token, c.scope) = (TokenRequest::Access("mail"), Some("mail:read"))),
             "access by client: planner at https://mail.example.com/mcp, planner@sts.example.com for partner:bob; search; scope [mail:read]; opens \"quarterly report\" with 1; from []".into(),
         ),
         (
-            "somebody acts already, by the issuer's word",
+            "the issuer names earlier actors",
             Case::with_user_token().with_user_claims(|u| u.chain = Some(ActorChain::new(vec![actor(LOGIN, "web"), actor(PARTNER, "planner")]).unwrap())),
             "access by client: planner at https://files.example.com/mcp, planner@sts.example.com < web@login.example.com < planner@partner.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []".into(),
         ),
@@ -119,12 +120,12 @@ fn user_token_exchanges() -> Vec<Row> {
 fn own_token_exchanges() -> Vec<Row> {
     vec![
         (
-            "the holder goes on, with less",
+            "the holder continues with less",
             Case::with_access_token().change(|c| (c.scope, c.details) = (None, Some(tools(&["list_files"])))),
             "access by holder: planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files; scope []; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
-            "the holder goes on, and names the task",
+            "the holder continues and names the task",
             Case::with_access_token().change(|c| c.task = TaskRequest::Named(task_id(1), None)),
             "access by holder: planner at https://files.example.com/mcp, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
@@ -134,29 +135,29 @@ fn own_token_exchanges() -> Vec<Row> {
             "hand_over by holder: planner at https://sts.example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
-            "B takes it",
+            "B uses the hand-over token",
             Case::with_handed_over_token(),
             "access by hand_over: reader at https://files.example.com/mcp, reader@sts.example.com < planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1, 2]".into(),
         ),
         (
-            "B hands it on to C at once, with less",
+            "B hands over to C at once, with less",
             Case::with_handed_over_token().change(|c| (c.requested_token, c.scope, c.details) = (TokenRequest::HandOver("writer", "files"), None, Some(tools(&["read_file"])))),
             "hand_over by hand_over: reader at https://sts.example.com, reader@sts.example.com < planner@sts.example.com for alice; read_file; scope []; of 1 \"quarterly report\"; from [1, 2]".into(),
         ),
         (
-            "C takes it",
+            "C uses the hand-over token",
             Case::with_issued_token("writer", Case::with_handed_over_token().change(|c| c.requested_token = TokenRequest::HandOver("writer", "files")).issue_token(3)),
             "access by hand_over: writer at https://files.example.com/mcp, writer@sts.example.com < reader@sts.example.com < planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1, 2, 3]".into(),
         ),
         (
-            "a user token is handed over at once, and the task is opened by that",
+            "a user token is handed over at once, which opens the task",
             Case::with_user_token().change(|c| c.requested_token = TokenRequest::HandOver("writer", "files")),
             "hand_over by client: planner at https://sts.example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; opens \"quarterly report\" with 2; from []".into(),
         ),
         (
-            "the resource goes on inside",
+            "the resource continues with a transaction token",
             Case::with_issued_token("files", Case::with_user_token().issue_token(1)).change(|c| c.requested_token = TokenRequest::Txn),
-            "txn by audience: files at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
+            "txn by resource_audience: files at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
         (
             "the transaction token is replaced",
@@ -164,7 +165,7 @@ fn own_token_exchanges() -> Vec<Row> {
             "txn by holder: files at example.com, planner@sts.example.com for alice; read_file; scope []; of 1 \"quarterly report\"; from [1, 2]".into(),
         ),
         (
-            "an agent goes on inside",
+            "an agent continues with a transaction token",
             Case::with_access_token().change(|c| c.requested_token = TokenRequest::Txn),
             "txn by holder: planner at example.com, planner@sts.example.com for alice; list_files read_file; scope [files:read]; of 1 \"quarterly report\"; from [1]".into(),
         ),
@@ -200,7 +201,7 @@ fn resource_signing_algorithm_applies_only_to_its_own_tokens() {
     }
 }
 
-/// Whoever reads only the scopes of a transaction token may be behind any resource.
+/// A reader of a transaction token's scopes may be behind any resource.
 #[test]
 fn shared_scope_is_included_only_for_a_single_audience() {
     let shared = |o: &mut Value| o["tools"][0]["scope"] = "files:read".into();

@@ -1,13 +1,9 @@
-use serde_json::from_value;
+use serde_json::{Map, from_value, json};
 
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 const LATER: Timestamp = Timestamp::from_unix(1_795_200_100);
-
-fn object(value: Value) -> Map<String, Value> {
-    from_value(value).unwrap()
-}
 
 fn definition(name: &str, description: &str) -> ToolDefinition {
     ToolDefinition::new(name, Some(description), &Map::new()).unwrap()
@@ -22,7 +18,7 @@ fn files(tools: &[&str]) -> Resource {
 
 /// A record: what was accepted, and what was seen.
 fn tool_record(tool: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRecord {
-    let sighting = |text: Option<&str>| text.map(|text| definition(tool, text).observe(NOW));
+    let sighting = |text: Option<&str>| text.map(|text| ObservedDefinition::new(&definition(tool, text), NOW));
     ToolRecord {
         resource: "files".parse().unwrap(),
         tool: tool.parse().unwrap(),
@@ -33,62 +29,11 @@ fn tool_record(tool: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRe
 }
 
 #[test]
-fn digest_is_of_canonical_text() {
-    let schema = object(json!({"type": "object", "properties": {"b": {"type": "number", "maximum": 1.0}, "a": {}}}));
-    let made = ToolDefinition::new("read_file", Some("Read a file"), &schema).unwrap();
-    let text = r#"{"description":"Read a file","inputSchema":{"properties":{"a":{},"b":{"maximum":1,"type":"number"}},"type":"object"},"name":"read_file"}"#;
-    assert_eq!(made.observe(NOW).definition, text);
-    // Worked out elsewhere: printf '%s' "$text" | openssl dgst -sha256 -binary | basenc --base64url
-    assert_eq!(made.digest().as_str(), "sha-256:cpLvD4UJ-kIe-QfBfjH1n4Rf9nInWA80FYBtg-kUeEQ");
-    assert!(made.observe(NOW).has_valid_digest());
-    assert!(!ObservedDefinition { definition: text.replace("Read", "Send"), ..made.observe(NOW) }.has_valid_digest());
-    // Order and spelling don't count; everything else does.
-    let again = object(json!({"properties": {"a": {}, "b": {"maximum": 1, "type": "number"}}, "type": "object"}));
-    assert_eq!(ToolDefinition::new("read_file", Some("Read a file"), &again), Some(made.clone()));
-    for (name, description, schema) in [
-        ("read_files", Some("Read a file"), &schema),
-        ("read_file", Some("Read a file "), &schema),
-        ("read_file", Some(""), &schema),
-        ("read_file", None, &schema),
-        ("read_file", Some("Read a file"), &object(json!({"type": "object"}))),
-    ] {
-        assert_ne!(
-            ToolDefinition::new(name, description, schema).unwrap().digest(),
-            made.digest(),
-            "{name} {description:?}"
-        );
-    }
-}
-
-#[test]
-fn oversized_definition_is_rejected() {
-    let nested = |depth: usize| object((0..depth).fold(json!({}), |inner, _| json!({"properties": inner})));
-    let long = |bytes: usize| "x".repeat(bytes);
-    let none = Map::new();
-    for (name, description, schema, ok) in [
-        ("a", None, none.clone(), true),
-        ("", None, none.clone(), false),
-        ("a b", None, none.clone(), false),
-        ("ａ", None, none.clone(), false),
-        ("a\u{202e}", None, none.clone(), false),
-        (&long(128), None, none.clone(), true),
-        (&long(129), None, none.clone(), false),
-        ("a", Some(long(MAX_DESCRIPTION_BYTES)), none.clone(), true),
-        ("a", Some(long(MAX_DESCRIPTION_BYTES + 1)), none.clone(), false),
-        ("a", None, object(json!({"d": long(MAX_SCHEMA_BYTES - 8)})), true),
-        ("a", None, object(json!({"d": long(MAX_SCHEMA_BYTES - 7)})), false),
-        ("a", None, nested(MAX_SCHEMA_DEPTH), true),
-        ("a", None, nested(MAX_SCHEMA_DEPTH + 1), false),
-        ("a", None, nested(100), false),
-    ] {
-        let made = ToolDefinition::new(name, description.as_deref(), &schema);
-        assert_eq!(made.is_some(), ok, "{} {:?}", name.len(), description.map(|text| text.len()));
-    }
-    let hostile = definition("a", "\u{0}\u{1b}[2J\u{202e}");
-    assert_eq!(
-        hostile.observe(NOW).definition,
-        "{\"description\":\"\\u0000\\u001b[2J\u{202e}\",\"inputSchema\":{},\"name\":\"a\"}"
-    );
+fn digest_of_changed_definition_is_invalid() {
+    let observed = ObservedDefinition::new(&definition("read_file", "Read a file"), NOW);
+    assert!(observed.has_valid_digest());
+    let changed = observed.definition.replace("Read", "Send");
+    assert!(!ObservedDefinition { definition: changed, ..observed }.has_valid_digest());
 }
 
 /// The definitions that were accepted and seen, by their texts; none, where nothing is on record.

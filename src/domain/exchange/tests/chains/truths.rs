@@ -1,11 +1,11 @@
-//! What must be true of every token that is issued, worked out beside the rule.
+//! Properties of every issued token, computed independently of the rule.
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use super::*;
 use crate::domain::revocation::{Index, LogAction, LogEntry, NewEntry, Standing, Target};
 
-/// Everything that a yes must be.
+/// Checks all properties of a planned token.
 pub(super) fn check_issued(
     world: &World,
     issued: &[Issued],
@@ -19,12 +19,15 @@ pub(super) fn check_issued(
     check_chain(world, attempt, parent, plan)?;
     check_audience(world, attempt, plan)?;
 
-    // Authority: within everybody's.
+    // Authority: within all ceilings.
     let presenter = world.agents.iter().position(|a| *a == attempt.presenter);
     prop_assert!(!plan.authority.is_empty());
     let within = |ceiling: &Authority| is_subset_of(world, &plan.authority, ceiling);
     prop_assert!(within(&world.all_permissions()));
-    prop_assert!(world.has_accepted_definitions(&plan.authority), "a tool by another definition than the accepted one");
+    prop_assert!(
+        world.has_accepted_definitions(&plan.authority),
+        "a tool with another definition than the accepted one"
+    );
     prop_assert!(within(&world.user_ceiling));
     prop_assert!(presenter.is_none_or(|a| within(&world.ceilings[a])));
     prop_assert!(parent.is_none_or(|p| within(&p.claims.authorization_details)));
@@ -38,9 +41,9 @@ pub(super) fn check_issued(
         AttemptedToken::Txn => None,
     };
     let scopes = plan.scope.iter().map(ToString::to_string).collect::<Vec<_>>();
-    prop_assert_eq!(scopes, world.covered_scopes(&plan.authority, by.as_deref()), "what is covered, and no more");
+    prop_assert_eq!(scopes, world.covered_scopes(&plan.authority, by.as_deref()), "exactly the covered scopes");
 
-    // Life: after now, before every end.
+    // Expiry: after now, and no later than any limit.
     prop_assert!(plan.expires > now);
     prop_assert!(plan.expires <= now.saturating_add(Lifetime::minutes(15)));
     prop_assert!(step.expires_in.is_none_or(|life| plan.expires <= now.saturating_add(Lifetime::seconds(life.into()))));
@@ -56,10 +59,10 @@ pub(super) fn check_issued(
             prop_assert_eq!((id, authority_hash), (&from.claims.txn, &from.claims.task.authority_hash));
             prop_assert_eq!(context.details.is_none(), from.claims.tctx.details.is_none());
         }
-        _ => prop_assert!(false, "a task from nowhere"),
+        _ => prop_assert!(false, "a task without origin"),
     }
 
-    // Lineage and names.
+    // Lineage and identity.
     let lineage = parent.map_or(Vec::new(), |p| {
         let mut lineage = p.claims.lineage.clone();
         lineage.push(p.claims.jti);
@@ -71,7 +74,7 @@ pub(super) fn check_issued(
     Ok(())
 }
 
-/// Said twice: by the relation, and call by call without it.
+/// Checks the relation, and its meaning call by call.
 fn is_subset_of(world: &World, ours: &Authority, theirs: &Authority) -> bool {
     let call_by_call = world.catalogue.iter().all(|(at, tool, _)| {
         let (at, tool) = (at.parse().unwrap(), tool.parse().unwrap());
@@ -80,7 +83,7 @@ fn is_subset_of(world: &World, ours: &Authority, theirs: &Authority) -> bool {
     call_by_call && ours.is_subset_of(theirs)
 }
 
-/// The agents that the work goes along, oldest first, up to the one that it is handed to.
+/// Returns the agents of the chain, oldest first, and the requested actor.
 pub(super) fn agents_along_chain(world: &World, attempt: &Attempt, plan: &TokenPlan) -> Vec<usize> {
     let number = |hop: &Actor| world.agents.iter().position(|a| *a == hop.sub).unwrap();
     let mut line = plan.chain.actors().rev().map(number).collect::<Vec<_>>();
@@ -90,11 +93,11 @@ pub(super) fn agents_along_chain(world: &World, attempt: &Attempt, plan: &TokenP
     line
 }
 
-/// Every edge is there now, leads so far, and lets so much through; nobody says that it is somebody else; and behind every
-/// broker is an agent.
+/// Checks that every edge exists, with enough depth and authority; that the actor token does not
+/// name another party; and that no broker is first.
 fn check_edges(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCaseResult {
     let line = agents_along_chain(world, attempt, plan);
-    prop_assert!(!world.brokers[line[0]], "a broker is nobody's agent");
+    prop_assert!(!world.brokers[line[0]], "a broker without a principal");
     prop_assert!(attempt.actor_match != AgentMatch::OtherParty);
     for (n, pair) in line.windows(2).enumerate() {
         let edge = world.edges[pair[0]].get(&pair[1]);
@@ -110,32 +113,32 @@ fn check_edges(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCaseRe
     Ok(())
 }
 
-/// What holds from a token to the one it came of holds to every one before it.
+/// Checks that the relation of a token to its parent holds for all its ancestors.
 pub(super) fn check_ancestor_pairs(issued: &[Issued], tally: &Tally) -> TestCaseResult {
     for token in issued {
         let mut line = token.parent.map(|n| &issued[n]);
-        while let Some(before) = line {
-            let (ours, theirs) = (&token.claims, &before.claims);
+        while let Some(ancestor) = line {
+            let (ours, theirs) = (&token.claims, &ancestor.claims);
             prop_assert!(ours.authorization_details.is_subset_of(&theirs.authorization_details));
             prop_assert!(ours.exp <= theirs.exp && ours.lineage.contains(&theirs.jti));
             prop_assert_eq!((&ours.sub, &ours.sub_iss, ours.txn), (&theirs.sub, &theirs.sub_iss, theirs.txn));
             prop_assert_eq!(&ours.task.authority_hash, &theirs.task.authority_hash);
             let (all, first) = (ours.act.actors().collect::<Vec<_>>(), theirs.act.actors().collect::<Vec<_>>());
-            prop_assert!(all.ends_with(&first), "the agents before are as they were");
+            prop_assert!(all.ends_with(&first), "earlier actors are unchanged");
             count(&tally.pairs);
-            line = before.parent.map(|n| &issued[n]);
+            line = ancestor.parent.map(|n| &issued[n]);
         }
     }
     Ok(())
 }
 
-/// Nobody but who may present it, and nobody who is shut out.
+/// Checks that the presenter may present the token, and that no party is disabled.
 fn check_parties(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan: &TokenPlan) -> TestCaseResult {
     let me = attempt.presenter.as_str();
     prop_assert_eq!(plan.client.as_str(), me);
     prop_assert!(!world.is_disabled(me));
     for hop in plan.chain.actors() {
-        prop_assert!(!world.is_disabled(&hop.sub), "{} acts and is shut out", hop.sub);
+        prop_assert!(!world.is_disabled(&hop.sub), "{} acts and is disabled", hop.sub);
     }
     let Some(parent) = parent else {
         prop_assert!(me.starts_with('a'));
@@ -155,7 +158,7 @@ fn check_parties(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan
         TokenKind::Txn => claims.req_wl.as_ref().is_some_and(|id| id.as_str() == me) && plan.kind == TokenKind::Txn,
         TokenKind::Api => false,
     };
-    prop_assert!(may, "{me} went on with {claims:?}");
+    prop_assert!(may, "{me} presented {claims:?}");
     if let AttemptedToken::HandOver(to, _) = attempt.output {
         prop_assert!(edge(me, &world.agents[to]) && !world.is_disabled(&world.agents[to]));
     }
@@ -163,7 +166,7 @@ fn check_parties(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan
     Ok(())
 }
 
-/// Who acts: never nobody, nobody twice, the new one in front, the rest as it was.
+/// Checks the chain: not empty, no duplicates, the new actor first, the others unchanged.
 fn check_chain(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan: &TokenPlan) -> TestCaseResult {
     let hops = plan.chain.actors().cloned().collect::<Vec<_>>();
     prop_assert!(!hops.is_empty() && hops.len() <= world.tokens.max_chain);
@@ -180,7 +183,7 @@ fn check_chain(world: &World, attempt: &Attempt, parent: Option<&Issued>, plan: 
     Ok(())
 }
 
-/// One audience, and nothing for another place in it.
+/// Checks that the token has one audience, and no authority for another resource.
 fn check_audience(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCaseResult {
     let only_at = |at: usize| plan.authority.iter().all(|p| p.resource.as_str() == uri(at));
     match attempt.output {
@@ -201,7 +204,7 @@ fn check_audience(world: &World, attempt: &Attempt, plan: &TokenPlan) -> TestCas
     Ok(())
 }
 
-/// Whatever ends a token, by any of its names, ends everything that came of it; and nothing else's name does.
+/// Checks that a revocation by any key of a token ends its descendants, and no other token.
 pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseResult {
     let ended = |victim: &Issued, target: &Target| {
         let entry = NewEntry {
@@ -225,8 +228,8 @@ pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseRes
             }
             line = ancestor.parent.map(|n| &issued[n]);
         }
-        let strangers = issued.iter().map(|other| other.claims.jti);
-        for id in strangers.filter(|id| *id != victim.claims.jti && !victim.claims.lineage.contains(id)) {
+        let others = issued.iter().map(|other| other.claims.jti);
+        for id in others.filter(|id| *id != victim.claims.jti && !victim.claims.lineage.contains(id)) {
             prop_assert!(!ended(victim, &Target::Token(id)));
             count(&tally.unaffected);
         }
@@ -234,7 +237,7 @@ pub(super) fn check_revocations(issued: &[Issued], tally: &Tally) -> TestCaseRes
     Ok(())
 }
 
-/// What a reader of the token would call it by.
+/// Returns the revocation targets that a reader of the token derives from its claims.
 fn revocation_targets_of(token: &Issued) -> Vec<Target> {
     let claims = &token.claims;
     let mut names = vec![

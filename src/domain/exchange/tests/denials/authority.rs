@@ -1,8 +1,9 @@
-//! Asking for more than somebody has: where, and whose.
+//! Requests that exceed a ceiling: location and owner.
 
 use super::*;
 use crate::domain::authority::parse_details;
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn scope_and_tool_rows() -> Vec<Row> {
     let scope = |scope| move |c: &mut Case| c.scope = Some(scope);
     let details = |names: &'static [&'static str]| {
@@ -12,14 +13,14 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
         }
     };
     let all = |u: &mut UserClaims| u.scope = Some("files:read files:write files:delete".parse().unwrap());
-    let little = |u: &mut UserClaims| u.scope = Some("files:read".parse().unwrap());
+    let small = |u: &mut UserClaims| u.scope = Some("files:read".parse().unwrap());
     let bob = |groups: Value| Case::with_user_token().change(|c| c.subject = Subject::User(Box::new(bob(&groups))));
     let join = |authority| {
         Case::with_user_token().change(|c| c.task = TaskRequest::Named(task_id(7), Some(Box::new(task(authority)))))
     };
     let write = "files:write";
     vec![
-        ("asks for nothing", Case::with_user_token().change(|c| c.scope = None), Denial::NoAuthorityRequested),
+        ("no authority", Case::with_user_token().change(|c| c.scope = None), Denial::NoAuthorityRequested),
         (
             "an unknown scope",
             Case::with_user_token().change(scope("files:read files:own")),
@@ -36,7 +37,7 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
             details_exceed("[0].identifier", CeilingOwner::Catalogue),
         ),
         (
-            "a tool of a disabled resource, beside others",
+            "a tool of a disabled resource, with others",
             Case::with_user_token()
                 .change(details(&["read_file", "search"]))
                 .with_object("mail", |o| o["disabled"] = true.into()),
@@ -68,12 +69,12 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
         ),
         (
             "more than the user's scope",
-            Case::with_user_token().with_user_claims(little).change(scope(write)),
+            Case::with_user_token().with_user_claims(small).change(scope(write)),
             scope_exceeds("[0]", CeilingOwner::Requester),
         ),
         (
             "more than the user's scope, by name",
-            Case::with_user_token().with_user_claims(little).change(details(&["write_file"])),
+            Case::with_user_token().with_user_claims(small).change(details(&["write_file"])),
             details_exceed("[0].identifier", CeilingOwner::Requester),
         ),
         (
@@ -86,7 +87,7 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
             bob(json!(["staffing", "Staff", 1])),
             scope_exceeds("[0]", CeilingOwner::Requester),
         ),
-        ("groups as one text", bob(json!("staff admins")), scope_exceeds("[0]", CeilingOwner::Requester)),
+        ("groups as one string", bob(json!("staff admins")), scope_exceeds("[0]", CeilingOwner::Requester)),
         (
             "more than the parent",
             Case::with_access_token().change(scope(write)),
@@ -100,7 +101,7 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
             details_exceed("[0].identifier", CeilingOwner::Parent),
         ),
         (
-            "more than the parent, inside",
+            "more than the parent, by a transaction token",
             Case::with_txn_token().change(details(&["search"])),
             details_exceed("[0].identifier", CeilingOwner::Parent),
         ),
@@ -110,9 +111,9 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
             join(tools(&["read_file"])).change(details(&["list_files"])),
             details_exceed("[0].identifier", CeilingOwner::Task),
         ),
-        ("all elsewhere", Case::with_user_token().change(details(&["search"])), Denial::NoAuthorityAtTarget),
+        ("all at another resource", Case::with_user_token().change(details(&["search"])), Denial::NoAuthorityAtTarget),
         (
-            "all elsewhere, to be handed over",
+            "all at another resource, in a hand-over",
             Case::with_user_token()
                 .change(details(&["search"]))
                 .change(|c| c.requested_token = TokenRequest::HandOver("writer", "files"))
@@ -122,7 +123,7 @@ pub(super) fn scope_and_tool_rows() -> Vec<Row> {
     ]
 }
 
-/// `read_file`, with rules for its arguments as they stand in a request.
+/// `read_file` with constraints on its arguments, as in a request.
 fn read_file(rules: &str) -> Authority {
     let text = format!(r#"[{{"type":"mcp_tool","actions":["tools/call"],"identifier":"read_file"{rules}}}]"#);
     parse_details(&text, Some(&FILES.parse().unwrap())).unwrap()
@@ -139,7 +140,7 @@ fn reports_only(case: Case) -> Case {
     })
 }
 
-/// Bob's groups let him do the same.
+/// Bob may read the same reports by his groups.
 fn entitled_to_reports() -> Case {
     let rules = json!({"path": {"prefix": "/reports/"}, "limit": {"max": 100}});
     Case::with_user_token().change(|c| c.subject = Subject::User(Box::new(bob(&json!(["staff"]))))).with_object(
@@ -162,13 +163,13 @@ pub(super) fn argument_rows() -> Vec<Row> {
     let at = |place: &str| format!("[0].constraints{place}");
     vec![
         (
-            "a scope, with rules for a tool of it",
+            "a scope with a constrained tool",
             reports_only(Case::with_user_token()),
             scope_exceeds("[0]", CeilingOwner::Agent),
         ),
-        ("every call, with rules", agent(""), details_exceed(&at(".limit"), CeilingOwner::Agent)),
+        ("every call of a constrained tool", agent(""), details_exceed(&at(".limit"), CeilingOwner::Agent)),
         (
-            "a rule is left out",
+            "a rule is missing",
             agent(r#","constraints":{"limit":{"max":5}}"#),
             details_exceed(&at(".path"), CeilingOwner::Agent),
         ),
@@ -178,7 +179,7 @@ pub(super) fn argument_rows() -> Vec<Row> {
             details_exceed(&at(".limit"), CeilingOwner::Agent),
         ),
         (
-            "an argument that is not named there",
+            "an argument without a rule",
             agent(r#","constraints":{"limit":{"max":1},"path":{"prefix":"/reports/"},"mode":{"any":true}}"#),
             details_exceed(&at(".mode"), CeilingOwner::Agent),
         ),
@@ -188,7 +189,7 @@ pub(super) fn argument_rows() -> Vec<Row> {
             details_exceed("[0].additional_arguments", CeilingOwner::Agent),
         ),
         ("a user's scope means every call", entitled_to_reports(), scope_exceeds("[0]", CeilingOwner::Requester)),
-        // Which arguments the user's rules are about is not the agent's to know.
+        // The agent must not learn which arguments the user's rules name.
         ("more than the user may", requester(""), details_exceed(&at(""), CeilingOwner::Requester)),
         (
             "more than the user may, at an argument",
@@ -196,7 +197,7 @@ pub(super) fn argument_rows() -> Vec<Row> {
             details_exceed(&at(".limit"), CeilingOwner::Requester),
         ),
         (
-            "more than the user may, at one that is not named",
+            "more than the user may, at an argument that is not named",
             requester(r#","constraints":{"limit":{"max":5}}"#),
             details_exceed(&at(""), CeilingOwner::Requester),
         ),
@@ -230,15 +231,15 @@ fn request_within_rules_is_issued() {
         ] {
             let plan = case.decide().unwrap();
             assert_eq!(plan.authority, read_file(rules));
-            assert_eq!(plan.scope.to_string(), "", "a scope would say every call");
+            assert_eq!(plan.scope.to_string(), "", "a scope would allow every call");
         }
     }
-    // A bare tool beside it, and a scope beside it, are as they were.
+    // An unconstrained tool and another scope are unaffected.
     let listed =
         reports_only(Case::with_user_token()).change(|c| (c.scope, c.details) = (None, Some(tools(&["list_files"]))));
     assert_eq!(listed.decide().unwrap().authority, tools(&["list_files"]));
     assert!(reports_only(Case::with_user_token()).change(|c| c.scope = Some("files:write")).decide().is_ok());
-    // Two uses of one tool side by side: either, and not both mixed.
+    // Two entries for one tool: each applies on its own, without mixing.
     let two = |case: Case| {
         case.with_object("planner", |o| {
             let use_of = |folder: &str, max: u32| {
@@ -255,31 +256,31 @@ fn request_within_rules_is_issued() {
     assert_eq!(at("/a/", 50), Err(details_exceed("[0].constraints", CeilingOwner::Agent)));
 }
 
-/// A scope that stands in a request again and again is looked at once, whether it is all right or not.
+/// A repeated scope is evaluated once, whether it is allowed or not.
 #[test]
 fn repeated_scope_is_evaluated_once() {
-    let often = |scope: &str| &*format!("{} files:write", [scope; 63].join(" ")).leak();
+    let repeated = |scope: &str| &*format!("{} files:write", [scope; 63].join(" ")).leak();
     let allocations = |scope: &'static str, change: fn(Case) -> Case| {
         let case = change(Case::with_user_token()).change(|c| c.scope = Some(scope));
         let mut answer = None;
         let info = allocation_counter::measure(|| answer = Some(case.decide().map_err(without_allowed)));
         (info.count_total, answer.unwrap())
     };
-    let little: fn(Case) -> Case = |case| case.with_user_claims(|u| u.scope = Some("files:read".parse().unwrap()));
-    let (one, given) = allocations("files:read files:write", |case| case);
-    let (many, given_too) = allocations(often("files:read"), |case| case);
-    assert!(given.is_ok() && given.map(|plan| plan.authority) == given_too.map(|plan| plan.authority));
-    assert!(many < one + 400, "{one} allocations, and {many}");
-    let (one, refused) = allocations("files:read files:write", little);
-    let (many, refused_too) = allocations(often("files:read"), little);
+    let small: fn(Case) -> Case = |case| case.with_user_claims(|u| u.scope = Some("files:read".parse().unwrap()));
+    let (single, plan) = allocations("files:read files:write", |case| case);
+    let (many, same_plan) = allocations(repeated("files:read"), |case| case);
+    assert!(plan.is_ok() && plan.map(|plan| plan.authority) == same_plan.map(|plan| plan.authority));
+    assert!(many < single + 400, "{single} allocations, and {many}");
+    let (single, denial) = allocations("files:read files:write", small);
+    let (many, same_denial) = allocations(repeated("files:read"), small);
     assert_eq!(
-        (refused, refused_too),
+        (denial, same_denial),
         (Err(scope_exceeds("[1]", CeilingOwner::Requester)), Err(scope_exceeds("[63]", CeilingOwner::Requester)))
     );
-    assert!(many < one + 400, "{one} allocations, and {many}");
+    assert!(many < single + 400, "{single} allocations, and {many}");
 }
 
-/// Of its own limits an agent is told how much they leave; of others' nothing.
+/// A denial shows what the agent's own ceilings leave, but not what others' ceilings leave.
 #[test]
 fn denial_discloses_allowed_part_only_for_own_ceilings() {
     let allowed = |case: &Case| match case.decide() {
@@ -288,11 +289,11 @@ fn denial_discloses_allowed_part_only_for_own_ceilings() {
     };
     let by_scope = reports_only(Case::with_user_token());
     let both = read_file(REPORTS_RULES).iter().chain(tools(&["list_files"]).iter()).cloned().collect::<Authority>();
-    assert_eq!(allowed(&by_scope), Some(both), "as much of the scope as there is");
+    assert_eq!(allowed(&by_scope), Some(both), "the part of the scope within the ceiling");
     let wide = r#","constraints":{"path":{"prefix":"/reports/2026"},"limit":{"max":500}}"#;
-    let met = r#","constraints":{"path":{"prefix":"/reports/2026"},"limit":{"max":100}}"#;
-    assert_eq!(allowed(&requesting_with_rules(reports_only(Case::with_user_token()), wide)), Some(read_file(met)));
-    // Its token and its ceiling meet.
+    let narrowed = r#","constraints":{"path":{"prefix":"/reports/2026"},"limit":{"max":100}}"#;
+    assert_eq!(allowed(&requesting_with_rules(reports_only(Case::with_user_token()), wide)), Some(read_file(narrowed)));
+    // The intersection of its token and its ceiling.
     let small = r#","constraints":{"path":{"prefix":"/"},"limit":{"max":7}}"#;
     let held = reports_only(Case::with_issued_token(
         "planner",
@@ -300,7 +301,7 @@ fn denial_discloses_allowed_part_only_for_own_ceilings() {
     ));
     let both = r#","constraints":{"path":{"prefix":"/reports/"},"limit":{"max":7}}"#;
     assert_eq!(allowed(&requesting_with_rules(held, "")), Some(read_file(both)));
-    // Nothing is left, so nothing is told.
+    // An empty intersection is omitted.
     let elsewhere = r#","constraints":{"path":{"prefix":"/etc/"},"limit":{"max":1}}"#;
     assert_eq!(allowed(&requesting_with_rules(reports_only(Case::with_user_token()), elsewhere)), None);
     for case in [
@@ -311,7 +312,7 @@ fn denial_discloses_allowed_part_only_for_own_ceilings() {
             .with_user_claims(|u| u.scope = Some("files:read".parse().unwrap()))
             .change(|c| c.scope = Some("files:write")),
         Case::with_user_token().change(|c| {
-            (c.scope, c.requested_token) = (Some("files:write"), TokenRequest::HandOver("reader", "files"))
+            (c.scope, c.requested_token) = (Some("files:write"), TokenRequest::HandOver("reader", "files"));
         }),
     ] {
         assert_eq!(allowed(&case), None);

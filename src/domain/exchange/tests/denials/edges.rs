@@ -1,20 +1,20 @@
-//! From agent to agent: how far, what, and never a broker on its own.
+//! Delegation edges: depth, authority, and brokers.
 
 use super::*;
 
-/// The planner delegates to the reader, and the reader to the writer, along edges with more to them.
+/// The planner delegates to the reader, and the reader to the writer, along these edges.
 fn with_edges(case: Case, to_reader: Value, to_writer: Value) -> Case {
     case.with_object("planner", |o| o["may_delegate_to"] = vec![to_reader].into())
         .with_object("reader", |o| o["may_delegate_to"] = vec![to_writer].into())
 }
 
-/// The reader hands on to the writer what the planner handed to it.
+/// The reader hands over to the writer what the planner handed over to it.
 fn second_hand_over() -> Case {
     Case::with_issued_token("reader", Case::with_handed_over_token().issue_token(3))
         .change(|c| c.requested_token = TokenRequest::HandOver("writer", "files"))
 }
 
-/// The writer has taken it.
+/// The writer uses the token.
 fn second_hand_over_used() -> Case {
     Case::with_issued_token("writer", second_hand_over().issue_token(4))
 }
@@ -38,22 +38,22 @@ pub(super) fn edge_rows() -> Vec<Row> {
     };
     vec![
         (
-            "further than the first edge",
+            "beyond the depth of the first edge",
             with_edges(second_hand_over(), to("reader", 1), "writer".into()),
             Denial::DelegationDepthExceeded,
         ),
         (
-            "further than the first edge by now",
+            "beyond the reduced depth of the first edge",
             with_edges(second_hand_over_used(), to("reader", 1), to("writer", 7)),
             Denial::DelegationDepthExceeded,
         ),
         (
-            "an edge in the middle is gone",
+            "an edge in the middle was removed",
             with_edges(second_hand_over_used(), "writer".into(), "writer".into()),
             Denial::DelegationNotAllowed,
         ),
         (
-            "more than the edge lets through",
+            "more than the edge allows",
             with_edges(
                 Case::with_access_token().change(|c| c.requested_token = TokenRequest::HandOver("reader", "files")),
                 only("reader", json!(["read_file"])),
@@ -73,12 +73,12 @@ pub(super) fn edge_rows() -> Vec<Row> {
             details_exceed("[0].constraints.path", CeilingOwner::Edge),
         ),
         (
-            "every call, and an edge of others has rules",
+            "every call, and an edge of other agents has rules",
             with_edges(second_hand_over().change(one), only("reader", rules), "writer".into()),
             details_exceed("[0].constraints", CeilingOwner::Edge),
         ),
         (
-            "more than an edge lets through by now",
+            "more than a narrowed edge allows",
             with_edges(second_hand_over_used(), only("reader", json!(["list_files"])), "writer".into()).change(one),
             details_exceed("[0].identifier", CeilingOwner::Edge),
         ),
@@ -130,7 +130,7 @@ fn edge_depth_limits_further_delegation() {
             None
         );
     }
-    // The length of the chain decides beside it.
+    // The maximum length of the chain applies too.
     let short =
         with_edges(second_hand_over_used(), to("reader", 7), to("writer", 7)).change(|c| c.tokens.max_chain = 2);
     assert_eq!(short.decide(), Err(Denial::Chain(ActorChainError::TooDeep)));
@@ -148,7 +148,7 @@ fn edge_access_limits_delegated_authority() {
     };
     let part = held().change(|c| (c.scope, c.details) = (None, Some(tools(&["read_file"]))));
     assert_eq!(part.decide().unwrap().authority, tools(&["read_file"]));
-    // The planner itself has what it had.
+    // The planner's own authority is unaffected.
     assert_eq!(
         held().change(|c| c.requested_token = TokenRequest::Access("files")).decide().unwrap().authority,
         tools(&["list_files", "read_file"])
@@ -161,7 +161,7 @@ fn broker_is_an_additional_actor() {
     let plan = case.decide().unwrap();
     let hops = plan.chain.actors().map(|hop| (hop.sub.as_str(), hop.sub_profile.as_deref())).collect::<Vec<_>>();
     assert_eq!(hops, [("reader", Some("service")), ("planner", Some("ai_agent"))]);
-    // It renews, and hands on along an edge, like anybody.
+    // A broker renews and hands over along edges like any agent.
     let held = as_broker(Case::with_issued_token("reader", case.issue_token(3)), "reader");
     assert_eq!(held.decide().unwrap().chain, plan.chain);
     let on = as_broker(second_hand_over(), "reader").decide().unwrap();

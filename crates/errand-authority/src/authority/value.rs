@@ -1,0 +1,347 @@
+//! Lossless JSON values of arguments: a number is the decimal that was sent, not the nearest
+//! double.
+
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
+
+use serde::de::{self, Deserializer as _, MapAccess, Visitor};
+use serde_json::{Value, value::RawValue};
+
+use crate::encoding::{jcs, strict_json::StrictJsonError};
+
+/// The value of an argument, or a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool(bool),
+    /// A number.
+    Number(Decimal),
+    /// A string, compared by its Unicode scalar values.
+    Text(String),
+    /// An array.
+    List(Vec<Arg>),
+    /// An object.
+    Object(BTreeMap<String, Arg>),
+}
+
+/// The kinds of JSON values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueKind {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool,
+    /// A number.
+    Number,
+    /// A string.
+    Text,
+    /// An array.
+    List,
+    /// An object.
+    Object,
+}
+
+impl Arg {
+    /// Parses strict JSON: without duplicate members, with at most `depth` levels (a scalar is
+    /// level 0), and without loss of digits.
+    pub fn parse(text: &str, depth: usize) -> Result<Self, StrictJsonError> {
+        // The first pass checks the syntax without recursion; then the text is parsed level by
+        // level.
+        let raw = serde_json::from_str::<&RawValue>(text).map_err(|_| StrictJsonError)?;
+        parse_value(raw.get(), depth)
+    }
+
+    /// Returns the kind of the value.
+    #[must_use]
+    pub fn kind(&self) -> ValueKind {
+        match self {
+            Self::Null => ValueKind::Null,
+            Self::Bool(_) => ValueKind::Bool,
+            Self::Number(_) => ValueKind::Number,
+            Self::Text(_) => ValueKind::Text,
+            Self::List(_) => ValueKind::List,
+            Self::Object(_) => ValueKind::Object,
+        }
+    }
+
+    /// Returns whether both values are equal when their numbers are read as doubles, as
+    /// `4711.0000000000000000000001` and `4711` are.
+    #[must_use]
+    pub fn is_equal_as_double(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Number(ours), Self::Number(theirs)) => ours.is_equal_as_double(theirs),
+            (Self::List(ours), Self::List(theirs)) => {
+                ours.len() == theirs.len()
+                    && ours.iter().zip(theirs).all(|(ours, theirs)| ours.is_equal_as_double(theirs))
+            }
+            (Self::Object(ours), Self::Object(theirs)) => {
+                ours.len() == theirs.len()
+                    && ours
+                        .iter()
+                        .zip(theirs)
+                        .all(|((name, ours), (other, theirs))| name == other && ours.is_equal_as_double(theirs))
+            }
+            _ => self == other,
+        }
+    }
+
+    /// Returns the value as a `serde_json` value if every number in it has a canonical form (RFC
+    /// 8785 §3.2.2.3): one that survives parsing to a double and serialization.
+    #[must_use]
+    pub fn to_canonical(&self) -> Option<Value> {
+        Some(match self {
+            Self::Null => Value::Null,
+            Self::Bool(b) => Value::Bool(*b),
+            Self::Number(n) => n.to_canonical()?,
+            Self::Text(text) => Value::String(text.clone()),
+            Self::List(list) => Value::Array(list.iter().map(Self::to_canonical).collect::<Option<_>>()?),
+            Self::Object(object) => {
+                let member = |(name, value): (&String, &Self)| Some((name.clone(), value.to_canonical()?));
+                Value::Object(object.iter().map(member).collect::<Option<_>>()?)
+            }
+        })
+    }
+}
+
+/// Converts a value that Errand wrote. Its numbers are canonical, so the double is exact.
+impl TryFrom<Value> for Arg {
+    type Error = StrictJsonError;
+
+    fn try_from(value: Value) -> Result<Self, StrictJsonError> {
+        Ok(match value {
+            Value::Null => Self::Null,
+            Value::Bool(b) => Self::Bool(b),
+            Value::Number(n) => Self::Number(Decimal::parse(&n.to_string()).ok_or(StrictJsonError)?),
+            Value::String(text) => Self::Text(text),
+            Value::Array(list) => Self::List(list.into_iter().map(Self::try_from).collect::<Result<_, _>>()?),
+            Value::Object(object) => {
+                let member = |(name, value)| Ok((name, Self::try_from(value)?));
+                Self::Object(object.into_iter().map(member).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+}
+
+fn parse_value(text: &str, depth: usize) -> Result<Arg, StrictJsonError> {
+    let below = || depth.checked_sub(1).ok_or(StrictJsonError);
+    Ok(match text.as_bytes().first() {
+        Some(b'{') => {
+            let below = below()?;
+            let members =
+                serde_json::Deserializer::from_str(text).deserialize_map(UniqueMembers).map_err(|_| StrictJsonError)?;
+            let member = |(name, raw): (String, &RawValue)| Ok((name, parse_value(raw.get(), below)?));
+            Arg::Object(members.into_iter().map(member).collect::<Result<_, _>>()?)
+        }
+        Some(b'[') => {
+            let below = below()?;
+            let items = serde_json::from_str::<Vec<&RawValue>>(text).map_err(|_| StrictJsonError)?;
+            Arg::List(items.into_iter().map(|raw| parse_value(raw.get(), below)).collect::<Result<_, _>>()?)
+        }
+        Some(b'"') => Arg::Text(serde_json::from_str(text).map_err(|_| StrictJsonError)?),
+        Some(b't') => Arg::Bool(true),
+        Some(b'f') => Arg::Bool(false),
+        Some(b'n') => Arg::Null,
+        _ => Arg::Number(Decimal::parse(text).ok_or(StrictJsonError)?),
+    })
+}
+
+/// Reads the members of an object and rejects duplicates.
+struct UniqueMembers;
+
+impl<'de> Visitor<'de> for UniqueMembers {
+    type Value = BTreeMap<String, &'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = BTreeMap::new();
+        while let Some((name, raw)) = map.next_entry::<String, &RawValue>()? {
+            if members.insert(name, raw).is_some() {
+                return Err(de::Error::custom("duplicate member"));
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// An exact decimal number: `0.DIGITS × 10^exponent`, where the digits have no zeros at either end.
+/// Zero has no digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decimal {
+    negative: bool,
+    digits: Vec<u8>,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// Parses a JSON number (RFC 8259 §6). Returns `None` if the text is not a number, or its
+    /// exponent overflows.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (mantissa, power) = match rest.split_once(['e', 'E']) {
+            Some((mantissa, power)) => (mantissa, power.parse::<i64>().ok()?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let all = whole.bytes().chain(fraction.bytes()).collect::<Vec<_>>();
+        let leading = all.iter().take_while(|b| **b == b'0').count();
+        let mut digits = all.into_iter().skip(leading).collect::<Vec<_>>();
+        while digits.last() == Some(&b'0') {
+            digits.pop();
+        }
+        if digits.is_empty() {
+            return Some(Self { negative: false, digits, exponent: 0 });
+        }
+        let whole_digits = i64::try_from(whole.len()).ok()?.checked_sub(i64::try_from(leading).ok()?)?;
+        Some(Self { negative, digits, exponent: power.checked_add(whole_digits)? })
+    }
+
+    /// Returns the nearest double, if it is finite.
+    fn to_double(&self) -> Option<f64> {
+        self.to_string().parse::<f64>().ok().filter(|double| double.is_finite())
+    }
+
+    fn is_equal_as_double(&self, other: &Self) -> bool {
+        self == other
+            || self
+                .to_double()
+                .zip(other.to_double())
+                .is_some_and(|(ours, theirs)| ours.partial_cmp(&theirs) == Some(Ordering::Equal))
+    }
+
+    /// Returns the number as a `serde_json` value, if that loses nothing.
+    #[must_use]
+    fn to_canonical(&self) -> Option<Value> {
+        let double = self.to_double()?;
+        // An integer stays one, so that 100 is not displayed as 100.0.
+        #[expect(clippy::cast_possible_truncation, reason = "a double below 2^53 without a fraction is that integer")]
+        let value = if double.fract() == 0.0 && double.abs() < 9_007_199_254_740_992.0 {
+            Value::from(double as i64)
+        } else {
+            Value::from(double)
+        };
+        let written = jcs::to_string(&value)?;
+        (Self::parse(&written).as_ref() == Some(self)).then_some(value)
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.digits.is_empty() {
+            return f.write_str("0");
+        }
+        let sign = if self.negative { "-" } else { "" };
+        write!(f, "{sign}0.{}e{}", String::from_utf8_lossy(&self.digits), self.exponent)
+    }
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let sign = |n: &Self| match (n.digits.is_empty(), n.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        };
+        sign(self).cmp(&sign(other)).then_with(|| {
+            // The digits have no leading zero, so the exponent decides, then the digits from the
+            // left.
+            let size = self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits));
+            if self.negative { size.reverse() } else { size }
+        })
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number(text: &str) -> Decimal {
+        Decimal::parse(text).unwrap()
+    }
+
+    #[test]
+    fn decimal_comparison_is_exact() {
+        for (a, b, want) in [
+            ("0", "-0", Ordering::Equal),
+            ("0", "0.000e99", Ordering::Equal),
+            ("1", "1.000", Ordering::Equal),
+            ("1", "10e-1", Ordering::Equal),
+            ("100", "1E2", Ordering::Equal),
+            ("0.3", "0.30000000000000004", Ordering::Less),
+            ("0.1", "0.1000000000000000055511151231257827", Ordering::Less),
+            ("9223372036854775807", "9223372036854775808", Ordering::Less),
+            ("18446744073709551615", "18446744073709551616", Ordering::Less),
+            ("1e400", "1e401", Ordering::Less),
+            ("1e-400", "0", Ordering::Greater),
+            ("-1e400", "1e-400", Ordering::Less),
+            ("-2", "-1", Ordering::Less),
+            ("-10", "-9.99", Ordering::Less),
+            ("99", "100", Ordering::Less),
+            ("9", "89", Ordering::Less),
+        ] {
+            assert_eq!(number(a).cmp(&number(b)), want, "{a} {b}");
+            assert_eq!(number(b).cmp(&number(a)), want.reverse(), "{b} {a}");
+        }
+        for bad in ["", "-", "+1", ".5", "1e99999999999999999999", "0x10", "1_000", "NaN", "1e", "--1"] {
+            assert_eq!(Decimal::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn number_that_a_double_loses_has_no_canonical_form() {
+        for good in
+            ["0", "-0", "1", "100", "0.1", "1e21", "1.5e300", "9007199254740991", "-7.25", "0.30000000000000004"]
+        {
+            assert!(number(good).to_canonical().is_some(), "{good}");
+        }
+        for lossy in
+            ["1e400", "9223372036854775808", "9007199254740993", "0.1000000000000000055511151231257827", "1e-400"]
+        {
+            assert!(number(lossy).to_canonical().is_none(), "{lossy}");
+        }
+    }
+
+    #[test]
+    fn parse_non_strict_json_is_rejected() {
+        assert_eq!(Arg::parse(r#" {"a":[1.0,"x",null,true]} "#, 2).unwrap().kind(), ValueKind::Object);
+        for bad in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"\u0062":1}}"#, "[[[1]]]", "{} x", "", "[1,]", "01", "1.", "'a'"]
+        {
+            assert_eq!(Arg::parse(bad, 2), Err(StrictJsonError), "{bad}");
+        }
+        assert!(Arg::parse(&"[".repeat(100_000), 8).is_err());
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Arg::parse(&deep, 8).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn decimal_order_agrees_with_integer_order(a in any::<i64>(), b in any::<i64>(), zeros in 0usize..4) {
+            let text = |n: i64| format!("{n}.{}", "0".repeat(zeros + 1));
+            prop_assert_eq!(number(&text(a)).cmp(&number(&b.to_string())), a.cmp(&b));
+        }
+
+        #[test]
+        fn decimal_display_round_trips(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?") {
+            let n = number(&text);
+            prop_assert_eq!(&number(&n.to_string()), &n);
+            if let Some(Value::Number(canonical)) = n.to_canonical() {
+                prop_assert_eq!(number(&canonical.to_string()), n);
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! `[audit]`: which introspections are recorded.
+
+use crate::{config::node::Section, domain::audit::IntrospectionAuditMode};
+
+/// `[audit]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Which introspections are recorded.
+    pub introspections: IntrospectionAuditMode,
+}
+
+pub(in crate::config) fn read_audit(root: &mut Section<'_>) -> Audit {
+    let mut section = root.section("audit");
+    Audit { introspections: section.optional("introspections", |node| node.parse_keyword()).unwrap_or_default() }
+}

@@ -1,0 +1,575 @@
+//! Every configuration error with its exact text.
+
+use super::{EXAMPLE, GOOD, config_dir, load, variables};
+
+/// Checks the errors after one replacement in [`GOOD`]: old text, new text, all errors.
+fn check(cases: &[(&str, &str, &str)]) {
+    let dir = config_dir();
+    for (old, new, expected) in cases {
+        assert!(GOOD.contains(old), "{old}");
+        let errors = load(&dir, &GOOD.replacen(old, new, 1), &|_| None).expect_err(new);
+        assert_eq!(errors, *expected, "\n--- {new}");
+    }
+}
+
+#[test]
+fn syntax_error_has_its_position() {
+    check(&[
+        (
+            "\"discovery\"",
+            "\"discovery",
+            r#"errand.toml:8:18: invalid basic string, expected `"` (fix the TOML syntax: https://toml.io)"#,
+        ),
+        (
+            "keys = \"discovery\"",
+            "issuer = \"https://login.example.com\"",
+            "errand.toml:8:1: duplicate key (fix the TOML syntax: https://toml.io)",
+        ),
+    ]);
+}
+
+#[test]
+fn unknown_keys_are_rejected() {
+    check(&[
+        (
+            "trust_domain =",
+            "lisen = \"127.0.0.1:1\"\ntrust_domain =",
+            "errand.toml:2:1: lisen: unknown key (did you mean `listen`?)",
+        ),
+        (
+            "store.url",
+            "tokens.livetime = 5\nstore.url",
+            "errand.toml:3:8: tokens.livetime: unknown key (did you mean `lifetime`?)",
+        ),
+        (
+            "store.url",
+            "keys.rotation.often = 5\nstore.url",
+            "errand.toml:3:15: keys.rotation.often: unknown key (known keys: publish_ahead, keep_retired, every)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"discovery\"\nclaims = { user = \"sub\" }",
+            "errand.toml:9:12: issuers[0].claims.user of `https://login.example.com`: unknown key (known keys: client, scope)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = { jwks_url = \"https://login.example.com/keys\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: does not name a key source (write `\"discovery\"`, `{ jwks_uri = \"https://…\" }` or `{ jwks_file = \"….json\" }`)\nerrand.toml:8:10: issuers[0].keys.jwks_url of `https://login.example.com`: unknown key (did you mean `jwks_uri`?)",
+        ),
+        (
+            "id = \"planner\"",
+            "id = \"planner\"\nscopes = [\"files:read\"]",
+            "errand.toml:15:1: agents[0].scopes of `planner`: unknown key (known keys: id, name, kind, authentication, known_as, access, may_delegate_to, max_token_lifetime, disabled)",
+        ),
+        (
+            "effect = \"read\"",
+            "effect = \"read\", approval = true",
+            "errand.toml:27:71: resources[0].tools[0].approval of `files`: unknown key (known keys: name, scope, effect, risk, data_class)",
+        ),
+        (
+            "scopes = [\"files:read\"]",
+            "scopes = [\"files:read\"], path = \"/tmp\"",
+            "errand.toml:17:58: agents[0].access[0].path of `planner`: unknown key (known keys: resource, scopes, tools)",
+        ),
+        (
+            "jwks_file = \"clients/planner",
+            "secret_env = \"X\", jwks_file = \"clients/planner",
+            "errand.toml:15:48: agents[0].authentication.secret_env of `planner`: unknown key (known keys: method, jwks_file, jwks, algorithms, assertion_audience)",
+        ),
+    ]);
+}
+
+#[test]
+fn inline_secret_is_rejected_and_not_echoed() {
+    check(&[
+        (
+            "secret_file = \"secrets/reader\"",
+            "secret = \"s3cret\"",
+            "errand.toml:21:52: agents[1].authentication.secret of `reader`: secrets must not be in this file (name a file or an environment variable that holds the secret, and treat this one as leaked)",
+        ),
+        (
+            "secret_file = \"secrets/reader\"",
+            "secret_env = \"s3cret!\"",
+            "errand.toml:21:65: agents[1].authentication.secret_env of `reader`: is not the name of an environment variable (name a variable of A-Z, 0-9 and _ that holds the secret)",
+        ),
+        (
+            "{ method = \"client_secret_basic\" }",
+            "\"s3cret\"",
+            "errand.toml:26:18: resources[0].authentication of `files`: found a string (write a table)",
+        ),
+        (
+            "keys.encryption_key_file = \"secrets/encryption-key\"",
+            "keys.encryption_key = \"s3cret\"",
+            "errand.toml:4:1: keys: the key-encryption key is missing (name a file with `encryption_key_file` or set ERRAND_ENCRYPTION_KEY; generate one with `openssl rand -base64 32`)\nerrand.toml:4:6: keys.encryption_key: secrets must not be in this file (name a file or an environment variable that holds the secret, and treat this one as leaked)",
+        ),
+        (
+            "sqlite:errand.db",
+            "postgres://errand:s3cret@db/errand",
+            "errand.toml:3:13: store.url: secrets must not be in this file (put the URL into a file that `url_file` names, or into ERRAND_STORE_URL, and treat this password as leaked)",
+        ),
+        (
+            "jwks_file = \"clients/planner.jwks.json\"",
+            "jwks = { keys = [{ kty = \"EC\", d = \"s3cret\" }] }",
+            r#"errand.toml:15:55: agents[0].authentication.jwks of `planner`: the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked (write `{"keys": [{"kty": …}]}` with public keys only)"#,
+        ),
+    ]);
+}
+
+#[test]
+fn unusable_secrets_are_rejected() {
+    check(&[
+        (
+            "secrets/reader",
+            "secrets/short",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: the secret has less than 256 bits: 43 characters of base64url, or 64 hexadecimal digits (generate one with `openssl rand -hex 32`)",
+        ),
+        (
+            "secrets/reader",
+            "secrets/open",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: secrets/open has mode 0644: users other than its owner can read it (run `chmod 600 secrets/open`, and treat its content as leaked)",
+        ),
+        (
+            "secrets/reader",
+            "secrets/none",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+        ),
+        (
+            "secret_file = \"secrets/reader\"",
+            "secret_env = \"READER\"",
+            "errand.toml:21:65: agents[1].authentication.secret_env of `reader`: the environment variable `READER` is not set (set the variable; generate one with `openssl rand -hex 32`)",
+        ),
+        (
+            "secrets/encryption-key",
+            "secrets/open-key",
+            "errand.toml:4:28: keys.encryption_key_file: secrets/open-key has mode 0644: users other than its owner can read it (run `chmod 600 secrets/open-key`, and treat its content as leaked)",
+        ),
+        (
+            "secrets/encryption-key",
+            "secrets/short-key",
+            "errand.toml:4:28: keys.encryption_key_file: the key has 5 bytes instead of 32 (generate one with `openssl rand -base64 32`)",
+        ),
+        (
+            "secrets/encryption-key",
+            "secrets/none",
+            "errand.toml:4:28: keys.encryption_key_file: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+        ),
+        (
+            "keys.encryption_key_file = \"secrets/encryption-key\"",
+            "",
+            "errand.toml: keys: the key-encryption key is missing (name a file with `encryption_key_file` or set ERRAND_ENCRYPTION_KEY; generate one with `openssl rand -base64 32`)",
+        ),
+        (
+            "{ method = \"client_secret_basic\" }",
+            "{ method = \"client_secret_basic\", secret_file = \"secrets/reader\" }",
+            "errand.toml:26:66: resources[0].authentication.secret_file of `files`: `reader` has the same secret (generate one with `openssl rand -hex 32`)",
+        ),
+        (
+            "clients/planner.jwks.json",
+            "clients/private.jwks.json",
+            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: the JWK set holds a private or symmetric key: publish public keys only, and consider that one leaked (write `{"keys": [{"kty": …}]}` with public keys only)"#,
+        ),
+        (
+            "clients/planner.jwks.json",
+            "clients/twice.jwks.json",
+            r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: invalid JSON, a duplicate member, or nested too deeply (write `{"keys": [{"kty": …}]}` with public keys only)"#,
+        ),
+        (
+            "jwks.json\"",
+            "jwks.json\", algorithms = [\"RS256\"]",
+            "errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: no key matches the client's `algorithms` (list the algorithms of these keys in `algorithms`)",
+        ),
+    ]);
+}
+
+#[test]
+fn insecure_urls_are_rejected() {
+    check(&[
+        (
+            "issuer = \"https://sts",
+            "issuer = \"http://sts",
+            "errand.toml:1:10: issuer: `http://sts.example.com`: https is needed (http is for loopback addresses only) (write the URL at which clients reach Errand: https, or http on a loopback address)",
+        ),
+        (
+            "issuer = \"https://login",
+            "issuer = \"http://login",
+            "errand.toml:7:10: issuers[0].issuer of `http://login.example.com`: `http://login.example.com`: https is needed (http is for loopback addresses only) (write the `iss` of its tokens: https, or http on a loopback address)",
+        ),
+        (
+            "issuer = \"https://login.example.com\"",
+            "issuer = \"https://sts.example.com/\"",
+            "errand.toml:7:10: issuers[0].issuer of `https://sts.example.com/`: is Errand's own issuer (remove the entry: Errand accepts its own tokens without one)",
+        ),
+        (
+            "issuer = \"https://login.example.com\"",
+            "issuer = \"http://127.0.0.1:9000\"",
+            r#"errand.toml:8:8: issuers[0].keys of `http://127.0.0.1:9000`: the keys would be fetched from a loopback address, which is not allowed (add `allowed_networks = ["127.0.0.0/8"]` if the identity provider runs on this machine)"#,
+        ),
+        (
+            "uri = \"https",
+            "uri = \"http",
+            "errand.toml:25:7: resources[0].uri of `files`: `http://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
+        ),
+        (
+            "https://files.example.com/mcp",
+            "https://sts.example.com",
+            "errand.toml:25:7: resources[0].uri of `files`: is Errand's own URL (give the MCP server its own URL: its tokens must not be valid at Errand)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"http://login.example.com/keys\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: https is required (http only on a loopback address) (write the https URL of the keys)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"http://localhost/keys\" }\nallowed_networks = [\"10.0.0.0/8\"]",
+            r#"errand.toml:8:8: issuers[0].keys of `https://login.example.com`: the keys would be fetched from a loopback address, which is not allowed (add `allowed_networks = ["127.0.0.0/8"]` if the identity provider runs on this machine)"#,
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"https://a\", jwks_file = \"clients/planner.jwks.json\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: `jwks_uri` and `jwks_file` are mutually exclusive (keep one of them)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_file = \"clients/planner.jwks.json\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: no key matches the issuer's `algorithms` (list the algorithms of these keys in `algorithms`)",
+        ),
+        (
+            "\"discovery\"",
+            "\"discovery\"\nallowed_networks = [\"10.0.0.1/40\"]",
+            "errand.toml:9:21: issuers[0].allowed_networks[0] of `https://login.example.com`: `10.0.0.1/40`: invalid IP address syntax (write a network in CIDR notation, such as `10.0.0.0/8`)",
+        ),
+        (
+            "trust_domain =",
+            "listen = \"localhost:80\"\ntrust_domain =",
+            "errand.toml:2:10: listen: `localhost:80`: invalid socket address syntax (write an IP address and a port, such as `127.0.0.1:8080`)",
+        ),
+        (
+            "trust_domain =",
+            "operations_listen = \"127.0.0.1:8080\"\ntrust_domain =",
+            "errand.toml:2:21: operations_listen: is the same as `listen` (choose another port, or leave the key out to serve both at `listen`)",
+        ),
+        (
+            "\"example.com\"",
+            "\"https://files.example.com/mcp\"",
+            "errand.toml:2:16: trust_domain: `https://files.example.com/mcp` is already the audience of other tokens (name a domain, such as `example.com`: a token for all of it must not pass for one for this URL)",
+        ),
+        (
+            "\"example.com\"",
+            "\"\"",
+            "errand.toml:2:16: trust_domain: must be 1 to 255 visible ASCII characters (name the domain whose services trust each other, such as `example.com`)",
+        ),
+        (
+            "sqlite:errand.db",
+            "mysql://db/errand",
+            "errand.toml:3:13: store.url: must be a URL that begins with `postgres:`, `postgresql:` or `sqlite:` (for example, `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`)",
+        ),
+        (
+            "sqlite:errand.db",
+            "sqlite::memory:",
+            "errand.toml:3:13: store.url: an in-memory store loses revocations (name a file, such as `sqlite:./errand.db`)",
+        ),
+        (
+            "store.url",
+            "store.url_file",
+            "errand.toml:3:18: store.url_file: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+        ),
+        (
+            "store.url = \"sqlite:errand.db\"",
+            "",
+            "errand.toml: store: the store URL is missing (set `url`, `url_file` or ERRAND_STORE_URL)",
+        ),
+    ]);
+}
+
+#[test]
+fn values_above_caps_are_rejected() {
+    check(&[
+        (
+            "store.url",
+            "tokens.lifetime = 901\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: `901` is not between 10 and 900 (seconds; the maximum is 15 minutes)",
+        ),
+        (
+            "store.url",
+            "tokens.api_token_lifetime = 3600\nstore.url",
+            "errand.toml:3:29: tokens.api_token_lifetime: `3600` is not between 10 and 900 (seconds; the maximum is 15 minutes)",
+        ),
+        (
+            "store.url",
+            "tokens.max_chain = 0\nstore.url",
+            "errand.toml:3:20: tokens.max_chain: `0` is not between 1 and 8 (maximum number of agents in `act`; usually 4)",
+        ),
+        (
+            "store.url",
+            "tokens.max_chain = 9\nstore.url",
+            "errand.toml:3:20: tokens.max_chain: `9` is not between 1 and 8 (maximum number of agents in `act`; usually 4)",
+        ),
+        (
+            "store.url",
+            "tokens.leeway = 61\nstore.url",
+            "errand.toml:3:17: tokens.leeway: `61` is not between 0 and 60 (seconds; synchronise the clocks if they differ by more)",
+        ),
+        (
+            "store.url",
+            "tokens.leeway = -1\nstore.url",
+            "errand.toml:3:17: tokens.leeway: `-1` is not between 0 and 60 (seconds; synchronise the clocks if they differ by more)",
+        ),
+        (
+            "store.url",
+            "tokens.lifetime = \"5m\"\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: found a string (write an integer)",
+        ),
+        (
+            "store.url",
+            "tasks.max_lifetime = 86401\nstore.url",
+            "errand.toml:3:22: tasks.max_lifetime: `86401` is not between 10 and 86400 (seconds; the maximum is 24 hours)",
+        ),
+        (
+            "store.url",
+            "tasks.max_lifetime = 600\ntasks.lifetime = 601\nstore.url",
+            "errand.toml:4:18: tasks.lifetime: `601` is not between 10 and 600 (seconds; at most `max_lifetime`)",
+        ),
+        (
+            "store.url",
+            "keys.rotation.keep_retired = 930\nstore.url",
+            "errand.toml:3:30: keys.rotation.keep_retired: `930` is not between 931 and 7776000 (seconds; longer than the maximum token lifetime (15 minutes) plus the leeway)",
+        ),
+        (
+            "store.url",
+            "keys.rotation = { every = 86400, publish_ahead = 86400 }\nstore.url",
+            "errand.toml:3:27: keys.rotation.every: `86400` is not between 86401 and 34560000 (seconds; longer than `publish_ahead`, and at least an hour)",
+        ),
+        (
+            "store.url",
+            "log.level = \"loud\"\nstore.url",
+            "errand.toml:3:13: log.level: `loud` is not a log level (write off, error, warn, info, debug or trace, optionally followed by `target=level`, such as `info,errand=debug`)",
+        ),
+        (
+            "store.url",
+            "log.format = \"xml\"\nstore.url",
+            "errand.toml:3:14: log.format: unknown value `xml` (write `json` or `pretty`)",
+        ),
+        (
+            "store.url",
+            "audit.introspections = false\nstore.url",
+            "errand.toml:3:24: audit.introspections: found a boolean (write a string)",
+        ),
+        (
+            "store.url",
+            "requests.queue = 0\nstore.url",
+            "errand.toml:3:18: requests.queue: `0` is not between 1 and 65536 (maximum queued writes)",
+        ),
+        (
+            "id = \"planner\"",
+            "id = \"planner\"\nmax_token_lifetime = 3600",
+            "errand.toml:15:22: agents[0].max_token_lifetime of `planner`: `3600` is not between 10 and 900 (seconds; the maximum is 15 minutes)",
+        ),
+    ]);
+}
+
+#[test]
+fn inconsistent_objects_are_rejected() {
+    check(&[
+        (
+            "id = \"planner\"",
+            "id = \"Errand-planner\"",
+            "errand.toml:14:6: agents[0].id of `Errand-planner`: ids that begin with `errand` are reserved (choose another id)",
+        ),
+        (
+            "id = \"planner\"",
+            "id = \"the planner\"",
+            "errand.toml:14:6: agents[0].id of `the planner`: `the planner`: not a valid client id: 1 to 128 characters of A-Z a-z 0-9 . _ ~ - (choose a short name, such as `planner`)",
+        ),
+        ("id = \"planner\"\n", "", r#"errand.toml:13:1: agents[0].id: is missing (for example, `id = "planner"`)"#),
+        (
+            "id = \"planner\"",
+            "id = \"reader\"",
+            "errand.toml:16:19: agents[0].may_delegate_to of `reader`: an agent does not delegate to itself (name other `[[agents]]`, and in `access` what `[[resources]]` declares)\nerrand.toml:20:6: agents[1].id of `reader`: stands twice: agents, resources and admins share one set of client ids (rename or remove one of the two)",
+        ),
+        (
+            "id = \"files\"",
+            "id = \"reader\"",
+            "errand.toml:17:10: agents[0].access of `planner`: there is no resource `files` (name resources, scopes and tools that `[[resources]]` declares, or declare them there)\nerrand.toml:24:6: resources[0].id of `reader`: stands twice: agents, resources and admins share one set of client ids (rename or remove one of the two)",
+        ),
+        (
+            "[\"reader\"]",
+            "[\"writer\"]",
+            "errand.toml:16:19: agents[0].may_delegate_to of `planner`: there is no agent `writer` (name other `[[agents]]`, and in `access` what `[[resources]]` declares)",
+        ),
+        (
+            "scopes = [\"files:read\"]",
+            "scopes = [\"files:raed\"]",
+            "errand.toml:17:10: agents[0].access of `planner`: no tool of `files` has the scope `files:raed` (name resources, scopes and tools that `[[resources]]` declares, or declare them there)",
+        ),
+        (
+            "resource = \"files\"",
+            "resource = \"mails\"",
+            "errand.toml:17:10: agents[0].access of `planner`: there is no resource `mails` (name resources, scopes and tools that `[[resources]]` declares, or declare them there)",
+        ),
+        (
+            "scopes = [\"files:read\"]",
+            "tools = []",
+            "errand.toml:17:10: agents[0].access of `planner`: names neither scopes nor tools of `files` (name resources, scopes and tools that `[[resources]]` declares, or declare them there)",
+        ),
+    ]);
+}
+
+#[test]
+fn invalid_objects_are_rejected() {
+    check(&[
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ndiscovery_scope = \"files:read\"",
+            "errand.toml:26:19: resources[0].discovery_scope of `files`: is the scope of a tool too: who may list must not be able to call (write a separate scope, such as `files:list`)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_refresh = 59\nallowed_networks = [\"10.0.0.1/40\"]\ncatalogue_token_file = \"secrets/open\"",
+            "errand.toml:26:21: resources[0].catalogue_refresh of `files`: `59` is not between 60 and 86400 (seconds; at least a minute, at most a day)\nerrand.toml:27:21: resources[0].allowed_networks[0] of `files`: `10.0.0.1/40`: invalid IP address syntax (write a network in CIDR notation, such as `10.0.0.0/8`)\nerrand.toml:28:24: resources[0].catalogue_token_file of `files`: secrets/open has mode 0644: users other than its owner can read it (run `chmod 600 secrets/open`, and treat its content as leaked)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_token_file = \"a\"\ncatalogue_token_env = \"Hunter2\"",
+            "errand.toml:23:1: resources[0] of `files`: `catalogue_token_file` and `catalogue_token_env` are mutually exclusive (keep one of them)\nerrand.toml:26:24: resources[0].catalogue_token_file of `files`: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_token_env = \"Hunter2\"",
+            "errand.toml:26:23: resources[0].catalogue_token_env of `files`: is not the name of an environment variable (name a variable of A-Z, 0-9 and _ that holds the secret)",
+        ),
+        (
+            "uri = \"https://files.example.com/mcp\"",
+            "uri = \"https://files.example.com/mcp\"\ncatalogue_token_env = \"NOT_SET\"",
+            "errand.toml:26:23: resources[0].catalogue_token_env of `files`: the environment variable `NOT_SET` is not set (set the variable to the token)",
+        ),
+        (
+            "effect = \"read\"",
+            "effect = \"look\"",
+            "errand.toml:27:63: resources[0].tools[0].effect of `files`: unknown value `look` (write one of `read`, `write`, `destructive`)",
+        ),
+        (
+            "\"private_key_jwt\"",
+            "\"none\"",
+            "errand.toml:15:29: agents[0].authentication.method of `planner`: unknown value `none` (write `private_key_jwt` or `client_secret_basic`)",
+        ),
+        (
+            "may_delegate_to =",
+            "known_as = { \"https://elsewhere.example\" = [\"x\"] }\nmay_delegate_to =",
+            "errand.toml:16:12: agents[0].known_as of `planner`: there is no issuer `https://elsewhere.example` (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
+        ),
+        (
+            "id = \"reader\"\n",
+            "id = \"writer\"\nauthentication = { method = \"client_secret_basic\" }\nknown_as = { \"https://login.example.com\" = [\"x\"] }\n[[agents]]\nid = \"reader\"\nknown_as = { \"https://login.example.com\" = [\"x\"] }\n",
+            "errand.toml:22:12: agents[1].known_as of `writer`: `https://login.example.com` knows `reader` as `x` already (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
+        ),
+        (
+            "may_delegate_to =",
+            "known_as = { \"https://login.example.com\" = [] }\nmay_delegate_to =",
+            r#"errand.toml:16:44: agents[0].known_as."https://login.example.com" of `planner`: is empty (list the client ids of the agent at this issuer)"#,
+        ),
+        (
+            "algorithms = [\"RS256\"]",
+            "algorithms = [\"HS256\"]",
+            "errand.toml:10:15: issuers[0].algorithms[0] of `https://login.example.com`: unknown value `HS256` (write one of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `EdDSA`)",
+        ),
+        (
+            "algorithms = [\"RS256\"]\n",
+            "",
+            r#"errand.toml:6:1: issuers[0].algorithms of `https://login.example.com`: is missing (for example, `algorithms = ["RS256"]`)"#,
+        ),
+        (
+            "audiences = [\"https://sts.example.com\"]",
+            "subject_scopes = \"ignore\"",
+            "errand.toml:6:1: issuers[0].audiences of `https://login.example.com`: name the `aud` that access tokens for this server have (look up `aud` in one of its access tokens)\nerrand.toml:9:18: issuers[0].subject_scopes of `https://login.example.com`: \"ignore\" needs at least one entitlement rule: otherwise nothing would say what its users may have (add `[[issuers.entitlements]]`, or leave `subject_scopes` out)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"discovery\"\nentitlements = [{ to = \"all\" }, { to = { claim = { name = \"g\" } }, scopes = [\"s\"] }]",
+            "errand.toml:9:17: issuers[0].entitlements[0] of `https://login.example.com`: grants nothing (name `scopes` or `tools`)\nerrand.toml:9:24: issuers[0].entitlements[0].to of `https://login.example.com`: unknown value `all` (write `\"everyone\"` or `{ claim = { name = \"groups\", value = \"…\" } }`)\nerrand.toml:9:50: issuers[0].entitlements[1].to.claim.value of `https://login.example.com`: is missing (for example, `value = \"files-readers\"`)",
+        ),
+        (
+            "[[agents]]",
+            "[[issuers]]\nissuer = \"https://partner.example\"\nkeys = \"discovery\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\ntoken_types = [\"jwt\"]\n\n[[agents]]",
+            r#"errand.toml:13:1: issuers[1].subject_prefix of `https://partner.example`: its subjects could be taken for those of `https://login.example.com`: give one of the two a prefix that is not the beginning of the other's (for example, `subject_prefix = "partner:"`)"#,
+        ),
+        (
+            "tools = [{",
+            "tools = [{ name = \"read_file\", scope = \"files:all\", effect = \"destructive\" }, {",
+            "errand.toml:27:9: resources[0].tools of `files`: two tools have the same name (remove one of the two)",
+        ),
+        (
+            "[[agents]]",
+            "[[issuers]]\nissuer = \"https://login.example.com\"\nkeys = \"discovery\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\ntoken_types = [\"jwt\"]\n\n[[agents]]",
+            "errand.toml:14:10: issuers[1].issuer of `https://login.example.com`: stands twice (rename or remove one of the two)",
+        ),
+        // An invalid object is reported once, without the errors of the objects that depend on it.
+        (
+            "uri = \"https",
+            "uri = \"ftp",
+            "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
+        ),
+    ]);
+}
+
+#[test]
+fn invalid_rules_and_edges_are_rejected() {
+    let tool = "scopes = [\"files:read\"] }]";
+    let remedy =
+        "(for example, `constraints = { path = { prefix = \"/reports/\" } }`; see docs/reference/authority.md)";
+    let with = |rules: &str| format!("tools = [{{ identifier = \"read_file\", {rules} }}] }}]");
+    let edge = "may_delegate_to = [\"reader\"]";
+    let rows = [
+        (tool, with("constraints = { path = { regex = \".*\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path: unknown constraint; use `equals`, `one_of`, `not_one_of`, `min`, `max`, `prefix`, `subset`, `max_length` or `any` {remedy}")),
+        (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string without dot segments, empty segments, backslashes or other spellings of these {remedy}")),
+        (tool, with("constraints = 1"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: must be an object that maps argument names to rules {remedy}")),
+        (tool, with("constraints = { n = { max = 1e400 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: contains a number that a double can't represent exactly (RFC 8785); use a string {remedy}")),
+        (tool, with("constraints = { n = { max = 50.00000000000000001 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: contains a number that a double can't represent exactly (RFC 8785); use a string {remedy}")),
+        (tool, with("constraints = { n = { max = inf } }"), "errand.toml:17:98: agents[0].access[0].tools[0].constraints.n.max of `planner`: `inf` and `nan` are not valid JSON numbers (write a finite number, or a string)".into()),
+        (tool, with("constraint = {}"), "errand.toml:17:70: agents[0].access[0].tools[0].constraint of `planner`: unknown key (did you mean `constraints`?)".into()),
+        (tool, with("constraints = {}, additional_arguments = \"no\""), "errand.toml:17:111: agents[0].access[0].tools[0].additional_arguments of `planner`: found a string (write true or false)".into()),
+        (tool, format!("scopes = [\"files:read\"], {}", with("constraints = { n = { max = 5 } }")), "errand.toml:17:10: agents[0].access of `planner`: the rules for `read_file` of `files` mean nothing: every call of it is allowed beside them (remove the constraints, or the scope or bare tool name that already allows every call)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", depth = 8 }]".into(), "errand.toml:16:48: agents[0].may_delegate_to[0].depth of `planner`: `8` is not between 1 and 7 (maximum number of agents that may follow, this one included)".into()),
+        (edge, "may_delegate_to = [{ depth = 1 }]".into(), "errand.toml:16:20: agents[0].may_delegate_to[0].agent of `planner`: is missing (for example, `agent = \"reader\"`)".into()),
+        (edge, "may_delegate_to = [\"reader\", { agent = \"reader\" }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `reader` stands there twice (remove one of the two)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", access = [] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: lets nothing through to `reader`: `access` is empty (list in `access` what may be delegated, or leave `access` out to delegate whatever the token allows)".into()),
+        (edge, "may_delegate_to = [{ agent = \"reader\", access = [{ resource = \"files\", tools = [\"gone\"] }] }]".into(), "errand.toml:16:19: agents[0].may_delegate_to of `planner`: `files` has no tool `gone` (name other `[[agents]]`, and in `access` what `[[resources]]` declares)".into()),
+        ("id = \"planner\"", "id = \"planner\"\nkind = \"proxy\"".into(), "errand.toml:15:8: agents[0].kind of `planner`: unknown value `proxy` (write `agent` or `broker`)".into()),
+        ("id = \"planner\"", "id = \"planner\"\nkind = \"broker\"\nknown_as = { \"https://login.example.com\" = [\"p\"] }".into(), "errand.toml:16:12: agents[0].known_as of `planner`: a broker opens no task, so that no user token is for it (remove `known_as`, or remove `kind` if the agent opens tasks)".into()),
+    ];
+    let rows = rows.iter().map(|(old, new, expected)| (*old, new.as_str(), expected.as_str())).collect::<Vec<_>>();
+    check(&rows);
+}
+
+/// No key accepts a date, so replacing any value with a date must cause an error at that key.
+#[test]
+fn wrong_value_type_is_reported_at_every_key() {
+    fn replace_nth_value(value: &mut toml::Value, path: &str, at: usize, seen: &mut usize) -> Option<String> {
+        *seen += 1;
+        if *seen == at {
+            *value = toml::Value::Datetime("2026-11-20".parse().unwrap());
+            return Some(path.to_owned());
+        }
+        match value {
+            toml::Value::Table(table) => table.iter_mut().find_map(|(key, value)| {
+                let key = if key.contains(':') { format!("\"{key}\"") } else { key.clone() };
+                replace_nth_value(value, format!("{path}.{key}").trim_start_matches('.'), at, seen)
+            }),
+            toml::Value::Array(items) => items
+                .iter_mut()
+                .enumerate()
+                .find_map(|(n, item)| replace_nth_value(item, &format!("{path}[{n}]"), at, seen)),
+            _ => None,
+        }
+    }
+    let dir = config_dir();
+    let mut checked = 0;
+    for at in 2.. {
+        let mut example = toml::Value::Table(EXAMPLE.parse().unwrap());
+        let Some(path) = replace_nth_value(&mut example, "", at, &mut 0) else { break };
+        let errors = load(&dir, &toml::to_string(&example).unwrap(), &variables).expect_err(&path);
+        assert!(errors.lines().any(|line| line.contains(&path) && line.contains("found a date")), "{path}: {errors}");
+        checked += 1;
+    }
+    assert!(checked > 100, "{checked}");
+}

@@ -1,0 +1,143 @@
+//! Warnings about settings that weaken security or look unintended.
+
+use super::{
+    Config,
+    summary::{format_list, format_permissions},
+};
+use crate::domain::{
+    id::ClientId,
+    registry::{
+        RegistryObject,
+        client::{Access, Agent, AgentKind, AssertionAudience, Authentication},
+        issuer::{OtherAudiences, SubjectScopes, TrustedIssuer, UserMatcher},
+    },
+};
+
+/// Returns a sentence for each setting that weakens security or looks unintended. `errand serve` logs
+/// them at start.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        found.push(format!(
+            "listen: {} serves plain HTTP; only a proxy that terminates TLS may reach it",
+            config.listen
+        ));
+    }
+    if config.operations_listen.is_none() && !config.listen.ip().is_loopback() {
+        found.push("operations_listen: not set; clients can read health and metrics at the public listener".to_owned());
+    }
+    if config.store.url.has_optional_tls() {
+        found.push("store: the connection does not require TLS; add `?sslmode=verify-full` to the URL".to_owned());
+    }
+    for object in &config.objects {
+        match object {
+            RegistryObject::Issuer(issuer) => {
+                collect_issuer_warnings(issuer, &mut found);
+                collect_entitlement_warnings(issuer, config, &mut found);
+            }
+            RegistryObject::Agent(agent) => {
+                collect_client_warnings(&agent.id, &agent.authentication, &mut found);
+                collect_delegation_warnings(agent, config, &mut found);
+            }
+            RegistryObject::Resource(resource) => {
+                collect_client_warnings(&resource.id, &resource.authentication, &mut found);
+                if !resource.allowed_networks.is_empty() {
+                    let networks = format_list(&resource.allowed_networks);
+                    found.push(format!(
+                        "{}: allowed_networks: its tool catalogue may be fetched from {networks}",
+                        resource.id
+                    ));
+                }
+            }
+            RegistryObject::Admin(admin) => collect_client_warnings(&admin.id, &admin.authentication, &mut found),
+        }
+    }
+    found
+}
+
+fn collect_issuer_warnings(issuer: &TrustedIssuer, found: &mut Vec<String>) {
+    let name = &issuer.issuer;
+    match issuer.subject_scopes {
+        SubjectScopes::Ceiling => {}
+        SubjectScopes::Ignore => found.push(format!(
+            "{name}: subject_scopes = \"ignore\": the scope of user tokens has no effect; entitlements and the agents' ceilings decide"
+        )),
+    }
+    match issuer.other_audiences {
+        OtherAudiences::Refuse => {}
+        OtherAudiences::Accept => found.push(format!(
+            "{name}: other_audiences = \"accept\": a token that is also valid for another service can be exchanged here"
+        )),
+    }
+    if !issuer.allowed_networks.is_empty() {
+        let networks = format_list(&issuer.allowed_networks);
+        found.push(format!("{name}: allowed_networks: its keys may be fetched from {networks}"));
+    }
+    for rule in issuer.entitlements.iter().filter(|rule| rule.to == UserMatcher::Everyone) {
+        let resource = rule.resource.as_ref().map_or_else(|| "every resource".to_owned(), ToString::to_string);
+        found.push(format!(
+            "{name}: entitlements: every user is entitled to {} at {resource}",
+            format_permissions(&rule.scopes, &rule.tools)
+        ));
+    }
+}
+
+/// Warns about rules for undeclared scopes and tools. They may be declared over REST, so this is not an
+/// error, but possibly a typo.
+fn collect_entitlement_warnings(issuer: &TrustedIssuer, config: &Config, found: &mut Vec<String>) {
+    let resources = config.objects.iter().filter_map(|object| match object {
+        RegistryObject::Resource(resource) => Some(resource),
+        RegistryObject::Issuer(_) | RegistryObject::Agent(_) | RegistryObject::Admin(_) => None,
+    });
+    let resources = resources.collect::<Vec<_>>();
+    for rule in &issuer.entitlements {
+        let matching = resources.iter().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
+        let matching = matching.collect::<Vec<_>>();
+        let unknown_scopes =
+            rule.scopes.iter().filter(|scope| !matching.iter().any(|resource| resource.has_scope(scope)));
+        let tools = matching.iter().flat_map(|resource| &resource.tools).collect::<Vec<_>>();
+        let unknown_tools = rule.tools.iter().filter(|rule| !tools.iter().any(|tool| tool.name == rule.tool));
+        let unknown_tools = unknown_tools.map(|rule| format!("tool {}", rule.tool));
+        for unknown in unknown_scopes.map(ToString::to_string).chain(unknown_tools) {
+            found.push(format!("{}: entitlements: no matching resource in this file has {unknown}", issuer.issuer));
+        }
+    }
+}
+
+/// Warns about delegation that can never happen: an edge without common access, and a broker that no
+/// edge leads to.
+fn collect_delegation_warnings(agent: &Agent, config: &Config, found: &mut Vec<String>) {
+    let agents = config.objects.iter().filter_map(|object| match object {
+        RegistryObject::Agent(agent) => Some(agent),
+        RegistryObject::Issuer(_) | RegistryObject::Resource(_) | RegistryObject::Admin(_) => None,
+    });
+    let agents = agents.collect::<Vec<_>>();
+    for edge in &agent.may_delegate_to {
+        let delegate = agents.iter().find(|other| other.id == edge.agent);
+        let has_access =
+            |agent: &Agent, access: &Access| agent.access.iter().any(|own| own.resource == access.resource);
+        for access in edge.access.iter().flatten() {
+            for party in [Some(&agent), delegate].into_iter().flatten().filter(|party| !has_access(party, access)) {
+                found.push(format!(
+                    "{}: may_delegate_to {}: {} does not have access to {}, so access to it cannot be delegated",
+                    agent.id, edge.agent, party.id, access.resource
+                ));
+            }
+        }
+    }
+    let is_reached = agents.iter().any(|other| other.edge_to(&agent.id).is_some());
+    if agent.kind == AgentKind::Broker && !is_reached {
+        found.push(format!("{}: is a broker, but no agent in this file may delegate to it", agent.id));
+    }
+}
+
+fn collect_client_warnings(id: &ClientId, authentication: &Authentication, found: &mut Vec<String>) {
+    if let Authentication::PrivateKeyJwt { assertion_audience: AssertionAudience::TokenEndpointToo, .. } =
+        authentication
+    {
+        found.push(format!(
+            "{id}: assertion_audience = \"token_endpoint_too\": an assertion that another server obtained from it could be used here"
+        ));
+    }
+}

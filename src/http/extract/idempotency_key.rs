@@ -1,0 +1,50 @@
+//! The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, request::Parts},
+};
+
+use crate::{app::RequestError, http::error::problem::Problem};
+
+/// The idempotency key of a request, if it has one.
+#[derive(Debug)]
+pub(in crate::http) struct IdempotencyKey(pub Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(parse_key(&parts.headers)?))
+    }
+}
+
+fn parse_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let (Some(key), duplicate) = (keys.next(), keys.next()) else { return Ok(None) };
+    let text = key.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && duplicate.is_none());
+    let rule = "must be one key of 1 to 255 printable ASCII characters";
+    text.map(|text| Some(text.to_owned())).ok_or(RequestError::InvalidParameter("idempotency-key", rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_validated() {
+        let (longest, too_long) = ("x".repeat(255), "x".repeat(256));
+        for (keys, expected) in [
+            (&[][..], Ok(None)),
+            (&["2b1f"], Ok(Some("2b1f"))),
+            (&[&longest], Ok(Some(&longest))),
+            (&[""], Err(())),
+            (&[&too_long], Err(())),
+            (&["a", "a"], Err(())),
+        ] {
+            let headers = keys.iter().map(|key| ("idempotency-key".parse().unwrap(), key.parse().unwrap()));
+            let parsed = parse_key(&headers.collect()).map_err(|_| ());
+            assert_eq!(parsed, expected.map(|key| key.map(str::to_owned)), "{keys:?}");
+        }
+    }
+}
