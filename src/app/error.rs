@@ -1,4 +1,5 @@
-//! Errors of the use-cases: one variant for each reason. The HTTP layer maps them to status codes in one table.
+//! Errors of the use-cases: one variant for each reason. The HTTP layer maps them to status codes
+//! in one table.
 
 use thiserror::Error;
 
@@ -48,8 +49,8 @@ pub enum Error {
     Internal(#[from] LogicError),
 }
 
-/// A defect: an invariant between this program and the store does not hold. Neither a refusal nor an outage; the text is
-/// for the log.
+/// A defect: an invariant between this program and the store does not hold. Neither a refusal nor
+/// an outage; the text is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LogicError {
     /// The store reported an outcome that the write can't have, given its guards.
@@ -80,8 +81,8 @@ impl From<ListError> for Error {
     }
 }
 
-/// Why a client is not authenticated or not authorized. The response has one text for all failed client authentications;
-/// the reason is for the log.
+/// Why a client is not authenticated or not authorized. The response has one text for all failed
+/// client authentications; the reason is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AuthError {
     /// The request has no credentials.

@@ -1,4 +1,5 @@
-//! Idempotency keys: a repeated request is carried out once, and gets the stored response of the first one.
+//! Idempotency keys: a repeated request is carried out once, and gets the stored response of the
+//! first one.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -13,13 +14,15 @@ use crate::{
 /// How long the response to an idempotency key is kept.
 pub(in crate::app) const IDEMPOTENCY_RETENTION: Lifetime = Lifetime::hours(24);
 
-/// A request that may be repeated with an idempotency key; `R` is the response that is stored for it.
+/// A request that may be repeated with an idempotency key; `R` is the response that is stored for
+/// it.
 pub(in crate::app) struct Idempotent<R> {
     request: Option<IdempotentRequest>,
     response: PhantomData<fn() -> R>,
 }
 
-/// The response type of a request that never has a key: it has no value, so such a request can't be a replay.
+/// The response type of a request that never has a key: it has no value, so such a request can't be
+/// a replay.
 #[derive(Debug, Deserialize)]
 pub(in crate::app) enum NoResponse {}
 
@@ -77,8 +80,8 @@ impl<R: DeserializeOwned> Idempotent<R> {
 impl Service {
     /// Returns the stored response if the request was carried out before.
     ///
-    /// The caller may not have received the first response, so this waits until the log entries of the first request are
-    /// propagated, at most for `max_wait`.
+    /// The caller may not have received the first response, so this waits until the log entries of
+    /// the first request are propagated, at most for `max_wait`.
     pub(in crate::app) async fn find_replay<R: DeserializeOwned>(
         &self,
         request: &Idempotent<R>,

@@ -13,10 +13,12 @@ impl Service {
         conflict.into()
     }
 
-    /// Records a refusal that reports the current state, and waits until that state is known everywhere.
+    /// Records a refusal that reports the current state, and waits until that state is known
+    /// everywhere.
     ///
-    /// Another request may have caused the state a moment ago, and a replica that has not applied the change yet must not
-    /// contradict the answer. A lost race reports no state, so the wait is skipped.
+    /// Another request may have caused the state a moment ago, and a replica that has not applied
+    /// the change yet must not contradict the answer. A lost race reports no state, so the wait is
+    /// skipped.
     pub(in crate::app) async fn record_refusal_after_barrier(&self, record: Record, conflict: ConflictError) -> Error {
         let is_lost_race = conflict == ConflictError::ConcurrentUpdate;
         let refusal = self.record_refusal(record, conflict);

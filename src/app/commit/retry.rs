@@ -1,4 +1,5 @@
-//! Optimistic concurrency: decide on a snapshot, commit, and decide again if another writer was faster.
+//! Optimistic concurrency: decide on a snapshot, commit, and decide again if another writer was
+//! faster.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub(in crate::app) enum Decision<T> {
     WriteUnlogged(Box<UnloggedWrite>, T),
     /// Answer without writing: the state is already as requested.
     Answer(T),
-    /// Refuse: the state does not allow the change. An `Err` with a [`ConflictError`] decides the same.
+    /// Refuse: the state does not allow the change. An `Err` with a [`ConflictError`] decides the
+    /// same.
     Refuse(ConflictError),
 }
 
@@ -39,7 +41,8 @@ pub(in crate::app) enum Completion<T, R> {
     Refused(ConflictError),
 }
 
-/// The races that a write can lose, by its guards. Any other loss contradicts the contract of the store.
+/// The races that a write can lose, by its guards. Any other loss contradicts the contract of the
+/// store.
 #[derive(Clone, Copy)]
 struct Races {
     has_precondition: bool,
@@ -75,12 +78,13 @@ impl<R: DeserializeOwned> Attempt<R> {
 }
 
 impl Service {
-    /// Makes a change on the state that `decide` reads. If another writer changed that state before the commit, `decide` is
-    /// called again, with the number of the attempt (from 0).
+    /// Makes a change on the state that `decide` reads. If another writer changed that state before
+    /// the commit, `decide` is called again, with the number of the attempt (from 0).
     ///
-    /// A request whose idempotency key was used before gets the stored response. The key is looked up before the first
-    /// attempt, by each commit, and before an answer without a write or a refusal: the same request may have been carried
-    /// out a moment ago, on another replica, and be the reason for both.
+    /// A request whose idempotency key was used before gets the stored response. The key is looked
+    /// up before the first attempt, by each commit, and before an answer without a write or a
+    /// refusal: the same request may have been carried out a moment ago, on another replica, and be
+    /// the reason for both.
     pub(in crate::app) async fn commit_with_retry<T, R, F>(
         &self,
         request: &Idempotent<R>,
@@ -125,8 +129,8 @@ impl Service {
         Ok(Completion::Refused(ConflictError::ConcurrentUpdate))
     }
 
-    /// Commits a write that builds on no state, so that it can't lose a race. Returns the stored response if an earlier
-    /// request with the same idempotency key was carried out.
+    /// Commits a write that builds on no state, so that it can't lose a race. Returns the stored
+    /// response if an earlier request with the same idempotency key was carried out.
     pub(in crate::app) async fn commit_once<R: DeserializeOwned>(
         &self,
         request: &Idempotent<R>,

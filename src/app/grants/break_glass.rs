@@ -1,4 +1,5 @@
-//! Break-glass: emergency grants. An admin creates one, every use raises a warning, and another admin reviews it.
+//! Break-glass: emergency grants. An admin creates one, every use raises a warning, and another
+//! admin reviews it.
 //!
 //! An emergency grant is withdrawn like any other grant. Its audit records share one `resource`.
 
@@ -170,8 +171,8 @@ impl Service {
     }
 }
 
-/// Returns the audit records of an issued token: its own record, and a second one if it rests on an emergency grant. The
-/// use of an emergency grant is also logged as a warning.
+/// Returns the audit records of an issued token: its own record, and a second one if it rests on an
+/// emergency grant. The use of an emergency grant is also logged as a warning.
 pub(in crate::app) fn with_use_record(issued: Record, claims: &TaskTokenClaims) -> Vec<Record> {
     let (true, Some(grant)) = (claims.break_glass, claims.grant) else { return vec![issued] };
     let (token, client) = (claims.jti, &claims.client_id);

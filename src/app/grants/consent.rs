@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Service {
-    /// Returns the grants between the requester and the client. For a token that Errand issued: the grant that it rests on.
+    /// Returns the grants between the requester and the client. For a token that Errand issued: the
+    /// grant that it rests on.
     ///
     /// A withdrawal after this read still ends the new token, because the token names the grant.
     pub(in crate::app) async fn find_grants(
@@ -31,7 +32,8 @@ impl Service {
         Ok(self.store().list_live_grants(&claims.requester, caller.id(), cx.now, MAX_TOTAL_GRANTS).await?)
     }
 
-    /// Returns the error of a denied exchange. If consent is missing, it has the authority to consent to, and the page.
+    /// Returns the error of a denied exchange. If consent is missing, it has the authority to
+    /// consent to, and the page.
     pub(in crate::app) fn denial_error(&self, denial: Denial, input: &ExchangeInput<'_>) -> Error {
         if denial != Denial::ConsentRequired {
             return denial.into();

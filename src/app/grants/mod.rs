@@ -1,7 +1,7 @@
 //! Recorded grants: created and withdrawn by admins, and by requesters for themselves.
 //!
-//! A grant is immutable. Every token that rests on a grant names it, so one log entry withdraws the grant and ends these
-//! tokens, also a token that is being issued at that moment.
+//! A grant is immutable. Every token that rests on a grant names it, so one log entry withdraws the
+//! grant and ends these tokens, also a token that is being issued at that moment.
 
 pub(super) mod break_glass;
 mod consent;
@@ -137,8 +137,8 @@ impl Service {
         }
     }
 
-    /// Returns a grant that an earlier request with the same idempotency key created. A grant that was withdrawn since is
-    /// not created again: its withdrawal was intended.
+    /// Returns a grant that an earlier request with the same idempotency key created. A grant that
+    /// was withdrawn since is not created again: its withdrawal was intended.
     async fn read_replayed_grant(&self, by: GrantActor<'_>, grant: Grant, cx: &RequestContext) -> Result<Grant, Error> {
         if self.store().find_grant(grant.id).await?.is_some() {
             return Ok(grant);
@@ -149,8 +149,9 @@ impl Service {
         Err(self.record_refusal_after_barrier(record, ConflictError::Inconsistent(text.into())).await)
     }
 
-    /// Checks whether the grant can be created on this registry. The write depends on the same registry version: the
-    /// removal of an agent also removes the grants to it, and no grant may be created after that.
+    /// Checks whether the grant can be created on this registry. The write depends on the same
+    /// registry version: the removal of an agent also removes the grants to it, and no grant may be
+    /// created after that.
     async fn check_grant(&self, snapshot: &Snapshot, grant: &Grant, cx: &RequestContext) -> Result<(), Error> {
         let registry = &snapshot.registry;
         if registry.agent(&grant.agent).is_none() {
@@ -173,7 +174,8 @@ impl Service {
         Err(ConflictError::Inconsistent(text).into())
     }
 
-    /// Withdraws a grant. When this returns, every token that rests on the grant is revoked everywhere.
+    /// Withdraws a grant. When this returns, every token that rests on the grant is revoked
+    /// everywhere.
     pub async fn withdraw_grant(&self, by: GrantActor<'_>, id: GrantId, cx: &RequestContext) -> Result<(), Error> {
         match self.store().find_grant(id).await? {
             Some(grant) if by.may_manage(&grant) => self.write_withdrawal(by, vec![grant], cx).await,
@@ -189,7 +191,8 @@ impl Service {
         }
     }
 
-    /// Withdraws every live grant of a requester to an agent that existed when the withdrawal began.
+    /// Withdraws every live grant of a requester to an agent that existed when the withdrawal
+    /// began.
     pub async fn withdraw_grants(
         &self,
         admin: &ApiCaller,
@@ -233,7 +236,8 @@ impl Service {
             write.audit_records.push(record);
         }
         self.inner.writer.commit(write).await?;
-        // The tokens are revoked. The final state of the tasks can wait for the periodic maintenance.
+        // The tokens are revoked. The final state of the tasks can wait for the periodic
+        // maintenance.
         if let Err(error) = self.end_tasks_without_grant(cx).await {
             tracing::warn!(error = %ErrorChain(&error), "tasks of a withdrawn grant are left to the maintenance job");
         }
@@ -258,7 +262,8 @@ impl Service {
     }
 }
 
-/// Returns the precondition of a new grant: the registry is unchanged, and the limit of grants is not reached.
+/// Returns the precondition of a new grant: the registry is unchanged, and the limit of grants is
+/// not reached.
 fn capacity_guard(grant: &Grant, snapshot: &Snapshot, cx: &RequestContext) -> Precondition {
     let Grant { requester, agent, break_glass, .. } = grant.clone();
     Precondition::GrantCapacity(Box::new(GrantCapacity {

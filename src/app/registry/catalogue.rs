@@ -1,7 +1,9 @@
-//! Tool catalogues: the tools that the MCP server of a resource lists, and the definitions that an admin accepted.
+//! Tool catalogues: the tools that the MCP server of a resource lists, and the definitions that an
+//! admin accepted.
 //!
-//! Tool records are stored apart from the resource, so that tools of a resource from the configuration file can be accepted
-//! too. Each change is a change of the registry, so every replica applies it before it answers the next request.
+//! Tool records are stored apart from the resource, so that tools of a resource from the
+//! configuration file can be accepted too. Each change is a change of the registry, so every
+//! replica applies it before it answers the next request.
 
 use serde_json::{Value, json};
 
@@ -67,8 +69,8 @@ impl Service {
 
     /// Lists the tools of a resource's server and stores the result.
     ///
-    /// A registered tool that is listed for the first time is accepted. A tool that changed or disappeared becomes
-    /// unavailable. A tool that is not registered is a proposal.
+    /// A registered tool that is listed for the first time is accepted. A tool that changed or
+    /// disappeared becomes unavailable. A tool that is not registered is a proposal.
     pub async fn import_catalogue(
         &self,
         by: &str,
@@ -100,8 +102,8 @@ impl Service {
         self.store_findings(resource, &listing, RefreshMode::Import(by), record, cx).await
     }
 
-    /// Returns the resources whose catalogue is refreshed periodically, and the interval of each. A catalogue is refreshed
-    /// once it has been imported.
+    /// Returns the resources whose catalogue is refreshed periodically, and the interval of each. A
+    /// catalogue is refreshed once it has been imported.
     pub async fn refreshable_catalogues(&self, cx: &RequestContext) -> Result<Vec<(ClientId, Lifetime)>, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let interval = |resource: &Resource| Some((resource.id.clone(), resource.catalogue_refresh?));
@@ -109,8 +111,8 @@ impl Service {
         Ok(live.filter_map(interval).collect())
     }
 
-    /// Compares the listed tools of a resource's server with the catalogue. Returns whether a tool changed. A refresh accepts
-    /// no tool, and a failed listing changes nothing.
+    /// Compares the listed tools of a resource's server with the catalogue. Returns whether a tool
+    /// changed. A refresh accepts no tool, and a failed listing changes nothing.
     pub async fn refresh_catalogue(&self, id: &ClientId, cx: &RequestContext) -> Result<bool, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = snapshot.registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
@@ -120,7 +122,8 @@ impl Service {
         Ok(catalogue.tools.iter().any(|diff| diff.has_changed))
     }
 
-    /// Accepts reviewed tool definitions. A tool that is not registered is added to the resource as the admin specifies.
+    /// Accepts reviewed tool definitions. A tool that is not registered is added to the resource as
+    /// the admin specifies.
     pub async fn accept_tools(
         &self,
         by: &str,
@@ -197,8 +200,8 @@ impl Service {
         .await
     }
 
-    /// Changes the tool records of a resource as `plan` decides on the current registry and records. `plan` returns the
-    /// changes, the result, and what the audit record says of them.
+    /// Changes the tool records of a resource as `plan` decides on the current registry and
+    /// records. `plan` returns the changes, the result, and what the audit record says of them.
     async fn change_tools<T>(
         &self,
         id: &ClientId,
@@ -211,7 +214,8 @@ impl Service {
         let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let registry = &snapshot.registry;
-            // Read after the registry. If the records are newer, the registry version has moved on, and the write fails.
+            // Read after the registry. If the records are newer, the registry version has moved on,
+            // and the write fails.
             let records = self.store().list_tools(id).await?;
             let resource = registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
             let (changes, result, granted) = plan(registry, resource, &records)?;

@@ -1,6 +1,8 @@
-//! Changes of the registry: one write with the state changes, the log entries that follow from them, and the audit record.
+//! Changes of the registry: one write with the state changes, the log entries that follow from
+//! them, and the audit record.
 //!
-//! A change builds on the registry version that it read. If another writer was faster, it is decided again.
+//! A change builds on the registry version that it read. If another writer was faster, it is
+//! decided again.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +30,8 @@ pub(super) type ShownOnce = bool;
 impl Service {
     /// Changes the registry as `plan` decides on its current version.
     ///
-    /// A request with an idempotency key creates something that is shown once, so a repeated request is refused.
+    /// A request with an idempotency key creates something that is shown once, so a repeated
+    /// request is refused.
     pub(super) async fn change_registry<T>(
         &self,
         admin: &ApiCaller,
@@ -59,8 +62,8 @@ impl Service {
         }
     }
 
-    /// Ends the tasks of removed objects. Their tokens are already revoked, so a failure is left to the periodic
-    /// maintenance.
+    /// Ends the tasks of removed objects. Their tokens are already revoked, so a failure is left to
+    /// the periodic maintenance.
     pub(super) async fn clean_up_removed(&self, cx: &RequestContext) {
         if let Err(error) = self.end_orphaned_tasks(cx).await {
             tracing::warn!(error = %ErrorChain(&error), "tasks of removed objects are left to the maintenance job");
@@ -68,7 +71,8 @@ impl Service {
     }
 }
 
-/// Checks that the entries are consistent. The error lists the faults of the changed object, or else of the others.
+/// Checks that the entries are consistent. The error lists the faults of the changed object, or
+/// else of the others.
 pub(super) fn validate_registry(entries: Vec<Entry>, changed: (ObjectKind, &str)) -> Result<(), ConflictError> {
     let Err(errors) = Registry::build(0, entries, BTreeMap::new()) else {
         return Ok(());
@@ -81,7 +85,8 @@ pub(super) fn join_inconsistencies(errors: &[RegistryError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Returns the changes that put an object. A new URI means another server, so accepted tool definitions are dropped.
+/// Returns the changes that put an object. A new URI means another server, so accepted tool
+/// definitions are dropped.
 pub(super) fn put_changes(registry: &Registry, entry: Entry) -> Vec<StateChange> {
     let cleared = relocated_resource(registry, &entry.object).map(|old| StateChange::ClearTools(old.id.clone()));
     cleared.into_iter().chain([StateChange::PutObject(Box::new(entry))]).collect()
@@ -93,8 +98,8 @@ fn relocated_resource<'a>(registry: &'a Registry, object: &RegistryObject) -> Op
     registry.resource(&resource.id).filter(|old| old.uri != resource.uri)
 }
 
-/// Returns the log entries of a change of the registry: the change itself, the end of removed and relocated objects, and
-/// the end of API tokens that were issued to replaced credentials.
+/// Returns the log entries of a change of the registry: the change itself, the end of removed and
+/// relocated objects, and the end of API tokens that were issued to replaced credentials.
 pub(super) fn log_entries_for(changes: &[StateChange], registry: &Registry, by: &str, at: Timestamp) -> Vec<NewEntry> {
     let removed = changes.iter().filter_map(|change| match change {
         StateChange::RemoveObject(kind, id) => registry.entry(*kind, id),
@@ -120,8 +125,8 @@ pub(super) fn log_entries_for(changes: &[StateChange], registry: &Registry, by: 
     ended.chain([NewEntry::registry_changed(by.to_owned(), at)]).collect()
 }
 
-/// Returns the client whose old credentials become invalid by the change. Its API tokens end with them. Its task tokens
-/// act for requesters and stay valid; revoking the agent ends them too.
+/// Returns the client whose old credentials become invalid by the change. Its API tokens end with
+/// them. Its task tokens act for requesters and stay valid; revoking the agent ends them too.
 fn client_with_new_credentials<'a>(change: &'a StateChange, registry: &Registry) -> Option<&'a ClientId> {
     match change {
         StateChange::PutSecret(client, _) | StateChange::RemoveSecret(client) => {

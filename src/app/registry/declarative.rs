@@ -24,8 +24,9 @@ use crate::{
 };
 
 impl Service {
-    /// Applies the configuration file to the store: puts the declared objects, removes objects that only an earlier file
-    /// declared, and stores the tags of secrets. Returns whether anything changed.
+    /// Applies the configuration file to the store: puts the declared objects, removes objects that
+    /// only an earlier file declared, and stores the tags of secrets. Returns whether anything
+    /// changed.
     ///
     /// Replicas that start at the same time agree: the second one finds nothing to change.
     pub async fn apply_declared(
@@ -71,7 +72,8 @@ impl Service {
         }
     }
 
-    /// Returns the changes from the stored registry to the declared one, and the entries after these changes.
+    /// Returns the changes from the stored registry to the declared one, and the entries after
+    /// these changes.
     fn diff_declared(
         &self,
         registry: &Registry,
@@ -90,7 +92,8 @@ impl Service {
             let matches = |stored: &StoredSecretTag| {
                 stored.source == Source::File && pepper.matches(client.as_str(), secret, &stored.tag)
             };
-            // Removing an object also removes the secret of its id, even if an object of another kind takes the id.
+            // Removing an object also removes the secret of its id, even if an object of another
+            // kind takes the id.
             let is_current = registry.secret_tag(client).is_some_and(matches)
                 && !removed.clone().any(|e| e.object.id() == client.as_str());
             let tag = || StoredSecretTag { tag: pepper.tag(client.as_str(), secret), source: Source::File };

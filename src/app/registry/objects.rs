@@ -47,14 +47,15 @@ impl Service {
         });
         let is_new = change.await?;
         if let RegistryObject::Resource(Resource { signing_algorithm: Some(_), .. }) = object {
-            // The resource may be the first with this algorithm. Its key must exist before a token is requested.
+            // The resource may be the first with this algorithm. Its key must exist before a token
+            // is requested.
             self.rotate_keys(&admin.identity(), RotationReason::Age, cx).await?;
         }
         Ok(is_new)
     }
 
-    /// Removes an object, its secret, and the grants that name it. Tokens that it takes part in are revoked, and its tasks
-    /// end.
+    /// Removes an object, its secret, and the grants that name it. Tokens that it takes part in are
+    /// revoked, and its tasks end.
     pub async fn remove_object(
         &self,
         admin: &ApiCaller,

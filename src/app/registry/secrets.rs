@@ -24,8 +24,8 @@ pub struct NewSecret {
 impl Service {
     /// Creates a secret for a client that authenticates with one. The old secret becomes invalid.
     ///
-    /// A repeated request creates no second secret. A secret from the configuration file is replaced there: the next start
-    /// would restore it.
+    /// A repeated request creates no second secret. A secret from the configuration file is
+    /// replaced there: the next start would restore it.
     pub async fn create_secret(
         &self,
         admin: &ApiCaller,

@@ -1,4 +1,5 @@
-//! Revocation by admins: one transaction with the log entries, the state changes and the audit record.
+//! Revocation by admins: one transaction with the log entries, the state changes and the audit
+//! record.
 //!
 //! Ending an ancestor takes one log entry: everything derived from it carries its name.
 
@@ -46,8 +47,8 @@ impl StoredReceipt {
 }
 
 impl Service {
-    /// Revokes, suspends, resumes, blocks or unblocks the target. When this returns, the change is durable, and every
-    /// replica applies it.
+    /// Revokes, suspends, resumes, blocks or unblocks the target. When this returns, the change is
+    /// durable, and every replica applies it.
     pub async fn revoke(
         &self,
         admin: &ApiCaller,
@@ -57,8 +58,9 @@ impl Service {
         self.revoke_with_wait(admin, revocation, None, cx).await
     }
 
-    /// Does the same as [`revoke`](Self::revoke), but waits at most this long for all replicas. The change is then durable,
-    /// and may not yet be [everywhere](crate::domain::replication::Propagation::is_complete).
+    /// Does the same as [`revoke`](Self::revoke), but waits at most this long for all replicas. The
+    /// change is then durable, and may not yet be
+    /// [everywhere](crate::domain::replication::Propagation::is_complete).
     pub async fn revoke_with_wait(
         &self,
         admin: &ApiCaller,

@@ -1,6 +1,7 @@
 //! Blocks and suspensions of parties. They take precedence over the configuration file.
 //!
-//! One write has the log entries that end or suspend what the party has, the change of the registry, and the audit record.
+//! One write has the log entries that end or suspend what the party has, the change of the
+//! registry, and the audit record.
 
 use serde_json::json;
 
@@ -43,7 +44,8 @@ pub(super) fn plan_block(
     let mut log_entries = Vec::new();
     if let BlockSubject::Object(ObjectKind::Agent, id) = &subject {
         let agent = Target::Agent(id.parse().map_err(|_| ConflictError::NotFound("agent"))?);
-        // Both entries are kept for good: a replica that starts much later must know which of them is the last one.
+        // Both entries are kept for good: a replica that starts much later must know which of them
+        // is the last one.
         match (current, next) {
             (_, Some(BlockKind::Suspended)) => log_entries.push(entry(LogAction::Suspend, agent, Timestamp::MAX)),
             (Some(BlockKind::Suspended), _) => log_entries.push(entry(LogAction::Resume, agent, Timestamp::MAX)),
@@ -70,8 +72,9 @@ pub(super) fn plan_block(
     })
 }
 
-/// Resolves the party. A party to block must be registered, since a mistyped name would be acknowledged and block nothing.
-/// A block can also be lifted from a party that is no longer registered.
+/// Resolves the party. A party to block must be registered, since a mistyped name would be
+/// acknowledged and block nothing. A block can also be lifted from a party that is no longer
+/// registered.
 fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAction) -> Result<BlockSubject, Error> {
     let is_agent =
         matches!(target, RevocationTarget::Agent(id) if registry.client(id).is_none() || registry.agent(id).is_some());
@@ -117,7 +120,8 @@ fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAc
     }
 }
 
-/// Returns the target that the response names: a resource by its URI while it is registered, otherwise as requested.
+/// Returns the target that the response names: a resource by its URI while it is registered,
+/// otherwise as requested.
 fn revocation_target(registry: &Registry, target: &RevocationTarget) -> Target {
     match target {
         RevocationTarget::Token(id) => Target::Token(*id),

@@ -1,7 +1,9 @@
-//! Changes of many tasks in one transaction, after a dry run that shows the effect and returns a confirmation.
+//! Changes of many tasks in one transaction, after a dry run that shows the effect and returns a
+//! confirmation.
 //!
-//! The confirmation is a MAC-protected text, so nothing is stored for it. It binds the admin, the action, the selection, the
-//! time before which the tasks were opened, the tasks that were shown, and its own expiry.
+//! The confirmation is a MAC-protected text, so nothing is stored for it. It binds the admin, the
+//! action, the selection, the time before which the tasks were opened, the tasks that were shown,
+//! and its own expiry.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -46,7 +48,8 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Returns the selection for audit records and confirmations: equal selections have equal values.
+    /// Returns the selection for audit records and confirmations: equal selections have equal
+    /// values.
     fn audit_details(&self) -> Value {
         match self {
             Self::Ids(ids) => json!({"ids": ids}),
@@ -126,7 +129,8 @@ impl Confirmation {
 }
 
 impl Service {
-    /// Returns what the action would change now, and a confirmation to carry it out. Nothing is changed.
+    /// Returns what the action would change now, and a confirmation to carry it out. Nothing is
+    /// changed.
     pub async fn dry_run_tasks(
         &self,
         admin: &ApiCaller,
@@ -134,7 +138,8 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<DryRun, Error> {
         let action = TaskAction::try_from(bulk.action)?;
-        // Tasks opened in this second are included. Tasks opened while the admin reviews the dry run are not.
+        // Tasks opened in this second are included. Tasks opened while the admin reviews the dry
+        // run are not.
         let opened_before = cx.now.saturating_add(Lifetime::seconds(1));
         let tasks = self.select_tasks(admin, bulk, action, opened_before, cx).await?;
         let targets = tasks.iter().map(|task| (LogAction::from(action), Target::Task(task.id))).collect::<Vec<_>>();
@@ -156,8 +161,8 @@ impl Service {
         Ok(dry_run)
     }
 
-    /// Changes the confirmed tasks. When this returns, the change is durable and known everywhere, or `max_wait` is over.
-    /// The confirmation is the idempotency key.
+    /// Changes the confirmed tasks. When this returns, the change is durable and known everywhere,
+    /// or `max_wait` is over. The confirmation is the idempotency key.
     pub async fn transition_tasks(
         &self,
         admin: &ApiCaller,
@@ -189,8 +194,9 @@ impl Service {
             let matching = self.select_tasks(admin, bulk, action, confirmation.opened_before, cx).await?;
             let (tasks, others) =
                 matching.into_iter().partition::<Vec<_>, _>(|task| confirmation.digest.contains(action, task));
-            // Only tasks that the dry run showed are changed; some of them may have ended since. Another task that never
-            // changed its state was opened since, and is skipped. Any other may be meant, but the admin has not seen it.
+            // Only tasks that the dry run showed are changed; some of them may have ended since.
+            // Another task that never changed its state was opened since, and is skipped. Any other
+            // may be meant, but the admin has not seen it.
             if others.iter().any(|task| task.version > 0) {
                 return Ok(Decision::Refuse(ConflictError::ConfirmationRequired(SELECTION_CHANGED)));
             }

@@ -18,8 +18,9 @@ use crate::{
 };
 
 impl Service {
-    /// Revokes a token for its client, or for the client of an ancestor. A string that is not a live token of Errand needs
-    /// no revocation (RFC 7009 §2.2). Returns how far the revocation is propagated.
+    /// Revokes a token for its client, or for the client of an ancestor. A string that is not a
+    /// live token of Errand needs no revocation (RFC 7009 §2.2). Returns how far the revocation is
+    /// propagated.
     pub async fn revoke_token(
         &self,
         caller: &AuthenticatedClient,
@@ -53,8 +54,8 @@ impl Service {
             return Err(refusal.into());
         }
         if snapshot.is_revoked(&keys) {
-            // Revoked as far as this replica knows. A client that retries after a lost answer must find the token revoked
-            // everywhere.
+            // Revoked as far as this replica knows. A client that retries after a lost answer must
+            // find the token revoked everywhere.
             return Ok(Some(self.inner.writer.await_propagation(self.applied_seq(), None).await?));
         }
         let entry = NewEntry {
@@ -69,8 +70,9 @@ impl Service {
         Ok(self.inner.writer.commit_and_propagate(write, None).await?.1)
     }
 
-    /// Parses and verifies a token of Errand, and returns it with a snapshot of the log. A token that only other replicas
-    /// still accept counts too. `None` means that no replica accepts the string as a token when this returns.
+    /// Parses and verifies a token of Errand, and returns it with a snapshot of the log. A token
+    /// that only other replicas still accept counts too. `None` means that no replica accepts the
+    /// string as a token when this returns.
     async fn resolve_token_to_revoke(
         &self,
         caller: &AuthenticatedClient,
@@ -97,8 +99,8 @@ impl Service {
         Ok(None)
     }
 
-    /// Returns whether the client received the token or an ancestor of it: the actor chain names the client of every
-    /// ancestor.
+    /// Returns whether the client received the token or an ancestor of it: the actor chain names
+    /// the client of every ancestor.
     fn may_revoke(&self, caller: &AuthenticatedClient, claims: &TaskTokenClaims) -> bool {
         let issuer = self.settings().issuer.as_str();
         claims.client_id == *caller.id()
@@ -106,8 +108,8 @@ impl Service {
     }
 }
 
-/// Returns the earliest time that the clock of another replica may show. There, the token may be unexpired, and its key
-/// published.
+/// Returns the earliest time that the clock of another replica may show. There, the token may be
+/// unexpired, and its key published.
 fn earliest_peer_time(cx: &RequestContext) -> Timestamp {
     cx.now.saturating_sub(MAX_CLOCK_SKEW)
 }

@@ -1,5 +1,6 @@
-//! Dry runs of admin actions. The log entries that an action would write are applied to a separate index, and the standing
-//! of every live token is evaluated on it, by the rule that also decides about tokens. Nothing is changed.
+//! Dry runs of admin actions. The log entries that an action would write are applied to a separate
+//! index, and the standing of every live token is evaluated on it, by the rule that also decides
+//! about tokens. Nothing is changed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -133,7 +134,8 @@ impl Service {
             for token in tokens.items {
                 let keys = token.revocation_keys();
                 let (current, simulated) = (snapshot.standing(&keys), index.standing(&keys));
-                // For a resume, the simulated index suspends the targets, so it shows which tokens they cover.
+                // For a resume, the simulated index suspends the targets, so it shows which tokens
+                // they cover.
                 let is_affected = if resumes {
                     current == Standing::Suspended && simulated != Standing::Live
                 } else {

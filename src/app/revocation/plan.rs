@@ -31,7 +31,8 @@ pub(super) struct RevocationPlan {
 }
 
 impl Service {
-    /// Plans the end of everything that the target covers. The target of a past registration can still be revoked.
+    /// Plans the end of everything that the target covers. The target of a past registration can
+    /// still be revoked.
     pub(super) async fn plan_revoke(
         &self,
         admin: &ApiCaller,
@@ -88,7 +89,8 @@ impl Service {
                             ..plan
                         }
                     }
-                    // The task has ended and keeps its state. Its revocation is not an error and never refused.
+                    // The task has ended and keeps its state. Its revocation is not an error and
+                    // never refused.
                     Err(_) => plan,
                 }
             }
@@ -109,7 +111,8 @@ impl Service {
         })
     }
 
-    /// Plans the suspension or resumption of a task. The state machine of tasks decides whether it is allowed.
+    /// Plans the suspension or resumption of a task. The state machine of tasks decides whether it
+    /// is allowed.
     pub(super) async fn plan_task_transition(
         &self,
         admin: &ApiCaller,

@@ -41,8 +41,8 @@ struct StoredReceipt {
 }
 
 impl Service {
-    /// Records a resource's report of a call with a token of this task for this resource. A repeated report is not recorded
-    /// again.
+    /// Records a resource's report of a call with a token of this task for this resource. A
+    /// repeated report is not recorded again.
     pub async fn report_call(
         &self,
         caller: &ApiCaller,
@@ -68,7 +68,8 @@ impl Service {
             return Err(ConflictError::Inconsistent(text.into()).into());
         }
         let named_by_token = report.is_named_by(&token.authority, &resource.uri);
-        // A late report of a call that was made in time is accepted. The record has the standing of the token by now.
+        // A late report of a call that was made in time is accepted. The record has the standing of
+        // the token by now.
         let standing = caller.client().snapshot().standing(&token.revocation_keys());
         let standing = TokenStanding::from_standing(standing, token.expires, cx.now);
         let record = Record {

@@ -1,7 +1,9 @@
-//! The end of tasks whose tokens are already dead: at the deadline, after a removal, after a withdrawn grant.
+//! The end of tasks whose tokens are already dead: at the deadline, after a removal, after a
+//! withdrawn grant.
 //!
-//! No token outlives its task, its agent's registration or its grant. The final state therefore needs no log entry, and
-//! any number of replicas can run this at once: each task is ended, and recorded, by one of them.
+//! No token outlives its task, its agent's registration or its grant. The final state therefore
+//! needs no log entry, and any number of replicas can run this at once: each task is ended, and
+//! recorded, by one of them.
 
 use futures_util::future::try_join_all;
 
@@ -53,7 +55,8 @@ impl Service {
         self.end_tasks(|limit| self.store().list_tasks_without_grant(limit), end, cx).await
     }
 
-    /// Ends the tasks that `list` returns, page by page, each by the action and the initiator that `end` returns.
+    /// Ends the tasks that `list` returns, page by page, each by the action and the initiator that
+    /// `end` returns.
     async fn end_tasks<F>(
         &self,
         list: impl Fn(u32) -> F,
@@ -80,7 +83,8 @@ impl Service {
             let mut writes = writes.collect::<Vec<_>>();
             while !writes.is_empty() {
                 let chunk = writes.drain(..max_concurrent.min(writes.len()));
-                // A conflict means that another writer changed the task. The next run looks at it again.
+                // A conflict means that another writer changed the task. The next run looks at it
+                // again.
                 try_join_all(chunk.map(|write| self.inner.writer.commit_unlogged(write))).await?;
             }
             if is_last {

@@ -1,7 +1,7 @@
 //! The lifecycle of tasks: read, list, suspend, resume, complete, fail.
 //!
-//! A transition is one write: the new state, on the condition that the old one is unchanged, the entry of the revocation
-//! log, and the audit record.
+//! A transition is one write: the new state, on the condition that the old one is unchanged, the
+//! entry of the revocation log, and the audit record.
 
 use std::time::Duration;
 
@@ -47,8 +47,9 @@ impl Service {
         if takes_part { Ok(task) } else { Err(ConflictError::NotFound("task").into()) }
     }
 
-    /// Makes a transition for the agent that opened the task. An agent that received a part of the task can only read it.
-    /// Returns when no replica answers by the old state any more, or when `max_wait` is over.
+    /// Makes a transition for the agent that opened the task. An agent that received a part of the
+    /// task can only read it. Returns when no replica answers by the old state any more, or when
+    /// `max_wait` is over.
     pub async fn transition_own_task(
         &self,
         caller: &ApiCaller,
@@ -66,7 +67,8 @@ impl Service {
         self.transition_task(&Initiator::Agent(agent.clone()), task, request, key, max_wait, cx).await
     }
 
-    /// Lists the tasks that an agent opened, newest first, so that an agent can continue after a restart.
+    /// Lists the tasks that an agent opened, newest first, so that an agent can continue after a
+    /// restart.
     pub async fn list_opened_tasks(
         &self,
         caller: &ApiCaller,
@@ -95,7 +97,8 @@ impl Service {
         Ok(exclude_orphans(self.store().list_tasks(&filter, page).await?, &caller.snapshot().registry))
     }
 
-    /// Returns one of a requester's own tasks. The task of another requester gives the same answer as a missing one.
+    /// Returns one of a requester's own tasks. The task of another requester gives the same answer
+    /// as a missing one.
     pub async fn read_requested_task(&self, caller: &RequesterCaller, id: TaskId) -> Result<Task, Error> {
         let is_own =
             |task: &Task| task.requester == *caller.requester() && caller.snapshot().registry.is_current_task(task);
@@ -103,8 +106,8 @@ impl Service {
         Ok(task.ok_or(ConflictError::NotFound("task"))?)
     }
 
-    /// Makes a transition for the requester of the task. Returns when no replica answers by the old state any more, or when
-    /// `max_wait` is over.
+    /// Makes a transition for the requester of the task. Returns when no replica answers by the old
+    /// state any more, or when `max_wait` is over.
     pub async fn transition_requested_task(
         &self,
         caller: &RequesterCaller,
@@ -118,8 +121,8 @@ impl Service {
         self.transition_task(&Initiator::Requester(caller.requester().clone()), task, request, key, max_wait, cx).await
     }
 
-    /// Makes a transition for an admin. Returns when no replica answers by the old state any more, or when `max_wait` is
-    /// over.
+    /// Makes a transition for an admin. Returns when no replica answers by the old state any more,
+    /// or when `max_wait` is over.
     pub async fn transition_any_task(
         &self,
         admin: &ApiCaller,
@@ -186,8 +189,8 @@ impl Service {
         Ok(TransitionOutcome { task, propagation: propagation.ok_or(LogicError::MissingLogPosition)? })
     }
 
-    /// Records a refused transition. The answer reports the state of the task, so every replica must have applied that
-    /// state before the answer is sent.
+    /// Records a refused transition. The answer reports the state of the task, so every replica
+    /// must have applied that state before the answer is sent.
     async fn refuse_transition(
         &self,
         by: &Initiator,

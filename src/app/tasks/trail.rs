@@ -79,8 +79,9 @@ impl Service {
         Ok((page.items.iter().rev().filter_map(read).collect(), page.next.is_some()))
     }
 
-    /// Returns a task and its audit records, oldest first. A long trail is returned in parts: the newest part first, and
-    /// the part before it with the cursor `after`. Records of the same second and replica keep their order.
+    /// Returns a task and its audit records, oldest first. A long trail is returned in parts: the
+    /// newest part first, and the part before it with the cursor `after`. Records of the same
+    /// second and replica keep their order.
     pub async fn read_task_trail(&self, id: TaskId, after: Option<String>) -> Result<TaskTrail, Error> {
         let task = self.read_task(id).await?;
         let filter = AuditFilter { task: Some(id), ..AuditFilter::default() };

@@ -34,7 +34,8 @@ pub struct TransitionOutcome {
     pub propagation: Propagation,
 }
 
-/// Plans a transition to `state`: the transition that the task stores, and the entry of the revocation log.
+/// Plans a transition to `state`: the transition that the task stores, and the entry of the
+/// revocation log.
 pub(in crate::app) fn plan_transition(
     task: &Task,
     state: TaskState,

@@ -14,7 +14,8 @@ const MAX_TOKENS: u32 = 1000;
 pub struct TaskTree {
     /// The task.
     pub task: Task,
-    /// The tokens that were exchanged for a token of the requester, oldest first. Each has its derived tokens.
+    /// The tokens that were exchanged for a token of the requester, oldest first. Each has its
+    /// derived tokens.
     pub tokens: Vec<TokenNode>,
     /// Whether the task has more tokens or calls than are returned. The newest ones are returned.
     pub has_more: bool,
@@ -87,8 +88,9 @@ impl Service {
     }
 }
 
-/// Puts every token below its parent. A token whose parent is not in the list becomes a root. A token is derived from
-/// older tokens only, so placing the deepest lineages first places every token.
+/// Puts every token below its parent. A token whose parent is not in the list becomes a root. A
+/// token is derived from older tokens only, so placing the deepest lineages first places every
+/// token.
 fn build_tree(mut nodes: Vec<TokenNode>) -> Vec<TokenNode> {
     let deepest = nodes.iter().map(|node| node.token.lineage.len()).max().unwrap_or_default();
     let mut roots = Vec::new();

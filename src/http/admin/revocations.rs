@@ -1,5 +1,5 @@
-//! `/v1/admin/revocations` and `/v1/admin/blocks`: revoke, suspend, resume, block and unblock one target, or many tasks after
-//! a dry run.
+//! `/v1/admin/revocations` and `/v1/admin/blocks`: revoke, suspend, resume, block and unblock one
+//! target, or many tasks after a dry run.
 
 use std::collections::BTreeSet;
 
@@ -37,10 +37,12 @@ use crate::{
     ports::TaskFilter,
 };
 
-/// The body of `POST /v1/admin/revocations`: one JSON object with the members of the target and of the options.
+/// The body of `POST /v1/admin/revocations`: one JSON object with the members of the target and of
+/// the options.
 ///
-/// serde's `flatten` and `deny_unknown_fields` exclude each other, and unknown members must be rejected. The members are
-/// therefore split by name, and target and options are deserialized apart.
+/// serde's `flatten` and `deny_unknown_fields` exclude each other, and unknown members must be
+/// rejected. The members are therefore split by name, and target and options are deserialized
+/// apart.
 #[derive(Debug)]
 struct RevocationRequest {
     target: TargetBody,

@@ -1,5 +1,5 @@
-//! Break-glass: an emergency grant replaces the requester's grant and nothing else, every use is visible, and another admin
-//! than its author reviews it.
+//! Break-glass: an emergency grant replaces the requester's grant and nothing else, every use is
+//! visible, and another admin than its author reviews it.
 
 use std::sync::Arc;
 
@@ -106,7 +106,8 @@ async fn break_glass_replaces_consent_only(server: Server) {
     assert_eq!(says["sub"], "alice", "both names, as ever");
     let names = says["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
     assert_eq!(names, READ_TOOLS, "the requested authority, not all that the grant covers");
-    // If the user token does not point at the agent, the emergency grant replaces the recorded grant.
+    // If the user token does not point at the agent, the emergency grant replaces the recorded
+    // grant.
     let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "somebody"})));
     assert_eq!(decode_claims(&server.issue_token("planner", &unrelated).await)["break_glass"], json!(true));
     let write = form_with_changes(&form, &[("scope", "files:write")]);
@@ -201,7 +202,8 @@ async fn every_use_is_audited(server: Server) {
         assert_eq!((&record["break_glass"], &record["grant"]), (&json!(true), &glass["id"]), "{record}");
         ids.push(says["jti"].clone());
     }
-    // Each use has a record of its own in addition to the token's, and all records of the grant share one resource.
+    // Each use has a record of its own in addition to the token's, and all records of the grant
+    // share one resource.
     let used = audit_records(&server, "event=break_glass.use").await;
     assert_eq!(used.iter().map(|record| record["token"].clone()).collect::<Vec<_>>(), ids);
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Consent: where it is demanded, no token is issued without a recorded grant. Tokens rest on the grant and end with it.
+//! Consent: where it is demanded, no token is issued without a recorded grant. Tokens rest on the
+//! grant and end with it.
 
 use std::sync::{
     Arc,
@@ -95,7 +96,8 @@ async fn exchange_without_grant_is_refused(server: Server) {
     assert_eq!(wanted.iter().map(|d| &d["identifier"]).collect::<Vec<_>>(), READ_TOOLS);
     let (_, trail) = server.admin(Method::GET, "/audit?event=token.issue&outcome=refused", None).await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 1, "{trail}");
-    // The authority in the answer can be granted as it is, and then suffices. A smaller grant does not.
+    // The authority in the answer can be granted as it is, and then suffices. A smaller grant does
+    // not.
     let mut grant = grant_body(&[], 600);
     grant["authorization_details"] = json!([wanted[0]]);
     create_grant(&server, grant.clone()).await;
@@ -184,8 +186,9 @@ async fn task_depends_only_on_its_own_grant(server: Server) {
 
 const RACE_ROUNDS: usize = 30;
 
-/// Runs one round: four clients at two replicas exchange on a grant, one request after the other. In between, the grant is
-/// withdrawn. After the answer, no token that rests on the grant is active, whenever it was issued.
+/// Runs one round: four clients at two replicas exchange on a grant, one request after the other.
+/// In between, the grant is withdrawn. After the answer, no token that rests on the grant is
+/// active, whenever it was issued.
 async fn no_token_outlives_grant_withdrawal(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
@@ -333,7 +336,8 @@ async fn invalid_grant_is_rejected(server: Server) {
     server.stop().await;
 }
 
-/// Sends the same request many times concurrently. Returns how many were accepted; the others exceeded the limit.
+/// Sends the same request many times concurrently. Returns how many were accepted; the others
+/// exceeded the limit.
 async fn count_created(server: &Arc<Server>, admin: &str, path: &str, body: &Value, many: usize) -> usize {
     let mut sent = JoinSet::new();
     for _ in 0..many {

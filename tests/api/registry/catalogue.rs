@@ -1,4 +1,5 @@
-//! The tool catalogue with a live MCP server: a changed tool is not usable until an admin accepts it.
+//! The tool catalogue with a live MCP server: a changed tool is not usable until an admin accepts
+//! it.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -158,7 +159,8 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     assert_eq!(tool(&changed, "read_file")["accepted"]["definition"]["description"], "Read a file");
     assert!(tool(&changed, "read_file")["seen"]["definition"]["description"].as_str().unwrap().contains("evil"));
 
-    // The token is still active for the other tool, and no longer has this one, by name or by scope.
+    // The token is still active for the other tool, and no longer has this one, by name or by
+    // scope.
     let answer = server.introspect(&both).await;
     assert_eq!((&answer["active"], tool_names(&answer)), (&json!(true), vec!["list_files", "write_file"]));
     assert_eq!(answer["scope"], "files:write");
@@ -333,7 +335,8 @@ async fn accepted_new_tool_is_added(server: Server, shop: McpServerFixture) {
     let details = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "move_file"}]).to_string();
     let form = form_with_changes(&server.exchange_form_for(&shop, ""), &[("authorization_details", &details)]);
     server.assert_refused(&form, "authorization_details[0].identifier: exceeds what the resource offers").await;
-    // The file declares this resource, and so its tools; the definition can be accepted all the same.
+    // The file declares this resource, and so its tools; the definition can be accepted all the
+    // same.
     let digest = tool(&imported, "move_file")["seen"]["digest"].clone();
     let whole = json!({"tools": [{"name": "move_file", "digest": digest, "scope": "files:write", "effect": "write"}]});
     let (status, body) = server.post_catalogue("accept", whole.clone()).await;
@@ -489,7 +492,8 @@ async fn catalogue_change_is_visible_on_other_replica(server: Server, shop: McpS
     server.stop().await;
 }
 
-/// The first answer is lost. The repetition finds no change, and answers when every replica has applied the first one.
+/// The first answer is lost. The repetition finds no change, and answers when every replica has
+/// applied the first one.
 async fn repeated_import_waits_for_propagation(server: Server, shop: McpServerFixture) {
     server.import().await;
     let mut silent = server.replica_with_long_lease().await;
@@ -556,7 +560,8 @@ async fn resources_commands_show_before_applying(server: Server, shop: McpServer
     server.stop().await;
 }
 
-/// When the file or an admin moves a resource, accepted definitions of the old server don't apply to the new one.
+/// When the file or an admin moves a resource, accepted definitions of the old server don't apply
+/// to the new one.
 async fn moved_resource_loses_accepted_definitions(server: Server, shop: McpServerFixture) {
     server.import().await;
     let old = server.token_for(&shop, "files:read").await;

@@ -1,4 +1,5 @@
-//! Ownership by the configuration file: declared objects and secrets are managed there, and removed ones stay removed.
+//! Ownership by the configuration file: declared objects and secrets are managed there, and removed
+//! ones stay removed.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Hostile MCP servers, and servers that don't speak MCP: listing their tools fails, and has no other effect.
+//! Hostile MCP servers, and servers that don't speak MCP: listing their tools fails, and has no
+//! other effect.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The registry over REST: permissions, consistency, and the effect of a change at every replica at once.
+//! The registry over REST: permissions, consistency, and the effect of a change at every replica at
+//! once.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -357,7 +358,8 @@ async fn grants_are_created_and_withdrawn(server: Server) {
     server.stop().await;
 }
 
-/// Concurrent changes at two replicas: each builds on the other's result, or is refused as contended.
+/// Concurrent changes at two replicas: each builds on the other's result, or is refused as
+/// contended.
 async fn concurrent_admin_changes_do_not_conflict(server: Server) {
     let other = server.replica().await;
     let token = server.api_token("ops", "errand:admin").await;

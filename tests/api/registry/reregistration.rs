@@ -1,5 +1,5 @@
-//! Re-registration under the same name: a new agent or issuer inherits nothing from the removed one of the same name, and sees
-//! nothing of it.
+//! Re-registration under the same name: a new agent or issuer inherits nothing from the removed one
+//! of the same name, and sees nothing of it.
 
 use std::sync::{
     Arc,
@@ -136,7 +136,8 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
         assert!(body["error_description"].as_str().unwrap().contains("unknown task"), "{body}");
         assert_eq!(read_task_status(at, &new, &of_notes).await, 404);
         assert!(!at.is_active(token).await);
-        // The consent to the removed agent does not apply, whether or not the user token is for the new one.
+        // The consent to the removed agent does not apply, whether or not the user token is for the
+        // new one.
         let (status, body) = exchange(at, &new, &form("other-client")).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{body}");
         let (status, body) = exchange(at, &new, &form("guest-client")).await;
@@ -296,7 +297,8 @@ async fn grants_racing_with_removal_are_not_kept(server: Server) {
     assert!(made > 0 && refused > 0, "it was no race: {made} made, {refused} refused");
 }
 
-/// The old agent exchanges while it is removed and another one is registered: the new agent gets none of its tasks.
+/// The old agent exchanges while it is removed and another one is registered: the new agent gets
+/// none of its tasks.
 async fn tasks_racing_with_reregistration_are_not_inherited(server: Server) {
     let server = Arc::new(server);
     let admin = server.api_token("ops", "errand:admin").await;

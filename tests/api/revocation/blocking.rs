@@ -1,5 +1,5 @@
-//! Blocks and suspensions of parties by admins. They also cover parties from the configuration file, and apply at every
-//! replica at once until they are lifted.
+//! Blocks and suspensions of parties by admins. They also cover parties from the configuration
+//! file, and apply at every replica at once until they are lifted.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -348,7 +348,8 @@ async fn repeated_block_is_idempotent(server: Server) {
     server.stop().await;
 }
 
-/// Exchanges run at both replicas while a requester and an agent are blocked. No token issued before or meanwhile is active.
+/// Exchanges run at both replicas while a requester and an agent are blocked. No token issued
+/// before or meanwhile is active.
 async fn no_token_survives_concurrent_block(server: Server) {
     let other = server.replica().await;
     for body in [requester_target("alice", json!({"verb": "block"})), agent_target("planner", json!({"verb": "block"}))]

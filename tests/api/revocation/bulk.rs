@@ -1,4 +1,5 @@
-//! Changes of many tasks: a dry run shows the effect, and only the tasks that it showed can be changed, by the same admin.
+//! Changes of many tasks: a dry run shows the effect, and only the tasks that it showed can be
+//! changed, by the same admin.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -54,7 +55,8 @@ async fn state(server: &Server, token: &str) -> String {
     server.admin(Method::GET, &path, None).await.1["state"].as_str().unwrap().to_owned()
 }
 
-/// Issues a token of the planner on behalf of bob, with a part delegated to the reader, and a token on behalf of alice.
+/// Issues a token of the planner on behalf of bob, with a part delegated to the reader, and a token
+/// on behalf of alice.
 async fn open_three_tasks(server: &Server) -> (String, String, String) {
     let bob = server.issue_token("planner", &server.exchange_form(&server.user_token(json!({"sub": "bob"})))).await;
     let hand_over = server.issue_token("planner", &server.delegation_form(&bob, "reader")).await;
@@ -76,7 +78,8 @@ async fn dry_run_reports_affected_tokens(server: Server) {
         (json!({"kind": "requester", "issuer": IDP, "subject": "bob", "verb": "block"}), (3, 1, 2)),
         (json!({"kind": "requester", "issuer": IDP, "subject": "carol"}), (0, 0, 0)),
         (json!({"kind": "agent", "id": "planner"}), (4, 2, 2)),
-        // The delegated part and the API token. The record of the delegation token does not name the reader.
+        // The delegated part and the API token. The record of the delegation token does not name
+        // the reader.
         (json!({"kind": "agent", "id": "reader"}), (2, 1, 2)),
         (json!({"kind": "agent", "id": "reader", "verb": "block"}), (2, 1, 2)),
         (json!({"kind": "agent", "id": "reader", "verb": "suspend"}), (2, 1, 2)),
@@ -325,7 +328,8 @@ async fn later_tasks_are_not_affected(server: Server) {
     let before = server.task_token().await;
     let by_agent = json!({"kind": "tasks", "agent": "planner"});
     let found = dry_run(&server, &by_agent).await;
-    // Tasks of another second are not selected. A task of the same second would be, and was not shown.
+    // Tasks of another second are not selected. A task of the same second would be, and was not
+    // shown.
     let shown_at = decode_claims(&before)["iat"].as_i64().unwrap();
     crate::server::wait_until("the clock goes on", async || server.cx().now.unix() > shown_at + 2).await;
     let since = server.task_token().await;
@@ -411,7 +415,8 @@ async fn later_suspension_is_kept(server: Server) {
     server.stop().await;
 }
 
-/// Tasks that are opened meanwhile don't block a change of many tasks, and a repeated request gets the same answer.
+/// Tasks that are opened meanwhile don't block a change of many tasks, and a repeated request gets
+/// the same answer.
 async fn concurrent_task_creation_does_not_block_bulk_end(server: Server) {
     let body = json!({"kind": "tasks", "agent": "planner"});
     let mut shown = Vec::new();

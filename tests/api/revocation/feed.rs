@@ -1,5 +1,5 @@
-//! The revocation feed: a subscriber has the same standing of every token as the server, misses no entry, and learns no
-//! names of other parties.
+//! The revocation feed: a subscriber has the same standing of every token as the server, misses no
+//! entry, and learns no names of other parties.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -211,7 +211,8 @@ async fn end_token(at: &Server, token: &str) -> u64 {
     at.revoke(body).await["seq"].as_u64().unwrap()
 }
 
-/// root → child; root → part, of the reader; joined: the same task; bob: another requester; reader: another agent.
+/// root → child; root → part, of the reader; joined: the same task; bob: another requester; reader:
+/// another agent.
 async fn issue_tokens(server: &Server) -> Vec<(&'static str, String)> {
     let root = server.task_token().await;
     let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
@@ -270,14 +271,15 @@ async fn follower_agrees_with_introspection(server: Server) {
         server.revoke(json!({"kind": "agent", "id": "reader", "verb": verb, "reason": "for the test"})).await;
         assert_eq!(assert_agreement(&server, &other, &api, &mut steady, &tokens).await, ended, "{verb}");
     }
-    // Ends: one child; root, child and part; the part; the task; alice's, the planner's, the reader's tokens; all; all.
+    // Ends: one child; root, child and part; the part; the task; alice's, the planner's, the
+    // reader's tokens; all; all.
     assert_eq!(fresh, 1 + 3 + 1 + 4 + 4 + 5 + 2 + 6 + 6);
     other.stop().await;
     server.stop().await;
 }
 
-/// Checks that subscribers from the start, at either replica, and a new one agree with introspection on every token.
-/// Returns how many tokens are dead.
+/// Checks that subscribers from the start, at either replica, and a new one agree with
+/// introspection on every token. Returns how many tokens are dead.
 async fn assert_agreement(
     server: &Server,
     other: &Server,
@@ -383,7 +385,8 @@ async fn stream_resumes_from_last_event_id(server: Server) {
     assert_eq!((event.as_str(), id, &data["seq"]), ("position", Some(second), &json!(second)));
     drop(stream);
     let third = end_token(&server, &server.task_token().await).await;
-    // A reader that reconnects sends both; `Last-Event-ID` overrides `after`. Another replica continues as well.
+    // A reader that reconnects sends both; `Last-Event-ID` overrides `after`. Another replica
+    // continues as well.
     for (query, last) in [(format!("?after={second}"), None), ("?after=0".to_owned(), Some(second))] {
         let mut stream = EventStream::open(&other, &api, &query, last).await;
         let seen = stream.read_up_to(second, third).await;
@@ -555,12 +558,14 @@ async fn subscriber_count_is_limited(server: Server) {
     server.stop().await;
 }
 
-/// A subscriber that lags far behind does not get entries whose tokens ended long ago. Other subscribers get every entry.
+/// A subscriber that lags far behind does not get entries whose tokens ended long ago. Other
+/// subscribers get every entry.
 async fn lagging_subscriber_skips_expired_entries(server: Server) {
     let api = server.api_token("files", SCOPE).await;
     let from = head_position(&server, &api).await;
     let now = Server::now();
-    // Token revocations from two days ago. Each token expired an hour later; every thousandth expires only now.
+    // Token revocations from two days ago. Each token expired an hour later; every thousandth
+    // expires only now.
     let row = |n: u64| {
         let forget = if n.is_multiple_of(1000) { now + 60 } else { now - 47 * 3600 };
         format!(
@@ -590,8 +595,8 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     assert_eq!(stream.read_up_to(from, from + BACKLOG_ENTRIES).await.len(), 10);
     let mut stream = EventStream::open(&server, &api, &format!("?after={}", from + 600), None).await;
     assert_eq!(stream.read_up_to(from + 600, from + BACKLOG_ENTRIES).await.len(), 9900);
-    // A missing row is an outage, never a shorter log. A starting replica skips entries that ended two days ago, and
-    // accepts no token that claims to be older.
+    // A missing row is an outage, never a shorter log. A starting replica skips entries that ended
+    // two days ago, and accepts no token that claims to be older.
     let api = server.api_token("files", SCOPE).await;
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + BACKLOG_ENTRIES - 5)).await;
     let other = server.replica().await;
@@ -600,8 +605,8 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     server.stop().await;
 }
 
-/// A subscriber that continues from any position gets exactly the rest: resources only what concerns them, admins
-/// everything.
+/// A subscriber that continues from any position gets exactly the rest: resources only what
+/// concerns them, admins everything.
 async fn resuming_from_any_entry_returns_the_rest(server: Server) {
     let mut tokens = Vec::new();
     for _ in 0..3 {

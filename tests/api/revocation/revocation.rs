@@ -1,4 +1,5 @@
-//! Revocation: exactly the intended tokens end, everywhere, and tokens issued afterwards are active.
+//! Revocation: exactly the intended tokens end, everywhere, and tokens issued afterwards are
+//! active.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -30,7 +31,8 @@ impl TokenTree {
         &self.tokens.iter().find(|(other, ..)| *other == name).unwrap().2
     }
 
-    /// Returns the names of the active tokens, and whether the delegation token and the transaction token can be used.
+    /// Returns the names of the active tokens, and whether the delegation token and the transaction
+    /// token can be used.
     async fn active_tokens(&self, server: &Server) -> Vec<&'static str> {
         let mut alive = Vec::new();
         for (name, resource, token) in &self.tokens {
@@ -55,8 +57,8 @@ impl TokenTree {
 
 const ALL: [&str; 7] = ["root", "child", "part", "joined", "notes", "bob", "reader"];
 
-/// root → child, root → hand-over → part (reader), root → txn; joined: the same task; notes: another resource;
-/// bob: another requester; reader: another agent.
+/// root → child, root → hand-over → part (reader), root → txn; joined: the same task; notes:
+/// another resource; bob: another requester; reader: another agent.
 async fn issue_tree(server: &Server) -> TokenTree {
     let root = server.task_token().await;
     let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);

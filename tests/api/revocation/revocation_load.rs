@@ -33,7 +33,8 @@ async fn revoke(store: &dyn Store, tokens: &[TokenId]) -> LogPosition {
     }
 }
 
-/// Counts around the sizes of pages and chunks: a replica reports a position only when it applied everything up to it.
+/// Counts around the sizes of pages and chunks: a replica reports a position only when it applied
+/// everything up to it.
 async fn revocation_burst_is_applied_in_chunks(server: Server) {
     let store = server.store.open().await;
     let untouched = server.task_token().await;

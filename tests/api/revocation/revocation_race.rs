@@ -1,4 +1,5 @@
-//! Revocation of a parent while children are being issued. After the acknowledgement, no child is active.
+//! Revocation of a parent while children are being issued. After the acknowledgement, no child is
+//! active.
 
 use std::sync::{
     Arc,
@@ -15,8 +16,9 @@ on_both_stores!(no_derived_token_outlives_revoked_parent);
 
 const RACE_ROUNDS: usize = 60;
 
-/// Runs one round: four clients at two replicas issue children of one parent, one after the other, until a stop signal. In
-/// between, the parent is revoked. No child, issued before, meanwhile or after, is active at either replica.
+/// Runs one round: four clients at two replicas issue children of one parent, one after the other,
+/// until a stop signal. In between, the parent is revoked. No child, issued before, meanwhile or
+/// after, is active at either replica.
 async fn no_derived_token_outlives_revoked_parent(server: Server) {
     let other = Arc::new(server.replica().await);
     let server = Arc::new(server);
@@ -49,7 +51,8 @@ async fn no_derived_token_outlives_revoked_parent(server: Server) {
             });
         }
         revoke_parent(if round % 2 == 0 { &server } else { &other }, &admin, round, &parent, &says).await;
-        // Acknowledged. Every later introspection must apply the revocation, also to tokens that are issued only now.
+        // Acknowledged. Every later introspection must apply the revocation, also to tokens that
+        // are issued only now.
         for at in [&server, &other] {
             assert!(!at.is_active(&parent).await, "round {round}: the parent");
         }

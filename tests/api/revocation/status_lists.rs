@@ -1,5 +1,5 @@
-//! Status lists: the bits of each token agree with introspection, and no other bits change, at every replica and after every
-//! start.
+//! Status lists: the bits of each token agree with introspection, and no other bits change, at
+//! every replica and after every start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -128,8 +128,8 @@ async fn assert_lists(servers: &[&Server], want: &InvalidEntries) {
     }
 }
 
-/// root → child; root → part, of the reader; root → txn; joined: the same task; bob: another requester; reader: another
-/// agent.
+/// root → child; root → part, of the reader; root → txn; joined: the same task; bob: another
+/// requester; reader: another agent.
 async fn issue_tokens(server: &Server) -> Vec<(&'static str, String)> {
     let root = server.task_token().await;
     let again = |token: &str| form_with_changes(&server.exchange_form(token), &[("purpose", "")]);
@@ -526,7 +526,8 @@ async fn unknown_list_returns_404(server: Server) {
     }
 }
 
-/// A request for a historical list never gets the current one, whatever the time, its format and the list.
+/// A request for a historical list never gets the current one, whatever the time, its format and
+/// the list.
 async fn historical_list_returns_501(server: Server) {
     let token = server.task_token().await;
     let (uri, _) = status_index(&token);

@@ -1,5 +1,5 @@
-//! Call reports and the trail of a task: intent, privilege, calls, outcome and end in one list, over HTTP and on the command
-//! line.
+//! Call reports and the trail of a task: intent, privilege, calls, outcome and end in one list,
+//! over HTTP and on the command line.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -73,7 +73,8 @@ async fn call_report_is_idempotent(server: Server) {
     );
     assert_eq!((&record["client"], &record["agents"][0]), (&json!("files"), &json!("planner")), "{record}");
     assert_eq!((&record["asked"]["arguments"], &record["asked"]["data"]), (&good["arguments"], &good["data"]));
-    // Calls are accepted after the task's end. A tool that the token does not name is accepted and marked.
+    // Calls are accepted after the task's end. A tool that the token does not name is accepted and
+    // marked.
     server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;
     let outside = with_changes(good, json!({"id": "late", "tool": "delete_file", "outcome": "refused", "data": null}));
     let (status, body) = report_call(&server, "files", &task, &outside).await;
@@ -217,6 +218,6 @@ async fn task_trail_describes_events_in_order(server: Server) {
     assert_eq!(lines.len(), want.len() + 3);
     server.store.tamper("UPDATE audit SET body = replace(body, 'personal', 'harmless')").await;
     let text = trail_of();
-    assert!(text.contains("was edited: what it said is not known") && !text.contains("harmless"), "{text}");
+    assert!(text.contains("was edited: its original content is not known") && !text.contains("harmless"), "{text}");
     server.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Self-service of requesters: they manage their own tasks and grants only. An agent can't, with any token that it holds.
+//! Self-service of requesters: they manage their own tasks and grants only. An agent can't, with
+//! any token that it holds.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -258,7 +259,8 @@ async fn agent_cannot_grant_itself_consent(server: Server) {
         let (status, body) = call_api(&server, &token, Method::POST, "/v1/grants", Some(own_grant(&READ_TOOLS))).await;
         assert_eq!(status, 401, "{what}: {body}");
     }
-    // The registry rejects an agent that is a portal, and a portal audience that agents' tokens have.
+    // The registry rejects an agent that is a portal, and a portal audience that agents' tokens
+    // have.
     let (_, planner) = server.admin(Method::GET, "/agents/planner", None).await;
     let mut twin = planner["body"].clone();
     (twin["id"], twin["may_delegate_to"]) = (json!("twin"), json!([]));

@@ -183,7 +183,8 @@ async fn transitions_require_the_right_party(server: Server) {
     let token = server.task_token().await;
     let task = task_of(&token);
     let path = format!("/{task}");
-    // Before `reader` takes part, it gets `not_found`. Afterwards it can read the task and nothing else.
+    // Before `reader` takes part, it gets `not_found`. Afterwards it can read the task and nothing
+    // else.
     assert_eq!(send(&server, "reader", Method::GET, &path, None).await.0, 404);
     assert_eq!(transition(&server, "reader", &task, "fail", reason_body()).await.0, 404);
     let part = derive_token(&server, &token).await;
@@ -196,7 +197,8 @@ async fn transitions_require_the_right_party(server: Server) {
     }
     assert_eq!(send(&server, "stranger", Method::GET, &path, None).await.0, 404);
     assert_eq!(send(&server, "files", Method::GET, &path, None).await.0, 403);
-    // Neither a task token nor another API token gives access. An agent's token gives no access to admin endpoints.
+    // Neither a task token nor another API token gives access. An agent's token gives no access to
+    // admin endpoints.
     let with = async |bearer: &str, path: &str| {
         let request = server.request(Method::GET, path).bearer_auth(bearer);
         request.send().await.unwrap().status().as_u16()

@@ -58,7 +58,8 @@ async fn task_is_joined_by_same_parties_only(server: Server) {
     server.stop().await;
 }
 
-/// Every MCP server and every sub-agent sees the id of its task. Elsewhere the id gives the same answer as an unknown id.
+/// Every MCP server and every sub-agent sees the id of its task. Elsewhere the id gives the same
+/// answer as an unknown id.
 async fn foreign_task_is_not_revealed(server: Server) {
     let at_files = |rules: Value| {
         let mut detail = json!({"type": "mcp_tool", "actions": ["tools/call"], "identifier": "read_file"});
