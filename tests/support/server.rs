@@ -73,7 +73,7 @@ pub struct Server {
     pub store: Arc<TestStore>,
     pub folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
-    server_task: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<()>>,
     /// Follows the log until it is dropped.
     pub background_tasks: BackgroundTasks,
 }
@@ -131,12 +131,12 @@ impl Server {
         let app = router(AppState::new(application.service.clone()), HttpSettings::default());
         let listener = Listener::bind(address, None).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server_task = tokio::spawn(serve(listener, app, async {
+        let task = tokio::spawn(serve(listener, app, async {
             let _ = stopped.await;
         }));
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
         let (issuer, url) = (config.issuer.to_string(), format!("http://{address}"));
-        let (stop, server_task) = (Some(stop), Some(server_task));
+        let (stop, task) = (Some(stop), Some(task));
         Self {
             issuer,
             url,
@@ -149,7 +149,7 @@ impl Server {
             store,
             folder,
             stop,
-            server_task,
+            task,
             background_tasks,
         }
     }
@@ -168,8 +168,8 @@ impl Server {
     /// Stops the server and waits until everything is durable.
     pub async fn stop(mut self) -> Arc<TestStore> {
         self.signal_stop();
-        if let Some(server_task) = self.server_task.take() {
-            server_task.await.unwrap();
+        if let Some(task) = self.task.take() {
+            task.await.unwrap();
         }
         self.application.service.shutdown().await;
         self.store
