@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeSet, fmt::Display, ops::Range, path::
 
 use toml::de::DeTable;
 
-use super::{diagnostic::ConfigError, node::Section};
+use super::diagnostic::ConfigError;
 
 /// Looks up an environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -34,10 +34,6 @@ impl<'a> Document<'a> {
             self.add_error(error.span(), String::new(), error.message().replace('\n', ", "), remedy.into());
         }
         errors.is_empty().then(|| table.into_inner())
-    }
-
-    pub(super) fn top_level(&'a self, table: &'a DeTable<'a>) -> Section<'a> {
-        Section::new(Location { document: self, key: String::new(), label: None, span: None }, Some(table))
     }
 
     fn add_error(&self, span: Option<Range<usize>>, key: String, reason: String, remedy: String) {
@@ -93,6 +89,13 @@ pub(super) struct Location<'a> {
     /// The object that the key belongs to.
     pub(super) label: Option<String>,
     pub(super) span: Option<Range<usize>>,
+}
+
+impl<'a> Location<'a> {
+    /// The location of the whole document.
+    pub(super) fn of_document(document: &'a Document<'a>) -> Self {
+        Self { document, key: String::new(), label: None, span: None }
+    }
 }
 
 impl Location<'_> {

@@ -16,7 +16,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::document::Location;
+use super::document::{Document, Location};
 use crate::domain::{
     authority::{Arg, Decimal},
     time::Lifetime,
@@ -197,6 +197,11 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// Returns the top level of a document.
+    pub(super) fn top_level(document: &'a Document<'a>, table: &'a DeTable<'a>) -> Self {
+        Self::new(Location::of_document(document), Some(table))
+    }
+
     pub(super) fn new(location: Location<'a>, table: Option<&'a DeTable<'a>>) -> Self {
         Self { location, table, requested_keys: Vec::new() }
     }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use super::{Config, LogFormat, warnings};
+use super::{
+    Config, LogFormat,
+    format::{format_list, format_permissions},
+    warnings,
+};
 use crate::domain::{
     id::ClientId,
     jose::jwk::JwkSet,
@@ -244,21 +248,12 @@ fn format_key_count(keys: &JwkSet) -> String {
     }
 }
 
-pub(super) fn format_permissions(scopes: &[impl Display], tools: &[impl Display]) -> String {
-    let names = scopes.iter().map(ToString::to_string).chain(tools.iter().map(|tool| format!("tool {tool}")));
-    names.collect::<Vec<_>>().join(", ")
-}
-
 fn disabled_suffix(disabled: bool) -> &'static str {
     if disabled { " (DISABLED)" } else { "" }
 }
 
 fn format_line(name: &str, value: impl Display) -> String {
     format!("  {name:<16}{value}")
-}
-
-pub(super) fn format_list(items: &[impl Display]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Formats a duration in the largest unit that divides it.

@@ -2,7 +2,7 @@
 
 use super::{
     Config,
-    summary::{format_list, format_permissions},
+    format::{format_list, format_permissions},
 };
 use crate::domain::{
     id::ClientId,

@@ -7,50 +7,17 @@ use crate::{
         Error, RequestContext, Service, TokenError,
         exchange::{
             ExchangeContext,
-            evidence::{EvidenceError, SubjectToken, VerifiedEvidence},
+            evidence::{EvidenceError, KnownSubject, VerifiedEvidence},
             signing::SignedToken,
         },
         grants::break_glass::with_use_record,
     },
     domain::{
         audit::{Event, Outcome, Record},
-        id::{TaskId, TokenId},
-        task::Requester,
         uri::ResourceUri,
     },
     ports::{ReplayGuard, TokenRecord, WriteOutcome, WriteSet},
 };
-
-/// The facts about a verified subject token that an audit record states.
-#[derive(Debug)]
-pub(in crate::app) struct KnownSubject {
-    requester: Requester,
-    /// Set for tokens that Errand issued.
-    issued: Option<KnownIssuedToken>,
-}
-
-#[derive(Debug)]
-struct KnownIssuedToken {
-    task: TaskId,
-    token: TokenId,
-    agents: Vec<String>,
-}
-
-impl From<&SubjectToken> for KnownSubject {
-    fn from(subject: &SubjectToken) -> Self {
-        match subject {
-            SubjectToken::User(claims, _) => Self { requester: claims.requester.clone(), issued: None },
-            SubjectToken::Own(claims, _) => Self {
-                requester: claims.requester(),
-                issued: Some(KnownIssuedToken {
-                    task: claims.txn,
-                    token: claims.jti,
-                    agents: claims.act.actors().map(|actor| actor.sub.clone()).collect(),
-                }),
-            },
-        }
-    }
-}
 
 /// What the record of a refused exchange states in addition to the request, and what the refusal
 /// redeems.

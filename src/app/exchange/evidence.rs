@@ -6,17 +6,18 @@ use std::sync::Arc;
 use crate::{
     app::{
         Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
-        exchange::{ExchangeContext, audit::KnownSubject},
+        exchange::ExchangeContext,
     },
     domain::{
         exchange::{Evidence, Presenter, presenter_binding::AgentMatch},
-        id::KeyId,
+        id::{KeyId, TaskId, TokenId},
         jose::jws::{CompactJws, JwsHeader, UnverifiedJws},
         registry::{
             client::Client,
             issuer::{SubjectTokenType, TrustedIssuer},
         },
         revocation::Standing,
+        task::Requester,
         time::Timestamp,
         token::{
             ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_expiry,
@@ -53,6 +54,38 @@ pub(super) struct VerifiedEvidence<'a> {
     pub(super) actor_match: AgentMatch,
     /// The one-time id of the actor token, if it is an assertion.
     pub(super) actor_replay_guard: Option<ReplayGuard>,
+}
+
+/// The facts about a verified subject token that an audit record states.
+#[derive(Debug)]
+pub(super) struct KnownSubject {
+    pub(super) requester: Requester,
+    /// Set for tokens that Errand issued.
+    pub(super) issued: Option<KnownIssuedToken>,
+}
+
+/// The facts about a token that Errand issued.
+#[derive(Debug)]
+pub(super) struct KnownIssuedToken {
+    pub(super) task: TaskId,
+    pub(super) token: TokenId,
+    pub(super) agents: Vec<String>,
+}
+
+impl From<&SubjectToken> for KnownSubject {
+    fn from(subject: &SubjectToken) -> Self {
+        match subject {
+            SubjectToken::User(claims, _) => Self { requester: claims.requester.clone(), issued: None },
+            SubjectToken::Own(claims, _) => Self {
+                requester: claims.requester(),
+                issued: Some(KnownIssuedToken {
+                    task: claims.txn,
+                    token: claims.jti,
+                    agents: claims.act.actors().map(|actor| actor.sub.clone()).collect(),
+                }),
+            },
+        }
+    }
 }
 
 /// Why evidence is rejected, and the subject, as far as it was verified: an attempt with a revoked
