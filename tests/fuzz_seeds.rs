@@ -1,12 +1,15 @@
-//! What the fuzzer does, without the fuzzer: its seeds and some thousand mutations of them go through its entry points, so
-//! that `cargo test` alone knows them, and a seed that breaks something stays in the way. `./dev fuzz` looks further.
+//! Fuzz targets without a fuzzer.
+//!
+//! Each target processes its seeds and thousands of mutations of them, so that `cargo test` alone
+//! covers the targets. A seed for a fixed bug is a regression test. `./dev fuzz` explores more
+//! inputs.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     unreachable_pub,
-    reason = "a test: to stop is how it says no"
+    reason = "a failed assumption fails the test"
 )]
 
 use std::{
@@ -18,12 +21,12 @@ use std::{
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-/// How many mutations of the seeds each entry point is given.
+/// The number of mutated inputs for each fuzz target.
 const MUTATIONS: usize = 10_000;
 
 macro_rules! targets {
     ($($name:ident),* $(,)?) => {
-        /// The names, as in `fuzz/Cargo.toml`.
+        /// The names of the fuzz targets, as in `fuzz/Cargo.toml`.
         const TARGETS: &[&str] = &[$(stringify!($name)),*];
         $(#[test]
         fn $name() {
@@ -48,49 +51,51 @@ fn run(name: &str, target: fn(&[u8])) {
     let seeds = files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
     assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
     let dictionary = seeds.iter().flatten().copied().collect::<Vec<_>>();
-    let mut dice = SeededRng(0x9e37_79b9_7f4a_7c15);
+    let mut rng = SeededRng(0x9e37_79b9_7f4a_7c15);
     for seed in &seeds {
         run_input(target, seed);
     }
     for n in 0..MUTATIONS {
         let mut input = seeds[n % seeds.len()].clone();
-        for _ in 0..=dice.below(4) {
-            mutate(&mut input, &dictionary, &mut dice);
+        for _ in 0..=rng.below(4) {
+            mutate(&mut input, &dictionary, &mut rng);
         }
         run_input(target, &input);
     }
 }
 
 fn run_input(target: fn(&[u8]), input: &[u8]) {
-    let broke = catch_unwind(AssertUnwindSafe(|| target(input))).is_err();
+    let has_panicked = catch_unwind(AssertUnwindSafe(|| target(input))).is_err();
     let text = String::from_utf8_lossy(input);
-    assert!(!broke, "see above; it broke on {text:?} ({input:?}): fix it, and put this into fuzz/seeds");
+    assert!(!has_panicked, "the target panicked on {text:?} ({input:?}); fix the bug and add this input to fuzz/seeds");
 }
 
-/// One change: a byte, a hole, a stretch doubled, or a stretch of some seed put in.
-fn mutate(input: &mut Vec<u8>, dictionary: &[u8], dice: &mut SeededRng) {
-    let at = dice.below(input.len() + 1);
-    let stretch = |from: &[u8], dice: &mut SeededRng| {
-        let start = dice.below(from.len().max(1)).min(from.len());
-        let end = (start + 1 + dice.below(24)).min(from.len());
+/// Applies one mutation: changes a byte, flips a bit, removes, duplicates or inserts a slice.
+///
+/// An inserted slice comes from `dictionary`, the concatenation of all seeds.
+fn mutate(input: &mut Vec<u8>, dictionary: &[u8], rng: &mut SeededRng) {
+    let at = rng.below(input.len() + 1);
+    let slice = |from: &[u8], rng: &mut SeededRng| {
+        let start = rng.below(from.len().max(1)).min(from.len());
+        let end = (start + 1 + rng.below(24)).min(from.len());
         from[start..end].to_vec()
     };
-    match dice.below(5) {
-        0 if at < input.len() => input[at] = dice.below(256) as u8,
-        1 if at < input.len() => input[at] ^= 1 << dice.below(8),
-        2 => drop(input.drain(at..(at + 1 + dice.below(8)).min(input.len()))),
+    match rng.below(5) {
+        0 if at < input.len() => input[at] = rng.below(256) as u8,
+        1 if at < input.len() => input[at] ^= 1 << rng.below(8),
+        2 => drop(input.drain(at..(at + 1 + rng.below(8)).min(input.len()))),
         3 => {
-            let again = stretch(input, dice);
-            input.splice(at..at, again);
+            let duplicate = slice(input, rng);
+            input.splice(at..at, duplicate);
         }
         _ => {
-            let other = stretch(dictionary, dice);
-            input.splice(at..at, other);
+            let inserted = slice(dictionary, rng);
+            input.splice(at..at, inserted);
         }
     }
 }
 
-/// The same numbers in every run (xorshift64), so that what failed once fails again.
+/// A deterministic random number generator (xorshift64). A failure is reproduced by the next run.
 struct SeededRng(u64);
 
 impl SeededRng {

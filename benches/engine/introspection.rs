@@ -34,13 +34,13 @@ pub async fn measure() -> Vec<Line> {
     let cast = Fixtures::new(([127, 0, 0, 1], 1).into());
     cast.configure(folder.path(), store.url());
     let config = || Config::load(&folder.path().join("errand.toml"), &|_| None).unwrap();
-    let house = Application::build(&config(), MigrationPolicy::Always).await.unwrap();
-    house.initialize(&config()).await.unwrap();
+    let application = Application::build(&config(), MigrationPolicy::Always).await.unwrap();
+    application.initialize(&config()).await.unwrap();
     let mut without = config();
     without.memory.verified_tokens = 0;
-    let forgetful = Application::build(&without, MigrationPolicy::Always).await.unwrap();
+    let uncached = Application::build(&without, MigrationPolicy::Always).await.unwrap();
 
-    let app = router(AppState::new(house.service.clone()), HttpSettings::default());
+    let app = router(AppState::new(application.service.clone()), HttpSettings::default());
     let mut tokens = Vec::new();
     for request in cast.exchanges(UserTokens::Es256, TOKENS).all.iter() {
         let text = std::str::from_utf8(request).unwrap();
@@ -51,9 +51,9 @@ pub async fn measure() -> Vec<Line> {
         tokens.push(access_token_of(std::str::from_utf8(&body).unwrap()));
     }
     let secret = std::fs::read_to_string(folder.path().join("files.secret")).unwrap();
-    let mut known = introspect_in_process(&house.service, &tokens, &secret).await;
+    let mut known = introspect_in_process(&application.service, &tokens, &secret).await;
     let cached = measure_one("introspection of a token seen before", Some(3.0), &mut known);
-    let mut unknown = introspect_in_process(&forgetful.service, &tokens, &secret).await;
+    let mut unknown = introspect_in_process(&uncached.service, &tokens, &secret).await;
     let mut bare = introspect_over_router(&app, &tokens).await;
     // Alternate, so that other load on the machine affects both.
     let (mut first, signature) =

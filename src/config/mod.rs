@@ -120,7 +120,7 @@ impl Config {
 
 fn parse_document(document: &Document<'_>) -> Option<Config> {
     let table = document.parse()?;
-    let mut root = Section::top_level(&document, &table);
+    let mut root = Section::top_level(document, &table);
     let issuer = root.required("issuer", "\"https://sts.example.com\"", |node| {
         node.parse::<IssuerUrl>("write the URL at which clients reach Errand: https, or http on a loopback address")
     });

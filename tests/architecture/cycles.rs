@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{SourceFile, is_name};
 
 /// Groups of files that import each other, directly or through other files of the group; each group sorted by path.
-pub fn import_cycles(sources: &[SourceFile]) -> Vec<Vec<String>> {
+pub(crate) fn import_cycles(sources: &[SourceFile]) -> Vec<Vec<String>> {
     let graph = Graph::new(sources);
     let reachable = (0..sources.len()).map(|start| graph.reachable_from(start)).collect::<Vec<_>>();
     let mut groups = BTreeSet::new();
@@ -22,7 +22,7 @@ pub fn import_cycles(sources: &[SourceFile]) -> Vec<Vec<String>> {
 }
 
 /// One line for each import that ties a group together.
-pub fn imports_within(sources: &[SourceFile], group: &[String]) -> Vec<String> {
+pub(crate) fn imports_within(sources: &[SourceFile], group: &[String]) -> Vec<String> {
     let graph = Graph::new(sources);
     let is_member = |at: usize| group.contains(&sources[at].path);
     let members = (0..sources.len()).filter(|at| is_member(*at));

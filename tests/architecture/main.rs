@@ -1,12 +1,15 @@
-//! Holds the code to the plan of the house (`docs/architecture.md`): which room may import which, where each foreign crate
-//! may be named, which words have no place in the rules, and how long a file may be. It reads `src/**` as text, so it sees
-//! what the compiler allows. `#[cfg(test)]` code may do as it likes, and so may `main.rs`, which names every room.
+//! Architecture tests for the rules in `docs/architecture.md`.
+//!
+//! They check which layer may import which, where each external crate may be named, and which words
+//! may not appear in the domain. They also check for import cycles and banned phrases. The tests
+//! read the sources as text, because the compiler does not enforce these rules. `#[cfg(test)]` code
+//! is exempt. `main.rs` and `lib.rs` are exempt as well, because they name every layer.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::string_slice,
-    reason = "a test: to stop is how it says no"
+    reason = "a failed assumption fails the test"
 )]
 
 mod cycles;
@@ -18,9 +21,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-// ---- the plan, as data ----------------------------------------------------------------------------------------------
+// ---- rules ----------------------------------------------------------------------------------------------------------
 
-/// Layers and the layers that they may import. The crate `errand-authority` is checked like `domain`.
+/// Layers and the layers that they may import. The crate `errand-authority` is checked like
+/// `domain`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     (AUTHORITY, &[]),
@@ -28,17 +32,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("app", &["app", "domain", "ports"]),
     ("adapters", &["adapters", "domain", "ports"]),
     ("http", &["http", "app", "domain", "ports"]),
-    // The configuration for development makes the keys of its own identity provider.
+    // The development configuration generates the keys of its own identity provider.
     ("config", &["config", "domain", "ports", "adapters"]),
-    // Who puts the house together names every room; so do the commands around it.
+    // The composition root and the commands name every layer.
     ("bootstrap", &["bootstrap", "config", "http", "app", "adapters", "ports", "domain"]),
     ("cli", &["cli", "bootstrap", "config", "http", "app", "adapters", "ports", "domain"]),
 ];
 
-/// A path of a foreign crate, and where it may be named: a room or file (`adapters/jose` is `jose.rs` and `jose/…`; a `*`
-/// at the end matches anything). The longest path that fits decides. Every dependency has a row here.
+/// Paths of external crates and the places that may name them.
+///
+/// A place is a layer, file or folder: `adapters/jose` matches `jose.rs` and `jose/…`. A trailing
+/// `*` matches any suffix. The longest matching path decides. Every dependency has a row here.
 const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
-    // Plain values and their text: harmless anywhere.
+    // Plain values and their encodings, without side effects: allowed in every layer.
     ("base64", ANY_LAYER),
     ("errand_authority", &["domain"]),
     ("flate2", &["domain"]),
@@ -51,7 +57,7 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("url", ANY_LAYER),
     ("uuid", ANY_LAYER),
     ("zeroize", ANY_LAYER),
-    // Plumbing: wherever something waits or is observed; never in the rules.
+    // Asynchronous execution and observability: allowed outside the domain.
     ("async_trait", &["ports", "app", "adapters", "http"]),
     ("bytes", &["app", "adapters", "http", "cli"]),
     ("futures_util", &["app", "adapters", "http", "cli"]),
@@ -61,14 +67,14 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("tokio_util", &["app", "adapters", "http", "bootstrap", "cli"]),
     ("tracing", &["app", "adapters", "http", "bootstrap", "cli"]),
     ("prometheus_client", &["adapters", "http"]),
-    // Cryptography: hashes are part of the rules, keys and dice are not.
+    // Cryptography: the domain may compute hashes, but may not use keys or randomness.
     ("sha2", &[AUTHORITY]),
     ("ring::digest", &["domain", "adapters"]),
     ("ring::hmac", &["domain", "adapters"]),
     ("ring", &["adapters/keyring", "adapters/system", "adapters/issuers", "adapters/jose", "adapters/dev_idp"]),
     ("josekit", &["adapters/jose", "adapters/keyring", "adapters/client_assertion"]),
     ("openssl", &[]),
-    // One owner each.
+    // Crates with one owner each.
     ("mimalloc", &["main"]),
     ("similar", &["cli"]),
     ("rustix", &["adapters/system"]),
@@ -88,7 +94,7 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("clap", &["cli*"]),
     ("tracing_subscriber", &["cli*"]),
-    // The outside, as std spells it.
+    // The environment, through the standard library.
     ("std::env", &["config"]),
     ("std::fs", &["config", "adapters", "cli"]),
     ("std::io", &["config", "adapters", "http", "cli"]),
@@ -97,24 +103,25 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("std::time::SystemTime", &["adapters/system"]),
 ];
 const ANY_LAYER: &[&str] = &["*"];
-/// The layer of the crate `errand-authority`, and the folder of its sources in the paths here.
+/// The layer of the crate `errand-authority`.
 const AUTHORITY: &str = "errand-authority";
+/// The folder of its sources.
 const AUTHORITY_SRC: &str = "crates/errand-authority/src";
 
-/// Words that have no place in a room.
+/// Words that may not appear in a layer, and the reason.
 const RESTRICTED_WORDS: &[(&str, &[&str], &str)] = &[
-    ("domain", &["async", "await"], "the rules don't wait: they get facts and answer a value"),
-    ("domain", &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log: the edge does, once"),
-    (AUTHORITY, &["async", "await"], "the rules don't wait: they get facts and answer a value"),
-    (AUTHORITY, &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log: the edge does, once"),
+    ("domain", &["async", "await"], "the rules are synchronous"),
+    ("domain", &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log; the callers do"),
+    (AUTHORITY, &["async", "await"], "the rules are synchronous"),
+    (AUTHORITY, &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log; the callers do"),
 ];
 
-// ---- the tests ------------------------------------------------------------------------------------------------------
+// ---- tests ----------------------------------------------------------------------------------------------------------
 
 #[test]
 fn imports_follow_layer_order() {
-    let offences: Vec<String> = sources().iter().flat_map(SourceFile::violations).collect();
-    assert!(offences.is_empty(), "{} against the plan:\n{}\n", offences.len(), offences.join("\n"));
+    let violations: Vec<String> = sources().iter().flat_map(SourceFile::violations).collect();
+    assert!(violations.is_empty(), "{} violations of the layer rules:\n{}\n", violations.len(), violations.join("\n"));
 }
 
 #[test]
@@ -127,18 +134,19 @@ fn files_do_not_import_each_other_in_a_cycle() {
 
 #[test]
 fn dependencies_are_used_in_their_layer() {
-    let homeless: Vec<String> = dependencies("Cargo.toml")
+    let unlisted: Vec<String> = dependencies("Cargo.toml")
         .into_iter()
         .filter(|name| !EXTERNAL_CRATES.iter().any(|(path, _)| path == name))
         .collect();
     assert!(
-        homeless.is_empty(),
-        "say in FOREIGN (tests/architecture.rs) where these may be named: {}",
-        homeless.join(", ")
+        unlisted.is_empty(),
+        "dependencies without a row; add them to EXTERNAL_CRATES in tests/architecture/main.rs: {}",
+        unlisted.join(", ")
     );
 }
 
-/// A guard depends on this crate alone: it must not pull in a runtime, a store or OpenSSL.
+/// A guard depends on the crate `errand-authority` alone. The crate must not depend on a runtime, a
+/// store or OpenSSL.
 #[test]
 fn authority_crate_depends_on_plain_values_only() {
     let is_plain = |name: &str| {
@@ -146,7 +154,7 @@ fn authority_crate_depends_on_plain_values_only() {
         row.is_some_and(|(_, places)| *places == ANY_LAYER || places.contains(&AUTHORITY))
     };
     for name in dependencies("crates/errand-authority/Cargo.toml") {
-        assert!(is_plain(&name), "`{name}` is not a crate for plain values; see EXTERNAL_CRATES");
+        assert!(is_plain(&name), "`{name}` is not a crate for plain values; remove it or edit EXTERNAL_CRATES");
     }
 }
 
@@ -155,16 +163,17 @@ fn dependencies(manifest: &str) -> Vec<String> {
     manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).collect()
 }
 
-// ---- a source and its offences --------------------------------------------------------------------------------------
+// ---- source files and violations ------------------------------------------------------------------------------------
 
-/// A file under `src`, without its comments, its texts and its tests.
+/// A source file without its comments, string literals and tests.
 struct SourceFile {
-    /// Relative to `src`: `adapters/jose.rs`. Files of the crate `errand-authority` start with its name.
+    /// Relative to `src`: `adapters/jose.rs`. Files of the crate `errand-authority` start with its
+    /// name.
     path: String,
     tokens: Vec<Token>,
 }
 
-/// A path that the source names, and where: `crate`, `domain`, `time` on line 7.
+/// A path that a source names, and its line: `crate`, `domain`, `time` on line 7.
 struct ImportedPath {
     path: Vec<String>,
     line: usize,
@@ -178,46 +187,46 @@ impl SourceFile {
     }
 
     fn violations(&self) -> Vec<String> {
-        let room = self.layer();
-        if matches!(room, "main" | "lib") {
+        let layer = self.layer();
+        if matches!(layer, "main" | "lib") {
             return Vec::new();
         }
-        let Some((_, may_import)) = LAYERS.iter().find(|(name, _)| *name == room) else {
+        let Some((_, may_import)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
             return vec![format!(
-                "src/{}:1: `{room}` is no room of the plan (ROOMS in tests/architecture.rs)",
+                "src/{}:1: `{layer}` is not a layer; add a row to LAYERS in tests/architecture/main.rs",
                 self.path
             )];
         };
-        let mut offences = Vec::new();
+        let mut violations = Vec::new();
         let file = match self.path.strip_prefix(AUTHORITY) {
             Some(path) => format!("{AUTHORITY_SRC}{path}"),
             None => format!("src/{}", self.path),
         };
-        let mut offence = |line: usize, what: String| offences.push((line, format!("{file}:{line}: {what}")));
+        let mut add_violation = |line: usize, what: String| violations.push((line, format!("{file}:{line}: {what}")));
         for ImportedPath { path, line } in self.imported_paths() {
             if path[0] == "crate" {
-                if room == AUTHORITY {
-                    continue; // the crate itself; Cargo prevents imports of `errand`
+                if layer == AUTHORITY {
+                    continue; // an import within the crate; Cargo prevents imports of `errand`
                 }
-                let foreign_room = path.get(1).filter(|target| !may_import.contains(&target.as_str()));
-                if foreign_room.is_some() {
-                    let rule = format!("{room} may import {} only", may_import.join(", "));
-                    offence(line, format!("`{}`: {rule}", path.join("::")));
+                let forbidden_layer = path.get(1).filter(|target| !may_import.contains(&target.as_str()));
+                if forbidden_layer.is_some() {
+                    let rule = format!("{layer} may import {} only", may_import.join(", "));
+                    add_violation(line, format!("`{}`: {rule}", path.join("::")));
                 }
-            } else if let Some((guarded, places)) = restriction_of(&path)
+            } else if let Some((restricted, places)) = restriction_of(&path)
                 && !places.iter().any(|place| is_match(place, self.stem()))
             {
                 let places = if places.is_empty() { "main.rs".to_owned() } else { places.join(", ") };
-                offence(line, format!("`{}`: {guarded} may be named in {places} only", path.join("::")));
+                add_violation(line, format!("`{}`: {restricted} may be named in {places} only", path.join("::")));
             }
         }
-        for (_, words, why) in RESTRICTED_WORDS.iter().filter(|(of, ..)| *of == room) {
+        for (_, words, why) in RESTRICTED_WORDS.iter().filter(|(of, ..)| *of == layer) {
             for token in self.tokens.iter().filter(|token| words.contains(&token.text.as_str())) {
-                offence(token.line, format!("`{}` in {room}: {why}", token.text));
+                add_violation(token.line, format!("`{}` in {layer}: {why}", token.text));
             }
         }
-        offences.sort();
-        offences.into_iter().map(|(_, text)| text).collect()
+        violations.sort();
+        violations.into_iter().map(|(_, text)| text).collect()
     }
 
     fn stem(&self) -> &str {
@@ -233,12 +242,13 @@ impl SourceFile {
         self.stem().split('/').filter(|part| *part != "mod").map(str::to_owned).collect()
     }
 
-    /// Every path that starts at `crate`, `super` or a guarded crate, use groups spelt out.
+    /// Returns every path that starts at `crate`, `super` or an external crate. Use groups are
+    /// expanded.
     fn imported_paths(&self) -> Vec<ImportedPath> {
         let mut named = Vec::new();
-        let mut ours = BTreeSet::new(); // names of this file, which may be spelt like a crate's: `use crate::domain::time`
+        let mut local_names = BTreeSet::new(); // they may equal the name of a crate: `use crate::domain::time`
         let mut module = self.module_path();
-        let mut closes = Vec::new(); // at which depth each inline module ends
+        let mut closes = Vec::new(); // the depth at which each inline module ends
         let (mut at, mut depth) = (0, 0_usize);
         while at < self.tokens.len() {
             match self.text(at) {
@@ -254,14 +264,14 @@ impl SourceFile {
                     module.push(self.text(at + 1).to_owned());
                     closes.push(depth);
                 }
-                "mod" => drop(ours.insert(self.text(at + 1).to_owned())),
+                "mod" => drop(local_names.insert(self.text(at + 1).to_owned())),
                 "use" if self.text(at + 1) != "<" => {
                     at += 1;
                     let mut leaves = Vec::new();
                     self.collect_use_tree(&mut at, &[], &mut leaves);
                     for (path, line, name) in leaves {
                         if path.len() > 1 {
-                            ours.insert(name);
+                            local_names.insert(name);
                         }
                         named.push(ImportedPath { path: absolute_path(path, &module), line });
                     }
@@ -273,7 +283,7 @@ impl SourceFile {
                     named.extend(
                         leaves
                             .into_iter()
-                            .filter(|(path, ..)| !ours.contains(&path[0]))
+                            .filter(|(path, ..)| !local_names.contains(&path[0]))
                             .map(|(path, line, _)| ImportedPath { path: absolute_path(path, &module), line }),
                     );
                     continue;
@@ -285,7 +295,7 @@ impl SourceFile {
         named
     }
 
-    /// The name and the full path, below `crate`, of everything that a `pub use` of this file makes its own.
+    /// Returns the name and the full path, below `crate`, of every item that this file re-exports.
     fn reexports(&self) -> Vec<(String, Vec<String>)> {
         let module = self.module_path();
         let mut found = Vec::new();
@@ -295,7 +305,7 @@ impl SourceFile {
             if !is_public {
                 continue;
             }
-            let mut at = (start..).find(|at| self.text(*at) == "use").map_or(start, |at| at + 1);
+            let mut at = (start..self.tokens.len()).find(|at| self.text(*at) == "use").map_or(start, |at| at + 1);
             let mut leaves = Vec::new();
             self.collect_use_tree(&mut at, &[], &mut leaves);
             for (path, _, name) in leaves {
@@ -311,22 +321,23 @@ impl SourceFile {
         found
     }
 
-    /// Whether `pub(…)` at `at` is followed by `use`.
+    /// Returns whether `pub(…)` at `at` is followed by `use`.
     fn restricted_use(&self, at: usize) -> bool {
-        (at..).find(|at| matches!(self.text(*at), ")" | "")).is_some_and(|close| self.text(close + 1) == "use")
+        (at..self.tokens.len()).find(|at| self.text(*at) == ")").is_some_and(|close| self.text(close + 1) == "use")
     }
 
     fn text(&self, at: usize) -> &str {
         self.tokens.get(at).map_or("", |token| &token.text)
     }
 
-    /// A name before `::`, that is not itself the middle of a path.
+    /// Returns whether a path starts at `at`: a name before `::` that does not continue a path.
     fn starts_path(&self, at: usize) -> bool {
         let middle = at > 1 && self.text(at - 1) == "::" && (is_name(self.text(at - 2)) || self.text(at - 2) == ">");
         is_name(self.text(at)) && self.text(at + 1) == "::" && !middle
     }
 
-    /// Reads a path or a use tree at `at`; its leaves are full paths, with line and local name.
+    /// Reads a path or a use tree at `at`. Its leaves are full paths, each with line and local
+    /// name.
     fn collect_use_tree(&self, at: &mut usize, before: &[String], leaves: &mut Vec<(Vec<String>, usize, String)>) {
         let mut path = before.to_vec();
         let mut line = self.tokens.get(*at).map_or(0, |token| token.line);
@@ -355,7 +366,7 @@ impl SourceFile {
                     *at += 1;
                     break;
                 }
-                _ => break, // a turbofish, say
+                _ => break, // for example, a turbofish
             }
             *at += 1;
         }
@@ -368,14 +379,16 @@ impl SourceFile {
             *at += 2;
         }
         if path.is_empty() {
-            *at += 1; // not a path at all; don't stand still
+            *at += 1; // not a path; advance, so that the caller's loop ends
         } else {
             leaves.push((path, line, name));
         }
     }
 }
 
-/// `crate::x` in `http::form` is `crate::http::x`; the binary says `errand` for `crate`.
+/// Returns the path from `crate`, for a path with `super` or `errand` in the module `module`.
+///
+/// `super::x` in `http::form` is `crate::http::x`. The binary names the library `errand`.
 fn absolute_path(mut path: Vec<String>, module: &[String]) -> Vec<String> {
     if path[0] == "errand" {
         path[0] = String::from("crate");
@@ -388,10 +401,10 @@ fn absolute_path(mut path: Vec<String>, module: &[String]) -> Vec<String> {
     ["crate".to_owned()].into_iter().chain(above.iter().cloned()).chain(path.into_iter().skip(supers)).collect()
 }
 
-/// The row of FOREIGN that decides about this path: the longest that fits.
+/// Returns the row of `EXTERNAL_CRATES` that applies to this path: the longest match.
 fn restriction_of(path: &[String]) -> Option<(&'static str, &'static [&'static str])> {
-    let fits = |row: &str| row.split("::").enumerate().all(|(at, part)| path.get(at).is_some_and(|it| it == part));
-    EXTERNAL_CRATES.iter().filter(|(row, _)| fits(row)).max_by_key(|(row, _)| row.len()).copied()
+    let matches = |row: &str| row.split("::").enumerate().all(|(at, part)| path.get(at).is_some_and(|it| it == part));
+    EXTERNAL_CRATES.iter().filter(|(row, _)| matches(row)).max_by_key(|(row, _)| row.len()).copied()
 }
 
 fn is_match(place: &str, stem: &str) -> bool {
@@ -401,13 +414,13 @@ fn is_match(place: &str, stem: &str) -> bool {
     }
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
+// ---- parsing --------------------------------------------------------------------------------------------------------
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All of `src`, but for the files that a `#[cfg(test)] mod …;` brings in.
+/// Returns all source files except those that a `#[cfg(test)] mod …;` declares.
 fn sources() -> Vec<SourceFile> {
     let mut texts = source_texts("src", "");
     texts.extend(source_texts(AUTHORITY_SRC, AUTHORITY));
@@ -419,7 +432,7 @@ fn sources() -> Vec<SourceFile> {
         .collect()
 }
 
-/// The files below `folder` and their texts, with `prefix` in front of their relative paths.
+/// Returns the files below `folder` and their texts, with `prefix` before their relative paths.
 fn source_texts(folder: &str, prefix: &str) -> Vec<(String, String)> {
     let folder = root().join(folder);
     let mut files = Vec::new();
@@ -443,12 +456,11 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Where the modules live that this file declares as `#[cfg(test)] mod …;`.
+/// Returns the paths of the modules that this file declares as `#[cfg(test)] mod …;`.
 fn test_files(path: &str, text: &str) -> Vec<String> {
     let stem = path.strip_suffix(".rs").unwrap_or(path);
     let folder = match stem.rsplit_once('/') {
-        Some((folder, "mod")) => folder,
-        Some((folder, "lib")) => folder,
+        Some((folder, "mod" | "lib")) => folder,
         None if matches!(stem, "lib" | "main") => "",
         _ => stem,
     };
@@ -463,7 +475,7 @@ fn test_files(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A name, `::`, or one sign.
+/// A name, `::`, or one other character.
 #[derive(Clone)]
 struct Token {
     text: String,
@@ -474,7 +486,8 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|start: char| start.is_alphabetic() || start == '_')
 }
 
-/// Rust, as far as this test needs it: names and signs; comments, texts, characters and lifetimes left out.
+/// Splits Rust source text into names and punctuation, without comments, string literals, character
+/// literals and the quotes of lifetimes.
 fn tokens(text: &str) -> Vec<Token> {
     let mut found = Vec::new();
     let (mut rest, mut line) = (text, 1);
@@ -508,7 +521,7 @@ fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
-/// The length of the string literal that starts here, raw or not, of bytes or not.
+/// Returns the length of the string literal that starts here: plain, raw, byte or C string.
 fn quoted(rest: &str) -> Option<usize> {
     let kind = rest.find(|sign: char| !matches!(sign, 'b' | 'c' | 'r')).filter(|length| *length <= 2)?;
     let hashes = rest[kind..].find(|sign| sign != '#')?;
@@ -550,7 +563,9 @@ fn block_comment(rest: &str) -> usize {
     }
 }
 
-/// `'x'` and `'\n'` are characters; `'a` is a lifetime, of which only the sign goes.
+/// Returns the length of the character literal that starts here, such as `'x'` or `'\n'`.
+///
+/// For a lifetime such as `'a`, returns the length of the quote alone.
 fn character(rest: &str) -> usize {
     let mut signs = rest.char_indices().skip(1);
     match (signs.next(), signs.next()) {
@@ -563,7 +578,7 @@ fn character(rest: &str) -> usize {
     }
 }
 
-/// Where the item starts that the `#[cfg(test)]` at `at` is about.
+/// Returns the start of the item that the `#[cfg(test)]` at `at` applies to.
 fn after_cfg_test(tokens: &[Token], at: usize) -> Option<usize> {
     let is = |from: usize, wanted: &[&str]| {
         wanted.iter().enumerate().all(|(step, text)| tokens.get(from + step).is_some_and(|token| token.text == *text))
@@ -578,7 +593,7 @@ fn after_cfg_test(tokens: &[Token], at: usize) -> Option<usize> {
     Some(item)
 }
 
-/// The token after the bracket that closes the one at `open`.
+/// Returns the position after the bracket that closes the one at `open`.
 fn skip_block(tokens: &[Token], open: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -594,7 +609,7 @@ fn skip_block(tokens: &[Token], open: usize) -> Option<usize> {
     None
 }
 
-/// Takes the `#[cfg(test)]` items out; answers how many lines they had.
+/// Removes the `#[cfg(test)]` items. Returns the number of their lines.
 fn cut_tests(tokens: &mut Vec<Token>) -> usize {
     let (mut at, mut lines) = (0, 0);
     while at < tokens.len() {
@@ -602,7 +617,7 @@ fn cut_tests(tokens: &mut Vec<Token>) -> usize {
             at += 1;
             continue;
         };
-        // The item ends with its first `;`, or with its block.
+        // The item ends with its first `;` or with its block.
         while let Some(token) = tokens.get(end) {
             let block = token.text == "{";
             let last = block || token.text == ";";
@@ -621,13 +636,13 @@ fn cut_tests(tokens: &mut Vec<Token>) -> usize {
     lines
 }
 
-// ---- does this test see? ---------------------------------------------------------------------------------------------
+// ---- tests of the checks --------------------------------------------------------------------------------------------
 
 fn violations_in(path: &str, text: &str) -> Vec<String> {
     SourceFile::parse(path, text).violations()
 }
 
-/// The one offence of this source, without the rule.
+/// Returns the only violation of this source.
 fn single_violation(path: &str, text: &str) -> String {
     let all = violations_in(path, text);
     assert_eq!(all.len(), 1, "{text}: {all:?}");
@@ -646,7 +661,7 @@ fn forbidden_layer_import_is_detected() {
     assert!(single_violation("app/mod.rs", "fn f(c: &crate::config::Config) {}").contains("`crate::config::Config`"));
     assert!(single_violation("adapters/mod.rs", "use crate::app;").contains("`crate::app`"));
     assert!(single_violation("ports/store.rs", "use crate::{app::Service};").contains("`crate::app::Service`"));
-    assert!(single_violation("attic/junk.rs", "").contains("`attic` is no room"));
+    assert!(single_violation("attic/junk.rs", "").contains("`attic` is not a layer"));
     assert!(single_violation("app/mod.rs", "use crate::Shortcut;").contains("`crate::Shortcut`"));
     assert_eq!(violations_in("app/mod.rs", "use crate::{domain::time, ports::{Clock, Store}};"), [""; 0]);
     assert_eq!(violations_in("main.rs", "use errand::{adapters::postgres, http};"), [""; 0]);
@@ -660,7 +675,7 @@ fn authority_crate_is_checked_like_domain() {
         "crates/errand-authority/src/authority/wire.rs:2: `std::fs`: std::fs may be named in config, adapters, cli only"
     );
     assert!(single_violation("errand-authority/uri.rs", "use ring::digest;").contains("ring::digest"));
-    assert!(single_violation("errand-authority/uri.rs", "async fn f() {}").contains("don't wait"));
+    assert!(single_violation("errand-authority/uri.rs", "async fn f() {}").contains("are synchronous"));
     assert!(single_violation("app/mod.rs", "use errand_authority::uri;").contains("may be named in domain only"));
 }
 
@@ -731,7 +746,7 @@ fn restricted_words_are_detected() {
     assert!(
         single_violation("domain/task.rs", "fn f() {}\nasync fn g() {}").starts_with("src/domain/task.rs:2: `async`")
     );
-    assert!(single_violation("domain/task.rs", "fn f() { x().await; }").contains("don't wait"));
+    assert!(single_violation("domain/task.rs", "fn f() { x().await; }").contains("are synchronous"));
     assert!(single_violation("domain/task.rs", "fn f() { println!(\"{}\", 1) }").contains("don't log"));
     assert_eq!(violations_in("app/task.rs", "async fn g() { f().await }"), [""; 0]);
 }
@@ -748,7 +763,7 @@ fn comments_strings_and_tests_are_ignored() {
     ] {
         assert_eq!(violations_in("domain/x.rs", text), [""; 0], "{text}");
     }
-    // And sees again what comes after them.
+    // Code after them is checked.
     for before in [
         "const A: char = '\"';",
         "const A: &str = r#\"\"#;",

@@ -1,4 +1,4 @@
-//! What an admin asks for, in the words of the API.
+//! The requests of an admin, in the wire form of the API.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::history::{Action, Target, TaskSelection};
 
 const REASON: &str = "the fault test";
 
-/// A change that is asked for. Sent again, it is the same request.
+/// A request for a change. A retry sends the same value and is therefore the same request.
 #[derive(Clone, Debug)]
 pub struct AdminRequest {
     pub method: Method,
@@ -15,7 +15,7 @@ pub struct AdminRequest {
     pub body: Value,
     pub verb: Action,
     pub target: Target,
-    /// Its idempotency key, where there is such a thing.
+    /// The idempotency key or the confirmation, if the request has one.
     pub key: Option<String>,
 }
 
@@ -25,7 +25,7 @@ impl AdminRequest {
         Self { method: Method::POST, path, body, verb, target, key }
     }
 
-    /// One thing is taken back, or somebody is shut out or let in.
+    /// Returns the request that revokes, suspends, resumes, blocks or unblocks one target.
     pub fn change(verb: Action, target: Target) -> Self {
         let (kind, key) = target.log_key();
         let mut body = match key.split_once(' ') {
@@ -42,18 +42,18 @@ impl AdminRequest {
         Self::new("/v1/admin/revocations".to_owned(), body, verb, target)
     }
 
-    /// Something is done to a task: `suspend`, `resume`, `complete`, `fail`.
-    pub fn transition(task: &str, act: &str) -> Self {
-        let (verb, body) = match act {
+    /// Returns the request for a task transition: `suspend`, `resume`, `complete` or `fail`.
+    pub fn transition(task: &str, transition: &str) -> Self {
+        let (verb, body) = match transition {
             "suspend" => (Action::Suspend, json!({"reason": REASON})),
             "resume" => (Action::Resume, json!({})),
             "fail" => (Action::End, json!({"reason": REASON})),
             _ => (Action::End, json!({})),
         };
-        Self::new(format!("/v1/admin/tasks/{task}/{act}"), body, verb, Target::Task(task.to_owned()))
+        Self::new(format!("/v1/admin/tasks/{task}/{transition}"), body, verb, Target::Task(task.to_owned()))
     }
 
-    /// Something is done to many tasks: what is shown before. See [`Wish::confirmed`].
+    /// Returns the dry run of a change of many tasks. [`AdminRequest::confirmed`] executes it.
     pub fn selection(verb: Action, selection: TaskSelection) -> Self {
         let mut body = json!({"kind": "tasks", "reason": REASON, "verb": action_name(verb), "dry_run": true});
         if let Some((issuer, subject)) = selection.requester.as_ref().and_then(|requester| requester.split_once(' ')) {
@@ -65,11 +65,11 @@ impl AdminRequest {
         if !selection.ids.is_empty() {
             body["ids"] = json!(selection.ids);
         }
-        let wish = Self::new("/v1/admin/revocations".to_owned(), body, verb, Target::Tasks(selection));
-        Self { key: None, ..wish }
+        let request = Self::new("/v1/admin/revocations".to_owned(), body, verb, Target::Tasks(selection));
+        Self { key: None, ..request }
     }
 
-    /// What was shown is to be done.
+    /// Returns the request that executes the change of the dry run.
     pub fn confirmed(mut self, confirmation: &str) -> Self {
         let body = self.body.as_object_mut().unwrap();
         body.remove("dry_run");
@@ -77,14 +77,14 @@ impl AdminRequest {
         Self { key: Some(confirmation.to_owned()), ..self }
     }
 
-    /// A grant is withdrawn.
+    /// Returns the request that withdraws a grant.
     pub fn withdraw(grant: &str) -> Self {
-        let wish =
+        let request =
             Self::new(format!("/v1/admin/grants/{grant}"), Value::Null, Action::End, Target::Grant(grant.to_owned()));
-        Self { method: Method::DELETE, key: None, ..wish }
+        Self { method: Method::DELETE, key: None, ..request }
     }
 
-    /// A signing key is removed.
+    /// Returns the request that removes a signing key.
     pub fn remove_key(key: &str) -> Self {
         let path = format!("/v1/admin/keys/{key}/revoke");
         Self::new(path, json!({"reason": REASON}), Action::End, Target::Key(key.to_owned()))

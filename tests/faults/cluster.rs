@@ -1,4 +1,4 @@
-//! Three replicas on one Postgres of our own, each behind a proxy of its own.
+//! Three replicas on one PostgreSQL server of the test, each behind a proxy of its own.
 
 use std::{
     fs::{self, File},
@@ -19,12 +19,12 @@ use crate::{
     proxy::Proxy,
 };
 
-/// How many replicas there are.
+/// Number of replicas.
 pub const REPLICAS: usize = 3;
 
-/// All of it; it is gone when this is dropped.
+/// The replicas and their database. Dropping the cluster ends all processes and deletes all files.
 pub struct Cluster {
-    /// `iss` of the tokens. It names the first replica, and all of them issue under it.
+    /// The `iss` of the tokens: the URL of the first replica. All replicas issue under it.
     pub issuer: String,
     pub replicas: Vec<Replica>,
     pub postgres: PostgresServer,
@@ -33,7 +33,7 @@ pub struct Cluster {
     folder: TempDir,
 }
 
-/// A replica: where it is, and its process if it has one.
+/// A replica: its URL, its proxy to the database, and its process if it has one.
 pub struct Replica {
     pub url: String,
     pub proxy: Proxy,
@@ -41,24 +41,26 @@ pub struct Replica {
     process: Mutex<Option<Child>>,
 }
 
-/// What a replica runs.
+/// The program that a replica runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// `errand serve`.
     Errand,
-    /// This test program, as a server whose monotonic clock stands still (see `frozen.rs`).
+    /// This test program as a server with a frozen monotonic clock (see `frozen_clock.rs`).
     Frozen,
 }
 
-/// The secret of a client: 256 bits, and no secret at all.
+/// Returns the secret of a client: 256 bits that follow from its name.
 pub fn secret(client: &str) -> String {
     b64(format!("{client:-<32}"))
 }
 
 impl Cluster {
-    /// Everything but the replicas' processes.
+    /// Starts PostgreSQL and the proxies, writes the configuration, and migrates the database.
+    /// Starts no replica.
     pub async fn prepare() -> Self {
-        // For reqwest; somebody may have done it before in this process.
+        // reqwest needs a default provider. Another test of this process may have installed it
+        // already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let postgres = PostgresServer::start(folder.path()).await;
@@ -69,10 +71,10 @@ impl Cluster {
         for client in ["reader", "writer", "stranger", "files", "notes", "ops", "audit"] {
             write(folder.path(), &format!("{client}.secret"), &secret(client));
         }
-        // All are held until each has its own.
-        let holds = (0..REPLICAS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect::<Vec<_>>();
-        let addresses = holds.iter().map(|hold| hold.local_addr().unwrap()).collect::<Vec<_>>();
-        drop(holds);
+        // All listeners stay bound until each replica has an address, so that all addresses differ.
+        let listeners = (0..REPLICAS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect::<Vec<_>>();
+        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect::<Vec<_>>();
+        drop(listeners);
         let mut replicas = Vec::new();
         for (number, address) in addresses.iter().enumerate() {
             let proxy = Proxy::start(postgres.address.subscribe()).await;
@@ -81,22 +83,23 @@ impl Cluster {
         }
         let direct = postgres.url();
         configure(folder.path(), "direct", addresses[0], addresses[0], &direct);
-        let ground = Self { issuer: format!("http://{}", addresses[0]), replicas, postgres, idp, planner, folder };
-        let (good, said) = ground.run_errand(&["migrate"]).await;
-        assert!(good, "{said}");
-        ground
+        let cluster = Self { issuer: format!("http://{}", addresses[0]), replicas, postgres, idp, planner, folder };
+        let (succeeded, output) = cluster.run_errand(&["migrate"]).await;
+        assert!(succeeded, "`errand migrate` failed: {output}");
+        cluster
     }
 
-    /// A command for who runs it, straight at the database. Returns whether it went well, and what it said.
-    pub async fn run_errand(&self, words: &[&str]) -> (bool, String) {
+    /// Runs an `errand` command directly at the database. Returns whether it succeeded, and its
+    /// output.
+    pub async fn run_errand(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_errand"));
-        command.args(words).args(["--config", "direct.toml"]).current_dir(&self.folder).env_clear();
+        command.args(arguments).args(["--config", "direct.toml"]).current_dir(&self.folder).env_clear();
         let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await.unwrap().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Starts a replica's process, if it has none that runs.
+    /// Starts the process of a replica, unless it runs already.
     pub fn start(&self, number: usize, program: Program) {
         let replica = &self.replicas[number];
         let mut process = replica.process.lock().unwrap();
@@ -117,35 +120,35 @@ impl Cluster {
         *process = Some(command.spawn().unwrap());
     }
 
-    /// Waits until a replica is ready, and starts it again if it has ended meanwhile.
+    /// Waits until a replica is ready, and restarts it if its process has ended.
     pub async fn wait_until_ready(&self, number: usize, program: Program) {
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         let url = format!("{}/readyz", self.replicas[number].url);
         for _ in 0..600 {
-            if http.get(&url).send().await.is_ok_and(|answer| answer.status() == 200) {
+            if http.get(&url).send().await.is_ok_and(|response| response.status() == 200) {
                 return;
             }
             self.start(number, program);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("replica {number} does not come up: {}", self.log_text(number));
+        panic!("replica {number} is not ready after 600 attempts: {}", self.log_text(number));
     }
 
-    /// Waits until a replica answers from memory.
+    /// Waits until a replica holds a lease, and so answers from memory.
     pub async fn wait_until_leased(&self, number: usize) {
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         let url = format!("{}/metrics", self.replicas[number].url);
         for _ in 0..600 {
-            let answer = http.get(&url).send().await.unwrap().text().await.unwrap();
-            if answer.lines().any(|line| line == "errand_lease_valid 1") {
+            let response = http.get(&url).send().await.unwrap().text().await.unwrap();
+            if response.lines().any(|line| line == "errand_lease_valid 1") {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("replica {number} gets no lease: {}", self.log_text(number));
+        panic!("replica {number} has no lease after 600 attempts: {}", self.log_text(number));
     }
 
-    /// The end of what a replica wrote into its log.
+    /// Returns the last 20 lines of a replica's log.
     pub fn log_text(&self, number: usize) -> String {
         let text = fs::read_to_string(self.log_path(number)).unwrap_or_default();
         let lines = text.lines().rev().take(20).collect::<Vec<_>>();
@@ -158,10 +161,10 @@ impl Cluster {
 }
 
 impl Replica {
-    /// Ends the process at once, as a crash would.
+    /// Kills the process, as a crash would.
     pub fn kill(&self) {
         if let Some(mut child) = self.process.lock().unwrap().take() {
-            // It may have ended by itself, and that is as good.
+            // The process may have exited already. That is equivalent.
             let _ = child.kill();
             child.wait().unwrap();
         }
@@ -171,12 +174,12 @@ impl Replica {
     pub fn signal(&self, signal: &str) {
         let process = self.process.lock().unwrap();
         let Some(child) = &*process else { return };
-        // The shell has a `kill` of its own, everywhere.
+        // `sh` has a built-in `kill` on every platform.
         let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
-        assert!(sent.success(), "replica {} is gone", self.number);
+        assert!(sent.success(), "the process of replica {} does not run", self.number);
     }
 
-    /// Tells it to stop, and waits until everything is durable.
+    /// Stops the process by `TERM`, and waits until it exits: by then all its writes are durable.
     pub async fn stop(&self) {
         self.signal("TERM");
         for _ in 0..600 {
@@ -189,7 +192,7 @@ impl Replica {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("replica {} does not stop", self.number);
+        panic!("replica {} has not exited after `TERM`", self.number);
     }
 }
 
@@ -199,7 +202,8 @@ impl Drop for Replica {
     }
 }
 
-/// A PostgreSQL of our own, by `./dev postgres`: durable, and restarted as we please.
+/// A PostgreSQL server of the test, run by `./dev postgres`. It is durable, and the test can
+/// restart it.
 pub struct PostgresServer {
     state: std::path::PathBuf,
     url: Mutex<Url>,
@@ -214,7 +218,7 @@ impl PostgresServer {
         Self { state, url: Mutex::new(url), address }
     }
 
-    /// Restarts it: `fast` as an operator does, `immediate` as after a crash.
+    /// Restarts the server: `fast` as by an operator, `immediate` as after a crash.
     pub async fn restart(&self, mode: &'static str) {
         let url = run_dev_script(&self.state, &["restart", mode]).await;
         self.address.send_replace(address_of(&url));
@@ -225,7 +229,7 @@ impl PostgresServer {
         self.url.lock().unwrap().to_string()
     }
 
-    /// Its URL, by way of a proxy.
+    /// Returns the URL of the server through a proxy.
     fn url_through(&self, proxy: SocketAddr) -> String {
         let mut url = self.url.lock().unwrap().clone();
         url.set_port(Some(proxy.port())).unwrap();
@@ -235,7 +239,7 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // A test that fails already says why.
+        // An error here must not hide the failure of a test.
         let _ = dev_command(&self.state, &["stop"]).output();
     }
 }
@@ -244,17 +248,17 @@ fn address_of(url: &Url) -> SocketAddr {
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap()
 }
 
-async fn run_dev_script(state: &Path, words: &[&str]) -> Url {
-    let mut command = dev_command(state, words);
+async fn run_dev_script(state: &Path, arguments: &[&str]) -> Url {
+    let mut command = dev_command(state, arguments);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "./dev postgres {words:?}: {said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`./dev postgres` with {arguments:?} failed: {errors}");
     Url::parse(String::from_utf8_lossy(&output.stdout).trim()).unwrap()
 }
 
-fn dev_command(state: &Path, words: &[&str]) -> Command {
+fn dev_command(state: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("dev"));
-    command.arg("postgres").args(words).env("ERRAND_POSTGRES_STATE", state).stdin(Stdio::null());
+    command.arg("postgres").args(arguments).env("ERRAND_POSTGRES_STATE", state).stdin(Stdio::null());
     command
 }
 

@@ -1,5 +1,6 @@
-//! What changes amount to. A request that came again is one request; what was said of many is said of each; and to disable is
-//! to end what there is and to hold back what comes.
+//! The effects of the changes in a history. A retried request is one request. A change of a
+//! selection is a change of each selected task. A block ends the existing tokens and suspends
+//! later ones.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,35 +9,35 @@ use std::{
 
 use crate::history::{Action, Call, Change, ChangeResult, Event, Target, TaskSelection};
 
-/// One change of one thing: an end, a hold, or the end of a hold.
+/// One change of one target: an end, a suspension or a resumption.
 #[derive(Clone, Debug)]
 pub struct Effect {
     pub target: Target,
     pub verb: Action,
     /// Never `Refused`.
     pub result: ChangeResult,
-    /// Its place in the log, where the answer said it.
+    /// Its position in the log, if the answer named one.
     pub seq: Option<u64>,
-    /// It did not happen before this.
+    /// The invocation: the change did not take effect before.
     pub start: Duration,
-    /// Then it was acknowledged, if it was.
+    /// The completion, which is the acknowledgement if the change was acknowledged.
     pub end: Duration,
 }
 
 impl Effect {
-    /// When it may have happened for the last time.
+    /// Returns the latest time at which the change may have taken effect.
     pub fn latest(&self) -> Duration {
         if self.result == ChangeResult::Unknown { Duration::MAX } else { self.end }
     }
 }
 
-/// A task, as the token tells that it was opened for.
+/// A task, as described by the first token issued for it.
 #[derive(Debug)]
 pub struct OpenedTask<'a> {
     pub id: &'a str,
     requester: &'a str,
     agents: &'a BTreeSet<String>,
-    /// When that was asked for, and when it was there.
+    /// Invocation and completion of the call that opened the task.
     start: Duration,
     end: Duration,
     pub valid_until: Duration,
@@ -44,19 +45,20 @@ pub struct OpenedTask<'a> {
 }
 
 impl OpenedTask<'_> {
-    /// Whether a change of the selection is one of this task, as far as can be told.
-    fn result_for(&self, selection: &TaskSelection, told: ChangeResult) -> Option<ChangeResult> {
+    /// Returns the result for this task of a change of the selection, or `None` if the change does
+    /// not concern the task. `Unknown` if the task was opened during the dry run.
+    fn result_for(&self, selection: &TaskSelection, result: ChangeResult) -> Option<ChangeResult> {
         if !selection.matches(self) || selection.dry_run_ended <= self.start {
-            // What came after the dry run is not touched.
+            // A task opened after the dry run is not affected.
             None
         } else if self.end <= selection.dry_run_started {
-            Some(told)
+            Some(result)
         } else {
             Some(ChangeResult::Unknown)
         }
     }
 
-    /// Whether a change of the selection that is done was one of this task for certain.
+    /// Returns whether a completed change of the selection certainly changed this task.
     pub fn is_in(&self, selection: &TaskSelection) -> bool {
         self.result_for(selection, ChangeResult::Done) == Some(ChangeResult::Done)
     }
@@ -72,7 +74,7 @@ impl TaskSelection {
     }
 }
 
-/// The tasks of a history.
+/// Returns the tasks opened in a history.
 pub fn opened_tasks(history: &[Call]) -> Vec<OpenedTask<'_>> {
     let opened = history.iter().filter_map(|call| match &call.event {
         Event::Issued(token) if token.lineage.is_empty() => Some(OpenedTask {
@@ -89,7 +91,7 @@ pub fn opened_tasks(history: &[Call]) -> Vec<OpenedTask<'_>> {
     opened.collect()
 }
 
-/// A request, however often it was sent.
+/// A request, with all its retries.
 struct ChangeRequest<'a> {
     change: &'a Change,
     result: ChangeResult,
@@ -98,24 +100,24 @@ struct ChangeRequest<'a> {
     end: Duration,
 }
 
-/// Everything that was done, or may have been.
+/// Returns every effect that took place or may have taken place.
 pub fn effects(history: &[Call], tasks: &[OpenedTask<'_>]) -> Vec<Effect> {
     let mut requests = Vec::<ChangeRequest<'_>>::new();
-    let mut known = HashMap::<&str, usize>::new();
+    let mut index_by_key = HashMap::<&str, usize>::new();
     for call in history {
         let Event::Changed(change) = &call.event else { continue };
         let &Call { start, end, .. } = call;
         let request = ChangeRequest { change, result: change.result, seq: change.seq, start, end };
         match (change.result, &change.key) {
             (ChangeResult::Refused, _) => {}
-            (ChangeResult::Done | ChangeResult::Unknown, Some(key)) => match known.get(key.as_str()) {
+            (ChangeResult::Done | ChangeResult::Unknown, Some(key)) => match index_by_key.get(key.as_str()) {
                 Some(at) => requests[*at].merge_retry(&request),
                 None => {
-                    known.insert(key, requests.len());
+                    index_by_key.insert(key, requests.len());
                     requests.push(request);
                 }
             },
-            // What is so already says nothing of this request.
+            // `Already` says nothing about an earlier attempt of this request.
             (ChangeResult::Already, _) | (_, None) => requests.push(request),
         }
     }
@@ -123,36 +125,36 @@ pub fn effects(history: &[Call], tasks: &[OpenedTask<'_>]) -> Vec<Effect> {
 }
 
 impl<'a> ChangeRequest<'a> {
-    /// It is done once, however often it is sent; if it was acknowledged once, it was done before that.
-    fn merge_retry(&mut self, again: &ChangeRequest<'a>) {
-        let start = self.start.min(again.start);
-        let is_news =
-            again.result == ChangeResult::Done && (self.result == ChangeResult::Unknown || again.end < self.end);
-        if is_news {
-            (self.result, self.seq, self.end) = (again.result, again.seq, again.end);
+    /// Merges a retry. The request takes effect once, before its first acknowledgement.
+    fn merge_retry(&mut self, retry: &ChangeRequest<'a>) {
+        let start = self.start.min(retry.start);
+        let is_first_acknowledgement =
+            retry.result == ChangeResult::Done && (self.result == ChangeResult::Unknown || retry.end < self.end);
+        if is_first_acknowledgement {
+            (self.result, self.seq, self.end) = (retry.result, retry.seq, retry.end);
         }
         self.start = start;
     }
 
     fn effects(&self, tasks: &[OpenedTask<'_>]) -> Vec<Effect> {
-        let &Self { change, result: told, seq, start, end } = self;
+        let &Self { change, result, seq, start, end } = self;
         let effect =
-            |target: &Target, verb, told, seq| Effect { target: target.clone(), verb, result: told, seq, start, end };
+            |target: &Target, verb, result, seq| Effect { target: target.clone(), verb, result, seq, start, end };
         match (&change.target, change.verb) {
             (Target::Tasks(selection), verb) => {
                 let each = tasks.iter().filter_map(|task| {
-                    let told = task.result_for(selection, told)?;
-                    Some(effect(&Target::Task(task.id.to_owned()), verb, told, None))
+                    let result = task.result_for(selection, result)?;
+                    Some(effect(&Target::Task(task.id.to_owned()), verb, result, None))
                 });
                 each.collect()
             }
-            // The last entry says that the registry changed, the one before it what has ended.
+            // The last entry is the change of the registry; the one before it is the end.
             (target, Action::Block) => vec![
-                effect(target, Action::End, told, seq.map(|seq| seq.saturating_sub(1))),
-                effect(target, Action::Suspend, told, None),
+                effect(target, Action::End, result, seq.map(|seq| seq.saturating_sub(1))),
+                effect(target, Action::Suspend, result, None),
             ],
-            (target, Action::Unblock) => vec![effect(target, Action::Resume, told, None)],
-            (target, verb) => vec![effect(target, verb, told, seq)],
+            (target, Action::Unblock) => vec![effect(target, Action::Resume, result, None)],
+            (target, verb) => vec![effect(target, verb, result, seq)],
         }
     }
 }

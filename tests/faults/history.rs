@@ -1,37 +1,40 @@
-//! What happened, as those saw it who made the calls. One clock for all of them: time since the run began.
+//! The history of a run, as the callers observed it. All times are measured on one clock, from
+//! the start of the run.
 
 use std::{collections::BTreeSet, time::Duration};
 
-/// A call, from when it was sent to when its answer was there, or was not waited for any more.
+/// A call, from its invocation to its completion: the answer, or the end of the wait for it.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The replica.
     pub at: usize,
+    /// The invocation.
     pub start: Duration,
+    /// The completion.
     pub end: Duration,
-    /// Whether there was an answer at all.
+    /// Whether the call received an answer.
     pub is_answered: bool,
     pub event: Event,
 }
 
-/// What was asked for, and what the answer was.
+/// The operation of a call, with its result.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A token was issued.
     Issued(Token),
-    /// None was.
+    /// No token was issued.
     NotIssued(ChangeResult),
-    /// What something else needs first: a grant, or what an admin is shown before many tasks are ended.
+    /// A prerequisite of another call: the creation of a grant, or the dry run of a selection.
     Prepared(ChangeResult),
-    /// A resource asked about a token.
+    /// A resource introspected a token.
     Introspected { token: String, result: IntrospectionResult },
-    /// Something was taken back, held back or let work again.
+    /// A target was revoked, suspended, resumed, blocked or unblocked.
     Changed(Change),
-    /// An answer that means nothing to anybody, such as a 500.
+    /// An answer that the API does not define, such as a 500.
     UnexpectedResponse(String),
 }
 
-/// An issued token: what it says.
+/// The contents of an issued token.
 #[derive(Clone, Debug)]
 pub struct Token {
     pub id: String,
@@ -41,52 +44,57 @@ pub struct Token {
     pub agents: BTreeSet<String>,
     pub resource: String,
     pub issuer: String,
-    /// The position of the log that its issuer had applied.
+    /// The log position that the issuing replica had applied.
     pub rev: u64,
-    /// Until then it has certainly not expired.
+    /// A time before which the token has certainly not expired.
     pub valid_until: Duration,
-    /// The one-time id that it was had with.
+    /// The `jti` of the client assertion that the token was issued for.
     pub assertion: Option<String>,
-    /// The recorded grant that it rests on.
+    /// The grant that the token is based on.
     pub grant: Option<String>,
     /// The key that signed it.
     pub key: String,
 }
 
-/// What introspection said.
+/// The result of an introspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntrospectionResult {
     Active,
     Inactive,
-    /// A 503, or no answer at all.
+    /// A 503 or no answer.
     Unknown,
 }
 
+/// A change, with its result.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub verb: Action,
     pub target: Target,
     pub result: ChangeResult,
-    /// Its place in the log, where the answer said it.
+    /// Its position in the log, if the answer named one.
     pub seq: Option<u64>,
-    /// How long the replicas took, as the answer said.
+    /// The propagation time, if the answer named it.
     pub propagated: Option<Duration>,
-    /// What names the request when it comes again: its idempotency key, or the confirmation.
+    /// The identity of the request across retries: its idempotency key or the confirmation.
     pub key: Option<String>,
 }
 
+/// An action on a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// For good: by whatever way.
+    /// Ends the target permanently: by revocation, completion, failure, withdrawal or removal.
     End,
+    /// Suspends the target.
     Suspend,
+    /// Lifts a suspension.
     Resume,
-    /// End what there is, and give nothing any more.
+    /// Revokes the existing tokens and issues no new ones.
     Block,
-    /// Give something again.
+    /// Lifts a block: new tokens are issued.
     Unblock,
 }
 
+/// The target of a change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     Token(String),
@@ -101,34 +109,34 @@ pub enum Target {
     Tasks(TaskSelection),
 }
 
-/// Tasks that an admin chose together.
+/// A selection of tasks by an admin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskSelection {
-    /// These; if it is none, all that fit.
+    /// The ids of the tasks. If empty, all tasks that match the filters.
     pub ids: BTreeSet<String>,
     pub requester: Option<String>,
     /// The agent that opened them.
     pub agent: Option<String>,
-    /// When the dry run was asked for, and when its answer was there.
+    /// Invocation and completion of the dry run.
     pub dry_run_started: Duration,
     pub dry_run_ended: Duration,
 }
 
-/// What whoever wanted a change was told.
+/// The result of a change, as the caller learned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeResult {
-    /// It is so, everywhere.
+    /// The change is in effect on all replicas.
     Done,
-    /// It can't be done, because it is so already, everywhere.
+    /// The change was refused because its state is already in effect on all replicas.
     Already,
-    /// It is not.
+    /// The change was refused and has no effect.
     Refused,
-    /// A 503, a 202, or no answer at all: it may have happened, and may still happen.
+    /// A 503, a 202 or no answer: the change may have taken effect, and may still do so.
     Unknown,
 }
 
 impl ChangeResult {
-    /// Whether it is so for certain.
+    /// Returns whether the state is certainly in effect.
     pub fn is_effective(self) -> bool {
         match self {
             Self::Done | Self::Already => true,
@@ -138,7 +146,7 @@ impl ChangeResult {
 }
 
 impl Token {
-    /// Everything that it can be taken back by.
+    /// Returns every target whose revocation ends the token.
     pub fn revocation_targets(&self) -> impl Iterator<Item = Target> {
         let ancestors = self.lineage.iter().cloned().map(Target::Token);
         let agents = self.agents.iter().cloned().map(Target::Agent);
@@ -156,7 +164,7 @@ impl Token {
 }
 
 impl Target {
-    /// Whether such an end is for what was issued before it alone.
+    /// Returns whether an end of this target covers only the tokens issued before it.
     pub fn ends_earlier_tokens(&self) -> bool {
         match self {
             Self::Token(_) | Self::Task(_) | Self::Grant(_) | Self::Key(_) | Self::Tasks(_) => false,
@@ -164,7 +172,7 @@ impl Target {
         }
     }
 
-    /// Kind and key, as the log has them.
+    /// Returns kind and key, as stored in the log.
     pub fn log_key(&self) -> (&'static str, &str) {
         match self {
             Self::Token(key) => ("token", key),
@@ -174,9 +182,9 @@ impl Target {
             Self::Resource(key) => ("resource", key),
             Self::Issuer(key) => ("issuer", key),
             Self::Grant(key) => ("grant", key),
-            // The log says that the keys changed, and not which.
+            // The log records that the keys changed, but not which ones.
             Self::Key(_) => ("keys", ""),
-            // It has one entry for each of them.
+            // The log has one entry per task.
             Self::Tasks(_) => ("task", ""),
         }
     }

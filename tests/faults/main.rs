@@ -1,6 +1,9 @@
-//! Three replicas on one PostgreSQL, killed, paused, cut off and restarted, while tens of clients issue, ask and take back.
-//! Every call is written down with its start and its end, and the checker reads what came of it: see `checker.rs` for what
-//! must not happen. `./dev soak` runs it for longer.
+//! Fault test: three replicas on one PostgreSQL server, under load and fault injection.
+//!
+//! The nemesis kills, pauses, disconnects and restarts processes, while the clients of the workload
+//! issue, introspect and revoke tokens. The recorder writes every call with its start and its end
+//! into the history. The checker then searches the history for violations: `checker.rs` lists them.
+//! `./dev soak` runs the test for longer.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,7 +11,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     unreachable_pub,
-    reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and tells what it saw"
+    reason = "a test fails by panic, acts as the environment, clocks included, and prints its measurements"
 )]
 
 mod admin_requests;
@@ -22,7 +25,7 @@ mod cluster;
 mod effects;
 mod frozen_clock;
 mod history;
-#[expect(dead_code, reason = "others need more of a key than we do")]
+#[expect(dead_code, reason = "other tests use more of a key")]
 #[path = "../support/idp.rs"]
 mod idp;
 mod nemesis;
@@ -52,69 +55,75 @@ use report::Summary;
 use seeded_rng::SeededRng;
 use workload::Workload;
 
-/// How long the weather is bad, unless `./dev soak` says otherwise.
+/// Time for which faults are injected, unless `./dev soak` sets another one.
 const DEFAULT_DURATION: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_survives_faults() {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}")));
     let seed = number("ERRAND_FAULTS_SEED").unwrap_or_else(random_seed);
-    let long = number("ERRAND_FAULTS_SECONDS").map_or(DEFAULT_DURATION, Duration::from_secs);
-    println!("seed {seed}: ERRAND_FAULTS_SEED={seed} throws the same dice again");
-    let mut dice = SeededRng::new(seed);
+    let duration = number("ERRAND_FAULTS_SECONDS").map_or(DEFAULT_DURATION, Duration::from_secs);
+    println!("seed {seed}: set ERRAND_FAULTS_SEED={seed} to repeat the same random choices");
+    let mut rng = SeededRng::new(seed);
 
-    let ground = Arc::new(Cluster::prepare().await);
+    let cluster = Arc::new(Cluster::prepare().await);
     for number in 0..REPLICAS {
-        ground.start(number, Program::Errand);
-        ground.wait_until_ready(number, Program::Errand).await;
+        cluster.start(number, Program::Errand);
+        cluster.wait_until_ready(number, Program::Errand).await;
     }
-    let caller = Arc::new(Recorder::new(Arc::clone(&ground)));
-    let crowd = Workload::new(Arc::clone(&caller));
-    let clients = crowd.spawn_clients(&mut dice);
-    let weather = Nemesis::new(Arc::clone(&ground));
-    // Who has seen enough sees what was found until then; and the database is ended.
+    let recorder = Arc::new(Recorder::new(Arc::clone(&cluster)));
+    let workload = Workload::new(Arc::clone(&recorder));
+    let clients = workload.spawn_clients(&mut rng);
+    let nemesis = Nemesis::new(Arc::clone(&cluster));
+    // Ctrl-C ends the faults early: the checker still reads the history until then, and the
+    // database is stopped.
     let interrupted = tokio::spawn({
-        let weather = Arc::clone(&weather);
+        let nemesis = Arc::clone(&nemesis);
         async move {
             tokio::signal::ctrl_c().await.unwrap();
-            weather.end();
+            nemesis.end();
         }
     });
-    let survived = weather.run(dice.split(), long).await;
+    let fault_counts = nemesis.run(rng.split(), duration).await;
     interrupted.abort();
-    crowd.stop();
+    workload.stop();
     clients.join_all().await;
 
-    // The sun comes out: everything can be told now.
+    // All faults are over: every replica must answer now.
     for number in 0..REPLICAS {
-        ground.wait_until_ready(number, Program::Errand).await;
+        cluster.wait_until_ready(number, Program::Errand).await;
     }
-    crowd.introspect_all().await;
-    let bad_until = caller.now();
-    crowd.apply_final_changes(&mut dice).await;
-    let calm_from = caller.now();
-    crowd.revoke_all().await;
-    let crashed_at = caller.now();
-    ground.replicas[REPLICAS - 1].kill();
-    crowd.revoke_one(0, 0).await;
-    for replica in &ground.replicas {
+    workload.introspect_all().await;
+    let faults_ended = recorder.now();
+    workload.apply_final_changes(&mut rng).await;
+    let revocations_started = recorder.now();
+    workload.revoke_all().await;
+    let crashed_at = recorder.now();
+    cluster.replicas[REPLICAS - 1].kill();
+    workload.revoke_one(0, 0).await;
+    for replica in &cluster.replicas {
         replica.stop().await;
     }
-    let (whole, said) = ground.run_errand(&["audit", "verify"]).await;
-    assert!(whole, "the trail: {said}");
+    let (is_intact, output) = cluster.run_errand(&["audit", "verify"]).await;
+    assert!(is_intact, "`errand audit verify` failed: {output}");
 
-    let history = caller.history();
-    let tally = Summary::new(&history);
-    let (bad, good) = history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < bad_until);
-    let good = good.into_iter().filter(|call| call.start >= calm_from).collect::<Vec<_>>();
-    let (calm, crashed) = good.iter().cloned().partition::<Vec<_>, _>(|call| call.start < crashed_at);
-    println!("{}in calm weather:\n{}", tally.render(seed, long, survived), Summary::new(&calm).render_times());
-    println!("right after a crash:\n{}", Summary::new(&crashed).render_times());
-    let offences = find_violations(&history, &read_stored_state(&ground).await);
-    assert!(offences.is_empty(), "seed {seed}: {}", explain_violations(&offences, &history));
-    // What never happened was never right either.
-    let Summary { issued, active, inactive, ended, suspended, resumed, .. } = &tally;
-    for (name, times) in [
+    let history = recorder.history();
+    let summary = Summary::new(&history);
+    let (during_faults, after_faults) =
+        history.iter().cloned().partition::<Vec<_>, _>(|call| call.start < faults_ended);
+    let final_calls = after_faults.into_iter().filter(|call| call.start >= revocations_started).collect::<Vec<_>>();
+    let (without_faults, after_crash) = final_calls.into_iter().partition::<Vec<_>, _>(|call| call.start < crashed_at);
+    println!(
+        "{}without faults:\n{}",
+        summary.render(seed, duration, fault_counts),
+        Summary::new(&without_faults).render_times()
+    );
+    println!("right after a crash:\n{}", Summary::new(&after_crash).render_times());
+    let violations = find_violations(&history, &read_stored_state(&cluster).await);
+    assert!(violations.is_empty(), "seed {seed}: {}", explain_violations(&violations, &history));
+    // A run that lacks one of these results or changes has not checked it.
+    let Summary { issued, active, inactive, ended, suspended, resumed, .. } = &summary;
+    for (name, count) in [
         ("tokens issued", issued),
         ("active", active),
         ("inactive", inactive),
@@ -122,54 +131,56 @@ async fn cluster_survives_faults() {
         ("suspended", suspended),
         ("resumed", resumed),
     ] {
-        assert!(*times > 0, "{name}: never: there was nothing to check");
+        assert!(*count > 0, "no call of the run had the result `{name}`");
     }
-    for act in [
+    for change in [
         "end selection",
         "suspend selection",
         "resume selection",
-        "withdraw grant",
+        "revoke grant",
         "remove key",
         "block requester",
         "unblock requester",
     ] {
-        assert!(tally.done.contains_key(act), "{act}: never: there was nothing to check");
+        assert!(summary.done.contains_key(change), "the run made no change `{change}`");
     }
-    for (name, times) in [
-        ("kills", survived.kills),
-        ("pauses", survived.pauses),
-        ("cuts", survived.cuts),
-        ("blocked lines", survived.blocks),
-        ("silent lines", survived.silences),
+    for (name, count) in [
+        ("kills", fault_counts.kills),
+        ("pauses", fault_counts.pauses),
+        ("cuts", fault_counts.cuts),
+        ("blocked links", fault_counts.blocks),
+        ("half-open links", fault_counts.silences),
     ] {
-        assert!(times > 0, "{name}: never: there was nothing to survive");
+        assert!(count > 0, "the run injected no {name}");
     }
-    assert!(survived.swallowed > 0, "the lines that fell silent lost nothing");
-    let Summary { active, ended, .. } = Summary::new(&bad);
-    assert!(active > 0 && ended > 0, "{active} times active, {ended} ends while it mattered");
+    assert!(fault_counts.swallowed > 0, "the half-open links lost no data");
+    let Summary { active, ended, .. } = Summary::new(&during_faults);
+    assert!(active > 0 && ended > 0, "{active} times active, {ended} ends during the faults; both must be above zero");
 }
 
-/// What the store has in the end.
-async fn read_stored_state(ground: &Cluster) -> StoredState {
-    let mut connection = PgConnection::connect(&ground.postgres.url()).await.unwrap();
+/// Reads the issued tokens and the revocation log from the database, after all replicas have
+/// stopped.
+async fn read_stored_state(cluster: &Cluster) -> StoredState {
+    let mut connection = PgConnection::connect(&cluster.postgres.url()).await.unwrap();
     let tokens = sqlx::query("SELECT id::text FROM tokens").fetch_all(&mut connection).await.unwrap();
-    StoredState { tokens: tokens.iter().map(|row| row.get("id")).collect(), log: read_log(ground).await }
+    StoredState { tokens: tokens.iter().map(|row| row.get("id")).collect(), log: read_log(cluster).await }
 }
 
-async fn read_log(ground: &Cluster) -> BTreeMap<u64, (String, String, String)> {
-    let mut connection = PgConnection::connect(&ground.postgres.url()).await.unwrap();
+/// Reads the revocation log: verb, kind and key by position.
+async fn read_log(cluster: &Cluster) -> BTreeMap<u64, (String, String, String)> {
+    let mut connection = PgConnection::connect(&cluster.postgres.url()).await.unwrap();
     let log = sqlx::query("SELECT seq, verb, kind, key FROM revocation_log").fetch_all(&mut connection).await.unwrap();
-    let place = |row: &sqlx::postgres::PgRow| u64::try_from(row.get::<i64, _>("seq")).unwrap();
-    log.iter().map(|row| (place(row), (row.get("verb"), row.get("kind"), row.get("key")))).collect()
+    let position = |row: &sqlx::postgres::PgRow| u64::try_from(row.get::<i64, _>("seq")).unwrap();
+    log.iter().map(|row| (position(row), (row.get("verb"), row.get("kind"), row.get("key")))).collect()
 }
 
-/// The first few, with every call that has to do with the first one.
-fn explain_violations(offences: &[Violation], history: &[Call]) -> String {
-    let mut text = format!("{} offences\n", offences.len());
-    for offence in offences.iter().take(10) {
-        let _ = writeln!(text, "{offence:?}");
+/// Renders the first ten violations, with every call that mentions the token of the first one.
+fn explain_violations(violations: &[Violation], history: &[Call]) -> String {
+    let mut text = format!("{} violations\n", violations.len());
+    for violation in violations.iter().take(10) {
+        let _ = writeln!(text, "{violation:?}");
     }
-    if let Some(Violation::Active { token, .. } | Violation::Inactive { token, .. }) = offences.first() {
+    if let Some(Violation::Active { token, .. } | Violation::Inactive { token, .. }) = violations.first() {
         for call in history.iter().filter(|call| format!("{:?}", call.event).contains(token)) {
             let _ = writeln!(text, "{call:?}");
         }

@@ -1,4 +1,5 @@
-//! A replica's way to the database, which can be cut, blocked and swallowed by.
+//! A proxy between a replica and the database, whose connections can be cut, blocked and made
+//! half-open.
 
 use std::{
     net::SocketAddr,
@@ -14,43 +15,45 @@ use tokio::{
     sync::watch,
 };
 
-/// How it is.
+/// The state of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
+    /// Bytes are forwarded in both directions.
     Open,
-    /// What there was is closed, and so is what comes.
+    /// Existing connections are closed, and so are new ones.
     Cut,
-    /// Everything is taken and nothing arrives, until it opens: then it arrives late.
+    /// Bytes are accepted and held in both directions. They arrive late, once the link opens.
     Blocked,
-    /// What the replica sends arrives, and it hears nothing.
+    /// Bytes from the replica arrive; bytes to the replica are held.
     InboundDropped,
-    /// Everything is taken and nothing arrives, ever, and nobody is told that the connection is gone. What has lost
-    /// anything is closed when the line changes again.
+    /// Half-open: bytes are accepted and lost, and neither side sees an end of the connection. A
+    /// connection that has lost bytes is closed when the state changes again.
     Silent {
         lost: LostDirection,
-        /// The first connection that gets through all the same.
+        /// The number of the first connection that is not affected.
         before: u64,
     },
 }
 
-/// What a silent line loses.
+/// The direction in which a half-open link loses bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostDirection {
-    /// What the replica sends.
+    /// From the replica to the database.
     Forward,
-    /// What the database answers.
+    /// From the database to the replica.
     Backward,
+    /// Both directions.
     Both,
 }
 
-/// Which way bytes go.
+/// The direction of a byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Forward,
     Backward,
 }
 
-/// One connection: its number, and the line that it is on.
+/// One connection: its number and the state of its link.
 #[derive(Clone)]
 struct Connection {
     number: u64,
@@ -58,7 +61,7 @@ struct Connection {
     swallowed: Arc<AtomicU64>,
 }
 
-/// A proxy, as long as this lives.
+/// A running proxy, which stops on drop.
 pub struct Proxy {
     pub address: SocketAddr,
     link: Arc<watch::Sender<LinkState>>,
@@ -68,66 +71,68 @@ pub struct Proxy {
 }
 
 impl LinkState {
-    fn is_holding(self, way: Direction) -> bool {
+    fn is_holding(self, direction: Direction) -> bool {
         match self {
             Self::Blocked => true,
-            Self::InboundDropped => way == Direction::Backward,
+            Self::InboundDropped => direction == Direction::Backward,
             Self::Open | Self::Cut | Self::Silent { .. } => false,
         }
     }
 
-    fn is_swallowing(self, way: Direction, connection: u64) -> bool {
+    fn is_swallowing(self, direction: Direction, connection: u64) -> bool {
         match self {
-            Self::Silent { lost, before } => connection < before && lost.includes(way),
+            Self::Silent { lost, before } => connection < before && lost.includes(direction),
             Self::Open | Self::Cut | Self::Blocked | Self::InboundDropped => false,
         }
     }
 }
 
 impl LostDirection {
-    fn includes(self, way: Direction) -> bool {
+    fn includes(self, direction: Direction) -> bool {
         match self {
-            Self::Forward => way == Direction::Forward,
-            Self::Backward => way == Direction::Backward,
+            Self::Forward => direction == Direction::Forward,
+            Self::Backward => direction == Direction::Backward,
             Self::Both => true,
         }
     }
 }
 
 impl Proxy {
-    /// In front of whatever is at the address that is watched.
+    /// Starts a proxy in front of the current address of the upstream.
     pub async fn start(upstream: watch::Receiver<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let line = Arc::new(watch::Sender::new(LinkState::Open));
+        let link = Arc::new(watch::Sender::new(LinkState::Open));
         let (connections, swallowed) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let (lines, numbers, lost) = (Arc::clone(&line), Arc::clone(&connections), Arc::clone(&swallowed));
+        let (states, numbers, lost_bytes) = (Arc::clone(&link), Arc::clone(&connections), Arc::clone(&swallowed));
         let accepting = tokio::spawn(async move {
             loop {
-                let Ok((near, _)) = listener.accept().await else { continue };
+                let Ok((downstream, _)) = listener.accept().await else { continue };
                 let number = numbers.fetch_add(1, Ordering::SeqCst);
-                let connection = Connection { number, link: lines.subscribe(), swallowed: Arc::clone(&lost) };
-                tokio::spawn(connection.run(near, *upstream.borrow()));
+                let connection = Connection { number, link: states.subscribe(), swallowed: Arc::clone(&lost_bytes) };
+                tokio::spawn(connection.run(downstream, *upstream.borrow()));
             }
         });
-        Self { address, link: line, connections, swallowed, accepting }
+        Self { address, link, connections, swallowed, accepting }
     }
 
-    pub fn set(&self, line: LinkState) {
-        self.link.send_replace(line);
+    /// Sets the state of the link.
+    pub fn set(&self, state: LinkState) {
+        self.link.send_replace(state);
     }
 
-    /// As with a host that lost its power: nothing gets through any more.
+    /// Makes all connections half-open, new ones included, as when a host loses its power.
     pub fn silence(&self, lost: LostDirection) {
         self.set(LinkState::Silent { lost, before: u64::MAX });
     }
 
-    /// As with a firewall that forgot what it had let through: what is connected now is silent, and what comes is good.
+    /// Makes the existing connections half-open, as when a firewall loses its connection table. New
+    /// connections work.
     pub fn drop_connections(&self, lost: LostDirection) {
         self.set(LinkState::Silent { lost, before: self.connections.load(Ordering::SeqCst) });
     }
 
-    /// How many bytes were taken and never arrived.
+    /// Returns the number of bytes that were accepted and lost.
     pub fn swallowed(&self) -> u64 {
         self.swallowed.load(Ordering::SeqCst)
     }
@@ -141,47 +146,48 @@ impl Drop for Proxy {
 }
 
 impl Connection {
-    async fn run(self, mut near: TcpStream, upstream: SocketAddr) {
+    async fn run(self, mut downstream: TcpStream, upstream: SocketAddr) {
         if *self.link.borrow() == LinkState::Cut {
             return;
         }
         if self.is_swallowed(Direction::Forward) {
-            // Nobody on the other side ever hears of it.
-            return self.swallow(&mut near, Direction::Forward, 0).await;
+            // The upstream never sees the connection.
+            return self.swallow(&mut downstream, Direction::Forward, 0).await;
         }
-        let Ok(mut far) = TcpStream::connect(upstream).await else { return };
-        // Small messages back and forth.
-        let _ = (near.set_nodelay(true), far.set_nodelay(true));
-        // Borrowed halves: the end of one way is no word to the other side.
-        let ((near_read, near_write), (far_read, far_write)) = (near.split(), far.split());
+        let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+        // The protocol exchanges small messages.
+        let _ = (downstream.set_nodelay(true), server.set_nodelay(true));
+        // Borrowed halves do not shut down the other side when one direction ends.
+        let ((downstream_read, downstream_write), (server_read, server_write)) = (downstream.split(), server.split());
         let mut cut = self.link.clone();
-        // However one way ends, the connection is over.
+        // The end of one direction, for any reason, ends the connection.
         tokio::select! {
-            () = self.pump(near_read, far_write, Direction::Forward) => {}
-            () = self.pump(far_read, near_write, Direction::Backward) => {}
-            _ = cut.wait_for(|line| *line == LinkState::Cut) => {}
+            () = self.pump(downstream_read, server_write, Direction::Forward) => {}
+            () = self.pump(server_read, downstream_write, Direction::Backward) => {}
+            _ = cut.wait_for(|state| *state == LinkState::Cut) => {}
         }
-        // Where anything is lost, so is the word that it is over.
-        let is_silent = |line: &LinkState| {
-            line.is_swallowing(Direction::Forward, self.number) || line.is_swallowing(Direction::Backward, self.number)
+        // A half-open connection loses its end as well, so it stays open until the state changes.
+        let is_silent = |state: &LinkState| {
+            state.is_swallowing(Direction::Forward, self.number)
+                || state.is_swallowing(Direction::Backward, self.number)
         };
-        let _ = self.link.clone().wait_for(|line| !is_silent(line)).await;
+        let _ = self.link.clone().wait_for(|state| !is_silent(state)).await;
     }
 
-    fn is_swallowed(&self, way: Direction) -> bool {
-        self.link.borrow().is_swallowing(way, self.number)
+    fn is_swallowed(&self, direction: Direction) -> bool {
+        self.link.borrow().is_swallowing(direction, self.number)
     }
 
-    async fn pump(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: Direction) {
-        let mut line = self.link.clone();
+    async fn pump(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, direction: Direction) {
+        let mut link = self.link.clone();
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let read = from.read(&mut buffer).await;
-            if line.wait_for(|line| !line.is_holding(way)).await.is_err() {
+            if link.wait_for(|state| !state.is_holding(direction)).await.is_err() {
                 return;
             }
-            if self.is_swallowed(way) {
-                return self.swallow(from, way, read.unwrap_or_default()).await;
+            if self.is_swallowed(direction) {
+                return self.swallow(from, direction, read.unwrap_or_default()).await;
             }
             let Ok(length @ 1..) = read else { return };
             if to.write_all(&buffer[..length]).await.is_err() {
@@ -190,11 +196,12 @@ impl Connection {
         }
     }
 
-    /// Takes what comes, after `taken` bytes, until the line changes. What is lost does not come back.
-    async fn swallow(&self, mut from: impl AsyncRead + Unpin, way: Direction, taken: usize) {
+    /// Reads and discards all bytes until the state changes, and counts them in addition to the
+    /// `already_read` ones.
+    async fn swallow(&self, mut from: impl AsyncRead + Unpin, direction: Direction, already_read: usize) {
         let count = |length: usize| self.swallowed.fetch_add(length.try_into().unwrap(), Ordering::SeqCst);
-        count(taken);
-        let mut line = self.link.clone();
+        count(already_read);
+        let mut link = self.link.clone();
         let mut buffer = vec![0; 16 * 1024];
         let drain = async {
             while let Ok(length @ 1..) = from.read(&mut buffer).await {
@@ -204,7 +211,7 @@ impl Connection {
         };
         tokio::select! {
             () = drain => {}
-            _ = line.wait_for(|line| !line.is_swallowing(way, self.number)) => {}
+            _ = link.wait_for(|state| !state.is_swallowing(direction, self.number)) => {}
         }
     }
 }

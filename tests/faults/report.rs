@@ -1,4 +1,4 @@
-//! What a run was like, in a few lines.
+//! The summary of a run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,96 +18,102 @@ pub struct Summary {
     pub issued: usize,
     pub active: usize,
     pub inactive: usize,
-    /// "I do not know": 503, or 202.
+    /// Calls with an unknown result: answered 503 or 202.
     pub unknown: usize,
-    /// Nobody was there, or said anything in time.
+    /// Calls without an answer in time.
     pub silent: usize,
     pub ended: usize,
     pub suspended: usize,
     pub resumed: usize,
-    /// What was acknowledged, by what it was.
+    /// Acknowledged changes, by kind.
     pub done: BTreeMap<&'static str, usize>,
-    /// How much of it when it was asked for again.
+    /// Changes that were acknowledged on retry.
     pub retried: usize,
-    /// How long a change took that was acknowledged, as whoever wanted it saw it.
+    /// The latencies of acknowledged changes, as the callers observed them.
     pub took: Vec<Duration>,
-    /// How long the replicas took, as the answer said.
+    /// The propagation times that the answers named.
     pub propagated: Vec<Duration>,
 }
 
 impl Summary {
+    /// Counts the calls of a history.
     pub fn new(history: &[Call]) -> Self {
-        let mut tally = Self { calls: history.len(), ..Self::default() };
-        let mut unanswered = BTreeSet::new();
+        let mut summary = Self { calls: history.len(), ..Self::default() };
+        let mut unacknowledged = BTreeSet::new();
         for call in history {
-            tally.silent += usize::from(!call.is_answered);
-            let unknown = usize::from(call.is_answered);
+            summary.silent += usize::from(!call.is_answered);
+            let answered = usize::from(call.is_answered);
             match &call.event {
-                Event::Issued(_) => tally.issued += 1,
-                Event::Introspected { result: IntrospectionResult::Active, .. } => tally.active += 1,
-                Event::Introspected { result: IntrospectionResult::Inactive, .. } => tally.inactive += 1,
+                Event::Issued(_) => summary.issued += 1,
+                Event::Introspected { result: IntrospectionResult::Active, .. } => summary.active += 1,
+                Event::Introspected { result: IntrospectionResult::Inactive, .. } => summary.inactive += 1,
                 Event::Introspected { result: IntrospectionResult::Unknown, .. }
                 | Event::NotIssued(ChangeResult::Unknown)
                 | Event::Prepared(ChangeResult::Unknown) => {
-                    tally.unknown += unknown;
+                    summary.unknown += answered;
                 }
                 Event::Changed(change) => match (change.result, change.verb) {
                     (ChangeResult::Done, verb) => {
                         match verb {
-                            Action::End | Action::Block => tally.ended += 1,
-                            Action::Suspend => tally.suspended += 1,
-                            Action::Resume | Action::Unblock => tally.resumed += 1,
+                            Action::End | Action::Block => summary.ended += 1,
+                            Action::Suspend => summary.suspended += 1,
+                            Action::Resume | Action::Unblock => summary.resumed += 1,
                         }
-                        *tally.done.entry(change_name(change)).or_default() += 1;
-                        // The history is in the order of the answers.
-                        tally.retried += usize::from(change.key.as_ref().is_some_and(|key| unanswered.contains(key)));
-                        tally.took.push(call.end.saturating_sub(call.start));
-                        tally.propagated.extend(change.propagated);
+                        *summary.done.entry(change_name(change)).or_default() += 1;
+                        // The history is in the order of the completions.
+                        summary.retried +=
+                            usize::from(change.key.as_ref().is_some_and(|key| unacknowledged.contains(key)));
+                        summary.took.push(call.end.saturating_sub(call.start));
+                        summary.propagated.extend(change.propagated);
                     }
                     (ChangeResult::Unknown, _) => {
-                        tally.unknown += unknown;
-                        unanswered.extend(&change.key);
+                        summary.unknown += answered;
+                        unacknowledged.extend(&change.key);
                     }
                     (ChangeResult::Already | ChangeResult::Refused, _) => {}
                 },
                 Event::NotIssued(_) | Event::Prepared(_) | Event::UnexpectedResponse(_) => {}
             }
         }
-        tally.took.sort_unstable();
-        tally.propagated.sort_unstable();
-        tally
+        summary.took.sort_unstable();
+        summary.propagated.sort_unstable();
+        summary
     }
 
-    /// For whoever reads the output of a test.
-    pub fn render(&self, seed: u64, long: Duration, survived: FaultCounts) -> String {
-        let FaultCounts { kills, pauses, cuts, blocks, silences, swallowed, restarts } = survived;
+    /// Renders the summary for the output of the test.
+    pub fn render(&self, seed: u64, duration: Duration, faults: FaultCounts) -> String {
+        let FaultCounts { kills, pauses, cuts, blocks, silences, swallowed, restarts } = faults;
         let Self { calls, issued, active, inactive, unknown, silent, ended, suspended, resumed, .. } = self;
-        let mut text = format!("seed {seed}, {} s of bad weather\n", long.as_secs());
+        let mut text = format!("seed {seed}, {} s of faults\n", duration.as_secs());
         let _ = writeln!(
             text,
-            "survived: {kills} kills, {pauses} pauses, {cuts} cuts, {blocks} blocked lines, {silences} silent lines ({swallowed} bytes swallowed), {restarts} restarts of PostgreSQL"
+            "faults injected: {kills} kills, {pauses} pauses, {cuts} cut connections, {blocks} blocked links, {silences} half-open links ({swallowed} bytes lost), {restarts} restarts of PostgreSQL"
         );
         let _ = writeln!(
             text,
-            "{calls} calls: {issued} tokens issued, {active} times active, {inactive} times inactive, {unknown} times 503, {silent} times silence"
+            "{calls} calls: {issued} tokens issued, {active} active, {inactive} inactive, {unknown} answered 503, {silent} without a response"
         );
-        let _ = writeln!(text, "acknowledged: {ended} ends, {suspended} suspensions, {resumed} resumptions");
+        let _ = writeln!(
+            text,
+            "acknowledged: {ended} ends, {suspended} suspensions, {resumed} resumptions; {} of them on retry",
+            self.retried
+        );
         let done = self.done.iter().map(|(name, times)| format!("{name} {times}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "by what they were: {done}; {} when asked for again", self.retried);
+        let _ = writeln!(text, "by kind: {done}");
         text + &self.render_times()
     }
 
-    /// How long changes took.
+    /// Renders the latencies of changes.
     pub fn render_times(&self) -> String {
-        let mut text = format!("a change, as the caller saw it: {}\n", percentiles(&self.took));
+        let mut text = format!("latency of a change, seen by the caller: {}\n", percentiles(&self.took));
         if !self.propagated.is_empty() {
-            let _ = writeln!(text, "until all replicas had it (propagated_ms): {}", percentiles(&self.propagated));
+            let _ = writeln!(text, "latency of a change, propagated_ms: {}", percentiles(&self.propagated));
         }
         text
     }
 }
 
-/// In a word, what was done.
+/// Returns the kind of a change.
 fn change_name(change: &Change) -> &'static str {
     match (change.verb, &change.target) {
         (Action::End, Target::Token(_)) => "end token",
@@ -116,7 +122,7 @@ fn change_name(change: &Change) -> &'static str {
         (Action::End, Target::Agent(_)) => "end agent",
         (Action::End, Target::Resource(_)) => "end resource",
         (Action::End, Target::Issuer(_)) => "end issuer",
-        (Action::End, Target::Grant(_)) => "withdraw grant",
+        (Action::End, Target::Grant(_)) => "revoke grant",
         (Action::End, Target::Key(_)) => "remove key",
         (Action::End, Target::Tasks(_)) => "end selection",
         (Action::Suspend, Target::Tasks(_)) => "suspend selection",

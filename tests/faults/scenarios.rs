@@ -1,4 +1,5 @@
-//! Scenes with a script: what must come right, and what the checker must see.
+//! Scripted scenarios: faults that the cluster must survive, and a violation that the checker must
+//! find.
 
 use std::sync::Arc;
 
@@ -10,95 +11,114 @@ use crate::{
     recorder::Recorder,
 };
 
-/// Two replicas, of which the second one may run another program, and a token that both have seen.
+/// Starts two replicas, the second one with the given program, and issues a token that both of them
+/// know.
 async fn start_two_replicas(second: Program) -> (Arc<Cluster>, Recorder, crate::recorder::IssuedToken) {
-    let ground = Arc::new(Cluster::prepare().await);
+    let cluster = Arc::new(Cluster::prepare().await);
     for (number, program) in [(0, Program::Errand), (1, second)] {
-        ground.start(number, program);
-        ground.wait_until_ready(number, program).await;
+        cluster.start(number, program);
+        cluster.wait_until_ready(number, program).await;
     }
-    ground.wait_until_leased(1).await;
-    let caller = Recorder::new(Arc::clone(&ground));
-    let issued = caller.open(0, "reader", "alice").await.unwrap();
-    assert_eq!(caller.introspect(1, &issued).await, IntrospectionResult::Active);
-    (ground, caller, issued)
+    cluster.wait_until_leased(1).await;
+    let recorder = Recorder::new(Arc::clone(&cluster));
+    let issued = recorder.open(0, "reader", "alice").await.unwrap();
+    assert_eq!(recorder.introspect(1, &issued).await, IntrospectionResult::Active);
+    (cluster, recorder, issued)
 }
 
-/// The second replica is cut off from the database in this way, and the first one takes the token back. Returns what the
-/// second one then says, and what the checker says to that.
-async fn run_with_cut_link(second: Program, how: fn(&Proxy)) -> (IntrospectionResult, Vec<Violation>) {
-    let (ground, caller, issued) = start_two_replicas(second).await;
-    how(&ground.replicas[1].proxy);
-    let told = caller.revoke(0, Target::Token(issued.token.id.clone())).await;
-    assert_eq!(told, ChangeResult::Done, "it is waited for no longer than its lease: {}", ground.log_text(0));
-    let said = caller.introspect(1, &issued).await;
-    let kept = StoredState { tokens: [issued.token.id].into(), log: crate::read_log(&ground).await };
-    (said, find_violations(&caller.history(), &kept))
+/// Disconnects the second replica from the database, and revokes the token at the first one.
+/// Returns the answer of the second one to a later introspection, and the violations that the
+/// checker finds.
+async fn run_with_cut_link(second: Program, disconnect: fn(&Proxy)) -> (IntrospectionResult, Vec<Violation>) {
+    let (cluster, recorder, issued) = start_two_replicas(second).await;
+    disconnect(&cluster.replicas[1].proxy);
+    let result = recorder.revoke(0, Target::Token(issued.token.id.clone())).await;
+    assert_eq!(
+        result,
+        ChangeResult::Done,
+        "the revocation must be acknowledged when the lease of replica 1 is over: {}",
+        cluster.log_text(0)
+    );
+    let answer = recorder.introspect(1, &issued).await;
+    let stored = StoredState { tokens: [issued.token.id].into(), log: crate::read_log(&cluster).await };
+    (answer, find_violations(&recorder.history(), &stored))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitioned_replica_does_not_answer() {
-    let (said, offences) = run_with_cut_link(Program::Errand, |proxy| proxy.set(LinkState::Blocked)).await;
-    assert_eq!((said, offences), (IntrospectionResult::Unknown, vec![]));
+    let (answer, violations) = run_with_cut_link(Program::Errand, |proxy| proxy.set(LinkState::Blocked)).await;
+    assert_eq!((answer, violations), (IntrospectionResult::Unknown, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connection_stops_answers() {
-    let (said, offences) = run_with_cut_link(Program::Errand, |proxy| proxy.silence(LostDirection::Both)).await;
-    assert_eq!((said, offences), (IntrospectionResult::Unknown, vec![]));
+    let (answer, violations) = run_with_cut_link(Program::Errand, |proxy| proxy.silence(LostDirection::Both)).await;
+    assert_eq!((answer, violations), (IntrospectionResult::Unknown, vec![]));
 }
 
-/// What it was connected by is silent for good, and nobody has told it so. It does not know, and then it knows by
-/// connections that are new.
+/// The connections of the replica never carry data again, and it gets no error about that. It
+/// answers 503 until it has new connections, and then "inactive".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_connection_is_replaced() {
-    let (ground, caller, issued) = start_two_replicas(Program::Errand).await;
-    let proxy = &ground.replicas[1].proxy;
+    let (cluster, recorder, issued) = start_two_replicas(Program::Errand).await;
+    let proxy = &cluster.replicas[1].proxy;
     proxy.drop_connections(LostDirection::Both);
-    let told = caller.revoke(0, Target::Token(issued.token.id.clone())).await;
-    assert_eq!(told, ChangeResult::Done, "it is waited for no longer than its lease: {}", ground.log_text(0));
+    let result = recorder.revoke(0, Target::Token(issued.token.id.clone())).await;
+    assert_eq!(
+        result,
+        ChangeResult::Done,
+        "the revocation must be acknowledged when the lease of replica 1 is over: {}",
+        cluster.log_text(0)
+    );
     for _ in 0..60 {
-        match caller.introspect(1, &issued).await {
-            IntrospectionResult::Active => panic!("it was taken back"),
+        match recorder.introspect(1, &issued).await {
+            IntrospectionResult::Active => panic!("replica 1 answered active for a revoked token"),
             IntrospectionResult::Inactive => {
-                assert!(proxy.swallowed() > 0, "it was silent");
+                assert!(proxy.swallowed() > 0, "the dropped connections lost no data");
                 return;
             }
-            // It has noticed nothing yet.
+            // The replica has not replaced its connections yet.
             IntrospectionResult::Unknown => {}
         }
     }
-    panic!("it does not come right again: {}", ground.log_text(1));
+    panic!("replica 1 did not replace its connections: {}", cluster.log_text(1));
 }
 
-/// Asked while it was paused, it answers when it goes on: after the token was taken back.
+/// A paused replica gets a request, and answers it after the pause. By then the token is revoked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paused_replica_rechecks_its_lease() {
-    let (ground, caller, issued) = start_two_replicas(Program::Errand).await;
-    ground.replicas[1].signal("STOP");
-    let told = caller.revoke(0, Target::Token(issued.token.id.clone())).await;
-    assert_eq!(told, ChangeResult::Done, "it is waited for no longer than its lease: {}", ground.log_text(0));
-    let asking = caller.introspect(1, &issued);
-    let going_on = async {
-        // The question lies in its socket by then; and if it does not, the answer must be the same.
+    let (cluster, recorder, issued) = start_two_replicas(Program::Errand).await;
+    cluster.replicas[1].signal("STOP");
+    let result = recorder.revoke(0, Target::Token(issued.token.id.clone())).await;
+    assert_eq!(
+        result,
+        ChangeResult::Done,
+        "the revocation must be acknowledged when the lease of replica 1 is over: {}",
+        cluster.log_text(0)
+    );
+    let introspection = recorder.introspect(1, &issued);
+    let resume = async {
+        // By then the request is in the socket of the replica. If it is not, the answer must be the
+        // same.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        ground.replicas[1].signal("CONT");
+        cluster.replicas[1].signal("CONT");
     };
-    let (said, ()) = tokio::join!(asking, going_on);
-    assert_ne!(said, IntrospectionResult::Active);
-    assert_eq!(caller.introspect(1, &issued).await, IntrospectionResult::Inactive);
+    let (answer, ()) = tokio::join!(introspection, resume);
+    assert_ne!(answer, IntrospectionResult::Active);
+    assert_eq!(recorder.introspect(1, &issued).await, IntrospectionResult::Inactive);
 }
 
-/// A lease that never lapses in the eyes of who holds it: then it lies, and the checker must say so. If this test fails,
-/// the others prove nothing.
+/// A replica with a frozen clock never sees its lease lapse. It answers "active" for a revoked
+/// token, and the checker must report that. If this test fails, the others prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_clock_violation_is_detected() {
-    let (said, offences) = run_with_cut_link(Program::Frozen, |proxy| proxy.set(LinkState::Blocked)).await;
+    let (answer, violations) = run_with_cut_link(Program::Frozen, |proxy| proxy.set(LinkState::Blocked)).await;
     assert_eq!(
-        said,
+        answer,
         IntrospectionResult::Active,
-        "its clock stands still, and it knows all the same: what did it ask?"
+        "replica 1 noticed the end of its lease or the revocation, although its clock is frozen"
     );
-    let is_the_lie = |offence: &Violation| matches!(offence, Violation::Active { at: 1, ended: Target::Token(_), .. });
-    assert!(offences.len() == 1 && offences.iter().all(is_the_lie), "{offences:?}");
+    let is_expected =
+        |violation: &Violation| matches!(violation, Violation::Active { at: 1, ended: Target::Token(_), .. });
+    assert!(violations.len() == 1 && violations.iter().all(is_expected), "{violations:?}");
 }

@@ -1,6 +1,6 @@
-//! Dice that fall the same way for the same seed.
+//! A random number generator that returns the same sequence for the same seed.
 
-/// `SplitMix64`.
+/// A `SplitMix64` generator.
 #[derive(Clone, Debug)]
 pub struct SeededRng(u64);
 
@@ -9,7 +9,7 @@ impl SeededRng {
         Self(seed)
     }
 
-    /// Other dice, whose throws have nothing to do with these.
+    /// Returns a generator whose sequence is independent of this one.
     pub fn split(&mut self) -> Self {
         Self(self.next_u64())
     }
@@ -22,12 +22,12 @@ impl SeededRng {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next_u64() % u64::try_from(end.max(1)).unwrap()).unwrap()
     }
 
-    /// A number from `start` on, below `end`.
+    /// Returns a number from `start` up to, but not including, `end`.
     pub fn between(&mut self, start: u64, end: u64) -> u64 {
         start + self.next_u64() % (end - start)
     }

@@ -1,4 +1,4 @@
-//! Tens of clients that issue, ask and take back, each at a replica of its choice.
+//! The workload: tens of clients that issue, introspect and revoke tokens at random replicas.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -21,202 +21,210 @@ use crate::{
     seeded_rng::SeededRng,
 };
 
-/// How many clients there are.
+/// Number of clients.
 const CLIENT_COUNT: usize = 32;
-/// How many of them may be at one replica: one that is paused must not hold all of them.
+/// Maximum number of clients at one replica: a paused replica must not occupy all of them.
 const MAX_REQUESTS_PER_REPLICA: usize = 10;
-/// How many tokens are asked about.
+/// Maximum number of tokens that the clients keep and use.
 const MAX_KEPT_TOKENS: usize = 200;
-/// How many of them are young.
+/// Number of kept tokens that count as recent, and of changed tokens that get extra questions.
 const RECENT_TOKENS: usize = 20;
-/// How old they get. They live for five minutes.
+/// Maximum age of a kept token. Tokens are valid for five minutes.
 const MAX_TOKEN_AGE: Duration = Duration::from_mins(2);
-/// How many are taken back in calm weather.
+/// Number of tokens that are revoked after the faults, when none is injected.
 const FINAL_REVOCATIONS: usize = 60;
-/// How many requesters there are.
+/// Number of requesters.
 const REQUESTER_COUNT: u64 = 12;
-/// How many tokens are looked at after a change of more than one.
+/// Number of tokens that are introspected after a change that covers more than one.
 const CHECKED_TOKENS: usize = 6;
-/// How often what got no answer is sent again.
+/// Maximum number of retries of a change whose result is unknown.
 const MAX_RETRIES: usize = 5;
 
-/// All clients.
+/// All clients, and the tokens that they share.
 pub struct Workload {
     pub(crate) recorder: Arc<Recorder>,
     tokens: Mutex<VecDeque<(Duration, IssuedToken)>>,
-    /// What was changed last: that is worth more questions than one.
+    /// Tokens that were changed last. They are introspected more often than others.
     changed: Mutex<VecDeque<IssuedToken>>,
-    /// What each of them does at least once, whatever the dice say.
-    pub(crate) first: Mutex<Vec<BulkChange>>,
+    /// Changes that are still to be made once, independent of the random choices.
+    required_changes: Mutex<Vec<BulkChange>>,
     permits: [Semaphore; REPLICAS],
     is_over: AtomicBool,
 }
 
 impl Workload {
-    pub fn new(caller: Arc<Recorder>) -> Arc<Self> {
-        let places = std::array::from_fn(|_| Semaphore::new(MAX_REQUESTS_PER_REPLICA));
+    pub fn new(recorder: Arc<Recorder>) -> Arc<Self> {
+        let permits = std::array::from_fn(|_| Semaphore::new(MAX_REQUESTS_PER_REPLICA));
         Arc::new(Self {
-            recorder: caller,
+            recorder,
             tokens: Mutex::default(),
             changed: Mutex::default(),
-            first: Mutex::new(BulkChange::ALL.to_vec()),
-            permits: places,
+            required_changes: Mutex::new(BulkChange::ALL.to_vec()),
+            permits,
             is_over: AtomicBool::new(false),
         })
     }
 
-    /// Lets them come. They go on until they are sent home.
-    pub fn spawn_clients(self: &Arc<Self>, dice: &mut SeededRng) -> JoinSet<()> {
-        (0..CLIENT_COUNT).map(|_| Arc::clone(self).run_client(dice.split())).collect()
+    /// Starts the clients. They run until [`Self::stop`].
+    pub fn spawn_clients(self: &Arc<Self>, rng: &mut SeededRng) -> JoinSet<()> {
+        (0..CLIENT_COUNT).map(|_| Arc::clone(self).run_client(rng.split())).collect()
     }
 
-    /// Sends them home: each ends what it is at.
+    /// Stops the clients. Each completes its current operation first.
     pub fn stop(&self) {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
-    async fn run_client(self: Arc<Self>, mut dice: SeededRng) {
+    async fn run_client(self: Arc<Self>, mut rng: SeededRng) {
         while !self.is_over.load(Ordering::SeqCst) {
-            let at = dice.below(REPLICAS);
-            let Ok(_place) = self.permits[at].try_acquire() else {
+            let at = rng.below(REPLICAS);
+            let Ok(_permit) = self.permits[at].try_acquire() else {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            match dice.below(100) {
-                0..25 => self.open(at, &mut dice).await,
-                25..40 => self.derive(at, &mut dice).await,
-                40..43 => self.reuse_assertion(&mut dice).await,
-                43..85 => self.introspect(at, &mut dice).await,
-                _ => self.change(at, &mut dice).await,
+            match rng.below(100) {
+                0..25 => self.open(at, &mut rng).await,
+                25..40 => self.derive(at, &mut rng).await,
+                40..43 => self.reuse_assertion(&mut rng).await,
+                43..85 => self.introspect(at, &mut rng).await,
+                _ => self.change(at, &mut rng).await,
             }
-            // Who is down need not be asked as fast as one can.
-            let long = if self.recorder.is_silent(at) { 400 } else { 30 };
-            tokio::time::sleep(Duration::from_millis(dice.between(0, long))).await;
+            // A replica that does not respond gets requests less often.
+            let max_delay_ms = if self.recorder.is_silent(at) { 400 } else { 30 };
+            tokio::time::sleep(Duration::from_millis(rng.between(0, max_delay_ms))).await;
         }
     }
 
-    /// Any token, and half of the time a young one: of the old ones most have ended.
-    fn random_token(&self, dice: &mut SeededRng) -> Option<IssuedToken> {
+    /// Returns any kept token, and a recent one half of the time: most of the old ones have ended.
+    fn random_token(&self, rng: &mut SeededRng) -> Option<IssuedToken> {
         let tokens = self.tokens.lock().unwrap();
-        let among = if dice.below(2) == 0 { tokens.len() } else { tokens.len().min(RECENT_TOKENS) };
-        tokens.iter().rev().nth(dice.below(among)).map(|(_, issued)| issued.clone())
+        let candidates = if rng.below(2) == 0 { tokens.len() } else { tokens.len().min(RECENT_TOKENS) };
+        tokens.iter().rev().nth(rng.below(candidates)).map(|(_, issued)| issued.clone())
     }
 
+    /// Keeps an issued token for later operations, and drops the oldest ones.
     pub(crate) fn remember(&self, issued: Option<IssuedToken>) {
         let now = self.recorder.now();
         let mut tokens = self.tokens.lock().unwrap();
         tokens.extend(issued.map(|issued| (now, issued)));
-        while tokens.len() > MAX_KEPT_TOKENS || tokens.front().is_some_and(|(had, _)| *had + MAX_TOKEN_AGE < now) {
+        while tokens.len() > MAX_KEPT_TOKENS
+            || tokens.front().is_some_and(|(issued_at, _)| *issued_at + MAX_TOKEN_AGE < now)
+        {
             tokens.pop_front();
         }
     }
 
-    async fn open(&self, at: usize, dice: &mut SeededRng) {
-        let (agent, requester) = match dice.below(10) {
-            0..3 => ("planner", random_requester(dice)),
-            3..5 => return self.open_by_grant(at, &random_requester(dice), dice).await.map_or((), drop),
-            _ => ("reader", random_requester(dice)),
+    async fn open(&self, at: usize, rng: &mut SeededRng) {
+        let (agent, requester) = match rng.below(10) {
+            0..3 => ("planner", random_requester(rng)),
+            3..5 => return self.open_by_grant(at, &random_requester(rng), rng).await.map_or((), drop),
+            _ => ("reader", random_requester(rng)),
         };
         self.remember(self.recorder.open(at, agent, &requester).await);
     }
 
-    async fn derive(&self, at: usize, dice: &mut SeededRng) {
-        let Some(from) = self.random_token(dice) else { return };
-        let hands_over = from.token.agents.iter().all(|agent| agent == "planner");
-        let child = if !hands_over || dice.below(2) == 0 {
-            self.recorder.derive(at, &from).await
+    async fn derive(&self, at: usize, rng: &mut SeededRng) {
+        let Some(parent) = self.random_token(rng) else { return };
+        let can_delegate = parent.token.agents.iter().all(|agent| agent == "planner");
+        let child = if !can_delegate || rng.below(2) == 0 {
+            self.recorder.derive(at, &parent).await
         } else {
-            self.recorder.delegate(at, &from).await
+            self.recorder.delegate(at, &parent).await
         };
         self.remember(child);
     }
 
-    /// One assertion, at all replicas at once.
-    async fn reuse_assertion(&self, dice: &mut SeededRng) {
-        let (assertion, requester) = (self.recorder.assertion(), random_requester(dice));
-        let tries = (0..REPLICAS).map(|at| self.recorder.open_with_assertion(at, &requester, assertion.clone()));
-        for issued in join_all(tries).await {
+    /// Sends one client assertion to all replicas at the same time.
+    async fn reuse_assertion(&self, rng: &mut SeededRng) {
+        let (assertion, requester) = (self.recorder.assertion(), random_requester(rng));
+        let exchanges = (0..REPLICAS).map(|at| self.recorder.open_with_assertion(at, &requester, assertion.clone()));
+        for issued in join_all(exchanges).await {
             self.remember(issued);
         }
     }
 
-    async fn introspect(&self, at: usize, dice: &mut SeededRng) {
+    async fn introspect(&self, at: usize, rng: &mut SeededRng) {
         let changed = {
             let changed = self.changed.lock().unwrap();
-            changed.get(dice.below(2 * changed.len())).cloned()
+            changed.get(rng.below(2 * changed.len())).cloned()
         };
-        if let Some(issued) = changed.or_else(|| self.random_token(dice)) {
+        if let Some(issued) = changed.or_else(|| self.random_token(rng)) {
             self.recorder.introspect(at, &issued).await;
         }
     }
 
-    /// Changes something about a token, and if that was acknowledged, looks at every replica whether it is so.
-    async fn change(&self, at: usize, dice: &mut SeededRng) {
-        let Some(issued) = self.random_token(dice) else { return };
-        let first = self.first.lock().unwrap().pop();
-        if let Some(act) = first {
-            return self.apply_change(act, &issued, dice).await;
+    /// Makes a random change that covers a token. If it takes effect, introspects the token at
+    /// every replica.
+    async fn change(&self, at: usize, rng: &mut SeededRng) {
+        let Some(issued) = self.random_token(rng) else { return };
+        let required = self.required_changes.lock().unwrap().pop();
+        if let Some(change) = required {
+            return self.apply_change(change, &issued, rng).await;
         }
         let token = &issued.token;
-        let wish = match dice.below(1000) {
+        let request = match rng.below(1000) {
             0..205 => AdminRequest::change(Action::End, Target::Token(token.id.clone())),
             205..385 => {
-                let told = self.recorder.revoke_by_client(at, &issued).await;
-                return self.introspect_after(&issued, told).await;
+                let result = self.recorder.revoke_by_client(at, &issued).await;
+                return self.introspect_after(&issued, result).await;
             }
-            385..455 => return self.send_twice(&issued, dice).await,
+            385..455 => return self.send_twice(&issued, rng).await,
             455..525 => AdminRequest::change(Action::End, Target::Task(token.task.clone())),
             525..575 => AdminRequest::transition(&token.task, "complete"),
             575..615 => AdminRequest::transition(&token.task, "fail"),
-            615..825 => return self.suspend_and_resume(at, &issued, dice).await,
-            825..855 => return self.apply_change(BulkChange::EndRequester, &issued, dice).await,
-            855..885 => return self.apply_change(BulkChange::EndTasks, &issued, dice).await,
-            885..900 => return self.apply_change(BulkChange::SuspendTasks, &issued, dice).await,
-            900..925 => return self.apply_change(BulkChange::BlockRequester, &issued, dice).await,
-            925..940 => return self.apply_change(BulkChange::BlockAgent, &issued, dice).await,
-            940..980 => return self.apply_change(BulkChange::WithdrawGrant, &issued, dice).await,
-            // These end most of what there is.
-            980..985 => return self.apply_change(BulkChange::EndAgent, &issued, dice).await,
-            985..988 => return self.apply_change(BulkChange::EndResource, &issued, dice).await,
-            988..991 => return self.apply_change(BulkChange::EndIssuer, &issued, dice).await,
-            991..995 => return self.apply_change(BulkChange::RemoveKey, &issued, dice).await,
-            _ => return self.apply_change(BulkChange::BlockMainAgent, &issued, dice).await,
+            615..825 => return self.suspend_and_resume(at, &issued, rng).await,
+            825..855 => return self.apply_change(BulkChange::EndRequester, &issued, rng).await,
+            855..885 => return self.apply_change(BulkChange::EndTasks, &issued, rng).await,
+            885..900 => return self.apply_change(BulkChange::SuspendTasks, &issued, rng).await,
+            900..925 => return self.apply_change(BulkChange::BlockRequester, &issued, rng).await,
+            925..940 => return self.apply_change(BulkChange::BlockAgent, &issued, rng).await,
+            940..980 => return self.apply_change(BulkChange::RevokeGrant, &issued, rng).await,
+            // The following changes end most of the tokens.
+            980..985 => return self.apply_change(BulkChange::EndAgent, &issued, rng).await,
+            985..988 => return self.apply_change(BulkChange::EndResource, &issued, rng).await,
+            988..991 => return self.apply_change(BulkChange::EndIssuer, &issued, rng).await,
+            991..995 => return self.apply_change(BulkChange::RemoveKey, &issued, rng).await,
+            _ => return self.apply_change(BulkChange::BlockMainAgent, &issued, rng).await,
         };
-        let told = self.send_admin_request_from(at, &wish, dice).await;
-        self.introspect_after(&issued, told).await;
+        let result = self.send_admin_request_from(at, &request, rng).await;
+        self.introspect_after(&issued, result).await;
     }
 
-    /// Asks for a change, and mostly asks again, wherever, if there was no answer.
-    pub(crate) async fn send_admin_request(&self, wish: &AdminRequest, dice: &mut SeededRng) -> ChangeResult {
-        self.send_admin_request_from(dice.below(REPLICAS), wish, dice).await
+    /// Sends a change to a random replica. Mostly retries at random replicas while the result is
+    /// unknown.
+    pub(crate) async fn send_admin_request(&self, request: &AdminRequest, rng: &mut SeededRng) -> ChangeResult {
+        self.send_admin_request_from(rng.below(REPLICAS), request, rng).await
     }
 
-    async fn send_admin_request_from(&self, at: usize, wish: &AdminRequest, dice: &mut SeededRng) -> ChangeResult {
-        let mut told = self.recorder.send_admin_request(at, wish).await;
-        // Of what is about many, it is worth more to know what came of it.
-        let is_broad = !matches!(wish.target, Target::Token(_) | Target::Task(_));
+    async fn send_admin_request_from(&self, at: usize, request: &AdminRequest, rng: &mut SeededRng) -> ChangeResult {
+        let mut result = self.recorder.send_admin_request(at, request).await;
+        // A change of more than one task is always retried: its result matters for more tokens.
+        let is_broad = !matches!(request.target, Target::Token(_) | Target::Task(_));
         for _ in 0..MAX_RETRIES {
-            if told != ChangeResult::Unknown || !is_broad && dice.below(2) == 0 {
+            if result != ChangeResult::Unknown || !is_broad && rng.below(2) == 0 {
                 break;
             }
-            told = self.recorder.send_admin_request(dice.below(REPLICAS), wish).await;
+            result = self.recorder.send_admin_request(rng.below(REPLICAS), request).await;
         }
-        told
+        result
     }
 
-    /// The same from two sides at once: who comes second may be told at once, but not sooner than it is so.
-    async fn send_twice(&self, issued: &IssuedToken, dice: &mut SeededRng) {
-        let (one, other) = (dice.below(REPLICAS), dice.below(REPLICAS));
-        let acts = ["", "suspend", "complete"];
-        if let act @ ("suspend" | "complete") = acts[dice.below(acts.len())] {
-            let turn = async |at| {
+    /// Sends the same change to two replicas at once. The second request may be acknowledged at
+    /// once, but not before the change is in effect.
+    async fn send_twice(&self, issued: &IssuedToken, rng: &mut SeededRng) {
+        let (one, other) = (rng.below(REPLICAS), rng.below(REPLICAS));
+        let transitions = ["", "suspend", "complete"];
+        if let transition @ ("suspend" | "complete") = transitions[rng.below(transitions.len())] {
+            let send_transition = async |at| {
                 self.introspect_after(
                     issued,
-                    self.recorder.send_admin_request(at, &AdminRequest::transition(&issued.token.task, act)).await,
+                    self.recorder
+                        .send_admin_request(at, &AdminRequest::transition(&issued.token.task, transition))
+                        .await,
                 )
-                .await
+                .await;
             };
-            tokio::join!(turn(one), turn(other));
+            tokio::join!(send_transition(one), send_transition(other));
             return;
         }
         let end = Target::Token(issued.token.id.clone());
@@ -225,41 +233,42 @@ impl Workload {
         tokio::join!(first, second);
     }
 
-    /// Holds a task back, and lets it go, mostly.
-    async fn suspend_and_resume(&self, at: usize, issued: &IssuedToken, dice: &mut SeededRng) {
-        let told =
-            self.send_admin_request_from(at, &AdminRequest::transition(&issued.token.task, "suspend"), dice).await;
-        self.introspect_after(issued, told).await;
-        if dice.below(4) > 0 {
-            let told = self.send_admin_request(&AdminRequest::transition(&issued.token.task, "resume"), dice).await;
-            self.introspect_after(issued, told).await;
+    /// Suspends the task of a token, and resumes it in three of four cases.
+    async fn suspend_and_resume(&self, at: usize, issued: &IssuedToken, rng: &mut SeededRng) {
+        let result =
+            self.send_admin_request_from(at, &AdminRequest::transition(&issued.token.task, "suspend"), rng).await;
+        self.introspect_after(issued, result).await;
+        if rng.below(4) > 0 {
+            let result = self.send_admin_request(&AdminRequest::transition(&issued.token.task, "resume"), rng).await;
+            self.introspect_after(issued, result).await;
         }
     }
 
-    /// Looks at some of the tokens that have this name, and for a change of nothing they have in common at any.
-    pub(crate) async fn introspect_some(&self, target: &Target, told: ChangeResult) {
-        let is_one = |issued: &IssuedToken| match target {
+    /// Introspects some of the tokens that the target covers. A selection without a requester may
+    /// cover any token.
+    pub(crate) async fn introspect_some(&self, target: &Target, result: ChangeResult) {
+        let is_covered = |issued: &IssuedToken| match target {
             Target::Tasks(selection) => selection.requester.as_ref().is_none_or(|r| *r == issued.token.requester),
-            target => issued.token.revocation_targets().any(|name| name == *target),
+            target => issued.token.revocation_targets().any(|covering| covering == *target),
         };
-        let some = {
+        let covered = {
             let tokens = self.tokens.lock().unwrap();
-            let some =
-                tokens.iter().rev().map(|(_, issued)| issued).filter(|issued| is_one(issued)).take(CHECKED_TOKENS);
-            some.cloned().collect::<Vec<_>>()
+            let recent_first = tokens.iter().rev().map(|(_, issued)| issued);
+            recent_first.filter(|issued| is_covered(issued)).take(CHECKED_TOKENS).cloned().collect::<Vec<_>>()
         };
-        for issued in &some {
-            self.introspect_after(issued, told).await;
+        for issued in &covered {
+            self.introspect_after(issued, result).await;
         }
     }
 
-    /// Some tasks that there are tokens of.
-    pub(crate) fn some_tasks(&self, dice: &mut SeededRng) -> BTreeSet<String> {
-        (0..CHECKED_TOKENS).filter_map(|_| self.random_token(dice)).map(|issued| issued.token.task).collect()
+    /// Returns the tasks of some random tokens.
+    pub(crate) fn some_tasks(&self, rng: &mut SeededRng) -> BTreeSet<String> {
+        (0..CHECKED_TOKENS).filter_map(|_| self.random_token(rng)).map(|issued| issued.token.task).collect()
     }
 
-    pub(crate) async fn introspect_after(&self, issued: &IssuedToken, told: ChangeResult) {
-        if told.is_effective() {
+    /// Introspects a token at every replica, if the change that covers it is in effect.
+    pub(crate) async fn introspect_after(&self, issued: &IssuedToken, result: ChangeResult) {
+        if result.is_effective() {
             {
                 let mut changed = self.changed.lock().unwrap();
                 changed.push_front(issued.clone());
@@ -269,37 +278,37 @@ impl Workload {
         }
     }
 
-    /// Takes back one token after the other, some after they were held back and let go, with nobody else there and nothing
-    /// wrong.
+    /// Revokes tokens one after the other, without faults or other clients. Some are suspended and
+    /// resumed first.
     pub async fn revoke_all(&self) {
         for n in 0..FINAL_REVOCATIONS {
-            let (at, elsewhere) = (n % REPLICAS, (n + 1) % REPLICAS);
-            if let Some(issued) = self.recorder.open(at, "reader", "calm").await {
+            let (at, other) = (n % REPLICAS, (n + 1) % REPLICAS);
+            if let Some(issued) = self.recorder.open(at, "reader", "bob").await {
                 self.introspect_after(&issued, ChangeResult::Done).await;
-                for act in ["suspend", "resume"] {
+                for transition in ["suspend", "resume"] {
                     if n % 4 == 0 {
-                        let told = self
+                        let result = self
                             .recorder
-                            .send_admin_request(elsewhere, &AdminRequest::transition(&issued.token.task, act))
+                            .send_admin_request(other, &AdminRequest::transition(&issued.token.task, transition))
                             .await;
-                        self.introspect_after(&issued, told).await;
+                        self.introspect_after(&issued, result).await;
                     }
                 }
-                let told = self.recorder.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
-                self.introspect_after(&issued, told).await;
+                let result = self.recorder.revoke(other, Target::Token(issued.token.id.clone())).await;
+                self.introspect_after(&issued, result).await;
             }
         }
     }
 
-    /// Issues a token at one replica, and takes it back at another.
-    pub async fn revoke_one(&self, at: usize, elsewhere: usize) {
-        if let Some(issued) = self.recorder.open(at, "reader", "calm").await {
-            let told = self.recorder.revoke(elsewhere, Target::Token(issued.token.id.clone())).await;
-            self.introspect_after(&issued, told).await;
+    /// Issues a token at one replica, and revokes it at another.
+    pub async fn revoke_one(&self, at: usize, other: usize) {
+        if let Some(issued) = self.recorder.open(at, "reader", "bob").await {
+            let result = self.recorder.revoke(other, Target::Token(issued.token.id.clone())).await;
+            self.introspect_after(&issued, result).await;
         }
     }
 
-    /// Asks every replica about every token that is left.
+    /// Introspects every kept token at every replica.
     pub async fn introspect_all(&self) {
         let tokens = self.tokens.lock().unwrap().iter().map(|(_, issued)| issued.clone()).collect::<Vec<_>>();
         for issued in &tokens {
@@ -308,6 +317,6 @@ impl Workload {
     }
 }
 
-fn random_requester(dice: &mut SeededRng) -> String {
-    format!("alice-{}", dice.between(0, REQUESTER_COUNT))
+fn random_requester(rng: &mut SeededRng) -> String {
+    format!("alice-{}", rng.between(0, REQUESTER_COUNT))
 }

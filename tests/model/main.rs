@@ -1,11 +1,14 @@
-//! The revocation protocol (`docs/reference/revocation-protocol.md`), explored in every order in which its steps can happen. The promise is an
-//! invariant; with any one part of the protocol taken out, there is a path on which it breaks, and the test prints it.
+//! Model checking of the revocation protocol (`docs/reference/revocation-protocol.md`).
+//!
+//! The model checker explores every interleaving of the protocol's steps. The guarantee is an
+//! invariant. Each mutant lacks one part of the protocol, and the checker finds a path that
+//! violates the invariant. The test prints that path.
 #![expect(
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     unreachable_pub,
-    reason = "a test: to stop is how it says no; and what was explored, and how each broken variant breaks, is for a reader"
+    reason = "a failed assumption fails the test, and the output shows the number of states and each counterexample"
 )]
 
 mod properties;
@@ -18,7 +21,7 @@ use properties::SAFETY_PROPERTY;
 use protocol::{Mutant, Protocol};
 use state::Step;
 
-/// Small enough to be told in a path: two replicas, one revocation.
+/// Two replicas and one revocation: small enough for readable counterexamples.
 const SMALL_PROTOCOL: Protocol = Protocol {
     replicas: 2,
     revocations: 1,
@@ -29,14 +32,15 @@ const SMALL_PROTOCOL: Protocol = Protocol {
     has_reaping: false,
     has_log_rollback: false,
     is_coarse: false,
-    is_nameless: false,
+    is_symmetric: false,
     mutant: None,
 };
 
-/// Explores everything, and sees that the promise holds and that there was something to break it.
+/// Explores all states. Asserts that the invariant holds and that the states which could violate it
+/// are reachable.
 fn assert_holds(name: &str, protocol: Protocol) {
     let checker = protocol.checker().threads(2).spawn_bfs().join();
-    println!("{name}: {} states, the longest way {} steps", checker.unique_state_count(), checker.max_depth());
+    println!("{name}: {} states, longest path {} steps", checker.unique_state_count(), checker.max_depth());
     checker.assert_properties();
 }
 
@@ -44,7 +48,7 @@ fn assert_holds(name: &str, protocol: Protocol) {
 fn introspections_of_any_length_are_safe() {
     assert_holds(
         "two replicas, introspections",
-        Protocol { introspections: true, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
+        Protocol { introspections: true, lease: 1, is_coarse: true, is_symmetric: true, ..SMALL_PROTOCOL },
     );
 }
 
@@ -52,20 +56,20 @@ fn introspections_of_any_length_are_safe() {
 fn late_renewals_are_safe() {
     assert_holds(
         "two replicas, stray renewals",
-        Protocol { has_stray_renewals: true, is_nameless: true, lease: 1, ..SMALL_PROTOCOL },
+        Protocol { has_stray_renewals: true, is_symmetric: true, lease: 1, ..SMALL_PROTOCOL },
     );
 }
 
 #[test]
 fn two_replicas_with_longer_leases_are_safe() {
-    assert_holds("two replicas, longer leases", Protocol { is_nameless: true, ..SMALL_PROTOCOL });
+    assert_holds("two replicas, longer leases", Protocol { is_symmetric: true, ..SMALL_PROTOCOL });
 }
 
 #[test]
 fn overlapping_revocations_are_safe() {
     assert_holds(
         "two replicas, two revocations",
-        Protocol { revocations: 2, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
+        Protocol { revocations: 2, lease: 1, is_coarse: true, is_symmetric: true, ..SMALL_PROTOCOL },
     );
 }
 
@@ -73,16 +77,17 @@ fn overlapping_revocations_are_safe() {
 fn three_replicas_are_safe() {
     assert_holds(
         "three replicas",
-        Protocol { replicas: 3, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
+        Protocol { replicas: 3, lease: 1, is_coarse: true, is_symmetric: true, ..SMALL_PROTOCOL },
     );
 }
 
-/// Somebody else wants the same, finds it in the log, and is told that it is so already: when it is so everywhere.
+/// A second client requests the same revocation and finds it in the log. The response "already
+/// revoked" waits until the revocation holds on every replica.
 #[test]
 fn repeated_revocation_is_safe() {
     assert_holds(
-        "two replicas, two who want the same",
-        Protocol { has_barriers: true, lease: 1, is_coarse: true, is_nameless: true, ..SMALL_PROTOCOL },
+        "two replicas, two requests for the same revocation",
+        Protocol { has_barriers: true, lease: 1, is_coarse: true, is_symmetric: true, ..SMALL_PROTOCOL },
     );
 }
 
@@ -90,31 +95,32 @@ fn repeated_revocation_is_safe() {
 fn reaping_dead_replicas_is_safe() {
     assert_holds(
         "two replicas, rows removed",
-        Protocol { has_reaping: true, is_nameless: true, lease: 1, ..SMALL_PROTOCOL },
+        Protocol { has_reaping: true, is_symmetric: true, lease: 1, ..SMALL_PROTOCOL },
     );
 }
 
-/// What was lost is lost. What is acknowledged afterwards holds everywhere, when the leases of before are over.
+/// The guarantee does not cover lost entries. It covers every revocation that is acknowledged after
+/// the rollback, once all earlier leases have expired.
 #[test]
 fn log_rollback_is_safe() {
     assert_holds(
-        "two replicas, a log that went back",
+        "two replicas, log rollback",
         Protocol {
             has_log_rollback: true,
             revocations: 2,
             lease: 1,
             is_coarse: true,
-            is_nameless: true,
+            is_symmetric: true,
             ..SMALL_PROTOCOL
         },
     );
 }
 
-/// A way on which the promise breaks, as far as it breaks.
-fn find_counterexample(broken: Mutant) -> Vec<Step> {
-    let protocol = Protocol { mutant: Some(broken), ..SMALL_PROTOCOL };
-    // Where there is more to be explored, a lease of one tick is enough, and there are fewer states.
-    let protocol = match broken {
+/// Returns the steps of a path to a violation of the invariant, up to the violation.
+fn find_counterexample(mutant: Mutant) -> Vec<Step> {
+    let protocol = Protocol { mutant: Some(mutant), ..SMALL_PROTOCOL };
+    // A lease of one tick is sufficient for the larger variants and reduces the number of states.
+    let protocol = match mutant {
         Mutant::MemoryReadBeforeLease => Protocol { introspections: true, lease: 1, ..protocol },
         Mutant::AcknowledgedImmediately => Protocol { has_barriers: true, lease: 1, ..protocol },
         Mutant::ReapedTooEarly | Mutant::ReapedUnconditionally => Protocol { has_reaping: true, lease: 1, ..protocol },
@@ -134,12 +140,12 @@ fn find_counterexample(broken: Mutant) -> Vec<Step> {
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let Some(path) = checker.discovery(SAFETY_PROPERTY) else {
         let states = checker.unique_state_count();
-        panic!("{broken:?}: {states} states, and the promise held: the model does not see what it is for");
+        panic!("{mutant:?}: the invariant holds in all {states} states; the model does not detect this mutant");
     };
-    let promise = protocol.property(SAFETY_PROPERTY).condition;
-    let until_broken = path.into_vec().into_iter().take_while(|(world, _)| promise(&protocol, world));
-    let steps = until_broken.filter_map(|(_, step)| step).collect::<Vec<_>>();
-    println!("{broken:?}:");
+    let invariant = protocol.property(SAFETY_PROPERTY).condition;
+    let until_violated = path.into_vec().into_iter().take_while(|(state, _)| invariant(&protocol, state));
+    let steps = until_violated.filter_map(|(_, step)| step).collect::<Vec<_>>();
+    println!("{mutant:?}:");
     for (n, step) in steps.iter().enumerate() {
         println!("{:4}. {step}", n + 1);
     }
@@ -155,25 +161,26 @@ fn missing_lease_breaks_safety() {
 #[test]
 fn head_read_during_renewal_breaks_safety() {
     let steps = find_counterexample(Mutant::HeadReadDuringRenewal);
-    // The race: carried out, then the revocation, which sees no such row; and only then committed.
+    // The race: the renewal executes, then the revoker commits and reads the rows. The row of the
+    // renewal is committed only then, so the revoker does not see it.
     let at = |wanted: fn(&Step) -> bool| steps.iter().rposition(wanted).unwrap();
-    let carried_out = at(|step| matches!(step, Step::ExecuteRenewal(_)));
+    let executed = at(|step| matches!(step, Step::ExecuteRenewal(_)));
     let revoked = at(|step| matches!(step, Step::Revoke(_)));
-    let looked = at(|step| matches!(step, Step::ReadRows(..)));
+    let read_rows = at(|step| matches!(step, Step::ReadRows(..)));
     let committed = at(|step| matches!(step, Step::CommitRenewal(_)));
-    assert!(carried_out < revoked && revoked < looked && looked < committed, "{steps:?}");
+    assert!(executed < revoked && revoked < read_rows && read_rows < committed, "{steps:?}");
 }
 
 #[test]
 fn every_other_mutant_breaks_safety() {
-    for broken in [
+    for mutant in [
         Mutant::HeadReadOnlyAfterLapse,
         Mutant::RowsReadBeforeEntry,
         Mutant::LeaseCountedFromResponse,
         Mutant::SlowClock,
         Mutant::MemoryReadBeforeLease,
     ] {
-        let steps = find_counterexample(broken);
+        let steps = find_counterexample(mutant);
         assert!(steps.iter().any(|step| matches!(step, Step::Acknowledge(..))), "{steps:?}");
     }
 }
@@ -186,24 +193,24 @@ fn immediate_acknowledgement_breaks_safety() {
 
 #[test]
 fn early_reaping_breaks_safety() {
-    for broken in [Mutant::ReapedTooEarly, Mutant::ReapedUnconditionally] {
-        let steps = find_counterexample(broken);
+    for mutant in [Mutant::ReapedTooEarly, Mutant::ReapedUnconditionally] {
+        let steps = find_counterexample(mutant);
         assert!(steps.iter().any(|step| matches!(step, Step::Remove(..))), "{steps:?}");
     }
 }
 
 #[test]
 fn unchecked_log_rollback_breaks_safety() {
-    for broken in [
+    for mutant in [
         Mutant::LogNeverCompared,
         Mutant::ComparedBeforeExclusive,
         Mutant::LeaseForOtherLog,
         Mutant::TrustedImmediately,
     ] {
-        let steps = find_counterexample(broken);
+        let steps = find_counterexample(mutant);
         let at = |wanted: fn(&Step) -> bool| steps.iter().rposition(wanted).unwrap();
-        let went_back = at(|step| matches!(step, Step::RollBackLog));
+        let rolled_back = at(|step| matches!(step, Step::RollBackLog));
         let acknowledged = at(|step| matches!(step, Step::Acknowledge(_, 2)));
-        assert!(went_back < acknowledged, "{steps:?}");
+        assert!(rolled_back < acknowledged, "{steps:?}");
     }
 }

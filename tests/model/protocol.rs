@@ -1,16 +1,22 @@
-//! The protocol as steps that happen in any order: what is sent, carried out and received are steps of their own, and between any two of
-//! them anything else may happen.
+//! The protocol as steps in any order.
 //!
-//! What needs no step of its own: a replica that is **paused** takes no step while time passes; one that is **cut off** has its messages
-//! lost, or on their way for as long as it pleases. A **notification** says no more than "look", and looking is always
-//! allowed: so lost ones, late ones and those that nobody sent are all there.
+//! Sending, executing and receiving a message are separate steps. Any other step may happen between
+//! two of them.
 //!
-//! The one assumption, in the worst form that it allows: a replica counts its lease from before the renewal was sent, and its clock is so
-//! slow that it uses the whole margin up; a revoker counts from the moment when the renewal was committed, and its clock is
-//! right. A revoker that sees the renewal later waits for longer, and that is all.
+//! Some faults need no step of their own:
 //!
-//! A store that **goes back** does so in the worst way too: with the entry everything is lost that was seen of the replicas, so
-//! nobody is waited for; and a renewal that is under way arrives at the new one.
+//! - A **paused** replica takes no step while time passes.
+//! - The messages of a **partitioned** replica are lost or delayed for any time.
+//! - A **notification** only prompts a read, and a read is always enabled. The model therefore
+//!   covers lost, late and spurious notifications.
+//!
+//! The model makes the protocol's one assumption in its worst form. A replica counts its lease from
+//! before the renewal was sent, and its clock is so slow that it uses the whole margin. A revoker
+//! counts from the commit of the renewal, and its clock is exact. A revoker that sees the renewal
+//! later only waits longer.
+//!
+//! A **log rollback** also takes its worst form. The rows of the replicas are lost together with
+//! the entry, so a revocation waits for no replica. A renewal in flight arrives at the new primary.
 
 use stateright::{Model, Property};
 
@@ -19,109 +25,116 @@ use crate::{
     state::{Introspection, Renewal, Replica, Round, Row, Step, SystemState, revocation_bit},
 };
 
-/// What is explored.
+/// The variant of the protocol that is explored.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each says whether one thing is explored too")]
+#[expect(clippy::struct_excessive_bools, reason = "each flag adds or reduces one dimension of the exploration")]
 pub struct Protocol {
     pub replicas: usize,
-    /// How many revocations there are, at most two. The k-th one ends the k-th token.
+    /// The number of revocations, at most two. The k-th revocation ends the k-th token.
     pub revocations: u8,
-    /// How many ticks of the clock a lease lasts.
+    /// The length of a lease in clock ticks.
     pub lease: u8,
-    /// Introspections as steps as well. Without them, those that begin and end at one moment are looked at all the same.
+    /// Models introspections as steps. Without this, the invariant still covers introspections that
+    /// start and end in one state.
     pub introspections: bool,
-    /// Renewals that their replica has given up, and that are carried out after all.
+    /// Commits renewals that their replica has abandoned.
     pub has_stray_renewals: bool,
-    /// Somebody wants the same revoked, finds it in the log, and is told that it is so already. One revocation.
+    /// A second client requests the same revocation, finds it in the log and gets the response
+    /// "already revoked". Requires one revocation.
     pub has_barriers: bool,
-    /// Rows of replicas whose leases have lapsed are removed. By the program, much later; here at once.
+    /// Removes the rows of replicas whose leases have lapsed. The server removes them much later;
+    /// the model removes them at once.
     pub has_reaping: bool,
-    /// The store loses its first entry, once, and the second one gets its place.
+    /// The store loses its first entry, once. The second entry takes the lost one's position.
     pub has_log_rollback: bool,
-    /// What a renewal does in the database, and its answer, are one step: nobody sees anything of it in between, but where it
-    /// is broken. Fewer states.
+    /// Models the execution, the commit and the response of a renewal as one step. This reduces the
+    /// number of states. Only mutants can observe the states in between.
     pub is_coarse: bool,
-    /// Replicas that are in the same situation are not told apart. Fewer states; but in a path they change names.
-    pub is_nameless: bool,
+    /// Symmetry reduction: treats replicas as interchangeable. This reduces the number of states,
+    /// but a replica's number may change along a path.
+    pub is_symmetric: bool,
     pub mutant: Option<Mutant>,
 }
 
-/// The protocol with one part of it missing.
+/// The missing or faulty part of a protocol variant that must violate the invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Nobody looks whether the lease holds before answering from memory.
+    /// A replica answers from memory without checking its lease.
     NoLease,
-    /// The head of the log is what the renewing statement saw of it, before its commit.
+    /// The renewing statement reads the head of the log, before its own commit.
     HeadReadDuringRenewal,
-    /// A lease that has not lapsed is renewed without reading the head; and a revoker waits for one lease and no longer.
+    /// A lease that has not lapsed is renewed without a read of the head. A revoker still waits for
+    /// at most one lease.
     HeadReadOnlyAfterLapse,
-    /// A revoker looks for whom to wait before its entry is in the log.
+    /// A revoker reads the rows before its entry is in the log.
     RowsReadBeforeEntry,
-    /// The replica counts its lease from when the answer came.
+    /// The replica counts its lease from the response to the renewal.
     LeaseCountedFromResponse,
-    /// The replica's clock is slower than the margin allows: the assumption does not hold.
+    /// The replica's clock is slower than the margin allows, which violates the assumption.
     SlowClock,
-    /// An introspection reads the memory first, and then looks whether the lease holds.
+    /// An introspection reads the memory before it checks the lease.
     MemoryReadBeforeLease,
-    /// Who finds it revoked already says so at once.
+    /// The response "already revoked" does not wait for the other replicas.
     AcknowledgedImmediately,
-    /// A row is removed while its lease may hold.
+    /// A row is removed while its lease may be valid.
     ReapedTooEarly,
-    /// A row is removed that was renewed since it was found dead.
+    /// A row is removed although it was renewed after its replica was found dead.
     ReapedUnconditionally,
-    /// What is in the memory is never compared with what is in the log.
+    /// A replica never compares its memory with the log.
     LogNeverCompared,
-    /// It is compared before a renewal, and not when the head is read after it.
+    /// A replica compares before a renewal, but not at the read of the head after the renewal.
     ComparedBeforeExclusive,
-    /// A lease is taken for a renewal that acknowledged what was lost.
+    /// A renewal that acknowledged a lost entry extends the lease.
     LeaseForOtherLog,
-    /// A store that has gone back is relied on before the leases of before are over.
+    /// The guarantee is expected before the leases from before a rollback have expired.
     TrustedImmediately,
 }
 
-/// The round of who finds it revoked already.
+/// The round of a request that finds its revocation in the log.
 const OTHER: u8 = 2;
 
 impl Protocol {
-    pub fn is(&self, broken: Mutant) -> bool {
-        self.mutant == Some(broken)
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
     }
 
-    /// Whether a replica answers from its memory.
+    /// Returns whether a replica answers from its memory.
     pub fn trusts_memory(&self, replica: &Replica) -> bool {
         replica.is_up && (replica.own > 0 || self.is(Mutant::NoLease))
     }
 
-    /// Whether it answers from its memory after it has asked for the log's head: it has applied as much, and where that is
-    /// not compared, it does not know that it is something else.
-    pub fn is_head_taken_as_own(&self, world: &SystemState, replica: &Replica) -> bool {
-        replica.is_up && !self.compares_head() && replica.applied == world.log
+    /// Returns whether a replica answers from its memory after it has read the head of the log.
+    ///
+    /// It has applied entries up to the head. A mutant that does not compare them cannot detect the
+    /// divergence.
+    pub fn is_head_taken_as_own(&self, state: &SystemState, replica: &Replica) -> bool {
+        replica.is_up && !self.compares_head() && replica.applied == state.log
     }
 
     fn compares_head(&self) -> bool {
         !self.is(Mutant::LogNeverCompared) && !self.is(Mutant::ComparedBeforeExclusive)
     }
 
-    /// Which revocation a round is about: its own, or the one that was found.
+    /// Returns the revocation of a round: its own, or with barriers the one found in the log.
     fn revocation_of(&self, round: u8) -> u8 {
         if self.has_barriers { 1 } else { round }
     }
 
-    /// Whether nobody is waited for any more by a revocation that was asked for at a replica.
-    fn may_acknowledge(&self, world: &SystemState, home: usize, round: u8) -> bool {
-        let place = world.position(self.revocation_of(round));
-        let waits = |row: Row| row.waited_for & revocation_bit(round) != 0 && row.left > 0 && row.applied < place;
-        let here = &world.replicas[home];
+    /// Returns whether a revocation that was requested at `origin` waits for no replica any more.
+    fn may_acknowledge(&self, state: &SystemState, origin: usize, round: u8) -> bool {
+        let position = state.position(self.revocation_of(round));
+        let waits = |row: Row| row.waited_for & revocation_bit(round) != 0 && row.left > 0 && row.applied < position;
+        let here = &state.replicas[origin];
         match here.round(round) {
-            Round::Waiting { left } if here.applied >= place => {
-                left == 0 || !world.replicas.iter().filter_map(|replica| replica.row).any(waits)
+            Round::Waiting { left } if here.applied >= position => {
+                left == 0 || !state.replicas.iter().filter_map(|replica| replica.row).any(waits)
             }
             Round::Waiting { .. } | Round::None | Round::RowsRead | Round::Committed => false,
         }
     }
 
-    fn replica_steps(&self, world: &SystemState, n: usize, steps: &mut Vec<Step>) {
-        let replica = &world.replicas[n];
+    fn replica_steps(&self, state: &SystemState, n: usize, steps: &mut Vec<Step>) {
+        let replica = &state.replicas[n];
         if replica.stray.is_some() {
             steps.push(Step::CommitStray(n));
         }
@@ -136,8 +149,8 @@ impl Protocol {
             return steps.push(Step::Join(n));
         }
         steps.push(Step::Crash(n));
-        self.revocation_steps(world, n, steps);
-        if replica.applied < world.log {
+        self.revocation_steps(state, n, steps);
+        if replica.applied < state.log {
             steps.push(Step::Apply(n));
         }
         match replica.renewal {
@@ -159,37 +172,38 @@ impl Protocol {
         }
     }
 
-    fn revocation_steps(&self, world: &SystemState, n: usize, steps: &mut Vec<Step>) {
-        let replica = &world.replicas[n];
-        let next = world.log + 1 + u8::from(world.has_rolled_back);
-        let is_its_turn = !self.has_log_rollback || world.has_rolled_back || world.log == 0;
-        if next <= self.revocations && is_its_turn {
-            let looks_first = self.is(Mutant::RowsReadBeforeEntry) && replica.round(next) == Round::None;
-            steps.push(if looks_first { Step::ReadRows(n, next) } else { Step::Revoke(n) });
+    fn revocation_steps(&self, state: &SystemState, n: usize, steps: &mut Vec<Step>) {
+        let replica = &state.replicas[n];
+        let next = state.log + 1 + u8::from(state.has_rolled_back);
+        let may_append = !self.has_log_rollback || state.has_rolled_back || state.log == 0;
+        if next <= self.revocations && may_append {
+            let reads_rows_first = self.is(Mutant::RowsReadBeforeEntry) && replica.round(next) == Round::None;
+            steps.push(if reads_rows_first { Step::ReadRows(n, next) } else { Step::Revoke(n) });
         }
-        for k in world.log_entries() {
-            // At home it is applied first.
-            if replica.round(k) == Round::Committed && replica.applied >= world.position(k) {
+        for k in state.log_entries() {
+            // The replica that handles the request applies the entry first.
+            if replica.round(k) == Round::Committed && replica.applied >= state.position(k) {
                 steps.push(Step::ReadRows(n, k));
             }
-            if self.may_acknowledge(world, n, k) {
+            if self.may_acknowledge(state, n, k) {
                 steps.push(Step::Acknowledge(n, k));
             }
         }
-        if self.has_barriers && world.log == 1 {
-            self.barrier_steps(world, n, steps);
+        if self.has_barriers && state.log == 1 {
+            self.barrier_steps(state, n, steps);
         }
     }
 
-    /// Somebody wants what is in the log already, once at a time, and as long as nobody has been told that it is so.
-    fn barrier_steps(&self, world: &SystemState, n: usize, steps: &mut Vec<Step>) {
-        let replica = &world.replicas[n];
-        let nobody_asks = world.replicas.iter().all(|replica| replica.round(OTHER) == Round::None);
+    /// Adds the steps of a request for a revocation that is in the log already. One such request is
+    /// pending at a time, and new ones stop once the revocation has been acknowledged.
+    fn barrier_steps(&self, state: &SystemState, n: usize, steps: &mut Vec<Step>) {
+        let replica = &state.replicas[n];
+        let none_pending = state.replicas.iter().all(|replica| replica.round(OTHER) == Round::None);
         match replica.round(OTHER) {
-            Round::None if nobody_asks && world.acknowledged == 0 => steps.push(Step::Find(n)),
+            Round::None if none_pending && state.acknowledged == 0 => steps.push(Step::Find(n)),
             Round::Committed if self.is(Mutant::AcknowledgedImmediately) => steps.push(Step::ReportAlready(n)),
             Round::Committed if replica.applied == 1 => steps.push(Step::FindOther(n)),
-            Round::Waiting { .. } if self.may_acknowledge(world, n, OTHER) => steps.push(Step::ReportAlready(n)),
+            Round::Waiting { .. } if self.may_acknowledge(state, n, OTHER) => steps.push(Step::ReportAlready(n)),
             Round::None | Round::RowsRead | Round::Committed | Round::Waiting { .. } => {}
         }
     }
@@ -208,15 +222,15 @@ impl Protocol {
         }
     }
 
-    fn tick(world: &mut SystemState) {
-        let less = |left: &mut u8| *left = left.saturating_sub(1);
-        less(&mut world.grace);
-        for replica in &mut world.replicas {
-            less(&mut replica.own);
-            replica.row.iter_mut().for_each(|row| less(&mut row.left));
+    fn tick(state: &mut SystemState) {
+        let decrement = |left: &mut u8| *left = left.saturating_sub(1);
+        decrement(&mut state.grace);
+        for replica in &mut state.replicas {
+            decrement(&mut replica.own);
+            replica.row.iter_mut().for_each(|row| decrement(&mut row.left));
             for round in &mut replica.rounds {
                 if let Round::Waiting { left } = round {
-                    less(left);
+                    decrement(left);
                 }
             }
             match &mut replica.renewal {
@@ -225,38 +239,38 @@ impl Protocol {
                 | Renewal::Executed { left, .. }
                 | Renewal::Committed { left, .. }
                 | Renewal::AwaitingHead { left }
-                | Renewal::HasHead { left, .. } => less(left),
+                | Renewal::HasHead { left, .. } => decrement(left),
             }
         }
     }
 
-    fn read_rows(&self, world: &mut SystemState, n: usize, k: u8) {
-        let place = world.position(self.revocation_of(k));
-        for row in world.other_rows(n) {
-            if row.left > 0 && row.applied < place {
+    fn read_rows(&self, state: &mut SystemState, n: usize, k: u8) {
+        let position = state.position(self.revocation_of(k));
+        for row in state.other_rows(n) {
+            if row.left > 0 && row.applied < position {
                 row.waited_for |= revocation_bit(k);
             }
         }
-        let round = match world.replicas[n].round(k) {
+        let round = match state.replicas[n].round(k) {
             Round::None => Round::RowsRead,
             Round::RowsRead | Round::Committed | Round::Waiting { .. } => Round::Waiting { left: self.lease },
         };
-        world.replicas[n].set_round(k, round);
+        state.replicas[n].set_round(k, round);
     }
 
-    /// Nobody waits for these any more.
-    fn complete_rounds(world: &mut SystemState, n: usize, which: u8) {
+    /// Ends the rounds of a set of revocations at replica `n`, with all their waits.
+    fn complete_rounds(state: &mut SystemState, n: usize, which: u8) {
         for k in (1..=2).filter(|k| which & revocation_bit(*k) != 0) {
-            if world.replicas[n].round(k) != Round::None {
-                world.replicas[n].set_round(k, Round::None);
-                world.other_rows(n).for_each(|row| row.waited_for &= !revocation_bit(k));
+            if state.replicas[n].round(k) != Round::None {
+                state.replicas[n].set_round(k, Round::None);
+                state.other_rows(n).for_each(|row| row.waited_for &= !revocation_bit(k));
             }
         }
     }
 
-    fn renew(&self, world: &mut SystemState, n: usize, step: Step) {
-        let log = world.log;
-        let replica = &mut world.replicas[n];
+    fn renew(&self, state: &mut SystemState, n: usize, step: Step) {
+        let log = state.log;
+        let replica = &mut state.replicas[n];
         replica.renewal = match (step, replica.renewal) {
             (Step::Compare(_), Renewal::None) => {
                 if replica.is_stale && !self.is(Mutant::LogNeverCompared) {
@@ -293,12 +307,12 @@ impl Protocol {
             }
             (Step::ReadHead(_), Renewal::AwaitingHead { left }) => {
                 let is_compared = self.compares_head() || log < replica.applied && !self.is(Mutant::LogNeverCompared);
-                let is_other = replica.is_stale && is_compared;
-                if is_other {
+                let has_diverged = replica.is_stale && is_compared;
+                if has_diverged {
                     replica.forget();
                 }
-                // What was acknowledged is of the log that was lost, and so there is no lease for it.
-                if is_other && !self.is(Mutant::LeaseForOtherLog) {
+                // The renewal acknowledged a lost entry, so it does not extend the lease.
+                if has_diverged && !self.is(Mutant::LeaseForOtherLog) {
                     Renewal::None
                 } else {
                     Renewal::HasHead { left, head: log }
@@ -318,12 +332,13 @@ impl Protocol {
 
     fn put_row(&self, replica: &mut Replica, applied: u8) {
         let waited_for = replica.row.map_or(0, |row| row.waited_for);
-        // It has another number now, and who is about to remove it looks at that.
+        // The renewal changes the row's sequence number. Removal is conditional on that number, so
+        // a pending removal has no effect.
         let is_doomed = self.is(Mutant::ReapedUnconditionally) && replica.row.is_some_and(|row| row.is_doomed);
         replica.row = Some(Row { left: self.lease, applied, waited_for, is_doomed });
     }
 
-    /// What is left of a renewal whose replica does not wait for it any more.
+    /// Returns the applied position of an abandoned renewal that may still be committed.
     fn stray(&self, renewal: Renewal) -> Option<u8> {
         match renewal {
             Renewal::Sent { applied, .. } | Renewal::Executed { applied, .. } if self.has_stray_renewals => {
@@ -333,20 +348,20 @@ impl Protocol {
         }
     }
 
-    /// What was lost is lost, and who waited for it to be known is told something or other.
-    fn roll_back_log(&self, world: &mut SystemState) {
-        (world.log, world.has_rolled_back, world.grace) = (0, true, self.lease);
-        for n in 0..world.replicas.len() {
-            Self::complete_rounds(world, n, u8::MAX);
-            let replica = &mut world.replicas[n];
+    /// Rolls the log back. Requests that wait for the lost entry end with an arbitrary response.
+    fn roll_back_log(&self, state: &mut SystemState) {
+        (state.log, state.has_rolled_back, state.grace) = (0, true, self.lease);
+        for n in 0..state.replicas.len() {
+            Self::complete_rounds(state, n, u8::MAX);
+            let replica = &mut state.replicas[n];
             replica.row = None;
             replica.is_stale = replica.applied > 0;
         }
     }
 
-    fn introspect(world: &mut SystemState, n: usize, step: Step) {
-        let (acknowledged, log) = (world.acknowledged, world.log);
-        let replica = &mut world.replicas[n];
+    fn introspect(state: &mut SystemState, n: usize, step: Step) {
+        let (acknowledged, log) = (state.acknowledged, state.log);
+        let replica = &mut state.replicas[n];
         let applied = replica.applied;
         replica.introspection = match (step, replica.introspection) {
             (Step::BeginIntrospection(_), None) => Some(Introspection::Started { late: acknowledged }),
@@ -357,19 +372,19 @@ impl Protocol {
             (Step::ReadMemory(_), Some(Introspection::Started { late })) => {
                 Some(Introspection::HasRead { late, applied })
             }
-            (Step::Respond(_), Some(asked)) => {
-                let (late, applied) = match asked {
+            (Step::Respond(_), Some(pending)) => {
+                let (late, applied) = match pending {
                     Introspection::HasRead { late, applied } => (late, applied),
                     Introspection::Started { late }
                     | Introspection::MayUseMemory { late }
                     | Introspection::HasHead { late, .. } => (late, applied),
                 };
-                // Active for the tokens whose revocation is not in the memory.
-                // (Where the log goes back, introspections are not steps.)
-                world.is_violated |= (applied + 1..=log).any(|k| late & revocation_bit(k) != 0);
+                // The response is "active" for tokens whose revocation the memory does not contain.
+                // Variants with log rollback do not model introspections as steps.
+                state.is_violated |= (applied + 1..=log).any(|k| late & revocation_bit(k) != 0);
                 None
             }
-            (_, asked) => asked,
+            (_, pending) => pending,
         };
     }
 }
@@ -378,31 +393,31 @@ impl Model for Protocol {
     type State = SystemState;
     type Action = Step;
 
-    /// Nobody is there yet, and the log is empty.
+    /// All replicas are down, and the log is empty.
     fn init_states(&self) -> Vec<SystemState> {
         vec![SystemState { replicas: vec![Replica::down(); self.replicas], ..SystemState::default() }]
     }
 
-    fn actions(&self, world: &SystemState, steps: &mut Vec<Step>) {
+    fn actions(&self, state: &SystemState, steps: &mut Vec<Step>) {
         steps.push(Step::Tick);
-        if self.has_log_rollback && world.log == 1 && !world.has_rolled_back {
+        if self.has_log_rollback && state.log == 1 && !state.has_rolled_back {
             steps.push(Step::RollBackLog);
         }
         for n in 0..self.replicas {
-            self.replica_steps(world, n, steps);
+            self.replica_steps(state, n, steps);
         }
     }
 
-    fn next_state(&self, world: &SystemState, step: Step) -> Option<SystemState> {
-        let mut next = world.clone();
+    fn next_state(&self, state: &SystemState, step: Step) -> Option<SystemState> {
+        let mut next = state.clone();
         match step {
             Step::Tick => Self::tick(&mut next),
             Step::Revoke(n) => {
                 next.log += 1;
                 let k = next.log + u8::from(next.has_rolled_back);
-                let has_looked = next.replicas[n].round(k) == Round::RowsRead;
+                let has_read_rows = next.replicas[n].round(k) == Round::RowsRead;
                 next.replicas[n].set_round(k, Round::Committed);
-                if has_looked {
+                if has_read_rows {
                     next.replicas[n].set_round(k, Round::Waiting { left: self.lease });
                 }
             }
@@ -433,8 +448,8 @@ impl Model for Protocol {
                 let (row, stray) = (replica.row, self.stray(replica.renewal).or(replica.stray));
                 *replica = Replica { row, stray, ..Replica::down() };
             }
-            // A new process has a new name, and so a row of its own. That the row of the old one is waited for until it has
-            // lapsed delays, and does nothing else: it is left out.
+            // A new process has a new replica id and therefore a new row. A wait for the old row
+            // would only delay the revocation, so the model drops that row.
             Step::Join(n) => next.replicas[n] = Replica { is_up: true, ..Replica::down() },
             Step::Compare(n)
             | Step::SendRenewal(n)
@@ -450,10 +465,10 @@ impl Model for Protocol {
             | Step::ReadMemory(n)
             | Step::Respond(n) => Self::introspect(&mut next, n, step),
         }
-        if self.is_nameless {
+        if self.is_symmetric {
             next.replicas.sort_unstable();
         }
-        (next != *world).then_some(next)
+        (next != *state).then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

@@ -1,20 +1,21 @@
-//! What there is at one moment, and what may happen next.
+//! States and steps of the model.
 
 use std::fmt;
 
-/// Everything at one moment.
+/// A global state: all replicas and the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SystemState {
     pub replicas: Vec<Replica>,
     /// The head of the log.
     pub log: u8,
-    /// Which revocations have been acknowledged: bit k - 1 is the k-th.
+    /// The acknowledged revocations: bit k - 1 is the k-th.
     pub acknowledged: u8,
-    /// Somebody was told "active" about a token whose revocation was acknowledged before they asked.
+    /// An introspection responded "active" for a token whose revocation had been acknowledged
+    /// before the introspection started.
     pub is_violated: bool,
-    /// The store has gone back: its first entry was lost, and the rows of the replicas with it.
+    /// The store has rolled back: it lost its first log entry and the rows of the replicas.
     pub has_rolled_back: bool,
-    /// How long leases from before that may hold.
+    /// The ticks for which leases from before the rollback may be valid.
     pub grace: u8,
 }
 
@@ -22,59 +23,61 @@ pub struct SystemState {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Replica {
     pub is_up: bool,
-    /// Up to where its memory goes.
+    /// The log position up to which the memory has applied entries.
     pub applied: u8,
-    /// What it has at the first place is the entry that was lost.
+    /// The entry that it has applied at the first position is the lost one.
     pub is_stale: bool,
-    /// What is left of its lease in its own eyes.
+    /// The remaining ticks of the lease by the replica's own clock.
     pub own: u8,
-    /// The revocations that were asked for here and are not acknowledged yet. Where one is found that is in the log already,
-    /// the second place is for that.
+    /// The revocations that were requested at this replica and are not acknowledged yet. With
+    /// barriers, the second slot holds the request that finds its revocation in the log.
     pub rounds: [Round; 2],
     pub renewal: Renewal,
     pub introspection: Option<Introspection>,
     pub row: Option<Row>,
-    /// A renewal that was given up, and is still on its way: up to where the memory went.
+    /// An abandoned renewal that is still in flight: its applied position.
     pub stray: Option<u8>,
 }
 
-/// A revocation, where it was asked for.
+/// The progress of a revocation at the replica that handles the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Round {
     None,
-    /// Only in a broken variant: the rows have been looked at, and there is no entry yet.
+    /// Only in a mutant: the rows have been read, and the entry is not in the log yet.
     RowsRead,
     /// Its entry is in the log.
     Committed,
-    /// The rows have been looked at since. `left`: until every lease of then is over.
+    /// The rows have been read after the entry was committed. `left`: the ticks until every lease
+    /// that was valid at that time has expired.
     Waiting {
         left: u8,
     },
 }
 
-/// What everybody sees of a replica.
+/// A replica's row in the table `replicas`, which all replicas read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
-    /// What is left of the lease in the eyes of who has watched this row since it was committed.
+    /// The remaining ticks of the lease for an observer that saw this row when it was committed.
     pub left: u8,
     pub applied: u8,
-    /// Which revocations wait for it.
+    /// The revocations that wait for this replica.
     pub waited_for: u8,
-    /// Somebody has found it dead, and is about to remove it.
+    /// A replica has found this one dead and will remove the row.
     pub is_doomed: bool,
 }
 
-/// A renewal on its way. `left`: what would be left of the lease, counted from when it was sent.
+/// A renewal in progress. `left`: the ticks that would remain of the lease, counted from the moment
+/// at which the renewal was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Renewal {
     None,
-    /// What stands in the log at the end of the memory is what stands there in the memory.
+    /// The log and the memory contain the same entry at the applied position.
     Compared,
     Sent {
         left: u8,
         applied: u8,
     },
-    /// The statement has seen the log. Nobody sees the row yet.
+    /// The statement has read the log. The row is not committed, so no replica sees it yet.
     Executed {
         left: u8,
         applied: u8,
@@ -84,7 +87,7 @@ pub enum Renewal {
         left: u8,
         head: u8,
     },
-    /// The head is read by a statement of its own.
+    /// A separate statement reads the head.
     AwaitingHead {
         left: u8,
     },
@@ -94,29 +97,30 @@ pub enum Renewal {
     },
 }
 
-/// An introspection under way. `late`: the revocations that had been acknowledged when it began.
+/// An introspection in progress. `late`: the revocations that had been acknowledged when the
+/// introspection started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Introspection {
     Started {
         late: u8,
     },
-    /// The lease holds, so it may answer from memory.
+    /// The lease is valid, so the replica may answer from memory.
     MayUseMemory {
         late: u8,
     },
-    /// The lease does not hold, so it has asked the store.
+    /// The lease has lapsed, so the replica has read the head of the log from the store.
     HasHead {
         late: u8,
         head: u8,
     },
-    /// Only in a broken variant: the memory was read before the lease was looked at.
+    /// Only in a mutant: the memory was read before the lease was checked.
     HasRead {
         late: u8,
         applied: u8,
     },
 }
 
-/// Something that happens. The first number is the replica's, the second one the revocation's.
+/// A step of the model. The first number is the replica, the second one the revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     Tick,
@@ -163,12 +167,12 @@ impl Replica {
         }
     }
 
-    /// How far a revocation is that was asked for here.
+    /// Returns the progress of a revocation that was requested at this replica.
     pub fn round(&self, revocation: u8) -> Round {
         self.rounds[usize::from(revocation) - 1]
     }
 
-    /// It knows nothing any more.
+    /// Discards the memory and the lease.
     pub fn forget(&mut self) {
         (self.applied, self.is_stale, self.own) = (0, false, 0);
     }
@@ -183,31 +187,33 @@ impl SystemState {
         self.acknowledged & revocation_bit(revocation) != 0
     }
 
-    /// The revocations whose entries are in the log.
+    /// Returns the revocations whose entries are in the log.
     pub fn log_entries(&self) -> impl Iterator<Item = u8> + use<> {
         let lost = u8::from(self.has_rolled_back);
         1 + lost..=self.log + lost
     }
 
-    /// The place of a revocation's entry: what comes after a lost one gets its place.
+    /// Returns the log position of a revocation's entry. The entry after a lost one takes the lost
+    /// one's position.
     pub fn position(&self, revocation: u8) -> u8 {
         revocation - u8::from(self.has_rolled_back)
     }
 
-    /// Whether a replica would say "active" by its memory, of a token whose revocation was acknowledged.
+    /// Returns whether a replica would answer "active" from its memory for a token whose revocation
+    /// was acknowledged.
     pub fn has_wrong_state(&self, replica: &Replica) -> bool {
         let is_acknowledged = |k: &u8| self.is_acknowledged(*k);
         self.log_entries().filter(is_acknowledged).any(|k| replica.is_stale || replica.applied < self.position(k))
     }
 
-    /// The rows of all replicas but this one.
+    /// Returns the rows of all replicas except this one.
     pub fn other_rows(&mut self, replica: usize) -> impl Iterator<Item = &mut Row> {
         let others = self.replicas.iter_mut().enumerate().filter(move |(n, _)| *n != replica);
         others.filter_map(|(_, replica)| replica.row.as_mut())
     }
 }
 
-/// The k-th revocation, in a set of them.
+/// Returns the bit of the k-th revocation in a set of revocations.
 pub fn revocation_bit(revocation: u8) -> u8 {
     1 << (revocation - 1)
 }
@@ -217,35 +223,37 @@ impl fmt::Display for Step {
         match self {
             Self::Tick => write!(f, "time passes"),
             Self::Revoke(n) => write!(f, "replica {n} commits a revocation"),
-            Self::ReadRows(n, k) => write!(f, "replica {n} sees for whom revocation {k} has to wait"),
+            Self::ReadRows(n, k) => write!(f, "replica {n} reads the rows that revocation {k} must wait for"),
             Self::Acknowledge(n, k) => {
-                write!(f, "replica {n} waits for nobody any more and acknowledges revocation {k}")
+                write!(f, "replica {n} waits for no other replica and acknowledges revocation {k}")
             }
-            Self::Find(n) => write!(f, "somebody wants it revoked at replica {n}, and it is in the log already"),
-            Self::FindOther(n) => write!(f, "replica {n} sees for whom it has to wait before it may say so"),
-            Self::ReportAlready(n) => write!(f, "replica {n} says that it is revoked already"),
+            Self::Find(n) => write!(f, "a client requests a revocation at replica {n} that is in the log already"),
+            Self::FindOther(n) => write!(f, "replica {n} reads the rows that the repeated request must wait for"),
+            Self::ReportAlready(n) => write!(f, "replica {n} responds that the token is already revoked"),
             Self::Apply(n) => write!(f, "replica {n} applies the next entry"),
-            Self::Compare(n) => write!(f, "replica {n} compares the end of its memory with the log"),
+            Self::Compare(n) => write!(f, "replica {n} compares its last applied entry with the log"),
             Self::SendRenewal(n) => write!(f, "replica {n} sends a renewal"),
-            Self::ExecuteRenewal(n) => write!(f, "the database carries the renewal of replica {n} out"),
+            Self::ExecuteRenewal(n) => write!(f, "the database executes the renewal of replica {n}"),
             Self::CommitRenewal(n) => write!(f, "the database commits the renewal of replica {n}"),
-            Self::ReceiveRenewal(n) => write!(f, "replica {n} receives the answer to its renewal"),
-            Self::ReadHead(n) => write!(f, "the database reads the log's head for replica {n}"),
-            Self::AcquireLease(n) => write!(f, "replica {n} has applied up to the head, and the lease is its own"),
-            Self::AbandonRenewal(n) => write!(f, "replica {n} gives its renewal up"),
-            Self::CommitStray(n) => write!(f, "the database commits a renewal that replica {n} has given up"),
+            Self::ReceiveRenewal(n) => write!(f, "replica {n} receives the response to its renewal"),
+            Self::ReadHead(n) => write!(f, "the database reads the head of the log for replica {n}"),
+            Self::AcquireLease(n) => {
+                write!(f, "replica {n} has applied all entries up to the head and extends its lease")
+            }
+            Self::AbandonRenewal(n) => write!(f, "replica {n} abandons its renewal"),
+            Self::CommitStray(n) => write!(f, "the database commits a renewal that replica {n} has abandoned"),
             Self::Crash(n) => write!(f, "replica {n} crashes"),
             Self::Join(n) => write!(f, "replica {n} starts"),
-            Self::FindDead(n) => write!(f, "somebody takes replica {n} for dead"),
+            Self::FindDead(n) => write!(f, "another replica finds replica {n} dead"),
             Self::Remove(n) => write!(f, "the row of replica {n} is removed"),
             Self::RollBackLog => {
-                write!(f, "the database fails over to one that has lost the last entry, and the rows since")
+                write!(f, "the database fails over to a standby that lost the last entry and all rows")
             }
-            Self::BeginIntrospection(n) => write!(f, "somebody asks replica {n} about every token"),
-            Self::CheckLease(n) => write!(f, "replica {n} sees that its lease holds"),
-            Self::QueryStore(n) => write!(f, "replica {n} has no lease, and reads the log's head"),
-            Self::ReadMemory(n) => write!(f, "replica {n} looks into its memory"),
-            Self::Respond(n) => write!(f, "replica {n} answers"),
+            Self::BeginIntrospection(n) => write!(f, "replica {n} receives an introspection of every token"),
+            Self::CheckLease(n) => write!(f, "replica {n} finds its lease valid"),
+            Self::QueryStore(n) => write!(f, "replica {n} has no valid lease and reads the head of the log"),
+            Self::ReadMemory(n) => write!(f, "replica {n} reads its memory"),
+            Self::Respond(n) => write!(f, "replica {n} responds"),
         }
     }
 }

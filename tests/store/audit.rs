@@ -133,7 +133,7 @@ async fn audit_search_matches_filters(on: &TestStore) {
     let who = |name: &str| (requester(name).issuer, name.to_owned());
     let tasks = [None, Some(task_id(0)), Some(task_id(2)), Some(task_id(9))];
     let requesters = [None, Some("alice"), Some("bob")];
-    let agents = [None, Some("agent 1"), Some("planner"), Some("reader"), Some("nobody")];
+    let agents = [None, Some("agent 1"), Some("planner"), Some("reader"), Some("unknown agent")];
     let from = [None, Some(at(NOW.unix() + 2))];
     let until = [None, Some(at(NOW.unix() + 4))];
     let mut seen = 0;

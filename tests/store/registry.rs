@@ -147,7 +147,7 @@ async fn key_is_kept_until_garbage_collection(on: &TestStore) {
     assert_eq!(stored.version, 2, "deletion of an expired key changes no version");
     commit_changes(
         &*store,
-        vec![StateChange::RemoveKey("c".parse().unwrap()), StateChange::RemoveKey("nobody".parse().unwrap())],
+        vec![StateChange::RemoveKey("c".parse().unwrap()), StateChange::RemoveKey("unknown".parse().unwrap())],
     )
     .await;
     let left = store.load_keys().await.unwrap();

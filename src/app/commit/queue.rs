@@ -150,7 +150,7 @@ impl Committer {
                     WriteCommand::Write(write, reply) if write.may_contend() => contending.push((*write, Some(reply))),
                     WriteCommand::Write(write, reply) => independent.push((*write, Some(reply))),
                     WriteCommand::Audit(record) => {
-                        independent.push((WriteSet { audit_records: vec![*record], ..WriteSet::default() }, None))
+                        independent.push((WriteSet { audit_records: vec![*record], ..WriteSet::default() }, None));
                     }
                     WriteCommand::Flush(reply) => flushes.push(reply),
                 }

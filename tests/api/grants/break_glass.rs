@@ -108,7 +108,7 @@ async fn break_glass_replaces_consent_only(server: Server) {
     assert_eq!(names, READ_TOOLS, "the requested authority, not all that the grant covers");
     // If the user token does not point at the agent, the emergency grant replaces the recorded
     // grant.
-    let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "somebody"})));
+    let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "another-client"})));
     assert_eq!(decode_claims(&server.issue_token("planner", &unrelated).await)["break_glass"], json!(true));
     let write = form_with_changes(&form, &[("scope", "files:write")]);
     for (what, agent, form, error) in [
@@ -277,13 +277,13 @@ async fn review_requires_another_admin(server: Server) {
     let (_, short) = post(&ops, "/break-glass", "l", &more).await;
     assert_eq!(list_grants(&server, "?review=open").await.len(), 2);
     assert_eq!(list_grants(&server, "?review=open&limit=1").await, [grant_id(&short)], "the newest first");
-    assert_eq!(review(&server, &boss, &glass).await.0, 409, "it is still good");
+    assert_eq!(review(&server, &boss, &glass).await.0, 409, "the grant is still active");
     assert_eq!(server.admin(Method::DELETE, &format!("/grants/{}", grant_id(&glass)), None).await.0, 204);
     let (status, body) = review(&server, &ops, &glass).await;
     assert_eq!(
         (status, &body["type"]),
         (409, &json!("urn:errand:problem:wrong_state")),
-        "nobody judges it themselves: {body}"
+        "an admin may not review their own break-glass grant: {body}"
     );
     let auditor = server.api_token("audit", "errand:audit").await;
     assert_eq!(review(&server, &auditor, &glass).await.0, 403);
@@ -380,7 +380,7 @@ async fn invalid_break_glass_request_is_rejected(server: Server) {
         ("no reason", without("reason"), 400),
         ("an empty reason", one("reason", json!("")), 400),
         ("a novel", one("reason", json!("x".repeat(5000))), 400),
-        ("nobody", without("subject"), 400),
+        ("no subject", without("subject"), 400),
         ("no issuer", without("issuer"), 400),
         ("no agent", without("agent"), 400),
         ("nothing", without("authorization_details"), 400),
@@ -395,7 +395,7 @@ async fn invalid_break_glass_request_is_rejected(server: Server) {
         ("a word", one("lifetime", json!("900")), 400),
         ("a member more", one("until", json!(expiry_in(600))), 400),
         ("a review of its own", one("review", json!({"by": "admin:boss"})), 400),
-        ("an unknown agent", one("agent", json!("nobody")), 404),
+        ("an unknown agent", one("agent", json!("unknown-agent")), 404),
         ("a resource as agent", one("agent", json!("files")), 404),
         ("an unknown tool", one("authorization_details", details(&["format_disk"])), 422),
     ] {
@@ -448,7 +448,7 @@ mod capped {
         long["lifetime"] = json!(121);
         assert_eq!(server.admin(Method::POST, "/break-glass", Some(long)).await.0, 400);
         // No token outlives the grant.
-        let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "somebody"})));
+        let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "another-client"})));
         let says = decode_claims(&server.issue_token("planner", &unrelated).await);
         assert_eq!(says["break_glass"], json!(true));
         assert!(says["exp"].as_i64().unwrap() <= last(&glass["until"]));

@@ -315,7 +315,7 @@ async fn invalid_grant_is_rejected(server: Server) {
         ("too deep", detail(json!({"constraints": {"path": {"equals": [[[[[[[[[[[[1]]]]]]]]]]]]}}})), 400),
         ("an unknown tool", detail(json!({"identifier": "format_disk"})), 422),
         ("an unknown place", detail(json!({"locations": ["https://elsewhere.example/mcp"]})), 422),
-        ("an unknown agent", one("agent", json!("nobody")), 404),
+        ("an unknown agent", one("agent", json!("unknown-agent")), 404),
         ("a resource as agent", one("agent", json!("files")), 404),
         ("the past", one("until", json!(expiry_in(-1))), 400),
         ("no time", one("until", json!("tomorrow")), 400),

@@ -67,8 +67,8 @@ async fn inactive_tokens_get_identical_responses(server: Server) {
 }
 
 async fn only_audience_resource_may_introspect(server: Server) {
-    let good = server.task_token().await;
-    let request = form(&[("token", &good)]);
+    let token = server.task_token().await;
+    let request = form(&[("token", &token)]);
     for (client, want) in [("reader", 403), ("ops", 403), ("audit", 403), ("files", 200)] {
         let (status, body) = server.post_as(client, "/oauth2/introspect", &request).await;
         assert_eq!(status, want, "{client} {body}");
@@ -90,7 +90,7 @@ async fn only_audience_resource_may_introspect(server: Server) {
         ("another scope", server.api_token("files", "errand:tasks").await, 403),
         ("an agent's", server.api_token("reader", "errand:tasks").await, 403),
         ("an admin's", server.api_token("ops", "errand:admin").await, 403),
-        ("not an API token", good.clone(), 401),
+        ("not an API token", token.clone(), 401),
         ("not a token", "x".to_owned(), 401),
     ] {
         let (status, challenge, body) = bearer(&token).await;
@@ -104,7 +104,7 @@ async fn only_audience_resource_may_introspect(server: Server) {
     let both = both.form(&crate::server::with_assertion(&request, &server.assertion(json!({}))));
     assert_eq!(both.send().await.unwrap().status(), 400, "two authentication methods in one request");
     for method in [Method::GET, Method::HEAD, Method::PUT] {
-        let request = server.request(method, &format!("/oauth2/introspect?token={good}"));
+        let request = server.request(method, &format!("/oauth2/introspect?token={token}"));
         assert_eq!(request.basic_auth("files", Some(secret("files"))).send().await.unwrap().status(), 405);
     }
     server.stop().await;

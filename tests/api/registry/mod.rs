@@ -3,5 +3,5 @@
 pub(super) mod catalogue;
 pub(super) mod file_ownership;
 pub(super) mod hostile_mcp_servers;
-pub(super) mod registry;
+pub(super) mod objects;
 pub(super) mod reregistration;

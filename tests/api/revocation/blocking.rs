@@ -245,9 +245,9 @@ async fn block_transitions_follow_in_order(server: Server) {
 async fn invalid_blocks_are_rejected(server: Server) {
     let token = decode_claims(&server.task_token().await);
     for (body, status, says) in [
-        (agent_target("nobody", json!({"verb": "block"})), 404, "agent"),
-        (agent_target("nobody", json!({"verb": "suspend"})), 404, "agent"),
-        (agent_target("nobody", json!({"verb": "unblock"})), 404, "agent"),
+        (agent_target("unknown-agent", json!({"verb": "block"})), 404, "agent"),
+        (agent_target("unknown-agent", json!({"verb": "suspend"})), 404, "agent"),
+        (agent_target("unknown-agent", json!({"verb": "unblock"})), 404, "agent"),
         (agent_target("files", json!({"verb": "block"})), 400, "resource"),
         (agent_target("files", json!({"verb": "suspend"})), 400, "only tasks and agents"),
         (agent_target("ops", json!({"verb": "suspend"})), 400, "only tasks and agents"),

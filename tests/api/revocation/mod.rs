@@ -3,7 +3,7 @@
 pub(super) mod blocking;
 pub(super) mod bulk;
 pub(super) mod feed;
-pub(super) mod revocation;
 pub(super) mod revocation_load;
 pub(super) mod revocation_race;
+pub(super) mod single_target;
 pub(super) mod status_lists;

@@ -106,7 +106,7 @@ async fn only_token_audience_may_report_calls(server: Server) {
         ("the wrong resource", "notes", &task, good.clone(), 404),
         ("the wrong task", "files", &other, good.clone(), 404),
         ("a delegation token", "files", &task, with(json!({"jti": decode_claims(&handed)["jti"]})), 404),
-        ("a token that is none", "files", &task, with(json!({"jti": task})), 404),
+        ("an unknown token", "files", &task, with(json!({"jti": task})), 404),
         ("its agent", "planner", &task, good.clone(), 403),
         ("another agent", "stranger", &task, good.clone(), 403),
         ("no digest", "files", &task, with(json!({"arguments": null})), 400),

@@ -274,8 +274,8 @@ async fn task_expires_once_at_deadline(server: Server) {
     let (status, body) = admin_transition(&server, &tasks[1], "complete", json!({})).await;
     assert_eq!((status, &body["state"]), (409, &json!("expired")), "{body}");
     let sweeps = (0..6).map(|n| {
-        let house = if n % 2 == 0 { &server.application } else { &replica.application };
-        async move { house.service.collect_garbage(&house.system_context().unwrap()).await.unwrap() }
+        let application = if n % 2 == 0 { &server.application } else { &replica.application };
+        async move { application.service.collect_garbage(&application.system_context().unwrap()).await.unwrap() }
     });
     futures_util::future::join_all(sweeps).await;
     for task in &tasks {

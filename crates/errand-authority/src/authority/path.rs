@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn prefix_with_traversal_is_rejected() {
-        for good in [
+        for prefix in [
             "/",
             "/reports",
             "/reports/",
@@ -305,7 +305,7 @@ mod tests {
             ".config",
             "/caf%C3%A9",
         ] {
-            assert!(is_traversal_free(good), "{good}");
+            assert!(is_traversal_free(prefix), "{prefix}");
         }
         for bad in [
             "",

@@ -133,13 +133,13 @@ mod tests {
 
     #[test]
     fn is_canonical_recognizes_sorted_plain_text() {
-        for good in [
+        for canonical in [
             json!({"a": 1, "a b": [{"x": null}, {"a": "\"\\{\u{1}é"}], "b": {"a": true, "b": {}}, "c": -999}),
             json!([]),
             json!("x\\"),
             json!({"aud": "x", "exp": 1_790_000_000, "scope": "a b"}),
         ] {
-            assert!(is_canonical(&good.to_string()), "{good}");
+            assert!(is_canonical(&canonical.to_string()), "{canonical}");
         }
         for other in [
             r#"{"b":1,"a":2}"#,

@@ -260,13 +260,13 @@ impl RawJson {
                 drop(members.remove(which % members.len()));
             }
             (Mutation::Duplicate, Self::List(items)) if !items.is_empty() => {
-                items.push(items[which % items.len()].clone())
+                items.push(items[which % items.len()].clone());
             }
             (Mutation::Duplicate, Self::Object(members)) if !members.is_empty() => {
                 members.push(members[which % members.len()].clone());
             }
             (Mutation::Add(name, text), Self::Object(members)) => {
-                members.push((name.clone(), Self::Text(text.clone())))
+                members.push((name.clone(), Self::Text(text.clone())));
             }
             (Mutation::Rename(name), Self::Object(members)) if !members.is_empty() => {
                 let n = which % members.len();

@@ -143,7 +143,7 @@ async fn each_target_kind_ends_its_subtree(server: Server) {
         (json!({"kind": "requester", "issuer": IDP, "subject": "alic"}), 200),
         (json!({"kind": "requester", "issuer": "https://login.example.org", "subject": "alice"}), 200),
         (json!({"kind": "agent", "id": "writer"}), 200),
-        (json!({"kind": "agent", "id": "nobody"}), 200),
+        (json!({"kind": "agent", "id": "unknown-agent"}), 200),
         (json!({"kind": "resource", "id": "planner"}), 404),
         (json!({"kind": "resource", "uri": "https://files.example.com"}), 200),
         (json!({"kind": "resource", "id": "files", "uri": FILES}), 400),

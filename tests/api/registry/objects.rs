@@ -95,7 +95,7 @@ async fn inconsistent_object_is_rejected(server: Server) {
             "access",
         ),
         ("/agents/guest", with(guest(), json!({"access": [{"resource": "files"}]})), "access"),
-        ("/agents/guest", with(guest(), json!({"may_delegate_to": ["nobody"]})), "may_delegate_to"),
+        ("/agents/guest", with(guest(), json!({"may_delegate_to": ["unknown-agent"]})), "may_delegate_to"),
         ("/agents/files", with(guest(), json!({"id": "files"})), "id"),
         ("/agents/errand-bootstrap", with(guest(), json!({"id": "errand-bootstrap"})), "id"),
         (
@@ -195,7 +195,7 @@ async fn secret_creation_is_idempotent(server: Server) {
         let (_, body) = server.admin(Method::GET, path, None).await;
         assert!(!secrets.iter().any(|secret| body.to_string().contains(secret)), "{path}: never shown again");
     }
-    for (client, want) in [("planner", 422), ("nobody", 404)] {
+    for (client, want) in [("planner", 422), ("unknown-client", 404)] {
         let (status, body) = server.admin(Method::POST, &format!("/clients/{client}/secret"), None).await;
         assert_eq!(status, want, "{body}");
     }
@@ -333,14 +333,14 @@ async fn admin_access_depends_on_role(server: Server) {
 }
 
 async fn grants_are_created_and_withdrawn(server: Server) {
-    let subject = || server.user_token(json!({"client_id": "somebody-else", "scope": "files:read"}));
+    let subject = || server.user_token(json!({"client_id": "another-client", "scope": "files:read"}));
     let try_it = async || server.post_as("stranger", "/oauth2/token", &server.exchange_form(&subject())).await;
     assert_eq!(try_it().await.1["error"], "actor_unauthorized");
     let grant = |until: &str| json!({"issuer": IDP, "subject": "alice", "agent": "stranger", "until": until});
     for (body, want) in [
         (grant("2001-01-01T00:00:00Z"), 400),
         (grant("tomorrow"), 400),
-        (with_changes(grant("2100-01-01T00:00:00Z"), json!({"agent": "nobody"})), 404),
+        (with_changes(grant("2100-01-01T00:00:00Z"), json!({"agent": "unknown-agent"})), 404),
         (grant("2100-01-01T00:00:00Z"), 201),
     ] {
         let (status, answer) = server.admin(Method::POST, "/grants", Some(body)).await;
