@@ -20,14 +20,14 @@ pub struct AuditFilter {
     pub task: Option<TaskId>,
     /// The requester: issuer and subject.
     pub requester: Option<(IssuerUrl, String)>,
-    /// An agent anywhere in the actor chain, or the client, in the form of [`searchable`].
+    /// An agent anywhere in the actor chain, or the client, in the form of [`SearchColumns`].
     ///
-    /// [`searchable`]: crate::domain::audit::searchable
+    /// [`SearchColumns`]: crate::domain::audit::SearchColumns
     pub agent: Option<String>,
     /// The token.
     pub token: Option<TokenId>,
     /// The resource, or another object, in the form of
-    /// [`searchable`](crate::domain::audit::searchable).
+    /// [`SearchColumns`](crate::domain::audit::SearchColumns).
     pub resource: Option<String>,
     /// The request.
     pub request_id: Option<RequestId>,

@@ -116,7 +116,7 @@ async fn requester_can_be_blocked(server: Server) {
         assert!(!at.is_active(&alice).await && at.is_active(bob).await);
         let (status, body) = exchange(at, "alice").await;
         assert_eq!((status, &body["error"]), (400, &json!("invalid_request")), "{body}");
-        assert!(body["error_description"].as_str().unwrap().contains("requester is disabled"), "{body}");
+        assert!(body["error_description"].as_str().unwrap().contains("requester is blocked"), "{body}");
         assert!(can_exchange(at, "bob").await && can_exchange(at, "alic").await);
     }
     let started = server.replica().await;
@@ -262,14 +262,14 @@ async fn invalid_blocks_are_rejected(server: Server) {
         (json!({"kind": "token", "id": token["jti"], "verb": "suspend"}), 400, "only tasks and agents"),
         (json!({"kind": "task", "id": token["txn"], "verb": "block"}), 400, "revoke them"),
         (json!({"kind": "task", "id": token["txn"], "verb": "unblock"}), 400, "revoke them"),
-        (agent_target("planner", json!({"verb": "enable"})), 400, "expected one of `revoke`"),
-        (agent_target("planner", json!({"verb": true})), 400, "expected"),
-        (agent_target("planner", json!({"verb": "erase"})), 400, "expected"),
+        (agent_target("planner", json!({"verb": "enable"})), 400, "`verb` must be one of `revoke`"),
+        (agent_target("planner", json!({"verb": true})), 400, "`verb`"),
+        (agent_target("planner", json!({"verb": "erase"})), 400, "`verb` must be one of"),
         (agent_target("planner", json!({"disable": true})), 400, "unknown member `disable`"),
         (agent_target("planner", json!({"dry_run": "yes"})), 400, "boolean"),
         (agent_target("planner", json!({"disabled": true})), 400, "unknown member `disabled`"),
         (json!({"id": "planner"}), 400, "kind"),
-        (json!({"kind": "registry"}), 400, "expected"),
+        (json!({"kind": "registry"}), 400, "kind"),
     ] {
         let (got, answer) = send_revocation(&server, body.clone()).await;
         assert_eq!(got, status, "{body}: {answer}");
