@@ -151,7 +151,7 @@ pub enum RequestError {
     #[error("the body is not an `application/x-www-form-urlencoded` form in UTF-8 with at most 64 parameters")]
     MalformedForm,
     /// The body is not the JSON object that the endpoint expects.
-    #[error("the body is not the expected JSON object; {0}")]
+    #[error("invalid JSON body: {0}")]
     MalformedJson(String),
     /// The scope is malformed.
     #[error("`scope`: {0}")]
