@@ -18,7 +18,7 @@
 //! | [`domain`] | the rules: pure functions over plain data, without I/O, clock, randomness or logging |
 //!
 //! Imports go in one direction: `http → app → ports → domain` and `adapters → ports → domain`. Only
-//! [`bootstrap`] and the commands know all layers. `tests/architecture.rs` enforces this, including
+//! [`bootstrap`] and the commands know all layers. `tests/architecture/main.rs` enforces this, including
 //! which layer may use which external crate.
 //!
 //! The rules that a guard in front of an MCP server needs as well are in the crate
