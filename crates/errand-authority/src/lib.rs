@@ -8,6 +8,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`authority`] | permissions, constraints on arguments, and the relations on them; the wire form `authorization_details` |
+//! | [`characters`] | classes of invisible characters |
 //! | [`digest`] | SHA-256 digests of tool definitions and of the arguments of a call |
 //! | [`encoding`] | canonical JSON (RFC 8785), strict JSON, base64url |
 //! | [`id`] | names of tools |
@@ -41,6 +42,7 @@
 //! ```
 
 pub mod authority;
+pub mod characters;
 pub mod digest;
 pub mod encoding;
 pub mod id;

@@ -26,6 +26,11 @@ pub enum UrlError {
     /// A user name or a password.
     #[error("user information is not allowed")]
     UserInfo,
+    /// A text that a lenient parser would correct, such as `https:example.com` or `/a/../b`.
+    #[error(
+        "not in normal form; write `https://`, the host, the port if there is one, and a path without dot segments"
+    )]
+    NotNormalized,
 }
 
 /// The issuer identifier of an authorization server (RFC 8414 §2): https, without query or
@@ -40,11 +45,15 @@ impl IssuerUrl {
         &self.0
     }
 
-    /// Returns whether a URL leads to this issuer. A trailing slash makes another identifier, but
-    /// leads to the same location.
+    /// Returns whether a URL leads to this issuer, in any spelling that the URL standard accepts. A
+    /// trailing slash makes another identifier, but leads to the same location.
     #[must_use]
     pub fn is_same_location(&self, url: &str) -> bool {
-        self.0.trim_end_matches('/') == url.trim_end_matches('/')
+        let location = |text: &str| {
+            let parsed = Url::parse(text).map_or_else(|_| text.to_owned(), String::from);
+            parsed.trim_end_matches('/').to_owned()
+        };
+        *self.0 == *url || location(&self.0) == location(url)
     }
 
     /// Returns a URL below this issuer, such as its token endpoint.
@@ -162,7 +171,46 @@ fn parse_url(text: &str) -> Result<Url, UrlError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(UrlError::UserInfo);
     }
-    Ok(url)
+    if is_normalized(text, &url) { Ok(url) } else { Err(UrlError::NotNormalized) }
+}
+
+/// Returns whether a text has the form that the parser returned. The parser of the URL standard
+/// reads `http:127.0.0.1`, `127.1`, `0x7f.0.0.1` and `/a/../b` as if they were written correctly,
+/// so that an identifier would have spellings that another party reads otherwise.
+///
+/// The case of scheme and host, a default port and the slash of an empty path may differ (RFC 3986
+/// §6.2.2.1, §6.2.3).
+fn is_normalized(text: &str, url: &Url) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let (authority, tail) = rest.split_at_checked(rest.find(['/', '?', '#']).unwrap_or(rest.len())).unwrap_or_default();
+    // The colons of an IPv6 address are inside its brackets.
+    let port_at = authority.rfind(':').filter(|at| authority.rfind(']').is_none_or(|bracket| bracket < *at));
+    let (host, port) = port_at.and_then(|at| authority.split_at_checked(at)).unwrap_or((authority, ""));
+    let has_port = match port.strip_prefix(':') {
+        None => url.port().is_none(),
+        Some(port) => url.port_or_known_default().is_some_and(|number| number.to_string() == port),
+    };
+    let normalized = url.as_str();
+    let normalized_tail = normalized.find("://").and_then(|at| normalized.get(at + "://".len()..)).and_then(|rest| {
+        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        rest.get(at..)
+    });
+    let has_tail = normalized_tail.is_some_and(|normalized| {
+        normalized == tail || !tail.starts_with('/') && normalized.strip_prefix('/') == Some(tail)
+    });
+    scheme.eq_ignore_ascii_case(url.scheme())
+        && url.host_str().is_some_and(|normalized| host.eq_ignore_ascii_case(normalized))
+        && has_port
+        && has_tail
+        && has_only_uri_characters(tail)
+}
+
+/// Returns whether a path with query and fragment consists of the characters of RFC 3986 §3.3 to
+/// §3.5, and its escapes are complete.
+fn has_only_uri_characters(text: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?#%".contains(&b);
+    let is_escape = |rest: &str| rest.as_bytes().iter().take(2).filter(|b| b.is_ascii_hexdigit()).count() == 2;
+    text.bytes().all(is_allowed) && text.split('%').skip(1).all(is_escape)
 }
 
 /// Returns whether the URL's host is a loopback address or `localhost`.
@@ -232,6 +280,12 @@ mod tests {
             ("urn:example:files", Err(UrlError::NotHttps)),
             ("/mcp", Err(UrlError::Malformed)),
             ("", Err(UrlError::Malformed)),
+            ("http://LocalHost:80/mcp", Ok("http://localhost/mcp")),
+            ("https://[2001:DB8::1]:8443/mcp?a=b", Ok("https://[2001:db8::1]:8443/mcp?a=b")),
+            ("https://[2001:db8::1]", Ok("https://[2001:db8::1]")),
+            ("https://files.example.com?a=b", Ok("https://files.example.com/?a=b")),
+            ("https://files.example.com/%6Dcp/a%2Fb;c=d", Ok("https://files.example.com/%6Dcp/a%2Fb;c=d")),
+            ("https://files.example.com./mcp", Ok("https://files.example.com./mcp")),
         ] {
             let got = text.parse::<ResourceUri>();
             assert_eq!(got.as_ref().map(ResourceUri::as_str), want.as_ref().map(|s| *s), "{text}");
@@ -283,6 +337,71 @@ mod tests {
         }
     }
 
+    /// Each is another text for `https://127.0.0.1/x`, `https://a.example/b` or the like, to a
+    /// lenient parser.
+    #[test]
+    fn url_that_is_not_in_normal_form_is_rejected() {
+        for text in [
+            "https:a.example/b",
+            "https:/a.example/b",
+            "https:///a.example/b",
+            "http:127.0.0.1:9/x",
+            "http://127.1/x",
+            "http://127.0.1/x",
+            "http://0x7f.0.0.1/x",
+            "http://0177.0.0.1/x",
+            "http://2130706433/x",
+            "http://127.0.0.1./x",
+            "http://[0:0:0:0:0:0:0:1]/x",
+            "http://[::0.0.0.1]/x",
+            "https://[2001:db8:0:0::1]/x",
+            "https://%61.example/b",
+            "https://a%2eexample/b",
+            "https://a.example:/b",
+            "https://a.example:0443/b",
+            "https://a.example:08443/b",
+            "https://@a.example/b",
+            "https://:@a.example/b",
+            "https://a.example/a/../b",
+            "https://a.example/./b",
+            "https://a.example/b/.",
+            "https://a.example/b/..",
+            "https://a.example/a/%2e%2e/b",
+            "https://a.example/a/.%2E/b",
+            "https://a.example/%2e/b",
+            "https://a.example/<b>",
+            "https://a.example/{b}",
+            "https://a.example/b|c",
+            "https://a.example/b`c",
+            "https://a.example/b^c",
+            "https://a.example/\"b\"",
+            "https://a.example/b?\"c\"",
+            "https://a.example/b?<c>",
+            "https://a.example/b%",
+            "https://a.example/b%2",
+            "https://a.example/b%zz",
+            "https://a.example/b?c=%",
+        ] {
+            let want = Err(UrlError::NotNormalized);
+            assert_eq!(text.parse::<ResourceUri>().map(String::from), want, "{text}");
+            let issuer = text.parse::<IssuerUrl>().map(String::from);
+            assert!(
+                issuer == want || text.contains('?') && issuer == Err(UrlError::QueryOrFragment),
+                "{text} {issuer:?}"
+            );
+        }
+    }
+
+    proptest! {
+        /// A resource has one canonical URI, and that is read as it is.
+        #[test]
+        fn canonical_uri_is_a_fixed_point(text in "(https|http|HTTPS)://(a|A\\.b|127\\.0\\.0\\.1|\\[::1\\]|xn--a)(:443|:80|:1)?(/[a-z%.]{0,4}){0,3}(\\?[a-z/%]{0,3})?") {
+            if let Ok(uri) = text.parse::<ResourceUri>() {
+                prop_assert_eq!(uri.as_str().parse::<ResourceUri>(), Ok(uri.clone()));
+            }
+        }
+    }
+
     #[test]
     fn issuer_url_is_compared_verbatim() {
         let slash = "https://login.example.com/".parse::<IssuerUrl>().unwrap();
@@ -290,5 +409,21 @@ mod tests {
         assert_ne!(slash, bare);
         assert_eq!(slash.join("/oauth2/token"), bare.join("/oauth2/token"));
         assert_eq!("https://login.example.com/?a=b".parse::<IssuerUrl>(), Err(UrlError::QueryOrFragment));
+        for same in [
+            "https://login.example.com",
+            "https://login.example.com/",
+            "https://login.example.com//",
+            "HTTPS://Login.Example.com:443",
+            "https:login.example.com",
+            "https://login.example.com/a/..",
+            " https://login.example.com\n",
+        ] {
+            assert!(bare.is_same_location(same) && slash.is_same_location(same), "{same}");
+        }
+        for other in
+            ["https://login.example.com:444", "http://login.example.com", "https://login.example.com/a", "login", ""]
+        {
+            assert!(!bare.is_same_location(other) && !slash.is_same_location(other), "{other}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `is_subset_of` is sound, not complete: it may answer no when unsure, but never a wrong yes.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{
     escape::printable_name,
@@ -134,7 +134,7 @@ impl Rule {
     /// author.
     #[must_use]
     pub fn is_satisfiable(&self) -> bool {
-        match &self.one_of {
+        match self.listed_values() {
             Some(list) => list.iter().any(|arg| self.allows(arg)),
             None => !self.is_contradictory(),
         }
@@ -159,9 +159,12 @@ impl Rule {
     /// Returns whether every argument that satisfies `self` satisfies `other`.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
-        if let Some(list) = &self.one_of {
-            // Only listed values can satisfy `self`, so trying each of them is exact.
+        if let Some(list) = self.listed_values() {
+            // Only these values can satisfy `self`, so trying each of them is exact.
             return list.iter().filter(|arg| self.allows(arg)).all(|arg| other.allows(arg));
+        }
+        if self.is_contradictory() {
+            return true;
         }
         let not_less = |ours: &Option<Decimal>, theirs: &Option<Decimal>, fits: fn(&Decimal, &Decimal) -> bool| {
             theirs.as_ref().is_none_or(|theirs| ours.as_ref().is_some_and(|ours| fits(ours, theirs)))
@@ -203,9 +206,44 @@ impl Rule {
         match both.one_of.as_ref().map(fitting) {
             Some(list) if list.is_empty() => None,
             Some(list) => Some(Self { one_of: Some(list), ..Self::default() }),
-            None if both.is_contradictory() => None,
+            None if !both.is_satisfiable() => None,
             None => Some(both),
         }
+    }
+
+    /// Returns the only values that can satisfy the rule, if they can be listed. A condition of the
+    /// rule may exclude some of them.
+    fn listed_values(&self) -> Option<Cow<'_, [Arg]>> {
+        if let Some(list) = &self.one_of {
+            return Some(list.into());
+        }
+        if self.subset.as_ref().is_some_and(Vec::is_empty) || self.max_length == Some(0) {
+            return Some(vec![Arg::Text(String::new()), Arg::List(Vec::new())].into());
+        }
+        match (&self.min, &self.max) {
+            (Some(min), Some(max)) if min == max => Some(vec![Arg::Number(min.clone())].into()),
+            _ => None,
+        }
+    }
+
+    /// Splits the rule into at least two rules that together allow the same values: one for each
+    /// value if these can be listed, otherwise at a bound of one of `limits`. Returns `None` if
+    /// neither is possible.
+    pub(super) fn split(&self, limits: &[&Self]) -> Option<Vec<Self>> {
+        if let Some(list) = self.listed_values() {
+            let allowed = list.iter().filter(|arg| self.allows(arg)).cloned();
+            let rules = allowed.map(|arg| Self { one_of: Some(vec![arg]), ..Self::default() }).collect::<Vec<_>>();
+            return (rules.len() > 1).then_some(rules);
+        }
+        if self.min.is_none() && self.max.is_none() {
+            return None;
+        }
+        let is_inside = |bound: &&Decimal| {
+            self.min.as_ref().is_none_or(|min| min < *bound) && self.max.as_ref().is_none_or(|max| *bound < max)
+        };
+        let bound = limits.iter().flat_map(|limit| limit.min.iter().chain(&limit.max)).find(is_inside)?;
+        let (below, above) = (Some(bound.clone()), Some(bound.clone()));
+        Some(vec![Self { max: below, ..self.clone() }, Self { min: above, ..self.clone() }])
     }
 
     /// Returns the kind of every value that satisfies the rule, if the rule determines it.
@@ -216,7 +254,8 @@ impl Rule {
         number.or(text).or(list).or_else(|| self.not_one_of.first().map(Arg::kind))
     }
 
-    /// Returns whether the rule requires two kinds at once, or a number between crossed bounds.
+    /// Returns whether the rule requires two kinds at once, a number between crossed bounds, or a
+    /// text that is shorter than its prefix.
     fn is_contradictory(&self) -> bool {
         let bounds = self.min.is_some() || self.max.is_some();
         let kinds = [bounds, self.prefix.is_some(), self.subset.is_some()].into_iter().filter(|is_set| *is_set).count();
@@ -224,7 +263,10 @@ impl Rule {
         let unlike = self.not_one_of.iter().any(|no| Some(no.kind()) != self.value_kind());
         let unsized_kind =
             self.max_length.is_some() && !matches!(self.value_kind(), None | Some(ValueKind::Text | ValueKind::List));
-        kinds > 1 || crossed || unlike || unsized_kind
+        let too_long = self.prefix.as_ref().zip(self.max_length).is_some_and(|(prefix, max)| {
+            u64::try_from(prefix.chars().count()).is_ok_and(|length| length > u64::from(max))
+        });
+        kinds > 1 || crossed || unlike || unsized_kind || too_long
     }
 }
 

@@ -326,3 +326,29 @@ impl<'de> Visitor<'de> for ArgVisitor {
         Ok(Arg::Object(object))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{BytesDeserializer, Error as ValueError};
+
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_expected() {
+        let detail = |members: &str| format!(r#"[{{"type":"mcp_tool",{members}}}]"#);
+        for (text, expected) in [
+            ("1".to_owned(), "an array of objects"),
+            ("[1]".to_owned(), "an object"),
+            (detail(r#""locations":1"#), "an array"),
+            (detail(r#""actions":{}"#), "an array"),
+            (detail(r#""identifier":1"#), "a string"),
+            (detail(r#""tool_digest":[]"#), "a string"),
+            (detail(r#""additional_arguments":1"#), "a boolean"),
+        ] {
+            let error = serde_json::from_str::<Authority>(&text).unwrap_err().to_string();
+            assert!(error.contains(&format!(", expected {expected} at ")), "{text} {error}");
+        }
+        let error = ArgVisitor { depth: 1 }.deserialize(BytesDeserializer::<ValueError>::new(b"")).unwrap_err();
+        assert!(error.to_string().ends_with(", expected JSON"), "{error}");
+    }
+}

@@ -87,6 +87,7 @@
 //! ```
 
 mod constraint;
+mod coverage;
 mod decode;
 mod escape;
 mod path;
@@ -205,8 +206,14 @@ impl Permission {
     }
 
     fn is_subset_of(&self, other: &Self) -> bool {
-        let same_definition = other.digest.is_none() || self.digest == other.digest;
-        self.sort_key() == other.sort_key() && same_definition && self.constraints.is_subset_of(&other.constraints)
+        self.sort_key() == other.sort_key()
+            && self.has_definition_of(other)
+            && self.constraints.is_subset_of(&other.constraints)
+    }
+
+    /// Returns whether every definition of the tool that `self` is for is one that `other` is for.
+    fn has_definition_of(&self, other: &Self) -> bool {
+        other.digest.is_none() || self.digest == other.digest
     }
 
     fn intersect(&self, other: &Self) -> Option<Self> {
@@ -272,11 +279,19 @@ impl Authority {
         self.0.iter().all(|ours| other.covers(ours))
     }
 
-    /// Returns whether a single permission of this set allows everything that `permission` allows.
+    /// Returns whether the permissions of this set, alone or together, allow everything that
+    /// `permission` allows. Sound, not complete.
     #[must_use]
     pub fn covers(&self, permission: &Permission) -> bool {
-        self.permissions_for(&permission.resource, permission.action.sort_key())
-            .any(|theirs| permission.is_subset_of(theirs))
+        let relevant = || {
+            self.permissions_for(&permission.resource, permission.action.sort_key())
+                .filter(|theirs| permission.has_definition_of(theirs))
+        };
+        if relevant().any(|theirs| permission.is_subset_of(theirs)) {
+            return true;
+        }
+        let others = relevant().map(|theirs| &theirs.constraints).collect::<Vec<_>>();
+        others.len() > 1 && coverage::is_covered(&permission.constraints, &others)
     }
 
     /// Returns where, in its wire form, a permission exceeds this set; `None` if this set covers

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::characters::{is_format_character, is_ignorable};
+
 /// Returns whether `value` begins with `prefix`.
 ///
 /// A prefix that contains a slash is a path. It matches whole segments only, and the rest of the
@@ -32,7 +34,7 @@ pub(super) fn is_below(value: &str, prefix: &str) -> bool {
 #[must_use]
 pub(super) fn is_traversal_free(text: &str) -> bool {
     if !looks_like_path(text) {
-        return is_plain_segment(text);
+        return is_plain_segment(text) && !text.split(is_separator_in_code_page).any(is_dot_segment);
     }
     // The two slashes after a scheme are the only empty segment with a meaning.
     let path = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)).map_or(text, |(_, rest)| rest);
@@ -47,14 +49,21 @@ fn is_scheme(text: &str) -> bool {
 
 /// Returns whether the text contains a slash, or something that a tool may turn into one.
 fn looks_like_path(text: &str) -> bool {
-    let is_escape = |rest: &str| {
-        let mut next = rest.bytes();
-        let first = next.next();
-        matches!(first, Some(b'u' | b'U'))
-            || [first, next.next()].iter().all(|b| b.is_some_and(|b| b.is_ascii_hexdigit()))
-    };
     text.contains(|c| c == '/' || is_slash_confusable(c) || is_percent_confusable(c))
-        || text.split('%').skip(1).any(is_escape)
+        || text.split('%').skip(1).any(begins_with_escape)
+}
+
+/// Returns whether the text after a percent sign completes an escape for some tool: two hexadecimal
+/// digits, or `u`. Digits count in every script and every style, since a tool may normalize the
+/// text before it decodes it, and some decoders (`Integer.parseInt` of Java) read all decimal
+/// digits. Invisible characters don't count, since a tool may remove them.
+fn begins_with_escape(rest: &str) -> bool {
+    let mut visible = rest.chars().filter(|c| c.is_whitespace() || !is_ignorable(*c));
+    match visible.next() {
+        Some(c) if is_u(c) || is_digit_pair(c) => true,
+        Some(c) if is_hex_digit(c) => visible.next().is_some_and(is_hex_digit),
+        _ => false,
+    }
 }
 
 /// Returns whether the path has no dot segments, no empty segments except the last, no other
@@ -89,20 +98,23 @@ fn percent_decode(path: &str) -> Option<Cow<'_, str>> {
 /// Returns whether a segment is neither empty nor a dot segment, also for a tool that cuts
 /// parameters off (`..;x`) or trims invisible characters (`.. `).
 fn is_plain_segment(segment: &str) -> bool {
-    let name = segment.split(';').next().unwrap_or_default().trim_start_matches(is_ignorable);
+    let name = cut_parameters(segment).trim_start_matches(is_ignorable);
     match name.strip_prefix('.') {
         None => !name.is_empty(),
         Some(rest) => rest.chars().next().is_some_and(|next| next != '.' && !is_ignorable(next)),
     }
 }
 
-/// Characters that a tool may trim or skip: white space and default-ignorable code points. The
-/// table is checked against the Unicode data by a test, as are those below.
-fn is_ignorable(c: char) -> bool {
-    c.is_whitespace()
-        || is_format_character(c)
-        || matches!(c, '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}')
-        || matches!(c, '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
+/// Returns whether a part of a text consists of dots in any spelling, with nothing visible beside
+/// them.
+fn is_dot_segment(part: &str) -> bool {
+    let mut visible = cut_parameters(part).chars().filter(|c| !is_ignorable(*c)).peekable();
+    visible.peek().is_some() && visible.all(is_dot)
+}
+
+/// Cuts off the parameters of a segment (`..;x`).
+fn cut_parameters(segment: &str) -> &str {
+    segment.split(is_semicolon).next().unwrap_or_default()
 }
 
 /// Characters that are rejected in a path. They become a slash, a dot or a percent sign when a tool
@@ -135,12 +147,49 @@ fn is_dot_confusable(c: char) -> bool {
         || matches!(c, '\u{1f100}' | '\u{a5}' | '\u{20a9}' | '\u{ffe5}' | '\u{ffe6}')
 }
 
-/// The general category Cf (joiners, direction marks, tags), with the reserved code points between.
-fn is_format_character(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}')
-        || matches!(c, '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}')
-        || matches!(c, '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+/// The characters whose place in some code pages is that of the backslash in others, and `⅟`, whose
+/// NFKC form ends with a fraction slash. In a text without a slash they are ordinary, as in `¥500`.
+fn is_separator_in_code_page(c: char) -> bool {
+    matches!(c, '\u{a5}' | '\u{20a9}' | '\u{ffe5}' | '\u{ffe6}' | '\u{215f}')
+}
+
+/// A dot, or a character that NFKC turns into dots.
+fn is_dot(c: char) -> bool {
+    matches!(c, '.' | '\u{2024}'..='\u{2026}' | '\u{fe19}' | '\u{fe30}' | '\u{fe52}' | '\u{ff0e}')
+}
+
+/// A semicolon, or a character that NFKC turns into one.
+fn is_semicolon(c: char) -> bool {
+    matches!(c, ';' | '\u{37e}' | '\u{fe14}' | '\u{fe54}' | '\u{ff1b}')
+}
+
+/// A hexadecimal digit of ASCII, a number of any script, or a character whose NFKC form begins with
+/// a hexadecimal digit. Some ranges include styled letters that are no digits.
+fn is_hex_digit(c: char) -> bool {
+    c.is_ascii_hexdigit()
+        || c.is_numeric()
+        || matches!(c, '\u{aa}' | '\u{1c4}'..='\u{1c6}' | '\u{1f1}'..='\u{1f3}' | '\u{1d2c}'..='\u{1d31}' | '\u{1d43}'..='\u{1d49}')
+        || matches!(c, '\u{1d9c}'..='\u{1da0}' | '\u{1e9a}' | '\u{2090}'..='\u{2091}' | '\u{2100}'..='\u{214f}')
+        || matches!(c, '\u{24b6}'..='\u{24e9}' | '\u{32c0}'..='\u{32ce}' | '\u{3358}'..='\u{33ff}' | '\u{a7f2}'..='\u{a7f3}')
+        || matches!(c, '\u{fb00}'..='\u{fb04}' | '\u{ff21}'..='\u{ff26}' | '\u{ff41}'..='\u{ff46}' | '\u{1ccd6}'..='\u{1ccdb}')
+        || matches!(c, '\u{1d400}'..='\u{1d6a3}' | '\u{1f12b}'..='\u{1f12d}' | '\u{1f130}'..='\u{1f135}' | '\u{1f190}')
+}
+
+/// A character whose NFKC form begins with two hexadecimal digits.
+fn is_digit_pair(c: char) -> bool {
+    matches!(c, '\u{213b}' | '\u{2469}'..='\u{2473}' | '\u{2491}'..='\u{249b}' | '\u{3251}'..='\u{325f}')
+        || matches!(c, '\u{32b1}'..='\u{32bf}' | '\u{32c9}'..='\u{32cb}' | '\u{3362}'..='\u{3370}' | '\u{3372}')
+        || matches!(c, '\u{3374}' | '\u{3388}' | '\u{33c4}'..='\u{33c5}' | '\u{33c8}' | '\u{33e9}'..='\u{33fe}')
+        || matches!(c, '\u{fb00}' | '\u{fb03}'..='\u{fb04}' | '\u{1f12d}')
+}
+
+/// `u`, which begins an escape of four digits for some tools, or a character whose NFKC form begins
+/// with it.
+fn is_u(c: char) -> bool {
+    matches!(c, 'u' | 'U' | '\u{1d41}' | '\u{1d58}' | '\u{1d64}' | '\u{24ca}' | '\u{24e4}' | '\u{ff35}' | '\u{ff55}')
+        || matches!(c, '\u{1ccea}' | '\u{1f144}')
+        // The styled alphabets follow each other, 26 letters each.
+        || matches!(c, '\u{1d400}'..='\u{1d6a3}') && (u32::from(c) - 0x1d400) % 26 == 20
 }
 
 #[cfg(test)]
@@ -230,6 +279,8 @@ mod tests {
             ("/reports/", "/reports/;x/etc", false),
             ("/reports/", "/reports/.;x/etc", false),
             ("/reports/", "/reports/. ;x/etc", false),
+            ("/reports/", "/reports/.\u{ff1b}x/etc", false),
+            ("/reports/", "/reports/\u{37e}x/etc", false),
             ("/reports/", "/reports/%0a", false),
             ("/reports/", "/reports/%+1", false),
             ("/reports/", "/reports/%2", false),
@@ -244,6 +295,54 @@ mod tests {
             ("/reports/", "/reports/.config/.env.d/x.", true),
         ] {
             assert_eq!(is_below(value, prefix), want, "{prefix} {value:?}");
+        }
+    }
+
+    /// Each in front of, between and behind the dots of a dot segment.
+    #[test]
+    fn invisible_characters_are_trimmed() {
+        for c in [
+            '\u{9}',
+            '\u{20}',
+            '\u{a0}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{17b5}',
+            '\u{180b}',
+            '\u{180c}',
+            '\u{180d}',
+            '\u{180e}',
+            '\u{180f}',
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{3000}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff0}',
+            '\u{fffb}',
+            '\u{1bca0}',
+            '\u{1d173}',
+            '\u{e0000}',
+            '\u{e0001}',
+            '\u{e0020}',
+            '\u{e0100}',
+            '\u{e01ef}',
+            '\u{e0fff}',
+        ] {
+            for value in
+                [format!("/r/{c}../etc"), format!("/r/.{c}./etc"), format!("/r/..{c}/etc"), format!("/r/{c}/etc")]
+            {
+                assert!(!is_below(&value, "/r/"), "{}", value.escape_unicode());
+            }
         }
     }
 
@@ -270,6 +369,29 @@ mod tests {
             ("reports", "reports\u{ff0f}..\u{ff0f}etc", false),
             ("reports", "reports\u{ff05}2f..\u{ff05}2fetc", false),
             ("reports", "reports/\u{2025}/etc", false),
+            // Escapes in other scripts and styles, or with something invisible inside.
+            ("INV-", "INV-%\u{ff12}f..", false),
+            ("INV-", "INV-%2\u{ff46}..%2\u{ff46}etc", false),
+            ("INV-", "INV-%\u{ff12}\u{ff26}..", false),
+            ("INV-", "INV-%\u{662}f..", false),
+            ("INV-", "INV-%\u{1d7da}\u{1d41f}..", false),
+            ("INV-", "INV-%\u{b2}\u{1da0}..", false),
+            ("INV-", "INV-%\u{3255}2f..", false),
+            ("INV-", "INV-%\u{200b}2f..", false),
+            ("INV-", "INV-%2\u{2060}f..", false),
+            ("INV-", "INV-%\u{ff55}002f..", false),
+            ("INV-", "INV-%\u{200b}\u{1d42e}002f..", false),
+            ("INV-", "INV-\u{a5}..\u{a5}etc", false),
+            ("INV-", "INV-\u{20a9}\u{2025}\u{20a9}etc", false),
+            ("INV-", "INV-\u{ffe5}.\u{200b}.", false),
+            ("INV-", "INV-\u{a5}..;x\u{a5}etc", false),
+            ("INV-", "INV-\u{215f}..", false),
+            ("INV-", "INV-50%\u{6298}\u{6263}", true),
+            ("INV-", "INV-50%\u{a0}off", true),
+            ("INV-", "INV-50%\u{b2} of \u{20a9}500", true),
+            ("INV-", "INV-50%\u{e4}", true),
+            ("\u{ff0e}", "\u{ff0e}\u{ff0e}", false),
+            ("\u{ff0e}", "\u{ff0e}\u{ff0e}\u{ff1b}x", false),
             ("agents", "agents/../main", false),
             ("agents", "agents/planner/fix-1", true),
             ("C:", "C:\\reports\\..\\Windows\\system.ini", false),
@@ -396,6 +518,36 @@ mod tests {
 
         let dots = chars_with_nfkc(|text| text.contains('.') || text.len() > 1 && text.contains(['/', '\\']));
         assert_eq!(chars(is_dot_confusable), with_chars(dots, "\u{a5}\u{20a9}\u{ffe5}\u{ffe6}"));
+
+        assert_eq!(chars(is_semicolon), with_chars(chars_with_nfkc(|text| text == ";"), ";"));
+        assert_eq!(chars(is_dot), with_chars(chars_with_nfkc(|text| text.bytes().all(|b| b == b'.')), "."));
+    }
+
+    /// An escape is recognized in every spelling that a tool may normalize to one, and in the
+    /// digits of every script.
+    #[test]
+    fn escape_tables_cover_unicode_data() {
+        let nfkc_begins = |c: char, digits: usize| {
+            let normalized = c.nfkc().collect::<String>();
+            normalized.len() >= digits && normalized.chars().take(digits).all(|c| c.is_ascii_hexdigit())
+        };
+        assert_eq!(chars(|c| nfkc_begins(c, 1) && !is_hex_digit(c)), BTreeSet::new());
+        assert_eq!(
+            chars(|c| c.general_category() == GeneralCategory::DecimalNumber && !is_hex_digit(c)),
+            BTreeSet::new()
+        );
+        assert_eq!(chars(is_digit_pair), chars(|c| nfkc_begins(c, 2)));
+        assert_eq!(chars(is_u), chars(|c| c.nfkc().next().is_some_and(|c| matches!(c, 'u' | 'U'))));
+        // Letters of living scripts are no digits.
+        for c in
+            "gGzZ\u{e4}\u{e9}\u{f1}\u{430}\u{3b1}\u{5d0}\u{639}\u{e01}\u{3042}\u{30ab}\u{4e00}\u{6298}\u{ac00}".chars()
+        {
+            assert!(!is_hex_digit(c) && !is_digit_pair(c) && !is_u(c), "{}", c.escape_unicode());
+        }
+        for value in chars(|c| nfkc_begins(c, 1) && !c.is_ascii()) {
+            let value = format!("INV-%{value}f..");
+            assert!(!is_below(&value, "INV-"), "{}", value.escape_unicode());
+        }
     }
 
     /// A tool may normalize a value first: a character that NFKC turns into a rejected one is
@@ -408,21 +560,6 @@ mod tests {
         let is_fraction = |c: &char| c.nfkc().all(|c| !is_rejected(c) || matches!(c, '\u{2044}' | '\u{2215}'));
         assert_eq!(becomes_rejected.into_iter().filter(|c| !is_fraction(c)).collect::<BTreeSet<_>>(), BTreeSet::new());
         assert_eq!(chars(|c| !is_ignorable(c) && c.nfkc().all(is_ignorable)), BTreeSet::new());
-    }
-
-    #[test]
-    fn format_characters_equal_unicode_data() {
-        let category = |c: char| c.general_category();
-        let missing = chars(|c| category(c) == GeneralCategory::Format && !is_format_character(c));
-        assert_eq!(missing, BTreeSet::new());
-        // The ranges span reserved code points, which Unicode keeps for such characters, and the
-        // variation selectors beside the tags.
-        let others = chars(|c| is_format_character(c) && category(c) != GeneralCategory::Format);
-        let expected = |c: char| {
-            matches!(c, '\u{2065}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}')
-                && matches!(category(c), GeneralCategory::Unassigned | GeneralCategory::NonspacingMark)
-        };
-        assert_eq!(others.into_iter().filter(|c| !expected(*c)).collect::<BTreeSet<_>>(), BTreeSet::new());
     }
 
     /// White space, Cf, and the default-ignorable code points outside Cf

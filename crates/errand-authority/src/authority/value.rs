@@ -4,7 +4,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use serde::de::{self, Deserializer as _, MapAccess, Visitor};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Number, Value, value::RawValue};
 
 use crate::encoding::{jcs, strict_json::StrictJsonError};
 
@@ -50,6 +50,14 @@ impl Arg {
         // level.
         let raw = serde_json::from_str::<&RawValue>(text).map_err(|_| StrictJsonError)?;
         parse_value(raw.get(), depth)
+    }
+
+    /// Parses the text of a value that `serde_json` parsed as well, and returns whether that lost
+    /// nothing. `serde_json` reads most numbers as doubles: `99.99999999999999999` becomes 100.
+    #[must_use]
+    pub fn is_lossless(text: &str, depth: usize, parsed: &Value) -> bool {
+        let exact = Self::parse(text, depth);
+        exact.is_ok() && exact == Self::try_from(parsed.clone())
     }
 
     /// Returns the kind of the value.
@@ -208,6 +216,15 @@ impl Decimal {
         self.to_string().parse::<f64>().ok().filter(|double| double.is_finite())
     }
 
+    /// Returns the number as an integer, if it is one that `serde_json` has.
+    fn to_integer(&self) -> Option<Number> {
+        let zeros = usize::try_from(self.exponent).ok()?.checked_sub(self.digits.len()).filter(|zeros| *zeros < 20)?;
+        let sign = if self.negative { "-" } else { "" };
+        let digits = if self.digits.is_empty() { "0".into() } else { String::from_utf8_lossy(&self.digits) };
+        let text = format!("{sign}{digits}{}", "0".repeat(zeros));
+        text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from)).ok()
+    }
+
     fn is_equal_as_double(&self, other: &Self) -> bool {
         self == other
             || self
@@ -216,19 +233,13 @@ impl Decimal {
                 .is_some_and(|(ours, theirs)| ours.partial_cmp(&theirs) == Some(Ordering::Equal))
     }
 
-    /// Returns the number as a `serde_json` value, if that loses nothing.
+    /// Returns the number as a `serde_json` value, if that loses nothing. An integer stays one, so
+    /// that 100 is not displayed as 100.0, up to the largest that `serde_json` has.
     #[must_use]
     fn to_canonical(&self) -> Option<Value> {
-        let double = self.to_double()?;
-        // An integer stays one, so that 100 is not displayed as 100.0.
-        #[expect(clippy::cast_possible_truncation, reason = "a double below 2^53 without a fraction is that integer")]
-        let value = if double.fract() == 0.0 && double.abs() < 9_007_199_254_740_992.0 {
-            Value::from(double as i64)
-        } else {
-            Value::from(double)
-        };
-        let written = jcs::to_string(&value)?;
-        (Self::parse(&written).as_ref() == Some(self)).then_some(value)
+        let double = Value::from(self.to_double()?);
+        let is_exact = Self::parse(&jcs::to_string(&double)?).as_ref() == Some(self);
+        is_exact.then(|| self.to_integer().map_or(double, Value::from))
     }
 }
 
@@ -313,6 +324,75 @@ mod tests {
             ["1e400", "9223372036854775808", "9007199254740993", "0.1000000000000000055511151231257827", "1e-400"]
         {
             assert!(number(lossy).to_canonical().is_none(), "{lossy}");
+        }
+    }
+
+    /// Written as sent, also beyond 2⁵³, where `serde_json` writes a double as `…992.0`.
+    #[test]
+    fn integer_stays_an_integer() {
+        for text in [
+            "0",
+            "-1",
+            "100",
+            "9007199254740991",
+            "9007199254740992",
+            "9007199254740994",
+            "-9007199254740992",
+            "1152921504606847000",
+            "1000000000000000000",
+            "-9000000000000000000",
+            "10000000000000000000",
+            "18000000000000000000",
+        ] {
+            let written = number(text).to_canonical().map(|value| value.to_string());
+            assert_eq!(written.as_deref(), Some(text));
+        }
+        for (text, want) in [("1e2", "100"), ("-0", "0"), ("1.50", "1.5"), ("0e9", "0"), ("12.0e3", "12000")] {
+            assert_eq!(number(text).to_canonical().unwrap().to_string(), want, "{text}");
+        }
+        // No integer of `serde_json`, and an integer that no double equals.
+        assert_eq!(number("100000000000000000000").to_canonical().unwrap().to_string(), "1e20");
+        for text in ["9007199254740993", "-9007199254740993", "18446744073709551615", "9223372036854775807"] {
+            assert_eq!(number(text).to_canonical(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_expected() {
+        let error = serde_json::Deserializer::from_str("[]").deserialize_map(UniqueMembers).unwrap_err();
+        assert!(error.to_string().contains(", expected an object"), "{error}");
+    }
+
+    #[test]
+    fn lossy_parsing_is_detected() {
+        let is_lossless = |text: &str| Arg::is_lossless(text, 8, &serde_json::from_str(text).unwrap());
+        for text in [
+            "0",
+            "-0",
+            "1.0",
+            "1e2",
+            "0.1",
+            "0.10",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "9007199254740993",
+            "1e300",
+            "0.30000000000000004",
+            r#"{"a":[1,{"b":2.5}],"c":"\u0041"}"#,
+            "null",
+            "[]",
+        ] {
+            assert!(is_lossless(text), "{text}");
+        }
+        for text in [
+            "99.99999999999999999",
+            "18446744073709551617",
+            "-9223372036854775809",
+            "1e-400",
+            "0.1000000000000000055511151231257827",
+            r#"{"a":[1,{"b":99.99999999999999999}]}"#,
+        ] {
+            assert!(!is_lossless(text), "{text}");
         }
     }
 

@@ -43,3 +43,14 @@ impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for TextVi
         self.0(text).map_err(X::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{Error as ValueError, U64Deserializer};
+
+    #[test]
+    fn error_says_what_is_expected() {
+        let error = super::read::<u8, _>(U64Deserializer::<ValueError>::new(1)).unwrap_err();
+        assert_eq!(error.to_string(), "invalid type: integer `1`, expected a string");
+    }
+}

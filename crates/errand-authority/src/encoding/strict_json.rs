@@ -201,7 +201,24 @@ impl<'de> Visitor<'de> for MemberName {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::value::{BytesDeserializer, Error as ValueError, U64Deserializer};
+
     use super::*;
+
+    #[test]
+    fn errors_say_what_is_expected() {
+        let bytes = || BytesDeserializer::<ValueError>::new(b"");
+        let number = || U64Deserializer::<ValueError>::new(1);
+        let members = MemberVisitor { depth: 1, handler: |_: &str, _| true };
+        for (error, expected) in [
+            (StrictValueVisitor { depth: 1 }.deserialize(bytes()).unwrap_err(), "JSON"),
+            (number().deserialize_map(members).unwrap_err(), "an object"),
+            (MemberName.deserialize(number()).unwrap_err(), "a name"),
+        ] {
+            assert!(error.to_string().ends_with(&format!(", expected {expected}")), "{error}");
+        }
+        assert_eq!(deserialize_members(number(), 1).unwrap_err().to_string(), "must be an object");
+    }
 
     #[test]
     fn parse_ambiguous_json_is_rejected() {

@@ -125,6 +125,14 @@ fn is_subset_of_decides_listed_cases() {
         (r#"{"prefix":"a","max_length":2}"#, r#"{"max_length":3}"#),
         (r#"{"one_of":["a","b"]}"#, r#"{"one_of":["b","c","a"]}"#),
         (r#"{"equals":1}"#, r#"{"any":true}"#),
+        // Rules with values that can be listed, without `one_of`.
+        (r#"{"subset":[]}"#, r#"{"max_length":3}"#),
+        (r#"{"subset":[]}"#, r#"{"subset":["a"],"max_length":2}"#),
+        (r#"{"subset":[]}"#, r#"{"one_of":[[],"a"]}"#),
+        (r#"{"max_length":0}"#, r#"{"one_of":["",[],1]}"#),
+        (r#"{"max_length":0,"not_one_of":["a"]}"#, r#"{"one_of":["","b"]}"#),
+        (r#"{"min":5,"max":5}"#, r#"{"one_of":[5,6]}"#),
+        (r#"{"min":5,"max":5}"#, r#"{"min":1,"not_one_of":[6]}"#),
     ] {
         assert!(rule(narrow).is_subset_of(&rule(wide)), "{narrow} is a subset of {wide}");
         assert!(!rule(wide).is_subset_of(&rule(narrow)), "{wide} is not a subset of {narrow}");
@@ -140,6 +148,73 @@ fn is_subset_of_decides_listed_cases() {
     ] {
         assert!(constraints(narrow).is_subset_of(&constraints(wide)), "{narrow} is a subset of {wide}");
         assert!(!constraints(wide).is_subset_of(&constraints(narrow)), "{wide} is not a subset of {narrow}");
+    }
+}
+
+/// Several permissions for a tool allow together what none of them allows alone.
+#[test]
+fn permissions_cover_together() {
+    let set = |rules: &[&str]| {
+        let one = |rules: &&str| permission("t", constraints(&format!(r#""constraints":{{{rules}}}"#)));
+        rules.iter().map(one).collect::<Authority>()
+    };
+    for (narrow, wide) in [
+        (&[r#""a":{"one_of":[1,2]}"#][..], &[r#""a":{"equals":1}"#, r#""a":{"equals":2}"#][..]),
+        (&[r#""a":{"one_of":[1,"x"]}"#], &[r#""a":{"max":5}"#, r#""a":{"prefix":"x"}"#]),
+        (&[r#""a":{"min":0,"max":9}"#], &[r#""a":{"max":5}"#, r#""a":{"min":5}"#]),
+        (&[r#""a":{"min":0,"max":9}"#], &[r#""a":{"min":4}"#, r#""a":{"max":5}"#, r#""a":{"equals":100}"#]),
+        (&[r#""a":{"min":0,"max":9}"#], &[r#""a":{"max":3}"#, r#""a":{"min":3,"max":6}"#, r#""a":{"min":6,"max":9}"#]),
+        (
+            &[r#""a":{"one_of":[1,2]},"b":{"one_of":["x","y"]}"#],
+            &[
+                r#""a":{"equals":1},"b":{"equals":"x"}"#,
+                r#""a":{"equals":1},"b":{"equals":"y"}"#,
+                r#""a":{"equals":2},"b":{"any":true}"#,
+            ],
+        ),
+        (&[r#""a":{"max_length":0}"#], &[r#""a":{"equals":""}"#, r#""a":{"equals":[]}"#]),
+    ] {
+        assert!(set(narrow).is_subset_of(&set(wide)), "{narrow:?} {wide:?}");
+        for n in 0..wide.len() {
+            let mut fewer = wide.to_vec();
+            fewer.remove(n);
+            // The permission that covers nothing of it is not missed.
+            let is_missed = !wide[n].contains("100");
+            assert_eq!(!set(narrow).is_subset_of(&set(&fewer)), is_missed, "{narrow:?} {fewer:?}");
+        }
+    }
+    for (narrow, wide) in [
+        (r#""a":{"min":0,"max":9}"#, &[r#""a":{"max":5}"#, r#""a":{"min":6}"#][..]),
+        (r#""a":{"min":0,"max":9}"#, &[r#""a":{"max":5}"#, r#""a":{"min":5,"not_one_of":[7]}"#]),
+        (r#""a":{"one_of":[1,2]}"#, &[r#""a":{"equals":1}"#, r#""a":{"equals":2},"b":{"equals":1}"#]),
+        (r#""a":{"any":true}"#, &[r#""a":{"min":0}"#, r#""a":{"max":0}"#]),
+    ] {
+        assert!(!set(&[narrow]).is_subset_of(&set(wide)), "{narrow:?} {wide:?}");
+    }
+    // Permissions for another definition do not help.
+    let of = |permissions: &[&Permission]| permissions.iter().map(|p| (*p).clone()).collect::<Authority>();
+    let [both, one, two] = [r#"{"one_of":[1,2]}"#, r#"{"equals":1}"#, r#"{"equals":2}"#]
+        .map(|rule| permission("t", constraints(&format!(r#""constraints":{{"a":{rule}}}"#))));
+    let pinned = Permission { digest: Some(digest('A')), ..two.clone() };
+    assert!(of(&[&one, &two]).covers(&both) && !of(&[&one, &pinned]).covers(&both));
+    let both = Permission { digest: Some(digest('A')), ..both };
+    assert!(of(&[&one, &pinned]).covers(&both));
+}
+
+/// The answer comes soon, also where it would need many comparisons, and is no then.
+#[test]
+fn coverage_is_bounded() {
+    let values = (0..256).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let wide = ["a", "b", "c", "d"].map(|name| format!(r#""{name}":{{"one_of":[{values}]}}"#)).join(",");
+    let all = permission("t", constraints(&format!(r#""constraints":{{{wide}}}"#)));
+    let others = (0..64).map(|n| {
+        let rules = ["a", "b", "c", "d"].map(|name| format!(r#""{name}":{{"not_one_of":[{n}]}}"#)).join(",");
+        permission("t", constraints(&format!(r#""constraints":{{{rules}}}"#)))
+    });
+    let others = others.collect::<Authority>();
+    assert_eq!(others.len(), 64);
+    for _ in 0..20 {
+        assert!(!others.covers(&all));
     }
 }
 

@@ -69,6 +69,23 @@ fn digest_and_listing_round_trip() {
 const PREFIX_RULE: &str =
     "must be a string without dot segments, empty segments, backslashes or other spellings of these";
 
+/// RFC 9396 §2: an empty `locations` is not an absent one.
+#[test]
+fn locations_without_resource_are_rejected() {
+    let rule = "must be an array of 1 to 64 resource URIs";
+    for (locations, path, rule) in [
+        ("[]", "", rule),
+        ("null", "", rule),
+        ("{}", "", rule),
+        ("1", "", rule),
+        (r#"["https:a.example"]"#, "[0]", "must be the URI of a resource"),
+        (r#"["https://a.example",null]"#, "[1]", "must be the URI of a resource"),
+    ] {
+        let error = parse_one(&call_detail(&format!(r#""locations":{locations}"#))).unwrap_err();
+        assert_eq!(error, format!("authorization_details[0].locations{path}: {rule}"), "{locations}");
+    }
+}
+
 #[test]
 fn details_error_names_location_and_never_sent_value() {
     let members = "authorization_details[0]: unknown member; the known ones are `type`, `locations`, `actions`, `identifier`, `constraints`, `additional_arguments` and `tool_digest`";
