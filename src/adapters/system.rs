@@ -16,6 +16,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 use rustix::{
+    process::{Resource, Rlimit, setrlimit},
     system::uname,
     time::{ClockId, clock_gettime},
 };
@@ -25,6 +26,18 @@ use crate::{
     domain::time::Timestamp,
     ports::{Clock, Entropy, Outage, ThreadSpawner},
 };
+
+/// Disables core dumps, because the memory of the process contains keys and tokens.
+pub fn disable_core_dumps() -> Result<(), Outage> {
+    const OPERATION: &str = "disable core dumps";
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).map_err(Outage::during(OPERATION))?;
+    // The limit does not apply to a core dump that the kernel pipes to a program.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(Outage::during(OPERATION))?;
+    Ok(())
+}
 
 /// The clocks of the machine.
 #[derive(Clone, Copy, Debug)]

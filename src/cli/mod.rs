@@ -6,6 +6,7 @@ mod audit;
 mod check_config;
 mod dev;
 mod keys;
+mod log;
 mod migrate;
 mod output;
 mod resources;
@@ -17,7 +18,7 @@ mod token;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use errand::app::ImportMode;
+use errand::{adapters::system::disable_core_dumps, app::ImportMode, ports::ErrorChain};
 
 pub(crate) use output::{CliError, print_line};
 
@@ -282,6 +283,9 @@ enum DevCommand {
 
 /// Runs a command and returns its exit code.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    if let Err(outage) = disable_core_dumps() {
+        output::eprint_line(format_args!("errand: warning: {}", ErrorChain(&outage)));
+    }
     let result = match arguments.command {
         Command::Serve(ServeArgs { config_args, listen }) => serve::run(config_args.config.as_deref(), listen),
         Command::CheckConfig(FileArgs { file, config }) => {

@@ -1,4 +1,5 @@
-//! Output of the commands, and their errors.
+//! Output of the commands, and their errors. Whatever a command prints goes through this module,
+//! which escapes invisible characters.
 
 use std::{
     error::Error,
@@ -6,7 +7,7 @@ use std::{
     io::{self, Write},
 };
 
-use errand::ports::ErrorChain;
+use errand::{domain::printable::escape_lines, ports::ErrorChain};
 
 /// Why a command failed, as text for the operator.
 #[derive(Debug)]
@@ -46,16 +47,35 @@ impl<E: Error + 'static> From<E> for CliError {
 /// Writes a line to standard output. A closed pipe ends the command without an error.
 pub(crate) fn print_line(line: impl fmt::Display) -> Result<(), CliError> {
     let error = |e: io::Error| CliError { is_pipe_closed: e.kind() == io::ErrorKind::BrokenPipe, ..CliError::from(e) };
-    writeln!(io::stdout().lock(), "{line}").map_err(error)
+    write_line(io::stdout().lock(), line).map_err(error)
 }
 
 /// Writes a line to standard error, next to the log of a server that was started by hand. Ignores
 /// errors: a closed standard error has no reader.
 pub(super) fn eprint_line(line: impl fmt::Display) {
-    let _: io::Result<()> = writeln!(io::stderr().lock(), "{line}");
+    let _: io::Result<()> = write_line(io::stderr().lock(), line);
 }
 
 /// Writes an error to standard error. Ignores errors: the exit code reports the failure as well.
 pub(super) fn print_error(error: &CliError) {
-    let _: io::Result<()> = writeln!(io::stderr().lock(), "errand: {error}");
+    let _: io::Result<()> = write_line(io::stderr().lock(), format_args!("errand: {error}"));
+}
+
+/// Writes a line, which may contain line feeds of its own. Other parties wrote parts of it, so
+/// invisible characters are escaped.
+fn write_line(mut out: impl Write, line: impl fmt::Display) -> io::Result<()> {
+    writeln!(out, "{}", escape_lines(&line.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invisible_characters_are_escaped() {
+        let mut out = Vec::new();
+        write_line(&mut out, format_args!("task \"{}\"\n{}", "a\u{202e}b\u{200b}", CliError::new("\u{1b}[2J")))
+            .unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "task \"a\\u202eb\\u200b\"\n\\u001b[2J\n");
+    }
 }

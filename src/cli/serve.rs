@@ -1,7 +1,6 @@
 //! The command `errand serve`.
 
 use std::{
-    io::IsTerminal,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,14 +9,13 @@ use std::{
 use errand::{
     adapters::system::OsEntropy,
     bootstrap::{Application, MigrationPolicy},
-    config::{Config, DEV_LISTEN, LogFormat, warnings},
+    config::{Config, DEV_LISTEN, warnings},
     http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing_subscriber::EnvFilter;
 
-use super::{CliError, check_config, dev, output::eprint_line, runtime::block_on};
+use super::{CliError, check_config, dev, log, output::eprint_line, runtime::block_on};
 
 /// Serves with a configuration file, or for development without one.
 pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {
@@ -25,7 +23,7 @@ pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(),
         Some(file) => check_config::load(file)?,
         None => Config::dev(Path::new("."), listen.unwrap_or(DEV_LISTEN), &OsEntropy::new()?).map_err(CliError::new)?,
     };
-    init_logging(&config)?;
+    log::init(&config)?;
     block_on(run_server(config, file.is_none()))
 }
 
@@ -94,18 +92,4 @@ async fn shutdown_signal() -> Result<(), CliError> {
         _ = terminate.recv() => {}
     }
     Ok(())
-}
-
-fn init_logging(config: &Config) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&config.log.level).map_err(CliError::with_context("[log] level"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    let started = match config.log.format {
-        // A request has one span, so a list of spans would only repeat it.
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
-        LogFormat::Pretty => log.try_init(),
-    };
-    started.map_err(CliError::with_context("can't start logging"))
 }

@@ -10,6 +10,7 @@ pub mod settings;
 
 pub mod id;
 pub mod keys;
+pub mod printable;
 pub mod registry;
 pub mod requester;
 pub mod revocation;

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    server::{Server, decode_claims, form, secret, wait_until},
+    server::{Server, decode_claims, form, form_with_changes, secret, wait_until},
     support::TestStore,
 };
 
@@ -18,6 +18,7 @@ on_both_stores!(
     keys_commands_and_bootstrap_token_work,
     audit_verify_and_export_work,
     token_commands_work,
+    printed_text_has_no_invisible_characters,
     serve_stops_on_signal,
 );
 
@@ -197,6 +198,31 @@ async fn token_commands_work(server: Server) {
     server.stop().await;
 }
 
+/// A requester and an agent choose the subject and the purpose, which an admin reads in a terminal.
+async fn printed_text_has_no_invisible_characters(server: Server) {
+    let (subject, purpose) = ("ali\u{202e}ce\u{200b}", "a \u{2066}report\u{2069}\u{feff}\u{e0041}");
+    let user = server.user_token(json!({"sub": subject}));
+    let form = form_with_changes(&server.exchange_form(&user), &[("purpose", purpose)]);
+    let token = decode_claims(&server.issue_token("planner", &form).await);
+    assert_eq!((&token["sub"], &token["tctx"]["purpose"]), (&json!(subject), &json!(purpose)));
+    let (folder, task) = (server.folder.path(), token["txn"].as_str().unwrap());
+    let is_invisible = |c: char| {
+        let ranges = ['\u{ad}'..='\u{ad}', '\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
+        let more = ['\u{feff}'..='\u{feff}', '\u{e0000}'..='\u{e0fff}'];
+        c != '\n' && c.is_control() || ranges.iter().chain(&more).any(|range| range.contains(&c))
+    };
+    for arguments in [&["task", "trail", task][..], &["audit", "export"], &["task", "trail", subject]] {
+        let (_, out, err) = errand(folder, &[arguments, &["--config", "errand.toml"]].concat()).await;
+        assert!(!out.contains(is_invisible) && !err.contains(is_invisible), "{arguments:?} {}", out.escape_debug());
+        if arguments[0] == "audit" {
+            assert!(out.contains(r"ali\u202ece\u200b") && out.contains(r"\udb40\udc41"), "{out}");
+            let records = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+            assert!(json!(records).to_string().contains(purpose), "the export is the same JSON");
+        }
+    }
+    server.stop().await;
+}
+
 async fn serve_stops_on_signal(server: Server) {
     let (issuer, folder) = (server.issuer.clone(), std::sync::Arc::clone(&server.folder));
     let token = server.task_token().await;
@@ -217,6 +243,12 @@ async fn serve_stops_on_signal(server: Server) {
         let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
         let ready = || async { http.get(format!("{issuer}/readyz")).send().await.is_ok_and(|a| a.status() == 200) };
         wait_until("the server is ready", ready).await;
+        #[cfg(target_os = "linux")]
+        {
+            let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+            let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+        }
         let post = |path: &str, client: &str, form: &crate::server::Form| {
             http.post(format!("{issuer}{path}")).basic_auth(client, Some(secret(client))).form(form).send()
         };

@@ -126,6 +126,19 @@ fn imports_follow_layer_order() {
     assert!(violations.is_empty(), "{} violations of the layer rules:\n{}\n", violations.len(), violations.join("\n"));
 }
 
+/// These files escape invisible characters. Anything printed elsewhere could control a terminal.
+const OUTPUT_FILES: [&str; 2] = ["cli/log.rs", "cli/output.rs"];
+
+#[test]
+fn output_is_written_by_files_that_escape_it() {
+    let names = ["print", "println", "eprint", "eprintln", "stdout", "stderr", "Stdout", "Stderr"];
+    for source in sources().iter().filter(|source| !OUTPUT_FILES.contains(&source.path.as_str())) {
+        let found = source.tokens.iter().find(|token| names.contains(&token.text.as_str()));
+        let place = found.map(|token| format!("src/{}:{}: `{}`", source.path, token.line, token.text));
+        assert_eq!(place, None, "use `cli/output.rs` or `tracing`");
+    }
+}
+
 #[test]
 fn files_do_not_import_each_other_in_a_cycle() {
     let sources = sources();

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::domain::audit::{Event, Outcome, Record};
+use crate::domain::{
+    audit::{Event, Outcome, Record},
+    printable::escape_invisible,
+};
 
 /// Returns the category of a record in the trail of a task.
 #[must_use]
@@ -26,8 +29,8 @@ pub fn category(record: &Record) -> &'static str {
     }
 }
 
-/// Describes a record in one sentence. Control and formatting characters are replaced, because
-/// other parties wrote parts of the record and must not be able to control a terminal.
+/// Describes a record in one sentence. Invisible characters are escaped, because other parties
+/// wrote parts of the record and must not be able to control a terminal.
 #[must_use]
 pub fn describe(record: &Record) -> String {
     let text = match record.event {
@@ -47,15 +50,7 @@ pub fn describe(record: &Record) -> String {
         | Event::KeyRotate
         | Event::KeyRevoke => "another event that names this task".to_owned(),
     };
-    text.chars().map(|c| if is_bidi_or_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-/// Returns whether a character is invisible but affects others: moves the cursor, changes the
-/// writing direction, or hides text.
-fn is_bidi_or_control(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+    escape_invisible(&text).into_owned()
 }
 
 /// Returns whether this exchange opened the task: with a token of the requester, and without
@@ -205,11 +200,10 @@ mod tests {
     use crate::domain::time::Timestamp;
 
     #[test]
-    fn describe_replaces_terminal_control_characters() {
+    fn describe_escapes_terminal_control_characters() {
         let mut record = Record::new(Timestamp::EPOCH, Event::TokenIntrospect, Outcome::Inactive);
         record.agents = vec!["\u{1b}[2Jplanner\n\u{202e}\u{2066}\u{200b}é".into()];
-        let want =
-            "an unknown client introspected a token of \u{fffd}[2Jplanner\u{fffd}\u{fffd}\u{fffd}\u{fffd}é: inactive";
+        let want = "an unknown client introspected a token of \\u001b[2Jplanner\\u000a\\u202e\\u2066\\u200bé: inactive";
         assert_eq!(describe(&record), want);
         let mut opening = Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done);
         opening.purpose = Some("a report\", and got all of it for \"nothing".into());
