@@ -8,16 +8,13 @@ use josekit::{
     jwk::{Jwk, KeyPair, alg::rsa::RsaKeyPair},
     jws::{self, JwsVerifier},
 };
-use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::{
-    domain::{
-        decode_base64url,
-        jose::{
-            jwk::{JwkSet, JwsAlgorithm},
-            jws::UnverifiedJws,
-        },
+    domain::jose::{
+        jwk::{JwkSet, JwsAlgorithm},
+        jws::UnverifiedJws,
+        public_key::PublicKey,
     },
     ports::{Outage, SignatureError},
 };
@@ -34,14 +31,21 @@ struct Verifier {
     key: Box<dyn JwsVerifier>,
 }
 
+impl Verifier {
+    /// Builds a verifier. josekit gets the members that make up the key, and no others.
+    fn build(key: &PublicKey<'_>, algorithm: JwsAlgorithm) -> Option<Self> {
+        let jwk = Jwk::from_map(key.bare_jwk()).ok()?;
+        Some(Self { kid: key.kid().map(str::to_owned), algorithm, key: jws_verifier(algorithm, &jwk)? })
+    }
+}
+
 impl VerifierSet {
     /// Builds verifiers for the usable keys of a set. Other keys are skipped: issuers publish keys
     /// for other purposes and of future kinds (RFC 7517 §5).
     pub(super) fn build(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Self {
-        let verifiers = keys.keys().flat_map(|key| {
-            let usable = UsableKey::parse(key);
-            let usable = usable.into_iter();
-            usable.flat_map(|key| algorithms.iter().filter_map(move |algorithm| key.build_verifier(*algorithm)))
+        let verifiers = keys.keys().filter_map(|key| PublicKey::parse(key).ok()).flat_map(|key| {
+            let supported = algorithms.iter().filter(|algorithm| key.supports(**algorithm));
+            supported.filter_map(|algorithm| Verifier::build(&key, *algorithm)).collect::<Vec<_>>()
         });
         Self(verifiers.collect())
     }
@@ -92,104 +96,6 @@ pub(super) fn check_algorithm(
 pub(super) fn generate_rsa() -> Result<Zeroizing<Vec<u8>>, Outage> {
     let pair = RsaKeyPair::generate(2048).map_err(Outage::during("generate an RSA key"))?;
     Ok(Zeroizing::new(pair.to_der_private_key()))
-}
-
-/// A public key for signatures whose use has been checked.
-struct UsableKey<'a> {
-    key: &'a Map<String, Value>,
-    kid: Option<String>,
-    alg: Option<JwsAlgorithm>,
-}
-
-impl<'a> UsableKey<'a> {
-    /// Checks the use of a key. `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when
-    /// present, and so is their type.
-    fn parse(key: &'a Map<String, Value>) -> Option<Self> {
-        let text = |name: &str| match key.get(name) {
-            None => Some(None),
-            Some(value) => value.as_str().map(Some),
-        };
-        let for_signatures = text("use")?.is_none_or(|purpose| purpose == "sig");
-        let for_verifying = match key.get("key_ops") {
-            None => true,
-            Some(operations) => operations.as_array()?.iter().any(|operation| operation == "verify"),
-        };
-        let alg = match text("alg")? {
-            None => None,
-            Some(alg) => Some(JwsAlgorithm::parse(alg)?),
-        };
-        let kid = text("kid")?.map(str::to_owned);
-        (for_signatures && for_verifying).then_some(Self { key, kid, alg })
-    }
-
-    fn build_verifier(&self, algorithm: JwsAlgorithm) -> Option<Verifier> {
-        if self.alg.is_some_and(|alg| alg != algorithm) {
-            return None;
-        }
-        let material = self.bare_jwk(algorithm)?;
-        Some(Verifier { kid: self.kid.clone(), algorithm, key: jws_verifier(algorithm, &material)? })
-    }
-
-    /// Returns the bare public key if it fits the algorithm. josekit gets these members and no
-    /// others.
-    fn bare_jwk(&self, algorithm: JwsAlgorithm) -> Option<Jwk> {
-        use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-        let members: &[&str] = match algorithm {
-            RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => {
-                let is_valid =
-                    self.has_member("kty", "RSA") && self.has_valid_modulus()? && self.has_valid_exponent()?;
-                is_valid.then_some(&["kty", "n", "e"])?
-            }
-            ES256 => self.is_on_curve("P-256", 32).then_some(&["kty", "crv", "x", "y"])?,
-            ES384 => self.is_on_curve("P-384", 48).then_some(&["kty", "crv", "x", "y"])?,
-            ES512 => self.is_on_curve("P-521", 66).then_some(&["kty", "crv", "x", "y"])?,
-            // josekit would accept Ed448 as well.
-            EdDSA => {
-                let is_valid =
-                    self.has_member("kty", "OKP") && self.has_member("crv", "Ed25519") && self.has_member_len("x", 32);
-                is_valid.then_some(&["kty", "crv", "x"])?
-            }
-        };
-        let bare = members.iter().filter_map(|name| Some(((*name).to_owned(), self.key.get(*name)?.clone())));
-        Jwk::from_map(bare.collect::<Map<_, _>>()).ok()
-    }
-
-    fn has_member(&self, name: &str, value: &str) -> bool {
-        self.key.get(name).and_then(Value::as_str) == Some(value)
-    }
-
-    fn decode_member(&self, name: &str) -> Option<Vec<u8>> {
-        decode_base64url(self.key.get(name)?.as_str()?)
-    }
-
-    fn has_member_len(&self, name: &str, len: usize) -> bool {
-        self.decode_member(name).is_some_and(|bytes| bytes.len() == len)
-    }
-
-    fn is_on_curve(&self, curve: &str, len: usize) -> bool {
-        self.has_member("kty", "EC")
-            && self.has_member("crv", curve)
-            && self.has_member_len("x", len)
-            && self.has_member_len("y", len)
-    }
-
-    /// Checks for 2048 bits (RFC 7518 §3.3, counted in bits, because josekit rounds up to bytes) to
-    /// 8192 bits, because larger keys take too long.
-    fn has_valid_modulus(&self) -> Option<bool> {
-        let modulus = self.decode_member("n")?;
-        let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-        let first = modulus.get(zeros)?;
-        let bits = (modulus.len() - zeros) * 8 - first.leading_zeros() as usize;
-        Some((2048..=8192).contains(&bits))
-    }
-
-    /// Checks for an odd exponent from 3 up to 5 bytes. An exponent of 1 makes signatures
-    /// forgeable, and a long one takes too long.
-    fn has_valid_exponent(&self) -> Option<bool> {
-        let exponent = self.decode_member("e")?;
-        let value = exponent.iter().try_fold(0_u64, |sum, byte| Some(sum.checked_mul(256)? | u64::from(*byte)))?;
-        Some(value % 2 == 1 && (3..1 << 40).contains(&value))
-    }
 }
 
 fn jws_verifier(algorithm: JwsAlgorithm, key: &Jwk) -> Option<Box<dyn JwsVerifier>> {

@@ -19,6 +19,8 @@ use crate::{
 const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
 const PUBLIC: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 const PRIVATE: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qY","d":"nWGx"}]}"#;
+/// A sound key, and one with a modulus of 8 bits.
+const WEAK: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},{"kty":"RSA","n":"_w","e":"AQAB"}]}"#;
 
 /// Creates a directory with every file that the example and the cases below name.
 fn config_dir() -> TempDir {
@@ -39,6 +41,7 @@ fn config_dir() -> TempDir {
         ("clients/planner.jwks.json", PUBLIC.to_owned(), 0o644),
         ("clients/ops.jwks.json", PUBLIC.to_owned(), 0o644),
         ("clients/private.jwks.json", PRIVATE.to_owned(), 0o644),
+        ("clients/weak.jwks.json", WEAK.to_owned(), 0o644),
         ("clients/twice.jwks.json", r#"{"keys":[],"keys":[]}"#.to_owned(), 0o644),
     ] {
         write(&dir.path().join(name), &text, mode);

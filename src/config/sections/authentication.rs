@@ -1,7 +1,5 @@
 //! Client authentication: public keys, or a secret in a file or an environment variable.
 
-use serde_json::{Map, Value};
-
 use crate::config::{
     document::Location,
     node::{Node, Section},
@@ -10,7 +8,10 @@ use crate::config::{
 use crate::domain::{
     encoding::strict_json,
     id::ClientId,
-    jose::jwk::{JwkSet, JwsAlgorithm},
+    jose::{
+        jwk::{JwkSet, JwsAlgorithm},
+        public_key::check_key_set,
+    },
     registry::client::{AssertionAudience, Authentication, default_assertion_algorithms},
     secret::Secret,
 };
@@ -92,10 +93,8 @@ fn read_private_key_jwt(section: &mut Section<'_>) -> Option<Authentication> {
     let assertion_audience =
         section.optional("assertion_audience", |node| node.parse_keyword::<AssertionAudience>()).unwrap_or_default();
     let jwks = keys?;
-    if let Some((_, node)) = found.filter(|_| !jwks.keys().any(|key| is_compatible_key(key, &algorithms))) {
-        node.error("no key matches the client's `algorithms`", "list the algorithms of these keys in `algorithms`");
-    }
-    Some(Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience })
+    let is_sound = found.is_none_or(|(_, node)| check_public_keys(&node, &jwks, &algorithms));
+    is_sound.then_some(Authentication::PrivateKeyJwt { jwks, algorithms, assertion_audience })
 }
 
 /// Reads a JWK set from the file that `node` names.
@@ -113,22 +112,14 @@ pub(in crate::config) fn read_jwks(node: &Node<'_>) -> Option<JwkSet> {
 
 const JWKS_HINT: &str = "write `{\"keys\": [{\"kty\": …}]}` with public keys only";
 
-/// Returns whether a public key can verify one of these algorithms, by its `kty`, `crv`, `alg` and
-/// `use` (RFC 7517 §4, RFC 7518 §6).
-pub(in crate::config) fn is_compatible_key(key: &Map<String, Value>, algorithms: &[JwsAlgorithm]) -> bool {
-    use JwsAlgorithm as A;
-    let text = |name: &str| key.get(name).and_then(Value::as_str);
-    let by_type: &[A] = match (text("kty"), text("crv")) {
-        (Some("RSA"), _) => &[A::RS256, A::RS384, A::RS512, A::PS256, A::PS384, A::PS512],
-        (Some("EC"), Some("P-256")) => &[A::ES256],
-        (Some("EC"), Some("P-384")) => &[A::ES384],
-        (Some("EC"), Some("P-521")) => &[A::ES512],
-        (Some("OKP"), Some("Ed25519")) => &[A::EdDSA],
-        _ => &[],
-    };
-    let named = text("alg").map(A::parse);
-    let matches = |alg: &A| by_type.contains(alg) && named.is_none_or(|named| named == Some(*alg));
-    text("use") != Some("enc") && algorithms.iter().any(matches)
+/// Reports the defects of a key set with which a signer is declared, and returns whether the set
+/// has no defect.
+pub(in crate::config) fn check_public_keys(node: &Node<'_>, keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> bool {
+    let errors = check_key_set(keys, algorithms);
+    for error in &errors {
+        node.error(error, error.remedy());
+    }
+    errors.is_empty()
 }
 
 fn read_secret_file(node: &Node<'_>) -> Option<Secret> {

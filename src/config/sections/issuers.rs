@@ -6,7 +6,7 @@ use crate::config::{
     node::{Node, Section},
     sections::{
         access::{CLIENT_ID_HINT, read_scopes, read_tools},
-        authentication::{is_compatible_key, read_jwks, read_jwks_file},
+        authentication::{check_public_keys, read_jwks, read_jwks_file},
     },
 };
 use crate::domain::{
@@ -65,8 +65,7 @@ pub(in crate::config) fn read_issuer(
         portal_clients,
         disabled,
     };
-    check_keys(&issuer, &keys_node?);
-    Some(issuer)
+    check_keys(&issuer, &keys_node?).then_some(issuer)
 }
 
 fn read_key_source(node: &Node<'_>) -> Option<KeySource> {
@@ -87,22 +86,17 @@ fn read_key_source(node: &Node<'_>) -> Option<KeySource> {
     }
 }
 
-/// Checks that the keys may be fetched and match the algorithms.
-fn check_keys(issuer: &TrustedIssuer, node: &Node<'_>) {
+/// Checks that the keys may be fetched, or are sound and fit the algorithms. Returns false if the
+/// registry would report the same error again.
+fn check_keys(issuer: &TrustedIssuer, node: &Node<'_>) -> bool {
     let url = match &issuer.keys {
         KeySource::Discovery => Url::parse(issuer.issuer.as_str()).ok(),
         KeySource::JwksUri(url) => Some(url.clone()),
         KeySource::Inline(keys) => {
-            if !issuer.algorithms.is_empty() && !keys.keys().any(|key| is_compatible_key(key, &issuer.algorithms)) {
-                node.error(
-                    "no key matches the issuer's `algorithms`",
-                    "list the algorithms of these keys in `algorithms`",
-                );
-            }
-            None
+            return check_public_keys(node, keys, &issuer.algorithms);
         }
     };
-    let Some(url) = url else { return };
+    let Some(url) = url else { return true };
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
         node.error("https is required (http only on a loopback address)", "write the https URL of the keys");
     } else if is_loopback(&url) {
@@ -112,6 +106,7 @@ fn check_keys(issuer: &TrustedIssuer, node: &Node<'_>) {
             node.error("the keys would be fetched from a loopback address, which is not allowed", remedy);
         }
     }
+    true
 }
 
 fn read_claim_names(mut section: Section<'_>) -> ClaimNames {

@@ -174,9 +174,24 @@ fn unusable_secrets_are_rejected() {
             r#"errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: invalid JSON, a duplicate member, or nested too deeply (write `{"keys": [{"kty": …}]}` with public keys only)"#,
         ),
         (
+            "jwks_file = \"clients/planner.jwks.json\"",
+            "jwks = { keys = [{ kty = \"OKP\", crv = \"Ed25519\", x = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }] }",
+            "errand.toml:15:55: agents[0].authentication.jwks of `planner`: `keys[0]`: the point has a small order, so that signatures can be made without a private key (replace the key)",
+        ),
+        (
+            "clients/planner.jwks.json",
+            "clients/weak.jwks.json",
+            "errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: `keys[1]`: the modulus `n` must have at least 2048 bits (replace the key)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_file = \"clients/weak.jwks.json\" }",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: `keys[1]`: the modulus `n` must have at least 2048 bits (replace the key)",
+        ),
+        (
             "jwks.json\"",
             "jwks.json\", algorithms = [\"RS256\"]",
-            "errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: no key matches the client's `algorithms` (list the algorithms of these keys in `algorithms`)",
+            "errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: no key fits `algorithms` (list the algorithms of these keys in `algorithms`)",
         ),
     ]);
 }
@@ -232,7 +247,7 @@ fn insecure_urls_are_rejected() {
         (
             "\"discovery\"",
             "{ jwks_file = \"clients/planner.jwks.json\" }",
-            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: no key matches the issuer's `algorithms` (list the algorithms of these keys in `algorithms`)",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: no key fits `algorithms` (list the algorithms of these keys in `algorithms`)",
         ),
         (
             "\"discovery\"",

@@ -49,7 +49,7 @@ fn secret() -> Value {
 /// The registry of the tables: two identity providers, four agents, two resources.
 fn objects() -> Vec<Value> {
     let tool = |name: &str, scope: &str, effect: &str| json!({"name": name, "scope": scope, "effect": effect});
-    let keys = json!({"inline": {"keys": [{"kty": "EC"}]}});
+    let keys = "discovery";
     vec![
         json!({"kind": "issuer", "body": {"issuer": LOGIN, "keys": keys, "audiences": [US], "algorithms": ["RS256"],
             "token_types": ["access_token", "id_token"]}}),

@@ -20,6 +20,9 @@ pub enum JwsError {
     /// The text is not three parts of canonical base64url.
     #[error("the token is not three base64url parts")]
     InvalidEncoding,
+    /// The signature is empty (RFC 7515 appendix A.5).
+    #[error("the token is not signed; the algorithm `none` is not accepted")]
+    Unsigned,
     /// The header is not a strict JSON object with `alg`.
     #[error("the JOSE header is not a JSON object with `alg`")]
     InvalidHeader,
@@ -72,6 +75,9 @@ impl<'a> CompactJws<'a> {
         let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::InvalidEncoding)?;
         // A fourth part is detected here, because a dot is not a base64url character.
         let (head, payload) = signed.split_once('.').ok_or(JwsError::InvalidEncoding)?;
+        if signature.is_empty() {
+            return Err(JwsError::Unsigned);
+        }
         Ok(Self {
             text,
             signing_input: signed,

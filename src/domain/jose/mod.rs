@@ -2,3 +2,5 @@
 
 pub mod jwk;
 pub mod jws;
+mod natural;
+pub mod public_key;

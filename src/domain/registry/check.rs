@@ -12,6 +12,10 @@ use super::{ObjectKind, Registry, RegistryError, RegistryObject};
 use crate::domain::{
     authority::{Authority, ToolUse},
     id::ClientId,
+    jose::{
+        jwk::{JwkSet, JwsAlgorithm},
+        public_key::check_key_set,
+    },
     registry::{
         access::Access,
         admin::Admin,
@@ -100,8 +104,11 @@ impl Registry {
             if prefix.len() > 64 || prefix.chars().any(char::is_control) {
                 report("subject_prefix", "must be at most 64 bytes without control characters".into());
             }
-            if let Err(reason) = check_keys(issuer) {
+            if let Err(reason) = check_key_source(issuer) {
                 report("keys", reason.into());
+            }
+            if let KeySource::Inline(keys) = &issuer.keys {
+                check_public_keys(keys, &issuer.algorithms, &mut |reason| report("keys", reason));
             }
             if issuer.algorithms.is_empty() {
                 report("algorithms", "name at least one, such as \"RS256\"".into());
@@ -234,15 +241,15 @@ impl Registry {
 
     pub(super) fn check_clients(&self, errors: &mut Vec<RegistryError>) {
         for client in self.clients() {
-            let Authentication::PrivateKeyJwt { algorithms, .. } = client.authentication() else { continue };
+            let Authentication::PrivateKeyJwt { jwks, algorithms, .. } = client.authentication() else { continue };
+            let mut report = |reason| {
+                let (kind, id) = (object_kind(client), client.id().to_string());
+                errors.push(RegistryError { kind, id, key: "authentication", reason });
+            };
             if algorithms.is_empty() {
-                errors.push(RegistryError {
-                    kind: object_kind(client),
-                    id: client.id().to_string(),
-                    key: "authentication",
-                    reason: "name at least one algorithm; otherwise no assertion can be accepted".into(),
-                });
+                report("name at least one algorithm; otherwise no assertion can be accepted".into());
             }
+            check_public_keys(jwks, algorithms, &mut report);
         }
     }
 
@@ -327,8 +334,14 @@ fn check_portal(issuer: &TrustedIssuer, report: &mut impl FnMut(&'static str, St
     }
 }
 
+fn check_public_keys(keys: &JwkSet, algorithms: &[JwsAlgorithm], report: &mut impl FnMut(String)) {
+    for error in check_key_set(keys, algorithms) {
+        report(format!("{error}; {}", error.remedy()));
+    }
+}
+
 /// Keys are fetched by https, or from loopback addresses that the issuer's networks allow.
-fn check_keys(issuer: &TrustedIssuer) -> Result<(), &'static str> {
+fn check_key_source(issuer: &TrustedIssuer) -> Result<(), &'static str> {
     let url = match &issuer.keys {
         KeySource::Inline(_) => return Ok(()),
         KeySource::JwksUri(url) => url.clone(),

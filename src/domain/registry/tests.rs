@@ -227,7 +227,54 @@ fn issuer_key_url_must_be_https_or_allowed_loopback() {
     let here = format!("issuer `http://127.0.0.1:9000`: keys: {}", LOOPBACK_REASON.unwrap());
     assert_eq!(local(json!("discovery"), json!([])), [here]);
     assert_eq!(local(json!("discovery"), json!(["127.0.0.0/8"])), [""; 0]);
-    assert_eq!(local(json!({"inline": {"keys": [{"kty": "EC"}]}}), json!([])), [""; 0]);
+    let at_issuer = |key: &Value, algorithms: &[&str]| {
+        errors_after(|objects| {
+            let login = objects.get_mut("issuer login").unwrap();
+            (login["keys"], login["algorithms"]) = (json!({"inline": {"keys": [key]}}), json!(algorithms));
+        })
+    };
+    let key = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    assert_eq!(at_issuer(&key, &["EdDSA"]), [""; 0]);
+    let no_key = "keys: no key fits `algorithms`; list the algorithms of these keys in `algorithms`";
+    assert_eq!(at_issuer(&key, &["RS256"]), [format!("issuer `{LOGIN}`: {no_key}")]);
+}
+
+/// A key is checked where a client is registered with it, with the reason.
+#[test]
+fn unsafe_public_key_is_rejected() {
+    let point = |x: &str, y: &str| json!({"kty": "EC", "crv": "P-256", "x": x, "y": y});
+    let rsa = |n: &str, e: &str| json!({"kty": "RSA", "n": n, "e": e});
+    let zero = "A".repeat(43);
+    for (key, reason) in [
+        (json!({"kty": "OKP", "crv": "Ed25519", "x": format!("AQ{}", "A".repeat(41))}), "the point has a small order"),
+        (json!({"kty": "OKP", "crv": "Ed25519", "x": "_".repeat(42) + "8"}), "the point is not encoded canonically"),
+        (
+            json!({"kty": "OKP", "crv": "Ed25519", "x": format!("Ag{}", "A".repeat(41))}),
+            "the point is not on the curve",
+        ),
+        (point(&zero, &zero), "the point is not on the curve"),
+        (point(&"A".repeat(42), &zero), "`x` must "),
+        (rsa(&"_".repeat(168), "AQAB"), "the modulus `n` must have at least 2048 bits"),
+        (rsa(&("_".repeat(341) + "w"), "AQ"), "the exponent `e` must be at least 3"),
+    ] {
+        for method in ["inline", "jwks"] {
+            let errors = errors_after(|objects| {
+                let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}, key]});
+                if method == "inline" {
+                    let login = objects.get_mut("issuer login").unwrap();
+                    (login["keys"], login["algorithms"]) = (json!({"inline": jwks}), json!(["EdDSA"]));
+                } else {
+                    objects.get_mut("agent reader").unwrap()["authentication"] =
+                        json!({"method": "private_key_jwt", "jwks": jwks});
+                }
+            });
+            let begins = match method {
+                "inline" => format!("issuer `{LOGIN}`: keys: `keys[1]`: {reason}"),
+                _ => format!("agent `reader`: authentication: `keys[1]`: {reason}"),
+            };
+            assert!(matches!(errors.as_slice(), [error] if error.starts_with(&begins)), "{key} {errors:?}");
+        }
+    }
 }
 
 #[test]
@@ -363,7 +410,7 @@ fn invalid_lifetime_algorithms_or_tools_are_rejected() {
             assert_eq!(errors_with(object, "max_token_lifetime", json!(life)), [""; 0]);
         }
     }
-    let keyless = json!({"method": "private_key_jwt", "jwks": {"keys": [{"kty": "EC"}]}, "algorithms": []});
+    let keyless = json!({"method": "private_key_jwt", "jwks": {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}, "algorithms": []});
     for (object, name) in
         [("agent reader", "agent `reader`"), ("resource mail", "resource `mail`"), ("admin ops", "admin `ops`")]
     {

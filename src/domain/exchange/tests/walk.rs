@@ -258,10 +258,9 @@ impl World {
             rules.push(json!({"to": {"claim": {"name": "groups", "value": "boss"}}, "tools": ["t0", "t1", "t2"]}));
         }
         let mode = if seed.scopes.is_some() { "ceiling" } else { "ignore" };
-        let mut objects = vec![
-            json!({"kind": "issuer", "body": {"issuer": LOGIN, "keys": {"inline": {"keys": [{}]}}, "audiences": [US],
-            "algorithms": ["RS256"], "token_types": ["jwt"], "subject_scopes": mode, "entitlements": rules}}),
-        ];
+        let mut objects =
+            vec![json!({"kind": "issuer", "body": {"issuer": LOGIN, "keys": "discovery", "audiences": [US],
+            "algorithms": ["RS256"], "token_types": ["jwt"], "subject_scopes": mode, "entitlements": rules}})];
         for (a, (tools, _, cap)) in seed.agents.iter().enumerate() {
             let to = edges[a].keys().map(|b| edge(a, *b)).collect::<Vec<_>>();
             let (kind, known_as) =
