@@ -23,7 +23,7 @@ use crate::{
         AppState,
         error::problem::Problem,
         extract::{auth::FeedSubscriber, query::Query},
-        negotiation::accepts,
+        negotiation::prefers,
     },
 };
 
@@ -45,7 +45,7 @@ pub(super) async fn follow(
     if wait.is_some_and(|wait| wait > LONG_POLL_TIMEOUT) {
         return Err(RequestError::InvalidParameter("wait", "must be 0 to 30 seconds").into());
     }
-    if !accepts(&headers, "text/event-stream") {
+    if !prefers(&headers, "text/event-stream") {
         let page = app.service.read_feed_page(&subscriber, after, wait.unwrap_or_default(), &cx).await?;
         return Ok(Json(PageView::new(page)).into_response());
     }

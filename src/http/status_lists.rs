@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use crate::{
     app::{ConflictError, RequestContext},
     http::{
-        AppState, error::problem::Problem, extract::path::PathId, negotiation::accepts_gzip, oauth::metadata::cacheable,
+        AppState, error::problem::Problem, extract::path::PathId, negotiation::prefers_gzip, oauth::metadata::cacheable,
     },
 };
 
@@ -51,7 +51,7 @@ pub(super) async fn status_list(
     let id = id.parse().map_err(|_| ConflictError::NotFound("status list"))?;
     let list = app.service.read_status_list(id, &cx).await?;
     // The two encodings have different entity tags (RFC 9110 §8.8.3.3).
-    let (body, tag, encoding) = match list.gzipped.clone().filter(|_| accepts_gzip(&headers)) {
+    let (body, tag, encoding) = match list.gzipped.clone().filter(|_| prefers_gzip(&headers)) {
         Some(gzipped) => (gzipped, format!("\"{}-gzip\"", list.etag), Some("gzip")),
         None => (list.token.clone(), format!("\"{}\"", list.etag), None),
     };

@@ -11,6 +11,37 @@ use crate::{app::RequestError, domain::settings::MAX_PARAMETERS};
 /// The parameters of a form. Values may be tokens and secrets, so `Debug` shows only names.
 pub struct Form(Vec<(String, String)>);
 
+/// The parameters that an error about a duplicate names. Any other name may be a misplaced value.
+const NAMED_PARAMETERS: [&str; 20] = [
+    "actor_token",
+    "actor_token_type",
+    "authorization_details",
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "expires_in",
+    "grant_type",
+    "purpose",
+    "request_context",
+    "request_details",
+    "requested_actor",
+    "requested_token_type",
+    "scope",
+    "subject_token",
+    "subject_token_type",
+    "task_deadline",
+    "task_id",
+    "token",
+];
+
+fn duplicate_error(name: &str) -> RequestError {
+    match NAMED_PARAMETERS.iter().find(|known| **known == name) {
+        Some(name) => RequestError::InvalidParameter(name, "sent more than once; send it once"),
+        None => RequestError::DuplicateParameter,
+    }
+}
+
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
@@ -30,7 +61,7 @@ impl Form {
             let value = decode_component(halves.next().unwrap_or_default())?;
             let repeatable = matches!(name.as_str(), "resource" | "audience");
             if !repeatable && parameters.iter().any(|(other, _)| *other == name) {
-                return Err(RequestError::DuplicateParameter);
+                return Err(duplicate_error(&name));
             }
             parameters.push((name, value));
         }
@@ -93,6 +124,12 @@ mod tests {
         for bad in [&b"a=1&a=2"[..], b"a=1&%61=2", b"a=&a=", b"a=%zz", b"a=%4", b"a=%", b"a=\xff", b"a=%ff"] {
             assert!(Form::parse(bad).is_err(), "{bad:?}");
         }
+        let error = |body: &str| Form::parse(body.as_bytes()).unwrap_err();
+        for name in NAMED_PARAMETERS {
+            let want = RequestError::InvalidParameter(name, "sent more than once; send it once");
+            assert_eq!(error(&format!("{name}=a&{name}=a")), want);
+        }
+        assert_eq!(error("s3cret=a&s3cret=a"), RequestError::DuplicateParameter);
         let many = (0..=MAX_PARAMETERS).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
         assert_eq!(Form::parse(many.as_bytes()).err(), Some(RequestError::MalformedForm));
     }

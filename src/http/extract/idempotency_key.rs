@@ -22,13 +22,18 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 fn parse_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), duplicate) = (keys.next(), keys.next()) else { return Ok(None) };
-    let text = key.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && duplicate.is_none());
+    // `to_str` accepts tabs.
+    let is_printable = |text: &&str| text.bytes().all(|b| matches!(b, b' '..=b'~'));
+    let text = key.to_str().ok().filter(is_printable);
+    let text = text.filter(|text| (1..=255).contains(&text.len()) && duplicate.is_none());
     let rule = "must be one key of 1 to 255 printable ASCII characters";
     text.map(|text| Some(text.to_owned())).ok_or(RequestError::InvalidParameter("idempotency-key", rule))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -41,10 +46,18 @@ mod tests {
             (&[""], Err(())),
             (&[&too_long], Err(())),
             (&["a", "a"], Err(())),
+            (&["a b~!"], Ok(Some("a b~!"))),
+            (&["a\tb"], Err(())),
         ] {
             let headers = keys.iter().map(|key| ("idempotency-key".parse().unwrap(), key.parse().unwrap()));
             let parsed = parse_key(&headers.collect()).map_err(|_| ());
             assert_eq!(parsed, expected.map(|key| key.map(str::to_owned)), "{keys:?}");
+        }
+        // Every byte that a header may contain.
+        for byte in (0..=255).filter(|byte| !matches!(byte, b'\0' | b'\n' | b'\r')) {
+            let Ok(value) = HeaderValue::from_bytes(&[b'a', byte, b'b']) else { continue };
+            let headers = [("idempotency-key".parse().unwrap(), value)].into_iter().collect();
+            assert_eq!(parse_key(&headers).is_ok(), (0x20..0x7f).contains(&byte), "{byte:#x}");
         }
     }
 }

@@ -17,7 +17,7 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::{
     app::RequestError,
-    domain::{encoding::strict_json, settings::MAX_BODY_BYTES},
+    domain::{authority::Arg, encoding::strict_json, settings::MAX_BODY_BYTES},
     http::{AppState, error::problem::Problem},
 };
 
@@ -34,7 +34,8 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &AppState) -> Result<Self, Problem> {
-        let (_, object) = read_object(request).await?;
+        let (text, object) = read_object(request).await?;
+        check_numbers(&text, &object)?;
         Ok(Self(from_value(object)?))
     }
 }
@@ -78,6 +79,41 @@ fn parse_object(body: &[u8]) -> Result<Value, RequestError> {
     let value =
         strict_json::parse(body, MAX_DEPTH).map_err(|_| RequestError::MalformedJson(describe_rejected(body)))?;
     if value.is_object() { Ok(value) } else { Err(RequestError::MalformedJson("found another JSON type".into())) }
+}
+
+/// Rejects a body with a number that parsing rounded: a limit must not become a wider one.
+fn check_numbers(body: &[u8], parsed: &Value) -> Result<(), RequestError> {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    if Arg::is_lossless(text, MAX_DEPTH, parsed) {
+        return Ok(());
+    }
+    let exact = Arg::parse(text, MAX_DEPTH).ok().zip(Arg::try_from(parsed.clone()).ok());
+    let place = exact.and_then(|(exact, parsed)| find_difference(&exact, &parsed)).filter(|place| !place.is_empty());
+    let subject = place.map_or_else(|| "the body".to_owned(), |place| format!("`{place}`"));
+    Err(RequestError::MalformedJson(format!(
+        "{subject} contains a number that a double can't represent exactly (RFC 8785); use fewer digits"
+    )))
+}
+
+/// Returns the path to the first difference, as far as it consists of plain names.
+fn find_difference(exact: &Arg, parsed: &Arg) -> Option<String> {
+    let join = |first: String, rest: &str| match rest.chars().next() {
+        None | Some('[') => first + rest,
+        Some(_) => format!("{first}.{rest}"),
+    };
+    match (exact, parsed) {
+        (Arg::List(exact), Arg::List(parsed)) => {
+            exact.iter().zip(parsed).enumerate().find_map(|(n, (exact, parsed))| {
+                let rest = find_difference(exact, parsed)?;
+                Some(join(format!("[{n}]"), &rest))
+            })
+        }
+        (Arg::Object(exact), Arg::Object(parsed)) => exact.iter().find_map(|(name, exact)| {
+            let rest = find_difference(exact, parsed.get(name)?)?;
+            Some(if is_plain(name) { join(name.clone(), &rest) } else { String::new() })
+        }),
+        _ => (exact != parsed).then(String::new),
+    }
 }
 
 /// Reads a body. Returns `None` if it exceeds the size limit.
@@ -428,6 +464,24 @@ mod tests {
     fn invalid_value_has_the_rule_of_the_domain() {
         for error in error_of::<Body>(r#"{"id":"not an id","reason":"x"}"#) {
             assert!(error.starts_with("`id`: not a valid "), "{error}");
+        }
+    }
+
+    #[test]
+    fn rounded_number_is_rejected_with_its_place() {
+        let check = |body: &str| check_numbers(body.as_bytes(), &parse_object(body.as_bytes()).unwrap());
+        for exact in [r#"{"a":[1,-2.5,{"b":1e2}],"c":18446744073709551615,"d":0.1}"#, "{}", r#"{"a":1.0}"#] {
+            assert_eq!(check(exact), Ok(()), "{exact}");
+        }
+        let rule = "contains a number that a double can't represent exactly (RFC 8785); use fewer digits";
+        for (body, subject) in [
+            (r#"{"max":99.99999999999999999}"#, "`max`"),
+            (r#"{"a":[{"b":{"max":1}},{"b":{"max":99.99999999999999999}}]}"#, "`a[1].b.max`"),
+            (r#"{"a":[[0],[18446744073709551616.5]]}"#, "`a[1][0]`"),
+            (r#"{"a":{"a value":1e-400}}"#, "`a`"),
+            (r#"{"a value":1e-400}"#, "the body"),
+        ] {
+            assert_eq!(check(body), Err(RequestError::MalformedJson(format!("{subject} {rule}"))), "{body}");
         }
     }
 

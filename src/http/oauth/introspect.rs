@@ -20,7 +20,7 @@ use crate::{
         token::{TaskContext, TaskRef, TaskTokenClaims, actor_chain::ActorChain},
         uri::IssuerUrl,
     },
-    http::{AppState, error::oauth::OAuthError, extract::auth::ClientOrBearerForm, negotiation::accepts},
+    http::{AppState, error::oauth::OAuthError, extract::auth::ClientOrBearerForm, negotiation::prefers},
     ports::Outage,
 };
 
@@ -29,7 +29,7 @@ const TOKEN_INTROSPECTION_JWT: &str = "application/token-introspection+jwt";
 /// The response for an inactive token, which has no other member (RFC 7662 §2.2).
 const INACTIVE_RESPONSE: &[u8] = br#"{"active":false}"#;
 
-/// `POST /oauth2/introspect`. The response is JSON, or a JWT if the client accepts one.
+/// `POST /oauth2/introspect`. The response is JSON, or a JWT if the client prefers one.
 pub(in crate::http) async fn introspect(
     State(app): State<AppState>,
     caller: ClientOrBearerForm,
@@ -39,7 +39,7 @@ pub(in crate::http) async fn introspect(
         Introspection::Active(token) => token.encoded(encode_response).map_err(Error::from)?,
         Introspection::Inactive => Bytes::from_static(INACTIVE_RESPONSE),
     };
-    if accepts(&headers, TOKEN_INTROSPECTION_JWT) {
+    if prefers(&headers, TOKEN_INTROSPECTION_JWT) {
         let claims = serde_json::from_slice::<&RawValue>(&body).map_err(Outage::during("read a response"));
         let signed = app.service.sign_introspection(&client, claims.map_err(Error::from)?, &cx)?;
         return Ok(([(header::CONTENT_TYPE, TOKEN_INTROSPECTION_JWT)], signed).into_response());

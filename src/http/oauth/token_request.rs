@@ -9,7 +9,7 @@ use crate::{
     app::{ExchangeRequest, PresentedTokenType, RequestError, RequestedTokenType},
     domain::{
         audit::Event,
-        authority::AuthorizationDetails,
+        authority::{Arg, AuthorizationDetails},
         encoding::strict_json,
         scope::ScopeSet,
         secret::Secret,
@@ -140,6 +140,9 @@ fn parse_object(form: &Form, name: &'static str) -> Result<Option<Map<String, Va
     let Some(text) = form.get(name) else { return Ok(None) };
     let value = (text.len() <= MAX_CONTEXT_BYTES).then(|| strict_json::parse(text.as_bytes(), MAX_CONTEXT_DEPTH));
     match value {
+        Some(Ok(value)) if !Arg::is_lossless(text, MAX_CONTEXT_DEPTH, &value) => {
+            Err(RequestError::InvalidParameter(name, "contains a number that would be rounded; send it as a string"))
+        }
         Some(Ok(Value::Object(object))) if !has_nul(&object) => Ok(Some(object)),
         _ => Err(RequestError::InvalidParameter(
             name,
