@@ -7,7 +7,7 @@ use errand::{
     domain::revocation::{LogPosition, Target},
     ports::{ListError, OP_CHECK_SCHEMA, Outage, Store, TaskFilter, WriteSet},
 };
-use sqlx::{Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
 use crate::{fixtures::*, support::TestStore};
 
@@ -298,6 +298,52 @@ async fn postgres_statements_prepare() {
             panic!("{name}: {error}");
         }
     }
+}
+
+/// The role with the rights of `deploy/postgres/service-role.sql` may run every statement, and can
+/// neither rewrite the trail nor change the schema.
+#[tokio::test]
+async fn service_role_has_sufficient_and_limited_rights() {
+    let on = TestStore::postgres().await;
+    let mut connection = PgConnection::connect(on.url()).await.unwrap();
+    // Roles belong to the server, not to the database.
+    let role = format!("service_of_{}", on.url().rsplit('/').next().unwrap());
+    let grants = include_str!("../../deploy/postgres/service-role.sql").replace(":\"service\"", &role);
+    let mut run =
+        async |sql: String| connection.execute(AssertSqlSafe(sql)).await.map(|_| ()).map_err(|e| e.to_string());
+    run(format!("CREATE ROLE {role}; {grants}; SET ROLE {role}")).await.unwrap();
+    let mut planned = 0;
+    for (name, sql) in store::postgres::STATEMENTS {
+        if !["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|verb| sql.trim_start().starts_with(verb)) {
+            continue;
+        }
+        let parameters = (1..100).rev().find(|n| sql.contains(&format!("${n}"))).unwrap_or_default();
+        let nulls = vec!["NULL"; parameters].join(", ");
+        let execute = if nulls.is_empty() { "s".to_owned() } else { format!("s({nulls})") };
+        // A plan needs the same rights as the execution.
+        let explained = run(format!("PREPARE s AS {sql}; EXPLAIN EXECUTE {execute}; DEALLOCATE s")).await;
+        assert_eq!(explained, Ok(()), "{name}");
+        planned += 1;
+    }
+    assert!(planned > 50, "{planned} statements");
+    for sql in [
+        "UPDATE audit SET body = body",
+        "DELETE FROM audit",
+        "TRUNCATE audit",
+        "UPDATE audit_agents SET agent = agent",
+        "DELETE FROM audit_agents",
+        "UPDATE revocation_log SET reason = reason",
+        "DELETE FROM revocation_log",
+        "DELETE FROM _sqlx_migrations",
+        "UPDATE _sqlx_migrations SET success = success",
+        "CREATE TABLE other (id int)",
+        "DROP TABLE audit",
+        "ALTER TABLE audit DISABLE TRIGGER ALL",
+    ] {
+        let error = run(sql.to_owned()).await.unwrap_err();
+        assert!(error.contains("permission denied") || error.contains("must be owner"), "{sql}: {error}");
+    }
+    run(format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }
 
 #[test]
