@@ -175,6 +175,57 @@ mod tests {
         assert!("ö".repeat(501).parse::<Purpose>().is_err());
     }
 
+    const LETTERS_AND_DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+    /// Characters of every class that a name might contain, and those around the ASCII ones.
+    fn sample_chars() -> impl Iterator<Item = char> {
+        let others = "\u{2d0}\u{430}\u{661}\u{200b}\u{200f}\u{2028}\u{202e}\u{2066}\u{3000}\u{4e00}\u{feff}\u{ff0e}\u{ff21}\u{e0041}\u{1f980}";
+        ('\0'..='\u{17f}').chain(others.chars())
+    }
+
+    /// Checks that a kind of name has letters, digits, these other characters, and at most this
+    /// length.
+    fn check_name<T: FromStr>(others: &str, longest: usize) {
+        for c in sample_chars() {
+            let is_allowed = LETTERS_AND_DIGITS.contains(c) || others.contains(c);
+            for name in [format!("a{c}b"), format!("{c}a"), c.to_string()] {
+                assert_eq!(name.parse::<T>().is_ok(), is_allowed, "{}", name.escape_debug());
+            }
+        }
+        for (length, is_allowed) in [(0, false), (1, true), (longest, true), (longest + 1, false)] {
+            assert_eq!("a".repeat(length).parse::<T>().is_ok(), is_allowed, "{length} characters");
+        }
+    }
+
+    #[test]
+    fn names_have_the_listed_characters_and_lengths() {
+        check_name::<ClientId>("._~-", 128);
+        check_name::<KeyId>("_-", 64);
+        check_name::<RequestId>("._-", 64);
+        check_name::<CallId>("._~-", 128);
+        check_name::<DataClass>("._-", 64);
+        check_name::<ToolName>("._-/", 128);
+    }
+
+    /// Checks that a kind of text excludes the control characters of C0 and C1 alone.
+    fn check_text<T: FromStr>(longest: usize) {
+        for c in sample_chars() {
+            let is_control = matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}');
+            assert_eq!(format!("a{c}b").parse::<T>().is_ok(), !is_control, "{}", c.escape_unicode());
+        }
+        for (length, is_allowed) in [(0, false), (1, true), (longest, true), (longest + 1, false)] {
+            assert_eq!("a".repeat(length).parse::<T>().is_ok(), is_allowed, "{length} characters");
+        }
+    }
+
+    #[test]
+    fn texts_exclude_control_characters() {
+        check_text::<Subject>(255);
+        check_text::<Purpose>(500);
+        check_text::<Reason>(500);
+        check_text::<OutcomeText>(500);
+    }
+
     #[test]
     fn task_id_not_in_canonical_form_is_rejected() {
         let id = "01970000-0000-7000-8000-00000000abcd";

@@ -168,6 +168,18 @@ impl<'de> Deserialize<'de> for ScopeSet {
 mod tests {
     use super::*;
 
+    /// RFC 6749 §3.3: visible ASCII without quotation mark and backslash.
+    #[test]
+    fn scope_token_has_the_characters_of_the_grammar() {
+        let visible = "!#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrstuvwxyz{|}~";
+        for c in ('\0'..='\u{17f}').chain("\u{200b}\u{202e}\u{3000}\u{ff21}\u{1f980}".chars()) {
+            assert_eq!(c.to_string().parse::<ScopeToken>().is_ok(), visible.contains(c), "{}", c.escape_unicode());
+        }
+        for (length, is_allowed) in [(0, false), (1, true), (128, true), (129, false)] {
+            assert_eq!("a".repeat(length).parse::<ScopeToken>().is_ok(), is_allowed, "{length} characters");
+        }
+    }
+
     #[test]
     fn scope_list_outside_the_grammar_is_rejected() {
         for bad in ["", " ", "a  b", " a", "a ", "a\tb", "a\"b", "a\\b", "é", "a\0", &"a ".repeat(65), &"x".repeat(129)]

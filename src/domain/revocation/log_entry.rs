@@ -212,3 +212,35 @@ pub struct LogEntry {
     /// The entry.
     pub entry: NewEntry,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_has_one_stored_form() {
+        let id = "01970000-0000-7000-8000-000000000001";
+        for (kind, key) in [
+            ("token", id),
+            ("task", id),
+            ("grant", id),
+            ("requester", "https://login.example.com alice"),
+            ("agent", "planner"),
+            ("credentials", "planner"),
+            ("resource", "https://files.example.com/mcp"),
+            ("issuer", "https://login.example.com"),
+            ("registry", ""),
+            ("keys", ""),
+        ] {
+            let target = Target::parse(kind, key).unwrap();
+            assert_eq!((target.kind(), target.key().as_str()), (kind, key));
+            // A key where none belongs, or none where one belongs.
+            let other = if key.is_empty() { "x" } else { "" };
+            assert_eq!(Target::parse(kind, other), None, "{kind} {other:?}");
+            assert_eq!(Target::parse(&kind.to_uppercase(), key), None, "{kind}");
+        }
+        for (kind, key) in [("", ""), ("tokens", id), ("token", "x"), ("requester", "alice"), ("agent", "a b")] {
+            assert_eq!(Target::parse(kind, key), None, "{kind} {key}");
+        }
+    }
+}
