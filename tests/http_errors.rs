@@ -38,11 +38,11 @@ use errand::{
     },
     http::{AppState, HttpSettings, router},
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, Entropy, GcStats, GrantFilter,
-        GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest,
-        RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys, StoredRegistry,
-        TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, ToolListing,
-        ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, Entropy, FetchCaller, GcStats,
+        GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers, Outage, Page,
+        PageRequest, RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys,
+        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
+        ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -413,7 +413,7 @@ impl TrustedKeys for FrozenClock {
         &self,
         _: &TrustedIssuer,
         _: UnverifiedJws<'_>,
-        _: Timestamp,
+        _: FetchCaller<'_>,
     ) -> Result<Map<String, Value>, SignatureError> {
         Err(SignatureError::UnknownKey)
     }

@@ -82,19 +82,23 @@ impl From<ListError> for Error {
     }
 }
 
-/// Why a client is not authenticated or not authorized. The response has one text for all failed
-/// client authentications; the reason is for the log.
+/// Why a client is not authenticated or not authorized. The response has one text for all reasons
+/// that depend on the registration of the client, because any caller can try any client id; see
+/// [`AuthError::is_disclosable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AuthError {
     /// The request has no credentials.
-    #[error("no client authentication")]
+    #[error("client authentication is required")]
     MissingCredentials,
     /// The request uses more than one method (RFC 6749 §2.3).
     #[error("more than one client authentication method in the request")]
     MultipleMethods,
-    /// The header or the assertion can't be parsed.
-    #[error("malformed client credentials")]
+    /// The header or the parameters can't be parsed.
+    #[error("malformed client credentials; use HTTP Basic, or `client_assertion` with `client_assertion_type`")]
     Malformed,
+    /// The assertion can't be parsed.
+    #[error("client assertion: {0}")]
+    MalformedAssertion(JwsError),
     /// The client does not exist or is disabled.
     #[error("unknown or disabled client")]
     UnknownClient,
@@ -108,16 +112,16 @@ pub enum AuthError {
     #[error("the assertion is not signed with a key of the client")]
     BadSignature,
     /// A claim of the assertion is not acceptable.
-    #[error("assertion: {0}")]
+    #[error("client assertion: {0}")]
     BadClaim(ClaimError),
     /// The `typ` of the assertion names another kind of token.
-    #[error("the assertion's `typ` names another kind of token")]
+    #[error("client assertion: `typ` names another kind of token; use `client-authentication+jwt`")]
     WrongTyp,
     /// The assertion was used before.
-    #[error("the assertion was already used")]
+    #[error("client assertion: already used; sign a new one for each request")]
     Replayed,
     /// The client's credentials changed while the request was processed.
-    #[error("the client's credentials changed while the request was processed")]
+    #[error("the client's credentials changed while the request was processed; authenticate with the new ones")]
     CredentialsChanged,
     /// The endpoint requires a bearer token.
     #[error("an API token is required: `Authorization: Bearer …`")]
@@ -125,6 +129,15 @@ pub enum AuthError {
     /// The bearer token is not a live API token.
     #[error("not a live API token")]
     InvalidBearer,
+    /// The bearer token is an API token that has expired.
+    #[error("the API token has expired; get a new one with `client_credentials`")]
+    ExpiredBearer,
+    /// The bearer token is a task token.
+    #[error("a task token is not an API token; get one with `client_credentials`")]
+    TaskTokenAsBearer,
+    /// A claim of the requester's token, whose signature is valid, is not acceptable.
+    #[error("bearer token: {0}")]
+    BearerClaim(ClaimError),
     /// The API token lacks the scope of the endpoint.
     #[error("the API token lacks the scope")]
     InsufficientScope,
@@ -134,6 +147,34 @@ pub enum AuthError {
     /// The operation is not available to this kind of client.
     #[error("this client may not use this operation")]
     ClientNotAllowed,
+}
+
+impl AuthError {
+    /// Returns whether the client may learn the reason. A stranger, who has no key of the client,
+    /// must not learn from it whether a client exists and how it is registered. These reasons
+    /// depend on what was sent alone, or on a valid signature of the client.
+    #[must_use]
+    pub fn is_disclosable(self) -> bool {
+        match self {
+            Self::MissingCredentials
+            | Self::MultipleMethods
+            | Self::Malformed
+            | Self::MalformedAssertion(_)
+            | Self::BadClaim(_)
+            | Self::WrongTyp
+            | Self::Replayed
+            | Self::CredentialsChanged
+            | Self::MissingBearer
+            | Self::InvalidBearer
+            | Self::ExpiredBearer
+            | Self::TaskTokenAsBearer
+            | Self::BearerClaim(_)
+            | Self::InsufficientScope
+            | Self::NotPortalToken
+            | Self::ClientNotAllowed => true,
+            Self::UnknownClient | Self::WrongMethod | Self::WrongSecret | Self::BadSignature => false,
+        }
+    }
 }
 
 /// Why a request is malformed. The texts go to the client and never contain a value that was sent.
@@ -195,6 +236,12 @@ pub enum TokenError {
     /// The issuer is trusted, but not for tokens of this type.
     #[error("tokens of this type are not accepted from the issuer; add the type to the issuer's `token_types`")]
     TokenTypeNotAccepted,
+    /// The issuer has no key for the `kid` and the algorithm.
+    #[error("the issuer has no key for the token's `kid` and `alg`")]
+    UnknownKey,
+    /// The issuer may not use the algorithm, `none` included.
+    #[error("the token's `alg` is not accepted from its issuer; see `algorithms` of the issuer")]
+    AlgorithmNotAllowed,
     /// The signature can't be verified.
     #[error("the token's signature does not verify with any key of its issuer")]
     BadSignature,
@@ -208,7 +255,7 @@ pub enum TokenError {
     #[error("{}", describe_suspension(.0.as_ref()))]
     Suspended(Option<SuspensionCause>),
     /// The token was used before.
-    #[error("the token was already used")]
+    #[error("the token was already used; sign a new one for each request")]
     Replayed,
 }
 

@@ -1,6 +1,6 @@
 //! Failures of the outside world, and how errors are displayed with their causes.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use thiserror::Error;
 
@@ -22,10 +22,27 @@ pub const OP_CHECK_SCHEMA: &str = "check the store's schema";
 pub const OP_FIND_SIGNING_KEY: &str = "look for a signing key";
 
 impl Outage {
+    /// Returns the time after which a retry may succeed: that of the cause, or one second.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        let delayed = self.source.downcast_ref::<RetryLater>();
+        delayed.map_or(Duration::from_secs(1), |delayed| delayed.retry_after)
+    }
+
     /// Wraps a cause: `….map_err(Outage::during("commit"))?`.
     pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self { operation, source: source.into() }
     }
+}
+
+/// A cause that ends by itself at a known time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason}; retry after {} s", .retry_after.as_secs())]
+pub struct RetryLater {
+    /// What can't be determined before.
+    pub reason: &'static str,
+    /// The time until then.
+    pub retry_after: Duration,
 }
 
 /// Displays an error with all its causes on one line, outermost first, separated by `: `. A cause

@@ -6,12 +6,12 @@ use thiserror::Error;
 
 use super::Outage;
 use crate::domain::{
+    id::ClientId,
     jose::{
         jwk::{JwkSet, JwsAlgorithm},
         jws::UnverifiedJws,
     },
     registry::issuer::TrustedIssuer,
-    time::Timestamp,
 };
 
 /// A reason why another party's signature was not accepted.
@@ -31,16 +31,26 @@ pub enum SignatureError {
     Outage(#[from] Outage),
 }
 
+/// The caller on whose behalf an unknown `kid` makes an issuer's keys be fetched again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchCaller<'a> {
+    /// A client that has authenticated. Each has a limit of its own.
+    Client(&'a ClientId),
+    /// A caller whose only credential is the token. All of them share one limit.
+    Anonymous,
+}
+
 /// The keys of other parties: issuers publish theirs, and clients have theirs in the registry.
 #[async_trait]
 pub trait TrustedKeys: Send + Sync {
     /// Returns the payload if a key of the issuer signed it. An unknown `kid` makes the keys be
-    /// fetched again, at most once a minute.
+    /// fetched again, within the limits of the caller. Beyond these, whether the issuer has the key
+    /// is not known, which is an outage.
     async fn verify_with_issuer(
         &self,
         issuer: &TrustedIssuer,
         token: UnverifiedJws<'_>,
-        now: Timestamp,
+        caller: FetchCaller<'_>,
     ) -> Result<Map<String, Value>, SignatureError>;
 
     /// Returns the payload if a key of this set signed it.

@@ -6,7 +6,7 @@ use errand::{
         jose::jwk::JwsAlgorithm::{ES256, EdDSA},
         registry::issuer::TrustedIssuer,
     },
-    ports::TrustedKeys,
+    ports::{FetchCaller, TrustedKeys},
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -49,11 +49,11 @@ async fn rotation_is_detected_and_unknown_kid_fetches_are_limited() {
     assert_eq!(provider.request_count(), 2);
 
     for _ in 0..20 {
-        assert_eq!(verifier.verify(&entry, &c.token()).await, Some(FailureKind::UnknownKey));
+        assert_eq!(verifier.verify(&entry, &c.token()).await, Some(FailureKind::Outage), "not known to be missing");
     }
     assert_eq!(provider.request_count(), 2, "at most once a minute");
     verifier.clock.advance(MINUTE - 1);
-    assert_eq!(verifier.verify(&entry, &c.token()).await, Some(FailureKind::UnknownKey));
+    assert_eq!(verifier.verify(&entry, &c.token()).await, Some(FailureKind::Outage));
     assert_eq!(provider.request_count(), 2);
     verifier.clock.advance(1);
     assert_eq!(verifier.verify(&entry, &c.token()).await, Some(FailureKind::UnknownKey));
@@ -74,6 +74,40 @@ async fn rotation_is_detected_and_unknown_kid_fetches_are_limited() {
     verifier.keys.refresh([&entry]).await;
     assert_eq!(verifier.verify(&entry, &b.token()).await, None);
     assert_eq!(verifier.verify(&entry, &a.token()).await, Some(FailureKind::UnknownKey));
+}
+
+/// A forged token of an anonymous caller must not make the tokens of a rotated key be rejected:
+/// neither as invalid, nor for longer than the minimum interval.
+#[tokio::test]
+async fn anonymous_tokens_do_not_use_up_fetches_of_clients() {
+    let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());
+    let (entry, [a, b, c, d]) = (provider.entry(), ["a", "b", "c", "d"].map(NamedKey::new));
+    let (planner, reader) = ("planner".parse().unwrap(), "reader".parse().unwrap());
+    provider.publish_keys(&[a.public()]);
+    assert_eq!(verifier.verify(&entry, &a.token()).await, None);
+    assert_eq!(verifier.verify(&entry, &d.token()).await, Some(FailureKind::UnknownKey), "fetched, and not there");
+    assert_eq!(provider.request_count(), 2);
+
+    provider.publish_keys(&[a.public(), b.public()]);
+    let by = FetchCaller::Client;
+    assert_eq!(verifier.verify_for(by(&planner), &entry, &b.token()).await, Some(FailureKind::Outage));
+    assert_eq!(provider.request_count(), 2, "every caller waits for the minimum interval");
+    let outage = verifier.expect_unavailable(&entry, &b.token()).await;
+    assert!(outage.contains("the key is unknown") && outage.ends_with("retry after 60 s"), "{outage}");
+    verifier.clock.advance(5);
+    assert_eq!(verifier.verify(&entry, &b.token()).await, Some(FailureKind::Outage), "anonymous: once a minute");
+    assert_eq!(verifier.verify_for(by(&planner), &entry, &b.token()).await, None);
+    assert_eq!(verifier.verify(&entry, &b.token()).await, None, "fetched for another caller");
+    assert_eq!(provider.request_count(), 3);
+
+    // A client that used up its own limit does not stop another one.
+    verifier.clock.advance(5);
+    assert_eq!(verifier.verify_for(by(&planner), &entry, &c.token()).await, Some(FailureKind::Outage));
+    assert_eq!(verifier.verify_for(by(&reader), &entry, &c.token()).await, Some(FailureKind::UnknownKey));
+    assert_eq!(provider.request_count(), 4);
+    verifier.clock.advance(55);
+    assert_eq!(verifier.verify_for(by(&planner), &entry, &c.token()).await, Some(FailureKind::UnknownKey));
+    assert_eq!(provider.request_count(), 5);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use errand::{
         registry::issuer::TrustedIssuer,
         time::Timestamp,
     },
-    ports::{Clock, ErrorChain, SignatureError, TrustedKeys},
+    ports::{Clock, ErrorChain, FetchCaller, SignatureError, TrustedKeys},
 };
 use futures_util::{StreamExt, stream};
 use josekit::{
@@ -174,12 +174,23 @@ impl VerifierFixture {
 
     /// Verifies with the keys of an issuer.
     pub(crate) async fn verify(&self, issuer: &TrustedIssuer, token: &str) -> Option<FailureKind> {
-        failure_kind(&self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), NOW).await)
+        self.verify_for(FetchCaller::Anonymous, issuer, token).await
+    }
+
+    /// Verifies with the keys of an issuer, on behalf of a caller.
+    pub(crate) async fn verify_for(
+        &self,
+        caller: FetchCaller<'_>,
+        issuer: &TrustedIssuer,
+        token: &str,
+    ) -> Option<FailureKind> {
+        failure_kind(&self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), caller).await)
     }
 
     /// Returns why the issuer's keys are unavailable, with all causes.
     pub(crate) async fn expect_unavailable(&self, issuer: &TrustedIssuer, token: &str) -> String {
-        let verdict = self.keys.verify_with_issuer(issuer, UnverifiedJws::parse(token).unwrap(), NOW).await;
+        let token = UnverifiedJws::parse(token).unwrap();
+        let verdict = self.keys.verify_with_issuer(issuer, token, FetchCaller::Anonymous).await;
         let Err(SignatureError::Outage(outage)) = verdict else { panic!("no outage: {verdict:?}") };
         ErrorChain(&outage).to_string()
     }

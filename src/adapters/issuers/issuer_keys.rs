@@ -15,11 +15,12 @@ use crate::{
         jose::VerifierSet,
     },
     domain::{
+        id::ClientId,
         jose::jwk::{JwkSet, JwkSetError, JwsAlgorithm},
         registry::issuer::{KeySource, TrustedIssuer},
         uri::IssuerUrl,
     },
-    ports::{Clock, ErrorChain, Outage},
+    ports::{Clock, ErrorChain, FetchCaller, Outage, RetryLater},
 };
 
 /// The age at which keys are fetched again.
@@ -28,8 +29,11 @@ const REFRESH_INTERVAL: Duration = Duration::from_mins(10);
 const MAX_STALE: Duration = Duration::from_hours(24);
 /// The pause after a failed fetch.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The minimum interval between fetches that a token causes by naming an unknown key.
+/// The minimum interval between fetches that one caller causes with tokens that name an unknown
+/// key. Anonymous callers count as one.
 const UNKNOWN_KID_INTERVAL: Duration = Duration::from_mins(1);
+/// The minimum interval between such fetches of all callers together.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The dependencies of a fetch.
 #[derive(Clone)]
@@ -64,7 +68,9 @@ struct CacheState {
     cached: Option<CachedJwks>,
     /// The time and the cause of the last failure, unless the last fetch succeeded.
     last_failure: Option<(Duration, Arc<str>)>,
-    unknown_kid_fetched_at: Option<Duration>,
+    /// The fetches of the last minute that unknown keys caused, with the caller; `None` stands for
+    /// anonymous ones. [`MIN_FETCH_INTERVAL`] limits their number.
+    unknown_kid_fetches: Vec<(Option<ClientId>, Duration)>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,8 +86,8 @@ enum FetchReason {
     NoKeys,
     /// The keys are due for a refresh.
     Due,
-    /// A token names a key that is not in this set.
-    UnknownKid(Arc<VerifierSet>),
+    /// A token of this caller, `None` if anonymous, names a key that is not in this set.
+    UnknownKid(Arc<VerifierSet>, Option<ClientId>),
 }
 
 impl IssuerKeys {
@@ -121,15 +127,19 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns newer keys than `than`, in which a token's key is missing. Returns `None` if no
-    /// newer keys are available, which includes that it is too early for another fetch.
+    /// Returns newer keys than `than`, in which a token's key is missing. If it is too early for
+    /// another fetch, nothing shows that the issuer lacks the key, so that is an outage.
     pub(super) async fn fetch_newer_keys(
         self: &Arc<Self>,
         context: &FetchContext,
         than: Arc<VerifierSet>,
-    ) -> Result<Option<Arc<VerifierSet>>, Outage> {
-        let newer = self.fetch(context, FetchReason::UnknownKid(Arc::clone(&than))).await?;
-        Ok((!Arc::ptr_eq(&newer, &than)).then_some(newer))
+        caller: FetchCaller<'_>,
+    ) -> Result<Arc<VerifierSet>, Outage> {
+        let caller = match caller {
+            FetchCaller::Client(client) => Some(client.clone()),
+            FetchCaller::Anonymous => None,
+        };
+        self.fetch(context, FetchReason::UnknownKid(than, caller)).await
     }
 
     /// Fetches the keys if they are due.
@@ -156,7 +166,7 @@ impl IssuerKeys {
             let fetched_while_waiting = match &reason {
                 FetchReason::NoKeys => true,
                 FetchReason::Due => !self.is_refresh_due(now),
-                FetchReason::UnknownKid(than) => !Arc::ptr_eq(keys, than),
+                FetchReason::UnknownKid(than, _) => !Arc::ptr_eq(keys, than),
             };
             if fetched_while_waiting {
                 return Ok(Arc::clone(keys));
@@ -167,11 +177,8 @@ impl IssuerKeys {
                 .recent_failure()
                 .unwrap_or_else(|| Outage::during(OP_FETCH_JWKS)("the last fetch failed a moment ago")));
         }
-        if let (FetchReason::UnknownKid(_), Some(CachedJwks { keys, .. })) = (&reason, cached)
-            && !self.claim_unknown_kid_fetch(now)
-        {
-            // While the issuer is unreachable, nothing shows that it lacks the key.
-            return self.recent_failure().map_or(Ok(keys), Err);
+        if let (FetchReason::UnknownKid(_, caller), Some(_)) = (&reason, cached) {
+            self.claim_unknown_kid_fetch(caller.as_ref(), now).map_err(Outage::during(OP_FETCH_JWKS))?;
         }
         let result = tokio::time::timeout(context.timeout, self.source_id.fetch_jwks(&context.fetcher)).await;
         let result = result.unwrap_or_else(|_| Err(JwksError::TimedOut(context.timeout)));
@@ -208,14 +215,21 @@ impl IssuerKeys {
         self.read_state().last_failure.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < RETRY_DELAY)
     }
 
-    /// Claims the fetch that an unknown key may cause. A claimed fetch counts, whatever its result.
-    fn claim_unknown_kid_fetch(&self, now: Duration) -> bool {
+    /// Claims a fetch that an unknown key causes. A claimed fetch counts, whatever its result.
+    fn claim_unknown_kid_fetch(&self, caller: Option<&ClientId>, now: Duration) -> Result<(), RetryLater> {
         let mut state = self.state.write();
-        if state.unknown_kid_fetched_at.is_some_and(|at| now.saturating_sub(at) < UNKNOWN_KID_INTERVAL) {
-            return false;
+        let fetches = &mut state.unknown_kid_fetches;
+        fetches.retain(|(_, at)| now.saturating_sub(*at) < UNKNOWN_KID_INTERVAL);
+        let remaining = fetches.iter().map(|(other, at)| {
+            let interval = if other.as_ref() == caller { UNKNOWN_KID_INTERVAL } else { MIN_FETCH_INTERVAL };
+            interval.saturating_sub(now.saturating_sub(*at))
+        });
+        if let Some(retry_after) = remaining.max().filter(|remaining| !remaining.is_zero()) {
+            let reason = "the key is unknown, and the keys were fetched a moment ago";
+            return Err(RetryLater { reason, retry_after });
         }
-        state.unknown_kid_fetched_at = Some(now);
-        true
+        fetches.push((caller.cloned(), now));
+        Ok(())
     }
 
     fn recent_failure(&self) -> Option<Outage> {

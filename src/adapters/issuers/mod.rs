@@ -24,9 +24,8 @@ use crate::{
             jws::UnverifiedJws,
         },
         registry::issuer::{KeySource, TrustedIssuer},
-        time::Timestamp,
     },
-    ports::{Clock, ErrorChain, SignatureError, TrustedKeys},
+    ports::{Clock, ErrorChain, FetchCaller, SignatureError, TrustedKeys},
 };
 
 /// The maximum number of concurrent fetches.
@@ -93,7 +92,7 @@ impl TrustedKeys for JwksCache {
         &self,
         issuer: &TrustedIssuer,
         token: UnverifiedJws<'_>,
-        _now: Timestamp,
+        caller: FetchCaller<'_>,
     ) -> Result<Map<String, Value>, SignatureError> {
         if let KeySource::Inline(keys) = &issuer.keys {
             return self.verify_with_keys(keys, &issuer.algorithms, token);
@@ -103,8 +102,8 @@ impl TrustedKeys for JwksCache {
         let keys = issuer_keys.get_or_fetch(&self.context).await?;
         match keys.verify(algorithm, &token) {
             Err(SignatureError::UnknownKey) => {
-                let newer = issuer_keys.fetch_newer_keys(&self.context, keys).await?;
-                newer.ok_or(SignatureError::UnknownKey)?.verify(algorithm, &token)?;
+                let newer = issuer_keys.fetch_newer_keys(&self.context, keys, caller).await?;
+                newer.verify(algorithm, &token)?;
             }
             result => result?,
         }

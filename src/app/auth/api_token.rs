@@ -18,7 +18,7 @@ use crate::{
         scope::ScopeSet,
         secret::Secret,
         time::Lifetime,
-        token::{ApiTokenClaims, TokenDigest, TokenKind, check_expiry},
+        token::{ApiTokenClaims, TokenDigest, TokenKind, check_expiry, foreign_claims::ClaimError},
     },
     ports::{Outage, ReplayGuard, TokenRecord, WriteSet},
 };
@@ -211,9 +211,15 @@ impl Service {
             return Ok(cached);
         }
         let jws = CompactJws::parse(bearer).map_err(|_| AuthError::InvalidBearer)?;
-        let Ok((IssuedToken::Api(claims), key)) = self.verify_issued_with_key(jws, cx.now) else {
-            return Err(AuthError::InvalidBearer);
+        let (claims, key) = match self.verify_own_signature(jws, cx.now) {
+            Ok((IssuedToken::Api(claims), key)) => (claims, key),
+            Ok((IssuedToken::Task(..), _)) => return Err(AuthError::TaskTokenAsBearer),
+            Err(_) => return Err(AuthError::InvalidBearer),
         };
+        check_expiry(claims.exp, cx.now).map_err(|error| match error {
+            ClaimError::Expired => AuthError::ExpiredBearer,
+            _ => AuthError::InvalidBearer,
+        })?;
         let revocation_keys = claims.revocation_keys();
         if claims.aud != self.settings().issuer.as_str() || !is_live(&revocation_keys) {
             return Err(AuthError::InvalidBearer);

@@ -240,7 +240,7 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<(ClientId, ReplayGuard), RejectedClient> {
         let jws = UnverifiedJws::parse(assertion.expose())
-            .map_err(|_| RejectedClient { error: AuthError::Malformed, registered: None })?;
+            .map_err(|error| RejectedClient { error: AuthError::MalformedAssertion(error), registered: None })?;
         let claimed = jws.claimed_subject().map(str::to_owned);
         // RFC 7521 §4.2: `client_id` is optional, and must name the same client if present.
         let named = match (client, claimed) {

@@ -16,7 +16,7 @@ use crate::{
         task::{Initiator, Requester},
         token::foreign_claims::{UserTokenRules, check_user_claims},
     },
-    ports::SignatureError,
+    ports::{FetchCaller, SignatureError},
 };
 
 /// Proof that a request's bearer token is a requester's own token for Errand's API, issued to a
@@ -116,7 +116,7 @@ impl Service {
         if !issuer.token_types.contains(&kind) {
             return Err(AuthError::InvalidBearer.into());
         }
-        let verified = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await;
+        let verified = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, FetchCaller::Anonymous).await;
         let payload = verified.map_err(|error| match error {
             SignatureError::Outage(outage) => Error::Unavailable(outage),
             SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
@@ -131,7 +131,7 @@ impl Service {
             foreign_prefixes: snapshot.registry.foreign_prefixes(&issuer).collect(),
             leeway: self.settings().tokens.leeway,
         };
-        let claims = check_user_claims(payload, &rules, cx.now).map_err(|_| AuthError::InvalidBearer)?;
+        let claims = check_user_claims(payload, &rules, cx.now).map_err(AuthError::BearerClaim)?;
         if snapshot.registry.is_blocked(&claims.requester) {
             return Err(AuthError::InvalidBearer.into());
         }

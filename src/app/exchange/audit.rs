@@ -133,7 +133,7 @@ fn issue_record(exchange: ExchangeContext<'_>, signed: &SignedToken) -> Record {
     let (SignedToken { plan, claims, .. }, RequestContext { now, request_id }) = (signed, exchange.cx);
     Record {
         requester: Some(plan.requester.clone()),
-        agents: plan.chain.actors().map(|actor| actor.sub.clone()).collect(),
+        agents: plan.chain.audit_names(&claims.iss),
         client: Some(plan.client.clone()),
         task: Some(claims.txn),
         purpose: Some(claims.tctx.purpose.to_string()),

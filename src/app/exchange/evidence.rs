@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::{
     app::{
-        Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
+        AuthError, Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
         exchange::ExchangeContext,
     },
     domain::{
         authority::Permission,
-        exchange::{Evidence, Presenter, presenter_binding::AgentMatch},
+        exchange::{Evidence, Presenter, check_holder, presenter_binding::AgentMatch},
         id::{KeyId, TaskId, TokenId},
         jose::jws::{CompactJws, JwsHeader, UnverifiedJws},
         registry::{
@@ -26,7 +26,7 @@ use crate::{
         },
         uri::IssuerUrl,
     },
-    ports::{ReplayGuard, SignatureError},
+    ports::{FetchCaller, ReplayGuard, SignatureError},
 };
 
 /// A subject token whose signature and claims are verified, and that is live.
@@ -82,7 +82,7 @@ impl From<&SubjectToken> for KnownSubject {
                 issued: Some(KnownIssuedToken {
                     task: claims.txn,
                     token: claims.jti,
-                    agents: claims.act.actors().map(|actor| actor.sub.clone()).collect(),
+                    agents: claims.act.audit_names(&claims.iss),
                 }),
             },
         }
@@ -139,6 +139,15 @@ fn actor_error(error: TokenError) -> Error {
     Error::Token("actor", error)
 }
 
+/// Returns why an assertion is not a valid actor token. The presenter is the client that it names.
+fn assertion_error(error: AuthError) -> TokenError {
+    match error {
+        AuthError::BadClaim(error) => TokenError::BadClaim(error),
+        AuthError::WrongTyp => TokenError::WrongTyp,
+        _ => TokenError::BadSignature,
+    }
+}
+
 impl Service {
     /// Verifies the subject token and the actor token of an exchange.
     pub(super) async fn verify_evidence<'a>(
@@ -153,7 +162,7 @@ impl Service {
             Client::Admin(_) => return Err(Error::from(RequestError::UnauthorizedGrantType).into()),
         };
         let (token, declared_type) = (request.subject_token.expose(), request.subject_token_type);
-        let subject = self.verify_subject_token(token, declared_type, client, caller.snapshot(), cx).await?;
+        let subject = self.verify_subject_token(token, declared_type, presenter, caller.snapshot(), cx).await?;
         let Some((token, declared_type)) = &request.actor else {
             return Ok(VerifiedEvidence {
                 presenter,
@@ -182,42 +191,39 @@ impl Service {
         &self,
         token: &str,
         declared_type: PresentedTokenType,
-        presenter: Client<'_>,
+        presenter: Presenter<'_>,
         snapshot: &Snapshot,
         cx: &RequestContext,
     ) -> Result<SubjectToken, EvidenceError> {
         let jws = UnverifiedJws::parse(token).map_err(|error| subject_error(error.into()))?;
-        let subject = match jws.claimed_issuer() {
+        match jws.claimed_issuer() {
             Some(issuer) if issuer == self.settings().issuer.as_str() => {
-                self.verify_issued_subject_token(jws, declared_type, cx).map_err(subject_error)?
+                let (claims, kind) = self.verify_issued_subject_token(jws, declared_type, cx).map_err(subject_error)?;
+                let keys = claims.revocation_keys();
+                let checked = self.check_issued_subject_token(&claims, kind, &keys, presenter, snapshot, cx);
+                let subject = SubjectToken::Own(claims, kind);
+                match checked {
+                    Ok(()) => Ok(without_ended_tools(subject, &keys, snapshot)),
+                    Err(error) => Err(EvidenceError { error, known: Some(KnownSubject::from(&subject)) }),
+                }
             }
             Some(issuer) => {
                 let issuer = snapshot.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
                 let issuer = issuer.ok_or_else(|| subject_error(TokenError::UntrustedIssuer))?;
-                self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?
+                Ok(self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?)
             }
-            None => return Err(subject_error(TokenError::BadClaim(ClaimError::Missing("iss"))).into()),
-        };
-        let keys = match &subject {
-            SubjectToken::Own(claims, _) => claims.revocation_keys(),
-            SubjectToken::User(..) => return Ok(subject),
-        };
-        let error = match snapshot.standing(&keys) {
-            Standing::Live => return Ok(without_ended_tools(subject, &keys, snapshot)),
-            Standing::Suspended => TokenError::Suspended(snapshot.suspension_cause(&keys)),
-            Standing::Revoked => TokenError::Revoked,
-        };
-        Err(EvidenceError { error: subject_error(error), known: Some(KnownSubject::from(&subject)) })
+            None => Err(subject_error(TokenError::BadClaim(ClaimError::Missing("iss"))).into()),
+        }
     }
 
-    /// Verifies a subject token that Errand issued: an access token or a transaction token,
-    /// declared as what it is. Its standing is not checked.
+    /// Verifies the signature and the type of a subject token that Errand issued: an access token or
+    /// a transaction token, declared as what it is.
     fn verify_issued_subject_token(
         &self,
         jws: UnverifiedJws<'_>,
         declared_type: PresentedTokenType,
         cx: &RequestContext,
-    ) -> Result<SubjectToken, TokenError> {
+    ) -> Result<(Box<TaskTokenClaims>, TokenKind), TokenError> {
         let typ = match declared_type {
             PresentedTokenType::AccessToken => TYP_ACCESS_TOKEN,
             PresentedTokenType::TxnToken => TYP_TXN_TOKEN,
@@ -226,36 +232,35 @@ impl Service {
         if jws.header().typ.as_deref() != Some(typ) {
             return Err(TokenError::WrongTyp);
         }
-        match self.verify_issued(jws.into(), cx.now)? {
+        match self.verify_own_signature(jws.into(), cx.now)?.0 {
             // An API token is valid at Errand's own APIs, and has no requester to act for.
             IssuedToken::Api(_) => Err(TokenError::WrongTyp),
-            IssuedToken::Task(claims, kind) => Ok(SubjectToken::Own(claims, kind)),
+            IssuedToken::Task(claims, kind) => Ok((claims, kind)),
         }
     }
 
-    /// Verifies the signature, the issuer, the form and the expiry of an issued token. Its standing
-    /// and its audience are not checked.
-    pub(in crate::app) fn verify_issued(&self, jws: CompactJws<'_>, now: Timestamp) -> Result<IssuedToken, TokenError> {
-        self.verify_issued_with_key(jws, now).map(|(token, _)| token)
-    }
-
-    /// As [`verify_issued`](Self::verify_issued); also returns the key that signed the token.
-    pub(in crate::app) fn verify_issued_with_key(
+    /// Checks the presenter, the expiry and the standing of an issued subject token, in this order:
+    /// a client must not learn whether another client's token is live, suspended or revoked.
+    fn check_issued_subject_token(
         &self,
-        jws: CompactJws<'_>,
-        now: Timestamp,
-    ) -> Result<(IssuedToken, KeyId), TokenError> {
-        let (token, key) = self.verify_own_signature(jws, now)?;
-        let expires = match &token {
-            IssuedToken::Task(claims, _) => claims.exp,
-            IssuedToken::Api(claims) => claims.exp,
-        };
-        check_expiry(expires, now)?;
-        Ok((token, key))
+        claims: &TaskTokenClaims,
+        kind: TokenKind,
+        keys: &RevocationKeys,
+        presenter: Presenter<'_>,
+        snapshot: &Snapshot,
+        cx: &RequestContext,
+    ) -> Result<(), Error> {
+        check_holder(claims, kind, presenter, &self.settings().issuer)?;
+        check_expiry(claims.exp, cx.now).map_err(|error| subject_error(error.into()))?;
+        match snapshot.standing(keys) {
+            Standing::Live => Ok(()),
+            Standing::Suspended => Err(subject_error(TokenError::Suspended(snapshot.suspension_cause(keys)))),
+            Standing::Revoked => Err(subject_error(TokenError::Revoked)),
+        }
     }
 
-    /// Verifies that Errand signed a token, and returns the token and the key. Its expiry is not
-    /// checked.
+    /// Verifies that Errand signed a token, and returns the token and the key. Its expiry and its
+    /// standing are not checked.
     pub(in crate::app) fn verify_own_signature(
         &self,
         jws: CompactJws<'_>,
@@ -274,7 +279,7 @@ impl Service {
         jws: UnverifiedJws<'_>,
         declared_type: PresentedTokenType,
         issuer: Arc<TrustedIssuer>,
-        presenter: Client<'_>,
+        presenter: Presenter<'_>,
         snapshot: &Snapshot,
         cx: &RequestContext,
     ) -> Result<SubjectToken, Error> {
@@ -282,17 +287,17 @@ impl Service {
         if !issuer.token_types.contains(&kind) {
             return Err(subject_error(TokenError::TokenTypeNotAccepted));
         }
-        let payload = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, cx.now).await.map_err(
-            |error| match error {
-                SignatureError::Outage(outage) => Error::Unavailable(outage),
-                SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
-                    subject_error(TokenError::BadSignature)
-                }
-            },
-        )?;
+        let trusted_keys = &self.inner.ports.trusted_keys;
+        let verified = trusted_keys.verify_with_issuer(&issuer, jws, FetchCaller::Client(presenter.id())).await;
+        let payload = verified.map_err(|error| match error {
+            SignatureError::Outage(outage) => Error::Unavailable(outage),
+            SignatureError::UnknownKey => subject_error(TokenError::UnknownKey),
+            SignatureError::AlgorithmNotAllowed => subject_error(TokenError::AlgorithmNotAllowed),
+            SignatureError::InvalidSignature => subject_error(TokenError::BadSignature),
+        })?;
         let agent_client_ids = match presenter {
-            Client::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
-            Client::Resource(_) | Client::Admin(_) => &[],
+            Presenter::Agent(agent) => agent.known_as.get(&issuer.issuer).map(Vec::as_slice).unwrap_or_default(),
+            Presenter::Resource(_) => &[],
         };
         let rules = UserTokenRules {
             issuer: &issuer,
@@ -318,20 +323,30 @@ impl Service {
     ) -> Result<(AgentMatch, Option<ReplayGuard>), Error> {
         let jws = UnverifiedJws::parse(token).map_err(|error| actor_error(error.into()))?;
         match declared_type {
-            PresentedTokenType::AccessToken => match self.verify_issued(jws.into(), cx.now).map_err(actor_error)? {
-                IssuedToken::Task(..) => Err(actor_error(TokenError::WrongTyp)),
-                IssuedToken::Api(claims) if snapshot.standing(&claims.revocation_keys()) != Standing::Live => {
-                    Err(actor_error(TokenError::Revoked))
+            PresentedTokenType::AccessToken => {
+                match self.verify_own_signature(jws.into(), cx.now).map_err(actor_error)?.0 {
+                    IssuedToken::Task(..) => Err(actor_error(TokenError::WrongTyp)),
+                    // Of another client's token, the presenter does not learn whether it is live.
+                    IssuedToken::Api(claims) if claims.sub != *presenter.id() => Ok((AgentMatch::OtherParty, None)),
+                    IssuedToken::Api(claims) => {
+                        check_expiry(claims.exp, cx.now).map_err(|error| actor_error(error.into()))?;
+                        let keys = claims.revocation_keys();
+                        match snapshot.standing(&keys) {
+                            Standing::Live => Ok((AgentMatch::ThisAgent, None)),
+                            Standing::Suspended => {
+                                Err(actor_error(TokenError::Suspended(snapshot.suspension_cause(&keys))))
+                            }
+                            Standing::Revoked => Err(actor_error(TokenError::Revoked)),
+                        }
+                    }
                 }
-                IssuedToken::Api(claims) if claims.sub == *presenter.id() => Ok((AgentMatch::ThisAgent, None)),
-                IssuedToken::Api(_) => Ok((AgentMatch::OtherParty, None)),
-            },
+            }
             PresentedTokenType::Jwt => {
                 if jws.claimed_subject() != Some(presenter.id().as_str()) {
                     return Ok((AgentMatch::OtherParty, None));
                 }
-                let guard =
-                    self.check_assertion_of(presenter, jws, cx).map_err(|_| actor_error(TokenError::BadSignature))?;
+                let checked = self.check_assertion_of(presenter, jws, cx);
+                let guard = checked.map_err(|error| actor_error(assertion_error(error)))?;
                 Ok((AgentMatch::ThisAgent, Some(guard)))
             }
             PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(actor_error(TokenError::WrongTyp)),

@@ -3,16 +3,21 @@
 use crate::{
     app::{Error, ExchangeRequest, RequestError, RequestedTokenType, Service, auth::client::IdentifiedClient},
     domain::{
-        exchange::{Evidence, RequestedToken},
+        exchange::{Denial, Evidence, RequestedToken},
         id::ClientId,
         registry::{
             Registry,
-            client::{Agent, Resource},
+            client::{Agent, Client, Resource},
         },
         token::TokenKind,
         uri::ResourceUri,
     },
 };
+
+/// Returns whether the agent may use the resource at all. Others look as if they did not exist.
+fn is_usable(agent: &Agent, resource: &Resource) -> bool {
+    agent.access.iter().any(|access| access.resource == resource.id)
+}
 
 impl Service {
     /// Resolves the target of a request (RFC 8707): a resource by its URI or its registered name,
@@ -24,6 +29,7 @@ impl Service {
         subject: Evidence<'_>,
     ) -> Result<RequestedToken<'a>, Error> {
         let registry = &caller.snapshot().registry;
+        let client = caller.client().map_err(Error::from)?;
         let target = |text| Error::Request(RequestError::InvalidTarget(text));
         if request.requested_token_type == RequestedTokenType::TxnToken {
             let is_domain = request.audience.as_deref() == Some(self.settings().trust_domain.as_str());
@@ -35,11 +41,13 @@ impl Service {
                 ))
             };
         }
+        let Client::Agent(agent) = client else { return Err(Denial::ResourceLimitedToTxnToken.into()) };
         let by_uri = match &request.resource {
             None => None,
             Some(text) => {
                 let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not a valid resource URI"))?;
-                Some(registry.resource_at(&uri).ok_or(target("no resource is registered with the URI in `resource`"))?)
+                let found = registry.resource_at(&uri).filter(|resource| is_usable(agent, resource));
+                Some(found.ok_or(target("no resource that the agent may use has the URI in `resource`"))?)
             }
         };
         let by_name = match &request.audience {
@@ -47,7 +55,8 @@ impl Service {
             Some(name) => {
                 let id = name.parse::<ClientId>().ok();
                 let found = id.as_ref().and_then(|id| registry.resource(id));
-                Some(found.ok_or(target("no resource is registered with the name in `audience`"))?)
+                let found = found.filter(|resource| is_usable(agent, resource));
+                Some(found.ok_or(target("no resource that the agent may use has the name in `audience`"))?)
             }
         };
         let resource = match (by_uri, by_name) {
@@ -60,8 +69,9 @@ impl Service {
         match &request.requested_actor {
             None => Ok(RequestedToken::Access(resource)),
             Some(id) => {
-                let next: &Agent = registry.agent(id).ok_or(target("no agent is registered as `requested_actor`"))?;
-                Ok(RequestedToken::HandOver(next, resource))
+                // An unknown agent is denied like one to which this agent may not delegate.
+                let next = registry.agent(id).filter(|_| agent.edge_to(id).is_some());
+                Ok(RequestedToken::HandOver(next.ok_or(Denial::DelegationNotAllowed)?, resource))
             }
         }
     }

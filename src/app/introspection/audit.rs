@@ -63,7 +63,7 @@ impl Service {
         }
         let is_queued = self.inner.writer.enqueue_audit(Record {
             requester: claims.map(TaskTokenClaims::requester),
-            agents: claims.iter().flat_map(|claims| claims.act.actors()).map(|actor| actor.sub.clone()).collect(),
+            agents: claims.map(|claims| claims.act.audit_names(&claims.iss)).unwrap_or_default(),
             client: Some(resource.id.clone()),
             task: claims.map(|claims| claims.txn),
             authority_hash: claims.map(|claims| claims.task.authority_hash.clone()),

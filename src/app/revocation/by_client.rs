@@ -117,7 +117,7 @@ fn earliest_peer_time(cx: &RequestContext) -> Timestamp {
 fn audit_record(claims: &TaskTokenClaims, cx: &RequestContext) -> Record {
     Record {
         requester: Some(claims.requester()),
-        agents: claims.act.actors().map(|actor| actor.sub.clone()).collect(),
+        agents: claims.act.audit_names(&claims.iss),
         task: Some(claims.txn),
         purpose: Some(claims.tctx.purpose.to_string()),
         authority_hash: Some(claims.task.authority_hash.clone()),

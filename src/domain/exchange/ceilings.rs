@@ -45,6 +45,7 @@ pub(super) fn resolve_authority(input: &ExchangeInput<'_>, edges: &[EdgeUse<'_>]
     if input.scope.is_none() && input.details.is_none() {
         return Err(Denial::NoAuthorityRequested);
     }
+    check_usable_resources(input)?;
     let by_scope = input
         .registry
         .bind_definitions(&by_scope)
@@ -79,6 +80,25 @@ pub(super) fn resolve_authority(input: &ExchangeInput<'_>, edges: &[EdgeUse<'_>]
         }
     }
     Ok(by_scope.iter().cloned().chain(by_details.into_iter().map(|(_, permission)| permission)).collect())
+}
+
+/// Checks that the agent may use the resource of each detail. A resource that it may not use looks
+/// like one that does not exist, whatever its catalogue contains.
+fn check_usable_resources(input: &ExchangeInput<'_>) -> Result<(), Denial> {
+    let Presenter::Agent(agent) = input.presenter else { return Ok(()) };
+    let is_usable = |uri| {
+        let resource = input.registry.resource_at(uri);
+        resource.is_some_and(|resource| agent.access.iter().any(|access| access.resource == resource.id))
+    };
+    for (n, permission) in input.details.into_iter().flat_map(RequestedPermissions::iter) {
+        if !is_usable(&permission.resource) {
+            let path = Authority::default().excess_path(permission, false).unwrap_or_default();
+            let location = format!("authorization_details[{n}]{path}");
+            let excess = CeilingExceeded { location, owner: CeilingOwner::Agent, allowed: None };
+            return Err(Denial::DetailsExceedCeiling(excess));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the tools under the requested scopes at the candidate resources. A scope without tools

@@ -30,7 +30,7 @@
 //! # use serde_json::{Map, json};
 //! # let objects = [
 //! #     json!({"kind": "issuer", "body": {"issuer": "https://login.example.com", "audiences": ["https://sts.example.com"],
-//! #         "keys": {"inline": {"keys": [{"kty": "EC"}]}}, "algorithms": ["RS256"], "token_types": ["access_token"]}}),
+//! #         "keys": "discovery", "algorithms": ["RS256"], "token_types": ["access_token"]}}),
 //! #     json!({"kind": "agent", "body": {"id": "planner", "authentication": {"method": "client_secret_basic"},
 //! #         "known_as": {"https://login.example.com": ["planner-app"]},
 //! #         "access": [{"resource": "files", "scopes": ["files:read"]}]}}),
@@ -109,6 +109,7 @@ pub use basis::Basis;
 pub use denial::{CeilingExceeded, CeilingOwner, Denial};
 pub use input::{Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector};
 pub use plan::{PlannedTask, TokenPlan};
+pub use presenter::check_holder;
 
 use ceilings::resolve_authority;
 use consent::{GrantBasis, grant_basis};
@@ -217,7 +218,7 @@ fn resolve_chain(input: &ExchangeInput<'_>) -> Result<ActorChain, Denial> {
             None => Ok(ActorChain::from_actor(actor(agent))),
             // Another issuer can't state that an agent of this server acted: no edge was checked
             // for it.
-            Some(chain) if chain.actors().any(|actor| actor.iss == input.issuer.as_str()) => {
+            Some(chain) if chain.actors().any(|actor| input.issuer.is_same_location(&actor.iss)) => {
                 Err(ActorChainError::OwnAgentNamedByForeignIssuer)
             }
             Some(chain) => chain.with_actor(actor(agent), max),

@@ -8,7 +8,7 @@ use crate::domain::{
         TaskTokenClaims, TokenKind,
         foreign_claims::{MayAct, UserClaims},
     },
-    uri::ResourceUri,
+    uri::{IssuerUrl, ResourceUri},
 };
 
 /// Checks that the presenter may request this kind of token, and that the target is not blocked.
@@ -19,11 +19,12 @@ pub(super) fn check_requested_token(input: &ExchangeInput<'_>) -> Result<(), Den
         }
         (_, RequestedToken::Access(resource)) if resource.disabled => return Err(Denial::TargetBlocked),
         (Presenter::Agent(from), RequestedToken::HandOver(to, resource)) => {
-            if resource.disabled || to.disabled {
-                return Err(Denial::TargetBlocked);
-            }
+            // Before the state of the other agent, which only its delegators learn.
             if from.edge_to(&to.id).is_none() {
                 return Err(Denial::DelegationNotAllowed);
+            }
+            if resource.disabled || to.disabled {
+                return Err(Denial::TargetBlocked);
             }
         }
         (Presenter::Agent(_), RequestedToken::Access(_)) | (_, RequestedToken::Txn) => {}
@@ -47,25 +48,30 @@ fn is_this_server(input: &ExchangeInput<'_>, uri: &ResourceUri) -> bool {
     named(input.issuer.as_str()) || named(input.trust_domain)
 }
 
-/// Checks that the presenter may use the subject token, and returns the basis.
+/// Checks that the presenter may use the subject token, and returns the basis. Whether the
+/// presenter is bound to the token comes first: others learn nothing about the state of its
+/// parties.
 pub(super) fn check_presenter(input: &ExchangeInput<'_>) -> Result<Basis, Denial> {
     if input.presenter.is_disabled() {
         return Err(Denial::PartyBlocked);
     }
     match (input.subject, input.presenter) {
-        (Evidence::User(_, issuer), _) if issuer.disabled => Err(Denial::PartyBlocked),
-        (Evidence::User(user, _), _) if input.registry.is_blocked(&user.requester) => Err(Denial::RequesterBlocked),
         (Evidence::User(..), Presenter::Resource(_)) => Err(Denial::PresenterMismatch),
         (Evidence::User(user, issuer), Presenter::Agent(agent)) => {
             let evidence = binding_evidence(input, user, issuer, agent);
-            presenter_binding::check_binding(evidence).map_err(Denial::PresenterNotBound)
+            let basis = presenter_binding::check_binding(evidence).map_err(Denial::PresenterNotBound)?;
+            if issuer.disabled {
+                return Err(Denial::PartyBlocked);
+            }
+            if input.registry.is_blocked(&user.requester) { Err(Denial::RequesterBlocked) } else { Ok(basis) }
         }
         (Evidence::Own(own, kind), presenter) => {
+            let basis = check_holder(own, kind, presenter, input.issuer)?;
             check_parties_enabled(input, own)?;
             if input.actor_match == AgentMatch::OtherParty {
                 return Err(Denial::PresenterNotBound(presenter_binding::BindingError::ActorTokenMismatch));
             }
-            check_issued_token(input, own, kind, presenter)
+            Ok(basis)
         }
     }
 }
@@ -97,12 +103,13 @@ fn binding_evidence(
 }
 
 /// Checks that the presenter holds the token, is the resource that it is for, or is the agent that
-/// it names.
-fn check_issued_token(
-    input: &ExchangeInput<'_>,
+/// it names. A stranger gets one answer for every token, live or not, so this check precedes those
+/// of expiry, standing and parties.
+pub fn check_holder(
     own: &TaskTokenClaims,
     kind: TokenKind,
     presenter: Presenter<'_>,
+    issuer: &IssuerUrl,
 ) -> Result<Basis, Denial> {
     match (kind, presenter) {
         (TokenKind::Access, Presenter::Agent(agent)) if agent.id == own.client_id => Ok(Basis::Holder),
@@ -110,7 +117,7 @@ fn check_issued_token(
             Ok(Basis::ResourceAudience)
         }
         (TokenKind::HandOver, Presenter::Agent(agent)) => {
-            let named = own.may_act.as_ref().is_some_and(|next| next.iss == *input.issuer && next.sub == agent.id);
+            let named = own.may_act.as_ref().is_some_and(|next| next.iss == *issuer && next.sub == agent.id);
             if named { Ok(Basis::HandOver) } else { Err(Denial::PresenterMismatch) }
         }
         (TokenKind::Txn, presenter) if own.req_wl.as_ref() == Some(presenter.id()) => Ok(Basis::Holder),

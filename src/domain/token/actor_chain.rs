@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
+use crate::domain::uri::IssuerUrl;
+
 /// An actor, identified by name and namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
@@ -84,6 +86,20 @@ impl ActorChain {
     /// Returns the actors, the current one first.
     pub fn actors(&self) -> impl DoubleEndedIterator<Item = &Actor> {
         self.0.iter()
+    }
+
+    /// Returns the names of the actors for an audit record, the current one first. An actor of
+    /// another issuer is `foreign:`, its issuer and its name, which no client id can be.
+    #[must_use]
+    pub fn audit_names(&self, own_issuer: &IssuerUrl) -> Vec<String> {
+        let name = |actor: &Actor| {
+            if actor.iss == own_issuer.as_str() {
+                actor.sub.clone()
+            } else {
+                format!("foreign:{} {}", actor.iss, actor.sub)
+            }
+        };
+        self.0.iter().map(name).collect()
     }
 
     /// Returns the number of actors.
@@ -178,6 +194,15 @@ mod tests {
             r#"{"iss":"https://sts.example.com","sub":"b","act":{"iss":"https://sts.example.com","sub":"a"}}"#
         );
         assert_eq!(serde_json::from_str::<ActorChain>(&json).unwrap(), chain);
+    }
+
+    #[test]
+    fn audit_names_mark_actors_of_other_issuers() {
+        let foreign = Actor { iss: "https://login.example.com".into(), ..actor("planner") };
+        let chain = ActorChain::from_actor(foreign).with_actor(actor("planner"), 4).unwrap();
+        let own = "https://sts.example.com".parse().unwrap();
+        assert_eq!(chain.audit_names(&own), ["planner", "foreign:https://login.example.com planner"]);
+        assert!("foreign:x y".parse::<crate::domain::id::ClientId>().is_err());
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl From<&AuthError> for ErrorCode {
             AuthError::MultipleMethods => Self::InvalidRequest,
             AuthError::MissingCredentials
             | AuthError::Malformed
+            | AuthError::MalformedAssertion(_)
             | AuthError::UnknownClient
             | AuthError::WrongMethod
             | AuthError::WrongSecret
@@ -117,7 +118,11 @@ impl From<&AuthError> for ErrorCode {
             | AuthError::WrongTyp
             | AuthError::Replayed
             | AuthError::CredentialsChanged => Self::InvalidClient,
-            AuthError::MissingBearer | AuthError::InvalidBearer => Self::InvalidToken,
+            AuthError::MissingBearer
+            | AuthError::InvalidBearer
+            | AuthError::ExpiredBearer
+            | AuthError::TaskTokenAsBearer
+            | AuthError::BearerClaim(_) => Self::InvalidToken,
             AuthError::InsufficientScope => Self::InsufficientScope,
             AuthError::ClientNotAllowed | AuthError::NotPortalToken => Self::AccessDenied,
         }

@@ -1,5 +1,7 @@
 //! Error responses of the OAuth endpoints (RFC 6749 §5.2, RFC 8693 §2.2.2).
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -12,7 +14,7 @@ use crate::{
     domain::{authority::Authority, exchange::Denial},
     http::error::{
         code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
-        outcome::{Refusal, describe},
+        outcome::{DEFAULT_RETRY_AFTER, Refusal, describe, retry_after, retry_after_header},
     },
 };
 
@@ -22,6 +24,7 @@ pub(in crate::http) struct OAuthError {
     code: ErrorCode,
     status: StatusCode,
     challenge: Option<&'static str>,
+    retry_after: Duration,
     description: String,
     reason: String,
     allowed_authority: Option<Authority>,
@@ -47,7 +50,7 @@ impl From<Error> for OAuthError {
     fn from(error: Error) -> Self {
         let code = ErrorCode::from(&error);
         let (description, reason) = (describe(&error), error.to_string());
-        let challenge = www_authenticate(&error);
+        let (challenge, retry_after) = (www_authenticate(&error), retry_after(&error));
         let (mut allowed_authority, mut required_consent) = (None, None);
         match error {
             Error::Denied(Denial::ScopeExceedsCeiling(excess) | Denial::DetailsExceedCeiling(excess)) => {
@@ -56,7 +59,8 @@ impl From<Error> for OAuthError {
             Error::ConsentRequired(consent) => required_consent = Some(consent),
             _ => {}
         }
-        Self { code, status: code.status(), challenge, description, reason, allowed_authority, required_consent }
+        let status = code.status();
+        Self { code, status, challenge, retry_after, description, reason, allowed_authority, required_consent }
     }
 }
 
@@ -80,6 +84,7 @@ impl OAuthError {
             code,
             status: code.status(),
             challenge: None,
+            retry_after: DEFAULT_RETRY_AFTER,
             description: INTERNAL_ERROR_TEXT.to_owned(),
             reason: INTERNAL_ERROR_TEXT.to_owned(),
             allowed_authority: None,
@@ -109,7 +114,7 @@ impl IntoResponse for OAuthError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.code == ErrorCode::TemporarilyUnavailable {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after_header(self.retry_after));
         }
         response.extensions_mut().insert(Refusal { code: self.code.as_str(), reason: self.reason });
         response

@@ -1,10 +1,10 @@
 //! The refusal of a request, from the error response to the request log.
 
-use crate::{
-    app::{AuthError, Error},
-    http::error::code::{ErrorCode, INTERNAL_ERROR_TEXT},
-    ports::ErrorChain,
-};
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+
+use crate::{app::Error, http::error::code::INTERNAL_ERROR_TEXT, ports::ErrorChain};
 
 /// Why a request was refused. An error response carries it as an extension; the request log reads
 /// it.
@@ -14,6 +14,23 @@ pub(in crate::http) struct Refusal {
     pub code: &'static str,
     /// The full reason, for the log only.
     pub reason: String,
+}
+
+/// The `Retry-After` of a response whose error names no time.
+pub(super) const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Returns the time after which a retry may succeed.
+pub(super) fn retry_after(error: &Error) -> Duration {
+    match error {
+        Error::Unavailable(outage) => outage.retry_after(),
+        _ => DEFAULT_RETRY_AFTER,
+    }
+}
+
+/// Returns the value of `Retry-After` (RFC 9110 §10.2.3): whole seconds, rounded up.
+pub(super) fn retry_after_header(delay: Duration) -> HeaderValue {
+    let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+    seconds.max(1).into()
 }
 
 /// Returns the text that the client receives for an error. Logs an outage with its causes: the
@@ -29,10 +46,7 @@ pub(super) fn describe(error: &Error) -> String {
             INTERNAL_ERROR_TEXT.to_owned()
         }
         // One text for all of them, so that a probe for client ids learns nothing.
-        Error::Auth(auth) if ErrorCode::from(auth) == ErrorCode::InvalidClient => match auth {
-            AuthError::MissingCredentials => "client authentication is required".to_owned(),
-            _ => "client authentication failed".to_owned(),
-        },
+        Error::Auth(auth) if !auth.is_disclosable() => "client authentication failed".to_owned(),
         refusal => refusal.to_string(),
     }
 }

@@ -1,5 +1,7 @@
 //! Error responses of the JSON APIs: problem details (RFC 9457).
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -11,7 +13,7 @@ use crate::{
     domain::{registry::tool::AcceptanceError, task::TaskState},
     http::error::{
         code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
-        outcome::{Refusal, describe},
+        outcome::{DEFAULT_RETRY_AFTER, Refusal, describe, retry_after, retry_after_header},
     },
     ports::{OP_CHECK_SCHEMA, OP_FIND_SIGNING_KEY, Outage},
 };
@@ -165,6 +167,7 @@ impl From<&Error> for ProblemType {
 pub(in crate::http) struct Problem {
     r#type: ProblemType,
     challenge: Option<&'static str>,
+    retry_after: Duration,
     detail: String,
     reason: String,
     state: Option<TaskState>,
@@ -190,6 +193,7 @@ impl From<Error> for Problem {
         Self {
             r#type: ProblemType::from(&error),
             challenge: www_authenticate(&error),
+            retry_after: retry_after(&error),
             detail: describe(&error),
             reason: error.to_string(),
             state,
@@ -232,6 +236,7 @@ impl Problem {
         Self {
             r#type,
             challenge: None,
+            retry_after: DEFAULT_RETRY_AFTER,
             detail: INTERNAL_ERROR_TEXT.to_owned(),
             reason: INTERNAL_ERROR_TEXT.to_owned(),
             state: None,
@@ -267,7 +272,7 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after_header(self.retry_after));
         }
         response.extensions_mut().insert(Refusal { code, reason: self.reason });
         response

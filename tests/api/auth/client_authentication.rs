@@ -64,10 +64,32 @@ async fn failed_authentication_reveals_nothing(server: Server) {
             ("wrong key", signed(&stranger, json!({}))),
             ("a key of another party", signed(&server.idp, json!({}))),
             ("a key for a client with a secret", signed(&server.planner, reader)),
-            ("right key, wrong audience", signed(&server.planner, json!({"aud": "https://elsewhere.example"}))),
-            ("right key, expired", signed(&server.planner, json!({"exp": Server::now() - 600}))),
         ] {
             assert_eq!(send_and_read(request).await, want, "{path} {name}");
+        }
+        // With a valid signature of the client, the response says what is wrong.
+        let (planner, grant) = (&server.planner, &grant);
+        let post = |assertion: &str| server.post(path).form(&with_assertion(grant, assertion));
+        let used = server.assertion(json!({}));
+        send_and_read(post(&used)).await;
+        let typed = planner.sign("at+jwt", &server.assertion_claims());
+        let unsigned = format!("{}.", used.rsplit_once('.').unwrap().0);
+        for (request, text) in [
+            (signed(planner, json!({"aud": "https://elsewhere.example"})), "`aud` does not identify this server"),
+            (signed(planner, json!({"exp": Server::now() - 600})), "the token has expired"),
+            (signed(planner, json!({"exp": Server::now() + 86_400})), "the token lifetime exceeds"),
+            (signed(planner, json!({"jti": null})), "the claim `jti` is m"),
+            (post(&typed), "`typ` names another kind of token"),
+            (post(&used), "already used; sign a new one for each request"),
+            // What was sent alone shows these.
+            (post(&unsigned), "the token is not signed; the algorithm `none` is not accepted"),
+            (post("x.y"), "the token is not three base64url parts"),
+        ] {
+            let (status, _, body) = send_and_read(request).await;
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let description = body["error_description"].as_str().unwrap();
+            assert_eq!((status, &body["error"]), (401, &json!("invalid_client")), "{path} {description}");
+            assert!(description.starts_with(&format!("client assertion: {text}")), "{path} {description}");
         }
     }
     server.stop().await;

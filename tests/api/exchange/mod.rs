@@ -2,6 +2,7 @@
 
 pub(super) mod argument_constraints;
 pub(super) mod delegation;
+pub(super) mod disclosure;
 pub(super) mod happy_path;
 pub(super) mod invalid_tokens;
 pub(super) mod presenter_binding;

@@ -91,7 +91,7 @@ type Row = (&'static str, fn(&Server, Value) -> (Method, String, Value), u16, &'
 async fn exchange_uses_state_after_key_fetch(server: Server) {
     let read_notes = json!([{"resource": "notes", "scopes": ["notes:read"]}]);
     let rows: [Row; 5] = [
-        ("less", |_, agent| (Method::PUT, "/agents/agent-less".into(), agent), 400, "invalid_scope"),
+        ("less", |_, agent| (Method::PUT, "/agents/agent-less".into(), agent), 400, "invalid_target"),
         (
             "other-keys",
             |server, agent| {
@@ -231,7 +231,10 @@ async fn new_issuer_key_is_fetched(server: Server) {
     assert_eq!(provider.requests.load(Ordering::SeqCst), 2);
     let unknown = Key::new("never-seen");
     for _ in 0..5 {
-        assert_eq!(server.try_issuer("new", &unknown).await.0, 400);
+        let (status, error, retry_after) = server.try_issuer("new", &unknown).await;
+        assert_eq!((status, &error[..]), (503, "temporarily_unavailable"), "not known to be missing");
+        let seconds = retry_after.unwrap().parse::<u64>().unwrap();
+        assert!((1..=60).contains(&seconds), "{seconds}");
     }
     assert!(provider.requests.load(Ordering::SeqCst) <= 3, "forged tokens must not cause repeated fetches");
     wait_until("the issuer is still accepted", || async { server.try_issuer("new", &server.idp).await.0 == 200 }).await;

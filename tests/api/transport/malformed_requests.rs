@@ -139,7 +139,7 @@ async fn malformed_parameters_are_rejected(server: Server) {
         ("a lifetime in words", "expires_in", "five-minutes".into(), INVALID),
         ("a lifetime in other digits", "expires_in", "١٢٣٤٥٦٧٨".into(), INVALID),
         ("an invalid actor", "requested_actor", "no agent of this name".into(), INVALID),
-        ("an unknown actor", "requested_actor", "unknown-actor".into(), (400, "invalid_target")),
+        ("an unknown actor", "requested_actor", "unknown-actor".into(), (400, "actor_unauthorized")),
         ("a disallowed actor", "requested_actor", "stranger".into(), (400, "actor_unauthorized")),
         ("details that are not an object", "request_details", "[\"some-detail\"]".into(), INVALID),
         ("details that are not JSON", "request_details", "{some-detail}".into(), INVALID),
