@@ -143,7 +143,7 @@ impl Service {
         if self.store().find_grant(grant.id).await?.is_some() {
             return Ok(grant);
         }
-        let requested = Some(json!({"id": grant.id, "again": true}));
+        let requested = Some(json!({"id": grant.id, "replayed": true}));
         let record = Record { requested, ..grant_record(by, &grant.requester, &grant.agent, cx) };
         let text = "the grant of this idempotency key was withdrawn; create another one with a new key";
         Err(self.record_refusal_after_barrier(record, ConflictError::Inconsistent(text.into())).await)

@@ -136,7 +136,7 @@ impl Service {
             let record = Record {
                 admin: Some(admin.identity()),
                 task: Some(id),
-                requested: Some(json!({"act": request.action})),
+                requested: Some(json!({"verb": request.action})),
                 request_id: Some(cx.request_id.clone()),
                 ..Record::new(cx.now, Event::TaskTransition, Outcome::Done)
             };

@@ -128,7 +128,7 @@ fn describe_revocation(record: &Record) -> String {
 fn describe_transition(record: &Record) -> String {
     let actor = actor_name(record);
     if record.outcome != Outcome::Done {
-        let action = request_field(record, "act").and_then(Value::as_str).unwrap_or("change");
+        let action = request_field(record, "verb").and_then(Value::as_str).unwrap_or("change");
         return format!("{actor} could not {action} the task: {}", reason_text(record));
     }
     let reason = reason_suffix(record);

@@ -70,7 +70,7 @@ async fn start(store: crate::support::TestStore) -> (Server, McpServerFixture) {
 fn tool_states(catalogue: &Value) -> String {
     let one = |tool: &Value| {
         let part = |name: &str| tool[name].as_str().unwrap().to_owned();
-        format!("{} {}>{}", part("name"), part("was"), part("state"))
+        format!("{} {}>{}", part("name"), part("previous_state"), part("state"))
     };
     catalogue["tools"].as_array().unwrap().iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -100,7 +100,7 @@ impl Server {
     }
 
     async fn accept(&self, catalogue: &Value, names: &[&str]) -> Value {
-        let accepted = |name: &&str| json!({"name": name, "digest": tool(catalogue, name)["seen"]["digest"]});
+        let accepted = |name: &&str| json!({"name": name, "digest": tool(catalogue, name)["observed"]["digest"]});
         let body = json!({"tools": names.iter().map(accepted).collect::<Vec<_>>()});
         let (status, body) = self.post_catalogue("accept", body).await;
         assert_eq!(status, 200, "{body}");
@@ -142,13 +142,13 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let imported = server.import().await;
     assert_eq!(tool_states(&imported), first);
     assert_eq!(tool(&imported, "read_file")["accepted_by"], "admin:ops");
-    assert_eq!(tool(&imported, "read_file")["seen"]["definition"]["description"], "Read a file");
+    assert_eq!(tool(&imported, "read_file")["observed"]["definition"]["description"], "Read a file");
     assert_eq!(tool_states(&server.import().await), first.replace("unchecked", "known"), "again: nothing new");
     assert!(server.is_active(&before).await, "it was given for whatever the tool is");
 
     let both = server.token_for(&shop, "files:read files:write").await;
     let says = decode_claims(&both);
-    assert_eq!(says["authorization_details"][1]["tool_digest"], tool(&imported, "read_file")["seen"]["digest"]);
+    assert_eq!(says["authorization_details"][1]["tool_digest"], tool(&imported, "read_file")["observed"]["digest"]);
     let hash = says["task"]["authority_hash"].clone();
 
     // The server changes the definition of one of the two tools under `files:read`.
@@ -157,7 +157,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let changed = server.import().await;
     assert!(tool_states(&changed).contains("read_file known>changed"), "{}", tool_states(&changed));
     assert_eq!(tool(&changed, "read_file")["accepted"]["definition"]["description"], "Read a file");
-    assert!(tool(&changed, "read_file")["seen"]["definition"]["description"].as_str().unwrap().contains("evil"));
+    assert!(tool(&changed, "read_file")["observed"]["definition"]["description"].as_str().unwrap().contains("evil"));
 
     // The token is still active for the other tool, and no longer has this one, by name or by
     // scope.
@@ -190,7 +190,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let again = server.token_for(&shop, "files:read").await;
     assert_eq!(
         decode_claims(&again)["authorization_details"][1]["tool_digest"],
-        tool(&changed, "read_file")["seen"]["digest"]
+        tool(&changed, "read_file")["observed"]["digest"]
     );
     assert!(server.is_active(&again).await);
 
@@ -243,7 +243,7 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
     server.issue_token("planner", &form_with_changes(&again, &[("scope", ""), ("authorization_details", &list)])).await;
 
     // A client can pin the definition.
-    let digest = |catalogue: &Value| tool(catalogue, "read_file")["seen"]["digest"].as_str().unwrap().to_owned();
+    let digest = |catalogue: &Value| tool(catalogue, "read_file")["observed"]["digest"].as_str().unwrap().to_owned();
     let (_, now) = server.admin(Method::GET, "/resources/files/catalogue", None).await;
     let ask = |digest: &str| {
         let details =
@@ -263,7 +263,7 @@ async fn removed_tool_returns_unchanged(server: Server, shop: McpServerFixture) 
     shop.set_tools(&[READ, LIST]);
     let gone = server.import().await;
     assert!(tool_states(&gone).contains("write_file known>gone"), "{}", tool_states(&gone));
-    assert_eq!(tool(&gone, "write_file")["seen"], Value::Null);
+    assert_eq!(tool(&gone, "write_file")["observed"], Value::Null);
     assert!(!server.is_active(&token).await);
     let text = "`scope` requests the tool `write_file`: the server no longer lists the tool";
     server.assert_refused(&server.exchange_form_for(&shop, "files:write"), text).await;
@@ -280,7 +280,7 @@ async fn removed_tool_returns_unchanged(server: Server, shop: McpServerFixture) 
 
 async fn acceptance_requires_the_reviewed_digest(server: Server, shop: McpServerFixture) {
     let first = server.import().await;
-    let digest = |catalogue: &Value| tool(catalogue, "read_file")["seen"]["digest"].clone();
+    let digest = |catalogue: &Value| tool(catalogue, "read_file")["observed"]["digest"].clone();
     shop.set_tools(&[("read_file", "One"), LIST, WRITE, DELETE]);
     let one = server.import().await;
     shop.set_tools(&[("read_file", "Two"), LIST, WRITE, DELETE]);
@@ -337,7 +337,7 @@ async fn accepted_new_tool_is_added(server: Server, shop: McpServerFixture) {
     server.assert_refused(&form, "authorization_details[0].identifier: exceeds what the resource offers").await;
     // The file declares this resource, and so its tools; the definition can be accepted all the
     // same.
-    let digest = tool(&imported, "move_file")["seen"]["digest"].clone();
+    let digest = tool(&imported, "move_file")["observed"]["digest"].clone();
     let whole = json!({"tools": [{"name": "move_file", "digest": digest, "scope": "files:write", "effect": "write"}]});
     let (status, body) = server.post_catalogue("accept", whole.clone()).await;
     assert_eq!((status.as_u16(), &body["type"]), (409, &json!("urn:errand:problem:managed_by_file")));
@@ -356,7 +356,7 @@ async fn accepted_new_tool_is_added(server: Server, shop: McpServerFixture) {
         (200, "count unchecked>proposed, open unchecked>proposed")
     );
     let accepted = |name: &str, more: Value| {
-        crate::server::with_changes(json!({"name": name, "digest": tool(&listed, name)["seen"]["digest"]}), more)
+        crate::server::with_changes(json!({"name": name, "digest": tool(&listed, name)["observed"]["digest"]}), more)
     };
     let body = json!({"tools": [
         accepted("open", json!({"scope": "vault:open", "effect": "destructive", "risk": "high", "data_class": "secret"})),
@@ -405,7 +405,7 @@ async fn catalogue_changes_require_operator_and_are_audited(server: Server, shop
     crate::server::wait_until("the failure is on record", failed).await;
     let record = server.audit_records("&event=catalogue.change").await.remove(0);
     assert_eq!((&record["outcome"], &record["admin"]), (&json!("failed"), &json!("admin:ops")));
-    assert_eq!((&record["resource"], &record["asked"]), (&json!(shop.uri), &json!("import")));
+    assert_eq!((&record["resource"], &record["requested"]), (&json!(shop.uri), &json!("import")));
     server.stop().await;
 }
 
@@ -430,7 +430,7 @@ async fn periodic_refresh_detects_changes(server: Server, shop: McpServerFixture
     assert_eq!((&record["admin"], &record["outcome"]), (&json!("refresh"), &json!("done")));
     let news = record["granted"].as_array().unwrap();
     assert_eq!(news.iter().map(|tool| tool["name"].as_str().unwrap()).collect::<Vec<_>>(), ["new_file", "write_file"]);
-    assert_eq!((&news[1]["was"], &news[1]["state"]), (&json!("known"), &json!("changed")));
+    assert_eq!((&news[1]["previous_state"], &news[1]["state"]), (&json!("known"), &json!("changed")));
     // An unreachable server changes nothing.
     shop.require_token("not given");
     assert!(service.refresh_catalogue(&files, &cx()).await.is_err());

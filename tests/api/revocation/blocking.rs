@@ -299,7 +299,7 @@ async fn block_and_revocation_commit_atomically(server: Server) {
     );
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&agent=reader", None).await;
     let record = &trail["items"][0]["chained"]["record"];
-    assert_eq!(record["asked"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
+    assert_eq!(record["requested"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
     assert_eq!((&record["admin"], &record["outcome"]), (&json!("admin:ops"), &json!("done")));
     // An object that is removed and added again has the name of a blocked party.
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});

@@ -532,7 +532,7 @@ async fn invalid_position_is_rejected(server: Server) {
 
 async fn subscriber_count_is_limited(server: Server) {
     drop(server);
-    let edit = |text: String| format!("{text}\n[requests]\nlisteners = 3\nlisteners_per_client = 2\n");
+    let edit = |text: String| format!("{text}\n[requests]\nsubscribers = 3\nsubscribers_per_client = 2\n");
     let server = Server::start_edited(TestStore::sqlite().await, edit).await;
     let (files, notes) = (server.api_token("files", SCOPE).await, server.api_token("notes", SCOPE).await);
     let first = EventStream::open(&server, &files, "", None).await;

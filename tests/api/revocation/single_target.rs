@@ -345,7 +345,7 @@ async fn revocation_records_its_subject(server: Server) {
     let record = end("a-token", json!({"kind": "token", "id": part["jti"]})).await;
     assert_eq!((&record["agents"], &record["resource"]), (&json!(["reader", "planner"]), &json!(FILES)));
     let record = end("an-issuer", json!({"kind": "issuer", "id": IDP})).await;
-    assert_eq!((&record["resource"], &record["asked"]), (&Value::Null, &json!({"kind": "issuer", "key": IDP})));
+    assert_eq!((&record["resource"], &record["requested"]), (&Value::Null, &json!({"kind": "issuer", "key": IDP})));
     let record = end("a-resource", json!({"kind": "resource", "uri": NOTES})).await;
     assert_eq!(record["resource"], NOTES);
     server.stop().await;
