@@ -80,7 +80,7 @@ async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listen
 }
 
 fn load_tls(config: &Config) -> Result<Option<Tls>, CliError> {
-    let load = |files: &errand::config::Tls| {
+    let load = |files: &errand::config::TlsConfig| {
         let (certificates, key): (&PathBuf, &PathBuf) = (&files.certificate_file, &files.key_file);
         Tls::load(certificates, key)
     };

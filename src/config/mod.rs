@@ -39,8 +39,8 @@ pub use sections::{
     replicas::Replicas,
     requests::Requests,
     secrets::EncryptionKey,
-    store::Store,
-    tls::Tls,
+    store::StoreConfig,
+    tls::TlsConfig,
 };
 pub use store_url::{StoreUrl, StoreUrlParseError};
 pub use summary::summarize;
@@ -58,11 +58,11 @@ pub struct Config {
     /// Address of the public listener.
     pub listen: SocketAddr,
     /// Certificate and private key; without them, a proxy terminates TLS.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// Address of the listener for health and metrics, if it differs from `listen`.
     pub operations_listen: Option<SocketAddr>,
     /// Store connection.
-    pub store: Store,
+    pub store: StoreConfig,
     /// Signing keys.
     pub keys: Keys,
     /// Lifetimes of tokens and length of actor chains.

@@ -118,12 +118,12 @@ impl Service {
                 return Err(AuthError::InvalidBearer.into());
             }
             self.check_grant(&snapshot, &grant, cx).await?;
-            let write = UnloggedWrite {
-                expected: capacity_guard(&grant, &snapshot, cx),
-                idempotency: request.storing(&(id, cx.now))?,
-                change: StateChange::PutGrant(Box::new(grant.clone())),
-                record: Record { granted: Some(details.clone()), ..record.clone() },
-            };
+            let write = UnloggedWrite::new(
+                capacity_guard(&grant, &snapshot, cx),
+                request.storing(&(id, cx.now))?,
+                StateChange::PutGrant(Box::new(grant.clone())),
+                Record { granted: Some(details.clone()), ..record.clone() },
+            );
             Ok(Decision::WriteUnlogged(Box::new(write), ()))
         });
         match completion.await? {

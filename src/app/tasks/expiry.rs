@@ -77,8 +77,8 @@ impl Service {
                 let request = TransitionRequest { action, reason: None, outcome: None };
                 let transition = build_transition(state, &by, &request, cx);
                 let record = transition_record(&by, task, &transition, cx);
-                let (expected, change) = transition_change(task, transition);
-                Some(UnloggedWrite { expected, idempotency: None, change, record })
+                let (precondition, change) = transition_change(task, transition);
+                Some(UnloggedWrite::new(precondition, None, change, record))
             });
             let mut writes = writes.collect::<Vec<_>>();
             while !writes.is_empty() {

@@ -12,14 +12,14 @@ use crate::config::{node::Section, sections::secrets};
 
 /// `[tls]`: a certificate chain and its private key, verified to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsConfig {
     /// Certificate chain in PEM.
     pub certificate_file: PathBuf,
     /// Private key in PEM.
     pub key_file: PathBuf,
 }
 
-pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<Tls> {
+pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<TlsConfig> {
     let mut section = root.section("tls");
     if !section.is_present() {
         return None;
@@ -53,5 +53,5 @@ pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<Tls> {
         key.error(reason, "name the private key that belongs to the certificate");
         return None;
     }
-    Some(Tls { certificate_file: certificate.path()?, key_file: key.path()? })
+    Some(TlsConfig { certificate_file: certificate.path()?, key_file: key.path()? })
 }

@@ -132,7 +132,8 @@ async fn assert_counted(server: &Server, send: impl Fn(usize) -> RequestBuilder,
     server.application.service.collect_garbage(&later).await.unwrap();
     crate::server::wait_until("the count is recorded", async || all().await.len() == 21).await;
     let records = all().await;
-    let counted = records.iter().find(|record| record["requested"]["count"] == 40).unwrap_or_else(|| panic!("{records:?}"));
+    let counted =
+        records.iter().find(|record| record["requested"]["count"] == 40).unwrap_or_else(|| panic!("{records:?}"));
     assert!(counted["reason"].as_str().unwrap().contains(reason), "{counted}");
 }
 

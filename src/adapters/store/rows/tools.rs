@@ -54,20 +54,20 @@ impl ToolRow {
     pub(crate) fn read(self) -> Result<ToolRecord, Outage> {
         let row = format!("{}/{}", self.resource, self.tool);
         let context = RowContext { table: "tools", row: &row };
-        let definition = |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at)
-        {
-            (None, None, None) => Ok(None),
-            (Some(digest), Some(definition), Some(at)) => {
-                let observed = ObservedDefinition {
-                    digest: context.parse(column, &digest)?,
-                    definition,
-                    at: context.parse_time(column, at)?,
-                };
-                // The digest was accepted for another text if this one was changed.
-                if observed.has_valid_digest() { Ok(Some(observed)) } else { Err(context.corrupt(column)) }
-            }
-            _ => Err(context.corrupt(column)),
-        };
+        let definition =
+            |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at) {
+                (None, None, None) => Ok(None),
+                (Some(digest), Some(definition), Some(at)) => {
+                    let observed = ObservedDefinition {
+                        digest: context.parse(column, &digest)?,
+                        definition,
+                        at: context.parse_time(column, at)?,
+                    };
+                    // The digest was accepted for another text if this one was changed.
+                    if observed.has_valid_digest() { Ok(Some(observed)) } else { Err(context.corrupt(column)) }
+                }
+                _ => Err(context.corrupt(column)),
+            };
         Ok(ToolRecord {
             resource: context.parse("resource", &self.resource)?,
             tool: context.parse("tool", &self.tool)?,
@@ -96,8 +96,10 @@ impl KnownToolRow {
             let digest = |column, text: &Option<String>| {
                 text.as_ref().map(|text| context.parse::<ToolDigest>(column, text)).transpose()
             };
-            let digests =
-                KnownTool { accepted: digest("accepted", &row.accepted)?, observed: digest("observed", &row.observed)? };
+            let digests = KnownTool {
+                accepted: digest("accepted", &row.accepted)?,
+                observed: digest("observed", &row.observed)?,
+            };
             let tool = context.parse::<ToolName>("tool", &row.tool)?;
             known.entry(context.parse("resource", &row.resource)?).or_default().insert(tool, digests);
         }
