@@ -10,7 +10,7 @@
 //! | layer | contents |
 //! |---|---|
 //! | [`bootstrap`] | the composition root: connects configuration, adapters, service and background tasks |
-//! | [`config`] | one TOML file and the environment become a typed configuration, or a list of all mistakes |
+//! | [`config`] | one TOML file and the environment become a typed configuration, or a list of all errors |
 //! | [`http`] | transport: extractors, handlers, status codes, error bodies, TLS |
 //! | [`app`] | use cases: they collect facts through ports, let the domain decide, and act through ports |
 //! | [`ports`] | traits for everything outside: store, clock, randomness, signer, keys of other issuers |

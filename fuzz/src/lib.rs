@@ -72,20 +72,20 @@ fn check_jws(text: &str) {
     assert_eq!(subject.as_deref(), payload.get("sub").and_then(Value::as_str));
 }
 
-/// `authorization_details`: serialising and parsing again gives the same authority.
+/// `authorization_details`: serializing and parsing again gives the same authority.
 pub fn details(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let target = "https://files.example.com/mcp".parse::<ResourceUri>().ok();
     let Ok(authority) = parse_details(text, target.as_ref()) else { return };
     assert!((1..=MAX_DETAILS).contains(&authority.len()));
     let written = serde_json::to_string(&authority).expect("an authority is JSON");
-    let stored = serde_json::from_str::<Authority>(&written).expect("a serialised authority parses");
+    let stored = serde_json::from_str::<Authority>(&written).expect("a serialized authority parses");
     assert_eq!(stored, authority);
     assert_eq!(stored.hash(), authority.hash());
     assert!(
         authority.is_subset_of(&stored) && stored.is_subset_of(&authority) && authority.intersect(&stored) == authority
     );
-    // A product of arrays is longer when serialised, and may then be too long for a request.
+    // A product of arrays is longer when serialized, and may then be too long for a request.
     if written.len() <= MAX_DETAILS_BYTES {
         assert_eq!(parse_details(&written, None).as_ref(), Ok(&authority));
     }
@@ -147,7 +147,7 @@ fn issuer() -> TrustedIssuer {
     serde_json::from_value(entry).expect("an issuer")
 }
 
-/// Scope: serialising gives the same set, in at most as many bytes.
+/// Scope: serializing gives the same set, in at most as many bytes.
 pub fn scope(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let Ok(set) = text.parse::<ScopeSet>() else { return };
@@ -157,11 +157,11 @@ pub fn scope(input: &[u8]) {
     assert!(text.split(' ').all(|scope| set.iter().any(|one| one.as_str() == scope)), "a scope was lost");
 }
 
-/// URIs: canonicalisation is idempotent for a resource, and an issuer is unchanged.
+/// URIs: canonicalization is idempotent for a resource, and an issuer is unchanged.
 pub fn uri(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(uri) = text.parse::<ResourceUri>() {
-        assert_eq!(uri.as_str().parse::<ResourceUri>().as_ref(), Ok(&uri), "canonicalisation is not idempotent");
+        assert_eq!(uri.as_str().parse::<ResourceUri>().as_ref(), Ok(&uri), "canonicalization is not idempotent");
         assert!(!uri.as_str().contains(|c: char| c == '#' || c.is_control() || c.is_whitespace()));
     }
     if let Ok(issuer) = text.parse::<IssuerUrl>() {

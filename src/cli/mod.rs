@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run the server.
     Serve(ServeArgs),
-    /// Validate and summarise a configuration file.
+    /// Validate and summarize a configuration file.
     CheckConfig(FileArgs),
     /// Migrate the database to the schema of this version.
     Migrate(ConfigArgs),

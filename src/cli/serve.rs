@@ -36,7 +36,7 @@ async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
         );
     }
     for notice in warnings(&config) {
-        tracing::warn!(notice, "configuration");
+        tracing::warn!(notice, "risky or unintended setting");
     }
     let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
     application.initialize(&config).await?;

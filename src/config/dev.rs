@@ -45,7 +45,7 @@ impl Config {
         }
         let folder = dev_folder(dir);
         write_demo_files(&folder, listen, entropy).map_err(|outage| {
-            let reason = format!("cannot create {}: {}", folder.display(), ErrorChain(&outage));
+            let reason = format!("can't create {}: {}", folder.display(), ErrorChain(&outage));
             config_error("errand-dev", reason, "run the command in a writable directory")
         })?;
         let text = include_str!("dev.toml").replace("ERRAND", &listen.to_string());

@@ -99,7 +99,7 @@ impl Config {
             file: file.clone(),
             position: None,
             key: String::new(),
-            reason: format!("cannot read the file: {error}"),
+            reason: format!("can't read the file: {error}"),
             remedy: "name an existing configuration file; errand.example.toml is a template".to_owned(),
         })?;
         Self::parse(&file, path.parent().unwrap_or(Path::new("")), &text, environment)

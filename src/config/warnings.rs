@@ -120,7 +120,7 @@ fn collect_delegation_warnings(agent: &Agent, config: &Config, found: &mut Vec<S
         for access in edge.access.iter().flatten() {
             for party in [Some(&agent), delegate].into_iter().flatten().filter(|party| !has_access(party, access)) {
                 found.push(format!(
-                    "{}: may_delegate_to {}: {} does not have access to {}, so access to it cannot be delegated",
+                    "{}: may_delegate_to {}: {} does not have access to {}, so access to it can't be delegated",
                     agent.id, edge.agent, party.id, access.resource
                 ));
             }

@@ -48,7 +48,7 @@ async fn check_config_reports_all_errors(server: Server) {
     for (name, from, to, key, reason) in [
         ("an unknown key", "trust_domain =", "trust_domian =", "trust_domian", "trust_domain"),
         ("a bad URL", "issuer = \"http://127", "issuer = \"ftp://127", "issuer", "https"),
-        ("a missing file", "reader.secret", "nowhere.secret", "secret_file", "cannot read"),
+        ("a missing file", "reader.secret", "nowhere.secret", "secret_file", "can't read"),
         (
             "an unknown agent",
             "may_delegate_to = [\"reader\"]",

@@ -93,26 +93,26 @@ const EXEMPT: &[&str] = &["tests/architecture/prose.rs", "node_modules", ".venv"
 
 #[test]
 fn texts_are_free_of_banned_phrases() {
-    let mut offences = Vec::new();
+    let mut offenses = Vec::new();
     for place in PLACES {
-        visit(&crate::root().join(place), &mut offences);
+        visit(&crate::root().join(place), &mut offenses);
     }
-    offences.sort();
-    assert!(offences.is_empty(), "{} banned phrases:\n{}\n", offences.len(), offences.join("\n"));
+    offenses.sort();
+    assert!(offenses.is_empty(), "{} banned phrases:\n{}\n", offenses.len(), offenses.join("\n"));
 }
 
-fn visit(path: &Path, offences: &mut Vec<String>) {
+fn visit(path: &Path, offenses: &mut Vec<String>) {
     let shown = path.strip_prefix(crate::root()).unwrap().to_str().expect("a path in UTF-8").replace('\\', "/");
     if EXEMPT.iter().any(|exempt| shown.contains(exempt)) {
         return;
     }
     if path.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
-            visit(&entry.unwrap().path(), offences);
+            visit(&entry.unwrap().path(), offenses);
         }
     } else if path.extension().is_none_or(|end| ENDINGS.iter().any(|ending| *ending == end)) {
         let Ok(text) = fs::read_to_string(path) else { return };
-        offences.extend(
+        offenses.extend(
             banned_phrases(&text)
                 .into_iter()
                 .map(|(line, phrase, instead)| format!("{shown}:{line}: `{phrase}`: {instead}")),

@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// The first and the last address of each special range, and their neighbours outside.
+    /// The first and the last address of each special range, and their neighbors outside.
     #[test]
     fn range_boundaries_are_exact() {
         let special = [

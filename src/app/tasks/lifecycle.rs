@@ -223,7 +223,7 @@ fn validate_texts(request: &TransitionRequest) -> Result<(), RequestError> {
         return Err(RequestError::MissingParameter("reason"));
     }
     if request.outcome.is_some() && !matches!(request.action, TaskAction::Complete | TaskAction::Fail) {
-        return Err(RequestError::InvalidParameter("outcome", "is allowed for `complete` and `fail` only"));
+        return Err(RequestError::InvalidParameter("outcome", "allowed only for `complete` and `fail`"));
     }
     Ok(())
 }

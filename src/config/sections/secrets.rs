@@ -45,7 +45,7 @@ const NAME_FILE_HINT: &str =
 pub(in crate::config) fn read_file(node: &Node<'_>) -> Option<Zeroizing<Vec<u8>>> {
     let path = node.path()?;
     read_contents(&path)
-        .map_err(|error| node.error(format_args!("cannot read {}: {error}", path.display()), NAME_FILE_HINT))
+        .map_err(|error| node.error(format_args!("can't read {}: {error}", path.display()), NAME_FILE_HINT))
         .ok()
 }
 
@@ -55,7 +55,7 @@ pub(in crate::config) fn read_secret(node: &Node<'_>) -> Option<Zeroizing<String
     check_permissions(node);
     // The path is not shown: it may be the secret itself, written here by mistake.
     let bytes = read_contents(&node.path()?)
-        .map_err(|error| node.error(format_args!("cannot read the named file: {error}"), NAME_FILE_HINT))
+        .map_err(|error| node.error(format_args!("can't read the named file: {error}"), NAME_FILE_HINT))
         .ok()?;
     let Ok(text) = std::str::from_utf8(&bytes) else {
         node.error("the file is not UTF-8 text", "write the secret as text, such as base64");

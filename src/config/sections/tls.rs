@@ -48,7 +48,7 @@ pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<TlsConfig> {
     if let Err(error) = CertifiedKey::from_der(chain?, private_key?, &default_provider()) {
         let reason = match error {
             rustls::Error::InconsistentKeys(_) => "does not match the certificate".to_owned(),
-            error => format!("cannot be used: {error}"),
+            error => format!("can't be used: {error}"),
         };
         key.error(reason, "name the private key that belongs to the certificate");
         return None;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::domain::audit::{Event, Outcome, Record};
+use crate::domain::audit::{Event, Outcome, Record, wire_name};
 
 /// Returns the category of a record in the trail of a task.
 #[must_use]
@@ -45,7 +45,7 @@ pub fn describe(record: &Record) -> String {
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
         | Event::KeyRotate
-        | Event::KeyRevoke => "another event that names this task".to_owned(),
+        | Event::KeyRevoke => format!("another event about this task ({})", wire_name(record.event)),
     };
     text.chars().map(|c| if is_bidi_or_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

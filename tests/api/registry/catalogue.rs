@@ -175,7 +175,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let other = server.issue_token("planner", &form).await;
     assert!(server.is_active(&other).await);
 
-    let text = "`scope` requests the tool `read_file`: the definition of the tool changed; an admin has to accept it";
+    let text = "`scope` requests the tool `read_file`: the definition of the tool changed; an admin must accept it";
     server.assert_refused(&server.exchange_form_for(&shop, "files:read"), text).await;
     let by_name = form_with_changes(&form, &[("authorization_details", &mine.replace("list_files", "read_file"))]);
     server.assert_refused(&by_name, &text.replace("scope", "authorization_details")).await;

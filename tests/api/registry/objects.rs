@@ -401,7 +401,7 @@ async fn repeated_request_is_idempotent(server: Server) {
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert_eq!(send("/grants", "k-grant", grant("2100-01-01T00:00:00Z")).await, first, "its time is the first one's");
     let (status, body) = send("/grants", "k-grant", grant("2101-01-01T00:00:00Z")).await;
-    assert_eq!((status, &body["type"]), (422, &json!("urn:errand:problem:key_reused")), "{body}");
+    assert_eq!((status, &body["type"]), (422, &json!("urn:errand:problem:idempotency_key_reused")), "{body}");
 
     let first = send("/keys/rotate", "k-keys", Value::Null).await;
     assert_eq!((first.0, first.1["items"].as_array().map(Vec::len)), (200, Some(1)), "{first:?}");
