@@ -90,12 +90,12 @@ impl Report {
     /// Prints the report.
     pub fn print(&self) {
         let or_dash = |number: Option<f64>, digits| number.map_or("-".into(), |number| format!("{number:.digits$}"));
-        let heads = ["/s", "p50 ms", "p99 ms", "CPU us", "x floor", "of empty", "p99 of it", "of signed"];
-        let heads = heads.map(|head| format!("{head:>9}")).join(" ");
-        println!("\n{:<9} {:<18} {:>7} {heads}", "store", "what", "clients");
+        let heads = ["/s", "p50 ms", "p99 ms", "CPU us"].map(|head| format!("{head:>9}")).join(" ");
+        let ratios = ["CPU / floor", "rate / empty", "p99 / empty", "rate / signatures"].join(" ");
+        println!("\n{:<9} {:<18} {:>7} {heads} {ratios}", "store", "what", "clients");
         for row in &self.rows {
             println!(
-                "{:<9} {:<18} {:>7} {:>9.0} {:>9.2} {:>9.2} {:>9} {:>9} {:>9.3} {:>9.2} {:>9.3}",
+                "{:<9} {:<18} {:>7} {:>9.0} {:>9.2} {:>9.2} {:>9} {:>11} {:>12.3} {:>11.2} {:>17.3}",
                 row.store,
                 row.what,
                 row.clients,
@@ -130,10 +130,10 @@ impl Report {
         let loads = (&self.load_before, machine::load_average());
         println!("{} cores; load average before {:?}, after {:?}", machine::cores(), loads.0, loads.1);
         println!(
-            "x floor: CPU time, divided by that of the empty handler and of the bare signatures that a request needs"
+            "floor: the CPU time of the empty handler and of the bare signatures that a request needs"
         );
         println!(
-            "of empty, p99 of it: divided by the empty handler's; of signed: by what signatures alone would allow"
+            "empty: the empty handler; signatures: the rate that the signatures alone would allow"
         );
     }
 

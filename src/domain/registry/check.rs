@@ -195,7 +195,7 @@ impl Registry {
             for (issuer, names) in &agent.known_as {
                 match self.issuers.get(issuer) {
                     None => report("known_as", format!("issuer `{issuer}` does not exist")),
-                    // Otherwise every user token of the issuer would point at this agent,
+                    // Otherwise every user token of the issuer would name this agent,
                     // regardless of its client.
                     Some(issuer) if names.iter().any(|name| issuer.audiences.contains(name)) => {
                         let reason =
