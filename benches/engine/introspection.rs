@@ -1,4 +1,5 @@
-//! Introspection without HTTP: of a cached token, of a new token, and the bare signature for comparison.
+//! Introspection without HTTP: of a cached token, of a new token, and the bare signature for
+//! comparison.
 
 use std::hint::black_box;
 

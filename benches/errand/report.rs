@@ -31,7 +31,8 @@ pub struct Row {
     pub of_empty: f64,
     /// 99th percentile, divided by that of the empty handler.
     pub p99_of_empty: f64,
-    /// Requests per second, divided by the maximum that the signatures alone allow on the server's core.
+    /// Requests per second, divided by the maximum that the signatures alone allow on the server's
+    /// core.
     pub of_signatures: f64,
     /// CPU time, divided by that of the empty handler plus the bare signatures.
     pub cpu_over_floor: Option<f64>,
@@ -129,12 +130,8 @@ impl Report {
         );
         let loads = (&self.load_before, machine::load_average());
         println!("{} cores; load average before {:?}, after {:?}", machine::cores(), loads.0, loads.1);
-        println!(
-            "floor: the CPU time of the empty handler and of the bare signatures that a request needs"
-        );
-        println!(
-            "empty: the empty handler; signatures: the rate that the signatures alone would allow"
-        );
+        println!("floor: the CPU time of the empty handler and of the bare signatures that a request needs");
+        println!("empty: the empty handler; signatures: the rate that the signatures alone would allow");
     }
 
     /// Writes the report into a file in the target folder.

@@ -1,4 +1,5 @@
-//! Requests of the steps on the lifecycle of a task: suspension, completion, revocation, audit trail.
+//! Requests of the steps on the lifecycle of a task: suspension, completion, revocation, audit
+//! trail.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Fuzz targets: one function per parser of untrusted input, which panics if an invariant does not hold.
-//! libFuzzer runs them (`./dev fuzz`), and `tests/fuzz_seeds.rs` runs them on the seeds.
+//! Fuzz targets: one function per parser of untrusted input, which panics if an invariant does not
+//! hold. libFuzzer runs them (`./dev fuzz`), and `tests/fuzz_seeds.rs` runs them on the seeds.
 
 use errand::{
     domain::{
@@ -41,8 +41,8 @@ pub fn form(input: &[u8]) {
     }
 }
 
-/// JWS: the input as a token, and as header and payload with a zero byte between them, so that the fuzzer
-/// does not need to find valid base64.
+/// JWS: the input as a token, and as header and payload with a zero byte between them, so that the
+/// fuzzer does not need to find valid base64.
 pub fn jws(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         check_jws(text);
@@ -98,7 +98,8 @@ pub fn details(input: &[u8]) {
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 const US: &str = "https://sts.example.com";
 
-/// Claims: strict JSON agrees with another parser, and claims that pass the checks satisfy the rules.
+/// Claims: strict JSON agrees with another parser, and claims that pass the checks satisfy the
+/// rules.
 pub fn claims(input: &[u8]) {
     let Ok(value) = strict_json::parse(input, 32) else { return };
     let loose = serde_json::from_slice::<Value>(input).expect("strict JSON is JSON");

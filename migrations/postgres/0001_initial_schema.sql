@@ -2,10 +2,10 @@
 -- order.
 --
 -- Times are seconds since 1970 and come from the caller. No statement uses the database's clock, so
--- now() does not appear. Lists and authorities are JSON text that only the program writes and reads.
--- Text that is compared or sorted has the collation "C", so that an upgrade of the operating system
--- changes no order. There are no foreign keys. Two concurrent issues of tokens would otherwise
--- contend for the row lock of their task.
+-- now() does not appear. Lists and authorities are JSON text that only the program writes and
+-- reads. Text that is compared or sorted has the collation "C", so that an upgrade of the operating
+-- system changes no order. There are no foreign keys. Two concurrent issues of tokens would
+-- otherwise contend for the row lock of their task.
 
 CREATE TABLE objects (                      -- the registry: issuers, agents, resources, admins
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin')),

@@ -2,10 +2,10 @@
 -- order.
 --
 -- Times are seconds since 1970 and come from the caller. No statement uses the database's clock, so
--- now() does not appear. Lists and authorities are JSON text that only the program writes and reads.
--- Text is compared and sorted by its bytes, which is SQLite's default. A UUID is hyphenated text in
--- lower case, so that its order as text is its order as a number. There are no foreign keys, as on
--- PostgreSQL.
+-- now() does not appear. Lists and authorities are JSON text that only the program writes and
+-- reads. Text is compared and sorted by its bytes, which is SQLite's default. A UUID is hyphenated
+-- text in lower case, so that its order as text is its order as a number. There are no foreign
+-- keys, as on PostgreSQL.
 
 CREATE TABLE objects (                      -- the registry: issuers, agents, resources, admins
     kind TEXT NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin')),

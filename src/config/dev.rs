@@ -1,6 +1,6 @@
-//! Configuration of `errand serve --dev`: demo objects, without a configuration file, for this machine
-//! only. The first start creates the keys and secrets; later starts keep them, so that tokens and the
-//! database survive a restart.
+//! Configuration of `errand serve --dev`: demo objects, without a configuration file, for this
+//! machine only. The first start creates the keys and secrets; later starts keep them, so that
+//! tokens and the database survive a restart.
 
 use std::{
     fs,

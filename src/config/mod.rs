@@ -110,7 +110,8 @@ impl Config {
         let document = Document::new(file, base, text, environment);
         let config = parse_document(&document);
         let errors = document.into_errors();
-        // Without errors the configuration is complete: every value that could not be read was reported.
+        // Without errors the configuration is complete: every value that could not be read was
+        // reported.
         match config {
             Some(config) if errors.is_empty() => Ok(config),
             _ => Err(ConfigErrors::sorted(errors)),

@@ -211,8 +211,8 @@ impl Service {
     }
 
     /// Commits the token's record and its audit record. Signing comes first, so an outage of the
-    /// signer leaves nothing written. The commit is the point at which the token exists; only then
-    /// does it leave the process.
+    /// signer leaves nothing written. The token exists from the commit on; only then does it leave
+    /// the process.
     async fn commit(
         &self,
         exchange: ExchangeContext<'_>,

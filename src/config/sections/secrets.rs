@@ -81,9 +81,9 @@ pub(in crate::config) fn check_permissions(node: &Node<'_>) {
     }
 }
 
-/// Returns whether a mode grants too much, by the rule of PostgreSQL for its TLS key: only the owner
-/// has access. If root owns the file, its group may read it: Kubernetes mounts secrets like this for
-/// processes that do not run as root.
+/// Returns whether a mode grants too much, by the rule of PostgreSQL for its TLS key: only the
+/// owner has access. If root owns the file, its group may read it: Kubernetes mounts secrets like
+/// this for processes that do not run as root.
 #[cfg(unix)]
 fn has_loose_permissions(mode: u32, owner: u32) -> bool {
     let forbidden = if owner == 0 { 0o037 } else { 0o077 };
@@ -193,7 +193,8 @@ pub(in crate::config) fn read_variable_name(node: &Node<'_>) -> Option<String> {
     Some(name)
 }
 
-/// Remedy for an invalid client secret. Hexadecimal digits need no escaping in HTTP Basic (RFC 6749 §2.3.1).
+/// Remedy for an invalid client secret. Hexadecimal digits need no escaping in HTTP Basic (RFC 6749
+/// §2.3.1).
 pub(in crate::config) const NEW_SECRET_HINT: &str = "generate one with `openssl rand -hex 32`";
 
 #[cfg(test)]

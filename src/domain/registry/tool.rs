@@ -161,8 +161,8 @@ pub struct ToolDiff {
     pub previous_state: ToolState,
     /// The state after the comparison.
     pub state: ToolState,
-    /// The record after the comparison. `None` for a proposal that the server stopped listing, and for a
-    /// tool whose catalogue was never imported.
+    /// The record after the comparison. `None` for a proposal that the server stopped listing, and
+    /// for a tool whose catalogue was never imported.
     pub record: Option<ToolRecord>,
     /// Whether the record changed.
     pub has_changed: bool,

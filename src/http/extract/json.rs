@@ -98,7 +98,7 @@ pub(in crate::http) fn parse_media_type(headers: &HeaderMap) -> Option<String> {
     media.filter(|_| utf8)
 }
 
-// ---- error texts ----------------------------------------------------------------------------------------------------
+// ---- error texts -------------------------------------------------------------------------------
 
 /// Describes why a value does not have the expected form, from the path and the message of serde.
 ///

@@ -106,7 +106,7 @@ async fn break_glass_replaces_consent_only(server: Server) {
     assert_eq!(says["sub"], "alice", "both names, as ever");
     let names = says["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
     assert_eq!(names, READ_TOOLS, "the requested authority, not all that the grant covers");
-    // If the user token does not point at the agent, the emergency grant replaces the recorded
+    // If the user token does not name the agent, the emergency grant replaces the recorded
     // grant.
     let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "another-client"})));
     assert_eq!(decode_claims(&server.issue_token("planner", &unrelated).await)["break_glass"], json!(true));

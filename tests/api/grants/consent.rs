@@ -437,7 +437,7 @@ async fn later_consent_requirement_applies_to_derived_tokens(server: Server) {
         let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": expiry_in(600)});
         crate::server::with_changes(grant, json!({"authorization_details": details}))
     };
-    // Only the grants point at the guest. dave has none, and needs none.
+    // Only the grants name the guest. dave has none, and needs none.
     create_grant(&server, says("alice", Value::Null)).await;
     let bobs = create_grant(&server, says("bob", tools)).await;
     let parents = [

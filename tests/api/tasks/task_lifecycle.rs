@@ -323,7 +323,11 @@ async fn repeated_transition_is_idempotent(server: Server) {
             (&second, "suspend", reason_body()),
         ] {
             let (status, answer) = send(&other, who, task, act, key, body).await;
-            assert_eq!((status, &answer["type"]), (422, &json!("urn:errand:problem:idempotency_key_reused")), "{who} {act}");
+            assert_eq!(
+                (status, &answer["type"]),
+                (422, &json!("urn:errand:problem:idempotency_key_reused")),
+                "{who} {act}"
+            );
         }
         let (status, _) = send(&server, who, &task, "suspend", "", reason_body()).await;
         assert_eq!(status, 400, "no key is a key");
