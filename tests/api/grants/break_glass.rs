@@ -101,10 +101,10 @@ async fn break_glass_replaces_consent_only(server: Server) {
     assert_eq!((&glass["by"], &glass["break_glass"]), (&json!("admin:ops"), &json!(true)));
     assert_eq!((&glass["withdrawn"], &glass["review"]), (&json!(false), &Value::Null));
     let token = server.issue_token("planner", &form).await;
-    let says = decode_claims(&token);
-    assert_eq!((&says["break_glass"], &says["grant"]), (&json!(true), &glass["id"]));
-    assert_eq!(says["sub"], "alice", "both names, as ever");
-    let names = says["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
+    let claims = decode_claims(&token);
+    assert_eq!((&claims["break_glass"], &claims["grant"]), (&json!(true), &glass["id"]));
+    assert_eq!(claims["sub"], "alice", "both names, as ever");
+    let names = claims["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
     assert_eq!(names, READ_TOOLS, "the requested authority, not all that the grant covers");
     // If the user token does not name the agent, the emergency grant replaces the recorded
     // grant.
@@ -173,15 +173,15 @@ async fn requester_grant_takes_precedence(server: Server) {
     let asked = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": expiry_in(60), "authorization_details": details(&READ_TOOLS)});
     let (_, grant) = server.admin(Method::POST, "/grants", Some(asked)).await;
     assert_eq!(grant["break_glass"], json!(false));
-    let says = decode_claims(&server.issue_token("planner", &form).await);
-    assert_eq!((&says["grant"], says.get("break_glass")), (&grant["id"], None), "it is not used where none is needed");
-    let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", says["jti"].as_str().unwrap()), None).await;
+    let claims = decode_claims(&server.issue_token("planner", &form).await);
+    assert_eq!((&claims["grant"], claims.get("break_glass")), (&grant["id"], None), "it is not used where none is needed");
+    let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", claims["jti"].as_str().unwrap()), None).await;
     assert_eq!(record["break_glass"], json!(false));
     // A task that rests on the emergency grant continues with this grant only.
     assert_eq!(server.admin(Method::DELETE, &format!("/grants/{}", grant["id"].as_str().unwrap()), None).await.0, 204);
-    let says = decode_claims(&server.issue_token("planner", &form).await);
-    assert_eq!(says["grant"], glass["id"]);
-    let join = form_with_changes(&form, &[("purpose", ""), ("task_id", says["txn"].as_str().unwrap())]);
+    let claims = decode_claims(&server.issue_token("planner", &form).await);
+    assert_eq!(claims["grant"], glass["id"]);
+    let join = form_with_changes(&form, &[("purpose", ""), ("task_id", claims["txn"].as_str().unwrap())]);
     assert_eq!(decode_claims(&server.issue_token("planner", &join).await)["break_glass"], json!(true));
     server.stop().await;
 }
@@ -196,11 +196,11 @@ async fn every_use_is_audited(server: Server) {
     let txn = txn.1["access_token"].as_str().unwrap_or_else(|| panic!("{}", txn.1)).to_owned();
     let mut ids = Vec::new();
     for token in [&txn, &child, &handed, &token] {
-        let says = decode_claims(token);
-        assert_eq!((&says["break_glass"], &says["grant"]), (&json!(true), &glass["id"]));
-        let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", says["jti"].as_str().unwrap()), None).await;
+        let claims = decode_claims(token);
+        assert_eq!((&claims["break_glass"], &claims["grant"]), (&json!(true), &glass["id"]));
+        let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", claims["jti"].as_str().unwrap()), None).await;
         assert_eq!((&record["break_glass"], &record["grant"]), (&json!(true), &glass["id"]), "{record}");
-        ids.push(says["jti"].clone());
+        ids.push(claims["jti"].clone());
     }
     // Each use has a record of its own in addition to the token's, and all records of the grant
     // share one resource.
@@ -449,9 +449,9 @@ mod capped {
         assert_eq!(server.admin(Method::POST, "/break-glass", Some(long)).await.0, 400);
         // No token outlives the grant.
         let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "another-client"})));
-        let says = decode_claims(&server.issue_token("planner", &unrelated).await);
-        assert_eq!(says["break_glass"], json!(true));
-        assert!(says["exp"].as_i64().unwrap() <= last(&glass["until"]));
+        let claims = decode_claims(&server.issue_token("planner", &unrelated).await);
+        assert_eq!(claims["break_glass"], json!(true));
+        assert!(claims["exp"].as_i64().unwrap() <= last(&glass["until"]));
         server.stop().await;
     }
 }

@@ -138,8 +138,8 @@ async fn withdrawn_grant_ends_its_tokens(server: Server) {
     let short = create_grant(&server, grant_body(&READ_TOOLS, 90)).await;
     let form = server.exchange_form(&server.user_token(json!({})));
     let token = server.issue_token("planner", &form).await;
-    let says = decode_claims(&token);
-    assert!(says["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
+    let claims = decode_claims(&token);
+    assert!(claims["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
     let handed = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
     let child =
         other.issue_token("reader", &form_with_changes(&server.exchange_form(&handed), &[("purpose", "")])).await;
@@ -153,7 +153,7 @@ async fn withdrawn_grant_ends_its_tokens(server: Server) {
     }
     let again = form_with_changes(&server.exchange_form(&handed), &[("purpose", "")]);
     assert_eq!(other.request_token_as("reader", &again).await.0, 400);
-    let task = says["txn"].as_str().unwrap();
+    let task = claims["txn"].as_str().unwrap();
     let (_, task) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!((&task["state"], &task["grant"]), (&json!("revoked"), &json!(short)), "{task}");
     assert_eq!(task["last_transition"]["by"], format!("grant:{short}"));
@@ -433,13 +433,13 @@ async fn later_consent_requirement_applies_to_derived_tokens(server: Server) {
         body["access_token"].as_str().unwrap().to_owned()
     };
     let tools = json!([{"type": "mcp_tool", "locations": [VAULT], "actions": ["tools/call"], "identifier": "open"}]);
-    let says = |subject: &str, details: Value| {
+    let grant_to_guest = |subject: &str, details: Value| {
         let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": expiry_in(600)});
         crate::server::with_changes(grant, json!({"authorization_details": details}))
     };
     // Only the grants name the guest. dave has none, and needs none.
-    create_grant(&server, says("alice", Value::Null)).await;
-    let bobs = create_grant(&server, says("bob", tools)).await;
+    create_grant(&server, grant_to_guest("alice", Value::Null)).await;
+    let bobs = create_grant(&server, grant_to_guest("bob", tools)).await;
     let parents = [
         (token("alice", "elsewhere").await, false),
         (token("bob", "elsewhere").await, true),

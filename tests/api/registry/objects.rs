@@ -87,7 +87,7 @@ async fn inconsistent_object_is_rejected(server: Server) {
     let with = |base: Value, changes: Value| with_changes(base, changes);
     assert_eq!(server.admin(Method::PUT, "/resources/vault", Some(vault())).await.0, 201);
     let us = format!("/issuers/{}", server.issuer.replace(':', "%3A").replace('/', "%2F"));
-    for (path, body, says) in [
+    for (path, body, text) in [
         ("/agents/guest", with(guest(), json!({"access": [{"resource": "nowhere", "scopes": ["x"]}]})), "access"),
         (
             "/agents/guest",
@@ -115,7 +115,7 @@ async fn inconsistent_object_is_rejected(server: Server) {
         let (status, answer) = server.admin(Method::PUT, path, Some(body.clone())).await;
         assert_eq!(status, 422, "{path} {body} {answer}");
         let detail = answer["detail"].as_str().unwrap();
-        assert!(detail.contains(says) && detail.contains('`'), "key and reason: {detail}");
+        assert!(detail.contains(text) && detail.contains('`'), "key and reason: {detail}");
     }
     // An object that others need can't be removed.
     assert_eq!(

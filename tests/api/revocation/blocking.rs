@@ -244,7 +244,7 @@ async fn block_transitions_follow_in_order(server: Server) {
 
 async fn invalid_blocks_are_rejected(server: Server) {
     let token = decode_claims(&server.task_token().await);
-    for (body, status, says) in [
+    for (body, status, text) in [
         (agent_target("unknown-agent", json!({"verb": "block"})), 404, "agent"),
         (agent_target("unknown-agent", json!({"verb": "suspend"})), 404, "agent"),
         (agent_target("unknown-agent", json!({"verb": "unblock"})), 404, "agent"),
@@ -273,7 +273,7 @@ async fn invalid_blocks_are_rejected(server: Server) {
     ] {
         let (got, answer) = send_revocation(&server, body.clone()).await;
         assert_eq!(got, status, "{body}: {answer}");
-        assert!(answer["detail"].as_str().unwrap().contains(says), "{body}: {answer}");
+        assert!(answer["detail"].as_str().unwrap().contains(text), "{body}: {answer}");
     }
     let reader = server.api_token("audit", "errand:audit").await;
     let body = agent_target("planner", json!({"verb": "block", "reason": "x"}));

@@ -247,21 +247,21 @@ async fn client_revokes_its_own_tokens(server: Server) {
 }
 
 async fn revocation_and_audit_record_commit_together(server: Server) {
-    let says = decode_claims(&server.task_token().await);
-    let body = json!({"kind": "task", "id": says["txn"], "reason": "because I say so"});
+    let claims = decode_claims(&server.task_token().await);
+    let body = json!({"kind": "task", "id": claims["txn"], "reason": "because I say so"});
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", "the-end-of-it");
     let (status, answer) = read_response(request.json(&body).send().await.unwrap()).await;
     assert_eq!(status, 200);
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     let entry = &list["items"][0];
-    assert_eq!((&entry["seq"], &entry["kind"], &entry["key"]), (&answer["seq"], &json!("task"), &says["txn"]));
+    assert_eq!((&entry["seq"], &entry["kind"], &entry["key"]), (&answer["seq"], &json!("task"), &claims["txn"]));
     assert_eq!((&entry["reason"], &entry["by"]), (&json!("because I say so"), &json!("admin:ops")));
-    let (_, trail) = server.admin(Method::GET, &format!("/audit?task={}", says["txn"].as_str().unwrap()), None).await;
+    let (_, trail) = server.admin(Method::GET, &format!("/audit?task={}", claims["txn"].as_str().unwrap()), None).await;
     let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
     let record = records.clone().find(|record| record["event"] == "revocation").unwrap_or_else(|| panic!("{trail}"));
     assert_eq!((&record["admin"], &record["reason"]), (&json!("admin:ops"), &json!("because I say so")));
-    assert_eq!((&record["request_id"], &record["task"]), (&json!("the-end-of-it"), &says["txn"]));
+    assert_eq!((&record["request_id"], &record["task"]), (&json!("the-end-of-it"), &claims["txn"]));
     assert_eq!(record["purpose"], "the quarterly report");
     server.stop().await;
 }
