@@ -160,7 +160,7 @@ async fn withdrawn_grant_ends_its_tokens(server: Server) {
     let next = other.issue_token("planner", &form).await;
     assert_eq!(decode_claims(&next)["grant"], json!(second));
     assert!(server.is_active(&next).await);
-    assert_eq!(withdraw_grant(&other, &short).await, 404, "it is gone");
+    assert_eq!(withdraw_grant(&other, &short).await, 404, "the withdrawn grant is not found");
     let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
     assert_eq!(other.admin(Method::DELETE, &all, None).await.0, 204);
     assert!(!server.is_active(&next).await);
@@ -264,7 +264,7 @@ async fn grant_creation_is_idempotent_and_listed(server: Server) {
     let mut plain = wanted;
     plain.as_object_mut().unwrap().remove("authorization_details");
     let (_, plain) = post("m", &plain).await;
-    assert_eq!(plain["authorization_details"], Value::Null, "it says who, and nothing of what for");
+    assert_eq!(plain["authorization_details"], Value::Null, "the grant names the agent without an authority");
     let mut seen = Vec::new();
     let mut next = String::new();
     loop {
@@ -332,7 +332,11 @@ async fn invalid_grant_is_rejected(server: Server) {
     let audit = server.api_token("audit", "errand:audit").await;
     assert_eq!(server.admin_with(&audit, Method::POST, "/grants", Some(good.clone())).await.0, 403);
     let planner = server.api_token("planner", "errand:tasks").await;
-    assert_eq!(server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0, 403, "no agent grants");
+    assert_eq!(
+        server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0,
+        403,
+        "an agent can't create a grant"
+    );
     server.stop().await;
 }
 

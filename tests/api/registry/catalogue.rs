@@ -136,15 +136,19 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let first = "delete_file unchecked>known, list_files unchecked>known, read_file unchecked>known, write_file unchecked>known";
     assert_eq!(tool_states(&shown), first);
     let (_, catalogue) = server.admin(Method::GET, "/resources/files/catalogue", None).await;
-    assert_eq!(tool(&catalogue, "read_file")["state"], "unchecked", "only shown");
+    assert_eq!(tool(&catalogue, "read_file")["state"], "unchecked", "a dry run stores nothing");
     assert_eq!(tool(&catalogue, "read_file")["offered"]["effect"], "read");
 
     let imported = server.import().await;
     assert_eq!(tool_states(&imported), first);
     assert_eq!(tool(&imported, "read_file")["accepted_by"], "admin:ops");
     assert_eq!(tool(&imported, "read_file")["observed"]["definition"]["description"], "Read a file");
-    assert_eq!(tool_states(&server.import().await), first.replace("unchecked", "known"), "again: nothing new");
-    assert!(server.is_active(&before).await, "it was given for whatever the tool is");
+    assert_eq!(
+        tool_states(&server.import().await),
+        first.replace("unchecked", "known"),
+        "a second import changes nothing"
+    );
+    assert!(server.is_active(&before).await, "a token from before the import has no digest");
 
     let both = server.token_for(&shop, "files:read files:write").await;
     let claims = decode_claims(&both);
@@ -164,11 +168,11 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let answer = server.introspect(&both).await;
     assert_eq!((&answer["active"], tool_names(&answer)), (&json!(true), vec!["list_files", "write_file"]));
     assert_eq!(answer["scope"], "files:write");
-    assert_eq!(answer["task"]["authority_hash"], hash, "what was approved for the task is what it was");
+    assert_eq!(answer["task"]["authority_hash"], hash, "the approved authority of the task is unchanged");
     let request = server.post("/oauth2/introspect").basic_auth("files", Some(crate::server::secret("files")));
     let request = request.header("accept", "application/token-introspection+jwt").form(&[("token", &both)]);
     let signed = request.send().await.unwrap().text().await.unwrap();
-    assert_eq!(decode_claims(&signed)["token_introspection"], answer, "signed or not");
+    assert_eq!(decode_claims(&signed)["token_introspection"], answer, "a signed response has the same details");
     // A token for this tool only is not active.
     let mine = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "list_files"}]).to_string();
     let form = form_with_changes(&server.exchange_form_for(&shop, ""), &[("authorization_details", &mine)]);
@@ -185,7 +189,7 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     assert_eq!(
         tool_names(&server.introspect(&both).await),
         ["list_files", "write_file"],
-        "it was given for the old one"
+        "the token names the old definition"
     );
     let again = server.token_for(&shop, "files:read").await;
     assert_eq!(
@@ -305,7 +309,7 @@ async fn acceptance_requires_the_reviewed_digest(server: Server, shop: McpServer
     assert_eq!(accept("read_file", digest(&now), whole).await, refused(422, "inconsistent"));
     assert_eq!(server.post_catalogue("accept", json!({"tools": []})).await.0, 400);
     assert_eq!(server.post_catalogue("import", json!({"dry_run": "yes"})).await.0, 400);
-    assert_eq!(tool(&now, "read_file")["state"], "changed", "nothing of that was accepted");
+    assert_eq!(tool(&now, "read_file")["state"], "changed", "a refused request accepts nothing");
 
     // Two admins concurrently accept the definitions that they reviewed: one of them is outdated.
     let admin = server.api_token("ops", "errand:admin").await;
@@ -421,7 +425,11 @@ async fn periodic_refresh_detects_changes(server: Server, shop: McpServerFixture
     let token = server.token_for(&shop, "files:write").await;
     let records = server.audit_records("&event=catalogue.change").await.len();
     assert!(!service.refresh_catalogue(&files, &cx()).await.unwrap());
-    assert_eq!(server.audit_records("&event=catalogue.change").await.len(), records, "no news, no record");
+    assert_eq!(
+        server.audit_records("&event=catalogue.change").await.len(),
+        records,
+        "a refresh without changes is not recorded"
+    );
 
     shop.set_tools(&[READ, LIST, ("write_file", "Write it elsewhere"), DELETE, ("new_file", "New")]);
     assert!(service.refresh_catalogue(&files, &cx()).await.unwrap());
@@ -465,7 +473,7 @@ async fn list_action_is_separate_from_call(server: Server, shop: McpServerFixtur
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_scope")), "{body}");
     let elsewhere = form_with_changes(&form, &[("resource", crate::server::NOTES)]);
     server.assert_refused(&elsewhere, "authorization_details[0].actions: exceeds what the resource offers").await;
-    // A change of a tool is nothing to it.
+    // A changed tool does not affect a token for listing.
     server.import().await;
     shop.set_tools(&[]);
     server.import().await;
@@ -534,7 +542,7 @@ async fn resources_commands_show_before_applying(server: Server, shop: McpServer
     for (_, description) in ALL_TOOLS {
         assert!(first.lines().any(|line| line.starts_with("  + ") && line.contains(description)), "{first}");
     }
-    assert_eq!(run(&["diff", "files"]).await.1, first, "a look keeps nothing");
+    assert_eq!(run(&["diff", "files"]).await.1, first, "`diff` stores nothing");
     let (code, kept) = run(&["import", "files"]).await;
     assert!(code == 0 && kept.contains("stored"), "{kept}");
     // The same lines at other places.
@@ -600,11 +608,15 @@ async fn moved_resource_loses_accepted_definitions(server: Server, shop: McpServ
         tool(&catalogue, READ.0)["state"].clone()
     };
     again.put_object("/resources/stall", stall(&shop.uri, "write")).await;
-    assert_eq!(state().await, "known", "it changed, and is where it was");
+    assert_eq!(state().await, "known", "the tool changed, and the resource did not move");
     again.put_object("/resources/stall", stall("https://stall.example.com/mcp", "read")).await;
     assert_eq!(state().await, "unchecked");
     again.put_object("/resources/stall", stall(&shop.uri, "read")).await;
-    assert_eq!(state().await, "unchecked", "back again: what was accepted is forgotten");
+    assert_eq!(
+        state().await,
+        "unchecked",
+        "accepted definitions are discarded even if the resource returns to its first URI"
+    );
     let (_, log) = again.admin(Method::GET, "/revocations", None).await;
     let ended = log["items"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "resource").count();
     assert_eq!(ended, 3, "{log}");

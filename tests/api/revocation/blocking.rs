@@ -329,7 +329,7 @@ async fn repeated_block_is_idempotent(server: Server) {
     assert_eq!(
         send(&other, "k", suspend.clone()).await,
         first,
-        "the same answer, although the agent is already suspended"
+        "a repeated request gets the same response, although the agent is already suspended"
     );
     assert_eq!(send(&other, "k", body(json!({"verb": "resume"}))).await.0, 422);
     assert_eq!(send(&other, "k2", body(json!({"verb": "resume"}))).await.0, 200);

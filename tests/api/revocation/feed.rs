@@ -548,10 +548,10 @@ async fn subscriber_count_is_limited(server: Server) {
         assert_eq!(body["type"], "urn:errand:problem:too_many_subscribers");
         true
     };
-    assert!(refused(&files, "?wait=1").await, "one client has as many as it may");
+    assert!(refused(&files, "?wait=1").await, "the limit of one client is reached");
     assert!(!refused(&files, "").await, "a request without a wait takes no subscription");
     let _third = EventStream::open(&server, &notes, "", None).await;
-    assert!(refused(&notes, "?wait=1").await, "all together are as many as may");
+    assert!(refused(&notes, "?wait=1").await, "the limit of all clients is reached");
     // A disconnected reader frees its subscription.
     drop(first);
     crate::server::wait_until("a seat is free", async || !refused(&notes, "?wait=1").await).await;

@@ -32,7 +32,7 @@ async fn task_is_joined_by_same_parties_only(server: Server) {
     assert_eq!(status, 200, "{body}");
     let joined = decode_claims(body["access_token"].as_str().unwrap());
     assert_eq!((&joined["txn"], &joined["task"]), (&first["txn"], &first["task"]));
-    assert_eq!(joined["tctx"]["purpose"], "the quarterly report", "what it is for does not change");
+    assert_eq!(joined["tctx"]["purpose"], "the quarterly report", "joining does not change the purpose");
     assert_eq!(body["txn"], first["txn"]);
     let (status, body) = server.join_task("planner", task, json!({}), &[("purpose", "another purpose")]).await;
     let purpose = body["access_token"].as_str().map(|token| decode_claims(token)["tctx"]["purpose"].clone());
@@ -161,6 +161,6 @@ async fn agent_lists_its_own_tasks(server: Server) {
     assert!(mine.contains(&first) && mine.contains(&second), "{mine:?}");
     assert_eq!(list("planner", "?state=active&agent=planner").await, (200, vec![second]));
     assert_eq!(list("planner", "?agent=reader").await.0, 400);
-    assert_eq!(list("reader", "").await, (200, Vec::new()), "it was given a part, and opened nothing");
+    assert_eq!(list("reader", "").await, (200, Vec::new()), "the reader opened no task");
     assert_eq!(list("files", "").await.0, 403, "no agent");
 }
