@@ -304,7 +304,7 @@ mod tests {
         let (output, success) = run_demo(OutputFormat::Text { colors: false }, mismatch).await;
         assert!(!success && output.contains(" 2. Second step  FAILED\n      the status\n"), "{output}");
         assert!(output.contains("        expected: 401\n        actual:   200\n"), "{output}");
-        assert!(output.ends_with("1 steps succeeded; step 2 failed, and the demo ends there.\n"), "{output}");
+        assert!(output.ends_with("Step 2 failed; the demo stopped. Steps that succeeded: 1.\n"), "{output}");
     }
 
     #[tokio::test]
