@@ -113,7 +113,7 @@ mod tests {
         RequestContext { request_id: "r".parse().unwrap(), now: Timestamp::from_unix(now) }
     }
 
-    fn count(record: &Record) -> Option<u64> {
+    fn count_of(record: &Record) -> Option<u64> {
         record.requested.as_ref().and_then(|requested| requested.get("count")?.as_u64())
     }
 
@@ -132,7 +132,7 @@ mod tests {
         assert!(failures.drain(Timestamp::from_unix(1059), false).is_empty());
         // The next window begins with the count of the previous one.
         let next = failures.add(AuthError::UnknownClient, None, &cx(1060));
-        assert_eq!(next.iter().map(count).collect::<Vec<_>>(), [Some(9_980), None]);
+        assert_eq!(next.iter().map(count_of).collect::<Vec<_>>(), [Some(9_980), None]);
         assert_eq!(next[0].requested.as_ref().unwrap()["since"], 1000);
         // Failures that were recorded individually are not counted again.
         assert!(failures.drain(Timestamp::from_unix(5000), false).is_empty());
@@ -143,7 +143,7 @@ mod tests {
     fn every_auth_failure_is_counted_once() {
         let failures = AuthFailureLog::default();
         let mut total = 0;
-        let mut count = |records: Vec<Record>| total += records.iter().map(|r| more(r).unwrap_or(1)).sum::<u64>();
+        let mut count = |records: Vec<Record>| total += records.iter().map(|r| count_of(r).unwrap_or(1)).sum::<u64>();
         // The clock advances, stays the same and is set back.
         for n in 0..1000_i64 {
             count(failures.add(AuthError::UnknownClient, None, &cx(5000 + n * 7 % 311 * (n % 3))));
