@@ -519,6 +519,14 @@ impl TaskStore for StoreBehavior {
     async fn list_orphaned_tasks(&self, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
     }
+
+    async fn is_party_revoked(&self, _: &Task) -> Result<bool, Outage> {
+        self.get(false).await
+    }
+
+    async fn list_tasks_of_revoked_parties(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
+        self.get(Vec::new()).await
+    }
 }
 
 #[async_trait]

@@ -49,6 +49,9 @@ fn revocation_keys(n: u64) -> RevocationKeys {
         }),
         agents: ["planner", "reader"].map(|id| id.parse().unwrap()).into(),
         resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
+        tools: ["https://files.example.com/mcp read_file".to_owned()].into(),
+        may_list: false,
+        break_glass: false,
         rev: LogPosition::new(0),
     }
 }

@@ -200,7 +200,8 @@ CREATE TABLE revocation_log (
     -- the position: without gaps, assigned under the lock on log_head
     seq bigint PRIMARY KEY CHECK (seq > 0),
     kind text NOT NULL CHECK (kind IN
-        ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'registry', 'keys')),
+        ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'tool', 'break_glass',
+         'delegation', 'evidence', 'registry', 'keys')),
     key text NOT NULL,                      -- the name within the kind
     verb text NOT NULL DEFAULT 'revoke' CHECK (verb IN ('revoke', 'suspend', 'resume')),
     reason text NOT NULL,
@@ -208,13 +209,17 @@ CREATE TABLE revocation_log (
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     -- the end of retention: the entry affects no live token after it
     forget_after bigint NOT NULL CHECK (forget_after >= 0),
-    CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent'))
+    CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'tool', 'delegation'))
 );
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
 -- and within each the entries are in log order, so a reader skips the others at no cost, however
 -- many there are. `seq + 0` is an expression so that only this index serves it: a scan of the
 -- primary key would read every entry past its retention.
 CREATE INDEX revocation_log_by_hour ON revocation_log ((forget_after / 3600), (seq + 0));
+
+-- Revoked parties, whose tasks end: a task may outlive the retention of the entry.
+CREATE INDEX revocation_log_by_party ON revocation_log (kind, key, seq)
+    WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation');
 
 -- one row, whose lock is held until the commit: so seq is the commit order
 CREATE TABLE log_head (

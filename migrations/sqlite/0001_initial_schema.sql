@@ -201,10 +201,11 @@ CREATE TABLE revocation_log (
     -- the position: without gaps, assigned with the update of log_head
     seq INTEGER PRIMARY KEY CHECK (seq > 0),
     kind TEXT NOT NULL CHECK (kind IN
-        ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'registry', 'keys')),
+        ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'tool', 'break_glass',
+         'delegation', 'evidence', 'registry', 'keys')),
     key TEXT NOT NULL,                      -- the name within the kind
     verb TEXT NOT NULL DEFAULT 'revoke'
-        CHECK (verb IN ('revoke', 'suspend', 'resume') AND (verb = 'revoke' OR kind IN ('task', 'agent'))),
+        CHECK (verb IN ('revoke', 'suspend', 'resume') AND (verb = 'revoke' OR kind IN ('task', 'agent', 'tool', 'delegation'))),
     reason TEXT NOT NULL,
     actor TEXT NOT NULL,                    -- `admin:NAME`, `client:ID`, `requester:ISSUER SUBJECT`
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
@@ -215,6 +216,10 @@ CREATE TABLE revocation_log (
 -- and within each the entries are in log order, which is that of the row ids, so a reader skips the
 -- others at no cost, however many there are.
 CREATE INDEX revocation_log_by_hour ON revocation_log (forget_after / 3600);
+
+-- Revoked parties, whose tasks end: a task may outlive the retention of the entry.
+CREATE INDEX revocation_log_by_party ON revocation_log (kind, key, seq)
+    WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation');
 
 CREATE TABLE log_head (                     -- one row
     singleton INTEGER PRIMARY KEY CHECK (singleton = 1),

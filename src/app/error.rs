@@ -10,6 +10,7 @@ use crate::{
         grants::break_glass::ReviewError,
         jose::jws::JwsError,
         registry::{BlockError, tool::AcceptanceError},
+        revocation::SuspensionCause,
         scope::ScopeError,
         task::TransitionError,
         token::foreign_claims::ClaimError,
@@ -203,12 +204,25 @@ pub enum TokenError {
     /// The token was revoked.
     #[error("the token was revoked")]
     Revoked,
-    /// The token is suspended.
-    #[error("the token is suspended; retry after its task or agent is resumed")]
-    Suspended,
+    /// The token is suspended. What it waits for may have been resumed meanwhile.
+    #[error("{}", describe_suspension(.0.as_ref()))]
+    Suspended(Option<SuspensionCause>),
     /// The token was used before.
     #[error("the token was already used")]
     Replayed,
+}
+
+fn describe_suspension(cause: Option<&SuspensionCause>) -> String {
+    match cause {
+        Some(SuspensionCause::Task) => "its task is suspended; retry after the task is resumed".to_owned(),
+        Some(SuspensionCause::Agent(id)) => {
+            format!("the agent `{id}` in its chain is suspended; retry after an admin resumes the agent")
+        }
+        Some(SuspensionCause::Tools) => {
+            "the server of its tools changed or removed them; retry after an admin has reviewed the tools".to_owned()
+        }
+        None => "the token was suspended a moment ago; retry".to_owned(),
+    }
 }
 
 /// Why the current state does not allow a change.

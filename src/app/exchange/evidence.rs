@@ -9,6 +9,7 @@ use crate::{
         exchange::ExchangeContext,
     },
     domain::{
+        authority::Permission,
         exchange::{Evidence, Presenter, presenter_binding::AgentMatch},
         id::{KeyId, TaskId, TokenId},
         jose::jws::{CompactJws, JwsHeader, UnverifiedJws},
@@ -16,7 +17,7 @@ use crate::{
             client::Client,
             issuer::{SubjectTokenType, TrustedIssuer},
         },
-        revocation::Standing,
+        revocation::{RevocationKeys, Standing},
         task::Requester,
         time::Timestamp,
         token::{
@@ -197,13 +198,13 @@ impl Service {
             }
             None => return Err(subject_error(TokenError::BadClaim(ClaimError::Missing("iss"))).into()),
         };
-        let standing = match &subject {
-            SubjectToken::Own(claims, _) => snapshot.standing(&claims.revocation_keys()),
-            SubjectToken::User(..) => Standing::Live,
+        let keys = match &subject {
+            SubjectToken::Own(claims, _) => claims.revocation_keys(),
+            SubjectToken::User(..) => return Ok(subject),
         };
-        let error = match standing {
-            Standing::Live => return Ok(subject),
-            Standing::Suspended => TokenError::Suspended,
+        let error = match snapshot.standing(&keys) {
+            Standing::Live => return Ok(without_ended_tools(subject, &keys, snapshot)),
+            Standing::Suspended => TokenError::Suspended(snapshot.suspension_cause(&keys)),
             Standing::Revoked => TokenError::Revoked,
         };
         Err(EvidenceError { error: subject_error(error), known: Some(KnownSubject::from(&subject)) })
@@ -335,6 +336,22 @@ impl Service {
             }
             PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(actor_error(TokenError::WrongTyp)),
         }
+    }
+}
+
+/// Removes the tools that the log ended from the authority of a token, so that no token is derived
+/// for them. A tool whose accepted definition changed is left: the decision refuses it, and names
+/// the reason.
+fn without_ended_tools(subject: SubjectToken, keys: &RevocationKeys, snapshot: &Snapshot) -> SubjectToken {
+    match subject {
+        SubjectToken::Own(mut claims, kind) if !snapshot.all_tools_are_live(keys) => {
+            let is_kept = |permission: &&Permission| {
+                snapshot.is_permission_live(permission, claims.rev) || snapshot.registry.is_superseded(permission)
+            };
+            claims.authorization_details = claims.authorization_details.iter().filter(is_kept).cloned().collect();
+            SubjectToken::Own(claims, kind)
+        }
+        SubjectToken::Own(..) | SubjectToken::User(..) => subject,
     }
 }
 

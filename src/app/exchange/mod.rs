@@ -29,7 +29,7 @@ use crate::{
         revocation::Standing,
         scope::ScopeSet,
         secret::Secret,
-        task::Task,
+        task::{Task, TaskState},
         time::Lifetime,
         token::TokenKind,
     },
@@ -175,9 +175,14 @@ impl Service {
         match (request.task_id, subject) {
             (Some(id), SubjectToken::User(user, _)) => {
                 let task = self.store().find_task(id).await?;
-                Ok(task.filter(|task| {
+                let is_own = |task: &Task| {
                     task.belongs_to(&user.requester, caller.id()) && caller.snapshot().registry.is_current_task(task)
-                }))
+                };
+                let Some(task) = task.filter(is_own) else { return Ok(None) };
+                // The revocation of a party ended the task, though its state may still say
+                // otherwise.
+                let has_ended = !task.state.is_final() && self.store().is_party_revoked(&task).await?;
+                Ok(Some(if has_ended { Task { state: TaskState::Revoked, ..task } } else { task }))
             }
             (Some(_), SubjectToken::Own(..)) | (None, _) => Ok(None),
         }

@@ -167,6 +167,8 @@ impl CachedToken<TaskTokenClaims> {
         let permissions = claims.authorization_details.iter().map(|permission| {
             let rules = &permission.constraints.arguments;
             PERMISSION_WEIGHT
+                + permission.resource.as_str().len()
+                + permission.tool().map_or(0, |tool| tool.as_str().len())
                 + count_nodes(rules.len()) * RULES_NODE_WEIGHT
                 + rules.values().map(weigh_rule).sum::<usize>()
         });

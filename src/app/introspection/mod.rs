@@ -25,7 +25,7 @@ use crate::{
         exchange::parties_are_active,
         jose::jws::CompactJws,
         registry::{
-            Reduction, Registry,
+            Reduction,
             client::{Client, Resource},
         },
         revocation::{RevocationKeys, Standing},
@@ -94,6 +94,7 @@ impl Service {
         if let Some(cached) = digest.and_then(|digest| self.inner.token_cache.get_task(&digest))
             && self.inner.ports.signer.is_published(&cached.key, cx.now)
             && is_active_for(&cached.claims, &cached.revocation_keys, resource, snapshot, cx)
+            && snapshot.all_tools_are_live(&cached.revocation_keys)
             && passes_registry(&cached, resource, snapshot)
         {
             self.audit_introspection(resource, Some(&cached.claims), Outcome::Active, cx);
@@ -108,7 +109,7 @@ impl Service {
         let is_access = kind == TokenKind::Access;
         let is_valid = is_active_for(&claims, &revocation_keys, resource, snapshot, cx)
             & parties_are_active(&snapshot.registry, &claims, &revocation_keys);
-        let reduction = reduce_to_valid(&snapshot.registry, &claims, resource);
+        let reduction = reduce_to_valid(snapshot, &claims, &revocation_keys, resource);
         let has_authority = match &reduction {
             Reduction::Unchanged => true,
             Reduction::Reduced(rest) => !rest.authorization_details.is_empty(),
@@ -150,14 +151,25 @@ fn is_active_for(
 }
 
 /// Reduces claims to what is valid now. Removes tools that are no longer offered, or not with the
-/// accepted definition, and scopes that cover more now than the token was issued for.
-fn reduce_to_valid(registry: &Registry, claims: &TaskTokenClaims, resource: &Resource) -> Reduction<TaskTokenClaims> {
-    let (authority, at) = (&claims.authorization_details, Some(&resource.uri));
+/// accepted definition, tools that the log ended, and scopes that cover more now than the token was
+/// issued for.
+fn reduce_to_valid(
+    snapshot: &Snapshot,
+    claims: &TaskTokenClaims,
+    revocation_keys: &RevocationKeys,
+    resource: &Resource,
+) -> Reduction<TaskTokenClaims> {
+    let (registry, authority, at) = (&snapshot.registry, &claims.authorization_details, Some(&resource.uri));
+    let all_live = snapshot.all_tools_are_live(revocation_keys);
     let authorization_details = match registry.remaining_available(authority) {
-        Reduction::Unchanged if registry.covers_scopes(&claims.scope, authority, at) => return Reduction::Unchanged,
+        Reduction::Unchanged if all_live && registry.covers_scopes(&claims.scope, authority, at) => {
+            return Reduction::Unchanged;
+        }
         Reduction::Unchanged => authority.clone(),
         Reduction::Reduced(rest) => rest,
     };
+    let live = authorization_details.iter().filter(|permission| snapshot.is_permission_live(permission, claims.rev));
+    let authorization_details = live.cloned().collect();
     let covered = registry.covered_scopes(&authorization_details, at);
     let scope = claims.scope.iter().filter(|scope| covered.contains(scope)).cloned().collect();
     Reduction::Reduced(TaskTokenClaims { scope, authorization_details, ..claims.clone() })
@@ -172,7 +184,7 @@ fn passes_registry(token: &CachedToken<TaskTokenClaims>, resource: &Resource, sn
     }
     let CachedToken { claims, revocation_keys, .. } = token;
     let is_valid = parties_are_active(&snapshot.registry, claims, revocation_keys)
-        && matches!(reduce_to_valid(&snapshot.registry, claims, resource), Reduction::Unchanged);
+        && matches!(reduce_to_valid(snapshot, claims, revocation_keys, resource), Reduction::Unchanged);
     if is_valid {
         token.mark_valid_for(snapshot.registry_generation);
     }

@@ -46,6 +46,9 @@ impl Service {
             Ok((put_changes(registry, entry.clone()), old.is_none()))
         });
         let is_new = change.await?;
+        if object.is_disabled() {
+            self.clean_up_removed(cx).await;
+        }
         if let RegistryObject::Resource(Resource { signing_algorithm: Some(_), .. }) = object {
             // The resource may be the first with this algorithm. Its key must exist before a token
             // is requested.

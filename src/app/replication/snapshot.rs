@@ -5,8 +5,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::domain::{
+    authority::Permission,
+    id::ClientId,
     registry::Registry,
-    revocation::{Index, LogEntry, LogPosition, RevocationKeys, Standing},
+    requester::Requester,
+    revocation::{Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, tool_key},
 };
 
 /// What a replica knows at one moment: the registry, and the log up to a position. A request uses
@@ -32,6 +35,38 @@ impl Snapshot {
     #[must_use]
     pub fn standing(&self, keys: &RevocationKeys) -> Standing {
         self.index.read().standing(keys)
+    }
+
+    /// Returns whether every tool of a token is live.
+    #[must_use]
+    pub fn all_tools_are_live(&self, keys: &RevocationKeys) -> bool {
+        self.index.read().all_tools_are_live(keys)
+    }
+
+    /// Returns whether a permission of a token with this `rev` is live.
+    #[must_use]
+    pub fn is_permission_live(&self, permission: &Permission, rev: LogPosition) -> bool {
+        permission.tool().is_none_or(|tool| {
+            self.index.read().tool_standing(&tool_key(&permission.resource, tool), rev) == Standing::Live
+        })
+    }
+
+    /// Returns what a suspended token waits for.
+    #[must_use]
+    pub fn suspension_cause(&self, keys: &RevocationKeys) -> Option<SuspensionCause> {
+        self.index.read().suspension_cause(keys)
+    }
+
+    /// Returns whether a requester refused an agent.
+    #[must_use]
+    pub fn is_refused(&self, agent: &ClientId, requester: &Requester) -> bool {
+        self.index.read().is_refused(agent, requester)
+    }
+
+    /// Returns the agents that a requester refused.
+    #[must_use]
+    pub fn refused_agents(&self, requester: &Requester) -> Vec<ClientId> {
+        self.index.read().refused_agents(requester)
     }
 
     /// Returns whether a retained entry ends the token: every replica that has applied as much

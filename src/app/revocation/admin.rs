@@ -93,7 +93,12 @@ impl Service {
             Ok(Decision::Write(Box::new(write), target))
         });
         match completion.await {
-            Ok(Completion::Done(target, propagation)) => Ok(RevocationReceipt::new(target, cx.now, propagation)?),
+            Ok(Completion::Done(target, propagation)) => {
+                if matches!(target, Target::Requester(_) | Target::Agent(_) | Target::Issuer(_)) {
+                    self.clean_up_revoked(cx).await;
+                }
+                Ok(RevocationReceipt::new(target, cx.now, propagation)?)
+            }
             Ok(Completion::Replayed(Replay { response, propagation })) => {
                 Ok(RevocationReceipt::new(response.target()?, response.at, propagation)?)
             }

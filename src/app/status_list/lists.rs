@@ -336,6 +336,7 @@ fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, tru
     let (mut tokens, mut tasks, mut grants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut requesters, mut agents) = (BTreeSet::new(), BTreeSet::new());
     let (mut audiences, mut issuers) = (BTreeSet::new(), BTreeSet::new());
+    let mut delegators = BTreeSet::new();
     for LogEntry { entry, .. } in entries {
         match &entry.target {
             Target::Token(id) => _ = tokens.insert(*id),
@@ -343,13 +344,19 @@ fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, tru
             Target::Grant(id) => _ = grants.insert(*id),
             Target::Requester(key) => requesters.extend(key.split_once(' ')),
             Target::Agent(id) => _ = agents.insert(id.clone()),
-            Target::Resource(uri) => audiences.extend([uri.to_string(), trust_domain.to_owned()]),
+            Target::Resource(uri) | Target::Tool(uri, _) | Target::BreakGlass(uri) => {
+                audiences.extend([uri.to_string(), trust_domain.to_owned()]);
+            }
+            Target::Delegation(_, requester) => {
+                delegators.insert((requester.issuer.to_string(), requester.subject.to_string()));
+            }
             Target::Issuer(url) => _ = issuers.insert(url.clone()),
             // API tokens have no status index, and the other targets concern no token.
             Target::Credentials(_) | Target::Registry | Target::Keys => {}
         }
     }
     let requesters = requesters.into_iter().map(|(issuer, subject)| (issuer.to_owned(), subject.to_owned()));
+    let requesters = delegators.into_iter().chain(requesters).collect::<BTreeSet<_>>();
     let selectors = [
         chunk_selectors(tokens, TokenSelector::Tokens),
         chunk_selectors(tasks, TokenSelector::Tasks),

@@ -1,9 +1,9 @@
-//! The end of tasks whose tokens are already dead: at the deadline, after a removal, after a
-//! withdrawn grant.
+//! The end of tasks whose tokens are already dead: at the deadline, after a removal, after the
+//! revocation of a party, after a withdrawn grant.
 //!
-//! No token outlives its task, its agent's registration or its grant. The final state therefore
-//! needs no log entry, and any number of replicas can run this at once: each task is ended, and
-//! recorded, by one of them.
+//! No token outlives its task, its agent's registration, the revocation of a party or its grant.
+//! The final state therefore needs no log entry, and any number of replicas can run this at once:
+//! each task is ended, and recorded, by one of them.
 
 use futures_util::future::try_join_all;
 
@@ -13,14 +13,17 @@ use crate::{
         replication::propagation::UnloggedWrite,
         tasks::transition::{build_transition, transition_change, transition_record},
     },
-    domain::task::{Initiator, Task, TaskAction},
+    domain::{
+        settings::{MAX_CLOCK_SKEW, TASK_LIFETIME_CAP},
+        task::{Initiator, Task, TaskAction},
+    },
     ports::Outage,
 };
 
 /// How many tasks are read at a time. If the write queue has room for them, they share a commit.
 const EXPIRY_PAGE_SIZE: u32 = 64;
 /// How many pages one run ends before it leaves the rest to the next run.
-const MAX_EXPIRY_ROUNDS: usize = 1000;
+pub(in crate::app) const MAX_EXPIRY_ROUNDS: usize = 1000;
 
 impl Service {
     /// Ends tasks whose deadline has passed.
@@ -28,6 +31,7 @@ impl Service {
         self.end_tasks(
             |limit| self.store().list_overdue_tasks(cx.now, limit),
             |_| (TaskAction::Expire, Initiator::Deadline),
+            MAX_EXPIRY_ROUNDS,
             cx,
         )
         .await
@@ -43,7 +47,26 @@ impl Service {
                 (TaskAction::Revoke, Initiator::Removal)
             }
         };
-        self.end_tasks(|limit| self.store().list_orphaned_tasks(limit), end, cx).await
+        self.end_tasks(|limit| self.store().list_orphaned_tasks(limit), end, MAX_EXPIRY_ROUNDS, cx).await
+    }
+
+    /// Ends tasks of revoked parties, at most `max_pages` of them. No exchange can join them, and
+    /// the maintenance job ends the rest.
+    pub(in crate::app) async fn end_tasks_of_revoked_parties(
+        &self,
+        max_pages: usize,
+        cx: &RequestContext,
+    ) -> Result<(), Error> {
+        let since = cx.now.saturating_sub(TASK_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
+        let end = |task: &Task| {
+            let is_overdue = task.deadline.has_passed(cx.now);
+            if is_overdue {
+                (TaskAction::Expire, Initiator::Deadline)
+            } else {
+                (TaskAction::Revoke, Initiator::Revocation)
+            }
+        };
+        self.end_tasks(|limit| self.store().list_tasks_of_revoked_parties(since, limit), end, max_pages, cx).await
     }
 
     /// Ends tasks whose grant was withdrawn.
@@ -52,7 +75,7 @@ impl Service {
             Some(grant) if !task.deadline.has_passed(cx.now) => (TaskAction::Revoke, Initiator::Grant(grant)),
             Some(_) | None => (TaskAction::Expire, Initiator::Deadline),
         };
-        self.end_tasks(|limit| self.store().list_tasks_without_grant(limit), end, cx).await
+        self.end_tasks(|limit| self.store().list_tasks_without_grant(limit), end, MAX_EXPIRY_ROUNDS, cx).await
     }
 
     /// Ends the tasks that `list` returns, page by page, each by the action and the initiator that
@@ -61,6 +84,7 @@ impl Service {
         &self,
         list: impl Fn(u32) -> F,
         end: impl Fn(&Task) -> (TaskAction, Initiator),
+        max_pages: usize,
         cx: &RequestContext,
     ) -> Result<(), Error>
     where
@@ -68,7 +92,7 @@ impl Service {
     {
         // Leaves most of the write queue to requests.
         let max_concurrent = (self.settings().write_queue / 8).max(1);
-        for _ in 0..MAX_EXPIRY_ROUNDS {
+        for _ in 0..max_pages {
             let tasks = list(EXPIRY_PAGE_SIZE).await?;
             let is_last = tasks.len() < usize::try_from(EXPIRY_PAGE_SIZE).unwrap_or(usize::MAX);
             let writes = tasks.iter().filter_map(|task| {

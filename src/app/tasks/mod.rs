@@ -1,7 +1,7 @@
 //! Tasks: lifecycle, expiry, tree of tokens, audit trail, call reports.
 
 pub(super) mod call_reports;
-mod expiry;
+pub(super) mod expiry;
 mod lifecycle;
 pub(super) mod trail;
 pub(super) mod transition;

@@ -86,7 +86,9 @@ pub(in crate::app) fn transition_record(
     let (client, admin, by) = match by {
         Initiator::Agent(id) => (Some(id.clone()), None, None),
         Initiator::Admin(name) => (None, Some(name.clone()), None),
-        Initiator::Requester(_) | Initiator::Grant(_) | Initiator::Removal => (None, None, Some(by.to_string())),
+        Initiator::Requester(_) | Initiator::Grant(_) | Initiator::Removal | Initiator::Revocation => {
+            (None, None, Some(by.to_string()))
+        }
         Initiator::Deadline => (None, None, None),
     };
     Record {

@@ -146,6 +146,9 @@ fn describe_transition(record: &Record) -> String {
         Some("revoked") if record.by.as_deref() == Some("removal") => {
             "the agent that opened the task, or the issuer of its requester, was removed; the task ended".to_owned()
         }
+        Some("revoked") if record.by.as_deref() == Some("revocation") => {
+            "the requester, their issuer, or the agent that opened the task was revoked; the task ended".to_owned()
+        }
         Some("revoked") => ended("revoked the task"),
         Some("expired") => "the task ended at its deadline".to_owned(),
         _ => format!("{actor} changed the task{reason}{outcome}"),

@@ -120,7 +120,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_hash: Option<String>,
     /// The initiator if neither a client nor an admin: `requester:ISSUER SUBJECT`, `grant:ID`,
-    /// `removal`.
+    /// `removal`, `revocation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The client that called.

@@ -159,7 +159,7 @@ pub fn decide(input: &ExchangeInput<'_>) -> Result<TokenPlan, Denial> {
     if authority.is_empty() {
         return Err(Denial::NoAuthorityAtTarget);
     }
-    let expires = resolve_expiry(input, deadline, grant)?;
+    let expires = resolve_expiry(input, &authority, deadline, grant)?;
     Ok(TokenPlan {
         kind: token_kind(input.requested_token),
         audience: match input.requested_token {
@@ -330,16 +330,22 @@ pub fn authority_requiring_consent(input: &ExchangeInput<'_>) -> Option<Authorit
     resolve_authority(input, &edges).ok()
 }
 
-/// Returns the earliest of the requested expiry, the configured lifetime, the caps of resource and
-/// agents, the expiry of subject token and grant, and the task's deadline.
-fn resolve_expiry(input: &ExchangeInput<'_>, deadline: Timestamp, grant: GrantBasis<'_>) -> Result<Timestamp, Denial> {
+/// Returns the earliest of the requested expiry, the configured lifetime, the caps of agents and of
+/// every resource in the authority, the expiry of subject token and grant, and the task's deadline.
+fn resolve_expiry(
+    input: &ExchangeInput<'_>,
+    authority: &Authority,
+    deadline: Timestamp,
+    grant: GrantBasis<'_>,
+) -> Result<Timestamp, Denial> {
     let agent_cap = |agent: &Agent| agent.max_token_lifetime;
+    let resources = authority.iter().filter_map(|permission| input.registry.resource_at(&permission.resource));
     let caps = [
         // A hard cap: a revocation is forgotten when no token that it could end is still alive.
         Some(TOKEN_LIFETIME_CAP),
         Some(input.token_limits.lifetime),
         input.expires_in,
-        input.requested_token.resource().and_then(|resource| resource.max_token_lifetime),
+        resources.filter_map(|resource| resource.max_token_lifetime).min(),
         match input.presenter {
             Presenter::Agent(agent) => agent_cap(agent),
             Presenter::Resource(_) => None,

@@ -48,6 +48,18 @@ impl Registry {
         known.map_or(ToolState::Unchecked, KnownTool::state)
     }
 
+    /// Returns the observed tools of a resource.
+    pub fn known_tools_of(&self, resource: &ClientId) -> impl Iterator<Item = (&ToolName, &KnownTool)> {
+        self.known_tools.get(resource).into_iter().flatten()
+    }
+
+    /// Returns whether a permission names another definition of its tool than the accepted one.
+    #[must_use]
+    pub fn is_superseded(&self, permission: &Permission) -> bool {
+        let accepted = self.known_tool(permission).and_then(|(_, known)| known.accepted.as_ref());
+        accepted.is_some_and(|accepted| permission.digest.as_ref().is_some_and(|digest| digest != accepted))
+    }
+
     /// Returns whether the tools of a resource were ever fetched from its server.
     #[must_use]
     pub fn has_known_tools(&self, resource: &ClientId) -> bool {

@@ -315,6 +315,11 @@ fn check_portal(issuer: &TrustedIssuer, report: &mut impl FnMut(&'static str, St
             "must differ from all `audiences`; agents hold tokens with those and could consent for the requester";
         report("api_audiences", reason.into());
     }
+    if api.iter().any(|audience| portals.contains(audience)) {
+        let reason = "must differ from all `portal_clients`; the `aud` of an ID token is the client id, and an ID token \
+                      does not authorize API access";
+        report("api_audiences", reason.into());
+    }
     let takes_access =
         issuer.token_types.iter().any(|t| matches!(t, SubjectTokenType::AccessToken | SubjectTokenType::Jwt));
     if !api.is_empty() && !takes_access {

@@ -12,6 +12,7 @@ pub mod client;
 pub mod edge;
 pub mod issuer;
 pub mod policy;
+mod replacement;
 pub mod resource;
 mod self_reference;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use activity::parties_are_active;
 pub use block::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 pub(crate) use catalogue::find_definition_mismatch;
 pub use catalogue::{KnownTools, Reduction, UnacceptedTool};
+pub use replacement::targets_ended_by_replacement;
 pub use self_reference::collides_with_issuer;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -144,6 +146,28 @@ impl RegistryObject {
             Self::Agent(agent) => agent.id.as_str(),
             Self::Resource(resource) => resource.id.as_str(),
             Self::Admin(admin) => admin.id.as_str(),
+        }
+    }
+
+    /// Returns the object as a client; `None` for an issuer.
+    #[must_use]
+    pub fn client(&self) -> Option<Client<'_>> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Agent(agent) => Some(Client::Agent(agent)),
+            Self::Resource(resource) => Some(Client::Resource(resource)),
+            Self::Admin(admin) => Some(Client::Admin(admin)),
+        }
+    }
+
+    /// Returns whether the object is declared as disabled.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        match self {
+            Self::Issuer(issuer) => issuer.disabled,
+            Self::Agent(agent) => agent.disabled,
+            Self::Resource(resource) => resource.disabled,
+            Self::Admin(admin) => admin.disabled,
         }
     }
 

@@ -40,7 +40,11 @@ pub struct FeedEntry {
 #[must_use]
 pub fn project(LogEntry { seq, entry }: &LogEntry, scope: &FeedScope) -> Option<FeedEntry> {
     let is_in_scope = match (&entry.target, scope) {
-        (Target::Resource(uri), FeedScope::Resource(own)) => uri == own,
+        (Target::Resource(uri) | Target::Tool(uri, _) | Target::BreakGlass(uri), FeedScope::Resource(own)) => {
+            uri == own
+        }
+        // A refusal itself concerns exchanges alone; the end of the tokens is an entry of its own.
+        (Target::Delegation(..), _) => entry.verb == LogAction::Revoke,
         _ => true,
     };
     let key = feed_key(&entry.target).filter(|_| is_in_scope)?;
@@ -56,10 +60,10 @@ pub fn project(LogEntry { seq, entry }: &LogEntry, scope: &FeedScope) -> Option<
 
 /// Returns the published key of a target, or `None` if the target is not published.
 ///
-/// Tokens, tasks and grants have random ids, which are published as they are. Requesters, agents,
-/// resources and issuers are published as the base64url SHA-256 of kind, space and name. The holder
-/// of a token can compute the same value from its claims, while a subscriber can't read whose other
-/// tokens were revoked. The signing keys have an empty key. Changes of the registry and of API
+/// Tokens, tasks and grants have random ids, which are published as they are. All other targets of
+/// tokens are published as the base64url SHA-256 of kind, space and name. The holder of a token can
+/// compute the same value from its claims, while a subscriber can't read whose other tokens were
+/// revoked. The signing keys have an empty key. Changes of the registry and of API
 /// tokens do not concern subscribers.
 #[must_use]
 pub fn feed_key(target: &Target) -> Option<String> {
@@ -67,7 +71,13 @@ pub fn feed_key(target: &Target) -> Option<String> {
         Target::Token(id) => Some(id.to_string()),
         Target::Task(id) => Some(id.to_string()),
         Target::Grant(id) => Some(id.to_string()),
-        Target::Requester(_) | Target::Agent(_) | Target::Resource(_) | Target::Issuer(_) => {
+        Target::Requester(_)
+        | Target::Agent(_)
+        | Target::Resource(_)
+        | Target::Issuer(_)
+        | Target::Tool(..)
+        | Target::BreakGlass(_)
+        | Target::Delegation(..) => {
             let text = format!("{} {}", target.kind(), target.key());
             Some(encode_base64url(digest(&SHA256, text.as_bytes()).as_ref()))
         }
@@ -107,6 +117,26 @@ mod tests {
             (
                 Target::Resource("https://notes.example.com/mcp".parse().unwrap()),
                 Some("H0kUScKN6NElx77jjuXqhjiTeghLpkLcdxfKpkv6P1s"),
+                false,
+            ),
+            (
+                Target::Tool("https://files.example.com/mcp".parse().unwrap(), "read_file".parse().unwrap()),
+                Some("SWEk_gX9oUqObHPbojP728lizUHQ2kcmh10i90SptTQ"),
+                true,
+            ),
+            (
+                Target::Tool("https://notes.example.com/mcp".parse().unwrap(), "read_file".parse().unwrap()),
+                Some("LAcdlIJTMZX57q-h9XCWPR6mEQk0wv1zLk1D1FE-jV4"),
+                false,
+            ),
+            (
+                Target::BreakGlass("https://files.example.com/mcp".parse().unwrap()),
+                Some("aXA6AAn-ng0ORLdffFSQBjxZR6QyzBfR-RDlPLforHo"),
+                true,
+            ),
+            (
+                Target::BreakGlass("https://notes.example.com/mcp".parse().unwrap()),
+                Some("JpnzFnVmNUpxcP3vgrYqgktN_r_PHh2a1p87_2kINr0"),
                 false,
             ),
             (Target::Registry, None, false),

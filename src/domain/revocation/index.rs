@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    LogAction, LogEntry, LogPosition, NewEntry, RETENTION, RevocationKeys, Standing, Target,
+    LogAction, LogEntry, LogPosition, NewEntry, RETENTION, RevocationKeys, Standing, Target, delegation_key,
     tombstones::{KeyRef, SHARD_COUNT, Tombstone, TombstoneTable},
 };
-use crate::domain::id::ClientId;
+use crate::domain::{id::ClientId, requester::Requester};
 
 /// The entries in force, by revocation key. Plain data, fed by the follower of the log.
 #[derive(Debug, Default)]
@@ -23,8 +23,25 @@ pub struct Index {
     /// Suspended agents. The suspension affects every token with the agent, whenever it was issued,
     /// until the agent is resumed.
     suspended_agents: HashSet<ClientId>,
+    /// Suspended tools, by [key](super::tool_key): their servers list them with another definition
+    /// than the accepted one, or not at all. As for agents, the age of a token is irrelevant.
+    suspended_tools: HashSet<Box<str>>,
+    /// Delegations that their requesters refused, by [key](super::delegation_key), until the
+    /// requester takes the refusal back.
+    refused_delegations: HashSet<Box<str>>,
     /// When which positions were applied, oldest first: at most one mark for each second.
     sweep_marks: VecDeque<SweepMark>,
+}
+
+/// What has to be resumed before a suspended token works again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SuspensionCause {
+    /// Its task.
+    Task,
+    /// An agent of its chain, or the agent that it is for.
+    Agent(ClientId),
+    /// All its tools: their server changed or removed them.
+    Tools,
 }
 
 /// All entries up to this position were applied by this time.
@@ -58,13 +75,14 @@ impl Index {
     /// Returns the number of keys in the index.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len().saturating_add(self.suspended_agents.len())
+        let suspended = [self.suspended_agents.len(), self.suspended_tools.len(), self.refused_delegations.len()];
+        suspended.into_iter().fold(self.entries.len(), usize::saturating_add)
     }
 
     /// Returns whether the index is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.len() == 0 && self.suspended_agents.is_empty()
+        self.len() == 0
     }
 
     /// Applies one entry at `now` on the monotonic clock. Entries must come in log order; an entry
@@ -80,7 +98,8 @@ impl Index {
             return;
         }
         let NewEntry { verb, target, .. } = &entry.entry;
-        // An agent outlives its revocation, so its revocation and its suspension are independent.
+        // An agent or a tool outlives its revocation, so its revocation and its suspension are
+        // independent.
         match (verb, target) {
             (LogAction::Suspend, Target::Agent(id)) => {
                 self.suspended_agents.insert(id.clone());
@@ -88,6 +107,22 @@ impl Index {
             }
             (LogAction::Resume, Target::Agent(id)) => {
                 self.suspended_agents.remove(id);
+                return;
+            }
+            (LogAction::Suspend, Target::Tool(..)) => {
+                self.suspended_tools.insert(target.key().into());
+                return;
+            }
+            (LogAction::Resume, Target::Tool(..)) => {
+                self.suspended_tools.remove(target.key().as_str());
+                return;
+            }
+            (LogAction::Suspend, Target::Delegation(..)) => {
+                self.refused_delegations.insert(target.key().into());
+                return;
+            }
+            (LogAction::Resume, Target::Delegation(..)) => {
+                self.refused_delegations.remove(target.key().as_str());
                 return;
             }
             (LogAction::Revoke | LogAction::Suspend | LogAction::Resume, _) => {}
@@ -150,7 +185,8 @@ impl Index {
     ///
     /// The id of a token, task or grant is never reused, so the presence of its key is enough. A
     /// requester, agent, resource or issuer lives on: tokens issued **before** the entry are
-    /// revoked, by log position and never by wall clock.
+    /// revoked, by log position and never by wall clock. So does a tool; a token ends with the last
+    /// of its tools.
     #[must_use]
     pub fn standing_by_entries(&self, keys: &RevocationKeys) -> Standing {
         if self.is_empty() {
@@ -169,8 +205,77 @@ impl Index {
         let client = keys.agents.iter().filter(|_| keys.task.is_none()).map(KeyRef::Credentials);
         let requester = keys.requester.iter().flat_map(|r| [KeyRef::Requester(r), KeyRef::Issuer(&r.issuer)]);
         let (agents, resources) = (keys.agents.iter().map(KeyRef::Agent), keys.resources.iter().map(KeyRef::Resource));
-        let by_age = agents.chain(client).chain(requester).chain(resources).filter_map(if_older);
-        by_presence.chain(by_age).chain(suspended).max().unwrap_or(Standing::Live)
+        let break_glass = keys.resources.iter().filter(|_| keys.break_glass).map(KeyRef::BreakGlass);
+        let delegations =
+            keys.requester.iter().flat_map(|r| keys.agents.iter().map(move |id| KeyRef::Delegation(id, r)));
+        let by_age = agents.chain(client).chain(requester).chain(resources).chain(break_glass).chain(delegations);
+        let by_age = by_age.filter_map(if_older);
+        let tools = [self.standing_by_tools(keys)];
+        by_presence.chain(by_age).chain(suspended).chain(tools).max().unwrap_or(Standing::Live)
+    }
+
+    /// Returns the standing of a tool in a token with this `rev`, by the tool's
+    /// [key](super::tool_key).
+    #[must_use]
+    pub fn tool_standing(&self, key: &str, rev: LogPosition) -> Standing {
+        if self.entries.find(KeyRef::Tool(key)).is_some_and(|tombstone| rev < tombstone.seq) {
+            Standing::Revoked
+        } else if self.suspended_tools.contains(key) {
+            Standing::Suspended
+        } else {
+            Standing::Live
+        }
+    }
+
+    /// Returns whether every tool of a token is live.
+    #[must_use]
+    pub fn all_tools_are_live(&self, keys: &RevocationKeys) -> bool {
+        self.has_no_tool_entries() || keys.tools.iter().all(|key| self.tool_standing(key, keys.rev) == Standing::Live)
+    }
+
+    /// Returns the standing of a token by its tools alone: it has that of its best tool.
+    fn standing_by_tools(&self, keys: &RevocationKeys) -> Standing {
+        if keys.may_list || self.has_no_tool_entries() {
+            return Standing::Live;
+        }
+        keys.tools.iter().map(|key| self.tool_standing(key, keys.rev)).min().unwrap_or(Standing::Live)
+    }
+
+    fn has_no_tool_entries(&self) -> bool {
+        self.suspended_tools.is_empty() && !self.entries.has_tools()
+    }
+
+    /// Returns whether a requester refused an agent. No token is issued in which it acts for them.
+    #[must_use]
+    pub fn is_refused(&self, agent: &ClientId, requester: &Requester) -> bool {
+        !self.refused_delegations.is_empty()
+            && self.refused_delegations.contains(delegation_key(agent, requester).as_str())
+    }
+
+    /// Returns the agents that a requester refused, in order.
+    #[must_use]
+    pub fn refused_agents(&self, requester: &Requester) -> Vec<ClientId> {
+        let own = |key: &str| {
+            let (agent, _) = key.split_once(' ')?;
+            let agent = agent.parse::<ClientId>().ok()?;
+            (delegation_key(&agent, requester) == key).then_some(agent)
+        };
+        let mut agents = self.refused_delegations.iter().filter_map(|key| own(key)).collect::<Vec<_>>();
+        agents.sort();
+        agents
+    }
+
+    /// Returns what a suspended token waits for: its task, an agent, or its tools.
+    #[must_use]
+    pub fn suspension_cause(&self, keys: &RevocationKeys) -> Option<SuspensionCause> {
+        let is_suspended = |key| self.entries.find(key).is_some_and(|found| found.standing == Standing::Suspended);
+        if let Some(agent) = keys.agents.iter().find(|id| self.suspended_agents.contains(*id)) {
+            return Some(SuspensionCause::Agent(agent.clone()));
+        }
+        if keys.task.is_some_and(|task| is_suspended(KeyRef::Task(task))) {
+            return Some(SuspensionCause::Task);
+        }
+        (self.standing_by_tools(keys) == Standing::Suspended).then_some(SuspensionCause::Tools)
     }
 }
 
@@ -197,6 +302,16 @@ mod tests {
         GrantId::new(uuid::Uuid::from_bytes([n; 16]))
     }
 
+    fn tool(uri: &str, name: &str) -> Target {
+        Target::Tool(uri.parse().unwrap(), name.parse().unwrap())
+    }
+
+    fn delegation(agent: &str, subject: &str) -> Target {
+        let requester =
+            Requester { issuer: "https://login.example.com".parse().unwrap(), subject: subject.parse().unwrap() };
+        Target::Delegation(agent.parse().unwrap(), Box::new(requester))
+    }
+
     fn revocation_keys(rev: u64) -> RevocationKeys {
         RevocationKeys {
             token: token(3),
@@ -209,6 +324,9 @@ mod tests {
             }),
             agents: ["planner", "reader"].iter().map(|id| id.parse().unwrap()).collect(),
             resources: ["https://files.example.com/mcp".parse().unwrap()].into(),
+            tools: ["https://files.example.com/mcp read_file".to_owned()].into(),
+            may_list: false,
+            break_glass: true,
             rev: LogPosition::new(rev),
         }
     }
@@ -248,6 +366,15 @@ mod tests {
             (Target::Resource("https://files.example.com".parse().unwrap()), false, false),
             (Target::Issuer("https://login.example.com".parse().unwrap()), true, false),
             (Target::Issuer("https://login.example.org".parse().unwrap()), false, false),
+            (tool("https://files.example.com/mcp", "read_file"), true, false),
+            (tool("https://files.example.com/mcp", "read_files"), false, false),
+            (tool("https://files.example.com", "read_file"), false, false),
+            (Target::BreakGlass("https://files.example.com/mcp".parse().unwrap()), true, false),
+            (Target::BreakGlass("https://files.example.com".parse().unwrap()), false, false),
+            (delegation("planner", "alice"), true, false),
+            (delegation("reader", "alice"), true, false),
+            (delegation("writer", "alice"), false, false),
+            (delegation("planner", "alice in chains"), false, false),
             (Target::Registry, false, false),
             (Target::Keys, false, false),
         ] {
@@ -256,6 +383,96 @@ mod tests {
             let is_revoked = |rev| index.standing(&revocation_keys(rev)) == Standing::Revoked;
             assert_eq!((is_revoked(4), is_revoked(5)), (revokes_older, revokes_younger), "{target:?}");
             assert_eq!(Target::parse(target.kind(), &target.key()), Some(target));
+        }
+    }
+
+    #[test]
+    fn token_ends_with_the_last_of_its_tools() {
+        use LogAction::{Resume, Revoke, Suspend};
+        use Standing::{Live, Revoked, Suspended};
+        let uri = "https://files.example.com/mcp";
+        let keys = |rev, may_list, names: &[&str]| {
+            let tools = names.iter().map(|name| format!("{uri} {name}")).collect();
+            RevocationKeys { tools, may_list, ..revocation_keys(rev) }
+        };
+        // Actions on tools, the standing of an older token with the tools `one` and `two`, of one
+        // with `one` alone, and of a newer one with `one` alone.
+        for (actions, both, older, newer) in [
+            (&[("one", Revoke)][..], Live, Revoked, Live),
+            (&[("one", Revoke), ("two", Revoke)], Revoked, Revoked, Live),
+            (&[("one", Suspend)], Live, Suspended, Suspended),
+            (&[("one", Suspend), ("two", Suspend)], Suspended, Suspended, Suspended),
+            (&[("one", Suspend), ("two", Revoke)], Suspended, Suspended, Suspended),
+            (&[("one", Suspend), ("one", Resume)], Live, Live, Live),
+            (&[("one", Revoke), ("one", Suspend), ("one", Resume)], Live, Revoked, Live),
+            (&[("one", Suspend), ("one", Revoke)], Live, Revoked, Suspended),
+            (&[("three", Revoke), ("three", Suspend)], Live, Live, Live),
+            (&[("one", Resume)], Live, Live, Live),
+        ] {
+            let mut index = Index::default();
+            for (seq, (name, verb)) in (1..).zip(actions) {
+                let mut entry = entry(seq, tool(uri, name));
+                entry.entry.verb = *verb;
+                index.apply(&entry, Duration::ZERO);
+            }
+            let tokens = [keys(0, false, &["one", "two"]), keys(0, false, &["one"]), keys(99, false, &["one"])];
+            assert_eq!(tokens.map(|keys| index.standing(&keys)), [both, older, newer], "{actions:?}");
+            assert_eq!(index.standing(&keys(0, true, &["one"])), Live, "it may still list tools: {actions:?}");
+            let is_whole = actions.last().is_some_and(|(name, verb)| *name == "three" || *verb == Resume);
+            let was_revoked = actions.iter().any(|(name, verb)| *name != "three" && *verb == Revoke);
+            let all_live = index.all_tools_are_live(&keys(0, true, &["one", "two"]));
+            assert_eq!(all_live, is_whole && !was_revoked, "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn refused_delegation_affects_new_tokens_only() {
+        let mut index = Index::default();
+        let mut apply = |seq, target, verb| {
+            let mut entry = entry(seq, target);
+            entry.entry.verb = verb;
+            index.apply(&entry, Duration::ZERO);
+            let requester = revocation_keys(0).requester.unwrap();
+            let refused = index.refused_agents(&requester).iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(
+                refused.contains(&"planner".to_owned()),
+                index.is_refused(&"planner".parse().unwrap(), &requester)
+            );
+            (refused, index.standing(&revocation_keys(0)))
+        };
+        let planner = || delegation("planner", "alice");
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(apply(1, planner(), LogAction::Suspend), (names(&["planner"]), Standing::Live));
+        assert_eq!(apply(2, delegation("reader", "bob"), LogAction::Suspend), (names(&["planner"]), Standing::Live));
+        assert_eq!(apply(3, delegation("a", "alice"), LogAction::Suspend), (names(&["a", "planner"]), Standing::Live));
+        assert_eq!(apply(4, planner(), LogAction::Revoke), (names(&["a", "planner"]), Standing::Revoked));
+        assert_eq!(apply(5, planner(), LogAction::Resume), (names(&["a"]), Standing::Revoked));
+    }
+
+    #[test]
+    fn suspension_names_its_cause() {
+        let uri = "https://files.example.com/mcp";
+        let suspended = |targets: &[Target]| {
+            let mut index = Index::default();
+            for (seq, target) in (1..).zip(targets) {
+                let mut entry = entry(seq, target.clone());
+                entry.entry.verb = LogAction::Suspend;
+                index.apply(&entry, Duration::ZERO);
+            }
+            index.suspension_cause(&revocation_keys(0))
+        };
+        let agent = |id: &str| Target::Agent(id.parse().unwrap());
+        let cause = |id: &str| Some(SuspensionCause::Agent(id.parse().unwrap()));
+        for (targets, want) in [
+            (&[Target::Task(task(9))][..], Some(SuspensionCause::Task)),
+            (&[agent("planner")], cause("planner")),
+            (&[agent("reader")], cause("reader")),
+            (&[Target::Task(task(9)), agent("reader")], cause("reader")),
+            (&[tool(uri, "read_file")], Some(SuspensionCause::Tools)),
+            (&[Target::Task(task(8)), agent("writer"), tool(uri, "write_file")], None),
+            (&[], None),
+        ] {
+            assert_eq!(suspended(targets), want, "{targets:?}");
         }
     }
 
@@ -409,6 +626,12 @@ mod tests {
             3 => Target::Agent(format!("a{n}").parse().unwrap()),
             4 => Target::Resource(format!("https://r{n}.example.com").parse().unwrap()),
             5 => Target::Grant(grant(n)),
+            6 => Target::BreakGlass(format!("https://r{n}.example.com").parse().unwrap()),
+            7 => {
+                let issuer = format!("https://i{n}.example.com").parse().unwrap();
+                let requester = Requester { issuer, subject: "x".parse().unwrap() };
+                Target::Delegation(format!("a{n}").parse().unwrap(), Box::new(requester))
+            }
             _ => Target::Issuer(format!("https://i{n}.example.com").parse().unwrap()),
         }
     }
@@ -424,6 +647,9 @@ mod tests {
             requester: Some(Requester { issuer: issuer(n), subject: "x".parse().unwrap() }),
             agents: [format!("a{n}").parse().unwrap()].into(),
             resources: [format!("https://r{n}.example.com").parse().unwrap()].into(),
+            tools: [format!("https://r{n}.example.com one"), format!("https://r{n}.example.com two")].into(),
+            may_list: false,
+            break_glass: true,
             rev: LogPosition::new(rev),
         }
     }
@@ -434,7 +660,7 @@ mod tests {
         #[test]
         fn index_agrees_with_plain_log_scan(
             log in proptest::collection::vec(
-                (0_u8..7, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
+                (0_u8..9, 0_u8..3, 0_u8..3, prop_oneof![0_u64..900, 0_u64..3_000_000, Just(4_500_000 - 500)]),
                 1..60,
             ),
             rev in 0_u64..60,
@@ -508,6 +734,8 @@ mod tests {
             scan(&|target| matches!(target, Target::Agent(id) if keys.agents.contains(id)), true),
             scan(&|target| matches!(target, Target::Resource(uri) if keys.resources.contains(uri)), true),
             scan(&|target| *target == Target::Issuer(issuer.clone()), true),
+            scan(&|target| matches!(target, Target::Delegation(id, of) if keys.agents.contains(id) && Some(&**of) == keys.requester.as_ref()), true),
+            scan(&|target| matches!(target, Target::BreakGlass(uri) if keys.resources.contains(uri)), true),
         ]
         .into_iter()
         .max()

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::LogPosition;
+use super::{LogPosition, tool_key};
 use crate::domain::{
+    authority::{Authority, Permission},
     id::{ClientId, GrantId, TaskId, TokenId},
     requester::Requester,
     uri::ResourceUri,
@@ -27,6 +28,22 @@ pub struct RevocationKeys {
     pub agents: BTreeSet<ClientId>,
     /// The resources in its authority; empty for an API token.
     pub resources: BTreeSet<ResourceUri>,
+    /// The [keys](super::tool_key) of the tools in its authority.
+    pub tools: BTreeSet<String>,
+    /// Whether its authority includes something that is not a tool: the listing of tools.
+    pub may_list: bool,
+    /// Whether it is based on a break-glass grant.
+    pub break_glass: bool,
     /// The log position when it was issued (claim `rev`).
     pub rev: LogPosition,
+}
+
+impl RevocationKeys {
+    /// Returns the keys of the tools in an authority, and whether it includes anything else.
+    #[must_use]
+    pub fn of_authority(authority: &Authority) -> (BTreeSet<String>, bool) {
+        let key = |permission: &Permission| permission.tool().map(|tool| tool_key(&permission.resource, tool));
+        let tools = authority.iter().filter_map(key).collect();
+        (tools, authority.iter().any(|permission| permission.tool().is_none()))
+    }
 }

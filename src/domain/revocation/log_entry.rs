@@ -2,7 +2,7 @@
 
 use super::LogPosition;
 use crate::domain::{
-    id::{ClientId, GrantId, TaskId, TokenId},
+    id::{ClientId, GrantId, TaskId, TokenId, ToolName},
     requester::Requester,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
@@ -27,6 +27,13 @@ pub enum Target {
     Resource(ResourceUri),
     /// All tokens issued so far that are based on an identity provider's tokens.
     Issuer(IssuerUrl),
+    /// One tool of a resource, in all tokens issued so far. A token without another tool ends.
+    Tool(ResourceUri, ToolName),
+    /// All tokens issued so far that are based on a break-glass grant and include a resource.
+    BreakGlass(ResourceUri),
+    /// All tokens issued so far in which an agent acts for a requester. While it is suspended, no
+    /// new ones are issued: the requester refused the agent.
+    Delegation(ClientId, Box<Requester>),
     /// Not about tokens: the registry changed, and every replica reads it again.
     Registry,
     /// Not about tokens: the signing keys changed.
@@ -41,6 +48,12 @@ impl Target {
         Self::Requester(format!("{} {}", requester.issuer, requester.subject))
     }
 
+    /// Returns whether a suspension of the target is a valid entry.
+    #[must_use]
+    pub fn can_be_suspended(&self) -> bool {
+        matches!(self, Self::Task(_) | Self::Agent(_) | Self::Tool(..) | Self::Delegation(..))
+    }
+
     /// Returns the word for the kind of target.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -53,6 +66,9 @@ impl Target {
             Self::Credentials(_) => "credentials",
             Self::Resource(_) => "resource",
             Self::Issuer(_) => "issuer",
+            Self::Tool(..) => "tool",
+            Self::BreakGlass(_) => "break_glass",
+            Self::Delegation(..) => "delegation",
             Self::Registry => "registry",
             Self::Keys => "keys",
         }
@@ -67,8 +83,10 @@ impl Target {
             Self::Grant(id) => id.to_string(),
             Self::Requester(key) => key.clone(),
             Self::Agent(id) | Self::Credentials(id) => id.to_string(),
-            Self::Resource(uri) => uri.to_string(),
+            Self::Resource(uri) | Self::BreakGlass(uri) => uri.to_string(),
             Self::Issuer(url) => url.to_string(),
+            Self::Tool(uri, tool) => tool_key(uri, tool),
+            Self::Delegation(agent, requester) => delegation_key(agent, requester),
             Self::Registry | Self::Keys => String::new(),
         }
     }
@@ -85,6 +103,17 @@ impl Target {
             "credentials" => Self::Credentials(key.parse().ok()?),
             "resource" => Self::Resource(key.parse().ok()?),
             "issuer" => Self::Issuer(key.parse().ok()?),
+            "tool" => {
+                let (uri, tool) = key.split_once(' ')?;
+                Self::Tool(uri.parse().ok()?, tool.parse().ok()?)
+            }
+            "break_glass" => Self::BreakGlass(key.parse().ok()?),
+            "delegation" => {
+                let (agent, requester) = key.split_once(' ')?;
+                let (issuer, subject) = requester.split_once(' ')?;
+                let requester = Requester { issuer: issuer.parse().ok()?, subject: subject.parse().ok()? };
+                Self::Delegation(agent.parse().ok()?, Box::new(requester))
+            }
             "registry" if key.is_empty() => Self::Registry,
             "keys" if key.is_empty() => Self::Keys,
             _ => return None,
@@ -92,14 +121,26 @@ impl Target {
     }
 }
 
+/// Returns the key of a tool: the URI of its resource and its name. A URI contains no space.
+#[must_use]
+pub fn tool_key(resource: &ResourceUri, tool: &ToolName) -> String {
+    format!("{resource} {tool}")
+}
+
+/// Returns the key of a delegation: agent, issuer and subject. Only a subject may contain a space.
+#[must_use]
+pub fn delegation_key(agent: &ClientId, requester: &Requester) -> String {
+    format!("{agent} {} {}", requester.issuer, requester.subject)
+}
+
 /// The action of an entry on its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogAction {
     /// Revokes the target, permanently.
     Revoke,
-    /// Suspends its tokens. Only for tasks and agents.
+    /// Suspends its tokens. Only for targets that [can be suspended](Target::can_be_suspended).
     Suspend,
-    /// Lifts a suspension; the same tokens work again. Only for tasks and agents.
+    /// Lifts a suspension; the same tokens work again.
     Resume,
 }
 
@@ -119,8 +160,8 @@ impl LogAction {
     pub fn parse(word: &str, target: &Target) -> Option<Self> {
         match word {
             "revoke" => Some(Self::Revoke),
-            "suspend" if matches!(target, Target::Task(_) | Target::Agent(_)) => Some(Self::Suspend),
-            "resume" if matches!(target, Target::Task(_) | Target::Agent(_)) => Some(Self::Resume),
+            "suspend" if target.can_be_suspended() => Some(Self::Suspend),
+            "resume" if target.can_be_suspended() => Some(Self::Resume),
             _ => None,
         }
     }

@@ -13,9 +13,9 @@ mod retention;
 mod standing;
 mod tombstones;
 
-pub use index::Index;
+pub use index::{Index, SuspensionCause};
 pub use keys::RevocationKeys;
-pub use log_entry::{LogAction, LogEntry, NewEntry, Target};
+pub use log_entry::{LogAction, LogEntry, NewEntry, Target, delegation_key, tool_key};
 pub use log_position::LogPosition;
 pub use retention::{RETENTION, latest_possible_expiry, retain_until};
 pub use standing::Standing;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{LogPosition, Standing, Target};
+use super::{LogPosition, Standing, Target, delegation_key};
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId},
     requester::Requester,
@@ -33,6 +33,10 @@ pub(super) enum KeyRef<'a> {
     Credentials(&'a ClientId),
     Resource(&'a ResourceUri),
     Issuer(&'a IssuerUrl),
+    /// By its [key](super::tool_key).
+    Tool(&'a str),
+    BreakGlass(&'a ResourceUri),
+    Delegation(&'a ClientId, &'a Requester),
 }
 
 /// All tombstones, by kind of key.
@@ -46,6 +50,9 @@ pub(super) struct TombstoneTable {
     credentials: TextMap,
     resources: TextMap,
     issuers: TextMap,
+    tools: TextMap,
+    break_glass: TextMap,
+    delegations: TextMap,
 }
 
 type TextMap = HashMap<Box<str>, PackedTombstone>;
@@ -53,7 +60,13 @@ type TextMap = HashMap<Box<str>, PackedTombstone>;
 impl TombstoneTable {
     pub(super) fn len(&self) -> usize {
         let maps = [&self.requesters, &self.agents, &self.credentials, &self.resources, &self.issuers];
-        self.tokens.len + self.tasks.len + self.grants.len + maps.into_iter().map(HashMap::len).sum::<usize>()
+        let maps = maps.into_iter().chain([&self.tools, &self.break_glass, &self.delegations]);
+        self.tokens.len + self.tasks.len + self.grants.len + maps.map(HashMap::len).sum::<usize>()
+    }
+
+    /// Returns whether there is a tombstone of a tool.
+    pub(super) fn has_tools(&self) -> bool {
+        !self.tools.is_empty()
     }
 
     /// Returns the tombstone of a key.
@@ -73,6 +86,10 @@ impl TombstoneTable {
             KeyRef::Credentials(id) => text(&self.credentials, id.as_str()),
             KeyRef::Resource(uri) => text(&self.resources, uri.as_str()),
             KeyRef::Issuer(url) => text(&self.issuers, url.as_str()),
+            KeyRef::Tool(key) => text(&self.tools, key),
+            KeyRef::BreakGlass(uri) => text(&self.break_glass, uri.as_str()),
+            KeyRef::Delegation(..) if self.delegations.is_empty() => None,
+            KeyRef::Delegation(agent, requester) => text(&self.delegations, &delegation_key(agent, requester)),
         };
         packed.map(PackedTombstone::unpack)
     }
@@ -88,6 +105,9 @@ impl TombstoneTable {
             Target::Credentials(id) => self.credentials.get(id.as_str()).copied(),
             Target::Resource(uri) => self.resources.get(uri.as_str()).copied(),
             Target::Issuer(url) => self.issuers.get(url.as_str()).copied(),
+            Target::Tool(..) => self.tools.get(target.key().as_str()).copied(),
+            Target::BreakGlass(uri) => self.break_glass.get(uri.as_str()).copied(),
+            Target::Delegation(..) => self.delegations.get(target.key().as_str()).copied(),
             Target::Registry | Target::Keys => None,
         };
         packed.map(PackedTombstone::unpack)
@@ -106,6 +126,9 @@ impl TombstoneTable {
             Target::Credentials(id) => insert_text(&mut self.credentials, id.as_str()),
             Target::Resource(uri) => insert_text(&mut self.resources, uri.as_str()),
             Target::Issuer(url) => insert_text(&mut self.issuers, url.as_str()),
+            Target::Tool(..) => insert_text(&mut self.tools, &target.key()),
+            Target::BreakGlass(uri) => insert_text(&mut self.break_glass, uri.as_str()),
+            Target::Delegation(..) => insert_text(&mut self.delegations, &target.key()),
             Target::Registry | Target::Keys => {}
         }
     }
@@ -121,6 +144,9 @@ impl TombstoneTable {
             Target::Credentials(id) => _ = self.credentials.remove(id.as_str()),
             Target::Resource(uri) => _ = self.resources.remove(uri.as_str()),
             Target::Issuer(url) => _ = self.issuers.remove(url.as_str()),
+            Target::Tool(..) => _ = self.tools.remove(target.key().as_str()),
+            Target::BreakGlass(uri) => _ = self.break_glass.remove(uri.as_str()),
+            Target::Delegation(..) => _ = self.delegations.remove(target.key().as_str()),
             Target::Registry | Target::Keys => {}
         }
     }
@@ -134,7 +160,8 @@ impl TombstoneTable {
         // These maps are small.
         if n == 0 {
             let small_maps = [&mut self.requesters, &mut self.agents, &mut self.credentials];
-            for map in small_maps.into_iter().chain([&mut self.resources, &mut self.issuers]) {
+            let small_maps = small_maps.into_iter().chain([&mut self.resources, &mut self.issuers]);
+            for map in small_maps.chain([&mut self.tools, &mut self.break_glass, &mut self.delegations]) {
                 map.retain(|_, packed| is_kept(packed));
             }
         }

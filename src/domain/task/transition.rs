@@ -145,6 +145,8 @@ pub enum Initiator {
     Grant(GrantId),
     /// The removal of the agent that opened it, or of its requester's issuer, from the registry.
     Removal,
+    /// The revocation of its requester, their issuer, or the agent that opened it.
+    Revocation,
     /// The deadline.
     Deadline,
 }
@@ -157,6 +159,7 @@ impl fmt::Display for Initiator {
             Self::Admin(name) => f.write_str(name),
             Self::Grant(id) => write!(f, "grant:{id}"),
             Self::Removal => f.write_str("removal"),
+            Self::Revocation => f.write_str("revocation"),
             Self::Deadline => f.write_str("deadline"),
         }
     }
@@ -218,7 +221,8 @@ pub struct Transition {
     pub state: TaskState,
     /// The time of the change.
     pub at: Timestamp,
-    /// The initiator: `admin:NAME`, `client:ID`, `grant:ID`, `removal`, `deadline`.
+    /// The initiator: `admin:NAME`, `client:ID`, `grant:ID`, `removal`, `revocation`,
+    /// `deadline`.
     pub by: String,
     /// The reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]

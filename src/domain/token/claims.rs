@@ -250,6 +250,7 @@ impl TaskTokenClaims {
                 resources.insert(permission.resource.clone());
             }
         }
+        let (tools, may_list) = RevocationKeys::of_authority(&self.authorization_details);
         RevocationKeys {
             token: self.jti,
             lineage: self.lineage.clone(),
@@ -258,6 +259,9 @@ impl TaskTokenClaims {
             requester: Some(self.requester()),
             agents,
             resources,
+            tools,
+            may_list,
+            break_glass: self.break_glass,
             rev: self.rev,
         }
     }
@@ -304,6 +308,9 @@ impl ApiTokenClaims {
             requester: None,
             agents: [self.client_id.clone()].into(),
             resources: BTreeSet::new(),
+            tools: BTreeSet::new(),
+            may_list: false,
+            break_glass: false,
             rev: self.rev,
         }
     }

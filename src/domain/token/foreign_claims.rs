@@ -41,10 +41,16 @@ pub enum ClaimError {
     /// The token is a security event.
     #[error("the token is a security event (`events`), not a user token")]
     SecurityEvent,
+    /// A token presented as an access token has a claim that only ID tokens have.
+    #[error("the claim `{0}` marks an ID token, which is not an access token")]
+    IdTokenClaim(&'static str),
     /// `iss` or `sub` of an assertion is not the client.
     #[error("`iss` and `sub` of the assertion must both be the client id")]
     ClientMismatch,
 }
+
+/// The claims that only ID tokens have.
+const ID_TOKEN_CLAIMS: [&str; 3] = ["nonce", "at_hash", "c_hash"];
 
 /// Reads a NumericDate (RFC 7519 §2), restricted to whole seconds between 1970 and 9999.
 fn read_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, ClaimError> {
@@ -185,6 +191,12 @@ pub fn check_user_claims(
     // opposite meaning.
     if claims.contains_key("events") {
         return Err(ClaimError::SecurityEvent);
+    }
+    // OpenID Connect Core §2, §3.1.3.6 and §3.3.2.11: these claims bind an ID token to its sign-in.
+    let is_access = matches!(rules.kind, SubjectTokenType::AccessToken | SubjectTokenType::Jwt);
+    let has = |claim: &&str| claims.get(*claim).is_some_and(|value| !value.is_null());
+    if let Some(claim) = ID_TOKEN_CLAIMS.into_iter().find(has).filter(|_| is_access) {
+        return Err(ClaimError::IdTokenClaim(claim));
     }
     let (iat, expires) = check_lifetime(&claims, now, rules.leeway)?;
     iat.ok_or(ClaimError::Missing("iat"))?;

@@ -53,4 +53,12 @@ pub trait TaskStore: Send + Sync {
     /// Returns the tasks that are not in a final state and whose agent, or whose requester's
     /// issuer, is no longer registered or was registered anew under the same name; at most `limit`.
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage>;
+
+    /// Returns whether the requester, their issuer or the root agent of a task was revoked since
+    /// the task was opened: the log has such an entry after the task's `rev`.
+    async fn is_party_revoked(&self, task: &Task) -> Result<bool, Outage>;
+
+    /// Returns the tasks that are not in a final state and of which a party was revoked since they
+    /// were opened; at most `limit`. Entries that are older than `since` are not considered.
+    async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage>;
 }

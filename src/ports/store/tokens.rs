@@ -60,6 +60,7 @@ impl TokenRecord {
     /// the token's own claims.
     #[must_use]
     pub fn revocation_keys(&self) -> RevocationKeys {
+        let (tools, may_list) = RevocationKeys::of_authority(&self.authority);
         RevocationKeys {
             token: self.id,
             lineage: self.lineage.clone(),
@@ -68,6 +69,9 @@ impl TokenRecord {
             requester: self.requester.clone(),
             agents: self.agents.iter().cloned().chain([self.client.clone()]).collect(),
             resources: self.authority.iter().map(|permission| permission.resource.clone()).collect(),
+            tools,
+            may_list,
+            break_glass: self.break_glass,
             rev: self.rev,
         }
     }

@@ -28,7 +28,8 @@ impl Server {
     /// Returns the record of a request. Waits for it, because some records are written in the
     /// background.
     pub async fn audit_record_of(&self, id: &str) -> Value {
-        let find = async || self.audit_records("").await.into_iter().find(|record| record["request_id"] == id);
+        // The records of tasks that end in consequence follow the record of the request itself.
+        let find = async || self.audit_records("").await.into_iter().rfind(|record| record["request_id"] == id);
         wait_until(id, || async { find().await.is_some() }).await;
         find().await.unwrap()
     }

@@ -107,7 +107,7 @@ async fn authentication_context_is_copied(server: Server) {
 
 /// No part of a presented token appears in an issued token.
 async fn subject_token_is_never_echoed(server: Server) {
-    let user = server.user_token(json!({"email": "alice@example.com", "nonce": "n-0S6_WzA2Mj-n-0S6"}));
+    let user = server.user_token(json!({"email": "alice@example.com", "picture": "n-0S6_WzA2Mj-n-0S6"}));
     let assertion = server.assertion(json!({}));
     let form = with_assertion(&server.exchange_form(&user), &assertion);
     let (status, body) = read_response(server.post("/oauth2/token").form(&form).send().await.unwrap()).await;

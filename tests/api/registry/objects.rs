@@ -327,6 +327,9 @@ async fn admin_access_depends_on_role(server: Server) {
     server.admin(Method::PUT, "/admins/night", Some(night("auditor"))).await;
     assert_eq!(server.admin_with(token, Method::PUT, "/agents/guest", Some(guest())).await.0, 403);
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 200);
+    // The old token does not get the role back.
+    server.admin(Method::PUT, "/admins/night", Some(night("operator"))).await;
+    assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
     server.admin(Method::DELETE, "/admins/night", None).await;
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
     server.stop().await;

@@ -41,9 +41,10 @@ const BACKLOG_ENTRIES: u64 = 10_500;
 
 /// The offline verifier of docs/guides/offline-verification.md.
 #[derive(Default)]
-struct FeedReplica {
+pub struct FeedReplica {
     held: HashMap<(String, String), (u64, &'static str)>,
-    agents: BTreeSet<String>,
+    /// The keys of suspended agents and tools, with their kind.
+    suspended: BTreeSet<(String, String)>,
     up_to: u64,
 }
 
@@ -51,14 +52,14 @@ impl FeedReplica {
     fn apply(&mut self, entry: &Value) {
         let text = |name: &str| entry[name].as_str().unwrap().to_owned();
         let (name, seq) = ((text("kind"), text("key")), entry["seq"].as_u64().unwrap());
-        // An agent has two independent entries: the end of its tokens, and its suspension.
+        // An agent and a tool have two independent entries: the end of tokens, and the suspension.
         match (name.0.as_str(), entry["verb"].as_str().unwrap()) {
-            ("agent", "suspend") => {
-                self.agents.insert(name.1);
+            ("agent" | "tool", "suspend") => {
+                self.suspended.insert(name);
                 return;
             }
-            ("agent", "resume") => {
-                self.agents.remove(&name.1);
+            ("agent" | "tool", "resume") => {
+                self.suspended.remove(&name);
                 return;
             }
             _ => {}
@@ -73,7 +74,7 @@ impl FeedReplica {
         }
     }
 
-    fn is_accepted(&self, token: &str) -> bool {
+    pub fn is_accepted(&self, token: &str) -> bool {
         let claims = decode_claims(token);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let rev = claims["rev"].as_u64().unwrap();
@@ -88,22 +89,46 @@ impl FeedReplica {
             }
             hop = &hop["act"];
         }
-        let is_held_back = agents.iter().any(|agent| self.agents.contains(&hashed_key("agent", agent)));
+        let is_held_back =
+            agents.iter().any(|agent| self.suspended.contains(&("agent".to_owned(), hashed_key("agent", agent))));
         let (sub, sub_iss) = (text(&claims["sub"]), text(&claims["sub_iss"]));
-        let older = agents.into_iter().map(|agent| ("agent", agent)).chain([
-            ("requester", format!("{sub_iss} {sub}")),
-            ("issuer", sub_iss.clone()),
-            ("resource", text(&claims["aud"])),
-        ]);
+        let older = agents
+            .clone()
+            .into_iter()
+            .map(|agent| ("agent", agent))
+            .chain([("requester", format!("{sub_iss} {sub}")), ("issuer", sub_iss.clone())]);
+        // A transaction token is for the trust domain, and names resources in its details alone.
+        let details = claims["authorization_details"].as_array().unwrap().iter();
+        let resources = details.map(|detail| text(&detail["locations"][0])).chain([text(&claims["aud"])]);
+        let resources = resources.collect::<BTreeSet<_>>();
+        let is_broken = claims["break_glass"] == true;
+        let broken = resources.iter().filter(|_| is_broken).map(|uri| ("break_glass", uri.clone()));
+        let broken = broken.chain(resources.iter().map(|uri| ("resource", uri.clone())));
+        let by_requester = agents.iter().map(|agent| ("delegation", format!("{agent} {sub_iss} {sub}")));
+        let older = by_requester.collect::<Vec<_>>().into_iter().chain(older).chain(broken);
         let is_held = |kind: &str, key: String| self.held.get(&(kind.to_owned(), key)).map(|(seq, _)| *seq);
         !(is_held_back
+            || self.usable_details(token).is_empty()
             || named.into_iter().any(|(kind, key)| is_held(kind, key).is_some())
             || older
                 .into_iter()
                 .any(|(kind, name)| is_held(kind, hashed_key(kind, &name)).is_some_and(|seq| rev < seq)))
     }
 
-    async fn catch_up(&mut self, at: &Server, api: &str) {
+    /// Returns what a token is for, without the tools that the feed ended or suspended.
+    pub fn usable_details(&self, token: &str) -> Vec<Value> {
+        let claims = decode_claims(token);
+        let rev = claims["rev"].as_u64().unwrap();
+        let is_usable = |detail: &&Value| {
+            let Some(tool) = detail["identifier"].as_str() else { return true };
+            let name = format!("{} {tool}", detail["locations"][0].as_str().unwrap());
+            let key = ("tool".to_owned(), hashed_key("tool", &name));
+            !self.suspended.contains(&key) && self.held.get(&key).is_none_or(|(seq, _)| rev >= *seq)
+        };
+        claims["authorization_details"].as_array().unwrap().iter().filter(is_usable).cloned().collect()
+    }
+
+    pub async fn catch_up(&mut self, at: &Server, api: &str) {
         loop {
             let page = read_page(at, api, &format!("?after={}", self.up_to)).await;
             for entry in page["entries"].as_array().unwrap() {

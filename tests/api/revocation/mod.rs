@@ -1,5 +1,6 @@
 //! Revocation over HTTP.
 
+pub(super) mod agreement;
 pub(super) mod blocking;
 pub(super) mod bulk;
 pub(super) mod feed;

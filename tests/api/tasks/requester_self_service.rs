@@ -279,6 +279,9 @@ async fn agent_cannot_grant_itself_consent(server: Server) {
         (issuer(json!(["https://b.example"]), json!([])), 422),
         (issuer(json!([]), json!(["portal"])), 422),
         (issuer(json!([""]), json!(["portal"])), 422),
+        // An ID token of the portal has the portal's client id as its `aud`.
+        (issuer(json!(["portal"]), json!(["portal"])), 422),
+        (issuer(json!(["https://b.example", "portal"]), json!(["other", "portal"])), 422),
         (issuer(json!(["https://b.example"]), json!(["portal"])), 201),
     ] {
         let (status, answer) =

@@ -258,6 +258,14 @@ impl TaskStore for PostgresStore {
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_orphaned_tasks(&self.pool, limit).await
     }
+
+    async fn is_party_revoked(&self, task: &Task) -> Result<bool, Outage> {
+        read::is_party_revoked(&self.pool, task).await
+    }
+
+    async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+        read::list_tasks_of_revoked_parties(&self.pool, since, limit).await
+    }
 }
 
 #[async_trait]

@@ -8,6 +8,7 @@ use crate::{
     domain::{
         audit::{self, Head, Record, SearchColumns, WriterId},
         revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target},
+        task::Task,
     },
     ports::{AuditRow, Outage},
 };
@@ -52,6 +53,14 @@ impl LogRow {
         };
         Ok(LogEntry { seq: LogPosition::new(context.parse_u64("seq", self.seq)?), entry })
     }
+}
+
+/// Returns the keys of log entries about the parties of a task: requester, root agent, issuer, and
+/// the root agent's delegation by the requester.
+pub(crate) fn party_keys(task: &Task) -> [String; 4] {
+    let delegation = Target::Delegation(task.root_agent.clone(), Box::new(task.requester.clone()));
+    let issuer = task.requester.issuer.to_string();
+    [Target::for_requester(&task.requester).key(), task.root_agent.to_string(), issuer, delegation.key()]
 }
 
 /// `audit`

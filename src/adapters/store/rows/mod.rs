@@ -19,7 +19,7 @@ use crate::{
     ports::Outage,
 };
 
-pub(crate) use log::{AuditHeadRow, AuditRecordRow, LogRow};
+pub(crate) use log::{AuditHeadRow, AuditRecordRow, LogRow, party_keys};
 pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
 pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;

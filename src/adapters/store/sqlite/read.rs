@@ -11,7 +11,7 @@ use crate::{
         log_scan::{LogScan, read_entries},
         rows::{
             AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow, KnownToolRow,
-            LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, to_i64,
+            LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, party_keys, to_i64,
         },
         schema::AppliedMigration,
     },
@@ -201,6 +201,23 @@ pub(super) async fn list_tasks_without_grant(pool: &SqlitePool, limit: u32) -> R
 pub(super) async fn list_orphaned_tasks(pool: &SqlitePool, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::ORPHANED_TASKS).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list orphaned tasks"))?;
+    rows.iter().map(TaskRow::read).collect()
+}
+
+pub(super) async fn is_party_revoked(pool: &SqlitePool, task: &Task) -> Result<bool, Outage> {
+    let [requester, agent, issuer, delegation] = party_keys(task);
+    let query = query_scalar(sql::PARTY_REVOKED).bind(requester).bind(agent).bind(issuer).bind(delegation);
+    let query = query.bind(to_i64(task.rev.number()));
+    query.fetch_one(pool).await.map_err(Outage::during("look up revocations of the parties of a task"))
+}
+
+pub(super) async fn list_tasks_of_revoked_parties(
+    pool: &SqlitePool,
+    since: Timestamp,
+    limit: u32,
+) -> Result<Vec<Task>, Outage> {
+    let query = query_as::<_, TaskRow>(sql::TASKS_OF_REVOKED_PARTIES).bind(since.unix()).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks of revoked parties"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 

@@ -262,6 +262,24 @@ statements! {
             AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.registered_seq <= tasks.rev)
                 OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.registered_seq <= tasks.rev))
         LIMIT ?1";
+    /// The condition on `kind` is that of the partial index.
+    PARTY_REVOKED = "SELECT EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation') AND seq > ?5
+        AND (kind = 'requester' AND key = ?1 OR kind = 'agent' AND key = ?2 OR kind = 'issuer' AND key = ?3
+            OR kind = 'delegation' AND key = ?4))";
+    /// Without a recent entry, no task is read.
+    TASKS_OF_REVOKED_PARTIES = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+        FROM tasks WHERE state IN ('active', 'suspended')
+            AND EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation') AND occurred_at >= ?1)
+            AND (EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation')
+                    AND kind = 'agent' AND key = tasks.root_agent AND seq > tasks.rev)
+                OR EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation')
+                    AND kind = 'requester' AND key = tasks.requester_issuer || ' ' || tasks.requester_subject AND seq > tasks.rev)
+                OR EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation')
+                    AND kind = 'issuer' AND key = tasks.requester_issuer AND seq > tasks.rev)
+                OR EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation')
+                    AND kind = 'delegation' AND key = tasks.root_agent || ' ' || tasks.requester_issuer || ' ' || tasks.requester_subject
+                    AND seq > tasks.rev))
+        LIMIT ?2";
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");

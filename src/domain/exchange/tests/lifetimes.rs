@@ -14,6 +14,9 @@ fn token_expires_at_the_earliest_limit() {
     let own_ends = |life| move |c: Case| c.with_own_claims(|own| own.exp = NOW.saturating_add(Lifetime::seconds(life)));
     let to_reader =
         || Case::with_access_token().change(|c| c.requested_token = TokenRequest::HandOver("reader", "files"));
+    let txn = |scope: &'static str| {
+        Case::with_user_token().change(|c| (c.requested_token, c.scope) = (TokenRequest::Txn, Some(scope)))
+    };
     let joined = |life| {
         let mut task = task(tools(&["read_file", "list_files"]));
         task.deadline = NOW.saturating_add(Lifetime::seconds(life));
@@ -46,6 +49,22 @@ fn token_expires_at_the_earliest_limit() {
         ("the hand-over's", own_ends(69)(Case::with_handed_over_token()), 69),
         ("the receiving agent's", cap("reader", 70)(Case::with_handed_over_token()), 70),
         ("the handing agent's cap is not applied again", cap("planner", 70)(Case::with_handed_over_token()), 300),
+        (
+            "a transaction token: the shortest of its resources'",
+            cap("mail", 61)(cap("files", 62)(txn("files:read mail:read"))),
+            61,
+        ),
+        (
+            "a transaction token: the other resource's",
+            cap("mail", 62)(cap("files", 61)(txn("files:read mail:read"))),
+            61,
+        ),
+        (
+            "a transaction token: not that of a resource outside",
+            cap("mail", 61)(cap("files", 62)(txn("files:read"))),
+            62,
+        ),
+        ("a transaction token of a resource", cap("files", 63)(Case::with_txn_token()), 63),
         ("a transaction token: the parent's", own_ends(71)(Case::with_txn_token()), 71),
         (
             "all limits",

@@ -202,6 +202,24 @@ fn wrong_issuer_or_audience_is_rejected() {
 }
 
 #[test]
+fn id_token_is_not_an_access_token() {
+    let user = |kind| move |changes: &Value| check_as(changes, &issuer(&json!({})), kind);
+    for claim in ["nonce", "at_hash", "c_hash"] {
+        for kind in [SubjectTokenType::AccessToken, SubjectTokenType::Jwt] {
+            let marked = Err(ClaimError::IdTokenClaim(claim));
+            let rows = [
+                (json!({claim: "x"}), marked),
+                (json!({claim: ""}), marked),
+                (json!({claim: 1}), marked),
+                (json!({claim: "null"}), Ok(())),
+            ];
+            assert_rows(rows, user(kind));
+        }
+        assert_rows([(json!({"aud": "planner-app", claim: "x"}), Ok(()))], user(SubjectTokenType::IdToken));
+    }
+}
+
+#[test]
 fn invalid_subject_is_rejected() {
     let bad = Err(ClaimError::Malformed("sub"));
     let foreign = Err(ClaimError::ForeignSubjectPrefix);
