@@ -6,8 +6,8 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 # A newer stable compiler than `rust-version` in Cargo.toml on purpose: that is only the oldest one
 # that Errand supports.
-# OpenSSL is built from source (`vendored`): it is newer than Debian's and parses keys faster, and the
-# runtime image needs no libssl.
+# OpenSSL is built from source (`vendored`): it is newer than Debian's and parses keys faster, and
+# the runtime image needs no libssl.
 FROM ${RUST_IMAGE} AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends make perl \

@@ -122,8 +122,8 @@ impl Application {
             memory: config.memory,
             status_list: config.status_list,
             subscribers: SubscriberLimits {
-                total: usize::try_from(config.requests.listeners).unwrap_or(usize::MAX),
-                per_client: usize::try_from(config.requests.listeners_per_client).unwrap_or(usize::MAX),
+                total: usize::try_from(config.requests.subscribers).unwrap_or(usize::MAX),
+                per_client: usize::try_from(config.requests.subscribers_per_client).unwrap_or(usize::MAX),
             },
         };
         let tokens =

@@ -9,17 +9,17 @@
 //!
 //! | layer | contents |
 //! |---|---|
-//! | [`bootstrap`] | the composition root: connects configuration, adapters, service and background tasks |
-//! | [`config`] | one TOML file and the environment become a typed configuration, or a list of all mistakes |
+//! | [`bootstrap`] | the composition root: configuration, adapters, service, background tasks |
+//! | [`config`] | from a TOML file and the environment to a configuration, or a list of errors |
 //! | [`http`] | transport: extractors, handlers, status codes, error bodies, TLS |
-//! | [`app`] | use cases: they collect facts through ports, let the domain decide, and act through ports |
-//! | [`ports`] | traits for everything outside: store, clock, randomness, signer, keys of other issuers |
+//! | [`app`] | use cases: collect facts through ports, let the domain decide, act through ports |
+//! | [`ports`] | traits for everything outside: store, clock, randomness, signer, issuer keys |
 //! | [`adapters`] | implementations of the ports; each module owns one foreign system |
-//! | [`domain`] | the rules: pure functions over plain data, without I/O, clock, randomness or logging |
+//! | [`domain`] | the rules: pure functions over plain data, without I/O, clock or randomness |
 //!
 //! Imports go in one direction: `http → app → ports → domain` and `adapters → ports → domain`. Only
-//! [`bootstrap`] and the commands know all layers. `tests/architecture/main.rs` enforces this, including
-//! which layer may use which external crate.
+//! [`bootstrap`] and the commands know all layers. `tests/architecture/main.rs` enforces this,
+//! including which layer may use which external crate.
 //!
 //! The rules that a guard in front of an MCP server needs as well are in the crate
 //! [`errand_authority`]. [`domain`] re-exports them.

@@ -59,7 +59,7 @@ fn default_output_is_readable_text() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert_eq!(text.lines().last(), Some("All 26 steps succeeded."));
-    assert!(!text.contains('\x1b'), "colours without a terminal");
+    assert!(!text.contains('\x1b'), "colors without a terminal");
     assert!(!text.contains("eyJ"), "a token is shown");
 }
 

@@ -50,7 +50,7 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-// ---- tests ----------------------------------------------------------------------------------------------------------
+// ---- tests -------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn undescribed_methods_return_405_with_allow() {
@@ -211,7 +211,7 @@ async fn docs_page_and_openapi_are_served() {
     }
 }
 
-// ---- requests -------------------------------------------------------------------------------------------------------
+// ---- requests ----------------------------------------------------------------------------------
 
 const ADMIN: &str = r#"{"id":"ops","role":"operator","authentication":{"method":"client_secret_basic"}}"#;
 
@@ -294,7 +294,7 @@ impl TestResponse {
     }
 }
 
-// ---- fixtures -------------------------------------------------------------------------------------------------------
+// ---- fixtures ----------------------------------------------------------------------------------
 
 fn cx() -> RequestContext {
     RequestContext { request_id: "r-1".parse().unwrap(), now: NOW }

@@ -16,7 +16,7 @@ type Routes = BTreeSet<String>;
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-// ---- routes ---------------------------------------------------------------------------------------------------------
+// ---- routes ------------------------------------------------------------------------------------
 
 #[test]
 fn routes_and_openapi_paths_match() {
@@ -39,7 +39,7 @@ fn described_routes(description: &Value) -> Routes {
     operations(description).map(|(method, path, _)| format!("{} {path}", method.to_uppercase())).collect()
 }
 
-// ---- content --------------------------------------------------------------------------------------------------------
+// ---- content -----------------------------------------------------------------------------------
 
 /// `ERRAND_WRITE_OPENAPI=1 cargo test --test openapi` generates the JSON.
 #[test]
@@ -214,7 +214,7 @@ fn registry_accepts_the_examples() {
     Registry::build(1, entries, BTreeMap::new()).unwrap();
 }
 
-// ---- helpers --------------------------------------------------------------------------------------------------------
+// ---- helpers -----------------------------------------------------------------------------------
 
 fn description() -> Value {
     serde_saphyr::from_str(&read(&root().join("openapi/errand.yaml"))).unwrap()

@@ -1,4 +1,5 @@
-//! Cost of `is_subset_of` and `allows`, which run for every link of a chain and for every checked call.
+//! Cost of `is_subset_of` and `allows`, which run for every link of a chain and for every checked
+//! call.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Introspection without HTTP: of a cached token, of a new token, and the bare signature for comparison.
+//! Introspection without HTTP: of a cached token, of a new token, and the bare signature for
+//! comparison.
 
 use std::hint::black_box;
 
@@ -52,7 +53,7 @@ pub async fn measure() -> Vec<Line> {
     }
     let secret = std::fs::read_to_string(folder.path().join("files.secret")).unwrap();
     let mut known = introspect_in_process(&application.service, &tokens, &secret).await;
-    let cached = measure_one("introspection of a token seen before", Some(3.0), &mut known);
+    let cached = measure_one("introspection of a cached token", Some(3.0), &mut known);
     let mut unknown = introspect_in_process(&uncached.service, &tokens, &secret).await;
     let mut bare = introspect_over_router(&app, &tokens).await;
     // Alternate, so that other load on the machine affects both.

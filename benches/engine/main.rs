@@ -1,5 +1,5 @@
-//! `./dev bench engine`: cost of rules and in-memory structures, in this process, on one thread, without
-//! HTTP.
+//! `./dev bench engine`: cost of rules and in-memory structures, in this process, on one thread,
+//! without HTTP.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -76,8 +76,8 @@ fn main() {
     println!("All numbers are in {}.", file.display());
 }
 
-/// Measures microseconds and allocations per run: the median of five runs of a fifth of a second, in CPU
-/// time of this thread, so that other load on the machine matters little.
+/// Measures microseconds and allocations per run: the median of five runs of a fifth of a second,
+/// in CPU time of this thread, so that other load on the machine matters little.
 pub fn measure_one<T>(what: impl Into<String>, at_most: Option<f64>, mut one: impl FnMut() -> T) -> Line {
     let allocations = Some(count_allocations(&mut one));
     let number = median((0..5).map(|_| run_round(&mut one)).collect());

@@ -1,9 +1,10 @@
-//! `./dev bench ab OLD NEW`: compares two builds by the CPU time that the server spends on one request.
+//! `./dev bench ab OLD NEW`: compares two builds by the CPU time that the server spends on one
+//! request.
 //!
-//! Three servers start at once, each on a database of its own: OLD, NEW, and OLD a second time. Rounds are interleaved:
-//! in each round every server gets the same load, one after the other, in an order that rotates. The difference between
-//! the two copies of OLD (A/A) is the noise of the machine; a difference between OLD and NEW means something only beyond
-//! it.
+//! Three servers start at once, each on a database of its own: OLD, NEW, and OLD a second time.
+//! Rounds are interleaved: in each round every server gets the same load, one after the other, in
+//! an order that rotates. The difference between the two copies of OLD (A/A) is the noise of the
+//! machine; a difference between OLD and NEW means something only beyond it.
 
 use std::{
     fs,
@@ -32,7 +33,8 @@ const CLIENTS: usize = 16;
 pub const DEFAULT_ROUNDS: usize = 21;
 /// How long one server is under one load in one round.
 const SLICE: Duration = Duration::from_millis(800);
-/// Exchanges prepared for one slice. A server that is faster runs out of them, which shortens its slice only.
+/// Exchanges prepared for one slice. A server that is faster runs out of them, which shortens its
+/// slice only.
 const EXCHANGES_PER_SLICE: usize = 4_000;
 const OPERATIONS: [&str; 3] = ["exchange, ES256", "exchange, RS256", "introspect, again"];
 const NAMES: [&str; 3] = ["OLD", "NEW", "OLD, second copy"];
@@ -49,7 +51,8 @@ struct Variant {
     _store: TestStore,
 }
 
-/// What the comparison found for one operation. Microseconds of CPU for one request, medians over all rounds.
+/// What the comparison found for one operation. Microseconds of CPU for one request, medians over
+/// all rounds.
 #[derive(Serialize)]
 struct Comparison {
     store: &'static str,

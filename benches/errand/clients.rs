@@ -1,5 +1,5 @@
-//! Measurements with several servers or kinds of load: a burst of revocations, three replicas, and commits
-//! without grouping.
+//! Measurements with several servers or kinds of load: a burst of revocations, three replicas, and
+//! commits without grouping.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -28,7 +28,8 @@ use crate::{
 const BURST_REVOCATIONS: usize = 100_000;
 
 impl Bench {
-    /// Sixteen clients introspect, first alone and then while a hundred thousand tokens are revoked.
+    /// Sixteen clients introspect, first alone and then while a hundred thousand tokens are
+    /// revoked.
     pub async fn burst(&self, known: &[String], store: &TestStore, report: &mut Report) {
         let introspections = self.fixtures.introspections(known, false);
         let (address, time) = (self.fixtures.address, 2 * self.plan.duration);

@@ -1,5 +1,5 @@
-//! An empty handler: reads the form and returns a constant, behind the same HTTP server. It is the upper
-//! bound for the throughput of Errand.
+//! An empty handler: reads the form and returns a constant, behind the same HTTP server. It is the
+//! upper bound for the throughput of Errand.
 
 use std::{env, net::SocketAddr, path::Path};
 

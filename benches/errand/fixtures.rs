@@ -1,5 +1,5 @@
-//! The parties (an identity provider with a key of each kind, the agent `planner`, the resource `files`,
-//! the admin `ops`) and their requests, which are created in advance.
+//! The parties (an identity provider with a key of each kind, the agent `planner`, the resource
+//! `files`, the admin `ops`) and their requests, which are created in advance.
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -131,8 +131,8 @@ impl Fixtures {
         write("errand.toml", &(text + &extra_registry()));
     }
 
-    /// Creates exchanges of user tokens, authenticated by assertion. Each is valid once. User tokens repeat:
-    /// a user signs in once for several tasks.
+    /// Creates exchanges of user tokens, authenticated by assertion. Each is valid once. User
+    /// tokens repeat: a user signs in once for several tasks.
     pub fn exchanges(&self, user: UserTokens, count: usize) -> Requests {
         let users = (0..count.min(64)).map(|n| self.user_token(user, n)).collect::<Vec<_>>();
         let all = (0..count).map(|n| self.exchange(&users[n % users.len()], &self.assertion()));

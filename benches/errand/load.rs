@@ -1,5 +1,6 @@
-//! Load generator: each client has one connection and one request at a time, over HTTP/1.1 with keep-alive.
-//! Requests are created in advance and responses are read only as far as needed, so that the load is cheap.
+//! Load generator: each client has one connection and one request at a time, over HTTP/1.1 with
+//! keep-alive. Requests are created in advance and responses are read only as far as needed, so
+//! that the load is cheap.
 
 use std::{
     net::SocketAddr,

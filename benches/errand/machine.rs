@@ -1,5 +1,5 @@
-//! The machine: description, core pinning and CPU times. Outside Linux, some values are unknown and nothing
-//! is pinned.
+//! The machine: description, core pinning and CPU times. Outside Linux, some values are unknown and
+//! nothing is pinned.
 
 use std::{
     fs::{self, File},
@@ -57,7 +57,8 @@ pub fn leave_core(core: usize) {
 /// Returns the CPU time of a process with all its threads, in microseconds.
 pub fn cpu_time(process: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The program name is in parentheses and may contain anything. State is the third field, utime the 14th.
+    // The program name is in parentheses and may contain anything. State is the third field, utime
+    // the 14th.
     let fields = text.rsplit_once(')')?.1.split_whitespace().collect::<Vec<_>>();
     let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
     // Linux reports ticks of 1/100 s to programs.

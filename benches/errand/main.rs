@@ -1,10 +1,16 @@
-//! `./dev bench [quick] [sqlite] [postgres]`: throughput and latency of Errand, compared with the limits of the machine.
-//! `./dev bench ab OLD NEW [sqlite|postgres] [ROUNDS]`: two builds, compared by server CPU per request.
-//! `./dev bench profile exchange|introspect sqlite|postgres`: one load for a minute, for profiling the server.
+//! Benchmark of the server:
 //!
-//! The server is `errand serve` on one core; this program generates the load on the others. For comparison, the same run
-//! measures an empty handler behind the same HTTP server, and the bare cost of the signatures that a request needs.
-//! Absolute numbers depend on the machine and its other load; the ratios are comparable.
+//! - `./dev bench [quick] [sqlite] [postgres]`: throughput and latency of Errand, compared with the
+//!   limits of the machine;
+//! - `./dev bench ab OLD NEW [sqlite|postgres] [ROUNDS]`: two builds, compared by server CPU per
+//!   request;
+//! - `./dev bench profile exchange|introspect sqlite|postgres`: one load for a minute, to profile
+//!   the server.
+//!
+//! The server is `errand serve` on one core; this program generates the load on the others. For
+//! comparison, the same run measures an empty handler behind the same HTTP server, and the bare
+//! cost of the signatures that a request needs. Absolute numbers depend on the machine and its
+//! other load; the ratios are comparable.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

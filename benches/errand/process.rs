@@ -1,4 +1,5 @@
-//! A server in a separate process on its own core, so that its CPU time is distinct from that of the load.
+//! A server in a separate process on its own core, so that its CPU time is distinct from that of
+//! the load.
 
 use std::{
     fs::File,
@@ -20,8 +21,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server program and waits until it listens at this address. Its log is written to a file, as
-    /// in production.
+    /// Starts a server program and waits until it listens at this address. Its log is written to a
+    /// file, as in production.
     pub async fn start(program: &Path, arguments: &[&str], address: SocketAddr, log: &Path) -> Self {
         let mut command = if machine::has_taskset() {
             let mut command = Command::new("taskset");

@@ -42,8 +42,8 @@ impl RawSignatureCosts {
     }
 }
 
-/// Measures each operation. `own` is a token that the server issued; the measured tokens have the same
-/// length and the same kind of key.
+/// Measures each operation. `own` is a token that the server issued; the measured tokens have the
+/// same length and the same kind of key.
 pub fn measure(fixtures: &Fixtures, own: &str) -> RawSignatureCosts {
     let es256 = fixtures.user_token(UserTokens::Es256, 0);
     let rs256 = fixtures.user_token(UserTokens::Rs256, 0);
@@ -69,7 +69,8 @@ fn split(token: &str) -> (&str, Vec<u8>) {
     (message, errand::domain::decode_base64url(signature).unwrap())
 }
 
-/// Measures microseconds of CPU time per operation, so that other load does not count, as for the server.
+/// Measures microseconds of CPU time per operation, so that other load does not count, as for the
+/// server.
 fn measure_us(mut one: impl FnMut()) -> f64 {
     let mut count = 0_u32;
     let (start, cpu) = (Instant::now(), machine::thread_cpu_time());

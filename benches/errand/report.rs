@@ -31,7 +31,8 @@ pub struct Row {
     pub of_empty: f64,
     /// 99th percentile, divided by that of the empty handler.
     pub p99_of_empty: f64,
-    /// Requests per second, divided by the maximum that the signatures alone allow on the server's core.
+    /// Requests per second, divided by the maximum that the signatures alone allow on the server's
+    /// core.
     pub of_signatures: f64,
     /// CPU time, divided by that of the empty handler plus the bare signatures.
     pub cpu_over_floor: Option<f64>,
@@ -90,12 +91,12 @@ impl Report {
     /// Prints the report.
     pub fn print(&self) {
         let or_dash = |number: Option<f64>, digits| number.map_or("-".into(), |number| format!("{number:.digits$}"));
-        let heads = ["/s", "p50 ms", "p99 ms", "CPU us", "x floor", "of empty", "p99 of it", "of signed"];
-        let heads = heads.map(|head| format!("{head:>9}")).join(" ");
-        println!("\n{:<9} {:<18} {:>7} {heads}", "store", "what", "clients");
+        let heads = ["/s", "p50 ms", "p99 ms", "CPU us"].map(|head| format!("{head:>9}")).join(" ");
+        let ratios = ["CPU / floor", "rate / empty", "p99 / empty", "rate / signatures"].join(" ");
+        println!("\n{:<9} {:<18} {:>7} {heads} {ratios}", "store", "what", "clients");
         for row in &self.rows {
             println!(
-                "{:<9} {:<18} {:>7} {:>9.0} {:>9.2} {:>9.2} {:>9} {:>9} {:>9.3} {:>9.2} {:>9.3}",
+                "{:<9} {:<18} {:>7} {:>9.0} {:>9.2} {:>9.2} {:>9} {:>11} {:>12.3} {:>11.2} {:>17.3}",
                 row.store,
                 row.what,
                 row.clients,
@@ -129,12 +130,8 @@ impl Report {
         );
         let loads = (&self.load_before, machine::load_average());
         println!("{} cores; load average before {:?}, after {:?}", machine::cores(), loads.0, loads.1);
-        println!(
-            "x floor: CPU time, divided by that of the empty handler and of the bare signatures that a request needs"
-        );
-        println!(
-            "of empty, p99 of it: divided by the empty handler's; of signed: by what signatures alone would allow"
-        );
+        println!("floor: the CPU time of the empty handler and of the bare signatures that a request needs");
+        println!("empty: the empty handler; signatures: the rate that the signatures alone would allow");
     }
 
     /// Writes the report into a file in the target folder.

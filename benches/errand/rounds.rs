@@ -1,4 +1,5 @@
-//! The measurements, in rounds: each round contains all measurements that are compared with each other.
+//! The measurements, in rounds: each round contains all measurements that are compared with each
+//! other.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

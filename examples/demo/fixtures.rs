@@ -157,8 +157,8 @@ impl ErrandServer {
     }
 }
 
-/// Creates a client for loopback servers: without proxy and without root certificates, which a minimal
-/// system may lack.
+/// Creates a client for loopback servers: without proxy and without root certificates, which a
+/// minimal system may lack.
 fn client() -> Result<Client, BoxError> {
     Ok(Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]).build()?)
 }

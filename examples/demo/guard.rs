@@ -70,14 +70,15 @@ struct IntrospectionResult {
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ResourceGuard {
-    /// Requires an active token for every request to `router`, and serves the metadata that names Errand.
+    /// Requires an active token for every request to `router`, and serves the metadata that names
+    /// Errand.
     pub(crate) fn protect(self: &Arc<Self>, router: Router) -> Router {
         let (path, document) = (self.metadata_url().path().to_owned(), self.metadata());
         router.layer(middleware::from_fn_with_state(Arc::clone(self), guard)).route(&path, get(async || Json(document)))
     }
 
-    /// Introspects a token. Returns nothing if it is not active here, and an error if Errand cannot be
-    /// reached or its response cannot be read.
+    /// Introspects a token. Returns nothing if it is not active here, and an error if Errand cannot
+    /// be reached or its response cannot be read.
     async fn introspect(&self, token: &str) -> Result<Option<VerifiedToken>, Box<dyn Error + Send + Sync>> {
         let request = self.http.post(format!("{}/oauth2/introspect", self.errand)).form(&[("token", token)]);
         let request = request.basic_auth(&self.client_id, Some(&self.client_secret)).timeout(REQUEST_TIMEOUT);

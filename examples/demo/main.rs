@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     let arguments = std::env::args().skip(1).collect::<Vec<_>>();
     let format = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => {
-            OutputFormat::Text { colours: io::stdout().is_terminal() && errand::config::env_var("NO_COLOR").is_none() }
+            OutputFormat::Text { colors: io::stdout().is_terminal() && errand::config::env_var("NO_COLOR").is_none() }
         }
         ["--json"] => OutputFormat::Json,
         _ => {

@@ -1,6 +1,6 @@
-//! The MCP server: three tools on the files of a directory. `guard.rs` protects them in two places: the
-//! router is wrapped by [`ResourceGuard::protect`], and every call passes [`VerifiedToken::check`].
-//! Every call is reported to Errand.
+//! The MCP server: three tools on the files of a directory. `guard.rs` protects them in two places:
+//! the router is wrapped by [`ResourceGuard::protect`], and every call passes
+//! [`VerifiedToken::check`]. Every call is reported to Errand.
 
 use std::{
     io,

@@ -19,8 +19,8 @@ pub(crate) struct StepFailed;
 /// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
-    /// Text for people, with colours on a terminal.
-    Text { colours: bool },
+    /// Text for people, with colors on a terminal.
+    Text { colors: bool },
     /// One JSON object per step and line, for programs.
     Json,
 }
@@ -88,7 +88,7 @@ impl<W: Write> Printer<W> {
         self.steps_run += 1;
         let printed = match self.format {
             OutputFormat::Json => self.print_json(title, &step),
-            OutputFormat::Text { colours } => self.print_text(title, why, &step, Style(colours)),
+            OutputFormat::Text { colors } => self.print_text(title, why, &step, Style(colors)),
         };
         match (result, printed) {
             (Ok(value), Ok(())) if step.mismatches.is_empty() => {
@@ -105,8 +105,8 @@ impl<W: Write> Printer<W> {
             Ok(()) => format!("All {} steps succeeded.", self.steps_passed),
             Err(StepFailed) => {
                 format!(
-                    "{} steps succeeded; step {} failed, and the demo ends there.",
-                    self.steps_passed, self.steps_run
+                    "Step {} failed; the demo stopped. Steps that succeeded: {}.",
+                    self.steps_run, self.steps_passed
                 )
             }
         };
@@ -229,7 +229,7 @@ fn wrap_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// Text styles, if colours are on.
+/// Text styles, if colors are on.
 #[derive(Clone, Copy)]
 struct Style(bool);
 
@@ -284,14 +284,14 @@ mod tests {
 
     #[tokio::test]
     async fn successful_demo_counts_its_steps() {
-        let (output, success) = run_demo(OutputFormat::Text { colours: false }, async |_| Ok(())).await;
+        let (output, success) = run_demo(OutputFormat::Text { colors: false }, async |_| Ok(())).await;
         assert!(success && output.starts_with("Introduction\n 1. First step  ok\n"), "{output}");
         assert!(
             output.contains("token            jti: …0123456789ab\n                       aud: files\n"),
             "{output}"
         );
         assert!(output.ends_with("All 2 steps succeeded.\n") && !output.contains('\x1b'), "{output}");
-        let (output, _) = run_demo(OutputFormat::Text { colours: true }, async |_| Ok(())).await;
+        let (output, _) = run_demo(OutputFormat::Text { colors: true }, async |_| Ok(())).await;
         assert!(output.contains("\x1b[32mok\x1b[0m"), "{output}");
     }
 
@@ -301,10 +301,10 @@ mod tests {
             step.expect("the status", 401, 200);
             Ok(())
         };
-        let (output, success) = run_demo(OutputFormat::Text { colours: false }, mismatch).await;
+        let (output, success) = run_demo(OutputFormat::Text { colors: false }, mismatch).await;
         assert!(!success && output.contains(" 2. Second step  FAILED\n      the status\n"), "{output}");
         assert!(output.contains("        expected: 401\n        actual:   200\n"), "{output}");
-        assert!(output.ends_with("1 steps succeeded; step 2 failed, and the demo ends there.\n"), "{output}");
+        assert!(output.ends_with("Step 2 failed; the demo stopped. Steps that succeeded: 1.\n"), "{output}");
     }
 
     #[tokio::test]
@@ -331,7 +331,7 @@ mod tests {
     async fn failed_step_shows_its_causes() {
         let error = || io::Error::other(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
         let (output, success) =
-            run_demo(OutputFormat::Text { colours: false }, async |_| Err(BoxError::from(error()))).await;
+            run_demo(OutputFormat::Text { colors: false }, async |_| Err(BoxError::from(error()))).await;
         assert!(!success && output.contains("the step runs\n") && output.contains("no answer"), "{output}");
     }
 }

@@ -1,6 +1,6 @@
-//! Call reports to Errand, so that the trail of the task has intent, permission, call and outcome in one
-//! place. Optional; to use it, copy this file too. In addition to `guard.rs`, it needs base64, ring and
-//! `serde_json_canonicalizer`.
+//! Call reports to Errand, so that the trail of the task has intent, permission, call and outcome
+//! in one place. Optional; to use it, copy this file too. In addition to `guard.rs`, it needs
+//! base64, ring and `serde_json_canonicalizer`.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{adapters::system::OsEntropy, ports::Entropy};
@@ -55,8 +55,8 @@ impl ResourceGuard {
         Ok(())
     }
 
-    /// Gets a token for Errand's own API. It is valid for minutes; a server with many calls should cache
-    /// it.
+    /// Gets a token for Errand's own API. It is valid for minutes; a server with many calls should
+    /// cache it.
     async fn api_token(&self) -> Result<String, BoxError> {
         let form = [("grant_type", "client_credentials"), ("scope", "errand:tasks")];
         let request = self.http.post(format!("{}/oauth2/token", self.errand)).form(&form);

@@ -67,7 +67,7 @@ async fn sign_in_user(
     printer
         .step(
             "The reader, another agent, tries to exchange Alice's token at Errand",
-            "The token was issued to the planner's app. Possession of a token does not authorise another agent to use it.",
+            "The token was issued to the planner's app. Possession of a token does not authorize another agent to use it.",
             async |step| expect_splicing_refused(fixtures, step, &errand, &user_token).await,
         )
         .await?;

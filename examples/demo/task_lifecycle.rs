@@ -1,4 +1,5 @@
-//! Requests of the steps on the lifecycle of a task: suspension, completion, revocation, audit trail.
+//! Requests of the steps on the lifecycle of a task: suspension, completion, revocation, audit
+//! trail.
 
 use serde_json::{Value, json};
 
@@ -128,7 +129,7 @@ pub(crate) async fn show_trail(fixtures: &Fixtures, step: &mut Step, api: &str, 
     let response = TokenEndpointResponse::send(fixtures.http.get(url).bearer_auth(api)).await?;
     step.expect("the status", 200, response.status);
     step.show("trail", list(&response.body, "steps").map(|step| text(step, "text")).collect::<Vec<_>>());
-    let outcome = |step: &Value| step.pointer("/record/asked/outcome").cloned().unwrap_or_default();
+    let outcome = |step: &Value| step.pointer("/record/requested/outcome").cloned().unwrap_or_default();
     for (what, kind, expected_outcome, count) in [
         ("intents, with the granted authority", "intent", Value::Null, 1),
         ("derived tokens: the hand-over token, the reader's", "exchange", Value::Null, 2),

@@ -1,5 +1,5 @@
-//! Fuzz targets: one function per parser of untrusted input, which panics if an invariant does not hold.
-//! libFuzzer runs them (`./dev fuzz`), and `tests/fuzz_seeds.rs` runs them on the seeds.
+//! Fuzz targets: one function per parser of untrusted input, which panics if an invariant does not
+//! hold. libFuzzer runs them (`./dev fuzz`), and `tests/fuzz_seeds.rs` runs them on the seeds.
 
 use errand::{
     domain::{
@@ -41,8 +41,8 @@ pub fn form(input: &[u8]) {
     }
 }
 
-/// JWS: the input as a token, and as header and payload with a zero byte between them, so that the fuzzer
-/// does not need to find valid base64.
+/// JWS: the input as a token, and as header and payload with a zero byte between them, so that the
+/// fuzzer does not need to find valid base64.
 pub fn jws(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         check_jws(text);
@@ -72,20 +72,20 @@ fn check_jws(text: &str) {
     assert_eq!(subject.as_deref(), payload.get("sub").and_then(Value::as_str));
 }
 
-/// `authorization_details`: serialising and parsing again gives the same authority.
+/// `authorization_details`: serializing and parsing again gives the same authority.
 pub fn details(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let target = "https://files.example.com/mcp".parse::<ResourceUri>().ok();
     let Ok(authority) = parse_details(text, target.as_ref()) else { return };
     assert!((1..=MAX_DETAILS).contains(&authority.len()));
     let written = serde_json::to_string(&authority).expect("an authority is JSON");
-    let stored = serde_json::from_str::<Authority>(&written).expect("a serialised authority parses");
+    let stored = serde_json::from_str::<Authority>(&written).expect("a serialized authority parses");
     assert_eq!(stored, authority);
     assert_eq!(stored.hash(), authority.hash());
     assert!(
         authority.is_subset_of(&stored) && stored.is_subset_of(&authority) && authority.intersect(&stored) == authority
     );
-    // A product of arrays is longer when serialised, and may then be too long for a request.
+    // A product of arrays is longer when serialized, and may then be too long for a request.
     if written.len() <= MAX_DETAILS_BYTES {
         assert_eq!(parse_details(&written, None).as_ref(), Ok(&authority));
     }
@@ -98,7 +98,8 @@ pub fn details(input: &[u8]) {
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
 const US: &str = "https://sts.example.com";
 
-/// Claims: strict JSON agrees with another parser, and claims that pass the checks satisfy the rules.
+/// Claims: strict JSON agrees with another parser, and claims that pass the checks satisfy the
+/// rules.
 pub fn claims(input: &[u8]) {
     let Ok(value) = strict_json::parse(input, 32) else { return };
     let loose = serde_json::from_slice::<Value>(input).expect("strict JSON is JSON");
@@ -147,7 +148,7 @@ fn issuer() -> TrustedIssuer {
     serde_json::from_value(entry).expect("an issuer")
 }
 
-/// Scope: serialising gives the same set, in at most as many bytes.
+/// Scope: serializing gives the same set, in at most as many bytes.
 pub fn scope(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let Ok(set) = text.parse::<ScopeSet>() else { return };
@@ -157,11 +158,11 @@ pub fn scope(input: &[u8]) {
     assert!(text.split(' ').all(|scope| set.iter().any(|one| one.as_str() == scope)), "a scope was lost");
 }
 
-/// URIs: canonicalisation is idempotent for a resource, and an issuer is unchanged.
+/// URIs: canonicalization is idempotent for a resource, and an issuer is unchanged.
 pub fn uri(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(uri) = text.parse::<ResourceUri>() {
-        assert_eq!(uri.as_str().parse::<ResourceUri>().as_ref(), Ok(&uri), "canonicalisation is not idempotent");
+        assert_eq!(uri.as_str().parse::<ResourceUri>().as_ref(), Ok(&uri), "canonicalization is not idempotent");
         assert!(!uri.as_str().contains(|c: char| c == '#' || c.is_control() || c.is_whitespace()));
     }
     if let Ok(issuer) = text.parse::<IssuerUrl>() {

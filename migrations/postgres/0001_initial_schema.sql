@@ -2,30 +2,33 @@
 -- order.
 --
 -- Times are seconds since 1970 and come from the caller. No statement uses the database's clock, so
--- now() does not appear. Lists and authorities are JSON text that only the program writes and reads.
--- Text that is compared or sorted has the collation "C", so that an upgrade of the operating system
--- changes no order. There are no foreign keys. Two concurrent issues of tokens would otherwise
--- contend for the row lock of their task.
+-- now() does not appear. Lists and authorities are JSON text that only the program writes and
+-- reads. Text that is compared or sorted has the collation "C", so that an upgrade of the operating
+-- system changes no order. There are no foreign keys. Two concurrent issues of tokens would
+-- otherwise contend for the row lock of their task.
 
 CREATE TABLE objects (                      -- the registry: issuers, agents, resources, admins
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin')),
     id text COLLATE "C" NOT NULL,           -- an issuer's URL or a client's id
     body text NOT NULL,                     -- the object as JSON, with its kind
     owner text NOT NULL CHECK (owner IN ('file', 'api')), -- which of the two may change it
-    registered_seq bigint NOT NULL DEFAULT 0 CHECK (registered_seq >= 0), -- the log head before the object was registered:
-                                            -- an object registered later under the same name is a different one
+    -- the log head before the object was registered: an object registered later under the same name
+    -- is a different one
+    registered_seq bigint NOT NULL DEFAULT 0 CHECK (registered_seq >= 0),
     PRIMARY KEY (kind, id)
 );
 
 CREATE TABLE secrets (                      -- tags of client secrets
     client text COLLATE "C" PRIMARY KEY,    -- the client's id
-    tag bytea NOT NULL,                     -- HMAC-SHA-256 under the pepper, without which no secret can be tested against it
+    -- HMAC-SHA-256 under the pepper, without which no secret can be tested against it
+    tag bytea NOT NULL,
     owner text NOT NULL CHECK (owner IN ('file', 'api')) -- where the secret comes from
 );
 
 CREATE TABLE versions (                     -- versions for optimistic concurrency
     name text COLLATE "C" PRIMARY KEY CHECK (name IN ('registry', 'keys')),
-    version bigint NOT NULL CHECK (version >= 0) -- every write that changes the registry or the keys adds one
+    -- every write that changes the registry or the keys adds one
+    version bigint NOT NULL CHECK (version >= 0)
 );
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
 
@@ -35,9 +38,11 @@ CREATE TABLE signing_keys (
     created bigint NOT NULL CHECK (created >= 0),
     activates bigint NOT NULL CHECK (activates >= 0), -- the key signs from this time on
     retires bigint CHECK (retires >= 0),    -- the key no longer signs from this time on
-    gone bigint CHECK (gone >= 0),          -- the key is no longer published from this time on, and is then deleted
+    -- the key is no longer published from this time on, and is then deleted
+    gone bigint CHECK (gone >= 0),
     public_jwk text NOT NULL,               -- the public key, as JSON
-    sealed bytea NOT NULL                   -- ENCRYPTED: the private key, AES-256-GCM under the key-encryption key
+    -- ENCRYPTED: the private key, AES-256-GCM under the key-encryption key
+    sealed bytea NOT NULL
 );
 
 CREATE TABLE tasks (
@@ -46,14 +51,16 @@ CREATE TABLE tasks (
     requester_subject text COLLATE "C" NOT NULL, -- with the issuer's prefix
     root_agent text COLLATE "C" NOT NULL,   -- the agent that opened the task
     purpose text NOT NULL,                  -- free text
-    authority text NOT NULL,                -- the approved authority, as JSON (`authorization_details`)
+    -- the approved authority, as JSON (`authorization_details`)
+    authority text NOT NULL,
     state text NOT NULL CHECK (state IN ('active', 'suspended', 'completed', 'failed', 'expired', 'revoked')),
     created bigint NOT NULL CHECK (created >= 0),
     deadline bigint NOT NULL CHECK (deadline >= 0), -- no token of the task outlives it
     version bigint NOT NULL DEFAULT 0 CHECK (version >= 0), -- the number of transitions so far
     last_transition text,                   -- the last transition: time, actor and reason, as JSON
     grant_id uuid,                          -- the grant on which the task was opened
-    rev bigint NOT NULL DEFAULT 0 CHECK (rev >= 0) -- the log position that the opening replica had applied
+    -- the log position that the opening replica had applied
+    rev bigint NOT NULL DEFAULT 0 CHECK (rev >= 0)
 );
 CREATE INDEX tasks_by_created ON tasks (created, id);
 CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
@@ -61,16 +68,19 @@ CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
 CREATE INDEX tasks_by_deadline ON tasks (deadline, id) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_by_grant ON tasks (grant_id) WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended');
 
-CREATE TABLE tokens (                       -- records of issued tokens: everything except the tokens themselves
+-- records of issued tokens: everything except the tokens themselves
+CREATE TABLE tokens (
     id uuid PRIMARY KEY,                    -- the `jti` claim
     kind text NOT NULL CHECK (kind IN ('access', 'hand_over', 'txn', 'api')),
     task uuid,                              -- the `txn` claim; API tokens have none
     requester_issuer text COLLATE "C",      -- API tokens have no requester
     requester_subject text COLLATE "C",
     client text COLLATE "C" NOT NULL,       -- the client to which the token was issued
-    agents text NOT NULL,                   -- the acting agents of this server, the current one first: a JSON list
+    -- the acting agents of this server, the current one first: a JSON list
+    agents text NOT NULL,
     audience text COLLATE "C" NOT NULL,     -- the `aud` claim
-    lineage text NOT NULL,                  -- the tokens from which this one was derived, oldest first: a JSON list
+    -- the tokens from which this one was derived, oldest first: a JSON list
+    lineage text NOT NULL,
     authority text NOT NULL,                -- the authority that the token carries, as JSON
     issued bigint NOT NULL CHECK (issued >= 0),
     expires bigint NOT NULL CHECK (expires >= 0),
@@ -94,7 +104,8 @@ CREATE TABLE grants (                       -- permissions of agents to act for 
     requester_issuer text COLLATE "C" NOT NULL,
     requester_subject text COLLATE "C" NOT NULL,
     agent text COLLATE "C" NOT NULL,
-    authority text,                         -- the authority that the requester consents to, as JSON; NULL: the grant names the agent only
+    -- the authority that the requester consents to, as JSON; NULL: the grant names the agent only
+    authority text,
     until bigint NOT NULL CHECK (until >= 0),
     actor text NOT NULL,                    -- the party that recorded the grant
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
@@ -104,7 +115,8 @@ CREATE INDEX grants_by_time ON grants (occurred_at, id);
 CREATE INDEX grants_by_requester_and_agent ON grants (requester_subject, requester_issuer, agent, until, id);
 CREATE INDEX grants_by_requester ON grants (requester_subject, requester_issuer, occurred_at, id);
 
-CREATE TABLE break_glass (                  -- break-glass grants and their reviews, kept when the grant itself is removed
+-- break-glass grants and their reviews, kept when the grant itself is removed
+CREATE TABLE break_glass (
     id uuid PRIMARY KEY,                    -- the id of the grant
     requester_issuer text NOT NULL,
     requester_subject text NOT NULL,
@@ -123,60 +135,70 @@ CREATE TABLE break_glass (                  -- break-glass grants and their revi
 CREATE INDEX break_glass_by_time ON break_glass (occurred_at, id);
 CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NULL;
 
-CREATE TABLE blocks (                       -- parties that an admin has blocked. Blocks are separate from the objects, so
-                                            -- that they apply to objects of the configuration file and survive a restart
+-- parties that an admin has blocked. Blocks are separate from the objects, so that they apply to
+-- objects of the configuration file and survive a restart
+CREATE TABLE blocks (
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester')),
-    id text COLLATE "C" NOT NULL,           -- an issuer's URL, a client's id, or a requester's issuer and subject with a space
-    block_kind text NOT NULL CHECK (block_kind IN ('suspended', 'blocked')), -- tokens are suspended, or were revoked
+    -- an issuer's URL, a client's id, or a requester's issuer and subject with a space
+    id text COLLATE "C" NOT NULL,
+    -- tokens are suspended, or were revoked
+    block_kind text NOT NULL CHECK (block_kind IN ('suspended', 'blocked')),
     reason text NOT NULL,
     actor text NOT NULL,                    -- the admin who blocked the party
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     PRIMARY KEY (kind, id)
 );
 
-CREATE TABLE tools (                        -- tool definitions that MCP servers list, and those that an admin has accepted.
-                                            -- They are separate from the objects, because the configuration file owns some
-                                            -- objects and holds no digests
+-- tool definitions that MCP servers list, and those that an admin has accepted. They are separate
+-- from the objects, because the configuration file owns some objects and holds no digests
+CREATE TABLE tools (
     resource text COLLATE "C" NOT NULL,     -- the client id of the resource
     tool text COLLATE "C" NOT NULL,         -- the tool's name at the resource
     accepted text,                          -- the digest of the accepted definition
     accepted_definition text,               -- its canonical JSON: name, description, inputSchema
     accepted_at bigint CHECK (accepted_at >= 0),
     accepted_by text,                       -- `admin:NAME`
-    seen text,                              -- the digest of the last listed definition; NULL if the server lists none
-    seen_definition text,                   -- its canonical JSON: untrusted input
-    seen_at bigint CHECK (seen_at >= 0),    -- the time when this definition was first seen
+    -- the digest of the last listed definition; NULL if the server lists none
+    observed text,
+    observed_definition text,               -- its canonical JSON: untrusted input
+    observed_at bigint CHECK (observed_at >= 0),    -- the time when this definition was first seen
     PRIMARY KEY (resource, tool),
     CHECK ((accepted IS NULL) = (accepted_definition IS NULL)),
     CHECK ((accepted IS NULL) = (accepted_at IS NULL)),
     CHECK ((accepted IS NULL) = (accepted_by IS NULL)),
-    CHECK ((seen IS NULL) = (seen_definition IS NULL)),
-    CHECK ((seen IS NULL) = (seen_at IS NULL))
+    CHECK ((observed IS NULL) = (observed_definition IS NULL)),
+    CHECK ((observed IS NULL) = (observed_at IS NULL))
 );
 
-CREATE TABLE status_shards (                -- the shards of the status lists: tokens that expire within the same five minutes.
-                                            -- Replicas allocate a shard's indexes in blocks, each block once
+-- the shards of the status lists: tokens that expire within the same five minutes. Replicas
+-- allocate a shard's indexes in blocks, each block once
+CREATE TABLE status_shards (
     shard bigint PRIMARY KEY CHECK (shard > 0), -- the expiry of its last token
     allocated_blocks bigint NOT NULL CHECK (allocated_blocks > 0)
 );
 
 CREATE TABLE replay_guards (                -- identifiers that were used and may not be used again
-    digest text COLLATE "C" PRIMARY KEY,    -- SHA-256 of party and id, base64url: both may have any length and any character
+    -- SHA-256 of party and id, base64url: both may have any length and any character
+    digest text COLLATE "C" PRIMARY KEY,
     keep_until bigint NOT NULL CHECK (keep_until >= 0)
 );
 CREATE INDEX replay_guards_by_keep_until ON replay_guards (keep_until);
 
 CREATE TABLE idempotency_keys (             -- requests that may be retried, with their responses
     digest text COLLATE "C" PRIMARY KEY,    -- SHA-256 of caller and key, base64url
-    fingerprint text NOT NULL,              -- a digest of the request, so that a key can't be reused for a different one
+    -- a digest of the request, so that a key can't be reused for a different one
+    fingerprint text NOT NULL,
     response text NOT NULL,                 -- JSON
-    seq bigint,                             -- the position of the request's last log entry, if it had any
+    -- the position of the request's last log entry, if it had any
+    seq bigint,
     keep_until bigint NOT NULL CHECK (keep_until >= 0)
 );
 CREATE INDEX idempotency_keys_by_keep_until ON idempotency_keys (keep_until);
 
-CREATE TABLE revocation_log (               -- all revocations, suspensions and changes in commit order; append-only
-    seq bigint PRIMARY KEY CHECK (seq > 0), -- the position: without gaps, assigned under the lock on log_head
+-- all revocations, suspensions and changes in commit order; append-only
+CREATE TABLE revocation_log (
+    -- the position: without gaps, assigned under the lock on log_head
+    seq bigint PRIMARY KEY CHECK (seq > 0),
     kind text NOT NULL CHECK (kind IN
         ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'tool', 'break_glass',
          'delegation', 'evidence', 'registry', 'keys')),
@@ -185,7 +207,8 @@ CREATE TABLE revocation_log (               -- all revocations, suspensions and 
     reason text NOT NULL,
     actor text NOT NULL,                    -- `admin:NAME`, `client:ID`, `requester:ISSUER SUBJECT`
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
-    forget_after bigint NOT NULL CHECK (forget_after >= 0), -- the end of retention: the entry affects no live token after it
+    -- the end of retention: the entry affects no live token after it
+    forget_after bigint NOT NULL CHECK (forget_after >= 0),
     CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'tool', 'delegation'))
 );
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
@@ -198,7 +221,8 @@ CREATE INDEX revocation_log_by_hour ON revocation_log ((forget_after / 3600), (s
 CREATE INDEX revocation_log_by_party ON revocation_log (kind, key, seq)
     WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation');
 
-CREATE TABLE log_head (                     -- one row, whose lock is held until the commit: so seq is the commit order
+-- one row, whose lock is held until the commit: so seq is the commit order
+CREATE TABLE log_head (
     singleton smallint PRIMARY KEY CHECK (singleton = 1),
     seq bigint NOT NULL CHECK (seq >= 0)    -- the position of the last entry
 );
@@ -217,23 +241,30 @@ CREATE TABLE replicas (
     name text NOT NULL,                     -- the operator's name for the replica
     version text NOT NULL,                  -- the version of the program
     started_at bigint NOT NULL CHECK (started_at >= 0), -- by the replica's clock
-    heartbeat_number bigint NOT NULL CHECK (heartbeat_number > 0), -- the replica's count of its heartbeats; never repeated
-    applied_seq bigint NOT NULL CHECK (applied_seq >= 0), -- the acknowledgement: the log position that the replica has applied
-    lease_ms bigint NOT NULL CHECK (lease_ms > 0), -- the duration of the lease from the sending of the heartbeat
+    -- the replica's count of its heartbeats; never repeated
+    heartbeat_number bigint NOT NULL CHECK (heartbeat_number > 0),
+    -- the acknowledgement: the log position that the replica has applied
+    applied_seq bigint NOT NULL CHECK (applied_seq >= 0),
+    -- the duration of the lease from the sending of the heartbeat
+    lease_ms bigint NOT NULL CHECK (lease_ms > 0),
     renewed_at bigint NOT NULL CHECK (renewed_at >= 0) -- by the replica's clock: for display only
 );
 
-CREATE TABLE audit (                        -- the audit trail, a hash chain per writer: a changed record is detected
+-- the audit trail, a hash chain per writer: a changed record is detected
+CREATE TABLE audit (
     writer uuid NOT NULL,                   -- one start of one process
     n bigint NOT NULL CHECK (n > 0),        -- the number in the chain, from 1
-    body text NOT NULL,                     -- canonical JSON: writer, n, the previous hash, the record
+    -- canonical JSON: writer, n, the previous hash, the record
+    body text NOT NULL,
     hash text NOT NULL,                     -- SHA-256 of the body, base64url
-    occurred_at bigint NOT NULL CHECK (occurred_at >= 0), -- this and all below: copies of parts of the body, for searches
+    -- this and all below: copies of parts of the body, for searches
+    occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     event text COLLATE "C" NOT NULL,
     outcome text COLLATE "C" NOT NULL,
     requester_issuer text COLLATE "C",
     requester_subject text COLLATE "C",
-    task text COLLATE "C",                  -- text instead of uuid, so that a copy that was tampered with can still be read
+    -- text instead of uuid, so that a copy that was tampered with can still be read
+    task text COLLATE "C",
     token text COLLATE "C",
     resource text COLLATE "C",
     request_id text COLLATE "C",
@@ -248,7 +279,8 @@ CREATE INDEX audit_by_request ON audit (request_id, occurred_at, writer, n);
 CREATE INDEX audit_by_event ON audit (event, occurred_at, writer, n);
 CREATE INDEX audit_by_outcome ON audit (outcome, occurred_at, writer, n);
 
-CREATE TABLE audit_agents (                 -- the acting parties of each record: its chain of agents and its client; copies too
+-- the acting parties of each record: its chain of agents and its client; copies too
+CREATE TABLE audit_agents (
     writer uuid NOT NULL,
     n bigint NOT NULL,
     agent text COLLATE "C" NOT NULL,
@@ -257,7 +289,8 @@ CREATE TABLE audit_agents (                 -- the acting parties of each record
 );
 CREATE INDEX audit_agents_by_agent ON audit_agents (agent, occurred_at, writer, n);
 
-CREATE TABLE audit_writers (                -- the head of every chain, so that a truncated chain is detected
+-- the head of every chain, so that a truncated chain is detected
+CREATE TABLE audit_writers (
     writer uuid PRIMARY KEY,
     n bigint NOT NULL CHECK (n >= 0),       -- the number of the last record
     hash text NOT NULL                      -- its hash; empty before the first record

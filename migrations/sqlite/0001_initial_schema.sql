@@ -2,30 +2,33 @@
 -- order.
 --
 -- Times are seconds since 1970 and come from the caller. No statement uses the database's clock, so
--- now() does not appear. Lists and authorities are JSON text that only the program writes and reads.
--- Text is compared and sorted by its bytes, which is SQLite's default. A UUID is hyphenated text in
--- lower case, so that its order as text is its order as a number. There are no foreign keys, as on
--- PostgreSQL.
+-- now() does not appear. Lists and authorities are JSON text that only the program writes and
+-- reads. Text is compared and sorted by its bytes, which is SQLite's default. A UUID is hyphenated
+-- text in lower case, so that its order as text is its order as a number. There are no foreign
+-- keys, as on PostgreSQL.
 
 CREATE TABLE objects (                      -- the registry: issuers, agents, resources, admins
     kind TEXT NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin')),
     id TEXT NOT NULL,                       -- an issuer's URL or a client's id
     body TEXT NOT NULL,                     -- the object as JSON, with its kind
     owner TEXT NOT NULL CHECK (owner IN ('file', 'api')), -- which of the two may change it
-    registered_seq INTEGER NOT NULL DEFAULT 0 CHECK (registered_seq >= 0), -- the log head before the object was registered:
-                                            -- an object registered later under the same name is a different one
+    -- the log head before the object was registered: an object registered later under the same name
+    -- is a different one
+    registered_seq INTEGER NOT NULL DEFAULT 0 CHECK (registered_seq >= 0),
     PRIMARY KEY (kind, id)
 ) STRICT;
 
 CREATE TABLE secrets (                      -- tags of client secrets
     client TEXT PRIMARY KEY,                -- the client's id
-    tag BLOB NOT NULL,                      -- HMAC-SHA-256 under the pepper, without which no secret can be tested against it
+    -- HMAC-SHA-256 under the pepper, without which no secret can be tested against it
+    tag BLOB NOT NULL,
     owner TEXT NOT NULL CHECK (owner IN ('file', 'api')) -- where the secret comes from
 ) STRICT;
 
 CREATE TABLE versions (                     -- versions for optimistic concurrency
     name TEXT PRIMARY KEY CHECK (name IN ('registry', 'keys')),
-    version INTEGER NOT NULL CHECK (version >= 0) -- every write that changes the registry or the keys adds one
+    -- every write that changes the registry or the keys adds one
+    version INTEGER NOT NULL CHECK (version >= 0)
 ) STRICT;
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
 
@@ -35,9 +38,11 @@ CREATE TABLE signing_keys (
     created INTEGER NOT NULL CHECK (created >= 0),
     activates INTEGER NOT NULL CHECK (activates >= 0), -- the key signs from this time on
     retires INTEGER CHECK (retires >= 0),   -- the key no longer signs from this time on
-    gone INTEGER CHECK (gone >= 0),         -- the key is no longer published from this time on, and is then deleted
+    -- the key is no longer published from this time on, and is then deleted
+    gone INTEGER CHECK (gone >= 0),
     public_jwk TEXT NOT NULL,               -- the public key, as JSON
-    sealed BLOB NOT NULL                    -- ENCRYPTED: the private key, AES-256-GCM under the key-encryption key
+    -- ENCRYPTED: the private key, AES-256-GCM under the key-encryption key
+    sealed BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE tasks (
@@ -46,14 +51,16 @@ CREATE TABLE tasks (
     requester_subject TEXT NOT NULL,        -- with the issuer's prefix
     root_agent TEXT NOT NULL,               -- the agent that opened the task
     purpose TEXT NOT NULL,                  -- free text
-    authority TEXT NOT NULL,                -- the approved authority, as JSON (`authorization_details`)
+    -- the approved authority, as JSON (`authorization_details`)
+    authority TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('active', 'suspended', 'completed', 'failed', 'expired', 'revoked')),
     created INTEGER NOT NULL CHECK (created >= 0),
     deadline INTEGER NOT NULL CHECK (deadline >= 0), -- no token of the task outlives it
     version INTEGER NOT NULL CHECK (version >= 0), -- the number of transitions so far
     last_transition TEXT,                   -- the last transition: time, actor and reason, as JSON
     grant_id TEXT,                          -- the grant on which the task was opened
-    rev INTEGER NOT NULL DEFAULT 0 CHECK (rev >= 0) -- the log position that the opening replica had applied
+    -- the log position that the opening replica had applied
+    rev INTEGER NOT NULL DEFAULT 0 CHECK (rev >= 0)
 ) STRICT;
 CREATE INDEX tasks_by_created ON tasks (created, id);
 CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
@@ -61,22 +68,26 @@ CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
 CREATE INDEX tasks_by_deadline ON tasks (deadline, id) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_by_grant ON tasks (grant_id) WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended');
 
-CREATE TABLE tokens (                       -- records of issued tokens: everything except the tokens themselves
+-- records of issued tokens: everything except the tokens themselves
+CREATE TABLE tokens (
     id TEXT PRIMARY KEY,                    -- the `jti` claim
     kind TEXT NOT NULL CHECK (kind IN ('access', 'hand_over', 'txn', 'api')),
     task TEXT,                              -- the `txn` claim; API tokens have none
     requester_issuer TEXT,                  -- API tokens have no requester
     requester_subject TEXT,
     client TEXT NOT NULL,                   -- the client to which the token was issued
-    agents TEXT NOT NULL,                   -- the acting agents of this server, the current one first: a JSON list
+    -- the acting agents of this server, the current one first: a JSON list
+    agents TEXT NOT NULL,
     audience TEXT NOT NULL,                 -- the `aud` claim
-    lineage TEXT NOT NULL,                  -- the tokens from which this one was derived, oldest first: a JSON list
+    -- the tokens from which this one was derived, oldest first: a JSON list
+    lineage TEXT NOT NULL,
     authority TEXT NOT NULL,                -- the authority that the token carries, as JSON
     issued INTEGER NOT NULL CHECK (issued >= 0),
     expires INTEGER NOT NULL CHECK (expires >= 0),
     rev INTEGER NOT NULL CHECK (rev >= 0),  -- the log position that the issuing replica had applied
     grant_id TEXT,                          -- the grant on which the token was issued
-    break_glass INTEGER NOT NULL DEFAULT 0 CHECK (break_glass IN (0, 1)), -- whether that grant is a break-glass grant
+    -- whether that grant is a break-glass grant
+    break_glass INTEGER NOT NULL DEFAULT 0 CHECK (break_glass IN (0, 1)),
     status_shard INTEGER,                   -- the shard of the status list index
     status_index INTEGER CHECK (status_index >= 0), -- the status list index within the shard
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL)),
@@ -94,7 +105,8 @@ CREATE TABLE grants (                       -- permissions of agents to act for 
     requester_issuer TEXT NOT NULL,
     requester_subject TEXT NOT NULL,
     agent TEXT NOT NULL,
-    authority TEXT,                         -- the authority that the requester consents to, as JSON; NULL: the grant names the agent only
+    -- the authority that the requester consents to, as JSON; NULL: the grant names the agent only
+    authority TEXT,
     until INTEGER NOT NULL CHECK (until >= 0),
     actor TEXT NOT NULL,                    -- the party that recorded the grant
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
@@ -104,7 +116,8 @@ CREATE INDEX grants_by_time ON grants (occurred_at, id);
 CREATE INDEX grants_by_requester_and_agent ON grants (requester_subject, requester_issuer, agent, until, id);
 CREATE INDEX grants_by_requester ON grants (requester_subject, requester_issuer, occurred_at, id);
 
-CREATE TABLE break_glass (                  -- break-glass grants and their reviews, kept when the grant itself is removed
+-- break-glass grants and their reviews, kept when the grant itself is removed
+CREATE TABLE break_glass (
     id TEXT PRIMARY KEY,                    -- the id of the grant
     requester_issuer TEXT NOT NULL,
     requester_subject TEXT NOT NULL,
@@ -123,60 +136,70 @@ CREATE TABLE break_glass (                  -- break-glass grants and their revi
 CREATE INDEX break_glass_by_time ON break_glass (occurred_at, id);
 CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NULL;
 
-CREATE TABLE blocks (                       -- parties that an admin has blocked. Blocks are separate from the objects, so
-                                            -- that they apply to objects of the configuration file and survive a restart
+-- parties that an admin has blocked. Blocks are separate from the objects, so that they apply to
+-- objects of the configuration file and survive a restart
+CREATE TABLE blocks (
     kind TEXT NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester')),
-    id TEXT NOT NULL,                       -- an issuer's URL, a client's id, or a requester's issuer and subject with a space
-    block_kind TEXT NOT NULL CHECK (block_kind IN ('suspended', 'blocked')), -- tokens are suspended, or were revoked
+    -- an issuer's URL, a client's id, or a requester's issuer and subject with a space
+    id TEXT NOT NULL,
+    -- tokens are suspended, or were revoked
+    block_kind TEXT NOT NULL CHECK (block_kind IN ('suspended', 'blocked')),
     reason TEXT NOT NULL,
     actor TEXT NOT NULL,                    -- the admin who blocked the party
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     PRIMARY KEY (kind, id)
 ) STRICT;
 
-CREATE TABLE tools (                        -- tool definitions that MCP servers list, and those that an admin has accepted.
-                                            -- They are separate from the objects, because the configuration file owns some
-                                            -- objects and holds no digests
+-- tool definitions that MCP servers list, and those that an admin has accepted. They are separate
+-- from the objects, because the configuration file owns some objects and holds no digests
+CREATE TABLE tools (
     resource TEXT NOT NULL,                 -- the client id of the resource
     tool TEXT NOT NULL,                     -- the tool's name at the resource
     accepted TEXT,                          -- the digest of the accepted definition
     accepted_definition TEXT,               -- its canonical JSON: name, description, inputSchema
     accepted_at INTEGER CHECK (accepted_at >= 0),
     accepted_by TEXT,                       -- `admin:NAME`
-    seen TEXT,                              -- the digest of the last listed definition; NULL if the server lists none
-    seen_definition TEXT,                   -- its canonical JSON: untrusted input
-    seen_at INTEGER CHECK (seen_at >= 0),   -- the time when this definition was first seen
+    -- the digest of the last listed definition; NULL if the server lists none
+    observed TEXT,
+    observed_definition TEXT,               -- its canonical JSON: untrusted input
+    observed_at INTEGER CHECK (observed_at >= 0),   -- the time when this definition was first seen
     PRIMARY KEY (resource, tool),
     CHECK ((accepted IS NULL) = (accepted_definition IS NULL)),
     CHECK ((accepted IS NULL) = (accepted_at IS NULL)),
     CHECK ((accepted IS NULL) = (accepted_by IS NULL)),
-    CHECK ((seen IS NULL) = (seen_definition IS NULL)),
-    CHECK ((seen IS NULL) = (seen_at IS NULL))
+    CHECK ((observed IS NULL) = (observed_definition IS NULL)),
+    CHECK ((observed IS NULL) = (observed_at IS NULL))
 ) STRICT;
 
-CREATE TABLE status_shards (                -- the shards of the status lists: tokens that expire within the same five minutes.
-                                            -- Replicas allocate a shard's indexes in blocks, each block once
+-- the shards of the status lists: tokens that expire within the same five minutes. Replicas
+-- allocate a shard's indexes in blocks, each block once
+CREATE TABLE status_shards (
     shard INTEGER PRIMARY KEY CHECK (shard > 0), -- the expiry of its last token
     allocated_blocks INTEGER NOT NULL CHECK (allocated_blocks > 0)
 ) STRICT;
 
 CREATE TABLE replay_guards (                -- identifiers that were used and may not be used again
-    digest TEXT PRIMARY KEY,                -- SHA-256 of party and id, base64url: both may have any length and any character
+    -- SHA-256 of party and id, base64url: both may have any length and any character
+    digest TEXT PRIMARY KEY,
     keep_until INTEGER NOT NULL CHECK (keep_until >= 0)
 ) STRICT;
 CREATE INDEX replay_guards_by_keep_until ON replay_guards (keep_until);
 
 CREATE TABLE idempotency_keys (             -- requests that may be retried, with their responses
     digest TEXT PRIMARY KEY,                -- SHA-256 of caller and key, base64url
-    fingerprint TEXT NOT NULL,              -- a digest of the request, so that a key can't be reused for a different one
+    -- a digest of the request, so that a key can't be reused for a different one
+    fingerprint TEXT NOT NULL,
     response TEXT NOT NULL,                 -- JSON
-    seq INTEGER,                            -- the position of the request's last log entry, if it had any
+    -- the position of the request's last log entry, if it had any
+    seq INTEGER,
     keep_until INTEGER NOT NULL CHECK (keep_until >= 0)
 ) STRICT;
 CREATE INDEX idempotency_keys_by_keep_until ON idempotency_keys (keep_until);
 
-CREATE TABLE revocation_log (               -- all revocations, suspensions and changes in commit order; append-only
-    seq INTEGER PRIMARY KEY CHECK (seq > 0), -- the position: without gaps, assigned with the update of log_head
+-- all revocations, suspensions and changes in commit order; append-only
+CREATE TABLE revocation_log (
+    -- the position: without gaps, assigned with the update of log_head
+    seq INTEGER PRIMARY KEY CHECK (seq > 0),
     kind TEXT NOT NULL CHECK (kind IN
         ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'tool', 'break_glass',
          'delegation', 'evidence', 'registry', 'keys')),
@@ -186,7 +209,8 @@ CREATE TABLE revocation_log (               -- all revocations, suspensions and 
     reason TEXT NOT NULL,
     actor TEXT NOT NULL,                    -- `admin:NAME`, `client:ID`, `requester:ISSUER SUBJECT`
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
-    forget_after INTEGER NOT NULL CHECK (forget_after >= 0) -- the end of retention: the entry affects no live token after it
+    -- the end of retention: the entry affects no live token after it
+    forget_after INTEGER NOT NULL CHECK (forget_after >= 0)
 ) STRICT;
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
 -- and within each the entries are in log order, which is that of the row ids, so a reader skips the
@@ -216,23 +240,30 @@ CREATE TABLE replicas (
     name TEXT NOT NULL,                     -- the operator's name for the replica
     version TEXT NOT NULL,                  -- the version of the program
     started_at INTEGER NOT NULL CHECK (started_at >= 0), -- by the replica's clock
-    heartbeat_number INTEGER NOT NULL CHECK (heartbeat_number > 0), -- the replica's count of its heartbeats; never repeated
-    applied_seq INTEGER NOT NULL CHECK (applied_seq >= 0), -- the acknowledgement: the log position that the replica has applied
-    lease_ms INTEGER NOT NULL CHECK (lease_ms > 0), -- the duration of the lease from the sending of the heartbeat
+    -- the replica's count of its heartbeats; never repeated
+    heartbeat_number INTEGER NOT NULL CHECK (heartbeat_number > 0),
+    -- the acknowledgement: the log position that the replica has applied
+    applied_seq INTEGER NOT NULL CHECK (applied_seq >= 0),
+    -- the duration of the lease from the sending of the heartbeat
+    lease_ms INTEGER NOT NULL CHECK (lease_ms > 0),
     renewed_at INTEGER NOT NULL CHECK (renewed_at >= 0) -- by the replica's clock: for display only
 ) STRICT;
 
-CREATE TABLE audit (                        -- the audit trail, a hash chain per writer: a changed record is detected
+-- the audit trail, a hash chain per writer: a changed record is detected
+CREATE TABLE audit (
     writer TEXT NOT NULL,                   -- one start of one process
     n INTEGER NOT NULL CHECK (n > 0),       -- the number in the chain, from 1
-    body TEXT NOT NULL,                     -- canonical JSON: writer, n, the previous hash, the record
+    -- canonical JSON: writer, n, the previous hash, the record
+    body TEXT NOT NULL,
     hash TEXT NOT NULL,                     -- SHA-256 of the body, base64url
-    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0), -- this and all below: copies of parts of the body, for searches
+    -- this and all below: copies of parts of the body, for searches
+    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     event TEXT NOT NULL,
     outcome TEXT NOT NULL,
     requester_issuer TEXT,
     requester_subject TEXT,
-    task TEXT,                              -- as in the body, so that a copy that was tampered with can still be read
+    -- as in the body, so that a copy that was tampered with can still be read
+    task TEXT,
     token TEXT,
     resource TEXT,
     request_id TEXT,
@@ -247,7 +278,8 @@ CREATE INDEX audit_by_request ON audit (request_id, occurred_at, writer, n);
 CREATE INDEX audit_by_event ON audit (event, occurred_at, writer, n);
 CREATE INDEX audit_by_outcome ON audit (outcome, occurred_at, writer, n);
 
-CREATE TABLE audit_agents (                 -- the acting parties of each record: its chain of agents and its client; copies too
+-- the acting parties of each record: its chain of agents and its client; copies too
+CREATE TABLE audit_agents (
     writer TEXT NOT NULL,
     n INTEGER NOT NULL,
     agent TEXT NOT NULL,
@@ -256,7 +288,8 @@ CREATE TABLE audit_agents (                 -- the acting parties of each record
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX audit_agents_by_agent ON audit_agents (agent, occurred_at, writer, n);
 
-CREATE TABLE audit_writers (                -- the head of every chain, so that a truncated chain is detected
+-- the head of every chain, so that a truncated chain is detected
+CREATE TABLE audit_writers (
     writer TEXT PRIMARY KEY,
     n INTEGER NOT NULL CHECK (n >= 0),      -- the number of the last record
     hash TEXT NOT NULL                      -- its hash; empty before the first record

@@ -25,7 +25,7 @@ const ASSERTION_LIFETIME: Lifetime = Lifetime::seconds(60);
 pub struct UnusableKeyError;
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct ClientAssertionClaims<'a> {
     iss: &'a str,
     sub: &'a str,
     aud: &'a str,
@@ -44,8 +44,14 @@ pub fn sign(jwk: &Secret, client: &str, server: &str, now: Timestamp, jti: Uuid)
     if let Some(kid) = jwk.key_id() {
         header.set_key_id(kid);
     }
-    let claims =
-        Claims { iss: client, sub: client, aud: server, iat: now, exp: now.saturating_add(ASSERTION_LIFETIME), jti };
+    let claims = ClientAssertionClaims {
+        iss: client,
+        sub: client,
+        aud: server,
+        iat: now,
+        exp: now.saturating_add(ASSERTION_LIFETIME),
+        jti,
+    };
     let payload = serde_json::to_vec(&claims).map_err(Outage::during(operation))?;
     let signed = josekit::jws::serialize_compact(&payload, &header, &*signer).map_err(Outage::during(operation))?;
     Ok(Secret::new(signed))

@@ -41,7 +41,7 @@ pub fn issue_user_token(folder: &Path, user: UserTokenClaims<'_>, now: Timestamp
         |name| fs::read_to_string(folder.join(name)).map_err(Outage::during("read the folder of `errand serve --dev`"));
     let server = read(SERVER_FILE)?;
     let (jwk, pair) = parse_key(&Zeroizing::new(read(PRIVATE_KEY_FILE)?))?;
-    let claims = Claims {
+    let claims = AccessTokenClaims {
         iss: &format!("{}/dev-idp", server.trim()),
         aud: server.trim(),
         sub: user.sub,
@@ -53,7 +53,7 @@ pub fn issue_user_token(folder: &Path, user: UserTokenClaims<'_>, now: Timestamp
         amr: ["pwd"],
         scope: user.scope,
     };
-    let header = Header { alg: "ES256", typ: "at+jwt", kid: &jwk.kid };
+    let header = UserTokenHeader { alg: "ES256", typ: "at+jwt", kid: &jwk.kid };
     let input = format!("{}.{}", encode_part(&header)?, encode_part(&claims)?);
     let signature = pair.sign(&system_random(), input.as_bytes()).map_err(|_| ring_outage("sign"))?;
     Ok(format!("{input}.{}", encode_base64url(signature.as_ref())))
@@ -128,14 +128,14 @@ struct PublicJwks {
 }
 
 #[derive(Serialize)]
-struct Header<'a> {
+struct UserTokenHeader<'a> {
     alg: &'a str,
     typ: &'a str,
     kid: &'a str,
 }
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct AccessTokenClaims<'a> {
     iss: &'a str,
     aud: &'a str,
     sub: &'a str,

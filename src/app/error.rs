@@ -139,7 +139,7 @@ pub enum AuthError {
     #[error("bearer token: {0}")]
     BearerClaim(ClaimError),
     /// The API token lacks the scope of the endpoint.
-    #[error("the API token lacks the scope")]
+    #[error("the API token lacks the required scope; request it with `client_credentials`")]
     InsufficientScope,
     /// The requester's token was not issued to a portal, or an agent acts with it.
     #[error("the token was not issued to a portal of its issuer for the requester alone")]
@@ -213,8 +213,8 @@ pub enum RequestError {
     /// The client may not use this grant type.
     #[error("the client may not use this grant type")]
     UnauthorizedGrantType,
-    /// The client may not have this scope of Errand's own APIs.
-    #[error("the client may not have this scope")]
+    /// The client may not request this scope of Errand's own APIs.
+    #[error("the client may not request this scope")]
     ScopeNotAllowed,
     /// The client may not revoke the token.
     #[error("the token was neither issued to this client nor derived from a token of this client")]

@@ -9,27 +9,29 @@ use crate::ports::Outage;
 /// [`Outage`] is not `Clone`, because its cause is not. Wrapping the shared value in a second
 /// `Outage` would add a level to the chain that repeats the first.
 pub(in crate::app) fn unshare(shared: Arc<Outage>) -> Outage {
-    Outage { operation: shared.operation, source: Box::new(SharedCause(shared)) }
+    Outage { operation: shared.operation, source: Box::new(SharedCause { outage: shared }) }
 }
 
 /// The cause of a shared outage. Its text and its own cause are those of the original.
-struct SharedCause(Arc<Outage>);
+struct SharedCause {
+    outage: Arc<Outage>,
+}
 
 impl fmt::Debug for SharedCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0.source, f)
+        fmt::Debug::fmt(&self.outage.source, f)
     }
 }
 
 impl fmt::Display for SharedCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0.source, f)
+        fmt::Display::fmt(&self.outage.source, f)
     }
 }
 
 impl Error for SharedCause {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.source()
+        self.outage.source.source()
     }
 }
 

@@ -11,11 +11,11 @@ pub(super) fn verify(config_args: &ConfigArgs) -> Result<(), CliError> {
         for (writer, finding) in &report.findings {
             print_line(format!("chain {}: {finding}", writer.0))?;
         }
-        print_line(format!("{} records in {} chains", report.records, report.chains))?;
+        print_line(format!("records: {}, chains: {}", report.records, report.chains))?;
         if report.findings.is_empty() {
-            print_line("no tampering detected; store the heads elsewhere to also detect a removed chain")
+            print_line("no tampering detected; keep these heads elsewhere to also detect removed or rewritten chains")
         } else {
-            Err(CliError::new(format!("tampering detected in {} chains", report.findings.len())))
+            Err(CliError::new(format!("tampering detected; affected chains: {}", report.findings.len())))
         }
     })
 }

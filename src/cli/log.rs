@@ -16,11 +16,11 @@ use super::CliError;
 /// Starts logging.
 pub(super) fn init(config: &Config) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(&config.log.level).map_err(CliError::with_context("[log] level"))?;
-    let has_colours = io::stderr().is_terminal();
+    let has_colors = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(has_colours)
-        .with_writer(EscapingWriter { out: io::stderr, has_colours });
+        .with_ansi(has_colors)
+        .with_writer(EscapingWriter { out: io::stderr, has_colors });
     let started = match config.log.format {
         // A request has one span, so a list of spans would only repeat it.
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
@@ -32,22 +32,22 @@ pub(super) fn init(config: &Config) -> Result<(), CliError> {
 /// Writes each event as one line without invisible characters.
 struct EscapingWriter<F> {
     out: F,
-    /// Whether events contain escape sequences of the formatter for colours. It removes those of
+    /// Whether events contain escape sequences of the formatter for colors. It removes those of
     /// others from fields and messages.
-    has_colours: bool,
+    has_colors: bool,
 }
 
 impl<'a, F: Fn() -> Stderr> MakeWriter<'a> for EscapingWriter<F> {
     type Writer = EscapedLine<Stderr>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        EscapedLine { out: (self.out)(), has_colours: self.has_colours }
+        EscapedLine { out: (self.out)(), has_colors: self.has_colors }
     }
 }
 
 struct EscapedLine<W> {
     out: W,
-    has_colours: bool,
+    has_colors: bool,
 }
 
 impl<W: Write> Write for EscapedLine<W> {
@@ -55,7 +55,7 @@ impl<W: Write> Write for EscapedLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
-        let escaped = if self.has_colours { escape_between_colours(line) } else { escape_invisible(line) };
+        let escaped = if self.has_colors { escape_between_colors(line) } else { escape_invisible(line) };
         self.out.write_all(format!("{escaped}{end}").as_bytes())?;
         Ok(event.len())
     }
@@ -65,7 +65,7 @@ impl<W: Write> Write for EscapedLine<W> {
     }
 }
 
-fn escape_between_colours(line: &str) -> Cow<'_, str> {
+fn escape_between_colors(line: &str) -> Cow<'_, str> {
     let parts = line.split('\u{1b}').map(escape_invisible).collect::<Vec<_>>();
     parts.join("\u{1b}").into()
 }
@@ -77,13 +77,13 @@ mod tests {
     #[test]
     fn event_is_one_line_without_invisible_characters() {
         let hostile = "INFO a\nERROR forged subject=\u{202e}x\u{200b}\u{9b}2J\r";
-        for (has_colours, event, want) in [
+        for (has_colors, event, want) in [
             (false, format!("{hostile}\n"), "INFO a\\u000aERROR forged subject=\\u202ex\\u200b\\u009b2J\\u000d\n"),
             (false, "\u{1b}[2J\n".into(), "\\u001b[2J\n"),
             (true, "\u{1b}[32m INFO\u{1b}[0m a\u{2066}\n".into(), "\u{1b}[32m INFO\u{1b}[0m a\\u2066\n"),
             (false, "plain zo\u{eb}\n".into(), "plain zo\u{eb}\n"),
         ] {
-            let mut line = EscapedLine { out: Vec::new(), has_colours };
+            let mut line = EscapedLine { out: Vec::new(), has_colors };
             assert_eq!(line.write(event.as_bytes()).unwrap(), event.len());
             assert_eq!(String::from_utf8(line.out).unwrap(), want);
         }

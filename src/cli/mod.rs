@@ -1,5 +1,5 @@
-//! Command-line interface. Each command is a thin layer over a use case. A failed command prints one
-//! error and exits with code 1.
+//! Command-line interface. Each command is a thin layer over a use case. A failed command prints
+//! one error and exits with code 1.
 
 mod admin;
 mod audit;
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run the server.
     Serve(ServeArgs),
-    /// Validate and summarise a configuration file.
+    /// Validate and summarize a configuration file.
     CheckConfig(FileArgs),
     /// Migrate the database to the schema of this version.
     Migrate(ConfigArgs),
@@ -147,7 +147,8 @@ enum TaskCommand {
 
 #[derive(Debug, Subcommand)]
 enum ResourcesCommand {
-    /// Fetch the tools of an MCP server and store them; changed tools are unavailable until accepted.
+    /// Fetch the tools of an MCP server and store them; changed tools are unavailable until
+    /// accepted.
     Import(ResourceArgs),
     /// Fetch the tools of an MCP server and show the differences.
     Diff(ResourceArgs),

@@ -67,7 +67,7 @@ fn print_catalogue(catalogue: &Catalogue, mode: ImportMode) -> Result<(), CliErr
         ImportMode::Apply if needs_review => {
             print_line("accept reviewed definitions with `errand resources accept URL TOOL=DIGEST`")
         }
-        ImportMode::Apply => print_line("stored"),
+        ImportMode::Apply => print_line("catalogue stored"),
     }
 }
 

@@ -34,7 +34,7 @@ async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
         );
     }
     for notice in warnings(&config) {
-        tracing::warn!(notice, "configuration");
+        tracing::warn!(notice, "risky or unintended setting");
     }
     let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
     application.initialize(&config).await?;
@@ -78,7 +78,7 @@ async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listen
 }
 
 fn load_tls(config: &Config) -> Result<Option<Tls>, CliError> {
-    let load = |files: &errand::config::Tls| {
+    let load = |files: &errand::config::TlsConfig| {
         let (certificates, key): (&PathBuf, &PathBuf) = (&files.certificate_file, &files.key_file);
         Tls::load(certificates, key)
     };

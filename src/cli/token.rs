@@ -76,8 +76,8 @@ pub(super) fn revoke(client_args: &ClientArgs, token_file: &Path) -> Result<(), 
     print_line("revoked, with all tokens derived from it")
 }
 
-/// Posts a form, authenticated as this client, and returns the JSON response. An OAuth error becomes
-/// the text of the error.
+/// Posts a form, authenticated as this client, and returns the JSON response. An OAuth error
+/// becomes the text of the error.
 fn post(client_args: &ClientArgs, path: &str, mut form: FormFields) -> Result<Value, CliError> {
     // A process has one default provider; a second call finds it installed.
     let _: Result<(), _> = rustls::crypto::ring::default_provider().install_default();

@@ -1,6 +1,6 @@
-//! Configuration of `errand serve --dev`: demo objects, without a configuration file, for this machine
-//! only. The first start creates the keys and secrets; later starts keep them, so that tokens and the
-//! database survive a restart.
+//! Configuration of `errand serve --dev`: demo objects, without a configuration file, for this
+//! machine only. The first start creates the keys and secrets; later starts keep them, so that
+//! tokens and the database survive a restart.
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ impl Config {
         }
         let folder = dev_folder(dir);
         write_demo_files(&folder, listen, entropy).map_err(|outage| {
-            let reason = format!("cannot create {}: {}", folder.display(), ErrorChain(&outage));
+            let reason = format!("can't create {}: {}", folder.display(), ErrorChain(&outage));
             config_error("errand-dev", reason, "run the command in a writable directory")
         })?;
         let text = include_str!("dev.toml").replace("ERRAND", &listen.to_string());

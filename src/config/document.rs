@@ -26,7 +26,8 @@ impl<'a> Document<'a> {
         Self { file, base_dir: base, environment, text, errors: RefCell::default(), requested_keys: RefCell::default() }
     }
 
-    /// Parses the text. Returns nothing if it has syntax errors, because later errors would be noise.
+    /// Parses the text. Returns nothing if it has syntax errors, because later errors would be
+    /// noise.
     pub(super) fn parse(&self) -> Option<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {

@@ -39,8 +39,8 @@ pub use sections::{
     replicas::Replicas,
     requests::Requests,
     secrets::EncryptionKey,
-    store::Store,
-    tls::Tls,
+    store::StoreConfig,
+    tls::TlsConfig,
 };
 pub use store_url::{StoreUrl, StoreUrlParseError};
 pub use summary::summarize;
@@ -58,11 +58,11 @@ pub struct Config {
     /// Address of the public listener.
     pub listen: SocketAddr,
     /// Certificate and private key; without them, a proxy terminates TLS.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// Address of the listener for health and metrics, if it differs from `listen`.
     pub operations_listen: Option<SocketAddr>,
     /// Store connection.
-    pub store: Store,
+    pub store: StoreConfig,
     /// Signing keys.
     pub keys: Keys,
     /// Lifetimes of tokens and length of actor chains.
@@ -99,7 +99,7 @@ impl Config {
             file: file.clone(),
             position: None,
             key: String::new(),
-            reason: format!("cannot read the file: {error}"),
+            reason: format!("can't read the file: {error}"),
             remedy: "name an existing configuration file; errand.example.toml is a template".to_owned(),
         })?;
         Self::parse(&file, path.parent().unwrap_or(Path::new("")), &text, environment)
@@ -110,7 +110,8 @@ impl Config {
         let document = Document::new(file, base, text, environment);
         let config = parse_document(&document);
         let errors = document.into_errors();
-        // Without errors the configuration is complete: every value that could not be read was reported.
+        // Without errors the configuration is complete: every value that could not be read was
+        // reported.
         match config {
             Some(config) if errors.is_empty() => Ok(config),
             _ => Err(ConfigErrors::sorted(errors)),

@@ -21,7 +21,7 @@ use crate::domain::{
     uri::is_loopback,
 };
 
-/// Summarises a configuration: the server, the issuers that it trusts, and what each client may do.
+/// Summarizes a configuration: the server, the issuers that it trusts, and what each client may do.
 #[must_use]
 pub fn summarize(config: &Config) -> String {
     let mut text = Vec::new();

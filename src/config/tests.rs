@@ -140,11 +140,11 @@ fn all_errors_are_reported_at_once() {
         .replace("\"files:read\", effect", "\"files read\", efect")
         .replace("[\"reader\"]", "[\"writer\", \"scribe\"]");
     insta::assert_snapshot!(load(&dir, &text, &|_| None).unwrap_err(), @r#"
-    errand.toml:1:10: issuer: `http://sts.example.com`: https is needed (http is for loopback addresses only) (write the URL at which clients reach Errand: https, or http on a loopback address)
+    errand.toml:1:10: issuer: `http://sts.example.com`: https is required; http is allowed for loopback addresses only (write the URL at which clients reach Errand: https, or http on a loopback address)
     errand.toml:3:13: store.url: must be a URL that begins with `postgres:`, `postgresql:` or `sqlite:` (for example, `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`)
     errand.toml:16:19: agents[0].may_delegate_to of `planner`: agent `writer` does not exist (name other `[[agents]]`, and in `access` what `[[resources]]` declares)
     errand.toml:16:19: agents[0].may_delegate_to of `planner`: agent `scribe` does not exist (name other `[[agents]]`, and in `access` what `[[resources]]` declares)
-    errand.toml:21:66: agents[1].authentication.secret_file of `reader`: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)
+    errand.toml:21:66: agents[1].authentication.secret_file of `reader`: can't read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)
     errand.toml:27:10: resources[0].tools[0].effect of `files`: is missing (for example, `effect = "read"`)
     errand.toml:27:40: resources[0].tools[0].scope of `files`: `files read`: not a scope list: 1 to 64 scope tokens, one space between them (RFC 6749 section 3.3) (write one scope, such as `files:read`)
     errand.toml:27:54: resources[0].tools[0].efect of `files`: unknown key (did you mean `effect`?)
@@ -229,7 +229,7 @@ fn mismatched_tls_files_are_rejected() {
         (
             "none.pem",
             "key.pem",
-            "errand.toml:30:20: tls.certificate_file: cannot read none.pem: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+            "errand.toml:30:20: tls.certificate_file: can't read none.pem: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
         ),
     ] {
         assert_eq!(with(chain, key).unwrap_err(), error, "\n--- {chain} {key}");
@@ -241,7 +241,7 @@ fn missing_file_is_reported() {
     let error = Config::load(Path::new("no/such/errand.toml"), &|_| None).unwrap_err().to_string();
     assert_eq!(
         error,
-        "no/such/errand.toml: cannot read the file: No such file or directory (os error 2) (name an existing configuration file; errand.example.toml is a template)"
+        "no/such/errand.toml: can't read the file: No such file or directory (os error 2) (name an existing configuration file; errand.example.toml is a template)"
     );
 }
 
@@ -402,7 +402,7 @@ fn dangling_edges_are_warned_about() {
     let gateway = "[[agents]]\nid = \"gateway\"\nkind = \"broker\"\nauthentication = { method = \"client_secret_basic\" }\n\n[[resources]]";
     let config = load(&dir, &text.replace("[[resources]]", gateway), &|_| None).unwrap();
     insta::assert_snapshot!(warnings(&config).join("\n"), @r#"
-    planner: may_delegate_to reader: reader does not have access to files, so access to it cannot be delegated
+    planner: may_delegate_to reader: reader does not have access to files, so access to it can't be delegated
     gateway: is a broker, but no agent in this file may delegate to it
     "#);
     let summary = summarize(&config);

@@ -13,8 +13,8 @@ use crate::domain::{
     },
 };
 
-/// Returns a sentence for each setting that weakens security or looks unintended. `errand serve` logs
-/// them at start.
+/// Returns a sentence for each setting that weakens security or looks unintended. `errand serve`
+/// logs them at start.
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
@@ -83,8 +83,8 @@ fn collect_issuer_warnings(issuer: &TrustedIssuer, found: &mut Vec<String>) {
     }
 }
 
-/// Warns about rules for undeclared scopes and tools. They may be declared over REST, so this is not an
-/// error, but possibly a typo.
+/// Warns about rules for undeclared scopes and tools. They may be declared over REST, so this is
+/// not an error, but possibly a typo.
 fn collect_entitlement_warnings(issuer: &TrustedIssuer, config: &Config, found: &mut Vec<String>) {
     let resources = config.objects.iter().filter_map(|object| match object {
         RegistryObject::Resource(resource) => Some(resource),
@@ -105,8 +105,8 @@ fn collect_entitlement_warnings(issuer: &TrustedIssuer, config: &Config, found: 
     }
 }
 
-/// Warns about delegation that can never happen: an edge without common access, and a broker that no
-/// edge leads to.
+/// Warns about delegation that can never happen: an edge without common access, and a broker that
+/// no edge leads to.
 fn collect_delegation_warnings(agent: &Agent, config: &Config, found: &mut Vec<String>) {
     let agents = config.objects.iter().filter_map(|object| match object {
         RegistryObject::Agent(agent) => Some(agent),
@@ -120,7 +120,7 @@ fn collect_delegation_warnings(agent: &Agent, config: &Config, found: &mut Vec<S
         for access in edge.access.iter().flatten() {
             for party in [Some(&agent), delegate].into_iter().flatten().filter(|party| !has_access(party, access)) {
                 found.push(format!(
-                    "{}: may_delegate_to {}: {} does not have access to {}, so access to it cannot be delegated",
+                    "{}: may_delegate_to {}: {} does not have access to {}, so access to it can't be delegated",
                     agent.id, edge.agent, party.id, access.resource
                 ));
             }

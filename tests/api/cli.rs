@@ -22,7 +22,8 @@ on_both_stores!(
     serve_stops_on_signal,
 );
 
-/// Runs a command with an empty environment. Returns the exit code, standard output and standard error.
+/// Runs a command with an empty environment. Returns the exit code, standard output and standard
+/// error.
 pub async fn errand(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_errand"));
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null());
@@ -49,7 +50,7 @@ async fn check_config_reports_all_errors(server: Server) {
     for (name, from, to, key, reason) in [
         ("an unknown key", "trust_domain =", "trust_domian =", "trust_domian", "trust_domain"),
         ("a bad URL", "issuer = \"http://127", "issuer = \"ftp://127", "issuer", "https"),
-        ("a missing file", "reader.secret", "nowhere.secret", "secret_file", "cannot read"),
+        ("a missing file", "reader.secret", "nowhere.secret", "secret_file", "can't read"),
         (
             "an unknown agent",
             "may_delegate_to = [\"reader\"]",
@@ -167,7 +168,8 @@ async fn token_commands_work(server: Server) {
     assert!(code == 1 && out.is_empty() && err.contains("invalid_scope"), "{err}");
 
     write("token", token);
-    // A trailing slash in the URL is accepted, even for an assertion. A resource can be given by name.
+    // A trailing slash in the URL is accepted, even for an assertion. A resource can be given by
+    // name.
     let slash = format!("{}/", server.issuer);
     let client_with_slash = ["--server", &slash, "--client", "planner", "--key-file", "planner.key"];
     let named = ["token", "exchange", "--subject-token-file", "user-token", "--audience", "files"];
@@ -295,7 +297,8 @@ async fn migrate_works(store: TestStore) {
     assert_eq!(code, 0, "no stored key was encrypted with the old key-encryption key: {err}");
 }
 
-/// Runs the commands of README.md with the example, before the first start of a server creates a key.
+/// Runs the commands of README.md with the example, before the first start of a server creates a
+/// key.
 async fn example_config_works(store: TestStore) {
     let folder = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

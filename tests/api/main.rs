@@ -8,7 +8,7 @@
     clippy::panic,
     clippy::disallowed_methods,
     unreachable_pub,
-    reason = "a test: to stop is how it says no, it plays the part of the world outside, clocks included, and its tables are as long as they are"
+    reason = "a test fails by panicking, and acts as the environment, clocks included"
 )]
 
 /// Runs each test on both stores, as `module::sqlite::name` and `module::postgres::name`.

@@ -20,30 +20,30 @@ use rmcp::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// How it talks.
+/// The variant of the transport.
 #[derive(Clone, Copy)]
 pub enum ServerBehavior {
-    /// Sessions, and answers as server-sent events.
+    /// Sessions, and responses as server-sent events.
     Sessions,
-    /// No sessions, and answers as JSON.
+    /// No sessions, and responses as JSON.
     Stateless,
 }
 
-/// The server; clones are the same one.
+/// An MCP server. Clones share its state.
 #[derive(Clone)]
 pub struct McpServerFixture {
     pub uri: String,
     tools: Arc<Mutex<Vec<Value>>>,
-    /// The token that it wants, if any.
+    /// The bearer token that the server requires, if any.
     token: Arc<Mutex<Option<String>>>,
 }
 
 impl McpServerFixture {
-    pub async fn start(manner: ServerBehavior) -> Self {
+    pub async fn start(behavior: ServerBehavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}/mcp", listener.local_addr().unwrap());
         let shop = Self { uri, tools: Arc::default(), token: Arc::default() };
-        let config = match manner {
+        let config = match behavior {
             ServerBehavior::Sessions => StreamableHttpServerConfig::default(),
             ServerBehavior::Stateless => {
                 StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true)
@@ -69,7 +69,7 @@ impl McpServerFixture {
         shop
     }
 
-    /// Says what it has from now on: names with their descriptions.
+    /// Replaces the tools of the server: names with their descriptions.
     pub fn set_tools(&self, tools: &[(&str, &str)]) {
         let schema = json!({"type": "object", "properties": {"path": {"type": "string"}}});
         let tool = |(name, text): &(&str, &str)| json!({"name": name, "description": text, "inputSchema": schema});
@@ -81,8 +81,8 @@ impl McpServerFixture {
     }
 }
 
-/// How many tools it lists on a page.
-const PAGE: usize = 2;
+/// Number of tools on a page of the list.
+const PAGE_SIZE: usize = 2;
 
 impl ServerHandler for McpServerFixture {
     fn get_info(&self) -> ServerConfig {
@@ -96,9 +96,10 @@ impl ServerHandler for McpServerFixture {
     ) -> Result<ListToolsResult, ErrorData> {
         let from = request.and_then(|page| page.cursor).map_or(0, |cursor| cursor.parse::<usize>().unwrap());
         let tools = self.tools.lock().unwrap().clone();
-        let page = tools.iter().skip(from).take(PAGE).map(|tool| serde_json::from_value::<Tool>(tool.clone()).unwrap());
+        let page =
+            tools.iter().skip(from).take(PAGE_SIZE).map(|tool| serde_json::from_value::<Tool>(tool.clone()).unwrap());
         let mut listed = ListToolsResult::with_all_items(page.collect());
-        listed.next_cursor = (from + PAGE < tools.len()).then(|| (from + PAGE).to_string());
+        listed.next_cursor = (from + PAGE_SIZE < tools.len()).then(|| (from + PAGE_SIZE).to_string());
         Ok(listed)
     }
 }

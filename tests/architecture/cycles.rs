@@ -1,13 +1,15 @@
 //! Import cycles between source files.
 //!
-//! A file imports another one if it names something that the other file defines, re-exports followed to the definition.
-//! A parent module and its descendants are one unit in Rust and may name each other.
+//! A file imports another one if it names something that the other file defines, re-exports
+//! followed to the definition. A parent module and its descendants are one unit in Rust and may
+//! name each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{SourceFile, is_name};
 
-/// Groups of files that import each other, directly or through other files of the group; each group sorted by path.
+/// Groups of files that import each other, directly or through other files of the group; each group
+/// sorted by path.
 pub(crate) fn import_cycles(sources: &[SourceFile]) -> Vec<Vec<String>> {
     let graph = Graph::new(sources);
     let reachable = (0..sources.len()).map(|start| graph.reachable_from(start)).collect::<Vec<_>>();

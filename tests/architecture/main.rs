@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-// ---- rules ----------------------------------------------------------------------------------------------------------
+// ---- rules -------------------------------------------------------------------------------------
 
 /// Layers and the layers that they may import. The crate `errand-authority` is checked like
 /// `domain`.
@@ -118,7 +118,7 @@ const RESTRICTED_WORDS: &[(&str, &[&str], &str)] = &[
     (AUTHORITY, &["print", "println", "eprint", "eprintln", "dbg"], "the rules don't log; the callers do"),
 ];
 
-// ---- tests ----------------------------------------------------------------------------------------------------------
+// ---- tests -------------------------------------------------------------------------------------
 
 #[test]
 fn imports_follow_layer_order() {
@@ -178,7 +178,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
     manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).collect()
 }
 
-// ---- source files and violations ------------------------------------------------------------------------------------
+// ---- source files and violations ---------------------------------------------------------------
 
 /// A source file without its comments, string literals and tests.
 struct SourceFile {
@@ -264,7 +264,8 @@ impl SourceFile {
     /// expanded.
     fn imported_paths(&self) -> Vec<ImportedPath> {
         let mut named = Vec::new();
-        let mut local_names = BTreeSet::new(); // they may equal the name of a crate: `use crate::domain::time`
+        // A local name may equal that of a crate: `use crate::domain::time`.
+        let mut local_names = BTreeSet::new();
         let mut module = self.module_path();
         let mut closes = Vec::new(); // the depth at which each inline module ends
         let (mut at, mut depth) = (0, 0_usize);
@@ -432,7 +433,7 @@ fn is_match(place: &str, stem: &str) -> bool {
     }
 }
 
-// ---- parsing --------------------------------------------------------------------------------------------------------
+// ---- parsing -----------------------------------------------------------------------------------
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -654,7 +655,7 @@ fn cut_tests(tokens: &mut Vec<Token>) -> usize {
     lines
 }
 
-// ---- tests of the checks --------------------------------------------------------------------------------------------
+// ---- tests of the checks -----------------------------------------------------------------------
 
 fn violations_in(path: &str, text: &str) -> Vec<String> {
     SourceFile::parse(path, text).violations()

@@ -227,9 +227,9 @@ fn stored_keys_are_validated() {
     assert!(matches!(error(swapped), KeyringError::PublicPartMismatch { .. }), "another public key");
     let garbled = StoredKey { public_jwk: "{".into(), ..a.clone() };
     assert!(matches!(error(garbled), KeyringError::PublicPartMismatch { .. }));
-    let mut relabelled = a.clone();
-    relabelled.schedule.algorithm = SigningAlgorithm::EdDSA;
-    assert!(matches!(error(relabelled), KeyringError::Malformed { .. }), "another algorithm");
+    let mut relabeled = a.clone();
+    relabeled.schedule.algorithm = SigningAlgorithm::EdDSA;
+    assert!(matches!(error(relabeled), KeyringError::Malformed { .. }), "another algorithm");
     let truncated = StoredKey { sealed_private_key: vec![1; 5], ..a };
     assert!(matches!(error(truncated), KeyringError::UnsealFailed { .. }));
 }

@@ -39,7 +39,7 @@ async fn append(on: &TestStore, from: u64, until: &[i64]) {
 async fn live_entries_are_found(on: &TestStore) {
     let store = on.open().await;
     assert_eq!(store.read_log_after(LogPosition::new(0), NOW, 10).await.unwrap(), []);
-    // Hour boundaries and their neighbours, expired and never expiring entries, in runs and mixed.
+    // Hour boundaries and their neighbors, expired and never expiring entries, in runs and mixed.
     let hour = NOW.unix() / 3600 * 3600;
     let far = Timestamp::MAX.unix();
     let times = [hour - 7200, hour - 1, hour, hour + 1, NOW.unix(), NOW.unix() + 1, hour + 3600, hour + 90_000, far, 0];

@@ -344,8 +344,8 @@ async fn registry_is_read_in_one_snapshot(on: &TestStore) {
     writing.await.unwrap();
 }
 
-/// Returns a tool record: accepted and seen at different times.
-fn tool(resource: &str, name: &str, accepted: Option<&str>, seen: Option<&str>) -> ToolRecord {
+/// Returns a tool record: accepted and observed at different times.
+fn tool(resource: &str, name: &str, accepted: Option<&str>, observed: Option<&str>) -> ToolRecord {
     let sighting = |text: Option<&str>, then| {
         text.map(|text| {
             let definition = ToolDefinition::new(name, Some(text), &serde_json::Map::new()).unwrap();
@@ -357,7 +357,7 @@ fn tool(resource: &str, name: &str, accepted: Option<&str>, seen: Option<&str>) 
         tool: name.parse().unwrap(),
         accepted: sighting(accepted, NOW),
         accepted_by: accepted.map(|_| HOSTILE[0].to_owned()),
-        observed: sighting(seen, at(NOW.unix() + 1)),
+        observed: sighting(observed, at(NOW.unix() + 1)),
     }
 }
 
@@ -410,13 +410,13 @@ async fn tool_records_are_removed_with_resource(on: &TestStore) {
 
     // A definition that was tampered with does not match its digest.
     let text = crate::schema::error_text(&{
-        on.tamper("UPDATE tools SET seen_definition = '{\"description\":\"hunter2\"}'").await;
+        on.tamper("UPDATE tools SET observed_definition = '{\"description\":\"hunter2\"}'").await;
         store.list_tools(&client("planner")).await.unwrap_err()
     });
-    assert!(text.contains("table `tools`, column `seen`, row `planner/B`") && !text.contains("hunter2"), "{text}");
-    on.tamper("UPDATE tools SET seen = 'hunter2'").await;
+    assert!(text.contains("table `tools`, column `observed`, row `planner/B`") && !text.contains("hunter2"), "{text}");
+    on.tamper("UPDATE tools SET observed = 'hunter2'").await;
     let text = crate::schema::error_text(&store.load_registry().await.unwrap_err());
-    assert!(text.contains("table `tools`, column `seen`, row `planner/B`") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("table `tools`, column `observed`, row `planner/B`") && !text.contains("hunter2"), "{text}");
 }
 
 conformance!(

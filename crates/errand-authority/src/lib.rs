@@ -7,7 +7,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`authority`] | permissions, constraints on arguments, and the relations on them; the wire form `authorization_details` |
+//! | [`authority`] | permissions, constraints, their relations; the form `authorization_details` |
 //! | [`characters`] | classes of invisible characters |
 //! | [`digest`] | SHA-256 digests of tool definitions and of the arguments of a call |
 //! | [`encoding`] | canonical JSON (RFC 8785), strict JSON, base64url |
@@ -27,8 +27,9 @@
 //! };
 //!
 //! let authority: Authority = serde_json::from_str(
-//!     r#"[{"type": "mcp_tool", "locations": ["https://files.example.com/mcp"], "actions": ["tools/call"],
-//!          "identifier": "read_file", "constraints": {"path": {"prefix": "/reports/"}}}]"#,
+//!     r#"[{"type": "mcp_tool", "locations": ["https://files.example.com/mcp"],
+//!          "actions": ["tools/call"], "identifier": "read_file",
+//!          "constraints": {"path": {"prefix": "/reports/"}}}]"#,
 //! )?;
 //! let this_server: ResourceUri = "https://files.example.com/mcp".parse()?;
 //!

@@ -18,7 +18,7 @@ pub enum UrlError {
     #[error("not an absolute URL of at most 2048 bytes")]
     Malformed,
     /// Neither https nor http with a loopback address.
-    #[error("https is needed (http is for loopback addresses only)")]
+    #[error("https is required; http is allowed for loopback addresses only")]
     NotHttps,
     /// A fragment (RFC 8707 §2) or, in an issuer, a query (RFC 8414 §2).
     #[error("a fragment (and, in an issuer, a query) is not allowed")]

@@ -38,14 +38,14 @@ pub(super) struct OwnKey {
 }
 
 #[derive(Serialize)]
-struct Header<'a> {
+struct TokenHeader<'a> {
     alg: &'a str,
     typ: &'a str,
     kid: &'a str,
 }
 
 fn encode_header(algorithm: SigningAlgorithm, typ: &str, kid: &KeyId) -> serde_json::Result<String> {
-    let header = serde_json::to_vec(&Header { alg: algorithm.as_str(), typ, kid: kid.as_str() })?;
+    let header = serde_json::to_vec(&TokenHeader { alg: algorithm.as_str(), typ, kid: kid.as_str() })?;
     Ok(encode_base64url(&header))
 }
 

@@ -84,10 +84,10 @@ impl Window {
     }
 
     fn summary_record(self, kind: &FailureKind, now: Timestamp) -> Option<Record> {
-        let more = self.count.checked_sub(BURST_LIMIT).filter(|more| *more > 0)?;
+        let count = self.count.checked_sub(BURST_LIMIT).filter(|count| *count > 0)?;
         Some(Record {
             client: kind.client.clone(),
-            requested: Some(json!({"more": more, "since": self.start})),
+            requested: Some(json!({"count": count, "since": self.start})),
             reason: Some(kind.reason.clone()),
             ..Record::new(now, Event::ClientAuthenticate, Outcome::Refused)
         })
@@ -113,8 +113,8 @@ mod tests {
         RequestContext { request_id: "r".parse().unwrap(), now: Timestamp::from_unix(now) }
     }
 
-    fn more(record: &Record) -> Option<u64> {
-        record.requested.as_ref().and_then(|requested| requested.get("more")?.as_u64())
+    fn count_of(record: &Record) -> Option<u64> {
+        record.requested.as_ref().and_then(|requested| requested.get("count")?.as_u64())
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         assert!(failures.drain(Timestamp::from_unix(1059), false).is_empty());
         // The next window begins with the count of the previous one.
         let next = failures.add(AuthError::UnknownClient, None, &cx(1060));
-        assert_eq!(next.iter().map(more).collect::<Vec<_>>(), [Some(9_980), None]);
+        assert_eq!(next.iter().map(count_of).collect::<Vec<_>>(), [Some(9_980), None]);
         assert_eq!(next[0].requested.as_ref().unwrap()["since"], 1000);
         // Failures that were recorded individually are not counted again.
         assert!(failures.drain(Timestamp::from_unix(5000), false).is_empty());
@@ -143,7 +143,7 @@ mod tests {
     fn every_auth_failure_is_counted_once() {
         let failures = AuthFailureLog::default();
         let mut total = 0;
-        let mut count = |records: Vec<Record>| total += records.iter().map(|r| more(r).unwrap_or(1)).sum::<u64>();
+        let mut count = |records: Vec<Record>| total += records.iter().map(|r| count_of(r).unwrap_or(1)).sum::<u64>();
         // The clock advances, stays the same and is set back.
         for n in 0..1000_i64 {
             count(failures.add(AuthError::UnknownClient, None, &cx(5000 + n * 7 % 311 * (n % 3))));

@@ -56,13 +56,13 @@ impl Races {
 }
 
 /// How a commit ended.
-enum Attempt<R> {
+enum CommitAttempt<R> {
     Committed,
     Replayed(R),
     LostRace,
 }
 
-impl<R: DeserializeOwned> Attempt<R> {
+impl<R: DeserializeOwned> CommitAttempt<R> {
     fn from_outcome(outcome: WriteOutcome, races: Races, request: &Idempotent<R>) -> Result<Self, Error> {
         match outcome {
             WriteOutcome::Committed { .. } => Ok(Self::Committed),
@@ -108,7 +108,7 @@ impl Service {
                     (Races::of(&write), answer, self.inner.writer.commit_and_propagate(*write, max_wait).await?)
                 }
                 Decision::WriteUnlogged(write, answer) => {
-                    let races = Races { has_precondition: true, has_replay_guard: false };
+                    let races = Races::of(write.as_write_set());
                     (races, answer, (self.inner.writer.commit_unlogged(*write).await?, None))
                 }
                 Decision::Answer(answer) => {
@@ -120,10 +120,10 @@ impl Service {
                     return Ok(replay.map_or(Completion::Refused(conflict), Completion::Replayed));
                 }
             };
-            match Attempt::from_outcome(outcome, races, request)? {
-                Attempt::Committed => return Ok(Completion::Done(answer, propagation)),
-                Attempt::Replayed(response) => return Ok(Completion::Replayed(Replay { response, propagation })),
-                Attempt::LostRace => {}
+            match CommitAttempt::from_outcome(outcome, races, request)? {
+                CommitAttempt::Committed => return Ok(Completion::Done(answer, propagation)),
+                CommitAttempt::Replayed(response) => return Ok(Completion::Replayed(Replay { response, propagation })),
+                CommitAttempt::LostRace => {}
             }
         }
         Ok(Completion::Refused(ConflictError::ConcurrentUpdate))
@@ -137,10 +137,10 @@ impl Service {
         write: WriteSet,
     ) -> Result<Option<R>, Error> {
         let races = Races { has_precondition: false, has_replay_guard: false };
-        match Attempt::from_outcome(self.inner.writer.commit(write).await?, races, request)? {
-            Attempt::Committed => Ok(None),
-            Attempt::Replayed(response) => Ok(Some(response)),
-            Attempt::LostRace => Err(LogicError::ImpossibleOutcome("conflict").into()),
+        match CommitAttempt::from_outcome(self.inner.writer.commit(write).await?, races, request)? {
+            CommitAttempt::Committed => Ok(None),
+            CommitAttempt::Replayed(response) => Ok(Some(response)),
+            CommitAttempt::LostRace => Err(LogicError::ImpossibleOutcome("conflict").into()),
         }
     }
 }
@@ -168,14 +168,14 @@ mod tests {
     fn outcome_without_its_guard_is_a_logic_error() {
         for (has_precondition, has_replay_guard) in [(false, false), (false, true), (true, false), (true, true)] {
             let races = Races { has_precondition, has_replay_guard };
-            let attempt = |outcome| Attempt::from_outcome(outcome, races, &request());
+            let attempt = |outcome| CommitAttempt::from_outcome(outcome, races, &request());
             let committed = attempt(WriteOutcome::Committed { seq: None });
-            assert!(matches!(committed, Ok(Attempt::Committed)));
+            assert!(matches!(committed, Ok(CommitAttempt::Committed)));
             for (outcome, is_possible) in
                 [(WriteOutcome::Conflict, has_precondition), (WriteOutcome::Replayed, has_replay_guard)]
             {
                 match attempt(outcome) {
-                    Ok(Attempt::LostRace) => assert!(is_possible),
+                    Ok(CommitAttempt::LostRace) => assert!(is_possible),
                     Err(Error::Internal(LogicError::ImpossibleOutcome(_))) => assert!(!is_possible),
                     _ => panic!("{has_precondition} {has_replay_guard}"),
                 }
@@ -186,9 +186,9 @@ mod tests {
     #[test]
     fn stored_response_is_returned_for_the_same_request_only() {
         let races = Races { has_precondition: false, has_replay_guard: false };
-        let attempt = |outcome, request| Attempt::from_outcome(outcome, races, request);
+        let attempt = |outcome, request| CommitAttempt::from_outcome(outcome, races, request);
         let same = request();
-        assert!(matches!(attempt(applied("f", "7"), &same), Ok(Attempt::Replayed(7))));
+        assert!(matches!(attempt(applied("f", "7"), &same), Ok(CommitAttempt::Replayed(7))));
         let other = attempt(applied("g", "7"), &same);
         assert!(matches!(other, Err(Error::Conflict(ConflictError::IdempotencyKeyReused))));
         assert!(matches!(attempt(applied("f", "no number"), &same), Err(Error::Unavailable(_))));

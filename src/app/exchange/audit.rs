@@ -40,12 +40,12 @@ impl ExchangeAudit {
 
 /// A refused exchange that is not recorded yet.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RefusedExchange {
     pub(super) error: Error,
     pub(super) audit: ExchangeAudit,
 }
 
-impl From<EvidenceError> for Refusal {
+impl From<EvidenceError> for RefusedExchange {
     fn from(EvidenceError { error, known }: EvidenceError) -> Self {
         Self { error, audit: ExchangeAudit { subject: known, actor_replay_guard: None } }
     }
@@ -90,8 +90,12 @@ impl Service {
     /// Records a refusal and redeems the one-time ids of the request in one write. A refused
     /// request uses its one-time ids up too. An id that was used before determines the error,
     /// whatever else was wrong.
-    pub(super) async fn record_refused_exchange(&self, exchange: ExchangeContext<'_>, refusal: Refusal) -> Error {
-        let Refusal { error, audit } = refusal;
+    pub(super) async fn record_refused_exchange(
+        &self,
+        exchange: ExchangeContext<'_>,
+        refusal: RefusedExchange,
+    ) -> Error {
+        let RefusedExchange { error, audit } = refusal;
         let write = WriteSet {
             replay_guards: redeemed_guards(exchange.replay_guards, audit.actor_replay_guard.as_ref()),
             audit_records: vec![refusal_record(exchange, &audit, &error)],

@@ -16,7 +16,7 @@ use crate::{
         Error, ExchangeRequest, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
         auth::client::IdentifiedClient,
         exchange::{
-            audit::{ExchangeAudit, Refusal},
+            audit::{ExchangeAudit, RefusedExchange},
             evidence::{SubjectToken, VerifiedEvidence},
             signing::SignedToken,
         },
@@ -64,7 +64,7 @@ pub(in crate::app) struct ExchangeContext<'a> {
 }
 
 /// How an attempt at an exchange ends, if it is not refused.
-enum Attempt {
+enum ExchangeAttempt {
     Issued(ExchangedToken),
     /// The state that the decision was based on changed before the commit. The same client, at the
     /// newer state.
@@ -90,10 +90,10 @@ impl Service {
         for _ in 0..MAX_DECISION_ATTEMPTS {
             let exchange = ExchangeContext { caller: &caller, replay_guards: &replay_guards, request: &request, cx };
             match self.try_exchange(exchange).await {
-                Ok(Attempt::Issued(token)) => return Ok(token),
-                Ok(Attempt::Outdated(updated)) => caller = updated,
-                Ok(Attempt::Replayed(audit)) => return Err(self.reject_replay(exchange, audit).await),
-                Err(Refusal { error: Error::Unavailable(outage), .. }) => return Err(outage.into()),
+                Ok(ExchangeAttempt::Issued(token)) => return Ok(token),
+                Ok(ExchangeAttempt::Outdated(updated)) => caller = updated,
+                Ok(ExchangeAttempt::Replayed(audit)) => return Err(self.reject_replay(exchange, audit).await),
+                Err(RefusedExchange { error: Error::Unavailable(outage), .. }) => return Err(outage.into()),
                 Err(refusal) => return Err(self.record_refused_exchange(exchange, refusal).await),
             }
         }
@@ -102,9 +102,9 @@ impl Service {
     }
 
     /// Runs the four steps of an exchange once.
-    async fn try_exchange(&self, exchange: ExchangeContext<'_>) -> Result<Attempt, Refusal> {
+    async fn try_exchange(&self, exchange: ExchangeContext<'_>) -> Result<ExchangeAttempt, RefusedExchange> {
         let evidence = self.verify_evidence(exchange).await?;
-        let refuse = |error: Error| Refusal { error, audit: ExchangeAudit::of(&evidence) };
+        let refuse = |error: Error| RefusedExchange { error, audit: ExchangeAudit::of(&evidence) };
         let plan = self.decide_exchange(exchange, &evidence).await.map_err(refuse)?;
         let signed = self.sign(exchange, plan).await.map_err(refuse)?;
         self.commit_if_current(exchange, &evidence, signed).await.map_err(refuse)
@@ -179,7 +179,8 @@ impl Service {
                     task.belongs_to(&user.requester, caller.id()) && caller.snapshot().registry.is_current_task(task)
                 };
                 let Some(task) = task.filter(is_own) else { return Ok(None) };
-                // The revocation of a party ended the task, though its state may still say otherwise.
+                // The revocation of a party ended the task, though its state may still say
+                // otherwise.
                 let has_ended = !task.state.is_final() && self.store().is_party_revoked(&task).await?;
                 Ok(Some(if has_ended { Task { state: TaskState::Revoked, ..task } } else { task }))
             }
@@ -194,13 +195,13 @@ impl Service {
         exchange: ExchangeContext<'_>,
         evidence: &VerifiedEvidence<'_>,
         signed: SignedToken,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<ExchangeAttempt, Error> {
         let checked_at = self.clock().monotonic();
         let snapshot = self.inner.follower.snapshot(exchange.cx.now).await?;
         if self.is_still_valid(exchange.caller, &signed, &snapshot) {
             return self.commit(exchange, evidence, signed, checked_at).await;
         }
-        Ok(Attempt::Outdated(exchange.caller.revalidate(snapshot)?))
+        Ok(ExchangeAttempt::Outdated(exchange.caller.revalidate(snapshot)?))
     }
 
     /// Checks that the same decision would be made now, right before the commit: fetching an
@@ -215,15 +216,15 @@ impl Service {
     }
 
     /// Commits the token's record and its audit record. Signing comes first, so an outage of the
-    /// signer leaves nothing written. The commit is the point at which the token exists; only then
-    /// does it leave the process.
+    /// signer leaves nothing written. The token exists from the commit on; only then does it leave
+    /// the process.
     async fn commit(
         &self,
         exchange: ExchangeContext<'_>,
         evidence: &VerifiedEvidence<'_>,
         signed: SignedToken,
         checked_at: Duration,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<ExchangeAttempt, Error> {
         let write = self.issue_write(exchange, evidence, &signed);
         match self.inner.writer.commit(write).await? {
             WriteOutcome::Committed { .. } if self.clock().monotonic().saturating_sub(checked_at) > ISSUE_DEADLINE => {
@@ -231,7 +232,7 @@ impl Service {
             }
             WriteOutcome::Committed { .. } => {
                 let SignedToken { token, plan, claims, .. } = signed;
-                Ok(Attempt::Issued(ExchangedToken {
+                Ok(ExchangeAttempt::Issued(ExchangedToken {
                     token: Secret::new(token),
                     kind: plan.kind,
                     expires_in: plan.expires.remaining_from(exchange.cx.now),
@@ -240,7 +241,7 @@ impl Service {
                     task: claims.txn,
                 }))
             }
-            WriteOutcome::Replayed => Ok(Attempt::Replayed(ExchangeAudit::of(evidence))),
+            WriteOutcome::Replayed => Ok(ExchangeAttempt::Replayed(ExchangeAudit::of(evidence))),
             WriteOutcome::Conflict | WriteOutcome::AlreadyApplied { .. } => {
                 Err(Outage::during("issue")("the store reported a conflict for a write without a precondition").into())
             }

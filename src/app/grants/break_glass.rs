@@ -90,12 +90,12 @@ impl Service {
                 return Ok(Decision::Refuse(ConflictError::Inconsistent(text.into())));
             }
             let (granted, reason) = (Some(details.clone()), Some(reason.to_string()));
-            let write = UnloggedWrite {
-                expected: capacity_guard(&created.grant, &snapshot, cx),
-                idempotency: request.storing(&(id, cx.now))?,
-                change: StateChange::PutBreakGlass(Box::new(created.clone())),
-                record: Record { granted, reason, ..record.clone() },
-            };
+            let write = UnloggedWrite::new(
+                capacity_guard(&created.grant, &snapshot, cx),
+                request.storing(&(id, cx.now))?,
+                StateChange::PutBreakGlass(Box::new(created.clone())),
+                Record { granted, reason, ..record.clone() },
+            );
             Ok(Decision::WriteUnlogged(Box::new(write), ()))
         });
         match completion.await? {

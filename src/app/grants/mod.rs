@@ -118,12 +118,12 @@ impl Service {
                 return Err(AuthError::InvalidBearer.into());
             }
             self.check_grant(&snapshot, &grant, cx).await?;
-            let write = UnloggedWrite {
-                expected: capacity_guard(&grant, &snapshot, cx),
-                idempotency: request.storing(&(id, cx.now))?,
-                change: StateChange::PutGrant(Box::new(grant.clone())),
-                record: Record { granted: Some(details.clone()), ..record.clone() },
-            };
+            let write = UnloggedWrite::new(
+                capacity_guard(&grant, &snapshot, cx),
+                request.storing(&(id, cx.now))?,
+                StateChange::PutGrant(Box::new(grant.clone())),
+                Record { granted: Some(details.clone()), ..record.clone() },
+            );
             Ok(Decision::WriteUnlogged(Box::new(write), ()))
         });
         match completion.await? {
@@ -143,7 +143,7 @@ impl Service {
         if self.store().find_grant(grant.id).await?.is_some() {
             return Ok(grant);
         }
-        let requested = Some(json!({"id": grant.id, "again": true}));
+        let requested = Some(json!({"id": grant.id, "replayed": true}));
         let record = Record { requested, ..grant_record(by, &grant.requester, &grant.agent, cx) };
         let text = "the grant of this idempotency key was withdrawn; create another one with a new key";
         Err(self.record_refusal_after_barrier(record, ConflictError::Inconsistent(text.into())).await)

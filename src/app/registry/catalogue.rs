@@ -190,7 +190,7 @@ impl Service {
             let summary = changed.clone().map(|diff| {
                 let observed = diff.record.as_ref().and_then(|record| record.observed.as_ref());
                 let digest = observed.map(|observed| &observed.digest);
-                json!({"name": diff.tool, "was": diff.previous_state, "state": diff.state, "seen": digest})
+                json!({"name": diff.tool, "previous_state": diff.previous_state, "state": diff.state, "digest": digest})
             });
             let summary = Value::Array(summary.collect());
             let changes = changed.map(change).collect();

@@ -70,8 +70,8 @@ impl Service {
         }
     }
 
-    /// Ends the tasks of removed and disabled objects. Their tokens are already revoked, so a failure
-    /// is left to the periodic maintenance.
+    /// Ends the tasks of removed and disabled objects. Their tokens are already revoked, so a
+    /// failure is left to the periodic maintenance.
     pub(super) async fn clean_up_removed(&self, cx: &RequestContext) {
         if let Err(error) = self.end_orphaned_tasks(cx).await {
             tracing::warn!(error = %ErrorChain(&error), "tasks of removed objects are left to the maintenance job");

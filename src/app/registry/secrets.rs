@@ -43,7 +43,7 @@ impl Service {
         self.change_registry(admin, record, &request, cx, |registry| {
             let registered = registry.client(client).ok_or(ConflictError::NotFound("client"))?;
             if !matches!(registered.authentication(), Authentication::ClientSecretBasic {}) {
-                let text = "the client does not authenticate with a secret";
+                let text = "the client does not authenticate with a secret; register it with `client_secret_basic`";
                 return Err(ConflictError::Inconsistent(text.into()));
             }
             if registry.secret_tag(client).is_some_and(|stored| stored.source == Source::File) {

@@ -25,15 +25,31 @@ const ACK_POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// A write without a log entry: it creates something, or records something that ended without a
 /// revocation. It takes nothing away from any token, so the response does not wait for other
 /// replicas.
-pub(in crate::app) struct UnloggedWrite {
-    /// The state that the write depends on.
-    pub(in crate::app) expected: Precondition,
-    /// The request that the write is for, if it has an idempotency key.
-    pub(in crate::app) idempotency: Option<IdempotentRequest>,
-    /// The change.
-    pub(in crate::app) change: StateChange,
-    /// The audit record of the change.
-    pub(in crate::app) record: Record,
+pub(in crate::app) struct UnloggedWrite(WriteSet);
+
+impl UnloggedWrite {
+    /// Builds the write of one change. It always has a precondition: the state that the change
+    /// depends on.
+    pub(in crate::app) fn new(
+        precondition: Precondition,
+        idempotency: Option<IdempotentRequest>,
+        change: StateChange,
+        record: Record,
+    ) -> Self {
+        Self(WriteSet {
+            precondition: Some(precondition),
+            idempotency,
+            state_changes: vec![change],
+            audit_records: vec![record],
+            ..WriteSet::default()
+        })
+    }
+
+    /// Returns the write for inspection.
+    pub(in crate::app) fn as_write_set(&self) -> &WriteSet {
+        let Self(write) = self;
+        write
+    }
 }
 
 /// Commits writes through the commit queue and waits for their propagation.
@@ -67,16 +83,11 @@ impl PropagatingWriter {
     }
 
     /// Commits a write without a log entry, and waits for the commit only.
-    pub(in crate::app) async fn commit_unlogged(&self, unlogged: UnloggedWrite) -> Result<WriteOutcome, Outage> {
-        let UnloggedWrite { expected, idempotency, change, record } = unlogged;
-        self.write(WriteSet {
-            precondition: Some(expected),
-            idempotency,
-            state_changes: vec![change],
-            audit_records: vec![record],
-            ..WriteSet::default()
-        })
-        .await
+    pub(in crate::app) async fn commit_unlogged(
+        &self,
+        UnloggedWrite(write): UnloggedWrite,
+    ) -> Result<WriteOutcome, Outage> {
+        self.write(write).await
     }
 
     /// Commits like [`commit`](Self::commit), but waits for `max_wait` at most. Also returns how

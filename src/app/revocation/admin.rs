@@ -29,13 +29,13 @@ use crate::{
 
 /// The response that is stored for an idempotency key.
 #[derive(Serialize, Deserialize)]
-struct StoredReceipt {
+struct StoredRevocation {
     kind: String,
     key: String,
     at: Timestamp,
 }
 
-impl StoredReceipt {
+impl StoredRevocation {
     fn new(target: &Target, at: Timestamp) -> Self {
         Self { kind: target.kind().to_owned(), key: target.key(), at }
     }
@@ -84,7 +84,7 @@ impl Service {
             };
             let write = WriteSet {
                 precondition,
-                idempotency: request.storing(&StoredReceipt::new(&target, cx.now))?,
+                idempotency: request.storing(&StoredRevocation::new(&target, cx.now))?,
                 state_changes,
                 log_entries,
                 audit_records: vec![record],

@@ -93,7 +93,7 @@ pub struct BulkReceipt {
 
 /// The response that is stored for a confirmation.
 #[derive(Serialize, Deserialize)]
-struct StoredReceipt {
+struct StoredBulkReceipt {
     tasks: u64,
     at: Timestamp,
 }
@@ -200,17 +200,17 @@ impl Service {
             if others.iter().any(|task| task.version > 0) {
                 return Ok(Decision::Refuse(ConflictError::ConfirmationRequired(SELECTION_CHANGED)));
             }
-            let receipt = StoredReceipt { tasks: tasks.len() as u64, at: cx.now };
+            let receipt = StoredBulkReceipt { tasks: tasks.len() as u64, at: cx.now };
             let idempotency = request.storing(&receipt)?;
             let write = WriteSet { idempotency, ..build_write(admin, bulk, action, &tasks, cx) };
             Ok(Decision::Write(Box::new(write), receipt))
         });
         match completion.await {
-            Ok(Completion::Done(StoredReceipt { tasks, at }, propagation)) => {
+            Ok(Completion::Done(StoredBulkReceipt { tasks, at }, propagation)) => {
                 let propagation = propagation.ok_or(LogicError::MissingLogPosition)?;
                 Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation })
             }
-            Ok(Completion::Replayed(Replay { response: StoredReceipt { tasks, at }, propagation })) => {
+            Ok(Completion::Replayed(Replay { response: StoredBulkReceipt { tasks, at }, propagation })) => {
                 let propagation = match propagation {
                     Some(propagation) => propagation,
                     // All tasks had ended before, so there was no log entry.

@@ -87,7 +87,7 @@ impl Service {
             AdminAction::Revoke | AdminAction::Block => LogAction::Revoke,
             AdminAction::Suspend => LogAction::Suspend,
             AdminAction::Resume | AdminAction::Unblock => {
-                let text = "is supported for `revoke`, `suspend` and `block` only";
+                let text = "supported only for `revoke`, `suspend` and `block`";
                 return Err(RequestError::InvalidParameter("dry_run", text).into());
             }
         };

@@ -36,7 +36,7 @@ pub struct CallReceipt {
 
 /// The response that is stored for a report.
 #[derive(Serialize, Deserialize)]
-struct StoredReceipt {
+struct StoredCallReceipt {
     at: Timestamp,
 }
 
@@ -101,11 +101,11 @@ impl Service {
             // Longer than reports are accepted, so that a repeated report is always recognized.
             keep_until: report_deadline.saturating_add(MAX_CLOCK_SKEW),
         });
-        let idempotency = request.storing(&StoredReceipt { at: cx.now })?;
+        let idempotency = request.storing(&StoredCallReceipt { at: cx.now })?;
         let write = WriteSet { idempotency, audit_records: vec![record], ..WriteSet::default() };
         match self.commit_once(&request, write).await {
             Ok(None) => Ok(CallReceipt { at: cx.now, named_by_token, is_repeated: false }),
-            Ok(Some(StoredReceipt { at })) => Ok(CallReceipt { at, named_by_token, is_repeated: true }),
+            Ok(Some(StoredCallReceipt { at })) => Ok(CallReceipt { at, named_by_token, is_repeated: true }),
             Err(Error::Conflict(ConflictError::IdempotencyKeyReused)) => {
                 let text = "this call was reported before with other content; use a new `id` for another call";
                 Err(ConflictError::Inconsistent(text.into()).into())

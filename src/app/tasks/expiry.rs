@@ -1,9 +1,9 @@
 //! The end of tasks whose tokens are already dead: at the deadline, after a removal, after the
 //! revocation of a party, after a withdrawn grant.
 //!
-//! No token outlives its task, its agent's registration, the revocation of a party or its grant. The final state therefore
-//! needs no log entry, and any number of replicas can run this at once: each task is ended, and
-//! recorded, by one of them.
+//! No token outlives its task, its agent's registration, the revocation of a party or its grant.
+//! The final state therefore needs no log entry, and any number of replicas can run this at once:
+//! each task is ended, and recorded, by one of them.
 
 use futures_util::future::try_join_all;
 
@@ -50,8 +50,8 @@ impl Service {
         self.end_tasks(|limit| self.store().list_orphaned_tasks(limit), end, MAX_EXPIRY_ROUNDS, cx).await
     }
 
-    /// Ends tasks of revoked parties, at most `max_pages` of them. No exchange can join them, and the
-    /// maintenance job ends the rest.
+    /// Ends tasks of revoked parties, at most `max_pages` of them. No exchange can join them, and
+    /// the maintenance job ends the rest.
     pub(in crate::app) async fn end_tasks_of_revoked_parties(
         &self,
         max_pages: usize,
@@ -101,8 +101,8 @@ impl Service {
                 let request = TransitionRequest { action, reason: None, outcome: None };
                 let transition = build_transition(state, &by, &request, cx);
                 let record = transition_record(&by, task, &transition, cx);
-                let (expected, change) = transition_change(task, transition);
-                Some(UnloggedWrite { expected, idempotency: None, change, record })
+                let (precondition, change) = transition_change(task, transition);
+                Some(UnloggedWrite::new(precondition, None, change, record))
             });
             let mut writes = writes.collect::<Vec<_>>();
             while !writes.is_empty() {

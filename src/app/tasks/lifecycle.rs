@@ -136,7 +136,7 @@ impl Service {
             let record = Record {
                 admin: Some(admin.identity()),
                 task: Some(id),
-                requested: Some(json!({"act": request.action})),
+                requested: Some(json!({"verb": request.action})),
                 request_id: Some(cx.request_id.clone()),
                 ..Record::new(cx.now, Event::TaskTransition, Outcome::Done)
             };
@@ -223,7 +223,7 @@ fn validate_texts(request: &TransitionRequest) -> Result<(), RequestError> {
         return Err(RequestError::MissingParameter("reason"));
     }
     if request.outcome.is_some() && !matches!(request.action, TaskAction::Complete | TaskAction::Fail) {
-        return Err(RequestError::InvalidParameter("outcome", "is allowed for `complete` and `fail` only"));
+        return Err(RequestError::InvalidParameter("outcome", "allowed only for `complete` and `fail`"));
     }
     Ok(())
 }

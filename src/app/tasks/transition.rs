@@ -113,7 +113,7 @@ pub(super) fn refused_transition_record(
     cx: &RequestContext,
 ) -> Record {
     Record {
-        requested: Some(json!({"act": request.action})),
+        requested: Some(json!({"verb": request.action})),
         granted: None,
         ..transition_record(by, task, &build_transition(task.state, by, request, cx), cx)
     }

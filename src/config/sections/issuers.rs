@@ -98,7 +98,7 @@ fn check_keys(issuer: &TrustedIssuer, node: &Node<'_>) -> bool {
     };
     let Some(url) = url else { return true };
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-        node.error("https is required (http only on a loopback address)", "write the https URL of the keys");
+        node.error("https is required; http is allowed for loopback addresses only", "write the https URL of the keys");
     } else if is_loopback(&url) {
         let loopback = ["127.0.0.1", "::1"].iter().filter_map(|ip| ip.parse().ok()).collect::<Vec<std::net::IpAddr>>();
         if !issuer.allowed_networks.iter().any(|network| loopback.iter().any(|ip| network.contains(ip))) {

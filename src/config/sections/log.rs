@@ -41,7 +41,7 @@ pub(in crate::config) fn read_log(root: &mut Section<'_>) -> Log {
 }
 
 /// Returns whether a directive has a known level. `tracing-subscriber` takes any word for a module
-/// name and logs all of that module, so a misspelt level would pass unnoticed.
+/// name and logs all of that module, so a misspelled level would pass unnoticed.
 fn is_valid_directive(directive: &str) -> bool {
     let (target, level) = directive.trim().split_once('=').unwrap_or(("errand", directive.trim()));
     let is_target =

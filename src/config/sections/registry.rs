@@ -227,8 +227,8 @@ fn read_max_token_lifetime(section: &mut Section<'_>) -> Option<Lifetime> {
     seconds.map(Lifetime::seconds)
 }
 
-/// Reports inconsistencies between objects. Invalid objects are left out, and so are errors of other
-/// objects that mention them: their own errors come first.
+/// Reports inconsistencies between objects. Invalid objects are left out, and so are errors of
+/// other objects that mention them: their own errors come first.
 fn check_consistency(parsed: &[ParsedObject<'_>]) {
     let (valid, invalid) = parsed.iter().partition::<Vec<_>, _>(|parsed| parsed.object.is_some());
     let hidden =
@@ -254,8 +254,8 @@ fn check_consistency(parsed: &[ParsedObject<'_>]) {
     }
 }
 
-/// Returns the remedy for a [`RegistryError`], by its key. Where a key can be wrong in several ways,
-/// the object decides.
+/// Returns the remedy for a [`RegistryError`], by its key. Where a key can be wrong in several
+/// ways, the object decides.
 fn remedy_for(object: &RegistryObject, key: &str, reason: &str) -> &'static str {
     let is_redundant = reason.contains("every call");
     match (object, key) {

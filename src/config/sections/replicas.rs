@@ -26,7 +26,8 @@ pub(in crate::config) fn read_replicas(root: &mut Section<'_>, requests: Request
         }
         is_valid.then(|| text.to_owned())
     });
-    // A revocation waits for the lease of a crashed replica and must be acknowledged before the timeout.
+    // A revocation waits for the lease of a crashed replica and must be acknowledged before the
+    // timeout.
     let max = requests.timeout_seconds.saturating_mul(1000).saturating_sub(250).min(30_000);
     let lease_ms = section.number(
         "lease_ms",

@@ -10,9 +10,9 @@ pub struct Requests {
     /// Maximum queued writes (exchanges, revocations); further writes are rejected with 503.
     pub queue: u32,
     /// Maximum subscribers of the revocation feed.
-    pub listeners: u32,
+    pub subscribers: u32,
     /// Maximum subscribers with API tokens of the same client.
-    pub listeners_per_client: u32,
+    pub subscribers_per_client: u32,
 }
 
 pub(in crate::config) fn read_requests(root: &mut Section<'_>) -> Requests {
@@ -25,9 +25,9 @@ pub(in crate::config) fn read_requests(root: &mut Section<'_>) -> Requests {
             "seconds; most clients give up after about ten",
         ),
         queue: section.number("queue", 1024, 1..=65536, "maximum queued writes"),
-        listeners: section.number("listeners", 1000, 1..=65536, "subscribers; each keeps a connection open"),
-        listeners_per_client: section.number(
-            "listeners_per_client",
+        subscribers: section.number("subscribers", 1000, 1..=65536, "subscribers; each keeps a connection open"),
+        subscribers_per_client: section.number(
+            "subscribers_per_client",
             100,
             1..=65536,
             "subscribers; one for each process of an MCP server that verifies tokens offline",

@@ -45,7 +45,7 @@ const NAME_FILE_HINT: &str =
 pub(in crate::config) fn read_file(node: &Node<'_>) -> Option<Zeroizing<Vec<u8>>> {
     let path = node.path()?;
     read_contents(&path)
-        .map_err(|error| node.error(format_args!("cannot read {}: {error}", path.display()), NAME_FILE_HINT))
+        .map_err(|error| node.error(format_args!("can't read {}: {error}", path.display()), NAME_FILE_HINT))
         .ok()
 }
 
@@ -55,7 +55,7 @@ pub(in crate::config) fn read_secret(node: &Node<'_>) -> Option<Zeroizing<String
     check_permissions(node);
     // The path is not shown: it may be the secret itself, written here by mistake.
     let bytes = read_contents(&node.path()?)
-        .map_err(|error| node.error(format_args!("cannot read the named file: {error}"), NAME_FILE_HINT))
+        .map_err(|error| node.error(format_args!("can't read the named file: {error}"), NAME_FILE_HINT))
         .ok()?;
     let Ok(text) = std::str::from_utf8(&bytes) else {
         node.error("the file is not UTF-8 text", "write the secret as text, such as base64");
@@ -81,9 +81,9 @@ pub(in crate::config) fn check_permissions(node: &Node<'_>) {
     }
 }
 
-/// Returns whether a mode grants too much, by the rule of PostgreSQL for its TLS key: only the owner
-/// has access. If root owns the file, its group may read it: Kubernetes mounts secrets like this for
-/// processes that do not run as root.
+/// Returns whether a mode grants too much, by the rule of PostgreSQL for its TLS key: only the
+/// owner has access. If root owns the file, its group may read it: Kubernetes mounts secrets like
+/// this for processes that do not run as root.
 #[cfg(unix)]
 fn has_loose_permissions(mode: u32, owner: u32) -> bool {
     let forbidden = if owner == 0 { 0o037 } else { 0o077 };
@@ -193,7 +193,8 @@ pub(in crate::config) fn read_variable_name(node: &Node<'_>) -> Option<String> {
     Some(name)
 }
 
-/// Remedy for an invalid client secret. Hexadecimal digits need no escaping in HTTP Basic (RFC 6749 §2.3.1).
+/// Remedy for an invalid client secret. Hexadecimal digits need no escaping in HTTP Basic (RFC 6749
+/// §2.3.1).
 pub(in crate::config) const NEW_SECRET_HINT: &str = "generate one with `openssl rand -hex 32`";
 
 #[cfg(test)]

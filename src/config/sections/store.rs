@@ -10,7 +10,7 @@ use crate::config::{
 
 /// `[store]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store {
+pub struct StoreConfig {
     /// Location of the store.
     pub url: StoreUrl,
     /// Maximum connections of a replica.
@@ -21,7 +21,7 @@ pub struct Store {
 
 const URL_VARIABLE: &str = "ERRAND_STORE_URL";
 
-pub(in crate::config) fn read_store(root: &mut Section<'_>) -> Option<Store> {
+pub(in crate::config) fn read_store(root: &mut Section<'_>) -> Option<StoreConfig> {
     let mut section = root.section("store");
     let found = section.exclusive(&["url", "url_file"]);
     let max_connections =
@@ -56,5 +56,5 @@ pub(in crate::config) fn read_store(root: &mut Section<'_>) -> Option<Store> {
         section.location.error("the store URL is missing", format_args!("set `url`, `url_file` or {URL_VARIABLE}"));
         None
     };
-    Some(Store { url: url?, max_connections, max_batch })
+    Some(StoreConfig { url: url?, max_connections, max_batch })
 }

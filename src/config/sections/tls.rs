@@ -12,14 +12,14 @@ use crate::config::{node::Section, sections::secrets};
 
 /// `[tls]`: a certificate chain and its private key, verified to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsConfig {
     /// Certificate chain in PEM.
     pub certificate_file: PathBuf,
     /// Private key in PEM.
     pub key_file: PathBuf,
 }
 
-pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<Tls> {
+pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<TlsConfig> {
     let mut section = root.section("tls");
     if !section.is_present() {
         return None;
@@ -48,10 +48,10 @@ pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<Tls> {
     if let Err(error) = CertifiedKey::from_der(chain?, private_key?, &default_provider()) {
         let reason = match error {
             rustls::Error::InconsistentKeys(_) => "does not match the certificate".to_owned(),
-            error => format!("cannot be used: {error}"),
+            error => format!("can't be used: {error}"),
         };
         key.error(reason, "name the private key that belongs to the certificate");
         return None;
     }
-    Some(Tls { certificate_file: certificate.path()?, key_file: key.path()? })
+    Some(TlsConfig { certificate_file: certificate.path()?, key_file: key.path()? })
 }

@@ -21,7 +21,7 @@ pub(in crate::config) fn read_tokens(root: &mut Section<'_>) -> TokenLimits {
             "leeway",
             default.leeway,
             0..=60,
-            "seconds; synchronise the clocks if they differ by more",
+            "seconds; synchronize the clocks if they differ by more",
         ),
         max_assertion_lifetime: section.lifetime(
             "max_assertion_lifetime",

@@ -131,7 +131,7 @@ fn unusable_secrets_are_rejected() {
         (
             "secrets/reader",
             "secrets/none",
-            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+            "errand.toml:21:66: agents[1].authentication.secret_file of `reader`: can't read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
         ),
         (
             "secret_file = \"secrets/reader\"",
@@ -151,7 +151,7 @@ fn unusable_secrets_are_rejected() {
         (
             "secrets/encryption-key",
             "secrets/none",
-            "errand.toml:4:28: keys.encryption_key_file: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+            "errand.toml:4:28: keys.encryption_key_file: can't read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
         ),
         (
             "keys.encryption_key_file = \"secrets/encryption-key\"",
@@ -202,12 +202,12 @@ fn insecure_urls_are_rejected() {
         (
             "issuer = \"https://sts",
             "issuer = \"http://sts",
-            "errand.toml:1:10: issuer: `http://sts.example.com`: https is needed (http is for loopback addresses only) (write the URL at which clients reach Errand: https, or http on a loopback address)",
+            "errand.toml:1:10: issuer: `http://sts.example.com`: https is required; http is allowed for loopback addresses only (write the URL at which clients reach Errand: https, or http on a loopback address)",
         ),
         (
             "issuer = \"https://login",
             "issuer = \"http://login",
-            "errand.toml:7:10: issuers[0].issuer of `http://login.example.com`: `http://login.example.com`: https is needed (http is for loopback addresses only) (write the `iss` of its tokens: https, or http on a loopback address)",
+            "errand.toml:7:10: issuers[0].issuer of `http://login.example.com`: `http://login.example.com`: https is required; http is allowed for loopback addresses only (write the `iss` of its tokens: https, or http on a loopback address)",
         ),
         (
             "issuer = \"https://login.example.com\"",
@@ -222,7 +222,7 @@ fn insecure_urls_are_rejected() {
         (
             "uri = \"https",
             "uri = \"http",
-            "errand.toml:25:7: resources[0].uri of `files`: `http://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
+            "errand.toml:25:7: resources[0].uri of `files`: `http://files.example.com/mcp`: https is required; http is allowed for loopback addresses only (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
         ),
         (
             "https://files.example.com/mcp",
@@ -232,7 +232,7 @@ fn insecure_urls_are_rejected() {
         (
             "\"discovery\"",
             "{ jwks_uri = \"http://login.example.com/keys\" }",
-            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: https is required (http only on a loopback address) (write the https URL of the keys)",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: https is required; http is allowed for loopback addresses only (write the https URL of the keys)",
         ),
         (
             "\"discovery\"",
@@ -287,7 +287,7 @@ fn insecure_urls_are_rejected() {
         (
             "store.url",
             "store.url_file",
-            "errand.toml:3:18: store.url_file: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+            "errand.toml:3:18: store.url_file: can't read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
         ),
         (
             "store.url = \"sqlite:errand.db\"",
@@ -323,12 +323,12 @@ fn values_above_caps_are_rejected() {
         (
             "store.url",
             "tokens.leeway = 61\nstore.url",
-            "errand.toml:3:17: tokens.leeway: `61` is not between 0 and 60 (seconds; synchronise the clocks if they differ by more)",
+            "errand.toml:3:17: tokens.leeway: `61` is not between 0 and 60 (seconds; synchronize the clocks if they differ by more)",
         ),
         (
             "store.url",
             "tokens.leeway = -1\nstore.url",
-            "errand.toml:3:17: tokens.leeway: `-1` is not between 0 and 60 (seconds; synchronise the clocks if they differ by more)",
+            "errand.toml:3:17: tokens.leeway: `-1` is not between 0 and 60 (seconds; synchronize the clocks if they differ by more)",
         ),
         (
             "store.url",
@@ -400,7 +400,7 @@ fn inconsistent_objects_are_rejected() {
         (
             "id = \"planner\"",
             "id = \"reader\"",
-            "errand.toml:16:19: agents[0].may_delegate_to of `reader`: an agent cannot delegate to itself (name other `[[agents]]`, and in `access` what `[[resources]]` declares)\nerrand.toml:20:6: agents[1].id of `reader`: duplicate client id; agents, resources and admins share one namespace (rename or remove one of the two)",
+            "errand.toml:16:19: agents[0].may_delegate_to of `reader`: an agent can't delegate to itself (name other `[[agents]]`, and in `access` what `[[resources]]` declares)\nerrand.toml:20:6: agents[1].id of `reader`: duplicate client id; agents, resources and admins share one namespace (rename or remove one of the two)",
         ),
         (
             "id = \"files\"",
@@ -446,7 +446,7 @@ fn invalid_objects_are_rejected() {
         (
             "uri = \"https://files.example.com/mcp\"",
             "uri = \"https://files.example.com/mcp\"\ncatalogue_token_file = \"a\"\ncatalogue_token_env = \"Hunter2\"",
-            "errand.toml:23:1: resources[0] of `files`: `catalogue_token_file` and `catalogue_token_env` are mutually exclusive (keep one of them)\nerrand.toml:26:24: resources[0].catalogue_token_file of `files`: cannot read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
+            "errand.toml:23:1: resources[0] of `files`: `catalogue_token_file` and `catalogue_token_env` are mutually exclusive (keep one of them)\nerrand.toml:26:24: resources[0].catalogue_token_file of `files`: can't read the named file: No such file or directory (os error 2) (name an existing file that Errand may read; relative paths start at the directory of this file)",
         ),
         (
             "uri = \"https://files.example.com/mcp\"",
@@ -522,7 +522,7 @@ fn invalid_objects_are_rejected() {
         (
             "uri = \"https",
             "uri = \"ftp",
-            "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is needed (http is for loopback addresses only) (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
+            "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is required; http is allowed for loopback addresses only (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
         ),
     ]);
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::domain::{
-    audit::{Event, Outcome, Record},
+    audit::{Event, Outcome, Record, wire_name},
     printable::escape_invisible,
 };
 
@@ -48,7 +48,7 @@ pub fn describe(record: &Record) -> String {
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
         | Event::KeyRotate
-        | Event::KeyRevoke => "another event that names this task".to_owned(),
+        | Event::KeyRevoke => format!("another event about this task ({})", wire_name(record.event)),
     };
     escape_invisible(&text).into_owned()
 }
@@ -123,7 +123,7 @@ fn describe_revocation(record: &Record) -> String {
 fn describe_transition(record: &Record) -> String {
     let actor = actor_name(record);
     if record.outcome != Outcome::Done {
-        let action = request_field(record, "act").and_then(Value::as_str).unwrap_or("change");
+        let action = request_field(record, "verb").and_then(Value::as_str).unwrap_or("change");
         return format!("{actor} could not {action} the task: {}", reason_text(record));
     }
     let reason = reason_suffix(record);

@@ -113,9 +113,6 @@ pub struct Record {
     /// The agents, the current one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
-    /// The request.
-    #[serde(default, rename = "asked", skip_serializing_if = "Option::is_none")]
-    pub requested: Option<Value>,
     /// The time of the event.
     pub at: Timestamp,
     /// The hash of the authority that was approved for the task. It identifies the approved intent
@@ -145,6 +142,9 @@ pub struct Record {
     /// The id of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// The request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<Value>,
     /// The requester.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requester: Option<Requester>,

@@ -10,8 +10,8 @@ use crate::domain::{
     token::actor_chain::ActorChainError,
 };
 
-/// Why an exchange is denied. The client gets the text: it says what to change, and never repeats a
-/// sent value.
+/// Why an exchange is denied. The client gets the text: it says what to change, and never
+/// contains a value that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denial {
     /// A resource requests a token other than a transaction token.
@@ -34,7 +34,7 @@ pub enum Denial {
     #[error("a broker can't open a task; an agent hands one over to it with `requested_actor`")]
     BrokerWithoutPrincipal,
     /// A transaction token would become a token of another kind.
-    #[error("a transaction token can only be replaced by a transaction token")]
+    #[error("a transaction token can only be exchanged for another transaction token")]
     TxnTokenNotConvertible,
     /// An API token acts for no requester.
     #[error("an API token can't be the subject token; present a user token or a task token")]
@@ -71,7 +71,7 @@ pub enum Denial {
     DetailsExceedCeiling(CeilingExceeded),
     /// Consent is required, or only a grant could name the agent, and no live grant covers the
     /// request.
-    #[error("a grant from the requester to this agent is required that covers the request")]
+    #[error("no recorded grant from the requester to this agent covers the request; ask the requester for consent")]
     ConsentRequired,
     /// A tool under a requested scope is not available. The catalogue has the name of the tool.
     #[error("`scope` requests the tool `{0}`: {1}")]

@@ -15,8 +15,8 @@
 //! # use std::collections::BTreeMap;
 //! use errand::domain::{
 //!     exchange::{
-//!         Basis, CeilingOwner, Denial, Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector, decide,
-//!         presenter_binding::AgentMatch,
+//!         Basis, CeilingOwner, Denial, Evidence, ExchangeInput, Presenter, RequestedToken,
+//!         TaskSelector, decide, presenter_binding::AgentMatch,
 //!     },
 //!     scope::ScopeList,
 //!     time::{Lifetime, Timestamp},
@@ -29,9 +29,11 @@
 //! # };
 //! # use serde_json::{Map, json};
 //! # let objects = [
-//! #     json!({"kind": "issuer", "body": {"issuer": "https://login.example.com", "audiences": ["https://sts.example.com"],
-//! #         "keys": "discovery", "algorithms": ["RS256"], "token_types": ["access_token"]}}),
-//! #     json!({"kind": "agent", "body": {"id": "planner", "authentication": {"method": "client_secret_basic"},
+//! #     json!({"kind": "issuer", "body": {"issuer": "https://login.example.com",
+//! #         "audiences": ["https://sts.example.com"], "algorithms": ["RS256"],
+//! #         "keys": "discovery", "token_types": ["access_token"]}}),
+//! #     json!({"kind": "agent", "body": {"id": "planner",
+//! #         "authentication": {"method": "client_secret_basic"},
 //! #         "known_as": {"https://login.example.com": ["planner-app"]},
 //! #         "access": [{"resource": "files", "scopes": ["files:read"]}]}}),
 //! #     json!({"kind": "resource", "body": {"id": "files", "uri": "https://files.example.com/mcp",
@@ -47,7 +49,10 @@
 //! # let now = Timestamp::from_unix(1_795_200_000);
 //! # let issuer = "https://sts.example.com".parse()?;
 //! # let user = UserClaims {
-//! #     requester: Requester { issuer: "https://login.example.com".parse()?, subject: "alice".parse()? },
+//! #     requester: Requester {
+//! #         issuer: "https://login.example.com".parse()?,
+//! #         subject: "alice".parse()?,
+//! #     },
 //! #     audiences: vec!["https://sts.example.com".to_owned()],
 //! #     expires: now.saturating_add(Lifetime::hours(1)),
 //! #     client: Some("planner-app".to_owned()),
@@ -87,7 +92,8 @@
 //! // The user may write, but the agent may not.
 //! let scope: ScopeList = "files:read files:write".parse()?;
 //! let denial = decide(&ExchangeInput { scope: Some(&scope), ..input }).unwrap_err();
-//! assert!(matches!(&denial, Denial::ScopeExceedsCeiling(excess) if excess.owner == CeilingOwner::Agent));
+//! let Denial::ScopeExceedsCeiling(excess) = &denial else { panic!("{denial}") };
+//! assert_eq!(excess.owner, CeilingOwner::Agent);
 //! assert_eq!(denial.to_string(), "scope[1]: exceeds what the agent may have");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -2,13 +2,13 @@
 //! properties of generated chains.
 
 mod break_glass;
+mod chain_generator;
 mod chains;
 mod consent;
 mod denials;
+mod exchange_kinds;
 mod lifetimes;
-mod splices;
-mod walk;
-mod ways;
+mod presenter_binding_matrix;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;

@@ -64,7 +64,7 @@ impl Default for BreakGlassLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
     /// The creator may not review their own grant.
-    #[error("the creator of a break-glass grant cannot review it; another admin has to")]
+    #[error("the creator of a break-glass grant can't review it; another admin must")]
     SelfReview,
     /// The grant could still be used.
     #[error("the break-glass grant is still valid; withdraw it, or wait until it expires")]

@@ -179,7 +179,7 @@ impl Registry {
                 if !self.agents.contains_key(other) {
                     report(format!("agent `{other}` does not exist"));
                 } else if *other == agent.id {
-                    report("an agent cannot delegate to itself".into());
+                    report("an agent can't delegate to itself".into());
                 }
                 if agent.may_delegate_to.iter().take(n).any(|before| before.agent == *other) {
                     report(format!("duplicate agent `{other}`"));
@@ -202,7 +202,7 @@ impl Registry {
             for (issuer, names) in &agent.known_as {
                 match self.issuers.get(issuer) {
                     None => report("known_as", format!("issuer `{issuer}` does not exist")),
-                    // Otherwise every user token of the issuer would point at this agent,
+                    // Otherwise every user token of the issuer would name this agent,
                     // regardless of its client.
                     Some(issuer) if names.iter().any(|name| issuer.audiences.contains(name)) => {
                         let reason =
@@ -217,7 +217,7 @@ impl Registry {
                     report(
                         "known_as",
                         format!(
-                            "`{name}` is a portal of `{issuer}`, where requesters give consent; an agent cannot be a portal"
+                            "`{name}` is a portal of `{issuer}`, where requesters give consent; an agent can't be a portal"
                         ),
                     );
                 }
@@ -348,7 +348,7 @@ fn check_key_source(issuer: &TrustedIssuer) -> Result<(), &'static str> {
         KeySource::Discovery => Url::parse(issuer.issuer.as_str()).map_err(|_| "the issuer is not a URL")?,
     };
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-        return Err("https is required; http is permitted for loopback addresses only");
+        return Err("https is required; http is allowed for loopback addresses only");
     }
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err("user information and fragments are not allowed in the URL");

@@ -19,8 +19,8 @@ pub fn targets_ended_by_replacement(old: &RegistryObject, new: &RegistryObject) 
         if old.authentication() != new.authentication() {
             ended.push((Target::Credentials(old.id().clone()), "the credentials of the client changed"));
         }
-        // A scope that is taken away is missing in the registry. A token that had it must not get it
-        // back.
+        // A scope that is taken away is missing in the registry. A token that had it must not get
+        // it back.
         if !new.api_scopes().is_subset_of(&old.api_scopes()) {
             ended.push((Target::Credentials(old.id().clone()), "the client has more scopes of the API"));
         }
@@ -129,8 +129,8 @@ mod tests {
                     other => panic!("{other:?}: say what another value of this member ends"),
                 };
                 assert_eq!(ended(&object, &with(value.clone())), want, "{kind} {member}");
-                // The way back ends nothing but the credentials and the location. API tokens of an admin
-                // who gets a role back are from before, or have no scope of it.
+                // The way back ends nothing but the credentials and the location. API tokens of an
+                // admin who gets a role back are from before, or have no scope of it.
                 let back = ended(&with(value), &object);
                 let is_symmetric = matches!(member, "authentication" | "uri" | "role");
                 assert_eq!(back.is_empty(), !is_symmetric, "{kind} {member}: {back:?}");

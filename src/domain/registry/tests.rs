@@ -177,7 +177,7 @@ fn issuer_without_required_settings_is_rejected() {
 
 #[test]
 fn issuer_key_url_must_be_https_or_allowed_loopback() {
-    const HTTPS_REASON: Option<&str> = Some("https is required; http is permitted for loopback addresses only");
+    const HTTPS_REASON: Option<&str> = Some("https is required; http is allowed for loopback addresses only");
     const LOOPBACK_REASON: Option<&str> =
         Some("the keys are on a loopback address, which is refused by default; name the network in `allowed_networks`");
     const URL_PARTS_REASON: Option<&str> = Some("user information and fragments are not allowed in the URL");
@@ -293,7 +293,7 @@ fn agent_referring_to_unknown_object_is_rejected() {
     one("access", access(json!({"resource": "files", "tools": ["send"]})), "access: `files` has no tool `send`");
     one("may_delegate_to", json!(["gone"]), "may_delegate_to: agent `gone` does not exist");
     one("may_delegate_to", json!(["files"]), "may_delegate_to: agent `files` does not exist");
-    one("may_delegate_to", json!(["reader"]), "may_delegate_to: an agent cannot delegate to itself");
+    one("may_delegate_to", json!(["reader"]), "may_delegate_to: an agent can't delegate to itself");
     one(
         "known_as",
         json!({"https://login.example.com/": ["x"]}),
@@ -328,7 +328,7 @@ fn edge_with_unknown_agent_empty_access_or_invalid_depth_is_rejected() {
     };
     let with = |access: Value| json!([{"agent": "reader", "access": access}]);
     one(json!([{"agent": "gone", "depth": 1}]), "agent `gone` does not exist");
-    one(json!([{"agent": "planner"}]), "an agent cannot delegate to itself");
+    one(json!([{"agent": "planner"}]), "an agent can't delegate to itself");
     one(json!(["reader", {"agent": "reader", "depth": 2}]), "duplicate agent `reader`");
     for depth in [0, 8, 255] {
         one(json!([{"agent": "reader", "depth": depth}]), "the depth for `reader` must be 1 to 7");

@@ -134,13 +134,13 @@ impl KnownTool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ToolUnavailable {
     /// The definition differs from the accepted one.
-    #[error("the definition of the tool changed; an admin has to accept it")]
+    #[error("the definition of the tool changed; an admin must accept it")]
     Changed,
     /// The server no longer lists the tool.
     #[error("the server no longer lists the tool")]
     Gone,
     /// No definition was accepted yet.
-    #[error("the definition of the tool is new; an admin has to accept it")]
+    #[error("the definition of the tool is new; an admin must accept it")]
     Proposed,
     /// The request names another definition than the accepted one.
     #[error("`tool_digest` is not the digest of the accepted definition")]
@@ -161,8 +161,8 @@ pub struct ToolDiff {
     pub previous_state: ToolState,
     /// The state after the comparison.
     pub state: ToolState,
-    /// The record after the comparison. `None` for a proposal that the server stopped listing, and for a
-    /// tool whose catalogue was never imported.
+    /// The record after the comparison. `None` for a proposal that the server stopped listing, and
+    /// for a tool whose catalogue was never imported.
     pub record: Option<ToolRecord>,
     /// Whether the record changed.
     pub has_changed: bool,

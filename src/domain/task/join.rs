@@ -10,13 +10,13 @@ use crate::domain::{id::ClientId, requester::Requester, time::Timestamp};
 pub enum JoinError {
     /// The task does not exist or belongs to another requester or agent. A client can't distinguish
     /// the two.
-    #[error("unknown task for this requester and agent")]
+    #[error("no such task of this requester and agent")]
     UnknownTask,
     /// The task is suspended.
     #[error("the task is suspended; resume it before joining")]
     Suspended,
     /// The task was ended, or its deadline has passed.
-    #[error("the task has ended")]
+    #[error("the task has ended; open a new one without `task_id`")]
     Ended,
 }
 

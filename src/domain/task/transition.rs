@@ -194,7 +194,7 @@ pub enum TransitionError {
         action: TaskAction,
     },
     /// The task was suspended by an initiator of the same or a higher precedence.
-    #[error("the task was suspended by another party; that party or an admin has to resume it")]
+    #[error("the task was suspended by another party; only that party or an admin can resume it")]
     SuspendedByAnother,
     /// The deadline is in the future.
     #[error("the deadline of the task is in the future")]

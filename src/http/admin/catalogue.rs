@@ -44,12 +44,12 @@ pub(in crate::http) struct CatalogueView {
 #[derive(Serialize)]
 struct ToolView {
     name: ToolName,
-    was: ToolState,
+    previous_state: ToolState,
     state: ToolState,
     offered: Option<CatalogueEntryView>,
     accepted: Option<ObservedDefinitionView>,
     accepted_by: Option<String>,
-    seen: Option<ObservedDefinitionView>,
+    observed: Option<ObservedDefinitionView>,
 }
 
 #[derive(Serialize)]
@@ -90,12 +90,12 @@ impl From<Catalogue> for CatalogueView {
             let record = tool.record.as_ref();
             ToolView {
                 name: tool.tool.clone(),
-                was: tool.previous_state,
+                previous_state: tool.previous_state,
                 state: tool.state,
                 offered,
                 accepted: record.and_then(|record| record.accepted.clone()).map(Into::into),
                 accepted_by: record.and_then(|record| record.accepted_by.clone()),
-                seen: record.and_then(|record| record.observed.clone()).map(Into::into),
+                observed: record.and_then(|record| record.observed.clone()).map(Into::into),
             }
         };
         Self {

@@ -267,7 +267,7 @@ pub(in crate::http) async fn revoke(
             Ok(max_wait.respond(&app, &receipt.propagation, BulkTransitionView::from(&receipt)))
         }
         RevocationSubject::Target(_) if confirmation.is_some() => {
-            Err(RequestError::InvalidParameter("confirmation", "is allowed for a selection of tasks only").into())
+            Err(RequestError::InvalidParameter("confirmation", "allowed only for a selection of tasks").into())
         }
         RevocationSubject::Target(target) => {
             let revocation = Revocation { target, action, reason, idempotency_key };

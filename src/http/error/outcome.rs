@@ -39,7 +39,7 @@ pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::Unavailable(outage) => {
             tracing::error!(error = %ErrorChain(outage), "request failed");
-            "retry later".to_owned()
+            "temporarily unavailable; retry later".to_owned()
         }
         Error::Internal(defect) => {
             tracing::error!(error = %ErrorChain(defect), "request failed");

@@ -61,7 +61,7 @@ impl ProblemType {
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InconsistentRegistry => "inconsistent",
-            Self::IdempotencyKeyReused => "key_reused",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::TooManySubscribers => "too_many_subscribers",
             Self::HistoryUnsupported => "history_unsupported",
             Self::McpServerUnavailable => "mcp_server_unavailable",

@@ -78,7 +78,7 @@ async fn read_object(request: Request) -> Result<(Bytes, Value), Problem> {
 fn parse_object(body: &[u8]) -> Result<Value, RequestError> {
     let value =
         strict_json::parse(body, MAX_DEPTH).map_err(|_| RequestError::MalformedJson(describe_rejected(body)))?;
-    if value.is_object() { Ok(value) } else { Err(RequestError::MalformedJson("found another JSON type".into())) }
+    if value.is_object() { Ok(value) } else { Err(RequestError::MalformedJson("must be an object".into())) }
 }
 
 /// Rejects a body with a number that parsing rounded: a limit must not become a wider one.
@@ -134,7 +134,7 @@ pub(in crate::http) fn parse_media_type(headers: &HeaderMap) -> Option<String> {
     media.filter(|_| utf8)
 }
 
-// ---- error texts ----------------------------------------------------------------------------------------------------
+// ---- error texts -------------------------------------------------------------------------------
 
 /// Describes why a value does not have the expected form, from the path and the message of serde.
 ///
@@ -499,8 +499,8 @@ mod tests {
             ("", "not valid JSON at line 1, column 0"),
             ("{\n  \"a\": secret}", "not valid JSON at line 2, column 8"),
             (r#"{"a":1e400}"#, "not valid JSON at line 1, column 10"),
-            ("[]", "found another JSON type"),
-            ("\"secret\"", "found another JSON type"),
+            ("[]", "must be an object"),
+            ("\"secret\"", "must be an object"),
             (r#"{"id":1,"id":2}"#, "duplicate member `id`"),
             (r#"{"id":1,"\u0069d":2}"#, "duplicate member `id`"),
             (r#"{"a":[{"name":1,"name":1}]}"#, "duplicate member `name`"),

@@ -142,8 +142,20 @@ impl Collector for ServiceCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let (service, encoder) = (&self.service, &mut encoder);
         let (tokens, bytes) = service.token_cache_size();
-        encode_gauge(encoder, "writes_waiting", "Writes that wait for the store.", None, service.write_queue_depth())?;
-        encode_gauge(encoder, "listeners", "Subscribers of the revocation feed.", None, service.subscriber_count())?;
+        encode_gauge(
+            encoder,
+            "write_queue_length",
+            "Writes waiting in the commit queue.",
+            None,
+            service.write_queue_depth(),
+        )?;
+        encode_gauge(
+            encoder,
+            "feed_subscribers",
+            "Subscribers of the revocation feed.",
+            None,
+            service.subscriber_count(),
+        )?;
         let dropped = ConstCounter::new(service.dropped_audit_records());
         dropped.encode(encoder.encode_descriptor(
             "audit_records_dropped",

@@ -69,7 +69,7 @@ pub(super) async fn log_request(
                 http.route = INTROSPECT_PATH,
                 http.status = status,
                 duration_us,
-                "request answered"
+                "request completed"
             );
         } else {
             tracing::info!(
@@ -77,7 +77,7 @@ pub(super) async fn log_request(
                 http.route = &*endpoint,
                 http.status = status,
                 duration_us,
-                "request answered"
+                "request completed"
             );
         }
     });

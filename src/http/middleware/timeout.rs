@@ -16,6 +16,6 @@ pub(super) async fn run_with_timeout(limit: Duration, request: Request, next: Ne
     let format = ErrorFormat::for_uri(request.uri());
     match timeout(limit, run_catching_panics(format, request, next)).await {
         Ok(response) => response,
-        Err(elapsed) => format.respond(Error::from(Outage::during("answer in time")(elapsed))),
+        Err(elapsed) => format.respond(Error::from(Outage::during("respond in time")(elapsed))),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 /// `POST /oauth2/revoke`
 pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
-    ClientForm { client, request, cx }: ClientForm<RevocationRequest>,
+    ClientForm { client, request, cx }: ClientForm<TokenRevocationRequest>,
 ) -> Result<StatusCode, OAuthError> {
     let client = client.redeem(&app.service, &cx).await?;
     if let Some(propagation) = app.service.revoke_token(&client, request.token.expose(), &cx).await? {
@@ -28,11 +28,11 @@ pub(in crate::http) async fn revoke(
 }
 
 /// A revocation request (RFC 7009 §2.1).
-pub(in crate::http) struct RevocationRequest {
+pub(in crate::http) struct TokenRevocationRequest {
     token: Secret,
 }
 
-impl ClientRequest for RevocationRequest {
+impl ClientRequest for TokenRevocationRequest {
     const EVENT: Event = Event::Revocation;
 
     fn parse(form: &Form) -> Result<Self, RequestError> {

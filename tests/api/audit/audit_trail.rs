@@ -54,7 +54,7 @@ async fn every_event_is_audited(server: Server) {
     assert_eq!((&record["agents"], &record["client"]), (&json!(["planner"]), &json!("planner")));
     assert_eq!((&record["task"], &record["token"]), (&claims["txn"], &claims["jti"]));
     assert_eq!((&record["purpose"], &record["resource"]), (&json!("the quarterly report"), &claims["aud"]));
-    assert_eq!(record["asked"], json!({"scope": "files:read", "expires_in": 120}));
+    assert_eq!(record["requested"], json!({"scope": "files:read", "expires_in": 120}));
     let granted = &record["granted"];
     assert_eq!((&granted["scope"], &granted["expires"]), (&json!("files:read"), &claims["exp"]));
     assert_eq!((&granted["basis"], &granted["kind"]), (&json!("client"), &json!("access")));
@@ -66,7 +66,7 @@ async fn every_event_is_audited(server: Server) {
     let record = server.audit_record_of("r-wide").await;
     assert_eq!((&record["event"], &record["outcome"]), (&json!("token.issue"), &json!("refused")));
     assert_eq!((&record["requester"]["subject"], &record["client"]), (&json!("alice"), &json!("planner")));
-    assert_eq!(record["asked"]["scope"], "files:delete files:read");
+    assert_eq!(record["requested"]["scope"], "files:delete files:read");
     assert!(record["reason"].as_str().unwrap().contains("scope"), "{record}");
     assert_eq!((&record["purpose"], &record["token"]), (&json!("the quarterly report"), &Value::Null));
 
@@ -159,7 +159,7 @@ async fn refusal_record_size_is_bounded(server: Server) {
     assert!(status.is_client_error(), "{body}");
     let refused = server.audit_records("&outcome=refused").await;
     assert!(
-        refused.iter().any(|r| r["asked"]["authorization_details"].to_string().len() > 14_000),
+        refused.iter().any(|r| r["requested"]["authorization_details"].to_string().len() > 14_000),
         "the requested details are recorded"
     );
     for record in refused {

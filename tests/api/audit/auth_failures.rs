@@ -132,7 +132,8 @@ async fn assert_counted(server: &Server, send: impl Fn(usize) -> RequestBuilder,
     server.application.service.collect_garbage(&later).await.unwrap();
     crate::server::wait_until("the count is recorded", async || all().await.len() == 21).await;
     let records = all().await;
-    let counted = records.iter().find(|record| record["asked"]["more"] == 40).unwrap_or_else(|| panic!("{records:?}"));
+    let counted =
+        records.iter().find(|record| record["requested"]["count"] == 40).unwrap_or_else(|| panic!("{records:?}"));
     assert!(counted["reason"].as_str().unwrap().contains(reason), "{counted}");
 }
 
@@ -208,13 +209,13 @@ async fn admin_refusals_are_audited(server: Server) {
         let record = server.find_refusal(id, call(&operator, &method, path, body), want).await;
         assert_eq!((&record["event"], &record["admin"]), (&json!(event), &json!("admin:ops")), "{id} {record}");
         assert!(record["reason"].is_string(), "{id} {record}");
-        let object = [&record["asked"], &record["resource"]];
+        let object = [&record["requested"], &record["resource"]];
         assert!(object.iter().any(|member| !member.is_null()) && record["granted"].is_null(), "{id} {record}");
 
         let record = server.find_refusal(&format!("{id}-audit"), call(&auditor, &method, path, body), 403).await;
         assert_eq!((&record["event"], &record["client"]), (&json!("client.authenticate"), &json!("audit")), "{record}");
         let path = path.split('?').next().unwrap();
-        assert_eq!(record["asked"]["call"], format!("{method} /v1/admin{path}"), "{record}");
+        assert_eq!(record["requested"]["call"], format!("{method} /v1/admin{path}"), "{record}");
     }
     server.stop().await;
 }

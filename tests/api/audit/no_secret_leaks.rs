@@ -64,7 +64,7 @@ async fn assert_no_secret_is_stored(store: TestStore) {
     let secrets = exercise_api(&server).await;
     let store = server.stop().await;
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(log.contains("request answered") && log.contains("request refused"), "the log is the one of the server");
+    assert!(log.contains("request completed") && log.contains("request refused"), "the log is that of the server");
     let stored = dump_store(&store).await;
     assert!(stored.contains("token.issue") && stored.contains("planner"), "the dump has the contents of the store");
     for (name, secret) in secrets {

@@ -95,10 +95,10 @@ async fn details_without_locations_apply_to_target(server: Server) {
     ];
     for (changes, more, error, description) in [
         (&by_name[..], json!({"constraints": {"p": {"equals": "a\u{0}b"}}}), wrong, "must not contain a NUL"),
-        (&by_name, json!({"colour": "red"}), wrong, "unknown member"),
+        (&by_name, json!({"color": "red"}), wrong, "unknown member"),
         (&by_name, json!({"locations": ["https://notes.example.com/mcp"]}), wrong, "exceeds what"),
         (&without_target, json!({}), "invalid_target", "name one `resource`"),
-        (&without_target, json!({"colour": "red"}), "invalid_target", "name one `resource`"),
+        (&without_target, json!({"color": "red"}), "invalid_target", "name one `resource`"),
         (&txn, json!({}), wrong, missing),
     ] {
         let (status, body) = server.request_token_as("planner", &request(changes, &detail_with(more.clone()))).await;

@@ -143,11 +143,7 @@ async fn key_or_other_delegation_does_not_bind_presenter(server: Server) {
     };
     let unauthorized = (400, "actor_unauthorized".to_owned());
     let bound = json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}});
-    assert_eq!(
-        try_with(bound.clone()).await,
-        unauthorized,
-        "bound to a key, and nothing permits another party to use it"
-    );
+    assert_eq!(try_with(bound.clone()).await, unauthorized, "a token bound to a key needs `may_act` or a grant");
     let mut permitted = bound;
     permitted["may_act"] = json!({"sub": "planner-client"});
     assert_eq!(try_with(permitted).await.0, 200);

@@ -135,7 +135,7 @@ async fn transaction_token_is_not_an_access_token(server: Server) {
     assert_eq!(status, 200);
     let form = form_with_changes(&server.txn_form(&txn, TXN_TOKEN), &[("purpose", "")]);
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.0, 400);
-    assert!(server.is_active(&access).await, "its parent stays active");
+    assert!(server.is_active(&access).await, "the parent of the revoked token stays active");
     server.stop().await;
 }
 

@@ -101,12 +101,13 @@ async fn break_glass_replaces_consent_only(server: Server) {
     assert_eq!((&glass["by"], &glass["break_glass"]), (&json!("admin:ops"), &json!(true)));
     assert_eq!((&glass["withdrawn"], &glass["review"]), (&json!(false), &Value::Null));
     let token = server.issue_token("planner", &form).await;
-    let says = decode_claims(&token);
-    assert_eq!((&says["break_glass"], &says["grant"]), (&json!(true), &glass["id"]));
-    assert_eq!(says["sub"], "alice", "both names, as ever");
-    let names = says["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
+    let claims = decode_claims(&token);
+    assert_eq!((&claims["break_glass"], &claims["grant"]), (&json!(true), &glass["id"]));
+    assert_eq!(claims["sub"], "alice", "the requester stays the subject");
+    let names =
+        claims["authorization_details"].as_array().unwrap().iter().map(|d| &d["identifier"]).collect::<Vec<_>>();
     assert_eq!(names, READ_TOOLS, "the requested authority, not all that the grant covers");
-    // If the user token does not point at the agent, the emergency grant replaces the recorded
+    // If the user token does not name the agent, the emergency grant replaces the recorded
     // grant.
     let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "another-client"})));
     assert_eq!(decode_claims(&server.issue_token("planner", &unrelated).await)["break_glass"], json!(true));
@@ -173,15 +174,19 @@ async fn requester_grant_takes_precedence(server: Server) {
     let asked = json!({"issuer": IDP, "subject": "alice", "agent": "planner", "until": expiry_in(60), "authorization_details": details(&READ_TOOLS)});
     let (_, grant) = server.admin(Method::POST, "/grants", Some(asked)).await;
     assert_eq!(grant["break_glass"], json!(false));
-    let says = decode_claims(&server.issue_token("planner", &form).await);
-    assert_eq!((&says["grant"], says.get("break_glass")), (&grant["id"], None), "it is not used where none is needed");
-    let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", says["jti"].as_str().unwrap()), None).await;
+    let claims = decode_claims(&server.issue_token("planner", &form).await);
+    assert_eq!(
+        (&claims["grant"], claims.get("break_glass")),
+        (&grant["id"], None),
+        "an ordinary grant takes precedence over an emergency grant"
+    );
+    let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", claims["jti"].as_str().unwrap()), None).await;
     assert_eq!(record["break_glass"], json!(false));
     // A task that rests on the emergency grant continues with this grant only.
     assert_eq!(server.admin(Method::DELETE, &format!("/grants/{}", grant["id"].as_str().unwrap()), None).await.0, 204);
-    let says = decode_claims(&server.issue_token("planner", &form).await);
-    assert_eq!(says["grant"], glass["id"]);
-    let join = form_with_changes(&form, &[("purpose", ""), ("task_id", says["txn"].as_str().unwrap())]);
+    let claims = decode_claims(&server.issue_token("planner", &form).await);
+    assert_eq!(claims["grant"], glass["id"]);
+    let join = form_with_changes(&form, &[("purpose", ""), ("task_id", claims["txn"].as_str().unwrap())]);
     assert_eq!(decode_claims(&server.issue_token("planner", &join).await)["break_glass"], json!(true));
     server.stop().await;
 }
@@ -196,11 +201,12 @@ async fn every_use_is_audited(server: Server) {
     let txn = txn.1["access_token"].as_str().unwrap_or_else(|| panic!("{}", txn.1)).to_owned();
     let mut ids = Vec::new();
     for token in [&txn, &child, &handed, &token] {
-        let says = decode_claims(token);
-        assert_eq!((&says["break_glass"], &says["grant"]), (&json!(true), &glass["id"]));
-        let (_, record) = server.admin(Method::GET, &format!("/tokens/{}", says["jti"].as_str().unwrap()), None).await;
+        let claims = decode_claims(token);
+        assert_eq!((&claims["break_glass"], &claims["grant"]), (&json!(true), &glass["id"]));
+        let (_, record) =
+            server.admin(Method::GET, &format!("/tokens/{}", claims["jti"].as_str().unwrap()), None).await;
         assert_eq!((&record["break_glass"], &record["grant"]), (&json!(true), &glass["id"]), "{record}");
-        ids.push(says["jti"].clone());
+        ids.push(claims["jti"].clone());
     }
     // Each use has a record of its own in addition to the token's, and all records of the grant
     // share one resource.
@@ -211,7 +217,7 @@ async fn every_use_is_audited(server: Server) {
         (&json!("alice"), &json!(["reader", "planner"]))
     );
     let about = audit_records(&server, &format!("resource=break-glass/{}", grant_id(&glass))).await;
-    assert_eq!(about.len(), 5, "made, and used four times");
+    assert_eq!(about.len(), 5, "one creation and four uses");
     assert_eq!((&about[4]["event"], &about[4]["admin"]), (&json!("break_glass.create"), &json!("admin:ops")));
     assert_eq!(about[4]["reason"], emergency(&[])["reason"]);
     let issued = audit_records(&server, "event=token.issue&outcome=done").await;
@@ -244,7 +250,11 @@ async fn withdrawal_ends_tokens_based_on_break_glass(server: Server) {
     assert_eq!(server.post_as_planner("/oauth2/token", &form).await.1["error"], "interaction_required");
     let (_, seen) = server.admin(Method::GET, &format!("/break-glass/{}", grant_id(&glass)), None).await;
     assert_eq!((&seen["withdrawn"], &seen["review"]), (&json!(true), &Value::Null));
-    assert_eq!(list_grants(&server, "?review=open").await, [grant_id(&glass)], "it is to be reviewed all the same");
+    assert_eq!(
+        list_grants(&server, "?review=open").await,
+        [grant_id(&glass)],
+        "a withdrawn grant still needs a review"
+    );
     // The requester sees the emergency grant among their grants, and can withdraw it.
     let second = create_break_glass(&server, &READ_TOOLS).await;
     let token = server.task_token().await;
@@ -296,7 +306,7 @@ async fn review_requires_another_admin(server: Server) {
         (200, &json!("admin:boss"), &note["note"]),
         "{done}"
     );
-    assert_eq!(post(&boss, &path, "r", &note).await, (200, done.clone()), "the same request again");
+    assert_eq!(post(&boss, &path, "r", &note).await, (200, done.clone()), "a repeated request succeeds");
     assert_eq!(post(&boss, &path, "r", &json!({"note": "no"})).await.0, 422);
     assert_eq!(review(&server, &boss, &glass).await.0, 409, "once");
     assert_eq!(list_grants(&server, "?review=done").await, [grant_id(&glass)]);
@@ -348,7 +358,7 @@ async fn opted_out_resource_rejects_break_glass(server: Server) {
         })
         .await;
     for at in [&server, &other] {
-        assert!(!at.is_active(&token).await, "nor what is there already");
+        assert!(!at.is_active(&token).await, "existing tokens are not accepted either");
         let (status, body) = at.post_as_planner("/oauth2/token", &form).await;
         assert_eq!((status.as_u16(), &body["error"]), (400, &json!("interaction_required")), "{body}");
         assert_eq!(at.request_token_as("planner", &at.delegation_form(&token, "reader")).await.0, 400);
@@ -449,9 +459,9 @@ mod capped {
         assert_eq!(server.admin(Method::POST, "/break-glass", Some(long)).await.0, 400);
         // No token outlives the grant.
         let unrelated = server.exchange_form(&server.user_token(json!({"client_id": "another-client"})));
-        let says = decode_claims(&server.issue_token("planner", &unrelated).await);
-        assert_eq!(says["break_glass"], json!(true));
-        assert!(says["exp"].as_i64().unwrap() <= last(&glass["until"]));
+        let claims = decode_claims(&server.issue_token("planner", &unrelated).await);
+        assert_eq!(claims["break_glass"], json!(true));
+        assert!(claims["exp"].as_i64().unwrap() <= last(&glass["until"]));
         server.stop().await;
     }
 }

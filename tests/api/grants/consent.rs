@@ -138,8 +138,8 @@ async fn withdrawn_grant_ends_its_tokens(server: Server) {
     let short = create_grant(&server, grant_body(&READ_TOOLS, 90)).await;
     let form = server.exchange_form(&server.user_token(json!({})));
     let token = server.issue_token("planner", &form).await;
-    let says = decode_claims(&token);
-    assert!(says["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
+    let claims = decode_claims(&token);
+    assert!(claims["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
     let handed = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
     let child =
         other.issue_token("reader", &form_with_changes(&server.exchange_form(&handed), &[("purpose", "")])).await;
@@ -153,14 +153,14 @@ async fn withdrawn_grant_ends_its_tokens(server: Server) {
     }
     let again = form_with_changes(&server.exchange_form(&handed), &[("purpose", "")]);
     assert_eq!(other.request_token_as("reader", &again).await.0, 400);
-    let task = says["txn"].as_str().unwrap();
+    let task = claims["txn"].as_str().unwrap();
     let (_, task) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!((&task["state"], &task["grant"]), (&json!("revoked"), &json!(short)), "{task}");
     assert_eq!(task["last_transition"]["by"], format!("grant:{short}"));
     let next = other.issue_token("planner", &form).await;
     assert_eq!(decode_claims(&next)["grant"], json!(second));
     assert!(server.is_active(&next).await);
-    assert_eq!(withdraw_grant(&other, &short).await, 404, "it is gone");
+    assert_eq!(withdraw_grant(&other, &short).await, 404, "the withdrawn grant is not found");
     let all = format!("/grants?issuer={IDP}&subject=alice&agent=planner");
     assert_eq!(other.admin(Method::DELETE, &all, None).await.0, 204);
     assert!(!server.is_active(&next).await);
@@ -264,7 +264,7 @@ async fn grant_creation_is_idempotent_and_listed(server: Server) {
     let mut plain = wanted;
     plain.as_object_mut().unwrap().remove("authorization_details");
     let (_, plain) = post("m", &plain).await;
-    assert_eq!(plain["authorization_details"], Value::Null, "it says who, and nothing of what for");
+    assert_eq!(plain["authorization_details"], Value::Null, "the grant names the agent without an authority");
     let mut seen = Vec::new();
     let mut next = String::new();
     loop {
@@ -332,7 +332,11 @@ async fn invalid_grant_is_rejected(server: Server) {
     let audit = server.api_token("audit", "errand:audit").await;
     assert_eq!(server.admin_with(&audit, Method::POST, "/grants", Some(good.clone())).await.0, 403);
     let planner = server.api_token("planner", "errand:tasks").await;
-    assert_eq!(server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0, 403, "no agent grants");
+    assert_eq!(
+        server.admin_with(&planner, Method::POST, "/grants", Some(good)).await.0,
+        403,
+        "an agent can't create a grant"
+    );
     server.stop().await;
 }
 
@@ -433,13 +437,13 @@ async fn later_consent_requirement_applies_to_derived_tokens(server: Server) {
         body["access_token"].as_str().unwrap().to_owned()
     };
     let tools = json!([{"type": "mcp_tool", "locations": [VAULT], "actions": ["tools/call"], "identifier": "open"}]);
-    let says = |subject: &str, details: Value| {
+    let grant_to_guest = |subject: &str, details: Value| {
         let grant = json!({"issuer": IDP, "subject": subject, "agent": "guest", "until": expiry_in(600)});
         crate::server::with_changes(grant, json!({"authorization_details": details}))
     };
-    // Only the grants point at the guest. dave has none, and needs none.
-    create_grant(&server, says("alice", Value::Null)).await;
-    let bobs = create_grant(&server, says("bob", tools)).await;
+    // Only the grants name the guest. dave has none, and needs none.
+    create_grant(&server, grant_to_guest("alice", Value::Null)).await;
+    let bobs = create_grant(&server, grant_to_guest("bob", tools)).await;
     let parents = [
         (token("alice", "elsewhere").await, false),
         (token("bob", "elsewhere").await, true),

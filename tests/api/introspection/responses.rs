@@ -130,7 +130,7 @@ async fn signed_response_follows_rfc_9701(server: Server) {
             crate::keys::key_rotation::verify_signature(&jwks, &jwt);
             let claims = decode_claims(&jwt);
             let names = claims.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
-            assert_eq!(names, ["iss", "aud", "iat", "token_introspection"], "it can't be mistaken for a token");
+            assert_eq!(names, ["iss", "aud", "iat", "token_introspection"], "a signed response is not a token");
             assert_eq!((&claims["iss"], &claims["aud"]), (&json!(server.issuer), &json!("files")));
             assert!((Server::now() - claims["iat"].as_i64().unwrap()).abs() < 60);
             assert_eq!(claims["token_introspection"], server.introspect(token).await);
@@ -183,7 +183,7 @@ async fn disabled_or_removed_party_ends_tokens(server: Server) {
 
     put("/agents/guest", agent(true)).await;
     assert_eq!(introspect(&token).await, (200, INACTIVE.to_owned()), "the agent is disabled");
-    assert_eq!(issue().await.0, 401, "and can't authenticate");
+    assert_eq!(issue().await.0, 401, "a disabled agent can't authenticate");
     put("/agents/guest", agent(false)).await;
     assert_eq!(introspect(&token).await, (200, INACTIVE.to_owned()), "disabling ended it for good");
     let token = issue().await.1["access_token"].as_str().unwrap().to_owned();

@@ -140,7 +140,7 @@ async fn revoked_key_ends_its_tokens(server: Server) {
     );
     let (_, trail) = server.admin(Method::GET, "/audit?event=key.revoke&outcome=done", None).await;
     let record = &trail["items"][0]["chained"]["record"];
-    assert_eq!((&record["asked"]["key"], &record["reason"]), (&leaked, &json!("it leaked")));
+    assert_eq!((&record["requested"]["key"], &record["reason"]), (&leaked, &json!("it leaked")));
     assert_eq!((&record["admin"], &record["granted"]["keys"][0][1]), (&json!("admin:ops"), &new), "{trail}");
 
     // During a rotation: revoke the pending key, then the active one.

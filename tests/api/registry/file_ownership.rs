@@ -88,10 +88,10 @@ async fn removed_api_object_does_not_return(server: Server) {
     assert!(other.is_active(&token).await);
     server.remove_object("/agents/guest").await;
     server.put_object("/agents/guest", for_files.clone()).await;
-    assert!(!other.is_active(&token).await, "another agent, although of that name");
+    assert!(!other.is_active(&token).await, "an agent with the same name is another agent");
     let secret = server.create_secret("guest").await;
     let token = exchange(&server.exchange_form(&alice), &secret).await;
-    assert!(other.is_active(&token).await, "what it gets now is its own");
+    assert!(other.is_active(&token).await, "a new token of the new object is active");
 
     let bob = server.user_token(json!({"iss": SECOND, "sub": "second:bob", "client_id": "guest-client"}));
     let token = exchange(&server.exchange_form(&bob), &secret).await;
@@ -100,7 +100,7 @@ async fn removed_api_object_does_not_return(server: Server) {
     server.remove_object(SECOND_PATH).await;
     server.put_object(SECOND_PATH, second).await;
     server.put_object("/agents/guest", for_files.clone()).await;
-    assert!(!other.is_active(&token).await, "on the word of another issuer, although of that name");
+    assert!(!other.is_active(&token).await, "an issuer with the same name is another issuer");
 
     server.put_object("/agents/guest", for_vault.clone()).await;
     let asks_vault = async |token: &str, secret: &str| {
@@ -119,7 +119,7 @@ async fn removed_api_object_does_not_return(server: Server) {
     server.put_object("/resources/vault", vault()).await;
     server.put_object("/agents/guest", for_vault).await;
     let vaults = server.create_secret("vault").await;
-    assert!(!asks_vault(&token, &vaults).await, "for another resource, although of that name");
+    assert!(!asks_vault(&token, &vaults).await, "a resource with the same name is another resource");
 
     let night = json!({"id": "night", "role": "auditor", "authentication": {"method": "client_secret_basic"}});
     server.put_object("/admins/night", night.clone()).await;
@@ -128,7 +128,7 @@ async fn removed_api_object_does_not_return(server: Server) {
     assert!(other.has_read_access(&token).await);
     server.remove_object("/admins/night").await;
     server.put_object("/admins/night", with_changes(night, json!({"role": "operator"}))).await;
-    assert!(!other.has_read_access(&token).await, "another admin, although of that name");
+    assert!(!other.has_read_access(&token).await, "an admin with the same name is another admin");
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     assert_eq!((&list["items"][0]["kind"], &list["items"][0]["key"]), (&json!("agent"), &json!("night")), "{list}");
     other.stop().await;
@@ -144,10 +144,10 @@ async fn removed_file_object_does_not_return(server: Server) {
     let again = without.restarted(|_| whole).await;
     assert!(
         !again.has_read_access(&token).await && !server.has_read_access(&token).await,
-        "another admin, although of that name"
+        "an admin with the same name is another admin"
     );
     let token = again.api_token("audit", "errand:audit").await;
-    assert!(again.has_read_access(&token).await, "what it gets now is its own");
+    assert!(again.has_read_access(&token).await, "a new token of the new object is active");
     again.stop().await;
     without.stop().await;
     server.stop().await;
@@ -172,7 +172,7 @@ async fn file_secret_is_managed_by_file(server: Server) {
     let made = without.create_secret("reader").await;
     assert!(without.request_api_token("reader", &made).await.is_some());
     let third = without.restarted(|text| text).await;
-    assert!(third.request_api_token("reader", &made).await.is_some(), "it survives the next start");
+    assert!(third.request_api_token("reader", &made).await.is_some(), "the change survives a restart");
     assert_eq!(third.secret_status("reader").await, 201);
 
     // The file has a secret again and manages it.

@@ -294,14 +294,14 @@ async fn unusable_tools_are_skipped() {
         assert_eq!((status, &body["unusable"]), (200, &json!(5)), "{body}");
         let states = body["tools"].as_array().unwrap().iter().map(|tool| format!("{} {}", tool["name"], tool["state"]));
         assert_eq!(states.collect::<Vec<_>>(), ["\"t\" \"known\"", "\"twice\" \"gone\""]);
-        let definition = &body["tools"][0]["seen"]["definition"];
+        let definition = &body["tools"][0]["observed"]["definition"];
         assert_eq!(
             *definition,
             json!({"name": "t", "description": "\u{1b}[2J\u{0}\u{202e}", "inputSchema": {"n": 1e300}})
         );
         // The definition is stored and read back.
         let (_, known) = server.admin(Method::GET, &format!("/resources/{id}/catalogue"), None).await;
-        assert_eq!(known["tools"][0]["seen"]["definition"], *definition);
+        assert_eq!(known["tools"][0]["observed"]["definition"], *definition);
     }
     server.stop().await;
 }

@@ -87,7 +87,7 @@ async fn inconsistent_object_is_rejected(server: Server) {
     let with = |base: Value, changes: Value| with_changes(base, changes);
     assert_eq!(server.admin(Method::PUT, "/resources/vault", Some(vault())).await.0, 201);
     let us = format!("/issuers/{}", server.issuer.replace(':', "%3A").replace('/', "%2F"));
-    for (path, body, says) in [
+    for (path, body, text) in [
         ("/agents/guest", with(guest(), json!({"access": [{"resource": "nowhere", "scopes": ["x"]}]})), "access"),
         (
             "/agents/guest",
@@ -115,7 +115,7 @@ async fn inconsistent_object_is_rejected(server: Server) {
         let (status, answer) = server.admin(Method::PUT, path, Some(body.clone())).await;
         assert_eq!(status, 422, "{path} {body} {answer}");
         let detail = answer["detail"].as_str().unwrap();
-        assert!(detail.contains(says) && detail.contains('`'), "key and reason: {detail}");
+        assert!(detail.contains(text) && detail.contains('`'), "key and reason: {detail}");
     }
     // An object that others need can't be removed.
     assert_eq!(
@@ -203,7 +203,7 @@ async fn secret_creation_is_idempotent(server: Server) {
     assert_eq!(server.admin(Method::DELETE, "/agents/guest", None).await.0, 204);
     assert_eq!(try_with(&secrets[2]).await, 401);
     assert_eq!(server.admin(Method::PUT, "/agents/guest", Some(guest())).await.0, 201);
-    assert_eq!(try_with(&secrets[2]).await, 401, "and it does not come back with it");
+    assert_eq!(try_with(&secrets[2]).await, 401, "the old secret is not valid for the new object");
     server.stop().await;
 }
 
@@ -244,7 +244,7 @@ async fn new_credentials_end_old_api_tokens(server: Server) {
     let fresh = send(&other, "guest", &secret, &api).await;
     for at in [&other, &server] {
         assert!(!is_good(at, &of_guest).await && is_good(at, &fresh).await);
-        assert!(at.is_active(&task).await, "what it does for a requester goes on");
+        assert!(at.is_active(&task).await, "task tokens stay active");
     }
     let keys = json!({"method": "private_key_jwt", "jwks": server.planner.jwks()});
     let with_keys = with_changes(guest(), json!({"authentication": keys}));
@@ -402,9 +402,13 @@ async fn repeated_request_is_idempotent(server: Server) {
     let first = send("/grants", "k-grant", grant("2100-01-01T00:00:00Z")).await;
     assert_eq!(first.0, 201, "{first:?}");
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    assert_eq!(send("/grants", "k-grant", grant("2100-01-01T00:00:00Z")).await, first, "its time is the first one's");
+    assert_eq!(
+        send("/grants", "k-grant", grant("2100-01-01T00:00:00Z")).await,
+        first,
+        "the response has the time of the first request"
+    );
     let (status, body) = send("/grants", "k-grant", grant("2101-01-01T00:00:00Z")).await;
-    assert_eq!((status, &body["type"]), (422, &json!("urn:errand:problem:key_reused")), "{body}");
+    assert_eq!((status, &body["type"]), (422, &json!("urn:errand:problem:idempotency_key_reused")), "{body}");
 
     let first = send("/keys/rotate", "k-keys", Value::Null).await;
     assert_eq!((first.0, first.1["items"].as_array().map(Vec::len)), (200, Some(1)), "{first:?}");
@@ -417,7 +421,11 @@ async fn repeated_request_is_idempotent(server: Server) {
     assert_eq!(send("/clients/guest/secret", "k-secret", Value::Null).await.0, 201);
     let (status, body) = send("/clients/guest/secret", "k-secret", Value::Null).await;
     assert_eq!((status, &body["type"]), (409, &json!("urn:errand:problem:secret_already_shown")), "{body}");
-    assert_eq!(server.audit_records("&event=secret.change").await.len(), 1, "no other one was made");
+    assert_eq!(
+        server.audit_records("&event=secret.change").await.len(),
+        1,
+        "a repeated request creates no other secret"
+    );
     assert_eq!(send("/clients/files/secret", "k-secret", Value::Null).await.0, 422);
     server.stop().await;
 }

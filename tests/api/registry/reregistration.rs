@@ -154,7 +154,7 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
     server.application.service.collect_garbage(&server.application.system_context().unwrap()).await.unwrap();
     assert_task_ended(&server, &of_notes).await;
     let join = form_with_changes(&join, &[("task_id", &transaction_of(&body))]);
-    assert_eq!(exchange(&server, &new, &join).await.0, 200, "its own task goes on");
+    assert_eq!(exchange(&server, &new, &join).await.0, 200, "the task of the new agent continues");
     assert_eq!(read_task_status(&server, &new, &transaction_of(&body)).await, 200);
     // Changing an agent does not remove it.
     server.put_object("/agents/guest", guest(IDP, "third-client")).await;
@@ -344,5 +344,5 @@ async fn tasks_racing_with_reregistration_are_not_inherited(server: Server) {
         let (_, tasks) = server.admin(Method::GET, "/tasks?state=active&limit=1000", None).await;
         assert_eq!(tasks["items"], json!([]), "round {round}");
     }
-    assert!(opened > 0, "it was no race");
+    assert!(opened > 0, "the requests did not overlap");
 }

@@ -244,7 +244,7 @@ async fn block_transitions_follow_in_order(server: Server) {
 
 async fn invalid_blocks_are_rejected(server: Server) {
     let token = decode_claims(&server.task_token().await);
-    for (body, status, says) in [
+    for (body, status, text) in [
         (agent_target("unknown-agent", json!({"verb": "block"})), 404, "agent"),
         (agent_target("unknown-agent", json!({"verb": "suspend"})), 404, "agent"),
         (agent_target("unknown-agent", json!({"verb": "unblock"})), 404, "agent"),
@@ -273,7 +273,7 @@ async fn invalid_blocks_are_rejected(server: Server) {
     ] {
         let (got, answer) = send_revocation(&server, body.clone()).await;
         assert_eq!(got, status, "{body}: {answer}");
-        assert!(answer["detail"].as_str().unwrap().contains(says), "{body}: {answer}");
+        assert!(answer["detail"].as_str().unwrap().contains(text), "{body}: {answer}");
     }
     let reader = server.api_token("audit", "errand:audit").await;
     let body = agent_target("planner", json!({"verb": "block", "reason": "x"}));
@@ -299,7 +299,7 @@ async fn block_and_revocation_commit_atomically(server: Server) {
     );
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&agent=reader", None).await;
     let record = &trail["items"][0]["chained"]["record"];
-    assert_eq!(record["asked"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
+    assert_eq!(record["requested"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
     assert_eq!((&record["admin"], &record["outcome"]), (&json!("admin:ops"), &json!("done")));
     // An object that is removed and added again has the name of a blocked party.
     let guest = json!({"id": "guest", "authentication": {"method": "client_secret_basic"}});
@@ -329,7 +329,7 @@ async fn repeated_block_is_idempotent(server: Server) {
     assert_eq!(
         send(&other, "k", suspend.clone()).await,
         first,
-        "the same answer, although the agent is already suspended"
+        "a repeated request gets the same response, although the agent is already suspended"
     );
     assert_eq!(send(&other, "k", body(json!({"verb": "resume"}))).await.0, 422);
     assert_eq!(send(&other, "k2", body(json!({"verb": "resume"}))).await.0, 200);

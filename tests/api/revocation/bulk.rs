@@ -147,7 +147,7 @@ async fn confirmed_selection_is_ended(server: Server) {
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation", None).await;
     let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
     let whole = records.clone().find(|record| record["granted"]["tasks"] == 1).unwrap_or_else(|| panic!("{trail}"));
-    assert_eq!(whole["asked"]["selection"]["requester"], json!([IDP, "bob"]));
+    assert_eq!(whole["requested"]["selection"]["requester"], json!([IDP, "bob"]));
     // Filters by resource, age and ids end exactly the matching tasks.
     let from = |answer: &Value| answer["items"][0]["created"].clone();
     let created = from(&server.admin(Method::GET, "/tasks?state=active", None).await.1);

@@ -557,7 +557,7 @@ async fn invalid_position_is_rejected(server: Server) {
 
 async fn subscriber_count_is_limited(server: Server) {
     drop(server);
-    let edit = |text: String| format!("{text}\n[requests]\nlisteners = 3\nlisteners_per_client = 2\n");
+    let edit = |text: String| format!("{text}\n[requests]\nsubscribers = 3\nsubscribers_per_client = 2\n");
     let server = Server::start_edited(TestStore::sqlite().await, edit).await;
     let (files, notes) = (server.api_token("files", SCOPE).await, server.api_token("notes", SCOPE).await);
     let first = EventStream::open(&server, &files, "", None).await;
@@ -573,10 +573,10 @@ async fn subscriber_count_is_limited(server: Server) {
         assert_eq!(body["type"], "urn:errand:problem:too_many_subscribers");
         true
     };
-    assert!(refused(&files, "?wait=1").await, "one client has as many as it may");
+    assert!(refused(&files, "?wait=1").await, "the limit of one client is reached");
     assert!(!refused(&files, "").await, "a request without a wait takes no subscription");
     let _third = EventStream::open(&server, &notes, "", None).await;
-    assert!(refused(&notes, "?wait=1").await, "all together are as many as may");
+    assert!(refused(&notes, "?wait=1").await, "the limit of all clients is reached");
     // A disconnected reader frees its subscription.
     drop(first);
     crate::server::wait_until("a seat is free", async || !refused(&notes, "?wait=1").await).await;

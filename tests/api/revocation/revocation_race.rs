@@ -28,7 +28,7 @@ async fn no_derived_token_outlives_revoked_parent(server: Server) {
         // The reader needs no assertion, so its requests follow each other without delay.
         let user = server.user_token(json!({"client_id": "reader-client", "sub": format!("alice-{round}")}));
         let parent = server.issue_token("reader", &server.exchange_form(&user)).await;
-        let says = decode_claims(&parent);
+        let claims = decode_claims(&parent);
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
         for n in 0..4 {
@@ -50,7 +50,7 @@ async fn no_derived_token_outlives_revoked_parent(server: Server) {
                 (children, refused)
             });
         }
-        revoke_parent(if round % 2 == 0 { &server } else { &other }, &admin, round, &parent, &says).await;
+        revoke_parent(if round % 2 == 0 { &server } else { &other }, &admin, round, &parent, &claims).await;
         // Acknowledged. Every later introspection must apply the revocation, also to tokens that
         // are issued only now.
         for at in [&server, &other] {
@@ -74,11 +74,11 @@ async fn no_derived_token_outlives_revoked_parent(server: Server) {
 }
 
 /// Revocation by token, task, requester or agent, or by the client itself.
-async fn revoke_parent(at: &Server, admin: &str, round: usize, parent: &str, says: &Value) {
+async fn revoke_parent(at: &Server, admin: &str, round: usize, parent: &str, claims: &Value) {
     let body = match round % 5 {
-        0 => json!({"kind": "token", "id": says["jti"], "reason": "the race"}),
-        1 => json!({"kind": "task", "id": says["txn"], "reason": "the race"}),
-        2 => json!({"kind": "requester", "issuer": IDP, "subject": says["sub"], "reason": "the race"}),
+        0 => json!({"kind": "token", "id": claims["jti"], "reason": "the race"}),
+        1 => json!({"kind": "task", "id": claims["txn"], "reason": "the race"}),
+        2 => json!({"kind": "requester", "issuer": IDP, "subject": claims["sub"], "reason": "the race"}),
         3 => json!({"kind": "agent", "id": "reader", "reason": "the race"}),
         _ => {
             let request = at.post("/oauth2/revoke").basic_auth("reader", Some(secret("reader")));

@@ -209,29 +209,33 @@ async fn client_revokes_its_own_tokens(server: Server) {
     for client in ["stranger", "writer", "files", "ops"] {
         assert_eq!(back(client, &part).await, not_mine, "{client}");
     }
-    assert_eq!(back("reader", &root).await, not_mine, "an ancestor is not its to end");
+    assert_eq!(back("reader", &root).await, not_mine, "a client can't revoke an ancestor of its token");
     assert!(server.is_active(&part).await && server.is_active(&root).await);
     for unknown in ["x", "a.b.c", &server.user_token(json!({}))] {
         assert_eq!(back("reader", unknown).await, done);
     }
-    assert_eq!(back("planner", &part).await, done, "of an agent that it handed to");
+    assert_eq!(back("planner", &part).await, done, "a client can revoke a token derived from its own");
     assert!(!server.is_active(&part).await && server.is_active(&root).await);
     let entries = async || {
         let (_, list) = server.admin(Method::GET, "/revocations", None).await;
         list["items"].as_array().unwrap().len()
     };
     let before = entries().await;
-    assert_eq!(back("planner", &part).await, done, "twice is once");
-    assert_eq!(back("stranger", &part).await, not_mine, "ended or not");
-    assert_eq!(entries().await, before, "and one entry");
+    assert_eq!(back("planner", &part).await, done, "a repeated revocation succeeds");
+    assert_eq!(
+        back("stranger", &part).await,
+        not_mine,
+        "a token of another client can't be revoked, even after it ended"
+    );
+    assert_eq!(entries().await, before, "a repeated revocation adds no entry");
     let other = server.issue_token("reader", &again(&hand_over)).await;
     assert_eq!(back("reader", &other).await, done, "its own");
     assert!(!server.is_active(&other).await);
     let last = server.issue_token("reader", &again(&hand_over)).await;
-    assert_eq!(back("planner", &root).await, done, "with all that was derived from it");
+    assert_eq!(back("planner", &root).await, done, "derived tokens are revoked too");
     assert!(!server.is_active(&root).await && !server.is_active(&last).await);
     let before = entries().await;
-    assert_eq!(back("reader", &last).await, done, "it ended with what it was derived from");
+    assert_eq!(back("reader", &last).await, done, "a derived token ends with its ancestor");
     assert_eq!(entries().await, before);
     let (status, body) = server.post_as("reader", "/oauth2/revoke", &form(&[])).await;
     assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")));
@@ -247,21 +251,21 @@ async fn client_revokes_its_own_tokens(server: Server) {
 }
 
 async fn revocation_and_audit_record_commit_together(server: Server) {
-    let says = decode_claims(&server.task_token().await);
-    let body = json!({"kind": "task", "id": says["txn"], "reason": "because I say so"});
+    let claims = decode_claims(&server.task_token().await);
+    let body = json!({"kind": "task", "id": claims["txn"], "reason": "an operator ended it"});
     let api = server.api_token("ops", "errand:admin errand:audit").await;
     let request = server.post("/v1/admin/revocations").bearer_auth(&api).header("x-request-id", "the-end-of-it");
     let (status, answer) = read_response(request.json(&body).send().await.unwrap()).await;
     assert_eq!(status, 200);
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     let entry = &list["items"][0];
-    assert_eq!((&entry["seq"], &entry["kind"], &entry["key"]), (&answer["seq"], &json!("task"), &says["txn"]));
-    assert_eq!((&entry["reason"], &entry["by"]), (&json!("because I say so"), &json!("admin:ops")));
-    let (_, trail) = server.admin(Method::GET, &format!("/audit?task={}", says["txn"].as_str().unwrap()), None).await;
+    assert_eq!((&entry["seq"], &entry["kind"], &entry["key"]), (&answer["seq"], &json!("task"), &claims["txn"]));
+    assert_eq!((&entry["reason"], &entry["by"]), (&json!("an operator ended it"), &json!("admin:ops")));
+    let (_, trail) = server.admin(Method::GET, &format!("/audit?task={}", claims["txn"].as_str().unwrap()), None).await;
     let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
     let record = records.clone().find(|record| record["event"] == "revocation").unwrap_or_else(|| panic!("{trail}"));
-    assert_eq!((&record["admin"], &record["reason"]), (&json!("admin:ops"), &json!("because I say so")));
-    assert_eq!((&record["request_id"], &record["task"]), (&json!("the-end-of-it"), &says["txn"]));
+    assert_eq!((&record["admin"], &record["reason"]), (&json!("admin:ops"), &json!("an operator ended it")));
+    assert_eq!((&record["request_id"], &record["task"]), (&json!("the-end-of-it"), &claims["txn"]));
     assert_eq!(record["purpose"], "the quarterly report");
     server.stop().await;
 }
@@ -279,7 +283,11 @@ async fn repeated_revocation_is_idempotent(server: Server) {
     let first = send(&server, "key-1", &body).await;
     assert_eq!(first.0, 200, "{first:?}");
     for at in [&server, &other, &server] {
-        assert_eq!(send(at, "key-1", &body).await, first, "the same answer, and no second entry");
+        assert_eq!(
+            send(at, "key-1", &body).await,
+            first,
+            "a repeated request gets the same response and adds no entry"
+        );
     }
     let (_, list) = server.admin(Method::GET, "/revocations", None).await;
     assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
@@ -345,7 +353,7 @@ async fn revocation_records_its_subject(server: Server) {
     let record = end("a-token", json!({"kind": "token", "id": part["jti"]})).await;
     assert_eq!((&record["agents"], &record["resource"]), (&json!(["reader", "planner"]), &json!(FILES)));
     let record = end("an-issuer", json!({"kind": "issuer", "id": IDP})).await;
-    assert_eq!((&record["resource"], &record["asked"]), (&Value::Null, &json!({"kind": "issuer", "key": IDP})));
+    assert_eq!((&record["resource"], &record["requested"]), (&Value::Null, &json!({"kind": "issuer", "key": IDP})));
     let record = end("a-resource", json!({"kind": "resource", "uri": NOTES})).await;
     assert_eq!(record["resource"], NOTES);
     server.stop().await;

@@ -214,7 +214,7 @@ async fn status_bits_agree_with_introspection(server: Server) {
     let want = invalid_entries(ended.iter().map(|token| (token.as_str(), 1)));
     assert_eq!(newcomer.read_all_lists().await, want);
     let places = all.iter().map(|(_, token)| status_index(token)).collect::<BTreeSet<_>>();
-    assert_eq!(places.len(), all.len(), "no two in one place");
+    assert_eq!(places.len(), all.len(), "each token has an index of its own");
 }
 
 async fn suspended_and_resumed_status_is_listed(server: Server) {
@@ -295,7 +295,7 @@ async fn every_token_has_its_own_index(server: Server) {
     let indices = places.iter().map(|(_, index)| *index).collect::<Vec<_>>();
     assert!(!indices.is_sorted(), "{indices:?}");
     let all = places.into_iter().collect::<BTreeSet<_>>();
-    assert_eq!(all.len(), 82, "each has its own");
+    assert_eq!(all.len(), 82, "each token has an index of its own");
 }
 
 /// Index blocks are exhausted and replaced without an effect on clients.
@@ -315,7 +315,7 @@ async fn index_allocation_continues_after_block(server: Server) {
         });
     }
     let places = issuing.join_all().await.into_iter().flatten().collect::<BTreeSet<_>>();
-    assert_eq!(places.len(), most, "each has its own");
+    assert_eq!(places.len(), most, "each token has an index of its own");
     let blocks = places.iter().map(|(uri, index)| (uri, *index as u64 / INDEX_BLOCK_SIZE)).collect::<BTreeSet<_>>();
     assert!(blocks.len() > 1, "{blocks:?}");
 }

@@ -64,7 +64,7 @@ async fn call_report_is_idempotent(server: Server) {
     assert_eq!(recorded.len(), 3);
     // Records of two replicas may have the same second, so a call is found by its id.
     let named =
-        |calls: Vec<Value>, id: &str| calls.into_iter().find(|step| step["record"]["asked"]["call"] == id).unwrap();
+        |calls: Vec<Value>, id: &str| calls.into_iter().find(|step| step["record"]["requested"]["call"] == id).unwrap();
     let record = &named(recorded, "call-1")["record"];
     assert_eq!(
         record["authority_hash"],
@@ -72,7 +72,7 @@ async fn call_report_is_idempotent(server: Server) {
         "what the intent was: {record}"
     );
     assert_eq!((&record["client"], &record["agents"][0]), (&json!("files"), &json!("planner")), "{record}");
-    assert_eq!((&record["asked"]["arguments"], &record["asked"]["data"]), (&good["arguments"], &good["data"]));
+    assert_eq!((&record["requested"]["arguments"], &record["requested"]["data"]), (&good["arguments"], &good["data"]));
     // Calls are accepted after the task's end. A tool that the token does not name is accepted and
     // marked.
     server.revoke(json!({"kind": "task", "id": task, "reason": "enough"})).await;

@@ -32,7 +32,7 @@ async fn task_is_joined_by_same_parties_only(server: Server) {
     assert_eq!(status, 200, "{body}");
     let joined = decode_claims(body["access_token"].as_str().unwrap());
     assert_eq!((&joined["txn"], &joined["task"]), (&first["txn"], &first["task"]));
-    assert_eq!(joined["tctx"]["purpose"], "the quarterly report", "what it is for does not change");
+    assert_eq!(joined["tctx"]["purpose"], "the quarterly report", "joining does not change the purpose");
     assert_eq!(body["txn"], first["txn"]);
     let (status, body) = server.join_task("planner", task, json!({}), &[("purpose", "another purpose")]).await;
     let purpose = body["access_token"].as_str().map(|token| decode_claims(token)["tctx"]["purpose"].clone());
@@ -115,14 +115,14 @@ async fn ended_task_cannot_be_joined(server: Server) {
 }
 
 async fn task_record_keeps_its_attributes(server: Server) {
-    let says = decode_claims(&server.task_token().await);
-    let task = says["txn"].as_str().unwrap();
+    let claims = decode_claims(&server.task_token().await);
+    let task = claims["txn"].as_str().unwrap();
     let (status, view) = server.admin(Method::GET, &format!("/tasks/{task}"), None).await;
     assert_eq!(status, 200, "{view}");
     assert_eq!(view["requester"], json!({"issuer": IDP, "subject": "alice"}));
     assert_eq!((&view["root_agent"], &view["purpose"]), (&json!("planner"), &json!("the quarterly report")));
-    assert_eq!((&view["state"], &view["authority_hash"]), (&json!("active"), &says["task"]["authority_hash"]));
-    assert_eq!(view["authorization_details"], says["authorization_details"]);
+    assert_eq!((&view["state"], &view["authority_hash"]), (&json!("active"), &claims["task"]["authority_hash"]));
+    assert_eq!(view["authorization_details"], claims["authorization_details"]);
     for (query, found) in [
         ("", true),
         ("?state=active", true),
@@ -137,7 +137,7 @@ async fn task_record_keeps_its_attributes(server: Server) {
         assert_eq!(ids.contains(&json!(task)), found, "{query} {list}");
     }
     let (_, list) = server.admin(Method::GET, &format!("/tokens?task={task}&alive=true"), None).await;
-    assert_eq!(list["items"][0]["jti"], says["jti"], "{list}");
+    assert_eq!(list["items"][0]["jti"], claims["jti"], "{list}");
     let (status, _) = server.admin(Method::GET, "/tasks/01970000-0000-7000-8000-00000000abcd", None).await;
     assert_eq!(status, 404);
     server.stop().await;
@@ -161,6 +161,6 @@ async fn agent_lists_its_own_tasks(server: Server) {
     assert!(mine.contains(&first) && mine.contains(&second), "{mine:?}");
     assert_eq!(list("planner", "?state=active&agent=planner").await, (200, vec![second]));
     assert_eq!(list("planner", "?agent=reader").await.0, 400);
-    assert_eq!(list("reader", "").await, (200, Vec::new()), "it was given a part, and opened nothing");
+    assert_eq!(list("reader", "").await, (200, Vec::new()), "the reader opened no task");
     assert_eq!(list("files", "").await.0, 403, "no agent");
 }

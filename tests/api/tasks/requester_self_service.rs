@@ -160,8 +160,8 @@ async fn requester_manages_own_tasks(server: Server) {
     assert_eq!(act(&alice, "suspend").await, 200);
     assert!(!server.is_active(&token).await);
     let planner = server.api_token("planner", "errand:tasks").await;
-    assert_eq!(act(&planner, "resume").await, 409, "what the requester holds back, the agent does not let go");
-    assert_eq!(act(&planner, "revoke").await, 401, "an agent completes or fails");
+    assert_eq!(act(&planner, "resume").await, 409, "an agent can't resume what the requester suspended");
+    assert_eq!(act(&planner, "revoke").await, 401, "an agent can't revoke a task");
     assert_eq!(act(&alice, "resume").await, 200);
     assert!(server.is_active(&token).await);
     // She may resume what her agent suspended, but not what an admin suspended.
@@ -205,7 +205,7 @@ async fn repeated_requester_request_is_idempotent(server: Server) {
         (200, &first["seq"], &first["last_transition"]),
         "{again}"
     );
-    assert!(server.is_active(&token).await, "it was held back once, and let go since");
+    assert!(server.is_active(&token).await, "the task was suspended and resumed once");
     let (status, last) = act("revoke", "enough").await;
     assert_eq!((status.as_u16(), &last["state"]), (200, &json!("revoked")), "{last}");
     let (status, again) = act("revoke", "enough").await;

@@ -212,7 +212,7 @@ async fn transitions_require_the_right_party(server: Server) {
     let read_only =
         server.admin_with(&auditor, Method::POST, &format!("/tasks/{task}/fail"), Some(reason_body())).await;
     assert_eq!(read_only.0, 403);
-    assert!(server.is_active(&token).await && server.is_active(&part).await, "nothing of that did anything");
+    assert!(server.is_active(&token).await && server.is_active(&part).await, "refused requests change nothing");
     // An agent can't resume what an admin suspended.
     assert_eq!(admin_transition(&server, &task, "suspend", reason_body()).await.0, 200);
     let (status, body) = transition(&server, "planner", &task, "resume", json!({})).await;
@@ -283,7 +283,7 @@ async fn task_expires_once_at_deadline(server: Server) {
         assert_eq!((&body["state"], &body["last_transition"]["by"]), (&json!("expired"), &json!("deadline")), "{body}");
         let expired = audit_records(&server, task, "task.transition").await;
         let expired = expired.iter().filter(|record| record["granted"]["state"] == "expired");
-        assert_eq!(expired.filter(|record| record["outcome"] == "done").count(), 1, "each is ended once");
+        assert_eq!(expired.filter(|record| record["outcome"] == "done").count(), 1, "each task is ended once");
     }
     let (_, after) = server.admin(Method::GET, "/revocations?limit=1", None).await;
     assert_eq!(before["items"], after["items"], "no token outlives its task, so there is nothing to end");
@@ -323,10 +323,14 @@ async fn repeated_transition_is_idempotent(server: Server) {
             (&second, "suspend", reason_body()),
         ] {
             let (status, answer) = send(&other, who, task, act, key, body).await;
-            assert_eq!((status, &answer["type"]), (422, &json!("urn:errand:problem:key_reused")), "{who} {act}");
+            assert_eq!(
+                (status, &answer["type"]),
+                (422, &json!("urn:errand:problem:idempotency_key_reused")),
+                "{who} {act}"
+            );
         }
         let (status, _) = send(&server, who, &task, "suspend", "", reason_body()).await;
-        assert_eq!(status, 400, "no key is a key");
+        assert_eq!(status, 400, "an empty key is not valid");
     }
     // Concurrently, at both replicas.
     let tries = (0..8).map(|n| {

@@ -43,8 +43,8 @@ class Client:
             token_endpoint_auth_method=method,
             revocation_endpoint_auth_method=method,
         )
-        # With an explicit token endpoint, `aud` is the same at every endpoint; otherwise it is the URL
-        # of each endpoint.
+        # With an explicit token endpoint, `aud` is the same at every endpoint; otherwise it is the
+        # URL of each endpoint.
         self.client.register_client_auth_method(ShortLivedKeyJWT(self.metadata["token_endpoint"]))
 
     def exchange(self, request):

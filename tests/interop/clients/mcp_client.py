@@ -46,7 +46,8 @@ async def main():
             statuses = Statuses()
             try:
                 await session(request["uri"], request.get("token"), statuses)
-            except Exception as error:  # a group of groups, from which only a human can tell what happened
+            except Exception as error:
+                # A group of groups, of which only a reader can tell what happened.
                 respond(error=repr(error), status=statuses.last)
                 continue
         # Response to `close`, or to the error that ended the session before.

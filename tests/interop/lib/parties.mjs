@@ -28,7 +28,8 @@ export const AGENTS = {
   courier: {
     library: 'authlib',
     method: 'private_key_jwt',
-    // Authlib puts the token endpoint into `aud` of its assertions; by default, Errand requires its issuer.
+    // Authlib puts the token endpoint into `aud` of its assertions; by default, Errand requires its
+    // issuer.
     audience: 'token_endpoint_too',
     scopes: [READ, WRITE],
     mayDelegateTo: [],

@@ -1,6 +1,6 @@
-// A free TCP port on the loopback interface. Errand and the MCP servers must know their URL before they
-// listen. The port is below the ephemeral range; otherwise an outgoing connection of the suite could
-// take it before the server binds it.
+// A free TCP port on the loopback interface. Errand and the MCP servers must know their URL before
+// they listen. The port is below the ephemeral range; otherwise an outgoing connection of the suite
+// could take it before the server binds it.
 import net from 'node:net';
 
 const LOWEST = 20_000;

@@ -1,5 +1,5 @@
-// All tokens and client secrets of this process. The suite checks that none of them is in logs or in the
-// audit trail.
+// All tokens and client secrets of this process. The suite checks that none of them is in logs or
+// in the audit trail.
 import assert from 'node:assert/strict';
 
 const secrets = new Set();

@@ -1,5 +1,5 @@
-// Environment of a test file: identity providers, Errand on its store, clients of several libraries, and
-// MCP servers. All of them start and stop together.
+// Environment of a test file: identity providers, Errand on its store, clients of several
+// libraries, and MCP servers. All of them start and stop together.
 import { rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import os from 'node:os';
@@ -124,7 +124,8 @@ class World {
   async #startServers() {
     const starts = Object.entries(this.#options.servers).map(async ([id, start]) => {
       const server = this.keep(start(this.errand.issuer, id, this.resources[id]));
-      await server.answers(this.resources[id].uri, [401]); // a 401 without a token shows that the server is up
+      // A 401 without a token shows that the server is up.
+      await server.answers(this.resources[id].uri, [401]);
     });
     await Promise.all(starts);
   }

@@ -33,7 +33,8 @@ app.all(
   '/mcp',
   requireBearerAuth({ verifier, requiredScopes, resourceMetadataUrl: getOAuthProtectedResourceMetadataUrl(resource) }),
   async (request, response) => {
-    const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined }); // no sessions
+    // Without sessions.
+    const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined });
     await newServer().connect(transport);
     await transport.handleRequest(request, response, request.body);
   },

@@ -63,7 +63,8 @@ world.test('Errand fetches a rotated key when it sees an unknown kid', async () 
   const kid = ({ access_token: token }) => jose.decodeProtectedHeader(token).kid;
   assert.notEqual(kid(after), kid(before));
 
-  // An unknown kid causes a fetch at most once a minute; otherwise any client could cause endless fetches.
+  // An unknown kid causes a fetch at most once a minute; otherwise any client could cause endless
+  // fetches.
   const answer = await until(
     'Errand to know the new key',
     () => planner.exchange(opening(after.access_token, NOTES, READ)),

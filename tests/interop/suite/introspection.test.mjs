@@ -81,7 +81,8 @@ world.test('token revoked by Authlib is inactive', async () => {
 
 world.test('agent cannot revoke the token of another one', async () => {
   const { access_token: token } = await taskToken('planner', 'notes');
-  await world.clients.researcher.revoke(token).catch(() => {}); // RFC 7009 allows an error and a success
+  // RFC 7009 allows an error and a success.
+  await world.clients.researcher.revoke(token).catch(() => {});
   assert.equal((await world.clients.notes.introspect(token)).active, true);
 });
 

@@ -44,7 +44,7 @@ async function statusOf(token) {
 const becomes = (token, status) =>
   until(`status ${status}`, async () => (await statusOf(token)) === status);
 
-world.test('@sd-jwt/jwt-status-list finds a token valid, and invalid after its task is revoked', async () => {
+world.test('@sd-jwt/jwt-status-list reads a token as valid, and as invalid after its task is revoked', async () => {
   const [mine, other] = [await taskToken(), await taskToken()];
   assert.equal(await statusOf(mine), VALID);
   await world.admin.endTask(jose.decodeJwt(mine).txn);
@@ -52,7 +52,7 @@ world.test('@sd-jwt/jwt-status-list finds a token valid, and invalid after its t
   assert.equal(await statusOf(other), VALID);
 });
 
-world.test('@sd-jwt/jwt-status-list finds a token suspended, and valid after it is resumed', async () => {
+world.test('@sd-jwt/jwt-status-list reads a token as suspended, and as valid after it is resumed', async () => {
   const token = await taskToken();
   const { txn } = jose.decodeJwt(token);
   for (const [act, status] of [['suspend', SUSPENDED], ['resume', VALID], ['suspend', SUSPENDED], ['resume', VALID]]) {
@@ -61,7 +61,7 @@ world.test('@sd-jwt/jwt-status-list finds a token suspended, and valid after it 
   }
 });
 
-world.test('metadata contain the URL of the status list aggregation', async () => {
+world.test('metadata contains the URL of the status list aggregation', async () => {
   const { uri } = getStatusListFromJWT(await taskToken());
   const metadata = await (await fetch(`${world.errand.issuer}/.well-known/oauth-authorization-server`)).json();
   const { status_lists: lists } = await (await fetch(metadata.status_list_aggregation_endpoint)).json();

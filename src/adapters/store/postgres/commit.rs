@@ -204,7 +204,7 @@ async fn apply_change(tx: &mut PgConnection, change: &StateChange, head: LogPosi
             let row = ToolRow::new(record);
             let put = query(sql::PUT_TOOL).bind(row.resource).bind(row.tool).bind(row.accepted);
             let put = put.bind(row.accepted_definition).bind(row.accepted_at).bind(row.accepted_by);
-            put.bind(row.seen).bind(row.seen_definition).bind(row.seen_at).execute(tx).await
+            put.bind(row.observed).bind(row.observed_definition).bind(row.observed_at).execute(tx).await
         }
         StateChange::RemoveTool(resource, tool) => {
             query(sql::REMOVE_TOOL).bind(resource.as_str()).bind(tool.as_str()).execute(tx).await

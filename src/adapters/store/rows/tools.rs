@@ -23,9 +23,9 @@ pub(crate) struct ToolRow {
     pub(crate) accepted_definition: Option<String>,
     pub(crate) accepted_at: Option<i64>,
     pub(crate) accepted_by: Option<String>,
-    pub(crate) seen: Option<String>,
-    pub(crate) seen_definition: Option<String>,
-    pub(crate) seen_at: Option<i64>,
+    pub(crate) observed: Option<String>,
+    pub(crate) observed_definition: Option<String>,
+    pub(crate) observed_at: Option<i64>,
 }
 
 impl ToolRow {
@@ -37,7 +37,7 @@ impl ToolRow {
             (observed.map(digest), observed.map(text), observed.map(|s| s.at.unix()))
         };
         let (accepted, accepted_definition, accepted_at) = parts(&record.accepted);
-        let (seen, seen_definition, seen_at) = parts(&record.observed);
+        let (observed, observed_definition, observed_at) = parts(&record.observed);
         Self {
             resource: record.resource.to_string(),
             tool: record.tool.to_string(),
@@ -45,35 +45,35 @@ impl ToolRow {
             accepted_definition,
             accepted_at,
             accepted_by: record.accepted_by.clone(),
-            seen,
-            seen_definition,
-            seen_at,
+            observed,
+            observed_definition,
+            observed_at,
         }
     }
 
     pub(crate) fn read(self) -> Result<ToolRecord, Outage> {
         let row = format!("{}/{}", self.resource, self.tool);
         let context = RowContext { table: "tools", row: &row };
-        let observed = |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at)
-        {
-            (None, None, None) => Ok(None),
-            (Some(digest), Some(definition), Some(at)) => {
-                let observed = ObservedDefinition {
-                    digest: context.parse(column, &digest)?,
-                    definition,
-                    at: context.parse_time(column, at)?,
-                };
-                // The digest was accepted for another text if this one was changed.
-                if observed.has_valid_digest() { Ok(Some(observed)) } else { Err(context.corrupt(column)) }
-            }
-            _ => Err(context.corrupt(column)),
-        };
+        let definition =
+            |column, digest: Option<String>, text: Option<String>, at: Option<i64>| match (digest, text, at) {
+                (None, None, None) => Ok(None),
+                (Some(digest), Some(definition), Some(at)) => {
+                    let observed = ObservedDefinition {
+                        digest: context.parse(column, &digest)?,
+                        definition,
+                        at: context.parse_time(column, at)?,
+                    };
+                    // The digest was accepted for another text if this one was changed.
+                    if observed.has_valid_digest() { Ok(Some(observed)) } else { Err(context.corrupt(column)) }
+                }
+                _ => Err(context.corrupt(column)),
+            };
         Ok(ToolRecord {
             resource: context.parse("resource", &self.resource)?,
             tool: context.parse("tool", &self.tool)?,
-            accepted: observed("accepted", self.accepted, self.accepted_definition, self.accepted_at)?,
+            accepted: definition("accepted", self.accepted, self.accepted_definition, self.accepted_at)?,
             accepted_by: self.accepted_by,
-            observed: observed("seen", self.seen, self.seen_definition, self.seen_at)?,
+            observed: definition("observed", self.observed, self.observed_definition, self.observed_at)?,
         })
     }
 }
@@ -84,7 +84,7 @@ pub(crate) struct KnownToolRow {
     resource: String,
     tool: String,
     accepted: Option<String>,
-    seen: Option<String>,
+    observed: Option<String>,
 }
 
 impl KnownToolRow {
@@ -96,8 +96,10 @@ impl KnownToolRow {
             let digest = |column, text: &Option<String>| {
                 text.as_ref().map(|text| context.parse::<ToolDigest>(column, text)).transpose()
             };
-            let digests =
-                KnownTool { accepted: digest("accepted", &row.accepted)?, observed: digest("seen", &row.seen)? };
+            let digests = KnownTool {
+                accepted: digest("accepted", &row.accepted)?,
+                observed: digest("observed", &row.observed)?,
+            };
             let tool = context.parse::<ToolName>("tool", &row.tool)?;
             known.entry(context.parse("resource", &row.resource)?).or_default().insert(tool, digests);
         }

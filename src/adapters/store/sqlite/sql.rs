@@ -211,11 +211,11 @@ statements! {
     REMOVE_BLOCK = "DELETE FROM blocks WHERE kind = ?1 AND id = ?2";
     TRANSITION_TASK = "UPDATE tasks SET state = ?2, version = version + 1, last_transition = ?3 WHERE id = ?1";
 
-    PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at)
+    PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, observed, observed_definition, observed_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
         ON CONFLICT (resource, tool) DO UPDATE SET accepted = excluded.accepted, accepted_definition = excluded.accepted_definition,
-            accepted_at = excluded.accepted_at, accepted_by = excluded.accepted_by, seen = excluded.seen,
-            seen_definition = excluded.seen_definition, seen_at = excluded.seen_at";
+            accepted_at = excluded.accepted_at, accepted_by = excluded.accepted_by, observed = excluded.observed,
+            observed_definition = excluded.observed_definition, observed_at = excluded.observed_at";
     REMOVE_TOOL = "DELETE FROM tools WHERE resource = ?1 AND tool = ?2";
     REMOVE_TOOLS = "DELETE FROM tools WHERE resource = ?1";
 
@@ -245,8 +245,8 @@ statements! {
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only the digests, because the definitions may be long.
-    KNOWN_TOOLS = "SELECT resource, tool, accepted, seen FROM tools";
-    TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, seen, seen_definition, seen_at
+    KNOWN_TOOLS = "SELECT resource, tool, accepted, observed FROM tools";
+    TOOLS = "SELECT resource, tool, accepted, accepted_definition, accepted_at, accepted_by, observed, observed_definition, observed_at
         FROM tools WHERE resource = ?1 ORDER BY tool";
     BLOCKS = "SELECT kind, id, block_kind, reason, actor, occurred_at FROM blocks ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";

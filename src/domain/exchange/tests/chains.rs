@@ -1,18 +1,18 @@
 //! Properties of generated chains: authority only shrinks, every actor is named, and a token ends
 //! with its ancestors.
 
-mod truths;
+mod issued_token_properties;
 
 use std::cell::Cell;
 
 use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestRunner};
 
 use super::{
-    walk::{Seed, Step, World, seeds, uri},
+    chain_generator::{Seed, Step, World, seeds, uri},
     *,
 };
 use crate::domain::scope::ScopeList;
-use truths::{agents_along_chain, check_ancestor_pairs, check_issued, check_revocations};
+use issued_token_properties::{agents_along_chain, check_ancestor_pairs, check_issued, check_revocations};
 
 /// An issued token and its origin.
 struct Issued {

@@ -1,4 +1,5 @@
-// Displays openapi.json. It creates elements and text nodes only, so the description can't inject markup or script.
+// Displays openapi.json. It creates elements and text nodes only, so the description can't inject
+// markup or script.
 'use strict';
 
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
@@ -17,7 +18,7 @@ function el(name, attributes = {}, ...children) {
   return element;
 }
 
-// ---- texts ---------------------------------------------------------------------------------------------------------
+// ---- texts --------------------------------------------------------------------------------------
 
 /** Renders the part of CommonMark that the description uses: paragraphs, lists with `-`, and code in backticks. */
 function prose(text) {
@@ -33,7 +34,7 @@ function inline(text) {
   return text.replace(/\s+/g, ' ').split(/`([^`]+)`/).map((part, n) => (n % 2 ? el('code', {}, part) : part));
 }
 
-// ---- the description -----------------------------------------------------------------------------------------------
+// ---- the description ----------------------------------------------------------------------------
 
 let api = {};
 
@@ -61,7 +62,7 @@ function operations() {
     }));
 }
 
-// ---- schemas -------------------------------------------------------------------------------------------------------
+// ---- schemas ------------------------------------------------------------------------------------
 
 function kind(schema) {
   const s = follow(schema);
@@ -129,7 +130,7 @@ function field(name, schema, required, above) {
     more && el('details', { class: 'inner' }, el('summary', {}, `Members of ${name}`), el('div', { class: 'body' }, more)));
 }
 
-// ---- an operation --------------------------------------------------------------------------------------------------
+// ---- an operation -------------------------------------------------------------------------------
 
 function authorizationView(operation) {
   const schemes = operation.security ?? [];
@@ -271,7 +272,7 @@ function operationView(entry) {
       el('div', { class: 'examples' }, examplesView(entry))));
 }
 
-// ---- the page ------------------------------------------------------------------------------------------------------
+// ---- the page -----------------------------------------------------------------------------------
 
 function introduction() {
   const { title, version, summary, description } = api.info;

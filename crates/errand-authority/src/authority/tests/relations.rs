@@ -363,7 +363,7 @@ fn relations_are_exact_in_exhaustive_small_universe() {
     assert!(subsets > 500 && allowed > 5_000 && intersections > 300, "{subsets} {allowed} {intersections}");
 }
 
-// ---- generated ------------------------------------------------------------------------------------------------------
+// ---- generated ---------------------------------------------------------------------------------
 
 fn scalar() -> impl Strategy<Value = Arg> {
     prop_oneof![
