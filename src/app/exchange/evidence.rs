@@ -216,8 +216,8 @@ impl Service {
         }
     }
 
-    /// Verifies the signature and the type of a subject token that Errand issued: an access token or
-    /// a transaction token, declared as what it is.
+    /// Verifies the signature and the type of a subject token that Errand issued: an access token
+    /// or a transaction token, declared as what it is.
     fn verify_issued_subject_token(
         &self,
         jws: UnverifiedJws<'_>,
