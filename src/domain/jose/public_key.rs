@@ -460,7 +460,7 @@ mod tests {
                 other[at] ^= 1;
                 assert_eq!(key(crv, &x, &other), Some(PublicKeyError::NotOnCurve), "{crv} y[{at}]");
             }
-            // (0, 0) stands for the point at infinity in some libraries.
+            // (0, 0) represents the neutral element in some libraries.
             let zero = vec![0; x.len()];
             assert_eq!(key(crv, &zero, &zero), Some(PublicKeyError::NotOnCurve), "{crv}");
             assert_eq!(

@@ -351,7 +351,7 @@ mod tests {
             assert_eq!(number(text).to_canonical().unwrap().to_string(), want, "{text}");
         }
         // No integer of `serde_json`, and an integer that no double equals.
-        assert_eq!(number("100000000000000000000").to_canonical().unwrap().to_string(), "1e20");
+        assert_eq!(number("100000000000000000000").to_canonical().unwrap().to_string(), "1e+20");
         for text in ["9007199254740993", "-9007199254740993", "18446744073709551615", "9223372036854775807"] {
             assert_eq!(number(text).to_canonical(), None, "{text}");
         }
